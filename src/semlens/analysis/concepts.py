@@ -1,0 +1,207 @@
+"""Concept sets: nested names, as texts or example images, from TOML, JSON or CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any, Literal
+
+from semlens.errors import ConceptError, nearest
+
+Kind = Literal["concept", "valid", "spurious"]
+_KINDS: dict[str, Kind] = {"concepts": "concept", "valid": "valid", "spurious": "spurious"}
+_FORM = (
+    "Expected [concepts], [valid] or [spurious] with nested tables whose leaves are lists of "
+    "texts, or of {name = ..., images = [...]}."
+)
+
+
+@dataclass(frozen=True)
+class Concept:
+    """One concept: a text, or a name with example images, below its categories."""
+
+    name: str
+    path: tuple[str, ...] = ()
+    kind: Kind = "concept"
+    images: tuple[Path, ...] = ()
+
+    @property
+    def category(self) -> str:
+        """The categories, outermost first, joined by ``/``."""
+        return "/".join(self.path)
+
+
+@dataclass(frozen=True)
+class ConceptSet:
+    """Concepts in order, with the templates that belong to them.
+
+    Parameters
+    ----------
+    concepts
+        A name may recur under several categories.
+    templates
+        Prompt templates with ``{}`` for the concept, or None for the default ones.
+    """
+
+    concepts: tuple[Concept, ...]
+    name: str = "concepts"
+    source: str = ""
+    templates: tuple[str, ...] | None = None
+    target: str | None = None
+
+    def __len__(self) -> int:
+        """Return the number of concepts."""
+        return len(self.concepts)
+
+    def of_kind(self, kind: Kind) -> ConceptSet:
+        """Return the valid, the spurious or the neutral concepts only."""
+        kept = tuple(concept for concept in self.concepts if concept.kind == kind)
+        return ConceptSet(kept, self.name, self.source, self.templates, self.target)
+
+    @classmethod
+    def of(cls, texts: Sequence[str], name: str = "concepts") -> ConceptSet:
+        """Make a flat set of texts."""
+        return cls(tuple(Concept(text) for text in texts), name)
+
+    @classmethod
+    def load(cls, path: str | Path) -> ConceptSet:
+        """Read a set from a file, or a bundled one by its name (``paper-vocabulary``).
+
+        TOML and JSON hold ``[concepts]``, ``[valid]`` or ``[spurious]``, nested as deep as
+        wanted; a CSV has the columns ``concept``, ``category`` (parts joined by ``/``) and
+        ``kind``, the last two optional. Relative image paths start at the file.
+
+        Raises
+        ------
+        ConceptError
+            If there is no such set, or it has another form.
+
+        Examples
+        --------
+        >>> len(ConceptSet.load("paper-ox").of_kind("spurious"))
+        16
+        """
+        file = Path(path).expanduser()
+        if not file.is_file():
+            return _bundled(str(path))
+        try:
+            return _parse(file.read_text("utf-8"), file.suffix.lower(), file.stem, file.parent)
+        except (tomllib.TOMLDecodeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ConceptError(
+                f"'{file}' cannot be read ({error}).", _FORM, "Correct the file."
+            ) from error
+
+
+def bundled_names() -> list[str]:
+    """Return the names of the concept sets that come with semlens."""
+    root = files("semlens").joinpath("assets", "concepts")
+    return sorted(_toml_names(root, ""))
+
+
+def _toml_names(folder: Traversable, prefix: str) -> Iterator[str]:
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            yield from _toml_names(entry, f"{prefix}{entry.name}/")
+        elif entry.name.endswith(".toml"):
+            yield prefix + entry.name.removesuffix(".toml")
+
+
+def _bundled(name: str) -> ConceptSet:
+    names = bundled_names()
+    if name not in names:
+        raise ConceptError(
+            f"'{name}' is neither a file nor a bundled concept set.",
+            f"The nearest bundled ones are {nearest(name, names)}.",
+            "Give a .toml, .json or .csv file, or one of them.",
+        )
+    root = files("semlens").joinpath("assets", "concepts", *f"{name}.toml".split("/"))
+    return _parse(root.read_text("utf-8"), ".toml", name, Path())
+
+
+def _parse(text: str, suffix: str, name: str, folder: Path) -> ConceptSet:
+    if suffix == ".csv":
+        return ConceptSet(_from_csv(text), name)
+    loaded: Any = json.loads(text) if suffix == ".json" else tomllib.loads(text)
+    if isinstance(loaded, list):
+        loaded = {"concepts": loaded}
+    if not isinstance(loaded, dict) or not any(key in loaded for key in _KINDS):
+        raise ConceptError(f"The concept set '{name}' has no concepts.", _FORM, "Add some.")
+    concepts = [
+        concept
+        for key, kind in _KINDS.items()
+        if key in loaded
+        for concept in _flatten(loaded[key], (), kind, folder, name)
+    ]
+    templates = loaded.get("templates")
+    if templates is not None and not all(isinstance(t, str) and "{}" in t for t in templates):
+        raise ConceptError(
+            f"The templates of '{name}' are {templates!r}.",
+            "Expected texts with {} for the concept.",
+            "Correct the file.",
+        )
+    if not concepts:
+        raise ConceptError(f"The concept set '{name}' is empty.", _FORM, "Add some concepts.")
+    return ConceptSet(
+        tuple(concepts),
+        str(loaded.get("name", name)),
+        str(loaded.get("source", "")),
+        tuple(templates) if templates is not None else None,
+        loaded.get("target"),
+    )
+
+
+def _flatten(
+    node: Any, path: tuple[str, ...], kind: Kind, folder: Path, name: str
+) -> Iterator[Concept]:
+    if isinstance(node, Mapping) and "images" not in node:
+        for key, child in node.items():
+            yield from _flatten(child, (*path, str(key)), kind, folder, name)
+    elif isinstance(node, list):
+        for child in node:
+            yield _leaf(child, path, kind, folder, name)
+    else:
+        yield _leaf(node, path, kind, folder, name)
+
+
+def _leaf(node: Any, path: tuple[str, ...], kind: Kind, folder: Path, name: str) -> Concept:
+    if isinstance(node, str) and node.strip():
+        return Concept(node.strip(), path, kind)
+    if isinstance(node, Mapping) and isinstance(node.get("images"), list) and node["images"]:
+        pictures = tuple(folder / str(image) for image in node["images"])
+        return Concept(str(node.get("name", pictures[0].stem)), path, kind, pictures)
+    raise ConceptError(
+        f"The concept set '{name}' holds {node!r} under '{'/'.join(path)}'.",
+        _FORM,
+        "Correct the file.",
+    )
+
+
+def _from_csv(text: str) -> tuple[Concept, ...]:
+    reader = csv.DictReader(io.StringIO(text))
+    if "concept" not in (reader.fieldnames or ()):
+        raise ConceptError(
+            f"The CSV has the columns {', '.join(reader.fieldnames or ()) or 'none'}.",
+            "Expected 'concept', and perhaps 'category' and 'kind'.",
+            "Add a first line with these names.",
+        )
+    made: list[Concept] = []
+    for row in reader:
+        kind = (row.get("kind") or "concept").strip()
+        if kind not in _KINDS.values():
+            raise ConceptError(
+                f"Kind '{kind}' of concept '{row['concept']}' is unknown.",
+                "Expected concept, valid or spurious.",
+                "Correct the line.",
+            )
+        parts = tuple(part for part in (row.get("category") or "").split("/") if part)
+        made.append(Concept(row["concept"].strip(), parts, kind))
+    if not made:
+        raise ConceptError("The CSV has no line.", "Expected at least one concept.", "Add some.")
+    return tuple(made)

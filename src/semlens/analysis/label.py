@@ -1,0 +1,141 @@
+"""Labels: the best concept of a set for each component, or none (paper, 4.1.2 and D.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float32, Int64
+
+from semlens.analysis.align import alignment
+from semlens.analysis.concepts import ConceptSet
+from semlens.analysis.probe import concept_probe
+from semlens.embedders.base import Embedder
+from semlens.store.reader import Database
+from semlens.types import Component
+
+THRESHOLD = 0.025
+"""Least alignment of a label (paper, D.3)."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Candidates for n components, best first.
+
+    Parameters
+    ----------
+    rows
+        int64[n], the components' rows.
+    concept
+        int64[n k], places in the concept set.
+    score
+        float32[n k], their alignments.
+    margin
+        float32[n], best less second best of another name; NaN with one concept.
+    """
+
+    concepts: ConceptSet
+    threshold: float
+    rows: Int64[np.ndarray, "n"]
+    concept: Int64[np.ndarray, "n k"]
+    score: Float32[np.ndarray, "n k"]
+    margin: Float32[np.ndarray, "n"]
+    database: Database
+
+    def __len__(self) -> int:
+        """Return the number of components."""
+        return len(self.rows)
+
+    def label(self, place: int) -> str | None:
+        """Return the label of the component at ``place``, or None below the threshold."""
+        if not self.score[place, 0] > self.threshold:
+            return None
+        return self.concepts.concepts[self.concept[place, 0]].name
+
+    def of(self, component: Component) -> str | None:
+        """Return the label of a component, or None."""
+        place = np.flatnonzero(self.rows == self.database.row(component))
+        return self.label(int(place[0])) if len(place) else None
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return one row per component: label or None, alignment, margin, candidates."""
+        named = self.concepts.concepts
+        frame = self.database.components.iloc[self.rows][["layer", "index", "sign"]]
+        frame = frame.reset_index(drop=True)
+        best = [named[i] for i in self.concept[:, 0]]
+        kept = self.score[:, 0] > self.threshold
+        frame["label"] = [c.name if k else None for c, k in zip(best, kept, strict=True)]
+        frame["category"] = [c.category if k else None for c, k in zip(best, kept, strict=True)]
+        frame["alignment"] = self.score[:, 0]
+        frame["margin"] = self.margin
+        frame["candidates"] = [[named[i].name for i in row] for row in self.concept]
+        frame["alignments"] = [[float(v) for v in row] for row in self.score]
+        return frame
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for a program."""
+        frame = self.to_pandas()
+        frame["margin"] = [None if np.isnan(v) else float(v) for v in frame["margin"]]
+        frame["component"] = [str(self.database.component(int(row))) for row in self.rows]
+        return {
+            "concepts": self.concepts.name,
+            "threshold": self.threshold,
+            "labelled": int((self.score[:, 0] > self.threshold).sum()),
+            "labels": frame.to_dict("records"),
+        }
+
+    def save(self, name: str = "labels") -> Path:
+        """Keep the table in the database's ``analysis`` folder."""
+        return self.database.save_analysis(name, self.to_pandas())
+
+    def __repr__(self) -> str:
+        """Return the table as text."""
+        kept = int((self.score[:, 0] > self.threshold).sum())
+        head = f"Labels from '{self.concepts.name}': {kept} of {len(self)} above {self.threshold}\n"
+        return head + self.to_pandas().drop(columns=["alignments"]).to_string(max_rows=20)
+
+
+def label(
+    database: Database,
+    embedder: Embedder,
+    concepts: ConceptSet,
+    *,
+    layers: Sequence[str] | None = None,
+    threshold: float = THRESHOLD,
+    candidates: int = 3,
+    templates: Sequence[str] | None = None,
+    chunk: int = 16384,
+) -> Labels:
+    """Label components with the concepts of a set.
+
+    A label must beat the empty templates by ``threshold``; else the component is labelled
+    "none". Components without examples are left out.
+
+    Raises
+    ------
+    StaleError
+        If the embedder is not the one of the database.
+    """
+    database.check_embedder(embedder)
+    probe = concept_probe(embedder, concepts, templates)
+    rows = database.rows(layers)
+    rows = rows[database.alive[rows]]
+    names = np.asarray([c.name for c in concepts.concepts])
+    kept = min(candidates, len(concepts))
+    places = np.zeros((len(rows), kept), np.int64)
+    scores = np.zeros((len(rows), kept), np.float32)
+    margin = np.full(len(rows), np.nan, np.float32)
+    for start in range(0, len(rows), chunk):
+        part = slice(start, start + chunk)
+        values = alignment(database.theta[rows[part]], probe)
+        order = np.argsort(-values, axis=1, kind="stable")
+        places[part] = order[:, :kept]
+        scores[part] = np.take_along_axis(values, order[:, :kept], axis=1)
+        # a concept may stand in two categories: the margin is to the next other name
+        other = np.where(names[None] == names[order[:, 0]][:, None], -np.inf, values).max(1)
+        margin[part] = np.where(np.isfinite(other), scores[part, 0] - other, np.nan)
+    return Labels(concepts, threshold, rows, places, scores, margin, database)

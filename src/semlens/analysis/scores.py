@@ -1,0 +1,210 @@
+"""How interpretable components are: clarity, redundancy, polysemanticity (paper, 3.5)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float32
+from torch import Tensor
+from torch.nn import functional
+
+from semlens.store.reader import Database
+
+MEASURES = ("clarity", "redundancy", "polysemanticity")
+
+
+def clarity(
+    vectors: Float32[Tensor, "c m d"], used: Bool[Tensor, "c m"]
+) -> Float32[Tensor, "c"]:
+    """Mean pairwise cosine of a component's example vectors (Eqs. 6 and 7).
+
+    In [-1/(n-1), 1] for n used examples; NaN with fewer than two.
+    """
+    count = used.sum(1).to(vectors.dtype)
+    units = functional.normalize(vectors, dim=-1) * used[..., None]
+    mean = units.sum(1) / count.clamp(min=1)[:, None]
+    value = count / (count - 1) * (mean.square().sum(1) - 1 / count)
+    return torch.where(count >= 2, value, torch.nan)
+
+
+def redundancy(theta: Float32[Tensor, "c d"], chunk: int = 2048) -> Float32[Tensor, "c"]:
+    """Largest cosine of each component with another one of the set (Eqs. 8 and 9).
+
+    NaN for a component of zeros, which is nobody's twin, and when there is no other.
+    """
+    units = functional.normalize(theta, dim=1)
+    alive = units.abs().sum(1) > 0
+    best = torch.full((len(theta),), torch.nan, dtype=theta.dtype)
+    for start in range(0, len(theta), chunk):
+        similarity = units[start : start + chunk] @ units.T
+        rows = torch.arange(len(similarity))
+        similarity[rows, rows + start] = -torch.inf
+        similarity[:, ~alive] = -torch.inf
+        best[start : start + chunk] = similarity.amax(1)
+    return torch.where(alive & torch.isfinite(best), best, torch.nan)
+
+
+def two_means(
+    vectors: Float32[Tensor, "c m d"], used: Bool[Tensor, "c m"], rounds: int = 100
+) -> Bool[Tensor, "c m"]:
+    """Split each component's vectors in two by k-means, all components at once.
+
+    Lloyd's algorithm from several deterministic starts (the pair of points that are
+    farthest apart, and the extremes of the first principal axis); the split with the
+    least within-cluster squares is kept.
+
+    Returns
+    -------
+    Tensor
+        True where a vector belongs to the second cluster.
+    """
+    weight = used.to(vectors.dtype)
+    count = weight.sum(1).clamp(min=1)
+    centred = (vectors - (vectors * weight[..., None]).sum(1, keepdim=True) / count[:, None, None])
+    centred = centred * weight[..., None]
+    gram = centred @ centred.transpose(1, 2)  # all geometry of m points is in m x m numbers
+    best_split = torch.zeros_like(used)
+    best_loss = torch.full(used.shape[:1], torch.inf, dtype=vectors.dtype)
+    for seed in _starts(gram, used):
+        split = _lloyd(gram, weight, seed, rounds)
+        loss = _within(gram, weight, split)
+        better = loss < best_loss
+        best_split = torch.where(better[:, None], split, best_split)
+        best_loss = torch.where(better, loss, best_loss)
+    return best_split & used
+
+
+def _starts(gram: Tensor, used: Tensor) -> list[Tensor]:
+    """Initial assignments bool[c m], one per start."""
+    components, slots = used.shape
+    square = gram.diagonal(dim1=1, dim2=2)
+    distance = square[:, :, None] + square[:, None, :] - 2 * gram
+    distance = torch.where(used[:, :, None] & used[:, None, :], distance, -1)
+    pair = distance.flatten(1).argmax(1)
+    rows = torch.arange(components)
+    first, second = distance[rows, pair // slots], distance[rows, pair % slots]
+    axes = torch.linalg.eigh(gram).eigenvectors[:, :, -3:]
+    sides = [axes[:, :, i] > 0 for i in range(axes.shape[2])]
+    return [second < first, *sides]
+
+
+def _lloyd(gram: Tensor, weight: Tensor, split: Tensor, rounds: int) -> Tensor:
+    for _ in range(rounds):
+        distance: list[Tensor] = []
+        for side in (~split, split):
+            member = side.to(gram.dtype) * weight
+            share = member / member.sum(1, keepdim=True).clamp(min=1)
+            inner = (gram @ share[:, :, None])[..., 0]  # each point times the centre
+            centre = (inner * share).sum(1, keepdim=True)
+            distance.append(torch.where(member.sum(1, keepdim=True) > 0, centre - 2 * inner, torch.inf))
+        moved = distance[1] < distance[0]
+        if torch.equal(moved, split):
+            break
+        split = moved
+    return split
+
+
+def _within(gram: Tensor, weight: Tensor, split: Tensor) -> Tensor:
+    total = (gram.diagonal(dim1=1, dim2=2) * weight).sum(1)
+    for side in (~split, split):
+        member = side.to(gram.dtype) * weight
+        count = member.sum(1).clamp(min=1)
+        total = total - torch.einsum("cm,cmn,cn->c", member, gram, member) / count
+    return total
+
+
+def polysemanticity(
+    vectors: Float32[Tensor, "c m d"], used: Bool[Tensor, "c m"]
+) -> Float32[Tensor, "c"]:
+    """One less the cosine of the two k-means clusters' sums (Eq. 10, h = 2).
+
+    NaN with fewer than two examples. Examples that are all alike have one sense: 0.
+    """
+    units = functional.normalize(vectors, dim=-1) * used[..., None]
+    split = two_means(units, used)
+    second = (units * split[..., None]).sum(1)
+    first = units.sum(1) - second
+    value = 1 - functional.cosine_similarity(first, second, dim=1)
+    sizes = torch.stack([split.sum(1), (used & ~split).sum(1)])
+    value = torch.where(sizes.amin(0) > 0, value, 0.0)
+    return torch.where(used.sum(1) >= 2, value, torch.nan)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The three measures per component, and their means per layer."""
+
+    frame: pd.DataFrame
+    """One row per component: layer, index, sign, examples, and the measures (NaN: none)."""
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return the table."""
+        return self.frame.copy()
+
+    def per_layer(self) -> pd.DataFrame:
+        """Return means over the components that have each measure, and how many there are."""
+        grouped = self.frame.groupby("layer", sort=False)
+        means = grouped[list(MEASURES)].mean()
+        means.insert(0, "components", grouped.size())
+        means.insert(1, "without_examples", grouped["examples"].agg(lambda n: int((n == 0).sum())))
+        return means.reset_index()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for a program; None where there is no measure."""
+
+        def plain(frame: pd.DataFrame) -> list[dict[str, Any]]:
+            return frame.astype(object).where(frame.notna(), None).to_dict("records")
+
+        return {"layers": plain(self.per_layer()), "components": plain(self.frame)}
+
+    def save(self, path: str | Path) -> None:
+        """Write the table as CSV."""
+        self.frame.to_csv(path, index=False)
+
+    def __repr__(self) -> str:
+        """Return the means per layer as text."""
+        return self.per_layer().to_string(index=False, float_format="{:.3f}".format)
+
+
+def scores(database: Database, layers: Sequence[str] | None = None, chunk: int = 512) -> Scores:
+    """Compute the measures of all components; redundancy is within a layer.
+
+    Results for the whole database are kept in its ``analysis`` folder.
+    """
+    names = database.layers if layers is None else list(layers)
+    kept = database.load_analysis("scores")
+    if kept is not None and set(names) <= set(kept["layer"].unique()):
+        chosen = kept[kept["layer"].isin(names)].reset_index(drop=True)
+        return Scores(chosen)
+    frames = [_layer_scores(database, name, chunk) for name in names]
+    frame = pd.concat(frames, ignore_index=True)
+    if names == database.layers and os.access(database.path, os.W_OK):
+        database.save_analysis("scores", frame)
+    return Scores(frame)
+
+
+def _layer_scores(database: Database, name: str, chunk: int) -> pd.DataFrame:
+    rows = database.rows([name])
+    index, used = database.crop_index(name)
+    clear, poly = np.full(len(rows), np.nan), np.full(len(rows), np.nan)
+    for start in range(0, len(rows), chunk):
+        part = slice(start, start + chunk)
+        mask = torch.from_numpy(used[part])
+        if database.crop_vectors.shape[0] == 0:
+            continue
+        vectors = torch.from_numpy(database.crop_vectors[index[part]]).float()
+        clear[part] = clarity(vectors, mask).numpy()
+        poly[part] = polysemanticity(vectors, mask).numpy()
+    frame = database.components.iloc[rows][["layer", "index", "sign", "examples"]]
+    frame = frame.reset_index(drop=True)
+    frame["clarity"] = clear
+    frame["redundancy"] = redundancy(torch.from_numpy(database.theta[rows])).numpy()
+    frame["polysemanticity"] = poly
+    return frame

@@ -1,0 +1,223 @@
+"""The verbs of a session: build a database, open one, ask it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from semlens.analysis.concepts import ConceptSet
+from semlens.analysis.label import THRESHOLD, Labels, label
+from semlens.analysis.probe import SEARCH_TEMPLATES, ImageLike
+from semlens.analysis.scores import Scores, scores
+from semlens.analysis.search import Hits, search
+from semlens.data.images import Images
+from semlens.data.load import load_images
+from semlens.data.targets import map_targets, read_classes
+from semlens.embedders.base import Embedder
+from semlens.embedders.load import load_embedder
+from semlens.models.load import load_model
+from semlens.models.subject import SubjectModel
+from semlens.recipe import Recipe
+from semlens.run.local import build_database
+from semlens.run.plan import Execution, Plan, Progress
+from semlens.store.reader import Database
+from semlens.types import Component
+
+
+class ConceptDatabase(Database):
+    """A database, with what people ask of it as methods.
+
+    Text and image probes need the embedder that the database was built with. It is loaded
+    again by its SPEC on first use, or given as ``embedder``.
+
+    Examples
+    --------
+    >>> import semlens as sl
+    >>> db = sl.open("demo.semlens")                               # doctest: +SKIP
+    >>> db.search("watermark", top=3).components                   # doctest: +SKIP
+    """
+
+    def __init__(self, path: str | Path, embedder: Embedder | None = None) -> None:
+        super().__init__(path)
+        if embedder is not None:
+            self.check_embedder(embedder)
+            self.embedder = embedder
+
+    @cached_property
+    def embedder(self) -> Embedder:
+        """The foundation model of the database, verified by its fingerprint."""
+        embedder = load_embedder(self.manifest.embedder.spec)
+        self.check_embedder(embedder)
+        return embedder
+
+    def load_model(self, spec: str | None = None, device: str = "cpu") -> SubjectModel:
+        """Load the subject model again and verify it; code is run only if given as ``spec``."""
+        model = load_model(
+            spec or self.manifest.model.spec, device=device, run_files=spec is not None
+        )
+        self.check_model(model)
+        return model
+
+    def load_images(self, spec: str | Path | None = None) -> Images:
+        """Load the images again and verify their hashes."""
+        images = load_images(spec or self.manifest.data.spec)
+        self.check_images(images)
+        return images
+
+    def search(
+        self,
+        *texts: str,
+        images: Sequence[ImageLike] = (),
+        without: Sequence[str] = (),
+        without_images: Sequence[ImageLike] = (),
+        top: int = 10,
+        layers: Sequence[str] | None = None,
+        templates: Sequence[str] = SEARCH_TEMPLATES,
+    ) -> Hits:
+        """Rank components by texts, images or a mixture; see :func:`semlens.analysis.search`."""
+        return search(
+            self,
+            self.embedder,
+            texts,
+            images,
+            without=without,
+            without_images=without_images,
+            top=top,
+            layers=layers,
+            templates=templates,
+        )
+
+    def label(
+        self,
+        concepts: ConceptSet | str | Path = "paper-vocabulary",
+        *,
+        layers: Sequence[str] | None = None,
+        threshold: float = THRESHOLD,
+        candidates: int = 3,
+    ) -> Labels:
+        """Label components with a concept set, a file of one, or the name of a bundled one."""
+        chosen = concepts if isinstance(concepts, ConceptSet) else ConceptSet.load(concepts)
+        return label(
+            self,
+            self.embedder,
+            chosen,
+            layers=layers,
+            threshold=threshold,
+            candidates=candidates,
+        )
+
+    def scores(self, layers: Sequence[str] | None = None) -> Scores:
+        """Return clarity, redundancy and polysemanticity of the components."""
+        return scores(self, layers)
+
+    def show(self, components: Sequence[Component | str], columns: int = 10) -> Any:
+        """Return a picture of components' examples, a row each (``PIL.Image``)."""
+        from semlens.report.sheet import sheet
+
+        chosen = [c if isinstance(c, Component) else Component.parse(c) for c in components]
+        return sheet(self, [self.row(c) for c in chosen], columns)
+
+    def summary(self) -> pd.DataFrame:
+        """Return one row per layer: components, signs, those without examples."""
+        components = self.components
+        rows: list[dict[str, Any]] = []
+        for layer in self.manifest.layers:
+            part = components.iloc[layer.first : layer.first + layer.rows]
+            rows.append(
+                {
+                    "layer": layer.name,
+                    "form": layer.form,
+                    "components": layer.rows,
+                    "signs": "both" if layer.rows > layer.channels else "+",
+                    "without_examples": int((part["examples"] == 0).sum()),
+                    "not_finite": layer.not_finite,
+                }
+            )
+        return pd.DataFrame(rows)
+
+    def __repr__(self) -> str:
+        """Return what the database holds as text."""
+        m = self.manifest
+        return (
+            f"ConceptDatabase('{self.path}')\n"
+            f"{m.rows} components of {m.model.spec}, {m.samples} images of {m.data.spec},\n"
+            f"embedded by {m.embedder.spec}\n{self.summary().to_string(index=False)}"
+        )
+
+    def _repr_html_(self) -> str:
+        """Return a summary with pictures for notebooks."""
+        from semlens.report.html import database_html
+
+        return database_html(self)
+
+
+def build(
+    path: str | Path,
+    model: SubjectModel | str,
+    images: Images | str | Path,
+    embedder: Embedder | str,
+    layers: Sequence[str],
+    *,
+    classes: str | Path | None = None,
+    targets: Sequence[str] | None = None,
+    execution: Execution | None = None,
+    progress: Progress = lambda *_: None,
+    **recipe: Any,
+) -> ConceptDatabase:
+    """Build a concept database, or go on with one, or add layers to one.
+
+    Parameters
+    ----------
+    path
+        The database's folder.
+    model, images, embedder
+        Objects, or SPECs to load.
+    layers
+        Names as in ``named_modules``.
+    classes
+        File that maps class names of the data to logits.
+    targets
+        Class name of each sample, instead of the data's own.
+    recipe
+        Settings of :class:`semlens.Recipe`: ``examples``, ``readout``, ``crop``, ...
+
+    Examples
+    --------
+    >>> import semlens as sl
+    >>> db = sl.build("r18.semlens", "torchvision/resnet18:DEFAULT", "photos/",
+    ...               "semlens/demo", layers=["layer4"])           # doctest: +SKIP
+    """
+    subject = load_model(model) if isinstance(model, str) else model
+    data = images if isinstance(images, Images) else load_images(images)
+    foundation = load_embedder(embedder) if isinstance(embedder, str) else embedder
+    if targets is not None:
+        data.targets = list(targets)
+    mapping = read_classes(Path(classes)) if classes is not None else None
+    logits = map_targets(data.targets, len(data), subject.classes, subject.synsets, mapping)
+    plan = Plan(
+        subject,
+        data,
+        foundation,
+        tuple(layers),
+        Recipe.of(**recipe),
+        execution or Execution(),
+    )
+    build_database(Path(path).expanduser(), plan, logits, progress)
+    return ConceptDatabase(path, foundation)
+
+
+def open_database(path: str | Path, embedder: Embedder | None = None) -> ConceptDatabase:
+    """Open a finished database (``semlens.open``).
+
+    Raises
+    ------
+    StoreError
+        If there is none, or it is unfinished.
+    StaleError
+        If ``embedder`` is not the one it was built with.
+    """
+    return ConceptDatabase(path, embedder)

@@ -1,0 +1,121 @@
+"""A Hugging Face data set, from the hub or from disk."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from semlens.data.images import Images
+from semlens.data.pixels import decode
+from semlens.errors import DataError, ImageError
+
+
+class HuggingFaceImages(Images):
+    """One split of a Hugging Face data set, read by its image column.
+
+    Parameters
+    ----------
+    dataset
+        A ``datasets.Dataset`` with an ``Image`` column.
+    spec
+        How to load it again.
+    column
+        The image column; by default the only one of type ``Image``.
+    target_column
+        The class column; by default the only one of type ``ClassLabel``, if there is one.
+
+    Raises
+    ------
+    DataError
+        If there is no image column, more than one, or no row.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        spec: str = "python:datasets",
+        column: str | None = None,
+        target_column: str | None = None,
+    ) -> None:
+        import datasets
+
+        features = dataset.features
+        column = column or _only(features, datasets.Image, spec)
+        if len(dataset) == 0:
+            raise DataError(
+                f"'{spec}' has no row.", "Expected at least one image.", "Choose another split."
+            )
+        labels = [k for k, v in features.items() if isinstance(v, datasets.ClassLabel)]
+        target_column = target_column or (labels[0] if len(labels) == 1 else None)
+        self.spec = spec
+        self._rows = dataset.cast_column(column, datasets.Image(decode=False)).select_columns(
+            [column]
+        )
+        self._column = column
+        width = len(str(len(dataset) - 1))
+        self.ids = [f"{i:0{width}d}" for i in range(len(dataset))]
+        if target_column is not None:
+            feature = features[target_column]
+            values = dataset[target_column]
+            named = isinstance(feature, datasets.ClassLabel)
+            self.targets = [feature.int2str(v) if named else str(v) for v in values]
+
+    @classmethod
+    def load(cls, name: str, split: str | None = None) -> HuggingFaceImages:
+        """Load a data set from disk (``save_to_disk``) or by its hub id."""
+        import datasets
+
+        spec = f"datasets/{name}" + (f":{split}" if split else "")
+        try:
+            if Path(name).exists():
+                loaded = datasets.load_from_disk(name)
+            else:
+                loaded = datasets.load_dataset(name)
+        except Exception as error:  # every kind of network, script and format error
+            raise DataError(
+                f"The data set '{name}' cannot be loaded ({error}).",
+                "Expected a hub id or a folder written by save_to_disk.",
+                "Check the name and the network, or save it to disk first.",
+            ) from error
+        if isinstance(loaded, datasets.DatasetDict):
+            splits = list(loaded)
+            if split is None and len(splits) == 1:
+                split = splits[0]
+            if split not in loaded:
+                raise DataError(
+                    f"Split '{split}' is not in '{name}'.",
+                    f"It has {', '.join(splits)}.",
+                    f"Name one: datasets/{name}:{splits[0]}.",
+                )
+            loaded = loaded[split]
+        return cls(loaded, spec)
+
+    def read(self, sample: int) -> Image.Image:
+        """Return the row's image as upright RGB."""
+        return decode(self._bytes(sample), self.ids[sample])
+
+    def digest(self, sample: int) -> str:
+        """Return the SHA-256 of the encoded image."""
+        return hashlib.sha256(self._bytes(sample)).hexdigest()
+
+    def _bytes(self, sample: int) -> bytes:
+        cell = self._rows[sample][self._column]
+        if cell is None:
+            raise ImageError(
+                f"Row {sample} has no image.", "Expected one.", "Filter the data set."
+            )
+        return cell["bytes"] if cell["bytes"] is not None else Path(cell["path"]).read_bytes()
+
+
+def _only(features: Any, kind: type, spec: str) -> str:
+    names = [k for k, v in features.items() if isinstance(v, kind)]
+    if len(names) != 1:
+        raise DataError(
+            f"'{spec}' has {len(names)} image columns ({', '.join(names) or 'none'}).",
+            "Expected exactly one.",
+            "Give column=, or cast the column to datasets.Image().",
+        )
+    return names[0]

@@ -1,0 +1,37 @@
+"""What a data set is to semlens: images with stable ids, content hashes and class names."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from PIL import Image
+
+
+class Images(ABC):
+    """Images in a fixed order; a sample's number is its place in it."""
+
+    spec: str
+    """How to load the same data again, or a description when it came from Python."""
+    ids: Sequence[str]
+    """A stable id per sample; for folders the sorted relative POSIX paths."""
+    targets: Sequence[str] | None = None
+    """The class name of each sample, or None when the data has no classes."""
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return len(self.ids)
+
+    @abstractmethod
+    def read(self, sample: int) -> Image.Image:
+        """Return the sample as upright 8-bit RGB at its original size.
+
+        Raises
+        ------
+        ImageError
+            If it cannot be decoded.
+        """
+
+    @abstractmethod
+    def digest(self, sample: int) -> str:
+        """Return the SHA-256 of the sample's content (encoded bytes, or pixels)."""

@@ -1,0 +1,43 @@
+"""An ordered map over threads with a bounded look-ahead."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def default_workers() -> int:
+    """Threads for decoding: one per core, eight at most."""
+    return min(8, os.cpu_count() or 1)
+
+
+def prefetch(
+    function: Callable[[T], R], items: Iterable[T], workers: int, ahead: int = 64
+) -> Iterator[R]:
+    """Yield ``function(item)`` in order, at most ``ahead`` items in advance.
+
+    Threads, not processes: Pillow and torchvision release the interpreter lock while they
+    decode and resize, and the user's data set and preprocessing need not be picklable.
+    With ``workers`` 0 everything runs in the caller's thread.
+    """
+    if workers <= 0:
+        yield from map(function, items)
+        return
+    with ThreadPoolExecutor(workers, thread_name_prefix="semlens") as pool:
+        waiting: deque[Future[R]] = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

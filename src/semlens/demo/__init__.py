@@ -1,0 +1,1 @@
+"""The bundled world with its planted shortcut, and the story that `semlens demo` tells."""

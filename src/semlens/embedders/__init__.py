@@ -1,0 +1,1 @@
+"""Foundation models: from images and texts to unit vectors of one semantic space."""

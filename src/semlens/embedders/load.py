@@ -1,0 +1,70 @@
+"""From an embedder SPEC to a foundation model."""
+
+from __future__ import annotations
+
+from semlens.embedders.base import Embedder
+from semlens.errors import EmbedderError
+
+FORMS = "open_clip/MODEL/PRETRAINED, transformers/ID-or-dir or semlens/demo"
+DEFAULT = "open_clip/MobileCLIP-S2/datacompdr"
+"""The paper's choice for ImageNet (B.1); needs a hub that can be reached."""
+
+
+def load_embedder(spec: str = DEFAULT, *, device: str = "cpu") -> Embedder:
+    """Load a foundation model.
+
+    Parameters
+    ----------
+    spec
+        ``open_clip/ViT-B-32/laion2b_s34b_b79k``, ``open_clip/ViT-B-32/path/to/weights.pt``,
+        ``open_clip/FOLDER`` with an ``open_clip_config.json``,
+        ``transformers/facebook/dinov2-base`` (images only), ``semlens/demo``.
+    device
+        Where to run it.
+
+    Raises
+    ------
+    EmbedderError
+        If the SPEC or its weights cannot be loaded.
+
+    Examples
+    --------
+    >>> load_embedder("semlens/demo").has_text
+    True
+    """
+    library, _, rest = spec.partition("/")
+    try:
+        if spec == "semlens/demo":
+            from semlens.embedders.demo import DemoEmbedder
+
+            return DemoEmbedder(device)
+        if library == "open_clip" and rest:
+            from semlens.embedders.openclip import OpenClipEmbedder
+
+            return OpenClipEmbedder(rest, device)
+        if library == "transformers" and rest:
+            from semlens.embedders.huggingface import TransformersEmbedder
+
+            return TransformersEmbedder(rest, device)
+    except ModuleNotFoundError as error:
+        extra = "open-clip" if library == "open_clip" else "hf"
+        raise EmbedderError(
+            f"'{spec}' needs the package '{error.name}'.",
+            "It is not installed.",
+            f"Run: pip install 'semlens[{extra}]'",
+        ) from error
+    raise EmbedderError(
+        f"'{spec}' is not an embedder SPEC.",
+        f"Expected {FORMS}.",
+        f"The recommended one is {DEFAULT}.",
+    )
+
+
+def unavailable(spec: str, error: Exception) -> EmbedderError:
+    """Return the error for weights that cannot be fetched or read."""
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return EmbedderError(
+        f"The embedder '{spec}' cannot be loaded ({reason}).",
+        f"Expected {FORMS}, with a hub that can be reached or weights on this machine.",
+        "Give a local checkpoint, or semlens/demo to try things out.",
+    )

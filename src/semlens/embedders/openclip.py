@@ -1,0 +1,71 @@
+"""Foundation models of open_clip: MobileCLIP, OpenAI's and LAION's CLIPs, SigLIP."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import open_clip
+import torch
+from PIL import Image
+from torch import Tensor
+
+from semlens.embedders.base import Embedder
+from semlens.embedders.load import unavailable
+from semlens.errors import EmbedderError, nearest
+from semlens.models.subject import weights_digest
+from semlens.recipe import fingerprint
+
+
+class OpenClipEmbedder(Embedder):
+    """``open_clip/MODEL/PRETRAINED``; PRETRAINED is a tag or the path of a checkpoint.
+
+    ``open_clip/FOLDER`` loads a folder with ``open_clip_config.json`` and weights.
+    """
+
+    has_text = True
+
+    def __init__(self, name: str, device: str = "cpu") -> None:
+        self.spec = f"open_clip/{name}"
+        folder = Path(name).expanduser()
+        if (folder / "open_clip_config.json").is_file():
+            architecture, weights = f"local-dir:{folder.resolve()}", None
+        else:
+            architecture, _, tag = name.partition("/")
+            if architecture not in open_clip.list_models():
+                raise EmbedderError(
+                    f"'{architecture}' is not an open_clip model.",
+                    f"The nearest are {nearest(architecture, open_clip.list_models())}.",
+                    "See open_clip.list_models().",
+                )
+            tags = open_clip.list_pretrained_tags_by_model(architecture)
+            if tag not in tags and not Path(tag).expanduser().is_file():
+                raise EmbedderError(
+                    f"Weights '{tag}' of {architecture} are neither a tag nor a file.",
+                    f"The tags are {', '.join(tags) or 'none'}.",
+                    "Give one of them, or the path of a checkpoint.",
+                )
+            weights = tag
+        try:
+            model, preprocess = open_clip.create_model_from_pretrained(
+                architecture, pretrained=weights, device=device, weights_only=True
+            )
+            self._tokenizer = open_clip.get_tokenizer(architecture)
+        except Exception as error:  # hub clients and checkpoint readers raise many kinds
+            raise unavailable(self.spec, error) from error
+        self._model = model.eval()
+        self._transform = preprocess
+        self._device = torch.device(device)
+        self.fingerprint = fingerprint("open_clip", weights_digest(model), str(preprocess))
+        self.dim = int(self._texts([""]).shape[1])
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        """Apply the transform that belongs to the weights."""
+        return self._transform(image)
+
+    def _images(self, batch: Tensor) -> Tensor:
+        return self._model.encode_image(batch.to(self._device))
+
+    @torch.inference_mode()
+    def _texts(self, texts: Sequence[str]) -> Tensor:
+        return self._model.encode_text(self._tokenizer(list(texts)).to(self._device))

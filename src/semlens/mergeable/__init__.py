@@ -1,0 +1,1 @@
+"""Streaming statistics with an associative, order-free merge."""

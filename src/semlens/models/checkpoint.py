@@ -1,0 +1,91 @@
+"""Weights from a local file: safetensors or a weights-only state dict, never a pickle of code."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from semlens.errors import ModelError
+
+_NESTED = ("state_dict", "model", "model_state_dict", "state_dict_ema")
+_PREFIXES = ("module.", "model.", "_orig_mod.")
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Read a state dict.
+
+    Raises
+    ------
+    ModelError
+        If the file is missing, cannot be read, or holds something else.
+    """
+    remedy = "Save the state dict with torch.save(model.state_dict(), PATH) or as safetensors."
+    if not path.is_file():
+        raise ModelError(f"'{path}' is no file.", "Expected a checkpoint.", "Check the path.")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(
+            f"'{path}' cannot be read as weights ({reason}).",
+            "Expected safetensors or a state dict that loads with weights_only=True.",
+            remedy,
+        ) from error
+    except Exception as error:  # safetensors has an exception type of its own
+        raise ModelError(
+            f"'{path}' cannot be read as weights ({error}).", "Expected safetensors.", remedy
+        ) from error
+    for key in _NESTED:
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
+            loaded = loaded[key]
+    if not isinstance(loaded, Mapping) or not all(isinstance(v, Tensor) for v in loaded.values()):
+        raise ModelError(
+            f"'{path}' holds a {type(loaded).__name__}.", "Expected a state dict.", remedy
+        )
+    state = dict(loaded)
+    for prefix in _PREFIXES:
+        if state and all(name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): value for name, value in state.items()}
+    return state
+
+
+def classes_in(state: Mapping[str, Tensor]) -> int | None:
+    """Return the number of logits of a classifier: the rows of its last matrix."""
+    matrices = [v for v in state.values() if v.ndim == 2]
+    return matrices[-1].shape[0] if matrices else None
+
+
+def load_state(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    """Load weights that must fit exactly.
+
+    Raises
+    ------
+    ModelError
+        If names or shapes differ.
+    """
+    mine = module.state_dict()
+    missing = sorted(set(mine) - set(state))
+    extra = sorted(set(state) - set(mine))
+    wrong = [k for k in mine if k in state and mine[k].shape != state[k].shape]
+    missing = [name for name in missing if not name.endswith("num_batches_tracked")]
+    if missing or extra or wrong:
+        parts = [
+            f"{len(names)} {kind} (first: {names[0]})"
+            for kind, names in (("missing", missing), ("unknown", extra), ("of another shape", wrong))
+            if names
+        ]
+        raise ModelError(
+            f"The weights of '{path}' do not fit {type(module).__name__}: {', '.join(parts)}.",
+            "Expected the same names and shapes.",
+            "Name the architecture that the checkpoint was made with.",
+        )
+    module.load_state_dict(dict(state), strict=False)

@@ -1,0 +1,82 @@
+"""Running the whole model over images: logits, and readouts of layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from PIL import Image
+from torch import Tensor
+
+from semlens.data.prefetch import default_workers, prefetch
+from semlens.errors import ModelError
+from semlens.models.activations import first_tensor, measure_form, read
+from semlens.models.subject import SubjectModel
+from semlens.models.taps import evaluating, run_layers
+from semlens.types import Readout
+
+Reader = Callable[[int], Image.Image]
+
+
+def _batches(
+    model: SubjectModel, reader: Reader, samples: Sequence[int], batch_size: int
+) -> Iterator[Tensor]:
+    held: list[Tensor] = []
+    stream = prefetch(lambda i: model.preprocess(reader(i)), samples, default_workers())
+    for inputs in stream:
+        held.append(inputs)
+        if len(held) == batch_size:
+            yield model.batch(held)
+            held = []
+    if held:
+        yield model.batch(held)
+
+
+@torch.inference_mode()
+def logits(
+    model: SubjectModel, reader: Reader, samples: Sequence[int], batch_size: int = 32
+) -> Float32[np.ndarray, "n classes"]:
+    """Return the model's logits for some samples.
+
+    Raises
+    ------
+    ModelError
+        If the model does not put out one row of logits per image.
+    """
+    rows: list[np.ndarray] = []
+    with evaluating(model.module):
+        for batch in _batches(model, reader, samples, batch_size):
+            output = model.module(batch)
+            scores = getattr(output, "logits", None)
+            scores = first_tensor(output) if scores is None else scores
+            if scores is None or scores.ndim != 2:
+                raise ModelError(
+                    f"The model puts out {type(output).__name__}, no logits [b classes].",
+                    "Expected a classifier.",
+                    "Use a model with a classification head.",
+                )
+            rows.append(scores.float().cpu().numpy())
+    return np.concatenate(rows)
+
+
+def readouts(
+    model: SubjectModel,
+    reader: Reader,
+    samples: Sequence[int],
+    layers: Sequence[str],
+    readout: Readout = "mean",
+    batch_size: int = 32,
+) -> dict[str, Float32[np.ndarray, "n c"]]:
+    """Return the raw readouts of every component of some layers, sample by sample."""
+
+    def use(name: str, output: Any) -> np.ndarray:
+        return read(measure_form(name, output), output, readout).value.cpu().numpy()
+
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in layers}
+    for batch in _batches(model, reader, samples, batch_size):
+        for name, values in run_layers(model.module, batch, layers, use).items():
+            parts[name].append(values)
+    return {name: np.concatenate(values) for name, values in parts.items()}

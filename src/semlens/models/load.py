@@ -1,0 +1,92 @@
+"""From a model SPEC to a subject model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from semlens.errors import ModelError
+from semlens.models.subject import SubjectModel
+
+FORMS = (
+    "torchvision/NAME:WEIGHTS, timm/NAME[:WEIGHTS], transformers/ID-or-dir, "
+    "FILE.py:CALLABLE or semlens/demo"
+)
+
+
+def load_model(
+    spec: str,
+    *,
+    random_weights: int | None = None,
+    device: str = "cpu",
+    run_files: bool = True,
+) -> SubjectModel:
+    """Load a subject model with the preprocessing that belongs to it.
+
+    Parameters
+    ----------
+    spec
+        ``torchvision/resnet50:IMAGENET1K_V2``, ``timm/vit_small_patch16_224:weights.safetensors``,
+        ``transformers/facebook/dinov2-base``, ``my_model.py:make``, ``semlens/demo``.
+    random_weights
+        A seed, to get the untrained architecture.
+    device
+        Where to put it.
+    run_files
+        Whether a ``FILE.py:CALLABLE`` may be run. Commands that read the SPEC from a
+        database set this to False: a database must not bring code with it.
+
+    Raises
+    ------
+    ModelError
+        If the SPEC or its weights cannot be loaded.
+
+    Examples
+    --------
+    >>> load_model("semlens/demo").classes[0]
+    'mammal'
+    """
+    path, _, name = spec.rpartition(":")
+    if path.endswith(".py"):
+        if not run_files:
+            raise ModelError(
+                f"The database was built from '{spec}', which is code.",
+                "Code is run only when it is named on the command line.",
+                f"Add --model {spec} if you trust the file.",
+            )
+        from semlens.models.userfile import userfile_model
+
+        model = userfile_model(spec, Path(path).expanduser(), name)
+    else:
+        model = _library_model(spec, random_weights)
+    model.module.to(device)
+    return model
+
+
+def _library_model(spec: str, seed: int | None) -> SubjectModel:
+    """Load from a library; ``:random=SEED`` in a SPEC is how a manifest holds the seed."""
+    if seed is not None:
+        spec = f"{spec}:random={seed}"
+    plain, marked, digits = spec.rpartition(":random=")
+    if marked and digits.isdecimal():
+        seed = int(digits)
+    else:
+        plain = spec
+    library, _, rest = plain.partition("/")
+    name, _, weights = rest.partition(":")
+    if spec == "semlens/demo":
+        from semlens.models.demo import demo_model
+
+        return demo_model()
+    from semlens.models import zoo
+
+    if library == "torchvision" and name:
+        return zoo.torchvision_model(spec, name, weights or None, seed)
+    if library == "timm" and name:
+        return zoo.timm_model(spec, name, weights or None, seed)
+    if library == "transformers" and rest:
+        return zoo.transformers_model(spec, rest, seed)
+    raise ModelError(
+        f"'{spec}' is not a model SPEC.",
+        f"Expected {FORMS}.",
+        "See 'semlens build --help' for examples.",
+    )

@@ -1,0 +1,122 @@
+"""The subject: a module, the preprocessing that travels with it, and who it is."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from semlens.errors import ModelError
+from semlens.models.geometry import Geometry, measure_geometry
+from semlens.recipe import fingerprint
+
+Preprocess = Callable[[Image.Image], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class SubjectModel:
+    """A model to be studied.
+
+    Parameters
+    ----------
+    module
+        The network. It is never changed: modes and hooks are put back after every use.
+    preprocess
+        From an upright RGB image of any size to a float tensor [3 h w]; must be
+        deterministic.
+    version
+        What identifies the preprocessing (its printed form, a file's hash, ...). A
+        function cannot be hashed, so this has no default.
+    spec
+        How to load the model again; ``python:...`` when it came from Python.
+    classes
+        Class names in logit order, when known.
+    synsets
+        WordNet ids in logit order, when known.
+
+    Raises
+    ------
+    ModelError
+        If the preprocessing is random, or returns something else than such a tensor.
+    """
+
+    module: nn.Module
+    preprocess: Preprocess
+    version: str
+    spec: str = "python:model"
+    classes: Sequence[str] | None = None
+    synsets: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        """Check the contract of the preprocessing once, on noise."""
+        noise = np.random.default_rng(0).integers(0, 256, (97, 131, 3), dtype=np.uint8)
+        picture = Image.fromarray(noise)
+        first, second = self.preprocess(picture), self.preprocess(picture)
+        if not (isinstance(first, Tensor) and first.ndim == 3 and first.is_floating_point()):
+            met = list(first.shape) if isinstance(first, Tensor) else type(first).__name__
+            raise ModelError(
+                f"The preprocessing returns {met}.",
+                "Expected a float tensor [3 h w] for one upright PIL image.",
+                "Add ToTensor (or torchvision.transforms.functional.to_tensor) at its end.",
+            )
+        if first.shape != second.shape or not torch.equal(first, second):
+            raise ModelError(
+                "The preprocessing gives two results for one image.",
+                "Expected a deterministic function.",
+                "Use the evaluation transform, without random crops or flips.",
+            )
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of weights, architecture and preprocessing."""
+        return fingerprint(weights_digest(self.module), str(self.module), self.version)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        first = next(self.module.parameters(), None)
+        return torch.device("cpu") if first is None else first.device
+
+    def batch(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Stack preprocessed samples to [b 3 h w] on the model's device.
+
+        Raises
+        ------
+        ModelError
+            If their shapes differ.
+        """
+        shapes = {tuple(x.shape) for x in inputs}
+        if len(shapes) > 1:
+            raise ModelError(
+                f"The preprocessing returns tensors of shapes {sorted(shapes)}.",
+                "Expected one shape for all images.",
+                "Add a resize and a crop to a fixed size.",
+            )
+        return torch.stack(list(inputs)).to(self.device)
+
+    def geometry(self) -> Callable[[int, int], Geometry]:
+        """Return a cached measure of the preprocessing's geometry by image width and height."""
+
+        @lru_cache(maxsize=4096)
+        def measure(width: int, height: int) -> Geometry:
+            return measure_geometry(self.preprocess, width, height)
+
+        return measure
+
+
+def weights_digest(module: nn.Module) -> str:
+    """SHA-256 over the names, types, shapes and bytes of a module's state."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        if not isinstance(value, Tensor):
+            continue
+        tensor = value.detach().cpu().contiguous()
+        digest.update(f"{name}:{tensor.dtype}:{list(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,184 @@
+"""Reading and ablating layers through hooks that are always taken off again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from semlens.errors import LayerError, nearest
+from semlens.models.activations import first_tensor, measure_form
+from semlens.types import Component
+
+if TYPE_CHECKING:
+    from semlens.models.subject import SubjectModel
+
+T = TypeVar("T")
+
+
+class _Reached(BaseException):
+    """Thrown from the last hook that is needed, to end a forward pass early."""
+
+
+def find_layer(module: nn.Module, name: str) -> nn.Module:
+    """Return the named layer.
+
+    Raises
+    ------
+    LayerError
+        If the model has no such layer; the text names the nearest ones.
+    """
+    layers = dict(module.named_modules())
+    if name not in layers or name == "":
+        known = [key for key in layers if key]
+        raise LayerError(
+            f"Layer '{name}' is not in {type(module).__name__}.",
+            f"The nearest names are {nearest(name, known)}.",
+            "Run 'semlens layers MODEL' for all of them.",
+        )
+    return layers[name]
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put every sub-module into eval mode, and each back into its own mode afterwards."""
+    modes = [(m, m.training) for m in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for child, mode in modes:
+            child.training = mode
+
+
+@contextmanager
+def tapped(
+    module: nn.Module, names: Iterable[str], seen: Callable[[str, Any], None]
+) -> Iterator[None]:
+    """Call ``seen(name, output)`` whenever a named layer has run.
+
+    A layer that runs twice in one pass is reported twice.
+    """
+    with ExitStack() as stack:
+        for name in names:
+
+            def hook(_: nn.Module, __: Any, output: Any, name: str = name) -> None:
+                seen(name, output)
+
+            handle = find_layer(module, name).register_forward_hook(hook)
+            stack.callback(handle.remove)
+        yield
+
+
+@torch.inference_mode()
+def run_layers(
+    module: nn.Module,
+    batch: Tensor,
+    names: Iterable[str],
+    use: Callable[[str, Any], T],
+    *,
+    stop_early: bool = False,
+) -> dict[str, T]:
+    """Run a batch and return what ``use(name, output)`` makes of each named layer's output.
+
+    ``use`` is called while the layer's output is fresh: a later in-place operation (a ReLU,
+    an added shortcut) may overwrite the tensor.
+
+    Parameters
+    ----------
+    stop_early
+        Whether to end the pass as soon as all of them are there.
+
+    Raises
+    ------
+    LayerError
+        If a layer does not run, or runs more than once in a pass.
+    """
+    names = list(names)
+    found: dict[str, T] = {}
+
+    def seen(name: str, output: Any) -> None:
+        if name in found:
+            raise LayerError(
+                f"Layer '{name}' runs more than once in a forward pass.",
+                "Expected one output per pass.",
+                "Choose the block around it, or the layers that use it.",
+            )
+        found[name] = use(name, output)
+        if stop_early and len(found) == len(names):
+            raise _Reached
+
+    with evaluating(module), tapped(module, names, seen):
+        try:
+            module(batch)
+        except _Reached:
+            pass
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise LayerError(
+            f"Layer '{missing[0]}' did not run in the forward pass.",
+            "Expected every named layer to be used.",
+            "Choose a layer that is; 'semlens layers MODEL' lists those that run.",
+        )
+    return found
+
+
+@contextmanager
+def pruned(model: SubjectModel, components: Iterable[Component]) -> Iterator[SubjectModel]:
+    """Set components to zero while the block runs (paper, 4.3.3).
+
+    The model itself is not changed: hooks do it, and they are taken off at the end.
+    Pruning takes a channel out as a whole, whichever its sign.
+    """
+    by_layer: dict[str, list[int]] = {}
+    for component in components:
+        by_layer.setdefault(component.layer, []).append(component.index)
+    with ExitStack() as stack:
+        for name, indices in by_layer.items():
+            handle = find_layer(model.module, name).register_forward_hook(
+                _zero(name, sorted(set(indices)))
+            )
+            stack.callback(handle.remove)
+        yield model
+
+
+def _zero(name: str, indices: list[int]) -> Callable[[nn.Module, Any, Any], Any]:
+    def hook(_: nn.Module, __: Any, output: Any) -> Any:
+        tensor = first_tensor(output)
+        form = measure_form(name, tensor)
+        axis = 1 if form.form in ("map", "units") else -1
+        if indices[-1] >= form.components:
+            raise LayerError(
+                f"Component {indices[-1]} is not in layer '{name}'.",
+                f"It has components 0 to {form.components - 1}.",
+                "Take the components from a database of this model.",
+            )
+        kept = torch.ones(form.components, dtype=tensor.dtype, device=tensor.device)
+        kept[indices] = 0
+        shape = [1] * tensor.ndim
+        shape[axis] = form.components
+        return _replace_first(output, tensor * kept.view(shape))
+
+    return hook
+
+
+def _replace_first(output: Any, tensor: Tensor) -> Any:
+    """Put ``tensor`` where :func:`first_tensor` found the original."""
+    if isinstance(output, Tensor):
+        return tensor
+    if isinstance(output, Mapping):
+        changed = output.copy() if hasattr(output, "copy") else dict(output)
+        for key, value in output.items():
+            if first_tensor(value) is not None:
+                changed[key] = _replace_first(value, tensor)
+                break
+        return changed
+    parts = list(output)
+    for place, value in enumerate(parts):
+        if first_tensor(value) is not None:
+            parts[place] = _replace_first(value, tensor)
+            break
+    return type(output)(parts)

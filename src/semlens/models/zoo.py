@@ -1,0 +1,180 @@
+"""Subject models from torchvision, timm and transformers, with the preprocessing of each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from semlens.errors import ModelError, nearest
+from semlens.models.checkpoint import classes_in, load_state, read_state
+from semlens.models.subject import SubjectModel
+from semlens.recipe import fingerprint
+
+
+def imagenet_synsets() -> list[str]:
+    """WordNet ids of ImageNet-1k in logit order."""
+    from timm.data import ImageNetInfo
+
+    return ImageNetInfo("imagenet-1k").label_names()
+
+
+def imagenet_classes() -> list[str]:
+    """Class names of ImageNet-1k in logit order (first lemma each)."""
+    from timm.data import ImageNetInfo
+
+    info = ImageNetInfo("imagenet-1k")
+    return [info.index_to_description(i).split(",")[0] for i in range(info.num_classes())]
+
+
+def _hub_error(spec: str, error: Exception) -> ModelError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return ModelError(
+        f"'{spec}' cannot be fetched ({reason}).",
+        "Expected a hub that can be reached, or weights on this machine.",
+        "Give a local checkpoint instead: the same SPEC with :PATH, or a folder.",
+    )
+
+
+def torchvision_model(spec: str, name: str, weights: str | None, seed: int | None) -> SubjectModel:
+    """Load ``torchvision/NAME:WEIGHTS``; WEIGHTS is a tag such as IMAGENET1K_V1, or a path."""
+    from torchvision import models
+
+    if name not in models.list_models():
+        raise ModelError(
+            f"'{name}' is not a torchvision model.",
+            f"The nearest are {nearest(name, models.list_models())}.",
+            "See torchvision.models.list_models().",
+        )
+    tags = list(models.get_model_weights(name))
+    by_name = {tag.name: tag for tag in tags}
+    default = models.get_model_weights(name).DEFAULT if tags else None
+    if weights is None and seed is None:
+        raise ModelError(
+            f"'{spec}' names no weights.",
+            f"Expected torchvision/{name}:WEIGHTS, with {', '.join(by_name)} or a checkpoint.",
+            "Add them, or ask for an untrained model with --random-weights SEED.",
+        )
+    if weights is None:
+        torch.manual_seed(seed or 0)
+        return _torchvision_subject(models.get_model(name, weights=None), default, spec, None)
+    if weights in by_name or weights == "DEFAULT":
+        tag = default if weights == "DEFAULT" else by_name[weights]
+        try:
+            module = models.get_model(name, weights=tag)
+        except OSError as error:  # urllib's errors are OSErrors
+            raise _hub_error(spec, error) from error
+        return _torchvision_subject(module, tag, spec, list(tag.meta["categories"]))
+    path = Path(weights).expanduser()
+    if not path.is_file():
+        raise ModelError(
+            f"Weights '{weights}' of {name} are neither a tag nor a file.",
+            f"The tags are {', '.join(by_name)}.",
+            "Give one of them, or the path of a checkpoint.",
+        )
+    state = read_state(path)
+    known = next((t for t in tags if t.url.rsplit("/", 1)[-1] == path.name), None)
+    module = models.get_model(name, weights=None, num_classes=classes_in(state) or 1000)
+    load_state(module, state, path)
+    categories = list(known.meta["categories"]) if known is not None else None
+    return _torchvision_subject(module, known or default, spec, categories)
+
+
+def _torchvision_subject(
+    module: nn.Module, tag: Any, spec: str, classes: Sequence[str] | None
+) -> SubjectModel:
+    transform = tag.transforms()
+    synsets = imagenet_synsets() if classes is not None and len(classes) == 1000 else None
+    return SubjectModel(module.eval(), transform, str(transform), spec, classes, synsets)
+
+
+def timm_model(spec: str, name: str, weights: str | None, seed: int | None) -> SubjectModel:
+    """Load ``timm/NAME[:WEIGHTS]``; NAME may carry timm's tag, WEIGHTS is a tag or a path."""
+    import timm
+
+    base = name.split(".")[0]
+    if not timm.is_model(base):
+        raise ModelError(
+            f"'{base}' is not a timm model.",
+            f"The nearest are {nearest(base, timm.list_models())}.",
+            "See timm.list_models().",
+        )
+    path = Path(weights).expanduser() if weights else None
+    if path is not None and path.is_file():
+        state = read_state(path)
+        module = timm.create_model(name, pretrained=False, num_classes=classes_in(state) or 1000)
+        load_state(module, state, path)
+        return _timm_subject(module, spec, trained=False)
+    if seed is not None:
+        torch.manual_seed(seed)
+        return _timm_subject(timm.create_model(name, pretrained=False), spec, trained=False)
+    full = f"{base}.{weights}" if weights else name
+    tags = timm.list_pretrained(f"{base}.*")
+    if weights and full not in tags:
+        raise ModelError(
+            f"Weights '{weights}' of {base} are neither a tag nor a file.",
+            f"The tags are {', '.join(t.partition('.')[2] for t in tags) or 'none'}.",
+            "Give one of them, or the path of a checkpoint.",
+        )
+    try:
+        module = timm.create_model(full, pretrained=True)
+    except Exception as error:  # hub clients raise many kinds
+        raise _hub_error(spec, error) from error
+    return _timm_subject(module, spec, trained=True)
+
+
+def _timm_subject(module: Any, spec: str, *, trained: bool) -> SubjectModel:
+    from timm.data import create_transform, resolve_model_data_config
+
+    transform = create_transform(**resolve_model_data_config(module), is_training=False)
+    imagenet = trained and getattr(module, "num_classes", 0) == 1000
+    return SubjectModel(
+        module.eval(),
+        transform,
+        str(transform),
+        spec,
+        imagenet_classes() if imagenet else None,
+        imagenet_synsets() if imagenet else None,
+    )
+
+
+def transformers_model(spec: str, name: str, seed: int | None) -> SubjectModel:
+    """Load ``transformers/ID-or-dir``: an image classifier, or a bare vision encoder."""
+    try:
+        import transformers
+    except ModuleNotFoundError as error:
+        raise ModelError(
+            f"'{spec}' needs the package '{error.name}'.",
+            "It is not installed.",
+            "Run: pip install 'semlens[hf]'",
+        ) from error
+    try:
+        config = transformers.AutoConfig.from_pretrained(name)
+        processor = transformers.AutoImageProcessor.from_pretrained(name)
+        classifies = any(
+            "ForImageClassification" in architecture
+            for architecture in getattr(config, "architectures", None) or []
+        )
+        auto = transformers.AutoModelForImageClassification if classifies else transformers.AutoModel
+        if seed is None:
+            module = auto.from_pretrained(name)
+        else:
+            torch.manual_seed(seed)
+            module = auto.from_config(config)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise _hub_error(spec, error) from error
+
+    def preprocess(image: Image.Image) -> Tensor:
+        return processor(images=image, return_tensors="pt")["pixel_values"][0].float()
+
+    labels = getattr(config, "id2label", None) or {}
+    classes = [labels[i] for i in sorted(labels)] if classifies else None
+    if classes and all(label == f"LABEL_{i}" for i, label in enumerate(classes)):
+        classes = None
+    settings = json.loads(json.dumps(processor.to_dict(), default=str))
+    return SubjectModel(module.eval(), preprocess, fingerprint(settings), spec, classes)

@@ -1,0 +1,1 @@
+"""Runs the stages over shards, and goes on where a run was stopped."""

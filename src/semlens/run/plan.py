@@ -1,0 +1,87 @@
+"""What a build is about to do: its inputs, how it runs, and where it says how far it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from semlens.data.images import Images
+from semlens.data.prefetch import default_workers
+from semlens.embedders.base import Embedder
+from semlens.errors import RecipeError
+from semlens.models.subject import SubjectModel
+from semlens.recipe import FORMAT, Recipe, fingerprint
+
+Progress = Callable[[str, int, int], None]
+"""Called with a stage's name, the samples done, and their total."""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a build runs; nothing of it changes the result beyond rounding.
+
+    Parameters
+    ----------
+    batch_size
+        Samples per forward pass. Results are byte-identical at equal batch size and
+        device, and agree to 1e-5 otherwise.
+    workers
+        Threads that decode and preprocess.
+    shard
+        Samples per saved shard, or None to choose by the size of the data.
+    """
+
+    batch_size: int = 32
+    workers: int = -1
+    shard: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        if self.batch_size < 1:
+            raise RecipeError(
+                f"The batch size is {self.batch_size}.", "Expected 1 or more.", "Try 32."
+            )
+
+    @property
+    def threads(self) -> int:
+        """Decoding threads; -1 means one per core."""
+        return default_workers() if self.workers < 0 else self.workers
+
+    def shards(self, samples: int) -> Iterator[range]:
+        """Split sample places into runs of whole batches, 64 at most unless asked for."""
+        size = self.shard or max(1024, -(-samples // 64))
+        step = max(1, round(size / self.batch_size)) * self.batch_size
+        for start in range(0, samples, step):
+            yield range(start, min(start + step, samples))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The inputs of a build."""
+
+    model: SubjectModel
+    images: Images
+    embedder: Embedder
+    layers: tuple[str, ...]
+    recipe: Recipe
+    execution: Execution
+
+    def collect_key(self, data: str, model: str) -> str:
+        """Fingerprint of everything that decides the collect shards."""
+        recipe = self.recipe
+        return fingerprint(
+            FORMAT,
+            "collect",
+            model,
+            data,
+            list(self.layers),
+            [recipe.examples, recipe.readout, recipe.signs],
+            [self.execution.batch_size, self.model.device.type],
+        )
+
+    def embed_key(self, collect_key: str, known_crops: list[int]) -> str:
+        """Fingerprint of everything that decides the attribute and embed shards."""
+        recipe = self.recipe.model_dump()
+        return fingerprint(
+            FORMAT, "embed", collect_key, self.embedder.fingerprint, recipe, known_crops
+        )

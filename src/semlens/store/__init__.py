@@ -1,0 +1,1 @@
+"""The concept database on disk: the only room that writes files."""

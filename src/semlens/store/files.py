@@ -1,0 +1,111 @@
+"""Writing whole files or none: a temporary file, flushed to disk, then renamed."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from semlens.errors import StoreError
+
+_FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up"}
+_FULL[errno.EFBIG] = "the file-size limit is reached"
+
+
+def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
+    """Call ``write(temporary)`` and rename its file to ``path``.
+
+    Raises
+    ------
+    StoreError
+        If there is no space or no permission; what was there before stays.
+    """
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        reason = _no_space(error)
+        if reason is not None:
+            raise StoreError(
+                f"'{path}' cannot be written: {reason}.",
+                "Expected room for the database.",
+                "Make room and run the same command: it goes on where it stopped.",
+            ) from error
+        raise
+
+
+def _no_space(error: BaseException) -> str | None:
+    if isinstance(error, PermissionError):
+        return "permission denied"
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return _FULL[error.errno]
+    text = str(error)  # safetensors and pyarrow wrap the system's error into text
+    codes = {f"os error {code}": reason for code, reason in _FULL.items()}
+    codes |= {os.strerror(code): reason for code, reason in _FULL.items()}
+    return next((reason for code, reason in codes.items() if code in text), None)
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors as safetensors, atomically."""
+    plain = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+    write_atomic(path, lambda part: save_file(plain, part))
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Raises
+    ------
+    StoreError
+        If it is missing or damaged.
+    """
+    try:
+        return load_file(path)
+    except Exception as error:
+        raise damaged(path, error) from error
+
+
+def save_table(path: Path, table: pa.Table) -> None:
+    """Write a Parquet file, atomically."""
+    write_atomic(path, lambda part: pq.write_table(table, part, compression="zstd"))
+
+
+def load_table(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """Read a Parquet file, or some columns of it.
+
+    Raises
+    ------
+    StoreError
+        If it is missing or damaged.
+    """
+    try:
+        return pq.read_table(path, columns=columns, partitioning=None)
+    except Exception as error:
+        raise damaged(path, error) from error
+
+
+def damaged(path: Path, error: Exception) -> StoreError:
+    """Return the error for a file that cannot be read back."""
+    return StoreError(
+        f"'{path}' cannot be read ({error}).",
+        "Expected a file that semlens wrote.",
+        "Restore it, or remove the database and build it again.",
+    )
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

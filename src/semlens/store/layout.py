@@ -1,0 +1,31 @@
+"""Names of the files of a database."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+COMPONENTS = "components.parquet"
+SAMPLES = "samples.parquet"
+LOCK = ".lock"
+PARTIAL = "partial"
+ANALYSIS = "analysis"
+
+
+def examples_file(layer: str) -> str:
+    """Concept examples of a layer's components."""
+    return f"examples/{quote(layer, safe='')}.parquet"
+
+
+def theta_file(layer: str) -> str:
+    """Concept vectors of a layer's components, ``theta`` f16[C d]."""
+    return f"vectors/{quote(layer, safe='')}.safetensors"
+
+
+def crops_file(number: int) -> str:
+    """Vectors of unique crops: ``vector`` f16[u d], ``sample`` i64[u], ``box`` i32[u 4]."""
+    return f"vectors/crops-{number:04d}.safetensors"
+
+
+def thumbnails_file(number: int) -> str:
+    """WebP thumbnails, row by row those of the crops file of the same number."""
+    return f"thumbnails/crops-{number:04d}.parquet"

@@ -1,0 +1,120 @@
+"""What a database is made of; written last, so that its presence means completeness."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from semlens.errors import StoreError
+from semlens.models.activations import Form, LayerForm
+from semlens.recipe import FORMAT, Recipe
+from semlens.store.files import write_atomic
+
+NAME = "manifest.json"
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Source(_Entry):
+    """A model, data set or embedder: how to load it again, and who it was."""
+
+    spec: str
+    fingerprint: str
+
+
+class LayerEntry(_Entry):
+    """One layer: its rows in ``components.parquet`` are ``first`` to ``first + rows - 1``."""
+
+    name: str
+    form: Form
+    channels: int
+    height: int
+    width: int
+    prefix: int
+    first: int
+    rows: int
+    lowest: float | None
+    """Smallest activation that was met; below zero the layer counts as signed."""
+    not_finite: int
+    """Samples on which some component was NaN or infinite."""
+
+    def layer_form(self) -> LayerForm:
+        """Return the form with which the layer was read."""
+        return LayerForm(
+            self.name, self.form, self.channels, self.height, self.width, self.prefix
+        )
+
+
+class Manifest(_Entry):
+    """The head of a database."""
+
+    format: int = FORMAT
+    model: Source
+    data: Source
+    embedder: Source
+    recipe: Recipe
+    classes: list[str] | None
+    samples: int
+    unreadable: int
+    dim: int
+    layers: list[LayerEntry]
+    crops: list[int]
+    """Vectors in each file ``vectors/crops-NNNN.safetensors``."""
+    files: dict[str, str]
+    """SHA-256 by relative path of every file but this one."""
+
+    @property
+    def rows(self) -> int:
+        """Number of components."""
+        return sum(layer.rows for layer in self.layers)
+
+    def layer(self, name: str) -> LayerEntry | None:
+        """Return the entry of a layer, or None."""
+        return next((layer for layer in self.layers if layer.name == name), None)
+
+    def save(self, database: Path) -> None:
+        """Write it into the folder of the database."""
+        text = self.model_dump_json(indent=2) + "\n"
+        write_atomic(database / NAME, lambda part: _write_text(part, text))
+
+    @classmethod
+    def load(cls, database: Path) -> Manifest:
+        """Read it.
+
+        Raises
+        ------
+        StoreError
+            If the folder is no finished database, or one of another format.
+        """
+        path = database / NAME
+        if not path.is_file():
+            unfinished = (database / "partial").is_dir()
+            raise StoreError(
+                f"'{database}' is {'an unfinished' if unfinished else 'not a'} database.",
+                f"Expected a folder with {NAME}.",
+                "Run the same 'semlens build' again: it goes on where it stopped."
+                if unfinished
+                else "Check the path, or make one with 'semlens build'.",
+            )
+        try:
+            manifest = cls.model_validate_json(path.read_text("utf-8"))
+        except ValidationError as error:
+            raise StoreError(
+                f"'{path}' cannot be read ({error.error_count()} faults).",
+                f"Expected a manifest of format {FORMAT}.",
+                "Restore it, or remove the database and build it again.",
+            ) from error
+        if manifest.format != FORMAT:
+            raise StoreError(
+                f"'{database}' has format {manifest.format}.",
+                f"This semlens reads format {FORMAT}.",
+                "Build it again, or use the semlens that wrote it.",
+            )
+        return manifest
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, "utf-8")

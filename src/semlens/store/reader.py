@@ -1,0 +1,256 @@
+"""A finished database, read lazily; what is read once stays in memory."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Sequence
+from functools import cached_property
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from jaxtyping import Bool, Float16, Float32, Int64
+
+from semlens.data.images import Images
+from semlens.data.prefetch import default_workers, prefetch
+from semlens.embedders.base import Embedder
+from semlens.errors import LayerError, StaleError, StoreError, nearest
+from semlens.models.subject import SubjectModel
+from semlens.recipe import fingerprint
+from semlens.store import layout
+from semlens.store.files import file_digest, load_table, load_tensors, save_table
+from semlens.store.manifest import LayerEntry, Manifest
+from semlens.types import Component
+
+
+def data_fingerprint(ids: Sequence[str], digests: Sequence[str]) -> str:
+    """Identify a data set by its ids and the hashes of its contents."""
+    return fingerprint(list(ids), list(digests))
+
+
+class Database:
+    """Everything that a build has left on disk.
+
+    Parameters
+    ----------
+    path
+        The database's folder.
+
+    Raises
+    ------
+    StoreError
+        If it is missing, unfinished, damaged or of another format.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).expanduser()
+        self.manifest = Manifest.load(self.path)
+
+    # -- identity -----------------------------------------------------------------------
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the manifest, and so of every file of the build."""
+        return file_digest(self.path / "manifest.json")
+
+    def check_model(self, model: SubjectModel) -> None:
+        """Refuse a model with other weights or preprocessing than the database's."""
+        if model.fingerprint != self.manifest.model.fingerprint:
+            raise self._stale("model", model.spec, self.manifest.model.spec, "--model")
+
+    def check_embedder(self, embedder: Embedder) -> None:
+        """Refuse probes of another foundation model: their vectors mean something else."""
+        if embedder.fingerprint != self.manifest.embedder.fingerprint:
+            raise self._stale("embedder", embedder.spec, self.manifest.embedder.spec, "--embedder")
+
+    def check_images(self, images: Images, digests: Sequence[str] | None = None) -> None:
+        """Hash the images (or take their ``digests``) and refuse any that have changed."""
+        if digests is None:
+            digests = list(prefetch(images.digest, range(len(images)), default_workers()))
+        if data_fingerprint(images.ids, digests) == self.manifest.data.fingerprint:
+            return
+        known = dict(zip(self.samples["path"], self.samples["sha256"], strict=True))
+        now = dict(zip(images.ids, digests, strict=True))
+        changed = sum(known[k] != now[k] for k in known.keys() & now.keys())
+        raise StaleError(
+            f"The data '{images.spec}' has changed since the build: {changed} images differ, "
+            f"{len(now.keys() - known.keys())} are new, {len(known.keys() - now.keys())} missing.",
+            f"Expected the images of '{self.manifest.data.spec}'.",
+            "Restore them, or build a new database.",
+        )
+
+    def _stale(self, kind: str, given: str, built: str, option: str) -> StaleError:
+        return StaleError(
+            f"The {kind} '{given}' is not the one of the database (its fingerprint differs).",
+            f"Expected '{built}' with unchanged weights and preprocessing.",
+            f"Give that one ({option}), or build a new database.",
+        )
+
+    def verify(self) -> list[str]:
+        """Hash every file of the build and return those that are missing or changed."""
+        return [
+            name
+            for name, digest in self.manifest.files.items()
+            if not (self.path / name).is_file() or file_digest(self.path / name) != digest
+        ]
+
+    # -- components -----------------------------------------------------------------------
+
+    @property
+    def layers(self) -> list[str]:
+        """Names of the layers, in row order."""
+        return [layer.name for layer in self.manifest.layers]
+
+    def layer(self, name: str) -> LayerEntry:
+        """Return a layer's entry.
+
+        Raises
+        ------
+        LayerError
+            If the database does not have it.
+        """
+        entry = self.manifest.layer(name)
+        if entry is None:
+            raise LayerError(
+                f"Layer '{name}' is not in the database '{self.path}'.",
+                f"It has {nearest(name, self.layers, at_most=8)}.",
+                f"Add it: semlens build {self.path} ... --layers {name}",
+            )
+        return entry
+
+    @cached_property
+    def components(self) -> pd.DataFrame:
+        """One row per component; row number = row of theta."""
+        table = load_table(self.path / layout.COMPONENTS)
+        if table.num_rows < self.manifest.rows:
+            raise StoreError(
+                f"'{self.path / layout.COMPONENTS}' has {table.num_rows} rows.",
+                f"The manifest says {self.manifest.rows}.",
+                "Restore it, or build the database again.",
+            )
+        # an interrupted extension may have appended rows that no manifest speaks of yet
+        return table.slice(0, self.manifest.rows).to_pandas()
+
+    @cached_property
+    def samples(self) -> pd.DataFrame:
+        """One row per sample: path, sha256, target, logit, error."""
+        return load_table(self.path / layout.SAMPLES).to_pandas()
+
+    def rows(self, layers: Sequence[str] | None = None) -> Int64[np.ndarray, "n"]:
+        """Return the row numbers of some layers' components, or of all."""
+        names = self.layers if layers is None else list(layers)
+        entries = [self.layer(name) for name in names]
+        return np.concatenate([np.arange(e.first, e.first + e.rows) for e in entries])
+
+    def row(self, component: Component) -> int:
+        """Return the row of a component.
+
+        Raises
+        ------
+        LayerError
+            If the database does not have it.
+        """
+        entry = self.layer(component.layer)
+        place = component.index + (entry.channels if component.sign < 0 else 0)
+        if component.index >= entry.channels or place >= entry.rows:
+            signs = "both signs" if entry.rows > entry.channels else "sign +1 only"
+            raise LayerError(
+                f"Component '{component}' is not in the database.",
+                f"Layer '{entry.name}' has components 0 to {entry.channels - 1}, {signs}.",
+                "Choose one of them.",
+            )
+        return entry.first + place
+
+    def component(self, row: int) -> Component:
+        """Return the component of a row."""
+        entry = next(e for e in self.manifest.layers if e.first <= row < e.first + e.rows)
+        place = row - entry.first
+        return Component(entry.name, place % entry.channels, -1 if place >= entry.channels else 1)
+
+    @property
+    def alive(self) -> Bool[np.ndarray, "n"]:
+        """Which components have at least one example, and so a vector."""
+        return self.components["examples"].to_numpy() > 0
+
+    # -- vectors and examples ---------------------------------------------------------------
+
+    @cached_property
+    def theta(self) -> Float32[np.ndarray, "n d"]:
+        """Concept vectors of all components (zeros where there is no example)."""
+        parts = [load_tensors(self.path / layout.theta_file(n))["theta"] for n in self.layers]
+        return np.concatenate([part.float().numpy() for part in parts])
+
+    @cached_property
+    def crop_vectors(self) -> Float16[np.ndarray, "u d"]:
+        """Unit vectors of all unique crops."""
+        files = [layout.crops_file(i) for i in range(len(self.manifest.crops))]
+        parts = [load_tensors(self.path / name)["vector"].numpy() for name in files]
+        return np.concatenate(parts) if parts else np.zeros((0, self.manifest.dim), np.float16)
+
+    def examples(self, layer: str) -> pd.DataFrame:
+        """Concept examples of a layer: component, rank, sample, activation, position, box, crop."""
+        self.layer(layer)
+        return load_table(self.path / layout.examples_file(layer)).to_pandas()
+
+    def examples_of(self, row: int) -> pd.DataFrame:
+        """Concept examples of one component that speak for it, strongest first."""
+        table = load_table(self.path / layout.examples_file(self.component(row).layer))
+        frame = table.filter(pc.equal(table["component"], row)).to_pandas()
+        return frame[frame["crop"].notna()].reset_index(drop=True)
+
+    def crop_index(
+        self, layer: str
+    ) -> tuple[Int64[np.ndarray, "c m"], Bool[np.ndarray, "c m"]]:
+        """Return the crop of each example slot of a layer, and which slots are used."""
+        entry = self.layer(layer)
+        shape = (entry.rows, self.manifest.recipe.examples)
+        index, used = np.zeros(shape, np.int64), np.zeros(shape, bool)
+        table = load_table(
+            self.path / layout.examples_file(layer), ["component", "rank", "crop"]
+        )
+        table = table.filter(table["crop"].is_valid())
+        row = table["component"].to_numpy() - entry.first
+        rank = table["rank"].to_numpy()
+        index[row, rank] = table["crop"].to_numpy()
+        used[row, rank] = True
+        return index, used
+
+    @cached_property
+    def _crop_starts(self) -> list[int]:
+        return [0, *accumulate(self.manifest.crops)]
+
+    @cached_property
+    def _thumbnails(self) -> dict[int, pa.Table]:
+        return {}
+
+    def thumbnail(self, crop: int) -> bytes | None:
+        """Return the WebP of a crop, or None when the database was built without."""
+        if not self.manifest.recipe.thumbnails:
+            return None
+        number = bisect.bisect_right(self._crop_starts, crop) - 1
+        if number not in self._thumbnails:
+            path = self.path / layout.thumbnails_file(number)
+            self._thumbnails[number] = load_table(path, ["webp"])
+        return self._thumbnails[number]["webp"][crop - self._crop_starts[number]].as_py()
+
+    # -- derived tables ---------------------------------------------------------------------
+
+    def save_analysis(self, name: str, frame: pd.DataFrame) -> Path:
+        """Keep a derived table; it remembers the build that it was made from."""
+        table = pa.Table.from_pandas(frame, preserve_index=False)
+        table = table.replace_schema_metadata({"database": self.fingerprint})
+        path = self.path / layout.ANALYSIS / f"{name}.parquet"
+        save_table(path, table)
+        return path
+
+    def load_analysis(self, name: str) -> pd.DataFrame | None:
+        """Return a derived table, or None when there is none of this very build."""
+        path = self.path / layout.ANALYSIS / f"{name}.parquet"
+        if not path.is_file():
+            return None
+        table = load_table(path)
+        made_from = (table.schema.metadata or {}).get(b"database", b"").decode()
+        return table.to_pandas() if made_from == self.fingerprint else None

@@ -1,0 +1,73 @@
+"""Frozen value types that every room shares."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from semlens.errors import LayerError
+
+Readout = Literal["mean", "max", "cls"]
+"""How a component's activations on one sample become one number (paper, 3.1)."""
+
+Crop = Literal["none", "activation"]
+"""How a concept example is cut out of its image."""
+
+Aggregate = Literal["mean", "median", "weighted"]
+"""How the vectors of a component's examples become one vector (paper, Eq. 2)."""
+
+Signs = Literal["auto", "positive", "both"]
+"""Whether a component's strongest negative activations count as a component of their own."""
+
+READOUTS: tuple[str, ...] = get_args(Readout)
+CROPS: tuple[str, ...] = get_args(Crop)
+
+
+@dataclass(frozen=True, order=True)
+class Component:
+    """One channel, unit or token feature of a layer, with the sign in which it is read.
+
+    Written ``layer:index`` or, for the negative direction, ``layer:-index``
+    (``layer:-0`` included).
+    """
+
+    layer: str
+    index: int
+    sign: int = 1
+
+    def __str__(self) -> str:
+        """Return the name that :meth:`parse` reads."""
+        return f"{self.layer}:{'-' if self.sign < 0 else ''}{self.index}"
+
+    @classmethod
+    def parse(cls, text: str) -> Component:
+        """Read ``layer:index`` or ``layer:-index``.
+
+        Raises
+        ------
+        LayerError
+            If the text has another form.
+        """
+        match = re.fullmatch(r"(.+):([+-]?)(\d+)", text.strip())
+        if match is None:
+            raise LayerError(
+                f"'{text}' does not name a component.",
+                "Expected LAYER:INDEX, such as layer4:17, or LAYER:-17 for the negative sign.",
+                "Run 'semlens search DB TEXT' or 'semlens status DB' to see names.",
+            )
+        return cls(match[1], int(match[3]), -1 if match[2] == "-" else 1)
+
+
+@dataclass(frozen=True, order=True)
+class Box:
+    """A rectangle in upright original pixels; right and bottom are exclusive."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    def as_tuple(self) -> tuple[int, int, int, int]:
+        """Return ``(left, top, right, bottom)``, as Pillow's ``crop`` takes it."""
+        return (self.left, self.top, self.right, self.bottom)

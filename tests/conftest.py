@@ -1,0 +1,113 @@
+"""Small real inputs that many tests share: noisy pictures, a little CNN, a plain embedder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional
+
+from semlens.data.folder import ImageFolder
+from semlens.embedders.base import Embedder
+from semlens.models.subject import SubjectModel
+from semlens.recipe import fingerprint
+
+
+class LittleNet(nn.Module):
+    """Two convolutional stages: one behind a ReLU, one that goes negative, and a head."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.first = nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1), nn.ReLU(inplace=True))
+        self.second = nn.Conv2d(6, 10, 3, 2, 1)
+        self.head = nn.Linear(10, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.second(self.first(x))
+        return self.head(functional.relu(x).mean((2, 3)))
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """Resize to 32 x 32 and scale to [-1, 1]."""
+    small = image.resize((32, 32), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.asarray(small, np.float32)).permute(2, 0, 1) / 127.5 - 1
+
+
+class ColourEmbedder(Embedder):
+    """A plain embedder without texts: average colour of a 4 x 4 grid, projected."""
+
+    has_text = False
+    spec = "python:colours"
+    dim = 24
+
+    def __init__(self, seed: int = 0) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.matrix = torch.randn(48, self.dim, generator=generator)
+        self.fingerprint = fingerprint("colours", seed)
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        small = image.resize((4, 4), Image.Resampling.BOX)
+        return torch.from_numpy(np.asarray(small, np.float32)).permute(2, 0, 1) / 255
+
+    def _images(self, batch: Tensor) -> Tensor:
+        return (batch.flatten(1) - 0.5) @ self.matrix
+
+
+class WordEmbedder(ColourEmbedder):
+    """The same with texts: a vector per word drawn from the word's own letters, averaged."""
+
+    has_text = True
+    spec = "python:words"
+
+    def _texts(self, texts: list[str]) -> Tensor:
+        def word(text: str) -> Tensor:
+            seed = int.from_bytes(text.encode().ljust(8, b"\0")[:8], "little") % 2**31
+            return torch.randn(self.dim, generator=torch.Generator().manual_seed(seed))
+
+        return torch.stack(
+            [torch.stack([word(w) for w in (text.split() or [""])]).mean(0) for text in texts]
+        )
+
+
+def write_pictures(folder: Path, count: int, seed: int = 0, classes: int = 2) -> Path:
+    """Write noisy PNGs of many sizes with a bright blob somewhere, in class sub-folders."""
+    random = np.random.default_rng(seed)
+    for i in range(count):
+        height, width = random.integers(24, 90, 2)
+        pixels = random.integers(0, 120, (height, width, 3))
+        y, x = random.integers(0, height - 12), random.integers(0, width - 12)
+        pixels[y : y + 12, x : x + 12] += random.integers(0, 135, 3)
+        path = folder / f"class{i % classes}" / f"{i:03d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.astype(np.uint8)).save(path)
+    return folder
+
+
+@pytest.fixture
+def subject() -> SubjectModel:
+    return SubjectModel(LittleNet(), to_tensor, "32 bilinear", "python:little", list("abcd"))
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pictures(tmp_path_factory.mktemp("pictures"), 41)
+
+
+@pytest.fixture
+def images(pictures: Path) -> ImageFolder:
+    return ImageFolder(pictures)
+
+
+@pytest.fixture
+def embedder() -> ColourEmbedder:
+    return ColourEmbedder()
+
+
+@pytest.fixture
+def words() -> WordEmbedder:
+    return WordEmbedder()
