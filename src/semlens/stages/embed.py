@@ -87,7 +87,7 @@ def embed(
 
 def _webp(image: Image.Image) -> bytes:
     small = image.copy()
-    small.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    small.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BICUBIC)
     buffer = io.BytesIO()
     small.save(buffer, "WEBP", quality=80, method=2)
     return buffer.getvalue()

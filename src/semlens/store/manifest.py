@@ -10,6 +10,7 @@ from semlens.errors import StoreError
 from semlens.models.activations import Form, LayerForm
 from semlens.recipe import FORMAT, Recipe
 from semlens.store.files import write_atomic
+from semlens.store.layout import LOCK, PARTIAL
 
 NAME = "manifest.json"
 
@@ -91,7 +92,7 @@ class Manifest(_Entry):
         """
         path = database / NAME
         if not path.is_file():
-            unfinished = (database / "partial").is_dir()
+            unfinished = (database / PARTIAL).is_dir() or (database / LOCK).is_file()
             raise StoreError(
                 f"'{database}' is {'an unfinished' if unfinished else 'not a'} database.",
                 f"Expected a folder with {NAME}.",
