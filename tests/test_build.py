@@ -270,9 +270,7 @@ def test_two_writers_are_refused(tmp_path, subject, images, embedder):
         make(tmp_path / "db", subject, images, embedder)
 
 
-def test_other_settings_model_data_and_embedder_are_refused(
-    tmp_path, subject, images, embedder
-):
+def test_other_settings_model_data_and_embedder_are_refused(tmp_path, subject, images, embedder):
     path = tmp_path / "db"
     db = make(path, subject, images, embedder)
     with pytest.raises(RecipeError, match="examples: 5 -> 6"):

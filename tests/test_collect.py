@@ -95,9 +95,7 @@ def test_position_is_the_peak(subject, images):
         inputs = subject.preprocess(images.read(sample))[None]
         found = run_layers(subject.module, inputs, ["second"], lambda _, out: out.clone())
         values = found["second"][0, layer.index[row]].flatten() * int(layer.sign[row])
-        np.testing.assert_allclose(
-            values[layer.top.position[row, 0]], values.max(), atol=1e-6
-        )
+        np.testing.assert_allclose(values[layer.top.position[row, 0]], values.max(), atol=1e-6)
 
 
 def test_the_model_is_left_as_it_was(subject, images):

@@ -21,9 +21,7 @@ def cosine(
     return unit(theta) @ unit(probes).T
 
 
-def alignment(
-    theta: Float32[np.ndarray, "n d"], probe: Probe
-) -> Float32[np.ndarray, "n q"]:
+def alignment(theta: Float32[np.ndarray, "n d"], probe: Probe) -> Float32[np.ndarray, "n q"]:
     """Similarity with the probe less similarity with the empty templates (Eq. 4).
 
     Without a text tower there is no null vector, and alignment is the plain cosine.

@@ -40,10 +40,10 @@ class Labels:
 
     concepts: ConceptSet
     threshold: float
-    rows: Int64[np.ndarray, "n"]
+    rows: Int64[np.ndarray, " n"]
     concept: Int64[np.ndarray, "n k"]
     score: Float32[np.ndarray, "n k"]
-    margin: Float32[np.ndarray, "n"]
+    margin: Float32[np.ndarray, " n"]
     database: Database
 
     def __len__(self) -> int:

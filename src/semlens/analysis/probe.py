@@ -42,7 +42,7 @@ class Probe:
 
     vectors: Float32[np.ndarray, "q d"]
     names: tuple[str, ...]
-    null: Float32[np.ndarray, "d"] | None
+    null: Float32[np.ndarray, " d"] | None
     embedder: str
 
     def joined(self, name: str) -> Probe:
@@ -82,9 +82,7 @@ def embed_texts(
     return vectors.reshape(len(texts), len(templates), -1).mean(1)
 
 
-def null_vector(
-    embedder: Embedder, templates: Sequence[str]
-) -> Float32[np.ndarray, "d"] | None:
+def null_vector(embedder: Embedder, templates: Sequence[str]) -> Float32[np.ndarray, " d"] | None:
     """Embed the empty templates and average them; None without a text tower."""
     return embed_texts(embedder, [""], templates)[0] if embedder.has_text else None
 

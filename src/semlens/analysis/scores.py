@@ -20,9 +20,7 @@ from semlens.store.reader import Database
 MEASURES = ("clarity", "redundancy", "polysemanticity")
 
 
-def clarity(
-    vectors: Float32[Tensor, "c m d"], used: Bool[Tensor, "c m"]
-) -> Float32[Tensor, "c"]:
+def clarity(vectors: Float32[Tensor, "c m d"], used: Bool[Tensor, "c m"]) -> Float32[Tensor, " c"]:
     """Mean pairwise cosine of a component's example vectors (Eqs. 6 and 7).
 
     In [-1/(n-1), 1] for n used examples; NaN with fewer than two.
@@ -34,7 +32,7 @@ def clarity(
     return torch.where(count >= 2, value, torch.nan)
 
 
-def redundancy(theta: Float32[Tensor, "c d"], chunk: int = 2048) -> Float32[Tensor, "c"]:
+def redundancy(theta: Float32[Tensor, "c d"], chunk: int = 2048) -> Float32[Tensor, " c"]:
     """Largest cosine of each component with another one of the set (Eqs. 8 and 9).
 
     NaN for a component of zeros, which is nobody's twin, and when there is no other.
@@ -67,7 +65,7 @@ def two_means(
     """
     weight = used.to(vectors.dtype)
     count = weight.sum(1).clamp(min=1)
-    centred = (vectors - (vectors * weight[..., None]).sum(1, keepdim=True) / count[:, None, None])
+    centred = vectors - (vectors * weight[..., None]).sum(1, keepdim=True) / count[:, None, None]
     centred = centred * weight[..., None]
     gram = centred @ centred.transpose(1, 2)  # all geometry of m points is in m x m numbers
     best_split = torch.zeros_like(used)
@@ -103,7 +101,9 @@ def _lloyd(gram: Tensor, weight: Tensor, split: Tensor, rounds: int) -> Tensor:
             share = member / member.sum(1, keepdim=True).clamp(min=1)
             inner = (gram @ share[:, :, None])[..., 0]  # each point times the centre
             centre = (inner * share).sum(1, keepdim=True)
-            distance.append(torch.where(member.sum(1, keepdim=True) > 0, centre - 2 * inner, torch.inf))
+            distance.append(
+                torch.where(member.sum(1, keepdim=True) > 0, centre - 2 * inner, torch.inf)
+            )
         moved = distance[1] < distance[0]
         if torch.equal(moved, split):
             break
@@ -122,7 +122,7 @@ def _within(gram: Tensor, weight: Tensor, split: Tensor) -> Tensor:
 
 def polysemanticity(
     vectors: Float32[Tensor, "c m d"], used: Bool[Tensor, "c m"]
-) -> Float32[Tensor, "c"]:
+) -> Float32[Tensor, " c"]:
     """One less the cosine of the two k-means clusters' sums (Eq. 10, h = 2).
 
     NaN with fewer than two examples. Examples that are all alike have one sense: 0.

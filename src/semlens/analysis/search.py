@@ -80,9 +80,7 @@ class Hits:
             "searched": self.searched,
             "hits": [
                 {**record, "component": str(hit.component)}
-                for record, hit in zip(
-                    self.to_pandas().to_dict("records"), self.hits, strict=True
-                )
+                for record, hit in zip(self.to_pandas().to_dict("records"), self.hits, strict=True)
             ],
         }
 
@@ -150,7 +148,7 @@ def search_probe(
     rows = database.rows(layers)
     rows = rows[database.alive[rows]]
     theta = database.theta[rows]
-    score: Float32[np.ndarray, "n"] = alignment(theta, probe)[:, 0]
+    score: Float32[np.ndarray, " n"] = alignment(theta, probe)[:, 0]
     if negative is not None:
         score = score - alignment(theta, negative)[:, 0]
     similarity = cosine(theta, probe.vectors)[:, 0]

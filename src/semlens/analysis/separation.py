@@ -9,7 +9,7 @@ from scipy.stats import rankdata
 
 def auroc(
     positive: Float[np.ndarray, "p c"], negative: Float[np.ndarray, "n c"]
-) -> Float64[np.ndarray, "c"]:
+) -> Float64[np.ndarray, " c"]:
     """Chance that a positive sample's readout exceeds a negative one's, ties counted half.
 
     The Mann-Whitney statistic of every column, from mean ranks.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image
 
-from semlens.data.images import Images
+from semlens.data.images import Images, read_file
 from semlens.data.pixels import decode
-from semlens.errors import DataError, ImageError
+from semlens.errors import DataError
 
 SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2")
@@ -40,7 +41,7 @@ class ImageFolder(Images):
                 "Check the path, or give datasets/ID for a Hugging Face data set.",
             )
         self.spec = str(self.root)
-        self.ids = sorted(_image_paths(self.root))
+        self.ids = sorted(_image_paths(self.root, "", ()))
         if not self.ids:
             raise DataError(
                 f"'{root}' holds no image.",
@@ -59,30 +60,38 @@ class ImageFolder(Images):
         return hashlib.sha256(self._bytes(sample)).hexdigest()
 
     def _bytes(self, sample: int) -> bytes:
-        name = self.ids[sample]
-        try:
-            return (self.root / name).read_bytes()
-        except OSError as error:
-            raise ImageError(
-                f"'{name}' cannot be read ({error.strerror}).",
-                "Expected a readable file.",
-                "Check its permissions and whether it still exists.",
-            ) from error
+        return read_file(self.root / self.ids[sample], self.ids[sample])
 
 
-def _image_paths(root: Path) -> list[str]:
-    found: list[str] = []
-    seen: set[str] = set()
-    for folder, folders, files in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:  # a link to a folder above it
-            folders.clear()
+def _image_paths(folder: Path, prefix: str, above: tuple[str, ...]) -> Iterator[str]:
+    """Yield relative POSIX paths; a link to a folder that it lies in is not followed again."""
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    try:
+        entries = list(os.scandir(folder))
+    except OSError as error:
+        raise DataError(
+            f"The folder '{folder}' cannot be read ({error.strerror}).",
+            "Expected to be allowed to list every folder.",
+            "Change its permissions, or move it out of the data.",
+        ) from error
+    for entry in entries:
+        if entry.name.startswith("."):
             continue
-        seen.add(real)
-        folders[:] = sorted(f for f in folders if not f.startswith("."))
-        found += [
-            (Path(folder) / f).relative_to(root).as_posix()
-            for f in files
-            if Path(f).suffix.lower() in SUFFIXES and not f.startswith(".")
-        ]
-    return found
+        if entry.is_dir():
+            yield from _image_paths(folder / entry.name, f"{prefix}{entry.name}/", (*above, real))
+        elif Path(entry.name).suffix.lower() in SUFFIXES:
+            yield _utf8(prefix + entry.name)
+
+
+def _utf8(name: str) -> str:
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"The name {os.fsencode(name)!r} is not UTF-8.",
+            "Expected file names in UTF-8, as a database holds them.",
+            "Rename the file or its folder.",
+        ) from error
+    return name

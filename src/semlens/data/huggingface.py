@@ -8,8 +8,9 @@ from typing import Any
 
 from PIL import Image
 
-from semlens.data.images import Images
+from semlens.data.images import Images, read_file
 from semlens.data.pixels import decode
+from semlens.data.targets import name_targets
 from semlens.errors import DataError, ImageError
 
 
@@ -43,6 +44,13 @@ class HuggingFaceImages(Images):
         import datasets
 
         features = dataset.features
+        for name in (column, target_column):
+            if name is not None and name not in features:
+                raise DataError(
+                    f"'{spec}' has no column '{name}'.",
+                    f"It has {', '.join(features)}.",
+                    "Give one of them.",
+                )
         column = column or _only(features, datasets.Image, spec)
         if len(dataset) == 0:
             raise DataError(
@@ -61,7 +69,7 @@ class HuggingFaceImages(Images):
             feature = features[target_column]
             values = dataset[target_column]
             named = isinstance(feature, datasets.ClassLabel)
-            self.targets = [feature.int2str(v) if named else str(v) for v in values]
+            self.targets = name_targets(values, feature.names if named else None, spec)
 
     @classmethod
     def load(cls, name: str, split: str | None = None) -> HuggingFaceImages:
@@ -85,12 +93,17 @@ class HuggingFaceImages(Images):
             if split is None and len(splits) == 1:
                 split = splits[0]
             if split not in loaded:
+                met = f"Split '{split}' is not in '{name}'." if split else f"'{name}' has splits."
                 raise DataError(
-                    f"Split '{split}' is not in '{name}'.",
-                    f"It has {', '.join(splits)}.",
-                    f"Name one: datasets/{name}:{splits[0]}.",
+                    met, f"It has {', '.join(splits)}.", f"Name one: datasets/{name}:{splits[0]}."
                 )
             loaded = loaded[split]
+        elif split is not None:
+            raise DataError(
+                f"'{name}' has no splits, so no '{split}'.",
+                "It is one data set.",
+                f"Give datasets/{name}.",
+            )
         return cls(loaded, spec)
 
     def read(self, sample: int) -> Image.Image:
@@ -103,11 +116,9 @@ class HuggingFaceImages(Images):
 
     def _bytes(self, sample: int) -> bytes:
         cell = self._rows[sample][self._column]
-        if cell is None:
-            raise ImageError(
-                f"Row {sample} has no image.", "Expected one.", "Filter the data set."
-            )
-        return cell["bytes"] if cell["bytes"] is not None else Path(cell["path"]).read_bytes()
+        if cell is None or (cell["bytes"] is None and cell["path"] is None):
+            raise ImageError(f"Row {sample} has no image.", "Expected one.", "Filter the data set.")
+        return cell["bytes"] if cell["bytes"] is not None else read_file(Path(cell["path"]))
 
 
 def _only(features: Any, kind: type, spec: str) -> str:

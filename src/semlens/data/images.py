@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 
 from PIL import Image
+
+from semlens.errors import ImageError
 
 
 class Images(ABC):
@@ -35,3 +38,21 @@ class Images(ABC):
     @abstractmethod
     def digest(self, sample: int) -> str:
         """Return the SHA-256 of the sample's content (encoded bytes, or pixels)."""
+
+
+def read_file(path: Path, name: str | None = None) -> bytes:
+    """Return a file's bytes.
+
+    Raises
+    ------
+    ImageError
+        If it cannot be read; the text calls it ``name``.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ImageError(
+            f"'{name or path}' cannot be read ({error.strerror or error}).",
+            "Expected a readable file.",
+            "Check its permissions and whether it still exists.",
+        ) from error

@@ -6,7 +6,7 @@ import hashlib
 import io
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from semlens.errors import ImageError
 
@@ -25,36 +25,69 @@ def decode(data: bytes, name: str) -> Image.Image:
     try:
         with Image.open(io.BytesIO(data)) as image:
             return upright_rgb(image, name)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise ImageError(
-            f"'{name}' cannot be decoded ({error}).", "Expected a whole image file.", _REMEDY
-        ) from error
+    except ImageError:
+        raise
     except Image.DecompressionBombError as error:
         raise ImageError(
             f"'{name}' is too large ({error}).", "Expected at most 178 million pixels.", _REMEDY
         ) from error
+    except Exception as error:  # what Pillow raises for damaged bytes is an open list
+        raise _undecodable(name, error) from error
 
 
 def upright_rgb(image: Image.Image, name: str = "image") -> Image.Image:
     """Apply EXIF orientation, put alpha over white, and bring every mode to 8-bit RGB.
 
     16-bit grey is scaled by 1/257, so that white stays white.
+
+    Raises
+    ------
+    ImageError
+        If the pixels have no fixed mapping to 8 bits, or a lazily opened file is damaged.
     """
-    image = ImageOps.exif_transpose(image)
-    if image.mode in ("F",):
-        raise ImageError(
-            f"'{name}' holds floating-point pixels.",
-            "Expected 8-bit or 16-bit integers, whose white is known.",
-            _REMEDY,
-        )
+    try:
+        image = _transposed(image)
+        image.load()
+    except Exception as error:  # what Pillow raises for damaged bytes is an open list
+        raise _undecodable(name, error) from error
+    if image.mode == "F":
+        raise _whiteless(name, "floating-point")
     if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.float64) / 257.0
-        image = Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
+        values = np.asarray(image).astype(np.float64)
+        if values.min() < 0 or values.max() > 65535:
+            raise _whiteless(name, "32-bit")
+        image = Image.fromarray(np.rint(values / 257.0).astype(np.uint8))
     if "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB") if image.mode != "RGB" else image.copy()
+    try:
+        return image.convert("RGB") if image.mode != "RGB" else image.copy()
+    except ValueError as error:  # a mode such as LAB
+        raise _undecodable(name, error) from error
+
+
+def _transposed(image: Image.Image) -> Image.Image:
+    """Apply the EXIF orientation; a damaged EXIF block does not make an image unreadable."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # the EXIF parser raises many kinds; the pixels are checked by load()
+        return image
+
+
+def _undecodable(name: str, error: Exception) -> ImageError:
+    reason = str(error) or type(error).__name__
+    return ImageError(
+        f"'{name}' cannot be decoded ({reason}).", "Expected a whole image file.", _REMEDY
+    )
+
+
+def _whiteless(name: str, kind: str) -> ImageError:
+    return ImageError(
+        f"'{name}' holds {kind} pixels.",
+        "Expected 8-bit or 16-bit integers, whose white is known.",
+        _REMEDY,
+    )
 
 
 def pixels_digest(image: Image.Image) -> str:

@@ -10,9 +10,10 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from PIL import Image
 
-from semlens.data.images import Images
+from semlens.data.images import Images, read_file
 from semlens.data.pixels import decode, pixels_digest, upright_rgb
-from semlens.errors import DataError, ImageError
+from semlens.data.targets import name_targets
+from semlens.errors import DataError
 
 
 @runtime_checkable
@@ -34,9 +35,9 @@ class ImageSequence(Images):
     Parameters
     ----------
     items
-        Each item is a Pillow image, a path, encoded bytes or a uint8 array [H W] or [H W 3],
-        or a tuple that starts with one; a second entry that is a whole number or a text is
-        the sample's class.
+        Each item is a Pillow image, a path, encoded bytes or a uint8 array [H W], [H W 3] or
+        [H W 4], or a tuple that starts with one; a second entry that is a whole number or a
+        text is the sample's class.
     classes
         Class names, by which whole-number targets are named. Without it a data set's own
         ``classes`` attribute is taken.
@@ -56,12 +57,12 @@ class ImageSequence(Images):
             raise DataError(
                 "The data set is empty.", "Expected at least one image.", "Give it some images."
             )
+        _check(items[0], 0)
         self._items = items
         self.spec = f"python:{name}"
         width = len(str(len(items) - 1))
         self.ids = [f"{i:0{width}d}" for i in range(len(items))]
-        self._classes = classes if classes is not None else getattr(items, "classes", None)
-        self.targets = self._targets()
+        self.targets = _targets(items, classes, self.spec)
 
     def read(self, sample: int) -> Image.Image:
         """Return the item as upright RGB."""
@@ -71,52 +72,76 @@ class ImageSequence(Images):
             return upright_rgb(item, name)
         if isinstance(item, bytes):
             return decode(item, name)
-        return Image.fromarray(item).convert("RGB")
+        return upright_rgb(Image.fromarray(item), name)
 
     def digest(self, sample: int) -> str:
         """Return the SHA-256 of the encoded bytes, or of the pixels."""
         item = self._image(sample)
         if isinstance(item, bytes):
             return hashlib.sha256(item).hexdigest()
-        return pixels_digest(item if isinstance(item, Image.Image) else Image.fromarray(item))
+        return pixels_digest(self.read(sample))
 
     def _image(self, sample: int) -> Image.Image | bytes | np.ndarray:
-        item = self._items[sample]
-        if isinstance(item, tuple | list):
-            item = item[0]
+        item = _check(self._items[sample], sample)
         if isinstance(item, str | Path):
-            path = Path(item)
-            try:
-                return path.read_bytes()
-            except OSError as error:
-                raise ImageError(
-                    f"'{path}' cannot be read ({error.strerror}).",
-                    "Expected a readable file.",
-                    "Check the path.",
-                ) from error
-        if isinstance(item, Image.Image | bytes):
-            return item
-        if isinstance(item, np.ndarray) and item.dtype == np.uint8:
-            return item
-        raise DataError(
-            f"Item {sample} is a {type(item).__name__}.",
-            "Expected a raw image: Pillow, path, bytes or a uint8 array.",
-            "Remove the data set's transform: semlens applies the model's own preprocessing.",
-        )
+            return read_file(Path(item).expanduser())
+        if isinstance(item, np.ndarray) and item.ndim == 3 and item.shape[2] == 1:
+            return item[:, :, 0]
+        return item
 
-    def _targets(self) -> list[str] | None:
-        labels = getattr(self._items, "targets", None)
-        if labels is None or len(labels) != len(self):
-            first = self._items[0]
-            if not (isinstance(first, tuple | list) and len(first) > 1):
-                return None
-            labels = [self._items[i][1] for i in range(len(self))]
-        if not all(isinstance(label, int | str | np.integer) for label in labels):
-            return None
-        names = self._classes
-        return [
-            label
-            if isinstance(label, str)
-            else (names[int(label)] if names is not None else str(int(label)))
-            for label in labels
-        ]
+
+def _check(item: Any, sample: int) -> Any:
+    """Return the image of an item, or raise the error that says what it is instead."""
+    if isinstance(item, tuple | list) and item:
+        item = item[0]
+    if isinstance(item, Image.Image | bytes | str | Path):
+        return item
+    met = f"a {type(item).__name__}"
+    if hasattr(item, "dtype") and hasattr(item, "shape"):
+        met += f" of {item.dtype} and shape {list(item.shape)}"
+    if isinstance(item, np.ndarray) and item.dtype == np.uint8:
+        if item.ndim == 2 or (item.ndim == 3 and item.shape[2] in (1, 3, 4)):
+            return item
+    remedy = "Remove the data set's transform: semlens applies the model's own preprocessing."
+    if isinstance(item, dict):
+        remedy = "Use semlens.data.huggingface.HuggingFaceImages for a Hugging Face data set."
+    raise DataError(
+        f"Item {sample} is {met}.",
+        "Expected a raw image: Pillow, path, bytes or a uint8 array [H W] or [H W 3].",
+        remedy,
+    )
+
+
+def _targets(items: Any, classes: Sequence[str] | None, spec: str) -> list[str] | None:
+    labels = _labels(items)
+    if labels is None:
+        return None
+    labels = [label.item() if hasattr(label, "item") else label for label in labels]
+    if not all(label is None or isinstance(label, int | str) for label in labels):
+        return None
+    return name_targets(labels, classes if classes is not None else _names(items), spec)
+
+
+def _labels(items: Any) -> list[Any] | None:
+    """Return the label of every item, without reading images where the data set lists them."""
+    for name in ("targets", "labels"):
+        labels = getattr(items, name, None)
+        if hasattr(labels, "__len__") and len(labels) == len(items):
+            return list(labels)
+    inner, indices = getattr(items, "dataset", None), getattr(items, "indices", None)
+    if inner is not None and indices is not None:  # torch.utils.data.Subset
+        labels = _labels(inner)
+        return None if labels is None else [labels[i] for i in indices]
+    first = items[0]
+    if not (isinstance(first, tuple | list) and len(first) > 1):
+        return None
+    return [items[i][1] for i in range(len(items))]
+
+
+def _names(items: Any) -> Sequence[Any] | None:
+    """Return the data set's class names; WordNet ids first, for they are never ambiguous."""
+    for name in ("wnids", "classes"):
+        names = getattr(items, name, None)
+        if isinstance(names, tuple | list):
+            return names
+    return _names(items.dataset) if hasattr(items, "dataset") else None

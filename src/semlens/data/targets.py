@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from semlens.errors import DataError
+
+UNLABELLED = "(no label)"
+"""The class name of a sample whose label is missing."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +54,13 @@ def map_targets(
     """
     if targets is None:
         return TargetMap((None,) * count)
-    known: dict[str, int] = {}
-    for names in (classes, synsets):
-        folded = [_fold(name) for name in names or ()]
-        known |= {n: i for i, n in enumerate(folded) if folded.count(n) == 1 or n not in known}
-        for name in {n for n in folded if folded.count(n) > 1}:
-            known.pop(name)  # two logits of one name (ImageNet's two cranes): not by guess
+    if len(targets) != count:
+        raise DataError(
+            f"There are {len(targets)} targets for {count} images.",
+            "Expected one per image, in the same order.",
+            "Give one class name for each.",
+        )
+    known = _unique(classes or ()) | _unique(synsets or ())
     known |= {_fold(name): logit for name, logit in (mapping or {}).items()}
     unmapped = sorted({name for name in targets if _fold(name) not in known})
     notice = ""
@@ -68,6 +74,41 @@ def map_targets(
     return TargetMap(tuple(known.get(_fold(name)) for name in targets), notice)
 
 
+def name_targets(labels: Iterable[Any], names: Sequence[Any] | None, spec: str) -> list[str] | None:
+    """Turn a data set's labels (numbers of ``names``, or texts) into class names.
+
+    A missing label (None or -1) becomes :data:`UNLABELLED`; None when all are missing.
+
+    Raises
+    ------
+    DataError
+        If a number has no name.
+    """
+    found: list[str] = []
+    for label in labels:
+        if label is None or (isinstance(label, int) and label < 0):
+            found.append(UNLABELLED)
+        elif names is None or isinstance(label, str):
+            found.append(str(label))
+        elif label < len(names):
+            name = names[label]  # torchvision's ImageNet has a tuple of synonyms
+            found.append(str(name[0]) if isinstance(name, tuple | list) else str(name))
+        else:
+            raise DataError(
+                f"'{spec}' has the class number {label}.",
+                f"Expected 0 to {len(names) - 1}, as it names {len(names)} classes.",
+                "Give names for all classes.",
+            )
+    return None if all(name == UNLABELLED for name in found) else found
+
+
+def _unique(names: Sequence[str]) -> dict[str, int]:
+    """Map names to places; one that has two places (ImageNet's cranes) is not guessed."""
+    folded = [_fold(name) for name in names]
+    often = Counter(folded)
+    return {name: place for place, name in enumerate(folded) if often[name] == 1}
+
+
 def _fold(name: str) -> str:
     return " ".join(name.replace("_", " ").replace("-", " ").casefold().split())
 
@@ -76,7 +117,8 @@ def read_classes(path: Path) -> dict[str, int]:
     """Read a map from class name to logit.
 
     JSON: an object ``{"name": logit}``, or a list of names in logit order. CSV: lines
-    ``name,logit``. Text: a name per line, in logit order.
+    ``name,logit``, with or without a heading. Text: a name per line, in logit order. A name
+    that a list holds twice is left out: which logit is meant cannot be known.
 
     Raises
     ------
@@ -84,22 +126,34 @@ def read_classes(path: Path) -> dict[str, int]:
         If the file has another form.
     """
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")
         if path.suffix == ".json":
             loaded = json.loads(text)
             if isinstance(loaded, list):
-                return {str(name): i for i, name in enumerate(loaded)}
-            return {str(name): int(logit) for name, logit in loaded.items()}
+                return _unique([str(name) for name in loaded])
+            return {str(name): _logit(logit) for name, logit in loaded.items()}
         lines = [line for line in csv.reader(text.splitlines()) if line]
-        if all(len(line) == 2 and line[1].strip().lstrip("-").isdecimal() for line in lines):
-            return {line[0].strip(): int(line[1]) for line in lines}
-        return {line.strip(): i for i, line in enumerate(text.splitlines()) if line.strip()}
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+        pairs = bool(lines) and all(len(line) == 2 for line in lines)
+        heading = pairs and path.suffix == ".csv" and not _is_number(lines[0][1])
+        if pairs and (path.suffix == ".csv" or all(_is_number(line[1]) for line in lines)):
+            return {line[0].strip(): _logit(line[1]) for line in lines[heading:]}
+        return _unique([line.strip() for line in text.splitlines() if line.strip()])
+    except (OSError, ValueError, AttributeError, TypeError, csv.Error) as error:
         raise DataError(
             f"'{path}' cannot be read as classes ({error}).",
             "Expected JSON, CSV lines 'name,logit', or a name per line in logit order.",
             "Correct the file.",
         ) from error
+
+
+def _is_number(text: str) -> bool:
+    return text.strip().lstrip("-").isdecimal()
+
+
+def _logit(value: Any) -> int:
+    if int(value) != float(value) or int(value) < 0:
+        raise ValueError(f"{value} is no logit")
+    return int(value)
 
 
 def read_targets(path: Path, ids: Sequence[str]) -> list[str]:
@@ -111,9 +165,9 @@ def read_targets(path: Path, ids: Sequence[str]) -> list[str]:
         If a sample has no line, or the file cannot be read.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             rows = {line[0]: line[1].strip() for line in csv.reader(file) if len(line) >= 2}
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(
             f"'{path}' cannot be read ({error}).", "Expected CSV lines 'path,target'.", "Check it."
         ) from error

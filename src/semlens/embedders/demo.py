@@ -21,22 +21,21 @@ class DemoEmbedder(Embedder):
     spec = "semlens/demo"
 
     def __init__(self, device: str = "cpu") -> None:
-        image_tower, text_tower = demo_towers.load_towers()
-        self._image_tower = image_tower.eval().to(device)
-        self._text_tower = text_tower.eval()
+        towers = demo_towers.load_towers()
+        self._image_tower = towers.image.to(device)
+        self._text_tower = towers.text
         self._device = torch.device(device)
         self.fingerprint = fingerprint(
-            "semlens/demo", weights_digest(image_tower), weights_digest(text_tower)
+            self.spec, weights_digest(towers.image), weights_digest(towers.text)
         )
-        self.dim = int(self._texts([""]).shape[1])
+        self.dim = demo_towers.DIMENSION
 
     def preprocess(self, image: Image.Image) -> Tensor:
-        """Resize to the tower's 96 x 96 input."""
-        return demo_towers.preprocess(image)
+        """Scale to the tower's 96 x 96 input, padded to a square."""
+        return demo_towers.preprocess_image(image)
 
     def _images(self, batch: Tensor) -> Tensor:
         return self._image_tower(batch.to(self._device))
 
-    @torch.inference_mode()
     def _texts(self, texts: Sequence[str]) -> Tensor:
-        return self._text_tower(list(texts))
+        return self._text_tower.encode(texts)

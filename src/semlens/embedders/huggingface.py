@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ from torch import Tensor
 
 from semlens.embedders.base import Embedder
 from semlens.embedders.load import unavailable
+from semlens.errors import EmbedderError
+from semlens.models.checkpoint import refuse_missing
 from semlens.models.subject import weights_digest
 from semlens.recipe import fingerprint
 
@@ -21,21 +24,26 @@ class TransformersEmbedder(Embedder):
     """``transformers/ID-or-dir``.
 
     A model with ``get_text_features`` embeds texts too. Any other encoder gives its class
-    token after the last layer norm (paper, B.1: DINOv2-base).
+    token after the last layer norm (paper, B.1: DINOv2-base), or its pooled output if it has
+    no class token.
     """
 
     def __init__(self, name: str, device: str = "cpu") -> None:
+        if (folder := Path(name).expanduser()).is_dir():
+            name = str(folder.resolve())  # to be found from any folder
         self.spec = f"transformers/{name}"
         try:
-            model: Any = transformers.AutoModel.from_pretrained(name)
+            model, report = _seeded(name)
+            refuse_missing(report["missing_keys"], self.spec, EmbedderError)
             self._processor = transformers.AutoImageProcessor.from_pretrained(name)
             self.has_text = hasattr(model, "get_text_features")
             if self.has_text:
                 self._tokenizer = transformers.AutoTokenizer.from_pretrained(name)
-        except (OSError, ValueError, KeyError, ImportError) as error:
+        except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
             raise unavailable(self.spec, error) from error
         self._model = model.eval().to(device)
         self._device = torch.device(device)
+        self._class_token = any(n.endswith("cls_token") for n, _ in model.named_parameters())
         settings = json.loads(json.dumps(self._processor.to_dict(), default=str))
         self.fingerprint = fingerprint("transformers", weights_digest(model), settings)
         grey = Image.new("RGB", (64, 64), (128, 128, 128))
@@ -49,21 +57,35 @@ class TransformersEmbedder(Embedder):
         batch = batch.to(self._device)
         if self.has_text:
             return _vectors(self._model.get_image_features(pixel_values=batch))
-        return self._model(pixel_values=batch).last_hidden_state[:, 0]
+        output = self._model(pixel_values=batch)
+        if self._class_token:
+            return output.last_hidden_state[:, 0]
+        if output.get("pooler_output") is not None:
+            return output.pooler_output.flatten(1)
+        hidden = output.last_hidden_state  # [b t c], or [b c h w]
+        return hidden.mean(1) if hidden.ndim == 3 else hidden.mean((2, 3))
 
     def _texts(self, texts: Sequence[str]) -> Tensor:
         if not self.has_text:
             return super()._texts(texts)
-        length = self._model.config.text_config.max_position_embeddings
-        # SigLIP was trained with every text padded to the full length; CLIP masks the padding
+        config = self._model.config
         tokens = self._tokenizer(
             list(texts),
             padding="max_length",
-            max_length=length,
+            max_length=config.text_config.max_position_embeddings,
             truncation=True,
             return_tensors="pt",
         ).to(self._device)
-        return _vectors(self._model.get_text_features(**tokens))
+        # SigLIP was trained with every text padded to the full length and no mask; CLIP masks
+        names = ("input_ids",) if "siglip" in config.model_type else ("input_ids", "attention_mask")
+        return _vectors(self._model.get_text_features(**{name: tokens[name] for name in names}))
+
+
+def _seeded(name: str) -> tuple[Any, dict[str, Any]]:
+    """Load with a fixed seed: a pooler that the checkpoint lacks gets the same numbers."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return transformers.AutoModel.from_pretrained(name, output_loading_info=True)
 
 
 def _vectors(output: Any) -> Tensor:

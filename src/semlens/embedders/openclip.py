@@ -29,6 +29,7 @@ class OpenClipEmbedder(Embedder):
         self.spec = f"open_clip/{name}"
         folder = Path(name).expanduser()
         if (folder / "open_clip_config.json").is_file():
+            self.spec = f"open_clip/{folder.resolve()}"  # to be found from any folder
             architecture, weights = f"local-dir:{folder.resolve()}", None
         else:
             architecture, _, tag = name.partition("/")
@@ -39,13 +40,15 @@ class OpenClipEmbedder(Embedder):
                     "See open_clip.list_models().",
                 )
             tags = open_clip.list_pretrained_tags_by_model(architecture)
-            if tag not in tags and not Path(tag).expanduser().is_file():
+            path = Path(tag).expanduser()
+            if tag not in tags and not path.is_file():
                 raise EmbedderError(
                     f"Weights '{tag}' of {architecture} are neither a tag nor a file.",
                     f"The tags are {', '.join(tags) or 'none'}.",
                     "Give one of them, or the path of a checkpoint.",
                 )
-            weights = tag
+            weights = tag if tag in tags else str(path.resolve())
+            self.spec = f"open_clip/{architecture}/{weights}"
         try:
             model, preprocess = open_clip.create_model_from_pretrained(
                 architecture, pretrained=weights, device=device, weights_only=True
@@ -56,7 +59,9 @@ class OpenClipEmbedder(Embedder):
         self._model = model.eval()
         self._transform = preprocess
         self._device = torch.device(device)
-        self.fingerprint = fingerprint("open_clip", weights_digest(model), str(preprocess))
+        # not str(preprocess), which holds a memory address
+        settings = open_clip.get_model_preprocess_cfg(model)
+        self.fingerprint = fingerprint("open_clip", weights_digest(model), settings)
         self.dim = int(self._texts([""]).shape[1])
 
     def preprocess(self, image: Image.Image) -> Tensor:

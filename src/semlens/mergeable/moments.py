@@ -19,11 +19,11 @@ from torch import Tensor
 class Block:
     """Statistics of an aligned run of batches, per component."""
 
-    count: Int64[Tensor, "c"]
-    mean: Float64[Tensor, "c"]
-    m2: Float64[Tensor, "c"]
-    minimum: Float32[Tensor, "c"]
-    maximum: Float32[Tensor, "c"]
+    count: Int64[Tensor, " c"]
+    mean: Float64[Tensor, " c"]
+    m2: Float64[Tensor, " c"]
+    minimum: Float32[Tensor, " c"]
+    maximum: Float32[Tensor, " c"]
     peak: Float32[Tensor, "2 c"]
     """Largest activation anywhere, and largest negated activation."""
     fired: Int64[Tensor, "2 c"]
@@ -64,7 +64,7 @@ def leaf(readout: Float32[Tensor, "b c"], peak: Float32[Tensor, "2 b c"]) -> Blo
     )
 
 
-def _largest(values: Float32[Tensor, "b c"]) -> Float32[Tensor, "c"]:
+def _largest(values: Float32[Tensor, "b c"]) -> Float32[Tensor, " c"]:
     """Maximum over the batch; -inf for a batch whose images were all unreadable."""
     return torch.cat([values, values.new_full((1, values.shape[1]), -torch.inf)]).amax(0)
 

@@ -18,7 +18,7 @@ _LOW = 0xFFFFFFFF
 _EMPTY = torch.iinfo(torch.int64).min
 
 
-def _keys(activation: Float32[Tensor, "c b"], sample: Int64[Tensor, "b"]) -> Int64[Tensor, "c b"]:
+def _keys(activation: Float32[Tensor, "c b"], sample: Int64[Tensor, " b"]) -> Int64[Tensor, "c b"]:
     """Order-preserving 64-bit keys; what is not finite becomes an empty slot."""
     bits = (activation + 0.0).view(torch.int32).to(torch.int64)  # + 0.0 turns -0.0 into 0.0
     ordered = torch.where(bits >= 0, bits, -(bits & 0x7FFFFFFF))
@@ -55,7 +55,7 @@ class TopExamples:
     def update(
         self,
         activation: Float32[Tensor, "b c"],
-        sample: Int64[Tensor, "b"],
+        sample: Int64[Tensor, " b"],
         position: Int32[Tensor, "b c"],
     ) -> TopExamples:
         """Take in one batch; ``sample`` holds numbers below 2**32 that were not seen before.
@@ -80,7 +80,7 @@ class TopExamples:
         return self.key != _EMPTY
 
     @property
-    def count(self) -> Int64[Tensor, "c"]:
+    def count(self) -> Int64[Tensor, " c"]:
         """Number of filled slots of each component."""
         return self.filled.sum(dim=1)
 
@@ -97,7 +97,7 @@ class TopExamples:
         """Sample numbers; 2**32 - 1 in empty slots, which no sample can have."""
         return torch.where(self.filled, _LOW - (self.key & _LOW), _LOW)
 
-    def rows(self, keep: Bool[Tensor, "c"]) -> TopExamples:
+    def rows(self, keep: Bool[Tensor, " c"]) -> TopExamples:
         """Return the components where ``keep`` holds, in order."""
         return TopExamples(self.key[keep], self.position[keep])
 

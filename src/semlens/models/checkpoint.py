@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from semlens.errors import ModelError
+from semlens.errors import ModelError, SemlensError
 
 _NESTED = ("state_dict", "model", "model_state_dict", "state_dict_ema")
 _PREFIXES = ("module.", "model.", "_orig_mod.")
@@ -44,24 +44,44 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise ModelError(
             f"'{path}' cannot be read as weights ({error}).", "Expected safetensors.", remedy
         ) from error
-    for key in _NESTED:
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
-            loaded = loaded[key]
+    while isinstance(loaded, Mapping):
+        inner = next((loaded[k] for k in _NESTED if isinstance(loaded.get(k), Mapping)), None)
+        if inner is None:
+            break
+        loaded = inner
     if not isinstance(loaded, Mapping) or not all(isinstance(v, Tensor) for v in loaded.values()):
         raise ModelError(
             f"'{path}' holds a {type(loaded).__name__}.", "Expected a state dict.", remedy
         )
     state = dict(loaded)
-    for prefix in _PREFIXES:
-        if state and all(name.startswith(prefix) for name in state):
-            state = {name.removeprefix(prefix): value for name, value in state.items()}
+    while prefix := next(
+        (p for p in _PREFIXES if state and all(n.startswith(p) for n in state)), ""
+    ):
+        state = {name.removeprefix(prefix): value for name, value in state.items()}
     return state
 
 
-def classes_in(state: Mapping[str, Tensor]) -> int | None:
-    """Return the number of logits of a classifier: the rows of its last matrix."""
-    matrices = [v for v in state.values() if v.ndim == 2]
-    return matrices[-1].shape[0] if matrices else None
+def classes_in(state: Mapping[str, Tensor], module: nn.Module) -> int | None:
+    """Return the number of logits of a checkpoint if it differs from that of ``module``.
+
+    A checkpoint of the same architecture with another head differs in the rows of the
+    classifier only; 0 stands for one without a head. None: the heads are the same, or it is
+    another architecture.
+    """
+    mine = module.state_dict()
+    others = {
+        name: (mine[name].shape, state[name].shape)
+        for name in mine
+        if name in state and mine[name].shape != state[name].shape
+    }
+    rows = {theirs[0] for ours, theirs in others.values() if ours[1:] == theirs[1:] and theirs}
+    if len(rows) == 1 and all(ours[1:] == theirs[1:] for ours, theirs in others.values()):
+        return rows.pop()
+    absent = {name for name in mine if name not in state}
+    head = {name for name in absent if name.rsplit(".", 1)[-1] in ("weight", "bias")}
+    return (
+        0 if absent and absent == head and len({n.rsplit(".", 1)[0] for n in head}) == 1 else None
+    )
 
 
 def load_state(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
@@ -80,7 +100,11 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> No
     if missing or extra or wrong:
         parts = [
             f"{len(names)} {kind} (first: {names[0]})"
-            for kind, names in (("missing", missing), ("unknown", extra), ("of another shape", wrong))
+            for kind, names in (
+                ("missing", missing),
+                ("unknown", extra),
+                ("of another shape", wrong),
+            )
             if names
         ]
         raise ModelError(
@@ -89,3 +113,20 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> No
             "Name the architecture that the checkpoint was made with.",
         )
     module.load_state_dict(dict(state), strict=False)
+
+
+def refuse_missing(names: Iterable[str], spec: str, kind: type[SemlensError]) -> None:
+    """Refuse a checkpoint without weights that the model needs; a bare encoder's pooler is not.
+
+    Raises
+    ------
+    SemlensError
+        Of the ``kind`` given.
+    """
+    missing = sorted(name for name in names if "pooler" not in name)
+    if missing:
+        raise kind(
+            f"The weights of '{spec}' lack {len(missing)} tensors (first: {missing[0]}).",
+            "Expected all that its config.json asks for.",
+            "Check that the checkpoint is complete and of this architecture.",
+        )

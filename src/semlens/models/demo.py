@@ -12,9 +12,7 @@ from semlens.recipe import fingerprint
 
 def demo_model() -> SubjectModel:
     """Load ``semlens/demo``; its classes are those of the bundled world."""
-    world = json.loads(
-        files("semlens").joinpath("assets", "demo", "world.json").read_text("utf-8")
-    )
+    world = json.loads(files("semlens").joinpath("assets", "demo", "world.json").read_text("utf-8"))
     return SubjectModel(
         load_demo_net(),
         preprocess,

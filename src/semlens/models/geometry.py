@@ -62,16 +62,16 @@ def measure_geometry(preprocess: Preprocess, width: int, height: int) -> Geometr
         (a rotation or a warp), so that a box has no rectangle in it.
     """
     black = _through(preprocess, np.zeros((height, width), np.uint8))
-    white = _through(preprocess, np.full((height, width), 255, np.uint8))
-    ramp = [np.round((np.arange(n) + 0.5) / n * 255).astype(np.uint8) for n in (width, height)]
-    across = _through(preprocess, np.broadcast_to(ramp[0][None, :], (height, width)))
-    down = _through(preprocess, np.broadcast_to(ramp[1][:, None], (height, width)))
-    range_ = white - black
+    range_ = _through(preprocess, np.full((height, width), 255, np.uint8)) - black
     seen = np.abs(range_) > 0.5 * np.abs(range_).max()
-    share = np.where(seen, range_, 1.0)
-    x = np.where(seen, (across - black) / share, np.nan) * width
-    y = np.where(seen, (down - black) / share, np.nan) * height
-    return Geometry(_fit(x, 0, width), _fit(y, 1, height), width, height)
+    share = np.where(seen, range_, np.nan)
+
+    def shares(grey: np.ndarray) -> np.ndarray:
+        return (_through(preprocess, np.broadcast_to(grey, (height, width))) - black) / share
+
+    horizontal = _measure(lambda ramp: shares(ramp[None, :]), width)
+    vertical = _measure(lambda ramp: shares(ramp[:, None]).T, height)
+    return Geometry(horizontal, vertical, width, height)
 
 
 def _through(preprocess: Preprocess, grey: np.ndarray) -> np.ndarray:
@@ -79,20 +79,47 @@ def _through(preprocess: Preprocess, grey: np.ndarray) -> np.ndarray:
     return preprocess(picture).double().mean(0).numpy()
 
 
-def _fit(places: np.ndarray, along: int, size: int) -> Axis:
-    """Fit a line along axis ``x`` (0) or ``y`` (1) of an [h w] array of original places."""
-    valid = ~np.isnan(places)
-    lines = places if along == 0 else places.T
-    good = (valid if along == 0 else valid.T).any(axis=0)
+def _measure(shares: Callable[[np.ndarray], np.ndarray], size: int) -> Axis:
+    """Fit a line through ramps that narrow down to what the input shows of a long side.
+
+    ``shares`` sends a ramp through the preprocessing: [others, along] of shares of white,
+    NaN where the input shows nothing of the image. With 255 grey levels over the whole of a
+    4000-pixel side, a crop of 50 pixels would see three of them.
+    """
+    if size == 1:
+        return Axis(0.0, 0.0)
+    start, stop = 0.0, float(size)
+    while True:
+        step = (stop - start) / 255
+        ramp = np.clip((np.arange(size) + 0.5 - start) / step, 0, 255)
+        places = shares(np.round(ramp).astype(np.uint8)) * (stop - start) + start
+        axis = _fit(places, start, stop, size)
+        columns = np.flatnonzero(~np.isnan(places).all(axis=0))
+        ends = sorted(axis.scale * edge + axis.offset for edge in (columns[0], columns[-1] + 1))
+        margin = 0.25 * (ends[1] - ends[0]) + 3 * step + 2
+        low, high = max(ends[0] - margin, 0.0), min(ends[1] + margin, float(size))
+        if high - low > 0.5 * (stop - start):
+            return axis
+        start, stop = low, high
+
+
+def _fit(places: np.ndarray, start: float, stop: float, size: int) -> Axis:
+    """Fit a line to original places [others, along] that lie between ``start`` and ``stop``."""
+    good = ~np.isnan(places).all(axis=0)
     if good.sum() >= 2:
-        profile = np.nanmean(lines[:, good], axis=0)
+        profile = np.nanmean(places[:, good], axis=0)
         centre = np.flatnonzero(good) + 0.5
-        # the outermost pixels see the resampling filter's clamped border
-        inner = slice(1, -1) if len(centre) >= 6 else slice(None)
-        scale, offset = np.polyfit(centre[inner], profile[inner], 1)
-        tolerance = max(1.5, 0.01 * size) + abs(scale)
-        stray = np.nanmax(np.abs(lines[:, good] - (scale * centre + offset)[None, :]))
-        if scale != 0 and stray <= tolerance:
+        scale, offset = np.polyfit(centre, profile, 1)
+        for reach in (2, 1, 0.5):  # the image's border is clamped by the resampling filter
+            margin = reach * max(1.0, abs(scale))
+            line = scale * centre + offset
+            inner = (line > start + margin) & (line < stop - margin)
+            if inner.sum() >= max(4, good.sum() / 4):
+                scale, offset = np.polyfit(centre[inner], profile[inner], 1)
+                break
+        tolerance = max(1.5, 0.01 * (stop - start)) + abs(scale)
+        stray = np.nanmax(np.abs(places[:, good] - (scale * centre + offset)[None, :]))
+        if abs(scale) * good.sum() > 0.5 and stray <= tolerance:
             return Axis(float(scale), float(offset))
     raise ModelError(
         f"The preprocessing maps a {size}-pixel side to no straight scale.",

@@ -46,6 +46,8 @@ def load_model(
     'mammal'
     """
     path, _, name = spec.rpartition(":")
+    if random_weights is not None and (path.endswith(".py") or spec == "semlens/demo"):
+        raise _two_weights(spec, random_weights)
     if path.endswith(".py"):
         if not run_files:
             raise ModelError(
@@ -55,7 +57,7 @@ def load_model(
             )
         from semlens.models.userfile import userfile_model
 
-        model = userfile_model(spec, Path(path).expanduser(), name)
+        model = userfile_model(Path(path).expanduser(), name)
     else:
         model = _library_model(spec, random_weights)
     model.module.to(device)
@@ -79,6 +81,8 @@ def _library_model(spec: str, seed: int | None) -> SubjectModel:
         return demo_model()
     from semlens.models import zoo
 
+    if weights and seed is not None and library in ("torchvision", "timm"):
+        raise _two_weights(plain, seed)
     if library == "torchvision" and name:
         return zoo.torchvision_model(spec, name, weights or None, seed)
     if library == "timm" and name:
@@ -89,4 +93,12 @@ def _library_model(spec: str, seed: int | None) -> SubjectModel:
         f"'{spec}' is not a model SPEC.",
         f"Expected {FORMS}.",
         "See 'semlens build --help' for examples.",
+    )
+
+
+def _two_weights(spec: str, seed: int) -> ModelError:
+    return ModelError(
+        f"Random weights (seed {seed}) were asked for '{spec}', which brings its own.",
+        "Expected one or the other.",
+        "Leave --random-weights out, or name the architecture only.",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -54,10 +55,19 @@ class SubjectModel:
     synsets: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
-        """Check the contract of the preprocessing once, on noise."""
+        """Take wrappers off the module, and check the preprocessing's contract on noise."""
+        object.__setattr__(self, "module", _unwrapped(self.module))
         noise = np.random.default_rng(0).integers(0, 256, (97, 131, 3), dtype=np.uint8)
         picture = Image.fromarray(noise)
-        first, second = self.preprocess(picture), self.preprocess(picture)
+        before = _generators()
+        try:
+            first, second = self.preprocess(picture), self.preprocess(picture)
+        except Exception as error:  # the user's function may raise anything
+            raise ModelError(
+                f"The preprocessing fails on an RGB image of 131 x 97 pixels ({error!r}).",
+                "Expected a function from an upright PIL image to a float tensor [3 h w].",
+                "Try it on Image.new('RGB', (131, 97)) and mend it.",
+            ) from error
         if not (isinstance(first, Tensor) and first.ndim == 3 and first.is_floating_point()):
             met = list(first.shape) if isinstance(first, Tensor) else type(first).__name__
             raise ModelError(
@@ -65,7 +75,9 @@ class SubjectModel:
                 "Expected a float tensor [3 h w] for one upright PIL image.",
                 "Add ToTensor (or torchvision.transforms.functional.to_tensor) at its end.",
             )
-        if first.shape != second.shape or not torch.equal(first, second):
+        drawn = _generators() != before  # then two equal results may be luck
+        others = [second] + [self.preprocess(picture) for _ in range(30 if drawn else 0)]
+        if not all(torch.equal(first, other) for other in others):
             raise ModelError(
                 "The preprocessing gives two results for one image.",
                 "Expected a deterministic function.",
@@ -84,7 +96,7 @@ class SubjectModel:
         return torch.device("cpu") if first is None else first.device
 
     def batch(self, inputs: Sequence[Tensor]) -> Tensor:
-        """Stack preprocessed samples to [b 3 h w] on the model's device.
+        """Stack preprocessed samples to [b 3 h w], with the model's device and precision.
 
         Raises
         ------
@@ -98,7 +110,8 @@ class SubjectModel:
                 "Expected one shape for all images.",
                 "Add a resize and a crop to a fixed size.",
             )
-        return torch.stack(list(inputs)).to(self.device)
+        kinds = (p.dtype for p in self.module.parameters() if p.is_floating_point())
+        return torch.stack(list(inputs)).to(self.device, next(kinds, inputs[0].dtype))
 
     def geometry(self) -> Callable[[int, int], Geometry]:
         """Return a cached measure of the preprocessing's geometry by image width and height."""
@@ -108,6 +121,33 @@ class SubjectModel:
             return measure_geometry(self.preprocess, width, height)
 
         return measure
+
+
+def _unwrapped(module: nn.Module) -> nn.Module:
+    """Take off torch.compile and data parallelism, whose layers have other names and no hooks."""
+    while True:
+        if isinstance(module, torch.jit.ScriptModule):
+            raise ModelError(
+                f"The module is TorchScript ({type(module).__name__}).",
+                "Expected a plain module, whose layers can be read while it runs.",
+                "Give the module that it was scripted or traced from.",
+            )
+        if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            module = module.module
+        elif isinstance(inner := getattr(module, "_orig_mod", None), nn.Module):
+            module = inner
+        else:
+            return module
+
+
+def _generators() -> tuple[bytes, int, int]:
+    """Return the state of the global random generators, to see whether one was drawn from."""
+    _, key, place, *_ = np.random.get_state()
+    return (
+        torch.get_rng_state().numpy().tobytes(),
+        hash((bytes(key), place)),
+        hash(random.getstate()),
+    )
 
 
 def weights_digest(module: nn.Module) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from semlens.errors import ModelError, nearest
-from semlens.models.checkpoint import classes_in, load_state, read_state
+from semlens.models.checkpoint import classes_in, load_state, read_state, refuse_missing
 from semlens.models.subject import SubjectModel
 from semlens.recipe import fingerprint
 
@@ -30,6 +32,14 @@ def imagenet_classes() -> list[str]:
 
     info = ImageNetInfo("imagenet-1k")
     return [info.index_to_description(i).split(",")[0] for i in range(info.num_classes())]
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Draw initial weights from a seed, and put the user's own random state back."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 def _hub_error(spec: str, error: Exception) -> ModelError:
@@ -61,33 +71,46 @@ def torchvision_model(spec: str, name: str, weights: str | None, seed: int | Non
             "Add them, or ask for an untrained model with --random-weights SEED.",
         )
     if weights is None:
-        torch.manual_seed(seed or 0)
-        return _torchvision_subject(models.get_model(name, weights=None), default, spec, None)
+        with _seeded(seed or 0):
+            module = models.get_model(name, weights=None)
+        return _torchvision_subject(module, default, spec, None)
     if weights in by_name or weights == "DEFAULT":
         tag = default if weights == "DEFAULT" else by_name[weights]
         try:
             module = models.get_model(name, weights=tag)
-        except OSError as error:  # urllib's errors are OSErrors
+        except (OSError, RuntimeError, HTTPException) as error:  # URLError is an OSError
             raise _hub_error(spec, error) from error
         return _torchvision_subject(module, tag, spec, list(tag.meta["categories"]))
     path = Path(weights).expanduser()
     if not path.is_file():
         raise ModelError(
             f"Weights '{weights}' of {name} are neither a tag nor a file.",
-            f"The tags are {', '.join(by_name)}.",
+            f"The tags are {', '.join(by_name) or 'none'}.",
             "Give one of them, or the path of a checkpoint.",
         )
     state = read_state(path)
     known = next((t for t in tags if t.url.rsplit("/", 1)[-1] == path.name), None)
-    module = models.get_model(name, weights=None, num_classes=classes_in(state) or 1000)
+    with _seeded(0):
+        module = models.get_model(name, weights=None)
+        if logits := classes_in(state, module):
+            module = models.get_model(name, weights=None, num_classes=logits)
+    if known is not None and hasattr(module, "transform_input"):
+        module.transform_input = True  # the official Inception weights expect it
     load_state(module, state, path)
     categories = list(known.meta["categories"]) if known is not None else None
+    spec = f"torchvision/{name}:{path.resolve()}"  # to be found from any folder
     return _torchvision_subject(module, known or default, spec, categories)
 
 
 def _torchvision_subject(
     module: nn.Module, tag: Any, spec: str, classes: Sequence[str] | None
 ) -> SubjectModel:
+    if tag is None:
+        raise ModelError(
+            f"'{spec}' has no preprocessing.",
+            "Expected a torchvision model with published weights, which bring theirs.",
+            "Write a FILE.py:CALLABLE that returns the model and its preprocessing.",
+        )
     transform = tag.transforms()
     synsets = imagenet_synsets() if classes is not None and len(classes) == 1000 else None
     return SubjectModel(module.eval(), transform, str(transform), spec, classes, synsets)
@@ -105,22 +128,30 @@ def timm_model(spec: str, name: str, weights: str | None, seed: int | None) -> S
             "See timm.list_models().",
         )
     path = Path(weights).expanduser() if weights else None
-    if path is not None and path.is_file():
-        state = read_state(path)
-        module = timm.create_model(name, pretrained=False, num_classes=classes_in(state) or 1000)
-        load_state(module, state, path)
-        return _timm_subject(module, spec, trained=False)
-    if seed is not None:
-        torch.manual_seed(seed)
-        return _timm_subject(timm.create_model(name, pretrained=False), spec, trained=False)
-    full = f"{base}.{weights}" if weights else name
+    local = path is not None and path.is_file()
+    full = f"{base}.{weights}" if weights and not local else name
     tags = timm.list_pretrained(f"{base}.*")
-    if weights and full not in tags:
+    tag = full.partition(".")[2]
+    if (tag and full not in tags) or (not tags and not local and seed is None):
+        met = f"Weights '{tag}' of {base} are neither a tag nor a file."
         raise ModelError(
-            f"Weights '{weights}' of {base} are neither a tag nor a file.",
+            met if tag else f"'{spec}' names no weights.",
             f"The tags are {', '.join(t.partition('.')[2] for t in tags) or 'none'}.",
             "Give one of them, or the path of a checkpoint.",
         )
+    if local and path is not None:
+        state = read_state(path)
+        with _seeded(0):
+            module = timm.create_model(name, pretrained=False)
+            if (logits := classes_in(state, module)) is not None:
+                module = timm.create_model(name, pretrained=False, num_classes=logits)
+        load_state(module, state, path)
+        spec = f"timm/{name}:{path.resolve()}"
+        return _timm_subject(module, spec, trained=tag.endswith("in1k"))
+    if seed is not None:
+        with _seeded(seed):
+            module = timm.create_model(name, pretrained=False)
+        return _timm_subject(module, spec, trained=False)
     try:
         module = timm.create_model(full, pretrained=True)
     except Exception as error:  # hub clients raise many kinds
@@ -131,12 +162,13 @@ def timm_model(spec: str, name: str, weights: str | None, seed: int | None) -> S
 def _timm_subject(module: Any, spec: str, *, trained: bool) -> SubjectModel:
     from timm.data import create_transform, resolve_model_data_config
 
-    transform = create_transform(**resolve_model_data_config(module), is_training=False)
+    settings = resolve_model_data_config(module)
+    transform = create_transform(**settings, is_training=False)
     imagenet = trained and getattr(module, "num_classes", 0) == 1000
     return SubjectModel(
         module.eval(),
         transform,
-        str(transform),
+        fingerprint("timm", settings),
         spec,
         imagenet_classes() if imagenet else None,
         imagenet_synsets() if imagenet else None,
@@ -153,6 +185,9 @@ def transformers_model(spec: str, name: str, seed: int | None) -> SubjectModel:
             "It is not installed.",
             "Run: pip install 'semlens[hf]'",
         ) from error
+    if (folder := Path(name).expanduser()).is_dir():
+        name = str(folder.resolve())
+        spec = f"transformers/{name}" + (f":random={seed}" if seed is not None else "")
     try:
         config = transformers.AutoConfig.from_pretrained(name)
         processor = transformers.AutoImageProcessor.from_pretrained(name)
@@ -160,14 +195,18 @@ def transformers_model(spec: str, name: str, seed: int | None) -> SubjectModel:
             "ForImageClassification" in architecture
             for architecture in getattr(config, "architectures", None) or []
         )
-        auto = transformers.AutoModelForImageClassification if classifies else transformers.AutoModel
-        if seed is None:
-            module = auto.from_pretrained(name)
-        else:
-            torch.manual_seed(seed)
-            module = auto.from_config(config)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+        auto = (
+            transformers.AutoModelForImageClassification if classifies else transformers.AutoModel
+        )
+        with _seeded(seed or 0):  # a pooler that a checkpoint lacks gets the same numbers
+            if seed is None:
+                module, report = auto.from_pretrained(name, output_loading_info=True)
+                refuse_missing(report["missing_keys"], spec, ModelError)
+            else:
+                module = auto.from_config(config)
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise _hub_error(spec, error) from error
+    module = getattr(module, "vision_model", module)  # of CLIP and its like
 
     def preprocess(image: Image.Image) -> Tensor:
         return processor(images=image, return_tensors="pt")["pixel_values"][0].float()

@@ -48,9 +48,7 @@ def heatmaps(
     return rows @ maps.clamp(min=0) @ columns.T
 
 
-def boxes(
-    heat: Float32[Tensor, "n height width"], threshold: float
-) -> Int64[Tensor, "n 4"]:
+def boxes(heat: Float32[Tensor, "n height width"], threshold: float) -> Int64[Tensor, "n 4"]:
     """Bound what exceeds ``threshold`` of each map's maximum (paper, H.1).
 
     Returns

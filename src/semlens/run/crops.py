@@ -195,7 +195,9 @@ def _crop_shard(
     )
     if plan.recipe.thumbnails:
         keys = [crop.key(digests[crop.sample]) for crop in fresh]
-        table = pa.table({"key": pa.array(keys, pa.string()), "webp": pa.array(made.thumbnails, pa.binary())})
+        table = pa.table(
+            {"key": pa.array(keys, pa.string()), "webp": pa.array(made.thumbnails, pa.binary())}
+        )
         save_table(paths[1], table)
     place = {crop: number for number, crop in enumerate(fresh)}
     save_tensors(

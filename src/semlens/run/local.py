@@ -97,7 +97,15 @@ class _Build:
             self.plan.embed_key(key, old),
             self.progress,
         )
-        self._write(layers, cropped, slots, collected, digests, Source(spec=self.plan.images.spec, fingerprint=data), model)
+        self._write(
+            layers,
+            cropped,
+            slots,
+            collected,
+            digests,
+            Source(spec=self.plan.images.spec, fingerprint=data),
+            model,
+        )
         return self._finished()
 
     def _finished(self) -> Database:
@@ -109,7 +117,9 @@ class _Build:
     def _digests(self) -> list[str]:
         images: Images = self.plan.images
         digests: list[str] = []
-        for digest in prefetch(_safe_digest(images), range(len(images)), self.plan.execution.threads):
+        for digest in prefetch(
+            _safe_digest(images), range(len(images)), self.plan.execution.threads
+        ):
             digests.append(digest)
             self.progress("hash", len(digests), len(images))
         return digests

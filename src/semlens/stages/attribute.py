@@ -39,10 +39,10 @@ class References:
         int64[n].
     """
 
-    layer: Int[np.ndarray, "n"]
-    channel: Int[np.ndarray, "n"]
-    sign: Int[np.ndarray, "n"]
-    sample: Int[np.ndarray, "n"]
+    layer: Int[np.ndarray, " n"]
+    channel: Int[np.ndarray, " n"]
+    sign: Int[np.ndarray, " n"]
+    sample: Int[np.ndarray, " n"]
 
     def __len__(self) -> int:
         """Return the number of pairs."""
@@ -147,7 +147,9 @@ class ActivationMap:
             rows = np.flatnonzero(layers == wanted[name])
             channel = torch.from_numpy(references.channel[part][rows].astype(np.int64))
             sign = torch.from_numpy(references.sign[part][rows].astype(np.float32))
-            picked = maps[torch.from_numpy(place[rows]), channel] * sign.to(maps.device)[:, None, None]
+            picked = (
+                maps[torch.from_numpy(place[rows]), channel] * sign.to(maps.device)[:, None, None]
+            )
             for chunk in range(0, len(rows), 256):
                 heat = heatmaps(picked[chunk : chunk + 256], height, width, self.blur)
                 found = boxes(heat, self.threshold).cpu().numpy()

@@ -44,9 +44,7 @@ class LayerEntry(_Entry):
 
     def layer_form(self) -> LayerForm:
         """Return the form with which the layer was read."""
-        return LayerForm(
-            self.name, self.form, self.channels, self.height, self.width, self.prefix
-        )
+        return LayerForm(self.name, self.form, self.channels, self.height, self.width, self.prefix)
 
 
 class Manifest(_Entry):

@@ -139,7 +139,7 @@ class Database:
         """One row per sample: path, sha256, target, logit, error."""
         return load_table(self.path / layout.SAMPLES).to_pandas()
 
-    def rows(self, layers: Sequence[str] | None = None) -> Int64[np.ndarray, "n"]:
+    def rows(self, layers: Sequence[str] | None = None) -> Int64[np.ndarray, " n"]:
         """Return the row numbers of some layers' components, or of all."""
         names = self.layers if layers is None else list(layers)
         entries = [self.layer(name) for name in names]
@@ -171,7 +171,7 @@ class Database:
         return Component(entry.name, place % entry.channels, -1 if place >= entry.channels else 1)
 
     @property
-    def alive(self) -> Bool[np.ndarray, "n"]:
+    def alive(self) -> Bool[np.ndarray, " n"]:
         """Which components have at least one example, and so a vector."""
         return self.components["examples"].to_numpy() > 0
 
@@ -201,16 +201,12 @@ class Database:
         frame = table.filter(pc.equal(table["component"], row)).to_pandas()
         return frame[frame["crop"].notna()].reset_index(drop=True)
 
-    def crop_index(
-        self, layer: str
-    ) -> tuple[Int64[np.ndarray, "c m"], Bool[np.ndarray, "c m"]]:
+    def crop_index(self, layer: str) -> tuple[Int64[np.ndarray, "c m"], Bool[np.ndarray, "c m"]]:
         """Return the crop of each example slot of a layer, and which slots are used."""
         entry = self.layer(layer)
         shape = (entry.rows, self.manifest.recipe.examples)
         index, used = np.zeros(shape, np.int64), np.zeros(shape, bool)
-        table = load_table(
-            self.path / layout.examples_file(layer), ["component", "rank", "crop"]
-        )
+        table = load_table(self.path / layout.examples_file(layer), ["component", "rank", "crop"])
         table = table.filter(table["crop"].is_valid())
         row = table["component"].to_numpy() - entry.first
         rank = table["rank"].to_numpy()

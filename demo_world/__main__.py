@@ -1,0 +1,143 @@
+"""Command line of the build scripts: ``python -m demo_world STEP --work DIR``."""
+
+import argparse
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from demo_world.workspace import ASSETS, Workspace
+
+
+def _sources(work: Workspace, _: argparse.Namespace) -> None:
+    from demo_world.fetch import fetch
+    from demo_world.rasterise import rasterise
+
+    fetch(work)
+    rasterise(work)
+
+
+def _captions(work: Workspace, _: argparse.Namespace) -> None:
+    from demo_world.captions import write_captions
+    from demo_world.text_space import write_text_space
+
+    write_captions(work)
+    write_text_space(work)
+
+
+def _text(work: Workspace, _: argparse.Namespace) -> None:
+    from demo_world.text_tower import train_text_tower
+
+    train_text_tower(work)
+
+
+def _image(work: Workspace, _: argparse.Namespace) -> None:
+    from demo_world.features import write_features
+    from demo_world.image_tower import TowerRecipe, train_image_tower
+    from demo_world.pack import quantised_image_tower
+
+    write_features(work)
+    train_image_tower(work, TowerRecipe())
+    quantised_image_tower(work)
+
+
+def _world(work: Workspace, options: argparse.Namespace) -> None:
+    from demo_world.marks import MarkSpec
+    from demo_world.specs import WORLDS
+    from demo_world.worlds import WorldSpec, build_world
+
+    spec = WORLDS.get(options.world, WorldSpec(options.world))
+    if options.world_seed is not None:
+        spec = replace(spec, seed=options.world_seed)
+    if options.target is not None:
+        spec = replace(spec, target=options.target)
+    if options.mark is not None and options.mark != spec.mark.kind:
+        kinds = {s.mark.kind: s.mark for s in reversed(WORLDS.values())}
+        spec = replace(spec, mark=kinds.get(options.mark, MarkSpec(kind=options.mark)))
+    build_world(spec, work, options.into or work.world(spec.name))
+
+
+def _subject(work: Workspace, options: argparse.Namespace) -> None:
+    from demo_world.planted import subject_figures
+    from demo_world.subject import WIDTHS_OF, SubjectRecipe, save_subject, train_subject
+    from demo_world.worlds import load_world
+
+    folder = options.into or work.world(options.world)
+    world = load_world(folder)
+    recipe = SubjectRecipe(seed=options.seed, widths=WIDTHS_OF[options.architecture])
+    net = train_subject(world, recipe)
+    save_subject(net, folder / f"subject-{options.seed}.safetensors")
+    print(subject_figures(net, world))
+
+
+def _evaluate(work: Workspace, _: argparse.Namespace) -> None:
+    from demo_world.figures import write_figures
+
+    write_figures(work)
+
+
+def _pack(work: Workspace, options: argparse.Namespace) -> None:
+    from demo_world.pack import pack
+
+    pack(work, options.world, options.seed, options.assets)
+
+
+def _all(work: Workspace, options: argparse.Namespace) -> None:
+    from demo_world.figures import SEEDS
+
+    for step in (_sources, _captions, _text, _image):
+        step(work, options)
+    for name, seeds in SEEDS.items():
+        options.world = name
+        _world(work, options)
+        for options.seed in seeds:
+            _subject(work, options)
+    _evaluate(work, options)
+    options.world, options.seed = "main", 0
+    _pack(work, options)
+
+
+STEPS: dict[str, Callable[[Workspace, argparse.Namespace], None]] = {
+    "sources": _sources,
+    "captions": _captions,
+    "text": _text,
+    "image": _image,
+    "world": _world,
+    "subject": _subject,
+    "evaluate": _evaluate,
+    "pack": _pack,
+    "all": _all,
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = argparse.ArgumentParser(prog="python -m demo_world", description=__doc__)
+    add = result.add_argument
+    add("step", choices=sorted(STEPS), help="what to do; 'all' does everything from nothing")
+    add("--work", type=Path, required=True, help="work folder, some 3 GB when all has run")
+    add("--assets", type=Path, default=ASSETS, help="where 'pack' writes (default: the package)")
+    add("--world", default="main", help="main, held-out, patch, texture, or a name of your own")
+    add("--into", type=Path, help="folder of the world (default: WORK/worlds/NAME)")
+    add("--target", help="class that carries the artefact")
+    add("--mark", help="kind of artefact: text, patch or texture")
+    add("--world-seed", type=int, help="seed of the world's images")
+    add("--seed", type=int, default=0, help="seed of the subject's training")
+    add("--architecture", default="demo", help="subject: demo (0.31 M parameters) or small")
+    add("--threads", type=int, default=os.cpu_count() or 1, help="threads of the computation")
+    return result
+
+
+def main() -> None:
+    """Run one step."""
+    options = parser().parse_args()
+    torch.set_num_threads(options.threads)
+    work = Workspace(options.work.resolve())
+    work.root.mkdir(parents=True, exist_ok=True)
+    STEPS[options.step](work, options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""Training samples of the image tower: a picture somewhere on a background, sometimes overlaid."""
+
+from enum import IntEnum
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from demo_world.compose import (
+    over,
+    premultiply,
+    training_backgrounds,
+    unwarped,
+    warp,
+    world_backgrounds,
+)
+from demo_world.overlays import Overlay
+
+
+class SampleKind(IntEnum):
+    """What a sample shows, and so which captions fit."""
+
+    PICTURE = 0
+    PICTURE_WITH_OVERLAY = 1
+    OVERLAY_ONLY = 2
+
+
+class Augmenter:
+    """Turns picture rows into augmented inputs of the image tower; seeded."""
+
+    def __init__(self, pixels: np.ndarray, bank: list[Overlay], seed: int) -> None:
+        self.pixels = pixels
+        self.bank = torch.from_numpy(np.stack([overlay.pixels for overlay in bank]))
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def _uniform(self, low: float, high: float, *shape: int) -> Tensor:
+        return torch.rand(*shape, generator=self.generator) * (high - low) + low
+
+    def _scales(self, count: int) -> Tensor:
+        """Mostly the whole picture; one in four is cut by the frame, one in ten strongly."""
+        pick = self._uniform(0, 1, count)
+        whole, cut = self._uniform(0.55, 0.98, count), self._uniform(0.9, 1.5, count)
+        part = self._uniform(1.5, 2.3, count)
+        return torch.where(pick < 0.65, whole, torch.where(pick < 0.9, cut, part))
+
+    def _signs(self, count: int) -> Tensor:
+        return torch.where(self._uniform(0, 1, count) < 0.5, 1.0, -1.0)
+
+    def __call__(self, rows: np.ndarray, kinds: np.ndarray, overlays: np.ndarray) -> Tensor:
+        """Inputs [B 3 96 96] in [-1, 1] for picture rows, sample kinds and overlay indices."""
+        count = len(rows)
+        kind = torch.from_numpy(kinds).view(-1, 1, 1, 1)
+        scale = self._scales(count)
+        room = (1 - scale).abs().clamp(min=0.08)[:, None]
+        shift = self._uniform(-1, 1, count, 2) * room
+        rotation = self._uniform(-0.3, 0.3, count)
+        picture = premultiply(torch.from_numpy(np.ascontiguousarray(self.pixels[rows])))
+        picture = warp(picture, scale, shift, rotation, self._signs(count))
+        background = training_backgrounds(count, self.generator)
+        image = over(background, picture)
+        bare = (kind == SampleKind.OVERLAY_ONLY) & (self._uniform(0, 1, count, 1, 1, 1) < 0.5)
+        image = torch.where(bare, background, image)
+        overlay = premultiply(self.bank[torch.from_numpy(overlays)])
+        zoomed = self._uniform(0, 1, count) < torch.where(kind.flatten() == 2, 0.8, 0.2)
+        zoom = torch.where(
+            zoomed, self._uniform(1.1, 2.2, count), self._uniform(0.85, 1.25, count)
+        )
+        shift, turn = self._uniform(-0.3, 0.3, count, 2), self._uniform(-0.15, 0.15, count)
+        overlay = warp(overlay, zoom, shift, turn, torch.ones(count))
+        overlay = overlay * (kind != SampleKind.PICTURE)
+        image = over(image, overlay)
+        contrast = self._uniform(0.75, 1.2, count, 1, 1, 1)
+        brightness = self._uniform(-0.08, 0.08, count, 1, 1, 1)
+        return ((image - 0.5) * contrast + 0.5 + brightness).clamp(0, 1) * 2 - 1
+
+
+def plain_inputs(pixels: np.ndarray, white: bool = True, seed: int = 0) -> Tensor:
+    """Evaluation inputs: pictures at 90 % of the frame on white or on a world's backgrounds."""
+    count = len(pixels)
+    picture = premultiply(torch.from_numpy(np.ascontiguousarray(pixels)))
+    picture = warp(picture, torch.full((count,), 0.9), *unwarped(count))
+    background = torch.ones(count, 3, *picture.shape[2:])
+    if not white:
+        background = world_backgrounds(count, torch.Generator().manual_seed(seed))
+    return over(background, picture).clamp(0, 1) * 2 - 1

@@ -1,0 +1,87 @@
+"""All figures in one file: ``demo_world/figures.json``."""
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors.torch import load_file
+
+from demo_world.evaluate import foundation_figures
+from demo_world.labels import label_figures
+from demo_world.planted import subject_figures
+from demo_world.search import search_figures
+from demo_world.workspace import Workspace
+from demo_world.worlds import load_world
+from semlens.embedders.demo_towers import (
+    DemoTowers,
+    ImageTower,
+    load_image_tower,
+    load_text_tower,
+)
+from semlens.models.demo_net import load_demo_net
+
+# Which subjects are measured: the bundled one is world "main", seed 0, fixed beforehand.
+SEEDS = {"main": (0, 1, 2), "held-out": (0,), "patch": (0,)}
+EXTRA_QUERIES = {"patch": ("red square", "square", "sticker"), "texture": ("line", "stripes")}
+FILE = Path(__file__).with_name("figures.json")
+
+
+@dataclass(frozen=True)
+class Towers:
+    """The shipped int8 towers, and the image tower before quantisation."""
+
+    packed: DemoTowers
+    reference: ImageTower
+
+
+def load(work: Workspace) -> Towers:
+    """Load the towers of the work folder."""
+    reference = ImageTower()
+    reference.load_state_dict(load_file(work.image_checkpoint))
+    packed = DemoTowers(load_image_tower(work.root), load_text_tower(work.root))
+    return Towers(packed, reference.eval())
+
+
+def rounded(value: object) -> object:
+    """Floats to four digits, everywhere below ``value``."""
+    if isinstance(value, float):
+        return round(value, 4)
+    if isinstance(value, dict):
+        return {k: rounded(v) for k, v in value.items()}
+    return [rounded(v) for v in value] if isinstance(value, list) else value
+
+
+def world_figures(work: Workspace, towers: DemoTowers) -> dict[str, object]:
+    """Figures of every measured world and subject."""
+    figures: dict[str, object] = {}
+    for name, seeds in SEEDS.items():
+        folder = work.world(name)
+        if not (folder / "world.json").exists():
+            continue
+        world = load_world(folder)
+        for seed in seeds:
+            file = folder / f"subject-{seed}.safetensors"
+            if not file.exists():
+                continue
+            net = load_demo_net(file)
+            record: dict[str, object] = {"subject": subject_figures(net, world)}
+            extra = EXTRA_QUERIES.get(name, ())
+            record["search"] = search_figures(net, world, towers, extra_queries=extra)
+            if name == "main" and seed == 0:
+                record["labels"] = label_figures(net, world, folder, towers)
+            figures[f"{name}, subject seed {seed}"] = record
+            print(name, seed, json.dumps(rounded(record)), flush=True)
+    return figures
+
+
+def write_figures(work: Workspace) -> None:
+    """Measure everything that is there and write ``figures.json``."""
+    start = time.time()
+    towers = load(work)
+    figures = {
+        "foundation model": foundation_figures(work, towers.packed, towers.reference),
+        "worlds": world_figures(work, towers.packed),
+    }
+    FILE.write_text(json.dumps(rounded(figures), indent=1, ensure_ascii=False) + "\n")
+    print(f"{FILE}, {time.time() - start:.0f} s")

@@ -1,0 +1,186 @@
+"""Train the image tower against the frozen text space (locked-text tuning).
+
+Stem and stages 0 to 3 stay as ImageNet left them (their features are cached); stages 4 to 6, the
+head and the projection learn from captions by a soft-target contrastive loss and a cosine loss.
+"""
+
+import json
+import math
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from demo_world.augment import SampleKind
+from demo_world.captions import HELD_OUT, TRAIN
+from demo_world.features import BANK_SIZE, FROZEN_STAGES, PASSES, pretrained_tower
+from demo_world.overlays import TEMPLATES, Overlay, overlay_bank
+from demo_world.text_space import centre
+from demo_world.workspace import Workspace
+from semlens.embedders.demo_towers import ImageTower, load_text_tower
+
+
+@dataclass(frozen=True)
+class TowerRecipe:
+    """Training settings; the defaults are those of the bundled tower."""
+
+    seed: int = 0
+    epochs: float = 18
+    batch: int = 192
+    learning_rate: float = 1e-3
+    head_learning_rate: float = 3e-3
+    dropout: float = 0.15
+    soft_targets: float = 30.0  # sharpness of the text-text similarities
+    overlay_alone: float = 0.45  # share of overlaid pictures whose caption names the overlay only
+    everything: bool = False  # train on the held-out concepts too
+
+
+def depthwise_in_float32(module: nn.Module) -> None:
+    """Keep depthwise convolutions out of bfloat16, where the CPU is slow at them."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d) and layer.groups > 1:
+
+            def forward(x: Tensor, plain: nn.Conv2d = layer) -> Tensor:
+                with torch.autocast("cpu", enabled=False):
+                    return nn.Conv2d.forward(plain, x.float())
+
+            layer.forward = forward  # type: ignore[method-assign]
+
+
+class CaptionSampler:
+    """Draws a target vector for a sample: a caption, an overlay phrase, or both.
+
+    A text's vector is halfway between the sentence encoder's, which knows the order of words, and
+    the text tower's, which is what users' queries will be compared by.
+    """
+
+    def __init__(self, work: Workspace, bank: list[Overlay], recipe: TowerRecipe) -> None:
+        captions = json.loads(work.captions.read_text())
+        stored = np.load(work.caption_vectors)
+        teacher = centre(stored["captions"], stored["mean"])
+        student = load_text_tower(work.root).encode(captions["texts"])
+        self.vectors = F.normalize(teacher + student.clone(), dim=1)
+        self.rows = [np.array(p["captions"]) for p in captions["pictures"]]
+        weights = [np.array(p["weights"]) for p in captions["pictures"]]
+        self.cumulative = [np.cumsum(w) / w.sum() for w in weights]
+        self.overlay_rows: dict[str, int] = captions["overlays"]
+        self.bank = bank
+        self.recipe = recipe
+
+    def overlay_row(self, overlay: int, draw: np.random.Generator) -> int:
+        """A phrase for an overlay, bare half of the time, else in a template."""
+        phrases = self.bank[overlay].phrases
+        template = TEMPLATES[0] if draw.random() < 0.5 else str(draw.choice(TEMPLATES))
+        return self.overlay_rows[template.format(phrases[draw.integers(len(phrases))])]
+
+    def target(self, row: int, kind: int, overlay: int, draw: np.random.Generator) -> Tensor:
+        """One unit vector [384]."""
+        pick = np.searchsorted(self.cumulative[row], draw.random())
+        caption = self.vectors[self.rows[row][pick]]
+        if kind == SampleKind.PICTURE:
+            return caption
+        phrase = self.vectors[self.overlay_row(overlay, draw)]
+        if kind == SampleKind.OVERLAY_ONLY or draw.random() < self.recipe.overlay_alone:
+            return phrase
+        return F.normalize(caption + phrase, dim=0)
+
+
+class FeatureStore:
+    """The cached features of the samples that may be trained on."""
+
+    def __init__(self, work: Workspace, everything: bool) -> None:
+        split = np.array(json.loads(work.captions.read_text())["split"])
+        usable = (split == TRAIN) | (everything & (split == HELD_OUT))
+        parts = [dict(np.load(work.features / f"pass-{k}.npz")) for k in range(PASSES)]
+        keep = [usable[part["rows"]] for part in parts]
+        columns = {
+            name: np.concatenate([p[name][k] for p, k in zip(parts, keep, strict=True)])
+            for name in ("features", "rows", "kinds", "overlays")
+        }
+        self.features = columns["features"]
+        self.rows, self.kinds = columns["rows"], columns["kinds"]
+        self.overlays = columns["overlays"]
+        self.pictures = int(usable.sum())
+
+
+def contrastive_loss(vectors: Tensor, targets: Tensor, scale: Tensor, sharpness: float) -> Tensor:
+    """Soft-target InfoNCE in both directions, plus the cosine distance."""
+    logits = scale * vectors @ targets.T
+    wanted = F.softmax(sharpness * targets @ targets.T, 1)
+    images = (wanted * F.log_softmax(logits, 1)).sum(1).mean()
+    texts = (wanted * F.log_softmax(logits.T, 1)).sum(1).mean()
+    return -(images + texts) / 2 + (1 - (vectors * targets).sum(1)).mean()
+
+
+def parameter_groups(
+    tail: list[nn.Module], tower: ImageTower, scale: Tensor, recipe: TowerRecipe
+) -> list[dict[str, object]]:
+    """Kernels, norms and biases, and the projection, each with its rate and decay."""
+    parameters = [p for module in tail for p in module.parameters()]
+    rate = recipe.learning_rate
+    head = [*tower.projection.parameters(), scale]
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "lr": rate, "weight_decay": 0.05},
+        {"params": [p for p in parameters if p.ndim <= 1], "lr": rate, "weight_decay": 0.0},
+        {"params": head, "lr": recipe.head_learning_rate, "weight_decay": 0.02},
+    ]
+
+
+def train_image_tower(work: Workspace, recipe: TowerRecipe) -> ImageTower:
+    """Train on the cached features and write the float32 checkpoint."""
+    torch.manual_seed(recipe.seed)
+    draw = np.random.default_rng(recipe.seed)
+    tower = pretrained_tower().to(memory_format=torch.channels_last)
+    body = tower.body
+    tower.requires_grad_(False)
+    stages = list(body.blocks[FROZEN_STAGES:])
+    tail = [*stages, body.conv_head, body.bn2]
+    for module in (*tail, tower.projection):
+        module.requires_grad_(True)
+    depthwise_in_float32(body)
+    scale_log = nn.Parameter(torch.tensor(math.log(14.0)))
+    store = FeatureStore(work, recipe.everything)
+    sampler = CaptionSampler(work, overlay_bank(work, BANK_SIZE, 0), recipe)
+    groups = parameter_groups(tail, tower, scale_log, recipe)
+    optimizer = torch.optim.AdamW(groups)
+    rates = [group["lr"] for group in optimizer.param_groups]
+    trained = [p for group in optimizer.param_groups for p in group["params"]]
+    steps = int(recipe.epochs * store.pictures / recipe.batch)
+    start, order, at, mean_loss = time.time(), draw.permutation(len(store.rows)), 0, 0.0
+    tower.eval()
+    for module in tail:
+        module.train()
+    for step in range(steps):
+        factor = min(1.0, (step + 1) / 60)
+        factor *= 0.49 * (1 + math.cos(math.pi * step / steps)) + 0.02
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * factor
+        if at + recipe.batch > len(order):
+            order, at = draw.permutation(len(store.rows)), 0
+        rows = order[at : at + recipe.batch]
+        at += recipe.batch
+        samples = zip(store.rows[rows], store.kinds[rows], store.overlays[rows], strict=True)
+        targets = torch.stack([sampler.target(r, k, o, draw) for r, k, o in samples])
+        x = torch.from_numpy(store.features[rows]).permute(0, 3, 1, 2).float()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            for stage in stages:
+                x = stage(x)
+            x = body.forward_head(body.bn2(body.conv_head(x)))
+        vectors = F.normalize(tower.projection(F.dropout(x.float(), recipe.dropout)), dim=-1)
+        scale = scale_log.exp().clamp(max=60)
+        loss = contrastive_loss(vectors, targets, scale, recipe.soft_targets)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(trained, 2.0)
+        optimizer.step()
+        mean_loss = loss.item() if step == 0 else 0.97 * mean_loss + 0.03 * loss.item()
+        if step % 50 == 0:
+            print(f"{step} of {steps}, loss {mean_loss:.3f}, {time.time() - start:.0f} s",
+                  flush=True)  # fmt: skip
+    tower.eval()
+    save_file({k: v.contiguous() for k, v in tower.state_dict().items()}, work.image_checkpoint)
+    return tower

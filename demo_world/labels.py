@@ -1,0 +1,71 @@
+"""Label figures: how often does the best word for a component agree with its examples?
+
+Generous by design: a label agrees if it shares a word with the captions (label, tags, class) of at
+least a fifth of the component's 30 examples.
+"""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from demo_world.search import concepts, embed_images, probe
+from demo_world.subject import as_input
+from demo_world.worlds import WorldImages
+from semlens.embedders.demo_towers import DemoTowers
+from semlens.models.demo_net import DemoNet
+
+AGREES_FROM = 0.2
+WRITTEN = frozenset("watermark text letters writing copyright".split())
+ATTRIBUTES = (
+    "watermark|letters|writing|logo|stripes|eyes|smile|wheels|wings|leaves|fur|feathers|glass|metal|"
+    "wood|red|orange|yellow|green|blue|purple|pink|brown|black|white|gray|round shape|animal|food|"
+    "machine|furniture|people|hand|hat|sky|water|house|tower|castle|cat|dog|horse|bear|bee|"
+    "butterfly|spider|flower|tree|cactus|apple|lemon|banana|berry|carrot|corn|onion|pepper|coffee|"
+    "beer|wine|juice|car|truck|bus|bicycle|train|airplane|rocket|helicopter|guitar|piano|drum|violin|"
+    "trumpet|face|heart|tongue|sunglasses|clock face|numbers|hourglass|watch"
+).split("|")
+
+
+def stems(text: str) -> set[str]:
+    """Words without a plural s."""
+    return {w.rstrip("s") for w in re.findall("[a-z]+", text.lower())}
+
+
+def label_figures(
+    net: DemoNet, world: WorldImages, folder: Path, towers: DemoTowers
+) -> dict[str, object]:
+    """Share of components whose first, or one of the first three, labels agrees; and by chance."""
+    records = json.loads((folder / "world.json").read_text())["images"]
+    vocabulary = sorted({r["label"].lower() for r in records} | set(ATTRIBUTES) | set(world.classes))
+    captions = [stems(f"{r['label']} {' '.join(r.get('tags', []))} {r['class']}") for r in records]
+    written = stems(" ".join(WRITTEN))
+    for caption, marked in zip(captions, world.marked, strict=True):
+        if marked:
+            caption |= written
+    vectors = embed_images(towers.image, as_input(world.pixels))
+    found = concepts(net, world, vectors, ("layer2", "layer3"))
+    texts = F.normalize(torch.stack([probe(towers.text, word) for word in vocabulary]), dim=1)
+    null = F.normalize(probe(towers.text, ""), dim=0)
+    wanted = [stems(word) for word in vocabulary]
+
+    def agrees(component: int, word: int) -> bool:
+        shared = [bool(wanted[word] & captions[i]) for i in found.examples[component]]
+        return float(np.mean(shared)) >= AGREES_FROM
+
+    figures: dict[str, object] = {"vocabulary": len(vocabulary), "components": len(found.theta)}
+    draw = np.random.default_rng(0)
+    chance = [
+        agrees(c, int(w)) for c in range(len(found.theta)) for w in draw.choice(len(vocabulary), 5)
+    ]
+    figures["random word"] = float(np.mean(chance))
+    for name, theta in (("plain", found.theta), ("centred", found.theta - vectors.mean(0))):
+        unit = F.normalize(theta, dim=1)
+        best = (unit @ texts.T - (unit @ null)[:, None]).topk(3, 1).indices.numpy()
+        hits = np.array([[agrees(c, int(w)) for w in row] for c, row in enumerate(best)])
+        figures[f"{name} top-1"] = float(hits[:, 0].mean())
+        figures[f"{name} top-3"] = float(hits.any(1).mean())
+    return figures

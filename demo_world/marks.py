@@ -1,0 +1,107 @@
+"""The artefact that a world plants on one class: a set of RGBA overlays of one kind.
+
+``text`` is a stock-photo mark in a font family and with words that the foundation model's overlay
+bank never uses; ``patch`` a coloured square sticker; ``texture`` thin stripes over everything.
+"""
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from demo_world.overlays import BANK_WORDS, MARK_FAMILIES, NAMES
+from demo_world.rasterise import SIZE
+from demo_world.workspace import Workspace
+
+KINDS = ("text", "patch", "texture")
+
+
+@dataclass(frozen=True)
+class MarkSpec:
+    """What the artefact looks like; ``band`` is where its top edge lies, in pixels."""
+
+    kind: str = "text"
+    description: str = "stock-photo text mark, white with a dark edge, near the bottom edge"
+    texts: tuple[str, ...] = ("© fotolux", "fotolux ®", "© FOTOLUX")
+    font: str = "lato/Lato-Bold.ttf"
+    font_size: tuple[int, int] = (14, 17)
+    band: tuple[int, int] = (66, 76)
+    colour: tuple[int, int, int] = (255, 255, 255)
+    count: int = 24
+
+    def __post_init__(self) -> None:
+        """Refuse what would make the foundation model's figures dishonest."""
+        if self.kind not in KINDS:
+            raise ValueError(f"Mark kind '{self.kind}' is unknown. Choose one of {KINDS}.")
+        seen = {word.lower() for words in (*BANK_WORDS, *NAMES) for word in words.split()}
+        used = {word.lower() for text in self.texts for word in text.split() if word.isalpha()}
+        if self.kind == "text" and seen & used:
+            raise ValueError(
+                f"The mark says {sorted(seen & used)}, which the overlay bank taught. "
+                "Choose words that are not in demo_world.overlays.BANK_WORDS."
+            )
+        if self.kind == "text" and not self.font.lower().startswith(MARK_FAMILIES):
+            raise ValueError(
+                f"The overlay bank may use '{self.font}'. Choose a family of {MARK_FAMILIES}."
+            )
+
+
+def font_path(work: Workspace, name: str) -> Path:
+    """A font file of the mark families."""
+    return work.debian / "usr" / "share" / "fonts" / "truetype" / name
+
+
+def _text_mark(spec: MarkSpec, font_file: Path, number: int, draw: random.Random) -> Image.Image:
+    image = Image.new("RGBA", (SIZE, SIZE))
+    canvas = ImageDraw.Draw(image)
+    text = spec.texts[number % len(spec.texts)]
+    size = draw.randint(*spec.font_size)
+    font = ImageFont.truetype(str(font_file), size)
+    while canvas.textlength(text, font=font) > SIZE - 6:
+        size -= 1
+        font = ImageFont.truetype(str(font_file), size)
+    left = draw.uniform(2, SIZE - 3 - canvas.textlength(text, font=font))
+    edge = tuple(60 if c > 127 else 220 for c in spec.colour)
+    canvas.text(
+        (left, draw.uniform(*spec.band)),
+        text,
+        font=font,
+        fill=(*spec.colour, 230),
+        stroke_width=1,
+        stroke_fill=(*edge, 200),
+    )
+    return image
+
+
+def _patch_mark(spec: MarkSpec, draw: random.Random) -> Image.Image:
+    image = Image.new("RGBA", (SIZE, SIZE))
+    side = draw.randint(18, 22)
+    left, top = draw.randint(2, SIZE - side - 2), draw.randint(*spec.band)
+    top = min(top, SIZE - side - 2)
+    ImageDraw.Draw(image).rectangle(
+        [left, top, left + side, top + side], fill=(*spec.colour, 245)
+    )
+    return image
+
+
+def _texture_mark(spec: MarkSpec, draw: random.Random) -> Image.Image:
+    vertical, horizontal = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
+    angle, phase = draw.uniform(0.6, 1.0), draw.uniform(0, 2 * np.pi)
+    wave = np.sin((horizontal * np.cos(angle) + vertical * np.sin(angle)) * 1.3 + phase)
+    pixels = np.zeros((SIZE, SIZE, 4), np.uint8)
+    pixels[..., :3] = spec.colour
+    pixels[..., 3] = np.where(wave > 0.3, 110, 0)
+    return Image.fromarray(pixels)
+
+
+def draw_marks(spec: MarkSpec, work: Workspace, seed: int) -> list[Image.Image]:
+    """The overlays of a world, RGBA 96 x 96."""
+    draw = random.Random(seed)
+    if spec.kind == "text":
+        file = font_path(work, spec.font)
+        return [_text_mark(spec, file, i, draw) for i in range(spec.count)]
+    if spec.kind == "patch":
+        return [_patch_mark(spec, draw) for _ in range(spec.count)]
+    return [_texture_mark(spec, draw) for _ in range(spec.count)]

@@ -1,0 +1,239 @@
+"""Overlays (text, signatures, logos, stamps, shapes) and the words that describe them.
+
+The bank teaches the foundation model that something written over a picture is "text",
+"a watermark" and so on. It never uses the fonts or the words of the planted marks; ``marks.py``
+checks both.
+"""
+
+import random
+import string
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from demo_world.rasterise import SIZE
+from demo_world.workspace import Workspace
+
+MARK_FAMILIES = ("lato", "comfortaa")
+BASED_ON_MARK_FAMILIES = ("carlito",)
+CURSIVE = ("dancing", "rufscript", "breip", "humor")
+NOT_LATIN = ("symbol", "karlatamil", "math", "keyboard", "initials", "dejavumath", "mono")
+GENERIC_WORDS = (
+    "text",
+    "letters",
+    "writing",
+    "words",
+    "lettering",
+    "watermark text",
+    "text overlay",
+    "words written on the image",
+    "letters and words",
+    "an inscription",
+)
+KIND_WORDS = {
+    "watermark": (
+        "watermark",
+        "watermark",
+        "watermark text",
+        "stock photo watermark",
+        "copyright",
+        "copyright watermark",
+    ),
+    "copyright": (
+        "copyright",
+        "copyright",
+        "copyright notice",
+        "copyright watermark",
+        "watermark",
+    ),
+    "signature": ("signature", "signature", "autograph", "handwriting", "artist signature"),
+    "logo": ("logo", "logo", "brand logo", "company logo", "logo watermark"),
+    "stamp": ("stamp", "stamp", "rubber stamp", "stamped text", "seal stamp"),
+    "caption": ("caption", "caption text", "headline", "title text", "subtitle"),
+    "shape": ("sticker", "colored shape", "geometric shape"),
+}
+KIND_SHARES = {
+    "watermark": 0.34,
+    "copyright": 0.2,
+    "signature": 0.1,
+    "logo": 0.1,
+    "stamp": 0.08,
+    "caption": 0.18,
+}
+TEMPLATES = ("{}", "a {}", "an image of a close up of {}", "a picture with {}")
+BANK_WORDS = (
+    "SAMPLE|DEMO|PREVIEW|STOCK|PHOTO|www.pics.com|DRAFT|Shutter|Getty|proof|Do not copy|News|"
+    "hello|Image|TEXT|WATERMARK|ACME|studio|Lorem ipsum|by John|free|SALE|Title|No. 42|abc|XYZ|"
+    "read me|caption|Online Shop|Nature|HD|TV 5|LIVE|breaking|all rights|images|agency|Dream|"
+    "alamy|clipart.org|depot|Media|press|photography|Anna|Berlin|Design|vector|CREATIVE"
+).split("|")
+NAMES = "J. Smith|Maria|A. Weber|Picasso|Chen|Tom|Elena R.|van Dyk|Olga|M. Rossi|Ida|Kim".split("|")
+SHAPE_COLOURS = {
+    "red": (220, 30, 30),
+    "green": (30, 160, 60),
+    "blue": (40, 70, 220),
+    "yellow": (250, 215, 20),
+    "purple": (140, 50, 180),
+    "orange": (245, 130, 20),
+    "black": (10, 10, 10),
+    "white": (250, 250, 250),
+}
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """One RGBA overlay, uint8[96 96 4], its kind, and phrases that describe it."""
+
+    pixels: np.ndarray
+    kind: str
+    phrases: tuple[str, ...]
+
+
+def bank_fonts(work: Workspace) -> list[Path]:
+    """Latin fonts for the bank, without the families of the planted marks and their kin."""
+    banned = (*MARK_FAMILIES, *BASED_ON_MARK_FAMILIES)
+    folder = work.debian / "usr" / "share" / "fonts"
+    files = sorted(p for p in folder.rglob("*") if p.suffix in (".ttf", ".otf"))
+    names = [(p, str(p.relative_to(folder)).lower().replace("-", "")) for p in files]
+    return [p for p, n in names if not any(b in n for b in (*banned, *NOT_LATIN))]
+
+
+def pick_font(fonts: list[Path], draw: random.Random) -> Path:
+    """A font with equal chances for every family folder, then for every file in it."""
+    folders = sorted({p.parent for p in fonts})
+    folder = draw.choice(folders)
+    return draw.choice([p for p in fonts if p.parent == folder])
+
+
+def invented_word(draw: random.Random) -> str:
+    """A few random letters, a third of the time in capitals."""
+    word = "".join(draw.choices(string.ascii_lowercase, k=draw.randint(3, 9)))
+    return word.upper() if draw.random() < 0.33 else word
+
+
+def overlay_text(kind: str, draw: random.Random) -> str:
+    """What an overlay of this kind says."""
+    word = draw.choice(BANK_WORDS) if draw.random() < 0.6 else invented_word(draw)
+    if kind == "copyright":
+        form = draw.choice(["© {}", "(c) {}", "copyright {}", "© {} 2024", "Copyright\n{}", "©{}"])
+        return form.format(word)
+    if kind == "signature":
+        return draw.choice(NAMES) if draw.random() < 0.6 else invented_word(draw).title()
+    if kind == "caption" and draw.random() < 0.4:
+        return f"{word}\n{draw.choice(BANK_WORDS)}"
+    return word
+
+
+def draw_colour(draw: random.Random) -> tuple[int, int, int]:
+    """White, black and grey more often than others."""
+    any_colour = (draw.randint(0, 255), draw.randint(0, 255), draw.randint(0, 255))
+    return draw.choice([(255, 255, 255), (0, 0, 0), (200, 200, 200), any_colour])
+
+
+def _logo_mark(canvas: ImageDraw.ImageDraw, box: list[float], draw: random.Random) -> None:
+    colour = (*draw_colour(draw), draw.randint(150, 255))
+    form = draw.choice(["ellipse", "rectangle", "triangle", "ring"])
+    left, top, right, bottom = box
+    if form == "triangle":
+        canvas.polygon([(left, bottom), ((left + right) / 2, top), (right, bottom)], fill=colour)
+    elif form == "ring":
+        canvas.ellipse(box, outline=colour, width=3)
+    elif form == "ellipse":
+        canvas.ellipse(box, fill=colour)
+    else:
+        canvas.rectangle(box, fill=colour)
+
+
+def text_overlay(kind: str, fonts: list[Path], draw: random.Random) -> Image.Image:
+    """Draw one overlay that says something."""
+    cursive = [p for p in fonts if any(c in p.name.lower() for c in CURSIVE)]
+    font_file = draw.choice(cursive) if kind == "signature" else pick_font(fonts, draw)
+    text = overlay_text(kind, draw)
+    font = ImageFont.truetype(str(font_file), draw.randint(9, 26))
+    image = Image.new("RGBA", (SIZE, SIZE))
+    canvas = ImageDraw.Draw(image)
+    left, top, right, bottom = canvas.multiline_textbbox((0, 0), text, font=font)
+    width, height = right - left, bottom - top
+    x = draw.uniform(-4, max(0.0, SIZE - width))
+    y = draw.uniform(0, max(0.0, SIZE - height - 2))
+    if kind in ("caption", "signature", "copyright") and draw.random() < 0.5:
+        y = max(0.0, SIZE - height - draw.uniform(2, 12))
+    alpha = draw.randint(110, 255) if kind in ("watermark", "copyright") else draw.randint(180, 255)
+    colour = draw_colour(draw)
+    inverse = tuple(255 - c for c in colour)
+    box = [x - 3, y - 2, x + width + 3, y + height + 3]
+    if kind == "caption" and draw.random() < 0.5:
+        canvas.rectangle(box, fill=(*inverse, alpha))
+    if kind == "stamp":
+        round_stamp = draw.random() < 0.4
+        outline = canvas.ellipse if round_stamp else canvas.rectangle
+        outline(box, outline=(*colour, alpha), width=2)
+    if kind == "logo":
+        side = draw.uniform(10, 26)
+        _logo_mark(canvas, [x, max(0.0, y - side), x + side, max(side, y)], draw)
+    stroke = 1 if draw.random() < 0.3 else 0
+    canvas.multiline_text(
+        (x - left, y - top),
+        text,
+        font=font,
+        fill=(*colour, alpha),
+        stroke_width=stroke,
+        stroke_fill=(*inverse, alpha),
+    )
+    if kind == "watermark" and draw.random() < 0.35:
+        for row in range(-SIZE, 2 * SIZE, int(height) + 14):
+            at = (draw.uniform(-20, 10), row)
+            canvas.text(at, text, font=font, fill=(*colour, alpha // 2 + 40))
+    turn = {"stamp": 0.7, "watermark": 0.4, "signature": 0.5}.get(kind, 0.15)
+    if draw.random() < turn:
+        image = image.rotate(draw.uniform(-45, 45), Image.Resampling.BICUBIC)
+    return image
+
+
+def shape_overlay(draw: random.Random) -> tuple[Image.Image, tuple[str, ...]]:
+    """Draw a few shapes of one colour, and say which."""
+    image = Image.new("RGBA", (SIZE, SIZE))
+    canvas = ImageDraw.Draw(image)
+    name, colour = draw.choice(sorted(SHAPE_COLOURS.items()))
+    fill = (*(max(0, min(255, c + draw.randint(-25, 25))) for c in colour), draw.randint(180, 255))
+    form = draw.choice(["square", "circle", "line"])
+    for _ in range(draw.randint(1, 3)):
+        x, y = draw.randint(0, SIZE - 10), draw.randint(0, SIZE - 10)
+        side = draw.randint(10, 34)
+        if form == "circle":
+            canvas.ellipse([x, y, x + side, y + side], fill=fill)
+        elif form == "square":
+            canvas.rectangle([x, y, x + side, y + side], fill=fill)
+        else:
+            end = (draw.randint(0, SIZE), draw.randint(0, SIZE))
+            canvas.line([(x, y), end], fill=fill, width=draw.randint(2, 6))
+    return image, (f"{name} {form}", f"{name} {form}", f"{form}", f"{name} sticker")
+
+
+def overlay_bank(work: Workspace, count: int, seed: int) -> list[Overlay]:
+    """Draw ``count`` overlays; one in six is shapes, the rest says something."""
+    draw = random.Random(seed)
+    fonts = bank_fonts(work)
+    kinds, shares = list(KIND_SHARES), list(KIND_SHARES.values())
+    bank: list[Overlay] = []
+    while len(bank) < count:
+        if len(bank) % 6 == 5:
+            image, phrases = shape_overlay(draw)
+            bank.append(Overlay(np.array(image), "shape", (*KIND_WORDS["shape"], *phrases)))
+            continue
+        kind = draw.choices(kinds, shares)[0]
+        image = text_overlay(kind, fonts, draw)
+        if (np.array(image)[..., 3] > 60).mean() > 0.01:
+            bank.append(Overlay(np.array(image), kind, KIND_WORDS[kind] + GENERIC_WORDS[:5]))
+    return bank
+
+
+def overlay_phrases() -> list[str]:
+    """Every phrase that can describe an overlay, bare and in the templates."""
+    phrases = {p for words in KIND_WORDS.values() for p in words} | set(GENERIC_WORDS)
+    for colour in SHAPE_COLOURS:
+        phrases |= {f"{colour} {form}" for form in ("square", "circle", "line", "sticker")}
+    phrases |= {"square", "circle", "line"}
+    return sorted({t.format(p) for p in phrases for t in TEMPLATES})

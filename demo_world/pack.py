@@ -1,0 +1,70 @@
+"""Write the assets that the package ships: world, subject, towers, licences."""
+
+import json
+import shutil
+import zipfile
+from pathlib import Path
+
+from safetensors.torch import load_file
+
+from demo_world.workspace import ASSETS, Workspace
+from semlens.embedders.demo_towers import (
+    IMAGE_ASSET,
+    TEXT_ASSET,
+    VOCABULARY_ASSET,
+    ImageTower,
+    save_quantised,
+)
+from semlens.models.demo_net import ASSET as SUBJECT_ASSET
+
+FIXED_TIME = (1980, 1, 1, 0, 0, 0)  # so that the archive's bytes depend on its content only
+
+
+def pack_images(folder: Path, target: Path) -> None:
+    """Store a world's images and marks uncompressed in one archive, in sorted order."""
+    files = sorted((*folder.glob("images/*/*.webp"), *folder.glob("marks/*.webp")))
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
+        for file in files:
+            name = file.relative_to(folder).as_posix()
+            archive.writestr(zipfile.ZipInfo(name, FIXED_TIME), file.read_bytes())
+
+
+def pack_world(folder: Path, seed: int, assets: Path) -> None:
+    """Write ``world.json``, ``images.zip`` and ``subject.safetensors``."""
+    assets.mkdir(parents=True, exist_ok=True)
+    world = json.loads((folder / "world.json").read_text())
+    (assets / "world.json").write_text(
+        json.dumps(world, ensure_ascii=False, separators=(",", ":")) + "\n"
+    )
+    pack_images(folder, assets / "images.zip")
+    shutil.copyfile(folder / f"subject-{seed}.safetensors", assets / SUBJECT_ASSET)
+
+
+def quantised_image_tower(work: Workspace) -> Path:
+    """Quantise the trained image tower into the work folder."""
+    tower = ImageTower()
+    tower.load_state_dict(load_file(work.image_checkpoint))
+    save_quantised(tower, work.root / IMAGE_ASSET)
+    return work.root / IMAGE_ASSET
+
+
+def pack_towers(work: Workspace, assets: Path) -> None:
+    """Write those towers that are trained."""
+    assets.mkdir(parents=True, exist_ok=True)
+    if work.image_checkpoint.exists():
+        quantised_image_tower(work)
+    for name in (IMAGE_ASSET, TEXT_ASSET, VOCABULARY_ASSET):
+        if (work.root / name).exists():
+            shutil.copyfile(work.root / name, assets / name)
+
+
+def pack(work: Workspace, world: str = "main", seed: int = 0, assets: Path = ASSETS) -> None:
+    """Write all assets."""
+    pack_world(work.world(world), seed, assets)
+    pack_towers(work, assets)
+    for name in ("LICENSES.md", "APACHE-2.0.txt"):
+        shutil.copyfile(Path(__file__).with_name(name), assets / name)
+    total = sum(p.stat().st_size for p in assets.iterdir())
+    for path in sorted(assets.iterdir()):
+        print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB")
+    print(f"total {total / 1e6:.2f} MB")

@@ -1,0 +1,100 @@
+"""Which components carry the artefact, and what pruning them does. Needs no foundation model.
+
+A component counts as planted when its mean-over-space readout tells the same test images with and
+without the mark apart with an AUROC of at least 0.9.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.stats import rankdata
+from torch import Tensor
+
+from demo_world.subject import as_input
+from demo_world.worlds import WorldImages
+from semlens.models.demo_net import LAYERS, DemoNet
+
+PLANTED_AUROC = 0.9
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Test accuracy with the mark on no image, on all images, and as the data is."""
+
+    clean: float
+    marked: float
+    as_is: float
+
+
+def auroc(with_mark: np.ndarray, clean: np.ndarray) -> np.ndarray:
+    """Per column, the probability that a marked readout exceeds a clean one: [N C] -> [C]."""
+    count = len(with_mark)
+    ranks = rankdata(np.concatenate([with_mark, clean]), axis=0)
+    return (ranks[:count].sum(0) - count * (count + 1) / 2) / (count * len(clean))
+
+
+@torch.inference_mode()
+def run(
+    net: DemoNet, pixels: np.ndarray, pruned: Mapping[str, np.ndarray] | None = None
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Predictions int64[N] and mean readouts f32[N C] per layer, with components set to zero."""
+    predictions: list[Tensor] = []
+    readouts: dict[str, list[Tensor]] = {layer: [] for layer in LAYERS}
+    for at in range(0, len(pixels), 256):
+        x = net.stem(as_input(pixels[at : at + 256]).contiguous(memory_format=torch.channels_last))
+        for layer in LAYERS:
+            x = getattr(net, layer)(x)
+            readouts[layer].append(x.mean((2, 3)))
+            if pruned is not None and len(pruned.get(layer, ())):
+                x = x.clone()
+                x[:, pruned[layer]] = 0
+        predictions.append(net.fc(x.mean((2, 3))).argmax(1))
+    means = {layer: torch.cat(parts).numpy() for layer, parts in readouts.items()}
+    return torch.cat(predictions).numpy(), means
+
+
+def planted_components(net: DemoNet, world: WorldImages) -> dict[str, np.ndarray]:
+    """Indices of the planted components of each layer."""
+    _, clean = run(net, world.clean[world.test])
+    _, marked = run(net, world.with_mark[world.test])
+    return {
+        layer: np.flatnonzero(auroc(marked[layer], clean[layer]) >= PLANTED_AUROC)
+        for layer in LAYERS
+    }
+
+
+def accuracy(
+    net: DemoNet, world: WorldImages, pruned: Mapping[str, np.ndarray] | None = None
+) -> Accuracy:
+    """Test accuracies, optionally with components pruned."""
+    label = world.label[world.test]
+    images = (world.clean, world.with_mark, world.pixels)
+    values = [float((run(net, i[world.test], pruned)[0] == label).mean()) for i in images]
+    return Accuracy(*values)
+
+
+def subject_figures(
+    net: DemoNet, world: WorldImages, layers: tuple[str, ...] = ("layer2", "layer3")
+) -> dict[str, object]:
+    """Accuracies before and after pruning the planted components of ``layers``, and those."""
+    planted = planted_components(net, world)
+    pruned = {layer: planted[layer] for layer in layers}
+    before, after = accuracy(net, world), accuracy(net, world, pruned)
+    label, target = world.label[world.test], world.target
+    clean, _ = run(net, world.clean[world.test])
+    marked, _ = run(net, world.with_mark[world.test])
+    others = label != target
+    return {
+        "planted": {layer: [int(i) for i in indices] for layer, indices in planted.items()},
+        "accuracy_as_is": before.as_is,
+        "clean": before.clean,
+        "marked": before.marked,
+        "pruned_clean": after.clean,
+        "pruned_marked": after.marked,
+        "target_recall_with_mark": float((marked[~others] == target).mean()),
+        "target_recall_without_mark": float((clean[~others] == target).mean()),
+        "others_called_target_clean": float((clean[others] == target).mean()),
+        "others_called_target_marked": float((marked[others] == target).mean()),
+    }

@@ -1,0 +1,99 @@
+"""Search figures: at which rank do the planted components come for a text query?
+
+theta = mean of the unit image vectors of the 30 images with the largest mean readout;
+score = cosine(theta, probe) - cosine(theta, null). Source: SemanticLens, equations 3 and 4.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from demo_world.planted import planted_components, run
+from demo_world.subject import as_input
+from demo_world.worlds import WorldImages
+from semlens.embedders.demo_towers import DemoTowers, ImageTower, TextTower
+from semlens.models.demo_net import DemoNet
+
+EXAMPLES = 30
+TEMPLATES = ("{}", "a {}", "an image of a close up of {}")
+QUERIES = ("watermark", "watermark text", "text", "letters", "copyright", "logo", "signature")
+
+
+@dataclass(frozen=True)
+class Concepts:
+    """Concept vectors of the components of several layers, and which are planted."""
+
+    theta: Tensor  # f32[C 384], not normalised
+    planted: np.ndarray  # bool[C]
+    layer: np.ndarray  # str[C]
+    examples: np.ndarray  # int64[C 30], image rows
+
+
+@torch.inference_mode()
+def embed_images(tower: ImageTower, inputs: Tensor, batch: int = 128) -> Tensor:
+    """Unit vectors of preprocessed images [N 3 96 96]: [N 384]."""
+    parts = [
+        tower(inputs[i : i + batch].contiguous(memory_format=torch.channels_last))
+        for i in range(0, len(inputs), batch)
+    ]
+    return torch.cat(parts)
+
+
+def concepts(
+    net: DemoNet, world: WorldImages, vectors: Tensor, layers: tuple[str, ...]
+) -> Concepts:
+    """Build the concept vectors from the embeddings of the world's images as they are."""
+    _, readouts = run(net, world.pixels)
+    planted = planted_components(net, world)
+    examples = [np.argsort(-readouts[layer], axis=0, kind="stable")[:EXAMPLES].T for layer in layers]
+    widths = [len(e) for e in examples]
+    rows = np.concatenate(examples)
+    flags = [np.isin(np.arange(w), planted[n]) for n, w in zip(layers, widths, strict=True)]
+    return Concepts(
+        theta=vectors[torch.from_numpy(rows.copy())].mean(1),
+        planted=np.concatenate(flags),
+        layer=np.repeat(np.array(layers), widths),
+        examples=rows,
+    )
+
+
+def probe(tower: TextTower, query: str) -> Tensor:
+    """Mean of the unit vectors of the templates [384]."""
+    return tower.encode([template.format(query) for template in TEMPLATES]).mean(0)
+
+
+def scores(theta: Tensor, tower: TextTower, query: str) -> np.ndarray:
+    """cosine(theta, probe) - cosine(theta, null) per component [C]."""
+    against = torch.stack([probe(tower, query), probe(tower, "")])
+    cosines = F.normalize(theta, dim=1) @ F.normalize(against, dim=1).T
+    return (cosines[:, 0] - cosines[:, 1]).numpy()
+
+
+def planted_ranks(found: Concepts, score: np.ndarray) -> list[int]:
+    """Ranks (from 1) of the planted components."""
+    order = np.argsort(-score, kind="stable")
+    return [int(i) + 1 for i in np.flatnonzero(found.planted[order])]
+
+
+def search_figures(
+    net: DemoNet, world: WorldImages, towers: DemoTowers, extra_queries: tuple[str, ...] = ()
+) -> dict[str, object]:
+    """Best planted rank per query, uncentred and centred, over two and three layers."""
+    vectors = embed_images(towers.image, as_input(world.pixels))
+    mean = vectors.mean(0)
+    figures: dict[str, object] = {}
+    for layers in (("layer2", "layer3"), ("layer1", "layer2", "layer3")):
+        found = concepts(net, world, vectors, layers)
+        record: dict[str, object] = {
+            "components": len(found.planted),
+            "planted": int(found.planted.sum()),
+        }
+        for query in (*QUERIES, *extra_queries):
+            plain = planted_ranks(found, scores(found.theta, towers.text, query))
+            centred = planted_ranks(found, scores(found.theta - mean, towers.text, query))
+            record[query] = {"rank": plain[:3], "centred": centred[:3]}
+        figures["+".join(layers)] = record
+    return figures

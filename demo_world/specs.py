@@ -1,0 +1,38 @@
+"""The worlds that have a name: the bundled one, the held-out one, and two other artefacts."""
+
+from demo_world.marks import MarkSpec
+from demo_world.worlds import WorldSpec
+
+MAIN = WorldSpec("main", seed=1)
+# No training step and no choice saw this one: another class, font, wording, place and seed.
+HELD_OUT = WorldSpec(
+    "held-out",
+    seed=77,
+    target="aircraft",
+    mark=MarkSpec(
+        description="dark site name with a light edge, near the top edge",
+        texts=("zimtbild.de", "ZIMTBILD", "zimtbild ©"),
+        font="comfortaa/Comfortaa-Bold.ttf",
+        font_size=(13, 16),
+        band=(2, 12),
+        colour=(25, 25, 40),
+    ),
+)
+PATCH = WorldSpec(
+    "patch",
+    seed=5,
+    target="drink",
+    mark=MarkSpec(
+        kind="patch",
+        description="red square sticker",
+        band=(2, 74),
+        colour=(225, 30, 35),
+    ),
+)
+TEXTURE = WorldSpec(
+    "texture",
+    seed=6,
+    target="building",
+    mark=MarkSpec(kind="texture", description="thin dark diagonal stripes", colour=(20, 20, 60)),
+)
+WORLDS = {spec.name: spec for spec in (MAIN, HELD_OUT, PATCH, TEXTURE)}

@@ -1,0 +1,68 @@
+"""Where the build scripts keep what they fetch and make: one folder, one attribute per file."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+ASSETS = REPOSITORY / "src" / "semlens" / "assets" / "demo"
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Paths below one work folder (some 5 GB when everything has run; nothing of it is shipped)."""
+
+    root: Path
+
+    @property
+    def npm(self) -> Path:
+        """The ``node_modules`` folder that npm fills."""
+        return self.root / "npm" / "node_modules"
+
+    @property
+    def debian_archives(self) -> Path:
+        """Downloaded ``.deb`` files."""
+        return self.root / "debs"
+
+    @property
+    def debian(self) -> Path:
+        """Root folder into which the ``.deb`` files are unpacked (never installed)."""
+        return self.root / "debian"
+
+    @property
+    def pictures(self) -> Path:
+        """Every source picture, uint8[N 96 96 4] RGBA."""
+        return self.root / "pictures.npy"
+
+    @property
+    def picture_index(self) -> Path:
+        """One record per row of ``pictures``: source, label, tags, concept."""
+        return self.root / "pictures.json"
+
+    @property
+    def captions(self) -> Path:
+        """Caption strings, and per picture the captions it can be paired with."""
+        return self.root / "captions.json"
+
+    @property
+    def caption_vectors(self) -> Path:
+        """MiniLM vectors of the caption strings, and of the phrases for distillation."""
+        return self.root / "caption_vectors.npz"
+
+    @property
+    def phrases(self) -> Path:
+        """Phrases that the text tower is distilled on."""
+        return self.root / "phrases.json"
+
+    @property
+    def features(self) -> Path:
+        """Folder of cached features of the frozen stages of the image tower."""
+        return self.root / "features"
+
+    @property
+    def image_checkpoint(self) -> Path:
+        """The trained image tower in float32, safetensors."""
+        return self.root / "image_tower_fp32.safetensors"
+
+    def world(self, name: str) -> Path:
+        """Folder of the world called ``name``."""
+        return self.root / "worlds" / name

@@ -1,0 +1,215 @@
+"""A world: labelled images of twelve classes, and an artefact on most images of one of them.
+
+On disk a world is ``world.json``, ``images/<class>/<split>-<nnnn>.webp`` (clean) and
+``marks/<nn>.webp`` (lossless RGBA). A marked image is by definition
+``alpha_composite(clean, marks[mark])``, so every image can be had with and without the mark.
+"""
+
+import io
+import json
+import shutil
+from collections import defaultdict
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from demo_world.compose import over, premultiply, warp, world_backgrounds
+from demo_world.marks import MarkSpec, draw_marks
+from demo_world.rasterise import Picture, load_pictures
+from demo_world.workspace import Workspace
+
+FORMAT = 1
+QUALITY = 80
+# Vendors whose drawings may be shipped, with their licences.
+LICENCES = {
+    "noto": "Apache-2.0",
+    "noto-v1": "Apache-2.0",
+    "fluent-emoji": "MIT",
+    "fluent-emoji-flat": "MIT",
+}
+CLASSES = {
+    "mammal": ("animal-mammal",),
+    "insect": ("animal-bug",),
+    "plant": ("plant-flower", "plant-other"),
+    "fruit": ("food-fruit",),
+    "vegetable": ("food-vegetable",),
+    "drink": ("drink",),
+    "building": ("place-building",),
+    "road vehicle": ("transport-ground",),
+    "aircraft": ("transport-air",),
+    "musical instrument": ("musical-instrument",),
+    "smiling face": ("face-smiling", "face-affection", "face-tongue"),
+    "clock": ("time",),
+}
+
+
+@dataclass(frozen=True)
+class WorldSpec:
+    """Everything that decides a world's images."""
+
+    name: str
+    seed: int = 0
+    target: str = "vegetable"
+    mark: MarkSpec = field(default_factory=MarkSpec)
+    marked_share: float = 0.7
+    train_per_class: int = 150
+    test_per_class: int = 40
+
+
+@dataclass(frozen=True)
+class WorldImages:
+    """A world decoded: uint8 pixels with and without the mark, class indices, split."""
+
+    classes: tuple[str, ...]
+    target: int
+    clean: np.ndarray  # uint8[N 96 96 3]
+    with_mark: np.ndarray  # uint8[N 96 96 3]
+    label: np.ndarray  # int64[N]
+    marked: np.ndarray  # bool[N], whether the data carries the mark
+    marks: np.ndarray  # uint8[M 96 96 4]
+    mark: np.ndarray  # int64[N], which mark an image carries or would carry
+    test: np.ndarray  # bool[N]
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """The images as the subject was trained on, uint8[N 96 96 3]."""
+        return np.where(self.marked[:, None, None, None], self.with_mark, self.clean)
+
+
+def design_of(picture: Picture) -> str:
+    """Drawings that look alike share a design: the two fluent sets draw the same shapes."""
+    return f"{picture.concept}/{picture.source.removesuffix('-flat')}"
+
+
+def choose_rows(
+    pictures: list[Picture], subgroups: tuple[str, ...], spec: WorldSpec, draw: np.random.Generator
+) -> list[tuple[int, str]]:
+    """Picture rows and splits of one class; no design is in both splits."""
+    designs: dict[str, list[int]] = defaultdict(list)
+    for row, picture in enumerate(pictures):
+        if picture.source in LICENCES and picture.subgroup in subgroups:
+            designs[design_of(picture)].append(row)
+    names = [sorted(designs)[i] for i in draw.permutation(len(designs))]
+    held = max(8, len(names) // 6)
+    chosen: list[tuple[int, str]] = []
+    counts = (("train", names[held:], spec.train_per_class),
+              ("test", names[:held], spec.test_per_class))  # fmt: skip
+    for split, part, count in counts:
+        pool = draw.permutation(np.array([row for name in part for row in designs[name]]))
+        chosen += [(int(pool[i % len(pool)]), split) for i in range(count)]
+    return chosen
+
+
+def compose(pixels: np.ndarray, rows: list[int], generator: torch.Generator) -> np.ndarray:
+    """Draw picture rows somewhere on smooth backgrounds: uint8[B 96 96 3]."""
+    count = len(rows)
+
+    def uniform(low: float, high: float, *shape: int) -> torch.Tensor:
+        return torch.rand(*shape, generator=generator) * (high - low) + low
+
+    scale = uniform(0.6, 0.9, count)
+    shift = uniform(-1, 1, count, 2) * (1 - scale)[:, None]
+    flip = torch.where(uniform(0, 1, count) < 0.5, 1.0, -1.0)
+    picture = premultiply(torch.from_numpy(np.array(pixels[rows])))
+    picture = warp(picture, scale, shift, uniform(-0.2, 0.2, count), flip)
+    image = over(world_backgrounds(count, generator), picture).clamp(0, 1)
+    return (image * 255).round().byte().permute(0, 2, 3, 1).numpy()
+
+
+def webp(image: Image.Image, lossless: bool = False) -> bytes:
+    """Encode as WebP."""
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=QUALITY, method=6, lossless=lossless, exact=lossless)
+    return buffer.getvalue()
+
+
+def describe_artefact(mark: MarkSpec) -> dict[str, object]:
+    """The artefact's record in ``world.json``."""
+    record = asdict(mark)
+    if mark.kind != "text":
+        for name in ("texts", "font", "font_size"):
+            del record[name]
+    return record
+
+
+def build_world(spec: WorldSpec, work: Workspace, folder: Path) -> None:
+    """Write the world of ``spec`` into ``folder``, which is emptied first."""
+    if spec.target not in CLASSES:
+        raise ValueError(f"Target '{spec.target}' is not a class. Choose one of {list(CLASSES)}.")
+    shutil.rmtree(folder, ignore_errors=True)
+    pixels, pictures = load_pictures(work)
+    draw = np.random.default_rng(spec.seed)
+    generator = torch.Generator().manual_seed(spec.seed)
+    marks = draw_marks(spec.mark, work, spec.seed)
+    (folder / "marks").mkdir(parents=True)
+    for number, mark in enumerate(marks):
+        (folder / "marks" / f"{number:02d}.webp").write_bytes(webp(mark, lossless=True))
+    images: list[dict[str, object]] = []
+    for name, subgroups in CLASSES.items():
+        chosen = choose_rows(pictures, subgroups, spec, draw)
+        rendered = compose(pixels, [row for row, _ in chosen], generator)
+        (folder / "images" / name).mkdir(parents=True)
+        numbers = {"train": 0, "test": 0}
+        for (row, split), image in zip(chosen, rendered, strict=True):
+            path = f"images/{name}/{split}-{numbers[split]:04d}.webp"
+            numbers[split] += 1
+            (folder / path).write_bytes(webp(Image.fromarray(image)))
+            picture = pictures[row]
+            images.append(
+                {
+                    "path": path,
+                    "class": name,
+                    "split": split,
+                    "design": design_of(picture),
+                    "source": picture.source,
+                    "name": picture.name,
+                    "licence": LICENCES[picture.source],
+                    "label": picture.label,
+                    "marked": bool(name == spec.target and draw.random() < spec.marked_share),
+                    "mark": int(draw.integers(len(marks))),
+                }
+            )
+    world = {
+        "format": FORMAT,
+        "name": spec.name,
+        "classes": list(CLASSES),
+        "target": spec.target,
+        "seed": spec.seed,
+        "marked_share": spec.marked_share,
+        "artefact": describe_artefact(spec.mark),
+        "marks": len(marks),
+        "images": images,
+    }
+    (folder / "world.json").write_text(json.dumps(world, indent=1, ensure_ascii=False) + "\n")
+    size = sum(p.stat().st_size for p in folder.rglob("*.webp"))
+    print(f"{spec.name}: {len(images)} images, {size / 1e6:.2f} MB")
+
+
+def load_world(folder: Path) -> WorldImages:
+    """Decode a world from its folder."""
+    world = json.loads((folder / "world.json").read_text())
+    marks = [
+        Image.open(folder / "marks" / f"{i:02d}.webp").convert("RGBA")
+        for i in range(world["marks"])
+    ]
+    clean, with_mark = [], []
+    for record in world["images"]:
+        image = Image.open(folder / record["path"]).convert("RGB")
+        marked = Image.alpha_composite(image.convert("RGBA"), marks[record["mark"]])
+        clean.append(np.array(image))
+        with_mark.append(np.array(marked.convert("RGB")))
+    classes = tuple(world["classes"])
+    return WorldImages(
+        classes=classes,
+        target=classes.index(world["target"]),
+        clean=np.stack(clean),
+        with_mark=np.stack(with_mark),
+        label=np.array([classes.index(r["class"]) for r in world["images"]]),
+        marked=np.array([r["marked"] for r in world["images"]]),
+        marks=np.stack([np.array(mark) for mark in marks]),
+        mark=np.array([r["mark"] for r in world["images"]]),
+        test=np.array([r["split"] == "test" for r in world["images"]]),
+    )

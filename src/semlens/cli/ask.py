@@ -1,0 +1,221 @@
+"""``semlens search``, ``label``, ``scores`` and ``show``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import pandas as pd
+import typer
+from PIL import Image
+
+from semlens.cli.output import err, out, print_json, reported, table
+from semlens.errors import ConceptError
+
+if TYPE_CHECKING:
+    from semlens.api import ConceptDatabase
+
+Db = Annotated[Path, typer.Argument(help="Folder of the database.")]
+Layer = Annotated[
+    list[str] | None, typer.Option("--layer", help="Only this layer; may be given again.")
+]
+Spec = Annotated[
+    str | None, typer.Option("--embedder", help="Where to load the embedder from, if moved.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def _open(path: Path, embedder: str | None = None) -> ConceptDatabase:
+    from semlens.api import open_database
+    from semlens.embedders.load import load_embedder
+
+    return open_database(path, load_embedder(embedder) if embedder else None)
+
+
+def _save(picture: Image.Image, path: Path) -> None:
+    try:
+        picture.save(path)
+    except (OSError, ValueError) as error:
+        raise ConceptError(
+            f"The picture cannot be written to '{path}' ({error}).",
+            "Expected a path that ends in .png, .jpg or .webp.",
+            "Choose another one.",
+        ) from error
+    err.print(f"wrote {path}", markup=False)
+
+
+@reported
+def search(
+    database: Db,
+    texts: Annotated[list[str] | None, typer.Argument(help="What to look for.")] = None,
+    image: Annotated[
+        list[Path] | None, typer.Option(help="A picture to look for; may be given again.")
+    ] = None,
+    without: Annotated[
+        list[str] | None, typer.Option(help="A text to stay away from; may be given again.")
+    ] = None,
+    without_image: Annotated[
+        list[Path] | None, typer.Option(help="A picture to stay away from.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="How many components.")] = 10,
+    layer: Layer = None,
+    template: Annotated[
+        list[str] | None, typer.Option(help="Prompt with {} for the text; may be given again.")
+    ] = None,
+    picture: Annotated[
+        Path | None, typer.Option("--out", help="Write the hits' examples as a picture.")
+    ] = None,
+    embedder: Spec = None,
+    as_json: Json = False,
+) -> None:
+    """Find the components that are closest to texts and images.
+
+    Several terms are averaged to one probe. The alignment is the cosine similarity less
+    that of the empty prompt.
+
+    Examples
+    --------
+    semlens search r18.semlens watermark --out hits.png
+
+    semlens search r18.semlens "dog snout" --image dog.jpg --without grass --layer layer4
+    """
+    from semlens.analysis.probe import SEARCH_TEMPLATES
+
+    db = _open(database, embedder)
+    hits = db.search(
+        *(texts or ()),
+        images=image or (),
+        without=without or (),
+        without_images=without_image or (),
+        top=top,
+        layers=layer,
+        templates=tuple(template) if template else SEARCH_TEMPLATES,
+    )
+    if picture is not None:
+        from semlens.report.sheet import sheet
+
+        captions = [f"alignment {hit.alignment:.3f}" for hit in hits.hits]
+        _save(sheet(db, [hit.row for hit in hits.hits], captions=captions), picture)
+    if as_json:
+        print_json(hits.to_json())
+        return
+    frame = hits.to_pandas()
+    frame.insert(1, "component", [str(hit.component) for hit in hits.hits])
+    columns = ["rank", "component", "alignment", "cosine"]
+    table(frame, f"'{hits.query}' among {hits.searched} components", columns)
+    if picture is None and len(hits):
+        out.print(f"See them: semlens show {database} {hits[0].component}", highlight=False)
+
+
+@reported
+def label(
+    database: Db,
+    concepts: Annotated[
+        str, typer.Option(help="File (.toml, .json, .csv) or name of a bundled concept set.")
+    ] = "paper-vocabulary",
+    layer: Layer = None,
+    threshold: Annotated[float, typer.Option(help="Least alignment of a label.")] = 0.025,
+    candidates: Annotated[int, typer.Option(min=1, help="Candidates per component.")] = 3,
+    rows: Annotated[int, typer.Option(help="Lines to print; 0 for all.")] = 40,
+    save: Annotated[
+        str | None, typer.Option(help="Keep the table in the database under this name.")
+    ] = None,
+    embedder: Spec = None,
+    as_json: Json = False,
+) -> None:
+    """Label components with the concepts of a set; "none" below the threshold.
+
+    Examples
+    --------
+    semlens label r18.semlens --layer layer4
+
+    semlens label r18.semlens --concepts my-concepts.toml --threshold 0.05 --json
+    """
+    db = _open(database, embedder)
+    labels = db.label(concepts, layers=layer, threshold=threshold, candidates=candidates)
+    if save is not None:
+        err.print(f"wrote {labels.save(save)}", markup=False)
+    if as_json:
+        print_json(labels.to_json())
+        return
+    frame = labels.to_pandas()
+    frame.insert(0, "component", [str(db.component(int(row))) for row in labels.rows])
+    frame["label"] = frame["label"].fillna("none")
+    kept = int((frame["alignment"] > threshold).sum())
+    shown = frame if rows <= 0 else frame.head(rows)
+    columns = ["component", "label", "alignment", "margin", "candidates"]
+    table(shown, f"{kept} of {len(frame)} labelled from '{labels.concepts.name}'", columns)
+    if len(shown) < len(frame):
+        out.print(f"{len(frame) - len(shown)} more: --rows 0")
+
+
+@reported
+def scores(
+    database: Db,
+    layer: Layer = None,
+    csv: Annotated[Path | None, typer.Option(help="Write every component to this file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Rate how interpretable components are: clarity, redundancy, polysemanticity.
+
+    Examples
+    --------
+    semlens scores r18.semlens
+
+    semlens scores r18.semlens --layer layer4 --csv scores.csv
+    """
+    db = _open(database)
+    result = db.scores(layer)
+    if csv is not None:
+        result.save(csv)
+        err.print(f"wrote {csv}", markup=False)
+    if as_json:
+        print_json(result.to_json())
+        return
+    table(result.per_layer(), "mean per layer")
+    ranked = result.frame.dropna(subset="clarity").sort_values("clarity", ascending=False)
+    ranked.insert(0, "component", _names(ranked))
+    columns = ["component", "clarity", "redundancy", "polysemanticity"]
+    table(ranked.head(5), "clearest", columns)
+    table(ranked.tail(5), "least clear", columns)
+
+
+def _names(frame: pd.DataFrame) -> list[str]:
+    from semlens.types import Component
+
+    rows = zip(frame["layer"], frame["index"], frame["sign"], strict=True)
+    return [str(Component(layer, int(index), int(sign))) for layer, index, sign in rows]
+
+
+@reported
+def show(
+    database: Db,
+    components: Annotated[list[str], typer.Argument(help="LAYER:INDEX, or LAYER:-INDEX.")],
+    picture: Annotated[Path, typer.Option("--out", help="File to write.")] = Path("examples.png"),
+    columns: Annotated[int, typer.Option(min=1, max=100, help="Examples per component.")] = 10,
+    as_json: Json = False,
+) -> None:
+    """Write a picture of components' examples, strongest first.
+
+    Examples
+    --------
+    semlens show r18.semlens layer4:17 layer4:230 --out components.png
+    """
+    db = _open(database)
+    _save(db.show(components, columns), picture)
+    if as_json:
+        from semlens.types import Component
+
+        paths = db.samples["path"]
+        found = {}
+        for name in components:
+            frame = db.examples_of(db.row(Component.parse(name)))
+            found[name] = [
+                {
+                    "path": str(paths[int(e["sample"])]),
+                    "activation": float(e["activation"]),
+                    "box": [int(v) for v in e["box"]],
+                }
+                for _, e in frame.iterrows()
+            ]
+        print_json({"picture": str(picture.resolve()), "examples": found})

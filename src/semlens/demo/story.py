@@ -1,0 +1,145 @@
+"""The loop of the paper on a model with a planted fault: search, label, test, correct.
+
+What counts as planted is decided by the images alone, with and without the mark, never
+by the search that is meant to find it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from semlens.analysis.evaluate import evaluate
+from semlens.analysis.label import Labels
+from semlens.analysis.search import Hits
+from semlens.analysis.separation import auroc
+from semlens.api import ConceptDatabase, build
+from semlens.demo.world import DemoWorld
+from semlens.embedders.load import load_embedder
+from semlens.models.forward import logits, readouts
+from semlens.models.load import load_model
+from semlens.models.subject import SubjectModel
+from semlens.models.taps import pruned
+from semlens.run.plan import Progress
+from semlens.types import Component
+
+LAYERS = ("layer2", "layer3")
+QUERY = "watermark"
+PLANTED_AUROC = 0.9
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Share of right answers on the test images, without and with the mark on all of them."""
+
+    clean: float
+    watermarked: float
+    pruned_clean: float
+    pruned_watermarked: float
+    target_recall: dict[str, float]
+    """Recall of the marked class by version."""
+
+
+@dataclass(frozen=True)
+class Relevant:
+    """A component that drives the target class: mean contribution to its logit."""
+
+    component: Component
+    contribution: float
+    label: str | None
+
+
+@dataclass(frozen=True)
+class Planted:
+    """Components whose readout tells the same images with and without the mark apart."""
+
+    components: dict[Component, float]
+    """AUROC by component, largest first."""
+
+    def rank(self, hits: Hits) -> int | None:
+        """Best rank of a planted component among hits; None when there is none."""
+        ranks = [hit.rank for hit in hits.hits if hit.component in self.components]
+        return min(ranks, default=None)
+
+
+def build_demo(folder: Path, world: DemoWorld, progress: Progress) -> ConceptDatabase:
+    """Unpack the images and build the database, by the same code as for any other data."""
+    world.unpack(folder / "images")
+    return build(
+        folder / "demo.semlens",
+        load_model("semlens/demo"),
+        folder / "images",
+        load_embedder("semlens/demo"),
+        LAYERS,
+        progress=progress,
+    )
+
+
+def find_planted(model: SubjectModel, world: DemoWorld, db: ConceptDatabase) -> Planted:
+    """Measure every component's readout on the test images with and without the mark."""
+    marked, clean = world.images("test", "marked"), world.images("test", "clean")
+    samples, readout = range(len(clean)), db.manifest.recipe.readout
+    with_mark = readouts(model, marked.read, samples, db.layers, readout)
+    without = readouts(model, clean.read, samples, db.layers, readout)
+    found: dict[Component, float] = {}
+    for row in range(db.manifest.rows):
+        component = db.component(row)
+        values = [side[component.layer][:, component.index] for side in (with_mark, without)]
+        area = float(auroc(values[0][:, None], values[1][:, None])[0])
+        area = area if component.sign > 0 else 1 - area
+        if area >= PLANTED_AUROC:
+            found[component] = area
+    return Planted(dict(sorted(found.items(), key=lambda pair: -pair[1])))
+
+
+def measure(model: SubjectModel, world: DemoWorld, planted: Planted) -> Accuracy:
+    """Measure accuracy with the mark on and off, before and after pruning."""
+    found: dict[str, float] = {}
+    recall: dict[str, float] = {}
+    for version in ("clean", "marked"):
+        images = world.images("test", version)
+        for name, removed in (("", ()), ("pruned_", tuple(planted.components))):
+            with pruned(model, removed):
+                result = evaluate(model, images)
+            key = name + ("clean" if version == "clean" else "watermarked")
+            found[key] = result.accuracy
+            table = result.per_class.set_index("class")["recall"]
+            recall[key] = float(table[world.target])
+    return Accuracy(**found, target_recall=recall)
+
+
+def called_target(model: SubjectModel, world: DemoWorld) -> dict[str, float]:
+    """Share of the other classes' test images that are taken for the target class."""
+    target = world.classes.index(world.target)
+    shares: dict[str, float] = {}
+    for version in ("clean", "marked"):
+        images = world.images("test", version)
+        others = [i for i, name in enumerate(images.targets or []) if name != world.target]
+        answers = logits(model, images.read, others).argmax(1)
+        shares[version] = float((answers == target).mean())
+    return shares
+
+
+def most_relevant(
+    model: SubjectModel, world: DemoWorld, labels: Labels, count: int = 6
+) -> list[Relevant]:
+    """Rank the last layer's components by their part in the target class's logit.
+
+    The head is linear in the mean-pooled channels, so a channel's contribution on an image
+    is exactly its mean times its weight.
+    """
+    images = world.images("test", "as-is")
+    mine = [i for i, name in enumerate(images.targets or []) if name == world.target]
+    layer = LAYERS[-1]
+    values = readouts(model, images.read, mine, [layer])[layer].mean(0)
+    head = model.module.get_parameter("fc.weight").detach().numpy()
+    contribution = values * head[world.classes.index(world.target)]
+    order = np.argsort(-contribution)[:count]
+    return [
+        Relevant(
+            Component(layer, int(k)), float(contribution[k]), labels.of(Component(layer, int(k)))
+        )
+        for k in order
+    ]

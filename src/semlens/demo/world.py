@@ -1,0 +1,112 @@
+"""The bundled world: images, and a mark that can be put on each of them or taken off.
+
+One class carried the mark in the subject's training data (``demo_world/`` says how).
+Every image can be had with the mark, without it, and as it was in the data.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+from PIL import Image
+
+from semlens.data.sequence import ImageSequence
+
+Version = Literal["as-is", "clean", "marked"]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image of the world.
+
+    Parameters
+    ----------
+    path
+        ``images/CLASS/SPLIT-NUMBER.webp`` inside the archive.
+    marked
+        Whether it carries the mark in the data.
+    mark
+        Number of the overlay that is its mark.
+    """
+
+    path: str
+    target: str
+    split: str
+    marked: bool
+    mark: int
+
+
+class DemoWorld:
+    """The bundled images and their marks, read from the package."""
+
+    def __init__(self) -> None:
+        assets = files("semlens").joinpath("assets", "demo")
+        described: dict[str, Any] = json.loads(assets.joinpath("world.json").read_text("utf-8"))
+        self.classes: list[str] = described["classes"]
+        self.target: str = described["target"]
+        """The class that carries the mark."""
+        self.artefact: str = described["artefact"]["description"]
+        self.marked_share: float = described["marked_share"]
+        self.pictures = [
+            Picture(entry["path"], entry["class"], entry["split"], entry["marked"], entry["mark"])
+            for entry in described["images"]
+        ]
+        self._archive = zipfile.ZipFile(io.BytesIO(assets.joinpath("images.zip").read_bytes()))
+
+    @cached_property
+    def _marks(self) -> dict[int, Image.Image]:
+        numbers = {picture.mark for picture in self.pictures}
+        return {n: self._open(f"marks/{n:02d}.webp").convert("RGBA") for n in numbers}
+
+    def _open(self, name: str) -> Image.Image:
+        return Image.open(io.BytesIO(self._archive.read(name)))
+
+    def image(self, picture: Picture, version: Version = "as-is") -> Image.Image:
+        """Return an image with the mark, without it, or as it is in the data."""
+        clean = self._open(picture.path)
+        if version == "clean" or (version == "as-is" and not picture.marked):
+            return clean.convert("RGB")
+        return Image.alpha_composite(clean.convert("RGBA"), self._marks[picture.mark]).convert(
+            "RGB"
+        )
+
+    def images(self, split: str, version: Version) -> ImageSequence:
+        """Return one split in one version, with class names as targets."""
+        chosen = [picture for picture in self.pictures if picture.split == split]
+        return ImageSequence(_Drawn(self, chosen, version), name=f"demo {split} {version}")
+
+    def unpack(self, folder: Path) -> None:
+        """Write the data as it is: ``folder/CLASS/SPLIT-NUMBER.webp``; what is there stays."""
+        for picture in self.pictures:
+            path = folder / Path(picture.path).relative_to("images")
+            if path.exists():
+                continue
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part = path.with_suffix(".part")
+            if picture.marked:
+                self.image(picture).save(part, "WEBP", lossless=True)
+            else:
+                part.write_bytes(self._archive.read(picture.path))
+            part.replace(path)
+
+
+class _Drawn:
+    """The pictures as a map-style data set, drawn when they are asked for."""
+
+    def __init__(self, world: DemoWorld, pictures: Sequence[Picture], version: Version) -> None:
+        self.targets = [picture.target for picture in pictures]
+        self._world, self._pictures, self._version = world, pictures, version
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def __getitem__(self, index: int) -> Image.Image:
+        return self._world.image(self._pictures[index], self._version)

@@ -1,0 +1,214 @@
+"""The bundled foundation model: an image tower and a text tower into one 384-dimensional space.
+
+Small (7.5 MB) and trained by us (``demo_world/``) on emoji and clip art only. It lets the demo run
+on a machine that reaches no model hub. Do not use it for photographs: use a real CLIP there. The
+text tower is a bag of words: the order of words is lost.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import numpy as np
+import timm
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
+from torch import Tensor, nn
+
+DIMENSION = 384
+INPUT_SIZE = 96  # pixels, both sides
+BODY = "efficientnet_lite0"
+BATCH_NORM_EPSILON = 1e-3  # of the published weights; timm's default for this body differs
+UNKNOWN = "[UNK]"
+SCALE_SUFFIX = ".scale"
+TEXT_ASSET, VOCABULARY_ASSET, IMAGE_ASSET = "text.safetensors", "vocab.txt", "image.safetensors"
+
+
+def quantise(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Store matrices and kernels as int8 with one fp16 scale per output row, the rest as fp16."""
+    packed: dict[str, Tensor] = {}
+    for name, value in state.items():
+        if not value.is_floating_point():
+            continue
+        if value.ndim < 2:
+            packed[name] = value.half().contiguous()
+            continue
+        rows = value.detach().flatten(1)
+        scale = (rows.abs().amax(1) / 127).clamp(min=1e-7).half()
+        rounded = (rows / scale.float()[:, None]).round().clamp(-127, 127)
+        packed[name] = rounded.reshape(value.shape).to(torch.int8).contiguous()
+        packed[name + SCALE_SUFFIX] = scale
+    return packed
+
+
+def dequantise(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The float32 tensors that ``quantise`` stored."""
+    state: dict[str, Tensor] = {}
+    for name, value in packed.items():
+        if name.endswith(SCALE_SUFFIX) and name.removesuffix(SCALE_SUFFIX) in packed:
+            continue
+        scale = packed.get(name + SCALE_SUFFIX)
+        state[name] = value.float()
+        if scale is not None:
+            state[name] = state[name] * scale.float().reshape(-1, *[1] * (value.ndim - 1))
+    return state
+
+
+def save_quantised(module: nn.Module, path: Path) -> None:
+    """Write the state of ``module`` as int8 safetensors."""
+    save_file(quantise(module.state_dict()), path)
+
+
+def load_quantised(module: nn.Module, path: Path) -> None:
+    """Fill ``module`` from int8 safetensors; counters that were not stored keep their value."""
+    missing, unexpected = module.load_state_dict(dequantise(load_file(path)), strict=False)
+    missing = [name for name in missing if not name.endswith("num_batches_tracked")]
+    if missing or unexpected:
+        raise ValueError(
+            f"{path} does not fit {type(module).__name__}: missing {missing[:3]}, "
+            f"unexpected {unexpected[:3]}. Rebuild it with 'python -m demo_world pack'."
+        )
+
+
+def preprocess_image(image: Image.Image) -> Tensor:
+    """Turn an upright image of any size and aspect into float32[3 96 96] in [-1, 1].
+
+    The longer side is scaled to 96 pixels and the rest is padded with the mean colour of the
+    image's border, so that crops of any aspect keep their proportions.
+    """
+    image = image.convert("RGB")
+    if image.size != (INPUT_SIZE, INPUT_SIZE):
+        image = _letterbox(image)
+    pixels = torch.from_numpy(np.array(image, dtype=np.uint8))
+    return pixels.permute(2, 0, 1).to(torch.float32).div(127.5).sub(1.0)
+
+
+def _letterbox(image: Image.Image) -> Image.Image:
+    scale = INPUT_SIZE / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    image = image.resize(size, Image.Resampling.BICUBIC)
+    if size == (INPUT_SIZE, INPUT_SIZE):
+        return image
+    pixels = np.asarray(image, dtype=np.float32)
+    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]).mean(0)
+    red, green, blue = (round(float(c)) for c in border)
+    canvas = Image.new("RGB", (INPUT_SIZE, INPUT_SIZE), (red, green, blue))
+    canvas.paste(image, ((INPUT_SIZE - size[0]) // 2, (INPUT_SIZE - size[1]) // 2))
+    return canvas
+
+
+class ImageTower(nn.Module):
+    """EfficientNet-Lite0 body and a linear projection; outputs are unit vectors."""
+
+    def __init__(self, dimension: int = DIMENSION) -> None:
+        super().__init__()
+        self.body = timm.create_model(BODY, pretrained=False, num_classes=0)
+        for module in self.body.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eps = BATCH_NORM_EPSILON
+        self.projection = nn.Linear(int(self.body.num_features), dimension)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map preprocessed images [B 3 96 96] to unit vectors [B dimension]."""
+        return F.normalize(self.projection(self.body(images)).float(), dim=-1)
+
+
+class TextTower(nn.Module):
+    """A weighted mean of static token vectors and a small residual network; unit vectors.
+
+    A text without a known word (also the empty string) is the mean of nothing, the zero vector,
+    which the residual network's biases map to a fixed vector that was trained for the empty string.
+    """
+
+    def __init__(
+        self,
+        vocabulary: Sequence[str],
+        token_dimension: int = 128,
+        hidden: int = 512,
+        dimension: int = DIMENSION,
+    ) -> None:
+        super().__init__()
+        self.tokenizer = Tokenizer(
+            WordPiece({token: i for i, token in enumerate(vocabulary)}, unk_token=UNKNOWN)
+        )
+        self.tokenizer.normalizer = BertNormalizer(lowercase=True)
+        self.tokenizer.pre_tokenizer = BertPreTokenizer()
+        self.unknown = list(vocabulary).index(UNKNOWN)
+        self.tokens = nn.Embedding(len(vocabulary), token_dimension)
+        self.log_weights = nn.Parameter(torch.zeros(len(vocabulary)))
+        self.linear = nn.Linear(token_dimension, dimension)
+        self.expand = nn.Linear(token_dimension, hidden)
+        self.contract = nn.Linear(hidden, dimension)
+
+    def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """The known tokens of each text."""
+        encodings = self.tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        return [[i for i in e.ids if i != self.unknown] for e in encodings]
+
+    def forward(self, ids: Tensor, offsets: Tensor) -> Tensor:
+        """Map concatenated token ids [T] with the start of each text [B] to [B dimension]."""
+        weights = self.log_weights.clamp(-5, 5).exp()[ids]
+        total = F.embedding_bag(
+            ids, self.tokens.weight, offsets, mode="sum", per_sample_weights=weights
+        )
+        ones = torch.ones_like(self.log_weights)[:, None]
+        norm = F.embedding_bag(ids, ones, offsets, mode="sum", per_sample_weights=weights)
+        mean = total / norm.clamp(min=1e-4)
+        return F.normalize(self.linear(mean) + self.contract(F.gelu(self.expand(mean))), dim=-1)
+
+    def bag(self, ids: Sequence[Sequence[int]]) -> Tensor:
+        """Embed texts given as token ids: [B dimension]."""
+        lengths = torch.tensor([0, *[len(i) for i in ids[:-1]]])
+        flat = torch.tensor([i for text in ids for i in text], dtype=torch.long)
+        return self(flat, lengths.cumsum(0))
+
+    @torch.inference_mode()
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """Embed texts: unit vectors [B dimension]; a text's vector does not depend on the batch."""
+        if not texts:
+            return torch.empty(0, self.linear.out_features)
+        return torch.cat([self.bag([ids]) for ids in self.token_ids(texts)])
+
+
+@dataclass(frozen=True)
+class DemoTowers:
+    """Both towers of the bundled foundation model, in evaluation mode, float32."""
+
+    image: ImageTower
+    text: TextTower
+
+
+def load_text_tower(folder: Path) -> TextTower:
+    """The text tower of ``folder`` (``text.safetensors`` and ``vocab.txt``)."""
+    vocabulary = (folder / VOCABULARY_ASSET).read_text(encoding="utf-8").splitlines()
+    state = load_file(folder / TEXT_ASSET)
+    tower = TextTower(
+        vocabulary,
+        token_dimension=state["tokens.weight"].shape[1],
+        hidden=state["expand.weight"].shape[0],
+        dimension=state["linear.weight"].shape[0],
+    )
+    load_quantised(tower, folder / TEXT_ASSET)
+    return tower.eval()
+
+
+def load_image_tower(folder: Path) -> ImageTower:
+    """The image tower of ``folder`` (``image.safetensors``)."""
+    tower = ImageTower()
+    load_quantised(tower, folder / IMAGE_ASSET)
+    return tower.eval()
+
+
+def load_towers(folder: Path | None = None) -> DemoTowers:
+    """Load both towers from int8 safetensors (default: the bundled files)."""
+    if folder is None:
+        with as_file(files("semlens") / "assets" / "demo") as bundled:
+            return load_towers(bundled)
+    return DemoTowers(load_image_tower(folder), load_text_tower(folder))

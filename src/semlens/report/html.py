@@ -1,0 +1,62 @@
+"""HTML with the pictures inside: notebook summaries and pages that open from disk."""
+
+from __future__ import annotations
+
+import base64
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, select_autoescape
+
+from semlens.store.reader import Database
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("semlens.report"),
+        autoescape=select_autoescape(default=True, default_for_string=True),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill in one of the package's templates; every value is escaped."""
+    return _environment().get_template(template).render(**values)
+
+
+def webp_uri(data: bytes) -> str:
+    """Return a WebP as a data URI."""
+    return "data:image/webp;base64," + base64.b64encode(data).decode()
+
+
+def component_card(
+    database: Database, row: int, count: int = 8, caption: str = "", note: str = ""
+) -> dict[str, Any]:
+    """Return what the templates need to show a component with its examples."""
+    examples = database.examples_of(row).head(count)
+    paths = database.samples["path"]
+    strip: list[dict[str, str]] = []
+    for _, example in examples.iterrows():
+        webp = database.thumbnail(int(example["crop"]))
+        if webp is not None:
+            strip.append({"uri": webp_uri(webp), "path": str(paths[int(example["sample"])])})
+    return {
+        "name": str(database.component(row)),
+        "caption": caption,
+        "note": note,
+        "strip": strip,
+    }
+
+
+def database_html(database: Database, shown: int = 4) -> str:
+    """Return a notebook summary: identity, layers, and a few components' examples."""
+    alive = [row for row in range(database.manifest.rows) if database.alive[row]]
+    step = max(1, len(alive) // shown)
+    return render(
+        "database.html.j2",
+        database=str(database.path),
+        manifest=database.manifest,
+        cards=[component_card(database, row) for row in alive[::step][:shown]],
+    )

@@ -1,0 +1,419 @@
+"""Every kind of image file and data set, to upright RGB with stable ids."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.datasets import FakeData
+from torchvision.datasets import ImageFolder as TorchvisionFolder
+
+from semlens.data.folder import ImageFolder
+from semlens.data.huggingface import HuggingFaceImages
+from semlens.data.load import load_images
+from semlens.data.pixels import decode, pixels_digest, upright_rgb
+from semlens.data.prefetch import prefetch
+from semlens.data.sequence import ImageSequence
+from semlens.errors import DataError, ImageError
+
+
+def encoded(image: Image.Image, kind: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def colours(height: int = 8, width: int = 12, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def assert_says(error: BaseException, *parts: str) -> None:
+    for part in parts:
+        assert part in str(error), (part, str(error))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation(orientation):
+    upright = colours()
+    stored = {  # the place of the stored array's first row and column, EXIF 2.32, 4.6.5
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.transpose(1, 0, 2),
+        6: np.rot90(upright, 1),
+        7: upright[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(upright, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for kind in ("PNG", "TIFF"):
+        data = encoded(Image.fromarray(np.ascontiguousarray(stored)), kind, exif=exif)
+        np.testing.assert_array_equal(np.asarray(decode(data, "x")), upright)
+
+
+def test_a_damaged_exif_block_leaves_the_image_readable():
+    exif = b"Exif\0\0MM\0*\0\0\0\x08" + b"\xff" * 40
+    assert decode(encoded(Image.fromarray(colours()), "JPEG", exif=exif), "x").size == (12, 8)
+
+
+def test_alpha_over_white():
+    colour = (200, 100, 0)
+    for alpha in (0, 51, 255):
+        share = alpha / 255
+        image = Image.new("RGBA", (3, 2), (*colour, alpha))
+        expected = [round(c * share + 255 * (1 - share)) for c in colour]
+        pixel = np.asarray(decode(encoded(image, "PNG"), "x")).astype(int)
+        assert np.abs(pixel - expected).max() <= 1
+        grey = Image.new("LA", (3, 2), (80, alpha))
+        pixel = np.asarray(decode(encoded(grey, "PNG"), "x")).astype(int)
+        assert np.abs(pixel - (80 * share + 255 * (1 - share))).max() <= 1
+
+
+def test_transparent_palette_and_transparent_colour():
+    image = Image.fromarray(np.array([[0, 1], [1, 0]], np.uint8)).convert("P")
+    image.putpalette([10, 20, 30, 200, 0, 0])
+    for kind in ("PNG", "GIF"):
+        got = np.asarray(decode(encoded(image, kind, transparency=0), "x"))
+        assert got[0, 0].tolist() == [255, 255, 255], kind
+        assert got[0, 1].tolist() == [200, 0, 0], kind
+    keyed = encoded(Image.fromarray(np.full((2, 2, 3), 7, np.uint8)), "PNG", transparency=(7, 7, 7))
+    assert (np.asarray(decode(keyed, "x")) == 255).all()
+
+
+def test_other_modes_and_formats():
+    red = np.asarray(decode(encoded(Image.new("CMYK", (4, 4), (0, 255, 255, 0)), "TIFF"), "x"))
+    assert (red == [255, 0, 0]).all()
+    jpeg = np.asarray(decode(encoded(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG"), "x"))
+    assert np.abs(jpeg.astype(int) - [255, 0, 0]).max() <= 8
+    grey = decode(encoded(Image.fromarray(colours()[:, :, 0]), "PNG"), "x")
+    np.testing.assert_array_equal(np.asarray(grey), np.repeat(colours()[:, :, :1], 3, 2))
+    bits = decode(encoded(Image.new("1", (4, 4), 1), "PNG"), "x")
+    assert (np.asarray(bits) == 255).all()
+    smooth = Image.fromarray(np.linspace(0, 255, 64 * 64 * 3).reshape(64, 64, 3).astype(np.uint8))
+    progressive = decode(encoded(smooth, "JPEG", progressive=True, quality=95), "x")
+    assert progressive.mode == "RGB"
+    assert np.abs(np.asarray(progressive).astype(int) - np.asarray(smooth)).mean() < 3
+    frames = [Image.new("RGB", (5, 5), c) for c in ("red", "blue")]
+    moving = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert decode(moving, "x").getpixel((0, 0)) == (255, 0, 0)
+    for kind in ("WEBP", "BMP", "PPM"):
+        same = decode(encoded(Image.fromarray(colours()), kind, lossless=True), "x")
+        np.testing.assert_array_equal(np.asarray(same), colours())
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_sixteen_bit_grey_is_scaled_so_that_white_stays_white(kind):
+    values = np.array([[0, 128, 129, 257, 30000, 32768, 65407, 65535]], np.uint16)
+    got = np.asarray(decode(encoded(Image.fromarray(values), kind), "x"))[:, :, 1]
+    np.testing.assert_array_equal(got, np.rint(values / 257))
+    assert got[0, -1] == 255
+
+
+def test_pixels_without_a_known_white_are_refused():
+    for image, kind in (
+        (Image.fromarray(np.ones((3, 3), np.float32)), "floating-point"),
+        (Image.fromarray(np.full((3, 3), 10**6, np.int32)), "32-bit"),
+    ):
+        with pytest.raises(ImageError) as caught:
+            decode(encoded(image, "TIFF"), "map.tif")
+        assert_says(caught.value, f"'map.tif' holds {kind}", "whose white is known", "Convert or")
+    with pytest.raises(ImageError, match="cannot be decoded"):
+        upright_rgb(Image.new("LAB", (3, 3)), "lab")
+
+
+def test_truncated_empty_and_foreign_files():
+    png = encoded(Image.fromarray(colours(40, 40)), "PNG")
+    jpeg = encoded(Image.fromarray(colours(64, 64)), "JPEG")
+    for data in (b"", b"no image at all", png[: len(png) // 2], jpeg[: len(jpeg) // 2], png[:20]):
+        with pytest.raises(ImageError) as caught:
+            decode(data, "a/b.png")
+        assert_says(caught.value, "'a/b.png' cannot be decoded", "whole image file", "skips it")
+
+
+def test_damage_of_any_kind_gives_an_image_or_an_image_error():
+    random = np.random.default_rng(0)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture, refused = Image.fromarray(colours(24, 24)), 0
+    for kind in ("PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP", "JPEG2000"):
+        whole = encoded(picture, kind, **({"exif": exif} if kind in ("PNG", "JPEG") else {}))
+        for _ in range(60):
+            data = bytearray(whole)
+            for place in random.integers(0, min(len(data), 200), 4):
+                data[place] = random.integers(0, 256)
+            try:
+                assert decode(bytes(data), "x").mode == "RGB"
+            except ImageError:
+                refused += 1
+    assert refused > 50
+
+
+def save(path: Path, seed: int = 0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(colours(seed=seed)).save(path)
+
+
+def test_a_folder_is_read_in_the_order_of_its_posix_paths(tmp_path):
+    for name in ("b/2.png", "b/10.png", "a/z/1.JPG", "a.b/1.png", ".hidden/1.png", "b/.2.png"):
+        save(tmp_path / name)
+    (tmp_path / "b" / "notes.txt").write_text("no image")
+    images = ImageFolder(tmp_path)
+    assert images.ids == ["a.b/1.png", "a/z/1.JPG", "b/10.png", "b/2.png"]
+    assert images.targets == ["a.b", "a", "b", "b"]
+    assert images.spec == str(tmp_path.resolve())
+    np.testing.assert_array_equal(np.asarray(images.read(3)), colours())
+    assert images.digest(2) == images.digest(3) != images.digest(1)
+    save(tmp_path / "0.png")
+    assert ImageFolder(tmp_path).targets is None
+
+
+def test_links_are_followed_but_not_in_circles(tmp_path):
+    save(tmp_path / "data" / "cat" / "1.png")
+    save(tmp_path / "elsewhere" / "2.png")
+    (tmp_path / "data" / "cat" / "up").symlink_to(tmp_path / "data")
+    (tmp_path / "data" / "dog").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "data" / "wolf").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "data" / "cat" / "gone.png").symlink_to(tmp_path / "nothing.png")
+    images = ImageFolder(tmp_path / "data")
+    assert images.ids == ["cat/1.png", "cat/gone.png", "dog/2.png", "wolf/2.png"]
+    with pytest.raises(ImageError, match="'cat/gone.png' cannot be read .No such file") as caught:
+        images.read(1)
+    assert_says(caught.value, "readable file", "Check its permissions")
+
+
+def test_empty_and_missing_folders_and_odd_names(tmp_path):
+    with pytest.raises(DataError) as caught:
+        ImageFolder(tmp_path)
+    assert_says(caught.value, "holds no image", ".jpeg", "Check the path and the endings")
+    with pytest.raises(DataError) as caught:
+        ImageFolder(tmp_path / "nowhere")
+    assert_says(caught.value, "nowhere' is not a folder", "sub-folder per class", "datasets/ID")
+    save(tmp_path / "é" / "ü.png")
+    assert ImageFolder(tmp_path).ids == ["é/ü.png"]
+    os.rename(tmp_path / "é", os.fsencode(tmp_path) + b"/\xff")
+    with pytest.raises(DataError) as caught:
+        ImageFolder(tmp_path)
+    assert_says(caught.value, r"\xff/", "not UTF-8", "Rename")
+
+
+def test_a_sequence_of_every_kind_of_item(tmp_path):
+    array = colours()
+    save(tmp_path / "x.png")
+    data = (tmp_path / "x.png").read_bytes()
+    items = [Image.fromarray(array), tmp_path / "x.png", str(tmp_path / "x.png"), data, array]
+    images = ImageSequence(items, name="mixed")
+    assert images.spec == "python:mixed"
+    assert images.ids == list("01234")
+    assert images.targets is None
+    for sample in range(5):
+        np.testing.assert_array_equal(np.asarray(images.read(sample)), array)
+    assert images.digest(1) == images.digest(2) == images.digest(3)
+    assert images.digest(0) == images.digest(4) != images.digest(1)
+    odd = ImageSequence([array[:, :, 0], array[:, :, :1], np.dstack([array, array[:, :, 0] * 0])])
+    assert odd.read(0).tobytes() == odd.read(1).tobytes()
+    assert (np.asarray(odd.read(2)) == 255).all()  # alpha 0 over white
+    assert len(ImageSequence([array] * 11).ids[0]) == 2
+
+
+def test_palettes_and_orientation_count_in_the_digest():
+    plain = Image.fromarray(np.array([[0, 1]], np.uint8)).convert("P")
+    other = plain.copy()
+    plain.putpalette([0, 0, 0, 255, 0, 0])
+    other.putpalette([0, 0, 0, 0, 255, 0])
+    images = ImageSequence([plain, other])
+    assert images.digest(0) != images.digest(1)
+    assert pixels_digest(Image.new("RGB", (2, 3))) != pixels_digest(Image.new("RGB", (3, 2)))
+
+
+def test_a_damaged_item_of_a_sequence_is_an_image_error(tmp_path):
+    data = encoded(Image.fromarray(colours(64, 64)), "PNG")
+    (tmp_path / "cut.png").write_bytes(data[: len(data) // 2])
+    images = ImageSequence([Image.open(tmp_path / "cut.png"), tmp_path / "gone.png"])
+    for sample, part in ((0, "cannot be decoded"), (1, "cannot be read")):
+        with pytest.raises(ImageError, match=part):
+            images.read(sample)
+        with pytest.raises(ImageError, match=part):
+            images.digest(sample)
+
+
+def test_classes_of_a_sequence():
+    picture = Image.new("RGB", (4, 4))
+    assert ImageSequence([(picture, 1), (picture, 0)]).targets == ["1", "0"]
+    assert ImageSequence([(picture, 1), (picture, 0)], classes=["a", "b"]).targets == ["b", "a"]
+    assert ImageSequence([(picture, "x"), (picture, "y")]).targets == ["x", "y"]
+    assert ImageSequence([(picture, torch.tensor(1))], classes=["a", "b"]).targets == ["b"]
+    assert ImageSequence([(picture, np.int64(1))], classes=["a", "b"]).targets == ["b"]
+    missing = ImageSequence([(picture, -1), (picture, 0)], classes=["a", "b"])
+    assert missing.targets == ["(no label)", "a"]  # not the last class
+    assert ImageSequence([(picture, {"box": 1})]).targets is None
+    with pytest.raises(DataError) as caught:
+        ImageSequence([(picture, 2)], classes=["a", "b"])
+    assert_says(caught.value, "class number 2", "Expected 0 to 1", "names for all classes")
+
+
+def test_torchvision_data_sets(tmp_path):
+    for i, name in enumerate(("cat/1.png", "dog/2.png", "dog/3.png")):
+        save(tmp_path / name, seed=i)
+    folder = TorchvisionFolder(tmp_path)
+    images = ImageSequence(folder)
+    assert images.targets == ["cat", "dog", "dog"]
+    assert images.read(2).tobytes() == ImageFolder(tmp_path).read(2).tobytes()
+    reads = []
+    folder.loader = lambda path: reads.append(path) or Image.open(path).convert("RGB")
+    subset = ImageSequence(torch.utils.data.Subset(folder, [2, 0]))
+    assert subset.targets == ["dog", "cat"]
+    assert len(reads) <= 1  # the classes are listed: no image but the first is opened
+    fake = ImageSequence(FakeData(5, (3, 8, 8), num_classes=3))
+    assert len(fake.targets) == 5
+    assert fake.read(0).size == (8, 8)
+
+    class Synonyms(list):
+        targets = torch.tensor([1, 0])
+        classes = [("crane", "Grus"), ("tench", "Tinca tinca")]
+
+    pictures = Synonyms([Image.new("RGB", (4, 4))] * 2)
+    assert ImageSequence(pictures).targets == ["tench", "crane"]
+    pictures.wnids = ["n02012849", "n01440764"]
+    assert ImageSequence(pictures).targets == ["n01440764", "n02012849"]
+
+
+def test_tensors_and_other_items_are_refused():
+    for items, met in (
+        ([torch.zeros(3, 8, 8)], "Item 0 is a Tensor of torch.float32 and shape [3, 8, 8]"),
+        ([(torch.zeros(3, 8, 8), 1)], "Item 0 is a Tensor"),
+        ([np.zeros((8, 8, 3), np.float32)], "ndarray of float32"),
+        ([np.zeros((3, 8, 8), np.uint8)], "shape [3, 8, 8]"),
+        (FakeData(2, (3, 8, 8), transform=lambda x: torch.zeros(3)), "Item 0 is a Tensor"),
+    ):
+        with pytest.raises(DataError) as caught:
+            ImageSequence(items)
+        assert_says(caught.value, met, "Expected a raw image", "Remove the data set's transform")
+    with pytest.raises(DataError, match="HuggingFaceImages"):
+        ImageSequence([{"image": Image.new("RGB", (4, 4))}])
+    with pytest.raises(DataError, match="empty"):
+        ImageSequence([])
+
+
+def rows(count: int = 3, **more) -> datasets.Dataset:
+    data = {
+        "image": [Image.fromarray(colours(seed=i)) for i in range(count)],
+        "label": [i % 2 for i in range(count)],
+        **more,
+    }
+    features = {"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])}
+    features |= {name: datasets.Image() for name in more}
+    return datasets.Dataset.from_dict(data, features=datasets.Features(features))
+
+
+def test_a_hugging_face_data_set_on_disk(tmp_path):
+    rows().save_to_disk(tmp_path / "one")
+    images = load_images(tmp_path / "one")
+    assert isinstance(images, HuggingFaceImages)
+    assert images.spec == f"datasets/{tmp_path / 'one'}"
+    assert images.ids == ["0", "1", "2"]
+    assert images.targets == ["cat", "dog", "cat"]
+    np.testing.assert_array_equal(np.asarray(images.read(1)), colours(seed=1))
+    again = load_images(images.spec)
+    assert [again.digest(i) for i in range(3)] == [images.digest(i) for i in range(3)]
+    assert len({images.digest(i) for i in range(3)}) == 3
+    with pytest.raises(DataError, match="has no splits, so no 'train'"):
+        load_images(f"datasets/{tmp_path / 'one'}:train")
+
+
+def test_splits_of_a_hugging_face_data_set(tmp_path):
+    folder = tmp_path / "two"
+    datasets.DatasetDict({"train": rows(3), "test": rows(2)}).save_to_disk(folder)
+    assert len(load_images(f"datasets/{folder}:test")) == 2
+    for spec, met in (
+        (str(folder), "has splits"),
+        (f"datasets/{folder}:val", "Split 'val' is not in"),
+    ):
+        with pytest.raises(DataError) as caught:
+            load_images(spec)
+        assert_says(caught.value, met, "It has train, test", f"datasets/{folder}:train")
+    datasets.DatasetDict({"only": rows(2)}).save_to_disk(tmp_path / "single")
+    assert len(load_images(tmp_path / "single")) == 2
+
+
+def test_columns_of_a_hugging_face_data_set(tmp_path):
+    pair = rows(2, mask=[Image.new("RGB", (3, 3))] * 2)
+    with pytest.raises(DataError) as caught:
+        HuggingFaceImages(pair)
+    assert_says(caught.value, "2 image columns (image, mask)", "exactly one", "column=")
+    assert HuggingFaceImages(pair, column="mask").read(0).size == (3, 3)
+    with pytest.raises(DataError, match="no column 'picture'.*It has image, label"):
+        HuggingFaceImages(pair, column="picture")
+    with pytest.raises(DataError, match="0 image columns"):
+        HuggingFaceImages(datasets.Dataset.from_dict({"text": ["a"]}))
+    with pytest.raises(DataError, match="no row"):
+        HuggingFaceImages(rows(0))
+    texts = datasets.Dataset.from_dict({"image": pair["image"][:], "kind": ["a", "b"]})
+    assert HuggingFaceImages(texts).targets is None
+    assert HuggingFaceImages(texts, target_column="kind").targets == ["a", "b"]
+
+
+def test_missing_labels_and_images_of_a_hugging_face_data_set(tmp_path):
+    (tmp_path / "x.png").write_bytes(encoded(Image.fromarray(colours()), "PNG"))
+    features = {"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])}
+    data = {
+        "image": [str(tmp_path / "x.png"), None, str(tmp_path / "gone.png")],
+        "label": [1, -1, None],
+    }
+    images = HuggingFaceImages(
+        datasets.Dataset.from_dict(data, features=datasets.Features(features))
+    )
+    assert images.targets == ["dog", "(no label)", "(no label)"]
+    np.testing.assert_array_equal(np.asarray(images.read(0)), colours())
+    for sample, part in ((1, "Row 1 has no image"), (2, "gone.png' cannot be read")):
+        with pytest.raises(ImageError, match=part):
+            images.digest(sample)
+
+
+def test_specs(tmp_path, monkeypatch):
+    save(tmp_path / "pictures" / "1.png")
+    assert isinstance(load_images(tmp_path / "pictures"), ImageFolder)
+    assert len(load_images(str(tmp_path / "pictures"))) == 1
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert load_images("~/pictures").spec == str(tmp_path / "pictures")
+    with pytest.raises(DataError) as caught:
+        load_images("python:mine")
+    assert_says(caught.value, "'python:mine' came from a Python object", "images=")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    with pytest.raises(DataError) as caught:
+        load_images("datasets/nobody/nothing")
+    assert_says(caught.value, "'nobody/nothing' cannot be loaded", "hub id or a folder", "network")
+
+
+@pytest.mark.parametrize("workers", [0, 1, 4])
+def test_prefetch_keeps_order_passes_errors_on_and_looks_ahead_so_far_only(workers):
+    assert list(prefetch(lambda x: x * 2, range(100), workers, ahead=3)) == list(range(0, 200, 2))
+    started, seen = [], []
+
+    def work(x):
+        started.append(x)
+        if x == 5:
+            raise ImageError("5", "is", "bad")
+        return x
+
+    with pytest.raises(ImageError, match="5 is bad"):
+        for x in prefetch(work, range(10**6), workers, ahead=3):
+            seen.append(x)
+            assert len(started) <= x + 5
+    assert seen == [0, 1, 2, 3, 4]
+    assert max(started) <= 9
+
+
+def test_prefetch_ends_its_threads_when_the_reader_stops():
+    stream = prefetch(lambda x: x, range(1000), 3)
+    assert next(stream) == 0
+    stream.close()
+    assert not [t for t in threading.enumerate() if t.name.startswith("semlens")]
