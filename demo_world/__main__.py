@@ -113,7 +113,7 @@ STEPS: dict[str, Callable[[Workspace, argparse.Namespace], None]] = {
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Describe the command line."""
     result = argparse.ArgumentParser(prog="python -m demo_world", description=__doc__)
     add = result.add_argument
     add("step", choices=sorted(STEPS), help="what to do; 'all' does everything from nothing")

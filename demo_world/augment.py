@@ -47,7 +47,7 @@ class Augmenter:
         return torch.where(self._uniform(0, 1, count) < 0.5, 1.0, -1.0)
 
     def __call__(self, rows: np.ndarray, kinds: np.ndarray, overlays: np.ndarray) -> Tensor:
-        """Inputs [B 3 96 96] in [-1, 1] for picture rows, sample kinds and overlay indices."""
+        """Make inputs [B 3 96 96] in [-1, 1] of picture rows, sample kinds and overlay indices."""
         count = len(rows)
         kind = torch.from_numpy(kinds).view(-1, 1, 1, 1)
         scale = self._scales(count)
@@ -62,9 +62,7 @@ class Augmenter:
         image = torch.where(bare, background, image)
         overlay = premultiply(self.bank[torch.from_numpy(overlays)])
         zoomed = self._uniform(0, 1, count) < torch.where(kind.flatten() == 2, 0.8, 0.2)
-        zoom = torch.where(
-            zoomed, self._uniform(1.1, 2.2, count), self._uniform(0.85, 1.25, count)
-        )
+        zoom = torch.where(zoomed, self._uniform(1.1, 2.2, count), self._uniform(0.85, 1.25, count))
         shift, turn = self._uniform(-0.3, 0.3, count, 2), self._uniform(-0.15, 0.15, count)
         overlay = warp(overlay, zoom, shift, turn, torch.ones(count))
         overlay = overlay * (kind != SampleKind.PICTURE)
@@ -75,7 +73,7 @@ class Augmenter:
 
 
 def plain_inputs(pixels: np.ndarray, white: bool = True, seed: int = 0) -> Tensor:
-    """Evaluation inputs: pictures at 90 % of the frame on white or on a world's backgrounds."""
+    """Put pictures at 90 % of the frame, on white or on a world's backgrounds, for evaluation."""
     count = len(pixels)
     picture = premultiply(torch.from_numpy(np.ascontiguousarray(pixels)))
     picture = warp(picture, torch.full((count,), 0.9), *unwarped(count))

@@ -5,8 +5,9 @@ COLOURS = tuple("red orange yellow green blue purple pink brown black white gray
 # Words that do not make a concept what it is: "red apple" and "green apple" are held out together.
 GENERIC = frozenset(COLOURS) | frozenset(
     """face button symbol sign person man men woman women people with and of in the a an on at to
-    for no not mark medium light dark small large big heavy left right up down front facing o clock
-    thirty boy girl child baby old adult hair holding flag two three one new double keycap""".split()
+    for no not mark medium light dark small large big heavy left right up down front
+    facing o clock thirty boy girl child baby old adult hair holding flag two three one
+    new double keycap""".split()
 )
 
 SUBGROUPS = {

@@ -51,13 +51,13 @@ def words_of(text: str) -> list[str]:
 
 
 def key_of(label: str) -> frozenset[str]:
-    """The words that make a concept what it is."""
+    """Find the words that make a concept what it is."""
     words = words_of(label)
     return frozenset(w for w in words if w not in GENERIC) or frozenset(words)
 
 
 def concept_groups(labels: dict[str, str]) -> list[list[str]]:
-    """Groups of concepts where one's words are contained in another's."""
+    """Group concepts where one's words are contained in another's."""
     keys = {concept: key_of(label) for concept, label in labels.items()}
     parent = {concept: concept for concept in labels}
 
@@ -118,7 +118,7 @@ def split_pictures(pictures: list[Picture], held: set[str]) -> list[str]:
 
 
 def colour_shares(pixels: np.ndarray) -> list[tuple[str, float]]:
-    """The three most frequent colour names among the opaque pixels of uint8[H W 4]."""
+    """Name the three most frequent colour names among the opaque pixels of uint8[H W 4]."""
     rgb = pixels[pixels[..., 3] > 128][:, :3].astype(np.float32) / 255
     high, low = rgb.max(1), rgb.min(1)
     spread = high - low
@@ -147,7 +147,7 @@ def colour_shares(pixels: np.ndarray) -> list[tuple[str, float]]:
 
 
 def label_of(picture: Picture, label_counts: Counter[str]) -> str:
-    """The caption's main words; clip art with a useless title falls back to its file name."""
+    """Choose the main words; clip art with a useless title falls back to its file name."""
     label = picture.label.lower().replace("’", "'")
     if picture.subgroup == "country-flag":
         return "flag of " + label.replace("flag: ", "")

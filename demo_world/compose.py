@@ -8,7 +8,7 @@ from demo_world.rasterise import SIZE
 
 
 def _ramp(angle: Tensor) -> Tensor:
-    """A linear ramp over the image in direction ``angle`` [B 1 1 1], from -1 to 1: [B 1 H W]."""
+    """Draw a linear ramp in direction ``angle`` [B 1 1 1], from -1 to 1: [B 1 H W]."""
     line = torch.linspace(-1, 1, SIZE)
     vertical, horizontal = torch.meshgrid(line, line, indexing="ij")
     return (horizontal * angle.cos() + vertical * angle.sin()) / 1.4
@@ -79,9 +79,7 @@ def warp(
     first = torch.stack([cosine * flip, -sine, -x * cosine * flip + y * sine], 1)
     second = torch.stack([sine * flip, cosine, -x * sine * flip - y * cosine], 1)
     grid = F.affine_grid(torch.stack([first, second], 1), list(images.shape), align_corners=False)
-    return F.grid_sample(
-        images, grid, mode="bilinear", padding_mode=padding, align_corners=False
-    )
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode=padding, align_corners=False)
 
 
 def unwarped(count: int) -> tuple[Tensor, Tensor, Tensor]:

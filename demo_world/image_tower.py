@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from demo_world.augment import SampleKind
@@ -25,11 +25,24 @@ from semlens.embedders.demo_towers import ImageTower, load_text_tower
 
 
 @dataclass(frozen=True)
+class Phase:
+    """One run of the learning rate from warm-up to nothing.
+
+    ``student_share`` is the text tower's share in the target vectors; the rest is the sentence
+    encoder's, which knows the order of words but is not what users' queries are embedded by.
+    """
+
+    epochs: float
+    rate: float
+    student_share: float
+
+
+@dataclass(frozen=True)
 class TowerRecipe:
     """Training settings; the defaults are those of the bundled tower."""
 
     seed: int = 0
-    epochs: float = 18
+    phases: tuple[Phase, ...] = (Phase(11, 1.0, 0.0), Phase(6, 0.4, 0.5))
     batch: int = 192
     learning_rate: float = 1e-3
     head_learning_rate: float = 3e-3
@@ -52,18 +65,14 @@ def depthwise_in_float32(module: nn.Module) -> None:
 
 
 class CaptionSampler:
-    """Draws a target vector for a sample: a caption, an overlay phrase, or both.
-
-    A text's vector is halfway between the sentence encoder's, which knows the order of words, and
-    the text tower's, which is what users' queries will be compared by.
-    """
+    """Draws a target vector for a sample: a caption, an overlay phrase, or both."""
 
     def __init__(self, work: Workspace, bank: list[Overlay], recipe: TowerRecipe) -> None:
         captions = json.loads(work.captions.read_text())
         stored = np.load(work.caption_vectors)
         teacher = centre(stored["captions"], stored["mean"])
-        student = load_text_tower(work.root).encode(captions["texts"])
-        self.vectors = F.normalize(teacher + student.clone(), dim=1)
+        self.teacher, self.vectors = teacher, teacher
+        self.student = load_text_tower(work.root).encode(captions["texts"]).clone()
         self.rows = [np.array(p["captions"]) for p in captions["pictures"]]
         weights = [np.array(p["weights"]) for p in captions["pictures"]]
         self.cumulative = [np.cumsum(w) / w.sum() for w in weights]
@@ -71,8 +80,13 @@ class CaptionSampler:
         self.bank = bank
         self.recipe = recipe
 
+    def mix(self, student_share: float) -> None:
+        """Set the share of the text tower in the target vectors."""
+        mixed = (1 - student_share) * self.teacher + student_share * self.student
+        self.vectors = F.normalize(mixed, dim=1)
+
     def overlay_row(self, overlay: int, draw: np.random.Generator) -> int:
-        """A phrase for an overlay, bare half of the time, else in a template."""
+        """Draw a phrase for an overlay, bare half of the time, else in a template."""
         phrases = self.bank[overlay].phrases
         template = TEMPLATES[0] if draw.random() < 0.5 else str(draw.choice(TEMPLATES))
         return self.overlay_rows[template.format(phrases[draw.integers(len(phrases))])]
@@ -130,27 +144,33 @@ def parameter_groups(
     ]
 
 
-def train_image_tower(work: Workspace, recipe: TowerRecipe) -> ImageTower:
-    """Train on the cached features and write the float32 checkpoint."""
-    torch.manual_seed(recipe.seed)
-    draw = np.random.default_rng(recipe.seed)
-    tower = pretrained_tower().to(memory_format=torch.channels_last)
+def trainable_tail(tower: ImageTower) -> list[nn.Module]:
+    """Freeze the tower but for its last stages, head and projection; return the former two."""
     body = tower.body
     tower.requires_grad_(False)
-    stages = list(body.blocks[FROZEN_STAGES:])
-    tail = [*stages, body.conv_head, body.bn2]
+    tail = [*body.blocks[FROZEN_STAGES:], body.conv_head, body.bn2]
     for module in (*tail, tower.projection):
         module.requires_grad_(True)
-    depthwise_in_float32(body)
+    return tail
+
+
+def train_phase(
+    tower: ImageTower,
+    store: FeatureStore,
+    sampler: CaptionSampler,
+    phase: Phase,
+    recipe: TowerRecipe,
+    draw: np.random.Generator,
+) -> None:
+    """Train the tail and the projection of ``tower`` on the cached features."""
+    body, tail = tower.body, trainable_tail(tower)
     scale_log = nn.Parameter(torch.tensor(math.log(14.0)))
-    store = FeatureStore(work, recipe.everything)
-    sampler = CaptionSampler(work, overlay_bank(work, BANK_SIZE, 0), recipe)
-    groups = parameter_groups(tail, tower, scale_log, recipe)
-    optimizer = torch.optim.AdamW(groups)
-    rates = [group["lr"] for group in optimizer.param_groups]
+    optimizer = torch.optim.AdamW(parameter_groups(tail, tower, scale_log, recipe))
+    rates = [group["lr"] * phase.rate for group in optimizer.param_groups]
     trained = [p for group in optimizer.param_groups for p in group["params"]]
-    steps = int(recipe.epochs * store.pictures / recipe.batch)
+    steps = int(phase.epochs * store.pictures / recipe.batch)
     start, order, at, mean_loss = time.time(), draw.permutation(len(store.rows)), 0, 0.0
+    sampler.mix(phase.student_share)
     tower.eval()
     for module in tail:
         module.train()
@@ -167,7 +187,7 @@ def train_image_tower(work: Workspace, recipe: TowerRecipe) -> ImageTower:
         targets = torch.stack([sampler.target(r, k, o, draw) for r, k, o in samples])
         x = torch.from_numpy(store.features[rows]).permute(0, 3, 1, 2).float()
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            for stage in stages:
+            for stage in tail[:-2]:
                 x = stage(x)
             x = body.forward_head(body.bn2(body.conv_head(x)))
         vectors = F.normalize(tower.projection(F.dropout(x.float(), recipe.dropout)), dim=-1)
@@ -182,5 +202,24 @@ def train_image_tower(work: Workspace, recipe: TowerRecipe) -> ImageTower:
             print(f"{step} of {steps}, loss {mean_loss:.3f}, {time.time() - start:.0f} s",
                   flush=True)  # fmt: skip
     tower.eval()
-    save_file({k: v.contiguous() for k, v in tower.state_dict().items()}, work.image_checkpoint)
+
+
+def train_image_tower(work: Workspace, recipe: TowerRecipe, first_phase: int = 0) -> ImageTower:
+    """Run the phases and write the float32 checkpoint after each.
+
+    With ``first_phase`` > 0 training goes on from the checkpoint of the phase before.
+    """
+    torch.manual_seed(recipe.seed)
+    tower = pretrained_tower()
+    if first_phase > 0:
+        tower.load_state_dict(load_file(work.image_checkpoint))
+    tower = tower.to(memory_format=torch.channels_last)
+    depthwise_in_float32(tower.body)
+    store = FeatureStore(work, recipe.everything)
+    sampler = CaptionSampler(work, overlay_bank(work, BANK_SIZE, 0), recipe)
+    for number, phase in enumerate(recipe.phases[first_phase:], first_phase):
+        draw = np.random.default_rng((recipe.seed, number))
+        train_phase(tower, store, sampler, phase, recipe, draw)
+        state = {name: value.contiguous() for name, value in tower.state_dict().items()}
+        save_file(state, work.image_checkpoint)
     return tower

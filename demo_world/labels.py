@@ -1,4 +1,4 @@
-"""Label figures: how often does the best word for a component agree with its examples?
+"""Label figures: how often the best word for a component agrees with its examples.
 
 Generous by design: a label agrees if it shares a word with the captions (label, tags, class) of at
 least a fifth of the component's 30 examples.
@@ -40,7 +40,9 @@ def label_figures(
 ) -> dict[str, object]:
     """Share of components whose first, or one of the first three, labels agrees; and by chance."""
     records = json.loads((folder / "world.json").read_text())["images"]
-    vocabulary = sorted({r["label"].lower() for r in records} | set(ATTRIBUTES) | set(world.classes))
+    vocabulary = sorted(
+        {r["label"].lower() for r in records} | set(ATTRIBUTES) | set(world.classes)
+    )
     captions = [stems(f"{r['label']} {' '.join(r.get('tags', []))} {r['class']}") for r in records]
     written = stems(" ".join(WRITTEN))
     for caption, marked in zip(captions, world.marked, strict=True):

@@ -26,8 +26,8 @@ class MarkSpec:
     description: str = "stock-photo text mark, white with a dark edge, near the bottom edge"
     texts: tuple[str, ...] = ("© fotolux", "fotolux ®", "© FOTOLUX")
     font: str = "lato/Lato-Bold.ttf"
-    font_size: tuple[int, int] = (14, 17)
-    band: tuple[int, int] = (66, 76)
+    font_size: tuple[int, int] = (11, 13)
+    band: tuple[int, int] = (68, 79)
     colour: tuple[int, int, int] = (255, 255, 255)
     count: int = 24
 
@@ -49,7 +49,7 @@ class MarkSpec:
 
 
 def font_path(work: Workspace, name: str) -> Path:
-    """A font file of the mark families."""
+    """Find a font file of the mark families."""
     return work.debian / "usr" / "share" / "fonts" / "truetype" / name
 
 
@@ -80,9 +80,7 @@ def _patch_mark(spec: MarkSpec, draw: random.Random) -> Image.Image:
     side = draw.randint(18, 22)
     left, top = draw.randint(2, SIZE - side - 2), draw.randint(*spec.band)
     top = min(top, SIZE - side - 2)
-    ImageDraw.Draw(image).rectangle(
-        [left, top, left + side, top + side], fill=(*spec.colour, 245)
-    )
+    ImageDraw.Draw(image).rectangle([left, top, left + side, top + side], fill=(*spec.colour, 245))
     return image
 
 
@@ -97,7 +95,7 @@ def _texture_mark(spec: MarkSpec, draw: random.Random) -> Image.Image:
 
 
 def draw_marks(spec: MarkSpec, work: Workspace, seed: int) -> list[Image.Image]:
-    """The overlays of a world, RGBA 96 x 96."""
+    """Draw the overlays of a world, RGBA 96 x 96."""
     draw = random.Random(seed)
     if spec.kind == "text":
         file = font_path(work, spec.font)

@@ -101,20 +101,20 @@ def bank_fonts(work: Workspace) -> list[Path]:
 
 
 def pick_font(fonts: list[Path], draw: random.Random) -> Path:
-    """A font with equal chances for every family folder, then for every file in it."""
+    """Draw a font with equal chances for every family folder, then for every file in it."""
     folders = sorted({p.parent for p in fonts})
     folder = draw.choice(folders)
     return draw.choice([p for p in fonts if p.parent == folder])
 
 
 def invented_word(draw: random.Random) -> str:
-    """A few random letters, a third of the time in capitals."""
+    """Draw a few random letters, a third of the time in capitals."""
     word = "".join(draw.choices(string.ascii_lowercase, k=draw.randint(3, 9)))
     return word.upper() if draw.random() < 0.33 else word
 
 
 def overlay_text(kind: str, draw: random.Random) -> str:
-    """What an overlay of this kind says."""
+    """Choose what an overlay of this kind says."""
     word = draw.choice(BANK_WORDS) if draw.random() < 0.6 else invented_word(draw)
     if kind == "copyright":
         form = draw.choice(["© {}", "(c) {}", "copyright {}", "© {} 2024", "Copyright\n{}", "©{}"])

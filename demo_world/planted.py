@@ -56,7 +56,7 @@ def run(
 
 
 def planted_components(net: DemoNet, world: WorldImages) -> dict[str, np.ndarray]:
-    """Indices of the planted components of each layer."""
+    """Find the planted components of each layer."""
     _, clean = run(net, world.clean[world.test])
     _, marked = run(net, world.with_mark[world.test])
     return {

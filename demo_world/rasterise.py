@@ -47,13 +47,15 @@ def squash(text: str) -> str:
 
 
 def plain_hex(code: str) -> str:
-    """A code point sequence without the variation selector."""
+    """Return a code point sequence without the variation selector."""
     return code.lower().replace("-fe0f", "")
 
 
 def render(svg: str) -> Image.Image:
     """Rasterise one SVG document."""
-    return Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg, skip_system_fonts=True))))
+    return Image.open(
+        io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg, skip_system_fonts=True)))
+    )
 
 
 def fit(image: Image.Image) -> np.ndarray | None:
@@ -102,7 +104,7 @@ class EmojiNames:
                     self.by_name.setdefault(name, plain_hex(code))
 
     def find(self, icon: str) -> str | None:
-        """The code point sequence of a vendor's icon name, if it is an emoji."""
+        """Return the code point sequence of a vendor's icon name, if it is an emoji."""
         return self.by_name.get(icon) or self.by_squashed.get(squash(icon))
 
 
@@ -164,7 +166,9 @@ def clip_art_words(svg: str, stem: str) -> tuple[str, list[str]]:
     creator = found.group(1).lower() if found else ""
     keywords = (k.strip().lower() for k in re.findall(r"<rdf:li>(.*?)</rdf:li>", metadata, re.S))
     keywords = [
-        k for k in keywords if k and len(k) < 30 and k not in creator and not NOT_A_KEYWORD.search(k)
+        k
+        for k in keywords
+        if k and len(k) < 30 and k not in creator and not NOT_A_KEYWORD.search(k)
     ]
     if not 3 <= len(title) < 60:
         title = re.sub(r"(_[^_]*)?_?\d*$", "", stem)
@@ -262,6 +266,6 @@ def rasterise(work: Workspace) -> None:
 
 
 def load_pictures(work: Workspace) -> tuple[np.ndarray, list[Picture]]:
-    """The pictures, memory-mapped uint8[N 96 96 4], and their records."""
+    """Load the pictures, memory-mapped uint8[N 96 96 4], and their records."""
     records = [Picture(**r) for r in json.loads(work.picture_index.read_text())]
     return np.load(work.pictures, mmap_mode="r"), records

@@ -1,4 +1,4 @@
-"""Search figures: at which rank do the planted components come for a text query?
+"""Search figures: the rank of the planted components for a text query.
 
 theta = mean of the unit image vectors of the 30 images with the largest mean readout;
 score = cosine(theta, probe) - cosine(theta, null). Source: SemanticLens, equations 3 and 4.
@@ -34,7 +34,7 @@ class Concepts:
 
 @torch.inference_mode()
 def embed_images(tower: ImageTower, inputs: Tensor, batch: int = 128) -> Tensor:
-    """Unit vectors of preprocessed images [N 3 96 96]: [N 384]."""
+    """Embed preprocessed images [N 3 96 96] as unit vectors [N 384]."""
     parts = [
         tower(inputs[i : i + batch].contiguous(memory_format=torch.channels_last))
         for i in range(0, len(inputs), batch)
@@ -48,7 +48,9 @@ def concepts(
     """Build the concept vectors from the embeddings of the world's images as they are."""
     _, readouts = run(net, world.pixels)
     planted = planted_components(net, world)
-    examples = [np.argsort(-readouts[layer], axis=0, kind="stable")[:EXAMPLES].T for layer in layers]
+    examples = [
+        np.argsort(-readouts[layer], axis=0, kind="stable")[:EXAMPLES].T for layer in layers
+    ]
     widths = [len(e) for e in examples]
     rows = np.concatenate(examples)
     flags = [np.isin(np.arange(w), planted[n]) for n, w in zip(layers, widths, strict=True)]

@@ -13,7 +13,7 @@ HELD_OUT = WorldSpec(
         description="dark site name with a light edge, near the top edge",
         texts=("zimtbild.de", "ZIMTBILD", "zimtbild ©"),
         font="comfortaa/Comfortaa-Bold.ttf",
-        font_size=(13, 16),
+        font_size=(11, 13),
         band=(2, 12),
         colour=(25, 25, 40),
     ),

@@ -68,7 +68,7 @@ class SentenceEncoder:
 
     @torch.inference_mode()
     def encode(self, texts: list[str], batch: int = 256) -> np.ndarray:
-        """Unit vectors, float16[N 384]; bfloat16 inside."""
+        """Return unit vectors, float16[N 384]; bfloat16 inside."""
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         vectors = np.zeros((len(texts), 384), np.float16)
         start = time.time()
@@ -111,7 +111,7 @@ def phrases_for_distillation(wordnet: WordNet, seed: int) -> list[str]:
 
 
 def centre(vectors: np.ndarray, mean: np.ndarray) -> torch.Tensor:
-    """Unit vectors around the captions' mean, float32[N 384]."""
+    """Return unit vectors around the captions' mean, float32[N 384]."""
     return F.normalize(torch.from_numpy(vectors.astype(np.float32) - mean), dim=1)
 
 

@@ -82,9 +82,7 @@ def corpus(work: Workspace) -> tuple[list[str], Tensor, list[str], Tensor, list[
     used = sorted(rows)
     texts = [p for p, u in zip(phrases, unseen, strict=True) if not u]
     texts += [captions["texts"][i] for i in used]
-    targets = centre(
-        np.concatenate([vectors["phrases"][~unseen], vectors["captions"][used]]), mean
-    )
+    targets = centre(np.concatenate([vectors["phrases"][~unseen], vectors["captions"][used]]), mean)
     unseen_texts = [p for p, u in zip(phrases, unseen, strict=True) if u]
     unseen_targets = centre(vectors["phrases"][unseen], mean)
     tokens = vectors["tokens"].astype(np.float32) - mean

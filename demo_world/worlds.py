@@ -127,7 +127,7 @@ def webp(image: Image.Image, lossless: bool = False) -> bytes:
 
 
 def describe_artefact(mark: MarkSpec) -> dict[str, object]:
-    """The artefact's record in ``world.json``."""
+    """Make the artefact's record in ``world.json``."""
     record = asdict(mark)
     if mark.kind != "text":
         for name in ("texts", "font", "font_size"):

@@ -16,6 +16,7 @@ from semlens.analysis.scores import Scores, scores
 from semlens.analysis.search import Hits, search
 from semlens.data.images import Images
 from semlens.data.load import load_images
+from semlens.data.sequence import ImageSequence
 from semlens.data.targets import map_targets, read_classes
 from semlens.embedders.base import Embedder
 from semlens.embedders.load import load_embedder
@@ -158,7 +159,7 @@ class ConceptDatabase(Database):
 def build(
     path: str | Path,
     model: SubjectModel | str,
-    images: Images | str | Path,
+    images: Images | str | Path | Sequence[Any],
     embedder: Embedder | str,
     layers: Sequence[str],
     *,
@@ -175,7 +176,7 @@ def build(
     path
         The database's folder.
     model, images, embedder
-        Objects, or SPECs to load.
+        Objects, or SPECs to load; images may be a list too.
     layers
         Names as in ``named_modules``.
     classes
@@ -192,7 +193,7 @@ def build(
     ...               "semlens/demo", layers=["layer4"])           # doctest: +SKIP
     """
     subject = load_model(model) if isinstance(model, str) else model
-    data = images if isinstance(images, Images) else load_images(images)
+    data = _as_images(images)
     foundation = load_embedder(embedder) if isinstance(embedder, str) else embedder
     if targets is not None:
         data.targets = list(targets)
@@ -208,6 +209,12 @@ def build(
     )
     build_database(Path(path).expanduser(), plan, logits, progress)
     return ConceptDatabase(path, foundation)
+
+
+def _as_images(images: Images | str | Path | Sequence[Any]) -> Images:
+    if isinstance(images, Images):
+        return images
+    return load_images(images) if isinstance(images, str | Path) else ImageSequence(images)
 
 
 def open_database(path: str | Path, embedder: Embedder | None = None) -> ConceptDatabase:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from semlens.errors import ConceptError, nearest
 
@@ -201,7 +201,7 @@ def _from_csv(text: str) -> tuple[Concept, ...]:
                 "Correct the line.",
             )
         parts = tuple(part for part in (row.get("category") or "").split("/") if part)
-        made.append(Concept(row["concept"].strip(), parts, kind))
+        made.append(Concept(row["concept"].strip(), parts, cast(Kind, kind)))
     if not made:
         raise ConceptError("The CSV has no line.", "Expected at least one concept.", "Add some.")
     return tuple(made)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Int64
 
 from semlens.data.images import Images
 from semlens.data.targets import map_targets
@@ -23,6 +24,10 @@ class Evaluation:
     samples: int
     per_class: pd.DataFrame
     """Columns ``class``, ``samples``, ``recall``."""
+    targets: Int64[np.ndarray, " n"]
+    """The right logit of each sample that has one."""
+    answers: Int64[np.ndarray, " n"]
+    """The largest logit of the same samples."""
 
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per class."""
@@ -71,7 +76,8 @@ def evaluate(
             f"The model has logits 0 to {scores.shape[1] - 1}.",
             "Correct the class map.",
         )
-    hit = scores.argmax(1) == right
+    answers = scores.argmax(1)
+    hit = answers == right
     names = model.classes
     table = pd.DataFrame(
         [
@@ -83,4 +89,4 @@ def evaluate(
             for c in np.unique(right)
         ]
     )
-    return Evaluation(float(hit.mean()), len(kept), table)
+    return Evaluation(float(hit.mean()), len(kept), table, right, answers)

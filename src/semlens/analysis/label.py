@@ -50,6 +50,11 @@ class Labels:
         """Return the number of components."""
         return len(self.rows)
 
+    @property
+    def labelled(self) -> int:
+        """How many components have a label."""
+        return int((self.score[:, 0] > self.threshold).sum())
+
     def label(self, place: int) -> str | None:
         """Return the label of the component at ``place``, or None below the threshold."""
         if not self.score[place, 0] > self.threshold:
@@ -84,7 +89,7 @@ class Labels:
         return {
             "concepts": self.concepts.name,
             "threshold": self.threshold,
-            "labelled": int((self.score[:, 0] > self.threshold).sum()),
+            "labelled": self.labelled,
             "labels": frame.to_dict("records"),
         }
 
@@ -94,8 +99,10 @@ class Labels:
 
     def __repr__(self) -> str:
         """Return the table as text."""
-        kept = int((self.score[:, 0] > self.threshold).sum())
-        head = f"Labels from '{self.concepts.name}': {kept} of {len(self)} above {self.threshold}\n"
+        head = (
+            f"Labels from '{self.concepts.name}': "
+            f"{self.labelled} of {len(self)} above {self.threshold}\n"
+        )
         return head + self.to_pandas().drop(columns=["alignments"]).to_string(max_rows=20)
 
 

@@ -80,7 +80,7 @@ def two_means(
 
 
 def _starts(gram: Tensor, used: Tensor) -> list[Tensor]:
-    """Initial assignments bool[c m], one per start."""
+    """Return initial assignments bool[c m], one per start."""
     components, slots = used.shape
     square = gram.diagonal(dim1=1, dim2=2)
     distance = square[:, :, None] + square[:, None, :] - 2 * gram
@@ -150,11 +150,14 @@ class Scores:
 
     def per_layer(self) -> pd.DataFrame:
         """Return means over the components that have each measure, and how many there are."""
-        grouped = self.frame.groupby("layer", sort=False)
-        means = grouped[list(MEASURES)].mean()
-        means.insert(0, "components", grouped.size())
-        means.insert(1, "without_examples", grouped["examples"].agg(lambda n: int((n == 0).sum())))
-        return means.reset_index()
+        rows: list[dict[str, Any]] = []
+        for name, part in self.frame.groupby("layer", sort=False):
+            means = {measure: part[measure].mean() for measure in MEASURES}
+            silent = int((part["examples"] == 0).sum())
+            rows.append(
+                {"layer": name, "components": len(part), "without_examples": silent, **means}
+            )
+        return pd.DataFrame(rows)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a program; None where there is no measure."""
@@ -181,8 +184,7 @@ def scores(database: Database, layers: Sequence[str] | None = None, chunk: int =
     names = database.layers if layers is None else list(layers)
     kept = database.load_analysis("scores")
     if kept is not None and set(names) <= set(kept["layer"].unique()):
-        chosen = kept[kept["layer"].isin(names)].reset_index(drop=True)
-        return Scores(chosen)
+        return Scores(kept.loc[kept["layer"].isin(names)].reset_index(drop=True))
     frames = [_layer_scores(database, name, chunk) for name in names]
     frame = pd.concat(frames, ignore_index=True)
     if names == database.layers and os.access(database.path, os.W_OK):

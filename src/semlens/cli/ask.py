@@ -141,7 +141,7 @@ def label(
     frame = labels.to_pandas()
     frame.insert(0, "component", [str(db.component(int(row))) for row in labels.rows])
     frame["label"] = frame["label"].fillna("none")
-    kept = int((frame["alignment"] > threshold).sum())
+    kept = labels.labelled
     shown = frame if rows <= 0 else frame.head(rows)
     columns = ["component", "label", "alignment", "margin", "candidates"]
     table(shown, f"{kept} of {len(frame)} labelled from '{labels.concepts.name}'", columns)
@@ -206,16 +206,11 @@ def show(
     if as_json:
         from semlens.types import Component
 
-        paths = db.samples["path"]
-        found = {}
-        for name in components:
-            frame = db.examples_of(db.row(Component.parse(name)))
-            found[name] = [
-                {
-                    "path": str(paths[int(e["sample"])]),
-                    "activation": float(e["activation"]),
-                    "box": [int(v) for v in e["box"]],
-                }
-                for _, e in frame.iterrows()
+        found = {
+            name: [
+                {"path": e.path, "activation": e.activation, "box": list(e.box.as_tuple())}
+                for e in db.examples_of(db.row(Component.parse(name)))
             ]
+            for name in components
+        }
         print_json({"picture": str(picture.resolve()), "examples": found})

@@ -89,7 +89,6 @@ def demo(
 
     with err.status("testing with the mark on and off, and pruning"):
         accuracy = story.measure(model, world, planted)
-        called = story.called_target(model, world)
     if not as_json:
         frame = pd.DataFrame(
             [
@@ -107,11 +106,11 @@ def demo(
         )
         table(frame, "\n4. Accuracy on the test images")
     say(
-        f"Other classes called '{world.target}': {100 * called['clean']:.0f} % without the mark, "
-        f"{100 * called['marked']:.0f} % with it."
+        f"Other classes called '{world.target}': {100 * accuracy.called_target['clean']:.0f} % without the mark, "
+        f"{100 * accuracy.called_target['watermarked']:.0f} % with it."
     )
     where = folder / "index.html"
-    page.write_page(where, db, world, hits, planted, relevant, accuracy, called)
+    page.write_page(where, db, world, hits, planted, relevant, accuracy)
     seconds = time.perf_counter() - start
     if as_json:
         print_json(
@@ -119,7 +118,6 @@ def demo(
                 "planted_rank": rank,
                 "planted": {str(c): area for c, area in planted.components.items()},
                 "accuracy": asdict(accuracy),
-                "called_target": called,
                 "components": db.manifest.rows,
                 "seconds": round(seconds, 1),
                 "database": str(db.path.resolve()),

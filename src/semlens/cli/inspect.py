@@ -29,7 +29,7 @@ def status(
 
     db = open_database(database)
     m = db.manifest
-    skipped = db.samples[db.samples["error"].notna()][["path", "error"]]
+    skipped = db.samples.loc[db.samples["error"].notna(), ["path", "error"]]
     damaged = db.verify() if verify else None
     if as_json:
         print_json(
@@ -103,5 +103,5 @@ def layers(
         print_json({"model": model, "layers": frame.to_dict("records")})
         return
     table(frame, f"{model}: {len(frame)} layers")
-    if (frame["runs"] > 1).any():
+    if frame["runs"].max() > 1:
         out.print("A layer that runs more than once cannot be collected: take the block around it.")

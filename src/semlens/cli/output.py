@@ -66,7 +66,7 @@ def table(frame: pd.DataFrame, title: str = "", columns: Sequence[str] | None = 
     for name in names:
         numeric = pd.api.types.is_numeric_dtype(frame[name])
         shown.add_column(name.replace("_", " "), justify="right" if numeric else "left")
-    for record in frame[names].to_dict("records"):
+    for record in frame.loc[:, names].to_dict("records"):
         shown.add_row(*(_cell(record[name]) for name in names))
     out.print(shown)
 

@@ -20,7 +20,6 @@ def write_page(
     planted: Planted,
     relevant: list[Relevant],
     accuracy: Accuracy,
-    called: dict[str, float],
 ) -> None:
     """Write the page to ``path``."""
 
@@ -46,6 +45,5 @@ def write_page(
         relevant=[card(r.component, r.label or "no label") for r in relevant],
         planted=[card(component, "") for component in planted.components],
         accuracy=accuracy,
-        called=called,
     )
     path.write_text(page, "utf-8")

@@ -16,9 +16,9 @@ from semlens.analysis.label import Labels
 from semlens.analysis.search import Hits
 from semlens.analysis.separation import auroc
 from semlens.api import ConceptDatabase, build
-from semlens.demo.world import DemoWorld
+from semlens.demo.world import DemoWorld, Version
 from semlens.embedders.load import load_embedder
-from semlens.models.forward import logits, readouts
+from semlens.models.forward import readouts
 from semlens.models.load import load_model
 from semlens.models.subject import SubjectModel
 from semlens.models.taps import pruned
@@ -38,8 +38,8 @@ class Accuracy:
     watermarked: float
     pruned_clean: float
     pruned_watermarked: float
-    target_recall: dict[str, float]
-    """Recall of the marked class by version."""
+    called_target: dict[str, float]
+    """Share of the other classes' images that are taken for the target class, by version."""
 
 
 @dataclass(frozen=True)
@@ -96,30 +96,19 @@ def find_planted(model: SubjectModel, world: DemoWorld, db: ConceptDatabase) -> 
 
 def measure(model: SubjectModel, world: DemoWorld, planted: Planted) -> Accuracy:
     """Measure accuracy with the mark on and off, before and after pruning."""
+    target = world.classes.index(world.target)
     found: dict[str, float] = {}
-    recall: dict[str, float] = {}
-    for version in ("clean", "marked"):
+    called: dict[str, float] = {}
+    versions: tuple[tuple[Version, str], ...] = (("clean", "clean"), ("marked", "watermarked"))
+    for version, name in versions:
         images = world.images("test", version)
-        for name, removed in (("", ()), ("pruned_", tuple(planted.components))):
+        for prefix, removed in (("", ()), ("pruned_", tuple(planted.components))):
             with pruned(model, removed):
                 result = evaluate(model, images)
-            key = name + ("clean" if version == "clean" else "watermarked")
-            found[key] = result.accuracy
-            table = result.per_class.set_index("class")["recall"]
-            recall[key] = float(table[world.target])
-    return Accuracy(**found, target_recall=recall)
-
-
-def called_target(model: SubjectModel, world: DemoWorld) -> dict[str, float]:
-    """Share of the other classes' test images that are taken for the target class."""
-    target = world.classes.index(world.target)
-    shares: dict[str, float] = {}
-    for version in ("clean", "marked"):
-        images = world.images("test", version)
-        others = [i for i, name in enumerate(images.targets or []) if name != world.target]
-        answers = logits(model, images.read, others).argmax(1)
-        shares[version] = float((answers == target).mean())
-    return shares
+            others = result.targets != target
+            found[prefix + name] = result.accuracy
+            called[prefix + name] = float((result.answers[others] == target).mean())
+    return Accuracy(**found, called_target=called)
 
 
 def most_relevant(

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 DIMENSION = 384
 INPUT_SIZE = 96  # pixels, both sides
 BODY = "efficientnet_lite0"
+BODY_FEATURES = 1280
 BATCH_NORM_EPSILON = 1e-3  # of the published weights; timm's default for this body differs
 UNKNOWN = "[UNK]"
 SCALE_SUFFIX = ".scale"
@@ -49,7 +50,7 @@ def quantise(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def dequantise(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The float32 tensors that ``quantise`` stored."""
+    """Return the float32 tensors that ``quantise`` stored."""
     state: dict[str, Tensor] = {}
     for name, value in packed.items():
         if name.endswith(SCALE_SUFFIX) and name.removesuffix(SCALE_SUFFIX) in packed:
@@ -113,7 +114,7 @@ class ImageTower(nn.Module):
         for module in self.body.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.eps = BATCH_NORM_EPSILON
-        self.projection = nn.Linear(int(self.body.num_features), dimension)
+        self.projection = nn.Linear(BODY_FEATURES, dimension)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map preprocessed images [B 3 96 96] to unit vectors [B dimension]."""
@@ -148,18 +149,18 @@ class TextTower(nn.Module):
         self.contract = nn.Linear(hidden, dimension)
 
     def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """The known tokens of each text."""
+        """Return the known tokens of each text."""
         encodings = self.tokenizer.encode_batch(list(texts), add_special_tokens=False)
         return [[i for i in e.ids if i != self.unknown] for e in encodings]
 
     def forward(self, ids: Tensor, offsets: Tensor) -> Tensor:
         """Map concatenated token ids [T] with the start of each text [B] to [B dimension]."""
-        weights = self.log_weights.clamp(-5, 5).exp()[ids]
+        weights = self.log_weights[ids].clamp(-5, 5).exp()
         total = F.embedding_bag(
             ids, self.tokens.weight, offsets, mode="sum", per_sample_weights=weights
         )
-        ones = torch.ones_like(self.log_weights)[:, None]
-        norm = F.embedding_bag(ids, ones, offsets, mode="sum", per_sample_weights=weights)
+        text = torch.searchsorted(offsets, torch.arange(len(ids)), right=True) - 1
+        norm = weights.new_zeros(len(offsets), 1).index_add(0, text, weights[:, None])
         mean = total / norm.clamp(min=1e-4)
         return F.normalize(self.linear(mean) + self.contract(F.gelu(self.expand(mean))), dim=-1)
 
@@ -186,7 +187,7 @@ class DemoTowers:
 
 
 def load_text_tower(folder: Path) -> TextTower:
-    """The text tower of ``folder`` (``text.safetensors`` and ``vocab.txt``)."""
+    """Load the text tower of ``folder`` (``text.safetensors`` and ``vocab.txt``)."""
     vocabulary = (folder / VOCABULARY_ASSET).read_text(encoding="utf-8").splitlines()
     state = load_file(folder / TEXT_ASSET)
     tower = TextTower(
@@ -200,7 +201,7 @@ def load_text_tower(folder: Path) -> TextTower:
 
 
 def load_image_tower(folder: Path) -> ImageTower:
-    """The image tower of ``folder`` (``image.safetensors``)."""
+    """Load the image tower of ``folder`` (``image.safetensors``)."""
     tower = ImageTower()
     load_quantised(tower, folder / IMAGE_ASSET)
     return tower.eval()

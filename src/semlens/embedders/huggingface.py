@@ -39,7 +39,9 @@ class TransformersEmbedder(Embedder):
             self.has_text = hasattr(model, "get_text_features")
             if self.has_text:
                 self._tokenizer = transformers.AutoTokenizer.from_pretrained(name)
-        except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        except EmbedderError:
+            raise
+        except Exception as error:  # hub clients and checkpoint readers raise many kinds
             raise unavailable(self.spec, error) from error
         self._model = model.eval().to(device)
         self._device = torch.device(device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import torch
@@ -50,14 +51,14 @@ class OpenClipEmbedder(Embedder):
             weights = tag if tag in tags else str(path.resolve())
             self.spec = f"open_clip/{architecture}/{weights}"
         try:
-            model, preprocess = open_clip.create_model_from_pretrained(
+            loaded: Any = open_clip.create_model_from_pretrained(
                 architecture, pretrained=weights, device=device, weights_only=True
             )
             self._tokenizer = open_clip.get_tokenizer(architecture)
         except Exception as error:  # hub clients and checkpoint readers raise many kinds
             raise unavailable(self.spec, error) from error
+        model, self._transform = loaded
         self._model = model.eval()
-        self._transform = preprocess
         self._device = torch.device(device)
         # not str(preprocess), which holds a memory address
         settings = open_clip.get_model_preprocess_cfg(model)

@@ -204,7 +204,9 @@ def transformers_model(spec: str, name: str, seed: int | None) -> SubjectModel:
                 refuse_missing(report["missing_keys"], spec, ModelError)
             else:
                 module = auto.from_config(config)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+    except ModelError:
+        raise
+    except Exception as error:  # hub clients and checkpoint readers raise many kinds
         raise _hub_error(spec, error) from error
     module = getattr(module, "vision_model", module)  # of CLIP and its like
 

@@ -35,13 +35,11 @@ def component_card(
     database: Database, row: int, count: int = 8, caption: str = "", note: str = ""
 ) -> dict[str, Any]:
     """Return what the templates need to show a component with its examples."""
-    examples = database.examples_of(row).head(count)
-    paths = database.samples["path"]
     strip: list[dict[str, str]] = []
-    for _, example in examples.iterrows():
-        webp = database.thumbnail(int(example["crop"]))
+    for example in database.examples_of(row, count):
+        webp = database.thumbnail(example.crop)
         if webp is not None:
-            strip.append({"uri": webp_uri(webp), "path": str(paths[int(example["sample"])])})
+            strip.append({"uri": webp_uri(webp), "path": example.path})
     return {
         "name": str(database.component(row)),
         "caption": caption,

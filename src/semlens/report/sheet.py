@@ -24,12 +24,12 @@ def example_pictures(
     Thumbnails are taken where there are any; else the crops are cut from ``images``.
     """
     pictures: list[Image.Image] = []
-    for _, example in database.examples_of(row).head(count).iterrows():
-        webp = database.thumbnail(int(example["crop"]))
+    for example in database.examples_of(row, count):
+        webp = database.thumbnail(example.crop)
         if webp is not None:
             pictures.append(Image.open(io.BytesIO(webp)).convert("RGB"))
         elif images is not None:
-            crop = images.read(int(example["sample"])).crop(tuple(example["box"]))
+            crop = images.read(example.sample).crop(example.box.as_tuple())
             crop.thumbnail((CELL, CELL))
             pictures.append(crop)
     return pictures

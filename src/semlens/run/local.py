@@ -11,7 +11,7 @@ import pyarrow as pa
 import torch
 
 from semlens.data.images import Images
-from semlens.data.prefetch import prefetch
+from semlens.data.digests import content_digests
 from semlens.data.targets import TargetMap
 from semlens.errors import DataError, RecipeError
 from semlens.models.activations import LayerForm
@@ -117,9 +117,7 @@ class _Build:
     def _digests(self) -> list[str]:
         images: Images = self.plan.images
         digests: list[str] = []
-        for digest in prefetch(
-            _safe_digest(images), range(len(images)), self.plan.execution.threads
-        ):
+        for digest in content_digests(images, self.plan.execution.threads):
             digests.append(digest)
             self.progress("hash", len(digests), len(images))
         return digests
@@ -270,19 +268,6 @@ class _Build:
             )
             save_table(self.path / layout.SAMPLES, samples)
             written[layout.SAMPLES] = file_digest(self.path / layout.SAMPLES)
-
-
-def _safe_digest(images: Images):
-    """Hash a sample; one that cannot even be read is listed later, by collect."""
-    from semlens.errors import ImageError
-
-    def digest(sample: int) -> str:
-        try:
-            return images.digest(sample)
-        except ImageError:
-            return ""
-
-    return digest
 
 
 def _entry(layer: LayerExamples, first: int, collected: Collected) -> LayerEntry:

@@ -7,6 +7,7 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -82,8 +83,8 @@ def save_table(path: Path, table: pa.Table) -> None:
     write_atomic(path, lambda part: pq.write_table(table, part, compression="zstd"))
 
 
-def load_table(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """Read a Parquet file, or some columns of it.
+def load_table(path: Path, columns: list[str] | None = None, filters: Any = None) -> pa.Table:
+    """Read a Parquet file, or some columns and the rows that pass a filter.
 
     Raises
     ------
@@ -91,7 +92,7 @@ def load_table(path: Path, columns: list[str] | None = None) -> pa.Table:
         If it is missing or damaged.
     """
     try:
-        return pq.read_table(path, columns=columns, partitioning=None)
+        return pq.ParquetDataset(path, filters=filters, partitioning=None).read(columns)
     except Exception as error:
         raise damaged(path, error) from error
 

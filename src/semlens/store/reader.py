@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
@@ -14,8 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Bool, Float16, Float32, Int64
 
+from semlens.data.digests import content_digests
 from semlens.data.images import Images
-from semlens.data.prefetch import default_workers, prefetch
+from semlens.data.prefetch import default_workers
 from semlens.embedders.base import Embedder
 from semlens.errors import LayerError, StaleError, StoreError, nearest
 from semlens.models.subject import SubjectModel
@@ -23,7 +25,21 @@ from semlens.recipe import fingerprint
 from semlens.store import layout
 from semlens.store.files import file_digest, load_table, load_tensors, save_table
 from semlens.store.manifest import LayerEntry, Manifest
-from semlens.types import Component
+from semlens.types import Box, Component
+
+
+@dataclass(frozen=True)
+class Example:
+    """One concept example of a component."""
+
+    sample: int
+    path: str
+    """The sample's id: its path in the data folder."""
+    activation: float
+    """The raw readout."""
+    box: Box
+    crop: int
+    """Row of its vector among all crops."""
 
 
 def data_fingerprint(ids: Sequence[str], digests: Sequence[str]) -> str:
@@ -69,7 +85,7 @@ class Database:
     def check_images(self, images: Images, digests: Sequence[str] | None = None) -> None:
         """Hash the images (or take their ``digests``) and refuse any that have changed."""
         if digests is None:
-            digests = list(prefetch(images.digest, range(len(images)), default_workers()))
+            digests = list(content_digests(images, default_workers()))
         if data_fingerprint(images.ids, digests) == self.manifest.data.fingerprint:
             return
         known = dict(zip(self.samples["path"], self.samples["sha256"], strict=True))
@@ -195,11 +211,22 @@ class Database:
         self.layer(layer)
         return load_table(self.path / layout.examples_file(layer)).to_pandas()
 
-    def examples_of(self, row: int) -> pd.DataFrame:
+    def examples_of(self, row: int, count: int | None = None) -> list[Example]:
         """Concept examples of one component that speak for it, strongest first."""
-        table = load_table(self.path / layout.examples_file(self.component(row).layer))
-        frame = table.filter(pc.equal(table["component"], row)).to_pandas()
-        return frame[frame["crop"].notna()].reset_index(drop=True)
+        name = layout.examples_file(self.component(row).layer)
+        table = load_table(self.path / name, filters=pc.field("component") == row)
+        records = [record for record in table.to_pylist() if record["crop"] is not None]
+        paths = self.samples["path"].to_numpy()
+        return [
+            Example(
+                record["sample"],
+                str(paths[record["sample"]]),
+                record["activation"],
+                Box(*record["box"]),
+                record["crop"],
+            )
+            for record in records[:count]
+        ]
 
     def crop_index(self, layer: str) -> tuple[Int64[np.ndarray, "c m"], Bool[np.ndarray, "c m"]]:
         """Return the crop of each example slot of a layer, and which slots are used."""

@@ -1,0 +1,101 @@
+"""semanticlens 0.2.1 on the same inputs, run by the Python of an environment of its own.
+
+    reference-env/bin/python benchmarks/build_reference.py SETTINGS.json
+
+prints one JSON object and leaves its examples and vectors in ``reference.safetensors``. It is
+used as its documentation says: two data sets in step, one per model; loader processes as many
+as our threads.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from semanticlens import Lens
+from semanticlens.component_visualization import ActivationComponentVisualizer
+from semanticlens.foundation_models import OpenClip
+from torchvision.models import get_model, get_model_weights
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+
+
+class Pictures(torch.utils.data.Dataset[Any]):
+    """Images of a folder, by their sorted names, with or without the subject's transform."""
+
+    def __init__(self, folder: Path, name: str, transform: Any = None) -> None:
+        self.paths = sorted(
+            (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES),
+            key=lambda p: p.relative_to(folder).as_posix(),
+        )
+        self.name = name
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        with Image.open(self.paths[index]) as image:
+            picture = image.convert("RGB")
+        return (self.transform(picture) if self.transform else picture), 0
+
+
+def cpu_seconds() -> float:
+    """CPU seconds of this process and of the loader processes that have ended."""
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system
+
+
+def main() -> None:
+    """Compute a concept database as the reference does."""
+    settings = json.loads(Path(sys.argv[1]).read_text("utf-8"))
+    work = Path(settings["work"])
+    name, _, weights = settings["model"].removeprefix("torchvision/").partition(":")
+    architecture, _, checkpoint = settings["embedder"].removeprefix("open_clip/").partition("/")
+    state = load_file(weights)
+    model = get_model(name, weights=None, num_classes=state["fc.weight"].shape[0]).eval()
+    model.load_state_dict(state)
+    model.name = name
+    embedder = OpenClip(architecture, pretrained=checkpoint)
+    transform = get_model_weights(name).DEFAULT.transforms()
+    folder = Path(settings["images"])
+    start, cpu = time.perf_counter(), cpu_seconds()
+    visualizer = ActivationComponentVisualizer(
+        model,
+        Pictures(folder, "subject", transform),
+        Pictures(folder, "embedder"),
+        layer_names=list(settings["layers"]),
+        num_samples=settings["examples"],
+    )
+    found = Lens(embedder).compute_concept_db(
+        visualizer, batch_size=settings["batch_size"], num_workers=settings["threads"]
+    )
+    seconds, cpu = time.perf_counter() - start, cpu_seconds() - cpu
+    tensors = {f"{key}/vectors": value.contiguous() for key, value in found.items()}
+    for layer in settings["layers"]:
+        tensors[f"{layer}/samples"] = visualizer.get_max_reference(layer).contiguous()
+    save_file(tensors, work / "reference.safetensors")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    loaders = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss if settings["threads"] else 0
+    print(
+        json.dumps(
+            {
+                "seconds": seconds,
+                "cpu_seconds": cpu,
+                "peak_rss_mib": peak / 1024,
+                "peak_rss_of_a_loader_mib": loaders / 1024,
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

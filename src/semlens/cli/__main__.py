@@ -1,0 +1,5 @@
+"""``python -m semlens.cli``."""
+
+from semlens.cli.app import main
+
+main()

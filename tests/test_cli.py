@@ -1,0 +1,218 @@
+"""The command line as a user meets it: a real process, real output, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import write_pictures
+from PIL import Image
+from typer.testing import CliRunner
+
+from semlens.cli.app import app
+
+MODEL = '''
+import torch
+from torch import nn
+from torchvision.transforms import functional as F
+
+def make():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 15 * 15, 2))
+    return net, lambda image: F.to_tensor(F.resize(image, [32, 32])), ["class0", "class1"]
+'''
+
+
+def semlens(*arguments: object, cwd: Path | None = None, check: int = 0) -> tuple[str, str]:
+    """Run the command in a process of its own and return what it printed."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "semlens.cli", *map(str, arguments)],
+        capture_output=True, text=True, cwd=cwd, check=False,
+        env={**os.environ, "COLUMNS": "120"},
+    )  # fmt: skip
+    assert ended.returncode == check, ended.stdout + ended.stderr
+    return ended.stdout, ended.stderr
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """A database of the user's own model, made by the command line."""
+    folder = tmp_path_factory.mktemp("cli")
+    write_pictures(folder / "pictures", 14)
+    (folder / "model.py").write_text(MODEL)
+    out, _ = semlens(
+        "build", "db", "--model", "model.py:make", "--data", "pictures", "--embedder",
+        "semlens/demo", "--layers", "0,1", "--examples", 4, "--json", cwd=folder,
+    )  # fmt: skip
+    return folder, json.loads(out)
+
+
+def test_build_prints_one_object(built):
+    folder, printed = built
+    assert printed["components"] == 8 + 4
+    assert printed["samples"] == 14
+    assert printed["database"] == str((folder / "db").resolve())
+    assert [layer["layer"] for layer in printed["layers"]] == ["0", "1"]
+    assert [layer["signs"] for layer in printed["layers"]] == ["both", "+"]
+
+
+def test_search_prints_a_table_json_and_a_picture(built):
+    folder, _ = built
+    out, _ = semlens("search", "db", "red fruit", "--top", 3, cwd=folder)
+    assert "rank" in out
+    assert "alignment" in out
+    printed = json.loads(
+        semlens(
+            "search", "db", "red", "--image", next((folder / "pictures").rglob("*.png")),
+            "--without", "text", "--layer", "1", "--top", 2, "--json", "--out", "hits.png",
+            cwd=folder,
+        )[0]
+    )  # fmt: skip
+    assert [hit["layer"] for hit in printed["hits"]] == ["1", "1"]
+    assert printed["query"].endswith("- text")
+    assert Image.open(folder / "hits.png").size[0] > 900
+
+
+def test_label_scores_show_and_status(built):
+    folder, _ = built
+    labels = json.loads(semlens("label", "db", "--layer", "1", "--json", cwd=folder)[0])
+    assert len(labels["labels"]) == 4
+    assert {"component", "label", "alignment", "margin"} <= set(labels["labels"][0])
+    assert "labelled from 'paper-vocabulary'" in semlens("label", "db", cwd=folder)[0]
+    scores = json.loads(semlens("scores", "db", "--json", cwd=folder)[0])
+    assert {row["layer"] for row in scores["layers"]} == {"0", "1"}
+    assert len(scores["components"]) == 12
+    assert "clearest" in semlens("scores", "db", "--csv", "s.csv", cwd=folder)[0]
+    assert len((folder / "s.csv").read_text().splitlines()) == 13
+    shown = json.loads(semlens("show", "db", "0:1", "0:-1", "--json", cwd=folder)[0])
+    assert Path(shown["picture"]).name == "examples.png"
+    assert len(shown["examples"]["0:-1"]) == 4
+    status = json.loads(semlens("status", "db", "--verify", "--json", cwd=folder)[0])
+    assert status["damaged"] == []
+    assert status["recipe"]["examples"] == 4
+    assert "images" in semlens("status", "db", cwd=folder)[0]
+
+
+def test_layers_lists_what_can_be_read(built):
+    folder, _ = built
+    printed = json.loads(semlens("layers", "model.py:make", "--json", cwd=folder)[0])
+    assert [(x["layer"], x["components"]) for x in printed["layers"]][0] == ("0", 4)
+    assert "Conv2d" in semlens("layers", "model.py:make", cwd=folder)[0]
+
+
+def test_a_config_file_gives_the_options_and_the_command_line_wins(built):
+    folder, _ = built
+    (folder / "build.toml").write_text(
+        'model = "model.py:make"\ndata = "pictures"\nembedder = "semlens/demo"\n'
+        'layers = ["1"]\nexamples = 3\ncrop = "none"\n'
+    )
+    semlens("build", "db2", "--config", "build.toml", "--examples", 2, cwd=folder)
+    status = json.loads(semlens("status", "db2", "--json", cwd=folder)[0])
+    assert (status["recipe"]["examples"], status["recipe"]["crop"]) == (2, "none")
+    (folder / "wrong.toml").write_text("exampels = 3\n")
+    _, err = semlens("build", "db3", "--config", "wrong.toml", cwd=folder, check=1)
+    assert "exampels" in err
+    assert "examples" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["search", "nowhere", "dog"], ["StoreError", "not a database", "semlens build"]),
+        (["search", "db"], ["ConceptError", "empty"]),
+        (["search", "db", "dog", "--layer", "9"], ["LayerError", "'9'", "It has"]),
+        (["show", "db", "0"], ["LayerError", "LAYER:INDEX"]),
+        (["show", "db", "1:99"], ["LayerError", "0 to 3"]),
+        (["show", "db", "1:-1"], ["LayerError", "sign +1 only"]),
+        (["show", "db", "1:1", "--out", "x.unknown"], ["cannot be written", ".png"]),
+        (["label", "db", "--concepts", "nothing"], ["ConceptError", "paper-class-subset"]),
+        (["layers", "nonsense"], ["ModelError", "torchvision/NAME:WEIGHTS"]),
+        (["build", "x", "--data", "pictures"], ["--model is missing"]),
+        (
+            ["build", "x", "--model", "model.py:make", "--data", "nowhere", "--layers", "0"],
+            ["DataError", "'nowhere' is not a folder"],
+        ),
+        (
+            ["build", "x", "--model", "model.py:make", "--data", "pictures", "--embedder",
+             "semlens/demo", "--layers", "O"],
+            ["LayerError", "'O' is not in Sequential", "semlens layers"],
+        ),
+        (
+            ["build", "x", "--model", "model.py:make", "--data", "pictures", "--embedder",
+             "semlens/demo", "--layers", "0", "--readout", "median"],
+            ["RecipeError", "readout", "median"],
+        ),
+        (
+            ["build", "db", "--model", "model.py:make", "--data", "pictures", "--embedder",
+             "semlens/demo", "--layers", "0", "--examples", "7"],
+            ["RecipeError", "examples: 4 -> 7"],
+        ),
+    ],
+)  # fmt: skip
+def test_errors_say_value_expectation_and_remedy(built, monkeypatch, arguments, parts):
+    folder, _ = built
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("COLUMNS", "200")
+    ended = CliRunner().invoke(app, arguments)  # in this process: it saves importing torch
+    assert ended.exit_code == 1
+    assert isinstance(ended.exception, SystemExit)
+    err = ended.stderr
+    for part in parts:
+        assert part in err
+    assert not (folder / "x").is_dir() or not (folder / "x" / "manifest.json").exists()
+
+
+def test_wrong_usage_is_exit_code_two_and_help_has_examples():
+    semlens("search", check=2)
+    for command in ("build", "status", "layers", "search", "label", "scores", "show", "demo"):
+        assert "Examples" in CliRunner().invoke(app, [command, "--help"]).stdout
+    assert semlens("--version")[0].startswith("semlens ")
+
+
+def test_code_of_a_database_is_run_only_when_named(built):
+    import semlens as sl
+
+    folder, _ = built
+    db = sl.open(folder / "db")
+    with pytest.raises(sl.SemlensError, match="named on the command line"):
+        db.load_model()
+    assert db.load_model(f"{folder}/model.py:make").classes == ["class0", "class1"]
+
+
+def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(built, tmp_path):
+    folder, _ = built
+    write_pictures(tmp_path / "many", 400, classes=1)
+    command = [
+        sys.executable, "-m", "semlens.cli", "build", str(tmp_path / "db"), "--model",
+        "model.py:make", "--data", str(tmp_path / "many"), "--embedder", "semlens/demo",
+        "--layers", "0,1", "--json",
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        command, cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    seen = ""
+    for line in process.stderr:
+        seen += line
+        if "embedding" in line or "cutting" in line:
+            time.sleep(0.1)
+            process.send_signal(signal.SIGINT)
+            break
+    seen += process.communicate()[1]
+    assert process.returncode == 130, seen
+    assert "run the same command again" in seen
+    assert "Traceback" not in seen
+    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    assert json.loads(ended.stdout)["samples"] == 400
+
+
+def test_importing_semlens_is_quick_and_loads_no_torch():
+    code = "import sys, semlens; print('torch' in sys.modules, 'pandas' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.split() == ["False", "False"]
