@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 from demo_world.evaluate import foundation_figures
 from demo_world.labels import label_figures
 from demo_world.planted import subject_figures
-from demo_world.search import search_figures
+from demo_world.search import embed_images, search_figures
+from demo_world.subject import as_input
 from demo_world.workspace import Workspace
 from demo_world.worlds import load_world
 from semlens.embedders.demo_towers import (
@@ -60,6 +61,7 @@ def world_figures(work: Workspace, towers: DemoTowers) -> dict[str, object]:
         if not (folder / "world.json").exists():
             continue
         world = load_world(folder)
+        vectors = embed_images(towers.image, as_input(world.pixels))
         for seed in seeds:
             file = folder / f"subject-{seed}.safetensors"
             if not file.exists():
@@ -67,9 +69,9 @@ def world_figures(work: Workspace, towers: DemoTowers) -> dict[str, object]:
             net = load_demo_net(file)
             record: dict[str, object] = {"subject": subject_figures(net, world)}
             extra = EXTRA_QUERIES.get(name, ())
-            record["search"] = search_figures(net, world, towers, extra_queries=extra)
+            record["search"] = search_figures(net, world, vectors, towers.text, extra)
             if name == "main" and seed == 0:
-                record["labels"] = label_figures(net, world, folder, towers)
+                record["labels"] = label_figures(net, world, folder, vectors, towers.text)
             figures[f"{name}, subject seed {seed}"] = record
             print(name, seed, json.dumps(rounded(record)), flush=True)
     return figures

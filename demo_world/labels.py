@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
-from demo_world.search import concepts, embed_images, probe
-from demo_world.subject import as_input
+from demo_world.search import concepts, probe
 from demo_world.worlds import WorldImages
-from semlens.embedders.demo_towers import DemoTowers
+from semlens.embedders.demo_towers import TextTower
 from semlens.models.demo_net import DemoNet
 
 AGREES_FROM = 0.2
@@ -36,7 +36,7 @@ def stems(text: str) -> set[str]:
 
 
 def label_figures(
-    net: DemoNet, world: WorldImages, folder: Path, towers: DemoTowers
+    net: DemoNet, world: WorldImages, folder: Path, vectors: Tensor, tower: TextTower
 ) -> dict[str, object]:
     """Share of components whose first, or one of the first three, labels agrees; and by chance."""
     records = json.loads((folder / "world.json").read_text())["images"]
@@ -48,10 +48,9 @@ def label_figures(
     for caption, marked in zip(captions, world.marked, strict=True):
         if marked:
             caption |= written
-    vectors = embed_images(towers.image, as_input(world.pixels))
     found = concepts(net, world, vectors, ("layer2", "layer3"))
-    texts = F.normalize(torch.stack([probe(towers.text, word) for word in vocabulary]), dim=1)
-    null = F.normalize(probe(towers.text, ""), dim=0)
+    texts = F.normalize(torch.stack([probe(tower, word) for word in vocabulary]), dim=1)
+    null = F.normalize(probe(tower, ""), dim=0)
     wanted = [stems(word) for word in vocabulary]
 
     def agrees(component: int, word: int) -> bool:

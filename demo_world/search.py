@@ -12,9 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from demo_world.planted import planted_components, run
-from demo_world.subject import as_input
 from demo_world.worlds import WorldImages
-from semlens.embedders.demo_towers import DemoTowers, ImageTower, TextTower
+from semlens.embedders.demo_towers import ImageTower, TextTower
 from semlens.models.demo_net import DemoNet
 
 EXAMPLES = 30
@@ -81,10 +80,16 @@ def planted_ranks(found: Concepts, score: np.ndarray) -> list[int]:
 
 
 def search_figures(
-    net: DemoNet, world: WorldImages, towers: DemoTowers, extra_queries: tuple[str, ...] = ()
+    net: DemoNet,
+    world: WorldImages,
+    vectors: Tensor,
+    tower: TextTower,
+    extra_queries: tuple[str, ...] = (),
 ) -> dict[str, object]:
-    """Best planted rank per query, uncentred and centred, over two and three layers."""
-    vectors = embed_images(towers.image, as_input(world.pixels))
+    """Rank the planted components per query, uncentred and centred, over two and three layers.
+
+    ``vectors`` [N 384] are the embeddings of the world's images as they are.
+    """
     mean = vectors.mean(0)
     figures: dict[str, object] = {}
     for layers in (("layer2", "layer3"), ("layer1", "layer2", "layer3")):
@@ -94,8 +99,8 @@ def search_figures(
             "planted": int(found.planted.sum()),
         }
         for query in (*QUERIES, *extra_queries):
-            plain = planted_ranks(found, scores(found.theta, towers.text, query))
-            centred = planted_ranks(found, scores(found.theta - mean, towers.text, query))
+            plain = planted_ranks(found, scores(found.theta, tower, query))
+            centred = planted_ranks(found, scores(found.theta - mean, tower, query))
             record[query] = {"rank": plain[:3], "centred": centred[:3]}
         figures["+".join(layers)] = record
     return figures

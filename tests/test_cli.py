@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from semlens.cli.app import app
 
-MODEL = '''
+MODEL = """
 import torch
 from torch import nn
 from torchvision.transforms import functional as F
@@ -26,17 +26,16 @@ def make():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 15 * 15, 2))
     return net, lambda image: F.to_tensor(F.resize(image, [32, 32])), ["class0", "class1"]
-'''
+"""
 
 
 def semlens(*arguments: object, cwd: Path | None = None, check: int = 0) -> tuple[str, str]:
-    """Run the command in a process of its own and return what it printed."""
-    ended = subprocess.run(
-        [sys.executable, "-m", "semlens.cli", *map(str, arguments)],
-        capture_output=True, text=True, cwd=cwd, check=False,
-        env={**os.environ, "COLUMNS": "120"},
-    )  # fmt: skip
-    assert ended.returncode == check, ended.stdout + ended.stderr
+    """Run the command and return what it printed (in this process: torch loads once)."""
+    with contextlib.chdir(cwd or Path.cwd()), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "200")
+        ended = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert ended.exit_code == check, ended.output
+    assert ended.exception is None or isinstance(ended.exception, SystemExit)
     return ended.stdout, ended.stderr
 
 
@@ -155,14 +154,9 @@ def test_a_config_file_gives_the_options_and_the_command_line_wins(built):
         ),
     ],
 )  # fmt: skip
-def test_errors_say_value_expectation_and_remedy(built, monkeypatch, arguments, parts):
+def test_errors_say_value_expectation_and_remedy(built, arguments, parts):
     folder, _ = built
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("COLUMNS", "200")
-    ended = CliRunner().invoke(app, arguments)  # in this process: it saves importing torch
-    assert ended.exit_code == 1
-    assert isinstance(ended.exception, SystemExit)
-    err = ended.stderr
+    _, err = semlens(*arguments, cwd=folder, check=1)
     for part in parts:
         assert part in err
     assert not (folder / "x").is_dir() or not (folder / "x" / "manifest.json").exists()
@@ -171,8 +165,10 @@ def test_errors_say_value_expectation_and_remedy(built, monkeypatch, arguments, 
 def test_wrong_usage_is_exit_code_two_and_help_has_examples():
     semlens("search", check=2)
     for command in ("build", "status", "layers", "search", "label", "scores", "show", "demo"):
-        assert "Examples" in CliRunner().invoke(app, [command, "--help"]).stdout
-    assert semlens("--version")[0].startswith("semlens ")
+        assert "Examples" in semlens(command, "--help")[0]
+    command = [sys.executable, "-m", "semlens.cli", "--version"]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert out.startswith("semlens ")
 
 
 def test_code_of_a_database_is_run_only_when_named(built):

@@ -153,7 +153,7 @@ class Scores:
         rows: list[dict[str, Any]] = []
         for name, part in self.frame.groupby("layer", sort=False):
             means = {measure: part[measure].mean() for measure in MEASURES}
-            silent = int((part["examples"] == 0).sum())
+            silent = int(np.count_nonzero(part["examples"] == 0))
             rows.append(
                 {"layer": name, "components": len(part), "without_examples": silent, **means}
             )

@@ -5,13 +5,17 @@ from __future__ import annotations
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import pandas as pd
 import typer
 
 from semlens.cli.output import err, out, print_json, reported, table
 from semlens.cli.progress import progress_bars
+
+if TYPE_CHECKING:
+    from semlens.analysis.search import Hits
+    from semlens.demo.story import Accuracy, Planted, Relevant
 
 
 @reported
@@ -20,15 +24,14 @@ def demo(
         "semlens-demo"
     ),
     serve: Annotated[
-        bool,
-        typer.Option("--serve/--no-serve", help="Open the result in a browser, once there is one."),
+        bool, typer.Option("--serve/--no-serve", help="Open a browser, once there is one to open.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Find a planted fault in a bundled model: search, label, test, prune. Needs no network.
 
-    Examples
-    --------
+    Examples:
+
     semlens demo
 
     semlens demo --json --no-serve --out /tmp/semlens-demo
@@ -39,79 +42,44 @@ def demo(
         from semlens.demo.world import DemoWorld
 
         world = DemoWorld()
-    say = out.print if not as_json else (lambda *_, **__: None)
-    say(
+    out.quiet = as_json
+    out.print(
         f"\nA small CNN was trained on {len(world.classes)} classes of pictures. "
         f"{100 * world.marked_share:.0f} % of the '{world.target}' images carried a mark: "
         f"{world.artefact}.\nCan we find that out from the model alone?\n"
     )
     with progress_bars() as progress:
         db = story.build_demo(folder, world, progress)
-    if not as_json:
-        table(db.scores().per_layer(), "\n1. How interpretable are its layers?")
+    table(db.scores().per_layer(), "\n1. How interpretable are its layers?")
 
     hits = db.search(story.QUERY, top=db.manifest.rows)
     with err.status("measuring the readouts with and without the mark"):
         model = db.load_model()
         planted = story.find_planted(model, world, db)
     rank = planted.rank(hits)
-    shown = hits.to_pandas().head(5)
-    shown.insert(1, "component", [str(hit.component) for hit in hits.hits[:5]])
-    shown["planted"] = [
-        f"AUROC {planted.components[hit.component]:.2f}"
-        if hit.component in planted.components
-        else ""
-        for hit in hits.hits[:5]
-    ]
-    if not as_json:
-        columns = ["rank", "component", "alignment", "planted"]
-        table(shown, f"\n2. semlens search {db.path} {story.QUERY}", columns)
-    say(
-        f"{len(planted.components)} of {db.manifest.rows} components tell images with the mark from "
-        f"the same images without it; the best of them is found at rank {rank}."
-    )
+    _print_hits(hits, planted, f"\n2. semlens search {db.path} {story.QUERY}")
 
-    labels = db.label()
-    relevant = story.most_relevant(model, world, labels)
-    if not as_json:
-        frame = pd.DataFrame(
-            [
-                {
-                    "component": str(r.component),
-                    "part_in_the_logit": r.contribution,
-                    "label": r.label or "none",
-                    "planted": "yes" if r.component in planted.components else "",
-                }
-                for r in relevant
-            ]
-        )
-        table(frame, f"\n3. What drives '{world.target}'? (labels: the paper's vocabulary)")
+    relevant = story.most_relevant(model, world, db.label())
+    _print_relevant(relevant, planted, f"\n3. What drives '{world.target}'?")
 
     with err.status("testing with the mark on and off, and pruning"):
         accuracy = story.measure(model, world, planted)
-    if not as_json:
-        frame = pd.DataFrame(
-            [
-                {
-                    "model": "as it is",
-                    "no_mark": accuracy.clean,
-                    "mark_on_all": accuracy.watermarked,
-                },
-                {
-                    "model": f"{len(planted.components)} components pruned",
-                    "no_mark": accuracy.pruned_clean,
-                    "mark_on_all": accuracy.pruned_watermarked,
-                },
-            ]
-        )
-        table(frame, "\n4. Accuracy on the test images")
-    say(
-        f"Other classes called '{world.target}': {100 * accuracy.called_target['clean']:.0f} % without the mark, "
-        f"{100 * accuracy.called_target['watermarked']:.0f} % with it."
-    )
+    _print_accuracy(accuracy, len(planted.components), world.target)
+
     where = folder / "index.html"
     page.write_page(where, db, world, hits, planted, relevant, accuracy)
     seconds = time.perf_counter() - start
+    out.print(
+        f"\nDone in {seconds:.0f} s. See the pictures: {where}\n"
+        f"Try:  semlens search {db.path} 'red fruit' --out hits.png\n"
+        f"      semlens label {db.path} --layer layer3\n"
+        f"      semlens build --help\n",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if serve:
+        err.print("There is no browser application yet; the page above opens from disk.")
+    out.quiet = False
     if as_json:
         print_json(
             {
@@ -125,13 +93,52 @@ def demo(
                 "target": world.target,
             }
         )
-        return
-    out.print(f"\nDone in {seconds:.0f} s. See the pictures: {where}", highlight=False)
+
+
+def _print_hits(hits: Hits, planted: Planted, title: str) -> None:
+    frame = hits.to_pandas().head(5)
+    best = hits.components[:5]
+    frame.insert(1, "component", [str(component) for component in best])
+    areas = [planted.components.get(component) for component in best]
+    frame["planted"] = [f"AUROC {area:.2f}" if area is not None else "" for area in areas]
+    table(frame, title, ["rank", "component", "alignment", "planted"])
     out.print(
-        f"Try:  semlens search {db.path} 'red fruit' --out hits.png\n"
-        f"      semlens label {db.path} --layer layer3\n"
-        f"      semlens build mine.semlens --help\n",
-        highlight=False,
+        f"{len(planted.components)} of {hits.searched} components tell images with the mark "
+        f"from the same images without it (AUROC >= 0.9); the search, which knows nothing of "
+        f"that, has the first of them at rank {planted.rank(hits)}."
     )
-    if serve:
-        err.print("There is no browser application yet; the page above opens from disk.")
+
+
+def _print_relevant(relevant: list[Relevant], planted: Planted, title: str) -> None:
+    rows = [
+        {
+            "component": str(r.component),
+            "part_of_the_logit": r.contribution,
+            "label": r.label or "none",
+            "planted": "yes" if r.component in planted.components else "",
+        }
+        for r in relevant
+    ]
+    table(pd.DataFrame(rows), f"{title} (labels: the paper's vocabulary)")
+
+
+def _print_accuracy(accuracy: Accuracy, removed: int, target: str) -> None:
+    rows = [
+        {
+            "model": "as it is",
+            "without_the_mark": accuracy.clean,
+            "with_the_mark": accuracy.watermarked,
+        },
+        {
+            "model": f"{removed} components pruned",
+            "without_the_mark": accuracy.pruned_clean,
+            "with_the_mark": accuracy.pruned_watermarked,
+        },
+    ]
+    table(pd.DataFrame(rows), "\n4. Accuracy on the test images")
+    called = accuracy.called_target
+    out.print(
+        f"Images of other classes called '{target}': {100 * called['clean']:.0f} % without the "
+        f"mark, {100 * called['watermarked']:.0f} % with it; pruned, "
+        f"{100 * called['pruned_watermarked']:.0f} %."
+    )

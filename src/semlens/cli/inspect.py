@@ -86,6 +86,7 @@ def layers(
 
     with err.status("loading the model"):
         subject = load_model(model, random_weights=random_weights)
+    found = survey(subject)
     frame = pd.DataFrame(
         [
             {
@@ -96,12 +97,12 @@ def layers(
                 "map": f"{form.height} x {form.width}" if form.height else "-",
                 "runs": runs,
             }
-            for form, kind, runs in survey(subject)
+            for form, kind, runs in found
         ]
     )
     if as_json:
         print_json({"model": model, "layers": frame.to_dict("records")})
         return
     table(frame, f"{model}: {len(frame)} layers")
-    if frame["runs"].max() > 1:
+    if max(runs for _, _, runs in found) > 1:
         out.print("A layer that runs more than once cannot be collected: take the block around it.")

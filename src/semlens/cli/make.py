@@ -18,7 +18,8 @@ _KEYS = (
     "batch_size", "workers", "device",
 )  # fmt: skip
 _RECIPE = (
-    "examples", "readout", "signs", "crop", "crop_blur", "crop_threshold", "aggregate", "thumbnails",
+    "examples", "readout", "signs", "crop", "crop_blur", "crop_threshold", "aggregate",
+    "thumbnails",
 )  # fmt: skip
 
 

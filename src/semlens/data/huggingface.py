@@ -89,7 +89,7 @@ class HuggingFaceImages(Images):
                 "Check the name and the network, or save it to disk first.",
             ) from error
         if isinstance(loaded, datasets.DatasetDict):
-            splits = list(loaded)
+            splits = [str(name) for name in loaded]
             if split is None and len(splits) == 1:
                 split = splits[0]
             if split not in loaded:

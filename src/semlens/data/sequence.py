@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -97,8 +97,9 @@ def _check(item: Any, sample: int) -> Any:
     if isinstance(item, Image.Image | bytes | str | Path):
         return item
     met = f"a {type(item).__name__}"
-    if hasattr(item, "dtype") and hasattr(item, "shape"):
-        met += f" of {item.dtype} and shape {list(item.shape)}"
+    shape = getattr(item, "shape", None)
+    if shape is not None:
+        met += f" of {getattr(item, 'dtype', '?')} and shape {list(shape)}"
     if isinstance(item, np.ndarray) and item.dtype == np.uint8:
         if item.ndim == 2 or (item.ndim == 3 and item.shape[2] in (1, 3, 4)):
             return item
@@ -125,8 +126,8 @@ def _targets(items: Any, classes: Sequence[str] | None, spec: str) -> list[str] 
 def _labels(items: Any) -> list[Any] | None:
     """Return the label of every item, without reading images where the data set lists them."""
     for name in ("targets", "labels"):
-        labels = getattr(items, name, None)
-        if hasattr(labels, "__len__") and len(labels) == len(items):
+        labels: Any = getattr(items, name, None)
+        if isinstance(labels, Sized) and len(labels) == len(items):
             return list(labels)
     inner, indices = getattr(items, "dataset", None), getattr(items, "indices", None)
     if inner is not None and indices is not None:  # torch.utils.data.Subset

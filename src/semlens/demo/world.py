@@ -9,9 +9,9 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -103,10 +103,11 @@ class _Drawn:
 
     def __init__(self, world: DemoWorld, pictures: Sequence[Picture], version: Version) -> None:
         self.targets = [picture.target for picture in pictures]
-        self._world, self._pictures, self._version = world, pictures, version
+        self._pictures = pictures
+        self._draw: Callable[[Picture], Image.Image] = partial(world.image, version=version)
 
     def __len__(self) -> int:
         return len(self._pictures)
 
     def __getitem__(self, index: int) -> Image.Image:
-        return self._world.image(self._pictures[index], self._version)
+        return self._draw(self._pictures[index])

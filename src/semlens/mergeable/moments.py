@@ -71,7 +71,7 @@ def _largest(values: Float32[Tensor, "b c"]) -> Float32[Tensor, " c"]:
 
 @dataclass(frozen=True)
 class Moments:
-    """Blocks by (level, number): block ``(l, i)`` covers batches ``i * 2**l`` to ``(i+1) * 2**l``."""
+    """Blocks by (level, number); block ``(l, i)`` covers the ``2**l`` batches from ``i * 2**l``."""
 
     blocks: dict[tuple[int, int], Block] = field(default_factory=dict[tuple[int, int], Block])
 

@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -61,7 +62,8 @@ class SubjectModel:
         picture = Image.fromarray(noise)
         before = _generators()
         try:
-            first, second = self.preprocess(picture), self.preprocess(picture)
+            first: Any = self.preprocess(picture)
+            second: Any = self.preprocess(picture)
         except Exception as error:  # the user's function may raise anything
             raise ModelError(
                 f"The preprocessing fails on an RGB image of 131 x 97 pixels ({error!r}).",
@@ -142,7 +144,7 @@ def _unwrapped(module: nn.Module) -> nn.Module:
 
 def _generators() -> tuple[bytes, int, int]:
     """Return the state of the global random generators, to see whether one was drawn from."""
-    _, key, place, *_ = np.random.get_state()
+    _, key, place, *_ = cast("tuple[str, np.ndarray, int]", np.random.get_state(legacy=True))
     return (
         torch.get_rng_state().numpy().tobytes(),
         hash((bytes(key), place)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from copy import copy
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -170,7 +171,7 @@ def _replace_first(output: Any, tensor: Tensor) -> Any:
     if isinstance(output, Tensor):
         return tensor
     if isinstance(output, Mapping):
-        changed = output.copy() if hasattr(output, "copy") else dict(output)
+        changed: Any = copy(output)
         for key, value in output.items():
             if first_tensor(value) is not None:
                 changed[key] = _replace_first(value, tensor)

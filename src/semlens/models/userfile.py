@@ -7,11 +7,12 @@ import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 from torch import nn
 
 from semlens.errors import ModelError
-from semlens.models.subject import SubjectModel
+from semlens.models.subject import Preprocess, SubjectModel
 
 
 def userfile_model(path: Path, name: str) -> SubjectModel:
@@ -57,7 +58,8 @@ def userfile_model(path: Path, name: str) -> SubjectModel:
         kinds = ", ".join(type(part).__name__ for part in made) if isinstance(made, tuple) else ""
         met = f"({kinds})" if isinstance(made, tuple) else type(made).__name__
         raise ModelError(f"'{name}' of '{path}' returned {met}.", expected, "Change it so.")
+    preprocess = cast(Preprocess, made[1])
     classes: Sequence[str] | None = made[2] if len(made) == 3 else None
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     spec = f"{path.resolve()}:{name}"
-    return SubjectModel(made[0].eval(), made[1], f"file:{digest}", spec, classes)
+    return SubjectModel(made[0].eval(), preprocess, f"file:{digest}", spec, classes)

@@ -21,14 +21,14 @@ from semlens.recipe import fingerprint
 
 def imagenet_synsets() -> list[str]:
     """WordNet ids of ImageNet-1k in logit order."""
-    from timm.data import ImageNetInfo
+    from timm.data.imagenet_info import ImageNetInfo
 
     return ImageNetInfo("imagenet-1k").label_names()
 
 
 def imagenet_classes() -> list[str]:
     """Class names of ImageNet-1k in logit order (first lemma each)."""
-    from timm.data import ImageNetInfo
+    from timm.data.imagenet_info import ImageNetInfo
 
     info = ImageNetInfo("imagenet-1k")
     return [info.index_to_description(i).split(",")[0] for i in range(info.num_classes())]
@@ -63,7 +63,7 @@ def torchvision_model(spec: str, name: str, weights: str | None, seed: int | Non
         )
     tags = list(models.get_model_weights(name))
     by_name = {tag.name: tag for tag in tags}
-    default = models.get_model_weights(name).DEFAULT if tags else None
+    default: Any = getattr(models.get_model_weights(name), "DEFAULT", None)
     if weights is None and seed is None:
         raise ModelError(
             f"'{spec}' names no weights.",
@@ -75,7 +75,7 @@ def torchvision_model(spec: str, name: str, weights: str | None, seed: int | Non
             module = models.get_model(name, weights=None)
         return _torchvision_subject(module, default, spec, None)
     if weights in by_name or weights == "DEFAULT":
-        tag = default if weights == "DEFAULT" else by_name[weights]
+        tag: Any = default if weights == "DEFAULT" else by_name[weights]
         try:
             module = models.get_model(name, weights=tag)
         except (OSError, RuntimeError, HTTPException) as error:  # URLError is an OSError
@@ -95,7 +95,8 @@ def torchvision_model(spec: str, name: str, weights: str | None, seed: int | Non
         if logits := classes_in(state, module):
             module = models.get_model(name, weights=None, num_classes=logits)
     if known is not None and hasattr(module, "transform_input"):
-        module.transform_input = True  # the official Inception weights expect it
+        # torchvision sets it for the official Inception weights, which expect it
+        setattr(module, "transform_input", True)  # noqa: B010
     load_state(module, state, path)
     categories = list(known.meta["categories"]) if known is not None else None
     spec = f"torchvision/{name}:{path.resolve()}"  # to be found from any folder
@@ -160,10 +161,11 @@ def timm_model(spec: str, name: str, weights: str | None, seed: int | None) -> S
 
 
 def _timm_subject(module: Any, spec: str, *, trained: bool) -> SubjectModel:
-    from timm.data import create_transform, resolve_model_data_config
+    from timm.data.config import resolve_model_data_config
+    from timm.data.transforms_factory import create_transform
 
     settings = resolve_model_data_config(module)
-    transform = create_transform(**settings, is_training=False)
+    transform: Any = create_transform(**settings, is_training=False)
     imagenet = trained and getattr(module, "num_classes", 0) == 1000
     return SubjectModel(
         module.eval(),

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from semlens.data.images import Images
 from semlens.data.digests import content_digests
+from semlens.data.images import Images
 from semlens.data.targets import TargetMap
 from semlens.errors import DataError, RecipeError
 from semlens.models.activations import LayerForm

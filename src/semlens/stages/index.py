@@ -50,8 +50,8 @@ def theta(
 
 def _nanmedian(values: np.ndarray) -> np.ndarray:
     """Median over axis 1 of [c m d]; zeros where a row holds nothing."""
-    empty = np.isnan(values[:, :, :1]).all(axis=1)
-    filled = np.where(empty[:, None], 0.0, values)
+    empty = np.isnan(values[:, :, 0]).all(axis=1, keepdims=True)
+    filled = np.where(np.expand_dims(empty, 2), 0.0, values)
     return np.nanmedian(filled, axis=1).astype(np.float32)
 
 

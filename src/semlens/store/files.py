@@ -92,7 +92,8 @@ def load_table(path: Path, columns: list[str] | None = None, filters: Any = None
         If it is missing or damaged.
     """
     try:
-        return pq.ParquetDataset(path, filters=filters, partitioning=None).read(columns)
+        dataset: Any = pq.ParquetDataset
+        return dataset(path, filters=filters, partitioning=None).read(columns)
     except Exception as error:
         raise damaged(path, error) from error
 
