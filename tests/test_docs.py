@@ -11,9 +11,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import typer
+from conftest import ColourEmbedder
 
 import semlens
-from conftest import ColourEmbedder
 from semlens import errors
 from semlens.analysis.concepts import ConceptSet, bundled_names
 from semlens.cli.app import app

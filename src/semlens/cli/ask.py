@@ -73,8 +73,8 @@ def search(
     Several terms are averaged to one probe. The alignment is the cosine similarity less
     that of the empty prompt.
 
-    Examples
-    --------
+    Examples:
+
     semlens search r18.semlens watermark --out hits.png
 
     semlens search r18.semlens "dog snout" --image dog.jpg --without grass --layer layer4
@@ -125,8 +125,8 @@ def label(
 ) -> None:
     """Label components with the concepts of a set; "none" below the threshold.
 
-    Examples
-    --------
+    Examples:
+
     semlens label r18.semlens --layer layer4
 
     semlens label r18.semlens --concepts my-concepts.toml --threshold 0.05 --json
@@ -158,8 +158,8 @@ def scores(
 ) -> None:
     """Rate how interpretable components are: clarity, redundancy, polysemanticity.
 
-    Examples
-    --------
+    Examples:
+
     semlens scores r18.semlens
 
     semlens scores r18.semlens --layer layer4 --csv scores.csv
@@ -197,8 +197,8 @@ def show(
 ) -> None:
     """Write a picture of components' examples, strongest first.
 
-    Examples
-    --------
+    Examples:
+
     semlens show r18.semlens layer4:17 layer4:230 --out components.png
     """
     db = _open(database)

@@ -19,8 +19,8 @@ def status(
 ) -> None:
     """Say what a database holds: sources, settings, layers, and images that were skipped.
 
-    Examples
-    --------
+    Examples:
+
     semlens status r18.semlens
 
     semlens status r18.semlens --verify --json
@@ -75,8 +75,8 @@ def layers(
 ) -> None:
     """List the layers of a model that can be read, in the order in which they run.
 
-    Examples
-    --------
+    Examples:
+
     semlens layers torchvision/resnet18:IMAGENET1K_V1
 
     semlens layers timm/vit_small_patch16_224 --random-weights 0

@@ -85,8 +85,8 @@ def build(
     Stopped at any point, the same command goes on where it was. With further layers it
     extends the database.
 
-    Examples
-    --------
+    Examples:
+
     semlens build r18.semlens --model torchvision/resnet18:IMAGENET1K_V1 --data photos/
     --embedder open_clip/MobileCLIP-S2/datacompdr --layers layer3,layer4
 

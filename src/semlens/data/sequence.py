@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence, Sized
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -127,7 +127,7 @@ def _labels(items: Any) -> list[Any] | None:
     """Return the label of every item, without reading images where the data set lists them."""
     for name in ("targets", "labels"):
         labels: Any = getattr(items, name, None)
-        if isinstance(labels, Sized) and len(labels) == len(items):
+        if hasattr(labels, "__len__") and len(labels) == len(items):
             return list(labels)
     inner, indices = getattr(items, "dataset", None), getattr(items, "indices", None)
     if inner is not None and indices is not None:  # torch.utils.data.Subset
