@@ -49,7 +49,8 @@ def reference_python(work: Path) -> Path:
         version = f"python{sys.version_info.major}.{sys.version_info.minor}"
         borrowed = folder / "lib" / version / "site-packages" / "borrowed.pth"
         borrowed.write_text("\n".join(site.getsitepackages()), "utf-8")
-        subprocess.run([python, "-m", "pip", "install", "-q", REFERENCE], check=True)
+        command = [python, "-m", "pip", "install", "-q", REFERENCE]
+        subprocess.run(command, check=True, stdout=sys.stderr)
         done.touch()
     return python
 
@@ -240,11 +241,11 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="tiny run, no reference")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--images", type=Path, help="folder of images (default: made here)")
-    parser.add_argument("--count", type=int, default=1000, help="how many images to make")
+    parser.add_argument("--count", type=int, default=800, help="how many images to make")
     parser.add_argument("--model", help="SPEC of the subject (default: a random ResNet-18)")
     parser.add_argument("--embedder", help="SPEC of the embedder (default: a random open_clip)")
     parser.add_argument("--layers", default="layer3,layer4")
-    parser.add_argument("--examples", type=int, default=10)
+    parser.add_argument("--examples", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--threads", type=int, default=min(8, os.cpu_count() or 1))
     parser.add_argument("--no-reference", action="store_true", help="leave semanticlens out")

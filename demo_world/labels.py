@@ -1,6 +1,6 @@
 """Label figures: how often the best word for a component agrees with its examples.
 
-Generous by design: a label agrees if it shares a word with the captions (label, tags, class) of at
+Generous by design: a label agrees if it shares a word with the captions (label, class) of at
 least a fifth of the component's 30 examples.
 """
 
@@ -43,7 +43,7 @@ def label_figures(
     vocabulary = sorted(
         {r["label"].lower() for r in records} | set(ATTRIBUTES) | set(world.classes)
     )
-    captions = [stems(f"{r['label']} {' '.join(r.get('tags', []))} {r['class']}") for r in records]
+    captions = [stems(f"{r['label']} {r['class']}") for r in records]
     written = stems(" ".join(WRITTEN))
     for caption, marked in zip(captions, world.marked, strict=True):
         if marked:

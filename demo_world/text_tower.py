@@ -127,7 +127,14 @@ def train_text_tower(work: Workspace, epochs: float = 22, seed: int = 0) -> dict
     figures = report(tower, unseen_ids, unseen_targets)
     save_quantised(tower, work.root / TEXT_ASSET)
     (work.root / VOCABULARY_ASSET).write_text("\n".join([*vocabulary, UNKNOWN]) + "\n")
-    quantised = report(load_text_tower(work.root), unseen_ids, unseen_targets)
+    quantised = text_tower_figures(work)
     figures |= {f"int8 {name}": value for name, value in quantised.items()}
     print(figures)
     return figures
+
+
+def text_tower_figures(work: Workspace) -> dict[str, float]:
+    """Cosine to the teacher and retrieval@1 of the int8 tower on unseen phrases."""
+    _, _, unseen, targets, _, _ = corpus(work)
+    tower = load_text_tower(work.root)
+    return report(tower, tower.token_ids(unseen), targets)

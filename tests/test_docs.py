@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import shlex
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +219,16 @@ def test_python_blocks_use_public_names_only() -> None:
         for language, body in FENCE.findall(path.read_text("utf-8")):
             if language == "python":
                 assert set(re.findall(r"\bsl\.(\w+)", body)) <= set(semlens.__all__), path.name
+
+
+def test_rooms_stand_in_the_order_that_import_linter_checks() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    layers = settings["tool"]["importlinter"]["contracts"][0]["layers"]
+    rows = re.findall(
+        r"^\| ((?:`\w+/?`(?:, )?)+) \|", sections(page("architecture.md"))["Rooms"], re.M
+    )
+    rooms = [room for row in rows for room in re.findall(r"`(\w+)/?`", row)]
+    assert rooms == [str(layer) for layer in reversed(layers)]
 
 
 def test_every_page_is_in_the_navigation() -> None:

@@ -15,6 +15,7 @@ from semlens.analysis.align import alignment
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.probe import concept_probe
 from semlens.embedders.base import Embedder
+from semlens.report.html import cards_html
 from semlens.store.reader import Database
 from semlens.types import Component
 
@@ -96,6 +97,15 @@ class Labels:
     def save(self, name: str = "labels") -> Path:
         """Keep the table in the database's ``analysis`` folder."""
         return self.database.save_analysis(name, self.to_pandas())
+
+    def _repr_html_(self, shown: int = 20) -> str:
+        """Return the first labels with their components' examples for notebooks."""
+        places = range(min(shown, len(self)))
+        return cards_html(
+            self.database,
+            f"{self.labelled} of {len(self)} labelled from '{self.concepts.name}'",
+            [(int(self.rows[i]), self.label(i) or "none") for i in places],
+        )
 
     def __repr__(self) -> str:
         """Return the table as text."""

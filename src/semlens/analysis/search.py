@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jaxtyping import Float32
+from PIL import Image
 
 from semlens.analysis.align import alignment, cosine
 from semlens.analysis.probe import SEARCH_TEMPLATES, ImageLike, Probe, make_probe
 from semlens.embedders.base import Embedder
+from semlens.report.html import cards_html
+from semlens.report.sheet import sheet
 from semlens.store.reader import Database
 from semlens.types import Component
 
@@ -87,6 +90,19 @@ class Hits:
     def save(self, path: str | Path) -> None:
         """Write the table as CSV."""
         self.to_pandas().to_csv(path, index=False)
+
+    def picture(self, columns: int = 10) -> Image.Image:
+        """Draw the hits' examples, a row each."""
+        captions = [f"alignment {hit.alignment:.3f}" for hit in self.hits]
+        return sheet(self.database, [hit.row for hit in self.hits], columns, captions)
+
+    def _repr_html_(self) -> str:
+        """Return the hits with their examples for notebooks."""
+        return cards_html(
+            self.database,
+            f"'{self.query}' among {self.searched} components",
+            [(hit.row, f"rank {hit.rank}, alignment {hit.alignment:.3f}") for hit in self.hits],
+        )
 
     def __repr__(self) -> str:
         """Return the table as text."""

@@ -92,10 +92,7 @@ def search(
         templates=tuple(template) if template else SEARCH_TEMPLATES,
     )
     if picture is not None:
-        from semlens.report.sheet import sheet
-
-        captions = [f"alignment {hit.alignment:.3f}" for hit in hits.hits]
-        _save(sheet(db, [hit.row for hit in hits.hits], captions=captions), picture)
+        _save(hits.picture(), picture)
     if as_json:
         print_json(hits.to_json())
         return

@@ -47,6 +47,7 @@ class Block:
 
 def leaf(readout: Float32[Tensor, "b c"], peak: Float32[Tensor, "2 b c"]) -> Block:
     """Statistics of one batch's readouts and peaks; what is not finite is left out."""
+    readout, peak = readout.cpu(), peak.cpu()  # not every device has float64
     good = torch.isfinite(readout)
     count = good.sum(0)
     values = torch.where(good, readout, 0).double()
@@ -54,13 +55,13 @@ def leaf(readout: Float32[Tensor, "b c"], peak: Float32[Tensor, "2 b c"]) -> Blo
     m2 = torch.where(good, values - mean, 0).square().sum(0)
     peaks = torch.where(torch.isfinite(peak), peak, -torch.inf)
     return Block(
-        count.cpu(),
-        mean.cpu(),
-        m2.cpu(),
-        -_largest(torch.where(good, -readout, -torch.inf)).cpu(),
-        _largest(torch.where(good, readout, -torch.inf)).cpu(),
-        torch.stack([_largest(side) for side in peaks]).cpu(),
-        (peaks > 0).sum(1).cpu(),
+        count,
+        mean,
+        m2,
+        -_largest(torch.where(good, -readout, -torch.inf)),
+        _largest(torch.where(good, readout, -torch.inf)),
+        torch.stack([_largest(side) for side in peaks]),
+        (peaks > 0).sum(1),
     )
 
 

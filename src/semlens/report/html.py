@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -46,6 +47,12 @@ def component_card(
         "note": note,
         "strip": strip,
     }
+
+
+def cards_html(database: Database, title: str, rows: Sequence[tuple[int, str]]) -> str:
+    """Return components with a caption each and their examples, for notebooks."""
+    cards = [component_card(database, row, caption=caption) for row, caption in rows]
+    return render("cards.html.j2", title=title, cards=cards)
 
 
 def database_html(database: Database, shown: int = 4) -> str:
