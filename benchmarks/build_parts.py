@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 import semlens as sl
 from semlens.run.plan import Execution
+from semlens.store import layout
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -166,8 +167,8 @@ def run_to_layer(module: nn.Module, batch: Tensor) -> None:
 def crops_of(database: Path) -> dict[int, list[tuple[int, int, int, int]]]:
     """Return the boxes of each referenced sample of a database."""
     found: dict[int, list[tuple[int, int, int, int]]] = {}
-    for path in sorted((database / "vectors").glob("crops*.safetensors")):
-        tensors = load_file(path)
+    for number in range(len(sl.open(database).manifest.crops)):
+        tensors = load_file(database / layout.crops_file(number))
         for sample, box in zip(tensors["sample"].tolist(), tensors["box"].tolist(), strict=True):
             found.setdefault(sample, []).append(tuple(box))
     return found

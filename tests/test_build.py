@@ -308,6 +308,8 @@ def test_unreadable_images_are_skipped_counted_and_listed(tmp_path, subject, emb
     (folder / "class1" / "zero.jpg").write_bytes(b"")
     db = make(tmp_path / "db", subject, ImageFolder(folder), embedder)
     assert db.manifest.unreadable == 2
+    make(tmp_path / "again", subject, ImageFolder(folder), embedder)
+    assert contents(tmp_path / "again") == contents(tmp_path / "db")
     listed = db.samples[db.samples["error"].notna()]
     assert listed["path"].tolist() == ["class0/000b.png", "class1/zero.jpg"]
     assert listed["error"].str.contains("cannot be decoded").all()
@@ -362,6 +364,35 @@ def test_no_layer_and_wrong_layer(tmp_path, subject, images, embedder):
         make(tmp_path / "db", subject, images, embedder, layers=[])
     with pytest.raises(LayerError, match="nearest names are second"):
         make(tmp_path / "db", subject, images, embedder, layers=["secon"])
+
+
+def test_other_classes_are_refused_and_files_are_readable_by_others(
+    tmp_path, subject, images, embedder
+):
+    db = make(tmp_path / "db", subject, images, embedder, layers=["first"])
+    assert db.samples["logit"].isna().all()
+    mapping = tmp_path / "classes.csv"
+    mapping.write_text("class0,1\nclass1,2\n")
+    with pytest.raises(RecipeError, match="41 images .* another class"):
+        sl.build(
+            tmp_path / "db", subject, images, embedder, ["second"], examples=5, classes=mapping
+        )
+    mapped = sl.build(
+        tmp_path / "mapped", subject, images, embedder, ["first"], examples=5, classes=mapping
+    )
+    assert set(mapped.samples["logit"]) == {1, 2}
+    (tmp_path / "plain").touch()
+    usual = (tmp_path / "plain").stat().st_mode
+    for kind in ("*.safetensors", "*.parquet", "manifest.json"):
+        assert {p.stat().st_mode for p in (tmp_path / "db").rglob(kind)} == {usual}
+
+
+def test_names_of_derived_tables_stay_in_the_database(tmp_path, subject, images, embedder):
+    db = make(tmp_path / "db", subject, images, embedder)
+    with pytest.raises(StoreError, match="cannot name a table"):
+        db.save_analysis("../../x", pd.DataFrame({"a": [1]}))
+    with pytest.raises(StoreError, match="cannot be written"):
+        db.scores().save("/proc/nothing/here.csv")
 
 
 def test_damage_is_found(tmp_path, subject, images, embedder):

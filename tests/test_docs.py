@@ -146,7 +146,7 @@ def test_columns_of_a_database_are_documented(
         "components.parquet": "components.parquet",
         "samples.parquet": "samples.parquet",
         "examples/first.parquet": "examples/LAYER.parquet",
-        "thumbnails/crops-0000.parquet": "thumbnails/crops-NNNN.parquet",
+        "thumbnails/0000.parquet": "thumbnails/NNNN.parquet",
     }.items():
         rows = re.findall(r"^\| `(\w+)` \| ([\w\[\]]+)", described[title], re.M)
         written = {"double": "float64", "float": "float32"}

@@ -181,9 +181,9 @@ def test_the_margin_is_to_another_name(db):
 def test_labels_are_saved_with_the_build_that_they_belong_to(db, subject, images, words):
     labels = db.label(ConceptSet.of(["dog", "car"]))
     labels.save("mine")
-    assert db.load_analysis("mine")["label"].equals(labels.to_pandas()["label"])
+    assert db.load_analysis("labels-mine")["label"].equals(labels.to_pandas()["label"])
     sl.build(db.path, subject, images, words, ["head"], examples=6)
-    assert sl.open(db.path, words).load_analysis("mine") is None
+    assert sl.open(db.path, words).load_analysis("labels-mine") is None
 
 
 def test_image_concepts(db, words, tmp_path):

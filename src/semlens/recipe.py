@@ -34,8 +34,12 @@ class Recipe(BaseModel):
     """How examples are cut out before they are embedded."""
     crop_blur: float = Field(default=51 / 224, ge=0, le=1)
     """Width of the Gaussian blur's kernel, as a share of the input (paper, H.1: 51 at 224 px)."""
-    crop_threshold: float = Field(default=0.01, ge=0, lt=1)
-    """Share of the blurred map's maximum that the box must hold (paper, H.1: 1 %)."""
+    crop_threshold: float = Field(default=0.5, ge=0, lt=1)
+    """Share of the blurred map's maximum above which values are boxed.
+
+    The paper's 1 % (H.1) is for relevance heatmaps, which are sparse; an up-sampled
+    activation map is broad, and at 1 % its box is nearly always the whole image.
+    """
     aggregate: Aggregate = "mean"
     """How example vectors become theta (paper, Eq. 2: mean)."""
     thumbnails: bool = True

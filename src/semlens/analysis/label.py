@@ -94,9 +94,9 @@ class Labels:
             "labels": frame.to_dict("records"),
         }
 
-    def save(self, name: str = "labels") -> Path:
-        """Keep the table in the database's ``analysis`` folder."""
-        return self.database.save_analysis(name, self.to_pandas())
+    def save(self, name: str = "default") -> Path:
+        """Keep the table as ``analysis/labels-NAME.parquet`` in the database."""
+        return self.database.save_analysis(f"labels-{name}", self.to_pandas())
 
     def _repr_html_(self, shown: int = 20) -> str:
         """Return the first labels with their components' examples for notebooks."""

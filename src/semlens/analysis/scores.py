@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float32
 from torch import Tensor
 from torch.nn import functional
 
+from semlens.store.files import save_csv
 from semlens.store.reader import Database
 
 MEASURES = ("clarity", "redundancy", "polysemanticity")
@@ -169,7 +170,7 @@ class Scores:
 
     def save(self, path: str | Path) -> None:
         """Write the table as CSV."""
-        self.frame.to_csv(path, index=False)
+        save_csv(Path(path), self.frame)
 
     def __repr__(self) -> str:
         """Return the means per layer as text."""

@@ -17,6 +17,7 @@ from semlens.analysis.probe import SEARCH_TEMPLATES, ImageLike, Probe, make_prob
 from semlens.embedders.base import Embedder
 from semlens.report.html import cards_html
 from semlens.report.sheet import sheet
+from semlens.store.files import save_csv
 from semlens.store.reader import Database
 from semlens.types import Component
 
@@ -89,7 +90,7 @@ class Hits:
 
     def save(self, path: str | Path) -> None:
         """Write the table as CSV."""
-        self.to_pandas().to_csv(path, index=False)
+        save_csv(Path(path), self.to_pandas())
 
     def picture(self, columns: int = 10) -> Image.Image:
         """Draw the hits' examples, a row each."""

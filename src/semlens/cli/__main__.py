@@ -1,5 +1,5 @@
 """``python -m semlens.cli``."""
 
-from semlens.cli.app import main
+from semlens.cli.start import main
 
 main()

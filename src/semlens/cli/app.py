@@ -39,8 +39,3 @@ def root(
     ] = False,
 ) -> None:
     """Search, describe and audit what a vision model has learned."""
-
-
-def main() -> None:
-    """Run the command line."""
-    app()

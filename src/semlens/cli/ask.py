@@ -10,14 +10,17 @@ import typer
 from PIL import Image
 
 from semlens.cli.output import err, out, print_json, reported, table
-from semlens.errors import ConceptError
+from semlens.errors import StoreError
 
 if TYPE_CHECKING:
     from semlens.api import ConceptDatabase
 
 Db = Annotated[Path, typer.Argument(help="Folder of the database.")]
 Layer = Annotated[
-    list[str] | None, typer.Option("--layer", help="Only this layer; may be given again.")
+    list[str] | None,
+    typer.Option(
+        "--layer", "--layers", help="Only these layers: given again, or joined by commas."
+    ),
 ]
 Spec = Annotated[
     str | None, typer.Option("--embedder", help="Where to load the embedder from, if moved.")
@@ -32,15 +35,22 @@ def _open(path: Path, embedder: str | None = None) -> ConceptDatabase:
     return open_database(path, load_embedder(embedder) if embedder else None)
 
 
+def _layers(given: list[str] | None) -> list[str] | None:
+    """Split what was joined by commas, as ``build --layers`` takes it."""
+    return [name for part in given for name in part.split(",") if name] if given else None
+
+
 def _save(picture: Image.Image, path: Path) -> None:
-    try:
-        picture.save(path)
-    except (OSError, ValueError) as error:
-        raise ConceptError(
-            f"The picture cannot be written to '{path}' ({error}).",
+    if path.suffix.lower() not in Image.registered_extensions():
+        raise StoreError(
+            f"The picture cannot be written to '{path}'.",
             "Expected a path that ends in .png, .jpg or .webp.",
             "Choose another one.",
-        ) from error
+        )
+    from semlens.store.files import write_atomic
+
+    kind = Image.registered_extensions()[path.suffix.lower()]
+    write_atomic(path, lambda part: picture.save(part, kind))
     err.print(f"wrote {path}", markup=False)
 
 
@@ -88,7 +98,7 @@ def search(
         without=without or (),
         without_images=without_image or (),
         top=top,
-        layers=layer,
+        layers=_layers(layer),
         templates=tuple(template) if template else SEARCH_TEMPLATES,
     )
     if picture is not None:
@@ -129,7 +139,7 @@ def label(
     semlens label r18.semlens --concepts my-concepts.toml --threshold 0.05 --json
     """
     db = _open(database, embedder)
-    labels = db.label(concepts, layers=layer, threshold=threshold, candidates=candidates)
+    labels = db.label(concepts, layers=_layers(layer), threshold=threshold, candidates=candidates)
     if save is not None:
         err.print(f"wrote {labels.save(save)}", markup=False)
     if as_json:
@@ -162,7 +172,7 @@ def scores(
     semlens scores r18.semlens --layer layer4 --csv scores.csv
     """
     db = _open(database)
-    result = db.scores(layer)
+    result = db.scores(_layers(layer))
     if csv is not None:
         result.save(csv)
         err.print(f"wrote {csv}", markup=False)

@@ -53,7 +53,10 @@ def status(
             source = getattr(m, name)
             line = f"{name:>9}  {source.spec}  ({source.fingerprint[:12]})"
             out.print(line, highlight=False, markup=False, soft_wrap=True)
-        settings = ", ".join(f"{k} {v}" for k, v in m.recipe.model_dump().items())
+        settings = ", ".join(
+            f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}"
+            for k, v in m.recipe.model_dump().items()
+        )
         out.print(f"   recipe  {settings}", highlight=False, markup=False, soft_wrap=True)
         out.print(f"   images  {m.samples}, {m.unreadable} of them unreadable", highlight=False)
         table(db.summary())

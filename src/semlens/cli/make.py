@@ -55,7 +55,8 @@ def build(
         float | None, typer.Option(help="Blur kernel as a share of the input [0.228].")
     ] = None,
     crop_threshold: Annotated[
-        float | None, typer.Option(help="Share of the map's maximum that a box holds [0.01].")
+        float | None,
+        typer.Option(help="Values above this share of the map's maximum are boxed [0.5]."),
     ] = None,
     aggregate: Annotated[str | None, typer.Option(help="mean, median or weighted [mean].")] = None,
     thumbnails: Annotated[
@@ -95,10 +96,13 @@ def build(
     """
     given = {key: value for key, value in locals().items() if key in _KEYS and value is not None}
     settings = {**_read_config(config), **given}
-    for key in ("model", "data"):
-        if key not in settings:
+    for key in ("model", "data", "layers"):
+        if not settings.get(key):
+            remedy = "Add it, or --config."
+            if key == "layers" and settings.get("model"):
+                remedy = f"Run 'semlens layers {settings['model']}' and choose some."
             raise RecipeError(
-                f"--{key} is missing.", "A build needs a model and data.", "Add it, or --config."
+                f"--{key} is missing.", "A build needs a model, data and layers.", remedy
             )
     db = _build(database, settings)
     if as_json:

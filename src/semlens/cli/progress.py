@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.progress import (
     BarColumn,
@@ -16,7 +17,9 @@ from rich.progress import (
 )
 
 from semlens.cli.output import err
-from semlens.run.plan import Progress as Report
+
+if TYPE_CHECKING:
+    from semlens.run.plan import Progress as Report
 
 _NAMES = {
     "hash": "hashing the images",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -76,7 +77,8 @@ def _transposed(image: Image.Image) -> Image.Image:
 
 
 def _undecodable(name: str, error: Exception) -> ImageError:
-    reason = str(error) or type(error).__name__
+    # without Pillow's "<_io.BytesIO object at 0x...>": the reason goes into the database
+    reason = re.sub(r"\s*<[^>]*>", "", str(error)) or type(error).__name__
     return ImageError(
         f"'{name}' cannot be decoded ({reason}).", "Expected a whole image file.", _REMEDY
     )

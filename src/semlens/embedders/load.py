@@ -53,6 +53,12 @@ def load_embedder(spec: str = DEFAULT, *, device: str = "cpu") -> Embedder:
             "It is not installed.",
             f"Run: pip install 'semlens[{extra}]'",
         ) from error
+    if library.startswith("python:"):
+        raise EmbedderError(
+            f"The embedder '{spec}' came from a Python object.",
+            "A SPEC cannot bring it back.",
+            "Pass the same object: semlens.open(path, embedder=...).",
+        )
     raise EmbedderError(
         f"'{spec}' is not an embedder SPEC.",
         f"Expected {FORMS}.",

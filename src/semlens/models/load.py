@@ -89,6 +89,12 @@ def _library_model(spec: str, seed: int | None) -> SubjectModel:
         return zoo.timm_model(spec, name, weights or None, seed)
     if library == "transformers" and rest:
         return zoo.transformers_model(spec, rest, seed)
+    if library.startswith("python:"):
+        raise ModelError(
+            f"The model '{spec}' came from a Python object.",
+            "A SPEC cannot bring it back.",
+            "Use the same object.",
+        )
     raise ModelError(
         f"'{spec}' is not a model SPEC.",
         f"Expected {FORMS}.",

@@ -75,6 +75,7 @@ class _Build:
         digests = self._digests()
         if self.existing is not None:
             self.existing.check_images(self.plan.images, digests)
+            _check_targets(self.existing, self.targets)
             if not self.plan.layers:
                 return self._finished()
         forms = layer_forms(self.plan.model, self.plan.layers, self.plan.recipe.readout)
@@ -284,6 +285,17 @@ def _entry(layer: LayerExamples, first: int, collected: Collected) -> LayerEntry
         lowest=layer.lowest,
         not_finite=len(collected.not_finite[form.name]),
     )
+
+
+def _check_targets(database: Database, targets: TargetMap) -> None:
+    before = [None if np.isnan(v) else int(v) for v in database.samples["logit"].astype(float)]
+    changed = sum(a != b for a, b in zip(before, targets.logits, strict=True))
+    if changed:
+        raise RecipeError(
+            f"{changed} images of '{database.path}' now have another class.",
+            "Expected the classes that the database was built with.",
+            "Give the same --classes and --targets, or build into a new path.",
+        )
 
 
 def _check_same(database: Database, plan: Plan) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors.torch import load_file, save_file
@@ -31,31 +32,38 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
     temporary = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        mode = temporary.stat().st_mode  # as the user's umask has it; safetensors narrows it
         write(temporary)
+        temporary.chmod(mode)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        reason = _no_space(error)
-        if reason is not None:
-            raise StoreError(
-                f"'{path}' cannot be written: {reason}.",
-                "Expected room for the database.",
-                "Make room and run the same command: it goes on where it stopped.",
-            ) from error
+        found = _not_written(path, error)
+        if found is not None:
+            raise found from error
         raise
 
 
-def _no_space(error: BaseException) -> str | None:
-    if isinstance(error, PermissionError):
-        return "permission denied"
-    if isinstance(error, OSError) and error.errno in _FULL:
-        return _FULL[error.errno]
+def _not_written(path: Path, error: BaseException) -> StoreError | None:
+    """Return the error for a path that cannot be written; None for any other fault."""
     text = str(error)  # safetensors and pyarrow wrap the system's error into text
-    codes = {f"os error {code}": reason for code, reason in _FULL.items()}
-    codes |= {os.strerror(code): reason for code, reason in _FULL.items()}
-    return next((reason for code, reason in codes.items() if code in text), None)
+    for code, reason in _FULL.items():
+        if getattr(error, "errno", None) == code or f"os error {code}" in text:
+            return StoreError(
+                f"'{path}' cannot be written: {reason}.",
+                "Expected room for it.",
+                "Make room and run the same command: it goes on where it stopped.",
+            )
+    if isinstance(error, OSError):
+        return StoreError(
+            f"'{path}' cannot be written ({error.strerror or error}).",
+            "Expected a place that can be written.",
+            "Check the path and its permissions, or choose another one.",
+        )
+    return None
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -83,8 +91,13 @@ def save_table(path: Path, table: pa.Table) -> None:
     write_atomic(path, lambda part: pq.write_table(table, part, compression="zstd"))
 
 
-def load_table(path: Path, columns: list[str] | None = None, filters: Any = None) -> pa.Table:
-    """Read a Parquet file, or some columns and the rows that pass a filter.
+def save_csv(path: Path, frame: pd.DataFrame) -> None:
+    """Write a data frame as CSV, atomically."""
+    write_atomic(path, lambda part: frame.to_csv(part, index=False))
+
+
+def load_table(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """Read a Parquet file, or some columns of it.
 
     Raises
     ------
@@ -92,8 +105,8 @@ def load_table(path: Path, columns: list[str] | None = None, filters: Any = None
         If it is missing or damaged.
     """
     try:
-        dataset: Any = pq.ParquetDataset
-        return dataset(path, filters=filters, partitioning=None).read(columns)
+        read: Any = pq.read_table
+        return read(path, columns=columns, partitioning=None)
     except Exception as error:
         raise damaged(path, error) from error
 

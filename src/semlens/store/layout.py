@@ -23,9 +23,9 @@ def theta_file(layer: str) -> str:
 
 def crops_file(number: int) -> str:
     """Vectors of unique crops: ``vector`` f16[u d], ``sample`` i64[u], ``box`` i32[u 4]."""
-    return f"vectors/crops-{number:04d}.safetensors"
+    return f"vectors/crops/{number:04d}.safetensors"
 
 
 def thumbnails_file(number: int) -> str:
     """WebP thumbnails, row by row those of the crops file of the same number."""
-    return f"thumbnails/crops-{number:04d}.parquet"
+    return f"thumbnails/{number:04d}.parquet"

@@ -61,7 +61,7 @@ class Manifest(_Entry):
     dim: int
     layers: list[LayerEntry]
     crops: list[int]
-    """Vectors in each file ``vectors/crops-NNNN.safetensors``."""
+    """Vectors in each file ``vectors/crops/NNNN.safetensors``."""
     files: dict[str, str]
     """SHA-256 by relative path of every file but this one."""
 

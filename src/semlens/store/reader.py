@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 from jaxtyping import Bool, Float16, Float32, Int64
 
 from semlens.data.digests import content_digests
@@ -47,6 +47,14 @@ def data_fingerprint(ids: Sequence[str], digests: Sequence[str]) -> str:
     return fingerprint(list(ids), list(digests))
 
 
+def _stale(kind: str, given: str, built: str) -> StaleError:
+    return StaleError(
+        f"The {kind} '{given}' is not the one of the database (its fingerprint differs).",
+        f"Expected '{built}' with unchanged weights and preprocessing.",
+        "Give that one, or build a new database.",
+    )
+
+
 class Database:
     """Everything that a build has left on disk.
 
@@ -75,12 +83,12 @@ class Database:
     def check_model(self, model: SubjectModel) -> None:
         """Refuse a model with other weights or preprocessing than the database's."""
         if model.fingerprint != self.manifest.model.fingerprint:
-            raise self._stale("model", model.spec, self.manifest.model.spec, "--model")
+            raise _stale("model", model.spec, self.manifest.model.spec)
 
     def check_embedder(self, embedder: Embedder) -> None:
         """Refuse probes of another foundation model: their vectors mean something else."""
         if embedder.fingerprint != self.manifest.embedder.fingerprint:
-            raise self._stale("embedder", embedder.spec, self.manifest.embedder.spec, "--embedder")
+            raise _stale("embedder", embedder.spec, self.manifest.embedder.spec)
 
     def check_images(self, images: Images, digests: Sequence[str] | None = None) -> None:
         """Hash the images (or take their ``digests``) and refuse any that have changed."""
@@ -96,13 +104,6 @@ class Database:
             f"{len(now.keys() - known.keys())} are new, {len(known.keys() - now.keys())} missing.",
             f"Expected the images of '{self.manifest.data.spec}'.",
             "Restore them, or build a new database.",
-        )
-
-    def _stale(self, kind: str, given: str, built: str, option: str) -> StaleError:
-        return StaleError(
-            f"The {kind} '{given}' is not the one of the database (its fingerprint differs).",
-            f"Expected '{built}' with unchanged weights and preprocessing.",
-            f"Give that one ({option}), or build a new database.",
         )
 
     def verify(self) -> list[str]:
@@ -213,9 +214,12 @@ class Database:
 
     def examples_of(self, row: int, count: int | None = None) -> list[Example]:
         """Concept examples of one component that speak for it, strongest first."""
-        name = layout.examples_file(self.component(row).layer)
-        table = load_table(self.path / name, filters=pc.field("component") == row)
-        records = [record for record in table.to_pylist() if record["crop"] is not None]
+        name = self.component(row).layer
+        if name not in self._examples:
+            self._examples[name] = load_table(self.path / layout.examples_file(name))
+        table = self._examples[name]
+        start, stop = np.searchsorted(table["component"].to_numpy(), [row, row + 1])
+        records = [r for r in table.slice(start, stop - start).to_pylist() if r["crop"] is not None]
         paths = self.samples["path"].to_numpy()
         return [
             Example(
@@ -242,6 +246,10 @@ class Database:
         return index, used
 
     @cached_property
+    def _examples(self) -> dict[str, pa.Table]:
+        return {}
+
+    @cached_property
     def _crop_starts(self) -> list[int]:
         return [0, *accumulate(self.manifest.crops)]
 
@@ -262,7 +270,19 @@ class Database:
     # -- derived tables ---------------------------------------------------------------------
 
     def save_analysis(self, name: str, frame: pd.DataFrame) -> Path:
-        """Keep a derived table; it remembers the build that it was made from."""
+        """Keep a derived table; it remembers the build that it was made from.
+
+        Raises
+        ------
+        StoreError
+            If the name is no plain file name.
+        """
+        if not re.fullmatch(r"[\w][\w.-]*", name):
+            raise StoreError(
+                f"'{name}' cannot name a table.",
+                "Expected letters, digits, '_', '-' and '.'.",
+                "Choose another name.",
+            )
         table = pa.Table.from_pandas(frame, preserve_index=False)
         table = table.replace_schema_metadata({"database": self.fingerprint})
         path = self.path / layout.ANALYSIS / f"{name}.parquet"
