@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from semlens.embedders.base import Embedder
-from semlens.embedders.load import unavailable
+from semlens.embedders.spec import unavailable
 from semlens.errors import EmbedderError
 from semlens.models.checkpoint import refuse_missing
 from semlens.models.subject import weights_digest

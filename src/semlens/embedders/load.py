@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from semlens.embedders.base import Embedder
+from semlens.embedders.spec import FORMS
 from semlens.errors import EmbedderError
 
-FORMS = "open_clip/MODEL/PRETRAINED, transformers/ID-or-dir or semlens/demo"
 DEFAULT = "open_clip/MobileCLIP-S2/datacompdr"
 """The paper's choice for ImageNet (B.1); needs a hub that can be reached."""
 
@@ -63,14 +63,4 @@ def load_embedder(spec: str = DEFAULT, *, device: str = "cpu") -> Embedder:
         f"'{spec}' is not an embedder SPEC.",
         f"Expected {FORMS}.",
         f"The recommended one is {DEFAULT}.",
-    )
-
-
-def unavailable(spec: str, error: Exception) -> EmbedderError:
-    """Return the error for weights that cannot be fetched or read."""
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return EmbedderError(
-        f"The embedder '{spec}' cannot be loaded ({reason}).",
-        f"Expected {FORMS}, with a hub that can be reached or weights on this machine.",
-        "Give a local checkpoint, or semlens/demo to try things out.",
     )
