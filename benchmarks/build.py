@@ -145,7 +145,7 @@ def _linux() -> bool:
 
 def benchmark(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Prepare the inputs, run everything and put the result together."""
-    count, longest = (24, 160) if options.quick else (options.count, 500)
+    count, longest = (16, 160) if options.quick else (options.count, 500)
     images = options.images or make_images(work, count, longest)
     default = "semlens/demo" if options.quick else None
     model = options.model or default or make_subject(work)
@@ -154,8 +154,8 @@ def benchmark(options: argparse.Namespace, work: Path) -> dict[str, Any]:
         model=model,
         images=str(images),
         embedder=embedder,
-        layers=("layer3",) if options.quick else tuple(options.layers.split(",")),
-        examples=2 if options.quick else options.examples,
+        layers=("layer1",) if options.quick else tuple(options.layers.split(",")),
+        examples=1 if options.quick else options.examples,
         batch_size=8 if options.quick else options.batch_size,
         threads=options.threads,
         work=str(work),
@@ -192,8 +192,8 @@ def _result(
         "referenced_share": len(known["none"]) / len(images),
         "unique_crops": {crop: sum(map(len, boxes.values())) for crop, boxes in known.items()},
         "settings": {
-            "model": options.model or "torchvision/resnet18, random weights",
-            "embedder": options.embedder or f"open_clip/{CLIP}, random weights",
+            "model": _named(settings.model, settings, "torchvision/resnet18"),
+            "embedder": _named(settings.embedder, settings, f"open_clip/{CLIP}"),
             "layers": settings.layers,
             "examples": settings.examples,
             "batch_size": settings.batch_size,
@@ -209,6 +209,11 @@ def _result(
 
         result["agreement"] = agreement(settings)
     return result
+
+
+def _named(spec: str, settings: Settings, made: str) -> str:
+    """Return a SPEC without the folder in which the benchmark put weights of its own."""
+    return f"{made}, random weights" if settings.work in spec else spec
 
 
 def show(result: dict[str, Any]) -> None:
