@@ -189,8 +189,10 @@ def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(built, tmp_path):
         "--layers", "0,1", "--json",
     ]  # fmt: skip
     process = subprocess.Popen(
-        command, cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+        command, cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        # a shell's background job, as CI may be, has its children ignore Ctrl-C
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     assert process.stderr is not None
     seen = ""
     for line in process.stderr:
