@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,21 @@ def write_pictures(folder: Path, count: int, seed: int = 0, classes: int = 2) ->
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels.astype(np.uint8)).save(path)
     return folder
+
+
+def encoded(image: Image.Image, kind: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def colours(height: int = 8, width: int = 12, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def assert_says(error: BaseException, *parts: str) -> None:
+    for part in parts:
+        assert part in str(error), (part, str(error))
 
 
 @pytest.fixture

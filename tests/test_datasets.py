@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import datasets
 import numpy as np
 import pytest
 import torch
+from conftest import assert_says, colours, encoded
 from PIL import Image
 from torchvision.datasets import FakeData
 from torchvision.datasets import ImageFolder as TorchvisionFolder
@@ -19,21 +19,6 @@ from semlens.data.load import load_images
 from semlens.data.pixels import pixels_digest
 from semlens.data.sequence import ImageSequence
 from semlens.errors import DataError, ImageError
-
-
-def encoded(image: Image.Image, kind: str, **options) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def colours(height: int = 8, width: int = 12, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def assert_says(error: BaseException, *parts: str) -> None:
-    for part in parts:
-        assert part in str(error), (part, str(error))
 
 
 def save(path: Path, seed: int = 0) -> None:

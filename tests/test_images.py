@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import os
 import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import assert_says, colours, encoded
 from PIL import Image
 
 from semlens.data.folder import ImageFolder
 from semlens.data.pixels import decode, upright_rgb
 from semlens.data.prefetch import prefetch
 from semlens.errors import DataError, ImageError
-
-
-def encoded(image: Image.Image, kind: str, **options) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def colours(height: int = 8, width: int = 12, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def assert_says(error: BaseException, *parts: str) -> None:
-    for part in parts:
-        assert part in str(error), (part, str(error))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

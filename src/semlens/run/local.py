@@ -72,13 +72,14 @@ class _Build:
         self.plan = replace(plan, layers=tuple(dict.fromkeys(plan.layers)))
 
     def run(self) -> Database:
+        # a wrong layer is known before the data is hashed
+        forms = layer_forms(self.plan.model, self.plan.layers, self.plan.recipe.readout)
         digests = self._digests()
         if self.existing is not None:
             self.existing.check_images(self.plan.images, digests)
             _check_targets(self.existing, self.targets)
             if not self.plan.layers:
                 return self._finished()
-        forms = layer_forms(self.plan.model, self.plan.layers, self.plan.recipe.readout)
         data = data_fingerprint(self.plan.images.ids, digests)
         model = self.plan.model.fingerprint
         key = self.plan.collect_key(data, model)
