@@ -69,6 +69,10 @@ class ConceptError(SemlensError):
     """A concept set or a probe that cannot be read."""
 
 
+class RelevanceError(SemlensError):
+    """A model, target or database of which no relevance can be computed."""
+
+
 def nearest(name: str, known: Iterable[str], at_most: int = 4) -> str:
     """Return the known names closest to ``name``, for the text of an error."""
     names = list(known)

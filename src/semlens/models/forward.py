@@ -35,6 +35,12 @@ def _batches(
         yield model.batch(held)
 
 
+def class_scores(output: Any) -> Any:
+    """Return the tensor of a model's output that holds its logits, or its first one."""
+    scores = getattr(output, "logits", None)
+    return first_tensor(output) if scores is None else scores
+
+
 @torch.inference_mode()
 def logits(
     model: SubjectModel, reader: Reader, samples: Sequence[int], batch_size: int = 32
@@ -50,8 +56,7 @@ def logits(
     with evaluating(model.module):
         for batch in _batches(model, reader, samples, batch_size):
             output = model.module(batch)
-            scores = getattr(output, "logits", None)
-            scores = first_tensor(output) if scores is None else scores
+            scores = class_scores(output)
             if scores is None or scores.ndim != 2:
                 raise ModelError(
                     f"The model puts out {type(output).__name__}, no logits [b classes].",

@@ -1,0 +1,239 @@
+"""Layer-wise relevance propagation over a captured graph.
+
+One forward pass per image computes each node's multipliers; backward passes for any number of
+starts reuse them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from semlens.errors import LayerError, RelevanceError, nearest
+from semlens.relevance.bind import bind, has_attention
+from semlens.relevance.flow import Flow
+from semlens.relevance.graph import Node, capture, execute, in_full_precision, prepared
+from semlens.relevance.interface import OUTPUT, Pulled, check_finite
+from semlens.relevance.locate import locate
+from semlens.relevance.presets import Rules, preset
+from semlens.relevance.rules.base import Rule, Sent
+from semlens.relevance.simplify import simplify
+
+
+class Engine:
+    """A model, ready for relevance at some layers.
+
+    Parameters
+    ----------
+    module
+        Any vision model; it is not changed. Computes in float32 (float64 if it does itself).
+    example
+        float[b 3 h w], a batch as the model takes it; other batches must have its h and w.
+    layers
+        Where relevance starts, is read, or both.
+    rules
+        A preset's name, rules of one's own, or ``auto``: AttnLRP for models that attend,
+        else the paper's composite (H.1).
+
+    Raises
+    ------
+    LayerError
+        If a layer is missing or runs twice.
+    RelevanceError
+        If the model cannot be captured, or uses operations without a rule.
+    """
+
+    def __init__(
+        self, module: nn.Module, example: Tensor, layers: Sequence[str], rules: str | Rules = "auto"
+    ) -> None:
+        module = in_full_precision(module)
+        example = prepared(example[:1].repeat(2, 1, 1, 1), module)
+        example = example + 0.1 * torch.randn_like(example)  # tells equal values of layers apart
+        graph = capture(module, example)
+        places = locate(graph, module, example, layers)
+        self.graph, now = simplify(graph, set(places.values()))
+        self._nodes = {name: now(node) for name, node in places.items()}
+        if rules == "auto":
+            rules = "attnlrp" if has_attention(self.graph) else "epsilon-plus-flat"
+        self.rules = preset(rules)
+        self.shape = tuple(example.shape[1:])
+        self._bound: Mapping[Node, Rule] = bind(
+            self.graph, self.rules, self._nodes.values(), (self.shape[-2], self.shape[-1])
+        )
+        self._module = module
+        self._bytes = self._measured(example[:1])
+
+    def _measured(self, example: Tensor) -> Mapping[Node, int]:
+        """Bytes of each node's value for one image."""
+        found: dict[Node, int] = {}
+
+        def seen(node: Node, value: Any) -> None:
+            found[node] = value.nbytes if isinstance(value, Tensor) else 0
+
+        with torch.no_grad():
+            self.graph.run(example, self.graph.nodes[-1:], seen)
+            self.graph.run(example, [n for n in self._nodes.values() if n not in found], seen)
+        return found
+
+    @property
+    def layers(self) -> list[str]:
+        """Names of the layers."""
+        return [name for name in self._nodes if name != OUTPUT]
+
+    def node(self, layer: str) -> Node:
+        """Return the node of a layer, or of the output (an empty name).
+
+        Raises
+        ------
+        LayerError
+            If the engine was not made for it.
+        """
+        if layer not in self._nodes:
+            raise LayerError(
+                f"Layer '{layer}' is not among the engine's layers.",
+                f"It was made for {nearest(layer, self.layers) or 'none'}.",
+                "Name it when the engine is made.",
+            )
+        return self._nodes[layer]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the engine computes."""
+        first = next(self._module.parameters(), None)
+        return torch.device("cpu") if first is None else first.device
+
+    def largest(self, layer: str = OUTPUT) -> int:
+        """Return the bytes per image of the largest value below a layer."""
+        return max(self._bytes[node] for node in self.graph.needed([self.node(layer)]))
+
+    def order(self, layers: Sequence[str]) -> list[str]:
+        """Sort layers by their place in the forward pass."""
+        place = {node: number for number, node in enumerate(self.graph.nodes)}
+        return sorted(layers, key=lambda name: place[self.node(name)])
+
+    @torch.no_grad()
+    def trace(self, inputs: Tensor, upto: Sequence[str] = (OUTPUT,)) -> Trace:
+        """Run the model over images, as far as the named layers, ready to go back from them.
+
+        Parameters
+        ----------
+        inputs
+            float[U 3 h w].
+
+        Raises
+        ------
+        RelevanceError
+            If the images have another size than the example, or a value is not finite.
+        """
+        inputs = prepared(inputs, self._module)
+        if tuple(inputs.shape[1:]) != self.shape:
+            raise RelevanceError(
+                f"The images have the shape {list(inputs.shape[1:])}.",
+                f"The engine was made for {list(self.shape)}.",
+                "Make one for that size.",
+            )
+        targets = [self.node(name) for name in upto]
+        kept = {node for node in self._nodes.values()}
+        order = self.graph.needed(targets)
+        last = {source: node for node in order for source in node.inputs()}
+        values: dict[Node, Any] = {}
+        saved: dict[Node, Any] = {}
+        shapes: dict[Node, torch.Size] = {}
+        if inputs.is_contiguous() and inputs.ndim == 4:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        for node in order:
+            rule = self._bound.get(node)
+            if rule is None:
+                values[node] = execute(node, values, inputs)
+            else:
+                values[node], saved[node] = rule.forward(values)
+            if isinstance(values[node], Tensor):
+                shapes[node] = values[node].shape
+            for source in node.inputs():
+                if last[source] is node and source not in kept:
+                    values.pop(source, None)
+        known = {name: values[node] for name, node in self._nodes.items() if node in values}
+        check_finite(known)
+        return Trace(self, inputs, order, saved, shapes, known)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A forward pass over U images that can be gone back through.
+
+    Parameters
+    ----------
+    values
+        The layers' outputs by name, in their own shape; the model's output is ``""``.
+    """
+
+    engine: Engine
+    inputs: Tensor
+    order: Sequence[Node]
+    saved: Mapping[Node, Any]
+    shapes: Mapping[Node, torch.Size]
+    values: Mapping[str, Tensor]
+
+    @torch.no_grad()
+    def pull(
+        self, starts: Mapping[str, Flow], record: Collection[str] = (), *, heat: bool = True
+    ) -> Pulled:
+        """Propagate relevance back.
+
+        Parameters
+        ----------
+        starts
+            By layer, relevance over activation with which to start.
+        record
+            Layers at which to read what passes.
+        heat
+            Whether to go down to the pixels; else the pass ends at the last layer of
+            ``record``.
+        """
+        engine = self.engine
+        pending = {engine.node(name): flow for name, flow in starts.items()}
+        wanted: dict[Node, list[str]] = {}
+        for name in record:
+            wanted.setdefault(engine.node(name), []).append(name)
+        found: dict[str, Tensor] = {}
+        pixels: list[Flow] = []
+        size = (engine.shape[-2], engine.shape[-1])
+        for node in reversed(self.order):
+            flow = pending.pop(node, None)
+            if flow is None:
+                continue
+            if node in wanted:
+                whole = flow.whole(self._map_size(node)).values
+                found.update({name: whole for name in wanted[node]})
+                if len(found) == len(record) and not heat:
+                    break
+            if node is engine.graph.input:
+                whole = flow.whole(size)
+                pixels.append(Flow((whole.values * self.inputs).sum(2, keepdim=True)))
+                continue
+            rule = engine._bound[node]  # pyright: ignore[reportPrivateUsage]
+            for source, passed in self._sent(node, rule, flow):
+                if rule.final:
+                    pixels.append(passed.whole(size))
+                elif source in pending:
+                    pending[source] = pending[source].plus(passed)
+                else:
+                    pending[source] = passed
+        return Pulled(
+            torch.stack([f.values for f in pixels]).sum(0)[:, :, 0] if pixels else None, found
+        )
+
+    def _sent(self, node: Node, rule: Rule, flow: Flow) -> Sent:
+        if flow.corner is not None:
+            height, width = self._map_size(node)
+            if not rule.windowed or flow.window[0] * flow.window[1] >= height * width:
+                flow = flow.whole((height, width))
+        return rule.backward(self.saved[node], flow)
+
+    def _map_size(self, node: Node) -> tuple[int, int]:
+        shape = self.shapes[node]
+        return (shape[-2], shape[-1])

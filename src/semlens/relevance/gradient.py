@@ -1,0 +1,127 @@
+"""Gradient times input: the fallback for models that no rule set covers.
+
+It works for whatever PyTorch can differentiate. It is not conservative and noisier than LRP,
+and says what it is: its rules have the name ``gradient``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from semlens.errors import RelevanceError
+from semlens.models.activations import first_tensor
+from semlens.models.forward import class_scores
+from semlens.models.taps import evaluating, find_layer, tapped
+from semlens.relevance.flow import Flow
+from semlens.relevance.graph import in_full_precision, prepared
+from semlens.relevance.interface import OUTPUT, Pulled, check_finite
+from semlens.relevance.presets import GRADIENT, Rules
+
+
+class GradientEngine:
+    """A model, ready for gradient times input at some layers.
+
+    Parameters
+    ----------
+    module
+        Any model that can be differentiated; it is not changed.
+    example
+        float[b 3 h w].
+    layers
+        Where relevance starts, is read, or both.
+    """
+
+    def __init__(self, module: nn.Module, example: Tensor, layers: Sequence[str]) -> None:
+        self._module = in_full_precision(module)
+        for name in layers:
+            find_layer(self._module, name)
+        self.rules = Rules(GRADIENT)
+        self._seen: list[str] = []
+        self._names = list(layers)
+        found = self.trace(example[:1])
+        self._names = [name for name in self._seen if name in found.values]
+        self._bytes = 4 * max(value.numel() for value in (found.inputs, *found.values.values()))
+
+    @property
+    def layers(self) -> list[str]:
+        """Layers at which relevance can start or be read."""
+        return list(self._names)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the engine computes."""
+        first = next(self._module.parameters(), None)
+        return torch.device("cpu") if first is None else first.device
+
+    def order(self, layers: Sequence[str]) -> list[str]:
+        """Sort layers by their place in the forward pass."""
+        return sorted(layers, key=self._names.index)
+
+    def largest(self, layer: str = OUTPUT) -> int:
+        """Return the bytes per image of the largest of the layers' values."""
+        return self._bytes
+
+    def trace(self, inputs: Tensor, upto: Sequence[str] = (OUTPUT,)) -> GradientTrace:
+        """Run the model over images, with a way back.
+
+        Raises
+        ------
+        RelevanceError
+            If the model cannot be differentiated, or a value is not finite.
+        """
+        inputs = prepared(inputs, self._module).detach().requires_grad_()
+        values: dict[str, Tensor] = {}
+        self._seen = []
+
+        def keep(name: str, output: Any) -> None:
+            values[name] = first_tensor(output)
+            self._seen.append(name)
+
+        with torch.enable_grad(), evaluating(self._module), tapped(self._module, self._names, keep):
+            scores = class_scores(self._module(inputs))
+        if isinstance(scores, Tensor):
+            values[OUTPUT] = scores
+        for name, value in values.items():
+            if not value.requires_grad:
+                raise RelevanceError(
+                    f"No gradient reaches '{name or 'the output'}' of "
+                    f"{type(self._module).__name__}.",
+                    "Expected a model that can be differentiated; quantised layers cannot.",
+                    "Use the model before quantisation, or --crop activation.",
+                )
+        check_finite({name: value.detach() for name, value in values.items()})
+        return GradientTrace(inputs, values)
+
+
+@dataclass(frozen=True)
+class GradientTrace:
+    """A forward pass over U images with PyTorch's own way back."""
+
+    inputs: Tensor
+    values: Mapping[str, Tensor]
+
+    def pull(
+        self, starts: Mapping[str, Flow], record: Collection[str] = (), *, heat: bool = True
+    ) -> Pulled:
+        """Propagate gradients; ``heat`` is the gradient times the pixel."""
+        outputs = [self.values[name] for name in starts]
+        flows = [
+            flow.whole((self.values[name].shape[-2], self.values[name].shape[-1])).values
+            for name, flow in starts.items()
+        ]
+        wanted = [self.values[name] for name in record] + ([self.inputs] if heat else [])
+        found: Any = torch.autograd.grad(
+            outputs, wanted, flows, is_grads_batched=True, retain_graph=True, allow_unused=True
+        )
+        starts_count = len(flows[0])
+        whole = [
+            g if g is not None else value.new_zeros(starts_count, *value.shape)
+            for g, value in zip(cast("Sequence[Tensor | None]", found), wanted, strict=True)
+        ]
+        pixels = (whole.pop() * self.inputs.detach()).sum(2) if heat else None
+        return Pulled(pixels, dict(zip(record, whole, strict=True)))

@@ -1,0 +1,274 @@
+"""A model's forward pass as a list of operations, captured without touching the model.
+
+``torch.export`` traces the pass into functional operators: in-place operations, shared
+modules and shortcuts written in Python are all plain nodes afterwards, so that no rule needs
+to know how the model was written.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import warnings
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from semlens.errors import RelevanceError
+from semlens.models.taps import evaluating
+
+INPUT = "input"
+SHAPE_ONLY = (
+    "sym_size", "new_zeros", "new_ones", "new_full", "new_empty", "zeros_like", "ones_like",
+    "full_like", "empty_like", "fill.Scalar", "aten.zero.",
+)  # fmt: skip
+"""Operators that read the shape of what they are given, not its values."""
+
+
+@dataclass(eq=False)
+class Node:
+    """One operation; its arguments are nodes, tensors and plain values.
+
+    Parameters
+    ----------
+    name
+        Unique in its graph.
+    target
+        The operator; for the input, the text ``input``.
+    scopes
+        Names of the modules in whose forward it stands, outermost first.
+    live
+        Whether its value depends on the input's values (and so can carry relevance).
+    relu
+        Whether a ReLU follows at once and belongs to the node.
+    """
+
+    name: str
+    target: Any
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict[str, Any])
+    scopes: tuple[str, ...] = ()
+    live: bool = False
+    relu: bool = False
+
+    def __repr__(self) -> str:
+        """Return the name and the operator."""
+        return f"<{self.name}: {self.target}>"
+
+    def arg(self, place: int, otherwise: Any = None) -> Any:
+        """Return a positional argument, or what holds when it is left out."""
+        return self.args[place] if len(self.args) > place else otherwise
+
+    def inputs(self) -> list[Node]:
+        """Return the nodes among the arguments, nested ones too, in order."""
+        return list(_nodes((self.args, self.kwargs)))
+
+    def live_inputs(self) -> list[Node]:
+        """Return the arguments that depend on the input's values."""
+        return [node for node in self.inputs() if node.live]
+
+
+def _nodes(value: Any) -> Iterator[Node]:
+    if isinstance(value, Node):
+        yield value
+    elif isinstance(value, dict):
+        for part in value.values():
+            yield from _nodes(part)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _nodes(part)
+
+
+def replaced(value: Any, change: Callable[[Node], Any]) -> Any:
+    """Return nested arguments with every node put through ``change``."""
+    if isinstance(value, Node):
+        return change(value)
+    if isinstance(value, dict):
+        return {key: replaced(part, change) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(replaced(part, change) for part in value)
+    return value
+
+
+@dataclass
+class Graph:
+    """Nodes in the order of execution; the first is the input."""
+
+    nodes: list[Node]
+
+    @property
+    def input(self) -> Node:
+        """Return the node that stands for the images."""
+        return self.nodes[0]
+
+    def users(self) -> dict[Node, list[Node]]:
+        """Return the nodes that read each node."""
+        found: dict[Node, list[Node]] = {node: [] for node in self.nodes}
+        for node in self.nodes:
+            for source in node.inputs():
+                found[source].append(node)
+        return found
+
+    def needed(self, targets: Collection[Node]) -> list[Node]:
+        """Return what must run to compute the targets, in order."""
+        wanted, open_ = set[Node](), list(targets)
+        while open_:
+            node = open_.pop()
+            if node not in wanted:
+                wanted.add(node)
+                open_.extend(node.inputs())
+        return [node for node in self.nodes if node in wanted]
+
+    def mark_live(self) -> None:
+        """Find out which nodes depend on the values of the input."""
+        for node in self.nodes:
+            reads_values = not any(name in str(node.target) for name in SHAPE_ONLY)
+            node.live = node is self.input or (reads_values and bool(node.live_inputs()))
+
+    def run(
+        self,
+        inputs: Tensor,
+        targets: Collection[Node],
+        seen: Callable[[Node, Any], None] = lambda *_: None,
+    ) -> dict[Node, Any]:
+        """Compute the targets as the model would; ``seen`` is shown every value on the way."""
+        order = self.needed(targets)
+        last = {source: node for node in order for source in node.inputs()}
+        values: dict[Node, Any] = {}
+        for node in order:
+            values[node] = execute(node, values, inputs)
+            seen(node, values[node])
+            for source in node.inputs():
+                if last[source] is node and source not in targets:
+                    values.pop(source, None)
+        return {node: values[node] for node in targets}
+
+
+def execute(node: Node, values: dict[Node, Any], inputs: Tensor) -> Any:
+    """Compute one node from the values of those that it reads."""
+    if node.target == INPUT:
+        return inputs
+    args, kwargs = replaced((node.args, node.kwargs), values.__getitem__)
+    value = node.target(*args, **kwargs)
+    return value.relu() if node.relu else value
+
+
+def capture(module: nn.Module, example: Tensor) -> Graph:
+    """Trace a module's forward pass; its batch size stays free.
+
+    Parameters
+    ----------
+    module
+        Run in evaluation mode, and left as it was. Half precision is captured as a float32
+        copy: relevance overflows in float16.
+    example
+        float[b 3 h w], a batch as the model takes it.
+
+    Raises
+    ------
+    RelevanceError
+        If the pass cannot be traced; it says where.
+    """
+    module = in_full_precision(module)
+    first = next(module.parameters(), example)
+    pair = example[:1].to(first.device, full_precision(example.dtype)).repeat(2, 1, 1, 1)
+    batch = torch.export.Dim("batch", min=1, max=65536)
+    try:
+        with evaluating(module), torch.no_grad(), _quiet():
+            try:
+                program = torch.export.export(
+                    module, (pair,), dynamic_shapes=({0: batch},), strict=False
+                )
+            except Exception:  # a model that fixes its batch size is traced at one image
+                program = torch.export.export(module, (pair[:1],), strict=False)
+            traced = program.run_decompositions({}).module()
+    except Exception as error:  # the user's forward may raise anything
+        text = str(error).strip().splitlines() or [type(error).__name__]
+        raise RelevanceError(
+            f"The forward pass of {type(module).__name__} cannot be captured ({text[0]}).",
+            "Expected a pass without branches on the values of tensors, or quantised layers.",
+            "Use rules 'gradient' (gradient times input), or --crop activation.",
+        ) from error
+    return _from_fx(traced.graph, traced)
+
+
+def full_precision(dtype: torch.dtype) -> torch.dtype:
+    """Return float64 for itself and float32 for everything else."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def prepared(inputs: Tensor, module: nn.Module) -> Tensor:
+    """Put images where the module is, in its precision."""
+    first = next(module.parameters(), inputs)
+    return inputs.to(first.device, full_precision(first.dtype))
+
+
+def in_full_precision(module: nn.Module) -> nn.Module:
+    """Return the module, or a float32 copy when it computes in half precision."""
+    kinds = {p.dtype for p in module.parameters() if p.is_floating_point()}
+    if kinds <= {torch.float32, torch.float64}:
+        return module
+    return copy.deepcopy(module).float()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the tracer's warnings and logs from the user: what fails is said by our error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        before = logging.root.manager.disable
+        logging.disable(logging.ERROR)
+        try:
+            yield
+        finally:
+            logging.disable(before)
+
+
+def _from_fx(graph: fx.Graph, owner: nn.Module) -> Graph:
+    known: dict[fx.Node, Any] = {}
+    nodes: list[Node] = []
+    for item in graph.nodes:
+        if item.op == "placeholder":
+            known[item] = Node(item.name, INPUT)
+        elif item.op == "get_attr":
+            known[item] = _attribute(owner, str(item.target))
+            continue
+        elif item.op == "call_function" and not _is_check(item):
+            stack = item.meta.get("nn_module_stack") or {}
+            args, kwargs = _map((item.args, dict(item.kwargs)), known)
+            scopes = tuple(str(entry[0]) for entry in stack.values())
+            known[item] = Node(item.name, item.target, args, kwargs, scopes)
+        else:
+            continue
+        nodes.append(known[item])
+    nodes.sort(key=lambda node: node.target != INPUT)  # stable: the input first
+    found = Graph(nodes)
+    found.mark_live()
+    return found
+
+
+def _is_check(item: fx.Node) -> bool:
+    """Whether the node only asserts something."""
+    return "assert" in str(item.target) or "guard" in item.name
+
+
+def _attribute(owner: nn.Module, path: str) -> Any:
+    value: Any = owner
+    for part in path.split("."):
+        value = getattr(value, part)
+    return value.detach() if isinstance(value, Tensor) else value
+
+
+def _map(value: Any, known: dict[fx.Node, Any]) -> Any:
+    if isinstance(value, fx.Node):
+        return known[value]
+    if isinstance(value, dict):
+        return {key: _map(part, known) for key, part in value.items()}
+    if isinstance(value, tuple | list):
+        parts: Sequence[Any] = [_map(part, known) for part in value]
+        return tuple(parts) if isinstance(value, tuple) else list(parts)
+    return value

@@ -1,0 +1,71 @@
+"""Which node of a captured graph is the output of a named layer: the one with its value."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from semlens.errors import RelevanceError
+from semlens.models.activations import first_tensor
+from semlens.models.forward import class_scores
+from semlens.models.taps import evaluating, run_layers
+from semlens.relevance.graph import Graph, Node
+from semlens.relevance.interface import OUTPUT
+
+
+def locate(
+    graph: Graph, module: nn.Module, example: Tensor, layers: Sequence[str]
+) -> dict[str, Node]:
+    """Find the nodes of some layers and of the output, by running model and graph once.
+
+    A layer's name does not say which operation ends it (a shortcut may be added in place, a
+    tuple returned), but its value does.
+
+    Raises
+    ------
+    LayerError
+        If the model has no such layer, or runs it twice.
+    RelevanceError
+        If the graph has no such value: the pass does something else when it is traced.
+    """
+    wanted = _outputs(module, example, layers)
+    found: dict[str, Node] = {}
+
+    def seen(node: Node, value: Any) -> None:
+        for name, expected in wanted.items():
+            if not (isinstance(value, Tensor) and value.shape == expected.shape):
+                continue
+            within = name in node.scopes
+            known = found.get(name)
+            # the last such node inside the layer; else the first one anywhere
+            if (within or known is None) and _same(value, expected):
+                found[name] = node
+
+    with torch.no_grad():
+        graph.run(example, graph.nodes, seen)
+    missing = [name or "the output" for name in wanted if name not in found]
+    if missing:
+        raise RelevanceError(
+            f"The captured pass of {type(module).__name__} has another value at '{missing[0]}'.",
+            "Expected the same numbers as when the model runs.",
+            "Use rules 'gradient' (gradient times input), or --crop activation.",
+        )
+    return found
+
+
+def _outputs(module: nn.Module, example: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+    # a copy: a later operation may overwrite the tensor
+    wanted = run_layers(module, example, layers, lambda _, out: first_tensor(out).clone())
+    with evaluating(module), torch.no_grad():
+        scores = class_scores(module(example))
+    if scores is not None:
+        wanted[OUTPUT] = scores
+    return wanted
+
+
+def _same(value: Tensor, expected: Tensor) -> bool:
+    scale = float(expected.abs().max())
+    return bool((value - expected).abs().max() <= 1e-3 * scale + 1e-9)

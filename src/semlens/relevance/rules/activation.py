@@ -1,0 +1,95 @@
+"""Elementwise functions: the identity rule, ``R_in = R_out`` (Achtibat et al. 2024, Eq. 9).
+
+Carried as relevance over activation, that is a multiplication by ``f(x) / x``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from semlens.relevance.flow import Flow
+from semlens.relevance.graph import Node, execute
+from semlens.relevance.rules.base import Rule, Sent
+
+aten = torch.ops.aten
+
+_TINY = 1e-12
+
+
+def _gelu(node: Node, x: Tensor, y: Tensor) -> Tensor:
+    if node.kwargs.get("approximate", "none") == "tanh":
+        inner = math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
+        return 0.5 * (1 + torch.tanh(inner))
+    return 0.5 * (1 + torch.erf(x / math.sqrt(2)))
+
+
+def _slope_at_zero(slope: float) -> Callable[[Node, Tensor, Tensor], Tensor]:
+    def share(node: Node, x: Tensor, y: Tensor) -> Tensor:
+        small = x.abs() < _TINY
+        return torch.where(small, slope, y / torch.where(small, 1, x))
+
+    return share
+
+
+SHARES: Mapping[Any, Callable[[Node, Tensor, Tensor], Tensor]] = {
+    aten.relu.default: lambda _, x, y: (x > 0).to(x.dtype),
+    aten.silu.default: lambda _, x, y: torch.sigmoid(x),
+    aten.gelu.default: _gelu,
+    aten.hardswish.default: lambda _, x, y: functional.relu6(x + 3) / 6,
+    aten.mish.default: lambda _, x, y: torch.tanh(functional.softplus(x)),
+    aten.leaky_relu.default: _slope_at_zero(0.0),
+    aten.prelu.default: _slope_at_zero(0.0),
+    aten.elu.default: _slope_at_zero(1.0),
+    aten.selu.default: _slope_at_zero(1.0),
+    aten.celu.default: _slope_at_zero(1.0),
+    aten.tanh.default: _slope_at_zero(1.0),
+    aten.hardtanh.default: _slope_at_zero(1.0),
+    aten.relu6.default: _slope_at_zero(1.0),
+}
+"""``f(x) / x`` of each function that is zero at zero, with its limit there."""
+
+
+class Activation(Rule):
+    """A function of each value by itself."""
+
+    windowed = True
+
+    def forward(self, values: dict[Node, Any]) -> tuple[Any, Any]:
+        """Compute the node and ``f(x) / x``."""
+        y = execute(self.node, values, torch.empty(0))
+        return y, SHARES[self.node.target](self.node, values[self.node.args[0]], y)
+
+    def backward(self, saved: Any, flow: Flow) -> Sent:
+        """Pass all of it on."""
+        return [(self.node.args[0], flow.times(saved))]
+
+
+class Taylor(Rule):
+    """The plain gradient of a function that is not zero at zero (softmax, sigmoid).
+
+    First-order Taylor expansion; its constant term keeps a part of the relevance (Achtibat et
+    al. 2024, Eq. 13).
+    """
+
+    def forward(self, values: dict[Node, Any]) -> tuple[Any, Any]:
+        """Compute the node."""
+        y = execute(self.node, values, torch.empty(0))
+        return y, y
+
+    def backward(self, saved: Any, flow: Flow) -> Sent:
+        """Multiply by the derivative."""
+        y, g = saved, flow.values
+        if "softmax" in str(self.node.target):
+            # the axis counts from the front of one batch: the axis of starts stands before it
+            axis = int(self.node.args[1])
+            axis = axis if axis < 0 else axis + 1
+            passed = y * (g - (g * y).sum(axis, keepdim=True))
+        else:
+            passed = g * y * (1 - y)
+        return [(self.node.args[0], Flow(passed))]

@@ -1,0 +1,185 @@
+"""The rules for weighted sums: epsilon, gamma, z+ and flat, for convolutions and dense layers.
+
+Each is written for any weighted sum ``y = w x + b``: it says which weights multiply which part
+of the input, and the operator does the sums. Sources: Bach et al. 2015 (epsilon), Montavon et
+al. 2019 (gamma, its form for inputs and outputs of both signs as in zennit), Montavon et al.
+2017 (z+), Lapuschkin et al. 2019 (flat); the composite is the paper's (H.1).
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from semlens.relevance.flow import Flow
+from semlens.relevance.graph import Node
+from semlens.relevance.rules.base import Rule, Sent, stabilised
+from semlens.relevance.rules.operators import Operator, operator_of
+
+
+class Affine(Rule):
+    """A weighted sum with constant weights.
+
+    Parameters
+    ----------
+    node
+        A ``conv2d`` or ``linear``, with or without a ReLU.
+    nonnegative
+        Whether the input is known never to be negative.
+    epsilon
+        Stabiliser of the denominators.
+    """
+
+    windowed = True
+
+    def __init__(self, node: Node, nonnegative: bool, epsilon: float) -> None:
+        super().__init__(node)
+        self.operator: Operator = operator_of(node)
+        self.source: Node = node.args[0]
+        self.nonnegative = nonnegative
+        self.epsilon = epsilon
+
+    def receivers(self) -> list[Node]:
+        """Return the input."""
+        return [self.source]
+
+    def output(self, x: Tensor) -> Tensor:
+        """Return the node's value."""
+        op = self.operator
+        y = op.run(x, op.weight, op.bias)
+        return y.relu_() if self.node.relu else y
+
+
+class Epsilon(Affine):
+    """``R_i = sum_j x_i w_ij R_j / (y_j + eps)`` (Bach et al. 2015, Eq. 58)."""
+
+    def forward(self, values: dict[Node, Any]) -> tuple[Any, Any]:
+        """Compute the node."""
+        x = values[self.source]
+        y = self.output(x)
+        return y, (y / stabilised(y, self.epsilon), x.shape)
+
+    def backward(self, saved: Any, flow: Flow) -> Sent:
+        """Pass on by the weights as they are."""
+        factor, shape = saved
+        passed = self.operator.back(flow.times(factor), self.operator.weight, shape)
+        return [(self.source, passed)]
+
+
+class ZPlus(Affine):
+    """Only what speaks for the output counts (Montavon et al. 2017, Eq. 13).
+
+    ``R_i = sum_j (x_i w_ij)^+ R_j / sum_i (x_i w_ij)^+``; a positive bias takes its share.
+    """
+
+    def __init__(self, node: Node, nonnegative: bool, epsilon: float) -> None:
+        super().__init__(node, nonnegative, epsilon)
+        weight, bias = self.operator.weight, self.operator.bias
+        self.positive = self.operator.format(weight.clamp(min=0))
+        self.negative = None if nonnegative else self.operator.format(weight.clamp(max=0))
+        self.bias = None if bias is None else bias.clamp(min=0)
+
+    def forward(self, values: dict[Node, Any]) -> tuple[Any, Any]:
+        """Compute the node and its denominators."""
+        x, run = values[self.source], self.operator.run
+        y = self.output(x)
+        if self.negative is None:
+            below, z = None, run(x, self.positive, self.bias)
+        else:
+            below = x < 0
+            z = run(x.clamp(min=0), self.positive, self.bias)
+            z += run(x.clamp(max=0), self.negative, None)
+        factor = torch.div(y, z.add_(self.epsilon), out=z)  # z is never negative
+        return y, (factor, x.shape, below)
+
+    def backward(self, saved: Any, flow: Flow) -> Sent:
+        """Pass on by the positive weights, or the negative ones where the input is negative."""
+        factor, shape, below = saved
+        scaled = flow.times(factor)
+        passed = self.operator.back(scaled, self.positive, shape)
+        if self.negative is not None:
+            other = self.operator.back(scaled, self.negative, shape)
+            passed = _either(below, other, passed)
+        return [(self.source, passed)]
+
+
+class Gamma(Affine):
+    """Positive contributions count ``1 + gamma`` times (Montavon et al. 2019).
+
+    For inputs of both signs, and outputs of both, the contributions that have the output's
+    sign are the ones that are favoured.
+    """
+
+    def __init__(self, node: Node, nonnegative: bool, epsilon: float, gamma: float) -> None:
+        super().__init__(node, nonnegative, epsilon)
+        weight, bias = self.operator.weight, self.operator.bias
+        self.high = self.operator.format(weight + gamma * weight.clamp(min=0))
+        self.low = self.operator.format(weight + gamma * weight.clamp(max=0))
+        self.bias_high = None if bias is None else bias + gamma * bias.clamp(min=0)
+        self.bias_low = None if bias is None else bias + gamma * bias.clamp(max=0)
+
+    def forward(self, values: dict[Node, Any]) -> tuple[Any, Any]:
+        """Compute the node and a denominator for either sign of it."""
+        x, run = values[self.source], self.operator.run
+        y = self.output(x)
+        above, below = (x, None) if self.nonnegative else (x.clamp(min=0), x.clamp(max=0))
+        up, down = run(above, self.high, self.bias_high), run(above, self.low, self.bias_low)
+        if below is not None:
+            up, down = up + run(below, self.low, None), down + run(below, self.high, None)
+        factor_up = torch.where(y > 0, y, 0) / stabilised(up, self.epsilon)
+        factor_down = torch.where(y < 0, y, 0) / stabilised(down, self.epsilon)
+        return y, (factor_up, factor_down, x.shape, None if below is None else x < 0)
+
+    def backward(self, saved: Any, flow: Flow) -> Sent:
+        """Pass on by the weights that favour the sign of the output."""
+        factor_up, factor_down, shape, below = saved
+        up, down, back = flow.times(factor_up), flow.times(factor_down), self.operator.back
+        passed = back(up, self.high, shape).plus(back(down, self.low, shape))
+        if below is not None:
+            other = back(up, self.low, shape).plus(back(down, self.high, shape))
+            passed = _either(below, other, passed)
+        return [(self.source, passed)]
+
+
+class Flat(Affine):
+    """Each output's relevance is spread evenly over its receptive field.
+
+    For the layer that reads the pixels, whose values say little about importance
+    (Lapuschkin et al. 2019). What it sends is relevance, summed over the input's channels.
+
+    Parameters
+    ----------
+    size
+        Height and width of the images.
+    """
+
+    final: ClassVar[bool] = True
+
+    def __init__(self, node: Node, epsilon: float, size: tuple[int, int]) -> None:
+        super().__init__(node, False, epsilon)
+        self.size = size
+        pixels = self.operator.spread(self.operator.weight.new_ones(1, 1, *size))
+        self.share = 1 / pixels.clamp(min=1)
+
+    def forward(self, values: dict[Node, Any]) -> tuple[Any, Any]:
+        """Compute the node."""
+        y = self.output(values[self.source])
+        return y, y
+
+    def backward(self, saved: Any, flow: Flow) -> Sent:
+        """Spread relevance over pixels: [n U 1 H W]."""
+        relevance = flow.times(saved)
+        return self.spread(Flow(relevance.values.sum(2, keepdim=True), relevance.corner))
+
+    def spread(self, relevance: Flow) -> Sent:
+        """Spread the relevance [n U 1 h w] of this layer's positions."""
+        even = relevance.times(self.share)
+        return [(self.source, self.operator.gather(even, (1, 1, *self.size)))]
+
+
+def _either(mask: Tensor, first: Flow, second: Flow) -> Flow:
+    """Take ``first`` where bool[U ...] holds, else ``second``."""
+    chosen = mask.to(first.values.dtype)
+    return first.times(chosen).plus(second.times(1 - chosen))

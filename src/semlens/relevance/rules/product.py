@@ -1,0 +1,136 @@
+"""Products of two values that both depend on the input.
+
+A gate (a sigmoid, a norm's reciprocal, an attention weight under CP-LRP) is taken as constant:
+all relevance goes to what it gates. Else both factors get half, the uniform rule (Achtibat et
+al. 2024, Eq. 15).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from semlens.relevance.flow import Flow
+from semlens.relevance.graph import Node, execute
+from semlens.relevance.rules.base import Rule, Sent, unbroadcast
+
+aten = torch.ops.aten
+
+Gate = Callable[[Node], bool]
+
+
+class Product(Rule):
+    """``a * b`` or ``a / b`` by elements, or the matrix product ``a @ b``."""
+
+    def __init__(self, node: Node, gate: Gate) -> None:
+        super().__init__(node)
+        first, second = node.args[0], node.args[1]
+        open_ = [isinstance(x, Node) and x.live for x in (first, second)]
+        if all(open_):
+            gates = [gate(first), gate(second)]
+            open_ = [not g for g in gates] if any(gates) and not all(gates) else open_
+        if node.target == aten.div.Tensor:
+            open_[1] = False  # a divisor is taken as constant
+        self.open = open_
+        self.share = 1 / max(1, sum(open_))
+        self.matrices = node.target in (aten.matmul.default, aten.bmm.default)
+
+    @property
+    def windowed(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Windows pass where one factor is constant."""
+        return sum(self.open) == 1 and not self.matrices
+
+    def receivers(self) -> list[Node]:
+        """Return the factors that get relevance."""
+        return [self.node.args[i] for i in (0, 1) if self.open[i]]
+
+    def forward(self, values: dict[Node, Any]) -> tuple[Any, Any]:
+        """Compute the node and keep both factors."""
+        a, b = (values[x] if isinstance(x, Node) else x for x in self.node.args[:2])
+        return execute(self.node, values, torch.empty(0)), (a, b)
+
+    def backward(self, saved: Any, flow: Flow) -> Sent:
+        """Multiply by the other factor, and by the share."""
+        a, b = saved
+        sent: Sent = []
+        for place, (mine, other) in enumerate(((a, b), (b, a))):
+            if not self.open[place]:
+                continue
+            if self.matrices:
+                g = flow.values
+                other = other.transpose(-1, -2)
+                passed = Flow(unbroadcast(g @ other if place == 0 else other @ g, mine.shape))
+            elif self.node.target == aten.div.Tensor:
+                passed = _scaled(flow, 1 / other, mine)
+            else:
+                passed = _scaled(flow, other, mine)
+            if self.share != 1:
+                passed = Flow(passed.values * self.share, passed.corner)
+            sent.append((self.node.args[place], passed))
+        return sent
+
+
+def _scaled(flow: Flow, factor: Any, mine: Tensor) -> Flow:
+    if not isinstance(factor, Tensor):
+        return Flow(flow.values * factor, flow.corner)
+    scaled = flow.times(factor)
+    return scaled if scaled.corner is not None else Flow(unbroadcast(scaled.values, mine.shape))
+
+
+class Attention(Rule):
+    """``softmax(q k' / sqrt(d)) v`` in one operator.
+
+    Parameters
+    ----------
+    constant
+        Whether the attention weights are constant (CP-LRP, Ali et al. 2022); else AttnLRP's
+        rules for both matrix products and the softmax hold (Achtibat et al. 2024).
+    """
+
+    def __init__(self, node: Node, constant: bool) -> None:
+        super().__init__(node)
+        self.constant = constant
+
+    def receivers(self) -> list[Node]:
+        """Return the values, and queries and keys unless attention is constant."""
+        queries, keys, values = self.node.args[:3]
+        return [values] if self.constant else [queries, keys, values]
+
+    def forward(self, values: dict[Node, Any]) -> tuple[Any, Any]:
+        """Compute the node and its attention weights."""
+        node = self.node
+        q, k, v = (values[x] if isinstance(x, Node) else x for x in node.args[:3])
+        names = ("attn_mask", "dropout_p", "is_causal")
+        options = {**dict(zip(names, node.args[3:], strict=False)), **node.kwargs}
+        scale = options.get("scale") or 1 / math.sqrt(q.shape[-1])
+        scores = q @ k.transpose(-1, -2) * scale
+        mask = options.get("attn_mask")
+        mask = values[mask] if isinstance(mask, Node) else mask
+        if options.get("is_causal"):
+            mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril()
+        if mask is not None and mask.dtype == torch.bool:
+            scores = scores.masked_fill(~mask, -torch.inf)
+        elif mask is not None:
+            scores = scores + mask
+        weights = scores.softmax(-1)
+        return weights @ v, (q, k, v, weights, scale)
+
+    def backward(self, saved: Any, flow: Flow) -> Sent:
+        """Pass on to the values, and by halves to queries and keys."""
+        q, k, v, weights, scale = saved
+        queries, keys, values = self.node.args[:3]
+        g = flow.values
+        if self.constant:
+            return [(values, Flow(weights.transpose(-1, -2) @ g))]
+        g = g / 2
+        inner = g @ v.transpose(-1, -2)
+        scores = weights * (inner - (inner * weights).sum(-1, keepdim=True)) * (scale / 2)
+        return [
+            (values, Flow(weights.transpose(-1, -2) @ g)),
+            (queries, Flow(scores @ k)),
+            (keys, Flow(scores.transpose(-1, -2) @ q)),
+        ]

@@ -1,0 +1,202 @@
+"""Rewriting a captured graph so that few rules suffice; the values that it computes stay.
+
+Batch normalisation is folded into the convolution before it, constants are computed once,
+and operations that do nothing at inference are taken out.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Collection
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from semlens.relevance.graph import INPUT, Graph, Node, execute, replaced
+
+aten = torch.ops.aten
+
+BATCH_NORM = (aten._native_batch_norm_legit_no_training.default, aten.batch_norm.default)
+CONV = (aten.conv2d.default, aten.conv2d.padding)
+SAME_VALUE = (
+    aten.clone.default,
+    aten.alias.default,
+    aten.dropout.default,
+    aten.detach.default,
+    aten.contiguous.default,
+    aten.lift_fresh_copy.default,
+)
+
+
+def simplify(graph: Graph, kept: Collection[Node]) -> tuple[Graph, Callable[[Node], Node]]:
+    """Fold what can be folded.
+
+    Parameters
+    ----------
+    kept
+        Nodes whose values are asked for, and so must still be there.
+
+    Returns
+    -------
+    tuple
+        The new graph, and where each kept node's value is now.
+    """
+    stands_for: dict[Node, Any] = {}
+
+    def now(node: Node) -> Any:
+        while node in stands_for and isinstance(stands_for[node], Node):
+            node = stands_for[node]
+        return stands_for.get(node, node)
+
+    for step in (_constants, _aliases, _spelled_out, _batch_norms, _relus):
+        graph = step(graph, {now(node) for node in kept}, stands_for)
+        for node in graph.nodes:
+            node.args, node.kwargs = replaced((node.args, node.kwargs), now)
+        graph.mark_live()
+    return graph, now
+
+
+Known = dict[Node, Any]
+
+
+def _constants(graph: Graph, kept: Collection[Node], stands_for: Known) -> Graph:
+    """Compute what depends neither on the input nor on its shape."""
+    free: set[Node] = set()
+    for node in graph.nodes:
+        if node.target == INPUT or any(source not in free for source in node.inputs()):
+            continue
+        free.add(node)
+    values: dict[Node, Any] = {}
+    with torch.no_grad():
+        for node in graph.nodes:
+            if node in free:
+                values[node] = execute(node, values, torch.empty(0))
+    stands_for.update(values)
+    return Graph([node for node in graph.nodes if node not in free])
+
+
+def _aliases(graph: Graph, kept: Collection[Node], stands_for: Known) -> Graph:
+    """Drop operations that return what they are given."""
+    gone = [n for n in graph.nodes if n.target in SAME_VALUE and isinstance(n.args[0], Node)]
+    stands_for.update({node: node.args[0] for node in gone})
+    return Graph([node for node in graph.nodes if node not in set(gone)])
+
+
+def _spelled_out(graph: Graph, kept: Collection[Node], stands_for: Known) -> Graph:
+    """Write fused operators as the plain ones that have rules."""
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        args = node.args
+        if node.target == aten.addcmul.default:
+            product = Node(f"{node.name}_mul", aten.mul.Tensor, args[1:3], {}, node.scopes)
+            scale = node.kwargs.get("value", 1)
+            node.target, node.args, node.kwargs = aten.add.Tensor, (args[0], product), {}
+            if scale != 1:
+                node.kwargs = {"alpha": scale}
+            nodes.append(product)
+        elif node.target == aten.addmm.default and isinstance(args[2], Tensor):
+            node.target, node.args = aten.linear.default, (args[1], args[2].T, args[0])
+        elif node.target in (aten.mm.default, aten.matmul.default) and _is_matrix(args[1]):
+            node.target, node.args = aten.linear.default, (args[0], args[1].T)
+        elif node.target == aten.linear.default and isinstance(args[1], Node):
+            flipped = Node(f"{node.name}_t", aten.transpose.int, (args[1], -2, -1), {}, node.scopes)
+            node.target, node.args = aten.matmul.default, (args[0], flipped)
+            nodes.append(flipped)
+        elif node.target in (aten.view.default, aten._unsafe_view.default):
+            node.target = aten.reshape.default  # memory order is ours to choose
+        elif node.target is operator.getitem and isinstance(args[0], Node):
+            _as_part(node, args[0], args[1])
+        nodes.append(node)
+    return Graph(nodes)
+
+
+def _as_part(node: Node, whole: Node, place: int) -> None:
+    """Write one of several outputs as an operation of its own on what was taken apart."""
+    source = whole.arg(0)
+    axis = whole.arg(2, whole.kwargs.get("dim", 0))
+    if whole.target == aten.unbind.int:
+        axis = whole.arg(1, whole.kwargs.get("dim", 0))
+        node.target, node.args = aten.select.int, (source, axis, place)
+    elif whole.target == aten.split.Tensor:
+        size = whole.arg(1)
+        node.target = aten.slice.Tensor
+        node.args = (source, axis, place * size, (place + 1) * size)
+    elif whole.target == aten.split_with_sizes.default:
+        ends = [sum(whole.arg(1)[: i + 1]) for i in range(place + 1)]
+        node.target = aten.slice.Tensor
+        node.args = (source, axis, ends[-1] - whole.arg(1)[place], ends[-1])
+    elif whole.target == aten.max_pool2d_with_indices.default and place == 0:
+        node.target, node.args = aten.max_pool2d.default, whole.args
+    else:
+        return
+    node.kwargs = {}
+
+
+def _is_matrix(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.ndim == 2
+
+
+def _batch_norms(graph: Graph, kept: Collection[Node], stands_for: Known) -> Graph:
+    """Fold each batch normalisation into its convolution, or make it a scale and a shift."""
+    users = graph.users()
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        source: Any = node.arg(0)
+        if node.target in BATCH_NORM and isinstance(source, Node):
+            weight, bias, mean, var = node.args[1:5]
+            eps = node.args[7] if node.target == aten.batch_norm.default else node.args[6]
+            scale = torch.rsqrt(var + eps) * (1 if weight is None else weight)
+            shift = (0 if bias is None else bias) - mean * scale
+            if source.target in CONV and len(users[source]) == 1 and source not in kept:
+                _scale_conv(source, scale, shift)
+                stands_for[node] = source
+                source.scopes = node.scopes
+            else:
+                _as_affine(node, source, scale, shift, nodes)
+        elif (
+            node.target is operator.getitem
+            and isinstance(source, Node)
+            and (source in stands_for or source.target == aten.add.Tensor)
+        ):
+            stands_for[node] = source  # the normalisation's first output
+        else:
+            nodes.append(node)
+    return Graph(nodes)
+
+
+def _scale_conv(conv: Node, scale: Tensor, shift: Tensor) -> None:
+    args = list(conv.args) + [None] * (3 - len(conv.args))
+    weight, bias = args[1], args[2]
+    args[1] = weight * scale[:, None, None, None]
+    args[2] = shift if bias is None else bias * scale + shift
+    conv.args = tuple(args)
+
+
+def _as_affine(node: Node, source: Node, scale: Tensor, shift: Tensor, nodes: list[Node]) -> None:
+    scaled = Node(
+        f"{node.name}_scale", aten.mul.Tensor, (source, scale[:, None, None]), {}, node.scopes
+    )
+    nodes.append(scaled)
+    node.target, node.args, node.kwargs = aten.add.Tensor, (scaled, shift[:, None, None]), {}
+    nodes.append(node)
+
+
+def _relus(graph: Graph, kept: Collection[Node], stands_for: Known) -> Graph:
+    """Make a ReLU part of the sum that nothing else reads."""
+    users = graph.users()
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        source: Any = node.arg(0)
+        if (
+            node.target == aten.relu.default
+            and isinstance(source, Node)
+            and source.target in (*CONV, aten.linear.default, aten.add.Tensor)
+            and len(users[source]) == 1
+            and source not in kept
+        ):
+            source.relu, source.scopes = True, node.scopes
+            stands_for[node] = source
+        else:
+            nodes.append(node)
+    return Graph(nodes)
