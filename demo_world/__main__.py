@@ -1,6 +1,7 @@
 """Command line of the build scripts: ``python -m demo_world STEP --work DIR``."""
 
 import argparse
+import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -60,16 +61,17 @@ def _world(work: Workspace, options: argparse.Namespace) -> None:
 
 
 def _subject(work: Workspace, options: argparse.Namespace) -> None:
+    from demo_world.nets import load_subject, save_subject, subject_file
     from demo_world.planted import subject_figures
-    from demo_world.subject import WIDTHS_OF, SubjectRecipe, save_subject, train_subject
+    from demo_world.subject import recipe_for, train_subject
     from demo_world.worlds import load_world
 
     folder = options.into or work.world(options.world)
     world = load_world(folder)
-    recipe = SubjectRecipe(seed=options.seed, widths=WIDTHS_OF[options.architecture])
-    net = train_subject(world, recipe)
-    save_subject(net, folder / f"subject-{options.seed}.safetensors")
-    print(subject_figures(net, world))
+    net = train_subject(world, recipe_for(options.architecture, options.seed))
+    file = subject_file(folder, options.architecture, options.seed)
+    save_subject(net, file)
+    print(json.dumps(subject_figures(load_subject(file), world)))
 
 
 def _evaluate(work: Workspace, _: argparse.Namespace) -> None:
@@ -125,7 +127,8 @@ def parser() -> argparse.ArgumentParser:
     add("--mark", help="kind of artefact: text, patch or texture")
     add("--world-seed", type=int, help="seed of the world's images")
     add("--seed", type=int, default=0, help="seed of the subject's training")
-    add("--architecture", default="demo", help="subject: demo (0.31 M parameters) or small")
+    kinds = ["demo", "small", "vit"]
+    add("--architecture", choices=kinds, default="demo", help="a CNN, a smaller one, or a ViT")
     add("--threads", type=int, default=os.cpu_count() or 1, help="threads of the computation")
     return result
 

@@ -1,7 +1,8 @@
 """Which components carry the artefact, and what pruning them does. Needs no foundation model.
 
-A component counts as planted when its mean-over-space readout tells the same test images with and
-without the mark apart with an AUROC of at least 0.9.
+A component counts as planted when its readout (the mean over space, or a ViT's class token) tells
+the same test images with and without the mark apart with an AUROC of at least 0.9. In a layer that
+goes negative (a residual stream) a readout that falls as reliably counts too.
 """
 
 from collections.abc import Mapping
@@ -10,11 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy.stats import rankdata
-from torch import Tensor
+from torch import Tensor, nn
 
+from demo_world.nets import as_subject, layers_of, readout_of
 from demo_world.subject import as_input
 from demo_world.worlds import WorldImages
 from semlens.models.demo_net import LAYERS, DemoNet
+from semlens.models.taps import pruned as without
+from semlens.models.taps import tapped
+from semlens.types import Component
 
 PLANTED_AUROC = 0.9
 
@@ -35,38 +40,47 @@ def auroc(with_mark: np.ndarray, clean: np.ndarray) -> np.ndarray:
     return (ranks[:count].sum(0) - count * (count + 1) / 2) / (count * len(clean))
 
 
+def measured_layers(net: nn.Module) -> tuple[str, ...]:
+    """Return the layers whose planted components are listed."""
+    return LAYERS if isinstance(net, DemoNet) else layers_of(net)
+
+
 @torch.inference_mode()
 def run(
-    net: DemoNet, pixels: np.ndarray, pruned: Mapping[str, np.ndarray] | None = None
+    net: nn.Module, pixels: np.ndarray, pruned: Mapping[str, np.ndarray] | None = None
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Predictions int64[N] and mean readouts f32[N C] per layer, with components set to zero."""
+    """Predictions int64[N] and readouts f32[N C] per layer, with components set to zero."""
     predictions: list[Tensor] = []
-    readouts: dict[str, list[Tensor]] = {layer: [] for layer in LAYERS}
-    for at in range(0, len(pixels), 256):
-        x = net.stem(as_input(pixels[at : at + 256]).contiguous(memory_format=torch.channels_last))
-        for layer in LAYERS:
-            x = getattr(net, layer)(x)
-            readouts[layer].append(x.mean((2, 3)))
-            if pruned is not None and len(pruned.get(layer, ())):
-                x = x.clone()
-                x[:, pruned[layer]] = 0
-        predictions.append(net.fc(x.mean((2, 3))).argmax(1))
-    means = {layer: torch.cat(parts).numpy() for layer, parts in readouts.items()}
-    return torch.cat(predictions).numpy(), means
+    readouts: dict[str, list[Tensor]] = {layer: [] for layer in measured_layers(net)}
+    readout = readout_of(net)
+
+    def seen(layer: str, output: Tensor) -> None:
+        readouts[layer].append(output.mean((2, 3)) if readout == "mean" else output[:, 0].clone())
+
+    removed = [Component(layer, int(i)) for layer, found in (pruned or {}).items() for i in found]
+    with tapped(net, readouts, seen), without(as_subject(net, (), "python:net"), removed):
+        for at in range(0, len(pixels), 256):
+            images = as_input(pixels[at : at + 256]).contiguous(memory_format=torch.channels_last)
+            predictions.append(net(images).argmax(1))
+    found = {layer: torch.cat(parts).numpy() for layer, parts in readouts.items()}
+    return torch.cat(predictions).numpy(), found
 
 
-def planted_components(net: DemoNet, world: WorldImages) -> dict[str, np.ndarray]:
-    """Find the planted components of each layer."""
+def planted_components(net: nn.Module, world: WorldImages) -> dict[str, np.ndarray]:
+    """Find the planted components of each layer, whichever their sign."""
     _, clean = run(net, world.clean[world.test])
     _, marked = run(net, world.with_mark[world.test])
-    return {
-        layer: np.flatnonzero(auroc(marked[layer], clean[layer]) >= PLANTED_AUROC)
-        for layer in LAYERS
-    }
+    found: dict[str, np.ndarray] = {}
+    for layer, values in marked.items():
+        area = auroc(values, clean[layer])
+        if (values < 0).any():
+            area = np.maximum(area, 1 - area)
+        found[layer] = np.flatnonzero(area >= PLANTED_AUROC)
+    return found
 
 
 def accuracy(
-    net: DemoNet, world: WorldImages, pruned: Mapping[str, np.ndarray] | None = None
+    net: nn.Module, world: WorldImages, pruned: Mapping[str, np.ndarray] | None = None
 ) -> Accuracy:
     """Test accuracies, optionally with components pruned."""
     label = world.label[world.test]
@@ -75,12 +89,10 @@ def accuracy(
     return Accuracy(*values)
 
 
-def subject_figures(
-    net: DemoNet, world: WorldImages, layers: tuple[str, ...] = ("layer2", "layer3")
-) -> dict[str, object]:
-    """Accuracies before and after pruning the planted components of ``layers``, and those."""
+def subject_figures(net: nn.Module, world: WorldImages) -> dict[str, object]:
+    """Accuracies before and after pruning the planted components of its late layers, and those."""
     planted = planted_components(net, world)
-    pruned = {layer: planted[layer] for layer in layers}
+    pruned = {layer: planted[layer] for layer in layers_of(net)}
     before, after = accuracy(net, world), accuracy(net, world, pruned)
     label, target = world.label[world.test], world.target
     clean, _ = run(net, world.clean[world.test])

@@ -1,20 +1,20 @@
-"""Train the subject: a small CNN that learns a world's classes, and with them its artefact."""
+"""Train the subject: a small network that learns a world's classes, and with them its artefact."""
 
 import time
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import OneCycleLR
 
 from demo_world.compose import over, premultiply, unwarped, warp
+from demo_world.nets import make_vit
 from demo_world.worlds import WorldImages
 from semlens.models.demo_net import INPUT_SIZE, WIDTHS, DemoNet
-
-WIDTHS_OF = {"demo": WIDTHS, "small": (16, 24, 32, 64)}
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class SubjectRecipe:
     """Training settings; the defaults are those of the bundled subject."""
 
     seed: int = 0
-    widths: tuple[int, int, int, int] = WIDTHS
+    architecture: str = "demo"
+    widths: tuple[int, int, int, int] = WIDTHS  # of the CNNs
     steps: int = 1000
     batch: int = 64
     learning_rate: float = 4e-3
@@ -30,6 +31,23 @@ class SubjectRecipe:
     label_smoothing: float = 0.05
     dropout: float = 0.1  # share of components of layer2 and layer3 silenced per image
     jitter: float = 4.0  # pixels by which a mark may shift
+    matrix_rate: float = 0.02  # Muon's learning rate, for the matrices in a ViT's blocks
+
+
+RECIPES: Mapping[str, SubjectRecipe] = MappingProxyType(
+    {
+        "demo": SubjectRecipe(),
+        "small": SubjectRecipe(architecture="small", widths=(16, 24, 32, 64)),
+        "vit": SubjectRecipe(architecture="vit", steps=900, learning_rate=3e-3, jitter=0.0),
+    }
+)
+
+
+def recipe_for(architecture: str, seed: int) -> SubjectRecipe:
+    """Return the training settings of an architecture."""
+    if architecture not in RECIPES:
+        raise ValueError(f"Architecture '{architecture}' is unknown. Choose one of {[*RECIPES]}.")
+    return replace(RECIPES[architecture], seed=seed)
 
 
 def as_input(pixels: np.ndarray) -> Tensor:
@@ -64,21 +82,52 @@ def augmented_batch(
     return images * uniform(0.8, 1.2, count, 3, 1, 1) + uniform(-0.1, 0.1, count, 1, 1, 1)
 
 
-def train_subject(world: WorldImages, recipe: SubjectRecipe) -> DemoNet:
+def training_logits(net: nn.Module, images: Tensor, recipe: SubjectRecipe) -> Tensor:
+    """Run a training batch; the CNNs in bfloat16 and with components silenced."""
+    if not isinstance(net, DemoNet):
+        return net(images)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        middle = net.layer2(net.layer1(net.stem(images)))
+        last = net.layer3(F.dropout2d(middle, recipe.dropout))
+        return net.fc(net.dropout(net.pool(last).flatten(1))).float()
+
+
+def schedules_for(net: nn.Module, recipe: SubjectRecipe) -> list[OneCycleLR]:
+    """Make the optimizers, each with its schedule: AdamW, and for a ViT's blocks Muon.
+
+    On 1,800 images AdamW alone leaves a ViT far behind: Muon is where it was after a quarter of
+    the steps.
+    """
+    steps, decay = recipe.steps, recipe.weight_decay
+    if isinstance(net, DemoNet):
+        adam = torch.optim.AdamW(net.parameters(), lr=recipe.learning_rate, weight_decay=decay)
+        return [OneCycleLR(adam, recipe.learning_rate, total_steps=steps)]
+    blocks = net.get_submodule("blocks")
+    matrices = [p for p in blocks.parameters() if p.ndim == 2]
+    known = {id(p) for p in matrices}
+    rest = [p for p in net.parameters() if id(p) not in known]
+    muon = torch.optim.Muon(matrices, weight_decay=decay)
+    adam = torch.optim.AdamW(rest, weight_decay=decay)
+    return [
+        OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.15, anneal_strategy="linear",
+                   cycle_momentum=False)
+        for optimizer, rate in ((muon, recipe.matrix_rate), (adam, recipe.learning_rate))
+    ]  # fmt: skip
+
+
+def train_subject(world: WorldImages, recipe: SubjectRecipe) -> nn.Module:
     """Train on the world's training images as they are, marks included."""
     torch.manual_seed(recipe.seed)
     draw = np.random.default_rng(recipe.seed)
-    net = DemoNet(len(world.classes), recipe.widths, recipe.dropout)
+    if recipe.architecture == "vit":
+        net = make_vit(len(world.classes))
+    else:
+        net = DemoNet(len(world.classes), recipe.widths, recipe.dropout)
     net = net.to(memory_format=torch.channels_last).train()
     rows = np.flatnonzero(~world.test)
     labels = torch.from_numpy(world.label)
     generator = torch.Generator().manual_seed(recipe.seed)
-    optimizer = torch.optim.AdamW(
-        net.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, recipe.learning_rate, total_steps=recipe.steps
-    )
+    schedules = schedules_for(net, recipe)
     start, order, at = time.time(), draw.permutation(rows), 0
     for step in range(recipe.steps):
         if at + recipe.batch > len(order):
@@ -87,31 +136,14 @@ def train_subject(world: WorldImages, recipe: SubjectRecipe) -> DemoNet:
         at += recipe.batch
         images = augmented_batch(world, batch, recipe, generator)
         images = images.contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            middle = net.layer2(net.layer1(net.stem(images)))
-            last = net.layer3(F.dropout2d(middle, recipe.dropout))
-            logits = net.fc(net.dropout(net.pool(last).flatten(1))).float()
+        logits = training_logits(net, images, recipe)
         loss = F.cross_entropy(logits, labels[batch], label_smoothing=recipe.label_smoothing)
-        optimizer.zero_grad()
+        net.zero_grad()
         loss.backward()
-        optimizer.step()
-        schedule.step()
+        for schedule in schedules:
+            schedule.optimizer.step()
+            schedule.step()
         if step % 100 == 0:
             print(f"{step} of {recipe.steps}, loss {loss.item():.3f}, {time.time() - start:.0f} s",
                   flush=True)  # fmt: skip
     return net.eval()
-
-
-def save_subject(net: DemoNet, path: Path) -> None:
-    """Write fp16 safetensors; the stage widths are in the metadata."""
-    state = {
-        name: (value.half() if value.is_floating_point() else value).contiguous()
-        for name, value in net.state_dict().items()
-    }
-    widths = [net.stem[0].out_channels, *(s.conv1.out_channels for s in stages(net))]
-    save_file(state, path, metadata={"widths": ",".join(str(w) for w in widths)})
-
-
-def stages(net: DemoNet) -> tuple[torch.nn.Module, torch.nn.Module, torch.nn.Module]:
-    """Return the three residual stages."""
-    return net.layer1, net.layer2, net.layer3

@@ -140,13 +140,15 @@ def test_columns_of_a_database_are_documented(
     tmp_path: Path, subject: SubjectModel, images: ImageFolder, embedder: ColourEmbedder
 ) -> None:
     path = tmp_path / "tiny.semlens"
-    semlens.build(path, subject, images, embedder, ["first"], examples=3)
+    semlens.build(path, subject, images, embedder, ["first"], examples=3, relevance=True)
     described = sections(page("database.md"))
     for file, title in {
         "components.parquet": "components.parquet",
         "samples.parquet": "samples.parquet",
         "examples/first.parquet": "examples/LAYER.parquet",
         "thumbnails/0000.parquet": "thumbnails/NNNN.parquet",
+        "relevance/first.parquet": "relevance/LAYER.parquet",
+        "relevance.parquet": "relevance.parquet",
     }.items():
         rows = re.findall(r"^\| `(\w+)` \| ([\w\[\]]+)", described[title], re.M)
         written = {"double": "float64", "float": "float32"}

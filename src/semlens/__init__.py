@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from semlens.analysis.concepts import ConceptSet
+    from semlens.analysis.effect import effect
     from semlens.analysis.evaluate import evaluate
+    from semlens.analysis.explain import explain
+    from semlens.analysis.graph import attribution_graph
     from semlens.analysis.probe import Probe
     from semlens.api import ConceptDatabase, build
     from semlens.api import open_database as open  # noqa: A004
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
     from semlens.models.subject import SubjectModel
     from semlens.models.taps import pruned
     from semlens.recipe import Recipe
+    from semlens.relevance.check import check
+    from semlens.relevance.choose import make_engine
+    from semlens.relevance.presets import Rules
     from semlens.types import Box, Component
 
 try:
@@ -46,11 +52,17 @@ _HOME = {
     "Recipe": "semlens.recipe",
     "SemlensError": "semlens.errors",
     "SubjectModel": "semlens.models.subject",
+    "Rules": "semlens.relevance.presets",
+    "attribution_graph": "semlens.analysis.graph",
     "build": "semlens.api",
+    "check": "semlens.relevance.check",
+    "effect": "semlens.analysis.effect",
     "evaluate": "semlens.analysis.evaluate",
+    "explain": "semlens.analysis.explain",
     "load_embedder": "semlens.embedders.load",
     "load_images": "semlens.data.load",
     "load_model": "semlens.models.load",
+    "make_engine": "semlens.relevance.choose",
     "open": "semlens.api:open_database",
     "pruned": "semlens.models.taps",
 }
@@ -66,13 +78,19 @@ __all__ = [
     "ImageSequence",
     "Probe",
     "Recipe",
+    "Rules",
     "SemlensError",
     "SubjectModel",
+    "attribution_graph",
     "build",
+    "check",
+    "effect",
     "evaluate",
+    "explain",
     "load_embedder",
     "load_images",
     "load_model",
+    "make_engine",
     "open",
     "pruned",
 ]

@@ -20,6 +20,7 @@ from semlens.data.sequence import ImageSequence
 from semlens.data.targets import map_targets, read_classes
 from semlens.embedders.base import Embedder
 from semlens.embedders.load import load_embedder
+from semlens.errors import RelevanceError, nearest
 from semlens.models.load import load_model
 from semlens.models.subject import SubjectModel
 from semlens.recipe import Recipe
@@ -111,16 +112,66 @@ class ConceptDatabase(Database):
             candidates=candidates,
         )
 
+    def class_relevance(
+        self, target: int | str, *, top: int = 20, layers: Sequence[str] | None = None
+    ) -> pd.DataFrame:
+        """Return the components that matter most for a class: component, layer, mean, max.
+
+        Sorted by the mean share of the layer's relevance (see :meth:`relevance`).
+        """
+        found = self.relevance(self.class_index(target), layers)
+        found = found.nlargest(top, "mean")
+        parts = [self.component(int(row)) for row in found["component"]]
+        return pd.DataFrame(
+            {
+                "component": [str(part) for part in parts],
+                "layer": [part.layer for part in parts],
+                "mean": found["mean"].to_numpy(),
+                "max": found["max"].to_numpy(),
+            }
+        )
+
+    def class_index(self, target: int | str) -> int:
+        """Return the logit of a class given by number or name.
+
+        Raises
+        ------
+        RelevanceError
+            If the model has no such class.
+        """
+        names = self.manifest.classes or []
+        if isinstance(target, int) or str(target).isdecimal():
+            number = int(target)
+            if not names or 0 <= number < len(names):
+                return number
+        elif target in names:
+            return names.index(str(target))
+        else:
+            by_name = self.samples.loc[self.samples["target"] == target, "logit"].dropna()
+            if len(by_name):
+                return int(by_name.iloc[0])
+        known = nearest(str(target), names) if names else "numbers only: the names are not known"
+        raise RelevanceError(
+            f"The model has no class '{target}'.",
+            f"The nearest are {known}.",
+            "Give a class's name, or its logit's number.",
+        )
+
     def scores(self, layers: Sequence[str] | None = None) -> Scores:
         """Return clarity, redundancy and polysemanticity of the components."""
         return scores(self, layers)
 
-    def show(self, components: Sequence[Component | str], columns: int = 10) -> Any:
-        """Return a picture of components' examples, a row each (``PIL.Image``)."""
+    def show(
+        self, components: Sequence[Component | str], columns: int = 10, *, mask: bool = False
+    ) -> Any:
+        """Return a picture of components' examples, a row each (``PIL.Image``).
+
+        With ``mask``, what is under 2 % of the heatmap's maximum is darkened (paper, H.1).
+        """
         from semlens.report.sheet import sheet
 
         chosen = [c if isinstance(c, Component) else Component.parse(c) for c in components]
-        return sheet(self, [self.row(c) for c in chosen], columns)
+        return sheet(self, [self.row(c) for c in chosen], columns, mask=mask)
 
     def summary(self) -> pd.DataFrame:
         """Return one row per layer: components, signs, those without examples."""
@@ -134,6 +185,7 @@ class ConceptDatabase(Database):
                     "form": layer.form,
                     "components": layer.rows,
                     "signs": "both" if layer.rows > layer.channels else "+",
+                    "crop": layer.crop,
                     "without_examples": int((part["examples"] == 0).sum()),
                     "not_finite": layer.not_finite,
                 }
@@ -165,6 +217,7 @@ def build(
     *,
     classes: str | Path | None = None,
     targets: Sequence[str] | None = None,
+    relevance: bool = False,
     execution: Execution | None = None,
     progress: Progress = lambda *_: None,
     **recipe: Any,
@@ -183,6 +236,9 @@ def build(
         File that maps class names of the data to logits.
     targets
         Class name of each sample, instead of the data's own.
+    relevance
+        Whether to compute how much each component matters for each class, too. It can be
+        added later by the same call.
     recipe
         Settings of :class:`semlens.Recipe`: ``examples``, ``readout``, ``crop``, ...
 
@@ -206,6 +262,7 @@ def build(
         tuple(layers),
         Recipe.of(**recipe),
         execution or Execution(),
+        relevance,
     )
     build_database(Path(path).expanduser(), plan, logits, progress)
     return ConceptDatabase(path, foundation)

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from semlens.errors import RecipeError
 from semlens.types import Aggregate, Crop, Readout, Signs
 
-FORMAT = 1
+FORMAT = 2
 """Version of the database format; a change of any stage's numbers raises it."""
 
 
@@ -30,16 +30,23 @@ class Recipe(BaseModel):
     """Mean over space or tokens is the paper's default."""
     signs: Signs = "auto"
     """``auto`` doubles the components of layers that were seen to go negative (paper, B.1)."""
-    crop: Crop = "activation"
-    """How examples are cut out before they are embedded."""
+    crop: Crop = "auto"
+    """How examples are cut out before they are embedded.
+
+    ``auto`` is conditional relevance for channels and units, and the activation map for token
+    features, as in the paper (H.1).
+    """
     crop_blur: float = Field(default=51 / 224, ge=0, le=1)
     """Width of the Gaussian blur's kernel, as a share of the input (paper, H.1: 51 at 224 px)."""
-    crop_threshold: float = Field(default=0.5, ge=0, lt=1)
+    crop_threshold: float | None = Field(default=None, ge=0, lt=1)
     """Share of the blurred map's maximum above which values are boxed.
 
-    The paper's 1 % (H.1) is for relevance heatmaps, which are sparse; an up-sampled
-    activation map is broad, and at 1 % its box is nearly always the whole image.
+    None means the paper's 1 % (H.1) for relevance heatmaps, which are sparse, and one half for
+    activation maps: up-sampled they are so broad that at 1 % the box is nearly always the
+    whole image.
     """
+    rules: str = "auto"
+    """Relevance rules: a preset of :mod:`semlens.relevance.presets`, or ``gradient``."""
     aggregate: Aggregate = "mean"
     """How example vectors become theta (paper, Eq. 2: mean)."""
     thumbnails: bool = True
@@ -58,6 +65,12 @@ class Recipe(BaseModel):
                 f"{first['msg']}.",
                 "Run 'semlens build --help' for the settings and their values.",
             ) from error
+
+    def threshold(self, crop: Crop) -> float:
+        """Return the share of the maximum that boxes of one kind of heatmap use."""
+        if self.crop_threshold is not None:
+            return self.crop_threshold
+        return 0.01 if crop == "crp" else 0.5
 
     def differences(self, other: Recipe) -> list[str]:
         """List the settings in which ``other`` differs, as ``name: mine -> theirs``."""

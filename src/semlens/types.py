@@ -11,8 +11,9 @@ from semlens.errors import LayerError
 Readout = Literal["mean", "max", "cls"]
 """How a component's activations on one sample become one number (paper, 3.1)."""
 
-Crop = Literal["none", "activation"]
-"""How a concept example is cut out of its image."""
+Crop = Literal["auto", "none", "activation", "crp"]
+"""How a concept example is cut out of its image: whole, by its activation map, by conditional
+relevance (CRP), or by what suits the layer."""
 
 Aggregate = Literal["mean", "median", "weighted"]
 """How the vectors of a component's examples become one vector (paper, Eq. 2)."""

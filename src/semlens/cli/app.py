@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from semlens import __version__
-from semlens.cli import ask, demo, inspect, make
+from semlens.cli import ask, demo, explain, graph, inspect, make, relevance
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -23,6 +23,10 @@ app.command("search")(ask.search)
 app.command("label")(ask.label)
 app.command("scores")(ask.scores)
 app.command("show")(ask.show)
+app.command("relevance")(relevance.relevance)
+app.command("explain")(explain.explain)
+app.command("graph")(graph.graph)
+app.command("effect")(explain.effect)
 app.command("demo")(demo.demo)
 
 

@@ -200,6 +200,9 @@ def show(
     components: Annotated[list[str], typer.Argument(help="LAYER:INDEX, or LAYER:-INDEX.")],
     picture: Annotated[Path, typer.Option("--out", help="File to write.")] = Path("examples.png"),
     columns: Annotated[int, typer.Option(min=1, max=100, help="Examples per component.")] = 10,
+    mask: Annotated[
+        bool, typer.Option("--mask", help="Darken what the component does not react to.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Write a picture of components' examples, strongest first.
@@ -209,7 +212,7 @@ def show(
     semlens show r18.semlens layer4:17 layer4:230 --out components.png
     """
     db = _open(database)
-    _save(db.show(components, columns), picture)
+    _save(db.show(components, columns, mask=mask), picture)
     if as_json:
         from semlens.types import Component
 

@@ -59,7 +59,7 @@ def demo(
     rank = planted.rank(hits)
     _print_hits(hits, planted, f"\n2. semlens search {db.path} {story.QUERY}")
 
-    relevant = story.most_relevant(model, world, db.label())
+    relevant = story.most_relevant(db, world, db.label())
     _print_relevant(relevant, planted, f"\n3. What drives '{world.target}'?")
 
     with err.status("testing with the mark on and off, and pruning"):
@@ -113,13 +113,17 @@ def _print_relevant(relevant: list[Relevant], planted: Planted, title: str) -> N
     rows = [
         {
             "component": str(r.component),
-            "part_of_the_logit": r.contribution,
+            "mean_share": f"{100 * r.mean:.1f} %",
+            "max_share": f"{100 * r.maximum:.1f} %",
             "label": r.label or "none",
             "planted": "yes" if r.component in planted.components else "",
         }
         for r in relevant
     ]
-    table(pd.DataFrame(rows), f"{title} (labels: the paper's vocabulary)")
+    table(
+        pd.DataFrame(rows),
+        f"{title} (share of its layer's relevance; labels: the paper's vocabulary)",
+    )
 
 
 def _print_accuracy(accuracy: Accuracy, removed: int, target: str) -> None:

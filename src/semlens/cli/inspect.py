@@ -43,6 +43,7 @@ def status(
                 "samples": m.samples,
                 "components": m.rows,
                 "crops": sum(m.crops),
+                "relevance": m.relevance.model_dump() if m.relevance else None,
                 "layers": db.summary().to_dict("records"),
                 "unreadable": skipped.to_dict("records"),
                 "damaged": damaged,
@@ -59,6 +60,8 @@ def status(
         )
         out.print(f"   recipe  {settings}", highlight=False, markup=False, soft_wrap=True)
         out.print(f"   images  {m.samples}, {m.unreadable} of them unreadable", highlight=False)
+        how = f"by rules {m.relevance.rules}, for {m.relevance.targets}" if m.relevance else "none"
+        out.print(f"relevance  {how}", highlight=False)
         table(db.summary())
         if len(skipped):
             table(skipped.head(20), "skipped images")

@@ -15,11 +15,11 @@ from semlens.errors import RecipeError, nearest
 _KEYS = (
     "model", "data", "embedder", "layers", "examples", "readout", "signs", "crop", "crop_blur",
     "crop_threshold", "aggregate", "thumbnails", "classes", "targets", "random_weights",
-    "batch_size", "workers", "device",
+    "batch_size", "workers", "device", "rules", "relevance",
 )  # fmt: skip
 _RECIPE = (
     "examples", "readout", "signs", "crop", "crop_blur", "crop_threshold", "aggregate",
-    "thumbnails",
+    "thumbnails", "rules",
 )  # fmt: skip
 
 
@@ -50,13 +50,28 @@ def build(
     examples: Annotated[int | None, typer.Option(help="Examples per component [30].")] = None,
     readout: Annotated[str | None, typer.Option(help="mean, max or cls [mean].")] = None,
     signs: Annotated[str | None, typer.Option(help="auto, positive or both [auto].")] = None,
-    crop: Annotated[str | None, typer.Option(help="none or activation [activation].")] = None,
+    crop: Annotated[str | None, typer.Option(help="auto, none, activation or crp [auto].")] = None,
     crop_blur: Annotated[
         float | None, typer.Option(help="Blur kernel as a share of the input [0.228].")
     ] = None,
     crop_threshold: Annotated[
         float | None,
-        typer.Option(help="Values above this share of the map's maximum are boxed [0.5]."),
+        typer.Option(
+            help="Values above this share of a heatmap's maximum are boxed "
+            "[0.01 for crp, 0.5 for activation]."
+        ),
+    ] = None,
+    rules: Annotated[
+        str | None,
+        typer.Option(
+            help="Relevance rules: auto, a preset (docs/relevance.md) or gradient [auto]."
+        ),
+    ] = None,
+    relevance: Annotated[
+        bool | None,
+        typer.Option(
+            "--relevance/--no-relevance", help="Also compute how much each class relies on each."
+        ),
     ] = None,
     aggregate: Annotated[str | None, typer.Option(help="mean, median or weighted [mean].")] = None,
     thumbnails: Annotated[
@@ -157,6 +172,7 @@ def _build(database: Path, settings: dict[str, Any]) -> Any:
             embedder,
             [name.strip() for name in layers if name.strip()],
             classes=settings.get("classes"),
+            relevance=bool(settings.get("relevance")),
             execution=Execution(settings.get("batch_size", 32), settings.get("workers", -1)),
             progress=progress,
             **{key: settings[key] for key in _RECIPE if key in settings},

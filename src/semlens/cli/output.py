@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
 
 import pandas as pd
@@ -28,7 +30,8 @@ def reported(command: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            return command(*args, **kwargs)
+            with _notices():
+                return command(*args, **kwargs)
         except SemlensError as error:
             err.print(f"[bold red]{type(error).__name__}[/]: ", end="", soft_wrap=True)
             err.print(error.value, markup=False, highlight=False, soft_wrap=True)
@@ -40,6 +43,22 @@ def reported(command: Callable[P, R]) -> Callable[P, R]:
             raise typer.Exit(130) from None
 
     return run
+
+
+@contextmanager
+def _notices() -> Iterator[None]:
+    """Print our own warnings as notices, without Python's file names and line numbers."""
+    with warnings.catch_warnings():
+        plain = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
+            if category.__module__.startswith("semlens"):
+                err.print(f"Notice: {message}", markup=False, highlight=False, soft_wrap=True)
+            else:
+                plain(message, category, *place)
+
+        warnings.showwarning = show
+        yield
 
 
 def print_json(value: Any) -> None:

@@ -26,6 +26,7 @@ _NAMES = {
     "collect": "running the model",
     "crop": "cutting out examples",
     "embed": "embedding examples",
+    "relate": "relevance for classes",
 }
 
 

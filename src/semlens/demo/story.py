@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from semlens.analysis.evaluate import evaluate
 from semlens.analysis.label import Labels
 from semlens.analysis.search import Hits
@@ -44,10 +42,11 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Relevant:
-    """A component that drives the target class: mean contribution to its logit."""
+    """A component that drives the target class: its share of its layer's relevance."""
 
     component: Component
-    contribution: float
+    mean: float
+    maximum: float
     label: str | None
 
 
@@ -73,6 +72,9 @@ def build_demo(folder: Path, world: DemoWorld, progress: Progress) -> ConceptDat
         folder / "images",
         load_embedder("semlens/demo"),
         LAYERS,
+        # the mark is wide: a crop around one position of it shows half a word
+        crop="activation",
+        relevance=True,
         progress=progress,
     )
 
@@ -112,23 +114,12 @@ def measure(model: SubjectModel, world: DemoWorld, planted: Planted) -> Accuracy
 
 
 def most_relevant(
-    model: SubjectModel, world: DemoWorld, labels: Labels, count: int = 6
+    db: ConceptDatabase, world: DemoWorld, labels: Labels, count: int = 6
 ) -> list[Relevant]:
-    """Rank the last layer's components by their part in the target class's logit.
-
-    The head is linear in the mean-pooled channels, so a channel's contribution on an image
-    is exactly its mean times its weight.
-    """
-    images = world.images("test", "as-is")
-    mine = [i for i, name in enumerate(images.targets or []) if name == world.target]
-    layer = LAYERS[-1]
-    values = readouts(model, images.read, mine, [layer])[layer].mean(0)
-    head = model.module.get_parameter("fc.weight").detach().numpy()
-    contribution = values * head[world.classes.index(world.target)]
-    order = np.argsort(-contribution)[:count]
+    """Return the components that the target class relies on most, of all layers."""
+    found = db.class_relevance(world.classes.index(world.target), top=count)
+    components = [Component.parse(name) for name in found["component"]]
     return [
-        Relevant(
-            Component(layer, int(k)), float(contribution[k]), labels.of(Component(layer, int(k)))
-        )
-        for k in order
+        Relevant(component, float(mean), float(most), labels.of(component))
+        for component, mean, most in zip(components, found["mean"], found["max"], strict=True)
     ]

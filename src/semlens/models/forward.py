@@ -21,9 +21,10 @@ from semlens.types import Readout
 Reader = Callable[[int], Image.Image]
 
 
-def _batches(
+def batches(
     model: SubjectModel, reader: Reader, samples: Sequence[int], batch_size: int
 ) -> Iterator[Tensor]:
+    """Yield preprocessed samples as batches float[b 3 h w], decoded ahead."""
     held: list[Tensor] = []
     stream = prefetch(lambda i: model.preprocess(reader(i)), samples, default_workers())
     for inputs in stream:
@@ -41,6 +42,25 @@ def class_scores(output: Any) -> Any:
     return first_tensor(output) if scores is None else scores
 
 
+def run_scores(model: SubjectModel, batch: Tensor) -> Tensor:
+    """Run the model over a batch and return its logits [b classes].
+
+    Raises
+    ------
+    ModelError
+        If it does not put out one row of logits per image.
+    """
+    output = model.module(batch)
+    scores = class_scores(output)
+    if scores is None or scores.ndim != 2:
+        raise ModelError(
+            f"The model puts out {type(output).__name__}, no logits [b classes].",
+            "Expected a classifier.",
+            "Use a model with a classification head.",
+        )
+    return scores
+
+
 @torch.inference_mode()
 def logits(
     model: SubjectModel, reader: Reader, samples: Sequence[int], batch_size: int = 32
@@ -54,15 +74,8 @@ def logits(
     """
     rows: list[np.ndarray] = []
     with evaluating(model.module):
-        for batch in _batches(model, reader, samples, batch_size):
-            output = model.module(batch)
-            scores = class_scores(output)
-            if scores is None or scores.ndim != 2:
-                raise ModelError(
-                    f"The model puts out {type(output).__name__}, no logits [b classes].",
-                    "Expected a classifier.",
-                    "Use a model with a classification head.",
-                )
+        for batch in batches(model, reader, samples, batch_size):
+            scores = run_scores(model, batch)
             rows.append(scores.float().cpu().numpy())
     return np.concatenate(rows)
 
@@ -81,7 +94,7 @@ def readouts(
         return read(measure_form(name, output), output, readout).value.cpu().numpy()
 
     parts: dict[str, list[np.ndarray]] = {name: [] for name in layers}
-    for batch in _batches(model, reader, samples, batch_size):
+    for batch in batches(model, reader, samples, batch_size):
         for name, values in run_layers(model.module, batch, layers, use).items():
             parts[name].append(values)
     return {name: np.concatenate(values) for name, values in parts.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import copy
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -128,40 +128,81 @@ def run_layers(
 
 
 @contextmanager
-def pruned(model: SubjectModel, components: Iterable[Component]) -> Iterator[SubjectModel]:
-    """Set components to zero while the block runs (paper, 4.3.3).
+def pruned(
+    model: SubjectModel,
+    components: Iterable[Component],
+    to: Mapping[Component, float] | None = None,
+) -> Iterator[SubjectModel]:
+    """Set components to zero, or to values, while the block runs (paper, 4.3.3).
 
     The model itself is not changed: hooks do it, and they are taken off at the end.
-    Pruning takes a channel out as a whole, whichever its sign.
+    A channel is replaced as a whole, at all positions, whichever its sign.
+
+    Parameters
+    ----------
+    to
+        What components become, in units of the activation; those that it lacks become zero.
     """
-    by_layer: dict[str, list[int]] = {}
+    by_layer: dict[str, dict[int, float]] = {}
     for component in components:
-        by_layer.setdefault(component.layer, []).append(component.index)
+        value = 0.0 if to is None else to.get(component, 0.0)
+        by_layer.setdefault(component.layer, {})[component.index] = value
     with ExitStack() as stack:
-        for name, indices in by_layer.items():
-            handle = find_layer(model.module, name).register_forward_hook(
-                _zero(name, sorted(set(indices)))
-            )
+        for name, values in by_layer.items():
+            handle = find_layer(model.module, name).register_forward_hook(_replace(name, [values]))
             stack.callback(handle.remove)
         yield model
 
 
-def _zero(name: str, indices: list[int]) -> Callable[[nn.Module, Any, Any], Any]:
+@contextmanager
+def fanned(
+    model: SubjectModel, layer: str, versions: Sequence[Mapping[int, float]]
+) -> Iterator[SubjectModel]:
+    """Let a batch leave a layer once per version, each with channels of its own replaced.
+
+    The part of the model before the layer runs once for all versions; its output is
+    [versions * b ...], version by version. Only right where nothing but this layer's output
+    goes on: compare it with :func:`pruned` before it is relied on.
+
+    Parameters
+    ----------
+    versions
+        Value by channel, for each version; an empty one leaves the layer as it is.
+    """
+    handle = find_layer(model.module, layer).register_forward_hook(_replace(layer, versions))
+    try:
+        yield model
+    finally:
+        handle.remove()
+
+
+def _replace(
+    name: str, versions: Sequence[Mapping[int, float]]
+) -> Callable[[nn.Module, Any, Any], Any]:
+    """Return a hook that replaces channels, once per version, along the batch."""
+    last = max((index for version in versions for index in version), default=0)
+
     def hook(_: nn.Module, __: Any, output: Any) -> Any:
         tensor = first_tensor(output)
         form = measure_form(name, tensor)
-        axis = 1 if form.form in ("map", "units") else -1
-        if indices[-1] >= form.components:
+        if last >= form.components:
             raise LayerError(
-                f"Component {indices[-1]} is not in layer '{name}'.",
+                f"Component {last} is not in layer '{name}'.",
                 f"It has components 0 to {form.components - 1}.",
                 "Take the components from a database of this model.",
             )
-        kept = torch.ones(form.components, dtype=tensor.dtype, device=tensor.device)
-        kept[indices] = 0
+        kept = tensor.new_ones(len(versions), form.components)
+        fill = torch.zeros_like(kept)
+        for place, version in enumerate(versions):
+            for index, value in version.items():
+                kept[place, index], fill[place, index] = 0, value
         shape = [1] * tensor.ndim
-        shape[axis] = form.components
-        return _replace_first(output, tensor * kept.view(shape))
+        shape[1 if form.form in ("map", "units") else -1] = form.components
+        changed = [
+            torch.where(k.view(shape) > 0, tensor, f.view(shape))
+            for k, f in zip(kept, fill, strict=True)
+        ]
+        return _replace_first(output, changed[0] if len(changed) == 1 else torch.cat(changed))
 
     return hook
 

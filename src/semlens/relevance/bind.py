@@ -49,22 +49,15 @@ KEEPS_SIGN = (
 _ELEMENTWISE = (aten.mul.Tensor, aten.add.Tensor, aten.sub.Tensor, aten.div.Tensor)
 
 
-def bind(
-    graph: Graph, rules: Rules, targets: Collection[Node], size: tuple[int, int]
-) -> dict[Node, Rule]:
+def bind(graph: Graph, rules: Rules, targets: Collection[Node]) -> dict[Node, Rule]:
     """Return the rule of every node that relevance from the targets can reach.
-
-    Parameters
-    ----------
-    size
-        Height and width of the images.
 
     Raises
     ------
     RelevanceError
         If it reaches operations without a rule; the text lists them.
     """
-    choose = _Chooser(graph, rules, size, set(targets))
+    choose = _Chooser(graph, rules, set(targets))
     bound: dict[Node, Rule] = {}
     unknown: dict[str, int] = {}
     reached = {node for node in targets if node.live}
@@ -159,7 +152,6 @@ class _Chooser:
 
     graph: Graph
     rules: Rules
-    size: tuple[int, int]
     targets: set[Node]
 
     def __post_init__(self) -> None:
@@ -210,7 +202,7 @@ class _Chooser:
             name = "epsilon" if kind == "dense" else "zplus"
         known = node.args[0] in self.positive
         if name == "flat":
-            return Flat(node, rules.epsilon, self.size)
+            return Flat(node, rules.epsilon, self.graph.input)
         if name == "zplus":
             return ZPlus(node, known, rules.epsilon)
         if name == "gamma":

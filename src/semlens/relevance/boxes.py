@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Bool, Float32, Int64
 from torch import Tensor
 from torch.nn import functional
 
@@ -66,3 +66,23 @@ def boxes(heat: Float32[Tensor, "n height width"], threshold: float) -> Int64[Te
     right = width - wide.flip(1).int().argmax(1)
     bottom = height - high.flip(1).int().argmax(1)
     return torch.stack([left, top, right, bottom], dim=1)
+
+
+MASK_CELLS = 16
+"""A display mask has this many cells along each side of its box."""
+
+
+def masks(
+    heat: Float32[Tensor, "n height width"], box: Int64[Tensor, "n 4"], threshold: float = 0.02
+) -> Bool[Tensor, "n 16 16"]:
+    """Sample, within each box, where a heatmap exceeds a share of its maximum (paper, H.1: 2 %).
+
+    What is under it is darkened when a crop is shown with its mask.
+    """
+    at = (torch.arange(MASK_CELLS, device=heat.device) + 0.5) / MASK_CELLS
+    left, top, right, bottom = box.unbind(1)
+    rows = (top[:, None] + at * (bottom - top)[:, None]).long()
+    columns = (left[:, None] + at * (right - left)[:, None]).long()
+    each = torch.arange(len(heat), device=heat.device)[:, None, None]
+    picked = heat[each, rows[:, :, None], columns[:, None, :]]
+    return picked > threshold * heat.amax((1, 2))[:, None, None]

@@ -5,9 +5,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 
+import numpy as np
+from PIL import Image
 from torch import Tensor, nn
 
 from semlens.errors import RelevanceError
+from semlens.models.subject import SubjectModel
 from semlens.relevance.engine import Engine
 from semlens.relevance.gradient import GradientEngine
 from semlens.relevance.interface import Tracer
@@ -49,3 +52,40 @@ def make_engine(
             stacklevel=2,
         )
         return GradientEngine(module, example, layers)
+
+
+class Engines:
+    """The engines of a model, made when they are asked for and then kept.
+
+    Parameters
+    ----------
+    model
+        The subject.
+    rules
+        As for :func:`make_engine`.
+    """
+
+    def __init__(self, model: SubjectModel, rules: str) -> None:
+        self._model = model
+        self._rules = rules
+        self._known: dict[tuple[tuple[str, ...], tuple[int, ...]], Tracer] = {}
+
+    def engine(self, inputs: Tensor, layers: Sequence[str]) -> Tracer:
+        """Return the engine for some layers and for images of the size of ``inputs``."""
+        key = (tuple(layers), tuple(inputs.shape[1:]))
+        if key not in self._known:
+            self._known[key] = make_engine(self._model.module, inputs, layers, self._rules)
+        return self._known[key]
+
+    def exact(self, layers: Sequence[str]) -> bool:
+        """Whether rules, not the fallback, cover the model from these layers down."""
+        return self.name(layers) != GRADIENT
+
+    def name(self, layers: Sequence[str]) -> str:
+        """Return the name of the rules that are used."""
+        for (names, _), engine in self._known.items():
+            if names == tuple(layers):
+                return engine.rules.name
+        grey = Image.fromarray(np.full((256, 256, 3), 128, np.uint8))
+        example = self._model.batch([self._model.preprocess(grey)])
+        return self.engine(example, layers).rules.name

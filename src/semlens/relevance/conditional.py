@@ -18,6 +18,7 @@ from torch import Tensor
 from semlens.models.activations import LayerForm, measure_form
 from semlens.relevance.flow import Flow
 from semlens.relevance.interface import Traced, Tracer
+from semlens.relevance.patches import Frame, cut, frame_of
 
 
 def conditional_heatmaps(
@@ -28,6 +29,7 @@ def conditional_heatmaps(
     channel: Int[Tensor, " p"],
     sign: Int[Tensor, " p"],
     *,
+    position: Int[Tensor, " p"] | None = None,
     chunk: int | None = None,
 ) -> Float[Tensor, "p h w"]:
     """Return a heatmap for each pair of an image and a component of one layer.
@@ -38,6 +40,10 @@ def conditional_heatmaps(
         The unique images, preprocessed.
     image, channel, sign
         For each pair: the image's row in ``inputs``, and the component.
+    position
+        Where to start, if not at the peak of each map: flat in the map, or the token's place in
+        its row. When it is known, an early layer is computed on no more of the image than that
+        position sees.
     chunk
         Pairs per backward pass; None chooses by the size of the model's maps.
 
@@ -46,6 +52,10 @@ def conditional_heatmaps(
     Tensor
         Relevance per input pixel, summed over colours.
     """
+    if position is not None:
+        frame = frame_of(engine, layer, inputs)
+        if frame is not None:
+            return patch_heatmaps(engine, inputs, layer, frame, image, channel, sign, position)
     heat = inputs.new_zeros(len(image), *inputs.shape[-2:])
     chunk = chunk or pairs_per_pass(engine, layer)
     for rows, pairs in batches(image.tolist(), chunk):
@@ -53,9 +63,9 @@ def conditional_heatmaps(
         place = {row: number for number, row in enumerate(rows)}
         local = torch.tensor([place[int(image[pair])] for pair in pairs])
         index = torch.tensor(pairs)
-        heat[index] = pull_heatmaps(trace, layer, local, channel[index], sign[index], chunk).to(
-            heat
-        )
+        own = None if position is None else position[index]
+        found = pull_heatmaps(trace, layer, local, channel[index], sign[index], chunk, own)
+        heat[index] = found.to(heat)
     return heat
 
 
@@ -86,6 +96,7 @@ def pull_heatmaps(
     channel: Int[Tensor, " p"],
     sign: Int[Tensor, " p"],
     chunk: int,
+    position: Int[Tensor, " p"] | None = None,
 ) -> Float[Tensor, "p h w"]:
     """Return the heatmaps of pairs on images that have been traced."""
     images = len(trace.inputs)
@@ -95,9 +106,42 @@ def pull_heatmaps(
     for first in range(0, int(turn.max()) + 1 if len(turn) else 0, step):
         mine = torch.nonzero((turn >= first) & (turn < first + step))[:, 0]
         at = Slots(turn[mine] - first, image[mine])
-        pulled = trace.pull({layer: peak_start(trace, layer, at, channel[mine], sign[mine])})
+        own = None if position is None else position[mine].to(trace.inputs.device)
+        start = peak_start(trace, layer, at, channel[mine], sign[mine], own)
+        pulled = trace.pull({layer: start})
         if pulled.heat is not None:
-            heat[mine.to(heat.device)] = pulled.heat[at.start, at.image]
+            heat[mine.to(heat.device)] = pulled.heat[at.start, at.image].to(heat)
+    return heat
+
+
+def patch_heatmaps(
+    engine: Tracer,
+    inputs: Float[Tensor, "u 3 h w"],
+    layer: str,
+    frame: Frame,
+    image: Int[Tensor, " p"],
+    channel: Int[Tensor, " p"],
+    sign: Int[Tensor, " p"],
+    position: Int[Tensor, " p"],
+) -> Float[Tensor, "p h w"]:
+    """Return heatmaps from the part of the image that each pair's peak sees.
+
+    The same numbers as from whole images: what lies outside has no part in them.
+    """
+    heat = inputs.new_zeros(len(image), *inputs.shape[-2:])
+    share = frame.height * frame.width / (inputs.shape[-2] * inputs.shape[-1])
+    step = max(1, int(pairs_per_pass(engine, layer) / share))
+    for start in range(0, len(image), step):
+        part = slice(start, start + step)
+        patches, corner, local = cut(frame, inputs, image[part], position[part])
+        trace = engine.trace(patches, [layer])
+        at = Slots(torch.zeros_like(local), torch.arange(len(local)))
+        begin = peak_start(trace, layer, at, channel[part], sign[part], local.to(inputs.device))
+        pulled = trace.pull({layer: begin})
+        if pulled.heat is not None:
+            for row, (top, left) in enumerate(corner.tolist()):
+                place = heat[start + row, top : top + frame.height, left : left + frame.width]
+                place.copy_(pulled.heat[0, row])
     return heat
 
 
@@ -126,12 +170,18 @@ def turns(image: Int[Tensor, " p"]) -> Int[Tensor, " p"]:
 
 
 def peak_start(
-    trace: Traced, layer: str, at: Slots, channel: Int[Tensor, " p"], sign: Int[Tensor, " p"]
+    trace: Traced,
+    layer: str,
+    at: Slots,
+    channel: Int[Tensor, " p"],
+    sign: Int[Tensor, " p"],
+    position: Int[Tensor, " p"] | None = None,
 ) -> Flow:
     """Start at each component's largest activation, with the activation as relevance.
 
     Over a map that is one position; of tokens, the spatial ones count. A component of sign -1
-    starts at its most negative activation, with that one's size as relevance.
+    starts at its most negative activation, with that one's size as relevance. ``position``
+    says where to start instead: flat in a map, or a token's place in its row.
     """
     value = trace.values[layer]
     device = value.device
@@ -143,7 +193,8 @@ def peak_start(
         values = value.new_zeros(starts, *value.shape)
         values[where, image, channel] = strength
         return Flow(values)
-    position = _peaks(form, value, image, channel, strength)
+    if position is None:
+        position = _peaks(form, value, image, channel, strength)
     row, column = position // form.width, position % form.width
     if form.form == "map":
         values = value.new_zeros(starts, len(value), value.shape[1], 1, 1)
@@ -156,18 +207,22 @@ def peak_start(
     if form.form == "map-last":
         values[where, image, row, column, channel] = strength
     else:
-        values[where, image, form.prefix + position, channel] = strength
+        values[where, image, position, channel] = strength
     return Flow(values)
 
 
 def _peaks(form: LayerForm, value: Tensor, image: Tensor, channel: Tensor, sign: Tensor) -> Tensor:
-    """Return the flat position of each pair's largest signed activation: int64[p]."""
+    """Return the position of each pair's largest signed activation: int64[p].
+
+    Flat in a map, or in the row of tokens, prefix tokens counted but not considered.
+    """
     if form.form == "map":
         maps = value[image, channel].flatten(1)
     elif form.form == "map-last":
         maps = value[image, :, :, channel].flatten(1)
     else:
         maps = value[image, form.prefix :, channel]
+        return form.prefix + (maps * sign[:, None]).argmax(1)
     return (maps * sign[:, None]).argmax(1)
 
 
@@ -181,4 +236,4 @@ def pairs_per_pass(engine: Tracer, layer: str) -> int:
     if engine.device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(engine.device)
         return int(np.clip(free / 16 / largest, 1, 1024))
-    return int(np.clip(25e6 / largest, 1, 32))
+    return int(np.clip(25e6 / largest, 1, 256))

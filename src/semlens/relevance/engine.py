@@ -6,7 +6,7 @@ starts reuse them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from semlens.errors import LayerError, RelevanceError, nearest
 from semlens.relevance.bind import bind, has_attention
+from semlens.relevance.field import Field, field_of
 from semlens.relevance.flow import Flow
 from semlens.relevance.graph import Node, capture, execute, in_full_precision, prepared
 from semlens.relevance.interface import OUTPUT, Pulled, check_finite
@@ -61,10 +62,9 @@ class Engine:
             rules = "attnlrp" if has_attention(self.graph) else "epsilon-plus-flat"
         self.rules = preset(rules)
         self.shape = tuple(example.shape[1:])
-        self._bound: Mapping[Node, Rule] = bind(
-            self.graph, self.rules, self._nodes.values(), (self.shape[-2], self.shape[-1])
-        )
+        self._bound: Mapping[Node, Rule] = bind(self.graph, self.rules, self._nodes.values())
         self._module = module
+        self._fields: dict[str, Field | None] = {}
         self._bytes = self._measured(example[:1])
 
     def _measured(self, example: Tensor) -> Mapping[Node, int]:
@@ -115,14 +115,28 @@ class Engine:
         place = {node: number for number, node in enumerate(self.graph.nodes)}
         return sorted(layers, key=lambda name: place[self.node(name)])
 
+    def field(self, layer: str) -> Field | None:
+        """Return what one position of a layer sees, or None when it sees the whole image."""
+        if layer not in self._fields:
+            self._fields[layer] = field_of(self.graph, self.node(layer))
+        return self._fields[layer]
+
+    def _sees_patches(self, inputs: Tensor, layers: Sequence[str]) -> bool:
+        """Whether the layers can be computed from parts of an image."""
+        return inputs.ndim == 4 and all(name and self.field(name) for name in layers)
+
     @torch.no_grad()
-    def trace(self, inputs: Tensor, upto: Sequence[str] = (OUTPUT,)) -> Trace:
+    def trace(
+        self, inputs: Tensor, upto: Sequence[str] = (OUTPUT,), *, keep_all: bool = False
+    ) -> Trace:
         """Run the model over images, as far as the named layers, ready to go back from them.
 
         Parameters
         ----------
         inputs
-            float[U 3 h w].
+            float[U 3 h w]; may be patches of images where the layers see no more than that.
+        keep_all
+            Whether the trace holds every operation's value, which takes much memory.
 
         Raises
         ------
@@ -130,14 +144,14 @@ class Engine:
             If the images have another size than the example, or a value is not finite.
         """
         inputs = prepared(inputs, self._module)
-        if tuple(inputs.shape[1:]) != self.shape:
+        if tuple(inputs.shape[1:]) != self.shape and not self._sees_patches(inputs, upto):
             raise RelevanceError(
                 f"The images have the shape {list(inputs.shape[1:])}.",
                 f"The engine was made for {list(self.shape)}.",
                 "Make one for that size.",
             )
         targets = [self.node(name) for name in upto]
-        kept = {node for node in self._nodes.values()}
+        kept = {self.graph.input, *self._nodes.values()}
         order = self.graph.needed(targets)
         last = {source: node for node in order for source in node.inputs()}
         values: dict[Node, Any] = {}
@@ -154,11 +168,11 @@ class Engine:
             if isinstance(values[node], Tensor):
                 shapes[node] = values[node].shape
             for source in node.inputs():
-                if last[source] is node and source not in kept:
+                if last[source] is node and source not in kept and not keep_all:
                     values.pop(source, None)
         known = {name: values[node] for name, node in self._nodes.items() if node in values}
         check_finite(known)
-        return Trace(self, inputs, order, saved, shapes, known)
+        return Trace(self, inputs, order, saved, shapes, known, values if keep_all else {})
 
 
 @dataclass(frozen=True)
@@ -169,6 +183,8 @@ class Trace:
     ----------
     values
         The layers' outputs by name, in their own shape; the model's output is ``""``.
+    every
+        Each operation's value, in a trace that was made to keep all.
     """
 
     engine: Engine
@@ -177,10 +193,16 @@ class Trace:
     saved: Mapping[Node, Any]
     shapes: Mapping[Node, torch.Size]
     values: Mapping[str, Tensor]
+    every: Mapping[Node, Any]
 
     @torch.no_grad()
     def pull(
-        self, starts: Mapping[str, Flow], record: Collection[str] = (), *, heat: bool = True
+        self,
+        starts: Mapping[str, Flow],
+        record: Collection[str] = (),
+        *,
+        heat: bool = True,
+        seen: Callable[[Rule, Flow], None] = lambda *_: None,
     ) -> Pulled:
         """Propagate relevance back.
 
@@ -193,6 +215,8 @@ class Trace:
         heat
             Whether to go down to the pixels; else the pass ends at the last layer of
             ``record``.
+        seen
+            Is shown every rule, and what reaches its node.
         """
         engine = self.engine
         pending = {engine.node(name): flow for name, flow in starts.items()}
@@ -201,7 +225,7 @@ class Trace:
             wanted.setdefault(engine.node(name), []).append(name)
         found: dict[str, Tensor] = {}
         pixels: list[Flow] = []
-        size = (engine.shape[-2], engine.shape[-1])
+        size = (self.inputs.shape[-2], self.inputs.shape[-1])
         for node in reversed(self.order):
             flow = pending.pop(node, None)
             if flow is None:
@@ -216,6 +240,7 @@ class Trace:
                 pixels.append(Flow((whole.values * self.inputs).sum(2, keepdim=True)))
                 continue
             rule = engine._bound[node]  # pyright: ignore[reportPrivateUsage]
+            seen(rule, flow)
             for source, passed in self._sent(node, rule, flow):
                 if rule.final:
                     pixels.append(passed.whole(size))

@@ -6,6 +6,7 @@ and says what it is: its rules have the name ``gradient``.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -17,6 +18,7 @@ from semlens.errors import RelevanceError
 from semlens.models.activations import first_tensor
 from semlens.models.forward import class_scores
 from semlens.models.taps import evaluating, find_layer, tapped
+from semlens.relevance.field import Field
 from semlens.relevance.flow import Flow
 from semlens.relevance.graph import in_full_precision, prepared
 from semlens.relevance.interface import OUTPUT, Pulled, check_finite
@@ -44,8 +46,19 @@ class GradientEngine:
         self._seen: list[str] = []
         self._names = list(layers)
         found = self.trace(example[:1])
+        for name, value in found.values.items():
+            # operators without a derivative may let a value pass as one that has it
+            if not _reaches(value, found.inputs):
+                raise self._without_gradient(name)
         self._names = [name for name in self._seen if name in found.values]
         self._bytes = 4 * max(value.numel() for value in (found.inputs, *found.values.values()))
+
+    def _without_gradient(self, name: str) -> RelevanceError:
+        return RelevanceError(
+            f"No gradient reaches '{name or 'the output'}' of {type(self._module).__name__}.",
+            "Expected a model that can be differentiated; quantised layers cannot.",
+            "Use the model before quantisation, or --crop activation.",
+        )
 
     @property
     def layers(self) -> list[str]:
@@ -61,6 +74,10 @@ class GradientEngine:
     def order(self, layers: Sequence[str]) -> list[str]:
         """Sort layers by their place in the forward pass."""
         return sorted(layers, key=self._names.index)
+
+    def field(self, layer: str) -> Field | None:
+        """Return None: gradients always run over whole images."""
+        return None
 
     def largest(self, layer: str = OUTPUT) -> int:
         """Return the bytes per image of the largest of the layers' values."""
@@ -88,12 +105,7 @@ class GradientEngine:
             values[OUTPUT] = scores
         for name, value in values.items():
             if not value.requires_grad:
-                raise RelevanceError(
-                    f"No gradient reaches '{name or 'the output'}' of "
-                    f"{type(self._module).__name__}.",
-                    "Expected a model that can be differentiated; quantised layers cannot.",
-                    "Use the model before quantisation, or --crop activation.",
-                )
+                raise self._without_gradient(name)
         check_finite({name: value.detach() for name, value in values.items()})
         return GradientTrace(inputs, values)
 
@@ -125,3 +137,16 @@ class GradientTrace:
         ]
         pixels = (whole.pop() * self.inputs.detach()).sum(2) if heat else None
         return Pulled(pixels, dict(zip(record, whole, strict=True)))
+
+
+def _reaches(value: Tensor, inputs: Tensor) -> bool:
+    """Whether a value has a derivative with respect to the inputs."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of operators that have none
+        try:
+            found: Any = torch.autograd.grad(
+                value.sum(), [inputs], retain_graph=True, allow_unused=True
+            )
+        except RuntimeError:
+            return False
+    return found[0] is not None

@@ -24,7 +24,7 @@ from semlens.models.taps import evaluating
 INPUT = "input"
 SHAPE_ONLY = (
     "sym_size", "new_zeros", "new_ones", "new_full", "new_empty", "zeros_like", "ones_like",
-    "full_like", "empty_like", "fill.Scalar", "aten.zero.",
+    "full_like", "empty_like", "aten.fill.", "aten.zero.",
 )  # fmt: skip
 """Operators that read the shape of what they are given, not its values."""
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from semlens.errors import RelevanceError
+from semlens.relevance.field import Field
 from semlens.relevance.flow import Flow
 from semlens.relevance.presets import Rules
 
@@ -34,6 +35,7 @@ class Pulled:
     layers: Mapping[str, Tensor]
 
 
+@runtime_checkable
 class Traced(Protocol):
     """A forward pass over U images that can be gone back through."""
 
@@ -54,6 +56,7 @@ class Traced(Protocol):
         ...
 
 
+@runtime_checkable
 class Tracer(Protocol):
     """A model that relevance can be computed of."""
 
@@ -78,6 +81,10 @@ class Tracer(Protocol):
 
     def order(self, layers: Sequence[str]) -> list[str]:
         """Sort layers by their place in the forward pass."""
+        ...
+
+    def field(self, layer: str) -> Field | None:
+        """Return what one position of a layer sees, or None when that has no bound."""
         ...
 
     def largest(self, layer: str = OUTPUT) -> int:

@@ -13,7 +13,7 @@ from semlens.models.activations import first_tensor
 from semlens.models.forward import class_scores
 from semlens.models.taps import evaluating, run_layers
 from semlens.relevance.graph import Graph, Node
-from semlens.relevance.interface import OUTPUT
+from semlens.relevance.interface import OUTPUT, check_finite
 
 
 def locate(
@@ -29,7 +29,8 @@ def locate(
     LayerError
         If the model has no such layer, or runs it twice.
     RelevanceError
-        If the graph has no such value: the pass does something else when it is traced.
+        If the graph has no such value: the pass does something else when it is traced; or
+        if it holds for one batch size only, or a value is not finite.
     """
     wanted = _outputs(module, example, layers)
     found: dict[str, Node] = {}
@@ -44,8 +45,16 @@ def locate(
             if (within or known is None) and _same(value, expected):
                 found[name] = node
 
-    with torch.no_grad():
-        graph.run(example, graph.nodes, seen)
+    try:
+        with torch.no_grad():
+            graph.run(example, graph.nodes, seen)
+    except RuntimeError as error:  # traced at one image, which has fixed its shapes
+        raise RelevanceError(
+            f"The captured pass of {type(module).__name__} fails at {len(example)} images "
+            f"({str(error).splitlines()[0]}).",
+            "Expected a forward pass that takes its batch size from x.shape[0].",
+            "Use rules 'gradient' (gradient times input), or --crop activation.",
+        ) from error
     missing = [name or "the output" for name in wanted if name not in found]
     if missing:
         raise RelevanceError(
@@ -63,6 +72,7 @@ def _outputs(module: nn.Module, example: Tensor, layers: Sequence[str]) -> dict[
         scores = class_scores(module(example))
     if scores is not None:
         wanted[OUTPUT] = scores
+    check_finite({name: value for name, value in wanted.items() if isinstance(value, Tensor)})
     return wanted
 
 

@@ -128,9 +128,17 @@ def _as_part(node: Node, whole: Node, place: int) -> None:
         node.args = (source, axis, ends[-1] - whole.arg(1)[place], ends[-1])
     elif whole.target == aten.max_pool2d_with_indices.default and place == 0:
         node.target, node.args = aten.max_pool2d.default, whole.args
+    elif whole.target == aten.adaptive_max_pool2d.default and place == 0 and _is_one(whole.arg(1)):
+        node.target, node.args = aten.amax.default, (source, [-2, -1], True)
+    elif whole.target == aten.max.dim and place == 0:
+        node.target, node.args = aten.amax.default, (source, [whole.arg(1)], whole.arg(2, False))
     else:
         return
     node.kwargs = {}
+
+
+def _is_one(size: Any) -> bool:
+    return list(size) in ([1], [1, 1])
 
 
 def _is_matrix(value: Any) -> bool:
@@ -151,7 +159,6 @@ def _batch_norms(graph: Graph, kept: Collection[Node], stands_for: Known) -> Gra
             if source.target in CONV and len(users[source]) == 1 and source not in kept:
                 _scale_conv(source, scale, shift)
                 stands_for[node] = source
-                source.scopes = node.scopes
             else:
                 _as_affine(node, source, scale, shift, nodes)
         elif (
@@ -195,7 +202,7 @@ def _relus(graph: Graph, kept: Collection[Node], stands_for: Known) -> Graph:
             and len(users[source]) == 1
             and source not in kept
         ):
-            source.relu, source.scopes = True, node.scopes
+            source.relu = True
             stands_for[node] = source
         else:
             nodes.append(node)

@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from semlens.data.images import Images
 from semlens.data.load import load_images
+from semlens.report.mask import masked, unpacked
 from semlens.store.reader import Database
 
 CELL = 96
@@ -17,21 +18,26 @@ HEAD = 22
 
 
 def example_pictures(
-    database: Database, row: int, count: int, images: Images | None = None
+    database: Database, row: int, count: int, images: Images | None = None, mask: bool = False
 ) -> list[Image.Image]:
     """Return the strongest examples' crops of a component.
 
-    Thumbnails are taken where there are any; else the crops are cut from ``images``.
+    Thumbnails are taken where there are any; else the crops are cut from ``images``. With
+    ``mask`` they are darkened where the component does not react.
     """
     pictures: list[Image.Image] = []
     for example in database.examples_of(row, count):
         webp = database.thumbnail(example.crop)
         if webp is not None:
-            pictures.append(Image.open(io.BytesIO(webp)).convert("RGB"))
+            picture = Image.open(io.BytesIO(webp)).convert("RGB")
         elif images is not None:
-            crop = images.read(example.sample).crop(example.box.as_tuple())
-            crop.thumbnail((CELL, CELL))
-            pictures.append(crop)
+            picture = images.read(example.sample).crop(example.box.as_tuple())
+            picture.thumbnail((CELL, CELL))
+        else:
+            continue
+        if mask and example.mask is not None:
+            picture = masked(picture, unpacked(example.mask), threshold=0.5)
+        pictures.append(picture)
     return pictures
 
 
@@ -40,6 +46,8 @@ def sheet(
     rows: Sequence[int],
     columns: int = 10,
     captions: Sequence[str] | None = None,
+    *,
+    mask: bool = False,
 ) -> Image.Image:
     """Draw the examples of components, strongest first from left to right.
 
@@ -49,6 +57,8 @@ def sheet(
         Rows in ``components.parquet``.
     captions
         A text per row, after the component's name.
+    mask
+        Whether to darken what the component does not react to.
 
     Raises
     ------
@@ -67,7 +77,7 @@ def sheet(
         top = GAP + line * (CELL + HEAD + GAP)
         caption = f"  {captions[line]}" if captions else ""
         draw.text((GAP, top + 2), f"{database.component(row)}{caption}", fill="black", font=font)
-        crops = example_pictures(database, row, columns, images)
+        crops = example_pictures(database, row, columns, images, mask)
         if not crops:
             draw.text((GAP, top + HEAD + 4), "no examples", fill="grey", font=font)
         for column, crop in enumerate(crops):

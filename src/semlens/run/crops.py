@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,14 +12,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from semlens.models.activations import LayerForm
+from semlens.relevance.boxes import MASK_CELLS
 from semlens.run.plan import Plan, Progress
-from semlens.stages.attribute import ActivationMap, Attributor, References, WholeImage
+from semlens.stages.attribute import Attributor, Cut, References, WholeImage
 from semlens.stages.embed import CropRef, embed
+from semlens.stages.heat import ActivationMaps, ConditionalMaps, Heatmaps
 from semlens.stages.select import LayerExamples
 from semlens.store.files import load_tensors, save_table, save_tensors
-from semlens.types import Box
+from semlens.types import Box, Crop
 
 _HELD_BYTES = 512 * 2**20
+MASK_BYTES = MASK_CELLS**2 // 8
 SHARD = 512
 """Referenced samples per shard."""
 
@@ -56,6 +60,8 @@ class CroppedPairs:
     ----------
     box
         int32[n 4] in original pixels.
+    mask
+        uint8[n 32], display masks over the boxes.
     crop
         int64[n], the crop's number over all crops files, old ones first.
     shards
@@ -65,6 +71,7 @@ class CroppedPairs:
     """
 
     box: np.ndarray
+    mask: np.ndarray
     crop: np.ndarray
     shards: list[tuple[Path, Path]]
     sizes: list[int]
@@ -89,31 +96,38 @@ def references(layers: list[LayerExamples]) -> tuple[References, np.ndarray]:
     order = np.argsort(sample, kind="stable")
     slot, sample = slot[order], sample[order]
     channel, sign = np.zeros(len(slot), np.int32), np.ones(len(slot), np.int8)
+    position = np.zeros(len(slot), np.int32)
     for number, layer in enumerate(layers):
         mine = slot[:, 0] == number
         channel[mine] = layer.index[slot[mine, 1]]
         sign[mine] = layer.sign[slot[mine, 1]]
-    return References(slot[:, 0].astype(np.int32), channel, sign, sample), slot
+        position[mine] = layer.top.position.numpy()[slot[mine, 1], slot[mine, 2]]
+    return References(slot[:, 0].astype(np.int32), channel, sign, sample, position), slot
 
 
-def attributor(plan: Plan, layers: list[LayerExamples]) -> Attributor:
-    """Return the way in which the recipe crops."""
-    execution = plan.execution
-    if plan.recipe.crop == "none":
+def attributor(plan: Plan, forms: Sequence[LayerForm], crops: Sequence[Crop]) -> Attributor:
+    """Return the way in which each layer's examples are cropped."""
+    execution, recipe = plan.execution, plan.recipe
+    if set(crops) <= {"none"}:
         return WholeImage(execution.threads)
-    return ActivationMap(
-        plan.model,
-        [layer.form for layer in layers],
-        plan.recipe.crop_blur,
-        plan.recipe.crop_threshold,
-        execution.batch_size,
-        execution.threads,
-    )
+    maps: list[Heatmaps] = []
+    by_map = {i: form for i, form in enumerate(forms) if crops[i] == "activation"}
+    if by_map:
+        threshold = recipe.threshold("activation")
+        maps.append(ActivationMaps(plan.model, by_map, recipe.crop_blur, threshold))
+    by_relevance = {i: form.name for i, form in enumerate(forms) if crops[i] == "crp"}
+    if by_relevance:
+        threshold = recipe.threshold("crp")
+        maps.append(
+            ConditionalMaps(by_relevance, recipe.readout, plan.engines, recipe.crop_blur, threshold)
+        )
+    return Cut(plan.model, maps, execution.batch_size, execution.threads)
 
 
 def crop_pairs(
     plan: Plan,
     layers: list[LayerExamples],
+    crops_of: Sequence[Crop],
     pairs: References,
     known: Mapping[CropRef, int],
     digests: list[str],
@@ -122,11 +136,12 @@ def crop_pairs(
     progress: Progress,
 ) -> CroppedPairs:
     """Find each pair's box and embed the crops that are not ``known`` yet."""
-    find = attributor(plan, layers)
+    find = attributor(plan, [layer.form for layer in layers], crops_of)
     held = _Decoded(plan.images.read)
     unique = np.unique(pairs.sample).tolist()
     step = plan.execution.shard or SHARD
     boxes: list[np.ndarray] = []
+    masks: list[np.ndarray] = []
     crops: list[np.ndarray] = []
     shards: list[tuple[Path, Path]] = []
     sizes: list[int] = []
@@ -142,6 +157,7 @@ def crop_pairs(
         progress("crop", start + len(samples), len(unique))
         progress("embed", start + len(samples), len(unique))
         boxes.append(tensors["pair_box"].numpy())
+        masks.append(tensors["pair_mask"].numpy())
         old = tensors["pair_known"].numpy()
         crops.append(np.where(old, 0, base) + tensors["pair_crop"].numpy())
         if len(tensors["vector"]):
@@ -150,6 +166,7 @@ def crop_pairs(
             base += sizes[-1]
     return CroppedPairs(
         np.concatenate(boxes) if boxes else np.zeros((0, 4), np.int32),
+        np.concatenate(masks) if masks else np.zeros((0, MASK_BYTES), np.uint8),
         np.concatenate(crops) if crops else np.zeros(0, np.int64),
         shards,
         sizes,
@@ -180,8 +197,8 @@ def _crop_shard(
 
     found = find(samples, pairs, held.read, step("crop"))
     wanted = [
-        CropRef(int(sample), box)
-        for sample, box in zip(pairs.sample[pairs.of(samples)], found, strict=True)
+        CropRef(int(sample), region.box)
+        for sample, region in zip(pairs.sample[pairs.of(samples)], found, strict=True)
     ]
     fresh = sorted({crop for crop in wanted if crop not in known})
     made = embed(
@@ -206,11 +223,19 @@ def _crop_shard(
             "pair_box": _box_tensor([crop.box for crop in wanted]),
             "pair_crop": torch.tensor([place.get(c, known.get(c, 0)) for c in wanted]),
             "pair_known": torch.tensor([c in known for c in wanted]),
+            "pair_mask": _mask_tensor([region.mask for region in found]),
             "vector": made.vectors,
             "sample": torch.tensor([crop.sample for crop in fresh], dtype=torch.int64),
             "box": _box_tensor([crop.box for crop in fresh]),
         },
     )
+
+
+def _mask_tensor(found: list[bytes | None]) -> Tensor:
+    """Packed masks uint8[n 32]; all ones where there is none."""
+    whole = bytes([255] * MASK_BYTES)
+    joined = np.frombuffer(b"".join(mask or whole for mask in found), np.uint8)
+    return torch.from_numpy(joined.reshape(-1, MASK_BYTES).copy())
 
 
 def _box_tensor(found: list[Box]) -> Tensor:

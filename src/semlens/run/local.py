@@ -17,6 +17,7 @@ from semlens.errors import DataError, RecipeError
 from semlens.models.activations import LayerForm
 from semlens.run.crops import CroppedPairs, crop_pairs, references
 from semlens.run.plan import Plan, Progress
+from semlens.run.relevance import add_relevance
 from semlens.stages.collect import Collected, collect, layer_forms
 from semlens.stages.embed import CropRef
 from semlens.stages.index import components_table, examples_table, theta
@@ -26,7 +27,7 @@ from semlens.store.files import file_digest, load_table, load_tensors, save_tabl
 from semlens.store.lock import writing
 from semlens.store.manifest import NAME, LayerEntry, Manifest, Source
 from semlens.store.reader import Database, data_fingerprint
-from semlens.types import Box
+from semlens.types import Box, Crop
 
 
 def build_database(
@@ -53,7 +54,12 @@ def build_database(
             "No layer is named.", "Expected at least one.", "Run 'semlens layers MODEL'."
         )
     with writing(path):
-        return _Build(path, plan, targets, progress).run()
+        build = _Build(path, plan, targets, progress)
+        database = build.run()
+        if plan.relevance or database.manifest.relevance is not None:
+            database = add_relevance(path, build.plan, targets, progress)
+        shutil.rmtree(path / layout.PARTIAL, ignore_errors=True)
+        return database
 
 
 class _Build:
@@ -79,7 +85,7 @@ class _Build:
             self.existing.check_images(self.plan.images, digests)
             _check_targets(self.existing, self.targets)
             if not self.plan.layers:
-                return self._finished()
+                return Database(self.path)
         data = data_fingerprint(self.plan.images.ids, digests)
         model = self.plan.model.fingerprint
         key = self.plan.collect_key(data, model)
@@ -87,11 +93,13 @@ class _Build:
         collected = self._collect(forms, key)
         layers = [select(collected, form, self.plan.recipe.signs) for form in forms]
         pairs, slots = references(layers)
+        ways = self.plan.crops(forms)
         known = self._known_crops()
         old = self.existing.manifest.crops if self.existing else []
         cropped = crop_pairs(
             self.plan,
             layers,
+            ways,
             pairs,
             known,
             digests,
@@ -101,6 +109,7 @@ class _Build:
         )
         self._write(
             layers,
+            ways,
             cropped,
             slots,
             collected,
@@ -108,10 +117,6 @@ class _Build:
             Source(spec=self.plan.images.spec, fingerprint=data),
             model,
         )
-        return self._finished()
-
-    def _finished(self) -> Database:
-        shutil.rmtree(self.partial, ignore_errors=True)
         return Database(self.path)
 
     # -- steps --------------------------------------------------------------------------------
@@ -179,6 +184,7 @@ class _Build:
     def _write(
         self,
         layers: list[LayerExamples],
+        ways: list[Crop],
         cropped: CroppedPairs,
         slots: np.ndarray,
         collected: Collected,
@@ -210,19 +216,21 @@ class _Build:
             mine = slots[:, 0] == number
             box = torch.zeros(*layer.used.shape, 4, dtype=torch.int32)
             crop = torch.zeros(layer.used.shape, dtype=torch.int64)
+            mask = torch.zeros(*layer.used.shape, cropped.mask.shape[1], dtype=torch.uint8)
             place = tuple(torch.from_numpy(slots[mine, i]) for i in (1, 2))
             box[place], crop[place] = (
                 torch.from_numpy(cropped.box[mine]),
                 torch.from_numpy(cropped.crop[mine]),
             )
+            mask[place] = torch.from_numpy(cropped.mask[mine])
             name = layer.form.name
             means = theta(joined, crop, layer.used, layer.activation, plan.recipe.aggregate)
             save_tensors(self.path / layout.theta_file(name), {"theta": means})
-            table = examples_table(layer, first, box, crop)
+            table = examples_table(layer, first, box, crop, mask)
             save_table(self.path / layout.examples_file(name), table)
             for file in (layout.theta_file(name), layout.examples_file(name)):
                 written[file] = file_digest(self.path / file)
-            entries.append(_entry(layer, first, collected))
+            entries.append(_entry(layer, ways[number], first, collected))
 
         self._write_tables(layers, collected, digests, written)
         Manifest(
@@ -235,6 +243,7 @@ class _Build:
             unreadable=len(collected.unreadable),
             dim=plan.embedder.dim,
             layers=entries,
+            relevance=old.manifest.relevance if old else None,
             crops=crops,
             files=dict(sorted(written.items())),
         ).save(self.path)
@@ -272,7 +281,7 @@ class _Build:
             written[layout.SAMPLES] = file_digest(self.path / layout.SAMPLES)
 
 
-def _entry(layer: LayerExamples, first: int, collected: Collected) -> LayerEntry:
+def _entry(layer: LayerExamples, crop: Crop, first: int, collected: Collected) -> LayerEntry:
     form = layer.form
     return LayerEntry(
         name=form.name,
@@ -285,6 +294,7 @@ def _entry(layer: LayerExamples, first: int, collected: Collected) -> LayerEntry
         rows=len(layer.index),
         lowest=layer.lowest,
         not_finite=len(collected.not_finite[form.name]),
+        crop=crop,
     )
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from semlens.data.images import Images
 from semlens.data.prefetch import default_workers
 from semlens.embedders.base import Embedder
 from semlens.errors import RecipeError
+from semlens.models.activations import LayerForm
 from semlens.models.subject import SubjectModel
 from semlens.recipe import FORMAT, Recipe, fingerprint
+from semlens.relevance.choose import Engines, FallbackWarning
+from semlens.types import Crop
 
 Progress = Callable[[str, int, int], None]
 """Called with a stage's name, the samples done, and their total."""
@@ -65,6 +70,31 @@ class Plan:
     layers: tuple[str, ...]
     recipe: Recipe
     execution: Execution
+    relevance: bool = False
+    """Whether class relevance is computed for all layers."""
+
+    @cached_property
+    def engines(self) -> Engines:
+        """The model's relevance engines."""
+        return Engines(self.model, self.recipe.rules)
+
+    def crops(self, forms: Sequence[LayerForm]) -> list[Crop]:
+        """Decide how each layer is cropped (paper, H.1).
+
+        With ``auto`` channels and units are cropped by relevance, token features by their
+        activation map; and all by the map when the model's relevance would only be gradient
+        times input.
+        """
+        asked = self.recipe.crop
+        if asked != "auto":
+            return [asked] * len(forms)
+        plain = [form.form in ("map", "units") for form in forms]
+        names = [form.name for form, crp in zip(forms, plain, strict=True) if crp]
+        exact = bool(names) and self.engines.exact(names)
+        if names and not exact:
+            text = "So examples are cropped by activation maps; --crop crp insists on relevance."
+            warnings.warn(text, FallbackWarning, stacklevel=2)
+        return ["crp" if crp and exact else "activation" for crp in plain]
 
     def collect_key(self, data: str, model: str) -> str:
         """Fingerprint of everything that decides the collect shards."""

@@ -6,22 +6,20 @@ that is needed, serve all components that refer to a sample.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-import torch
 from jaxtyping import Int
 from PIL import Image
 from torch import Tensor
 
 from semlens.data.prefetch import prefetch
-from semlens.models.activations import LayerForm, spatial
 from semlens.models.subject import SubjectModel
-from semlens.models.taps import run_layers
-from semlens.relevance.boxes import boxes, heatmaps
+from semlens.relevance.boxes import MASK_CELLS, boxes, masks
+from semlens.stages.heat import Heatmaps, Pairs
 from semlens.types import Box
 
 
@@ -37,12 +35,15 @@ class References:
         int32[n] and int8[n].
     sample
         int64[n].
+    position
+        int32[n], flat position of the peak in the layer's map or token row.
     """
 
     layer: Int[np.ndarray, " n"]
     channel: Int[np.ndarray, " n"]
     sign: Int[np.ndarray, " n"]
     sample: Int[np.ndarray, " n"]
+    position: Int[np.ndarray, " n"]
 
     def __len__(self) -> int:
         """Return the number of pairs."""
@@ -54,9 +55,25 @@ class References:
         return slice(int(start), int(np.searchsorted(self.sample, samples[-1], "right")))
 
 
+@dataclass(frozen=True)
+class Region:
+    """Where a component reacts in an image.
+
+    Parameters
+    ----------
+    box
+        In original pixels.
+    mask
+        Display mask over the box, bool[16 16] packed to 32 bytes; None for a whole image.
+    """
+
+    box: Box
+    mask: bytes | None = None
+
+
 @runtime_checkable
 class Attributor(Protocol):
-    """One way to find boxes: for each pair of some samples, a box in original pixels."""
+    """One way to find regions: one for each pair of some samples."""
 
     def __call__(
         self,
@@ -64,8 +81,8 @@ class Attributor(Protocol):
         references: References,
         read: Callable[[int], Image.Image],
         progress: Callable[[int], None],
-    ) -> list[Box]:
-        """Return the boxes of all pairs of the given samples, in the pairs' order."""
+    ) -> list[Region]:
+        """Return the regions of all pairs of the given samples, in the pairs' order."""
         ...
 
 
@@ -81,24 +98,28 @@ class WholeImage:
         references: References,
         read: Callable[[int], Image.Image],
         progress: Callable[[int], None],
-    ) -> list[Box]:
+    ) -> list[Region]:
         """Return each pair's whole image."""
         numbers = references.sample[references.of(samples)]
         sizes: dict[int, tuple[int, int]] = {}
         for sample, image in zip(samples, prefetch(read, samples, self.workers), strict=True):
             sizes[sample] = image.size
             progress(1)
-        return [Box(0, 0, *sizes[int(number)]) for number in numbers]
+        return [Region(Box(0, 0, *sizes[int(number)])) for number in numbers]
 
 
 @dataclass(frozen=True)
-class ActivationMap:
-    """Boxes from the up-sampled activation map of the component itself."""
+class Cut:
+    """Boxes from heatmaps: batches of images are decoded once and shown to every kind of map.
+
+    Parameters
+    ----------
+    maps
+        Makes the heatmaps; each kind for the layers that are its own.
+    """
 
     model: SubjectModel
-    forms: Sequence[LayerForm]
-    blur: float
-    threshold: float
+    maps: Sequence[Heatmaps]
     batch_size: int = 32
     workers: int = 2
 
@@ -108,55 +129,51 @@ class ActivationMap:
         references: References,
         read: Callable[[int], Image.Image],
         progress: Callable[[int], None],
-    ) -> list[Box]:
-        """Return each pair's box; a component without a map gets the model's whole view."""
+    ) -> list[Region]:
+        """Return each pair's region; a component without a map gets the model's whole view."""
         geometry = self.model.geometry()
 
         def prepare(sample: int) -> tuple[int, Tensor, tuple[int, int]]:
             image = read(sample)
             return sample, self.model.preprocess(image), image.size
 
-        found: list[Box] = []
+        found: list[Region] = []
         stream = prefetch(prepare, samples, self.workers, ahead=2 * self.batch_size)
         for batch in _parts(stream, self.batch_size):
             numbers = [sample for sample, _, _ in batch]
             sizes = {sample: size for sample, _, size in batch}
             part = references.of(numbers)
             inputs = self.model.batch([tensor for _, tensor, _ in batch])
-            view = self._boxes(inputs, numbers, references, part)
-            for sample, box in zip(references.sample[part], view, strict=True):
-                place = geometry(*sizes[int(sample)])
-                found.append(place.to_original(*(float(edge) for edge in box)))
+            place = np.searchsorted(np.asarray(numbers), references.sample[part])
+            pairs = Pairs(
+                references.layer[part],
+                place,
+                references.channel[part],
+                references.sign[part],
+                references.position[part],
+            )
+            view, masks = self._regions(inputs, pairs)
+            for sample, box, mask in zip(references.sample[part], view, masks, strict=True):
+                to = geometry(*sizes[int(sample)]).to_original
+                found.append(Region(to(*(float(edge) for edge in box)), mask.tobytes()))
             progress(len(batch))
         return found
 
-    def _boxes(
-        self, inputs: Tensor, numbers: Sequence[int], references: References, part: slice
-    ) -> np.ndarray:
-        """Boxes int64[n 4] in input pixels, for the pairs of one batch."""
+    def _regions(self, inputs: Tensor, pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes int64[n 4] in input pixels, and packed masks uint8[n 32]."""
         height, width = inputs.shape[-2:]
-        layers = references.layer[part]
-        place = np.searchsorted(np.asarray(numbers), references.sample[part])
-        result = np.tile(np.array([0, 0, width, height]), (len(layers), 1))
-        wanted: Mapping[str, int] = {self.forms[i].name: int(i) for i in np.unique(layers)}
+        box = np.tile(np.array([0, 0, width, height]), (len(pairs.layer), 1))
+        mask = np.full((len(pairs.layer), MASK_CELLS**2 // 8), 255, np.uint8)
 
-        def cut(name: str, output: Any) -> None:
-            maps = spatial(self.forms[wanted[name]], output)
-            if maps is None:
-                return
-            rows = np.flatnonzero(layers == wanted[name])
-            channel = torch.from_numpy(references.channel[part][rows].astype(np.int64))
-            sign = torch.from_numpy(references.sign[part][rows].astype(np.float32))
-            picked = (
-                maps[torch.from_numpy(place[rows]), channel] * sign.to(maps.device)[:, None, None]
-            )
-            for chunk in range(0, len(rows), 256):
-                heat = heatmaps(picked[chunk : chunk + 256], height, width, self.blur)
-                found = boxes(heat, self.threshold).cpu().numpy()
-                result[rows[chunk : chunk + 256]] = found
+        def keep(rows: np.ndarray, heat: Tensor, threshold: float) -> None:
+            edges = boxes(heat, threshold)
+            box[rows] = edges.cpu().numpy()
+            shown = masks(heat, edges).flatten(1).cpu().numpy()
+            mask[rows] = np.packbits(shown, axis=1)
 
-        run_layers(self.model.module, inputs, list(wanted), cut, stop_early=True)
-        return result
+        for maps in self.maps:
+            maps(inputs, pairs, keep)
+        return box, mask
 
 
 def _parts(stream: Iterator[Any], size: int) -> Iterator[list[Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import torch
-from jaxtyping import Bool, Float16, Float32, Int32, Int64
+from jaxtyping import Bool, Float16, Float32, Int32, Int64, UInt8
 from torch import Tensor
 
 from semlens.stages.select import LayerExamples
@@ -88,6 +88,7 @@ def examples_table(
     first: int,
     box: Int32[Tensor, "c m 4"],
     crop: Int64[Tensor, "c m"],
+    mask: UInt8[Tensor, "c m bytes"],
 ) -> pa.Table:
     """Rows of ``examples/LAYER.parquet``, strongest first within each component.
 
@@ -95,16 +96,17 @@ def examples_table(
     ----------
     first
         Row of the layer's first component in ``components.parquet``.
-    box, crop
-        Box in original pixels and number of the crop's vector; meaningless where
-        ``layer.used`` is false, and null in the table.
+    box, crop, mask
+        Box in original pixels, number of the crop's vector, and packed display mask over the
+        box; meaningless where ``layer.used`` is false, and null in the table.
     """
     filled = layer.top.filled.numpy()
     row, rank = np.nonzero(filled)
     used = layer.used.numpy()[filled]
     boxes = box.numpy()[filled]
     flat = pa.array(boxes.reshape(-1), pa.int32())
-    mask = pa.array(~used)
+    none = pa.array(~used)
+    packed = mask.numpy()[filled]
     return pa.table(
         {
             "component": pa.array(row + first, pa.int32()),
@@ -112,7 +114,11 @@ def examples_table(
             "sample": pa.array(layer.top.sample.numpy()[filled], pa.int64()),
             "activation": pa.array(layer.activation.numpy()[filled], pa.float32()),
             "position": pa.array(layer.top.position.numpy()[filled], pa.int32()),
-            "box": pa.FixedSizeListArray.from_arrays(flat, 4, mask=mask),
+            "box": pa.FixedSizeListArray.from_arrays(flat, 4, mask=none),
             "crop": pa.array(crop.numpy()[filled], pa.int64(), mask=~used),
+            "mask": pa.array(
+                [row.tobytes() if ok else None for row, ok in zip(packed, used, strict=True)],
+                pa.binary(packed.shape[1]),
+            ),
         }
     )

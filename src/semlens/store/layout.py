@@ -16,6 +16,15 @@ def examples_file(layer: str) -> str:
     return f"examples/{quote(layer, safe='')}.parquet"
 
 
+RELEVANCE_CLASSES = "relevance.parquet"
+"""Number of samples behind each class's relevance."""
+
+
+def relevance_file(layer: str) -> str:
+    """Class relevance of a layer's components."""
+    return f"relevance/{quote(layer, safe='')}.parquet"
+
+
 def theta_file(layer: str) -> str:
     """Concept vectors of a layer's components, ``theta`` f16[C d]."""
     return f"vectors/{quote(layer, safe='')}.safetensors"

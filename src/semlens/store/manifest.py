@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -11,6 +12,7 @@ from semlens.models.activations import Form, LayerForm
 from semlens.recipe import FORMAT, Recipe
 from semlens.store.files import write_atomic
 from semlens.store.layout import LOCK, PARTIAL
+from semlens.types import Crop
 
 NAME = "manifest.json"
 
@@ -41,10 +43,23 @@ class LayerEntry(_Entry):
     """Smallest activation that was met; below zero the layer counts as signed."""
     not_finite: int
     """Samples on which some component was NaN or infinite."""
+    crop: Crop
+    """How its examples were cut out: never ``auto``."""
 
     def layer_form(self) -> LayerForm:
         """Return the form with which the layer was read."""
         return LayerForm(self.name, self.form, self.channels, self.height, self.width, self.prefix)
+
+
+class RelevanceEntry(_Entry):
+    """How class relevance was computed."""
+
+    rules: str
+    """Name of the rules; ``gradient`` when the model had no exact ones."""
+    targets: Literal["classes", "predictions"]
+    """What the samples were explained for: their own class, or without classes the prediction."""
+    floor: float
+    """Shares that are smaller on every sample and on average are not kept."""
 
 
 class Manifest(_Entry):
@@ -60,6 +75,7 @@ class Manifest(_Entry):
     unreadable: int
     dim: int
     layers: list[LayerEntry]
+    relevance: RelevanceEntry | None = None
     crops: list[int]
     """Vectors in each file ``vectors/crops/NNNN.safetensors``."""
     files: dict[str, str]

@@ -19,7 +19,7 @@ from semlens.data.digests import content_digests
 from semlens.data.images import Images
 from semlens.data.prefetch import default_workers
 from semlens.embedders.base import Embedder
-from semlens.errors import LayerError, StaleError, StoreError, nearest
+from semlens.errors import LayerError, RelevanceError, StaleError, StoreError, nearest
 from semlens.models.subject import SubjectModel
 from semlens.recipe import fingerprint
 from semlens.store import layout
@@ -40,6 +40,8 @@ class Example:
     box: Box
     crop: int
     """Row of its vector among all crops."""
+    mask: bytes | None = None
+    """Display mask over the box: bool[16 16], packed."""
 
 
 def data_fingerprint(ids: Sequence[str], digests: Sequence[str]) -> str:
@@ -228,6 +230,7 @@ class Database:
                 record["activation"],
                 Box(*record["box"]),
                 record["crop"],
+                record["mask"],
             )
             for record in records[:count]
         ]
@@ -266,6 +269,39 @@ class Database:
             path = self.path / layout.thumbnails_file(number)
             self._thumbnails[number] = load_table(path, ["webp"])
         return self._thumbnails[number]["webp"][crop - self._crop_starts[number]].as_py()
+
+    # -- class relevance ----------------------------------------------------------------------
+
+    def relevance(
+        self, target: int | None = None, layers: Sequence[str] | None = None
+    ) -> pd.DataFrame:
+        """Return class relevance: component (row), class, mean, max.
+
+        Both are shares of the layer's total of absolute values, in [-1, 1]; pairs under the
+        manifest's floor are not kept.
+
+        Raises
+        ------
+        RelevanceError
+            If the database was built without, or not for this class.
+        """
+        if self.manifest.relevance is None:
+            raise RelevanceError(
+                f"The database '{self.path}' has no class relevance.",
+                "Expected one that was built with --relevance.",
+                "Run the same 'semlens build' again with --relevance: only that is computed.",
+            )
+        names = self.layers if layers is None else [self.layer(name).name for name in layers]
+        known = load_table(self.path / layout.RELEVANCE_CLASSES).to_pandas()
+        if target is not None and target not in set(known["class"]):
+            raise RelevanceError(
+                f"The database '{self.path}' holds no relevance for class {target}.",
+                f"It has {len(known)} classes with samples.",
+                "Choose a class that some sample of the data has.",
+            )
+        parts = [load_table(self.path / layout.relevance_file(name)) for name in names]
+        table = pa.concat_tables(parts).to_pandas()
+        return table if target is None else table[table["class"] == target]
 
     # -- derived tables ---------------------------------------------------------------------
 

@@ -114,6 +114,7 @@ class Gamma(Affine):
 
     def __init__(self, node: Node, nonnegative: bool, epsilon: float, gamma: float) -> None:
         super().__init__(node, nonnegative, epsilon)
+        self.gamma = gamma
         weight, bias = self.operator.weight, self.operator.bias
         self.high = self.operator.format(weight + gamma * weight.clamp(min=0))
         self.low = self.operator.format(weight + gamma * weight.clamp(max=0))
@@ -151,32 +152,40 @@ class Flat(Affine):
 
     Parameters
     ----------
-    size
-        Height and width of the images.
+    image
+        The node of the images, whose positions the layer's input has.
     """
 
     final: ClassVar[bool] = True
 
-    def __init__(self, node: Node, epsilon: float, size: tuple[int, int]) -> None:
+    def __init__(self, node: Node, epsilon: float, image: Node) -> None:
         super().__init__(node, False, epsilon)
-        self.size = size
-        pixels = self.operator.spread(self.operator.weight.new_ones(1, 1, *size))
-        self.share = 1 / pixels.clamp(min=1)
+        self.image = image
+        self._shares: dict[tuple[int, int], Tensor] = {}
 
     def forward(self, values: dict[Node, Any]) -> tuple[Any, Any]:
-        """Compute the node."""
+        """Compute the node, and keep the images' size."""
         y = self.output(values[self.source])
-        return y, y
+        return y, (y, self.size(values))
 
     def backward(self, saved: Any, flow: Flow) -> Sent:
         """Spread relevance over pixels: [n U 1 H W]."""
-        relevance = flow.times(saved)
-        return self.spread(Flow(relevance.values.sum(2, keepdim=True), relevance.corner))
+        y, size = saved
+        relevance = flow.times(y)
+        return self.spread(Flow(relevance.values.sum(2, keepdim=True), relevance.corner), size)
 
-    def spread(self, relevance: Flow) -> Sent:
-        """Spread the relevance [n U 1 h w] of this layer's positions."""
-        even = relevance.times(self.share)
-        return [(self.source, self.operator.gather(even, (1, 1, *self.size)))]
+    def size(self, values: dict[Node, Any]) -> tuple[int, int]:
+        """Return height and width of the images."""
+        shape = values[self.image].shape
+        return (shape[-2], shape[-1])
+
+    def spread(self, relevance: Flow, size: tuple[int, int]) -> Sent:
+        """Spread the relevance [n U 1 h w] of this layer's positions over images of ``size``."""
+        if size not in self._shares:
+            pixels = self.operator.spread(self.operator.weight.new_ones(1, 1, *size))
+            self._shares[size] = 1 / pixels.clamp(min=1)
+        even = relevance.times(self._shares[size])
+        return [(self.source, self.operator.gather(even, (1, 1, *size)))]
 
 
 def _either(mask: Tensor, first: Flow, second: Flow) -> Flow:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from semlens.relevance.graph import Node
 aten = torch.ops.aten
 
 
+@runtime_checkable
 class Operator(Protocol):
     """``y = w x + b`` for one kind of weights."""
 

@@ -94,13 +94,13 @@ class PooledFlat(MaxPool):
         self.flat = flat
 
     def forward(self, values: dict[Node, Any]) -> tuple[Any, Any]:
-        """Compute the node; keep its value too."""
+        """Compute the node; keep its value and the images' size too."""
         y, (winner, shape) = super().forward(values)
-        return y, (y, winner, shape)
+        return y, (y, winner, shape, self.flat.size(values))
 
     def backward(self, saved: Any, flow: Flow) -> Sent:
         """Sum relevance over channels at the winners' places, and spread it."""
-        y, winner, shape = saved
+        y, winner, shape, pixels = saved
         relevance = flow.times(y).values
         if flow.corner is not None:
             winner = windows(winner, flow.corner, flow.window)
@@ -119,9 +119,9 @@ class PooledFlat(MaxPool):
         padding = torch.tensor(self.padding, device=device)
         if flow.corner is not None:
             corner = flow.corner * torch.tensor(self.stride, device=device) - padding
-            return self.flat.spread(Flow(out, corner))
+            return self.flat.spread(Flow(out, corner), pixels)
         whole = Flow(out, padding.neg().expand(*out.shape[:2], 2))
-        return self.flat.spread(whole.whole((shape[-2], shape[-1])))
+        return self.flat.spread(whole.whole((shape[-2], shape[-1])), pixels)
 
 
 def _pair(value: Any) -> tuple[int, int]:

@@ -27,7 +27,7 @@ _LINEAR = """
     native_channel_shuffle im2col
 """.split()
 _MAXIMUM = """
-    max_pool1d max_pool2d adaptive_max_pool2d amax amin maximum minimum abs adaptive_max_pool1d
+    max_pool1d max_pool2d amax amin maximum minimum abs
 """.split()
 
 LINEAR = {getattr(aten, name) for name in _LINEAR if hasattr(aten, name)}

@@ -1,0 +1,194 @@
+"""What crops are worth where an artefact was planted: how well it is found, named, pointed at.
+
+    python benchmarks/crops.py [--json] [--quick] [--work DIR] [--crops none activation ...]
+
+Without ``--work`` the bundled world and CNN are measured; with the work folder of ``demo_world``,
+a ViT on the same world, and a CNN and a ViT on a second one (``demo_world/README.md``). For every
+subject a database is built with each way to crop:
+
+``none``
+    whole images
+``activation``
+    the component's up-sampled activation map
+``crp``
+    conditional relevance, with the rules epsilon, z+ and flat for a CNN, CP-LRP for a ViT
+``attnlrp``
+    conditional relevance with the rules of AttnLRP
+
+The last two are left out where :mod:`semlens` cannot do them. Database, embedder
+(``semlens/demo``), examples and layers (the late stages of a CNN, the last three blocks of a ViT)
+are the same for all. Components are read by the mean over space, a ViT's by the class token, those
+of the second CNN by the maximum; where a layer goes negative they are read in both signs.
+
+What is true is decided by the images, never by a search. A component is **planted** if its readout
+tells the test images with the mark from the same images without it (AUROC >= 0.9). A unit has
+**known content** if it is not planted and its readout tells the clean test images of one class
+from all others (AUROC >= 0.95). The numbers:
+
+``found_at_1``, ``found_at_3``
+    Share of the planted components of which a concept that names the artefact is the best label,
+    or among the three best. Labels come from the bundled general vocabulary and the artefact's
+    concepts, and must exceed the usual threshold.
+``planted_rank``
+    Rank of the best planted component among all components of these layers in a search for the
+    artefact (one query a world).
+``planted_among_first``
+    Share of the n planted components among the first n hits of that search.
+``label_correct``
+    Share of the units with known content whose label, out of the twelve class names and the
+    artefact's concepts, is their class; none counts as wrong.
+``pointing``
+    Over pairs of a planted component and an example of it that carries the mark in the data:
+    share of the heatmaps whose maximum lies on a pixel that the mark changes. The heatmap is the
+    one that the crop is made from, up-sampled and blurred. Whole images have none; the share of
+    the image that the mark covers is what a random point would reach (``pointing_chance``).
+``iou``
+    Over the same pairs, the mean intersection over union of the crop's box with the box around
+    the pixels that the mark changes. ``crop_area`` is the median share of the image in the crop.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from build_parts import peak_rss_mib
+from crops_cases import Case, bundled, cases, variants
+from crops_measures import Truth, box_measures, label_measures, pointing_measures
+
+import semlens as sl
+
+MEASURES = (
+    "found_at_1",
+    "found_at_3",
+    "planted_rank",
+    "planted_among_first",
+    "label_correct",
+    "pointing",
+    "iou",
+    "crop_area",
+)
+
+
+def measure(
+    case: Case, folder: Path, quick: bool, only: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """Build the databases of a case and measure them, for all ways to crop or for some."""
+    embedder = sl.load_embedder("semlens/demo")
+    folder = folder / f"{case.name}-{case.subject}"
+    if quick:
+        case.world.pictures = [p for p in case.world.pictures if p.split == "test"]
+    case.world.unpack(folder / "images")
+    ways = variants(case.kind)
+
+    def build(variant: str) -> sl.ConceptDatabase:
+        return sl.build(
+            folder / f"{variant}.semlens",
+            case.model,
+            folder / "images",
+            embedder,
+            case.layers[-1:] if quick else case.layers,
+            thumbnails=False,
+            examples=5 if quick else 30,
+            readout=case.readout,
+            **ways[variant],
+        )
+
+    truth = Truth(case, build("none"))
+    results: dict[str, dict[str, float | None]] = {}
+    for variant, settings in ways.items():
+        if only is not None and variant not in only:
+            continue
+        db = build(variant)
+        results[variant] = {
+            **label_measures(db, truth),
+            **pointing_measures(db, truth, settings),
+            **box_measures(db, truth),
+        }
+    return {
+        "world": case.name,
+        "artefact": case.world.artefact,
+        "query": case.artefact.query,
+        "subject": case.subject,
+        "kind": case.kind,
+        "readout": case.readout,
+        "accuracy": {
+            version: sl.evaluate(case.model, case.world.images("test", version)).accuracy
+            for version in ("clean", "marked")
+        },
+        **truth.counts(),
+        "variants": results,
+    }
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else str(value) if isinstance(value, int) else f"{value:.2f}"
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def show(result: dict[str, Any]) -> None:
+    """Print the result as two Markdown tables."""
+    head = ["world", "subject", "readout", "clean", "with the mark", "planted", "components"]
+    head += ["known content", "pairs", "pointing by chance"]
+    rows = [
+        [
+            case["world"],
+            case["subject"],
+            case["readout"],
+            *(f"{v:.1%}" for v in case["accuracy"].values()),
+        ]
+        + [", ".join(f"{layer}: {n}" for layer, n in case["planted"].items())]
+        + [str(case[name]) for name in ("components", "known_units", "pairs")]
+        + [_cell(case["pointing_chance"])]
+        for case in result["cases"]
+    ]
+    print(_table(head, rows), end="\n\n")
+    rows = [
+        [case["world"], case["subject"], variant, *(_cell(found[name]) for name in MEASURES)]
+        for case in result["cases"]
+        for variant, found in case["variants"].items()
+    ]
+    print(_table(["world", "subject", "crop", *(m.replace("_", " ") for m in MEASURES)], rows))
+
+
+def main() -> None:
+    """Read the options, run, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--quick", action="store_true", help="tiny run on the bundled demo")
+    parser.add_argument(
+        "--work", type=Path, help="work folder of demo_world; databases are kept in its 'crops'"
+    )
+    parser.add_argument("--crops", nargs="+", help="only these ways to crop")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        chosen = [bundled()] if options.quick else cases(options.work)
+        folder = Path(temporary)
+        if options.work is not None and not options.quick:
+            folder = options.work.resolve() / "crops"
+        result = {
+            "quick": options.quick,
+            "machine": {"cores": os.cpu_count(), "cpu": platform.machine()},
+            "torch": torch.__version__,
+            "cases": [measure(case, folder, options.quick, options.crops) for case in chosen],
+            "peak_rss_mib": peak_rss_mib(),
+        }
+    if options.json:
+        print(json.dumps(result))
+    else:
+        show(result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,234 @@
+"""What the crop benchmark measures on one database; ``crops.py`` defines the numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from crops_cases import Case
+from torch import Tensor
+
+import semlens as sl
+from semlens.analysis.separation import auroc
+from semlens.demo.story import find_planted
+from semlens.models.activations import measure_form, spatial
+from semlens.models.forward import readouts
+from semlens.models.taps import run_layers
+from semlens.relevance.boxes import heatmaps
+
+KNOWN_AUROC = 0.95
+DEPTHS = (1, 3)
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A planted component and one of its examples that carries the mark in the data."""
+
+    component: sl.Component
+    example: int  # place among the component's examples
+    sample: int
+    path: str
+
+
+class Truth:
+    """What is known of a case without any search: the same for all ways to crop.
+
+    Parameters
+    ----------
+    case
+        World and subject.
+    db
+        A database of them; its examples do not depend on how they are cropped.
+    """
+
+    def __init__(self, case: Case, db: sl.ConceptDatabase) -> None:
+        self.case = case
+        self._layers, self._rows = db.layers, db.manifest.rows
+        self.planted = find_planted(case.model, case.world, db)
+        self.known = known_units(case, db, set(self.planted.components))
+        self.pairs = list(self._pairs(db))
+
+    @cached_property
+    def _pictures(self) -> dict[str, Any]:
+        return {p.path.removeprefix("images/"): p for p in self.case.world.pictures}
+
+    def _pairs(self, db: sl.ConceptDatabase) -> Iterator[Pair]:
+        for component in self.planted.components:
+            for place, example in enumerate(db.examples_of(db.row(component))):
+                if self._pictures[example.path].marked:
+                    yield Pair(component, place, example.sample, example.path)
+
+    def counts(self) -> dict[str, Any]:
+        """Return how many components, units and pairs there are."""
+        layers = [c.layer for c in self.planted.components]
+        return {
+            "planted": {layer: layers.count(layer) for layer in self._layers},
+            "components": self._rows,
+            "known_units": len(self.known),
+            "pairs": len(self.pairs),
+            "pointing_chance": float(self.masks.mean()) if self.pairs else None,
+        }
+
+    def mask(self, path: str) -> np.ndarray:
+        """Return bool[96 96]: the pixels that the mark changes."""
+        picture, world = self._pictures[path], self.case.world
+        with_mark, clean = (np.asarray(world.image(picture, v)) for v in ("marked", "clean"))
+        return (with_mark != clean).any(axis=2)
+
+    @cached_property
+    def masks(self) -> np.ndarray:
+        """The mask of each pair, bool[P 96 96]."""
+        found = {path: self.mask(path) for path in {pair.path for pair in self.pairs}}
+        return np.array([found[pair.path] for pair in self.pairs])
+
+
+def known_units(
+    case: Case, db: sl.ConceptDatabase, planted: set[sl.Component]
+) -> dict[sl.Component, str]:
+    """Find the components that tell one class's clean test images from all others."""
+    clean = case.world.images("test", "clean")
+    samples, readout = range(len(clean)), db.manifest.recipe.readout
+    values = readouts(case.model, clean.read, samples, db.layers, readout)
+    targets = np.array(clean.targets)
+    areas = {
+        layer: np.stack([auroc(v[targets == c], v[targets != c]) for c in case.world.classes])
+        for layer, v in values.items()
+    }
+    found: dict[sl.Component, str] = {}
+    for row in range(db.manifest.rows):
+        component = db.component(row)
+        area = areas[component.layer][:, component.index]
+        area = area if component.sign > 0 else 1 - area
+        if component not in planted and area.max() >= KNOWN_AUROC:
+            found[component] = case.world.classes[int(area.argmax())]
+    return found
+
+
+def label_measures(db: sl.ConceptDatabase, truth: Truth) -> dict[str, Any]:
+    """Measure search and labels: ``found_at_k``, ``planted_rank``, ``label_correct`` and so on."""
+    artefact = truth.case.artefact
+    general = [c.name for c in sl.ConceptSet.load("paper-vocabulary").concepts]
+    wide = sl.ConceptSet.of(list(dict.fromkeys([*artefact.added, *general])), "wide")
+    names = {*artefact.added, *artefact.known}
+    labels = db.label(wide, candidates=max(DEPTHS))
+    place = {int(row): i for i, row in enumerate(labels.rows)}
+    first: list[int] = []  # place of the first candidate that names the artefact
+    for component in truth.planted.components:
+        i = place[db.row(component)]
+        candidates = zip(labels.concept[i], labels.score[i], strict=True)
+        hits = [wide.concepts[c].name in names and s > labels.threshold for c, s in candidates]
+        first.append(hits.index(True) if any(hits) else max(DEPTHS))
+    hits = db.search(artefact.query, top=db.manifest.rows)
+    count = len(truth.planted.components)
+    leading = set(hits.components[:count])
+    narrow = db.label(sl.ConceptSet.of([*truth.case.world.classes, *artefact.added], "narrow"))
+    right = [narrow.of(component) == name for component, name in truth.known.items()]
+    return {
+        **{f"found_at_{k}": share([f < k for f in first]) for k in DEPTHS},
+        "planted_rank": truth.planted.rank(hits),
+        "planted_among_first": share([c in leading for c in truth.planted.components]),
+        "label_correct": share(right),
+    }
+
+
+def share(flags: list[bool]) -> float | None:
+    """Return the share of true entries, or None when there are none to count."""
+    return float(np.mean(flags)) if flags else None
+
+
+def box_of(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """Return left, top, right, bottom of a mask, the last two exclusive."""
+    columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def iou(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> float:
+    """Return the area that two boxes share over the area that they cover."""
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    common = max(width, 0) * max(height, 0)
+    areas = [(c[2] - c[0]) * (c[3] - c[1]) for c in (a, b)]
+    return common / (sum(areas) - common)
+
+
+def box_measures(db: sl.ConceptDatabase, truth: Truth) -> dict[str, Any]:
+    """Compare the crops' boxes with those of the masks: ``iou``, and the crops' median area."""
+    overlaps: list[float] = []
+    areas: list[float] = []
+    for pair, mask in zip(truth.pairs, truth.masks, strict=True):
+        box = db.examples_of(db.row(pair.component))[pair.example].box.as_tuple()
+        overlaps.append(iou(box, box_of(mask)))
+        areas.append((box[2] - box[0]) * (box[3] - box[1]) / mask.size)
+    return {
+        "iou": float(np.mean(overlaps)) if overlaps else None,
+        "crop_area": float(np.median(areas)) if areas else None,
+    }
+
+
+def pointing_measures(
+    db: sl.ConceptDatabase, truth: Truth, settings: dict[str, Any]
+) -> dict[str, Any]:
+    """Play the pointing game with the heatmaps that the crops were made from."""
+    if settings["crop"] == "none" or not truth.pairs:
+        return {"pointing": None}
+    images = truth.case.world
+    by_path = {p.path.removeprefix("images/"): p for p in images.pictures}
+    hits: list[bool] = []
+    for layer in db.layers:
+        places = [i for i, pair in enumerate(truth.pairs) if pair.component.layer == layer]
+        paths = sorted({truth.pairs[i].path for i in places})
+        make = Heat(db, truth.case, layer, settings)
+        for start in range(0, len(paths), BATCH):
+            part = paths[start : start + BATCH]
+            mine = [i for i in places if truth.pairs[i].path in part]
+            tensors = [truth.case.model.preprocess(images.image(by_path[p])) for p in part]
+            pairs = [truth.pairs[i] for i in mine]
+            image = torch.tensor([part.index(pair.path) for pair in pairs])
+            heat = make(truth.case.model.batch(tensors), image, [p.component for p in pairs])
+            peak = heat.flatten(1).argmax(1).numpy()
+            hits += [bool(truth.masks[i].flat[p]) for i, p in zip(mine, peak, strict=True)]
+    return {"pointing": share(hits)}
+
+
+class Heat:
+    """Heatmaps of one layer's components, up-sampled and blurred as they are for the crops."""
+
+    def __init__(
+        self, db: sl.ConceptDatabase, case: Case, layer: str, settings: dict[str, Any]
+    ) -> None:
+        self._case, self._layer, self._settings = case, layer, settings
+        self._blur = db.manifest.recipe.crop_blur
+        self._engine: Any = None
+
+    def __call__(self, inputs: Tensor, image: Tensor, components: list[sl.Component]) -> Tensor:
+        """Return float32[P h w] for images int64[P] among the inputs and their components."""
+        channel = torch.tensor([c.index for c in components])
+        sign = torch.tensor([c.sign for c in components], dtype=torch.int8)
+        if self._settings["crop"] == "activation":
+            maps = self._activation(inputs)[image, channel] * sign[:, None, None]
+        else:
+            maps = self._relevance(inputs, image, channel, sign)
+        return heatmaps(maps, inputs.shape[2], inputs.shape[3], self._blur)
+
+    def _activation(self, inputs: Tensor) -> Tensor:
+        def use(name: str, output: Any) -> Tensor | None:
+            return spatial(measure_form(name, output), output)
+
+        return run_layers(self._case.model.module, inputs, [self._layer], use)[self._layer]
+
+    def _relevance(self, inputs: Tensor, image: Tensor, channel: Tensor, sign: Tensor) -> Tensor:
+        from semlens.relevance.conditional import conditional_heatmaps
+        from semlens.relevance.engine import Engine
+
+        if self._engine is None:
+            module, rules = self._case.model.module, self._settings["rules"]
+            self._engine = Engine(module, inputs[:1], layers=[self._layer], rules=rules)
+        class_token = torch.zeros_like(image) if self._case.readout == "cls" else None
+        return conditional_heatmaps(
+            self._engine, inputs, self._layer, image, channel, sign, position=class_token
+        )

@@ -1,0 +1,93 @@
+"""The subjects' networks: make a ViT, save and load any of them. Needs no source pictures."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+from semlens.models.demo_net import INPUT_SIZE, PREPROCESS, DemoNet, load_demo_net, preprocess
+from semlens.models.subject import SubjectModel
+from semlens.recipe import fingerprint
+from semlens.types import Readout
+
+# Arguments of timm's VisionTransformer, beside the number of classes; it has a class token, which
+# the head reads.
+VIT: Mapping[str, int] = MappingProxyType(
+    {
+        "img_size": INPUT_SIZE,
+        "patch_size": 8,
+        "embed_dim": 96,
+        "depth": 4,
+        "num_heads": 4,
+        "mlp_ratio": 2,
+    }
+)
+BLOCKS = 3  # of a ViT in which components are looked for: the last ones
+
+
+def make_vit(classes: int) -> VisionTransformer:
+    """Make an untrained ViT."""
+    return VisionTransformer(**VIT, num_classes=classes)
+
+
+def layers_of(net: nn.Module) -> tuple[str, ...]:
+    """Return the layers that are pruned and searched: late stages of a CNN, late blocks of a ViT.
+
+    A block's output is the residual stream after it.
+    """
+    if isinstance(net, DemoNet):
+        return ("layer2", "layer3")
+    depth = len(net.get_submodule("blocks"))
+    return tuple(f"blocks.{i}" for i in range(depth - BLOCKS, depth))
+
+
+def readout_of(net: nn.Module) -> Readout:
+    """Return how a subject's components are read: mean over space, or a ViT's class token.
+
+    Nothing makes a ViT write the mark into its other tokens, and it does not: the mean over all
+    tokens shows it in no component.
+    """
+    return "mean" if isinstance(net, DemoNet) else "cls"
+
+
+def as_subject(net: nn.Module, classes: Sequence[str], spec: str) -> SubjectModel:
+    """Join a trained network and its preprocessing, as :mod:`semlens` takes it."""
+    return SubjectModel(net, preprocess, fingerprint(dict(PREPROCESS)), spec, tuple(classes))
+
+
+def subject_file(folder: Path, architecture: str, seed: int) -> Path:
+    """Return where the subject of a world lies; the bundled architecture has the plain name."""
+    name = "subject" if architecture == "demo" else f"subject-{architecture}"
+    return folder / f"{name}-{seed}.safetensors"
+
+
+def save_subject(net: nn.Module, path: Path) -> None:
+    """Write fp16 safetensors; what makes the module again is in the metadata."""
+    state = {
+        name: (value.half() if value.is_floating_point() else value).contiguous()
+        for name, value in net.state_dict().items()
+    }
+    if isinstance(net, DemoNet):
+        stages = (net.layer1, net.layer2, net.layer3)
+        widths = [net.stem[0].out_channels, *(stage.conv1.out_channels for stage in stages)]
+        metadata = {"widths": ",".join(str(width) for width in widths)}
+    else:
+        metadata = {"vit": json.dumps(dict(VIT))}
+    save_file(state, path, metadata=metadata)
+
+
+def load_subject(path: Path) -> nn.Module:
+    """Load a subject of any architecture, in evaluation mode."""
+    with safe_open(path, framework="pt") as file:
+        settings = (file.metadata() or {}).get("vit")
+    if settings is None:
+        return load_demo_net(path)
+    state = {name: value.float() for name, value in load_file(path).items()}
+    net = VisionTransformer(**json.loads(settings), num_classes=len(state["head.bias"]))
+    net.load_state_dict(state)
+    return net.eval()

@@ -1,0 +1,60 @@
+"""``semlens relevance``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from semlens.cli.output import print_json, reported, table
+
+
+@reported
+def relevance(
+    database: Annotated[Path, typer.Argument(help="Folder of the database.")],
+    target: Annotated[str, typer.Option(help="Class, by name or by the number of its logit.")],
+    top: Annotated[int, typer.Option(min=1, help="How many components.")] = 20,
+    layer: Annotated[list[str] | None, typer.Option(help="Only this layer; repeatable.")] = None,
+    concepts: Annotated[
+        str, typer.Option(help="Concept set for labels, file or bundled name; 'none' for none.")
+    ] = "paper-vocabulary",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """List the components that a class relies on most, of a database built with --relevance.
+
+    Shares are of their layer's relevance: on average over the class's samples, and on the
+    sample where it is largest.
+
+    Examples:
+
+    semlens relevance r18.semlens --target ox
+
+    semlens relevance r18.semlens --target 345 --layer layer4 --top 5 --json
+    """
+    from semlens.api import open_database
+    from semlens.types import Component
+
+    db = open_database(database)
+    found = db.class_relevance(target, top=top, layers=layer)
+    if concepts != "none":
+        labels = db.label(concepts, layers=sorted(set(found["layer"])))
+        names = [Component.parse(name) for name in found["component"]]
+        found["label"] = [labels.of(component) for component in names]
+    entry = db.manifest.relevance
+    if as_json:
+        records = found.to_dict("records")
+        print_json(
+            {
+                "target": db.class_index(target),
+                "rules": entry.rules if entry else None,
+                "components": records,
+            }
+        )
+        return
+    shown = found.drop(columns="layer")
+    for column in ("mean", "max"):
+        shown[column] = [f"{100 * value:.1f} %" for value in shown[column]]
+    if "label" in shown:
+        shown["label"] = shown["label"].fillna("?")
+    table(shown, f"What '{target}' relies on (share of the layer's relevance)")

@@ -1,0 +1,122 @@
+"""Relate: how much each component matters for each class (paper, Section 4 and H.2).
+
+One forward and one backward pass per sample serve all layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from semlens.data.images import Images
+from semlens.data.prefetch import prefetch
+from semlens.errors import ImageError
+from semlens.mergeable.by_class import ByClass
+from semlens.models.subject import SubjectModel
+from semlens.relevance.choose import Engines
+from semlens.relevance.classes import class_start, component_relevance, shares
+from semlens.relevance.interface import OUTPUT
+
+
+@dataclass(frozen=True)
+class Related:
+    """Shares of relevance by layer; merging is associative and free of order."""
+
+    layers: Mapping[str, ByClass]
+
+    def merge(self, other: Related) -> Related:
+        """Join the findings over two disjoint sets of samples."""
+        return Related({name: part.merge(other.layers[name]) for name, part in self.layers.items()})
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Flatten to named tensors, for a file."""
+        return {
+            f"{name}/{part}": value
+            for name, found in self.layers.items()
+            for part, value in vars(found).items()
+        }
+
+    @classmethod
+    def from_tensors(cls, flat: Mapping[str, Tensor], names: Sequence[str]) -> Related:
+        """Undo :meth:`tensors`."""
+        parts = ("classes", "count", "total", "maximum")
+        return cls({name: ByClass(*(flat[f"{name}/{part}"] for part in parts)) for name in names})
+
+
+def relate(
+    model: SubjectModel,
+    engines: Engines,
+    images: Images,
+    rows: Mapping[str, int],
+    samples: Sequence[int],
+    targets: Mapping[int, int] | None,
+    *,
+    batch_size: int = 32,
+    workers: int = 2,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Related:
+    """Compute the relevance of all components for each sample's class.
+
+    Parameters
+    ----------
+    rows
+        By layer, its number of components: channels, or twice that where both signs count.
+    samples
+        Those to explain; one that cannot be read is left out.
+    targets
+        Logit of each sample, or None to explain what the model predicts.
+    """
+    found = Related({name: ByClass.empty(count) for name, count in rows.items()})
+
+    def prepare(number: int) -> tuple[int, Tensor | None]:
+        try:
+            return number, model.preprocess(images.read(number))
+        except ImageError:
+            return number, None
+
+    held: list[tuple[int, Tensor]] = []
+
+    def flush() -> None:
+        nonlocal found, held
+        if held:
+            inputs = model.batch([tensor for _, tensor in held])
+            known = None if targets is None else [targets[number] for number, _ in held]
+            found = found.merge(_batch(engines, inputs, rows, known))
+            progress(len(held))
+            held = []
+
+    for number, tensor in prefetch(prepare, samples, workers, ahead=2 * batch_size):
+        if tensor is None:
+            progress(1)
+            continue
+        held.append((number, tensor))
+        if len(held) == batch_size:
+            flush()
+    flush()
+    return found
+
+
+def _batch(
+    engines: Engines, inputs: Tensor, rows: Mapping[str, int], known: list[int] | None
+) -> Related:
+    engine = engines.engine(inputs, list(rows))
+    trace = engine.trace(inputs)
+    if known is None:
+        target = trace.values[OUTPUT].detach().argmax(1).cpu()
+    else:
+        target = torch.tensor(known, dtype=torch.int64)
+    pulled = trace.pull({OUTPUT: class_start(trace, target[None])}, list(rows), heat=False)
+    found: dict[str, ByClass] = {}
+    for name, count in rows.items():
+        passed = pulled.layers.get(name)
+        if passed is None:  # nothing goes from this layer to the logits
+            found[name] = ByClass.of(target, torch.zeros(len(target), count))
+            continue
+        signed = component_relevance(trace, name, passed)[0]
+        both = count == 2 * signed.shape[-1]
+        value = signed.flatten(1) if both else signed.sum(1)
+        found[name] = ByClass.of(target, shares(value).float().cpu())
+    return Related(found)

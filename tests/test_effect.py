@@ -1,0 +1,321 @@
+"""Effects of ablations against hand-made forward passes, and relevance where it is the same."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import typer
+from conftest import LittleNet, WordEmbedder, assert_says, to_tensor, write_pictures
+from scipy.stats import spearmanr
+from torch import nn
+from torch.nn import functional
+from typer.testing import CliRunner
+
+import semlens as sl
+from semlens.analysis import effect as effects
+from semlens.analysis.concepts import ConceptSet
+from semlens.analysis.effect import effect
+from semlens.analysis.target import class_samples, find_class
+from semlens.cli.explain import effect as command
+from semlens.cli.explain import explain as other_command
+from semlens.data.folder import ImageFolder
+from semlens.errors import DataError, LayerError, RelevanceError, StaleError, StoreError
+from semlens.models.forward import logits
+from semlens.models.subject import SubjectModel
+from semlens.models.taps import fanned, pruned
+from semlens.types import Component
+
+CLASSES = ["class0", "class1", "c", "d"]
+LAYERS = ["first", "second"]
+
+
+def little(net: nn.Module | None = None) -> SubjectModel:
+    return SubjectModel(net or LittleNet(), to_tensor, "32 bilinear", "python:little", CLASSES)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return little()
+
+
+@pytest.fixture(scope="module")
+def db(tmp_path_factory, model, pictures):
+    path = tmp_path_factory.mktemp("effect") / "db"
+    return sl.build(path, model, ImageFolder(pictures), WordEmbedder(), LAYERS, examples=4)
+
+
+def batch_of(model, images, samples):
+    return model.batch([model.preprocess(images.read(int(i))) for i in samples])
+
+
+def by_hand(net, x, target, first=None, second=None):
+    """The class's logit of LittleNet with channels of its stages replaced: value by index."""
+    with torch.no_grad():
+        a = net.first(x).clone()
+        for index, value in (first or {}).items():
+            a[:, index] = value
+        b = net.second(a)
+        for index, value in (second or {}).items():
+            b[:, index] = value
+        return net.head(functional.relu(b).mean((2, 3)))[:, target].double().numpy()
+
+
+def test_behind_a_linear_head_effect_and_relevance_are_one(db, model, images):
+    found = effect(db, model, images, 1, layer="second", rules="epsilon")
+    assert len(found) == 10
+    np.testing.assert_allclose(found.effect, found.relevance, atol=1e-5)
+    assert found.rank_correlation == pytest.approx(1)
+    assert found.interval == pytest.approx((1, 1))
+    assert found.name == "class1"
+    assert list(found.samples) == [i for i in range(41) if "class1" in images.ids[i]]
+    np.testing.assert_allclose(
+        found.logit, logits(model, images.read, found.samples.tolist())[:, 1], atol=1e-5
+    )
+    size = np.abs(found.to_pandas()["relevance"].to_numpy())
+    assert (np.diff(size) <= 1e-12).all()
+
+
+def test_zero_and_mean_ablation_by_hand(db, model, images):
+    everything = batch_of(model, images, range(41))
+    mean = model.module.first(everything).mean((0, 2, 3)).double().detach()
+    for replace in ("zero", "mean"):
+        found = effect(db, model, images, 0, layer="first", replace=replace, samples=9, top=3)
+        assert len(found) == 3
+        assert len(found.samples) == 9
+        x = batch_of(model, images, found.samples)
+        whole = by_hand(model.module, x, 0)
+        for place, (component,) in enumerate(found.units.values()):
+            value = float(mean[component.index]) if replace == "mean" else 0.0
+            changed = by_hand(model.module, x, 0, {component.index: value})
+            np.testing.assert_allclose(found.effect[place], whole - changed, atol=1e-5)
+
+
+def test_groups_across_layers_and_their_relevance(db, model, images):
+    groups = {
+        "both": [Component("first", 1), Component("second", 4)],
+        "one": [Component("first", 1)],
+        "other": [Component("second", 4, -1), Component("second", 4)],
+    }
+    found = effect(db, model, images, 1, groups, samples=7)
+    x = batch_of(model, images, found.samples)
+    whole = by_hand(model.module, x, 1)
+    expected = {
+        "both": by_hand(model.module, x, 1, {1: 0}, {4: 0}),
+        "one": by_hand(model.module, x, 1, {1: 0}),
+        "other": by_hand(model.module, x, 1, None, {4: 0}),
+    }
+    rows = {name: place for place, name in enumerate(found.units)}
+    for name, changed in expected.items():
+        np.testing.assert_allclose(found.effect[rows[name]], whole - changed, atol=1e-5)
+    parts = found.relevance[rows["one"]] + found.relevance[rows["other"]]
+    np.testing.assert_allclose(found.relevance[rows["both"]], parts, atol=1e-6)
+
+
+def test_either_sign_names_the_whole_channel(db, model, images):
+    found = effect(
+        db, model, images, 0, [Component("second", 2), Component("second", 2, -1)], samples=5
+    )
+    np.testing.assert_array_equal(found.effect[0], found.effect[1])
+    np.testing.assert_array_equal(found.relevance[0], found.relevance[1])
+
+
+def test_components_of_one_label_go_together(db, model, images):
+    labels = db.label(ConceptSet.of(["dog", "cat"]), threshold=-1.0)
+    found = effect(db, model, images, 0, layer="second", labels=labels, samples=5)
+    assert set(found.units) <= {"dog", "cat"}
+    members = [component for unit in found.units.values() for component in unit]
+    assert len(members) == sum(db.component(int(r)).layer == "second" for r in labels.rows)
+    for name, unit in found.units.items():
+        assert {labels.of(component) for component in unit} == {name}
+    given = [Component("first", i) for i in range(3)]
+    some = effect(db, model, images, 0, given, labels=labels, samples=5)
+    assert sorted(c for unit in some.units.values() for c in unit) == given
+    with pytest.raises(LayerError, match="label"):
+        none = db.label(ConceptSet.of(["dog", "cat"]), threshold=9.0)
+        effect(db, model, images, 0, labels=none)
+
+
+class Shortcut(nn.Module):
+    """A layer with a way around it: its output alone does not decide what follows."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(3)
+        self.stem = nn.Conv2d(3, 5, 3, 4, 1)
+        self.branch = nn.Conv2d(5, 5, 3, 1, 1)
+        self.head = nn.Linear(5, 4)
+
+    def forward(self, x):
+        x = functional.relu(self.stem(x))
+        return self.head((x + self.branch(x)).mean((2, 3)))
+
+
+@pytest.mark.parametrize("samples", [1, 2, 6])
+def test_a_shortcut_past_the_layer_is_noticed(tmp_path, images, words, samples):
+    model = little(Shortcut())
+    db = sl.build(tmp_path / "db", model, images, words, ["branch"], examples=4)
+    found = effect(db, model, images, 0, samples=samples)
+    x = batch_of(model, images, found.samples)
+    whole = logits(model, images.read, found.samples.tolist())[:, 0]
+    for place, unit in enumerate(found.units.values()):
+        with pruned(model, unit), torch.no_grad():
+            changed = model.module(x)[:, 0].numpy()
+        np.testing.assert_allclose(found.effect[place], whole - changed, atol=1e-5)
+
+
+def test_the_part_before_the_layer_runs_once_for_all_ablations(db, model, images):
+    runs = []
+    handle = model.module.first.register_forward_hook(lambda *_: runs.append(1))
+    before = model.module.training
+    effect(db, model, images, 1, layer="second", samples=20)
+    handle.remove()
+    # per batch one pass for the logit and one for all ten channels; a few to prove the way
+    assert len(runs) < 20
+    assert model.module.training == before
+
+
+def test_pruned_sets_values_and_fanned_makes_versions(model, images):
+    x = batch_of(model, images, range(3))
+    with pruned(model, [Component("first", 2)], {Component("first", 2): 0.7}):
+        with torch.no_grad():
+            once = model.module(x)[:, 3].double().numpy()
+    np.testing.assert_allclose(once, by_hand(model.module, x, 3, {2: 0.7}), atol=1e-6)
+    with fanned(model, "first", [{}, {2: 0.7}, {0: 0.0, 1: -1.0}]), torch.no_grad():
+        fan = model.module(x)[:, 3].double().numpy().reshape(3, 3)
+    np.testing.assert_allclose(fan[0], by_hand(model.module, x, 3), atol=1e-6)
+    np.testing.assert_allclose(fan[1], once, atol=1e-6)
+    np.testing.assert_allclose(fan[2], by_hand(model.module, x, 3, {0: 0, 1: -1}), atol=1e-6)
+    with torch.no_grad():
+        np.testing.assert_allclose(
+            model.module(x)[:, 3].double().numpy(), by_hand(model.module, x, 3), atol=1e-6
+        )
+
+
+def test_the_rank_correlation_is_spearmans(db, model, images):
+    found = effect(db, model, images, 0, layer="first", samples=12)
+    frame = found.to_pandas()
+    expected = spearmanr(frame["relevance"], frame["effect"]).statistic
+    assert found.rank_correlation == pytest.approx(expected)
+    low, high = found.interval
+    assert -1 <= low <= high <= 1
+    again = effect(db, model, images, 0, layer="first", samples=12)
+    assert again.interval == found.interval
+    error = found.effect.std(axis=1, ddof=1) / np.sqrt(12)
+    np.testing.assert_allclose(frame["effect_error"], error)
+
+
+def test_two_components_have_no_rank_correlation(db, model, images):
+    found = effect(db, model, images, 0, [Component("first", 0), Component("first", 1)])
+    assert np.isnan(found.rank_correlation)
+    assert "three" in found.summary()
+    ties = effects._correlation(np.zeros((4, 5)), np.ones((4, 5)))
+    assert np.isnan([ties[0], *ties[1]]).all()
+
+
+def test_samples_of_a_class(tmp_path, model, words):
+    folder = write_pictures(tmp_path / "pictures", 12)
+    (folder / "class0" / "002.png").write_bytes(b"not an image")
+    db = sl.build(tmp_path / "db", model, ImageFolder(folder), words, ["first"], examples=2)
+    paths = db.samples["path"].to_numpy()
+    mine = class_samples(db, 0)
+    assert list(paths[mine]) == [f"class0/{i:03d}.png" for i in (0, 4, 6, 8, 10)]
+    assert list(class_samples(db, 0, 3)) == [mine[0], mine[2], mine[4]]
+    with pytest.raises(DataError) as error:
+        class_samples(db, 2)
+    assert_says(error.value, "'c'", "class0")
+
+
+def test_classes_by_name_and_number(db):
+    assert find_class(db, "class1") == 1
+    assert find_class(db, "3") == find_class(db, 3) == 3
+    for wrong in ("clas1", "4", "-1"):
+        with pytest.raises(RelevanceError) as error:
+            find_class(db, wrong)
+        assert_says(error.value, wrong, "0 to 3", "class")
+
+
+def test_errors_say_what_to_do(tmp_path, db, model, images, words):
+    with pytest.raises(RelevanceError, match="'zero' or 'mean'"):
+        effect(db, model, images, 0, replace="blank")
+    with pytest.raises(LayerError, match="0 to 5"):
+        effect(db, model, images, 0, [Component("first", 6)])
+    with pytest.raises(LayerError, match="thirst"):
+        effect(db, model, images, 0, layer="thirst")
+    with pytest.raises(LayerError, match="no component"):
+        effect(db, model, images, 0, {"empty": []})
+    with pytest.raises(DataError, match="at least one"):
+        effect(db, model, images, 0, samples=[])
+    with pytest.raises(StaleError):
+        effect(db, little(LittleNet(7)), images, 0)
+    strongest = sl.build(
+        tmp_path / "max", model, images, words, ["first"], examples=2, readout="max"
+    )
+    with pytest.raises(RelevanceError, match="--readout mean"):
+        effect(strongest, model, images, 0, replace="mean")
+
+
+def test_results_can_be_kept(tmp_path, db, model, images):
+    found = effect(db, model, images, 0, layer="first", samples=4, top=4)
+    found.save(tmp_path / "effects.csv")
+    lines = (tmp_path / "effects.csv").read_text().splitlines()
+    assert len(lines) == 5
+    assert lines[0].startswith("unit,components,relevance,effect")
+    with pytest.raises(StoreError, match=".csv"):
+        found.save(tmp_path / "effects.xlsx")
+    assert "class0" in repr(found)
+    printed = json.loads(json.dumps(found.to_json()))
+    assert len(printed["effects"]) == 4
+    assert printed["samples"] == found.samples.tolist()
+
+
+MODEL = """
+import torch
+from torch import nn
+from torchvision.transforms import functional as F
+
+def make():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 15 * 15, 2))
+    return net, lambda image: F.to_tensor(F.resize(image, [32, 32])), ["class0", "class1"]
+"""
+
+
+def test_the_command(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    folder = write_pictures(tmp_path / "pictures", 10)
+    spec = tmp_path / "model.py"
+    spec.write_text(MODEL)
+    subject = sl.load_model(f"{spec}:make", run_files=True)
+    sl.build(
+        tmp_path / "db", subject, ImageFolder(folder), sl.load_embedder("semlens/demo"), ["1"],
+        examples=3,
+    )  # fmt: skip
+    app = typer.Typer()
+    app.command("effect")(command)
+    app.command("explain")(other_command)  # with one command typer takes no name
+
+    def run(*arguments, code=0):
+        ended = CliRunner().invoke(app, ["effect", str(tmp_path / "db"), *map(str, arguments)])
+        assert ended.exit_code == code, (ended.output, ended.exception)
+        return ended.stdout, ended.stderr
+
+    base = ("--model", f"{spec}:make", "--target", "class1", "--samples", 4)
+    printed = json.loads(run(*base, "--top", 3, "--json", "--save", tmp_path / "a.csv")[0])
+    assert len(printed["effects"]) == 3
+    assert printed["class"] == "class1"
+    assert (tmp_path / "a.csv").is_file()
+    out, _ = run(*base, "--components", "1:0,1:2", "--with", "mean")
+    assert "1:2" in out
+    assert "rank correlation" in out
+    out, _ = run(*base, "--group-by", "label", "--concepts", "paper-vocabulary")
+    assert "size" in out
+    for wrong, said in (
+        (("--target", "nonsense"), "class0"),
+        (("--target", "class1", "--components", "1:9"), "0 to 3"),
+        (("--target", "class1", "--save", "a.txt"), ".csv"),
+        (("--target", "class1", "--group-by", "label", "--concepts", "none"), "--group-by"),
+    ):
+        assert said in run("--model", f"{spec}:make", *wrong, code=1)[1]

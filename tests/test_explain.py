@@ -1,0 +1,312 @@
+"""One prediction's explanation against the engine's own numbers and hand-made pictures."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+import typer
+from conftest import LittleNet, WordEmbedder, assert_says, encoded, to_tensor, write_pictures
+from PIL import Image
+from torch import nn
+from torch.nn import functional
+from typer.testing import CliRunner
+
+import semlens as sl
+from semlens.analysis.concepts import ConceptSet
+from semlens.analysis.explain import explain
+from semlens.cli.explain import effect as other_command
+from semlens.cli.explain import explain as command
+from semlens.data.folder import ImageFolder
+from semlens.errors import LayerError, RelevanceError, StaleError, StoreError
+from semlens.models.geometry import Axis, Geometry
+from semlens.models.subject import SubjectModel
+from semlens.relevance.boxes import boxes, heatmaps
+from semlens.relevance.choose import make_engine
+from semlens.relevance.classes import class_relevance
+from semlens.report.mask import masked, onto, overlay
+from semlens.types import Box
+
+CLASSES = ["class0", "class1", "c", "d"]
+LAYERS = ["first", "second"]
+
+
+class Signed(LittleNet):
+    """The same with a head that reads negative activations too."""
+
+    def forward(self, x):
+        return self.head(functional.gelu(self.second(self.first(x))).mean((2, 3)))
+
+
+def wrapped(net: nn.Module) -> SubjectModel:
+    return SubjectModel(net, to_tensor, "32 bilinear", "python:little", CLASSES)
+
+
+@pytest.fixture(scope="module", params=[LittleNet, Signed])
+def model(request):
+    return wrapped(request.param())
+
+
+@pytest.fixture(scope="module")
+def db(tmp_path_factory, model, pictures):
+    path = tmp_path_factory.mktemp("explain") / "db"
+    return sl.build(path, model, ImageFolder(pictures), WordEmbedder(), LAYERS, examples=5)
+
+
+@pytest.fixture
+def photo(images):
+    return images.read(4)
+
+
+def test_relevance_is_that_of_the_class(db, model, photo):
+    found = explain(db, model, photo, 2, top=99)
+    inputs = model.batch([model.preprocess(photo)])
+    engine = make_engine(model.module, inputs, LAYERS)
+    expected = class_relevance(engine, inputs, torch.tensor([2]), LAYERS)
+    assert list(found.layers) == ["second", "first"]
+    for layer, parts in found.layers.items():
+        channels = np.zeros(expected[layer].shape[1])
+        for part in parts:
+            channels[part.component.index] += part.relevance
+        np.testing.assert_allclose(channels, expected[layer][0].numpy(), atol=1e-6)
+        assert sum(abs(part.share) for part in parts) == pytest.approx(1, abs=1e-5)
+        assert all(part.share * part.relevance > 0 for part in parts)
+        size = [abs(part.relevance) for part in parts]
+        assert size == sorted(size, reverse=True)
+    with torch.no_grad():
+        logits = model.module(inputs)[0].double()
+    assert found.target.logit == pytest.approx(float(logits[2]), abs=1e-5)
+    assert found.target.probability == pytest.approx(float(logits.softmax(0)[2]), abs=1e-5)
+    assert found.predicted.target == int(logits.argmax())
+    assert [score.target for score in found.scores] == logits.argsort(descending=True)[:3].tolist()
+
+
+def test_what_passes_through_all_components_is_all_there_is(db, model, photo):
+    found = explain(db, model, photo, 1, top=99)
+    assert np.abs(found.heat).max() > 0
+    for parts in found.layers.values():
+        total = sum(part.heat for part in parts)
+        np.testing.assert_allclose(total, found.heat, atol=2e-5 * np.abs(found.heat).max() + 1e-7)
+    assert found.heat.shape == (32, 32)
+
+
+def test_signs_are_parts_of_their_own(tmp_path, images, words, photo):
+    model = wrapped(Signed())
+    db = sl.build(tmp_path / "db", model, images, words, ["second"], examples=3)
+    found = explain(db, model, photo, 0, top=99).layers["second"]
+    negative = [part for part in found if part.component.sign < 0]
+    assert negative
+    channel = negative[0].component.index
+    both = [part for part in found if part.component.index == channel]
+    inputs = model.batch([model.preprocess(photo)])
+    engine = make_engine(model.module, inputs, ["second"])
+    whole = class_relevance(engine, inputs, torch.tensor([0]))["second"][0, channel]
+    assert sum(part.relevance for part in both) == pytest.approx(float(whole), abs=1e-6)
+    one = sl.build(tmp_path / "one", model, images, words, ["second"], examples=3, signs="positive")
+    parts = {p.component.index: p for p in explain(one, model, photo, 0, top=99).layers["second"]}
+    assert parts[channel].relevance == pytest.approx(float(whole), abs=1e-6)
+    total = sum(part.heat for part in both)
+    np.testing.assert_allclose(parts[channel].heat, total, atol=1e-6)
+
+
+def test_boxes_are_of_the_blurred_heat_in_original_pixels(db, model):
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 255, (96, 64, 3), np.uint8))
+    blur = db.manifest.recipe.crop_blur
+    for part in explain(db, model, photo, 0, top=3).layers["first"]:
+        heat = torch.from_numpy(part.heat * np.sign(part.relevance).astype(np.float32))[None]
+        left, top, right, bottom = boxes(heatmaps(heat, 32, 32, blur), 0.01)[0].tolist()
+        expected = (2 * left, 3 * top, 2 * right, 3 * bottom)
+        np.testing.assert_allclose(part.box.as_tuple(), expected, atol=1)
+
+
+def test_the_prediction_is_explained_by_default(db, model, photo):
+    found = explain(db, model, photo, layers=["first"], top=2)
+    assert found.target == found.predicted
+    assert list(found.layers) == ["first"]
+    assert len(found.layers["first"]) == 2
+    assert "predicted" in found.headline
+    other = explain(db, model, photo, (found.target.target + 1) % 4, layers=["first"])
+    assert f"predicted: {found.target.name}" in other.headline
+
+
+def test_an_engine_may_be_given(db, model, photo):
+    inputs = model.batch([model.preprocess(photo)])
+    engine = make_engine(model.module, inputs, LAYERS, "gradient")
+    found = explain(db, model, photo, 0, engine=engine, top=99)
+    assert found.rules == "gradient"
+    same = explain(db, model, photo, 0, rules="gradient", top=99)
+    assert found.to_json() == same.to_json()
+    for parts in found.layers.values():
+        np.testing.assert_allclose(sum(p.heat for p in parts), found.heat, atol=1e-5)
+
+
+def test_an_image_is_turned_as_its_camera_says(db, model, photo):
+    turned = photo.transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown after a turn to the right
+    file = Image.open(io.BytesIO(encoded(turned, "png", exif=exif)))
+    assert file.size == turned.size
+    found, expected = explain(db, model, file, 0), explain(db, model, photo, 0)
+    assert found.image.size == photo.size
+    assert found.to_json() == expected.to_json()
+
+
+def test_labels_stand_beside_the_components(db, model, photo):
+    labels = db.label(ConceptSet.of(["dog", "cat"]), threshold=-1.0)
+    found = explain(db, model, photo, 0, labels=labels)
+    table = labels.to_pandas().set_index(["layer", "index", "sign"])
+    for parts in found.layers.values():
+        for part in parts:
+            row = table.loc[(part.component.layer, part.component.index, part.component.sign)]
+            assert (part.label, part.alignment) == (row["label"], pytest.approx(row["alignment"]))
+    assert explain(db, model, photo, 0).layers["first"][0].label is None
+    assert set(found.to_pandas()["label"]) <= {"dog", "cat"}
+
+
+def test_errors_say_what_to_do(db, model, photo):
+    with pytest.raises(RelevanceError) as error:
+        explain(db, model, photo, 4)
+    assert_says(error.value, "4", "0 to 3")
+    with pytest.raises(LayerError, match="thirst"):
+        explain(db, model, photo, layers=["thirst"])
+    with pytest.raises(StaleError):
+        explain(db, wrapped(LittleNet(9)), photo)
+
+
+def test_it_can_be_kept_as_page_picture_and_values(tmp_path, db, model, photo):
+    found = explain(db, model, photo, 1, top=5, name="a<b>.png")
+    found.save(tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text("utf-8")
+    assert "a&lt;b&gt;.png" in page
+    assert page.count("data:image/webp") == page.count("src=") > 10
+    assert "http" not in page
+    found.save(tmp_path / "picture.png")
+    with Image.open(tmp_path / "picture.png") as picture:
+        assert picture.width > 900
+        assert np.asarray(picture).std() > 10
+    found.save(tmp_path / "values.json")
+    kept = json.loads((tmp_path / "values.json").read_text())
+    assert kept == json.loads(json.dumps(found.to_json()))
+    assert [len(parts) for parts in kept["layers"].values()] == [
+        len(parts) for parts in found.layers.values()
+    ]
+    with pytest.raises(StoreError, match="html"):
+        found.save(tmp_path / "values.txt")
+    assert "class1" in repr(found)
+    assert "<!doctype" not in found._repr_html_()
+    frame = found.to_pandas()
+    assert list(frame["rank"][:2]) == [1, 2]
+
+
+def test_a_database_without_thumbnails_still_makes_a_page(tmp_path, images, words, photo):
+    model = wrapped(LittleNet())
+    db = sl.build(tmp_path / "db", model, images, words, ["first"], examples=2, thumbnails=False)
+    found = explain(db, model, photo)
+    found.save(tmp_path / "page.html")
+    assert "no examples" in (tmp_path / "page.html").read_text()
+    assert found.picture().width > 900
+
+
+def test_a_logit_that_is_zero_has_no_components(tmp_path, images, words, photo):
+    net = LittleNet()
+    nn.init.zeros_(net.head.weight)
+    nn.init.zeros_(net.head.bias)
+    model = wrapped(net)
+    db = sl.build(tmp_path / "db", model, images, words, ["first"], examples=2)
+    found = explain(db, model, photo, 1)
+    assert found.layers["first"] == ()
+    found.save(tmp_path / "page.html")
+    assert "Nothing of the class" in (tmp_path / "page.html").read_text()
+    assert found.picture().height > 200
+
+
+def test_the_mask_darkens_what_is_under_a_share_of_the_maximum():
+    image = Image.new("RGB", (4, 2), (200, 100, 50))
+    heat = np.array([[1, 0.021, 0.019, 0], [0.5, -1, 0.02, 0.3]], np.float32)
+    bright = np.asarray(masked(image, heat))[:, :, 0] == 200
+    np.testing.assert_array_equal(bright, [[1, 1, 0, 0], [1, 0, 1, 1]])
+    assert tuple(np.asarray(masked(image, heat))[0, 3]) == (120, 60, 30)
+    assert tuple(np.asarray(masked(image, heat, opacity=1.0))[0, 3]) == (0, 0, 0)
+    assert not (np.asarray(masked(image, -np.abs(heat))) != np.asarray(image)).any()
+    large = np.asarray(masked(image.resize((40, 20)), heat))
+    assert large.shape == (20, 40, 3)
+    assert tuple(large[2, 2]) == (200, 100, 50)
+    assert tuple(large[2, 38]) == (120, 60, 30)
+
+
+def test_the_overlay_is_red_for_and_blue_against():
+    image = Image.new("RGB", (3, 1), (128, 128, 128))
+    red, none, blue = np.asarray(overlay(image, np.array([[1.0, 0, -1.0]], np.float32)))[0]
+    assert red[0] > red[2] + 50
+    assert blue[2] > blue[0] + 50
+    assert none[0] == none[1] == none[2]
+    assert np.asarray(overlay(image, np.zeros((1, 3), np.float32))).std() == 0
+
+
+def test_heat_is_read_where_the_model_looked():
+    heat = np.arange(16, dtype=np.float32).reshape(4, 4) + 1
+    whole = Geometry(Axis(2.0, 0.0), Axis(2.0, 0.0), 8, 8)
+    np.testing.assert_allclose(onto(heat, whole, Box(0, 0, 8, 8), (4, 4)), heat)
+    # the model sees the middle half of a 16-pixel side: nothing outside
+    middle = Geometry(Axis(2.0, 4.0), Axis(2.0, 4.0), 16, 16)
+    seen = onto(heat, middle, Box(0, 0, 16, 16), (8, 8))
+    np.testing.assert_allclose(seen[2:6, 2:6], heat)
+    assert seen.sum() == pytest.approx(heat.sum())
+    part = onto(heat, middle, Box(4, 4, 8, 12), (2, 4))
+    np.testing.assert_allclose(part, heat[:, :2])
+    mirrored = Geometry(Axis(-2.0, 8.0), Axis(2.0, 0.0), 8, 8)
+    np.testing.assert_allclose(onto(heat, mirrored, Box(0, 0, 8, 8), (4, 4)), heat[:, ::-1])
+
+
+MODEL = """
+import torch
+from torch import nn
+from torchvision.transforms import functional as F
+
+def make():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 15 * 15, 2))
+    return net, lambda image: F.to_tensor(F.resize(image, [32, 32])), ["class0", "class1"]
+"""
+
+
+def test_the_command(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    folder = write_pictures(tmp_path / "pictures", 10)
+    spec = tmp_path / "model.py"
+    spec.write_text(MODEL)
+    subject = sl.load_model(f"{spec}:make", run_files=True)
+    sl.build(
+        tmp_path / "db", subject, ImageFolder(folder), sl.load_embedder("semlens/demo"),
+        ["0", "1"], examples=3,
+    )  # fmt: skip
+    app = typer.Typer()
+    app.command("explain")(command)
+    app.command("effect")(other_command)  # with one command typer takes no name
+    image = folder / "class0" / "000.png"
+
+    def run(picture, *arguments, code=0):
+        given = ["explain", str(tmp_path / "db"), str(picture), "--model", f"{spec}:make"]
+        ended = CliRunner().invoke(app, [*given, *map(str, arguments)])
+        assert ended.exit_code == code, (ended.output, ended.exception)
+        return ended.stdout, ended.stderr
+
+    out, _ = run(image, "--target", "class1", "--layers", "0,1", "--top", 2)
+    assert "class0/000.png" in out
+    assert "relevance" in out
+    page = tmp_path / "page.html"
+    printed = json.loads(run(image, "--concepts", "none", "--json", "--save", page)[0])
+    assert printed["layers"]["1"][0]["label"] is None
+    assert page.is_file()
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    for picture, wrong, said in (
+        (image, ("--target", "nonsense"), "class0"),
+        (image, ("--layer", "7"), "'7'"),
+        (image, ("--save", "a.txt"), ".html"),
+        (tmp_path / "broken.png", (), "broken.png"),
+        (tmp_path / "missing.png", (), "missing.png"),
+    ):
+        assert said in run(picture, *wrong, code=1)[1]
