@@ -153,7 +153,7 @@ SCRIPT = """
         print(stage, done, total, flush=True)
     print("ready", flush=True)
     sl.build(sys.argv[1], model, sys.argv[2], ColourEmbedder(), ["first", "second"], examples=5,
-             execution=Execution(4, 1, 8), progress=progress)
+             relevance=True, execution=Execution(4, 1, 8), progress=progress)
 """
 
 
@@ -193,7 +193,7 @@ def test_killed_at_many_points_and_resumed_gives_the_same_bytes(tmp_path, pictur
 
 def test_every_partial_state_resumes_to_the_same_bytes(tmp_path, subject, images, embedder):
     """Each file write of a build, failed in turn: what was written before it is kept."""
-    make(tmp_path / "whole", subject, images, embedder, shard=16)
+    make(tmp_path / "whole", subject, images, embedder, shard=16, relevance=True)
     expected = contents(tmp_path / "whole")
     code = Path(sl.__file__).parent / "store" / "files.py"
     assert "os.fsync" in code.read_text()  # the point at which the writes are stopped below
@@ -211,13 +211,13 @@ def test_every_partial_state_resumes_to_the_same_bytes(tmp_path, subject, images
         os.fsync = failing
         target = tmp_path / f"stopped{stop}"
         try:
-            make(target, subject, images, embedder, shard=16)
+            make(target, subject, images, embedder, shard=16, relevance=True)
             break
         except KeyboardInterrupt:
             stops += 1
         finally:
             os.fsync = real
-        make(target, subject, images, embedder, shard=16)
+        make(target, subject, images, embedder, shard=16, relevance=True)
         assert contents(target) == expected, stop
     assert stops > 10
 

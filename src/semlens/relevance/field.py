@@ -14,7 +14,7 @@ import torch
 
 from semlens.relevance.graph import Graph, Node
 from semlens.relevance.rules.activation import SHARES
-from semlens.relevance.simplify import CONV
+from semlens.relevance.simplify import CONV, padded_conv2d
 
 aten = torch.ops.aten
 
@@ -66,7 +66,9 @@ def _below(node: Node, reach: tuple[_Reach, _Reach]) -> tuple[_Reach, _Reach] | 
         return reach
     if node.target in CONV and not isinstance(node.arg(4, 0), str):
         kernel: Sequence[int] = node.arg(1).shape[-2:]
-        return _slid(reach, kernel, node.arg(3, 1), node.arg(4, 0), node.arg(5, 1))
+        padding = node.arg(4, 0)
+        before = padding[0] if node.target is padded_conv2d else padding
+        return _slid(reach, kernel, node.arg(3, 1), before, node.arg(5, 1))
     if node.target == aten.max_pool2d.default and not node.arg(5):
         kernel = _pair(node.arg(1))
         stride = node.arg(2) or node.arg(1)

@@ -12,13 +12,31 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from semlens.relevance.graph import INPUT, Graph, Node, execute, replaced
 
 aten = torch.ops.aten
 
 BATCH_NORM = (aten._native_batch_norm_legit_no_training.default, aten.batch_norm.default)
-CONV = (aten.conv2d.default, aten.conv2d.padding)
+
+
+def padded_conv2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Any,
+    padding: tuple[tuple[int, int], tuple[int, int]],
+    dilation: Any,
+    groups: int,
+) -> Tensor:
+    """Convolve after zero padding before (top, left) and after (bottom, right)."""
+    (top, left), (bottom, right) = padding
+    padded = functional.pad(x, (left, right, top, bottom))
+    return functional.conv2d(padded, weight, bias, stride, 0, dilation, groups)
+
+
+CONV = (aten.conv2d.default, aten.conv2d.padding, padded_conv2d)
 SAME_VALUE = (
     aten.clone.default,
     aten.alias.default,
@@ -49,7 +67,7 @@ def simplify(graph: Graph, kept: Collection[Node]) -> tuple[Graph, Callable[[Nod
             node = stands_for[node]
         return stands_for.get(node, node)
 
-    for step in (_constants, _aliases, _spelled_out, _batch_norms, _relus):
+    for step in (_constants, _aliases, _spelled_out, _paddings, _batch_norms, _relus):
         graph = step(graph, {now(node) for node in kept}, stands_for)
         for node in graph.nodes:
             node.args, node.kwargs = replaced((node.args, node.kwargs), now)
@@ -135,6 +153,47 @@ def _as_part(node: Node, whole: Node, place: int) -> None:
     else:
         return
     node.kwargs = {}
+
+
+def _paddings(graph: Graph, kept: Collection[Node], stands_for: Known) -> Graph:
+    """Make zero padding part of the convolution behind it, as TensorFlow's models have it."""
+    users = graph.users()
+    gone: set[Node] = set()
+    for node in graph.nodes:
+        pad: Any = node.arg(0)
+        if node.target != aten.conv2d.default or not isinstance(pad, Node):
+            continue
+        edges = _zeros_around(pad)
+        if edges is None or len(users[pad]) > 1 or pad in kept or any(_both(node.arg(4, 0))):
+            continue
+        left, right, top, bottom = edges
+        node.args = (
+            pad.args[0], node.arg(1), node.arg(2), node.arg(3, 1), ((top, left), (bottom, right)),
+            node.arg(5, 1), node.arg(6, 1),
+        )  # fmt: skip
+        node.target = padded_conv2d
+        gone.add(pad)
+    return Graph([node for node in graph.nodes if node not in gone])
+
+
+def _zeros_around(node: Node) -> list[int] | None:
+    """Return left, right, top and bottom, if the node only adds zeros around maps."""
+    if node.target not in (aten.pad.default, aten.constant_pad_nd.default):
+        return None
+    plain = node.target == aten.constant_pad_nd.default or node.arg(2, "constant") == "constant"
+    value = node.arg(3 if node.target == aten.pad.default else 2)
+    edges: list[int] = list(node.arg(1))
+    if not plain or value not in (None, 0) or len(edges) != 4:
+        return None
+    if not all(isinstance(edge, int) and edge >= 0 for edge in edges):
+        return None
+    left, right, top, bottom = edges
+    return edges if right >= left and bottom >= top else None  # as TensorFlow pads
+
+
+def _both(value: Any) -> tuple[int, int]:
+    numbers = [value] if isinstance(value, int) else list(value)
+    return (numbers[0], numbers[-1])
 
 
 def _is_one(size: Any) -> bool:

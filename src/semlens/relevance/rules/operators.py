@@ -181,6 +181,8 @@ def _padding(
     value: Any, kernel: Sequence[int], dilation: Sequence[int]
 ) -> tuple[tuple[int, int], tuple[int, int]]:
     """Return the padding before (top, left) and after (bottom, right)."""
+    if isinstance(value, tuple) and isinstance(value[0], tuple):
+        return value
     if value == "valid":
         return (0, 0), (0, 0)
     if value == "same":
