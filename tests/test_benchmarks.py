@@ -11,17 +11,40 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def test_build_quick():
+def run(name: str, *options: str):
+    """Return what a benchmark's smoke run prints."""
     ended = subprocess.run(
-        [sys.executable, ROOT / "benchmarks" / "build.py", "--quick", "--json"],
+        [sys.executable, ROOT / "benchmarks" / name, "--quick", "--json", *options],
         capture_output=True, text=True, check=False,
         env={**os.environ, "OMP_WAIT_POLICY": "passive"},
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr[-2000:]
-    printed = json.loads(ended.stdout)
+    return json.loads(ended.stdout)
+
+
+def test_build_quick():
+    printed = run("build.py")
     assert {"none", "activation"} <= set(printed["ours_over_bare"])
     assert all(ratio > 0 for ratio in printed["ours_over_bare"].values())
     assert 0 < printed["referenced_share"] <= 1
     assert printed["machine"]["cores"] == os.cpu_count()
     for part in printed["parts"].values():
         assert part["peak_rss_mib"] > 100
+
+
+def test_relevance_quick():
+    printed = run("relevance.py")
+    assert printed["ideal"]["last"] > 0
+    assert printed["class_relevance_over_plain"] > 0
+    for part in printed["layers"]["layer4"]["parts"].values():
+        assert part["pairs"] == printed["pairs"] == 8
+        assert part["peak_mib"] > 100
+
+
+def test_crops_quick():
+    (case,) = run("crops.py", "--crops", "activation", "crp")["cases"]
+    assert set(case["variants"]) == {"activation", "crp"}
+    for found in case["variants"].values():
+        assert 0 <= found["found_at_1"] <= found["found_at_3"] <= 1
+        assert 0 < found["iou"] < 1
+        assert found["planted_rank"] >= 1

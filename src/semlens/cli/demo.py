@@ -72,7 +72,9 @@ def demo(
     out.print(
         f"\nDone in {seconds:.0f} s. See the pictures: {where}\n"
         f"Try:  semlens search {db.path} 'red fruit' --out hits.png\n"
-        f"      semlens label {db.path} --layer layer3\n"
+        f"      semlens graph {db.path} --target {world.target}\n"
+        f"      semlens explain {db.path} "
+        f"{folder / 'images' / world.target / 'test-0014.webp'} --save why.html\n"
         f"      semlens build --help\n",
         highlight=False,
         soft_wrap=True,

@@ -110,6 +110,11 @@ class Engine:
         """Return the bytes per image of the largest value below a layer."""
         return max(self._bytes[node] for node in self.graph.needed([self.node(layer)]))
 
+    @property
+    def total(self) -> int:
+        """Bytes per image of all values of a forward pass."""
+        return sum(self._bytes.values())
+
     def order(self, layers: Sequence[str]) -> list[str]:
         """Sort layers by their place in the forward pass."""
         place = {node: number for number, node in enumerate(self.graph.nodes)}

@@ -79,6 +79,11 @@ class GradientEngine:
         """Return None: gradients always run over whole images."""
         return None
 
+    @property
+    def total(self) -> int:
+        """Bytes per image of all values of a forward pass, about: only the layers' are known."""
+        return 50 * self._bytes
+
     def largest(self, layer: str = OUTPUT) -> int:
         """Return the bytes per image of the largest of the layers' values."""
         return self._bytes

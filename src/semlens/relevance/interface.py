@@ -87,6 +87,11 @@ class Tracer(Protocol):
         """Return what one position of a layer sees, or None when that has no bound."""
         ...
 
+    @property
+    def total(self) -> int:
+        """Bytes per image of all values of a forward pass."""
+        ...
+
     def largest(self, layer: str = OUTPUT) -> int:
         """Return the bytes per image of the largest value below a layer."""
         ...

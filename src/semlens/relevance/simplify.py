@@ -182,7 +182,7 @@ def _zeros_around(node: Node) -> list[int] | None:
         return None
     plain = node.target == aten.constant_pad_nd.default or node.arg(2, "constant") == "constant"
     value = node.arg(3 if node.target == aten.pad.default else 2)
-    edges: list[int] = list(node.arg(1))
+    edges: list[Any] = list(node.arg(1))
     if not plain or value not in (None, 0) or len(edges) != 4:
         return None
     if not all(isinstance(edge, int) and edge >= 0 for edge in edges):

@@ -17,7 +17,12 @@ from semlens.errors import ImageError
 from semlens.mergeable.by_class import ByClass
 from semlens.models.subject import SubjectModel
 from semlens.relevance.choose import Engines
-from semlens.relevance.classes import class_start, component_relevance, shares
+from semlens.relevance.classes import (
+    class_start,
+    component_relevance,
+    images_per_pass,
+    shares,
+)
 from semlens.relevance.interface import OUTPUT
 
 
@@ -84,7 +89,11 @@ def relate(
         if held:
             inputs = model.batch([tensor for _, tensor in held])
             known = None if targets is None else [targets[number] for number, _ in held]
-            found = found.merge(_batch(engines, inputs, rows, known))
+            step = images_per_pass(engines.engine(inputs, list(rows)))
+            for start in range(0, len(inputs), step):
+                part = slice(start, start + step)
+                mine = None if known is None else known[part]
+                found = found.merge(_batch(engines, inputs[part], rows, mine))
             progress(len(held))
             held = []
 
