@@ -173,7 +173,7 @@ def test_what_is_not_there_is_said(tmp_path, subject, images, embedder):
     db = build(tmp_path / "db", subject, images, embedder, targets=named(images))
     with pytest.raises(RelevanceError) as error:
         db.class_relevance("e")
-    assert_says(error.value, "'e'", "nearest", "number")
+    assert_says(error.value, "'e'", "0 to 3", "a, b, c, d")
     with pytest.raises(RelevanceError) as error:
         db.class_relevance(7)
     assert_says(error.value, "'7'")

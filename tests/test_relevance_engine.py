@@ -293,7 +293,7 @@ def test_the_page_lists_the_operators_that_have_rules():
     for kind, cell in rows:
         listed.setdefault(kind, set()).update(re.findall(r"`(\w+)`", cell))
     assert listed == {
-        "weighted sums": names(SUMS),
+        "weighted sums": names([op for op in SUMS if hasattr(op, "overloadpacket")]),
         "products": names(PRODUCTS) | {"scaled_dot_product_attention"},
         "normalisations": {"batch_norm", "layer_norm", "rms_norm", "group_norm"},
         "elementwise": names(SHARES),

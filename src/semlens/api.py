@@ -14,13 +14,13 @@ from semlens.analysis.label import THRESHOLD, Labels, label
 from semlens.analysis.probe import SEARCH_TEMPLATES, ImageLike
 from semlens.analysis.scores import Scores, scores
 from semlens.analysis.search import Hits, search
+from semlens.analysis.target import find_class
 from semlens.data.images import Images
 from semlens.data.load import load_images
 from semlens.data.sequence import ImageSequence
 from semlens.data.targets import map_targets, read_classes
 from semlens.embedders.base import Embedder
 from semlens.embedders.load import load_embedder
-from semlens.errors import RelevanceError, nearest
 from semlens.models.load import load_model
 from semlens.models.subject import SubjectModel
 from semlens.recipe import Recipe
@@ -119,7 +119,7 @@ class ConceptDatabase(Database):
 
         Sorted by the mean share of the layer's relevance (see :meth:`relevance`).
         """
-        found = self.relevance(self.class_index(target), layers)
+        found = self.relevance(find_class(self, target), layers)
         found = found.nlargest(top, "mean")
         parts = [self.component(int(row)) for row in found["component"]]
         return pd.DataFrame(
@@ -129,32 +129,6 @@ class ConceptDatabase(Database):
                 "mean": found["mean"].to_numpy(),
                 "max": found["max"].to_numpy(),
             }
-        )
-
-    def class_index(self, target: int | str) -> int:
-        """Return the logit of a class given by number or name.
-
-        Raises
-        ------
-        RelevanceError
-            If the model has no such class.
-        """
-        names = self.manifest.classes or []
-        if isinstance(target, int) or str(target).isdecimal():
-            number = int(target)
-            if not names or 0 <= number < len(names):
-                return number
-        elif target in names:
-            return names.index(str(target))
-        else:
-            by_name = self.samples.loc[self.samples["target"] == target, "logit"].dropna()
-            if len(by_name):
-                return int(by_name.iloc[0])
-        known = nearest(str(target), names) if names else "numbers only: the names are not known"
-        raise RelevanceError(
-            f"The model has no class '{target}'.",
-            f"The nearest are {known}.",
-            "Give a class's name, or its logit's number.",
         )
 
     def scores(self, layers: Sequence[str] | None = None) -> Scores:

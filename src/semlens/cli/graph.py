@@ -182,6 +182,13 @@ def _print(found: AttributionGraph) -> None:
         table(shown, heading + (f", {LINES} of {len(nodes)} groups" * (len(nodes) > LINES)))
     edges = f"{len(found.edges)} connections show {found.overall:.0%} of the relevance."
     out.print("\n" + edges, highlight=False)
+    if found.overall < _LITTLE:
+        lower = f"Lower --minimum (it was {found.minimum:g}) to see more of it."
+        out.print(lower, highlight=False)
+
+
+_LITTLE = 0.25
+"""Under this share of the relevance, a graph says too little to be read."""
 
 
 def _few(names: Sequence[str], most: int = 3) -> str:

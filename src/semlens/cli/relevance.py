@@ -32,6 +32,7 @@ def relevance(
 
     semlens relevance r18.semlens --target 345 --layer layer4 --top 5 --json
     """
+    from semlens.analysis.target import find_class
     from semlens.api import open_database
     from semlens.types import Component
 
@@ -46,7 +47,7 @@ def relevance(
         records = found.to_dict("records")
         print_json(
             {
-                "target": db.class_index(target),
+                "target": find_class(db, target),
                 "rules": entry.rules if entry else None,
                 "components": records,
             }

@@ -202,12 +202,12 @@ def _replace(
             torch.where(k.view(shape) > 0, tensor, f.view(shape))
             for k, f in zip(kept, fill, strict=True)
         ]
-        return _replace_first(output, changed[0] if len(changed) == 1 else torch.cat(changed))
+        return replace_first(output, changed[0] if len(changed) == 1 else torch.cat(changed))
 
     return hook
 
 
-def _replace_first(output: Any, tensor: Tensor) -> Any:
+def replace_first(output: Any, tensor: Tensor) -> Any:
     """Put ``tensor`` where :func:`first_tensor` found the original."""
     if isinstance(output, Tensor):
         return tensor
@@ -215,12 +215,12 @@ def _replace_first(output: Any, tensor: Tensor) -> Any:
         changed: Any = copy(output)
         for key, value in output.items():
             if first_tensor(value) is not None:
-                changed[key] = _replace_first(value, tensor)
+                changed[key] = replace_first(value, tensor)
                 break
         return changed
     parts = list(output)
     for place, value in enumerate(parts):
         if first_tensor(value) is not None:
-            parts[place] = _replace_first(value, tensor)
+            parts[place] = replace_first(value, tensor)
             break
     return type(output)(parts)

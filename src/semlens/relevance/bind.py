@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_leaves
 
 from semlens.errors import RelevanceError
 from semlens.relevance.graph import Graph, Node
@@ -43,9 +44,11 @@ NONNEGATIVE = {
     aten.relu.default, aten.relu6.default, aten.sigmoid.default, aten.hardsigmoid.default,
     aten.abs.default, aten.exp.default, *SOFTMAX,
 }  # fmt: skip
-KEEPS_SIGN = (
-    LINEAR - {aten.sub, aten.neg, aten.rsub, aten.index, aten.where, aten.masked_fill} | MAXIMUM
-)
+_BREAKS_SIGN = {
+    aten.sub, aten.neg, aten.rsub, aten.index, aten.where, aten.masked_fill, aten.minimum,
+    aten.upsample_bicubic2d, aten.pad, aten.constant_pad_nd, aten.slice_scatter,
+}  # fmt: skip
+KEEPS_SIGN = (LINEAR | MAXIMUM) - _BREAKS_SIGN
 _ELEMENTWISE = (aten.mul.Tensor, aten.add.Tensor, aten.sub.Tensor, aten.div.Tensor)
 
 
@@ -110,15 +113,19 @@ def nonnegative(graph: Graph) -> set[Node]:
 
 
 def _constants_positive(node: Node) -> bool:
-    """Whether the tensors and numbers that a sum or product involves are not negative."""
-    if node.target not in _ELEMENTWISE:
-        return True
-    for value in (*node.args, *node.kwargs.values()):
-        if isinstance(value, torch.Tensor) and bool((value < 0).any()):
+    """Whether the tensors, and the numbers of sums and products, are not negative."""
+    if node.target in _ELEMENTWISE:
+        numbers = [v for v in (*node.args, *node.kwargs.values()) if isinstance(v, int | float)]
+        if any(number < 0 for number in numbers):
             return False
-        if isinstance(value, int | float) and value < 0:
-            return False
-    return True
+    tensors = [leaf for leaf in tree_leaves(node.args) if isinstance(leaf, torch.Tensor)]
+    constants = [s for s in node.inputs() if not s.live and not _is_size(s)]
+    return not constants and not any(bool((tensor < 0).any()) for tensor in tensors)
+
+
+def _is_size(node: Node) -> bool:
+    """Whether a node is a batch size, or arithmetic with one."""
+    return "sym_size" in str(node.target) or getattr(node.target, "__module__", "") == "_operator"
 
 
 def _first_sums(graph: Graph) -> set[Node]:
@@ -166,7 +173,8 @@ class _Chooser:
             return simple(node)
         target = node.target
         if target in SUMS:
-            return self._sum(node)
+            constant = all(not isinstance(value, Node) for value in node.args[1:3])
+            return self._sum(node) if constant else None
         if target in PRODUCTS:
             return self._product(node)
         if target == aten.scaled_dot_product_attention.default:
@@ -182,7 +190,7 @@ class _Chooser:
     def _pool(self, node: Node) -> Rule:
         source: Node = node.args[0]
         alone = len(self.users[source]) == 1 and source not in self.targets
-        below = self._sum(source) if alone and source.target in SUMS else None
+        below = self(source) if alone and source.target in SUMS else None
         return PooledFlat(node, below) if isinstance(below, Flat) else MaxPool(node)
 
     def _product(self, node: Node) -> Rule | None:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from semlens.models.activations import LayerForm, measure_form
 from semlens.relevance.flow import Flow
+from semlens.relevance.graph import full_precision
 from semlens.relevance.interface import Traced, Tracer
 from semlens.relevance.patches import Frame, cut, frame_of
 
@@ -56,7 +57,8 @@ def conditional_heatmaps(
         frame = frame_of(engine, layer, inputs)
         if frame is not None:
             return patch_heatmaps(engine, inputs, layer, frame, image, channel, sign, position)
-    heat = inputs.new_zeros(len(image), *inputs.shape[-2:])
+    size = (len(image), *inputs.shape[-2:])
+    heat = torch.zeros(size, dtype=full_precision(inputs.dtype), device=inputs.device)
     chunk = chunk or pairs_per_pass(engine, layer)
     for rows, pairs in batches(image.tolist(), chunk):
         trace = engine.trace(inputs[rows], [layer])
@@ -128,7 +130,8 @@ def patch_heatmaps(
 
     The same numbers as from whole images: what lies outside has no part in them.
     """
-    heat = inputs.new_zeros(len(image), *inputs.shape[-2:])
+    size = (len(image), *inputs.shape[-2:])
+    heat = torch.zeros(size, dtype=full_precision(inputs.dtype), device=inputs.device)
     share = frame.height * frame.width / (inputs.shape[-2] * inputs.shape[-1])
     step = max(1, int(pairs_per_pass(engine, layer) / share))
     for start in range(0, len(image), step):

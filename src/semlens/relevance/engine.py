@@ -6,20 +6,21 @@ starts reuse them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from semlens.errors import LayerError, RelevanceError, nearest
+from semlens.errors import LayerError, RelevanceError, SemlensError, nearest
 from semlens.relevance.bind import bind, has_attention
 from semlens.relevance.field import Field, field_of
 from semlens.relevance.flow import Flow
 from semlens.relevance.graph import Node, capture, execute, in_full_precision, prepared
 from semlens.relevance.interface import OUTPUT, Pulled, check_finite
-from semlens.relevance.locate import locate
+from semlens.relevance.locate import layer_values, locate, same_values
 from semlens.relevance.presets import Rules, preset
 from semlens.relevance.rules.base import Rule, Sent
 from semlens.relevance.simplify import simplify
@@ -53,31 +54,50 @@ class Engine:
     ) -> None:
         module = in_full_precision(module)
         example = prepared(example[:1].repeat(2, 1, 1, 1), module)
-        example = example + 0.1 * torch.randn_like(example)  # tells equal values of layers apart
+        noise = torch.randn(example.shape, generator=torch.Generator().manual_seed(0))
+        example = example + 0.1 * noise.to(example)  # tells equal values of layers apart
         graph = capture(module, example)
-        places = locate(graph, module, example, layers)
-        self.graph, now = simplify(graph, set(places.values()))
-        self._nodes = {name: now(node) for name, node in places.items()}
-        if rules == "auto":
-            rules = "attnlrp" if has_attention(self.graph) else "epsilon-plus-flat"
-        self.rules = preset(rules)
+        wanted = layer_values(module, example, layers)
+        places = locate(graph, module, example, wanted)
         self.shape = tuple(example.shape[1:])
-        self._bound: Mapping[Node, Rule] = bind(self.graph, self.rules, self._nodes.values())
         self._module = module
         self._fields: dict[str, Field | None] = {}
-        self._bytes = self._measured(example[:1])
+        with _told(module):
+            self.graph, now = simplify(graph, set(places.values()))
+            self._nodes = {name: now(node) for name, node in places.items()}
+            if rules == "auto":
+                rules = "attnlrp" if has_attention(self.graph) else "epsilon-plus-flat"
+            self.rules = preset(rules)
+            self._bound: Mapping[Node, Rule] = bind(self.graph, self.rules, self._nodes.values())
+            self._shapes, self._bytes = self._measured(example[:1])
+            self._check(example, wanted)
 
-    def _measured(self, example: Tensor) -> Mapping[Node, int]:
-        """Bytes of each node's value for one image."""
+    def _check(self, example: Tensor, wanted: Mapping[str, Tensor]) -> None:
+        """Refuse a rewritten graph that computes something else than the model."""
+        found = self.trace(example, list(self._nodes)).values
+        for name, expected in wanted.items():
+            if found[name].shape != expected.shape or not same_values(found[name], expected):
+                raise RelevanceError(
+                    f"The simplified pass of {type(self._module).__name__} has another value at "
+                    f"'{name or 'the output'}'.",
+                    "Expected the same numbers as when the model runs.",
+                    "Use rules 'gradient' (gradient times input), or --crop activation.",
+                )
+
+    def _measured(self, example: Tensor) -> tuple[Mapping[Node, torch.Size], Mapping[Node, int]]:
+        """Shape and bytes of each node's value for one image."""
+        shapes: dict[Node, torch.Size] = {}
         found: dict[Node, int] = {}
 
         def seen(node: Node, value: Any) -> None:
             found[node] = value.nbytes if isinstance(value, Tensor) else 0
+            if isinstance(value, Tensor):
+                shapes[node] = value.shape
 
         with torch.no_grad():
             self.graph.run(example, self.graph.nodes[-1:], seen)
             self.graph.run(example, [n for n in self._nodes.values() if n not in found], seen)
-        return found
+        return shapes, found
 
     @property
     def layers(self) -> list[str]:
@@ -123,8 +143,17 @@ class Engine:
     def field(self, layer: str) -> Field | None:
         """Return what one position of a layer sees, or None when it sees the whole image."""
         if layer not in self._fields:
-            self._fields[layer] = field_of(self.graph, self.node(layer))
+            field = field_of(self.graph, self.node(layer))
+            self._fields[layer] = field if self._tiles(layer, field) else None
         return self._fields[layer]
+
+    def _tiles(self, layer: str, field: Field | None) -> bool:
+        """Whether the layer's map has one position for each stride of the image."""
+        if field is None:
+            return False
+        shape = self._shapes[self.node(layer)]
+        sizes = zip(shape[-2:], field.stride, self.shape[-2:], strict=True)
+        return all(count * stride == size for count, stride, size in sizes)
 
     def _sees_patches(self, inputs: Tensor, layers: Sequence[str]) -> bool:
         """Whether the layers can be computed from parts of an image."""
@@ -178,6 +207,22 @@ class Engine:
         known = {name: values[node] for name, node in self._nodes.items() if node in values}
         check_finite(known)
         return Trace(self, inputs, order, saved, shapes, known, values if keep_all else {})
+
+
+@contextmanager
+def _told(module: nn.Module) -> Iterator[None]:
+    """Turn what an unforeseen operation breaks into an error that says so."""
+    try:
+        yield
+    except SemlensError:
+        raise
+    except Exception as error:  # arguments of operators that no rule has met yet
+        raise RelevanceError(
+            f"An operation of {type(module).__name__} is used in a way that has no rule "
+            f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}).",
+            "Expected the operations of CNNs and vision transformers.",
+            "Use rules 'gradient' (gradient times input), or --crop activation.",
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -262,7 +307,8 @@ class Trace:
             height, width = self._map_size(node)
             if not rule.windowed or flow.window[0] * flow.window[1] >= height * width:
                 flow = flow.whole((height, width))
-        return rule.backward(self.saved[node], flow)
+        passed = rule.backward(self.saved[node], flow)
+        return [(source, part) for source, part in passed if source.live]
 
     def _map_size(self, node: Node) -> tuple[int, int]:
         shape = self.shapes[node]

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from semlens.relevance.graph import Graph, Node
 from semlens.relevance.rules.activation import SHARES
@@ -45,7 +47,7 @@ def field_of(graph: Graph, target: Node) -> Field | None:
     """Return what a node's positions see of the image, or None when that has no bound."""
     reach: dict[Node, tuple[_Reach, _Reach]] = {target: ((1, 0, 1), (1, 0, 1))}
     for node in reversed(graph.needed([target])):
-        if not node.live or node is graph.input:
+        if not node.live or node is graph.input or node not in reach:
             continue
         found = _below(node, reach[node])
         if found is None:
@@ -63,7 +65,7 @@ def field_of(graph: Graph, target: Node) -> Field | None:
 def _below(node: Node, reach: tuple[_Reach, _Reach]) -> tuple[_Reach, _Reach] | None:
     """Return what is seen of a node's inputs."""
     if node.target in _BY_ELEMENT or (node.target == aten.cat.default and node.arg(1, 0) == 1):
-        return reach
+        return reach if _same_everywhere(node) else None
     if node.target in CONV and not isinstance(node.arg(4, 0), str):
         kernel: Sequence[int] = node.arg(1).shape[-2:]
         padding = node.arg(4, 0)
@@ -74,6 +76,14 @@ def _below(node: Node, reach: tuple[_Reach, _Reach]) -> tuple[_Reach, _Reach] | 
         stride = node.arg(2) or node.arg(1)
         return _slid(reach, kernel, stride, node.arg(3, 0), node.arg(4, 1))
     return None
+
+
+def _same_everywhere(node: Node) -> bool:
+    """Whether a node's constants know no positions: a patch has others than the image."""
+    leaves = [*tree_leaves(node.args), *tree_leaves(node.kwargs)]
+    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.numel() > 1]
+    plain = all(tensor.ndim >= 2 and tensor.shape[-2:] == (1, 1) for tensor in tensors)
+    return plain and all(source.live for source in node.inputs())
 
 
 def _slid(

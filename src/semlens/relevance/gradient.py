@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from semlens.errors import RelevanceError
 from semlens.models.activations import first_tensor
 from semlens.models.forward import class_scores
-from semlens.models.taps import evaluating, find_layer, tapped
+from semlens.models.taps import evaluating, find_layer, replace_first
 from semlens.relevance.field import Field
 from semlens.relevance.flow import Flow
 from semlens.relevance.graph import in_full_precision, prepared
@@ -100,11 +101,20 @@ class GradientEngine:
         values: dict[str, Tensor] = {}
         self._seen = []
 
-        def keep(name: str, output: Any) -> None:
+        def keep(name: str, output: Any) -> Any:
             values[name] = first_tensor(output)
             self._seen.append(name)
+            # the model goes on with a copy, which it may overwrite
+            return replace_first(output, values[name].clone())
 
-        with torch.enable_grad(), evaluating(self._module), tapped(self._module, self._names, keep):
+        with ExitStack() as stack:
+            stack.enter_context(torch.enable_grad())
+            stack.enter_context(evaluating(self._module))
+            for name in self._names:
+                handle = find_layer(self._module, name).register_forward_hook(
+                    lambda _, __, output, name=name: keep(name, output)
+                )
+                stack.callback(handle.remove)
             scores = class_scores(self._module(inputs))
         if isinstance(scores, Tensor):
             values[OUTPUT] = scores

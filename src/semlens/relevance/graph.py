@@ -45,6 +45,8 @@ class Node:
         Whether its value depends on the input's values (and so can carry relevance).
     relu
         Whether a ReLU follows at once and belongs to the node.
+    axes
+        Number of axes of its value, where the capture knows it.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Node:
     scopes: tuple[str, ...] = ()
     live: bool = False
     relu: bool = False
+    axes: int = 4
 
     def __repr__(self) -> str:
         """Return the name and the operator."""
@@ -242,6 +245,7 @@ def _from_fx(graph: fx.Graph, owner: nn.Module) -> Graph:
             args, kwargs = _map((item.args, dict(item.kwargs)), known)
             scopes = tuple(str(entry[0]) for entry in stack.values())
             known[item] = Node(item.name, item.target, args, kwargs, scopes)
+            known[item].axes = getattr(item.meta.get("val"), "ndim", 4)
         else:
             continue
         nodes.append(known[item])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,22 +17,24 @@ from semlens.relevance.interface import OUTPUT, check_finite
 
 
 def locate(
-    graph: Graph, module: nn.Module, example: Tensor, layers: Sequence[str]
+    graph: Graph, module: nn.Module, example: Tensor, wanted: Mapping[str, Tensor]
 ) -> dict[str, Node]:
     """Find the nodes of some layers and of the output, by running model and graph once.
 
     A layer's name does not say which operation ends it (a shortcut may be added in place, a
     tuple returned), but its value does.
 
+    Parameters
+    ----------
+    wanted
+        What :func:`layer_values` gives.
+
     Raises
     ------
-    LayerError
-        If the model has no such layer, or runs it twice.
     RelevanceError
         If the graph has no such value: the pass does something else when it is traced; or
         if it holds for one batch size only, or a value is not finite.
     """
-    wanted = _outputs(module, example, layers)
     found: dict[str, Node] = {}
 
     def seen(node: Node, value: Any) -> None:
@@ -42,12 +44,12 @@ def locate(
             within = name in node.scopes
             known = found.get(name)
             # the last such node inside the layer; else the first one anywhere
-            if (within or known is None) and _same(value, expected):
+            if (within or known is None) and same_values(value, expected):
                 found[name] = node
 
     try:
         with torch.no_grad():
-            graph.run(example, graph.nodes, seen)
+            graph.run(example, _ends(graph), seen)
     except RuntimeError as error:  # traced at one image, which has fixed its shapes
         raise RelevanceError(
             f"The captured pass of {type(module).__name__} fails at {len(example)} images "
@@ -65,7 +67,16 @@ def locate(
     return found
 
 
-def _outputs(module: nn.Module, example: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+def layer_values(module: nn.Module, example: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+    """Run the model and return the values of some layers, and of the output.
+
+    Raises
+    ------
+    LayerError
+        If the model has no such layer, or runs it twice.
+    RelevanceError
+        If a value is not finite.
+    """
     # a copy: a later operation may overwrite the tensor
     wanted = run_layers(module, example, layers, lambda _, out: first_tensor(out).clone())
     with evaluating(module), torch.no_grad():
@@ -76,6 +87,12 @@ def _outputs(module: nn.Module, example: Tensor, layers: Sequence[str]) -> dict[
     return wanted
 
 
-def _same(value: Tensor, expected: Tensor) -> bool:
+def same_values(value: Tensor, expected: Tensor) -> bool:
+    """Whether two tensors agree up to rounding."""
     scale = float(expected.abs().max())
     return bool((value - expected).abs().max() <= 1e-3 * scale + 1e-9)
+
+
+def _ends(graph: Graph) -> list[Node]:
+    """Return the nodes that nothing reads: to compute them is to compute all."""
+    return [node for node, users in graph.users().items() if not users]

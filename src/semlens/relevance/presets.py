@@ -56,10 +56,10 @@ class Rules:
         for name in (self.first, self.conv, self.dense, *self.layers.values()):
             if name not in SUM_RULES:
                 raise _unknown(name, SUM_RULES)
-        if self.epsilon < 0 or self.gamma_conv < 0 or self.gamma_dense < 0:
+        if self.epsilon <= 0 or self.gamma_conv < 0 or self.gamma_dense < 0:
             raise RelevanceError(
                 f"epsilon is {self.epsilon}, gamma {self.gamma_conv} and {self.gamma_dense}.",
-                "Expected numbers of 0 or more.",
+                "Expected an epsilon above 0, and gammas of 0 or more.",
                 "Try 1e-6 and 0.25.",
             )
 
@@ -116,3 +116,15 @@ def _unknown(name: str, known: tuple[str, ...]) -> RelevanceError:
         f"The nearest names are {nearest(name, known)}.",
         f"Choose one of {', '.join(known)}.",
     )
+
+
+def check_rules(name: str) -> None:
+    """Refuse a name that is no preset, ``gradient`` or ``auto``.
+
+    Raises
+    ------
+    RelevanceError
+        It lists the names.
+    """
+    if name not in (GRADIENT, "auto"):
+        preset(name)

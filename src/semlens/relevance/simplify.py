@@ -113,14 +113,21 @@ def _spelled_out(graph: Graph, kept: Collection[Node], stands_for: Known) -> Gra
             if scale != 1:
                 node.kwargs = {"alpha": scale}
             nodes.append(product)
-        elif node.target == aten.addmm.default and isinstance(args[2], Tensor):
+        elif node.target == aten.addmm.default and isinstance(args[2], Tensor) and not node.kwargs:
             node.target, node.args = aten.linear.default, (args[1], args[2].T, args[0])
         elif node.target in (aten.mm.default, aten.matmul.default) and _is_matrix(args[1]):
             node.target, node.args = aten.linear.default, (args[0], args[1].T)
         elif node.target == aten.linear.default and isinstance(args[1], Node):
             flipped = Node(f"{node.name}_t", aten.transpose.int, (args[1], -2, -1), {}, node.scopes)
-            node.target, node.args = aten.matmul.default, (args[0], flipped)
-            nodes.append(flipped)
+            product = Node(
+                f"{node.name}_mm", aten.matmul.default, (args[0], flipped), {}, node.scopes
+            )
+            nodes += [flipped, product]
+            if node.arg(2) is None:
+                node.target, node.args = product.target, product.args
+                nodes.remove(product)
+            else:
+                node.target, node.args = aten.add.Tensor, (product, args[2])
         elif node.target in (aten.view.default, aten._unsafe_view.default):
             node.target = aten.reshape.default  # memory order is ours to choose
         elif node.target is operator.getitem and isinstance(args[0], Node):
@@ -240,11 +247,12 @@ def _scale_conv(conv: Node, scale: Tensor, shift: Tensor) -> None:
 
 
 def _as_affine(node: Node, source: Node, scale: Tensor, shift: Tensor, nodes: list[Node]) -> None:
+    shape = (-1, *[1] * (source.axes - 2))  # channels are the second axis
     scaled = Node(
-        f"{node.name}_scale", aten.mul.Tensor, (source, scale[:, None, None]), {}, node.scopes
+        f"{node.name}_scale", aten.mul.Tensor, (source, scale.view(shape)), {}, node.scopes
     )
     nodes.append(scaled)
-    node.target, node.args, node.kwargs = aten.add.Tensor, (scaled, shift[:, None, None]), {}
+    node.target, node.args, node.kwargs = aten.add.Tensor, (scaled, shift.view(shape)), {}
     nodes.append(node)
 
 

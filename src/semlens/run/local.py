@@ -15,6 +15,7 @@ from semlens.data.images import Images
 from semlens.data.targets import TargetMap
 from semlens.errors import DataError, RecipeError
 from semlens.models.activations import LayerForm
+from semlens.relevance.presets import check_rules
 from semlens.run.crops import CroppedPairs, crop_pairs, references
 from semlens.run.plan import Plan, Progress
 from semlens.run.relevance import add_relevance
@@ -53,6 +54,7 @@ def build_database(
         raise RecipeError(
             "No layer is named.", "Expected at least one.", "Run 'semlens layers MODEL'."
         )
+    check_rules(plan.recipe.rules)
     with writing(path):
         build = _Build(path, plan, targets, progress)
         database = build.run()
@@ -90,10 +92,10 @@ class _Build:
         model = self.plan.model.fingerprint
         key = self.plan.collect_key(data, model)
         self.partial.mkdir(exist_ok=True)
+        ways = self.plan.crops(forms)
         collected = self._collect(forms, key)
         layers = [select(collected, form, self.plan.recipe.signs) for form in forms]
         pairs, slots = references(layers)
-        ways = self.plan.crops(forms)
         known = self._known_crops()
         old = self.existing.manifest.crops if self.existing else []
         cropped = crop_pairs(
@@ -104,7 +106,7 @@ class _Build:
             known,
             digests,
             self.partial,
-            self.plan.embed_key(key, old),
+            self.plan.embed_key(key, ways, old),
             self.progress,
         )
         self._write(

@@ -109,9 +109,9 @@ class Plan:
             [self.execution.batch_size, self.model.device.type],
         )
 
-    def embed_key(self, collect_key: str, known_crops: list[int]) -> str:
+    def embed_key(self, collect_key: str, crops: list[Crop], known_crops: list[int]) -> str:
         """Fingerprint of everything that decides the attribute and embed shards."""
         recipe = self.recipe.model_dump()
         return fingerprint(
-            FORMAT, "embed", collect_key, self.embedder.fingerprint, recipe, known_crops
+            FORMAT, "embed", collect_key, self.embedder.fingerprint, recipe, crops, known_crops
         )

@@ -41,7 +41,15 @@ def add_relevance(path: Path, plan: Plan, targets: TargetMap, progress: Progress
     ]
     if not lacking:
         return database
-    related, rules = _related(database, plan, lacking, targets, progress)
+    rules = plan.engines.name([layer.name for layer in lacking])
+    before = database.manifest.relevance
+    if before is not None and before.rules != rules:
+        raise RelevanceError(
+            f"The new layers would follow the rules '{rules}'.",
+            f"Expected '{before.rules}', as the layers that are there.",
+            "Build all of them into a new path.",
+        )
+    related = _related(database, plan, lacking, targets, progress)
     written = dict(database.manifest.files)
     for layer in lacking:
         name = layout.relevance_file(layer.name)
@@ -71,7 +79,7 @@ def _related(
     lacking: list[LayerEntry],
     targets: TargetMap,
     progress: Progress,
-) -> tuple[Related, str]:
+) -> Related:
     partial = database.path / layout.PARTIAL
     partial.mkdir(exist_ok=True)
     rows = {layer.name: layer.rows for layer in lacking}
@@ -82,7 +90,8 @@ def _related(
     execution = plan.execution
     key = fingerprint(
         FORMAT, "relate", database.manifest.model.fingerprint, database.manifest.data.fingerprint,
-        rows, plan.recipe.rules, list(targets.logits), execution.batch_size,
+        rows, plan.engines.name(list(rows)), list(targets.logits), execution.batch_size,
+        plan.model.device.type,
     )  # fmt: skip
     merged: Related | None = None
     done = 0
@@ -111,7 +120,7 @@ def _related(
             "Expected samples whose class names are the model's.",
             "Map them with --classes FILE, or leave --relevance out.",
         )
-    return merged, plan.engines.name(list(rows))
+    return merged
 
 
 def relevance_table(found: ByClass, layer: LayerEntry) -> pa.Table:

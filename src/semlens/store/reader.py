@@ -292,6 +292,13 @@ class Database:
                 "Run the same 'semlens build' again with --relevance: only that is computed.",
             )
         names = self.layers if layers is None else [self.layer(name).name for name in layers]
+        lacking = [n for n in names if layout.relevance_file(n) not in self.manifest.files]
+        if lacking:
+            raise RelevanceError(
+                f"The layer '{lacking[0]}' has no class relevance yet.",
+                "Expected a build that has ended.",
+                "Run the same 'semlens build' again: it goes on where it stopped.",
+            )
         known = load_table(self.path / layout.RELEVANCE_CLASSES).to_pandas()
         if target is not None and target not in set(known["class"]):
             raise RelevanceError(

@@ -51,11 +51,14 @@ class Product(Rule):
     def forward(self, values: dict[Node, Any]) -> tuple[Any, Any]:
         """Compute the node and keep both factors."""
         a, b = (values[x] if isinstance(x, Node) else x for x in self.node.args[:2])
-        return execute(self.node, values, torch.empty(0)), (a, b)
+        y = execute(self.node, values, torch.empty(0))
+        return y, (a, b, y.shape)
 
     def backward(self, saved: Any, flow: Flow) -> Sent:
         """Multiply by the other factor, and by the share."""
-        a, b = saved
+        a, b, shape = saved
+        if flow.corner is not None and not all(_fits(x, shape) for x in (a, b)):
+            flow = flow.whole((shape[-2], shape[-1]))
         sent: Sent = []
         for place, (mine, other) in enumerate(((a, b), (b, a))):
             if not self.open[place]:
@@ -74,11 +77,20 @@ class Product(Rule):
         return sent
 
 
+def _fits(factor: Any, shape: torch.Size) -> bool:
+    """Whether a factor can be cut to windows of a map: it is one, or the same everywhere."""
+    if not isinstance(factor, Tensor) or factor.numel() == 1:
+        return True
+    return factor.ndim >= 2 and factor.shape[-2:] in ((1, 1), shape[-2:])
+
+
 def _scaled(flow: Flow, factor: Any, mine: Tensor) -> Flow:
     if not isinstance(factor, Tensor):
         return Flow(flow.values * factor, flow.corner)
     scaled = flow.times(factor)
-    return scaled if scaled.corner is not None else Flow(unbroadcast(scaled.values, mine.shape))
+    if scaled.corner is not None and mine.shape[-2:] != (1, 1):
+        return scaled
+    return Flow(unbroadcast(scaled.values, mine.shape))
 
 
 class Attention(Rule):
@@ -98,7 +110,8 @@ class Attention(Rule):
     def receivers(self) -> list[Node]:
         """Return the values, and queries and keys unless attention is constant."""
         queries, keys, values = self.node.args[:3]
-        return [values] if self.constant else [queries, keys, values]
+        sources = [values] if self.constant else [queries, keys, values]
+        return [source for source in sources if isinstance(source, Node) and source.live]
 
     def forward(self, values: dict[Node, Any]) -> tuple[Any, Any]:
         """Compute the node and its attention weights."""
@@ -125,12 +138,14 @@ class Attention(Rule):
         queries, keys, values = self.node.args[:3]
         g = flow.values
         if self.constant:
-            return [(values, Flow(weights.transpose(-1, -2) @ g))]
+            sent: Sent = [(values, Flow(weights.transpose(-1, -2) @ g))]
+            return [(source, part) for source, part in sent if source in self.receivers()]
         g = g / 2
         inner = g @ v.transpose(-1, -2)
         scores = weights * (inner - (inner * weights).sum(-1, keepdim=True)) * (scale / 2)
-        return [
+        sent = [
             (values, Flow(weights.transpose(-1, -2) @ g)),
-            (queries, Flow(scores @ k)),
+            (queries, Flow(unbroadcast(scores @ k, q.shape))),
             (keys, Flow(scores.transpose(-1, -2) @ q)),
         ]
+        return [(source, part) for source, part in sent if source in self.receivers()]

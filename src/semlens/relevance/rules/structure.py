@@ -107,6 +107,9 @@ class Sum(Rule):
     def backward(self, saved: Any, flow: Flow) -> Sent:
         """Send the same to both, summed where a term was broadcast."""
         factor, shapes = saved
+        size = factor.shape[-2:]
+        if flow.corner is not None and any(s[-2:] not in (size, (1, 1)) for s in shapes.values()):
+            flow = flow.whole((size[0], size[1]))
         scaled = flow.times(factor)
         sent: Sent = []
         for source, weight in zip(self.node.args[:2], self.weights, strict=True):
