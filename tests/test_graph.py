@@ -34,7 +34,7 @@ from semlens.types import Component
 
 LAYERS = ["first", "second"]
 SAMPLES = [0, 2, 5, 8, 11]
-PLAIN = preset(EPSILON_PLUS_FLAT, conv="epsilon", epsilon=0.0)
+PLAIN = preset(EPSILON_PLUS_FLAT, conv="epsilon", epsilon=1e-12)
 """Gradient times input between the layers of a net of ReLUs, which can be done by hand."""
 
 
