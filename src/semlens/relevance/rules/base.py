@@ -7,6 +7,7 @@ activations on the way (Achtibat et al. 2024, App. B, do the same for the identi
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 import torch
@@ -19,7 +20,7 @@ Sent = list[tuple[Node, Flow]]
 """Which nodes receive what."""
 
 
-class Rule:
+class Rule(ABC):
     """How one node passes on what reaches it.
 
     Parameters
@@ -44,9 +45,9 @@ class Rule:
         """Compute the node for U images, and what :meth:`backward` needs."""
         return execute(self.node, values, torch.empty(0)), None
 
+    @abstractmethod
     def backward(self, saved: Any, flow: Flow) -> Sent:
         """Pass on a flow; ``saved`` comes from :meth:`forward`."""
-        raise NotImplementedError(type(self).__name__)
 
 
 def stabilised(value: Tensor, epsilon: float) -> Tensor:
