@@ -10,49 +10,25 @@ CPU seconds, which other work on the machine disturbs less, are reported beside 
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
 import os
-import platform
-import site
 import statistics
 import subprocess
 import sys
 import tempfile
-import venv
 from pathlib import Path
 from typing import Any
 
 import build_parts
-import torch
 from build_inputs import CLIP, Settings, make_embedder, make_images, make_subject
 from build_parts import BARE, OURS, crops_of, ours
+from surroundings import machine, reference_python
 
 import semlens as sl
 
 HERE = Path(__file__).parent
 REFERENCE = "semanticlens==0.2.1"
 QUICK_PARTS = (*BARE, "none", "activation")
-
-
-def reference_python(work: Path) -> Path:
-    """Make the reference's environment and return its Python.
-
-    It borrows PyTorch and open_clip from this environment, so that both run the same kernels;
-    what else it needs is installed into it, and this environment stays as it is.
-    """
-    folder = work / "reference-env"
-    python = folder / "bin" / "python"
-    done = folder / "installed"
-    if not done.is_file():
-        venv.create(folder, with_pip=True, clear=True)
-        version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-        borrowed = folder / "lib" / version / "site-packages" / "borrowed.pth"
-        borrowed.write_text("\n".join(site.getsitepackages()), "utf-8")
-        command = [python, "-m", "pip", "install", "-q", REFERENCE]
-        subprocess.run(command, check=True, stdout=sys.stderr)
-        done.touch()
-    return python
 
 
 def run_part(part: str, settings: Settings, python: Path | None) -> dict[str, float]:
@@ -122,27 +98,6 @@ def summary(rounds: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, An
     }
 
 
-def machine() -> dict[str, Any]:
-    """Describe the machine and the libraries that decide the times."""
-    lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines() if _linux() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return {
-        "cpu": names[0] if names else platform.processor(),
-        "cores": os.cpu_count(),
-        "system": platform.platform(terse=True),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torch_threads": torch.get_num_threads(),
-        "torchvision": importlib.metadata.version("torchvision"),
-        "pillow": importlib.metadata.version("pillow"),
-        "load_before": round(os.getloadavg()[0], 2),
-    }
-
-
-def _linux() -> bool:
-    return Path("/proc/cpuinfo").is_file()
-
-
 def benchmark(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Prepare the inputs, run everything and put the result together."""
     count, longest = (16, 160) if options.quick else (options.count, 500)
@@ -163,7 +118,11 @@ def benchmark(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     described = machine()
     for crop in ("none", "activation"):
         ours(settings, crop, work / f"known-{crop}.semlens")
-    python = None if options.quick or options.no_reference else reference_python(work)
+    python = (
+        None
+        if options.quick or options.no_reference
+        else reference_python(work / "reference-env", REFERENCE)
+    )
     parts = list(QUICK_PARTS) if options.quick else [*BARE, *OURS]
     if python is not None:
         parts.append("reference")

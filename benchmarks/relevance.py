@@ -12,22 +12,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import site
 import statistics
-import subprocess
 import sys
 import tempfile
-import venv
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from build import machine
 from relevance_inputs import LAYERS, Settings, load_pairs, prepare
 from relevance_worker import Worker
 from safetensors.torch import load_file
+from surroundings import machine, reference_python
 
 HERE = Path(__file__).parent
 REFERENCE = "zennit-crp==0.6.0"
@@ -37,26 +34,6 @@ GPU_PRECISIONS = ("tf32", "bf16")
 
 Found = dict[str, dict[str, float]]
 """What each part of a round measured."""
-
-
-def reference_python(work: Path) -> Path:
-    """Make the reference's environment and return its Python.
-
-    It borrows PyTorch and torchvision from this environment, so that both run the same kernels;
-    what else it needs is installed into it, and this environment stays as it is.
-    """
-    folder = work / "crp-env"
-    python = folder / "bin" / "python"
-    done = folder / "installed"
-    if not done.is_file():
-        venv.create(folder, with_pip=True, clear=True)
-        version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-        borrowed = folder / "lib" / version / "site-packages" / "borrowed.pth"
-        borrowed.write_text("\n".join(site.getsitepackages()), "utf-8")
-        command = [python, "-m", "pip", "install", "-q", REFERENCE]
-        subprocess.run(command, check=True, stdout=sys.stderr)
-        done.touch()
-    return python
 
 
 def start(settings: Settings, sides: list[str], python: Path | None) -> dict[str, Worker]:
@@ -262,7 +239,7 @@ def benchmark(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     sides = ["ours", "ideal"] if options.quick else options.sides.split(",")
     rounds = 1 if options.quick else options.rounds
     described = machine()
-    python = reference_python(work) if "reference" in sides else None
+    python = reference_python(work / "crp-env", REFERENCE) if "reference" in sides else None
     result: dict[str, Any] = {
         "benchmark": "relevance",
         "quick": options.quick,

@@ -168,7 +168,7 @@ def effect(
     labels: Labels | None = None,
     replace: str = "zero",
     engine: Tracer | None = None,
-    rules: str = "auto",
+    rules: str | None = None,
     batch_size: int = 32,
     progress: Callable[[str, int, int], None] = lambda *_: None,
 ) -> Effects:
@@ -191,7 +191,8 @@ def effect(
     replace
         ``zero``, or ``mean``: the component's mean activation over the database's data.
     engine
-        Relevance engine over the layers; one with ``rules`` is made by default.
+        Relevance engine over the layers; one with ``rules``, or the
+        database's, is made by default.
 
     Raises
     ------
@@ -209,7 +210,7 @@ def effect(
         layers = database.layers if layer is None else [database.layer(layer).name]
         example = model.batch([model.preprocess(images.read(int(chosen[0])))])
         layers = layers if named is None else _layers(named)
-        engine = make_engine(model.module, example, layers, rules)
+        engine = make_engine(model.module, example, layers, rules or database.manifest.recipe.rules)
     if named is None:
         deepest = layer or engine.order([n for n in database.layers if n in engine.layers])[-1]
         named = _candidates(database, deepest, labels)

@@ -42,7 +42,7 @@ def explain(
     layers: Sequence[str] | None = None,
     labels: Labels | None = None,
     engine: Tracer | None = None,
-    rules: str = "auto",
+    rules: str | None = None,
     name: str = "image",
 ) -> Explanation:
     """Explain one prediction by the components of a database (paper, 3.3 and H.2).
@@ -59,7 +59,8 @@ def explain(
     labels
         Labels of the components, from :func:`semlens.analysis.label.label`.
     engine
-        Relevance engine over the layers; one with ``rules`` is made by default.
+        Relevance engine over the layers; one with ``rules``, or the
+        database's, is made by default.
 
     Raises
     ------
@@ -75,7 +76,7 @@ def explain(
     picture = upright_rgb(image, name)
     inputs = model.batch([model.preprocess(picture)])
     if engine is None:
-        engine = make_engine(model.module, inputs, names, rules)
+        engine = make_engine(model.module, inputs, names, rules or database.manifest.recipe.rules)
     trace = engine.trace(inputs)
     asked, scores = _classes(database, trace, target)
     start = class_start(trace, torch.tensor([[asked.target]]))

@@ -267,7 +267,8 @@ def attribution_graph(
     first = images.read(chosen[0]) if isinstance(images, Images) else images[chosen[0]]
     if engine is None:
         example = model.batch([model.preprocess(first)])
-        engine = make_engine(model.module, example, [entry.name for entry in entries])
+        names = [entry.name for entry in entries]
+        engine = make_engine(model.module, example, names, database.manifest.recipe.rules)
     order = engine.order([entry.name for entry in entries])
     entries = sorted(entries, key=lambda entry: order.index(entry.name))
     batch_size = batch_size or pairs_per_pass(engine, entries[-1].name)

@@ -9,35 +9,12 @@ import pandas as pd
 import typer
 from PIL import Image
 
+from semlens.cli.options import Db, Json, Layer, Spec, opened, split
 from semlens.cli.output import err, out, print_json, reported, table
 from semlens.errors import StoreError
 
 if TYPE_CHECKING:
-    from semlens.api import ConceptDatabase
-
-Db = Annotated[Path, typer.Argument(help="Folder of the database.")]
-Layer = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--layer", "--layers", help="Only these layers: given again, or joined by commas."
-    ),
-]
-Spec = Annotated[
-    str | None, typer.Option("--embedder", help="Where to load the embedder from, if moved.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-
-
-def _open(path: Path, embedder: str | None = None) -> ConceptDatabase:
-    from semlens.api import open_database
-    from semlens.embedders.load import load_embedder
-
-    return open_database(path, load_embedder(embedder) if embedder else None)
-
-
-def _layers(given: list[str] | None) -> list[str] | None:
-    """Split what was joined by commas, as ``build --layers`` takes it."""
-    return [name for part in given for name in part.split(",") if name] if given else None
+    pass
 
 
 def _save(picture: Image.Image, path: Path) -> None:
@@ -91,14 +68,14 @@ def search(
     """
     from semlens.analysis.probe import SEARCH_TEMPLATES
 
-    db = _open(database, embedder)
+    db = opened(database, embedder)
     hits = db.search(
         *(texts or ()),
         images=image or (),
         without=without or (),
         without_images=without_image or (),
         top=top,
-        layers=_layers(layer),
+        layers=split(layer),
         templates=tuple(template) if template else SEARCH_TEMPLATES,
     )
     if picture is not None:
@@ -138,8 +115,8 @@ def label(
 
     semlens label r18.semlens --concepts my-concepts.toml --threshold 0.05 --json
     """
-    db = _open(database, embedder)
-    labels = db.label(concepts, layers=_layers(layer), threshold=threshold, candidates=candidates)
+    db = opened(database, embedder)
+    labels = db.label(concepts, layers=split(layer), threshold=threshold, candidates=candidates)
     if save is not None:
         err.print(f"wrote {labels.save(save)}", markup=False)
     if as_json:
@@ -171,8 +148,8 @@ def scores(
 
     semlens scores r18.semlens --layer layer4 --csv scores.csv
     """
-    db = _open(database)
-    result = db.scores(_layers(layer))
+    db = opened(database)
+    result = db.scores(split(layer))
     if csv is not None:
         result.save(csv)
         err.print(f"wrote {csv}", markup=False)
@@ -211,7 +188,7 @@ def show(
 
     semlens show r18.semlens layer4:17 layer4:230 --out components.png
     """
-    db = _open(database)
+    db = opened(database)
     _save(db.show(components, columns, mask=mask), picture)
     if as_json:
         from semlens.types import Component

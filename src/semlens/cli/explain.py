@@ -4,25 +4,19 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from semlens.cli.ask import Db, Json, Layer, Spec
+from semlens.cli.options import Db, Json, Layer, Spec, Subject, labelled, opened, split
 from semlens.cli.output import err, out, print_json, reported, table
 from semlens.cli.progress import progress_bars
 from semlens.errors import ConceptError
 
-if TYPE_CHECKING:
-    from semlens.analysis.label import Labels
-    from semlens.api import ConceptDatabase
-
-Subject = Annotated[
-    str | None, typer.Option("--model", help="Where to load the model from, if moved.")
-]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")]
 Rules = Annotated[
-    str, typer.Option(help="Relevance rules: a preset, gradient, or auto by the model's kind.")
+    str | None,
+    typer.Option(help="Relevance rules: a preset, gradient or auto [the database's]."),
 ]
 Concepts = Annotated[
     str,
@@ -43,28 +37,6 @@ class Grouping(StrEnum):
     label = "label"
 
 
-def _open(path: Path, embedder: str | None) -> ConceptDatabase:
-    from semlens.api import open_database
-    from semlens.embedders.load import load_embedder
-
-    return open_database(path, load_embedder(embedder) if embedder else None)
-
-
-def _labels(db: ConceptDatabase, concepts: str, layers: list[str] | None) -> Labels | None:
-    """Return labels of some layers, or None if they are not wanted or cannot be made."""
-    if concepts == "none":
-        return None
-    with err.status("labelling"):
-        if db.embedder.has_text:
-            return db.label(concepts, layers=layers)
-    err.print("No labels: the database's embedder reads no texts.")
-    return None
-
-
-def _split(given: list[str] | None) -> list[str] | None:
-    return [name for part in given for name in part.split(",") if name] if given else None
-
-
 @reported
 def explain(
     database: Db,
@@ -78,7 +50,7 @@ def explain(
     save: Annotated[
         Path | None, typer.Option(help="File to write: .html, .png, .jpg, .webp or .json.")
     ] = None,
-    rules: Rules = "auto",
+    rules: Rules = None,
     model: Subject = None,
     embedder: Spec = None,
     device: Device = "cpu",
@@ -103,14 +75,14 @@ def explain(
     if save is not None:
         check_path(save)
     picture = decode(read_file(image), str(image))
-    db = _open(database, embedder)
+    db = opened(database, embedder)
     chosen = None if target is None else find_class(db, target)
-    layers = _split(layer)
+    layers = split(layer)
     for name in layers or ():
         db.layer(name)
     with err.status("loading the model"):
         subject = db.load_model(model, device)
-    labels = _labels(db, concepts, layers)
+    labels = labelled(db, concepts, layers)
     with err.status("following the relevance"):
         found = explain_image(
             db,
@@ -155,7 +127,7 @@ def effect(
         str | None, typer.Option(help="Layer of the top components; the deepest by default.")
     ] = None,
     save: Annotated[Path | None, typer.Option(help="Write the table to this .csv file.")] = None,
-    rules: Rules = "auto",
+    rules: Rules = None,
     model: Subject = None,
     data: Annotated[
         str | None, typer.Option(help="Where to load the images from, if moved.")
@@ -183,10 +155,10 @@ def effect(
 
     if save is not None:
         check_path(save)
-    db = _open(database, embedder)
+    db = opened(database, embedder)
     chosen = find_class(db, target)
     class_samples(db, chosen)  # a class without any is known before the model is loaded
-    given = [Component.parse(name) for name in _split(components) or ()]
+    given = [Component.parse(name) for name in split(components) or ()]
     for component in given:
         db.row(component)
     name = layer if layer is None else db.layer(layer).name
@@ -195,7 +167,9 @@ def effect(
         images = db.load_images(data)
     labels = None
     if group_by is not None:
-        labels = _labels(db, concepts, list({c.layer for c in given}) or ([name] if name else None))
+        labels = labelled(
+            db, concepts, list({c.layer for c in given}) or ([name] if name else None)
+        )
         if labels is None:
             raise ConceptError(
                 "There are no labels to group by.",

@@ -10,7 +10,7 @@ import pandas as pd
 import typer
 from PIL import Image
 
-from semlens.cli.ask import Db, Json, Layer, Spec
+from semlens.cli.options import Db, Json, Layer, Spec, Subject, labelled, opened, split
 from semlens.cli.output import err, out, print_json, reported, table
 from semlens.cli.progress import progress_bars
 from semlens.errors import ConceptError
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from semlens.models.subject import SubjectModel
     from semlens.types import Component
 
-NO_LABELS = "none"
 LINES = 12
 """Groups of a layer in the table."""
 
@@ -56,9 +55,7 @@ def graph(
     save: Annotated[
         Path | None, typer.Option(help="File to write, .svg, .png or .json [CLASS.svg].")
     ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Where to load the model from, if moved.")
-    ] = None,
+    model: Subject = None,
     data: Annotated[
         str | None, typer.Option(help="Where to load the images from, if moved.")
     ] = None,
@@ -87,9 +84,9 @@ def graph(
 
     if save is not None:
         check_path(save)
-    db = _opened(database, embedder)
+    db = opened(database, embedder)
     chosen = find_class(db, target)
-    layers = [name for part in layer for name in part.split(",") if name] if layer else None
+    layers = split(layer)
     db.rows(layers)  # a wrong name is told before anything is computed
     picture = None if image is None else decode(read_file(image), str(image))
     rows = None if picture is not None else class_samples(db, chosen, samples)
@@ -110,13 +107,6 @@ def graph(
         _print(found)
 
 
-def _opened(path: Path, embedder: str | None) -> ConceptDatabase:
-    from semlens.api import open_database
-    from semlens.embedders.load import load_embedder
-
-    return open_database(path, load_embedder(embedder) if embedder else None)
-
-
 def _labels(
     db: ConceptDatabase,
     concepts: str,
@@ -126,10 +116,7 @@ def _labels(
 ) -> Labels | Mapping[Component, str] | None:
     if saved is not None:
         return _saved(db, saved)
-    if concepts == NO_LABELS:
-        return None
-    with err.status("labelling the components"):
-        return db.label(concepts, layers=layers, threshold=threshold, candidates=1)
+    return labelled(db, concepts, layers, threshold)
 
 
 def _saved(db: ConceptDatabase, name: str) -> dict[Component, str]:

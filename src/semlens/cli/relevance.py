@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from semlens.cli.options import Db, Json, Layer, Spec, labelled, opened, split
 from semlens.cli.output import print_json, reported, table
 
 
 @reported
 def relevance(
-    database: Annotated[Path, typer.Argument(help="Folder of the database.")],
+    database: Db,
     target: Annotated[str, typer.Option(help="Class, by name or by the number of its logit.")],
     top: Annotated[int, typer.Option(min=1, help="How many components.")] = 20,
-    layer: Annotated[list[str] | None, typer.Option(help="Only this layer; repeatable.")] = None,
+    layer: Layer = None,
     concepts: Annotated[
         str, typer.Option(help="Concept set for labels, file or bundled name; 'none' for none.")
     ] = "paper-vocabulary",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    embedder: Spec = None,
+    as_json: Json = False,
 ) -> None:
     """List the components that a class relies on most, of a database built with --relevance.
 
@@ -33,13 +34,12 @@ def relevance(
     semlens relevance r18.semlens --target 345 --layer layer4 --top 5 --json
     """
     from semlens.analysis.target import find_class
-    from semlens.api import open_database
     from semlens.types import Component
 
-    db = open_database(database)
-    found = db.class_relevance(target, top=top, layers=layer)
-    if concepts != "none":
-        labels = db.label(concepts, layers=sorted(set(found["layer"])))
+    db = opened(database, embedder)
+    found = db.class_relevance(target, top=top, layers=split(layer))
+    labels = labelled(db, concepts, sorted(set(found["layer"])))
+    if labels is not None:
         names = [Component.parse(name) for name in found["component"]]
         found["label"] = [labels.of(component) for component in names]
     entry = db.manifest.relevance

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from semlens.relevance.graph import Graph, Node
+from semlens.relevance.graph import Graph, Node, pair
 from semlens.relevance.rules.activation import SHARES
 from semlens.relevance.simplify import CONV, padded_conv2d
 
@@ -72,7 +72,7 @@ def _below(node: Node, reach: tuple[_Reach, _Reach]) -> tuple[_Reach, _Reach] | 
         before = padding[0] if node.target is padded_conv2d else padding
         return _slid(reach, kernel, node.arg(3, 1), before, node.arg(5, 1))
     if node.target == aten.max_pool2d.default and not node.arg(5):
-        kernel = _pair(node.arg(1))
+        kernel = pair(node.arg(1))
         stride = node.arg(2) or node.arg(1)
         return _slid(reach, kernel, stride, node.arg(3, 0), node.arg(4, 1))
     return None
@@ -91,9 +91,9 @@ def _slid(
 ) -> tuple[_Reach, _Reach]:
     found: list[_Reach] = []
     for axis in (0, 1):
-        (every, first, size), step = reach[axis], _pair(stride)[axis]
-        wide = (size - 1) * step + _pair(dilation)[axis] * (kernel[axis] - 1) + 1
-        found.append((every * step, first * step - _pair(padding)[axis], wide))
+        (every, first, size), step = reach[axis], pair(stride)[axis]
+        wide = (size - 1) * step + pair(dilation)[axis] * (kernel[axis] - 1) + 1
+        found.append((every * step, first * step - pair(padding)[axis], wide))
     return found[0], found[1]
 
 
@@ -107,8 +107,3 @@ def _joined(
         start = min(first, first2)
         found.append((stride, start, max(first + size, first2 + size2) - start))
     return found[0], found[1]
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    numbers = [value] if isinstance(value, int) else list(value)
-    return (numbers[0], numbers[-1])

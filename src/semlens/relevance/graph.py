@@ -204,6 +204,12 @@ def full_precision(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def pair(value: int | Sequence[int]) -> tuple[int, int]:
+    """Return an operator's argument that is one number for both axes, or one for each."""
+    numbers = [value] if isinstance(value, int) else list(value)
+    return (numbers[0], numbers[-1])
+
+
 def prepared(inputs: Tensor, module: nn.Module) -> Tensor:
     """Put images where the module is, in its precision."""
     first = next(module.parameters(), inputs)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from semlens.relevance.graph import INPUT, Graph, Node, execute, replaced
+from semlens.relevance.graph import INPUT, Graph, Node, execute, pair, replaced
 
 aten = torch.ops.aten
 
@@ -171,7 +171,7 @@ def _paddings(graph: Graph, kept: Collection[Node], stands_for: Known) -> Graph:
         if node.target != aten.conv2d.default or not isinstance(pad, Node):
             continue
         edges = _zeros_around(pad)
-        if edges is None or len(users[pad]) > 1 or pad in kept or any(_both(node.arg(4, 0))):
+        if edges is None or len(users[pad]) > 1 or pad in kept or any(pair(node.arg(4, 0))):
             continue
         left, right, top, bottom = edges
         node.args = (
@@ -196,11 +196,6 @@ def _zeros_around(node: Node) -> list[int] | None:
         return None
     left, right, top, bottom = edges
     return edges if right >= left and bottom >= top else None  # as TensorFlow pads
-
-
-def _both(value: Any) -> tuple[int, int]:
-    numbers = [value] if isinstance(value, int) else list(value)
-    return (numbers[0], numbers[-1])
 
 
 def _is_one(size: Any) -> bool:

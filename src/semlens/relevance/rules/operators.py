@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from semlens.relevance.flow import Flow
-from semlens.relevance.graph import Node
+from semlens.relevance.graph import Node, pair
 
 aten = torch.ops.aten
 
@@ -82,7 +82,7 @@ class Convolution:
     def __init__(self, node: Node) -> None:
         self.weight: Tensor = self.format(node.arg(1))
         self.bias: Tensor | None = node.arg(2)
-        self.stride, self.dilation = _pair(node.arg(3, 1)), _pair(node.arg(5, 1))
+        self.stride, self.dilation = pair(node.arg(3, 1)), pair(node.arg(5, 1))
         self.groups: int = node.arg(6, 1)
         kernel = self.weight.shape[-2:]
         before, after = _padding(node.arg(4, 0), kernel, self.dilation)
@@ -172,11 +172,6 @@ def _cropped(out: Tensor, size: tuple[int, ...]) -> Tensor:
     return functional.pad(out, (0, more[1], 0, more[0])) if any(more) else out
 
 
-def _pair(value: int | Sequence[int]) -> tuple[int, int]:
-    numbers = [value] if isinstance(value, int) else list(value)
-    return (numbers[0], numbers[-1])
-
-
 def _padding(
     value: Any, kernel: Sequence[int], dilation: Sequence[int]
 ) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -189,5 +184,5 @@ def _padding(
         total = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
         before = (total[0] // 2, total[1] // 2)
         return before, (total[0] - before[0], total[1] - before[1])
-    pair = _pair(value)
-    return pair, pair
+    both = pair(value)
+    return both, both

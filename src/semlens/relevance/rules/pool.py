@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from semlens.relevance.flow import Flow, windows
-from semlens.relevance.graph import Node
+from semlens.relevance.graph import Node, pair
 from semlens.relevance.rules.affine import Flat
 from semlens.relevance.rules.base import Rule, Sent
 
@@ -27,15 +27,15 @@ class MaxPool(Rule):
     def __init__(self, node: Node) -> None:
         super().__init__(node)
         self.source: Node = node.arg(0)
-        self.kernel = _pair(node.arg(1))
-        self.stride = _pair(node.arg(2) or node.arg(1))
-        self.padding = _pair(node.arg(3, 0))
+        self.kernel = pair(node.arg(1))
+        self.stride = pair(node.arg(2) or node.arg(1))
+        self.padding = pair(node.arg(3, 0))
 
     @staticmethod
     def handles(node: Node) -> bool:
         """Whether the kernel is a plain one: no dilation, no partial kernels, 255 at most."""
-        size = _pair(node.arg(1))
-        plain = _pair(node.arg(4, 1)) == (1, 1) and not node.arg(5)
+        size = pair(node.arg(1))
+        plain = pair(node.arg(4, 1)) == (1, 1) and not node.arg(5)
         return plain and size[0] * size[1] <= 255
 
     def forward(self, values: dict[Node, Any]) -> tuple[Any, Any]:
@@ -122,8 +122,3 @@ class PooledFlat(MaxPool):
             return self.flat.spread(Flow(out, corner), pixels)
         whole = Flow(out, padding.neg().expand(*out.shape[:2], 2))
         return self.flat.spread(whole.whole((shape[-2], shape[-1])), pixels)
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    numbers = [value] if isinstance(value, int) else list(value)
-    return (numbers[0], numbers[-1])

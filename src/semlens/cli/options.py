@@ -1,0 +1,61 @@
+"""What several commands take, and how they open what is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from semlens.cli.output import err
+
+if TYPE_CHECKING:
+    from semlens.analysis.label import Labels
+    from semlens.api import ConceptDatabase
+
+Db = Annotated[Path, typer.Argument(help="Folder of the database.")]
+Layer = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--layer", "--layers", help="Only these layers: given again, or joined by commas."
+    ),
+]
+Spec = Annotated[
+    str | None, typer.Option("--embedder", help="Where to load the embedder from, if moved.")
+]
+Subject = Annotated[
+    str | None, typer.Option("--model", help="Where to load the model from, if moved.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+NO_LABELS = "none"
+"""Instead of a concept set: components stay without labels."""
+
+
+def opened(path: Path, embedder: str | None = None) -> ConceptDatabase:
+    """Open a database, with an embedder from elsewhere if one is named."""
+    from semlens.api import open_database
+    from semlens.embedders.load import load_embedder
+
+    return open_database(path, load_embedder(embedder) if embedder else None)
+
+
+def split(given: list[str] | None) -> list[str] | None:
+    """Split what was joined by commas, as ``build --layers`` takes it."""
+    return [name for part in given for name in part.split(",") if name] if given else None
+
+
+def labelled(
+    db: ConceptDatabase, concepts: str, layers: list[str] | None, threshold: float | None = None
+) -> Labels | None:
+    """Return labels of some layers, or None if they are not wanted or cannot be made."""
+    from semlens.analysis.label import THRESHOLD
+
+    if concepts == NO_LABELS:
+        return None
+    with err.status("labelling the components"):
+        if db.embedder.has_text:
+            least = THRESHOLD if threshold is None else threshold
+            return db.label(concepts, layers=layers, threshold=least)
+    err.print("No labels: the database's embedder reads no texts.")
+    return None
