@@ -21,13 +21,13 @@ from semlens.analysis.explain import explain
 from semlens.cli.explain import effect as other_command
 from semlens.cli.explain import explain as command
 from semlens.data.folder import ImageFolder
+from semlens.draw.mask import masked, onto, overlay
 from semlens.errors import LayerError, RelevanceError, StaleError, StoreError
 from semlens.models.geometry import Axis, Geometry
 from semlens.models.subject import SubjectModel
 from semlens.relevance.boxes import boxes, heatmaps
 from semlens.relevance.choose import make_engine
 from semlens.relevance.classes import class_relevance
-from semlens.report.mask import masked, onto, overlay
 from semlens.types import Box
 
 CLASSES = ["class0", "class1", "c", "d"]

@@ -22,14 +22,14 @@ from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.graph import UNLABELLED, GraphEdge, GraphNode, attribution_graph
 from semlens.analysis.target import class_samples
 from semlens.cli.graph import graph
+from semlens.draw.graph_layout import MOST, Heading, arrange, shortened
+from semlens.draw.graph_order import by_barycentre, crossings
+from semlens.draw.graph_picture import draw_png, draw_svg
 from semlens.errors import RelevanceError, StaleError, StoreError
 from semlens.models.subject import SubjectModel
 from semlens.relevance.choose import make_engine
 from semlens.relevance.gradient import GradientEngine
 from semlens.relevance.presets import EPSILON_PLUS_FLAT, preset
-from semlens.report.graph_layout import MOST, Heading, arrange, shortened
-from semlens.report.graph_order import by_barycentre, crossings
-from semlens.report.graph_picture import draw_png, draw_svg
 from semlens.types import Component
 
 LAYERS = ["first", "second"]

@@ -142,7 +142,7 @@ class ConceptDatabase(Database):
 
         With ``mask``, what is under 2 % of the heatmap's maximum is darkened (paper, H.1).
         """
-        from semlens.report.sheet import sheet
+        from semlens.draw.sheet import sheet
 
         chosen = [c if isinstance(c, Component) else Component.parse(c) for c in components]
         return sheet(self, [self.row(c) for c in chosen], columns, mask=mask)
@@ -177,7 +177,7 @@ class ConceptDatabase(Database):
 
     def _repr_html_(self) -> str:
         """Return a summary with pictures for notebooks."""
-        from semlens.report.html import database_html
+        from semlens.draw.html import database_html
 
         return database_html(self)
 

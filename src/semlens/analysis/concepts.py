@@ -66,6 +66,25 @@ class ConceptSet:
         return ConceptSet(kept, self.name, self.source, self.templates, self.target)
 
     @classmethod
+    def join(cls, sets: Sequence[ConceptSet]) -> ConceptSet:
+        """Put the concepts of several sets into one.
+
+        Raises
+        ------
+        ConceptError
+            If there is no set, or their templates or targets differ.
+        """
+        if not sets:
+            raise ConceptError("There is no concept set.", "Expected at least one.", "Name one.")
+        return cls(
+            tuple(dict.fromkeys(concept for one in sets for concept in one.concepts)),
+            " + ".join(dict.fromkeys(one.name for one in sets)),
+            "; ".join(dict.fromkeys(one.source for one in sets if one.source)),
+            _common("templates", [(one.name, one.templates) for one in sets]),
+            _common("targets", [(one.name, one.target) for one in sets]),
+        )
+
+    @classmethod
     def of(cls, texts: Sequence[str], name: str = "concepts") -> ConceptSet:
         """Make a flat set of texts."""
         return cls(tuple(Concept(text) for text in texts), name)
@@ -97,6 +116,20 @@ class ConceptSet:
             raise ConceptError(
                 f"'{file}' cannot be read ({error}).", _FORM, "Correct the file."
             ) from error
+
+
+def _common(what: str, values: Sequence[tuple[str, Any]]) -> Any:
+    """Return the one value that sets agree on, where they have any."""
+    given = {value: name for name, value in values if value is not None}
+    if len(given) > 1:
+        raise ConceptError(
+            f"The concept sets have different {what}: "
+            + ", ".join(f"{value!r} ('{name}')" for value, name in given.items())
+            + ".",
+            f"Expected sets that agree on their {what}, or leave them out.",
+            "Use them one by one, or correct the files.",
+        )
+    return next(iter(given), None)
 
 
 def bundled_names() -> list[str]:

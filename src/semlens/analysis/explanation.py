@@ -18,11 +18,11 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from semlens.draw.explain_picture import Card, Page, draw_page, page_html
+from semlens.draw.mask import masked, onto, overlay
 from semlens.errors import StoreError
 from semlens.models.geometry import Geometry
 from semlens.relevance.boxes import heatmaps
-from semlens.report.explain_picture import Card, Page, draw_page, page_html
-from semlens.report.mask import masked, onto, overlay
 from semlens.store.files import write_atomic
 from semlens.store.reader import Database
 from semlens.types import Box, Component

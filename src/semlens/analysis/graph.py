@@ -19,13 +19,13 @@ from semlens.analysis.graph_relevance import Job, Passed, Progress, component_sh
 from semlens.analysis.label import Labels
 from semlens.analysis.target import class_name
 from semlens.data.images import Images
+from semlens.draw.graph_layout import Heading, arrange
+from semlens.draw.graph_picture import draw_png, draw_svg
 from semlens.errors import RelevanceError, StoreError
 from semlens.models.subject import SubjectModel
 from semlens.relevance.choose import make_engine
 from semlens.relevance.conditional import pairs_per_pass
 from semlens.relevance.interface import Tracer
-from semlens.report.graph_layout import Heading, arrange
-from semlens.report.graph_picture import draw_png, draw_svg
 from semlens.store.files import write_atomic
 from semlens.store.manifest import LayerEntry
 from semlens.store.reader import Database

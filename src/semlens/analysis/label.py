@@ -14,8 +14,8 @@ from jaxtyping import Float32, Int64
 from semlens.analysis.align import alignment
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.probe import concept_probe
+from semlens.draw.html import cards_html
 from semlens.embedders.base import Embedder
-from semlens.report.html import cards_html
 from semlens.store.reader import Database
 from semlens.types import Component
 

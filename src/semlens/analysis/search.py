@@ -14,9 +14,9 @@ from PIL import Image
 
 from semlens.analysis.align import alignment, cosine
 from semlens.analysis.probe import SEARCH_TEMPLATES, ImageLike, Probe, make_probe
+from semlens.draw.html import cards_html
+from semlens.draw.sheet import sheet
 from semlens.embedders.base import Embedder
-from semlens.report.html import cards_html
-from semlens.report.sheet import sheet
 from semlens.store.files import save_csv
 from semlens.store.reader import Database
 from semlens.types import Component

@@ -10,6 +10,7 @@ import typer
 from semlens.cli.output import err
 
 if TYPE_CHECKING:
+    from semlens.analysis.concepts import ConceptSet
     from semlens.analysis.label import Labels
     from semlens.api import ConceptDatabase
 
@@ -25,6 +26,20 @@ Spec = Annotated[
 ]
 Subject = Annotated[
     str | None, typer.Option("--model", help="Where to load the model from, if moved.")
+]
+Concepts = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Concept set: a file, or the name of a bundled one. Given again, sets are joined."
+    ),
+]
+Save = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--save",
+        help="Also write to this file, by its ending a plot (.png, .svg, .pdf), a table (.csv, "
+        ".parquet) or all values (.json). May be given again.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
@@ -59,3 +74,17 @@ def labelled(
             return db.label(concepts, layers=layers, threshold=least)
     err.print("No labels: the database's embedder reads no texts.")
     return None
+
+
+def concept_set(given: list[str]) -> ConceptSet:
+    """Load concept sets and join them."""
+    from semlens.analysis.concepts import ConceptSet
+
+    return ConceptSet.join([ConceptSet.load(name) for name in given])
+
+
+def checked(save: list[Path] | None) -> list[Path]:
+    """Refuse paths that no result can be written to, before the work begins."""
+    from semlens.analysis.result import check_end
+
+    return [check_end(path) for path in save or ()]

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import functools
 import json
-import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, ParamSpec, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import pandas as pd
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from semlens.errors import SemlensError
+
+if TYPE_CHECKING:
+    from semlens.analysis.result import Result
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -63,38 +65,25 @@ def _notices() -> Iterator[None]:
 
 def print_json(value: Any) -> None:
     """Print one JSON value; what is not a number becomes null."""
-    typer.echo(json.dumps(_plain(value), ensure_ascii=False))
+    from semlens.analysis.result import plain
 
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if hasattr(value, "item") and not isinstance(value, str):  # numpy scalars
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+    typer.echo(json.dumps(plain(value), ensure_ascii=False))
 
 
 def table(frame: pd.DataFrame, title: str = "", columns: Sequence[str] | None = None) -> None:
     """Print a data frame; numbers to the right with three digits, gaps as a dash."""
-    names = list(columns or frame.columns)
-    shown = Table(title=title or None, title_justify="left", box=None, header_style="bold")
-    for name in names:
-        numeric = pd.api.types.is_numeric_dtype(frame[name])
-        shown.add_column(name.replace("_", " "), justify="right" if numeric else "left")
-    for record in frame.loc[:, names].to_dict("records"):
-        shown.add_row(*(_cell(record[name]) for name in names))
-    out.print(shown)
+    from semlens.draw.table import rich_table
+
+    out.print(rich_table(frame, title, columns))
 
 
-def _cell(value: Any) -> str:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "-"
-    if isinstance(value, float):
-        return f"{value:.3f}"
-    if isinstance(value, list | tuple):
-        return ", ".join(_cell(item) for item in value)
-    return str(value).replace("[", r"\[")
+def answer(result: Result, as_json: bool, save: Sequence[Path] | None = None) -> None:
+    """Print a result for people or for programs, and write it where that was asked for."""
+    for path in save or ():
+        result.save(path)
+    if as_json:
+        print_json(result.to_json())
+        return
+    out.print(result)
+    for path in save or ():
+        err.print(f"Written: {path}", highlight=False, soft_wrap=True)

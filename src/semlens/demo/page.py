@@ -8,7 +8,7 @@ from semlens.analysis.search import Hits
 from semlens.api import ConceptDatabase
 from semlens.demo.story import Accuracy, Planted, Relevant
 from semlens.demo.world import DemoWorld
-from semlens.report.html import component_card, render
+from semlens.draw.html import component_card, render
 from semlens.types import Component
 
 

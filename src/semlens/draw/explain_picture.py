@@ -9,8 +9,8 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from semlens.report.html import render, webp_uri
-from semlens.report.mask import AGAINST, FOR
+from semlens.draw.html import render, webp_uri
+from semlens.draw.mask import AGAINST, FOR
 
 SIDE = 260
 """Longest side of the image and of its overlay."""

@@ -15,7 +15,7 @@ from semlens.store.reader import Database
 @cache
 def _environment() -> Environment:
     return Environment(
-        loader=PackageLoader("semlens.report"),
+        loader=PackageLoader("semlens.draw"),
         autoescape=select_autoescape(default=True, default_for_string=True),
         trim_blocks=True,
         lstrip_blocks=True,

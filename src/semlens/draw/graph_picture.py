@@ -10,8 +10,8 @@ from xml.sax.saxutils import escape
 
 from PIL import Image, ImageDraw, ImageFont
 
-from semlens.report.graph_layout import INSET, THUMB, Card, Curve, Scene, Text
-from semlens.report.html import webp_uri
+from semlens.draw.graph_layout import INSET, THUMB, Card, Curve, Scene, Text
+from semlens.draw.html import webp_uri
 
 FOR = "#2f6fde"
 AGAINST = "#d9622b"

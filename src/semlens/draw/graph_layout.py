@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 
 from PIL import ImageFont
 
-from semlens.report.graph_order import by_barycentre
+from semlens.draw.graph_order import by_barycentre
 
 CARD = (226.0, 58.0)
 THUMB = 46.0

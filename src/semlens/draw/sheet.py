@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from semlens.data.images import Images
 from semlens.data.load import load_images
-from semlens.report.mask import masked, unpacked
+from semlens.draw.mask import masked, unpacked
 from semlens.store.reader import Database
 
 CELL = 96

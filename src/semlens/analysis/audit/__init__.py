@@ -1,0 +1,1 @@
+"""Whether a class rests on what it should rest on."""

@@ -1,0 +1,1 @@
+"""What models share and what only one of them has."""

@@ -1,0 +1,1 @@
+"""Taking a fault out of a model, and measuring that it is gone."""

@@ -1,0 +1,1 @@
+"""What a model knows: map, categories, and what nobody asked for."""

@@ -1,0 +1,114 @@
+"""What every answer can do: be a table, values for a program, a plot, text, or a file."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from rich.console import Console, RenderableType
+
+from semlens.errors import StoreError
+from semlens.store.files import save_csv, save_table, write_atomic
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PLOTS = (".png", ".svg", ".pdf")
+ENDS = (*PLOTS, ".csv", ".parquet", ".json")
+"""What a result can be saved as."""
+
+
+class Result(ABC):
+    """An answer: frozen, and the same for people, notebooks and programs."""
+
+    @abstractmethod
+    def to_pandas(self) -> pd.DataFrame:
+        """Return the answer's main table."""
+
+    @abstractmethod
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for a program."""
+
+    @abstractmethod
+    def plot(self) -> Figure:
+        """Draw the answer (``matplotlib.figure.Figure``)."""
+
+    @abstractmethod
+    def __rich__(self) -> RenderableType:
+        """Return what a terminal shows."""
+
+    def save(self, path: str | Path) -> None:
+        """Write the plot (.png, .svg, .pdf), the table (.csv, .parquet) or all values (.json).
+
+        Raises
+        ------
+        StoreError
+            If the path ends in anything else, or cannot be written.
+        """
+        path = check_end(path)
+        end = path.suffix.lower()
+        if end in PLOTS:
+            from semlens.draw.figure import write_figure
+
+            figure = self.plot()
+            write_atomic(path, lambda part: write_figure(figure, part, end[1:]))
+        elif end == ".csv":
+            save_csv(path, self.to_pandas())
+        elif end == ".parquet":
+            save_table(path, pa.Table.from_pandas(self.to_pandas(), preserve_index=False))
+        else:
+            text = json.dumps(plain(self.to_json()), ensure_ascii=False, indent=2) + "\n"
+            write_atomic(path, lambda part: _write(part, text))
+
+    def __repr__(self) -> str:
+        """Return what a terminal shows as text."""
+        console = Console(width=110, color_system=None)
+        with console.capture() as captured:
+            console.print(self.__rich__())
+        return "\n".join(line.rstrip() for line in captured.get().splitlines())
+
+    def _repr_html_(self) -> str:
+        """Return the plot for notebooks."""
+        from semlens.draw.figure import figure_svg
+
+        return figure_svg(self.plot())
+
+
+def check_end(path: str | Path, ends: Iterable[str] = ENDS) -> Path:
+    """Refuse a path that nothing can be written to, before long work begins.
+
+    Raises
+    ------
+    StoreError
+        If it ends in none of ``ends``.
+    """
+    if Path(path).suffix.lower() not in ends:
+        raise StoreError(
+            f"The result cannot be written to '{path}'.",
+            f"Expected a path that ends in {', '.join(ends)}.",
+            "Choose another one.",
+        )
+    return Path(path)
+
+
+def plain(value: Any) -> Any:
+    """Turn numpy values into Python's own; what is not a number becomes None."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, "utf-8")

@@ -1,0 +1,87 @@
+"""How plots look: one palette, one type size, and files that are the same each time."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+
+PAPER, INK, SOFT, LINE = "#ffffff", "#1b2430", "#5d6978", "#c3ccd8"
+VERDICTS: Mapping[str, str] = MappingProxyType(
+    {"valid": "#00856b", "spurious": "#d55e00", "both": "#b5539b", "unexpected": "#8b95a3"}
+)
+"""Colours of the four verdicts; told apart by people who see no red or no green."""
+SERIES = ("#2f6fde", "#d9622b", "#00856b", "#b5539b", "#e0a100", "#4aa8d8", "#7a5c3e", "#5d6978")
+"""Colours of things that stand side by side."""
+HEAT = LinearSegmentedColormap.from_list("semlens", ["#f2f5f9", "#9fc0f5", "#2f6fde", "#12305f"])
+"""From little to much."""
+SIGNED = LinearSegmentedColormap.from_list("semlens-signed", ["#d9622b", "#f2f5f9", "#2f6fde"])
+"""From below zero to above it."""
+
+_STYLE: Mapping[str, Any] = MappingProxyType(
+    {
+        "font.family": "sans-serif",
+        "font.size": 9.0,
+        "text.color": INK,
+        "axes.edgecolor": LINE,
+        "axes.labelcolor": SOFT,
+        "axes.titlecolor": INK,
+        "axes.titlesize": 10.0,
+        "axes.titleweight": "bold",
+        "axes.titlelocation": "left",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "xtick.color": SOFT,
+        "ytick.color": SOFT,
+        "legend.frameon": False,
+        "figure.facecolor": PAPER,
+        "savefig.facecolor": PAPER,
+        "svg.fonttype": "none",
+        "svg.hashsalt": "semlens",
+    }
+)
+
+
+def new_figure(
+    width: float, height: float, rows: int = 1, columns: int = 1, **settings: Any
+) -> tuple[Figure, list[Axes]]:
+    """Make a figure of some inches with its axes, row by row; no window and no global state.
+
+    Parameters
+    ----------
+    settings
+        As ``Figure.subplots`` takes them (``sharex``, ``width_ratios``, ...).
+    """
+    with mpl.rc_context(dict(_STYLE)):
+        figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False, **settings)
+    return figure, list(axes.ravel())
+
+
+def write_figure(figure: Figure, target: Path | io.BytesIO, kind: str) -> None:
+    """Write a figure as ``png``, ``svg`` or ``pdf``; the same figure gives the same bytes."""
+    dated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+    with mpl.rc_context(dict(_STYLE)):
+        figure.savefig(target, format=kind, metadata=dated.get(kind))
+
+
+def figure_png(figure: Figure) -> bytes:
+    """Return a figure as PNG."""
+    target = io.BytesIO()
+    write_figure(figure, target, "png")
+    return target.getvalue()
+
+
+def figure_svg(figure: Figure) -> str:
+    """Return a figure as an SVG element that can stand in HTML."""
+    target = io.BytesIO()
+    write_figure(figure, target, "svg")
+    text = target.getvalue().decode()
+    return text[text.index("<svg") :]

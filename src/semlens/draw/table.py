@@ -1,0 +1,32 @@
+"""Tables for a terminal, from data frames."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from rich.table import Table
+
+
+def rich_table(frame: pd.DataFrame, title: str = "", columns: Sequence[str] | None = None) -> Table:
+    """Make a table: numbers to the right with three digits, gaps as a dash."""
+    names = list(columns or frame.columns)
+    shown = Table(title=title or None, title_justify="left", box=None, header_style="bold")
+    for name in names:
+        numeric = pd.api.types.is_numeric_dtype(frame[name])
+        shown.add_column(str(name).replace("_", " "), justify="right" if numeric else "left")
+    for record in frame.loc[:, names].to_dict("records"):
+        shown.add_row(*(_cell(record[name]) for name in names))
+    return shown
+
+
+def _cell(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    if isinstance(value, list | tuple):
+        return ", ".join(_cell(item) for item in value)
+    return str(value).replace("[", r"\[")
