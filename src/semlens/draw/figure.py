@@ -49,6 +49,10 @@ _STYLE: Mapping[str, Any] = MappingProxyType(
 )
 
 
+def _style() -> Any:
+    return dict(_STYLE)
+
+
 def new_figure(
     width: float, height: float, rows: int = 1, columns: int = 1, **settings: Any
 ) -> tuple[Figure, list[Axes]]:
@@ -59,7 +63,7 @@ def new_figure(
     settings
         As ``Figure.subplots`` takes them (``sharex``, ``width_ratios``, ...).
     """
-    with mpl.rc_context(dict(_STYLE)):
+    with mpl.rc_context(_style()):
         figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False, **settings)
     return figure, list(axes.ravel())
@@ -68,7 +72,7 @@ def new_figure(
 def write_figure(figure: Figure, target: Path | io.BytesIO, kind: str) -> None:
     """Write a figure as ``png``, ``svg`` or ``pdf``; the same figure gives the same bytes."""
     dated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
-    with mpl.rc_context(dict(_STYLE)):
+    with mpl.rc_context(_style()):
         figure.savefig(target, format=kind, metadata=dated.get(kind))
 
 
