@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -42,19 +41,6 @@ class ConceptDatabase(Database):
     >>> db = sl.open("demo.semlens")                               # doctest: +SKIP
     >>> db.search("watermark", top=3).components                   # doctest: +SKIP
     """
-
-    def __init__(self, path: str | Path, embedder: Embedder | None = None) -> None:
-        super().__init__(path)
-        if embedder is not None:
-            self.check_embedder(embedder)
-            self.embedder = embedder
-
-    @cached_property
-    def embedder(self) -> Embedder:
-        """The foundation model of the database, verified by its fingerprint."""
-        embedder = load_embedder(self.manifest.embedder.spec)
-        self.check_embedder(embedder)
-        return embedder
 
     def load_model(self, spec: str | None = None, device: str = "cpu") -> SubjectModel:
         """Load the subject model again and verify it; code is run only if given as ``spec``."""

@@ -19,6 +19,7 @@ from semlens.data.digests import content_digests
 from semlens.data.images import Images
 from semlens.data.prefetch import default_workers
 from semlens.embedders.base import Embedder
+from semlens.embedders.load import load_embedder
 from semlens.errors import LayerError, RelevanceError, StaleError, StoreError, nearest
 from semlens.models.subject import SubjectModel
 from semlens.recipe import fingerprint
@@ -64,16 +65,30 @@ class Database:
     ----------
     path
         The database's folder.
+    embedder
+        Its foundation model; loaded again by its SPEC on first use if not given.
 
     Raises
     ------
     StoreError
         If it is missing, unfinished, damaged or of another format.
+    StaleError
+        If ``embedder`` is not the one that it was built with.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, embedder: Embedder | None = None) -> None:
         self.path = Path(path).expanduser()
         self.manifest = Manifest.load(self.path)
+        if embedder is not None:
+            self.check_embedder(embedder)
+            self.embedder = embedder
+
+    @cached_property
+    def embedder(self) -> Embedder:
+        """The foundation model of the database, verified by its fingerprint."""
+        embedder = load_embedder(self.manifest.embedder.spec)
+        self.check_embedder(embedder)
+        return embedder
 
     # -- identity -----------------------------------------------------------------------
 
