@@ -118,6 +118,30 @@ class ConceptSet:
             ) from error
 
 
+def load_sets(name: str | Path) -> list[ConceptSet]:
+    """Load one set, or all sets of a folder or of a bundled family such as ``paper-imagenet``.
+
+    Raises
+    ------
+    ConceptError
+        If there is no such set, or the folder has none.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        found = sorted(
+            p for p in folder.iterdir() if p.suffix.lower() in (".toml", ".json", ".csv")
+        )
+        if not found:
+            raise ConceptError(
+                f"The folder '{folder}' has no concept sets.",
+                "Expected .toml, .json or .csv files.",
+                "Add some, or name a file.",
+            )
+        return [ConceptSet.load(path) for path in found]
+    family = [one for one in bundled_names() if one.startswith(f"{name}/")]
+    return [ConceptSet.load(one) for one in family or [name]]
+
+
 def _common(what: str, values: Sequence[tuple[str, Any]]) -> Any:
     """Return the one value that sets agree on, where they have any."""
     given = {value: name for name, value in values if value is not None}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -76,10 +77,19 @@ def embed_texts(
     Every (text, template) pair is embedded once and belongs to its own text, however many
     are asked for together.
     """
-    templates = check_templates(templates)
+    return _embedded(embedder, tuple(texts), check_templates(templates))
+
+
+@lru_cache(maxsize=32)
+def _embedded(
+    embedder: Embedder, texts: tuple[str, ...], templates: tuple[str, ...]
+) -> Float32[np.ndarray, "q d"]:
+    """Remember what was embedded: a vocabulary is asked for again and again."""
     prompts = [template.replace("{}", text) for text in texts for template in templates]
     vectors = embedder.embed_texts(prompts).numpy()
-    return vectors.reshape(len(texts), len(templates), -1).mean(1)
+    vectors = vectors.reshape(len(texts), len(templates), -1).mean(1)
+    vectors.flags.writeable = False
+    return vectors
 
 
 def null_vector(embedder: Embedder, templates: Sequence[str]) -> Float32[np.ndarray, " d"] | None:

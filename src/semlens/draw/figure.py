@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ParamSpec
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+
+P = ParamSpec("P")
 
 PAPER, INK, SOFT, LINE = "#ffffff", "#1b2430", "#5d6978", "#c3ccd8"
 VERDICTS: Mapping[str, str] = MappingProxyType(
@@ -51,6 +54,17 @@ _STYLE: Mapping[str, Any] = MappingProxyType(
 
 def _style() -> Any:
     return dict(_STYLE)
+
+
+def styled(plot: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Let a function draw in this style: what it leaves open (titles, legends) follows it."""
+
+    @functools.wraps(plot)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        with mpl.rc_context(_style()):
+            return plot(*args, **kwargs)
+
+    return drawn
 
 
 def new_figure(

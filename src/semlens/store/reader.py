@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import bisect
+import json
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from jaxtyping import Bool, Float16, Float32, Int64
 
 from semlens.data.digests import content_digests
@@ -287,6 +291,23 @@ class Database:
 
     # -- class relevance ----------------------------------------------------------------------
 
+    @cached_property
+    def relevance_classes(self) -> pd.DataFrame:
+        """Classes that relevance is known for: class (logit), samples.
+
+        Raises
+        ------
+        RelevanceError
+            If the database was built without.
+        """
+        if self.manifest.relevance is None:
+            raise RelevanceError(
+                f"The database '{self.path}' has no class relevance.",
+                "Expected one that was built with --relevance.",
+                "Run the same 'semlens build' again with --relevance: only that is computed.",
+            )
+        return load_table(self.path / layout.RELEVANCE_CLASSES).to_pandas()
+
     def relevance(
         self, target: int | None = None, layers: Sequence[str] | None = None
     ) -> pd.DataFrame:
@@ -300,12 +321,7 @@ class Database:
         RelevanceError
             If the database was built without, or not for this class.
         """
-        if self.manifest.relevance is None:
-            raise RelevanceError(
-                f"The database '{self.path}' has no class relevance.",
-                "Expected one that was built with --relevance.",
-                "Run the same 'semlens build' again with --relevance: only that is computed.",
-            )
+        known = self.relevance_classes
         names = self.layers if layers is None else [self.layer(name).name for name in layers]
         lacking = [n for n in names if layout.relevance_file(n) not in self.manifest.files]
         if lacking:
@@ -314,21 +330,38 @@ class Database:
                 "Expected a build that has ended.",
                 "Run the same 'semlens build' again: it goes on where it stopped.",
             )
-        known = load_table(self.path / layout.RELEVANCE_CLASSES).to_pandas()
         if target is not None and target not in set(known["class"]):
             raise RelevanceError(
                 f"The database '{self.path}' holds no relevance for class {target}.",
                 f"It has {len(known)} classes with samples.",
                 "Choose a class that some sample of the data has.",
             )
-        parts = [load_table(self.path / layout.relevance_file(name)) for name in names]
-        table = pa.concat_tables(parts).to_pandas()
-        return table if target is None else table[table["class"] == target]
+        parts: list[pa.Table] = []
+        for name in names:
+            if name not in self._relevance:
+                self._relevance[name] = load_table(self.path / layout.relevance_file(name))
+            table = self._relevance[name]
+            if target is not None:
+                table = table.filter(pc.field("class") == target)
+            parts.append(table)
+        return pa.concat_tables(parts).to_pandas()
+
+    @cached_property
+    def _relevance(self) -> dict[str, pa.Table]:
+        return {}
 
     # -- derived tables ---------------------------------------------------------------------
 
-    def save_analysis(self, name: str, frame: pd.DataFrame) -> Path:
-        """Keep a derived table; it remembers the build that it was made from.
+    def save_analysis(
+        self, name: str, frame: pd.DataFrame, origin: Mapping[str, Any] | None = None
+    ) -> Path:
+        """Keep a derived table; it remembers what it was made from.
+
+        Parameters
+        ----------
+        origin
+            Plain values that say what it was made from, for :meth:`load_origin`. By default
+            the whole build, so that the table is void once layers are added.
 
         Raises
         ------
@@ -342,16 +375,40 @@ class Database:
                 "Choose another name.",
             )
         table = pa.Table.from_pandas(frame, preserve_index=False)
-        table = table.replace_schema_metadata({"database": self.fingerprint})
-        path = self.path / layout.ANALYSIS / f"{name}.parquet"
+        made_from = {"database": self.fingerprint}
+        if origin is not None:
+            made_from = {"origin": json.dumps(origin, sort_keys=True)}
+        table = table.replace_schema_metadata(made_from)
+        path = self._analysis_file(name)
         save_table(path, table)
         return path
 
     def load_analysis(self, name: str) -> pd.DataFrame | None:
         """Return a derived table, or None when there is none of this very build."""
-        path = self.path / layout.ANALYSIS / f"{name}.parquet"
+        path = self._analysis_file(name)
         if not path.is_file():
             return None
         table = load_table(path)
         made_from = (table.schema.metadata or {}).get(b"database", b"").decode()
         return table.to_pandas() if made_from == self.fingerprint else None
+
+    def load_origin(self, name: str) -> tuple[pd.DataFrame, dict[str, Any]] | None:
+        """Return a derived table that was kept with an origin, and the origin; or None.
+
+        Whether the origin still holds is for the caller to see: it may outlive added layers.
+        """
+        path = self._analysis_file(name)
+        if not path.is_file():
+            return None
+        table = load_table(path)
+        origin = (table.schema.metadata or {}).get(b"origin")
+        return None if origin is None else (table.to_pandas(), json.loads(origin))
+
+    @property
+    def keeps_analysis(self) -> bool:
+        """Whether derived tables can be kept: not in a folder that is only for reading."""
+        folder = self.path / layout.ANALYSIS
+        return os.access(folder if folder.is_dir() else self.path, os.W_OK)
+
+    def _analysis_file(self, name: str) -> Path:
+        return self.path / layout.ANALYSIS / f"{name}.parquet"

@@ -1,0 +1,276 @@
+"""Audit: whether what a class rests on is what it should rest on (paper, 3.4 and 4.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Int8, Int64
+
+from semlens.analysis.audit.chance import random_shares
+from semlens.analysis.audit.expected import Expected
+from semlens.analysis.audit.found import Audit
+from semlens.analysis.audit.resample import Resampled
+from semlens.analysis.audit.shares import VERDICTS, Weights, share_table, verdicts, weigh
+from semlens.analysis.audit.side import Side, make_background, measure_side
+from semlens.analysis.concepts import ConceptSet
+from semlens.analysis.target import class_name, find_class
+from semlens.errors import RecipeError, RelevanceError
+from semlens.store.reader import Database
+
+MINIMUM = 0.01
+"""Least share of the layer's relevance on the best sample (paper, D.5; 0.028 in F.1.1)."""
+LEVEL = 0.05
+"""Chance that random concepts are taken for a finding."""
+BACKGROUND = "paper-vocabulary"
+"""The concept set from which random concepts are drawn."""
+DRAWS = 1000
+"""Random concept sets behind the alarm."""
+
+
+def audit(
+    database: Database,
+    target: int | str,
+    concepts: ConceptSet,
+    *,
+    layers: Sequence[str] | None = None,
+    minimum: float = MINIMUM,
+    level: float = LEVEL,
+    threshold: float | None = None,
+    background: ConceptSet | None = None,
+    resamples: int = 200,
+    seed: int = 0,
+) -> Audit:
+    """Say of each relevant component of a class whether it is valid, spurious, both or neither.
+
+    Parameters
+    ----------
+    target
+        Class, by name or by the number of its logit.
+    concepts
+        What the class should rest on (``valid``) and what not (``spurious``).
+    layers
+        Layers to audit; all by default. Each layer's relevance counts as a whole.
+    minimum
+        Components whose share of their layer's relevance reaches it on some sample are
+        relevant.
+    level
+        A component is aligned with a side when its best alignment exceeds what the best of as
+        many random concepts reaches with this probability; the class raises an alarm when spurious
+        concepts alone claim more relevance than random sets do, with this significance.
+    threshold
+        A fixed least alignment instead (the paper: 0).
+    background
+        Where random concepts come from; the paper's vocabulary by default.
+    resamples
+        Draws of the bootstrap over concept examples; 0 for no intervals.
+
+    Raises
+    ------
+    ConceptError
+        If both sides are empty, a concept is on both, or the background is too small.
+    RelevanceError
+        If the database has no relevance for the class, or no component reaches the minimum.
+    EmbedderError
+        If there are texts and the embedder reads none.
+
+    Notes
+    -----
+    Source: paper, 3.4 (alignments and the four states) and F.1.1. Calibrated thresholds,
+    intervals and the alarm are ours.
+    """
+    _check_settings(minimum, level, resamples)
+    expected = Expected.of(concepts)
+    number = find_class(database, target)
+    relevant = _relevant(database, number, layers, minimum)
+    rows = relevant["component"].to_numpy(np.int64)
+    theta = database.theta[rows]
+    vocabulary = background or ConceptSet.load(BACKGROUND)
+    random = make_background(theta, database, vocabulary, [expected.valid, expected.spurious], seed)
+    sides = {
+        kind: measure_side(theta, database, one, random, level, threshold)
+        for kind, one in (("valid", expected.valid), ("spurious", expected.spurious))
+    }
+    verdict = verdicts(*(_aligned(side, len(rows)) for side in sides.values()))
+    weights = weigh(relevant)
+    redrawn = _redrawn(database, rows, list(sides.values()), resamples, seed)
+    frame = _frame(database, relevant, sides, verdict, redrawn)
+    return Audit(
+        target=number,
+        name=class_name(database, number),
+        concepts=concepts,
+        frame=frame,
+        shares=share_table(weights, verdict, redrawn),
+        chance=_chance(weights, sides, seed),
+        summary=_summary(weights, sides),
+        settings=MappingProxyType(
+            {
+                "minimum": minimum,
+                "level": level,
+                "threshold": threshold,
+                "background": vocabulary.name,
+                "resamples": resamples,
+                "seed": seed,
+            }
+        ),
+        database=database,
+    )
+
+
+def _check_settings(minimum: float, level: float, resamples: int) -> None:
+    for name, value, right in (
+        ("minimum", minimum, 0 <= minimum <= 1),
+        ("level", level, 0 < level < 1),
+        ("resamples", resamples, resamples >= 0),
+    ):
+        if not right:
+            raise RecipeError(
+                f"The audit's {name} is {value}.",
+                "Expected a whole number from 0."
+                if name == "resamples"
+                else f"Expected a number {'from' if name == 'minimum' else 'between'} 0 and 1.",
+                "Correct it.",
+            )
+
+
+def _relevant(
+    database: Database, target: int, layers: Sequence[str] | None, minimum: float
+) -> pd.DataFrame:
+    """Return component, layer, mean and max of what the class relies on, most relevant first."""
+    found = database.relevance(target, layers)
+    kept = found[found["max"] >= minimum]
+    if kept.empty:
+        most = found["max"].to_numpy(float).max(initial=0.0)
+        raise RelevanceError(
+            f"No component reaches {100 * minimum:g} % of its layer's relevance for class "
+            f"'{class_name(database, target)}'.",
+            f"The most relevant one has {100 * most:.2g} %.",
+            "Lower --minimum.",
+        )
+    kept = kept.assign(layer=database.components["layer"].to_numpy()[kept["component"]])
+    return kept.sort_values(["mean", "component"], ascending=[False, True], ignore_index=True)
+
+
+def _aligned(side: Side | None, count: int) -> Bool[np.ndarray, " k"]:
+    return np.zeros(count, bool) if side is None else side.aligned
+
+
+def _redrawn(
+    database: Database,
+    rows: Int64[np.ndarray, " k"],
+    sides: Sequence[Side | None],
+    resamples: int,
+    seed: int,
+) -> Int8[np.ndarray, "b k"]:
+    """Return the verdicts that other examples of the same components would have given."""
+    if database.manifest.recipe.aggregate == "median":
+        resamples = 0  # its draws do not follow from sums
+    given = [side for side in sides if side is not None]
+    null = given[0].probe.null
+    vectors = [side.probe.vectors for side in given]
+    vectors += [null[None]] if null is not None else []
+    redrawn = np.zeros((resamples, len(rows)), np.int8)
+    if resamples == 0:
+        return redrawn
+    resampled = Resampled(database, rows, np.concatenate(vectors))
+    rng = np.random.default_rng(seed)
+    for place in range(resamples):
+        cosines = resampled.draw(rng)
+        if null is not None:
+            cosines = cosines[:, :-1] - cosines[:, -1:]
+        start, aligned = 0, []
+        for side in sides:
+            count = 0 if side is None else len(side.concepts)
+            part = cosines[:, start : start + count]
+            aligned.append((part > (0 if side is None else side.threshold)).any(axis=1))
+            start += count
+        redrawn[place] = verdicts(*aligned)
+    return redrawn
+
+
+def _frame(
+    database: Database,
+    relevant: pd.DataFrame,
+    sides: Mapping[str, Side | None],
+    verdict: Int8[np.ndarray, " k"],
+    redrawn: Int8[np.ndarray, "b k"],
+) -> pd.DataFrame:
+    """Return one row per relevant component, most relevant first."""
+    rows = relevant["component"].to_numpy(np.int64)
+    frame = pd.DataFrame(
+        {
+            "component": [str(database.component(int(row))) for row in rows],
+            "layer": relevant["layer"],
+            "mean": relevant["mean"],
+            "max": relevant["max"],
+            "verdict": np.array(VERDICTS, dtype=object)[verdict],
+        }
+    )
+    steady = (redrawn == verdict).mean(0) if len(redrawn) else np.full(len(rows), np.nan)
+    frame["certainty"] = steady
+    for kind, side in sides.items():
+        if side is None:
+            frame[f"{kind}_concept"] = None
+            frame[kind] = frame[f"{kind}_threshold"] = np.nan
+            continue
+        names = np.array([c.name for c in side.concepts.concepts], dtype=object)
+        frame[f"{kind}_concept"] = names[side.best]
+        frame[kind] = side.at_best(side.alignment)
+        frame[f"{kind}_threshold"] = side.at_best(side.threshold)
+    frame["row"] = rows
+    return frame
+
+
+def _chance(weights: Weights, sides: Mapping[str, Side | None], seed: int) -> pd.DataFrame:
+    """Compare what each side alone claims with what random concept sets of its size claim.
+
+    A random set's claim counts in full, also where the other side claims the same: with two
+    sides the comparison is on the safe side.
+    """
+    records: list[dict[str, object]] = []
+    for kind, side in sides.items():
+        if side is None:
+            continue
+        other = sides["valid" if kind == "spurious" else "spurious"]
+        alone = side.aligned if other is None else side.aligned & ~other.aligned
+        claimed = alone @ weights.relevance
+        random = random_shares(side.nulls, weights.relevance, DRAWS, seed)
+        # as in a permutation test, the finding itself is one of the draws
+        p = (1 + (random >= claimed - 1e-12).sum(0)) / (1 + DRAWS)
+        for place, label in enumerate(weights.labels):
+            records.append(
+                {
+                    "side": kind,
+                    "layer": label,
+                    "share": claimed[place],
+                    "expected": random[:, place].mean(),
+                    "p_value": p[place],
+                }
+            )
+    return pd.DataFrame(records)
+
+
+def _summary(weights: Weights, sides: Mapping[str, Side | None]) -> pd.DataFrame:
+    """Return for each concept how many components align with it best, and their relevance."""
+    tables: list[pd.DataFrame] = []
+    for kind, side in sides.items():
+        if side is None:
+            continue
+        named = side.concepts.concepts
+        best, part = side.best[side.aligned], weights.relevance[side.aligned, -1]
+        tables.append(
+            pd.DataFrame(
+                {
+                    "concept": [c.name for c in named],
+                    "kind": kind,
+                    "category": [c.category for c in named],
+                    "components": np.bincount(best, minlength=len(named)),
+                    "relevance": np.bincount(best, part, minlength=len(named)),
+                }
+            )
+        )
+    return pd.concat(tables).sort_values(
+        ["relevance", "components"], ascending=False, kind="stable", ignore_index=True
+    )

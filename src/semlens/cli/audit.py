@@ -1,0 +1,144 @@
+"""``semlens audit``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from semlens.cli.options import Concepts, Db, Json, Layer, Save, Spec, checked, opened, split
+from semlens.cli.output import answer, err, out, reported
+
+if TYPE_CHECKING:
+    from semlens.analysis.audit.found import Audit
+    from semlens.analysis.audit.gate import Condition
+
+FAILED = 3
+"""Exit code when a condition of ``--fail-on`` is met."""
+
+
+@reported
+def audit(
+    database: Db,
+    target: Annotated[
+        str | None,
+        typer.Option(help="Class, by name or by the number of its logit [the concept set's own]."),
+    ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Every class: each with the sets that name it or none.")
+    ] = False,
+    concepts: Concepts = None,
+    layer: Layer = None,
+    minimum: Annotated[
+        float, typer.Option(min=0, max=1, help="Least share of relevance, on the best sample.")
+    ] = 0.01,
+    level: Annotated[
+        float,
+        typer.Option(help="Chance at which as many random concepts would count as aligned."),
+    ] = 0.05,
+    threshold: Annotated[
+        float | None, typer.Option(help="Fixed least alignment instead (the paper: 0).")
+    ] = None,
+    background: Annotated[
+        str, typer.Option(help="Concept set that random concepts are drawn from.")
+    ] = "paper-vocabulary",
+    resamples: Annotated[
+        int, typer.Option(min=0, help="Draws of the bootstrap behind the intervals.")
+    ] = 200,
+    seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
+    fail_on: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Condition that gives exit code 3, such as 'spurious>0.05'. May be given again."
+        ),
+    ] = None,
+    junit: Annotated[
+        Path | None, typer.Option(help="File for the conditions' outcome as JUnit XML.")
+    ] = None,
+    save: Save = None,
+    embedder: Spec = None,
+    as_json: Json = False,
+) -> None:
+    """Say whether a class rests on what it should rest on.
+
+    Each relevant component is valid, spurious, both or unexpected, by its alignment with
+    [valid] and [spurious] concepts, against chance. `--concepts` may be a folder of sets, or
+    the name of a bundled one.
+
+    Examples:
+
+    semlens audit r50.semlens --target ox --concepts paper-ox --save ox.png
+
+    semlens audit r50.semlens --all --concepts paper-imagenet --concepts artefacts
+
+    semlens audit r50.semlens --target ox --concepts ox.toml --fail-on 'spurious>0.05'
+    --junit audit.xml
+    """
+    from semlens.analysis.audit.audit import audit as run
+    from semlens.analysis.audit.gate import Condition
+    from semlens.analysis.audit.sweep import audit_all, set_for
+    from semlens.analysis.concepts import ConceptSet, load_sets
+    from semlens.errors import ConceptError
+
+    files = checked(save)
+    conditions = [Condition.parse(text) for text in fail_on or ()]
+    if not concepts:
+        raise ConceptError(
+            "There is no concept set.",
+            "Expected --concepts with what the class should and should not rest on.",
+            "Write one (docs/concept-sets.md), or name a bundled one such as paper-ox.",
+        )
+    sets = [one for name in concepts for one in load_sets(name)]
+    if target is None and len(sets) == 1 and not every:
+        target = sets[0].target
+    db = opened(database, embedder)
+    settings: dict[str, Any] = {
+        "layers": split(layer),
+        "minimum": minimum,
+        "level": level,
+        "threshold": threshold,
+        "background": ConceptSet.load(background),
+        "resamples": resamples,
+        "seed": seed,
+    }
+    if every or target is None:
+        with err.status("auditing") as status:
+            found = audit_all(
+                db, sets, progress=lambda n, of: status.update(f"auditing: {n} of {of}"), **settings
+            )
+        audits = dict(found.audits)
+    else:
+        with err.status("auditing"):
+            found = run(db, target, set_for(db, target, sets), **settings)
+        audits = {found.name: found}
+    answer(found, as_json, files)
+    _gate(audits, conditions, junit, database.name, as_json)
+
+
+def _gate(
+    audits: dict[str, Audit],
+    conditions: list[Condition],
+    junit: Path | None,
+    name: str,
+    quiet: bool,
+) -> None:
+    """Write and print the outcome of the conditions, and end with code 3 if one is met."""
+    from semlens.analysis.audit.gate import gate, save_junit
+
+    checks = gate(audits, conditions)
+    if junit is not None:
+        save_junit(junit, checks, name)
+    failed = [check for check in checks if check.failed]
+    shown = err if quiet else out
+    for check in failed:
+        shown.print(
+            f"FAILED: '{check.name}' {check.condition.text} "
+            f"({check.condition.measure} is {check.value:.3f})",
+            markup=False,
+            highlight=False,
+        )
+    if checks and not failed:
+        shown.print(f"Passed: {len(checks)} conditions.", highlight=False)
+    if failed:
+        raise typer.Exit(FAILED)
