@@ -11,7 +11,7 @@ import pandas as pd
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from semlens.analysis.audit.shares import ALL
+from semlens.analysis.audit.shares import ALL, VERDICTS
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.result import Result
 from semlens.draw.table import rich_table
@@ -114,17 +114,22 @@ class Audit(Result):
     @property
     def sentence(self) -> str:
         """The finding in one sentence."""
-        spurious = self.share("spurious") + self.share("both")
-        text = (
-            f"'{self.name}' rests to {100 * self.share('valid'):.0f} % on valid concepts, to "
-            f"{100 * spurious:.0f} % on spurious ones ({100 * self.share('both'):.0f} % on both), "
-            f"to {100 * self.share('unexpected'):.0f} % on unexpected ones"
-        )
+        parts = [
+            f"{100 * self.share(verdict):.0f} % {verdict}"
+            for verdict in VERDICTS
+            if verdict in self._possible
+        ]
+        text = f"What '{self.name}' rests on is {', '.join(parts[:-1])} and {parts[-1]}"
         if not math.isnan(self.p_value):
-            text += (
-                f"; spurious {'ALARM' if self.alarm else 'as by chance'}, p = {self.p_value:.3f}"
-            )
+            text += f"; {'ALARM: more' if self.alarm else 'not more'} spurious than by chance"
+            text += f" (p = {self.p_value:.3f})"
         return text + "."
+
+    @property
+    def _possible(self) -> set[str]:
+        """The verdicts that can be given with the sides that there are."""
+        sides = set(self.chance["side"])
+        return {*sides, "unexpected", *(("both",) if len(sides) == 2 else ())}
 
     def plot(self) -> Figure:
         """Draw components by both alignments, and the shares (paper, Fig. 3a)."""
@@ -149,6 +154,7 @@ class Audit(Result):
         parts = parts.assign(
             mean=[f"{100 * value:.1f} %" for value in parts["mean"]],
             max=[f"{100 * value:.1f} %" for value in parts["max"]],
+            concept=[_concept(record) for record in parts.to_dict("records")],
         )
         title = f"\nComponents, most relevant first ({len(parts)} of {len(self.frame)})"
         return Group(
@@ -168,13 +174,19 @@ class Audit(Result):
                     "max",
                     "verdict",
                     "certainty",
-                    "valid_concept",
+                    "concept",
                     "valid",
-                    "spurious_concept",
                     "spurious",
                 ],
             ),
         )
+
+
+def _concept(record: Mapping[Any, Any]) -> str | None:
+    """Return the best concept of the side that the verdict names, of both if it is both."""
+    sides = {"both": ["valid", "spurious"], "unexpected": []}
+    chosen = sides.get(record["verdict"], [record["verdict"]])
+    return " / ".join(record[f"{side}_concept"] for side in chosen) or None
 
 
 def _range(record: Mapping[Any, Any], what: str) -> str:
