@@ -101,8 +101,11 @@ def make_background(
         if images:
             return alignment(theta, _random_pictures(database, images, templates, seed))
         names = dict.fromkeys(c.name for c in vocabulary.concepts if not c.images)
-        others = ConceptSet.of([n for n in names if n.casefold() not in taken])
-        return alignment(theta, concept_probe(database.embedder, others, templates))
+        # embedded as a whole, which is remembered from one class to the next
+        found = alignment(
+            theta, concept_probe(database.embedder, ConceptSet.of(list(names)), templates)
+        )
+        return found[:, [name.casefold() not in taken for name in names]]
 
     return background
 
