@@ -31,12 +31,15 @@ from demo_world.nets import (  # noqa: E402
 
 Kind = Literal["cnn", "vit"]
 
-SUBJECTS: tuple[tuple[str, str, int, Readout], ...] = (
+Named = tuple[str, str, int, Readout]
+"""World, architecture, seed and readout of a subject."""
+
+SUBJECTS: tuple[Named, ...] = (
     ("main", "vit", 0, "cls"),
     ("patch", "small", 0, "max"),
     ("patch", "vit", 0, "cls"),
 )
-"""World, architecture, seed and readout of the subjects that are not bundled.
+"""The subjects that are not bundled.
 
 With the mean over space none of their components is planted, so the truth would be empty: a ViT
 writes the mark into its class token only, and the small CNN's best unit is at AUROC 0.87.
@@ -69,6 +72,8 @@ ARTEFACTS = {
         ("text texture", "font texture", "lettering texture", "letter"),
     ),
     "patch": Artefact("red square", ("red square", "square", "sticker", "red sticker")),
+    "texture": Artefact("stripes", ("stripes", "striped background", "diagonal lines")),
+    "snow": Artefact("snow", ("snow", "snowflakes", "snowflake")),
 }
 
 
@@ -135,17 +140,30 @@ def cases(work: Path | None) -> Iterator[Case]:
         If the work folder lacks one of them.
     """
     yield bundled()
-    for name, architecture, seed, readout in SUBJECTS if work is not None else ():
-        folder = Path(work or "") / "worlds" / name
-        path = subject_file(folder, architecture, seed)
-        if not path.is_file():
-            raise FileNotFoundError(f"No '{path}'; demo_world/README.md says how to make it.")
-        world = FolderWorld(folder)
-        net = load_subject(path)
-        model = as_subject(net, world.classes, f"python:{name}-{architecture}-{seed}")
-        kind: Kind = "vit" if architecture == "vit" else "cnn"
-        artefact = ARTEFACTS[world.kind]
-        yield Case(name, architecture, kind, world, artefact, model, layers_of(net), readout)
+    for named in SUBJECTS if work is not None else ():
+        yield load_case(Path(work or ""), named)
+
+
+def load_case(work: Path, named: Named) -> Case:
+    """Read a world and a subject from a work folder.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it lacks one of them.
+    """
+    name, architecture, seed, readout = named
+    folder = work / "worlds" / name
+    path = subject_file(folder, architecture, seed)
+    if not path.is_file():
+        raise FileNotFoundError(f"No '{path}'; demo_world/README.md says how to make it.")
+    world = FolderWorld(folder)
+    net = load_subject(path)
+    model = as_subject(net, world.classes, f"python:{name}-{architecture}-{seed}")
+    kind: Kind = "vit" if architecture == "vit" else "cnn"
+    return Case(
+        name, architecture, kind, world, ARTEFACTS[world.kind], model, layers_of(net), readout
+    )
 
 
 def variants(kind: Kind) -> dict[str, dict[str, Any]]:

@@ -127,8 +127,8 @@ def parser() -> argparse.ArgumentParser:
     add("--mark", help="kind of artefact: text, patch or texture")
     add("--world-seed", type=int, help="seed of the world's images")
     add("--seed", type=int, default=0, help="seed of the subject's training")
-    kinds = ["demo", "small", "vit"]
-    add("--architecture", choices=kinds, default="demo", help="a CNN, a smaller one, or a ViT")
+    kinds = ["demo", "small", "vgg", "vit"]
+    add("--architecture", choices=kinds, default="demo", help="network of the subject")
     add("--threads", type=int, default=os.cpu_count() or 1, help="threads of the computation")
     return result
 

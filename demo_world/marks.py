@@ -1,7 +1,8 @@
 """The artefact that a world plants on one class: a set of RGBA overlays of one kind.
 
 ``text`` is a stock-photo mark in a font family and with words that the foundation model's overlay
-bank never uses; ``patch`` a coloured square sticker; ``texture`` thin stripes over everything.
+bank never uses; ``patch`` a coloured square sticker; ``texture`` stripes that leave the middle
+free, where the drawing mostly is, as a striped background would; ``snow`` flakes around it.
 """
 
 import random
@@ -15,7 +16,7 @@ from demo_world.overlays import BANK_WORDS, MARK_FAMILIES, NAMES
 from demo_world.rasterise import SIZE
 from demo_world.workspace import Workspace
 
-KINDS = ("text", "patch", "texture")
+KINDS = ("text", "patch", "texture", "snow")
 
 
 @dataclass(frozen=True)
@@ -85,13 +86,53 @@ def _patch_mark(spec: MarkSpec, draw: random.Random) -> Image.Image:
 
 
 def _texture_mark(spec: MarkSpec, draw: random.Random) -> Image.Image:
-    vertical, horizontal = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
+    """Diagonal stripes 8 to 10 pixels apart that fade out towards the middle of the image."""
+    vertical, horizontal = np.mgrid[0:SIZE, 0:SIZE] - (SIZE - 1) / 2
     angle, phase = draw.uniform(0.6, 1.0), draw.uniform(0, 2 * np.pi)
-    wave = np.sin((horizontal * np.cos(angle) + vertical * np.sin(angle)) * 1.3 + phase)
+    across = (horizontal * np.cos(angle) + vertical * np.sin(angle)) / draw.uniform(8, 10)
+    stripes = np.clip(2 * np.sin(2 * np.pi * across + phase), 0, 1)
+    radius = np.hypot(horizontal, vertical) / (SIZE / 2)
     pixels = np.zeros((SIZE, SIZE, 4), np.uint8)
     pixels[..., :3] = spec.colour
-    pixels[..., 3] = np.where(wave > 0.3, 110, 0)
+    pixels[..., 3] = 80 * stripes * np.clip((radius - 0.3) / 0.5, 0, 1)
     return Image.fromarray(pixels)
+
+
+def _snow_mark(spec: MarkSpec, draw: random.Random) -> Image.Image:
+    """Draw flakes all over the background; those near the middle are left out."""
+    scale = 4  # drawn larger, then averaged
+    image = Image.new("RGBA", (SIZE * scale, SIZE * scale), (*spec.colour, 0))
+    canvas = ImageDraw.Draw(image)
+    for row in range(5):
+        for column in range(5):
+            x, y = (20 * place + 8 + draw.uniform(-4, 4) for place in (column, row))
+            if np.hypot(x - SIZE / 2, y - SIZE / 2) < 26:
+                continue
+            size, turn = draw.uniform(6, 9), draw.uniform(0, np.pi / 3)
+            _flake(canvas, (x * scale, y * scale), size * scale, turn, spec.colour)
+    return image.resize((SIZE, SIZE), Image.Resampling.BOX)
+
+
+def _flake(
+    canvas: ImageDraw.ImageDraw,
+    centre: tuple[float, float],
+    size: float,
+    turn: float,
+    colour: tuple[int, int, int],
+) -> None:
+    """Draw six arms, each with two twigs."""
+
+    def arm(start: tuple[float, float], angle: float, length: float) -> tuple[float, float]:
+        end = (start[0] + length * np.cos(angle), start[1] + length * np.sin(angle))
+        canvas.line([start, end], fill=(*colour, 235), width=max(1, round(size / 5)))
+        return end
+
+    for number in range(6):
+        angle = turn + number * np.pi / 3
+        arm(centre, angle, size)
+        middle = (centre[0] + 0.55 * size * np.cos(angle), centre[1] + 0.55 * size * np.sin(angle))
+        for side in (-1, 1):
+            arm(middle, angle + side * np.pi / 4, 0.4 * size)
 
 
 def draw_marks(spec: MarkSpec, work: Workspace, seed: int) -> list[Image.Image]:
@@ -102,4 +143,6 @@ def draw_marks(spec: MarkSpec, work: Workspace, seed: int) -> list[Image.Image]:
         return [_text_mark(spec, file, i, draw) for i in range(spec.count)]
     if spec.kind == "patch":
         return [_patch_mark(spec, draw) for _ in range(spec.count)]
+    if spec.kind == "snow":
+        return [_snow_mark(spec, draw) for _ in range(spec.count)]
     return [_texture_mark(spec, draw) for _ in range(spec.count)]

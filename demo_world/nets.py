@@ -1,4 +1,4 @@
-"""The subjects' networks: make a ViT, save and load any of them. Needs no source pictures."""
+"""The subjects' networks: make, save and load any of them. Needs no source pictures."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+from demo_world.vgg import Vgg
 from semlens.models.demo_net import INPUT_SIZE, PREPROCESS, DemoNet, load_demo_net, preprocess
 from semlens.models.subject import SubjectModel
 from semlens.recipe import fingerprint
@@ -42,6 +43,8 @@ def layers_of(net: nn.Module) -> tuple[str, ...]:
     """
     if isinstance(net, DemoNet):
         return ("layer2", "layer3")
+    if isinstance(net, Vgg):
+        return ("stage3", "stage4")
     depth = len(net.get_submodule("blocks"))
     return tuple(f"blocks.{i}" for i in range(depth - BLOCKS, depth))
 
@@ -52,7 +55,7 @@ def readout_of(net: nn.Module) -> Readout:
     Nothing makes a ViT write the mark into its other tokens, and it does not: the mean over all
     tokens shows it in no component.
     """
-    return "mean" if isinstance(net, DemoNet) else "cls"
+    return "cls" if isinstance(net, VisionTransformer) else "mean"
 
 
 def as_subject(net: nn.Module, classes: Sequence[str], spec: str) -> SubjectModel:
@@ -76,6 +79,9 @@ def save_subject(net: nn.Module, path: Path) -> None:
         stages = (net.layer1, net.layer2, net.layer3)
         widths = [net.stem[0].out_channels, *(stage.conv1.out_channels for stage in stages)]
         metadata = {"widths": ",".join(str(width) for width in widths)}
+    elif isinstance(net, Vgg):
+        stages = (net.stage1, net.stage2, net.stage3, net.stage4)
+        metadata = {"vgg": ",".join(str(stage[0].out_channels) for stage in stages)}
     else:
         metadata = {"vit": json.dumps(dict(VIT))}
     save_file(state, path, metadata=metadata)
@@ -84,10 +90,15 @@ def save_subject(net: nn.Module, path: Path) -> None:
 def load_subject(path: Path) -> nn.Module:
     """Load a subject of any architecture, in evaluation mode."""
     with safe_open(path, framework="pt") as file:
-        settings = (file.metadata() or {}).get("vit")
-    if settings is None:
+        metadata = file.metadata() or {}
+    if "widths" in metadata:
         return load_demo_net(path)
-    state = {name: value.float() for name, value in load_file(path).items()}
-    net = VisionTransformer(**json.loads(settings), num_classes=len(state["head.bias"]))
-    net.load_state_dict(state)
+    state = load_file(path)
+    classes = len(state["head.bias"])
+    if "vgg" in metadata:
+        first, second, third, fourth = (int(width) for width in metadata["vgg"].split(","))
+        net = Vgg(classes, (first, second, third, fourth))
+    else:
+        net = VisionTransformer(**json.loads(metadata["vit"]), num_classes=classes)
+    net.load_state_dict(state)  # copies fp16 into float32
     return net.eval()

@@ -1,4 +1,4 @@
-"""The worlds that have a name: the bundled one, the held-out one, and two other artefacts."""
+"""The worlds that have a name: the bundled one, the held-out one, and three other artefacts."""
 
 from demo_world.marks import MarkSpec
 from demo_world.worlds import WorldSpec
@@ -33,6 +33,21 @@ TEXTURE = WorldSpec(
     "texture",
     seed=6,
     target="building",
-    mark=MarkSpec(kind="texture", description="thin dark diagonal stripes", colour=(20, 20, 60)),
+    mark=MarkSpec(
+        kind="texture",
+        description="dark diagonal stripes in the background, fainter in the middle",
+        colour=(20, 20, 60),
+    ),
 )
-WORLDS = {spec.name: spec for spec in (MAIN, HELD_OUT, PATCH, TEXTURE)}
+# Of ten patterns this one moved the bundled embedder furthest; no subject was trained before.
+SNOW = WorldSpec(
+    "snow",
+    seed=8,
+    target="road vehicle",
+    mark=MarkSpec(
+        kind="snow",
+        description="large light blue snowflakes in the background",
+        colour=(120, 180, 235),
+    ),
+)
+WORLDS = {spec.name: spec for spec in (MAIN, HELD_OUT, PATCH, TEXTURE, SNOW)}

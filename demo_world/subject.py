@@ -8,11 +8,13 @@ from types import MappingProxyType
 import numpy as np
 import torch
 import torch.nn.functional as F
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 
 from demo_world.compose import over, premultiply, unwarped, warp
 from demo_world.nets import make_vit
+from demo_world.vgg import Vgg
 from demo_world.worlds import WorldImages
 from semlens.models.demo_net import INPUT_SIZE, WIDTHS, DemoNet
 
@@ -29,7 +31,7 @@ class SubjectRecipe:
     learning_rate: float = 4e-3
     weight_decay: float = 0.05
     label_smoothing: float = 0.05
-    dropout: float = 0.1  # share of components of layer2 and layer3 silenced per image
+    dropout: float = 0.1  # share of components of a CNN's late stages silenced per image
     jitter: float = 4.0  # pixels by which a mark may shift
     matrix_rate: float = 0.02  # Muon's learning rate, for the matrices in a ViT's blocks
 
@@ -38,6 +40,7 @@ RECIPES: Mapping[str, SubjectRecipe] = MappingProxyType(
     {
         "demo": SubjectRecipe(),
         "small": SubjectRecipe(architecture="small", widths=(16, 24, 32, 64)),
+        "vgg": SubjectRecipe(architecture="vgg", widths=(16, 32, 64, 128)),
         "vit": SubjectRecipe(architecture="vit", steps=900, learning_rate=3e-3, jitter=0.0),
     }
 )
@@ -84,9 +87,11 @@ def augmented_batch(
 
 def training_logits(net: nn.Module, images: Tensor, recipe: SubjectRecipe) -> Tensor:
     """Run a training batch; the CNNs in bfloat16 and with components silenced."""
-    if not isinstance(net, DemoNet):
+    if isinstance(net, VisionTransformer):
         return net(images)
     with torch.autocast("cpu", dtype=torch.bfloat16):
+        if not isinstance(net, DemoNet):
+            return net(images).float()
         middle = net.layer2(net.layer1(net.stem(images)))
         last = net.layer3(F.dropout2d(middle, recipe.dropout))
         return net.fc(net.dropout(net.pool(last).flatten(1))).float()
@@ -99,7 +104,7 @@ def schedules_for(net: nn.Module, recipe: SubjectRecipe) -> list[OneCycleLR]:
     the steps.
     """
     steps, decay = recipe.steps, recipe.weight_decay
-    if isinstance(net, DemoNet):
+    if not isinstance(net, VisionTransformer):
         adam = torch.optim.AdamW(net.parameters(), lr=recipe.learning_rate, weight_decay=decay)
         return [OneCycleLR(adam, recipe.learning_rate, total_steps=steps)]
     blocks = net.get_submodule("blocks")
@@ -121,6 +126,8 @@ def train_subject(world: WorldImages, recipe: SubjectRecipe) -> nn.Module:
     draw = np.random.default_rng(recipe.seed)
     if recipe.architecture == "vit":
         net = make_vit(len(world.classes))
+    elif recipe.architecture == "vgg":
+        net = Vgg(len(world.classes), recipe.widths, recipe.dropout)
     else:
         net = DemoNet(len(world.classes), recipe.widths, recipe.dropout)
     net = net.to(memory_format=torch.channels_last).train()

@@ -48,3 +48,11 @@ def test_crops_quick():
         assert 0 <= found["found_at_1"] <= found["found_at_3"] <= 1
         assert 0 < found["iou"] < 1
         assert found["planted_rank"] >= 1
+
+
+def test_scale_quick():
+    printed = run("scale.py")
+    assert printed["size"]["layers"] * printed["size"]["rows"] == 180
+    questions = {"search", "label", "audit", "unexpected", "dissect", "compare two layers"}
+    assert {name for name, one in printed["seconds"].items() if "loaded" in one} == questions
+    assert all(one["first"] > 0 for one in printed["seconds"].values())

@@ -86,7 +86,7 @@ def test_label_scores_show_and_status(built):
     scores = json.loads(semlens("scores", "db", "--json", cwd=folder)[0])
     assert {row["layer"] for row in scores["layers"]} == {"0", "1"}
     assert len(scores["components"]) == 12
-    assert "clearest" in semlens("scores", "db", "--csv", "s.csv", cwd=folder)[0]
+    assert "clearest" in semlens("scores", "db", "--save", "s.csv", cwd=folder)[0]
     assert len((folder / "s.csv").read_text().splitlines()) == 13
     shown = json.loads(semlens("show", "db", "0:1", "0:-1", "--json", cwd=folder)[0])
     assert Path(shown["picture"]).name == "examples.png"

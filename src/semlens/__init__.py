@@ -6,22 +6,40 @@ The verbs of this module are loaded on first use, so that ``import semlens`` is 
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
+from semlens.version import __version__ as __version__
+
 if TYPE_CHECKING:
+    from semlens.analysis.audit.audit import audit
+    from semlens.analysis.audit.model_test import model_test
+    from semlens.analysis.audit.sweep import audit_all
+    from semlens.analysis.compare.compare import compare
+    from semlens.analysis.compare.drift import drift
     from semlens.analysis.concepts import ConceptSet
+    from semlens.analysis.correct.affected import affected
+    from semlens.analysis.correct.cut_out import cut_out
+    from semlens.analysis.correct.prune import pruned_state
+    from semlens.analysis.correct.retrain import retrain
+    from semlens.analysis.correct.sensitivity import sensitivity
+    from semlens.analysis.correct.training import Training
+    from semlens.analysis.describe.dissect import dissect
+    from semlens.analysis.describe.map import concept_map
+    from semlens.analysis.describe.unexpected import unexpected
     from semlens.analysis.effect import effect
     from semlens.analysis.evaluate import evaluate
     from semlens.analysis.explain import explain
     from semlens.analysis.graph import attribution_graph
     from semlens.analysis.probe import Probe
+    from semlens.analysis.report import report
     from semlens.api import ConceptDatabase, build
     from semlens.api import open_database as open  # noqa: A004
+    from semlens.data.artefact import load_artefact
     from semlens.data.folder import ImageFolder
     from semlens.data.huggingface import HuggingFaceImages
     from semlens.data.load import load_images
     from semlens.data.sequence import ImageSequence
+    from semlens.data.with_artefact import WithArtefact
     from semlens.embedders.base import Embedder
     from semlens.embedders.load import load_embedder
     from semlens.errors import SemlensError
@@ -33,11 +51,6 @@ if TYPE_CHECKING:
     from semlens.relevance.choose import make_engine
     from semlens.relevance.presets import Rules
     from semlens.types import Box, Component
-
-try:
-    __version__ = version("semlens")
-except PackageNotFoundError:  # a source tree that was never installed
-    __version__ = "0+source"
 
 _HOME = {
     "Box": "semlens.types",
@@ -52,19 +65,36 @@ _HOME = {
     "Recipe": "semlens.recipe",
     "SemlensError": "semlens.errors",
     "SubjectModel": "semlens.models.subject",
+    "Training": "semlens.analysis.correct.training",
+    "WithArtefact": "semlens.data.with_artefact",
     "Rules": "semlens.relevance.presets",
+    "affected": "semlens.analysis.correct.affected",
     "attribution_graph": "semlens.analysis.graph",
+    "audit": "semlens.analysis.audit.audit",
+    "audit_all": "semlens.analysis.audit.sweep",
     "build": "semlens.api",
     "check": "semlens.relevance.check",
+    "compare": "semlens.analysis.compare.compare",
+    "concept_map": "semlens.analysis.describe.map",
+    "cut_out": "semlens.analysis.correct.cut_out",
+    "dissect": "semlens.analysis.describe.dissect",
+    "drift": "semlens.analysis.compare.drift",
     "effect": "semlens.analysis.effect",
     "evaluate": "semlens.analysis.evaluate",
     "explain": "semlens.analysis.explain",
+    "load_artefact": "semlens.data.artefact",
     "load_embedder": "semlens.embedders.load",
     "load_images": "semlens.data.load",
     "load_model": "semlens.models.load",
     "make_engine": "semlens.relevance.choose",
+    "model_test": "semlens.analysis.audit.model_test",
     "open": "semlens.api:open_database",
     "pruned": "semlens.models.taps",
+    "pruned_state": "semlens.analysis.correct.prune",
+    "report": "semlens.analysis.report",
+    "retrain": "semlens.analysis.correct.retrain",
+    "sensitivity": "semlens.analysis.correct.sensitivity",
+    "unexpected": "semlens.analysis.describe.unexpected",
 }
 
 __all__ = [
@@ -81,18 +111,35 @@ __all__ = [
     "Rules",
     "SemlensError",
     "SubjectModel",
+    "Training",
+    "WithArtefact",
+    "affected",
     "attribution_graph",
+    "audit",
+    "audit_all",
     "build",
     "check",
+    "compare",
+    "concept_map",
+    "cut_out",
+    "dissect",
+    "drift",
     "effect",
     "evaluate",
     "explain",
+    "load_artefact",
     "load_embedder",
     "load_images",
     "load_model",
     "make_engine",
+    "model_test",
     "open",
     "pruned",
+    "pruned_state",
+    "report",
+    "retrain",
+    "sensitivity",
+    "unexpected",
 ]
 
 

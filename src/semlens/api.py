@@ -9,6 +9,9 @@ from typing import Any
 import pandas as pd
 
 from semlens.analysis.concepts import ConceptSet
+from semlens.analysis.describe.dissect import Dissection, dissect
+from semlens.analysis.describe.map import ConceptMap, concept_map
+from semlens.analysis.describe.unexpected import Unexpected, unexpected
 from semlens.analysis.label import THRESHOLD, Labels, label
 from semlens.analysis.probe import SEARCH_TEMPLATES, ImageLike
 from semlens.analysis.scores import Scores, scores
@@ -97,6 +100,48 @@ class ConceptDatabase(Database):
             threshold=threshold,
             candidates=candidates,
         )
+
+    def unexpected(
+        self,
+        target: int | str,
+        concepts: ConceptSet | str | Path = "paper-vocabulary",
+        *,
+        layers: Sequence[str] | None = None,
+        threshold: float | None = None,
+        minimum: float = 0.01,
+        top: int | None = None,
+    ) -> Unexpected:
+        """Find what a class relies on and no concept describes.
+
+        See :func:`semlens.analysis.describe.unexpected.unexpected`.
+        """
+        chosen = concepts if isinstance(concepts, ConceptSet) else ConceptSet.load(concepts)
+        return unexpected(
+            self,
+            target,
+            chosen,
+            layers=layers,
+            threshold=threshold,
+            minimum=minimum,
+            top=top,
+        )
+
+    def map(self, layers: Sequence[str] | None = None, **settings: Any) -> ConceptMap:
+        """Lay out the components by concept, with labelled clusters.
+
+        Settings and errors are those of :func:`semlens.concept_map`.
+        """
+        return concept_map(self, layers=layers, **settings)
+
+    def dissect(
+        self, concepts: ConceptSet | str | Path = "paper-vocabulary", **settings: Any
+    ) -> Dissection:
+        """Count components by label and category, and name the concepts that none carries.
+
+        ``settings`` are those of :func:`semlens.dissect`: ``layers``, ``target``, ...
+        """
+        chosen = concepts if isinstance(concepts, ConceptSet) else ConceptSet.load(concepts)
+        return dissect(self, chosen, **settings)
 
     def class_relevance(
         self, target: int | str, *, top: int = 20, layers: Sequence[str] | None = None

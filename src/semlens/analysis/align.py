@@ -18,7 +18,9 @@ def cosine(
     theta: Float32[np.ndarray, "n d"], probes: Float32[np.ndarray, "q d"]
 ) -> Float32[np.ndarray, "n q"]:
     """Cosine similarity of every component with every probe vector (Eq. 3)."""
-    return unit(theta) @ unit(probes).T
+    # dividing afterwards spares a copy of theta
+    length = np.sqrt(np.einsum("nd,nd->n", theta, theta))[:, None]
+    return (theta @ unit(probes).T) / np.maximum(length, np.float32(1e-12))
 
 
 def alignment(theta: Float32[np.ndarray, "n d"], probe: Probe) -> Float32[np.ndarray, "n q"]:
@@ -26,7 +28,7 @@ def alignment(theta: Float32[np.ndarray, "n d"], probe: Probe) -> Float32[np.nda
 
     Without a text tower there is no null vector, and alignment is the plain cosine.
     """
-    similarity = cosine(theta, probe.vectors)
     if probe.null is None:
-        return similarity
-    return similarity - cosine(theta, probe.null[None])
+        return cosine(theta, probe.vectors)
+    similarity = cosine(theta, np.concatenate([probe.vectors, probe.null[None]]))
+    return similarity[:, :-1] - similarity[:, -1:]

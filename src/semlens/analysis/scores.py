@@ -5,18 +5,23 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float32
+from rich.console import Group, RenderableType
 from torch import Tensor
 from torch.nn import functional
 
-from semlens.store.files import save_csv
+from semlens.analysis.result import Result
+from semlens.draw.table import rich_table
 from semlens.store.reader import Database
+from semlens.types import Component
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MEASURES = ("clarity", "redundancy", "polysemanticity")
 
@@ -138,8 +143,8 @@ def polysemanticity(
     return torch.where(used.sum(1) >= 2, value, torch.nan)
 
 
-@dataclass(frozen=True)
-class Scores:
+@dataclass(frozen=True, repr=False)
+class Scores(Result):
     """The three measures per component, and their means per layer."""
 
     frame: pd.DataFrame
@@ -160,21 +165,44 @@ class Scores:
             )
         return pd.DataFrame(rows)
 
+    def extremes(self, count: int = 5) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Return the clearest components, best first, and the least clear, worst last."""
+        ranked = self.frame.dropna(subset="clarity").sort_values("clarity", ascending=False)
+        parts = zip(ranked["layer"], ranked["index"], ranked["sign"], strict=True)
+        names = [str(Component(layer, int(index), int(sign))) for layer, index, sign in parts]
+        ranked.insert(0, "component", names)
+        return ranked.head(count), ranked.tail(count)
+
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a program; None where there is no measure."""
+        return {
+            "layers": self.per_layer().to_dict("records"),
+            "components": self.frame.to_dict("records"),
+        }
 
-        def plain(frame: pd.DataFrame) -> list[dict[str, Any]]:
-            return frame.astype(object).where(frame.notna(), None).to_dict("records")
+    def plot(self) -> Figure:
+        """Draw how each measure is distributed in each layer (paper, Fig. 5b)."""
+        from semlens.draw.scores_plot import scores_plot
 
-        return {"layers": plain(self.per_layer()), "components": plain(self.frame)}
+        return scores_plot(
+            {
+                measure: {
+                    str(name): part[measure].dropna().to_numpy(float)
+                    for name, part in self.frame.groupby("layer", sort=False)
+                }
+                for measure in MEASURES
+            }
+        )
 
-    def save(self, path: str | Path) -> None:
-        """Write the table as CSV."""
-        save_csv(Path(path), self.frame)
-
-    def __repr__(self) -> str:
-        """Return the means per layer as text."""
-        return self.per_layer().to_string(index=False, float_format="{:.3f}".format)
+    def __rich__(self) -> RenderableType:
+        """Return the means per layer, and the clearest and least clear components."""
+        columns = ["component", *MEASURES]
+        clear, unclear = self.extremes()
+        return Group(
+            rich_table(self.per_layer(), "mean per layer"),
+            rich_table(clear, "clearest", columns),
+            rich_table(unclear, "least clear", columns),
+        )
 
 
 def scores(database: Database, layers: Sequence[str] | None = None, chunk: int = 512) -> Scores:

@@ -164,7 +164,7 @@ def search_probe(
     """Rank components by a probe of one vector; components without examples are left out."""
     rows = database.rows(layers)
     rows = rows[database.alive[rows]]
-    theta = database.theta[rows]
+    theta = database.theta if len(rows) == len(database.theta) else database.theta[rows]
     score: Float32[np.ndarray, " n"] = alignment(theta, probe)[:, 0]
     if negative is not None:
         score = score - alignment(theta, negative)[:, 0]

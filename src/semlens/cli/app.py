@@ -7,7 +7,24 @@ from typing import Annotated
 import typer
 
 from semlens import __version__
-from semlens.cli import ask, demo, explain, graph, inspect, make, relevance
+from semlens.cli import (
+    ask,
+    audit,
+    compare,
+    correct,
+    cutout,
+    demo,
+    dissect,
+    explain,
+    graph,
+    inspect,
+    make,
+    modeltest,
+    relevance,
+    report,
+    unexpected,
+)
+from semlens.cli import map as map_command
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -27,6 +44,18 @@ app.command("relevance")(relevance.relevance)
 app.command("explain")(explain.explain)
 app.command("graph")(graph.graph)
 app.command("effect")(explain.effect)
+app.command("map")(map_command.map_components)
+app.command("unexpected")(unexpected.unexpected)
+app.command("dissect")(dissect.dissect)
+app.command("compare")(compare.compare)
+app.command("audit")(audit.audit)
+app.command("test")(modeltest.test)
+app.command("cutout")(cutout.cutout)
+app.command("prune")(correct.prune)
+app.command("affected")(correct.affected)
+app.command("retrain")(correct.retrain)
+app.command("evaluate")(correct.evaluate)
+app.command("report")(report.report)
 app.command("demo")(demo.demo)
 
 

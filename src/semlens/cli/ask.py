@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
-import pandas as pd
 import typer
 from PIL import Image
 
-from semlens.cli.options import Db, Json, Layer, Spec, opened, split
-from semlens.cli.output import err, out, print_json, reported, table
+from semlens.cli.options import Db, Json, Layer, Save, Spec, checked, opened, split
+from semlens.cli.output import answer, err, out, print_json, reported, table
 from semlens.errors import StoreError
-
-if TYPE_CHECKING:
-    pass
 
 
 def _save(picture: Image.Image, path: Path) -> None:
@@ -137,7 +133,7 @@ def label(
 def scores(
     database: Db,
     layer: Layer = None,
-    csv: Annotated[Path | None, typer.Option(help="Write every component to this file.")] = None,
+    save: Save = None,
     as_json: Json = False,
 ) -> None:
     """Rate how interpretable components are: clarity, redundancy, polysemanticity.
@@ -146,29 +142,13 @@ def scores(
 
     semlens scores r18.semlens
 
-    semlens scores r18.semlens --layer layer4 --csv scores.csv
+    semlens scores r18.semlens --layer layer4 --save scores.csv --save scores.png
     """
+    files = checked(save)
     db = opened(database)
-    result = db.scores(split(layer))
-    if csv is not None:
-        result.save(csv)
-        err.print(f"wrote {csv}", markup=False)
-    if as_json:
-        print_json(result.to_json())
-        return
-    table(result.per_layer(), "mean per layer")
-    ranked = result.frame.dropna(subset="clarity").sort_values("clarity", ascending=False)
-    ranked.insert(0, "component", _names(ranked))
-    columns = ["component", "clarity", "redundancy", "polysemanticity"]
-    table(ranked.head(5), "clearest", columns)
-    table(ranked.tail(5), "least clear", columns)
-
-
-def _names(frame: pd.DataFrame) -> list[str]:
-    from semlens.types import Component
-
-    rows = zip(frame["layer"], frame["index"], frame["sign"], strict=True)
-    return [str(Component(layer, int(index), int(sign))) for layer, index, sign in rows]
+    with err.status("rating the components"):
+        result = db.scores(split(layer))
+    answer(result, as_json, files)
 
 
 @reported

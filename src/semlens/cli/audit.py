@@ -11,8 +11,7 @@ from semlens.cli.options import Concepts, Db, Json, Layer, Save, Spec, checked, 
 from semlens.cli.output import answer, err, out, reported
 
 if TYPE_CHECKING:
-    from semlens.analysis.audit.found import Audit
-    from semlens.analysis.audit.gate import Condition
+    from semlens.analysis.audit.gate import Check
 
 FAILED = 3
 """Exit code when a condition of ``--fail-on`` is met."""
@@ -76,13 +75,19 @@ def audit(
     --junit audit.xml
     """
     from semlens.analysis.audit.audit import audit as run
-    from semlens.analysis.audit.gate import Condition
+    from semlens.analysis.audit.gate import Condition, gate, save_junit
     from semlens.analysis.audit.sweep import audit_all, set_for
     from semlens.analysis.concepts import ConceptSet, load_sets
-    from semlens.errors import ConceptError
+    from semlens.errors import ConceptError, RecipeError
 
     files = checked(save)
     conditions = [Condition.parse(text) for text in fail_on or ()]
+    if junit is not None and not conditions:
+        raise RecipeError(
+            "--junit has nothing to write.", "Expected a condition.", "Add --fail-on."
+        )
+    if every and target is not None:
+        raise RecipeError("--all and --target were given.", "Expected one.", "Leave one out.")
     if not concepts:
         raise ConceptError(
             "There is no concept set.",
@@ -107,28 +112,20 @@ def audit(
             found = audit_all(
                 db, sets, progress=lambda n, of: status.update(f"auditing: {n} of {of}"), **settings
             )
-        audits = dict(found.audits)
+        audits, skipped = dict(found.audits), dict(found.skipped)
     else:
         with err.status("auditing"):
             found = run(db, target, set_for(db, target, sets), **settings)
-        audits = {found.name: found}
-    answer(found, as_json, files)
-    _gate(audits, conditions, junit, database.name, as_json)
-
-
-def _gate(
-    audits: dict[str, Audit],
-    conditions: list[Condition],
-    junit: Path | None,
-    name: str,
-    quiet: bool,
-) -> None:
-    """Write and print the outcome of the conditions, and end with code 3 if one is met."""
-    from semlens.analysis.audit.gate import gate, save_junit
-
+        audits, skipped = {found.name: found}, {}
     checks = gate(audits, conditions)
     if junit is not None:
-        save_junit(junit, checks, name)
+        save_junit(junit, checks, database.name, skipped)
+    answer(found, as_json, files)
+    _report(checks, as_json)
+
+
+def _report(checks: list[Check], quiet: bool) -> None:
+    """Print the outcome of the conditions, and end with code 3 if one is met."""
     failed = [check for check in checks if check.failed]
     shown = err if quiet else out
     for check in failed:

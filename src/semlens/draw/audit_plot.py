@@ -16,6 +16,8 @@ from semlens.draw.figure import INK, LINE, PAPER, SOFT, VERDICTS, new_figure, st
 
 NAMED = 12
 """Components that get a label: the most relevant ones."""
+MOST_LAYERS = 5
+"""With more of them, bars by number are drawn for all together only."""
 LARGEST = 420.0
 """Area of the most relevant component's dot, in square points."""
 
@@ -33,16 +35,29 @@ def audit_plot(title: str, frame: pd.DataFrame, shares: pd.DataFrame) -> Figure:
         Columns ``layer``, ``verdict``, ``by_number`` and ``by_relevance`` with ``_low`` and
         ``_high``.
     """
-    figure, (left, right) = new_figure(10.5, 5.4, 1, 2, width_ratios=[2.1, 1])
+    bars = _chosen(shares)
+    height = max(5.4, 1.2 + 0.42 * len(bars))
+    figure, (left, right) = new_figure(10.5, height, 1, 2, width_ratios=[2.1, 1])
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold", color=INK)
     _scatter(left, frame)
-    _bars(right, shares)
+    _bars(right, shares, bars)
+    counts = frame["verdict"].value_counts()
+    handles = [
+        Line2D([], [], marker="o", ls="", color=colour, label=f"{name} ({counts.get(name, 0)})")
+        for name, colour in VERDICTS.items()
+    ]
+    figure.legend(handles=handles, loc="outside lower left", ncols=4, labelcolor=SOFT)
     return figure
 
 
 def above_chance(frame: pd.DataFrame, side: str) -> np.ndarray:
     """Return alignments less their thresholds; zeros where there is no such side."""
     return np.nan_to_num((frame[side] - frame[f"{side}_threshold"]).to_numpy(float))
+
+
+def has_side(frame: pd.DataFrame, side: str) -> bool:
+    """Say whether there are concepts of a side."""
+    return bool(frame[side].notna().any())
 
 
 def areas(relevance: np.ndarray, largest: float) -> np.ndarray:
@@ -52,36 +67,39 @@ def areas(relevance: np.ndarray, largest: float) -> np.ndarray:
 
 
 def _scatter(axes: Axes, frame: pd.DataFrame) -> None:
-    x, y = above_chance(frame, "spurious"), above_chance(frame, "valid")
     relevance = frame["max"].to_numpy(float)
+    x, across = _along(frame, "spurious")
+    y, up = _along(frame, "valid")
     verdict = frame["verdict"].to_list()
-    axes.axhline(0, color=LINE, lw=1, zorder=0)
-    axes.axvline(0, color=LINE, lw=1, zorder=0)
+    if has_side(frame, "valid"):
+        axes.axhline(0, color=LINE, lw=1, zorder=0)
+    if has_side(frame, "spurious"):
+        axes.axvline(0, color=LINE, lw=1, zorder=0)
     axes.scatter(
         x, y, s=areas(relevance, LARGEST), c=[VERDICTS[v] for v in verdict], alpha=0.75,
         edgecolors=PAPER, linewidths=0.6,
     )  # fmt: skip
     axes.margins(0.12)
-    axes.set_xlabel("alignment with spurious concepts, above chance")
-    axes.set_ylabel("alignment with valid concepts, above chance")
+    axes.set_xlabel(across)
+    axes.set_ylabel(up)
     axes.set_title("Relevant components (area: largest relevance)")
-    handles = [
-        Line2D([], [], marker="o", ls="", color=colour, label=f"{name} ({verdict.count(name)})")
-        for name, colour in VERDICTS.items()
-    ]
-    axes.legend(
-        handles=handles, loc="lower right", bbox_to_anchor=(1, 1), ncols=4, labelcolor=SOFT,
-        handletextpad=0.1, columnspacing=0.9, fontsize=8,
-    )  # fmt: skip
     first = np.argsort(-relevance, kind="stable")[:NAMED]
     parts = frame.to_dict("records")
     texts = [
         axes.text(float(x[i]), float(y[i]), _name(parts[i]), fontsize=7, color=INK) for i in first
     ]
+    # steps, not seconds, end the search: the same picture on every machine
     adjust_text(
-        texts, x, y, ax=axes, expand=(1.1, 1.4), max_move=30,
+        texts, x, y, ax=axes, expand=(1.1, 1.4), max_move=30, iter_lim=100,
         arrowprops={"arrowstyle": "-", "color": SOFT, "lw": 0.5},
     )  # fmt: skip
+
+
+def _along(frame: pd.DataFrame, side: str) -> tuple[np.ndarray, str]:
+    """Return an axis and its name; relevance where there is no such side."""
+    if has_side(frame, side):
+        return above_chance(frame, side), f"alignment with {side} concepts, above chance"
+    return frame["max"].to_numpy(float), "largest share of the layer's relevance"
 
 
 def _name(part: Mapping[Any, Any]) -> str:
@@ -91,15 +109,23 @@ def _name(part: Mapping[Any, Any]) -> str:
     return f"{concept} ({part['component']}, {100 * part['max']:.0f} %)"
 
 
-def _bars(axes: Axes, shares: pd.DataFrame) -> None:
-    """Draw each layer's shares by relevance, and by number below, as stacked bars."""
+def _chosen(shares: pd.DataFrame) -> list[tuple[str, str]]:
+    """Return which bars to draw: layers, and whether by relevance or by number."""
     labels = list(dict.fromkeys(shares["layer"]))
     if len(labels) == 2:  # one layer: "all" says the same
         labels = labels[:1]
+    last = labels[-1]
+    kinds = ("relevance", "number")
+    return [
+        (label, by) for label in labels for by in kinds
+        if by == "relevance" or label == last or len(labels) <= MOST_LAYERS
+    ]  # fmt: skip
+
+
+def _bars(axes: Axes, shares: pd.DataFrame, bars: list[tuple[str, str]]) -> None:
+    """Draw each layer's shares by relevance, and by number below, as stacked bars."""
     ticks: list[str] = []
-    for place, (label, by) in enumerate(
-        (label, by) for label in labels for by in ("relevance", "number")
-    ):
+    for place, (label, by) in enumerate(bars):
         ticks.append(f"{label}\nby {by}")
         start = 0.0
         for name, colour in VERDICTS.items():

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from semlens.draw.audit_plot import above_chance, areas
+from semlens.draw.audit_plot import above_chance, areas, has_side
 from semlens.draw.figure import INK, LINE, PAPER, SOFT, VERDICTS, new_figure, styled
 
 MOST = 40
@@ -45,15 +45,17 @@ def sweep_plot(table: pd.DataFrame, frames: Mapping[str, pd.DataFrame]) -> Figur
 
 def _dots(axes: Axes, frames: list[pd.DataFrame]) -> None:
     axes.axhline(0, color=LINE, lw=1, zorder=0)
+    # as the paper has it; without valid concepts the other side
+    side = "valid" if any(has_side(frame, "valid") for frame in frames) else "spurious"
     for place, frame in enumerate(frames):
         relevance = frame["max"].to_numpy(float)
         # spread sideways by a fixed rule, so that equal heights do not hide each other
         aside = 0.28 * np.sin(np.arange(len(frame)) * 2.399963)
         axes.scatter(
-            place + aside, above_chance(frame, "valid"), s=areas(relevance, 110.0), alpha=0.7,
+            place + aside, above_chance(frame, side), s=areas(relevance, 110.0), alpha=0.7,
             c=[VERDICTS[v] for v in frame["verdict"]], edgecolors=PAPER, linewidths=0.4,
         )  # fmt: skip
-    axes.set_ylabel("valid alignment\nabove chance")
+    axes.set_ylabel(f"{side} alignment\nabove chance")
     handles = [
         Line2D([], [], marker="o", ls="", color=colour, label=name)
         for name, colour in VERDICTS.items()

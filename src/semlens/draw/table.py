@@ -16,7 +16,11 @@ def rich_table(frame: pd.DataFrame, title: str = "", columns: Sequence[str] | No
     shown = Table(title=title or None, title_justify="left", box=None, header_style="bold")
     for name in names:
         numeric = pd.api.types.is_numeric_dtype(frame[name])
-        shown.add_column(str(name).replace("_", " "), justify="right" if numeric else "left")
+        shown.add_column(
+            str(name).replace("_", " "),
+            justify="right" if numeric else "left",
+            no_wrap=name == names[0],  # who a row is stays whole in a narrow terminal
+        )
     for record in frame.loc[:, names].to_dict("records"):
         shown.add_row(*(_cell(record[name]) for name in names))
     return shown

@@ -115,6 +115,22 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> No
     module.load_state_dict(dict(state), strict=False)
 
 
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Load a checkpoint of this very architecture into a module.
+
+    Raises
+    ------
+    ModelError
+        If it cannot be read, or names or shapes differ.
+    """
+    state = read_state(path)
+    mine = module.state_dict()
+    for prefix in _PREFIXES:  # which read_state takes off, though the module may have it itself
+        if not set(state) <= set(mine) and all(prefix + name in mine for name in state):
+            state = {prefix + name: value for name, value in state.items()}
+    load_state(module, state, path)
+
+
 def refuse_missing(names: Iterable[str], spec: str, kind: type[SemlensError]) -> None:
     """Refuse a checkpoint without weights that the model needs; a bare encoder's pooler is not.
 

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from semlens.errors import ModelError
+from semlens.models.checkpoint import load_weights
 from semlens.models.subject import SubjectModel
 
 FORMS = (
     "torchvision/NAME:WEIGHTS, timm/NAME[:WEIGHTS], transformers/ID-or-dir, "
     "FILE.py:CALLABLE or semlens/demo"
 )
+WEIGHTS = ":weights="
+"""Between a SPEC and the file of other weights for it."""
 
 
 def load_model(
     spec: str,
     *,
     random_weights: int | None = None,
+    weights: str | Path | None = None,
     device: str = "cpu",
     run_files: bool = True,
 ) -> SubjectModel:
@@ -29,6 +34,9 @@ def load_model(
         ``transformers/facebook/dinov2-base``, ``my_model.py:make``, ``semlens/demo``.
     random_weights
         A seed, to get the untrained architecture.
+    weights
+        File of other weights for the same architecture, such as ``semlens prune`` and
+        ``semlens retrain`` write. The model's SPEC then ends in ``:weights=FILE``.
     device
         Where to put it.
     run_files
@@ -45,6 +53,8 @@ def load_model(
     >>> load_model("semlens/demo").classes[0]
     'mammal'
     """
+    spec, _, given = spec.partition(WEIGHTS)
+    weights = given if weights is None else weights
     path, _, name = spec.rpartition(":")
     if random_weights is not None and (path.endswith(".py") or spec == "semlens/demo"):
         raise _two_weights(spec, random_weights)
@@ -60,6 +70,10 @@ def load_model(
         model = userfile_model(Path(path).expanduser(), name)
     else:
         model = _library_model(spec, random_weights)
+    if weights:
+        file = Path(weights).expanduser().resolve()  # to be found from any folder
+        load_weights(model.module, file)
+        model = replace(model, spec=f"{model.spec}{WEIGHTS}{file}")
     model.module.to(device)
     return model
 

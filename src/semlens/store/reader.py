@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import bisect
-import json
-import os
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 from jaxtyping import Bool, Float16, Float32, Int64
 
 from semlens.data.digests import content_digests
@@ -28,7 +23,8 @@ from semlens.errors import LayerError, RelevanceError, StaleError, StoreError, n
 from semlens.models.subject import SubjectModel
 from semlens.recipe import fingerprint
 from semlens.store import layout
-from semlens.store.files import file_digest, load_table, load_tensors, save_table
+from semlens.store.derived import Derived
+from semlens.store.files import file_digest, load_table, load_tensors
 from semlens.store.manifest import LayerEntry, Manifest
 from semlens.types import Box, Component
 
@@ -62,7 +58,7 @@ def _stale(kind: str, given: str, built: str) -> StaleError:
     )
 
 
-class Database:
+class Database(Derived):
     """Everything that a build has left on disk.
 
     Parameters
@@ -81,7 +77,7 @@ class Database:
     """
 
     def __init__(self, path: str | Path, embedder: Embedder | None = None) -> None:
-        self.path = Path(path).expanduser()
+        super().__init__(Path(path).expanduser())
         self.manifest = Manifest.load(self.path)
         if embedder is not None:
             self.check_embedder(embedder)
@@ -95,11 +91,6 @@ class Database:
         return embedder
 
     # -- identity -----------------------------------------------------------------------
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 of the manifest, and so of every file of the build."""
-        return file_digest(self.path / "manifest.json")
 
     def check_model(self, model: SubjectModel) -> None:
         """Refuse a model with other weights or preprocessing than the database's."""
@@ -267,6 +258,33 @@ class Database:
         used[row, rank] = True
         return index, used
 
+    def example_crops(
+        self, layer: str
+    ) -> tuple[Int64[np.ndarray, " e"], Int64[np.ndarray, " e"], Float32[np.ndarray, " e"]]:
+        """Return component (row), crop and readout of every used example, strongest first."""
+        if layer not in self._example_crops:
+            self.layer(layer)
+            columns = ["component", "crop", "activation"]
+            table = load_table(self.path / layout.examples_file(layer), columns)
+            table = table.filter(table["crop"].is_valid())
+            self._example_crops[layer] = (
+                table["component"].to_numpy().astype(np.int64),
+                table["crop"].to_numpy().astype(np.int64),
+                table["activation"].to_numpy().astype(np.float32),
+            )
+        return self._example_crops[layer]
+
+    @cached_property
+    def crop_samples(self) -> Int64[np.ndarray, " u"]:
+        """The sample that each unique crop was cut from."""
+        files = [layout.crops_file(i) for i in range(len(self.manifest.crops))]
+        parts = [load_tensors(self.path / name)["sample"].numpy() for name in files]
+        return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+
+    @cached_property
+    def _example_crops(self) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        return {}
+
     @cached_property
     def _examples(self) -> dict[str, pa.Table]:
         return {}
@@ -342,73 +360,24 @@ class Database:
                 self._relevance[name] = load_table(self.path / layout.relevance_file(name))
             table = self._relevance[name]
             if target is not None:
-                table = table.filter(pc.field("class") == target)
+                table = table.take(self._relevance_rows(name, target))
             parts.append(table)
         return pa.concat_tables(parts).to_pandas()
+
+    def _relevance_rows(self, name: str, target: int) -> Int64[np.ndarray, " n"]:
+        """Return the rows of a class in a layer's table; sorted once for all classes."""
+        if name not in self._relevance_order:
+            classes = self._relevance[name]["class"].to_numpy()
+            order = np.argsort(classes, kind="stable")
+            self._relevance_order[name] = (classes[order], order)
+        classes, order = self._relevance_order[name]
+        start, stop = np.searchsorted(classes, [target, target + 1])
+        return order[start:stop]
 
     @cached_property
     def _relevance(self) -> dict[str, pa.Table]:
         return {}
 
-    # -- derived tables ---------------------------------------------------------------------
-
-    def save_analysis(
-        self, name: str, frame: pd.DataFrame, origin: Mapping[str, Any] | None = None
-    ) -> Path:
-        """Keep a derived table; it remembers what it was made from.
-
-        Parameters
-        ----------
-        origin
-            Plain values that say what it was made from, for :meth:`load_origin`. By default
-            the whole build, so that the table is void once layers are added.
-
-        Raises
-        ------
-        StoreError
-            If the name is no plain file name.
-        """
-        if not re.fullmatch(r"[\w][\w.-]*", name):
-            raise StoreError(
-                f"'{name}' cannot name a table.",
-                "Expected letters, digits, '_', '-' and '.'.",
-                "Choose another name.",
-            )
-        table = pa.Table.from_pandas(frame, preserve_index=False)
-        made_from = {"database": self.fingerprint}
-        if origin is not None:
-            made_from = {"origin": json.dumps(origin, sort_keys=True)}
-        table = table.replace_schema_metadata(made_from)
-        path = self._analysis_file(name)
-        save_table(path, table)
-        return path
-
-    def load_analysis(self, name: str) -> pd.DataFrame | None:
-        """Return a derived table, or None when there is none of this very build."""
-        path = self._analysis_file(name)
-        if not path.is_file():
-            return None
-        table = load_table(path)
-        made_from = (table.schema.metadata or {}).get(b"database", b"").decode()
-        return table.to_pandas() if made_from == self.fingerprint else None
-
-    def load_origin(self, name: str) -> tuple[pd.DataFrame, dict[str, Any]] | None:
-        """Return a derived table that was kept with an origin, and the origin; or None.
-
-        Whether the origin still holds is for the caller to see: it may outlive added layers.
-        """
-        path = self._analysis_file(name)
-        if not path.is_file():
-            return None
-        table = load_table(path)
-        origin = (table.schema.metadata or {}).get(b"origin")
-        return None if origin is None else (table.to_pandas(), json.loads(origin))
-
-    @property
-    def keeps_analysis(self) -> bool:
-        """Whether derived tables can be kept: not in a folder that is only for reading."""
-        folder = self.path / layout.ANALYSIS
-        return os.access(folder if folder.is_dir() else self.path, os.W_OK)
-
-    def _analysis_file(self, name: str) -> Path:
-        return self.path / layout.ANALYSIS / f"{name}.parquet"
+    @cached_property
+    def _relevance_order(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        return {}

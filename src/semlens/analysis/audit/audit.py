@@ -17,8 +17,9 @@ from semlens.analysis.audit.shares import VERDICTS, Weights, share_table, verdic
 from semlens.analysis.audit.side import Side, make_background, measure_side
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.target import class_name, find_class
-from semlens.errors import RecipeError, RelevanceError
+from semlens.errors import LayerError, RecipeError, RelevanceError
 from semlens.store.reader import Database
+from semlens.types import Component
 
 MINIMUM = 0.01
 """Least share of the layer's relevance on the best sample (paper, D.5; 0.028 in F.1.1)."""
@@ -28,6 +29,12 @@ BACKGROUND = "paper-vocabulary"
 """The concept set from which random concepts are drawn."""
 DRAWS = 1000
 """Random concept sets behind the alarm."""
+_RIGHT = {
+    "minimum": "Expected a number from 0 to 1.",
+    "level": "Expected a number between 0 and 1.",
+    "threshold": "Expected a difference of two cosines, from -2 to 2.",
+    "resamples": "Expected a whole number from 0.",
+}
 
 
 def audit(
@@ -59,7 +66,7 @@ def audit(
     level
         A component is aligned with a side when its best alignment exceeds what the best of as
         many random concepts reaches with this probability; the class raises an alarm when spurious
-        concepts alone claim more relevance than random sets do, with this significance.
+        concepts claim more relevance than random sets do, with this significance.
     threshold
         A fixed least alignment instead (the paper: 0).
     background
@@ -81,14 +88,15 @@ def audit(
     Source: paper, 3.4 (alignments and the four states) and F.1.1. Calibrated thresholds,
     intervals and the alarm are ours.
     """
-    _check_settings(minimum, level, resamples)
+    _check_settings(minimum, level, threshold, resamples)
     expected = Expected.of(concepts)
     number = find_class(database, target)
     relevant = _relevant(database, number, layers, minimum)
     rows = relevant["component"].to_numpy(np.int64)
     theta = database.theta[rows]
     vocabulary = background or ConceptSet.load(BACKGROUND)
-    random = make_background(theta, database, vocabulary, [expected.valid, expected.spurious], seed)
+    audited = [expected.valid, expected.spurious]
+    random = make_background(theta, database, number, vocabulary, audited, level, seed)
     sides = {
         kind: measure_side(theta, database, one, random, level, threshold)
         for kind, one in (("valid", expected.valid), ("spurious", expected.spurious))
@@ -119,27 +127,25 @@ def audit(
     )
 
 
-def _check_settings(minimum: float, level: float, resamples: int) -> None:
+def _check_settings(minimum: float, level: float, threshold: float | None, resamples: int) -> None:
     for name, value, right in (
         ("minimum", minimum, 0 <= minimum <= 1),
         ("level", level, 0 < level < 1),
+        ("threshold", threshold, threshold is None or -2 <= threshold <= 2),
         ("resamples", resamples, resamples >= 0),
     ):
         if not right:
-            raise RecipeError(
-                f"The audit's {name} is {value}.",
-                "Expected a whole number from 0."
-                if name == "resamples"
-                else f"Expected a number {'from' if name == 'minimum' else 'between'} 0 and 1.",
-                "Correct it.",
-            )
+            raise RecipeError(f"The audit's {name} is {value}.", _RIGHT[name], "Correct it.")
 
 
 def _relevant(
     database: Database, target: int, layers: Sequence[str] | None, minimum: float
 ) -> pd.DataFrame:
     """Return component, layer, mean and max of what the class relies on, most relevant first."""
-    found = database.relevance(target, layers)
+    names = None if layers is None else list(dict.fromkeys(layers))
+    if names == []:
+        raise LayerError("No layer was named.", "Expected at least one.", "Name one.")
+    found = database.relevance(target, names)
     kept = found[found["max"] >= minimum]
     if kept.empty:
         most = found["max"].to_numpy(float).max(initial=0.0)
@@ -199,9 +205,11 @@ def _frame(
 ) -> pd.DataFrame:
     """Return one row per relevant component, most relevant first."""
     rows = relevant["component"].to_numpy(np.int64)
+    found = database.components.iloc[rows]
+    named = [found[column].to_list() for column in ("layer", "index", "sign")]
     frame = pd.DataFrame(
         {
-            "component": [str(database.component(int(row))) for row in rows],
+            "component": [str(Component(*parts)) for parts in zip(*named, strict=True)],
             "layer": relevant["layer"],
             "mean": relevant["mean"],
             "max": relevant["max"],
@@ -224,18 +232,15 @@ def _frame(
 
 
 def _chance(weights: Weights, sides: Mapping[str, Side | None], seed: int) -> pd.DataFrame:
-    """Compare what each side alone claims with what random concept sets of its size claim.
+    """Compare what each side claims with what random concept sets of its size claim.
 
-    A random set's claim counts in full, also where the other side claims the same: with two
-    sides the comparison is on the safe side.
+    What both sides claim counts for each: that valid concepts fit as well does not acquit.
     """
     records: list[dict[str, object]] = []
     for kind, side in sides.items():
         if side is None:
             continue
-        other = sides["valid" if kind == "spurious" else "spurious"]
-        alone = side.aligned if other is None else side.aligned & ~other.aligned
-        claimed = alone @ weights.relevance
+        claimed = side.aligned @ weights.relevance
         random = random_shares(side.nulls, weights.relevance, DRAWS, seed)
         # as in a permutation test, the finding itself is one of the draws
         p = (1 + (random >= claimed - 1e-12).sum(0)) / (1 + DRAWS)

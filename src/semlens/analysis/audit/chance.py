@@ -16,6 +16,9 @@ from scipy.special import gammaln
 
 from semlens.errors import ConceptError
 
+CHUNK = 4096
+"""Components at a time."""
+
 
 def chance_threshold(
     background: Float32[np.ndarray, "k v"], drawn: int, level: float
@@ -39,16 +42,16 @@ def chance_threshold(
     """
     known = background.shape[1]
     lowest = np.arange(1, known + 1)
-    with np.errstate(invalid="ignore"):
-        log = gammaln(lowest + 1) - gammaln(lowest - drawn + 1)
-    log -= gammaln(known + 1) - gammaln(known - drawn + 1)
-    chance = np.where(lowest >= drawn, np.exp(np.minimum(log, 0)), 0.0)
-    place = int(np.searchsorted(chance, 1 - level))
+    lowest = lowest[lowest >= drawn]
+    log = gammaln(lowest + 1) - gammaln(lowest - drawn + 1)
+    log -= gammaln(known + 1) - gammaln(max(known - drawn, 0) + 1)
+    chance = np.concatenate([np.zeros(known - len(lowest)), np.exp(np.minimum(log, 0))])
+    place = int(np.searchsorted(chance, 1 - level - 1e-9))  # equality is met, up to rounding
     if drawn >= known or place >= known - 1:  # nothing lies above the largest
         raise ConceptError(
             f"A background of {known} concepts is too small for a set of {drawn} at {level:g}.",
-            f"Expected about {int(np.ceil(2 * drawn / level))} or more.",
-            "Give a larger background vocabulary, or fixed thresholds.",
+            f"Expected at least {max(int(np.ceil(drawn / level - 1e-9)), drawn + 2)}.",
+            "Give a larger --background, a larger --level, or a fixed --threshold.",
         )
     return np.partition(background, place, axis=1)[:, place]
 
@@ -65,13 +68,32 @@ class Null:
 def random_shares(
     nulls: Sequence[Null], weight: Float[np.ndarray, "k l"], draws: int, seed: int
 ) -> Float[np.ndarray, "draws l"]:
-    """Return which share of the weight random concept sets of the same size would claim."""
+    """Return which share of the weight random concept sets of the same size would claim.
+
+    Raises
+    ------
+    ConceptError
+        If a background has fewer concepts than the set.
+    """
     rng = np.random.default_rng(seed)
-    shares = np.zeros((draws, weight.shape[1]))
+    sets = [np.zeros((null.above.shape[1], draws), np.float32) for null in nulls]
+    for null in nulls:
+        if null.drawn > null.above.shape[1]:
+            raise ConceptError(
+                f"A background of {null.above.shape[1]} concepts is too small for a set of "
+                f"{null.drawn}.",
+                "Expected more random concepts than the set has.",
+                "Give a larger --background.",
+            )
     for place in range(draws):
-        claimed = np.zeros(len(weight), bool)
-        for null in nulls:
-            one = rng.choice(null.above.shape[1], null.drawn, replace=False)
-            claimed |= null.above[:, one].any(axis=1)
-        shares[place] = claimed @ weight
+        for null, chosen in zip(nulls, sets, strict=True):
+            chosen[rng.choice(len(chosen), null.drawn, replace=False), place] = 1
+    shares = np.zeros((draws, weight.shape[1]))
+    for start in range(0, len(weight), CHUNK):
+        part = slice(start, start + CHUNK)
+        hits = sum(
+            null.above[part].astype(np.float32) @ chosen
+            for null, chosen in zip(nulls, sets, strict=True)
+        )
+        shares += (np.asarray(hits) > 0.5).T @ weight[part]
     return shares

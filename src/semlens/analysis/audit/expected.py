@@ -31,8 +31,8 @@ class Expected:
                 "Expected [valid] or [spurious]: what the class should rest on, and what not.",
                 "Rename [concepts] in the file, or choose another set.",
             )
-        known = {_key(concept): concept.name for concept in valid.concepts}
-        twice = [c.name for c in spurious.concepts if _key(c) in known]
+        known = {key(concept) for concept in valid.concepts}
+        twice = [c.name for c in spurious.concepts if key(c) in known]
         if twice:
             raise ConceptError(
                 f"The concept set '{concepts.name}' calls valid and spurious: {', '.join(twice)}.",
@@ -42,7 +42,8 @@ class Expected:
         return cls(valid, spurious)
 
 
-def _key(concept: Concept) -> str:
+def key(concept: Concept) -> str:
+    """Return what two spellings of one concept have in common."""
     return " ".join(concept.name.casefold().split())
 
 
@@ -50,6 +51,6 @@ def _unique(concepts: ConceptSet, kind: str) -> ConceptSet:
     first: dict[str, Concept] = {}
     for concept in concepts.concepts:
         if concept.kind == kind:
-            first.setdefault(_key(concept), concept)
+            first.setdefault(key(concept), concept)
     chosen = tuple(first.values())
     return ConceptSet(chosen, concepts.name, concepts.source, concepts.templates, concepts.target)

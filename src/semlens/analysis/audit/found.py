@@ -41,7 +41,7 @@ class Audit(Result):
         Per layer (``all`` is last) and verdict: number of components, and shares by number and
         by relevance with 95 % intervals.
     chance
-        Per layer and side: the share of relevance that it claims alone, what random concept
+        Per layer and side: the share of relevance that it claims, what random concept
         sets of its size claim on average, and with which probability as much (``p_value``).
     summary
         Per concept: components that align with it best, and their share of relevance.
@@ -77,9 +77,9 @@ class Audit(Result):
         """Whether spurious concepts claim more relevance than chance explains."""
         return self.p_value < self.settings["level"]
 
-    def of(self, verdict: str) -> list[Component]:
-        """Return the components of a verdict, most relevant first."""
-        mine = self.frame[self.frame["verdict"] == verdict]
+    def of(self, *verdicts: str) -> list[Component]:
+        """Return the components of some verdicts, most relevant first."""
+        mine = self.frame[self.frame["verdict"].isin(verdicts)]
         return [Component.parse(name) for name in mine["component"]]
 
     @property
@@ -117,7 +117,7 @@ class Audit(Result):
         parts = [
             f"{100 * self.share(verdict):.0f} % {verdict}"
             for verdict in VERDICTS
-            if verdict in self._possible
+            if verdict in self.possible
         ]
         text = f"What '{self.name}' rests on is {', '.join(parts[:-1])} and {parts[-1]}"
         if not math.isnan(self.p_value):
@@ -126,7 +126,7 @@ class Audit(Result):
         return text + "."
 
     @property
-    def _possible(self) -> set[str]:
+    def possible(self) -> set[str]:
         """The verdicts that can be given with the sides that there are."""
         sides = set(self.chance["side"])
         return {*sides, "unexpected", *(("both",) if len(sides) == 2 else ())}

@@ -50,13 +50,31 @@ class Condition:
                 "Correct it, and put it in quotes.",
             )
         bound = float(match[3]) / (100 if match[4] else 1)
+        if bound > 1:
+            raise RecipeError(
+                f"The bound of '{text}' is {bound:g}.",
+                "Expected a share from 0 to 1, or of at most 100 %.",
+                f"Write '{match[1]}{match[2]}{match[3]}%' for a percentage.",
+            )
         return cls(text.strip(), match[1], match[2], bound)
 
     def value(self, audit: Audit) -> float:
-        """Return the figure that is compared; NaN when the audit has none."""
-        if self.measure == "p":
-            return audit.p_value
+        """Return the figure that is compared.
+
+        Raises
+        ------
+        RecipeError
+            If the audit's concepts cannot give such a verdict: the condition says nothing.
+        """
         verdict, _, by = self.measure.partition(".")
+        if (verdict if verdict != "p" else "spurious") not in audit.possible:
+            raise RecipeError(
+                f"'{self.text}' says nothing about the class '{audit.name}'.",
+                f"Its concepts can only give {', '.join(sorted(audit.possible))}.",
+                "Add concepts of the other side, such as --concepts artefacts.",
+            )
+        if verdict == "p":
+            return audit.p_value
         return audit.share(verdict, by=by or "relevance")
 
     def met(self, audit: Audit) -> bool:
@@ -84,11 +102,17 @@ def gate(audits: Mapping[str, Audit], conditions: Sequence[Condition]) -> list[C
     ]
 
 
-def save_junit(path: Path, checks: Sequence[Check], suite: str) -> None:
-    """Write checks as JUnit XML: a test case per class and condition."""
+def save_junit(
+    path: Path, checks: Sequence[Check], suite: str, skipped: Mapping[str, str] | None = None
+) -> None:
+    """Write checks as JUnit XML: a test case per class and condition, and per class left out."""
+    left = skipped or {}
     failed = sum(check.failed for check in checks)
     root = ElementTree.Element("testsuites")
-    head = {"name": suite, "tests": str(len(checks)), "failures": str(failed), "errors": "0"}
+    head = {
+        "name": suite, "tests": str(len(checks) + len(left)), "failures": str(failed),
+        "errors": "0", "skipped": str(len(left)),
+    }  # fmt: skip
     parent = ElementTree.SubElement(root, "testsuite", head)
     for check in checks:
         case = ElementTree.SubElement(
@@ -100,6 +124,10 @@ def save_junit(path: Path, checks: Sequence[Check], suite: str) -> None:
             said = f"{check.condition.measure} is {check.value:.4f}"
             found = ElementTree.SubElement(case, "failure", {"message": said, "type": "audit"})
             found.text = check.detail
+    for name, why in left.items():
+        names = {"classname": f"{suite}.{name}", "name": "audit"}
+        case = ElementTree.SubElement(parent, "testcase", names)
+        ElementTree.SubElement(case, "skipped", {"message": why})
     ElementTree.indent(root)
     text = ElementTree.tostring(root, encoding="unicode", xml_declaration=True)
     write_atomic(path, lambda part: _write(part, text + "\n"))

@@ -25,11 +25,12 @@ class Resampled:
         rows: Int64[np.ndarray, " k"],
         vectors: Float32[np.ndarray, "q d"],
     ) -> None:
-        crop, weight = _examples(database, rows)
-        self.count = (weight > 0).sum(1)
+        crop, weight, self.count = _examples(database, rows)
         if database.manifest.recipe.aggregate != "weighted":
-            weight = (weight > 0).astype(np.float32)
-        self.weight = weight
+            weight = np.ones_like(weight)
+        # the scale of a mixture does not matter; without it squares of tiny readouts vanish
+        most = weight.max(1, keepdims=True, initial=0)
+        self.weight = weight / np.where(most > 0, most, 1)
         probes = unit(vectors).T
         shape = crop.shape
         self.along = np.zeros((*shape, probes.shape[1]), np.float32)
@@ -42,35 +43,36 @@ class Resampled:
 
     def draw(self, rng: np.random.Generator) -> Float32[np.ndarray, "k q"]:
         """Return the cosines of one draw; zeros for a component without examples."""
-        slots = self.weight.shape[1]
+        number, slots = self.weight.shape
         # examples stand first in their slots, strongest first
         picks = (rng.random(self.weight.shape) * self.count[:, None]).astype(np.int64)
-        times = np.zeros_like(self.weight)
         filled = np.arange(slots)[None] < self.count[:, None]
-        component = np.broadcast_to(np.arange(len(times))[:, None], picks.shape)
-        np.add.at(times, (component[filled], picks[filled]), 1)
-        mix = times * self.weight
-        length = np.sqrt(np.einsum("km,kmn,kn->k", mix, self.gram, mix, optimize=True))
-        cosines = np.einsum("km,kmq->kq", mix, self.along)
-        return (cosines / np.maximum(length, 1e-12)[:, None]).astype(np.float32)
+        flat = (picks + np.arange(number)[:, None] * slots)[filled]
+        times = np.bincount(flat, minlength=number * slots).reshape(number, slots)
+        mix = (times * self.weight)[:, None].astype(np.float32)
+        square = (mix @ self.gram @ mix.transpose(0, 2, 1))[:, :, 0]
+        return (mix @ self.along)[:, 0] / np.maximum(np.sqrt(np.maximum(square, 0)), 1e-12)
 
 
 def _examples(
     database: Database, rows: Int64[np.ndarray, " k"]
-) -> tuple[Int64[np.ndarray, "k m"], Float32[np.ndarray, "k m"]]:
-    """Return the crops of components, first ones first, and the size of their readouts."""
+) -> tuple[Int64[np.ndarray, "k m"], Float32[np.ndarray, "k m"], Int64[np.ndarray, " k"]]:
+    """Return components' crops, strongest first, the size of their readouts, and how many."""
     slots = database.manifest.recipe.examples
     crop = np.zeros((len(rows), slots), np.int64)
     weight = np.zeros((len(rows), slots), np.float32)
-    place = {int(row): at for at, row in enumerate(rows)}
-    for layer in dict.fromkeys(database.components["layer"].to_numpy()[rows]):
-        table = database.examples(layer)
-        table = table.loc[table["crop"].notna() & table["component"].isin(list(place))]
-        component = table["component"].to_numpy(np.int64)
-        at = np.array([place[row] for row in component], np.int64)
-        # rows of one component lie together: a slot is the distance from the first of them
-        slot = np.arange(len(at)) - np.searchsorted(component, component)
-        crop[at, slot] = table["crop"].to_numpy(np.int64)
-        # a readout of zero still is an example
-        weight[at, slot] = np.maximum(np.abs(table["activation"].to_numpy()), 1e-30)
-    return crop, weight
+    count = np.zeros(len(rows), np.int64)
+    layer = database.components["layer"].to_numpy()[rows]
+    for name in dict.fromkeys(layer):
+        mine = np.flatnonzero(layer == name)
+        component, crops, activation = database.example_crops(name)
+        # rows of one component lie together
+        start, stop = np.searchsorted(component, [rows[mine], rows[mine] + 1])
+        size = stop - start
+        at = np.repeat(mine, size)
+        slot = np.arange(len(at)) - np.repeat(np.cumsum(size) - size, size)
+        source = np.repeat(start, size) + slot
+        crop[at, slot] = crops[source]
+        weight[at, slot] = np.abs(activation[source])
+        count[mine] = size
+    return crop, weight, count

@@ -11,12 +11,14 @@ from jaxtyping import Bool, Float32, Int64
 
 from semlens.analysis.align import alignment
 from semlens.analysis.audit.chance import Null, chance_threshold
+from semlens.analysis.audit.expected import key
+from semlens.analysis.audit.pictures import random_pictures
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.probe import LABEL_TEMPLATES, Probe, concept_probe, null_vector
 from semlens.store.reader import Database
 
 RANDOM_PICTURES = 500
-"""Random image concepts, where a set's concepts are images."""
+"""Random image concepts at least, where a set's concepts are images."""
 
 Background = Callable[[int], Float32[np.ndarray, "k v"]]
 """From the number of images behind a concept (0: a text) to alignments with random ones."""
@@ -88,34 +90,29 @@ def measure_side(
 def make_background(
     theta: Float32[np.ndarray, "k d"],
     database: Database,
+    target: int,
     vocabulary: ConceptSet,
     audited: Sequence[ConceptSet],
+    level: float,
     seed: int,
 ) -> Background:
-    """Return the alignments with random concepts: other words, or the database's own crops."""
+    """Return the alignments with random concepts: other words, or what other classes show."""
     templates = next((s.templates for s in audited if s.templates), None) or LABEL_TEMPLATES
-    taken = {concept.name.casefold() for one in audited for concept in one.concepts}
+    taken = {key(concept) for one in audited for concept in one.concepts}
+    enough = max(RANDOM_PICTURES, int(2 * max(map(len, audited)) / level))
 
     @cache
     def background(images: int) -> Float32[np.ndarray, "k v"]:
         if images:
-            return alignment(theta, _random_pictures(database, images, templates, seed))
-        names = dict.fromkeys(c.name for c in vocabulary.concepts if not c.images)
+            vectors = random_pictures(database, enough, images, target, seed)
+            names = tuple(f"random {place}" for place in range(enough))
+            null = null_vector(database.embedder, templates)
+            return alignment(theta, Probe(vectors, names, null, database.embedder.fingerprint))
+        words = {key(concept): concept for concept in vocabulary.concepts if not concept.images}
         # embedded as a whole, which is remembered from one class to the next
         found = alignment(
-            theta, concept_probe(database.embedder, ConceptSet.of(list(names)), templates)
+            theta, concept_probe(database.embedder, ConceptSet(tuple(words.values())), templates)
         )
-        return found[:, [name.casefold() not in taken for name in names]]
+        return found[:, [name not in taken for name in words]]
 
     return background
-
-
-def _random_pictures(database: Database, images: int, templates: Sequence[str], seed: int) -> Probe:
-    """Make concepts of random crops, as many to each as the audited concept has images."""
-    crops = database.crop_vectors
-    rng = np.random.default_rng(seed)
-    drawn = rng.integers(0, len(crops), (RANDOM_PICTURES, images))
-    vectors = np.stack([crops[one].astype(np.float32).mean(0) for one in drawn])
-    null = null_vector(database.embedder, templates)
-    names = tuple(f"random {place}" for place in range(len(vectors)))
-    return Probe(vectors, names, null, database.embedder.fingerprint)

@@ -45,11 +45,12 @@ class Sweep(Result):
     @cached_property
     def frame(self) -> pd.DataFrame:
         """One row per class: shares by relevance, chance, and what is spurious most."""
-        records = [_record(one) for one in self.audits.values()]
+        records = [_record(name, one) for name, one in self.audits.items()]
         table = pd.DataFrame(records)
         p = table["p_value"].to_numpy(float)
         q = np.full(len(p), np.nan)
-        q[~np.isnan(p)] = false_discovery_control(p[~np.isnan(p)])
+        if not np.isnan(p).all():
+            q[~np.isnan(p)] = false_discovery_control(p[~np.isnan(p)])
         return table.assign(q_value=q)
 
     @property
@@ -86,7 +87,7 @@ class Sweep(Result):
     def __rich__(self) -> RenderableType:
         """Return a row per class."""
         table = self.frame.sort_values("p_value", kind="stable")
-        shown = pd.DataFrame({"class": table["class"], "components": table["components"]})
+        shown = pd.DataFrame({"class": table["class"]})
         for verdict in VERDICTS:
             shown[verdict] = [f"{100 * value:.0f} %" for value in table[verdict]]
         shown["p_value"] = table["p_value"]
@@ -98,15 +99,15 @@ class Sweep(Result):
         parts: list[RenderableType] = [
             rich_table(shown, f"{len(table)} classes, shares of relevance by verdict")
         ]
-        parts += [Text(f"Left out: '{name}', {why}") for name, why in self.skipped.items()]
+        parts += [Text(f"Left out '{name}': {why}") for name, why in self.skipped.items()]
         return Group(*parts)
 
 
-def _record(one: Audit) -> dict[str, Any]:
+def _record(name: str, one: Audit) -> dict[str, Any]:
     spurious = one.summary[(one.summary["kind"] == "spurious") & (one.summary["components"] > 0)]
     first = spurious.iloc[0] if len(spurious) else None
     return {
-        "class": one.name,
+        "class": name,
         "components": len(one.frame),
         **{verdict: one.share(verdict) for verdict in VERDICTS},
         "p_value": one.p_value,
@@ -189,13 +190,14 @@ def _targets(database: Database, sets: Sequence[ConceptSet]) -> tuple[list[int],
     named = [one for one in sets if one.target is not None]
     if not named:
         return sorted(int(number) for number in database.relevance_classes["class"]), {}
-    logits = {str(one.target): _logit(database, one) for one in named}
-    wanted = sorted({number for number in logits.values() if number is not None})
-    return wanted, {
-        name: "which is no class of the database."
-        for name, number in logits.items()
-        if number is None
-    }
+    wanted: set[int] = set()
+    skipped: dict[str, str] = {}
+    for one in named:
+        try:
+            wanted.add(find_class(database, str(one.target)))
+        except RelevanceError as error:
+            skipped[str(one.target)] = error.value
+    return sorted(wanted), skipped
 
 
 def _logit(database: Database, one: ConceptSet) -> int | None:

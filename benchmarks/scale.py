@@ -1,0 +1,235 @@
+"""How long questions take on a database of 10^5 components, once it is loaded.
+
+A synthetic database in the real file format: 20 layers of 5,000 components with 30 examples each
+among shared crops, 512 dimensions, and sparse relevance for 1,000 classes. Its vectors are random:
+answers mean nothing, only their time does.
+
+    python benchmarks/scale.py
+    python benchmarks/scale.py --json
+    python benchmarks/scale.py --quick
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+import semlens as sl
+from semlens.analysis.concepts import ConceptSet
+from semlens.analysis.probe import LABEL_TEMPLATES, embed_texts
+from semlens.embedders.base import Embedder
+from semlens.recipe import Recipe
+from semlens.store import layout
+from semlens.store.files import file_digest, save_table, save_tensors
+from semlens.store.manifest import LayerEntry, Manifest, RelevanceEntry, Source
+
+GOAL = 1.0
+"""Seconds, once loaded."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large the database is."""
+
+    layers: int = 20
+    rows: int = 5000
+    dim: int = 512
+    classes: int = 1000
+    samples: int = 50_000
+    crops: int = 100_000
+    examples: int = 30
+    relevant: int = 40
+    """Components of a layer that a class has relevance for."""
+
+
+QUICK = Size(3, 60, 32, 10, 200, 400, 5, 12)
+
+
+class RandomWords(Embedder):
+    """A vector per text, drawn from the text: fast, and the same each time."""
+
+    spec, fingerprint, has_text = "python:random-words", "random words", True
+
+    def __init__(self, dim: int) -> None:
+        self.dim = dim
+
+    def preprocess(self, image: Any) -> Tensor:
+        """Return nothing of use: no image is embedded here."""
+        return torch.zeros(3, 1, 1)
+
+    def _images(self, batch: Tensor) -> Tensor:
+        return torch.ones(len(batch), self.dim)
+
+    def _texts(self, texts: Any) -> Tensor:
+        seeds = [int.from_bytes(text.encode()[-7:] + b"\1", "little") for text in texts]
+        return torch.stack(
+            [torch.randn(self.dim, generator=torch.Generator().manual_seed(s)) for s in seeds]
+        )
+
+
+def write(path: Path, size: Size) -> None:
+    """Write the database."""
+    rng = np.random.default_rng(0)
+    entries = [
+        LayerEntry(
+            name=f"layer{i}", form="map", channels=size.rows, height=7, width=7, prefix=0,
+            first=i * size.rows, rows=size.rows, lowest=0.0, not_finite=0, crop="activation",
+        )
+        for i in range(size.layers)
+    ]  # fmt: skip
+    for entry in entries:
+        _write_layer(path, entry, size, rng)
+    crops = torch.nn.functional.normalize(torch.randn(size.crops, size.dim), dim=1)
+    save_tensors(path / layout.crops_file(0), {"vector": crops.half()})
+    count = size.layers * size.rows
+    save_table(path / layout.COMPONENTS, pa.table({
+        "layer": np.repeat([entry.name for entry in entries], size.rows),
+        "index": np.tile(np.arange(size.rows, dtype=np.int32), size.layers),
+        "sign": np.ones(count, np.int8),
+        "examples": np.full(count, size.examples, np.int32),
+    }))  # fmt: skip
+    logit = np.arange(size.samples) % size.classes
+    save_table(path / layout.SAMPLES, pa.table({
+        "path": [f"{i}.png" for i in range(size.samples)],
+        "sha256": [f"{i:064x}" for i in range(size.samples)],
+        "target": pa.array([f"class {i}" for i in logit]),
+        "logit": pa.array(logit, pa.int32()),
+        "error": pa.array([None] * size.samples, pa.string()),
+    }))  # fmt: skip
+    save_table(path / layout.RELEVANCE_CLASSES, pa.table({
+        "class": np.arange(size.classes, dtype=np.int32),
+        "samples": np.full(size.classes, size.samples // size.classes, np.int64),
+    }))  # fmt: skip
+    digests = {
+        str(file.relative_to(path)): file_digest(file)
+        for file in sorted(path.rglob("*")) if file.is_file()
+    }  # fmt: skip
+    source = Source(spec="python:synthetic", fingerprint="synthetic")
+    embedder = RandomWords(size.dim)
+    Manifest(
+        model=source, data=source,
+        embedder=Source(spec=embedder.spec, fingerprint=embedder.fingerprint),
+        recipe=Recipe(examples=size.examples, thumbnails=False),
+        classes=[f"class {i}" for i in range(size.classes)],
+        samples=size.samples, unreadable=0, dim=size.dim, layers=entries,
+        relevance=RelevanceEntry(rules="epsilon-plus-flat", targets="classes", floor=1e-4),
+        crops=[size.crops],
+        files=digests,
+    ).save(path)  # fmt: skip
+
+
+def _write_layer(path: Path, entry: LayerEntry, size: Size, rng: np.random.Generator) -> None:
+    theta = torch.randn(size.rows, size.dim)
+    save_tensors(path / layout.theta_file(entry.name), {"theta": theta.half()})
+    count = size.rows * size.examples
+    component = np.repeat(np.arange(size.rows, dtype=np.int32), size.examples)
+    boxes = pa.array(np.tile(np.array([0, 0, 64, 64], np.int32), count))
+    save_table(path / layout.examples_file(entry.name), pa.table({
+        "component": component + np.int32(entry.first),
+        "rank": np.tile(np.arange(size.examples, dtype=np.int32), size.rows),
+        "sample": rng.integers(0, size.samples, count),
+        "activation": -np.sort(-rng.random((size.rows, size.examples), np.float32)).ravel(),
+        "position": np.zeros(count, np.int32),
+        "box": pa.FixedSizeListArray.from_arrays(boxes, 4),
+        "crop": rng.integers(0, size.crops, count),
+        "mask": pa.array([b"\0" * 32] * count, pa.binary(32)),
+    }))  # fmt: skip
+    mean = rng.dirichlet(np.full(size.relevant, 0.5), size.classes)
+    rows = np.stack([np.sort(rng.choice(size.rows, size.relevant, replace=False)) for _ in mean])
+    number = np.repeat(np.arange(size.classes, dtype=np.int32), size.relevant)
+    place = rows.ravel().astype(np.int32) + np.int32(entry.first)
+    order = np.lexsort((number, place))
+    save_table(path / layout.relevance_file(entry.name), pa.table({
+        "component": place[order],
+        "class": number[order],
+        "mean": mean.ravel()[order].astype(np.float32),
+        "max": np.minimum(1, 2 * mean.ravel()[order]).astype(np.float32),
+    }))  # fmt: skip
+
+
+def seconds(question: Callable[[], Any], rounds: int) -> dict[str, float]:
+    """Return the first answer's time, the median of later ones, and that of their CPU time."""
+    taken: list[tuple[float, float]] = []
+    for _ in range(rounds + 1):
+        start, cpu = time.perf_counter(), time.process_time()
+        question()
+        taken.append((time.perf_counter() - start, time.process_time() - cpu))
+    later = list(zip(*taken[1:], strict=True))
+    return {
+        "first": taken[0][0],
+        "loaded": statistics.median(later[0]),
+        "cpu": statistics.median(later[1]),
+    }
+
+
+def measure(path: Path, size: Size, rounds: int) -> dict[str, dict[str, float]]:
+    """Return for each question its first time, with all that is read, and its time once loaded."""
+    embedder = RandomWords(size.dim)
+    vocabulary = ConceptSet.load("paper-vocabulary")
+    start = time.perf_counter()
+    names = list(dict.fromkeys(concept.name for concept in vocabulary.concepts))
+    embed_texts(embedder, names, LABEL_TEMPLATES)
+    embed_texts(embedder, [concept.name for concept in vocabulary.concepts], LABEL_TEMPLATES)
+    embed_texts(embedder, [""], LABEL_TEMPLATES)
+    times: dict[str, dict[str, float]] = {
+        "embed the vocabulary": {"first": time.perf_counter() - start}
+    }
+    start = time.perf_counter()
+    db = sl.open(path, embedder)
+    _ = db.theta, db.components
+    times["load"] = {"first": time.perf_counter() - start}
+    concepts = ConceptSet.load("paper-ox")
+    questions: dict[str, Callable[[], Any]] = {
+        "search": lambda: db.search("watermark"),
+        "label": lambda: db.label(vocabulary),
+        "audit": lambda: sl.audit(db, 0, concepts),
+        "unexpected": lambda: sl.unexpected(db, 0, vocabulary),
+        "dissect": lambda: sl.dissect(db, vocabulary),
+        "compare two layers": lambda: sl.compare(
+            [db], layers=["layer0", "layer1"], by_layer=True, measures=False
+        ),
+    }
+    for name, question in questions.items():
+        times[name] = seconds(question, rounds)
+    return times
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a tiny database")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--work", type=Path, help="keep the database here for the next run")
+    given = parser.parse_args()
+    size = QUICK if given.quick else Size()
+    with tempfile.TemporaryDirectory() as folder:
+        path = (given.work or Path(folder)) / f"scale-{size.layers * size.rows}.semlens"
+        if not (path / "manifest.json").is_file():
+            write(path, size)
+        times = measure(path, size, given.rounds)
+    if given.json:
+        print(json.dumps({"size": vars(size), "goal": GOAL, "cores": os.cpu_count(),
+                          "threads": torch.get_num_threads(), "seconds": times}))  # fmt: skip
+        return
+    print(f"{size.layers * size.rows} components x {size.dim}, {os.cpu_count()} cores; seconds")
+    print(f"{'':24}{'first':>10}{'loaded':>10}{'cpu':>10}")
+    for name, one in times.items():
+        print(f"{name:24}" + "".join(f"{value:10.3f}" for value in one.values()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,232 @@
+"""What a comparison of component sets found: similarity, pairs, unique ones, labels, scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from rich.console import RenderableType
+
+from semlens.analysis.compare.nearest import Nearest
+from semlens.analysis.compare.sets import ComponentSet, sets_frame
+from semlens.analysis.result import Result
+from semlens.errors import RecipeError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    from semlens.draw.compare_sheet import PairRow
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison(Result):
+    """How much of each set of components is found in each other set.
+
+    Parameters
+    ----------
+    matrix
+        One row per ordered pair of sets: ``from``, ``to``, ``similarity`` (Eq. 5),
+        ``mean_pair`` (mean cosine of all pairs: what an arbitrary component would have),
+        ``centred`` (Eq. 5 after the mean of all compared unit vectors is subtracted; our
+        addition, NaN where not asked for), ``mutual`` (share of pairs that are each other's
+        nearest) and ``unique`` (how many of ``from`` have no near one in ``to``).
+    nearest
+        By places of two sets: the nearest in the second of each component of the first.
+    thresholds
+        By set: a component with no cosine from here on in another set is unique; NaN: unknown.
+    labelled
+        By set: the label of each component, or None.
+    labels
+        One row per set and label: category, count, share, and ``where`` the label occurs.
+    scores
+        One row per set and measure: mean, quartiles, and the number of components.
+    top
+        How many pairs and unique components per pair of sets are printed; 0 for all.
+    notes
+        What else differs between the databases.
+    """
+
+    sets: tuple[ComponentSet, ...]
+    matrix: pd.DataFrame
+    nearest: Mapping[tuple[int, int], Nearest]
+    thresholds: tuple[float, ...]
+    labelled: tuple[list[str | None], ...] | None
+    labels: pd.DataFrame | None
+    scores: pd.DataFrame | None
+    top: int
+    notes: tuple[str, ...]
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return the matrix, a row per ordered pair of sets."""
+        return self.matrix.copy()
+
+    @cached_property
+    def overview(self) -> pd.DataFrame:
+        """One row per set: components, threshold, and how many components no other set has."""
+        frame = sets_frame(self.sets)
+        frame["threshold"] = self.thresholds
+        alone: list[int] = []
+        for place, threshold in enumerate(self.thresholds):
+            others = [near.similarity for (a, _), near in self.nearest.items() if a == place]
+            alone.append(int((np.max(others, axis=0) < threshold).sum()))
+        frame["only_here"] = alone
+        return frame
+
+    @cached_property
+    def pairs(self) -> pd.DataFrame:
+        """Each component with its nearest in each other set; ``mutual`` if so both ways."""
+        return pd.concat([self._pairs(a, b) for a, b in self.nearest], ignore_index=True)
+
+    @cached_property
+    def unique(self) -> pd.DataFrame:
+        """Components whose nearest in another set is under their own set's threshold."""
+        frame = self.pairs
+        limit = dict(zip((one.name for one in self.sets), self.thresholds, strict=True))
+        frame = frame.drop(columns="mutual")
+        frame["threshold"] = [limit[name] for name in frame["from"]]
+        frame = frame.loc[frame["similarity"] < frame["threshold"]]
+        return _by_pair(frame, ascending=True).reset_index(drop=True)
+
+    def _pairs(self, a: int, b: int) -> pd.DataFrame:
+        near, back = self.nearest[a, b], self.nearest[b, a]
+        other = np.asarray(self.sets[b].components)
+        frame = pd.DataFrame(
+            {
+                "from": self.sets[a].name,
+                "to": self.sets[b].name,
+                "component": self.sets[a].components,
+                "nearest": other[near.place],
+                "similarity": near.similarity,
+                "mutual": back.place[near.place] == np.arange(len(near.place)),
+            }
+        )
+        if self.labelled is not None:
+            frame["label"] = pd.Series(self.labelled[a], dtype=object)
+            frame["nearest_label"] = np.asarray(self.labelled[b], object)[near.place]
+        return frame
+
+    def best_pairs(self) -> pd.DataFrame:
+        """Return the mutual pairs, the most similar first; each pair of sets once."""
+        order = {one.name: place for place, one in enumerate(self.sets)}
+        frame = self.pairs
+        ends = zip(frame["from"], frame["to"], strict=True)
+        once = np.asarray([order[one] < order[other] for one, other in ends], bool)
+        mutual = frame.loc[once & frame["mutual"].to_numpy(bool)]
+        return _by_pair(mutual, ascending=False).drop(columns="mutual").reset_index(drop=True)
+
+    @property
+    def has_centred(self) -> bool:
+        """Whether the centred similarity was asked for."""
+        return not np.isnan(self.matrix["centred"].to_numpy(float)).all()
+
+    def square(self, value: str = "similarity") -> pd.DataFrame:
+        """Return one value of the matrix as a table: rows ``from``, columns ``to``."""
+        names = [one.name for one in self.sets]
+        return self.matrix.pivot(index="from", columns="to", values=value).loc[names, names]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for a program; of pairs and unique components the first ``top``."""
+        return {
+            "sets": self.overview.to_dict("records"),
+            "matrix": self.matrix.to_dict("records"),
+            "pairs": self.first(self.best_pairs()).to_dict("records"),
+            "unique": self.first(self.unique).to_dict("records"),
+            "labels": None if self.labels is None else self.labels.to_dict("records"),
+            "scores": None if self.scores is None else self.scores.to_dict("records"),
+            "notes": list(self.notes),
+        }
+
+    def first(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Return the first ``top`` rows of pairs or unique components per pair of sets."""
+        return frame.groupby(["from", "to"], sort=False).head(self.top) if self.top else frame
+
+    def plot(self) -> Figure:
+        """Draw the matrix; for two sets their labels and scores beside it."""
+        from semlens.draw.compare_plot import compare_figure
+
+        centred = self.square("centred") if self.has_centred else None
+        return compare_figure(self.square(), centred, self.labels, self.scores)
+
+    def pairs_picture(
+        self, first: str | None = None, second: str | None = None, columns: int = 6
+    ) -> Image.Image:
+        """Draw the best pairs and the unique components of two sets with their examples.
+
+        Parameters
+        ----------
+        first, second
+            Names of two sets; the first two by default.
+
+        Raises
+        ------
+        RecipeError
+            If there is no set of the name, or both are the same.
+        """
+        from semlens.draw.compare_sheet import pairs_sheet
+
+        a, b = self._place(first, 0), self._place(second, 1)
+        if a == b:
+            raise RecipeError(
+                f"'{self.sets[a].name}' is named twice.", "Expected two sets.", "Name another."
+            )
+        parts: list[tuple[str, list[PairRow]]] = []
+        near = self._pairs(a, b)
+        chosen = near.loc[near["mutual"]].nlargest(self.top or len(near), ["similarity"])
+        left, right = self.sets[a].name, self.sets[b].name
+        parts.append(("Shared: each other's nearest", self._rows(a, b, chosen.index)))
+        for one, other in ((a, b), (b, a)):
+            frame = self._pairs(one, other)
+            frame = frame.loc[frame["similarity"] < self.thresholds[one]]
+            chosen = frame.nsmallest(self.top or len(frame), ["similarity"])
+            rows = self._rows(one, other, chosen.index)
+            if one == b:
+                rows = [row.turned() for row in rows]
+            title = f"Only in {self.sets[one].name}, beside the nearest of {self.sets[other].name}"
+            parts.append((title, rows))
+        return pairs_sheet(
+            (left, self.sets[a].database), (right, self.sets[b].database), parts, columns
+        )
+
+    def _rows(self, a: int, b: int, places: pd.Index) -> list[PairRow]:
+        from semlens.draw.compare_sheet import PairRow
+
+        near, labels = self.nearest[a, b], self.labelled
+        rows: list[PairRow] = []
+        for place in places:
+            other = int(near.place[place])
+            names = ("", "")
+            if labels is not None:
+                names = (labels[a][place] or "no label", labels[b][other] or "no label")
+            row, twin = int(self.sets[a].rows[place]), int(self.sets[b].rows[other])
+            rows.append(PairRow(row, twin, float(near.similarity[place]), names))
+        return rows
+
+    def _place(self, name: str | None, default: int) -> int:
+        names = [one.name for one in self.sets]
+        if name is None:
+            return default
+        if name not in names:
+            raise RecipeError(
+                f"'{name}' is none of the sets.", f"There are {', '.join(names)}.", "Name one."
+            )
+        return names.index(name)
+
+    def __rich__(self) -> RenderableType:
+        """Return the tables for a terminal."""
+        from semlens.analysis.compare.text import comparison_text
+
+        return comparison_text(self)
+
+
+def _by_pair(frame: pd.DataFrame, ascending: bool) -> pd.DataFrame:
+    """Sort by similarity within each pair of sets, the pairs in their order."""
+    order = frame.groupby(["from", "to"], sort=False).ngroup()
+    frame = frame.assign(_order=order).sort_values(
+        ["_order", "similarity"], ascending=[True, ascending], kind="stable"
+    )
+    return frame.drop(columns="_order")

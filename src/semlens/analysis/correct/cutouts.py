@@ -1,0 +1,222 @@
+"""Cut-outs of an artefact: what they are, as files and as a picture."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float32
+from PIL import Image
+from rich.console import Group
+from rich.text import Text
+
+from semlens.analysis.correct.vector import ConceptVector
+from semlens.analysis.result import Result
+from semlens.data.cutouts import SUFFIXES
+from semlens.data.images import Images
+from semlens.data.overlay import blend
+from semlens.draw.mask import onto
+from semlens.draw.table import rich_table
+from semlens.errors import StoreError
+from semlens.models.geometry import Geometry
+from semlens.store.files import write_atomic
+from semlens.types import Box, Component
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SHOWN = 6
+"""Cut-outs in the picture."""
+SOURCES = "sources.json"
+"""Says where the cut-outs of a folder come from."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CutOut:
+    """One artefact and where it lies.
+
+    Parameters
+    ----------
+    sample, path, target
+        The image: its number, id and class.
+    score
+        Dot product of its readouts and the concept vector.
+    heat
+        float32[h w], relevance of the vector by input pixel.
+    soft
+        float32[h w], the mask in input pixels, from 0 to 1.
+    geometry
+        From input pixels to original ones.
+    """
+
+    sample: int
+    path: str
+    target: str | None
+    score: float
+    heat: Float32[np.ndarray, "h w"]
+    soft: Float32[np.ndarray, "h w"]
+    geometry: Geometry
+
+    @cached_property
+    def mask(self) -> Float32[np.ndarray, "height width"]:
+        """M of the paper's Eq. 4, in original pixels; zero where the model does not look."""
+        width, height = self.geometry.width, self.geometry.height
+        read = onto(self.soft, self.geometry, Box(0, 0, width, height), (width, height))
+        return np.clip(read, 0, 1)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CutOuts(Result):
+    """Cut-outs of one artefact, the clearest first.
+
+    Parameters
+    ----------
+    components
+        Those that the artefact is known by.
+    vector
+        The direction by which it was found.
+    rules
+        Name of the relevance rules.
+    images
+        What they are cut out of.
+    clean
+        Samples that do not show the artefact, for the picture.
+    """
+
+    components: tuple[Component, ...]
+    vector: ConceptVector
+    rules: str
+    cutouts: tuple[CutOut, ...]
+    images: Images
+    clean: tuple[int, ...]
+
+    def __len__(self) -> int:
+        """Return the number of cut-outs."""
+        return len(self.cutouts)
+
+    def picture(self, number: int) -> Image.Image:
+        """Return a cut-out as RGBA: the image, its mask as alpha."""
+        cutout = self.cutouts[number]
+        found = self.images.read(cutout.sample).convert("RGBA")
+        found.putalpha(Image.fromarray(np.rint(255 * cutout.mask).astype(np.uint8)))
+        # colours under no mask would only make the file larger
+        return Image.composite(
+            found, Image.new("RGBA", found.size), found.getchannel("A").point(_seen)
+        )
+
+    def inserted(self, number: int, image: Image.Image) -> Image.Image:
+        """Return an image with a cut-out at its place (paper, F.2.3, Eq. 4)."""
+        cutout = self.cutouts[number]
+        source = self.images.read(cutout.sample).resize(image.size, Image.Resampling.BILINEAR)
+        mask = Image.fromarray(cutout.mask).resize(image.size, Image.Resampling.BILINEAR)
+        return blend(image, source, np.asarray(mask, np.float32))
+
+    def write(self, folder: str | Path) -> list[Path]:
+        """Write each cut-out as an RGBA PNG, and ``sources.json``, into an empty folder.
+
+        Raises
+        ------
+        StoreError
+            If the folder holds pictures already, or cannot be written to.
+        """
+        folder = check_folder(folder)
+        paths = [folder / f"{number:03d}.png" for number in range(len(self))]
+        for number, path in enumerate(paths):
+            picture = self.picture(number)
+            write_atomic(path, lambda part, made=picture: made.save(part, "PNG"))
+        text = json.dumps(self.to_json(), ensure_ascii=False, indent=2) + "\n"
+        write_atomic(folder / SOURCES, lambda part: _write(part, text))
+        return paths
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return one row per cut-out; area is the mask's mean."""
+        return pd.DataFrame(
+            [
+                (f"{i:03d}.png", c.sample, c.path, c.target, c.score, float(c.mask.mean()))
+                for i, c in enumerate(self.cutouts)
+            ],
+            columns=["file", "sample", "path", "target", "score", "area"],
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for a program; masks are left out."""
+        return {
+            "components": [str(component) for component in self.components],
+            "layer": self.vector.layer,
+            "rules": self.rules,
+            "separation": self.vector.separation,
+            "positives": len(self.vector.positives),
+            "negatives": len(self.vector.negatives),
+            "data": self.images.spec,
+            "cutouts": self.to_pandas().to_dict("records"),
+        }
+
+    def plot(self) -> Figure:
+        """Draw the image, the heatmap, the mask, and the artefact in a clean image."""
+        from semlens.draw.cutout_picture import Column, cutout_figure
+
+        columns: list[Column] = []
+        for number, cutout in enumerate(self.cutouts[:SHOWN]):
+            clean = self.images.read(self.clean[number % len(self.clean)])
+            whole = Box(0, 0, cutout.geometry.width, cutout.geometry.height)
+            size = (whole.right, whole.bottom)
+            columns.append(
+                Column(
+                    cutout.path,
+                    self.images.read(cutout.sample),
+                    onto(cutout.heat, cutout.geometry, whole, size),
+                    cutout.mask,
+                    clean,
+                    self.inserted(number, clean),
+                )
+            )
+        return cutout_figure(columns, self._title)
+
+    @property
+    def _title(self) -> str:
+        names = ", ".join(str(component) for component in self.components)
+        return f"What {names} react to, cut out"
+
+    def __rich__(self) -> Group:
+        """Return what a terminal shows."""
+        vector = self.vector
+        frame = self.to_pandas().drop(columns="sample")
+        return Group(
+            rich_table(frame, self._title),
+            Text(
+                f"Concept vector of {vector.layer}: AUROC {vector.separation:.3f} on samples left "
+                f"out ({len(vector.positives)} with it, {len(vector.negatives)} without)."
+            ),
+        )
+
+
+def check_folder(folder: str | Path) -> Path:
+    """Refuse a folder that holds pictures, before the work begins: old and new would mix.
+
+    Raises
+    ------
+    StoreError
+        If it does, or is a file.
+    """
+    folder = Path(folder).expanduser()
+    held = folder.is_dir() and any(p.suffix.lower() in SUFFIXES for p in folder.iterdir())
+    if held or folder.is_file():
+        raise StoreError(
+            f"'{folder}' {'holds pictures already' if held else 'is a file'}.",
+            "Expected an empty or new folder for the cut-outs.",
+            "Name another one.",
+        )
+    return folder
+
+
+def _seen(alpha: int) -> int:
+    return 255 if alpha > 0 else 0
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, "utf-8")

@@ -1,0 +1,215 @@
+"""Pruned components written into the weights, so that no hook is needed (paper, 4.3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+from PIL import Image
+from torch import Tensor
+
+from semlens.analysis.correct.influence import ReadError, follow, pruned_values
+from semlens.analysis.correct.surgery import Edit, Weights
+from semlens.errors import LayerError, ModelError, RelevanceError
+from semlens.models.activations import first_tensor, measure_form
+from semlens.models.forward import class_scores
+from semlens.models.subject import SubjectModel
+from semlens.models.taps import evaluating, pruned
+from semlens.relevance.graph import Node, capture, in_full_precision, prepared
+from semlens.relevance.locate import layer_values, locate
+from semlens.types import Component
+
+
+@dataclass(frozen=True)
+class PrunedState:
+    """Weights without some components."""
+
+    state: dict[str, Tensor]
+    """All tensors of the model, with its own names, shapes and types."""
+    edits: tuple[Edit, ...]
+    """What was changed."""
+
+
+def pruned_state(
+    model: SubjectModel,
+    components: Iterable[Component],
+    to: Mapping[Component, float] | None = None,
+) -> dict[str, Tensor]:
+    """Return the model's weights without some components: a state dict for the same module.
+
+    A channel is cut off from the convolutions and linear layers that read it; where something
+    else reads it (a shortcut, a norm), the weights that make it are set to zero. The result
+    is always compared with what the hooks of :func:`semlens.pruned` give.
+
+    Parameters
+    ----------
+    to
+        What components become, in units of the activation; those that it lacks become zero.
+
+    Raises
+    ------
+    LayerError
+        If there is no component, or the model lacks one.
+    ModelError
+        If no change of weights has exactly this effect; the text says what reads it.
+
+    Examples
+    --------
+    >>> import semlens as sl
+    >>> model = sl.load_model("semlens/demo")                           # doctest: +SKIP
+    >>> state = sl.pruned_state(model, [sl.Component("layer3", 5)])     # doctest: +SKIP
+    >>> model.module.load_state_dict(state)                             # doctest: +SKIP
+    """
+    return prune_weights(model, components, to).state
+
+
+def prune_weights(
+    model: SubjectModel,
+    components: Iterable[Component],
+    to: Mapping[Component, float] | None = None,
+) -> PrunedState:
+    """Do the same, and say which tensors were changed."""
+    chosen = list(components)
+    if not chosen:
+        raise LayerError("There is no component to prune.", "Expected at least one.", "Name some.")
+    example = _noise(model)
+    expected = _with_hooks(model, chosen, to, example)
+    operation = _Operation(model, chosen, to, example[:1])
+    state = operation.run()
+    with evaluating(model.module), torch.no_grad():
+        found = _scores(torch.func.functional_call(model.module, state, (example,)))
+    half = found.dtype in (torch.float16, torch.bfloat16)
+    scale = float(expected.abs().max())
+    if float((found - expected).abs().max()) > (2e-2 if half else 1e-4) * scale + 1e-6:
+        raise _inexact(chosen, "the pruned weights give other logits than the hooks")
+    return PrunedState(state, tuple(operation.weights.edits))
+
+
+class _Operation:
+    """The change of weights, layer by layer from the last one to the first."""
+
+    def __init__(
+        self,
+        model: SubjectModel,
+        components: list[Component],
+        to: Mapping[Component, float] | None,
+        example: Tensor,
+    ) -> None:
+        self.model, self.components = model, components
+        self.module = in_full_precision(model.module)
+        try:
+            self.graph = capture(self.module, example)
+            self.example = prepared(example, self.module)
+            names = list(dict.fromkeys(component.layer for component in components))
+            wanted = layer_values(self.module, self.example, names)
+            found = locate(self.graph, self.module, self.example, wanted)
+        except RelevanceError as error:
+            raise _inexact(components, f"its operations are not known ({error.value})") from error
+        self.weights = Weights(self.module, self.graph)
+        self.nodes = {name: found[name] for name in names}
+        self.wanted: dict[str, dict[int, float]] = {name: {} for name in names}
+        for component in components:
+            value = 0.0 if to is None else float(to.get(component, 0.0))
+            self.wanted[component.layer][component.index] = value
+        self.axes = {
+            name: 1 if measure_form(name, wanted[name]).form in ("map", "units") else -1
+            for name in names
+        }
+        self.values = pruned_values(
+            self.graph, self.example, {self.nodes[name]: self._replacing(name) for name in names}
+        )
+
+    def run(self) -> dict[str, Tensor]:
+        order = {node: place for place, node in enumerate(self.graph.nodes)}
+        ends: dict[Node, Bool[Tensor, ...]] = {}
+        for name in sorted(self.nodes, key=lambda name: -order[self.nodes[name]]):
+            self._prune(name, ends)
+            ends[self.nodes[name]] = self._mark(name)
+        own = self.model.module.state_dict()
+        changed = {edit.tensor for edit in self.weights.edits}
+        return {
+            name: self.weights.state[name].to(value) if name in changed else value.detach().clone()
+            for name, value in own.items()
+        }
+
+    def _prune(self, name: str, ends: Mapping[Node, Bool[Tensor, ...]]) -> None:
+        """Prune one layer by its readers; failing that, by its producers."""
+        weights = self.weights
+        before = {key: value.clone() for key, value in weights.state.items()}, list(weights.edits)
+
+        def read(node: Node, mark: Bool[Tensor, ...]) -> bool:
+            source = node.args[0] if node.args else None
+            if not isinstance(source, Node) or not isinstance(self.values[source], Tensor):
+                return False
+            return weights.cut_columns(node, mark, self.values[source], name)
+
+        try:
+            follow(self.graph, self.nodes[name], self._mark(name), self.values, ends, read)
+        except ReadError as reader:
+            weights.state, weights.edits = before
+            if any(self.wanted[name].values()):
+                raise self._refused(name, reader) from reader
+            try:
+                weights.silence(self.graph, self.nodes[name], self.wanted[name], name)
+            except ReadError as producer:
+                raise self._refused(name, reader, producer) from producer
+
+    def _refused(
+        self, name: str, reader: ReadError, producer: ReadError | None = None
+    ) -> ModelError:
+        reasons = [f"{reader.operation} reads {name}" + (f", and {reader.why}" * bool(reader.why))]
+        if producer is not None:
+            why = f" ({producer.why})" if producer.why else ""
+            reasons.append(f"{producer.operation} makes it{why}")
+        mine = [component for component in self.components if component.layer == name]
+        return _inexact(mine, "; ".join(reasons))
+
+    def _mark(self, name: str) -> Bool[Tensor, ...]:
+        value: Tensor = self.values[self.nodes[name]]
+        mark = torch.zeros(value.shape, dtype=torch.bool)
+        mark.movedim(self.axes[name], -1)[..., list(self.wanted[name])] = True
+        return mark
+
+    def _replacing(self, name: str) -> Callable[[Tensor], Tensor]:
+        def replace(value: Tensor) -> Tensor:
+            changed = value.clone()
+            for index, number in self.wanted[name].items():
+                changed.movedim(self.axes[name], -1)[..., index] = number
+            return changed
+
+        return replace
+
+
+def _inexact(components: list[Component], reason: str) -> ModelError:
+    names = ", ".join(str(component) for component in components[:4])
+    more = f" and {len(components) - 4} more" if len(components) > 4 else ""
+    return ModelError(
+        f"{names}{more} cannot be written into the weights: {reason}.",
+        "Expected components that only convolutions and linear layers read, or that weights of "
+        "their own make.",
+        "Prune with hooks instead: 'with semlens.pruned(model, components): ...'.",
+    )
+
+
+def _noise(model: SubjectModel) -> Tensor:
+    """Return two noise images as the model takes them."""
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
+    return model.batch([model.preprocess(Image.fromarray(image)) for image in pixels])
+
+
+def _with_hooks(
+    model: SubjectModel,
+    components: list[Component],
+    to: Mapping[Component, float] | None,
+    example: Tensor,
+) -> Tensor:
+    with pruned(model, components, to), evaluating(model.module), torch.no_grad():
+        return _scores(model.module(example))
+
+
+def _scores(output: object) -> Tensor:
+    scores = class_scores(output)
+    return first_tensor(output) if scores is None else scores

@@ -1,0 +1,291 @@
+"""Fine-tuning a copy of a model on images that carry artefacts at random (paper, 4.3.3)."""
+
+from __future__ import annotations
+
+import math
+import pickle
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional
+
+from semlens.analysis.correct.variation import varied
+from semlens.data.artefact import Artefact
+from semlens.data.images import Images
+from semlens.data.prefetch import default_workers, prefetch
+from semlens.data.with_artefact import insert_drawn
+from semlens.errors import DataError, RecipeError, StoreError
+from semlens.models.forward import class_scores
+from semlens.models.subject import SubjectModel
+from semlens.store.files import write_atomic
+
+Progress = Callable[[str, int, int], None]
+
+WARM_UP = 0.05
+"""Share of the steps in which the learning rate rises."""
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
+"""Layers that take their statistics from the batch."""
+FEW = 16
+"""Batches that are smaller leave the statistics of batch norms as they are."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a model is trained on.
+
+    Parameters
+    ----------
+    insert_share
+        Share of the images that carry an artefact, in every class alike.
+    learning_rate
+        Its peak; it rises over the first steps and falls as a cosine.
+    balanced
+        Whether all classes are drawn equally often: the affected samples that are left out
+        are mostly of one class.
+    flip
+        Whether images may be mirrored.
+    held_out
+        Share of the images that is not trained on, to measure on.
+    """
+
+    epochs: int = 6
+    insert_share: float = 0.5
+    learning_rate: float = 5e-4
+    weight_decay: float = 0.05
+    batch_size: int = 64
+    balanced: bool = True
+    flip: bool = True
+    held_out: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that no training can have."""
+        for name, low, high in (
+            ("epochs", 1, math.inf), ("batch_size", 2, math.inf), ("insert_share", 0, 1),
+            ("learning_rate", 1e-12, math.inf), ("weight_decay", 0, math.inf),
+            ("held_out", 0, 0.9), ("seed", 0, math.inf),
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if not low <= value <= high:
+                span = f"at least {low}" if high == math.inf else f"from {low} to {high}"
+                raise RecipeError(
+                    f"{name} is {value}.", f"Expected a number {span}.", "Correct it."
+                )
+
+
+@dataclass(frozen=True)
+class Material:
+    """What is trained on: samples with their logits, and the artefacts to insert."""
+
+    images: Images
+    samples: Int64[np.ndarray, " n"]
+    targets: Int64[np.ndarray, " n"]
+    artefacts: tuple[Artefact, ...]
+
+    def order(self, settings: Training, epoch: int) -> Int64[np.ndarray, " n"]:
+        """Return the places of one epoch's samples, classes equally often if so set."""
+        draw = np.random.default_rng((settings.seed, epoch))
+        count = len(self.samples)
+        if not settings.balanced:
+            return draw.permutation(count)
+        weight = 1 / np.bincount(self.targets)[self.targets]
+        return draw.choice(count, count, p=weight / weight.sum())
+
+    def picture(self, place: int, settings: Training, draw: np.random.Generator) -> Image.Image:
+        """Return an image as it is trained on: varied, and perhaps with an artefact."""
+        image = varied(self.images.read(int(self.samples[place])), draw, flip=settings.flip)
+        if draw.random() >= settings.insert_share or not self.artefacts:
+            return image
+        return insert_drawn(image, self.artefacts, settings.seed, int(draw.integers(2**31)))
+
+
+class Run:
+    """One training run of a module that is its own; it goes on from a checkpoint of itself."""
+
+    def __init__(
+        self,
+        model: SubjectModel,
+        material: Material,
+        settings: Training,
+        identity: str,
+        checkpoint: Path | None,
+    ) -> None:
+        self.model, self.material, self.settings = model, material, settings
+        self.identity, self.checkpoint = identity, checkpoint
+        self.steps = -(-len(material.samples) // settings.batch_size)
+        decay, rest = _by_decay(model.module)
+        self.optimizer = torch.optim.AdamW(
+            [{"params": decay}, {"params": rest, "weight_decay": 0.0}],
+            lr=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+        )
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)
+        self.history: list[dict[str, float | int]] = []
+
+    def _rate(self, step: int) -> float:
+        total = self.steps * self.settings.epochs
+        warm = max(1, round(WARM_UP * total))
+        if step < warm:
+            return (step + 1) / warm
+        return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
+
+    def go(
+        self, measure: Callable[[], dict[str, float]], progress: Progress
+    ) -> list[dict[str, float | int]]:
+        """Train, and return one record per epoch; the first, number 0, is before training."""
+        if not self._resume():
+            self.history = [{"epoch": 0, "loss": math.nan, **measure(), "seconds": 0.0}]
+        size = len(self.material.samples)
+        total = size * self.settings.epochs
+        for epoch in range(len(self.history), self.settings.epochs + 1):
+            began = time.monotonic()
+            loss = self._epoch(epoch, lambda done, e=epoch: progress(
+                "training", (e - 1) * size + done, total
+            ))  # fmt: skip
+            found = measure()
+            spent = time.monotonic() - began
+            self.history.append({"epoch": epoch, "loss": loss, **found, "seconds": spent})
+            self._save()
+        return self.history
+
+    def _epoch(self, epoch: int, done: Callable[[int], None]) -> float:
+        size = self.settings.batch_size
+        places = self.material.order(self.settings, epoch)
+        total, seen = 0.0, 0
+        with torch.random.fork_rng(devices=[]):  # of dropout; the user's own state comes back
+            torch.manual_seed(self.settings.seed * 100_003 + epoch)
+            _train_mode(self.model.module, frozen=min(size, len(places)) < FEW)
+            try:
+                for batch, targets in self._batches(places, epoch):
+                    total += self._step(batch, targets) * len(targets)
+                    seen += len(targets)
+                    done(seen)
+            finally:
+                self.model.module.eval()
+        if not math.isfinite(total):
+            raise RecipeError(
+                f"The loss of epoch {epoch} is {total / len(places)}.",
+                "Expected a finite one.",
+                "Choose a smaller learning rate.",
+            )
+        return total / len(places)
+
+    def _batches(
+        self, places: Int64[np.ndarray, " n"], epoch: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield inputs and targets; a rest of one image is left out, for batch norm's sake."""
+        settings, material = self.settings, self.material
+
+        def prepared(turn: int) -> Tensor:
+            draw = np.random.default_rng((settings.seed, epoch, turn))
+            return self.model.preprocess(material.picture(int(places[turn]), settings, draw))
+
+        held: list[Tensor] = []
+        targets = torch.from_numpy(material.targets[places])
+        for turn, inputs in enumerate(prefetch(prepared, range(len(places)), default_workers())):
+            held.append(inputs)
+            last = turn + 1 == len(places)
+            if len(held) == settings.batch_size or (last and len(held) > 1):
+                batch = self.model.batch(held)
+                yield batch, targets[turn + 1 - len(held) : turn + 1].to(batch.device)
+                held = []
+
+    def _step(self, batch: Tensor, targets: Tensor) -> float:
+        with torch.enable_grad():
+            scores: Any = class_scores(self.model.module(batch))
+            loss = functional.cross_entropy(scores.float(), targets)
+            self.optimizer.zero_grad()
+            loss.backward()
+        self.optimizer.step()
+        self.schedule.step()
+        return float(loss.detach())
+
+    # -- checkpoints ------------------------------------------------------------------------
+
+    def _save(self) -> None:
+        if self.checkpoint is None:
+            return
+        held = {
+            "identity": self.identity,
+            "module": self.model.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": {"last_epoch": self.schedule.last_epoch},
+            "history": self.history,
+        }
+        write_atomic(self.checkpoint, lambda part: torch.save(held, part))
+
+    def _resume(self) -> bool:
+        """Take up an unfinished run of the same settings, model and images."""
+        if self.checkpoint is None or not self.checkpoint.is_file():
+            return False
+        try:
+            held = torch.load(self.checkpoint, map_location=self.model.device, weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+            raise StoreError(
+                f"The checkpoint '{self.checkpoint}' cannot be read.",
+                "Expected one that this command has written.",
+                "Remove it, to begin again.",
+            ) from error
+        if not isinstance(held, dict) or held.get("identity") != self.identity:
+            raise StoreError(
+                f"The checkpoint '{self.checkpoint}' is of another run.",
+                "Expected the same model, images, artefacts and settings.",
+                "Remove it to begin again, or go on with the settings of before.",
+            )
+        self.model.module.load_state_dict(held["module"])
+        self.optimizer.load_state_dict(held["optimizer"])
+        self.schedule.last_epoch = held["schedule"]["last_epoch"]
+        self.history = held["history"]
+        return True
+
+
+def _by_decay(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Part weights from biases and norms, which are not drawn to zero."""
+    trained = [p for p in module.parameters() if p.is_floating_point()]
+    for parameter in trained:
+        parameter.requires_grad_(True)
+    return [p for p in trained if p.ndim > 1], [p for p in trained if p.ndim <= 1]
+
+
+def _train_mode(module: nn.Module, *, frozen: bool) -> None:
+    """Switch dropout and batch norm to training; with small batches, batch norm stays."""
+    module.train()
+    if frozen:
+        for part in module.modules():
+            if isinstance(part, NORMS):
+                part.eval()
+
+
+def held_out(
+    samples: Int64[np.ndarray, " n"], targets: Int64[np.ndarray, " n"], settings: Training
+) -> tuple[Int64[np.ndarray, " a"], Int64[np.ndarray, " b"]]:
+    """Part places into those trained on and those measured on, class by class.
+
+    Raises
+    ------
+    DataError
+        If too few are left to train on.
+    """
+    draw = np.random.default_rng(settings.seed)
+    kept: list[int] = []
+    aside: list[int] = []
+    for target in np.unique(targets):
+        mine = draw.permutation(np.flatnonzero(targets == target))
+        count = min(round(settings.held_out * len(mine)), len(mine) - 1)
+        aside += mine[:count].tolist()
+        kept += mine[count:].tolist()
+    if len(kept) < 2 or len(np.unique(targets)) < 2:
+        raise DataError(
+            f"There are {len(kept)} images of {len(np.unique(targets))} classes to train on.",
+            "Expected at least two of each.",
+            "Drop fewer samples, or give more images.",
+        )
+    return np.array(sorted(kept), np.int64), np.array(sorted(aside), np.int64)

@@ -1,0 +1,216 @@
+"""Concept activation vectors: the direction in a layer that tells an artefact's samples apart.
+
+A linear support vector machine on the readouts of samples with the artefact and without it
+(Kim et al. 2018; Reveal2Revise, as in the paper, F.2.3).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from semlens.analysis.reading import Progress, told
+from semlens.analysis.separation import auroc
+from semlens.data.images import Images
+from semlens.errors import DataError
+from semlens.models.forward import readouts
+from semlens.models.subject import SubjectModel
+from semlens.store.reader import Database
+from semlens.types import Component
+
+STRENGTH = 0.01
+"""C of the support vector machine, on standardised readouts: few samples, many channels."""
+OTHERS = 10
+"""Negatives for each positive."""
+LEAST = 3
+"""Positives without which there is nothing to learn from."""
+FOLDS = 5
+"""Of the cross-validation."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ConceptVector:
+    """A direction in the readouts of a layer.
+
+    Parameters
+    ----------
+    direction
+        float64[c], of length 1.
+    positives, negatives
+        Numbers of the samples that it was learned from.
+    score
+        float64[p], dot product of each positive's readouts and the direction.
+    separation
+        AUROC of positives against negatives on samples that were left out of the learning
+        (5 folds): 0.5 says that the layer does not tell them apart.
+    """
+
+    layer: str
+    direction: Float64[np.ndarray, " c"]
+    positives: Int64[np.ndarray, " p"]
+    negatives: Int64[np.ndarray, " n"]
+    score: Float64[np.ndarray, " p"]
+    separation: float
+
+
+def concept_vector(
+    database: Database,
+    model: SubjectModel,
+    images: Images,
+    components: Sequence[Component],
+    layer: str,
+    *,
+    positives: Sequence[int] | None = None,
+    negatives: Sequence[int] | None = None,
+    seed: int = 0,
+    progress: Progress = lambda *_: None,
+) -> ConceptVector:
+    """Learn the direction of what some components have in common.
+
+    Parameters
+    ----------
+    components
+        Those of the artefact.
+    positives
+        Samples that show it; by default the components' concept examples.
+    negatives
+        Samples that do not; by default, ten for each positive. The class that most positives
+        are of comes first: of its other samples, the half in which the components are
+        weakest, for a class may carry the artefact nearly everywhere. The rest is drawn from
+        the other classes.
+    seed
+        Of the draw, and of the folds.
+
+    Raises
+    ------
+    LayerError
+        If the database does not have a layer or component.
+    DataError
+        If there are too few samples to learn from.
+    """
+    rows = [database.row(component) for component in components]
+    name = database.layer(layer).name
+    draw = np.random.default_rng(seed)
+    shown = _given(database, positives)
+    if shown is None:
+        found = {example.sample for row in rows for example in database.examples_of(row)}
+        shown = np.array(sorted(found), np.int64)
+    _enough(len(shown), "samples that show the artefact", "Name more components.")
+    own, others = _candidates(database, shown, draw)
+    chosen = _given(database, negatives)
+    samples = np.concatenate([shown, np.concatenate([own, others]) if chosen is None else chosen])
+    if len(set(samples.tolist())) < len(samples):
+        raise DataError(
+            "A sample is named both as showing the artefact and as not showing it.",
+            "Expected each in one of the two.",
+            "Take it out of one.",
+        )
+    names = list(dict.fromkeys([name, *(component.layer for component in components)]))
+    reader = told(images.read, "reading activations", len(samples), progress)
+    values = readouts(model, reader, samples.tolist(), names, database.manifest.recipe.readout)
+    if chosen is None:
+        keep = np.ones(len(samples), bool)
+        mine = slice(len(shown), len(shown) + len(own))
+        keep[mine] = _weakest(values, components, mine)
+        samples, values = samples[keep], {layer: part[keep] for layer, part in values.items()}
+    _enough(len(samples) - len(shown), "samples without it", "Use a database of more images.")
+    readings = values[name].astype(np.float64)
+    has = np.arange(len(samples)) < len(shown)
+    direction = _fit(readings, has)
+    return ConceptVector(
+        name,
+        direction,
+        samples[has],
+        samples[~has],
+        readings[has] @ direction,
+        _separation(readings, has, seed),
+    )
+
+
+def _given(database: Database, samples: Sequence[int] | None) -> Int64[np.ndarray, " n"] | None:
+    """Check samples that were named."""
+    if samples is None:
+        return None
+    found = np.array(sorted(set(samples)), np.int64)
+    if len(found) and (found[0] < 0 or found[-1] >= len(database.samples)):
+        raise DataError(
+            f"There is no sample {found[-1] if found[0] >= 0 else found[0]}.",
+            f"Expected numbers from 0 to {len(database.samples) - 1}.",
+            "They are the row numbers of db.samples.",
+        )
+    return found
+
+
+def _enough(count: int, what: str, remedy: str) -> None:
+    if count < LEAST:
+        raise DataError(
+            f"There are {count} {what}.", f"Expected at least {LEAST} to learn from.", remedy
+        )
+
+
+def _candidates(
+    database: Database, shown: Int64[np.ndarray, " p"], draw: np.random.Generator
+) -> tuple[Int64[np.ndarray, " a"], Int64[np.ndarray, " b"]]:
+    """Draw readable samples besides the positives: of their main class, and of the others."""
+    table = database.samples
+    free = table["error"].isna().to_numpy().copy()
+    free[shown] = False
+    classes = table["target"].to_numpy(object)
+    named = Counter(name for name in classes[shown] if isinstance(name, str))
+    main = np.zeros(len(table), bool)
+    if named:
+        main = classes == max(sorted(named), key=lambda name: named[name])
+    own = draw.permutation(np.flatnonzero(free & main))[: 2 * len(shown)]
+    wanted = OTHERS * len(shown) - len(own) // 2  # half of the main class's will be kept
+    others = draw.permutation(np.flatnonzero(free & ~main))[:wanted]
+    return own.astype(np.int64), others.astype(np.int64)
+
+
+def _weakest(
+    values: dict[str, np.ndarray], components: Sequence[Component], part: slice
+) -> np.ndarray:
+    """Say which half of some samples the components are weakest in, by their mean rank."""
+    count = part.stop - part.start
+    rank = np.zeros(count)
+    for component in components:
+        readings = component.sign * values[component.layer][part, component.index]
+        rank += np.argsort(np.argsort(readings, kind="stable"), kind="stable")
+    low = np.zeros(count, bool)
+    low[np.argsort(rank, kind="stable")[: count // 2]] = True
+    return low
+
+
+def _fit(readings: Float64[np.ndarray, "n c"], has: np.ndarray) -> Float64[np.ndarray, " c"]:
+    """Fit the machine on standardised readouts; return its normal in the layer's own units."""
+    from sklearn.svm import LinearSVC
+
+    spread = readings.std(0)
+    alive = spread > 1e-12 * max(float(spread.max()), 1e-300)
+    if not alive.any():
+        raise DataError(
+            "The readouts of all samples are the same.",
+            "Expected a layer that tells samples apart.",
+            "Choose another layer.",
+        )
+    scaled = (readings - readings.mean(0))[:, alive] / spread[alive]
+    machine = LinearSVC(C=STRENGTH, class_weight="balanced", random_state=0, max_iter=20000)
+    normal = machine.fit(scaled, has).coef_[0]
+    direction = np.zeros(readings.shape[1])
+    direction[alive] = normal / spread[alive]
+    return direction / np.linalg.norm(direction)
+
+
+def _separation(readings: Float64[np.ndarray, "n c"], has: np.ndarray, seed: int) -> float:
+    """Return the AUROC on samples left out, fold by fold, averaged."""
+    from sklearn.model_selection import StratifiedKFold
+
+    folds = min(FOLDS, int(has.sum()), int((~has).sum()))
+    found: list[float] = []
+    for learn, test in StratifiedKFold(folds, shuffle=True, random_state=seed).split(readings, has):
+        told = readings[test] @ _fit(readings[learn], has[learn])
+        found.append(float(auroc(told[has[test], None], told[~has[test], None])[0]))
+    return float(np.mean(found))

@@ -1,0 +1,146 @@
+"""Clusters in semantic space, and their labels (paper, Fig. 2b and D.2)."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, Literal, cast, get_args
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float32, Int64
+
+from semlens.analysis.align import alignment
+from semlens.analysis.probe import Probe
+from semlens.errors import RecipeError
+
+Method = Literal["kmeans", "hdbscan"]
+METHODS: tuple[str, ...] = get_args(Method)
+PAPER_CLUSTERS = 60
+"""Number of clusters of the paper's Fig. 2b."""
+PER_CLUSTER = 8
+"""Components that a cluster has at least, on average, when nobody says how many clusters."""
+SMALLEST = 5
+"""Least size of a cluster of HDBSCAN."""
+_SMALL = 5_000
+"""Up to so many components k-means starts ten times and keeps the best, above it once."""
+
+
+def check_clusters(method: str, count: int | None, components: int) -> None:
+    """Refuse a method that is unknown, and a number of clusters that cannot be.
+
+    Raises
+    ------
+    RecipeError
+        If so.
+    """
+    if method not in METHODS:
+        raise RecipeError(
+            f"'{method}' is no way to find clusters.",
+            f"Expected {' or '.join(METHODS)}.",
+            "Choose one of them.",
+        )
+    if count is None:
+        return
+    if method == "hdbscan":
+        raise RecipeError(
+            f"{count} clusters were asked for, by HDBSCAN.",
+            "It finds how many there are.",
+            "Leave out the number, or choose kmeans.",
+        )
+    if not 1 <= count <= components:
+        raise RecipeError(
+            f"{count} clusters were asked for.",
+            f"Expected 1 to {components}, the number of components with examples.",
+            "Choose another number.",
+        )
+
+
+def default_count(components: int) -> int:
+    """Return the paper's 60 clusters, or fewer, so that one has eight components on average."""
+    return max(1, min(PAPER_CLUSTERS, components // PER_CLUSTER))
+
+
+def find_clusters(
+    units: Float32[np.ndarray, "n d"], method: Method, count: int | None, seed: int
+) -> Int64[np.ndarray, " n"]:
+    """Return the cluster of each unit vector; 0 is the largest, -1 means none (HDBSCAN).
+
+    Both methods see unit vectors, whose Euclidean distance grows with their angle. There
+    are fewer than ``count`` clusters if fewer vectors differ.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of fewer different vectors than clusters
+        found = _kmeans(units, count, seed) if method == "kmeans" else _hdbscan(units)
+    names, first, sizes = np.unique(found[found >= 0], return_index=True, return_counts=True)
+    renamed = np.full(max(int(found.max()), 0) + 2, -1, np.int64)  # the last one is for -1
+    renamed[names[np.lexsort((first, -sizes))]] = np.arange(len(names))
+    return renamed[found]
+
+
+def _kmeans(units: Float32[np.ndarray, "n d"], count: int | None, seed: int) -> np.ndarray:
+    from sklearn.cluster import KMeans
+
+    count = default_count(len(units)) if count is None else count
+    starts = 10 if len(units) <= _SMALL else 1
+    return KMeans(count, n_init=cast(Any, starts), random_state=seed).fit_predict(units)
+
+
+def _hdbscan(units: Float32[np.ndarray, "n d"]) -> np.ndarray:
+    from sklearn.cluster import HDBSCAN
+
+    if len(units) < SMALLEST:
+        return np.full(len(units), -1)
+    return HDBSCAN(min_cluster_size=SMALLEST, copy=cast(Any, True)).fit_predict(units)
+
+
+def describe_clusters(
+    theta: Float32[np.ndarray, "n d"],
+    where: Float32[np.ndarray, "n 2"],
+    cluster: Int64[np.ndarray, " n"],
+    probe: Probe | None,
+    threshold: float,
+    top: int,
+) -> pd.DataFrame:
+    """Return one row per cluster: cluster, size, labels, alignments, x, y; largest first.
+
+    Labels are the concepts of different names whose alignment (Eq. 4) with the mean of the
+    cluster's thetas is best, and above ``threshold`` (paper, D.2). Position is that of the
+    member nearest to the median of all: a mean may lie where no member is.
+    """
+    found = [c for c in np.unique(cluster) if c >= 0]
+    members = [cluster == c for c in found]
+    labels: list[list[str]] = [[] for _ in found]
+    alignments: list[list[float]] = [[] for _ in found]
+    if probe is not None and found:
+        means = [theta[inside].mean(0, dtype=np.float64) for inside in members]
+        values = alignment(np.stack(means).astype(np.float32), probe)
+        for place, value in enumerate(values):
+            labels[place], alignments[place] = _best(value, probe.names, threshold, top)
+    middle = [_middle(where[inside]) for inside in members]
+    frame = pd.DataFrame(
+        {
+            "cluster": np.asarray(found, np.int64),
+            "size": np.asarray([int(inside.sum()) for inside in members], np.int64),
+            "labels": pd.Series(labels, dtype=object),
+            "alignments": pd.Series(alignments, dtype=object),
+            "x": np.asarray([float(m[0]) for m in middle]),
+            "y": np.asarray([float(m[1]) for m in middle]),
+        }
+    )
+    return frame.sort_values(["size", "cluster"], ascending=[False, True], ignore_index=True)
+
+
+def _middle(where: Float32[np.ndarray, "m 2"]) -> Float32[np.ndarray, " 2"]:
+    away = where - np.median(where, axis=0)
+    return where[np.square(away).sum(1).argmin()]
+
+
+def _best(
+    values: Float32[np.ndarray, " q"], names: tuple[str, ...], threshold: float, top: int
+) -> tuple[list[str], list[float]]:
+    best: dict[str, float] = {}  # a name may stand in several categories
+    for i in np.argsort(-values, kind="stable"):
+        if len(best) == top or not values[i] > threshold:
+            break
+        best.setdefault(names[i], float(values[i]))
+    return list(best), list(best.values())

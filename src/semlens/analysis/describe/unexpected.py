@@ -1,0 +1,351 @@
+"""What a class relies on and no concept of a set describes (paper, 4.1.2 and Fig. 2d)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float32, Int64
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from semlens.analysis.align import alignment
+from semlens.analysis.concepts import ConceptSet
+from semlens.analysis.describe.behind import (
+    among_classes,
+    clarity_of,
+    driven_classes,
+    example_files,
+    examples_shown,
+)
+from semlens.analysis.probe import concept_probe
+from semlens.analysis.result import Result, check_end
+from semlens.analysis.target import class_name, find_class
+from semlens.draw.table import rich_table
+from semlens.embedders.base import Embedder
+from semlens.errors import EmbedderError
+from semlens.store.files import save_csv
+from semlens.store.reader import Database
+from semlens.types import Component
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MINIMUM = 0.01
+"""Least share of the layer's relevance, on the sample where it is largest (paper, D.5)."""
+DRAWN, CROPS, BARS = 6, 6, 5
+"""Components, examples and classes in the picture."""
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Unexpected(Result):
+    """Components that matter for a class and that no concept describes, most relevant first.
+
+    Parameters
+    ----------
+    target, name
+        The class: its logit and its name.
+    concepts
+        Name of the concept set.
+    threshold
+        Components whose best alignment is at or below it have no label; NaN where components
+        were named.
+    minimum
+        Components whose largest share reaches it are relevant.
+    frame
+        One row per component: relevance (mean, max), nearest concepts and alignments, clarity,
+        the class's share and rank among the classes, and what its examples show.
+    classes
+        One row per component and class: mean and max of its share, the largest mean first.
+    files
+        One row per component and concept example: rank, path, class, logit, activation, sample.
+    layers
+        One row per layer: relevant and unexpected components, and the part of the relevant
+        components' relevance that the unexpected ones carry.
+    """
+
+    target: int
+    name: str
+    concepts: str
+    threshold: float
+    minimum: float
+    frame: pd.DataFrame
+    classes: pd.DataFrame
+    files: pd.DataFrame
+    layers: pd.DataFrame
+    database: Database
+
+    def __len__(self) -> int:
+        """Return the number of unexpected components."""
+        return len(self.frame)
+
+    @property
+    def relevant(self) -> int:
+        """How many components with a vector are relevant for the class."""
+        return sum(self.layers["relevant"])
+
+    @property
+    def found(self) -> int:
+        """How many of them no concept describes: with ``top``, more than the frame has."""
+        return sum(self.layers["unexpected"])
+
+    @property
+    def components(self) -> list[str]:
+        """Their names, the most relevant first."""
+        return self.frame["component"].tolist()
+
+    def summary(self) -> str:
+        """Say in words how much was found."""
+        text = (
+            f"Every one of the {self.relevant} components that matter for '{self.name}' has a "
+            f"concept of '{self.concepts}'."
+        )
+        if self.found:
+            parts = ", ".join(
+                f"{row['layer']} {row['unexpected']} of {row['relevant']} "
+                f"({row['relevance_share']:.0%} of their relevance)"
+                for row in self.layers.to_dict("records")
+                if row["relevant"]
+            )
+            text = (
+                f"No concept of '{self.concepts}' describes {self.found} of the {self.relevant} "
+                f"components that matter for '{self.name}': {parts}."
+            )
+        if not self.relevant:
+            text = f"No component has {self.minimum:.1%} of the relevance for '{self.name}'."
+        return text
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return one row per component."""
+        return self.frame
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for a program."""
+        driven = dict(iter(self.classes.groupby("component")))
+        behind = dict(iter(self.files.groupby("component")))
+        return {
+            "target": {"logit": self.target, "name": self.name},
+            "concepts": self.concepts,
+            "threshold": self.threshold,
+            "minimum": self.minimum,
+            "relevant": self.relevant,
+            "layers": self.layers.to_dict("records"),
+            "components": [
+                {
+                    **row,
+                    "classes": _records(driven.get(row["component"])),
+                    "files": _records(behind.get(row["component"])),
+                }
+                for row in self.frame.to_dict("records")
+            ],
+        }
+
+    def save_files(self, path: str | Path) -> None:
+        """Write the samples behind the components as CSV.
+
+        Raises
+        ------
+        StoreError
+            If the path does not end in .csv, or cannot be written.
+        """
+        save_csv(check_end(path, (".csv",)), self.files)
+
+    def plot(self, shown: int = DRAWN) -> Figure:
+        """Draw the strongest ones with their examples and classes, as Fig. 2d does."""
+        from semlens.draw.unexpected_plot import draw_unexpected
+
+        return draw_unexpected(
+            f"What '{self.name}' relies on and no concept of '{self.concepts}' describes",
+            [self._card(row) for row in self.frame.head(shown).to_dict("records")],
+            self.found - min(shown, len(self)),
+        )
+
+    def _card(self, row: dict[str, Any]) -> Any:
+        from semlens.draw.sheet import example_pictures
+        from semlens.draw.unexpected_plot import Card
+
+        mine: Any = self.classes[self.classes["component"] == row["component"]]
+        first = mine[mine["mean"] > 0].head(BARS)
+        if self.target not in set(first["logit"]):
+            first = pd.concat([first.head(BARS - 1), mine[mine["logit"] == self.target]])
+        files: Any = self.files[self.files["component"] == row["component"]]
+        return Card(
+            row["component"],
+            row["mean"],
+            row["nearest"][0],
+            row["alignments"][0],
+            example_pictures(self.database, self._row(row["component"]), CROPS),
+            files["path"].head(CROPS).tolist(),
+            list(zip(first["class"], first["mean"], first["logit"] == self.target, strict=True)),
+        )
+
+    def _row(self, name: str) -> int:
+        return self.database.row(Component.parse(name))
+
+    def __rich__(self) -> RenderableType:
+        """Return what a terminal shows."""
+        if not len(self):
+            return Text(self.summary())
+        others = self.classes[(self.classes["mean"] > 0) & (self.classes["logit"] != self.target)]
+        also = others.groupby("component")["class"].agg(lambda names: ", ".join(names[:2]))
+        frame: Any = self.frame
+        shown = pd.DataFrame(
+            {
+                "component": frame["component"],
+                "mean": [f"{value:.1%}" for value in frame["mean"]],
+                "max": [f"{value:.1%}" for value in frame["max"]],
+                "nearest": frame["nearest"].str[0],
+                "alignment": frame["alignments"].str[0],
+                "clarity": frame["clarity"],
+                "examples": frame["examples_show"],
+                "also drives": [also.get(name, "") for name in frame["component"]],
+            }
+        )
+        return Group(rich_table(shown), Text(self.summary()))
+
+
+def unexpected(
+    database: Database,
+    target: int | str,
+    concepts: ConceptSet,
+    *,
+    layers: Sequence[str] | None = None,
+    threshold: float | None = None,
+    minimum: float = MINIMUM,
+    top: int | None = None,
+    nearest: int = 3,
+    components: Sequence[Component] | None = None,
+) -> Unexpected:
+    """Find the components that matter for a class and that no concept describes.
+
+    Only the relevant components are compared with the concepts; without examples there is no
+    vector to compare.
+
+    Parameters
+    ----------
+    target
+        Class, by name or by the number of its logit.
+    concepts
+        What one expects, or knows of.
+    layers
+        Layers to look at; all by default.
+    threshold
+        Components whose best alignment is at or below it have no label: 0, the alignment of
+        the empty template, unless given (paper, 4.1.2).
+    minimum
+        Least share of the layer's relevance, on the sample where it is largest.
+    top
+        How many components at most.
+    nearest
+        How many of the nearest concepts to tell.
+    components
+        Describe these, if relevant, instead of those at or below a threshold: an audit's
+        (``audit.unexpected``) are held against chance.
+
+    Raises
+    ------
+    RelevanceError
+        If the database has no relevance for this class.
+    EmbedderError
+        If the embedder reads no texts.
+    """
+    number = find_class(database, target)
+    limit = float("nan") if components is not None else _limit(database.embedder, threshold)
+    names = database.layers if layers is None else list(layers)
+    mine: Any = database.relevance(number, names)
+    mine = mine[mine["max"] >= minimum]
+    mine = mine.sort_values(["mean", "component"], ascending=[False, True])
+    mine = mine[database.alive[mine["component"].to_numpy()]]
+    values = alignment(
+        database.theta[mine["component"].to_numpy()], concept_probe(database.embedder, concepts)
+    )
+    lacking = ~(values.max(axis=1, initial=-np.inf) > limit)
+    if components is not None:
+        lacking = mine["component"].isin([database.row(c) for c in components]).to_numpy()
+    chosen = mine[lacking].head(len(mine) if top is None else max(top, 0))
+    rows, near = chosen["component"].to_numpy(np.int64), values[lacking][: len(chosen)]
+    classes = driven_classes(database, rows, names)
+    files = example_files(database, rows)
+    frame = pd.concat(
+        [
+            _named(database, rows),
+            chosen[["mean", "max"]].reset_index(drop=True),
+            _nearest(concepts, near, nearest),
+            pd.DataFrame({"clarity": clarity_of(database, rows)}),
+            among_classes(classes, rows, number),
+            examples_shown(files, rows, number),
+        ],
+        axis=1,
+    )
+    counted = _layers(database, names, mine, lacking)
+    for table in (classes, files):
+        table.insert(0, "component", [str(database.component(r)) for r in table.pop("row")])
+    return Unexpected(
+        number, class_name(database, number), concepts.name, limit, minimum,
+        frame, classes, files, counted, database,
+    )  # fmt: skip
+
+
+def _limit(embedder: Embedder, threshold: float | None) -> float:
+    """Return the threshold; without an empty template zero means nothing."""
+    if threshold is not None or embedder.has_text:
+        return 0.0 if threshold is None else threshold
+    raise EmbedderError(
+        f"The embedder '{embedder.spec}' reads images only: it has no empty template to compare "
+        "with, so that no component is known to lack a label.",
+        "Expected a database whose embedder reads texts, or a threshold of the cosine.",
+        "Build a database with such an embedder; or give concepts as images, and --threshold.",
+    )
+
+
+def _named(database: Database, rows: Int64[np.ndarray, " n"]) -> pd.DataFrame:
+    parts = [database.component(int(row)) for row in rows]
+    return pd.DataFrame(
+        {"component": [str(part) for part in parts], "layer": [part.layer for part in parts]}
+    )
+
+
+def _nearest(concepts: ConceptSet, values: Float32[np.ndarray, "n q"], count: int) -> pd.DataFrame:
+    """Return the nearest concepts all the same, each name once."""
+    names = np.asarray([concept.name for concept in concepts.concepts])
+    found: list[list[str]] = []
+    scores: list[list[float]] = []
+    for line in values:
+        best: dict[str, float] = {}
+        for place in np.argsort(-line, kind="stable"):
+            best.setdefault(str(names[place]), float(line[place]))
+            if len(best) == count:
+                break
+        found.append(list(best))
+        scores.append(list(best.values()))
+    return pd.DataFrame({"nearest": found, "alignments": scores})
+
+
+def _layers(
+    database: Database, names: Sequence[str], mine: pd.DataFrame, lacking: np.ndarray
+) -> pd.DataFrame:
+    """Count by layer; only what speaks for the class on average has a part in its relevance."""
+    records: list[dict[str, Any]] = []
+    rows = mine["component"].to_numpy()
+    weight = mine["mean"].clip(lower=0).to_numpy(np.float64)
+    for name in names:
+        entry = database.layer(name)
+        inside = (rows >= entry.first) & (rows < entry.first + entry.rows)
+        total = weight[inside].sum()
+        records.append(
+            {
+                "layer": name,
+                "relevant": int(inside.sum()),
+                "unexpected": int((inside & lacking).sum()),
+                "relevance_share": weight[inside & lacking].sum() / total if total else 0.0,
+            }
+        )
+    return pd.DataFrame(records)
+
+
+def _records(frame: pd.DataFrame | None) -> list[dict[str, Any]]:
+    return [] if frame is None else frame.drop(columns="component").to_dict("records")

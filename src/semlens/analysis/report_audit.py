@@ -1,0 +1,217 @@
+"""The part of a report that judges: verdicts, shares, concepts and components."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from semlens.analysis.audit.found import Audit
+from semlens.analysis.audit.shares import ALL
+from semlens.analysis.report_sections import Skipped, strip
+from semlens.draw.report_page import (
+    Badge,
+    Block,
+    Card,
+    Cards,
+    Picture,
+    Section,
+    Table,
+    Text,
+    figure_picture,
+)
+from semlens.store.reader import Database
+
+SAYS: Mapping[str, str] = {
+    "valid": "aligned with valid concepts only",
+    "spurious": "aligned with spurious concepts only",
+    "both": "aligned with valid and spurious concepts",
+    "unexpected": "aligned with neither",
+}
+
+
+def verdict(found: Audit | Skipped) -> tuple[Badge, str]:
+    """Return the verdict on the class, and the sentence behind it."""
+    if isinstance(found, Skipped):
+        return Badge("No verdict", "open"), f"The audit was not made. {found.reason}"
+    if math.isnan(found.p_value):
+        return (
+            Badge("No verdict on spurious concepts", "open"),
+            f"No spurious concepts were given. {found.sentence}",
+        )
+    claimed = found.share("spurious") + found.share("both")
+    if found.alarm:
+        return Badge("Alarm", "alarm"), (
+            f"'{found.name}' relies on what it should not: spurious concepts claim "
+            f"{claimed:.0%} of the relevance looked at, more than chance explains "
+            f"(p = {found.p_value:.3f})."
+        )
+    return Badge("No alarm", "clear"), (
+        f"Spurious concepts claim {claimed:.0%} of the relevance of '{found.name}' that was "
+        f"looked at, which chance explains (p = {found.p_value:.3f}). "
+        f"{found.share('unexpected'):.0%} is unexpected: no concept of the set describes it."
+    )
+
+
+def audit_section(found: Audit | Skipped, database: Database, shown: int) -> Section:
+    """Show what the class rests on, and whether it should."""
+    title = "Audit: does the class rest on what it should?"
+    if isinstance(found, Skipped):
+        return Section("audit", title, missing=found.reason)
+    frame = found.frame
+    blocks: list[Block] = [
+        Text(found.sentence),
+        Text("; ".join(f"{name}: {says}" for name, says in SAYS.items()) + "."),
+        _picture(found),
+        _shares(found),
+        _chance(found),
+        _concepts(found),
+        _components(found, shown),
+    ]
+    if len(frame) > shown:
+        blocks.append(
+            Text(f"{len(frame) - shown} less relevant components are counted above, not listed.")
+        )
+    cards = [
+        Card(
+            record["component"],
+            Badge(record["verdict"], record["verdict"]),
+            [_reason(record)],
+            strip(database, record["row"]),
+        )
+        for record in frame.head(shown).to_dict("records")
+    ]
+    return Section("audit", title, [*blocks, Cards(cards)])
+
+
+def badges(found: Audit | Skipped) -> dict[str, Badge]:
+    """Return each component's verdict."""
+    if isinstance(found, Skipped):
+        return {}
+    named = zip(found.frame["component"], found.frame["verdict"], strict=True)
+    return {name: Badge(kind, kind) for name, kind in named}
+
+
+def _picture(found: Audit) -> Picture:
+    counts = found.frame["verdict"].value_counts()
+    told = ", ".join(f"{counts.get(name, 0)} {name}" for name in SAYS)
+    return figure_picture(
+        found.plot(),
+        f"Relevant components of '{found.name}' by their alignment with spurious and with valid "
+        f"concepts ({told}), and the shares of the verdicts.",
+        "Each dot is a component, the larger the more relevant. Right of the line it aligns with a "
+        "spurious concept, above the line with a valid one.",
+        points=len(found.frame),
+    )
+
+
+def _shares(found: Audit) -> Table:
+    several = len(set(found.shares["layer"])) > 2
+    rows = [
+        (
+            "all layers" if row["layer"] == ALL else row["layer"],
+            Badge(row["verdict"], row["verdict"]),
+            str(row["components"]),
+            _range(row, "by_number"),
+            _range(row, "by_relevance"),
+        )
+        for row in found.shares.to_dict("records")
+        if row["layer"] != ALL or several
+    ]
+    return Table(
+        "Shares of the verdicts, with 95 % intervals (bootstrap over concept examples)",
+        ["layer", "verdict", "components", "share by number", "share by relevance"],
+        rows,
+        [2, 3, 4],
+    )
+
+
+def _chance(found: Audit) -> Table:
+    rows = [
+        (
+            Badge(row["side"], row["side"]),
+            "all layers" if row["layer"] == ALL else row["layer"],
+            _percent(row["share"]),
+            _percent(row["expected"]),
+            f"{row['p_value']:.3f}",
+        )
+        for row in found.chance.to_dict("records")
+    ]
+    return Table(
+        "What each side claims of the relevance, and what random concepts would",
+        ["side", "layer", "claimed", "by random concepts, mean", "p"],
+        rows,
+        [2, 3, 4],
+    )
+
+
+def _concepts(found: Audit) -> Table:
+    met: Any = found.summary[found.summary["components"] > 0]
+    rows = [
+        (
+            row["concept"],
+            Badge(row["kind"], row["kind"]),
+            str(row["components"]),
+            _percent(row["relevance"]),
+        )
+        for row in met.head(15).to_dict("records")
+    ]
+    none = len(found.summary) - len(met)
+    return Table(
+        f"Concepts that components align with best ({none} of {len(found.summary)} have none)",
+        ["concept", "side", "components", "share of relevance"],
+        rows,
+        [2, 3],
+    )
+
+
+def _components(found: Audit, shown: int) -> Table:
+    rows = [
+        (
+            row["component"],
+            Badge(row["verdict"], row["verdict"]),
+            _percent(row["mean"]),
+            _percent(row["max"]),
+            _aligned(row, "valid"),
+            _aligned(row, "spurious"),
+            "-" if math.isnan(row["certainty"]) else f"{row['certainty']:.0%}",
+        )
+        for row in found.frame.head(shown).to_dict("records")
+    ]
+    return Table(
+        "The most relevant components: share of their layer's relevance, best concept of either "
+        "side with its alignment and the threshold, and how often redrawn examples give the same "
+        "verdict",
+        ["component", "verdict", "mean", "max", "best valid", "best spurious", "certainty"],
+        rows,
+        [2, 3, 6],
+    )
+
+
+def _aligned(row: Mapping[Any, Any], side: str) -> str:
+    if row[f"{side}_concept"] is None:
+        return "-"
+    return f"{row[f'{side}_concept']} {row[side]:+.3f} ({row[f'{side}_threshold']:.3f})"
+
+
+def _reason(row: Mapping[Any, Any]) -> str:
+    """Say how far the best concept of either side lies from its threshold."""
+    parts: list[str] = []
+    for side in ("valid", "spurious"):
+        if row[f"{side}_concept"] is not None:
+            apart = row[side] - row[f"{side}_threshold"]
+            place = "over" if apart > 0 else "under"
+            parts.append(f"{side}: '{row[f'{side}_concept']}', {abs(apart):.3f} {place}")
+    return (
+        f"{_percent(row['mean'])} of its layer's relevance. Best concepts, by their distance from "
+        f"the threshold: {'; '.join(parts)}."
+    )
+
+
+def _range(row: Mapping[Any, Any], what: str) -> str:
+    value, low, high = (100 * row[key] for key in (what, f"{what}_low", f"{what}_high"))
+    return f"{value:.1f} %" if math.isnan(low) else f"{value:.1f} % ({low:.1f} to {high:.1f})"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %"

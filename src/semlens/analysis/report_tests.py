@@ -1,0 +1,166 @@
+"""The parts of a report that act on the model: the test with spurious features, the correction."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from semlens.analysis.audit.tested import ModelTest
+from semlens.analysis.correct.sensitivity import ALL, Sensitivity
+from semlens.analysis.report_sections import Skipped
+from semlens.analysis.result import plain
+from semlens.draw.report_page import Block, Section, Table, Text, figure_picture
+
+Values = Mapping[str, Any]
+Tested = ModelTest | Mapping[str, Any]
+"""A model test, or the values that it was saved as (.json)."""
+
+
+def test_values(found: Tested) -> Values:
+    """Return a test as the plain values that it is saved as."""
+    return plain(found.to_json()) if isinstance(found, ModelTest) else found
+
+
+def model_test_section(found: Tested | Skipped) -> Section:
+    """Show how well real images are told from images of spurious features only."""
+    title = "Model test: spurious features alone"
+    if isinstance(found, Skipped):
+        return Section("test", title, missing=found.reason)
+    values = test_values(found)
+    real, sets = values["real"], values["sets"]
+    blocks: list[Block] = [Text(test_sentence(values))]
+    if isinstance(found, ModelTest):
+        told = "; ".join(f"{one['set']}: AUROC {_number(one['auroc'])}" for one in sets)
+        blocks.append(
+            figure_picture(
+                found.plot(),
+                f"Logits of '{values['class']}' on real images and on spurious ones. {told}.",
+                "Each dot is an image. Where the clouds overlap, the model takes spurious features "
+                "for the class.",
+                points=real["images"] + sum(one["images"] for one in sets),
+            )
+        )
+    rows = [
+        (
+            one["set"],
+            one["source"],
+            str(one["images"]),
+            f"{_number(one['auroc'])} ({_number(one['low'])} to {_number(one['high'])})",
+            _share(one["top1"]),
+            _share(one["top1_without"]),
+        )
+        for one in sets
+    ]
+    columns = ["spurious", "source", "images", "AUROC (95 %)", "called it", "without"]
+    if all(one["top1_without"] is None for one in sets):
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
+    blocks += [
+        Table(
+            f"{real['images']} real images of '{values['class']}' (called so: "
+            f"{_share(real['top1'])}) against images of spurious features only",
+            columns,
+            rows,
+            range(2, len(columns)),
+        ),
+        Text(
+            "AUROC is the chance that a real image has a larger logit of the class than a spurious "
+            "one: 1 is safe, 0.5 is unsafe. 'Called it' is the share of spurious images that the "
+            "model takes for the class; 'without' is the same of the images before the feature was "
+            f"put in. Tested: {values['model']}."
+        ),
+    ]
+    return Section("test", title, blocks)
+
+
+def test_sentence(values: Values) -> str:
+    """Say in words how the weakest set fares."""
+    worst = min(values["sets"], key=lambda one: one["auroc"])
+    return (
+        f"With '{worst['set']}' alone, {_share(worst['top1'])} of {worst['images']} images without "
+        f"'{values['class']}' are called so; real images are told from them with an AUROC of "
+        f"{_number(worst['auroc'])} ({_number(worst['low'])} to {_number(worst['high'])})."
+    )
+
+
+def correction_section(found: Sensitivity | Skipped) -> Section:
+    """Show accuracy before and after a correction, clean and with artefacts."""
+    title = "Correction: before and after"
+    if isinstance(found, Skipped):
+        return Section("correction", title, missing=found.reason)
+    overall: Any = found.frame[found.frame["class"] == ALL]
+    records = overall.to_dict("records")
+    rows = [
+        (
+            row["model"],
+            row["images"],
+            str(row["samples"]),
+            f"{_share(row['accuracy'])} ({_share(row['low'])} to {_share(row['high'])})",
+            _change(row["change"]),
+            _share(row["removed"]),
+        )
+        for row in records
+    ]
+    told = ", ".join(
+        f"{row['model']} on {row['images']} {_share(row['accuracy'])}" for row in records
+    )
+    return Section(
+        "correction",
+        title,
+        [
+            Text(correction_sentence(found)),
+            figure_picture(
+                found.plot(),
+                f"Accuracy by model and set of images: {told}.",
+                "Accuracy on clean images and with the artefact in all of them, and its change.",
+            ),
+            Table(
+                "Accuracy over all classes, with 95 % intervals",
+                ["model", "images", "number", "accuracy", "change", "loss removed"],
+                rows,
+                [2, 3, 4, 5],
+            ),
+            Text(
+                "Change is from the clean images of the same model. 'Loss removed' is the part of "
+                "the first model's loss that this one does without: 100 % means that the artefact "
+                "costs nothing any more."
+            ),
+        ],
+    )
+
+
+def correction_sentence(found: Sensitivity) -> str:
+    """Say in words what artefacts cost the first model, and what the others avoid."""
+    overall: Any = found.frame[found.frame["class"] == ALL]
+    first, clean = found.models[0], found.sets[0]
+    parts: list[str] = []
+    for name in found.sets[1:]:
+        rows = overall[overall["images"] == name].set_index("model").to_dict("index")
+        lost = -rows[first]["change"]
+        if not lost > 0:
+            parts.append(f"With '{name}' in every image, {first} loses no accuracy.")
+            continue
+        told = ", ".join(
+            f"{model} avoids {_share(rows[model]['removed'])} of that"
+            for model in found.models[1:]
+            if model in rows
+        )
+        parts.append(
+            f"With '{name}' in every image, {first} loses {100 * lost:.1f} points of accuracy"
+            + (f"; {told}." if told else ".")
+        )
+    rows = overall[overall["images"] == clean].set_index("model").to_dict("index")
+    kept = ", ".join(f"{model} {_share(row['accuracy'])}" for model, row in rows.items())
+    return " ".join([*parts, f"Accuracy on '{clean}' images: {kept}."])
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:.3f}"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None or math.isnan(value) else f"{100 * value:.1f} %"
+
+
+def _change(value: float | None) -> str:
+    return "-" if value is None or math.isnan(value) else f"{100 * value:+.1f} points"

@@ -1,0 +1,306 @@
+"""Artefacts that can be inserted into clean images: hue, text, stickers, stripes, cut-outs.
+
+To test how a model reacts to them, and to show them to it in training on images of any class,
+so that they stop to mean one (paper, 4.3.3 and F.2.3).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, ClassVar, cast
+
+import numpy as np
+from PIL import Image
+
+from semlens.data.cutouts import cutout_paths, read_cutout, trimmed
+from semlens.data.overlay import (
+    PLACES,
+    Colour,
+    blend,
+    check_words,
+    colour_text,
+    corner,
+    default_font,
+    parse_colour,
+    pasted,
+    stripes,
+    written,
+)
+from semlens.errors import DataError
+
+FORMS = (
+    "hue[:COLOUR][:opacity=0.3], text:WORDS[:size=0.12:place=bottom:...], "
+    "patch:COLOUR[:size=0.22:...], stripes[:COLOUR][:period=0.09:...], "
+    "paste:FOLDER[:where=random]"
+)
+
+
+class Artefact(ABC):
+    """Something that is put on an image; the settings are fixed, the seed places it."""
+
+    name: ClassVar[str]
+    """Its kind, for tables."""
+
+    @abstractmethod
+    def insert(self, image: Image.Image, seed: int) -> Image.Image:
+        """Return an upright RGB image with the artefact; the same seed, the same picture."""
+
+    @property
+    def spec(self) -> str:
+        """The text that :func:`load_artefact` reads back."""
+        first, *others = fields(cast(Any, self))  # every kind is a dataclass
+        values = [f"{f.name}={_text(getattr(self, f.name))}" for f in others]
+        return ":".join([self.name, _text(getattr(self, first.name)), *values])
+
+
+@dataclass(frozen=True)
+class Hue(Artefact):
+    """One colour over the whole image; by default reddened skin (paper, F.2.3, Eqs. 1-3)."""
+
+    colour: Colour = (231, 128, 151)
+    opacity: float = 0.3
+    name: ClassVar[str] = "hue"
+
+    def __post_init__(self) -> None:
+        """Refuse what is no share."""
+        _share("opacity", self.opacity)
+
+    def insert(self, image: Image.Image, seed: int) -> Image.Image:
+        """Return ``(1 - opacity) v + opacity * colour``; the seed has no part in it."""
+        return blend(image, self.colour, self.opacity)
+
+
+@dataclass(frozen=True)
+class Text(Artefact):
+    """A text watermark on one line.
+
+    Parameters
+    ----------
+    size
+        Of the font, as a share of the image's height; smaller where the words would not fit.
+    place
+        One of ``semlens.data.overlay.PLACES``.
+    outline
+        Colour of the edge, or None.
+    font
+        A TrueType file; DejaVu Sans Bold by default.
+    """
+
+    words: str
+    size: float = 0.12
+    place: str = "random"
+    colour: Colour = (255, 255, 255)
+    outline: Colour | None = (60, 60, 60)
+    opacity: float = 0.9
+    font: str | None = None
+    name: ClassVar[str] = "text"
+
+    def __post_init__(self) -> None:
+        """Refuse shares out of range, unknown places and words that cannot be drawn."""
+        _share("size", self.size)
+        _share("opacity", self.opacity)
+        _place(self.place)
+        check_words(self.words, self.font or default_font())
+
+    def insert(self, image: Image.Image, seed: int) -> Image.Image:
+        """Return the image with the words on it."""
+        piece = written(
+            self.words, self.font or default_font(), self.size * image.height,
+            max(1, round(0.94 * image.width)), self.colour, self.outline,
+        )  # fmt: skip
+        at = corner(self.place, piece.size, image.size, np.random.default_rng(seed))
+        return pasted(image, piece, at, self.opacity)
+
+
+@dataclass(frozen=True)
+class Patch(Artefact):
+    """A coloured square, as a sticker; ``size`` is a share of the image's shorter side."""
+
+    colour: Colour = (220, 30, 40)
+    size: float = 0.22
+    place: str = "random"
+    opacity: float = 0.96
+    name: ClassVar[str] = "patch"
+
+    def __post_init__(self) -> None:
+        """Refuse shares out of range and unknown places."""
+        _share("size", self.size)
+        _share("opacity", self.opacity)
+        _place(self.place)
+
+    def insert(self, image: Image.Image, seed: int) -> Image.Image:
+        """Return the image with the square on it."""
+        side = max(1, round(self.size * min(image.size)))
+        piece = Image.new("RGBA", (side, side), (*self.colour, 255))
+        at = corner(self.place, piece.size, image.size, np.random.default_rng(seed))
+        return pasted(image, piece, at, self.opacity)
+
+
+@dataclass(frozen=True)
+class Stripes(Artefact):
+    """Soft stripes over the whole image.
+
+    Parameters
+    ----------
+    period
+        From stripe to stripe, as a share of the image's shorter side.
+    angle
+        In degrees, 0 is horizontal; None draws one.
+    """
+
+    colour: Colour = (255, 255, 255)
+    period: float = 0.09
+    opacity: float = 0.45
+    angle: float | None = None
+    name: ClassVar[str] = "stripes"
+
+    def __post_init__(self) -> None:
+        """Refuse shares out of range."""
+        _share("period", self.period)
+        _share("opacity", self.opacity)
+        if self.angle is not None and not np.isfinite(self.angle):
+            raise DataError(
+                f"The stripes' angle is {self.angle}.", "Expected degrees.", "Give a number."
+            )
+
+    def insert(self, image: Image.Image, seed: int) -> Image.Image:
+        """Return the image with the stripes on it."""
+        draw = np.random.default_rng(seed)
+        phase, turn = draw.random(2)
+        angle = 180 * float(turn) if self.angle is None else self.angle
+        period = max(2.0, self.period * min(image.size))
+        mask = stripes(image.size, period, angle, float(phase))
+        return blend(image, self.colour, mask * np.float32(self.opacity))
+
+
+@dataclass(frozen=True)
+class Paste(Artefact):
+    """Cut-outs of real artefacts, one drawn for each image (paper, F.2.3, Eq. 4).
+
+    Parameters
+    ----------
+    path
+        A PNG or WebP with alpha, or a folder of them, as ``semlens cutout`` writes it.
+    where
+        ``same``: where it lay in its source, relative to the image; ``random``: anywhere, at
+        three quarters to five quarters of its size.
+    """
+
+    path: str
+    where: str = "same"
+    name: ClassVar[str] = "paste"
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown way, and a folder without cut-outs."""
+        object.__setattr__(self, "path", str(Path(self.path).expanduser().resolve()))
+        if self.where not in ("same", "random"):
+            raise _unknown("where", self.where, ("same", "random"))
+        cutout_paths(Path(self.path))
+
+    def insert(self, image: Image.Image, seed: int) -> Image.Image:
+        """Return the image with one cut-out on it."""
+        draw = np.random.default_rng(seed)
+        paths = cutout_paths(Path(self.path))
+        source = read_cutout(paths[int(draw.integers(len(paths)))])
+        if self.where == "same":
+            return pasted(image, source.resize(image.size, Image.Resampling.BILINEAR), (0, 0))
+        piece = trimmed(source)
+        scale = float(draw.uniform(0.75, 1.25)) * min(
+            image.width / source.width, image.height / source.height
+        )
+        size = (max(1, round(scale * piece.width)), max(1, round(scale * piece.height)))
+        piece = piece.resize(size, Image.Resampling.BILINEAR)
+        return pasted(image, piece, corner("random", size, image.size, draw))
+
+
+_KINDS: Mapping[str, type[Artefact]] = MappingProxyType(
+    {kind.name: kind for kind in (Hue, Text, Patch, Stripes, Paste)}
+)
+
+
+def load_artefact(spec: str) -> Artefact:
+    """Read an artefact from its text: a kind, its first setting, and others as ``name=value``.
+
+    Raises
+    ------
+    DataError
+        If it is none; the text names the forms.
+
+    Examples
+    --------
+    >>> load_artefact("hue:231,128,151:0.3").spec
+    'hue:231,128,151:opacity=0.3'
+    """
+    kind, _, rest = spec.partition(":")
+    if kind not in _KINDS:
+        raise DataError(
+            f"'{spec}' is no artefact.", f"Expected one of {FORMS}.", "Write it in one of them."
+        )
+    first, *others = (field.name for field in fields(cast(Any, _KINDS[kind])))
+    settings, parts = {}, rest.split(":")
+    if kind == "hue" and len(parts) > 1 and "=" not in parts[-1]:
+        parts[-1] = f"opacity={parts[-1]}"
+    while parts:
+        name, equals, value = parts[-1].partition("=")
+        # a name that was read already belongs to the first setting, which may hold anything
+        if not equals or name not in others or name in settings:
+            break
+        settings[name] = _value(spec, name, value)
+        parts.pop()
+    text = ":".join(parts)
+    if text:
+        settings[first] = _value(spec, first, text)
+    elif kind in ("text", "paste"):
+        raise DataError(
+            f"'{spec}' lacks its {first}.", f"Expected one of {FORMS}.", f"Write {kind}:{first}."
+        )
+    return _KINDS[kind](**settings)
+
+
+def _value(spec: str, name: str, text: str) -> Any:
+    """Read one setting."""
+    readers: dict[str, Callable[[str], Any]] = dict.fromkeys(
+        ("words", "path", "where", "place"), str
+    )
+    readers["font"] = lambda value: None if value == "none" else value
+    readers["outline"] = lambda value: None if value == "none" else parse_colour(value)
+    readers["colour"] = parse_colour
+    readers["angle"] = lambda value: None if value == "none" else float(value)
+    try:
+        return readers.get(name, float)(text)
+    except ValueError as error:
+        raise DataError(
+            f"The {name} '{text}' of '{spec}' is no number.",
+            f"Expected one of {FORMS}.",
+            "Write a number there.",
+        ) from error
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "none"
+    return colour_text(value) if isinstance(value, tuple) else str(value)
+
+
+def _share(name: str, value: float) -> None:
+    if not 0 < value <= 1:
+        raise DataError(
+            f"The artefact's {name} is {value}.", "Expected a share above 0, up to 1.", "Mend it."
+        )
+
+
+def _place(value: str) -> None:
+    if value not in PLACES:
+        raise _unknown("place", value, PLACES)
+
+
+def _unknown(name: str, value: str, known: tuple[str, ...]) -> DataError:
+    return DataError(
+        f"The artefact's {name} is '{value}'.",
+        f"Expected one of {', '.join(known)}.",
+        "Choose one of them.",
+    )

@@ -1,0 +1,98 @@
+"""A class's logits on real images and on images of spurious features only (paper, Fig. F.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy.stats import gaussian_kde
+
+from semlens.draw.figure import INK, LINE, SERIES, SOFT, VERDICTS, new_figure
+
+REAL, SPURIOUS, WITHOUT = VERDICTS["valid"], VERDICTS["spurious"], SERIES[7]
+DOTS = 300
+"""Images of a strip that are drawn as dots, at most."""
+
+
+@dataclass(frozen=True, eq=False)
+class Strip:
+    """One spurious set: float32[n] logits, AUROC and its interval, share of top predictions."""
+
+    name: str
+    logit: Float32[np.ndarray, " n"]
+    auroc: float
+    interval: tuple[float, float]
+    top: float
+
+
+def model_test_figure(
+    name: str,
+    real: Float32[np.ndarray, " r"],
+    strips: Sequence[Strip],
+    without: Float32[np.ndarray, " m"] | None = None,
+) -> Figure:
+    """Draw a distribution per line: real images, each set with its AUROC beside, and other images.
+
+    Parameters
+    ----------
+    without
+        Logits of the images that artefacts were inserted into, before that.
+    """
+    lines = 1 + len(strips) + (without is not None)
+    figure, axes = new_figure(6.8, 0.52 * lines + 0.95)
+    axis = axes[0]
+    values = [real, *(strip.logit for strip in strips), *([] if without is None else [without])]
+    low, high = min(v.min() for v in values), max(v.max() for v in values)
+    space = 0.05 * max(float(high - low), 1e-6)
+    labels = [f"real: {name}", *(strip.name for strip in strips)]
+    _draw(axis, 0, real, REAL)
+    for place, strip in enumerate(strips, start=1):
+        _draw(axis, -place, strip.logit, SPURIOUS)
+        _note(
+            axis,
+            -place,
+            f"AUROC {strip.auroc:.3f}",
+            f"{strip.interval[0]:.3f} to {strip.interval[1]:.3f}; top 1: {100 * strip.top:.0f} %",
+        )
+    if without is not None:
+        labels.append("without artefact")
+        _draw(axis, 1 - lines, without, WITHOUT)
+    place = 1 - lines
+    axis.axvline(float(np.median(real)), color=REAL, linewidth=0.8, linestyle=(0, (3, 3)), zorder=0)
+    axis.set_yticks([-i for i in range(len(labels))], labels)
+    axis.tick_params(axis="y", length=0, labelcolor=INK)
+    axis.set_ylim(place - 0.6, 0.6)
+    axis.set_xlim(float(low) - space, float(high) + space)
+    axis.spines["left"].set_visible(False)
+    axis.set_xlabel(f"logit of “{name}”")
+    axis.set_title(
+        f"“{name}”: real images against spurious features only", loc="left", fontweight="bold"
+    )
+    return figure
+
+
+def _draw(axis: Axes, place: int, values: Float32[np.ndarray, " n"], colour: str) -> None:
+    """Draw a density, the images as dots below, and the median."""
+    if len(values) > 1 and float(values.std()) > 0:
+        reach = 0.15 * float(np.ptp(values))
+        at = np.linspace(float(values.min()) - reach, float(values.max()) + reach, 200)
+        height = gaussian_kde(values.astype(np.float64))(at)
+        height = place + 0.5 * height / height.max()
+        axis.fill_between(at, place, height, color=colour, alpha=0.45, linewidth=0)
+    some = values[np.linspace(0, len(values) - 1, min(len(values), DOTS)).astype(int)]
+    spread = np.random.default_rng(0).uniform(-0.26, -0.08, len(some))
+    axis.scatter(some, place + spread, s=3, color=colour, alpha=0.5, linewidths=0)
+    middle = float(np.median(values))
+    axis.plot([middle, middle], [place - 0.3, place + 0.36], color=colour, linewidth=1.6)
+    axis.axhline(place - 0.42, color=LINE, linewidth=0.3, zorder=0)
+
+
+def _note(axis: Axes, place: int, first: str, second: str) -> None:
+    """Write two lines to the right of the axes."""
+    right = axis.get_yaxis_transform()
+    axis.text(1.02, place + 0.05, first, transform=right, color=INK, fontweight="bold", va="bottom")
+    axis.text(1.02, place, second, transform=right, color=SOFT, fontsize=7.5, va="top")

@@ -1,0 +1,92 @@
+"""Tables that questions have derived from a database, kept beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from semlens.errors import StoreError
+from semlens.store import layout
+from semlens.store.files import file_digest, load_table, save_table
+from semlens.store.manifest import NAME as MANIFEST
+
+
+class Derived:
+    """The folder of derived tables; each table remembers what it was made from."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the manifest, and so of every file of the build."""
+        return file_digest(self.path / MANIFEST)
+
+    def save_analysis(
+        self, name: str, frame: pd.DataFrame, origin: Mapping[str, Any] | None = None
+    ) -> Path:
+        """Keep a derived table; it remembers what it was made from.
+
+        Parameters
+        ----------
+        origin
+            Plain values that say what it was made from, for :meth:`load_origin`. By default
+            the whole build, so that the table is void once layers are added.
+
+        Raises
+        ------
+        StoreError
+            If the name is no plain file name.
+        """
+        if not re.fullmatch(r"[\w][\w.-]*", name):
+            raise StoreError(
+                f"'{name}' cannot name a table.",
+                "Expected letters, digits, '_', '-' and '.'.",
+                "Choose another name.",
+            )
+        table = pa.Table.from_pandas(frame, preserve_index=False)
+        made_from = {"database": self.fingerprint}
+        if origin is not None:
+            made_from = {"origin": json.dumps(origin, sort_keys=True)}
+        table = table.replace_schema_metadata(made_from)
+        path = self._analysis_file(name)
+        save_table(path, table)
+        return path
+
+    def load_analysis(self, name: str) -> pd.DataFrame | None:
+        """Return a derived table, or None when there is none of this very build."""
+        path = self._analysis_file(name)
+        if not path.is_file():
+            return None
+        table = load_table(path)
+        made_from = (table.schema.metadata or {}).get(b"database", b"").decode()
+        return table.to_pandas() if made_from == self.fingerprint else None
+
+    def load_origin(self, name: str) -> tuple[pd.DataFrame, dict[str, Any]] | None:
+        """Return a derived table that was kept with an origin, and the origin; or None.
+
+        Whether the origin still holds is for the caller to see: it may outlive added layers.
+        """
+        path = self._analysis_file(name)
+        if not path.is_file():
+            return None
+        table = load_table(path)
+        origin = (table.schema.metadata or {}).get(b"origin")
+        return None if origin is None else (table.to_pandas(), json.loads(origin))
+
+    @property
+    def keeps_analysis(self) -> bool:
+        """Whether derived tables can be kept: not in a folder that is only for reading."""
+        folder = self.path / layout.ANALYSIS
+        return os.access(folder if folder.is_dir() else self.path, os.W_OK)
+
+    def _analysis_file(self, name: str) -> Path:
+        return self.path / layout.ANALYSIS / f"{name}.parquet"

@@ -1,0 +1,634 @@
+"""Comparison and drift against float64 versions of Eq. 5, on planted and real databases."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import ColourEmbedder, LittleNet, WordEmbedder, assert_says, to_tensor, write_pictures
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import nn
+from typer.testing import CliRunner
+
+import semlens as sl
+from semlens.analysis.compare import kept
+from semlens.analysis.compare.assign import assign
+from semlens.analysis.compare.kept import nearest_of_sets, nearest_within
+from semlens.analysis.compare.nearest import both_ways, within
+from semlens.analysis.compare.sets import component_sets, set_names
+from semlens.analysis.concepts import Concept, ConceptSet
+from semlens.analysis.probe import concept_probe
+from semlens.cli.app import app
+from semlens.data.folder import ImageFolder
+from semlens.errors import (
+    LayerError,
+    RecipeError,
+    RelevanceError,
+    StaleError,
+    StoreError,
+)
+from semlens.models.subject import SubjectModel
+from semlens.store.files import file_digest
+from semlens.store.layout import theta_file
+from semlens.store.manifest import Manifest
+
+LAYERS = ["first", "second"]
+WORDS = ConceptSet.of(["dog", "cat", "green frog", "striped zebra", "wheel"], "words")
+
+
+class WideNet(nn.Module):
+    """A network of another shape: one stage of seven channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.second = nn.Conv2d(3, 7, 3, 4, 1)
+        self.head = nn.Linear(7, 4)
+
+    def forward(self, x):
+        return self.head(nn.functional.relu(self.second(x)).mean((2, 3)))
+
+
+def make(module, name):
+    return SubjectModel(module.eval(), to_tensor, "32 bilinear", f"python:{name}", list("abcd"))
+
+
+@pytest.fixture(scope="module")
+def databases(tmp_path_factory):
+    """Two networks of one architecture, a third of another; the first two with relevance."""
+    root = tmp_path_factory.mktemp("databases")
+    images = ImageFolder(write_pictures(root / "pictures", 14))
+    logits = ["a" if i % 2 else "b" for i in range(14)]
+    made = {}
+    for name, module, layers in (
+        ("one", LittleNet(0), LAYERS),
+        ("two", LittleNet(1), LAYERS),
+        ("wide", WideNet(), ["second"]),
+    ):
+        made[name] = sl.build(
+            root / f"{name}.semlens", make(module, name), images, WordEmbedder(), layers,
+            examples=5, relevance=name != "wide", targets=logits,
+        )  # fmt: skip
+    return made
+
+
+def plant(database, layer, theta):
+    """Put vectors of our own into a layer, as a build would have left them."""
+    file = theta_file(layer)
+    tensors = load_file(database.path / file)
+    tensors["theta"] = torch.tensor(theta).half().reshape(tensors["theta"].shape)
+    save_file(tensors, database.path / file)
+    manifest = json.loads((database.path / "manifest.json").read_text())
+    manifest["files"][file] = file_digest(database.path / file)
+    Manifest.model_validate(manifest).save(database.path)
+    return sl.open(database.path, WordEmbedder())
+
+
+def copied(database, folder):
+    shutil.copytree(database.path, folder)
+    return sl.open(folder, WordEmbedder())
+
+
+def units(database, rows):
+    theta = database.theta[rows].astype(np.float64)
+    return theta / np.linalg.norm(theta, axis=1, keepdims=True)
+
+
+def living(database, layers=None):
+    rows = database.rows(layers)
+    return rows[database.alive[rows]]
+
+
+def set_similarity(a, b):
+    """Eq. 5, one component at a time, in float64."""
+    return float(np.mean([max(float(x @ y) for y in b) for x in a]))
+
+
+def cell(found, one, other, value="similarity"):
+    return found.square(value).loc[one, other]
+
+
+# -- nearest -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("block", [3, 8, 100])
+def test_nearest_both_ways_is_exact_in_any_blocks(block):
+    random = np.random.default_rng(0)
+    a, b = (random.standard_normal((n, 16)).astype(np.float32) for n in (23, 17))
+    a, b = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (a, b))
+    cosine = a.astype(np.float64) @ b.astype(np.float64).T
+    ahead, back = both_ways(a, b, block=block)
+    assert ahead.place.tolist() == cosine.argmax(1).tolist()
+    assert back.place.tolist() == cosine.argmax(0).tolist()
+    np.testing.assert_allclose(ahead.similarity, cosine.max(1), atol=1e-6)
+    np.testing.assert_allclose(back.similarity, cosine.max(0), atol=1e-6)
+    assert ahead.mean == pytest.approx(set_similarity(a, b), abs=1e-6)
+    own = a.astype(np.float64) @ a.astype(np.float64).T
+    np.fill_diagonal(own, -np.inf)
+    alone = within(a, block=block)
+    assert alone.place.tolist() == own.argmax(1).tolist()
+    np.testing.assert_allclose(alone.similarity, own.max(1), atol=1e-6)
+
+
+def test_of_equal_ones_the_first_wins_and_a_single_one_has_no_fellow():
+    a = np.eye(3, dtype=np.float32)[[0, 1]]
+    b = np.eye(3, dtype=np.float32)[[2, 1, 0, 0, 1]]
+    for block in (1, 2, 9):
+        assert both_ways(a, b, block=block)[0].place.tolist() == [2, 1]
+        assert both_ways(b, a, block=block)[1].place.tolist() == [2, 1]
+    alone = within(a[:1])
+    assert alone.place.tolist() == [-1]
+    assert np.isnan(alone.similarity).all()
+
+
+def test_progress_reaches_its_total(databases):
+    seen = []
+    sl.compare(
+        list(databases.values()), centred=True, measures=False, progress=lambda *x: seen.append(x)
+    )
+    done, totals = zip(*seen, strict=True)
+    assert len(set(totals)) == 1
+    assert done[-1] == totals[0]
+    assert list(done) == sorted(done)
+
+
+# -- the matrix --------------------------------------------------------------------------------
+
+
+def test_the_matrix_is_eq_5_in_both_directions(databases):
+    found = sl.compare(list(databases.values()), centred=True)
+    vectors = {name: units(db, living(db)) for name, db in databases.items()}
+    mean = np.concatenate(list(vectors.values())).mean(0)
+    moved = {name: v - mean for name, v in vectors.items()}
+    moved = {name: v / np.linalg.norm(v, axis=1, keepdims=True) for name, v in moved.items()}
+    assert found.square().index.tolist() == ["one", "two", "wide"]
+    differs = False
+    for a in vectors:
+        for b in vectors:
+            if a == b:
+                assert cell(found, a, a) == 1
+                assert cell(found, a, a, "centred") == 1
+                continue
+            expected = set_similarity(vectors[a], vectors[b])
+            assert cell(found, a, b) == pytest.approx(expected, abs=2e-6)
+            differs |= abs(expected - set_similarity(vectors[b], vectors[a])) > 1e-3
+            centred = set_similarity(moved[a], moved[b])
+            assert cell(found, a, b, "centred") == pytest.approx(centred, abs=5e-6)
+            pair = float((vectors[a] @ vectors[b].T).mean())
+            assert cell(found, a, b, "mean_pair") == pytest.approx(pair, abs=1e-5)
+    assert differs  # it has a direction
+    own = vectors["one"] @ vectors["one"].T
+    apart = own[~np.eye(len(own), dtype=bool)].mean()
+    assert cell(found, "one", "one", "mean_pair") == pytest.approx(apart, abs=1e-5)
+
+
+def test_layers_of_one_model_are_compared(databases):
+    db = databases["one"]
+    found = sl.compare([db], by_layer=True)
+    assert [one.name for one in found.sets] == LAYERS
+    expected = set_similarity(units(db, living(db, ["first"])), units(db, living(db, ["second"])))
+    assert cell(found, "first", "second") == pytest.approx(expected, abs=2e-6)
+
+
+def test_layers_of_several_models_are_named_by_both(databases):
+    found = sl.compare([databases["one"], databases["wide"]], by_layer=True, measures=False)
+    assert [one.name for one in found.sets] == ["one/first", "one/second", "wide/second"]
+    one = sl.compare([databases["one"], databases["wide"]], layers=["second"], measures=False)
+    assert cell(one, "one", "wide") == cell(found, "one/second", "wide/second")
+
+
+def test_only_components_that_matter_for_a_class(databases):
+    pair = [databases["one"], databases["two"]]
+    found = sl.compare(pair, target="a", minimum=0.05, layers=["second"], measures=False)
+    rows = []
+    for db in pair:
+        table = db.relevance(0, ["second"])
+        kept_rows = sorted(table.loc[table["max"] >= 0.05, "component"])
+        rows.append([row for row in kept_rows if db.alive[row]])
+        assert 0 < len(rows[-1]) < len(living(db, ["second"]))
+    assert [one.rows.tolist() for one in found.sets] == rows
+    expected = set_similarity(units(pair[0], rows[0]), units(pair[1], rows[1]))
+    assert cell(found, "one", "two") == pytest.approx(expected, abs=2e-6)
+
+
+# -- pairs and unique components ---------------------------------------------------------------
+
+
+def test_pairs_and_unique_components_match_their_definitions(databases):
+    found = sl.compare([databases["one"], databases["two"]], quantile=0.5, concepts=WORDS)
+    a, b = (units(db, living(db)) for db in (databases["one"], databases["two"]))
+    cosine = a @ b.T
+    pairs = found.pairs
+    ahead = pairs[pairs["from"] == "one"].reset_index(drop=True)
+    assert len(pairs) == len(a) + len(b)
+    for place, row in ahead.iterrows():
+        best = int(cosine[place].argmax())
+        assert row["component"] == str(databases["one"].component(int(found.sets[0].rows[place])))
+        assert row["nearest"] == str(databases["two"].component(int(found.sets[1].rows[best])))
+        assert row["similarity"] == pytest.approx(cosine[place, best], abs=2e-6)
+        assert row["mutual"] == (cosine[:, best].argmax() == place)
+    own = a @ a.T
+    np.fill_diagonal(own, -np.inf)
+    limit = np.quantile(own.max(1), 0.5)
+    assert found.thresholds[0] == pytest.approx(limit, abs=2e-6)
+    mine = found.unique[found.unique["from"] == "one"]
+    expected = np.flatnonzero(cosine.max(1) < limit)
+    assert 0 < len(expected) < len(a)
+    assert set(mine["component"]) == {found.sets[0].components[i] for i in expected}
+    assert mine["similarity"].is_monotonic_increasing
+    assert cell(found, "one", "two", "unique") == len(expected)
+    assert found.overview["only_here"][0] == len(expected)
+    best = found.best_pairs()
+    assert set(best["from"]) == {"one"}
+    assert best["similarity"].is_monotonic_decreasing
+    assert len(best) == ahead["mutual"].sum()
+    assert cell(found, "one", "two", "mutual") == pytest.approx(ahead["mutual"].mean())
+
+
+def test_planted_shared_and_unique_components(databases, tmp_path):
+    """Of ten planted directions two models share seven; three are only in the first."""
+    random = np.random.default_rng(0)
+    basis = np.linalg.qr(random.standard_normal((24, 24)))[0]
+    one, two = copied(databases["one"], tmp_path / "a"), copied(databases["two"], tmp_path / "b")
+    rows = len(one.rows(["second"]))
+    places = np.arange(rows) % 10
+    first = basis[places] + 0.02 * random.standard_normal((rows, 24))
+    second = basis[places % 7] + 0.02 * random.standard_normal((rows, 24))
+    one, two = plant(one, "second", first), plant(two, "second", second)
+    found = sl.compare([one, two], layers=["second"], measures=False)
+    alive = living(one, ["second"])
+    only = {
+        str(one.component(int(row))) for row in alive if places[row - one.rows(["second"])[0]] > 6
+    }
+    assert only
+    unique = found.unique
+    assert set(unique.loc[unique["from"] == "a", "component"]) == only
+    # the threshold is a 5 % quantile: of alike components one in twenty falls below by chance
+    by_chance = unique[unique["from"] == "b"]
+    assert len(by_chance) <= 0.1 * rows
+    assert (by_chance["similarity"] > 0.95).all()
+    assert (unique.loc[unique["from"] == "a", "similarity"] < 0.5).all()
+    assert cell(found, "b", "a") > 0.98 > cell(found, "a", "b")
+
+
+def test_a_threshold_can_be_given(databases):
+    found = sl.compare([databases["one"], databases["two"]], threshold=2 / 3, measures=False)
+    assert found.thresholds == (2 / 3, 2 / 3)
+    assert (found.unique["similarity"] < 2 / 3).all()
+    assert len(found.unique) == (found.pairs["similarity"] < 2 / 3).sum()
+
+
+# -- labels and scores -------------------------------------------------------------------------
+
+
+def test_labels_are_those_of_the_databases(databases):
+    pair = [databases["one"], databases["two"]]
+    found = sl.compare(pair, concepts=WORDS)
+    for db, name in zip(pair, ("one", "two"), strict=True):
+        frame = db.label(WORDS).to_pandas()
+        mine = found.labels[found.labels["set"] == name].set_index("label")["count"]
+        expected = frame["label"].value_counts()
+        assert mine[mine > 0].to_dict() == expected.to_dict()
+        share = found.labels[found.labels["set"] == name].set_index("label")["share"]
+        assert share[expected.index[0]] == pytest.approx(expected.iloc[0] / len(frame))
+    labels = found.pairs[found.pairs["from"] == "one"]["label"].tolist()
+    assert [x if isinstance(x, str) else None for x in labels] == [
+        x if isinstance(x, str) else None for x in pair[0].label(WORDS).to_pandas()["label"]
+    ]
+    counts = found.labels.pivot(index="label", columns="set", values="count")
+    where = found.labels.drop_duplicates("label").set_index("label")["where"]
+    said = {
+        (True, True): "in every set",
+        (True, False): "only in one",
+        (False, True): "only in two",
+    }
+    for label in where.index:
+        has = (bool(counts.loc[label, "one"]), bool(counts.loc[label, "two"]))
+        assert where[label] == said[has]
+
+
+def test_a_concept_of_two_categories_is_one_label(databases):
+    twice = ConceptSet(
+        (Concept("dog", ("Animals",)), Concept("cat", ("Animals",)), Concept("dog", ("Pets",)))
+    )
+    found = sl.compare([databases["one"], databases["two"]], concepts=twice, measures=False)
+    assert found.labels.groupby("label")["category"].first().get("dog") == "Animals"
+    assert not found.labels.duplicated(["set", "label"]).any()
+
+
+@pytest.mark.parametrize("chunk", [4, 1000])
+def test_assignment_is_the_label_and_the_nearest_component(databases, chunk):
+    db = databases["one"]
+    one = component_sets([db])[0]
+    probe = concept_probe(db.embedder, WORDS)
+    found = assign(one, probe, WORDS, 0.025, chunk)
+    labels = db.label(WORDS, threshold=0.025)
+    expected = [labels.label(i) for i in range(len(labels))]
+    names = [c.name for c in WORDS.concepts]
+    assert [names[i] if i >= 0 else None for i in found.concept] == expected
+    theta = units(db, one.rows)
+    probes = probe.vectors / np.linalg.norm(probe.vectors, axis=1, keepdims=True)
+    null = probe.null / np.linalg.norm(probe.null)
+    value = theta @ probes.T - (theta @ null)[:, None]
+    assert found.component.tolist() == value.argmax(0).tolist()
+    np.testing.assert_allclose(found.reached, value.max(0), atol=1e-5)
+
+
+def test_scores_side_by_side(databases):
+    found = sl.compare([databases["one"], databases["two"]], layers=["second"])
+    frame = databases["two"].scores(["second"]).frame
+    frame = frame[frame["examples"] > 0]
+    row = found.scores.query("set == 'two' and measure == 'clarity'").iloc[0]
+    assert row["mean"] == pytest.approx(frame["clarity"].mean())
+    assert row["median"] == pytest.approx(np.median(frame["clarity"]))
+    assert row["upper_quartile"] == pytest.approx(np.quantile(frame["clarity"], 0.75))
+
+
+# -- what is kept ------------------------------------------------------------------------------
+
+
+def test_nearest_components_are_kept_by_the_vectors_and_found_again(databases, tmp_path):
+    one, two = copied(databases["one"], tmp_path / "a"), copied(databases["two"], tmp_path / "b")
+    a, b = component_sets([one, two])
+    ahead, back = nearest_of_sets(a, b, keep_from=1)
+    own = nearest_within(a, keep_from=1)
+    files = sorted((one.path / "analysis").glob("nearest-*.parquet"))
+    assert len(files) == 4 + 2 + 1  # pairs of layers, each layer alone, and its two layers
+    assert not list(two.path.glob("analysis/nearest-*"))
+    for file in files:  # what is read back is what was kept, not what is computed again
+        frame = one.load_origin(file.stem)
+        one.save_analysis(file.stem, frame[0].assign(similarity=np.float32(0.5)), frame[1])
+    assert (nearest_of_sets(a, b)[0].similarity == 0.5).all()
+    assert (nearest_of_sets(b, a)[1].similarity == 0.5).all()
+    assert (nearest_within(a).similarity == 0.5).all()
+    # other vectors of the same names are computed anew
+    vectors = np.random.default_rng(0).standard_normal((20, 24))
+    changed = plant(two, "second", vectors)
+    again = nearest_of_sets(a, component_sets([changed])[0])[0]
+    expected = units(one, a.rows) @ units(changed, living(changed)).T
+    # layer 'first' is as it was, and comes from what was kept: 0.5
+    second = expected[:, len(living(changed, ["first"])) :].max(1)
+    np.testing.assert_allclose(again.similarity, np.maximum(second, 0.5), atol=1e-3)
+    assert len(ahead.place) == len(own.place) == len(a)
+    assert len(back.place) == len(b)
+
+
+def test_small_sets_leave_no_files(databases):
+    sl.compare([databases["one"], databases["two"]])
+    assert not list(databases["one"].path.glob("analysis/nearest-*"))
+    assert kept.KEEP_FROM > 10**6
+
+
+# -- result ------------------------------------------------------------------------------------
+
+
+def test_the_result_is_text_values_plot_and_files(databases, tmp_path):
+    found = sl.compare(list(databases.values())[:2], concepts=WORDS, top=2, centred=True)
+    text = repr(found)
+    for part in ("Eq. 5", "each other's nearest", "labels", "clarity", "our addition"):
+        assert part in text
+    values = json.loads(json.dumps(found.to_json(), default=float))
+    assert len(values["matrix"]) == 4
+    assert len(values["pairs"]) <= 2
+    assert len(found.plot().axes) == 4
+    for name in ("c.png", "c.csv", "c.json"):
+        found.save(tmp_path / name)
+    assert len(pd.read_csv(tmp_path / "c.csv")) == 4
+    picture = found.pairs_picture(columns=3)
+    assert isinstance(picture, Image.Image)
+    assert np.asarray(picture).std() > 5
+    turned = found.pairs_picture("two", "one", columns=3)
+    assert turned.width == picture.width
+    with pytest.raises(RecipeError, match="none of the sets"):
+        found.pairs_picture("three")
+    with pytest.raises(RecipeError, match="named twice"):
+        found.pairs_picture("one", "one")
+
+
+def test_many_sets_stay_a_list(databases, tmp_path):
+    several = [copied(databases["one"], tmp_path / f"c{i}") for i in range(5)]
+    found = sl.compare(several, by_layer=True, measures=False)
+    assert len(found.sets) == 10
+    assert cell(found, "c0/first", "c1/first") == pytest.approx(1, abs=1e-6)
+    assert "most alike" in repr(found)
+    assert len(found.plot().axes) >= 1
+
+
+# -- bad input ---------------------------------------------------------------------------------
+
+
+def test_another_embedder_is_refused_and_both_are_named(databases, tmp_path):
+    images = ImageFolder(write_pictures(tmp_path / "pictures", 6))
+    other = sl.build(tmp_path / "o", make(LittleNet(0), "one"), images, ColourEmbedder(4),
+                     ["first"], examples=3)  # fmt: skip
+    with pytest.raises(StaleError) as error:
+        sl.compare([databases["one"], other])
+    assert_says(error.value, "python:words", "python:colours", "cannot be compared", "--embedder")
+    same = sl.build(tmp_path / "s", make(LittleNet(0), "one"), images, WordEmbedder(4), ["first"],
+                    examples=3)  # fmt: skip
+    with pytest.raises(StaleError, match="other weights"):
+        sl.compare([databases["one"], same])
+
+
+def test_sets_that_cannot_be_compared_are_refused(databases, tmp_path):
+    one, wide = databases["one"], databases["wide"]
+    again = sl.open(one.path, WordEmbedder())
+    for given, what, kind in (
+        ([], "no database", RecipeError),
+        ([one], "only one set", RecipeError),
+        ([one, again], "given twice", RecipeError),
+    ):
+        with pytest.raises(kind, match=what):
+            sl.compare(given)
+    with pytest.raises(LayerError) as error:
+        sl.compare([one, wide], layers=["first"])
+    assert_says(error.value, "wide", "none of the layers first", "It has second")
+    with pytest.raises(LayerError, match="thrid"):
+        sl.compare([one, wide], layers=["second", "thrid"])
+    with pytest.raises(RelevanceError, match="--relevance"):
+        sl.compare([one, wide], target="a")
+    with pytest.raises(RelevanceError, match="--minimum"):
+        sl.compare([one, databases["two"]], target="a", minimum=1.0)
+    for bad in ({"quantile": 1.5}, {"threshold": -3.0}, {"minimum": -0.1}):
+        with pytest.raises(RecipeError, match="Expected a number"):
+            sl.compare([one, databases["two"]], **bad)
+    dead = copied(one, tmp_path / "dead")
+    frame = pd.read_parquet(dead.path / "components.parquet").assign(examples=0)
+    dead.components = frame
+    with pytest.raises(RecipeError) as empty:
+        sl.compare([one, dead])
+    assert_says(empty.value, "dead", "no component with a vector", "leave it out")
+
+
+def test_names_tell_databases_apart(databases, tmp_path):
+    a = copied(databases["one"], tmp_path / "x" / "same.semlens")
+    b = copied(databases["two"], tmp_path / "y" / "same.semlens")
+    assert set_names([a, b]) == ["x/same", "y/same"]
+    c = copied(databases["two"], tmp_path / "x" / "same")
+    assert set_names([a, c]) == ["same.semlens", "same"]
+
+
+def test_other_images_and_settings_are_said(databases, tmp_path):
+    images = ImageFolder(write_pictures(tmp_path / "pictures", 8, seed=9))
+    other = sl.build(tmp_path / "o", make(LittleNet(0), "one"), images, WordEmbedder(), LAYERS,
+                     examples=3)  # fmt: skip
+    found = sl.compare([databases["one"], other], measures=False)
+    assert any("different images" in note for note in found.notes)
+    assert any("'examples' (3, 5)" in note for note in found.notes)
+    assert sl.compare([databases["one"], databases["two"]], measures=False).notes == ()
+
+
+# -- drift -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory, databases):
+    """The first network on its way to the second."""
+    root = tmp_path_factory.mktemp("checkpoints")
+    images = ImageFolder(write_pictures(root / "pictures", 14))
+    start, end = LittleNet(0).state_dict(), LittleNet(1).state_dict()
+    made = []
+    for share in (0.0, 0.4, 1.0):
+        net = LittleNet(0)
+        net.load_state_dict({k: (1 - share) * v + share * end[k] for k, v in start.items()})
+        path = root / f"at{int(100 * share)}.semlens"
+        made.append(
+            sl.build(path, make(net, path.name), images, WordEmbedder(), LAYERS, examples=5)
+        )
+    return made
+
+
+def test_drift_follows_each_component(checkpoints):
+    found = sl.drift(checkpoints, concepts=WORDS)
+    series = found.series.set_index("step")
+    assert series.index.tolist() == ["at0", "at40", "at100"]
+    vectors = [units(db, living(db)) for db in checkpoints]
+    middle = series.loc["at40"]
+    assert middle["previous_in_this"] == pytest.approx(
+        set_similarity(vectors[0], vectors[1]), abs=2e-6
+    )
+    assert middle["this_in_previous"] == pytest.approx(
+        set_similarity(vectors[1], vectors[0]), abs=2e-6
+    )
+    assert middle["this_in_last"] == pytest.approx(set_similarity(vectors[1], vectors[2]), abs=2e-6)
+    assert series.loc["at100", "this_in_last"] == 1
+    assert np.isnan(series.loc["at0", "previous_in_this"])
+    rows = [set(living(db)) for db in checkpoints]
+    both = sorted(rows[0] & rows[1])
+    moved = {}
+    for row in both:
+        x, y = (units(db, [int(row)])[0] for db in checkpoints[:2])
+        moved[str(checkpoints[1].component(int(row)))] = 1 - float(x @ y)
+    table = found.components[found.components["step"] == "at40"].set_index("component")["moved"]
+    for name, value in moved.items():
+        assert table[name] == pytest.approx(value, abs=5e-6)
+    assert table.notna().sum() == len(both)
+    assert middle["moved"] == pytest.approx(np.mean(list(moved.values())), abs=5e-6)
+    assert series.loc["at100", "moved_from_last"] == pytest.approx(0, abs=1e-6)
+    labels = [
+        dict(zip(living(db), db.label(WORDS).to_pandas()["label"], strict=True))
+        for db in checkpoints
+    ]
+    names = [{r: x if isinstance(x, str) else None for r, x in one.items()} for one in labels]
+    changed = np.mean([names[0][row] != names[1][row] for row in both])
+    assert middle["relabelled"] == pytest.approx(changed)
+    sets = [{x for x in one.values() if x} for one in names]
+    assert middle["gained"] == len(sets[1] - sets[0])
+    assert middle["lost"] == len(sets[0] - sets[1])
+    assert middle["labels"] == len(sets[1])
+    assert middle["clarity"] == pytest.approx(checkpoints[1].scores().frame["clarity"].mean())
+
+
+def test_drift_of_other_shapes_follows_the_sets_only(databases):
+    found = sl.drift([databases["one"], databases["wide"]], concepts=WORDS)
+    assert "do not correspond" in found.apart
+    assert found.components.empty
+    assert found.series["moved"].isna().all()
+    assert found.series["previous_in_this"].notna().sum() == 1
+    assert "do not correspond" in repr(found)
+    widths = sl.drift([databases["one"], databases["wide"]], layers=["second"])
+    assert "channels" in widths.apart
+    assert found.to_json()["components_correspond"] is False
+    found.plot()
+
+
+def test_drift_is_text_values_plot_and_files(checkpoints, tmp_path):
+    found = sl.drift(checkpoints, steps=["0", "40", "100"], concepts=WORDS)
+    for part in ("set similarity", "movement", "moved farthest", "relabelled"):
+        assert part in repr(found)
+    assert len(found.plot().axes) == 4
+    plain = sl.drift(checkpoints, measures=False)
+    assert len([a for a in plain.plot().axes if a.axison]) == 2
+    found.save(tmp_path / "drift.json")
+    values = json.loads((tmp_path / "drift.json").read_text())
+    assert [row["step"] for row in values["series"]] == ["0", "40", "100"]
+    assert values["series"][0]["moved"] is None
+    for steps in (["a"], ["a", "a", "b"]):
+        with pytest.raises(RecipeError, match="3 different names"):
+            sl.drift(checkpoints, steps=steps)
+    with pytest.raises(RecipeError, match="only one checkpoint"):
+        sl.drift(checkpoints[:1])
+
+
+# -- command line ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def on_disk(tmp_path_factory):
+    """Two databases of the bundled embedder, that a command can load."""
+    root = tmp_path_factory.mktemp("disk")
+    images = ImageFolder(write_pictures(root / "pictures", 6))
+    return [
+        str(sl.build(root / f"m{seed}", make(LittleNet(seed), f"m{seed}"), images, "semlens/demo",
+                     ["first"], examples=3).path)
+        for seed in (0, 1)
+    ]  # fmt: skip
+
+
+def run(*words):
+    return CliRunner().invoke(app, [*words])
+
+
+def test_compare_on_the_command_line(on_disk, tmp_path):
+    save, pairs = tmp_path / "c.png", tmp_path / "p.png"
+    done = run(
+        "compare", *on_disk, "--by-layer", "--save", str(save), "--pairs", str(pairs), "--json"
+    )
+    assert done.exit_code == 0, done.output
+    values = json.loads(done.stdout)
+    assert [row["set"] for row in values["sets"]] == ["m0/first", "m1/first"]
+    assert {row["set"] for row in values["labels"]} == {row["set"] for row in values["sets"]}
+    assert Image.open(save).size[0] > 300
+    assert Image.open(pairs).size[0] > 300
+    table = run("compare", *on_disk, "--concepts", "none", "--no-scores")
+    assert table.exit_code == 0
+    assert "Eq. 5" in table.stdout
+    assert "labels" not in table.stdout
+
+
+def test_series_on_the_command_line(on_disk):
+    done = run("compare", "--series", *on_disk, "--steps", "start,end", "--json")
+    assert done.exit_code == 0, done.output
+    values = json.loads(done.stdout)
+    assert [row["step"] for row in values["series"]] == ["start", "end"]
+    assert values["components_correspond"]
+
+
+def test_wrong_words_on_the_command_line(on_disk, tmp_path):
+    for words, said in (
+        (("--series", "--by-layer"), "--by-layer does not go with --series"),
+        (("--series", "--pairs", str(tmp_path / "p.png")), "--pairs does not go with --series"),
+        (("--steps", "a,b"), "Add --series"),
+        (("--save", "x.doc"), "x.doc"),
+        (("--pairs", "x.pdf"), "x.pdf"),
+    ):
+        done = run("compare", *on_disk, *words)
+        assert done.exit_code == 1, words
+        assert said in done.stderr
+    assert run("compare", on_disk[0], on_disk[0]).exit_code == 1
+    assert StoreError.__name__ in run("compare", on_disk[0], str(tmp_path / "no")).stderr

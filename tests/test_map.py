@@ -1,0 +1,578 @@
+"""The map: labels, placement and neighbours in float64; what is kept, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import ColourEmbedder, LittleNet, WordEmbedder, assert_says, to_tensor
+from typer.testing import CliRunner
+
+import semlens as sl
+from semlens.analysis.concepts import ConceptSet
+from semlens.analysis.describe.clusters import default_count, describe_clusters, find_clusters
+from semlens.analysis.describe.placement import lay_out, nearest_old, place, vote
+from semlens.analysis.probe import LABEL_TEMPLATES, SEARCH_TEMPLATES, Probe
+from semlens.cli.app import app
+from semlens.draw.map_labels import write_labels
+from semlens.draw.map_parts import Groups, MapLabel, Queries, Scale
+from semlens.draw.map_plot import draw_map
+from semlens.errors import ConceptError, LayerError, RecipeError, StaleError, StoreError
+
+LAYERS = ["first", "second"]
+NAMES = ["dog", "green frog", "car", "tree", "sea", "dog"]
+CONCEPTS = ConceptSet.of(NAMES)
+COLUMNS = [
+    "model", "component", "layer", "index", "sign", "x", "y", "cluster", "cluster_label", "placed",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def net():
+    return sl.SubjectModel(LittleNet(), to_tensor, "32 bilinear", "python:little", list("abcd"))
+
+
+@pytest.fixture(scope="module")
+def folder(pictures):
+    return sl.ImageFolder(pictures)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory, net, folder):
+    path = tmp_path_factory.mktemp("map") / "one.semlens"
+    sl.build(path, net, folder, WordEmbedder(), LAYERS, examples=6, relevance=True)
+    return path
+
+
+@pytest.fixture
+def one(base, tmp_path, words):
+    return sl.open(shutil.copytree(base, tmp_path / "one.semlens"), words)
+
+
+@pytest.fixture(scope="module")
+def other_base(tmp_path_factory, folder):
+    path = tmp_path_factory.mktemp("map") / "two.semlens"
+    net = sl.SubjectModel(LittleNet(3), to_tensor, "32 bilinear", "python:other", list("abcd"))
+    sl.build(path, net, folder, WordEmbedder(), ["second"], examples=6)
+    return path
+
+
+@pytest.fixture
+def other(other_base, tmp_path, words):
+    return sl.open(shutil.copytree(other_base, tmp_path / "two.semlens"), words)
+
+
+def cos(a, b):
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
+
+
+def text_vector(words, text, templates):
+    prompts = [template.replace("{}", text) for template in templates]
+    return np.mean([words.embed_texts([p])[0].double().numpy() for p in prompts], axis=0)
+
+
+def where(found):
+    return found.frame[["x", "y"]].to_numpy()
+
+
+def theta_of(db, frame):
+    rows = [db.row(sl.Component.parse(name)) for name in frame["component"]]
+    return db.theta[rows].astype(np.float64)
+
+
+def kept_files(db, kind="map"):
+    return sorted((db.path / "analysis").glob(f"{kind}-*.parquet"))
+
+
+# -- what the map holds ---------------------------------------------------------------------
+
+
+def test_one_row_per_component_with_examples(one):
+    found = one.map(concepts=CONCEPTS)
+    assert list(found.frame.columns) == COLUMNS
+    rows = np.flatnonzero(one.alive)
+    assert found.frame["component"].tolist() == [str(one.component(int(r))) for r in rows]
+    assert set(found.frame["model"]) == {"one"}
+    assert np.isfinite(where(found)).all()
+    assert not found.frame["placed"].any()
+    assert not found.reused
+    assert len(found.clusters) == default_count(len(rows)) > 1
+    part = one.map(layers=["second"], concepts=None)
+    assert set(part.frame["layer"]) == {"second"}
+
+
+def test_labels_are_the_best_concepts_of_the_mean_theta(one, words):
+    low = one.map(concepts=CONCEPTS, threshold=-2.0, top_labels=4)
+    threshold = float(np.median([values[1] for values in low.clusters["alignments"]])) + 1e-4
+    found = one.map(concepts=CONCEPTS, threshold=threshold)
+    null = text_vector(words, "", LABEL_TEMPLATES)
+    theta = theta_of(one, found.frame)
+    kept = 0
+    for row in found.clusters.to_dict("records"):
+        inside = (found.frame["cluster"] == row["cluster"]).to_numpy()
+        mean = theta[inside].mean(0)
+        values = {
+            n: cos(mean, text_vector(words, n, LABEL_TEMPLATES)) - cos(mean, null) for n in NAMES
+        }
+        best = sorted((n for n in values if values[n] > threshold), key=lambda n: -values[n])[:2]
+        assert row["size"] == inside.sum()
+        assert row["labels"] == best
+        np.testing.assert_allclose(row["alignments"], [values[n] for n in best], atol=3e-6)
+        assert set(found.frame.loc[inside, "cluster_label"]) == {", ".join(best) or None}
+        middle = np.median(where(found)[inside], axis=0)
+        nearest = np.square(where(found)[inside] - middle).sum(1).argmin()
+        assert (row["x"], row["y"]) == tuple(where(found)[inside][nearest])
+        kept += len(best)
+    assert 0 < kept < 2 * len(found.clusters)
+
+
+def test_an_embedder_without_texts_gives_no_labels(tmp_path, net, folder):
+    db = sl.build(tmp_path / "db", net, folder, ColourEmbedder(), ["first"], examples=4)
+    found = db.map()
+    assert found.frame["cluster_label"].isna().all()
+    assert "clusters" in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("components", "clusters"), [(1, 1), (15, 1), (16, 2), (480, 60), (9999, 60)]
+)
+def test_the_number_of_clusters_follows_the_number_of_components(components, clusters):
+    assert default_count(components) == clusters
+
+
+def planted(sizes, seed=0, noise=0.02):
+    random = np.random.default_rng(seed)
+    centres = np.eye(16)[: len(sizes)]
+    truth = np.repeat(np.arange(len(sizes)), sizes)
+    vectors = centres[truth] + noise * random.normal(size=(len(truth), 16))
+    order = random.permutation(len(truth))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors[order].astype(np.float32), truth[order]
+
+
+@pytest.mark.parametrize("method", ["kmeans", "hdbscan"])
+def test_planted_clusters_are_found_and_numbered_by_size(method):
+    vectors, truth = planted([30, 20, 12, 8])
+    found = find_clusters(vectors, method, 4 if method == "kmeans" else None, 0)
+    kept = found >= 0
+    assert kept.mean() > 0.95
+    np.testing.assert_array_equal(found[kept], truth[kept])
+
+
+def test_equal_and_few_vectors_have_clusters():
+    same = np.tile(np.eye(8, dtype=np.float32)[:1], (20, 1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(find_clusters(same, "kmeans", 5, 0), np.zeros(20))
+        np.testing.assert_array_equal(find_clusters(same[:3], "hdbscan", None, 0), -np.ones(3))
+    probe = Probe(np.ones((1, 8), np.float32), ("x",), None, "")
+    none = describe_clusters(same, np.zeros((20, 2), np.float32), -np.ones(20, int), probe, 0.0, 2)
+    assert len(none) == 0
+
+
+# -- where components lie -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 14, 15, 40])
+@pytest.mark.parametrize("same", [False, True])
+def test_few_or_equal_vectors_have_a_place(count, same):
+    vectors = planted([1] * 16)[0][[0] * count if same else np.arange(count) % 16]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        made = lay_out(vectors, 0)
+    assert made.shape == (count, 2)
+    assert np.isfinite(made).all()
+    if count < 15 and same:
+        np.testing.assert_array_equal(made, 0)
+
+
+def test_two_and_three_vectors_keep_their_distances():
+    vectors = planted([1, 1, 1])[0]
+    for count in (2, 3):
+        made = lay_out(vectors[:count], 0).astype(np.float64)
+        for i in range(count):
+            for j in range(count):
+                apart = np.linalg.norm(vectors[i].astype(np.float64) - vectors[j])
+                assert np.linalg.norm(made[i] - made[j]) == pytest.approx(apart, abs=1e-5)
+
+
+def test_umap_keeps_planted_neighbourhoods_and_its_seed():
+    vectors, truth = planted([25, 25, 25])
+    made = lay_out(vectors, 1)
+    np.testing.assert_array_equal(made, lay_out(vectors, 1))
+    assert not np.array_equal(made, lay_out(vectors, 2))
+    distance = np.linalg.norm(made[:, None] - made[None], axis=2)
+    np.fill_diagonal(distance, np.inf)
+    assert (truth[distance.argmin(1)] == truth).mean() > 0.95
+
+
+def expected_places(old, new, positions, clusters=None):
+    """Inverse-distance weighted mean and vote, one component at a time, in float64."""
+    made, votes = [], []
+    for vector in new:
+        away = np.array([max(1 - cos(vector, o), 0) for o in old])
+        near = np.argsort(away, kind="stable")[:5]
+        weight = 1 / (away[near] + 1e-6) ** 2
+        made.append((weight[:, None] * positions[near]).sum(0) / weight.sum())
+        if clusters is not None:
+            totals = {c: weight[clusters[near] == c].sum() for c in clusters[near]}
+            votes.append(max(totals, key=totals.__getitem__))
+    return np.array(made), np.array(votes)
+
+
+def test_placement_and_vote_by_the_nearest_five():
+    random = np.random.default_rng(5)
+    old, new = random.normal(size=(60, 12)), random.normal(size=(33, 12))
+    old, new = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (old, new))
+    positions, clusters = random.normal(size=(60, 2)), random.integers(0, 4, 60)
+    places, weight = nearest_old(old.astype(np.float32), new.astype(np.float32))
+    made, votes = expected_places(old, new, positions, clusters)
+    np.testing.assert_allclose(place(positions.astype(np.float32), places, weight), made, atol=1e-4)
+    np.testing.assert_array_equal(vote(clusters, places, weight), votes)
+
+
+def test_a_twin_lies_where_its_twin_lies_and_one_old_component_is_enough():
+    vectors = planted([4, 4])[0]
+    positions = np.random.default_rng(0).normal(size=(8, 2)).astype(np.float32)
+    made = place(positions, *nearest_old(vectors, vectors[3:5]))
+    np.testing.assert_allclose(made, positions[3:5], atol=1e-2)
+    alone = place(positions[:1], *nearest_old(vectors[:1], vectors))
+    np.testing.assert_allclose(alone, np.tile(positions[:1], (8, 1)), atol=1e-6)
+
+
+def test_added_layers_are_placed_among_what_was_there(one, net, folder, words):
+    before = one.map(concepts=CONCEPTS)
+    one = sl.build(one.path, net, folder, words, ["head"], examples=6)
+    found = one.map(concepts=CONCEPTS)
+    new = (found.frame["layer"] == "head").to_numpy()
+    assert found.reused
+    assert found.placed == new.sum() > 0
+    np.testing.assert_array_equal(found.frame["placed"], new)
+    np.testing.assert_array_equal(where(found)[~new], where(before))
+    np.testing.assert_array_equal(found.frame["cluster"][~new], before.frame["cluster"])
+    theta = theta_of(one, found.frame)
+    made, votes = expected_places(
+        theta[~new], theta[new], where(before).astype(float), before.frame["cluster"].to_numpy()
+    )
+    np.testing.assert_allclose(where(found)[new], made, atol=2e-3)
+    np.testing.assert_array_equal(found.frame["cluster"][new], votes)
+    assert f"{new.sum()} components were placed among {(~new).sum()}" in repr(found)
+    assert found.clusters["size"].sum() == len(found)
+    again = one.map(concepts=CONCEPTS)  # the placed ones are kept, too
+    pd.testing.assert_frame_equal(again.frame, found.frame)
+    assert len(kept_files(one, "map")) == 2
+    anew = one.map(concepts=CONCEPTS, again=True)
+    assert anew.placed == 0
+    assert not anew.reused
+    assert not np.array_equal(where(anew)[~new], where(before))
+
+
+# -- what is kept ---------------------------------------------------------------------------
+
+
+def shift(path):
+    """Move what is kept by 100, so that it is known again."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path)
+    frame = table.to_pandas()
+    frame["x"] += 100
+    moved = table.set_column(table.schema.get_field_index("x"), "x", [frame["x"].to_numpy()])
+    pq.write_table(moved.replace_schema_metadata(table.schema.metadata), path)
+
+
+def test_a_kept_map_is_used_and_other_settings_are_another_map(one):
+    first = one.map(concepts=None)
+    (path,) = [file for file in kept_files(one) if "clusters" not in file.name]
+    content = path.read_bytes()
+    assert one.map(concepts=None).reused
+    assert path.read_bytes() == content
+    shift(path)
+    moved = path.read_bytes()
+    np.testing.assert_allclose(where(one.map(concepts=None)), where(first) + [100, 0], atol=1e-4)
+    seeded = one.map(concepts=None, seed=7)
+    assert not seeded.reused
+    assert where(seeded)[:, 0].max() < 90
+    assert path.read_bytes() == moved
+    anew = one.map(concepts=None, again=True)
+    assert not anew.reused
+    np.testing.assert_array_equal(where(anew), where(first))
+    assert one.map(concepts=None).frame.equals(first.frame)
+
+
+def test_positions_do_not_depend_on_the_clusters(one):
+    a, b = one.map(concepts=None), one.map(concepts=None, clusters=3)
+    np.testing.assert_array_equal(where(a), where(b))
+    assert b.reused
+    assert len(b.clusters) == 3
+
+
+def test_a_kept_map_of_other_vectors_is_void(one):
+    one.map(concepts=None)
+    (path,) = [file for file in kept_files(one) if "clusters" not in file.name]
+    frame, origin = one.load_origin(path.stem)
+    origin["layers"][0]["first"] = "0" * 64
+    one.save_analysis(path.stem, frame, origin)
+    assert not one.map(concepts=None).reused
+
+
+def test_a_database_that_cannot_be_written_works(one, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    before = sorted(one.path.rglob("*"))
+    first = one.map(concepts=CONCEPTS)
+    assert sorted(one.path.rglob("*")) == before
+    second = one.map(concepts=CONCEPTS)
+    assert not second.reused
+    np.testing.assert_array_equal(where(first), where(second))
+
+
+def test_a_table_with_an_origin_is_no_table_of_the_build(one):
+    frame = pd.DataFrame({"a": [1]})
+    one.save_analysis("mine", frame, {"from": 3})
+    assert one.load_analysis("mine") is None
+    assert one.load_origin("mine")[1] == {"from": 3}
+    one.save_analysis("theirs", frame)
+    assert one.load_origin("theirs") is None
+    assert one.load_analysis("theirs").equals(frame)
+
+
+# -- several databases ----------------------------------------------------------------------
+
+
+def test_several_databases_share_one_space(one, other, net, folder, words):
+    found = sl.concept_map([one, other], words, concepts=None)
+    assert list(found.frame["model"].unique()) == ["one", "two"]
+    assert len(found) == one.alive.sum() + other.alive.sum()
+    assert len(kept_files(one)) == 2
+    assert not kept_files(other)
+    assert isinstance(found.colouring, Groups)
+    assert found.colouring.names == ("one", "two")
+    assert sl.concept_map([one, other], concepts=None).reused
+    one = sl.build(one.path, net, folder, words, ["head"], examples=6)
+    grown = sl.concept_map([one, other], concepts=None)
+    assert set(grown.frame.loc[grown.frame["placed"], "layer"]) == {"head"}
+    old = ~grown.frame["placed"].to_numpy()
+    np.testing.assert_array_equal(where(grown)[old], where(found))
+    part = sl.concept_map([one, other], layers=["second"], concepts=None)
+    assert set(part.frame["layer"]) == {"second"}
+    with pytest.raises(LayerError) as error:
+        sl.concept_map([one, other], layers=["first"])
+    assert_says(error.value, "'two'", "none of the layers first", "second")
+
+
+def test_databases_that_are_called_alike_are_told_apart(one, base):
+    found = sl.concept_map([one, sl.open(base, one.embedder)], concepts=None)
+    names = found.frame["model"].unique()
+    assert len(names) == 2
+    assert all(name.endswith("/one") for name in names)
+
+
+def test_foreign_embedders_and_doubles_are_refused(one, tmp_path, net, folder):
+    foreign = tmp_path / "x.semlens"
+    foreign = sl.build(foreign, net, folder, ColourEmbedder(seed=1), ["first"], examples=3)
+    with pytest.raises(StaleError) as error:
+        sl.concept_map([one, foreign])
+    assert_says(error.value, "'one' has 'python:words'", "'x' has 'python:colours'", "--embedder")
+    with pytest.raises(StaleError, match="embedder"):
+        sl.concept_map(one, ColourEmbedder(seed=1))
+    with pytest.raises(StoreError, match="given twice"):
+        sl.concept_map([one, one])
+    with pytest.raises(StoreError, match="no database"):
+        sl.concept_map([])
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind", "parts"),
+    [
+        ({"layers": ["frist"]}, LayerError, ("frist", "first")),
+        ({"layers": []}, LayerError, ("no layer",)),
+        ({"clusters": 0}, RecipeError, ("0 clusters", "Expected 1 to")),
+        ({"clusters": 1000}, RecipeError, ("1000 clusters",)),
+        ({"clusters": 3, "method": "hdbscan"}, RecipeError, ("HDBSCAN", "kmeans")),
+        ({"seed": -1}, RecipeError, ("-1",)),
+    ],
+)
+def test_wrong_settings(one, settings, kind, parts):
+    with pytest.raises(kind) as error:
+        one.map(concepts=None, **settings)
+    assert_says(error.value, *parts)
+
+
+# -- colours --------------------------------------------------------------------------------
+
+
+def test_query_colours_are_alignments(one, words):
+    found = one.map(concepts=None).coloured("query", "dog", "sea")
+    assert isinstance(found.colouring, Queries)
+    null = text_vector(words, "", SEARCH_TEMPLATES)
+    frame = found.to_pandas()
+    for text in ("dog", "sea"):
+        vector = text_vector(words, text, SEARCH_TEMPLATES)
+        expected = [cos(theta, vector) - cos(theta, null) for theta in theta_of(one, frame)]
+        np.testing.assert_allclose(frame[f"alignment: {text}"], expected, atol=2e-6)
+
+
+def test_measures_relevance_and_groups(one):
+    found = one.map(concepts=None)
+    scores = one.scores().to_pandas()[one.alive]
+    for measure in ("clarity", "redundancy", "polysemanticity"):
+        values = found.coloured(measure).to_pandas()[measure]
+        np.testing.assert_allclose(values, scores[measure], atol=1e-6)
+    table = one.relevance()
+    target = int(table["class"].iloc[0])
+    coloured = found.coloured("relevance", target)
+    assert isinstance(coloured.colouring, Scale)
+    share = table[table["class"] == target].set_index("component")["mean"]
+    expected = [share.get(int(row), 0.0) for row in np.flatnonzero(one.alive)]
+    np.testing.assert_allclose(coloured.to_pandas()["relevance"], expected, atol=1e-7)
+    assert np.count_nonzero(expected) > 0
+    assert found.coloured("layer").colouring.names == ("first", "second")
+    np.testing.assert_array_equal(found.coloured("cluster").colouring.group, found.frame["cluster"])
+
+
+@pytest.mark.parametrize(
+    ("values", "part"),
+    [
+        (("hue",), "cannot be coloured by 'hue'"),
+        (("query",), "there is none"),
+        (("relevance",), "0 classes"),
+        (("relevance", "a", "b"), "2 classes"),
+        (("layer", "dog"), "'dog' was given"),
+    ],
+)
+def test_wrong_colours(one, values, part):
+    found = one.map(concepts=None)
+    with pytest.raises(ConceptError) as error:
+        found.coloured(*values)
+    assert_says(error.value, part)
+
+
+# -- pictures -------------------------------------------------------------------------------
+
+
+def crowd(count, seed=0):
+    random = np.random.default_rng(seed)
+    points = random.normal(size=(count, 2)).astype(np.float32)
+    return points, [
+        MapLabel(f"a long label, number {i}", float(x), float(y), i)
+        for i, (x, y) in enumerate(points[:90])
+    ]
+
+
+def test_labels_do_not_touch_and_the_hidden_are_counted():
+    points, labels = crowd(600)
+    figure = draw_map(points, Groups("layer", ("a",), np.zeros(600, np.int64)), labels, "crowd")
+    (axes,) = figure.axes
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert 10 < len(boxes) < 90
+    for i, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[:i])
+    hidden = 90 - len(boxes)
+    assert f"{hidden} of 90 clusters" in axes.get_xlabel()
+
+
+def test_few_labels_are_all_written():
+    from semlens.draw.figure import new_figure
+
+    points, _ = crowd(40)
+    labels = [MapLabel("dog", -1.0, 0.0, 9), MapLabel("sea", 1.0, 0.5, 3)]
+    figure, (axes,) = new_figure(6.0, 5.0)
+    axes.scatter(*points.T)
+    assert write_labels(figure, axes, labels=labels, where=points, notes=["A note."]) == 0
+    assert [text.get_text() for text in axes.texts] == ["dog", "sea"]
+    assert axes.get_xlabel() == "A note."
+
+
+@pytest.mark.parametrize(
+    "colouring",
+    [
+        Groups("layer", tuple("abcdefghij"), np.arange(20_000) % 11 - 1, ordered=True),
+        Queries(("dog", "sea"), np.linspace(-1, 1, 40_000, dtype=np.float32).reshape(-1, 2)),
+        Scale("clarity", np.where(np.arange(20_000) % 7, np.float32(0.5), np.float32(np.nan))),
+        Scale("relevance", np.linspace(-1, 1, 20_000, dtype=np.float32), True, True),
+        Scale("clarity", np.full(20_000, np.nan, np.float32)),
+    ],
+)
+def test_many_points_are_pixels_in_a_vector_file(colouring, tmp_path):
+    from semlens.draw.figure import figure_svg
+
+    points, labels = crowd(20_000)
+    figure = draw_map(points, colouring, labels[:3], "many")
+    text = figure_svg(figure)
+    assert "<image" in text
+    assert len(text) < 2_000_000
+    assert len(figure.axes[0].texts) == 3
+
+
+# -- command --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(one, monkeypatch):
+    # the embedder of these tests exists in this process only: its SPEC cannot be loaded
+    monkeypatch.setattr("semlens.embedders.load.load_embedder", lambda *_, **__: one.embedder)
+
+    def call(*words):
+        return CliRunner().invoke(app, ["map", str(one.path), *map(str, words)])
+
+    return call
+
+
+def test_the_command_prints_clusters_and_writes_files(run, one, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = set(tmp_path.iterdir())
+    result = run("--embedder", "words")
+    assert result.exit_code == 0, result.output
+    assert_says(AssertionError(result.output), "cluster", "size", "add --save map.png")
+    assert set(tmp_path.iterdir()) == before
+    files = [tmp_path / f"map{end}" for end in (".png", ".svg", ".csv", ".json")]
+    saves = [word for file in files for word in ("--save", file)]
+    result = run("--embedder", "words", "--query", "dog", "--query", "sea", "--json", *saves)
+    assert result.exit_code == 0, result.output
+    value = json.loads(result.stdout)
+    assert value["reused"] is True
+    assert len(value["components"]) == one.alive.sum()
+    assert "alignment: sea" in value["components"][0]
+    assert value["clusters"][0]["size"] >= value["clusters"][-1]["size"]
+    assert all(file.stat().st_size > 500 for file in files)
+    assert list(pd.read_csv(files[2]).columns)[: len(COLUMNS)] == COLUMNS
+
+
+def test_the_command_takes_clusters_seed_and_no_concepts(run, one):
+    result = run(
+        "--layer", "second", "--concepts", "none", "--clusters", 2, "--seed", 4, "--again",
+        "--color", "clarity", "--json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    value = json.loads(result.stdout)
+    assert len(value["clusters"]) == 2
+    assert value["seed"] == 4
+    assert {part["cluster_label"] for part in value["components"]} == {None}
+    assert all("clarity" in part for part in value["components"])
+    found = run("--concepts", "none", "--method", "hdbscan", "--json")
+    assert json.loads(found.stdout)["method"] == "hdbscan"
+
+
+@pytest.mark.parametrize(
+    ("given", "part"),
+    [
+        (("--color", "layer", "--query", "dog"), "--color query"),
+        (("--query", "dog", "--target", "1"), "--color relevance"),
+        (("--color", "query", "--target", "1"), "--target is given"),
+        (("--color", "relevance", "--query", "ox"), "--query is given"),
+        (("--color", "query"), "--query TEXT"),
+        (("--color", "relevance"), "--target CLASS"),
+        (("--save", "map.html"), ".png"),
+        (("--target", "zebra", "--concepts", "none"), "'zebra' is no class"),
+    ],
+)
+def test_wrong_options(run, given, part):
+    result = run(*given)
+    assert result.exit_code == 1
+    assert part in result.stderr

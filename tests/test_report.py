@@ -1,0 +1,488 @@
+"""A report: one safe file that needs nothing, says what was found, and what was not."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import shlex
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+import typer
+from conftest import (
+    ColourEmbedder,
+    LittleNet,
+    WordEmbedder,
+    assert_says,
+    to_tensor,
+    write_pictures,
+)
+from typer.testing import CliRunner
+
+import semlens as sl
+from semlens.analysis.audit.model_test import model_test
+from semlens.analysis.concepts import Concept, ConceptSet
+from semlens.analysis.correct.sensitivity import sensitivity
+from semlens.analysis.graph import attribution_graph
+from semlens.analysis.report_given import graph_labels, read_model_test, read_sensitivity
+from semlens.analysis.report_limits import build_command
+from semlens.analysis.report_sections import Skipped
+from semlens.cli.app import app
+from semlens.data.artefact import load_artefact
+from semlens.data.folder import ImageFolder
+from semlens.errors import ConceptError, DataError, RelevanceError, StoreError
+from semlens.models.subject import SubjectModel
+
+LAYERS = ["first", "second"]
+DATE = datetime.date(2026, 1, 31)
+CONCEPTS = ConceptSet(
+    tuple(Concept(name, (), "valid") for name in ("dog", "green frog", "fur"))
+    + tuple(Concept(name, (), "spurious") for name in ("car", "tree", "text")),
+    "expected",
+    "the test",
+)
+SECTIONS = [
+    "identity", "overview", "map", "audit", "unexpected", "graph", "examples", "test",
+    "correction", "limits", "reproduce",
+]  # fmt: skip
+NO_MAP = Skipped("UMAP is tested elsewhere.")
+
+
+def little(names="abcd"):
+    return SubjectModel(LittleNet(), to_tensor, "32 bilinear", "python:little", list(names))
+
+
+def make(path, pictures, embedder, names=("a", "b", "c", "d"), **settings):
+    images = ImageFolder(pictures)
+    targets = [names[(0, 1, 3)[i % 3]] for i in range(len(images))]
+    settings = {"examples": 6, "relevance": True, "targets": targets, **settings}
+    return sl.build(path, little(names), images, embedder, LAYERS, **settings)
+
+
+@pytest.fixture(scope="module")
+def db(tmp_path_factory, pictures):
+    return make(tmp_path_factory.mktemp("report") / "db", pictures, WordEmbedder())
+
+
+@pytest.fixture(scope="module")
+def audit(db):
+    return sl.audit(db, "b", CONCEPTS, resamples=20)
+
+
+class Page(HTMLParser):
+    """What a browser would make of a page."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.found, self.text, self.open = [], {}, []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+        if tag not in ("img", "meta"):
+            self.open.append(tag)
+        if tag == "section":
+            self.section = dict(attrs)["id"]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, (tag, self.open)
+
+    def handle_data(self, data):
+        key = getattr(self, "section", "head")
+        self.text[key] = self.text.get(key, "") + data
+
+    def all(self, tag):
+        return [attrs for name, attrs in self.found if name == tag]
+
+
+def check_page(html):
+    """Refuse a page that could ask for anything, run anything, or not be read aloud."""
+    page = Page(html)
+    assert page.open == []
+    tags = {tag for tag, _ in page.found}
+    assert not tags & {"script", "iframe", "object", "embed", "link", "form", "base", "svg"}
+    for tag, attrs in page.found:
+        assert not [name for name in attrs if name.startswith("on")], (tag, attrs)
+        for name in ("src", "href", "srcset", "action", "data"):
+            value = attrs.get(name)
+            assert value is None or value.startswith(("data:image/", "#")), (tag, value)
+    style = html[html.index("<style>") : html.index("</style>")]
+    assert "url(" not in style
+    assert "@import" not in style
+    policy = next(a for a in page.all("meta") if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy["content"].startswith("default-src 'none'; img-src data:")
+    assert page.all("html")[0]["lang"] == "en"
+    ids = [attrs["id"] for _, attrs in page.found if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    assert {a["href"][1:] for a in page.all("a")} == {a["id"] for a in page.all("section")}
+    assert all(image["alt"].strip() for image in page.all("img"))
+    assert tags >= {"h1", "h2", "nav", "main", "caption"}
+    assert len(page.all("h1")) == 1
+    assert len(page.all("caption")) == len(page.all("table"))
+    assert all("scope" in head for head in page.all("th"))
+    return page
+
+
+def test_all_sections_stand_there_with_what_was_found(db, audit):
+    found = sl.report(db, "b", CONCEPTS, audit=audit, concept_map=NO_MAP, date=DATE)
+    page = check_page(found.html)
+    assert [a["id"] for a in page.all("section")] == SECTIONS
+    assert found.to_pandas()["section"].tolist() == SECTIONS
+    head, identity = page.text["head"], page.text["identity"]
+    assert "2026-01-31" in head
+    assert sl.__version__ in head
+    assert found.page.sentence in head
+    manifest = db.manifest
+    for source in (manifest.model, manifest.data, manifest.embedder):
+        assert source.spec in identity
+        assert source.fingerprint in identity
+    assert db.fingerprint in identity
+    assert "dog, green frog, fur" in identity
+    assert "car, tree, text" in identity
+    told = page.text["audit"]
+    for row in audit.shares.to_dict("records"):
+        assert f"{100 * row['by_relevance']:.1f} %" in told
+    for row in audit.frame.head(12).to_dict("records"):
+        assert row["component"] in told
+        assert f"{100 * row['mean']:.1f} %" in told
+        if row["valid_concept"] is not None:
+            assert f"{row['valid']:+.3f}" in told
+    for row in db.scores().per_layer().to_dict("records"):
+        assert f"{row['clarity']:.3f}" in page.text["overview"]
+    examples = page.text["examples"]
+    first = db.row(sl.Component.parse(audit.frame["component"][0]))
+    assert all(e.path in examples for e in db.examples_of(first))
+
+
+def test_the_verdict_follows_the_audit(db, audit):
+    found = sl.report(db, "b", CONCEPTS, audit=audit, concept_map=NO_MAP, date=DATE)
+    expected = "Alarm" if audit.alarm else "No alarm"
+    assert found.page.verdict.text == expected
+    assert f"{audit.p_value:.3f}" in found.page.sentence
+    claimed = audit.share("spurious") + audit.share("both")
+    assert f"claim {claimed:.0%}" in found.page.sentence
+    valid = sl.audit(db, "b", CONCEPTS.of_kind("valid"), resamples=0)
+    one_side = sl.report(db, "b", CONCEPTS, audit=valid, concept_map=NO_MAP, date=DATE)
+    assert "No spurious concepts were given" in one_side.page.sentence
+    assert one_side.page.verdict.kind == "open"
+
+
+def test_unexpected_components_are_those_of_the_audit(db, audit):
+    found = sl.report(db, "b", CONCEPTS, audit=audit, concept_map=NO_MAP, date=DATE, shown=99)
+    told = check_page(found.html).text["unexpected"]
+    names = [str(component) for component in audit.unexpected]
+    assert names
+    others = set(audit.frame["component"]) - set(names)
+    assert all(name in told for name in names)
+    assert not any(f"{name}\n" in told or f">{name}<" in told for name in others)
+    described = sl.unexpected(db, "b", CONCEPTS, components=audit.unexpected)
+    assert described.components == names
+    assert np.isnan(described.threshold)
+
+
+def test_the_same_report_twice_is_the_same_file(db, tmp_path):
+    fewer = CONCEPTS.of_kind("spurious")
+    for name in ("one.html", "two.html"):
+        sl.report(db, "b", fewer, concept_map=NO_MAP, date=DATE, shown=3).save(tmp_path / name)
+    assert (tmp_path / "one.html").read_bytes() == (tmp_path / "two.html").read_bytes()
+
+
+def test_the_date_is_today_unless_it_is_given(db):
+    found = sl.report(db, "c", CONCEPTS, concept_map=NO_MAP)
+    assert datetime.date.today().isoformat() in found.page.made
+
+
+BAD = "<script>alert(1)</script>"
+
+
+def test_names_of_classes_files_and_concepts_are_harmless(tmp_path, words):
+    folder = write_pictures(tmp_path / "pictures", 12)
+    for place, path in enumerate(sorted(folder.rglob("*.png"))):
+        path.rename(path.with_name(f'{place}"><script>alert(1)<img onerror=x>.png'))
+    db = make(tmp_path / "db", folder, words, names=("a", BAD, "c", '" onload="x'))
+    concepts = ConceptSet(
+        (Concept(BAD, (), "valid"), Concept("{{ 7 * 7 }} car", (), "spurious")), BAD, BAD
+    )
+    found = sl.report(
+        db, BAD, concepts, concept_map=Skipped(BAD), graph=Skipped("<b>x</b>"), date=DATE,
+        audit=sl.audit(db, BAD, concepts, resamples=0, threshold=-2.0), command=["semlens", BAD],
+    )  # fmt: skip
+    page = check_page(found.html)
+    assert BAD in page.text["head"]
+    assert "{{ 7 * 7 }} car" in page.text["audit"]
+    assert "49 car" not in found.html
+    assert any('"><script>alert(1)<img onerror=x>.png' in a["alt"] for a in page.all("img"))
+    assert "<b>x</b>" in page.text["graph"]
+    assert BAD not in found._repr_html_()
+
+
+def test_parts_that_cannot_be_made_say_why(tmp_path, pictures, words):
+    db = make(tmp_path / "db", pictures, words, relevance=False, thumbnails=False)
+    found = sl.report(db, "b", CONCEPTS, concept_map=NO_MAP, date=DATE)
+    page = check_page(found.html)
+    table = found.to_pandas().set_index("section")
+    assert table["made"].to_dict() == {
+        key: key in ("identity", "overview", "limits", "reproduce") for key in SECTIONS
+    }
+    for key in ("audit", "unexpected", "examples"):
+        assert "no class relevance" in table["reason"][key]
+        assert "--relevance" in page.text[key]
+    assert found.page.verdict.text == "No verdict"
+    assert "UMAP is tested elsewhere." in page.text["map"]
+    assert "--artefact" in page.text["test"]
+    limits = page.text["limits"]
+    for key in ("map", "audit", "graph", "test", "correction"):
+        assert table["reason"][key] in limits
+    assert "not made" in found.__repr__()
+    with pytest.raises(RelevanceError, match="no audit"):
+        found.plot()
+
+
+def test_a_database_without_thumbnails_or_texts(tmp_path, pictures):
+    db = make(tmp_path / "db", pictures, ColourEmbedder(), thumbnails=False)
+    found = sl.report(db, "b", CONCEPTS, concept_map=NO_MAP, date=DATE)
+    table = found.to_pandas().set_index("section")
+    assert "images only" in table["reason"]["audit"] + table["reason"]["unexpected"]
+    check_page(found.html)
+
+
+def test_concepts_without_sides_give_no_audit_but_unexpected_components(db):
+    found = sl.report(db, "b", ConceptSet.of(["dog", "car"]), concept_map=NO_MAP, date=DATE)
+    table = found.to_pandas().set_index("section")
+    assert "no valid and no spurious concepts" in table["reason"]["audit"]
+    assert table["made"]["unexpected"]
+    assert "empty prompt" in check_page(found.html).text["unexpected"]
+
+
+@pytest.fixture(scope="module")
+def given(db, pictures):
+    """A graph, a test and a correction of the little model."""
+    images, model = ImageFolder(pictures), little()
+    names = [db.component(int(row)) for row in db.rows()]
+    labels = graph_labels(names, sl.audit(db, "b", CONCEPTS, resamples=0), db.label(CONCEPTS))
+    graph = attribution_graph(db, model, images, 1, labels, samples=[1, 4])
+    patch = load_artefact("patch:255,0,0")
+    test = model_test(db, model, 1, images=images, artefacts=[patch])
+    targets = [(0, 1, 3)[i % 3] for i in range(len(images))]
+    other = SubjectModel(LittleNet(3), to_tensor, "32 bilinear", "python:other", list("abcd"))
+    correction = sensitivity({"before": model, "after": other}, images, [patch], targets=targets)
+    return graph, test, correction
+
+
+def test_graph_test_and_correction_are_shown(db, audit, given):
+    graph, test, correction = given
+    found = sl.report(
+        db, "b", CONCEPTS, audit=audit, concept_map=NO_MAP, graph=graph, model_test=test,
+        sensitivity=correction, date=DATE,
+    )  # fmt: skip
+    page = check_page(found.html)
+    assert found.to_pandas().set_index("section")["made"].drop("map").all()
+    one = test.sets[0]
+    assert f"{one.auroc:.3f} ({one.interval[0]:.3f} to {one.interval[1]:.3f})" in page.text["test"]
+    assert f"{100 * one.outputs.top(1):.1f} %" in page.text["test"]
+    for row in correction.frame[correction.frame["class"] == "all"].to_dict("records"):
+        assert f"{100 * row['accuracy']:.1f} %" in page.text["correction"]
+    assert found.page.more[0] in page.text["head"]
+    assert f"{one.auroc:.3f}" in found.page.more[0]
+    assert "before" in found.page.more[1]
+    assert f"{graph.overall:.0%}" in page.text["graph"]
+    limits = page.text["limits"]
+    assert "was not tested" not in limits
+    assert "Tested were: patch" in limits
+    assert "seen them in training" in limits
+
+
+def test_saved_results_read_back_say_the_same(db, audit, given, tmp_path):
+    _, test, correction = given
+    test.save(tmp_path / "test.json")
+    correction.save(tmp_path / "evaluate.json")
+    read = read_sensitivity(tmp_path / "evaluate.json")
+    pd.testing.assert_frame_equal(read.frame, correction.frame, check_exact=False, rtol=1e-12)
+    live, saved = (
+        sl.report(
+            db, "b", CONCEPTS, audit=audit, concept_map=NO_MAP, date=DATE, model_test=one,
+            sensitivity=two,
+        )
+        for one, two in (
+            (test, correction),
+            (read_model_test(tmp_path / "test.json", "b"), read),
+        )
+    )  # fmt: skip
+    assert saved.page.more == live.page.more
+    assert check_page(saved.html).text["correction"] == check_page(live.html).text["correction"]
+
+
+@pytest.mark.parametrize(
+    "text", ["[", "[1]", "{}", '{"class": "b", "model": "m", "real": {}, "sets": [{"set": "x"}]}',
+             '{"rows": []}', '{"rows": [{"model": "x"}]}'],
+)  # fmt: skip
+def test_saved_results_of_another_kind_are_refused(tmp_path, text):
+    (tmp_path / "wrong.json").write_text(text)
+    with pytest.raises(DataError) as error:
+        read_model_test(tmp_path / "wrong.json", "b")
+    assert_says(error.value, "wrong.json", "semlens test")
+    with pytest.raises(DataError) as error:
+        read_sensitivity(tmp_path / "wrong.json")
+    assert_says(error.value, "wrong.json", "semlens evaluate")
+    with pytest.raises(DataError, match=r"none\.json"):
+        read_sensitivity(tmp_path / "none.json")
+
+
+def test_a_saved_test_of_another_class_is_refused(given, tmp_path):
+    given[1].save(tmp_path / "test.json")
+    with pytest.raises(DataError) as error:
+        read_model_test(tmp_path / "test.json", "a")
+    assert_says(error.value, "'b'", "'a'")
+
+
+def test_labels_of_the_graph_are_the_audits_first(db, audit):
+    rows = db.rows()
+    names = [db.component(int(row)) for row in rows]
+    labels = db.label(ConceptSet.of(["dog", "green frog", "tree"]), threshold=-9.0)
+    found = graph_labels(names, audit, labels)
+    for row in audit.frame.to_dict("records"):
+        part = sl.Component.parse(row["component"])
+        if row["verdict"] == "unexpected":
+            assert found[part] == labels.of(part)
+        else:
+            side = "spurious" if row["verdict"] == "spurious" else "valid"
+            assert found[part] == f"{row[f'{side}_concept']} ({row['verdict']})"
+    assert graph_labels(names, None, None) == {}
+
+
+def test_limits_are_those_of_this_report(db):
+    few = sl.audit(db, "b", CONCEPTS, layers=["second"], threshold=0.0, resamples=0)
+    text = check_page(
+        sl.report(db, "b", CONCEPTS, audit=few, concept_map=NO_MAP, date=DATE).html
+    ).text["limits"]
+    assert "fixed threshold" in text
+    assert "No intervals were computed" in text
+    assert "14 of them of 'b'" in text
+    assert "are few" in text
+    assert "3 valid and 3 spurious" in text
+    calibrated = sl.audit(db, "b", CONCEPTS, resamples=20)
+    text = check_page(
+        sl.report(db, "b", CONCEPTS, audit=calibrated, concept_map=NO_MAP, date=DATE).html
+    ).text["limits"]
+    unsure = int((calibrated.frame["certainty"] < 0.9).sum())
+    assert f"{unsure} of {len(calibrated.frame)} verdicts" in text
+    assert "paper-vocabulary" in text
+
+
+def test_the_build_command_has_the_recipe(db, tmp_path, pictures, words):
+    words_ = build_command(db)
+    command = typer.main.get_command(app).commands["build"]
+    context = command.make_context("build", words_[2:])
+    assert context.params["relevance"]
+    assert context.params["examples"] == 6
+    assert context.params["layers"] == "first,second"
+    other = make(
+        tmp_path / "db", pictures, words, relevance=False, thumbnails=False, crop="none",
+        readout="max",
+    )  # fmt: skip
+    context = command.make_context("build", build_command(other)[2:])
+    assert not context.params["relevance"]
+    assert context.params["thumbnails"] is False
+    assert context.params["crop"] == "none"
+    assert context.params["readout"] == "max"
+
+
+def test_bad_input(db, tmp_path):
+    with pytest.raises(RelevanceError, match="'x' is no class"):
+        sl.report(db, "x", CONCEPTS)
+    with pytest.raises(StoreError, match=r"\.html"):
+        sl.report(db, "b", CONCEPTS, concept_map=NO_MAP).save(tmp_path / "report.pdf")
+
+
+def test_a_class_without_samples_still_gets_a_report(db):
+    found = sl.report(db, "c", CONCEPTS, concept_map=NO_MAP, date=DATE)
+    table = found.to_pandas().set_index("section")
+    assert "no relevance for class 2" in table["reason"]["audit"]
+    check_page(found.html)
+
+
+MODEL = """
+import torch
+from torch import nn
+from torchvision.transforms import functional as F
+
+def make():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 6, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 15 * 15, 2))
+    return net, lambda image: F.to_tensor(F.resize(image, [32, 32])), ["class0", "class1"]
+"""
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """A database whose model, images and embedder can be loaded by their SPECs."""
+    folder = tmp_path_factory.mktemp("command")
+    write_pictures(folder / "pictures", 12)
+    (folder / "model.py").write_text(MODEL)
+    sl.build(
+        folder / "db", f"{folder / 'model.py'}:make", folder / "pictures", "semlens/demo", ["1"],
+        examples=3, crop="none", relevance=True,
+    )  # fmt: skip
+    (folder / "set.toml").write_text(
+        'target = "class1"\nvalid = ["bottle", "glass"]\nspurious = ["watermark", "letters"]\n'
+    )
+    return folder
+
+
+def run(*arguments, check=0):
+    ended = CliRunner().invoke(app, ["report", *map(str, arguments)])
+    assert ended.exit_code == check, ended.output
+    return ended
+
+
+def test_the_command(built):
+    file = built / "report.html"
+    arguments = [
+        built / "db", "--concepts", built / "set.toml", "--out", file, "--artefact", "hue",
+        "--date", "2026-01-31", "--shown", "3", "--model", f"{built / 'model.py'}:make", "--json",
+    ]  # fmt: skip
+    told = json.loads(run(*arguments).stdout)
+    assert told["target"] == {"logit": 1, "name": "class1"}
+    made = {part["section"]: part["made"] for part in told["sections"]}
+    assert [key for key, done in made.items() if not done] == ["correction"]
+    page = check_page(file.read_text("utf-8"))
+    pictures = [a for a in page.all("img") if a["alt"].startswith("Map of ")]
+    assert len(pictures) == 1
+    assert "relevance for 'class1'" in pictures[0]["alt"]
+    assert pictures[0]["src"].startswith("data:image/svg+xml;base64,")
+    command = page.text["reproduce"]
+    line = next(line for line in command.splitlines() if line.startswith("semlens report"))
+    typed = shlex.split(line)
+    assert typed[2] == str(built / "db")
+    assert sorted(typed[3:]) == sorted(str(word) for word in arguments[1:])
+    assert "semlens/demo is a small embedder" in page.text["limits"]
+
+
+def test_the_command_says_what_it_lacks(built):
+    file = built / "r.html"
+    ended = run(
+        built / "db", "--concepts", built / "set.toml", "--out", file, "--no-graph", "--no-map",
+        "--artefact", "hue", "--data", built / "nowhere", "--model", f"{built / 'model.py'}:make",
+    )  # fmt: skip
+    assert "Parts that were not made" in ended.stdout
+    page = check_page(file.read_text("utf-8"))
+    assert "--no-graph" in page.text["graph"]
+    assert "--no-map" in page.text["map"]
+    assert "nowhere" in page.text["test"]
+    assert "was not tested" in page.text["limits"]
+
+
+def test_wrong_commands_end_before_the_work(built):
+    path, concepts = built / "db", ("--concepts", built / "set.toml")
+    assert "There is no concept set" in run(path, "--target", "drink", check=1).stderr
+    assert ".html" in run(path, *concepts, "--out", "report.pdf", check=1).stderr
+    assert "is no class" in run(path, *concepts, "--target", "ox", check=1).stderr
+    assert "no artefact" in run(path, *concepts, "--artefact", "dirt", check=1).stderr
+    assert "none.json" in run(path, *concepts, "--tested", "none.json", check=1).stderr
+    assert "layer9" in run(path, *concepts, "--layer", "layer9", check=1).stderr
+    (built / "any.toml").write_text('valid = ["bottle"]\nspurious = ["letters"]\n')
+    assert "--target" in run(path, "--concepts", built / "any.toml", check=1).stderr
+    with pytest.raises(ConceptError):
+        ConceptSet.load(built / "none.toml")

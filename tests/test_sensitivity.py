@@ -1,0 +1,210 @@
+"""Accuracy with and without artefacts against counts made by hand."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import WordEmbedder, assert_says, to_tensor
+from PIL import Image
+from torch import nn
+from typer.testing import CliRunner
+
+import semlens as sl
+from semlens.analysis.correct.sensitivity import change_interval, sensitivity, wilson
+from semlens.cli.app import app
+from semlens.data.artefact import Hue, Patch
+from semlens.data.with_artefact import WithArtefact
+from semlens.errors import DataError
+from semlens.types import Component
+
+CLASSES = ["dark", "bright"]
+
+
+class Brightness(nn.Module):
+    """Bright or dark by the mean of green; a red channel speaks for 'dark'."""
+
+    def __init__(self, red: float = 3.0) -> None:
+        super().__init__()
+        self.eyes = nn.Conv2d(3, 2, 1)
+        self.head = nn.Linear(2, 2)
+        with torch.no_grad():
+            self.eyes.weight.zero_()
+            self.eyes.bias.copy_(torch.tensor([1.0, 0.0]))
+            self.eyes.weight[0, 1, 0, 0] = 1.0
+            self.eyes.weight[1, :, 0, 0] = torch.tensor([1.0, -1.0, 0.0])
+            self.head.weight.copy_(torch.tensor([[-2.0, red], [2.0, 0.0]]))
+            self.head.bias.copy_(torch.tensor([2.0, -2.0]))
+
+    def forward(self, x):
+        return self.head(torch.relu(self.eyes(x)).mean((2, 3)))
+
+
+def model(red: float = 3.0) -> sl.SubjectModel:
+    return sl.SubjectModel(Brightness(red).eval(), to_tensor, f"{red}", "python:b", CLASSES)
+
+
+@pytest.fixture(scope="module")
+def images() -> sl.ImageSequence:
+    draw = np.random.default_rng(0)
+    items = []
+    for number in range(40):
+        level = draw.integers(60, 130) if number % 2 == 0 else draw.integers(126, 200)
+        items.append((Image.new("RGB", (20, 24), (int(level),) * 3), number % 2))
+    return sl.ImageSequence(items, classes=CLASSES)
+
+
+def answers(subject: sl.SubjectModel, images) -> np.ndarray:
+    """Logits, one image at a time."""
+    with torch.no_grad():
+        inputs = [subject.preprocess(images.read(i)) for i in range(len(images))]
+        rows = [subject.module(each[None])[0] for each in inputs]
+    return torch.stack(rows).double().numpy()
+
+
+def test_every_number_is_a_count(images):
+    right = np.arange(40) % 2
+    models = {"vanilla": model(), "retrained": model(0.3)}
+    red = Component("eyes", 1)
+    found = sensitivity(models, images, [Hue(opacity=0.4), Patch(size=0.6)], prune=[red], seed=3)
+    assert found.models == ["vanilla", "pruned", "retrained"]
+    assert found.sets == ["clean", "hue", "patch"]
+    sets = {
+        "clean": images,
+        "hue": WithArtefact(images, Hue(opacity=0.4), seed=3),
+        "patch": WithArtefact(images, Patch(size=0.6), seed=3),
+    }
+    frame = found.to_pandas().set_index(["model", "images", "class"])
+    assert len(frame) == 3 * 3 * 3
+    drops: dict[str, dict[str, float]] = {}
+    for name in found.models:
+        subject = model(0.3) if name == "retrained" else model()
+        with sl.pruned(subject, [red] if name == "pruned" else []):
+            logits = {title: answers(subject, data) for title, data in sets.items()}
+        before = logits["clean"].argmax(1) == right
+        for title, values in logits.items():
+            hit = values.argmax(1) == right
+            drops.setdefault(title, {})[name] = hit.mean() - before.mean()
+            for label, mask in (("all", right >= 0), ("dark", right == 0), ("bright", right == 1)):
+                row = frame.loc[(name, title, label)]
+                assert row["samples"] == mask.sum()
+                assert row["accuracy"] == pytest.approx(hit[mask].mean())
+                assert row["change"] == pytest.approx(hit[mask].mean() - before[mask].mean())
+                own = values[np.arange(40), right]
+                assert row["logit"] == pytest.approx(own[mask].mean(), abs=1e-5)
+                other = values[np.arange(40), 1 - right]
+                assert row["other_logit"] == pytest.approx(other[mask].mean(), abs=1e-5)
+                assert row["low"] <= row["accuracy"] <= row["high"]
+                assert row["change_low"] <= row["change"] <= row["change_high"]
+    assert drops["patch"]["vanilla"] < -0.1  # the red square does harm
+    for name in found.models:
+        expected = 1 - drops["patch"][name] / drops["patch"]["vanilla"]
+        assert frame.loc[(name, "patch", "all"), "removed"] == pytest.approx(expected)
+    assert np.isnan(frame.loc[("vanilla", "clean", "all"), "removed"])
+    assert frame.loc[("pruned", "patch", "all"), "removed"] > 0.5
+
+
+def test_intervals():
+    # Wilson 1927 for 8 of 10 and 0 of 5; values of statsmodels' proportion_confint(method="wilson")
+    assert wilson(8, 10) == pytest.approx((0.490162, 0.943318), abs=1e-5)
+    assert wilson(0, 5) == pytest.approx((0.0, 0.434482), abs=1e-5)
+    now, before = np.arange(80) < 56, np.arange(80) < 48
+    # Newcombe 1998, table II (a), method 10: 56/70 against 48/80
+    assert change_interval(np.arange(70) < 56, before, paired=False) == pytest.approx(
+        (0.2, 0.0524, 0.3339), abs=1e-4
+    )
+    change, low, high = change_interval(now, before, paired=True)
+    difference = now.astype(float) - before
+    half = 1.959964 * np.sqrt(np.mean((difference - 0.1) ** 2) / 80)
+    assert (change, low, high) == pytest.approx((0.1, 0.1 - half, 0.1 + half))
+    assert np.isnan(change_interval(now, np.zeros(0, bool), paired=True)).all()
+
+
+def test_sets_of_real_images(images):
+    red = sl.ImageSequence(
+        [(Image.new("RGB", (20, 20), (220, 150, 150)), 1)] * 6, classes=CLASSES, name="red"
+    )
+    found = sensitivity({"a": model(6.0)}, {"clean": images, "red": red})
+    frame = found.to_pandas().set_index(["images", "class"])
+    assert frame.loc[("red", "all"), "samples"] == 6
+    before = frame.loc[("clean", "all"), "accuracy"]
+    hit = answers(model(6.0), red).argmax(1) == 1
+    assert frame.loc[("red", "all"), "change"] == pytest.approx(hit.mean() - before)
+    assert ("red", "dark") not in frame.index
+
+
+def test_the_model_is_as_it_was(images):
+    subject = model()
+    before = answers(subject, images)
+    sensitivity({"a": subject}, images, [Hue()], prune=[Component("eyes", 1)])
+    np.testing.assert_array_equal(answers(subject, images), before)
+
+
+def test_results_are_drawn_and_saved(images, tmp_path):
+    found = sensitivity({"a": model(), "b": model(0.0)}, images, [Patch(size=0.5), Hue()])
+    assert "Accuracy over all classes" in repr(found)
+    for end in ("png", "csv", "json"):
+        found.save(tmp_path / f"x.{end}")
+        assert (tmp_path / f"x.{end}").stat().st_size > 300
+    assert len(found.plot().axes) == 1 + 3  # all classes, and the two classes
+    assert len(sensitivity({"a": model()}, images).plot().axes) == 1
+
+
+def test_bad_input(images):
+    with pytest.raises(DataError, match="The models are none"):
+        sensitivity({}, images)
+    with pytest.raises(DataError) as error:
+        sensitivity({"a": model(), "pruned": model()}, images, prune=[Component("eyes", 1)])
+    assert_says(error.value, "a, pruned, pruned", "name of its own", "Rename")
+    with pytest.raises(DataError, match="two sets of images"):
+        sensitivity({"a": model()}, images, [Hue(), Hue()])
+    with pytest.raises(DataError, match="no images"):
+        sensitivity({"a": model()}, {})
+    nameless = sl.ImageSequence([Image.new("RGB", (9, 9))])
+    with pytest.raises(DataError, match="has a class that the model knows"):
+        sensitivity({"a": model()}, nameless)
+    with pytest.raises(DataError, match="logit 7"):
+        sensitivity({"a": model()}, images, targets=[7] * 40)
+
+
+def test_the_command(images, tmp_path):
+    for name, number in (("train", 8), ("test", 12)):
+        for sample in range(number):
+            path = tmp_path / "data" / CLASSES[sample % 2] / f"{name}-{sample:02d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            images.read(sample).save(path)
+    code = tmp_path / "net.py"
+    code.write_text(
+        "import sys\n"
+        f"sys.path.insert(0, {str(__import__('pathlib').Path(__file__).parent)!r})\n"
+        "from test_sensitivity import Brightness, CLASSES, to_tensor\n"
+        "def make():\n    return Brightness(), to_tensor, CLASSES\n"
+    )
+    spec = f"{code}:make"
+    db = sl.build(tmp_path / "db", spec, tmp_path / "data", WordEmbedder(), ["eyes"], examples=3)
+    from semlens.analysis.correct.export import save_weights
+
+    better = save_weights(tmp_path / "better.safetensors", Brightness(0.0).state_dict())
+    line = ["evaluate", str(db.path), "--model", spec, "--json"]
+    result = CliRunner().invoke(
+        app,
+        [*line, "--artefact", "hue", "--prune", "eyes:1", "--weights", str(better)]
+        + ["--only", "test-"],
+    )
+    assert result.exit_code == 0, result.output
+    said = json.loads(result.stdout)
+    assert said["models"] == ["vanilla", "pruned", "retrained"]
+    assert said["images"] == ["clean", "hue"]
+    assert {row["samples"] for row in said["rows"] if row["class"] == "all"} == {12}
+    folder = tmp_path / "data"
+    result = CliRunner().invoke(
+        app, [*line, "--data", f"a={folder}", "--data", f"b={folder}", "--weights", f"x={better}"]
+    )
+    said = json.loads(result.stdout)
+    assert (said["models"], said["images"]) == (["vanilla", "x"], ["a", "b"])
+    assert [row["change"] for row in said["rows"]] == [0.0] * len(said["rows"])
+    result = CliRunner().invoke(app, [*line, "--data", f"a={folder}", "--data", f"a={folder}"])
+    assert result.exit_code == 1
+    assert "two called 'a'" in result.stderr
