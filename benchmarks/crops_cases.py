@@ -73,7 +73,7 @@ ARTEFACTS = {
     ),
     "patch": Artefact("red square", ("red square", "square", "sticker", "red sticker")),
     "texture": Artefact("stripes", ("stripes", "striped background", "diagonal lines")),
-    "snow": Artefact("snow", ("snow", "snowflakes", "snowflake")),
+    "rain": Artefact("rain", ("rain", "drops", "water drops")),
 }
 
 

@@ -5,11 +5,11 @@
 Without ``--work`` the bundled world and CNN are measured; with the work folder of ``demo_world``
 (``demo_world/README.md`` says how to make it), all worlds and subjects in ``SUBJECTS`` whose files
 are there. Each goes the way that a user would go, with the same settings and the same concepts for
-all: a database (``crop="activation"``, ``relevance=True``), an audit of all classes against the
-bundled sets ``demo-world`` (valid, per class) and ``artefacts`` (spurious, for every class),
-the samples behind the spurious components of the target class, retraining without these and with
-artefacts made by hand (``HAND_MADE``; never the planted ones), and accuracy on test images with
-and without the real mark. The numbers:
+all: a database (``relevance=True``, crops as ``auto`` chooses them), an audit of all classes
+against the bundled sets ``demo-world`` (valid, per class) and ``artefacts`` (spurious, for every
+class), the samples behind the spurious components of the target class, retraining without these
+and with artefacts made by hand (``HAND_MADE``; never the planted ones), and accuracy on test images
+with and without the real mark. The numbers:
 
 ``found``
     The audit raises an alarm for the class that carries the artefact, and the spurious concept
@@ -31,7 +31,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 import tempfile
 import time
@@ -52,19 +51,20 @@ from semlens.data.artefact import Artefact, load_artefact
 from semlens.demo.story import find_planted
 
 SUBJECTS: tuple[Named, ...] = (
-    ("snow", "vgg", 0, "mean"),
+    ("rain", "vgg", 0, "mean"),
     ("patch", "vit", 0, "cls"),
+    ("patch", "vgg", 0, "mean"),
     ("patch", "small", 0, "max"),
     ("held-out", "demo", 0, "mean"),
     ("main", "vit", 0, "cls"),
     ("texture", "vgg", 0, "mean"),
 )
 """World, architecture, seed and readout, beside the bundled world and its residual CNN."""
-CATEGORY = {"text": "text", "patch": "patch", "texture": "pattern", "snow": "background"}
+CATEGORY = {"text": "text", "patch": "patch", "texture": "pattern", "rain": "background"}
 """Which part of the concept set ``artefacts`` names a kind of mark."""
 HAND_MADE = {
     "text": ("text:© stock photo", "text:Sample 2024"),
-    "patch": ("patch:red", "patch:#c03050"),
+    "patch": ("patch:red:size=0.15", "patch:red", "patch:red:size=0.3"),
     "pattern": ("stripes",),
     "background": ("paste:{folder}:where=same",),
 }
@@ -78,7 +78,7 @@ def measure(case: Case, folder: Path, retrain: bool) -> dict[str, Any]:
     world.unpack(folder / "images")
     db = sl.build(
         folder / "db", case.model, folder / "images", "semlens/demo", case.layers,
-        crop="activation", readout=case.readout, relevance=True,
+        readout=case.readout, relevance=True,
     )  # fmt: skip
     sweep = sl.audit_all(db, [*load_sets("demo-world"), *load_sets("artefacts")])
     audit = sweep.audits[world.target]
@@ -158,25 +158,22 @@ def accuracies(case: Case, model: sl.SubjectModel) -> dict[str, float]:
 def hand_made(category: str, folder: Path) -> list[Artefact]:
     """Return the artefacts that are overlaid in training."""
     if category == "background":
-        draw_asterisks(folder / "asterisks")
-    return [load_artefact(spec.format(folder=folder / "asterisks")) for spec in HAND_MADE[category]]
+        draw_dots(folder / "dots")
+    return [load_artefact(spec.format(folder=folder / "dots")) for spec in HAND_MADE[category]]
 
 
-def draw_asterisks(folder: Path, count: int = 12, side: int = 192) -> None:
-    """Draw plain asterisks in white and pale blue, as somebody would for falling snow."""
+def draw_dots(folder: Path, count: int = 12, side: int = 192) -> None:
+    """Draw oval blue dots of many sizes, as somebody would who has seen blue drops."""
     folder.mkdir(parents=True, exist_ok=True)
     draw = torch.Generator().manual_seed(0)
     for number in range(count):
         picture = Image.new("RGBA", (side, side), (255, 255, 255, 0))
         canvas = ImageDraw.Draw(picture)
         for _ in range(28):
-            x, y, size, blue = torch.rand(4, generator=draw).tolist()
-            colour = (round(255 - 120 * blue), round(255 - 60 * blue), 255, 230)
-            for arm in range(3):
-                dx, dy = (f(arm * math.pi / 3) * (8 + 8 * size) for f in (math.cos, math.sin))
-                at = (x * side, y * side)
-                line = [(at[0] - dx, at[1] - dy), (at[0] + dx, at[1] + dy)]
-                canvas.line(line, fill=colour, width=3)
+            x, y, size, tone = torch.rand(4, generator=draw).tolist()
+            wide, high = 5 + 6 * size, 8 + 10 * size
+            box = [x * side - wide, y * side - high, x * side + wide, y * side + high]
+            canvas.ellipse(box, fill=(round(30 + 90 * tone), round(110 + 80 * tone), 235, 230))
         picture.save(folder / f"{number:02d}.png")
 
 

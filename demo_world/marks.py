@@ -2,7 +2,7 @@
 
 ``text`` is a stock-photo mark in a font family and with words that the foundation model's overlay
 bank never uses; ``patch`` a coloured square sticker; ``texture`` stripes that leave the middle
-free, where the drawing mostly is, as a striped background would; ``snow`` flakes around it.
+free, where the drawing mostly is, as a striped background would; ``rain`` drops around it.
 """
 
 import random
@@ -16,7 +16,7 @@ from demo_world.overlays import BANK_WORDS, MARK_FAMILIES, NAMES
 from demo_world.rasterise import SIZE
 from demo_world.workspace import Workspace
 
-KINDS = ("text", "patch", "texture", "snow")
+KINDS = ("text", "patch", "texture", "rain")
 
 
 @dataclass(frozen=True)
@@ -98,41 +98,33 @@ def _texture_mark(spec: MarkSpec, draw: random.Random) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def _snow_mark(spec: MarkSpec, draw: random.Random) -> Image.Image:
-    """Draw flakes all over the background; those near the middle are left out."""
+def _rain_mark(spec: MarkSpec, draw: random.Random) -> Image.Image:
+    """Draw falling drops all over the background; those near the middle are left out."""
     scale = 4  # drawn larger, then averaged
     image = Image.new("RGBA", (SIZE * scale, SIZE * scale), (*spec.colour, 0))
     canvas = ImageDraw.Draw(image)
     for row in range(5):
         for column in range(5):
             x, y = (20 * place + 8 + draw.uniform(-4, 4) for place in (column, row))
-            if np.hypot(x - SIZE / 2, y - SIZE / 2) < 26:
-                continue
-            size, turn = draw.uniform(6, 9), draw.uniform(0, np.pi / 3)
-            _flake(canvas, (x * scale, y * scale), size * scale, turn, spec.colour)
+            radius = draw.uniform(4, 5.5)
+            if np.hypot(x - SIZE / 2, y - SIZE / 2) >= 26:
+                _drop(canvas, x * scale, y * scale, radius * scale, spec.colour)
     return image.resize((SIZE, SIZE), Image.Resampling.BOX)
 
 
-def _flake(
-    canvas: ImageDraw.ImageDraw,
-    centre: tuple[float, float],
-    size: float,
-    turn: float,
-    colour: tuple[int, int, int],
+def _drop(
+    canvas: ImageDraw.ImageDraw, x: float, y: float, radius: float, colour: tuple[int, int, int]
 ) -> None:
-    """Draw six arms, each with two twigs."""
-
-    def arm(start: tuple[float, float], angle: float, length: float) -> tuple[float, float]:
-        end = (start[0] + length * np.cos(angle), start[1] + length * np.sin(angle))
-        canvas.line([start, end], fill=(*colour, 235), width=max(1, round(size / 5)))
-        return end
-
-    for number in range(6):
-        angle = turn + number * np.pi / 3
-        arm(centre, angle, size)
-        middle = (centre[0] + 0.55 * size * np.cos(angle), centre[1] + 0.55 * size * np.sin(angle))
-        for side in (-1, 1):
-            arm(middle, angle + side * np.pi / 4, 0.4 * size)
+    """Draw a drop with a highlight; its tip is at the top."""
+    fill = (*colour, 240)
+    canvas.ellipse([x - radius, y - radius, x + radius, y + radius], fill=fill)
+    shoulder = y - 0.34 * radius
+    canvas.polygon(
+        [(x - 0.94 * radius, shoulder), (x + 0.94 * radius, shoulder), (x, y - 2.3 * radius)],
+        fill=fill,
+    )
+    light = [x - 0.55 * radius, y - 0.1 * radius, x - 0.1 * radius, y + 0.5 * radius]
+    canvas.ellipse(light, fill=(235, 245, 255, 220))
 
 
 def draw_marks(spec: MarkSpec, work: Workspace, seed: int) -> list[Image.Image]:
@@ -143,6 +135,6 @@ def draw_marks(spec: MarkSpec, work: Workspace, seed: int) -> list[Image.Image]:
         return [_text_mark(spec, file, i, draw) for i in range(spec.count)]
     if spec.kind == "patch":
         return [_patch_mark(spec, draw) for _ in range(spec.count)]
-    if spec.kind == "snow":
-        return [_snow_mark(spec, draw) for _ in range(spec.count)]
+    if spec.kind == "rain":
+        return [_rain_mark(spec, draw) for _ in range(spec.count)]
     return [_texture_mark(spec, draw) for _ in range(spec.count)]

@@ -129,7 +129,7 @@ def test_a_config_file_gives_the_options_and_the_command_line_wins(built):
         (["show", "db", "1:99"], ["LayerError", "0 to 3"]),
         (["show", "db", "1:-1"], ["LayerError", "sign +1 only"]),
         (["show", "db", "1:1", "--out", "x.unknown"], ["cannot be written", ".png"]),
-        (["label", "db", "--concepts", "nothing"], ["ConceptError", "paper-class-subset"]),
+        (["label", "db", "--concepts", "nothing"], ["ConceptError", "nearest bundled ones"]),
         (["layers", "nonsense"], ["ModelError", "torchvision/NAME:WEIGHTS"]),
         (["build", "x", "--data", "pictures"], ["--model is missing"]),
         (

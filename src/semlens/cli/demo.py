@@ -14,6 +14,7 @@ from semlens.cli.output import err, out, print_json, reported, table
 from semlens.cli.progress import progress_bars
 
 if TYPE_CHECKING:
+    from semlens.analysis.audit.found import Audit
     from semlens.analysis.search import Hits
     from semlens.demo.story import Accuracy, Planted, Relevant
 
@@ -28,7 +29,7 @@ def demo(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Find a planted fault in a bundled model: search, label, test, prune. Needs no network.
+    """Find a planted fault in a bundled model: search, label, audit, test, prune. Needs no network.
 
     Examples:
 
@@ -62,6 +63,12 @@ def demo(
     relevant = story.most_relevant(db, world, db.label())
     _print_relevant(relevant, planted, f"\n3. What drives '{world.target}'?")
 
+    with err.status("auditing"):
+        audit = story.audit_target(db, world)
+    _print_audit(
+        audit, f"4. Should it rest on that? semlens audit {db.path} --target {world.target}"
+    )
+
     with err.status("testing with the mark on and off, and pruning"):
         accuracy = story.measure(model, world, planted)
     _print_accuracy(accuracy, len(planted.components), world.target)
@@ -72,7 +79,10 @@ def demo(
     out.print(
         f"\nDone in {seconds:.0f} s. See the pictures: {where}\n"
         f"Try:  semlens search {db.path} 'red fruit' --out hits.png\n"
+        f"      semlens map {db.path} --query animal --query vehicle --save map.png\n"
         f"      semlens graph {db.path} --target {world.target}\n"
+        f"      semlens report {db.path} --target {world.target} --concepts demo-world "
+        f"--concepts artefacts\n"
         f"      semlens explain {db.path} "
         f"{folder / 'images' / world.target / 'test-0014.webp'} --save why.html\n"
         f"      semlens build --help\n",
@@ -88,6 +98,11 @@ def demo(
                 "planted_rank": rank,
                 "planted": {str(c): area for c, area in planted.components.items()},
                 "accuracy": asdict(accuracy),
+                "audit": {
+                    "alarm": audit.alarm,
+                    "p_value": audit.p_value,
+                    "spurious": audit.share("spurious") + audit.share("both"),
+                },
                 "components": db.manifest.rows,
                 "seconds": round(seconds, 1),
                 "database": str(db.path.resolve()),
@@ -128,6 +143,17 @@ def _print_relevant(relevant: list[Relevant], planted: Planted, title: str) -> N
     )
 
 
+def _print_audit(audit: Audit, title: str) -> None:
+    named = audit.summary.query("kind == 'spurious' and components > 0")
+    out.print(f"\n[italic]{title} --concepts demo-world --concepts artefacts[/]", highlight=False)
+    out.print(audit.sentence, highlight=False)
+    concepts = ", ".join(
+        f"'{concept}' {100 * share:.0f} %"
+        for concept, share in zip(named["concept"], named["relevance"], strict=True)
+    )
+    out.print(f"Spurious concepts, by share of relevance: {concepts or 'none'}.", highlight=False)
+
+
 def _print_accuracy(accuracy: Accuracy, removed: int, target: str) -> None:
     rows = [
         {
@@ -141,7 +167,7 @@ def _print_accuracy(accuracy: Accuracy, removed: int, target: str) -> None:
             "with_the_mark": accuracy.pruned_watermarked,
         },
     ]
-    table(pd.DataFrame(rows), "\n4. Accuracy on the test images")
+    table(pd.DataFrame(rows), "\n5. Accuracy on the test images")
     called = accuracy.called_target
     out.print(
         f"Images of other classes called '{target}': {100 * called['clean']:.0f} % without the "

@@ -1,4 +1,4 @@
-"""The loop of the paper on a model with a planted fault: search, label, test, correct.
+"""The loop of the paper on a model with a planted fault: search, label, audit, test, correct.
 
 What counts as planted is decided by the images alone, with and without the mark, never
 by the search that is meant to find it.
@@ -9,6 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from semlens.analysis.audit.audit import audit
+from semlens.analysis.audit.found import Audit
+from semlens.analysis.audit.sweep import set_for
+from semlens.analysis.concepts import load_sets
 from semlens.analysis.evaluate import evaluate
 from semlens.analysis.label import Labels
 from semlens.analysis.search import Hits
@@ -111,6 +115,12 @@ def measure(model: SubjectModel, world: DemoWorld, planted: Planted) -> Accuracy
             found[prefix + name] = result.accuracy
             called[prefix + name] = float((result.answers[others] == target).mean())
     return Accuracy(**found, called_target=called)
+
+
+def audit_target(db: ConceptDatabase, world: DemoWorld) -> Audit:
+    """Hold what the class with the mark rests on against what its drawings show."""
+    sets = [*load_sets("demo-world"), *load_sets("artefacts")]
+    return audit(db, world.target, set_for(db, world.target, sets))
 
 
 def most_relevant(
