@@ -71,7 +71,7 @@ HAND_MADE = {
 """What somebody who has seen the found components would overlay, by the concept's category."""
 
 
-def measure(case: Case, folder: Path, retrain: bool) -> dict[str, Any]:
+def measure(case: Case, folder: Path, training: sl.Training | None) -> dict[str, Any]:
     """Go the whole way on one subject."""
     start = time.perf_counter()
     world = case.world
@@ -104,8 +104,8 @@ def measure(case: Case, folder: Path, retrain: bool) -> dict[str, Any]:
         "planted": len(planted.components),
         "alarms": sweep.alarms,
     }
-    if retrain:
-        record |= correct(case, db, sweep, category, folder)
+    if training is not None:
+        record |= correct(case, db, sweep, category, folder, training)
     return record | {"seconds": round(time.perf_counter() - start)}
 
 
@@ -120,7 +120,12 @@ def world_kind(case: Case) -> str:
 
 
 def correct(
-    case: Case, db: sl.ConceptDatabase, sweep: Sweep, category: str | None, folder: Path
+    case: Case,
+    db: sl.ConceptDatabase,
+    sweep: Sweep,
+    category: str | None,
+    folder: Path,
+    training: sl.Training,
 ) -> dict[str, Any]:
     """Leave out what is affected, retrain with artefacts made by hand, and measure."""
     before = accuracies(case, case.model)
@@ -130,11 +135,12 @@ def correct(
         return found
     images = sl.load_images(folder / "images")
     affected = sl.affected(db, accused, images, case.model)
-    training = [n for n, path in enumerate(images.ids) if Path(path).name.startswith("train")]
+    samples = [n for n, path in enumerate(images.ids) if Path(path).name.startswith("train")]
     marked = {str(Path(p.path).relative_to("images")) for p in case.world.pictures if p.marked}
     retrained = sl.retrain(
-        case.model, images, hand_made(category, folder), affected.samples, samples=training
-    )
+        case.model, images, hand_made(category, folder), affected.samples,
+        samples=samples, settings=training,
+    )  # fmt: skip
     after = accuracies(case, retrained.model)
     hits = sum(path in marked for path in affected.paths)
     drop = before["clean"] - before["marked"]
@@ -158,22 +164,24 @@ def accuracies(case: Case, model: sl.SubjectModel) -> dict[str, float]:
 def hand_made(category: str, folder: Path) -> list[Artefact]:
     """Return the artefacts that are overlaid in training."""
     if category == "background":
-        draw_dots(folder / "dots")
-    return [load_artefact(spec.format(folder=folder / "dots")) for spec in HAND_MADE[category]]
+        draw_drops(folder / "drops")
+    return [load_artefact(spec.format(folder=folder / "drops")) for spec in HAND_MADE[category]]
 
 
-def draw_dots(folder: Path, count: int = 12, side: int = 192) -> None:
-    """Draw oval blue dots of many sizes, as somebody would who has seen blue drops."""
+def draw_drops(folder: Path, count: int = 24, side: int = 192) -> None:
+    """Draw plain drops in many blues and sizes, as somebody would who has seen the crops."""
     folder.mkdir(parents=True, exist_ok=True)
     draw = torch.Generator().manual_seed(0)
     for number in range(count):
         picture = Image.new("RGBA", (side, side), (255, 255, 255, 0))
         canvas = ImageDraw.Draw(picture)
-        for _ in range(28):
+        for _ in range(24):
             x, y, size, tone = torch.rand(4, generator=draw).tolist()
-            wide, high = 5 + 6 * size, 8 + 10 * size
-            box = [x * side - wide, y * side - high, x * side + wide, y * side + high]
-            canvas.ellipse(box, fill=(round(30 + 90 * tone), round(110 + 80 * tone), 235, 230))
+            x, y, radius = x * side, y * side, 6 + 6 * size
+            fill = (round(30 + 90 * tone), round(110 + 80 * tone), 235, 235)
+            canvas.ellipse([x - radius, y - radius, x + radius, y + radius], fill=fill)
+            tip = (x, y - 2 * radius)
+            canvas.polygon([(x - radius, y), (x + radius, y), tip], fill=fill)
         picture.save(folder / f"{number:02d}.png")
 
 
@@ -220,13 +228,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, help="work folder of demo_world")
     parser.add_argument("--only", nargs="+", default=[], help="only these, as WORLD/SUBJECT")
     parser.add_argument("--no-retrain", action="store_true", help="stop after the audit")
+    parser.add_argument("--quick", action="store_true", help="a tiny run, to see that it works")
     parser.add_argument("--keep", type=Path, help="folder for the databases; they are used again")
     options = parser.parse_args(arguments)
     worlds: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as scratch:
         for case in cases(options.work, options.only):
             folder = (options.keep or Path(scratch)) / f"{case.name}-{case.subject}"
-            worlds.append(measure(case, folder, not options.no_retrain))
+            if options.quick:
+                case.world.pictures = case.world.pictures[::12]
+            settings = sl.Training(epochs=1 if options.quick else 6)
+            worlds.append(measure(case, folder, None if options.no_retrain else settings))
             print(json.dumps(worlds[-1]), file=sys.stderr, flush=True)
     if options.json:
         print(json.dumps({"worlds": worlds, "machine": machine()}))

@@ -121,10 +121,10 @@ def parser() -> argparse.ArgumentParser:
     add("step", choices=sorted(STEPS), help="what to do; 'all' does everything from nothing")
     add("--work", type=Path, required=True, help="work folder, some 3 GB when all has run")
     add("--assets", type=Path, default=ASSETS, help="where 'pack' writes (default: the package)")
-    add("--world", default="main", help="main, held-out, patch, texture, or a name of your own")
+    add("--world", default="main", help="a name in specs.py, or one of your own")
     add("--into", type=Path, help="folder of the world (default: WORK/worlds/NAME)")
     add("--target", help="class that carries the artefact")
-    add("--mark", help="kind of artefact: text, patch or texture")
+    add("--mark", help="kind of artefact: text, patch, texture or rain")
     add("--world-seed", type=int, help="seed of the world's images")
     add("--seed", type=int, default=0, help="seed of the subject's training")
     kinds = ["demo", "small", "vgg", "vit"]

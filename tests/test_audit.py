@@ -422,6 +422,7 @@ def test_many_image_concepts_get_enough_random_ones(tmp_path, seeing):
         (BOTH, {"level": 1.0}, RecipeError, ["level is 1.0"]),
         (BOTH, {"threshold": float("nan")}, RecipeError, ["threshold is nan", "-2 to 2"]),
         (BOTH, {"resamples": -1}, RecipeError, ["whole number from 0"]),
+        (BOTH, {"seed": -1}, RecipeError, ["seed is -1", "whole number from 0"]),
         (BOTH, {"layers": ["frist"]}, LayerError, ["frist", "first"]),
         (BOTH, {"layers": []}, LayerError, ["No layer"]),
         (BOTH, {"target": "c"}, RelevanceError, ["no relevance for class 2"]),

@@ -56,3 +56,12 @@ def test_scale_quick():
     questions = {"search", "label", "audit", "unexpected", "dissect", "compare two layers"}
     assert {name for name, one in printed["seconds"].items() if "loaded" in one} == questions
     assert all(one["first"] > 0 for one in printed["seconds"].values())
+
+
+def test_planted_quick():
+    (world,) = run("planted.py", "--no-retrain")["worlds"]
+    assert world["name"] == "main/demo"
+    assert world["target"] == "vegetable"
+    assert 0 <= world["false_alarms"] <= 1
+    assert world["rank"] is None or world["rank"] >= 1
+    assert {"found", "drop_removed"} <= set(world)

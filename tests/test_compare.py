@@ -21,6 +21,7 @@ from semlens.analysis.compare.assign import assign
 from semlens.analysis.compare.kept import nearest_of_sets, nearest_within
 from semlens.analysis.compare.nearest import both_ways, within
 from semlens.analysis.compare.sets import component_sets, set_names
+from semlens.analysis.compare.tally import set_scores
 from semlens.analysis.concepts import Concept, ConceptSet
 from semlens.analysis.probe import concept_probe
 from semlens.cli.app import app
@@ -312,6 +313,14 @@ def test_labels_are_those_of_the_databases(databases):
         assert where[label] == said[has]
 
 
+def test_sets_without_any_label_are_drawn(databases):
+    two = [databases["one"], databases["two"]]
+    found = sl.compare(two, concepts=WORDS, label_threshold=2.0)
+    assert found.labels is not None
+    assert found.labels.empty
+    assert len(found.plot().axes) == 2  # the matrix and the scores
+
+
 def test_a_concept_of_two_categories_is_one_label(databases):
     twice = ConceptSet(
         (Concept("dog", ("Animals",)), Concept("cat", ("Animals",)), Concept("dog", ("Pets",)))
@@ -350,6 +359,20 @@ def test_scores_side_by_side(databases):
 
 
 # -- what is kept ------------------------------------------------------------------------------
+
+
+def test_scores_belong_to_their_components_in_any_order_of_layers(databases, tmp_path):
+    db = copied(databases["two"], tmp_path / "two")
+    fresh = db.scores(["second", "first"]).frame
+    db.scores()  # from here on they are read from the database, whose first layer is 'first'
+    pd.testing.assert_frame_equal(db.scores(["second", "first"]).frame, fresh)
+    assert list(fresh["layer"].unique()) == ["second", "first"]
+    one = component_sets([db], layers=["second", "first", "second"])[0]
+    found = set_scores(one)
+    names = [
+        f"{r.layer}:{'-' if r.sign < 0 else ''}{r.index}" for r in found.itertuples(index=False)
+    ]
+    assert names == one.components
 
 
 def test_nearest_components_are_kept_by_the_vectors_and_found_again(databases, tmp_path):
@@ -448,6 +471,8 @@ def test_sets_that_cannot_be_compared_are_refused(databases, tmp_path):
     with pytest.raises(LayerError) as error:
         sl.compare([one, wide], layers=["first"])
     assert_says(error.value, "wide", "none of the layers first", "It has second")
+    with pytest.raises(LayerError, match="No layer was named"):
+        sl.compare([one, wide], layers=[])
     with pytest.raises(LayerError, match="thrid"):
         sl.compare([one, wide], layers=["second", "thrid"])
     with pytest.raises(RelevanceError, match="--relevance"):
@@ -471,6 +496,7 @@ def test_names_tell_databases_apart(databases, tmp_path):
     assert set_names([a, b]) == ["x/same", "y/same"]
     c = copied(databases["two"], tmp_path / "x" / "same")
     assert set_names([a, c]) == ["same.semlens", "same"]
+    assert set_names([a, b, c]) == [str(one.path.resolve()) for one in (a, b, c)]
 
 
 def test_other_images_and_settings_are_said(databases, tmp_path):

@@ -219,6 +219,17 @@ def test_a_category_and_a_concept_of_one_name_are_two(databases):
     found.plot_tree()
 
 
+def test_a_name_may_hold_a_slash(databases):
+    concepts = ConceptSet(
+        (Concept("am/fm radio", ("Devices", "Old")), Concept("either/or")), "radio"
+    )
+    found = sl.dissect(databases[0], concepts, threshold=-2.0)
+    assert set(found.top_concepts()["path"]) <= {"Devices/Old/am/fm radio", "either/or"}
+    assert "Devices/Old/am" not in repr(found).replace("Devices/Old/am/fm", "")
+    assert "Devices/Old" in repr(found)
+    found.plot_tree()
+
+
 def test_the_ox_tree_nests_the_concepts_of_the_graph():
     tree, graph = ConceptSet.load("ox-tree"), ConceptSet.load("paper-graph")
     assert {c.name for c in tree.concepts} == {c.name for c in graph.concepts}

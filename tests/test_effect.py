@@ -237,6 +237,15 @@ def test_classes_by_name_and_number(db):
         assert_says(error.value, wrong, "0 to 3", "class")
 
 
+def test_a_number_is_a_logit_where_names_are_numbers(tmp_path, images, words):
+    digits = SubjectModel(
+        LittleNet(), to_tensor, "32 bilinear", "python:digits", ["0", "1", "10", "2"]
+    )
+    db = sl.build(tmp_path / "db", digits, images, words, ["first"], examples=2)
+    assert [find_class(db, number) for number in (2, 3)] == [2, 3]
+    assert [find_class(db, name) for name in ("2", "10", "3")] == [3, 2, 3]
+
+
 def test_errors_say_what_to_do(tmp_path, db, model, images, words):
     with pytest.raises(RelevanceError, match="'zero' or 'mean'"):
         effect(db, model, images, 0, replace="blank")

@@ -13,7 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.analysis.audit.model_test import model_test
+from semlens.analysis.audit.model_test import _Asker, model_test
 from semlens.analysis.separation import auroc, auroc_interval
 from semlens.cli.modeltest import test as command
 from semlens.data.artefact import Hue, Patch
@@ -290,3 +290,28 @@ def test_the_command(db, model, spurious, pictures, tmp_path) -> None:
     ]:
         ended = semlens(*arguments, *own, code=1)
         assert says in " ".join(ended.output.split())
+
+
+def test_one_logit_is_a_sigmoids():
+    class One(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gain = torch.nn.Parameter(torch.ones(()))
+
+        def forward(self, x):
+            return self.gain * x.mean((1, 2, 3), keepdim=True).flatten(1) - 0.5
+
+    images = ImageSequence([Image.new("RGB", (8, 8), (level,) * 3) for level in (0, 250)])
+    found = _Asker(SubjectModel(One(), to_tensor, "v"), 0, 2, lambda *_: None)(
+        "x", images.read, range(2)
+    )
+    assert found.rank.tolist() == [1 + int(logit < 0) for logit in found.logit]
+    np.testing.assert_allclose(found.probability, 1 / (1 + np.exp(-found.logit)), rtol=1e-5)
+
+
+def test_no_images_and_other_images(db, data, model):
+    with pytest.raises(DataError, match="no images for 'x'"):
+        _Asker(model, 0, 2, lambda *_: None)("x", data.read, [])
+    other = ImageSequence([data.read(n) for n in range(len(data))])
+    with pytest.raises(DataError, match="not those of the database"):
+        model_test(db, model, 0, images=other, artefacts=[Hue()])

@@ -300,6 +300,13 @@ def test_the_command_writes_weights_that_load_again(tmp_path, code, images, word
     again = sl.load_model(said["model"])
     assert again.spec == f"{code}:weights={out}"
     assert sl.load_model(code, weights=out).fingerprint == again.fingerprint != model.fingerprint
+    second = sl.build(tmp_path / "second", again, images, words, ["first"], examples=4)
+    more = ["prune", str(second.path), "first:1", "--out", str(tmp_path / "b.safetensors")]
+    result = CliRunner().invoke(app, [*more, "--model", said["model"], "--json"])
+    assert result.exit_code == 0, result.output
+    assert sl.load_model(json.loads(result.stdout)["model"]).spec == (
+        f"{code}:weights={tmp_path / 'b.safetensors'}"
+    )
     batch = torch.randn(2, 3, 32, 32)
     with torch.no_grad(), sl.pruned(model, [Component("first", 2), Component("first", 3)]):
         np.testing.assert_allclose(again.module(batch), model.module(batch), atol=1e-6)
@@ -321,6 +328,8 @@ def test_weights_of_another_model_are_refused(tmp_path, code) -> None:
         sl.load_model(code, weights=path)
     with pytest.raises(ModelError, match="no file"):
         sl.load_model(f"{code}:weights={tmp_path / 'nothing.safetensors'}")
+    with pytest.raises(ModelError, match="no file"):  # and not the weights of before
+        sl.load_model(f"{code}:weights=")
 
 
 def test_a_prefix_that_the_module_has_itself_stays(tmp_path) -> None:

@@ -26,9 +26,9 @@ from semlens.analysis.audit.model_test import model_test
 from semlens.analysis.concepts import Concept, ConceptSet
 from semlens.analysis.correct.sensitivity import sensitivity
 from semlens.analysis.graph import attribution_graph
-from semlens.analysis.report_given import graph_labels, read_model_test, read_sensitivity
-from semlens.analysis.report_limits import build_command
-from semlens.analysis.report_sections import Skipped
+from semlens.analysis.report.given import graph_labels, read_model_test, read_sensitivity
+from semlens.analysis.report.limits import build_command
+from semlens.analysis.report.sections import Skipped
 from semlens.cli.app import app
 from semlens.data.artefact import load_artefact
 from semlens.data.folder import ImageFolder
@@ -486,3 +486,16 @@ def test_wrong_commands_end_before_the_work(built):
     assert "--target" in run(path, "--concepts", built / "any.toml", check=1).stderr
     with pytest.raises(ConceptError):
         ConceptSet.load(built / "none.toml")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"rows": [1]}', '{"class": "a", "model": "m", "real": 1, "sets": [2]}', '{"sets": [{}]}'],
+)
+def test_results_that_are_none(tmp_path, text):
+    path = tmp_path / "x.json"
+    path.write_text(text)
+    with pytest.raises(DataError, match="holds something else"):
+        read_sensitivity(path)
+    with pytest.raises(DataError, match="holds something else"):
+        read_model_test(path, "a")

@@ -13,7 +13,7 @@ from PIL import Image
 from rich.text import Text
 
 from semlens.analysis.result import ENDS, Result, check_end, plain
-from semlens.draw.figure import new_figure
+from semlens.draw.figure import figure_svg, new_figure, styled
 from semlens.draw.table import rich_table
 from semlens.errors import StoreError
 
@@ -103,6 +103,17 @@ def test_text_and_notebooks(answer):
     assert html.rstrip().endswith("</svg>")
 
 
+def test_names_with_dollar_signs_are_no_formulas():
+    @styled
+    def draw():
+        figure, (axes,) = new_figure(2.0, 1.5)
+        axes.set_title("$x_$")
+        axes.set_xticks([0], ["a$ $_"])
+        return figure
+
+    assert "$x_$" in figure_svg(draw())
+
+
 def test_an_answer_has_to_say_all_of_it():
     with pytest.raises(TypeError, match="abstract"):
         Result()
@@ -124,3 +135,14 @@ def test_tables_show_gaps_brackets_and_whole_names():
     assert "0.123" in text
     assert "nan" not in text
     assert "None" not in text
+
+
+def test_tables_take_words_in_brackets_as_they_are():
+    from rich.console import Console
+
+    console = Console(width=60, color_system=None)
+    with console.capture() as captured:
+        console.print(rich_table(pd.DataFrame({"set [b]": ["c:\\[d]", "e\\"]}), "[/x]"))
+    assert [line.strip() for line in captured.get().splitlines()] == [
+        "[/x]", "set [b]", "c:\\[d]", "e\\",
+    ]  # fmt: skip

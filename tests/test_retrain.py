@@ -340,3 +340,44 @@ def test_weights_go_to_safetensors_only(shortcut, tmp_path):
     assert better.spec == f"python:x:weights={tmp_path / 'w.safetensors'}"
     with pytest.raises(ModelError, match="x.bin"):
         found.save_weights(tmp_path / "x.bin")
+
+
+def test_odd_targets_and_markup():
+    items, labels = bars(8, 0)
+    images = as_images(items, labels)
+    subject = sl.SubjectModel(Norms(), to_tensor, "v")
+    settings = Training(epochs=1, batch_size=4, held_out=0.0)
+    with pytest.raises(DataError, match="A target is logit 5"):
+        sl.retrain(subject, images, [Patch()], targets=[5 * x for x in labels], settings=settings)
+    marked = sl.load_artefact("text:[/x]")
+    found = sl.retrain(subject, images, [marked], targets=labels, settings=settings)
+    assert "text:[/x]" in repr(found)
+
+
+def test_a_small_rest_leaves_the_statistics():
+    items, labels = bars(20, 0)
+    subject = sl.SubjectModel(Norms(), to_tensor, "v")
+    found = sl.retrain(
+        subject, as_images(items, labels), [Patch()], targets=labels,
+        settings=Training(epochs=1, batch_size=16, held_out=0.0),
+    )  # fmt: skip
+    # batches of 16 and 4: only the first one counts
+    assert int(found.model.module.net[1].num_batches_tracked) == 1
+
+
+def test_a_full_disk_is_told(tmp_path):
+    resource = pytest.importorskip("resource")
+    items, labels = bars(8, 0)
+    subject = sl.SubjectModel(Norms(), to_tensor, "v")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))
+    try:
+        with pytest.raises(StoreError, match="file-size limit"):
+            sl.retrain(
+                subject, as_images(items, labels), [Patch()], targets=labels,
+                settings=Training(epochs=1, batch_size=4, held_out=0.0),
+                checkpoint=tmp_path / "a.checkpoint",
+            )  # fmt: skip
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []

@@ -14,10 +14,11 @@ from typer.testing import CliRunner
 
 import semlens as sl
 from semlens.analysis.correct.sensitivity import change_interval, sensitivity, wilson
+from semlens.analysis.evaluate import check_targets
 from semlens.cli.app import app
 from semlens.data.artefact import Hue, Patch
 from semlens.data.with_artefact import WithArtefact
-from semlens.errors import DataError
+from semlens.errors import DataError, ModelError
 from semlens.types import Component
 
 CLASSES = ["dark", "bright"]
@@ -165,8 +166,26 @@ def test_bad_input(images):
     nameless = sl.ImageSequence([Image.new("RGB", (9, 9))])
     with pytest.raises(DataError, match="has a class that the model knows"):
         sensitivity({"a": model()}, nameless)
-    with pytest.raises(DataError, match="logit 7"):
-        sensitivity({"a": model()}, images, targets=[7] * 40)
+    for wrong in (7, -1):
+        with pytest.raises(DataError, match=f"logit {wrong}"):
+            sensitivity({"a": model()}, images, targets=[wrong] * 40)
+    with pytest.raises(DataError, match="seed is -1"):
+        sensitivity({"a": model()}, images, [Hue()], seed=-1)
+
+
+def test_one_logit_has_no_largest():
+    with pytest.raises(ModelError) as error:
+        check_targets(np.zeros(3, np.int64), 1)
+    assert_says(error.value, "one logit", "one per class", "zero beside it")
+
+
+def test_samples_by_set(images):
+    other = sl.ImageSequence([(images.read(n), n % 2) for n in range(12)], classes=CLASSES)
+    chosen = {"clean": [0, 1, 2], "other": [4, 5]}
+    frame = sensitivity(
+        {"a": model()}, {"clean": images, "other": other}, [Hue()], samples=chosen
+    ).frame.query("`class` == 'all'")
+    assert frame["samples"].tolist() == [3, 2, 3]
 
 
 def test_the_command(images, tmp_path):
@@ -195,7 +214,7 @@ def test_the_command(images, tmp_path):
     )
     assert result.exit_code == 0, result.output
     said = json.loads(result.stdout)
-    assert said["models"] == ["vanilla", "pruned", "retrained"]
+    assert said["models"] == ["vanilla", "pruned", "better"]
     assert said["images"] == ["clean", "hue"]
     assert {row["samples"] for row in said["rows"] if row["class"] == "all"} == {12}
     folder = tmp_path / "data"

@@ -167,6 +167,29 @@ def test_layers_and_top(db):
         db.unexpected("b", CONCEPTS, layers=["secnd"])
 
 
+def test_a_layer_that_is_named_twice_counts_once(db):
+    found = db.unexpected("a", CONCEPTS, layers=["second", "second"], threshold=1.0)
+    once = db.unexpected("a", CONCEPTS, layers=["second"], threshold=1.0)
+    pd.testing.assert_frame_equal(found.frame, once.frame)
+    pd.testing.assert_frame_equal(found.layers, once.layers)
+    assert len(db.rows(["second", "first", "second"])) == len(db.rows())
+    with pytest.raises(LayerError, match="No layer was named"):
+        db.unexpected("a", CONCEPTS, layers=[])
+
+
+def test_a_picture_takes_names_as_they_are(tmp_path, words):
+    names = ["$x_$", "[/b]", "c", "d"]
+    folder = write_pictures(tmp_path / "pictures", 12)
+    subject = SubjectModel(LittleNet(), to_tensor, "32 bilinear", "python:little", names)
+    targets = [names[i % 2] for i in range(12)]
+    db = sl.build(tmp_path / "$y_$ [b]", subject, ImageFolder(folder), words, LAYERS, examples=3,
+                  relevance=True, targets=targets)  # fmt: skip
+    found = db.unexpected("$x_$", CONCEPTS, threshold=1.0)
+    found.save(tmp_path / "found.png")
+    db.map(clusters=2).save(tmp_path / "map.png")
+    assert "[/b]" in repr(found)
+
+
 def test_nothing_unexpected_is_an_answer(db, tmp_path):
     found = db.unexpected("b", CONCEPTS, threshold=-9.0)
     assert len(found) == 0

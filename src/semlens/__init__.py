@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from semlens.analysis.explain import explain
     from semlens.analysis.graph import attribution_graph
     from semlens.analysis.probe import Probe
-    from semlens.analysis.report import report
+    from semlens.analysis.report.report import report
     from semlens.api import ConceptDatabase, build
     from semlens.api import open_database as open  # noqa: A004
     from semlens.data.artefact import load_artefact
@@ -91,7 +91,7 @@ _HOME = {
     "open": "semlens.api:open_database",
     "pruned": "semlens.models.taps",
     "pruned_state": "semlens.analysis.correct.prune",
-    "report": "semlens.analysis.report",
+    "report": "semlens.analysis.report.report",
     "retrain": "semlens.analysis.correct.retrain",
     "sensitivity": "semlens.analysis.correct.sensitivity",
     "unexpected": "semlens.analysis.describe.unexpected",

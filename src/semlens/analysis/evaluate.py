@@ -11,7 +11,7 @@ from jaxtyping import Int64
 
 from semlens.data.images import Images
 from semlens.data.targets import map_targets
-from semlens.errors import DataError
+from semlens.errors import DataError, ModelError
 from semlens.models.forward import logits
 from semlens.models.subject import SubjectModel
 
@@ -56,7 +56,9 @@ def evaluate(
     Raises
     ------
     DataError
-        If no sample has a known logit.
+        If no sample has a known logit, or the model lacks one.
+    ModelError
+        If the model has one logit only.
     """
     if targets is None:
         targets = map_targets(images.targets, len(images), model.classes, model.synsets).logits
@@ -70,12 +72,7 @@ def evaluate(
         )
     right = np.array([targets[i] for i in kept])
     scores = logits(model, images.read, kept, batch_size)
-    if right.max() >= scores.shape[1]:
-        raise DataError(
-            f"A target is logit {right.max()}.",
-            f"The model has logits 0 to {scores.shape[1] - 1}.",
-            "Correct the class map.",
-        )
+    check_targets(right, scores.shape[1])
     answers = scores.argmax(1)
     hit = answers == right
     names = model.classes
@@ -90,3 +87,28 @@ def evaluate(
         ]
     )
     return Evaluation(float(hit.mean()), len(kept), table, right, answers)
+
+
+def check_targets(targets: Int64[np.ndarray, " n"], count: int) -> None:
+    """Refuse targets that are none of a model's ``count`` logits, and a model with one only.
+
+    Raises
+    ------
+    DataError
+        If a target is none of them.
+    ModelError
+        If there is one logit: it would be the largest on every image.
+    """
+    for target in (int(targets.min()), int(targets.max())):
+        if not 0 <= target < count:
+            raise DataError(
+                f"A target is logit {target}.",
+                f"The model has logits 0 to {count - 1}.",
+                "Correct the class map.",
+            )
+    if count == 1:
+        raise ModelError(
+            "The model puts out one logit.",
+            "Expected one per class: the largest one is the answer.",
+            "Put a logit of zero beside it: torch.cat([x, torch.zeros_like(x)], 1).",
+        )

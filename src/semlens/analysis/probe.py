@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
@@ -77,14 +77,29 @@ def embed_texts(
     Every (text, template) pair is embedded once and belongs to its own text, however many
     are asked for together.
     """
-    return _embedded(embedder, tuple(texts), check_templates(templates))
+    return _embedded(
+        _Known(embedder.fingerprint, embedder.has_text, embedder),
+        tuple(texts),
+        check_templates(templates),
+    )
+
+
+@dataclass(frozen=True)
+class _Known:
+    """An embedder by what it is, so that any class of embedders can be remembered."""
+
+    fingerprint: str
+    has_text: bool
+    """A twin that reads no texts still has to refuse them."""
+    embedder: Embedder = field(compare=False)
 
 
 @lru_cache(maxsize=32)
 def _embedded(
-    embedder: Embedder, texts: tuple[str, ...], templates: tuple[str, ...]
+    known: _Known, texts: tuple[str, ...], templates: tuple[str, ...]
 ) -> Float32[np.ndarray, "q d"]:
     """Remember what was embedded: a vocabulary is asked for again and again."""
+    embedder = known.embedder
     prompts = [template.replace("{}", text) for text in texts for template in templates]
     vectors = embedder.embed_texts(prompts).numpy()
     vectors = vectors.reshape(len(texts), len(templates), -1).mean(1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -208,15 +207,17 @@ class Scores(Result):
 def scores(database: Database, layers: Sequence[str] | None = None, chunk: int = 512) -> Scores:
     """Compute the measures of all components; redundancy is within a layer.
 
-    Results for the whole database are kept in its ``analysis`` folder.
+    Rows are those of ``database.rows(layers)``. Results for the whole database are kept in
+    its ``analysis`` folder.
     """
-    names = database.layers if layers is None else list(layers)
+    names = database.chosen(layers)
     kept = database.load_analysis("scores")
     if kept is not None and set(names) <= set(kept["layer"].unique()):
-        return Scores(kept.loc[kept["layer"].isin(names)].reset_index(drop=True))
+        parts = [kept.loc[kept["layer"] == name] for name in names]
+        return Scores(pd.concat(parts, ignore_index=True))
     frames = [_layer_scores(database, name, chunk) for name in names]
     frame = pd.concat(frames, ignore_index=True)
-    if names == database.layers and os.access(database.path, os.W_OK):
+    if names == database.layers and database.keeps_analysis:
         database.save_analysis("scores", frame)
     return Scores(frame)
 

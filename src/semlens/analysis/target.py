@@ -18,7 +18,8 @@ def find_class(database: Database, text: str | int) -> int:
         If there is no such class, or several have the name.
     """
     names = database.manifest.classes
-    places = [i for i, name in enumerate(names or ()) if name == str(text)]
+    # a number is a logit, even where a class is called by another number
+    places = [i for i, name in enumerate(names or ()) if name == text]
     if len(places) > 1:
         raise RelevanceError(
             f"The classes {', '.join(map(str, places))} are all called '{text}'.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -33,30 +34,50 @@ app = typer.Typer(
     help="Search, describe and audit what a vision model has learned.\n\n"
     "Start with `semlens demo`; then `semlens build` for your own model and images.",
 )
-app.command("build")(make.build)
-app.command("status")(inspect.status)
-app.command("layers")(inspect.layers)
-app.command("search")(ask.search)
-app.command("label")(ask.label)
-app.command("scores")(ask.scores)
-app.command("show")(ask.show)
-app.command("relevance")(relevance.relevance)
-app.command("explain")(explain.explain)
-app.command("graph")(graph.graph)
-app.command("effect")(explain.effect)
-app.command("map")(map_command.map_components)
-app.command("unexpected")(unexpected.unexpected)
-app.command("dissect")(dissect.dissect)
-app.command("compare")(compare.compare)
-app.command("audit")(audit.audit)
-app.command("test")(modeltest.test)
-app.command("cutout")(cutout.cutout)
-app.command("prune")(correct.prune)
-app.command("affected")(correct.affected)
-app.command("retrain")(correct.retrain)
-app.command("evaluate")(correct.evaluate)
-app.command("report")(report.report)
-app.command("demo")(demo.demo)
+COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
+    "Build": {
+        "build": make.build,
+        "status": inspect.status,
+        "layers": inspect.layers,
+        "demo": demo.demo,
+    },
+    "Search": {
+        "search": ask.search,
+        "label": ask.label,
+        "show": ask.show,
+        "scores": ask.scores,
+    },
+    "Describe": {
+        "map": map_command.map_components,
+        "dissect": dissect.dissect,
+        "unexpected": unexpected.unexpected,
+    },
+    "Explain": {
+        "relevance": relevance.relevance,
+        "explain": explain.explain,
+        "graph": graph.graph,
+        "effect": explain.effect,
+    },
+    "Compare": {
+        "compare": compare.compare,
+    },
+    "Audit": {
+        "audit": audit.audit,
+        "test": modeltest.test,
+        "report": report.report,
+    },
+    "Correct": {
+        "cutout": cutout.cutout,
+        "prune": correct.prune,
+        "affected": correct.affected,
+        "retrain": correct.retrain,
+        "evaluate": correct.evaluate,
+    },
+}
+"""Commands by the panel of ``--help`` that they stand in."""
+for _panel, _commands in COMMANDS.items():
+    for _name, _command in _commands.items():
+        app.command(_name, rich_help_panel=_panel)(_command)
 
 
 def _version(asked: bool) -> None:

@@ -182,7 +182,7 @@ def _write_picture(found: Comparison, path: Path) -> None:
     kind = PICTURES[path.suffix.lower()]
     picture = found.pairs_picture()
     write_atomic(path, lambda part: picture.save(part, kind))
-    err.print(f"Written: {path}", highlight=False, soft_wrap=True)
+    err.print(f"Written: {path}", markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager

@@ -59,6 +59,7 @@ def prune(
 
     from semlens.analysis.correct.export import check_weights, save_weights
     from semlens.analysis.correct.prune import prune_weights
+    from semlens.models.load import WEIGHTS
 
     check_weights(out)
     db = opened(database)
@@ -68,14 +69,14 @@ def prune(
     with err.status("finding the weights"):
         found = prune_weights(subject, chosen)
     path = save_weights(out, found.state)
-    spec = f"{subject.spec}:weights={path}"
+    spec = f"{subject.spec.partition(WEIGHTS)[0]}{WEIGHTS}{path}"
     edits = [vars(edit) for edit in found.edits]
     if as_json:
         names = [str(component) for component in chosen]
         print_json({"components": names, "edits": edits, "model": spec, "weights": str(path)})
         return
     table(pd.DataFrame(edits), f"{len(chosen)} components pruned; tensors that were changed")
-    err.print(f"Written: {path}", highlight=False, soft_wrap=True)
+    err.print(f"Written: {path}", markup=False, highlight=False, soft_wrap=True)
 
 
 @reported
@@ -198,7 +199,7 @@ def retrain(
         print_json({**found.to_json(), "model": better.spec, "weights": str(out.resolve())})
         return
     answer(found, False, paths)
-    err.print(f"Written: {out}", highlight=False, soft_wrap=True)
+    err.print(f"Written: {out}", markup=False, highlight=False, soft_wrap=True)
 
 
 @reported
@@ -212,7 +213,7 @@ def evaluate(
     ] = None,
     weights: Annotated[
         list[str] | None,
-        typer.Option(help="Other weights of the model: FILE or NAME=FILE; may be given again."),
+        typer.Option(help="Other weights: NAME=FILE, or FILE as its name; may be given again."),
     ] = None,
     data: Annotated[
         list[str] | None,
@@ -248,15 +249,15 @@ def evaluate(
     with err.status("loading the models and the images"):
         subject = db.load_model(model, device)
         models = {"vanilla": subject}
-        for name, file in _named(weights or [], "retrained"):
+        for name, file in _named(weights or []):
             _new(name, models)
             models[name] = with_weights(subject, file)
         sets = _sets(db, data)
-        first = next(iter(sets.values()))
+    chosen = {name: _starting(part, only) for name, part in sets.items()}
     with progress_bars() as progress:
         found = sensitivity(
-            models, sets, artefacts, prune=removed, samples=_starting(first, only),
-            batch_size=batch_size, seed=seed, progress=progress,
+            models, sets, artefacts, prune=removed, samples=chosen, batch_size=batch_size,
+            seed=seed, progress=progress,
         )  # fmt: skip
     answer(found, as_json, paths)
 
@@ -301,13 +302,13 @@ def _starting(images: Images, start: str | None) -> list[int] | None:
     return found
 
 
-def _named(given: list[str], otherwise: str) -> list[tuple[str, str]]:
-    """Part NAME=VALUE; the first without a name gets ``otherwise``, others their file's name."""
+def _named(given: list[str], first: str | None = None) -> list[tuple[str, str]]:
+    """Part NAME=VALUE; one without a name gets its file's, the first one ``first`` if there is."""
     found: list[tuple[str, str]] = []
     for one in given:
         name, mark, value = one.partition("=")
         plain = not mark or "/" in name
-        short = otherwise if not found else Path(one).stem
+        short = Path(one).stem if found or first is None else first
         found.append((short, one) if plain else (name, value))
     return found
 

@@ -26,7 +26,9 @@ def cutout(
         str | None,
         typer.Option(help="Layer of the concept vector [the deepest of the components]."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the draw of samples without the artefact.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of the draw of samples without the artefact.")
+    ] = 0,
     rules: Annotated[
         str | None,
         typer.Option(help="Relevance rules: a preset, gradient or auto [the database's]."),
@@ -78,4 +80,9 @@ def cutout(
         )
     written = found.write(folder)
     answer(found, as_json, paths)
-    err.print(f"Written: {len(written)} cut-outs to {folder}", highlight=False, soft_wrap=True)
+    err.print(
+        f"Written: {len(written)} cut-outs to {folder}",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )

@@ -79,5 +79,5 @@ def dissect(
     if tree is not None:
         figure, kind = found.plot_tree(), tree.suffix.lower()[1:]
         write_atomic(tree, lambda part: write_figure(figure, part, kind))
-        err.print(f"Written: {tree}", highlight=False, soft_wrap=True)
+        err.print(f"Written: {tree}", markup=False, highlight=False, soft_wrap=True)
     answer(found, as_json, paths)

@@ -38,7 +38,9 @@ def test(
     count: Annotated[
         int, typer.Option(min=1, help="Images of the class, and of other classes, at most.")
     ] = 500,
-    seed: Annotated[int, typer.Option(help="Of the images drawn, and of artefacts' places.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of the images drawn, and of artefacts' places.")
+    ] = 0,
     weights: Annotated[
         Path | None, typer.Option(help="Test these weights of the model, such as corrected ones.")
     ] = None,

@@ -86,4 +86,4 @@ def answer(result: Result, as_json: bool, save: Sequence[Path] | None = None) ->
         return
     out.print(result)
     for path in save or ():
-        err.print(f"Written: {path}", highlight=False, soft_wrap=True)
+        err.print(f"Written: {path}", markup=False, highlight=False, soft_wrap=True)

@@ -16,8 +16,8 @@ from semlens.errors import ConceptError
 if TYPE_CHECKING:
     from semlens.analysis.audit.found import Audit
     from semlens.analysis.graph import AttributionGraph
-    from semlens.analysis.report_sections import Skipped
-    from semlens.analysis.report_tests import Tested
+    from semlens.analysis.report.sections import Skipped
+    from semlens.analysis.report.tests import Tested
     from semlens.api import ConceptDatabase
 
 GRAPH_IMAGES = 30
@@ -47,7 +47,7 @@ def report(
     threshold: Annotated[
         float | None, typer.Option(help="Fixed least alignment instead (the paper: 0).")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")] = 0,
     shown: Annotated[
         int, typer.Option(min=1, help="Components that a part shows with examples.")
     ] = 12,
@@ -99,9 +99,9 @@ def report(
     from semlens.analysis.audit.audit import audit as make_audit
     from semlens.analysis.audit.sweep import set_for
     from semlens.analysis.concepts import load_sets
-    from semlens.analysis.report import report as compose
-    from semlens.analysis.report_given import read_model_test, read_sensitivity
-    from semlens.analysis.report_sections import Skipped, attempt
+    from semlens.analysis.report.given import read_model_test, read_sensitivity
+    from semlens.analysis.report.report import report as compose
+    from semlens.analysis.report.sections import Skipped, attempt
     from semlens.analysis.result import check_end
     from semlens.analysis.target import class_name, find_class
     from semlens.data.artefact import load_artefact
@@ -152,7 +152,7 @@ def report(
         print_json({**found.to_json(), "file": str(file)})
         return
     out.print(found)
-    err.print(f"Written: {file}", highlight=False, soft_wrap=True)
+    err.print(f"Written: {file}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _own_target(targets: list[str | None]) -> str:
@@ -176,8 +176,8 @@ def _graph(
 ) -> AttributionGraph | Skipped:
     """Trace the graph, or say why there is none."""
     from semlens.analysis.graph import attribution_graph
-    from semlens.analysis.report_given import graph_labels
-    from semlens.analysis.report_sections import Skipped, attempt
+    from semlens.analysis.report.given import graph_labels
+    from semlens.analysis.report.sections import Skipped, attempt
     from semlens.analysis.target import class_samples
 
     if isinstance(loaded, Skipped):
@@ -211,7 +211,7 @@ def _test(
 ) -> Tested | Skipped:
     """Test the model, or say why it was not."""
     from semlens.analysis.audit.model_test import model_test
-    from semlens.analysis.report_sections import Skipped, attempt
+    from semlens.analysis.report.sections import Skipped, attempt
     from semlens.data.load import load_images
 
     if isinstance(loaded, Skipped):

@@ -69,5 +69,5 @@ def unexpected(
         )
     if files is not None:
         found.save_files(files)
-        err.print(f"Written: {files}", highlight=False, soft_wrap=True)
+        err.print(f"Written: {files}", markup=False, highlight=False, soft_wrap=True)
     answer(found, as_json, paths)

@@ -62,7 +62,7 @@ def _decoded(path: Path, changed: int, size: int) -> Image.Image:
                     "Make cut-outs with 'semlens cutout', or add a mask in a paint program.",
                 )
             found = picture.convert("RGBA")
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise _unreadable(path, error) from error
     if found.getchannel("A").getbbox() is None:
         raise DataError(

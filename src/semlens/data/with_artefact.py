@@ -30,7 +30,7 @@ class WithArtefact(Images):
     Raises
     ------
     DataError
-        If there is no artefact, or the share is none.
+        If there is no artefact, or the share or seed is none.
     """
 
     def __init__(
@@ -49,6 +49,8 @@ class WithArtefact(Images):
                 "Expected at least one, and a share from 0 to 1.",
                 "Give both.",
             )
+        if seed < 0:
+            raise DataError(f"The seed is {seed}.", "Expected 0 or more.", "Give another one.")
         self.seed = seed
         self.ids = images.ids
         self.targets = images.targets

@@ -11,11 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from semlens.draw.figure import INK, SERIES, VERDICTS, new_figure
+from semlens.draw.figure import INK, SERIES, VERDICTS, new_figure, styled
 
 SPURIOUS = VERDICTS["spurious"]
 
 
+@styled
 def affected_plot(
     scores: Float64[np.ndarray, " n"],
     threshold: float,

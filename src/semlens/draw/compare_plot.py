@@ -9,12 +9,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from semlens.draw.figure import HEAT, INK, LINE, PAPER, SERIES, new_figure
+from semlens.draw.figure import HEAT, INK, LINE, PAPER, SERIES, new_figure, styled
 
 LABELS = 14
 """Labels that stand side by side for two sets: those that most components have."""
 
 
+@styled
 def compare_figure(
     similarity: pd.DataFrame,
     centred: pd.DataFrame | None = None,

@@ -10,13 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from semlens.draw.figure import INK, LINE, PAPER, SERIES, new_figure
+from semlens.draw.figure import INK, LINE, PAPER, SERIES, new_figure, styled
 
 CATEGORIES = (*SERIES[:7], "#9dbf3b", "#e88fa5", "#12305f", "#a9866b", "#5f9ea0")
 """Colours of categories; what is smaller than these many is drawn as one."""
 REST, NONE = "#8b95a3", "#e6eaf0"
 
 
+@styled
 def dissect_figure(
     counts: pd.DataFrame, totals: pd.DataFrame, sizes: pd.DataFrame, top: int = 12
 ) -> Figure:

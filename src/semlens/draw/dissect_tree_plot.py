@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from semlens.draw.figure import INK, PAPER, SERIES, SOFT, new_figure
+from semlens.draw.figure import INK, PAPER, SERIES, SOFT, new_figure, styled
 
 ROW = 0.2
 """Height of a tip, in inches."""
@@ -28,6 +28,7 @@ class _Branch:
         return sum(branch.rows for branch in self.below) or 1
 
 
+@styled
 def tree_figure(totals: pd.DataFrame, depth: int | None = None, top: int = 0) -> Figure:
     """Draw nested boxes from the outermost category at the left to the concepts at the right.
 

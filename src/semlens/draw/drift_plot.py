@@ -11,11 +11,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from semlens.draw.figure import LINE, SERIES, new_figure
+from semlens.draw.figure import LINE, SERIES, new_figure, styled
 
 MEASURES = ("clarity", "redundancy", "polysemanticity")
 
 
+@styled
 def drift_figure(series: pd.DataFrame, components: pd.DataFrame) -> Figure:
     """Draw the series of a ``Drift``, a panel for each thing that was followed.
 

@@ -33,6 +33,7 @@ _STYLE: Mapping[str, Any] = MappingProxyType(
         "font.family": "sans-serif",
         "font.size": 9.0,
         "text.color": INK,
+        "text.parse_math": False,  # names may hold dollar signs
         "axes.edgecolor": LINE,
         "axes.labelcolor": SOFT,
         "axes.titlecolor": INK,

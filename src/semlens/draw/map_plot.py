@@ -13,7 +13,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from semlens.draw.figure import HEAT, INK, LINE, SERIES, SIGNED, SOFT, new_figure
+from semlens.draw.figure import HEAT, INK, LINE, SERIES, SIGNED, SOFT, new_figure, styled
 from semlens.draw.map_labels import write_labels
 from semlens.draw.map_parts import Colouring, Groups, MapLabel, Queries, Scale
 
@@ -23,6 +23,7 @@ _PALE = np.asarray(to_rgb("#d3dae2"))
 _LEGEND = 16
 
 
+@styled
 def draw_map(
     where: Float32[np.ndarray, "n 2"],
     colouring: Colouring,

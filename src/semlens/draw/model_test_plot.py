@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import gaussian_kde
 
-from semlens.draw.figure import INK, LINE, SERIES, SOFT, VERDICTS, new_figure
+from semlens.draw.figure import INK, LINE, SERIES, SOFT, VERDICTS, new_figure, styled
 
 REAL, SPURIOUS, WITHOUT = VERDICTS["valid"], VERDICTS["spurious"], SERIES[7]
 DOTS = 300
@@ -29,6 +29,7 @@ class Strip:
     top: float
 
 
+@styled
 def model_test_figure(
     name: str,
     real: Float32[np.ndarray, " r"],

@@ -8,13 +8,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from semlens.draw.figure import INK, SERIES, SOFT, new_figure
+from semlens.draw.figure import INK, SERIES, SOFT, new_figure, styled
 
 ALL = "all"
 FEW = 4
 """Up to so many classes, each has a panel of its own."""
 
 
+@styled
 def sensitivity_plot(frame: pd.DataFrame) -> Figure:
     """Draw the accuracy on every set, and its change from the first, model by model.
 

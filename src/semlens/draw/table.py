@@ -7,22 +7,24 @@ from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 
 def rich_table(frame: pd.DataFrame, title: str = "", columns: Sequence[str] | None = None) -> Table:
     """Make a table: numbers to the right with three digits, gaps as a dash."""
     names = list(columns or frame.columns)
-    shown = Table(title=title or None, title_justify="left", box=None, header_style="bold")
+    shown = Table(title=escape(title) or None, title_justify="left", box=None, header_style="bold")
     for name in names:
         numeric = pd.api.types.is_numeric_dtype(frame[name])
         shown.add_column(
-            str(name).replace("_", " "),
+            Text(str(name).replace("_", " ")),
             justify="right" if numeric else "left",
             no_wrap=name == names[0],  # who a row is stays whole in a narrow terminal
         )
     for record in frame.loc[:, names].to_dict("records"):
-        shown.add_row(*(_cell(record[name]) for name in names))
+        shown.add_row(*(Text(_cell(record[name])) for name in names))
     return shown
 
 
@@ -33,4 +35,4 @@ def _cell(value: Any) -> str:
         return f"{value:.3f}"
     if isinstance(value, list | tuple):
         return ", ".join(_cell(item) for item in value)
-    return str(value).replace("[", r"\[")
+    return str(value)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from semlens.draw.figure import SERIES, SOFT, VERDICTS, new_figure
+from semlens.draw.figure import SERIES, SOFT, VERDICTS, new_figure, styled
 
 COLUMNS = 2
 CELL = "#eef1f5"
@@ -45,6 +45,7 @@ class Card:
     classes: Sequence[tuple[str, float, bool]]
 
 
+@styled
 def draw_unexpected(title: str, cards: Sequence[Card], more: int = 0) -> Figure:
     """Draw a strip of examples per component, and below it the classes that it drives.
 

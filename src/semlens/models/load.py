@@ -53,8 +53,9 @@ def load_model(
     >>> load_model("semlens/demo").classes[0]
     'mammal'
     """
-    spec, _, given = spec.partition(WEIGHTS)
-    weights = given if weights is None else weights
+    spec, mark, given = spec.partition(WEIGHTS)
+    if mark and weights is None:
+        weights = given
     path, _, name = spec.rpartition(":")
     if random_weights is not None and (path.endswith(".py") or spec == "semlens/demo"):
         raise _two_weights(spec, random_weights)
@@ -70,7 +71,7 @@ def load_model(
         model = userfile_model(Path(path).expanduser(), name)
     else:
         model = _library_model(spec, random_weights)
-    if weights:
+    if weights is not None:
         file = Path(weights).expanduser().resolve()  # to be found from any folder
         load_weights(model.module, file)
         model = replace(model, spec=f"{model.spec}{WEIGHTS}{file}")

@@ -150,6 +150,20 @@ class Database(Derived):
             )
         return entry
 
+    def chosen(self, layers: Sequence[str] | None) -> list[str]:
+        """Return the names of some layers, each once and in the order given, or of all.
+
+        Raises
+        ------
+        LayerError
+            If there is none, or the database lacks one.
+        """
+        if layers is None:
+            return self.layers
+        if not layers:
+            raise LayerError("No layer was named.", "Expected at least one.", "Name one.")
+        return [self.layer(name).name for name in dict.fromkeys(layers)]
+
     @cached_property
     def components(self) -> pd.DataFrame:
         """One row per component; row number = row of theta."""
@@ -169,9 +183,8 @@ class Database(Derived):
         return load_table(self.path / layout.SAMPLES).to_pandas()
 
     def rows(self, layers: Sequence[str] | None = None) -> Int64[np.ndarray, " n"]:
-        """Return the row numbers of some layers' components, or of all."""
-        names = self.layers if layers is None else list(layers)
-        entries = [self.layer(name) for name in names]
+        """Return the row numbers of some layers' components, or of all; each layer once."""
+        entries = [self.layer(name) for name in self.chosen(layers)]
         return np.concatenate([np.arange(e.first, e.first + e.rows) for e in entries])
 
     def row(self, component: Component) -> int:
@@ -340,7 +353,7 @@ class Database(Derived):
             If the database was built without, or not for this class.
         """
         known = self.relevance_classes
-        names = self.layers if layers is None else [self.layer(name).name for name in layers]
+        names = self.chosen(layers)
         lacking = [n for n in names if layout.relevance_file(n) not in self.manifest.files]
         if lacking:
             raise RelevanceError(

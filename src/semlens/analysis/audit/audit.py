@@ -17,7 +17,7 @@ from semlens.analysis.audit.shares import VERDICTS, Weights, share_table, verdic
 from semlens.analysis.audit.side import Side, make_background, measure_side
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.target import class_name, find_class
-from semlens.errors import LayerError, RecipeError, RelevanceError
+from semlens.errors import RecipeError, RelevanceError
 from semlens.store.reader import Database
 from semlens.types import Component
 
@@ -34,6 +34,7 @@ _RIGHT = {
     "level": "Expected a number between 0 and 1.",
     "threshold": "Expected a difference of two cosines, from -2 to 2.",
     "resamples": "Expected a whole number from 0.",
+    "seed": "Expected a whole number from 0.",
 }
 
 
@@ -88,7 +89,7 @@ def audit(
     Source: paper, 3.4 (alignments and the four states) and F.1.1. Calibrated thresholds,
     intervals and the alarm are ours.
     """
-    _check_settings(minimum, level, threshold, resamples)
+    _check_settings(minimum, level, threshold, resamples, seed)
     expected = Expected.of(concepts)
     number = find_class(database, target)
     relevant = _relevant(database, number, layers, minimum)
@@ -127,12 +128,15 @@ def audit(
     )
 
 
-def _check_settings(minimum: float, level: float, threshold: float | None, resamples: int) -> None:
+def _check_settings(
+    minimum: float, level: float, threshold: float | None, resamples: int, seed: int
+) -> None:
     for name, value, right in (
         ("minimum", minimum, 0 <= minimum <= 1),
         ("level", level, 0 < level < 1),
         ("threshold", threshold, threshold is None or -2 <= threshold <= 2),
         ("resamples", resamples, resamples >= 0),
+        ("seed", seed, seed >= 0),
     ):
         if not right:
             raise RecipeError(f"The audit's {name} is {value}.", _RIGHT[name], "Correct it.")
@@ -142,10 +146,7 @@ def _relevant(
     database: Database, target: int, layers: Sequence[str] | None, minimum: float
 ) -> pd.DataFrame:
     """Return component, layer, mean and max of what the class relies on, most relevant first."""
-    names = None if layers is None else list(dict.fromkeys(layers))
-    if names == []:
-        raise LayerError("No layer was named.", "Expected at least one.", "Name one.")
-    found = database.relevance(target, names)
+    found = database.relevance(target, layers)
     kept = found[found["max"] >= minimum]
     if kept.empty:
         most = found["max"].to_numpy(float).max(initial=0.0)

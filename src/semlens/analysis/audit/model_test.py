@@ -10,7 +10,7 @@ from PIL import Image
 from scipy.special import softmax
 
 from semlens.analysis.audit.tested import ModelTest, Outputs, SpuriousSet
-from semlens.analysis.reading import Progress, told
+from semlens.analysis.reading import Progress, check_samples, told
 from semlens.analysis.separation import auroc, auroc_interval
 from semlens.analysis.target import class_name, class_samples
 from semlens.data.artefact import Artefact
@@ -80,7 +80,7 @@ def model_test(
     ask = _Asker(model, target, batch_size, progress)
     if real is None:
         samples = class_samples(database, target, count)
-        told_real = ask("real images", _needed(images).read, samples.tolist())
+        told_real = ask("real images", _needed(database, images).read, samples.tolist())
     else:
         told_real = ask("real images", real.read, range(len(real)))
     found: list[SpuriousSet] = []
@@ -92,7 +92,7 @@ def model_test(
         pooled = _pooled([tested.outputs for tested in found])
         found.append(_tested(ALL_SETS, sources, told_real, pooled))
     if artefacts:
-        clean = _needed(images)
+        clean = _needed(database, images)
         others = _others(database, target, count, seed).tolist()
         without = ask("without artefact", clean.read, others)
         for name, several in _combined(artefacts):
@@ -102,13 +102,14 @@ def model_test(
     return ModelTest(target, class_name(database, target), model.spec, told_real, tuple(found))
 
 
-def _needed(images: Images | None) -> Images:
+def _needed(database: Database, images: Images | None) -> Images:
     if images is None:
         raise DataError(
             "The database's images are not given.",
             "Expected them for the real images, or to insert artefacts into.",
             "Give images=db.load_images().",
         )
+    check_samples(database, images)
     return images
 
 
@@ -122,6 +123,10 @@ class _Asker:
         self._batch_size, self._progress = batch_size, progress
 
     def __call__(self, what: str, read: Reader, samples: Sequence[int]) -> Outputs:
+        if len(samples) == 0:
+            raise DataError(
+                f"There are no images for '{what}'.", "Expected at least one.", "Give some."
+            )
         reader = told(read, what, len(samples), self._progress)
         scores = logits(self._model, reader, samples, self._batch_size)
         if not 0 <= self._target < scores.shape[1]:
@@ -130,6 +135,8 @@ class _Asker:
                 f"Expected one from 0 to {scores.shape[1] - 1}.",
                 "Test a model with the classes of the database.",
             )
+        if scores.shape[1] == 1:  # a sigmoid's: the other class has a logit of zero
+            scores = np.concatenate([scores, np.zeros_like(scores)], 1)
         mine = scores[:, self._target]
         return Outputs(
             mine,

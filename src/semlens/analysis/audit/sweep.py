@@ -187,16 +187,16 @@ def set_for(database: Database, target: int | str, sets: Sequence[ConceptSet]) -
 
 def _targets(database: Database, sets: Sequence[ConceptSet]) -> tuple[list[int], dict[str, str]]:
     """Return the classes to audit, and why classes that a set names are not among them."""
-    named = [one for one in sets if one.target is not None]
+    named = [one.target for one in sets if one.target is not None]
     if not named:
         return sorted(int(number) for number in database.relevance_classes["class"]), {}
     wanted: set[int] = set()
     skipped: dict[str, str] = {}
-    for one in named:
+    for target in named:
         try:
-            wanted.add(find_class(database, str(one.target)))
+            wanted.add(find_class(database, target))
         except RelevanceError as error:
-            skipped[str(one.target)] = error.value
+            skipped[str(target)] = error.value
     return sorted(wanted), skipped
 
 

@@ -29,7 +29,7 @@ class Outputs:
     Parameters
     ----------
     logit, probability
-        float32[n]; the probability by softmax over the logits.
+        float32[n]; the probability by softmax over the logits, or the sigmoid of a single one.
     rank
         int64[n]; 1 where no other class has a larger logit.
     """

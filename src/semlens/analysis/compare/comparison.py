@@ -150,7 +150,8 @@ class Comparison(Result):
         from semlens.draw.compare_plot import compare_figure
 
         centred = self.square("centred") if self.has_centred else None
-        return compare_figure(self.square(), centred, self.labels, self.scores)
+        labels = None if self.labels is None or self.labels.empty else self.labels
+        return compare_figure(self.square(), centred, labels, self.scores)
 
     def pairs_picture(
         self, first: str | None = None, second: str | None = None, columns: int = 6

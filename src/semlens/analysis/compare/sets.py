@@ -156,7 +156,8 @@ def set_names(databases: Sequence[Database]) -> list[str]:
     names = ["/".join(p[-deep:]) for p in parts]
     if len(set(names)) == len(names):
         return names
-    return [database.path.resolve().name for database in databases]  # only the suffixes differ
+    names = [database.path.resolve().name for database in databases]  # only the suffixes differ
+    return names if len(set(names)) == len(names) else [str(d.path.resolve()) for d in databases]
 
 
 def embedder_of(database: Database) -> Embedder:
@@ -198,8 +199,8 @@ def differences(databases: Sequence[Database]) -> list[str]:
 def _layers(
     database: Database, databases: Sequence[Database], layers: Sequence[str] | None
 ) -> list[str]:
-    if layers is None:
-        return database.layers
+    if not layers:
+        return database.chosen(layers)
     everywhere = {name for other in databases for name in other.layers}
     for name in layers:
         if name not in everywhere:

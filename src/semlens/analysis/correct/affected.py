@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float64
 from PIL import Image
 from rich.console import Group, RenderableType
 
+from semlens.analysis.reading import check_samples
 from semlens.analysis.result import Result
 from semlens.data.images import Images
 from semlens.errors import DataError, LayerError
@@ -152,14 +153,8 @@ def affected(
     if images is None or model is None:
         return _from_examples(database, chosen, rows)
     database.check_model(model)
-    table = database.samples
-    if list(images.ids) != table["path"].tolist():
-        raise DataError(
-            f"'{images.spec}' holds {len(images)} samples, not those of the database.",
-            "Expected the images that the database was built from.",
-            "Load them with db.load_images().",
-        )
-    usable = np.flatnonzero(table["error"].isna().to_numpy())
+    check_samples(database, images)
+    usable = np.flatnonzero(database.samples["error"].isna().to_numpy())
     if len(usable) < 4:
         raise DataError(
             f"There are {len(usable)} readable samples.", "Expected at least 4.", "Give more."

@@ -38,7 +38,7 @@ def read_components(path: Path, verdict: str = SPURIOUS) -> list[Component]:
             entries = [{"component": line} for line in text.split()]
         taken = [entry for entry in entries if entry.get(VERDICT, verdict) == verdict]
         found = [_component(entry) for entry in taken]
-    except (OSError, ValueError, KeyError, csv.Error) as error:
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise DataError(
             f"'{path}' cannot be read as components ({error}).", expected, "Check the file."
         ) from error

@@ -9,7 +9,7 @@ import numpy as np
 from semlens.analysis.correct.cutouts import SHOWN, CutOut, CutOuts
 from semlens.analysis.correct.localise import soft_masks, vector_heat
 from semlens.analysis.correct.vector import ConceptVector, concept_vector
-from semlens.analysis.reading import Progress
+from semlens.analysis.reading import Progress, check_samples
 from semlens.data.images import Images
 from semlens.errors import LayerError, RelevanceError
 from semlens.models.subject import SubjectModel
@@ -56,11 +56,12 @@ def cut_out(
     LayerError
         If no component is named, or the database does not have one.
     DataError
-        If there are too few samples to learn from.
+        If the images are not the database's, or there are too few samples to learn from.
     RelevanceError
         If no image has relevance for the vector.
     """
     database.check_model(model)
+    check_samples(database, images)
     chosen = tuple(c if isinstance(c, Component) else Component.parse(c) for c in components)
     for component in chosen:
         database.row(component)

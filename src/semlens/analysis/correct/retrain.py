@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int64
 from rich.console import Group, RenderableType
+from rich.text import Text
 
 from semlens.analysis.correct.export import save_weights, with_weights
 from semlens.analysis.correct.training import Material, Progress, Run, Training, held_out
@@ -94,7 +95,7 @@ class Retrained(Result):
             f"Trained on {self.trained_on} images with {', '.join(self.artefacts)}; "
             f"{self.dropped} dropped, {self.held_out} held out"
         )
-        return Group(head, rich_table(self.history))
+        return Group(Text(head), rich_table(self.history))
 
 
 def retrain(

@@ -12,6 +12,7 @@ import pandas as pd
 from jaxtyping import Bool, Float32, Float64, Int64
 from rich.console import RenderableType
 
+from semlens.analysis.evaluate import check_targets
 from semlens.analysis.result import Result
 from semlens.data.artefact import Artefact
 from semlens.data.images import Images
@@ -94,7 +95,7 @@ def sensitivity(
     *,
     prune: Sequence[Component] = (),
     targets: Sequence[int | None] | None = None,
-    samples: Sequence[int] | None = None,
+    samples: Sequence[int] | Mapping[str, Sequence[int] | None] | None = None,
     batch_size: int = 32,
     seed: int = 0,
     progress: Progress = lambda *_: None,
@@ -112,7 +113,8 @@ def sensitivity(
     prune
         Components without which the first model is measured once more, as ``pruned``.
     targets, samples
-        Of the clean images; by default all of them, with the logit found by class name.
+        Of the clean images; by default all of them, with the logit found by class name. Sets
+        with the same ids share them; samples may also be given by the set's name.
     seed
         Of the artefacts' places.
 
@@ -120,6 +122,8 @@ def sensitivity(
     ------
     DataError
         If there is no model, names collide, or no image has a known class.
+    ModelError
+        If a model has one logit only.
 
     Examples
     --------
@@ -136,16 +140,18 @@ def sensitivity(
             "Expected at least one, each with a name of its own.",
             "Rename one.",
         )
+    clean = next(iter(sets))
+    chosen = dict(samples) if isinstance(samples, Mapping) else {clean: samples}
     rows: list[dict[str, Any]] = []
     base: dict[str, float] = {}
     done, total = 0, len(variants) * len(sets)
     for name, model, removed in variants:
         first: _Measured | None = None
         with pruned(model, removed) if removed else nullcontext():
-            for place, (title, data) in enumerate(sets.items()):
-                own = place == 0 or data.ids == next(iter(sets.values())).ids
-                wanted = (targets, samples) if own else (None, None)
-                measured = _measure(model, data, *wanted, batch_size)
+            for title, data in sets.items():
+                own = data.ids == sets[clean].ids
+                wanted = chosen.get(title, chosen.get(clean) if own else None)
+                measured = _measure(model, data, targets if own else None, wanted, batch_size)
                 first = first or measured
                 found = _rows(measured, first, model.classes)
                 loss = found[0]["change"]
@@ -219,12 +225,7 @@ def _measure(
         )
     scores: Float32[np.ndarray, "n c"] = logits(model, images.read, kept, batch_size)
     right = np.array([targets[i] for i in kept], np.int64)
-    if right.max() >= scores.shape[1]:
-        raise DataError(
-            f"A target is logit {right.max()}.",
-            f"The model has logits 0 to {scores.shape[1] - 1}.",
-            "Correct the class map.",
-        )
+    check_targets(right, scores.shape[1])
     place = np.arange(len(kept))
     own = scores[place, right].astype(np.float64)
     others = scores.astype(np.float64)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import math
 import pickle
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,12 +18,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from semlens.analysis.correct.variation import varied
+from semlens.analysis.evaluate import check_targets
 from semlens.data.artefact import Artefact
 from semlens.data.images import Images
 from semlens.data.prefetch import default_workers, prefetch
 from semlens.data.with_artefact import insert_drawn
 from semlens.errors import DataError, RecipeError, StoreError
-from semlens.models.forward import class_scores
+from semlens.models.forward import run_scores
 from semlens.models.subject import SubjectModel
 from semlens.store.files import write_atomic
 
@@ -157,14 +158,15 @@ class Run:
         return self.history
 
     def _epoch(self, epoch: int, done: Callable[[int], None]) -> float:
-        size = self.settings.batch_size
         places = self.material.order(self.settings, epoch)
         total, seen = 0.0, 0
-        with torch.random.fork_rng(devices=[]):  # of dropout; the user's own state comes back
+        device = self.model.device
+        own = [device] if device.type == "cuda" else []
+        with torch.random.fork_rng(own):  # of dropout; the user's own state comes back
             torch.manual_seed(self.settings.seed * 100_003 + epoch)
-            _train_mode(self.model.module, frozen=min(size, len(places)) < FEW)
             try:
                 for batch, targets in self._batches(places, epoch):
+                    _train_mode(self.model.module, frozen=len(targets) < FEW)
                     total += self._step(batch, targets) * len(targets)
                     seen += len(targets)
                     done(seen)
@@ -172,11 +174,11 @@ class Run:
                 self.model.module.eval()
         if not math.isfinite(total):
             raise RecipeError(
-                f"The loss of epoch {epoch} is {total / len(places)}.",
+                f"The loss of epoch {epoch} is {total / seen}.",
                 "Expected a finite one.",
                 "Choose a smaller learning rate.",
             )
-        return total / len(places)
+        return total / seen
 
     def _batches(
         self, places: Int64[np.ndarray, " n"], epoch: int
@@ -200,7 +202,8 @@ class Run:
 
     def _step(self, batch: Tensor, targets: Tensor) -> float:
         with torch.enable_grad():
-            scores: Any = class_scores(self.model.module(batch))
+            scores = run_scores(self.model, batch)
+            check_targets(targets.cpu().numpy(), scores.shape[1])
             loss = functional.cross_entropy(scores.float(), targets)
             self.optimizer.zero_grad()
             loss.backward()
@@ -220,7 +223,9 @@ class Run:
             "schedule": {"last_epoch": self.schedule.last_epoch},
             "history": self.history,
         }
-        write_atomic(self.checkpoint, lambda part: torch.save(held, part))
+        memory = io.BytesIO()  # torch's own writer hides that a disk is full
+        torch.save(held, memory)
+        write_atomic(self.checkpoint, lambda part: _write(part, memory))
 
     def _resume(self) -> bool:
         """Take up an unfinished run of the same settings, model and images."""
@@ -245,6 +250,10 @@ class Run:
         self.schedule.last_epoch = held["schedule"]["last_epoch"]
         self.history = held["history"]
         return True
+
+
+def _write(path: Path, memory: io.BytesIO) -> None:
+    path.write_bytes(memory.getbuffer())
 
 
 def _by_decay(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

@@ -151,7 +151,8 @@ class Dissection(Result):
         for name in self.databases:
             of = f" of {name}" if several else ""
             best = self.top_concepts(name)
-            best["category"] = [path.rpartition("/")[0] for path in best["path"]]
+            both = zip(best["path"], best["name"], strict=True)  # a name may hold a slash
+            best["category"] = [path.removesuffix(one).removesuffix("/") for path, one in both]
             columns = ["name", "category", "count", "share"]
             parts += titled(f"most frequent concepts{of}", self._first(best), columns)
             gaps = self.gaps.loc[self.gaps["database"] == name]

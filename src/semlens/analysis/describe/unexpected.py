@@ -255,7 +255,7 @@ def unexpected(
     """
     number = find_class(database, target)
     limit = float("nan") if components is not None else _limit(database.embedder, threshold)
-    names = database.layers if layers is None else list(layers)
+    names = database.chosen(layers)
     mine: Any = database.relevance(number, names)
     mine = mine[mine["max"] >= minimum]
     mine = mine.sort_values(["mean", "component"], ascending=[False, True])

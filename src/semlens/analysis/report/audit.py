@@ -8,7 +8,7 @@ from typing import Any
 
 from semlens.analysis.audit.found import Audit
 from semlens.analysis.audit.shares import ALL
-from semlens.analysis.report_sections import Skipped, strip
+from semlens.analysis.report.sections import Skipped, strip
 from semlens.draw.report_page import (
     Badge,
     Block,

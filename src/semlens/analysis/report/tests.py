@@ -8,7 +8,7 @@ from typing import Any
 
 from semlens.analysis.audit.tested import ModelTest
 from semlens.analysis.correct.sensitivity import ALL, Sensitivity
-from semlens.analysis.report_sections import Skipped
+from semlens.analysis.report.sections import Skipped
 from semlens.analysis.result import plain
 from semlens.draw.report_page import Block, Section, Table, Text, figure_picture
 

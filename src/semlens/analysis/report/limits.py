@@ -11,7 +11,7 @@ import pandas as pd
 from semlens.analysis.audit.found import Audit
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.correct.sensitivity import Sensitivity
-from semlens.analysis.report_sections import Skipped, samples_of
+from semlens.analysis.report.sections import Skipped, samples_of
 from semlens.analysis.target import class_name
 from semlens.draw.report_page import Commands, Points, Section, Text
 from semlens.recipe import Recipe

@@ -16,6 +16,7 @@ from semlens.errors import DataError
 from semlens.types import Component
 
 _TEST_KEYS = ("class", "model", "real", "sets")
+_REAL_KEYS = ("images", "top1")
 _SET_KEYS = ("set", "source", "images", "auroc", "low", "high", "top1", "top1_without")
 
 
@@ -29,8 +30,10 @@ def read_model_test(path: Path, name: str) -> Mapping[str, Any]:
     """
     values = _read(path, "test")
     sets = values.get("sets")
-    whole = all(key in values for key in _TEST_KEYS) and isinstance(sets, list) and sets
-    if not whole or any(key not in one for one in values["sets"] for key in _SET_KEYS):
+    whole = _has(values, _TEST_KEYS) and _has(values["real"], _REAL_KEYS)
+    if not whole or not isinstance(sets, list) or not sets:
+        raise _wrong(path, "test")
+    if not all(_has(one, _SET_KEYS) and one["auroc"] is not None for one in sets):
         raise _wrong(path, "test")
     if values["class"] != name:
         raise DataError(
@@ -50,11 +53,14 @@ def read_sensitivity(path: Path) -> Sensitivity:
         If the file is none.
     """
     rows = _read(path, "evaluate").get("rows")
-    if not isinstance(rows, list) or not rows or any(key not in rows[0] for key in COLUMNS):
+    if not isinstance(rows, list) or not rows or not all(_has(row, COLUMNS) for row in rows):
         raise _wrong(path, "evaluate")
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     numbers = [name for name in COLUMNS if name not in ("model", "images", "class", "samples")]
-    return Sensitivity(frame.astype(dict.fromkeys(numbers, float)))
+    try:
+        return Sensitivity(frame.astype(dict.fromkeys(numbers, float)))
+    except (TypeError, ValueError) as error:
+        raise _wrong(path, "evaluate") from error
 
 
 def graph_labels(
@@ -87,6 +93,10 @@ def _read(path: Path, command: str) -> Mapping[str, Any]:
     if not isinstance(values, dict):
         raise _wrong(path, command)
     return values
+
+
+def _has(value: Any, keys: Sequence[str]) -> bool:
+    return isinstance(value, dict) and all(key in value for key in keys)
 
 
 def _wrong(path: Path, command: str) -> DataError:

@@ -207,7 +207,7 @@ def unexpected_section(found: Unexpected | Skipped, shown: int, against: str) ->
     if isinstance(found, Skipped):
         return Section("unexpected", title, missing=found.reason)
     blocks: list[Block] = [Text(found.summary()), Text(against)]
-    largest = max((float(v) for v in found.classes["mean"]), default=0.0)
+    largest = max([v for v in found.classes["mean"] if v > 0], default=1.0)
     cards = [_driving(found, row, largest) for row in found.frame.head(shown).to_dict("records")]
     if cards:
         blocks.append(Cards(cards, files=True))

@@ -20,9 +20,9 @@ from semlens.analysis.describe.map import ConceptMap, concept_map
 from semlens.analysis.describe.unexpected import Unexpected
 from semlens.analysis.describe.unexpected import unexpected as find_unexpected
 from semlens.analysis.graph import AttributionGraph
-from semlens.analysis.report_audit import audit_section, badges, verdict
-from semlens.analysis.report_limits import limits, reproduce
-from semlens.analysis.report_sections import (
+from semlens.analysis.report.audit import audit_section, badges, verdict
+from semlens.analysis.report.limits import limits, reproduce
+from semlens.analysis.report.sections import (
     Skipped,
     attempt,
     examples_section,
@@ -32,7 +32,7 @@ from semlens.analysis.report_sections import (
     overview,
     unexpected_section,
 )
-from semlens.analysis.report_tests import (
+from semlens.analysis.report.tests import (
     Tested,
     correction_section,
     correction_sentence,

@@ -1,0 +1,1 @@
+"""One class on one page, for people who were not there."""
