@@ -7,7 +7,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from semlens.cli.options import Concepts, Db, Json, Layer, Save, Spec, checked, opened, split
+from semlens.cli.options import (
+    Concepts,
+    Db,
+    Json,
+    Layer,
+    Level,
+    Minimum,
+    Save,
+    Spec,
+    Threshold,
+    checked,
+    opened,
+    split,
+)
 from semlens.cli.output import answer, err, out, reported
 
 if TYPE_CHECKING:
@@ -29,16 +42,9 @@ def audit(
     ] = False,
     concepts: Concepts = None,
     layer: Layer = None,
-    minimum: Annotated[
-        float, typer.Option(min=0, max=1, help="Least share of relevance, on the best sample.")
-    ] = 0.01,
-    level: Annotated[
-        float,
-        typer.Option(help="Chance at which as many random concepts would count as aligned."),
-    ] = 0.05,
-    threshold: Annotated[
-        float | None, typer.Option(help="Fixed least alignment instead (the paper: 0).")
-    ] = None,
+    minimum: Minimum = 0.01,
+    level: Level = 0.05,
+    threshold: Threshold = None,
     background: Annotated[
         str, typer.Option(help="Concept set that random concepts are drawn from.")
     ] = "paper-vocabulary",

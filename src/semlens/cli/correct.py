@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from semlens.cli.options import Db, Json, Save, Subject, checked, opened
+from semlens.cli.options import Data, Db, Device, Json, Save, Subject, checked, opened
 from semlens.cli.output import answer, err, print_json, reported, table
 from semlens.cli.progress import progress_bars
 from semlens.errors import DataError, LayerError
@@ -27,8 +27,6 @@ From = Annotated[
     typer.Option("--from", help="File with components: an audit (.json, .csv), or a list."),
 ]
 Verdict = Annotated[str, typer.Option(help="Which of an audit's verdicts to take.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")]
-Data = Annotated[str | None, typer.Option(help="Where to load the images from, if moved.")]
 ARTEFACT_HELP = "What to insert: hue, text:WORDS, patch:COLOUR, stripes, paste:FOLDER."
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from semlens.cli.options import Db, Json, Save, Subject, checked, opened
+from semlens.cli.options import Data, Db, Device, Json, Save, Subject, checked, opened
 from semlens.cli.output import answer, err, reported
 from semlens.cli.progress import progress_bars
 
@@ -34,10 +34,8 @@ def cutout(
         typer.Option(help="Relevance rules: a preset, gradient or auto [the database's]."),
     ] = None,
     model: Subject = None,
-    data: Annotated[
-        str | None, typer.Option(help="Where to load the images from, if moved.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
+    data: Data = None,
+    device: Device = "cpu",
     save: Save = None,
     as_json: Json = False,
 ) -> None:

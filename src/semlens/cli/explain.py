@@ -8,12 +8,22 @@ from typing import Annotated
 
 import typer
 
-from semlens.cli.options import Db, Json, Layer, Spec, Subject, labelled, opened, split
+from semlens.cli.options import (
+    Data,
+    Db,
+    Device,
+    Json,
+    Layer,
+    Spec,
+    Subject,
+    labelled,
+    opened,
+    split,
+)
 from semlens.cli.output import err, out, print_json, reported, table
 from semlens.cli.progress import progress_bars
 from semlens.errors import ConceptError
 
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")]
 Rules = Annotated[
     str | None,
     typer.Option(help="Relevance rules: a preset, gradient or auto [the database's]."),
@@ -129,9 +139,7 @@ def effect(
     save: Annotated[Path | None, typer.Option(help="Write the table to this .csv file.")] = None,
     rules: Rules = None,
     model: Subject = None,
-    data: Annotated[
-        str | None, typer.Option(help="Where to load the images from, if moved.")
-    ] = None,
+    data: Data = None,
     embedder: Spec = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per pass for relevance.")] = 32,
     device: Device = "cpu",

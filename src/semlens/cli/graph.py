@@ -10,7 +10,7 @@ import pandas as pd
 import typer
 from PIL import Image
 
-from semlens.cli.options import Db, Json, Layer, Spec, Subject, labelled, opened, split
+from semlens.cli.options import Data, Db, Json, Layer, Spec, Subject, labelled, opened, split
 from semlens.cli.output import err, out, print_json, reported, table
 from semlens.cli.progress import progress_bars
 from semlens.errors import ConceptError
@@ -56,9 +56,7 @@ def graph(
         Path | None, typer.Option(help="File to write, .svg, .png or .json [CLASS.svg].")
     ] = None,
     model: Subject = None,
-    data: Annotated[
-        str | None, typer.Option(help="Where to load the images from, if moved.")
-    ] = None,
+    data: Data = None,
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, cuda:1, mps [cuda or cpu].")
     ] = None,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from semlens.cli.options import Db, Json, Save, Subject, checked, opened
+from semlens.cli.options import Data, Db, Device, Json, Save, Subject, checked, opened
 from semlens.cli.output import answer, err, reported
 from semlens.cli.progress import progress_bars
 
@@ -45,11 +45,9 @@ def test(
         Path | None, typer.Option(help="Test these weights of the model, such as corrected ones.")
     ] = None,
     model: Subject = None,
-    data: Annotated[
-        str | None, typer.Option(help="Where to load the images from, if moved.")
-    ] = None,
+    data: Data = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per pass.")] = 32,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
+    device: Device = "cpu",
     save: Save = None,
     as_json: Json = False,
 ) -> None:

@@ -27,6 +27,19 @@ Spec = Annotated[
 Subject = Annotated[
     str | None, typer.Option("--model", help="Where to load the model from, if moved.")
 ]
+Data = Annotated[
+    str | None, typer.Option("--data", help="Where to load the images from, if moved.")
+]
+Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, mps.")]
+Minimum = Annotated[
+    float, typer.Option(min=0, max=1, help="Least share of relevance, on the best sample.")
+]
+Level = Annotated[
+    float, typer.Option(help="Chance at which as many random concepts would count as aligned.")
+]
+Threshold = Annotated[
+    float | None, typer.Option(help="Fixed least alignment instead (the paper: 0).")
+]
 Concepts = Annotated[
     list[str] | None,
     typer.Option(

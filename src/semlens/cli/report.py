@@ -8,7 +8,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from semlens.cli.options import Concepts, Db, Json, Layer, Spec, Subject, opened, split
+from semlens.cli.options import (
+    Concepts,
+    Data,
+    Db,
+    Device,
+    Json,
+    Layer,
+    Level,
+    Minimum,
+    Spec,
+    Subject,
+    Threshold,
+    opened,
+    split,
+)
 from semlens.cli.output import err, out, print_json, reported
 from semlens.cli.progress import progress_bars
 from semlens.errors import ConceptError
@@ -37,16 +51,9 @@ def report(
         "report.html"
     ),
     layer: Layer = None,
-    minimum: Annotated[
-        float, typer.Option(min=0, max=1, help="Least share of relevance, on the best sample.")
-    ] = 0.01,
-    level: Annotated[
-        float,
-        typer.Option(help="Chance at which as many random concepts would count as aligned."),
-    ] = 0.05,
-    threshold: Annotated[
-        float | None, typer.Option(help="Fixed least alignment instead (the paper: 0).")
-    ] = None,
+    minimum: Minimum = 0.01,
+    level: Level = 0.05,
+    threshold: Threshold = None,
     seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")] = 0,
     shown: Annotated[
         int, typer.Option(min=1, help="Components that a part shows with examples.")
@@ -78,10 +85,8 @@ def report(
         typer.Option(formats=["%Y-%m-%d"], help="Date in the report [today]."),
     ] = None,
     model: Subject = None,
-    data: Annotated[
-        str | None, typer.Option(help="Where to load the images from, if moved.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")] = "cpu",
+    data: Data = None,
+    device: Device = "cpu",
     embedder: Spec = None,
     as_json: Json = False,
 ) -> None:
