@@ -20,10 +20,11 @@ from semlens.analysis.compare import kept
 from semlens.analysis.compare.assign import assign
 from semlens.analysis.compare.kept import nearest_of_sets, nearest_within
 from semlens.analysis.compare.nearest import both_ways, within
-from semlens.analysis.compare.sets import component_sets, set_names
+from semlens.analysis.compare.sets import component_sets
 from semlens.analysis.compare.tally import set_scores
 from semlens.analysis.concepts import Concept, ConceptSet
 from semlens.analysis.probe import concept_probe
+from semlens.analysis.together import database_names
 from semlens.cli.app import app
 from semlens.data.folder import ImageFolder
 from semlens.errors import (
@@ -493,10 +494,10 @@ def test_sets_that_cannot_be_compared_are_refused(databases, tmp_path):
 def test_names_tell_databases_apart(databases, tmp_path):
     a = copied(databases["one"], tmp_path / "x" / "same.semlens")
     b = copied(databases["two"], tmp_path / "y" / "same.semlens")
-    assert set_names([a, b]) == ["x/same", "y/same"]
+    assert database_names([a, b]) == ["x/same", "y/same"]
     c = copied(databases["two"], tmp_path / "x" / "same")
-    assert set_names([a, c]) == ["same.semlens", "same"]
-    assert set_names([a, b, c]) == [str(one.path.resolve()) for one in (a, b, c)]
+    assert database_names([a, c]) == ["same.semlens", "same"]
+    assert database_names([a, b, c]) == [str(one.path.resolve()) for one in (a, b, c)]
 
 
 def test_other_images_and_settings_are_said(databases, tmp_path):

@@ -22,7 +22,7 @@ from semlens.cli.app import app
 from semlens.draw.map_labels import write_labels
 from semlens.draw.map_parts import Groups, MapLabel, Queries, Scale
 from semlens.draw.map_plot import draw_map
-from semlens.errors import ConceptError, LayerError, RecipeError, StaleError, StoreError
+from semlens.errors import ConceptError, LayerError, RecipeError, StaleError
 
 LAYERS = ["first", "second"]
 NAMES = ["dog", "green frog", "car", "tree", "sea", "dog"]
@@ -378,12 +378,18 @@ def test_foreign_embedders_and_doubles_are_refused(one, tmp_path, net, folder):
     foreign = sl.build(foreign, net, folder, ColourEmbedder(seed=1), ["first"], examples=3)
     with pytest.raises(StaleError) as error:
         sl.concept_map([one, foreign])
-    assert_says(error.value, "'one' has 'python:words'", "'x' has 'python:colours'", "--embedder")
+    assert_says(
+        error.value,
+        "one.semlens' was embedded by 'python:words'",
+        "by 'python:colours'",
+        "--embedder",
+    )
+    assert "x.semlens'" in str(error.value)
     with pytest.raises(StaleError, match="embedder"):
         sl.concept_map(one, ColourEmbedder(seed=1))
-    with pytest.raises(StoreError, match="given twice"):
+    with pytest.raises(RecipeError, match="given twice"):
         sl.concept_map([one, one])
-    with pytest.raises(StoreError, match="no database"):
+    with pytest.raises(RecipeError, match="no database"):
         sl.concept_map([])
 
 

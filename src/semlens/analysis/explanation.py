@@ -23,7 +23,7 @@ from semlens.draw.mask import masked, onto, overlay
 from semlens.errors import StoreError
 from semlens.models.geometry import Geometry
 from semlens.relevance.boxes import heatmaps
-from semlens.store.files import write_atomic
+from semlens.store.files import save_text, write_atomic
 from semlens.store.reader import Database
 from semlens.types import Box, Component
 
@@ -172,10 +172,10 @@ class Explanation:
         end = path.suffix.lower()
         if end == ".html":
             text = page_html(self._page)
-            write_atomic(path, lambda part: _write(part, text))
+            save_text(path, text)
         elif end == ".json":
             text = json.dumps(self.to_json(), ensure_ascii=False, indent=2) + "\n"
-            write_atomic(path, lambda part: _write(part, text))
+            save_text(path, text)
         else:
             kind = Image.registered_extensions()[end]
             picture = self.picture()
@@ -305,7 +305,3 @@ def _size(box: Box) -> tuple[int, int]:
 
 def _cut(image: Image.Image, box: Box) -> Image.Image:
     return image.crop(box.as_tuple()).resize(_size(box), Image.Resampling.LANCZOS)
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, "utf-8")

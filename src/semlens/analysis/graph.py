@@ -26,7 +26,7 @@ from semlens.models.subject import SubjectModel
 from semlens.relevance.choose import make_engine
 from semlens.relevance.conditional import pairs_per_pass
 from semlens.relevance.interface import Tracer
-from semlens.store.files import write_atomic
+from semlens.store.files import save_text, write_atomic
 from semlens.store.manifest import LayerEntry
 from semlens.store.reader import Database
 from semlens.types import Component
@@ -168,7 +168,7 @@ class AttributionGraph:
             return
         whole = json.dumps(self.to_json(), indent=1, ensure_ascii=False) + "\n"
         text = whole if suffix == ".json" else self.svg()
-        write_atomic(path, lambda part: _write_text(part, text))
+        save_text(path, text)
 
     def _heading(self) -> Heading:
         return Heading(
@@ -387,7 +387,3 @@ def check_path(path: Path) -> None:
             "Expected a path that ends in .svg, .png or .json.",
             "Choose another one.",
         )
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, "utf-8")

@@ -14,7 +14,7 @@ import pyarrow as pa
 from rich.console import Console, RenderableType
 
 from semlens.errors import StoreError
-from semlens.store.files import save_csv, save_table, write_atomic
+from semlens.store.files import save_csv, save_table, save_text, write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,7 +64,7 @@ class Result(ABC):
             save_table(path, pa.Table.from_pandas(self.to_pandas(), preserve_index=False))
         else:
             text = json.dumps(plain(self.to_json()), ensure_ascii=False, indent=2) + "\n"
-            write_atomic(path, lambda part: _write(part, text))
+            save_text(path, text)
 
     def __repr__(self) -> str:
         """Return what a terminal shows as text."""
@@ -108,7 +108,3 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not np.isfinite(value):
         return None
     return value
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, "utf-8")

@@ -167,7 +167,7 @@ def _concepts(given: list[str] | None, databases: list[ConceptDatabase]) -> Conc
     if given == [NO_LABELS]:
         return None
     chosen = concept_set(given or ["paper-vocabulary"])
-    from semlens.analysis.compare.sets import check_databases
+    from semlens.analysis.together import check_databases
 
     check_databases(databases)  # before an embedder is loaded for nothing
     if databases[0].embedder.has_text or given is not None:

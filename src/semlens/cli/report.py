@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from semlens.analysis.audit.found import Audit
     from semlens.analysis.graph import AttributionGraph
     from semlens.analysis.report.sections import Skipped
-    from semlens.analysis.report.tests import Tested
+    from semlens.analysis.report.trials import Tested
     from semlens.api import ConceptDatabase
 
 GRAPH_IMAGES = 30

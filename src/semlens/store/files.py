@@ -93,6 +93,15 @@ def save_table(path: Path, table: pa.Table) -> None:
     write_atomic(path, lambda part: pq.write_table(table, part, compression="zstd"))
 
 
+def save_text(path: Path, text: str) -> None:
+    """Write a text as UTF-8, atomically."""
+
+    def write(part: Path) -> None:
+        part.write_text(text, "utf-8")
+
+    write_atomic(path, write)
+
+
 def save_csv(path: Path, frame: pd.DataFrame) -> None:
     """Write a data frame as CSV, atomically."""
     write_atomic(path, lambda part: frame.to_csv(part, index=False))

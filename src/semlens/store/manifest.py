@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from semlens.errors import StoreError
 from semlens.models.activations import Form, LayerForm
 from semlens.recipe import FORMAT, Recipe
-from semlens.store.files import write_atomic
+from semlens.store.files import save_text
 from semlens.store.layout import LOCK, PARTIAL
 from semlens.types import Crop
 
@@ -93,7 +93,7 @@ class Manifest(_Entry):
     def save(self, database: Path) -> None:
         """Write it into the folder of the database."""
         text = self.model_dump_json(indent=2) + "\n"
-        write_atomic(database / NAME, lambda part: _write_text(part, text))
+        save_text(database / NAME, text)
 
     @classmethod
     def load(cls, database: Path) -> Manifest:
@@ -129,7 +129,3 @@ class Manifest(_Entry):
                 "Build it again, or use the semlens that wrote it.",
             )
         return manifest
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, "utf-8")

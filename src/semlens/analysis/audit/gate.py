@@ -12,7 +12,7 @@ from pathlib import Path
 from semlens.analysis.audit.found import Audit
 from semlens.analysis.audit.shares import VERDICTS
 from semlens.errors import RecipeError
-from semlens.store.files import write_atomic
+from semlens.store.files import save_text
 
 _COMPARE: Mapping[str, Callable[[float, float], bool]] = {
     ">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le,
@@ -130,8 +130,4 @@ def save_junit(
         ElementTree.SubElement(case, "skipped", {"message": why})
     ElementTree.indent(root)
     text = ElementTree.tostring(root, encoding="unicode", xml_declaration=True)
-    write_atomic(path, lambda part: _write(part, text + "\n"))
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, "utf-8")
+    save_text(path, text + "\n")

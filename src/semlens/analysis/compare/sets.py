@@ -12,9 +12,10 @@ from jaxtyping import Float32, Int64
 
 from semlens.analysis.align import unit
 from semlens.analysis.target import class_name, find_class
+from semlens.analysis.together import check_databases, database_names
 from semlens.embedders.base import Embedder
 from semlens.embedders.load import load_embedder
-from semlens.errors import LayerError, RecipeError, RelevanceError, StaleError
+from semlens.errors import LayerError, RecipeError, RelevanceError
 from semlens.store.reader import Database
 
 MINIMUM = 0.01
@@ -101,7 +102,7 @@ def component_sets(
     """
     check_databases(databases)
     chosen = [_layers(database, databases, layers) for database in databases]
-    names = set_names(databases)
+    names = database_names(databases)
     made: list[ComponentSet] = []
     for database, kept, name in zip(databases, chosen, names, strict=True):
         groups = [(layer,) for layer in kept] if by_layer else [tuple(kept)]
@@ -111,53 +112,6 @@ def component_sets(
                 title = group[0] if len(databases) == 1 else f"{name}/{group[0]}"
             made.append(_set(title, database, group, target, minimum))
     return made
-
-
-def check_databases(databases: Sequence[Database]) -> None:
-    """Refuse databases of different embedders, and one folder given twice.
-
-    Raises
-    ------
-    StaleError
-        If the embedders differ: cosines between their spaces mean nothing.
-    RecipeError
-        If there is none, or one is given twice.
-    """
-    if not databases:
-        raise RecipeError("There is no database.", "Expected at least one.", "Name some.")
-    first = databases[0]
-    seen: set[str] = set()
-    for database in databases:
-        folder = str(database.path.resolve())
-        if folder in seen:
-            raise RecipeError(
-                f"The database '{database.path}' is given twice.",
-                "Expected different ones: a model has nothing that it has not.",
-                "Leave one out.",
-            )
-        seen.add(folder)
-        mine, other = first.manifest.embedder, database.manifest.embedder
-        if mine.fingerprint != other.fingerprint:
-            same = " (same name, other weights or preprocessing)" if mine.spec == other.spec else ""
-            raise StaleError(
-                f"'{first.path}' was embedded by '{mine.spec}', '{database.path}' by "
-                f"'{other.spec}'{same}.",
-                "Expected one embedder: vectors of two spaces cannot be compared.",
-                f"Build one of them again with --embedder {mine.spec}.",
-            )
-
-
-def set_names(databases: Sequence[Database]) -> list[str]:
-    """Name databases by their folders, with as many parents as tell them apart."""
-    parts = [database.path.resolve().with_suffix("").parts for database in databases]
-    deep = 1
-    while deep < max(map(len, parts)) and len({p[-deep:] for p in parts}) < len(parts):
-        deep += 1
-    names = ["/".join(p[-deep:]) for p in parts]
-    if len(set(names)) == len(names):
-        return names
-    names = [database.path.resolve().name for database in databases]  # only the suffixes differ
-    return names if len(set(names)) == len(names) else [str(d.path.resolve()) for d in databases]
 
 
 def embedder_of(database: Database) -> Embedder:

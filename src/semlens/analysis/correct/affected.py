@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float64
 from PIL import Image
 from rich.console import Group, RenderableType
 
-from semlens.analysis.reading import check_samples
+from semlens.analysis.reading import Progress, check_samples
 from semlens.analysis.result import Result
 from semlens.data.images import Images
 from semlens.errors import DataError, LayerError
@@ -26,7 +26,6 @@ from semlens.types import Component
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Progress = Callable[[str, int, int], None]
 
 SEEDS = 30
 """Samples with the strongest components, from which the threshold is learned."""

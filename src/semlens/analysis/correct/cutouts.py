@@ -24,7 +24,7 @@ from semlens.draw.mask import onto
 from semlens.draw.table import rich_table
 from semlens.errors import StoreError
 from semlens.models.geometry import Geometry
-from semlens.store.files import write_atomic
+from semlens.store.files import save_text, write_atomic
 from semlens.types import Box, Component
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class CutOuts(Result):
             picture = self.picture(number)
             write_atomic(path, lambda part, made=picture: made.save(part, "PNG"))
         text = json.dumps(self.to_json(), ensure_ascii=False, indent=2) + "\n"
-        write_atomic(folder / SOURCES, lambda part: _write(part, text))
+        save_text(folder / SOURCES, text)
         return paths
 
     def to_pandas(self) -> pd.DataFrame:
@@ -216,7 +216,3 @@ def check_folder(folder: str | Path) -> Path:
 
 def _seen(alpha: int) -> int:
     return 255 if alpha > 0 else 0
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, "utf-8")

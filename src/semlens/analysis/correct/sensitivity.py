@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float32, Float64, Int64
 from rich.console import RenderableType
 
 from semlens.analysis.evaluate import check_targets
+from semlens.analysis.reading import Progress
 from semlens.analysis.result import Result
 from semlens.data.artefact import Artefact
 from semlens.data.images import Images
@@ -27,7 +28,6 @@ from semlens.types import Component
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Progress = Callable[[str, int, int], None]
 
 CLEAN, PRUNED, ALL = "clean", "pruned", "all"
 Z = 1.959964

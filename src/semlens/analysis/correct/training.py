@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from semlens.analysis.correct.variation import varied
 from semlens.analysis.evaluate import check_targets
+from semlens.analysis.reading import Progress
 from semlens.data.artefact import Artefact
 from semlens.data.images import Images
 from semlens.data.prefetch import default_workers, prefetch
@@ -27,8 +28,6 @@ from semlens.errors import DataError, RecipeError, StoreError
 from semlens.models.forward import run_scores
 from semlens.models.subject import SubjectModel
 from semlens.store.files import write_atomic
-
-Progress = Callable[[str, int, int], None]
 
 WARM_UP = 0.05
 """Share of the steps in which the learning rate rises."""

@@ -16,7 +16,6 @@ from semlens.analysis.compare.sets import (
     ComponentSet,
     component_sets,
     embedder_of,
-    set_names,
 )
 from semlens.analysis.compare.text import titled
 from semlens.analysis.concepts import ConceptSet
@@ -29,6 +28,7 @@ from semlens.analysis.describe.dissect_tree import (
 from semlens.analysis.label import THRESHOLD
 from semlens.analysis.probe import concept_probe
 from semlens.analysis.result import Result
+from semlens.analysis.together import database_names
 from semlens.errors import RecipeError
 from semlens.store.reader import Database
 
@@ -221,7 +221,7 @@ def dissect(
     counts: list[pd.DataFrame] = []
     totals: list[pd.DataFrame] = []
     gaps: list[pd.DataFrame] = []
-    for database, name in zip(several, set_names(several), strict=True):
+    for database, name in zip(several, database_names(several), strict=True):
         mine = [i for i, one in enumerate(sets) if one.database is database]
         for i in mine:
             frame = pd.DataFrame(count_nodes(nodes, found[i].concept, len(chosen)))
@@ -251,7 +251,7 @@ def dissect(
 def _sizes(
     databases: Sequence[Database], sets: Sequence[ComponentSet], found: Sequence[Assignment]
 ) -> pd.DataFrame:
-    names = {id(db): name for db, name in zip(databases, set_names(databases), strict=True)}
+    names = {id(db): name for db, name in zip(databases, database_names(databases), strict=True)}
     return pd.DataFrame(
         {
             "database": [names[id(one.database)] for one in sets],

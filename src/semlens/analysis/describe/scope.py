@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float32, Int64
 
 from semlens.analysis.align import unit
-from semlens.errors import LayerError, StaleError, StoreError, nearest
+from semlens.analysis.together import check_databases, database_names
+from semlens.errors import LayerError, nearest
 from semlens.recipe import fingerprint
 from semlens.store import layout
 from semlens.store.reader import Database
@@ -93,7 +93,7 @@ def scope_of(databases: Sequence[Database], layers: Sequence[str] | None = None)
 
     Raises
     ------
-    StoreError
+    RecipeError
         If there is no database, or one is given twice.
     StaleError
         If the databases were embedded by different foundation models.
@@ -101,8 +101,7 @@ def scope_of(databases: Sequence[Database], layers: Sequence[str] | None = None)
         If a layer is in none, a database has none of the layers, or no component has
         examples.
     """
-    _check_databases(databases)
-    _check_embedders(databases)
+    check_databases(databases)
     wanted = None if layers is None else tuple(dict.fromkeys(layers))
     known = {name: None for database in databases for name in database.layers}
     unknown = [name for name in wanted or () if name not in known]
@@ -112,8 +111,7 @@ def scope_of(databases: Sequence[Database], layers: Sequence[str] | None = None)
             f"Expected some of {nearest(unknown[0] if unknown else '', known, at_most=8)}.",
             "Choose one of them, or add it with 'semlens build'.",
         )
-    names = _names([database.path for database in databases])
-    pairs = zip(names, databases, strict=True)
+    pairs = zip(database_names(databases), databases, strict=True)
     members = tuple(_member(name, database, wanted) for name, database in pairs)
     scope = Scope(members, wanted)
     if len(scope) == 0:
@@ -135,37 +133,3 @@ def _member(name: str, database: Database, wanted: tuple[str, ...] | None) -> Me
         )
     rows = database.rows(layers)
     return Member(name, database, layers, rows[database.alive[rows]])
-
-
-def _check_databases(databases: Sequence[Database]) -> None:
-    paths = [database.path.resolve() for database in databases]
-    twice = [path for place, path in enumerate(paths) if path in paths[:place]]
-    if twice or not paths:
-        raise StoreError(
-            f"The database '{twice[0]}' is given twice." if twice else "There is no database.",
-            "Expected one or more different ones.",
-            "Name each once.",
-        )
-
-
-def _check_embedders(databases: Sequence[Database]) -> None:
-    sources = [database.manifest.embedder for database in databases]
-    if len({source.fingerprint for source in sources}) > 1:
-        named = zip(_names([database.path for database in databases]), sources, strict=True)
-        raise StaleError(
-            "The databases have different embedders: "
-            + ", ".join(f"'{n}' has '{s.spec}' ({s.fingerprint[:8]})" for n, s in named)
-            + ".",
-            "Expected one embedder: vectors of two have nothing in common.",
-            "Build them again with the same --embedder.",
-        )
-
-
-def _names(paths: Sequence[Path]) -> list[str]:
-    """Return the folders' names without ending, with as many parents as tell them apart."""
-    whole = [path.resolve().with_suffix("").parts for path in paths]
-    for parts in range(1, max((len(path) for path in whole), default=1) + 1):
-        names = ["/".join(path[-parts:]) for path in whole]
-        if len(set(names)) == len(names):
-            return names
-    return [str(path) for path in paths]

@@ -32,7 +32,7 @@ from semlens.analysis.report.sections import (
     overview,
     unexpected_section,
 )
-from semlens.analysis.report.tests import (
+from semlens.analysis.report.trials import (
     Tested,
     correction_section,
     correction_sentence,
@@ -46,7 +46,7 @@ from semlens.analysis.target import class_name, find_class
 from semlens.draw.report_page import Page, page_html
 from semlens.draw.table import rich_table
 from semlens.errors import RelevanceError
-from semlens.store.files import write_atomic
+from semlens.store.files import save_text
 from semlens.store.reader import Database
 from semlens.version import __version__
 
@@ -88,7 +88,7 @@ class Report(Result):
             If the path does not end in .html, or cannot be written.
         """
         text = self.html
-        write_atomic(check_end(path, (".html",)), lambda part: _write(part, text))
+        save_text(check_end(path, (".html",)), text)
 
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per section: title, whether it was made, and if not, why."""
@@ -266,7 +266,3 @@ def _against(judged: Audit | Skipped) -> str:
 
 def _command(database: Database, name: str, concepts: ConceptSet) -> Sequence[str]:
     return ["semlens", "report", database.path.name, "--target", name, "--concepts", concepts.name]
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, "utf-8")
