@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,11 +14,15 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
+from typer.testing import CliRunner
 
+from semlens.cli.app import app
 from semlens.data.folder import ImageFolder
 from semlens.embedders.base import Embedder
 from semlens.models.subject import SubjectModel
 from semlens.recipe import fingerprint
+
+pytest_plugins = ["web_browser"]
 
 
 class LittleNet(nn.Module):
@@ -127,3 +134,23 @@ def embedder() -> ColourEmbedder:
 @pytest.fixture
 def words() -> WordEmbedder:
     return WordEmbedder()
+
+
+@pytest.fixture(scope="session")
+def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """The folder that ``semlens demo`` made, and what it printed.  Takes most of a minute."""
+    folder = tmp_path_factory.mktemp("demo") / "d"
+    ended = CliRunner().invoke(app, ["demo", "--json", "--no-serve", "--out", str(folder)])
+    assert ended.exit_code == 0, ended.output
+    return folder, json.loads(ended.stdout)
+
+
+@pytest.fixture(scope="session")
+def demo(request: pytest.FixtureRequest) -> Path:
+    """The demo database.  Read only: who writes takes a copy.
+
+    To save a minute, SEMLENS_DEMO may name a folder that ``semlens demo`` has made.
+    """
+    ready = os.environ.get("SEMLENS_DEMO")
+    folder = Path(ready) if ready else request.getfixturevalue("told")[0]
+    return folder / "demo.semlens"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +16,6 @@ from semlens.analysis.separation import auroc
 from semlens.cli.app import app
 from semlens.demo.world import DemoWorld
 from semlens.models.forward import logits, readouts
-
-
-@pytest.fixture(scope="module")
-def told(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("demo")
-    ended = CliRunner().invoke(app, ["demo", "--json", "--no-serve", "--out", str(folder / "d")])
-    assert ended.exit_code == 0, ended.output
-    return folder / "d", json.loads(ended.stdout)
 
 
 def test_the_object_has_what_it_promises(told):

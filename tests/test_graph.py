@@ -19,7 +19,8 @@ from typer.testing import CliRunner
 
 import semlens as sl
 from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.graph import UNLABELLED, GraphEdge, GraphNode, attribution_graph
+from semlens.analysis.graph import attribution_graph
+from semlens.analysis.graph_groups import UNLABELLED, GraphEdge, GraphNode
 from semlens.analysis.target import class_samples
 from semlens.cli.graph import graph
 from semlens.draw.graph_layout import MOST, Heading, arrange, shortened

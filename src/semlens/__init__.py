@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from semlens.relevance.choose import make_engine
     from semlens.relevance.presets import Rules
     from semlens.types import Box, Component
+    from semlens.web.serve import serve
 
 _HOME = {
     "Box": "semlens.types",
@@ -94,6 +95,7 @@ _HOME = {
     "report": "semlens.analysis.report.report",
     "retrain": "semlens.analysis.correct.retrain",
     "sensitivity": "semlens.analysis.correct.sensitivity",
+    "serve": "semlens.web.serve",
     "unexpected": "semlens.analysis.describe.unexpected",
 }
 
@@ -139,6 +141,7 @@ __all__ = [
     "report",
     "retrain",
     "sensitivity",
+    "serve",
     "unexpected",
 ]
 

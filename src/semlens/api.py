@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from semlens.analysis.audit.kept import KeptAudits
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.describe.dissect import Dissection, dissect
 from semlens.analysis.describe.map import ConceptMap, concept_map
@@ -28,6 +29,7 @@ from semlens.models.subject import SubjectModel
 from semlens.recipe import Recipe
 from semlens.run.local import build_database
 from semlens.run.plan import Execution, Plan, Progress
+from semlens.store.once import once
 from semlens.store.reader import Database
 from semlens.types import Component
 
@@ -125,6 +127,11 @@ class ConceptDatabase(Database):
             minimum=minimum,
             top=top,
         )
+
+    @once
+    def audits(self) -> KeptAudits:
+        """The audits that were saved in the database, with people's reviews."""
+        return KeptAudits(self)
 
     def map(self, layers: Sequence[str] | None = None, **settings: Any) -> ConceptMap:
         """Lay out the components by concept, with labelled clusters.

@@ -73,6 +73,14 @@ class RelevanceError(SemlensError):
     """A model, target or database of which no relevance can be computed."""
 
 
+class ServeError(SemlensError):
+    """The web application cannot be served as asked, or its page was never built."""
+
+
+class EditError(SemlensError):
+    """An edit of something that somebody else has edited since it was read."""
+
+
 def nearest(name: str, known: Iterable[str], at_most: int = 4) -> str:
     """Return the known names closest to ``name``, for the text of an error."""
     names = list(known)

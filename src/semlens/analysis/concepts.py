@@ -111,11 +111,33 @@ class ConceptSet:
         if not file.is_file():
             return _bundled(str(path))
         try:
-            return _parse(file.read_text("utf-8"), file.suffix.lower(), file.stem, file.parent)
-        except (tomllib.TOMLDecodeError, json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ConceptError(
-                f"'{file}' cannot be read ({error}).", _FORM, "Correct the file."
-            ) from error
+            text = file.read_text("utf-8")
+        except UnicodeDecodeError as error:
+            raise _unreadable(str(file), error) from error
+        return parse_set(text, file.suffix.lower(), file.stem, file.parent)
+
+
+def parse_set(text: str, suffix: str, name: str, folder: Path | None = None) -> ConceptSet:
+    """Read a set from the text of a file.
+
+    Parameters
+    ----------
+    suffix
+        ``.json`` or ``.csv``; anything else is TOML.
+    name
+        What it is called, unless it says so itself.
+    folder
+        Where relative image paths start.
+
+    Raises
+    ------
+    ConceptError
+        If it has another form.
+    """
+    try:
+        return _parse(text, suffix, name, folder or Path())
+    except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
+        raise _unreadable(name, error) from error
 
 
 def load_sets(name: str | Path) -> list[ConceptSet]:
@@ -140,6 +162,10 @@ def load_sets(name: str | Path) -> list[ConceptSet]:
         return [ConceptSet.load(path) for path in found]
     family = [one for one in bundled_names() if one.startswith(f"{name}/")]
     return [ConceptSet.load(one) for one in family or [name]]
+
+
+def _unreadable(name: str, error: Exception) -> ConceptError:
+    return ConceptError(f"'{name}' cannot be read ({error}).", _FORM, "Correct the file.")
 
 
 def _common(what: str, values: Sequence[tuple[str, Any]]) -> Any:
@@ -219,7 +245,9 @@ def _flatten(
 ) -> Iterator[Concept]:
     if isinstance(node, Mapping) and "images" not in node:
         for key, child in node.items():
-            yield from _flatten(child, (*path, str(key)), kind, folder, name)
+            # what is called "" belongs to the category itself, beside those below it
+            below = (*path, str(key)) if key else path
+            yield from _flatten(child, below, kind, folder, name)
     elif isinstance(node, list):
         for child in node:
             yield _leaf(child, path, kind, folder, name)

@@ -15,58 +15,31 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from semlens.analysis.graph_relevance import Job, Passed, Progress, component_shares, passed
-from semlens.analysis.label import Labels
+from semlens.analysis.graph_groups import (
+    TARGET,
+    GraphEdge,
+    GraphNode,
+    Named,
+    keep_groups,
+    make_edges,
+    make_node,
+)
+from semlens.analysis.graph_relevance import Progress, component_shares, make_job, passed
 from semlens.analysis.target import class_name
 from semlens.data.images import Images
 from semlens.draw.graph_layout import Heading, arrange
 from semlens.draw.graph_picture import draw_png, draw_svg
-from semlens.errors import RelevanceError, StoreError
+from semlens.errors import StoreError
 from semlens.models.subject import SubjectModel
-from semlens.relevance.choose import make_engine
-from semlens.relevance.conditional import pairs_per_pass
 from semlens.relevance.interface import Tracer
 from semlens.store.files import save_text, write_atomic
 from semlens.store.manifest import LayerEntry
 from semlens.store.reader import Database
 from semlens.types import Component
 
-TARGET = "target"
-"""The id of the node that stands for the class."""
-
-UNLABELLED = "?"
 THUMBNAIL = 128
 MINIMUM = 0.01
 """Least share of a component that is kept (paper, D.5)."""
-
-
-@dataclass(frozen=True)
-class GraphNode:
-    """The kept components of one layer that have one label; or the class itself.
-
-    Shares are signed: below zero, the components speak against the class.
-    """
-
-    id: str
-    layer: str
-    """Empty for the class."""
-    label: str
-    components: tuple[str, ...]
-    """Their names, the one of the largest share first."""
-    mean: float
-    """Their part in the layer's absolute relevance, mean over the images."""
-    maximum: float
-    """The same on the image where it is largest (in size)."""
-
-
-@dataclass(frozen=True)
-class GraphEdge:
-    """What reaches ``target`` when relevance starts at ``source``, the upper one, only."""
-
-    source: str
-    target: str
-    weight: float
-    """Signed, in shares of the lower layer's absolute relevance, mean over the images."""
 
 
 @dataclass(frozen=True)
@@ -214,7 +187,7 @@ def attribution_graph(
     model: SubjectModel,
     images: Images | Sequence[Image.Image],
     target: int,
-    labels: Labels | Mapping[Component, str] | None = None,
+    labels: Named = None,
     *,
     samples: Sequence[int] | np.ndarray | None = None,
     layers: Sequence[str] | None = None,
@@ -257,28 +230,54 @@ def attribution_graph(
     RelevanceError
         If there are no images, the class does not exist, or a layer is not on the way to it.
     """
-    database.check_model(model)
-    entries = [database.layer(name) for name in layers or database.layers]
-    chosen = [int(i) for i in (range(len(images)) if samples is None else samples)]
-    if not chosen:
-        raise RelevanceError(
-            "There is no image to trace.", "Expected at least one.", "Give images of the class."
-        )
-    first = images.read(chosen[0]) if isinstance(images, Images) else images[chosen[0]]
-    if engine is None:
-        example = model.batch([model.preprocess(first)])
-        names = [entry.name for entry in entries]
-        engine = make_engine(model.module, example, names, database.manifest.recipe.rules)
-    order = engine.order([entry.name for entry in entries])
-    entries = sorted(entries, key=lambda entry: order.index(entry.name))
-    batch_size = batch_size or pairs_per_pass(engine, entries[-1].name)
-    job = Job(engine, model, images, chosen, target, entries, batch_size, progress)
+    job = make_job(database, model, images, target, samples, layers, engine, batch_size, progress)
     share = component_shares(job)
     groups = {
-        entry.name: _groups(database, entry, share[entry.name], labels, minimum, top)
-        for entry in entries
+        entry.name: keep_groups(database, entry, share[entry.name], labels, minimum, top)
+        for entry in job.entries
     }
     between = passed(job, {name: list(found.values()) for name, found in groups.items()})
+    return assemble(
+        database,
+        target,
+        job.entries,
+        share,
+        groups,
+        {name: part.weight for name, part in between.items()},
+        {name: part.shown for name, part in between.items()},
+        minimum=minimum,
+        rules=job.engine.rules.name,
+        example=job.picture(job.samples[0]),
+    )
+
+
+def assemble(
+    database: Database,
+    target: int,
+    entries: Sequence[LayerEntry],
+    share: Mapping[str, Float[Tensor, "s k"]],
+    groups: Mapping[str, Mapping[str, Sequence[int]]],
+    weight: Mapping[str, Float[Tensor, "a b"]],
+    explained: Mapping[str, float],
+    *,
+    minimum: float,
+    rules: str,
+    example: Image.Image | None = None,
+) -> AttributionGraph:
+    """Put the numbers of a graph together.
+
+    Parameters
+    ----------
+    entries
+        The layers, from the lowest to the highest.
+    share
+        By layer, of each component.
+    groups
+        By layer and label, the places of the kept components.
+    weight, explained
+        By lower layer: what comes to its groups from those above, and the part of its absolute
+        relevance that this explains.
+    """
     shown = {
         name: float(
             share[name][:, [k for part in found.values() for k in part]].abs().sum(1).mean()
@@ -289,88 +288,24 @@ def attribution_graph(
     of: dict[str, list[GraphNode]] = {}
     for entry in reversed(entries):
         of[entry.name] = [
-            _node(database, entry, label, places, share[entry.name])
+            make_node(database, entry, label, places, share[entry.name])
             for label, places in groups[entry.name].items()
         ]
         nodes += sorted(of[entry.name], key=lambda node: -abs(node.mean))
+    highest = entries[-1].name
     return AttributionGraph(
         target,
         nodes[0].label,
-        len(chosen),
+        len(share[highest]),
         minimum,
-        engine.rules.name,
+        rules,
         tuple(nodes),
-        tuple(_edges([entry.name for entry in entries], of, between)),
+        tuple(make_edges([entry.name for entry in entries], of, weight)),
         shown,
-        {
-            name: shown[name] if name == entries[-1].name else _explained(between, name)
-            for name in shown
-        },
+        {name: shown[name] if name == highest else explained.get(name, 0.0) for name in shown},
         database,
-        first,
+        example,
     )
-
-
-def _groups(
-    database: Database,
-    entry: LayerEntry,
-    share: Float[Tensor, "s k"],
-    labels: Labels | Mapping[Component, str] | None,
-    minimum: float,
-    top: int | None,
-) -> dict[str, list[int]]:
-    """Return the kept components' places in their layer by label, largest share first."""
-    strength = share.abs().amax(0)
-    order = strength.argsort(descending=True, stable=True)[:top]
-    found: dict[str, list[int]] = {}
-    for place in order.tolist():
-        if float(strength[place]) < minimum:
-            continue
-        component = database.component(entry.first + place)
-        if labels is None:
-            label = f"#{'-' if component.sign < 0 else ''}{component.index}"
-        else:
-            known = labels.of(component) if isinstance(labels, Labels) else labels.get(component)
-            label = known or UNLABELLED
-        found.setdefault(label, []).append(place)
-    return found
-
-
-def _node(
-    database: Database,
-    entry: LayerEntry,
-    label: str,
-    places: Sequence[int],
-    share: Float[Tensor, "s k"],
-) -> GraphNode:
-    together = share[:, list(places)].sum(1)
-    names = tuple(str(database.component(entry.first + place)) for place in places)
-    largest = float(together[together.abs().argmax()])
-    identity = f"{entry.name}/{label}"
-    return GraphNode(identity, entry.name, label, names, float(together.mean()), largest)
-
-
-def _edges(
-    names: Sequence[str], of: Mapping[str, Sequence[GraphNode]], between: Mapping[str, Passed]
-) -> list[GraphEdge]:
-    """Return the edges from the class down; ``of`` has the nodes in the order of the groups."""
-    found = [GraphEdge(TARGET, node.id, node.mean) for node in of[names[-1]]]
-    pairs = list(zip(names, names[1:], strict=False))
-    for lower, upper in reversed(pairs):
-        if lower not in between:
-            continue
-        weight = between[lower].weight.tolist()
-        found += [
-            GraphEdge(source.id, target.id, weight[a][b])
-            for a, source in enumerate(of[upper])
-            for b, target in enumerate(of[lower])
-            if weight[a][b] != 0
-        ]
-    return found
-
-
-def _explained(between: Mapping[str, Passed], name: str) -> float:
-    return between[name].shown if name in between else 0.0
 
 
 def check_path(path: Path) -> None:

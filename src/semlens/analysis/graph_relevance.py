@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image
@@ -15,11 +16,13 @@ from semlens.data.prefetch import default_workers, prefetch
 from semlens.errors import RelevanceError
 from semlens.models.activations import measure_form
 from semlens.models.subject import SubjectModel
+from semlens.relevance.choose import make_engine
 from semlens.relevance.classes import class_start, component_relevance, shares
 from semlens.relevance.conditional import pairs_per_pass
 from semlens.relevance.flow import Flow
 from semlens.relevance.interface import OUTPUT, Traced, Tracer
 from semlens.store.manifest import LayerEntry
+from semlens.store.reader import Database
 
 Progress = Callable[[str, int, int], None]
 Groups = Sequence[Sequence[int]]
@@ -62,10 +65,13 @@ class Job:
                 held = []
                 self.progress(stage, done, len(self.samples))
 
-    def _prepared(self, sample: int) -> Tensor:
+    def picture(self, sample: int) -> Image.Image:
+        """Return one of the images."""
         images = self.images
-        picture = images.read(sample) if isinstance(images, Images) else images[sample]
-        return self.model.preprocess(picture)
+        return images.read(sample) if isinstance(images, Images) else images[sample]
+
+    def _prepared(self, sample: int) -> Tensor:
+        return self.model.preprocess(self.picture(sample))
 
     def _pulled(self, inputs: Tensor) -> tuple[Traced, Mapping[str, Tensor]]:
         trace = self.engine.trace(inputs)
@@ -76,6 +82,44 @@ class Job:
             if name not in found:
                 raise _unreached(name)
         return trace, found
+
+
+def make_job(
+    database: Database,
+    model: SubjectModel,
+    images: Images | Sequence[Image.Image],
+    target: int,
+    samples: Sequence[int] | np.ndarray | None = None,
+    layers: Sequence[str] | None = None,
+    engine: Tracer | None = None,
+    batch_size: int | None = None,
+    progress: Progress = lambda *_: None,
+) -> Job:
+    """Choose the engine and the batches; see :func:`semlens.attribution_graph`.
+
+    Raises
+    ------
+    StaleError
+        If the model is not the one of the database.
+    RelevanceError
+        If there is no image.
+    """
+    database.check_model(model)
+    entries = [database.layer(name) for name in layers or database.layers]
+    chosen = [int(i) for i in (range(len(images)) if samples is None else samples)]
+    if not chosen:
+        raise RelevanceError(
+            "There is no image to trace.", "Expected at least one.", "Give images of the class."
+        )
+    names = [entry.name for entry in entries]
+    if engine is None:
+        first = images.read(chosen[0]) if isinstance(images, Images) else images[chosen[0]]
+        example = model.batch([model.preprocess(first)])
+        engine = make_engine(model.module, example, names, database.manifest.recipe.rules)
+    order = engine.order(names)
+    entries = sorted(entries, key=lambda entry: order.index(entry.name))
+    batch_size = batch_size or pairs_per_pass(engine, entries[-1].name)
+    return Job(engine, model, images, chosen, target, entries, batch_size, progress)
 
 
 def per_component(
@@ -206,6 +250,11 @@ def passed(job: Job, groups: Mapping[str, Groups]) -> dict[str, Passed]:
     return {name: Passed(weight[name], shown[name]) for name in weight}
 
 
+def per_total(total: Float[Tensor, " u"]) -> Float[Tensor, " u"]:
+    """Return what turns relevance into shares; 0 for an image whose relevance is 0."""
+    return torch.where(total > 0, 1 / total.clamp(min=torch.finfo(total.dtype).tiny), 0)
+
+
 def _shared(
     came: Float[Tensor, "n u k"], whole: Float[Tensor, "u k"], groups: Groups
 ) -> tuple[Float[Tensor, "n b"], float]:
@@ -215,7 +264,7 @@ def _shared(
     count alike.
     """
     total = whole.abs().sum(1)
-    scale = torch.where(total > 0, 1 / total.clamp(min=torch.finfo(total.dtype).tiny), 0)
+    scale = per_total(total)
     came = came * scale[:, None]
     summed = torch.stack([came[..., list(places)].sum((1, 2)) for places in groups], 1)
     kept = torch.zeros_like(whole)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -21,7 +21,13 @@ SEARCH_TEMPLATES = ("{}", "a {}", "an image of a close up of {}")
 LABEL_TEMPLATES = ("{}", "{}-like", "a {}", "an image of a close up of {}")
 """Templates for labels and dissection (paper, p. 68)."""
 
+PROMPTS = 256
+"""How many prompts are embedded between two reports of progress."""
+
 ImageLike = Image.Image | str | Path
+
+Told = Callable[[int, int], None]
+"""Is told how many prompts are embedded, and of how many."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,15 +76,18 @@ def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
 
 
 def embed_texts(
-    embedder: Embedder, texts: Sequence[str], templates: Sequence[str]
+    embedder: Embedder,
+    texts: Sequence[str],
+    templates: Sequence[str],
+    told: Told = lambda *_: None,
 ) -> Float32[np.ndarray, "q d"]:
     """Embed each text in each template and average over the templates.
 
     Every (text, template) pair is embedded once and belongs to its own text, however many
-    are asked for together.
+    are asked for together. What was embedded before is remembered, and nothing is told.
     """
     return _embedded(
-        _Known(embedder.fingerprint, embedder.has_text, embedder),
+        _Known(embedder.fingerprint, embedder.has_text, embedder, told),
         tuple(texts),
         check_templates(templates),
     )
@@ -92,6 +101,7 @@ class _Known:
     has_text: bool
     """A twin that reads no texts still has to refuse them."""
     embedder: Embedder = field(compare=False)
+    told: Told = field(compare=False)
 
 
 @lru_cache(maxsize=32)
@@ -99,9 +109,12 @@ def _embedded(
     known: _Known, texts: tuple[str, ...], templates: tuple[str, ...]
 ) -> Float32[np.ndarray, "q d"]:
     """Remember what was embedded: a vocabulary is asked for again and again."""
-    embedder = known.embedder
     prompts = [template.replace("{}", text) for text in texts for template in templates]
-    vectors = embedder.embed_texts(prompts).numpy()
+    parts: list[np.ndarray] = []
+    for start in range(0, len(prompts), PROMPTS):
+        parts.append(known.embedder.embed_texts(prompts[start : start + PROMPTS]).numpy())
+        known.told(min(start + PROMPTS, len(prompts)), len(prompts))
+    vectors = np.concatenate(parts) if parts else np.zeros((0, known.embedder.dim), np.float32)
     vectors = vectors.reshape(len(texts), len(templates), -1).mean(1)
     vectors.flags.writeable = False
     return vectors
@@ -171,7 +184,10 @@ def _name(image: ImageLike) -> str:
 
 
 def concept_probe(
-    embedder: Embedder, concepts: ConceptSet, templates: Sequence[str] | None = None
+    embedder: Embedder,
+    concepts: ConceptSet,
+    templates: Sequence[str] | None = None,
+    told: Told = lambda *_: None,
 ) -> Probe:
     """Make a probe with one vector per concept of a set; images are averaged per concept."""
     templates = templates or concepts.templates or LABEL_TEMPLATES
@@ -179,7 +195,7 @@ def concept_probe(
     texts = [i for i, concept in enumerate(concepts.concepts) if not concept.images]
     if texts:
         names = [concepts.concepts[i].name for i in texts]
-        vectors[texts] = embed_texts(embedder, names, templates)
+        vectors[texts] = embed_texts(embedder, names, templates, told)
     for place, concept in enumerate(concepts.concepts):
         if concept.images:
             pictures = [open_image(path) for path in concept.images]

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float32
+from jaxtyping import Float32, Int64
 from PIL import Image
 
-from semlens.analysis.align import alignment, cosine
-from semlens.analysis.probe import SEARCH_TEMPLATES, ImageLike, Probe, make_probe
+from semlens.analysis.probe import SEARCH_TEMPLATES, ImageLike, Probe
+from semlens.analysis.query import Query, Terms, make_query
 from semlens.draw.html import cards_html
 from semlens.draw.sheet import sheet
 from semlens.embedders.base import Embedder
@@ -34,6 +34,8 @@ class Hit:
     """Similarity with the probe (Eq. 3)."""
     row: int
     """Row in ``components.parquet``."""
+    percentile: float
+    """Share of the searched components with a lower alignment, in [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +72,21 @@ class Hits:
                     "sign": hit.component.sign,
                     "alignment": hit.alignment,
                     "cosine": hit.cosine,
+                    "percentile": hit.percentile,
                     "row": hit.row,
                 }
                 for hit in self.hits
             ],
-            columns=["rank", "layer", "index", "sign", "alignment", "cosine", "row"],
+            columns=[
+                "rank",
+                "layer",
+                "index",
+                "sign",
+                "alignment",
+                "cosine",
+                "percentile",
+                "row",
+            ],
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -117,9 +129,12 @@ def search(
     texts: Sequence[str] = (),
     images: Sequence[ImageLike] = (),
     *,
+    like: Sequence[int] = (),
     without: Sequence[str] = (),
     without_images: Sequence[ImageLike] = (),
+    unlike: Sequence[int] = (),
     top: int = 10,
+    offset: int = 0,
     layers: Sequence[str] | None = None,
     templates: Sequence[str] = SEARCH_TEMPLATES,
 ) -> Hits:
@@ -127,10 +142,13 @@ def search(
 
     Parameters
     ----------
-    texts, images
-        What to look for; several are averaged to one probe, mixed as liked.
-    without, without_images
+    texts, images, like
+        What to look for; several are averaged to one probe, mixed as liked. ``like`` are rows
+        of components, which are not found themselves.
+    without, without_images, unlike
         Negative terms: their alignment is subtracted.
+    top, offset
+        How many hits, and how many better ones are passed over.
     layers
         Layers to search; all by default.
 
@@ -141,15 +159,35 @@ def search(
     EmbedderError
         If there is a text and the embedder has no text tower.
     """
-    database.check_embedder(embedder)
-    query = " + ".join([*texts, *(_label(image) for image in images)])
-    probe = make_probe(embedder, texts, images, templates).joined(query)
-    negative = None
-    if without or without_images:
-        names = [*without, *(_label(image) for image in without_images)]
-        query += "".join(f" - {name}" for name in names)
-        negative = make_probe(embedder, without, without_images, templates).joined(query)
-    return search_probe(database, probe, negative, top=top, layers=layers, query=query)
+    query = make_query(
+        database,
+        Terms(texts, images, like),
+        Terms(without, without_images, unlike),
+        embedder=embedder,
+        templates=templates,
+    )
+    return search_query(database, query, top=top, offset=offset, layers=layers)
+
+
+def search_query(
+    database: Database,
+    query: Query,
+    *,
+    top: int = 10,
+    offset: int = 0,
+    layers: Sequence[str] | None = None,
+) -> Hits:
+    """Rank components by a query; see :func:`search_probe`."""
+    return search_probe(
+        database,
+        query.probe,
+        query.negative,
+        top=top,
+        offset=offset,
+        layers=layers,
+        leave_out=query.leave_out,
+        query=query.text,
+    )
 
 
 def search_probe(
@@ -158,18 +196,29 @@ def search_probe(
     negative: Probe | None = None,
     *,
     top: int = 10,
+    offset: int = 0,
     layers: Sequence[str] | None = None,
+    leave_out: Sequence[int] = (),
     query: str = "",
 ) -> Hits:
-    """Rank components by a probe of one vector; components without examples are left out."""
+    """Rank components by a probe of one vector; components without examples are left out.
+
+    Parameters
+    ----------
+    top, offset
+        How many hits, and how many better ones are passed over.
+    leave_out
+        Rows that are not searched.
+    """
     rows = database.rows(layers)
-    rows = rows[database.alive[rows]]
-    theta = database.theta if len(rows) == len(database.theta) else database.theta[rows]
-    score: Float32[np.ndarray, " n"] = alignment(theta, probe)[:, 0]
-    if negative is not None:
-        score = score - alignment(theta, negative)[:, 0]
-    similarity = cosine(theta, probe.vectors)[:, 0]
-    order = np.lexsort((rows, -score))[: max(top, 0)]
+    rows = np.sort(rows[database.alive[rows]])
+    if leave_out:
+        rows = rows[~np.isin(rows, np.asarray(leave_out))]
+    score, similarity = _aligned(database, probe, negative, rows)
+    offset, top = max(offset, 0), max(top, 0)
+    better = _first(score, offset + top)
+    # equal ones are all of them among the first, so that what is left is really lower
+    lower = len(rows) - np.searchsorted(-score[better], -score[better], "right")
     hits = tuple(
         Hit(
             rank,
@@ -177,11 +226,51 @@ def search_probe(
             float(score[i]),
             float(similarity[i]),
             int(rows[i]),
+            float(lower[rank - 1] / len(rows)),
         )
-        for rank, i in enumerate(order, start=1)
+        for rank, i in enumerate(better[: offset + top], start=1)
+        if rank > offset
     )
     return Hits(query or probe.names[0], hits, len(rows), database)
 
 
-def _label(image: ImageLike) -> str:
-    return Path(image).name if isinstance(image, str | Path) else "image"
+def alignments(
+    database: Database, probe: Probe, negative: Probe | None = None
+) -> Float32[np.ndarray, " n"]:
+    """Return the alignment of every component with a probe of one vector, in row order.
+
+    NaN for components without examples.
+    """
+    found = np.full(database.manifest.rows, np.nan, np.float32)
+    rows = np.flatnonzero(database.alive)
+    found[rows] = _aligned(database, probe, negative, rows)[0]
+    return found
+
+
+def _aligned(
+    database: Database, probe: Probe, negative: Probe | None, rows: Int64[np.ndarray, " n"]
+) -> tuple[Float32[np.ndarray, " n"], Float32[np.ndarray, " n"]]:
+    """Return alignments, less those of the negative probe, and cosines with the probe (Eq. 4)."""
+    vectors: list[np.ndarray] = []
+    weights: list[float] = []
+    for term, sign in ((probe, 1.0), (negative, -1.0)):
+        if term is not None:
+            vectors.append(term.vectors[:1])
+            weights.append(sign)
+            if term.null is not None:
+                vectors.append(term.null[None])
+                weights.append(-sign)
+    similarity = database.cosines(np.concatenate(vectors), rows)
+    return similarity @ np.array(weights, np.float32), similarity[:, 0]
+
+
+def _first(score: Float32[np.ndarray, " n"], count: int) -> Int64[np.ndarray, " k"]:
+    """Return the places of the ``count`` largest and of all that equal the last of them.
+
+    The largest first, and of equal ones the first.
+    """
+    places = np.arange(len(score))
+    if 0 < count < len(score):
+        least = -np.partition(-score, count - 1)[count - 1]
+        places = np.flatnonzero(score >= least)
+    return places[np.argsort(-score[places], kind="stable")] if count > 0 else places[:0]

@@ -23,6 +23,7 @@ from semlens.cli import (
     modeltest,
     relevance,
     report,
+    serve,
     unexpected,
 )
 from semlens.cli import map as map_command
@@ -40,6 +41,9 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "status": inspect.status,
         "layers": inspect.layers,
         "demo": demo.demo,
+    },
+    "Browse": {
+        "serve": serve.serve,
     },
     "Search": {
         "search": ask.search,

@@ -15,8 +15,10 @@ from semlens.cli.options import (
     Level,
     Minimum,
     Save,
+    Saved,
     Spec,
     Threshold,
+    check_saved,
     checked,
     opened,
     split,
@@ -24,7 +26,9 @@ from semlens.cli.options import (
 from semlens.cli.output import answer, err, out, reported
 
 if TYPE_CHECKING:
+    from semlens.analysis.audit.found import Audit
     from semlens.analysis.audit.gate import Check
+    from semlens.analysis.audit.sweep import Sweep
 
 FAILED = 3
 """Exit code when a condition of ``--fail-on`` is met."""
@@ -32,6 +36,7 @@ FAILED = 3
 
 @reported
 def audit(
+    context: typer.Context,
     database: Db,
     target: Annotated[
         str | None,
@@ -41,6 +46,7 @@ def audit(
         bool, typer.Option("--all", help="Every class: each with the sets that name it or none.")
     ] = False,
     concepts: Concepts = None,
+    saved: Saved = None,
     layer: Layer = None,
     minimum: Minimum = 0.01,
     level: Level = 0.05,
@@ -79,12 +85,13 @@ def audit(
 
     semlens audit r50.semlens --target ox --concepts ox.toml --fail-on 'spurious>0.05'
     --junit audit.xml
+
+    semlens audit r50.semlens --saved 3
     """
-    from semlens.analysis.audit.audit import audit as run
     from semlens.analysis.audit.gate import Condition, gate, save_junit
-    from semlens.analysis.audit.sweep import audit_all, set_for
-    from semlens.analysis.concepts import ConceptSet, load_sets
-    from semlens.errors import ConceptError, RecipeError
+    from semlens.analysis.audit.sweep import Sweep
+    from semlens.analysis.concepts import ConceptSet
+    from semlens.errors import RecipeError
 
     files = checked(save)
     conditions = [Condition.parse(text) for text in fail_on or ()]
@@ -92,6 +99,45 @@ def audit(
         raise RecipeError(
             "--junit has nothing to write.", "Expected a condition.", "Add --fail-on."
         )
+    if saved is not None:
+        check_saved(context)
+        db = opened(database, embedder)
+        with err.status("auditing"):
+            found = db.audits.run(saved, resamples=resamples)
+    else:
+        settings: dict[str, Any] = {
+            "layers": split(layer),
+            "minimum": minimum,
+            "level": level,
+            "threshold": threshold,
+            "background": ConceptSet.load(background),
+            "resamples": resamples,
+            "seed": seed,
+        }
+        found = _audited(database, embedder, concepts, target, every, settings)
+    several = isinstance(found, Sweep)
+    audits = dict(found.audits) if several else {found.name: found}
+    checks = gate(audits, conditions)
+    if junit is not None:
+        save_junit(junit, checks, database.name, dict(found.skipped) if several else {})
+    answer(found, as_json, files)
+    _report(checks, as_json)
+
+
+def _audited(
+    database: Path,
+    embedder: str | None,
+    concepts: list[str] | None,
+    target: str | None,
+    every: bool,
+    settings: dict[str, Any],
+) -> Audit | Sweep:
+    """Audit one class or all by the sets that are named."""
+    from semlens.analysis.audit.audit import audit as run
+    from semlens.analysis.audit.sweep import audit_all, set_for
+    from semlens.analysis.concepts import load_sets
+    from semlens.errors import ConceptError, RecipeError
+
     if every and target is not None:
         raise RecipeError("--all and --target were given.", "Expected one.", "Leave one out.")
     if not concepts:
@@ -104,30 +150,12 @@ def audit(
     if target is None and len(sets) == 1 and not every:
         target = sets[0].target
     db = opened(database, embedder)
-    settings: dict[str, Any] = {
-        "layers": split(layer),
-        "minimum": minimum,
-        "level": level,
-        "threshold": threshold,
-        "background": ConceptSet.load(background),
-        "resamples": resamples,
-        "seed": seed,
-    }
-    if every or target is None:
-        with err.status("auditing") as status:
-            found = audit_all(
+    with err.status("auditing") as status:
+        if every or target is None:
+            return audit_all(
                 db, sets, progress=lambda n, of: status.update(f"auditing: {n} of {of}"), **settings
             )
-        audits, skipped = dict(found.audits), dict(found.skipped)
-    else:
-        with err.status("auditing"):
-            found = run(db, target, set_for(db, target, sets), **settings)
-        audits, skipped = {found.name: found}, {}
-    checks = gate(audits, conditions)
-    if junit is not None:
-        save_junit(junit, checks, database.name, skipped)
-    answer(found, as_json, files)
-    _report(checks, as_json)
+        return run(db, target, set_for(db, target, sets), **settings)
 
 
 def _report(checks: list[Check], quiet: bool) -> None:

@@ -46,6 +46,10 @@ Concepts = Annotated[
         help="Concept set: a file, or the name of a bundled one. Given again, sets are joined."
     ),
 ]
+Saved = Annotated[
+    int | None,
+    typer.Option(min=1, help="A saved audit, by its number: its class, lists and settings."),
+]
 Save = Annotated[
     list[Path] | None,
     typer.Option(
@@ -101,3 +105,23 @@ def checked(save: list[Path] | None) -> list[Path]:
     from semlens.analysis.result import check_end
 
     return [check_end(path) for path in save or ()]
+
+
+_OF_THE_SAVED = {
+    "target", "every", "concepts", "layer", "minimum", "level", "threshold", "background", "seed",
+}  # fmt: skip
+
+
+def check_saved(context: typer.Context) -> None:
+    """Refuse options that say otherwise than the saved audit which is asked for."""
+    from semlens.errors import RecipeError
+
+    for parameter in context.command.params:
+        source = context.get_parameter_source(str(parameter.name))
+        given = source is not None and source.name == "COMMANDLINE"
+        if given and parameter.name in _OF_THE_SAVED:
+            raise RecipeError(
+                f"--saved and {parameter.opts[0]} were given.",
+                "Expected one: a saved audit has its own class, concepts and settings.",
+                "Leave one out, or edit the saved audit with 'semlens serve'.",
+            )

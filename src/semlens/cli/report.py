@@ -17,9 +17,11 @@ from semlens.cli.options import (
     Layer,
     Level,
     Minimum,
+    Saved,
     Spec,
     Subject,
     Threshold,
+    check_saved,
     opened,
     split,
 )
@@ -29,6 +31,8 @@ from semlens.errors import ConceptError
 
 if TYPE_CHECKING:
     from semlens.analysis.audit.found import Audit
+    from semlens.analysis.audit.record import AuditRecord
+    from semlens.analysis.concepts import ConceptSet
     from semlens.analysis.graph import AttributionGraph
     from semlens.analysis.report.sections import Skipped
     from semlens.analysis.report.trials import Tested
@@ -47,6 +51,7 @@ def report(
         typer.Option(help="Class, by name or by the number of its logit [the concept set's own]."),
     ] = None,
     concepts: Concepts = None,
+    saved: Saved = None,
     file: Annotated[Path, typer.Option("--out", help="File to write: .html.")] = Path(
         "report.html"
     ),
@@ -100,10 +105,11 @@ def report(
 
     semlens report r18.semlens --target ox --concepts ox.toml --artefact "text:© stock"
     --evaluated evaluated.json
+
+    semlens report r18.semlens --saved 3 --out ox.html
     """
     from semlens.analysis.audit.audit import audit as make_audit
     from semlens.analysis.audit.sweep import set_for
-    from semlens.analysis.concepts import load_sets
     from semlens.analysis.report.given import read_model_test, read_sensitivity
     from semlens.analysis.report.report import report as compose
     from semlens.analysis.report.sections import Skipped, attempt
@@ -112,26 +118,28 @@ def report(
     from semlens.data.artefact import load_artefact
 
     check_end(file, (".html",))
-    if not concepts:
-        raise ConceptError(
-            "There is no concept set.",
-            "Expected --concepts with what the class should and should not rest on.",
-            "Write one (docs/concept-sets.md), or name a bundled one such as paper-ox.",
-        )
-    sets = [one for name in concepts for one in load_sets(name)]
-    if target is None:
-        target = _own_target([one.target for one in sets])
     artefacts = [load_artefact(text) for text in artefact or ()]
-    db = opened(database, embedder)
-    number = find_class(db, target)
-    chosen = set_for(db, number, sets)
-    layers = split(layer)
+    kept: AuditRecord | None = None
+    settings: dict[str, Any] = {
+        "layers": split(layer), "minimum": minimum, "level": level, "threshold": threshold,
+        "seed": seed,
+    }  # fmt: skip
+    if saved is not None:
+        check_saved(context)
+        db = opened(database, embedder)
+        kept = db.audits.get(saved)
+        db.audits.check_class(kept)
+        number, chosen, settings = kept.target, kept.concepts, kept.settings.given()
+    else:
+        sets = _sets(concepts)
+        named = _own_target([one.target for one in sets]) if target is None else target
+        db = opened(database, embedder)
+        number = find_class(db, named)
+        chosen = set_for(db, number, sets)
+    layers = settings["layers"]
     db.rows(layers)  # a wrong name is told before anything is computed
     given_test = None if tested is None else read_model_test(tested, class_name(db, number))
     correction = None if evaluated is None else read_sensitivity(evaluated)
-    settings: dict[str, Any] = {
-        "layers": layers, "minimum": minimum, "level": level, "threshold": threshold, "seed": seed,
-    }  # fmt: skip
     with err.status("auditing"):
         judged = attempt(lambda: make_audit(db, number, chosen, **settings))
     testing = given_test is None and bool(artefacts or spurious)
@@ -149,7 +157,7 @@ def report(
     with err.status("writing the report"):
         found = compose(
             db, number, chosen, audit=judged, concept_map=placed, graph=traced, model_test=test,
-            sensitivity=correction, date=date.date() if date else None,
+            sensitivity=correction, kept=kept, date=date.date() if date else None,
             command=_typed(context), shown=shown,
         )  # fmt: skip
         found.save(file)
@@ -158,6 +166,19 @@ def report(
         return
     out.print(found)
     err.print(f"Written: {file}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _sets(concepts: list[str] | None) -> list[ConceptSet]:
+    """Load what is named."""
+    from semlens.analysis.concepts import load_sets
+
+    if not concepts:
+        raise ConceptError(
+            "There is no concept set.",
+            "Expected --concepts with what the class should and should not rest on.",
+            "Write one (docs/concept-sets.md), or name a bundled one such as paper-ox.",
+        )
+    return [one for name in concepts for one in load_sets(name)]
 
 
 def _own_target(targets: list[str | None]) -> str:

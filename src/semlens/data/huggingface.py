@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +74,13 @@ class HuggingFaceImages(Images):
             self.targets = name_targets(values, feature.names if named else None, spec)
 
     @classmethod
-    def load(cls, name: str, split: str | None = None) -> HuggingFaceImages:
-        """Load a data set from disk (``save_to_disk``) or by its hub id."""
+    def load(
+        cls, name: str, split: str | None = None, *, offline: bool = False
+    ) -> HuggingFaceImages:
+        """Load a data set from disk (``save_to_disk``) or by its hub id.
+
+        With ``offline`` the hub is not asked: what it gave before is taken.
+        """
         import datasets
 
         spec = f"datasets/{name}" + (f":{split}" if split else "")
@@ -81,7 +88,8 @@ class HuggingFaceImages(Images):
             if Path(name).exists():
                 loaded = datasets.load_from_disk(name)
             else:
-                loaded = datasets.load_dataset(name)
+                with _offline(offline):
+                    loaded = datasets.load_dataset(name)
         except Exception as error:  # every kind of network, script and format error
             raise DataError(
                 f"The data set '{name}' cannot be loaded ({error}).",
@@ -108,17 +116,43 @@ class HuggingFaceImages(Images):
 
     def read(self, sample: int) -> Image.Image:
         """Return the row's image as upright RGB."""
-        return decode(self._bytes(sample), self.ids[sample])
+        return decode(self.encoded(sample), self.ids[sample])
 
     def digest(self, sample: int) -> str:
         """Return the SHA-256 of the encoded image."""
-        return hashlib.sha256(self._bytes(sample)).hexdigest()
+        return hashlib.sha256(self.encoded(sample)).hexdigest()
 
-    def _bytes(self, sample: int) -> bytes:
+    def encoded(self, sample: int) -> bytes:
+        """Return the row's encoded image.
+
+        Raises
+        ------
+        ImageError
+            If there is none.
+        """
+        if not 0 <= sample < len(self):
+            raise ImageError(
+                f"'{self.spec}' has no row {sample}.",
+                f"It has {len(self)} rows.",
+                "Give the data set that the number is of.",
+            )
         cell = self._rows[sample][self._column]
         if cell is None or (cell["bytes"] is None and cell["path"] is None):
             raise ImageError(f"Row {sample} has no image.", "Expected one.", "Filter the data set.")
         return cell["bytes"] if cell["bytes"] is not None else read_file(Path(cell["path"]))
+
+
+@contextmanager
+def _offline(wanted: bool) -> Iterator[None]:
+    """Keep ``datasets`` from asking the hub; it has no argument for that."""
+    from datasets import config
+
+    before: bool = config.HF_HUB_OFFLINE
+    config.HF_HUB_OFFLINE = before or wanted
+    try:
+        yield
+    finally:
+        config.HF_HUB_OFFLINE = before
 
 
 def _only(features: Any, kind: type, spec: str) -> str:

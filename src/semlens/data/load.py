@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from semlens.data.folder import ImageFolder
 from semlens.data.images import Images
 from semlens.errors import DataError
+
+if TYPE_CHECKING:
+    from semlens.data.huggingface import HuggingFaceImages
 
 
 def load_images(spec: str | Path) -> Images:
@@ -19,14 +23,9 @@ def load_images(spec: str | Path) -> Images:
     """
     text = str(spec)
     path = Path(text).expanduser()
-    if path.is_dir():
-        if any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
-            return _hugging_face(str(path.resolve()), None)
-        return ImageFolder(path)
-    if text.startswith("datasets/"):
-        name, _, split = text.removeprefix("datasets/").rpartition(":")
-        return _hugging_face(name, split) if name else _hugging_face(split, None)
-    if text.startswith("python:"):
+    if is_saved(path) or (text.startswith("datasets/") and not path.is_dir()):
+        return load_hugging_face(text)
+    if text.startswith("python:") and not path.is_dir():
         raise DataError(
             f"The data '{text}' came from a Python object.",
             "A SPEC cannot bring it back.",
@@ -35,11 +34,29 @@ def load_images(spec: str | Path) -> Images:
     return ImageFolder(path)
 
 
-def _hugging_face(name: str, split: str | None) -> Images:
+def is_saved(path: Path) -> bool:
+    """Whether a folder holds a Hugging Face data set (``save_to_disk``)."""
+    return any((path / name).is_file() for name in ("state.json", "dataset_dict.json"))
+
+
+def load_hugging_face(spec: str, *, offline: bool = False) -> HuggingFaceImages:
+    """Load ``datasets/ID[:SPLIT]`` or a saved data set; ``offline`` only what is on this machine.
+
+    Raises
+    ------
+    DataError
+        If it cannot be loaded.
+    """
+    folder = Path(spec).expanduser()
+    if is_saved(folder):
+        name, split = str(folder.resolve()), None
+    else:
+        before, _, after = spec.removeprefix("datasets/").rpartition(":")
+        name, split = (before, after) if before else (after, None)
     try:
         from semlens.data.huggingface import HuggingFaceImages
 
-        return HuggingFaceImages.load(name, split)
+        return HuggingFaceImages.load(name, split, offline=offline)
     except ModuleNotFoundError as error:
         raise DataError(
             f"'{name}' needs the package '{error.name}'.",

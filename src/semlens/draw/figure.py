@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import io
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ParamSpec
@@ -53,8 +55,15 @@ _STYLE: Mapping[str, Any] = MappingProxyType(
 )
 
 
-def _style() -> Any:
-    return dict(_STYLE)
+_DRAWING = threading.RLock()
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    """Draw in this style; by turns, for matplotlib's settings are those of all threads."""
+    settings: Any = dict(_STYLE)
+    with _DRAWING, mpl.rc_context(settings):
+        yield
 
 
 def styled(plot: Callable[P, Figure]) -> Callable[P, Figure]:
@@ -62,7 +71,7 @@ def styled(plot: Callable[P, Figure]) -> Callable[P, Figure]:
 
     @functools.wraps(plot)
     def drawn(*args: P.args, **kwargs: P.kwargs) -> Figure:
-        with mpl.rc_context(_style()):
+        with _style():
             return plot(*args, **kwargs)
 
     return drawn
@@ -78,7 +87,7 @@ def new_figure(
     settings
         As ``Figure.subplots`` takes them (``sharex``, ``width_ratios``, ...).
     """
-    with mpl.rc_context(_style()):
+    with _style():
         figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False, **settings)
     return figure, list(axes.ravel())
@@ -87,7 +96,7 @@ def new_figure(
 def write_figure(figure: Figure, target: Path | io.BytesIO, kind: str) -> None:
     """Write a figure as ``png``, ``svg`` or ``pdf``; the same figure gives the same bytes."""
     dated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
-    with mpl.rc_context(_style()):
+    with _style():
         figure.savefig(target, format=kind, metadata=dated.get(kind))
 
 

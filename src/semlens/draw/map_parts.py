@@ -61,5 +61,16 @@ class Scale:
     signed: bool = False
     sized: bool = False
 
+    @property
+    def limits(self) -> tuple[float, float]:
+        """Ends of the scale: least and largest value; of signed ones the farthest, both ways."""
+        known = self.values[np.isfinite(self.values)]
+        if not len(known):
+            return 0.0, 0.0
+        if self.signed:
+            far = float(np.abs(known).max())
+            return -far, far
+        return float(known.min()), float(known.max())
+
 
 Colouring = Groups | Queries | Scale

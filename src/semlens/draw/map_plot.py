@@ -94,7 +94,7 @@ def _draw_scale(
     values = colouring.values
     known = np.isfinite(values)
     far = float(np.abs(values[known]).max()) if known.any() else 0.0
-    low, high = (-far, far) if colouring.signed else _range(values[known])
+    low, high = colouring.limits
     if low == high:
         low, high = low - 0.5, high + 0.5
     share = np.abs(np.where(known, values, 0)) / (far or 1)
@@ -114,10 +114,6 @@ def _draw_scale(
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
     bar.ax.tick_params(labelsize=8, colors=SOFT)
     bar.set_label(colouring.title, color=SOFT, fontsize=8)
-
-
-def _range(values: np.ndarray) -> tuple[float, float]:
-    return (float(values.min()), float(values.max())) if len(values) else (0.0, 0.0)
 
 
 def _legend(figure: Figure, entries: Sequence[tuple[str, Any]], title: str = "") -> None:

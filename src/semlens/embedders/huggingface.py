@@ -83,6 +83,12 @@ class TransformersEmbedder(Embedder):
         return _vectors(self._model.get_text_features(**{name: tokens[name] for name in names}))
 
 
+def has_text_tower(name: str) -> bool:
+    """Tell from its configuration alone whether a model embeds texts."""
+    config = transformers.AutoConfig.from_pretrained(name)
+    return hasattr(transformers.MODEL_MAPPING[type(config)], "get_text_features")
+
+
 def _seeded(name: str) -> tuple[Any, dict[str, Any]]:
     """Load with a fixed seed: a pooler that the checkpoint lacks gets the same numbers."""
     with torch.random.fork_rng(devices=[]):

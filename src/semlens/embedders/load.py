@@ -64,3 +64,22 @@ def load_embedder(spec: str = DEFAULT, *, device: str = "cpu") -> Embedder:
         f"Expected {FORMS}.",
         f"The recommended one is {DEFAULT}.",
     )
+
+
+def reads_texts(spec: str) -> bool:
+    """Tell whether an embedder has a text tower, without loading its weights.
+
+    False also for one that cannot be looked at: an object from Python, a missing package, an
+    unknown SPEC, a hub out of reach. What is wrong then, :func:`load_embedder` says.
+    """
+    library, _, rest = spec.partition("/")
+    if spec == "semlens/demo" or library == "open_clip":
+        return True
+    if library != "transformers":
+        return False
+    try:
+        from semlens.embedders.huggingface import has_text_tower
+
+        return has_text_tower(rest)
+    except Exception:  # hub clients and config readers raise many kinds
+        return False

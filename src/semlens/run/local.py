@@ -206,7 +206,12 @@ class _Build:
             written[name] = file_digest(self.path / name)
             if plan.recipe.thumbnails:
                 name = layout.thumbnails_file(len(crops))
-                save_table(self.path / name, load_table(thumbnails))
+                save_table(
+                    self.path / name,
+                    load_table(thumbnails),
+                    group=layout.THUMBNAIL_GROUP,
+                    packed="webp",
+                )
                 written[name] = file_digest(self.path / name)
             vectors.append(kept["vector"])
             crops.append(size)
@@ -229,7 +234,7 @@ class _Build:
             means = theta(joined, crop, layer.used, layer.activation, plan.recipe.aggregate)
             save_tensors(self.path / layout.theta_file(name), {"theta": means})
             table = examples_table(layer, first, box, crop, mask)
-            save_table(self.path / layout.examples_file(name), table)
+            save_table(self.path / layout.examples_file(name), table, group=layout.EXAMPLE_GROUP)
             for file in (layout.theta_file(name), layout.examples_file(name)):
                 written[file] = file_digest(self.path / file)
             entries.append(_entry(layer, ways[number], first, collected))
@@ -279,7 +284,7 @@ class _Build:
                     ),
                 }
             )
-            save_table(self.path / layout.SAMPLES, samples)
+            save_table(self.path / layout.SAMPLES, samples, group=layout.SAMPLE_GROUP)
             written[layout.SAMPLES] = file_digest(self.path / layout.SAMPLES)
 
 

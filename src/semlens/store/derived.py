@@ -61,12 +61,12 @@ class Derived:
         save_table(path, table)
         return path
 
-    def load_analysis(self, name: str) -> pd.DataFrame | None:
-        """Return a derived table, or None when there is none of this very build."""
+    def load_analysis(self, name: str, columns: list[str] | None = None) -> pd.DataFrame | None:
+        """Return a derived table, or some columns; None when there is none of this very build."""
         path = self._analysis_file(name)
         if not path.is_file():
             return None
-        table = load_table(path)
+        table = load_table(path, columns)
         made_from = (table.schema.metadata or {}).get(b"database", b"").decode()
         return table.to_pandas() if made_from == self.fingerprint else None
 
@@ -81,6 +81,19 @@ class Derived:
         table = load_table(path)
         origin = (table.schema.metadata or {}).get(b"origin")
         return None if origin is None else (table.to_pandas(), json.loads(origin))
+
+    def kept_analyses(self, prefix: str = "") -> list[tuple[str, float]]:
+        """Return the names of derived tables and when each was written, newest first.
+
+        Times are seconds since 1970. Whether a table is of this very build is for
+        :meth:`load_analysis` to say.
+        """
+        folder = self.path / layout.ANALYSIS
+        if not folder.is_dir():
+            return []
+        files = [f for f in folder.glob("*.parquet") if not f.name.startswith(".")]
+        found = [(f.stem, f.stat().st_mtime) for f in files if f.name.startswith(prefix)]
+        return sorted(found, key=lambda pair: (-pair[1], pair[0]))
 
     @property
     def keeps_analysis(self) -> bool:

@@ -88,9 +88,29 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         raise damaged(path, error) from error
 
 
-def save_table(path: Path, table: pa.Table) -> None:
-    """Write a Parquet file, atomically."""
-    write_atomic(path, lambda part: pq.write_table(table, part, compression="zstd"))
+def save_table(
+    path: Path, table: pa.Table, *, group: int | None = None, packed: str | None = None
+) -> None:
+    """Write a Parquet file, atomically.
+
+    Parameters
+    ----------
+    group
+        Rows per row group: the least that can be read of it. By default all are in one.
+    packed
+        A column whose values are compressed already.
+    """
+    # a dictionary of values that are all different only takes time
+    dictionary: Any = True if packed is None else [n for n in table.column_names if n != packed]
+    compression: Any = "ZSTD"
+    if packed is not None:
+        compression = {n: "NONE" if n == packed else "ZSTD" for n in table.column_names}
+    write_atomic(
+        path,
+        lambda part: pq.write_table(
+            table, part, row_group_size=group, compression=compression, use_dictionary=dictionary
+        ),
+    )
 
 
 def save_text(path: Path, text: str) -> None:

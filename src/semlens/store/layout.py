@@ -8,7 +8,11 @@ COMPONENTS = "components.parquet"
 SAMPLES = "samples.parquet"
 LOCK = ".lock"
 PARTIAL = "partial"
+THUMBNAIL_GROUP, EXAMPLE_GROUP, SAMPLE_GROUP = 256, 8192, 4096
+"""Rows per row group, about half a megabyte each: what a reader must load for one of them."""
 ANALYSIS = "analysis"
+AUDITS = "analysis/audits"
+"""Saved audits: ``1.json``, ``2.json``, ...; see :mod:`semlens.store.documents`."""
 
 
 def examples_file(layer: str) -> str:

@@ -1,48 +1,34 @@
-"""A finished database, read lazily; what is read once stays in memory."""
+"""A finished database, read lazily: what grows with the images only a few rows at a time."""
 
 from __future__ import annotations
 
 import bisect
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 from jaxtyping import Bool, Float16, Float32, Int64
+from PIL import Image
 
 from semlens.data.digests import content_digests
 from semlens.data.images import Images
 from semlens.data.prefetch import default_workers
 from semlens.embedders.base import Embedder
 from semlens.embedders.load import load_embedder
-from semlens.errors import LayerError, RelevanceError, StaleError, StoreError, nearest
+from semlens.errors import LayerError, StaleError, StoreError, nearest
 from semlens.models.subject import SubjectModel
 from semlens.recipe import fingerprint
 from semlens.store import layout
+from semlens.store.class_relevance import ClassRelevance
 from semlens.store.derived import Derived
-from semlens.store.files import file_digest, load_table, load_tensors
+from semlens.store.examples import Example, Examples, Sample
+from semlens.store.files import file_digest, load_table
+from semlens.store.groups import RowGroups
 from semlens.store.manifest import LayerEntry, Manifest
-from semlens.types import Box, Component
-
-
-@dataclass(frozen=True)
-class Example:
-    """One concept example of a component."""
-
-    sample: int
-    path: str
-    """The sample's id: its path in the data folder."""
-    activation: float
-    """The raw readout."""
-    box: Box
-    crop: int
-    """Row of its vector among all crops."""
-    mask: bytes | None = None
-    """Display mask over the box: bool[16 16], packed."""
+from semlens.store.once import once
+from semlens.store.vectors import Vectors
+from semlens.types import Component
 
 
 def data_fingerprint(ids: Sequence[str], digests: Sequence[str]) -> str:
@@ -79,11 +65,14 @@ class Database(Derived):
     def __init__(self, path: str | Path, embedder: Embedder | None = None) -> None:
         super().__init__(Path(path).expanduser())
         self.manifest = Manifest.load(self.path)
+        self._lazy = Examples(self.path, self.manifest)
+        self._vectors = Vectors(self.path, self.manifest)
+        self._relevance = ClassRelevance(self.path, self.manifest)
         if embedder is not None:
             self.check_embedder(embedder)
             self.embedder = embedder
 
-    @cached_property
+    @once
     def embedder(self) -> Embedder:
         """The foundation model of the database, verified by its fingerprint."""
         embedder = load_embedder(self.manifest.embedder.spec)
@@ -164,7 +153,7 @@ class Database(Derived):
             raise LayerError("No layer was named.", "Expected at least one.", "Name one.")
         return [self.layer(name).name for name in dict.fromkeys(layers)]
 
-    @cached_property
+    @once
     def components(self) -> pd.DataFrame:
         """One row per component; row number = row of theta."""
         table = load_table(self.path / layout.COMPONENTS)
@@ -177,7 +166,7 @@ class Database(Derived):
         # an interrupted extension may have appended rows that no manifest speaks of yet
         return table.slice(0, self.manifest.rows).to_pandas()
 
-    @cached_property
+    @once
     def samples(self) -> pd.DataFrame:
         """One row per sample: path, sha256, target, logit, error."""
         return load_table(self.path / layout.SAMPLES).to_pandas()
@@ -207,10 +196,38 @@ class Database(Derived):
         return entry.first + place
 
     def component(self, row: int) -> Component:
-        """Return the component of a row."""
-        entry = next(e for e in self.manifest.layers if e.first <= row < e.first + e.rows)
+        """Return the component of a row.
+
+        Raises
+        ------
+        LayerError
+            If the database does not have it.
+        """
+        if not 0 <= row < self.manifest.rows:
+            raise LayerError(
+                f"Row {row} is not in the database '{self.path}'.",
+                f"It has the rows 0 to {self.manifest.rows - 1}.",
+                "Choose one of them.",
+            )
+        entry = self.manifest.layers[bisect.bisect_right(self._firsts, row) - 1]
         place = row - entry.first
         return Component(entry.name, place % entry.channels, -1 if place >= entry.channels else 1)
+
+    def names(self, rows: Int64[np.ndarray, " n"] | None = None) -> list[str]:
+        """Return the names of components, such as ``layer3:17``; of all by default."""
+        if rows is None:
+            rows = np.arange(self.manifest.rows)
+        heads = [f"{e.name}:{sign}" for e in self.manifest.layers for sign in ("", "-")]
+        channels = np.array([e.channels for e in self.manifest.layers])
+        firsts = np.array(self._firsts)
+        layer = np.searchsorted(firsts, rows, "right") - 1
+        negative, index = np.divmod(rows - firsts[layer], channels[layer])
+        parts = zip((2 * layer + negative).tolist(), index.tolist(), strict=True)
+        return [f"{heads[head]}{place}" for head, place in parts]
+
+    @once
+    def _firsts(self) -> list[int]:
+        return [entry.first for entry in self.manifest.layers]
 
     @property
     def alive(self) -> Bool[np.ndarray, " n"]:
@@ -219,18 +236,30 @@ class Database(Derived):
 
     # -- vectors and examples ---------------------------------------------------------------
 
-    @cached_property
+    @once
     def theta(self) -> Float32[np.ndarray, "n d"]:
         """Concept vectors of all components (zeros where there is no example)."""
-        parts = [load_tensors(self.path / layout.theta_file(n))["theta"] for n in self.layers]
-        return np.concatenate([part.float().numpy() for part in parts])
+        return np.concatenate([part.float().numpy() for part in self._vectors.theta])
 
-    @cached_property
+    def concept_vectors(self, rows: Sequence[int]) -> Float32[np.ndarray, "n d"]:
+        """Return the concept vectors of some components, without loading theta."""
+        return self._vectors.of_rows(rows)
+
+    def cosines(
+        self, probes: Float32[np.ndarray, "q d"], rows: Int64[np.ndarray, " n"]
+    ) -> Float32[np.ndarray, "n q"]:
+        """Return cosine similarities of components with probes, without loading theta (Eq. 3)."""
+        return self._vectors.cosines(probes, rows)
+
+    @once
     def crop_vectors(self) -> Float16[np.ndarray, "u d"]:
         """Unit vectors of all unique crops."""
-        files = [layout.crops_file(i) for i in range(len(self.manifest.crops))]
-        parts = [load_tensors(self.path / name)["vector"].numpy() for name in files]
+        parts = [crops["vector"].numpy() for crops in self._vectors.crops]
         return np.concatenate(parts) if parts else np.zeros((0, self.manifest.dim), np.float16)
+
+    def vectors_of(self, crops: Sequence[int]) -> Float16[np.ndarray, "n d"]:
+        """Return the unit vectors of some crops, without loading those of all."""
+        return self._vectors.of_crops(crops)
 
     def examples(self, layer: str) -> pd.DataFrame:
         """Concept examples of a layer: component, rank, sample, activation, position, box, crop."""
@@ -239,24 +268,7 @@ class Database(Derived):
 
     def examples_of(self, row: int, count: int | None = None) -> list[Example]:
         """Concept examples of one component that speak for it, strongest first."""
-        name = self.component(row).layer
-        if name not in self._examples:
-            self._examples[name] = load_table(self.path / layout.examples_file(name))
-        table = self._examples[name]
-        start, stop = np.searchsorted(table["component"].to_numpy(), [row, row + 1])
-        records = [r for r in table.slice(start, stop - start).to_pylist() if r["crop"] is not None]
-        paths = self.samples["path"].to_numpy()
-        return [
-            Example(
-                record["sample"],
-                str(paths[record["sample"]]),
-                record["activation"],
-                Box(*record["box"]),
-                record["crop"],
-                record["mask"],
-            )
-            for record in records[:count]
-        ]
+        return self._lazy.of(self.component(row).layer, row, count)
 
     def crop_index(self, layer: str) -> tuple[Int64[np.ndarray, "c m"], Bool[np.ndarray, "c m"]]:
         """Return the crop of each example slot of a layer, and which slots are used."""
@@ -287,42 +299,57 @@ class Database(Derived):
             )
         return self._example_crops[layer]
 
-    @cached_property
+    @once
     def crop_samples(self) -> Int64[np.ndarray, " u"]:
         """The sample that each unique crop was cut from."""
-        files = [layout.crops_file(i) for i in range(len(self.manifest.crops))]
-        parts = [load_tensors(self.path / name)["sample"].numpy() for name in files]
+        parts = [crops["sample"].numpy() for crops in self._vectors.crops]
         return np.concatenate(parts) if parts else np.zeros(0, np.int64)
 
-    @cached_property
+    @once
     def _example_crops(self) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        return {}
-
-    @cached_property
-    def _examples(self) -> dict[str, pa.Table]:
-        return {}
-
-    @cached_property
-    def _crop_starts(self) -> list[int]:
-        return [0, *accumulate(self.manifest.crops)]
-
-    @cached_property
-    def _thumbnails(self) -> dict[int, pa.Table]:
         return {}
 
     def thumbnail(self, crop: int) -> bytes | None:
         """Return the WebP of a crop, or None when the database was built without."""
-        if not self.manifest.recipe.thumbnails:
-            return None
-        number = bisect.bisect_right(self._crop_starts, crop) - 1
-        if number not in self._thumbnails:
-            path = self.path / layout.thumbnails_file(number)
-            self._thumbnails[number] = load_table(path, ["webp"])
-        return self._thumbnails[number]["webp"][crop - self._crop_starts[number]].as_py()
+        return self._lazy.thumbnail(crop)
+
+    def sample(self, number: int) -> Sample:
+        """Return one sample, without reading all of them.
+
+        Raises
+        ------
+        StoreError
+            If there is none of this number.
+        """
+        return self._lazy.sample(number)
+
+    def original(self, sample: int, data: str | Path | None = None) -> Image.Image:
+        """Return the original image of a sample as upright RGB, verified by its own hash.
+
+        The rest of the data is neither listed nor hashed, and nothing is downloaded.
+
+        Parameters
+        ----------
+        data
+            Where the data is now, if not where it was built from.
+
+        Raises
+        ------
+        DataError
+            If the data or the image is not there.
+        StaleError
+            If the image has changed since the build.
+        """
+        return self._lazy.original(sample, data)
+
+    @property
+    def groups(self) -> RowGroups:
+        """What is read a few rows at a time, and how much of it is in memory."""
+        return self._lazy.groups
 
     # -- class relevance ----------------------------------------------------------------------
 
-    @cached_property
+    @property
     def relevance_classes(self) -> pd.DataFrame:
         """Classes that relevance is known for: class (logit), samples.
 
@@ -331,13 +358,7 @@ class Database(Derived):
         RelevanceError
             If the database was built without.
         """
-        if self.manifest.relevance is None:
-            raise RelevanceError(
-                f"The database '{self.path}' has no class relevance.",
-                "Expected one that was built with --relevance.",
-                "Run the same 'semlens build' again with --relevance: only that is computed.",
-            )
-        return load_table(self.path / layout.RELEVANCE_CLASSES).to_pandas()
+        return self._relevance.classes
 
     def relevance(
         self, target: int | None = None, layers: Sequence[str] | None = None
@@ -352,45 +373,4 @@ class Database(Derived):
         RelevanceError
             If the database was built without, or not for this class.
         """
-        known = self.relevance_classes
-        names = self.chosen(layers)
-        lacking = [n for n in names if layout.relevance_file(n) not in self.manifest.files]
-        if lacking:
-            raise RelevanceError(
-                f"The layer '{lacking[0]}' has no class relevance yet.",
-                "Expected a build that has ended.",
-                "Run the same 'semlens build' again: it goes on where it stopped.",
-            )
-        if target is not None and target not in set(known["class"]):
-            raise RelevanceError(
-                f"The database '{self.path}' holds no relevance for class {target}.",
-                f"It has {len(known)} classes with samples.",
-                "Choose a class that some sample of the data has.",
-            )
-        parts: list[pa.Table] = []
-        for name in names:
-            if name not in self._relevance:
-                self._relevance[name] = load_table(self.path / layout.relevance_file(name))
-            table = self._relevance[name]
-            if target is not None:
-                table = table.take(self._relevance_rows(name, target))
-            parts.append(table)
-        return pa.concat_tables(parts).to_pandas()
-
-    def _relevance_rows(self, name: str, target: int) -> Int64[np.ndarray, " n"]:
-        """Return the rows of a class in a layer's table; sorted once for all classes."""
-        if name not in self._relevance_order:
-            classes = self._relevance[name]["class"].to_numpy()
-            order = np.argsort(classes, kind="stable")
-            self._relevance_order[name] = (classes[order], order)
-        classes, order = self._relevance_order[name]
-        start, stop = np.searchsorted(classes, [target, target + 1])
-        return order[start:stop]
-
-    @cached_property
-    def _relevance(self) -> dict[str, pa.Table]:
-        return {}
-
-    @cached_property
-    def _relevance_order(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        return {}
+        return self._relevance.table(self.chosen(layers), target)

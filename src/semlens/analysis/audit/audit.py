@@ -29,10 +29,12 @@ BACKGROUND = "paper-vocabulary"
 """The concept set from which random concepts are drawn."""
 DRAWS = 1000
 """Random concept sets behind the alarm."""
+Threshold = float | None | tuple[float | None, float | None]
+"""A least alignment for both sides, or (valid, spurious); None lets chance decide."""
 _RIGHT = {
     "minimum": "Expected a number from 0 to 1.",
     "level": "Expected a number between 0 and 1.",
-    "threshold": "Expected a difference of two cosines, from -2 to 2.",
+    "threshold": "Expected a difference of two cosines, from -2 to 2, or one for either side.",
     "resamples": "Expected a whole number from 0.",
     "seed": "Expected a whole number from 0.",
 }
@@ -46,7 +48,7 @@ def audit(
     layers: Sequence[str] | None = None,
     minimum: float = MINIMUM,
     level: float = LEVEL,
-    threshold: float | None = None,
+    threshold: Threshold = None,
     background: ConceptSet | None = None,
     resamples: int = 200,
     seed: int = 0,
@@ -69,7 +71,8 @@ def audit(
         many random concepts reaches with this probability; the class raises an alarm when spurious
         concepts claim more relevance than random sets do, with this significance.
     threshold
-        A fixed least alignment instead (the paper: 0).
+        A fixed least alignment instead (the paper: 0): for both sides, or ``(valid, spurious)``
+        where None leaves a side to chance.
     background
         Where random concepts come from; the paper's vocabulary by default.
     resamples
@@ -89,7 +92,7 @@ def audit(
     Source: paper, 3.4 (alignments and the four states) and F.1.1. Calibrated thresholds,
     intervals and the alarm are ours.
     """
-    _check_settings(minimum, level, threshold, resamples, seed)
+    check_settings(minimum, level, threshold, resamples, seed)
     expected = Expected.of(concepts)
     number = find_class(database, target)
     relevant = _relevant(database, number, layers, minimum)
@@ -98,9 +101,10 @@ def audit(
     vocabulary = background or ConceptSet.load(BACKGROUND)
     audited = [expected.valid, expected.spurious]
     random = make_background(theta, database, number, vocabulary, audited, level, seed)
+    least = threshold if isinstance(threshold, tuple) else (threshold, threshold)
     sides = {
-        kind: measure_side(theta, database, one, random, level, threshold)
-        for kind, one in (("valid", expected.valid), ("spurious", expected.spurious))
+        kind: measure_side(theta, database, one, random, level, fixed)
+        for kind, one, fixed in zip(("valid", "spurious"), audited, least, strict=True)
     }
     verdict = verdicts(*(_aligned(side, len(rows)) for side in sides.values()))
     weights = weigh(relevant)
@@ -128,13 +132,21 @@ def audit(
     )
 
 
-def _check_settings(
-    minimum: float, level: float, threshold: float | None, resamples: int, seed: int
+def check_settings(
+    minimum: float, level: float, threshold: Threshold, resamples: int, seed: int
 ) -> None:
+    """Refuse settings that mean nothing.
+
+    Raises
+    ------
+    RecipeError
+        If there is one.
+    """
+    least = threshold if isinstance(threshold, tuple) else (threshold,)
     for name, value, right in (
         ("minimum", minimum, 0 <= minimum <= 1),
         ("level", level, 0 < level < 1),
-        ("threshold", threshold, threshold is None or -2 <= threshold <= 2),
+        ("threshold", threshold, all(one is None or -2 <= one <= 2 for one in least)),
         ("resamples", resamples, resamples >= 0),
         ("seed", seed, seed >= 0),
     ):

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
+from jaxtyping import Float
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from semlens.analysis.audit.shares import ALL, VERDICTS
+from semlens.analysis.audit.shares import ALL, VERDICTS, weigh
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.result import Result
 from semlens.draw.table import rich_table
@@ -64,6 +66,11 @@ class Audit(Result):
         table = self.shares
         found = (table["layer"] == layer) & (table["verdict"] == verdict)
         return float(table.loc[found, f"by_{by}"].to_numpy()[0])
+
+    @property
+    def weights(self) -> Float[np.ndarray, " k"]:
+        """The part of each component in the relevance of all layers; they sum to 1."""
+        return weigh(self.frame).relevance[:, -1]
 
     @property
     def p_value(self) -> float:

@@ -107,6 +107,23 @@ class ConceptMap(Result):
         colours = colour(self.scope, by, values, cluster, lambda: _embedder(self.scope, given))
         return replace(self, colouring=colours)
 
+    def labelled(
+        self,
+        concepts: ConceptSet | str | Path | None = "paper-vocabulary",
+        threshold: float = THRESHOLD,
+        top_labels: int = 2,
+    ) -> ConceptMap:
+        """Return the same map with its clusters labelled from another concept set.
+
+        Settings are those of :func:`semlens.concept_map`.
+        """
+        probe = _label_probe(self.scope, self.embedder, concepts)
+        where = self.frame[["x", "y"]].to_numpy(np.float32)
+        cluster = self.frame["cluster"].to_numpy(np.int64)
+        found = describe_clusters(self.scope.theta, where, cluster, probe, threshold, top_labels)
+        frame = self.frame.assign(cluster_label=_cluster_labels(found, cluster))
+        return replace(self, frame=frame, clusters=found)
+
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per component, with the values of the colours where they are new."""
         return self.frame.assign(**colour_columns(self.colouring))
@@ -239,6 +256,11 @@ def concept_map(
     by = "model" if len(given) > 1 else "layer" if len(scope.members[0].layers) > 1 else "cluster"
     colours = colour(scope, by, (), cluster, lambda: _embedder(scope, embedder))
     return ConceptMap(frame, described, method, seed, reused, colours, scope, embedder)
+
+
+def laid_out(databases: Sequence[Database], seed: int = 0) -> bool:
+    """Whether a layout of all layers is kept, so that the map needs no UMAP."""
+    return recall(scope_of(databases), "map", layout_settings(seed)) is not None
 
 
 def _embedder(scope: Scope, given: Embedder | None) -> Embedder:

@@ -151,17 +151,7 @@ def _verdicts(audit: Audit | Skipped) -> list[tuple[str, str]]:
     if isinstance(audit, Skipped):
         return []
     used = audit.settings
-    if used["threshold"] is None:
-        told = (
-            f"A component aligns with a side when its best alignment exceeds what as many random "
-            f"concepts of '{used['background']}' reach with probability {used['level']:g}: about "
-            "that share of components is called wrongly by chance alone."
-        )
-    else:
-        told = (
-            f"A component aligns with a concept above {used['threshold']:g}, a fixed threshold "
-            "that was not held against chance."
-        )
+    told = " ".join(_thresholds(used))
     unsure = pd.Series(audit.frame["certainty"]).lt(0.9).sum()
     told += (
         f" {unsure} of {len(audit.frame)} verdicts change in more than one of ten redraws of the "
@@ -177,6 +167,24 @@ def _verdicts(audit: Audit | Skipped) -> list[tuple[str, str]]:
             "the class were left out. Intervals are over concept examples; other data or another "
             "training of the model would differ by more.",
         ),
+    ]
+
+
+def _thresholds(used: Mapping[str, Any]) -> list[str]:
+    """Say when a component counts as aligned, once where both sides have the same rule."""
+    given = used["threshold"]
+    least = {"": given}
+    if isinstance(given, tuple):
+        valid, spurious = given
+        least = {"": valid} if valid == spurious else {"valid ": valid, "spurious ": spurious}
+    return [
+        f"A component aligns with {side}concepts when the best alignment exceeds what as many "
+        f"random concepts of '{used['background']}' reach with probability {used['level']:g}: "
+        "about that share of components is called wrongly by chance alone."
+        if one is None
+        else f"A component aligns with a {side}concept above {one:g}, a fixed threshold that was "
+        "not held against chance."
+        for side, one in least.items()
     ]
 
 

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from semlens.analysis.audit.audit import audit as make_audit
 from semlens.analysis.audit.found import Audit
+from semlens.analysis.audit.record import AuditRecord
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.correct.sensitivity import Sensitivity
 from semlens.analysis.describe.map import ConceptMap, concept_map
@@ -22,6 +23,7 @@ from semlens.analysis.describe.unexpected import unexpected as find_unexpected
 from semlens.analysis.graph import AttributionGraph
 from semlens.analysis.report.audit import audit_section, badges, verdict
 from semlens.analysis.report.limits import limits, reproduce
+from semlens.analysis.report.reviews import review_section
 from semlens.analysis.report.sections import (
     Skipped,
     attempt,
@@ -155,6 +157,7 @@ def report(
     graph: AttributionGraph | Skipped | None = None,
     model_test: Tested | Skipped | None = None,
     sensitivity: Sensitivity | Skipped | None = None,
+    kept: AuditRecord | None = None,
     date: datetime.date | None = None,
     command: Sequence[str] = (),
     shown: int = SHOWN,
@@ -171,6 +174,8 @@ def report(
         Class, by name or by the number of its logit.
     concepts
         What the class should rest on (``valid``) and what not (``spurious``).
+    kept
+        The saved audit whose reviews and notes are shown.
     date
         Of the report; today by default.
     command
@@ -196,6 +201,7 @@ def report(
         overview(database, scores),
         map_section(placed, name),
         audit_section(judged, database, shown),
+        *([] if kept is None else [review_section(kept, judged, database)]),
         unexpected_section(found, shown, _against(judged)),
         graph_section(graph or Skipped(_NO_GRAPH)),
         examples_section(database, relevant, badges(judged), scores),
@@ -208,7 +214,7 @@ def report(
     values = None if tested is None else test_values(tested)
     end = [
         limits(database, number, concepts, judged, values, corrected, missing),
-        reproduce(database, command or _command(database, name, concepts), __version__),
+        reproduce(database, command or _command(database, name, concepts, kept), __version__),
     ]
     badge, sentence = verdict(judged)
     more = [] if values is None else [test_sentence(values)]
@@ -264,5 +270,10 @@ def _against(judged: Audit | Skipped) -> str:
     )
 
 
-def _command(database: Database, name: str, concepts: ConceptSet) -> Sequence[str]:
-    return ["semlens", "report", database.path.name, "--target", name, "--concepts", concepts.name]
+def _command(
+    database: Database, name: str, concepts: ConceptSet, kept: AuditRecord | None
+) -> Sequence[str]:
+    words = ["semlens", "report", database.path.name]
+    if kept is not None:
+        return [*words, "--saved", str(kept.id)]
+    return [*words, "--target", name, "--concepts", concepts.name]

@@ -366,4 +366,7 @@ def _percent(value: float) -> str:
 def _text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, tuple):  # the thresholds of the two sides
+        valid, spurious = ("against chance" if one is None else _text(one) for one in value)
+        return f"valid {valid}, spurious {spurious}"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

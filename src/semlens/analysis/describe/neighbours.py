@@ -1,0 +1,101 @@
+"""The components nearest to one: in its own model, and its twin in another (paper, 3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32, Int64
+
+from semlens.analysis.align import cosine
+from semlens.analysis.together import check_databases
+from semlens.errors import LayerError
+from semlens.store.reader import Database
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A component, and how alike it is."""
+
+    row: int
+    cosine: float
+    """Of the concept vectors (Eq. 3)."""
+
+
+@dataclass(frozen=True)
+class Twin:
+    """The component of another model that is most like one of this model."""
+
+    row: int
+    """In the other database."""
+    cosine: float
+    mutual: bool
+    """Whether, of this model, the component is in turn the nearest to its twin."""
+
+
+def check_alive(database: Database, row: int) -> None:
+    """Refuse a component without examples: it has no vector.
+
+    Raises
+    ------
+    LayerError
+        If no image activates it.
+    """
+    if not database.alive[row]:
+        raise LayerError(
+            f"Component '{database.component(row)}' has no examples.",
+            "Expected one that some image activates: only those have a concept vector.",
+            "Choose another component, or build with more images.",
+        )
+
+
+def neighbours(
+    database: Database, row: int, top: int = 6, layers: Sequence[str] | None = None
+) -> tuple[Neighbour, ...]:
+    """Return the other components of some layers with the largest cosine, best first.
+
+    Of equal ones the smaller row comes first. Components without examples are left out.
+
+    Raises
+    ------
+    LayerError
+        If the component has no examples, or a layer is unknown.
+    """
+    check_alive(database, row)
+    among = np.zeros(len(database.theta), bool)
+    among[database.rows(layers)] = True
+    among[row] = False
+    rows, values = _ranked(database, database.theta[row], among, top)
+    return tuple(Neighbour(int(r), float(v)) for r, v in zip(rows, values, strict=True))
+
+
+def twin(database: Database, row: int, other: Database) -> Twin | None:
+    """Find the nearest component of another model; None if none of it has examples.
+
+    Raises
+    ------
+    StaleError
+        If the databases were embedded by different foundation models.
+    RecipeError
+        If both are the same.
+    LayerError
+        If the component has no examples.
+    """
+    check_databases([database, other])
+    check_alive(database, row)
+    rows, values = _ranked(other, database.theta[row], other.alive, 1)
+    if not len(rows):
+        return None
+    back, _ = _ranked(database, other.theta[rows[0]], database.alive, 1)
+    return Twin(int(rows[0]), float(values[0]), int(back[0]) == row)
+
+
+def _ranked(
+    database: Database, vector: Float32[np.ndarray, " d"], among: np.ndarray, top: int
+) -> tuple[Int64[np.ndarray, " k"], Float32[np.ndarray, " k"]]:
+    """Return the nearest living components of some, and their cosines."""
+    rows = np.flatnonzero(among & database.alive)
+    values = cosine(database.theta, vector[None])[rows, 0]
+    order = np.lexsort((rows, -values))[: max(top, 0)]
+    return rows[order], values[order]

@@ -1,0 +1,91 @@
+"""The senses of a component: its examples in two clusters (paper, 3.5 and Eq. 10)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from torch.nn import functional
+
+from semlens.analysis.scores import two_means
+from semlens.store.reader import Database
+
+QUARTILE = 0.75
+"""Only the most polysemantic quarter of a layer is said to have senses."""
+SMALLEST = 0.1
+"""Least share of the examples that is called a sense: a lone outlier is none."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sense:
+    """One cluster of a component's examples."""
+
+    places: tuple[int, ...]
+    """Places of the examples, from 0, the strongest first."""
+    share: float
+    """Of all examples."""
+    vector: Float32[np.ndarray, " d"]
+    """Mean of the examples' unit vectors."""
+
+
+@dataclass(frozen=True, eq=False)
+class Senses:
+    """The two-way split of a component's examples, and whether it means something."""
+
+    senses: tuple[Sense, ...]
+    """The larger one first, of equal ones that of the strongest example; none without two
+    clusters."""
+    polysemanticity: float | None
+    limit: float | None
+    """The layer's upper quartile of polysemanticity."""
+
+    @property
+    def meaningful(self) -> bool:
+        """Whether this is a split to speak of: see :attr:`rule`."""
+        if self.polysemanticity is None or self.limit is None or len(self.senses) < 2:
+            return False
+        return self.polysemanticity >= self.limit and self.senses[1].share >= SMALLEST
+
+    @property
+    def rule(self) -> str:
+        """When a split counts as senses, in words."""
+        return (
+            "Any set of examples can be split in two. The halves count as senses when the "
+            f"polysemanticity is in the top quarter of the layer and each half has at least "
+            f"{SMALLEST:.0%} of the examples."
+        )
+
+
+def senses(database: Database, row: int, layer: Float32[np.ndarray, " c"] | np.ndarray) -> Senses:
+    """Split a component's examples in two by k-means, as its polysemanticity does.
+
+    Parameters
+    ----------
+    layer
+        Polysemanticity of all components of its layer: ``scores(database, [layer])``.
+    """
+    crops = [example.crop for example in database.examples_of(row)]
+    rated = layer[np.isfinite(layer)]
+    limit = float(np.quantile(rated, QUARTILE)) if len(rated) else None
+    value = float(layer[row - database.layer(database.component(row).layer).first])
+    polysemanticity = value if np.isfinite(value) else None
+    if len(crops) < 2:
+        return Senses((), polysemanticity, limit)
+    vectors = torch.from_numpy(database.crop_vectors[crops]).float()
+    units = functional.normalize(vectors, dim=-1)
+    second = two_means(units[None], torch.ones(1, len(crops), dtype=torch.bool))[0]
+    halves = [torch.nonzero(side)[:, 0] for side in (~second, second)]
+    if any(len(half) == 0 for half in halves):
+        return Senses((), polysemanticity, limit)
+    halves.sort(key=lambda half: (-len(half), int(half[0])))
+    found = tuple(
+        Sense(
+            tuple(int(place) for place in half),
+            len(half) / len(crops),
+            units[half].mean(0).numpy(),
+        )
+        for half in halves
+    )
+    return Senses(found, polysemanticity, limit)

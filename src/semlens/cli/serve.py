@@ -1,0 +1,127 @@
+"""``semlens serve``."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from semlens.cli.options import Device, Json, Spec
+from semlens.cli.output import err, out, print_json, reported
+
+if TYPE_CHECKING:
+    from semlens.web.serve import Server
+
+Port = Annotated[
+    int | None,
+    typer.Option(min=0, max=65535, help="By default 8765 or the next free one; 0: any."),
+]
+
+
+@reported
+def serve(
+    db: Annotated[list[Path], typer.Argument(help="Folders of the databases.")],
+    port: Port = None,
+    host: Annotated[
+        str, typer.Option(help="Where to listen; beyond this machine only with a token.")
+    ] = "127.0.0.1",
+    host_name: Annotated[
+        list[str] | None,
+        typer.Option(help="Further name to be called by, such as a proxy's. May be given again."),
+    ] = None,
+    token: Annotated[
+        bool, typer.Option("--token", help="Ask for a token on this machine too.")
+    ] = False,
+    browser: Annotated[
+        bool, typer.Option("--browser/--no-browser", help="Open a browser.")
+    ] = True,
+    embedder: Spec = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="Where the model is, if moved. Again for the next database."),
+    ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(help="Where the images are, if moved. Again for the next database."),
+    ] = None,
+    device: Device = "cpu",
+    log: Annotated[bool, typer.Option("--log", help="Write a line per request.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Look at models in a browser: search, map, cards, classes, audits, comparison.
+
+    Ends with Ctrl-C. With --json one line is printed when it answers: url, models.
+
+    Examples:
+
+    semlens serve semlens-demo/demo.semlens
+
+    semlens serve resnet50.semlens vit.semlens --port 9000 --no-browser
+    """
+    with err.status("opening the databases"):
+        from semlens.embedders.load import load_embedder
+        from semlens.web.serve import log_requests, make_server
+
+        server = make_server(
+            db,
+            port=port,
+            host=host,
+            names=host_name or (),
+            token=token,
+            embedder=load_embedder(embedder, device=device) if embedder else None,
+            models=model or (),
+            data=data or (),
+            device=device,
+        )
+    if log:
+        log_requests()
+    run(server, browser, as_json)
+
+
+def run(server: Server, browser: bool, as_json: bool = False) -> None:
+    """Serve until Ctrl-C, and end the program."""
+    from semlens.web.built import check_built
+    from semlens.web.serve import open_browser
+
+    notice = check_built()
+    if notice:
+        err.print(f"Notice: {notice}", markup=False, highlight=False, soft_wrap=True)
+
+    def ready() -> None:
+        if as_json:
+            print_json({"url": server.url, "models": server.models})
+            sys.stdout.flush()
+        else:
+            _welcome(server.url, server.models)
+        if browser:
+            open_browser(server.url)
+
+    server.run(ready)
+    _end()
+
+
+def _welcome(url: str, models: Sequence[str]) -> None:
+    out.print(
+        f"Serving {', '.join(models)} at\n\n  {url}\n\nCtrl-C ends it.",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _end() -> None:
+    """End the program without waiting for work under way.
+
+    Python would wait for threads that answer requests, and torch may crash in a thread that
+    is still at work while the interpreter is taken down. Files are written whole or not at
+    all, so that nothing is lost.
+    """
+    if threading.active_count() > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)

@@ -1,0 +1,1 @@
+"""The web application: a thin server over databases; no analysis is done here."""

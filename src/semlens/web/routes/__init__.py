@@ -1,0 +1,1 @@
+"""The questions that a page asks, one file per page."""

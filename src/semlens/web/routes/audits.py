@@ -1,0 +1,221 @@
+"""Saved audits: lists, settings and reviews that the page edits, and what follows from them."""
+
+from __future__ import annotations
+
+import datetime
+import re
+from typing import Annotated
+
+import pandas as pd
+from fastapi import APIRouter, Query, Response
+
+from semlens.analysis.audit.audit import audit
+from semlens.analysis.audit.found import Audit
+from semlens.analysis.audit.record import AuditRecord, Edit, Review, check_lists
+from semlens.analysis.concept_file import read_text, to_toml
+from semlens.analysis.concepts import ConceptSet, bundled_names
+from semlens.analysis.report.report import report
+from semlens.analysis.target import class_name, find_class
+from semlens.errors import SemlensError
+from semlens.recipe import fingerprint
+from semlens.web.errors import not_found
+from semlens.web.routes.audit_answers import (
+    AuditAnswer,
+    AuditClass,
+    AuditEntry,
+    ConceptSetInfo,
+    SavedAudit,
+    SavedAudits,
+    answer_of,
+    entry_of,
+    saved_of,
+    set_info,
+)
+from semlens.web.routes.audit_requests import KEPT, AuditEdit, NewAudit, SetFile
+from semlens.web.served import All, Model, Served, Serving
+
+router = APIRouter(prefix="/models/{m}", tags=["audit"])
+
+
+@router.get("/concept-sets")
+def concept_sets(served: Model) -> list[ConceptSetInfo]:
+    """Return the concept sets that come with semlens, and the lists of saved audits."""
+    found = [set_info(served.db, ConceptSet.load(name), name) for name in bundled_names()]
+    for number in served.db.audits.numbers():
+        try:
+            one = served.db.audits.get(number)
+        except SemlensError:
+            continue  # the list of audits says why
+        found.append(set_info(served.db, one.concepts, f"{KEPT}{number}", kept=True))
+    return found
+
+
+@router.post("/concept-sets/read")
+def read_concept_set(served: Model, given: SetFile) -> ConceptSetInfo:
+    """Return what a concept set says that is handed in as a file; nothing is saved."""
+    found = read_text(given.text, given.file)
+    return set_info(served.db, found, found.name)
+
+
+@router.get("/audits")
+def list_audits(served: Model) -> SavedAudits:
+    """Return the saved audits and the classes with relevance."""
+    db = served.db
+    known = db.relevance_classes
+    entries = [_entry(served, number) for number in db.audits.numbers()]
+    return SavedAudits(
+        audits=sorted(entries, key=lambda one: (one.changed, one.id), reverse=True),
+        classes=[
+            AuditClass(target=number, name=class_name(db, number), samples=samples)
+            for number, samples in zip(
+                known["class"].tolist(), known["samples"].tolist(), strict=True
+            )
+        ],
+        kept=db.audits.keeps,
+        text=db.embedder.has_text,
+    )
+
+
+@router.post("/audits", status_code=201)
+def save_audit(served: Model, given: NewAudit) -> SavedAudit:
+    """Save a new audit."""
+    made = served.db.audits.add(
+        given.target,
+        given.concepts(served.db),
+        name=given.name,
+        sources=given.sources(served.db),
+        settings=given.settings.settings(),
+    )
+    return saved_of(served.db, made)
+
+
+@router.post("/audits/preview")
+def try_audit(served: Model, serving: All, given: NewAudit) -> AuditAnswer:
+    """Audit without saving anything."""
+    number = find_class(served.db, given.target)
+    concepts, settings = given.concepts(served.db), given.settings.settings()
+    check_lists(concepts)
+    key = fingerprint(number, given.model_dump(mode="json"), served.db.fingerprint)
+    found = serving.work.result(
+        f"audit/{served.number}/try/{key}",
+        f"auditing '{class_name(served.db, number)}'",
+        lambda _: audit(served.db, number, concepts, **settings.given()),
+    )
+    return answer_of(served.db, found)
+
+
+@router.get("/audits/{number}")
+def one_audit(served: Model, number: int) -> SavedAudit:
+    """Return a saved audit: lists, settings, reviews."""
+    return saved_of(served.db, _get(served, number))
+
+
+@router.put("/audits/{number}")
+def edit_audit(served: Model, number: int, given: AuditEdit) -> SavedAudit:
+    """Change a saved audit; 409 (``EditError``) if it has been edited since it was read."""
+    known = _get(served, number)
+    sides = {
+        side: None if terms is None else tuple(one.term(known) for one in terms)
+        for side, terms in (("valid", given.valid), ("spurious", given.spurious))
+    }
+    edit = Edit(
+        name=None if given.name is None else given.name.strip(),
+        settings=None if given.settings is None else given.settings.settings(),
+        reviews={
+            name: None if one is None else Review(status=one.status, note=one.note.strip())
+            for name, one in given.reviews.items()
+        },
+        renew=given.renew,
+        **sides,
+    )
+    return saved_of(served.db, served.db.audits.edit(number, given.revision, edit))
+
+
+@router.delete("/audits/{number}", status_code=204)
+def remove_audit(served: Model, number: int, revision: Annotated[int, Query()]) -> None:
+    """Remove a saved audit."""
+    _get(served, number)
+    served.db.audits.remove(number, revision)
+
+
+@router.get("/audits/{number}/result")
+def audit_result(served: Model, serving: All, number: int) -> AuditAnswer:
+    """Return what a saved audit finds, as it is now."""
+    return answer_of(served.db, _run(served, serving, _get(served, number)))
+
+
+@router.get("/audits/{number}/components.csv", response_class=Response)
+def audit_csv(served: Model, serving: All, number: int) -> Response:
+    """Return the relevant components with verdicts, alignments and reviews."""
+    record = _get(served, number)
+    frame = _run(served, serving, record).to_pandas()
+    reviews = [record.reviews.get(name) for name in frame["component"]]
+    frame = frame.assign(
+        review=pd.Series([one.status if one else None for one in reviews], dtype=object),
+        note=pd.Series([one.note if one else None for one in reviews], dtype=object),
+    )
+    return _file(frame.to_csv(index=False), "text/csv", f"{_plain(record)}.csv")
+
+
+@router.get("/audits/{number}/concepts.toml", response_class=Response)
+def audit_concepts(served: Model, number: int) -> Response:
+    """Return both lists as a concept set for ``--concepts``."""
+    record = _get(served, number)
+    return _file(to_toml(record.concepts), "application/toml", f"{_plain(record)}.toml")
+
+
+@router.get("/audits/{number}/report.html", response_class=Response)
+def audit_report(served: Model, serving: All, number: int) -> Response:
+    """Return all that is known of the class as one HTML file, with the reviews."""
+    record = _get(served, number)
+    found = _run(served, serving, record)
+    today = datetime.date.today()
+
+    def make(_: object) -> str:
+        made = report(
+            served.db, record.target, record.concepts, audit=found, kept=record, date=today
+        )
+        return made.html
+
+    key = fingerprint(record.model_dump(mode="json"), served.db.fingerprint, str(today))
+    what = f"writing the report on '{record.target_name}'"
+    html = serving.work.result(f"report/{served.number}/{key}", what, make)
+    return _file(html, "text/html", f"{_plain(record)}.html")
+
+
+def _get(served: Served, number: int) -> AuditRecord:
+    known = served.db.audits
+    if number not in known.numbers():
+        there = ", ".join(map(str, known.numbers())) or "none"
+        raise not_found(f"There is no audit {number}.", f"Saved in this database: {there}.")
+    return known.get(number)
+
+
+def _run(served: Served, serving: Serving, record: AuditRecord) -> Audit:
+    """Compute a saved audit; what does not change the finding does not compute it again."""
+    decides = record.model_dump(
+        mode="json", include={"target", "target_name", "valid", "spurious", "templates", "settings"}
+    )
+    return serving.work.result(
+        f"audit/{served.number}/{fingerprint(decides, served.db.fingerprint)}",
+        f"auditing '{record.target_name}'",
+        lambda _: served.db.audits.run(record),
+    )
+
+
+def _entry(served: Served, number: int) -> AuditEntry:
+    try:
+        return entry_of(served.db.audits.get(number))
+    except SemlensError as error:
+        return AuditEntry(id=number, name=f"audit {number}", problem=str(error))
+
+
+def _file(text: str, kind: str, name: str) -> Response:
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return Response(text, media_type=f"{kind}; charset=utf-8", headers=headers)
+
+
+def _plain(record: AuditRecord) -> str:
+    """Return a file name that every system takes, without its ending."""
+    plain = re.sub(r"[^A-Za-z0-9]+", "-", record.name).strip("-").lower()
+    return f"audit-{record.id}-{plain}".rstrip("-")

@@ -1,0 +1,216 @@
+"""Two models side by side: one map for both, what they share, and what only one has."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel
+from safetensors.torch import save
+
+from semlens.analysis.compare.linked import Linked, Side, link
+from semlens.analysis.describe.distribution import distributions
+from semlens.analysis.scores import scores
+from semlens.store.reader import Database
+from semlens.web.errors import not_found
+from semlens.web.served import All, Served, Serving
+
+router = APIRouter(tags=["compare"])
+
+First = Annotated[int, Query(ge=0, description="Number of the first model.")]
+Second = Annotated[int, Query(ge=0, description="Number of the second model.")]
+
+
+class ComparedModel(BaseModel):
+    """One of two models, seen from the other."""
+
+    number: int
+    name: str
+    components: int
+    similarity: float
+    """Set similarity with the other (paper, Eq. 5)."""
+    threshold: float | None
+    """Cosine under which a component has no counterpart."""
+    alone: int
+    """How many have none."""
+
+
+class ComparedMeasure(BaseModel):
+    """One measure of both models over common bins."""
+
+    measure: str
+    edges: list[float]
+    counts: list[list[int]]
+    """One list per model."""
+    means: list[float | None]
+
+
+class CompareAnswer(BaseModel):
+    """What two models share."""
+
+    models: list[ComparedModel]
+    matched: int
+    """Pairs that are each other's nearest."""
+    notes: list[str]
+    measures: list[ComparedMeasure]
+
+
+class PairInfo(BaseModel):
+    """A component and its nearest in the other model."""
+
+    row: int
+    name: str
+    label: str | None
+    other_row: int
+    other_name: str
+    other_label: str | None
+    similarity: float
+
+
+class PairsPage(BaseModel):
+    """Some of the pairs of a kind."""
+
+    total: int
+    pairs: list[PairInfo]
+    cursor: int | None
+    """Where the next ones start."""
+
+
+@router.get("/compare")
+def compare_models(a: First, b: Second, serving: All) -> CompareAnswer:
+    """Return how similar two models are, and how their measures are distributed."""
+    found = _linked(serving, a, b)
+    first, second = _served(serving, a), _served(serving, b)
+    measures = serving.work.result(
+        f"compare-measures {first.db.fingerprint} {second.db.fingerprint}",
+        "Computing how interpretable both models are",
+        lambda _: _measures(first.db, second.db),
+    )
+    return CompareAnswer(
+        models=[_compared(first, found.first), _compared(second, found.second)],
+        matched=int(found.first.mutual.sum()),
+        notes=list(found.notes),
+        measures=measures,
+    )
+
+
+@router.get("/compare/points", response_class=Response)
+def compare_points(a: First, b: Second, serving: All) -> Response:
+    """Return both maps as safetensors.
+
+    For each model (``a_`` and ``b_``): ``x``, ``y`` f32[n], ``row``, ``nearest`` i32[n]
+    (rows in the own and in the other database), ``similarity`` f32[n], and ``state`` u8[n]:
+    bit 0 for no counterpart, bit 1 for each other's nearest.
+    """
+    found = _linked(serving, a, b)
+    tensors = {
+        f"{letter}_{name}": tensor
+        for letter, side in (("a", found.first), ("b", found.second))
+        for name, tensor in _tensors(side).items()
+    }
+    return Response(save(tensors), media_type="application/octet-stream")
+
+
+@router.get("/compare/pairs")
+def compare_pairs(
+    a: First,
+    b: Second,
+    serving: All,
+    kind: Literal["matched", "only_first", "only_second"] = "matched",
+    cursor: Annotated[int, Query(ge=0)] = 0,
+    k: Annotated[int, Query(ge=1, le=500)] = 50,
+) -> PairsPage:
+    """Return pairs: the most similar matched ones first, the most lonely first."""
+    frame = _pairs(serving, a, b, kind)
+    part = frame.iloc[cursor : cursor + k]
+    end = cursor + len(part)
+    return PairsPage(
+        total=len(frame),
+        pairs=[PairInfo(**record) for record in part.to_dict("records")],
+        cursor=end if end < len(frame) else None,
+    )
+
+
+@router.get("/compare/pairs.csv", response_class=Response)
+def compare_pairs_file(
+    a: First,
+    b: Second,
+    serving: All,
+    kind: Literal["matched", "only_first", "only_second"] = "matched",
+) -> Response:
+    """Return all pairs of a kind as a table."""
+    text = _pairs(serving, a, b, kind).to_csv(index=False)
+    name = f"{_served(serving, a).name}-{_served(serving, b).name}-{kind}.csv".replace("/", "-")
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return Response(text, media_type="text/csv; charset=utf-8", headers=headers)
+
+
+def _served(serving: Serving, number: int) -> Served:
+    if number >= len(serving.models):
+        raise not_found(
+            f"There is no model {number}.", f"This server has {len(serving.models)}, from 0."
+        )
+    return serving.models[number]
+
+
+def _linked(serving: Serving, a: int, b: int) -> Linked:
+    first, second = _served(serving, a), _served(serving, b)
+    return serving.work.result(
+        f"compare {first.db.fingerprint} {second.db.fingerprint} {a} {b}",
+        f"Comparing {first.name} with {second.name}, and laying out their map",
+        lambda progress: link(first.db, second.db, progress=progress),
+    )
+
+
+def _pairs(serving: Serving, a: int, b: int, kind: str) -> pd.DataFrame:
+    frame = _linked(serving, a, b).pairs(kind)
+    mine, other = _served(serving, a).db, _served(serving, b).db
+    if kind == "only_second":
+        mine, other = other, mine
+    frame["name"] = [str(mine.component(int(row))) for row in frame["row"]]
+    frame["other_name"] = [str(other.component(int(row))) for row in frame["other"]]
+    return frame.rename(columns={"other": "other_row"})
+
+
+def _compared(served: Served, side: Side) -> ComparedModel:
+    return ComparedModel(
+        number=served.number,
+        name=served.name,
+        components=len(side.rows),
+        similarity=side.mean,
+        threshold=side.threshold if np.isfinite(side.threshold) else None,
+        alone=int(side.alone.sum()),
+    )
+
+
+def _tensors(side: Side) -> dict[str, torch.Tensor]:
+    state = side.alone.astype(np.uint8) | (side.mutual.astype(np.uint8) << 1)
+    return {
+        "x": torch.from_numpy(side.where[:, 0].copy()),
+        "y": torch.from_numpy(side.where[:, 1].copy()),
+        "row": torch.from_numpy(side.rows.astype(np.int32)),
+        "nearest": torch.from_numpy(side.nearest.astype(np.int32)),
+        "similarity": torch.from_numpy(side.similarity),
+        "state": torch.from_numpy(state),
+    }
+
+
+def _measures(first: Database, second: Database) -> list[ComparedMeasure]:
+    both = pd.concat(
+        [
+            scores(db).frame.drop(columns="layer").assign(layer=str(place))
+            for place, db in enumerate((first, second))
+        ]
+    )
+    return [
+        ComparedMeasure(
+            measure=one.measure,
+            edges=one.edges.tolist(),
+            counts=[spread.counts.tolist() for spread in one.layers],
+            means=[s.mean if np.isfinite(s.mean) else None for s in one.layers],
+        )
+        for one in distributions(both)
+    ]

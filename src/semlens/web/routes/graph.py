@@ -1,0 +1,296 @@
+"""The attribution graph of a class: traced once, then pruned as the page's sliders say."""
+
+from __future__ import annotations
+
+import io
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal
+from weakref import WeakKeyDictionary
+
+from fastapi import APIRouter, Depends, Query, Response
+from pydantic import BaseModel
+
+from semlens.analysis.graph import MINIMUM, AttributionGraph
+from semlens.analysis.graph_groups import TARGET, GraphNode
+from semlens.analysis.graph_kept import keep_trace, recall_trace, trace_name
+from semlens.analysis.graph_prune import prune
+from semlens.analysis.graph_trace import (
+    MOST,
+    GraphTrace,
+    VerifiedImages,
+    reached_layers,
+    trace_class,
+)
+from semlens.analysis.target import class_name, class_samples
+from semlens.errors import ModelError, SemlensError
+from semlens.models.subject import SubjectModel
+from semlens.relevance.choose import Engines
+from semlens.types import Component
+from semlens.web.routes.classes import labels_of, layer_names
+from semlens.web.served import All, Model, Served, Serving
+from semlens.web.vocabulary import chosen
+from semlens.web.work import Progress
+
+router = APIRouter(prefix="/models/{m}", tags=["graph"])
+
+IMAGES = 30
+"""Images of the class that are traced, as ``semlens graph`` does."""
+TOP = 16
+"""Components of a layer that are shown at first: more are hard to read."""
+
+
+class GraphPart(BaseModel):
+    """One component of a node."""
+
+    row: int
+    layer: int
+    index: int
+    name: str
+
+
+class GraphGroup(BaseModel):
+    """The kept components of a layer that share a label, or the class itself."""
+
+    id: str
+    layer: int | None
+    """Null for the class."""
+    label: str
+    components: list[GraphPart]
+    """The one of the largest share first."""
+    mean: float
+    """Their part in the layer's relevance, mean over the images; below zero: against the class."""
+    max: float
+    """The same on the image where it is largest in size."""
+
+
+class GraphLink(BaseModel):
+    """What reaches ``target`` when relevance starts at ``source``, the upper one, only."""
+
+    source: str
+    target: str
+    weight: float
+    """In shares of the lower layer's relevance."""
+
+
+class GraphLayer(BaseModel):
+    """One column of the graph, and how much of it is shown."""
+
+    layer: int
+    name: str
+    components: int
+    kept: int
+    """How many of them are in the graph."""
+    largest: float
+    """The largest share of a component on any image."""
+    nodes_shown: float
+    """The part of its relevance that the kept components carry."""
+    edges_shown: float
+    """The part of its relevance that the edges explain."""
+
+
+class Graph(BaseModel):
+    """The groups of components that matter for a class, and what passes between them."""
+
+    target: int
+    name: str
+    images: int
+    rules: str
+    conserves: bool
+    """False where relevance is gradient times input, for want of rules."""
+    minimum: float
+    top: int
+    most: int = MOST
+    """Components of a layer that were traced; ``top`` can be no more."""
+    groups: Literal["label", "component"]
+    concepts: str | None
+    """What the labels are taken from; null where components are shown singly."""
+    layers: list[GraphLayer]
+    """From the lowest to the highest."""
+    nodes: list[GraphGroup]
+    """The class first, then from the highest layer to the lowest, the largest share first."""
+    edges: list[GraphLink]
+    overall: float
+    """The part of the relevance that the edges show, mean over the layers."""
+
+
+class Asked:
+    """What is asked of the graph, from the query of the address."""
+
+    def __init__(
+        self,
+        target: Annotated[int, Query(alias="class", ge=0)],
+        top: Annotated[int, Query(ge=1, le=MOST)] = TOP,
+        min_relevance: Annotated[float, Query(ge=0, le=1)] = MINIMUM,
+        groups: Literal["label", "component"] = "label",
+        layer: Annotated[list[int] | None, Query()] = None,
+        concepts: Annotated[str | None, Query(max_length=200)] = None,
+    ) -> None:
+        self.target = target
+        self.top = top
+        self.minimum = min_relevance
+        self.groups: Literal["label", "component"] = groups
+        self.layers = layer
+        self.concepts = concepts
+
+
+Question = Annotated[Asked, Depends()]
+
+
+@router.get("/graph")
+def class_graph(served: Model, serving: All, asked: Question) -> Graph:
+    """Return the graph; at first it is traced, which takes from seconds to a minute."""
+    drawn = _drawn(served, serving, asked)
+    found, trace = drawn.graph, drawn.trace
+    numbers = {name: number for number, name in enumerate(served.db.layers)}
+    return Graph(
+        target=found.target,
+        name=found.name,
+        images=found.images,
+        rules=found.rules,
+        conserves=found.rules != "gradient",
+        minimum=found.minimum,
+        top=asked.top,
+        groups="component" if drawn.concepts is None else "label",
+        concepts=drawn.concepts,
+        layers=[
+            GraphLayer(
+                layer=numbers[layer.name],
+                name=layer.name,
+                components=served.db.layer(layer.name).rows,
+                kept=sum(len(n.components) for n in found.nodes if n.layer == layer.name),
+                largest=float(layer.strength[0]),
+                nodes_shown=found.share_shown[layer.name],
+                edges_shown=found.edges_shown[layer.name],
+            )
+            for layer in trace.layers
+        ],
+        nodes=[_group(served, numbers, node) for node in found.nodes],
+        edges=[
+            GraphLink(source=edge.source, target=edge.target, weight=edge.weight)
+            for edge in found.edges
+        ],
+        overall=found.overall,
+    )
+
+
+@router.get("/graph.svg", response_class=Response)
+def graph_svg(served: Model, serving: All, asked: Question) -> Response:
+    """Return the graph as a picture for a page or a paper, light and dark."""
+    found = _drawn(served, serving, asked, picture=True).graph
+    return Response(found.svg(), media_type="image/svg+xml")
+
+
+@router.get("/graph.png", response_class=Response)
+def graph_png(served: Model, serving: All, asked: Question) -> Response:
+    """Return the same picture as pixels, two to a point."""
+    held = io.BytesIO()
+    _drawn(served, serving, asked, picture=True).graph.picture().save(held, "PNG")
+    return Response(held.getvalue(), media_type="image/png")
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    graph: AttributionGraph
+    trace: GraphTrace
+    concepts: str | None
+
+
+def _drawn(served: Served, serving: Serving, asked: Asked, picture: bool = False) -> _Drawn:
+    """Prune the trace of the class, which is made first if there is none."""
+    trace = _traced(served, serving, asked)
+    source = chosen(served, asked.concepts) if asked.groups == "label" else None
+    labels = None if source is None else _labels(served, serving, trace, source)
+    example = VerifiedImages(served.db, served.data).read(trace.samples[0]) if picture else None
+    found = prune(trace, served.db, labels, minimum=asked.minimum, top=asked.top, example=example)
+    return _Drawn(found, trace, source)
+
+
+def _labels(
+    served: Served, serving: Serving, trace: GraphTrace, source: str
+) -> Mapping[Component, str]:
+    db = served.db
+    rows = [
+        db.layer(layer.name).first + int(place) for layer in trace.layers for place in layer.places
+    ]
+    known = labels_of(served, serving, source, rows)
+    return {db.component(row): label for row, label in known.items() if label is not None}
+
+
+def _group(served: Served, numbers: Mapping[str, int], node: GraphNode) -> GraphGroup:
+    parts: list[GraphPart] = []
+    for name in node.components:
+        row = served.db.row(Component.parse(name))
+        index = row - served.db.layer(node.layer).first
+        parts.append(GraphPart(row=row, layer=numbers[node.layer], index=index, name=name))
+    return GraphGroup(
+        id=node.id,
+        layer=None if node.id == TARGET else numbers[node.layer],
+        label=node.label,
+        components=parts,
+        mean=node.mean,
+        max=node.maximum,
+    )
+
+
+def _traced(served: Served, serving: Serving, asked: Asked) -> GraphTrace:
+    """Return the trace of a class: known, kept in the database, or made now."""
+    db = served.db
+    samples = class_samples(db, asked.target, IMAGES)
+    layers = reached_layers(db, asked.target, layer_names(served, asked.layers))
+    name = trace_name(db, asked.target, samples, layers)
+
+    def make(progress: Progress) -> GraphTrace:
+        kept = recall_trace(db, name)
+        if kept is not None:
+            return kept
+
+        def told(stage: str, done: int, total: int) -> None:
+            # finding the components takes a tenth of the time; then each image is gone through
+            progress(done if stage == "connections" else 0, total)
+
+        with served.lock:
+            model = _subject(served)
+            images = VerifiedImages(db, served.data)
+            first = model.batch([model.preprocess(images.read(int(samples[0])))])
+            engine = _engines(served, model).engine(first, layers)
+            trace = trace_class(
+                db, model, images, asked.target, samples, layers=layers, engine=engine,
+                progress=told,
+            )  # fmt: skip
+        keep_trace(db, name, trace)
+        return trace
+
+    what = f"tracing '{class_name(db, asked.target)}' through {len(samples)} images"
+    return serving.work.result(f"{served.number} {name}", what, make)
+
+
+_ENGINES: WeakKeyDictionary[Served, Engines] = WeakKeyDictionary()
+"""To capture a model takes seconds, and is the same for every class."""
+
+
+def _engines(served: Served, model: SubjectModel) -> Engines:
+    if served not in _ENGINES:
+        _ENGINES[served] = Engines(model, served.db.manifest.recipe.rules)
+    return _ENGINES[served]
+
+
+def _subject(served: Served) -> SubjectModel:
+    """Return the subject model.
+
+    Raises
+    ------
+    ModelError
+        If it cannot be loaded, or is not the one of the database; it says how to serve it.
+    """
+    try:
+        return served.subject()
+    except SemlensError as error:
+        spec = served.db.manifest.model.spec
+        command = shlex.join(["semlens", "serve", str(served.db.path), "--model"])
+        raise ModelError(
+            f"A graph is traced through the model '{spec}', which is not there: {error.value}",
+            f"{error.expected} What the database holds is shown without it.",
+            f"Serve it with the model: {command} SPEC",
+        ) from error

@@ -1,0 +1,105 @@
+"""Labelling all components with a concept set, and the tables of labels that are kept."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from fastapi import APIRouter
+from pydantic import BaseModel, Field
+
+from semlens.analysis.concepts import ConceptSet, bundled_names
+from semlens.analysis.kept_labels import label_tables
+from semlens.analysis.label import THRESHOLD
+from semlens.errors import ConceptError, EmbedderError, nearest
+from semlens.web.served import All, Model, Served
+
+router = APIRouter(prefix="/models/{m}", tags=["labels"])
+
+DEFAULT = "paper-vocabulary"
+CLASSES = "classes"
+OWN = "own"
+"""Names of sets that are no bundled ones: the model's classes, and texts that are sent."""
+
+
+class KeptTable(BaseModel):
+    """One table of labels that the database keeps."""
+
+    name: str
+    made: float
+    """When it was written, in seconds since 1970."""
+    components: int
+    labelled: int
+
+
+class LabelTables(BaseModel):
+    """The tables of labels, newest (which pages show) first, and what one can label with."""
+
+    tables: list[KeptTable]
+    sets: list[str]
+    default: str = DEFAULT
+    threshold: float = THRESHOLD
+    text: bool
+    """Whether the embedder reads texts, without which nothing can be labelled."""
+
+
+class Labelling(BaseModel):
+    """What to label with."""
+
+    concepts: str = DEFAULT
+    """Name of a bundled set, ``classes`` for the model's classes, or ``own`` for ``texts``."""
+    threshold: float = Field(default=THRESHOLD, ge=-2, le=2)
+    texts: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field(
+        default=[], max_length=5000
+    )
+
+
+@router.get("/labels")
+def list_labels(served: Model) -> LabelTables:
+    """Say which tables of labels there are, and which sets one can label with."""
+    classes = [CLASSES] if served.db.manifest.classes else []
+    return LabelTables(
+        tables=[KeptTable(**vars(table)) for table in label_tables(served.db)],
+        sets=[*bundled_names(), *classes, OWN],
+        text=served.db.embedder.has_text,
+    )
+
+
+@router.post("/labels")
+def label_components(served: Model, serving: All, wanted: Labelling) -> KeptTable:
+    """Label all components with a concept set and keep the labels, in place of older such ones."""
+    if not served.db.embedder.has_text:
+        raise EmbedderError(
+            f"The embedder '{served.db.manifest.embedder.spec}' reads no texts.",
+            "Expected one that does: labels are texts.",
+            "Build a database with an embedder of images and texts.",
+        )
+    concepts = _concepts(served, wanted)
+    found = serving.work.result(
+        f"labels {served.number} {wanted.model_dump_json()}",
+        f"labelling with '{concepts.name}'",
+        lambda _: served.db.label(concepts, threshold=wanted.threshold),
+    )
+    name = re.sub(r"[^\w.-]+", "-", wanted.concepts)
+    with served.lock:  # two pages may label at once
+        found.save(name)
+    return next(KeptTable(**vars(t)) for t in label_tables(served.db) if t.name == name)
+
+
+def _concepts(served: Served, wanted: Labelling) -> ConceptSet:
+    """Return the set; never a file, since its path would come from the page."""
+    if wanted.concepts == OWN:
+        texts = list(dict.fromkeys(text.strip() for text in wanted.texts if text.strip()))
+        if not texts:
+            raise ConceptError("No text was given.", "Expected one or more.", "Write some.")
+        return ConceptSet.of(texts, "your concepts")
+    classes = served.db.manifest.classes
+    if wanted.concepts == CLASSES and classes:
+        return ConceptSet.of(list(dict.fromkeys(classes)), "the model's classes")
+    if wanted.concepts not in bundled_names():
+        raise ConceptError(
+            f"There is no concept set '{wanted.concepts}'.",
+            f"The nearest ones are {nearest(wanted.concepts, bundled_names())}.",
+            "Choose one of them.",
+        )
+    return ConceptSet.load(wanted.concepts)

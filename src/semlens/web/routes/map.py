@@ -1,0 +1,269 @@
+"""The map: where components lie, what they are coloured by, and what a selection holds."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Annotated, Any, cast
+
+import numpy as np
+import pandas as pd
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel
+from safetensors.numpy import save
+
+from semlens.analysis.describe.map import ConceptMap, laid_out
+from semlens.analysis.describe.placement import NEIGHBOURS
+from semlens.analysis.describe.selection import component_labels, select
+from semlens.analysis.result import plain
+from semlens.analysis.scores import MEASURES
+from semlens.draw.map_parts import Scale
+from semlens.errors import ConceptError, EmbedderError
+from semlens.web.served import All, Model, Served, Serving
+
+router = APIRouter(prefix="/models/{m}", tags=["map"])
+
+VALUES = (*MEASURES, "relevance")
+"""What points are coloured by on the server; the browser knows clusters and layers itself."""
+_LISTED = 200
+_LABELS = 100
+_DURATION = ((1_000, "some seconds"), (5_000, "about a minute"), (20_000, "some minutes"))
+
+
+class MapCluster(BaseModel):
+    """One cluster, with the place of its label."""
+
+    cluster: int
+    size: int
+    labels: list[str]
+    alignments: list[float]
+    x: float
+    y: float
+
+
+class MapClusters(BaseModel):
+    """How a map was made, and its clusters, largest first."""
+
+    method: str
+    seed: int
+    reused: bool
+    placed: int
+    components: int
+    way: str
+    notice: str | None
+    clusters: list[MapCluster]
+
+
+class SelectionRows(BaseModel):
+    """Components by their rows."""
+
+    rows: list[int]
+
+
+class SelectionLabel(BaseModel):
+    """How many of a selection, and of the map, have a label."""
+
+    label: str
+    count: int
+    share: float
+    of: int
+
+
+class SelectionLayer(BaseModel):
+    """How many of a selection, and of the map, are in a layer."""
+
+    layer: str
+    count: int
+    share: float
+    of: int
+
+
+class SelectedComponent(BaseModel):
+    """One selected component."""
+
+    row: int
+    layer: int
+    index: int
+    name: str
+    label: str | None
+
+
+class SelectionAnswer(BaseModel):
+    """What some components are about; the first of them by name."""
+
+    count: int
+    unlabelled: int
+    source: str
+    different: int
+    labels: list[SelectionLabel]
+    layers: list[SelectionLayer]
+    components: list[SelectedComponent]
+
+
+@dataclass(frozen=True)
+class _Laid:
+    found: ConceptMap
+    notice: str | None
+
+
+def _laid(model: Served, serving: Serving) -> _Laid:
+    """Return the model's map; made once, which may take UMAP minutes."""
+    work, number = serving.work, model.number
+    kept = work.result(f"map-kept/{number}", "Looking for the map.", lambda _: laid_out([model.db]))
+    components = f"{int(model.db.alive.sum()):,} components"
+    what = f"Reading the map of {components}."
+    if not kept:
+        what = f"Laying out {components} by what they encode: UMAP, then k-means. {_promise(model)}"
+
+    def make(_: Any) -> _Laid:
+        found = model.db.map(concepts=None)  # needs no embedder, and so works without one
+        try:
+            return _Laid(found.labelled(), None)
+        except EmbedderError as error:
+            return _Laid(found, f"Clusters have no labels. {error}")
+
+    return work.result(f"map/{number}", what, make)
+
+
+def _promise(model: Served) -> str:
+    count = int(model.db.alive.sum())
+    time = next((words for most, words in _DURATION if count <= most), "many minutes")
+    if not model.db.keeps_analysis:
+        return f"This takes {time}, at each start: the database is for reading only."
+    return f"This takes {time}, once: the map is kept in the database."
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return plain(frame.to_dict("records"))
+
+
+def _tensors(tensors: dict[str, np.ndarray], metadata: dict[str, str] | None = None) -> Response:
+    return Response(save(tensors, metadata), media_type="application/octet-stream")
+
+
+@router.get("/map", response_class=Response)
+def map_points(model: Model, serving: All) -> Response:
+    """Return x, y f32[n], row i32[n], layer, cluster i16[n] (-1: none) as safetensors."""
+    found = _laid(model, serving).found
+    frame = found.frame
+    layer = pd.Categorical(frame["layer"], model.db.layers).codes
+    return _tensors(
+        {
+            "x": frame["x"].to_numpy(np.float32),
+            "y": frame["y"].to_numpy(np.float32),
+            "row": found.scope.members[0].rows.astype(np.int32),
+            "layer": layer.astype(np.int16),
+            "cluster": frame["cluster"].to_numpy(np.int16),
+        }
+    )
+
+
+@router.get("/map/labels")
+def map_labels(model: Model, serving: All) -> Response:
+    """Return label i32[n] as safetensors: places in the header's ``names``, -1 for none."""
+    labels, source = component_labels(_laid(model, serving).found)
+    code, names = pd.factorize(np.asarray(labels, object))  # missing is -1
+    metadata = {"names": json.dumps([str(name) for name in names]), "source": source}
+    return _tensors({"label": code.astype(np.int32)}, metadata)
+
+
+@router.get("/clusters")
+def clusters(model: Model, serving: All) -> MapClusters:
+    """Return the clusters of the map, and how it was made."""
+    laid = _laid(model, serving)
+    found = laid.found
+    return MapClusters(
+        method=found.method,
+        seed=found.seed,
+        reused=found.reused,
+        placed=found.placed,
+        components=len(found),
+        way="UMAP" if len(found) - found.placed >= NEIGHBOURS else "principal axes",
+        notice=laid.notice,
+        clusters=[MapCluster(**row) for row in _records(found.clusters)],
+    )
+
+
+@router.get("/colours")
+def colours(
+    model: Model,
+    serving: All,
+    by: str,
+    target: Annotated[int | None, Query(alias="class", ge=0)] = None,
+) -> Response:
+    """Return value f32[n] (NaN: none) as safetensors; the header has the scale.
+
+    The scale is its ``title``, ``low``, ``high``, and ``signed`` (whether zero is the middle).
+    """
+    _check(by, target)
+    found = _laid(model, serving).found
+
+    def make(_: Any) -> Response:
+        coloured = found.coloured(by, *([] if target is None else [target]))
+        scale = cast(Scale, coloured.colouring)  # measures and relevance are scales
+        low, high = scale.limits
+        metadata = {
+            "title": scale.title,
+            "low": repr(low),
+            "high": repr(high),
+            "signed": json.dumps(scale.signed),
+        }
+        return _tensors({"value": scale.values.astype(np.float32)}, metadata)
+
+    what = f"Computing {by} of {len(found):,} components."
+    return serving.work.result(f"colours/{model.number}/{by}/{target}", what, make)
+
+
+def _check(by: str, target: int | None) -> None:
+    if by not in VALUES:
+        raise ConceptError(
+            f"A map has no values of '{by}'.",
+            f"Expected {', '.join(VALUES[:-1])} or {VALUES[-1]}.",
+            "Choose one of them.",
+        )
+    if (by == "relevance") != (target is not None):
+        given = "no class" if target is None else f"class {target}"
+        raise ConceptError(
+            f"Values of {by} were asked for, with {given}.",
+            "Expected a class with relevance, and none with anything else.",
+            "Choose a class." if target is None else "Leave out the class.",
+        )
+
+
+@router.post("/selection")
+def selection(model: Model, serving: All, body: SelectionRows) -> SelectionAnswer:
+    """Return what some components of the map are about."""
+    chosen = select(_laid(model, serving).found, body.rows)
+    first = {entry.name: entry.first for entry in model.db.manifest.layers}
+    places = {name: place for place, name in enumerate(first)}
+    return SelectionAnswer(
+        count=len(chosen),
+        unlabelled=chosen.unlabelled,
+        source=chosen.source,
+        different=len(chosen.labels),
+        labels=[
+            SelectionLabel(**row) for row in plain(chosen.labels.head(_LABELS).to_dict("records"))
+        ],
+        layers=[SelectionLayer(**row) for row in plain(chosen.layers.to_dict("records"))],
+        components=[
+            SelectedComponent(
+                row=part["row"],
+                layer=places[part["layer"]],
+                index=part["row"] - first[part["layer"]],
+                name=part["component"],
+                label=part["label"] if isinstance(part["label"], str) else None,
+            )
+            for part in chosen.frame.head(_LISTED).to_dict("records")
+        ],
+    )
+
+
+@router.post("/selection.csv", response_class=Response)
+def selection_csv(model: Model, serving: All, body: SelectionRows) -> Response:
+    """Return some components of the map as CSV."""
+    chosen = select(_laid(model, serving).found, body.rows)
+    return Response(
+        chosen.to_pandas().to_csv(index=False),
+        media_type="text/csv; charset=utf-8",
+        headers={"Content-Disposition": 'attachment; filename="selection.csv"'},
+    )

@@ -1,0 +1,82 @@
+"""Pictures of components: strips for lists, single examples for the card."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query, Response
+
+from semlens.draw.strip import View, crop_picture, strip
+from semlens.errors import DataError, ImageError, StaleError
+from semlens.web.errors import Refused
+from semlens.web.routes.place import Row
+from semlens.web.served import Model, Served
+
+router = APIRouter(prefix="/models/{m}/components/{layer}/{index}", tags=["pictures"])
+
+SHORTEST = 8
+"""Digits of the database's fingerprint by which an address names it for good."""
+_WEBP: dict[int | str, dict[str, Any]] = {200: {"content": {"image/webp": {}}}}
+
+Version = Annotated[str, Query(max_length=64)]
+Known = Annotated[str | None, Header(alias="If-None-Match")]
+
+
+@router.get("/strip.webp", response_class=Response, responses=_WEBP)
+def component_strip(
+    served: Model,
+    row: Row,
+    count: Annotated[int, Query(ge=1, le=30)] = 4,
+    v: Version = "",
+    known: Known = None,
+) -> Response:
+    """Return the strongest examples side by side, each a square of 96 pixels.
+
+    With ``v``, the database's fingerprint or its beginning, a browser may keep it for good.
+    """
+    return _picture(
+        served,
+        f"strip {row} {count}",
+        v,
+        known,
+        lambda: strip(served.db, row, count, data=served.data),
+    )
+
+
+@router.get("/crops/{place}.webp", response_class=Response, responses=_WEBP)
+def component_crop(
+    served: Model,
+    row: Row,
+    place: int,
+    view: View = "crop",
+    v: Version = "",
+    known: Known = None,
+) -> Response:
+    """Return one example: its crop, the crop masked, or the whole image with the crop's box."""
+    return _picture(
+        served,
+        f"crop {row} {place} {view}",
+        v,
+        known,
+        lambda: crop_picture(served.db, row, place, view, data=served.data),
+    )
+
+
+def _picture(
+    served: Served, what: str, version: str, known: str | None, make: Callable[[], bytes]
+) -> Response:
+    fingerprint = served.db.fingerprint
+    tag = '"' + hashlib.sha256(f"{fingerprint} {what}".encode()).hexdigest()[:32] + '"'
+    lasting = len(version) >= SHORTEST and fingerprint.startswith(version)
+    headers = {
+        "ETag": tag,
+        "Cache-Control": f"private, {'max-age=31536000, immutable' if lasting else 'no-cache'}",
+    }
+    if known is not None and tag in known:
+        return Response(status_code=304, headers=headers)
+    try:
+        return Response(make(), media_type="image/webp", headers=headers)
+    except (DataError, ImageError, StaleError) as error:
+        raise Refused(404, error.value, error.expected, error.remedy) from error

@@ -1,0 +1,34 @@
+"""The component that a path names: ``models/{m}/components/{layer}/{index}``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Depends
+
+from semlens.errors import LayerError
+from semlens.web.served import Model
+
+
+def _row(served: Model, layer: int, index: int) -> int:
+    """Return the row of a component, or say what there is."""
+    entries = served.db.manifest.layers
+    if not 0 <= layer < len(entries):
+        known = ", ".join(f"{number} ({one.name})" for number, one in enumerate(entries[:8]))
+        raise LayerError(
+            f"There is no layer {layer}.",
+            f"The database has {len(entries)}: {known}{', ...' if len(entries) > 8 else ''}.",
+            "Choose one of them.",
+        )
+    entry = entries[layer]
+    if not 0 <= index < entry.rows:
+        raise LayerError(
+            f"There is no component {index} in layer '{entry.name}'.",
+            f"It has {entry.rows}, counted from 0.",
+            "Choose one of them.",
+        )
+    return entry.first + index
+
+
+Row = Annotated[int, Depends(_row)]
+"""Row in ``components.parquet`` of the component that ``{layer}/{index}`` names."""

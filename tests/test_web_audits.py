@@ -1,0 +1,341 @@
+"""Audits over HTTP: saved, edited by two, computed, reported, and taken away as files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import time
+
+import numpy as np
+import pytest
+from conftest import ColourEmbedder, LittleNet, WordEmbedder, to_tensor, write_pictures
+from fastapi.testclient import TestClient
+
+import semlens as sl
+from semlens.analysis.audit.record import Settings
+from semlens.analysis.audit.shares import ALL
+from semlens.analysis.concepts import Concept, ConceptSet
+from semlens.data.folder import ImageFolder
+from semlens.models.subject import SubjectModel
+from semlens.web.app import create_app
+
+VALID, SPURIOUS = ["dog", "grey wolf"], ["tree", "sea", "stone"]
+
+
+def build(path, pictures, embedder, **more):
+    subject = SubjectModel(LittleNet(), to_tensor, "32 bilinear", "python:little",
+                           ["vegetable", "ox", "zebra", "clock"])  # fmt: skip
+    images = ImageFolder(pictures)
+    targets = [["vegetable", "ox", "clock"][i % 3] for i in range(len(images))]
+    settings = {"relevance": True, "targets": targets, **more}
+    return sl.build(path, subject, images, embedder, ["first", "second"], examples=4,
+                    crop="activation", **settings)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("audits")
+    pictures = write_pictures(folder / "images", 24)
+    return build(folder / "db", pictures, WordEmbedder())
+
+
+@pytest.fixture
+def db(built):
+    folder = built.path / "analysis" / "audits"
+    for file in folder.glob("*") if folder.is_dir() else ():
+        file.unlink()
+    return sl.open(built.path, WordEmbedder())
+
+
+@pytest.fixture
+def client(db):
+    return TestClient(create_app([db]), base_url="http://localhost")
+
+
+def ask(client, path, method="GET", body=None):
+    """Ask until the work is done, as the page does."""
+    for _ in range(600):
+        answer = client.request(method, f"/api/v1/models/0/{path}", json=body)
+        if answer.status_code != 202:
+            return answer
+        time.sleep(0.1)
+    raise AssertionError(f"'{path}' never ends")
+
+
+def terms(texts):
+    return [{"text": text} for text in texts]
+
+
+def save(client, **more):
+    body = {"target": "ox", "valid": terms(VALID), "spurious": terms(SPURIOUS), **more}
+    answer = ask(client, "audits", "POST", body)
+    assert answer.status_code == 201, answer.text
+    return answer.json()
+
+
+def plain_concepts(valid=VALID, spurious=SPURIOUS):
+    made = [Concept(one, (), "valid") for one in valid]
+    return ConceptSet((*made, *(Concept(one, (), "spurious") for one in spurious)), "plain")
+
+
+def test_an_audit_is_saved_listed_and_read_back(client, db):
+    made = save(client, settings={"minimum": 0.02, "valid_threshold": 0.1, "layers": ["second"]})
+    assert (made["id"], made["revision"], made["target"], made["name"]) == (1, 1, 1, "ox")
+    assert [one["text"] for one in made["spurious"]] == SPURIOUS
+    assert made["settings"] == {
+        "layers": ["second"], "minimum": 0.02, "level": 0.05, "valid_threshold": 0.1,
+        "spurious_threshold": None, "seed": 0,
+    }  # fmt: skip
+    assert (made["kept"], made["stale"]) == (True, False)
+    assert ask(client, "audits/1").json() == made
+    listed = ask(client, "audits").json()
+    assert [one["name"] for one in listed["classes"]] == ["vegetable", "ox", "clock"]
+    assert [one["samples"] for one in listed["classes"]] == [8, 8, 8]
+    (entry,) = listed["audits"]
+    assert (entry["valid"], entry["spurious"], entry["problem"]) == (2, 3, None)
+    # another server over the same folder sees the same
+    other = TestClient(create_app([sl.open(db.path, WordEmbedder())]), base_url="http://localhost")
+    assert ask(other, "audits/1").json() == made
+
+
+def test_the_result_is_the_audits(client, db):
+    save(client, settings={"valid_threshold": 0.0, "seed": 5})
+    found = ask(client, "audits/1/result").json()
+    plain = sl.audit(db, "ox", plain_concepts(), threshold=(0.0, None), seed=5)
+    assert found["sentence"] == plain.sentence
+    assert (found["alarm"], found["p_value"]) == (plain.alarm, plain.p_value)
+    assert [one["name"] for one in found["components"]] == plain.frame["component"].to_list()
+    for one, record in zip(found["components"], plain.frame.to_dict("records"), strict=True):
+        assert db.row(sl.Component.parse(one["name"])) == one["row"] == record["row"]
+        entry = db.manifest.layers[one["layer"]]
+        assert entry.first + one["index"] == one["row"]
+        for key in ("verdict", "mean", "max", "valid", "spurious", "certainty", "valid_concept",
+                    "spurious_concept", "valid_threshold", "spurious_threshold"):  # fmt: skip
+            assert one[key] == record[key]
+    shares = {(one["layer"], one["verdict"]): one["by_relevance"] for one in found["shares"]}
+    for verdict in ("valid", "spurious", "both", "unexpected"):
+        weight = sum(c["weight"] for c in found["components"] if c["verdict"] == verdict)
+        assert weight == pytest.approx(plain.share(verdict))
+        assert shares[ALL, verdict] == plain.share(verdict)
+    assert sum(one["relevance"] for one in found["concepts"]) == pytest.approx(
+        1 - plain.share("unexpected") + plain.share("both")
+    )
+
+
+def test_what_there_is_no_side_for_is_null(client):
+    save(client, spurious=[])
+    found = ask(client, "audits/1/result").json()
+    assert found["p_value"] is None
+    assert not found["alarm"]
+    assert {one["spurious"] for one in found["components"]} == {None}
+    assert {one["side"] for one in found["chance"]} == {"valid"}
+
+
+def test_sets_are_offered_with_their_class_in_this_model(client, db):
+    db.audits.add("clock", plain_concepts(), name="mine")
+    sets = {one["name"]: one for one in ask(client, "concept-sets").json()}
+    assert sets["paper-ox"]["logit"] == 1
+    assert len(sets["paper-ox"]["valid"]) == 16
+    assert sets["artefacts"]["target"] is None
+    assert sets["demo-world/vegetable"]["logit"] == 0
+    assert sets["paper-imagenet/castle"]["logit"] is None
+    assert sets["paper-vocabulary"]["others"] == 696
+    assert sets["audit:1"] == {
+        "name": "audit:1", "target": "clock", "logit": 3, "kept": True, "valid": VALID,
+        "spurious": SPURIOUS, "others": 0,
+    }  # fmt: skip
+
+
+def test_an_audit_begins_with_sets_and_own_words(client, db):
+    db.audits.add("clock", plain_concepts(["hand"], []))
+    made = save(client, from_sets=["demo-world", "artefacts", "audit:1"], target="vegetable",
+                valid=terms(["  root   vegetable "]), spurious=[])  # fmt: skip
+    vegetable = ConceptSet.load("demo-world/vegetable")
+    wanted = [one.name for one in vegetable.concepts] + ["hand", "root vegetable"]
+    assert [one["text"] for one in made["valid"]] == wanted
+    assert len(made["spurious"]) == 22
+    assert made["sources"][-1] == "clock"
+    assert made["target"] == 0
+    # a set of another class may be chosen by its own name, a family only has its class's
+    assert save(client, from_sets=["demo-world/clock"], target="vegetable", valid=[])["id"] == 3
+    assert (
+        ask(client, "audits", "POST", {"target": "ox", "from_sets": ["demo-world"]})
+        .json()["value"]
+        .startswith("No concept set is for the class 'ox'")
+    )
+
+
+def test_edits_are_kept_and_an_older_tab_is_refused(client):
+    first = save(client)
+    edit = {"revision": 1, "valid": terms(["cat"]), "reviews": {"second:1": {"note": " dark  "}}}
+    second = ask(client, "audits/1", "PUT", edit).json()
+    assert (second["revision"], [one["text"] for one in second["valid"]]) == (2, ["cat"])
+    assert second["spurious"] == first["spurious"]
+    assert second["reviews"]["second:1"]["note"] == "dark"
+    refused = ask(client, "audits/1", "PUT", {"revision": 1, "name": "older"})
+    assert refused.status_code == 409
+    assert refused.json()["kind"] == "EditError"
+    assert "Load the newer one" in refused.json()["remedy"]
+    assert ask(client, "audits/1").json() == second
+    assert ask(client, "audits/1?revision=1", "DELETE").status_code == 409
+    assert ask(client, "audits/1?revision=2", "DELETE").status_code == 204
+    gone = ask(client, "audits/1")
+    assert (gone.status_code, gone.json()["value"]) == (404, "There is no audit 1.")
+
+
+def test_trying_saves_nothing(client, db):
+    body = {"target": "ox", "valid": terms(VALID), "spurious": terms(SPURIOUS)}
+    tried = ask(client, "audits/preview", "POST", body).json()
+    assert tried["sentence"] == sl.audit(db, "ox", plain_concepts()).sentence
+    assert db.audits.numbers() == []
+    save(client)
+    assert ask(client, "audits/1/result").json() == tried
+
+
+def test_files_hold_what_the_page_shows(client, db, tmp_path):
+    made = save(client, name="Ox & café", target="ox")
+    edit = {"revision": 1, "reviews": {"first:0": {"status": "dismissed", "note": 'a, "b"\nc'}}}
+    ask(client, "audits/1", "PUT", edit)
+    answer = ask(client, "audits/1/components.csv")
+    assert answer.headers["content-disposition"] == 'attachment; filename="audit-1-ox-caf.csv"'
+    lines = list(csv.DictReader(io.StringIO(answer.text)))
+    plain = sl.audit(db, "ox", plain_concepts()).frame
+    assert [one["component"] for one in lines] == plain["component"].to_list()
+    np.testing.assert_allclose([float(one["valid"]) for one in lines], plain["valid"])
+    noted = {one["component"]: (one["review"], one["note"]) for one in lines if one["review"]}
+    assert noted == {"first:0": ("dismissed", 'a, "b"\nc')}
+
+    toml = ask(client, "audits/1/concepts.toml")
+    (tmp_path / "back.toml").write_bytes(toml.content)
+    back = ConceptSet.load(tmp_path / "back.toml")
+    assert back.concepts == plain_concepts().concepts
+    assert (back.name, back.target) == (made["name"], "ox")
+    read = ask(client, "concept-sets/read", "POST", {"file": "back.toml", "text": toml.text})
+    assert (read.json()["valid"], read.json()["logit"]) == (VALID, 1)
+
+
+def test_the_report_has_the_lists_the_thresholds_and_the_notes(client, db):
+    save(client, settings={"valid_threshold": 0.125})
+    name = ask(client, "audits/1/result").json()["components"][0]["name"]
+    edit = {"revision": 1, "reviews": {name: {"status": "confirmed", "note": "<i>a horn</i>"}}}
+    ask(client, "audits/1", "PUT", edit)
+    answer = ask(client, "audits/1/report.html")
+    assert answer.headers["content-disposition"] == 'attachment; filename="audit-1-ox.html"'
+    page = answer.text
+    for part in ("Review by people", "&lt;i&gt;a horn&lt;/i&gt;", "confirmed", "revision 2",
+                 "grey wolf", "stone", "valid 0.125, spurious against chance", db.fingerprint,
+                 db.manifest.embedder.fingerprint, "--saved 1"):  # fmt: skip
+        assert part in page, part
+    assert "<i>a horn" not in page
+    assert "1 of " in page
+
+
+def test_an_audit_of_an_older_build_says_so_and_is_computed_anew(client, db):
+    save(client)
+    file = db.path / "analysis" / "audits" / "1.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "database": "0" * 64}))
+    assert ask(client, "audits/1").json()["stale"]
+    assert ask(client, "audits/1/result").status_code == 200
+    assert "another build" in ask(client, "audits/1/report.html").text
+    renewed = ask(client, "audits/1", "PUT", {"revision": 1, "renew": True}).json()
+    assert not renewed["stale"]
+
+
+def test_a_damaged_audit_hides_no_other(client, db):
+    save(client)
+    save(client)
+    (db.path / "analysis" / "audits" / "1.json").write_text("{")
+    listed = {one["id"]: one for one in ask(client, "audits").json()["audits"]}
+    assert "cannot be read" in listed[1]["problem"]
+    assert listed[2]["problem"] is None
+    assert ask(client, "concept-sets").status_code == 200
+    assert ask(client, "audits/1").status_code == 409
+
+
+def test_concepts_by_image_stay_and_no_path_comes_from_a_page(client, db):
+    picture = next((db.path.parent / "images").glob("*/*.png"))
+    concept = Concept("brand", (), "spurious", (picture,))
+    db.audits.add("ox", ConceptSet((*plain_concepts().concepts, concept), "with images"))
+    made = ask(client, "audits/1").json()
+    assert made["spurious"][-1] == {"text": "brand", "path": [], "pictures": 1}
+    assert str(picture.parent) not in json.dumps(made)
+    edit = {"revision": 1, "valid": [*made["valid"], made["spurious"][-1]],
+            "spurious": made["spurious"][:-1]}  # fmt: skip
+    moved = ask(client, "audits/1", "PUT", edit).json()
+    assert moved["valid"][-1]["pictures"] == 1
+    assert db.audits.get(1).valid[-1].images == (str(picture.resolve()),)
+    wrong = {"revision": 2, "valid": [{"text": "other", "pictures": 1}]}
+    assert "no concept 'other' by image" in ask(client, "audits/1", "PUT", wrong).text
+    sneaky = {"revision": 2, "valid": [{"text": "x", "images": ["/etc/passwd"]}]}
+    ask(client, "audits/1", "PUT", sneaky)
+    assert db.audits.get(1).valid[0].images == ()
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "said"),
+    [
+        ({"target": "ox", "valid": terms(["Tree"]), "spurious": terms(["tree "])}, 400,
+         "calls valid and spurious: tree"),
+        ({"target": "horse"}, 400, "'horse' is no class"),
+        ({"target": "ox", "from_sets": ["/etc/passwd"]}, 400, "no concept set '/etc/passwd'"),
+        ({"target": "ox", "from_sets": ["../x"]}, 400, "no concept set '../x'"),
+        ({"target": "ox", "from_sets": ["audit:9"]}, 409, "no audit 9"),
+        ({"target": "ox", "valid": terms(["x" * 300])}, 400, "300 characters"),
+        ({"target": "ox", "valid": terms(f"w{i}" for i in range(2001))}, 400, "2001 concepts"),
+        ({"target": "ox", "valid": terms("x" for i in range(5001))}, 422, "valid"),
+        ({"target": "ox", "settings": {"level": 0}}, 400, "level is 0"),
+        ({"target": "ox", "settings": {"spurious_threshold": 7}}, 400, "threshold is (None, 7"),
+        ({"target": "ox", "settings": {"layers": ["third"]}}, 404, "third"),
+        ({"valid": []}, 422, "target"),
+    ],
+)  # fmt: skip
+def test_what_could_never_be_computed_is_refused(client, db, body, status, said):
+    answer = ask(client, "audits", "POST", body)
+    assert answer.status_code == status, answer.text
+    assert said in answer.json()["value"]
+    assert db.audits.numbers() == []
+
+
+def test_what_cannot_be_computed_yet_is_saved_and_says_why(client):
+    save(client, valid=[], spurious=[])
+    answer = ask(client, "audits/1/result")
+    assert (answer.status_code, answer.json()["kind"]) == (400, "ConceptError")
+    assert "no valid and no spurious" in answer.json()["value"]
+    assert ask(client, "audits/1/concepts.toml").status_code == 400
+    save(client, target="zebra")
+    assert "no relevance for class 2" in ask(client, "audits/2/result").json()["value"]
+    assert (
+        ask(client, "concept-sets/read", "POST", {"file": "a.exe", "text": ""}).status_code == 400
+    )
+
+
+def test_databases_without_texts_or_relevance_say_so(tmp_path, built):
+    pictures = built.path.parent / "images"
+    blind = build(tmp_path / "blind", pictures, ColourEmbedder())
+    bare = build(tmp_path / "bare", pictures, WordEmbedder(), relevance=False)
+    client = TestClient(create_app([blind, bare]), base_url="http://localhost")
+    assert ask(client, "audits").json()["text"] is False
+    save(client)
+    answer = ask(client, "audits/1/result")
+    assert (answer.status_code, answer.json()["kind"]) == (400, "EmbedderError")
+    answer = client.get("/api/v1/models/1/audits")
+    assert answer.json()["kind"] == "RelevanceError"
+    assert "--relevance" in answer.json()["remedy"]
+
+
+def test_a_folder_for_reading_only_keeps_edits_for_as_long_as_the_server(built):
+    from semlens.analysis.audit.kept import KeptAudits
+
+    db = sl.open(built.path, WordEmbedder())
+    db.audits = KeptAudits(db, keeps=False)
+    client = TestClient(create_app([db]), base_url="http://localhost")
+    made = save(client, settings={"level": 0.2})
+    assert made["kept"] is False
+    assert ask(client, "audits").json()["kept"] is False
+    number = made["id"]
+    assert ask(client, f"audits/{number}", "PUT", {"revision": 1, "name": "x"}).status_code == 200
+    found = ask(client, f"audits/{number}/result").json()
+    assert found["sentence"] == db.audits.run(number).sentence
+    assert db.audits.get(number).settings == Settings(level=0.2)
+    assert not (built.path / "analysis" / "audits" / f"{number}.json").exists()

@@ -1,0 +1,219 @@
+"""The card over HTTP: what the analysis says, for the component that the path names."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from conftest import ColourEmbedder, LittleNet, WordEmbedder, to_tensor
+from fastapi.testclient import TestClient
+
+import semlens as sl
+from semlens.analysis.concepts import ConceptSet
+from semlens.analysis.describe import card as cards
+from semlens.analysis.describe.neighbours import neighbours, twin
+from semlens.analysis.describe.senses import senses
+from semlens.analysis.label import label
+from semlens.data.folder import ImageFolder
+from semlens.models.subject import SubjectModel
+from semlens.web.app import create_app
+
+LAYERS = ["first", "second"]
+API = "/api/v1"
+
+
+def make(path, pictures, embedder, seed=0, relevance=True):
+    subject = SubjectModel(LittleNet(seed), to_tensor, "32 bilinear", "python:little", list("abcd"))
+    images = ImageFolder(pictures)
+    targets = ["abd"[i % 3] for i in range(len(images))]
+    return sl.build(
+        path, subject, images, embedder, LAYERS, examples=8, relevance=relevance, targets=targets
+    )
+
+
+@pytest.fixture(scope="module")
+def databases(tmp_path_factory, pictures):
+    folder = tmp_path_factory.mktemp("webcard")
+    return [
+        make(folder / "mine", pictures, WordEmbedder()),
+        make(folder / "theirs", pictures, WordEmbedder(), seed=5, relevance=False),
+        make(folder / "colours", pictures, ColourEmbedder(3), relevance=False),
+    ]
+
+
+@pytest.fixture(scope="module")
+def ask(databases):
+    app = create_app(databases)
+
+    def get(path, status=200, **params):
+        for _ in range(200):
+            answer = client.get(f"{API}/models/{path}", params=params)
+            if answer.status_code != 202:
+                assert answer.status_code == status, answer.text
+                return answer.json()
+            time.sleep(0.05)
+        raise AssertionError("it never ended")
+
+    with TestClient(app, base_url="http://localhost") as client:
+        yield get
+
+
+def place(db, row):
+    entry = db.layer(db.component(row).layer)
+    return f"components/{db.layers.index(entry.name)}/{row - entry.first}"
+
+
+def test_every_component_has_its_card(ask, databases):
+    db = databases[0]
+    for row in range(db.manifest.rows):
+        found = cards.card(db, row)
+        got = ask(f"0/{place(db, row)}")
+        assert got["row"] == row and got["name"] == str(db.component(row))
+        assert [one["path"] for one in got["examples"]] == [one.path for one in found.examples]
+        assert [one["place"] for one in got["examples"]] == list(range(len(found.examples)))
+        for one, example in zip(got["examples"], db.examples_of(row), strict=True):
+            assert one["activation"] == example.activation
+            assert tuple(one["box"][side] for side in ("left", "top", "right", "bottom")) == (
+                example.box.as_tuple()
+            )
+        assert {one["name"]: one["value"] for one in got["statistics"]}["maximum"] == float(
+            db.components["maximum"][row]
+        )
+
+
+def test_measures_and_relevances(ask, databases):
+    db = databases[0]
+    frame = db.scores().to_pandas()
+    for row in (0, 3, 6, 20):
+        entry = db.layer(db.component(row).layer)
+        mine = frame[frame["layer"] == entry.name]
+        expected = cards.measures(mine, row - entry.first)
+        got = ask(f"0/{place(db, row)}/measures")
+        assert [one["name"] for one in got] == ["clarity", "redundancy", "polysemanticity"]
+        for one, other in zip(got, expected, strict=True):
+            assert (one["value"], one["below"]) == (other.value, other.below)
+            assert one["counts"] == list(other.counts)
+            assert one["definition"] == other.meaning.definition and one["formula"]
+        classes = ask(f"0/{place(db, row)}/relevances", k=2)
+        assert [vars(one) for one in cards.class_relevances(db, row, 2)] == classes
+
+
+def test_labels_come_from_a_bundled_set(ask, databases):
+    db = databases[0]
+    concepts = ConceptSet.load("paper-graph")
+    labels = label(db, WordEmbedder(), concepts, candidates=1)
+    for row in (1, 8):
+        got = ask(f"0/{place(db, row)}/labels", concepts="paper-graph", k=4)
+        at = int(np.flatnonzero(labels.rows == row)[0])
+        assert got["label"] == labels.label(at)
+        assert got["candidates"][0]["name"] == concepts.concepts[labels.concept[at, 0]].name
+        assert got["candidates"][0]["alignment"] == pytest.approx(float(labels.score[at, 0]))
+        assert got["margin"] == pytest.approx(float(labels.margin[at]), abs=1e-6)
+        assert len(got["candidates"]) == 4 and got["threshold"] == 0.025
+        assert (got["concepts"], got["kept"], got["notice"]) == ("paper-graph", False, None)
+    default = ask("0/components/0/1/labels")
+    assert default["concepts"] == default["choices"][0] == "paper-vocabulary"
+
+
+def test_kept_labels_come_first(ask, databases):
+    db = databases[0]
+    labels = label(db, WordEmbedder(), ConceptSet.of(["dog", "car"]), layers=["first"])
+    file = labels.save("mine")
+    try:
+        got = ask("0/components/0/2/labels")
+        assert (got["concepts"], got["kept"], got["threshold"]) == ("kept:mine", True, None)
+        assert got["label"] == labels.label(2) and got["choices"][1] == "paper-vocabulary"
+        kin = ask("0/components/0/2/neighbours", among=0, concepts="kept:mine")
+        for one in kin:
+            assert one["label"] == labels.label(one["row"])
+        unknown = ask("0/components/1/0/labels")
+        assert unknown["candidates"] == [] and "'mine' say nothing" in unknown["notice"]
+        split = ask("0/components/0/2/senses", concepts="kept:mine")
+        assert [one["label"] for one in split["senses"]] == [None, None]
+    finally:
+        file.unlink()
+
+
+def test_a_path_is_no_concept_set(ask, tmp_path):
+    file = tmp_path / "secret.toml"
+    file.write_text('concepts = ["x"]')
+    for name in (str(file), "../../etc/passwd", "kept:nothing"):
+        got = ask("0/components/0/0/labels", 400, concepts=name)
+        assert got["kind"] == "ConceptError" and "nearest" in got["expected"]
+
+
+def test_senses_are_named_when_asked(ask, databases):
+    db = databases[0]
+    poly = db.scores(["second"]).to_pandas()["polysemanticity"].to_numpy()
+    seen = set()
+    for row in range(6, 26):
+        found = senses(db, row, poly)
+        got = ask(f"0/{place(db, row)}/senses", concepts="paper-graph")
+        assert got["meaningful"] == found.meaningful
+        assert got["limit"] == pytest.approx(found.limit)
+        assert [one["places"] for one in got["senses"]] == [list(s.places) for s in found.senses]
+        for one in got["senses"]:
+            assert (one["label"] is not None) == (one["alignment"] > 0.025)
+        plain = ask(f"0/{place(db, row)}/senses")
+        assert {one["label"] for one in plain["senses"]} == {None}
+        seen.add(got["meaningful"])
+    assert seen == {True, False}
+
+
+def test_neighbours_and_twins(ask, databases):
+    db, other = databases[:2]
+    for row in (0, 5, 6, 25):
+        found = neighbours(db, row, 3)
+        got = ask(f"0/{place(db, row)}/neighbours", k=3)
+        assert [(one["row"], one["cosine"]) for one in got] == [(n.row, n.cosine) for n in found]
+        for one in got:
+            assert one["name"] == str(db.component(one["row"])) and one["label"] is None
+            assert place(db, one["row"]) == f"components/{one['layer']}/{one['index']}"
+        inside = ask(f"0/{place(db, row)}/neighbours", k=3, among=1, concepts="paper-graph")
+        assert {one["layer"] for one in inside} == {1}
+        pair, expected = ask(f"0/{place(db, row)}/twin", other=1), twin(db, row, other)
+        assert (pair["twin"]["row"], pair["mutual"]) == (expected.row, expected.mutual)
+        assert pair["twin"]["name"] == str(other.component(expected.row))
+        assert pair["twin"]["cosine"] == expected.cosine
+
+
+def test_what_is_not_there_says_what_is(ask):
+    layer = ask("0/components/2/0", 404)
+    assert (layer["value"], layer["kind"]) == ("There is no layer 2.", "LayerError")
+    assert "0 (first), 1 (second)" in layer["expected"]
+    index = ask("0/components/1/20/measures", 404)
+    assert "no component 20 in layer 'second'" in index["value"]
+    assert "It has 20, counted from 0." in index["expected"]
+    assert "no layer 9" in ask("0/components/0/0/neighbours", 404, among=9)["value"]
+    assert "no model 7" in ask("0/components/0/0/twin", 404, other=7)["value"]
+    assert "no model 9" in ask("9/components/0/0", 404)["value"]
+
+
+def test_what_cannot_be_answered_says_why(ask):
+    stale = ask("0/components/0/0/twin", 409, other=2)
+    assert stale["kind"] == "StaleError" and "python:colours" in stale["value"]
+    same = ask("0/components/0/0/twin", 400, other=0)
+    assert "given twice" in same["value"]
+    lacking = ask("1/components/0/0/relevances", 400)
+    assert lacking["kind"] == "RelevanceError" and "--relevance" in lacking["remedy"]
+
+
+def test_without_texts_there_are_kept_labels_or_a_notice(ask, databases):
+    got = ask("2/components/0/0/labels")
+    assert got["concepts"] is None and got["choices"] == [] and got["candidates"] == []
+    assert "reads no texts" in got["notice"]
+    refused = ask("2/components/0/0/labels", 400, concepts="paper-graph")
+    assert "reads no texts" in refused["expected"]
+    assert ask("2/components/0/0/senses")["senses"], "the split needs no texts"
+
+
+def test_a_component_without_examples_has_a_card_still(ask, databases, monkeypatch):
+    db = databases[1]
+    silent = db.components.copy()
+    silent.loc[3, "examples"] = 0
+    monkeypatch.setitem(db.__dict__, "components", silent)
+    assert ask("1/components/0/3")["name"] == "first:3"
+    for part in ("labels", "neighbours"):
+        got = ask(f"1/components/0/3/{part}", 404)
+        assert "has no examples" in got["value"] and "concept vector" in got["expected"]

@@ -1,0 +1,180 @@
+"""Two models side by side: the linked map and its pairs against a plain float64 version."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+import torch
+from conftest import ColourEmbedder, LittleNet, WordEmbedder, assert_says, to_tensor, write_pictures
+from fastapi.testclient import TestClient
+from safetensors.torch import load
+from torch import nn
+
+import semlens as sl
+from semlens.analysis.compare.linked import link
+from semlens.data.folder import ImageFolder
+from semlens.errors import RecipeError, StaleError
+from semlens.models.subject import SubjectModel
+from semlens.web.app import create_app
+
+
+class WideNet(nn.Module):
+    """One stage of seven channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.second = nn.Conv2d(3, 7, 3, 4, 1)
+        self.head = nn.Linear(7, 4)
+
+    def forward(self, x):
+        return self.head(nn.functional.relu(self.second(x)).mean((2, 3)))
+
+
+def make(module, name):
+    return SubjectModel(module.eval(), to_tensor, "32 bilinear", f"python:{name}", list("abcd"))
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pair")
+    images = ImageFolder(write_pictures(folder / "images", 24))
+    embedder = WordEmbedder()
+    one = sl.build(
+        folder / "one", make(LittleNet(), "one"), images, embedder, ["first", "second"], examples=5
+    )
+    two = sl.build(folder / "two", make(WideNet(), "two"), images, embedder, ["second"], examples=5)
+    return one, two
+
+
+@pytest.fixture(scope="module")
+def client(pair):
+    return TestClient(create_app(list(pair)), base_url="http://localhost")
+
+
+def ask(client, path):
+    """Ask until the work is done, as the page does."""
+    for _ in range(600):
+        answer = client.get(f"/api/v1/{path}")
+        if answer.status_code != 202:
+            return answer
+        time.sleep(0.1)
+    raise AssertionError(f"'{path}' never ends")
+
+
+def plain(one, two):
+    """Cosines of all pairs of living components in float64, and the rows of both."""
+    units = []
+    rows = []
+    for db in (one, two):
+        mine = np.flatnonzero(db.alive)
+        theta = db.theta[mine].astype(np.float64)
+        units.append(theta / np.linalg.norm(theta, axis=1, keepdims=True))
+        rows.append(mine)
+    return units, rows
+
+
+def test_each_component_is_linked_to_its_nearest(pair):
+    units, rows = plain(*pair)
+    cosine = units[0] @ units[1].T
+    found = link(*pair)
+    for side, values, mine, other, own in (
+        (found.first, cosine, rows[0], rows[1], units[0]),
+        (found.second, cosine.T, rows[1], rows[0], units[1]),
+    ):
+        np.testing.assert_array_equal(side.rows, mine)
+        np.testing.assert_allclose(side.similarity, values.max(1), atol=1e-6)
+        near = values[np.arange(len(mine)), np.searchsorted(other, side.nearest)]
+        np.testing.assert_allclose(near, values.max(1), atol=1e-6)
+        inside = own @ own.T
+        np.fill_diagonal(inside, -np.inf)
+        threshold = np.quantile(inside.max(1), 0.05)
+        assert side.threshold == pytest.approx(threshold, abs=1e-6)
+        clear = np.abs(values.max(1) - threshold) > 1e-6
+        np.testing.assert_array_equal(side.alone[clear], (values.max(1) < threshold)[clear])
+        assert side.mean == pytest.approx(values.max(1).mean(), abs=1e-6)
+        assert side.where.shape == (len(mine), 2)
+        assert np.isfinite(side.where).all()
+    mutual = [cosine[:, j].argmax() == i for i, j in enumerate(cosine.argmax(1))]
+    np.testing.assert_array_equal(found.first.mutual, mutual)
+
+
+def test_pairs_are_sorted_and_of_their_kind(pair):
+    found = link(*pair)
+    matched = found.pairs("matched")
+    assert len(matched) == found.first.mutual.sum() == found.second.mutual.sum()
+    assert (np.diff(matched["similarity"]) <= 0).all()
+    for kind, side in (("only_first", found.first), ("only_second", found.second)):
+        alone = found.pairs(kind)
+        assert len(alone) == side.alone.sum()
+        assert (alone["similarity"] < side.threshold).all()
+        assert (np.diff(alone["similarity"]) >= 0).all()
+    with pytest.raises(RecipeError) as caught:
+        found.pairs("both")
+    assert_says(caught.value, "'both'", "matched", "Choose one")
+
+
+def test_labels_kept_in_the_databases_are_told(pair):
+    one, two = pair
+    labels = one.label(sl.ConceptSet.of(["dog", "cat", "wheel"]), threshold=-2.0)
+    labels.save("test")
+    frame = link(one, two).pairs("matched")
+    known = dict(zip(labels.rows, labels.to_pandas()["label"], strict=True))
+    assert list(frame["label"]) == [known[row] for row in frame["row"]]
+    assert frame["other_label"].isna().all()
+
+
+def test_the_server_says_the_same(pair, client):
+    found = link(*pair)
+    answer = ask(client, "compare?a=0&b=1").json()
+    assert [m["name"] for m in answer["models"]] == ["one", "two"]
+    assert answer["matched"] == found.first.mutual.sum()
+    assert answer["models"][1]["alone"] == found.second.alone.sum()
+    assert answer["models"][0]["similarity"] == pytest.approx(found.first.mean)
+    for measure in answer["measures"]:
+        for db, counts in zip(pair, measure["counts"], strict=True):
+            values = db.scores().frame[measure["measure"]].dropna()
+            assert sum(counts) == len(values)
+            assert len(counts) == len(measure["edges"]) - 1
+
+    tensors = load(ask(client, "compare/points?a=0&b=1").content)
+    np.testing.assert_array_equal(tensors["a_row"], found.first.rows)
+    np.testing.assert_array_equal(tensors["b_nearest"], found.second.nearest)
+    np.testing.assert_array_equal(
+        tensors["a_state"], found.first.alone + 2 * found.first.mutual.astype(int)
+    )
+    np.testing.assert_allclose(tensors["b_x"], found.second.where[:, 0])
+
+    page = ask(client, "compare/pairs?a=0&b=1&k=2").json()
+    rest = ask(client, f"compare/pairs?a=0&b=1&k=500&cursor={page['cursor']}").json()
+    rows = [one["row"] for one in page["pairs"] + rest["pairs"]]
+    assert rows == list(found.pairs("matched")["row"])
+    assert rest["cursor"] is None
+    assert page["pairs"][0]["name"] == str(pair[0].component(rows[0]))
+    lines = ask(client, "compare/pairs.csv?a=0&b=1&kind=only_second").text.splitlines()
+    assert len(lines) == 1 + found.second.alone.sum()
+
+
+def test_what_cannot_be_compared_is_refused(pair, client, tmp_path):
+    assert ask(client, "compare?a=0&b=7").status_code == 404
+    assert ask(client, "compare?a=0").status_code == 422
+    same = ask(client, "compare?a=1&b=1")
+    assert same.status_code == 400
+    assert "twice" in same.json()["value"]
+    images = ImageFolder(write_pictures(tmp_path / "images", 8))
+    other = sl.build(
+        tmp_path / "other",
+        make(WideNet(), "two"),
+        images,
+        ColourEmbedder(4),
+        ["second"],
+        examples=2,
+    )
+    with pytest.raises(StaleError):
+        link(pair[0], other)
+    mixed = TestClient(create_app([pair[0], other]), base_url="http://localhost")
+    refused = ask(mixed, "compare/points?a=0&b=1")
+    assert refused.status_code == 409
+    assert "embedded by" in refused.json()["value"]

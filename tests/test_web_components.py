@@ -1,0 +1,341 @@
+"""The component table against plain loops, and its endpoints against the table."""
+
+from __future__ import annotations
+
+import io
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import LittleNet, WordEmbedder, assert_says, to_tensor
+from fastapi.testclient import TestClient
+
+import semlens as sl
+from semlens.analysis.concepts import ConceptSet
+from semlens.analysis.describe.table import COLUMNS, Choice, component_table
+from semlens.analysis.kept_labels import kept_labels, label_tables
+from semlens.data.folder import ImageFolder
+from semlens.errors import ConceptError, RecipeError, RelevanceError
+from semlens.models.subject import SubjectModel
+from semlens.web.app import create_app
+
+LAYERS = ["first", "second"]
+NUMBERS = (
+    "row", "index", "examples", "firing_rate", "maximum", "clarity", "redundancy",
+    "polysemanticity", "relevance_mean", "relevance_max",
+)  # fmt: skip
+
+
+def make(path, pictures):
+    subject = SubjectModel(LittleNet(), to_tensor, "32 bilinear", "python:little", list("abcd"))
+    images = ImageFolder(pictures)
+    targets = ["abd"[i % 3] for i in range(len(images))]
+    return sl.build(
+        path, subject, images, WordEmbedder(), LAYERS, examples=6, relevance=True, targets=targets
+    )
+
+
+@pytest.fixture(scope="module")
+def db(tmp_path_factory, pictures):
+    db = make(tmp_path_factory.mktemp("table") / "db", pictures)
+    # half of the components get a label, and one layer none at all
+    concepts = ConceptSet.of(["Dog", "frog", "car"])
+    best = db.label(concepts, layers=["second"], threshold=-2.0).score[:, 0]
+    db.label(concepts, layers=["second"], threshold=float(np.median(best))).save("mine")
+    return db
+
+
+@pytest.fixture(scope="module")
+def client(db):
+    return TestClient(create_app([db]), base_url="http://localhost")
+
+
+def ask(client, path, expect=200, **params):
+    """Ask until the work behind the answer is done."""
+    for _ in range(200):
+        found = client.get(f"/api/v1/models/0/{path}", params=params)
+        if found.status_code != 202:
+            break
+        assert set(found.json()) == {"what", "done", "total", "seconds"}
+        time.sleep(0.05)
+    assert found.status_code == expect, found.text
+    return found.json() if "json" in found.headers["content-type"] else found.text
+
+
+def plain_table(db, target=None):
+    """The table again, one component at a time, by other ways through the library."""
+    scores, shares = db.scores().to_pandas(), {}
+    if target is not None:
+        shares = {r["component"]: r for r in db.relevance(target).to_dict("records")}
+    labels = {
+        (r["layer"], r["index"], r["sign"]): r["label"] if isinstance(r["label"], str) else None
+        for r in db.load_analysis("labels-mine").to_dict("records")
+    }
+    rows = []
+    for row in range(db.manifest.rows):
+        one, known = db.component(row), db.components.iloc[row]
+        rows.append({
+            "row": row, "layer": one.layer, "index": row - db.layer(one.layer).first,
+            "name": str(one), "label": labels.get((one.layer, one.index, one.sign)),
+            "examples": int(known["examples"]), "firing_rate": float(known["firing_rate"]),
+            "maximum": float(known["maximum"]),
+            **{m: float(scores[m][row]) for m in ("clarity", "redundancy", "polysemanticity")},
+            "relevance_mean": shares.get(row, {}).get("mean", np.nan),
+            "relevance_max": shares.get(row, {}).get("max", np.nan),
+        })  # fmt: skip
+    return rows
+
+
+def whole(db, target=None):
+    return component_table(db, db.scores().frame, kept_labels(db), target)
+
+
+@pytest.mark.parametrize("target", [None, 1])
+def test_table_is_what_the_database_says_of_each_component(db, target):
+    table = whole(db, target)
+    assert tuple(table.columns) == COLUMNS
+    for got, expected in zip(table.to_dict("records"), plain_table(db, target), strict=True):
+        for column in NUMBERS:
+            assert got[column] == pytest.approx(expected[column], abs=1e-6, nan_ok=True), column
+        for column in ("layer", "name", "label"):
+            assert got[column] == expected[column]
+    assert db.manifest.layers[1].rows == 20  # both signs, so that the names of both are told
+    assert table["name"].iloc[-1] == "second:-9"
+    assert table["label"].isna().sum() > 6
+    assert table["label"].notna().sum() > 3
+
+
+def key_of(record, column):
+    value = record[column]
+    if column == "layer":
+        return LAYERS.index(value)
+    if column == "name":
+        return record["row"]
+    return value.casefold() if isinstance(value, str) else value
+
+
+def unknown(value):
+    return value is None or (isinstance(value, float) and np.isnan(value))
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+@pytest.mark.parametrize("descending", [False, True])
+def test_order_is_stable_and_ends_with_what_is_not_known(db, column, descending):
+    table = whole(db, 1)
+    records = table.to_dict("records")
+    known = [r for r in records if not unknown(key_of(r, column))]
+    # an insertion sort, one by one: equal ones never pass each other
+    order = []
+    for record in known:
+        place = len(order)
+        mine = key_of(record, column)
+        while place and (
+            key_of(order[place - 1], column) < mine
+            if descending
+            else key_of(order[place - 1], column) > mine
+        ):
+            place -= 1
+        order.insert(place, record)
+    expected = [r["row"] for r in order]
+    expected += [r["row"] for r in records if unknown(key_of(r, column))]
+    got = Choice(sort=column, descending=descending).of(table)
+    assert got.tolist() == expected
+    assert sorted(got.tolist()) == list(range(len(table)))
+
+
+def test_filters_choose_by_layer_text_and_measure(db):
+    table = whole(db)
+    records = table.to_dict("records")
+
+    def rows(**choice):
+        return Choice(**choice).of(table).tolist()
+
+    assert rows(layers=["second"]) == [r["row"] for r in records if r["layer"] == "second"]
+    assert rows(layers=[]) == []
+    for text in ("dOG", "second:-", "first:1", " car "):
+        wanted = text.strip().lower()
+        expected = [
+            r["row"]
+            for r in records
+            if wanted in r["name"].lower() or wanted in (r["label"] or "").lower()
+        ]
+        assert rows(text=text) == expected
+        assert expected
+    assert rows(text="(.*") == []  # a text, no pattern
+    low, high = np.nanquantile(table["clarity"], [0.3, 0.7])
+    found = rows(measure="clarity", low=low, high=high)
+    assert found == [r["row"] for r in records if low <= r["clarity"] < high]
+    assert 0 < len(found) < len(table)
+    both = rows(measure="clarity", low=low, layers=["second"], sort="clarity", descending=True)
+    values = [records[row]["clarity"] for row in both]
+    assert values == sorted(values, reverse=True)
+    assert all(records[row]["layer"] == "second" for row in both)
+
+
+def test_ties_and_infinities_stay_in_row_order():
+    table = pd.DataFrame({column: [0.0] * 5 for column in COLUMNS})
+    table["row"] = range(5)
+    table["clarity"] = [np.nan, 1, -np.inf, 1, np.inf]
+    assert Choice("clarity").of(table).tolist() == [2, 1, 3, 4, 0]
+    assert Choice("clarity", True).of(table).tolist() == [4, 1, 3, 2, 0]
+
+
+def test_without_labels_and_measures_there_is_still_a_table(db):
+    table = component_table(db)
+    assert table[["label", "clarity", "relevance_max"]].isna().all(axis=None)
+    for column in ("label", "clarity", "relevance_max"):
+        assert Choice(column, True).of(table).tolist() == list(range(26))
+    assert Choice(text="first").of(table).tolist() == list(range(6))
+    assert Choice(measure="clarity").of(table).tolist() == []
+
+
+def test_wrong_columns_are_refused_by_name(db):
+    table = whole(db)
+    with pytest.raises(RecipeError) as error:
+        Choice(sort="clearity").of(table)
+    assert_says(error.value, "'clearity' is no column", "firing_rate", "such as 'clarity'")
+    with pytest.raises(RecipeError) as error:
+        Choice(measure="maximum").of(table)
+    assert_says(error.value, "'maximum' is no measure", "redundancy", "Choose")
+    with pytest.raises(RelevanceError) as error:
+        component_table(db, target=2)
+    assert_says(error.value, "class 2", "It has 3 classes", "Choose")
+
+
+# -- kept labels --------------------------------------------------------------------------------
+
+
+def test_kept_labels_are_by_row_and_the_newest(tmp_path, pictures):
+    db = make(tmp_path / "db", pictures)
+    assert kept_labels(db) is None
+    assert label_tables(db) == []
+    first = db.label(ConceptSet.of(["dog", "car"]), threshold=-2.0)
+    first.save("one")
+    later = db.label(ConceptSet.of(["tree"]), layers=["first"], threshold=-2.0)
+    path = later.save("two")
+    made = path.stat().st_mtime + 10
+    import os
+
+    os.utime(path, (made, made))
+    tables = label_tables(db)
+    assert [(t.name, t.components, t.labelled) for t in tables] == [
+        ("two", 6, 6),
+        ("one", int(db.alive.sum()), int(db.alive.sum())),
+    ]
+    newest = kept_labels(db)
+    assert newest["label"].tolist() == ["tree"] * 6 + [None] * 20
+    assert np.isnan(newest["alignment"][6:]).all()
+    named = kept_labels(db, "one")
+    for row in np.flatnonzero(db.alive):
+        assert named["label"][row] == first.of(db.component(int(row)))
+    with pytest.raises(ConceptError) as error:
+        kept_labels(db, "three")
+    assert_says(error.value, "no labels 'three'", "two", "semlens label")
+    # of another build they say nothing
+    (db.path / "manifest.json").write_text((db.path / "manifest.json").read_text() + " ")
+    assert label_tables(sl.open(db.path)) == []
+
+
+# -- over HTTP ----------------------------------------------------------------------------------
+
+
+def measured(client):
+    """Wait for the measures, so that pages hold them."""
+    return ask(client, "scores")
+
+
+def test_pages_join_to_the_whole_table(client, db):
+    measured(client)
+    params = {"sort": "relevance_mean", "descending": True, "class": 1, "k": 7}
+    rows, cursor = [], 0
+    while cursor is not None:
+        page = ask(client, "components", cursor=cursor, **params)
+        assert page["total"] == page["components"] == 26
+        assert page["labels"] == "mine"
+        assert page["relevance"] == "b"
+        assert page["rating"] is None
+        rows += page["rows"]
+        cursor = page["cursor"]
+    table = whole(db, 1)
+    expected = table.iloc[Choice("relevance_mean", True).of(table)].to_dict("records")
+    assert [row["row"] for row in rows] == [record["row"] for record in expected]
+    for row, record in zip(rows, expected, strict=True):
+        assert row["layer"] == LAYERS.index(record["layer"])
+        assert row["name"] == record["name"]
+        assert db.row(sl.Component.parse(row["name"])) == row["row"]
+        for column in NUMBERS:
+            known = not unknown(record[column])
+            assert row[column] == (pytest.approx(record[column], abs=1e-6) if known else None)
+
+
+def test_page_filters_and_refusals(client):
+    measured(client)
+    page = ask(client, "components", layer=1, text="-", measure="clarity", low=-1, high=1)
+    assert page["total"] == len(page["rows"]) == 10
+    assert all(row["name"].startswith("second:-") for row in page["rows"])
+    assert page["cursor"] is None
+    assert ask(client, "components", cursor=99)["rows"] == []
+    refused = ask(client, "components", expect=400, sort="best")
+    assert refused["kind"] == "RecipeError"
+    assert "relevance_mean" in refused["expected"]
+    assert ask(client, "components", expect=404, layer=2)["kind"] == "LayerError"
+    assert ask(client, "components", expect=400, **{"class": 2})["kind"] == "RelevanceError"
+    assert "k" in ask(client, "components", expect=422, k=5000)["value"]
+
+
+def test_file_is_the_table_as_asked_for(client, db):
+    text = ask(client, "components.csv", sort="clarity", descending=True, layer=1)
+    got = pd.read_csv(io.StringIO(text))
+    table = whole(db)
+    expected = table.iloc[Choice("clarity", True, ["second"]).of(table)].reset_index(drop=True)
+    assert tuple(got.columns) == COLUMNS
+    assert got["name"].tolist() == expected["name"].tolist()
+    assert got["label"].fillna("").tolist() == expected["label"].fillna("").tolist()
+    for column in NUMBERS:
+        assert np.allclose(got[column], expected[column], equal_nan=True), column
+    empty = ask(client, "components.csv", text="nothing is called so")
+    assert empty.strip() == ",".join(COLUMNS)
+
+
+def post(client, expect=200, **body):
+    for _ in range(200):
+        found = client.post("/api/v1/models/0/labels", json=body)
+        if found.status_code != 202:
+            break
+        time.sleep(0.05)
+    assert found.status_code == expect, found.text
+    return found.json()
+
+
+def test_labelling_with_the_mouse(tmp_path, pictures):
+    db = make(tmp_path / "db", pictures)
+    client = TestClient(create_app([db]), base_url="http://localhost")
+    before = ask(client, "labels")
+    assert before["tables"] == []
+    assert {"paper-vocabulary", "classes", "own"} <= set(before["sets"])
+    made = post(client, concepts="own", texts=["dog", " dog ", "car"], threshold=-2.0)
+    expected = db.label(ConceptSet.of(["dog", "car"]), threshold=-2.0)
+    assert (made["name"], made["components"]) == ("own", len(expected))
+    page = ask(client, "components")
+    assert page["labels"] == "own"
+    for row in page["rows"]:
+        assert row["label"] == expected.of(sl.Component.parse(row["name"]))
+    assert [table["name"] for table in ask(client, "labels")["tables"]] == ["own"]
+    # another threshold is another answer, and the newest labels are those that are shown
+    assert post(client, concepts="own", texts=["dog"], threshold=2)["labelled"] == 0
+    assert {row["label"] for row in ask(client, "components")["rows"]} == {None}
+    classes = post(client, concepts="classes", threshold=-2.0)
+    assert classes["name"] == "classes"
+    shown = {row["label"] for row in ask(client, "components")["rows"]} - {None}
+    assert shown <= set("abcd")
+
+
+def test_labelling_refuses_files_and_nothing(client, tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text('concepts = ["dog"]')
+    refused = post(client, expect=400, concepts=str(file))
+    assert "no concept set" in refused["value"]
+    assert "paper-ox" in post(client, expect=400, concepts="paper-oxen")["expected"]
+    assert "No text" in post(client, expect=400, concepts="own", texts=[" "])["value"]
+    assert "threshold" in post(client, expect=422, threshold=9)["value"]

@@ -1,0 +1,96 @@
+/**
+ * Points in square cells, so that the nearest one, and all in a box, are found without looking
+ * at a million. Cells are filled by a counting sort: two arrays, no object per point.
+ */
+import type { Box } from "./view";
+
+const PER_CELL = 4;
+
+export class Grid {
+  readonly box: Box;
+  readonly #columns: number;
+  readonly #rows: number;
+  readonly #cell: number;
+  /** Where each cell begins in `#members`. */
+  readonly #start: Uint32Array;
+  readonly #members: Uint32Array;
+
+  constructor(
+    readonly x: Float32Array,
+    readonly y: Float32Array,
+  ) {
+    this.box = boundsOf(x, y);
+    const width = this.box.right - this.box.left || 1;
+    const height = this.box.top - this.box.bottom || 1;
+    const cells = Math.max(x.length / PER_CELL, 1);
+    this.#cell = Math.max(Math.sqrt((width * height) / cells), Math.max(width, height) / 4096);
+    this.#columns = Math.floor(width / this.#cell) + 1;
+    this.#rows = Math.floor(height / this.#cell) + 1;
+    const home = new Uint32Array(x.length);
+    this.#start = new Uint32Array(this.#columns * this.#rows + 1);
+    for (let i = 0; i < x.length; i++) {
+      const cell = this.#row(y[i]!) * this.#columns + this.#column(x[i]!);
+      home[i] = cell;
+      this.#start[cell + 1]! += 1;
+    }
+    for (let c = 1; c < this.#start.length; c++) this.#start[c]! += this.#start[c - 1]!;
+    const next = this.#start.slice();
+    this.#members = new Uint32Array(x.length);
+    for (let i = 0; i < x.length; i++) this.#members[next[home[i]!]!++] = i;
+  }
+
+  #column(x: number): number {
+    const found = Math.floor((x - this.box.left) / this.#cell);
+    return Math.min(Math.max(found, 0), this.#columns - 1);
+  }
+
+  #row(y: number): number {
+    const found = Math.floor((y - this.box.bottom) / this.#cell);
+    return Math.min(Math.max(found, 0), this.#rows - 1);
+  }
+
+  /** Call `visit` with each point in a box until it returns false. */
+  visit(box: Box, visit: (point: number) => boolean): void {
+    const [first, last] = [this.#column(box.left), this.#column(box.right)];
+    for (let row = this.#row(box.bottom); row <= this.#row(box.top); row++) {
+      const at = row * this.#columns;
+      for (let k = this.#start[at + first]!; k < this.#start[at + last + 1]!; k++) {
+        const i = this.#members[k]!;
+        const [x, y] = [this.x[i]!, this.y[i]!];
+        const inside = x >= box.left && x <= box.right && y >= box.bottom && y <= box.top;
+        if (inside && !visit(i)) return;
+      }
+    }
+  }
+
+  /** The points in a box, or null if there are more than `most`. */
+  within(box: Box, most: number): number[] | null {
+    const found: number[] = [];
+    this.visit(box, (i) => found.push(i) <= most);
+    return found.length > most ? null : found;
+  }
+
+  /** The point nearest to a place, no farther than `reach`; null: none. */
+  nearest(x: number, y: number, reach: number): number | null {
+    let best: number | null = null;
+    let least = reach * reach;
+    const box = { left: x - reach, right: x + reach, bottom: y - reach, top: y + reach };
+    this.visit(box, (i) => {
+      const away = (this.x[i]! - x) ** 2 + (this.y[i]! - y) ** 2;
+      if (away <= least) [best, least] = [i, away];
+      return true;
+    });
+    return best;
+  }
+}
+
+export function boundsOf(x: Float32Array, y: Float32Array): Box {
+  const box = { left: Infinity, right: -Infinity, bottom: Infinity, top: -Infinity };
+  for (let i = 0; i < x.length; i++) {
+    box.left = Math.min(box.left, x[i]!);
+    box.right = Math.max(box.right, x[i]!);
+    box.bottom = Math.min(box.bottom, y[i]!);
+    box.top = Math.max(box.top, y[i]!);
+  }
+  return x.length ? box : { left: 0, right: 1, bottom: 0, top: 1 };
+}

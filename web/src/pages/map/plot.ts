@@ -1,0 +1,151 @@
+/**
+ * The picture of a map: a canvas of points, one of what lies over them, and the view.
+ *
+ * It draws at most once per frame of the screen, and only when something has changed. When the
+ * WebGL context is lost, the points are drawn by hand until it is back.
+ */
+import { cropsOf, type Crop } from "./crops";
+import type { MapData } from "./data";
+import { drawOverlay, type Marks } from "./overlay";
+import type { Palette } from "./paint";
+import { CanvasPoints } from "./points-2d";
+import { GlPoints } from "./points-gl";
+import { diameterOf, type PointLayer, type Style } from "./points";
+import { View } from "./view";
+
+export interface Seen {
+  view: View;
+  crops: readonly Crop[];
+}
+
+export class Plot {
+  readonly view: View;
+  crops: readonly Crop[] = [];
+  #layer: PointLayer;
+  readonly #over = document.createElement("canvas");
+  readonly #watch: ResizeObserver;
+  #style: Style | null = null;
+  #marks: Marks = { rings: [], chosen: null, hovered: null, lasso: [], labels: [] };
+  #palette: Palette | null = null;
+  #asked = 0;
+  #frames = 0;
+  /** Whether the points have to be drawn again, or only what lies over them. */
+  #moved = true;
+
+  /**
+   * @param host element that the canvases fill.
+   * @param pictures whether dots become pictures at high zoom.
+   * @param onseen told after each frame in which the view has changed.
+   */
+  constructor(
+    readonly host: HTMLElement,
+    readonly data: MapData,
+    readonly pictures: boolean,
+    readonly onseen: (seen: Seen) => void,
+  ) {
+    this.view = new View(data.grid.box);
+    this.#layer = this.#start();
+    host.append(this.#over);
+    this.#over.setAttribute("aria-hidden", "true");
+    this.#watch = new ResizeObserver(() => this.#resize());
+    this.#watch.observe(host);
+    this.#resize();
+  }
+
+  #start(): PointLayer {
+    try {
+      let hand: PointLayer | null = null;
+      const graphics: GlPoints = new GlPoints(
+        () => this.#use((hand = new CanvasPoints())),
+        () => {
+          hand?.destroy();
+          this.#use(graphics);
+        },
+      );
+      return this.#use(graphics);
+    } catch {
+      return this.#use(new CanvasPoints());
+    }
+  }
+
+  /** Put a layer of points below the rest; one of WebGL that it stands in for is only hidden. */
+  #use(layer: PointLayer): PointLayer {
+    if (this.#layer && this.#layer !== layer) this.#layer.canvas.remove();
+    layer.canvas.setAttribute("aria-hidden", "true");
+    this.host.prepend(layer.canvas);
+    this.host.dataset.layer = layer.kind;
+    this.#layer = layer;
+    layer.setPoints(this.data.x, this.data.y);
+    if (this.#style) layer.setStyle(this.#style);
+    this.redraw();
+    return layer;
+  }
+
+  setStyle(style: Style, palette: Palette): void {
+    this.#style = style;
+    this.#palette = palette;
+    this.#layer.setStyle(style);
+    this.redraw();
+  }
+
+  mark(marks: Partial<Marks>): void {
+    this.#marks = { ...this.#marks, ...marks };
+    this.redraw(false);
+  }
+
+  get marks(): Marks {
+    return this.#marks;
+  }
+
+  get diameter(): number {
+    return diameterOf(this.data.count, this.view.zoom);
+  }
+
+  /** Draw in the next frame. */
+  redraw(moved = true): void {
+    this.#moved ||= moved;
+    if (!this.#asked) this.#asked = requestAnimationFrame(() => this.#draw());
+  }
+
+  #resize(): void {
+    const { clientWidth, clientHeight } = this.host;
+    if (!clientWidth || !clientHeight) return;
+    this.view.width = clientWidth;
+    this.view.height = clientHeight;
+    this.redraw();
+  }
+
+  #draw(): void {
+    this.#asked = 0;
+    const { view } = this;
+    if (!this.#palette || view.width < 2) return;
+    const ratio = window.devicePixelRatio || 1;
+    const moved = this.#moved;
+    this.#moved = false;
+    if (moved) {
+      this.#layer.draw(view, this.diameter, ratio);
+      const first = [this.#marks.chosen, ...this.#marks.rings].filter((one) => one !== null);
+      this.crops = this.pictures ? cropsOf(view, this.data.grid, first) : [];
+    }
+    const [width, height] = [Math.round(view.width * ratio), Math.round(view.height * ratio)];
+    if (this.#over.width !== width) this.#over.width = width;
+    if (this.#over.height !== height) this.#over.height = height;
+    const context = this.#over.getContext("2d");
+    if (context) {
+      context.setTransform(ratio, 0, 0, ratio, 0, 0);
+      context.clearRect(0, 0, view.width, view.height);
+      drawOverlay(
+        context, view, this.data, this.#marks, this.crops, this.diameter, this.#palette,
+      );
+    }
+    this.host.dataset.frames = String((this.#frames += 1));
+    if (moved) this.onseen({ view: view.resized(view.width, view.height), crops: this.crops });
+  }
+
+  destroy(): void {
+    cancelAnimationFrame(this.#asked);
+    this.#watch.disconnect();
+    this.#layer.destroy();
+    this.#over.remove();
+  }
+}

@@ -1,0 +1,118 @@
+/**
+ * What part of the map is seen. Units of the map are those of its layout, y upwards; units of
+ * the screen are CSS pixels from the top left, y downwards. Zoom 1 shows all of the map.
+ */
+export interface Box {
+  left: number;
+  right: number;
+  bottom: number;
+  top: number;
+}
+
+const MARGIN = 44;
+const LEAST = 0.6;
+const MOST = 2000;
+
+export class View {
+  width = 1;
+  height = 1;
+  zoom = 1;
+  x: number;
+  y: number;
+
+  constructor(readonly box: Box) {
+    this.x = (box.left + box.right) / 2;
+    this.y = (box.bottom + box.top) / 2;
+  }
+
+  /** Pixels of one unit of the map. */
+  get scale(): number {
+    const across = Math.max(this.width - 2 * MARGIN, 40);
+    const down = Math.max(this.height - 2 * MARGIN, 40);
+    const { left, right, bottom, top } = this.box;
+    return this.zoom * Math.min(across / (right - left || 1), down / (top - bottom || 1));
+  }
+
+  screenX(x: number): number {
+    return this.width / 2 + (x - this.x) * this.scale;
+  }
+
+  screenY(y: number): number {
+    return this.height / 2 - (y - this.y) * this.scale;
+  }
+
+  mapX(x: number): number {
+    return this.x + (x - this.width / 2) / this.scale;
+  }
+
+  mapY(y: number): number {
+    return this.y - (y - this.height / 2) / this.scale;
+  }
+
+  /** The part of the map on the screen. */
+  get seen(): Box {
+    return {
+      left: this.mapX(0),
+      right: this.mapX(this.width),
+      bottom: this.mapY(this.height),
+      top: this.mapY(0),
+    };
+  }
+
+  shows(x: number, y: number, margin = 0): boolean {
+    const [h, v] = [this.screenX(x), this.screenY(y)];
+    return (
+      h >= margin && h <= this.width - margin && v >= margin && v <= this.height - margin
+    );
+  }
+
+  pan(dx: number, dy: number): void {
+    this.goTo(this.x - dx / this.scale, this.y + dy / this.scale);
+  }
+
+  /** Zoom so that what lies under a point of the screen stays there. */
+  zoomAt(factor: number, x = this.width / 2, y = this.height / 2): void {
+    const [h, v] = [this.mapX(x), this.mapY(y)];
+    this.zoom = Math.min(Math.max(this.zoom * factor, LEAST), MOST);
+    this.goTo(this.x + h - this.mapX(x), this.y + v - this.mapY(y));
+  }
+
+  /** Look at a place; the middle of the screen never leaves the map. */
+  goTo(x: number, y: number, zoom = this.zoom): void {
+    const { left, right, bottom, top } = this.box;
+    this.x = Math.min(Math.max(x, left), right);
+    this.y = Math.min(Math.max(y, bottom), top);
+    this.zoom = Math.min(Math.max(zoom, LEAST), MOST);
+  }
+
+  fit(): void {
+    const { left, right, bottom, top } = this.box;
+    this.goTo((left + right) / 2, (bottom + top) / 2, 1);
+  }
+
+  /** A copy for another size of canvas: the same centre and zoom. */
+  resized(width: number, height: number): View {
+    const other = new View(this.box);
+    Object.assign(other, { width, height, zoom: this.zoom, x: this.x, y: this.y });
+    return other;
+  }
+
+  /** As in a link: `2.5@3.12,-4.08`; empty where all of the map is seen. */
+  toString(): string {
+    const short = (value: number, digits: number): string => String(+value.toFixed(digits));
+    const fresh = new View(this.box);
+    const digits = Math.max(2, Math.ceil(Math.log10(this.scale)));
+    const same = Math.abs(this.x - fresh.x) + Math.abs(this.y - fresh.y) < 10 ** -digits;
+    if (same && Math.abs(this.zoom - 1) < 1e-3) return "";
+    return `${short(this.zoom, 2)}@${short(this.x, digits)},${short(this.y, digits)}`;
+  }
+
+  /** Go where a link says; false if it says nothing that can be read. */
+  read(text: string | null): boolean {
+    const found = /^([\d.]+)@(-?[\d.]+),(-?[\d.]+)$/.exec(text ?? "");
+    const [zoom = NaN, x = NaN, y = NaN] = (found ?? []).slice(1).map(Number);
+    if (![zoom, x, y].every(Number.isFinite) || zoom <= 0) return false;
+    this.goTo(x, y, zoom);
+    return true;
+  }
+}
