@@ -76,14 +76,16 @@ TRAINING = sl.Training(epochs=8, learning_rate=2e-3)
 """These nets are small and were trained from nothing: they bear more than the default rate."""
 
 
-def measure(case: Case, folder: Path, training: sl.Training | None) -> dict[str, Any]:
+def measure(
+    case: Case, folder: Path, training: sl.Training | None, examples: int = 30
+) -> dict[str, Any]:
     """Go the whole way on one subject."""
     start = time.perf_counter()
     world = case.world
     world.unpack(folder / "images")
     db = sl.build(
         folder / "db", case.model, folder / "images", "semlens/demo", case.layers,
-        readout=case.readout, relevance=True,
+        readout=case.readout, relevance=True, examples=examples,
     )  # fmt: skip
     sweep = sl.audit_all(db, [*load_sets("demo-world"), *load_sets("artefacts")])
     audit = sweep.audits[world.target]
@@ -243,7 +245,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if options.quick:
                 case.world.pictures = case.world.pictures[::12]
             settings = replace(TRAINING, epochs=1) if options.quick else TRAINING
-            worlds.append(measure(case, folder, None if options.no_retrain else settings))
+            training = None if options.no_retrain else settings
+            worlds.append(measure(case, folder, training, 5 if options.quick else 30))
             print(json.dumps(worlds[-1]), file=sys.stderr, flush=True)
     if options.json:
         print(json.dumps({"worlds": worlds, "machine": machine()}))

@@ -17,7 +17,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,10 @@ from semlens.store.manifest import LayerEntry, Manifest, RelevanceEntry, Source
 
 GOAL = 1.0
 """Seconds, once loaded."""
+
+
+CROPS = 5000
+"""Crops in a file."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +84,10 @@ class RandomWords(Embedder):
         )
 
 
-def write(path: Path, size: Size) -> None:
-    """Write the database."""
+def write(
+    path: Path, size: Size, embedder: Embedder | None = None, pictures: Sequence[bytes] = ()
+) -> None:
+    """Write the database; with ``pictures``, crop number i has the i-th of them as thumbnail."""
     rng = np.random.default_rng(0)
     entries = [
         LayerEntry(
@@ -92,8 +98,9 @@ def write(path: Path, size: Size) -> None:
     ]  # fmt: skip
     for entry in entries:
         _write_layer(path, entry, size, rng)
-    crops = torch.nn.functional.normalize(torch.randn(size.crops, size.dim), dim=1)
-    save_tensors(path / layout.crops_file(0), {"vector": crops.half()})
+    parts = [min(CROPS, size.crops - start) for start in range(0, size.crops, CROPS)]
+    for number, count in enumerate(parts):
+        _write_crops(path, number, count, size, pictures)
     count = size.layers * size.rows
     save_table(path / layout.COMPONENTS, pa.table({
         "layer": np.repeat([entry.name for entry in entries], size.rows),
@@ -103,12 +110,13 @@ def write(path: Path, size: Size) -> None:
     }))  # fmt: skip
     logit = np.arange(size.samples) % size.classes
     save_table(path / layout.SAMPLES, pa.table({
+        "sample": np.arange(size.samples),
         "path": [f"{i}.png" for i in range(size.samples)],
         "sha256": [f"{i:064x}" for i in range(size.samples)],
         "target": pa.array([f"class {i}" for i in logit]),
         "logit": pa.array(logit, pa.int32()),
         "error": pa.array([None] * size.samples, pa.string()),
-    }))  # fmt: skip
+    }), group=layout.SAMPLE_GROUP)  # fmt: skip
     save_table(path / layout.RELEVANCE_CLASSES, pa.table({
         "class": np.arange(size.classes, dtype=np.int32),
         "samples": np.full(size.classes, size.samples // size.classes, np.int64),
@@ -118,17 +126,35 @@ def write(path: Path, size: Size) -> None:
         for file in sorted(path.rglob("*")) if file.is_file()
     }  # fmt: skip
     source = Source(spec="python:synthetic", fingerprint="synthetic")
-    embedder = RandomWords(size.dim)
+    embedder = embedder or RandomWords(size.dim)
     Manifest(
         model=source, data=source,
         embedder=Source(spec=embedder.spec, fingerprint=embedder.fingerprint),
-        recipe=Recipe(examples=size.examples, thumbnails=False),
+        recipe=Recipe(examples=size.examples, thumbnails=bool(pictures)),
         classes=[f"class {i}" for i in range(size.classes)],
         samples=size.samples, unreadable=0, dim=size.dim, layers=entries,
         relevance=RelevanceEntry(rules="epsilon-plus-flat", targets="classes", floor=1e-4),
-        crops=[size.crops],
+        crops=parts,
         files=digests,
     ).save(path)  # fmt: skip
+
+
+def _write_crops(
+    path: Path, number: int, count: int, size: Size, pictures: Sequence[bytes]
+) -> None:
+    vectors = torch.nn.functional.normalize(torch.randn(count, size.dim), dim=1)
+    first = number * CROPS
+    save_tensors(path / layout.crops_file(number), {
+        "vector": vectors.half(),
+        "sample": torch.arange(first, first + count) % size.samples,
+        "box": torch.tensor([[0, 0, 64, 64]] * count, dtype=torch.int32),
+    })  # fmt: skip
+    if pictures:
+        webp = [pictures[(first + i) % len(pictures)] for i in range(count)]
+        save_table(path / layout.thumbnails_file(number), pa.table({
+            "key": [f"{first + i:032x}" for i in range(count)],
+            "webp": pa.array(webp, pa.binary()),
+        }), group=layout.THUMBNAIL_GROUP, packed="webp")  # fmt: skip
 
 
 def _write_layer(path: Path, entry: LayerEntry, size: Size, rng: np.random.Generator) -> None:
@@ -145,8 +171,8 @@ def _write_layer(path: Path, entry: LayerEntry, size: Size, rng: np.random.Gener
         "position": np.zeros(count, np.int32),
         "box": pa.FixedSizeListArray.from_arrays(boxes, 4),
         "crop": rng.integers(0, size.crops, count),
-        "mask": pa.array([b"\0" * 32] * count, pa.binary(32)),
-    }))  # fmt: skip
+        "mask": pa.array([b"\x0f" * 32] * count, pa.binary(32)),
+    }), group=layout.EXAMPLE_GROUP)  # fmt: skip
     mean = rng.dirichlet(np.full(size.relevant, 0.5), size.classes)
     rows = np.stack([np.sort(rng.choice(size.rows, size.relevant, replace=False)) for _ in mean])
     number = np.repeat(np.arange(size.classes, dtype=np.int32), size.relevant)

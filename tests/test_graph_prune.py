@@ -209,6 +209,7 @@ def test_only_images_that_are_used_are_verified(db, subject, engine, pictures, t
     images = VerifiedImages(db, str(moved))  # all others are missing
     assert len(images) == db.manifest.samples
     assert images.digest(0) == db.sample(0).sha256
+    assert list(images.ids) == db.samples["path"].tolist()
     trace = trace_class(db, subject, images, 1, SAMPLES, engine=engine)
     path.write_bytes((pictures / db.sample(1).path).read_bytes())
     with pytest.raises(StaleError) as caught:
@@ -229,6 +230,7 @@ class Aside(LittleNet):
         return super().forward(x)
 
 
+@pytest.mark.filterwarnings("ignore:The captured pass of Aside")
 def test_layers_that_relevance_does_not_reach_are_left_out(tmp_path, images, db):
     model = SubjectModel(Aside(), to_tensor, "32", "python:aside", ["class0", "class1", *"cd"])
     beside = sl.build(

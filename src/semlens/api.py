@@ -65,21 +65,30 @@ class ConceptDatabase(Database):
         self,
         *texts: str,
         images: Sequence[ImageLike] = (),
+        like: Sequence[Component | str] = (),
         without: Sequence[str] = (),
         without_images: Sequence[ImageLike] = (),
+        unlike: Sequence[Component | str] = (),
         top: int = 10,
+        offset: int = 0,
         layers: Sequence[str] | None = None,
         templates: Sequence[str] = SEARCH_TEMPLATES,
     ) -> Hits:
-        """Rank components by texts, images or a mixture; see :func:`semlens.analysis.search`."""
+        """Rank components by texts, images, other components or a mixture.
+
+        See :func:`semlens.analysis.search`.
+        """
         return search(
             self,
-            self.embedder,
+            None,
             texts,
             images,
+            like=self._rows_of(like),
             without=without,
             without_images=without_images,
+            unlike=self._rows_of(unlike),
             top=top,
+            offset=offset,
             layers=layers,
             templates=templates,
         )
@@ -182,8 +191,11 @@ class ConceptDatabase(Database):
         """
         from semlens.draw.sheet import sheet
 
-        chosen = [c if isinstance(c, Component) else Component.parse(c) for c in components]
-        return sheet(self, [self.row(c) for c in chosen], columns, mask=mask)
+        return sheet(self, self._rows_of(components), columns, mask=mask)
+
+    def _rows_of(self, components: Sequence[Component | str]) -> list[int]:
+        parsed = [c if isinstance(c, Component) else Component.parse(c) for c in components]
+        return [self.row(component) for component in parsed]
 
     def summary(self) -> pd.DataFrame:
         """Return one row per layer: components, signs, those without examples."""

@@ -63,7 +63,7 @@ def prune(
         above, below = columns[upper.name], columns[lower.name]
         if above and below:
             weight[lower.name] = torch.from_numpy(_passed(lower, above, below))
-        explained[lower.name] = _explained(lower, sum(above, []), sum(below, []))
+            explained[lower.name] = _explained(lower, sum(above, []), sum(below, []))
     return assemble(
         database,
         trace.target,

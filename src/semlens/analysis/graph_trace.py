@@ -98,8 +98,16 @@ class VerifiedImages(Images):
 
     def __init__(self, database: Database, data: str | None = None) -> None:
         self.spec = data or database.manifest.data.spec
-        self.ids = database.samples["path"].tolist()
         self._database = database
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return self._database.manifest.samples
+
+    @property
+    def ids(self) -> Sequence[str]:  # type: ignore[override]
+        """Their paths; read when they are asked for, since there may be millions."""
+        return self._database.samples["path"].tolist()
 
     def read(self, sample: int) -> Image.Image:
         """Return an image.

@@ -125,7 +125,7 @@ class Hits:
 
 def search(
     database: Database,
-    embedder: Embedder,
+    embedder: Embedder | None,
     texts: Sequence[str] = (),
     images: Sequence[ImageLike] = (),
     *,
@@ -142,6 +142,8 @@ def search(
 
     Parameters
     ----------
+    embedder
+        None for the database's own, which is loaded if a text or an image has to be embedded.
     texts, images, like
         What to look for; several are averaged to one probe, mixed as liked. ``like`` are rows
         of components, which are not found themselves.

@@ -6,6 +6,8 @@ import numpy as np
 from jaxtyping import Int64
 
 from semlens.errors import DataError, RelevanceError, nearest
+from semlens.store import layout
+from semlens.store.files import load_table
 from semlens.store.reader import Database
 
 
@@ -60,9 +62,11 @@ def class_samples(
     DataError
         If the class has none.
     """
-    table = database.samples
-    logit = table["logit"].astype("Float64")
-    mine = np.flatnonzero((logit == target).fillna(False).to_numpy(bool) & table["error"].isna())
+    # two columns of the table, for its paths may be millions
+    table = load_table(database.path / layout.SAMPLES, ["logit", "error"])
+    logit = table["logit"].to_pandas().astype("Float64")
+    of_class = (logit == target).fillna(False).to_numpy(bool)
+    mine = np.flatnonzero(of_class & table["error"].is_null().to_numpy())
     if len(mine) == 0:
         known = sorted({class_name(database, int(c)) for c in logit.dropna().unique()})
         raise DataError(

@@ -241,6 +241,10 @@ class Database(Derived):
         """Concept vectors of all components (zeros where there is no example)."""
         return np.concatenate([part.float().numpy() for part in self._vectors.theta])
 
+    def warm(self) -> None:
+        """Read what the first search needs; the page of a server then need not wait for it."""
+        _ = self.components, self._vectors.lengths
+
     def concept_vectors(self, rows: Sequence[int]) -> Float32[np.ndarray, "n d"]:
         """Return the concept vectors of some components, without loading theta."""
         return self._vectors.of_rows(rows)

@@ -81,10 +81,10 @@ class Vectors:
                     first = layer.first + start
                     every[first : first + len(part)] = part @ units
         found = every.numpy()[rows]
-        return found / np.maximum(self._lengths[rows], np.float32(1e-12))[:, None]
+        return found / np.maximum(self.lengths[rows], np.float32(1e-12))[:, None]
 
     @once
-    def _lengths(self) -> Float32[np.ndarray, " n"]:
+    def lengths(self) -> Float32[np.ndarray, " n"]:
         """Length of each concept vector."""
         found = np.zeros(self._manifest.rows, np.float32)
         for layer, theta in zip(self._manifest.layers, self.theta, strict=True):

@@ -29,6 +29,8 @@ from semlens.web.routes import (
     map,
     models,
     overview,
+    pictures,
+    search,
 )
 from semlens.web.security import LOCAL, Guard
 from semlens.web.served import Serving
@@ -45,6 +47,8 @@ ROUTERS: list[APIRouter] = [
     map.router,
     models.router,
     overview.router,
+    pictures.router,
+    search.router,
 ]
 """The routers of all pages, one a line."""
 

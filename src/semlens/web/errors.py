@@ -83,7 +83,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(StillWorking, _still_working)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(Exception, _fault)
 
 
 def _semlens(request: Request, error: Exception) -> JSONResponse:
@@ -129,12 +128,12 @@ def _invalid(request: Request, error: Exception) -> JSONResponse:
     )
 
 
-def _fault(request: Request, error: Exception) -> JSONResponse:
+def fault(path: str, error: Exception) -> JSONResponse:
     """Answer for a fault of ours; the traceback goes to the server's log, not to the page."""
     return answer(
         Refused(
             500,
-            f"The server failed at '{request.url.path}' ({type(error).__name__}).",
+            f"The server failed at '{path}' ({type(error).__name__}).",
             "Expected an answer: this is a fault of semlens.",
             "Look at the server's log, and report it.",
         )

@@ -21,7 +21,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from semlens.web.body import Body, limit
-from semlens.web.errors import Refused, answer
+from semlens.web.errors import Refused, answer, fault
 
 LOCAL = ("localhost", "127.0.0.1", "::1")
 """Names under which a server is called from the machine that it runs on."""
@@ -72,9 +72,12 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008})
             return
         start = time.perf_counter()
+        begun = False
 
         async def guarded(message: Message) -> None:
+            nonlocal begun
             if message["type"] == "http.response.start":
+                begun = True
                 _finish(scope, message)
                 ms = 1000 * (time.perf_counter() - start)
                 log.info("%s %s %d %.0f ms", *_line(scope), message["status"], ms)
@@ -94,7 +97,12 @@ class Guard:
         except Refused as refused:
             await _refusal(scope, refused)(scope, receive, guarded)
             return
-        await self.app(scope, receive, guarded)
+        try:
+            await self.app(scope, receive, guarded)
+        except Exception as error:
+            if not begun:
+                await fault(scope["path"], error)(scope, receive, guarded)
+            raise  # to the server's log
 
     def _check_host(self, scope: Scope) -> None:
         """Refuse a name that is not ours: an evil site may have let its own name point here."""

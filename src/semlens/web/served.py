@@ -16,6 +16,7 @@ from semlens.errors import SemlensError, ServeError
 from semlens.models.subject import SubjectModel
 from semlens.web.embedder import SharedEmbedder, share
 from semlens.web.errors import not_found
+from semlens.web.probes import Probes
 from semlens.web.work import Work
 
 
@@ -59,6 +60,7 @@ class Serving:
 
     models: list[Served]
     work: Work = field(default_factory=Work)
+    probes: Probes = field(default_factory=Probes)
 
     @classmethod
     def of(
@@ -88,14 +90,12 @@ class Serving:
         What cannot be loaded is remembered by the embedder, and said when it is asked for.
         """
         for served in self.models:
-            _ = served.db.components
+            served.db.warm()
         for served in self.models:
             embedder = served.db.embedder
             if isinstance(embedder, SharedEmbedder):
                 with contextlib.suppress(SemlensError):
                     embedder.warm()
-        for served in self.models:
-            _ = served.db.theta
 
 
 def _refuse_twins(databases: Sequence[ConceptDatabase]) -> None:

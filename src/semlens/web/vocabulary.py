@@ -89,7 +89,7 @@ def named(
             return [None] * len(rows)
         return kept_candidates(served.db, name.removeprefix(KEPT), np.asarray(rows, np.int64), top)
     vocabulary = _embedded(served, serving, name)
-    given = served.db.theta[np.asarray(rows, np.int64)] if vectors is None else vectors
+    given = served.db.concept_vectors(rows) if vectors is None else vectors
     found = candidates(given, vocabulary.probe, vocabulary.concepts, top)
     alive = served.db.alive
     return [one if alive[row] or not own else None for row, one in zip(rows, found, strict=True)]

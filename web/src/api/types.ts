@@ -4,6 +4,198 @@
  */
 
 export interface paths {
+    "/api/v1/models/{m}/concept-sets": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Concept Sets
+         * @description Return the concept sets that come with semlens, and the lists of saved audits.
+         */
+        get: operations["concept_sets"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/models/{m}/concept-sets/read": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Read Concept Set
+         * @description Return what a concept set says that is handed in as a file; nothing is saved.
+         */
+        post: operations["read_concept_set"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/models/{m}/audits": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Audits
+         * @description Return the saved audits and the classes with relevance.
+         */
+        get: operations["list_audits"];
+        put?: never;
+        /**
+         * Save Audit
+         * @description Save a new audit.
+         */
+        post: operations["save_audit"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/models/{m}/audits/preview": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Try Audit
+         * @description Audit without saving anything.
+         */
+        post: operations["try_audit"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/models/{m}/audits/{number}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * One Audit
+         * @description Return a saved audit: lists, settings, reviews.
+         */
+        get: operations["one_audit"];
+        /**
+         * Edit Audit
+         * @description Change a saved audit; 409 (``EditError``) if it has been edited since it was read.
+         */
+        put: operations["edit_audit"];
+        post?: never;
+        /**
+         * Remove Audit
+         * @description Remove a saved audit.
+         */
+        delete: operations["remove_audit"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/models/{m}/audits/{number}/result": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Audit Result
+         * @description Return what a saved audit finds, as it is now.
+         */
+        get: operations["audit_result"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/models/{m}/audits/{number}/components.csv": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Audit Csv
+         * @description Return the relevant components with verdicts, alignments and reviews.
+         */
+        get: operations["audit_csv"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/models/{m}/audits/{number}/concepts.toml": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Audit Concepts
+         * @description Return both lists as a concept set for ``--concepts``.
+         */
+        get: operations["audit_concepts"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/models/{m}/audits/{number}/report.html": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Audit Report
+         * @description Return all that is known of the class as one HTML file, with the reviews.
+         */
+        get: operations["audit_report"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/models/{m}/components/{layer}/{index}": {
         parameters: {
             query?: never;
@@ -596,10 +788,305 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/models/{m}/components/{layer}/{index}/strip.webp": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Component Strip
+         * @description Return the strongest examples side by side, each a square of 96 pixels.
+         *
+         *     With ``v``, the database's fingerprint or its beginning, a browser may keep it for good.
+         */
+        get: operations["component_strip"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/models/{m}/components/{layer}/{index}/crops/{place}.webp": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Component Crop
+         * @description Return one example: its crop, the crop masked, or the whole image with the crop's box.
+         */
+        get: operations["component_crop"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/models/{m}/search": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Search
+         * @description Rank components by words, or by a ``probe`` that was sent before.
+         *
+         *     An embedder without texts leaves the words of kept labels to be searched.
+         */
+        get: operations["search"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/models/{m}/search/image": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Search Image
+         * @description Rank components by an image, the body of the request, and words beside it.
+         */
+        post: operations["search_image"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/models/{m}/search/components": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Search Components
+         * @description Rank components by their likeness to others ("more like this"), and by words.
+         *
+         *     Those that are given are not found themselves.
+         */
+        post: operations["search_components"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/models/{m}/similarity": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Similarity
+         * @description Return alignment f32[n] of all components in row order as safetensors; NaN: no examples.
+         */
+        get: operations["similarity"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /**
+         * AuditAnswer
+         * @description What an audit finds; components most relevant first.
+         */
+        AuditAnswer: {
+            /** Sentence */
+            sentence: string;
+            /** Alarm */
+            alarm: boolean;
+            /** P Value */
+            p_value: number | null;
+            /** Level */
+            level: number;
+            /** Shares */
+            shares: components["schemas"]["ShareRow"][];
+            /** Chance */
+            chance: components["schemas"]["ChanceRow"][];
+            /** Concepts */
+            concepts: components["schemas"]["ConceptRow"][];
+            /** Components */
+            components: components["schemas"]["AuditedComponent"][];
+        };
+        /**
+         * AuditClass
+         * @description A class that can be audited.
+         */
+        AuditClass: {
+            /** Target */
+            target: number;
+            /** Name */
+            name: string;
+            /** Samples */
+            samples: number;
+        };
+        /**
+         * AuditEdit
+         * @description What is to change; null leaves it. ``revision`` is the one that was read.
+         */
+        AuditEdit: {
+            /** Revision */
+            revision: number;
+            /** Name */
+            name?: string | null;
+            /** Valid */
+            valid?: components["schemas"]["GivenTerm"][] | null;
+            /** Spurious */
+            spurious?: components["schemas"]["GivenTerm"][] | null;
+            settings?: components["schemas"]["AuditSettings"] | null;
+            /**
+             * Reviews
+             * @default {}
+             */
+            reviews: {
+                [key: string]: components["schemas"]["GivenReview"] | null;
+            };
+            /**
+             * Renew
+             * @default false
+             */
+            renew: boolean;
+        };
+        /**
+         * AuditEntry
+         * @description A saved audit in the list of all.
+         */
+        AuditEntry: {
+            /** Id */
+            id: number;
+            /** Name */
+            name: string;
+            /**
+             * Target
+             * @default -1
+             */
+            target: number;
+            /**
+             * Target Name
+             * @default
+             */
+            target_name: string;
+            /**
+             * Valid
+             * @default 0
+             */
+            valid: number;
+            /**
+             * Spurious
+             * @default 0
+             */
+            spurious: number;
+            /**
+             * Reviewed
+             * @default 0
+             */
+            reviewed: number;
+            /**
+             * Changed
+             * @default
+             */
+            changed: string;
+            /** Problem */
+            problem?: string | null;
+        };
+        /**
+         * AuditSettings
+         * @description What an audit is made with; thresholds that are null follow from chance.
+         */
+        AuditSettings: {
+            /** Layers */
+            layers?: string[] | null;
+            /**
+             * Minimum
+             * @default 0.01
+             */
+            minimum: number;
+            /**
+             * Level
+             * @default 0.05
+             */
+            level: number;
+            /** Valid Threshold */
+            valid_threshold?: number | null;
+            /** Spurious Threshold */
+            spurious_threshold?: number | null;
+            /**
+             * Seed
+             * @default 0
+             */
+            seed: number;
+        };
+        /**
+         * AuditedComponent
+         * @description One relevant component; what there is no side for is null.
+         */
+        AuditedComponent: {
+            /** Row */
+            row: number;
+            /** Layer */
+            layer: number;
+            /** Index */
+            index: number;
+            /** Name */
+            name: string;
+            /** Mean */
+            mean: number;
+            /** Max */
+            max: number;
+            /** Weight */
+            weight: number;
+            /**
+             * Verdict
+             * @enum {string}
+             */
+            verdict: "valid" | "spurious" | "both" | "unexpected";
+            /** Certainty */
+            certainty: number | null;
+            /** Valid */
+            valid: number | null;
+            /** Valid Concept */
+            valid_concept: string | null;
+            /** Valid Threshold */
+            valid_threshold: number | null;
+            /** Spurious */
+            spurious: number | null;
+            /** Spurious Concept */
+            spurious_concept: string | null;
+            /** Spurious Threshold */
+            spurious_threshold: number | null;
+        };
         /**
          * CardCandidate
          * @description A concept that might name a component.
@@ -788,6 +1275,22 @@ export interface components {
             command: string | null;
         };
         /**
+         * ChanceRow
+         * @description What a side claims of the relevance, against random concept sets of its size.
+         */
+        ChanceRow: {
+            /** Side */
+            side: string;
+            /** Layer */
+            layer: string;
+            /** Share */
+            share: number;
+            /** Expected */
+            expected: number;
+            /** P Value */
+            p_value: number;
+        };
+        /**
          * ClassCount
          * @description A class that has readable samples.
          */
@@ -821,6 +1324,7 @@ export interface components {
             most: number;
             /** Concepts */
             concepts: string | null;
+            naming: components["schemas"]["Waiting"] | null;
             /** Layers */
             layers: components["schemas"]["RelevantLayer"][];
         };
@@ -968,6 +1472,78 @@ export interface components {
             relevance_max: number | null;
         };
         /**
+         * ComponentTerms
+         * @description Components and words to look for and to keep away from; rows name the components.
+         */
+        ComponentTerms: {
+            /**
+             * Positive
+             * @default []
+             */
+            positive: number[];
+            /**
+             * Negative
+             * @default []
+             */
+            negative: number[];
+            /**
+             * Q
+             * @default []
+             */
+            q: string[];
+            /**
+             * Without
+             * @default []
+             */
+            without: string[];
+            /**
+             * Layers
+             * @default []
+             */
+            layers: number[];
+            /**
+             * K
+             * @default 20
+             */
+            k: number;
+        };
+        /**
+         * ConceptRow
+         * @description How many components align with a concept best, and their relevance.
+         */
+        ConceptRow: {
+            /** Concept */
+            concept: string;
+            /** Kind */
+            kind: string;
+            /** Category */
+            category: string;
+            /** Components */
+            components: number;
+            /** Relevance */
+            relevance: number;
+        };
+        /**
+         * ConceptSetInfo
+         * @description A concept set that an audit can begin with.
+         */
+        ConceptSetInfo: {
+            /** Name */
+            name: string;
+            /** Target */
+            target: string | null;
+            /** Logit */
+            logit: number | null;
+            /** Kept */
+            kept: boolean;
+            /** Valid */
+            valid: components["schemas"]["SavedTerm"][];
+            /** Spurious */
+            spurious: components["schemas"]["SavedTerm"][];
+            /** Others */
+            others: number;
+        };
+        /**
          * Counts
          * @description How many there are of everything.
          */
@@ -998,6 +1574,41 @@ export interface components {
             expected: string;
             /** Remedy */
             remedy: string;
+        };
+        /**
+         * GivenReview
+         * @description What is said of a component.
+         */
+        GivenReview: {
+            /**
+             * Status
+             * @default reviewed
+             * @enum {string}
+             */
+            status: "reviewed" | "confirmed" | "dismissed";
+            /**
+             * Note
+             * @default
+             */
+            note: string;
+        };
+        /**
+         * GivenTerm
+         * @description A concept of a list; with ``pictures``, one that the saved audit has by images.
+         */
+        GivenTerm: {
+            /** Text */
+            text: string;
+            /**
+             * Path
+             * @default []
+             */
+            path: string[];
+            /**
+             * Pictures
+             * @default 0
+             */
+            pictures: number;
         };
         /**
          * Graph
@@ -1326,6 +1937,39 @@ export interface components {
             fingerprint: string;
         };
         /**
+         * NewAudit
+         * @description An audit to save, or to try: of a class, with sets, own texts, or both.
+         */
+        NewAudit: {
+            /** Target */
+            target: number | string;
+            /** Name */
+            name?: string | null;
+            /**
+             * From Sets
+             * @default []
+             */
+            from_sets: string[];
+            /**
+             * Valid
+             * @default []
+             */
+            valid: components["schemas"]["GivenTerm"][];
+            /**
+             * Spurious
+             * @default []
+             */
+            spurious: components["schemas"]["GivenTerm"][];
+            /**
+             * @default {
+             *       "minimum": 0.01,
+             *       "level": 0.05,
+             *       "seed": 0
+             *     }
+             */
+            settings: components["schemas"]["AuditSettings"];
+        };
+        /**
          * Overview
          * @description What a database is.
          */
@@ -1465,6 +2109,129 @@ export interface components {
             origin: "label" | "class" | "general";
         };
         /**
+         * SavedAudit
+         * @description A saved audit: what people edit of it.
+         */
+        SavedAudit: {
+            /** Id */
+            id: number;
+            /** Revision */
+            revision: number;
+            /** Name */
+            name: string;
+            /** Target */
+            target: number;
+            /** Target Name */
+            target_name: string;
+            /** Valid */
+            valid: components["schemas"]["SavedTerm"][];
+            /** Spurious */
+            spurious: components["schemas"]["SavedTerm"][];
+            /** Sources */
+            sources: string[];
+            settings: components["schemas"]["AuditSettings"];
+            /** Reviews */
+            reviews: {
+                [key: string]: components["schemas"]["SavedReview"];
+            };
+            /** Created */
+            created: string;
+            /** Changed */
+            changed: string;
+            /** Kept */
+            kept: boolean;
+            /** Stale */
+            stale: boolean;
+        };
+        /**
+         * SavedAudits
+         * @description All saved audits, latest edit first, and the classes that can be audited.
+         */
+        SavedAudits: {
+            /** Audits */
+            audits: components["schemas"]["AuditEntry"][];
+            /** Classes */
+            classes: components["schemas"]["AuditClass"][];
+            /** Kept */
+            kept: boolean;
+            /** Text */
+            text: boolean;
+        };
+        /**
+         * SavedReview
+         * @description What a person says of a component.
+         */
+        SavedReview: {
+            /**
+             * Status
+             * @enum {string}
+             */
+            status: "reviewed" | "confirmed" | "dismissed";
+            /** Note */
+            note: string;
+            /** When */
+            when: string;
+        };
+        /**
+         * SavedTerm
+         * @description A concept of a list.
+         */
+        SavedTerm: {
+            /** Text */
+            text: string;
+            /** Path */
+            path: string[];
+            /** Pictures */
+            pictures: number;
+        };
+        /**
+         * SearchAnswer
+         * @description What was found, best first.
+         */
+        SearchAnswer: {
+            /** Query */
+            query: string;
+            /** Searched */
+            searched: number;
+            /**
+             * Mode
+             * @enum {string}
+             */
+            mode: "vector" | "label";
+            /** Notice */
+            notice: string | null;
+            /** Hits */
+            hits: components["schemas"]["SearchHit"][];
+            /** Cursor */
+            cursor: string | null;
+            /** Probe */
+            probe: number | null;
+        };
+        /**
+         * SearchHit
+         * @description One component that was found.
+         */
+        SearchHit: {
+            /** Rank */
+            rank: number;
+            /** Row */
+            row: number;
+            /** Layer */
+            layer: number;
+            /** Index */
+            index: number;
+            /** Name */
+            name: string;
+            /** Alignment */
+            alignment: number;
+            /** Cosine */
+            cosine: number | null;
+            /** Percentile */
+            percentile: number | null;
+            /** Label */
+            label: string | null;
+        };
+        /**
          * SelectedComponent
          * @description One selected component.
          */
@@ -1537,6 +2304,16 @@ export interface components {
             rows: number[];
         };
         /**
+         * SetFile
+         * @description A concept set as the text of a file; its ending says the form.
+         */
+        SetFile: {
+            /** File */
+            file: string;
+            /** Text */
+            text: string;
+        };
+        /**
          * Setting
          * @description One setting of the build, in words.
          */
@@ -1545,6 +2322,33 @@ export interface components {
             name: string;
             /** Text */
             text: string;
+        };
+        /**
+         * ShareRow
+         * @description How much one verdict has in one layer or, last, in all; null without draws.
+         */
+        ShareRow: {
+            /** Layer */
+            layer: string;
+            /**
+             * Verdict
+             * @enum {string}
+             */
+            verdict: "valid" | "spurious" | "both" | "unexpected";
+            /** Components */
+            components: number;
+            /** By Number */
+            by_number: number;
+            /** By Number Low */
+            by_number_low: number | null;
+            /** By Number High */
+            by_number_high: number | null;
+            /** By Relevance */
+            by_relevance: number;
+            /** By Relevance Low */
+            by_relevance_low: number | null;
+            /** By Relevance High */
+            by_relevance_high: number | null;
         };
         /**
          * SourceInfo
@@ -1577,6 +2381,12 @@ export interface components {
     headers: never;
     pathItems: never;
 }
+export type AuditAnswer = components['schemas']['AuditAnswer'];
+export type AuditClass = components['schemas']['AuditClass'];
+export type AuditEdit = components['schemas']['AuditEdit'];
+export type AuditEntry = components['schemas']['AuditEntry'];
+export type AuditSettings = components['schemas']['AuditSettings'];
+export type AuditedComponent = components['schemas']['AuditedComponent'];
 export type CardCandidate = components['schemas']['CardCandidate'];
 export type CardExample = components['schemas']['CardExample'];
 export type CardKin = components['schemas']['CardKin'];
@@ -1588,6 +2398,7 @@ export type CardSenses = components['schemas']['CardSenses'];
 export type CardStatistic = components['schemas']['CardStatistic'];
 export type CardTwin = components['schemas']['CardTwin'];
 export type CautionInfo = components['schemas']['CautionInfo'];
+export type ChanceRow = components['schemas']['ChanceRow'];
 export type ClassCount = components['schemas']['ClassCount'];
 export type ClassRelevance = components['schemas']['ClassRelevance'];
 export type ClassSummary = components['schemas']['ClassSummary'];
@@ -1597,8 +2408,13 @@ export type ComparedModel = components['schemas']['ComparedModel'];
 export type ComponentCard = components['schemas']['ComponentCard'];
 export type ComponentPage = components['schemas']['ComponentPage'];
 export type ComponentRow = components['schemas']['ComponentRow'];
+export type ComponentTerms = components['schemas']['ComponentTerms'];
+export type ConceptRow = components['schemas']['ConceptRow'];
+export type ConceptSetInfo = components['schemas']['ConceptSetInfo'];
 export type Counts = components['schemas']['Counts'];
 export type Failed = components['schemas']['Failed'];
+export type GivenReview = components['schemas']['GivenReview'];
+export type GivenTerm = components['schemas']['GivenTerm'];
 export type Graph = components['schemas']['Graph'];
 export type GraphGroup = components['schemas']['GraphGroup'];
 export type GraphLayer = components['schemas']['GraphLayer'];
@@ -1614,6 +2430,7 @@ export type MapCluster = components['schemas']['MapCluster'];
 export type MapClusters = components['schemas']['MapClusters'];
 export type MeasureSpread = components['schemas']['MeasureSpread'];
 export type ModelInfo = components['schemas']['ModelInfo'];
+export type NewAudit = components['schemas']['NewAudit'];
 export type Overview = components['schemas']['Overview'];
 export type PairInfo = components['schemas']['PairInfo'];
 export type PairsPage = components['schemas']['PairsPage'];
@@ -1622,16 +2439,521 @@ export type Rating = components['schemas']['Rating'];
 export type RelevantComponent = components['schemas']['RelevantComponent'];
 export type RelevantLayer = components['schemas']['RelevantLayer'];
 export type SampleQuery = components['schemas']['SampleQuery'];
+export type SavedAudit = components['schemas']['SavedAudit'];
+export type SavedAudits = components['schemas']['SavedAudits'];
+export type SavedReview = components['schemas']['SavedReview'];
+export type SavedTerm = components['schemas']['SavedTerm'];
+export type SearchAnswer = components['schemas']['SearchAnswer'];
+export type SearchHit = components['schemas']['SearchHit'];
 export type SelectedComponent = components['schemas']['SelectedComponent'];
 export type SelectionAnswer = components['schemas']['SelectionAnswer'];
 export type SelectionLabel = components['schemas']['SelectionLabel'];
 export type SelectionLayer = components['schemas']['SelectionLayer'];
 export type SelectionRows = components['schemas']['SelectionRows'];
+export type SetFile = components['schemas']['SetFile'];
 export type Setting = components['schemas']['Setting'];
+export type ShareRow = components['schemas']['ShareRow'];
 export type SourceInfo = components['schemas']['SourceInfo'];
 export type Waiting = components['schemas']['Waiting'];
 export type $defs = Record<string, never>;
 export interface operations {
+    concept_sets: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                m: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ConceptSetInfo"][];
+                };
+            };
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Waiting"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failed"];
+                };
+            };
+        };
+    };
+    read_concept_set: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                m: number;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SetFile"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ConceptSetInfo"];
+                };
+            };
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Waiting"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failed"];
+                };
+            };
+        };
+    };
+    list_audits: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                m: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SavedAudits"];
+                };
+            };
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Waiting"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failed"];
+                };
+            };
+        };
+    };
+    save_audit: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                m: number;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewAudit"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SavedAudit"];
+                };
+            };
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Waiting"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failed"];
+                };
+            };
+        };
+    };
+    try_audit: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                m: number;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewAudit"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AuditAnswer"];
+                };
+            };
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Waiting"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failed"];
+                };
+            };
+        };
+    };
+    one_audit: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                number: number;
+                m: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SavedAudit"];
+                };
+            };
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Waiting"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failed"];
+                };
+            };
+        };
+    };
+    edit_audit: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                number: number;
+                m: number;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["AuditEdit"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SavedAudit"];
+                };
+            };
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Waiting"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failed"];
+                };
+            };
+        };
+    };
+    remove_audit: {
+        parameters: {
+            query: {
+                revision: number;
+            };
+            header?: never;
+            path: {
+                number: number;
+                m: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Waiting"];
+                };
+            };
+            /** @description Successful Response */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failed"];
+                };
+            };
+        };
+    };
+    audit_result: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                number: number;
+                m: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AuditAnswer"];
+                };
+            };
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Waiting"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failed"];
+                };
+            };
+        };
+    };
+    audit_csv: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                number: number;
+                m: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Waiting"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failed"];
+                };
+            };
+        };
+    };
+    audit_concepts: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                number: number;
+                m: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Waiting"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failed"];
+                };
+            };
+        };
+    };
+    audit_report: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                number: number;
+                m: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Waiting"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failed"];
+                };
+            };
+        };
+    };
     component_card: {
         parameters: {
             query?: never;
@@ -2901,6 +4223,283 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["MeasureSpread"][];
                 };
+            };
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Waiting"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failed"];
+                };
+            };
+        };
+    };
+    component_strip: {
+        parameters: {
+            query?: {
+                count?: number;
+                v?: string;
+            };
+            header?: {
+                "If-None-Match"?: string | null;
+            };
+            path: {
+                m: number;
+                layer: number;
+                index: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "image/webp": unknown;
+                };
+            };
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Waiting"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failed"];
+                };
+            };
+        };
+    };
+    component_crop: {
+        parameters: {
+            query?: {
+                view?: "crop" | "masked" | "whole";
+                v?: string;
+            };
+            header?: {
+                "If-None-Match"?: string | null;
+            };
+            path: {
+                place: number;
+                m: number;
+                layer: number;
+                index: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "image/webp": unknown;
+                };
+            };
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Waiting"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failed"];
+                };
+            };
+        };
+    };
+    search: {
+        parameters: {
+            query?: {
+                q?: string[];
+                without?: string[];
+                probe?: number | null;
+                layer?: number[];
+                k?: number;
+                cursor?: string | null;
+            };
+            header?: never;
+            path: {
+                m: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SearchAnswer"];
+                };
+            };
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Waiting"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failed"];
+                };
+            };
+        };
+    };
+    search_image: {
+        parameters: {
+            query?: {
+                q?: string[];
+                without?: string[];
+                layer?: number[];
+                k?: number;
+            };
+            header?: never;
+            path: {
+                m: number;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "image/*": string;
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SearchAnswer"];
+                };
+            };
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Waiting"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failed"];
+                };
+            };
+        };
+    };
+    search_components: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                m: number;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ComponentTerms"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SearchAnswer"];
+                };
+            };
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Waiting"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failed"];
+                };
+            };
+        };
+    };
+    similarity: {
+        parameters: {
+            query?: {
+                q?: string[];
+                without?: string[];
+                probe?: number | null;
+            };
+            header?: never;
+            path: {
+                m: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             /** @description Accepted */
             202: {

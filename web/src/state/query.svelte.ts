@@ -23,9 +23,20 @@ export function lineOf(q: readonly string[], without: readonly string[]): string
   return [...q, ...without.map((word) => `- ${word}`)].join(", ").replace(/, - /g, " - ");
 }
 
+interface Beside {
+  model: number;
+  /** The number of the answer, as it stands in the route. */
+  number: number | null;
+  file: Blob;
+  q: readonly string[];
+  without: readonly string[];
+}
+
 class Query {
   /** The picture that was dropped, for as long as the page lives. */
   picture = $state<string | null>(null);
+  /** What was sent with it, so that words can be added and taken away. */
+  beside = $state.raw<Beside | null>(null);
   error = $state.raw<ApiError | null>(null);
   busy = $state(false);
 
@@ -34,11 +45,19 @@ class Query {
     const { q, without } = terms(line);
     this.error = null;
     const page = route.page === "map" ? "map" : "search";
-    route.go({ page, params: { q, without, probe: null, like: null } });
+    route.go({ page, params: { q, without, probe: null, like: null, unlike: null } });
   }
 
-  /** Search for an image: its bytes are sent once, the answer's number stands in the route. */
-  async image(model: ModelInfo, file: Blob): Promise<void> {
+  /**
+   * Search for an image, and words beside it: its bytes are sent once, the answer's number stands
+   * in the route.
+   */
+  async image(
+    model: ModelInfo,
+    file: Blob,
+    q: readonly string[] = [],
+    without: readonly string[] = [],
+  ): Promise<void> {
     this.error = null;
     this.busy = true;
     try {
@@ -46,12 +65,14 @@ class Query {
         "POST",
         `models/${model.number}/search/image`,
         file,
-        { params: { k: 1 } },
+        { params: { k: 1, q, without } },
       );
-      if (this.picture) URL.revokeObjectURL(this.picture);
-      this.picture = URL.createObjectURL(file);
+      if (this.picture && this.beside?.file !== file) URL.revokeObjectURL(this.picture);
+      if (this.beside?.file !== file) this.picture = URL.createObjectURL(file);
+      this.beside = { model: model.number, number: found.probe, file, q, without };
       const page = route.page === "map" ? "map" : "search";
-      route.go({ page, params: { probe: found.probe, q: [], without: [], like: null } });
+      const params = { probe: found.probe, q: [], without: [], like: null, unlike: null };
+      route.go({ page, params });
     } catch (fault) {
       this.error = asError(fault);
     } finally {

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from semlens.analysis.align import cosine
 from semlens.analysis.together import check_databases
 from semlens.errors import LayerError
 from semlens.store.reader import Database
@@ -63,10 +62,10 @@ def neighbours(
         If the component has no examples, or a layer is unknown.
     """
     check_alive(database, row)
-    among = np.zeros(len(database.theta), bool)
+    among = np.zeros(database.manifest.rows, bool)
     among[database.rows(layers)] = True
     among[row] = False
-    rows, values = _ranked(database, database.theta[row], among, top)
+    rows, values = _ranked(database, database.concept_vectors([row]), among, top)
     return tuple(Neighbour(int(r), float(v)) for r, v in zip(rows, values, strict=True))
 
 
@@ -84,18 +83,18 @@ def twin(database: Database, row: int, other: Database) -> Twin | None:
     """
     check_databases([database, other])
     check_alive(database, row)
-    rows, values = _ranked(other, database.theta[row], other.alive, 1)
+    rows, values = _ranked(other, database.concept_vectors([row]), other.alive, 1)
     if not len(rows):
         return None
-    back, _ = _ranked(database, other.theta[rows[0]], database.alive, 1)
+    back, _ = _ranked(database, other.concept_vectors([int(rows[0])]), database.alive, 1)
     return Twin(int(rows[0]), float(values[0]), int(back[0]) == row)
 
 
 def _ranked(
-    database: Database, vector: Float32[np.ndarray, " d"], among: np.ndarray, top: int
+    database: Database, vector: Float32[np.ndarray, "1 d"], among: np.ndarray, top: int
 ) -> tuple[Int64[np.ndarray, " k"], Float32[np.ndarray, " k"]]:
     """Return the nearest living components of some, and their cosines."""
     rows = np.flatnonzero(among & database.alive)
-    values = cosine(database.theta, vector[None])[rows, 0]
+    values = database.cosines(vector, rows)[:, 0]
     order = np.lexsort((rows, -values))[: max(top, 0)]
     return rows[order], values[order]

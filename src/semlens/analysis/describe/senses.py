@@ -73,7 +73,7 @@ def senses(database: Database, row: int, layer: Float32[np.ndarray, " c"] | np.n
     polysemanticity = value if np.isfinite(value) else None
     if len(crops) < 2:
         return Senses((), polysemanticity, limit)
-    vectors = torch.from_numpy(database.crop_vectors[crops]).float()
+    vectors = torch.from_numpy(database.vectors_of(crops)).float()
     units = functional.normalize(vectors, dim=-1)
     second = two_means(units[None], torch.ones(1, len(crops), dtype=torch.bool))[0]
     halves = [torch.nonzero(side)[:, 0] for side in (~second, second)]

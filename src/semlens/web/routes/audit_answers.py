@@ -15,22 +15,6 @@ from semlens.errors import RelevanceError
 from semlens.web.routes.audit_requests import AuditSettings
 
 
-class ConceptSetInfo(BaseModel):
-    """A concept set that an audit can begin with."""
-
-    name: str
-    target: str | None
-    """The class that it is for, as it says itself."""
-    logit: int | None
-    """That class in this model, if it has it."""
-    kept: bool
-    """Whether it is the lists of a saved audit."""
-    valid: list[str]
-    spurious: list[str]
-    others: int
-    """Concepts that are neither."""
-
-
 class AuditEntry(BaseModel):
     """A saved audit in the list of all."""
 
@@ -73,6 +57,22 @@ class SavedTerm(BaseModel):
     """Its categories, outermost first."""
     pictures: int
     """How many images it is, if it is no text; such a concept can be moved and removed."""
+
+
+class ConceptSetInfo(BaseModel):
+    """A concept set that an audit can begin with."""
+
+    name: str
+    target: str | None
+    """The class that it is for, as it says itself."""
+    logit: int | None
+    """That class in this model, if it has it."""
+    kept: bool
+    """Whether it is the lists of a saved audit."""
+    valid: list[SavedTerm]
+    spurious: list[SavedTerm]
+    others: int
+    """Concepts that are neither."""
 
 
 class SavedReview(BaseModel):
@@ -183,8 +183,10 @@ def set_info(
             logit = find_class(db, concepts.target)
         except RelevanceError:
             logit = None  # a set for another model
-    valid = [one.name for one in concepts.of_kind("valid").concepts]
-    spurious = [one.name for one in concepts.of_kind("spurious").concepts]
+    valid, spurious = (
+        [_term(Term.of(one)) for one in concepts.of_kind(kind).concepts]
+        for kind in ("valid", "spurious")
+    )
     return ConceptSetInfo(
         name=name,
         target=concepts.target,

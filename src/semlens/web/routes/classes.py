@@ -17,8 +17,9 @@ from semlens.analysis.relevant import (
     relevant_components,
 )
 from semlens.analysis.target import class_name
-from semlens.errors import LayerError, RelevanceError
+from semlens.errors import RelevanceError
 from semlens.web.errors import Waiting, not_found
+from semlens.web.routes.place import layer_names
 from semlens.web.served import All, Model, Served, Serving
 from semlens.web.vocabulary import chosen, named
 from semlens.web.work import StillWorking
@@ -113,7 +114,7 @@ def class_relevance(
 ) -> ClassRelevance:
     """Return the most relevant components of every layer for a class."""
     samples = class_samples(served, c)
-    names = layer_names(served, layer)
+    names = layer_names(served, layer or ())
     found = relevant_components(served.db, c, layers=names, top=k, minimum=minimum)
     rows = [int(row) for one in found for row in one.frame["row"]]
     source = chosen(served, concepts)
@@ -202,25 +203,6 @@ def class_samples(served: Served, target: int) -> int:
             f"There is of {', '.join(names)}{more}.",
         )
     return int(mine[0])
-
-
-def layer_names(served: Served, numbers: list[int] | None) -> list[str] | None:
-    """Return the names of layers that an address names by number; None for all.
-
-    Raises
-    ------
-    LayerError
-        If there is no such layer.
-    """
-    names = served.db.layers
-    for number in numbers or ():
-        if not 0 <= number < len(names):
-            raise LayerError(
-                f"There is no layer {number}.",
-                f"The database has {len(names)}, counted from 0.",
-                "Choose one of them.",
-            )
-    return [names[number] for number in numbers] if numbers else None
 
 
 def labels_of(

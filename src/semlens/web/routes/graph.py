@@ -28,7 +28,8 @@ from semlens.errors import ModelError, SemlensError
 from semlens.models.subject import SubjectModel
 from semlens.relevance.choose import Engines
 from semlens.types import Component
-from semlens.web.routes.classes import labels_of, layer_names
+from semlens.web.routes.classes import labels_of
+from semlens.web.routes.place import layer_names
 from semlens.web.served import All, Model, Served, Serving
 from semlens.web.vocabulary import chosen
 from semlens.web.work import Progress
@@ -238,7 +239,7 @@ def _traced(served: Served, serving: Serving, asked: Asked) -> GraphTrace:
     """Return the trace of a class: known, kept in the database, or made now."""
     db = served.db
     samples = class_samples(db, asked.target, IMAGES)
-    layers = reached_layers(db, asked.target, layer_names(served, asked.layers))
+    layers = reached_layers(db, asked.target, layer_names(served, asked.layers or ()))
     name = trace_name(db, asked.target, samples, layers)
 
     def make(progress: Progress) -> GraphTrace:

@@ -27,7 +27,7 @@ VALUES = (*MEASURES, "relevance")
 """What points are coloured by on the server; the browser knows clusters and layers itself."""
 _LISTED = 200
 _LABELS = 100
-_DURATION = ((1_000, "some seconds"), (5_000, "about a minute"), (20_000, "some minutes"))
+_DURATION = ((2_000, "less than a minute"), (10_000, "some minutes"))
 
 
 class MapCluster(BaseModel):

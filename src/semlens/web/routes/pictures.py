@@ -72,6 +72,7 @@ def _picture(
     lasting = len(version) >= SHORTEST and fingerprint.startswith(version)
     headers = {
         "ETag": tag,
+        "Content-Encoding": "identity",  # packed already: gzip would only take time
         "Cache-Control": f"private, {'max-age=31536000, immutable' if lasting else 'no-cache'}",
     }
     if known is not None and tag in known:

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import Depends
 
 from semlens.errors import LayerError
-from semlens.web.served import Model
+from semlens.web.served import Model, Served
+
+
+def layer_names(served: Served, numbers: Sequence[int]) -> list[str] | None:
+    """Return the names of layers that are given by number; None for none, which means all."""
+    names = served.db.layers
+    for number in numbers:
+        if not 0 <= number < len(names):
+            raise LayerError(
+                f"There is no layer {number}.",
+                f"The database has {len(names)}, counted from 0.",
+                "Choose one of them.",
+            )
+    return [names[number] for number in numbers] or None
 
 
 def _row(served: Model, layer: int, index: int) -> int:

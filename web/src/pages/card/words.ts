@@ -3,6 +3,7 @@
 /** A share as per cent: one decimal below ten per cent, and never "0 %" for a little. */
 export function percent(share: number): string {
   const value = 100 * share;
+  if (value === 0) return "0 %";
   if (value > 0 && value < 0.1) return "< 0.1 %";
   // 99.9 is not 100
   const digits = Math.abs(value) < 10 || (value > 99 && value < 100) ? 1 : 0;

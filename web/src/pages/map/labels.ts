@@ -1,4 +1,5 @@
 /** Which labels of clusters there is room for: the largest first, more of them with zoom. */
+import type { Grid } from "./grid";
 import type { View } from "./view";
 
 export interface Label {
@@ -19,6 +20,12 @@ export interface PlacedLabel {
 
 export const LABEL_HEIGHT = 16;
 const APART = 5;
+/** How far above or below its cluster a label may stand. */
+const SHIFTS = [0, -16, 16, -26, 26];
+/** Square pixels for each label while all of the map is seen. */
+const AREA = 42_000;
+/** So many covered points are as bad as any more. */
+const COVERED = 12;
 const LONGEST = 34;
 
 /** A label that is short enough to be read at a glance. */
@@ -27,7 +34,7 @@ export function shorten(text: string): string {
 }
 
 /**
- * Put labels on their clusters, or just above or below, where none covers another.
+ * Put labels on their clusters, or above or below, where none covers another and few points.
  *
  * @param measure width of a text in CSS pixels.
  * @param taken boxes on the screen that hold something else: x, y, width, height.
@@ -35,35 +42,51 @@ export function shorten(text: string): string {
 export function placeLabels(
   view: View,
   labels: readonly Label[],
+  grid: Grid,
   measure: (text: string) => number,
-  taken: readonly [number, number, number, number][] = [],
+  taken: readonly Rect[] = [],
 ): PlacedLabel[] {
-  const boxes: [number, number, number, number][] = [...taken];
+  const boxes: Rect[] = [...taken];
   const placed: PlacedLabel[] = [];
-  const room = 10 + 14 * Math.log2(1 + view.zoom) + (view.width * view.height) / 60_000;
+  const all = Math.max((view.width * view.height) / AREA, 5);
+  const room = all * (1 + Math.log2(Math.max(view.zoom, 1)));
   for (const label of labels) {
     if (placed.length >= room) break;
     const [x, y] = [view.screenX(label.x), view.screenY(label.y)];
     const width = measure(shorten(label.text)) + 2 * APART;
-    for (const shift of [0, -LABEL_HEIGHT, LABEL_HEIGHT]) {
-      const [left, top] = [x - width / 2, y + shift - LABEL_HEIGHT / 2];
-      const off =
-        left < 0 || left + width > view.width || top < 0 || top + LABEL_HEIGHT > view.height;
-      if (off || boxes.some((box) => overlap(box, left, top, width, LABEL_HEIGHT))) continue;
-      boxes.push([left, top, width, LABEL_HEIGHT]);
-      placed.push({ label, x, y: y + shift });
-      break;
+    let best: { y: number; box: Rect } | null = null;
+    let least = Infinity;
+    for (const shift of SHIFTS) {
+      const box: Rect = [x - width / 2, y + shift - LABEL_HEIGHT / 2, width, LABEL_HEIGHT];
+      if (!onScreen(view, box) || boxes.some((other) => overlap(box, other))) continue;
+      const cost = covered(view, grid, box) + Math.abs(shift) / 8;
+      if (cost < least) [best, least] = [{ y: y + shift, box }, cost];
     }
+    if (!best) continue;
+    boxes.push(best.box);
+    placed.push({ label, x, y: best.y });
   }
   return placed;
 }
 
-function overlap(
-  [x, y, w, h]: [number, number, number, number],
-  left: number,
-  top: number,
-  width: number,
-  height: number,
-): boolean {
+export type Rect = [left: number, top: number, width: number, height: number];
+
+function covered(view: View, grid: Grid, [left, top, width, height]: Rect): number {
+  let count = 0;
+  const box = {
+    left: view.mapX(left),
+    right: view.mapX(left + width),
+    bottom: view.mapY(top + height),
+    top: view.mapY(top),
+  };
+  grid.visit(box, () => (count += 1) < COVERED);
+  return count;
+}
+
+function onScreen(view: View, [left, top, width, height]: Rect): boolean {
+  return left >= 0 && left + width <= view.width && top >= 0 && top + height <= view.height;
+}
+
+function overlap([x, y, w, h]: Rect, [left, top, width, height]: Rect): boolean {
   return left < x + w && x < left + width && top < y + h && y < top + height;
 }

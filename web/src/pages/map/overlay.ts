@@ -1,8 +1,9 @@
 /** What lies over the points: labels, rings of matches, the marked component, the lasso. */
 import { css } from "./colour";
 import type { Crop } from "./crops";
+import type { Grid } from "./grid";
 import type { Path } from "./lasso";
-import { LABEL_HEIGHT, placeLabels, shorten, type Label } from "./labels";
+import { placeLabels, shorten, type Label, type Rect } from "./labels";
 import type { Palette } from "./paint";
 import type { View } from "./view";
 
@@ -19,12 +20,21 @@ export interface Marks {
 export interface Places {
   x: Float32Array;
   y: Float32Array;
+  grid: Grid;
 }
 
 const FONT = "600 12px system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif";
 const widths = new Map<string, number>();
 
-/** Draw in CSS pixels; the caller has scaled the canvas. */
+function boxes(crops: readonly Crop[]): Rect[] {
+  return crops.map(({ x, y, size }) => [x - size / 2, y - size / 2, size, size]);
+}
+
+/**
+ * Draw in CSS pixels; the caller has scaled the canvas.
+ *
+ * @param taken where something else lies that labels must not run under.
+ */
 export function drawOverlay(
   context: CanvasRenderingContext2D,
   view: View,
@@ -33,9 +43,10 @@ export function drawOverlay(
   crops: readonly Crop[],
   diameter: number,
   palette: Palette,
+  taken: readonly Rect[] = [],
 ): void {
   drawRings(context, view, places, marks, crops, diameter, palette);
-  drawLabels(context, view, marks.labels, crops, palette);
+  drawLabels(context, view, places.grid, marks.labels, [...taken, ...boxes(crops)], palette);
   drawLasso(context, view, marks.lasso, palette);
 }
 
@@ -78,8 +89,9 @@ function drawRings(
 function drawLabels(
   context: CanvasRenderingContext2D,
   view: View,
+  grid: Grid,
   labels: readonly Label[],
-  crops: readonly Crop[],
+  taken: readonly Rect[],
   palette: Palette,
 ): void {
   context.font = FONT;
@@ -94,13 +106,10 @@ function drawLabels(
     widths.set(text, known);
     return known;
   };
-  const taken = crops.map(
-    ({ x, y, size }): [number, number, number, number] => [x - size / 2, y - size / 2, size, size],
-  );
-  for (const { label, x, y } of placeLabels(view, labels, measure, taken)) {
+  for (const { label, x, y } of placeLabels(view, labels, grid, measure, taken)) {
     const text = shorten(label.text);
-    context.strokeText(text, x, y, LABEL_HEIGHT * 40);
-    context.fillText(text, x, y, LABEL_HEIGHT * 40);
+    context.strokeText(text, x, y);
+    context.fillText(text, x, y);
   }
 }
 

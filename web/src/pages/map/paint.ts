@@ -108,6 +108,7 @@ export function styleOf(
   const size = new Uint8Array(count).fill(USUAL);
   const rank = new Uint8Array(count);
   const solid = count > 50_000 ? 190 : count > 5_000 ? 215 : 235;
+  const faint = count > 50_000 ? 60 : 95;
   const table = paint.kind === "values" ? valueTable(paint, palette) : groupTable(paint, palette);
   const span = paint.kind === "values" ? paint.high - paint.low || 1 : 1;
   const none = table.length / 3 - 1;
@@ -129,10 +130,11 @@ export function styleOf(
       rank[i] = 0;
       size[i] = Math.min(size[i]!, USUAL);
     }
-    colour[4 * i] = table[3 * step]!;
-    colour[4 * i + 1] = table[3 * step + 1]!;
-    colour[4 * i + 2] = table[3 * step + 2]!;
-    colour[4 * i + 3] = dim ? 46 : solid;
+    for (let part = 0; part < 3; part++) {
+      const own = table[3 * step + part]!;
+      colour[4 * i + part] = dim ? 0.3 * own + 0.7 * palette.grey[part]! : own;
+    }
+    colour[4 * i + 3] = dim ? faint : solid;
   }
   return { colour, size, order: byRank(rank) };
 }

@@ -6,6 +6,7 @@
  */
 import { cropsOf, type Crop } from "./crops";
 import type { MapData } from "./data";
+import type { Rect } from "./labels";
 import { drawOverlay, type Marks } from "./overlay";
 import type { Palette } from "./paint";
 import { CanvasPoints } from "./points-2d";
@@ -136,10 +137,22 @@ export class Plot {
       context.clearRect(0, 0, view.width, view.height);
       drawOverlay(
         context, view, this.data, this.#marks, this.crops, this.diameter, this.#palette,
+        this.#taken(),
       );
     }
     this.host.dataset.frames = String((this.#frames += 1));
     if (moved) this.onseen({ view: view.resized(view.width, view.height), crops: this.crops });
+  }
+
+  /** Where buttons and the legend lie. */
+  #taken(): Rect[] {
+    const at = this.host.getBoundingClientRect();
+    return [...(this.host.closest("[data-points]")?.querySelectorAll("[data-over]") ?? [])].map(
+      (one) => {
+        const box = one.getBoundingClientRect();
+        return [box.left - at.left, box.top - at.top, box.width, box.height];
+      },
+    );
   }
 
   destroy(): void {

@@ -47,7 +47,7 @@ export function paintPoints(
   ratio: number,
 ): void {
   const scale = view.scale * ratio;
-  const [left, top] = [width / 2 - view.x * scale, height / 2 + view.y * scale];
+  const [left, top] = [view.screenX(0) * ratio, view.screenY(0) * ratio];
   const unit = (STEPS * diameter * ratio) / USUAL;
   const { colour, size, order } = style;
   for (const i of order) {

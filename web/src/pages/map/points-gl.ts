@@ -29,7 +29,6 @@ out vec4 result;
 void main() {
   float away = length(gl_PointCoord - 0.5) * (across + 1.0);
   float cover = clamp(across * 0.5 + 0.5 - away, 0.0, 1.0);
-  if (cover <= 0.0) discard;
   result = shade * cover;
 }`;
 
@@ -39,6 +38,8 @@ export class GlPoints implements PointLayer {
   readonly #gl: WebGL2RenderingContext;
   #program: WebGLProgram | null = null;
   #array: WebGLVertexArrayObject | null = null;
+  /** Asked for once: each question waits for all that was drawn before. */
+  #uniforms: Record<"middle" | "scale" | "diameter", WebGLUniformLocation | null> | null = null;
   #buffers: Record<"place" | "colour" | "size" | "order", WebGLBuffer> | null = null;
   #places: Float32Array = new Float32Array();
   #style: Style | null = null;
@@ -87,6 +88,11 @@ export class GlPoints implements PointLayer {
     if (!gl.getProgramParameter(program, gl.LINK_STATUS) && !gl.isContextLost())
       throw new Error(gl.getProgramInfoLog(program) ?? "no program");
     this.#program = program;
+    this.#uniforms = {
+      middle: gl.getUniformLocation(program, "middle"),
+      scale: gl.getUniformLocation(program, "scale"),
+      diameter: gl.getUniformLocation(program, "diameter"),
+    };
     this.#array = gl.createVertexArray();
     gl.bindVertexArray(this.#array);
     const buffer = (name: string, parts: number, kind: number, whole: boolean): WebGLBuffer => {
@@ -147,13 +153,13 @@ export class GlPoints implements PointLayer {
     gl.viewport(0, 0, width, height);
     gl.clearColor(0, 0, 0, 0);
     gl.clear(gl.COLOR_BUFFER_BIT);
-    if (!this.#program || !this.#style) return;
+    if (!this.#uniforms || !this.#style) return;
+    const { middle, scale, diameter: across } = this.#uniforms;
     gl.useProgram(this.#program);
     gl.bindVertexArray(this.#array);
-    const at = (name: string) => gl.getUniformLocation(this.#program!, name);
-    gl.uniform2f(at("middle"), view.x, view.y);
-    gl.uniform2f(at("scale"), (2 * view.scale) / view.width, (2 * view.scale) / view.height);
-    gl.uniform1f(at("diameter"), (diameter * ratio) / USUAL);
+    gl.uniform2f(middle, view.mapX(view.width / 2), view.mapY(view.height / 2));
+    gl.uniform2f(scale, (2 * view.scale) / view.width, (2 * view.scale) / view.height);
+    gl.uniform1f(across, (diameter * ratio) / USUAL);
     gl.drawElements(gl.POINTS, this.#style.order.length, gl.UNSIGNED_INT, 0);
   }
 

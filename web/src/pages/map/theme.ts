@@ -1,6 +1,6 @@
 /** The colours of a map from the tokens of the style sheet: read anew when the theme changes. */
 import { token } from "../../state/theme.svelte";
-import { parse } from "./colour";
+import { mix, parse } from "./colour";
 import type { Palette } from "./paint";
 
 /** Hues that are told apart with any eyes; further groups are grey. */
@@ -8,6 +8,8 @@ const HUES = 7;
 
 export function readPalette(): Palette {
   const of = (name: string) => parse(token(name));
+  // a bar may end in its ground, a point must not
+  const pale = mix(of("heat-0"), of("heat-1"), 0.3);
   return {
     paper: of("paper"),
     ink: of("ink"),
@@ -15,7 +17,7 @@ export function readPalette(): Palette {
     grey: of("edge"),
     accent: of("accent"),
     series: Array.from({ length: HUES }, (_, i) => of(`series-${i + 1}`)),
-    heat: [of("heat-0"), of("heat-1"), of("heat-2"), of("heat-3")],
-    signed: [of("against"), of("heat-0"), of("for")],
+    heat: [pale, of("heat-1"), of("heat-2"), of("heat-3")],
+    signed: [of("against"), pale, of("for")],
   };
 }

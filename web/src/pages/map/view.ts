@@ -9,7 +9,8 @@ export interface Box {
   top: number;
 }
 
-const MARGIN = 44;
+/** Kept free around the whole map: there the controls and the legend lie. */
+const FREE = { left: 40, right: 64, top: 60, bottom: 84 };
 const LEAST = 0.6;
 const MOST = 2000;
 
@@ -27,26 +28,35 @@ export class View {
 
   /** Pixels of one unit of the map. */
   get scale(): number {
-    const across = Math.max(this.width - 2 * MARGIN, 40);
-    const down = Math.max(this.height - 2 * MARGIN, 40);
+    const across = Math.max(this.width - FREE.left - FREE.right, 40);
+    const down = Math.max(this.height - FREE.top - FREE.bottom, 40);
     const { left, right, bottom, top } = this.box;
     return this.zoom * Math.min(across / (right - left || 1), down / (top - bottom || 1));
   }
 
+  /** Where on the screen the place is that is looked at. */
+  get middleX(): number {
+    return (this.width + FREE.left - FREE.right) / 2;
+  }
+
+  get middleY(): number {
+    return (this.height + FREE.top - FREE.bottom) / 2;
+  }
+
   screenX(x: number): number {
-    return this.width / 2 + (x - this.x) * this.scale;
+    return this.middleX + (x - this.x) * this.scale;
   }
 
   screenY(y: number): number {
-    return this.height / 2 - (y - this.y) * this.scale;
+    return this.middleY - (y - this.y) * this.scale;
   }
 
   mapX(x: number): number {
-    return this.x + (x - this.width / 2) / this.scale;
+    return this.x + (x - this.middleX) / this.scale;
   }
 
   mapY(y: number): number {
-    return this.y - (y - this.height / 2) / this.scale;
+    return this.y - (y - this.middleY) / this.scale;
   }
 
   /** The part of the map on the screen. */
@@ -71,7 +81,7 @@ export class View {
   }
 
   /** Zoom so that what lies under a point of the screen stays there. */
-  zoomAt(factor: number, x = this.width / 2, y = this.height / 2): void {
+  zoomAt(factor: number, x = this.middleX, y = this.middleY): void {
     const [h, v] = [this.mapX(x), this.mapY(y)];
     this.zoom = Math.min(Math.max(this.zoom * factor, LEAST), MOST);
     this.goTo(this.x + h - this.mapX(x), this.y + v - this.mapY(y));

@@ -1,0 +1,206 @@
+"""The card in a browser: what it shows, its keys, its files, and that each part fails alone."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from web_browser import axe, settle
+
+import semlens as sl
+
+CLOCK = "#/m/demo/overview?sel=layer3:42"
+
+
+def expect(locator):
+    from playwright.sync_api import expect as expected
+
+    return expected(locator)
+
+
+def card(page):
+    return page.locator("aside [data-component]")
+
+
+def part(page, name):
+    return page.get_by_role("region", name=re.compile(name))
+
+
+def test_a_link_opens_a_card(page_at, demo):
+    page = page_at(CLOCK)
+    db = sl.open(demo)
+    expect(card(page)).to_have_attribute("data-component", "layer3:42")
+    crops = part(page, "strongest examples").get_by_role("button", name=re.compile("^Example"))
+    expect(crops).to_have_count(12)
+    first = db.examples_of(db.row(sl.Component("layer3", 42)))[0]
+    expect(crops.first).to_have_attribute("aria-label", f"Example 1: {first.path}. Enlarge")
+    page.get_by_role("button", name="All 30").click()
+    expect(crops).to_have_count(30)
+    assert crops.locator("img").first.evaluate("(img) => img.complete && img.naturalWidth > 0")
+    expect(part(page, "Label candidates").locator("li").first).to_contain_text("clock")
+    expect(part(page, "Matters for").locator("li").first).to_contain_text("clock")
+    shown = db.scores(["layer3"]).to_pandas()["clarity"][42]
+    expect(part(page, "How interpretable").locator("li").first).to_contain_text(f"{shown:.3f}")
+    expect(part(page, "On all images")).to_contain_text("2,280 images")
+
+
+def test_keys_step_and_mask(page_at):
+    page = page_at(CLOCK)
+    page.keyboard.press("]")
+    expect(card(page)).to_have_attribute("data-component", "layer3:43")
+    assert page.url.endswith("sel=layer3%3A43")
+    page.keyboard.press("[")
+    page.keyboard.press("[")
+    expect(card(page)).to_have_attribute("data-component", "layer3:41")
+    step = page.get_by_role("button", name="Next component")
+    step.click()
+    expect(step).to_be_focused()
+    source = page.locator("aside .crop img").first
+    expect(source).to_have_attribute("src", re.compile("view=crop"))
+    page.keyboard.press("m")
+    expect(source).to_have_attribute("src", re.compile("view=masked"))
+    expect(page.get_by_role("button", name="Mask")).to_have_attribute("aria-pressed", "true")
+    page.keyboard.press("]")
+    expect(source).to_have_attribute("src", re.compile("view=masked"))
+
+
+def test_an_example_is_enlarged_by_the_keyboard_alone(page_at):
+    page = page_at(CLOCK)
+    crop = page.get_by_role("button", name=re.compile("^Example 2:"))
+    page.get_by_role("button", name=re.compile("^Example 1:")).focus()
+    page.keyboard.press("Tab")
+    expect(crop).to_be_focused()
+    peek = page.get_by_role("tooltip").filter(has=page.locator("img"))
+    expect(peek).to_contain_text("rank 2")
+    expect(peek.locator("img")).to_have_attribute("src", re.compile("view=whole"))
+    page.keyboard.press("Enter")
+    large = page.get_by_role("dialog")
+    expect(large).to_contain_text("example 2 of 30")
+    page.keyboard.press("ArrowRight")
+    expect(large).to_contain_text("example 3 of 30")
+    assert axe(page) == []
+    page.keyboard.press("Escape")
+    expect(large).to_have_count(0)
+    expect(card(page)).to_have_count(1)
+    page.keyboard.press("Escape")
+    page.keyboard.press("Escape")
+    expect(card(page)).to_have_count(0)
+
+
+def test_a_neighbour_opens_its_own_card(page_at, demo):
+    page = page_at(CLOCK)
+    nearest = part(page, "Most like it").get_by_role("link").first
+    name = nearest.locator(".mono").inner_text()
+    nearest.click()
+    expect(card(page)).to_have_attribute("data-component", name)
+    settle(page)
+    layer, index = name.split(":")
+    number = sl.open(demo).layers.index(layer)
+    for source in page.locator("aside .crop img").evaluate_all("(all) => all.map((i) => i.src)"):
+        assert f"/components/{number}/{index}/" in source
+    page.go_back()
+    expect(card(page)).to_have_attribute("data-component", "layer3:42")
+    part(page, "Most like it").get_by_role("button", name="layer3").click()
+    for link in part(page, "Most like it").locator(".mono").all():
+        expect(link).to_contain_text("layer3:")
+
+
+def test_the_split_is_shown_where_it_means_something(page_at):
+    page = page_at("#/m/demo/overview?sel=layer3:79")
+    senses = part(page, "Senses")
+    expect(senses).to_contain_text("two things")
+    expect(senses.locator(".sense")).to_have_count(2)
+    page = page_at(CLOCK)
+    senses = part(page, "Senses")
+    expect(senses).to_contain_text("One sense")
+    expect(senses.locator(".sense")).to_have_count(0)
+    senses.get_by_role("button").click()
+    expect(senses.locator(".sense")).to_have_count(2)
+
+
+def test_examples_are_saved(page_at, demo):
+    page = page_at(CLOCK)
+    examples = sl.open(demo).examples_of(64 + 42)
+    save = page.locator("aside summary")
+    save.click()
+    with page.expect_download() as table:
+        page.get_by_role("button", name="Examples as CSV").click()
+    assert table.value.suggested_filename == "layer3-42.csv"
+    rows = list(csv.DictReader(io.StringIO(Path(table.value.path()).read_text("utf-8"))))
+    assert [row["path"] for row in rows] == [example.path for example in examples]
+    assert [float(row["activation"]) for row in rows] == [e.activation for e in examples]
+    assert [int(row["right"]) for row in rows] == [e.box.right for e in examples]
+    save.click()
+    with page.expect_download() as picture:
+        page.get_by_role("button", name="Examples as PNG").click()
+    drawn = Image.open(picture.value.path())
+    assert drawn.width == 2 * (2 * 20 + 6 * 112 + 5 * 8), "six columns, twice as fine"
+    cell = drawn.crop((40, 136, 40 + 224, 136 + 224)).convert("RGB")
+    assert len(cell.getcolors(224 * 224) or []) > 100, "the first crop is drawn"
+    save.click()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("button", name="Examples as CSV")).to_be_hidden()
+    expect(card(page)).to_have_count(1)
+
+
+def test_two_cards_stand_side_by_side(page_at):
+    page = page_at(CLOCK, width=1500)
+    page.get_by_role("button", name="Keep it beside").click()
+    page.keyboard.press("]")
+    expect(card(page)).to_have_count(2)
+    assert [one.get_attribute("data-component") for one in card(page).all()] == [
+        "layer3:42",
+        "layer3:43",
+    ]
+    settle(page)
+    assert axe(page) == []
+    page.set_viewport_size({"width": 1100, "height": 800})
+    expect(card(page)).to_have_count(1)
+
+
+@pytest.mark.parametrize("lost", ["labels", "measures", "relevances", "senses", "neighbours"])
+def test_a_part_fails_alone(page_at, lost):
+    page = page_at("#/m/demo/overview", allowed=("status of 500",))
+    page.route(f"**/{lost}*", lambda route: route.fulfill(status=500, body="{}"))
+    page.goto(page.url.split("#")[0] + CLOCK)
+    settle(page)
+    failure = page.locator("aside").get_by_role("alert")
+    expect(failure).to_have_count(1)
+    expect(failure).to_contain_text("500")
+    for name in ("strongest examples", "On all images", "Label", "Matters", "Senses", "Most like"):
+        expect(part(page, name)).to_have_count(1)
+    page.unroute(f"**/{lost}*")
+    failure.get_by_role("button", name="Try again").click()
+    expect(failure).to_have_count(0)
+
+
+def test_a_slow_card_never_shows_another_ones_pictures(page_at):
+    page = page_at(CLOCK)
+    waiting = []
+    page.route("**/components/1/43", lambda route: waiting.append(route))
+    page.keyboard.press("]")
+    expect(page.locator("aside .waiting")).to_have_count(1)
+    expect(page.locator("aside .crop")).to_have_count(0)
+    expect(page.locator("aside h2")).to_contain_text("layer3:43")
+    waiting[0].continue_()
+    expect(page.locator("aside .crop")).to_have_count(12)
+
+
+@pytest.mark.parametrize(("width", "theme"), [(360, "light"), (1440, "dark"), (2560, "light")])
+def test_it_fits_and_axe_finds_nothing(page_at, width, theme):
+    page = page_at(CLOCK, width=width, theme=theme)
+    drawer = page.get_by_role("complementary", name="Component")
+    box = drawer.bounding_box()
+    assert box and box["x"] >= 0 and box["x"] + box["width"] <= width
+    assert drawer.evaluate("(e) => e.scrollWidth <= e.clientWidth")
+    assert axe(page) == []
+
+
+def test_an_unknown_component_says_what_there_is(page_at):
+    page = page_at("#/m/demo/overview?sel=layer3:999")
+    expect(card(page)).to_contain_text("'layer3:999' is not in this model.")
+    expect(card(page)).to_contain_text("0 to 127")

@@ -1,0 +1,252 @@
+"""The class pages' answers against sums by hand, and what they say when something is missing."""
+
+from __future__ import annotations
+
+import time
+import xml.etree.ElementTree as ElementTree
+from io import BytesIO
+
+import numpy as np
+import pytest
+from conftest import LittleNet, WordEmbedder, to_tensor
+from fastapi.testclient import TestClient
+from PIL import Image
+
+import semlens as sl
+from semlens.analysis.concepts import ConceptSet
+from semlens.analysis.graph import attribution_graph
+from semlens.analysis.graph_groups import UNLABELLED
+from semlens.analysis.graph_trace import MOST
+from semlens.analysis.relevant import class_table, relevant_components
+from semlens.analysis.target import class_samples
+from semlens.data.folder import ImageFolder
+from semlens.models.subject import SubjectModel
+from semlens.types import Component
+from semlens.web.app import create_app
+
+LAYERS = ["first", "second"]
+
+
+@pytest.fixture(scope="module")
+def subject():
+    names = ["class0", "class1", "c", "d"]
+    return SubjectModel(LittleNet(seed=3), to_tensor, "32", "python:little", names)
+
+
+@pytest.fixture(scope="module")
+def db(tmp_path_factory, pictures, subject):
+    """A database with relevance, and with labels that say nothing of some components."""
+    path = tmp_path_factory.mktemp("classes") / "little"
+    made = sl.build(
+        path, subject, ImageFolder(pictures), WordEmbedder(), LAYERS, examples=3, crop="none",
+        relevance=True,
+    )  # fmt: skip
+    concepts = ConceptSet.of(["dog", "car", "tree"])
+    middle = float(np.median(made.label(concepts).score[:, 0]))
+    made.label(concepts, threshold=middle).save("mine")
+    return made
+
+
+@pytest.fixture(scope="module")
+def client(db, subject):
+    app = create_app([db], models=[subject])
+    with TestClient(app, base_url="http://localhost") as client:
+        yield client
+
+
+def asked(client, path, status=200, **params):
+    """Ask until the work is done."""
+    for _ in range(400):
+        answer = client.get(f"/api/v1/models/0/{path}", params=params)
+        if answer.status_code != 202:
+            break
+        assert set(answer.json()) == {"what", "done", "total", "seconds"}
+        time.sleep(0.05)
+    assert answer.status_code == status, answer.text
+    return answer
+
+
+def test_classes_are_counted_by_hand(db, client):
+    table = db.relevance()
+    expected = []
+    for number, samples in db.relevance_classes.itertuples(index=False):
+        reach = sum(1 for one in table.itertuples() if one[2] == number and one.max >= 0.01)
+        name = f"class{number}"
+        expected.append({"number": number, "name": name, "samples": samples, "relevant": reach})
+    assert len(expected) == 2
+    assert asked(client, "classes").json() == expected
+    assert list(class_table(db, minimum=2.0)["relevant"]) == [0, 0]
+
+
+@pytest.mark.parametrize("minimum", [0.0, 0.05])
+def test_relevance_is_added_up_by_hand(db, client, minimum):
+    found = asked(client, "classes/1/relevance", k=4, minimum=minimum).json()
+    assert (found["number"], found["name"], found["samples"]) == (1, "class1", 20)
+    assert (found["minimum"], found["most"], found["concepts"]) == (minimum, 0.8, "kept:mine")
+    labels = {
+        str(Component(one.layer, one.index, one.sign)): one.label
+        for one in db.load_analysis("labels-mine").itertuples()
+        if isinstance(one.label, str)
+    }
+    for number, (name, layer) in enumerate(zip(LAYERS, found["layers"], strict=True)):
+        assert (layer["layer"], layer["name"]) == (number, name)
+        assert layer["components"] == db.layer(name).rows
+        parts = [(int(r), float(m), float(x)) for r, _, m, x in db.relevance(1, [name]).to_numpy()]
+        parts.sort(key=lambda part: (-abs(part[1]), part[0]))
+        total, running = 0.0, []
+        for _, mean, _ in parts:
+            total += abs(mean)
+            running.append(total)
+        assert layer["carried"] == pytest.approx(total)
+        mostly = [place for place, value in enumerate(running, 1) if value >= 0.8]
+        assert layer["mostly"] == (mostly[0] if mostly else None)
+        assert layer["relevant"] == sum(1 for part in parts if part[2] >= minimum)
+        listed = [
+            (part, value)
+            for part, value in zip(parts, running, strict=True)
+            if part[2] >= minimum or abs(part[1]) >= minimum
+        ][:4]
+        assert len(layer["rows"]) == len(listed) > 0
+        for row, ((component, mean, largest), value) in zip(layer["rows"], listed, strict=True):
+            assert row["row"] == component
+            assert row["layer"] == number
+            assert row["index"] == component - db.layer(name).first
+            assert row["name"] == str(db.component(component))
+            assert row["label"] == labels.get(row["name"])
+            assert row["mean"] == pytest.approx(mean)
+            assert row["max"] == pytest.approx(largest)
+            assert row["cumulated"] == pytest.approx(value)
+
+
+def test_one_layer_can_be_asked_for(db, client):
+    found = asked(client, "classes/0/relevance", layer=1, k=2).json()
+    assert [layer["name"] for layer in found["layers"]] == ["second"]
+    assert len(found["layers"][0]["rows"]) == 2
+    assert len(relevant_components(db, 0, layers=["second"], top=1)[0].frame) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "parts"),
+    [
+        ("classes/9/relevance", 404, ["class 9", "0 (class0), 1 (class1)"]),
+        ("classes/1/relevance?layer=7", 404, ["no layer 7", "has 2"]),
+        ("classes/1/relevance?concepts=x", 400, ["no concepts 'x'", "kept:mine"]),
+        ("classes/1/relevance?minimum=nan", 422, ["minimum"]),
+        ("classes/x/relevance", 422, ["'c'"]),
+        ("graph", 422, ["class"]),
+        ("graph?class=3", 400, ["'d' has no samples", "class0, class1"]),
+        ("graph?class=9", 400, ["'9' has no samples"]),
+        (f"graph?class=0&top={MOST + 1}", 422, ["top", str(MOST)]),
+        ("graph?class=0&top=0", 422, ["top"]),
+        ("graph?class=0&groups=x", 422, ["groups"]),
+        ("graph?class=0&min_relevance=2", 422, ["min_relevance"]),
+        ("graph?class=0&layer=5", 404, ["no layer 5"]),
+    ],
+)
+def test_wrong_questions_are_answered(client, path, status, parts):
+    answer = client.get(f"/api/v1/models/0/{path}")
+    assert answer.status_code == status, answer.text
+    assert set(answer.json()) == {"kind", "value", "expected", "remedy"}
+    for part in parts:
+        assert part in " ".join(answer.json().values())
+
+
+def test_a_database_without_relevance_says_how_to_add_it(tmp_path, subject, pictures):
+    sl.build(
+        tmp_path / "db", "semlens/demo", pictures, "semlens/demo", ["layer3"], examples=2,
+        crop="none",
+    )  # fmt: skip
+    with TestClient(create_app([tmp_path / "db"]), base_url="http://localhost") as client:
+        for path in ("classes", "classes/0/relevance"):
+            found = client.get(f"/api/v1/models/0/{path}")
+            assert found.status_code == 400
+            assert "no class relevance" in found.json()["value"]
+            command = found.json()["remedy"]
+            assert f"semlens build {tmp_path / 'db'} --model semlens/demo --data" in command
+            assert "--layers layer3" in command
+            assert command.endswith("--relevance")
+
+
+@pytest.mark.parametrize("groups", ["label", "component"])
+@pytest.mark.parametrize(("top", "minimum"), [(3, 0.0), (16, 0.1), (48, 0.02)])
+def test_the_graph_is_that_of_the_package(db, subject, client, pictures, groups, top, minimum):
+    params = {"class": 1, "top": top, "min_relevance": minimum, "groups": groups}
+    found = asked(client, "graph", **params).json()
+    kept = db.load_analysis("labels-mine").itertuples()
+    labels = {
+        Component(one.layer, one.index, one.sign): one.label
+        for one in kept
+        if isinstance(one.label, str)
+    }
+    traced = attribution_graph(
+        db, subject, ImageFolder(pictures), 1, labels if groups == "label" else None,
+        samples=class_samples(db, 1, 30), minimum=minimum, top=top,
+    )  # fmt: skip
+    assert (found["target"], found["name"], found["images"]) == (1, "class1", 20)
+    assert (found["rules"], found["conserves"]) == (traced.rules, True)
+    assert (found["top"], found["minimum"], found["most"]) == (top, minimum, MOST)
+    assert found["concepts"] == ("kept:mine" if groups == "label" else None)
+    assert [layer["name"] for layer in found["layers"]] == traced.layers
+    for layer in found["layers"]:
+        name = layer["name"]
+        assert layer["components"] == db.layer(name).rows
+        assert layer["nodes_shown"] == pytest.approx(traced.share_shown[name], abs=1e-5)
+        assert layer["edges_shown"] == pytest.approx(traced.edges_shown[name], abs=1e-5)
+        nodes = [node for node in found["nodes"] if node["layer"] == layer["layer"]]
+        assert layer["kept"] == sum(len(node["components"]) for node in nodes) <= top
+        assert layer["largest"] >= minimum
+    assert found["overall"] == pytest.approx(traced.overall, abs=1e-5)
+    assert [node["id"] for node in found["nodes"]] == [node.id for node in traced.nodes]
+    for node, expected in zip(found["nodes"], traced.nodes, strict=True):
+        assert (node["label"], node["layer"] is None) == (expected.label, not expected.layer)
+        assert [part["name"] for part in node["components"]] == list(expected.components)
+        assert [node["mean"], node["max"]] == pytest.approx(
+            [expected.mean, expected.maximum], abs=1e-5
+        )
+        for part in node["components"]:
+            assert part["layer"] == node["layer"]
+            assert part["row"] == db.row(Component.parse(part["name"]))
+            assert part["index"] == part["row"] - db.manifest.layers[part["layer"]].first
+    weights = {(edge["source"], edge["target"]): edge["weight"] for edge in found["edges"]}
+    assert weights == pytest.approx(
+        {(e.source, e.target): e.weight for e in traced.edges}, abs=1e-5
+    )
+    if groups == "label":
+        assert UNLABELLED in {node["label"] for node in found["nodes"]}
+
+
+def test_nothing_reaches_the_minimum(client):
+    found = asked(client, "graph", **{"class": 0, "min_relevance": 1}).json()
+    assert [node["id"] for node in found["nodes"]] == ["target"]
+    assert found["edges"] == []
+    assert all(0 < layer["largest"] < 1 for layer in found["layers"])
+    assert found["overall"] == 0
+
+
+def test_the_graph_is_traced_once_and_kept(db, client):
+    before = asked(client, "graph", **{"class": 0}).json()
+    kept = sorted(db.kept_analyses("graph-"))
+    assert kept
+    # a new server, that has no model, reads the trace again
+    with TestClient(
+        create_app([sl.open(db.path, WordEmbedder())]), base_url="http://localhost"
+    ) as other:
+        assert asked(other, "graph", **{"class": 0}).json() == before
+        failed = asked(other, "graph", status=400, **{"class": 0, "layer": 1}).json()
+    assert failed["kind"] == "ModelError"
+    assert "'python:little'" in failed["value"]
+    assert f"semlens serve {db.path} --model SPEC" in failed["remedy"]
+    assert sorted(db.kept_analyses("graph-")) == kept
+
+
+def test_the_graph_comes_as_a_picture(client):
+    params = {"class": 1, "top": 5}
+    answer = asked(client, "graph.svg", **params)
+    assert answer.headers["content-type"].startswith("image/svg+xml")
+    root = ElementTree.fromstring(answer.text)
+    nodes = asked(client, "graph", **params).json()["nodes"]
+    assert len(root.findall("{http://www.w3.org/2000/svg}g")) == len(nodes)
+    answer = asked(client, "graph.png", **params)
+    assert answer.headers["content-type"] == "image/png"
+    drawn = Image.open(BytesIO(answer.content))
+    assert drawn.width == pytest.approx(2 * float(root.attrib["width"]), abs=1)

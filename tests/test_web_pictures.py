@@ -1,0 +1,260 @@
+"""Pictures of components: against plain Pillow, and over HTTP with what a browser may keep."""
+
+from __future__ import annotations
+
+import io
+import shutil
+
+import numpy as np
+import pytest
+from conftest import LittleNet, WordEmbedder, assert_says, to_tensor
+from fastapi.testclient import TestClient
+from PIL import Image
+
+import semlens as sl
+from semlens.data.folder import ImageFolder
+from semlens.draw.mask import masked, unpacked
+from semlens.draw.strip import CROP, WHOLE, crop_picture, strip
+from semlens.errors import DataError, LayerError, StaleError
+from semlens.models.subject import SubjectModel
+from semlens.web.app import create_app
+
+API = "/api/v1/models/0/components"
+
+
+def write_photos(folder, count=16):
+    """Write pictures that are larger than a thumbnail and than what a page shows."""
+    rng = np.random.default_rng(3)
+    for i in range(count):
+        coarse = rng.integers(0, 255, (7, 9, 3)).astype(np.uint8)
+        path = folder / f"class{i % 2}" / f"{i:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(coarse).resize((640, 420 + i), Image.Resampling.BICUBIC).save(path)
+    return folder
+
+
+def make(path, photos, **recipe):
+    module = LittleNet()
+    subject = SubjectModel(module, to_tensor, "32 bilinear", "python:little", list("abcd"))
+    return sl.build(
+        path, subject, ImageFolder(photos), WordEmbedder(), ["first", "second"], examples=5,
+        **recipe,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    return write_photos(tmp_path_factory.mktemp("photos"))
+
+
+@pytest.fixture(scope="module")
+def db(tmp_path_factory, photos):
+    return make(tmp_path_factory.mktemp("strip") / "db", photos, crop="activation")
+
+
+@pytest.fixture(scope="module")
+def client(db):
+    return TestClient(create_app([db]), base_url="http://localhost")
+
+
+@pytest.fixture
+def lost(db, photos, tmp_path):
+    """The same database, whose images are in a folder that can be spoilt."""
+    folder = tmp_path / "photos"
+    shutil.copytree(photos, folder)
+    return db, folder
+
+
+def opened(data):
+    return Image.open(io.BytesIO(data))
+
+
+def close(found, expected, most=12.0):
+    """Compare with what was encoded with losses."""
+    assert found.size == expected.size
+    a, b = (np.asarray(i.convert("RGB"), np.float64) for i in (found, expected))
+    assert np.abs(a - b).mean() < most
+
+
+def large(db):
+    """A component and place whose crop is larger than a thumbnail."""
+    for row in range(db.manifest.rows):
+        for place, example in enumerate(db.examples_of(row)):
+            box = example.box
+            if max(box.right - box.left, box.bottom - box.top) > 2 * CROP:
+                return row, place, example
+    raise AssertionError("there is none")
+
+
+def test_a_strip_is_its_thumbnails_side_by_side(db):
+    row, _, _ = large(db)
+    picture = opened(strip(db, row, 3, 80))
+    assert picture.size == (240, 80)
+    for place, example in enumerate(db.examples_of(row, 3)):
+        thumbnail = opened(db.thumbnail(example.crop)).convert("RGB")
+        cell = picture.crop((place * 80, 0, place * 80 + (78 if place < 2 else 80), 80))
+        side = min(thumbnail.width * 80 / cell.width, thumbnail.height)
+        wide, high = side * cell.width / 80, side
+        left, top = (thumbnail.width - wide) / 2, (thumbnail.height - high) / 2
+        inner = (left, top, left + wide, top + high)
+        close(cell, thumbnail.resize(cell.size, Image.Resampling.BILINEAR, inner))
+    alpha = np.asarray(picture.convert("RGBA"))[:, :, 3]
+    assert (alpha[:, 78:80] == 0).all()
+    assert (alpha[:, :78] == 255).all()
+
+
+def test_a_strip_has_no_more_than_there_is(db):
+    row, _, _ = large(db)
+    assert opened(strip(db, row, 30)).size == (96 * len(db.examples_of(row)), 96)
+
+
+def test_a_crop_is_cut_anew_where_the_thumbnail_shows_less(db, images):
+    row, place, example = large(db)
+    picture = opened(crop_picture(db, row, place))
+    expected = db.original(example.sample).crop(example.box.as_tuple())
+    expected.thumbnail((CROP, CROP), Image.Resampling.BICUBIC)
+    assert max(picture.size) == CROP
+    close(picture, expected)
+
+
+def test_a_small_crop_is_the_stored_thumbnail(tmp_path, images, subject, words):
+    db = sl.build(tmp_path / "db", subject, images, words, ["first"], examples=4)
+    row = int(np.flatnonzero(db.alive)[0])
+    for place, example in enumerate(db.examples_of(row)):
+        assert crop_picture(db, row, place) == db.thumbnail(example.crop)
+
+
+def test_a_masked_crop_is_darkened_where_the_mask_says(db):
+    row, place, example = large(db)
+    picture = opened(crop_picture(db, row, place, "masked"))
+    crop = db.original(example.sample).crop(example.box.as_tuple())
+    crop.thumbnail((CROP, CROP), Image.Resampling.BICUBIC)
+    expected = masked(crop, unpacked(example.mask), threshold=0.5)
+    assert np.asarray(expected, float).mean() < np.asarray(crop, float).mean() - 2
+    close(picture, expected)
+
+
+def test_the_whole_image_has_the_box(db):
+    row, place, example = large(db)
+    picture = opened(crop_picture(db, row, place, "whole"))
+    original = db.original(example.sample)
+    assert max(picture.size) == WHOLE
+    scale = WHOLE / max(original.size)
+    left, top, right, bottom = (round(side * scale) for side in example.box.as_tuple())
+    pixels = np.asarray(picture.convert("RGB"), np.float64)
+    middle = (top + bottom) // 2
+    assert pixels[middle, left : left + 2].mean() > 150  # the white line, with WebP's losses
+    assert pixels[middle, left + 2 : left + 4].mean() < pixels[middle, left : left + 2].mean() - 60
+    plain = np.asarray(original.resize(picture.size, Image.Resampling.BICUBIC), np.float64)
+    inner = (slice(top + 8, bottom - 8), slice(left + 8, right - 8))
+    assert np.abs(pixels[inner] - plain[inner]).mean() < 12
+
+
+def test_without_originals_there_are_still_thumbnails(lost):
+    db, folder = lost
+    row, place, example = large(db)
+    (folder / example.path).unlink()
+    stored = db.thumbnail(example.crop)
+    assert crop_picture(db, row, place, data=str(folder)) == stored
+    small = opened(crop_picture(db, row, place, "masked", data=str(folder)))
+    thumbnail = opened(stored).convert("RGB")
+    close(small, masked(thumbnail, unpacked(example.mask), threshold=0.5))
+    with pytest.raises(DataError) as error:
+        crop_picture(db, row, place, "whole", data=str(folder))
+    assert_says(error.value, example.path, str(folder), "say where the data is now")
+    Image.new("RGB", (640, 420)).save(folder / example.path)
+    with pytest.raises(StaleError, match="has changed"):
+        crop_picture(db, row, place, "whole", data=str(folder))
+    assert crop_picture(db, row, place, data=str(folder)) == stored
+
+
+def test_a_database_without_thumbnails_cuts_from_the_originals(tmp_path, photos):
+    folder = tmp_path / "photos"
+    shutil.copytree(photos, folder)
+    db = make(tmp_path / "db", folder, thumbnails=False)
+    row = int(np.flatnonzero(db.alive)[0])
+    assert opened(strip(db, row, 2)).size == (192, 96)
+    assert max(opened(crop_picture(db, row, 0)).size) <= CROP
+    shutil.rmtree(folder)
+    for make_picture in (lambda: strip(db, row), lambda: crop_picture(db, row, 0)):
+        with pytest.raises(DataError) as error:
+            make_picture()
+        assert_says(error.value, str(folder), "not on this machine", "say where")
+
+
+def test_examples_that_are_not_there(db):
+    row, _, _ = large(db)
+    for place in (-1, len(db.examples_of(row))):
+        with pytest.raises(LayerError) as error:
+            crop_picture(db, row, place)
+        assert_says(error.value, str(db.component(row)), str(place), "counted from 0", "another")
+
+
+# -- over HTTP ---------------------------------------------------------------------------------
+
+
+def path_of(db, row):
+    component = db.component(row)
+    layer = db.layers.index(component.layer)
+    return f"{API}/{layer}/{row - db.manifest.layers[layer].first}"
+
+
+def test_the_routes_answer_with_these_pictures(db, client):
+    row, place, _ = large(db)
+    found = client.get(f"{path_of(db, row)}/strip.webp?count=3")
+    assert found.status_code == 200
+    assert found.headers["content-type"] == "image/webp"
+    assert found.content == strip(db, row, 3)
+    assert client.get(f"{path_of(db, row)}/strip.webp").content == strip(db, row, 4)
+    for view in ("crop", "masked", "whole"):
+        found = client.get(f"{path_of(db, row)}/crops/{place}.webp", params={"view": view})
+        assert found.content == crop_picture(db, row, place, view)
+
+
+def test_a_browser_may_keep_what_names_its_build(db, client):
+    row, place, _ = large(db)
+    path = f"{path_of(db, row)}/crops/{place}.webp"
+    assert client.get(path).headers["cache-control"] == "private, no-cache"
+    for short in ("", db.fingerprint[:4], "0" * 12):
+        assert "no-cache" in client.get(path, params={"v": short}).headers["cache-control"]
+    for version in (db.fingerprint, db.fingerprint[:12]):
+        kept = client.get(path, params={"v": version}).headers["cache-control"]
+        assert kept == "private, max-age=31536000, immutable"
+
+
+def test_a_known_picture_is_not_sent_again(db, client):
+    row, place, _ = large(db)
+    path = f"{path_of(db, row)}/crops/{place}.webp"
+    tag = client.get(path).headers["etag"]
+    again = client.get(path, headers={"If-None-Match": tag})
+    assert (again.status_code, again.content) == (304, b"")
+    assert again.headers["etag"] == tag
+    other = client.get(path, params={"view": "masked"}, headers={"If-None-Match": tag})
+    assert other.status_code == 200
+    assert other.headers["etag"] != tag
+
+
+def test_what_is_not_there_is_said(db, client, photos, tmp_path):
+    row, place, example = large(db)
+    path = path_of(db, row)
+    for wrong, word in (
+        (f"{path}/crops/99.webp", "no example 99"),
+        (f"{API}/0/999/strip.webp", "no component 999"),
+        (f"{API}/9/0/strip.webp", "no layer 9"),
+    ):
+        found = client.get(wrong)
+        assert found.status_code == 404
+        assert word in found.json()["value"]
+        assert found.json()["remedy"]
+    for wrong in (f"{path}/crops/0.webp?view=odd", f"{path}/strip.webp?count=0"):
+        assert client.get(wrong).status_code == 422
+    elsewhere = TestClient(
+        create_app([sl.open(db.path, WordEmbedder())], data=[str(tmp_path / "no")]),
+        base_url="http://localhost",
+    )
+    found = elsewhere.get(f"{path}/crops/{place}.webp?view=whole")
+    assert found.status_code == 404
+    assert "not on this machine" in found.json()["value"]
+    assert "say where the data is now" in found.json()["remedy"]
+    assert elsewhere.get(f"{path}/crops/{place}.webp").content == db.thumbnail(example.crop)
+    assert elsewhere.get(f"{path}/strip.webp").content == strip(db, row)

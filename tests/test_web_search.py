@@ -1,0 +1,270 @@
+"""Search over HTTP: what the analysis finds, by words, image, components and number."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from conftest import ColourEmbedder, LittleNet, WordEmbedder, encoded, to_tensor
+from fastapi.testclient import TestClient
+from PIL import Image
+from safetensors.numpy import load
+
+import semlens as sl
+from semlens.analysis.concepts import ConceptSet
+from semlens.analysis.label import Labels
+from semlens.analysis.label_search import search_labels
+from semlens.analysis.probe import make_probe
+from semlens.analysis.query import Query
+from semlens.analysis.search import alignments
+from semlens.data.folder import ImageFolder
+from semlens.errors import ServeError
+from semlens.models.subject import SubjectModel
+from semlens.web.app import create_app
+from semlens.web.probes import Probes
+
+LAYERS = ["first", "second"]
+RED = Image.new("RGB", (40, 30), (220, 20, 20))
+
+
+@pytest.fixture(scope="module")
+def databases(tmp_path_factory, pictures):
+    folder = tmp_path_factory.mktemp("search")
+    module = LittleNet()
+    module.first[0].weight.data[2] = 0  # one component without examples
+    module.first[0].bias.data[2] = -1
+    subject = SubjectModel(module, to_tensor, "32 bilinear", "python:little", list("abcd"))
+    images = ImageFolder(pictures)
+    words = sl.build(folder / "words", subject, images, WordEmbedder(), LAYERS, examples=6)
+    labels = words.label(ConceptSet.of(["dog", "green frog", "car"]), threshold=-2.0)
+    labels.save("mine")
+    colours = sl.build(folder / "colours", subject, images, ColourEmbedder(3), LAYERS, examples=6)
+    # labels of the same components, made elsewhere
+    Labels(labels.concepts, -2.0, labels.rows, labels.concept, labels.score, labels.margin,
+           colours).save("other")  # fmt: skip
+    bare = folder / "bare"
+    shutil.copytree(colours.path, bare)
+    shutil.rmtree(bare / "analysis")
+    return [words, colours, sl.open(bare, ColourEmbedder(3))]
+
+
+@pytest.fixture(scope="module")
+def app(databases):
+    return create_app(databases)
+
+
+@pytest.fixture(scope="module")
+def client(app):
+    with TestClient(app, base_url="http://localhost") as client:
+        yield client
+
+
+@pytest.fixture
+def ask(client):
+    def request(path, method="GET", model=0, status=200, **options):
+        for _ in range(200):
+            answer = client.request(method, f"/api/v1/models/{model}/{path}", **options)
+            if answer.status_code != 202:
+                break
+            time.sleep(0.05)
+        assert answer.status_code == status, answer.text
+        kind = answer.headers["content-type"]
+        return answer.json() if kind == "application/json" else load(answer.content)
+
+    return request
+
+
+def same(answer, hits, db):
+    assert answer["mode"] == "vector"
+    assert answer["notice"] is None
+    assert answer["query"] == hits.query
+    assert answer["searched"] == hits.searched
+    assert len(answer["hits"]) == len(hits)
+    for found, hit in zip(answer["hits"], hits.hits, strict=True):
+        assert (found["rank"], found["row"], found["name"]) == (
+            hit.rank, hit.row, str(hit.component),
+        )  # fmt: skip
+        assert found["layer"] == db.layers.index(hit.component.layer)
+        entry = db.manifest.layers[found["layer"]]
+        assert entry.first + found["index"] == hit.row
+        for name in ("alignment", "cosine", "percentile"):
+            assert found[name] == pytest.approx(getattr(hit, name), abs=1e-6)
+
+
+def test_words(ask, databases):
+    db = databases[0]
+    same(ask("search?q=dog&k=7"), db.search("dog", top=7), db)
+    answer = ask("search?q=dog&q=green frog&without=car&without=tree&layer=1&k=200")
+    hits = db.search("dog", "green frog", without=["car", "tree"], layers=["second"], top=200)
+    same(answer, hits, db)
+    assert answer["cursor"] is None
+    assert answer["probe"] is None
+
+
+def test_hits_carry_the_kept_labels(ask, databases):
+    db = databases[0]
+    table = db.load_analysis("labels-mine")
+    known = {
+        str(sl.Component(*who)): label
+        for *who, label in table[["layer", "index", "sign", "label"]].values.tolist()
+    }
+    answer = ask("search?q=dog&k=200")
+    assert {hit["name"]: hit["label"] for hit in answer["hits"]} == known
+    plain = ask("search/image", "POST", 2, content=encoded(RED, "PNG"))
+    assert {hit["label"] for hit in plain["hits"]} == {None}
+
+
+def test_a_cursor_leads_through_all_hits(ask, databases):
+    every = ask("search?q=dog&k=200")["hits"]
+    found, cursor = [], ""
+    for _ in range(20):
+        page = ask(f"search?q=dog&k=6{cursor}")
+        found += page["hits"]
+        if page["cursor"] is None:
+            break
+        cursor = f"&cursor={page['cursor']}"
+    assert found == every
+    assert len(every) == 25
+
+
+def test_an_image_and_its_number(ask, databases):
+    db = databases[0]
+    content = encoded(RED, "PNG")
+    answer = ask("search/image?k=5", "POST", content=content)
+    same(answer, db.search(images=[RED], top=5), db)
+    number = answer["probe"]
+    page = ask(f"search?probe={number}&k=5&cursor={answer['cursor']}")
+    same(page, db.search(images=[RED], top=5, offset=5), db)
+    assert page["probe"] == number
+    alone = ask(f"search?probe={number}&k=3&layer=0")
+    same(alone, db.search(images=[RED], top=3, layers=["first"]), db)
+    mixed = ask("search/image?k=5&q=dog&without=car&layer=1", "POST", content=content)
+    same(mixed, db.search("dog", images=[RED], without=["car"], top=5, layers=["second"]), db)
+
+
+def test_more_like_these(ask, databases):
+    db = databases[0]
+    terms = {"positive": [7, 12], "negative": [20], "k": 6}
+    answer = ask("search/components", "POST", json=terms)
+    chosen = {"like": ["second:1", "second:6"], "unlike": ["second:-4"]}
+    same(answer, db.search(**chosen, top=6), db)
+    rest = ask(f"search?probe={answer['probe']}&k=200&cursor=6")
+    same(rest, db.search(**chosen, top=200, offset=6), db)
+    assert not {7, 12, 20} & {hit["row"] for hit in answer["hits"] + rest["hits"]}
+    mixed = {"positive": [7], "q": ["dog"], "without": ["car"], "layers": [0], "k": 4}
+    hits = db.search("dog", like=["second:1"], without=["car"], layers=["first"], top=4)
+    same(ask("search/components", "POST", json=mixed), hits, db)
+
+
+def test_similarity_of_all_components(ask, databases, words):
+    db = databases[0]
+    expected = alignments(db, make_probe(words, ["dog"]), make_probe(words, ["car"]))
+    found = ask("similarity?q=dog&without=car")
+    assert list(found) == ["alignment"]
+    assert found["alignment"].dtype == np.float32
+    np.testing.assert_allclose(found["alignment"], expected, atol=1e-6)
+    assert np.flatnonzero(np.isnan(found["alignment"])).tolist() == [2]
+    answer = ask("search/components", "POST", json={"positive": [7], "k": 200})
+    values = ask(f"similarity?probe={answer['probe']}")["alignment"]
+    for hit in answer["hits"]:
+        assert values[hit["row"]] == pytest.approx(hit["alignment"], abs=1e-6)
+
+
+def test_an_embedder_without_texts_searches_labels(ask, databases):
+    db = databases[1]
+    assert not db.embedder.has_text
+    answer = ask("search?q=frog&k=2", model=1)
+    found = search_labels(db, ["frog"], top=2)
+    assert found.found > 2
+    assert answer["mode"] == "label"
+    assert "python:colours" in answer["notice"]
+    assert (answer["query"], answer["searched"]) == ("frog", 25)
+    assert [(h["rank"], h["row"], h["label"]) for h in answer["hits"]] == [
+        (hit.rank, hit.row, hit.label) for hit in found.hits
+    ]
+    assert {(h["cosine"], h["percentile"]) for h in answer["hits"]} == {(None, None)}
+    assert answer["cursor"] == "2"
+    rest = ask("search?q=frog&k=200&cursor=2", model=1)
+    assert len(rest["hits"]) == found.found - 2
+    assert rest["cursor"] is None
+    by_image = ask("search/image?k=4", "POST", 1, content=encoded(RED, "PNG"))
+    same(by_image, db.search(images=[RED], top=4), db)
+    like = ask("search/components", "POST", 1, json={"positive": [7], "k": 4})
+    same(like, db.search(like=["second:1"], top=4), db)
+
+
+def test_without_labels_the_remedy_is_said(ask, databases):
+    found = ask("search?q=frog", model=2, status=400)
+    assert found["kind"] == "ConceptError"
+    assert "keeps no labels" in found["value"]
+    assert "semlens label" in found["remedy"]
+    found = ask("similarity?q=frog", model=2, status=400)
+    assert found["kind"] == "EmbedderError"
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "words"),
+    [
+        ("search", 400, "probe is empty"),
+        ("search?q=%20", 400, "is empty"),
+        ("search?q=dog&layer=7", 404, "no layer 7"),
+        ("search?q=dog&k=0", 422, "'k' is '0'"),
+        ("search?q=dog&k=9999", 422, "'k' is '9999'"),
+        ("search?q=dog&cursor=-3", 422, "'cursor' is '-3'"),
+        ("search?q=" + "x" * 201, 422, "'q.0' is"),
+        ("search?" + "q=x&" * 17, 422, "'q' is"),
+        ("search?probe=99999", 404, "99999 is not known any more"),
+        ("search?probe=1&q=dog", 400, "together with words"),
+        ("similarity", 400, "probe is empty"),
+    ],
+)
+def test_wrong_questions(ask, path, status, words):
+    found = ask(path, status=status)
+    assert words in found["value"]
+    assert found["expected"]
+    assert found["remedy"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        ({"positive": []}, 400, "probe is empty"),
+        ({"positive": [999]}, 404, "Row 999"),
+        ({"positive": [2]}, 400, "first:2"),
+        ({"positive": ["a"]}, 422, "positive"),
+        ({"positive": [1], "layers": [-1]}, 404, "no layer -1"),
+    ],
+)
+def test_wrong_components(ask, body, status, words):
+    assert words in ask("search/components", "POST", status=status, json=body)["value"]
+
+
+def test_numbers_are_of_one_model(ask):
+    number = ask("search/components", "POST", json={"positive": [7]})["probe"]
+    found = ask(f"search?probe={number}", model=1, status=404)
+    assert "not known any more" in found["value"]
+    assert found["remedy"] == "Search again."
+
+
+def test_numbers_are_forgotten_in_the_order_of_use():
+    probes = Probes(kept=2)
+    queries = [Query(str(i), make_probe(WordEmbedder(), ["dog"])) for i in range(3)]
+    first, second = (probes.keep(0, query) for query in queries[:2])
+    assert probes.get(0, first) is queries[0]
+    third = probes.keep(0, queries[2])
+    assert probes.get(0, first) is queries[0]
+    assert probes.get(0, third) is queries[2]
+    with pytest.raises(ServeError, match="not known"):
+        probes.get(0, second)
+
+
+def test_many_at_once_get_their_own_answers(ask):
+    names = ["dog", "car", "green frog", "tree", "sky", "wheel"] * 4
+    alone = {name: ask(f"search?q={name}&k=5") for name in set(names)}
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda name: ask(f"search?q={name}&k=5"), names))
+    assert [json.dumps(one) for one in found] == [json.dumps(alone[name]) for name in names]

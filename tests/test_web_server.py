@@ -1,0 +1,498 @@
+"""The server itself: what it serves, background work, one embedder for all, start and end."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+from conftest import (
+    ColourEmbedder,
+    LittleNet,
+    WordEmbedder,
+    assert_says,
+    to_tensor,
+)
+from fastapi.testclient import TestClient
+from typer.testing import CliRunner
+
+import semlens as sl
+from semlens.cli.app import app as command
+from semlens.data.folder import ImageFolder
+from semlens.embedders.load import reads_texts
+from semlens.errors import DataError, EmbedderError, RecipeError, ServeError, StaleError
+from semlens.models.subject import SubjectModel
+from semlens.web.app import API, create_app
+from semlens.web.embedder import SharedEmbedder
+from semlens.web.listen import PORT, listen
+from semlens.web.serve import make_server
+from semlens.web.served import Serving
+from semlens.web.work import StillWorking, Work
+
+
+def build(path: Path, pictures: Path, embedder, layers=("first", "second")) -> Path:
+    subject = SubjectModel(LittleNet(), to_tensor, "32 bilinear", "python:little", list("abcd"))
+    images = ImageFolder(pictures)
+    sl.build(path, subject, images, embedder, list(layers), examples=3)
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
+    """Databases of two embedders; 'demo' is of one that can be loaded again."""
+    place = tmp_path_factory.mktemp("served")
+    build(place / "one.semlens", pictures, WordEmbedder())
+    build(place / "two.semlens", pictures, WordEmbedder(), ["second"])
+    build(place / "colours.semlens", pictures, ColourEmbedder(), ["first"])
+    build(place / "demo.semlens", pictures, sl.load_embedder("semlens/demo"), ["first"])
+    (place / "static").mkdir()
+    (place / "static" / "index.html").write_text("<!doctype html><title>the page</title>")
+    return place
+
+
+@pytest.fixture
+def static(folder: Path) -> Path:
+    return folder / "static"
+
+
+def client_of(*databases: sl.ConceptDatabase | Path, **settings) -> TestClient:
+    return TestClient(create_app(databases, **settings), base_url="http://localhost")
+
+
+# -- what is served ---------------------------------------------------------------------------
+
+
+def test_models_are_what_the_databases_say(folder: Path) -> None:
+    paths = [folder / "one.semlens", folder / "colours.semlens", folder / "demo.semlens"]
+    client = client_of(*paths)
+    found = client.get(f"{API}/models").json()
+    assert [m["name"] for m in found] == ["one", "colours", "demo"]
+    assert [m["number"] for m in found] == [0, 1, 2]
+    assert [m["text"] for m in found] == [False, False, True]  # python objects are not here
+    for model, path in zip(found, paths, strict=True):
+        manifest = json.loads((path / "manifest.json").read_text())
+        table = sl.open(path).components
+        assert model["model"] == manifest["model"]["spec"] == "python:little"
+        assert model["embedder"] == manifest["embedder"]["spec"]
+        assert model["data"] == manifest["data"]["spec"]
+        assert (model["samples"], model["dim"]) == (manifest["samples"], manifest["dim"])
+        assert model["components"] == len(table)
+        assert model["classes"] == 4
+        assert model["relevance"] is False
+        assert model["fingerprint"] == sl.open(path).fingerprint
+        for place, (layer, entry) in enumerate(
+            zip(model["layers"], manifest["layers"], strict=True)
+        ):
+            part = table[table["layer"] == entry["name"]]
+            assert layer["number"] == place
+            assert (layer["name"], layer["first"]) == (entry["name"], part.index[0])
+            assert (layer["components"], layer["channels"]) == (len(part), entry["channels"])
+            assert layer["signs"] == ("both" if (part["sign"] < 0).any() else "+")
+            assert layer["without_examples"] == (part["examples"] == 0).sum()
+    assert {layer["signs"] for layer in found[0]["layers"]} == {"+", "both"}
+    assert client.get(f"{API}/models/1").json() == found[1]
+
+
+def test_a_given_embedder_reads_texts(folder: Path) -> None:
+    opened = sl.open(folder / "one.semlens", WordEmbedder())
+    assert client_of(opened).get(f"{API}/models/0").json()["text"] is True
+
+
+def test_unknown_models_are_not_there(folder: Path) -> None:
+    client = client_of(folder / "one.semlens")
+    answer = client.get(f"{API}/models/1")
+    assert answer.status_code == 404
+    assert answer.json() == {
+        "kind": "ServeError",
+        "value": "There is no model 1.",
+        "expected": "This server has 1, counted from 0.",
+        "remedy": "Choose one that is there.",
+    }
+    wrong = client.get(f"{API}/models/x")
+    assert wrong.status_code == 422
+    assert wrong.json()["value"] == "'m' is 'x'."
+
+
+def test_every_route_answers_with_a_model_and_has_its_own_name() -> None:
+    described = create_app([]).openapi()
+    names = [
+        operation["operationId"]
+        for path in described["paths"].values()
+        for operation in path.values()
+    ]
+    assert sorted(names) == sorted(set(names))
+    assert {"Failed", "Waiting", "ModelInfo"} <= set(described["components"]["schemas"])
+    assert all(path.startswith(f"{API}/") for path in described["paths"])
+
+
+def test_the_description_is_printed_without_a_database() -> None:
+    module = [sys.executable, "-m", "semlens.web.openapi"]
+    printed = subprocess.run(module, capture_output=True, check=True, text=True).stdout
+    assert f"{API}/models" in json.loads(printed)["paths"]
+
+
+def test_importing_semlens_imports_no_server() -> None:
+    code = "import semlens, sys; print([m for m in ('fastapi', 'uvicorn', 'torch') if m in sys.modules])"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert printed.stdout.strip() == "[]"
+
+
+# -- the subject --------------------------------------------------------------------------------
+
+
+def test_the_subject_is_loaded_once_and_verified(folder: Path, subject: SubjectModel) -> None:
+    path = folder / "one.semlens"
+    served = Serving.of([sl.open(path)], [subject]).models[0]
+    with ThreadPoolExecutor(8) as pool:
+        found = set(pool.map(lambda _: id(served.subject()), range(16)))
+    assert found == {id(subject)}
+    other = SubjectModel(LittleNet(seed=1), to_tensor, "32 bilinear", "python:little")
+    with pytest.raises(StaleError) as caught:
+        Serving.of([sl.open(path)], [other]).models[0].subject()
+    assert_says(caught.value, "python:little", "fingerprint", "build a new database")
+
+
+# -- one embedder for all ---------------------------------------------------------------------------
+
+
+def test_databases_of_one_embedder_share_it(folder: Path) -> None:
+    names = ("one", "two", "colours")
+    opened = [sl.open(folder / f"{name}.semlens") for name in names]
+    opened[1] = sl.open(folder / "two.semlens", WordEmbedder())
+    Serving.of(opened)
+    one, two, colours = (db.embedder for db in opened)
+    assert one is two
+    assert colours is not one
+    plain = sl.open(folder / "one.semlens", WordEmbedder()).search("red dog", top=5)
+    assert opened[0].search("red dog", top=5).to_pandas().equals(plain.to_pandas())
+    with pytest.raises(EmbedderError):
+        opened[2].search("red dog")
+
+
+def test_an_embedder_is_loaded_with_the_first_question_and_once(folder: Path) -> None:
+    db = sl.open(folder / "demo.semlens")
+    Serving.of([db])
+    shared = db.embedder
+    assert isinstance(shared, SharedEmbedder)
+    assert (shared.has_text, shared.ready) == (True, False)
+    texts = [f"text {number}" for number in range(12)]
+    with ThreadPoolExecutor(12) as pool:
+        found = list(pool.map(lambda text: shared.embed_texts([text]), texts))
+    assert shared.ready
+    assert len({id(shared.loaded()) for _ in range(3)}) == 1
+    alone = sl.load_embedder("semlens/demo").embed_texts(texts)
+    for place, vector in enumerate(found):
+        assert (vector[0] - alone[place]).abs().max() < 1e-5
+
+
+def test_an_embedder_that_is_not_here_says_so_and_the_rest_is_served(folder: Path) -> None:
+    serving = Serving.of([sl.open(folder / "one.semlens")])
+    serving.warm()
+    client = client_of(serving.models[0].db)
+    found = client.get(f"{API}/models/0").json()
+    assert found["text"] is False
+    assert "python:words" in found["notice"]
+
+
+def test_an_embedder_with_other_weights_is_refused(folder: Path) -> None:
+    shared = SharedEmbedder("semlens/demo", "0" * 64, 24, ColourEmbedder)
+    with pytest.raises(EmbedderError) as caught:
+        shared.loaded()
+    assert_says(caught.value, "python:colours", "fingerprint", "--embedder")
+    assert shared.has_text is False
+
+
+@pytest.mark.parametrize(
+    ("spec", "texts"),
+    [
+        ("semlens/demo", True),
+        ("open_clip/ViT-B-32/openai", True),
+        ("python:words", False),
+        ("transformers/no-such-folder/at-all", False),
+        ("nonsense", False),
+    ],
+)
+def test_whether_an_embedder_reads_texts_is_known_without_its_weights(
+    spec: str, texts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert reads_texts(spec) is texts
+
+
+def test_transformers_tell_by_their_configuration(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    for name, kind, texts in (
+        ("clip", transformers.CLIPConfig, True),
+        ("dino", transformers.Dinov2Config, False),
+    ):
+        kind().save_pretrained(tmp_path / name)  # no weights there
+        assert reads_texts(f"transformers/{tmp_path / name}") is texts
+
+
+# -- background work --------------------------------------------------------------------------------
+
+
+def wait_for(work: Work, key: str, make, what: str = "counting"):
+    while True:
+        try:
+            return work.result(key, what, make)
+        except StillWorking:
+            continue
+
+
+def test_quick_work_is_returned_at_once_and_remembered() -> None:
+    work, made = Work(), []
+    for _ in range(3):
+        assert work.result("a", "adding", lambda _: made.append(1) or len(made)) == 1
+    assert work.result("b", "adding", lambda _: made.append(1) or len(made)) == 2
+
+
+def test_long_work_says_how_far_it_is_and_runs_once_for_all() -> None:
+    work, go, begun, made = Work(), threading.Event(), threading.Event(), []
+
+    def make(progress) -> str:
+        made.append(1)
+        progress(3, 7)
+        begun.set()
+        go.wait()
+        return "done"
+
+    def ask(_: int) -> StillWorking:
+        with pytest.raises(StillWorking) as caught:
+            work.result("key", "counting sheep", make)
+        return caught.value
+
+    ask(0)
+    begun.wait()
+    with ThreadPoolExecutor(8) as pool:
+        states = list(pool.map(ask, range(8)))
+    assert {(s.what, s.done, s.total) for s in states} == {("counting sheep", 3, 7)}
+    assert min(s.seconds for s in states) >= 0.5
+    go.set()
+    assert wait_for(work, "key", make) == "done"
+    assert made == [1]
+
+
+def test_an_error_is_raised_once_and_then_it_is_tried_again() -> None:
+    work, tries = Work(), []
+
+    def make(_) -> str:
+        tries.append(1)
+        if len(tries) == 1:
+            raise DataError("No image.", "Expected some.", "Add some.")
+        return "there"
+
+    with pytest.raises(DataError):
+        work.result("key", "looking", make)
+    assert work.result("key", "looking", make) == "there"
+
+
+def test_only_so_many_results_are_kept_and_none_is_lost_under_way() -> None:
+    work, go = Work(kept=2), threading.Event()
+    with pytest.raises(StillWorking):
+        work.result("slow", "waiting", lambda _: go.wait() and "slow")
+    for number in range(5):
+        assert work.result(f"{number}", "counting", lambda _, n=number: n) == number
+    assert work.result("4", "counting", lambda _: "again") == 4
+    assert work.result("0", "counting", lambda _: "again") == "again"
+    go.set()
+    assert wait_for(work, "slow", lambda _: "made twice") == "slow"
+
+
+def test_only_so_much_runs_at_once() -> None:
+    work, go, running = Work(at_once=2), threading.Event(), []
+    for number in range(4):
+        with pytest.raises(StillWorking):
+            work.result(f"{number}", "", lambda _, n=number: running.append(n) or go.wait())
+    assert running == [0, 1]
+    go.set()
+    for number in range(4):
+        wait_for(work, f"{number}", lambda _: None)
+    assert sorted(running) == [0, 1, 2, 3]
+
+
+def test_work_is_answered_with_202_until_it_is_there(folder: Path) -> None:
+    app, go = create_app([folder / "one.semlens"]), threading.Event()
+
+    def slow() -> str:
+        return app.state.serving.work.result("slow", "thinking", lambda _: str(go.wait()))
+
+    app.router.add_api_route("/slow", slow)
+    app.router.routes.insert(0, app.router.routes.pop())
+    client = TestClient(app, base_url="http://localhost")
+    answer = client.get("/slow")
+    assert answer.status_code == 202
+    assert answer.json().keys() == {"what", "done", "total", "seconds"}
+    assert answer.json()["what"] == "thinking"
+    go.set()
+    while client.get("/slow").status_code == 202:
+        continue
+    assert client.get("/slow").json() == "True"
+
+
+# -- start and end ----------------------------------------------------------------------------------
+
+
+def test_a_taken_port_is_refused_if_asked_for_and_else_the_next_is_taken() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        number = taken.getsockname()[1]
+        with pytest.raises(ServeError) as caught:
+            listen("127.0.0.1", number)
+        assert_says(caught.value, str(number), "taken", "--port")
+    first = listen("127.0.0.1", None)
+    second = listen("127.0.0.1", None)
+    assert PORT <= first.port < second.port
+    first.socket.close()
+    second.socket.close()
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "said"),
+    [
+        ("203.0.113.9", 0, "--host"),
+        ("no such name", 0, "--host"),
+        ("127.0.0.1", 70_000, "--port"),
+    ],
+)
+def test_a_place_that_cannot_be_listened_at_is_refused(host: str, port: int, said: str) -> None:
+    with pytest.raises(ServeError) as caught:
+        listen(host, port)
+    assert_says(caught.value, host if said == "--host" else str(port), "Expected", said)
+
+
+def test_the_address_is_one_that_can_be_opened(folder: Path, static: Path) -> None:
+    path = folder / "one.semlens"
+    for host, names, shown in (
+        ("127.0.0.1", [], "http://127.0.0.1:"),
+        ("localhost", [], "http://localhost:"),
+        ("0.0.0.0", [], f"http://{socket.gethostname()}:"),
+        ("0.0.0.0", ["lab.example"], "http://lab.example:"),
+    ):
+        server = make_server([path], host=host, port=0, names=names, static=static)
+        assert server.url.startswith(shown)
+        assert ("token=" in server.url) is (host == "0.0.0.0")
+        server.stop()
+
+
+def test_wrong_input_is_refused_before_the_start(folder: Path, static: Path) -> None:
+    one, colours = folder / "one.semlens", folder / "colours.semlens"
+    with pytest.raises(ServeError, match="no database"):
+        make_server([], static=static)
+    with pytest.raises(ServeError, match="given twice"):
+        make_server([one, one], port=0, static=static)
+    with pytest.raises(RecipeError, match="2 models are given for 1"):
+        make_server([one], models=["semlens/demo"] * 2, static=static)
+    with pytest.raises(StaleError, match="python:colours"):
+        make_server([one], embedder=ColourEmbedder(), static=static)
+    with pytest.raises(ServeError, match="page is missing"):
+        make_server([one], static=folder / "none")
+    server = make_server([one, colours], embedder=ColourEmbedder(), port=0, static=static)
+    assert [s.db.embedder.has_text for s in server.serving.models] == [False, False]
+    server.stop()
+
+
+def test_fifty_clients_at_once_are_answered(folder: Path, static: Path) -> None:
+    paths = [folder / "demo.semlens", folder / "one.semlens"]
+    with make_server(paths, port=0, static=static).start() as server:
+        expected = httpx.get(f"{server.url}api/v1/models/0").json()["fingerprint"]
+
+        def visit(number: int) -> set[int]:
+            with httpx.Client(base_url=server.url, timeout=60) as client:
+                answers = [client.get("/"), client.get("api/v1/models")]
+                answers += [client.get(f"api/v1/models/{number % 2}") for _ in range(5)]
+            assert answers[1].json()[0]["fingerprint"] == expected
+            return {answer.status_code for answer in answers}
+
+        with ThreadPoolExecutor(50) as pool:
+            assert set().union(*pool.map(visit, range(50))) == {200}
+
+
+def test_a_server_goes_on_from_an_event_loop(
+    folder: Path, static: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a notebook, where a loop runs already."""
+    import asyncio
+
+    import semlens.web.serve as module
+
+    monkeypatch.setattr(module, "static_folder", lambda: static)
+
+    async def cell() -> module.Server | None:
+        return sl.serve(folder / "one.semlens", port=0, browser=False)
+
+    server = asyncio.run(cell())
+    assert server is not None
+    assert "one" in repr(server)
+    with server:
+        assert httpx.get(server.url).status_code == 200
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(server.url)
+
+
+SCRIPT = """
+import sys, time
+import torch
+from pathlib import Path
+from semlens.cli.serve import run
+from semlens.web.serve import make_server
+from semlens.web.work import StillWorking
+
+server = make_server([sys.argv[1]], port=0, static=Path(sys.argv[2]))
+
+def work(progress):
+    if len(sys.argv) == 3:
+        time.sleep(10**6)
+    while True:
+        torch.ones(500, 500) @ torch.ones(500, 500)
+
+try:
+    server.serving.work.result("endless", "working", work)
+except StillWorking:
+    pass
+run(server, browser=False, as_json=True)
+"""
+
+
+@pytest.fixture(params=["waits", "computes"])
+def process(folder: Path, static: Path, request) -> Iterator[subprocess.Popen[str]]:
+    """A server with endless work under way, in a process of its own."""
+    extra = ["computes"] if request.param == "computes" else []
+    arguments = [sys.executable, "-c", SCRIPT, folder / "demo.semlens", static, *extra]
+    started = subprocess.Popen(
+        list(map(str, arguments)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    yield started
+    started.kill()
+    started.wait()
+
+
+def test_ctrl_c_ends_it_at_once_and_quietly_while_work_is_under_way(process) -> None:
+    assert process.stdout is not None
+    told = json.loads(process.stdout.readline())
+    assert told["models"] == ["demo"]
+    assert httpx.get(told["url"], timeout=60).status_code == 200
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert out == ""
+    assert "Traceback" not in err
+    assert "Error" not in err
+
+
+def test_the_command_reports_what_is_wrong(folder: Path) -> None:
+    run = CliRunner()
+    missing = run.invoke(command, ["serve", str(folder / "none.semlens"), "--no-browser"])
+    assert missing.exit_code == 1
+    assert "StoreError" in missing.output
+    wrong = run.invoke(command, ["serve", str(folder / "one.semlens"), "--port", "70000"])
+    assert wrong.exit_code == 2

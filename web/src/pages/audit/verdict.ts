@@ -1,0 +1,60 @@
+/** Verdicts: what they say, how they look, and which one a component has at other thresholds. */
+import type { AuditedComponent } from "../../api/types";
+
+export const VERDICTS = ["valid", "both", "spurious", "unexpected"] as const;
+export type Verdict = (typeof VERDICTS)[number];
+export type Side = "valid" | "spurious";
+export const SIDES: readonly Side[] = ["valid", "spurious"];
+
+export const SAYS: Record<Verdict, string> = {
+  valid: "aligned with valid concepts only",
+  both: "aligned with valid and with spurious concepts",
+  spurious: "aligned with spurious concepts only",
+  unexpected: "aligned with neither",
+};
+
+/** Fixed thresholds; null: each component's own, which follows from chance. */
+export type Limits = Record<Side, number | null>;
+
+/** The threshold that holds for a component. */
+export function limitOf(one: AuditedComponent, side: Side, limits: Limits): number {
+  // the server compares in single precision
+  return Math.fround(limits[side] ?? one[`${side}_threshold`] ?? Infinity);
+}
+
+export function verdictOf(one: AuditedComponent, limits: Limits): Verdict {
+  const [valid, spurious] = SIDES.map((side) => {
+    const value = one[side];
+    return value !== null && value > limitOf(one, side, limits);
+  });
+  if (valid) return spurious ? "both" : "valid";
+  return spurious ? "spurious" : "unexpected";
+}
+
+/**
+ * The mark of a verdict as an SVG path around 0, of the same area whatever its shape: colours
+ * alone do not tell the verdicts apart for everybody.
+ */
+export function markPath(verdict: Verdict, radius: number): string {
+  const round = (value: number) => value.toFixed(2);
+  if (verdict === "spurious") {
+    const half = round((radius * Math.sqrt(Math.PI)) / 2);
+    return `M-${half}-${half}H${half}V${half}H-${half}Z`;
+  }
+  if (verdict === "both") {
+    const half = round(radius * Math.sqrt(Math.PI / 2));
+    return `M0-${half}L${half} 0L0 ${half}L-${half} 0Z`;
+  }
+  const r = round(radius);
+  return `M-${r} 0A${r} ${r} 0 1 1 ${r} 0A${r} ${r} 0 1 1-${r} 0Z`;
+}
+
+/** The best concept of the sides that a verdict names. */
+export function conceptOf(one: AuditedComponent, verdict: Verdict): string {
+  const sides = verdict === "both" ? SIDES : SIDES.filter((side) => side === verdict);
+  return sides.map((side) => one[`${side}_concept`]).join(" / ");
+}
+
+export function percent(share: number, digits = 0): string {
+  return `${(100 * share).toFixed(digits)} %`;
+}

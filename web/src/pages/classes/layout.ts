@@ -1,0 +1,142 @@
+/** Where the cards and lines of an attribution graph go; columns from the lowest layer to the class. */
+import type { Graph, GraphGroup, GraphLink } from "../../api/types";
+import { groupBy } from "./flow";
+
+export interface Card {
+  node: GraphGroup;
+  x: number;
+  y: number;
+}
+
+export interface Line {
+  link: GraphLink;
+  /** From the right side of the lower card to the left side of the upper one. */
+  path: string;
+  width: number;
+  /** Its weight as a part of the strongest one. */
+  strength: number;
+}
+
+export interface Column {
+  x: number;
+  layer: Graph["layers"][number] | null;
+}
+
+export interface Scene {
+  width: number;
+  height: number;
+  card: { width: number; height: number };
+  columns: Column[];
+  cards: Card[];
+  lines: Line[];
+  /** Lines under this weight are left out, and which part they are of all together. */
+  least: number;
+  missing: number;
+}
+
+const NARROW = 196;
+const WIDE = 248;
+const GAP = { least: 84, most: 240 };
+const DOWN = 8;
+const WIDEST = 14;
+/** Lines thinner than this part of the strongest are not drawn. */
+const FAINTEST = 0.02;
+/** More cards than this in a column, and all are flatter. */
+const MANY = 14;
+
+export function arrange(graph: Graph, room: number): Scene {
+  const columns: { layer: Graph["layers"][number] | null; nodes: GraphGroup[] }[] = [
+    ...graph.layers.map((layer) => ({
+      layer,
+      nodes: graph.nodes.filter((node) => node.layer === layer.layer),
+    })),
+    { layer: null, nodes: graph.nodes.filter((node) => node.layer === null) },
+  ];
+  const count = columns.length;
+  const most = Math.max(...columns.map((one) => one.nodes.length), 1);
+  const width = room / count > WIDE + 1.6 * GAP.least ? WIDE : NARROW;
+  const height = most > MANY ? 38 : 54;
+  const free = (room - count * width) / Math.max(1, count - 1);
+  const step = width + Math.min(Math.max(free, GAP.least), GAP.most);
+  const tall = (nodes: number): number => Math.max(0, nodes * (height + DOWN) - DOWN);
+  const cards = columns.flatMap(({ nodes, layer }, place) => {
+    // the class stands beside the strongest groups, not in the middle of a long column
+    const top = layer ? 0 : Math.max(0, Math.min(tall(most), tall(8)) - height) / 2;
+    return nodes.map((node, row) => ({ node, x: place * step, y: top + row * (height + DOWN) }));
+  });
+  const { lines, least, missing } = linesOf(graph.edges, cards, { width, height });
+  return {
+    width: (count - 1) * step + width,
+    height: tall(most),
+    card: { width, height },
+    columns: columns.map(({ layer }, place) => ({ layer, x: place * step })),
+    cards,
+    lines,
+    least,
+    missing,
+  };
+}
+
+function linesOf(
+  links: readonly GraphLink[],
+  cards: readonly Card[],
+  size: Scene["card"],
+): Pick<Scene, "lines" | "least" | "missing"> {
+  const at = new Map(cards.map((card) => [card.node.id, card]));
+  const sizes = links.map((link) => Math.abs(link.weight));
+  const strongest = Math.max(...sizes, 1e-12);
+  const least = FAINTEST * strongest;
+  const drawn = links.filter((link) => Math.abs(link.weight) >= least);
+  const widthOf = (link: GraphLink): number =>
+    Math.max(0.9, (WIDEST * Math.abs(link.weight)) / strongest);
+  const upper = ports(drawn, at, size.height, widthOf, "source", "target");
+  const lower = ports(drawn, at, size.height, widthOf, "target", "source");
+  const lines = drawn.map((link) => {
+    const [from, to] = [at.get(link.target)!, at.get(link.source)!];
+    const [x0, y0] = [from.x + size.width, lower.get(link)!];
+    const [x1, y1] = [to.x, upper.get(link)!];
+    const bend = (x1 - x0) / 2;
+    return {
+      link,
+      path: `M${f(x0)} ${f(y0)}C${f(x0 + bend)} ${f(y0)} ${f(x1 - bend)} ${f(y1)} ${f(x1)} ${f(y1)}`,
+      width: widthOf(link),
+      strength: Math.abs(link.weight) / strongest,
+    };
+  });
+  const all = sizes.reduce((sum, one) => sum + one, 0);
+  const left = sizes.reduce((sum, one) => sum + (one < least ? one : 0), 0);
+  return {
+    lines: lines.sort((a, b) => a.strength - b.strength), // the strongest are on top
+    least,
+    missing: all ? left / all : 0,
+  };
+}
+
+/** Lines meet a card side by side, in the order of the cards at their other ends. */
+function ports(
+  links: readonly GraphLink[],
+  at: ReadonlyMap<string, Card>,
+  height: number,
+  widthOf: (link: GraphLink) => number,
+  end: "source" | "target",
+  other: "source" | "target",
+): Map<GraphLink, number> {
+  const found = new Map<GraphLink, number>();
+  for (const mine of groupBy(links, (link) => link[end]).values()) {
+    const card = at.get(mine[0]![end])!;
+    const order = mine.toSorted((a, b) => at.get(a[other])!.y - at.get(b[other])!.y);
+    const total = order.reduce((sum, link) => sum + widthOf(link), 0);
+    const scale = Math.min(1, (height - 10) / total);
+    let y = card.y + (height - total * scale) / 2;
+    for (const link of order) {
+      const width = widthOf(link) * scale;
+      found.set(link, y + width / 2);
+      y += width;
+    }
+  }
+  return found;
+}
+
+function f(value: number): string {
+  return value.toFixed(1);
+}

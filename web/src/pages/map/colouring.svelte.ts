@@ -1,0 +1,93 @@
+/** What the points are coloured by now, as the route says it: groups or values, and the legend. */
+import { untrack } from "svelte";
+
+import { get, type Params } from "../../api/client";
+import { resource } from "../../api/resource.svelte";
+import type { ClassSummary, MapClusters, ModelInfo } from "../../api/types";
+import { route } from "../../state/route.svelte";
+import { theme } from "../../state/theme.svelte";
+import { colourBy, TITLES } from "./choices";
+import { loadAlignment, loadValues, type MapData, type ServedValues } from "./data";
+import { groupColours, legendOf, type Groups, type Paint, type Palette } from "./paint";
+import { readPalette } from "./theme";
+import { css } from "./colour";
+
+/** The route's query as parameters; the text of it says when to ask again. */
+function queryOf(): Params {
+  return { q: route.all("q"), without: route.all("without"), probe: route.get("probe") };
+}
+
+export class Colouring {
+  readonly #query = $derived(JSON.stringify(queryOf()));
+  /** Whether there is a query. */
+  readonly searched = $derived(route.all("q").length > 0 || route.get("probe") !== null);
+  readonly by = $derived.by(() => colourBy(route.get("by"), this.model, this.searched));
+  readonly #asked = $derived(route.get("class"));
+  readonly classes = resource<ClassSummary[]>(() => {
+    if (this.by !== "relevance") return null;
+    return (signal) => get(`models/${this.model.number}/classes`, { signal });
+  });
+  /** Logit of the class, once it is known. */
+  readonly target = $derived.by(() => {
+    if (this.by !== "relevance") return null;
+    return this.#asked === null ? (this.classes.value?.[0]?.number ?? null) : Number(this.#asked);
+  });
+  readonly values = resource<ServedValues>(() => {
+    const { by, target, model, data } = this;
+    if (by === "cluster" || by === "layer") return null;
+    if (by === "query") {
+      void this.#query;
+      const params = untrack(queryOf);
+      return (signal, progress) => loadAlignment(model, data, params, { signal, progress });
+    }
+    if (by === "relevance" && target === null) return null;
+    return (signal, progress) => loadValues(model, by, target, { signal, progress });
+  });
+  readonly palette: Palette = $derived.by(() => {
+    void theme.dark;
+    return readPalette();
+  });
+  readonly paint: Paint | null = $derived.by(() => this.#paint());
+  readonly legend = $derived.by(() => this.paint && legendOf(this.paint, this.palette));
+
+  constructor(
+    readonly model: ModelInfo,
+    readonly data: MapData,
+    readonly clusters: () => MapClusters | null,
+  ) {}
+
+  #paint(): Paint | null {
+    if (this.by === "layer") return this.#layers();
+    if (this.by === "cluster") return this.#clusters();
+    const found = this.values.value;
+    return found && { kind: "values", ...found };
+  }
+
+  #layers(): Groups {
+    const counts = this.model.layers.map(() => 0);
+    for (const layer of this.data.layer) counts[layer]! += 1;
+    const names = this.model.layers.map((one) => one.name);
+    return { kind: "groups", title: TITLES.layer, of: this.data.layer, names, counts, ordered: true };
+  }
+
+  #clusters(): Groups | null {
+    const found = this.clusters()?.clusters;
+    if (!found) return null;
+    const inOrder = found.toSorted((a, b) => a.cluster - b.cluster);
+    return {
+      kind: "groups",
+      title: TITLES.cluster,
+      of: this.data.cluster,
+      names: inOrder.map((one) => one.labels.join(", ") || `cluster ${one.cluster + 1}`),
+      counts: inOrder.map((one) => one.size),
+      ordered: false,
+    };
+  }
+
+  /** The hue of a cluster, or null while points are coloured by something else. */
+  readonly hues = $derived.by(() => {
+    const { paint } = this;
+    if (this.by !== "cluster" || paint?.kind !== "groups") return null;
+    return groupColours(paint, this.palette).map((colour) => css(colour));
+  });
+}

@@ -1,0 +1,75 @@
+/** The answers to a question, page after page. */
+import { asError, resource, type Resource } from "../../api/resource.svelte";
+import type { ApiError } from "../../api/errors";
+import type { ModelInfo, SearchAnswer, SearchHit } from "../../api/types";
+import { firstPage, nextPage, type Question } from "./question";
+
+export interface Hits {
+  readonly first: Resource<SearchAnswer>;
+  /** All that were found so far, each component once. */
+  readonly list: readonly SearchHit[];
+  readonly more: boolean;
+  readonly loading: boolean;
+  readonly error: ApiError | null;
+  next(): Promise<void>;
+}
+
+/** Ask for the first page, and again whenever the question changes. */
+export function hits(model: () => ModelInfo, question: () => Question): Hits {
+  const first = resource<SearchAnswer>(() => firstPage(model(), question()));
+  let later = $state.raw<readonly SearchAnswer[]>([]);
+  let loading = $state(false);
+  let error = $state.raw<ApiError | null>(null);
+  let stop = new AbortController();
+
+  $effect(() => {
+    void first.value;
+    later = [];
+    loading = false;
+    error = null;
+    return () => {
+      stop.abort();
+      stop = new AbortController();
+    };
+  });
+
+  const last = $derived(later.at(-1) ?? first.value);
+  const list = $derived.by(() => {
+    const all = [first.value, ...later].flatMap((answer) => answer?.hits ?? []);
+    // keyed by row, so one must not stand there twice, whatever the server says
+    return [...new Map(all.map((hit) => [hit.row, hit])).values()];
+  });
+
+  async function next(): Promise<void> {
+    const before = last;
+    if (!before?.cursor || loading) return;
+    const { signal } = stop;
+    loading = true;
+    error = null;
+    try {
+      const answer = await nextPage(model(), question(), before)(signal, () => undefined);
+      if (!signal.aborted) later = [...later, answer];
+    } catch (fault) {
+      if (!signal.aborted) error = asError(fault);
+    } finally {
+      if (!signal.aborted) loading = false;
+    }
+  }
+
+  return {
+    first,
+    get list() {
+      return list;
+    },
+    get more() {
+      return last?.cursor != null;
+    },
+    get loading() {
+      return loading;
+    },
+    get error() {
+      return error;
+    },
+    next,
+  };
+}

@@ -1,0 +1,122 @@
+/** What the route asks for: words, components and an image, each to look for or to stay away from. */
+import { get, send, type Told } from "../../api/client";
+import { ApiError } from "../../api/errors";
+import type { ComponentTerms, ModelInfo, SearchAnswer } from "../../api/types";
+import { layerNumbers, placeOf } from "../../state/models.svelte";
+import { query } from "../../state/query.svelte";
+import { route } from "../../state/route.svelte";
+
+export const PAGE = 20;
+
+export type Kind = "word" | "component" | "image";
+
+export interface Term {
+  kind: Kind;
+  text: string;
+  negative: boolean;
+}
+
+export interface Question {
+  terms: readonly Term[];
+  /** The number of an image that was sent. */
+  probe: string | null;
+  layers: readonly number[];
+}
+
+type Job = (signal: AbortSignal, progress: (told: Told) => void) => Promise<SearchAnswer>;
+
+/** The question of the route. */
+export function asked(model: ModelInfo): Question {
+  const probe = route.get("probe");
+  const layers = layerNumbers(model);
+  const term = (kind: Kind, negative: boolean) => (text: string) => ({ kind, text, negative });
+  if (probe) {
+    // an image and the words beside it are one number for the server
+    const beside = besideImage(model, probe);
+    const words = [
+      ...(beside?.q ?? []).map(term("word", false)),
+      ...(beside?.without ?? []).map(term("word", true)),
+    ];
+    return { terms: [{ kind: "image", text: "image", negative: false }, ...words], probe, layers };
+  }
+  const terms = [
+    ...route.all("q").map(term("word", false)),
+    ...route.all("like").map(term("component", false)),
+    ...route.all("without").map(term("word", true)),
+    ...route.all("unlike").map(term("component", true)),
+  ];
+  return { terms, probe, layers };
+}
+
+/** What was sent with the image, if it was this page that sent it. */
+export function besideImage(model: ModelInfo, probe: string) {
+  const known = query.beside;
+  return known?.model === model.number && String(known.number) === probe ? known : null;
+}
+
+/** Search with other terms. */
+export function change(model: ModelInfo, question: Question, terms: readonly Term[]): void {
+  const of = (kind: Kind, negative: boolean) =>
+    terms.filter((t) => t.kind === kind && t.negative === negative).map((t) => t.text);
+  const q = of("word", false);
+  const without = of("word", true);
+  const beside = question.probe ? besideImage(model, question.probe) : null;
+  if (beside && terms.some((t) => t.kind === "image")) {
+    void query.image(model, beside.file, q, without);
+    return;
+  }
+  const like = of("component", false);
+  route.go({ params: { q, without, like, unlike: of("component", true), probe: null } });
+}
+
+/** The first page of answers; null as long as there is nothing to look for. */
+export function firstPage(model: ModelInfo, { terms, probe, layers }: Question): Job | null {
+  if (!terms.some((term) => !term.negative)) return null;
+  const path = `models/${model.number}/search`;
+  const of = (kind: Kind, negative: boolean) =>
+    terms.filter((t) => t.kind === kind && t.negative === negative).map((t) => t.text);
+  const q = of("word", false);
+  const without = of("word", true);
+  if (probe || !terms.some((term) => term.kind === "component")) {
+    const params = probe ? { probe } : { q, without };
+    return (signal, progress) =>
+      get(path, { params: { ...params, k: PAGE, layer: layers }, signal, progress });
+  }
+  return async (signal, progress) => {
+    const body: ComponentTerms = {
+      positive: of("component", false).map((name) => rowOf(model, name)),
+      negative: of("component", true).map((name) => rowOf(model, name)),
+      q,
+      without,
+      layers: [...layers],
+      k: PAGE,
+    };
+    return send("POST", `${path}/components`, body, { signal, progress });
+  };
+}
+
+/** The page after an answer's. */
+export function nextPage(model: ModelInfo, question: Question, before: SearchAnswer): Job {
+  const words = (negative: boolean) =>
+    question.terms.filter((t) => t.negative === negative).map((t) => t.text);
+  const params = before.probe
+    ? { probe: before.probe }
+    : { q: words(false), without: words(true) };
+  return (signal) =>
+    get(`models/${model.number}/search`, {
+      params: { ...params, k: PAGE, cursor: before.cursor, layer: question.layers },
+      signal,
+    });
+}
+
+function rowOf(model: ModelInfo, name: string): number {
+  const place = placeOf(model, name);
+  if (place) return place.row;
+  throw new ApiError(
+    404,
+    "LayerError",
+    `The model '${model.name}' has no component '${name}'.`,
+    `Expected LAYER:INDEX with a layer of ${model.layers.map((one) => one.name).join(", ")}.`,
+    "Take the term away.",
+  );
+}
