@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
@@ -138,11 +139,21 @@ def words() -> WordEmbedder:
 
 @pytest.fixture(scope="session")
 def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """The folder that ``semlens demo`` made, and what it printed.  Takes most of a minute."""
-    folder = tmp_path_factory.mktemp("demo") / "d"
-    ended = CliRunner().invoke(app, ["demo", "--json", "--no-serve", "--out", str(folder)])
-    assert ended.exit_code == 0, ended.output
-    return folder, json.loads(ended.stdout)
+    """The folder that ``semlens demo`` made, and what it printed.  Takes most of a minute.
+
+    The workers of pytest-xdist share one.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    folder, printed = shared / "demo", shared / "demo.json"
+    with FileLock(shared / "demo.lock"):
+        if not printed.is_file():
+            command = ["demo", "--json", "--no-serve", "--out", str(folder)]
+            ended = CliRunner().invoke(app, command)
+            assert ended.exit_code == 0, ended.output
+            printed.write_text(ended.stdout)
+    return folder, json.loads(printed.read_text())
 
 
 @pytest.fixture(scope="session")

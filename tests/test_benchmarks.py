@@ -58,6 +58,22 @@ def test_scale_quick():
     assert all(one["first"] > 0 for one in printed["seconds"].values())
 
 
+def test_web_quick():
+    printed = run("web.py", "--parts", "search", "memory", "clients", "page")
+    assert [one["components"] for one in printed["search"].values()] == [200, 2000]
+    for one in printed["search"].values():
+        assert 0 < one["median_ms"] <= one["p95_ms"] <= one["max_ms"]
+        assert one["similarity_of_all"]["median_ms"] > 0
+    for images in ("images_100", "images_1000"):
+        assert printed["memory"][images]["used"]["rss"] > 100
+    for name in ("people", "no_pause"):
+        crowd = printed["clients"][name]
+        assert crowd["errors"] == 0, crowd["which_errors"]
+        assert crowd["requests"] > 10
+        assert set(crowd["by_kind"]) == {"search", "strip", "crop"}
+    assert "left_out" in printed["page"] or 0 < printed["page"]["js_gzip_kib"] <= 150
+
+
 def test_planted_quick():
     (world,) = run("planted.py", "--no-retrain")["worlds"]
     assert world["name"] == "main/demo"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import multiprocessing
 import os
+import resource
 import signal
-import subprocess
 import sys
-import textwrap
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -138,56 +140,72 @@ def test_the_same_build_twice_gives_the_same_bytes(tmp_path, subject, images, em
     assert os.uname().nodename not in text or len(os.uname().nodename) < 3
 
 
-SCRIPT = """
-    import sys
-    from pathlib import Path
-    sys.path.insert(0, {tests!r})
-    import torch
+# It has imported torch once and forks from there: a process a build, without the start of one.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(
+    ["pandas", "pytest", "torch", "torch.export", "torch._dynamo", "semlens.cli.app"]
+    + ["semlens.run.local", "semlens.relevance.engine", "semlens.embedders.load"]
+)
+
+
+def build_alone(said: Connection, target: Path, pictures: Path, largest: int | None) -> None:
+    """Build in this process; every step is said, and at the end what was wrong."""
+    if largest is not None:  # a write beyond it fails, as on a full disk
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest, resource.RLIM_INFINITY))
     torch.set_num_threads(1)
-    from conftest import ColourEmbedder, LittleNet, to_tensor
-    import semlens as sl
-    from semlens.models.subject import SubjectModel
-    from semlens.run.plan import Execution
     model = SubjectModel(LittleNet(), to_tensor, "v", "python:little", list("abcd"))
-    def progress(stage, done, total):
-        print(stage, done, total, flush=True)
-    print("ready", flush=True)
-    sl.build(sys.argv[1], model, sys.argv[2], ColourEmbedder(), ["first", "second"], examples=5,
-             relevance=True, execution=Execution(4, 1, 8), progress=progress)
-"""
+    said.send("ready")
+    try:
+        sl.build(
+            target, model, str(pictures), ColourEmbedder(), LAYERS, examples=5, relevance=True,
+            execution=Execution(4, 1, 8), progress=lambda *step: said.send(step),
+        )  # fmt: skip
+    except StoreError as error:
+        said.send(str(error))
+        sys.exit(1)
 
 
-def run_build(tmp_path, pictures, target, kill_after=None):
-    """Build in a process of its own; kill -9 it after a number of progress lines."""
-    script = tmp_path / "script.py"
-    script.write_text(textwrap.dedent(SCRIPT.format(tests=str(Path(__file__).parent))))
-    process = subprocess.Popen(
-        [sys.executable, str(script), str(target), str(pictures)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    lines = 0
-    for _ in process.stdout:
-        lines += 1
-        if lines == kill_after:
-            process.send_signal(signal.SIGKILL)
-            break
-    errors = process.communicate()[1]
-    if kill_after is None:
-        assert process.returncode == 0, errors
-    return lines
+def run_build(
+    pictures: Path, target: Path, kill_after: int | None = None, largest: int | None = None
+) -> tuple[list[object], int | None]:
+    """Build in a process of its own; kill -9 it after a number of steps.
+
+    Returns what it said and its exit code.
+    """
+    hearing, said = PROCESSES.Pipe(duplex=False)
+    process = PROCESSES.Process(target=build_alone, args=(said, target, pictures, largest))
+    process.start()
+    said.close()
+    heard: list[object] = []
+    with contextlib.suppress(EOFError):
+        while len(heard) != kill_after:
+            heard.append(hearing.recv())
+        process.kill()
+    process.join()
+    if kill_after is None and largest is None:
+        assert process.exitcode == 0, heard
+    return heard, process.exitcode
 
 
-def test_killed_at_many_points_and_resumed_gives_the_same_bytes(tmp_path, pictures):
-    lines = run_build(tmp_path, pictures, tmp_path / "whole")
-    expected = contents(tmp_path / "whole")
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, pictures) -> tuple[int, dict[str, str]]:
+    """Steps and contents of the build that was never stopped."""
+    target = tmp_path_factory.mktemp("whole") / "db"
+    heard, _ = run_build(pictures, target)
+    return len(heard), contents(target)
+
+
+def test_killed_at_many_points_and_resumed_gives_the_same_bytes(tmp_path, pictures, whole):
+    steps, expected = whole
     target = tmp_path / "killed"
-    for kill_after in sorted({2, lines // 4, lines // 2, lines * 3 // 4, lines - 2, lines}):
-        run_build(tmp_path, pictures, target, kill_after)
+    for kill_after in sorted({2, steps // 4, steps // 2, steps * 3 // 4, steps - 2, steps}):
+        run_build(pictures, target, kill_after)
         if (target / "manifest.json").exists():
             break
         with pytest.raises(StoreError, match="unfinished"):
             sl.open(target)
-    run_build(tmp_path, pictures, target)
+    run_build(pictures, target)
     assert contents(target) == expected
 
 
@@ -339,24 +357,14 @@ def test_a_folder_of_something_else_is_not_touched(tmp_path, subject, images, em
     assert [p.name for p in target.iterdir()] == ["chapter1.tex"]
 
 
-def test_a_full_disk_is_an_error_with_a_remedy_and_loses_nothing(tmp_path, pictures):
-    script = tmp_path / "script.py"
-    limit = (
-        "import resource, signal\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))\n"
-    )
-    body = textwrap.dedent(SCRIPT.format(tests=str(Path(__file__).parent)))
-    script.write_text(limit + body)
+def test_a_full_disk_is_an_error_with_a_remedy_and_loses_nothing(tmp_path, pictures, whole):
     target = tmp_path / "db"
-    command = [sys.executable, str(script), str(target), str(pictures)]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert ended.returncode == 1
-    assert "StoreError" in ended.stderr
-    assert "Make room and run the same command" in ended.stderr
+    heard, code = run_build(pictures, target, largest=2000)
+    assert code == 1
+    assert "Make room and run the same command" in str(heard[-1])
     assert not list((target).rglob("*.part"))
-    run_build(tmp_path, pictures, target)
-    run_build(tmp_path, pictures, tmp_path / "whole")
-    assert contents(target) == contents(tmp_path / "whole")
+    run_build(pictures, target)
+    assert contents(target) == whole[1]
 
 
 def test_no_layer_and_wrong_layer(tmp_path, subject, images, embedder):

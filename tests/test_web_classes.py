@@ -185,7 +185,7 @@ def test_the_graph_is_that_of_the_package(db, subject, client, pictures, groups,
     assert (found["target"], found["name"], found["images"]) == (1, "class1", 20)
     assert (found["rules"], found["conserves"]) == (traced.rules, True)
     assert (found["top"], found["minimum"], found["most"]) == (top, minimum, MOST)
-    assert found["concepts"] == ("kept:mine" if groups == "label" else None)
+    assert (found["groups"], found["concepts"]) == (groups, "kept:mine")
     assert [layer["name"] for layer in found["layers"]] == traced.layers
     for layer in found["layers"]:
         name = layer["name"]
@@ -205,6 +205,7 @@ def test_the_graph_is_that_of_the_package(db, subject, client, pictures, groups,
         )
         for part in node["components"]:
             assert part["layer"] == node["layer"]
+            assert part["label"] == labels.get(Component.parse(part["name"]))
             assert part["row"] == db.row(Component.parse(part["name"]))
             assert part["index"] == part["row"] - db.manifest.layers[part["layer"]].first
     weights = {(edge["source"], edge["target"]): edge["weight"] for edge in found["edges"]}

@@ -109,7 +109,7 @@ def raw(server: Server, request: bytes) -> bytes:
     return b"".join(parts)
 
 
-# -- the name that is called -------------------------------------------------------------------
+# -- the name that is called -----------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["127.0.0.1", "localhost", "LocalHost", "[::1]", "localhost:{}"])
@@ -154,7 +154,7 @@ def test_names_that_the_user_allows_and_addresses_need_the_token_still(locked: S
     assert ask(locked, host="evil.example", authorization=bearer)[0] == 400
 
 
-# -- the token ------------------------------------------------------------------------------------
+# -- the token -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", ["/", "/app.js", MODELS, "/api/v1/nothing", "/nothing"])
@@ -254,7 +254,7 @@ def test_the_log_holds_neither_token_nor_query(
     ]
 
 
-# -- where a request comes from ----------------------------------------------------------------------
+# -- where a request comes from --------------------------------------------------------
 
 FOREIGN = [
     "http://evil.example",
@@ -332,7 +332,7 @@ def test_a_websocket_is_refused(db: sl.ConceptDatabase) -> None:
     assert caught.value.code == 1008
 
 
-# -- files ----------------------------------------------------------------------------------------------
+# -- files -----------------------------------------------------------------------------
 
 ESCAPES = [
     "/../secret.txt",
@@ -404,7 +404,7 @@ def test_ids_are_integers_that_are_there(server: Server, number: str) -> None:
     assert b"Traceback" not in body
 
 
-# -- bodies ---------------------------------------------------------------------------------------------
+# -- bodies ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["image/png", "application/octet-stream"])
@@ -457,7 +457,7 @@ def test_a_length_far_over_the_limit_is_refused_before_it_is_sent(server: Server
     assert b" 413 " in raw(server, head + b"Content-Length: 99999999999\r\n\r\n").split(b"\r\n")[0]
 
 
-# -- images ---------------------------------------------------------------------------------------------
+# -- images ----------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -551,7 +551,7 @@ def test_too_many_pixels_are_refused_before_they_are_decoded(
     assert decoded == []
 
 
-# -- what every answer carries --------------------------------------------------------------------------
+# -- what every answer carries ---------------------------------------------------------
 
 
 def fails() -> None:

@@ -51,7 +51,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
     place = tmp_path_factory.mktemp("served")
     build(place / "one.semlens", pictures, WordEmbedder())
     build(place / "two.semlens", pictures, WordEmbedder(), ["second"])
-    build(place / "colours.semlens", pictures, ColourEmbedder(), ["first"])
+    build(place / "colours.semlens", pictures, ColourEmbedder(1), ["first"])
     build(place / "demo.semlens", pictures, sl.load_embedder("semlens/demo"), ["first"])
     (place / "static").mkdir()
     (place / "static" / "index.html").write_text("<!doctype html><title>the page</title>")
@@ -67,7 +67,7 @@ def client_of(*databases: sl.ConceptDatabase | Path, **settings) -> TestClient:
     return TestClient(create_app(databases, **settings), base_url="http://localhost")
 
 
-# -- what is served ---------------------------------------------------------------------------
+# -- what is served --------------------------------------------------------------------
 
 
 def test_models_are_what_the_databases_say(folder: Path) -> None:
@@ -140,12 +140,13 @@ def test_the_description_is_printed_without_a_database() -> None:
 
 
 def test_importing_semlens_imports_no_server() -> None:
-    code = "import semlens, sys; print([m for m in ('fastapi', 'uvicorn', 'torch') if m in sys.modules])"
+    heavy = ["fastapi", "uvicorn", "starlette", "torch"]
+    code = f"import semlens, sys; print([m for m in {heavy} if m in sys.modules])"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert printed.stdout.strip() == "[]"
 
 
-# -- the subject --------------------------------------------------------------------------------
+# -- the subject -----------------------------------------------------------------------
 
 
 def test_the_subject_is_loaded_once_and_verified(folder: Path, subject: SubjectModel) -> None:
@@ -160,7 +161,7 @@ def test_the_subject_is_loaded_once_and_verified(folder: Path, subject: SubjectM
     assert_says(caught.value, "python:little", "fingerprint", "build a new database")
 
 
-# -- one embedder for all ---------------------------------------------------------------------------
+# -- one embedder for all --------------------------------------------------------------
 
 
 def test_databases_of_one_embedder_share_it(folder: Path) -> None:
@@ -237,7 +238,7 @@ def test_transformers_tell_by_their_configuration(tmp_path: Path) -> None:
         assert reads_texts(f"transformers/{tmp_path / name}") is texts
 
 
-# -- background work --------------------------------------------------------------------------------
+# -- background work -------------------------------------------------------------------
 
 
 def wait_for(work: Work, key: str, make, what: str = "counting"):
@@ -338,7 +339,7 @@ def test_work_is_answered_with_202_until_it_is_there(folder: Path) -> None:
     assert client.get("/slow").json() == "True"
 
 
-# -- start and end ----------------------------------------------------------------------------------
+# -- start and end ---------------------------------------------------------------------
 
 
 def test_a_taken_port_is_refused_if_asked_for_and_else_the_next_is_taken() -> None:
@@ -393,10 +394,10 @@ def test_wrong_input_is_refused_before_the_start(folder: Path, static: Path) -> 
     with pytest.raises(RecipeError, match="2 models are given for 1"):
         make_server([one], models=["semlens/demo"] * 2, static=static)
     with pytest.raises(StaleError, match="python:colours"):
-        make_server([one], embedder=ColourEmbedder(), static=static)
+        make_server([one], embedder=ColourEmbedder(1), static=static)
     with pytest.raises(ServeError, match="page is missing"):
         make_server([one], static=folder / "none")
-    server = make_server([one, colours], embedder=ColourEmbedder(), port=0, static=static)
+    server = make_server([one, colours], embedder=ColourEmbedder(1), port=0, static=static)
     assert [s.db.embedder.has_text for s in server.serving.models] == [False, False]
     server.stop()
 

@@ -103,7 +103,8 @@ def serve(*databases: Path, **options: Any) -> Iterator[str]:
 
 def copy_of(database: Path, folder: Path) -> Path:
     """Copy a database to ``folder`` under its own name; its images stay where they are."""
-    return shutil.copytree(database, folder / database.name)
+    unfinished = shutil.ignore_patterns("*.part", ".lock")
+    return shutil.copytree(database, folder / database.name, ignore=unfinished)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -12,11 +13,14 @@ import typer
 
 from semlens.cli.output import err, out, print_json, reported, table
 from semlens.cli.progress import progress_bars
+from semlens.errors import ServeError
 
 if TYPE_CHECKING:
     from semlens.analysis.audit.found import Audit
     from semlens.analysis.search import Hits
+    from semlens.api import ConceptDatabase
     from semlens.demo.story import Accuracy, Planted, Relevant
+    from semlens.models.subject import SubjectModel
 
 
 @reported
@@ -25,8 +29,8 @@ def demo(
         "semlens-demo"
     ),
     serve: Annotated[
-        bool, typer.Option("--serve/--no-serve", help="Open a browser, once there is one to open.")
-    ] = False,
+        bool, typer.Option("--serve/--no-serve", help="End in the web application, in a browser.")
+    ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Find a planted fault in a bundled model: search, label, audit, test, prune. Needs no network.
@@ -78,7 +82,8 @@ def demo(
     seconds = time.perf_counter() - start
     out.print(
         f"\nDone in {seconds:.0f} s. See the pictures: {where}\n"
-        f"Try:  semlens search {db.path} 'red fruit' --out hits.png\n"
+        f"Try:  semlens serve {db.path}\n"
+        f"      semlens search {db.path} 'red fruit' --out hits.png\n"
         f"      semlens map {db.path} --query animal --query vehicle --save map.png\n"
         f"      semlens graph {db.path} --target {world.target}\n"
         f"      semlens report {db.path} --target {world.target} --concepts demo-world "
@@ -89,8 +94,6 @@ def demo(
         highlight=False,
         soft_wrap=True,
     )
-    if serve:
-        err.print("There is no browser application yet; the page above opens from disk.")
     out.quiet = False
     if as_json:
         print_json(
@@ -110,6 +113,20 @@ def demo(
                 "target": world.target,
             }
         )
+    elif serve and sys.stdout.isatty():
+        _serve(db, model)
+
+
+def _serve(db: ConceptDatabase, model: SubjectModel) -> None:
+    from semlens.cli.serve import run
+    from semlens.web.serve import make_server
+
+    try:
+        server = make_server([db], models=[model])
+    except ServeError as error:  # all else has been shown
+        err.print(f"Notice: {error}", markup=False, highlight=False, soft_wrap=True)
+    else:
+        run(server, browser=True)
 
 
 def _print_hits(hits: Hits, planted: Planted, title: str) -> None:

@@ -37,9 +37,7 @@ def serve(
     token: Annotated[
         bool, typer.Option("--token", help="Ask for a token on this machine too.")
     ] = False,
-    browser: Annotated[
-        bool, typer.Option("--browser/--no-browser", help="Open a browser.")
-    ] = True,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser.")] = True,
     embedder: Spec = None,
     model: Annotated[
         list[str] | None,

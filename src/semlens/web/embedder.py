@@ -63,6 +63,11 @@ class SharedEmbedder(Embedder):
         return self._texts_known
 
     @property
+    def looked_at(self) -> bool:
+        """Whether :attr:`has_text` is known at once: else a large library may be imported."""
+        return self.ready or self.failure is not None or self._texts_known is not None
+
+    @property
     def ready(self) -> bool:
         """Whether the weights are there."""
         return self._loaded is not None

@@ -59,8 +59,12 @@ def listen(host: str, port: int | None) -> Place:
     Raises
     ------
     ServeError
-        If the port is taken or not allowed, or the host is not of this machine.
+        If the port is none, taken or not allowed, or the host is not of this machine.
     """
+    if port is not None and not 0 <= port <= 65535:
+        raise ServeError(
+            f"The port {port} is none.", "Expected a number from 1 to 65535.", "Correct --port."
+        )
     wanted = range(PORT, PORT + TRIED) if port is None else (port,)
     for number in wanted:
         try:
@@ -68,8 +72,6 @@ def listen(host: str, port: int | None) -> Place:
         except OSError as error:
             if port is None and error.errno == errno.EADDRINUSE:
                 continue
-            raise _refused(host, number, error) from error
-        except OverflowError as error:
             raise _refused(host, number, error) from error
     raise ServeError(
         f"The ports {wanted[0]} to {wanted[-1]} are all taken.",
@@ -96,15 +98,14 @@ def _bound(host: str, port: int) -> socket.socket:
     return opened
 
 
-def _refused(host: str, port: int, error: Exception) -> ServeError:
-    code = getattr(error, "errno", None)
-    if isinstance(error, socket.gaierror) or code == errno.EADDRNOTAVAIL:
+def _refused(host: str, port: int, error: OSError) -> ServeError:
+    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
         return ServeError(
             f"'{host}' is no address of this machine ({error}).",
             "Expected 127.0.0.1 for this machine alone, or 0.0.0.0 for all of its addresses.",
             "Correct --host.",
         )
-    reason = "it is taken" if code == errno.EADDRINUSE else str(error)
+    reason = "it is taken" if error.errno == errno.EADDRINUSE else str(error)
     return ServeError(
         f"The port {port} cannot be used: {reason}.",
         "Expected a free port from 1024 to 65535.",

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -28,16 +27,14 @@ AT_ONCE = 4
 PAUSE = 0.2
 """Seconds between two looks at work that is under way."""
 
-Query = Iterable[tuple[str, str | int]]
 
-
-def address(path: str, **query: str | int) -> str:
+def address(path: str, **query: str | float) -> str:
     """Return a path with its query as the page writes it: by name."""
     return f"{path}?{urlencode(sorted(query.items()))}" if query else path
 
 
-def picture_file(path: str) -> str:
-    """Return the file of a picture: the query becomes part of the name."""
+def file_of(path: str) -> str:
+    """Return the file of a picture or a download: the query becomes part of the name."""
     name, _, query = path.partition("?")
     stem, _, end = name.rpartition(".")
     shown = query.replace("=", "-").replace("&", "-")
@@ -82,14 +79,14 @@ class Recorder:
             text = base64.b64encode(answer.content).decode()
             self._keep(path, text, len(text))
 
-    async def picture(self, path: str) -> None:
-        """Record a picture as a file of its own."""
+    async def file(self, path: str) -> None:
+        """Record a picture, or what is downloaded, as a file of its own."""
         answer = await self._ask(path)
         if answer is not None:
             content = answer.content
             await asyncio.to_thread(
                 write_atomic,
-                self.folder / picture_file(path),
+                self.folder / file_of(path),
                 lambda part: part.write_bytes(content) and None,
             )
 

@@ -1713,6 +1713,8 @@ export interface components {
             index: number;
             /** Name */
             name: string;
+            /** Label */
+            label: string | null;
         };
         /**
          * KeptTable

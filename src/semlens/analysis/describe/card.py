@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from semlens.analysis.describe.behind import driven_classes, sample_classes
+from semlens.analysis.describe.behind import driven_classes
 from semlens.analysis.describe.distribution import MEANINGS, Meaning
 from semlens.analysis.scores import MEASURES
+from semlens.analysis.target import class_name
 from semlens.store.reader import Database
 from semlens.types import Box
 
@@ -108,13 +109,12 @@ def card(database: Database, row: int) -> Card:
     """Collect what the database holds of a component."""
     component = database.component(row)
     entry = database.layer(component.layer)
-    kinds = sample_classes(database)
     examples = tuple(
         CardExample(
             place,
             example.sample,
             example.path,
-            kinds[example.sample],
+            _class_of(database, example.sample),
             example.activation,
             example.box,
             example.mask is not None,
@@ -137,6 +137,12 @@ def card(database: Database, row: int) -> Card:
         _statistics(database.components.iloc[row], recipe.readout, component.sign),
         examples,
     )
+
+
+def _class_of(database: Database, number: int) -> str | None:
+    """Return the class of a sample: the name of its logit, else its name in the data."""
+    sample = database.sample(number)
+    return (sample.target or None) if sample.logit is None else class_name(database, sample.logit)
 
 
 def _statistics(values: pd.Series, readout: str, sign: int) -> tuple[Statistic, ...]:

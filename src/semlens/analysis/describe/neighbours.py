@@ -96,5 +96,10 @@ def _ranked(
     """Return the nearest living components of some, and their cosines."""
     rows = np.flatnonzero(among & database.alive)
     values = database.cosines(vector, rows)[:, 0]
-    order = np.lexsort((rows, -values))[: max(top, 0)]
+    top = min(max(top, 0), len(rows))
+    if top == 0:
+        return rows[:0], values[:0]
+    # to sort all would take longer than to compare them
+    first = np.flatnonzero(values >= np.partition(values, -top)[-top])
+    order = first[np.argsort(-values[first], kind="stable")][:top]
     return rows[order], values[order]

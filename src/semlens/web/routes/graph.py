@@ -32,7 +32,7 @@ from semlens.web.routes.classes import labels_of
 from semlens.web.routes.place import layer_names
 from semlens.web.served import All, Model, Served, Serving
 from semlens.web.vocabulary import chosen
-from semlens.web.work import Progress
+from semlens.web.work import Progress, StillWorking
 
 router = APIRouter(prefix="/models/{m}", tags=["graph"])
 
@@ -49,6 +49,7 @@ class GraphPart(BaseModel):
     layer: int
     index: int
     name: str
+    label: str | None
 
 
 class GraphGroup(BaseModel):
@@ -106,7 +107,7 @@ class Graph(BaseModel):
     """Components of a layer that were traced; ``top`` can be no more."""
     groups: Literal["label", "component"]
     concepts: str | None
-    """What the labels are taken from; null where components are shown singly."""
+    """What the labels are taken from; null where there are none, and so no groups."""
     layers: list[GraphLayer]
     """From the lowest to the highest."""
     nodes: list[GraphGroup]
@@ -153,7 +154,7 @@ def class_graph(served: Model, serving: All, asked: Question) -> Graph:
         conserves=found.rules != "gradient",
         minimum=found.minimum,
         top=asked.top,
-        groups="component" if drawn.concepts is None else "label",
+        groups="component" if drawn.concepts is None else asked.groups,
         concepts=drawn.concepts,
         layers=[
             GraphLayer(
@@ -167,7 +168,7 @@ def class_graph(served: Model, serving: All, asked: Question) -> Graph:
             )
             for layer in trace.layers
         ],
-        nodes=[_group(served, numbers, node) for node in found.nodes],
+        nodes=[_group(served, numbers, node, drawn.labels) for node in found.nodes],
         edges=[
             GraphLink(source=edge.source, target=edge.target, weight=edge.weight)
             for edge in found.edges
@@ -196,20 +197,34 @@ class _Drawn:
     graph: AttributionGraph
     trace: GraphTrace
     concepts: str | None
+    labels: Mapping[Component, str]
 
 
 def _drawn(served: Served, serving: Serving, asked: Asked, picture: bool = False) -> _Drawn:
     """Prune the trace of the class, which is made first if there is none."""
     trace = _traced(served, serving, asked)
-    source = chosen(served, asked.concepts) if asked.groups == "label" else None
-    labels = None if source is None else _labels(served, serving, trace, source)
+    source = chosen(served, asked.concepts)
+    grouped = asked.groups == "label" and source is not None
+    labels: Mapping[Component, str] = {}
+    try:
+        labels = _labels(served, serving, trace, source)
+    except StillWorking:
+        if grouped:
+            raise
     example = VerifiedImages(served.db, served.data).read(trace.samples[0]) if picture else None
-    found = prune(trace, served.db, labels, minimum=asked.minimum, top=asked.top, example=example)
-    return _Drawn(found, trace, source)
+    found = prune(
+        trace,
+        served.db,
+        labels if grouped else None,
+        minimum=asked.minimum,
+        top=asked.top,
+        example=example,
+    )
+    return _Drawn(found, trace, source, labels)
 
 
 def _labels(
-    served: Served, serving: Serving, trace: GraphTrace, source: str
+    served: Served, serving: Serving, trace: GraphTrace, source: str | None
 ) -> Mapping[Component, str]:
     db = served.db
     rows = [
@@ -219,12 +234,21 @@ def _labels(
     return {db.component(row): label for row, label in known.items() if label is not None}
 
 
-def _group(served: Served, numbers: Mapping[str, int], node: GraphNode) -> GraphGroup:
+def _group(
+    served: Served, numbers: Mapping[str, int], node: GraphNode, labels: Mapping[Component, str]
+) -> GraphGroup:
     parts: list[GraphPart] = []
-    for name in node.components:
-        row = served.db.row(Component.parse(name))
-        index = row - served.db.layer(node.layer).first
-        parts.append(GraphPart(row=row, layer=numbers[node.layer], index=index, name=name))
+    for component in map(Component.parse, node.components):
+        row = served.db.row(component)
+        parts.append(
+            GraphPart(
+                row=row,
+                layer=numbers[node.layer],
+                index=row - served.db.layer(node.layer).first,
+                name=str(component),
+                label=labels.get(component),
+            )
+        )
     return GraphGroup(
         id=node.id,
         layer=None if node.id == TARGET else numbers[node.layer],

@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from semlens.web.embedder import SharedEmbedder
 from semlens.web.served import All, Model, Served
+from semlens.web.work import Work
 
 router = APIRouter(tags=["models"])
 
@@ -53,21 +54,24 @@ class ModelInfo(BaseModel):
 @router.get("/models")
 def list_models(serving: All) -> list[ModelInfo]:
     """Return what is served, in the order given."""
-    return [describe(served) for served in serving.models]
+    return [describe(served, serving.work) for served in serving.models]
 
 
 @router.get("/models/{m}")
-def one_model(model: Model) -> ModelInfo:
+def one_model(model: Model, serving: All) -> ModelInfo:
     """Return one of them."""
-    return describe(model)
+    return describe(model, serving.work)
 
 
-def describe(served: Served) -> ModelInfo:
+def describe(served: Served, work: Work) -> ModelInfo:
     """Return what the page has to know of a database before it asks for anything."""
     db = served.db
     manifest = db.manifest
     embedder = db.embedder
     failure = embedder.failure if isinstance(embedder, SharedEmbedder) else None
+    if isinstance(embedder, SharedEmbedder) and not embedder.looked_at:
+        key = f"texts {embedder.fingerprint}"
+        work.result(key, "looking at the embedder", lambda _: embedder.has_text)
     layers = db.summary()
     return ModelInfo(
         number=served.number,

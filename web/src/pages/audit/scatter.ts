@@ -103,6 +103,7 @@ export function labelsOf(dots: readonly Dot[], width: number, height: number): L
     if (found.length >= NAMED) break;
     if (dot.verdict === "unexpected") continue;
     const text = conceptOf(dot.one, dot.verdict);
+    if (found.some((one) => one.text === text)) continue; // once is enough
     const wide = 6.1 * text.length + 4;
     const tries: [number, number, Label["anchor"]][] = [
       [dot.x + dot.r + 4, dot.y + 4, "start"],

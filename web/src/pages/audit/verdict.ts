@@ -56,5 +56,5 @@ export function conceptOf(one: AuditedComponent, verdict: Verdict): string {
 }
 
 export function percent(share: number, digits = 0): string {
-  return `${(100 * share).toFixed(digits)} %`;
+  return `${(100 * share).toFixed(digits)}\u00a0%`;
 }

@@ -68,7 +68,7 @@ function drawn(
     write(`${place + 1}   ${short(example.activation)}`, x, y + CELL + 13, "11px", "soft", CELL);
   });
   const legend = `${card.examples.length} strongest examples: rank and ${card.readout} activation${
-    mask ? "; dark: what it does not react to" : ""
+    mask ? "; dark: where it hardly reacts" : ""
   }`;
   write(legend, EDGE, height - EDGE, "12px", "soft", width - 2 * EDGE);
   return sheet;

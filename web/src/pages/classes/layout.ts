@@ -6,6 +6,8 @@ export interface Card {
   node: GraphGroup;
   x: number;
   y: number;
+  /** The class is as tall as its lines are wide together. */
+  height: number;
 }
 
 export interface Line {
@@ -34,11 +36,16 @@ export interface Scene {
   missing: number;
 }
 
+/** Id of the node that stands for the class. */
+const CLASS = "target";
 const NARROW = 196;
 const WIDE = 248;
-const GAP = { least: 84, most: 240 };
+const GAP = { least: 84, most: 340 };
 const DOWN = 8;
-const WIDEST = 14;
+const INSET = 5;
+/** Limits of a line's width, and of the height of the class. */
+const WIDEST = 24;
+const TALLEST = 170;
 /** Lines thinner than this part of the strongest are not drawn. */
 const FAINTEST = 0.02;
 /** More cards than this in a column, and all are flatter. */
@@ -59,15 +66,23 @@ export function arrange(graph: Graph, room: number): Scene {
   const free = (room - count * width) / Math.max(1, count - 1);
   const step = width + Math.min(Math.max(free, GAP.least), GAP.most);
   const tall = (nodes: number): number => Math.max(0, nodes * (height + DOWN) - DOWN);
+  const perShare = widthPerShare(graph, height - 2 * INSET);
+  const ofClass = perShare * sums(graph.edges, "source").ofClass + 2 * INSET;
   const cards = columns.flatMap(({ nodes, layer }, place) => {
+    const own = layer ? height : Math.max(height, ofClass);
     // the class stands beside the strongest groups, not in the middle of a long column
-    const top = layer ? 0 : Math.max(0, Math.min(tall(most), tall(8)) - height) / 2;
-    return nodes.map((node, row) => ({ node, x: place * step, y: top + row * (height + DOWN) }));
+    const top = layer ? 0 : Math.max(0, Math.min(tall(most), tall(8)) - own) / 2;
+    return nodes.map((node, row) => ({
+      node,
+      x: place * step,
+      y: top + row * (height + DOWN),
+      height: own,
+    }));
   });
-  const { lines, least, missing } = linesOf(graph.edges, cards, { width, height });
+  const { lines, least, missing } = linesOf(graph.edges, cards, width, perShare);
   return {
     width: (count - 1) * step + width,
-    height: tall(most),
+    height: Math.max(tall(most), ...cards.map((card) => card.y + card.height)),
     card: { width, height },
     columns: columns.map(({ layer }, place) => ({ layer, x: place * step })),
     cards,
@@ -77,29 +92,49 @@ export function arrange(graph: Graph, room: number): Scene {
   };
 }
 
+/** Sums of the weights, in size, at one end of the links: of the fullest card, and of the class. */
+function sums(
+  links: readonly GraphLink[],
+  end: "source" | "target",
+): { most: number; ofClass: number } {
+  const found = new Map<string, number>();
+  for (const link of links)
+    found.set(link[end], (found.get(link[end]) ?? 0) + Math.abs(link.weight));
+  const ofClass = found.get(CLASS) ?? 0;
+  found.delete(CLASS);
+  return { most: Math.max(0, ...found.values()), ofClass };
+}
+
+/** One scale for all lines, such that those of a card have room beside each other. */
+function widthPerShare(graph: Graph, inside: number): number {
+  const strongest = Math.max(...graph.edges.map((link) => Math.abs(link.weight)), 1e-12);
+  const [up, down] = [sums(graph.edges, "target"), sums(graph.edges, "source")];
+  const fullest = Math.max(up.most, down.most, 1e-12);
+  return Math.min(WIDEST / strongest, inside / fullest, TALLEST / Math.max(down.ofClass, 1e-12));
+}
+
 function linesOf(
   links: readonly GraphLink[],
   cards: readonly Card[],
-  size: Scene["card"],
+  width: number,
+  perShare: number,
 ): Pick<Scene, "lines" | "least" | "missing"> {
   const at = new Map(cards.map((card) => [card.node.id, card]));
   const sizes = links.map((link) => Math.abs(link.weight));
   const strongest = Math.max(...sizes, 1e-12);
   const least = FAINTEST * strongest;
   const drawn = links.filter((link) => Math.abs(link.weight) >= least);
-  const widthOf = (link: GraphLink): number =>
-    Math.max(0.9, (WIDEST * Math.abs(link.weight)) / strongest);
-  const upper = ports(drawn, at, size.height, widthOf, "source", "target");
-  const lower = ports(drawn, at, size.height, widthOf, "target", "source");
+  const upper = ports(drawn, at, perShare, "source", "target");
+  const lower = ports(drawn, at, perShare, "target", "source");
   const lines = drawn.map((link) => {
     const [from, to] = [at.get(link.target)!, at.get(link.source)!];
-    const [x0, y0] = [from.x + size.width, lower.get(link)!];
+    const [x0, y0] = [from.x + width, lower.get(link)!];
     const [x1, y1] = [to.x, upper.get(link)!];
     const bend = (x1 - x0) / 2;
     return {
       link,
       path: `M${f(x0)} ${f(y0)}C${f(x0 + bend)} ${f(y0)} ${f(x1 - bend)} ${f(y1)} ${f(x1)} ${f(y1)}`,
-      width: widthOf(link),
+      width: Math.max(0.9, perShare * Math.abs(link.weight)),
       strength: Math.abs(link.weight) / strongest,
     };
   });
@@ -116,8 +151,7 @@ function linesOf(
 function ports(
   links: readonly GraphLink[],
   at: ReadonlyMap<string, Card>,
-  height: number,
-  widthOf: (link: GraphLink) => number,
+  perShare: number,
   end: "source" | "target",
   other: "source" | "target",
 ): Map<GraphLink, number> {
@@ -125,11 +159,10 @@ function ports(
   for (const mine of groupBy(links, (link) => link[end]).values()) {
     const card = at.get(mine[0]![end])!;
     const order = mine.toSorted((a, b) => at.get(a[other])!.y - at.get(b[other])!.y);
-    const total = order.reduce((sum, link) => sum + widthOf(link), 0);
-    const scale = Math.min(1, (height - 10) / total);
-    let y = card.y + (height - total * scale) / 2;
+    const total = order.reduce((sum, link) => sum + perShare * Math.abs(link.weight), 0);
+    let y = card.y + (card.height - total) / 2;
     for (const link of order) {
-      const width = widthOf(link) * scale;
+      const width = perShare * Math.abs(link.weight);
       found.set(link, y + width / 2);
       y += width;
     }

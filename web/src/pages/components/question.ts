@@ -12,30 +12,34 @@ export interface Column {
   kind: "text" | "count" | "share" | "number" | "measure";
   /** Whether the first click on the heading sorts from high to low. */
   falls: boolean;
-  width: string;
+  /** In rem. */
+  width: number;
 }
 
 const COLUMNS: readonly Column[] = [
-  { key: "name", title: "Component", help: "Layer and number", kind: "text", falls: false, width: "8.75rem" },
-  { key: "label", title: "Label", help: "From the newest labels that are kept", kind: "text", falls: false, width: "10rem" },
-  { key: "examples", title: "Examples", help: "Concept examples that it has", kind: "count", falls: true, width: "4.9rem" },
-  { key: "firing_rate", title: "Fires on", help: "Share of the images on which its readout is above zero", kind: "share", falls: true, width: "5rem" },
-  { key: "maximum", title: "Maximum", help: "Largest readout of all images", kind: "number", falls: true, width: "5.4rem" },
-  { key: "clarity", title: "Clarity", help: "Mean cosine of all pairs of examples: high is clear", kind: "measure", falls: true, width: "7.25rem" },
-  { key: "redundancy", title: "Redundancy", help: "Largest cosine with another one of its layer: low is unique", kind: "measure", falls: true, width: "7.25rem" },
-  { key: "polysemanticity", title: "Polysemanticity", help: "One less the cosine of the halves of its examples: low is one sense", kind: "measure", falls: true, width: "8rem" },
+  { key: "name", title: "Component", help: "Layer and number", kind: "text", falls: false, width: 8.2 },
+  { key: "label", title: "Label", help: "From the newest labels that are kept", kind: "text", falls: false, width: 9 },
+  { key: "examples", title: "Examples", help: "Concept examples that it has", kind: "count", falls: true, width: 5.3 },
+  { key: "firing_rate", title: "Fires on", help: "Share of the images on which its readout is above zero", kind: "share", falls: true, width: 5.2 },
+  { key: "maximum", title: "Maximum", help: "Largest readout of all images", kind: "number", falls: true, width: 6 },
+  { key: "clarity", title: "Clarity", help: "Mean cosine of all pairs of examples: high is clear", kind: "measure", falls: true, width: 6.4 },
+  { key: "redundancy", title: "Redundancy", help: "Largest cosine with another one of its layer: low is unique", kind: "measure", falls: true, width: 7 },
+  { key: "polysemanticity", title: "Polysemanticity", help: "One less the cosine of the halves of its examples: low is one sense", kind: "measure", falls: true, width: 9 },
 ];
 
 const RELEVANCE: readonly Column[] = [
-  { key: "relevance_mean", title: "Relevance", help: "Mean share of its layer's relevance for the class", kind: "share", falls: true, width: "6rem" },
-  { key: "relevance_max", title: "at most", help: "Its share on the image where it is largest", kind: "share", falls: true, width: "5rem" },
+  { key: "relevance_mean", title: "Relevance", help: "Mean share of its layer's relevance for the class", kind: "share", falls: true, width: 6.2 },
+  { key: "relevance_max", title: "at most", help: "Its share on the image where it is largest", kind: "share", falls: true, width: 5 },
 ];
 
 /** The columns that a page of the table has something to say in. */
-export function columnsOf(page: ComponentPage): readonly Column[] {
+export function columnsOf(model: ModelInfo, page: ComponentPage): readonly Column[] {
   const [name, label, ...others] = COLUMNS as readonly [Column, Column, ...Column[]];
   const shares = page.relevance === null ? [] : RELEVANCE;
-  return [name, ...(page.labels === null ? [] : [label]), ...shares, ...others];
+  const longest = Math.max(...model.layers.map((one) => `${one.name}:-${one.channels}`.length));
+  // names are never cut off: layers of some models are called by a whole path
+  const width = Math.max(name.width, 0.475 * longest + 1.5);
+  return [{ ...name, width }, ...(page.labels === null ? [] : [label]), ...shares, ...others];
 }
 
 export interface Sorted {

@@ -22,17 +22,21 @@ export const TITLES: Record<ColourBy, string> = {
   relevance: "relevance for a class",
 };
 
-/** What there is to colour by in a model. */
-export function choicesOf(model: ModelInfo, searched: boolean): ColourBy[] {
+/**
+ * What there is to colour by in a model.
+ *
+ * @param aligned whether there is a query that components have a similarity to.
+ */
+export function choicesOf(model: ModelInfo, aligned: boolean): ColourBy[] {
   return COLOURS.filter(
-    (one) => (one !== "query" || searched) && (one !== "relevance" || model.relevance),
+    (one) => (one !== "query" || aligned) && (one !== "relevance" || model.relevance),
   );
 }
 
 /** What the route asks for; else the query where there is one, and clusters where not. */
-export function colourBy(asked: string | null, model: ModelInfo, searched: boolean): ColourBy {
-  const choices = choicesOf(model, searched);
-  return choices.find((one) => one === asked) ?? (searched ? "query" : "cluster");
+export function colourBy(asked: string | null, model: ModelInfo, aligned: boolean): ColourBy {
+  const choices = choicesOf(model, aligned);
+  return choices.find((one) => one === asked) ?? (aligned ? "query" : "cluster");
 }
 
 /** A number of a scale, with three significant digits. */

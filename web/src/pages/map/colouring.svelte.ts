@@ -7,10 +7,14 @@ import type { ClassSummary, MapClusters, ModelInfo } from "../../api/types";
 import { route } from "../../state/route.svelte";
 import { theme } from "../../state/theme.svelte";
 import { colourBy, TITLES } from "./choices";
+import { css } from "./colour";
 import { loadAlignment, loadValues, type MapData, type ServedValues } from "./data";
 import { groupColours, legendOf, type Groups, type Paint, type Palette } from "./paint";
+import { quantiles } from "./quantiles";
 import { readPalette } from "./theme";
-import { css } from "./colour";
+
+/** Share of the values that lie beyond each end of a scale. */
+const RARE = 0.02;
 
 /** The route's query as parameters; the text of it says when to ask again. */
 function queryOf(): Params {
@@ -19,9 +23,11 @@ function queryOf(): Params {
 
 export class Colouring {
   readonly #query = $derived(JSON.stringify(queryOf()));
-  /** Whether there is a query. */
-  readonly searched = $derived(route.all("q").length > 0 || route.get("probe") !== null);
-  readonly by = $derived.by(() => colourBy(route.get("by"), this.model, this.searched));
+  /** Whether there is a query that points have a similarity to: words need an embedder of texts. */
+  readonly aligned = $derived.by(() => {
+    return route.get("probe") !== null || (route.all("q").length > 0 && this.model.text);
+  });
+  readonly by = $derived.by(() => colourBy(route.get("by"), this.model, this.aligned));
   readonly #asked = $derived(route.get("class"));
   readonly classes = resource<ClassSummary[]>(() => {
     if (this.by !== "relevance") return null;
@@ -60,7 +66,10 @@ export class Colouring {
     if (this.by === "layer") return this.#layers();
     if (this.by === "cluster") return this.#clusters();
     const found = this.values.value;
-    return found && { kind: "values", ...found };
+    if (!found || found.signed || this.by === "query") return found && { kind: "values", ...found };
+    // a few extreme values would leave no colours for all the others
+    const [low, high] = quantiles(found.of, [RARE, 1 - RARE]);
+    return { kind: "values", ...found, low: low ?? found.low, high: high ?? found.high };
   }
 
   #layers(): Groups {

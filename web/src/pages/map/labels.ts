@@ -1,4 +1,5 @@
 /** Which labels of clusters there is room for: the largest first, more of them with zoom. */
+import type { MapCluster } from "../../api/types";
 import type { Grid } from "./grid";
 import type { View } from "./view";
 
@@ -9,6 +10,14 @@ export interface Label {
   /** How many components it stands for. */
   size: number;
   cluster: number;
+}
+
+/** The labels of clusters that have one, the largest first. */
+export function labelsOf(clusters: readonly MapCluster[]): Label[] {
+  return clusters
+    .filter((one) => one.labels.length)
+    .map(({ labels, x, y, size, cluster }) => ({ text: labels.join(", "), x, y, size, cluster }))
+    .sort((a, b) => b.size - a.size);
 }
 
 export interface PlacedLabel {

@@ -48,7 +48,17 @@ export type Legend =
       restCount: number;
       grey: string;
     }
-  | { kind: "values"; title: string; stops: string[]; low: number; high: number; middle: number };
+  | {
+      kind: "values";
+      title: string;
+      stops: string[];
+      low: number;
+      high: number;
+      middle: number;
+      /** Whether some values lie beyond the ends. */
+      below: boolean;
+      above: boolean;
+    };
 
 const SHADES = 9;
 
@@ -68,7 +78,8 @@ export function legendOf(paint: Paint, palette: Palette): Legend {
     const table = ramp(paint.signed ? palette.signed : palette.heat);
     const stops = Array.from({ length: SHADES }, (_, i) => css(ofRamp(table, i / (SHADES - 1))));
     const { title, low, high } = paint;
-    return { kind: "values", title, stops, low, high, middle: (low + high) / 2 };
+    const [below, above] = [paint.of.some((v) => v < low), paint.of.some((v) => v > high)];
+    return { kind: "values", title, stops, low, high, middle: (low + high) / 2, below, above };
   }
   const colours = groupColours(paint, palette);
   const shown = paint.ordered ? paint.names.length : Math.min(colours.length, palette.series.length);

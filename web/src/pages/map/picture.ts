@@ -36,7 +36,7 @@ export async function makePicture(picture: Picture): Promise<Blob> {
   if (!context) throw new Error("no canvas");
   context.fillStyle = css(palette.paper);
   context.fillRect(0, 0, canvas.width, canvas.height);
-  const diameter = diameterOf(data.count, view.zoom);
+  const diameter = diameterOf(data.count, view);
   const points = new ImageData(RATIO * width, RATIO * height);
   paintPoints(
     points.data, points.width, points.height, data.x, data.y, style, view, diameter, RATIO,
@@ -82,13 +82,15 @@ function drawLegend(
   const font = `12px ${FONT}`;
   let x = drawText(context, legend.title, 0, 8, `620 12px ${FONT}`, palette.ink) + 14;
   if (legend.kind === "values") {
-    x += drawText(context, figure(legend.low), x, 8, font, palette.soft) + 6;
+    const low = `${legend.below ? "≤ " : ""}${figure(legend.low)}`;
+    x += drawText(context, low, x, 8, font, palette.soft) + 6;
     const across = 180;
     const shade = context.createLinearGradient(x, 0, x + across, 0);
     legend.stops.forEach((stop, i) => shade.addColorStop(i / (legend.stops.length - 1), stop));
     context.fillStyle = shade;
     context.fillRect(x, 3, across, 10);
-    drawText(context, figure(legend.high), x + across + 6, 8, font, palette.soft);
+    const high = `${legend.above ? "≥ " : ""}${figure(legend.high)}`;
+    drawText(context, high, x + across + 6, 8, font, palette.soft);
     return;
   }
   const rest = legend.rest ? [{ name: `${legend.rest} more`, colour: legend.grey }] : [];

@@ -99,7 +99,7 @@ export class Plot {
   }
 
   get diameter(): number {
-    return diameterOf(this.data.count, this.view.zoom);
+    return diameterOf(this.data.count, this.view);
   }
 
   /** Draw in the next frame. */

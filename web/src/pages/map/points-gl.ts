@@ -32,6 +32,13 @@ void main() {
   result = shade * cover;
 }`;
 
+/** Whether WebGL runs on the processor, as on many virtual machines: then by hand is faster. */
+function imitated(gl: WebGL2RenderingContext): boolean {
+  const names = gl.getExtension("WEBGL_debug_renderer_info");
+  const renderer = String(gl.getParameter(names ? names.UNMASKED_RENDERER_WEBGL : gl.RENDERER));
+  return /swiftshader|llvmpipe|softpipe|software|basic render/i.test(renderer);
+}
+
 export class GlPoints implements PointLayer {
   readonly kind = "webgl";
   readonly canvas = document.createElement("canvas");
@@ -47,7 +54,7 @@ export class GlPoints implements PointLayer {
   /**
    * @param onlost the context is gone, as when a driver restarts; it may come back.
    * @param onfound it is back, and everything is in place again.
-   * @throws if there is no WebGL2.
+   * @throws if there is no WebGL2, or none by a graphics processor.
    */
   constructor(onlost: () => void, onfound: () => void) {
     const gl = this.canvas.getContext("webgl2", {
@@ -56,7 +63,7 @@ export class GlPoints implements PointLayer {
       stencil: false,
       powerPreference: "low-power",
     });
-    if (!gl) throw new Error("no WebGL2");
+    if (!gl || imitated(gl)) throw new Error("no WebGL2 by a graphics processor");
     this.#gl = gl;
     this.#start();
     this.canvas.addEventListener("webglcontextlost", (event) => {

@@ -10,6 +10,12 @@ export interface Style {
   order: Uint32Array;
 }
 
+/** The colour of one point, for the frame of its picture. */
+export function colourOf({ colour }: Style, point: number): string {
+  const [red = 0, green = 0, blue = 0, alpha = 0] = colour.subarray(4 * point, 4 * point + 4);
+  return `rgb(${red} ${green} ${blue} / ${alpha / 255})`;
+}
+
 export const USUAL = 64;
 
 export interface PointLayer {
@@ -22,8 +28,9 @@ export interface PointLayer {
   destroy(): void;
 }
 
-/** Diameter of a usual point in CSS pixels: fewer points and higher zoom make it larger. */
-export function diameterOf(count: number, zoom: number): number {
+/** Diameter of a usual point in CSS pixels: fewer points, zoom and room make it larger. */
+export function diameterOf(count: number, view: View): number {
   const base = Math.min(Math.max(34 * count ** -0.25, 1.5), 10);
-  return Math.min(base * Math.max(zoom, 1) ** 0.3, 14);
+  const room = Math.min(Math.max(Math.sqrt(view.width * view.height) / 850, 0.75), 1.5);
+  return Math.min(base * room * Math.max(view.zoom, 1) ** 0.3, 16);
 }

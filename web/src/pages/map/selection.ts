@@ -1,5 +1,6 @@
 /** What a selection holds, counted here: a static export has no server to ask. */
 import type { ModelInfo, SelectionAnswer } from "../../api/types";
+import { csv } from "../../parts/csv";
 import { nameOf } from "../../state/models.svelte";
 import type { ComponentLabels, MapData } from "./data";
 
@@ -57,10 +58,9 @@ export function tableOf(
   data: MapData,
   labels: ComponentLabels | null,
   points: Uint32Array,
-): string {
-  const quoted = (text: string): string =>
-    /[",\n]/.test(text) ? `"${text.replace(/"/g, '""')}"` : text;
-  const lines = [...points].map((point) => {
+): Blob {
+  const head = ["row", "component", "layer", "index", "sign", "x", "y", "cluster", "label"];
+  const lines = Array.from(points, (point) => {
     const name = nameOf(model, data.row[point]!);
     const cut = name.lastIndexOf(":");
     const number = name.slice(cut + 1);
@@ -68,24 +68,13 @@ export function tableOf(
       data.row[point],
       name,
       name.slice(0, cut),
-      number.replace("-", ""),
+      Number(number.replace("-", "")),
       number.startsWith("-") ? -1 : 1,
       data.x[point],
       data.y[point],
       data.cluster[point],
-      labels?.names[labels.code[point]!] ?? "",
-    ]
-      .map((cell) => quoted(String(cell)))
-      .join(",");
+      labels?.names[labels.code[point]!],
+    ];
   });
-  return `${["row,component,layer,index,sign,x,y,cluster,label", ...lines].join("\n")}\n`;
-}
-
-export function download(name: string, content: Blob): void {
-  const address = URL.createObjectURL(content);
-  const link = document.createElement("a");
-  link.href = address;
-  link.download = name;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(address), 10_000);
+  return csv(head, lines);
 }

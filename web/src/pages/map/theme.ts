@@ -18,6 +18,6 @@ export function readPalette(): Palette {
     accent: of("accent"),
     series: Array.from({ length: HUES }, (_, i) => of(`series-${i + 1}`)),
     heat: [pale, of("heat-1"), of("heat-2"), of("heat-3")],
-    signed: [of("against"), pale, of("for")],
+    signed: [of("against"), mix(of("edge"), of("paper"), 0.3), of("for")],
   };
 }

@@ -1,0 +1,129 @@
+"""What benchmarks/web.py measures in a browser: the first paint, and panning the map."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from web_inputs import database, lay_out
+from web_server import serving
+
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+ARGUMENTS = ["--no-sandbox", "--disable-background-networking", "--enable-unsafe-swiftshader"]
+# the time at which the counts of the overview, and nothing less, stand on the screen
+SEEN = """
+window.seen = null;
+new MutationObserver(() => {
+  if (window.seen === null && document.querySelector('main h1') &&
+      /\\d/.test(document.querySelector('main .counts')?.textContent ?? '')) {
+    window.seen = 0;
+    requestAnimationFrame(() => requestAnimationFrame(() => { window.seen = performance.now(); }));
+  }
+}).observe(document, {childList: true, subtree: true, characterData: true});
+"""
+FRAMES = """
+() => {
+  window.frames_ = [];
+  const step = (now) => {
+    window.frames_.push(now);
+    window.counting = requestAnimationFrame(step);
+  };
+  window.counting = requestAnimationFrame(step);
+}
+"""
+
+
+def missing() -> str | None:
+    """Say why there is no browser."""
+    try:
+        import playwright.sync_api  # noqa: F401
+    except ModuleNotFoundError:
+        return "Playwright is not installed: pip install playwright"
+    if _chromium() is None:
+        return f"none of {', '.join(CHROMIUM)} is on PATH"
+    return None
+
+
+def _chromium() -> str | None:
+    return next((path for name in CHROMIUM if (path := shutil.which(name))), None)
+
+
+@contextmanager
+def browser() -> Iterator[Any]:
+    """Start Chromium."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=_chromium(), args=ARGUMENTS)
+        try:
+            yield started
+        finally:
+            started.close()
+
+
+def paint(path: Path, page: Path, rounds: int = 5) -> dict[str, Any]:
+    """Open the overview of a database in an empty browser, several times."""
+    seen: list[float] = []
+    contentful: list[float] = []
+    with serving(path, wide=False, page=page) as server, browser() as started:
+        for _ in range(rounds + 1):
+            context = started.new_context()
+            tab = context.new_page()
+            tab.add_init_script(SEEN)
+            tab.goto(server.url)
+            tab.locator("main .counts").first.wait_for(timeout=60_000)
+            while not (value := tab.evaluate("() => window.seen")):
+                tab.wait_for_timeout(20)
+            seen.append(value)
+            contentful.append(
+                tab.evaluate(
+                    "() => performance.getEntriesByName('first-contentful-paint')[0].startTime"
+                )
+            )
+            context.close()
+    return {
+        "first_visit_ms": seen[0],  # the server has just started
+        "meaningful_ms": statistics.median(seen[1:]),
+        "slowest_ms": max(seen[1:]),
+        "contentful_ms": statistics.median(contentful[1:]),
+    }
+
+
+def pan(work: Path, page: Path, components: int, quick: bool) -> dict[str, Any]:
+    """Drag the map of so many components to and fro, and count the frames."""
+    path = database(work, components, 400 if quick else 50_000, quick)
+    lay_out(path)
+    with serving(path, page=page) as server, browser() as started:
+        tab = started.new_page(viewport={"width": 1440, "height": 900})
+        tab.goto(f"{server.url}#/m/{path.stem}/map")
+        plot = tab.locator("[data-points]")
+        plot.wait_for(timeout=300_000)
+        points = int(plot.get_attribute("data-points") or 0)
+        tab.locator("[data-styled=true]").wait_for(timeout=60_000)
+        box = tab.locator("main canvas").first.bounding_box()
+        if box is None:
+            raise RuntimeError("the map is not on the screen")
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        tab.mouse.move(x, y)
+        tab.mouse.down()
+        tab.evaluate(FRAMES)
+        for step in range(40 if quick else 120):
+            tab.mouse.move(x + 120 * ((step % 20) - 10) / 10, y + 60 * ((step % 14) - 7) / 7)
+        times = tab.evaluate("() => { cancelAnimationFrame(window.counting); return frames_; }")
+        tab.mouse.up()
+        renderer = tab.evaluate(
+            "() => document.createElement('canvas').getContext('webgl2')"
+            "?.getParameter(0x1F01) ?? 'Canvas2D'"
+        )
+    gaps = [b - a for a, b in zip(times[:-1], times[1:], strict=True)]
+    return {
+        "points": points,
+        "renderer": renderer,
+        "frames": len(gaps),
+        "frames_per_s": 1000 * len(gaps) / sum(gaps),
+        "slowest_frame_ms": max(gaps),
+    }

@@ -1,0 +1,92 @@
+"""Databases for benchmarks/web.py: any size, in the real format, with real thumbnails."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from scale import Size, write
+from torch import Tensor
+from torch.nn import functional
+
+import semlens as sl
+from semlens.analysis.describe.kept import keep
+from semlens.analysis.describe.placement import layout_settings
+from semlens.analysis.describe.scope import scope_of
+from semlens.embedders.base import Embedder
+from semlens.embedders.demo import DemoEmbedder
+
+DIM = 512
+
+
+class WideDemo(Embedder):
+    """The bundled embedder, its vectors filled up with zeros to 512 dimensions."""
+
+    spec, fingerprint, has_text, dim = "python:wide-demo", "wide demo", True, DIM
+
+    def __init__(self) -> None:
+        self._inner = DemoEmbedder()
+
+    def preprocess(self, image: Any) -> Tensor:
+        """Preprocess as the bundled embedder does."""
+        return self._inner.preprocess(image)
+
+    def _images(self, batch: Tensor) -> Tensor:
+        return self._wide(self._inner.embed_batch(batch))
+
+    def _texts(self, texts: Sequence[str]) -> Tensor:
+        return self._wide(self._inner.embed_texts(texts))
+
+    def _wide(self, vectors: Tensor) -> Tensor:
+        return functional.pad(vectors, (0, self.dim - vectors.shape[1]))
+
+
+def thumbnails(count: int = 256) -> list[bytes]:
+    """Return WebPs of 96 pixels and some 2 KB, as photographs give."""
+    rng = np.random.default_rng(0)
+    made: list[bytes] = []
+    for _ in range(count):
+        small = Image.fromarray(rng.integers(0, 256, (12, 12, 3), dtype=np.uint8))
+        large = np.asarray(small.resize((96, 96), Image.Resampling.BICUBIC), np.float32)
+        grain = rng.normal(0, 12, large.shape)
+        picture = Image.fromarray((large + grain).clip(0, 255).astype(np.uint8))
+        buffer = io.BytesIO()
+        picture.save(buffer, "WEBP", quality=80, method=2)
+        made.append(buffer.getvalue())
+    return made
+
+
+def size_of(components: int, images: int, quick: bool) -> Size:
+    """Return a size with so many components and so many example images, a crop of each."""
+    layers = 20 if components >= 100 else 2
+    return Size(
+        layers=layers, rows=components // layers, dim=DIM, classes=10 if quick else 1000,
+        samples=images, crops=images, examples=5 if quick else 30, relevant=5 if quick else 40,
+    )  # fmt: skip
+
+
+def database(work: Path, components: int, images: int, quick: bool) -> Path:
+    """Write a database, unless it is there already."""
+    path = work / f"web-{components}-{images}.semlens"
+    if not (path / "manifest.json").is_file():
+        torch.manual_seed(0)
+        write(path, size_of(components, images, quick), WideDemo(), thumbnails())
+    return path
+
+
+def lay_out(path: Path) -> None:
+    """Keep a made-up map of heaps: UMAP of 100,000 components would take most of an hour."""
+    scope = scope_of(sl.open(path, WideDemo()))
+    rng = np.random.default_rng(0)
+    cluster = rng.integers(0, 60, len(scope))
+    where = rng.normal(0, 8, (60, 2))[cluster] + rng.normal(0, 1, (len(scope), 2))
+    positions = pd.DataFrame(where.astype(np.float32), columns=["x", "y"])
+    keep(scope, "map", layout_settings(0), positions.assign(placed=False))
+    settings = {"method": "kmeans", "clusters": None, "seed": 0}
+    keep(scope, "map-clusters", settings, pd.DataFrame({"cluster": cluster, "joined": False}))

@@ -1,0 +1,259 @@
+"""The page as a folder that opens from disk or from any web server, with no semlens behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import bisect
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from pathlib import Path
+
+from semlens.analysis.describe.notable import notable
+from semlens.api import ConceptDatabase
+from semlens.errors import ServeError
+from semlens.models.subject import SubjectModel
+from semlens.store.files import save_text
+from semlens.web.app import create_app
+from semlens.web.built import static_folder
+from semlens.web.recorder import Recorder, address
+from semlens.web.served import Served
+
+CARDS = 1000
+"""Components of a model that have a card of their own, by default."""
+CROPS = 12
+"""Examples of a card."""
+STRIP = 8
+"""Examples of a strip: the page cuts off what it has no room for."""
+TABLE = 500
+"""Rows of the table that are asked for at once."""
+GRAPH = {"groups": "label", "min_relevance": 0.01, "top": 16}
+"""The graph that the page shows first."""
+PAIRS = 30
+MEASURES = ("clarity", "redundancy", "polysemanticity")
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Site:
+    """What was written."""
+
+    folder: Path
+    cards: int
+    components: int
+    files: int
+    bytes: int
+    left_out: dict[str, str]
+    """Why an answer is not there, by its path."""
+
+
+def write_site(
+    databases: Sequence[ConceptDatabase | str | Path],
+    folder: str | Path,
+    *,
+    cards: int = CARDS,
+    originals: bool = False,
+    graphs: Sequence[int] = (),
+    models: Sequence[SubjectModel | str | None] | None = None,
+    progress: Progress = lambda *_: None,
+) -> Site:
+    """Write overview, map, table, cards, classes, audits and comparison as a static site.
+
+    Searching goes by labels there: the embedder stays at home.
+
+    Parameters
+    ----------
+    cards
+        Components of each model that get a card; the most notable ones.
+    originals
+        Whether to add the whole image of each example, and not its crop only.
+    graphs
+        Classes (logits) whose attribution graphs are traced and added; needs the model.
+    progress
+        Told how many answers are recorded, of how many known so far.
+
+    Raises
+    ------
+    ServeError
+        If the folder holds something else, or the page was not built.
+    """
+    target = Path(folder).expanduser()
+    if target.exists() and not (target / "data" / "index.js").is_file() and any(target.iterdir()):
+        raise ServeError(
+            f"The folder '{target}' holds something else.",
+            "Expected an empty folder, or an export of before.",
+            "Choose another one.",
+        )
+    part = target.with_name(f".{target.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    app = create_app(databases, models=models)
+    try:
+        _page(part)
+        recorder = Recorder(app, part)
+        served: list[Served] = app.state.serving.models
+        writer = _Writer(recorder, served, cards, originals, graphs, progress)
+        asyncio.run(writer.write())
+        shutil.rmtree(target, ignore_errors=True)
+        part.rename(target)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    files = [path for path in target.rglob("*") if path.is_file()]
+    return Site(
+        target,
+        writer.cards,
+        sum(one.db.manifest.rows for one in served),
+        len(files),
+        sum(path.stat().st_size for path in files),
+        recorder.left_out,
+    )
+
+
+def _page(folder: Path) -> None:
+    """Copy the built page, and let it load the index of the data first."""
+    static = static_folder()
+    folder.mkdir(parents=True)
+    for path in static.iterdir():
+        if path.is_file() and path.name != "stamp":
+            shutil.copyfile(path, folder / path.name)
+    page = (static / "index.html").read_text("utf-8")
+    first = '<script defer src="./data/index.js"></script>\n    <script defer src="./app.js">'
+    changed = page.replace('<script defer src="./app.js">', first)
+    if changed == page:
+        raise ServeError(
+            "The built page loads no app.js.", "Expected one.", "Install semlens again."
+        )
+    save_text(folder / "index.html", changed)
+
+
+class _Writer:
+    """Asks, page by page, what the page asks."""
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        served: Sequence[Served],
+        cards: int,
+        originals: bool,
+        graphs: Sequence[int],
+        progress: Progress,
+    ) -> None:
+        self.recorder = recorder
+        self.served = served
+        self.limit = cards
+        self.originals = originals
+        self.graphs = graphs
+        self.progress = progress
+        self.cards = 0
+        self._done = 0
+        self._total = 0
+
+    async def write(self) -> None:
+        """Record everything, and write the index."""
+        await self.recorder.json("models")
+        for one in self.served:
+            await self._model(one)
+        for one in self.served:
+            rows = notable(one.db, self.limit)
+            self._expect(len(rows))
+            self.cards += len(rows)
+            for start in range(0, len(rows), 8):
+                group = rows[start : start + 8]
+                await asyncio.gather(*(self._card(one, int(row)) for row in group))
+        for a, b in permutations(self.served, 2):
+            await self._pair(a, b)
+        self.recorder.finish({"originals": self.originals, "strip": STRIP, "crops": CROPS})
+        await self.recorder.close()
+
+    def _expect(self, count: int) -> None:
+        self._total += count
+        self.progress(self._done, self._total)
+
+    def _tell(self) -> None:
+        self._done += 1
+        self.progress(self._done, self._total)
+
+    async def _model(self, one: Served) -> None:
+        base = f"models/{one.number}"
+        plain = [f"{base}/{name}" for name in ("overview", "scores", "labels", "clusters")]
+        table = range(0, one.db.manifest.rows, TABLE)
+        colours = [address(f"{base}/colours", by=by) for by in MEASURES]
+        classes = list(self._classes(one))
+        colours += [address(f"{base}/colours", **{"by": "relevance", "class": c}) for c in classes]
+        data = [f"{base}/map", f"{base}/map/labels", *colours]
+        self._expect(len(plain) + len(table) + len(data) + len(classes) + len(self.graphs))
+        for path in plain:
+            await self.recorder.json(path)
+            self._tell()
+        for start in table:
+            await self.recorder.json(address(f"{base}/components", cursor=start, k=TABLE))
+            self._tell()
+        for path in data:
+            await self.recorder.bytes(path)
+            self._tell()
+        if classes:
+            await self.recorder.json(f"{base}/classes")
+        for number in classes:
+            await self.recorder.json(address(f"{base}/classes/{number}/relevance", k=10))
+            self._tell()
+        for number in self.graphs:
+            await self.recorder.json(address(f"{base}/graph", **{"class": number, **GRAPH}))
+            self._tell()
+        await self._audits(base)
+
+    def _classes(self, one: Served) -> Iterator[int]:
+        if one.db.manifest.relevance is not None:
+            yield from (int(c) for c in one.db.relevance_classes["class"])
+
+    async def _audits(self, base: str) -> None:
+        await self.recorder.json(f"{base}/concept-sets")
+        for known in await self.recorder.json(f"{base}/audits") or ():
+            path = f"{base}/audits/{known['id']}"
+            await self.recorder.json(path)
+            await self.recorder.json(f"{path}/result")
+            for file in ("components.csv", "concepts.toml", "report.html"):
+                await self.recorder.file(f"{path}/{file}")
+
+    async def _card(self, one: Served, row: int) -> None:
+        layer, index = _place(one, row)
+        base = f"models/{one.number}/components/{layer}/{index}"
+        card = await self.recorder.json(base)
+        for part in ("measures", "senses", "neighbours"):
+            await self.recorder.json(f"{base}/{part}")
+        if one.db.manifest.relevance is not None:
+            await self.recorder.json(f"{base}/relevances")
+        labels = await self.recorder.json(f"{base}/labels")
+        concepts = labels["concepts"] if labels else None
+        if concepts:
+            await self.recorder.json(address(f"{base}/senses", concepts=concepts))
+            await self.recorder.json(address(f"{base}/neighbours", concepts=concepts))
+        for other in self.served:
+            if other is not one:
+                await self.recorder.json(address(f"{base}/twin", other=other.number))
+        await self.recorder.file(address(f"{base}/strip.webp", count=STRIP))
+        for example in (card or {"examples": []})["examples"][:CROPS]:
+            for view in ("crop", "whole") if self.originals else ("crop",):
+                path = f"{base}/crops/{example['place']}.webp"
+                await self.recorder.file(address(path, view=view))
+        self._tell()
+
+    async def _pair(self, a: Served, b: Served) -> None:
+        both = {"a": a.number, "b": b.number}
+        if await self.recorder.json(address("compare", **both)) is None:
+            return
+        await self.recorder.bytes(address("compare/points", **both))
+        for kind in ("matched", "only_first", "only_second"):
+            path = address("compare/pairs", **both, cursor=0, k=PAIRS, kind=kind)
+            found = await self.recorder.json(path)
+            while found and found["cursor"] is not None:
+                more = {**both, "cursor": found["cursor"], "k": PAIRS, "kind": kind}
+                found = await self.recorder.json(address("compare/pairs", **more))
+            await self.recorder.file(address("compare/pairs.csv", **both, kind=kind))
+
+
+def _place(one: Served, row: int) -> tuple[int, int]:
+    """Return the numbers of a component's layer and of itself in it."""
+    starts = [entry.first for entry in one.db.manifest.layers]
+    layer = bisect.bisect_right(starts, row) - 1
+    return layer, row - starts[layer]

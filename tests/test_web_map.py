@@ -1,0 +1,247 @@
+"""The map over HTTP: bytes against the library, waiting for UMAP, and what is refused."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import ColourEmbedder, LittleNet, WordEmbedder, to_tensor
+from fastapi.testclient import TestClient
+from safetensors.numpy import load
+
+import semlens as sl
+from semlens.analysis.concepts import ConceptSet
+from semlens.web.app import create_app
+
+LAYERS = ["first", "second"]
+BASE = "/api/v1/models/0"
+CONCEPTS = ConceptSet.of(["dog", "sea", "car"])
+
+
+@pytest.fixture(scope="module")
+def net():
+    return sl.SubjectModel(LittleNet(), to_tensor, "32 bilinear", "python:little", list("abcd"))
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory, pictures, net):
+    path = tmp_path_factory.mktemp("web-map") / "one.semlens"
+    images = sl.ImageFolder(pictures)
+    classes = path.parent / "classes.csv"
+    classes.write_text("class0,0\nclass1,1\n")
+    sl.build(
+        path, net, images, WordEmbedder(), LAYERS, examples=6, relevance=True, classes=classes
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def db(base, tmp_path_factory):
+    return sl.open(shutil.copytree(base, tmp_path_factory.mktemp("served") / "one"), WordEmbedder())
+
+
+@pytest.fixture(scope="module")
+def client(db):
+    return TestClient(create_app([db]), base_url="http://localhost")
+
+
+def ask(client, path, body=None):
+    """Ask as the page does: again while the server is at work."""
+    for _ in range(240):
+        answer = client.get(BASE + path) if body is None else client.post(BASE + path, json=body)
+        if answer.status_code != 202:
+            return answer
+        time.sleep(0.25)
+    raise AssertionError(f"{path} did not end")
+
+
+def metadata(content):
+    length = int.from_bytes(content[:8], "little")
+    return json.loads(content[8 : 8 + length]).get("__metadata__", {})
+
+
+def test_a_map_that_is_not_there_says_what_is_done_and_is_kept(base, tmp_path):
+    db = sl.open(shutil.copytree(base, tmp_path / "one"), WordEmbedder())
+    client = TestClient(create_app([db]), base_url="http://localhost")
+    said = []
+    for _ in range(240):
+        answer = client.get(f"{BASE}/map")
+        if answer.status_code == 200:
+            break
+        said.append(answer.json())
+        time.sleep(0.2)
+    assert answer.status_code == 200
+    assert any((db.path / "analysis").glob("map-*.parquet"))
+    texts = [one["what"] for one in said if "Laying out" in one["what"]]
+    for text in texts:
+        assert f"{int(db.alive.sum())} components" in text
+        assert "kept in the database" in text
+    again = TestClient(create_app([sl.open(db.path, WordEmbedder())]), base_url="http://localhost")
+    assert ask(again, "/clusters").json()["reused"]
+    np.testing.assert_array_equal(load(ask(again, "/map").content)["x"], load(answer.content)["x"])
+
+
+def test_the_bytes_are_the_map(client, db):
+    tensors = load(ask(client, "/map").content)
+    found = db.map(concepts=None)
+    kinds = {name: str(value.dtype) for name, value in tensors.items()}
+    assert kinds == {
+        "x": "float32", "y": "float32", "row": "int32", "layer": "int16", "cluster": "int16",
+    }  # fmt: skip
+    for name in ("x", "y", "cluster"):
+        np.testing.assert_array_equal(tensors[name], found.frame[name])
+    assert tensors["row"].tolist() == [
+        db.row(sl.Component.parse(name)) for name in found.frame["component"]
+    ]
+    assert [LAYERS[place] for place in tensors["layer"]] == found.frame["layer"].tolist()
+
+
+def test_the_clusters_are_those_of_the_library(client, db):
+    answer = ask(client, "/clusters").json()
+    found = db.map()
+    assert answer["components"] == len(found)
+    assert (answer["method"], answer["seed"], answer["way"]) == ("kmeans", 0, "UMAP")
+    assert answer["notice"] is None
+    assert len(answer["clusters"]) == len(found.clusters)
+    for one, row in zip(answer["clusters"], found.clusters.to_dict("records"), strict=True):
+        assert one["cluster"] == row["cluster"]
+        assert one["size"] == row["size"]
+        assert one["labels"] == row["labels"]
+        assert one["alignments"] == pytest.approx(row["alignments"])
+        assert (one["x"], one["y"]) == pytest.approx((row["x"], row["y"]))
+
+
+@pytest.mark.parametrize("by", ["clarity", "redundancy", "polysemanticity"])
+def test_values_by_measure(client, db, by):
+    content = ask(client, f"/colours?by={by}").content
+    value = load(content)["value"]
+    expected = db.scores().frame[by].to_numpy()[db.alive]
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    said = metadata(content)
+    assert (said["title"], said["signed"]) == (by, "false")
+    assert float(said["low"]) == np.nanmin(value)
+    assert float(said["high"]) == np.nanmax(value)
+
+
+def test_values_by_relevance_are_shares_and_zero_where_none_is_kept(client, db):
+    content = ask(client, "/colours?by=relevance&class=1").content
+    value = load(content)["value"]
+    kept = {int(row): mean for row, mean in db.relevance(1)[["component", "mean"]].to_numpy()}
+    expected = [kept.get(int(row), 0.0) for row in np.flatnonzero(db.alive)]
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    assert value.any()
+    said = metadata(content)
+    assert said["signed"] == "true"
+    assert "'b'" in said["title"]
+    assert -float(said["low"]) == float(said["high"]) == np.abs(value).max()
+
+
+def test_labels_are_those_of_clusters_until_some_are_kept(base, tmp_path):
+    db = sl.open(shutil.copytree(base, tmp_path / "one"), WordEmbedder())
+    client = TestClient(create_app([db]), base_url="http://localhost")
+
+    def labels():
+        content = ask(client, "/map/labels").content
+        said = metadata(content)
+        names = [*json.loads(said["names"]), None]
+        return [names[code] for code in load(content)["label"]], said["source"]
+
+    texts, source = labels()
+    assert source == "clusters"
+    theirs = db.map().frame["cluster_label"]
+    assert texts == [text if isinstance(text, str) else None for text in theirs]
+    kept = db.label(CONCEPTS, threshold=-2.0)
+    kept.save("mine")
+    texts, source = labels()
+    assert source == "labels-mine"
+    assert texts == [kept.of(db.component(int(row))) for row in np.flatnonzero(db.alive)]
+    chosen = ask(client, "/selection", {"rows": [1, 8, 12]}).json()
+    assert chosen["source"] == "labels-mine"
+    assert [one["label"] for one in chosen["components"]] == [
+        kept.of(db.component(row)) for row in (1, 8, 12)
+    ]
+
+
+def test_a_selection_counts_and_names(client, db):
+    answer = ask(client, "/selection", {"rows": [12, 1, 8, 8]}).json()
+    assert answer["count"] == 3
+    assert [one["row"] for one in answer["components"]] == [1, 8, 12]
+    for one in answer["components"]:
+        component = db.component(one["row"])
+        assert one["name"] == str(component)
+        assert LAYERS[one["layer"]] == component.layer
+        assert one["index"] == one["row"] - db.layer(component.layer).first
+    alive = db.alive
+    assert answer["layers"] == [
+        {"layer": "first", "count": 1, "share": pytest.approx(1 / 3), "of": int(alive[:6].sum())},
+        {"layer": "second", "count": 2, "share": pytest.approx(2 / 3), "of": int(alive[6:].sum())},
+    ]
+    assert sum(one["count"] for one in answer["labels"]) + answer["unlabelled"] == 3
+    assert answer["different"] == len(answer["labels"])
+
+
+def test_a_selection_as_csv(client, db):
+    answer = ask(client, "/selection.csv", {"rows": [12, 1]})
+    assert answer.headers["content-type"] == "text/csv; charset=utf-8"
+    assert "selection.csv" in answer.headers["content-disposition"]
+    frame = pd.read_csv(io.StringIO(answer.text))
+    assert frame["component"].tolist() == [str(db.component(1)), str(db.component(12))]
+    tensors = load(ask(client, "/map").content)
+    places = [tensors["row"].tolist().index(row) for row in frame["row"]]
+    np.testing.assert_allclose(frame["x"], tensors["x"][places], rtol=1e-6)
+    assert frame["cluster"].tolist() == tensors["cluster"][places].tolist()
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "kind", "parts"),
+    [
+        ("/colours?by=colour", 400, "ConceptError", ("'colour'", "clarity", "Choose one")),
+        ("/colours?by=cluster", 400, "ConceptError", ("'cluster'",)),
+        ("/colours?by=relevance", 400, "ConceptError", ("no class", "Choose a class")),
+        ("/colours?by=clarity&class=1", 400, "ConceptError", ("class 1", "Leave out")),
+        ("/colours?by=relevance&class=3", 400, "RelevanceError", ("class 3", "2 classes")),
+        ("/colours?by=relevance&class=99", 400, "RelevanceError", ("'99'", "0 to 3")),
+    ],
+)
+def test_colours_that_cannot_be(client, path, status, kind, parts):
+    answer = ask(client, path)
+    assert answer.status_code == status
+    found = answer.json()
+    assert found["kind"] == kind
+    text = " ".join(found[key] for key in ("value", "expected", "remedy"))
+    assert all(part in text for part in parts), text
+
+
+@pytest.mark.parametrize(
+    ("rows", "status", "part"),
+    [
+        ([], 404, "No component is selected"),
+        ([5, 999], 404, "Row 999"),
+        (["x"], 422, "'rows.0'"),
+        (None, 422, "rows"),
+    ],
+)
+def test_selections_that_cannot_be(client, rows, status, part):
+    for path in ("/selection", "/selection.csv"):
+        answer = ask(client, path, {"rows": rows})
+        assert answer.status_code == status
+        assert part in answer.json()["value"]
+
+
+def test_a_database_without_relevance_or_texts_has_a_map(tmp_path, pictures, net):
+    path = tmp_path / "plain"
+    images = sl.ImageFolder(pictures)
+    db = sl.build(path, net, images, ColourEmbedder(), ["first"], examples=4)
+    client = TestClient(create_app([db]), base_url="http://localhost")
+    answer = ask(client, "/clusters").json()
+    assert answer["way"] == "principal axes"
+    assert all(one["labels"] == [] for one in answer["clusters"])
+    assert len(load(ask(client, "/map").content)["x"]) == db.alive.sum()
+    found = ask(client, "/colours?by=relevance&class=0").json()
+    assert found["kind"] == "RelevanceError"
+    assert "--relevance" in found["remedy"]
