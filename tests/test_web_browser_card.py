@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 from PIL import Image
-from web_browser import axe, settle
+from web_browser import axe, serve, settle
 
 import semlens as sl
 
@@ -109,6 +110,19 @@ def test_a_neighbour_opens_its_own_card(page_at, demo):
         expect(link).to_contain_text("layer3:")
 
 
+def test_the_twin_opens_in_the_other_model(page_at, demo, tmp_path):
+    other = shutil.copytree(demo, tmp_path / "other.semlens")
+    with serve(demo, other) as address:
+        page = page_at(address + CLOCK)
+        twin = part(page, "Twin in the other model").get_by_role("link")
+        expect(twin).to_contain_text("mutual")
+        expect(twin).to_contain_text("1.000")
+        twin.click()
+        expect(page.locator("main")).to_have_attribute("data-model", "other")
+        expect(card(page)).to_have_attribute("data-component", "layer3:42")
+        page.close()  # before the server: it would go on asking
+
+
 def test_the_split_is_shown_where_it_means_something(page_at):
     page = page_at("#/m/demo/overview?sel=layer3:79")
     senses = part(page, "Senses")
@@ -185,7 +199,7 @@ def test_a_slow_card_never_shows_another_ones_pictures(page_at):
     page.keyboard.press("]")
     expect(page.locator("aside .waiting")).to_have_count(1)
     expect(page.locator("aside .crop")).to_have_count(0)
-    expect(page.locator("aside h2")).to_contain_text("layer3:43")
+    expect(card(page).locator("h2")).to_contain_text("layer3:43")
     waiting[0].continue_()
     expect(page.locator("aside .crop")).to_have_count(12)
 

@@ -34,9 +34,7 @@ def base(tmp_path_factory, pictures, net):
     images = sl.ImageFolder(pictures)
     classes = path.parent / "classes.csv"
     classes.write_text("class0,0\nclass1,1\n")
-    sl.build(
-        path, net, images, WordEmbedder(), LAYERS, examples=6, relevance=True, classes=classes
-    )
+    sl.build(path, net, images, WordEmbedder(), LAYERS, examples=6, relevance=True, classes=classes)
     return path
 
 

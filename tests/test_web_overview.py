@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 
 import semlens as sl
 from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.describe.cautions import build_command, cautions
+from semlens.analysis.describe.build_command import build_command
+from semlens.analysis.describe.cautions import cautions
 from semlens.analysis.describe.distribution import distributions
 from semlens.analysis.describe.overview import class_table, sample_queries, settings_in_words
 from semlens.cli.app import app as cli
@@ -237,6 +238,7 @@ def test_failed_and_missing_embedders(db, tmp_path):
     caution = of_kind(cautions(moved), "embedder")
     assert f"not at '{tmp_path}/weights.pt'" in caution.text
     assert caution.command == f"semlens serve {moved.path} --embedder NEW_PLACE"
+    assert of_kind(cautions(moved, embedder="semlens/demo"), "embedder") is None
     (tmp_path / "weights.pt").write_bytes(b"")
     assert of_kind(cautions(moved), "embedder") is None
     caution = of_kind(cautions(moved, failure=failure), "embedder")
@@ -308,6 +310,7 @@ def test_gradient_relevance_thumbnails_and_unfinished_layers(db, tmp_path):
     kinds = {caution.kind: caution for caution in found}
     assert set(kinds) == {"layers", "not_finite", "relevance", "thumbnails"}
     assert "for second" in kinds["relevance"].text
+    assert "--layers first,second,FURTHER_LAYERS" in kinds["layers"].command
     assert "'second'" in kinds["not_finite"].text
     assert "3 images" in kinds["not_finite"].text
     assert "--no-thumbnails" in kinds["relevance"].command

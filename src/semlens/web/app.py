@@ -115,6 +115,6 @@ def create_app(
     for router in ROUTERS:
         app.include_router(router, prefix=API, responses=OTHERWISE)
     app.mount("/", Page(static))
-    app.add_middleware(GZipMiddleware, minimum_size=1024)
+    app.add_middleware(GZipMiddleware, minimum_size=1024, compresslevel=5)
     app.add_middleware(Guard, token=token, hosts=hosts)
     return app

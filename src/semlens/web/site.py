@@ -208,7 +208,8 @@ class _Writer:
 
     async def _audits(self, base: str) -> None:
         await self.recorder.json(f"{base}/concept-sets")
-        for known in await self.recorder.json(f"{base}/audits") or ():
+        kept = await self.recorder.json(f"{base}/audits")
+        for known in kept["audits"] if kept else ():
             path = f"{base}/audits/{known['id']}"
             await self.recorder.json(path)
             await self.recorder.json(f"{path}/result")

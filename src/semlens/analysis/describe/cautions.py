@@ -12,10 +12,10 @@ from typing import Literal
 
 import numpy as np
 
+from semlens.analysis.describe.build_command import beside, build_command, full_path
 from semlens.data.load import is_saved
 from semlens.embedders.load import DEFAULT, reads_texts
 from semlens.errors import SemlensError
-from semlens.recipe import Recipe
 from semlens.store import layout
 from semlens.store.files import load_table
 from semlens.store.reader import Database
@@ -46,6 +46,7 @@ def cautions(
     database: Database,
     *,
     data: str | None = None,
+    embedder: str | None = None,
     failure: SemlensError | None = None,
     ready: bool = False,
     texts: bool | None = None,
@@ -59,6 +60,8 @@ def cautions(
     ----------
     data
         Where the images are now, if not where they were.
+    embedder
+        SPEC by which the embedder is loaded now, if not by the database's own.
     failure
         Why the embedder could not be loaded, if that was tried.
     ready
@@ -67,7 +70,7 @@ def cautions(
         Whether it reads texts; by default its SPEC is looked at, which may ask a hub.
     """
     found = [
-        _embedder(database, failure, ready),
+        None if ready else _embedder(database, embedder, failure),
         _data(database, data or database.manifest.data.spec),
         _unfinished(database),
         *_not_finite(database),
@@ -80,68 +83,18 @@ def cautions(
     return [caution for caution in found if caution is not None]
 
 
-def build_command(
-    database: Database, *more: str, path: Path | None = None, embedder: str | None = None
-) -> str | None:
-    """Return the command that builds the database again, or goes on with it.
-
-    The files given as ``--classes`` or ``--targets`` are not known any more.
-
-    Parameters
-    ----------
-    more
-        Further options.
-    path, embedder
-        Others than the database's own.
-
-    Returns
-    -------
-    str or None
-        None where a Python object took part, which no command can name.
-    """
-    made = database.manifest
-    specs = {
-        "--model": made.model.spec,
-        "--data": made.data.spec,
-        "--embedder": embedder or made.embedder.spec,
-    }
-    if any(spec.startswith("python:") for spec in specs.values()):
-        return None
-    words = ["semlens", "build", str(path or database.path)]
-    for option, spec in specs.items():
-        words += [option, spec]
-    words += ["--layers", ",".join(database.layers), *_settings(made.recipe, more), *more]
-    return shlex.join(words)
-
-
-def _settings(recipe: Recipe, more: Sequence[str]) -> Iterator[str]:
-    """Yield the settings that are not the usual ones, as options."""
-    usual = Recipe()
-    for name, value in recipe.model_dump().items():
-        option = "--" + name.replace("_", "-")
-        if value == getattr(usual, name) or option in more:
-            continue
-        yield from ("--no-thumbnails",) if name == "thumbnails" else (option, str(value))
-
-
-def _beside(database: Database, what: str) -> Path:
-    """Return the path of a new database beside this one."""
-    name = database.path.name.removesuffix(".semlens")
-    return database.path.with_name(f"{name}-{what}.semlens")
-
-
-def _embedder(database: Database, failure: SemlensError | None, ready: bool) -> Caution | None:
-    spec = database.manifest.embedder.spec
+def _embedder(
+    database: Database, given: str | None, failure: SemlensError | None
+) -> Caution | None:
+    spec = given or database.manifest.embedder.spec
     library, _, rest = spec.partition("/")
     package, extra = _PACKAGES.get(library, ("semlens", ""))
     gone = _gone(rest)
-    again = shlex.join(["semlens", "serve", str(database.path), "--embedder", "NEW_PLACE"])
-    if ready:
-        return None
+    again = shlex.join(["semlens", "serve", full_path(database), "--embedder", "NEW_PLACE"])
     if library.startswith("python:"):
         text = f"The embedder '{spec}' was a Python object"
         remedy = "Serve the database from Python, opened with the same object."
-        command = f"semlens.serve(semlens.open({str(database.path)!r}, embedder=...))"
+        command = f"semlens.serve(semlens.open({full_path(database)!r}, embedder=...))"
     elif find_spec(package) is None:
         text = f"The embedder '{spec}' needs the package '{package}'"
         remedy = "Install it and serve again."
@@ -167,7 +120,7 @@ def _gone(rest: str) -> Path | None:
 
 def _data(database: Database, spec: str) -> Caution | None:
     root = Path(spec).expanduser()
-    moved = shlex.join(["semlens", "serve", str(database.path), "--data", "NEW_PLACE"])
+    moved = shlex.join(["semlens", "serve", full_path(database), "--data", "NEW_PLACE"])
     if spec.startswith("python:"):
         return Caution(
             "data",
@@ -225,7 +178,8 @@ def _unfinished(database: Database) -> Caution | None:
         "A build that was to add to the database has stopped, or is still running: what it adds "
         "is not shown.",
         "Run the same 'semlens build' again, with all its layers: it goes on where it stopped.",
-        build_command(database),
+        # without these it would be content with what is there, and drop what was begun
+        build_command(database, layers=["FURTHER_LAYERS"]),
     )
 
 
@@ -250,7 +204,7 @@ def _unreadable(database: Database) -> Caution | None:
         "unreadable",
         f"{_images(count)} could not be read and took no part ({_some(broken)}).",
         "See why each was skipped.",
-        shlex.join(["semlens", "status", str(database.path)]),
+        shlex.join(["semlens", "status", full_path(database)]),
     )
 
 
@@ -287,7 +241,7 @@ def _texts(database: Database, texts: bool | None) -> Caution | None:
         f"The embedder '{spec}' reads no texts: components can be searched for by picture only, "
         "and get no labels.",
         "Build a second database with an embedder of images and texts.",
-        build_command(database, path=_beside(database, "text"), embedder=DEFAULT),
+        build_command(database, path=beside(database, "text"), embedder=DEFAULT),
     )
 
 
@@ -299,7 +253,7 @@ def _thumbnails(database: Database) -> Caution | None:
         "The database has no thumbnails: every picture is cut from the images, which takes longer "
         "and needs them to stay where they are.",
         "Build it with thumbnails.",
-        build_command(database, "--thumbnails", path=_beside(database, "thumbnails")),
+        build_command(database, "--thumbnails", path=beside(database, "thumbnails")),
     )
 
 

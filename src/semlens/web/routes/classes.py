@@ -8,7 +8,7 @@ import numpy as np
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
-from semlens.analysis.describe.cautions import build_command
+from semlens.analysis.describe.build_command import build_command
 from semlens.analysis.relevant import (
     MOSTLY,
     REACHED,

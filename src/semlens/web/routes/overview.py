@@ -137,6 +137,7 @@ def overview(served: Model) -> Overview:
     found = cautions(
         db,
         data=served.data,
+        embedder=embedder.spec,
         failure=shared.failure if shared else None,
         ready=shared is None or shared.ready,
         texts=embedder.has_text,

@@ -38,7 +38,7 @@ export class Draft {
   readonly locked = isPacked();
 
   #dirty: Dirty = {};
-  #undo = $state.raw<Content[]>([]);
+  #undo = $state.raw<{ what: string; back: () => void }[]>([]);
   #timer = 0;
   #sending: Promise<void> | null = null;
 
@@ -68,15 +68,14 @@ export class Draft {
   change(what: Partial<Content>): void {
     if (this.locked) return;
     const { valid, spurious, settings } = this;
-    this.#undo = [...this.#undo.slice(-99), { valid, spurious, settings }];
+    this.#remember("lists", () => this.#apply({ valid, spurious, settings }));
     this.#apply(what);
   }
 
   undo(): void {
-    const before = this.#undo.at(-1);
-    if (!before) return;
+    const last = this.#undo.at(-1);
     this.#undo = this.#undo.slice(0, -1);
-    this.#apply(before);
+    last?.back();
   }
 
   rename(name: string): void {
@@ -89,6 +88,20 @@ export class Draft {
   /** Say something of a component, or take it back. */
   review(component: string, review: Said | null): void {
     if (this.locked) return;
+    const before = this.reviews[component] ?? null;
+    // the letters of a note are one edit
+    const what = before && review && before.status === review.status ? `note ${component}` : "review";
+    if (what === "review" || this.#undo.at(-1)?.what !== what)
+      this.#remember(what, () => this.#say(component, before));
+    this.#say(component, review);
+  }
+
+  #remember(what: string, back: () => void): void {
+    this.#undo = [...this.#undo.slice(-99), { what, back }];
+  }
+
+  #say(component: string, said: Said | null): void {
+    const review = said && { status: said.status, note: said.note };
     const { [component]: before, ...others } = this.reviews;
     this.reviews = review
       ? { ...others, [component]: { when: "", ...before, ...review } }

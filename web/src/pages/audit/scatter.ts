@@ -42,8 +42,8 @@ export function axisOf(
   const pad = 0.07 * (most - least || 1);
   const [low, high] = range ?? [least - pad, most + pad];
   const title = !present
-    ? "largest share of its layer's relevance"
-    : `alignment with the best ${side} concept${fixed ? "" : ", above chance"}`;
+    ? "largest relevance"
+    : `best ${side} alignment${fixed ? "" : ", above chance"}`;
   return { side, title, low, high, ticks: ticksOf(low, high), line, fixed, of };
 }
 
@@ -72,7 +72,9 @@ export function dotsOf(
   limits: Limits,
   x: (one: AuditedComponent) => number,
   y: (one: AuditedComponent) => number,
+  width: number,
 ): Dot[] {
+  const largest = Math.min(LARGEST, width / 30);
   const most = Math.max(...components.map((one) => one.max), 1e-9);
   return components
     .map((one) => ({
@@ -81,7 +83,7 @@ export function dotsOf(
       x: x(one),
       y: y(one),
       // the area goes with the relevance
-      r: Math.max(LARGEST * Math.sqrt(Math.max(one.max, 0) / most), SMALLEST),
+      r: Math.max(largest * Math.sqrt(Math.max(one.max, 0) / most), SMALLEST),
     }))
     .sort((a, b) => b.r - a.r || a.one.row - b.one.row);
 }

@@ -19,10 +19,10 @@ export interface Column {
 const COLUMNS: readonly Column[] = [
   { key: "name", title: "Component", help: "Layer and number", kind: "text", falls: false, width: 8.2 },
   { key: "label", title: "Label", help: "From the newest labels that are kept", kind: "text", falls: false, width: 9 },
-  { key: "examples", title: "Examples", help: "Concept examples that it has", kind: "count", falls: true, width: 5.3 },
+  { key: "examples", title: "Examples", help: "Concept examples that it has", kind: "count", falls: true, width: 5.8 },
   { key: "firing_rate", title: "Fires on", help: "Share of the images on which its readout is above zero", kind: "share", falls: true, width: 5.2 },
   { key: "maximum", title: "Maximum", help: "Largest readout of all images", kind: "number", falls: true, width: 6 },
-  { key: "clarity", title: "Clarity", help: "Mean cosine of all pairs of examples: high is clear", kind: "measure", falls: true, width: 6.4 },
+  { key: "clarity", title: "Clarity", help: "Mean cosine of all pairs of examples: high is clear", kind: "measure", falls: true, width: 6.2 },
   { key: "redundancy", title: "Redundancy", help: "Largest cosine with another one of its layer: low is unique", kind: "measure", falls: true, width: 7 },
   { key: "polysemanticity", title: "Polysemanticity", help: "One less the cosine of the halves of its examples: low is one sense", kind: "measure", falls: true, width: 9 },
 ];
