@@ -56,10 +56,10 @@ def test_the_planted_fault_raises_the_alarm(page_at, served):
     expect(page.locator(".badge")).to_have_text("Alarm")
     expect(page.locator(".said")).to_contain_text(f"p = {found.p_value:.3f}")
     expect(page.locator("h2#components + span")).to_contain_text(f"{len(found.frame)} relevant")
-    expect(page.locator("svg path.dot")).to_have_count(len(found.frame))
+    expect(page.locator(".plot path.dot")).to_have_count(len(found.frame))
     counts = found.frame["verdict"].value_counts()
     page.locator("td button", has_text="spurious").click()
-    expect(page.locator("tbody tr[data-name]")).to_have_count(counts["spurious"])
+    expect(page.locator("tbody tr[data-name]")).to_have_count(int(counts["spurious"]))
     page.get_by_role("button", name="Show all").click()
     page.get_by_role("button", name="Relevance").click()  # now the least relevant first
     last = found.frame.sort_values("mean")["component"].iloc[0]
@@ -67,7 +67,7 @@ def test_the_planted_fault_raises_the_alarm(page_at, served):
 
 
 def test_edits_survive_a_reload(page_at, served):
-    page, number = begin(page_at, served)
+    page, number = begin(page_at, served, height=1100)
     _, db = served
     before = lists(db.audits.get(number))
     field = page.get_by_label("Add a valid concept")
@@ -82,6 +82,7 @@ def test_edits_survive_a_reload(page_at, served):
     assert valid == [*(one for one in before[0] if one != "carrot"), "tomato"]
     assert spurious == [*(one for one in before[1] if one != "snow"), "carrot"]
     page.locator("li.chip", has_text="carrot").drag_to(page.locator("#list-valid"))
+    expect(count(page, "valid")).to_have_text(str(len(before[0]) + 1))
     saved(page)
     assert "carrot" in lists(db.audits.get(number))[0]
 
@@ -157,7 +158,7 @@ def test_thresholds_are_moved_by_mouse_and_keyboard(page_at, served):
 def test_a_component_is_opened_from_the_plot_and_reviewed_by_a_key(page_at, served):
     page, number = begin(page_at, served)
     _, db = served
-    mark = page.locator("svg path.dot.spurious").last
+    mark = page.locator(".plot path.dot.spurious").last
     mark.scroll_into_view_if_needed()
     box = mark.bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)

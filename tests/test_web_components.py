@@ -68,16 +68,19 @@ def plain_table(db, target=None):
     scores, shares = db.scores().to_pandas(), {}
     if target is not None:
         shares = {r["component"]: r for r in db.relevance(target).to_dict("records")}
+    kept = db.load_analysis("labels-mine").to_dict("records")
     labels = {
         (r["layer"], r["index"], r["sign"]): r["label"] if isinstance(r["label"], str) else None
-        for r in db.load_analysis("labels-mine").to_dict("records")
+        for r in kept
     }
+    aligned = {(r["layer"], r["index"], r["sign"]): r["alignment"] for r in kept}
     rows = []
     for row in range(db.manifest.rows):
         one, known = db.component(row), db.components.iloc[row]
         rows.append({
             "row": row, "layer": one.layer, "index": row - db.layer(one.layer).first,
             "name": str(one), "label": labels.get((one.layer, one.index, one.sign)),
+            "label_alignment": aligned.get((one.layer, one.index, one.sign), np.nan),
             "examples": int(known["examples"]), "firing_rate": float(known["firing_rate"]),
             "maximum": float(known["maximum"]),
             **{m: float(scores[m][row]) for m in ("clarity", "redundancy", "polysemanticity")},
@@ -322,6 +325,9 @@ def test_labelling_with_the_mouse(tmp_path, pictures):
     for row in page["rows"]:
         assert row["label"] == expected.of(sl.Component.parse(row["name"]))
     assert [table["name"] for table in ask(client, "labels")["tables"]] == ["own"]
+    post(client, concepts="own", texts=["=1+1"], threshold=-2.0)
+    table = pd.read_csv(io.StringIO(ask(client, "components.csv")))
+    assert set(table["label"].dropna()) == {"'=1+1"}  # which no spreadsheet runs
     # another threshold is another answer, and the newest labels are those that are shown
     assert post(client, concepts="own", texts=["dog"], threshold=2)["labelled"] == 0
     assert {row["label"] for row in ask(client, "components")["rows"]} == {None}

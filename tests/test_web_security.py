@@ -551,6 +551,19 @@ def test_too_many_pixels_are_refused_before_they_are_decoded(
     assert decoded == []
 
 
+def test_the_search_by_image_is_guarded_so(server: Server) -> None:
+    path = f"{MODELS}/0/search/image"
+    bomb = encoded(Image.new("1", (20_000, 20_000)), "PNG")
+    large = b"x" * 11_000_000
+    small = encoded(Image.new("RGB", (9, 9)), "PNG")
+    for body, expected in ((SVG, 415), (bomb, 415), (large, 413), (small, 200)):
+        assert ask(server, path, "POST", body, content_type="image/png")[0] == expected
+    foreign = ask(
+        server, path, "POST", small, content_type="image/png", origin="http://evil.example"
+    )
+    assert foreign[0] == 403
+
+
 # -- what every answer carries ---------------------------------------------------------
 
 

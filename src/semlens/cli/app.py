@@ -17,6 +17,7 @@ from semlens.cli import (
     demo,
     dissect,
     explain,
+    export,
     graph,
     inspect,
     make,
@@ -44,6 +45,7 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     },
     "Browse": {
         "serve": serve.serve,
+        "export": export.export,
     },
     "Search": {
         "search": ask.search,

@@ -64,7 +64,9 @@ def demo(
     rank = planted.rank(hits)
     _print_hits(hits, planted, f"\n2. semlens search {db.path} {story.QUERY}")
 
-    relevant = story.most_relevant(db, world, db.label())
+    labels = db.label()
+    labels.save("paper-vocabulary")  # for the browser: names beside every component
+    relevant = story.most_relevant(db, world, labels)
     _print_relevant(relevant, planted, f"\n3. What drives '{world.target}'?")
 
     with err.status("auditing"):

@@ -136,7 +136,7 @@ def _whole(original: Image.Image, box: Box) -> Image.Image:
 
 def _webp(picture: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, "WEBP", quality=80, method=1)
+    picture.save(buffer, "WEBP", quality=80, method=0)
     return buffer.getvalue()
 
 

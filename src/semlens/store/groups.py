@@ -15,8 +15,9 @@ from jaxtyping import Int64
 
 from semlens.errors import StoreError
 from semlens.store.files import damaged
+from semlens.store.workers import workers
 
-HELD_BYTES = 48 * 2**20
+HELD_BYTES = 32 * 2**20
 OPEN_FILES = 32
 
 
@@ -25,6 +26,7 @@ class _File:
     """An open file; it is closed when nobody holds it any more."""
 
     parquet: pq.ParquetFile
+    schema: pa.Schema
     starts: Int64[np.ndarray, " g_plus_1"]
     """First row of each row group, and the number of rows."""
     ranges: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
@@ -91,13 +93,13 @@ class RowGroups:
                 "Restore it, or build the database again.",
             )
         group = np.searchsorted(file.starts, wanted, "right") - 1
-        parts = [self._empty(file, columns)]
+        parts: list[pa.Table] = []
         places: list[np.ndarray] = []
         for one in np.unique(group):
             places.append(np.flatnonzero(group == one))
             table = self._group(name, file, int(one), tuple(columns))
             parts.append(table.take(wanted[places[-1]] - file.starts[one]))
-        found = pa.concat_tables(parts)
+        found = self._joined(file, parts, columns)
         return found.take(np.argsort(np.concatenate(places))) if len(places) > 1 else found
 
     def equal(self, name: str, column: str, value: int, columns: Sequence[str]) -> pa.Table:
@@ -111,12 +113,12 @@ class RowGroups:
         file = self._file(name)
         wanted = tuple(dict.fromkeys((column, *columns)))
         lowest, highest = self._ranges(name, file, column)
-        parts = [self._empty(file, wanted)]
+        parts: list[pa.Table] = []
         for group in np.flatnonzero((lowest <= value) & (value <= highest)):
             table = self._group(name, file, int(group), wanted)
             start, stop = np.searchsorted(table[column].to_numpy(), [value, value + 1])
             parts.append(table.slice(start, stop - start))
-        return pa.concat_tables(parts).select(list(columns))
+        return self._joined(file, parts, wanted).select(list(columns))
 
     # -- files and groups -------------------------------------------------------------------
 
@@ -131,7 +133,7 @@ class RowGroups:
                 except Exception as error:
                     raise damaged(path, error) from error
                 starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).astype(np.int64)
-                self._files[name] = _File(parquet, starts)
+                self._files[name] = _File(parquet, parquet.schema_arrow, starts)
             self._files.move_to_end(name)
             while len(self._files) > self._most_files:
                 self._files.popitem(last=False)
@@ -145,7 +147,7 @@ class RowGroups:
                     self._groups.move_to_end(key)
                     return self._groups[key]
             try:
-                table = file.parquet.read_row_group(group, columns=list(columns), use_threads=False)
+                table = workers().submit(_read, file.parquet, group, columns).result()
             except Exception as error:
                 raise damaged(self.folder / name, error) from error
             with self._lock:
@@ -176,6 +178,11 @@ class RowGroups:
         return file.ranges[column]
 
     @staticmethod
-    def _empty(file: _File, columns: Sequence[str]) -> pa.Table:
-        schema = file.parquet.schema_arrow
-        return pa.schema([schema.field(name) for name in columns]).empty_table()
+    def _joined(file: _File, parts: list[pa.Table], columns: Sequence[str]) -> pa.Table:
+        if parts:
+            return parts[0] if len(parts) == 1 else pa.concat_tables(parts)
+        return pa.schema([file.schema.field(name) for name in columns]).empty_table()
+
+
+def _read(parquet: pq.ParquetFile, group: int, columns: tuple[str, ...]) -> pa.Table:
+    return parquet.read_row_group(group, columns=list(columns), use_threads=False)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Sequence
-from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float16, Float32, Int64
-from threadpoolctl import ThreadpoolController
 from torch import Tensor
 from torch.nn import functional
 
@@ -19,8 +17,9 @@ from semlens.store import layout
 from semlens.store.files import load_tensors
 from semlens.store.manifest import Manifest
 from semlens.store.once import once
+from semlens.store.workers import workers
 
-_CHUNK = 4096
+_CHUNK = 2048
 """Rows that are widened to 32 bits at a time; they stay in the processor's cache."""
 
 
@@ -69,17 +68,17 @@ class Vectors:
         a few megabytes.
         """
         units = functional.normalize(torch.from_numpy(probes.astype(np.float32)), dim=1).T
-        every = torch.zeros(self._manifest.rows, len(probes))
-        wanted = {int(layer) for layer in np.unique(self._layer_of(rows))}
-        # one thread: requests run side by side, and waiting threads of OpenMP burn a core each
-        with _pools().limit(limits=1, user_api="openmp"):
-            for number, layer in enumerate(self._manifest.layers):
-                if number not in wanted:
-                    continue
-                for start in range(0, layer.rows, _CHUNK):
-                    part = self.theta[number][start : start + _CHUNK].float()
-                    first = layer.first + start
-                    every[first : first + len(part)] = part @ units
+        every = torch.empty(self._manifest.rows, len(probes))
+        wanted = np.bincount(self._layer_of(rows), minlength=len(self._manifest.layers))
+        layers, theta = self._manifest.layers, self.theta
+
+        def multiply(number: int) -> None:
+            for start in range(0, layers[number].rows, _CHUNK):
+                part = theta[number][start : start + _CHUNK].float()
+                first = layers[number].first + start
+                every[first : first + len(part)] = part @ units
+
+        list(workers().map(multiply, np.flatnonzero(wanted).tolist()))
         found = every.numpy()[rows]
         return found / np.maximum(self.lengths[rows], np.float32(1e-12))[:, None]
 
@@ -97,8 +96,3 @@ class Vectors:
     def _layer_of(self, rows: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
         firsts = np.array([layer.first for layer in self._manifest.layers])
         return np.searchsorted(firsts, rows, "right") - 1
-
-
-@lru_cache(maxsize=1)
-def _pools() -> ThreadpoolController:
-    return ThreadpoolController()

@@ -31,6 +31,8 @@ from semlens.web.routes import (
     overview,
     pictures,
     search,
+    sweep,
+    trials,
 )
 from semlens.web.security import LOCAL, Guard
 from semlens.web.served import Serving
@@ -49,6 +51,8 @@ ROUTERS: list[APIRouter] = [
     overview.router,
     pictures.router,
     search.router,
+    sweep.router,
+    trials.router,
 ]
 """The routers of all pages, one a line."""
 

@@ -72,6 +72,11 @@ class Recorder:
         self._keep(path, found, len(answer.content))
         return found
 
+    async def post(self, path: str, body: dict[str, Any]) -> Any:
+        """Have something made; nothing is recorded."""
+        answer = await self._ask(path, body)
+        return None if answer is None else answer.json()
+
     async def bytes(self, path: str) -> None:
         """Record bytes, as Base64."""
         answer = await self._ask(path)
@@ -100,9 +105,12 @@ class Recorder:
         """End the client."""
         await self._client.aclose()
 
-    async def _ask(self, path: str) -> httpx.Response | None:
+    async def _ask(self, path: str, body: dict[str, Any] | None = None) -> httpx.Response | None:
+        method = "GET" if body is None else "POST"
         async with self._turn:
-            while (answer := await self._client.get(path)).status_code == 202:
+            while (
+                answer := await self._client.request(method, path, json=body)
+            ).status_code == 202:
                 await asyncio.sleep(PAUSE)
         if answer.status_code >= 500:
             raise ServeError(

@@ -242,7 +242,10 @@ def _refusal(scope: Scope, refused: Refused) -> Response:
     if scope["path"] == "/" and "text/html" in Headers(scope=scope).get("accept", ""):
         text = f"{refused.value}\n{refused.expected}\n{refused.remedy}\n"
         return PlainTextResponse(text, refused.status)
-    return answer(refused)
+    response = answer(refused)
+    if refused.status == 413:
+        response.headers["connection"] = "close"  # what is still being sent is not read
+    return response
 
 
 def _finish(scope: Scope, message: Message) -> None:

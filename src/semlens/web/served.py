@@ -110,11 +110,11 @@ def _refuse_twins(databases: Sequence[ConceptDatabase]) -> None:
         seen.add(folder)
 
 
-def _all(request: Request) -> Serving:
+async def _all(request: Request) -> Serving:
     return request.app.state.serving
 
 
-def _model(m: Annotated[int, Path(ge=0)], serving: Annotated[Serving, Depends(_all)]) -> Served:
+async def _model(m: Annotated[int, Path(ge=0)], serving: Annotated[Serving, Depends(_all)]) -> Served:
     if m >= len(serving.models):
         count = len(serving.models)
         raise not_found(f"There is no model {m}.", f"This server has {count}, counted from 0.")

@@ -6,11 +6,13 @@ import asyncio
 import bisect
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
 
 from semlens.analysis.describe.notable import notable
+from semlens.analysis.kept_labels import label_tables
 from semlens.api import ConceptDatabase
 from semlens.errors import ServeError
 from semlens.models.subject import SubjectModel
@@ -61,7 +63,8 @@ def write_site(
 ) -> Site:
     """Write overview, map, table, cards, classes, audits and comparison as a static site.
 
-    Searching goes by labels there: the embedder stays at home.
+    Searching goes by labels there: the embedder stays at home. A database without kept labels
+    is labelled with the paper's vocabulary first, and keeps them.
 
     Parameters
     ----------
@@ -94,7 +97,8 @@ def write_site(
         recorder = Recorder(app, part)
         served: list[Served] = app.state.serving.models
         writer = _Writer(recorder, served, cards, originals, graphs, progress)
-        asyncio.run(writer.write())
+        with ThreadPoolExecutor(1) as pool:  # a notebook has a loop of its own in this thread
+            pool.submit(lambda: asyncio.run(writer.write())).result()
         shutil.rmtree(target, ignore_errors=True)
         part.rename(target)
     finally:
@@ -183,6 +187,7 @@ class _Writer:
         colours += [address(f"{base}/colours", **{"by": "relevance", "class": c}) for c in classes]
         data = [f"{base}/map", f"{base}/map/labels", *colours]
         self._expect(len(plain) + len(table) + len(data) + len(classes) + len(self.graphs))
+        await self._labels(one, base)
         for path in plain:
             await self.recorder.json(path)
             self._tell()
@@ -201,6 +206,11 @@ class _Writer:
             await self.recorder.json(address(f"{base}/graph", **{"class": number, **GRAPH}))
             self._tell()
         await self._audits(base)
+
+    async def _labels(self, one: Served, base: str) -> None:
+        """Keep labels if there are none: words are looked up in them."""
+        if one.db.embedder.has_text and one.db.keeps_analysis and not label_tables(one.db):
+            await self.recorder.post(f"{base}/labels", {})
 
     def _classes(self, one: Served) -> Iterator[int]:
         if one.db.manifest.relevance is not None:

@@ -6,29 +6,40 @@
  * which file has which answer.
  */
 import { ApiError } from "./errors";
+import { answerLocally } from "./local";
 
-interface Packed {
+/** What `data/index.js` says. */
+interface Index {
   /** File of an answer, by its path; several share one. */
   files: Record<string, string>;
-  answers: Map<string, unknown>;
+  /** Whether whole images are there, too. */
+  originals: boolean;
+  /** Crops of a strip. */
+  strip: number;
+  /** Crops of a card. */
+  crops: number;
 }
 
 declare global {
   interface Window {
-    semlensPacked?: { files: Record<string, string> };
+    semlensPacked?: Index;
     semlensDeliver?: (answers: Record<string, unknown>) => void;
   }
 }
 
 const loading = new Map<string, Promise<void>>();
-const packed: Packed | null = window.semlensPacked
-  ? { files: window.semlensPacked.files, answers: new Map() }
-  : null;
+const packed: Index | null = window.semlensPacked ?? null;
+const answers = new Map<string, unknown>();
 
 if (packed) {
-  window.semlensDeliver = (answers) => {
-    for (const [path, answer] of Object.entries(answers)) packed.answers.set(path, answer);
+  window.semlensDeliver = (some) => {
+    for (const [path, answer] of Object.entries(some)) answers.set(path, answer);
   };
+}
+
+/** What the export holds, or null on a page that is served. */
+export function packedIndex(): Readonly<Index> | null {
+  return packed;
 }
 
 export function isPacked(): boolean {
@@ -47,11 +58,20 @@ export function packedUrl(path: string): string {
 }
 
 export async function packedValue<T>(path: string): Promise<T> {
+  if (packed?.files[path] === undefined) {
+    const made = await answerLocally(path, recorded);
+    if (made === undefined) throw missing(path);
+    return made as T;
+  }
+  return recorded(path);
+}
+
+async function recorded<T>(path: string): Promise<T> {
   const file = packed?.files[path];
-  if (!packed || file === undefined) throw missing(path);
-  if (!packed.answers.has(path)) await load(file);
-  if (!packed.answers.has(path)) throw missing(path);
-  return packed.answers.get(path) as T;
+  if (file === undefined) throw missing(path);
+  if (!answers.has(path)) await load(file);
+  if (!answers.has(path)) throw missing(path);
+  return answers.get(path) as T;
 }
 
 export async function packedBytes(path: string): Promise<ArrayBuffer> {

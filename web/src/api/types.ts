@@ -914,6 +914,69 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/models/{m}/sweep": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Sweep
+         * @description Audit every class that has concepts.
+         *
+         *     Without ``sets``: by its saved audit, edited last, or by the bundled sets that are for it,
+         *     each with the artefacts.
+         */
+        get: operations["sweep"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/models/{m}/trials/test": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Test With Artefacts
+         * @description Test how well real images of a class are told from images with artefacts (Fig. 3a).
+         */
+        post: operations["test_with_artefacts"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/models/{m}/trials/prune": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Try Without
+         * @description Run the model with and without components on the same images (Fig. 4d).
+         */
+        post: operations["try_without"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
@@ -1291,6 +1354,53 @@ export interface components {
             p_value: number;
         };
         /**
+         * Change
+         * @description A share of the same images with and without the components, with 95 % intervals.
+         */
+        Change: {
+            /** Images */
+            images: number;
+            /** Before */
+            before: number;
+            /** Before Interval */
+            before_interval: [
+                number,
+                number
+            ];
+            /** After */
+            after: number;
+            /** After Interval */
+            after_interval: [
+                number,
+                number
+            ];
+            /** Change */
+            change: number;
+            /** Change Interval */
+            change_interval: [
+                number,
+                number
+            ];
+        };
+        /**
+         * ChangedImage
+         * @description An image with another answer.
+         */
+        ChangedImage: {
+            /** Sample */
+            sample: number;
+            /** Path */
+            path: string;
+            /** Right */
+            right: string;
+            /** Before */
+            before: string;
+            /** After */
+            after: string;
+            /** Picture */
+            picture: string;
+        };
+        /**
          * ClassCount
          * @description A class that has readable samples.
          */
@@ -1454,6 +1564,8 @@ export interface components {
             name: string;
             /** Label */
             label: string | null;
+            /** Label Alignment */
+            label_alignment: number | null;
             /** Examples */
             examples: number;
             /** Firing Rate */
@@ -1574,6 +1686,25 @@ export interface components {
             expected: string;
             /** Remedy */
             remedy: string;
+        };
+        /**
+         * GivenArtefact
+         * @description An artefact to insert; what is null is as the kind has it.
+         *
+         *     Cut-outs and fonts are files of the server's, so a page cannot name them.
+         */
+        GivenArtefact: {
+            /**
+             * Kind
+             * @enum {string}
+             */
+            kind: "hue" | "text" | "patch" | "stripes";
+            /** Words */
+            words?: string | null;
+            /** Colour */
+            colour?: string | null;
+            /** Strength */
+            strength?: number | null;
         };
         /**
          * GivenReview
@@ -1939,6 +2070,41 @@ export interface components {
             fingerprint: string;
         };
         /**
+         * ModelTestAnswer
+         * @description How well a class is told from artefacts; 1 is safe, 0.5 is unsafe.
+         */
+        ModelTestAnswer: {
+            /** Target */
+            target: number;
+            /** Name */
+            name: string;
+            /** Model */
+            model: string;
+            real: components["schemas"]["ScoreSet"];
+            /** Sets */
+            sets: components["schemas"]["TestedArtefact"][];
+        };
+        /**
+         * ModelTestRequest
+         * @description Real images of a class against images of others with an artefact.
+         */
+        ModelTestRequest: {
+            /** Target */
+            target: number;
+            /** Artefacts */
+            artefacts: components["schemas"]["GivenArtefact"][];
+            /**
+             * Count
+             * @default 100
+             */
+            count: number;
+            /**
+             * Seed
+             * @default 0
+             */
+            seed: number;
+        };
+        /**
          * NewAudit
          * @description An audit to save, or to try: of a class, with sets, own texts, or both.
          */
@@ -2042,6 +2208,54 @@ export interface components {
             right: number;
             /** Bottom */
             bottom: number;
+        };
+        /**
+         * PruneAnswer
+         * @description A model with and without components; nothing was written.
+         */
+        PruneAnswer: {
+            /** Target */
+            target: number;
+            /** Name */
+            name: string;
+            /** Components */
+            components: string[];
+            /** Images */
+            images: number;
+            /** Classes */
+            classes: number;
+            /** Sets */
+            sets: components["schemas"]["TriedSet"][];
+            /** Prune */
+            prune: string;
+            /** Retrain */
+            retrain: string[];
+        };
+        /**
+         * PruneRequest
+         * @description A model with and without some components.
+         */
+        PruneRequest: {
+            /** Target */
+            target: number;
+            /** Components */
+            components: string[];
+            artefact?: components["schemas"]["GivenArtefact"] | null;
+            /**
+             * Per Class
+             * @default 20
+             */
+            per_class: number;
+            /**
+             * At Most
+             * @default 400
+             */
+            at_most: number;
+            /**
+             * Seed
+             * @default 0
+             */
+            seed: number;
         };
         /**
          * Rating
@@ -2185,6 +2399,22 @@ export interface components {
             path: string[];
             /** Pictures */
             pictures: number;
+        };
+        /**
+         * ScoreSet
+         * @description What the model says of the class on a set of images.
+         */
+        ScoreSet: {
+            /** Images */
+            images: number;
+            /** Top1 */
+            top1: number;
+            /** Top5 */
+            top5: number;
+            /** Logit */
+            logit: number;
+            /** Logits */
+            logits: number[];
         };
         /**
          * SearchAnswer
@@ -2363,6 +2593,103 @@ export interface components {
             fingerprint: string;
         };
         /**
+         * SweepAnswer
+         * @description One audit per class; the smallest p first.
+         */
+        SweepAnswer: {
+            /** Classes */
+            classes: components["schemas"]["SweepClass"][];
+            /** Skipped */
+            skipped: components["schemas"]["SweepSkipped"][];
+            /** Unlisted */
+            unlisted: number;
+            /** Sets */
+            sets: string[];
+        };
+        /**
+         * SweepClass
+         * @description What a class rests on, in shares of its relevance.
+         */
+        SweepClass: {
+            /** Target */
+            target: number;
+            /** Name */
+            name: string;
+            /** Audit */
+            audit: number | null;
+            /** Sets */
+            sets: string[];
+            /** Components */
+            components: number;
+            /** Valid */
+            valid: number;
+            /** Both */
+            both: number;
+            /** Spurious */
+            spurious: number;
+            /** Unexpected */
+            unexpected: number;
+            /** Alarm */
+            alarm: boolean;
+            /** P Value */
+            p_value: number | null;
+            /** Q Value */
+            q_value: number | null;
+            /** Concept */
+            concept: string | null;
+            /** Concept Share */
+            concept_share: number | null;
+        };
+        /**
+         * SweepSkipped
+         * @description A class that has concepts and was left out.
+         */
+        SweepSkipped: {
+            /** Name */
+            name: string;
+            /** Reason */
+            reason: string;
+        };
+        /**
+         * TestedArtefact
+         * @description Images of other classes with an artefact, against real ones of the class.
+         */
+        TestedArtefact: {
+            /** Name */
+            name: string;
+            /** Spec */
+            spec: string;
+            /** Auroc */
+            auroc: number;
+            /** Low */
+            low: number;
+            /** High */
+            high: number;
+            /** Auroc Without */
+            auroc_without: number | null;
+            scores: components["schemas"]["ScoreSet"];
+            without: components["schemas"]["ScoreSet"] | null;
+        };
+        /**
+         * TriedSet
+         * @description Answers on one set of images.
+         */
+        TriedSet: {
+            /** Name */
+            name: string;
+            accuracy: components["schemas"]["Change"];
+            of_class: components["schemas"]["Change"];
+            mistaken: components["schemas"]["Change"] | null;
+            /** Changed */
+            changed: number;
+            /** Mended */
+            mended: number;
+            /** Broken */
+            broken: number;
+            /** Shown */
+            shown: components["schemas"]["ChangedImage"][];
+        };
+        /**
          * Waiting
          * @description Work that has not ended: ask again at the same address.
          */
@@ -2401,6 +2728,8 @@ export type CardStatistic = components['schemas']['CardStatistic'];
 export type CardTwin = components['schemas']['CardTwin'];
 export type CautionInfo = components['schemas']['CautionInfo'];
 export type ChanceRow = components['schemas']['ChanceRow'];
+export type Change = components['schemas']['Change'];
+export type ChangedImage = components['schemas']['ChangedImage'];
 export type ClassCount = components['schemas']['ClassCount'];
 export type ClassRelevance = components['schemas']['ClassRelevance'];
 export type ClassSummary = components['schemas']['ClassSummary'];
@@ -2415,6 +2744,7 @@ export type ConceptRow = components['schemas']['ConceptRow'];
 export type ConceptSetInfo = components['schemas']['ConceptSetInfo'];
 export type Counts = components['schemas']['Counts'];
 export type Failed = components['schemas']['Failed'];
+export type GivenArtefact = components['schemas']['GivenArtefact'];
 export type GivenReview = components['schemas']['GivenReview'];
 export type GivenTerm = components['schemas']['GivenTerm'];
 export type Graph = components['schemas']['Graph'];
@@ -2432,11 +2762,15 @@ export type MapCluster = components['schemas']['MapCluster'];
 export type MapClusters = components['schemas']['MapClusters'];
 export type MeasureSpread = components['schemas']['MeasureSpread'];
 export type ModelInfo = components['schemas']['ModelInfo'];
+export type ModelTestAnswer = components['schemas']['ModelTestAnswer'];
+export type ModelTestRequest = components['schemas']['ModelTestRequest'];
 export type NewAudit = components['schemas']['NewAudit'];
 export type Overview = components['schemas']['Overview'];
 export type PairInfo = components['schemas']['PairInfo'];
 export type PairsPage = components['schemas']['PairsPage'];
 export type PixelBox = components['schemas']['PixelBox'];
+export type PruneAnswer = components['schemas']['PruneAnswer'];
+export type PruneRequest = components['schemas']['PruneRequest'];
 export type Rating = components['schemas']['Rating'];
 export type RelevantComponent = components['schemas']['RelevantComponent'];
 export type RelevantLayer = components['schemas']['RelevantLayer'];
@@ -2445,6 +2779,7 @@ export type SavedAudit = components['schemas']['SavedAudit'];
 export type SavedAudits = components['schemas']['SavedAudits'];
 export type SavedReview = components['schemas']['SavedReview'];
 export type SavedTerm = components['schemas']['SavedTerm'];
+export type ScoreSet = components['schemas']['ScoreSet'];
 export type SearchAnswer = components['schemas']['SearchAnswer'];
 export type SearchHit = components['schemas']['SearchHit'];
 export type SelectedComponent = components['schemas']['SelectedComponent'];
@@ -2456,6 +2791,11 @@ export type SetFile = components['schemas']['SetFile'];
 export type Setting = components['schemas']['Setting'];
 export type ShareRow = components['schemas']['ShareRow'];
 export type SourceInfo = components['schemas']['SourceInfo'];
+export type SweepAnswer = components['schemas']['SweepAnswer'];
+export type SweepClass = components['schemas']['SweepClass'];
+export type SweepSkipped = components['schemas']['SweepSkipped'];
+export type TestedArtefact = components['schemas']['TestedArtefact'];
+export type TriedSet = components['schemas']['TriedSet'];
 export type Waiting = components['schemas']['Waiting'];
 export type $defs = Record<string, never>;
 export interface operations {
@@ -4502,6 +4842,136 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Waiting"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failed"];
+                };
+            };
+        };
+    };
+    sweep: {
+        parameters: {
+            query?: {
+                sets?: string[] | null;
+            };
+            header?: never;
+            path: {
+                m: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SweepAnswer"];
+                };
+            };
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Waiting"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failed"];
+                };
+            };
+        };
+    };
+    test_with_artefacts: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                m: number;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ModelTestRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ModelTestAnswer"];
+                };
+            };
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Waiting"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Failed"];
+                };
+            };
+        };
+    };
+    try_without: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                m: number;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PruneRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PruneAnswer"];
+                };
             };
             /** @description Accepted */
             202: {

@@ -142,11 +142,14 @@ def audit_all(
         If there is no set.
     RelevanceError
         If the database has no relevance, or not for any of the classes.
+    ConceptError
+        If the concepts of every class are refused; a class whose are is left out.
     """
     if not sets:
         raise ConceptError("There is no concept set.", "Expected at least one.", "Name one.")
     wanted, skipped = _targets(database, sets)
     audits: dict[str, Audit] = {}
+    refused: ConceptError | None = None
     for done, number in enumerate(wanted):
         progress(done, len(wanted))
         name = class_name(database, number)
@@ -156,7 +159,12 @@ def audit_all(
             audits[name] = audit(database, number, set_for(database, number, sets), **settings)
         except RelevanceError as error:
             skipped[name] = error.value
+        except ConceptError as error:  # one long list must not cost the audits of all others
+            skipped[name] = error.value
+            refused = error
     progress(len(wanted), len(wanted))
+    if not audits and refused is not None:
+        raise refused
     if not audits:
         raise RelevanceError(
             "No class could be audited: " + "; ".join(skipped.values()),

@@ -14,7 +14,7 @@ from semlens.errors import RecipeError, nearest
 from semlens.store.reader import Database
 
 COLUMNS = (
-    "row", "layer", "index", "name", "label", "examples", "firing_rate", "maximum",
+    "row", "layer", "index", "name", "label", "label_alignment", "examples", "firing_rate", "maximum",
     *MEASURES, "relevance_mean", "relevance_max",
 )  # fmt: skip
 """Columns of the table; it can be sorted by each."""
@@ -63,6 +63,7 @@ def component_table(
     )
     texts = [None] * len(known) if labels is None else labels["label"].tolist()
     frame["label"] = pd.Series(texts, dtype=object)  # else pandas makes None a number
+    frame["label_alignment"] = np.nan if labels is None else labels["alignment"].to_numpy()
     for column in ("examples", "firing_rate", "maximum"):
         frame[column] = known[column].to_numpy()
     for measure in MEASURES:

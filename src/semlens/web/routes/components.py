@@ -33,6 +33,8 @@ class ComponentRow(BaseModel):
     index: int
     name: str
     label: str | None
+    label_alignment: float | None
+    """Of the component with its label, or with the best one that it did not get."""
     examples: int
     firing_rate: float | None
     """Share of the samples on which it is above zero."""
@@ -185,11 +187,17 @@ def components_csv(served: Model, serving: All, asked: Question) -> StreamingRes
     def lines() -> Iterator[str]:
         for start in range(0, max(len(rows), 1), _CHUNK):
             part = frame.iloc[rows[start : start + _CHUNK]]
+            part = part.assign(label=[_plain(text) for text in part["label"]])
             yield part.to_csv(index=False, header=start == 0)
 
     name = f"{served.db.path.name.removesuffix('.semlens')}-components.csv"
     disposition = {"Content-Disposition": f'attachment; filename="{_ascii(name)}"'}
     return StreamingResponse(lines(), media_type="text/csv; charset=utf-8", headers=disposition)
+
+
+def _plain(text: str | None) -> str | None:
+    """Return a text that no spreadsheet runs as a formula."""
+    return f"'{text}" if text and text[0] in "=+-@\t\r" else text
 
 
 def _ascii(name: str) -> str:

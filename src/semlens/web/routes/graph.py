@@ -3,41 +3,27 @@
 from __future__ import annotations
 
 import io
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
-from weakref import WeakKeyDictionary
 
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel
 
 from semlens.analysis.graph import MINIMUM, AttributionGraph
 from semlens.analysis.graph_groups import TARGET, GraphNode
-from semlens.analysis.graph_kept import keep_trace, recall_trace, trace_name
 from semlens.analysis.graph_prune import prune
-from semlens.analysis.graph_trace import (
-    MOST,
-    GraphTrace,
-    VerifiedImages,
-    reached_layers,
-    trace_class,
-)
-from semlens.analysis.target import class_name, class_samples
-from semlens.errors import ModelError, SemlensError
-from semlens.models.subject import SubjectModel
-from semlens.relevance.choose import Engines
+from semlens.analysis.graph_trace import MOST, GraphTrace, VerifiedImages
 from semlens.types import Component
 from semlens.web.routes.classes import labels_of
 from semlens.web.routes.place import layer_names
 from semlens.web.served import All, Model, Served, Serving
+from semlens.web.traced import traced
 from semlens.web.vocabulary import chosen
-from semlens.web.work import Progress, StillWorking
+from semlens.web.work import StillWorking
 
 router = APIRouter(prefix="/models/{m}", tags=["graph"])
 
-IMAGES = 30
-"""Images of the class that are traced, as ``semlens graph`` does."""
 TOP = 16
 """Components of a layer that are shown at first: more are hard to read."""
 
@@ -202,7 +188,8 @@ class _Drawn:
 
 def _drawn(served: Served, serving: Serving, asked: Asked, picture: bool = False) -> _Drawn:
     """Prune the trace of the class, which is made first if there is none."""
-    trace = _traced(served, serving, asked)
+    layers = layer_names(served, asked.layers or ())
+    trace = traced(served, serving, asked.target, layers)
     source = chosen(served, asked.concepts)
     grouped = asked.groups == "label" and source is not None
     labels: Mapping[Component, str] = {}
@@ -257,66 +244,3 @@ def _group(
         mean=node.mean,
         max=node.maximum,
     )
-
-
-def _traced(served: Served, serving: Serving, asked: Asked) -> GraphTrace:
-    """Return the trace of a class: known, kept in the database, or made now."""
-    db = served.db
-    samples = class_samples(db, asked.target, IMAGES)
-    layers = reached_layers(db, asked.target, layer_names(served, asked.layers or ()))
-    name = trace_name(db, asked.target, samples, layers)
-
-    def make(progress: Progress) -> GraphTrace:
-        kept = recall_trace(db, name)
-        if kept is not None:
-            return kept
-
-        def told(stage: str, done: int, total: int) -> None:
-            # in per cent: to find the components takes about a tenth of the time
-            share = done / total
-            progress(round(10 * share if stage == "relevance" else 10 + 90 * share), 100)
-
-        with served.lock:
-            model = _subject(served)
-            images = VerifiedImages(db, served.data)
-            first = model.batch([model.preprocess(images.read(int(samples[0])))])
-            engine = _engines(served, model).engine(first, layers)
-            trace = trace_class(
-                db, model, images, asked.target, samples, layers=layers, engine=engine,
-                progress=told,
-            )  # fmt: skip
-        keep_trace(db, name, trace)
-        return trace
-
-    what = f"tracing '{class_name(db, asked.target)}' through {len(samples)} images"
-    return serving.work.result(f"{served.number} {name}", what, make)
-
-
-_ENGINES: WeakKeyDictionary[Served, Engines] = WeakKeyDictionary()
-"""To capture a model takes seconds, and is the same for every class."""
-
-
-def _engines(served: Served, model: SubjectModel) -> Engines:
-    if served not in _ENGINES:
-        _ENGINES[served] = Engines(model, served.db.manifest.recipe.rules)
-    return _ENGINES[served]
-
-
-def _subject(served: Served) -> SubjectModel:
-    """Return the subject model.
-
-    Raises
-    ------
-    ModelError
-        If it cannot be loaded, or is not the one of the database; it says how to serve it.
-    """
-    try:
-        return served.subject()
-    except SemlensError as error:
-        spec = served.db.manifest.model.spec
-        command = shlex.join(["semlens", "serve", str(served.db.path), "--model"])
-        raise ModelError(
-            f"A graph is traced through the model '{spec}', which is not there: {error.value}",
-            f"{error.expected} What the database holds is shown without it.",
-            f"Serve it with the model: {command} SPEC",
-        ) from error

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Response
@@ -25,7 +29,7 @@ Known = Annotated[str | None, Header(alias="If-None-Match")]
 
 
 @router.get("/strip.webp", response_class=Response, responses=_WEBP)
-def component_strip(
+async def component_strip(
     served: Model,
     row: Row,
     count: Annotated[int, Query(ge=1, le=30)] = 4,
@@ -36,7 +40,7 @@ def component_strip(
 
     With ``v``, the database's fingerprint or its beginning, a browser may keep it for good.
     """
-    return _picture(
+    return await _picture(
         served,
         f"strip {row} {count}",
         v,
@@ -46,7 +50,7 @@ def component_strip(
 
 
 @router.get("/crops/{place}.webp", response_class=Response, responses=_WEBP)
-def component_crop(
+async def component_crop(
     served: Model,
     row: Row,
     place: int,
@@ -55,7 +59,7 @@ def component_crop(
     known: Known = None,
 ) -> Response:
     """Return one example: its crop, the crop masked, or the whole image with the crop's box."""
-    return _picture(
+    return await _picture(
         served,
         f"crop {row} {place} {view}",
         v,
@@ -64,7 +68,13 @@ def component_crop(
     )
 
 
-def _picture(
+@cache
+def _drawing() -> ThreadPoolExecutor:
+    """Return a thread per core: more draw no faster, and each keeps some memory for good."""
+    return ThreadPoolExecutor(min(8, os.cpu_count() or 1), "semlens-drawing")
+
+
+async def _picture(
     served: Served, what: str, version: str, known: str | None, make: Callable[[], bytes]
 ) -> Response:
     fingerprint = served.db.fingerprint
@@ -78,6 +88,7 @@ def _picture(
     if known is not None and tag in known:
         return Response(status_code=304, headers=headers)
     try:
-        return Response(make(), media_type="image/webp", headers=headers)
+        picture = await asyncio.get_running_loop().run_in_executor(_drawing(), make)
+        return Response(picture, media_type="image/webp", headers=headers)
     except (DataError, ImageError, StaleError) as error:
         raise Refused(404, error.value, error.expected, error.remedy) from error

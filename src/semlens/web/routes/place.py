@@ -24,7 +24,7 @@ def layer_names(served: Served, numbers: Sequence[int]) -> list[str] | None:
     return [names[number] for number in numbers] or None
 
 
-def _row(served: Model, layer: int, index: int) -> int:
+async def _row(served: Model, layer: int, index: int) -> int:
     """Return the row of a component, or say what there is."""
     entries = served.db.manifest.layers
     if not 0 <= layer < len(entries):

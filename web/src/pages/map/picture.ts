@@ -4,7 +4,7 @@ import { figure } from "./choices";
 import type { MapData } from "./data";
 import { drawOverlay, type Marks } from "./overlay";
 import type { Legend, Palette } from "./paint";
-import { paintPoints } from "./points-2d";
+import { ground, paintPoints } from "./points-2d";
 import { diameterOf, type Style } from "./points";
 import type { View } from "./view";
 
@@ -38,12 +38,9 @@ export async function makePicture(picture: Picture): Promise<Blob> {
   context.fillRect(0, 0, canvas.width, canvas.height);
   const diameter = diameterOf(data.count, view);
   const points = new ImageData(RATIO * width, RATIO * height);
-  paintPoints(
-    points.data, points.width, points.height, data.x, data.y, style, view, diameter, RATIO,
-  );
-  const layer = new OffscreenCanvas(points.width, points.height);
-  layer.getContext("2d")?.putImageData(points, 0, 0);
-  context.drawImage(layer, 0, RATIO * HEAD);
+  ground(points, palette.paper);
+  paintPoints(points, data.x, data.y, style, view, diameter, RATIO);
+  context.putImageData(points, 0, RATIO * HEAD);
   context.scale(RATIO, RATIO);
   context.translate(0, HEAD);
   drawOverlay(context, view, data, { ...marks, hovered: null }, [], diameter, palette);

@@ -77,7 +77,7 @@ export class Plot {
     this.host.dataset.layer = layer.kind;
     this.#layer = layer;
     layer.setPoints(this.data.x, this.data.y);
-    if (this.#style) layer.setStyle(this.#style);
+    if (this.#style && this.#palette) layer.setStyle(this.#style, this.#palette.paper);
     this.redraw();
     return layer;
   }
@@ -85,7 +85,7 @@ export class Plot {
   setStyle(style: Style, palette: Palette): void {
     this.#style = style;
     this.#palette = palette;
-    this.#layer.setStyle(style);
+    this.#layer.setStyle(style, palette.paper);
     this.redraw();
   }
 

@@ -2,6 +2,7 @@
  * Points without WebGL: disks are mixed into an array of pixels, which is put on the canvas at
  * once. For 100 000 points that is far faster than a path each. It also draws pictures to keep.
  */
+import type { Colour } from "./colour";
 import { USUAL, type PointLayer, type Style } from "./points";
 import type { View } from "./view";
 
@@ -34,62 +35,71 @@ function diskOf(halves: number): Disk {
   return made;
 }
 
-/** Mix points into pixels with straight alpha that are clear, or of a plain colour. */
+/** Mix points into opaque pixels. */
 export function paintPoints(
-  pixels: Uint8ClampedArray,
-  width: number,
-  height: number,
+  picture: ImageData,
   x: Float32Array,
   y: Float32Array,
-  style: Style,
+  { colour, size, order }: Style,
   view: View,
   diameter: number,
   ratio: number,
 ): void {
+  const { data: pixels, width, height } = picture;
   const scale = view.scale * ratio;
-  const [left, top] = [view.screenX(0) * ratio, view.screenY(0) * ratio];
+  const left = view.screenX(0) * ratio;
+  const top = view.screenY(0) * ratio;
+  // sizes are few: their disks are looked up once, not for each point
   const unit = (STEPS * diameter * ratio) / USUAL;
-  const { colour, size, order } = style;
-  for (const i of order) {
-    const disk = diskOf(Math.max(Math.round(unit * size[i]!), STEPS));
-    const half = (disk.width - 1) / 2;
-    const [h, v] = [Math.round(left + x[i]! * scale) - half, Math.round(top - y[i]! * scale) - half];
-    if (h < 0 || v < 0 || h + disk.width > width || v + disk.width > height) continue;
-    const [red, green, blue, alpha] = [
-      colour[4 * i]!,
-      colour[4 * i + 1]!,
-      colour[4 * i + 2]!,
-      colour[4 * i + 3]! / 255 / 255,
-    ];
-    for (let k = 0; k < disk.cover.length; k++) {
-      const share = disk.cover[k]! * alpha;
-      if (share === 0) continue;
-      const at = 4 * ((v + Math.floor(k / disk.width)) * width + h + (k % disk.width));
-      const under = (pixels[at + 3]! / 255) * (1 - share);
-      const whole = share + under;
-      pixels[at] = (red * share + pixels[at]! * under) / whole;
-      pixels[at + 1] = (green * share + pixels[at + 1]! * under) / whole;
-      pixels[at + 2] = (blue * share + pixels[at + 2]! * under) / whole;
-      pixels[at + 3] = 255 * whole;
+  const shapes = Array.from({ length: 256 }, (_, s) => diskOf(Math.max(Math.round(unit * s), STEPS)));
+  for (let n = 0; n < order.length; n++) {
+    const i = order[n]!;
+    const { width: across, cover } = shapes[size[i]!]!;
+    const half = (across - 1) / 2;
+    const h = Math.round(left + x[i]! * scale) - half;
+    const v = Math.round(top - y[i]! * scale) - half;
+    if (h < 0 || v < 0 || h + across > width || v + across > height) continue;
+    const red = colour[4 * i]!;
+    const green = colour[4 * i + 1]!;
+    const blue = colour[4 * i + 2]!;
+    const alpha = colour[4 * i + 3]! + 1;
+    let k = 0;
+    for (let row = 0; row < across; row++) {
+      let at = 4 * ((v + row) * width + h);
+      for (let column = 0; column < across; column++, k++, at += 4) {
+        const share = cover[k]! * alpha; // of 65536
+        if (share === 0) continue;
+        pixels[at]! += ((red - pixels[at]!) * share) >> 16;
+        pixels[at + 1]! += ((green - pixels[at + 1]!) * share) >> 16;
+        pixels[at + 2]! += ((blue - pixels[at + 2]!) * share) >> 16;
+      }
     }
   }
+}
+
+/** A picture of one colour to paint points on. */
+export function ground(picture: ImageData, [red, green, blue]: Colour): void {
+  const one = new Uint8Array([red, green, blue, 255]);
+  new Uint32Array(picture.data.buffer).fill(new Uint32Array(one.buffer)[0]!);
 }
 
 export class CanvasPoints implements PointLayer {
   readonly kind = "2d";
   readonly canvas = document.createElement("canvas");
-  readonly #context = this.canvas.getContext("2d");
+  readonly #context = this.canvas.getContext("2d", { alpha: false });
   #x = new Float32Array();
   #y = new Float32Array();
   #style: Style | null = null;
+  #paper: Colour = [255, 255, 255];
   #pixels: ImageData | null = null;
 
   setPoints(x: Float32Array, y: Float32Array): void {
     [this.#x, this.#y] = [x as Float32Array<ArrayBuffer>, y as Float32Array<ArrayBuffer>];
   }
 
-  setStyle(style: Style): void {
+  setStyle(style: Style, paper: Colour): void {
     this.#style = style;
+    this.#paper = paper;
   }
 
   draw(view: View, diameter: number, ratio: number): void {
@@ -100,11 +110,9 @@ export class CanvasPoints implements PointLayer {
     if (this.canvas.height !== height) this.canvas.height = height;
     if (this.#pixels?.width !== width || this.#pixels.height !== height)
       this.#pixels = new ImageData(width, height);
-    else this.#pixels.data.fill(0);
+    ground(this.#pixels, this.#paper);
     if (this.#style)
-      paintPoints(
-        this.#pixels.data, width, height, this.#x, this.#y, this.#style, view, diameter, fine,
-      );
+      paintPoints(this.#pixels, this.#x, this.#y, this.#style, view, diameter, fine);
     this.#context?.putImageData(this.#pixels, 0, 0);
   }
 

@@ -1,4 +1,5 @@
 /** What draws the points: one interface, by WebGL where there is some, else by hand. */
+import type { Colour } from "./colour";
 import type { View } from "./view";
 
 /** How each point looks. Points later in `order` lie above earlier ones. */
@@ -22,7 +23,8 @@ export interface PointLayer {
   readonly kind: "webgl" | "2d";
   readonly canvas: HTMLCanvasElement;
   setPoints(x: Float32Array, y: Float32Array): void;
-  setStyle(style: Style): void;
+  /** `paper`: the colour of the ground. */
+  setStyle(style: Style, paper: Colour): void;
   /** Draw what a view shows. `ratio`: pixels of the device per CSS pixel. */
   draw(view: View, diameter: number, ratio: number): void;
   destroy(): void;

@@ -1,0 +1,219 @@
+"""What a model answers without some components, before anything is written (paper, 4.3.3)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int64
+
+from semlens.analysis.correct.sensitivity import CLEAN, change_interval, wilson
+from semlens.analysis.evaluate import check_targets
+from semlens.analysis.reading import Progress, told
+from semlens.analysis.target import class_samples
+from semlens.data.artefact import Artefact
+from semlens.data.images import Images
+from semlens.data.with_artefact import artefact_seed
+from semlens.errors import DataError, LayerError
+from semlens.models.forward import Reader, batches, run_scores
+from semlens.models.subject import SubjectModel
+from semlens.models.taps import evaluating, pruned
+from semlens.store.files import load_table
+from semlens.store.layout import SAMPLES
+from semlens.store.reader import Database
+from semlens.types import Component
+
+PER_CLASS, AT_MOST = 20, 400
+"""Images of a class, and of all classes, if nothing else is said."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """Two shares of the same images with 95 % intervals, and how the share has changed."""
+
+    images: int
+    before: float
+    before_interval: tuple[float, float]
+    after: float
+    after_interval: tuple[float, float]
+    change: float
+    change_interval: tuple[float, float]
+
+    @classmethod
+    def of(cls, before: Bool[np.ndarray, " n"], after: Bool[np.ndarray, " n"]) -> Share:
+        """Count both; the change is measured pair by pair."""
+        change, low, high = change_interval(after, before, paired=True)
+        return cls(
+            len(before),
+            float(before.mean()),
+            wilson(int(before.sum()), len(before)),
+            float(after.mean()),
+            wilson(int(after.sum()), len(after)),
+            change,
+            (low, high),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """The largest logit on each image, with all components and without some."""
+
+    name: str
+    before: Int64[np.ndarray, " n"]
+    after: Int64[np.ndarray, " n"]
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """A model with and without components, on the same images.
+
+    Parameters
+    ----------
+    samples, right
+        The images, and the right logit of each.
+    sets
+        Answers on the images as they are and, where an artefact was given, with it.
+    """
+
+    target: int
+    components: tuple[Component, ...]
+    samples: Int64[np.ndarray, " n"]
+    right: Int64[np.ndarray, " n"]
+    sets: tuple[Answers, ...]
+
+    def accuracy(self, found: Answers, target: int | None = None) -> Share:
+        """Return the accuracy on all images, or on those of a class (its recall)."""
+        here = np.full(len(self.right), True) if target is None else self.right == target
+        return Share.of((found.before == self.right)[here], (found.after == self.right)[here])
+
+    def mistaken(self, found: Answers) -> Share | None:
+        """Return how many images of other classes are called the class; None without any."""
+        here = self.right != self.target
+        if not here.any():
+            return None
+        return Share.of((found.before == self.target)[here], (found.after == self.target)[here])
+
+
+def trial_samples(
+    database: Database,
+    target: int,
+    per_class: int = PER_CLASS,
+    at_most: int = AT_MOST,
+    seed: int = 0,
+) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+    """Draw readable samples, the same number of each class, and return their logits, too.
+
+    The class itself comes first; where there is no room for all, others have fewer.
+
+    Raises
+    ------
+    DataError
+        If the class has no samples.
+    """
+    class_samples(database, target, 1)  # says what there is, if the class has none
+    table = load_table(database.path / SAMPLES, ["logit", "error"])
+    logit = table["logit"].to_pandas().astype("Float64")
+    usable = np.flatnonzero(logit.notna().to_numpy() & table["error"].is_null().to_numpy())
+    drawn = np.random.default_rng(seed).permutation(usable)
+    right = logit.to_numpy(float)[drawn].astype(np.int64)
+    # the place of each among those of its class, in the order drawn
+    order = np.argsort(right, kind="stable")
+    starts = np.searchsorted(right[order], right[order])
+    rank = np.empty(len(drawn), np.int64)
+    rank[order] = np.arange(len(drawn)) - starts
+    first = np.lexsort((rank, right != target))
+    chosen = np.sort(drawn[first[rank[first] < per_class][:at_most]])
+    return chosen, logit.to_numpy(float)[chosen].astype(np.int64)
+
+
+def trial(
+    database: Database,
+    model: SubjectModel,
+    images: Images,
+    target: int,
+    components: Sequence[Component],
+    *,
+    artefact: Artefact | None = None,
+    per_class: int = PER_CLASS,
+    at_most: int = AT_MOST,
+    seed: int = 0,
+    batch_size: int = 32,
+    progress: Progress = lambda *_: None,
+) -> Trial:
+    """Run a model with and without components; its weights stay as they are.
+
+    Parameters
+    ----------
+    images
+        Those of the database.
+    artefact
+        Is inserted into every image, for answers of their own.
+    per_class, at_most
+        How many images, as :func:`trial_samples` draws them.
+    seed
+        Of the images, and of the artefact's places (as in :func:`sensitivity`).
+
+    Raises
+    ------
+    LayerError
+        If there is no component, or the database lacks one.
+    DataError
+        If the class has no samples, or the model lacks a class.
+    ModelError
+        If the model puts out no logits, or one only.
+    """
+    chosen = tuple(dict.fromkeys(components))
+    if not chosen:
+        raise LayerError("There is no component to leave out.", "Expected one.", "Choose some.")
+    if per_class < 1 or at_most < 1:
+        raise DataError(
+            f"{per_class} images a class, at most {at_most}, are none.",
+            "Expected at least one.",
+            "Take more.",
+        )
+    for component in chosen:
+        database.row(component)
+    samples, right = trial_samples(database, target, per_class, at_most, seed)
+    sources: list[tuple[str, Reader]] = [(CLEAN, images.read)]
+    if artefact is not None:
+        sources.append((artefact.name, _inserting(images, artefact, seed)))
+    done = itertools.count(1)
+    total = len(sources) * len(samples)
+
+    def tell(what: str, *_: int) -> None:
+        progress(what, next(done), total)
+
+    sets: list[Answers] = []
+    for name, read in sources:
+        reader = told(read, name, len(samples), tell)
+        before, after = _answers(model, reader, samples, right, chosen, batch_size)
+        sets.append(Answers(name, before, after))
+    return Trial(target, chosen, samples, right, tuple(sets))
+
+
+def _inserting(images: Images, artefact: Artefact, seed: int) -> Reader:
+    return lambda sample: artefact.insert(images.read(sample), artefact_seed(seed, sample))
+
+
+@torch.inference_mode()
+def _answers(
+    model: SubjectModel,
+    reader: Reader,
+    samples: Int64[np.ndarray, " n"],
+    right: Int64[np.ndarray, " n"],
+    components: Sequence[Component],
+    batch_size: int,
+) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+    """Return the largest logits with and without components; images are decoded once."""
+    found: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    with evaluating(model.module):
+        for batch in batches(model, reader, samples.tolist(), batch_size):
+            scores = run_scores(model, batch)
+            check_targets(right, scores.shape[1])
+            found[0].append(scores.float().argmax(1).cpu().numpy())
+            with pruned(model, components):
+                found[1].append(run_scores(model, batch).float().argmax(1).cpu().numpy())
+    return np.concatenate(found[0]), np.concatenate(found[1])
