@@ -35,6 +35,13 @@ FRAMES = """
   window.counting = requestAnimationFrame(step);
 }
 """
+RENDERER = """
+() => {
+  const gl = document.createElement('canvas').getContext('webgl2');
+  gl?.getExtension('WEBGL_debug_renderer_info');
+  return gl?.getParameter(0x9246) ?? 'Canvas2D';
+}
+"""
 
 
 def missing() -> str | None:
@@ -115,10 +122,7 @@ def pan(work: Path, page: Path, components: int, quick: bool) -> dict[str, Any]:
             tab.mouse.move(x + 120 * ((step % 20) - 10) / 10, y + 60 * ((step % 14) - 7) / 7)
         times = tab.evaluate("() => { cancelAnimationFrame(window.counting); return frames_; }")
         tab.mouse.up()
-        renderer = tab.evaluate(
-            "() => document.createElement('canvas').getContext('webgl2')"
-            "?.getParameter(0x1F01) ?? 'Canvas2D'"
-        )
+        renderer = tab.evaluate(RENDERER)
     gaps = [b - a for a, b in zip(times[:-1], times[1:], strict=True)]
     return {
         "points": points,

@@ -82,7 +82,7 @@ def database(work: Path, components: int, images: int, quick: bool) -> Path:
 
 def lay_out(path: Path) -> None:
     """Keep a made-up map of heaps: UMAP of 100,000 components would take most of an hour."""
-    scope = scope_of(sl.open(path, WideDemo()))
+    scope = scope_of([sl.open(path, WideDemo())])
     rng = np.random.default_rng(0)
     cluster = rng.integers(0, 60, len(scope))
     where = rng.normal(0, 8, (60, 2))[cluster] + rng.normal(0, 1, (len(scope), 2))

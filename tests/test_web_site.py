@@ -57,6 +57,12 @@ def answers(site):
     return found
 
 
+def parts(content):
+    """Header and data of safetensors; the order of its metadata differs each time."""
+    length = int.from_bytes(content[:8], "little")
+    return json.loads(content[8 : 8 + length]), content[8 + length :]
+
+
 def test_each_recorded_answer_is_the_servers(site, db):
     client = TestClient(create_app([db]), base_url="http://localhost")
     found = answers(site)
@@ -70,9 +76,12 @@ def test_each_recorded_answer_is_the_servers(site, db):
             answer = client.get(f"/api/v1/{path}")
         assert answer.status_code == 200, path
         if isinstance(recorded, str) and "/overview" not in path:
-            assert base64.b64decode(recorded) == answer.content, path
+            assert parts(base64.b64decode(recorded)) == parts(answer.content), path
         else:
-            assert recorded == answer.json(), path
+            now = answer.json()
+            if path.endswith("/clusters"):
+                now["reused"] = recorded["reused"]  # by now the map is a kept one
+            assert recorded == now, path
     tensors = load(base64.b64decode(found["models/0/map"]))
     assert sorted(tensors["row"].tolist()) == list(np.flatnonzero(db.alive))
 

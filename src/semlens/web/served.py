@@ -110,11 +110,14 @@ def _refuse_twins(databases: Sequence[ConceptDatabase]) -> None:
         seen.add(folder)
 
 
+# coroutines, for what only looks something up: a plain function would be given a thread
 async def _all(request: Request) -> Serving:
     return request.app.state.serving
 
 
-async def _model(m: Annotated[int, Path(ge=0)], serving: Annotated[Serving, Depends(_all)]) -> Served:
+async def _model(
+    m: Annotated[int, Path(ge=0)], serving: Annotated[Serving, Depends(_all)]
+) -> Served:
     if m >= len(serving.models):
         count = len(serving.models)
         raise not_found(f"There is no model {m}.", f"This server has {count}, counted from 0.")

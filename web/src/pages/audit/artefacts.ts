@@ -1,0 +1,44 @@
+/** The artefacts that a page can insert, with the look that each begins with. */
+import type { GivenArtefact } from "../../api/types";
+
+export type Kind = GivenArtefact["kind"];
+export interface Chosen extends GivenArtefact {
+  words: string;
+  colour: string;
+  strength: number;
+}
+
+export const KINDS: Record<Kind, { title: string; strength: "opacity" | "size"; first: Chosen }> = {
+  text: {
+    title: "Text",
+    strength: "size",
+    first: { kind: "text", words: "© stock", colour: "#ffffff", strength: 0.12 },
+  },
+  hue: {
+    title: "Tint",
+    strength: "opacity",
+    first: { kind: "hue", words: "", colour: "#e78097", strength: 0.3 },
+  },
+  patch: {
+    title: "Patch",
+    strength: "size",
+    first: { kind: "patch", words: "", colour: "#dc1e28", strength: 0.22 },
+  },
+  stripes: {
+    title: "Stripes",
+    strength: "opacity",
+    first: { kind: "stripes", words: "", colour: "#ffffff", strength: 0.45 },
+  },
+};
+export const MOST = 4;
+
+export function said(one: Chosen): string {
+  const title = KINDS[one.kind].title.toLowerCase();
+  return one.kind === "text" ? `the text “${one.words}”` : `the ${title}`;
+}
+
+/** As the server takes it. */
+export const given = (one: Chosen): GivenArtefact => ({
+  ...one,
+  words: one.kind === "text" ? one.words : null,
+});
