@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from web_inputs import database, lay_out
 from web_server import serving
 
@@ -25,14 +26,24 @@ new MutationObserver(() => {
   }
 }).observe(document, {childList: true, subtree: true, characterData: true});
 """
+# of each frame, when it began and whether the pointer had moved, so that points are drawn in it;
+# with WebGL a pixel is read, which waits until they are
 FRAMES = """
 () => {
-  window.frames_ = [];
-  const step = (now) => {
-    window.frames_.push(now);
-    window.counting = requestAnimationFrame(step);
+  const host = document.querySelector('main [data-layer]');
+  const gl = host.dataset.layer === 'webgl'
+    ? host.querySelector('canvas').getContext('webgl2') : null;
+  const pixel = new Uint8Array(4);
+  let moved = false;
+  addEventListener('pointermove', () => { moved = true; }, true);
+  window.seenFrames = [];
+  const step = () => {
+    gl?.readPixels(0, 0, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, pixel);
+    window.seenFrames.push([performance.now(), moved]);
+    moved = false;
+    requestAnimationFrame(step);
   };
-  window.counting = requestAnimationFrame(step);
+  requestAnimationFrame(step);
 }
 """
 RENDERER = """
@@ -118,16 +129,23 @@ def pan(work: Path, page: Path, components: int, quick: bool) -> dict[str, Any]:
         tab.mouse.move(x, y)
         tab.mouse.down()
         tab.evaluate(FRAMES)
-        for step in range(40 if quick else 120):
-            tab.mouse.move(x + 120 * ((step % 20) - 10) / 10, y + 60 * ((step % 14) - 7) / 7)
-        times = tab.evaluate("() => { cancelAnimationFrame(window.counting); return frames_; }")
+        for leg in range(4 if quick else 12):
+            side = 1 if leg % 2 else -1
+            tab.mouse.move(x + side * 200, y + 20 * leg - 100, steps=25)
+        seen = tab.evaluate("() => window.seenFrames")
         tab.mouse.up()
+        layer = tab.locator("main [data-layer]").get_attribute("data-layer")
         renderer = tab.evaluate(RENDERER)
-    gaps = [b - a for a, b in zip(times[:-1], times[1:], strict=True)]
+    times = np.array([time for time, _ in seen])
+    drawn = np.array([moved for _, moved in seen])[:-1]
+    lasted = np.diff(times)[drawn]
     return {
         "points": points,
-        "renderer": renderer,
-        "frames": len(gaps),
-        "frames_per_s": 1000 * len(gaps) / sum(gaps),
-        "slowest_frame_ms": max(gaps),
+        "drawn_by": layer,
+        "webgl": renderer,
+        "drawn_frames": int(drawn.sum()),
+        "drawn_frames_per_s": float(1000 * drawn.sum() / (times[-1] - times[0])),
+        "frame_median_ms": float(np.median(lasted)),
+        "frame_p95_ms": float(np.percentile(lasted, 95)),
+        "frames_per_s": float(1000 / lasted.mean()),
     }

@@ -925,8 +925,8 @@ export interface paths {
          * Sweep
          * @description Audit every class that has concepts.
          *
-         *     Without ``sets``: by its saved audit, edited last, or by the bundled sets that are for it,
-         *     each with the artefacts.
+         *     Without ``sets``: by the lists of its saved audit that was edited last; or by the bundled
+         *     sets that are for it, with the artefacts if these name nothing spurious.
          */
         get: operations["sweep"];
         put?: never;

@@ -16,7 +16,7 @@ class Models {
   list = $state.raw<readonly ModelInfo[]>([]);
   error = $state.raw<ApiError | null>(null);
 
-  /** Read them once, and choose the first if the link names none that is there. */
+  /** Read them once, and choose the first if the link names none. */
   async load(): Promise<void> {
     this.error = null;
     try {
@@ -26,7 +26,7 @@ class Models {
       return;
     }
     const first = this.list[0];
-    if (first && !this.current) route.go({ model: first.name }, { replace: true });
+    if (first && !route.model) route.go({ model: first.name }, { replace: true });
   }
 
   get current(): ModelInfo | null {

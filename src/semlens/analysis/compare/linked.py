@@ -96,9 +96,10 @@ class Linked:
         return frame
 
 
-def _labels(database: Database, rows: Int64[np.ndarray, " n"]) -> list[str | None]:
+def _labels(database: Database, rows: Int64[np.ndarray, " n"]) -> pd.Series:
     known = kept_labels(database)
-    return [None] * len(rows) if known is None else list(known["label"].to_numpy()[rows])
+    labels = [None] * len(rows) if known is None else known["label"].to_numpy()[rows]
+    return pd.Series(labels, dtype=object)  # else pandas makes None a number
 
 
 def link(

@@ -18,6 +18,7 @@ from semlens.analysis.report.report import report
 from semlens.analysis.target import class_name, find_class
 from semlens.errors import SemlensError
 from semlens.recipe import fingerprint
+from semlens.web.download import csv, download
 from semlens.web.errors import not_found
 from semlens.web.routes.audit_answers import (
     AuditAnswer,
@@ -154,14 +155,14 @@ def audit_csv(served: Model, serving: All, number: int) -> Response:
         review=pd.Series([one.status if one else None for one in reviews], dtype=object),
         note=pd.Series([one.note if one else None for one in reviews], dtype=object),
     )
-    return _file(frame.to_csv(index=False), "text/csv", f"{_plain(record)}.csv")
+    return download(csv(frame), "text/csv", f"{_plain(record)}.csv")
 
 
 @router.get("/audits/{number}/concepts.toml", response_class=Response)
 def audit_concepts(served: Model, number: int) -> Response:
     """Return both lists as a concept set for ``--concepts``."""
     record = _get(served, number)
-    return _file(to_toml(record.concepts), "application/toml", f"{_plain(record)}.toml")
+    return download(to_toml(record.concepts), "application/toml", f"{_plain(record)}.toml")
 
 
 @router.get("/audits/{number}/report.html", response_class=Response)
@@ -180,7 +181,7 @@ def audit_report(served: Model, serving: All, number: int) -> Response:
     key = fingerprint(record.model_dump(mode="json"), served.db.fingerprint, str(today))
     what = f"writing the report on '{record.target_name}'"
     html = serving.work.result(f"report/{served.number}/{key}", what, make)
-    return _file(html, "text/html", f"{_plain(record)}.html")
+    return download(html, "text/html", f"{_plain(record)}.html")
 
 
 def _get(served: Served, number: int) -> AuditRecord:
@@ -210,12 +211,7 @@ def _entry(served: Served, number: int) -> AuditEntry:
         return AuditEntry(id=number, name=f"audit {number}", problem=str(error))
 
 
-def _file(text: str, kind: str, name: str) -> Response:
-    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-    return Response(text, media_type=f"{kind}; charset=utf-8", headers=headers)
-
-
 def _plain(record: AuditRecord) -> str:
-    """Return a file name that every system takes, without its ending."""
+    """Return a short file name without its ending."""
     plain = re.sub(r"[^A-Za-z0-9]+", "-", record.name).strip("-").lower()
     return f"audit-{record.id}-{plain}".rstrip("-")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import numpy as np
@@ -13,9 +14,9 @@ from safetensors.torch import save
 
 from semlens.analysis.compare.linked import Linked, Side, link
 from semlens.analysis.describe.distribution import distributions
-from semlens.analysis.scores import scores
-from semlens.store.reader import Database
+from semlens.web.download import csv, download
 from semlens.web.errors import not_found
+from semlens.web.routes.overview import rated
 from semlens.web.served import All, Served, Serving
 
 router = APIRouter(tags=["compare"])
@@ -84,16 +85,12 @@ def compare_models(a: First, b: Second, serving: All) -> CompareAnswer:
     """Return how similar two models are, and how their measures are distributed."""
     found = _linked(serving, a, b)
     first, second = _served(serving, a), _served(serving, b)
-    measures = serving.work.result(
-        f"compare-measures {first.db.fingerprint} {second.db.fingerprint}",
-        "Computing how interpretable both models are",
-        lambda _: _measures(first.db, second.db),
-    )
+    frames = [rated(served, serving).frame for served in (first, second)]
     return CompareAnswer(
         models=[_compared(first, found.first), _compared(second, found.second)],
         matched=int(found.first.mutual.sum()),
         notes=list(found.notes),
-        measures=measures,
+        measures=_measures(frames),
     )
 
 
@@ -124,8 +121,8 @@ def compare_pairs(
     k: Annotated[int, Query(ge=1, le=500)] = 50,
 ) -> PairsPage:
     """Return pairs: the most similar matched ones first, the most lonely first."""
-    frame = _pairs(serving, a, b, kind)
-    part = frame.iloc[cursor : cursor + k]
+    frame = _linked(serving, a, b).pairs(kind)
+    part = _named(serving, a, b, kind, frame.iloc[cursor : cursor + k])
     end = cursor + len(part)
     return PairsPage(
         total=len(frame),
@@ -142,10 +139,9 @@ def compare_pairs_file(
     kind: Literal["matched", "only_first", "only_second"] = "matched",
 ) -> Response:
     """Return all pairs of a kind as a table."""
-    text = _pairs(serving, a, b, kind).to_csv(index=False)
     name = f"{_served(serving, a).name}-{_served(serving, b).name}-{kind}.csv".replace("/", "-")
-    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-    return Response(text, media_type="text/csv; charset=utf-8", headers=headers)
+    pairs = _linked(serving, a, b).pairs(kind)
+    return download(csv(_named(serving, a, b, kind, pairs)), "text/csv", name)
 
 
 def _served(serving: Serving, number: int) -> Served:
@@ -165,14 +161,13 @@ def _linked(serving: Serving, a: int, b: int) -> Linked:
     )
 
 
-def _pairs(serving: Serving, a: int, b: int, kind: str) -> pd.DataFrame:
-    frame = _linked(serving, a, b).pairs(kind)
+def _named(serving: Serving, a: int, b: int, kind: str, pairs: pd.DataFrame) -> pd.DataFrame:
     mine, other = _served(serving, a).db, _served(serving, b).db
     if kind == "only_second":
         mine, other = other, mine
-    frame["name"] = [str(mine.component(int(row))) for row in frame["row"]]
-    frame["other_name"] = [str(other.component(int(row))) for row in frame["other"]]
-    return frame.rename(columns={"other": "other_row"})
+    return pairs.assign(
+        name=mine.names(pairs["row"].to_numpy()), other_name=other.names(pairs["other"].to_numpy())
+    ).rename(columns={"other": "other_row"})
 
 
 def _compared(served: Served, side: Side) -> ComparedModel:
@@ -198,13 +193,8 @@ def _tensors(side: Side) -> dict[str, torch.Tensor]:
     }
 
 
-def _measures(first: Database, second: Database) -> list[ComparedMeasure]:
-    both = pd.concat(
-        [
-            scores(db).frame.drop(columns="layer").assign(layer=str(place))
-            for place, db in enumerate((first, second))
-        ]
-    )
+def _measures(frames: Sequence[pd.DataFrame]) -> list[ComparedMeasure]:
+    both = pd.concat([frame.assign(layer=str(place)) for place, frame in enumerate(frames)])
     return [
         ComparedMeasure(
             measure=one.measure,

@@ -16,8 +16,9 @@ from semlens.analysis.kept_labels import kept_labels, label_tables
 from semlens.analysis.result import plain
 from semlens.analysis.scores import MEASURES
 from semlens.analysis.target import class_name
-from semlens.errors import LayerError
+from semlens.web.download import csv, named_file
 from semlens.web.routes.overview import rated
+from semlens.web.routes.place import layer_names
 from semlens.web.served import All, Model, Served, Serving
 from semlens.web.work import StillWorking
 
@@ -111,16 +112,7 @@ class Asked:
         LayerError
             If there is no such layer.
         """
-        names = served.db.layers
-        for number in self.layers or ():
-            if not 0 <= number < len(names):
-                raise LayerError(
-                    f"There is no layer {number}.",
-                    f"The database has {len(names)}, counted from 0.",
-                    "Choose one of them.",
-                )
-        layers = [names[number] for number in self.layers] if self.layers else None
-        return Choice(layers=layers, **self.settings)
+        return Choice(layers=layer_names(served, self.layers or ()), **self.settings)
 
 
 Question = Annotated[Asked, Depends()]
@@ -186,20 +178,7 @@ def components_csv(served: Model, serving: All, asked: Question) -> StreamingRes
 
     def lines() -> Iterator[str]:
         for start in range(0, max(len(rows), 1), _CHUNK):
-            part = frame.iloc[rows[start : start + _CHUNK]]
-            part = part.assign(label=[_plain(text) for text in part["label"]])
-            yield part.to_csv(index=False, header=start == 0)
+            yield csv(frame.iloc[rows[start : start + _CHUNK]], header=start == 0)
 
-    name = f"{served.db.path.name.removesuffix('.semlens')}-components.csv"
-    disposition = {"Content-Disposition": f'attachment; filename="{_ascii(name)}"'}
-    return StreamingResponse(lines(), media_type="text/csv; charset=utf-8", headers=disposition)
-
-
-def _plain(text: str | None) -> str | None:
-    """Return a text that no spreadsheet runs as a formula."""
-    return f"'{text}" if text and text[0] in "=+-@\t\r" else text
-
-
-def _ascii(name: str) -> str:
-    """Return a file name that any header takes."""
-    return "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in name)
+    headers = named_file(f"{served.db.path.name.removesuffix('.semlens')}-components.csv")
+    return StreamingResponse(lines(), media_type="text/csv; charset=utf-8", headers=headers)

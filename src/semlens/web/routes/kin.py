@@ -9,10 +9,9 @@ from pydantic import BaseModel
 
 from semlens.analysis.describe.candidates import Candidates
 from semlens.analysis.describe.neighbours import neighbours, twin
-from semlens.errors import LayerError
 from semlens.store.reader import Database
 from semlens.web.errors import not_found
-from semlens.web.routes.place import Row
+from semlens.web.routes.place import Row, layer_names
 from semlens.web.served import All, Model, Served, Serving
 from semlens.web.vocabulary import chosen, named
 
@@ -54,14 +53,7 @@ def component_neighbours(
 
     They are named only if ``concepts`` are given.
     """
-    names = served.db.layers
-    if among is not None and among >= len(names):
-        raise LayerError(
-            f"There is no layer {among}.",
-            f"The database has {len(names)}, counted from 0.",
-            "Choose one of them.",
-        )
-    found = neighbours(served.db, row, k, None if among is None else [names[among]])
+    found = neighbours(served.db, row, k, layer_names(served, [] if among is None else [among]))
     return _kin(served, serving, [(one.row, one.cosine) for one in found], concepts)
 
 

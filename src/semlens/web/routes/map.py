@@ -19,6 +19,7 @@ from semlens.analysis.result import plain
 from semlens.analysis.scores import MEASURES
 from semlens.draw.map_parts import Scale
 from semlens.errors import ConceptError, EmbedderError
+from semlens.web.download import csv, download
 from semlens.web.served import All, Model, Served, Serving
 
 router = APIRouter(prefix="/models/{m}", tags=["map"])
@@ -262,8 +263,4 @@ def selection(model: Model, serving: All, body: SelectionRows) -> SelectionAnswe
 def selection_csv(model: Model, serving: All, body: SelectionRows) -> Response:
     """Return some components of the map as CSV."""
     chosen = select(_laid(model, serving).found, body.rows)
-    return Response(
-        chosen.to_pandas().to_csv(index=False),
-        media_type="text/csv; charset=utf-8",
-        headers={"Content-Disposition": 'attachment; filename="selection.csv"'},
-    )
+    return download(csv(chosen.to_pandas()), "text/csv", "selection.csv")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -112,13 +113,10 @@ def _fitting(db: ConceptDatabase, known: Sequence[int]) -> tuple[dict[int, _Held
     saved = _saved(db)
     everywhere = ConceptSet.load(EVERYWHERE) if EVERYWHERE in bundled_names() else None
     bundled: dict[int, list[tuple[str, ConceptSet]]] = {}
-    for name in bundled_names():
-        one = ConceptSet.load(name)
-        if one.target is not None and any(c.kind in ("valid", "spurious") for c in one.concepts):
-            try:
-                bundled.setdefault(find_class(db, one.target), []).append((name, one))
-            except RelevanceError:
-                continue  # a set for another model
+    for name, one in _bundled():
+        number = _logit(db, one.target or "")
+        if number is not None:  # not a set for another model
+            bundled.setdefault(number, []).append((name, one))
     if everywhere is not None and not (saved.keys() | bundled.keys()) & set(known):
         bundled = {number: [] for number in known}
     held: dict[int, _Held] = {}
@@ -139,6 +137,17 @@ def _fitting(db: ConceptDatabase, known: Sequence[int]) -> tuple[dict[int, _Held
                 continue
             held[number] = _Held(concepts, tuple(name for name, _ in mine))
     return held, skipped
+
+
+@cache
+def _bundled() -> tuple[tuple[str, ConceptSet], ...]:
+    """Return the bundled sets that are for a class and have sides; read once, for all polls."""
+    sets = [(name, ConceptSet.load(name)) for name in bundled_names()]
+    return tuple(
+        (name, one)
+        for name, one in sets
+        if one.target is not None and any(c.kind in ("valid", "spurious") for c in one.concepts)
+    )
 
 
 def _named(
