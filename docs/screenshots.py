@@ -38,21 +38,24 @@ class View(NamedTuple):
     height: int = 900
 
 
-def demo_views(audit: int | None, other: str | None) -> list[View]:
-    """Views of the demo database; its planted class is ``vegetable``."""
+VEGETABLE = 4
+"""The demo's planted class."""
+
+
+def demo_views(audit: int, other: str | None) -> list[View]:
+    """Views of the demo database."""
     views = [
         View("overview", "#/m/demo/overview"),
         View("search", "#/m/demo/search?q=watermark"),
         View("card", "#/m/demo/search?q=watermark&sel=layer2%3A56"),
         View("map", "#/m/demo/map?q=text"),
         View("map-dark", "#/m/demo/map?by=cluster", "dark"),
-        View("components", "#/m/demo/components?class=11&sort=relevance"),
-        View("classes", "#/m/demo/classes?class=11"),
-        View("graph", "#/m/demo/classes?class=11&view=graph"),
+        View("components", f"#/m/demo/components?class={VEGETABLE}&sort=relevance_mean&order=down"),
+        View("classes", f"#/m/demo/classes?class={VEGETABLE}"),
+        View("graph", f"#/m/demo/classes?class={VEGETABLE}&view=graph"),
+        View("audit", f"#/m/demo/audit?audit={audit}"),
         View("search-phone", "#/m/demo/search?q=watermark", "dark", 390, 844),
     ]
-    if audit is not None:
-        views.append(View("audit", f"#/m/demo/audit?audit={audit}"))
     if other is not None:
         views.append(View("compare", f"#/m/demo/compare?with={other}"))
     return views
@@ -76,17 +79,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE)
     parser.add_argument("--only", help="names of views, joined by commas")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        named = [("demo", given.demo), ("other", given.other), ("real", given.real)]
-        copies = [
-            Path(shutil.copytree(path, Path(folder) / f"{name}.semlens"))
-            for name, path in named
-            if path is not None
-        ]
+    with tempfile.TemporaryDirectory(prefix="semlens-") as folder:
+        paths = [path for path in (given.demo, given.other, given.real) if path]
+        copies = [Path(shutil.copytree(path, Path(folder) / path.name)) for path in paths]
         address = _serve(copies)
-        audit = _make_audit(address)
-        views = demo_views(audit, "other" if given.other else None)
-        views += real_views("real") if given.real else []
+        views = demo_views(_make_audit(address), given.other and given.other.stem)
+        views += real_views(given.real.stem) if given.real else []
         wanted = given.only.split(",") if given.only else [view.name for view in views]
         given.out.mkdir(parents=True, exist_ok=True)
         with sync_playwright() as playwright:
@@ -109,7 +107,7 @@ def _serve(databases: list[Path]) -> str:
 
 def _make_audit(address: str) -> int:
     """Save the audit that is shown: what vegetables should rest on, and artefacts."""
-    given = {"target": 11, "from_sets": ["demo-world/vegetable", "artefacts"]}
+    given = {"target": VEGETABLE, "from_sets": ["demo-world/vegetable", "artefacts"]}
     answer = httpx.post(f"{address}api/v1/models/0/audits", json=given, timeout=120)
     return int(answer.raise_for_status().json()["id"])
 

@@ -118,8 +118,12 @@ def test_the_twin_opens_in_the_other_model(page_at, demo, tmp_path):
         expect(twin).to_contain_text("mutual")
         expect(twin).to_contain_text("1.000")
         twin.click()
-        expect(page.locator("main")).to_have_attribute("data-model", "other")
+        # the page stays where it is: the card says whose it is
+        expect(page.locator("main")).to_have_attribute("data-model", "demo")
         expect(card(page)).to_have_attribute("data-component", "layer3:42")
+        expect(card(page).locator("header")).to_contain_text("of other")
+        part(page, "Most like it").get_by_role("link").first.click()
+        assert "of=other" in page.url
         page.close()  # before the server: it would go on asking
 
 

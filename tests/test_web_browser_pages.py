@@ -16,7 +16,7 @@ PAGES = ("overview", "search?q=fruit", "map", "components", "classes?class=4", "
 
 
 @pytest.mark.parametrize("page_name", PAGES)
-@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 360)])
+@pytest.mark.parametrize(("theme", "width"), [("light", 2560), ("dark", 360)])
 def test_every_page_is_accessible_and_fits(page_at, page_name, theme, width):
     page = page_at(f"#/m/demo/{page_name}", theme=theme, width=width)
     assert axe(page) == []
@@ -144,6 +144,19 @@ def test_two_models_are_compared(page_at, demo, tmp_path):
         page.close()
     alone = page_at("#/m/demo/compare")
     expect(alone.locator("main")).to_contain_text("semlens serve demo.semlens OTHER.semlens")
+
+
+def test_it_works_below_the_prefix_of_a_proxy(page_at, demo, tmp_path):
+    with serve(copy_of(demo, tmp_path), below="/lab/semlens") as base:
+        page = page_at(f"{base}#/m/demo/search?q=fruit")
+        strip = page.locator("main img").first
+        assert strip.evaluate("image => image.decode().then(() => image.naturalWidth > 0)")
+        assert "/lab/semlens/api/v1/" in strip.evaluate("image => image.src")
+        page.keyboard.press("g")
+        page.keyboard.press("t")
+        settle(page)
+        expect(page.locator("main")).to_contain_text("192")
+        page.close()
 
 
 def test_the_server_may_go_and_come_back(page_at, demo, tmp_path):

@@ -77,9 +77,10 @@ def absent(what: str) -> None:
 
 
 @contextmanager
-def serve(*databases: Path, **options: Any) -> Iterator[str]:
+def serve(*databases: Path, below: str = "", **options: Any) -> Iterator[str]:
     """Serve databases in a thread on a free port; gives the address, with a slash at its end.
 
+    ``below`` is a prefix that a proxy in front would take away, such as ``/lab/semlens``.
     ``options`` are those of ``create_app``.
     """
     import uvicorn
@@ -89,16 +90,32 @@ def serve(*databases: Path, **options: Any) -> Iterator[str]:
 
     static_folder(options.get("static", STATIC))  # says what to do where the page was not built
     listening = socket.create_server(("127.0.0.1", 0))
-    app = create_app(list(databases), **options)
+    app: Any = create_app(list(databases), **options)
+    if below:
+        app = behind(app, below)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}{below}/"
     finally:
         server.should_exit = True
         thread.join(30)
         listening.close()
+
+
+def behind(app: Any, prefix: str) -> Any:
+    """Return an application that takes a prefix off the path, as a proxy does."""
+
+    async def proxy(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            if not scope["path"].startswith(f"{prefix}/"):
+                raise ValueError(f"outside the prefix: {scope['path']}")
+            path = scope["path"].removeprefix(prefix)
+            scope = {**scope, "path": path, "raw_path": path.encode()}
+        await app(scope, receive, send)
+
+    return proxy
 
 
 def copy_of(database: Path, folder: Path) -> Path:

@@ -58,7 +58,7 @@ class StaleError(SemlensError):
 
 
 class BusyError(SemlensError):
-    """Another process is writing to the database."""
+    """Another process is writing to the database, or a server has too much to do."""
 
 
 class StoreError(SemlensError):

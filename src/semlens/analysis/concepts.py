@@ -136,7 +136,7 @@ def parse_set(text: str, suffix: str, name: str, folder: Path | None = None) -> 
     """
     try:
         return _parse(text, suffix, name, folder or Path())
-    except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError, csv.Error) as error:  # also too many digits or brackets
         raise _unreadable(name, error) from error
 
 

@@ -45,19 +45,17 @@ def export(
     semlens export resnet50.semlens vit.semlens --out site --cards 500
     """
     with err.status("opening the databases"):
-        from semlens.analysis.target import find_class
         from semlens.api import open_database
         from semlens.web.site import write_site
 
         databases = [open_database(path) for path in db]
-        graphs = [find_class(databases[0], name) for name in graph or ()]
     with progress_bars() as report:
         site = write_site(
             databases,
             folder,
             cards=cards,
             originals=originals,
-            graphs=graphs,
+            graphs=graph or (),
             models=model,
             progress=lambda done, total: report("recording answers", done, total),
         )

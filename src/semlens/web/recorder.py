@@ -89,11 +89,11 @@ class Recorder:
         answer = await self._ask(path)
         if answer is not None:
             content = answer.content
-            await asyncio.to_thread(
-                write_atomic,
-                self.folder / file_of(path),
-                lambda part: part.write_bytes(content) and None,
-            )
+
+            def write(part: Path) -> None:
+                part.write_bytes(content)
+
+            await asyncio.to_thread(write_atomic, self.folder / file_of(path), write)
 
     def finish(self, about: dict[str, Any]) -> None:
         """Write what is open, and the index that says which script has which answer."""

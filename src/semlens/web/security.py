@@ -178,7 +178,7 @@ def _check_origin(scope: Scope, hosts: set[str]) -> None:
     elif origin is None:
         foreign = site == "cross-site"
     else:
-        foreign = _plain(urlsplit(origin).netloc) not in _called(scope, headers, hosts)
+        foreign = _from(origin) not in _called(scope, headers, hosts)
     if foreign:
         raise Refused(
             403,
@@ -207,6 +207,14 @@ def _called(scope: Scope, headers: Headers, hosts: set[str]) -> set[str]:
     if forwarded and _from_here(scope) and _name(forwarded) in hosts - set(LOCAL):
         called.add(_plain(forwarded))
     return called
+
+
+def _from(origin: str) -> str:
+    """Return the host, with port, of an Origin header; nothing where it cannot be read."""
+    try:
+        return _plain(urlsplit(origin).netloc)
+    except ValueError:
+        return ""
 
 
 def _plain(host: str) -> str:

@@ -23,6 +23,7 @@ from semlens.errors import RecipeError, SemlensError, ServeError
 from semlens.models.subject import SubjectModel
 from semlens.web.app import create_app
 from semlens.web.built import check_built, static_folder
+from semlens.web.laid import prepare_maps
 from semlens.web.listen import Place, listen
 from semlens.web.served import Serving
 
@@ -97,6 +98,7 @@ class Server:
                 time.sleep(0.01)
             ready()
             self.serving.warm()
+            prepare_maps(self.serving)
 
         threading.Thread(target=watch, daemon=True).start()
 

@@ -12,8 +12,10 @@ from fastapi import Depends, Path, Request
 
 from semlens.analysis.together import database_names
 from semlens.api import ConceptDatabase
-from semlens.errors import SemlensError, ServeError
+from semlens.errors import SemlensError, ServeError, StaleError
 from semlens.models.subject import SubjectModel
+from semlens.store.files import file_digest
+from semlens.store.manifest import NAME as MANIFEST
 from semlens.web.embedder import SharedEmbedder, share
 from semlens.web.errors import not_found
 from semlens.web.probes import Probes
@@ -40,7 +42,35 @@ class Served:
     """SPEC of the images, when they are not where the manifest says."""
     lock: threading.RLock = field(default_factory=threading.RLock)
     """Hold it around whatever loads or runs the subject."""
+    keeping: threading.Lock = field(default_factory=threading.Lock)
+    """Hold it while a table that two pages may make at once is kept: never for long."""
     _subject: SubjectModel | None = None
+    _seen: tuple[int, ...] = ()
+
+    def check_unchanged(self) -> None:
+        """Refuse to answer once the folder holds another build: an answer would mix both.
+
+        It costs a look at one file for each request.
+
+        Raises
+        ------
+        StaleError
+            If layers or relevance have been added, or it was built anew or removed.
+        """
+        manifest = self.db.path / MANIFEST
+        try:
+            found = manifest.stat()
+            seen = (found.st_mtime_ns, found.st_size, found.st_ino)
+            same = seen == self._seen or file_digest(manifest) == self.db.fingerprint
+        except OSError:
+            seen, same = (), False
+        if not same:
+            raise StaleError(
+                f"The database '{self.db.path}' has changed since it was opened.",
+                "Expected the build that the server was started with.",
+                "End the server and start it again, once the build has ended.",
+            )
+        self._seen = seen
 
     def subject(self) -> SubjectModel:
         """Return the subject model; it is loaded on first use and verified."""
@@ -77,12 +107,32 @@ class Serving:
         images = [*(data or ()), *missing]
         names = database_names(databases) if databases else []
         share(databases, device)
+        for db in databases:
+            _ = db.fingerprint  # of what was opened, not of what is there at the first question
         return cls(
             [
                 Served(number, names[number], db, subjects[number], device, images[number])
                 for number, db in enumerate(databases)
             ]
         )
+
+    def at(self, number: int) -> Served:
+        """Return what is served under a number.
+
+        Raises
+        ------
+        Refused
+            404, if there is nothing.
+        StaleError
+            If the database has changed on disk since it was opened.
+        """
+        if not 0 <= number < len(self.models):
+            raise not_found(
+                f"There is no model {number}.",
+                f"This server has {len(self.models)}, counted from 0.",
+            )
+        self.models[number].check_unchanged()
+        return self.models[number]
 
     def warm(self) -> None:
         """Read what the first answers need, and load the embedders.
@@ -118,10 +168,7 @@ async def _all(request: Request) -> Serving:
 async def _model(
     m: Annotated[int, Path(ge=0)], serving: Annotated[Serving, Depends(_all)]
 ) -> Served:
-    if m >= len(serving.models):
-        count = len(serving.models)
-        raise not_found(f"There is no model {m}.", f"This server has {count}, counted from 0.")
-    return serving.models[m]
+    return serving.at(m)
 
 
 All = Annotated[Serving, Depends(_all)]

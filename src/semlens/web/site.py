@@ -13,8 +13,9 @@ from pathlib import Path
 
 from semlens.analysis.describe.notable import notable
 from semlens.analysis.kept_labels import label_tables
+from semlens.analysis.target import find_class
 from semlens.api import ConceptDatabase
-from semlens.errors import ServeError
+from semlens.errors import RelevanceError, ServeError
 from semlens.models.subject import SubjectModel
 from semlens.store.files import save_text
 from semlens.web.app import create_app
@@ -57,7 +58,7 @@ def write_site(
     *,
     cards: int = CARDS,
     originals: bool = False,
-    graphs: Sequence[int] = (),
+    graphs: Sequence[int | str] = (),
     models: Sequence[SubjectModel | str | None] | None = None,
     progress: Progress = lambda *_: None,
 ) -> Site:
@@ -73,34 +74,39 @@ def write_site(
     originals
         Whether to add the whole image of each example, and not its crop only.
     graphs
-        Classes (logits) whose attribution graphs are traced and added; needs the model.
+        Classes, by name or logit, whose attribution graphs are traced and added; needs the
+        model. Of several databases, those that have the class.
     progress
         Told how many answers are recorded, of how many known so far.
 
     Raises
     ------
     ServeError
-        If the folder holds something else, or the page was not built.
+        If the folder holds something else or cannot be written, or the page was not built.
+    RelevanceError
+        If no database has a class of ``graphs``.
     """
-    target = Path(folder).expanduser()
-    if target.exists() and not (target / "data" / "index.js").is_file() and any(target.iterdir()):
-        raise ServeError(
-            f"The folder '{target}' holds something else.",
-            "Expected an empty folder, or an export of before.",
-            "Choose another one.",
-        )
+    target = Path(folder).expanduser().resolve()
+    _check_free(target)
     part = target.with_name(f".{target.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     app = create_app(databases, models=models)
+    traced = _classes([one.db for one in app.state.serving.models], graphs)
     try:
         _page(part)
         recorder = Recorder(app, part)
         served: list[Served] = app.state.serving.models
-        writer = _Writer(recorder, served, cards, originals, graphs, progress)
+        writer = _Writer(recorder, served, cards, originals, traced, progress)
         with ThreadPoolExecutor(1) as pool:  # a notebook has a loop of its own in this thread
             pool.submit(lambda: asyncio.run(writer.write())).result()
         shutil.rmtree(target, ignore_errors=True)
         part.rename(target)
+    except OSError as error:
+        raise ServeError(
+            f"The folder '{target}' cannot be written ({error.strerror or error}).",
+            "Expected a place that can be written.",
+            "Choose another one.",
+        ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
     files = [path for path in target.rglob("*") if path.is_file()]
@@ -112,6 +118,39 @@ def write_site(
         sum(path.stat().st_size for path in files),
         recorder.left_out,
     )
+
+
+def _check_free(target: Path) -> None:
+    """Refuse a folder whose content would be lost, and the one that the user stands in."""
+    ours = (target / "data" / "index.js").is_file()
+    empty = not target.exists() or (target.is_dir() and not any(target.iterdir()))
+    if not (ours or empty):
+        raise ServeError(
+            f"The folder '{target}' holds something else.",
+            "Expected an empty folder, or an export of before.",
+            "Choose another one.",
+        )
+    if target == Path.cwd():
+        raise ServeError(
+            f"The folder '{target}' is the current one, and would be replaced.",
+            "Expected another one.",
+            "Name a folder in it, such as 'site'.",
+        )
+
+
+def _classes(databases: Sequence[ConceptDatabase], graphs: Sequence[int | str]) -> list[list[int]]:
+    """Return the logits of classes in each database: one name may have several numbers."""
+    found: list[list[int]] = [[] for _ in databases]
+    for name in graphs:
+        missing: list[RelevanceError] = []
+        for db, numbers in zip(databases, found, strict=True):
+            try:
+                numbers.append(find_class(db, name))
+            except RelevanceError as error:
+                missing.append(error)
+        if len(missing) == len(databases):
+            raise missing[0]
+    return found
 
 
 def _page(folder: Path) -> None:
@@ -140,7 +179,7 @@ class _Writer:
         served: Sequence[Served],
         cards: int,
         originals: bool,
-        graphs: Sequence[int],
+        graphs: Sequence[Sequence[int]],
         progress: Progress,
     ) -> None:
         self.recorder = recorder
@@ -186,7 +225,8 @@ class _Writer:
         classes = list(self._classes(one))
         colours += [address(f"{base}/colours", **{"by": "relevance", "class": c}) for c in classes]
         data = [f"{base}/map", f"{base}/map/labels", *colours]
-        self._expect(len(plain) + len(table) + len(data) + len(classes) + len(self.graphs))
+        graphs = self.graphs[one.number]
+        self._expect(len(plain) + len(table) + len(data) + len(classes) + len(graphs))
         await self._labels(one, base)
         for path in plain:
             await self.recorder.json(path)
@@ -202,7 +242,7 @@ class _Writer:
         for number in classes:
             await self.recorder.json(address(f"{base}/classes/{number}/relevance", k=10))
             self._tell()
-        for number in self.graphs:
+        for number in graphs:
             await self.recorder.json(address(f"{base}/graph", **{"class": number, **GRAPH}))
             self._tell()
         await self._audits(base)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar, cast
+
+from semlens.errors import BusyError
 
 T = TypeVar("T")
 Progress = Callable[[int, int], None]
@@ -16,8 +18,13 @@ PATIENCE = 0.5
 """Seconds for which a request waits before it is told to come back."""
 KEPT = 64
 """Results that are remembered."""
+LARGE = 8
+"""Large ones of them, which grow with the components or hold pictures."""
 AT_ONCE = 2
-"""Pieces of work that run at the same time; others queue."""
+"""Pieces of work that run at the same time; others queue. Short ones have turns of their own, so
+that a search does not wait for a layout that somebody else has asked for."""
+WAITING = 32
+"""Pieces of work under way or in the queue, above which no more is taken on."""
 
 
 class StillWorking(Exception):
@@ -34,8 +41,9 @@ class StillWorking(Exception):
 class _Job:
     """One piece of work and how far it is."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, large: bool) -> None:
         self.what = what
+        self.large = large
         self.start = time.monotonic()
         self.done = 0
         self.total = 0
@@ -57,13 +65,30 @@ class Work:
     Threads are daemons: work that is under way never keeps the server from ending.
     """
 
-    def __init__(self, kept: int = KEPT, at_once: int = AT_ONCE) -> None:
+    def __init__(
+        self,
+        kept: int = KEPT,
+        at_once: int = AT_ONCE,
+        large: int = LARGE,
+        waiting: int = WAITING,
+    ) -> None:
         self._jobs: OrderedDict[str, _Job] = OrderedDict()
         self._kept = kept
+        self._large = large
+        self._waiting = waiting
         self._lock = threading.Lock()
-        self._turn = threading.Semaphore(at_once)
+        self._long = threading.Semaphore(at_once)
+        self._short = threading.Semaphore(at_once)
 
-    def result(self, key: str, what: str, make: Callable[[Progress], T]) -> T:
+    def result(
+        self,
+        key: str,
+        what: str,
+        make: Callable[[Progress], T],
+        *,
+        short: bool = False,
+        large: bool = False,
+    ) -> T:
         """Return what ``make`` returns, if it is known or comes within half a second.
 
         Parameters
@@ -76,18 +101,26 @@ class Work:
         make
             The work; it may report progress. What it raises, is raised here once and then
             forgotten, so that asking again tries again.
+        short
+            Whether it takes seconds at most, whatever is asked: reading, or loading weights.
+        large
+            Whether the result is: few of those are remembered.
 
         Raises
         ------
         StillWorking
             If it is not done yet.
+        BusyError
+            If too much else is under way.
         """
         with self._lock:
             job = self._jobs.get(key)
             if job is None:
-                job = self._jobs[key] = _Job(what)
+                self._check_room()
+                job = self._jobs[key] = _Job(what, large)
                 self._forget_old()
-                threading.Thread(target=self._run, args=(job, make), daemon=True).start()
+                turn = self._short if short else self._long
+                threading.Thread(target=self._run, args=(job, make, turn), daemon=True).start()
             self._jobs.move_to_end(key)
         if not job.ended.wait(PATIENCE):
             raise job.state()
@@ -98,8 +131,8 @@ class Work:
             raise job.error
         return cast(T, job.value)
 
-    def _run(self, job: _Job, make: Callable[[Progress], T]) -> None:
-        with self._turn:
+    def _run(self, job: _Job, make: Callable[[Progress], T], turn: threading.Semaphore) -> None:
+        with turn:
             try:
                 job.value = make(job.report)
             except BaseException as error:  # handed to whoever asks
@@ -109,6 +142,21 @@ class Work:
 
     def _forget_old(self) -> None:
         """Drop the results that were asked for longest ago; never work under way."""
-        ended = [key for key, job in self._jobs.items() if job.ended.is_set()]
-        for key in ended[: max(len(self._jobs) - self._kept, 0)]:
+        large = [key for key, job in self._jobs.items() if job.large]
+        self._drop(large, len(large) - self._large)
+        self._drop(list(self._jobs), len(self._jobs) - self._kept)
+
+    def _drop(self, keys: Sequence[str], count: int) -> None:
+        ended = [key for key in keys if self._jobs[key].ended.is_set()]
+        for key in ended[: max(count, 0)]:
             del self._jobs[key]
+
+    def _check_room(self) -> None:
+        """Refuse work when a client has asked for ever more: each piece has a thread."""
+        under_way = sum(not job.ended.is_set() for job in self._jobs.values())
+        if under_way >= self._waiting:
+            raise BusyError(
+                f"{under_way} pieces of work are under way.",
+                f"Expected fewer than {self._waiting}: the server does not take on more.",
+                "Ask again when some of them have ended.",
+            )

@@ -22,5 +22,26 @@ export function spokenOf(): () => ModelInfo | null {
 
 /** The change that opens the card of a component. */
 export function opening(name: string, model: ModelInfo | null): Change {
-  return { params: { sel: name, of: model && model.name !== route.model ? model.name : null } };
+  return { params: { sel: name, of: named(model) } };
+}
+
+/** Whether the card of a component is open; without a model, of one of the page's. */
+export function isOpen(name: string, model: ModelInfo | null = null): boolean {
+  return route.get("sel") === name && route.get("of") === named(model);
+}
+
+/** The change that keeps a card beside the next one, or no longer. */
+export function pinning(name: string, model: ModelInfo): Change {
+  const held = isPinned(name, model);
+  return { params: { pin: held ? null : name, pinof: held ? null : named(model) } };
+}
+
+/** Whether the card of a component is kept beside the next one. */
+export function isPinned(name: string, model: ModelInfo): boolean {
+  return route.get("pin") === name && route.get("pinof") === named(model);
+}
+
+/** A model as the route names it: not at all if it is the page's. */
+function named(model: ModelInfo | null): string | null {
+  return model && model.name !== route.model ? model.name : null;
 }

@@ -15,7 +15,7 @@ export interface Change {
 }
 
 /** What goes along to another page; the rest belongs to the page that was left. */
-const CARRIED = ["q", "without", "probe", "layer", "sel", "of", "pin"];
+const CARRIED = ["q", "without", "probe", "layer", "sel", "of", "pin", "pinof"];
 
 interface Parts {
   model: string;

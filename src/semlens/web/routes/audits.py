@@ -180,7 +180,7 @@ def audit_report(served: Model, serving: All, number: int) -> Response:
 
     key = fingerprint(record.model_dump(mode="json"), served.db.fingerprint, str(today))
     what = f"writing the report on '{record.target_name}'"
-    html = serving.work.result(f"report/{served.number}/{key}", what, make)
+    html = serving.work.result(f"report/{served.number}/{key}", what, make, large=True)
     return download(html, "text/html", f"{_plain(record)}.html")
 
 

@@ -89,7 +89,10 @@ def list_classes(served: Model, serving: All) -> list[ClassSummary]:
     """Return the classes of which relevance is known, in the order of their logits."""
     check_relevance(served)
     table = serving.work.result(
-        f"classes {served.number}", "reading the classes", lambda _: class_table(served.db)
+        f"classes {served.number}",
+        "reading the classes",
+        lambda _: class_table(served.db),
+        short=True,
     )
     return [
         ClassSummary(

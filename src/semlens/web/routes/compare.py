@@ -15,7 +15,6 @@ from safetensors.torch import save
 from semlens.analysis.compare.linked import Linked, Side, link
 from semlens.analysis.describe.distribution import distributions
 from semlens.web.download import csv, download
-from semlens.web.errors import not_found
 from semlens.web.routes.overview import rated
 from semlens.web.served import All, Served, Serving
 
@@ -84,7 +83,7 @@ class PairsPage(BaseModel):
 def compare_models(a: First, b: Second, serving: All) -> CompareAnswer:
     """Return how similar two models are, and how their measures are distributed."""
     found = _linked(serving, a, b)
-    first, second = _served(serving, a), _served(serving, b)
+    first, second = serving.at(a), serving.at(b)
     frames = [rated(served, serving).frame for served in (first, second)]
     return CompareAnswer(
         models=[_compared(first, found.first), _compared(second, found.second)],
@@ -139,21 +138,13 @@ def compare_pairs_file(
     kind: Literal["matched", "only_first", "only_second"] = "matched",
 ) -> Response:
     """Return all pairs of a kind as a table."""
-    name = f"{_served(serving, a).name}-{_served(serving, b).name}-{kind}.csv".replace("/", "-")
+    name = f"{serving.at(a).name}-{serving.at(b).name}-{kind}.csv".replace("/", "-")
     pairs = _linked(serving, a, b).pairs(kind)
     return download(csv(_named(serving, a, b, kind, pairs)), "text/csv", name)
 
 
-def _served(serving: Serving, number: int) -> Served:
-    if number >= len(serving.models):
-        raise not_found(
-            f"There is no model {number}.", f"This server has {len(serving.models)}, from 0."
-        )
-    return serving.models[number]
-
-
 def _linked(serving: Serving, a: int, b: int) -> Linked:
-    first, second = _served(serving, a), _served(serving, b)
+    first, second = serving.at(a), serving.at(b)
     return serving.work.result(
         f"compare {first.db.fingerprint} {second.db.fingerprint} {a} {b}",
         f"Comparing {first.name} with {second.name}, and laying out their map",
@@ -162,7 +153,7 @@ def _linked(serving: Serving, a: int, b: int) -> Linked:
 
 
 def _named(serving: Serving, a: int, b: int, kind: str, pairs: pd.DataFrame) -> pd.DataFrame:
-    mine, other = _served(serving, a).db, _served(serving, b).db
+    mine, other = serving.at(a).db, serving.at(b).db
     if kind == "only_second":
         mine, other = other, mine
     return pairs.assign(

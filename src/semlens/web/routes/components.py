@@ -18,7 +18,7 @@ from semlens.analysis.scores import MEASURES
 from semlens.analysis.target import class_name
 from semlens.web.download import csv, named_file
 from semlens.web.routes.overview import rated
-from semlens.web.routes.place import layer_names
+from semlens.web.routes.place import MaybeClass, layer_names
 from semlens.web.served import All, Model, Served, Serving
 from semlens.web.work import StillWorking
 
@@ -83,7 +83,7 @@ class Asked:
         descending: bool = False,
         layer: Annotated[list[int] | None, Query()] = None,
         text: Annotated[str, Query(max_length=200)] = "",
-        target: Annotated[int | None, Query(alias="class", ge=0)] = None,
+        target: MaybeClass = None,
         measure: str | None = None,
         low: float | None = None,
         high: float | None = None,
@@ -138,7 +138,7 @@ def _table(
         frame = None if scores is None else scores.frame
         return component_table(served.db, frame, labels, asked.target)
 
-    frame = serving.work.result(key, "making the table", make)
+    frame = serving.work.result(key, "making the table", make, short=True, large=True)
     return frame, newest.name if newest else None, rating
 
 

@@ -16,7 +16,7 @@ from semlens.analysis.graph_prune import prune
 from semlens.analysis.graph_trace import MOST, GraphTrace, VerifiedImages
 from semlens.types import Component
 from semlens.web.routes.classes import labels_of
-from semlens.web.routes.place import layer_names
+from semlens.web.routes.place import ClassNumber, layer_names
 from semlens.web.served import All, Model, Served, Serving
 from semlens.web.traced import traced
 from semlens.web.vocabulary import chosen
@@ -108,7 +108,7 @@ class Asked:
 
     def __init__(
         self,
-        target: Annotated[int, Query(alias="class", ge=0)],
+        target: ClassNumber,
         top: Annotated[int, Query(ge=1, le=MOST)] = TOP,
         min_relevance: Annotated[float, Query(ge=0, le=1)] = MINIMUM,
         groups: Literal["label", "component"] = "label",

@@ -10,7 +10,6 @@ from pydantic import BaseModel
 from semlens.analysis.describe.candidates import Candidates
 from semlens.analysis.describe.neighbours import neighbours, twin
 from semlens.store.reader import Database
-from semlens.web.errors import not_found
 from semlens.web.routes.place import Row, layer_names
 from semlens.web.served import All, Model, Served, Serving
 from semlens.web.vocabulary import chosen, named
@@ -62,12 +61,7 @@ def component_twin(
     served: Model, serving: All, row: Row, other: int, concepts: Concepts = None
 ) -> CardTwin:
     """Return the component of another model that is most like this one."""
-    if not 0 <= other < len(serving.models):
-        raise not_found(
-            f"There is no model {other}.",
-            f"This server has {len(serving.models)}, counted from 0.",
-        )
-    there = serving.models[other]
+    there = serving.at(other)
     found = twin(served.db, row, there.db)
     if found is None:
         return CardTwin(model=other, twin=None, mutual=False)

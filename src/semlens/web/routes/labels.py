@@ -79,9 +79,10 @@ def label_components(served: Model, serving: All, wanted: Labelling) -> KeptTabl
         f"labels {served.number} {wanted.model_dump_json()}",
         f"labelling with '{concepts.name}'",
         lambda _: served.db.label(concepts, threshold=wanted.threshold),
+        large=True,
     )
     name = re.sub(r"[^\w.-]+", "-", wanted.concepts)
-    with served.lock:  # two pages may label at once
+    with served.keeping:
         found.save(name)
     return next(KeptTable(**vars(t)) for t in label_tables(served.db) if t.name == name)
 

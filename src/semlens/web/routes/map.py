@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import Annotated, Any, cast
 
 import numpy as np
 import pandas as pd
-from fastapi import APIRouter, Query, Response
-from pydantic import BaseModel
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, Field
 from safetensors.numpy import save
 
-from semlens.analysis.describe.map import ConceptMap, laid_out
 from semlens.analysis.describe.placement import NEIGHBOURS
 from semlens.analysis.describe.selection import component_labels, select
 from semlens.analysis.result import plain
 from semlens.analysis.scores import MEASURES
 from semlens.draw.map_parts import Scale
-from semlens.errors import ConceptError, EmbedderError
+from semlens.errors import ConceptError
 from semlens.web.download import csv, download
-from semlens.web.served import All, Model, Served, Serving
+from semlens.web.laid import laid_map
+from semlens.web.routes.place import LARGEST, MaybeClass
+from semlens.web.served import All, Model
 
 router = APIRouter(prefix="/models/{m}", tags=["map"])
 
@@ -28,7 +28,6 @@ VALUES = (*MEASURES, "relevance")
 """What points are coloured by on the server; the browser knows clusters and layers itself."""
 _LISTED = 200
 _LABELS = 100
-_DURATION = ((2_000, "less than a minute"), (10_000, "some minutes"))
 
 
 class MapCluster(BaseModel):
@@ -58,7 +57,7 @@ class MapClusters(BaseModel):
 class SelectionRows(BaseModel):
     """Components by their rows."""
 
-    rows: list[int]
+    rows: list[Annotated[int, Field(ge=-LARGEST, le=LARGEST)]]
 
 
 class SelectionLabel(BaseModel):
@@ -101,39 +100,6 @@ class SelectionAnswer(BaseModel):
     components: list[SelectedComponent]
 
 
-@dataclass(frozen=True)
-class _Laid:
-    found: ConceptMap
-    notice: str | None
-
-
-def _laid(model: Served, serving: Serving) -> _Laid:
-    """Return the model's map; made once, which may take UMAP minutes."""
-    work, number = serving.work, model.number
-    kept = work.result(f"map-kept/{number}", "Looking for the map.", lambda _: laid_out([model.db]))
-    components = f"{int(model.db.alive.sum()):,} components"
-    what = f"Reading the map of {components}."
-    if not kept:
-        what = f"Laying out {components} by what they encode: UMAP, then k-means. {_promise(model)}"
-
-    def make(_: Any) -> _Laid:
-        found = model.db.map(concepts=None)  # needs no embedder, and so works without one
-        try:
-            return _Laid(found.labelled(), None)
-        except EmbedderError as error:
-            return _Laid(found, f"Clusters have no labels. {error}")
-
-    return work.result(f"map/{number}", what, make)
-
-
-def _promise(model: Served) -> str:
-    count = int(model.db.alive.sum())
-    time = next((words for most, words in _DURATION if count <= most), "many minutes")
-    if not model.db.keeps_analysis:
-        return f"This takes {time}, at each start: the database is for reading only."
-    return f"This takes {time}, once: the map is kept in the database."
-
-
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return plain(frame.to_dict("records"))
 
@@ -145,7 +111,7 @@ def _tensors(tensors: dict[str, np.ndarray], metadata: dict[str, str] | None = N
 @router.get("/map", response_class=Response)
 def map_points(model: Model, serving: All) -> Response:
     """Return x, y f32[n], row i32[n], layer, cluster i16[n] (-1: none) as safetensors."""
-    found = _laid(model, serving).found
+    found = laid_map(model, serving).found
     frame = found.frame
     layer = pd.Categorical(frame["layer"], model.db.layers).codes
     return _tensors(
@@ -162,7 +128,7 @@ def map_points(model: Model, serving: All) -> Response:
 @router.get("/map/labels")
 def map_labels(model: Model, serving: All) -> Response:
     """Return label i32[n] as safetensors: places in the header's ``names``, -1 for none."""
-    labels, source = component_labels(_laid(model, serving).found)
+    labels, source = component_labels(laid_map(model, serving).found)
     code, names = pd.factorize(np.asarray(labels, object))  # missing is -1
     metadata = {"names": json.dumps([str(name) for name in names]), "source": source}
     return _tensors({"label": code.astype(np.int32)}, metadata)
@@ -171,7 +137,7 @@ def map_labels(model: Model, serving: All) -> Response:
 @router.get("/clusters")
 def clusters(model: Model, serving: All) -> MapClusters:
     """Return the clusters of the map, and how it was made."""
-    laid = _laid(model, serving)
+    laid = laid_map(model, serving)
     found = laid.found
     return MapClusters(
         method=found.method,
@@ -190,14 +156,14 @@ def colours(
     model: Model,
     serving: All,
     by: str,
-    target: Annotated[int | None, Query(alias="class", ge=0)] = None,
+    target: MaybeClass = None,
 ) -> Response:
     """Return value f32[n] (NaN: none) as safetensors; the header has the scale.
 
     The scale is its ``title``, ``low``, ``high``, and ``signed`` (whether zero is the middle).
     """
     _check(by, target)
-    found = _laid(model, serving).found
+    found = laid_map(model, serving).found
 
     def make(_: Any) -> Response:
         coloured = found.coloured(by, *([] if target is None else [target]))
@@ -212,7 +178,7 @@ def colours(
         return _tensors({"value": scale.values.astype(np.float32)}, metadata)
 
     what = f"Computing {by} of {len(found):,} components."
-    return serving.work.result(f"colours/{model.number}/{by}/{target}", what, make)
+    return serving.work.result(f"colours/{model.number}/{by}/{target}", what, make, large=True)
 
 
 def _check(by: str, target: int | None) -> None:
@@ -234,7 +200,7 @@ def _check(by: str, target: int | None) -> None:
 @router.post("/selection")
 def selection(model: Model, serving: All, body: SelectionRows) -> SelectionAnswer:
     """Return what some components of the map are about."""
-    chosen = select(_laid(model, serving).found, body.rows)
+    chosen = select(laid_map(model, serving).found, body.rows)
     first = {entry.name: entry.first for entry in model.db.manifest.layers}
     places = {name: place for place, name in enumerate(first)}
     return SelectionAnswer(
@@ -262,5 +228,5 @@ def selection(model: Model, serving: All, body: SelectionRows) -> SelectionAnswe
 @router.post("/selection.csv", response_class=Response)
 def selection_csv(model: Model, serving: All, body: SelectionRows) -> Response:
     """Return some components of the map as CSV."""
-    chosen = select(_laid(model, serving).found, body.rows)
+    chosen = select(laid_map(model, serving).found, body.rows)
     return download(csv(chosen.to_pandas()), "text/csv", "selection.csv")

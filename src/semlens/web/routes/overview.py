@@ -189,7 +189,10 @@ def scores(served: Model, serving: All) -> list[MeasureSpread]:
     """Return how each measure is distributed in each layer, and how to read it."""
     found = rated(served, serving)
     spreads = serving.work.result(
-        f"spreads {served.number}", "counting", lambda _: distributions(found.frame)
+        f"spreads {served.number}",
+        "counting",
+        lambda _: distributions(found.frame),
+        short=True,
     )
     return [_measure(served, spread) for spread in spreads]
 

@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated
 
-from fastapi import Depends
+from fastapi import Depends, Query
 
 from semlens.errors import LayerError
 from semlens.web.served import Model, Served
+
+LARGEST = 2**31 - 1
+"""No class or row has a larger number; arrays take none."""
+ClassNumber = Annotated[int, Query(alias="class", ge=0, le=LARGEST)]
+"""The class that ``?class=`` names, by its logit."""
+MaybeClass = Annotated[int | None, Query(alias="class", ge=0, le=LARGEST)]
 
 
 def layer_names(served: Served, numbers: Sequence[int]) -> list[str] | None:

@@ -170,7 +170,8 @@ def _load(served: Served, serving: Serving) -> None:
     embedder = served.db.embedder
     if isinstance(embedder, SharedEmbedder) and not embedder.ready:
         what = f"loading the embedder {embedder.spec}"
-        serving.work.result(f"embedder/{embedder.fingerprint}", what, lambda _: embedder.warm())
+        key = f"embedder/{embedder.fingerprint}"
+        serving.work.result(key, what, lambda _: embedder.warm(), short=True)
 
 
 def _by_vector(
@@ -263,7 +264,9 @@ def _labels(served: Served, serving: Serving) -> list[str | None] | None:
         table = kept_labels(served.db)
         return None if table is None else table["label"].tolist()
 
-    return serving.work.result(f"labels/{served.number}/{kept}", "reading the labels", read)
+    return serving.work.result(
+        f"labels/{served.number}/{kept}", "reading the labels", read, short=True, large=True
+    )
 
 
 def _offset(cursor: str | None) -> int:
