@@ -43,7 +43,7 @@ VEGETABLE = 4
 
 
 def demo_views(audit: int, other: str | None) -> list[View]:
-    """Views of the demo database."""
+    """Return views of the demo database."""
     views = [
         View("overview", "#/m/demo/overview"),
         View("search", "#/m/demo/search?q=watermark"),
@@ -62,7 +62,7 @@ def demo_views(audit: int, other: str | None) -> list[View]:
 
 
 def real_views(name: str) -> list[View]:
-    """Views of a classifier that nobody has planted anything in."""
+    """Return views of a classifier that nobody has planted anything in."""
     return [
         View("real-overview", f"#/m/{name}/overview"),
         View("real-search", f"#/m/{name}/search?q=dog", "dark"),

@@ -217,6 +217,34 @@ def test_files_hold_what_the_page_shows(client, db, tmp_path):
     assert read.json()["logit"] == 1
 
 
+def test_no_note_or_concept_of_the_csv_is_run_as_a_formula(client):
+    save(client, valid=terms(["=1+1"]), spurious=terms(["@sum"]))
+    name = ask(client, "audits/1/result").json()["components"][0]["name"]
+    edit = {"revision": 1, "reviews": {name: {"note": '+HYPERLINK("http://evil.example")'}}}
+    ask(client, "audits/1", "PUT", edit)
+    lines = list(csv.DictReader(io.StringIO(ask(client, "audits/1/components.csv").text)))
+    assert {one["note"] for one in lines} == {"", '\'+HYPERLINK("http://evil.example")'}
+    assert {one["valid_concept"] for one in lines} == {"'=1+1"}
+    assert {one["spurious_concept"] for one in lines} == {"'@sum"}
+    assert all(-1 <= float(one["mean"]) <= 1 for one in lines)  # a minus of a number stays
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("a.json", "[" * 100_000),
+        ("a.toml", "a = " + "[" * 100_000),
+        ("a.json", "1" * 5_000),
+        ("a.csv", "concept\n" + "x" * 200_000),
+    ],
+)
+def test_a_file_that_no_reader_takes_is_refused(client, file, text):
+    answer = ask(client, "concept-sets/read", "POST", {"file": file, "text": text})
+    assert answer.status_code == 400
+    assert answer.json()["kind"] == "ConceptError"
+    assert "cannot be read" in answer.json()["value"]
+
+
 def test_the_report_has_the_lists_the_thresholds_and_the_notes(client, db):
     save(client, settings={"valid_threshold": 0.125})
     name = ask(client, "audits/1/result").json()["components"][0]["name"]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import shutil
 import time
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import ColourEmbedder, LittleNet, WordEmbedder, assert_says, to_tensor, write_pictures
@@ -155,6 +158,45 @@ def test_the_server_says_the_same(pair, client):
     assert page["pairs"][0]["name"] == str(pair[0].component(rows[0]))
     lines = ask(client, "compare/pairs.csv?a=0&b=1&kind=only_second").text.splitlines()
     assert len(lines) == 1 + found.second.alone.sum()
+
+
+def test_odd_names_and_labels_are_told_and_taken_away(pair, tmp_path):
+    one, two = (
+        sl.open(shutil.copytree(db.path, tmp_path / name), WordEmbedder())
+        for db, name in zip(pair, ('a"b\r\nX-Evil: 1', "größer 猫"), strict=True)
+    )
+    labels = two.label(sl.ConceptSet.of(["=cat()"]), threshold=-2.0).to_pandas()
+    frame = labels.assign(label=labels["label"].where(np.arange(len(labels)) % 2 == 0, None))
+    two.save_analysis("labels-odd", frame)
+    client = TestClient(create_app([one, two]), base_url="http://localhost")
+    known = dict(zip(two.names(), frame["label"], strict=True))
+    for kind, column, theirs in (
+        ("matched", "other_label", "other_name"),
+        ("only_second", "label", "name"),
+    ):
+        page = ask(client, f"compare/pairs?a=0&b=1&kind={kind}&k=500")
+        assert page.status_code == 200
+        pairs = page.json()["pairs"]
+        for each in pairs:
+            label = known[each[theirs]]
+            assert each[column] == (label if isinstance(label, str) else None)
+        file = ask(client, f"compare/pairs.csv?a=0&b=1&kind={kind}")
+        assert "x-evil" not in file.headers
+        name = f"a_b__X-Evil__1-gr__er__-{kind}.csv"
+        assert file.headers["content-disposition"] == f'attachment; filename="{name}"'
+        table = pd.read_csv(io.StringIO(file.text))
+        assert table[theirs].tolist() == [each[theirs] for each in pairs]
+        assert set(table[column].dropna()) <= {"'=cat()"}
+    assert None in {each["other_label"] for each in ask_pairs(client)}
+
+
+def ask_pairs(client):
+    return [
+        each
+        for a, b in ((0, 1), (1, 0))
+        for kind in ("matched", "only_first", "only_second")
+        for each in ask(client, f"compare/pairs?a={a}&b={b}&kind={kind}&k=500").json()["pairs"]
+    ]
 
 
 def test_what_cannot_be_compared_is_refused(pair, client, tmp_path):

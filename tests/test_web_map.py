@@ -195,6 +195,14 @@ def test_a_selection_as_csv(client, db):
     assert frame["cluster"].tolist() == tensors["cluster"][places].tolist()
 
 
+def test_no_label_of_the_csv_is_run_as_a_formula(base, tmp_path):
+    db = sl.open(shutil.copytree(base, tmp_path / "one"), WordEmbedder())
+    client = TestClient(create_app([db]), base_url="http://localhost")
+    db.label(ConceptSet.of(["=1+1"]), threshold=-2.0).save("mine")
+    text = ask(client, "/selection.csv", {"rows": [1, 12]}).text
+    assert pd.read_csv(io.StringIO(text))["label"].tolist() == ["'=1+1", "'=1+1"]
+
+
 @pytest.mark.parametrize(
     ("path", "status", "kind", "parts"),
     [
@@ -204,6 +212,8 @@ def test_a_selection_as_csv(client, db):
         ("/colours?by=clarity&class=1", 400, "ConceptError", ("class 1", "Leave out")),
         ("/colours?by=relevance&class=3", 400, "RelevanceError", ("class 3", "2 classes")),
         ("/colours?by=relevance&class=99", 400, "RelevanceError", ("'99'", "0 to 3")),
+        (f"/colours?by=relevance&class={10**30}", 422, "ServeError", ("'class'", "2147483647")),
+        (f"/graph?class={10**30}", 422, "ServeError", ("'class'", "2147483647")),
     ],
 )
 def test_colours_that_cannot_be(client, path, status, kind, parts):
@@ -220,6 +230,8 @@ def test_colours_that_cannot_be(client, path, status, kind, parts):
     [
         ([], 404, "No component is selected"),
         ([5, 999], 404, "Row 999"),
+        ([5, 10**30], 422, "'rows.1'"),
+        ([2**31 - 1], 404, "Row 2147483647"),
         (["x"], 422, "'rows.0'"),
         (None, 422, "rows"),
     ],

@@ -265,6 +265,7 @@ FOREIGN = [
     "http://127.0.0.1:{port}@evil.example",
     "http://127.0.0.1:{port}.evil.example",
     "https://evil.example#http://127.0.0.1:{port}",
+    "http://[",
     "",
 ]
 

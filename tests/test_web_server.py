@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -28,8 +30,9 @@ import semlens as sl
 from semlens.cli.app import app as command
 from semlens.data.folder import ImageFolder
 from semlens.embedders.load import reads_texts
-from semlens.errors import DataError, EmbedderError, RecipeError, ServeError, StaleError
+from semlens.errors import BusyError, DataError, EmbedderError, RecipeError, ServeError, StaleError
 from semlens.models.subject import SubjectModel
+from semlens.web import laid
 from semlens.web.app import API, create_app
 from semlens.web.embedder import SharedEmbedder
 from semlens.web.listen import PORT, listen
@@ -104,6 +107,32 @@ def test_models_are_what_the_databases_say(folder: Path) -> None:
 def test_a_given_embedder_reads_texts(folder: Path) -> None:
     opened = sl.open(folder / "one.semlens", WordEmbedder())
     assert client_of(opened).get(f"{API}/models/0").json()["text"] is True
+
+
+@pytest.mark.parametrize(
+    "path", ["models/1", "models/1/components", "compare/pairs?a=0&b=1",
+             "models/0/components/0/0/twin?other=1"],
+)  # fmt: skip
+def test_a_database_that_changes_while_it_is_served_is_refused(
+    folder: Path, tmp_path: Path, path: str
+) -> None:
+    copy = shutil.copytree(folder / "two.semlens", tmp_path / "two.semlens")
+    opened = [sl.open(folder / "one.semlens", WordEmbedder()), sl.open(copy, WordEmbedder())]
+    client = client_of(*opened)
+    manifest, build = copy / "manifest.json", (copy / "manifest.json").read_text()
+    os.utime(manifest, ns=(1, 1))
+    assert client.get(f"{API}/{path}").status_code in (200, 202)  # touched is not changed
+    manifest.write_text(build + "\n")
+    refused = client.get(f"{API}/{path}")
+    assert refused.status_code == 409
+    assert refused.json()["kind"] == "StaleError"
+    assert str(copy) in refused.json()["value"]
+    assert "start it again" in refused.json()["remedy"]
+    assert client.get(f"{API}/models/0").status_code == 200
+    manifest.unlink()
+    assert client.get(f"{API}/{path}").status_code == 409
+    manifest.write_text(build)
+    assert client.get(f"{API}/{path}").status_code in (200, 202)
 
 
 def test_unknown_models_are_not_there(folder: Path) -> None:
@@ -320,6 +349,44 @@ def test_only_so_much_runs_at_once() -> None:
     assert sorted(running) == [0, 1, 2, 3]
 
 
+def test_short_work_does_not_wait_for_long_work() -> None:
+    work, go = Work(at_once=1), threading.Event()
+    for number in range(2):
+        with pytest.raises(StillWorking):
+            work.result(f"long {number}", "laying out", lambda _: go.wait())
+    assert work.result("short", "reading", lambda _: 3, short=True) == 3
+    go.set()
+
+
+def test_few_large_results_are_kept() -> None:
+    work = Work(kept=10, large=2)
+    for number in range(4):
+        work.result(f"large {number}", "", lambda _, n=number: n, large=True)
+        work.result(f"small {number}", "", lambda _, n=number: n)
+    again = {
+        f"{size} {number}": work.result(f"{size} {number}", "", lambda _: "again")
+        for size in ("small", "large")
+        for number in range(4)
+    }
+    assert [name for name, value in again.items() if value == "again"] == ["large 0", "large 1"]
+
+
+def test_no_more_work_is_taken_on_than_can_wait() -> None:
+    work, go = Work(at_once=1, waiting=3), threading.Event()
+    for number in range(3):
+        with pytest.raises(StillWorking):
+            work.result(f"{number}", "", lambda _: go.wait())
+    with pytest.raises(BusyError) as caught:
+        work.result("3", "", lambda _: go.wait())
+    assert_says(caught.value, "3 pieces", "fewer than 3", "Ask again")
+    with pytest.raises(StillWorking):  # what is known is still answered
+        work.result("0", "", lambda _: go.wait())
+    go.set()
+    for number in range(3):
+        assert wait_for(work, f"{number}", lambda _: None)
+    assert work.result("3", "", lambda _: "there") == "there"
+
+
 def test_work_is_answered_with_202_until_it_is_there(folder: Path) -> None:
     app, go = create_app([folder / "one.semlens"]), threading.Event()
 
@@ -337,6 +404,24 @@ def test_work_is_answered_with_202_until_it_is_there(folder: Path) -> None:
     while client.get("/slow").status_code == 202:
         continue
     assert client.get("/slow").json() == "True"
+
+
+def test_maps_are_laid_out_before_anybody_asks(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copies = [
+        sl.open(shutil.copytree(folder / f"{name}.semlens", tmp_path / name), WordEmbedder())
+        for name in ("one", "two")
+    ]
+    monkeypatch.setattr(laid, "SMALL", int(copies[1].alive.sum()))
+    assert copies[0].alive.sum() > laid.SMALL
+    app = create_app(copies)
+    laid.prepare_maps(app.state.serving)
+    assert not list((tmp_path / "one" / "analysis").glob("map-*"))
+    assert list((tmp_path / "two" / "analysis").glob("map-*"))
+    client = TestClient(app, base_url="http://localhost")
+    made = laid.laid_map(app.state.serving.models[1], app.state.serving)  # raises nothing
+    assert client.get(f"{API}/models/1/clusters").json()["components"] == len(made.found)
 
 
 # -- start and end ---------------------------------------------------------------------

@@ -19,11 +19,11 @@ import semlens as sl
 from semlens.analysis.describe.notable import notable
 from semlens.cli.app import app as cli
 from semlens.data.folder import ImageFolder
-from semlens.errors import ServeError
+from semlens.errors import RelevanceError, ServeError
 from semlens.models.subject import SubjectModel
 from semlens.web.app import create_app
 from semlens.web.recorder import address, file_of
-from semlens.web.site import write_site
+from semlens.web.site import _classes, write_site
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +138,29 @@ def test_another_folder_is_left_alone_and_an_export_is_replaced(db, site, tmp_pa
     again = write_site([db], old, cards=1)
     assert again.cards == 1
     assert not list(tmp_path.glob(".*part"))
+
+
+@pytest.mark.parametrize("place", [".", "file", "file/below"])
+def test_a_place_where_no_folder_can_be_is_refused(db, place, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if place != ".":
+        (tmp_path / "file").write_text("precious")
+    with pytest.raises(ServeError) as caught:
+        write_site([db], place, cards=0)
+    assert_says(caught.value, str(tmp_path), "Expected", "folder" if place == "." else "another")
+    assert [path.name for path in tmp_path.iterdir()] == (["file"] if place != "." else [])
+
+
+def test_a_class_of_a_graph_is_found_in_each_database_by_its_name(db, tmp_path):
+    other = shutil.copytree(db.path, tmp_path / "other")
+    manifest = json.loads((other / "manifest.json").read_text())
+    manifest["classes"] = ["x", "y", "b", "a"]
+    (other / "manifest.json").write_text(json.dumps(manifest))
+    both = [db, sl.open(other, WordEmbedder())]
+    assert _classes(both, ["a", "c", 1]) == [[0, 2, 1], [3, 1]]
+    with pytest.raises(RelevanceError) as caught:
+        _classes(both, ["unicorn"])
+    assert_says(caught.value, "'unicorn'", "Expected", "Choose")
 
 
 def test_on_the_command_line(demo, tmp_path):

@@ -15,7 +15,7 @@ export function terms(line: string): { q: string[]; without: string[] } {
     const word = text.replace(/^[+-]\s*/, "").trim();
     if (word) (text.startsWith("-") ? without : q).push(word);
   }
-  return { q, without };
+  return { q: [...new Set(q)], without: [...new Set(without)] };
 }
 
 /** The line that gives the route's terms. */

@@ -14,8 +14,8 @@ from semlens.errors import RecipeError, nearest
 from semlens.store.reader import Database
 
 COLUMNS = (
-    "row", "layer", "index", "name", "label", "label_alignment", "examples", "firing_rate", "maximum",
-    *MEASURES, "relevance_mean", "relevance_max",
+    "row", "layer", "index", "name", "label", "label_alignment", "examples", "firing_rate",
+    "maximum", *MEASURES, "relevance_mean", "relevance_max",
 )  # fmt: skip
 """Columns of the table; it can be sorted by each."""
 

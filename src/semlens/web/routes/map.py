@@ -125,7 +125,7 @@ def map_points(model: Model, serving: All) -> Response:
     )
 
 
-@router.get("/map/labels")
+@router.get("/map/labels", response_class=Response)
 def map_labels(model: Model, serving: All) -> Response:
     """Return label i32[n] as safetensors: places in the header's ``names``, -1 for none."""
     labels, source = component_labels(laid_map(model, serving).found)
@@ -151,7 +151,7 @@ def clusters(model: Model, serving: All) -> MapClusters:
     )
 
 
-@router.get("/colours")
+@router.get("/colours", response_class=Response)
 def colours(
     model: Model,
     serving: All,

@@ -37,7 +37,8 @@ export function asked(model: ModelInfo): Question {
       ...(beside?.q ?? []).map(term("word", false)),
       ...(beside?.without ?? []).map(term("word", true)),
     ];
-    return { terms: [{ kind: "image", text: "image", negative: false }, ...words], probe, layers };
+    const image: Term = { kind: "image", text: "image", negative: false };
+    return { terms: once([image, ...words]), probe, layers };
   }
   const terms = [
     ...route.all("q").map(term("word", false)),
@@ -45,7 +46,12 @@ export function asked(model: ModelInfo): Question {
     ...route.all("without").map(term("word", true)),
     ...route.all("unlike").map(term("component", true)),
   ];
-  return { terms, probe, layers };
+  return { terms: once(terms), probe, layers };
+}
+
+/** Each term once: a word that is said twice, or turned into one that is there, says no more. */
+function once(terms: readonly Term[]): Term[] {
+  return [...new Map(terms.map((t) => [`${t.kind} ${t.negative} ${t.text}`, t])).values()];
 }
 
 /** What was sent with the image, if it was this page that sent it. */
