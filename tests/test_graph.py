@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 
 import semlens as sl
 from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.graph import attribution_graph
-from semlens.analysis.graph_groups import UNLABELLED, GraphEdge, GraphNode
+from semlens.analysis.graph.graph import attribution_graph
+from semlens.analysis.graph.groups import UNLABELLED, GraphEdge, GraphNode
 from semlens.analysis.target import class_samples
 from semlens.cli.graph import graph
 from semlens.draw.graph_layout import MOST, Heading, arrange, shortened
@@ -169,7 +169,7 @@ def test_batches_and_chunks_change_nothing(db, without_bias, images, monkeypatch
     seen: list[tuple[str, int, int]] = []
 
     def ask(batch_size, chunk):
-        monkeypatch.setattr("semlens.analysis.graph_relevance.pairs_per_pass", lambda *_: chunk)
+        monkeypatch.setattr("semlens.analysis.graph.relevance.pairs_per_pass", lambda *_: chunk)
         return attribution_graph(
             db, without_bias, images, 2, samples=SAMPLES, engine=engine, batch_size=batch_size,
             progress=lambda *state: seen.append(state),

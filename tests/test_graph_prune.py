@@ -8,10 +8,10 @@ from conftest import LittleNet, WordEmbedder, assert_says, to_tensor
 from torch import nn
 
 import semlens as sl
-from semlens.analysis.graph import attribution_graph
-from semlens.analysis.graph_kept import keep_trace, recall_trace, trace_name
-from semlens.analysis.graph_prune import prune
-from semlens.analysis.graph_trace import (
+from semlens.analysis.graph.graph import attribution_graph
+from semlens.analysis.graph.kept import keep_trace, recall_trace, trace_name
+from semlens.analysis.graph.prune import prune
+from semlens.analysis.graph.trace import (
     GraphTrace,
     TracedLayer,
     VerifiedImages,

@@ -25,7 +25,7 @@ import semlens as sl
 from semlens.analysis.audit.model_test import model_test
 from semlens.analysis.concepts import Concept, ConceptSet
 from semlens.analysis.correct.sensitivity import sensitivity
-from semlens.analysis.graph import attribution_graph
+from semlens.analysis.graph.graph import attribution_graph
 from semlens.analysis.report.given import graph_labels, read_model_test, read_sensitivity
 from semlens.analysis.report.limits import build_command
 from semlens.analysis.report.sections import Skipped

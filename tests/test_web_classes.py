@@ -14,9 +14,9 @@ from PIL import Image
 
 import semlens as sl
 from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.graph import attribution_graph
-from semlens.analysis.graph_groups import UNLABELLED
-from semlens.analysis.graph_trace import MOST
+from semlens.analysis.graph.graph import attribution_graph
+from semlens.analysis.graph.groups import UNLABELLED
+from semlens.analysis.graph.trace import MOST
 from semlens.analysis.relevant import class_table, relevant_components
 from semlens.analysis.target import class_samples
 from semlens.data.folder import ImageFolder

@@ -116,8 +116,10 @@ def test_a_given_embedder_reads_texts(folder: Path) -> None:
 def test_a_database_that_changes_while_it_is_served_is_refused(
     folder: Path, tmp_path: Path, path: str
 ) -> None:
-    copy = shutil.copytree(folder / "two.semlens", tmp_path / "two.semlens")
-    opened = [sl.open(folder / "one.semlens", WordEmbedder()), sl.open(copy, WordEmbedder())]
+    one, copy = (
+        shutil.copytree(folder / name, tmp_path / name) for name in ("one.semlens", "two.semlens")
+    )
+    opened = [sl.open(one, WordEmbedder()), sl.open(copy, WordEmbedder())]
     client = client_of(*opened)
     manifest, build = copy / "manifest.json", (copy / "manifest.json").read_text()
     os.utime(manifest, ns=(1, 1))

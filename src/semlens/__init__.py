@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from semlens.analysis.effect import effect
     from semlens.analysis.evaluate import evaluate
     from semlens.analysis.explain import explain
-    from semlens.analysis.graph import attribution_graph
+    from semlens.analysis.graph.graph import attribution_graph
     from semlens.analysis.probe import Probe
     from semlens.analysis.report.report import report
     from semlens.api import ConceptDatabase, build
@@ -70,7 +70,7 @@ _HOME = {
     "WithArtefact": "semlens.data.with_artefact",
     "Rules": "semlens.relevance.presets",
     "affected": "semlens.analysis.correct.affected",
-    "attribution_graph": "semlens.analysis.graph",
+    "attribution_graph": "semlens.analysis.graph.graph",
     "audit": "semlens.analysis.audit.audit",
     "audit_all": "semlens.analysis.audit.sweep",
     "build": "semlens.api",

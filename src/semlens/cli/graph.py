@@ -16,7 +16,7 @@ from semlens.cli.progress import progress_bars
 from semlens.errors import ConceptError
 
 if TYPE_CHECKING:
-    from semlens.analysis.graph import AttributionGraph
+    from semlens.analysis.graph.graph import AttributionGraph
     from semlens.analysis.label import Labels
     from semlens.api import ConceptDatabase
     from semlens.data.images import Images
@@ -75,7 +75,7 @@ def graph(
     semlens graph r18.semlens --target 291 --image lion.jpg --concepts my-concepts.toml
     --save lion.png
     """
-    from semlens.analysis.graph import attribution_graph, check_path
+    from semlens.analysis.graph.graph import attribution_graph, check_path
     from semlens.analysis.target import class_samples, find_class
     from semlens.data.images import read_file
     from semlens.data.pixels import decode

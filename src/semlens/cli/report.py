@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from semlens.analysis.audit.found import Audit
     from semlens.analysis.audit.record import AuditRecord
     from semlens.analysis.concepts import ConceptSet
-    from semlens.analysis.graph import AttributionGraph
+    from semlens.analysis.graph.graph import AttributionGraph
     from semlens.analysis.report.sections import Skipped
     from semlens.analysis.report.trials import Tested
     from semlens.api import ConceptDatabase
@@ -201,7 +201,7 @@ def _graph(
     layers: list[str] | None,
 ) -> AttributionGraph | Skipped:
     """Trace the graph, or say why there is none."""
-    from semlens.analysis.graph import attribution_graph
+    from semlens.analysis.graph.graph import attribution_graph
     from semlens.analysis.report.given import graph_labels
     from semlens.analysis.report.sections import Skipped, attempt
     from semlens.analysis.target import class_samples

@@ -19,7 +19,7 @@ MOST = 8
 def workers() -> ThreadPoolExecutor:
     """Return the threads: one per core. What they run must not wait for them."""
     count = min(MOST, os.cpu_count() or 1)
-    return ThreadPoolExecutor(count, "semlens-store", initializer=_alone)
+    return ThreadPoolExecutor(count, "concept-store", initializer=_alone)
 
 
 def _alone() -> None:

@@ -6,8 +6,8 @@ import shlex
 from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
-from semlens.analysis.graph_kept import keep_trace, recall_trace, trace_name
-from semlens.analysis.graph_trace import GraphTrace, VerifiedImages, reached_layers, trace_class
+from semlens.analysis.graph.kept import keep_trace, recall_trace, trace_name
+from semlens.analysis.graph.trace import GraphTrace, VerifiedImages, reached_layers, trace_class
 from semlens.analysis.target import class_name, class_samples
 from semlens.errors import ModelError, SemlensError
 from semlens.models.subject import SubjectModel

@@ -20,7 +20,7 @@ from semlens.analysis.correct.sensitivity import Sensitivity
 from semlens.analysis.describe.map import ConceptMap, concept_map
 from semlens.analysis.describe.unexpected import Unexpected
 from semlens.analysis.describe.unexpected import unexpected as find_unexpected
-from semlens.analysis.graph import AttributionGraph
+from semlens.analysis.graph.graph import AttributionGraph
 from semlens.analysis.report.audit import audit_section, badges, verdict
 from semlens.analysis.report.limits import limits, reproduce
 from semlens.analysis.report.reviews import review_section

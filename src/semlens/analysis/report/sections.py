@@ -12,7 +12,7 @@ import pandas as pd
 from semlens.analysis.concepts import ConceptSet, Kind
 from semlens.analysis.describe.map import ConceptMap
 from semlens.analysis.describe.unexpected import Unexpected
-from semlens.analysis.graph import AttributionGraph
+from semlens.analysis.graph.graph import AttributionGraph
 from semlens.analysis.scores import Scores
 from semlens.analysis.target import class_name
 from semlens.draw.map_parts import Scale

@@ -10,10 +10,10 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel
 
-from semlens.analysis.graph import MINIMUM, AttributionGraph
-from semlens.analysis.graph_groups import TARGET, GraphNode
-from semlens.analysis.graph_prune import prune
-from semlens.analysis.graph_trace import MOST, GraphTrace, VerifiedImages
+from semlens.analysis.graph.graph import MINIMUM, AttributionGraph
+from semlens.analysis.graph.groups import TARGET, GraphNode
+from semlens.analysis.graph.prune import prune
+from semlens.analysis.graph.trace import MOST, GraphTrace, VerifiedImages
 from semlens.types import Component
 from semlens.web.routes.classes import labels_of
 from semlens.web.routes.place import ClassNumber, layer_names

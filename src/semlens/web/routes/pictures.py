@@ -71,7 +71,7 @@ async def component_crop(
 @cache
 def _drawing() -> ThreadPoolExecutor:
     """Return a thread per core: more draw no faster, and each keeps some memory for good."""
-    return ThreadPoolExecutor(min(8, os.cpu_count() or 1), "semlens-drawing")
+    return ThreadPoolExecutor(min(8, os.cpu_count() or 1), "drawing")
 
 
 async def _picture(

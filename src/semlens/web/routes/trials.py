@@ -6,7 +6,7 @@ from fastapi import APIRouter
 
 from semlens.analysis.audit.model_test import model_test
 from semlens.analysis.correct.trial import trial
-from semlens.analysis.graph_trace import VerifiedImages
+from semlens.analysis.graph.trace import VerifiedImages
 from semlens.analysis.target import class_name, class_samples
 from semlens.errors import LayerError
 from semlens.recipe import fingerprint

@@ -15,9 +15,9 @@ from jaxtyping import Float, Float64
 from PIL import Image
 from torch import Tensor
 
-from semlens.analysis.graph import MINIMUM, AttributionGraph, assemble
-from semlens.analysis.graph_groups import Named, keep_groups
-from semlens.analysis.graph_trace import GraphTrace, TracedLayer
+from semlens.analysis.graph.graph import MINIMUM, AttributionGraph, assemble
+from semlens.analysis.graph.groups import Named, keep_groups
+from semlens.analysis.graph.trace import GraphTrace, TracedLayer
 from semlens.errors import RelevanceError
 from semlens.store.reader import Database
 

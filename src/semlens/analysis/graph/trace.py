@@ -1,7 +1,7 @@
 """A trace of a class: what its attribution graphs are cut out of, without the model.
 
 It holds the strongest components of every layer one by one, sample by sample, so that
-:mod:`semlens.analysis.graph_prune` gets any smaller graph of it exactly. When one graph is
+:mod:`semlens.analysis.graph.prune` gets any smaller graph of it exactly. When one graph is
 wanted and no other, :func:`semlens.attribution_graph` is cheaper: it starts once per group.
 """
 
@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float32, Int64
 from PIL import Image
 
-from semlens.analysis.graph_relevance import (
+from semlens.analysis.graph.relevance import (
     Job,
     Progress,
     arrivals,

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from semlens.analysis.graph_groups import (
+from semlens.analysis.graph.groups import (
     TARGET,
     GraphEdge,
     GraphNode,
@@ -24,7 +24,7 @@ from semlens.analysis.graph_groups import (
     make_edges,
     make_node,
 )
-from semlens.analysis.graph_relevance import Progress, component_shares, make_job, passed
+from semlens.analysis.graph.relevance import Progress, component_shares, make_job, passed
 from semlens.analysis.target import class_name
 from semlens.data.images import Images
 from semlens.draw.graph_layout import Heading, arrange

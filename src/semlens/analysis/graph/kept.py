@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from semlens.analysis.graph_trace import MOST, GraphTrace, TracedLayer
+from semlens.analysis.graph.trace import MOST, GraphTrace, TracedLayer
 from semlens.recipe import fingerprint
 from semlens.store.reader import Database
 
