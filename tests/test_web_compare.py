@@ -9,35 +9,16 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
-import torch
-from conftest import ColourEmbedder, LittleNet, WordEmbedder, assert_says, to_tensor, write_pictures
+from conftest import ColourEmbedder, LittleNet, WordEmbedder, assert_says, write_pictures
 from fastapi.testclient import TestClient
 from safetensors.torch import load
-from torch import nn
+from test_compare import WideNet, make
 
 import semlens as sl
 from semlens.analysis.compare.linked import link
 from semlens.data.folder import ImageFolder
 from semlens.errors import RecipeError, StaleError
-from semlens.models.subject import SubjectModel
 from semlens.web.app import create_app
-
-
-class WideNet(nn.Module):
-    """One stage of seven channels."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(3)
-        self.second = nn.Conv2d(3, 7, 3, 4, 1)
-        self.head = nn.Linear(7, 4)
-
-    def forward(self, x):
-        return self.head(nn.functional.relu(self.second(x)).mean((2, 3)))
-
-
-def make(module, name):
-    return SubjectModel(module.eval(), to_tensor, "32 bilinear", f"python:{name}", list("abcd"))
 
 
 @pytest.fixture(scope="module")
