@@ -64,7 +64,6 @@ def demo_views(audit: int, other: str | None) -> list[View]:
 def real_views(name: str) -> list[View]:
     """Return views of a classifier that nobody has planted anything in."""
     return [
-        View("real-overview", f"#/m/{name}/overview"),
         View("real-search", f"#/m/{name}/search?q=dog", "dark"),
         View("real-map", f"#/m/{name}/map"),
     ]

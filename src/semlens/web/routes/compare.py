@@ -7,16 +7,15 @@ from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
-import torch
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel
-from safetensors.torch import save
 
 from semlens.analysis.compare.linked import Linked, Side, link
 from semlens.analysis.describe.distribution import distributions
 from semlens.web.download import csv, download
 from semlens.web.routes.overview import rated
 from semlens.web.served import All, Served, Serving
+from semlens.web.tensors import tensors
 
 router = APIRouter(tags=["compare"])
 
@@ -102,12 +101,13 @@ def compare_points(a: First, b: Second, serving: All) -> Response:
     bit 0 for no counterpart, bit 1 for each other's nearest.
     """
     found = _linked(serving, a, b)
-    tensors = {
-        f"{letter}_{name}": tensor
-        for letter, side in (("a", found.first), ("b", found.second))
-        for name, tensor in _tensors(side).items()
-    }
-    return Response(save(tensors), media_type="application/octet-stream")
+    return tensors(
+        {
+            f"{letter}_{name}": array
+            for letter, side in (("a", found.first), ("b", found.second))
+            for name, array in _arrays(side).items()
+        }
+    )
 
 
 @router.get("/compare/pairs")
@@ -172,15 +172,14 @@ def _compared(served: Served, side: Side) -> ComparedModel:
     )
 
 
-def _tensors(side: Side) -> dict[str, torch.Tensor]:
-    state = side.alone.astype(np.uint8) | (side.mutual.astype(np.uint8) << 1)
+def _arrays(side: Side) -> dict[str, np.ndarray]:
     return {
-        "x": torch.from_numpy(side.where[:, 0].copy()),
-        "y": torch.from_numpy(side.where[:, 1].copy()),
-        "row": torch.from_numpy(side.rows.astype(np.int32)),
-        "nearest": torch.from_numpy(side.nearest.astype(np.int32)),
-        "similarity": torch.from_numpy(side.similarity),
-        "state": torch.from_numpy(state),
+        "x": side.where[:, 0],
+        "y": side.where[:, 1],
+        "row": side.rows.astype(np.int32),
+        "nearest": side.nearest.astype(np.int32),
+        "similarity": side.similarity,
+        "state": side.alone.astype(np.uint8) | (side.mutual.astype(np.uint8) << 1),
     }
 
 

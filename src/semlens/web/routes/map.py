@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
-from safetensors.numpy import save
 
 from semlens.analysis.describe.placement import NEIGHBOURS
 from semlens.analysis.describe.selection import component_labels, select
@@ -21,6 +20,7 @@ from semlens.web.download import csv, download
 from semlens.web.laid import laid_map
 from semlens.web.routes.place import LARGEST, MaybeClass
 from semlens.web.served import All, Model
+from semlens.web.tensors import tensors
 
 router = APIRouter(prefix="/models/{m}", tags=["map"])
 
@@ -104,17 +104,13 @@ def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return plain(frame.to_dict("records"))
 
 
-def _tensors(tensors: dict[str, np.ndarray], metadata: dict[str, str] | None = None) -> Response:
-    return Response(save(tensors, metadata), media_type="application/octet-stream")
-
-
 @router.get("/map", response_class=Response)
 def map_points(model: Model, serving: All) -> Response:
     """Return x, y f32[n], row i32[n], layer, cluster i16[n] (-1: none) as safetensors."""
     found = laid_map(model, serving).found
     frame = found.frame
     layer = pd.Categorical(frame["layer"], model.db.layers).codes
-    return _tensors(
+    return tensors(
         {
             "x": frame["x"].to_numpy(np.float32),
             "y": frame["y"].to_numpy(np.float32),
@@ -131,7 +127,7 @@ def map_labels(model: Model, serving: All) -> Response:
     labels, source = component_labels(laid_map(model, serving).found)
     code, names = pd.factorize(np.asarray(labels, object))  # missing is -1
     metadata = {"names": json.dumps([str(name) for name in names]), "source": source}
-    return _tensors({"label": code.astype(np.int32)}, metadata)
+    return tensors({"label": code.astype(np.int32)}, metadata)
 
 
 @router.get("/clusters")
@@ -165,20 +161,22 @@ def colours(
     _check(by, target)
     found = laid_map(model, serving).found
 
-    def make(_: Any) -> Response:
+    def make(_: Any) -> Scale:
         coloured = found.coloured(by, *([] if target is None else [target]))
-        scale = cast(Scale, coloured.colouring)  # measures and relevance are scales
-        low, high = scale.limits
-        metadata = {
-            "title": scale.title,
-            "low": repr(low),
-            "high": repr(high),
-            "signed": json.dumps(scale.signed),
-        }
-        return _tensors({"value": scale.values.astype(np.float32)}, metadata)
+        return cast(Scale, coloured.colouring)  # measures and relevance are scales
 
     what = f"Computing {by} of {len(found):,} components."
-    return serving.work.result(f"colours/{model.number}/{by}/{target}", what, make, large=True)
+    key = f"colours/{model.number}/{by}/{target}"
+    # not the answer itself: what it passes through writes its headers
+    scale = serving.work.result(key, what, make, large=True)
+    low, high = scale.limits
+    metadata = {
+        "title": scale.title,
+        "low": repr(low),
+        "high": repr(high),
+        "signed": json.dumps(scale.signed),
+    }
+    return tensors({"value": scale.values.astype(np.float32)}, metadata)
 
 
 def _check(by: str, target: int | None) -> None:

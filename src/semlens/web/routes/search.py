@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Response
 from fastapi import Query as InQuery
 from pydantic import BaseModel, Field
-from safetensors.numpy import save
 
 from semlens.analysis.kept_labels import PREFIX, kept_labels
 from semlens.analysis.label_search import search_labels
@@ -17,10 +16,10 @@ from semlens.web.embedder import SharedEmbedder
 from semlens.web.errors import Refused
 from semlens.web.routes.place import layer_names
 from semlens.web.served import All, Model, Served, Serving
+from semlens.web.tensors import tensors
 from semlens.web.upload import UPLOAD, Upload
 
 router = APIRouter(prefix="/models/{m}", tags=["search"])
-_BYTES = "application/octet-stream"
 
 Words = Annotated[str, Field(max_length=200)]
 Texts = Annotated[list[Words], InQuery(max_length=16)]
@@ -144,9 +143,7 @@ def similarity(
     """Return alignment f32[n] of all components in row order as safetensors; NaN: no examples."""
     query = _query(served, serving, q, without, probe)
     found = alignments(served.db, query.probe, query.negative)
-    # gzip takes longer than all the rest, and saves a twelfth
-    plain = {"Content-Encoding": "identity"}
-    return Response(save({"alignment": found}), headers=plain, media_type=_BYTES)
+    return tensors({"alignment": found})
 
 
 def _query(
