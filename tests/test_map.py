@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
 import pytest
+import umap
 from conftest import ColourEmbedder, LittleNet, WordEmbedder, assert_says, to_tensor
 from typer.testing import CliRunner
 
@@ -200,6 +203,30 @@ def test_two_and_three_vectors_keep_their_distances():
             for j in range(count):
                 apart = np.linalg.norm(vectors[i].astype(np.float64) - vectors[j])
                 assert np.linalg.norm(made[i] - made[j]) == pytest.approx(apart, abs=1e-5)
+
+
+def test_threads_lay_out_one_after_the_other(monkeypatch):
+    """Numba ends the process when two do so at once, where it has neither TBB nor OpenMP."""
+    at_work, most = [], []
+
+    class Slow:
+        def __init__(self, **_):
+            pass
+
+        def fit_transform(self, units):
+            at_work.append(1)
+            most.append(len(at_work))
+            time.sleep(0.05)
+            at_work.pop()
+            return units[:, :2]
+
+    monkeypatch.setattr(umap, "UMAP", Slow)
+    vectors = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda _: lay_out(vectors, 0), range(4)))
+    assert most == [1, 1, 1, 1]
+    for one in made:
+        np.testing.assert_array_equal(one, vectors[:, :2])
 
 
 def test_umap_keeps_planted_neighbourhoods_and_its_seed():

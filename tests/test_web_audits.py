@@ -217,6 +217,21 @@ def test_files_hold_what_the_page_shows(client, db, tmp_path):
     assert read.json()["logit"] == 1
 
 
+def test_a_preview_by_a_saved_audit_follows_its_edits(client, db):
+    save(client)
+    body = {"target": "ox", "from_sets": ["audit:1"]}
+    before = ask(client, "audits/preview", "POST", body).json()
+    assert {one["concept"] for one in before["concepts"]} >= set(SPURIOUS)
+    edit = {"revision": 1, "spurious": terms(["tree", "lamp"])}
+    assert ask(client, "audits/1", "PUT", edit).status_code == 200
+    after = ask(client, "audits/preview", "POST", body).json()
+    plain = sl.audit(db, "ox", plain_concepts(spurious=["tree", "lamp"]))
+    assert [one["spurious"] for one in after["components"]] == pytest.approx(
+        plain.frame["spurious"].to_list()
+    )
+    assert {one["concept"] for one in after["concepts"]} == {*VALID, "tree", "lamp"}
+
+
 def test_no_note_or_concept_of_the_csv_is_run_as_a_formula(client):
     save(client, valid=terms(["=1+1"]), spurious=terms(["@sum"]))
     name = ask(client, "audits/1/result").json()["components"][0]["name"]

@@ -117,6 +117,8 @@ def test_the_clusters_are_those_of_the_library(client, db):
 @pytest.mark.parametrize("by", ["clarity", "redundancy", "polysemanticity"])
 def test_values_by_measure(client, db, by):
     content = ask(client, f"/colours?by={by}").content
+    again = load(ask(client, f"/colours?by={by}").content)["value"]
+    np.testing.assert_array_equal(again, load(content)["value"])
     value = load(content)["value"]
     expected = db.scores().frame[by].to_numpy()[db.alive]
     np.testing.assert_allclose(value, expected, rtol=1e-6)

@@ -234,6 +234,18 @@ def test_an_embedder_that_is_not_here_says_so_and_the_rest_is_served(folder: Pat
     assert "python:words" in found["notice"]
 
 
+def test_a_damaged_database_does_not_keep_the_others_cold(folder: Path, tmp_path: Path) -> None:
+    broken = shutil.copytree(folder / "demo.semlens", tmp_path / "broken")
+    (broken / "components.parquet").write_bytes(b"PAR1")
+    app = create_app([broken, folder / "demo.semlens"])
+    app.state.serving.warm()
+    sound = app.state.serving.models[1].db
+    assert sound.embedder.ready
+    assert "components" in vars(sound)
+    client = TestClient(app, base_url="http://localhost")
+    assert client.get(f"{API}/models/0/components/0/0").json()["kind"] == "StoreError"
+
+
 def test_an_embedder_with_other_weights_is_refused(folder: Path) -> None:
     shared = SharedEmbedder("semlens/demo", "0" * 64, 24, ColourEmbedder)
     with pytest.raises(EmbedderError) as caught:

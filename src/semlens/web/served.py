@@ -140,7 +140,8 @@ class Serving:
         What cannot be loaded is remembered by the embedder, and said when it is asked for.
         """
         for served in self.models:
-            served.db.warm()
+            with contextlib.suppress(SemlensError):  # a damaged file; the page says so
+                served.db.warm()
         for served in self.models:
             embedder = served.db.embedder
             if isinstance(embedder, SharedEmbedder):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 
 import numpy as np
@@ -22,6 +23,10 @@ def layout_settings(seed: int) -> dict[str, float | int | str]:
     return {"metric": "cosine", "neighbours": NEIGHBOURS, "min_dist": MIN_DIST, "seed": seed}
 
 
+# numba ends the process when two threads lay out at once, where it has neither TBB nor OpenMP
+_LAYING = threading.Lock()
+
+
 def lay_out(units: Float32[np.ndarray, "n d"], seed: int) -> Float32[np.ndarray, "n 2"]:
     """Project unit vectors to the plane by UMAP with the cosine metric (paper, D.2).
 
@@ -30,7 +35,7 @@ def lay_out(units: Float32[np.ndarray, "n d"], seed: int) -> Float32[np.ndarray,
     """
     if len(units) < NEIGHBOURS:
         return _principal_axes(units)
-    with warnings.catch_warnings():
+    with _LAYING, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of its own choice of starts and of imports
         from umap import UMAP
 

@@ -115,6 +115,15 @@ class SetFile(BaseModel):
     text: str
 
 
+def content_of(concepts: ConceptSet) -> list[object]:
+    """Return what decides a result: the lists of a saved audit change under one name."""
+    return [
+        [[one.name, list(one.path), one.kind, [str(image) for image in one.images]]
+         for one in concepts.concepts],
+        list(concepts.templates or ()),
+    ]  # fmt: skip
+
+
 def _sets(db: ConceptDatabase, name: str, target: int | str) -> list[ConceptSet]:
     """Return a bundled set, a family's sets for a class, or a saved audit's; never a file."""
     if name.startswith(KEPT) and name.removeprefix(KEPT).isdecimal():

@@ -32,7 +32,13 @@ from semlens.web.routes.audit_answers import (
     saved_of,
     set_info,
 )
-from semlens.web.routes.audit_requests import KEPT, AuditEdit, NewAudit, SetFile
+from semlens.web.routes.audit_requests import (
+    KEPT,
+    AuditEdit,
+    NewAudit,
+    SetFile,
+    content_of,
+)
 from semlens.web.served import All, Model, Served, Serving
 
 router = APIRouter(prefix="/models/{m}", tags=["audit"])
@@ -96,7 +102,8 @@ def try_audit(served: Model, serving: All, given: NewAudit) -> AuditAnswer:
     number = find_class(served.db, given.target)
     concepts, settings = given.concepts(served.db), given.settings.settings()
     check_lists(concepts)
-    key = fingerprint(number, given.model_dump(mode="json"), served.db.fingerprint)
+    decides = (content_of(concepts), settings.model_dump(mode="json"))
+    key = fingerprint(number, decides, served.db.fingerprint)
     found = serving.work.result(
         f"audit/{served.number}/try/{key}",
         f"auditing '{class_name(served.db, number)}'",

@@ -18,7 +18,7 @@ from semlens.analysis.target import class_name, find_class
 from semlens.api import ConceptDatabase
 from semlens.errors import ConceptError, RelevanceError, SemlensError, nearest
 from semlens.recipe import fingerprint
-from semlens.web.routes.audit_requests import KEPT, Text
+from semlens.web.routes.audit_requests import KEPT, Text, content_of
 from semlens.web.served import All, Model
 
 router = APIRouter(prefix="/models/{m}", tags=["audit"])
@@ -98,7 +98,7 @@ def sweep(
             "Begin an audit with lists of your own.",
         )
     key = fingerprint(
-        [[number, _content(one.concepts)] for number, one in held.items()], db.fingerprint
+        [[number, content_of(one.concepts)] for number, one in held.items()], db.fingerprint
     )
     found = serving.work.result(
         f"sweep/{served.number}/{key}",
@@ -218,14 +218,6 @@ def _logit(db: ConceptDatabase, target: str) -> int | None:
         return find_class(db, target)
     except RelevanceError:
         return None
-
-
-def _content(concepts: ConceptSet) -> list[object]:
-    return [
-        [[one.name, list(one.path), one.kind, [str(image) for image in one.images]]
-         for one in concepts.concepts],
-        list(concepts.templates or ()),
-    ]  # fmt: skip
 
 
 def _answer(

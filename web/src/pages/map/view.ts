@@ -10,7 +10,9 @@ export interface Box {
 }
 
 /** Kept free around the whole map: there the controls and the legend lie. */
-const FREE = { left: 40, right: 64, top: 60, bottom: 84 };
+const FREE = { left: 40, right: 64, top: 60 };
+/** Below, as much as the legend takes, but never much of a low map. */
+const BELOW = { least: 64, share: 0.16, most: 132 };
 const LEAST = 0.6;
 const MOST = 2000;
 
@@ -26,10 +28,14 @@ export class View {
     this.y = (box.bottom + box.top) / 2;
   }
 
+  private get below(): number {
+    return Math.min(Math.max(BELOW.share * this.height, BELOW.least), BELOW.most);
+  }
+
   /** Pixels of one unit of the map. */
   get scale(): number {
     const across = Math.max(this.width - FREE.left - FREE.right, 40);
-    const down = Math.max(this.height - FREE.top - FREE.bottom, 40);
+    const down = Math.max(this.height - FREE.top - this.below, 40);
     const { left, right, bottom, top } = this.box;
     return this.zoom * Math.min(across / (right - left || 1), down / (top - bottom || 1));
   }
@@ -40,7 +46,7 @@ export class View {
   }
 
   get middleY(): number {
-    return (this.height + FREE.top - FREE.bottom) / 2;
+    return (this.height + FREE.top - this.below) / 2;
   }
 
   screenX(x: number): number {
