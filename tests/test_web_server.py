@@ -530,7 +530,8 @@ def test_a_server_goes_on_from_an_event_loop(
     async def cell() -> module.Server | None:
         return sl.serve(folder / "one.semlens", port=0, browser=False)
 
-    server = asyncio.run(cell())
+    with ThreadPoolExecutor(1) as pool:  # this thread may have the loop of a browser already
+        server = pool.submit(lambda: asyncio.run(cell())).result()
     assert server is not None
     assert "one" in repr(server)
     with server:

@@ -93,10 +93,9 @@ class SharedEmbedder(Embedder):
 
     def warm(self) -> None:
         """Load it and embed the empty templates, so that the first search need not wait."""
+        self.loaded()  # the templates may be known from another server of this process
         if self.has_text:
             null_vector(self, SEARCH_TEMPLATES)
-        else:
-            self.loaded()
 
     def preprocess(self, image: Image.Image) -> Tensor:
         """Preprocess as the embedder does; safe in threads."""
