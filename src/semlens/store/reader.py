@@ -17,9 +17,12 @@ from semlens.data.prefetch import default_workers
 from semlens.embedders.base import Embedder
 from semlens.embedders.load import load_embedder
 from semlens.errors import LayerError, StaleError, StoreError, nearest
+from semlens.models.load import load_model
 from semlens.models.subject import SubjectModel
+from semlens.progress import report
 from semlens.recipe import fingerprint
 from semlens.store import layout
+from semlens.store.built_images import BuiltImages
 from semlens.store.class_relevance import ClassRelevance
 from semlens.store.derived import Derived
 from semlens.store.examples import Example, Examples, Sample
@@ -28,7 +31,7 @@ from semlens.store.groups import RowGroups
 from semlens.store.manifest import LayerEntry, Manifest
 from semlens.store.once import once
 from semlens.store.vectors import Vectors
-from semlens.types import Component
+from semlens.types import Component, Components, as_components, as_list
 
 
 def data_fingerprint(ids: Sequence[str], digests: Sequence[str]) -> str:
@@ -45,38 +48,77 @@ def _stale(kind: str, given: str, built: str) -> StaleError:
 
 
 class Database(Derived):
-    """Everything that a build has left on disk.
+    """Everything that a build has left on disk, with its model, images and embedder.
+
+    The three are loaded on first use by their SPECs, unless they are given, and verified against
+    the build. A database never runs code: a model from ``FILE.py:CALLABLE`` has to be given.
 
     Parameters
     ----------
     path
         The database's folder.
-    embedder
-        Its foundation model; loaded again by its SPEC on first use if not given.
+    model, images, embedder
+        Objects, or SPECs of where they are now, in place of those of the build.
+    device
+        Where the model and the embedder run, if they are loaded here.
 
     Raises
     ------
     StoreError
         If it is missing, unfinished, damaged or of another format.
     StaleError
-        If ``embedder`` is not the one that it was built with.
+        If a ``model`` or an ``embedder`` that is given is not the one of the build.
     """
 
-    def __init__(self, path: str | Path, embedder: Embedder | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        model: SubjectModel | str | None = None,
+        images: Images | str | Path | None = None,
+        embedder: Embedder | str | None = None,
+        device: str = "cpu",
+    ) -> None:
         super().__init__(Path(path).expanduser())
+        self.device = device
         self.manifest = Manifest.load(self.path)
         self._lazy = Examples(self.path, self.manifest)
         self._vectors = Vectors(self.path, self.manifest)
         self._relevance = ClassRelevance(self.path, self.manifest)
-        if embedder is not None:
+        self._sources = (model, images, embedder)
+        if isinstance(model, SubjectModel):
+            self.check_model(model)
+        if isinstance(embedder, Embedder):
             self.check_embedder(embedder)
-            self.embedder = embedder
+
+    # -- sources --------------------------------------------------------------------------
+
+    @once
+    def model(self) -> SubjectModel:
+        """The subject model of the database, verified by its fingerprint."""
+        model = self._sources[0]
+        if not isinstance(model, SubjectModel):
+            report("loading the model", 0, 1)
+            spec = model or self.manifest.model.spec
+            model = load_model(spec, device=self.device, run_files=self._sources[0] is not None)
+            self.check_model(model)
+            report("loading the model", 1, 1)
+        return model
+
+    @once
+    def images(self) -> Images:
+        """The images of the database; each one that is read is verified by its digest."""
+        return BuiltImages(self, self._sources[1])
 
     @once
     def embedder(self) -> Embedder:
         """The foundation model of the database, verified by its fingerprint."""
-        embedder = load_embedder(self.manifest.embedder.spec)
-        self.check_embedder(embedder)
+        embedder = self._sources[2]
+        if not isinstance(embedder, Embedder):
+            report("loading the embedder", 0, 1)
+            embedder = load_embedder(embedder or self.manifest.embedder.spec, device=self.device)
+            self.check_embedder(embedder)
+            report("loading the embedder", 1, 1)
         return embedder
 
     # -- identity -----------------------------------------------------------------------
@@ -139,7 +181,13 @@ class Database(Derived):
             )
         return entry
 
-    def chosen(self, layers: Sequence[str] | None) -> list[str]:
+    def digests(self, layer: str) -> list[str]:
+        """SHA-256 of a layer's vectors and of its examples: what is derived of it follows them."""
+        files = self.manifest.files
+        self.layer(layer)
+        return [files[layout.theta_file(layer)], files[layout.examples_file(layer)]]
+
+    def chosen(self, layers: str | Sequence[str] | None) -> list[str]:
         """Return the names of some layers, each once and in the order given, or of all.
 
         Raises
@@ -151,7 +199,7 @@ class Database(Derived):
             return self.layers
         if not layers:
             raise LayerError("No layer was named.", "Expected at least one.", "Name one.")
-        return [self.layer(name).name for name in dict.fromkeys(layers)]
+        return [self.layer(name).name for name in dict.fromkeys(as_list(layers))]
 
     @once
     def components(self) -> pd.DataFrame:
@@ -171,7 +219,7 @@ class Database(Derived):
         """One row per sample: path, sha256, target, logit, error."""
         return load_table(self.path / layout.SAMPLES).to_pandas()
 
-    def rows(self, layers: Sequence[str] | None = None) -> Int64[np.ndarray, " n"]:
+    def rows(self, layers: str | Sequence[str] | None = None) -> Int64[np.ndarray, " n"]:
         """Return the row numbers of some layers' components, or of all; each layer once."""
         entries = [self.layer(name) for name in self.chosen(layers)]
         return np.concatenate([np.arange(e.first, e.first + e.rows) for e in entries])
@@ -194,6 +242,16 @@ class Database(Derived):
                 "Choose one of them.",
             )
         return entry.first + place
+
+    def rows_of(self, components: Components) -> list[int]:
+        """Return the rows of components, however they are given.
+
+        Raises
+        ------
+        LayerError
+            If a name has another form, or the database does not have it.
+        """
+        return [self.row(component) for component in as_components(components)]
 
     def component(self, row: int) -> Component:
         """Return the component of a row.
@@ -365,7 +423,7 @@ class Database(Derived):
         return self._relevance.classes
 
     def relevance(
-        self, target: int | None = None, layers: Sequence[str] | None = None
+        self, target: int | None = None, layers: str | Sequence[str] | None = None
     ) -> pd.DataFrame:
         """Return class relevance: component (row), class, mean, max.
 
