@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, Protocol, TypeVar, get_args
+from typing import Annotated, Literal, Protocol, TypeVar, get_args, runtime_checkable
 
 from semlens.errors import LayerError
 from semlens.settings import setting
@@ -78,6 +78,7 @@ class Box:
         return (self.left, self.top, self.right, self.bottom)
 
 
+@runtime_checkable
 class HasComponents(Protocol):
     """An answer that is about components, such as hits."""
 
