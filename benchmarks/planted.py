@@ -35,7 +35,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,14 +139,11 @@ def correct(
     accused = sweep.audits[case.world.target].of("spurious", "both")
     if not accused or category is None or category not in HAND_MADE:
         return found
-    images = sl.load_images(folder / "images")
-    affected = sl.affected(db, accused, images, case.model)
-    samples = [n for n, path in enumerate(images.ids) if Path(path).name.startswith("train")]
+    affected = sl.affected(db, accused, all_data=True)
     marked = {str(Path(p.path).relative_to("images")) for p in case.world.pictures if p.marked}
     retrained = sl.retrain(
-        case.model, images, hand_made(category, folder), affected.samples,
-        samples=samples, settings=training,
-    )  # fmt: skip
+        db, hand_made(category, folder), affected, only="train", settings=training
+    )
     after = accuracies(case, retrained.model)
     hits = sum(path in marked for path in affected.paths)
     drop = before["clean"] - before["marked"]
@@ -244,7 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             folder = (options.keep or Path(scratch)) / f"{case.name}-{case.subject}"
             if options.quick:
                 case.world.pictures = case.world.pictures[::12]
-            settings = replace(TRAINING, epochs=1) if options.quick else TRAINING
+            settings = TRAINING.model_copy(update={"epochs": 1}) if options.quick else TRAINING
             training = None if options.no_retrain else settings
             worlds.append(measure(case, folder, training, 5 if options.quick else 30))
             print(json.dumps(worlds[-1]), file=sys.stderr, flush=True)

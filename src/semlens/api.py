@@ -15,6 +15,9 @@ from semlens.analysis.audit.model_test import model_test
 from semlens.analysis.audit.sweep import audit_all
 from semlens.analysis.correct.affected import affected
 from semlens.analysis.correct.cut_out import cut_out
+from semlens.analysis.correct.prune import prune
+from semlens.analysis.correct.retrain import retrain
+from semlens.analysis.correct.sensitivity import sensitivity
 from semlens.analysis.describe.dissect import dissect
 from semlens.analysis.describe.map import concept_map
 from semlens.analysis.describe.unexpected import unexpected
@@ -66,9 +69,12 @@ class ConceptDatabase(Database):
     explain = explain
     label = label
     model_test = model_test
+    prune = prune
     report = report
+    retrain = retrain
     scores = scores
     search = search
+    sensitivity = sensitivity
     unexpected = unexpected
 
     @once

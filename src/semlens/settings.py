@@ -195,7 +195,8 @@ def invalid(
 ) -> SemlensError:
     """Return the error of ``kind`` that says which of a class's fields is wrong."""
     first = error.errors()[0]
-    name = str(first["loc"][0]) if first["loc"] else ""
+    place = first["loc"][0] if first["loc"] else ""
+    name = list(fields)[place] if isinstance(place, int) else place  # by position, or by name
     expected = expected_value(fields[name].annotation, fields[name]) if name in fields else ""
     return kind(
         f"{name} is '{first['input']}'.", expected or f"{first['msg']}.", f"Give another {name}."

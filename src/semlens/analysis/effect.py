@@ -236,7 +236,6 @@ def effect(
         target,
         list(units.values()),
         to,
-        lambda done: progress("ablating", done, len(chosen)),
     )
     change = logit[None] - ablated
     return Effects(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,7 +19,7 @@ SPURIOUS = VERDICTS["spurious"]
 def affected_plot(
     scores: Float64[np.ndarray, " n"],
     threshold: float,
-    near: Sequence[tuple[str, bytes]],
+    near: Sequence[Image.Image],
     above: int,
     flagged: int,
 ) -> Figure:
@@ -29,7 +28,7 @@ def affected_plot(
     Parameters
     ----------
     near
-        Path and picture, highest score first.
+        Pictures, highest score first.
     above
         How many of them are above the threshold.
     flagged
@@ -63,17 +62,16 @@ def _histogram(axes: Axes, scores: np.ndarray, threshold: float, flagged: int) -
     axes.set_title(f"{flagged} of {len(scores)} samples above the threshold", loc="left")
 
 
-def _strip(axes: Axes, near: Sequence[tuple[str, bytes]], above: int) -> None:
+def _strip(axes: Axes, near: Sequence[Image.Image], above: int) -> None:
     axes.set_title(
         "Around the threshold: flagged on the left, not flagged on the right", loc="left"
     )
-    for place, (_, picture) in enumerate(near):
+    for place, picture in enumerate(near):
         left = place + (0.6 if place >= above else 0)
-        image = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"))
-        height, width = image.shape[:2]
+        width, height = picture.size
         part = min(1.0, width / height), min(1.0, height / width)
         axes.imshow(
-            image,
+            np.asarray(picture),
             extent=(left + 0.04, left + 0.04 + 0.92 * part[0], 0.04, 0.04 + 0.92 * part[1]),
             aspect="equal",
         )
