@@ -74,7 +74,7 @@ def model():
 def db(tmp_path_factory, planted, model):
     path = tmp_path_factory.mktemp("db") / "db"
     sl.build(path, model, planted[0], WordEmbedder(), ["eyes"], examples=8, signs="positive")
-    return sl.open(path, model=model, images=planted[0])
+    return sl.open(path, model=model, images=planted[0], embedder=WordEmbedder())
 
 
 RED = [Component("eyes", 0), Component("eyes", 3)]

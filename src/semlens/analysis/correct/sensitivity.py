@@ -240,7 +240,7 @@ def _rows(measured: Evaluation, first: Evaluation) -> Iterator[dict[str, Any]]:
     one, other = measured.data, first.data
     paired = np.array_equal(one.samples, other.samples)
     paired = paired and list(one.images.ids) == list(other.images.ids)
-    for target in (None, *np.unique(measured.targets)):
+    for target in (None, *np.unique(measured.targets).tolist()):
         here = measured.of_class(target)
         hit, before = measured.hit[here], first.hit[first.of_class(target)]
         low, high = wilson(int(hit.sum()), len(hit))

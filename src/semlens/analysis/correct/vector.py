@@ -186,7 +186,7 @@ def standardised(
     """Return columns with mean 0 and deviation 1, and the deviations; a constant one is 0."""
     values = values.astype(np.float64)
     spread = values.std(0)
-    spread[spread <= 1e-12 * max(float(spread.max()), 1e-300)] = 0
+    spread[spread <= 1e-12 * np.abs(values).max()] = 0
     alive = spread > 0
     return np.where(alive, (values - values.mean(0)) / np.where(alive, spread, 1), 0), spread
 
