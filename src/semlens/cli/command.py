@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 import typer
 from pydantic import BaseModel
 
-from semlens.cli.options import NO_LABELS, Json, Save
+from semlens.cli.options import Json, Save
 from semlens.cli.output import answer, reported
 from semlens.settings import Setting, needs_of, settings_of
 
@@ -46,8 +46,6 @@ class Ask:
         Of the question, as they were typed.
     sources
         ``model``, ``images``, ``embedder`` and ``device`` where they were given.
-    only_printed
-        Whether the answer goes nowhere else: neither ``--save`` nor ``--json`` was given.
     """
 
     def __init__(
@@ -56,11 +54,9 @@ class Ask:
         question: Callable[..., Any],
         settings: dict[str, Any],
         sources: dict[str, Any],
-        only_printed: bool,
     ) -> None:
         self.paths = paths
         self.settings = settings
-        self.only_printed = only_printed
         self._question = question
         self._sources = sources
 
@@ -121,8 +117,7 @@ def command(
                 if (value := given.pop(name)) is not None  # else the question's own default
             }
             found = {name: given.pop(name) for name in needs}
-            only_printed = not (save or as_json)
-            ask = Ask(folders if several else [folders], question, typed, found, only_printed)
+            ask = Ask(folders if several else [folders], question, typed, found)
             for path in save or ():
                 check_end(path, result_ends(question))
             result = function(ask, **given)
@@ -181,12 +176,10 @@ def split_commas(given: Sequence[str]) -> list[str]:
     return [name for part in given for name in part.split(",") if name]
 
 
-def read_sets(given: Sequence[str]) -> list[ConceptSet] | str:
-    """Load the concept sets that options name: files, folders, bundled ones; or ``none``."""
+def read_sets(given: Sequence[str]) -> list[ConceptSet]:
+    """Load the concept sets that options name: files, folders, bundled ones."""
     from semlens.analysis.concepts import load_sets
 
-    if list(given) == [NO_LABELS]:
-        return NO_LABELS
     return [one for name in given for one in load_sets(name)]
 
 
