@@ -48,6 +48,8 @@ class Ask:
         ``model``, ``images``, ``embedder`` and ``device`` where they were given.
     save
         Files that the answer will be written to.
+    as_json
+        Whether the answer will be printed as JSON.
     """
 
     def __init__(
@@ -57,10 +59,12 @@ class Ask:
         settings: dict[str, Any],
         sources: dict[str, Any],
         save: Sequence[Path],
+        as_json: bool,
     ) -> None:
         self.paths = paths
         self.settings = settings
         self.save = save
+        self.as_json = as_json
         self._question = question
         self._sources = sources
 
@@ -130,7 +134,7 @@ def command(
                 known = {name: value for name, value in chosen.items() if value is not None}
                 typed["settings"] = fields(**known)
             found = {name: given.pop(name) for name in needs}
-            ask = Ask(folders if several else [folders], question, typed, found, save)
+            ask = Ask(folders if several else [folders], question, typed, found, save, as_json)
             for path in save:
                 check_end(path, result_ends(question))
             result = function(ask, **given)
