@@ -82,7 +82,8 @@ def expected_value(type_: Any, field: FieldInfo) -> str:
     choices = [str(c) for part in parts if typing.get_origin(part) is Literal
                for c in typing.get_args(part)]  # fmt: skip
     if choices:
-        return f"Expected {', '.join(choices[:-1])} or {choices[-1]}."
+        several = f"{', '.join(choices[:-1])} or " if len(choices) > 1 else ""
+        return f"Expected {several}{choices[-1]}."
     if not parts or not {int, float}.issuperset(parts):
         return ""
     bounds = {type(one).__name__: one for one in field.metadata}
@@ -91,7 +92,7 @@ def expected_value(type_: Any, field: FieldInfo) -> str:
         ("Ge", "from", "ge"), ("Gt", "above", "gt"), ("Le", "to", "le"), ("Lt", "below", "lt"),
     ):  # fmt: skip
         if name in bounds:
-            text += f" {words} {getattr(bounds[name], attribute):g}"
+            text += f" {words} {getattr(bounds[name], attribute):.10g}"
     return f"Expected {text}{' or None' if type(None) in _alternatives(type_) else ''}."
 
 

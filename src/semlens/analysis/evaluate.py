@@ -4,17 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float64, Int64
+from rich.console import Group
 
+from semlens.analysis.result import Result
 from semlens.data.images import Images
+from semlens.data.load import as_images
 from semlens.data.targets import map_targets
+from semlens.draw.table import rich_table
 from semlens.errors import DataError, ModelError
 from semlens.models.forward import logits
 from semlens.models.subject import SubjectModel
+from semlens.settings import question, setting
 from semlens.store.reader import Database
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SHOWN = 40
+"""Classes in a plot: those of the lowest recall."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,13 +71,20 @@ class Labelled:
         return cls(images, np.array([*known], np.int64), np.array([*known.values()], np.int64))
 
 
-def labelled(database: Database, images: Images | None = None, only: str | None = None) -> Labelled:
+def labelled(
+    database: Database,
+    images: Images | None = None,
+    only: str | None = None,
+    samples: Sequence[int] | np.ndarray | None = None,
+) -> Labelled:
     """Return images with their right logits: the database's as it knows them, or others by name.
 
     Parameters
     ----------
     only
         Only images whose file name starts so.
+    samples
+        Which of the images.
 
     Raises
     ------
@@ -77,10 +97,10 @@ def labelled(database: Database, images: Images | None = None, only: str | None 
         known = table["logit"].notna() & table["error"].isna()
         pairs = zip(table["logit"], known, strict=True)
         targets = [int(logit) if usable else None for logit, usable in pairs]
-    samples = range(len(images))
+    samples = range(len(images)) if samples is None else [int(sample) for sample in samples]
     if only is not None:
         names = [name.rsplit("/", 1)[-1] for name in images.ids]
-        samples = [i for i, name in enumerate(names) if name.startswith(only)]
+        samples = [i for i in samples if names[i].startswith(only)]
         if not samples:
             raise DataError(
                 f"No file name of '{images.spec}' starts with '{only}'.",
@@ -90,8 +110,8 @@ def labelled(database: Database, images: Images | None = None, only: str | None 
     return Labelled.of(images, database.model, targets, samples)
 
 
-@dataclass(frozen=True, eq=False)
-class Evaluation:
+@dataclass(frozen=True, eq=False, repr=False)
+class Evaluation(Result):
     """How often the largest logit is the right one."""
 
     data: Labelled
@@ -137,32 +157,71 @@ class Evaluation:
         """Return the name of a class, or its number where there are no names."""
         return str(target) if self.classes is None else self.classes[target]
 
-    def __repr__(self) -> str:
-        """Return accuracy and the classes as text."""
-        table = self.to_pandas().to_string(index=False, float_format="{:.3f}".format)
-        return f"Accuracy {self.accuracy:.3f} on {self.samples} images\n{table}"
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for a program."""
+        classes = self.to_pandas().to_dict("records")
+        return {"accuracy": self.accuracy, "samples": self.samples, "classes": classes}
+
+    def plot(self) -> Figure:
+        """Draw the recall of the classes, the lowest first."""
+        from semlens.draw.bars_plot import bars_plot
+
+        lowest = self.to_pandas().nsmallest(SHOWN, "recall")
+        return bars_plot(lowest["class"].tolist(), lowest["recall"].tolist(), self._title, "recall")
+
+    @property
+    def _title(self) -> str:
+        return f"Accuracy {self.accuracy:.3f} on {self.samples} images"
+
+    def __rich__(self) -> Group:
+        """Return the accuracy, and a row per class."""
+        return Group(self._title, rich_table(self.to_pandas()))
 
 
+@question("model", "images")
 def evaluate(
+    database: Database,
+    *,
+    images: Images | str | Path | Sequence[Any] | None = None,
+    samples: Sequence[int] | np.ndarray | None = None,
+    batch_size: Annotated[int, setting("Images per pass.", ge=1)] = 32,
+) -> Evaluation:
+    """Measure the accuracy of a database's model; images without a known class are left out.
+
+    Components that are pruned meanwhile (:func:`semlens.pruned`) are left out, too.
+
+    Parameters
+    ----------
+    images
+        Images with class names, in place of the database's.
+    samples
+        Which of the images; all by default.
+
+    Raises
+    ------
+    DataError
+        If no image has a class that the model knows.
+    ModelError
+        If the model has one logit only.
+    """
+    given = None if images is None else as_images(images)
+    data = labelled(database, given, samples=samples)
+    return answers(database.model, data, batch_size)
+
+
+def evaluate_model(
     model: SubjectModel,
     images: Images,
     targets: Sequence[int | None] | None = None,
     samples: Sequence[int] | None = None,
     batch_size: int = 32,
 ) -> Evaluation:
-    """Measure accuracy; samples without a known logit are left out.
+    """Measure the accuracy of any model on any images, as :func:`evaluate` does.
 
     Parameters
     ----------
     targets
         Logit of each sample; by default found by class name.
-
-    Raises
-    ------
-    DataError
-        If no sample has a known logit, or the model lacks one.
-    ModelError
-        If the model has one logit only.
     """
     return answers(model, Labelled.of(images, model, targets, samples), batch_size)
 

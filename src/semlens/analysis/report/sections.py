@@ -222,7 +222,7 @@ def graph_section(found: AttributionGraph | Skipped) -> Section:
     if isinstance(found, Skipped):
         return Section("graph", title, missing=found.reason)
     images = f"{found.images} image" + ("s" if found.images != 1 else "")
-    frame = found.to_pandas()[0].iloc[1:]
+    frame = found.to_pandas().iloc[1:]
     rows = [
         (row["label"], row["layer"], str(len(row["components"])), _percent(row["mean"]))
         for row in frame.nlargest(12, "mean").to_dict("records")
