@@ -27,11 +27,11 @@ def batches(
     reader: Reader,
     samples: Sequence[int],
     batch_size: int,
-    stage: str = "running the model",
+    stage: str | None = "running the model",
 ) -> Iterator[Tensor]:
     """Yield preprocessed samples as batches float[b 3 h w], decoded ahead.
 
-    How many samples are done is reported as progress of ``stage``.
+    How many samples are done is reported as progress of ``stage``, if there is one.
     """
     held: list[Tensor] = []
     stream = prefetch(lambda i: model.preprocess(reader(i)), samples, default_workers())
@@ -39,7 +39,8 @@ def batches(
         held.append(inputs)
         if len(held) == batch_size or done == len(samples):
             yield model.batch(held)
-            report(stage, done, len(samples))
+            if stage is not None:
+                report(stage, done, len(samples))
             held = []
 
 

@@ -6,7 +6,7 @@ import io
 import math
 import pickle
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -20,10 +20,9 @@ from torch.nn import functional
 
 from semlens.analysis.evaluate import Labelled, check_targets
 from semlens.data.artefact import Artefact
-from semlens.data.prefetch import default_workers, prefetch
 from semlens.data.with_artefact import insert_drawn
 from semlens.errors import DataError, RecipeError, StoreError
-from semlens.models.forward import run_scores
+from semlens.models.forward import batches, run_scores
 from semlens.models.subject import SubjectModel
 from semlens.progress import report
 from semlens.settings import Settings, setting
@@ -137,19 +136,27 @@ class Run:
         return self.history
 
     def _epoch(self, epoch: int) -> float:
-        size = len(self.material.samples)
-        places = self.material.order(self.settings, epoch)
-        total, seen = 0.0, 0
+        settings, material = self.settings, self.material
+        places = material.order(settings, epoch)
+        targets = torch.from_numpy(material.targets[places]).to(self.model.device)
+
+        def read(turn: int) -> Image.Image:
+            draw = np.random.default_rng((settings.seed, epoch, turn))
+            return material.picture(int(places[turn]), settings, draw)
+
+        total, seen, size = 0.0, 0, len(places)
         device = self.model.device
         own = [device] if device.type == "cuda" else []
         with torch.random.fork_rng(own):  # of dropout; the user's own state comes back
-            torch.manual_seed(self.settings.seed * 100_003 + epoch)
+            torch.manual_seed(settings.seed * 100_003 + epoch)
             try:
-                for batch, targets in self._batches(places, epoch):
-                    _train_mode(self.model.module, frozen=len(targets) < FEW)
-                    total += self._step(batch, targets) * len(targets)
-                    seen += len(targets)
-                    report("training", (epoch - 1) * size + seen, size * self.settings.epochs)
+                for batch in batches(self.model, read, range(size), settings.batch_size, None):
+                    if len(batch) < 2:  # a rest, of which batch norm has no statistics
+                        break
+                    _train_mode(self.model.module, frozen=len(batch) < FEW)
+                    total += self._step(batch, targets[seen : seen + len(batch)]) * len(batch)
+                    seen += len(batch)
+                    report("training", (epoch - 1) * size + seen, size * settings.epochs)
             finally:
                 self.model.module.eval()
         if not math.isfinite(total):
@@ -159,26 +166,6 @@ class Run:
                 "Choose a smaller learning rate.",
             )
         return total / seen
-
-    def _batches(
-        self, places: Int64[np.ndarray, " n"], epoch: int
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield inputs and targets; a rest of one image is left out, for batch norm's sake."""
-        settings, material = self.settings, self.material
-
-        def prepared(turn: int) -> Tensor:
-            draw = np.random.default_rng((settings.seed, epoch, turn))
-            return self.model.preprocess(material.picture(int(places[turn]), settings, draw))
-
-        held: list[Tensor] = []
-        targets = torch.from_numpy(material.targets[places])
-        for turn, inputs in enumerate(prefetch(prepared, range(len(places)), default_workers())):
-            held.append(inputs)
-            last = turn + 1 == len(places)
-            if len(held) == settings.batch_size or (last and len(held) > 1):
-                batch = self.model.batch(held)
-                yield batch, targets[turn + 1 - len(held) : turn + 1].to(batch.device)
-                held = []
 
     def _step(self, batch: Tensor, targets: Tensor) -> float:
         with torch.enable_grad():

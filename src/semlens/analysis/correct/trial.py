@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Bool, Int64
 
@@ -85,7 +86,7 @@ class Trial:
 
     def accuracy(self, found: Answers, target: int | None = None) -> Share:
         """Return the accuracy on all images, or on those of a class (its recall)."""
-        here = np.full(len(self.right), True) if target is None else self.right == target
+        here = slice(None) if target is None else self.right == target
         return Share.of((found.before == self.right)[here], (found.after == self.right)[here])
 
     def mistaken(self, found: Answers) -> Share | None:
@@ -118,11 +119,7 @@ def trial_samples(
     usable = np.flatnonzero(logit.notna().to_numpy() & table["error"].is_null().to_numpy())
     drawn = np.random.default_rng(seed).permutation(usable)
     right = logit.to_numpy(float)[drawn].astype(np.int64)
-    # the place of each among those of its class, in the order drawn
-    order = np.argsort(right, kind="stable")
-    starts = np.searchsorted(right[order], right[order])
-    rank = np.empty(len(drawn), np.int64)
-    rank[order] = np.arange(len(drawn)) - starts
+    rank = pd.Series(right).groupby(right).cumcount().to_numpy()  # of each in its class
     first = np.lexsort((rank, right != target))
     chosen = np.sort(drawn[first[rank[first] < per_class][:at_most]])
     return chosen, logit.to_numpy(float)[chosen].astype(np.int64)
