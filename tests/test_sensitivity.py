@@ -20,11 +20,12 @@ from semlens.analysis.correct.sensitivity import (
     wilson,
     with_artefacts,
 )
+from semlens.analysis.correct.trial import trial
 from semlens.analysis.evaluate import Labelled, check_targets
 from semlens.cli.app import app
 from semlens.data.artefact import Hue, Patch
 from semlens.data.with_artefact import WithArtefact
-from semlens.errors import DataError, ModelError, RecipeError
+from semlens.errors import DataError, LayerError, ModelError, RecipeError
 from semlens.types import Component
 
 CLASSES = ["dark", "bright"]
@@ -212,6 +213,26 @@ def test_samples_by_set(images):
     found = accuracies({"a": model()}, with_artefacts(sets, [Hue()]))
     frame = found.frame.query("`class` == 'all'")
     assert frame["samples"].tolist() == [3, 2, 3]
+
+
+def test_a_preview_counts_the_same(db, images):
+    """Of the model with and without a component, on drawn images, by class name and texts."""
+    found = trial(db, "bright", "eyes:1", artefact="patch:red:size=0.6", per_class=9, seed=4)
+    assert (found.target, found.components) == (1, (Component("eyes", 1),))
+    assert np.bincount(found.right).tolist() == [9, 9]
+    sets = {"clean": labelled(images, samples=found.samples.tolist())}
+    table = accuracies(
+        {"a": model()}, with_artefacts(sets, [Patch((255, 0, 0), size=0.6)], seed=4),
+        prune=[Component("eyes", 1)],
+    ).frame.query("`class` == 'all'")  # fmt: skip
+    shares = [found.accuracy(part) for part in found.sets]
+    assert [part.name for part in found.sets] == ["clean", "patch"]
+    expected = [getattr(one, when) for when in ("before", "after") for one in shares]
+    assert table["accuracy"].tolist() == expected
+    with pytest.raises(RecipeError, match="per_class"):
+        trial(db, 1, "eyes:1", per_class=0)
+    with pytest.raises(LayerError, match="No component is named"):
+        trial(db, 1, [])
 
 
 def test_the_databases_own_classes_count(tmp_path, images):
