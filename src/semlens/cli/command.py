@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from semlens.cli.options import Json, Save
 from semlens.cli.output import answer, reported
-from semlens.settings import Setting, needs_of, settings_of
+from semlens.settings import Setting, bare, needs_of, settings_of
 
 if TYPE_CHECKING:
     from semlens.analysis.concepts import ConceptSet
@@ -29,8 +29,14 @@ _SOURCES = {
     "embedder": (str, "Where to load the embedder from, if moved."),
     "device": (str, "cpu, cuda, cuda:1, mps."),
 }
-_NAMES = {"images": "data"}
-"""Options that are called otherwise than the parameter: what is a SPEC here is one in a build."""
+_NAMES = {
+    "images": "data",  # what is a SPEC here is one in a build
+    "artefacts": "artefact",
+    "concept_map": "map",
+    "model_test": "tested",
+    "sensitivity": "evaluated",
+}
+"""Options that are called otherwise than the parameter."""
 
 
 class Ask:
@@ -56,9 +62,16 @@ class Ask:
         sources: dict[str, Any],
     ) -> None:
         self.paths = paths
-        self.settings = settings
+        self._typed = settings
         self._question = question
         self._sources = sources
+        self.after: Callable[[bool], None] = lambda as_json: None
+        """Called once the answer stands there, with whether it is JSON."""
+
+    @functools.cached_property
+    def settings(self) -> dict[str, Any]:
+        """The settings that were typed, as the question takes them."""
+        return {k: _READ[k](v, self) if k in _READ else v for k, v in self._typed.items()}
 
     @functools.cached_property
     def databases(self) -> list[ConceptDatabase]:
@@ -112,7 +125,7 @@ def command(
             folders = given.pop("databases" if several else "database")
             save, as_json = given.pop("save"), given.pop("as_json")
             typed = {
-                name: _READ[name](value) if name in _READ else value
+                name: value
                 for name in settings
                 if (value := given.pop(name)) is not None  # else the question's own default
             }
@@ -123,6 +136,7 @@ def command(
             result = function(ask, **given)
             if result is not None:
                 answer(result, as_json, save)
+            ask.after(as_json)
 
         text = "Folders of the databases." if several else "Folder of the database."
         place = Annotated[list[Path] if several else Path, typer.Argument(help=text)]
@@ -156,7 +170,7 @@ def option(one: Setting) -> inspect.Parameter:
     for name, key, attribute in (("Ge", "min", "ge"), ("Le", "max", "le")):
         if name in bounds:
             settings[key] = getattr(bounds[name], attribute)
-    names = [f"--{one.name.replace('_', '-')}"]
+    names = [f"--{_NAMES.get(one.name, one.name).replace('_', '-')}"]
     plain, optional = _plain_type(one.type)
     default = one.default
     if one.name in _READ:
@@ -176,16 +190,17 @@ def split_commas(given: Sequence[str]) -> list[str]:
     return [name for part in given for name in part.split(",") if name]
 
 
-def read_sets(given: Sequence[str]) -> list[ConceptSet]:
-    """Load the concept sets that options name: files, folders, bundled ones."""
-    from semlens.analysis.concepts import load_sets
+def read_sets(given: Sequence[str], ask: Ask) -> list[ConceptSet]:
+    """Load the concept sets that options name: files, folders, bundled ones, saved audits."""
+    from semlens.analysis.concept_sets import sets_for
 
-    return [one for name in given for one in load_sets(name)]
+    return [one for name in given for one in sets_for(ask.db, name)]
 
 
-_READ: dict[str, Callable[[Any], Any]] = {
-    "layers": split_commas,
-    "components": split_commas,
+_READ: dict[str, Callable[[Any, Ask], Any]] = {
+    "layers": lambda given, _: split_commas(given),
+    "components": lambda given, _: split_commas(given),
+    "artefacts": lambda given, _: given,
     "concepts": read_sets,
     "background": read_sets,
 }
@@ -210,7 +225,7 @@ def _plain_type(type_: Any) -> tuple[Any, bool]:
     """Return the type that an option of a setting is read as, and whether it may be left out."""
     if typing.get_origin(type_) not in (Union, UnionType):
         return type_, False
-    parts = typing.get_args(type_)
+    parts = [bare(part) for part in typing.get_args(type_)]
     simple = [p for p in parts if p in (int, float, str, bool) or typing.get_origin(p) is Literal]
     # what may be a number or a text is typed as a text: a class, by its name or its number
     return (str if str in simple else simple[0]), type(None) in parts

@@ -7,7 +7,7 @@ so that they stop to mean one (paper, 4.3.3 and F.2.3).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
@@ -31,6 +31,7 @@ from semlens.data.overlay import (
     written,
 )
 from semlens.errors import DataError
+from semlens.types import as_list
 
 FORMS = (
     "hue[:COLOUR][:opacity=0.3], text:WORDS[:size=0.12:place=bottom:...], "
@@ -220,6 +221,11 @@ class Paste(Artefact):
 _KINDS: Mapping[str, type[Artefact]] = MappingProxyType(
     {kind.name: kind for kind in (Hue, Text, Patch, Stripes, Paste)}
 )
+
+
+def as_artefacts(given: Artefact | str | Iterable[Artefact | str]) -> list[Artefact]:
+    """Return artefacts however they are given: objects or texts, one or several."""
+    return [load_artefact(one) if isinstance(one, str) else one for one in as_list(given)]
 
 
 def load_artefact(spec: str) -> Artefact:

@@ -8,15 +8,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from semlens.analysis.audit.audit import LEVEL, MINIMUM
-from semlens.analysis.audit.expected import Expected
+from semlens.analysis.audit.audit import Bound, audit
+from semlens.analysis.audit.expected import LONGEST_TEXT
 from semlens.analysis.concepts import Concept, ConceptSet
 from semlens.errors import ConceptError, RecipeError, StoreError
+from semlens.settings import request_model
 from semlens.version import __version__
 
-MOST_CONCEPTS = 2000
-"""Concepts of both sides: embedding them takes seconds, and a page shows them all."""
-LONGEST_TEXT = 200
 LONGEST_NOTE = 4000
 Status = Literal["reviewed", "confirmed", "dismissed"]
 """A person has looked; agrees that it is as the audit says; or that it does not matter."""
@@ -24,6 +22,19 @@ Status = Literal["reviewed", "confirmed", "dismissed"]
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def __init__(self, **fields: Any) -> None:
+        """Take the fields; a wrong one is a :class:`RecipeError`, not a traceback."""
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise RecipeError(
+                f"'{where}' of an audit is {str(first.get('input'))[:80]!r}.",
+                f"{first['msg']}.",
+                "Correct it.",
+            ) from error
 
 
 class Term(_Frozen):
@@ -44,15 +55,16 @@ class Term(_Frozen):
         return Concept(self.text, self.path, kind, tuple(map(Path, self.images)))
 
 
-class Settings(_Frozen):
+class Settings(
+    _Frozen,
+    request_model(
+        audit, "AuditSettings", without=("target", "concepts", "background", "resamples")
+    ),
+):
     """What an audit is made with, besides its lists; see :func:`audit`."""
 
-    layers: tuple[str, ...] | None = None
-    minimum: float = MINIMUM
-    level: float = LEVEL
-    threshold: tuple[float | None, float | None] = (None, None)
+    threshold: tuple[Bound | None, Bound | None] = (None, None)
     """Least alignment with (valid, spurious) concepts; None lets chance decide."""
-    seed: int = 0
 
     def given(self) -> dict[str, Any]:
         """Return them as :func:`audit` takes them."""
@@ -145,32 +157,6 @@ class Edit(_Frozen):
     renew: bool = False
 
 
-def check_lists(concepts: ConceptSet) -> None:
-    """Refuse lists that are too long, texts that are empty or too long, and contradictions.
-
-    Raises
-    ------
-    ConceptError
-        If they are; both lists may be empty.
-    """
-    if len(concepts) > MOST_CONCEPTS:
-        raise ConceptError(
-            f"The lists have {len(concepts)} concepts.",
-            f"Expected at most {MOST_CONCEPTS}.",
-            "Leave some out: a longer list also needs a stronger alignment to beat chance.",
-        )
-    for concept in concepts.concepts:
-        if not 0 < len(concept.name.strip()) <= LONGEST_TEXT:
-            shown = concept.name[:40] + ("..." if len(concept.name) > 40 else "")
-            raise ConceptError(
-                f"A concept of {len(concept.name)} characters: '{shown}'.",
-                f"Expected 1 to {LONGEST_TEXT}.",
-                "Write a word or a short phrase.",
-            )
-    if len(concepts):
-        Expected.of(concepts)
-
-
 def read_record(document: Mapping[str, Any]) -> AuditRecord:
     """Return a document as a record.
 
@@ -183,17 +169,11 @@ def read_record(document: Mapping[str, Any]) -> AuditRecord:
     """
     try:
         return AuditRecord.model_validate(document)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+    except RecipeError as error:
         if document.get("version", __version__) == __version__:
-            raise RecipeError(
-                f"'{where}' of an audit is {str(first.get('input'))[:80]!r}.",
-                f"{first['msg']}.",
-                "Correct it.",
-            ) from error
+            raise
         raise StoreError(
-            f"The saved audit {document.get('id')} cannot be read: '{where}': {first['msg']}.",
+            f"The saved audit {document.get('id')} cannot be read: {error.value}",
             f"Expected one of semlens {__version__}; it was written by {document.get('version')}.",
             "Read it with that version.",
         ) from error
