@@ -13,12 +13,21 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, ParamSpec, TypeVar
+from typing import Annotated, Any, Literal, ParamSpec, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    TypeAdapter,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 
-from semlens.errors import RecipeError
+from semlens.errors import RecipeError, SemlensError
 from semlens.progress import shown
 
 P = ParamSpec("P")
@@ -175,4 +184,30 @@ def request_model(
         __config__=ConfigDict(frozen=True, extra="forbid"),
         __doc__=inspect.getdoc(question),
         **{**fields, **others},
+    )
+
+
+class Settings(BaseModel):
+    """Base of frozen settings classes; a wrong value is a :class:`RecipeError`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _refuse(cls, values: Any, check: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return check(values)
+        except ValidationError as error:
+            raise invalid(cls.model_fields, error, RecipeError) from error
+
+
+def invalid(
+    fields: Mapping[str, FieldInfo], error: ValidationError, kind: type[SemlensError]
+) -> SemlensError:
+    """Return the error of ``kind`` that says which of a class's fields is wrong."""
+    first = error.errors()[0]
+    name = str(first["loc"][0]) if first["loc"] else ""
+    expected = expected_value(fields[name].annotation, fields[name]) if name in fields else ""
+    return kind(
+        f"{name} is '{first['input']}'.", expected or f"{first['msg']}.", f"Give another {name}."
     )

@@ -93,7 +93,11 @@ class Ask:
 
 
 def command(
-    question: Callable[..., Any], *, without: Iterable[str] = (), sources: Sequence[str] = ()
+    question: Callable[..., Any],
+    *,
+    without: Iterable[str] = (),
+    sources: Sequence[str] = (),
+    fields: type[BaseModel] | None = None,
 ) -> Callable[[Callable[..., Result | None]], Callable[..., None]]:
     """Make a command of a function that takes an :class:`Ask` and further options of its own.
 
@@ -107,15 +111,16 @@ def command(
         Settings that are no options.
     sources
         Sources to take besides those that the question needs.
+    fields
+        A settings class; the question takes one as ``settings``, and each field is an option.
     """
     several = next(iter(inspect.signature(question).parameters)) == "databases"
-    needs = [name for name in _SOURCES if name in (*needs_of(question), *sources)]
-    if needs:
-        needs.append("device")
 
     def decorate(function: Callable[..., Result | None]) -> Callable[..., None]:
         own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
         taken = {parameter.name for parameter in own} | set(without)
+        needs = {*needs_of(question), *sources} - taken
+        needs = [name for name in _SOURCES if needs and name in {*needs, "device"}]
         settings = {k: one for k, one in settings_of(question).items() if k not in taken}
 
         @functools.wraps(function)
@@ -129,6 +134,10 @@ def command(
                 for name in settings
                 if (value := given.pop(name)) is not None  # else the question's own default
             }
+            if fields is not None:
+                chosen = {name: given.pop(name) for name in fields.model_fields}
+                known = {name: value for name, value in chosen.items() if value is not None}
+                typed["settings"] = fields(**known)
             found = {name: given.pop(name) for name in needs}
             ask = Ask(folders if several else [folders], question, typed, found)
             for path in save or ():
@@ -145,6 +154,7 @@ def command(
             head,
             *(parameter.replace(kind=KEYWORD) for parameter in own),
             *(option(one) for one in settings.values()),
+            *(field_options(fields) if fields is not None else ()),
             *(_source(name) for name in needs),
             inspect.Parameter("save", KEYWORD, annotation=Save, default=None),
             inspect.Parameter("as_json", KEYWORD, annotation=Json, default=False),
