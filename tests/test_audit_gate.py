@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import semlens as sl
 from semlens.analysis.audit.chance import Null, chance_threshold, random_shares
 from semlens.analysis.audit.gate import Condition, gate, save_junit
-from semlens.analysis.audit.sweep import set_for
+from semlens.analysis.concept_sets import concepts_by_class, set_for, sets_for
 from semlens.analysis.concepts import Concept, ConceptSet, load_sets
 from semlens.cli.app import app
 from semlens.draw.audit_plot import audit_plot
@@ -25,6 +25,7 @@ from semlens.draw.figure import VERDICTS, figure_png
 from semlens.draw.sweep_plot import sweep_plot
 from semlens.errors import ConceptError, RecipeError, RelevanceError
 from semlens.models.subject import SubjectModel
+from semlens.progress import listening
 
 # -- chance ----------------------------------------------------------------------------------
 
@@ -188,8 +189,13 @@ def test_sets_for_a_class(db):
 
 def test_a_sweep_is_one_audit_per_class(db):
     seen = []
-    found = sl.audit_all(db, [ANY], progress=lambda n, of: seen.append((n, of)), **SETTINGS)
-    assert seen == [(0, 3), (1, 3), (2, 3), (3, 3)]
+    with listening(lambda *told: seen.append(told)):
+        found = sl.audit_all(db, [ANY], **SETTINGS)
+    assert [(n, of) for what, n, of in seen if what == "auditing"] == [
+        (0, 3), (1, 3), (2, 3), (3, 3),
+    ]  # fmt: skip
+    assert ("redrawing examples", 5, 5) in seen or SETTINGS["resamples"] == 0
+    assert ("random concept sets", 1000, 1000) in seen
     assert list(found.audits) == ["a", "b", "b (2)"]  # two classes of one name
     table = found.to_pandas()
     assert table["class"].to_list() == ["a", "b", "b (2)"]
@@ -341,7 +347,7 @@ def test_the_command_for_all_classes(folder, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        ([], ["no concept set", "--concepts"]),
+        ([], ["no concept set", "bundled one"]),
         (["--concepts", "any.toml", "--target", "a", "--all"], ["--all and --target"]),
         (["--concepts", "any.toml", "--junit", "x.xml"], ["--junit", "--fail-on"]),
         (["--concepts", "any.toml", "--save", "x.gif"], ["x.gif", ".png"]),
@@ -349,7 +355,7 @@ def test_the_command_for_all_classes(folder, tmp_path):
         (["--concepts", "for-a.toml", "--target", "a", "--fail-on", "spurious>0.1"],
          ["says nothing about the class 'a'"]),
         (["--concepts", "any.toml", "--target", "b"], ["classes 1, 2 are all called 'b'"]),
-        (["--concepts", "any.toml", "--target", "a", "--level", "0.01"], ["too small", "--level"]),
+        (["--concepts", "any.toml", "--target", "a", "--level", "0.01"], ["too small", "larger level"]),
     ],
 )  # fmt: skip
 def test_the_command_says_what_is_wrong(folder, arguments, parts):

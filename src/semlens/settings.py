@@ -79,7 +79,9 @@ class Setting:
 def expected_value(type_: Any, field: FieldInfo) -> str:
     """Say in words which values a setting takes, such as "Expected a number from 0 to 1."."""
     kinds = _alternatives(type_)
-    parts = [part for part in kinds if part is not type(None) and typing.get_origin(part) is not tuple]
+    parts = [
+        part for part in kinds if part is not type(None) and typing.get_origin(part) is not tuple
+    ]
     limits = list(field.metadata)
     for part in parts:  # a union's bounds are of its numbers
         limits += [b for m in getattr(part, "__metadata__", ()) for b in getattr(m, "metadata", ())]

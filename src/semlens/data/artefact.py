@@ -223,9 +223,19 @@ _KINDS: Mapping[str, type[Artefact]] = MappingProxyType(
 )
 
 
-def as_artefacts(given: Artefact | str | Iterable[Artefact | str]) -> list[Artefact]:
-    """Return artefacts however they are given: objects or texts, one or several."""
-    return [load_artefact(one) if isinstance(one, str) else one for one in as_list(given)]
+Artefacts = Artefact | str | Iterable[Artefact | str]
+"""Artefacts wherever a question takes some: one or several, objects or their texts."""
+
+
+def as_artefacts(given: Artefacts) -> list[Artefact]:
+    """Return artefacts however they are given.
+
+    Raises
+    ------
+    DataError
+        If a text is none of an artefact.
+    """
+    return [one if isinstance(one, Artefact) else load_artefact(one) for one in as_list(given)]
 
 
 def load_artefact(spec: str) -> Artefact:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from semlens.analysis.concepts import Concept, ConceptSet
 from semlens.errors import ConceptError
 
-
 MOST_CONCEPTS = 2000
 """Concepts of both sides: embedding them takes seconds, and a page shows them all."""
 LONGEST_TEXT = 200

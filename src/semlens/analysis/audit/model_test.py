@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,14 +16,13 @@ from semlens.analysis.audit.tested import ModelTest, Outputs, SpuriousSet
 from semlens.analysis.correct.export import with_weights
 from semlens.analysis.separation import auroc, auroc_interval
 from semlens.analysis.target import class_name, class_samples, find_class
-from semlens.data.artefact import Artefact, as_artefacts
+from semlens.data.artefact import Artefact, Artefacts, as_artefacts
 from semlens.data.images import Images
 from semlens.data.load import as_images
 from semlens.data.with_artefact import artefact_seed
 from semlens.errors import DataError, ModelError
 from semlens.models.forward import Reader, logits
 from semlens.models.subject import SubjectModel
-from semlens.progress import report
 from semlens.settings import question, setting
 from semlens.store.reader import Database
 from semlens.types import Target
@@ -37,8 +35,8 @@ Spurious = Annotated[
     ImagesLike | Mapping[str, ImagesLike] | None,
     setting("Images of spurious features only; each sub-folder is a set."),
 ]
-Artefacts = Annotated[
-    Artefact | str | Sequence[Artefact | str],
+Inserted = Annotated[
+    Artefacts,
     setting(
         "Insert this into images of other classes: hue, text:WORDS, patch:COLOUR, stripes, "
         "paste:FOLDER. May be given again."
@@ -52,7 +50,7 @@ def model_test(
     target: Target,
     *,
     spurious: Spurious = None,
-    artefacts: Artefacts = (),
+    artefacts: Inserted = (),
     real: Annotated[
         ImagesLike | None, setting("Images of the class [the database's samples of it].")
     ] = None,
@@ -137,13 +135,7 @@ def _outputs(
         raise DataError(
             f"There are no images for '{what}'.", "Expected at least one.", "Give some."
         )
-    done = itertools.count(1)
-
-    def reading(sample: int) -> Image.Image:
-        report(what, next(done), len(samples))
-        return read(sample)
-
-    scores = logits(model, reading, samples, batch_size)
+    scores = logits(model, read, samples, batch_size, what)
     if not 0 <= target < scores.shape[1]:
         raise ModelError(
             f"The model has no logit {target}.",

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from semlens.analysis.audit.audit import Bound, audit
 from semlens.analysis.audit.expected import LONGEST_TEXT
 from semlens.analysis.concepts import Concept, ConceptSet
 from semlens.errors import ConceptError, RecipeError, StoreError
+from semlens.settings import Settings as Checked
 from semlens.settings import request_model
 from semlens.version import __version__
 
@@ -20,24 +21,7 @@ Status = Literal["reviewed", "confirmed", "dismissed"]
 """A person has looked; agrees that it is as the audit says; or that it does not matter."""
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    def __init__(self, **fields: Any) -> None:
-        """Take the fields; a wrong one is a :class:`RecipeError`, not a traceback."""
-        try:
-            super().__init__(**fields)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise RecipeError(
-                f"'{where}' of an audit is {str(first.get('input'))[:80]!r}.",
-                f"{first['msg']}.",
-                "Correct it.",
-            ) from error
-
-
-class Term(_Frozen):
+class Term(Checked):
     """One concept of a list: its name, its categories, outermost first, and its images."""
 
     text: str
@@ -56,7 +40,7 @@ class Term(_Frozen):
 
 
 class Settings(
-    _Frozen,
+    Checked,
     request_model(
         audit, "AuditSettings", without=("target", "concepts", "background", "resamples")
     ),
@@ -72,7 +56,7 @@ class Settings(
         return {**found, "threshold": None if self.threshold == (None, None) else self.threshold}
 
 
-class Review(_Frozen):
+class Review(Checked):
     """What a person says of a component."""
 
     status: Status = "reviewed"
@@ -81,7 +65,7 @@ class Review(_Frozen):
     """ISO time in UTC."""
 
 
-class AuditRecord(_Frozen):
+class AuditRecord(Checked):
     """What is kept of an audit.
 
     Parameters
@@ -138,7 +122,7 @@ class AuditRecord(_Frozen):
         )
 
 
-class Edit(_Frozen):
+class Edit(Checked):
     """What is to change of a record; None leaves it as it is.
 
     Parameters

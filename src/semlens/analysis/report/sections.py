@@ -222,10 +222,10 @@ def graph_section(found: AttributionGraph | Skipped) -> Section:
     if isinstance(found, Skipped):
         return Section("graph", title, missing=found.reason)
     images = f"{found.images} image" + ("s" if found.images != 1 else "")
-    frame = found.to_pandas()[0].iloc[1:]
+    nodes = sorted(found.nodes[1:], key=lambda node: -node.mean)
     rows = [
-        (row["label"], row["layer"], str(len(row["components"])), _percent(row["mean"]))
-        for row in frame.nlargest(12, "mean").to_dict("records")
+        (node.label, node.layer, str(len(node.components)), _percent(node.mean))
+        for node in nodes[:12]
     ]
     strongest = ", ".join(f"{row[0]} in {row[1]} ({row[3]})" for row in rows[:5])
     return Section(
