@@ -101,7 +101,7 @@ def set_for(database: Database, target: int | str, sets: Sequence[ConceptSet]) -
         If all of them name other classes.
     """
     number = find_class(database, target)
-    chosen = [one for one in sets if one.target is None or _logit(database, one) == number]
+    chosen = [one for one in sets if one.target is None or class_of(database, one) == number]
     if not chosen:
         raise ConceptError(
             f"No concept set is for the class '{class_name(database, number)}'.",
@@ -109,6 +109,14 @@ def set_for(database: Database, target: int | str, sets: Sequence[ConceptSet]) -
             "Take the 'target' out of a set that you want for this class, too.",
         )
     return ConceptSet.join([replace(one, target=None) for one in chosen])
+
+
+def class_of(database: Database, one: ConceptSet) -> int | None:
+    """Return the class that a set is for, or None if it names none or the database lacks it."""
+    try:
+        return None if one.target is None else find_class(database, one.target)
+    except RelevanceError:
+        return None
 
 
 def class_and_concepts(
@@ -176,7 +184,7 @@ def concepts_by_class(
                 skipped[target] = error
         every = all(one.target is None for _, one in named)
         fits = {
-            number: [p for p in named if p[1].target is None or _logit(database, p[1]) == number]
+            number: [p for p in named if p[1].target is None or class_of(database, p[1]) == number]
             for number in (known if every else sorted(wanted))
         }
     held: dict[int, Held] = {}
@@ -245,7 +253,7 @@ def _fitting(database: Database, known: Sequence[int]) -> dict[int, list[tuple[s
     everywhere = (EVERYWHERE, load_sets(EVERYWHERE, files=False)[0])
     fits: dict[int, list[tuple[str, ConceptSet]]] = {}
     for name, one in _bundled():
-        number = _logit(database, one)
+        number = class_of(database, one)
         if number is not None:  # not a set for another model
             fits.setdefault(number, []).append((name, one))
     for pairs in fits.values():
@@ -271,16 +279,8 @@ def _latest(database: Database) -> dict[int, AuditRecord]:
     """Return the saved audit of each class that was edited last, of those with lists."""
     from semlens.analysis.audit.kept import saved_audits
 
-    found: dict[int, AuditRecord] = {}
-    for number in saved_audits(database).numbers():
-        try:
-            one = saved_audits(database).get(number)
-        except SemlensError:
-            continue  # the list of audits says why
-        before = found.get(one.target)
-        if len(one.concepts) and (before is None or one.changed >= before.changed):
-            found[one.target] = one
-    return found
+    found = [one for one in saved_audits(database).readable() if len(one.concepts)]
+    return {one.target: one for one in sorted(found, key=lambda one: one.changed)}
 
 
 def _joined(database: Database, number: int, pairs: Iterable[tuple[str, ConceptSet]]) -> Held:
@@ -288,14 +288,6 @@ def _joined(database: Database, number: int, pairs: Iterable[tuple[str, ConceptS
     names, sets = zip(*pairs, strict=True)
     joined = ConceptSet.join([replace(one, target=None) for one in sets])
     title = replace(joined, target=class_name(database, number))
-    unique = _logit(database, title) == number
+    unique = class_of(database, title) == number
     held = title if unique else replace(joined, target=str(number))
     return Held(held, tuple(dict.fromkeys(names)))
-
-
-def _logit(database: Database, one: ConceptSet) -> int | None:
-    """Return the class that a set is for, or None if it names none or the database lacks it."""
-    try:
-        return None if one.target is None else find_class(database, one.target)
-    except RelevanceError:
-        return None

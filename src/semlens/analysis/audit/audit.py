@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated
 
@@ -31,6 +31,7 @@ BACKGROUND = "paper-vocabulary"
 """The concept set from which random concepts are drawn."""
 RESAMPLES = 200
 """Draws of the bootstrap."""
+SIDES = ("valid", "spurious")
 DRAWS = 1000
 """Random concept sets behind the alarm."""
 Bound = Annotated[float, setting("A difference of two cosines.", ge=-2, le=2)]
@@ -115,11 +116,12 @@ def audit(
     least = threshold if isinstance(threshold, tuple) else (threshold, threshold)
     sides = {
         kind: measure_side(theta, database, one, random, level, fixed)
-        for kind, one, fixed in zip(("valid", "spurious"), audited, least, strict=True)
+        for kind, one, fixed in zip(SIDES, audited, least, strict=True)
+        if len(one)
     }
-    verdict = verdicts(*(_aligned(side, len(rows)) for side in sides.values()))
+    verdict = _verdicts({kind: side.aligned for kind, side in sides.items()}, len(rows))
     weights = weigh(relevant)
-    redrawn = _redrawn(database, rows, list(sides.values()), resamples, seed)
+    redrawn = _redrawn(database, rows, sides, resamples, seed)
     frame = _frame(database, relevant, sides, verdict, redrawn)
     return Audit(
         target=number,
@@ -143,23 +145,23 @@ def audit(
     )
 
 
-def _aligned(side: Side | None, count: int) -> Bool[np.ndarray, " k"]:
-    return np.zeros(count, bool) if side is None else side.aligned
+def _verdicts(aligned: Mapping[str, Bool[np.ndarray, " k"]], count: int) -> Int8[np.ndarray, " k"]:
+    """Return the verdicts; with a side that has no concepts nothing is aligned."""
+    return verdicts(*(aligned.get(kind, np.zeros(count, bool)) for kind in SIDES))
 
 
 def _redrawn(
     database: Database,
     rows: Int64[np.ndarray, " k"],
-    sides: Sequence[Side | None],
+    sides: Mapping[str, Side],
     resamples: int,
     seed: int,
 ) -> Int8[np.ndarray, "b k"]:
     """Return the verdicts that other examples of the same components would have given."""
     if database.manifest.recipe.aggregate == "median":
         resamples = 0  # its draws do not follow from sums
-    given = [side for side in sides if side is not None]
-    null = given[0].probe.null
-    vectors = [side.probe.vectors for side in given]
+    vectors = [side.probe.vectors for side in sides.values()]
+    null = next(iter(sides.values())).probe.null
     vectors += [null[None]] if null is not None else []
     redrawn = np.zeros((resamples, len(rows)), np.int8)
     if resamples == 0:
@@ -171,20 +173,18 @@ def _redrawn(
         cosines = resampled.draw(rng)
         if null is not None:
             cosines = cosines[:, :-1] - cosines[:, -1:]
-        start, aligned = 0, []
-        for side in sides:
-            count = 0 if side is None else len(side.concepts)
-            part = cosines[:, start : start + count]
-            aligned.append((part > (0 if side is None else side.threshold)).any(axis=1))
-            start += count
-        redrawn[place] = verdicts(*aligned)
+        aligned: dict[str, np.ndarray] = {}
+        for kind, side in sides.items():
+            part, cosines = np.split(cosines, [len(side.concepts)], axis=1)
+            aligned[kind] = (part > side.threshold).any(axis=1)
+        redrawn[place] = _verdicts(aligned, len(rows))
     return redrawn
 
 
 def _frame(
     database: Database,
     relevant: pd.DataFrame,
-    sides: Mapping[str, Side | None],
+    sides: Mapping[str, Side],
     verdict: Int8[np.ndarray, " k"],
     redrawn: Int8[np.ndarray, "b k"],
 ) -> pd.DataFrame:
@@ -201,11 +201,10 @@ def _frame(
     )
     steady = (redrawn == verdict).mean(0) if len(redrawn) else np.full(len(rows), np.nan)
     frame["certainty"] = steady
+    for kind in SIDES:
+        frame[f"{kind}_concept"] = None
+        frame[kind] = frame[f"{kind}_threshold"] = np.nan
     for kind, side in sides.items():
-        if side is None:
-            frame[f"{kind}_concept"] = None
-            frame[kind] = frame[f"{kind}_threshold"] = np.nan
-            continue
         names = np.array([c.name for c in side.concepts.concepts], dtype=object)
         frame[f"{kind}_concept"] = names[side.best]
         frame[kind] = side.at_best(side.alignment)
@@ -214,15 +213,13 @@ def _frame(
     return frame
 
 
-def _chance(weights: Weights, sides: Mapping[str, Side | None], seed: int) -> pd.DataFrame:
+def _chance(weights: Weights, sides: Mapping[str, Side], seed: int) -> pd.DataFrame:
     """Compare what each side claims with what random concept sets of its size claim.
 
     What both sides claim counts for each: that valid concepts fit as well does not acquit.
     """
     records: list[dict[str, object]] = []
     for kind, side in sides.items():
-        if side is None:
-            continue
         claimed = side.aligned @ weights.relevance
         random = random_shares(side.nulls, weights.relevance, DRAWS, seed)
         # as in a permutation test, the finding itself is one of the draws
@@ -240,12 +237,10 @@ def _chance(weights: Weights, sides: Mapping[str, Side | None], seed: int) -> pd
     return pd.DataFrame(records)
 
 
-def _summary(weights: Weights, sides: Mapping[str, Side | None]) -> pd.DataFrame:
+def _summary(weights: Weights, sides: Mapping[str, Side]) -> pd.DataFrame:
     """Return for each concept how many components align with it best, and their relevance."""
     tables: list[pd.DataFrame] = []
     for kind, side in sides.items():
-        if side is None:
-            continue
         named = side.concepts.concepts
         best, part = side.best[side.aligned], weights.relevance[side.aligned, -1]
         tables.append(

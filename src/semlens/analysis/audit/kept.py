@@ -6,6 +6,7 @@ What an audit finds is not kept: it follows from the record and the database, by
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,7 +18,7 @@ from semlens.analysis.audit.record import AuditRecord, Edit, Review, Settings, T
 from semlens.analysis.concept_sets import class_and_concepts
 from semlens.analysis.concepts import Concepts
 from semlens.analysis.target import class_name
-from semlens.errors import StaleError
+from semlens.errors import SemlensError, StaleError
 from semlens.store import layout
 from semlens.store.documents import Document, Documents
 from semlens.store.reader import Database
@@ -52,6 +53,14 @@ class KeptAudits:
     def numbers(self) -> list[int]:
         """Return the numbers of all saved audits."""
         return self._documents.numbers()
+
+    def readable(self) -> list[AuditRecord]:
+        """Return the saved audits, but for those that are damaged or of another version."""
+        found: list[AuditRecord] = []
+        for number in self.numbers():
+            with contextlib.suppress(SemlensError):  # get says why
+                found.append(self.get(number))
+        return found
 
     def get(self, number: int) -> AuditRecord:
         """Return a saved audit.
