@@ -263,17 +263,13 @@ def test_concepts_without_sides_give_no_audit_but_unexpected_components(db):
     assert "empty prompt" in check_page(found.html).text["unexpected"]
 
 
-def traced(db, target, labels, **settings):
-    return sl.attribution_graph(db, db.model, db.images, target, labels, **settings)
-
-
 @pytest.fixture(scope="module")
 def given(db, pictures):
     """A graph, a test and a correction of the little model."""
     images, model = ImageFolder(pictures), little()
     names = [db.component(int(row)) for row in db.rows()]
     labels = graph_labels(names, sl.audit(db, "b", CONCEPTS, resamples=0), db.label(CONCEPTS))
-    graph = traced(db, 1, labels, samples=[1, 4])
+    graph = sl.attribution_graph(db, 1, labels, samples=[1, 4])
     patch = load_artefact("patch:255,0,0")
     test = sl.model_test(db, 1, artefacts=[patch])
     targets = [(0, 1, 3)[i % 3] for i in range(len(images))]
@@ -322,7 +318,7 @@ def test_a_report_makes_its_graph_and_its_test(db, audit, given, tmp_path):
     # the graph is of the class's samples, by the concepts of the audit
     labels = graph_labels([db.component(int(row)) for row in db.rows()], audit, db.label())
     samples = [i for i in range(len(db.samples)) if db.samples["logit"][i] == 1]
-    graph = traced(db, 1, labels, samples=samples)
+    graph = sl.attribution_graph(db, 1, labels, samples=samples)
     for node in sorted(graph.nodes[1:], key=lambda node: -node.mean)[:5]:
         assert f"{node.label}" in page.text["graph"]
     assert f"{graph.overall:.0%} of the relevance" in found.html

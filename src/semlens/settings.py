@@ -89,7 +89,8 @@ def expected_value(type_: Any, field: FieldInfo) -> str:
     choices = [str(c) for part in parts if typing.get_origin(part) is Literal
                for c in typing.get_args(part)]  # fmt: skip
     if choices:
-        return f"Expected {', '.join(choices[:-1])} or {choices[-1]}."
+        several = f"{', '.join(choices[:-1])} or " if len(choices) > 1 else ""
+        return f"Expected {several}{choices[-1]}."
     if not parts or not {int, float}.issuperset(parts):
         return ""
     bounds = {type(one).__name__: one for one in limits}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 import typer
 from pydantic import BaseModel
 
-from semlens.cli.options import Json, Save
+from semlens.cli.options import NO_LABELS, Json, Save
 from semlens.cli.output import answer, reported
 from semlens.settings import Setting, bare, needs_of, settings_of
 
@@ -52,6 +52,8 @@ class Ask:
         Of the question, as they were typed.
     sources
         ``model``, ``images``, ``embedder`` and ``device`` where they were given.
+    only_printed
+        Whether the answer goes nowhere else: neither ``--save`` nor ``--json`` was given.
     """
 
     def __init__(
@@ -60,8 +62,10 @@ class Ask:
         question: Callable[..., Any],
         settings: dict[str, Any],
         sources: dict[str, Any],
+        only_printed: bool,
     ) -> None:
         self.paths = paths
+        self.only_printed = only_printed
         self._typed = settings
         self._question = question
         self._sources = sources
@@ -139,7 +143,8 @@ def command(
                 known = {name: value for name, value in chosen.items() if value is not None}
                 typed["settings"] = fields(**known)
             found = {name: given.pop(name) for name in needs}
-            ask = Ask(folders if several else [folders], question, typed, found)
+            only_printed = not (save or as_json)
+            ask = Ask(folders if several else [folders], question, typed, found, only_printed)
             for path in save or ():
                 check_end(path, result_ends(question))
             result = function(ask, **given)
@@ -200,10 +205,15 @@ def split_commas(given: Sequence[str]) -> list[str]:
     return [name for part in given for name in part.split(",") if name]
 
 
-def read_sets(given: Sequence[str], ask: Ask) -> list[ConceptSet]:
-    """Load the concept sets that options name: files, folders, bundled ones, saved audits."""
+def read_sets(given: Sequence[str], ask: Ask) -> list[ConceptSet] | str:
+    """Load the concept sets that options name: files, folders, bundled ones, saved audits' lists.
+
+    ``none`` stays as it is.
+    """
     from semlens.analysis.concept_sets import sets_for
 
+    if list(given) == [NO_LABELS]:
+        return NO_LABELS
     return [one for name in given for one in sets_for(ask.db, name)]
 
 

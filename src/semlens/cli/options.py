@@ -50,6 +50,10 @@ Saved = Annotated[
     int | None,
     typer.Option(min=1, help="A saved audit, by its number: its class, lists and settings."),
 ]
+Picture = Annotated[
+    list[Path] | None,
+    typer.Option("--image", help="A picture, in place of images of the class; may be given again."),
+]
 Save = Annotated[
     list[Path] | None,
     typer.Option(

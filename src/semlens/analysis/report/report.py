@@ -54,7 +54,7 @@ from semlens.analysis.report.trials import (
 )
 from semlens.analysis.result import TABLES, Result
 from semlens.analysis.scores import scores as make_scores
-from semlens.analysis.target import class_name, class_samples
+from semlens.analysis.target import class_name
 from semlens.data.artefact import as_artefacts
 from semlens.draw.report_page import Page, page_html
 from semlens.draw.table import rich_table
@@ -71,8 +71,6 @@ if TYPE_CHECKING:
 
 SHOWN = 12
 """Components that a section shows with their examples."""
-GRAPH_IMAGES = 30
-"""Images of the class that the graph is a mean of."""
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -348,14 +346,10 @@ def _graph(
     database: Database, target: int, judged: Audit | Skipped, layers: Layers
 ) -> AttributionGraph:
     """Trace the graph, by the audit's concepts and a general vocabulary."""
-    samples = class_samples(database, target, GRAPH_IMAGES)
     words = label(database, layers=layers) if database.embedder.has_text else None
     components = [database.component(int(row)) for row in database.rows(layers)]
     labels = graph_labels(components, None if isinstance(judged, Skipped) else judged, words)
-    model, images = database.model, database.images
-    return attribution_graph(
-        database, model, images, target, labels, samples=samples, layers=database.chosen(layers)
-    )
+    return attribution_graph(database, target, labels, layers=layers)
 
 
 def _map(database: Database, target: int) -> ConceptMap:
