@@ -176,7 +176,7 @@ def _redrawn(
         aligned: dict[str, np.ndarray] = {}
         for kind, side in sides.items():
             part, cosines = np.split(cosines, [len(side.concepts)], axis=1)
-            aligned[kind] = (part > side.threshold).any(axis=1)
+            aligned[kind] = np.any(part > side.threshold, axis=1)
         redrawn[place] = _verdicts(aligned, len(rows))
     return redrawn
 
