@@ -71,7 +71,11 @@ def run_scores(model: SubjectModel, batch: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def logits(
-    model: SubjectModel, reader: Reader, samples: Sequence[int], batch_size: int = 32
+    model: SubjectModel,
+    reader: Reader,
+    samples: Sequence[int],
+    batch_size: int = 32,
+    stage: str = "running the model",
 ) -> Float32[np.ndarray, "n classes"]:
     """Return the model's logits for some samples.
 
@@ -82,7 +86,7 @@ def logits(
     """
     rows: list[np.ndarray] = []
     with evaluating(model.module):
-        for batch in batches(model, reader, samples, batch_size):
+        for batch in batches(model, reader, samples, batch_size, stage):
             scores = run_scores(model, batch)
             rows.append(scores.float().cpu().numpy())
     return np.concatenate(rows)
