@@ -35,11 +35,6 @@ From = Annotated[
     typer.Option("--from", help="File with components: an audit (.json, .csv), or a list."),
 ]
 Verdict = Annotated[str, typer.Option(help="Which of an audit's verdicts to take.")]
-ARTEFACT = typer.Option(
-    "--artefact",
-    help="What to insert: hue, text:WORDS, patch:COLOUR, stripes, paste:FOLDER. "
-    "May be given again.",
-)
 WEIGHTS = typer.Option("--out", help="File to write: .safetensors.")
 
 
@@ -125,7 +120,6 @@ def affected(
 @command(ask_retrain, fields=Training)
 def retrain(
     ask: Ask,
-    artefact: Annotated[list[str], ARTEFACT],
     drop: Annotated[
         Path | None, typer.Option(help="Affected samples to leave out: .csv, or a path per line.")
     ] = None,
@@ -147,7 +141,7 @@ def retrain(
     semlens retrain r18.semlens --artefact patch:red --artefact stripes --epochs 5 --data train/
     """
     checkpoint = check_weights(out).with_name(f"{out.name}.checkpoint")
-    found = _saved(ask(artefact, drop or (), images=images, checkpoint=checkpoint), out)
+    found = _saved(ask(drop=drop or (), images=images, checkpoint=checkpoint), out)
     checkpoint.unlink(missing_ok=True)
     return found
 
@@ -155,7 +149,6 @@ def retrain(
 @command(ask_sensitivity)
 def evaluate(
     ask: Ask,
-    artefact: Annotated[list[str] | None, ARTEFACT] = None,
     prune: Annotated[
         list[str] | None, typer.Option(help="Component to leave out; may be given again.")
     ] = None,
@@ -179,7 +172,7 @@ def evaluate(
     semlens evaluate r18.semlens --data clean=val/ --data marked=val-marked/ --save evaluate.png
     """
     removed = _components(prune, source, verdict)
-    return ask(artefact or (), prune=removed, weights=weights or (), images=images or ())
+    return ask(prune=removed, weights=weights or (), images=images or ())
 
 
 def _components(

@@ -42,7 +42,7 @@ from semlens.data.overlay import (
     written,
 )
 from semlens.errors import DataError
-from semlens.settings import invalid
+from semlens.settings import invalid, setting
 from semlens.types import as_list
 
 FORMS = (
@@ -231,7 +231,12 @@ class Paste(Artefact):
 _KINDS: Mapping[str, type[Artefact]] = MappingProxyType(
     {kind.name: kind for kind in (Hue, Text, Patch, Stripes, Paste)}
 )
-Artefacts = Artefact | str | Iterable[Artefact | str]
+Artefacts = Annotated[
+    Artefact | str | Iterable[Artefact | str],
+    setting(
+        "What to insert: hue, text:WORDS, patch:COLOUR, stripes, paste:FOLDER. May be given again."
+    ),
+]
 """Artefacts wherever a question takes some: one or several, objects or their texts."""
 
 
