@@ -210,9 +210,11 @@ def accuracies(
     DataError
         If there is no model, or names collide.
     """
-    variants = [(name, model, ()) for name, model in models.items()]
+    variants: list[tuple[str, SubjectModel, Sequence[Component]]] = [
+        (name, model, ()) for name, model in models.items()
+    ]
     if variants and prune:
-        variants.insert(1, (PRUNED, variants[0][1], tuple(prune)))
+        variants.insert(1, (PRUNED, variants[0][1], prune))
     names = [name for name, _, _ in variants]
     if len(set(names)) < max(len(names), 1):
         raise DataError(
@@ -228,10 +230,11 @@ def accuracies(
             for title, data in sets.items():
                 measured = answers(model, data, batch_size)
                 clean = clean or measured
-                found = [{"model": name, "images": title, **row} for row in _rows(measured, clean)]
-                loss = base.setdefault(title, found[0]["change"])
-                found[0]["removed"] = 1 - found[0]["change"] / loss if loss < 0 else float("nan")
-                rows += found
+                found = list(_rows(measured, clean))
+                change = found[0]["change"]
+                loss = base.setdefault(title, change)
+                found[0]["removed"] = 1 - change / loss if loss < 0 else float("nan")
+                rows += [{"model": name, "images": title, **row} for row in found]
     return Sensitivity(pd.DataFrame(rows, columns=list(COLUMNS)))
 
 

@@ -197,23 +197,22 @@ def fitted(
     """Fit a linear support vector machine; return its normal and intercept."""
     from sklearn.svm import LinearSVC
 
-    machine = LinearSVC(C=strength, class_weight="balanced", random_state=0, max_iter=20000)
-    machine.fit(features, has)
+    machine = LinearSVC(C=strength, class_weight="balanced", random_state=0, max_iter=20000).fit(
+        features, has
+    )
     return machine.coef_[0], float(machine.intercept_[0])
 
 
 def _fit(readings: Float64[np.ndarray, "n c"], has: np.ndarray) -> Float64[np.ndarray, " c"]:
     """Fit the machine on standardised readouts; return its normal in the layer's own units."""
     scaled, spread = standardised(readings)
-    alive = spread > 0
-    if not alive.any():
+    if not spread.any():
         raise DataError(
             "The readouts of all samples are the same.",
             "Expected a layer that tells samples apart.",
             "Choose another layer.",
         )
-    direction = np.zeros(readings.shape[1])
-    direction[alive] = fitted(scaled[:, alive], has, STRENGTH)[0] / spread[alive]
+    direction = fitted(scaled, has, STRENGTH)[0] / np.where(spread > 0, spread, 1)
     return direction / np.linalg.norm(direction)
 
 
