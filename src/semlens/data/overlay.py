@@ -227,7 +227,7 @@ def cutout_paths(path: Path) -> list[Path]:
         raise DataError(
             f"'{path}' holds no cut-outs.",
             f"Expected a file or a folder of files that end in {', '.join(SUFFIXES)}.",
-            "Make some: semlens cutout DB COMPONENT --out FOLDER",
+            "Make some with 'semlens cutout'.",
         )
     return found
 

@@ -114,5 +114,5 @@ def read_affected(path: Path) -> list[str]:
         raise DataError(
             f"'{path}' cannot be read as a list of samples ({error}).",
             "Expected a .csv with the column 'path', or a path per line.",
-            "Write it with 'semlens affected DB COMPONENT ... --all-data --out FILE.csv'.",
+            "Write it with 'semlens affected', or affected(...).save('FILE.csv').",
         ) from error
