@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
@@ -197,9 +198,8 @@ def fitted(
     """Fit a linear support vector machine; return its normal and intercept."""
     from sklearn.svm import LinearSVC
 
-    machine = LinearSVC(C=strength, class_weight="balanced", random_state=0, max_iter=20000).fit(
-        features, has
-    )
+    machine: Any = LinearSVC(C=strength, class_weight="balanced", random_state=0, max_iter=20000)
+    machine.fit(features, has)
     return machine.coef_[0], float(machine.intercept_[0])
 
 
