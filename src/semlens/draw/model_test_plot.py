@@ -43,36 +43,31 @@ def model_test_figure(
     without
         Logits of the images that artefacts were inserted into, before that.
     """
-    lines = 1 + len(strips) + (without is not None)
-    figure, axes = new_figure(6.8, 0.52 * lines + 0.95)
-    axis = axes[0]
-    values = [real, *(strip.logit for strip in strips), *([] if without is None else [without])]
-    low, high = min(v.min() for v in values), max(v.max() for v in values)
-    space = 0.05 * max(float(high - low), 1e-6)
+    values = [real, *(strip.logit for strip in strips)]
     labels = [f"real: {name}", *(strip.name for strip in strips)]
-    _draw(axis, 0, real, REAL)
-    for place, strip in enumerate(strips, start=1):
-        _draw(axis, -place, strip.logit, SPURIOUS)
-        _note(
-            axis,
-            -place,
-            f"AUROC {strip.auroc:.3f}",
-            f"{strip.interval[0]:.3f} to {strip.interval[1]:.3f}; top 1: {100 * strip.top:.0f} %",
-        )
+    colours = [REAL] + [SPURIOUS] * len(strips)
     if without is not None:
+        values.append(without)
         labels.append("without artefact")
-        _draw(axis, 1 - lines, without, WITHOUT)
-    place = 1 - lines
+        colours.append(WITHOUT)
+    figure, (axis,) = new_figure(6.8, 0.52 * len(values) + 0.95)
+    for place, (logits, colour) in enumerate(zip(values, colours, strict=True)):
+        _draw(axis, -place, logits, colour)
+    for place, strip in enumerate(strips, start=1):
+        low, high = strip.interval
+        below = f"{low:.3f} to {high:.3f}; top 1: {100 * strip.top:.0f} %"
+        _note(axis, -place, f"AUROC {strip.auroc:.3f}", below)
     axis.axvline(float(np.median(real)), color=REAL, linewidth=0.8, linestyle=(0, (3, 3)), zorder=0)
-    axis.set_yticks([-i for i in range(len(labels))], labels)
+    axis.set_yticks([-place for place in range(len(labels))], labels)
     axis.tick_params(axis="y", length=0, labelcolor=INK)
-    axis.set_ylim(place - 0.6, 0.6)
-    axis.set_xlim(float(low) - space, float(high) + space)
+    low, high = float(min(v.min() for v in values)), float(max(v.max() for v in values))
+    space = 0.05 * max(high - low, 1e-6)
+    axis.set(
+        xlim=(low - space, high + space), ylim=(0.4 - len(values), 0.6),
+        xlabel=f"logit of “{name}”",
+        title=f"“{name}”: real images against spurious features only",
+    )  # fmt: skip
     axis.spines["left"].set_visible(False)
-    axis.set_xlabel(f"logit of “{name}”")
-    axis.set_title(
-        f"“{name}”: real images against spurious features only", loc="left", fontweight="bold"
-    )
     return figure
 
 
