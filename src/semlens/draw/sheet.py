@@ -146,5 +146,5 @@ def _draw_row(
     if not crops:
         draw.text((left, top + HEAD + 4), "no examples", fill="dimgrey", font=font(13))
     for column, crop in enumerate(crops):
-        square = ImageOps.pad(crop, (CELL, CELL), color="white")
+        square = ImageOps.pad(crop, (CELL, CELL), Image.Resampling.BILINEAR, "white")
         picture.paste(square, (left + column * (CELL + GAP), top + HEAD))
