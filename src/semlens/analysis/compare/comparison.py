@@ -102,7 +102,7 @@ class Comparison(Result):
                 "component": self.sets[a].components,
                 "nearest": other[near.place],
                 "similarity": near.similarity,
-                "mutual": back.place[near.place] == np.arange(len(near.place)),
+                "mutual": near.mutual(back),
             }
         )
         if self.labelled is not None:
