@@ -214,7 +214,7 @@ def measure(path: Path, size: Size, rounds: int) -> dict[str, dict[str, float]]:
         "embed the vocabulary": {"first": time.perf_counter() - start}
     }
     start = time.perf_counter()
-    db = sl.open(path, embedder)
+    db = sl.open(path, embedder=embedder)
     _ = db.theta, db.components
     times["load"] = {"first": time.perf_counter() - start}
     concepts = ConceptSet.load("paper-ox")
@@ -223,9 +223,9 @@ def measure(path: Path, size: Size, rounds: int) -> dict[str, dict[str, float]]:
         "label": lambda: db.label(vocabulary),
         "audit": lambda: sl.audit(db, 0, concepts),
         "unexpected": lambda: sl.unexpected(db, 0, vocabulary),
-        "dissect": lambda: sl.dissect(db, vocabulary),
+        "dissect": lambda: sl.dissect(db, concepts=vocabulary),
         "compare two layers": lambda: sl.compare(
-            [db], layers=["layer0", "layer1"], by_layer=True, measures=False
+            db, layers=["layer0", "layer1"], by_layer=True, concepts=None, scores=False
         ),
     }
     for name, question in questions.items():

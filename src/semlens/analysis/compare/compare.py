@@ -21,12 +21,9 @@ from semlens.analysis.compare.nearest import (
 )
 from semlens.analysis.compare.sets import ComponentSet, component_sets, differences
 from semlens.analysis.compare.tally import (
-    UNREADABLE,
     MaybeConcepts,
-    label_counts,
-    label_probe,
+    label_sets,
     score_table,
-    set_labels,
 )
 from semlens.analysis.label import THRESHOLD, VOCABULARY
 from semlens.analysis.relevant import MINIMUM, Minimum, OnlyTarget
@@ -118,23 +115,17 @@ def compare(
     limits = tuple(
         threshold if threshold is not None else own_threshold(one, quantile, count) for one in sets
     )
-    known = label_probe(given[0], concepts)
-    labelled, counts = None, None
-    if known is not None:
-        chosen, probe = known
-        labelled = tuple(set_labels(one, probe, chosen, label_threshold) for one in sets)
-        counts = label_counts(sets, labelled, chosen)
-    notes = differences(given) + [UNREADABLE] * (known is None and concepts is not None)
+    labelled, counts, unreadable = label_sets(sets, concepts, label_threshold)
     return Comparison(
         tuple(sets),
-        _matrix(sets, nearest, limits, _centred(sets, count) if centred else None),
+        _matrix(sets, nearest, limits, _centred(sets, count) if centred else {}),
         nearest,
         limits,
         labelled,
         counts,
         score_table(sets) if scores else None,
         top,
-        tuple(notes),
+        (*differences(given), *unreadable),
     )
 
 
@@ -164,7 +155,7 @@ def _centred(sets: Sequence[ComponentSet], count: Pairs) -> dict[tuple[int, int]
     total = np.sum([one.units.sum(0, dtype=np.float64) for one in sets], axis=0)
     mean = np.asarray(total / sum(map(len, sets)), np.float32)
     moved: list[Float32[np.ndarray, "n d"]] = [unit(one.units - mean) for one in sets]
-    found: dict[tuple[int, int], float] = {}
+    found = {(a, a): 1.0 for a in range(len(sets))}
     for a, b in combinations(range(len(sets)), 2):
         ahead, back = both_ways(moved[a], moved[b], count)
         found[a, b], found[b, a] = ahead.mean, back.mean
@@ -175,26 +166,21 @@ def _matrix(
     sets: Sequence[ComponentSet],
     nearest: dict[tuple[int, int], Nearest],
     limits: Sequence[float],
-    centred: dict[tuple[int, int], float] | None,
+    centred: dict[tuple[int, int], float],
 ) -> pd.DataFrame:
     sums = [one.units.sum(0, dtype=np.float64) for one in sets]
     rows: list[dict[str, object]] = []
     for a, one in enumerate(sets):
         for b, other in enumerate(sets):
-            rows.append({"from": one.name, "to": other.name, "components": len(one)})
-            if a == b:
-                pairs = len(one) * (len(one) - 1)
-                alone = (sums[a] @ sums[a] - len(one)) / pairs if pairs else float("nan")
-                same = float("nan") if centred is None else 1.0
-                rows[-1] |= {"similarity": 1.0, "mean_pair": alone, "centred": same}
-                rows[-1] |= {"mutual": 1.0, "unique": 0}
-                continue
-            ahead, back = nearest[a, b], nearest[b, a]
-            rows[-1] |= {
-                "similarity": ahead.mean,
-                "mean_pair": float(sums[a] @ sums[b] / (len(one) * len(other))),
-                "centred": float("nan") if centred is None else centred[a, b],
-                "mutual": float(ahead.mutual(back).mean()),
-                "unique": int((ahead.similarity < limits[a]).sum()),
-            }
+            # of a set with itself: all pairs of two different components
+            itself = len(one) if a == b else 0
+            pairs = len(one) * len(other) - itself
+            row = {"from": one.name, "to": other.name, "components": len(one), "similarity": 1.0}
+            row["mean_pair"] = (sums[a] @ sums[b] - itself) / pairs if pairs else float("nan")
+            row |= {"centred": centred.get((a, b), float("nan")), "mutual": 1.0, "unique": 0}
+            if a != b:
+                ahead, back = nearest[a, b], nearest[b, a]
+                row |= {"similarity": ahead.mean, "mutual": float(ahead.mutual(back).mean())}
+                row["unique"] = int((ahead.similarity < limits[a]).sum())
+            rows.append(row)
     return pd.DataFrame(rows)

@@ -21,13 +21,7 @@ from semlens.analysis.compare.movement import (
 )
 from semlens.analysis.compare.nearest import Pairs, nearest_of_sets
 from semlens.analysis.compare.sets import ComponentSet, component_sets, differences
-from semlens.analysis.compare.tally import (
-    UNREADABLE,
-    MaybeConcepts,
-    label_probe,
-    set_labels,
-    set_scores,
-)
+from semlens.analysis.compare.tally import MaybeConcepts, label_sets, set_scores
 from semlens.analysis.compare.text import titled
 from semlens.analysis.label import THRESHOLD, VOCABULARY
 from semlens.analysis.result import Result
@@ -172,9 +166,7 @@ def drift(
     names = _names(sets, steps)
     apart = _apart(sets)
     similar = _similarities(sets)
-    known, labels = label_probe(given[0], concepts), None
-    if known is not None:
-        labels = [set_labels(one, known[1], known[0], label_threshold) for one in sets]
+    labels, _, unreadable = label_sets(sets, concepts, label_threshold)
     changes = label_changes(names, labels)
     moved = NOTHING_MOVED if apart else moved_components(sets, names, labels)
     means = [set_scores(one)[list(MEASURES)].mean() for one in sets] if scores else []
@@ -185,8 +177,7 @@ def drift(
         pd.DataFrame(means, names if scores else [], list(MEASURES)),
     ):
         series = series.join(table, on="step")
-    notes = differences(given) + [UNREADABLE] * (known is None and concepts is not None)
-    return Drift(series, moved, changes, apart, tuple(notes))
+    return Drift(series, moved, changes, apart, (*differences(given), *unreadable))
 
 
 def _names(sets: Sequence[ComponentSet], steps: Sequence[str] | None) -> list[str]:
@@ -208,20 +199,18 @@ def _names(sets: Sequence[ComponentSet], steps: Sequence[str] | None) -> list[st
 
 def _apart(sets: Sequence[ComponentSet]) -> str:
     """Say why components do not correspond, or nothing where they do."""
-    first = sets[0]
-    for one in sets[1:]:
-        if one.layers != first.layers:
+    shapes = [
+        ", ".join(
+            f"{name} with {one.database.layer(name).channels} channels" for name in one.layers
+        )
+        for one in sets
+    ]
+    for one, shape in zip(sets, shapes, strict=True):
+        if shape != shapes[0]:
             return (
-                f"Components do not correspond: '{one.name}' has the layers "
-                f"{', '.join(one.layers)}, '{first.name}' has {', '.join(first.layers)}."
+                f"Components do not correspond: '{one.name}' has the layers {shape}, "
+                f"'{sets[0].name}' has {shapes[0]}."
             )
-        for layer in one.layers:
-            mine, other = one.database.layer(layer), first.database.layer(layer)
-            if mine.channels != other.channels:
-                return (
-                    f"Components do not correspond: '{layer}' has {mine.channels} channels in "
-                    f"'{one.name}', {other.channels} in '{first.name}'."
-                )
     return ""
 
 

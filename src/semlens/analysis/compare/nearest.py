@@ -130,35 +130,36 @@ def both_ways(
     first, second
         Unit vectors.
     """
-    a, b = torch.from_numpy(first), torch.from_numpy(second)
-    best_a, best_b = _empty(len(a)), _empty(len(b))
-    for top in range(0, len(a), block):
-        for left in range(0, len(b), block):
-            values = a[top : top + block] @ b[left : left + block].T
-            _take(best_a, top, values.max(1), left)
-            _take(best_b, left, values.max(0), top)
-            if count is not None:
-                count.reach(count.done + values.numel())
-    return _nearest(best_a), _nearest(best_b)
+    return _search(first, second, count, block, alone=False)
 
 
 def within(
     units: Float32[np.ndarray, "n d"], count: Pairs | None = None, block: int = BLOCK
 ) -> Nearest:
     """Find the nearest other component of the same set; half the blocks serve both ways."""
-    a = torch.from_numpy(units)
-    best = _empty(len(a))
+    return _search(units, units, count, block, alone=True)[0]
+
+
+def _search(
+    first: np.ndarray, second: np.ndarray, count: Pairs | None, block: int, *, alone: bool
+) -> tuple[Nearest, Nearest]:
+    """Go through the blocks; ``alone``: both are one set, and a component is not its own."""
+    a, b = torch.from_numpy(first), torch.from_numpy(second)
+    best_a = _empty(len(a))
+    best_b = best_a if alone else _empty(len(b))
     for top in range(0, len(a), block):
-        for left in range(top, len(a), block):
-            values = a[top : top + block] @ a[left : left + block].T
-            if left == top:
+        for left in range(top if alone else 0, len(b), block):
+            values = a[top : top + block] @ b[left : left + block].T
+            square = alone and left == top
+            if square:
                 values.fill_diagonal_(-torch.inf)
-            _take(best, top, values.max(1), left)
-            if left > top:
-                _take(best, left, values.max(0), top)
+            else:
+                _take(best_b, left, values.max(0), top)
+            _take(best_a, top, values.max(1), left)
             if count is not None:
-                count.reach(count.done + (values.numel() + 1) // (2 if left == top else 1))
-    return _nearest(best)
+                pairs = values.numel()
+                count.reach(count.done + ((pairs + 1) // 2 if square else pairs))
+    return _nearest(best_a), _nearest(best_b)
 
 
 def _empty(count: int) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Float32, Int64
 
 from semlens.analysis.align import unit
@@ -106,19 +105,6 @@ def component_sets(
                 title = group[0]
             made.append(_set(title, database, group, target, minimum))
     return made
-
-
-def sets_frame(sets: Sequence[ComponentSet]) -> pd.DataFrame:
-    """Return one row per set: its name, database, layers and number of components."""
-    return pd.DataFrame(
-        {
-            "set": [one.name for one in sets],
-            "database": [str(one.database.path) for one in sets],
-            "model": [one.database.manifest.model.spec for one in sets],
-            "layers": [", ".join(one.layers) for one in sets],
-            "components": [len(one) for one in sets],
-        }
-    )
 
 
 def differences(databases: Sequence[Database]) -> list[str]:

@@ -46,6 +46,18 @@ def set_labels(
     return [names[concept] if concept >= 0 else None for concept in best]
 
 
+def label_sets(
+    sets: Sequence[ComponentSet], concepts: Concepts | None, threshold: float
+) -> tuple[list[list[str | None]] | None, pd.DataFrame | None, list[str]]:
+    """Return the labels of each set, their counts, and a notice where there can be none."""
+    known = label_probe(sets[0].database, concepts)
+    if known is None:
+        return None, None, [UNREADABLE] if concepts is not None else []
+    chosen, probe = known
+    labels = [set_labels(one, probe, chosen, threshold) for one in sets]
+    return labels, label_counts(sets, labels, chosen), []
+
+
 def label_counts(
     sets: Sequence[ComponentSet], labels: Sequence[list[str | None]], concepts: ConceptSet
 ) -> pd.DataFrame:

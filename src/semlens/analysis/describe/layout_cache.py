@@ -56,9 +56,9 @@ class LayoutCache:
         if found is None:
             return None
         table, origin = found
-        for was, now in zip(origin["layers"], self._digests(), strict=True):
-            if not was.items() <= now.items():
-                return None
+        digests = zip(origin["layers"], self._digests(), strict=True)
+        if any(not was.items() <= now.items() for was, now in digests):
+            return None
         return self._who().merge(table, on=_WHO, how="left").drop(columns=_WHO)
 
     def save(self, values: pd.DataFrame) -> None:

@@ -123,9 +123,9 @@ def select(found: ConceptMap, rows: Sequence[int]) -> Selection:
     frame = frame.assign(label=pd.Series(names, dtype=object))
     frame.insert(0, "row", found.sets[0].rows)
     mine = frame.iloc[places].reset_index(drop=True)
-    return Selection(
-        mine, _counted(mine, frame, "label"), _by_layer(mine, frame, found), source, found
-    )
+    layers = _counted(mine, frame, "layer").set_index("layer")
+    layers = layers.reindex([name for name in found.sets[0].layers if name in layers.index])
+    return Selection(mine, _counted(mine, frame, "label"), layers.reset_index(), source, found)
 
 
 def component_labels(found: ConceptMap) -> tuple[list[str | None], str]:
@@ -168,10 +168,3 @@ def _counted(mine: pd.DataFrame, everyone: pd.DataFrame, by: str) -> pd.DataFram
     counts["share"] = counts["count"] / len(mine)
     counts["of"] = everyone[by].value_counts().reindex(counts[by]).to_numpy(np.int64)
     return counts
-
-
-def _by_layer(mine: pd.DataFrame, everyone: pd.DataFrame, found: ConceptMap) -> pd.DataFrame:
-    """Count layers, first to last."""
-    counts = _counted(mine, everyone, "layer")
-    order = [name for name in found.sets[0].layers if name in set(counts["layer"])]
-    return counts.set_index("layer").loc[order].reset_index()
