@@ -46,7 +46,7 @@ from semlens.store.layout import theta_file
 from semlens.store.manifest import Manifest
 
 LAYERS = ["first", "second"]
-WORDS = ConceptSet.of(["dog", "cat", "green frog", "striped zebra", "wheel"], "words")
+WORDS = ConceptSet.of(["dog", "cat", "green frog", "striped zebra", "wheel"], name="words")
 
 
 class WideNet(nn.Module):

@@ -66,7 +66,7 @@ def relevant_rows(
         )
     kept = kept.assign(layer=database.components["layer"].to_numpy()[kept["component"]])
     kept = kept.sort_values(["mean", "component"], ascending=[False, True], ignore_index=True)
-    return kept[["component", "layer", "mean", "max"]]
+    return kept.reindex(columns=["component", "layer", "mean", "max"])
 
 
 def class_table(database: Database, minimum: float = MINIMUM) -> pd.DataFrame:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations, permutations
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -169,13 +169,18 @@ def _matrix(
     centred: dict[tuple[int, int], float],
 ) -> pd.DataFrame:
     sums = [one.units.sum(0, dtype=np.float64) for one in sets]
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     for a, one in enumerate(sets):
         for b, other in enumerate(sets):
             # of a set with itself: all pairs of two different components
             itself = len(one) if a == b else 0
             pairs = len(one) * len(other) - itself
-            row = {"from": one.name, "to": other.name, "components": len(one), "similarity": 1.0}
+            row: dict[str, Any] = {
+                "from": one.name,
+                "to": other.name,
+                "components": len(one),
+                "similarity": 1.0,
+            }
             row["mean_pair"] = (sums[a] @ sums[b] - itself) / pairs if pairs else float("nan")
             row |= {"centred": centred.get((a, b), float("nan")), "mutual": 1.0, "unique": 0}
             if a != b:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -90,7 +90,7 @@ def label_counts(
         for place, one in enumerate(sets)
     ]
     columns = ["set", "label", "category", "count", "share", "where"]
-    return pd.concat(frames, ignore_index=True)[columns]
+    return pd.concat(frames, ignore_index=True).reindex(columns=columns)
 
 
 def set_scores(one: ComponentSet) -> pd.DataFrame:
@@ -113,7 +113,7 @@ def score_table(sets: Sequence[ComponentSet]) -> pd.DataFrame:
     }
     frames: list[pd.DataFrame] = []
     for one in sets:
-        table = set_scores(one)[list(MEASURES)].describe().T[list(columns)]
+        table: Any = set_scores(one)[list(MEASURES)].describe().T[list(columns)]
         table = table.rename(columns=columns).astype({"components": np.int64})
         table.insert(0, "measure", table.index)
         table.insert(0, "set", one.name)

@@ -130,5 +130,5 @@ def best_concepts(
     for i in np.argsort(-values, kind="stable"):
         if len(best) == top or not values[i] > threshold:
             break
-        best.setdefault(names[i], float(values[i]))
+        best.setdefault(names[int(i)], float(values[i]))
     return best

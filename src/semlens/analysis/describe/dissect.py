@@ -246,7 +246,7 @@ def dissect(
 def _with(who: Mapping[str, str], table: pd.DataFrame | list[dict[str, Any]]) -> pd.DataFrame:
     """Put columns of one value before a table."""
     frame = pd.DataFrame(table)
-    return frame.assign(**who)[[*who, *frame.columns]]
+    return frame.assign(**who).reindex(columns=[*who, *frame.columns])
 
 
 def _gaps(

@@ -227,7 +227,7 @@ def concept_map(
     >>> found = sl.concept_map(sl.open("demo.semlens"))                  # doctest: +SKIP
     >>> found.coloured("query", "animal", "transport").save("map.png")   # doctest: +SKIP
     """
-    sets = tuple(component_sets(as_databases(databases, others), layers=layers))
+    sets = component_sets(as_databases(databases, others), layers=layers)
     check_clusters(method, clusters, sum(map(len, sets)))
     theta = joint_theta(sets)
     positions, reused = layout_cache(sets, layers, seed).complete(
@@ -249,7 +249,7 @@ def concept_map(
     )
     by = "model" if len(sets) > 1 else "layer" if len(sets[0].layers) > 1 else "cluster"
     made = ConceptMap(
-        frame, pd.DataFrame(), method, seed, reused, colour(frame, sets, by, ()), sets
+        frame, pd.DataFrame(), method, seed, reused, colour(frame, sets, by, ()), tuple(sets)
     )
     return made.labelled(concepts, threshold, top_labels)
 

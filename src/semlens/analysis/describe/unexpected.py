@@ -249,7 +249,7 @@ def unexpected(
     number, known = find_class(database, target), as_concepts(concepts)
     limit = float("nan") if components is not None else _limit(database.embedder, threshold)
     names = database.chosen(layers)
-    mine = relevant_rows(database, number, names, minimum, empty_ok=True)
+    mine: Any = relevant_rows(database, number, names, minimum, empty_ok=True)
     mine = mine[database.alive[mine["component"].to_numpy()]]
     values = alignment(database.theta[mine["component"].to_numpy()], concept_probe(database, known))
     lacking = ~(values.max(axis=1, initial=-np.inf) > limit)
@@ -292,7 +292,7 @@ def _limit(embedder: Embedder, threshold: float | None) -> float:
 def _layers(names: Sequence[str], mine: pd.DataFrame, lacking: np.ndarray) -> pd.DataFrame:
     """Count by layer; only what speaks for the class on average has a part in its relevance."""
     weight = mine["mean"].clip(lower=0).astype(float)
-    table = pd.DataFrame(
+    table: Any = pd.DataFrame(
         {"relevant": 1, "unexpected": lacking, "total": weight, "part": weight * lacking}
     )
     table = table.groupby(mine["layer"]).sum().reindex(list(names), fill_value=0)
