@@ -13,6 +13,8 @@ from semlens.analysis.audit.audit import audit
 from semlens.analysis.audit.kept import KeptAudits
 from semlens.analysis.audit.model_test import model_test
 from semlens.analysis.audit.sweep import audit_all
+from semlens.analysis.compare.compare import compare
+from semlens.analysis.compare.drift import drift
 from semlens.analysis.correct.affected import affected
 from semlens.analysis.correct.cut_out import cut_out
 from semlens.analysis.describe.dissect import dissect
@@ -59,9 +61,11 @@ class ConceptDatabase(Database):
     attribution_graph = attribution_graph
     audit = audit
     audit_all = audit_all
+    compare = compare
     concept_map = concept_map
     cut_out = cut_out
     dissect = dissect
+    drift = drift
     effect = effect
     explain = explain
     label = label

@@ -82,7 +82,7 @@ def expected_value(type_: Any, field: FieldInfo) -> str:
         ("Ge", "from", "ge"), ("Gt", "above", "gt"), ("Le", "to", "le"), ("Lt", "below", "lt"),
     ):  # fmt: skip
         if name in bounds:
-            text += f" {words} {getattr(bounds[name], attribute):g}"
+            text += f" {words} {getattr(bounds[name], attribute):.10g}"
     return f"Expected {text}{' or None' if type(None) in _alternatives(type_) else ''}."
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 import typer
 from pydantic import BaseModel
 
-from semlens.cli.options import Json, Save
+from semlens.cli.options import NO_LABELS, Json, Save
 from semlens.cli.output import answer, reported
 from semlens.settings import Setting, needs_of, settings_of
 
@@ -46,6 +46,8 @@ class Ask:
         Of the question, as they were typed.
     sources
         ``model``, ``images``, ``embedder`` and ``device`` where they were given.
+    save
+        Files that the answer will be written to.
     """
 
     def __init__(
@@ -54,9 +56,11 @@ class Ask:
         question: Callable[..., Any],
         settings: dict[str, Any],
         sources: dict[str, Any],
+        save: Sequence[Path],
     ) -> None:
         self.paths = paths
         self.settings = settings
+        self.save = save
         self._question = question
         self._sources = sources
 
@@ -110,15 +114,15 @@ def command(
             from semlens.analysis.result import check_end
 
             folders = given.pop("databases" if several else "database")
-            save, as_json = given.pop("save"), given.pop("as_json")
+            save, as_json = given.pop("save") or (), given.pop("as_json")
             typed = {
-                name: _READ[name](value) if name in _READ else value
-                for name in settings
+                name: _typed(one, value)
+                for name, one in settings.items()
                 if (value := given.pop(name)) is not None  # else the question's own default
             }
             found = {name: given.pop(name) for name in needs}
-            ask = Ask(folders if several else [folders], question, typed, found)
-            for path in save or ():
+            ask = Ask(folders if several else [folders], question, typed, found, save)
+            for path in save:
                 check_end(path, result_ends(question))
             result = function(ask, **given)
             if result is not None:
@@ -190,6 +194,14 @@ _READ: dict[str, Callable[[Any], Any]] = {
     "background": read_sets,
 }
 """Settings whose options may be given again, and how they are read."""
+
+
+def _typed(one: Setting, value: Any) -> Any:
+    """Return the value of a setting; concepts that may be None are so by the name 'none'."""
+    read = _READ.get(one.name)
+    if read is read_sets and value == [NO_LABELS] and type(None) in typing.get_args(one.type):
+        return None
+    return value if read is None else read(value)
 
 
 def result_ends(question: Callable[..., Any]) -> Sequence[str]:
