@@ -471,7 +471,10 @@ def test_files_that_are_handed_in_are_read():
 
 
 def run(*words):
-    return CliRunner().invoke(app, [str(word) for word in words])
+    words = [str(word) for word in words]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["semlens", *words])
+        return CliRunner().invoke(app, words)
 
 
 def test_commands_use_a_saved_audit(tmp_path):
