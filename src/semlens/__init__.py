@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from semlens.errors import SemlensError
     from semlens.models.load import load_model
     from semlens.models.subject import SubjectModel
+    from semlens.models.survey import layers
     from semlens.models.taps import pruned
     from semlens.recipe import Recipe
     from semlens.relevance.check import check
@@ -83,6 +84,7 @@ _HOME = {
     "effect": "semlens.analysis.effect",
     "evaluate": "semlens.analysis.evaluate",
     "explain": "semlens.analysis.explain",
+    "layers": "semlens.models.survey",
     "load_artefact": "semlens.data.artefact",
     "load_embedder": "semlens.embedders.load",
     "load_images": "semlens.data.load",
@@ -129,6 +131,7 @@ __all__ = [
     "effect",
     "evaluate",
     "explain",
+    "layers",
     "load_artefact",
     "load_embedder",
     "load_images",

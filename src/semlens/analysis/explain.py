@@ -15,7 +15,6 @@ from semlens.analysis.label import Labels
 from semlens.analysis.target import class_name
 from semlens.data.pixels import upright_rgb
 from semlens.errors import RelevanceError
-from semlens.models.activations import measure_form
 from semlens.models.subject import SubjectModel
 from semlens.relevance.boxes import boxes, heatmaps
 from semlens.relevance.choose import make_engine
@@ -175,7 +174,7 @@ def _conditional(
 ) -> Float32[np.ndarray, "n h w"]:
     """Return the pixel heat of what passes through each component on its way from the class."""
     value = trace.values[layer].detach()
-    axis = 1 if measure_form(layer, value).form in ("map", "units") else value.ndim - 1
+    axis = 1 if trace.form(layer).form in ("map", "units") else value.ndim - 1
     entry = database.layer(layer)
     step = pairs_per_pass(engine, layer)
     parts: list[np.ndarray] = [np.zeros((0, *trace.inputs.shape[-2:]), np.float32)]

@@ -19,6 +19,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+FAILURES = (
+    RuntimeError, TypeError, ValueError, AttributeError, LookupError, AssertionError,
+    ArithmeticError,
+)  # fmt: skip
+"""What a forward pass raises by itself when it is run in a way that it does not take.
+
+Anything else is not the model's: a time-out's signal, lack of memory.
+"""
+
 
 class _Reached(BaseException):
     """Thrown from the last hook that is needed, to end a forward pass early."""
@@ -149,8 +158,7 @@ def pruned(
         by_layer.setdefault(component.layer, {})[component.index] = value
     with ExitStack() as stack:
         for name, values in by_layer.items():
-            handle = find_layer(model.module, name).register_forward_hook(_replace(name, [values]))
-            stack.callback(handle.remove)
+            stack.enter_context(fanned(model, name, [values]))
         yield model
 
 
@@ -169,25 +177,15 @@ def fanned(
     versions
         Value by channel, for each version; an empty one leaves the layer as it is.
     """
-    handle = find_layer(model.module, layer).register_forward_hook(_replace(layer, versions))
-    try:
-        yield model
-    finally:
-        handle.remove()
-
-
-def _replace(
-    name: str, versions: Sequence[Mapping[int, float]]
-) -> Callable[[nn.Module, Any, Any], Any]:
-    """Return a hook that replaces channels, once per version, along the batch."""
     last = max((index for version in versions for index in version), default=0)
+    layout = model.layouts([layer])[layer]
 
     def hook(_: nn.Module, __: Any, output: Any) -> Any:
         tensor = first_tensor(output)
-        form = measure_form(name, tensor)
+        form = measure_form(layer, tensor, layout)
         if last >= form.components:
             raise LayerError(
-                f"Component {last} is not in layer '{name}'.",
+                f"Component {last} is not in layer '{layer}'.",
                 f"It has components 0 to {form.components - 1}.",
                 "Take the components from a database of this model.",
             )
@@ -204,7 +202,11 @@ def _replace(
         ]
         return replace_first(output, changed[0] if len(changed) == 1 else torch.cat(changed))
 
-    return hook
+    handle = find_layer(model.module, layer).register_forward_hook(hook)
+    try:
+        yield model
+    finally:
+        handle.remove()
 
 
 def replace_first(output: Any, tensor: Tensor) -> Any:

@@ -92,6 +92,14 @@ PRESETS: Mapping[str, Rules] = MappingProxyType(
 """``epsilon-plus-flat`` for CNNs; ``attnlrp`` (Achtibat et al. 2024, its settings for ViTs) and
 ``cp-lrp`` (Ali et al. 2022) for transformers; ``epsilon`` conserves best."""
 
+AUTO = MappingProxyType(
+    {
+        False: ("epsilon-plus-flat", "epsilon-gamma", "epsilon"),
+        True: ("attnlrp", "attnlrp-epsilon", "cp-lrp", "epsilon"),
+    }
+)
+"""What ``auto`` tries, in this order, for models without and with attention."""
+
 GRADIENT = "gradient"
 """Name of the fallback, gradient times input, which works for any differentiable model."""
 

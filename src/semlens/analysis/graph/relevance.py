@@ -14,7 +14,6 @@ from torch import Tensor
 from semlens.data.images import Images
 from semlens.data.prefetch import default_workers, prefetch
 from semlens.errors import RelevanceError
-from semlens.models.activations import measure_form
 from semlens.models.subject import SubjectModel
 from semlens.relevance.choose import make_engine
 from semlens.relevance.classes import class_start, component_relevance, shares
@@ -169,9 +168,8 @@ def group_masks(
     member = value.new_zeros(len(groups), entry.rows)
     for number, places in enumerate(groups):
         member[number, list(places)] = 1
-    form = measure_form(entry.name, value).form
     shape = [len(groups), *[1] * value.ndim]
-    shape[2 if form in ("map", "units") else -1] = entry.channels
+    shape[2 if entry.form in ("map", "units") else -1] = entry.channels
     positive = member[:, : entry.channels].reshape(shape)
     if entry.rows == entry.channels:
         return positive
