@@ -125,9 +125,7 @@ class SubjectModel:
     def example(self) -> Tensor:
         """Two pictures of smooth random colours as the model takes them, always the same."""
         colours = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
-        pictures = [
-            Image.fromarray(c).resize((256, 256), Image.Resampling.BICUBIC) for c in colours
-        ]
+        pictures = (Image.fromarray(each).resize((256, 256)) for each in colours)
         return self.batch([self.preprocess(picture) for picture in pictures])
 
     @cached_property

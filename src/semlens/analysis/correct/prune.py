@@ -17,7 +17,6 @@ from semlens.analysis.correct.surgery import Edit, Weights
 from semlens.errors import LayerError, ModelError, RelevanceError
 from semlens.models.activations import first_tensor, measure_form
 from semlens.models.forward import class_scores
-from semlens.models.layout import find_layouts
 from semlens.models.subject import SubjectModel
 from semlens.models.taps import evaluating, pruned
 from semlens.relevance.graph import Node, capture, in_full_precision, prepared
@@ -119,13 +118,9 @@ class _Operation:
         for component in components:
             value = 0.0 if to is None else float(to.get(component, 0.0))
             self.wanted[component.layer][component.index] = value
-        layouts = find_layouts(self.module, self.example[:1], names)
-        self.axes = {
-            name: 1
-            if measure_form(name, wanted[name], layouts[name]).form in ("map", "units")
-            else -1
-            for name in names
-        }
+        layouts = model.layouts(names)
+        forms = {name: measure_form(name, wanted[name], layouts[name]).form for name in names}
+        self.axes = {name: 1 if forms[name] in ("map", "units") else -1 for name in names}
         self.values = pruned_values(
             self.graph, self.example, {self.nodes[name]: self._replacing(name) for name in names}
         )
