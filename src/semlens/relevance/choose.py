@@ -46,9 +46,10 @@ def make_engine(
         float[b 3 h w]. Conservation is measured on its first two images.
     rules
         A preset, rules of one's own, ``gradient``, or ``auto``: of the presets of the model's
-        family (:data:`~semlens.relevance.presets.AUTO`) the first that conserves, else the one
-        that conserves best; and ``gradient`` with a :class:`FallbackWarning` for a model that
-        they do not cover. A :class:`ConservationWarning` says when rules do not conserve.
+        family (:data:`~semlens.relevance.presets.AUTO`) the first that conserves, else the first
+        of which none after it is twice as good; and ``gradient`` with a
+        :class:`FallbackWarning` for a model that they do not cover. A
+        :class:`ConservationWarning` says when rules do not conserve.
     layout
         Order of the axes of maps, for layers of which it cannot be found out.
 
@@ -71,22 +72,22 @@ def make_engine(
             stacklevel=2,
         )
         return GradientEngine(module, example, layers, layout)
-    best, share = engine, conserved(engine, example[:2])
+    share = conserved(engine, example[:2])
     for name in engine.family[1:] if rules == "auto" else ():
         if _conserves(share):
             break
         other = engine.with_rules(name)
         passed = conserved(other, example[:2])
-        if abs(passed - 1) < abs(share - 1):
-            best, share = other, passed
+        if _conserves(passed) or abs(passed - 1) < abs(share - 1) / 2:
+            engine, share = other, passed
     if not _conserves(share):
         warnings.warn(
-            f"With rules '{best.rules.name}' {share:.2f} of a logit reach the pixels, where 1 "
+            f"With rules '{engine.rules.name}' {share:.2f} of a logit reach the pixels, where 1 "
             "should: heatmaps and relevances may mislead. semlens.check shows where it goes.",
             ConservationWarning,
             stacklevel=2,
         )
-    return best
+    return engine
 
 
 def _conserves(share: float) -> bool:
