@@ -27,7 +27,7 @@ WIDE = (56, 48)
 
 
 class Last(nn.Module):
-    """A block that keeps its channels last, as those of Swin; an activation has no type of its own."""
+    """A block that keeps its channels last, as those of Swin."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -174,9 +174,7 @@ def test_layers_say_what_to_choose_and_what_to_mind():
     assert table.loc["first", ["form", "shape", "components", "map"]].tolist() == [
         "map", "6 x 16 x 16", 6, "16 x 16",
     ]  # fmt: skip
-    assert (
-        "no grid" in table.loc["pooled", "note"] or "without a grid" in table.loc["pooled", "note"]
-    )
+    assert "without a grid" in table.loc["pooled", "note"]
     assert table.loc["first", "note"] == ""
     assert "pooled" in repr(found) and len(found) == len(table)
     demo = sl.layers("semlens/demo")
@@ -188,19 +186,13 @@ def test_tokens_without_a_grid_are_cropped_by_relevance_or_not_at_all(
     tmp_path, images, embedder, crop
 ):
     model = SubjectModel(Tokens().eval(), to_tensor, "v")
-    db = sl.build(
-        tmp_path / "db",
-        model,
-        images,
-        embedder,
-        ["pooled"],
-        examples=2,
-        thumbnails=False,
-        crop=crop,
-    )
-    examples = db.examples("pooled")
+    options = {"examples": 2, "thumbnails": False, "crop": crop}
+    db = sl.build(tmp_path / "db", model, images, embedder, ["pooled"], **options)
     sizes = {images.read(i).size for i in range(len(images))}
-    whole = [tuple(box[2:]) in sizes for box in examples[["left", "top", "right", "bottom"]].values]
+    whole = [
+        (left, top) == (0, 0) and (right, bottom) in sizes
+        for left, top, right, bottom in db.examples("pooled")["box"]
+    ]
     assert all(whole) == (crop != "crp")
 
 
@@ -210,9 +202,8 @@ def test_relevance_of_a_token_without_a_grid_starts_at_the_token():
     found = conditional_heatmaps(Engine(net, x, ["pooled"], "epsilon"), x, "pooled", *pairs)
     assert found.shape == (2, 32, 32)
     with torch.no_grad():
-        value = net.pooled(
-            net.blocks[1](net.blocks[0](net.second(net.first(x)))).flatten(2).mean(2)
-        )
+        maps = net.blocks[1](net.blocks[0](net.second(net.first(x))))
+        value = net.pooled(maps.flatten(2).mean(2))
     assert torch.equal(found.sum((1, 2)) > 0, value[:, 2] * torch.tensor([1, -1]) > 0)
 
 
@@ -241,10 +232,8 @@ def test_detectors_have_no_logits_and_all_say_so(tmp_path, images, embedder, kin
     assert_says(caught.value, "no logits", "Detectors")
     with pytest.raises(ModelError):
         engine_for(model, ["second"], classes=True)
-    for engine in (
-        engine_for(model, ["second"], "epsilon"),
-        engine_for(model, ["second"], "gradient"),
-    ):
+    for rules in ("epsilon", "gradient"):
+        engine = engine_for(model, ["second"], rules)
         for verb in (lambda e: check(e, x), lambda e: class_relevance(e, x, torch.tensor([0, 1]))):
             with pytest.raises(RelevanceError) as caught:
                 verb(engine)

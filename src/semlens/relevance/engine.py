@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from semlens.errors import LayerError, RelevanceError, nearest
+from semlens.errors import RelevanceError
 from semlens.models.layout import find_layouts
 from semlens.relevance.bind import bind, has_attention
 from semlens.relevance.field import Field, field_of
@@ -76,6 +76,9 @@ class Engine(Tracer):
         with _told(module):
             self.graph, now = simplify(graph, set(places.values()))
             self._nodes = {name: now(node) for name, node in places.items()}
+            names = {node: number for number, node in enumerate(self.graph.nodes)}
+            order = sorted(places, key=lambda name: names[self._nodes[name]])
+            self.layers = [name for name in order if name != OUTPUT]
             self.family = AUTO[has_attention(self.graph)]
             self._bind(self.family[0] if rules == "auto" else rules)
             self._shapes, self._bytes = self._measured(example[:1])
@@ -114,11 +117,6 @@ class Engine(Tracer):
             self.graph.run(example, [n for n in self._nodes.values() if n not in found], seen)
         return shapes, found
 
-    @property
-    def layers(self) -> list[str]:
-        """Names of the layers."""
-        return [name for name in self._nodes if name != OUTPUT]
-
     def node(self, layer: str) -> Node:
         """Return the node of a layer, or of the output (an empty name).
 
@@ -129,14 +127,10 @@ class Engine(Tracer):
         RelevanceError
             If the model has no output that relevance could start at.
         """
-        if layer == OUTPUT not in self._nodes:
+        if layer != OUTPUT:
+            self.place(layer)
+        elif OUTPUT not in self._nodes:
             raise no_logits(None)
-        if layer not in self._nodes:
-            raise LayerError(
-                f"Layer '{layer}' is not among the engine's layers.",
-                f"It was made for {nearest(layer, self.layers) or 'none'}.",
-                "Name it when the engine is made.",
-            )
         return self._nodes[layer]
 
     def largest(self, layer: str = OUTPUT) -> int:
@@ -147,11 +141,6 @@ class Engine(Tracer):
     def total(self) -> int:
         """Bytes per image of all values of a forward pass."""
         return sum(self._bytes.values())
-
-    def order(self, layers: Sequence[str]) -> list[str]:
-        """Sort layers by their place in the forward pass."""
-        place = {node: number for number, node in enumerate(self.graph.nodes)}
-        return sorted(layers, key=lambda name: place[self.node(name)])
 
     def field(self, layer: str) -> Field | None:
         """Return what one position of a layer sees, or None when it sees the whole image."""

@@ -20,7 +20,6 @@ from semlens.models.activations import first_tensor
 from semlens.models.forward import class_scores
 from semlens.models.layout import find_layouts
 from semlens.models.taps import evaluating, find_layer, replace_first
-from semlens.relevance.field import Field
 from semlens.relevance.flow import Flow
 from semlens.relevance.graph import prepared
 from semlens.relevance.interface import OUTPUT, Pulled, Traced, Tracer, check_finite
@@ -52,14 +51,13 @@ class GradientEngine(Tracer):
         batch = prepared(example[:1], self.module)
         self.layouts = find_layouts(self.module, batch, list(layers), layout)
         self.rules = Rules(GRADIENT)
-        self._seen: list[str] = []
-        self._names = list(layers)
+        self.layers, self._seen = list(layers), list[str]()
         found = self.trace(example[:1])
         for name, value in found.values.items():
             # operators without a derivative may let a value pass as one that has it
             if not _reaches(value, found.inputs):
                 raise self._without_gradient(name)
-        self._names = [name for name in self._seen if name in found.values]
+        self.layers = self._seen
         self._bytes = 4 * max(value.numel() for value in (found.inputs, *found.values.values()))
 
     def _without_gradient(self, name: str) -> RelevanceError:
@@ -68,19 +66,6 @@ class GradientEngine(Tracer):
             "Expected a model that can be differentiated; quantised layers cannot.",
             "Use the model before quantisation, or crop='activation'.",
         )
-
-    @property
-    def layers(self) -> list[str]:
-        """Layers at which relevance can start or be read."""
-        return list(self._names)
-
-    def order(self, layers: Sequence[str]) -> list[str]:
-        """Sort layers by their place in the forward pass."""
-        return sorted(layers, key=self._names.index)
-
-    def field(self, layer: str) -> Field | None:
-        """Return None: gradients always run over whole images."""
-        return None
 
     @property
     def total(self) -> int:
@@ -112,7 +97,7 @@ class GradientEngine(Tracer):
         with ExitStack() as stack:
             stack.enter_context(torch.enable_grad())
             stack.enter_context(evaluating(self.module))
-            for name in self._names:
+            for name in self.layers:
                 handle = find_layer(self.module, name).register_forward_hook(
                     lambda _, __, output, name=name: keep(name, output)
                 )

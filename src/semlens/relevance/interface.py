@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from semlens.errors import RelevanceError
+from semlens.errors import LayerError, RelevanceError, nearest
 from semlens.models.activations import KnownLayout, LayerForm, measure_form
 from semlens.models.forward import NO_LOGITS
 from semlens.relevance.field import Field
@@ -78,6 +78,8 @@ class Tracer(ABC):
 
     rules: Rules
     """Which rules it follows."""
+    layers: list[str]
+    """Layers at which relevance can start or be read, in the order of the forward pass."""
     layouts: Mapping[str, KnownLayout]
     """By layer, in which order the axes of a map stand."""
 
@@ -90,22 +92,39 @@ class Tracer(ABC):
         first = next(self.module.parameters(), None)
         return torch.device("cpu") if first is None else first.device
 
-    @property
-    @abstractmethod
-    def layers(self) -> list[str]:
-        """Layers at which relevance can start or be read."""
-
     @abstractmethod
     def trace(self, inputs: Tensor, upto: Sequence[str] = (OUTPUT,)) -> Traced:
         """Run the model over images float[U 3 h w], at least as far as the named layers."""
 
-    @abstractmethod
     def order(self, layers: Sequence[str]) -> list[str]:
-        """Sort layers by their place in the forward pass."""
+        """Sort layers by their place in the forward pass.
 
-    @abstractmethod
+        Raises
+        ------
+        LayerError
+            If the engine was not made for one of them.
+        """
+        return sorted(layers, key=self.place)
+
+    def place(self, layer: str) -> int:
+        """Return a layer's place among the engine's layers.
+
+        Raises
+        ------
+        LayerError
+            If the engine was not made for it.
+        """
+        if layer not in self.layers:
+            raise LayerError(
+                f"Layer '{layer}' is not among the engine's layers.",
+                f"It was made for {nearest(layer, self.layers) or 'none'}.",
+                "Name it when the engine is made.",
+            )
+        return self.layers.index(layer)
+
     def field(self, layer: str) -> Field | None:
         """Return what one position of a layer sees, or None when that has no bound."""
+        return None
 
     @property
     @abstractmethod
