@@ -75,7 +75,7 @@ def test_maps_that_are_not_square_are_read_as_the_module_means_them(channels, fi
         assert found["stem"] == "channels_first"
         assert found["block.dense"] == "channels_last"
         return
-    forms = {layer.name: layer.form for layer in sl.layers(model)}
+    forms = sl.layers(model).forms
     for name in ("stem", "first", "first.0", "first.1"):
         form = forms[name]
         assert (form.form, form.components, form.height, form.width) == ("map", channels, 7, 6)
@@ -116,9 +116,10 @@ def test_of_a_layer_that_nothing_tells_the_layout_is_asked_for(tmp_path, embedde
     model = subject_of(Mixed(8, (64, 64)), 64, 64)
     images = sl.ImageSequence([Image.new("RGB", (32, 32), (40 * i, 0, 90)) for i in range(3)])
     options = {"examples": 2, "thumbnails": False, "crop": "none"}
-    found = {layer.name: layer for layer in sl.layers(model)}
-    assert found["block"].form is None and "layout" in found["block"].note
-    assert found["stem"].form.form == "map"  # a convolution says so itself
+    found = sl.layers(model)
+    notes = found.to_pandas().set_index("layer")["note"]
+    assert found.forms["block"] is None and "layout" in notes["block"]
+    assert found.forms["stem"].form == "map"  # a convolution says so itself
     with pytest.raises(LayerError) as caught:
         sl.build(tmp_path / "db", model, images, embedder, ["block"], **options)
     assert_says(caught.value, "block", "first or last", "layout=")
@@ -176,9 +177,9 @@ def test_layers_say_what_to_choose_and_what_to_mind():
     ]  # fmt: skip
     assert "without a grid" in table.loc["pooled", "note"]
     assert table.loc["first", "note"] == ""
-    assert "pooled" in repr(found) and len(found) == len(table)
-    demo = sl.layers("semlens/demo")
-    assert [layer.name for layer in demo if layer.block] == ["layer1", "layer2", "layer3"]
+    assert "pooled" in repr(found) and list(found.forms) == list(table.index)
+    demo = sl.layers("semlens/demo").to_pandas()
+    assert demo.loc[demo["block"], "layer"].tolist() == ["layer1", "layer2", "layer3"]
 
 
 @pytest.mark.parametrize("crop", ["crp", "activation", "auto"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -31,15 +32,9 @@ def batches(
     model: SubjectModel, reader: Reader, samples: Sequence[int], batch_size: int
 ) -> Iterator[Tensor]:
     """Yield preprocessed samples as batches float[b 3 h w], decoded ahead."""
-    held: list[Tensor] = []
     stream = prefetch(lambda i: model.preprocess(reader(i)), samples, default_workers())
-    for inputs in stream:
-        held.append(inputs)
-        if len(held) == batch_size:
-            yield model.batch(held)
-            held = []
-    if held:
-        yield model.batch(held)
+    while part := list(islice(stream, batch_size)):
+        yield model.batch(part)
 
 
 def class_scores(output: Any) -> Tensor | None:
@@ -103,8 +98,7 @@ def logits(
     rows: list[np.ndarray] = []
     with evaluating(model.module):
         for batch in batches(model, reader, samples, batch_size):
-            scores = run_scores(model, batch)
-            rows.append(scores.float().cpu().numpy())
+            rows.append(run_scores(model, batch).float().cpu().numpy())
     return np.concatenate(rows)
 
 

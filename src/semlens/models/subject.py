@@ -16,12 +16,10 @@ from torch import Tensor, nn
 
 from semlens.errors import ModelError
 from semlens.models.activations import KnownLayout
-from semlens.models.geometry import Geometry, measure_geometry
+from semlens.models.geometry import Geometry, Preprocess, measure_geometry
 from semlens.models.layout import find_layouts
 from semlens.recipe import fingerprint
 from semlens.types import Layout
-
-Preprocess = Callable[[Image.Image], Tensor]
 
 
 @dataclass(frozen=True, eq=False)

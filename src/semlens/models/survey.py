@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,79 +18,35 @@ from semlens.models.subject import SubjectModel
 from semlens.models.taps import evaluating, tapped
 
 
-@dataclass(frozen=True)
-class Layer:
-    """One layer of a model.
+@dataclass(frozen=True, repr=False)
+class Layers:
+    """The layers of a model whose output can be read, in the order in which they run.
 
     Parameters
     ----------
-    form
-        What it puts out; None where the order of its four axes is not known.
-    module
-        Class of the module.
-    shape
-        Of its output for one image.
-    runs
-        How often it runs in a forward pass.
-    block
-        Whether it is one of several blocks that a model is a chain of: a good choice.
+    model
+        Its SPEC.
+    forms
+        What each puts out; None where the order of its four axes is not known.
+    table
+        One row per layer.
     """
 
-    name: str
-    form: LayerForm | None
-    module: str
-    shape: tuple[int, ...]
-    runs: int
-    block: bool
-
-    @property
-    def note(self) -> str:
-        """What stands in the way of choosing it, or a limit of it."""
-        if self.runs > 1:
-            return "runs more than once: take the block around it"
-        if self.form is None:
-            return "order of axes not known: give a layout"
-        lacking = self.form.form == "tokens" and not self.form.height
-        return "tokens without a grid: examples are not cropped by activation" if lacking else ""
-
-
-@dataclass(frozen=True, repr=False)
-class Layers:
-    """The layers of a model whose output can be read, in the order in which they run."""
-
     model: str
-    layers: tuple[Layer, ...]
+    forms: Mapping[str, LayerForm | None]
+    table: pd.DataFrame
 
-    def __iter__(self) -> Iterator[Layer]:
-        """Go through the layers."""
-        return iter(self.layers)
+    def to_pandas(self) -> pd.DataFrame:
+        """Return one row per layer.
 
-    def __len__(self) -> int:
-        """Return the number of layers."""
-        return len(self.layers)
+        ``runs`` counts in a forward pass; a ``block`` is one of several that the model is a chain
+        of, and a good choice; ``note`` says what stands in the way of choosing a layer.
+        """
+        return self.table.copy()
 
     def __repr__(self) -> str:
         """Return the table as text."""
-        return f"{self.model}: {len(self)} layers\n{self.to_pandas().to_string(index=False)}"
-
-    def to_pandas(self) -> pd.DataFrame:
-        """Return one row per layer."""
-        rows = [
-            {
-                "layer": layer.name,
-                "module": layer.module,
-                "form": form.form if form else "-",
-                "shape": " x ".join(str(size) for size in layer.shape),
-                "components": form.components if form else 0,
-                "map": f"{form.height} x {form.width}" if form and form.height else "-",
-                "runs": layer.runs,
-                "block": layer.block,
-                "note": layer.note,
-            }
-            for layer in self
-            for form in (layer.form,)
-        ]
-        return pd.DataFrame(rows)
+        return f"{self.model}: {len(self.table)} layers\n{self.table.to_string(index=False)}"
 
 
 @torch.inference_mode()
@@ -109,7 +65,8 @@ def layers(model: SubjectModel | str) -> Layers:
 
     Examples
     --------
-    >>> [layer.name for layer in layers("semlens/demo") if layer.block]
+    >>> table = layers("semlens/demo").to_pandas()
+    >>> list(table.loc[table["block"], "layer"])
     ['layer1', 'layer2', 'layer3']
     """
     if isinstance(model, str):
@@ -117,26 +74,46 @@ def layers(model: SubjectModel | str) -> Layers:
     kinds = {name: child for name, child in model.module.named_modules() if name}
     layouts = model.layouts(list(kinds))
     blocks = set(_blocks(model.module))
-    found: dict[str, Layer] = {}
+    forms: dict[str, LayerForm | None] = {}
+    shapes: dict[str, list[int]] = {}
+    runs = Counter[str]()
 
     def seen(name: str, output: Any) -> None:
-        tensor = first_tensor(output)
-        runs = found[name].runs + 1 if name in found else 1
-        form = None
+        runs[name] += 1
         try:
-            form = measure_form(name, output, layouts[name])
+            forms[name] = measure_form(name, output, layouts[name])
         except LayerError:
             if layouts[name] != "unknown":
                 return
-        spread = form is not None and form.height * form.width > 1
-        found[name] = Layer(
-            name, form, type(kinds[name]).__name__, tuple(tensor.shape[1:]), runs,
-            name in blocks and spread and runs == 1,
-        )  # fmt: skip
+            forms[name] = None
+        shapes[name] = list(first_tensor(output).shape[1:])
 
     with evaluating(model.module), tapped(model.module, kinds, seen):
         model.module(model.example[:1])
-    return Layers(model.spec, tuple(found.values()))
+    rows = [
+        {
+            "layer": name,
+            "module": type(kinds[name]).__name__,
+            "form": form.form if form else "-",
+            "shape": " x ".join(str(size) for size in shapes[name]),
+            "components": form.components if form else 0,
+            "map": f"{form.height} x {form.width}" if form and form.height else "-",
+            "runs": runs[name],
+            "block": bool(name in blocks and form and form.height > 1 and runs[name] == 1),
+            "note": _note(form, runs[name]),
+        }
+        for name, form in forms.items()
+    ]
+    return Layers(model.spec, forms, pd.DataFrame(rows))
+
+
+def _note(form: LayerForm | None, runs: int) -> str:
+    if runs > 1:
+        return "runs more than once: take the block around it"
+    if form is None:
+        return "order of axes not known: give a layout"
+    lacking = form.form == "tokens" and not form.height
+    return "tokens without a grid: cropped by relevance or not at all" if lacking else ""
 
 
 def _blocks(module: nn.Module, prefix: str = "") -> Iterator[str]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from copy import copy
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -65,22 +66,25 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def tapped(
-    module: nn.Module, names: Iterable[str], seen: Callable[[str, Any], None]
-) -> Iterator[None]:
-    """Call ``seen(name, output)`` whenever a named layer has run.
+def hooked(module: nn.Module, hooks: Mapping[str, Callable[[Any], Any]]) -> Iterator[None]:
+    """Show each named layer's outputs to a function; what it returns, if not None, replaces them.
 
-    A layer that runs twice in one pass is reported twice.
+    A layer that runs twice in one pass is shown twice.
     """
     with ExitStack() as stack:
-        for name in names:
-
-            def hook(_: nn.Module, __: Any, output: Any, name: str = name) -> None:
-                seen(name, output)
-
-            handle = find_layer(module, name).register_forward_hook(hook)
+        for name, use in hooks.items():
+            handle = find_layer(module, name).register_forward_hook(
+                lambda _, __, output, use=use: use(output)
+            )
             stack.callback(handle.remove)
         yield
+
+
+def tapped(
+    module: nn.Module, names: Iterable[str], seen: Callable[[str, Any], Any]
+) -> AbstractContextManager[None]:
+    """Call ``seen(name, output)`` whenever a named layer has run."""
+    return hooked(module, {name: partial(seen, name) for name in names})
 
 
 @torch.inference_mode()
@@ -180,7 +184,7 @@ def fanned(
     last = max((index for version in versions for index in version), default=0)
     layout = model.layouts([layer])[layer]
 
-    def hook(_: nn.Module, __: Any, output: Any) -> Any:
+    def change(output: Any) -> Any:
         tensor = first_tensor(output)
         form = measure_form(layer, tensor, layout)
         if last >= form.components:
@@ -202,11 +206,8 @@ def fanned(
         ]
         return replace_first(output, changed[0] if len(changed) == 1 else torch.cat(changed))
 
-    handle = find_layer(model.module, layer).register_forward_hook(hook)
-    try:
+    with hooked(model.module, {layer: change}):
         yield model
-    finally:
-        handle.remove()
 
 
 def replace_first(output: Any, tensor: Tensor) -> Any:

@@ -81,7 +81,7 @@ class Engine(Tracer):
             self.layers = [name for name in order if name != OUTPUT]
             self.family = AUTO[has_attention(self.graph)]
             self._bind(self.family[0] if rules == "auto" else rules)
-            self._shapes, self._bytes = self._measured(example[:1])
+            self._sizes = self._measured(example[:1])
             self._check(example, wanted)
 
     def _bind(self, rules: str | Rules) -> None:
@@ -102,20 +102,17 @@ class Engine(Tracer):
             if found[name].shape != expected.shape or not same_values(found[name], expected):
                 raise another_value(self.module, name)
 
-    def _measured(self, example: Tensor) -> tuple[Mapping[Node, torch.Size], Mapping[Node, int]]:
-        """Shape and bytes of each node's value for one image."""
-        shapes: dict[Node, torch.Size] = {}
-        found: dict[Node, int] = {}
+    def _measured(self, example: Tensor) -> Mapping[Node, Tensor]:
+        """Each node's value for one image, without its numbers."""
+        found: dict[Node, Tensor] = {}
 
         def seen(node: Node, value: Any) -> None:
-            found[node] = value.nbytes if isinstance(value, Tensor) else 0
             if isinstance(value, Tensor):
-                shapes[node] = value.shape
+                found[node] = value.to("meta")
 
         with torch.no_grad():
-            self.graph.run(example, self.graph.nodes[-1:], seen)
-            self.graph.run(example, [n for n in self._nodes.values() if n not in found], seen)
-        return shapes, found
+            self.graph.run(example, self.graph.ends(), seen)
+        return found
 
     def node(self, layer: str) -> Node:
         """Return the node of a layer, or of the output (an empty name).
@@ -135,12 +132,13 @@ class Engine(Tracer):
 
     def largest(self, layer: str = OUTPUT) -> int:
         """Return the bytes per image of the largest value below a layer."""
-        return max(self._bytes[node] for node in self.graph.needed([self.node(layer)]))
+        order = self.graph.needed([self.node(layer)])
+        return max(self._sizes[node].nbytes for node in order if node in self._sizes)
 
     @property
     def total(self) -> int:
         """Bytes per image of all values of a forward pass."""
-        return sum(self._bytes.values())
+        return sum(value.nbytes for value in self._sizes.values())
 
     def field(self, layer: str) -> Field | None:
         """Return what one position of a layer sees, or None when it sees the whole image."""
@@ -153,7 +151,7 @@ class Engine(Tracer):
         """Whether the layer's map has one position for each stride of the image."""
         if field is None:
             return False
-        shape = self._shapes[self.node(layer)]
+        shape = self._sizes[self.node(layer)].shape
         sizes = zip(shape[-2:], field.stride, self.shape[-2:], strict=True)
         return all(count * stride == size for count, stride, size in sizes)
 
@@ -186,29 +184,28 @@ class Engine(Tracer):
                 f"The engine was made for {list(self.shape)}.",
                 "Make one for that size.",
             )
-        targets = [self.node(name) for name in upto]
-        kept = {self.graph.input, *self._nodes.values()}
-        order = self.graph.needed(targets)
-        last = {source: node for node in order for source in node.inputs()}
-        values: dict[Node, Any] = {}
-        saved: dict[Node, Any] = {}
-        shapes: dict[Node, torch.Size] = {}
         if inputs.is_contiguous() and inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
-        for node in order:
+        targets = [self.node(name) for name in upto]
+        saved: dict[Node, Any] = {}
+        shapes: dict[Node, torch.Size] = {}
+
+        def compute(node: Node, values: dict[Node, Any], inputs: Tensor) -> Any:
             rule = self._bound.get(node)
             if rule is None:
-                values[node] = execute(node, values, inputs)
-            else:
-                values[node], saved[node] = rule.forward(values)
-            if isinstance(values[node], Tensor):
-                shapes[node] = values[node].shape
-            for source in node.inputs():
-                if last[source] is node and source not in kept and not keep_all:
-                    values.pop(source, None)
+                return execute(node, values, inputs)
+            value, saved[node] = rule.forward(values)
+            return value
+
+        def seen(node: Node, value: Any) -> None:
+            if isinstance(value, Tensor):
+                shapes[node] = value.shape
+
+        keep = self.graph.nodes if keep_all else (self.graph.input, *self._nodes.values())
+        values = self.graph.run(inputs, targets, seen, keep=keep, compute=compute)
         known = {name: values[node] for name, node in self._nodes.items() if node in values}
         check_finite(known)
-        every = values if keep_all else {}
+        order, every = self.graph.needed(targets), values if keep_all else {}
         return Trace(inputs, known, self.layouts, self, order, saved, shapes, every)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -19,7 +18,7 @@ from semlens.errors import RelevanceError
 from semlens.models.activations import first_tensor
 from semlens.models.forward import class_scores
 from semlens.models.layout import find_layouts
-from semlens.models.taps import evaluating, find_layer, replace_first
+from semlens.models.taps import evaluating, replace_first, tapped
 from semlens.relevance.flow import Flow
 from semlens.relevance.graph import prepared
 from semlens.relevance.interface import OUTPUT, Pulled, Traced, Tracer, check_finite
@@ -94,14 +93,7 @@ class GradientEngine(Tracer):
             # the model goes on with a copy, which it may overwrite
             return replace_first(output, values[name].clone())
 
-        with ExitStack() as stack:
-            stack.enter_context(torch.enable_grad())
-            stack.enter_context(evaluating(self.module))
-            for name in self.layers:
-                handle = find_layer(self.module, name).register_forward_hook(
-                    lambda _, __, output, name=name: keep(name, output)
-                )
-                stack.callback(handle.remove)
+        with torch.enable_grad(), evaluating(self.module), tapped(self.module, self.layers, keep):
             scores = class_scores(self.module(inputs))
         if scores is not None:
             values[OUTPUT] = scores

@@ -133,18 +133,25 @@ class Graph:
         inputs: Tensor,
         targets: Collection[Node],
         seen: Callable[[Node, Any], None] = lambda *_: None,
+        *,
+        keep: Collection[Node] = (),
+        compute: Callable[[Node, dict[Node, Any], Tensor], Any] | None = None,
     ) -> dict[Node, Any]:
-        """Compute the targets as the model would; ``seen`` is shown every value on the way."""
-        order = self.needed(targets)
+        """Compute the targets as the model would, or by ``compute``.
+
+        ``seen`` is shown every value on the way. Those of the targets are returned, and of the
+        nodes of ``keep`` that were computed.
+        """
+        order, kept = self.needed(targets), {*targets, *keep}
         last = {source: node for node in order for source in node.inputs()}
         values: dict[Node, Any] = {}
         for node in order:
-            values[node] = execute(node, values, inputs)
+            values[node] = (compute or execute)(node, values, inputs)
             seen(node, values[node])
             for source in node.inputs():
-                if last[source] is node and source not in targets:
+                if last[source] is node and source not in kept:
                     values.pop(source, None)
-        return {node: values[node] for node in targets}
+        return {node: value for node, value in values.items() if node in kept}
 
 
 def execute(node: Node, values: dict[Node, Any], inputs: Tensor) -> Any:
