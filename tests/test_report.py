@@ -417,7 +417,8 @@ def test_limits_are_those_of_this_report(db):
 
 def test_the_build_command_has_the_recipe(db, tmp_path, pictures, words):
     words_ = build_command(db)
-    command = typer.main.get_command(app).commands["build"]
+    group = typer.main.get_command(app)
+    command = group.get_command(typer.Context(group), "build")
     context = command.make_context("build", words_[2:])
     assert context.params["relevance"]
     assert context.params["examples"] == 6

@@ -302,7 +302,7 @@ _NO_CORRECTION = (
 
 
 def _part(
-    name: str, done: int, given: Part | Skipped | bool | None, make: Callable[[], Part | Skipped]
+    name: str, done: int, given: Part | Skipped | bool | None, make: Callable[[], Part]
 ) -> Part | Skipped:
     """Return a part that is given, or make it unless it was not asked for."""
     tell("report", done, PARTS)
@@ -362,10 +362,10 @@ def _map(database: Database, target: int) -> ConceptMap:
 
 def _unexpected(
     database: Database, target: int, concepts: ConceptSet, judged: Audit | Skipped
-) -> Unexpected | Skipped:
+) -> Unexpected:
     """Return the components that the audit calls unexpected; without one, those under zero."""
     if isinstance(judged, Skipped):
-        return attempt(lambda: find_unexpected(database, target, concepts))
+        return find_unexpected(database, target, concepts)
     minimum, layers = judged.settings["minimum"], sorted(set(judged.frame["layer"]))
     layers = [name for name in database.layers if name in layers]
     return find_unexpected(
