@@ -111,7 +111,7 @@ def checked(save: list[Path] | None) -> list[Path]:
 
 
 _OF_THE_SAVED = {
-    "target", "every", "concepts", "layer", "minimum", "level", "threshold", "background", "seed",
+    "target", "every", "concepts", "layers", "minimum", "level", "threshold", "background", "seed",
 }  # fmt: skip
 
 

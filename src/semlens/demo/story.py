@@ -11,8 +11,6 @@ from pathlib import Path
 
 from semlens.analysis.audit.audit import audit
 from semlens.analysis.audit.found import Audit
-from semlens.analysis.audit.sweep import set_for
-from semlens.analysis.concepts import load_sets
 from semlens.analysis.evaluate import evaluate_model
 from semlens.analysis.label import Labels
 from semlens.analysis.search import Hits
@@ -119,8 +117,7 @@ def measure(model: SubjectModel, world: DemoWorld, planted: Planted) -> Accuracy
 
 def audit_target(db: ConceptDatabase, world: DemoWorld) -> Audit:
     """Hold what the class with the mark rests on against what its drawings show."""
-    sets = [*load_sets("demo-world"), *load_sets("artefacts")]
-    return audit(db, world.target, set_for(db, world.target, sets))
+    return audit(db, world.target, ["demo-world", "artefacts"])
 
 
 def most_relevant(

@@ -27,11 +27,11 @@ def batches(
     reader: Reader,
     samples: Sequence[int],
     batch_size: int,
-    stage: str = "running the model",
+    stage: str | None = "running the model",
 ) -> Iterator[Tensor]:
     """Yield preprocessed samples as batches float[b 3 h w], decoded ahead.
 
-    How many samples are done is reported as progress of ``stage``.
+    How many samples are done is reported as progress of ``stage``, if there is one.
     """
     held: list[Tensor] = []
     stream = prefetch(lambda i: model.preprocess(reader(i)), samples, default_workers())
@@ -39,7 +39,8 @@ def batches(
         held.append(inputs)
         if len(held) == batch_size or done == len(samples):
             yield model.batch(held)
-            report(stage, done, len(samples))
+            if stage is not None:
+                report(stage, done, len(samples))
             held = []
 
 
@@ -70,7 +71,11 @@ def run_scores(model: SubjectModel, batch: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def logits(
-    model: SubjectModel, reader: Reader, samples: Sequence[int], batch_size: int = 32
+    model: SubjectModel,
+    reader: Reader,
+    samples: Sequence[int],
+    batch_size: int = 32,
+    stage: str = "running the model",
 ) -> Float32[np.ndarray, "n classes"]:
     """Return the model's logits for some samples.
 
@@ -81,7 +86,7 @@ def logits(
     """
     rows: list[np.ndarray] = []
     with evaluating(model.module):
-        for batch in batches(model, reader, samples, batch_size):
+        for batch in batches(model, reader, samples, batch_size, stage):
             scores = run_scores(model, batch)
             rows.append(scores.float().cpu().numpy())
     return np.concatenate(rows)
