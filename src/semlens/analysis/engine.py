@@ -53,7 +53,7 @@ def engine_of(
 
 def _hooked(module: nn.Module) -> bool:
     """Whether hooks change what a module computes, as in ``semlens.pruned``."""
-    return any(vars(part)["_forward_hooks"] for part in module.modules())
+    return any(vars(part).get("_forward_hooks") for part in module.modules())
 
 
 def per_component(

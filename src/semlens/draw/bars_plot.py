@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from semlens.draw.figure import INK, SERIES, new_figure, styled
+from semlens.draw.marks import name_rows
 
 
 @styled
@@ -33,8 +34,7 @@ def bars_plot(
     if peaks is not None:
         axes.scatter(peaks, places, s=22, marker="|", color=INK, label="largest")
         axes.legend()
-    axes.set_yticks(places, names)
-    axes.invert_yaxis()
+    name_rows(axes, names)
     axes.set_xlabel(unit)
     axes.set_title(title)
     return figure

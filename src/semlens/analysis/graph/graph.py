@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,6 +32,7 @@ from semlens.analysis.result import PICTURES, Result
 from semlens.analysis.target import class_name
 from semlens.draw.graph_layout import Heading, Scene, arrange
 from semlens.draw.graph_picture import draw_png, draw_svg
+from semlens.draw.pictures import encoded
 from semlens.draw.table import rich_table
 from semlens.settings import question, setting
 from semlens.store.files import save_text
@@ -151,10 +151,9 @@ class AttributionGraph(Result):
         """Return the strongest example of each node's first component, and one image."""
         found: dict[str, bytes] = {}
         if self.example is not None:
-            small, held = self.example.convert("RGB"), io.BytesIO()
+            small = self.example.convert("RGB")
             small.thumbnail((THUMBNAIL, THUMBNAIL))
-            small.save(held, "WEBP", quality=80)
-            found[TARGET] = held.getvalue()
+            found[TARGET] = encoded(small)
         for node in self.nodes:
             for row in self.database.rows_of(node.components[:1]):
                 for example in self.database.examples_of(row, 1):
