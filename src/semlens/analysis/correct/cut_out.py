@@ -27,7 +27,7 @@ from semlens.draw.table import rich_table
 from semlens.errors import RelevanceError, StoreError
 from semlens.models.geometry import Geometry
 from semlens.progress import report
-from semlens.relevance.choose import make_engine
+from semlens.relevance.choose import engine_for
 from semlens.relevance.conditional import pairs_per_pass
 from semlens.relevance.interface import Tracer
 from semlens.settings import question, setting
@@ -242,8 +242,8 @@ def cut_out(
     names = names if layer is None else [database.layer(layer).name]
     model, recipe = database.model, database.manifest.recipe
     readable = int(np.flatnonzero(database.samples["error"].isna())[0])
-    example = model.batch([model.preprocess(database.images.read(readable))])
-    engine = make_engine(model.module, example, names, rules or recipe.rules)
+    size = model.preprocess(database.images.read(readable)).shape[-2:]
+    engine = engine_for(model, names, rules or recipe.rules, size)
     vector = concept_vector(
         database, chosen, engine.order(names)[-1],
         positives=positives, negatives=negatives, seed=seed,

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool
@@ -135,8 +134,7 @@ def prune_weights(
 ) -> PrunedState:
     """Do the same, and say which tensors were changed."""
     chosen = chosen_components(components)
-    noise = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
-    example = model.batch([model.preprocess(Image.fromarray(image)) for image in noise])
+    example = model.example
     with pruned(model, chosen, to), evaluating(model.module), torch.no_grad():
         expected = class_scores(model.module(example))
     operation = _Operation(model, chosen, new_values(chosen, to), example[:1])
