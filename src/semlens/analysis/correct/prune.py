@@ -136,11 +136,12 @@ def prune_weights(
     chosen = chosen_components(components)
     example = model.example
     with pruned(model, chosen, to), evaluating(model.module), torch.no_grad():
-        expected = class_scores(model.module(example))
+        expected: Any = class_scores(model.module(example))
     operation = _Operation(model, chosen, new_values(chosen, to), example[:1])
     state = operation.run()
     with evaluating(model.module), torch.no_grad():
-        found = class_scores(torch.func.functional_call(model.module, state, (example,)))
+        changed = torch.func.functional_call(model.module, state, (example,))
+        found: Any = class_scores(changed)
     half = found.dtype in (torch.float16, torch.bfloat16)
     limit = (2e-2 if half else 1e-4) * float(expected.abs().max()) + 1e-6
     if not float((found - expected).abs().max()) <= limit:  # so that NaN does not pass
