@@ -136,7 +136,9 @@ def prune_weights(
     chosen = chosen_components(components)
     example = model.example
     with pruned(model, chosen, to), evaluating(model.module), torch.no_grad():
-        expected: Any = class_scores(model.module(example))
+        expected = class_scores(model.module(example))
+    if expected is None:
+        raise _inexact(chosen, "the model puts out boxes, no logits to compare")
     operation = _Operation(model, chosen, new_values(chosen, to), example[:1])
     state = operation.run()
     with evaluating(model.module), torch.no_grad():
