@@ -68,7 +68,7 @@ def audit(
     if junit is not None:
         left = dict(found.skipped) if isinstance(found, Sweep) else {}
         save_junit(junit, checks, ask.paths[0].name, left)
-    ask.after = lambda as_json: _report(checks, as_json)
+    ask.after = lambda: _report(checks, ask.as_json)
     return found
 
 

@@ -73,8 +73,8 @@ class Ask:
         self._typed = settings
         self._question = question
         self._sources = sources
-        self.after: Callable[[bool], None] = lambda as_json: None
-        """Called once the answer stands there, with whether it is JSON."""
+        self.after: Callable[[], None] = lambda: None
+        """Called once the answer stands there."""
 
     @functools.cached_property
     def settings(self) -> dict[str, Any]:
@@ -161,7 +161,7 @@ def command(
             result = function(ask, **given)
             if result is not None:
                 answer(result, as_json, save)
-            ask.after(as_json)
+            ask.after()
 
         text = "Folders of the databases." if several else "Folder of the database."
         place = Annotated[list[Path] if several else Path, typer.Argument(help=text)]
