@@ -39,6 +39,7 @@ from .embedders.load import load_embedder as load_embedder
 from .errors import SemlensError as SemlensError
 from .models.load import load_model as load_model
 from .models.subject import SubjectModel as SubjectModel
+from .models.survey import layers as layers
 from .models.taps import pruned as pruned
 from .recipe import Recipe as Recipe
 from .relevance.check import check as check

@@ -173,10 +173,9 @@ class _Operation:
             raise _inexact(components, f"its operations are not known ({error.value})") from error
         self.weights = Weights(self.module, self.graph)
         self.nodes = {name: found[name] for name in wanted}
-        self.axes = {
-            name: 1 if measure_form(name, values[name]).form in ("map", "units") else -1
-            for name in wanted
-        }
+        layouts = model.layouts(list(wanted))
+        forms = {name: measure_form(name, values[name], layouts[name]).form for name in wanted}
+        self.axes = {name: 1 if forms[name] in ("map", "units") else -1 for name in wanted}
         replacing = {self.nodes[name]: partial(self._replaced, name) for name in wanted}
         self.values = pruned_values(self.graph, self.example, replacing)
 
