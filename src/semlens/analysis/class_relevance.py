@@ -138,7 +138,7 @@ def class_relevance(
         rules = job.engine.rules.name
     found = found.nlargest(top, "mean")
     components = [database.component(int(row)) for row in found["component"]]
-    frame = found[["mean", "max"]].reset_index(drop=True)
+    frame = found.reset_index(drop=True).filter(["mean", "max"])
     frame.insert(0, "component", [str(component) for component in components])
     frame.insert(1, "layer", [component.layer for component in components])
     labels = as_labels(database, concepts, sorted(set(frame["layer"])) or None)

@@ -18,7 +18,7 @@ from semlens.analysis.class_images import Pictures, Samples, class_images
 from semlens.analysis.engine import RulesLike
 from semlens.analysis.label import VOCABULARY
 from semlens.analysis.label_source import LabelSource, Named, as_labels, label_of
-from semlens.analysis.result import Result
+from semlens.analysis.result import Result, plain
 from semlens.analysis.target import class_name
 from semlens.draw.table import rich_table
 from semlens.errors import ConceptError, LayerError, RelevanceError
@@ -95,17 +95,18 @@ class Effects(Result):
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a program."""
         names = [[str(component) for component in unit] for unit in self.units.values()]
-        return {
+        found = {
             "target": self.target,
             "class": self.name,
             "replace": self.replace,
             "rules": self.rules,
-            "samples": self.samples.tolist(),
-            "logit": float(self.logit.mean()),
+            "samples": self.samples,
+            "logit": self.logit.mean(),
             "rank_correlation": self.rank_correlation,
-            "interval": list(self.interval),
+            "interval": self.interval,
             "effects": self.to_pandas().assign(components=names).to_dict("records"),
         }
+        return plain(found)  # of two components there is no correlation
 
     def plot(self) -> Figure:
         """Draw effect against relevance; both are equal on the line."""
