@@ -393,7 +393,7 @@ def test_several_databases_share_one_space(one, other, net, folder, words):
     assert set(part.frame["layer"]) == {"second"}
     with pytest.raises(LayerError) as error:
         sl.concept_map([one, other], layers=["first"])
-    assert_says(error.value, "'two'", "none of the layers first", "second")
+    assert_says(error.value, "two.semlens'", "none of the layers first", "second")
 
 
 def test_databases_that_are_called_alike_are_told_apart(one, base):
