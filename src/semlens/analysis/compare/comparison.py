@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL import Image
 
-    from semlens.draw.compare_sheet import PairRow
+    from semlens.draw.sheet import PairRow
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -176,7 +176,7 @@ class Comparison(Result):
         RecipeError
             If there is no set of the name, or both are the same.
         """
-        from semlens.draw.compare_sheet import pairs_sheet
+        from semlens.draw.sheet import pairs_sheet
 
         a, b = self._place(first, 0), self._place(second, 1)
         if a == b:
@@ -193,7 +193,7 @@ class Comparison(Result):
 
     def _rows(self, a: int, b: int, frame: pd.DataFrame) -> list[PairRow]:
         """Return the first ``top`` pairs of a table, whose index says places in the first set."""
-        from semlens.draw.compare_sheet import PairRow
+        from semlens.draw.sheet import PairRow
 
         rows: list[PairRow] = []
         for place in frame.head(self.top or len(frame)).index:
