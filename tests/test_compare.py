@@ -206,7 +206,7 @@ def test_layers_of_one_model_are_compared(databases):
 def test_layers_of_several_models_are_named_by_both(databases):
     found = sl.compare([databases["one"], databases["wide"]], by_layer=True, scores=False)
     assert [one.name for one in found.sets] == ["one/first", "one/second", "wide/second"]
-    one = sl.compare([databases["one"], databases["wide"]], layers=["second"], scores=False)
+    one = sl.compare(databases["one"], databases["wide"], layers="second", scores=False)
     assert cell(one, "one", "wide") == cell(found, "one/second", "wide/second")
 
 
@@ -458,7 +458,10 @@ def test_many_sets_stay_a_list(databases, tmp_path):
 def test_another_embedder_is_refused_and_both_are_named(databases, tmp_path):
     images = ImageFolder(write_pictures(tmp_path / "pictures", 6))
     other = sl.build(tmp_path / "o", make(LittleNet(0), "one"), images, ColourEmbedder(4),
-                     ["first"], examples=3)  # fmt: skip
+                     LAYERS, examples=3)  # fmt: skip
+    alone = other.compare(by_layer=True, scores=False)
+    assert alone.labels is None
+    assert any("reads no texts" in note for note in alone.notes)
     with pytest.raises(StaleError) as error:
         sl.compare([databases["one"], other])
     assert_says(
@@ -660,6 +663,7 @@ def test_series_on_the_command_line(on_disk):
 
 def test_wrong_words_on_the_command_line(on_disk, tmp_path):
     for words, said in (
+        (("--series", "--top", "3"), "--top does not go with --series"),
         (("--series", "--by-layer"), "--by-layer does not go with --series"),
         (("--series", "--pairs", str(tmp_path / "p.png")), "--pairs does not go with --series"),
         (("--steps", "a,b"), "Add --series"),

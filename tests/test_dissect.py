@@ -167,6 +167,9 @@ def test_counts_are_those_of_the_labels(databases):
             counts = dict(zip(mine["name"], mine["count"], strict=True))
             assert {k: v for k, v in counts.items() if v} == labels.value_counts().to_dict()
     assert found.databases == ["m0", "m1"]
+    one = databases[0].dissect(concepts={"Head": ["horns", "eyes"]}, layers="first")
+    assert set(one.counts["layer"]) == {"first"}
+    assert one.counts["path"].tolist() == ["Head", "Head/horns", "Head/eyes"]
 
 
 def test_a_higher_threshold_leaves_more_gaps(databases):

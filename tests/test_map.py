@@ -21,6 +21,7 @@ from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.describe.clusters import default_count, describe_clusters, find_clusters
 from semlens.analysis.describe.placement import lay_out, nearest_old, place, vote
 from semlens.analysis.probe import LABEL_TEMPLATES, SEARCH_TEMPLATES, Probe
+from semlens.analysis.together import as_databases
 from semlens.cli.app import app
 from semlens.draw.map_labels import write_labels
 from semlens.draw.map_parts import Groups, MapLabel, Queries, Scale
@@ -106,7 +107,7 @@ def test_one_row_per_component_with_examples(one):
     assert not found.frame["placed"].any()
     assert not found.reused
     assert len(found.clusters) == default_count(len(rows)) > 1
-    part = one.concept_map(layers=["second"], concepts=None)
+    part = one.concept_map(layers="second", concepts=None)
     assert set(part.frame["layer"]) == {"second"}
 
 
@@ -392,7 +393,7 @@ def test_several_databases_share_one_space(one, other, net, folder, words):
     assert set(part.frame["layer"]) == {"second"}
     with pytest.raises(LayerError) as error:
         sl.concept_map([one, other], layers=["first"])
-    assert_says(error.value, "'two'", "none of the layers first", "second")
+    assert_says(error.value, "two.semlens'", "none of the layers first", "second")
 
 
 def test_databases_that_are_called_alike_are_told_apart(one, base):
@@ -421,7 +422,7 @@ def test_foreign_embedders_and_doubles_are_refused(one, tmp_path, net, folder):
     with pytest.raises(RecipeError, match="no database"):
         sl.concept_map([])
     with pytest.raises(RecipeError, match="'paper-ox' is given where a database is meant"):
-        sl.concept_map(one, "paper-ox")
+        as_databases(one, ["paper-ox"])
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from semlens.errors import RecipeError, StaleError
 from semlens.store.reader import Database
@@ -11,7 +12,7 @@ from semlens.types import as_list
 
 
 def as_databases(
-    given: Database | Sequence[Database], others: Sequence[Database] = ()
+    given: Database | Sequence[Database], others: Sequence[object] = ()
 ) -> list[Database]:
     """Return databases, given as one, a list or several arguments; they must be of one space.
 
@@ -22,9 +23,9 @@ def as_databases(
     RecipeError
         If there is none, one is given twice, or something else is given.
     """
-    databases: list[Database] = [*as_list(given), *others]
+    databases: list[Any] = [*as_list(given), *others]
     for one in databases:
-        if not isinstance(one, Database):  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not isinstance(one, Database):
             raise RecipeError(
                 f"{one!r} is given where a database is meant.",
                 "Expected a database, a list of them, or several.",

@@ -237,7 +237,7 @@ def concept_map(
     found, _ = cluster_cache(sets, layers, method, clusters, seed).complete(
         theta,
         lambda units: pd.DataFrame({"cluster": find_clusters(units, method, clusters, seed)}),
-        lambda old, *near: vote(old[:, 0], *near)[:, None],
+        lambda old, *near: vote(old[:, 0].astype(np.int64), *near)[:, None],
         again=again,
     )
     frame = pd.concat([_components(one) for one in sets], ignore_index=True).assign(
