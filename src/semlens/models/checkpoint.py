@@ -13,12 +13,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from semlens.errors import ModelError, SemlensError
+from semlens.models.taps import FAILURES
 
 _NESTED = ("state_dict", "model", "model_state_dict", "state_dict_ema")
 _PREFIXES = ("module.", "model.", "_orig_mod.")
-_UNREADABLE = (
-    SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError,
-)  # fmt: skip
+_UNREADABLE = (*FAILURES, SafetensorError, pickle.UnpicklingError, EOFError, OSError)
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
