@@ -21,7 +21,7 @@ from semlens.embedders.demo_towers import (
     load_image_tower,
     load_text_tower,
 )
-from semlens.models.demo_net import load_demo_net
+from semlens.models.demo import load_demo_net
 
 # Which subjects are measured: the bundled one is world "main", seed 0, fixed beforehand.
 SEEDS = {"main": (0, 1, 2), "held-out": (0,)}

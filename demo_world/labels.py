@@ -16,7 +16,7 @@ from torch import Tensor
 from demo_world.search import concepts, probe
 from demo_world.worlds import WorldImages
 from semlens.embedders.demo_towers import TextTower
-from semlens.models.demo_net import DemoNet
+from semlens.models.demo import DemoNet
 
 AGREES_FROM = 0.2
 WRITTEN = frozenset("watermark text letters writing copyright".split())

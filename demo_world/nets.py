@@ -11,7 +11,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from demo_world.vgg import Vgg
-from semlens.models.demo_net import INPUT_SIZE, PREPROCESS, DemoNet, load_demo_net, preprocess
+from semlens.models.demo import INPUT_SIZE, PREPROCESS, DemoNet, load_demo_net, preprocess
 from semlens.models.subject import SubjectModel
 from semlens.recipe import fingerprint
 from semlens.types import Readout

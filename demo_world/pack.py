@@ -15,7 +15,7 @@ from semlens.embedders.demo_towers import (
     ImageTower,
     save_quantised,
 )
-from semlens.models.demo_net import ASSET as SUBJECT_ASSET
+from semlens.models.demo import ASSET as SUBJECT_ASSET
 
 FIXED_TIME = (1980, 1, 1, 0, 0, 0)  # so that the archive's bytes depend on its content only
 

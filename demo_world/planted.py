@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from demo_world.nets import as_subject, layers_of, readout_of
 from demo_world.subject import as_input
 from demo_world.worlds import WorldImages
-from semlens.models.demo_net import LAYERS, DemoNet
+from semlens.models.demo import LAYERS, DemoNet
 from semlens.models.taps import pruned as without
 from semlens.models.taps import tapped
 from semlens.types import Component

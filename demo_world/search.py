@@ -14,7 +14,7 @@ from torch import Tensor
 from demo_world.planted import planted_components, run
 from demo_world.worlds import WorldImages
 from semlens.embedders.demo_towers import ImageTower, TextTower
-from semlens.models.demo_net import DemoNet
+from semlens.models.demo import DemoNet
 
 EXAMPLES = 30
 TEMPLATES = ("{}", "a {}", "an image of a close up of {}")

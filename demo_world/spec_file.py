@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from demo_world.nets import load_subject, subject_file  # noqa: E402
 from demo_world.workspace import Workspace  # noqa: E402
-from semlens.models.demo_net import preprocess  # noqa: E402
+from semlens.models.demo import preprocess  # noqa: E402
 
 Parts = tuple[nn.Module, Callable[[Image.Image], Tensor], Sequence[str]]
 

@@ -16,7 +16,7 @@ from demo_world.compose import over, premultiply, unwarped, warp
 from demo_world.nets import make_vit
 from demo_world.vgg import Vgg
 from demo_world.worlds import WorldImages
-from semlens.models.demo_net import INPUT_SIZE, WIDTHS, DemoNet
+from semlens.models.demo import INPUT_SIZE, WIDTHS, DemoNet
 
 
 @dataclass(frozen=True)

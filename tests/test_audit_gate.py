@@ -21,9 +21,8 @@ from semlens.analysis.audit.kept import KeptAudits
 from semlens.analysis.concept_sets import concepts_by_class, set_for, sets_for
 from semlens.analysis.concepts import Concept, ConceptSet, load_sets
 from semlens.cli.app import app
-from semlens.draw.audit_plot import audit_plot
+from semlens.draw.audit_plots import audit_plot, sweep_plot
 from semlens.draw.figure import VERDICTS, figure_png
-from semlens.draw.sweep_plot import sweep_plot
 from semlens.errors import ConceptError, RecipeError, RelevanceError, StoreError
 from semlens.models.subject import SubjectModel
 from semlens.progress import listening

@@ -23,9 +23,7 @@ from semlens.analysis.describe.placement import lay_out, nearest_old, place, vot
 from semlens.analysis.probe import LABEL_TEMPLATES, SEARCH_TEMPLATES, Probe
 from semlens.analysis.together import as_databases
 from semlens.cli.app import app
-from semlens.draw.map_labels import write_labels
-from semlens.draw.map_parts import Groups, MapLabel, Queries, Scale
-from semlens.draw.map_plot import draw_map
+from semlens.draw.map_plot import Groups, MapLabel, Queries, Scale, draw_map, write_labels
 from semlens.errors import ConceptError, LayerError, RecipeError, StaleError
 
 LAYERS = ["first", "second"]

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 import semlens as sl
 from semlens.errors import RelevanceError
-from semlens.mergeable.by_class import ByClass
+from semlens.mergeable.statistics import ByClass
 from semlens.models.subject import SubjectModel
 from semlens.relevance.boxes import boxes, heatmaps, masks
 from semlens.relevance.choose import FallbackWarning

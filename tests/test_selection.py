@@ -15,7 +15,7 @@ import semlens as sl
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.describe.map import laid_out
 from semlens.analysis.describe.selection import component_labels, select
-from semlens.draw.map_parts import Scale
+from semlens.draw.map_plot import Scale
 from semlens.errors import LayerError, RecipeError
 
 CONCEPTS = ConceptSet.of(["dog", "green frog", "car", "tree", "sea"])

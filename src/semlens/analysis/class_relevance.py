@@ -64,7 +64,7 @@ class RelevantComponents(Result):
 
     def plot(self) -> Figure:
         """Draw the mean shares as bars, the largest ones as marks."""
-        from semlens.draw.bars_plot import bars_plot
+        from semlens.draw.component_plots import bars_plot
 
         names = self.frame["component"]
         if "label" in self.frame:

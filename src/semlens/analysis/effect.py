@@ -110,7 +110,7 @@ class Effects(Result):
 
     def plot(self) -> Figure:
         """Draw effect against relevance; both are equal on the line."""
-        from semlens.draw.effect_plot import effect_plot
+        from semlens.draw.component_plots import effect_plot
 
         title = f"'{self.name}', {len(self.samples)} images"
         return effect_plot(self.to_pandas(), title, self.summary())

@@ -164,7 +164,7 @@ class Evaluation(Result):
 
     def plot(self) -> Figure:
         """Draw the recall of the classes, the lowest first."""
-        from semlens.draw.bars_plot import bars_plot
+        from semlens.draw.component_plots import bars_plot
 
         lowest = self.to_pandas().nsmallest(SHOWN, "recall")
         return bars_plot(lowest["class"].tolist(), lowest["recall"].tolist(), self._title, "recall")

@@ -182,7 +182,7 @@ class Scores(Result):
 
     def plot(self) -> Figure:
         """Draw how each measure is distributed in each layer (paper, Fig. 5b)."""
-        from semlens.draw.scores_plot import scores_plot
+        from semlens.draw.component_plots import scores_plot
 
         return scores_plot(
             {

@@ -1,21 +1,171 @@
-"""A map of components as a plot: points coloured by one thing, clusters with their labels."""
+"""The map: its points and colours, the legend, and labels that keep clear of each other."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from jaxtyping import Float32
+from adjustText import adjust_text
+from jaxtyping import Float32, Int64
+from matplotlib import patheffects
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
-from semlens.draw.figure import HEAT, LINE, SERIES, SIGNED, new_figure, styled
-from semlens.draw.map_labels import write_labels
-from semlens.draw.map_parts import Colouring, Groups, MapLabel, Queries, Scale
+from semlens.draw.figure import HEAT, INK, LINE, PAPER, SERIES, SIGNED, SOFT, new_figure, styled
 from semlens.draw.marks import colour_bar, dot_handles
+
+
+@dataclass(frozen=True)
+class MapLabel:
+    """The text of one cluster, where it belongs, and how many components it stands for."""
+
+    text: str
+    x: float
+    y: float
+    size: int
+
+
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """Each point belongs to one of some groups, or to none (-1).
+
+    Parameters
+    ----------
+    title
+        What the groups are.
+    ordered
+        Whether neighbours in ``names`` are alike, as layers from first to last.
+    """
+
+    title: str
+    names: tuple[str, ...]
+    group: Int64[np.ndarray, " n"]
+    ordered: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Queries:
+    """How much each point aligns with each query; none has a hue of its own below zero."""
+
+    names: tuple[str, ...]
+    alignment: Float32[np.ndarray, "n q"]
+
+
+@dataclass(frozen=True, eq=False)
+class Scale:
+    """One value per point, NaN where there is none.
+
+    Parameters
+    ----------
+    signed
+        Whether zero is the middle.
+    sized
+        Whether larger absolute values are larger points, too.
+    """
+
+    title: str
+    values: Float32[np.ndarray, " n"]
+    signed: bool = False
+    sized: bool = False
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """Ends of the scale: least and largest value; of signed ones the farthest, both ways."""
+        known = self.values[np.isfinite(self.values)]
+        if not len(known):
+            return 0.0, 0.0
+        if self.signed:
+            far = float(np.abs(known).max())
+            return -far, far
+        return float(known.min()), float(known.max())
+
+
+Colouring = Groups | Queries | Scale
+
+
+MOST = 60
+"""Labels on one map at most."""
+_SIZES = ((12, 9.0), (24, 8.0), (40, 7.0), (MOST, 6.0))
+_ROUNDS = 200
+_SPARSE = 500
+
+
+def write_labels(
+    figure: Figure,
+    axes: Axes,
+    where: Float32[np.ndarray, "n 2"],
+    labels: Sequence[MapLabel],
+    notes: Sequence[str] = (),
+) -> int:
+    """Write the labels that there is room for, those of large clusters first.
+
+    On maps with few points they stand beside the points, else over them.
+
+    Returns
+    -------
+    int
+        How many were left out; the line below the plot says so, after the notes.
+    """
+    wanted = sorted(labels, key=lambda label: -label.size)[:MOST]
+    FigureCanvasAgg(figure)  # text has no size before it has a canvas
+    axes.set_xlabel(" ", loc="left", fontsize=8)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # what follows must not move the axes
+    axes.autoscale(False)
+    size = next(points for most, points in _SIZES if len(wanted) <= most)
+    halo = [patheffects.withStroke(linewidth=2.2, foreground=PAPER, alpha=0.9)]
+    texts = [
+        axes.text(
+            label.x, label.y, label.text, fontsize=size, color=INK, ha="center", va="center",
+            path_effects=halo, zorder=4,
+        )
+        for label in wanted
+    ]  # fmt: skip
+    if texts:
+        adjust_text(
+            texts,
+            *(where.T if len(where) <= _SPARSE else ()),
+            ax=axes,
+            avoid_self=False,
+            expand=(1.06, 1.25),
+            iter_lim=_ROUNDS,  # a limit in seconds would give another plot on another machine
+        )
+    hidden = len(labels) - _keep_apart(axes, texts, wanted)
+    left_out = f"No room for the labels of {hidden} of {len(labels)} clusters."
+    axes.set_xlabel(" ".join([*notes, left_out] if hidden else notes), loc="left", fontsize=8)
+    return hidden
+
+
+def _keep_apart(axes: Axes, texts: Sequence[Any], labels: Sequence[MapLabel]) -> int:
+    """Remove texts that touch one of a larger cluster, or the edge; return how many stay."""
+    frame = axes.get_window_extent()
+    kept: list[Bbox] = []
+    for text, label in zip(texts, labels, strict=True):
+        box = text.get_window_extent()
+        inside = frame.contains(*box.min) and frame.contains(*box.max)
+        if not inside or any(box.overlaps(other) for other in kept):
+            text.remove()
+            continue
+        kept.append(box)
+        _lead(axes, box, label)
+    return len(kept)
+
+
+def _lead(axes: Axes, box: Bbox, label: MapLabel) -> None:
+    """Draw a line from a text that was moved away to where it belongs."""
+    home = axes.transData.transform((label.x, label.y))
+    near = np.clip(home, box.min, box.max)
+    if np.hypot(*(home - near)) < 0.6 * box.height:
+        return
+    ends = axes.transData.inverted().transform([near, home])
+    axes.plot(ends[:, 0], ends[:, 1], color=SOFT, linewidth=0.5, zorder=3)
+
 
 HUES = ("#d0312d", "#2f6fde", "#00856b", "#e0a100", "#b5539b", "#4aa8d8", "#7a5c3e", "#d9622b")
 """One per query; red and blue first, as in the paper's Fig. 2b."""

@@ -12,8 +12,7 @@ import transformers
 from PIL import Image
 from torch import Tensor
 
-from semlens.embedders.base import Embedder
-from semlens.embedders.spec import unavailable
+from semlens.embedders.base import Embedder, unavailable
 from semlens.errors import EmbedderError
 from semlens.models.checkpoint import refuse_missing
 from semlens.models.subject import weights_digest

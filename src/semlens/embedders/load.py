@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from semlens.embedders.base import Embedder
-from semlens.embedders.spec import FORMS
+from semlens.embedders.base import FORMS, Embedder
 from semlens.errors import EmbedderError
 
 DEFAULT = "open_clip/MobileCLIP-S2/datacompdr"

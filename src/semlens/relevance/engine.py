@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from semlens.errors import RelevanceError
 from semlens.models.layout import find_layouts
 from semlens.relevance.bind import bind, has_attention
-from semlens.relevance.field import Field, field_of
+from semlens.relevance.boxes import Field, field_of
 from semlens.relevance.flow import Flow
 from semlens.relevance.graph import Node, capture, execute, prepared, refusing
 from semlens.relevance.interface import OUTPUT, Pulled, Traced, Tracer, check_finite, no_logits

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from semlens.errors import LayerError, RelevanceError, nearest
 from semlens.models.activations import KnownLayout, LayerForm, measure_form
 from semlens.models.forward import NO_LOGITS
-from semlens.relevance.field import Field
+from semlens.relevance.boxes import Field
 from semlens.relevance.flow import Flow
 from semlens.relevance.graph import in_full_precision
 from semlens.relevance.presets import Rules

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from semlens.relevance.field import Field
+from semlens.relevance.boxes import Field
 from semlens.relevance.interface import Tracer
 
 _WORTH_IT = 0.6

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from semlens.data.targets import TargetMap
 from semlens.errors import RelevanceError
-from semlens.mergeable.by_class import ByClass
+from semlens.mergeable.statistics import ByClass
 from semlens.recipe import FORMAT, fingerprint
 from semlens.run.plan import Plan, Progress
 from semlens.stages.relate import Related, relate

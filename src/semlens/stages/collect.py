@@ -17,8 +17,7 @@ from torch import Tensor
 from semlens.data.images import Images
 from semlens.data.prefetch import prefetch
 from semlens.errors import ImageError
-from semlens.mergeable.moments import Block, Moments, leaf
-from semlens.mergeable.top import TopExamples
+from semlens.mergeable.statistics import Block, Moments, TopExamples, leaf
 from semlens.models.activations import LayerForm, Readings, measure_form, read
 from semlens.models.subject import SubjectModel
 from semlens.models.taps import run_layers

@@ -14,7 +14,7 @@ from torch import Tensor
 from semlens.data.images import Images
 from semlens.data.prefetch import prefetch
 from semlens.errors import ImageError
-from semlens.mergeable.by_class import ByClass
+from semlens.mergeable.statistics import ByClass
 from semlens.models.subject import SubjectModel
 from semlens.relevance.choose import Engines
 from semlens.relevance.classes import (

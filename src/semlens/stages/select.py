@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from semlens.mergeable.moments import Block
-from semlens.mergeable.top import TopExamples
+from semlens.mergeable.statistics import Block, TopExamples
 from semlens.models.activations import LayerForm
 from semlens.stages.collect import Collected
 from semlens.types import Signs

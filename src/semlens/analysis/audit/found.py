@@ -140,7 +140,7 @@ class Audit(Result):
 
     def plot(self) -> Figure:
         """Draw components by both alignments, and the shares (paper, Fig. 3a)."""
-        from semlens.draw.audit_plot import audit_plot
+        from semlens.draw.audit_plots import audit_plot
 
         return audit_plot(f"What '{self.name}' rests on", self.frame, self.shares)
 

@@ -94,7 +94,7 @@ class Sweep(Result):
 
     def plot(self) -> Figure:
         """Draw every class's components by their valid alignment, and the shares (Fig. 3b)."""
-        from semlens.draw.sweep_plot import sweep_plot
+        from semlens.draw.audit_plots import sweep_plot
 
         return sweep_plot(self.frame, {name: one.frame for name, one in self.audits.items()})
 

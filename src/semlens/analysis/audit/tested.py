@@ -116,7 +116,7 @@ class ModelTest(Result):
 
     def plot(self) -> Figure:
         """Draw the class's logits on real images and on each set."""
-        from semlens.draw.model_test_plot import Strip, model_test_figure
+        from semlens.draw.audit_plots import Strip, model_test_figure
 
         strips = [
             Strip(

@@ -155,7 +155,7 @@ class Comparison(Result):
 
     def plot(self) -> Figure:
         """Draw the matrix; for two sets their labels and scores beside it."""
-        from semlens.draw.compare_plot import compare_figure
+        from semlens.draw.compare_plots import compare_figure
 
         centred = self.square("centred") if self.has_centred else None
         labels = None if self.labels is None or self.labels.empty else self.labels

@@ -84,7 +84,7 @@ class Drift(Result):
 
     def plot(self) -> Figure:
         """Draw the series over the steps."""
-        from semlens.draw.drift_plot import drift_figure
+        from semlens.draw.compare_plots import drift_figure
 
         return drift_figure(self.series, self.components)
 

@@ -89,7 +89,7 @@ class Affected(Result):
 
     def plot(self) -> Figure:
         """Draw the scores, and the samples around the threshold."""
-        from semlens.draw.affected_plot import affected_plot
+        from semlens.draw.correct_plots import affected_plot
 
         flagged = len(self.samples)
         scores = self.frame["score"].to_numpy()

@@ -164,7 +164,7 @@ class CutOuts(Result):
 
     def plot(self) -> Figure:
         """Draw the image, the heatmap, the mask, and the artefact in a clean image."""
-        from semlens.draw.cutout_picture import Column, cutout_figure
+        from semlens.draw.correct_plots import Column, cutout_figure
 
         columns: list[Column] = []
         for number, cutout in enumerate(self.cutouts[:SHOWN]):

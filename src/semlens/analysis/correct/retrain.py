@@ -69,7 +69,7 @@ class Retrained(Corrected):
 
     def plot(self) -> Figure:
         """Draw the accuracies on the held-out images over the epochs."""
-        from semlens.draw.sensitivity_plot import history_plot
+        from semlens.draw.correct_plots import history_plot
 
         return history_plot(self.history)
 

@@ -77,7 +77,7 @@ class Sensitivity(Result):
 
     def plot(self) -> Figure:
         """Draw accuracies and changes as grouped bars (paper, Fig. F.13)."""
-        from semlens.draw.sensitivity_plot import sensitivity_plot
+        from semlens.draw.correct_plots import sensitivity_plot
 
         return sensitivity_plot(self.frame)
 

@@ -15,7 +15,7 @@ from semlens.analysis.compare.tally import set_scores
 from semlens.analysis.query import make_probe
 from semlens.analysis.scores import MEASURES
 from semlens.analysis.target import class_name, find_class
-from semlens.draw.map_parts import Colouring, Groups, Queries, Scale
+from semlens.draw.map_plot import Colouring, Groups, Queries, Scale
 from semlens.errors import ConceptError
 
 Colour = Literal[

@@ -104,7 +104,7 @@ class Dissection(Result):
 
     def plot(self) -> Figure:
         """Draw shares of the outermost categories by layer, and the most frequent concepts."""
-        from semlens.draw.dissect_plot import dissect_figure
+        from semlens.draw.dissect_plots import dissect_figure
 
         return dissect_figure(self.counts, self.totals, self.sizes, self.top or 12)
 
@@ -123,7 +123,7 @@ class Dissection(Result):
         RecipeError
             If there is no such database.
         """
-        from semlens.draw.dissect_tree_plot import tree_figure
+        from semlens.draw.dissect_plots import tree_figure
 
         frame = self.totals.loc[self.totals["database"] == self._named(database)]
         return tree_figure(frame, depth, self.top)

@@ -28,7 +28,7 @@ from semlens.analysis.describe.placement import NEIGHBOURS, lay_out, layout_sett
 from semlens.analysis.label import THRESHOLD, VOCABULARY
 from semlens.analysis.result import Result
 from semlens.analysis.together import as_databases
-from semlens.draw.map_parts import Colouring, MapLabel
+from semlens.draw.map_plot import Colouring, MapLabel
 from semlens.draw.table import rich_table
 from semlens.settings import question, setting
 from semlens.store.reader import Database

@@ -15,7 +15,7 @@ from rich.text import Text
 from semlens.analysis.describe.map import ConceptMap
 from semlens.analysis.kept_labels import PREFIX, kept_labels, label_tables
 from semlens.analysis.result import Result
-from semlens.draw.map_parts import Groups, MapLabel
+from semlens.draw.map_plot import Groups, MapLabel
 from semlens.draw.table import rich_table
 from semlens.errors import LayerError, RecipeError
 

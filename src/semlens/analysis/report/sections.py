@@ -15,7 +15,7 @@ from semlens.analysis.describe.unexpected import Unexpected
 from semlens.analysis.graph.graph import AttributionGraph
 from semlens.analysis.scores import Scores
 from semlens.analysis.target import class_name
-from semlens.draw.map_parts import Scale
+from semlens.draw.map_plot import Scale
 from semlens.draw.report_page import (
     Badge,
     Block,

@@ -14,7 +14,7 @@ from semlens.analysis.describe.placement import NEIGHBOURS
 from semlens.analysis.describe.selection import component_labels, select
 from semlens.analysis.result import plain
 from semlens.analysis.scores import MEASURES
-from semlens.draw.map_parts import Scale
+from semlens.draw.map_plot import Scale
 from semlens.errors import ConceptError
 from semlens.web.download import csv, download
 from semlens.web.laid import laid_map
