@@ -267,9 +267,9 @@ def test_unique_samples_and_crops_are_read_and_embedded_once(tmp_path, subject, 
             return super()._images(batch)
 
     class Reads(ImageFolder):
-        def read(self, sample):
+        def content(self, sample):
             read.append(sample)
-            return super().read(sample)
+            return super().content(sample)
 
     data = Reads(images.root)
     db = make(tmp_path / "db", subject, data, Counting(), crop="activation", examples=2)
@@ -279,7 +279,8 @@ def test_unique_samples_and_crops_are_read_and_embedded_once(tmp_path, subject, 
     referenced = set(used["sample"])
     assert len(referenced) < len(images)
     counts = {s: read.count(s) for s in range(len(images))}
-    assert counts == {s: 1 + (s in referenced) for s in counts}  # collect, then one for crops
+    # to hash, to collect, then one for crops
+    assert counts == {s: 2 + (s in referenced) for s in counts}
 
 
 def test_two_writers_are_refused(tmp_path, subject, images, embedder):
@@ -374,21 +375,8 @@ def test_no_layer_and_wrong_layer(tmp_path, subject, images, embedder):
         make(tmp_path / "db", subject, images, embedder, layers=["secon"])
 
 
-def test_other_classes_are_refused_and_files_are_readable_by_others(
-    tmp_path, subject, images, embedder
-):
-    db = make(tmp_path / "db", subject, images, embedder, layers=["first"])
-    assert db.samples["logit"].isna().all()
-    mapping = tmp_path / "classes.csv"
-    mapping.write_text("class0,1\nclass1,2\n")
-    with pytest.raises(RecipeError, match="41 images .* another class"):
-        sl.build(
-            tmp_path / "db", subject, images, embedder, ["second"], examples=5, classes=mapping
-        )
-    mapped = sl.build(
-        tmp_path / "mapped", subject, images, embedder, ["first"], examples=5, classes=mapping
-    )
-    assert set(mapped.samples["logit"]) == {1, 2}
+def test_files_are_readable_by_others(tmp_path, subject, images, embedder):
+    make(tmp_path / "db", subject, images, embedder, layers=["first"])
     (tmp_path / "plain").touch()
     usual = (tmp_path / "plain").stat().st_mode
     for kind in ("*.safetensors", "*.parquet", "manifest.json"):

@@ -346,7 +346,7 @@ def test_originals_of_a_hugging_face_data_set(tmp_path, pictures, monkeypatch):
             assert db.original(sample, spec).tobytes() == images.read(sample).tobytes()
     assert asked == [{"offline": True}] * 2  # once for each SPEC, not for each image
     with pytest.raises(ImageError) as error:
-        images.encoded(12)
+        images.content(12)
     assert_says(error.value, "no row 12", "12 rows", "Give")
     rows.select(range(4)).save_to_disk(tmp_path / "short")
     with pytest.raises(DataError, match="no row 7"):

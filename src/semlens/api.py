@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import pandas as pd
 
@@ -21,12 +22,12 @@ from semlens.analysis.target import find_class
 from semlens.data.images import Images
 from semlens.data.load import load_images
 from semlens.data.sequence import ImageSequence
-from semlens.data.targets import map_targets, read_classes
+from semlens.data.targets import UnmappedWarning, map_targets, read_classes
 from semlens.embedders.base import Embedder
 from semlens.embedders.load import load_embedder
 from semlens.models.load import load_model
 from semlens.models.subject import SubjectModel
-from semlens.recipe import Recipe
+from semlens.recipe import Recipe, RecipeSettings
 from semlens.run.local import build_database
 from semlens.run.plan import Execution, Plan, Progress
 from semlens.store.once import once
@@ -244,9 +245,10 @@ def build(
     relevance: bool = False,
     execution: Execution | None = None,
     progress: Progress = lambda *_: None,
-    **recipe: Any,
+    recipe: Recipe | None = None,
+    **settings: Unpack[RecipeSettings],
 ) -> ConceptDatabase:
-    """Build a concept database, or go on with one, or add layers to one.
+    """Build a concept database, or go on with one, or add layers or other classes to one.
 
     Parameters
     ----------
@@ -264,7 +266,15 @@ def build(
         Whether to compute how much each component matters for each class, too. It can be
         added later by the same call.
     recipe
-        Settings of :class:`semlens.Recipe`: ``examples``, ``readout``, ``crop``, ...
+        The settings; :class:`semlens.Recipe` says what there is.
+    settings
+        Single ones by name, in place of the recipe's: ``examples=20``, ``crop="none"``, ...
+
+    Notes
+    -----
+    A database that is there keeps the classes of its images, unless ``classes`` or ``targets``
+    are given and differ. Then samples get these, and its class relevance is computed anew; its
+    vectors stay.
 
     Examples
     --------
@@ -275,20 +285,23 @@ def build(
     subject = load_model(model) if isinstance(model, str) else model
     data = _as_images(images)
     foundation = load_embedder(embedder) if isinstance(embedder, str) else embedder
-    if targets is not None:
-        data.targets = list(targets)
     mapping = read_classes(Path(classes)) if classes is not None else None
-    logits = map_targets(data.targets, len(data), subject.classes, subject.synsets, mapping)
+    names = data.targets if targets is None else targets
+    mapped = map_targets(names, len(data), subject.classes, subject.synsets, mapping)
+    if mapped.notice:
+        warnings.warn(mapped.notice, UnmappedWarning, stacklevel=2)
     plan = Plan(
         subject,
         data,
         foundation,
         tuple(layers),
-        Recipe.of(**recipe),
+        (recipe or Recipe()).but(**settings),
         execution or Execution(),
-        relevance,
+        mapped,
+        relabel=not (classes is None and targets is None),
+        relevance=relevance,
     )
-    build_database(Path(path).expanduser(), plan, logits, progress)
+    build_database(Path(path).expanduser(), plan, progress)
     return ConceptDatabase(path, foundation)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -13,6 +13,20 @@ from semlens.types import Aggregate, Crop, Readout, Signs
 
 FORMAT = 2
 """Version of the database format; a change of any stage's numbers raises it."""
+
+
+class RecipeSettings(TypedDict, total=False):
+    """The settings of a :class:`Recipe`, for type checkers; what they mean is said there."""
+
+    examples: int
+    readout: Readout
+    signs: Signs
+    crop: Crop
+    crop_blur: float
+    crop_threshold: float | None
+    rules: str
+    aggregate: Aggregate
+    thumbnails: bool
 
 
 class Recipe(BaseModel):
@@ -24,33 +38,39 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    examples: int = Field(default=30, ge=1, le=10_000)
-    """Examples kept per component, *m* in the paper (3.1)."""
-    readout: Readout = "mean"
-    """Mean over space or tokens is the paper's default."""
-    signs: Signs = "auto"
-    """``auto`` doubles the components of layers that were seen to go negative (paper, B.1)."""
-    crop: Crop = "auto"
-    """How examples are cut out before they are embedded.
-
-    ``auto`` is conditional relevance for channels and units, and the activation map for token
-    features, as in the paper (H.1).
-    """
-    crop_blur: float = Field(default=51 / 224, ge=0, le=1)
-    """Width of the Gaussian blur's kernel, as a share of the input (paper, H.1: 51 at 224 px)."""
-    crop_threshold: float | None = Field(default=None, ge=0, lt=1)
-    """Share of the blurred map's maximum above which values are boxed.
-
-    None means the paper's 1 % (H.1) for relevance heatmaps, which are sparse, and one half for
-    activation maps: up-sampled they are so broad that at 1 % the box is nearly always the
-    whole image.
-    """
-    rules: str = "auto"
-    """Relevance rules: a preset of :mod:`semlens.relevance.presets`, or ``gradient``."""
-    aggregate: Aggregate = "mean"
-    """How example vectors become theta (paper, Eq. 2: mean)."""
-    thumbnails: bool = True
-    """Whether to keep a small WebP of each crop."""
+    examples: int = Field(30, ge=1, le=10_000, description="Examples per component (paper, 3.1).")
+    readout: Readout = Field(
+        "mean", description="How activations over space or tokens become one number."
+    )
+    signs: Signs = Field(
+        "auto",
+        description="Whether negative activations count as components of their own; auto: in "
+        "layers that were seen below zero (paper, B.1).",
+    )
+    crop: Crop = Field(
+        "auto",
+        description="How examples are cut out; auto: by conditional relevance (crp) for channels "
+        "and units, by the activation map for token features (paper, H.1).",
+    )
+    crop_blur: float = Field(
+        51 / 224, ge=0, le=1, description="Blur kernel as a share of the input (paper, H.1)."
+    )
+    # The paper's 1 % is for relevance, which is sparse. Up-sampled activation maps are so broad
+    # that at 1 % the box is nearly always the whole image.
+    crop_threshold: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="Values above this share of a heatmap's maximum are boxed; by default 0.01 "
+        "for crp (paper, H.1) and 0.5 for activation.",
+    )
+    rules: str = Field(
+        "auto", description="Relevance rules: auto, a preset (docs/relevance.md) or gradient."
+    )
+    aggregate: Aggregate = Field(
+        "mean", description="How example vectors become one vector (paper, Eq. 2: mean)."
+    )
+    thumbnails: bool = Field(True, description="Keep a small picture of each crop.")
 
     @classmethod
     def of(cls, **settings: Any) -> Recipe:
@@ -65,6 +85,10 @@ class Recipe(BaseModel):
                 f"{first['msg']}.",
                 "Run 'semlens build --help' for the settings and their values.",
             ) from error
+
+    def but(self, **settings: Unpack[RecipeSettings]) -> Recipe:
+        """Return the recipe with other settings."""
+        return self.of(**{**self.model_dump(), **settings})
 
     def threshold(self, crop: Crop) -> float:
         """Return the share of the maximum that boxes of one kind of heatmap use."""

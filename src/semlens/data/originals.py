@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ from PIL import Image
 
 from semlens.data.images import read_file
 from semlens.data.load import is_saved, load_hugging_face
-from semlens.data.pixels import decode
+from semlens.data.pixels import content_digest, decode
 from semlens.errors import DataError, ImageError, StaleError
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ class Originals:
             If the image has changed.
         """
         data = self._encoded(sample, name)
-        if hashlib.sha256(data).hexdigest() != sha256:
+        if content_digest(data) != sha256:
             raise StaleError(
                 f"The image '{name}' of '{self.spec}' has changed since the build.",
                 "Expected the very file that the examples were cut from.",
@@ -68,7 +67,7 @@ class Originals:
         try:
             if root.is_dir() and not is_saved(root):
                 return read_file(root / name, name)
-            return self._opened(root).encoded(sample)
+            return self._opened(root).content(sample)
         except ImageError as error:
             raise DataError(
                 f"The image '{name}' is not in '{self.spec}' any more: {error.value}",

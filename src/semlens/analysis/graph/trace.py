@@ -109,7 +109,7 @@ class VerifiedImages(Images):
         """Their paths; read when they are asked for, since there may be millions."""
         return self._database.samples["path"].tolist()
 
-    def read(self, sample: int) -> Image.Image:
+    def content(self, sample: int) -> Image.Image:
         """Return an image.
 
         Raises
