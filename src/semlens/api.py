@@ -8,38 +8,47 @@ from pathlib import Path
 from typing import Any, Unpack
 
 import pandas as pd
+from PIL import Image
 
+from semlens.analysis.audit.audit import audit
 from semlens.analysis.audit.kept import KeptAudits
-from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.describe.dissect import Dissection, dissect
-from semlens.analysis.describe.map import ConceptMap, concept_map
-from semlens.analysis.describe.unexpected import Unexpected, unexpected
-from semlens.analysis.label import THRESHOLD, Labels, label
-from semlens.analysis.probe import SEARCH_TEMPLATES, ImageLike
-from semlens.analysis.scores import Scores, scores
-from semlens.analysis.search import Hits, search
+from semlens.analysis.audit.model_test import model_test
+from semlens.analysis.audit.sweep import audit_all
+from semlens.analysis.correct.affected import affected
+from semlens.analysis.correct.cut_out import cut_out
+from semlens.analysis.describe.dissect import dissect
+from semlens.analysis.describe.map import concept_map
+from semlens.analysis.describe.unexpected import unexpected
+from semlens.analysis.effect import effect
+from semlens.analysis.explain import explain
+from semlens.analysis.graph.graph import attribution_graph
+from semlens.analysis.label import label
+from semlens.analysis.report.report import report
+from semlens.analysis.scores import scores
+from semlens.analysis.search import search
 from semlens.analysis.target import find_class
 from semlens.data.images import Images
-from semlens.data.load import load_images
-from semlens.data.sequence import ImageSequence
+from semlens.data.load import as_images
 from semlens.data.targets import UnmappedWarning, map_targets, read_classes
+from semlens.draw.sheet import sheet
 from semlens.embedders.base import Embedder
 from semlens.embedders.load import load_embedder
 from semlens.models.load import load_model
 from semlens.models.subject import SubjectModel
+from semlens.progress import Progress, listening, shown
 from semlens.recipe import Recipe, RecipeSettings
 from semlens.run.local import build_database
-from semlens.run.plan import Execution, Plan, Progress
+from semlens.run.plan import Execution, Plan
 from semlens.store.once import once
 from semlens.store.reader import Database
-from semlens.types import Component
+from semlens.types import Components, Layers
 
 
 class ConceptDatabase(Database):
-    """A database, with what people ask of it as methods.
+    """A database with every question as a method: ``db.scores()`` is ``semlens.scores(db)``.
 
-    Text and image probes need the embedder that the database was built with. It is loaded
-    again by its SPEC on first use, or given as ``embedder``.
+    What a question needs of the model, the images and the embedder is loaded on first use;
+    ``semlens.open`` says from where, if they have moved.
 
     Examples
     --------
@@ -48,120 +57,29 @@ class ConceptDatabase(Database):
     >>> db.search("watermark", top=3).components                   # doctest: +SKIP
     """
 
-    def load_model(self, spec: str | None = None, device: str = "cpu") -> SubjectModel:
-        """Load the subject model again and verify it; code is run only if given as ``spec``."""
-        model = load_model(
-            spec or self.manifest.model.spec, device=device, run_files=spec is not None
-        )
-        self.check_model(model)
-        return model
-
-    def load_images(self, spec: str | Path | None = None) -> Images:
-        """Load the images again and verify their hashes."""
-        images = load_images(spec or self.manifest.data.spec)
-        self.check_images(images)
-        return images
-
-    def search(
-        self,
-        *texts: str,
-        images: Sequence[ImageLike] = (),
-        like: Sequence[Component | str] = (),
-        without: Sequence[str] = (),
-        without_images: Sequence[ImageLike] = (),
-        unlike: Sequence[Component | str] = (),
-        top: int = 10,
-        offset: int = 0,
-        layers: Sequence[str] | None = None,
-        templates: Sequence[str] = SEARCH_TEMPLATES,
-    ) -> Hits:
-        """Rank components by texts, images, other components or a mixture.
-
-        See :func:`semlens.analysis.search`.
-        """
-        return search(
-            self,
-            None,
-            texts,
-            images,
-            like=self._rows_of(like),
-            without=without,
-            without_images=without_images,
-            unlike=self._rows_of(unlike),
-            top=top,
-            offset=offset,
-            layers=layers,
-            templates=templates,
-        )
-
-    def label(
-        self,
-        concepts: ConceptSet | str | Path = "paper-vocabulary",
-        *,
-        layers: Sequence[str] | None = None,
-        threshold: float = THRESHOLD,
-        candidates: int = 3,
-    ) -> Labels:
-        """Label components with a concept set, a file of one, or the name of a bundled one."""
-        chosen = concepts if isinstance(concepts, ConceptSet) else ConceptSet.load(concepts)
-        return label(
-            self,
-            self.embedder,
-            chosen,
-            layers=layers,
-            threshold=threshold,
-            candidates=candidates,
-        )
-
-    def unexpected(
-        self,
-        target: int | str,
-        concepts: ConceptSet | str | Path = "paper-vocabulary",
-        *,
-        layers: Sequence[str] | None = None,
-        threshold: float | None = None,
-        minimum: float = 0.01,
-        top: int | None = None,
-    ) -> Unexpected:
-        """Find what a class relies on and no concept describes.
-
-        See :func:`semlens.analysis.describe.unexpected.unexpected`.
-        """
-        chosen = concepts if isinstance(concepts, ConceptSet) else ConceptSet.load(concepts)
-        return unexpected(
-            self,
-            target,
-            chosen,
-            layers=layers,
-            threshold=threshold,
-            minimum=minimum,
-            top=top,
-        )
+    affected = affected
+    attribution_graph = attribution_graph
+    audit = audit
+    audit_all = audit_all
+    concept_map = concept_map
+    cut_out = cut_out
+    dissect = dissect
+    effect = effect
+    explain = explain
+    label = label
+    model_test = model_test
+    report = report
+    scores = scores
+    search = search
+    unexpected = unexpected
 
     @once
     def audits(self) -> KeptAudits:
         """The audits that were saved in the database, with people's reviews."""
         return KeptAudits(self)
 
-    def map(self, layers: Sequence[str] | None = None, **settings: Any) -> ConceptMap:
-        """Lay out the components by concept, with labelled clusters.
-
-        Settings and errors are those of :func:`semlens.concept_map`.
-        """
-        return concept_map(self, layers=layers, **settings)
-
-    def dissect(
-        self, concepts: ConceptSet | str | Path = "paper-vocabulary", **settings: Any
-    ) -> Dissection:
-        """Count components by label and category, and name the concepts that none carries.
-
-        ``settings`` are those of :func:`semlens.dissect`: ``layers``, ``target``, ...
-        """
-        chosen = concepts if isinstance(concepts, ConceptSet) else ConceptSet.load(concepts)
-        return dissect(self, chosen, **settings)
-
     def class_relevance(
-        self, target: int | str, *, top: int = 20, layers: Sequence[str] | None = None
+        self, target: int | str, *, top: int = 20, layers: Layers = None
     ) -> pd.DataFrame:
         """Return the components that matter most for a class: component, layer, mean, max.
 
@@ -179,24 +97,12 @@ class ConceptDatabase(Database):
             }
         )
 
-    def scores(self, layers: Sequence[str] | None = None) -> Scores:
-        """Return clarity, redundancy and polysemanticity of the components."""
-        return scores(self, layers)
-
-    def show(
-        self, components: Sequence[Component | str], columns: int = 10, *, mask: bool = False
-    ) -> Any:
-        """Return a picture of components' examples, a row each (``PIL.Image``).
+    def show(self, components: Components, columns: int = 10, *, mask: bool = False) -> Image.Image:
+        """Return a picture of components' examples, a row each.
 
         With ``mask``, what is under 2 % of the heatmap's maximum is darkened (paper, H.1).
         """
-        from semlens.draw.sheet import sheet
-
-        return sheet(self, self._rows_of(components), columns, mask=mask)
-
-    def _rows_of(self, components: Sequence[Component | str]) -> list[int]:
-        parsed = [c if isinstance(c, Component) else Component.parse(c) for c in components]
-        return [self.row(component) for component in parsed]
+        return sheet(self, self.rows_of(components), columns, mask=mask)
 
     def summary(self) -> pd.DataFrame:
         """Return one row per layer: components, signs, those without examples."""
@@ -244,7 +150,7 @@ def build(
     targets: Sequence[str] | None = None,
     relevance: bool = False,
     execution: Execution | None = None,
-    progress: Progress = lambda *_: None,
+    progress: Progress | None = None,
     recipe: Recipe | None = None,
     **settings: Unpack[RecipeSettings],
 ) -> ConceptDatabase:
@@ -265,6 +171,8 @@ def build(
     relevance
         Whether to compute how much each component matters for each class, too. It can be
         added later by the same call.
+    progress
+        Called with stage, samples done and their total, in place of bars on standard error.
     recipe
         The settings; :class:`semlens.Recipe` says what there is.
     settings
@@ -283,7 +191,7 @@ def build(
     ...               "semlens/demo", layers=["layer4"])           # doctest: +SKIP
     """
     subject = load_model(model) if isinstance(model, str) else model
-    data = _as_images(images)
+    data = as_images(images)
     foundation = load_embedder(embedder) if isinstance(embedder, str) else embedder
     mapping = read_classes(Path(classes)) if classes is not None else None
     names = data.targets if targets is None else targets
@@ -301,24 +209,33 @@ def build(
         relabel=not (classes is None and targets is None),
         relevance=relevance,
     )
-    build_database(Path(path).expanduser(), plan, progress)
-    return ConceptDatabase(path, foundation)
+    with listening(progress) if progress else shown():
+        build_database(Path(path).expanduser(), plan)
+    return ConceptDatabase(path, model=subject, images=data, embedder=foundation)
 
 
-def _as_images(images: Images | str | Path | Sequence[Any]) -> Images:
-    if isinstance(images, Images):
-        return images
-    return load_images(images) if isinstance(images, str | Path) else ImageSequence(images)
+def open(  # noqa: A001  # it is semlens.open
+    path: str | Path,
+    *,
+    model: SubjectModel | str | None = None,
+    images: Images | str | Path | None = None,
+    embedder: Embedder | str | None = None,
+    device: str = "cpu",
+) -> ConceptDatabase:
+    """Open a finished database.
 
-
-def open_database(path: str | Path, embedder: Embedder | None = None) -> ConceptDatabase:
-    """Open a finished database (``semlens.open``).
+    Parameters
+    ----------
+    model, images, embedder
+        Objects, or SPECs of where they are now, in place of those that the database names.
+    device
+        Where the model and the embedder run.
 
     Raises
     ------
     StoreError
         If there is none, or it is unfinished.
     StaleError
-        If ``embedder`` is not the one it was built with.
+        If a model or an embedder is not the one it was built with.
     """
-    return ConceptDatabase(path, embedder)
+    return ConceptDatabase(path, model=model, images=images, embedder=embedder, device=device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, TypedDict, Unpack
+from typing import Any, Self, TypedDict, Unpack
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -29,14 +29,32 @@ class RecipeSettings(TypedDict, total=False):
     thumbnails: bool
 
 
-class Recipe(BaseModel):
+class Settings(BaseModel):
+    """Settings with their defaults, bounds and descriptions, declared once for all who ask."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def of(cls, **settings: Any) -> Self:
+        """Make it of single settings; a wrong one is a :class:`RecipeError`, no traceback."""
+        try:
+            return cls(**settings)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(str(part) for part in first["loc"])
+            raise RecipeError(
+                f"Setting '{name}' is {first.get('input')!r}.",
+                f"{first['msg']}.",
+                "Run 'semlens build --help' for the settings and their values.",
+            ) from error
+
+
+class Recipe(Settings):
     """What decides the content of a database, besides model, data, embedder and layers.
 
     Two databases with equal recipes and equal inputs are equal, whatever the batch
     size, shards or workers (up to rounding of the model's forward pass).
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     examples: int = Field(30, ge=1, le=10_000, description="Examples per component (paper, 3.1).")
     readout: Readout = Field(
@@ -71,20 +89,6 @@ class Recipe(BaseModel):
         "mean", description="How example vectors become one vector (paper, Eq. 2: mean)."
     )
     thumbnails: bool = Field(True, description="Keep a small picture of each crop.")
-
-    @classmethod
-    def of(cls, **settings: Any) -> Recipe:
-        """Make a recipe; a wrong setting is a :class:`RecipeError`, not a traceback."""
-        try:
-            return cls(**settings)
-        except ValidationError as error:
-            first = error.errors()[0]
-            name = ".".join(str(part) for part in first["loc"]) or "recipe"
-            raise RecipeError(
-                f"Setting '{name}' is {first.get('input')!r}.",
-                f"{first['msg']}.",
-                "Run 'semlens build --help' for the settings and their values.",
-            ) from error
 
     def but(self, **settings: Unpack[RecipeSettings]) -> Recipe:
         """Return the recipe with other settings."""

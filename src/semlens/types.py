@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal, Protocol, TypeVar, get_args, runtime_checkable
 
 from semlens.errors import LayerError
+from semlens.settings import setting
+
+T = TypeVar("T")
 
 Readout = Literal["mean", "max", "cls"]
 """How a component's activations on one sample become one number (paper, 3.1)."""
@@ -72,3 +76,47 @@ class Box:
     def as_tuple(self) -> tuple[int, int, int, int]:
         """Return ``(left, top, right, bottom)``, as Pillow's ``crop`` takes it."""
         return (self.left, self.top, self.right, self.bottom)
+
+
+@runtime_checkable
+class HasComponents(Protocol):
+    """An answer that is about components, such as hits."""
+
+    @property
+    def components(self) -> Sequence[Component | str]:
+        """The components, or their names."""
+        ...
+
+
+Components = Component | str | HasComponents | Iterable[Component | str]
+"""Components wherever a question takes some: one, a name, an answer that has them, or several."""
+Layers = Annotated[
+    str | Sequence[str] | None, setting("Only these layers: given again, or joined by commas.")
+]
+"""Layers wherever a question takes some: one, several, or None for all."""
+Target = Annotated[int | str, setting("Class, by name or by the number of its logit.")]
+"""A class wherever a question takes one."""
+
+
+def as_components(given: Components) -> list[Component]:
+    """Return components however they are given; a text is one name.
+
+    Raises
+    ------
+    LayerError
+        If a name has another form than ``layer:index``.
+    """
+    if isinstance(given, Component | str):
+        several: Iterable[Component | str] = [given]
+    elif isinstance(given, Iterable):
+        several = given
+    else:
+        several = given.components
+    return [c if isinstance(c, Component) else Component.parse(c) for c in several]
+
+
+def as_list(given: T | Iterable[T]) -> list[T]:
+    """Return a list of what is given; a text is one item, never its characters."""
+    if isinstance(given, Iterable) and not isinstance(given, str | bytes):
+        return list(given)  # pyright: ignore[reportUnknownArgumentType]
+    return [given]  # pyright: ignore[reportReturnType]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from semlens.errors import ConceptError, nearest
+from semlens.types import as_list
 
 Kind = Literal["concept", "valid", "spurious"]
 _KINDS: dict[str, Kind] = {"concepts": "concept", "valid": "valid", "spurious": "spurious"}
@@ -85,9 +86,24 @@ class ConceptSet:
         )
 
     @classmethod
-    def of(cls, texts: Sequence[str], name: str = "concepts") -> ConceptSet:
-        """Make a flat set of texts."""
-        return cls(tuple(Concept(text) for text in texts), name)
+    def of(
+        cls,
+        texts: Sequence[str] = (),
+        *,
+        valid: Sequence[str] = (),
+        spurious: Sequence[str] = (),
+        name: str = "concepts",
+        target: str | None = None,
+    ) -> ConceptSet:
+        """Make a flat set of texts: neutral ones, or what a class should and should not rest on.
+
+        Examples
+        --------
+        >>> len(ConceptSet.of(valid=["fur", "horns"], spurious=["grass"]))
+        3
+        """
+        lists = {"concepts": as_list(texts), "valid": as_list(valid), "spurious": as_list(spurious)}
+        return _from_tables({k: v for k, v in lists.items() if v}, name, target=target)
 
     @classmethod
     def load(cls, path: str | Path) -> ConceptSet:
@@ -138,6 +154,36 @@ def parse_set(text: str, suffix: str, name: str, folder: Path | None = None) -> 
         return _parse(text, suffix, name, folder or Path())
     except (ValueError, RecursionError, csv.Error) as error:  # also too many digits or brackets
         raise _unreadable(name, error) from error
+
+
+Concepts = ConceptSet | str | Path | Mapping[str, Any] | Sequence[Any]
+"""Concepts wherever a question takes some: a set, a file or folder of sets or the name of a
+bundled one, a nested mapping as in a file, a list of texts, or a list of such things."""
+
+
+def as_sets(given: Concepts, name: str = "your concepts") -> list[ConceptSet]:
+    """Return concept sets however they are given; the texts of a list make one set.
+
+    Raises
+    ------
+    ConceptError
+        If there is no such file or bundled set, or it has another form.
+    """
+    if isinstance(given, ConceptSet):
+        return [given]
+    if isinstance(given, str | Path):
+        return load_sets(given)
+    if isinstance(given, Mapping):
+        tables = given if any(key in given for key in _KINDS) else {"concepts": given}
+        return [_from_tables(tables, name)]
+    texts = [item for item in given if isinstance(item, str)]
+    sets = [one for item in given if not isinstance(item, str) for one in as_sets(item, name)]
+    return [*([ConceptSet.of(texts, name=name)] if texts else []), *sets]
+
+
+def as_concepts(given: Concepts) -> ConceptSet:
+    """Return one concept set, however concepts are given; several are joined."""
+    return ConceptSet.join(as_sets(given))
 
 
 def load_sets(name: str | Path) -> list[ConceptSet]:
@@ -212,15 +258,20 @@ def _parse(text: str, suffix: str, name: str, folder: Path) -> ConceptSet:
     if suffix == ".csv":
         return ConceptSet(_from_csv(text), name)
     loaded: Any = json.loads(text) if suffix == ".json" else tomllib.loads(text)
-    if isinstance(loaded, list):
-        loaded = {"concepts": loaded}
-    if not isinstance(loaded, dict) or not any(key in loaded for key in _KINDS):
+    return _from_tables({"concepts": loaded} if isinstance(loaded, list) else loaded, name, folder)
+
+
+def _from_tables(
+    loaded: Any, name: str, folder: Path | None = None, target: str | None = None
+) -> ConceptSet:
+    """Make a set of what a file holds, or of the like from Python."""
+    if not isinstance(loaded, Mapping) or not any(key in loaded for key in _KINDS):
         raise ConceptError(f"The concept set '{name}' has no concepts.", _FORM, "Add some.")
     concepts = [
         concept
         for key, kind in _KINDS.items()
         if key in loaded
-        for concept in _flatten(loaded[key], (), kind, folder, name)
+        for concept in _flatten(loaded[key], (), kind, folder or Path(), name)
     ]
     templates = loaded.get("templates")
     if templates is not None and not all(isinstance(t, str) and "{}" in t for t in templates):
@@ -236,7 +287,7 @@ def _parse(text: str, suffix: str, name: str, folder: Path) -> ConceptSet:
         str(loaded.get("name", name)),
         str(loaded.get("source", "")),
         tuple(templates) if templates is not None else None,
-        loaded.get("target"),
+        loaded.get("target", target),
     )
 
 

@@ -5,26 +5,42 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float32, Int64
+from PIL import Image
+from rich.console import Group, RenderableType
+from rich.text import Text
 
 from semlens.analysis.align import alignment
-from semlens.analysis.concepts import ConceptSet
+from semlens.analysis.concepts import Concepts, ConceptSet, as_concepts
 from semlens.analysis.probe import concept_probe
+from semlens.analysis.result import PICTURES, TABLES, Result
 from semlens.draw.html import cards_html
-from semlens.embedders.base import Embedder
+from semlens.draw.sheet import sheet
+from semlens.draw.table import rich_table
+from semlens.settings import question, setting
 from semlens.store.reader import Database
-from semlens.types import Component
+from semlens.types import Component, Layers
 
+VOCABULARY = "paper-vocabulary"
+"""The concept set that labels are taken from by default."""
 THRESHOLD = 0.025
 """Least alignment of a label (paper, D.3)."""
+SHOWN = 40
+"""Components that a terminal shows."""
+CHUNK = 16384
+"""Components that are labelled at a time."""
+LabelConcepts = Annotated[
+    Concepts,
+    setting("File, folder or name of a bundled concept set; given again, sets are joined."),
+]
 
 
-@dataclass(frozen=True)
-class Labels:
+@dataclass(frozen=True, eq=False, repr=False)
+class Labels(Result):
     """Candidates for n components, best first.
 
     Parameters
@@ -38,6 +54,8 @@ class Labels:
     margin
         float32[n], best less second best of another name; NaN with one concept.
     """
+
+    ends = (*PICTURES, *TABLES)
 
     concepts: ConceptSet
     threshold: float
@@ -62,9 +80,9 @@ class Labels:
             return None
         return self.concepts.concepts[self.concept[place, 0]].name
 
-    def of(self, component: Component) -> str | None:
+    def of(self, component: Component | str) -> str | None:
         """Return the label of a component, or None."""
-        place = np.flatnonzero(self.rows == self.database.row(component))
+        place = np.flatnonzero(self.rows == self.database.rows_of(component)[0])
         return self.label(int(place[0])) if len(place) else None
 
     def to_pandas(self) -> pd.DataFrame:
@@ -74,6 +92,7 @@ class Labels:
         frame = frame.reset_index(drop=True)
         best = [named[i] for i in self.concept[:, 0]]
         kept = self.score[:, 0] > self.threshold
+        frame.insert(0, "component", self.database.names(self.rows))
         frame["label"] = [c.name if k else None for c, k in zip(best, kept, strict=True)]
         frame["category"] = [c.category if k else None for c, k in zip(best, kept, strict=True)]
         frame["alignment"] = self.score[:, 0]
@@ -84,48 +103,50 @@ class Labels:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a program."""
-        frame = self.to_pandas()
-        frame["margin"] = [None if np.isnan(v) else float(v) for v in frame["margin"]]
-        frame["component"] = [str(self.database.component(int(row))) for row in self.rows]
         return {
             "concepts": self.concepts.name,
             "threshold": self.threshold,
             "labelled": self.labelled,
-            "labels": frame.to_dict("records"),
+            "labels": self.to_pandas().to_dict("records"),
         }
 
-    def save(self, name: str = "default") -> Path:
+    def keep(self, name: str = "default") -> Path:
         """Keep the table as ``analysis/labels-NAME.parquet`` in the database."""
         return self.database.save_analysis(f"labels-{name}", self.to_pandas())
 
-    def _repr_html_(self, shown: int = 20) -> str:
+    def plot(self, shown: int = 20) -> Image.Image:
+        """Draw the examples of the first components, a row each, with their labels."""
+        captions = [self.label(place) or "none" for place in range(min(shown, len(self)))]
+        return sheet(self.database, self.rows[:shown].tolist(), captions=captions)
+
+    def __rich__(self) -> RenderableType:
+        """Return the table of the first components."""
+        frame = self.to_pandas().head(SHOWN)
+        title = f"{self.labelled} of {len(self)} labelled from '{self.concepts.name}'"
+        columns = ["component", "label", "alignment", "margin", "candidates"]
+        table = rich_table(frame.assign(label=frame["label"].fillna("none")), title, columns)
+        more = len(self) - len(frame)
+        return Group(table, Text(f"{more} more in to_pandas()")) if more else table
+
+    def _repr_html_(self) -> str:
         """Return the first labels with their components' examples for notebooks."""
-        places = range(min(shown, len(self)))
+        places = range(min(20, len(self)))
         return cards_html(
             self.database,
             f"{self.labelled} of {len(self)} labelled from '{self.concepts.name}'",
             [(int(self.rows[i]), self.label(i) or "none") for i in places],
         )
 
-    def __repr__(self) -> str:
-        """Return the table as text."""
-        head = (
-            f"Labels from '{self.concepts.name}': "
-            f"{self.labelled} of {len(self)} above {self.threshold}\n"
-        )
-        return head + self.to_pandas().drop(columns=["alignments"]).to_string(max_rows=20)
 
-
+@question("embedder")
 def label(
     database: Database,
-    embedder: Embedder,
-    concepts: ConceptSet,
+    concepts: LabelConcepts = VOCABULARY,
     *,
-    layers: Sequence[str] | None = None,
-    threshold: float = THRESHOLD,
-    candidates: int = 3,
+    layers: Layers = None,
+    threshold: Annotated[float, setting("Least alignment of a label.", ge=-2, le=2)] = THRESHOLD,
+    candidates: Annotated[int, setting("Candidates per component.", ge=1)] = 3,
     templates: Sequence[str] | None = None,
-    chunk: int = 16384,
 ) -> Labels:
     """Label components with the concepts of a set.
 
@@ -134,20 +155,22 @@ def label(
 
     Raises
     ------
-    StaleError
-        If the embedder is not the one of the database.
+    ConceptError
+        If there is no such concept set.
+    EmbedderError
+        If there are texts and the embedder reads none.
     """
-    database.check_embedder(embedder)
-    probe = concept_probe(embedder, concepts, templates)
+    chosen = as_concepts(concepts)
+    probe = concept_probe(database, chosen, templates)
     rows = database.rows(layers)
     rows = rows[database.alive[rows]]
-    names = np.unique([c.name for c in concepts.concepts], return_inverse=True)[1]
-    kept = min(candidates, len(concepts))
+    names = np.unique([c.name for c in chosen.concepts], return_inverse=True)[1]
+    kept = min(candidates, len(chosen))
     places = np.zeros((len(rows), kept), np.int64)
     scores = np.zeros((len(rows), kept), np.float32)
     margin = np.full(len(rows), np.nan, np.float32)
-    for start in range(0, len(rows), chunk):
-        part = slice(start, start + chunk)
+    for start in range(0, len(rows), CHUNK):
+        part = slice(start, start + CHUNK)
         values = alignment(database.theta[rows[part]], probe)
         best = values.argmax(1)
         # a concept may stand in two categories: the margin is to the next other name
@@ -155,7 +178,7 @@ def label(
         other = np.where(same, np.float32(-np.inf), values).max(1)
         margin[part] = np.where(np.isfinite(other), values.max(1) - other, np.nan)
         places[part], scores[part] = _first(values, kept)
-    return Labels(concepts, threshold, rows, places, scores, margin, database)
+    return Labels(chosen, threshold, rows, places, scores, margin, database)
 
 
 def _first(

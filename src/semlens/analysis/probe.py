@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float32
 from PIL import Image
 
@@ -15,19 +16,20 @@ from semlens.analysis.concepts import ConceptSet
 from semlens.data.pixels import decode, upright_rgb
 from semlens.embedders.base import Embedder
 from semlens.errors import ConceptError, ImageError
+from semlens.progress import report
+from semlens.store.reader import Database
 
 SEARCH_TEMPLATES = ("{}", "a {}", "an image of a close up of {}")
 """Templates for search (paper, C)."""
 LABEL_TEMPLATES = ("{}", "{}-like", "a {}", "an image of a close up of {}")
 """Templates for labels and dissection (paper, p. 68)."""
 
+KEEP_FROM = 100
+"""Texts of a set from which their vectors are kept in the database."""
 PROMPTS = 256
 """How many prompts are embedded between two reports of progress."""
 
 ImageLike = Image.Image | str | Path
-
-Told = Callable[[int, int], None]
-"""Is told how many prompts are embedded, and of how many."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,15 +81,14 @@ def embed_texts(
     embedder: Embedder,
     texts: Sequence[str],
     templates: Sequence[str],
-    told: Told = lambda *_: None,
 ) -> Float32[np.ndarray, "q d"]:
     """Embed each text in each template and average over the templates.
 
     Every (text, template) pair is embedded once and belongs to its own text, however many
-    are asked for together. What was embedded before is remembered, and nothing is told.
+    are asked for together. What was embedded before is remembered.
     """
     return _embedded(
-        _Known(embedder.fingerprint, embedder.has_text, embedder, told),
+        _Known(embedder.fingerprint, embedder.has_text, embedder),
         tuple(texts),
         check_templates(templates),
     )
@@ -101,7 +102,6 @@ class _Known:
     has_text: bool
     """A twin that reads no texts still has to refuse them."""
     embedder: Embedder = field(compare=False)
-    told: Told = field(compare=False)
 
 
 @lru_cache(maxsize=32)
@@ -113,7 +113,7 @@ def _embedded(
     parts: list[np.ndarray] = []
     for start in range(0, len(prompts), PROMPTS):
         parts.append(known.embedder.embed_texts(prompts[start : start + PROMPTS]).numpy())
-        known.told(min(start + PROMPTS, len(prompts)), len(prompts))
+        report("embedding texts", min(start + PROMPTS, len(prompts)), len(prompts))
     vectors = np.concatenate(parts) if parts else np.zeros((0, known.embedder.dim), np.float32)
     vectors = vectors.reshape(len(texts), len(templates), -1).mean(1)
     vectors.flags.writeable = False
@@ -145,60 +145,38 @@ def open_image(image: ImageLike) -> Image.Image:
         ) from error
 
 
-def make_probe(
-    embedder: Embedder,
-    texts: Sequence[str] = (),
-    images: Sequence[ImageLike] = (),
-    templates: Sequence[str] = SEARCH_TEMPLATES,
-) -> Probe:
-    """Make a probe with one vector per text and per image.
-
-    Raises
-    ------
-    ConceptError
-        If there is neither, or an image cannot be read.
-    EmbedderError
-        If there is a text and the embedder has no text tower.
-    """
-    if not texts and not images:
-        raise ConceptError(
-            "The probe is empty.", "Expected a text or an image.", "Say what to look for."
-        )
-    blank = [text for text in texts if not text.strip()]
-    if blank:
-        raise ConceptError(
-            "A text of the probe is empty.", "Expected some words.", "Say what to look for."
-        )
-    parts: list[np.ndarray] = []
-    if texts:
-        parts.append(embed_texts(embedder, texts, templates))
-    if images:
-        parts.append(embedder.embed_images([open_image(image) for image in images]).numpy())
-    names = [*texts, *(_name(image) for image in images)]
-    null = null_vector(embedder, templates)
-    return Probe(np.concatenate(parts), tuple(names), null, embedder.fingerprint)
-
-
-def _name(image: ImageLike) -> str:
-    return "image" if isinstance(image, Image.Image) else Path(image).name
-
-
 def concept_probe(
-    embedder: Embedder,
-    concepts: ConceptSet,
-    templates: Sequence[str] | None = None,
-    told: Told = lambda *_: None,
+    database: Database, concepts: ConceptSet, templates: Sequence[str] | None = None
 ) -> Probe:
-    """Make a probe with one vector per concept of a set; images are averaged per concept."""
-    templates = templates or concepts.templates or LABEL_TEMPLATES
+    """Make a probe with one vector per concept of a set; images are averaged per concept.
+
+    The texts of a large set are embedded once per database, and kept.
+    """
+    embedder = database.embedder
+    templates = check_templates(templates or concepts.templates or LABEL_TEMPLATES)
     vectors = np.zeros((len(concepts), embedder.dim), np.float32)
     texts = [i for i, concept in enumerate(concepts.concepts) if not concept.images]
     if texts:
         names = [concepts.concepts[i].name for i in texts]
-        vectors[texts] = embed_texts(embedder, names, templates, told)
+        vectors[texts] = _kept_texts(database, names, templates)
     for place, concept in enumerate(concepts.concepts):
         if concept.images:
             pictures = [open_image(path) for path in concept.images]
             vectors[place] = embedder.embed_images(pictures).numpy().mean(0)
     names = tuple(concept.name for concept in concepts.concepts)
     return Probe(vectors, names, null_vector(embedder, templates), embedder.fingerprint)
+
+
+def _kept_texts(
+    database: Database, texts: Sequence[str], templates: Sequence[str]
+) -> Float32[np.ndarray, "q d"]:
+    """Embed texts, or return what a database keeps of a large set."""
+    embedder = database.embedder
+    if len(texts) < KEEP_FROM:
+        return embed_texts(embedder, texts, templates)
+    kept = database.cached(
+        "texts",
+        [embedder.fingerprint, list(texts), list(templates)],
+        lambda: pd.DataFrame({"vector": list(embed_texts(embedder, texts, templates))}),
+    )
+    return np.stack(kept["vector"].tolist()).astype(np.float32)

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float32
 
 from semlens.analysis.align import unit
-from semlens.analysis.probe import SEARCH_TEMPLATES, ImageLike, Probe, make_probe
-from semlens.embedders.base import Embedder
+from semlens.analysis.probe import (
+    SEARCH_TEMPLATES,
+    ImageLike,
+    Probe,
+    embed_texts,
+    null_vector,
+    open_image,
+)
 from semlens.errors import ConceptError
 from semlens.store.reader import Database
+from semlens.types import Components, as_components, as_list
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,42 +37,21 @@ class Query:
     """Rows that are not searched: the components that were given."""
 
 
-@dataclass(frozen=True)
-class Terms:
-    """One side of a query: what is averaged to one vector."""
-
-    texts: Sequence[str] = ()
-    images: Sequence[ImageLike] = ()
-    components: Sequence[int] = ()
-    """Rows; each counts as its unit concept vector."""
-
-    def __bool__(self) -> bool:
-        """Whether there is anything."""
-        return bool(self.texts or self.images or self.components)
-
-    def names(self, database: Database) -> list[str]:
-        """Return the terms as people write them."""
-        components = [str(database.component(row)) for row in self.components]
-        return [*self.texts, *(image_name(image) for image in self.images), *components]
-
-
 def make_query(
     database: Database,
-    terms: Terms,
-    without: Terms | None = None,
+    texts: str | Sequence[str] = (),
+    images: ImageLike | Sequence[ImageLike] = (),
+    like: Components = (),
     *,
-    embedder: Embedder | None = None,
+    without: str | Sequence[str] = (),
+    without_images: ImageLike | Sequence[ImageLike] = (),
+    unlike: Components = (),
     templates: Sequence[str] = SEARCH_TEMPLATES,
 ) -> Query:
-    """Turn both sides of a query into vectors.
+    """Turn both sides of a query into one vector each: the mean of what is given for it.
 
     A side of components only needs no embedder and has no null vector: its alignment is the
     cosine.
-
-    Parameters
-    ----------
-    embedder
-        By default the database's own.
 
     Raises
     ------
@@ -73,45 +60,61 @@ def make_query(
     EmbedderError
         If there is a text and the embedder has no text tower.
     LayerError
-        If there is no component of a row.
-    StaleError
-        If the embedder is not the one of the database.
+        If the database has no component of a name.
     """
-    names = terms.names(database)
-    positive = _probe(database, terms, embedder, templates).joined(" + ".join(names))
-    without = without or Terms()
-    away = without.names(database)
-    text = " + ".join(names) + "".join(f" - {name}" for name in away)
-    negative = None
-    if without:
-        negative = _probe(database, without, embedder, templates).joined(" + ".join(away))
-    return Query(text, positive, negative, (*terms.components, *without.components))
-
-
-def _probe(
-    database: Database, terms: Terms, embedder: Embedder | None, templates: Sequence[str]
-) -> Probe:
-    known = database.manifest.embedder.fingerprint
-    parts: list[Probe] = []
-    if terms.texts or terms.images or not terms.components:
-        embedder = embedder if embedder is not None else database.embedder
-        database.check_embedder(embedder)
-        parts.append(make_probe(embedder, terms.texts, terms.images, templates))
-    if terms.components:
-        parts.append(_components(database, terms.components))
-    vectors = np.concatenate([part.vectors for part in parts])
-    nulls = [part.null for part in parts if part.null is not None]
-    return Probe(
-        vectors,
-        tuple(name for part in parts for name in part.names),
-        nulls[0] if nulls else None,
-        known,
+    probe = make_probe(database, as_list(texts), as_list(images), as_components(like), templates)
+    if probe is None:
+        raise ConceptError(
+            "The query is empty.",
+            "Expected a text, an image or a component.",
+            "Say what to look for.",
+        )
+    away = as_list(without), as_list(without_images), as_components(unlike)
+    negative = make_probe(database, *away, templates)
+    text = " + ".join(probe.names) + "".join(
+        f" - {n}" for n in (negative.names if negative else ())
     )
+    given = database.rows_of([*as_components(like), *away[2]])
+    joined = None if negative is None else negative.joined(" + ".join(negative.names))
+    return Query(text, probe.joined(" + ".join(probe.names)), joined, tuple(given))
 
 
-def _components(database: Database, rows: Sequence[int]) -> Probe:
-    names = tuple(str(database.component(row)) for row in rows)
-    vectors = database.concept_vectors(rows)
+def make_probe(
+    database: Database,
+    texts: Sequence[str] = (),
+    images: Sequence[ImageLike] = (),
+    components: Components = (),
+    templates: Sequence[str] = SEARCH_TEMPLATES,
+) -> Probe | None:
+    """Return a vector per text, image and component; None where there is none of them."""
+    components = as_components(components)
+    vectors: list[np.ndarray] = []
+    null: np.ndarray | None = None
+    if any(not text.strip() for text in texts):
+        raise ConceptError(
+            "A text of the query is empty.", "Expected some words.", "Say what to look for."
+        )
+    if texts:
+        vectors.append(embed_texts(database.embedder, texts, templates))
+    if images:
+        vectors.append(database.embedder.embed_images([open_image(i) for i in images]).numpy())
+    if vectors:
+        null = null_vector(database.embedder, templates)
+    if components:
+        vectors.append(_component_vectors(database, components))
+    if not vectors:
+        return None
+    names = (*texts, *map(image_name, images), *map(str, components))
+    known = database.manifest.embedder.fingerprint
+    return Probe(np.concatenate(vectors), names, null, known)
+
+
+def _component_vectors(
+    database: Database, components: Iterable[object]
+) -> Float32[np.ndarray, "n d"]:
+    """Return unit concept vectors; a component without examples has none and is refused."""
+    names = [str(component) for component in components]
+    vectors = database.concept_vectors(database.rows_of(names))
     silent = [name for name, vector in zip(names, vectors, strict=True) if not vector.any()]
     if silent:
         raise ConceptError(
@@ -119,7 +122,7 @@ def _components(database: Database, rows: Sequence[int]) -> Probe:
             "Expected one that reacts to some image.",
             "Choose another one.",
         )
-    return Probe(unit(vectors), names, None, database.manifest.embedder.fingerprint)
+    return unit(vectors)
 
 
 def image_name(image: ImageLike) -> str:

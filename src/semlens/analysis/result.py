@@ -6,11 +6,12 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from PIL import Image
 from rich.console import Console, RenderableType
 
 from semlens.errors import StoreError
@@ -20,12 +21,22 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PLOTS = (".png", ".svg", ".pdf")
-ENDS = (*PLOTS, ".csv", ".parquet", ".json")
-"""What a result can be saved as."""
+"""What a chart can be saved as."""
+PICTURES = (".png", ".jpg", ".webp")
+"""What a sheet of pictures can be saved as."""
+TABLES = (".csv", ".parquet", ".json")
+ENDS = (*PLOTS, *TABLES)
 
 
 class Result(ABC):
-    """An answer: frozen, and the same for people, notebooks and programs."""
+    """An answer: frozen, and the same for people, notebooks and programs.
+
+    It is a table (:meth:`to_pandas`), plain values (:meth:`to_json`), a picture (:meth:`plot`),
+    text (``print`` or ``repr``), and any of these as a file (:meth:`save`).
+    """
+
+    ends: ClassVar[tuple[str, ...]] = (*PLOTS, *TABLES)
+    """What it can be saved as."""
 
     @abstractmethod
     def to_pandas(self) -> pd.DataFrame:
@@ -36,35 +47,39 @@ class Result(ABC):
         """Return plain values for a program."""
 
     @abstractmethod
-    def plot(self) -> Figure:
-        """Draw the answer (``matplotlib.figure.Figure``)."""
+    def plot(self) -> Figure | Image.Image:
+        """Draw the answer: a chart (``matplotlib.figure.Figure``), or a sheet of pictures."""
 
     @abstractmethod
     def __rich__(self) -> RenderableType:
         """Return what a terminal shows."""
 
     def save(self, path: str | Path) -> None:
-        """Write the plot (.png, .svg, .pdf), the table (.csv, .parquet) or all values (.json).
+        """Write the picture, the table (.csv, .parquet) or all values (.json), by the ending.
 
         Raises
         ------
         StoreError
-            If the path ends in anything else, or cannot be written.
+            If the path ends in anything else than :attr:`ends`, or cannot be written.
         """
-        path = check_end(path)
+        path = check_end(path, self.ends)
         end = path.suffix.lower()
-        if end in PLOTS:
-            from semlens.draw.figure import write_figure
-
-            figure = self.plot()
-            write_atomic(path, lambda part: write_figure(figure, part, end[1:]))
-        elif end == ".csv":
+        if end == ".csv":
             save_csv(path, self.to_pandas())
         elif end == ".parquet":
             save_table(path, pa.Table.from_pandas(self.to_pandas(), preserve_index=False))
-        else:
+        elif end == ".json":
             text = json.dumps(plain(self.to_json()), ensure_ascii=False, indent=2) + "\n"
             save_text(path, text)
+        else:
+            self._save_picture(path)
+
+    def _save_picture(self, path: Path) -> None:
+        """Write the picture; an answer with a form of its own (.html, ...) does it here."""
+        from semlens.draw.figure import write_picture
+
+        picture = self.plot()
+        write_atomic(path, lambda part: write_picture(picture, part, path.suffix.lower()[1:]))
 
     def __repr__(self) -> str:
         """Return what a terminal shows as text."""
@@ -74,10 +89,10 @@ class Result(ABC):
         return "\n".join(line.rstrip() for line in captured.get().splitlines())
 
     def _repr_html_(self) -> str:
-        """Return the plot for notebooks."""
-        from semlens.draw.figure import figure_svg
+        """Return the picture for notebooks."""
+        from semlens.draw.figure import picture_html
 
-        return figure_svg(self.plot())
+        return picture_html(self.plot())
 
 
 def check_end(path: str | Path, ends: Iterable[str] = ENDS) -> Path:

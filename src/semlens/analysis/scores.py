@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,8 +16,9 @@ from torch.nn import functional
 
 from semlens.analysis.result import Result
 from semlens.draw.table import rich_table
+from semlens.settings import question
 from semlens.store.reader import Database
-from semlens.types import Component
+from semlens.types import Component, Layers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -204,25 +205,21 @@ class Scores(Result):
         )
 
 
-def scores(database: Database, layers: Sequence[str] | None = None, chunk: int = 512) -> Scores:
+@question()
+def scores(database: Database, layers: Layers = None) -> Scores:
     """Compute the measures of all components; redundancy is within a layer.
 
-    Rows are those of ``database.rows(layers)``. Results for the whole database are kept in
-    its ``analysis`` folder.
+    Rows are those of ``database.rows(layers)``. What was computed of a layer is kept in the
+    database.
     """
-    names = database.chosen(layers)
-    kept = database.load_analysis("scores")
-    if kept is not None and set(names) <= set(kept["layer"].unique()):
-        parts = [kept.loc[kept["layer"] == name] for name in names]
-        return Scores(pd.concat(parts, ignore_index=True))
-    frames = [_layer_scores(database, name, chunk) for name in names]
-    frame = pd.concat(frames, ignore_index=True)
-    if names == database.layers and database.keeps_analysis:
-        database.save_analysis("scores", frame)
-    return Scores(frame)
+    frames = [
+        database.cached("scores", database.digests(name), partial(_layer_scores, database, name))
+        for name in database.chosen(layers)
+    ]
+    return Scores(pd.concat(frames, ignore_index=True))
 
 
-def _layer_scores(database: Database, name: str, chunk: int) -> pd.DataFrame:
+def _layer_scores(database: Database, name: str, chunk: int = 512) -> pd.DataFrame:
     rows = database.rows([name])
     index, used = database.crop_index(name)
     clear, poly = np.full(len(rows), np.nan), np.full(len(rows), np.nan)

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float32, Int64
 from PIL import Image
+from rich.console import RenderableType
 
-from semlens.analysis.probe import SEARCH_TEMPLATES, ImageLike, Probe
-from semlens.analysis.query import Query, Terms, make_query
+from semlens.analysis.probe import SEARCH_TEMPLATES, ImageLike
+from semlens.analysis.query import Query, make_query
+from semlens.analysis.result import PICTURES, TABLES, Result
 from semlens.draw.html import cards_html
 from semlens.draw.sheet import sheet
-from semlens.embedders.base import Embedder
-from semlens.store.files import save_csv
+from semlens.draw.table import rich_table
+from semlens.settings import question, setting
 from semlens.store.reader import Database
-from semlens.types import Component
+from semlens.types import Component, Components, Layers
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,11 @@ class Hit:
     """Share of the searched components with a lower alignment, in [0, 1]."""
 
 
-@dataclass(frozen=True)
-class Hits:
-    """The components closest to a probe, best first."""
+@dataclass(frozen=True, repr=False)
+class Hits(Result):
+    """The components closest to a query, best first."""
+
+    ends = (*PICTURES, *TABLES)
 
     query: str
     hits: tuple[Hit, ...]
@@ -63,51 +66,29 @@ class Hits:
 
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per hit."""
-        return pd.DataFrame(
-            [
-                {
-                    "rank": hit.rank,
-                    "layer": hit.component.layer,
-                    "index": hit.component.index,
-                    "sign": hit.component.sign,
-                    "alignment": hit.alignment,
-                    "cosine": hit.cosine,
-                    "percentile": hit.percentile,
-                    "row": hit.row,
-                }
-                for hit in self.hits
-            ],
-            columns=[
-                "rank",
-                "layer",
-                "index",
-                "sign",
-                "alignment",
-                "cosine",
-                "percentile",
-                "row",
-            ],
-        )
+        frame = pd.DataFrame([vars(hit) for hit in self.hits], columns=list(Hit.__annotations__))
+        for place, name in enumerate(("layer", "index", "sign"), start=2):
+            frame.insert(place, name, [getattr(c, name) for c in self.components])
+        return frame.assign(component=[str(c) for c in self.components])
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a program."""
         return {
             "query": self.query,
             "searched": self.searched,
-            "hits": [
-                {**record, "component": str(hit.component)}
-                for record, hit in zip(self.to_pandas().to_dict("records"), self.hits, strict=True)
-            ],
+            "hits": self.to_pandas().to_dict("records"),
         }
 
-    def save(self, path: str | Path) -> None:
-        """Write the table as CSV."""
-        save_csv(Path(path), self.to_pandas())
-
-    def picture(self, columns: int = 10) -> Image.Image:
+    def plot(self, columns: int = 10) -> Image.Image:
         """Draw the hits' examples, a row each."""
         captions = [f"alignment {hit.alignment:.3f}" for hit in self.hits]
         return sheet(self.database, [hit.row for hit in self.hits], columns, captions)
+
+    def __rich__(self) -> RenderableType:
+        """Return the table."""
+        columns = ["rank", "component", "alignment", "cosine"]
+        title = f"'{self.query}' among {self.searched} components"
+        return rich_table(self.to_pandas(), title, columns)
 
     def _repr_html_(self) -> str:
         """Return the hits with their examples for notebooks."""
@@ -117,36 +98,30 @@ class Hits:
             [(hit.row, f"rank {hit.rank}, alignment {hit.alignment:.3f}") for hit in self.hits],
         )
 
-    def __repr__(self) -> str:
-        """Return the table as text."""
-        head = f"Hits for '{self.query}' among {self.searched} components\n"
-        return head + self.to_pandas().drop(columns="row").to_string(index=False)
 
-
+@question("embedder")
 def search(
     database: Database,
-    embedder: Embedder | None,
-    texts: Sequence[str] = (),
-    images: Sequence[ImageLike] = (),
-    *,
-    like: Sequence[int] = (),
-    without: Sequence[str] = (),
-    without_images: Sequence[ImageLike] = (),
-    unlike: Sequence[int] = (),
-    top: int = 10,
-    offset: int = 0,
-    layers: Sequence[str] | None = None,
+    *texts: str,
+    images: ImageLike | Sequence[ImageLike] = (),
+    like: Components = (),
+    without: Annotated[
+        str | Sequence[str], setting("A text to stay away from; may be given again.")
+    ] = (),
+    without_images: ImageLike | Sequence[ImageLike] = (),
+    unlike: Components = (),
+    top: Annotated[int, setting("How many components.", ge=0)] = 10,
+    offset: Annotated[int, setting("How many better ones are passed over.", ge=0)] = 0,
+    layers: Layers = None,
     templates: Sequence[str] = SEARCH_TEMPLATES,
 ) -> Hits:
-    """Rank components by their alignment with a probe.
+    """Rank components by their alignment with texts, images, other components or a mixture.
 
     Parameters
     ----------
-    embedder
-        None for the database's own, which is loaded if a text or an image has to be embedded.
     texts, images, like
-        What to look for; several are averaged to one probe, mixed as liked. ``like`` are rows
-        of components, which are not found themselves.
+        What to look for, in any combination; several are averaged. Components that are given
+        are not found themselves.
     without, without_images, unlike
         Negative terms: their alignment is subtracted.
     top, offset
@@ -156,68 +131,27 @@ def search(
 
     Raises
     ------
-    StaleError
-        If the embedder is not the one of the database.
+    ConceptError
+        If there is nothing to look for.
     EmbedderError
         If there is a text and the embedder has no text tower.
     """
     query = make_query(
-        database,
-        Terms(texts, images, like),
-        Terms(without, without_images, unlike),
-        embedder=embedder,
-        templates=templates,
-    )
-    return search_query(database, query, top=top, offset=offset, layers=layers)
+        database, texts, images, like,
+        without=without, without_images=without_images, unlike=unlike, templates=templates,
+    )  # fmt: skip
+    return rank(database, query, top=top, offset=offset, layers=layers)
 
 
-def search_query(
-    database: Database,
-    query: Query,
-    *,
-    top: int = 10,
-    offset: int = 0,
-    layers: Sequence[str] | None = None,
+def rank(
+    database: Database, query: Query, *, top: int = 10, offset: int = 0, layers: Layers = None
 ) -> Hits:
-    """Rank components by a query; see :func:`search_probe`."""
-    return search_probe(
-        database,
-        query.probe,
-        query.negative,
-        top=top,
-        offset=offset,
-        layers=layers,
-        leave_out=query.leave_out,
-        query=query.text,
-    )
-
-
-def search_probe(
-    database: Database,
-    probe: Probe,
-    negative: Probe | None = None,
-    *,
-    top: int = 10,
-    offset: int = 0,
-    layers: Sequence[str] | None = None,
-    leave_out: Sequence[int] = (),
-    query: str = "",
-) -> Hits:
-    """Rank components by a probe of one vector; components without examples are left out.
-
-    Parameters
-    ----------
-    top, offset
-        How many hits, and how many better ones are passed over.
-    leave_out
-        Rows that are not searched.
-    """
+    """Rank components by a query; components without examples are left out."""
     rows = database.rows(layers)
     rows = np.sort(rows[database.alive[rows]])
-    if leave_out:
-        rows = rows[~np.isin(rows, np.asarray(leave_out))]
-    score, similarity = _aligned(database, probe, negative, rows)
-    offset, top = max(offset, 0), max(top, 0)
+    if query.leave_out:
+        rows = rows[~np.isin(rows, np.asarray(query.leave_out))]
+    score, similarity = _aligned(database, query, rows)
     better = _first(score, offset + top)
     # equal ones are all of them among the first, so that what is left is really lower
     lower = len(rows) - np.searchsorted(-score[better], -score[better], "right")
@@ -233,29 +167,27 @@ def search_probe(
         for rank, i in enumerate(better[: offset + top], start=1)
         if rank > offset
     )
-    return Hits(query or probe.names[0], hits, len(rows), database)
+    return Hits(query.text, hits, len(rows), database)
 
 
-def alignments(
-    database: Database, probe: Probe, negative: Probe | None = None
-) -> Float32[np.ndarray, " n"]:
-    """Return the alignment of every component with a probe of one vector, in row order.
+def alignments(database: Database, query: Query) -> Float32[np.ndarray, " n"]:
+    """Return the alignment of every component with a query, in row order.
 
     NaN for components without examples.
     """
     found = np.full(database.manifest.rows, np.nan, np.float32)
     rows = np.flatnonzero(database.alive)
-    found[rows] = _aligned(database, probe, negative, rows)[0]
+    found[rows] = _aligned(database, query, rows)[0]
     return found
 
 
 def _aligned(
-    database: Database, probe: Probe, negative: Probe | None, rows: Int64[np.ndarray, " n"]
+    database: Database, query: Query, rows: Int64[np.ndarray, " n"]
 ) -> tuple[Float32[np.ndarray, " n"], Float32[np.ndarray, " n"]]:
     """Return alignments, less those of the negative probe, and cosines with the probe (Eq. 4)."""
     vectors: list[np.ndarray] = []
     weights: list[float] = []
-    for term, sign in ((probe, 1.0), (negative, -1.0)):
+    for term, sign in ((query.probe, 1.0), (query.negative, -1.0)):
         if term is not None:
             vectors.append(term.vectors[:1])
             weights.append(sign)

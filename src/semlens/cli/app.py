@@ -1,89 +1,107 @@
-"""The ``semlens`` command."""
+"""The ``semlens`` command; a command's module is imported when it is run or asked for help."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated
+import ast
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command_from_info
+from typer.models import CommandInfo
 
-from semlens import __version__
-from semlens.cli import (
-    ask,
-    audit,
-    compare,
-    correct,
-    cutout,
-    demo,
-    dissect,
-    explain,
-    export,
-    graph,
-    inspect,
-    make,
-    modeltest,
-    relevance,
-    report,
-    serve,
-    unexpected,
-)
-from semlens.cli import map as map_command
+from semlens.version import __version__
+
+COMMANDS: dict[str, dict[str, str]] = {
+    "Build": {
+        "build": "make:build",
+        "status": "inspect:status",
+        "layers": "inspect:layers",
+        "demo": "demo:demo",
+    },
+    "Browse": {"serve": "serve:serve", "export": "export:export"},
+    "Search": {
+        "search": "ask:search",
+        "label": "ask:label",
+        "show": "ask:show",
+        "scores": "ask:scores",
+    },
+    "Describe": {
+        "map": "map:map_components",
+        "dissect": "dissect:dissect",
+        "unexpected": "unexpected:unexpected",
+    },
+    "Explain": {
+        "relevance": "relevance:relevance",
+        "explain": "explain:explain",
+        "graph": "graph:graph",
+        "effect": "explain:effect",
+    },
+    "Compare": {"compare": "compare:compare"},
+    "Audit": {"audit": "audit:audit", "test": "modeltest:test", "report": "report:report"},
+    "Correct": {
+        "cutout": "cutout:cutout",
+        "prune": "correct:prune",
+        "affected": "correct:affected",
+        "retrain": "correct:retrain",
+        "evaluate": "correct:evaluate",
+    },
+}
+"""Modules and functions of the commands, by the panel of ``--help`` that they stand in."""
+_PANELS = {name: panel for panel, names in COMMANDS.items() for name in names}
+
+
+class _Commands(TyperGroup):
+    """Commands that are imported late: torch takes seconds, and a list of commands needs none."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:
+        """Return the names in the order of the panels."""
+        return list(_PANELS)
+
+    def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:
+        """Import a command; while help is listed, one that only knows its summary."""
+        if cmd_name not in _PANELS:
+            return None
+        panel = _PANELS[cmd_name]
+        module, _, function = COMMANDS[panel][cmd_name].partition(":")
+        if ctx.meta.get("listing"):
+            return TyperCommand(
+                cmd_name, help=_summary(module, function), rich_help_panel=panel,
+                rich_markup_mode="markdown",
+            )  # fmt: skip
+        callback = getattr(import_module(f"semlens.cli.{module}"), function)
+        info = CommandInfo(cmd_name, callback=callback, rich_help_panel=panel)
+        return get_command_from_info(
+            info, pretty_exceptions_short=True, rich_markup_mode="markdown"
+        )
+
+    def format_help(self, ctx: typer.Context, formatter: Any) -> None:
+        """List the commands without importing them."""
+        ctx.meta["listing"] = True
+        super().format_help(ctx, formatter)
+
+
+@cache
+def _summary(module: str, function: str) -> str:
+    """Read the first line of a command's docstring from its source."""
+    spec = find_spec(f"semlens.cli.{module}")
+    source = Path(str(spec.origin)).read_text("utf-8") if spec else ""
+    found = {d.name: d for d in ast.parse(source).body if isinstance(d, ast.FunctionDef)}
+    return (ast.get_docstring(found[function]) or "").partition("\n")[0]
+
 
 app = typer.Typer(
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",
     help="Search, describe and audit what a vision model has learned.\n\n"
     "Start with `semlens demo`; then `semlens build` for your own model and images.",
 )
-COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
-    "Build": {
-        "build": make.build,
-        "status": inspect.status,
-        "layers": inspect.layers,
-        "demo": demo.demo,
-    },
-    "Browse": {
-        "serve": serve.serve,
-        "export": export.export,
-    },
-    "Search": {
-        "search": ask.search,
-        "label": ask.label,
-        "show": ask.show,
-        "scores": ask.scores,
-    },
-    "Describe": {
-        "map": map_command.map_components,
-        "dissect": dissect.dissect,
-        "unexpected": unexpected.unexpected,
-    },
-    "Explain": {
-        "relevance": relevance.relevance,
-        "explain": explain.explain,
-        "graph": graph.graph,
-        "effect": explain.effect,
-    },
-    "Compare": {
-        "compare": compare.compare,
-    },
-    "Audit": {
-        "audit": audit.audit,
-        "test": modeltest.test,
-        "report": report.report,
-    },
-    "Correct": {
-        "cutout": cutout.cutout,
-        "prune": correct.prune,
-        "affected": correct.affected,
-        "retrain": correct.retrain,
-        "evaluate": correct.evaluate,
-    },
-}
-"""Commands by the panel of ``--help`` that they stand in."""
-for _panel, _commands in COMMANDS.items():
-    for _name, _command in _commands.items():
-        app.command(_name, rich_help_panel=_panel)(_command)
 
 
 def _version(asked: bool) -> None:

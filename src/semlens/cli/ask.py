@@ -6,30 +6,22 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from PIL import Image
 
-from semlens.cli.options import Db, Json, Layer, Save, Spec, checked, opened, split
-from semlens.cli.output import answer, err, out, print_json, reported, table
-from semlens.errors import StoreError
-
-
-def _save(picture: Image.Image, path: Path) -> None:
-    if path.suffix.lower() not in Image.registered_extensions():
-        raise StoreError(
-            f"The picture cannot be written to '{path}'.",
-            "Expected a path that ends in .png, .jpg or .webp.",
-            "Choose another one.",
-        )
-    from semlens.store.files import write_atomic
-
-    kind = Image.registered_extensions()[path.suffix.lower()]
-    write_atomic(path, lambda part: picture.save(part, kind))
-    err.print(f"wrote {path}", markup=False)
+from semlens.analysis.label import Labels
+from semlens.analysis.label import label as ask_label
+from semlens.analysis.result import PICTURES, check_end
+from semlens.analysis.scores import Scores
+from semlens.analysis.scores import scores as ask_scores
+from semlens.analysis.search import Hits
+from semlens.analysis.search import search as ask_search
+from semlens.cli.command import Ask, command
+from semlens.cli.options import Db, Json, opened
+from semlens.cli.output import err, out, print_json, reported
 
 
-@reported
+@command(ask_search)
 def search(
-    database: Db,
+    ask: Ask,
     texts: Annotated[list[str] | None, typer.Argument(help="What to look for.")] = None,
     image: Annotated[
         list[Path] | None, typer.Option(help="A picture to look for; may be given again.")
@@ -40,17 +32,13 @@ def search(
     without_image: Annotated[
         list[Path] | None, typer.Option(help="A picture to stay away from.")
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="How many components.")] = 10,
-    layer: Layer = None,
     template: Annotated[
         list[str] | None, typer.Option(help="Prompt with {} for the text; may be given again.")
     ] = None,
     picture: Annotated[
         Path | None, typer.Option("--out", help="Write the hits' examples as a picture.")
     ] = None,
-    embedder: Spec = None,
-    as_json: Json = False,
-) -> None:
+) -> Hits:
     """Find the components that are closest to texts and images.
 
     Several terms are averaged to one probe. The alignment is the cosine similarity less
@@ -62,80 +50,44 @@ def search(
 
     semlens search r18.semlens "dog snout" --image dog.jpg --without grass --layer layer4
     """
-    from semlens.analysis.probe import SEARCH_TEMPLATES
-
-    db = opened(database, embedder)
-    hits = db.search(
-        *(texts or ()),
-        images=image or (),
-        without=without or (),
-        without_images=without_image or (),
-        top=top,
-        layers=split(layer),
-        templates=tuple(template) if template else SEARCH_TEMPLATES,
-    )
     if picture is not None:
-        _save(hits.picture(), picture)
-    if as_json:
-        print_json(hits.to_json())
-        return
-    frame = hits.to_pandas()
-    frame.insert(1, "component", [str(hit.component) for hit in hits.hits])
-    columns = ["rank", "component", "alignment", "cosine"]
-    table(frame, f"'{hits.query}' among {hits.searched} components", columns)
-    if picture is None and len(hits):
-        out.print(f"See them: semlens show {database} {hits[0].component}", highlight=False)
+        check_end(picture, PICTURES)
+    templates = {"templates": template} if template else {}
+    hits: Hits = ask(
+        *(texts or ()), images=image or (), without=without or (),
+        without_images=without_image or (), **templates,
+    )  # fmt: skip
+    if picture is not None:
+        hits.save(picture)
+        err.print(f"Written: {picture}", markup=False)
+    elif hits.hits:
+        err.print(f"See them: semlens show {ask.paths[0]} {hits[0].component}", highlight=False)
+    return hits
 
 
-@reported
+@command(ask_label)
 def label(
-    database: Db,
-    concepts: Annotated[
-        str, typer.Option(help="File (.toml, .json, .csv) or name of a bundled concept set.")
-    ] = "paper-vocabulary",
-    layer: Layer = None,
-    threshold: Annotated[float, typer.Option(help="Least alignment of a label.")] = 0.025,
-    candidates: Annotated[int, typer.Option(min=1, help="Candidates per component.")] = 3,
-    rows: Annotated[int, typer.Option(help="Lines to print; 0 for all.")] = 40,
-    save: Annotated[
+    ask: Ask,
+    keep: Annotated[
         str | None, typer.Option(help="Keep the table in the database under this name.")
     ] = None,
-    embedder: Spec = None,
-    as_json: Json = False,
-) -> None:
+) -> Labels:
     """Label components with the concepts of a set; "none" below the threshold.
 
     Examples:
 
     semlens label r18.semlens --layer layer4
 
-    semlens label r18.semlens --concepts my-concepts.toml --threshold 0.05 --json
+    semlens label r18.semlens --concepts my-concepts.toml --threshold 0.05 --save labels.csv
     """
-    db = opened(database, embedder)
-    labels = db.label(concepts, layers=split(layer), threshold=threshold, candidates=candidates)
-    if save is not None:
-        err.print(f"wrote {labels.save(save)}", markup=False)
-    if as_json:
-        print_json(labels.to_json())
-        return
-    frame = labels.to_pandas()
-    frame.insert(0, "component", [str(db.component(int(row))) for row in labels.rows])
-    frame["label"] = frame["label"].fillna("none")
-    kept = labels.labelled
-    shown = frame if rows <= 0 else frame.head(rows)
-    columns = ["component", "label", "alignment", "margin", "candidates"]
-    table(shown, f"{kept} of {len(frame)} labelled from '{labels.concepts.name}'", columns)
-    if len(shown) < len(frame):
-        out.print(f"{len(frame) - len(shown)} more: --rows 0")
+    labels: Labels = ask()
+    if keep is not None:
+        err.print(f"Written: {labels.keep(keep)}", markup=False)
+    return labels
 
 
-@reported
-def scores(
-    database: Db,
-    layer: Layer = None,
-    save: Save = None,
-    as_json: Json = False,
-) -> None:
+@command(ask_scores)
+def scores(ask: Ask) -> Scores:
     """Rate how interpretable components are: clarity, redundancy, polysemanticity.
 
     Examples:
@@ -144,11 +96,7 @@ def scores(
 
     semlens scores r18.semlens --layer layer4 --save scores.csv --save scores.png
     """
-    files = checked(save)
-    db = opened(database)
-    with err.status("rating the components"):
-        result = db.scores(split(layer))
-    answer(result, as_json, files)
+    return ask()
 
 
 @reported
@@ -168,16 +116,21 @@ def show(
 
     semlens show r18.semlens layer4:17 layer4:230 --out components.png
     """
-    db = opened(database)
-    _save(db.show(components, columns, mask=mask), picture)
-    if as_json:
-        from semlens.types import Component
+    from semlens.draw.figure import write_picture
+    from semlens.store.files import write_atomic
 
+    check_end(picture, PICTURES)
+    db = opened(database)
+    shown = db.show(components, columns, mask=mask)
+    write_atomic(picture, lambda part: write_picture(shown, part, picture.suffix.lower()[1:]))
+    if as_json:
         found = {
             name: [
                 {"path": e.path, "activation": e.activation, "box": list(e.box.as_tuple())}
-                for e in db.examples_of(db.row(Component.parse(name)))
+                for e in db.examples_of(row)
             ]
-            for name in components
+            for name, row in zip(components, db.rows_of(components), strict=True)
         }
         print_json({"picture": str(picture.resolve()), "examples": found})
+    else:
+        out.print(f"Written: {picture}", markup=False, highlight=False)

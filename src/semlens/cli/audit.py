@@ -101,7 +101,7 @@ def audit(
         )
     if saved is not None:
         check_saved(context)
-        db = opened(database, embedder)
+        db = opened(database, embedder=embedder)
         with err.status("auditing"):
             found = db.audits.run(saved, resamples=resamples)
     else:
@@ -149,7 +149,7 @@ def _audited(
     sets = [one for name in concepts for one in load_sets(name)]
     if target is None and len(sets) == 1 and not every:
         target = sets[0].target
-    db = opened(database, embedder)
+    db = opened(database, embedder=embedder)
     with err.status("auditing") as status:
         if every or target is None:
             return audit_all(

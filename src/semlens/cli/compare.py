@@ -96,7 +96,7 @@ def compare(
     paths = checked(save)
     if pairs is not None:
         check_end(pairs, PICTURES)
-    opened_ones = [opened(path, embedder) for path in databases]
+    opened_ones = [opened(path, embedder=embedder) for path in databases]
     labels = _concepts(concepts, opened_ones)
     layers = split(layer)
     if series:

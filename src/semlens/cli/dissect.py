@@ -64,7 +64,7 @@ def dissect(
     if tree is not None:
         check_end(tree, PLOTS)
     chosen = concept_set(concepts or ["paper-vocabulary"])
-    several = [opened(path, embedder) for path in databases]
+    several = [opened(path, embedder=embedder) for path in databases]
     with err.status("labelling the components"):
         found = dissect_all(
             several,

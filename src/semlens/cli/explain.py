@@ -85,7 +85,7 @@ def explain(
     if save is not None:
         check_path(save)
     picture = decode(read_file(image), str(image))
-    db = opened(database, embedder)
+    db = opened(database, embedder=embedder)
     chosen = None if target is None else find_class(db, target)
     layers = split(layer)
     for name in layers or ():
@@ -163,7 +163,7 @@ def effect(
 
     if save is not None:
         check_path(save)
-    db = opened(database, embedder)
+    db = opened(database, embedder=embedder)
     chosen = find_class(db, target)
     class_samples(db, chosen)  # a class without any is known before the model is loaded
     given = [Component.parse(name) for name in split(components) or ()]

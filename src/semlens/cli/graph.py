@@ -82,7 +82,7 @@ def graph(
 
     if save is not None:
         check_path(save)
-    db = opened(database, embedder)
+    db = opened(database, embedder=embedder)
     chosen = find_class(db, target)
     layers = split(layer)
     db.rows(layers)  # a wrong name is told before anything is computed

@@ -64,12 +64,11 @@ NO_LABELS = "none"
 """Instead of a concept set: components stay without labels."""
 
 
-def opened(path: Path, embedder: str | None = None) -> ConceptDatabase:
-    """Open a database, with an embedder from elsewhere if one is named."""
-    from semlens.api import open_database
-    from semlens.embedders.load import load_embedder
+def opened(path: Path, **sources: str | None) -> ConceptDatabase:
+    """Open a database, with sources from elsewhere where they are named."""
+    from semlens.api import open as open_database
 
-    return open_database(path, load_embedder(embedder) if embedder else None)
+    return open_database(path, **{k: v for k, v in sources.items() if v is not None})
 
 
 def split(given: list[str] | None) -> list[str] | None:

@@ -36,7 +36,7 @@ def relevance(
     from semlens.analysis.target import find_class
     from semlens.types import Component
 
-    db = opened(database, embedder)
+    db = opened(database, embedder=embedder)
     found = db.class_relevance(target, top=top, layers=split(layer))
     labels = labelled(db, concepts, sorted(set(found["layer"])))
     if labels is not None:

@@ -126,14 +126,14 @@ def report(
     }  # fmt: skip
     if saved is not None:
         check_saved(context)
-        db = opened(database, embedder)
+        db = opened(database, embedder=embedder)
         kept = db.audits.get(saved)
         db.audits.check_class(kept)
         number, chosen, settings = kept.target, kept.concepts, kept.settings.given()
     else:
         sets = _sets(concepts)
         named = _own_target([one.target for one in sets]) if target is None else target
-        db = opened(database, embedder)
+        db = opened(database, embedder=embedder)
         number = find_class(db, named)
         chosen = set_for(db, number, sets)
     layers = settings["layers"]

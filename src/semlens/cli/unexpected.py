@@ -61,7 +61,7 @@ def unexpected(
     if files is not None:
         check_end(files, (".csv",))
     known = concept_set(concepts or ["paper-vocabulary"])
-    db = opened(database, embedder)
+    db = opened(database, embedder=embedder)
     layers = split(layer)
     with err.status("comparing with the concepts"):
         found = db.unexpected(

@@ -30,12 +30,7 @@ class ImageFolder(Images):
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root).expanduser().resolve()
-        if not self.root.is_dir():
-            raise DataError(
-                f"'{root}' is not a folder.",
-                "Expected a folder of images, with a sub-folder per class if it has classes.",
-                "Check the path, or give datasets/ID for a Hugging Face data set.",
-            )
+        check_folder(root)
         self.spec = str(self.root)
         self.ids = sorted(_image_paths(self.root, "", ()))
         if not self.ids:
@@ -50,6 +45,16 @@ class ImageFolder(Images):
     def content(self, sample: int) -> bytes:
         """Return the file's bytes."""
         return read_file(self.root / self.ids[sample], self.ids[sample])
+
+
+def check_folder(root: str | Path) -> None:
+    """Refuse what is not a folder (:class:`DataError`); what is in it is not looked at."""
+    if not Path(root).expanduser().is_dir():
+        raise DataError(
+            f"'{root}' is not a folder.",
+            "Expected a folder of images, with a sub-folder per class if it has classes.",
+            "Check the path, or give datasets/ID for a Hugging Face data set.",
+        )
 
 
 def _image_paths(folder: Path, prefix: str, above: tuple[str, ...]) -> Iterator[str]:

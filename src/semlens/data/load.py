@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from semlens.data.folder import ImageFolder
+from semlens.data.folder import ImageFolder, check_folder
 from semlens.data.images import Images
+from semlens.data.sequence import ImageSequence
 from semlens.errors import DataError
 
 if TYPE_CHECKING:
@@ -25,13 +27,33 @@ def load_images(spec: str | Path) -> Images:
     path = Path(text).expanduser()
     if is_saved(path) or (text.startswith("datasets/") and not path.is_dir()):
         return load_hugging_face(text)
-    if text.startswith("python:") and not path.is_dir():
+    check_spec(text)
+    return ImageFolder(path)
+
+
+def as_images(images: Images | str | Path | Sequence[Any]) -> Images:
+    """Return images however they are given: an object, a SPEC, or a list of pictures or paths."""
+    if isinstance(images, Images):
+        return images
+    return load_images(images) if isinstance(images, str | Path) else ImageSequence(images)
+
+
+def check_spec(spec: str) -> None:
+    """Refuse a SPEC of data that are not there, without listing them.
+
+    Raises
+    ------
+    DataError
+        If it names a Python object, or a folder that does not exist.
+    """
+    if spec.startswith("python:") and not Path(spec).expanduser().is_dir():
         raise DataError(
-            f"The data '{text}' came from a Python object.",
+            f"The data '{spec}' came from a Python object.",
             "A SPEC cannot bring it back.",
             "Pass the same object as images=, or build from a folder.",
         )
-    return ImageFolder(path)
+    if not spec.startswith("datasets/"):
+        check_folder(spec)
 
 
 def is_saved(path: Path) -> bool:

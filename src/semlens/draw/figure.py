@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import io
 import threading
@@ -15,6 +16,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from PIL import Image
 
 P = ParamSpec("P")
 
@@ -113,3 +115,20 @@ def figure_svg(figure: Figure) -> str:
     write_figure(figure, target, "svg")
     text = target.getvalue().decode()
     return text[text.index("<svg") :]
+
+
+def write_picture(picture: Figure | Image.Image, target: Path | io.BytesIO, kind: str) -> None:
+    """Write a chart (``png``, ``svg``, ``pdf``) or a picture (``png``, ``jpg``, ``webp``)."""
+    if isinstance(picture, Figure):
+        write_figure(picture, target, kind)
+    else:
+        picture.save(target, "jpeg" if kind == "jpg" else kind)
+
+
+def picture_html(picture: Figure | Image.Image) -> str:
+    """Return a chart or a picture as an element that can stand in HTML."""
+    if isinstance(picture, Figure):
+        return figure_svg(picture)
+    target = io.BytesIO()
+    write_picture(picture, target, "webp")
+    return f'<img src="data:image/webp;base64,{base64.b64encode(target.getvalue()).decode()}">'

@@ -17,9 +17,10 @@ from semlens.data.digests import content_digests
 from semlens.data.pinned import PinnedImages
 from semlens.errors import DataError, RecipeError
 from semlens.models.activations import LayerForm
+from semlens.progress import report
 from semlens.relevance.presets import check_rules
 from semlens.run.crops import CroppedPairs, attributor, crop_pairs, references, thumbnails_table
-from semlens.run.plan import Plan, Progress
+from semlens.run.plan import Plan
 from semlens.run.relabel import relabel
 from semlens.run.relevance import add_relevance
 from semlens.run.shards import Advance, Shards
@@ -36,7 +37,7 @@ from semlens.store.writer import BuildWriter, move_staged
 from semlens.types import Box, Crop
 
 
-def build_database(path: Path, plan: Plan, progress: Progress = lambda *_: None) -> Database:
+def build_database(path: Path, plan: Plan) -> Database:
     """Make a database, go on with one, or add layers or other classes to one.
 
     A shard is saved as soon as it is done, and the manifest last of all: whenever the
@@ -69,12 +70,12 @@ def build_database(path: Path, plan: Plan, progress: Progress = lambda *_: None)
         plan = replace(plan, layers=tuple(n for n in dict.fromkeys(plan.layers) if n not in known))
         # a wrong layer is known before the data is hashed
         forms = layer_forms(plan.model, plan.layers, plan.recipe.readout)
-        digests = _digests(plan, progress)
+        digests = _digests(plan)
         plan = replace(plan, images=PinnedImages(plan.images, digests))
         if database:
             database.check_images(plan.images, digests)
             database, plan = relabel(database, plan)
-        shards = Shards(path / layout.PARTIAL, progress)
+        shards = Shards(path / layout.PARTIAL)
         if plan.layers:
             database = _add_layers(path, database, plan, forms, digests, shards)
         assert database is not None  # noqa: S101  # a new one has layers
@@ -96,11 +97,11 @@ def _check_same(database: Database, plan: Plan) -> None:
         )
 
 
-def _digests(plan: Plan, progress: Progress) -> list[str]:
+def _digests(plan: Plan) -> list[str]:
     digests: list[str] = []
     for digest in content_digests(plan.images, plan.execution.threads):
         digests.append(digest)
-        progress("hash", len(digests), len(plan.images))
+        report("hash", len(digests), len(plan.images))
     return digests
 
 

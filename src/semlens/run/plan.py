@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,9 +17,6 @@ from semlens.models.subject import SubjectModel
 from semlens.recipe import FORMAT, Recipe, fingerprint
 from semlens.relevance.choose import Engines, FallbackWarning
 from semlens.types import Crop
-
-Progress = Callable[[str, int, int], None]
-"""Called with a stage's name, the samples done, and their total."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from semlens.run.plan import Progress
+from semlens.progress import report
 from semlens.store.files import load_tensors, save_tensors
 
 Advance = Callable[[int], None]
@@ -26,7 +26,6 @@ class Shards:
     """
 
     folder: Path
-    progress: Progress
 
     def of(
         self,
@@ -52,16 +51,17 @@ class Shards:
         for shard in ranges:
             name = f"{steps[0]}-{key[:16]}-{shard.start:08d}-{shard.stop:08d}.safetensors"
             if not (self.folder / name).is_file():
-                advance = {step: self._advance(step, shard.start, total) for step in steps}
+                advance = {step: _advance(step, shard.start, total) for step in steps}
                 save_tensors(self.folder / name, compute(shard, advance))
             for step in steps:
-                self.progress(step, shard.stop, total)
+                report(step, shard.stop, total)
             yield load_tensors(self.folder / name)
 
-    def _advance(self, step: str, done: int, total: int) -> Advance:
-        def advance(count: int) -> None:
-            nonlocal done
-            done += count
-            self.progress(step, done, total)
 
-        return advance
+def _advance(step: str, done: int, total: int) -> Advance:
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        report(step, done, total)
+
+    return advance

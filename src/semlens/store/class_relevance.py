@@ -38,7 +38,7 @@ class ClassRelevance(ComponentIndex):
         return self.files.table(layout.RELEVANCE_CLASSES).to_pandas()
 
     def relevance(
-        self, target: int | None = None, layers: Sequence[str] | None = None
+        self, target: int | None = None, layers: str | Sequence[str] | None = None
     ) -> pd.DataFrame:
         """Return class relevance: component (row), class, mean, max.
 

@@ -15,7 +15,7 @@ from semlens.store import layout
 from semlens.store.build_files import BuildFiles
 from semlens.store.manifest import LayerEntry, Manifest
 from semlens.store.once import once
-from semlens.types import Component
+from semlens.types import Component, Components, as_components, as_list
 
 
 class ComponentIndex:
@@ -47,7 +47,14 @@ class ComponentIndex:
             )
         return entry
 
-    def chosen(self, layers: Sequence[str] | None) -> list[str]:
+    def digests(self, layer: str) -> list[str]:
+        """SHA-256 of a layer's vectors and of its examples: what is derived of it follows them."""
+        name = self.layer(layer).name
+        return [
+            self.manifest.files[file(name)] for file in (layout.theta_file, layout.examples_file)
+        ]
+
+    def chosen(self, layers: str | Sequence[str] | None) -> list[str]:
         """Return the names of some layers, each once and in the order given, or of all.
 
         Raises
@@ -57,18 +64,16 @@ class ComponentIndex:
         """
         if layers is None:
             return self.layers
-        if isinstance(layers, str):
-            layers = [layers]
         if not layers:
             raise LayerError("No layer was named.", "Expected at least one.", "Name one.")
-        return [self.layer(name).name for name in dict.fromkeys(layers)]
+        return [self.layer(name).name for name in dict.fromkeys(as_list(layers))]
 
     @once
     def components(self) -> pd.DataFrame:
         """One row per component; row number = row of theta."""
         return self.files.table(layout.COMPONENTS).to_pandas()
 
-    def rows(self, layers: Sequence[str] | None = None) -> Int64[np.ndarray, " n"]:
+    def rows(self, layers: str | Sequence[str] | None = None) -> Int64[np.ndarray, " n"]:
         """Return the row numbers of some layers' components, or of all; each layer once."""
         entries = [self.layer(name) for name in self.chosen(layers)]
         return np.concatenate([np.arange(e.first, e.first + e.rows) for e in entries])
@@ -91,6 +96,16 @@ class ComponentIndex:
                 "Choose one of them.",
             )
         return entry.first + place
+
+    def rows_of(self, components: Components) -> list[int]:
+        """Return the rows of components, however they are given.
+
+        Raises
+        ------
+        LayerError
+            If a name has another form, or the database does not have it.
+        """
+        return [self.row(component) for component in as_components(components)]
 
     def component(self, row: int) -> Component:
         """Return the component of a row.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 
 from semlens.errors import StoreError
+from semlens.recipe import fingerprint
 from semlens.store import layout
 from semlens.store.files import file_digest, load_table, save_table
 from semlens.store.manifest import NAME as MANIFEST
@@ -29,6 +30,40 @@ class Derived:
     def fingerprint(self) -> str:
         """SHA-256 of the manifest, and so of every file of the build."""
         return file_digest(self.path / MANIFEST)
+
+    def cached(
+        self,
+        kind: str,
+        key: Sequence[object],
+        make: Callable[[], pd.DataFrame],
+        *,
+        keep: Callable[[pd.DataFrame], bool] = lambda _: True,
+    ) -> pd.DataFrame:
+        """Return a table that follows from ``key`` alone: the one that is kept, else a new one.
+
+        Parameters
+        ----------
+        kind
+            What it is; the file's name begins with it.
+        key
+            Plain values that decide the table: settings, and digests of what it was made from.
+        make
+            Computes it; plain values in its ``attrs`` are kept, too.
+        keep
+            Whether a new table is worth a file. None is written in a read-only folder.
+        """
+        name = f"{kind}-{fingerprint(kind, list(key))[:24]}"
+        try:
+            kept = self.load_origin(name)
+        except StoreError:  # it can be made again
+            kept = None
+        if kept is not None:
+            kept[0].attrs.update(kept[1])
+            return kept[0]
+        made = make()
+        if self.keeps_analysis and keep(made):
+            self.save_analysis(name, made, {str(k): v for k, v in made.attrs.items()})
+        return made
 
     def save_analysis(
         self, name: str, frame: pd.DataFrame, origin: Mapping[str, Any] | None = None

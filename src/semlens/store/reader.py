@@ -11,9 +11,12 @@ from semlens.data.prefetch import default_workers
 from semlens.embedders.base import Embedder
 from semlens.embedders.load import load_embedder
 from semlens.errors import StaleError
+from semlens.models.load import load_model
 from semlens.models.subject import SubjectModel
+from semlens.progress import report
 from semlens.recipe import fingerprint
 from semlens.store.build_files import BuildFiles
+from semlens.store.built_images import BuiltImages
 from semlens.store.class_relevance import ClassRelevance
 from semlens.store.derived import Derived
 from semlens.store.examples import Examples
@@ -37,36 +40,75 @@ def _stale(kind: str, given: str, built: str) -> StaleError:
 
 
 class Database(Examples, Vectors, ClassRelevance, Derived):
-    """Everything that a build has left on disk.
+    """Everything that a build has left on disk, with its model, images and embedder.
+
+    The three are loaded on first use by their SPECs, unless they are given, and verified against
+    the build. A database never runs code: a model from ``FILE.py:CALLABLE`` has to be given.
 
     Parameters
     ----------
     path
         The database's folder.
-    embedder
-        Its foundation model; loaded again by its SPEC on first use if not given.
+    model, images, embedder
+        Objects, or SPECs of where they are now, in place of those of the build.
+    device
+        Where the model and the embedder run, if they are loaded here.
 
     Raises
     ------
     StoreError
         If it is missing, unfinished, damaged or of another format.
     StaleError
-        If ``embedder`` is not the one that it was built with.
+        If a ``model`` or an ``embedder`` that is given is not the one of the build.
     """
 
-    def __init__(self, path: str | Path, embedder: Embedder | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        model: SubjectModel | str | None = None,
+        images: Images | str | Path | None = None,
+        embedder: Embedder | str | None = None,
+        device: str = "cpu",
+    ) -> None:
         super().__init__(Path(path).expanduser())
+        self.device = device
         self.manifest = Manifest.load(self.path)
         self.files = BuildFiles(self.path, self.manifest)
-        if embedder is not None:
+        self._sources = (model, images, embedder)
+        if isinstance(model, SubjectModel):
+            self.check_model(model)
+        if isinstance(embedder, Embedder):
             self.check_embedder(embedder)
-            self.embedder = embedder
+
+    # -- sources --------------------------------------------------------------------------
+
+    @once
+    def model(self) -> SubjectModel:
+        """The subject model of the database, verified by its fingerprint."""
+        model = self._sources[0]
+        if not isinstance(model, SubjectModel):
+            report("loading the model", 0, 1)
+            spec = model or self.manifest.model.spec
+            model = load_model(spec, device=self.device, run_files=self._sources[0] is not None)
+            self.check_model(model)
+            report("loading the model", 1, 1)
+        return model
+
+    @once
+    def images(self) -> Images:
+        """The images of the database; each one that is read is verified by its digest."""
+        return BuiltImages(self, self._sources[1])
 
     @once
     def embedder(self) -> Embedder:
         """The foundation model of the database, verified by its fingerprint."""
-        embedder = load_embedder(self.manifest.embedder.spec)
-        self.check_embedder(embedder)
+        embedder = self._sources[2]
+        if not isinstance(embedder, Embedder):
+            report("loading the embedder", 0, 1)
+            embedder = load_embedder(embedder or self.manifest.embedder.spec, device=self.device)
+            self.check_embedder(embedder)
+            report("loading the embedder", 1, 1)
         return embedder
 
     # -- identity -----------------------------------------------------------------------

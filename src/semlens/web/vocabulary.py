@@ -100,7 +100,7 @@ def _embedded(served: Served, serving: Serving, name: str) -> Vocabulary:
 
     def make(progress: Progress) -> Vocabulary:
         concepts = ConceptSet.load(name)
-        return Vocabulary(concepts, concept_probe(served.db.embedder, concepts, told=progress))
+        return Vocabulary(concepts, concept_probe(served.db, concepts))
 
     key = f"concepts {served.db.manifest.embedder.fingerprint} {name}"
     return serving.work.result(key, f"embedding the concepts of '{name}'", make)

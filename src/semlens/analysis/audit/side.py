@@ -69,7 +69,7 @@ def measure_side(
     """
     if not len(concepts):
         return None
-    probe = concept_probe(database.embedder, concepts)
+    probe = concept_probe(database, concepts)
     images = np.array([len(concept.images) for concept in concepts.concepts])
     least = np.zeros((len(theta), len(concepts)), np.float32)
     nulls: list[Null] = []
@@ -111,7 +111,7 @@ def make_background(
         words = {key(concept): concept for concept in vocabulary.concepts if not concept.images}
         # embedded as a whole, which is remembered from one class to the next
         found = alignment(
-            theta, concept_probe(database.embedder, ConceptSet(tuple(words.values())), templates)
+            theta, concept_probe(database, ConceptSet(tuple(words.values())), templates)
         )
         return found[:, [name not in taken for name in words]]
 

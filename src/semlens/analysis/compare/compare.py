@@ -18,7 +18,6 @@ from semlens.analysis.compare.sets import (
     ComponentSet,
     component_sets,
     differences,
-    embedder_of,
 )
 from semlens.analysis.compare.tally import label_counts, score_table, set_labels
 from semlens.analysis.concepts import ConceptSet
@@ -107,7 +106,7 @@ def compare(
     chosen = ConceptSet.load(concepts) if isinstance(concepts, str) else concepts
     labelled, counts = None, None
     if chosen is not None:
-        probe = concept_probe(embedder_of(databases[0]), chosen)
+        probe = concept_probe(databases[0], chosen)
         labelled = tuple(set_labels(one, probe, chosen, label_threshold) for one in sets)
         counts = label_counts(sets, labelled, chosen)
     return Comparison(

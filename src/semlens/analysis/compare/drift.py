@@ -20,7 +20,7 @@ from semlens.analysis.compare.movement import (
     moved_components,
     movement,
 )
-from semlens.analysis.compare.sets import ComponentSet, component_sets, differences, embedder_of
+from semlens.analysis.compare.sets import ComponentSet, component_sets, differences
 from semlens.analysis.compare.tally import set_labels, set_scores
 from semlens.analysis.compare.text import titled
 from semlens.analysis.concepts import ConceptSet
@@ -165,7 +165,7 @@ def drift(
     chosen = ConceptSet.load(concepts) if isinstance(concepts, str) else concepts
     labels = None
     if chosen is not None:
-        probe = concept_probe(embedder_of(databases[0]), chosen)
+        probe = concept_probe(databases[0], chosen)
         labels = [set_labels(one, probe, chosen, label_threshold) for one in sets]
     counted = label_changes(names, labels)
     moved = NOTHING_MOVED if apart else moved_components(sets, names, labels)

@@ -13,8 +13,6 @@ from jaxtyping import Float32, Int64
 from semlens.analysis.align import unit
 from semlens.analysis.target import class_name, find_class
 from semlens.analysis.together import check_databases, database_names
-from semlens.embedders.base import Embedder
-from semlens.embedders.load import load_embedder
 from semlens.errors import LayerError, RecipeError, RelevanceError
 from semlens.store.reader import Database
 
@@ -112,16 +110,6 @@ def component_sets(
                 title = group[0] if len(databases) == 1 else f"{name}/{group[0]}"
             made.append(_set(title, database, group, target, minimum))
     return made
-
-
-def embedder_of(database: Database) -> Embedder:
-    """Return the embedder that a database was opened with, else load it by its SPEC."""
-    known = getattr(database, "embedder", None)
-    embedder = (
-        known if isinstance(known, Embedder) else load_embedder(database.manifest.embedder.spec)
-    )
-    database.check_embedder(embedder)
-    return embedder
 
 
 def sets_frame(sets: Sequence[ComponentSet]) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -10,11 +10,10 @@ from jaxtyping import Float32, Int64
 
 from semlens.analysis.align import alignment
 from semlens.analysis.describe.scope import Member, Scope
-from semlens.analysis.probe import make_probe
+from semlens.analysis.query import make_probe
 from semlens.analysis.scores import MEASURES, scores
 from semlens.analysis.target import class_name, find_class
 from semlens.draw.map_parts import Colouring, Groups, Queries, Scale
-from semlens.embedders.base import Embedder
 from semlens.errors import ConceptError
 
 KINDS = ("query", "layer", "model", "cluster", *MEASURES, "relevance")
@@ -65,9 +64,10 @@ def by_group(scope: Scope, by: str, cluster: Int64[np.ndarray, " n"]) -> Groups:
     return Groups(by, tuple(str(name) for name in names), group, ordered=by == "layer")
 
 
-def by_query(scope: Scope, embedder: Embedder, texts: Sequence[str]) -> Queries:
+def by_query(scope: Scope, texts: Sequence[str]) -> Queries:
     """Colour by the alignment (Eq. 4) with each of some texts."""
-    probe = make_probe(embedder, tuple(dict.fromkeys(texts)))
+    probe = make_probe(scope.members[0].database, tuple(dict.fromkeys(texts)))
+    assert probe is not None  # noqa: S101  # check_colour has seen that there is a text
     return Queries(probe.names, alignment(scope.theta, probe))
 
 
@@ -111,11 +111,8 @@ def colour(
     by: str,
     values: Sequence[str | int],
     cluster: Int64[np.ndarray, " n"],
-    embedder: Callable[[], Embedder],
 ) -> Colouring:
     """Return the colours of a scope's components; ``values`` are texts, or a class.
-
-    The embedder is loaded only for texts.
 
     Raises
     ------
@@ -124,7 +121,7 @@ def colour(
     """
     check_colour(by, values)
     if by == "query":
-        return by_query(scope, embedder(), [str(value) for value in values])
+        return by_query(scope, [str(value) for value in values])
     if by == "relevance":
         return by_relevance(scope, values[0])
     return by_measure(scope, by) if by in MEASURES else by_group(scope, by, cluster)

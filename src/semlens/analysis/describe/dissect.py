@@ -15,7 +15,6 @@ from semlens.analysis.compare.sets import (
     MINIMUM,
     ComponentSet,
     component_sets,
-    embedder_of,
 )
 from semlens.analysis.compare.text import titled
 from semlens.analysis.concepts import ConceptSet
@@ -215,7 +214,7 @@ def dissect(
     whole = component_sets(several, layers=layers, target=target, minimum=minimum)
     sets = [part for one in whole for part in one.by_layer()]
     chosen = ConceptSet.load(concepts) if isinstance(concepts, str) else concepts
-    probe = concept_probe(embedder_of(several[0]), chosen)
+    probe = concept_probe(several[0], chosen)
     found = [assign(one, probe, chosen, threshold) for one in sets]
     nodes = concept_nodes(chosen)
     counts: list[pd.DataFrame] = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -13,7 +12,7 @@ from jaxtyping import Int64
 from rich.console import Group
 from rich.text import Text
 
-from semlens.analysis.concepts import ConceptSet
+from semlens.analysis.concepts import Concepts, as_concepts
 from semlens.analysis.describe.clusters import (
     Method,
     check_clusters,
@@ -36,8 +35,6 @@ from semlens.analysis.probe import Probe, concept_probe
 from semlens.analysis.result import Result
 from semlens.draw.map_parts import Colouring, MapLabel
 from semlens.draw.table import rich_table
-from semlens.embedders.base import Embedder
-from semlens.embedders.load import load_embedder
 from semlens.errors import RecipeError
 from semlens.store.reader import Database
 
@@ -74,7 +71,6 @@ class ConceptMap(Result):
     reused: bool
     colouring: Colouring
     scope: Scope
-    embedder: Embedder | None = None
 
     def __len__(self) -> int:
         """Return the number of components."""
@@ -103,13 +99,12 @@ class ConceptMap(Result):
             If a database has no relevance for the class.
         """
         cluster = self.frame["cluster"].to_numpy()
-        given = self.embedder
-        colours = colour(self.scope, by, values, cluster, lambda: _embedder(self.scope, given))
+        colours = colour(self.scope, by, values, cluster)
         return replace(self, colouring=colours)
 
     def labelled(
         self,
-        concepts: ConceptSet | str | Path | None = "paper-vocabulary",
+        concepts: Concepts | None = "paper-vocabulary",
         threshold: float = THRESHOLD,
         top_labels: int = 2,
     ) -> ConceptMap:
@@ -117,7 +112,7 @@ class ConceptMap(Result):
 
         Settings are those of :func:`semlens.concept_map`.
         """
-        probe = _label_probe(self.scope, self.embedder, concepts)
+        probe = _label_probe(self.scope, concepts)
         where = self.frame[["x", "y"]].to_numpy(np.float32)
         cluster = self.frame["cluster"].to_numpy(np.int64)
         found = describe_clusters(self.scope.theta, where, cluster, probe, threshold, top_labels)
@@ -180,10 +175,9 @@ class ConceptMap(Result):
 
 def concept_map(
     databases: Database | Sequence[Database],
-    embedder: Embedder | None = None,
     *,
     layers: Sequence[str] | None = None,
-    concepts: ConceptSet | str | Path | None = "paper-vocabulary",
+    concepts: Concepts | None = "paper-vocabulary",
     clusters: int | None = None,
     method: Method = "kmeans",
     threshold: float = THRESHOLD,
@@ -202,8 +196,6 @@ def concept_map(
 
     Parameters
     ----------
-    embedder
-        For labels and queries; by default that of the first database.
     layers
         Of several databases each gives those that it has; by default all layers.
     concepts
@@ -221,7 +213,7 @@ def concept_map(
     Raises
     ------
     StaleError
-        If the databases, or the embedder given, are of different embedders.
+        If the databases are of different embedders.
     LayerError
         If a layer is unknown, or no component has examples.
     RecipeError
@@ -238,10 +230,7 @@ def concept_map(
     check_clusters(method, clusters, len(scope))
     if seed < 0 or seed >= 2**32:
         raise RecipeError(f"The seed is {seed}.", "Expected 0 to 4294967295.", "Choose another.")
-    if embedder is not None:
-        for database in given:
-            database.check_embedder(embedder)
-    probe = _label_probe(scope, embedder, concepts)
+    probe = _label_probe(scope, concepts)
     positions, reused = _positions(scope, seed, again)
     cluster = _clusters(scope, method, clusters, seed, again)
     where = positions[["x", "y"]].to_numpy(np.float32)
@@ -254,8 +243,8 @@ def concept_map(
         placed=positions["placed"].to_numpy(),
     )
     by = "model" if len(given) > 1 else "layer" if len(scope.members[0].layers) > 1 else "cluster"
-    colours = colour(scope, by, (), cluster, lambda: _embedder(scope, embedder))
-    return ConceptMap(frame, described, method, seed, reused, colours, scope, embedder)
+    colours = colour(scope, by, (), cluster)
+    return ConceptMap(frame, described, method, seed, reused, colours, scope)
 
 
 def laid_out(databases: Sequence[Database], seed: int = 0) -> bool:
@@ -263,27 +252,12 @@ def laid_out(databases: Sequence[Database], seed: int = 0) -> bool:
     return recall(scope_of(databases), "map", layout_settings(seed)) is not None
 
 
-def _embedder(scope: Scope, given: Embedder | None) -> Embedder:
-    """Return the embedder that was given, or that of the first database."""
-    if given is not None:
-        return given
-    database = scope.members[0].database
-    own = getattr(database, "embedder", None)  # as a ConceptDatabase keeps or loads it
-    if own is None:
-        own = load_embedder(database.manifest.embedder.spec)
-        database.check_embedder(own)
-    return own
-
-
-def _label_probe(
-    scope: Scope, given: Embedder | None, concepts: ConceptSet | str | Path | None
-) -> Probe | None:
+def _label_probe(scope: Scope, concepts: Concepts | None) -> Probe | None:
     if concepts is None:
         return None
-    chosen = concepts if isinstance(concepts, ConceptSet) else ConceptSet.load(concepts)
-    embedder = _embedder(scope, given)
-    readable = embedder.has_text or all(concept.images for concept in chosen.concepts)
-    return concept_probe(embedder, chosen) if readable else None
+    chosen, database = as_concepts(concepts), scope.members[0].database
+    readable = database.embedder.has_text or all(concept.images for concept in chosen.concepts)
+    return concept_probe(database, chosen) if readable else None
 
 
 def _positions(scope: Scope, seed: int, again: bool) -> tuple[pd.DataFrame, bool]:

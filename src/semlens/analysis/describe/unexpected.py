@@ -261,7 +261,7 @@ def unexpected(
     mine = mine.sort_values(["mean", "component"], ascending=[False, True])
     mine = mine[database.alive[mine["component"].to_numpy()]]
     values = alignment(
-        database.theta[mine["component"].to_numpy()], concept_probe(database.embedder, concepts)
+        database.theta[mine["component"].to_numpy()], concept_probe(database, concepts)
     )
     lacking = ~(values.max(axis=1, initial=-np.inf) > limit)
     if components is not None:

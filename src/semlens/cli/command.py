@@ -1,0 +1,250 @@
+"""Commands that ask a question: options from its settings, and one way to open and to answer."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import typing
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
+
+import typer
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from semlens.cli.options import Json, Save
+from semlens.cli.output import answer, reported
+from semlens.settings import Setting, needs_of, settings_of
+
+if TYPE_CHECKING:
+    from semlens.analysis.concepts import ConceptSet
+    from semlens.analysis.result import Result
+    from semlens.api import ConceptDatabase
+
+KEYWORD = inspect.Parameter.KEYWORD_ONLY
+_SOURCES = {
+    "model": (str, "Where to load the model from, if moved."),
+    "images": (str, "Where to load the images from, if moved."),
+    "embedder": (str, "Where to load the embedder from, if moved."),
+    "device": (str, "cpu, cuda, cuda:1, mps."),
+}
+_NAMES = {"images": "data"}
+"""Options that are called otherwise than the parameter: what is a SPEC here is one in a build."""
+
+
+class Ask:
+    """What a command is about: its database or databases, and its question.
+
+    Parameters
+    ----------
+    paths
+        Folders of the databases.
+    question
+        Called with the databases and the settings.
+    settings
+        Of the question, as they were typed.
+    sources
+        ``model``, ``images``, ``embedder`` and ``device`` where they were given.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        question: Callable[..., Any],
+        settings: dict[str, Any],
+        sources: dict[str, Any],
+    ) -> None:
+        self.paths = paths
+        self.settings = settings
+        self._question = question
+        self._sources = sources
+
+    @functools.cached_property
+    def databases(self) -> list[ConceptDatabase]:
+        """The databases, opened once."""
+        from semlens.api import open as open_database
+
+        return [open_database(path, **self._sources) for path in self.paths]
+
+    @property
+    def db(self) -> ConceptDatabase:
+        """The first database."""
+        return self.databases[0]
+
+    def __call__(self, *more: Any, **changes: Any) -> Any:
+        """Ask the question, with other settings than were typed where ``changes`` names some."""
+        first = next(iter(inspect.signature(self._question).parameters))
+        asked = self.databases if first == "databases" else self.db
+        return self._question(asked, *more, **{**self.settings, **changes})
+
+
+def command(
+    question: Callable[..., Any], *, without: Iterable[str] = (), sources: Sequence[str] = ()
+) -> Callable[[Callable[..., Result | None]], Callable[..., None]]:
+    """Make a command of a function that takes an :class:`Ask` and further options of its own.
+
+    The command takes the database (or, if the question takes ``databases``, several), every
+    setting of the question that the function does not take itself, the sources that the
+    question needs, ``--save`` and ``--json``. What the function returns is printed and saved.
+
+    Parameters
+    ----------
+    without
+        Settings that are no options.
+    sources
+        Sources to take besides those that the question needs.
+    """
+    several = next(iter(inspect.signature(question).parameters)) == "databases"
+    needs = [name for name in _SOURCES if name in (*needs_of(question), *sources)]
+    if needs:
+        needs.append("device")
+
+    def decorate(function: Callable[..., Result | None]) -> Callable[..., None]:
+        own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+        taken = {parameter.name for parameter in own} | set(without)
+        settings = {k: one for k, one in settings_of(question).items() if k not in taken}
+
+        @functools.wraps(function)
+        def run(**given: Any) -> None:
+            from semlens.analysis.result import check_end
+
+            folders = given.pop("databases" if several else "database")
+            save, as_json = given.pop("save"), given.pop("as_json")
+            typed = {
+                name: _READ[name](value) if name in _READ else value
+                for name in settings
+                if (value := given.pop(name)) is not None  # else the question's own default
+            }
+            found = {name: given.pop(name) for name in needs}
+            ask = Ask(folders if several else [folders], question, typed, found)
+            for path in save or ():
+                check_end(path, result_ends(question))
+            result = function(ask, **given)
+            if result is not None:
+                answer(result, as_json, save)
+
+        text = "Folders of the databases." if several else "Folder of the database."
+        place = Annotated[list[Path] if several else Path, typer.Argument(help=text)]
+        head = inspect.Parameter("databases" if several else "database", KEYWORD, annotation=place)
+        parameters = [
+            head,
+            *(parameter.replace(kind=KEYWORD) for parameter in own),
+            *(option(one) for one in settings.values()),
+            *(_source(name) for name in needs),
+            inspect.Parameter("save", KEYWORD, annotation=Save, default=None),
+            inspect.Parameter("as_json", KEYWORD, annotation=Json, default=False),
+        ]
+        return reported(with_parameters(run, parameters))
+
+    return decorate
+
+
+def with_parameters(
+    function: Callable[..., None], parameters: Sequence[inspect.Parameter]
+) -> Callable[..., None]:
+    """Give a function of keywords the signature that typer reads its options from."""
+    function.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]
+    function.__annotations__ = {p.name: p.annotation for p in parameters}
+    return function
+
+
+def option(one: Setting) -> inspect.Parameter:
+    """Return the option of a setting: its name, help, bounds, choices and default."""
+    bounds = {type(part).__name__: part for part in one.field.metadata}
+    settings: dict[str, Any] = {"help": one.field.description}
+    for name, key, attribute in (("Ge", "min", "ge"), ("Le", "max", "le")):
+        if name in bounds:
+            settings[key] = getattr(bounds[name], attribute)
+    names = [f"--{one.name.replace('_', '-')}"]
+    plain, optional = _plain_type(one.type)
+    default = one.default
+    if one.name in _READ:
+        plain, optional = list[str], default is not inspect.Parameter.empty
+        names = ["--layer", "--layers"] if one.name == "layers" else names
+        if default:
+            settings["help"] += f" [{default}]"
+        default = None if optional else default
+    elif plain is bool:
+        names = [f"{names[0]}/--no-{names[0][2:]}"]
+    annotation = Annotated[plain | None if optional else plain, typer.Option(*names, **settings)]
+    return inspect.Parameter(one.name, KEYWORD, annotation=annotation, default=default)
+
+
+def split_commas(given: Sequence[str]) -> list[str]:
+    """Split what was joined by commas, as ``build --layers`` takes it."""
+    return [name for part in given for name in part.split(",") if name]
+
+
+def read_sets(given: Sequence[str]) -> list[ConceptSet]:
+    """Load the concept sets that options name: files, folders, bundled ones."""
+    from semlens.analysis.concepts import load_sets
+
+    return [one for name in given for one in load_sets(name)]
+
+
+_READ: dict[str, Callable[[Any], Any]] = {
+    "layers": split_commas,
+    "components": split_commas,
+    "concepts": read_sets,
+    "background": read_sets,
+}
+"""Settings whose options may be given again, and how they are read."""
+
+
+def result_ends(question: Callable[..., Any]) -> Sequence[str]:
+    """Return what the answer of a question can be saved as."""
+    returned = typing.get_type_hints(inspect.unwrap(question)).get("return")
+    return returned.ends if returned is not None else ()
+
+
+def _source(name: str) -> inspect.Parameter:
+    kind, text = _SOURCES[name]
+    default = "cpu" if name == "device" else None
+    made = typer.Option(f"--{_NAMES.get(name, name)}", help=text)
+    annotation = Annotated[kind | None if default is None else kind, made]
+    return inspect.Parameter(name, KEYWORD, annotation=annotation, default=default)
+
+
+def _plain_type(type_: Any) -> tuple[Any, bool]:
+    """Return the type that an option of a setting is read as, and whether it may be left out."""
+    if typing.get_origin(type_) not in (Union, UnionType):
+        return type_, False
+    parts = typing.get_args(type_)
+    plain = (int, float, str, bool, Path)
+    simple = [p for p in parts if p in plain or typing.get_origin(p) is Literal]
+    # what may be a number or a text is typed as a text: a class, by its name or its number
+    return (str if str in simple else simple[0]), type(None) in parts
+
+
+def with_fields(*classes: type[BaseModel]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command an option per field of settings classes, in place of its ``**`` parameter.
+
+    An option that is left out is None. Values are for the classes to check.
+    """
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        first, *others, _ = inspect.signature(function, eval_str=True).parameters.values()
+        fields = [_field_option(name, f) for c in classes for name, f in c.model_fields.items()]
+        return with_parameters(
+            function, [p.replace(kind=KEYWORD) for p in (first, *fields, *others)]
+        )
+
+    return decorate
+
+
+def _field_option(name: str, field: FieldInfo) -> inspect.Parameter:
+    kind, _ = _plain_type(field.annotation)
+    choices = typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
+    flag = name.replace("_", "-")
+    text = str(field.description)
+    if field.default is not None and kind is not bool:
+        text += f" [{field.default:.3g}]" if kind is float else f" [{field.default}]"
+    option = typer.Option(
+        f"--{flag}/--no-{flag}" if kind is bool else f"--{flag}",
+        help=text,
+        metavar="|".join(choices) or None,
+    )
+    annotation = Annotated[(str if choices else kind) | None, option]
+    return inspect.Parameter(name, KEYWORD, annotation=annotation, default=None)
