@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from semlens.errors import RecipeError
 from semlens.types import Aggregate, Crop, Readout, Signs
 
-FORMAT = 2
+FORMAT = 3
 """Version of the database format; a change of any stage's numbers raises it."""
 
 

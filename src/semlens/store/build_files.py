@@ -44,12 +44,8 @@ class BuildFiles:
         """Return where a file lies, once its content was found to be the manifest's."""
         with self._lock:
             if name not in self._places:
-                place = self._find(name)
-                try:
-                    same = file_digest(place) == self.manifest.files[name]
-                except OSError as error:
-                    raise damaged(place, error) from error
-                if not same:
+                place = find_file(self.folder, self.manifest, name)
+                if not _unchanged(place, self.manifest.files[name]):
                     raise _other_content(place, "its SHA-256 differs")
                 self._places[name] = place
             return self._places[name]
@@ -69,17 +65,10 @@ class BuildFiles:
                 self._tensors[name] = load_tensors(place)
             return self._tensors[name]
 
-    def _find(self, name: str) -> Path:
-        """Return a file's place; a writer that was stopped may not have moved it there yet."""
-        staged = self.folder / layout.STAGED / name
-        if staged.is_file() and file_digest(staged) == self.manifest.files[name]:
-            return staged
-        return self.folder / name
-
     def _check_head(self, name: str, expected: Table | Tensors) -> None:
         if name not in self.manifest.files:
             raise _other_content(self.folder / name, "the manifest does not list it")
-        place = self._find(name)
+        place = find_file(self.folder, self.manifest, name)
         try:
             wrong = (
                 _table_fault(place, *expected)
@@ -90,6 +79,29 @@ class BuildFiles:
             raise damaged(place, error) from error
         if wrong:
             raise _other_content(place, wrong)
+
+
+def find_file(folder: Path, manifest: Manifest, name: str) -> Path:
+    """Return a file's place; a writer that was stopped may not have moved it there yet."""
+    staged = folder / layout.STAGED / name
+    waiting = staged.is_file() and _unchanged(staged, manifest.files[name])
+    return staged if waiting else folder / name
+
+
+def damaged_files(folder: Path, manifest: Manifest) -> list[str]:
+    """Hash every file of a build and return those that are missing or changed."""
+    return [
+        name
+        for name, digest in manifest.files.items()
+        if not _unchanged(find_file(folder, manifest, name), digest)
+    ]
+
+
+def _unchanged(place: Path, digest: str) -> bool:
+    try:
+        return file_digest(place) == digest
+    except OSError:
+        return False
 
 
 def _table_fault(place: Path, schema: pa.Schema, rows: int | None) -> str:

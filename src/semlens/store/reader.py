@@ -15,12 +15,11 @@ from semlens.models.load import load_model
 from semlens.models.subject import SubjectModel
 from semlens.progress import report
 from semlens.recipe import fingerprint
-from semlens.store.build_files import BuildFiles
+from semlens.store.build_files import BuildFiles, damaged_files
 from semlens.store.built_images import BuiltImages
 from semlens.store.class_relevance import ClassRelevance
 from semlens.store.derived import Derived
 from semlens.store.examples import Examples
-from semlens.store.files import file_digest
 from semlens.store.manifest import Manifest
 from semlens.store.once import once
 from semlens.store.vectors import Vectors
@@ -141,11 +140,7 @@ class Database(Examples, Vectors, ClassRelevance, Derived):
 
     def verify(self) -> list[str]:
         """Hash every file of the build and return those that are missing or changed."""
-        return [
-            name
-            for name, digest in self.manifest.files.items()
-            if not (self.path / name).is_file() or file_digest(self.path / name) != digest
-        ]
+        return damaged_files(self.path, self.manifest)
 
     def warm(self) -> None:
         """Read what the first search needs; the page of a server then need not wait for it."""

@@ -48,7 +48,7 @@ class Vectors(ComponentIndex):
     def concept_vectors(self, rows: Sequence[int]) -> Float32[np.ndarray, "n d"]:
         """Return the concept vectors of some components, without loading theta."""
         found = np.zeros((len(rows), self.manifest.dim), np.float32)
-        for place, layer in enumerate(self._layer_of(np.asarray(rows, np.int64))):
+        for place, layer in enumerate(self._layer_of(np.asarray(rows, np.int64)).tolist()):
             within = rows[place] - self.manifest.layers[layer].first
             found[place] = self._theta(layer)[within].numpy()
         return found
