@@ -45,7 +45,7 @@ def export(
     semlens export resnet50.semlens vit.semlens --out site --cards 500
     """
     with err.status("opening the databases"):
-        from semlens.api import open_database
+        from semlens.api import open as open_database
         from semlens.web.site import write_site
 
         databases = [open_database(path) for path in db]
