@@ -242,7 +242,7 @@ def test_every_partial_state_resumes_to_the_same_bytes(tmp_path, subject, images
 
 def test_layers_are_added_and_give_what_one_build_gives(tmp_path, subject, images, embedder):
     make(tmp_path / "whole", subject, images, embedder)
-    whole = sl.open(tmp_path / "whole", embedder)
+    whole = sl.open(tmp_path / "whole", embedder=embedder)
     make(tmp_path / "db", subject, images, embedder, layers=["first"])
     before = contents(tmp_path / "db")
     db = make(tmp_path / "db", subject, images, embedder, layers=["first", "second"])
@@ -300,7 +300,7 @@ def test_other_settings_model_data_and_embedder_are_refused(tmp_path, subject, i
     with pytest.raises(StaleError, match="model"):
         db.check_model(SubjectModel(LittleNet(), to_tensor, "another preprocessing"))
     with pytest.raises(StaleError, match="embedder"):
-        sl.open(path, ColourEmbedder(seed=1))
+        sl.open(path, embedder=ColourEmbedder(seed=1))
     with pytest.raises(StaleError, match="embedder"):
         make(path, subject, images, ColourEmbedder(seed=1))
 
@@ -308,12 +308,13 @@ def test_other_settings_model_data_and_embedder_are_refused(tmp_path, subject, i
 def test_changed_data_is_refused_with_what_changed(tmp_path, subject, embedder):
     folder = write_pictures(tmp_path / "pictures", 12)
     db = make(tmp_path / "db", subject, ImageFolder(folder), embedder)
-    assert len(db.load_images()) == 12
+    db.check_images(ImageFolder(folder))
+    assert len(db.images) == 12
     victim = next(folder.rglob("*.png"))
     Image.new("RGB", (30, 30), (9, 9, 9)).save(victim)
     write_pictures(folder / "more", 1)
     with pytest.raises(StaleError, match="1 images differ, 1 are new, 0 missing"):
-        db.load_images()
+        db.check_images(ImageFolder(folder))
     with pytest.raises(StaleError, match="1 images differ"):
         make(tmp_path / "db", subject, ImageFolder(folder), embedder, layers=["head"])
     assert len(db.search(images=[Image.new("RGB", (8, 8))]).hits) == 10  # does not read it

@@ -32,7 +32,7 @@ def base(tmp_path_factory, pictures):
 
 @pytest.fixture
 def db(base, tmp_path, words):
-    return sl.open(shutil.copytree(base, tmp_path / "one.semlens"), words)
+    return sl.open(shutil.copytree(base, tmp_path / "one.semlens"), embedder=words)
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def test_a_component_without_examples_is_not_on_the_map(db, found):
 
 
 def test_maps_of_several_databases_are_refused(db, base, words):
-    both = sl.concept_map([db, sl.open(base, words)], concepts=None)
+    both = sl.concept_map([db, sl.open(base, embedder=words)], concepts=None)
     with pytest.raises(RecipeError) as error:
         select(both, [1])
     assert_says(error.value, "2 databases", "Expected one", "map of each")

@@ -42,7 +42,7 @@ def built(tmp_path_factory, pictures):
 
 @pytest.fixture
 def db(built):
-    return sl.open(built.path, WordEmbedder())
+    return sl.open(built.path, embedder=WordEmbedder())
 
 
 @pytest.fixture
@@ -211,7 +211,7 @@ def test_files_of_other_row_groups_read_the_same(db, tmp_path, group):
     shutil.copytree(db.path, copy)
     for file in [*copy.glob("examples/*"), *copy.glob("thumbnails/*"), copy / "samples.parquet"]:
         pq.write_table(load_table(file), file, compression="zstd", row_group_size=group)
-    other = sl.open(copy, WordEmbedder())
+    other = sl.open(copy, embedder=WordEmbedder())
     same_examples(other)
     count = sum(db.manifest.crops)
     assert [other.thumbnail(i) for i in range(count)] == [db.thumbnail(i) for i in range(count)]
@@ -231,7 +231,7 @@ def test_builds_write_small_row_groups(db, monkeypatch, tmp_path, pictures):
         assert set(rows[:-1]) == {size}
     same_examples(small)
     # a look at one component opens its files, not those of all crops
-    small = sl.open(small.path, WordEmbedder())
+    small = sl.open(small.path, embedder=WordEmbedder())
     example = small.examples_of(7, 1)[0]
     small.thumbnail(example.crop)
     assert small.groups.held_groups <= 2 + 1 + 1
@@ -241,7 +241,7 @@ def test_builds_write_small_row_groups(db, monkeypatch, tmp_path, pictures):
 def test_threads_of_a_server_read_one_database(db):
     rows = list(range(db.manifest.rows)) * 3
     expected = {row: [e.crop for e in db.examples_of(row)] for row in rows}
-    fresh = sl.open(db.path, WordEmbedder())
+    fresh = sl.open(db.path, embedder=WordEmbedder())
 
     def read(row):
         examples = fresh.examples_of(row)

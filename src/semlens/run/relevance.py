@@ -75,8 +75,8 @@ def _related(database: Database, plan: Plan, lacking: list[LayerEntry], shards: 
     samples: list[int] = [i for i in readable if known is None or logits[i] is not None]
     if not samples:
         raise RelevanceError(
-            "No sample that can be read has a class that is a logit of the model.",
-            "Expected samples whose class names are the model's.",
+            "No sample has a class that is a logit of the model.",
+            "Expected samples that can be read, with class names of the model.",
             "Map the class names to logits with classes=FILE (--classes), or leave relevance out.",
         )
 
