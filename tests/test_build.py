@@ -415,7 +415,9 @@ def test_aggregates_against_float64(tmp_path, subject, images, embedder, aggrega
     frame = db.examples("second")
     for place in (0, 4, 13):
         vectors = db.crop_vectors[index[place][used[place]]].astype(np.float64)
-        weight = frame[frame["component"] == 6 + place]["activation"].abs().to_numpy(np.float64)
+        readout = frame[frame["component"] == 6 + place]["activation"].to_numpy(np.float64)
+        weight = readout * (1 if place < 10 else -1)
+        weight -= min(0.0, weight.min())
         expected = {
             "mean": vectors.mean(0),
             "median": np.median(vectors, axis=0),

@@ -56,39 +56,45 @@ class Recipe(Settings):
     size, shards or workers (up to rounding of the model's forward pass).
     """
 
-    examples: int = Field(30, ge=1, le=10_000, description="Examples per component (paper, 3.1).")
+    examples: int = Field(
+        default=30, ge=1, le=10_000, description="Examples per component (paper, 3.1)."
+    )
     readout: Readout = Field(
-        "mean", description="How activations over space or tokens become one number."
+        default="mean", description="How activations over space or tokens become one number."
     )
     signs: Signs = Field(
-        "auto",
+        default="auto",
         description="Whether negative activations count as components of their own; auto: in "
         "layers that were seen below zero (paper, B.1).",
     )
     crop: Crop = Field(
-        "auto",
+        default="auto",
         description="How examples are cut out; auto: by conditional relevance (crp) for channels "
         "and units, by the activation map for token features (paper, H.1).",
     )
     crop_blur: float = Field(
-        51 / 224, ge=0, le=1, description="Blur kernel as a share of the input (paper, H.1)."
+        default=51 / 224,
+        ge=0,
+        le=1,
+        description="Blur kernel as a share of the input (paper, H.1).",
     )
     # The paper's 1 % is for relevance, which is sparse. Up-sampled activation maps are so broad
     # that at 1 % the box is nearly always the whole image.
     crop_threshold: float | None = Field(
-        None,
+        default=None,
         ge=0,
         lt=1,
         description="Values above this share of a heatmap's maximum are boxed; by default 0.01 "
         "for crp (paper, H.1) and 0.5 for activation.",
     )
     rules: str = Field(
-        "auto", description="Relevance rules: auto, a preset (docs/relevance.md) or gradient."
+        default="auto",
+        description="Relevance rules: auto, a preset (docs/relevance.md) or gradient.",
     )
     aggregate: Aggregate = Field(
-        "mean", description="How example vectors become one vector (paper, Eq. 2: mean)."
+        default="mean", description="How example vectors become one vector (paper, Eq. 2: mean)."
     )
-    thumbnails: bool = Field(True, description="Keep a small picture of each crop.")
+    thumbnails: bool = Field(default=True, description="Keep a small picture of each crop.")
 
     def but(self, **settings: Unpack[RecipeSettings]) -> Recipe:
         """Return the recipe with other settings."""

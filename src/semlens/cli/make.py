@@ -23,34 +23,38 @@ class Inputs(Settings):
     """What a build is made from, and how it runs."""
 
     model: str | None = Field(
-        None,
+        default=None,
         description="torchvision/NAME:WEIGHTS, timm/NAME[:WEIGHTS], transformers/ID-or-dir, "
         "FILE.py:CALLABLE or semlens/demo. WEIGHTS is a tag or a local checkpoint.",
     )
     data: str | None = Field(
-        None, description="Folder of images, or datasets/ID[:SPLIT] (hub id or on disk)."
+        default=None, description="Folder of images, or datasets/ID[:SPLIT] (hub id or on disk)."
     )
     embedder: str | None = Field(
-        None,
+        default=None,
         description="open_clip/MODEL/PRETRAINED, transformers/ID-or-dir or semlens/demo "
         "[default: open_clip/MobileCLIP-S2/datacompdr].",
     )
     layers: str | list[str] | None = Field(
-        None, description="Names, joined by commas; see 'semlens layers MODEL'."
+        default=None, description="Names, joined by commas; see 'semlens layers MODEL'."
     )
     relevance: bool = Field(
-        False, description="Also compute how much each class relies on each component."
+        default=False, description="Also compute how much each class relies on each component."
     )
     classes: Path | None = Field(
-        None,
+        default=None,
         description="File that maps the data's class names to logits. For a database that is "
         "there, its class relevance is computed anew.",
     )
-    targets: Path | None = Field(None, description="CSV 'path,class' instead of class folders.")
-    random_weights: int | None = Field(None, description="Seed: use the untrained architecture.")
-    batch_size: int = Field(32, description="Images per forward pass.")
-    workers: int = Field(-1, description="Decoding threads; -1 is one per core.")
-    device: str | None = Field(None, description="cpu, cuda, cuda:1, mps [cuda or cpu].")
+    targets: Path | None = Field(
+        default=None, description="CSV 'path,class' instead of class folders."
+    )
+    random_weights: int | None = Field(
+        default=None, description="Seed: use the untrained architecture."
+    )
+    batch_size: int = Field(default=32, description="Images per forward pass.")
+    workers: int = Field(default=-1, description="Decoding threads; -1 is one per core.")
+    device: str | None = Field(default=None, description="cpu, cuda, cuda:1, mps [cuda or cpu].")
 
 
 @reported

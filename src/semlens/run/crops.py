@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 import torch
-from jaxtyping import Int32, UInt8
+from jaxtyping import Int32, Int64, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -184,13 +184,17 @@ def _crop(
     }
 
 
-def thumbnails_table(crops: Mapping[str, Tensor], digests: Sequence[str]) -> pa.Table:
+def thumbnails_table(crops: Mapping[str, Tensor], digests: list[str]) -> pa.Table:
     """Rows of ``thumbnails/NNNN.parquet``, in the order of the crops."""
-    boxes = zip(crops["sample"].tolist(), crops["box"].tolist(), strict=True)
-    keys = [CropRef(sample, Box(*box)).key(digests[sample]) for sample, box in boxes]
+    keys = [crop.key(digests[crop.sample]) for crop in crop_refs(crops["sample"], crops["box"])]
     webp, stop = crops["webp"].numpy().tobytes(), np.cumsum(crops["webp_size"].numpy())
     pictures = [webp[a:b] for a, b in pairwise([0, *stop.tolist()])]
     return pa.table({"key": keys, "webp": pictures}, schema=THUMBNAILS)
+
+
+def crop_refs(sample: Int64[Tensor, " n"], box: Int32[Tensor, "n 4"]) -> list[CropRef]:
+    """Return crops from the tensors that say what they are."""
+    return [CropRef(s, Box(*b)) for s, b in zip(sample.tolist(), box.tolist(), strict=True)]
 
 
 def _byte_tensor(data: bytes) -> UInt8[Tensor, " n"]:

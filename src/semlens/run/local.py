@@ -19,7 +19,14 @@ from semlens.errors import DataError, RecipeError
 from semlens.models.activations import LayerForm
 from semlens.progress import report
 from semlens.relevance.presets import check_rules
-from semlens.run.crops import CroppedPairs, attributor, crop_pairs, references, thumbnails_table
+from semlens.run.crops import (
+    CroppedPairs,
+    attributor,
+    crop_pairs,
+    crop_refs,
+    references,
+    thumbnails_table,
+)
 from semlens.run.plan import Plan
 from semlens.run.relabel import relabel
 from semlens.run.relevance import add_relevance
@@ -34,7 +41,7 @@ from semlens.store.manifest import NAME, LayerEntry, Manifest, Source
 from semlens.store.reader import Database, data_fingerprint
 from semlens.store.schema import SAMPLES
 from semlens.store.writer import BuildWriter, move_staged
-from semlens.types import Box, Crop
+from semlens.types import Crop
 
 
 def build_database(path: Path, plan: Plan) -> Database:
@@ -194,8 +201,8 @@ def _collect(plan: Plan, forms: list[LayerForm], shards: Shards, key: str) -> Co
 def _known_crops(database: Database | None) -> dict[CropRef, int]:
     if database is None:
         return {}
-    crops = zip(database.crop_samples.tolist(), database.crop_boxes.tolist(), strict=True)
-    return {CropRef(sample, Box(*box)): place for place, (sample, box) in enumerate(crops)}
+    samples, boxes = map(torch.from_numpy, (database.crop_samples, database.crop_boxes))
+    return {crop: place for place, crop in enumerate(crop_refs(samples, boxes))}
 
 
 def _write_crops(

@@ -70,9 +70,9 @@ def _kind(targets: TargetMap) -> Literal["classes", "predictions"]:
 def _related(database: Database, plan: Plan, lacking: list[LayerEntry], shards: Shards) -> Related:
     rows = {layer.name: layer.rows for layer in lacking}
     logits, execution = plan.targets.logits, plan.execution
-    known = None if _kind(plan.targets) == "predictions" else dict(enumerate(logits))
+    known = {i: logit for i, logit in enumerate(logits) if logit is not None} or None
     readable = np.flatnonzero(database.samples["error"].isna().to_numpy()).tolist()
-    samples: list[int] = [i for i in readable if known is None or logits[i] is not None]
+    samples: list[int] = [i for i in readable if known is None or i in known]
     if not samples:
         raise RelevanceError(
             "No sample has a class that is a logit of the model.",

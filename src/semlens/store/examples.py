@@ -96,12 +96,13 @@ class Examples(ComponentIndex):
         """Concept examples of one component that speak for it, strongest first."""
         file = layout.examples_file(self.component(row).layer)
         table = self.groups.equal(file, "component", row, _EXAMPLE)
-        records = table.filter(table["crop"].is_valid()).slice(0, count).to_pylist()
-        samples = [record["sample"] for record in records]
+        used = table.filter(table["crop"].is_valid()).slice(0, count).to_pylist()
+        samples = [record.pop("sample") for record in used]
         paths = self.groups.take(layout.SAMPLES, samples, ("path",))["path"].to_pylist()
+        boxes = [Box(*record.pop("box")) for record in used]
         return [
-            Example(**{**record, "path": path, "box": Box(*record["box"])})
-            for record, path in zip(records, paths, strict=True)
+            Example(sample=sample, path=path, box=box, **record)
+            for sample, path, box, record in zip(samples, paths, boxes, used, strict=True)
         ]
 
     def crop_index(self, layer: str) -> tuple[Int64[np.ndarray, "c m"], Bool[np.ndarray, "c m"]]:
