@@ -5,15 +5,12 @@ from __future__ import annotations
 import bisect
 from dataclasses import dataclass
 from itertools import accumulate
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 from jaxtyping import Bool, Float32, Int64
-from PIL import Image
 
-from semlens.data.originals import Originals
 from semlens.errors import StoreError
 from semlens.store import layout
 from semlens.store.component_index import ComponentIndex
@@ -146,30 +143,3 @@ class Examples(ComponentIndex):
         number = bisect.bisect_right(starts, crop) - 1
         found = self.groups.take(layout.thumbnails_file(number), [crop - starts[number]], ("webp",))
         return found["webp"][0].as_py()
-
-    def original(self, sample: int, data: str | Path | None = None) -> Image.Image:
-        """Return the original image of a sample as upright RGB, verified by its own hash.
-
-        The rest of the data is neither listed nor hashed, and nothing is downloaded.
-
-        Parameters
-        ----------
-        data
-            Where the data is now, if not where it was built from.
-
-        Raises
-        ------
-        DataError
-            If the data or the image is not there.
-        StaleError
-            If the image has changed since the build.
-        """
-        spec = str(data or self.manifest.data.spec)
-        found = self.sample(sample)
-        return self._originals.setdefault(spec, Originals(spec)).read(
-            sample, found.path, found.sha256
-        )
-
-    @once
-    def _originals(self) -> dict[str, Originals]:
-        return {}

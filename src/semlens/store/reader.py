@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from PIL import Image
+
 from semlens.data.digests import content_digests
 from semlens.data.images import Images
+from semlens.data.load import check_spec
 from semlens.data.prefetch import default_workers
 from semlens.embedders.base import Embedder
 from semlens.embedders.load import load_embedder
@@ -97,7 +100,34 @@ class Database(Examples, Vectors, ClassRelevance, Derived):
     @once
     def images(self) -> Images:
         """The images of the database; each one that is read is verified by its digest."""
-        return BuiltImages(self, self._sources[1])
+        given = self._sources[1]
+        if not isinstance(given, Images):
+            check_spec(str(given or self.manifest.data.spec))
+        return BuiltImages(self, given)
+
+    def original(self, sample: int, data: str | Path | None = None) -> Image.Image:
+        """Return the original image of a sample as upright RGB, verified by its own hash.
+
+        The rest of the data is neither listed nor hashed, and nothing is downloaded.
+
+        Parameters
+        ----------
+        data
+            Where the data is now, if not where it was built from.
+
+        Raises
+        ------
+        DataError
+            If the data or the image is not there.
+        StaleError
+            If the image has changed since the build.
+        """
+        images = self._originals.setdefault(str(data), BuiltImages(self, data or self._sources[1]))
+        return images.read(sample)
+
+    @once
+    def _originals(self) -> dict[str, BuiltImages]:
+        return {}
 
     @once
     def embedder(self) -> Embedder:
