@@ -23,9 +23,10 @@ from semlens.analysis.graph.graph import attribution_graph
 from semlens.analysis.graph.groups import UNLABELLED, GraphEdge, GraphNode
 from semlens.analysis.target import class_samples
 from semlens.cli.graph import graph
-from semlens.draw.graph_layout import MOST, Heading, arrange, shortened
+from semlens.draw.graph_layout import MOST, Heading, arrange
 from semlens.draw.graph_order import by_barycentre, crossings
 from semlens.draw.graph_picture import draw_png, draw_svg
+from semlens.draw.pictures import shortened
 from semlens.errors import RelevanceError, StaleError, StoreError
 from semlens.models.subject import SubjectModel
 from semlens.relevance.choose import make_engine

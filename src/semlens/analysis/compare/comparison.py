@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL import Image
 
-    from semlens.draw.compare_sheet import PairRow
+    from semlens.draw.sheet import PairRow
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -168,7 +168,7 @@ class Comparison(Result):
         RecipeError
             If there is no set of the name, or both are the same.
         """
-        from semlens.draw.compare_sheet import pairs_sheet
+        from semlens.draw.sheet import pairs_sheet
 
         a, b = self._place(first, 0), self._place(second, 1)
         if a == b:
@@ -194,7 +194,7 @@ class Comparison(Result):
         )
 
     def _rows(self, a: int, b: int, places: pd.Index) -> list[PairRow]:
-        from semlens.draw.compare_sheet import PairRow
+        from semlens.draw.sheet import PairRow
 
         near, labels = self.nearest[a, b], self.labelled
         rows: list[PairRow] = []
