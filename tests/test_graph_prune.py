@@ -14,7 +14,6 @@ from semlens.analysis.graph.prune import prune
 from semlens.analysis.graph.trace import (
     GraphTrace,
     TracedLayer,
-    VerifiedImages,
     reached_layers,
     trace_class,
 )
@@ -22,6 +21,7 @@ from semlens.data.folder import ImageFolder
 from semlens.errors import RelevanceError, StaleError
 from semlens.models.subject import SubjectModel
 from semlens.relevance.choose import make_engine
+from semlens.store.built_images import BuiltImages
 from semlens.types import Component
 
 SAMPLES = [0, 2, 5, 8, 11]
@@ -206,7 +206,7 @@ def test_only_images_that_are_used_are_verified(db, subject, engine, pictures, t
         path = moved / db.sample(number).path
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes((pictures / db.sample(number).path).read_bytes())
-    images = VerifiedImages(db, str(moved))  # all others are missing
+    images = BuiltImages(db, str(moved))  # all others are missing
     assert len(images) == db.manifest.samples
     assert images.digest(0) == db.sample(0).sha256
     assert list(images.ids) == db.samples["path"].tolist()

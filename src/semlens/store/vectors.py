@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
 import numpy as np
@@ -76,10 +76,8 @@ class Vectors(ComponentIndex):
         wanted = np.bincount(self._layer_of(rows), minlength=len(self.manifest.layers))
 
         def multiply(layer: int) -> None:
-            first, theta = self.manifest.layers[layer].first, self._theta(layer)
-            for start in range(0, len(theta), _CHUNK):
-                part = theta[start : start + _CHUNK].float()
-                every[first + start : first + start + len(part)] = part @ units
+            for rows, part in self._chunks(layer):
+                every[rows] = part @ units
 
         list(workers().map(multiply, np.flatnonzero(wanted).tolist()))
         found = every.numpy()[rows]
@@ -89,13 +87,17 @@ class Vectors(ComponentIndex):
     def lengths(self) -> Float32[np.ndarray, " n"]:
         """Length of each concept vector."""
         found = np.zeros(self.manifest.rows, np.float32)
-        for number, layer in enumerate(self.manifest.layers):
-            theta = self._theta(number)
-            for start in range(0, layer.rows, _CHUNK):
-                part = theta[start : start + _CHUNK].float()
-                first = layer.first + start
-                found[first : first + len(part)] = torch.linalg.vector_norm(part, dim=1).numpy()
+        for layer in range(len(self.manifest.layers)):
+            for rows, part in self._chunks(layer):
+                found[rows] = torch.linalg.vector_norm(part, dim=1).numpy()
         return found
+
+    def _chunks(self, layer: int) -> Iterator[tuple[slice, Float32[Tensor, "c d"]]]:
+        """Yield a layer's theta widened, piece by piece, and the rows of each piece."""
+        first = self.manifest.layers[layer].first
+        for part in self._theta(layer).split(_CHUNK):
+            yield slice(first, first + len(part)), part.float()
+            first += len(part)
 
     def _theta(self, layer: int) -> Float16[Tensor, "c d"]:
         return self.files.tensors(layout.theta_file(self.manifest.layers[layer].name))["theta"]

@@ -87,46 +87,6 @@ class GraphTrace:
     layers: tuple[TracedLayer, ...]
 
 
-class VerifiedImages(Images):
-    """A database's images: only those that are read are looked for and hashed.
-
-    Parameters
-    ----------
-    data
-        SPEC of the images, if they are not where the database says.
-    """
-
-    def __init__(self, database: Database, data: str | None = None) -> None:
-        self.spec = data or database.manifest.data.spec
-        self._database = database
-
-    def __len__(self) -> int:
-        """Return the number of samples."""
-        return self._database.manifest.samples
-
-    @property
-    def ids(self) -> Sequence[str]:  # type: ignore[override]
-        """Their paths; read when they are asked for, since there may be millions."""
-        return self._database.samples["path"].tolist()
-
-    def content(self, sample: int) -> Image.Image:
-        """Return an image.
-
-        Raises
-        ------
-        DataError
-            If it is not there.
-        StaleError
-            If it has changed.
-        """
-        return self._database.original(sample, self.spec)
-
-    def digest(self, sample: int) -> str:
-        """Return the hash of an image, which is read to verify it."""
-        self.read(sample)
-        return self._database.sample(sample).sha256
-
-
 def trace_class(
     database: Database,
     model: SubjectModel,
