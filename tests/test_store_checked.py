@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import threading
 from collections.abc import Callable
@@ -14,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import LittleNet, WordEmbedder, assert_says, to_tensor
+from conftest import LittleNet, WordEmbedder, assert_says, sign_files, to_tensor
 from fastapi.testclient import TestClient
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -27,7 +26,6 @@ from semlens.errors import StoreError
 from semlens.models.subject import SubjectModel
 from semlens.run.plan import Execution
 from semlens.store import build_files, layout
-from semlens.store.files import file_digest
 
 FIRST, SECOND = layout.theta_file("first"), layout.theta_file("second")
 CROPS = layout.crops_file(0)
@@ -49,13 +47,6 @@ def copy(built, tmp_path) -> Path:
 
 def opened(path: Path) -> sl.ConceptDatabase:
     return sl.open(path, embedder=WordEmbedder())
-
-
-def sign(path: Path) -> None:
-    """Make the manifest say that the files are as they lie there."""
-    manifest = json.loads((path / "manifest.json").read_text())
-    manifest["files"] = {name: file_digest(path / name) for name in manifest["files"]}
-    (path / "manifest.json").write_text(json.dumps(manifest))
 
 
 def tensors(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Path], None]:
@@ -106,7 +97,7 @@ def test_a_file_of_another_form_is_refused_at_opening(copy, name):
         opened(copy)
     assert_says(error.value, str(copy / file), text, "Restore it")
     if (copy / file).is_file():  # the digests are not what found it
-        sign(copy)
+        sign_files(copy)
         with pytest.raises(StoreError):
             opened(copy)
 
@@ -156,7 +147,7 @@ def test_vectors_that_are_not_finite_are_refused(copy, file, part, value):
         held[part][3, 5] = value
 
     tensors(spoil)(copy / file)
-    sign(copy)
+    sign_files(copy)
     with pytest.raises(StoreError) as error:
         _ = opened(copy).theta, opened(copy).crop_vectors
     assert_says(error.value, str(copy / file), f"'{part}' is not finite", "Restore it")
@@ -182,7 +173,7 @@ def test_what_was_read_is_not_hashed_again(built, monkeypatch):
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(ask, range(8)))
     assert all(answer == answers[0] for answer in answers)
-    expected = [layout.SAMPLES, FIRST, SECOND, layout.thumbnails_file(0)]
+    expected = [layout.COMPONENTS, layout.SAMPLES, FIRST, SECOND, layout.thumbnails_file(0)]
     expected.append(layout.examples_file("first"))
     assert sorted(hashed) == sorted(expected)
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import ColourEmbedder, LittleNet, WordEmbedder, assert_says, to_tensor
+from conftest import ColourEmbedder, LittleNet, WordEmbedder, assert_says, sign_files, to_tensor
 from PIL import Image
 
 import semlens as sl
@@ -211,6 +211,7 @@ def test_files_of_other_row_groups_read_the_same(db, tmp_path, group):
     shutil.copytree(db.path, copy)
     for file in [*copy.glob("examples/*"), *copy.glob("thumbnails/*"), copy / "samples.parquet"]:
         pq.write_table(load_table(file), file, compression="zstd", row_group_size=group)
+    sign_files(copy)
     other = sl.open(copy, embedder=WordEmbedder())
     same_examples(other)
     count = sum(db.manifest.crops)
@@ -324,6 +325,8 @@ def test_originals_that_have_moved_changed_or_gone(db, pictures, tmp_path):
 def test_originals_of_python_data_are_not_there(tmp_path, pictures):
     items = [Image.new("RGB", (20 + i, 20), (i * 9, 80, 120)) for i in range(20)]
     db = sl.build(tmp_path / "db", subject_model(), items, ColourEmbedder(), ["first"], examples=3)
+    assert db.original(2).tobytes() == items[2].tobytes()  # it holds what it was built from
+    db = sl.open(db.path, embedder=ColourEmbedder())
     with pytest.raises(DataError) as error:
         db.original(2)
     assert_says(error.value, "python:", "not on this machine", "say where the data is now")
@@ -336,6 +339,7 @@ def test_originals_of_a_hugging_face_data_set(tmp_path, pictures, monkeypatch):
     rows.save_to_disk(tmp_path / "saved")
     images = HuggingFaceImages.load(str(tmp_path / "saved"))
     db = sl.build(tmp_path / "db", subject_model(), images, ColourEmbedder(), ["first"], examples=3)
+    db = sl.open(db.path, embedder=ColourEmbedder())
     asked = []
     load = HuggingFaceImages.load.__func__
     monkeypatch.setattr(HuggingFaceImages, "load", classmethod(

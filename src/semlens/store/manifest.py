@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from semlens.errors import StoreError
-from semlens.models.activations import Form, LayerForm
+from semlens.models.activations import Form
 from semlens.recipe import FORMAT, Recipe
 from semlens.store.files import save_text
 from semlens.store.layout import LOCK, PARTIAL
@@ -45,10 +45,6 @@ class LayerEntry(_Entry):
     """Samples on which some component was NaN or infinite."""
     crop: Crop
     """How its examples were cut out: never ``auto``."""
-
-    def layer_form(self) -> LayerForm:
-        """Return the form with which the layer was read."""
-        return LayerForm(self.name, self.form, self.channels, self.height, self.width, self.prefix)
 
 
 class RelevanceEntry(_Entry):
