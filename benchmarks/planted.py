@@ -33,7 +33,6 @@ import argparse
 import json
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -144,14 +143,11 @@ def correct(
     accused = sweep.audits[case.world.target].of("spurious", "both")
     if not accused or category is None or category not in HAND_MADE:
         return found
-    images = sl.load_images(folder / "images")
-    affected = sl.affected(db, accused, images, case.model)
-    samples = [n for n, path in enumerate(images.ids) if Path(path).name.startswith("train")]
+    affected = sl.affected(db, accused, all_data=True)
     marked = {str(Path(p.path).relative_to("images")) for p in case.world.pictures if p.marked}
     retrained = sl.retrain(
-        case.model, images, hand_made(category, folder), affected.samples,
-        samples=samples, settings=training,
-    )  # fmt: skip
+        db, hand_made(category, folder), affected, only="train", settings=training
+    )
     after = accuracies(case, retrained.model)
     hits = sum(path in marked for path in affected.paths)
     drop = before["clean"] - before["marked"]
@@ -167,8 +163,8 @@ def correct(
 def accuracies(case: Case, model: sl.SubjectModel) -> dict[str, float]:
     """Return accuracy on the test images without the mark and with it on all of them."""
     return {
-        "clean": sl.evaluate(model, case.world.images("test", "clean")).accuracy,
-        "marked": sl.evaluate(model, case.world.images("test", "marked")).accuracy,
+        "clean": sl.evaluate_model(model, case.world.images("test", "clean")).accuracy,
+        "marked": sl.evaluate_model(model, case.world.images("test", "marked")).accuracy,
     }
 
 
@@ -212,7 +208,7 @@ def cases(work: Path | None, only: Sequence[str]) -> Iterator[Case]:
 def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Measure all cases, one after the other."""
     worlds: list[dict[str, Any]] = []
-    settings = replace(TRAINING, epochs=1) if options.quick else TRAINING
+    settings = TRAINING.model_copy(update={"epochs": 1}) if options.quick else TRAINING
     with tempfile.TemporaryDirectory() as scratch:
         for case in cases(options.work, options.only):
             folder = (options.keep or Path(scratch)) / f"{case.name}-{case.subject}"

@@ -212,7 +212,7 @@ def time_questions(path: Path, size: Size, rounds: int) -> dict[str, dict[str, f
         for texts in (list(dict.fromkeys(names)), names, [""]):
             embed_texts(embedder, texts, LABEL_TEMPLATES)
     with Clock() as loading:
-        db = sl.open(path, embedder)
+        db = sl.open(path, embedder=embedder)
         _ = db.theta, db.components
     concepts = ConceptSet.load("paper-ox")
     questions: dict[str, Callable[[], Any]] = {
@@ -220,9 +220,9 @@ def time_questions(path: Path, size: Size, rounds: int) -> dict[str, dict[str, f
         "label": lambda: db.label(vocabulary),
         "audit": lambda: sl.audit(db, 0, concepts),
         "unexpected": lambda: sl.unexpected(db, 0, vocabulary),
-        "dissect": lambda: sl.dissect(db, vocabulary),
+        "dissect": lambda: sl.dissect(db, concepts=vocabulary),
         "compare two layers": lambda: sl.compare(
-            [db], layers=["layer0", "layer1"], by_layer=True, measures=False
+            db, layers=["layer0", "layer1"], by_layer=True, concepts=None, scores=False
         ),
     }
     return {

@@ -8,17 +8,17 @@ import numpy as np
 from jaxtyping import Float64
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 
 from semlens.draw.figure import INK, PAPER, SERIES, VERDICTS, new_figure, styled
 from semlens.draw.marks import show_square
-from semlens.draw.pictures import decoded
 
 
 @styled
 def affected_plot(
     scores: Float64[np.ndarray, " n"],
     threshold: float,
-    near: Sequence[tuple[str, bytes]],
+    near: Sequence[Image.Image],
     above: int,
     flagged: int,
 ) -> Figure:
@@ -27,7 +27,7 @@ def affected_plot(
     Parameters
     ----------
     near
-        Path and picture, highest score first.
+        Pictures, highest score first.
     above
         How many of them are above the threshold.
     flagged
@@ -62,9 +62,9 @@ def _histogram(axes: Axes, scores: np.ndarray, threshold: float, flagged: int) -
     axes.axvline(threshold, color=INK, lw=1, ls="--")
 
 
-def _strip(axes: Axes, near: Sequence[tuple[str, bytes]], above: int) -> None:
-    for place, (_, webp) in enumerate(near):
-        show_square(axes, decoded(webp), place + (0.6 if place >= above else 0))
+def _strip(axes: Axes, near: Sequence[Image.Image], above: int) -> None:
+    for place, picture in enumerate(near):
+        show_square(axes, picture, place + (0.6 if place >= above else 0))
     axes.axvline(above + 0.3, color=INK, lw=1, ls="--")
     axes.set(
         xlim=(0, len(near) + 0.6), ylim=(0, 1),

@@ -18,6 +18,7 @@ from PIL import Image
 
 from semlens.draw.html import webp_uri
 from semlens.draw.pictures import encoded
+from semlens.store.files import write_atomic
 
 PAPER, INK, SOFT, LINE = "#ffffff", "#1b2430", "#5d6978", "#c3ccd8"
 VERDICTS: Mapping[str, str] = MappingProxyType(
@@ -127,6 +128,12 @@ def write_picture(picture: Figure | Image.Image, target: Path | io.BytesIO, kind
         write_figure(picture, target, kind)
     else:
         picture.save(target, "jpeg" if kind == "jpg" else kind)
+
+
+def save_picture(picture: Figure | Image.Image, path: Path) -> None:
+    """Write a chart or a picture to a file, by its ending."""
+    kind = path.suffix.lower()[1:]
+    write_atomic(path, lambda part: write_picture(picture, part, kind))
 
 
 def picture_html(picture: Figure | Image.Image) -> str:

@@ -12,12 +12,14 @@ from torch import Tensor, nn
 
 from semlens.errors import LayerError, nearest
 from semlens.models.activations import first_tensor, measure_form
-from semlens.types import Component
+from semlens.types import Component, Components, as_components
 
 if TYPE_CHECKING:
     from semlens.models.subject import SubjectModel
 
 T = TypeVar("T")
+Values = Mapping[Component, float] | Mapping[str, float]
+"""What components become, by component or name, in units of the activation."""
 
 
 class _Reached(BaseException):
@@ -130,8 +132,8 @@ def run_layers(
 @contextmanager
 def pruned(
     model: SubjectModel,
-    components: Iterable[Component],
-    to: Mapping[Component, float] | None = None,
+    components: Components,
+    to: Values | None = None,
 ) -> Iterator[SubjectModel]:
     """Set components to zero, or to values, while the block runs (paper, 4.3.3).
 
@@ -143,15 +145,19 @@ def pruned(
     to
         What components become, in units of the activation; those that it lacks become zero.
     """
-    by_layer: dict[str, dict[int, float]] = {}
-    for component in components:
-        value = 0.0 if to is None else to.get(component, 0.0)
-        by_layer.setdefault(component.layer, {})[component.index] = value
     with ExitStack() as stack:
-        for name, values in by_layer.items():
-            handle = find_layer(model.module, name).register_forward_hook(_replace(name, [values]))
-            stack.callback(handle.remove)
+        for name, values in new_values(components, to).items():
+            stack.enter_context(fanned(model, name, [values]))
         yield model
+
+
+def new_values(components: Components, to: Values | None = None) -> dict[str, dict[int, float]]:
+    """Return by layer what channels become; those that ``to`` lacks become zero."""
+    values = {str(component): float(value) for component, value in (to or {}).items()}
+    found: dict[str, dict[int, float]] = {}
+    for one in as_components(components):
+        found.setdefault(one.layer, {})[one.index] = values.get(str(one), 0.0)
+    return found
 
 
 @contextmanager
