@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import get_type_hints
 
 import numpy as np
 import pandas as pd
@@ -305,7 +306,7 @@ def test_weighted_vectors_of_a_layer_that_goes_negative(tmp_path, subject, embed
 
 def test_settings_of_a_build_are_those_of_the_recipe():
     declared = {name: field.annotation for name, field in Recipe.model_fields.items()}
-    hints = __import__("typing").get_type_hints(RecipeSettings)
+    hints = get_type_hints(RecipeSettings)
     assert hints == declared
     assert all(field.description for field in Recipe.model_fields.values())
 

@@ -197,7 +197,7 @@ def build(
         data,
         foundation,
         tuple(layers),
-        (recipe or Recipe()).but(**settings),
+        Recipe(**{**(recipe or Recipe()).model_dump(), **settings}),
         execution or Execution(),
         mapped,
         relabel=not (classes is None and targets is None),

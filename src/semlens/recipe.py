@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Self, TypedDict, Unpack
+from typing import Annotated, TypedDict
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from semlens.errors import RecipeError
+from semlens.settings import Settings, setting
 from semlens.types import Aggregate, Crop, Readout, Signs
 
 FORMAT = 3
@@ -29,26 +27,6 @@ class RecipeSettings(TypedDict, total=False):
     thumbnails: bool
 
 
-class Settings(BaseModel):
-    """Settings with their defaults, bounds and descriptions, declared once for all who ask."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    @classmethod
-    def of(cls, **settings: Any) -> Self:
-        """Make it of single settings; a wrong one is a :class:`RecipeError`, no traceback."""
-        try:
-            return cls(**settings)
-        except ValidationError as error:
-            first = error.errors()[0]
-            name = ".".join(str(part) for part in first["loc"])
-            raise RecipeError(
-                f"Setting '{name}' is {first.get('input')!r}.",
-                f"{first['msg']}.",
-                "Run 'semlens build --help' for the settings and their values.",
-            ) from error
-
-
 class Recipe(Settings):
     """What decides the content of a database, besides model, data, embedder and layers.
 
@@ -56,49 +34,45 @@ class Recipe(Settings):
     size, shards or workers (up to rounding of the model's forward pass).
     """
 
-    examples: int = Field(
-        default=30, ge=1, le=10_000, description="Examples per component (paper, 3.1)."
-    )
-    readout: Readout = Field(
-        default="mean", description="How activations over space or tokens become one number."
-    )
-    signs: Signs = Field(
-        default="auto",
-        description="Whether negative activations count as components of their own; auto: in "
-        "layers that were seen below zero (paper, B.1).",
-    )
-    crop: Crop = Field(
-        default="auto",
-        description="How examples are cut out; auto: by conditional relevance (crp) for channels "
-        "and units, by the activation map for token features (paper, H.1).",
-    )
-    crop_blur: float = Field(
-        default=51 / 224,
-        ge=0,
-        le=1,
-        description="Blur kernel as a share of the input (paper, H.1).",
-    )
+    examples: Annotated[int, setting("Examples per component (paper, 3.1).", ge=1, le=10_000)] = 30
+    readout: Annotated[
+        Readout, setting("How activations over space or tokens become one number.")
+    ] = "mean"
+    signs: Annotated[
+        Signs,
+        setting(
+            "Whether negative activations count as components of their own; auto: in layers that "
+            "were seen below zero (paper, B.1)."
+        ),
+    ] = "auto"
+    crop: Annotated[
+        Crop,
+        setting(
+            "How examples are cut out; auto: by conditional relevance (crp) for channels and "
+            "units, by the activation map for token features (paper, H.1)."
+        ),
+    ] = "auto"
+    crop_blur: Annotated[
+        float, setting("Blur kernel as a share of the input (paper, H.1).", ge=0, le=1)
+    ] = 51 / 224
     # The paper's 1 % is for relevance, which is sparse. Up-sampled activation maps are so broad
     # that at 1 % the box is nearly always the whole image.
-    crop_threshold: float | None = Field(
-        default=None,
-        ge=0,
-        lt=1,
-        description="Values above this share of a heatmap's maximum are boxed; by default 0.01 "
-        "for crp (paper, H.1) and 0.5 for activation.",
-    )
-    rules: str = Field(
-        default="auto",
-        description="Relevance rules: auto, a preset (docs/relevance.md) or gradient.",
-    )
-    aggregate: Aggregate = Field(
-        default="mean", description="How example vectors become one vector (paper, Eq. 2: mean)."
-    )
-    thumbnails: bool = Field(default=True, description="Keep a small picture of each crop.")
-
-    def but(self, **settings: Unpack[RecipeSettings]) -> Recipe:
-        """Return the recipe with other settings."""
-        return self.of(**{**self.model_dump(), **settings})
+    crop_threshold: Annotated[
+        float | None,
+        setting(
+            "Values above this share of a heatmap's maximum are boxed; by default 0.01 for crp "
+            "(paper, H.1) and 0.5 for activation.",
+            ge=0,
+            lt=1,
+        ),
+    ] = None
+    rules: Annotated[
+        str, setting("Relevance rules: auto, a preset (docs/relevance.md) or gradient.")
+    ] = "auto"
+    aggregate: Annotated[
+        Aggregate, setting("How example vectors become one vector (paper, Eq. 2: mean).")
+    ] = "mean"
+    thumbnails: Annotated[bool, setting("Keep a small picture of each crop.")] = True
 
     def threshold(self, crop: Crop) -> float:
         """Return the share of the maximum that boxes of one kind of heatmap use."""

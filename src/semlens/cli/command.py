@@ -272,12 +272,17 @@ def with_fields(*classes: type[BaseModel]) -> Callable[[Callable[..., None]], Ca
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         first, *others, _ = inspect.signature(function, eval_str=True).parameters.values()
-        fields = [_field_option(name, f) for c in classes for name, f in c.model_fields.items()]
+        fields = [option for one in classes for option in field_options(one)]
         return with_parameters(
             function, [p.replace(kind=KEYWORD) for p in (first, *fields, *others)]
         )
 
     return decorate
+
+
+def field_options(model: type[BaseModel]) -> list[inspect.Parameter]:
+    """Return an option per field of a settings class; one that is left out is None."""
+    return [_field_option(name, field) for name, field in model.model_fields.items()]
 
 
 def _field_option(name: str, field: FieldInfo) -> inspect.Parameter:

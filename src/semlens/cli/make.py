@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from pydantic import Field
 
 from semlens.cli.command import with_fields
 from semlens.cli.options import Json
 from semlens.cli.output import err, out, print_json, reported, table
 from semlens.errors import RecipeError, nearest
-from semlens.recipe import Recipe, Settings
+from semlens.recipe import Recipe
+from semlens.settings import Settings, setting
 
 if TYPE_CHECKING:
     from semlens.api import ConceptDatabase
@@ -22,39 +22,41 @@ if TYPE_CHECKING:
 class Inputs(Settings):
     """What a build is made from, and how it runs."""
 
-    model: str | None = Field(
-        default=None,
-        description="torchvision/NAME:WEIGHTS, timm/NAME[:WEIGHTS], transformers/ID-or-dir, "
-        "FILE.py:CALLABLE or semlens/demo. WEIGHTS is a tag or a local checkpoint.",
-    )
-    data: str | None = Field(
-        default=None, description="Folder of images, or datasets/ID[:SPLIT] (hub id or on disk)."
-    )
-    embedder: str | None = Field(
-        default=None,
-        description="open_clip/MODEL/PRETRAINED, transformers/ID-or-dir or semlens/demo "
-        "[default: open_clip/MobileCLIP-S2/datacompdr].",
-    )
-    layers: str | list[str] | None = Field(
-        default=None, description="Names, joined by commas; see 'semlens layers MODEL'."
-    )
-    relevance: bool = Field(
-        default=False, description="Also compute how much each class relies on each component."
-    )
-    classes: Path | None = Field(
-        default=None,
-        description="File that maps the data's class names to logits. For a database that is "
-        "there, its class relevance is computed anew.",
-    )
-    targets: Path | None = Field(
-        default=None, description="CSV 'path,class' instead of class folders."
-    )
-    random_weights: int | None = Field(
-        default=None, description="Seed: use the untrained architecture."
-    )
-    batch_size: int = Field(default=32, description="Images per forward pass.")
-    workers: int = Field(default=-1, description="Decoding threads; -1 is one per core.")
-    device: str | None = Field(default=None, description="cpu, cuda, cuda:1, mps [cuda or cpu].")
+    model: Annotated[
+        str | None,
+        setting(
+            "torchvision/NAME:WEIGHTS, timm/NAME[:WEIGHTS], transformers/ID-or-dir, "
+            "FILE.py:CALLABLE or semlens/demo. WEIGHTS is a tag or a local checkpoint."
+        ),
+    ] = None
+    data: Annotated[
+        str | None, setting("Folder of images, or datasets/ID[:SPLIT] (hub id or on disk).")
+    ] = None
+    embedder: Annotated[
+        str | None,
+        setting(
+            "open_clip/MODEL/PRETRAINED, transformers/ID-or-dir or semlens/demo "
+            "[default: open_clip/MobileCLIP-S2/datacompdr]."
+        ),
+    ] = None
+    layers: Annotated[
+        str | list[str] | None, setting("Names, joined by commas; see 'semlens layers MODEL'.")
+    ] = None
+    relevance: Annotated[
+        bool, setting("Also compute how much each class relies on each component.")
+    ] = False
+    classes: Annotated[
+        Path | None,
+        setting(
+            "File that maps the data's class names to logits. For a database that is there, its "
+            "class relevance is computed anew."
+        ),
+    ] = None
+    targets: Annotated[Path | None, setting("CSV 'path,class' instead of class folders.")] = None
+    random_weights: Annotated[int | None, setting("Seed: use the untrained architecture.")] = None
+    batch_size: Annotated[int, setting("Images per forward pass.")] = 32
+    workers: Annotated[int, setting("Decoding threads; -1 is one per core.")] = -1
+    device: Annotated[str | None, setting("cpu, cuda, cuda:1, mps [cuda or cpu].")] = None
 
 
 @reported
@@ -83,8 +85,8 @@ def build(
     """
     settings = _read_config(config)
     settings |= {name: value for name, value in typed.items() if value is not None}
-    recipe = Recipe.of(**{k: settings.pop(k) for k in Recipe.model_fields if k in settings})
-    db = _build(database, Inputs.of(**settings), recipe)
+    recipe = Recipe(**{k: settings.pop(k) for k in Recipe.model_fields if k in settings})
+    db = _build(database, Inputs(**settings), recipe)
     if as_json:
         m = db.manifest
         print_json(

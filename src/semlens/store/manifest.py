@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from semlens.errors import StoreError
+from semlens.errors import RecipeError, StoreError
 from semlens.models.activations import Form
 from semlens.recipe import FORMAT, Recipe
 from semlens.store.files import save_text
@@ -112,9 +112,9 @@ class Manifest(_Entry):
             )
         try:
             manifest = cls.model_validate_json(path.read_text("utf-8"))
-        except ValidationError as error:
+        except (ValidationError, RecipeError) as error:
             raise StoreError(
-                f"'{path}' cannot be read ({error.error_count()} faults).",
+                f"'{path}' cannot be read ({str(error).splitlines()[0]}).",
                 f"Expected a manifest of format {FORMAT}.",
                 "Restore it, or remove the database and build it again.",
             ) from error
