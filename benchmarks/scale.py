@@ -32,6 +32,7 @@ from semlens.recipe import Recipe
 from semlens.store import layout
 from semlens.store.files import file_digest, save_table, save_tensors
 from semlens.store.manifest import LayerEntry, Manifest, RelevanceEntry, Source
+from semlens.store.schema import COMPONENTS, RELEVANCE_CLASSES
 
 GOAL = 1.0
 """Seconds, once loaded."""
@@ -103,8 +104,10 @@ def write(
         "layer": np.repeat([entry.name for entry in entries], size.rows),
         "index": np.tile(np.arange(size.rows, dtype=np.int32), size.layers),
         "sign": np.ones(count, np.int8),
+        "samples": np.full(count, size.samples),
+        **{name: np.zeros(count) for name in ("mean", "std", "minimum", "maximum", "firing_rate")},
         "examples": np.full(count, size.examples, np.int32),
-    }))  # fmt: skip
+    }, schema=COMPONENTS))  # fmt: skip
     logit = np.arange(size.samples) % size.classes
     save_table(path / layout.SAMPLES, pa.table({
         "sample": np.arange(size.samples),
@@ -115,9 +118,9 @@ def write(
         "error": pa.array([None] * size.samples, pa.string()),
     }), group=layout.SAMPLE_GROUP)  # fmt: skip
     save_table(path / layout.RELEVANCE_CLASSES, pa.table({
-        "class": np.arange(size.classes, dtype=np.int32),
-        "samples": np.full(size.classes, size.samples // size.classes, np.int64),
-    }))  # fmt: skip
+        "class": np.arange(size.classes),
+        "samples": np.full(size.classes, size.samples // size.classes),
+    }, schema=RELEVANCE_CLASSES))  # fmt: skip
     digests = {
         str(file.relative_to(path)): file_digest(file)
         for file in sorted(path.rglob("*")) if file.is_file()

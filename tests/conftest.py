@@ -22,6 +22,7 @@ from semlens.data.folder import ImageFolder
 from semlens.embedders.base import Embedder
 from semlens.models.subject import SubjectModel
 from semlens.recipe import fingerprint
+from semlens.store.files import file_digest
 
 pytest_plugins = ["web_browser"]
 
@@ -105,6 +106,13 @@ def encoded(image: Image.Image, kind: str, **options) -> bytes:
 
 def colours(height: int = 8, width: int = 12, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def sign_files(database: Path) -> None:
+    """Make a database's manifest say that its files are as they lie there."""
+    manifest = json.loads((database / "manifest.json").read_text())
+    manifest["files"] = {name: file_digest(database / name) for name in manifest["files"]}
+    (database / "manifest.json").write_text(json.dumps(manifest))
 
 
 def assert_says(error: BaseException, *parts: str) -> None:

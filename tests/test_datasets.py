@@ -16,7 +16,7 @@ from torchvision.datasets import ImageFolder as TorchvisionFolder
 from semlens.data.folder import ImageFolder
 from semlens.data.huggingface import HuggingFaceImages
 from semlens.data.load import load_images
-from semlens.data.pixels import pixels_digest
+from semlens.data.pixels import content_digest
 from semlens.data.sequence import ImageSequence
 from semlens.errors import DataError, ImageError
 
@@ -52,7 +52,7 @@ def test_palettes_and_orientation_count_in_the_digest():
     other.putpalette([0, 0, 0, 0, 255, 0])
     images = ImageSequence([plain, other])
     assert images.digest(0) != images.digest(1)
-    assert pixels_digest(Image.new("RGB", (2, 3))) != pixels_digest(Image.new("RGB", (3, 2)))
+    assert content_digest(Image.new("RGB", (2, 3))) != content_digest(Image.new("RGB", (3, 2)))
 
 
 def test_a_damaged_item_of_a_sequence_is_an_image_error(tmp_path):

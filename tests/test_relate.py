@@ -128,7 +128,7 @@ def test_any_shards_and_adding_it_later_give_the_same_bytes(tmp_path, subject, i
     build(tmp_path / "b", subject, images, embedder, targets=targets, shard=16)
     build(tmp_path / "c", subject, images, embedder, ["first"], targets=targets, relevance=False)
     build(tmp_path / "c", subject, images, embedder, ["second"], targets=targets, relevance=False)
-    assert sl.open(tmp_path / "c", embedder).manifest.relevance is None
+    assert sl.open(tmp_path / "c", embedder=embedder).manifest.relevance is None
     build(tmp_path / "c", subject, images, embedder, targets=targets)
     for file in ("relevance.parquet", "relevance/first.parquet", "relevance/second.parquet"):
         tables = [pd.read_parquet(tmp_path / name / file) for name in "abc"]

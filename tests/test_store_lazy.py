@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import ColourEmbedder, LittleNet, WordEmbedder, assert_says, to_tensor
+from conftest import ColourEmbedder, LittleNet, WordEmbedder, assert_says, sign_files, to_tensor
 from PIL import Image
 
 import semlens as sl
@@ -42,7 +42,7 @@ def built(tmp_path_factory, pictures):
 
 @pytest.fixture
 def db(built):
-    return sl.open(built.path, WordEmbedder())
+    return sl.open(built.path, embedder=WordEmbedder())
 
 
 @pytest.fixture
@@ -211,7 +211,8 @@ def test_files_of_other_row_groups_read_the_same(db, tmp_path, group):
     shutil.copytree(db.path, copy)
     for file in [*copy.glob("examples/*"), *copy.glob("thumbnails/*"), copy / "samples.parquet"]:
         pq.write_table(load_table(file), file, compression="zstd", row_group_size=group)
-    other = sl.open(copy, WordEmbedder())
+    sign_files(copy)
+    other = sl.open(copy, embedder=WordEmbedder())
     same_examples(other)
     count = sum(db.manifest.crops)
     assert [other.thumbnail(i) for i in range(count)] == [db.thumbnail(i) for i in range(count)]
@@ -231,7 +232,7 @@ def test_builds_write_small_row_groups(db, monkeypatch, tmp_path, pictures):
         assert set(rows[:-1]) == {size}
     same_examples(small)
     # a look at one component opens its files, not those of all crops
-    small = sl.open(small.path, WordEmbedder())
+    small = sl.open(small.path, embedder=WordEmbedder())
     example = small.examples_of(7, 1)[0]
     small.thumbnail(example.crop)
     assert small.groups.held_groups <= 2 + 1 + 1
@@ -241,7 +242,7 @@ def test_builds_write_small_row_groups(db, monkeypatch, tmp_path, pictures):
 def test_threads_of_a_server_read_one_database(db):
     rows = list(range(db.manifest.rows)) * 3
     expected = {row: [e.crop for e in db.examples_of(row)] for row in rows}
-    fresh = sl.open(db.path, WordEmbedder())
+    fresh = sl.open(db.path, embedder=WordEmbedder())
 
     def read(row):
         examples = fresh.examples_of(row)
@@ -324,6 +325,8 @@ def test_originals_that_have_moved_changed_or_gone(db, pictures, tmp_path):
 def test_originals_of_python_data_are_not_there(tmp_path, pictures):
     items = [Image.new("RGB", (20 + i, 20), (i * 9, 80, 120)) for i in range(20)]
     db = sl.build(tmp_path / "db", subject_model(), items, ColourEmbedder(), ["first"], examples=3)
+    assert db.original(2).tobytes() == items[2].tobytes()  # it holds what it was built from
+    db = sl.open(db.path, embedder=ColourEmbedder())
     with pytest.raises(DataError) as error:
         db.original(2)
     assert_says(error.value, "python:", "not on this machine", "say where the data is now")
@@ -336,6 +339,7 @@ def test_originals_of_a_hugging_face_data_set(tmp_path, pictures, monkeypatch):
     rows.save_to_disk(tmp_path / "saved")
     images = HuggingFaceImages.load(str(tmp_path / "saved"))
     db = sl.build(tmp_path / "db", subject_model(), images, ColourEmbedder(), ["first"], examples=3)
+    db = sl.open(db.path, embedder=ColourEmbedder())
     asked = []
     load = HuggingFaceImages.load.__func__
     monkeypatch.setattr(HuggingFaceImages, "load", classmethod(
@@ -346,7 +350,7 @@ def test_originals_of_a_hugging_face_data_set(tmp_path, pictures, monkeypatch):
             assert db.original(sample, spec).tobytes() == images.read(sample).tobytes()
     assert asked == [{"offline": True}] * 2  # once for each SPEC, not for each image
     with pytest.raises(ImageError) as error:
-        images.encoded(12)
+        images.content(12)
     assert_says(error.value, "no row 12", "12 rows", "Give")
     rows.select(range(4)).save_to_disk(tmp_path / "short")
     with pytest.raises(DataError, match="no row 7"):

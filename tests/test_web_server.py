@@ -236,7 +236,9 @@ def test_an_embedder_that_is_not_here_says_so_and_the_rest_is_served(folder: Pat
 
 def test_a_damaged_database_does_not_keep_the_others_cold(folder: Path, tmp_path: Path) -> None:
     broken = shutil.copytree(folder / "demo.semlens", tmp_path / "broken")
-    (broken / "components.parquet").write_bytes(b"PAR1")
+    damaged = bytearray((broken / "components.parquet").read_bytes())
+    damaged[8] ^= 1
+    (broken / "components.parquet").write_bytes(damaged)
     app = create_app([broken, folder / "demo.semlens"])
     app.state.serving.warm()
     sound = app.state.serving.models[1].db

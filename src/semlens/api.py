@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import pandas as pd
 from PIL import Image
@@ -34,15 +35,16 @@ from semlens.analysis.scores import scores
 from semlens.analysis.search import search
 from semlens.data.images import Images
 from semlens.data.load import as_images
-from semlens.data.targets import map_targets, read_classes
+from semlens.data.targets import UnmappedWarning, map_targets, read_classes
 from semlens.draw.sheet import sheet
 from semlens.embedders.base import Embedder
 from semlens.embedders.load import load_embedder
 from semlens.models.load import load_model
 from semlens.models.subject import SubjectModel
-from semlens.recipe import Recipe
+from semlens.progress import Progress, listening, shown
+from semlens.recipe import Recipe, RecipeSettings
 from semlens.run.local import build_database
-from semlens.run.plan import Execution, Plan, Progress
+from semlens.run.plan import Execution, Plan
 from semlens.store.once import once
 from semlens.store.reader import Database
 from semlens.types import Components
@@ -142,10 +144,11 @@ def build(
     targets: Sequence[str] | None = None,
     relevance: bool = False,
     execution: Execution | None = None,
-    progress: Progress = lambda *_: None,
-    **recipe: Any,
+    progress: Progress | None = None,
+    recipe: Recipe | None = None,
+    **settings: Unpack[RecipeSettings],
 ) -> ConceptDatabase:
-    """Build a concept database, or go on with one, or add layers to one.
+    """Build a concept database, or go on with one, or add layers or other classes to one.
 
     Parameters
     ----------
@@ -162,8 +165,18 @@ def build(
     relevance
         Whether to compute how much each component matters for each class, too. It can be
         added later by the same call.
+    progress
+        Called with stage, samples done and their total, in place of bars on standard error.
     recipe
-        Settings of :class:`semlens.Recipe`: ``examples``, ``readout``, ``crop``, ...
+        The settings; :class:`semlens.Recipe` says what there is.
+    settings
+        Single ones by name, in place of the recipe's: ``examples=20``, ``crop="none"``, ...
+
+    Notes
+    -----
+    A database that is there keeps the classes of its images, unless ``classes`` or ``targets``
+    are given and differ. Then samples get these, and its class relevance is computed anew; its
+    vectors stay.
 
     Examples
     --------
@@ -174,20 +187,24 @@ def build(
     subject = load_model(model) if isinstance(model, str) else model
     data = as_images(images)
     foundation = load_embedder(embedder) if isinstance(embedder, str) else embedder
-    if targets is not None:
-        data.targets = list(targets)
     mapping = read_classes(Path(classes)) if classes is not None else None
-    logits = map_targets(data.targets, len(data), subject.classes, subject.synsets, mapping)
+    names = data.targets if targets is None else targets
+    mapped = map_targets(names, len(data), subject.classes, subject.synsets, mapping)
+    if mapped.notice:
+        warnings.warn(mapped.notice, UnmappedWarning, stacklevel=2)
     plan = Plan(
         subject,
         data,
         foundation,
         tuple(layers),
-        Recipe.of(**recipe),
+        Recipe(**{**(recipe or Recipe()).model_dump(), **settings}),
         execution or Execution(),
-        relevance,
+        mapped,
+        relabel=not (classes is None and targets is None),
+        relevance=relevance,
     )
-    build_database(Path(path).expanduser(), plan, logits, progress)
+    with listening(progress) if progress else shown():
+        build_database(Path(path).expanduser(), plan)
     return ConceptDatabase(path, model=subject, images=data, embedder=foundation)
 
 

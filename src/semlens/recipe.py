@@ -4,69 +4,79 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from typing import Annotated, TypedDict
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from semlens.errors import RecipeError
+from semlens.settings import Settings, setting
 from semlens.types import Aggregate, Crop, Layout, Readout, Signs
 
-FORMAT = 2
+FORMAT = 3
 """Version of the database format; a change of any stage's numbers raises it."""
 
 
-class Recipe(BaseModel):
+class RecipeSettings(TypedDict, total=False):
+    """The settings of a :class:`Recipe`, for type checkers; what they mean is said there."""
+
+    examples: int
+    readout: Readout
+    signs: Signs
+    crop: Crop
+    crop_blur: float
+    crop_threshold: float | None
+    rules: str
+    layout: Layout
+    aggregate: Aggregate
+    thumbnails: bool
+
+
+class Recipe(Settings):
     """What decides the content of a database, besides model, data, embedder and layers.
 
     Two databases with equal recipes and equal inputs are equal, whatever the batch
     size, shards or workers (up to rounding of the model's forward pass).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    examples: int = Field(default=30, ge=1, le=10_000)
-    """Examples kept per component, *m* in the paper (3.1)."""
-    readout: Readout = "mean"
-    """Mean over space or tokens is the paper's default."""
-    signs: Signs = "auto"
-    """``auto`` doubles the components of layers that were seen to go negative (paper, B.1)."""
-    crop: Crop = "auto"
-    """How examples are cut out before they are embedded.
-
-    ``auto`` is conditional relevance for channels and units, and the activation map for token
-    features, as in the paper (H.1).
-    """
-    crop_blur: float = Field(default=51 / 224, ge=0, le=1)
-    """Width of the Gaussian blur's kernel, as a share of the input (paper, H.1: 51 at 224 px)."""
-    crop_threshold: float | None = Field(default=None, ge=0, lt=1)
-    """Share of the blurred map's maximum above which values are boxed.
-
-    None means the paper's 1 % (H.1) for relevance heatmaps, which are sparse, and one half for
-    activation maps: up-sampled they are so broad that at 1 % the box is nearly always the
-    whole image.
-    """
-    rules: str = "auto"
-    """Relevance rules: a preset of :mod:`semlens.relevance.presets`, or ``gradient``."""
-    layout: Layout = "auto"
-    """Order of the axes of maps, for layers of which it cannot be found out."""
-    aggregate: Aggregate = "mean"
-    """How example vectors become theta (paper, Eq. 2: mean)."""
-    thumbnails: bool = True
-    """Whether to keep a small WebP of each crop."""
-
-    @classmethod
-    def of(cls, **settings: Any) -> Recipe:
-        """Make a recipe; a wrong setting is a :class:`RecipeError`, not a traceback."""
-        try:
-            return cls(**settings)
-        except ValidationError as error:
-            first = error.errors()[0]
-            name = ".".join(str(part) for part in first["loc"]) or "recipe"
-            raise RecipeError(
-                f"Setting '{name}' is {first.get('input')!r}.",
-                f"{first['msg']}.",
-                "Run 'semlens build --help' for the settings and their values.",
-            ) from error
+    examples: Annotated[int, setting("Examples per component (paper, 3.1).", ge=1, le=10_000)] = 30
+    readout: Annotated[
+        Readout, setting("How activations over space or tokens become one number.")
+    ] = "mean"
+    signs: Annotated[
+        Signs,
+        setting(
+            "Whether negative activations count as components of their own; auto: in layers that "
+            "were seen below zero (paper, B.1)."
+        ),
+    ] = "auto"
+    crop: Annotated[
+        Crop,
+        setting(
+            "How examples are cut out; auto: by conditional relevance (crp) for channels and "
+            "units, by the activation map for token features (paper, H.1)."
+        ),
+    ] = "auto"
+    crop_blur: Annotated[
+        float, setting("Blur kernel as a share of the input (paper, H.1).", ge=0, le=1)
+    ] = 51 / 224
+    # The paper's 1 % is for relevance, which is sparse. Up-sampled activation maps are so broad
+    # that at 1 % the box is nearly always the whole image.
+    crop_threshold: Annotated[
+        float | None,
+        setting(
+            "Values above this share of a heatmap's maximum are boxed; by default 0.01 for crp "
+            "(paper, H.1) and 0.5 for activation.",
+            ge=0,
+            lt=1,
+        ),
+    ] = None
+    rules: Annotated[
+        str, setting("Relevance rules: auto, a preset (docs/relevance.md) or gradient.")
+    ] = "auto"
+    layout: Annotated[
+        Layout, setting("Order of a map's axes, where the model does not tell it.")
+    ] = "auto"
+    aggregate: Annotated[
+        Aggregate, setting("How example vectors become one vector (paper, Eq. 2: mean).")
+    ] = "mean"
+    thumbnails: Annotated[bool, setting("Keep a small picture of each crop.")] = True
 
     def threshold(self, crop: Crop) -> float:
         """Return the share of the maximum that boxes of one kind of heatmap use."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, Protocol, TypeVar, get_args, runtime_checkable
+from typing import Annotated, Literal, Protocol, TypeVar, runtime_checkable
 
 from semlens.errors import LayerError
 from semlens.settings import setting
@@ -27,9 +27,6 @@ Layout = Literal["auto", "channels_first", "channels_last"]
 
 Signs = Literal["auto", "positive", "both"]
 """Whether a component's strongest negative activations count as a component of their own."""
-
-READOUTS: tuple[str, ...] = get_args(Readout)
-CROPS: tuple[str, ...] = get_args(Crop)
 
 
 @dataclass(frozen=True, order=True)

@@ -7,7 +7,6 @@ from jaxtyping import Int64
 
 from semlens.errors import DataError, RelevanceError, nearest
 from semlens.store import layout
-from semlens.store.files import load_table
 from semlens.store.reader import Database
 
 
@@ -63,7 +62,7 @@ def class_samples(
         If the class has none.
     """
     # two columns of the table, for its paths may be millions
-    table = load_table(database.path / layout.SAMPLES, ["logit", "error"])
+    table = database.files.table(layout.SAMPLES, ["logit", "error"])
     logit = table["logit"].to_pandas().astype("Float64")
     of_class = (logit == target).fillna(False).to_numpy(bool)
     mine = np.flatnonzero(of_class & table["error"].is_null().to_numpy())

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 import typer
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from semlens.cli.options import NO_LABELS, Json, Save
 from semlens.cli.output import answer, reported
@@ -257,19 +258,44 @@ def _plain_type(type_: Any) -> tuple[Any, bool]:
     if typing.get_origin(type_) not in (Union, UnionType):
         return type_, False
     parts = [bare(part) for part in typing.get_args(type_)]
-    simple = [p for p in parts if p in (int, float, str, bool) or typing.get_origin(p) is Literal]
+    plain = (int, float, str, bool, Path)
+    simple = [p for p in parts if p in plain or typing.get_origin(p) is Literal]
     # what may be a number or a text is typed as a text: a class, by its name or its number
     return (str if str in simple else simple[0]), type(None) in parts
 
 
+def with_fields(*classes: type[BaseModel]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command an option per field of settings classes, in place of its ``**`` parameter.
+
+    An option that is left out is None. Values are for the classes to check.
+    """
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        first, *others, _ = inspect.signature(function, eval_str=True).parameters.values()
+        fields = [option for one in classes for option in field_options(one)]
+        return with_parameters(
+            function, [p.replace(kind=KEYWORD) for p in (first, *fields, *others)]
+        )
+
+    return decorate
+
+
 def field_options(model: type[BaseModel]) -> list[inspect.Parameter]:
     """Return an option per field of a settings class; one that is left out is None."""
-    options: list[inspect.Parameter] = []
-    for name, field in model.model_fields.items():
-        default = "by the layer" if field.default is None else field.default
-        kind: Any = field.annotation
-        made = option(Setting(name, kind | None, field, None))
-        kind, info = typing.get_args(made.annotation)
-        info.help = f"{field.description} [{default}]"
-        options.append(made.replace(annotation=Annotated[kind, info]))
-    return options
+    return [_field_option(name, field) for name, field in model.model_fields.items()]
+
+
+def _field_option(name: str, field: FieldInfo) -> inspect.Parameter:
+    kind, _ = _plain_type(field.annotation)
+    choices = typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
+    flag = name.replace("_", "-")
+    text = str(field.description)
+    if field.default is not None and kind is not bool:
+        text += f" [{field.default:.3g}]" if kind is float else f" [{field.default}]"
+    option = typer.Option(
+        f"--{flag}/--no-{flag}" if kind is bool else f"--{flag}",
+        help=text,
+        metavar="|".join(choices) or None,
+    )
+    annotation = Annotated[(str if choices else kind) | None, option]
+    return inspect.Parameter(name, KEYWORD, annotation=annotation, default=None)

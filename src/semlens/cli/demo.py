@@ -12,7 +12,6 @@ import pandas as pd
 import typer
 
 from semlens.cli.output import err, out, print_json, reported, table
-from semlens.cli.progress import progress_bars
 from semlens.errors import ServeError
 
 if TYPE_CHECKING:
@@ -53,8 +52,7 @@ def demo(
         f"{100 * world.marked_share:.0f} % of the '{world.target}' images carried a mark: "
         f"{world.artefact}.\nCan we find that out from the model alone?\n"
     )
-    with progress_bars() as progress:
-        db = story.build_demo(folder, world, progress)
+    db = story.build_demo(folder, world)
     table(db.scores().per_layer(), "\n1. How interpretable are its layers?")
 
     hits = db.search(story.QUERY, top=db.manifest.rows)

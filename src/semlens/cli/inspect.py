@@ -25,21 +25,26 @@ def status(
     semlens status r18.semlens --verify --json
     """
     from semlens.api import open as open_database
+    from semlens.store.build_files import damaged_files
+    from semlens.store.manifest import Manifest
 
+    # before it is opened: one whose files are damaged cannot be
+    damaged = damaged_files(database, Manifest.load(database)) if verify else None
+    if damaged:
+        if as_json:
+            print_json({"database": str(database.resolve()), "damaged": damaged})
+        else:
+            out.print(f"damaged files: {', '.join(damaged)}", markup=False, soft_wrap=True)
+        raise typer.Exit(1)
     db = open_database(database)
     m = db.manifest
     skipped = db.samples.loc[db.samples["error"].notna(), ["path", "error"]]
-    damaged = db.verify() if verify else None
     if as_json:
         print_json(
             {
                 "database": str(db.path.resolve()),
                 "fingerprint": db.fingerprint,
-                "model": m.model.model_dump(),
-                "data": m.data.model_dump(),
-                "embedder": m.embedder.model_dump(),
-                "recipe": m.recipe.model_dump(),
-                "samples": m.samples,
+                **m.model_dump(include={"model", "data", "embedder", "recipe", "samples"}),
                 "components": m.rows,
                 "crops": sum(m.crops),
                 "relevance": m.relevance.model_dump() if m.relevance else None,
@@ -48,26 +53,25 @@ def status(
                 "damaged": damaged,
             }
         )
-    else:
-        for name in ("model", "data", "embedder"):
-            source = getattr(m, name)
-            line = f"{name:>9}  {source.spec}  ({source.fingerprint[:12]})"
-            out.print(line, highlight=False, markup=False, soft_wrap=True)
-        settings = ", ".join(
-            f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}"
-            for k, v in m.recipe.model_dump().items()
-        )
-        out.print(f"   recipe  {settings}", highlight=False, markup=False, soft_wrap=True)
-        out.print(f"   images  {m.samples}, {m.unreadable} of them unreadable", highlight=False)
-        how = f"by rules {m.relevance.rules}, for {m.relevance.targets}" if m.relevance else "none"
-        out.print(f"relevance  {how}", highlight=False)
-        table(db.summary())
-        if len(skipped):
-            table(skipped.head(20), "skipped images")
-        if damaged is not None:
-            out.print(f"damaged files: {', '.join(damaged) or 'none'}", markup=False)
-    if damaged:
-        raise typer.Exit(1)
+        return
+    settings = ", ".join(
+        f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}"
+        for k, v in m.recipe.model_dump().items()
+    )
+    how = f"by rules {m.relevance.rules}, for {m.relevance.targets}" if m.relevance else "none"
+    sources = {name: getattr(m, name) for name in ("model", "data", "embedder")}
+    lines = {name: f"{one.spec}  ({one.fingerprint[:12]})" for name, one in sources.items()} | {
+        "recipe": settings,
+        "images": f"{m.samples}, {m.unreadable} of them unreadable",
+        "relevance": how,
+    }
+    for name, line in lines.items():
+        out.print(f"{name:>9}  {line}", highlight=False, markup=False, soft_wrap=True)
+    table(db.summary())
+    if len(skipped):
+        table(skipped.head(20), "skipped images")
+    if damaged is not None:
+        out.print("damaged files: none")
 
 
 @reported

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 from semlens.data.images import Images
 from semlens.data.prefetch import prefetch
@@ -16,9 +17,9 @@ def content_digests(images: Images, workers: int) -> Iterator[str]:
     """
 
     def digest(sample: int) -> str:
-        try:
-            return images.digest(sample)
-        except ImageError:
-            return ""
+        for _ in range(2):  # a failure that passes is not taken for a broken file
+            with suppress(ImageError):
+                return images.digest(sample)
+        return ""
 
     return prefetch(digest, range(len(images)), workers)

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from PIL import Image
-
 from semlens.data.images import Images, read_file
-from semlens.data.pixels import decode
 from semlens.errors import DataError
 
 SUFFIXES = frozenset(
@@ -46,15 +42,8 @@ class ImageFolder(Images):
         nested = ["/" in name for name in self.ids]
         self.targets = [name.split("/", 1)[0] for name in self.ids] if all(nested) else None
 
-    def read(self, sample: int) -> Image.Image:
-        """Return the image as upright RGB."""
-        return decode(self._bytes(sample), self.ids[sample])
-
-    def digest(self, sample: int) -> str:
-        """Return the SHA-256 of the file."""
-        return hashlib.sha256(self._bytes(sample)).hexdigest()
-
-    def _bytes(self, sample: int) -> bytes:
+    def content(self, sample: int) -> bytes:
+        """Return the file's bytes."""
         return read_file(self.root / self.ids[sample], self.ids[sample])
 
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from semlens.data.images import Images, read_file
-from semlens.data.pixels import decode
+from semlens.data.images import Images, numbered, read_file
 from semlens.data.targets import name_targets
 from semlens.errors import DataError, ImageError
 
@@ -65,8 +61,7 @@ class HuggingFaceImages(Images):
             [column]
         )
         self._column = column
-        width = len(str(len(dataset) - 1))
-        self.ids = [f"{i:0{width}d}" for i in range(len(dataset))]
+        self.ids = numbered(len(dataset))
         if target_column is not None:
             feature = features[target_column]
             values = dataset[target_column]
@@ -114,15 +109,7 @@ class HuggingFaceImages(Images):
             )
         return cls(loaded, spec)
 
-    def read(self, sample: int) -> Image.Image:
-        """Return the row's image as upright RGB."""
-        return decode(self.encoded(sample), self.ids[sample])
-
-    def digest(self, sample: int) -> str:
-        """Return the SHA-256 of the encoded image."""
-        return hashlib.sha256(self.encoded(sample)).hexdigest()
-
-    def encoded(self, sample: int) -> bytes:
+    def content(self, sample: int) -> bytes:
         """Return the row's encoded image.
 
         Raises

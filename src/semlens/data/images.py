@@ -8,6 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from semlens.data.pixels import content_digest, decode
 from semlens.errors import ImageError
 
 
@@ -26,18 +27,35 @@ class Images(ABC):
         return len(self.ids)
 
     @abstractmethod
+    def content(self, sample: int) -> bytes | Image.Image:
+        """Return the sample's encoded bytes, or its upright RGB image where there are none.
+
+        Raises
+        ------
+        ImageError
+            If it cannot be read.
+        """
+
     def read(self, sample: int) -> Image.Image:
         """Return the sample as upright 8-bit RGB at its original size.
 
         Raises
         ------
         ImageError
-            If it cannot be decoded.
+            If it cannot be read or decoded.
         """
+        content = self.content(sample)
+        return decode(content, self.ids[sample]) if isinstance(content, bytes) else content
 
-    @abstractmethod
     def digest(self, sample: int) -> str:
-        """Return the SHA-256 of the sample's content (encoded bytes, or pixels)."""
+        """Return the SHA-256 of the sample's content."""
+        return content_digest(self.content(sample))
+
+
+def numbered(count: int) -> list[str]:
+    """Return ids for samples that have no names: their numbers, of equal width."""
+    width = len(str(count - 1))
+    return [f"{i:0{width}d}" for i in range(count)]
 
 
 def read_file(path: Path, name: str | None = None) -> bytes:

@@ -92,7 +92,9 @@ def _whiteless(name: str, kind: str) -> ImageError:
     )
 
 
-def pixels_digest(image: Image.Image) -> str:
-    """SHA-256 of an already decoded image: mode, size and raw pixels."""
-    head = f"{image.mode}:{image.width}x{image.height}:".encode()
-    return hashlib.sha256(head + image.tobytes()).hexdigest()
+def content_digest(content: bytes | Image.Image) -> str:
+    """SHA-256 of encoded bytes, or of a decoded image's mode, size and raw pixels."""
+    if isinstance(content, Image.Image):
+        head = f"{content.mode}:{content.width}x{content.height}:".encode()
+        content = head + content.tobytes()
+    return hashlib.sha256(content).hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -10,8 +9,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from PIL import Image
 
-from semlens.data.images import Images, read_file
-from semlens.data.pixels import decode, pixels_digest, upright_rgb
+from semlens.data.images import Images, numbered, read_file
+from semlens.data.pixels import upright_rgb
 from semlens.data.targets import name_targets
 from semlens.errors import DataError
 
@@ -60,34 +59,19 @@ class ImageSequence(Images):
         _check(items[0], 0)
         self._items = items
         self.spec = f"python:{name}"
-        width = len(str(len(items) - 1))
-        self.ids = [f"{i:0{width}d}" for i in range(len(items))]
+        self.ids = numbered(len(items))
         self.targets = _targets(items, classes, self.spec)
 
-    def read(self, sample: int) -> Image.Image:
-        """Return the item as upright RGB."""
-        item = self._image(sample)
-        name = self.ids[sample]
-        if isinstance(item, Image.Image):
-            return upright_rgb(item, name)
-        if isinstance(item, bytes):
-            return decode(item, name)
-        return upright_rgb(Image.fromarray(item), name)
-
-    def digest(self, sample: int) -> str:
-        """Return the SHA-256 of the encoded bytes, or of the pixels."""
-        item = self._image(sample)
-        if isinstance(item, bytes):
-            return hashlib.sha256(item).hexdigest()
-        return pixels_digest(self.read(sample))
-
-    def _image(self, sample: int) -> Image.Image | bytes | np.ndarray:
+    def content(self, sample: int) -> bytes | Image.Image:
+        """Return the encoded bytes of a file or of bytes, or else the upright RGB image."""
         item = _check(self._items[sample], sample)
+        if isinstance(item, bytes):
+            return item
         if isinstance(item, str | Path):
             return read_file(Path(item).expanduser())
-        if isinstance(item, np.ndarray) and item.ndim == 3 and item.shape[2] == 1:
-            return item[:, :, 0]
-        return item
+        if isinstance(item, np.ndarray):
+            item = Image.fromarray(item[:, :, 0] if item.shape[2:] == (1,) else item)
+        return upright_rgb(item, self.ids[sample])
 
 
 def _check(item: Any, sample: int) -> Any:

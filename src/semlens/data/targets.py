@@ -16,6 +16,10 @@ UNLABELLED = "(no label)"
 """The class name of a sample whose label is missing."""
 
 
+class UnmappedWarning(UserWarning):
+    """Some class of the data has no logit of the model."""
+
+
 @dataclass(frozen=True)
 class TargetMap:
     """Each sample's logit, or None where it is not known.
@@ -24,11 +28,14 @@ class TargetMap:
     ----------
     logits
         One entry per sample.
+    names
+        Class name of each sample, or None when the data has no classes.
     notice
         What to tell the user when some class of the data has no logit; empty when all have.
     """
 
     logits: tuple[int | None, ...]
+    names: tuple[str | None, ...] | None = None
     notice: str = ""
 
 
@@ -68,10 +75,10 @@ def map_targets(
         shown = ", ".join(unmapped[:5]) + (" ..." if len(unmapped) > 5 else "")
         notice = (
             f"{len(unmapped)} of {len(set(targets))} classes of the data have no logit ({shown}). "
-            "Commands about classes leave them out. Map them with --classes FILE "
-            "(a line 'name,logit' each)."
+            "Questions about classes leave them out. Map them with classes=FILE (--classes FILE), "
+            "a line 'name,logit' each."
         )
-    return TargetMap(tuple(known.get(_fold(name)) for name in targets), notice)
+    return TargetMap(tuple(known.get(_fold(name)) for name in targets), tuple(targets), notice)
 
 
 def name_targets(labels: Iterable[Any], names: Sequence[Any] | None, spec: str) -> list[str] | None:

@@ -9,7 +9,6 @@ from PIL import Image
 
 from semlens.data.artefact import Artefact, Artefacts, as_artefacts
 from semlens.data.images import Images
-from semlens.data.pixels import pixels_digest
 from semlens.errors import DataError
 
 
@@ -62,19 +61,11 @@ class WithArtefact(Images):
         part = "" if count == len(images) else f" on {count} of {len(images)}"
         self.spec = f"python:{images.spec} with {named}{part} (seed {seed})"
 
-    def read(self, sample: int) -> Image.Image:
-        """Return the image, with its artefact if it is one of those that carry one."""
-        image = self.images.read(sample)
-        return (
-            insert_drawn(image, self.artefacts, self.seed, sample) if self._has(sample) else image
-        )
-
-    def digest(self, sample: int) -> str:
-        """Return the SHA-256 of the changed pixels, or of what was not changed."""
-        return pixels_digest(self.read(sample)) if self._has(sample) else self.images.digest(sample)
-
-    def _has(self, sample: int) -> bool:
-        return sample in self.changed
+    def content(self, sample: int) -> bytes | Image.Image:
+        """Return the image with its artefact, or what lies there if it carries none."""
+        if sample not in self.changed:
+            return self.images.content(sample)
+        return insert_drawn(self.images.read(sample), self.artefacts, self.seed, sample)
 
 
 def insert_drawn(

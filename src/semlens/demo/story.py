@@ -22,7 +22,6 @@ from semlens.models.forward import readouts
 from semlens.models.load import load_model
 from semlens.models.subject import SubjectModel
 from semlens.models.taps import pruned
-from semlens.run.plan import Progress
 from semlens.types import Component
 
 LAYERS = ("layer2", "layer3")
@@ -65,7 +64,7 @@ class Planted:
         return min(ranks, default=None)
 
 
-def build_demo(folder: Path, world: DemoWorld, progress: Progress) -> ConceptDatabase:
+def build_demo(folder: Path, world: DemoWorld) -> ConceptDatabase:
     """Unpack the images and build the database, by the same code as for any other data."""
     world.unpack(folder / "images")
     return build(
@@ -77,7 +76,6 @@ def build_demo(folder: Path, world: DemoWorld, progress: Progress) -> ConceptDat
         # the mark is wide: a crop around one position of it shows half a word
         crop="activation",
         relevance=True,
-        progress=progress,
     )
 
 

@@ -4,27 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
 import torch
+from jaxtyping import Int32, Int64, UInt8
 from PIL import Image
 from torch import Tensor
 
 from semlens.models.activations import LayerForm
-from semlens.relevance.boxes import MASK_CELLS
-from semlens.run.plan import Plan, Progress
+from semlens.run.plan import Plan
+from semlens.run.shards import Advance, Shards
 from semlens.stages.attribute import Attributor, Cut, References, WholeImage
 from semlens.stages.embed import CropRef, embed
 from semlens.stages.heat import ActivationMaps, ConditionalMaps, Heatmaps
 from semlens.stages.select import LayerExamples
-from semlens.store.files import load_tensors, save_table, save_tensors
+from semlens.store.schema import MASK_BYTES, THUMBNAILS
 from semlens.types import Box, Crop
 
+STEPS = ("crop", "embed")
 _HELD_BYTES = 512 * 2**20
-MASK_BYTES = MASK_CELLS**2 // 8
-SHARD = 512
+_SHARD = 512
 """Referenced samples per shard."""
 
 
@@ -36,7 +37,7 @@ class _Decoded:
         self._held: dict[int, Image.Image] = {}
         self._bytes = 0
 
-    def read(self, sample: int) -> Image.Image:
+    def __call__(self, sample: int) -> Image.Image:
         held = self._held.get(sample)
         if held is not None:
             return held
@@ -47,14 +48,10 @@ class _Decoded:
             self._bytes += size
         return image
 
-    def clear(self) -> None:
-        self._held.clear()
-        self._bytes = 0
-
 
 @dataclass(frozen=True)
 class CroppedPairs:
-    """Box and crop of every pair, and the files that hold the new crops.
+    """Box and crop of every pair, and the new crops.
 
     Parameters
     ----------
@@ -64,17 +61,15 @@ class CroppedPairs:
         uint8[n 32], display masks over the boxes.
     crop
         int64[n], the crop's number over all crops files, old ones first.
-    shards
-        (tensors, thumbnails) per shard that brought new crops.
-    sizes
-        Number of new crops in each of ``shards``.
+    fresh
+        By shard that brought new crops: ``vector``, ``sample`` and ``box`` of each crop, and
+        their thumbnails as ``webp``, joined, and ``webp_size``.
     """
 
     box: np.ndarray
     mask: np.ndarray
     crop: np.ndarray
-    shards: list[tuple[Path, Path]]
-    sizes: list[int]
+    fresh: list[Mapping[str, Tensor]]
 
 
 def references(layers: list[LayerExamples]) -> tuple[References, np.ndarray]:
@@ -106,7 +101,7 @@ def references(layers: list[LayerExamples]) -> tuple[References, np.ndarray]:
 
 
 def attributor(plan: Plan, forms: Sequence[LayerForm], crops: Sequence[Crop]) -> Attributor:
-    """Return the way in which each layer's examples are cropped."""
+    """Return what finds the regions of each layer's examples."""
     execution, recipe = plan.execution, plan.recipe
     if set(crops) <= {"none"}:
         return WholeImage(execution.threads)
@@ -126,76 +121,41 @@ def attributor(plan: Plan, forms: Sequence[LayerForm], crops: Sequence[Crop]) ->
 
 def crop_pairs(
     plan: Plan,
-    layers: list[LayerExamples],
-    crops_of: Sequence[Crop],
+    find: Attributor,
     pairs: References,
     known: Mapping[CropRef, int],
-    digests: list[str],
-    folder: Path,
+    shards: Shards,
     key: str,
-    progress: Progress,
 ) -> CroppedPairs:
     """Find each pair's box and embed the crops that are not ``known`` yet."""
-    find = attributor(plan, [layer.form for layer in layers], crops_of)
-    held = _Decoded(plan.images.read)
-    unique = np.unique(pairs.sample).tolist()
-    step = plan.execution.shard or SHARD
-    boxes: list[np.ndarray] = []
-    masks: list[np.ndarray] = []
-    crops: list[np.ndarray] = []
-    shards: list[tuple[Path, Path]] = []
-    sizes: list[int] = []
-    base = len(known)
-    for start in range(0, len(unique), step):
-        samples = unique[start : start + step]
-        name = f"crops-{key[:16]}-{start:08d}-{start + len(samples):08d}"
-        paths = (folder / f"{name}.safetensors", folder / f"{name}.parquet")
-        if not paths[0].is_file():
-            _crop_shard(plan, find, pairs, samples, known, digests, held, paths, progress, start)
-            held.clear()
-        tensors = load_tensors(paths[0])
-        progress("crop", start + len(samples), len(unique))
-        progress("embed", start + len(samples), len(unique))
-        boxes.append(tensors["pair_box"].numpy())
-        masks.append(tensors["pair_mask"].numpy())
-        old = tensors["pair_known"].numpy()
-        crops.append(np.where(old, 0, base) + tensors["pair_crop"].numpy())
-        if len(tensors["vector"]):
-            shards.append(paths)
-            sizes.append(len(tensors["vector"]))
-            base += sizes[-1]
-    return CroppedPairs(
-        np.concatenate(boxes) if boxes else np.zeros((0, 4), np.int32),
-        np.concatenate(masks) if masks else np.zeros((0, MASK_BYTES), np.uint8),
-        np.concatenate(crops) if crops else np.zeros(0, np.int64),
-        shards,
-        sizes,
-    )
+    samples = np.unique(pairs.sample).tolist()
+
+    def compute(shard: range, advance: Mapping[str, Advance]) -> Mapping[str, Tensor]:
+        return _crop(plan, find, pairs, samples[shard.start : shard.stop], known, advance)
+
+    ranges = plan.execution.shards(len(samples), _SHARD)
+    box, mask = [np.zeros((0, 4), np.int32)], [np.zeros((0, MASK_BYTES), np.uint8)]
+    crop, fresh, count = [np.zeros(0, np.int64)], list[Mapping[str, Tensor]](), len(known)
+    for part in shards.of(STEPS, key, ranges, len(samples), compute):
+        box.append(part["pair_box"].numpy())
+        mask.append(part["pair_mask"].numpy())
+        crop.append(np.where(part["pair_known"], 0, count) + part["pair_crop"].numpy())
+        if len(part["vector"]):
+            fresh.append(part)
+            count += len(part["vector"])
+    return CroppedPairs(np.concatenate(box), np.concatenate(mask), np.concatenate(crop), fresh)
 
 
-def _crop_shard(
+def _crop(
     plan: Plan,
     find: Attributor,
     pairs: References,
     samples: list[int],
     known: Mapping[CropRef, int],
-    digests: list[str],
-    held: _Decoded,
-    paths: tuple[Path, Path],
-    progress: Progress,
-    start: int,
-) -> None:
-    total = len(np.unique(pairs.sample))
-    done = {"crop": start, "embed": start}
-
-    def step(stage: str) -> Callable[[int], None]:
-        def advance(count: int) -> None:
-            done[stage] += count
-            progress(stage, done[stage], total)
-
-        return advance
-
-    found = find(samples, pairs, held.read, step("crop"))
+    advance: Mapping[str, Advance],
+) -> Mapping[str, Tensor]:
+    read = _Decoded(plan.images.read)
+    found = find(samples, pairs, read, advance["crop"])
     wanted = [
         CropRef(int(sample), region.box)
         for sample, region in zip(pairs.sample[pairs.of(samples)], found, strict=True)
@@ -204,39 +164,48 @@ def _crop_shard(
     made = embed(
         plan.embedder,
         fresh,
-        held.read,
+        read,
         thumbnails=plan.recipe.thumbnails,
         batch_size=plan.execution.batch_size,
         workers=plan.execution.threads,
-        progress=step("embed"),
+        progress=advance["embed"],
     )
-    if plan.recipe.thumbnails:
-        keys = [crop.key(digests[crop.sample]) for crop in fresh]
-        table = pa.table(
-            {"key": pa.array(keys, pa.string()), "webp": pa.array(made.thumbnails, pa.binary())}
-        )
-        save_table(paths[1], table)
     place = {crop: number for number, crop in enumerate(fresh)}
-    save_tensors(
-        paths[0],
-        {
-            "pair_box": _box_tensor([crop.box for crop in wanted]),
-            "pair_crop": torch.tensor([place.get(c, known.get(c, 0)) for c in wanted]),
-            "pair_known": torch.tensor([c in known for c in wanted]),
-            "pair_mask": _mask_tensor([region.mask for region in found]),
-            "vector": made.vectors,
-            "sample": torch.tensor([crop.sample for crop in fresh], dtype=torch.int64),
-            "box": _box_tensor([crop.box for crop in fresh]),
-        },
-    )
+    return {
+        "pair_box": _box_tensor([crop.box for crop in wanted]),
+        "pair_crop": torch.tensor([place.get(c, known.get(c, 0)) for c in wanted]),
+        "pair_known": torch.tensor([c in known for c in wanted]),
+        "pair_mask": _mask_tensor([region.mask for region in found]),
+        "vector": made.vectors,
+        "sample": torch.tensor([crop.sample for crop in fresh], dtype=torch.int64),
+        "box": _box_tensor([crop.box for crop in fresh]),
+        "webp": _byte_tensor(b"".join(made.thumbnails)),
+        "webp_size": torch.tensor([len(one) for one in made.thumbnails], dtype=torch.int64),
+    }
 
 
-def _mask_tensor(found: list[bytes | None]) -> Tensor:
-    """Packed masks uint8[n 32]; all ones where there is none."""
+def thumbnails_table(crops: Mapping[str, Tensor], digests: list[str]) -> pa.Table:
+    """Rows of ``thumbnails/NNNN.parquet``, in the order of the crops."""
+    keys = [crop.key(digests[crop.sample]) for crop in crop_refs(crops["sample"], crops["box"])]
+    webp, stop = crops["webp"].numpy().tobytes(), np.cumsum(crops["webp_size"].numpy())
+    pictures = [webp[a:b] for a, b in pairwise([0, *stop.tolist()])]
+    return pa.table({"key": keys, "webp": pictures}, schema=THUMBNAILS)
+
+
+def crop_refs(sample: Int64[Tensor, " n"], box: Int32[Tensor, "n 4"]) -> list[CropRef]:
+    """Return crops from the tensors that say what they are."""
+    return [CropRef(s, Box(*b)) for s, b in zip(sample.tolist(), box.tolist(), strict=True)]
+
+
+def _byte_tensor(data: bytes) -> UInt8[Tensor, " n"]:
+    return torch.from_numpy(np.frombuffer(data, np.uint8).copy())
+
+
+def _mask_tensor(found: list[bytes | None]) -> UInt8[Tensor, "n bytes"]:
+    """Packed masks; all ones where there is none."""
     whole = bytes([255] * MASK_BYTES)
-    joined = np.frombuffer(b"".join(mask or whole for mask in found), np.uint8)
-    return torch.from_numpy(joined.reshape(-1, MASK_BYTES).copy())
+    return _byte_tensor(b"".join(mask or whole for mask in found)).reshape(-1, MASK_BYTES)
 
 
-def _box_tensor(found: list[Box]) -> Tensor:
+def _box_tensor(found: list[Box]) -> Int32[Tensor, "n 4"]:
     return torch.tensor([box.as_tuple() for box in found], dtype=torch.int32).reshape(-1, 4)

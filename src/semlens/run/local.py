@@ -3,39 +3,50 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import torch
+from torch import Tensor
 
 from semlens.data.digests import content_digests
-from semlens.data.images import Images
-from semlens.data.targets import TargetMap
+from semlens.data.pinned import PinnedImages
 from semlens.errors import DataError, RecipeError
 from semlens.models.activations import LayerForm
 from semlens.models.forward import check_logits
+from semlens.progress import report
 from semlens.relevance.presets import check_rules
-from semlens.run.crops import CroppedPairs, crop_pairs, references
-from semlens.run.plan import Plan, Progress
+from semlens.run.crops import (
+    CroppedPairs,
+    attributor,
+    crop_pairs,
+    crop_refs,
+    references,
+    thumbnails_table,
+)
+from semlens.run.plan import Plan
+from semlens.run.relabel import relabel
 from semlens.run.relevance import add_relevance
+from semlens.run.shards import Advance, Shards
 from semlens.stages.collect import Collected, collect, layer_forms
 from semlens.stages.embed import CropRef
 from semlens.stages.index import components_table, examples_table, theta
 from semlens.stages.select import LayerExamples, select
 from semlens.store import layout
-from semlens.store.files import file_digest, load_table, load_tensors, save_table, save_tensors
 from semlens.store.lock import writing
 from semlens.store.manifest import NAME, LayerEntry, Manifest, Source
 from semlens.store.reader import Database, data_fingerprint
-from semlens.types import Box, Crop
+from semlens.store.schema import SAMPLES
+from semlens.store.writer import BuildWriter, move_staged
+from semlens.types import Crop
 
 
-def build_database(
-    path: Path, plan: Plan, targets: TargetMap, progress: Progress = lambda *_: None
-) -> Database:
-    """Make a database, go on with one, or add layers to one.
+def build_database(path: Path, plan: Plan) -> Database:
+    """Make a database, go on with one, or add layers or other classes to one.
 
     A shard is saved as soon as it is done, and the manifest last of all: whenever the
     process ends, running it again does only what is missing and ends with the same bytes.
@@ -45,7 +56,8 @@ def build_database(
     BusyError
         If another process is writing to it.
     StaleError
-        If it was made from another model, other data or another embedder.
+        If it was made from another model, other data or another embedder, or if images change
+        while it is made.
     RecipeError
         If it was made with other settings, or no layer is named.
     DataError
@@ -59,195 +71,92 @@ def build_database(
     if plan.relevance:
         check_logits(plan.model)
     with writing(path):
-        build = _Build(path, plan, targets, progress)
-        database = build.run()
+        database = None
+        if (path / NAME).is_file():
+            move_staged(path, Manifest.load(path).files)
+            database = Database(path)
+            _check_same(database, plan)
+        known = database.layers if database else ()
+        plan = replace(plan, layers=tuple(n for n in dict.fromkeys(plan.layers) if n not in known))
+        # a wrong layer is known before the data is hashed
+        forms = layer_forms(plan.model, plan.layers, plan.recipe.readout)
+        digests = _digests(plan)
+        plan = replace(plan, images=PinnedImages(plan.images, digests))
+        if database:
+            database.check_images(plan.images, digests)
+            database, plan = relabel(database, plan)
+        shards = Shards(path / layout.PARTIAL)
+        if plan.layers:
+            database = _add_layers(path, database, plan, forms, digests, shards)
+        assert database is not None  # noqa: S101  # a new one has layers
         if plan.relevance or database.manifest.relevance is not None:
-            database = add_relevance(path, build.plan, targets, progress)
-        shutil.rmtree(path / layout.PARTIAL, ignore_errors=True)
+            database = add_relevance(database, plan, shards)
+        shutil.rmtree(shards.folder, ignore_errors=True)
         return database
 
 
-class _Build:
-    """One run of a build; holds what its steps share."""
-
-    def __init__(self, path: Path, plan: Plan, targets: TargetMap, progress: Progress) -> None:
-        self.path = path
-        self.partial = path / layout.PARTIAL
-        self.targets = targets
-        self.progress = progress
-        self.existing = Database(path) if (path / NAME).is_file() else None
-        if self.existing is not None:
-            _check_same(self.existing, plan)
-            known = self.existing.layers
-            plan = replace(plan, layers=tuple(n for n in plan.layers if n not in known))
-        if plan.recipe.layout != "auto":
-            plan = replace(plan, model=replace(plan.model, layout=plan.recipe.layout))
-        self.plan = replace(plan, layers=tuple(dict.fromkeys(plan.layers)))
-
-    def run(self) -> Database:
-        # a wrong layer is known before the data is hashed
-        forms = layer_forms(self.plan.model, self.plan.layers, self.plan.recipe.readout)
-        digests = self._digests()
-        if self.existing is not None:
-            self.existing.check_images(self.plan.images, digests)
-            _check_targets(self.existing, self.targets)
-            if not self.plan.layers:
-                return Database(self.path)
-        data = data_fingerprint(self.plan.images.ids, digests)
-        model = self.plan.model.fingerprint
-        key = self.plan.collect_key(data, model)
-        self.partial.mkdir(exist_ok=True)
-        ways = self.plan.crops(forms)
-        collected = self._collect(forms, key)
-        layers = [select(collected, form, self.plan.recipe.signs) for form in forms]
-        pairs, slots = references(layers)
-        known = self._known_crops()
-        old = self.existing.manifest.crops if self.existing else []
-        cropped = crop_pairs(
-            self.plan,
-            layers,
-            ways,
-            pairs,
-            known,
-            digests,
-            self.partial,
-            self.plan.embed_key(key, ways, old),
-            self.progress,
+def _check_same(database: Database, plan: Plan) -> None:
+    database.check_model(plan.model)
+    database.check_embedder(plan.embedder)
+    different = database.manifest.recipe.differences(plan.recipe)
+    if different:
+        raise RecipeError(
+            f"The database '{database.path}' was built with other settings.",
+            f"They differ in {'; '.join(different)}.",
+            "Give the same settings to add layers, or build into a new path.",
         )
-        self._write(
-            layers,
-            ways,
-            cropped,
-            slots,
-            collected,
-            digests,
-            Source(spec=self.plan.images.spec, fingerprint=data),
-            model,
+
+
+def _digests(plan: Plan) -> list[str]:
+    digests: list[str] = []
+    for digest in content_digests(plan.images, plan.execution.threads):
+        digests.append(digest)
+        report("hash", len(digests), len(plan.images))
+    return digests
+
+
+def _add_layers(
+    path: Path,
+    database: Database | None,
+    plan: Plan,
+    forms: list[LayerForm],
+    digests: list[str],
+    shards: Shards,
+) -> Database:
+    """Collect, select, attribute, embed and index the plan's layers."""
+    data, model = data_fingerprint(plan.images.ids, digests), plan.model.fingerprint
+    key = plan.collect_key(data, model)
+    crops = plan.crops(forms)
+    collected = _collect(plan, forms, shards, key)
+    layers = [select(collected, form, plan.recipe.signs) for form in forms]
+    pairs, slots = references(layers)
+    old = database.manifest if database else None
+    key = plan.embed_key(key, crops, old.crops if old else [])
+    cropped = crop_pairs(
+        plan, attributor(plan, forms, crops), pairs, _known_crops(database), shards, key
+    )
+
+    writer = BuildWriter(path, old)
+    vectors = [torch.from_numpy(database.crop_vectors)] if database else []
+    sizes = _write_crops(writer, cropped.fresh, digests, plan, list(old.crops) if old else [])
+    joined = torch.cat([*vectors, *(part["vector"] for part in cropped.fresh)])
+    entries = list(old.layers) if old else []
+    for number, layer in enumerate(layers):
+        first = entries[-1].first + entries[-1].rows if entries else 0
+        _write_layer(writer, layer, first, cropped, slots, number, joined, plan)
+        entries.append(_entry(layer, crops[number], first, collected))
+    table = components_table(layers)
+    if database:
+        table = pa.concat_tables([database.files.table(layout.COMPONENTS), table])
+    else:
+        writer.table(
+            layout.SAMPLES, _samples_table(plan, digests, collected), group=layout.SAMPLE_GROUP
         )
-        return Database(self.path)
-
-    # -- steps --------------------------------------------------------------------------------
-
-    def _digests(self) -> list[str]:
-        images: Images = self.plan.images
-        digests: list[str] = []
-        for digest in content_digests(images, self.plan.execution.threads):
-            digests.append(digest)
-            self.progress("hash", len(digests), len(images))
-        return digests
-
-    def _collect(self, forms: list[LayerForm], key: str) -> Collected:
-        plan, execution = self.plan, self.plan.execution
-        total, done = len(plan.images), 0
-        merged: Collected | None = None
-
-        def advance(count: int) -> None:
-            nonlocal done
-            done += count
-            self.progress("collect", done, total)
-
-        for shard in execution.shards(total):
-            name = f"collect-{key[:16]}-{shard.start:08d}-{shard.stop:08d}.safetensors"
-            path = self.partial / name
-            if path.is_file():
-                part = Collected.from_tensors(load_tensors(path), plan.layers)
-                advance(len(shard))
-            else:
-                size = execution.batch_size
-                part = collect(
-                    plan.model,
-                    plan.images,
-                    forms,
-                    range(shard.start // size, -(-shard.stop // size)),
-                    examples=plan.recipe.examples,
-                    readout=plan.recipe.readout,
-                    signs=plan.recipe.signs,
-                    batch_size=size,
-                    workers=execution.threads,
-                    progress=advance,
-                )
-                save_tensors(path, part.tensors())
-            merged = part if merged is None else merged.merge(part)
-        if merged is None or len(merged.unreadable) == total:
-            first = next(iter(merged.unreadable.values()), "") if merged else ""
-            raise DataError(
-                f"None of the {total} images of '{plan.images.spec}' can be read. {first}",
-                "Expected at least one whole image.",
-                "Check the files.",
-            )
-        return merged
-
-    def _known_crops(self) -> dict[CropRef, int]:
-        known: dict[CropRef, int] = {}
-        for number in range(len(self.existing.manifest.crops) if self.existing else 0):
-            tensors = load_tensors(self.path / layout.crops_file(number))
-            boxes = tensors["box"].tolist()
-            for sample, box in zip(tensors["sample"].tolist(), boxes, strict=True):
-                known[CropRef(sample, Box(*box))] = len(known)
-        return known
-
-    # -- writing ------------------------------------------------------------------------------
-
-    def _write(
-        self,
-        layers: list[LayerExamples],
-        ways: list[Crop],
-        cropped: CroppedPairs,
-        slots: np.ndarray,
-        collected: Collected,
-        digests: list[str],
-        data: Source,
-        model: str,
-    ) -> None:
-        plan, old = self.plan, self.existing
-        written: dict[str, str] = dict(old.manifest.files) if old else {}
-        crops = list(old.manifest.crops) if old else []
-        vectors = [torch.from_numpy(old.crop_vectors)] if old else []
-        for (tensors, thumbnails), size in zip(cropped.shards, cropped.sizes, strict=True):
-            parts = load_tensors(tensors)
-            kept = {name: parts[name] for name in ("vector", "sample", "box")}
-            name = layout.crops_file(len(crops))
-            save_tensors(self.path / name, kept)
-            written[name] = file_digest(self.path / name)
-            if plan.recipe.thumbnails:
-                name = layout.thumbnails_file(len(crops))
-                save_table(
-                    self.path / name,
-                    load_table(thumbnails),
-                    group=layout.THUMBNAIL_GROUP,
-                    packed="webp",
-                )
-                written[name] = file_digest(self.path / name)
-            vectors.append(kept["vector"])
-            crops.append(size)
-        joined = torch.cat(vectors) if vectors else torch.zeros(0, plan.embedder.dim).half()
-
-        entries = list(old.manifest.layers) if old else []
-        for number, layer in enumerate(layers):
-            first = entries[-1].first + entries[-1].rows if entries else 0
-            mine = slots[:, 0] == number
-            box = torch.zeros(*layer.used.shape, 4, dtype=torch.int32)
-            crop = torch.zeros(layer.used.shape, dtype=torch.int64)
-            mask = torch.zeros(*layer.used.shape, cropped.mask.shape[1], dtype=torch.uint8)
-            place = tuple(torch.from_numpy(slots[mine, i]) for i in (1, 2))
-            box[place], crop[place] = (
-                torch.from_numpy(cropped.box[mine]),
-                torch.from_numpy(cropped.crop[mine]),
-            )
-            mask[place] = torch.from_numpy(cropped.mask[mine])
-            name = layer.form.name
-            means = theta(joined, crop, layer.used, layer.activation, plan.recipe.aggregate)
-            save_tensors(self.path / layout.theta_file(name), {"theta": means})
-            table = examples_table(layer, first, box, crop, mask)
-            save_table(self.path / layout.examples_file(name), table, group=layout.EXAMPLE_GROUP)
-            for file in (layout.theta_file(name), layout.examples_file(name)):
-                written[file] = file_digest(self.path / file)
-            entries.append(_entry(layer, ways[number], first, collected))
-
-        self._write_tables(layers, collected, digests, written)
+    writer.table(layout.COMPONENTS, table)
+    writer.commit(
         Manifest(
             model=Source(spec=plan.model.spec, fingerprint=model),
-            data=data,
+            data=Source(spec=plan.images.spec, fingerprint=data),
             embedder=Source(spec=plan.embedder.spec, fingerprint=plan.embedder.fingerprint),
             recipe=plan.recipe,
             classes=list(plan.model.classes) if plan.model.classes is not None else None,
@@ -255,42 +164,112 @@ class _Build:
             unreadable=len(collected.unreadable),
             dim=plan.embedder.dim,
             layers=entries,
-            relevance=old.manifest.relevance if old else None,
-            crops=crops,
-            files=dict(sorted(written.items())),
-        ).save(self.path)
+            relevance=old.relevance if old else None,
+            crops=sizes,
+            files={},
+        )
+    )
+    return Database(path)
 
-    def _write_tables(
-        self,
-        layers: list[LayerExamples],
-        collected: Collected,
-        digests: list[str],
-        written: dict[str, str],
-    ) -> None:
-        table = components_table(layers)
-        if self.existing is not None:
-            before = load_table(self.path / layout.COMPONENTS)
-            table = pa.concat_tables([before.slice(0, self.existing.manifest.rows), table])
-        save_table(self.path / layout.COMPONENTS, table)
-        written[layout.COMPONENTS] = file_digest(self.path / layout.COMPONENTS)
-        if self.existing is None:
-            images = self.plan.images
-            count = len(images)
-            names = images.targets if images.targets is not None else [None] * count
-            samples = pa.table(
-                {
-                    "sample": pa.array(range(count), pa.int64()),
-                    "path": pa.array(images.ids, pa.string()),
-                    "sha256": pa.array(digests, pa.string()),
-                    "target": pa.array(names, pa.string()),
-                    "logit": pa.array(self.targets.logits, pa.int32()),
-                    "error": pa.array(
-                        [collected.unreadable.get(i) for i in range(count)], pa.string()
-                    ),
-                }
+
+def _collect(plan: Plan, forms: list[LayerForm], shards: Shards, key: str) -> Collected:
+    size, total = plan.execution.batch_size, len(plan.images)
+
+    def compute(shard: range, advance: Mapping[str, Advance]) -> Mapping[str, Tensor]:
+        return collect(
+            plan.model,
+            plan.images,
+            forms,
+            range(shard.start // size, -(-shard.stop // size)),
+            examples=plan.recipe.examples,
+            readout=plan.recipe.readout,
+            signs=plan.recipe.signs,
+            batch_size=size,
+            workers=plan.execution.threads,
+            progress=advance["collect"],
+        ).tensors()
+
+    parts = shards.of(("collect",), key, plan.execution.shards(total), total, compute)
+    found = reduce(Collected.merge, (Collected.from_tensors(p, plan.layers) for p in parts))
+    if len(found.unreadable) == total:
+        raise DataError(
+            f"None of the {total} images of '{plan.images.spec}' can be read. "
+            f"{next(iter(found.unreadable.values()))}",
+            "Expected at least one whole image.",
+            "Check the files.",
+        )
+    return found
+
+
+def _known_crops(database: Database | None) -> dict[CropRef, int]:
+    if database is None:
+        return {}
+    samples, boxes = map(torch.from_numpy, (database.crop_samples, database.crop_boxes))
+    return {crop: place for place, crop in enumerate(crop_refs(samples, boxes))}
+
+
+def _write_crops(
+    writer: BuildWriter,
+    fresh: list[Mapping[str, Tensor]],
+    digests: list[str],
+    plan: Plan,
+    sizes: list[int],
+) -> list[int]:
+    """Write the files of new crops; return the sizes of all crops files, old ones first."""
+    for part in fresh:
+        kept = {name: part[name] for name in ("vector", "sample", "box")}
+        writer.tensors(layout.crops_file(len(sizes)), kept)
+        if plan.recipe.thumbnails:
+            writer.table(
+                layout.thumbnails_file(len(sizes)),
+                thumbnails_table(part, digests),
+                group=layout.THUMBNAIL_GROUP,
+                packed="webp",
             )
-            save_table(self.path / layout.SAMPLES, samples, group=layout.SAMPLE_GROUP)
-            written[layout.SAMPLES] = file_digest(self.path / layout.SAMPLES)
+        sizes.append(len(part["vector"]))
+    return sizes
+
+
+def _write_layer(
+    writer: BuildWriter,
+    layer: LayerExamples,
+    first: int,
+    cropped: CroppedPairs,
+    slots: np.ndarray,
+    number: int,
+    vectors: Tensor,
+    plan: Plan,
+) -> None:
+    mine = slots[:, 0] == number
+    place = tuple(torch.from_numpy(slots[mine, i]) for i in (1, 2))
+
+    def by_slot(values: np.ndarray) -> Tensor:
+        """Values of the layer's pairs [n ...], as [C m ...]; zeros in unused slots."""
+        picked = torch.from_numpy(values[mine])
+        found = torch.zeros(*layer.used.shape, *picked.shape[1:], dtype=picked.dtype)
+        found[place] = picked
+        return found
+
+    crop = by_slot(cropped.crop)
+    means = theta(vectors, crop, layer.used, layer.top.activation, plan.recipe.aggregate)
+    writer.tensors(layout.theta_file(layer.form.name), {"theta": means})
+    table = examples_table(layer, first, by_slot(cropped.box), crop, by_slot(cropped.mask))
+    writer.table(layout.examples_file(layer.form.name), table, group=layout.EXAMPLE_GROUP)
+
+
+def _samples_table(plan: Plan, digests: list[str], collected: Collected) -> pa.Table:
+    count = len(plan.images)
+    return pa.table(
+        {
+            "sample": range(count),
+            "path": plan.images.ids,
+            "sha256": digests,
+            "target": plan.targets.names or [None] * count,
+            "logit": plan.targets.logits,
+            "error": [collected.unreadable.get(i) for i in range(count)],
+        },
+        schema=SAMPLES,
+    )
 
 
 def _entry(layer: LayerExamples, crop: Crop, first: int, collected: Collected) -> LayerEntry:
@@ -308,26 +287,3 @@ def _entry(layer: LayerExamples, crop: Crop, first: int, collected: Collected) -
         not_finite=len(collected.not_finite[form.name]),
         crop=crop,
     )
-
-
-def _check_targets(database: Database, targets: TargetMap) -> None:
-    before = [None if np.isnan(v) else int(v) for v in database.samples["logit"].astype(float)]
-    changed = sum(a != b for a, b in zip(before, targets.logits, strict=True))
-    if changed:
-        raise RecipeError(
-            f"{changed} images of '{database.path}' now have another class.",
-            "Expected the classes that the database was built with.",
-            "Give the same --classes and --targets, or build into a new path.",
-        )
-
-
-def _check_same(database: Database, plan: Plan) -> None:
-    database.check_model(plan.model)
-    database.check_embedder(plan.embedder)
-    different = database.manifest.recipe.differences(plan.recipe)
-    if different:
-        raise RecipeError(
-            f"The database '{database.path}' was built with other settings.",
-            f"They differ in {'; '.join(different)}.",
-            "Give the same settings to add layers, or build into a new path.",
-        )

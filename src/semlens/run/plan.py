@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from semlens.data.images import Images
 from semlens.data.prefetch import default_workers
+from semlens.data.targets import TargetMap
 from semlens.embedders.base import Embedder
 from semlens.errors import RecipeError
 from semlens.models.activations import LayerForm
@@ -16,9 +17,6 @@ from semlens.models.subject import SubjectModel
 from semlens.recipe import FORMAT, Recipe, fingerprint
 from semlens.relevance.choose import Engines, FallbackWarning
 from semlens.types import Crop
-
-Progress = Callable[[str, int, int], None]
-"""Called with a stage's name, the samples done, and their total."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +50,9 @@ class Execution:
         """Decoding threads; -1 means one per core."""
         return default_workers() if self.workers < 0 else self.workers
 
-    def shards(self, samples: int) -> Iterator[range]:
-        """Split sample places into runs of whole batches, 64 at most unless asked for."""
-        size = self.shard or max(1024, -(-samples // 64))
+    def shards(self, samples: int, size: int | None = None) -> Iterator[range]:
+        """Split sample places into runs of whole batches, 64 at most unless a size is given."""
+        size = self.shard or size or max(1024, -(-samples // 64))
         step = max(1, round(size / self.batch_size)) * self.batch_size
         for start in range(0, samples, step):
             yield range(start, min(start + step, samples))
@@ -70,6 +68,10 @@ class Plan:
     layers: tuple[str, ...]
     recipe: Recipe
     execution: Execution
+    targets: TargetMap
+    """The class of each sample."""
+    relabel: bool = False
+    """Whether a database that is there takes the classes, too, or keeps its own."""
     relevance: bool = False
     """Whether class relevance is computed for all layers."""
 
@@ -92,7 +94,7 @@ class Plan:
         names = [form.name for form, crp in zip(forms, plain, strict=True) if crp]
         exact = bool(names) and self.engines.exact(names)
         if names and not exact:
-            text = "So examples are cropped by activation maps; --crop crp insists on relevance."
+            text = "So examples are cropped by activation maps; crop='crp' insists on relevance."
             warnings.warn(text, FallbackWarning, stacklevel=2)
         return ["crp" if crp and exact else "activation" for crp in plain]
 

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
+from functools import reduce
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+from torch import Tensor
 
 from semlens.data.targets import TargetMap
 from semlens.errors import RelevanceError
 from semlens.mergeable.statistics import ByClass
 from semlens.recipe import FORMAT, fingerprint
-from semlens.run.plan import Plan, Progress
+from semlens.run.plan import Plan
+from semlens.run.shards import Advance, Shards
 from semlens.stages.relate import Related, relate
 from semlens.store import layout
-from semlens.store.files import file_digest, load_tensors, save_table, save_tensors
 from semlens.store.manifest import LayerEntry, RelevanceEntry
 from semlens.store.reader import Database
+from semlens.store.schema import RELEVANCE, RELEVANCE_CLASSES
+from semlens.store.writer import BuildWriter
 
 FLOOR = 1e-3
 """Shares under a thousandth, on every sample and on average, are not kept."""
 
 
-def add_relevance(path: Path, plan: Plan, targets: TargetMap, progress: Progress) -> Database:
+def add_relevance(database: Database, plan: Plan, shards: Shards) -> Database:
     """Compute what class relevance a database still lacks, and add it.
 
     Shards are saved as they are done; the manifest names the new files last of all.
@@ -33,94 +37,63 @@ def add_relevance(path: Path, plan: Plan, targets: TargetMap, progress: Progress
     RelevanceError
         If the model has no logits, or no relevance of it can be computed.
     """
-    database = Database(path)
-    lacking = [
-        layer
-        for layer in database.manifest.layers
-        if layout.relevance_file(layer.name) not in database.manifest.files
-    ]
+    manifest = database.manifest
+    there = manifest.files
+    lacking = [one for one in manifest.layers if layout.relevance_file(one.name) not in there]
     if not lacking:
         return database
     rules = plan.engines.name([layer.name for layer in lacking])
-    before = database.manifest.relevance
-    if before is not None and before.rules != rules:
+    before = manifest.relevance
+    if before is not None and before.rules != rules and len(lacking) < len(manifest.layers):
         raise RelevanceError(
             f"The new layers would follow the rules '{rules}'.",
             f"Expected '{before.rules}', as the layers that are there.",
             "Build all of them into a new path.",
         )
-    related = _related(database, plan, lacking, targets, progress)
-    written = dict(database.manifest.files)
+    related = _related(database, plan, lacking, shards)
+    writer = BuildWriter(database.path, manifest)
     for layer in lacking:
-        name = layout.relevance_file(layer.name)
-        save_table(path / name, relevance_table(related.layers[layer.name], layer))
-        written[name] = file_digest(path / name)
+        table = relevance_table(related.layers[layer.name], layer)
+        writer.table(layout.relevance_file(layer.name), table)
     some = related.layers[lacking[0].name]
-    counts = pa.table({"class": some.classes.numpy(), "samples": some.count.numpy()})
-    save_table(path / layout.RELEVANCE_CLASSES, counts)
-    written[layout.RELEVANCE_CLASSES] = file_digest(path / layout.RELEVANCE_CLASSES)
-    manifest = database.manifest.model_copy(
-        update={
-            "files": dict(sorted(written.items())),
-            "relevance": RelevanceEntry(rules=rules, targets=_kind(targets), floor=FLOOR),
-        }
-    )
-    manifest.save(path)
-    return Database(path)
+    counts = {"class": some.classes.numpy(), "samples": some.count.numpy()}
+    writer.table(layout.RELEVANCE_CLASSES, pa.table(counts, schema=RELEVANCE_CLASSES))
+    entry = RelevanceEntry(rules=rules, targets=_kind(plan.targets), floor=FLOOR)
+    writer.commit(manifest.model_copy(update={"relevance": entry}))
+    return Database(database.path)
 
 
 def _kind(targets: TargetMap) -> Literal["classes", "predictions"]:
     return "predictions" if all(logit is None for logit in targets.logits) else "classes"
 
 
-def _related(
-    database: Database,
-    plan: Plan,
-    lacking: list[LayerEntry],
-    targets: TargetMap,
-    progress: Progress,
-) -> Related:
-    partial = database.path / layout.PARTIAL
-    partial.mkdir(exist_ok=True)
+def _related(database: Database, plan: Plan, lacking: list[LayerEntry], shards: Shards) -> Related:
     rows = {layer.name: layer.rows for layer in lacking}
+    logits, execution = plan.targets.logits, plan.execution
+    known = {i: logit for i, logit in enumerate(logits) if logit is not None} or None
     readable = np.flatnonzero(database.samples["error"].isna().to_numpy()).tolist()
-    predicted = _kind(targets) == "predictions"
-    known = {i: logit for i, logit in enumerate(targets.logits) if logit is not None}
-    samples: list[int] = [i for i in readable if predicted or i in known]
-    execution = plan.execution
-    key = fingerprint(
-        FORMAT, "relate", database.manifest.model.fingerprint, database.manifest.data.fingerprint,
-        rows, plan.engines.name(list(rows)), list(targets.logits), execution.batch_size,
-        plan.model.device.type,
-    )  # fmt: skip
-    merged: Related | None = None
-    done = 0
-
-    def advance(count: int) -> None:
-        nonlocal done
-        done += count
-        progress("relate", done, len(samples))
-
-    for shard in execution.shards(len(samples)):
-        name = f"relate-{key[:16]}-{shard.start:08d}-{shard.stop:08d}.safetensors"
-        if (partial / name).is_file():
-            part = Related.from_tensors(load_tensors(partial / name), list(rows))
-            advance(len(shard))
-        else:
-            part = relate(
-                plan.model, plan.engines, plan.images, rows, samples[shard.start : shard.stop],
-                None if predicted else known, batch_size=execution.batch_size,
-                workers=execution.threads, progress=advance,
-            )  # fmt: skip
-            save_tensors(partial / name, part.tensors())
-        merged = part if merged is None else merged.merge(part)
-    if merged is None:
+    samples: list[int] = [i for i in readable if known is None or i in known]
+    if not samples:
         raise RelevanceError(
             "No sample has a class that is a logit of the model.",
-            "Expected samples whose class names are the model's.",
-            "Map them with --classes FILE, or leave --relevance out.",
+            "Expected samples that can be read, with class names of the model.",
+            "Map the class names to logits with classes=FILE (--classes), or leave relevance out.",
         )
-    return merged
+
+    def compute(shard: range, advance: Mapping[str, Advance]) -> Mapping[str, Tensor]:
+        return relate(
+            plan.model, plan.engines, plan.images, rows, samples[shard.start : shard.stop],
+            known, batch_size=execution.batch_size, workers=execution.threads,
+            progress=advance["relate"],
+        ).tensors()  # fmt: skip
+
+    key = fingerprint(
+        FORMAT, "relate", database.manifest.model.fingerprint, database.manifest.data.fingerprint,
+        rows, plan.engines.name(list(rows)), list(logits), execution.batch_size,
+        plan.model.device.type,
+    )  # fmt: skip
+    parts = shards.of(("relate",), key, execution.shards(len(samples)), len(samples), compute)
+    return reduce(Related.merge, (Related.from_tensors(part, list(rows)) for part in parts))
 
 
 def relevance_table(found: ByClass, layer: LayerEntry) -> pa.Table:
@@ -130,9 +103,10 @@ def relevance_table(found: ByClass, layer: LayerEntry) -> pa.Table:
     place, component = np.nonzero(kept)
     return pa.table(
         {
-            "component": pa.array(component + layer.first, pa.int32()),
-            "class": pa.array(found.classes.numpy()[place], pa.int32()),
-            "mean": pa.array(mean[kept], pa.float32()),
-            "max": pa.array(most[kept], pa.float32()),
-        }
+            "component": component + layer.first,
+            "class": found.classes.numpy()[place],
+            "mean": mean[kept],
+            "max": most[kept],
+        },
+        schema=RELEVANCE,
     )

@@ -6,10 +6,9 @@ that is needed, serve all components that refer to a sample.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int
@@ -19,6 +18,7 @@ from torch import Tensor
 from semlens.data.prefetch import prefetch
 from semlens.models.subject import SubjectModel
 from semlens.relevance.boxes import MASK_CELLS, boxes, masks
+from semlens.stages.batches import batch_inputs, prepared_batches
 from semlens.stages.heat import Heatmaps, Pairs
 from semlens.types import Box
 
@@ -133,17 +133,12 @@ class Cut:
         """Return each pair's region; a component without a map gets the model's whole view."""
         geometry = self.model.geometry()
 
-        def prepare(sample: int) -> tuple[int, Tensor, tuple[int, int]]:
-            image = read(sample)
-            return sample, self.model.preprocess(image), image.size
-
         found: list[Region] = []
-        stream = prefetch(prepare, samples, self.workers, ahead=2 * self.batch_size)
-        for batch in _parts(stream, self.batch_size):
-            numbers = [sample for sample, _, _ in batch]
-            sizes = {sample: size for sample, _, size in batch}
+        for batch in prepared_batches(self.model, read, samples, self.batch_size, self.workers):
+            numbers = [one.number for one in batch]
+            sizes = {one.number: one.size for one in batch}
             part = references.of(numbers)
-            inputs = self.model.batch([tensor for _, tensor, _ in batch])
+            inputs = batch_inputs(self.model, batch)
             place = np.searchsorted(np.asarray(numbers), references.sample[part])
             pairs = Pairs(
                 references.layer[part],
@@ -174,8 +169,3 @@ class Cut:
         for maps in self.maps:
             maps(inputs, pairs, keep)
         return box, mask
-
-
-def _parts(stream: Iterator[Any], size: int) -> Iterator[list[Any]]:
-    while part := list(islice(stream, size)):
-        yield part

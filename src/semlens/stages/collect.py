@@ -6,7 +6,7 @@ that a sample always meets the same batch mates, whatever the shards.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +15,11 @@ import torch
 from torch import Tensor
 
 from semlens.data.images import Images
-from semlens.data.prefetch import prefetch
-from semlens.errors import ImageError
 from semlens.mergeable.statistics import Block, Moments, TopExamples, leaf
 from semlens.models.activations import LayerForm, Readings, measure_form, read
 from semlens.models.subject import SubjectModel
 from semlens.models.taps import run_layers
+from semlens.stages.batches import batch_inputs, prepared_batches
 from semlens.types import Readout, Signs
 
 
@@ -94,15 +93,6 @@ class Collected:
         return cls(top, moments, bad, unreadable)
 
 
-@dataclass(frozen=True)
-class Sample:
-    """A sample that is ready for the model, or the reason why it is not."""
-
-    number: int
-    inputs: Tensor | None
-    reason: str = ""
-
-
 def layer_forms(model: SubjectModel, names: Sequence[str], readout: Readout) -> list[LayerForm]:
     """Measure the layers' forms on an example image, and that the readout fits them.
 
@@ -156,24 +146,17 @@ def collect(
     bad: dict[str, set[int]] = {form.name: set() for form in forms}
     unreadable: dict[int, str] = {}
 
-    def prepare(number: int) -> Sample:
-        try:
-            return Sample(number, model.preprocess(images.read(number)))
-        except ImageError as error:
-            return Sample(number, None, str(error))
-
     def readings(name: str, output: Any) -> Readings:
         return read(by_name[name], output, readout)
 
     stop = min(batches.stop * batch_size, len(images))
-    stream = prefetch(
-        prepare, range(batches.start * batch_size, stop), workers, ahead=2 * batch_size
-    )
-    for number, batch in _batches(stream, batches, batch_size):
+    numbers = range(batches.start * batch_size, stop)
+    parts = prepared_batches(model, images.read, numbers, batch_size, workers)
+    for number, batch in zip(batches, parts, strict=True):
         unreadable.update({s.number: s.reason for s in batch if s.inputs is None})
         ready = [s for s in batch if s.inputs is not None]
         if ready:
-            inputs = model.batch([s.inputs for s in ready if s.inputs is not None])
+            inputs = batch_inputs(model, ready)
             found = run_layers(model.module, inputs, list(by_name), readings)
         else:
             found = {form.name: _nothing(form) for form in forms}
@@ -190,19 +173,6 @@ def collect(
         {name: tuple(sorted(values)) for name, values in bad.items()},
         unreadable,
     )
-
-
-def _batches(
-    stream: Iterator[Sample], batches: range, batch_size: int
-) -> Iterator[tuple[int, list[Sample]]]:
-    held: list[Sample] = []
-    for sample in stream:
-        held.append(sample)
-        if len(held) == batch_size:
-            yield held[0].number // batch_size, held
-            held = []
-    if held:
-        yield held[0].number // batch_size, held
 
 
 def _update(top: TopExamples, reading: Readings, samples: Tensor, signs: Signs) -> TopExamples:

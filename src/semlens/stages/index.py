@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import torch
-from jaxtyping import Bool, Float16, Float32, Int32, Int64, UInt8
+from jaxtyping import Bool, Float16, Float32, Float64, Int32, Int64, UInt8
 from torch import Tensor
 
 from semlens.stages.select import LayerExamples
+from semlens.store.schema import COMPONENTS, EXAMPLES
 from semlens.types import Aggregate
 
 
@@ -16,15 +17,20 @@ def theta(
     vectors: Float16[Tensor, "u d"],
     crop: Int64[Tensor, "c m"],
     used: Bool[Tensor, "c m"],
-    activation: Float32[Tensor, "c m"],
+    strength: Float32[Tensor, "c m"],
     aggregate: Aggregate,
     chunk: int = 1024,
 ) -> Float16[Tensor, "c d"]:
     """Join the unit vectors of each component's examples.
 
-    ``mean`` is the paper's Eq. 2; ``median`` and ``weighted`` (by the size of the readout)
+    ``mean`` is the paper's Eq. 2; ``median`` and ``weighted`` (see :func:`example_weights`)
     are what it leaves to future work. The result is not normalised again; a component
     without examples gets zeros.
+
+    Parameters
+    ----------
+    strength
+        Readouts in the direction of the component's sign.
     """
     dim = vectors.shape[1]
     out = torch.zeros(len(crop), dim, dtype=torch.float16)
@@ -38,14 +44,30 @@ def theta(
             picked = torch.where(mask[..., None], picked, torch.nan)
             joined = torch.from_numpy(_nanmedian(picked.numpy()))
         else:
-            weight = mask.float()
-            if aggregate == "weighted":
-                weight = weight * torch.where(mask, activation[rows], 0).abs()
-            total = weight.sum(1, keepdim=True)
-            weight = torch.where(total > 0, weight / total.clamp(min=1e-30), 0)
-            joined = torch.einsum("cm,cmd->cd", weight, picked)
+            weight = example_weights(mask, strength[rows] if aggregate == "weighted" else None)
+            joined = torch.einsum("cm,cmd->cd", weight.float(), picked)
         out[rows] = joined.to(torch.float16)
     return out
+
+
+def example_weights(
+    used: Bool[Tensor, "c m"], strength: Float32[Tensor, "c m"] | None
+) -> Float64[Tensor, "c m"]:
+    """Weights of each component's examples, with sum 1; zeros where it has none.
+
+    Equal without ``strength``. With it they are proportional to the readout in the direction
+    of the sign; where the weakest used one is below zero, to what lies above that one. So a
+    weight never rises as the readout falls. Where nothing lies above (all readouts are equal
+    and not positive) the weights are equal.
+    """
+    equal = used.double()
+    weight = equal
+    if strength is not None:
+        value = torch.where(used, strength.double(), torch.inf)
+        lowest = value.amin(1, keepdim=True).clamp(max=0)
+        weight = torch.where(used, value - lowest, 0)
+        weight = torch.where(weight.sum(1, keepdim=True) > 0, weight, equal)
+    return weight / weight.sum(1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
 
 
 def _nanmedian(values: np.ndarray) -> np.ndarray:
@@ -67,17 +89,18 @@ def components_table(layers: list[LayerExamples]) -> pa.Table:
         parts.append(
             pa.table(
                 {
-                    "layer": pa.array([layer.form.name] * len(index), pa.string()),
-                    "index": pa.array(index, pa.int32()),
-                    "sign": pa.array(layer.sign, pa.int8()),
-                    "samples": pa.array(count[index], pa.int64()),
-                    "mean": pa.array(block.mean.numpy()[index], pa.float64()),
-                    "std": pa.array(std[index], pa.float64()),
-                    "minimum": pa.array(block.minimum.numpy()[index], pa.float32()),
-                    "maximum": pa.array(block.maximum.numpy()[index], pa.float32()),
-                    "firing_rate": pa.array(fired, pa.float64()),
-                    "examples": pa.array(layer.used.sum(1).numpy(), pa.int32()),
-                }
+                    "layer": [layer.form.name] * len(index),
+                    "index": index,
+                    "sign": layer.sign,
+                    "samples": count[index],
+                    "mean": block.mean.numpy()[index],
+                    "std": std[index],
+                    "minimum": block.minimum.numpy()[index],
+                    "maximum": block.maximum.numpy()[index],
+                    "firing_rate": fired,
+                    "examples": layer.used.sum(1).numpy(),
+                },
+                schema=COMPONENTS,
             )
         )
     return pa.concat_tables(parts)
@@ -103,22 +126,19 @@ def examples_table(
     filled = layer.top.filled.numpy()
     row, rank = np.nonzero(filled)
     used = layer.used.numpy()[filled]
-    boxes = box.numpy()[filled]
-    flat = pa.array(boxes.reshape(-1), pa.int32())
+    flat = pa.array(box.numpy()[filled].reshape(-1), pa.int32())
     none = pa.array(~used)
-    packed = mask.numpy()[filled]
+    masks = zip(mask.numpy()[filled], used, strict=True)
     return pa.table(
         {
-            "component": pa.array(row + first, pa.int32()),
-            "rank": pa.array(rank, pa.int32()),
-            "sample": pa.array(layer.top.sample.numpy()[filled], pa.int64()),
-            "activation": pa.array(layer.activation.numpy()[filled], pa.float32()),
-            "position": pa.array(layer.top.position.numpy()[filled], pa.int32()),
+            "component": row + first,
+            "rank": rank,
+            "sample": layer.top.sample.numpy()[filled],
+            "activation": layer.activation.numpy()[filled],
+            "position": layer.top.position.numpy()[filled],
             "box": pa.FixedSizeListArray.from_arrays(flat, 4, mask=none),
             "crop": pa.array(crop.numpy()[filled], pa.int64(), mask=~used),
-            "mask": pa.array(
-                [row.tobytes() if ok else None for row, ok in zip(packed, used, strict=True)],
-                pa.binary(packed.shape[1]),
-            ),
-        }
+            "mask": [bits.tobytes() if ok else None for bits, ok in masks],
+        },
+        schema=EXAMPLES,
     )

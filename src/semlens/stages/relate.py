@@ -12,8 +12,6 @@ import torch
 from torch import Tensor
 
 from semlens.data.images import Images
-from semlens.data.prefetch import prefetch
-from semlens.errors import ImageError
 from semlens.mergeable.statistics import ByClass
 from semlens.models.subject import SubjectModel
 from semlens.relevance.choose import Engines
@@ -24,6 +22,7 @@ from semlens.relevance.classes import (
     shares,
 )
 from semlens.relevance.interface import OUTPUT
+from semlens.stages.batches import batch_inputs, prepared_batches
 
 
 @dataclass(frozen=True)
@@ -76,35 +75,17 @@ def relate(
     """
     found = Related({name: ByClass.empty(count) for name, count in rows.items()})
 
-    def prepare(number: int) -> tuple[int, Tensor | None]:
-        try:
-            return number, model.preprocess(images.read(number))
-        except ImageError:
-            return number, None
-
-    held: list[tuple[int, Tensor]] = []
-
-    def flush() -> None:
-        nonlocal found, held
-        if held:
-            inputs = model.batch([tensor for _, tensor in held])
-            known = None if targets is None else [targets[number] for number, _ in held]
+    for batch in prepared_batches(model, images.read, samples, batch_size, workers):
+        ready = [one for one in batch if one.inputs is not None]
+        if ready:
+            inputs = batch_inputs(model, ready)
+            known = None if targets is None else [targets[one.number] for one in ready]
             step = images_per_pass(engines.engine(inputs, list(rows)))
             for start in range(0, len(inputs), step):
                 part = slice(start, start + step)
                 mine = None if known is None else known[part]
                 found = found.merge(_batch(engines, inputs[part], rows, mine))
-            progress(len(held))
-            held = []
-
-    for number, tensor in prefetch(prepare, samples, workers, ahead=2 * batch_size):
-        if tensor is None:
-            progress(1)
-            continue
-        held.append((number, tensor))
-        if len(held) == batch_size:
-            flush()
-    flush()
+        progress(len(batch))
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,6 +44,8 @@ class RowGroups:
     ----------
     folder
         Files are named relative to it.
+    place
+        Says where a file lies, if not in the folder.
     held_bytes
         Decoded row groups may take so much; one that is larger is held alone.
     open_files
@@ -51,9 +53,14 @@ class RowGroups:
     """
 
     def __init__(
-        self, folder: Path, held_bytes: int = HELD_BYTES, open_files: int = OPEN_FILES
+        self,
+        folder: Path,
+        held_bytes: int = HELD_BYTES,
+        open_files: int = OPEN_FILES,
+        place: Callable[[str], Path] | None = None,
     ) -> None:
         self.folder = folder
+        self._place = place or folder.joinpath
         self._most_bytes = held_bytes
         self._most_files = open_files
         self._lock = threading.Lock()
@@ -125,7 +132,7 @@ class RowGroups:
     def _file(self, name: str) -> _File:
         with self._lock:
             if name not in self._files:
-                path = self.folder / name
+                path = self._place(name)
                 try:
                     parquet = pq.ParquetFile(path)
                     meta = parquet.metadata

@@ -8,6 +8,8 @@ COMPONENTS = "components.parquet"
 SAMPLES = "samples.parquet"
 LOCK = ".lock"
 PARTIAL = "partial"
+STAGED = "partial/next"
+"""Files that replace others as soon as the manifest that names them is written."""
 THUMBNAIL_GROUP, EXAMPLE_GROUP, SAMPLE_GROUP = 256, 8192, 4096
 """Rows per row group, about half a megabyte each: what a reader must load for one of them."""
 ANALYSIS = "analysis"
@@ -20,13 +22,14 @@ def examples_file(layer: str) -> str:
     return f"examples/{quote(layer, safe='')}.parquet"
 
 
-RELEVANCE_CLASSES = "relevance.parquet"
+RELEVANCE = "relevance"
+RELEVANCE_CLASSES = f"{RELEVANCE}.parquet"
 """Number of samples behind each class's relevance."""
 
 
 def relevance_file(layer: str) -> str:
     """Class relevance of a layer's components."""
-    return f"relevance/{quote(layer, safe='')}.parquet"
+    return f"{RELEVANCE}/{quote(layer, safe='')}.parquet"
 
 
 def theta_file(layer: str) -> str:

@@ -7,8 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from semlens.errors import StoreError
-from semlens.models.activations import Form, LayerForm
+from semlens.errors import RecipeError, StoreError
+from semlens.models.activations import Form
 from semlens.recipe import FORMAT, Recipe
 from semlens.store.files import save_text
 from semlens.store.layout import LOCK, PARTIAL
@@ -45,10 +45,6 @@ class LayerEntry(_Entry):
     """Samples on which some component was NaN or infinite."""
     crop: Crop
     """How its examples were cut out: never ``auto``."""
-
-    def layer_form(self) -> LayerForm:
-        """Return the form with which the layer was read."""
-        return LayerForm(self.name, self.form, self.channels, self.height, self.width, self.prefix)
 
 
 class RelevanceEntry(_Entry):
@@ -116,9 +112,9 @@ class Manifest(_Entry):
             )
         try:
             manifest = cls.model_validate_json(path.read_text("utf-8"))
-        except ValidationError as error:
+        except (ValidationError, RecipeError) as error:
             raise StoreError(
-                f"'{path}' cannot be read ({error.error_count()} faults).",
+                f"'{path}' cannot be read ({str(error).splitlines()[0]}).",
                 f"Expected a manifest of format {FORMAT}.",
                 "Restore it, or remove the database and build it again.",
             ) from error

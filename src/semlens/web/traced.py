@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
 from semlens.analysis.graph.kept import keep_trace, recall_trace, trace_name
-from semlens.analysis.graph.trace import GraphTrace, VerifiedImages, reached_layers, trace_class
+from semlens.analysis.graph.trace import GraphTrace, reached_layers, trace_class
 from semlens.analysis.target import class_name, class_samples
 from semlens.errors import ModelError, SemlensError
 from semlens.models.subject import SubjectModel
 from semlens.relevance.choose import Engines
+from semlens.store.built_images import BuiltImages
 from semlens.web.served import Served, Serving
 from semlens.web.work import Progress
 
@@ -48,7 +49,7 @@ def traced(
 
         with served.lock:
             model = loaded_subject(served, "A graph is traced through the model")
-            images = VerifiedImages(db, served.data)
+            images = BuiltImages(db, served.data)
             first = model.batch([model.preprocess(images.read(int(samples[0])))])
             engine = _engines(served, model).engine(first, reached)
             trace = trace_class(

@@ -21,7 +21,6 @@ from semlens.models.forward import Reader, batches, run_scores
 from semlens.models.subject import SubjectModel
 from semlens.models.taps import evaluating, pruned
 from semlens.settings import question, setting
-from semlens.store.files import load_table
 from semlens.store.layout import SAMPLES
 from semlens.store.reader import Database
 from semlens.types import Component, Components, Target
@@ -114,7 +113,7 @@ def trial_samples(
         If the class has no samples.
     """
     class_samples(database, target, 1)  # says what there is, if the class has none
-    table = load_table(database.path / SAMPLES, ["logit", "error"])
+    table = database.files.table(SAMPLES, ["logit", "error"])
     logit = table["logit"].to_pandas().astype("Float64")
     usable = np.flatnonzero(logit.notna().to_numpy() & table["error"].is_null().to_numpy())
     drawn = np.random.default_rng(seed).permutation(usable)

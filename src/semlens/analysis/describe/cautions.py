@@ -17,7 +17,6 @@ from semlens.data.load import is_saved
 from semlens.embedders.load import DEFAULT, reads_texts
 from semlens.errors import SemlensError
 from semlens.store import layout
-from semlens.store.files import load_table
 from semlens.store.reader import Database
 
 CHECKED = 16
@@ -198,7 +197,7 @@ def _unreadable(database: Database) -> Caution | None:
     count = database.manifest.unreadable
     if not count:
         return None
-    table = load_table(database.path / layout.SAMPLES, ["path", "error"])
+    table = database.files.table(layout.SAMPLES, ["path", "error"])
     broken = table.filter(table["error"].is_valid())["path"].to_pylist()
     return Caution(
         "unreadable",

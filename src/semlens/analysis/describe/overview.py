@@ -11,7 +11,6 @@ import pandas as pd
 from semlens.analysis.kept_labels import kept_labels
 from semlens.analysis.target import class_name
 from semlens.store import layout
-from semlens.store.files import load_table
 from semlens.store.manifest import Manifest
 from semlens.store.reader import Database
 
@@ -61,7 +60,7 @@ def settings_in_words(made: Manifest) -> list[tuple[str, str]]:
 
 def class_table(database: Database) -> pd.DataFrame:
     """Return the classes that have readable samples: class (logit), name, samples."""
-    table = load_table(database.path / layout.SAMPLES, ["logit", "error"])
+    table = database.files.table(layout.SAMPLES, ["logit", "error"])
     known = table.filter(table["error"].is_null())["logit"].drop_null().to_numpy()
     logits, counts = np.unique(known.astype(np.int64), return_counts=True)
     return pd.DataFrame(

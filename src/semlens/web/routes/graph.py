@@ -13,7 +13,8 @@ from pydantic import BaseModel
 from semlens.analysis.graph.graph import MINIMUM, AttributionGraph
 from semlens.analysis.graph.groups import TARGET, GraphNode
 from semlens.analysis.graph.prune import prune
-from semlens.analysis.graph.trace import MOST, GraphTrace, VerifiedImages
+from semlens.analysis.graph.trace import MOST, GraphTrace
+from semlens.store.built_images import BuiltImages
 from semlens.types import Component
 from semlens.web.routes.classes import labels_of
 from semlens.web.routes.place import ClassNumber, layer_names
@@ -198,7 +199,7 @@ def _drawn(served: Served, serving: Serving, asked: Asked, picture: bool = False
     except StillWorking:
         if grouped:
             raise
-    example = VerifiedImages(served.db, served.data).read(trace.samples[0]) if picture else None
+    example = BuiltImages(served.db, served.data).read(trace.samples[0]) if picture else None
     found = prune(
         trace,
         served.db,

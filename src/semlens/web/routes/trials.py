@@ -6,10 +6,10 @@ from fastapi import APIRouter
 
 from semlens.analysis.audit.model_test import model_test
 from semlens.analysis.correct.trial import trial
-from semlens.analysis.graph.trace import VerifiedImages
 from semlens.analysis.target import class_name, class_samples
 from semlens.errors import LayerError
 from semlens.recipe import fingerprint
+from semlens.store.built_images import BuiltImages
 from semlens.web.routes.trial_answers import (
     ModelTestAnswer,
     PruneAnswer,
@@ -46,7 +46,7 @@ def test_with_artefacts(served: Model, serving: All, given: ModelTestRequest) ->
                 db,
                 loaded_subject(served, "The test runs the model"),
                 given.target,
-                images=VerifiedImages(db, served.data),
+                images=BuiltImages(db, served.data),
                 artefacts=artefacts,
                 count=given.count,
                 seed=given.seed,
@@ -72,7 +72,7 @@ def try_without(served: Model, serving: All, given: PruneRequest) -> PruneAnswer
     class_samples(db, given.target, 1)
 
     def make(progress: Progress) -> PruneAnswer:
-        images = VerifiedImages(db, served.data)
+        images = BuiltImages(db, served.data)
         with served.lock:
             found = trial(
                 db,
