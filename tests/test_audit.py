@@ -20,8 +20,7 @@ from torch import nn
 
 import semlens as sl
 from semlens.analysis.audit.audit import DRAWS
-from semlens.analysis.audit.resample import Resampled
-from semlens.analysis.audit.shares import ALL, VERDICTS, weigh
+from semlens.analysis.audit.shares import ALL, VERDICTS, Resampled, weigh
 from semlens.analysis.concepts import Concept, ConceptSet
 from semlens.analysis.probe import LABEL_TEMPLATES
 from semlens.data.folder import ImageFolder

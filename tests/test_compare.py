@@ -17,7 +17,6 @@ from typer.testing import CliRunner
 
 import semlens as sl
 from semlens.analysis.compare import nearest
-from semlens.analysis.compare.assign import assign
 from semlens.analysis.compare.nearest import (
     Pairs,
     both_ways,
@@ -26,7 +25,7 @@ from semlens.analysis.compare.nearest import (
     within,
 )
 from semlens.analysis.compare.sets import component_sets
-from semlens.analysis.compare.tally import set_scores
+from semlens.analysis.compare.tally import assign, set_scores
 from semlens.analysis.concepts import Concept, ConceptSet
 from semlens.analysis.probe import concept_probe
 from semlens.analysis.together import database_names

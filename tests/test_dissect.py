@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 import semlens as sl
 from semlens.analysis.concepts import Concept, ConceptSet
-from semlens.analysis.describe.dissect_tree import concept_nodes, recurring
+from semlens.analysis.describe.dissect import concept_nodes, recurring
 from semlens.analysis.probe import concept_probe
 from semlens.cli.app import app
 from semlens.data.folder import ImageFolder

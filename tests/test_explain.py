@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 import semlens as sl
 from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.label_source import UnlabelledWarning
+from semlens.analysis.label import UnlabelledWarning
 from semlens.cli.explain import effect as other_command
 from semlens.cli.explain import explain as command
 from semlens.data.folder import ImageFolder

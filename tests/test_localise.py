@@ -15,8 +15,13 @@ from typer.testing import CliRunner
 
 import semlens as sl
 from semlens.analysis.correct.cut_out import check_folder, cut_out
-from semlens.analysis.correct.localise import BLUR, soft_masks, vector_heat
-from semlens.analysis.correct.vector import ConceptVector, concept_vector
+from semlens.analysis.correct.vector import (
+    BLUR,
+    ConceptVector,
+    concept_vector,
+    soft_masks,
+    vector_heat,
+)
 from semlens.cli.correct import cutout as command
 from semlens.data.artefact import load_artefact
 from semlens.data.folder import ImageFolder

@@ -18,8 +18,15 @@ from typer.testing import CliRunner
 
 import semlens as sl
 from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.describe.clusters import default_count, describe_clusters, find_clusters
-from semlens.analysis.describe.placement import lay_out, nearest_old, place, vote
+from semlens.analysis.describe.clusters import (
+    default_count,
+    describe_clusters,
+    find_clusters,
+    lay_out,
+    nearest_old,
+    place,
+    vote,
+)
 from semlens.analysis.probe import LABEL_TEMPLATES, SEARCH_TEMPLATES, Probe
 from semlens.analysis.together import as_databases
 from semlens.cli.app import app

@@ -11,8 +11,8 @@ from PIL import Image
 
 import semlens as sl
 from semlens.analysis.concepts import ConceptSet
+from semlens.analysis.kept_labels import search_labels
 from semlens.analysis.label import Labels
-from semlens.analysis.label_search import search_labels
 from semlens.analysis.probe import SEARCH_TEMPLATES
 from semlens.analysis.query import make_query
 from semlens.analysis.search import alignments, rank

@@ -27,9 +27,9 @@ from semlens.analysis.audit.record import Settings
 from semlens.analysis.concepts import Concept, ConceptSet
 from semlens.analysis.correct.sensitivity import accuracies, with_artefacts
 from semlens.analysis.evaluate import Labelled
-from semlens.analysis.report.given import graph_labels, read_model_test, read_sensitivity
 from semlens.analysis.report.limits import build_command
 from semlens.analysis.report.sections import Skipped
+from semlens.analysis.report.trials import graph_labels, read_model_test, read_sensitivity
 from semlens.cli.app import app
 from semlens.data.artefact import load_artefact
 from semlens.data.folder import ImageFolder

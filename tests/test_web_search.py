@@ -16,8 +16,8 @@ from safetensors.numpy import load
 
 import semlens as sl
 from semlens.analysis.concepts import ConceptSet
+from semlens.analysis.kept_labels import search_labels
 from semlens.analysis.label import Labels
-from semlens.analysis.label_search import search_labels
 from semlens.analysis.probe import make_probe
 from semlens.analysis.query import Query
 from semlens.analysis.search import alignments

@@ -10,13 +10,11 @@ import numpy as np
 import pandas as pd
 from rich.console import RenderableType
 
-from semlens.analysis.class_images import Pictures
 from semlens.analysis.graph.relevance import component_shares, make_job
 from semlens.analysis.graph.trace import reached_layers
-from semlens.analysis.label import VOCABULARY
-from semlens.analysis.label_source import LabelSource, as_labels, label_of
+from semlens.analysis.label import VOCABULARY, LabelSource, as_labels, label_of
 from semlens.analysis.result import Result
-from semlens.analysis.target import class_name, find_class
+from semlens.analysis.target import Pictures, class_name, find_class
 from semlens.draw.table import rich_table
 from semlens.errors import RelevanceError
 from semlens.settings import question, setting

@@ -14,12 +14,10 @@ from rich.console import Group, RenderableType
 from scipy.stats import rankdata
 from torch import Tensor
 
-from semlens.analysis.class_images import Pictures, Samples, class_images
 from semlens.analysis.engine import RulesLike
-from semlens.analysis.label import VOCABULARY
-from semlens.analysis.label_source import LabelSource, Named, as_labels, label_of
+from semlens.analysis.label import VOCABULARY, LabelSource, Named, as_labels, label_of
 from semlens.analysis.result import Result, plain
-from semlens.analysis.target import class_name
+from semlens.analysis.target import Pictures, Samples, class_images, class_name
 from semlens.draw.table import rich_table
 from semlens.errors import ConceptError, LayerError, RelevanceError
 from semlens.models.ablate import ablated_logits

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from semlens.analysis.engine import RulesLike, engine_of, group_masks, per_component
 from semlens.analysis.explanation import ClassScore, Explained, Explanation
-from semlens.analysis.label import VOCABULARY, Labels
-from semlens.analysis.label_source import LabelSource, Named, as_labels, label_of
+from semlens.analysis.label import VOCABULARY, Labels, LabelSource, Named, as_labels, label_of
 from semlens.analysis.probe import ImageLike, open_image
 from semlens.analysis.target import class_name, find_class
 from semlens.relevance.boxes import boxes, heatmaps

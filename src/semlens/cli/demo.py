@@ -42,7 +42,7 @@ def demo(
     """
     start = time.perf_counter()
     with err.status("opening the bundled world"):
-        from semlens.demo import page, story
+        from semlens.demo import story
         from semlens.demo.world import DemoWorld
 
         world = DemoWorld()
@@ -78,7 +78,7 @@ def demo(
     _print_accuracy(accuracy, len(planted.components), world.target)
 
     where = folder / "index.html"
-    page.write_page(where, db, world, hits, planted, relevant, accuracy)
+    story.write_page(where, db, world, hits, planted, relevant, accuracy)
     seconds = time.perf_counter() - start
     out.print(
         f"\nDone in {seconds:.0f} s. See the pictures: {where}\n"

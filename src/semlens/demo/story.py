@@ -17,12 +17,51 @@ from semlens.analysis.search import Hits
 from semlens.analysis.separation import auroc
 from semlens.api import ConceptDatabase, build
 from semlens.demo.world import DemoWorld, Version
+from semlens.draw.html import component_card, render
 from semlens.embedders.load import load_embedder
 from semlens.models.forward import readouts
 from semlens.models.load import load_model
 from semlens.models.subject import SubjectModel
 from semlens.models.taps import pruned
 from semlens.types import Component
+
+
+def write_page(
+    path: Path,
+    db: ConceptDatabase,
+    world: DemoWorld,
+    hits: Hits,
+    planted: Planted,
+    relevant: list[Relevant],
+    accuracy: Accuracy,
+) -> None:
+    """Write the page to ``path``."""
+
+    def card(component: Component, caption: str) -> dict[str, object]:
+        area = planted.components.get(component)
+        note = f"planted (AUROC {area:.2f})" if area is not None else ""
+        return component_card(db, db.row(component), 10, caption, note)
+
+    page = render(
+        "demo.html.j2",
+        database=str(db.path),
+        classes=world.classes,
+        target=world.target,
+        artefact=world.artefact,
+        marked_share=world.marked_share,
+        components=db.manifest.rows,
+        layers=db.scores().per_layer().to_dict("records"),
+        query=hits.query,
+        planted_rank=planted.rank(hits),
+        hits=[
+            card(h.component, f"rank {h.rank}, alignment {h.alignment:.3f}") for h in hits.hits[:5]
+        ],
+        relevant=[card(r.component, r.label or "no label") for r in relevant],
+        planted=[card(component, "") for component in planted.components],
+        accuracy=accuracy,
+    )
+    path.write_text(page, "utf-8")
+
 
 LAYERS = ("layer2", "layer3")
 QUERY = "watermark"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image
@@ -95,7 +96,8 @@ class Database(Examples, Vectors, ClassRelevance, Derived):
             model = load_model(spec, device=self.device, run_files=self._sources[0] is not None)
             self.check_model(model)
             report("loading the model", 1, 1)
-        return model
+        layout = self.manifest.recipe.layout
+        return model if layout == model.layout else replace(model, layout=layout)
 
     @once
     def images(self) -> Images:

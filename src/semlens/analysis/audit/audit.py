@@ -11,11 +11,9 @@ import pandas as pd
 from jaxtyping import Bool, Int8, Int64
 
 from semlens.analysis.audit.chance import random_shares
-from semlens.analysis.audit.expected import Expected
 from semlens.analysis.audit.found import Audit
-from semlens.analysis.audit.resample import Resampled
-from semlens.analysis.audit.shares import VERDICTS, Weights, share_table, verdicts, weigh
-from semlens.analysis.audit.side import Side, make_background, measure_side
+from semlens.analysis.audit.shares import VERDICTS, Resampled, Weights, share_table, verdicts, weigh
+from semlens.analysis.audit.side import Expected, Side, make_background, measure_side
 from semlens.analysis.concept_sets import ClassConcepts, OwnTarget, class_and_concepts
 from semlens.analysis.concepts import Concepts, as_concepts
 from semlens.analysis.relevant import MINIMUM, Minimum, relevant_rows

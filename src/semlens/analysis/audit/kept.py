@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from semlens.analysis.audit.audit import RESAMPLES, audit
-from semlens.analysis.audit.expected import check_lists
 from semlens.analysis.audit.found import Audit
 from semlens.analysis.audit.record import AuditRecord, Edit, Review, Settings, Term, read_record
+from semlens.analysis.audit.side import check_lists
 from semlens.analysis.concept_sets import class_and_concepts
 from semlens.analysis.concepts import Concepts
 from semlens.analysis.target import class_name

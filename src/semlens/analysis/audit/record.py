@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from semlens.analysis.audit.audit import Bound, audit
-from semlens.analysis.audit.expected import LONGEST_TEXT
+from semlens.analysis.audit.side import LONGEST_TEXT
 from semlens.analysis.concepts import Concept, ConceptSet
 from semlens.errors import ConceptError, RecipeError, StoreError
 from semlens.settings import Settings as Checked

@@ -17,8 +17,7 @@ from rich.console import Group
 from rich.text import Text
 
 from semlens.analysis.correct.chosen import chosen_components
-from semlens.analysis.correct.localise import soft_masks, vector_heat
-from semlens.analysis.correct.vector import ConceptVector, concept_vector
+from semlens.analysis.correct.vector import ConceptVector, concept_vector, soft_masks, vector_heat
 from semlens.analysis.result import Result
 from semlens.data.images import Images
 from semlens.data.overlay import SUFFIXES, blend

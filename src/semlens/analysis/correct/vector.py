@@ -12,13 +12,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
+import torch
+from jaxtyping import Bool, Float, Float32, Float64, Int64
+from torch import Tensor
 
 from semlens.analysis.separation import auroc
-from semlens.errors import DataError
+from semlens.errors import DataError, RelevanceError
 from semlens.models.forward import readouts
+from semlens.relevance.boxes import heatmaps
+from semlens.relevance.flow import Flow
+from semlens.relevance.interface import Traced, Tracer
 from semlens.store.reader import Database
-from semlens.types import Component
+from semlens.types import Component, Readout
 
 STRENGTH = 0.01
 """C of the support vector machine, on standardised readouts: few samples, many channels."""
@@ -226,3 +231,53 @@ def _separation(readings: Float64[np.ndarray, "n c"], has: np.ndarray, seed: int
         told = readings[test] @ _fit(readings[learn], has[learn])
         found.append(float(auroc(told[has[test], None], told[~has[test], None])[0]))
     return float(np.mean(found))
+
+
+BLUR = 41 / 224
+"""Width of the Gaussian kernel as a share of the input (paper, F.2.3: 41 at 224 pixels)."""
+POWER = 0.6
+"""To which the blurred relevance is taken, so that low values count more."""
+
+
+def vector_start(trace: Traced, vector: ConceptVector, readout: Readout) -> Flow:
+    """Start with the dot product of latent activations and direction.
+
+    At every position of a map or row of tokens a channel's relevance is its activation times its
+    part of the direction. If the readout is the class token's, only that token has a part.
+    """
+    value = trace.values[vector.layer].detach()
+    weight = torch.from_numpy(vector.direction).to(value)
+    form = trace.form(vector.layer)
+    values = value.new_zeros(1, *value.shape)
+    if form.form == "map":
+        values += weight[:, None, None]
+    elif form.form == "tokens" and readout == "cls":
+        values[:, :, 0] = weight
+    else:
+        values += weight
+    return Flow(values)
+
+
+def vector_heat(
+    engine: Tracer, inputs: Float[Tensor, "u 3 h w"], vector: ConceptVector, readout: Readout
+) -> Float32[Tensor, "u h w"]:
+    """Return the relevance of a concept vector by input pixel, summed over colours."""
+    trace = engine.trace(inputs, [vector.layer])
+    heat = trace.pull({vector.layer: vector_start(trace, vector, readout)}).heat
+    if heat is None:
+        raise RelevanceError(
+            f"No relevance of layer '{vector.layer}' reaches the image.",
+            "Expected a layer that depends on the pixels.",
+            "Choose another layer.",
+        )
+    return heat[0].detach().float().cpu()
+
+
+def soft_masks(heat: Float32[Tensor, "u h w"]) -> Float32[Tensor, "u h w"]:
+    """Blur the positive part, take it to the power 0.6, and divide by each map's maximum.
+
+    A map without a positive value stays zero.
+    """
+    smooth = heatmaps(heat, heat.shape[1], heat.shape[2], BLUR).clamp(min=0) ** POWER
+    largest = smooth.amax((1, 2), keepdim=True)
+    return smooth / torch.where(largest > 0, largest, 1)

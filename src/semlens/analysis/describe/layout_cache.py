@@ -12,7 +12,7 @@ from jaxtyping import Float32, Float64, Int64
 
 from semlens.analysis.align import unit
 from semlens.analysis.compare.sets import ComponentSet
-from semlens.analysis.describe.placement import nearest_old
+from semlens.analysis.describe.clusters import nearest_old
 from semlens.recipe import fingerprint
 from semlens.store.reader import Database
 from semlens.types import Layers, as_list

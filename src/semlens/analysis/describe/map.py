@@ -17,14 +17,18 @@ from semlens.analysis.compare.sets import ComponentSet, component_sets
 from semlens.analysis.compare.tally import MaybeConcepts, label_probe
 from semlens.analysis.concepts import Concepts
 from semlens.analysis.describe.clusters import (
+    NEIGHBOURS,
     Method,
     check_clusters,
     describe_clusters,
     find_clusters,
+    lay_out,
+    layout_settings,
+    place,
+    vote,
 )
 from semlens.analysis.describe.colouring import colour, colour_columns
 from semlens.analysis.describe.layout_cache import LayoutCache
-from semlens.analysis.describe.placement import NEIGHBOURS, lay_out, layout_settings, place, vote
 from semlens.analysis.label import THRESHOLD, VOCABULARY
 from semlens.analysis.result import Result
 from semlens.analysis.together import as_databases

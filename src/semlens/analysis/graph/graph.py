@@ -14,7 +14,6 @@ from PIL import Image
 from rich.console import Group
 from rich.text import Text
 
-from semlens.analysis.class_images import Pictures, Samples
 from semlens.analysis.engine import RulesLike
 from semlens.analysis.graph.groups import (
     TARGET,
@@ -26,10 +25,9 @@ from semlens.analysis.graph.groups import (
 )
 from semlens.analysis.graph.relevance import arrivals, make_job
 from semlens.analysis.graph.trace import IMAGES, TracedLayer, strongest
-from semlens.analysis.label import VOCABULARY
-from semlens.analysis.label_source import LabelSource, as_labels
+from semlens.analysis.label import VOCABULARY, LabelSource, as_labels
 from semlens.analysis.result import PICTURES, Result
-from semlens.analysis.target import class_name
+from semlens.analysis.target import Pictures, Samples, class_name
 from semlens.draw.graph_layout import Heading, Scene, arrange
 from semlens.draw.graph_picture import draw_png, draw_svg
 from semlens.draw.pictures import encoded

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from semlens.analysis.graph.trace import TracedLayer
-from semlens.analysis.label_source import Named, label_of
+from semlens.analysis.label import Named, label_of
 from semlens.draw.graph_layout import GraphEdge, GraphNode
 from semlens.store.reader import Database
 

@@ -14,7 +14,7 @@ from PIL import Image
 from semlens.analysis.graph.graph import MINIMUM, THRESHOLD, AttributionGraph, assemble
 from semlens.analysis.graph.groups import keep_groups
 from semlens.analysis.graph.trace import GraphTrace, TracedLayer
-from semlens.analysis.label_source import LabelSource, as_labels
+from semlens.analysis.label import LabelSource, as_labels
 from semlens.errors import RelevanceError
 from semlens.store.reader import Database
 

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-from semlens.analysis.class_images import ClassImages, Pictures, class_images
 from semlens.analysis.engine import group_masks, per_component
+from semlens.analysis.target import ClassImages, Pictures, class_images
 from semlens.errors import RelevanceError
 from semlens.models.forward import batches
 from semlens.relevance.classes import class_start, shares

@@ -13,9 +13,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float32, Int64
 
-from semlens.analysis.class_images import Samples
 from semlens.analysis.graph.relevance import Job, arrivals, component_shares, make_job
-from semlens.analysis.target import class_samples, find_class
+from semlens.analysis.target import Samples, class_samples, find_class
 from semlens.settings import question
 from semlens.store.reader import Database
 from semlens.types import Layers, Target

@@ -30,7 +30,6 @@ from semlens.analysis.graph.graph import AttributionGraph, attribution_graph
 from semlens.analysis.label import label
 from semlens.analysis.relevant import MINIMUM, Minimum
 from semlens.analysis.report.audit import audit_section, badges, verdict
-from semlens.analysis.report.given import graph_labels, read_model_test, read_sensitivity
 from semlens.analysis.report.limits import limits, reproduce
 from semlens.analysis.report.reviews import review_section
 from semlens.analysis.report.sections import (
@@ -48,7 +47,10 @@ from semlens.analysis.report.trials import (
     Tested,
     correction_section,
     correction_sentence,
+    graph_labels,
     model_test_section,
+    read_model_test,
+    read_sensitivity,
     test_sentence,
     test_values,
 )

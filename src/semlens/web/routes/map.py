@@ -10,7 +10,7 @@ import pandas as pd
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
-from semlens.analysis.describe.placement import NEIGHBOURS
+from semlens.analysis.describe.clusters import NEIGHBOURS
 from semlens.analysis.describe.selection import component_labels, select
 from semlens.analysis.result import plain
 from semlens.analysis.scores import MEASURES

@@ -8,8 +8,7 @@ from fastapi import APIRouter, Response
 from fastapi import Query as InQuery
 from pydantic import BaseModel, Field
 
-from semlens.analysis.kept_labels import PREFIX, kept_labels
-from semlens.analysis.label_search import search_labels
+from semlens.analysis.kept_labels import PREFIX, kept_labels, search_labels
 from semlens.analysis.query import Query, Terms, make_query
 from semlens.analysis.search import alignments, search_query
 from semlens.web.embedder import SharedEmbedder
