@@ -34,7 +34,7 @@ from .data.huggingface import HuggingFaceImages as HuggingFaceImages
 from .data.load import load_images as load_images
 from .data.sequence import ImageSequence as ImageSequence
 from .data.with_artefact import WithArtefact as WithArtefact
-from .embedders.base import Embedder as Embedder
+from .embedders.load import Embedder as Embedder
 from .embedders.load import load_embedder as load_embedder
 from .errors import SemlensError as SemlensError
 from .models.load import load_model as load_model

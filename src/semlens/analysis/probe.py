@@ -14,7 +14,7 @@ from PIL import Image
 
 from semlens.analysis.concepts import ConceptSet
 from semlens.data.pixels import decode, upright_rgb
-from semlens.embedders.base import Embedder
+from semlens.embedders.load import Embedder
 from semlens.errors import ConceptError, ImageError
 from semlens.progress import report
 from semlens.store.reader import Database

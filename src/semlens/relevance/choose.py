@@ -157,7 +157,5 @@ class Engines:
 
     def name(self, layers: Sequence[str]) -> str:
         """Return the name of the rules that are used."""
-        for (names, _), engine in self._known.items():
-            if names == tuple(layers):
-                return engine.rules.name
-        return self.engine(self._model.example, layers).rules.name
+        known = [engine for (names, _), engine in self._known.items() if names == tuple(layers)]
+        return (known or [self.engine(self._model.example, layers)])[0].rules.name

@@ -12,8 +12,7 @@ from semlens.data.digests import content_digests
 from semlens.data.images import Images
 from semlens.data.load import check_spec
 from semlens.data.prefetch import default_workers
-from semlens.embedders.base import Embedder
-from semlens.embedders.load import load_embedder
+from semlens.embedders.load import Embedder, load_embedder
 from semlens.errors import StaleError
 from semlens.models.load import load_model
 from semlens.models.subject import SubjectModel

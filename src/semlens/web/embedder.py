@@ -11,8 +11,7 @@ from torch import Tensor
 
 from semlens.analysis.probe import SEARCH_TEMPLATES, null_vector
 from semlens.api import ConceptDatabase
-from semlens.embedders.base import Embedder
-from semlens.embedders.load import load_embedder, reads_texts
+from semlens.embedders.load import Embedder, load_embedder, reads_texts
 from semlens.errors import EmbedderError, SemlensError
 
 

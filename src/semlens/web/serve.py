@@ -18,7 +18,7 @@ from types import TracebackType
 import uvicorn
 
 from semlens.api import ConceptDatabase, open_database
-from semlens.embedders.base import Embedder
+from semlens.embedders.load import Embedder
 from semlens.errors import RecipeError, SemlensError, ServeError
 from semlens.models.subject import SubjectModel
 from semlens.web.app import create_app

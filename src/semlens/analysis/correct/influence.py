@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from jaxtyping import Bool
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
-from semlens.relevance.graph import Graph, Node, execute, replaced
+from semlens.relevance.graph import Graph, Node, execute
 from semlens.relevance.simplify import BATCH_NORM
 
 aten = torch.ops.aten
@@ -176,7 +177,7 @@ def _moved(node: Node, marks: Mapping[Node, Any], values: Mapping[Node, Any]) ->
             part = torch.zeros(value.shape) if mark is None else mark.float()
             return part if marked else 1 - part
 
-        args, kwargs = replaced((node.args, node.kwargs), stand_in)
+        args, kwargs = tree_map_only(Node, stand_in, (node.args, node.kwargs))
         return node.target(*args, **kwargs)
 
     some, other = run(True), run(False)

@@ -28,7 +28,7 @@ from semlens.analysis.relevant import MINIMUM, Minimum, relevant_rows
 from semlens.analysis.result import Result, check_end
 from semlens.analysis.target import class_name, find_class
 from semlens.draw.table import rich_table
-from semlens.embedders.base import Embedder
+from semlens.embedders.load import Embedder
 from semlens.errors import EmbedderError
 from semlens.settings import question, setting
 from semlens.store.files import save_csv
