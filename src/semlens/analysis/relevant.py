@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +9,7 @@ import pandas as pd
 
 from semlens.analysis.target import class_name
 from semlens.store.reader import Database
+from semlens.types import Component, Layers
 
 REACHED = 0.01
 """A component matters if its share reaches this on some sample (paper, D.5)."""
@@ -23,7 +23,7 @@ def class_table(database: Database, minimum: float = REACHED) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``class``, ``name``, ``samples``, and ``relevant``: how many components reach the
+        ``target``, ``name``, ``samples``, and ``relevant``: how many components reach the
         minimum on some sample.
 
     Raises
@@ -40,7 +40,24 @@ def class_table(database: Database, minimum: float = REACHED) -> pd.DataFrame:
         relevant += np.bincount(np.searchsorted(classes, reached), minlength=len(classes))
     names = [class_name(database, int(number)) for number in classes]
     samples = known["samples"].to_numpy(np.int64)
-    return pd.DataFrame({"class": classes, "name": names, "samples": samples, "relevant": relevant})
+    return pd.DataFrame(
+        {"target": classes, "name": names, "samples": samples, "relevant": relevant}
+    )
+
+
+@dataclass(frozen=True)
+class RelevantComponent:
+    """One component, with its shares of its layer's relevance for a class."""
+
+    component: Component
+    mean: float
+    """On average over the class's samples; below zero it speaks against the class."""
+    max: float
+    """On the sample where it is largest."""
+    cumulated: float
+    """What the components down to this one carry of the layer."""
+    label: str | None = None
+    """For whoever names it."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +76,8 @@ class LayerRelevance:
     mostly
         How many of the strongest carry :data:`MOSTLY` of the layer's relevance; None if all
         together do not.
-    frame
-        The strongest: ``row``, ``mean``, ``max``, and ``cumulated``, the part that the
-        components down to this one carry. The largest mean share, in size, comes first.
+    strongest
+        The largest mean share, in size, comes first.
     """
 
     layer: str
@@ -69,14 +85,14 @@ class LayerRelevance:
     relevant: int
     carried: float
     mostly: int | None
-    frame: pd.DataFrame
+    strongest: tuple[RelevantComponent, ...]
 
 
 def relevant_components(
     database: Database,
     target: int,
     *,
-    layers: Sequence[str] | None = None,
+    layers: Layers = None,
     top: int = 20,
     minimum: float = REACHED,
 ) -> list[LayerRelevance]:
@@ -102,8 +118,8 @@ def relevant_components(
         cumulated = np.cumsum(size)
         enough = int(np.searchsorted(cumulated, MOSTLY)) + 1
         reached = (table["max"] >= minimum).to_numpy()
-        frame = table.rename(columns={"component": "row"}).assign(cumulated=cumulated)
-        listed = frame[reached | (size >= minimum)].head(top)
+        listed = table[["component", "mean", "max"]].assign(cumulated=cumulated)
+        listed = listed[reached | (size >= minimum)].head(top)
         found.append(
             LayerRelevance(
                 name,
@@ -111,7 +127,10 @@ def relevant_components(
                 int(reached.sum()),
                 float(cumulated[-1]) if len(cumulated) else 0.0,
                 enough if enough <= len(cumulated) else None,
-                listed[["row", "mean", "max", "cumulated"]].reset_index(drop=True),
+                tuple(
+                    RelevantComponent(database.component(row), mean, largest, share)
+                    for row, mean, largest, share in listed.itertuples(index=False, name=None)
+                ),
             )
         )
     return found

@@ -20,9 +20,7 @@ GAP = 2
 """Transparent pixels between the crops of a strip."""
 
 
-def strip(
-    database: Database, row: int, count: int = 4, size: int = THUMBNAIL, *, data: str | None = None
-) -> bytes:
+def strip(database: Database, row: int, count: int = 4, size: int = THUMBNAIL) -> bytes:
     """Return a component's strongest examples side by side as one WebP.
 
     Each fills a square: what sticks out of it is cut off. There may be fewer than ``count``.
@@ -31,8 +29,6 @@ def strip(
     ----------
     size
         Side of a square in pixels.
-    data
-        SPEC of the images, where they have moved; used without thumbnails only.
 
     Raises
     ------
@@ -47,21 +43,14 @@ def strip(
     picture = Image.new("RGBA", (len(examples) * size, size))
     for place, example in enumerate(examples):
         stored = database.thumbnail(example.crop)
-        crop = _decoded(stored) if stored else _cut(database, example, data, size)
+        crop = _decoded(stored) if stored else _cut(database, example, size)
         square = (size - (GAP if place < len(examples) - 1 else 0), size)
         fitted = ImageOps.fit(crop, square, Image.Resampling.BILINEAR)
         picture.paste(fitted, (place * size, 0))
     return _webp(picture)
 
 
-def crop_picture(
-    database: Database,
-    row: int,
-    place: int,
-    view: View = "crop",
-    *,
-    data: str | None = None,
-) -> bytes:
+def crop_picture(database: Database, row: int, place: int, view: View = "crop") -> bytes:
     """Return one example of a component as a WebP.
 
     Parameters
@@ -72,8 +61,6 @@ def crop_picture(
         ``crop``, cut anew from the original where that is there and shows more than the
         stored thumbnail; ``masked``, the same darkened where the component does not react
         (paper, H.1); ``whole``, the original with the crop's box.
-    data
-        SPEC of the images, where they have moved.
 
     Raises
     ------
@@ -87,8 +74,8 @@ def crop_picture(
         raise _no_example(database, row, place, len(examples))
     example = examples[place]
     if view == "whole":
-        return _webp(_whole(database.original(example.sample, data), example.box))
-    crop = _crop(database, example, data)
+        return _webp(_whole(database.images.read(example.sample), example.box))
+    crop = _crop(database, example)
     if isinstance(crop, bytes) and view == "crop":
         return crop
     picture = crop if isinstance(crop, Image.Image) else _decoded(crop)
@@ -97,14 +84,14 @@ def crop_picture(
     return _webp(picture)
 
 
-def _crop(database: Database, example: Example, data: str | None) -> Image.Image | bytes:
+def _crop(database: Database, example: Example) -> Image.Image | bytes:
     """Return a crop cut anew, or the stored thumbnail where that shows as much or is all left."""
     stored = database.thumbnail(example.crop)
     box = example.box
     if stored is not None and max(box.right - box.left, box.bottom - box.top) <= THUMBNAIL:
         return stored
     try:
-        return _cut(database, example, data, CROP)
+        return _cut(database, example, CROP)
     except (DataError, ImageError, StaleError):
         if stored is None:
             raise
@@ -115,8 +102,8 @@ def _decoded(webp: bytes) -> Image.Image:
     return Image.open(io.BytesIO(webp)).convert("RGB")
 
 
-def _cut(database: Database, example: Example, data: str | None, size: int) -> Image.Image:
-    crop = database.original(example.sample, data).crop(example.box.as_tuple())
+def _cut(database: Database, example: Example, size: int) -> Image.Image:
+    crop = database.images.read(example.sample).crop(example.box.as_tuple())
     crop.thumbnail((size, size), Image.Resampling.BICUBIC)
     return crop
 

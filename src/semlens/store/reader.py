@@ -85,7 +85,8 @@ class Database(Derived):
         self._lazy = Examples(self.path, self.manifest)
         self._vectors = Vectors(self.path, self.manifest)
         self._relevance = ClassRelevance(self.path, self.manifest)
-        self._sources = (model, images, embedder)
+        self.sources = (model, images, embedder)
+        """Model, images and embedder as they were given; None where the build says it."""
         if isinstance(model, SubjectModel):
             self.check_model(model)
         if isinstance(embedder, Embedder):
@@ -96,11 +97,11 @@ class Database(Derived):
     @once
     def model(self) -> SubjectModel:
         """The subject model of the database, verified by its fingerprint."""
-        model = self._sources[0]
+        model = self.sources[0]
         if not isinstance(model, SubjectModel):
             report("loading the model", 0, 1)
             spec = model or self.manifest.model.spec
-            model = load_model(spec, device=self.device, run_files=self._sources[0] is not None)
+            model = load_model(spec, device=self.device, run_files=self.sources[0] is not None)
             self.check_model(model)
             report("loading the model", 1, 1)
         return model
@@ -108,12 +109,12 @@ class Database(Derived):
     @once
     def images(self) -> Images:
         """The images of the database; each one that is read is verified by its digest."""
-        return BuiltImages(self, self._sources[1])
+        return BuiltImages(self, self.sources[1])
 
     @once
     def embedder(self) -> Embedder:
         """The foundation model of the database, verified by its fingerprint."""
-        embedder = self._sources[2]
+        embedder = self.sources[2]
         if not isinstance(embedder, Embedder):
             report("loading the embedder", 0, 1)
             embedder = load_embedder(embedder or self.manifest.embedder.spec, device=self.device)

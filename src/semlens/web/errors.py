@@ -46,6 +46,11 @@ class Waiting(BaseModel):
     seconds: float
 
 
+def waiting(work: StillWorking) -> Waiting:
+    """Return how far work is."""
+    return Waiting(what=work.what, done=work.done, total=work.total, seconds=work.seconds)
+
+
 class Refused(ServeError):
     """A request that the server refuses, with the HTTP status that says so."""
 
@@ -90,9 +95,7 @@ def _semlens(request: Request, error: Exception) -> JSONResponse:
 
 
 def _still_working(request: Request, error: Exception) -> JSONResponse:
-    work = cast(StillWorking, error)
-    body = Waiting(what=work.what, done=work.done, total=work.total, seconds=work.seconds)
-    return JSONResponse(body.model_dump(), 202)
+    return JSONResponse(waiting(cast(StillWorking, error)).model_dump(), 202)
 
 
 def _http(request: Request, error: Exception) -> JSONResponse:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import bisect
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
@@ -16,11 +16,11 @@ from semlens.analysis.kept_labels import label_tables
 from semlens.analysis.target import find_class
 from semlens.api import ConceptDatabase
 from semlens.errors import RelevanceError, ServeError
-from semlens.models.subject import SubjectModel
+from semlens.progress import report, shown
 from semlens.store.files import save_text
 from semlens.web.app import create_app
 from semlens.web.built import static_folder
-from semlens.web.recorder import Recorder, address
+from semlens.web.recorder import Recorder, address, quoted
 from semlens.web.served import Served
 
 CARDS = 1000
@@ -35,8 +35,6 @@ GRAPH = {"groups": "label", "min_relevance": 0.01, "top": 16}
 """The graph that the page shows first."""
 PAIRS = 30
 MEASURES = ("clarity", "redundancy", "polysemanticity")
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -59,8 +57,6 @@ def write_site(
     cards: int = CARDS,
     originals: bool = False,
     graphs: Sequence[int | str] = (),
-    models: Sequence[SubjectModel | str | None] | None = None,
-    progress: Progress = lambda *_: None,
 ) -> Site:
     """Write overview, map, table, cards, classes, audits and comparison as a static site.
 
@@ -76,8 +72,6 @@ def write_site(
     graphs
         Classes, by name or logit, whose attribution graphs are traced and added; needs the
         model. Of several databases, those that have the class.
-    progress
-        Told how many answers are recorded, of how many known so far.
 
     Raises
     ------
@@ -90,15 +84,16 @@ def write_site(
     _check_free(target)
     part = target.with_name(f".{target.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    app = create_app(databases, models=models)
+    app = create_app(databases)
     traced = _classes([one.db for one in app.state.serving.models], graphs)
     try:
         _page(part)
         recorder = Recorder(app, part)
         served: list[Served] = app.state.serving.models
-        writer = _Writer(recorder, served, cards, originals, traced, progress)
-        with ThreadPoolExecutor(1) as pool:  # a notebook has a loop of its own in this thread
-            pool.submit(lambda: asyncio.run(writer.write())).result()
+        writer = _Writer(recorder, served, cards, originals, traced)
+        with shown(), ThreadPoolExecutor(1) as pool:  # a notebook has a loop in this thread
+            context = copy_context()
+            pool.submit(lambda: context.run(asyncio.run, writer.write())).result()
         shutil.rmtree(target, ignore_errors=True)
         part.rename(target)
     except OSError as error:
@@ -180,14 +175,12 @@ class _Writer:
         cards: int,
         originals: bool,
         graphs: Sequence[Sequence[int]],
-        progress: Progress,
     ) -> None:
         self.recorder = recorder
         self.served = served
         self.limit = cards
         self.originals = originals
         self.graphs = graphs
-        self.progress = progress
         self.cards = 0
         self._done = 0
         self._total = 0
@@ -211,11 +204,11 @@ class _Writer:
 
     def _expect(self, count: int) -> None:
         self._total += count
-        self.progress(self._done, self._total)
+        report("recording answers", self._done, self._total)
 
     def _tell(self) -> None:
         self._done += 1
-        self.progress(self._done, self._total)
+        report("recording answers", self._done, self._total)
 
     async def _model(self, one: Served) -> None:
         base = f"models/{one.number}"
@@ -267,8 +260,7 @@ class _Writer:
                 await self.recorder.file(f"{path}/{file}")
 
     async def _card(self, one: Served, row: int) -> None:
-        layer, index = _place(one, row)
-        base = f"models/{one.number}/components/{layer}/{index}"
+        base = f"models/{one.number}/components/{quoted(one.db.component(row))}"
         card = await self.recorder.json(base)
         for part in ("measures", "senses", "neighbours"):
             await self.recorder.json(f"{base}/{part}")
@@ -301,10 +293,3 @@ class _Writer:
                 more = {**both, "cursor": found["cursor"], "k": PAIRS, "kind": kind}
                 found = await self.recorder.json(address("compare/pairs", **more))
             await self.recorder.file(address("compare/pairs.csv", **both, kind=kind))
-
-
-def _place(one: Served, row: int) -> tuple[int, int]:
-    """Return the numbers of a component's layer and of itself in it."""
-    starts = [entry.first for entry in one.db.manifest.layers]
-    layer = bisect.bisect_right(starts, row) - 1
-    return layer, row - starts[layer]

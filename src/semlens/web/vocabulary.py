@@ -14,7 +14,6 @@ from semlens.analysis.kept_labels import label_tables
 from semlens.analysis.probe import Probe, concept_probe
 from semlens.errors import ConceptError, nearest
 from semlens.web.served import Served, Serving
-from semlens.web.work import Progress
 
 GENERAL = "paper-vocabulary"
 KEPT = "kept:"
@@ -98,7 +97,7 @@ def named(
 def _embedded(served: Served, serving: Serving, name: str) -> Vocabulary:
     """Embed a set once for all databases of the same embedder."""
 
-    def make(progress: Progress) -> Vocabulary:
+    def make() -> Vocabulary:
         concepts = ConceptSet.load(name)
         return Vocabulary(concepts, concept_probe(served.db, concepts))
 

@@ -9,10 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar, cast
 
 from semlens.errors import BusyError
+from semlens.progress import listening
 
 T = TypeVar("T")
-Progress = Callable[[int, int], None]
-"""Called with what is done, and the total."""
 
 PATIENCE = 0.5
 """Seconds for which a request waits before it is told to come back."""
@@ -51,7 +50,7 @@ class _Job:
         self.value: object = None
         self.error: BaseException | None = None
 
-    def report(self, done: int, total: int) -> None:
+    def report(self, _: str, done: int, total: int) -> None:
         self.done, self.total = done, total
 
     def state(self) -> StillWorking:
@@ -84,7 +83,7 @@ class Work:
         self,
         key: str,
         what: str,
-        make: Callable[[Progress], T],
+        make: Callable[[], T],
         *,
         short: bool = False,
         large: bool = False,
@@ -99,8 +98,8 @@ class Work:
         what
             What the page says meanwhile: "computing the graph of 'ox'".
         make
-            The work; it may report progress. What it raises, is raised here once and then
-            forgotten, so that asking again tries again.
+            The work; what it reports (:mod:`semlens.progress`) is told to whoever asks. What it
+            raises, is raised here once and then forgotten, so that asking again tries again.
         short
             Whether it takes seconds at most, whatever is asked: reading, or loading weights.
         large
@@ -131,10 +130,10 @@ class Work:
             raise job.error
         return cast(T, job.value)
 
-    def _run(self, job: _Job, make: Callable[[Progress], T], turn: threading.Semaphore) -> None:
-        with turn:
+    def _run(self, job: _Job, make: Callable[[], T], turn: threading.Semaphore) -> None:
+        with turn, listening(job.report):
             try:
-                job.value = make(job.report)
+                job.value = make()
             except BaseException as error:  # handed to whoever asks
                 job.error = error
             finally:

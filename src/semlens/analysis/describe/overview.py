@@ -60,13 +60,13 @@ def settings_in_words(made: Manifest) -> list[tuple[str, str]]:
 
 
 def class_table(database: Database) -> pd.DataFrame:
-    """Return the classes that have readable samples: class (logit), name, samples."""
+    """Return the classes that have readable samples: target (logit), name, samples."""
     table = load_table(database.path / layout.SAMPLES, ["logit", "error"])
     known = table.filter(table["error"].is_null())["logit"].drop_null().to_numpy()
     logits, counts = np.unique(known.astype(np.int64), return_counts=True)
     return pd.DataFrame(
         {
-            "class": logits,
+            "target": logits,
             "name": [class_name(database, int(logit)) for logit in logits],
             "samples": counts,
         }

@@ -13,6 +13,7 @@ from semlens.analysis.target import find_class
 from semlens.api import ConceptDatabase
 from semlens.errors import RelevanceError
 from semlens.web.routes.audit_requests import AuditSettings
+from semlens.web.served import records
 
 
 class AuditEntry(BaseModel):
@@ -142,10 +143,8 @@ class ConceptRow(BaseModel):
 class AuditedComponent(BaseModel):
     """One relevant component; what there is no side for is null."""
 
-    row: int
-    layer: int
-    index: int
-    name: str
+    component: str
+    layer: str
     mean: float
     max: float
     weight: float
@@ -240,24 +239,15 @@ def _term(term: Term) -> SavedTerm:
     return SavedTerm(text=term.text, path=list(term.path), pictures=len(term.images))
 
 
-def answer_of(db: ConceptDatabase, found: Audit) -> AuditAnswer:
+def answer_of(found: Audit) -> AuditAnswer:
     """Return an audit as the page takes it."""
-    places = {entry.name: (place, entry.first) for place, entry in enumerate(db.manifest.layers)}
-    frame = found.frame.assign(weight=found.weights)
-    components: list[AuditedComponent] = []
-    for record in plain(frame.to_dict("records")):
-        layer, first = places[record.pop("layer")]
-        name, row = record.pop("component"), record.pop("row")
-        components.append(
-            AuditedComponent(row=row, layer=layer, index=row - first, name=name, **record)
-        )
     return AuditAnswer(
         sentence=found.sentence,
         alarm=found.alarm,
         p_value=plain(found.p_value),
         level=found.settings["level"],
-        shares=[ShareRow(**row) for row in plain(found.shares.to_dict("records"))],
-        chance=[ChanceRow(**row) for row in plain(found.chance.to_dict("records"))],
-        concepts=[ConceptRow(**row) for row in plain(found.summary.to_dict("records"))],
-        components=components,
+        shares=records(ShareRow, found.shares),
+        chance=records(ChanceRow, found.chance),
+        concepts=records(ConceptRow, found.summary),
+        components=records(AuditedComponent, found.frame.assign(weight=found.weights)),
     )

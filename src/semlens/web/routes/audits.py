@@ -18,7 +18,7 @@ from semlens.analysis.report.report import report
 from semlens.analysis.target import class_name, find_class
 from semlens.errors import SemlensError
 from semlens.recipe import fingerprint
-from semlens.web.download import csv, download
+from semlens.web.bodies import csv, download
 from semlens.web.errors import not_found
 from semlens.web.routes.audit_answers import (
     AuditAnswer,
@@ -107,9 +107,9 @@ def try_audit(served: Model, serving: All, given: NewAudit) -> AuditAnswer:
     found = serving.work.result(
         f"audit/{served.number}/try/{key}",
         f"auditing '{class_name(served.db, number)}'",
-        lambda _: audit(served.db, number, concepts, **settings.given()),
+        lambda: audit(served.db, number, concepts, **settings.given()),
     )
-    return answer_of(served.db, found)
+    return answer_of(found)
 
 
 @router.get("/audits/{number}")
@@ -149,7 +149,7 @@ def remove_audit(served: Model, number: int, revision: Annotated[int, Query()]) 
 @router.get("/audits/{number}/result")
 def audit_result(served: Model, serving: All, number: int) -> AuditAnswer:
     """Return what a saved audit finds, as it is now."""
-    return answer_of(served.db, _run(served, serving, _get(served, number)))
+    return answer_of(_run(served, serving, _get(served, number)))
 
 
 @router.get("/audits/{number}/components.csv", response_class=Response)
@@ -179,7 +179,7 @@ def audit_report(served: Model, serving: All, number: int) -> Response:
     found = _run(served, serving, record)
     today = datetime.date.today()
 
-    def make(_: object) -> str:
+    def make() -> str:
         made = report(
             served.db, record.target, record.concepts, audit=found, kept=record, date=today
         )
@@ -207,7 +207,7 @@ def _run(served: Served, serving: Serving, record: AuditRecord) -> Audit:
     return serving.work.result(
         f"audit/{served.number}/{fingerprint(decides, served.db.fingerprint)}",
         f"auditing '{record.target_name}'",
-        lambda _: served.db.audits.run(record),
+        lambda: served.db.audits.run(record),
     )
 
 

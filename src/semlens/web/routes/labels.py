@@ -9,9 +9,10 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from semlens.analysis.concepts import ConceptSet, bundled_names
-from semlens.analysis.kept_labels import label_tables
-from semlens.analysis.label import THRESHOLD
+from semlens.analysis.kept_labels import LabelTable, label_tables
+from semlens.analysis.label import THRESHOLD, label
 from semlens.errors import ConceptError, EmbedderError, nearest
+from semlens.settings import request_model
 from semlens.web.served import All, Model, Served
 
 router = APIRouter(prefix="/models/{m}", tags=["labels"])
@@ -22,20 +23,10 @@ OWN = "own"
 """Names of sets that are no bundled ones: the model's classes, and texts that are sent."""
 
 
-class KeptTable(BaseModel):
-    """One table of labels that the database keeps."""
-
-    name: str
-    made: float
-    """When it was written, in seconds since 1970."""
-    components: int
-    labelled: int
-
-
 class LabelTables(BaseModel):
     """The tables of labels, newest (which pages show) first, and what one can label with."""
 
-    tables: list[KeptTable]
+    tables: list[LabelTable]
     sets: list[str]
     default: str = DEFAULT
     threshold: float = THRESHOLD
@@ -43,12 +34,13 @@ class LabelTables(BaseModel):
     """Whether the embedder reads texts, without which nothing can be labelled."""
 
 
-class Labelling(BaseModel):
+class Labelling(
+    request_model(label, "LabelSettings", without=["concepts", "layers", "candidates"])
+):
     """What to label with."""
 
     concepts: str = DEFAULT
     """Name of a bundled set, ``classes`` for the model's classes, or ``own`` for ``texts``."""
-    threshold: float = Field(default=THRESHOLD, ge=-2, le=2)
     texts: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field(
         default=[], max_length=5000
     )
@@ -59,14 +51,14 @@ def list_labels(served: Model) -> LabelTables:
     """Say which tables of labels there are, and which sets one can label with."""
     classes = [CLASSES] if served.db.manifest.classes else []
     return LabelTables(
-        tables=[KeptTable(**vars(table)) for table in label_tables(served.db)],
+        tables=label_tables(served.db),
         sets=[*bundled_names(), *classes, OWN],
         text=served.db.embedder.has_text,
     )
 
 
 @router.post("/labels")
-def label_components(served: Model, serving: All, wanted: Labelling) -> KeptTable:
+def label_components(served: Model, serving: All, wanted: Labelling) -> LabelTable:
     """Label all components with a concept set and keep the labels, in place of older such ones."""
     if not served.db.embedder.has_text:
         raise EmbedderError(
@@ -75,16 +67,17 @@ def label_components(served: Model, serving: All, wanted: Labelling) -> KeptTabl
             "Build a database with an embedder of images and texts.",
         )
     concepts = _concepts(served, wanted)
+    settings = wanted.model_dump(exclude={"concepts", "texts"})
     found = serving.work.result(
         f"labels {served.number} {wanted.model_dump_json()}",
         f"labelling with '{concepts.name}'",
-        lambda _: served.db.label(concepts, threshold=wanted.threshold),
+        lambda: served.db.label(concepts, **settings),
         large=True,
     )
     name = re.sub(r"[^\w.-]+", "-", wanted.concepts)
     with served.keeping:
-        found.save(name)
-    return next(KeptTable(**vars(t)) for t in label_tables(served.db) if t.name == name)
+        found.keep(name)
+    return next(table for table in label_tables(served.db) if table.name == name)
 
 
 def _concepts(served: Served, wanted: Labelling) -> ConceptSet:

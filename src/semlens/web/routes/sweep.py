@@ -103,7 +103,7 @@ def sweep(
     found = serving.work.result(
         f"sweep/{served.number}/{key}",
         f"auditing {len(held)} classes",
-        lambda progress: audit_all(db, [one.concepts for one in held.values()], progress=progress),
+        lambda: audit_all(db, [one.concepts for one in held.values()]),
     )
     return _answer(found, held, skipped, len(set(known) - set(held)))
 

@@ -6,6 +6,7 @@ import base64
 import io
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from pydantic import BaseModel
@@ -219,16 +220,13 @@ def _shown(
 
 
 def commands(
-    db: ConceptDatabase,
-    components: Sequence[str],
-    artefact: Artefact | None,
-    model: str | None,
-    data: str | None,
+    db: ConceptDatabase, components: Sequence[str], artefact: Artefact | None
 ) -> tuple[str, list[str]]:
     """Return the command that prunes, and those that retrain, which helps more."""
     path = str(db.path)
-    other = [] if model is None else ["--model", model]
-    moved = [] if data is None else ["--data", data]
+    model, data, _ = db.sources
+    other = ["--model", model] if isinstance(model, str) else []
+    moved = ["--data", str(data)] if isinstance(data, str | Path) else []
     prune = ["semlens", "prune", path, *components, "--out", "pruned.safetensors", *other]
     affected = ["semlens", "affected", path, *components, "--all-data", "--out", "affected.csv"]
     kind = "text:WORDS" if artefact is None else artefact.spec

@@ -6,7 +6,6 @@ from fastapi import APIRouter
 
 from semlens.analysis.audit.model_test import model_test
 from semlens.analysis.correct.trial import trial
-from semlens.analysis.graph.trace import VerifiedImages
 from semlens.analysis.target import class_name, class_samples
 from semlens.errors import LayerError
 from semlens.recipe import fingerprint
@@ -19,8 +18,6 @@ from semlens.web.routes.trial_answers import (
 )
 from semlens.web.routes.trial_requests import ModelTestRequest, PruneRequest
 from semlens.web.served import All, Model
-from semlens.web.traced import loaded_subject
-from semlens.web.work import Progress
 
 router = APIRouter(prefix="/models/{m}/trials", tags=["audit"])
 
@@ -31,26 +28,18 @@ def test_with_artefacts(served: Model, serving: All, given: ModelTestRequest) ->
     db = served.db
     artefacts = [one.artefact() for one in given.artefacts]
     class_samples(db, given.target, 1)  # says what there is, before the model is loaded
-    runs = len(artefacts) + 2 + (len(artefacts) > 1)
 
-    def make(progress: Progress) -> ModelTestAnswer:
-        begun: list[str] = []
-
-        def tell(what: str, done: int, total: int) -> None:
-            if what not in begun:
-                begun.append(what)
-            progress(round(100 * (len(begun) - 1 + done / total) / runs), 100)
-
+    def make() -> ModelTestAnswer:
         with served.lock:
+            served.load_subject("The test runs the model")
             found = model_test(
                 db,
-                loaded_subject(served, "The test runs the model"),
+                db.model,
                 given.target,
-                images=VerifiedImages(db, served.data),
+                images=db.images,
                 artefacts=artefacts,
                 count=given.count,
                 seed=given.seed,
-                progress=tell,
             )
         return tested_answer(found)
 
@@ -71,24 +60,22 @@ def try_without(served: Model, serving: All, given: PruneRequest) -> PruneAnswer
     artefact = None if given.artefact is None else given.artefact.artefact()
     class_samples(db, given.target, 1)
 
-    def make(progress: Progress) -> PruneAnswer:
-        images = VerifiedImages(db, served.data)
+    def make() -> PruneAnswer:
         with served.lock:
+            served.load_subject("The trial runs the model")
             found = trial(
                 db,
-                loaded_subject(served, "The trial runs the model"),
-                images,
+                db.model,
+                db.images,
                 given.target,
                 components,
                 artefact=artefact,
                 per_class=given.per_class,
                 at_most=given.at_most,
                 seed=given.seed,
-                progress=lambda _, done, total: progress(done, total),
             )
         names = [str(component) for component in found.components]
-        spec = served.given if isinstance(served.given, str) else None
-        prune, retrain = commands(db, names, artefact, spec, served.data)
+        prune, retrain = commands(db, names, artefact)
         return PruneAnswer(
             target=given.target,
             name=class_name(db, given.target),
@@ -96,7 +83,7 @@ def try_without(served: Model, serving: All, given: PruneRequest) -> PruneAnswer
             images=len(found.samples),
             classes=len(set(found.right.tolist())),
             sets=[
-                tried_set(db, found, answers, images, put, given.seed)
+                tried_set(db, found, answers, db.images, put, given.seed)
                 for answers, put in zip(found.sets, (None, artefact), strict=False)
             ],
             prune=prune,
