@@ -18,6 +18,7 @@ from semlens.analysis.probe import LABEL_TEMPLATES, concept_probe, embed_texts
 from semlens.data.folder import ImageFolder
 from semlens.errors import LayerError, RecipeError, RelevanceError, StaleError
 from semlens.models.subject import SubjectModel
+from semlens.progress import listening
 
 LAYERS = ["first", "second"]
 WORDS = ["dog", "green frog", "car", "tree", "sky"]
@@ -186,7 +187,7 @@ def test_candidates_are_the_best_alignments_each_name_once(db):
 
     null, vectors = text(""), {word: text(word) for word in WORDS}
     rows = alive(db)
-    got = candidates(db.theta[rows], concept_probe(words, CONCEPTS), CONCEPTS, top=3, threshold=0.1)
+    got = candidates(db.theta[rows], concept_probe(db, CONCEPTS), CONCEPTS, top=3, threshold=0.1)
     for row, mine in zip(rows, got, strict=True):
         exact = {w: cos(db.theta[row], v) - cos(db.theta[row], null) for w, v in vectors.items()}
         best = sorted(exact, key=lambda word: -exact[word])
@@ -201,13 +202,13 @@ def test_candidates_are_the_best_alignments_each_name_once(db):
 
 def test_one_concept_has_no_margin(db):
     one = ConceptSet.of(["dog"])
-    got = candidates(db.theta[:1], concept_probe(WordEmbedder(), one), one)[0]
+    got = candidates(db.theta[:1], concept_probe(db, one), one)[0]
     assert got.margin is None and len(got.candidates) == 1
 
 
 def test_kept_labels_come_back_as_they_were(db):
-    labels = label(db, WordEmbedder(), CONCEPTS, candidates=3, threshold=0.1)
-    labels.save("mine")
+    labels = label(db, CONCEPTS, candidates=3, threshold=0.1)
+    labels.keep("mine")
     frame = labels.to_pandas()
     got = kept_candidates(db, "mine", labels.rows, top=2)
     for place, mine in enumerate(got):
@@ -228,13 +229,15 @@ def test_kept_labels_come_back_as_they_were(db):
 def test_embedding_a_vocabulary_tells_how_far_it_is():
     seen = []
     texts = [f"word{i}" for i in range(300)]
-    once = embed_texts(WordEmbedder(seed=9), texts, ("{}", "a {}"), lambda *at: seen.append(at))
+    with listening(lambda *at: seen.append(at)):
+        once = embed_texts(WordEmbedder(seed=9), texts, ("{}", "a {}"))
     assert seen == [(256, 600), (512, 600), (600, 600)]
     for place in (0, 127, 128, 299):
         alone = embed_texts(WordEmbedder(seed=9), [texts[place]], ("{}", "a {}"))
         np.testing.assert_array_equal(alone[0], once[place])
     seen.clear()
-    embed_texts(WordEmbedder(seed=9), texts, ("{}", "a {}"), lambda *at: seen.append(at))
+    with listening(lambda *at: seen.append(at)):
+        embed_texts(WordEmbedder(seed=9), texts, ("{}", "a {}"))
     assert seen == [], "what is known is not embedded again"
 
 

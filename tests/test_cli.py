@@ -176,8 +176,9 @@ def test_code_of_a_database_is_run_only_when_named(built):
     folder, _ = built
     db = sl.open(folder / "db")
     with pytest.raises(sl.SemlensError, match="named on the command line"):
-        db.load_model()
-    assert db.load_model(f"{folder}/model.py:make").classes == ["class0", "class1"]
+        _ = db.model
+    named = sl.open(folder / "db", model=f"{folder}/model.py:make")
+    assert named.model.classes == ["class0", "class1"]
 
 
 def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(built, tmp_path):

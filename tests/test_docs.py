@@ -26,7 +26,10 @@ DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 ROOT_COMMAND: Any = typer.main.get_command(app)
-COMMANDS: dict[str, Any] = ROOT_COMMAND.commands
+_CONTEXT = typer.Context(ROOT_COMMAND)
+COMMANDS: dict[str, Any] = {
+    name: ROOT_COMMAND.get_command(_CONTEXT, name) for name in ROOT_COMMAND.list_commands(_CONTEXT)
+}
 
 
 def page(name: str) -> str:
@@ -78,11 +81,11 @@ def test_options_of_a_command_are_documented_and_exist(name: str) -> None:
     assert mentioned(text) == options(COMMANDS[name] if name else ROOT_COMMAND)
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_options_stand_in_a_table_row(name: str) -> None:
-    lines = sections(page("cli.md"))[f"semlens {name}"].splitlines()
-    first = " ".join(line.split("|")[1] for line in lines if line.startswith("|"))
-    assert mentioned(first) == options(COMMANDS[name])
+def test_tables_of_options_are_those_of_the_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(DOCS)
+    import cli_reference
+
+    assert cli_reference.page(page("cli.md")) == page("cli.md"), "run docs/cli_reference.py"
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda p: p.name)
@@ -159,7 +162,7 @@ def test_columns_of_a_database_are_documented(
             for field in pq.read_schema(path / file)
         ]
         assert rows == real, file
-    manifest = semlens.open(path, embedder).manifest
+    manifest = semlens.open(path, embedder=embedder).manifest
     keys = re.findall(
         r"`(\w+)`", "".join(re.findall(r"^\|([^|]+)\|", described["manifest.json"], re.M))
     )
@@ -200,7 +203,8 @@ def test_links_resolve_and_images_are_ours(path: Path) -> None:
 @pytest.mark.parametrize("path", PAGES, ids=lambda p: p.name)
 def test_lines_are_short(path: Path) -> None:
     for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
-        assert len(line) <= 110, f"{path.name}:{number}"
+        generated = path.name == "cli.md" and line.startswith("| `--")
+        assert len(line) <= 110 or generated, f"{path.name}:{number}"
 
 
 def test_the_readme_has_both_commands() -> None:

@@ -13,9 +13,9 @@ import semlens as sl
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.label import Labels
 from semlens.analysis.label_search import search_labels
-from semlens.analysis.probe import SEARCH_TEMPLATES, make_probe
-from semlens.analysis.query import Terms, make_query
-from semlens.analysis.search import alignments, search_probe, search_query
+from semlens.analysis.probe import SEARCH_TEMPLATES
+from semlens.analysis.query import make_query
+from semlens.analysis.search import alignments, rank
 from semlens.data.folder import ImageFolder
 from semlens.errors import ConceptError, LayerError
 from semlens.models.subject import SubjectModel
@@ -90,28 +90,27 @@ def test_equal_components_have_equal_percentiles(db, words, monkeypatch):
     monkeypatch.setattr(type(db), "cosines", lambda self, probes, rows: np.stack([values, null], 1))
     rows = np.flatnonzero(db.alive)
     for top in (1, 2, 3, 4, 5, 25):
-        hits = search_probe(db, make_probe(words, ["dog"]), top=top)
+        hits = rank(db, make_query(db, ["dog"]), top=top)
         assert [hit.row for hit in hits.hits[:5]] == rows[[4, 0, 2, 3, 1]][:top].tolist()
         assert [round(hit.percentile * 25) for hit in hits.hits[:5]] == [24, 21, 21, 21, 20][:top]
 
 
 def test_alignments_of_all_components(db, words):
-    probe = make_probe(words, ["dog"])
     scores = expected_scores(db, [embedded(words, "dog")], embedded(words, ""))
-    found = alignments(db, probe)
+    found = alignments(db, make_query(db, "dog"))
     assert found.dtype == np.float32
     assert np.flatnonzero(np.isnan(found)).tolist() == [2]
     for row, value in scores.items():
         assert found[row] == pytest.approx(value, abs=2e-6)
-    both = alignments(db, probe, make_probe(words, ["grass"]))
+    both = alignments(db, make_query(db, "dog", without="grass"))
     hits = db.search("dog", without=["grass"], top=1000)
     for hit in hits.hits:
         assert both[hit.row] == pytest.approx(hit.alignment, abs=1e-6)
 
 
 def test_more_like_this_is_the_cosine_with_the_mean_of_units(db):
-    query = make_query(db, Terms(components=[7, 12]), Terms(components=[20]))
-    found = search_query(db, query, top=1000)
+    query = make_query(db, like=["second:1", "second:6"], unlike="second:-4")
+    found = rank(db, query, top=1000)
     vector, away = units(db, [7, 12]).mean(0), units(db, [20])[0]
     assert found.query == "second:1 + second:6 - second:-4"
     expected = {
@@ -148,8 +147,8 @@ def test_wrong_components(db):
     with pytest.raises(ConceptError) as error:
         db.search(like=["first:2"])
     assert_says(error.value, "first:2", "no examples", "reacts", "another")
-    with pytest.raises(LayerError, match="Row 99"):
-        make_query(db, Terms(components=[99]))
+    with pytest.raises(LayerError, match="second:99"):
+        make_query(db, like="second:99")
     with pytest.raises(ConceptError, match="empty"):
         db.search(unlike=["first:1"])
 
@@ -163,14 +162,14 @@ NAMES = ["striped fur", "box", "ox", "Fur Coat", "tree"]
 def labelled(db, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(db.path, copy)
-    db = sl.open(copy, WordEmbedder())
+    db = sl.open(copy, embedder=WordEmbedder())
     rows = np.flatnonzero(db.alive)
     values = np.random.default_rng(2).normal(size=(len(rows), 1)).astype(np.float32)
     values[4] = values[9]  # of equal ones the first row comes first
     places = (np.arange(len(rows)) % len(NAMES))[:, None]
     none = np.full(len(rows), np.nan, np.float32)
     labels = Labels(ConceptSet.of(NAMES), -9.0, rows, places, values, none, db)
-    labels.save("mine")
+    labels.keep("mine")
     return db, labels.to_pandas(), labels.rows
 
 
@@ -228,7 +227,7 @@ def test_a_label_search_without_labels_or_words_says_so(db, labelled):
 def test_an_embedder_without_texts_still_finds_components(tmp_path, subject, images):
     db = sl.build(tmp_path / "db", subject, images, ColourEmbedder(), ["first"], examples=4)
     row = int(np.flatnonzero(db.alive)[0])
-    hits = search_query(db, make_query(db, Terms(components=[row])))
+    hits = db.search(like=db.component(row))
     assert row not in {hit.row for hit in hits.hits}
     picture = Image.new("RGB", (30, 30), (10, 200, 10))
     vector = np.mean([db.embedder.embed_images([picture])[0].numpy(), units(db, [row])[0]], 0)

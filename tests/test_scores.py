@@ -135,7 +135,7 @@ def test_scores_of_a_database(tmp_path, subject, images, embedder):
     layer = scores.per_layer().set_index("layer").loc["second"]
     assert layer["clarity"] == pytest.approx(frame["clarity"][6:].mean())
     assert layer["components"] == 20
-    again = sl.open(tmp_path / "db", embedder).scores(["first"])
+    again = sl.open(tmp_path / "db", embedder=embedder).scores(["first"])
     assert again.to_pandas()["clarity"].tolist() == frame["clarity"][:6].tolist()
 
 

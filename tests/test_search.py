@@ -11,7 +11,7 @@ from PIL import Image
 
 import semlens as sl
 from semlens.analysis.concepts import Concept, ConceptSet, bundled_names
-from semlens.analysis.probe import LABEL_TEMPLATES, SEARCH_TEMPLATES, make_probe
+from semlens.analysis.probe import LABEL_TEMPLATES, SEARCH_TEMPLATES, embed_texts
 from semlens.errors import ConceptError, EmbedderError, LayerError, StaleError
 
 LAYERS = ["first", "second"]
@@ -86,9 +86,9 @@ def test_negative_terms_subtract_their_alignment(db, words):
 
 def test_templates_are_not_mixed_up_between_batched_and_single_queries(words):
     texts = ["dog", "cat", "striped zebra", "x"]
-    together = make_probe(words, texts).vectors
+    together = embed_texts(words, texts, SEARCH_TEMPLATES)
     for place, text in enumerate(texts):
-        alone = make_probe(words, [text]).vectors[0]
+        alone = embed_texts(words, [text], SEARCH_TEMPLATES)[0]
         np.testing.assert_allclose(together[place], alone, atol=1e-7)
         np.testing.assert_allclose(
             together[place], text_vector(words, text, SEARCH_TEMPLATES), atol=1e-6
@@ -118,10 +118,8 @@ def test_an_image_only_embedder_says_so_for_texts(tmp_path, subject, images, emb
 
 
 def test_another_embedder_is_refused(db):
-    from semlens.analysis.search import search
-
     with pytest.raises(StaleError, match="embedder"):
-        search(db, ColourEmbedder(seed=3), ["dog"])
+        sl.open(db.path, embedder=ColourEmbedder(seed=3))
 
 
 @pytest.mark.parametrize("texts", [(), ("",), ("dog", "  ")])
@@ -180,10 +178,10 @@ def test_the_margin_is_to_another_name(db):
 
 def test_labels_are_saved_with_the_build_that_they_belong_to(db, subject, images, words):
     labels = db.label(ConceptSet.of(["dog", "car"]))
-    labels.save("mine")
+    labels.keep("mine")
     assert db.load_analysis("labels-mine")["label"].equals(labels.to_pandas()["label"])
     sl.build(db.path, subject, images, words, ["head"], examples=6)
-    assert sl.open(db.path, words).load_analysis("labels-mine") is None
+    assert sl.open(db.path, embedder=words).load_analysis("labels-mine") is None
 
 
 def test_image_concepts(db, words, tmp_path):

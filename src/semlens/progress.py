@@ -54,7 +54,7 @@ def listening(progress: Progress) -> Iterator[None]:
 def shown(delay: float = DELAY) -> Iterator[None]:
     """Show a bar per stage on standard error while the block runs, unless somebody listens.
 
-    Without a terminal it is a line per stage. What is over within ``delay`` seconds is not shown.
+    Without a terminal it is a line per stage. Nothing is shown in the first ``delay`` seconds.
     """
     if _listener.get() is not None:
         yield

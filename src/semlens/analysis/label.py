@@ -144,7 +144,7 @@ def label(
     concepts: LabelConcepts = VOCABULARY,
     *,
     layers: Layers = None,
-    threshold: Annotated[float, setting("Least alignment of a label.", ge=-2, le=2)] = THRESHOLD,
+    threshold: Annotated[float, setting("Least alignment of a label.")] = THRESHOLD,
     candidates: Annotated[int, setting("Candidates per component.", ge=1)] = 3,
     templates: Sequence[str] | None = None,
 ) -> Labels:

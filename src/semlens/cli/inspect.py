@@ -25,7 +25,7 @@ def status(
 
     semlens status r18.semlens --verify --json
     """
-    from semlens.api import open_database
+    from semlens.api import open as open_database
 
     db = open_database(database)
     m = db.manifest

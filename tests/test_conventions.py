@@ -1,0 +1,209 @@
+"""One way to name classes, layers, components, images, concepts and databases in every question."""
+
+from __future__ import annotations
+
+import inspect
+import json
+
+import numpy as np
+import pytest
+from conftest import LittleNet, WordEmbedder, assert_says, to_tensor
+from PIL import Image
+
+import semlens as sl
+from semlens.api import ConceptDatabase
+from semlens.data.folder import ImageFolder
+from semlens.errors import ConceptError, LayerError, RecipeError, StaleError
+from semlens.models.subject import SubjectModel
+from semlens.progress import listening
+from semlens.settings import needs_of, settings_of
+
+LISTS = {"valid": ["dog", "cat"], "spurious": ["text", "grass"]}
+CLASSES = ["class0", "class1", "fruit", "other"]
+
+
+def subject(seed: int = 0) -> SubjectModel:
+    return SubjectModel(LittleNet(seed), to_tensor, "32 bilinear", f"python:little{seed}", CLASSES)
+
+
+@pytest.fixture(scope="module")
+def databases(tmp_path_factory, pictures):
+    folder = tmp_path_factory.mktemp("conventions")
+    return [
+        sl.build(
+            folder / f"db{seed}", subject(seed), ImageFolder(pictures), WordEmbedder(),
+            ["first", "second"], examples=4, relevance=True,
+        )
+        for seed in (0, 1)
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def db(databases):
+    return databases[0]
+
+
+@pytest.fixture
+def image(tmp_path):
+    path = tmp_path / "picture.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def questions():
+    return {n: q for n in sl.__all__ if hasattr(q := getattr(sl, n), "needs")}
+
+
+def test_every_question_is_a_function_and_a_method_of_the_same_name_and_parameters():
+    found = questions()
+    assert {"search", "label", "explain", "effect", "audit", "compare", "affected"} <= set(found)
+    for name, asked in found.items():
+        assert vars(ConceptDatabase)[name] is asked, name
+        first = next(iter(inspect.signature(asked).parameters))
+        assert first in ("database", "databases"), name
+
+
+def test_settings_have_a_text_and_defaults_that_they_allow():
+    for name, asked in questions().items():
+        for one in settings_of(asked).values():
+            assert one.field.description, (name, one.name)
+            if one.default is not inspect.Parameter.empty and one.default is not None:
+                one.check(name, one.default)
+
+
+def test_a_class_goes_by_name_or_number(db, image):
+    named, numbered = (sl.explain(db, image, target=t, concepts=None) for t in ("fruit", 2))
+    assert named.target == numbered.target
+    for target in ("class1", 1, "1"):
+        assert sl.effect(db, target, top=2, samples=3).target == 1
+        assert db.unexpected(target, ["dog"]).target == 1
+
+
+def test_an_image_is_a_path_or_a_picture(db, image):
+    path, picture = sl.explain(db, image, concepts=None), db.explain(Image.open(image))
+    np.testing.assert_allclose(path.heat, picture.heat, atol=1e-6)
+    hits = db.search(images=image, top=3)  # one item where several may be
+    assert hits.components == db.search(images=[Image.open(image)], top=3).components
+
+
+def test_components_are_names_objects_or_an_answer(db):
+    hits = db.search("dog", top=2)
+    names = [str(component) for component in hits.components]
+    assert db.rows_of(hits) == db.rows_of(names) == db.rows_of(hits.components)
+    assert db.rows_of(names[0]) == db.rows_of(hits)[:1]
+    assert db.show(hits).tobytes() == db.show(names).tobytes()
+    model = db.model
+    one = sl.pruned_state(model, ["second:3"])
+    assert not np.array_equal(one["head.weight"], model.module.state_dict()["head.weight"])
+    same = sl.pruned_state(model, sl.Component("second", 3))
+    assert all(np.array_equal(one[name], same[name]) for name in one)
+    found = sl.effect(db, "class0", names, samples=3)
+    assert found.to_json() == db.effect("class0", hits, samples=3).to_json()
+
+
+def test_layers_are_a_name_or_several_never_its_characters(db):
+    assert len(db.scores(layers="second").to_pandas()) == 20
+    assert db.scores(layers="second").to_pandas().equals(db.scores(["second"]).to_pandas())
+    with pytest.raises(LayerError, match="'ab'"):
+        db.scores(layers="ab")
+    with pytest.raises(LayerError, match="'ab'"):
+        db.search("dog", layers="ab")
+
+
+def test_concepts_are_a_list_a_mapping_a_path_or_a_name(db, tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(LISTS))
+    made = sl.ConceptSet.of(**LISTS)
+    forms = [path, str(path), LISTS, made, [made], [path]]
+    answers = [sl.audit(db, "class0", form, threshold=-1.0, resamples=0) for form in forms]
+    frames = [answer.to_pandas() for answer in answers]
+    assert all(frame.equals(frames[0]) for frame in frames)
+    assert {c.kind for c in made.concepts} == {"valid", "spurious"}
+    flat = db.label(["dog", "bird"], threshold=-9.0)
+    assert set(flat.to_pandas()["label"]) <= {"dog", "bird"}
+    nested = db.label({"Animals": ["dog", "bird"]}, threshold=-9.0)
+    assert set(nested.to_pandas()["category"]) == {"Animals"}
+    assert db.label("paper-ox").concepts.name == "paper-ox"
+    with pytest.raises(ConceptError) as error:
+        db.label("paper-oks")
+    assert_says(error.value, "paper-oks", "paper-ox", ".toml")
+
+
+def test_databases_are_several_or_a_list(databases):
+    a, b = databases
+    listed = sl.compare([a, b]).to_pandas()
+    assert listed.equals(sl.compare(a, b).to_pandas())
+    assert listed.equals(a.compare(b).to_pandas())
+    assert sl.dissect(a, concepts=["dog", "car"]).databases == ["db0"]
+    assert sl.dissect(a, b, concepts=["dog", "car"]).databases == ["db0", "db1"]
+
+
+def test_a_wrong_setting_is_told_with_what_is_expected(db):
+    with pytest.raises(RecipeError) as error:
+        db.audit("class0", LISTS, minimum=2)
+    assert_says(error.value, "'minimum' of 'audit' is 2", "a number from 0 to 1", "another minimum")
+    with pytest.raises(RecipeError, match="'top' of 'search' is -1"):
+        sl.search(db, "dog", top=-1)
+    for text in (str(error.value), str(error.value.remedy)):
+        assert "--" not in text, "Python users know no options"
+
+
+def test_sources_come_with_the_database(db, pictures):
+    again = sl.open(db.path, model=subject(), images=pictures, embedder=WordEmbedder())
+    assert again.model.fingerprint == db.model.fingerprint
+    sample = db.examples_of(0)[0].sample
+    assert again.images.read(sample).tobytes() == db.images.read(sample).tobytes()
+    assert again.search("dog").hits == db.search("dog").hits
+    with pytest.raises(StaleError, match="model"):
+        sl.open(db.path, model=subject(seed=3))
+
+
+def test_an_image_that_has_changed_is_refused_when_it_is_read(db, tmp_path, pictures):
+    import shutil
+
+    copy = tmp_path / "pictures"
+    shutil.copytree(pictures, copy)
+    moved = sl.open(db.path, images=copy)
+    name = moved.images.ids[3]
+    Image.new("RGB", (30, 30), (9, 9, 9)).save(copy / name)
+    moved.images.read(2)
+    with pytest.raises(StaleError, match=name):
+        moved.images.read(3)
+
+
+def test_a_vocabulary_is_embedded_once_per_database_and_kept(db):
+    words = [f"word{place}" for place in range(150)]
+    told: list[tuple[str, int, int]] = []
+    with listening(lambda *at: told.append(at)):
+        first = db.label(words, threshold=-9.0)
+    assert ("embedding texts", 600, 600) in told
+
+    class Deaf(WordEmbedder):
+        def _texts(self, texts):
+            assert set(texts) <= {"", "-like", "a ", "an image of a close up of "}, texts
+            return super()._texts(texts)
+
+    other = Deaf()
+    other.fingerprint = db.embedder.fingerprint
+    from semlens.analysis import probe
+
+    probe._embedded.cache_clear()
+    again = sl.open(db.path, embedder=other).label(words, threshold=-9.0)
+    np.testing.assert_array_equal(first.score, again.score)
+
+
+def test_long_work_shows_its_progress_in_python(capsys):
+    from semlens import progress
+    from semlens.settings import question
+
+    @question()
+    def count(database: int) -> int:
+        for place in range(3):
+            progress.report("counting", place + 1, 3)
+        return database
+
+    with progress.shown(delay=0.0):
+        assert count(3) == 3
+    assert "counting: 3" in capsys.readouterr().err
+    assert needs_of(count) == ()
