@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -78,8 +79,7 @@ class Suggestion:
     """A query that is likely to find something, and where it comes from."""
 
     text: str
-    origin: str
-    """``label``, ``class`` or ``general``."""
+    origin: Literal["label", "class", "general"]
 
 
 def sample_queries(database: Database, count: int = _QUERIES) -> list[Suggestion]:

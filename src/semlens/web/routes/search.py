@@ -38,12 +38,12 @@ class SearchHit(BaseModel):
     alignment: float
     """Similarity with the query less that with the empty prompt (Eq. 4); in a label search,
     that of the component with its label."""
-    cosine: float | None = None
+    cosine: float | None
     """Similarity with the query (Eq. 3); null in a label search."""
-    percentile: float | None = None
+    percentile: float | None
     """Share of the searched components with a lower alignment, in [0, 1]; null in a label
     search."""
-    label: str | None = None
+    label: str | None
     """From the newest labels that are kept."""
 
 
@@ -205,7 +205,7 @@ def _by_label(
         mode="label",
         notice=f"The embedder '{served.db.manifest.embedder.spec}' reads no texts, or cannot be "
         "loaded: only the words of kept labels are searched.",
-        hits=[_hit(hit) for hit in found.hits],
+        hits=[_hit(hit, cosine=None, percentile=None) for hit in found.hits],
         cursor=str(end) if end < found.found else None,
         probe=None,
     )
