@@ -45,7 +45,7 @@ def db(built):
     folder = built.path / "analysis" / "audits"
     for file in folder.glob("*") if folder.is_dir() else ():
         file.unlink()
-    return sl.open(built.path, WordEmbedder())
+    return sl.open(built.path, embedder=WordEmbedder())
 
 
 @pytest.fixture
@@ -95,7 +95,9 @@ def test_an_audit_is_saved_listed_and_read_back(client, db):
     (entry,) = listed["audits"]
     assert (entry["valid"], entry["spurious"], entry["problem"]) == (2, 3, None)
     # another server over the same folder sees the same
-    other = TestClient(create_app([sl.open(db.path, WordEmbedder())]), base_url="http://localhost")
+    other = TestClient(
+        create_app([sl.open(db.path, embedder=WordEmbedder())]), base_url="http://localhost"
+    )
     assert ask(other, "audits/1").json() == made
 
 
@@ -372,7 +374,7 @@ def test_databases_without_texts_or_relevance_say_so(tmp_path, built):
 def test_a_folder_for_reading_only_keeps_edits_for_as_long_as_the_server(built):
     from semlens.analysis.audit.kept import KeptAudits
 
-    db = sl.open(built.path, WordEmbedder())
+    db = sl.open(built.path, embedder=WordEmbedder())
     db.audits = KeptAudits(db, keeps=False)
     client = TestClient(create_app([db]), base_url="http://localhost")
     made = save(client, settings={"level": 0.2})

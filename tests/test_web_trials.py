@@ -61,7 +61,7 @@ def db(built):
     folder = built.path / "analysis" / "audits"
     for file in folder.glob("*") if folder.is_dir() else ():
         file.unlink()
-    return sl.open(built.path, WordEmbedder())
+    return sl.open(built.path, embedder=WordEmbedder())
 
 
 @pytest.fixture

@@ -10,9 +10,8 @@ from pydantic import BaseModel, Field
 
 from semlens.analysis.concepts import ConceptSet, bundled_names
 from semlens.analysis.kept_labels import LabelTable, label_tables
-from semlens.analysis.label import THRESHOLD, label
+from semlens.analysis.label import THRESHOLD
 from semlens.errors import ConceptError, EmbedderError, nearest
-from semlens.settings import request_model
 from semlens.web.served import All, Model, Served
 
 router = APIRouter(prefix="/models/{m}", tags=["labels"])
@@ -34,13 +33,12 @@ class LabelTables(BaseModel):
     """Whether the embedder reads texts, without which nothing can be labelled."""
 
 
-class Labelling(
-    request_model(label, "LabelSettings", without=["concepts", "layers", "candidates"])
-):
+class Labelling(BaseModel):
     """What to label with."""
 
     concepts: str = DEFAULT
     """Name of a bundled set, ``classes`` for the model's classes, or ``own`` for ``texts``."""
+    threshold: float = Field(default=THRESHOLD, ge=-2, le=2)
     texts: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field(
         default=[], max_length=5000
     )
@@ -67,11 +65,10 @@ def label_components(served: Model, serving: All, wanted: Labelling) -> LabelTab
             "Build a database with an embedder of images and texts.",
         )
     concepts = _concepts(served, wanted)
-    settings = wanted.model_dump(exclude={"concepts", "texts"})
     found = serving.work.result(
         f"labels {served.number} {wanted.model_dump_json()}",
         f"labelling with '{concepts.name}'",
-        lambda: served.db.label(concepts, **settings),
+        lambda: served.db.label(concepts, threshold=wanted.threshold),
         large=True,
     )
     name = re.sub(r"[^\w.-]+", "-", wanted.concepts)
