@@ -120,7 +120,7 @@ def measure(
         "kind": case.kind,
         "readout": case.readout,
         "accuracy": {
-            version: sl.evaluate(case.model, case.world.images("test", version)).accuracy
+            version: sl.evaluate_model(case.model, case.world.images("test", version)).accuracy
             for version in ("clean", "marked")
         },
         **truth.counts(),

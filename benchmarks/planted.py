@@ -163,8 +163,8 @@ def correct(
 def accuracies(case: Case, model: sl.SubjectModel) -> dict[str, float]:
     """Return accuracy on the test images without the mark and with it on all of them."""
     return {
-        "clean": sl.evaluate(model, case.world.images("test", "clean")).accuracy,
-        "marked": sl.evaluate(model, case.world.images("test", "marked")).accuracy,
+        "clean": sl.evaluate_model(model, case.world.images("test", "clean")).accuracy,
+        "marked": sl.evaluate_model(model, case.world.images("test", "marked")).accuracy,
     }
 
 

@@ -412,17 +412,17 @@ def test_many_image_concepts_get_enough_random_ones(tmp_path, seeing):
         (concept_set(neutral=["dog"]), {}, ConceptError, ["no valid and no spurious", "Rename"]),
         (concept_set(["dog"], ["DOG "]), {}, ConceptError, ["valid and spurious: DOG", "one side"]),
         (BOTH, {"background": ConceptSet.of(["x", "y"])}, ConceptError,
-         ["2 concepts is too small for a set of 2", "at least 10", "--background"]),
+         ["2 concepts is too small for a set of 2", "at least 10", "larger background"]),
         (BOTH, {"background": ConceptSet.of(["x", "y"]), "threshold": 0.0}, ConceptError,
          ["too small for a set of 3"]),
-        (BOTH, {"minimum": 0.99}, RelevanceError, ["No component reaches 99 %", "--minimum"]),
-        (BOTH, {"minimum": float("nan")}, RecipeError, ["minimum is nan"]),
+        (BOTH, {"minimum": 0.99}, RelevanceError, ["reaches 99 %", "Lower the minimum"]),
+        (BOTH, {"minimum": float("nan")}, RecipeError, ["'minimum' of 'audit' is nan"]),
         (BOTH, {"minimum": 1.5}, RecipeError, ["from 0 to 1"]),
-        (BOTH, {"level": 0.0}, RecipeError, ["level is 0.0"]),
-        (BOTH, {"level": 1.0}, RecipeError, ["level is 1.0"]),
-        (BOTH, {"threshold": float("nan")}, RecipeError, ["threshold is nan", "-2 to 2"]),
+        (BOTH, {"level": 0.0}, RecipeError, ["'level' of 'audit' is 0.0", "above 0 below 1"]),
+        (BOTH, {"level": 1.0}, RecipeError, ["'level' of 'audit' is 1.0"]),
+        (BOTH, {"threshold": float("nan")}, RecipeError, ["'threshold' of 'audit' is nan", "-2 to 2", "a pair"]),
         (BOTH, {"resamples": -1}, RecipeError, ["whole number from 0"]),
-        (BOTH, {"seed": -1}, RecipeError, ["seed is -1", "whole number from 0"]),
+        (BOTH, {"seed": -1}, RecipeError, ["'seed' of 'audit' is -1", "whole number from 0"]),
         (BOTH, {"layers": ["frist"]}, LayerError, ["frist", "first"]),
         (BOTH, {"layers": []}, LayerError, ["No layer"]),
         (BOTH, {"target": "c"}, RelevanceError, ["no relevance for class 2"]),
@@ -445,9 +445,9 @@ def test_a_database_without_relevance_says_the_command(tmp_path, pictures, words
 
 def test_a_foreign_embedder_is_refused(db):
     with pytest.raises(StaleError, match="embedder"):
-        sl.open(db.path, WordEmbedder(seed=3))
+        sl.open(db.path, embedder=WordEmbedder(seed=3))
     with pytest.raises(StaleError, match="embedder"):
-        sl.open(db.path, ColourEmbedder(seed=3))
+        sl.open(db.path, embedder=ColourEmbedder(seed=3))
 
 
 # -- a planted artefact --------------------------------------------------------------------------

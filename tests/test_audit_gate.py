@@ -17,14 +17,16 @@ from typer.testing import CliRunner
 import semlens as sl
 from semlens.analysis.audit.chance import Null, chance_threshold, random_shares
 from semlens.analysis.audit.gate import Condition, gate, save_junit
-from semlens.analysis.audit.sweep import set_for
+from semlens.analysis.audit.kept import KeptAudits
+from semlens.analysis.concept_sets import concepts_by_class, set_for, sets_for
 from semlens.analysis.concepts import Concept, ConceptSet, load_sets
 from semlens.cli.app import app
 from semlens.draw.audit_plot import audit_plot
 from semlens.draw.figure import VERDICTS, figure_png
 from semlens.draw.sweep_plot import sweep_plot
-from semlens.errors import ConceptError, RecipeError, RelevanceError
+from semlens.errors import ConceptError, RecipeError, RelevanceError, StoreError
 from semlens.models.subject import SubjectModel
+from semlens.progress import listening
 
 # -- chance ----------------------------------------------------------------------------------
 
@@ -186,10 +188,113 @@ def test_sets_for_a_class(db):
     assert_says(error.value, "for the class 'b'", "are for a", "'target'")
 
 
+def test_sets_in_any_form(db, folder):
+    texts = {"spurious": ["logo", "text"]}
+    forms = [
+        folder / "any.toml",
+        str(folder / "any.toml"),
+        texts,
+        [folder / "any.toml"],
+        ANY,
+        [ANY],
+    ]
+    for form in forms:
+        (one,) = sets_for(db, form)
+        assert [c.name for c in one.of_kind("spurious").concepts] == ["logo", "text"]
+    several = sets_for(db, ["artefacts", str(folder / "for-a.toml"), FOR_A, "demo-world"])
+    assert len(several) == 3 + 12
+    assert [one.target for one in several[:3]] == [None, "a", "a"]
+    assert [c.name for one in sets_for(db, ["dog", "cat"]) for c in one.concepts] == ["dog", "cat"]
+    with pytest.raises(ConceptError, match="'artefcts' is neither a file nor a bundled"):
+        sets_for(db, ["artefcts", "demo-world"])  # never a text beside a name
+
+
+def test_a_page_names_no_files(db, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    (folder / "artefacts").mkdir(exist_ok=True)  # which hides no bundled set
+    (one,) = sets_for(db, ["artefacts"], files=False)
+    assert len(one.of_kind("spurious")) == len(one) > 20
+    for name in ("any.toml", str(folder / "any.toml"), ".", "/etc/passwd", "artefcts"):
+        with pytest.raises(ConceptError, match="neither a file nor a bundled"):
+            sets_for(db, [name], files=False)
+        with pytest.raises(ConceptError, match="neither a file nor a bundled"):
+            concepts_by_class(db, [name], files=False)
+    (folder / "artefacts").rmdir()
+
+
+def test_sets_that_are_chosen_for_a_class(db):
+    (mine,) = sets_for(db, [FOR_A], "b" if db.manifest.classes is None else 1)
+    assert (mine.target, mine.concepts) == (None, FOR_A.concepts)  # whatever it was written for
+    with pytest.raises(ConceptError, match="No concept set is for the class 'a'"):
+        sets_for(db, ["demo-world"], "a")  # of a family those for the class
+
+
+def test_a_saved_audit_is_a_concept_set(db):
+    audits = KeptAudits(db, keeps=False)
+    session = sl.open(db.path)
+    session.audits = audits
+    made = audits.add("a", small("mine", ["dog"], ["logo"]))
+    name = f"audit:{made.id}"
+    (one,) = sets_for(session, name)
+    assert (one.target, one.concepts) == ("a", made.concepts.concepts)
+    found = sl.audit(session, "a", [name, ANY], **SETTINGS)
+    joined = ConceptSet.join([small("mine", ["dog"], ["logo"]), ANY])
+    assert found.frame.equals(sl.audit(db, "a", joined, **SETTINGS).frame)
+    with pytest.raises(StoreError, match="no audit 7"):
+        sets_for(session, "audit:7")
+    # and what fits a class without being named
+    held, skipped = concepts_by_class(session)
+    assert (list(held), skipped) == ([0], {})
+    assert (held[0].sets, held[0].audit) == ((name,), made.id)
+    assert sl.audit(session, "a", **SETTINGS).concepts.concepts == made.concepts.concepts
+    assert list(sl.audit_all(session, **SETTINGS).audits) == ["a"]
+    later = audits.add("a", small("later", ["cat"], ["text"]))
+    assert concepts_by_class(session)[0][0].audit == later.id
+    audits.add("a", ConceptSet((), "empty"))
+    assert concepts_by_class(session)[0][0].audit == later.id
+
+
+def test_what_fits_without_sets_of_the_classes_are_the_artefacts(db):
+    held, skipped = concepts_by_class(db)
+    assert (list(held), skipped) == ([0, 1, 2], {})
+    assert all(one.sets == ("artefacts",) and one.audit is None for one in held.values())
+    assert [one.concepts.target for one in held.values()] == ["a", "1", "2"]  # two are called b
+    everywhere = ConceptSet.load("artefacts").concepts
+    assert sl.audit(db, 1, threshold=0.0, **SETTINGS).concepts.concepts == everywhere
+
+
+def test_the_class_is_the_sets_own(db):
+    found = sl.audit(db, concepts=[FOR_A, ANY], **SETTINGS)
+    assert found.name == "a"
+    both = [FOR_A, small("b", ["x"], target="b")]
+    for concepts, said in ((None, "no concept set"), (ANY, "no class"), (both, "classes a, b")):
+        with pytest.raises(ConceptError, match=said):
+            sl.audit(db, concepts=concepts, **SETTINGS)
+    with pytest.raises(ConceptError, match="No concept set is for the class 'b'"):
+        sl.audit(db, 1, FOR_A, **SETTINGS)
+
+
+def test_sets_that_cannot_be_joined_cost_their_class_only(db):
+    other = ConceptSet((Concept("cat", (), "valid"),), "other", templates=("a {}",), target="a")
+    one = ConceptSet(FOR_A.concepts, "one", templates=("{}",), target="a")
+    held, skipped = concepts_by_class(db, [one, other, small("2", ["dog"], target="2")])
+    assert list(held) == [2]
+    assert "different templates" in skipped["a"].value
+    found = sl.audit_all(db, [one, other, small("2", ["dog"], target="2")], **SETTINGS)
+    assert (list(found.audits), list(found.skipped)) == (["b"], ["a"])
+    with pytest.raises(ConceptError, match="different templates"):
+        sl.audit_all(db, [one, other], **SETTINGS)
+
+
 def test_a_sweep_is_one_audit_per_class(db):
     seen = []
-    found = sl.audit_all(db, [ANY], progress=lambda n, of: seen.append((n, of)), **SETTINGS)
-    assert seen == [(0, 3), (1, 3), (2, 3), (3, 3)]
+    with listening(lambda *told: seen.append(told)):
+        found = sl.audit_all(db, [ANY], **SETTINGS)
+    assert [(n, of) for what, n, of in seen if what == "auditing"] == [
+        (0, 3), (1, 3), (2, 3), (3, 3),
+    ]  # fmt: skip
+    assert ("redrawing examples", 5, 5) in seen or SETTINGS["resamples"] == 0
+    assert ("random concept sets", 1000, 1000) in seen
     assert list(found.audits) == ["a", "b", "b (2)"]  # two classes of one name
     table = found.to_pandas()
     assert table["class"].to_list() == ["a", "b", "b (2)"]
@@ -331,6 +436,8 @@ def test_the_command_for_all_classes(folder, tmp_path):
     assert "3 classes" in ended.stdout
     assert "Passed: 3 conditions." in ended.stdout
     assert Image.open(tmp_path / "all.png").width > 400
+    # without concepts each class is held against what fits it
+    assert "3 classes" in run(folder, "--all", "--threshold", 0).stdout
     # a single set with a target needs no --target
     assert (
         json.loads(run(folder, "--concepts", folder / "for-a.toml", "--json").stdout)["class"]
@@ -341,7 +448,7 @@ def test_the_command_for_all_classes(folder, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        ([], ["no concept set", "--concepts"]),
+        ([], ["no concept set", "bundled one"]),
         (["--concepts", "any.toml", "--target", "a", "--all"], ["--all and --target"]),
         (["--concepts", "any.toml", "--junit", "x.xml"], ["--junit", "--fail-on"]),
         (["--concepts", "any.toml", "--save", "x.gif"], ["x.gif", ".png"]),
@@ -349,7 +456,7 @@ def test_the_command_for_all_classes(folder, tmp_path):
         (["--concepts", "for-a.toml", "--target", "a", "--fail-on", "spurious>0.1"],
          ["says nothing about the class 'a'"]),
         (["--concepts", "any.toml", "--target", "b"], ["classes 1, 2 are all called 'b'"]),
-        (["--concepts", "any.toml", "--target", "a", "--level", "0.01"], ["too small", "--level"]),
+        (["--concepts", "any.toml", "--target", "a", "--level", "0.01"], ["too small", "larger"]),
     ],
 )  # fmt: skip
 def test_the_command_says_what_is_wrong(folder, arguments, parts):

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import semlens as sl
+from semlens.analysis.audit.expected import MOST_CONCEPTS
 from semlens.analysis.audit.kept import KeptAudits
-from semlens.analysis.audit.record import MOST_CONCEPTS, Edit, Review, Settings, Term
+from semlens.analysis.audit.record import Edit, Review, Settings, Term
 from semlens.analysis.concept_file import read_text, to_toml
 from semlens.analysis.concepts import Concept, ConceptSet, bundled_names
 from semlens.cli.app import app
@@ -70,7 +71,7 @@ def db(built):
     audits = built.path / "analysis" / "audits"
     for file in audits.glob("*") if audits.is_dir() else ():
         file.unlink()
-    return sl.open(built.path, WordEmbedder())
+    return sl.open(built.path, embedder=WordEmbedder())
 
 
 def texts(terms):
@@ -82,7 +83,7 @@ def texts(terms):
 
 def test_an_audit_is_kept_with_everything_and_read_back(db):
     made = db.audits.add("b", CONCEPTS, name="first look", settings=Settings(minimum=0.02))
-    found = sl.open(db.path, WordEmbedder()).audits.get(1)
+    found = sl.open(db.path, embedder=WordEmbedder()).audits.get(1)
     assert found == made
     assert (found.id, found.revision, found.target, found.target_name) == (1, 1, 1, "b")
     assert found.concepts.concepts == CONCEPTS.concepts
@@ -177,7 +178,7 @@ def test_of_many_writers_none_loses_another_and_one_of_each_revision_wins(db):
     won, lost = [], []
 
     def write(number):
-        mine = sl.open(db.path, WordEmbedder()).audits
+        mine = sl.open(db.path, embedder=WordEmbedder()).audits
         mine.add("a", CONCEPTS, name=f"of {number}")
         for _ in range(10):
             revision = mine.get(1).revision
@@ -281,7 +282,7 @@ def test_a_damaged_file_is_told_and_hides_no_other(db):
     assert_says(error.value, "1.json", "cannot be read", "Restore")
     with pytest.raises(StoreError) as error:
         db.audits.get(2)
-    assert_says(error.value, "saved audit 2", "'mood'", "written by 99", "that version")
+    assert_says(error.value, "saved audit 2", "mood is", "written by 99", "that version")
     assert db.audits.numbers() == [1, 2, 3]
     assert db.audits.get(3).name == "b"
 
@@ -297,9 +298,7 @@ def test_a_damaged_file_is_told_and_hides_no_other(db):
         (Edit(valid=(Term(text="x" * 201),)), ConceptError, ["201 characters", "short phrase"]),
         (Edit(valid=tuple(Term(text=f"w{i}") for i in range(MOST_CONCEPTS))), ConceptError,
          ["2002 concepts", "at most 2000"]),
-        (Edit(name=""), RecipeError, ["'name'", "at least 1"]),
-        (Edit(settings=Settings(minimum=2)), RecipeError, ["minimum is 2"]),
-        (Edit(settings=Settings(threshold=(0.0, 3.0))), RecipeError, ["-2 to 2"]),
+        (Edit(name=""), RecipeError, ["name is ''", "at least 1"]),
         (Edit(settings=Settings(layers=("third",))), LayerError, ["third", "first"]),
         (Edit(reviews={"nothing": Review()}), LayerError, ["'nothing'"]),
     ],
@@ -310,6 +309,30 @@ def test_what_could_never_be_computed_is_not_kept(db, edit, kind, parts):
         db.audits.edit(1, 1, edit)
     assert_says(error.value, *parts)
     assert db.audits.get(1) == made
+
+
+@pytest.mark.parametrize(
+    ("settings", "parts"),
+    [
+        ({"minimum": 2}, ["minimum is '2'", "a number from 0 to 1"]),
+        ({"level": 0}, ["level is '0'", "above 0 below 1"]),
+        ({"threshold": (0.0, 3.0)}, ["threshold is '3.0'", "less than or equal to 2"]),
+        ({"seed": -1}, ["seed is '-1'", "a whole number from 0"]),
+        ({"mood": "?"}, ["mood is '?'"]),
+    ],
+)
+def test_settings_are_those_of_an_audit(db, settings, parts):
+    with pytest.raises(RecipeError) as error:
+        Settings(**settings)
+    assert_says(error.value, *parts)
+    db.audits.add("b", CONCEPTS)
+    file = db.path / "analysis" / "audits" / "1.json"
+    document = json.loads(file.read_text())
+    assert set(document["settings"]) == {"layers", "minimum", "level", "threshold", "seed"}
+    file.write_text(json.dumps({**document, "settings": {**document["settings"], **settings}}))
+    with pytest.raises(RecipeError) as error:
+        db.audits.get(1)
+    assert_says(error.value, *parts)
 
 
 def test_empty_lists_are_kept_and_have_no_finding(db):
@@ -353,7 +376,7 @@ def test_each_side_has_its_own_threshold(db):
     assert sl.audit(db, "b", concepts, resamples=0, threshold=(0.05, 0.05)).frame.equals(
         fixed.frame
     )
-    with pytest.raises(RecipeError, match="one for either side"):
+    with pytest.raises(RecipeError, match="a pair of these"):
         sl.audit(db, "b", concepts, threshold=(0.0, float("nan")))
 
 
@@ -367,10 +390,8 @@ def test_each_side_has_its_own_threshold(db):
     ],
 )
 def test_a_report_says_both_thresholds(db, threshold, said):
-    from semlens.analysis.report.sections import Skipped
-
     found = sl.audit(db, "b", CONCEPTS, threshold=threshold, resamples=0)
-    made = sl.report(db, "b", CONCEPTS, audit=found, concept_map=Skipped("Not asked for."))
+    made = sl.report(db, "b", CONCEPTS, audit=found, concept_map=False, graph=False)
     assert_says(ValueError(made.html), *said)
 
 
@@ -450,7 +471,10 @@ def test_files_that_are_handed_in_are_read():
 
 
 def run(*words):
-    return CliRunner().invoke(app, [str(word) for word in words])
+    words = [str(word) for word in words]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["semlens", *words])
+        return CliRunner().invoke(app, words)
 
 
 def test_commands_use_a_saved_audit(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 import torch
 import typer
 from conftest import LittleNet, WordEmbedder, assert_says, to_tensor, write_pictures
+from PIL import Image
 from scipy.stats import spearmanr
 from torch import nn
 from torch.nn import functional
@@ -17,12 +18,18 @@ from typer.testing import CliRunner
 import semlens as sl
 from semlens.analysis import effect as effects
 from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.effect import effect
 from semlens.analysis.target import class_samples, find_class
 from semlens.cli.explain import effect as command
 from semlens.cli.explain import explain as other_command
 from semlens.data.folder import ImageFolder
-from semlens.errors import DataError, LayerError, RelevanceError, StaleError, StoreError
+from semlens.errors import (
+    ConceptError,
+    DataError,
+    LayerError,
+    RecipeError,
+    RelevanceError,
+    StoreError,
+)
 from semlens.models.forward import logits
 from semlens.models.subject import SubjectModel
 from semlens.models.taps import fanned, pruned
@@ -30,6 +37,7 @@ from semlens.types import Component
 
 CLASSES = ["class0", "class1", "c", "d"]
 LAYERS = ["first", "second"]
+effect = sl.effect
 
 
 def little(net: nn.Module | None = None) -> SubjectModel:
@@ -64,7 +72,7 @@ def by_hand(net, x, target, first=None, second=None):
 
 
 def test_behind_a_linear_head_effect_and_relevance_are_one(db, model, images):
-    found = effect(db, model, images, 1, layer="second", rules="epsilon")
+    found = effect(db, 1, layer="second", rules="epsilon")
     assert len(found) == 10
     np.testing.assert_allclose(found.effect, found.relevance, atol=1e-5)
     assert found.rank_correlation == pytest.approx(1)
@@ -82,7 +90,7 @@ def test_zero_and_mean_ablation_by_hand(db, model, images):
     everything = batch_of(model, images, range(41))
     mean = model.module.first(everything).mean((0, 2, 3)).double().detach()
     for replace in ("zero", "mean"):
-        found = effect(db, model, images, 0, layer="first", replace=replace, samples=9, top=3)
+        found = effect(db, 0, layer="first", replace=replace, samples=9, top=3)
         assert len(found) == 3
         assert len(found.samples) == 9
         x = batch_of(model, images, found.samples)
@@ -99,7 +107,7 @@ def test_groups_across_layers_and_their_relevance(db, model, images):
         "one": [Component("first", 1)],
         "other": [Component("second", 4, -1), Component("second", 4)],
     }
-    found = effect(db, model, images, 1, groups, samples=7)
+    found = effect(db, 1, groups, samples=7)
     x = batch_of(model, images, found.samples)
     whole = by_hand(model.module, x, 1)
     expected = {
@@ -115,27 +123,26 @@ def test_groups_across_layers_and_their_relevance(db, model, images):
 
 
 def test_either_sign_names_the_whole_channel(db, model, images):
-    found = effect(
-        db, model, images, 0, [Component("second", 2), Component("second", 2, -1)], samples=5
-    )
+    found = effect(db, 0, [Component("second", 2), Component("second", 2, -1)], samples=5)
     np.testing.assert_array_equal(found.effect[0], found.effect[1])
     np.testing.assert_array_equal(found.relevance[0], found.relevance[1])
 
 
 def test_components_of_one_label_go_together(db, model, images):
     labels = db.label(ConceptSet.of(["dog", "cat"]), threshold=-1.0)
-    found = effect(db, model, images, 0, layer="second", labels=labels, samples=5)
+    found = effect(db, 0, layer="second", group_by="label", concepts=labels, samples=5)
     assert set(found.units) <= {"dog", "cat"}
     members = [component for unit in found.units.values() for component in unit]
     assert len(members) == sum(db.component(int(r)).layer == "second" for r in labels.rows)
     for name, unit in found.units.items():
         assert {labels.of(component) for component in unit} == {name}
     given = [Component("first", i) for i in range(3)]
-    some = effect(db, model, images, 0, given, labels=labels, samples=5)
+    some = effect(db, 0, given, group_by="label", concepts=labels, samples=5)
     assert sorted(c for unit in some.units.values() for c in unit) == given
-    with pytest.raises(LayerError, match="label"):
-        none = db.label(ConceptSet.of(["dog", "cat"]), threshold=9.0)
-        effect(db, model, images, 0, labels=none)
+    none = db.label(ConceptSet.of(["dog", "cat"]), threshold=2.0)
+    for concepts in (none, None):
+        with pytest.raises(ConceptError, match="label"):
+            effect(db, 0, group_by="label", concepts=concepts)
 
 
 class Shortcut(nn.Module):
@@ -157,7 +164,7 @@ class Shortcut(nn.Module):
 def test_a_shortcut_past_the_layer_is_noticed(tmp_path, images, words, samples):
     model = little(Shortcut())
     db = sl.build(tmp_path / "db", model, images, words, ["branch"], examples=4)
-    found = effect(db, model, images, 0, samples=samples)
+    found = effect(db, 0, samples=samples)
     x = batch_of(model, images, found.samples)
     whole = logits(model, images.read, found.samples.tolist())[:, 0]
     for place, unit in enumerate(found.units.values()):
@@ -170,7 +177,7 @@ def test_the_part_before_the_layer_runs_once_for_all_ablations(db, model, images
     runs = []
     handle = model.module.first.register_forward_hook(lambda *_: runs.append(1))
     before = model.module.training
-    effect(db, model, images, 1, layer="second", samples=20)
+    effect(db, 1, layer="second", samples=20)
     handle.remove()
     # per batch one pass for the logit and one for all ten channels; a few to prove the way
     assert len(runs) < 20
@@ -195,20 +202,20 @@ def test_pruned_sets_values_and_fanned_makes_versions(model, images):
 
 
 def test_the_rank_correlation_is_spearmans(db, model, images):
-    found = effect(db, model, images, 0, layer="first", samples=12)
+    found = effect(db, 0, layer="first", samples=12)
     frame = found.to_pandas()
     expected = spearmanr(frame["relevance"], frame["effect"]).statistic
     assert found.rank_correlation == pytest.approx(expected)
     low, high = found.interval
     assert -1 <= low <= high <= 1
-    again = effect(db, model, images, 0, layer="first", samples=12)
+    again = effect(db, 0, layer="first", samples=12)
     assert again.interval == found.interval
     error = found.effect.std(axis=1, ddof=1) / np.sqrt(12)
     np.testing.assert_allclose(frame["effect_error"], error)
 
 
 def test_two_components_have_no_rank_correlation(db, model, images):
-    found = effect(db, model, images, 0, [Component("first", 0), Component("first", 1)])
+    found = effect(db, 0, [Component("first", 0), Component("first", 1)])
     assert np.isnan(found.rank_correlation)
     assert "three" in found.summary()
     ties = effects._correlation(np.zeros((4, 5)), np.ones((4, 5)))
@@ -225,7 +232,7 @@ def test_samples_of_a_class(tmp_path, model, words):
     assert list(class_samples(db, 0, 3)) == [mine[0], mine[2], mine[4]]
     with pytest.raises(DataError) as error:
         class_samples(db, 2)
-    assert_says(error.value, "'c'", "class0")
+    assert_says(error.value, "'c'", "class0", "samples=[")
 
 
 def test_classes_by_name_and_number(db):
@@ -246,32 +253,59 @@ def test_a_number_is_a_logit_where_names_are_numbers(tmp_path, images, words):
     assert [find_class(db, name) for name in ("2", "10", "3")] == [3, 2, 3]
 
 
+def test_any_class_on_any_images(db, model, images, pictures):
+    with pytest.raises(DataError) as error:
+        effect(db, "c")  # which no sample has
+    assert_says(error.value, "'c'", "samples=")
+    found = effect(db, "c", "second:1", samples=[1, 4, 6])
+    assert (found.target, found.samples.tolist()) == (2, [1, 4, 6])
+    x = batch_of(model, images, [1, 4, 6])
+    expected = by_hand(model.module, x, 2) - by_hand(model.module, x, 2, None, {1: 0})
+    np.testing.assert_allclose(found.effect[0], expected, atol=1e-5)
+    files = [pictures / images.ids[i] for i in (1, 4, 6)]
+    elsewhere = effect(db, "c", "second:1", images=files)
+    np.testing.assert_allclose(elsewhere.effect, found.effect, atol=1e-6)
+    assert elsewhere.samples.tolist() == [0, 1, 2]
+    one = effect(db, 2, ["second:1"], images=images.read(4))
+    np.testing.assert_allclose(one.effect[0], found.effect[0, 1:2], atol=1e-6)
+    two = effect(db, 2, ["second:1"], images=images, samples=[4, 6])
+    np.testing.assert_allclose(two.effect[0], found.effect[0, 1:], atol=1e-6)
+
+
+def test_components_are_taken_as_in_every_question(db):
+    expected = effect(db, "class0", [Component("first", 0), Component("first", 1)], samples=3)
+    hits = db.search("dog", layers="first", top=2)
+    for given in (["first:0", "first:1"], {"first:0": "first:0", "first:1": ["first:1"]}):
+        assert effect(db, 0, given, samples=3).to_json() == expected.to_json()
+    assert set(effect(db, 0, hits, samples=3).units) == {str(c) for c in hits.components}
+
+
 def test_errors_say_what_to_do(tmp_path, db, model, images, words):
-    with pytest.raises(RelevanceError, match="'zero' or 'mean'"):
-        effect(db, model, images, 0, replace="blank")
+    with pytest.raises(RecipeError, match="zero or mean"):
+        effect(db, 0, replace="blank")
     with pytest.raises(LayerError, match="0 to 5"):
-        effect(db, model, images, 0, [Component("first", 6)])
+        effect(db, 0, [Component("first", 6)])
     with pytest.raises(LayerError, match="thirst"):
-        effect(db, model, images, 0, layer="thirst")
+        effect(db, 0, layer="thirst")
     with pytest.raises(LayerError, match="no component"):
-        effect(db, model, images, 0, {"empty": []})
+        effect(db, 0, {"empty": []})
     with pytest.raises(DataError, match="at least one"):
-        effect(db, model, images, 0, samples=[])
-    with pytest.raises(StaleError):
-        effect(db, little(LittleNet(7)), images, 0)
+        effect(db, 0, samples=[])
     strongest = sl.build(
         tmp_path / "max", model, images, words, ["first"], examples=2, readout="max"
     )
-    with pytest.raises(RelevanceError, match="--readout mean"):
-        effect(strongest, model, images, 0, replace="mean")
+    with pytest.raises(RelevanceError, match="readout 'mean'"):
+        effect(strongest, 0, replace="mean")
 
 
 def test_results_can_be_kept(tmp_path, db, model, images):
-    found = effect(db, model, images, 0, layer="first", samples=4, top=4)
+    found = effect(db, 0, layer="first", samples=4, top=4)
     found.save(tmp_path / "effects.csv")
     lines = (tmp_path / "effects.csv").read_text().splitlines()
     assert len(lines) == 5
     assert lines[0].startswith("unit,components,relevance,effect")
+    found.save(tmp_path / "effects.png")
+    assert Image.open(tmp_path / "effects.png").width > 500
     with pytest.raises(StoreError, match=".csv"):
         found.save(tmp_path / "effects.xlsx")
     assert "class0" in repr(found)
@@ -325,6 +359,6 @@ def test_the_command(tmp_path, monkeypatch):
         (("--target", "nonsense"), "class0"),
         (("--target", "class1", "--components", "1:9"), "0 to 3"),
         (("--target", "class1", "--save", "a.txt"), ".csv"),
-        (("--target", "class1", "--group-by", "label", "--concepts", "none"), "--group-by"),
+        (("--target", "class1", "--group-by", "label", "--concepts", "none"), "group_by"),
     ):
         assert said in run("--model", f"{spec}:make", *wrong, code=1)[1]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import typer
@@ -17,21 +19,30 @@ from typer.testing import CliRunner
 
 import semlens as sl
 from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.explain import explain
+from semlens.analysis.label_source import UnlabelledWarning
 from semlens.cli.explain import effect as other_command
 from semlens.cli.explain import explain as command
 from semlens.data.folder import ImageFolder
 from semlens.draw.mask import masked, onto, overlay
-from semlens.errors import LayerError, RelevanceError, StaleError, StoreError
+from semlens.errors import (
+    ConceptError,
+    LayerError,
+    RecipeError,
+    RelevanceError,
+    StaleError,
+    StoreError,
+)
 from semlens.models.geometry import Axis, Geometry
 from semlens.models.subject import SubjectModel
 from semlens.relevance.boxes import boxes, heatmaps
 from semlens.relevance.choose import make_engine
 from semlens.relevance.classes import class_relevance
-from semlens.types import Box
+from semlens.relevance.presets import preset
+from semlens.types import Box, Component
 
 CLASSES = ["class0", "class1", "c", "d"]
 LAYERS = ["first", "second"]
+explain = functools.partial(sl.explain, concepts=None)
 
 
 class Signed(LittleNet):
@@ -62,7 +73,7 @@ def photo(images):
 
 
 def test_relevance_is_that_of_the_class(db, model, photo):
-    found = explain(db, model, photo, 2, top=99)
+    found = explain(db, photo, 2, top=99)
     inputs = model.batch([model.preprocess(photo)])
     engine = make_engine(model.module, inputs, LAYERS)
     expected = class_relevance(engine, inputs, torch.tensor([2]), LAYERS)
@@ -85,7 +96,7 @@ def test_relevance_is_that_of_the_class(db, model, photo):
 
 
 def test_what_passes_through_all_components_is_all_there_is(db, model, photo):
-    found = explain(db, model, photo, 1, top=99)
+    found = explain(db, photo, 1, top=99)
     assert np.abs(found.heat).max() > 0
     for parts in found.layers.values():
         total = sum(part.heat for part in parts)
@@ -96,7 +107,7 @@ def test_what_passes_through_all_components_is_all_there_is(db, model, photo):
 def test_signs_are_parts_of_their_own(tmp_path, images, words, photo):
     model = wrapped(Signed())
     db = sl.build(tmp_path / "db", model, images, words, ["second"], examples=3)
-    found = explain(db, model, photo, 0, top=99).layers["second"]
+    found = explain(db, photo, 0, top=99).layers["second"]
     negative = [part for part in found if part.component.sign < 0]
     assert negative
     channel = negative[0].component.index
@@ -106,7 +117,7 @@ def test_signs_are_parts_of_their_own(tmp_path, images, words, photo):
     whole = class_relevance(engine, inputs, torch.tensor([0]))["second"][0, channel]
     assert sum(part.relevance for part in both) == pytest.approx(float(whole), abs=1e-6)
     one = sl.build(tmp_path / "one", model, images, words, ["second"], examples=3, signs="positive")
-    parts = {p.component.index: p for p in explain(one, model, photo, 0, top=99).layers["second"]}
+    parts = {p.component.index: p for p in explain(one, photo, 0, top=99).layers["second"]}
     assert parts[channel].relevance == pytest.approx(float(whole), abs=1e-6)
     total = sum(part.heat for part in both)
     np.testing.assert_allclose(parts[channel].heat, total, atol=1e-6)
@@ -115,7 +126,7 @@ def test_signs_are_parts_of_their_own(tmp_path, images, words, photo):
 def test_boxes_are_of_the_blurred_heat_in_original_pixels(db, model):
     photo = Image.fromarray(np.random.default_rng(0).integers(0, 255, (96, 64, 3), np.uint8))
     blur = db.manifest.recipe.crop_blur
-    for part in explain(db, model, photo, 0, top=3).layers["first"]:
+    for part in explain(db, photo, 0, top=3).layers["first"]:
         heat = torch.from_numpy(part.heat * np.sign(part.relevance).astype(np.float32))[None]
         left, top, right, bottom = boxes(heatmaps(heat, 32, 32, blur), 0.01)[0].tolist()
         expected = (2 * left, 3 * top, 2 * right, 3 * bottom)
@@ -123,24 +134,36 @@ def test_boxes_are_of_the_blurred_heat_in_original_pixels(db, model):
 
 
 def test_the_prediction_is_explained_by_default(db, model, photo):
-    found = explain(db, model, photo, layers=["first"], top=2)
+    found = explain(db, photo, layers=["first"], top=2)
     assert found.target == found.predicted
     assert list(found.layers) == ["first"]
     assert len(found.layers["first"]) == 2
     assert "predicted" in found.headline
-    other = explain(db, model, photo, (found.target.target + 1) % 4, layers=["first"])
+    other = explain(db, photo, (found.target.target + 1) % 4, layers=["first"])
     assert f"predicted: {found.target.name}" in other.headline
 
 
-def test_an_engine_may_be_given(db, model, photo):
+def test_rules_may_be_chosen(db, model, photo):
     inputs = model.batch([model.preprocess(photo)])
     engine = make_engine(model.module, inputs, LAYERS, "gradient")
-    found = explain(db, model, photo, 0, engine=engine, top=99)
+    expected = class_relevance(engine, inputs, torch.tensor([0]), LAYERS)
+    found = explain(db, photo, 0, rules="gradient", top=99)
     assert found.rules == "gradient"
-    same = explain(db, model, photo, 0, rules="gradient", top=99)
-    assert found.to_json() == same.to_json()
-    for parts in found.layers.values():
+    for layer, parts in found.layers.items():
+        whole = sum(part.relevance for part in parts)
+        assert whole == pytest.approx(float(expected[layer].sum()), abs=1e-5)
         np.testing.assert_allclose(sum(p.heat for p in parts), found.heat, atol=1e-5)
+    assert explain(db, photo, 0).rules == "epsilon-plus-flat"
+    assert explain(db, photo, 0, rules=preset("epsilon")).rules == "epsilon"
+
+
+def test_pruned_components_are_out_of_the_explanation(db, model, photo):
+    (name,) = explain(db, photo, 0, layers="second", top=1).to_pandas()["component"]
+    with sl.pruned(model, [Component.parse(name)]):
+        pruned = explain(db, photo, 0, layers="second", top=99)
+    index = Component.parse(name).index
+    assert index not in pruned.to_pandas()["index"].to_numpy()
+    assert index in explain(db, photo, 0, layers="second", top=99).to_pandas()["index"].to_numpy()
 
 
 def test_an_image_is_turned_as_its_camera_says(db, model, photo):
@@ -149,35 +172,73 @@ def test_an_image_is_turned_as_its_camera_says(db, model, photo):
     exif[0x0112] = 6  # shown after a turn to the right
     file = Image.open(io.BytesIO(encoded(turned, "png", exif=exif)))
     assert file.size == turned.size
-    found, expected = explain(db, model, file, 0), explain(db, model, photo, 0)
+    found, expected = explain(db, file, 0), explain(db, photo, 0)
     assert found.image.size == photo.size
     assert found.to_json() == expected.to_json()
 
 
-def test_labels_stand_beside_the_components(db, model, photo):
+def test_labels_stand_beside_the_components(db, photo):
     labels = db.label(ConceptSet.of(["dog", "cat"]), threshold=-1.0)
-    found = explain(db, model, photo, 0, labels=labels)
+    found = explain(db, photo, 0, concepts=labels)
     table = labels.to_pandas().set_index(["layer", "index", "sign"])
     for parts in found.layers.values():
         for part in parts:
             row = table.loc[(part.component.layer, part.component.index, part.component.sign)]
             assert (part.label, part.alignment) == (row["label"], pytest.approx(row["alignment"]))
-    assert explain(db, model, photo, 0).layers["first"][0].label is None
+    assert explain(db, photo, 0).layers["first"][0].label is None
     assert set(found.to_pandas()["label"]) <= {"dog", "cat"}
 
 
-def test_errors_say_what_to_do(db, model, photo):
-    with pytest.raises(RelevanceError) as error:
-        explain(db, model, photo, 4)
-    assert_says(error.value, "4", "0 to 3")
+def test_concepts_are_taken_as_in_every_question(tmp_path, db, photo):
+    (tmp_path / "pets.json").write_text('["dog", "cat"]')
+    expected = explain(db, photo, 0, concepts=db.label(["dog", "cat"])).to_json()
+    for given in (["dog", "cat"], {"pets": ["dog", "cat"]}, tmp_path / "pets.json"):
+        assert explain(db, photo, 0, concepts=given).to_json() == expected
+    none = explain(db, photo, 0).to_json()
+    assert explain(db, photo, 0, concepts="none").to_json() == none != expected
+    component = explain(db, photo, 0).layers["first"][0].component
+    by_hand = explain(db, photo, 0, concepts={component: "snout"}).layers["first"][0]
+    assert (by_hand.label, by_hand.alignment) == ("snout", None)
+
+
+def test_an_embedder_without_texts_gives_no_labels(tmp_path, images, embedder, photo):
+    db = sl.build(tmp_path / "db", wrapped(LittleNet()), images, embedder, ["first"], examples=2)
+    with pytest.warns(UnlabelledWarning, match="reads no texts"):
+        found = sl.explain(db, photo)
+    assert found.to_pandas()["label"].isna().all()
+
+
+def test_any_class_and_any_picture(db, pictures, photo):
+    # no sample is of class c; a picture may come as a file
+    by_name = explain(db, photo, "c", layers="first")
+    assert by_name.to_json() == explain(db, photo, 2, layers=["first"]).to_json()
+    assert by_name.target.name == "c"
+    file = pictures / "class0" / "004.png"
+    found = explain(db, str(file), "c")
+    assert found.name == "class0/004.png"
+    with Image.open(file) as opened:
+        same = explain(db, opened, "c", name="class0/004.png")
+    assert found.to_json() == same.to_json()
+    assert db.explain(file, "c", concepts=None).to_json() == found.to_json()
+
+
+def test_errors_say_what_to_do(tmp_path, db, photo):
+    for wrong in (4, "clas1"):
+        with pytest.raises(RelevanceError) as error:
+            explain(db, photo, wrong)
+        assert_says(error.value, str(wrong), "0 to 3")
     with pytest.raises(LayerError, match="thirst"):
-        explain(db, model, photo, layers=["thirst"])
+        explain(db, photo, layers=["thirst"])
+    with pytest.raises(ConceptError, match="gone.png"):
+        explain(db, tmp_path / "gone.png")
+    with pytest.raises(RecipeError, match="whole number from 1"):
+        explain(db, photo, top=0)
     with pytest.raises(StaleError):
-        explain(db, wrapped(LittleNet(9)), photo)
+        sl.open(db.path, model=wrapped(LittleNet(9)))
 
 
 def test_it_can_be_kept_as_page_picture_and_values(tmp_path, db, model, photo):
-    found = explain(db, model, photo, 1, top=5, name="a<b>.png")
+    found = explain(db, photo, 1, top=5, name="a<b>.png")
     found.save(tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text("utf-8")
     assert "a&lt;b&gt;.png" in page
@@ -199,15 +260,18 @@ def test_it_can_be_kept_as_page_picture_and_values(tmp_path, db, model, photo):
     assert "<!doctype" not in found._repr_html_()
     frame = found.to_pandas()
     assert list(frame["rank"][:2]) == [1, 2]
+    found.save(tmp_path / "table.csv")
+    kept = pd.read_csv(tmp_path / "table.csv")
+    assert kept["component"].tolist() == frame["component"].tolist()
 
 
 def test_a_database_without_thumbnails_still_makes_a_page(tmp_path, images, words, photo):
     model = wrapped(LittleNet())
     db = sl.build(tmp_path / "db", model, images, words, ["first"], examples=2, thumbnails=False)
-    found = explain(db, model, photo)
+    found = explain(db, photo)
     found.save(tmp_path / "page.html")
     assert "no examples" in (tmp_path / "page.html").read_text()
-    assert found.picture().width > 900
+    assert found.plot().width > 900
 
 
 def test_a_logit_that_is_zero_has_no_components(tmp_path, images, words, photo):
@@ -216,11 +280,11 @@ def test_a_logit_that_is_zero_has_no_components(tmp_path, images, words, photo):
     nn.init.zeros_(net.head.bias)
     model = wrapped(net)
     db = sl.build(tmp_path / "db", model, images, words, ["first"], examples=2)
-    found = explain(db, model, photo, 1)
+    found = explain(db, photo, 1)
     assert found.layers["first"] == ()
     found.save(tmp_path / "page.html")
     assert "Nothing of the class" in (tmp_path / "page.html").read_text()
-    assert found.picture().height > 200
+    assert found.plot().height > 200
 
 
 def test_the_mask_darkens_what_is_under_a_share_of_the_maximum():
@@ -294,9 +358,10 @@ def test_the_command(tmp_path, monkeypatch):
         assert ended.exit_code == code, (ended.output, ended.exception)
         return ended.stdout, ended.stderr
 
-    out, _ = run(image, "--target", "class1", "--layers", "0,1", "--top", 2)
+    out, err = run(image, "--target", "class1", "--layers", "0,1", "--top", 2)
     assert "class0/000.png" in out
     assert "relevance" in out
+    assert "--save FILE.html" in err
     page = tmp_path / "page.html"
     printed = json.loads(run(image, "--concepts", "none", "--json", "--save", page)[0])
     assert printed["layers"]["1"][0]["label"] is None

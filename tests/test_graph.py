@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -19,21 +20,19 @@ from typer.testing import CliRunner
 
 import semlens as sl
 from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.graph.graph import attribution_graph
 from semlens.analysis.graph.groups import UNLABELLED, GraphEdge, GraphNode
-from semlens.analysis.target import class_samples
 from semlens.cli.graph import graph
 from semlens.draw.graph_layout import MOST, Heading, arrange, shortened
 from semlens.draw.graph_order import by_barycentre, crossings
 from semlens.draw.graph_picture import draw_png, draw_svg
-from semlens.errors import RelevanceError, StaleError, StoreError
+from semlens.errors import DataError, RelevanceError, StoreError
 from semlens.models.subject import SubjectModel
-from semlens.relevance.choose import make_engine
-from semlens.relevance.gradient import GradientEngine
+from semlens.progress import listening
 from semlens.relevance.presets import EPSILON_PLUS_FLAT, preset
 from semlens.types import Component
 
 LAYERS = ["first", "second"]
+attribution_graph = functools.partial(sl.attribution_graph, concepts=None)
 SAMPLES = [0, 2, 5, 8, 11]
 PLAIN = preset(EPSILON_PLUS_FLAT, conv="epsilon", epsilon=1e-12)
 """Gradient times input between the layers of a net of ReLUs, which can be done by hand."""
@@ -52,12 +51,6 @@ def without_bias():
 @pytest.fixture
 def db(tmp_path, without_bias, images, words):
     return sl.build(tmp_path / "db", without_bias, images, words, LAYERS, examples=4, crop="none")
-
-
-@pytest.fixture
-def engine(without_bias, images):
-    example = without_bias.batch([without_bias.preprocess(images.read(0))])
-    return make_engine(without_bias.module, example, LAYERS, PLAIN)
 
 
 def by_hand(model, images, samples, target):
@@ -95,13 +88,12 @@ def by_hand(model, images, samples, target):
     return tuple(torch.stack(parts).numpy() for parts in zip(*found, strict=True))
 
 
-def test_nodes_and_edges_are_those_of_a_computation_by_hand(db, without_bias, images, engine):
+def test_nodes_and_edges_are_those_of_a_computation_by_hand(db, without_bias, images):
     assert db.layer("second").rows == 20  # both signs
     places = {Component("first", c): f"low {c % 2}" for c in range(5)}
     places |= {Component("second", c, s): f"high {c % 3}" for c in range(9) for s in (1, -1)}
     graph = attribution_graph(
-        db, without_bias, images, 1, places, samples=SAMPLES, minimum=0.08, engine=engine,
-        batch_size=2,
+        db, 1, concepts=places, samples=SAMPLES, minimum=0.08, rules=PLAIN, batch_size=2
     )  # fmt: skip
     low, high, edges = by_hand(without_bias, images, SAMPLES, 1)
     share = {"first": low, "second": high}
@@ -146,10 +138,8 @@ def test_nodes_and_edges_are_those_of_a_computation_by_hand(db, without_bias, im
     assert graph.edges_shown["first"] == pytest.approx(1 - missing, abs=1e-5)
 
 
-def test_nothing_is_lost_when_everything_is_kept(db, without_bias, images, engine):
-    graph = attribution_graph(
-        db, without_bias, images, 0, samples=SAMPLES, minimum=0.0, engine=engine
-    )
+def test_nothing_is_lost_when_everything_is_kept(db, without_bias, images):
+    graph = attribution_graph(db, 0, samples=SAMPLES, minimum=0.0, rules=PLAIN)
     assert len(graph.nodes) == 1 + 6 + 20  # each component is a group of its own
     assert graph.share_shown == pytest.approx({"first": 1, "second": 1}, abs=1e-5)
     assert graph.edges_shown == pytest.approx({"first": 1, "second": 1}, abs=1e-5)
@@ -163,17 +153,13 @@ def test_nothing_is_lost_when_everything_is_kept(db, without_bias, images, engin
 
 
 @pytest.mark.parametrize("rules", ["epsilon-plus-flat", "gradient"])
-def test_batches_and_chunks_change_nothing(db, without_bias, images, monkeypatch, rules):
-    example = without_bias.batch([without_bias.preprocess(images.read(0))])
-    engine = make_engine(without_bias.module, example, LAYERS, rules)
+def test_batches_and_chunks_change_nothing(db, monkeypatch, rules):
     seen: list[tuple[str, int, int]] = []
 
     def ask(batch_size, chunk):
         monkeypatch.setattr("semlens.analysis.graph.relevance.pairs_per_pass", lambda *_: chunk)
-        return attribution_graph(
-            db, without_bias, images, 2, samples=SAMPLES, engine=engine, batch_size=batch_size,
-            progress=lambda *state: seen.append(state),
-        )  # fmt: skip
+        with listening(lambda *state: seen.append(state)):
+            return attribution_graph(db, 2, samples=SAMPLES, rules=rules, batch_size=batch_size)
 
     whole, parts = ask(5, 1000), ask(2, 4)
     assert [node.id for node in whole.nodes] == [node.id for node in parts.nodes]
@@ -184,40 +170,50 @@ def test_batches_and_chunks_change_nothing(db, without_bias, images, monkeypatch
     assert ("relevance", 4, 5) in seen
 
 
-def test_one_image_and_top_and_the_layer_order(db, without_bias, images):
+def test_one_image_and_top_and_the_layer_order(db, images, pictures):
     picture = images.read(3)
     graph = attribution_graph(
-        db, without_bias, [picture], 0, layers=["second", "first"], top=2, minimum=0.0
+        db, "class0", images=[picture], layers=["second", "first"], top=2, minimum=0.0
     )
     assert graph.layers == ["first", "second"]
     assert graph.images == 1
     assert [len([n for n in graph.nodes if n.layer == name]) for name in LAYERS] == [2, 2]
     for node in graph.nodes:
         assert node.mean == pytest.approx(node.maximum)
-    single = attribution_graph(db, without_bias, [picture], 0, layers=["second"])
+    single = attribution_graph(db, 0, images=picture, layers="second")
     assert {edge.source for edge in single.edges} == {"target"}
+    for same in (pictures / images.ids[3], images):
+        other = attribution_graph(db, 0, images=same, samples=[0] if same != images else [3])
+        assert other.to_json() == attribution_graph(db, 0, images=picture).to_json()
 
 
-def test_labels_of_a_concept_set_make_the_groups(db, without_bias, images):
+def test_any_class_on_any_samples(db):
+    with pytest.raises(DataError, match="samples="):
+        attribution_graph(db, "c")  # which no sample has
+    graph = attribution_graph(db, "c", samples=[0, 1])
+    assert (graph.target, graph.name, graph.images) == (2, "c", 2)
+
+
+def test_labels_of_a_concept_set_make_the_groups(db):
     concepts = ConceptSet.of(["dog", "car"])
     middle = float(np.median(db.label(concepts).score[:, 0]))
     labels = db.label(concepts, threshold=middle)
-    samples = class_samples(db, 1, 4)
-    graph = attribution_graph(db, without_bias, images, 1, labels, samples=samples)
+    graph = db.attribution_graph(1, labels, samples=4)
+    assert graph.images == 4
     assert {node.label for node in graph.nodes[1:]} <= {"dog", "car", UNLABELLED}
     assert UNLABELLED in {node.label for node in graph.nodes}
     for node in graph.nodes[1:]:
         for name in node.components:
             assert (labels.of(Component.parse(name)) or UNLABELLED) == node.label
+    same = sl.attribution_graph(db, "class1", ["dog", "car"], threshold=middle, samples=4)
+    assert same.to_json() == graph.to_json()
 
 
-def test_wrong_questions(db, subject, without_bias, images):
-    with pytest.raises(StaleError, match="model"):
-        attribution_graph(db, subject, images, 0)
+def test_wrong_questions(db):
     with pytest.raises(RelevanceError, match="from 0 to 3"):
-        attribution_graph(db, without_bias, images, 9, samples=[0])
-    with pytest.raises(RelevanceError, match="no image"):
-        attribution_graph(db, without_bias, [], 0)
+        attribution_graph(db, 9, samples=[0])
+    with pytest.raises(DataError, match="no image"):
+        attribution_graph(db, 0, images=[])
 
 
 class Aside(LittleNet):
@@ -237,17 +233,16 @@ def test_a_layer_beside_the_way_to_the_logits_is_named(tmp_path, images, words):
     db = sl.build(
         tmp_path / "db", model, images, words, ["first", "aside"], examples=2, crop="none"
     )
-    engine = GradientEngine(model.module, to_tensor(images.read(0))[None], ["first", "aside"])
     with pytest.raises(RelevanceError, match="aside"):
-        attribution_graph(db, model, images, 0, samples=[0], engine=engine)
+        attribution_graph(db, 0, samples=[0], rules="gradient")
 
 
-def test_results_go_to_json_pandas_and_pictures(db, without_bias, images, tmp_path):
-    graph = attribution_graph(db, without_bias, images, 1, samples=SAMPLES)
+def test_results_go_to_json_pandas_and_pictures(db, tmp_path):
+    graph = attribution_graph(db, 1, samples=SAMPLES)
     value = json.loads(json.dumps(graph.to_json()))
     assert {"nodes", "edges", "share_shown"} <= set(value)
     assert set(value["share_shown"]) == {"layers", "edges", "overall"}
-    nodes, edges = graph.to_pandas()
+    nodes, edges = graph.to_pandas(), graph.edges_to_pandas()
     assert (len(nodes), len(edges)) == (len(graph.nodes), len(graph.edges))
     assert "class1" in repr(graph)
     for name in ("graph.json", "graph.svg", "graph.png"):
@@ -322,7 +317,7 @@ def test_the_command_writes_json_a_table_and_a_picture(built, command):
 
 def test_the_command_takes_saved_labels(built, command):
     db = sl.open(built / "db")
-    db.label(ConceptSet.of(["dog", "car"]), threshold=-1.0).save("mine")
+    db.label(ConceptSet.of(["dog", "car"]), threshold=-1.0).keep("mine")
     value = json.loads(
         command("db", "--target", "mammal", "--labels", "mine", "--json", cwd=built)[0]
     )
@@ -334,7 +329,7 @@ def test_the_command_takes_saved_labels(built, command):
     [
         (["--target", "mamal"], ["'mamal'", "mammal", "number from 0 to 11"]),
         (["--target", "clock"], ["'clock' has no samples", "drink", "mammal"]),
-        (["--target", "0", "--labels", "x"], ["no labels 'x'", "semlens label", "--save x"]),
+        (["--target", "0", "--labels", "x"], ["no labels 'x'", "semlens label"]),
         (["--target", "0", "--concepts", "x"], ["ConceptError", "'x'"]),
         (["--target", "0", "--save", "x.pdf"], ["x.pdf", ".svg"]),
         (["--target", "0", "--layers", "layer9"], ["'layer9'", "It has"]),

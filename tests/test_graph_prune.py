@@ -8,20 +8,11 @@ from conftest import LittleNet, WordEmbedder, assert_says, to_tensor
 from torch import nn
 
 import semlens as sl
-from semlens.analysis.graph.graph import attribution_graph
-from semlens.analysis.graph.kept import keep_trace, recall_trace, trace_name
 from semlens.analysis.graph.prune import prune
-from semlens.analysis.graph.trace import (
-    GraphTrace,
-    TracedLayer,
-    VerifiedImages,
-    reached_layers,
-    trace_class,
-)
+from semlens.analysis.graph.trace import GraphTrace, TracedLayer, reached_layers, trace_class
 from semlens.data.folder import ImageFolder
 from semlens.errors import RelevanceError, StaleError
 from semlens.models.subject import SubjectModel
-from semlens.relevance.choose import make_engine
 from semlens.types import Component
 
 SAMPLES = [0, 2, 5, 8, 11]
@@ -51,15 +42,9 @@ def db(tmp_path_factory, subject, images):
 
 
 @pytest.fixture(scope="module")
-def engine(db, subject, images):
-    example = subject.batch([subject.preprocess(images.read(0))])
-    return make_engine(subject.module, example, db.layers)
-
-
-@pytest.fixture(scope="module")
-def trace(db, subject, images, engine):
+def trace(db):
     """Of every component: 6, 20 (both signs) and 8."""
-    return trace_class(db, subject, images, 1, SAMPLES, engine=engine, batch_size=2)
+    return trace_class(db, "class1", samples=SAMPLES, batch_size=2)
 
 
 def assert_equal(pruned, traced):
@@ -85,20 +70,18 @@ def assert_equal(pruned, traced):
 @pytest.mark.parametrize(
     ("minimum", "top"), [(0.0, None), (0.06, None), (0.12, None), (0.0, 3), (0.05, 4), (0.9, None)]
 )
-def test_pruning_is_tracing_anew(db, subject, images, engine, trace, labels, minimum, top):
-    traced = attribution_graph(
-        db, subject, images, 1, labels, samples=SAMPLES, minimum=minimum, top=top, engine=engine
-    )
+def test_pruning_is_tracing_anew(db, trace, labels, minimum, top):
+    traced = sl.attribution_graph(db, 1, labels, samples=SAMPLES, minimum=minimum, top=top)
     assert_equal(prune(trace, db, labels, minimum=minimum, top=top), traced)
 
 
-def test_some_layers_have_a_trace_of_their_own(db, subject, images):
+def test_some_layers_have_a_trace_of_their_own(db):
     layers = ["second", "first"]
-    trace = trace_class(db, subject, images, 0, SAMPLES, layers=layers, most=4)
+    trace = trace_class(db, 0, samples=SAMPLES, layers=layers, most=4)
     assert [layer.name for layer in trace.layers] == ["first", "second"]
     assert [len(layer.places) for layer in trace.layers] == [4, 4]
-    traced = attribution_graph(
-        db, subject, images, 0, LABELS, samples=SAMPLES, layers=layers, minimum=0.01, top=4
+    traced = sl.attribution_graph(
+        db, 0, LABELS, samples=SAMPLES, layers=layers, minimum=0.01, top=4
     )
     assert_equal(prune(trace, db, LABELS, minimum=0.01, top=4), traced)
 
@@ -161,8 +144,8 @@ def test_what_edges_explain_is_summed_by_hand(db, seed):
     assert found == pytest.approx(sums, abs=1e-7)
 
 
-def test_a_shallow_trace_refuses_what_it_does_not_hold(db, subject, images, engine):
-    trace = trace_class(db, subject, images, 1, SAMPLES, most=3, engine=engine)
+def test_a_shallow_trace_refuses_what_it_does_not_hold(db):
+    trace = trace_class(db, 1, samples=SAMPLES, most=3)
     least = max(float(layer.strength[-1]) for layer in trace.layers)
     assert len(prune(trace, db, minimum=least + 1e-4).nodes) > 1  # nothing is left out
     with pytest.raises(RelevanceError) as caught:
@@ -173,49 +156,51 @@ def test_a_shallow_trace_refuses_what_it_does_not_hold(db, subject, images, engi
     assert [node.layer for node in prune(trace, db, minimum=0.0, top=3).nodes].count("first") == 3
 
 
+def without_model(db):
+    """The same database, that must not run its model."""
+    fresh = sl.open(db.path)
+    fresh.check_model = pytest.fail
+    return fresh
+
+
 def test_a_kept_trace_is_the_same(db, trace):
-    name = trace_name(db, 1, SAMPLES)
-    assert recall_trace(db, name) is None
-    keep_trace(db, name, trace)
-    again = recall_trace(sl.open(db.path), name)
-    assert again is not None
+    again = trace_class(without_model(db), 1, samples=np.array(SAMPLES), layers=db.layers[::-1])
     assert (again.target, again.samples, again.rules) == (1, tuple(SAMPLES), trace.rules)
     for one, other in zip(again.layers, trace.layers, strict=True):
         assert one.name == other.name
         for part in ("places", "share", "mass", "came"):
             np.testing.assert_array_equal(getattr(one, part), getattr(other, part))
+            assert getattr(one, part).dtype == getattr(other, part).dtype
             assert getattr(one, part).shape == getattr(other, part).shape
 
 
-def test_the_name_tells_what_decides_a_trace(db):
-    names = {
-        trace_name(db, 1, SAMPLES),
-        trace_name(db, 2, SAMPLES),
-        trace_name(db, 1, SAMPLES[:-1]),
-        trace_name(db, 1, SAMPLES, ["first", "second"]),
-        trace_name(db, 1, SAMPLES, most=7),
-    }
-    assert len(names) == 5
-    assert trace_name(db, 1, np.array(SAMPLES), db.layers[::-1]) == trace_name(db, 1, SAMPLES)
-    assert trace_name(sl.open(db.path), 1, SAMPLES) in names
+def test_what_decides_a_trace_decides_the_table(db, trace):
+    kept = set()
+    for target, settings in (
+        (1, {}), (2, {}), (1, {"samples": SAMPLES[:-1]}), (1, {"layers": ["first", "second"]}),
+        (1, {"most": 7}),
+    ):  # fmt: skip
+        trace_class(db, target, **{"samples": SAMPLES, **settings})
+        kept.add(len(db.kept_analyses("graph-")))
+    assert len(kept) >= 4  # the first is known from before, and others may be, too
+    before = db.kept_analyses("graph-")
+    trace_class(without_model(db), "class1", samples=SAMPLES, most=7)
+    assert db.kept_analyses("graph-") == before
 
 
-def test_only_images_that_are_used_are_verified(db, subject, engine, pictures, tmp_path):
+def test_only_images_that_are_used_are_verified(db, subject, pictures, tmp_path):
     moved = tmp_path / "moved"
     for number in SAMPLES:
         path = moved / db.sample(number).path
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes((pictures / db.sample(number).path).read_bytes())
-    images = VerifiedImages(db, str(moved))  # all others are missing
-    assert len(images) == db.manifest.samples
-    assert images.digest(0) == db.sample(0).sha256
-    assert list(images.ids) == db.samples["path"].tolist()
-    trace = trace_class(db, subject, images, 1, SAMPLES, engine=engine)
+    elsewhere = sl.open(db.path, model=subject, images=moved)  # all others are missing
+    graph = sl.attribution_graph(elsewhere, 1, None, samples=SAMPLES)
     path.write_bytes((pictures / db.sample(1).path).read_bytes())
     with pytest.raises(StaleError) as caught:
-        trace_class(db, subject, images, 1, SAMPLES, engine=engine)
+        sl.attribution_graph(elsewhere, 1, None, samples=SAMPLES)
     assert_says(caught.value, db.sample(SAMPLES[-1]).path, "has changed")
-    assert trace.samples == tuple(SAMPLES)
+    assert graph.images == len(SAMPLES)
 
 
 class Aside(LittleNet):
@@ -238,5 +223,7 @@ def test_layers_that_relevance_does_not_reach_are_left_out(tmp_path, images, db)
         crop="none", relevance=True,
     )  # fmt: skip
     assert reached_layers(beside, 1, None) == ["first"]
+    assert reached_layers(beside, 3, None) == beside.layers  # a class without samples
+    assert [layer.name for layer in trace_class(beside, 1).layers] == ["first"]
     assert reached_layers(beside, 1, ["aside"]) == ["aside"]  # tracing it says what is wrong
     assert reached_layers(db, 1, None) == db.layers  # of which no relevance is known

@@ -7,22 +7,22 @@ import json
 import numpy as np
 import pytest
 import torch
-import typer
 from conftest import LittleNet, WordEmbedder, assert_says, to_tensor, write_pictures
 from PIL import Image
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.analysis.audit.model_test import _Asker, model_test
+from semlens.analysis.audit.model_test import _outputs
 from semlens.analysis.separation import auroc, auroc_interval
-from semlens.cli.modeltest import test as command
+from semlens.cli.app import app
 from semlens.data.artefact import Hue, Patch
 from semlens.data.folder import ImageFolder
 from semlens.data.sequence import ImageSequence
 from semlens.data.with_artefact import artefact_seed
-from semlens.errors import DataError, ModelError
+from semlens.errors import DataError, ModelError, RecipeError, RelevanceError
 from semlens.models.load import load_model
 from semlens.models.subject import SubjectModel
+from semlens.progress import listening
 
 CLASSES = ["class0", "class1", "c", "d"]
 MODEL = """
@@ -139,8 +139,8 @@ def test_no_interval(given) -> None:
     assert_says(error.value, "has no interval")
 
 
-def test_folders_are_sets(db, model, data, spurious) -> None:
-    found = model_test(db, model, 1, images=data, spurious=ImageFolder(spurious))
+def test_folders_are_sets(db, data, spurious) -> None:
+    found = sl.model_test(db, 1, spurious=ImageFolder(spurious))
     real = by_hand([data.read(i) for i in range(41) if data.targets[i] == "class1"])
     check(found.real, real, 1)
     assert [tested.name for tested in found.sets] == ["class0", "class1", "all sets"]
@@ -153,12 +153,15 @@ def test_folders_are_sets(db, model, data, spurious) -> None:
         assert tested.interval == auroc_interval(tested.auroc, len(real), len(scores))
         assert tested.without is None and np.isnan(tested.auroc_without)
     assert found.worst.auroc == min(tested.auroc for tested in found.sets)
-    assert (found.target, found.name, found.model) == (1, "class1", model.spec)
+    assert (found.target, found.name, found.model) == (1, "class1", db.model.spec)
 
 
-def test_artefacts_go_into_images_of_other_classes(db, model, data) -> None:
+def test_artefacts_go_into_images_of_other_classes(db, data) -> None:
     patch, hue = Patch((255, 0, 0), 0.4), Hue((0, 255, 0), 0.6)
-    found = model_test(db, model, 0, images=data, artefacts=[patch, hue], seed=3)
+    told = []
+    with listening(lambda *at: told.append(at)):
+        found = sl.model_test(db, 0, artefacts=[patch, hue], seed=3)
+    assert {("real images", 21, 21), ("with all artefacts", 20, 20)} <= set(told)
     assert [tested.name for tested in found.sets] == ["patch", "hue", "all artefacts"]
     others = [i for i in range(41) if data.targets[i] == "class1"]
     real = by_hand([data.read(i) for i in range(41) if data.targets[i] == "class0"])
@@ -183,23 +186,30 @@ def test_artefacts_go_into_images_of_other_classes(db, model, data) -> None:
     assert found.sets[2].source == f"{patch.spec} + {hue.spec}"
 
 
-def test_counts_names_and_images_of_ones_own(db, model, data, spurious) -> None:
-    some = model_test(db, model, 0, images=data, artefacts=[Hue(), Hue(opacity=0.9)], count=6)
+def test_counts_names_and_images_of_ones_own(db, data, spurious) -> None:
+    some = sl.model_test(db, 0, artefacts=[Hue(), "hue:opacity=0.9"], count=6)
     assert len(some.real) == 6 and {len(tested.outputs) for tested in some.sets} == {6}
     assert [tested.name for tested in some.sets] == ["hue 1", "hue 2", "all artefacts"]
     own = ImageFolder(spurious)
-    alone = model_test(db, model, 0, real=own, spurious={"one": data, "two": own})
+    alone = sl.model_test(db, 0, real=own, spurious={"one": data, "two": spurious})
     assert len(alone.real) == 16 and [len(t.outputs) for t in alone.sets] == [41, 16, 57]
     assert alone.sets[1].auroc == pytest.approx(0.5)  # the same images on both sides
 
 
-def test_images_in_no_folder_are_one_set(db, model, data) -> None:
-    found = model_test(db, model, 0, images=data, spurious=ImageSequence([data.read(0)] * 3))
+def test_images_in_no_folder_are_one_set(db, data) -> None:
+    found = sl.model_test(db, 0, spurious=[data.read(0)] * 3)
     assert [tested.name for tested in found.sets] == ["spurious"]
 
 
-def test_results(db, model, data, spurious, tmp_path) -> None:
-    found = model_test(db, model, 0, images=data, spurious=ImageFolder(spurious), artefacts=[Hue()])
+def test_a_class_goes_by_its_name_and_images_by_their_folder(db, spurious) -> None:
+    found = db.model_test("class1", spurious=str(spurious), artefacts="hue", count=5)
+    same = sl.model_test(db, 1, spurious=ImageFolder(spurious), artefacts=[Hue()], count=5)
+    assert (found.target, found.name) == (same.target, same.name) == (1, "class1")
+    assert found.to_pandas().equals(same.to_pandas())
+
+
+def test_results(db, spurious, tmp_path) -> None:
+    found = sl.model_test(db, 0, spurious=ImageFolder(spurious), artefacts=[Hue()])
     frame = found.to_pandas()
     assert list(frame["set"]) == ["class0", "class1", "all sets", "hue"]
     assert frame["top5"].tolist() == [1.0] * 4 and frame["top1_without"].isna().sum() == 3
@@ -215,28 +225,20 @@ def test_results(db, model, data, spurious, tmp_path) -> None:
     assert found._repr_html_().startswith("<svg")
 
 
-def test_equal_logits_make_a_plot_and_an_auroc_of_a_half(db, model, data) -> None:
+def test_equal_logits_make_a_plot_and_an_auroc_of_a_half(db) -> None:
     grey = ImageSequence([Image.new("RGB", (32, 32), (9, 9, 9))] * 2)
-    found = model_test(db, model, 0, real=grey, spurious=grey)
+    found = sl.model_test(db, 0, real=grey, spurious=grey)
     assert found.sets[0].auroc == 0.5
     assert found.plot() is not None
 
 
-def test_bad_input(db, model, data, spurious, tmp_path) -> None:
+def test_bad_input(db, model, spurious, tmp_path) -> None:
     for kind, says, call in [
-        (DataError, "nothing spurious", lambda: model_test(db, model, 0, images=data)),
-        (DataError, "nothing spurious", lambda: model_test(db, model, 0, spurious={})),
-        (
-            DataError,
-            "has no samples",
-            lambda: model_test(db, model, 2, images=data, artefacts=[Hue()]),
-        ),
-        (DataError, "images are not given", lambda: model_test(db, model, 0, artefacts=[Hue()])),
-        (
-            ModelError,
-            "no logit 7",
-            lambda: model_test(db, model, 7, real=data, spurious={"one": data}),
-        ),
+        (DataError, "nothing spurious", lambda: sl.model_test(db, 0)),
+        (DataError, "nothing spurious", lambda: sl.model_test(db, 0, spurious={})),
+        (DataError, "has no samples", lambda: sl.model_test(db, 2, artefacts=[Hue()])),
+        (RelevanceError, "from 0 to 3", lambda: sl.model_test(db, 7, artefacts=[Hue()])),
+        (RecipeError, "'count' of 'model_test' is 0", lambda: sl.model_test(db, 0, count=0)),
     ]:
         with pytest.raises(kind) as error:
             call()
@@ -244,23 +246,28 @@ def test_bad_input(db, model, data, spurious, tmp_path) -> None:
     one = write_pictures(tmp_path / "one", 4, classes=1)
     alone = sl.build(tmp_path / "db", model, one, WordEmbedder(), ["second"], examples=2)
     with pytest.raises(DataError) as error:
-        model_test(alone, model, 0, images=ImageFolder(one), artefacts=[Hue()])
+        sl.model_test(alone, 0, artefacts=[Hue()])
     assert_says(error.value, "no samples of other classes")
 
 
-def test_another_model_of_the_same_classes_can_be_tested(db, data, spurious) -> None:
-    other = SubjectModel(LittleNet(5), to_tensor, "32 bilinear", "python:other", CLASSES)
-    found = model_test(db, other, 0, images=data, spurious=ImageFolder(spurious))
-    assert found.model == "python:other"
+def test_other_weights_of_the_model_can_be_tested(db, data, spurious, tmp_path) -> None:
+    other = LittleNet(5)
+    torch.save(other.state_dict(), tmp_path / "other.pt")
+    found = sl.model_test(db, 0, spurious=spurious, weights=tmp_path / "other.pt")
+    assert found.model.endswith("other.pt")
+    pictures = [data.read(i) for i in range(41) if data.targets[i] == "class0"]
+    with torch.no_grad():
+        logits = other.double().eval()(torch.stack([to_tensor(p) for p in pictures]).double())
+    np.testing.assert_allclose(found.real.logit, logits[:, 0].numpy(), atol=1e-4)
+    plain = sl.model_test(db, 0, spurious=spurious)
+    assert not np.allclose(plain.real.logit, found.real.logit)  # the database's is as it was
 
 
 def test_the_command(db, model, spurious, pictures, tmp_path) -> None:
-    app = typer.Typer()
-    app.command()(command)
     own = ["--model", model.spec]
 
     def semlens(*arguments, code=0):
-        ended = CliRunner().invoke(app, [str(db.path), *arguments])
+        ended = CliRunner().invoke(app, ["test", str(db.path), *arguments])
         assert ended.exit_code == code, ended.output
         return ended
 
@@ -302,16 +309,16 @@ def test_one_logit_is_a_sigmoids():
             return self.gain * x.mean((1, 2, 3), keepdim=True).flatten(1) - 0.5
 
     images = ImageSequence([Image.new("RGB", (8, 8), (level,) * 3) for level in (0, 250)])
-    found = _Asker(SubjectModel(One(), to_tensor, "v"), 0, 2, lambda *_: None)(
-        "x", images.read, range(2)
-    )
+    found = _outputs(SubjectModel(One(), to_tensor, "v"), 0, 2, "x", images.read, range(2))
     assert found.rank.tolist() == [1 + int(logit < 0) for logit in found.logit]
     np.testing.assert_allclose(found.probability, 1 / (1 + np.exp(-found.logit)), rtol=1e-5)
 
 
-def test_no_images_and_other_images(db, data, model):
+def test_no_images_no_such_logit_and_other_images(db, data, model):
     with pytest.raises(DataError, match="no images for 'x'"):
-        _Asker(model, 0, 2, lambda *_: None)("x", data.read, [])
+        _outputs(model, 0, 2, "x", data.read, [])
+    with pytest.raises(ModelError, match="no logit 7"):
+        _outputs(model, 7, 2, "x", data.read, [0])
     other = ImageSequence([data.read(n) for n in range(len(data))])
     with pytest.raises(DataError, match="not those of the database"):
-        model_test(db, model, 0, images=other, artefacts=[Hue()])
+        sl.model_test(sl.open(db.path, model=model, images=other), 0, artefacts=[Hue()])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -141,7 +143,7 @@ def test_a_layer_that_is_added_gets_relevance_too(tmp_path, subject, images, emb
         tmp_path / "db", subject, images, embedder, ["second"], targets=named(images),
         relevance=False,
     )  # fmt: skip
-    assert set(db.class_relevance("a")["layer"]) == {"first", "second"}
+    assert set(db.class_relevance("a", concepts=None).frame["layer"]) == {"first", "second"}
     assert db.verify() == []
 
 
@@ -154,21 +156,46 @@ def test_without_classes_predictions_are_explained(tmp_path, subject, images, em
 
 def test_components_come_by_mean_share(tmp_path, subject, images, embedder):
     db = build(tmp_path / "db", subject, images, embedder, targets=named(images))
-    found = db.class_relevance("b", top=5)
+    asked = functools.partial(db.class_relevance, concepts=None)
+    answer = asked("b", top=5)
+    found = answer.to_pandas()
     assert len(found) == 5
+    assert answer.to_json()["rules"] == "epsilon-plus-flat"
+    assert {"target", "rules", "components"} == set(answer.to_json())
+    assert [str(component) for component in answer.components] == found["component"].tolist()
+    answer.save(tmp_path / "relevance.png")
+    assert Image.open(tmp_path / "relevance.png").width > 500
+    assert "What 'b' relies on" in repr(answer)
     assert found["mean"].is_monotonic_decreasing
     table = db.relevance(1).set_index("component")
     row = db.row(Component.parse(found["component"][0]))
     assert table.loc[row, "mean"] == table["mean"].max() == found["mean"][0]
-    assert (
-        db.class_relevance(1)["component"].tolist() == db.class_relevance("b")["component"].tolist()
-    )
+    assert asked(1).to_json() == asked("b").to_json() == asked("1").to_json()
+    assert set(asked("b", layers="first").frame["layer"]) == {"first"}
+
+
+def test_relevance_of_any_class_on_any_images(tmp_path, subject, images, words):
+    targets = named(images)
+    db = build(tmp_path / "db", subject, images, words, targets=targets)
+    known = db.class_relevance("b", concepts=["dog", "cat"])
+    assert set(known.frame.columns) == {"component", "layer", "mean", "max", "label"}
+    mine = [i for i, name in enumerate(targets) if name == "b"]
+    for samples in (mine, len(images)):  # named, or counted
+        now = db.class_relevance("b", concepts=None, samples=samples)
+        assert now.rules == known.rules
+        assert now.frame["component"].tolist() == known.frame["component"].tolist()
+        for column in ("mean", "max"):
+            np.testing.assert_allclose(now.frame[column], known.frame[column], atol=2e-6)
+    other = db.class_relevance("d", concepts=None, samples=[3, 4])  # which no sample has
+    same = db.class_relevance("d", concepts=None, images=[images.read(3), images.read(4)])
+    pd.testing.assert_frame_equal(other.frame, same.frame)
+    assert other.target == 3
 
 
 def test_what_is_not_there_is_said(tmp_path, subject, images, embedder):
     plain = build(tmp_path / "plain", subject, images, embedder, relevance=False)
     with pytest.raises(RelevanceError) as error:
-        plain.class_relevance("a")
+        plain.class_relevance("a", concepts=None)
     assert_says(error.value, "no class relevance", "--relevance")
     db = build(tmp_path / "db", subject, images, embedder, targets=named(images))
     with pytest.raises(RelevanceError) as error:

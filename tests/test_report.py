@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import shlex
+import sys
 from html.parser import HTMLParser
 
 import numpy as np
@@ -22,18 +23,18 @@ from conftest import (
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.analysis.audit.model_test import model_test
+from semlens.analysis.audit.record import Settings
 from semlens.analysis.concepts import Concept, ConceptSet
 from semlens.analysis.correct.sensitivity import sensitivity
-from semlens.analysis.graph.graph import attribution_graph
 from semlens.analysis.report.given import graph_labels, read_model_test, read_sensitivity
 from semlens.analysis.report.limits import build_command
 from semlens.analysis.report.sections import Skipped
 from semlens.cli.app import app
 from semlens.data.artefact import load_artefact
 from semlens.data.folder import ImageFolder
-from semlens.errors import ConceptError, DataError, RelevanceError, StoreError
+from semlens.errors import ConceptError, DataError, RecipeError, RelevanceError, StoreError
 from semlens.models.subject import SubjectModel
+from semlens.progress import listening
 
 LAYERS = ["first", "second"]
 DATE = datetime.date(2026, 1, 31)
@@ -48,6 +49,12 @@ SECTIONS = [
     "correction", "limits", "reproduce",
 ]  # fmt: skip
 NO_MAP = Skipped("UMAP is tested elsewhere.")
+
+
+def report(db, target, concepts, **settings):
+    """A report without its slow parts, unless they are given."""
+    settings = {"concept_map": NO_MAP, "graph": False, "date": DATE, **settings}
+    return sl.report(db, target, concepts, **settings)
 
 
 def little(names="abcd"):
@@ -126,7 +133,7 @@ def check_page(html):
 
 
 def test_all_sections_stand_there_with_what_was_found(db, audit):
-    found = sl.report(db, "b", CONCEPTS, audit=audit, concept_map=NO_MAP, date=DATE)
+    found = report(db, "b", CONCEPTS, audit=audit)
     page = check_page(found.html)
     assert [a["id"] for a in page.all("section")] == SECTIONS
     assert found.to_pandas()["section"].tolist() == SECTIONS
@@ -157,20 +164,20 @@ def test_all_sections_stand_there_with_what_was_found(db, audit):
 
 
 def test_the_verdict_follows_the_audit(db, audit):
-    found = sl.report(db, "b", CONCEPTS, audit=audit, concept_map=NO_MAP, date=DATE)
+    found = report(db, "b", CONCEPTS, audit=audit)
     expected = "Alarm" if audit.alarm else "No alarm"
     assert found.page.verdict.text == expected
     assert f"{audit.p_value:.3f}" in found.page.sentence
     claimed = audit.share("spurious") + audit.share("both")
     assert f"claim {claimed:.0%}" in found.page.sentence
     valid = sl.audit(db, "b", CONCEPTS.of_kind("valid"), resamples=0)
-    one_side = sl.report(db, "b", CONCEPTS, audit=valid, concept_map=NO_MAP, date=DATE)
+    one_side = report(db, "b", CONCEPTS, audit=valid)
     assert "No spurious concepts were given" in one_side.page.sentence
     assert one_side.page.verdict.kind == "open"
 
 
 def test_unexpected_components_are_those_of_the_audit(db, audit):
-    found = sl.report(db, "b", CONCEPTS, audit=audit, concept_map=NO_MAP, date=DATE, shown=99)
+    found = report(db, "b", CONCEPTS, audit=audit, shown=99)
     told = check_page(found.html).text["unexpected"]
     names = [str(component) for component in audit.unexpected]
     assert names
@@ -185,12 +192,12 @@ def test_unexpected_components_are_those_of_the_audit(db, audit):
 def test_the_same_report_twice_is_the_same_file(db, tmp_path):
     fewer = CONCEPTS.of_kind("spurious")
     for name in ("one.html", "two.html"):
-        sl.report(db, "b", fewer, concept_map=NO_MAP, date=DATE, shown=3).save(tmp_path / name)
+        report(db, "b", fewer, shown=3).save(tmp_path / name)
     assert (tmp_path / "one.html").read_bytes() == (tmp_path / "two.html").read_bytes()
 
 
 def test_the_date_is_today_unless_it_is_given(db):
-    found = sl.report(db, "c", CONCEPTS, concept_map=NO_MAP)
+    found = report(db, "c", CONCEPTS, date=None)
     assert datetime.date.today().isoformat() in found.page.made
 
 
@@ -205,8 +212,8 @@ def test_names_of_classes_files_and_concepts_are_harmless(tmp_path, words):
     concepts = ConceptSet(
         (Concept(BAD, (), "valid"), Concept("{{ 7 * 7 }} car", (), "spurious")), BAD, BAD
     )
-    found = sl.report(
-        db, BAD, concepts, concept_map=Skipped(BAD), graph=Skipped("<b>x</b>"), date=DATE,
+    found = report(
+        db, BAD, concepts, concept_map=Skipped(BAD), graph=Skipped("<b>x</b>"),
         audit=sl.audit(db, BAD, concepts, resamples=0, threshold=-2.0), command=["semlens", BAD],
     )  # fmt: skip
     page = check_page(found.html)
@@ -220,7 +227,7 @@ def test_names_of_classes_files_and_concepts_are_harmless(tmp_path, words):
 
 def test_parts_that_cannot_be_made_say_why(tmp_path, pictures, words):
     db = make(tmp_path / "db", pictures, words, relevance=False, thumbnails=False)
-    found = sl.report(db, "b", CONCEPTS, concept_map=NO_MAP, date=DATE)
+    found = report(db, "b", CONCEPTS)
     page = check_page(found.html)
     table = found.to_pandas().set_index("section")
     assert table["made"].to_dict() == {
@@ -231,7 +238,7 @@ def test_parts_that_cannot_be_made_say_why(tmp_path, pictures, words):
         assert "--relevance" in page.text[key]
     assert found.page.verdict.text == "No verdict"
     assert "UMAP is tested elsewhere." in page.text["map"]
-    assert "--artefact" in page.text["test"]
+    assert "an artefact to insert" in page.text["test"]
     limits = page.text["limits"]
     for key in ("map", "audit", "graph", "test", "correction"):
         assert table["reason"][key] in limits
@@ -242,14 +249,14 @@ def test_parts_that_cannot_be_made_say_why(tmp_path, pictures, words):
 
 def test_a_database_without_thumbnails_or_texts(tmp_path, pictures):
     db = make(tmp_path / "db", pictures, ColourEmbedder(), thumbnails=False)
-    found = sl.report(db, "b", CONCEPTS, concept_map=NO_MAP, date=DATE)
+    found = report(db, "b", CONCEPTS)
     table = found.to_pandas().set_index("section")
     assert "images only" in table["reason"]["audit"] + table["reason"]["unexpected"]
     check_page(found.html)
 
 
 def test_concepts_without_sides_give_no_audit_but_unexpected_components(db):
-    found = sl.report(db, "b", ConceptSet.of(["dog", "car"]), concept_map=NO_MAP, date=DATE)
+    found = report(db, "b", ConceptSet.of(["dog", "car"]))
     table = found.to_pandas().set_index("section")
     assert "no valid and no spurious concepts" in table["reason"]["audit"]
     assert table["made"]["unexpected"]
@@ -262,9 +269,9 @@ def given(db, pictures):
     images, model = ImageFolder(pictures), little()
     names = [db.component(int(row)) for row in db.rows()]
     labels = graph_labels(names, sl.audit(db, "b", CONCEPTS, resamples=0), db.label(CONCEPTS))
-    graph = attribution_graph(db, model, images, 1, labels, samples=[1, 4])
+    graph = sl.attribution_graph(db, 1, labels, samples=[1, 4])
     patch = load_artefact("patch:255,0,0")
-    test = model_test(db, model, 1, images=images, artefacts=[patch])
+    test = sl.model_test(db, 1, artefacts=[patch])
     targets = [(0, 1, 3)[i % 3] for i in range(len(images))]
     other = SubjectModel(LittleNet(3), to_tensor, "32 bilinear", "python:other", list("abcd"))
     correction = sensitivity({"before": model, "after": other}, images, [patch], targets=targets)
@@ -273,9 +280,9 @@ def given(db, pictures):
 
 def test_graph_test_and_correction_are_shown(db, audit, given):
     graph, test, correction = given
-    found = sl.report(
-        db, "b", CONCEPTS, audit=audit, concept_map=NO_MAP, graph=graph, model_test=test,
-        sensitivity=correction, date=DATE,
+    found = report(
+        db, "b", CONCEPTS, audit=audit, graph=graph, model_test=test,
+        sensitivity=correction,
     )  # fmt: skip
     page = check_page(found.html)
     assert found.to_pandas().set_index("section")["made"].drop("map").all()
@@ -294,6 +301,45 @@ def test_graph_test_and_correction_are_shown(db, audit, given):
     assert "seen them in training" in limits
 
 
+def test_a_report_makes_its_graph_and_its_test(db, audit, given, tmp_path):
+    seen = []
+    with listening(lambda *told: seen.append(told)):
+        found = sl.report(
+            db, "b", CONCEPTS, artefacts="patch:255,0,0", concept_map=False, date=DATE
+        )
+    assert {what for what, _, _ in seen} >= {"report", "redrawing examples", "with patch"}
+    assert [done for what, done, _ in seen if what == "report"] == [0, 1, 2, 3, 4, 5]
+    page = check_page(found.html)
+    made = found.to_pandas().set_index("section")["made"]
+    assert made[~made].index.tolist() == ["map", "correction"]
+    assert "The map was not asked for." in page.text["map"]
+    one = given[1].sets[0]
+    assert f"{one.auroc:.3f} ({one.interval[0]:.3f} to {one.interval[1]:.3f})" in page.text["test"]
+    # the graph is of the class's samples, by the concepts of the audit
+    labels = graph_labels([db.component(int(row)) for row in db.rows()], audit, db.label())
+    samples = [i for i in range(len(db.samples)) if db.samples["logit"][i] == 1]
+    graph = sl.attribution_graph(db, 1, labels, samples=samples)
+    for node in sorted(graph.nodes[1:], key=lambda node: -node.mean)[:5]:
+        assert f"{node.label}" in page.text["graph"]
+    assert f"{graph.overall:.0%} of the relevance" in found.html
+    other = sl.report(
+        db, "b", CONCEPTS, audit=audit, graph=graph, model_test=given[1], concept_map=False,
+        date=DATE,
+    )  # fmt: skip
+    assert check_page(other.html).text["graph"] == page.text["graph"]
+
+
+def test_a_saved_audit_is_a_report(db):
+    wanted = {"minimum": 0.02, "layers": ["second"], "threshold": (0.0, None), "seed": 2}
+    kept = db.audits.add("b", CONCEPTS, settings=Settings(**wanted))
+    found = report(db, None, None, saved=kept.id)
+    assert "Review by people" in found.html
+    plain = sl.audit(db, "b", CONCEPTS, **wanted)
+    assert found.audit.frame.equals(plain.frame)
+    assert found.audit.p_value == plain.p_value
+    assert found.html == report(db, None, None, saved=kept, audit=plain).html
+
+
 def test_saved_results_read_back_say_the_same(db, audit, given, tmp_path):
     _, test, correction = given
     test.save(tmp_path / "test.json")
@@ -301,8 +347,8 @@ def test_saved_results_read_back_say_the_same(db, audit, given, tmp_path):
     read = read_sensitivity(tmp_path / "evaluate.json")
     pd.testing.assert_frame_equal(read.frame, correction.frame, check_exact=False, rtol=1e-12)
     live, saved = (
-        sl.report(
-            db, "b", CONCEPTS, audit=audit, concept_map=NO_MAP, date=DATE, model_test=one,
+        report(
+            db, "b", CONCEPTS, audit=audit, model_test=one,
             sensitivity=two,
         )
         for one, two in (
@@ -354,18 +400,14 @@ def test_labels_of_the_graph_are_the_audits_first(db, audit):
 
 def test_limits_are_those_of_this_report(db):
     few = sl.audit(db, "b", CONCEPTS, layers=["second"], threshold=0.0, resamples=0)
-    text = check_page(
-        sl.report(db, "b", CONCEPTS, audit=few, concept_map=NO_MAP, date=DATE).html
-    ).text["limits"]
+    text = check_page(report(db, "b", CONCEPTS, audit=few).html).text["limits"]
     assert "fixed threshold" in text
     assert "No intervals were computed" in text
     assert "14 of them of 'b'" in text
     assert "are few" in text
     assert "3 valid and 3 spurious" in text
     calibrated = sl.audit(db, "b", CONCEPTS, resamples=20)
-    text = check_page(
-        sl.report(db, "b", CONCEPTS, audit=calibrated, concept_map=NO_MAP, date=DATE).html
-    ).text["limits"]
+    text = check_page(report(db, "b", CONCEPTS, audit=calibrated).html).text["limits"]
     unsure = int((calibrated.frame["certainty"] < 0.9).sum())
     assert f"{unsure} of {len(calibrated.frame)} verdicts" in text
     assert "paper-vocabulary" in text
@@ -391,13 +433,17 @@ def test_the_build_command_has_the_recipe(db, tmp_path, pictures, words):
 
 def test_bad_input(db, tmp_path):
     with pytest.raises(RelevanceError, match="'x' is no class"):
-        sl.report(db, "x", CONCEPTS)
+        report(db, "x", CONCEPTS)
     with pytest.raises(StoreError, match=r"\.html"):
-        sl.report(db, "b", CONCEPTS, concept_map=NO_MAP).save(tmp_path / "report.pdf")
+        report(db, "b", CONCEPTS).save(tmp_path / "report.pdf")
+    with pytest.raises(RecipeError, match="YYYY-MM-DD"):
+        report(db, "b", CONCEPTS, date="31.1.2026")
+    with pytest.raises(RecipeError, match="saved audit and a class"):
+        report(db, "b", CONCEPTS, saved=1)
 
 
 def test_a_class_without_samples_still_gets_a_report(db):
-    found = sl.report(db, "c", CONCEPTS, concept_map=NO_MAP, date=DATE)
+    found = report(db, "c", CONCEPTS)
     table = found.to_pandas().set_index("section")
     assert "no relevance for class 2" in table["reason"]["audit"]
     check_page(found.html)
@@ -432,7 +478,10 @@ def built(tmp_path_factory):
 
 
 def run(*arguments, check=0):
-    ended = CliRunner().invoke(app, ["report", *map(str, arguments)])
+    words = ["report", *map(str, arguments)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["semlens", *words])
+        ended = CliRunner().invoke(app, words)
     assert ended.exit_code == check, ended.output
     return ended
 
@@ -455,8 +504,7 @@ def test_the_command(built):
     command = page.text["reproduce"]
     line = next(line for line in command.splitlines() if line.startswith("semlens report"))
     typed = shlex.split(line)
-    assert typed[2] == str(built / "db")
-    assert sorted(typed[3:]) == sorted(str(word) for word in arguments[1:])
+    assert typed[2:] == [str(word) for word in arguments]
     assert "semlens/demo is a small embedder" in page.text["limits"]
 
 
@@ -468,22 +516,23 @@ def test_the_command_says_what_it_lacks(built):
     )  # fmt: skip
     assert "Parts that were not made" in ended.stdout
     page = check_page(file.read_text("utf-8"))
-    assert "--no-graph" in page.text["graph"]
-    assert "--no-map" in page.text["map"]
+    assert "The graph was not asked for." in page.text["graph"]
+    assert "The map was not asked for." in page.text["map"]
     assert "nowhere" in page.text["test"]
     assert "was not tested" in page.text["limits"]
 
 
 def test_wrong_commands_end_before_the_work(built):
     path, concepts = built / "db", ("--concepts", built / "set.toml")
-    assert "There is no concept set" in run(path, "--target", "drink", check=1).stderr
+    assert "There is no concept set" in run(path, check=1).stderr
+    assert "YYYY-MM-DD" in run(path, *concepts, "--date", "31.1.2026", check=1).stderr
     assert ".html" in run(path, *concepts, "--out", "report.pdf", check=1).stderr
     assert "is no class" in run(path, *concepts, "--target", "ox", check=1).stderr
     assert "no artefact" in run(path, *concepts, "--artefact", "dirt", check=1).stderr
     assert "none.json" in run(path, *concepts, "--tested", "none.json", check=1).stderr
     assert "layer9" in run(path, *concepts, "--layer", "layer9", check=1).stderr
     (built / "any.toml").write_text('valid = ["bottle"]\nspurious = ["letters"]\n')
-    assert "--target" in run(path, "--concepts", built / "any.toml", check=1).stderr
+    assert "name no class" in run(path, "--concepts", built / "any.toml", check=1).stderr
     with pytest.raises(ConceptError):
         ConceptSet.load(built / "none.toml")
 

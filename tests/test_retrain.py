@@ -102,12 +102,12 @@ def test_retraining_takes_the_meaning_from_a_planted_square(shortcut):
     model, images, marked = shortcut
     clean = as_images(*bars(100, 7))
     poisoned = WithArtefact(clean, Patch(size=0.3), seed=5)
-    before = sl.evaluate(model, clean).accuracy, sl.evaluate(model, poisoned).accuracy
+    before = [sl.evaluate_model(model, one).accuracy for one in (clean, poisoned)]
     assert before[0] - before[1] > 0.3  # the shortcut is there
     settings = Training(epochs=12, batch_size=32, learning_rate=3e-3)
     # a square of another size and colour than the planted one
     found = sl.retrain(model, images, [Patch((250, 60, 20), 0.25)], marked, settings=settings)
-    after = sl.evaluate(found.model, clean).accuracy, sl.evaluate(found.model, poisoned).accuracy
+    after = [sl.evaluate_model(found.model, one).accuracy for one in (clean, poisoned)]
     assert after[0] > before[0] - 0.05
     assert 1 - (after[0] - after[1]) / (before[0] - before[1]) > 0.8, (before, after)
     assert found.dropped == len(marked)

@@ -78,7 +78,8 @@ def plain_table(db, target=None):
     for row in range(db.manifest.rows):
         one, known = db.component(row), db.components.iloc[row]
         rows.append({
-            "row": row, "layer": one.layer, "component": str(one), "label": labels.get((one.layer, one.index, one.sign)),
+            "row": row, "layer": one.layer, "component": str(one),
+            "label": labels.get((one.layer, one.index, one.sign)),
             "label_alignment": aligned.get((one.layer, one.index, one.sign), np.nan),
             "examples": int(known["examples"]), "firing_rate": float(known["firing_rate"]),
             "maximum": float(known["maximum"]),

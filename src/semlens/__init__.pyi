@@ -1,6 +1,7 @@
 from .analysis.audit.audit import audit as audit
 from .analysis.audit.model_test import model_test as model_test
 from .analysis.audit.sweep import audit_all as audit_all
+from .analysis.class_relevance import class_relevance as class_relevance
 from .analysis.compare.compare import compare as compare
 from .analysis.compare.drift import drift as drift
 from .analysis.concepts import ConceptSet as ConceptSet
@@ -15,6 +16,7 @@ from .analysis.describe.map import concept_map as concept_map
 from .analysis.describe.unexpected import unexpected as unexpected
 from .analysis.effect import effect as effect
 from .analysis.evaluate import evaluate as evaluate
+from .analysis.evaluate import evaluate_model as evaluate_model
 from .analysis.explain import explain as explain
 from .analysis.graph.graph import attribution_graph as attribution_graph
 from .analysis.label import label as label

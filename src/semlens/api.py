@@ -13,19 +13,20 @@ from semlens.analysis.audit.audit import audit
 from semlens.analysis.audit.kept import KeptAudits
 from semlens.analysis.audit.model_test import model_test
 from semlens.analysis.audit.sweep import audit_all
+from semlens.analysis.class_relevance import class_relevance
 from semlens.analysis.correct.affected import affected
 from semlens.analysis.correct.cut_out import cut_out
 from semlens.analysis.describe.dissect import dissect
 from semlens.analysis.describe.map import concept_map
 from semlens.analysis.describe.unexpected import unexpected
 from semlens.analysis.effect import effect
+from semlens.analysis.evaluate import evaluate
 from semlens.analysis.explain import explain
 from semlens.analysis.graph.graph import attribution_graph
 from semlens.analysis.label import label
 from semlens.analysis.report.report import report
 from semlens.analysis.scores import scores
 from semlens.analysis.search import search
-from semlens.analysis.target import find_class
 from semlens.data.images import Images
 from semlens.data.load import as_images
 from semlens.data.targets import map_targets, read_classes
@@ -39,7 +40,7 @@ from semlens.run.local import build_database
 from semlens.run.plan import Execution, Plan, Progress
 from semlens.store.once import once
 from semlens.store.reader import Database
-from semlens.types import Components, Layers
+from semlens.types import Components
 
 
 class ConceptDatabase(Database):
@@ -59,10 +60,12 @@ class ConceptDatabase(Database):
     attribution_graph = attribution_graph
     audit = audit
     audit_all = audit_all
+    class_relevance = class_relevance
     concept_map = concept_map
     cut_out = cut_out
     dissect = dissect
     effect = effect
+    evaluate = evaluate
     explain = explain
     label = label
     model_test = model_test
@@ -75,25 +78,6 @@ class ConceptDatabase(Database):
     def audits(self) -> KeptAudits:
         """The audits that were saved in the database, with people's reviews."""
         return KeptAudits(self)
-
-    def class_relevance(
-        self, target: int | str, *, top: int = 20, layers: Layers = None
-    ) -> pd.DataFrame:
-        """Return the components that matter most for a class: component, layer, mean, max.
-
-        Sorted by the mean share of the layer's relevance (see :meth:`relevance`).
-        """
-        found = self.relevance(find_class(self, target), layers)
-        found = found.nlargest(top, "mean")
-        parts = [self.component(int(row)) for row in found["component"]]
-        return pd.DataFrame(
-            {
-                "component": [str(part) for part in parts],
-                "layer": [part.layer for part in parts],
-                "mean": found["mean"].to_numpy(),
-                "max": found["max"].to_numpy(),
-            }
-        )
 
     def show(self, components: Components, columns: int = 10, *, mask: bool = False) -> Image.Image:
         """Return a picture of components' examples, a row each.

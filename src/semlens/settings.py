@@ -13,12 +13,21 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, ParamSpec, TypeVar
+from typing import Annotated, Any, Literal, ParamSpec, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    TypeAdapter,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 
-from semlens.errors import RecipeError
+from semlens.errors import RecipeError, SemlensError
 from semlens.progress import shown
 
 P = ParamSpec("P")
@@ -69,21 +78,35 @@ class Setting:
 
 def expected_value(type_: Any, field: FieldInfo) -> str:
     """Say in words which values a setting takes, such as "Expected a number from 0 to 1."."""
-    parts = [part for part in _alternatives(type_) if part is not type(None)]
+    kinds = _alternatives(type_)
+    parts = [
+        part for part in kinds if part is not type(None) and typing.get_origin(part) is not tuple
+    ]
+    limits = list(field.metadata)
+    for part in parts:  # a union's bounds are of its numbers
+        limits += [b for m in getattr(part, "__metadata__", ()) for b in getattr(m, "metadata", ())]
+    parts = [bare(part) for part in parts]
     choices = [str(c) for part in parts if typing.get_origin(part) is Literal
                for c in typing.get_args(part)]  # fmt: skip
     if choices:
-        return f"Expected {', '.join(choices[:-1])} or {choices[-1]}."
+        several = f"{', '.join(choices[:-1])} or " if len(choices) > 1 else ""
+        return f"Expected {several}{choices[-1]}."
     if not parts or not {int, float}.issuperset(parts):
         return ""
-    bounds = {type(one).__name__: one for one in field.metadata}
+    bounds = {type(one).__name__: one for one in limits}
     text = "a number" if float in parts else "a whole number"
     for name, words, attribute in (
         ("Ge", "from", "ge"), ("Gt", "above", "gt"), ("Le", "to", "le"), ("Lt", "below", "lt"),
     ):  # fmt: skip
         if name in bounds:
             text += f" {words} {getattr(bounds[name], attribute):g}"
-    return f"Expected {text}{' or None' if type(None) in _alternatives(type_) else ''}."
+    text += " or a pair of these" if any(typing.get_origin(k) is tuple for k in kinds) else ""
+    return f"Expected {text}{' or None' if type(None) in kinds else ''}."
+
+
+def bare(type_: Any) -> Any:
+    """Return an annotation without what is annotated."""
+    return type_.__origin__ if typing.get_origin(type_) is Annotated else type_
 
 
 def _alternatives(type_: Any) -> tuple[Any, ...]:
@@ -164,4 +187,30 @@ def request_model(
         __config__=ConfigDict(frozen=True, extra="forbid"),
         __doc__=inspect.getdoc(question),
         **{**fields, **others},
+    )
+
+
+class Settings(BaseModel):
+    """Base of frozen settings classes; a wrong value is a :class:`RecipeError`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _refuse(cls, values: Any, check: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return check(values)
+        except ValidationError as error:
+            raise invalid(cls.model_fields, error, RecipeError) from error
+
+
+def invalid(
+    fields: Mapping[str, FieldInfo], error: ValidationError, kind: type[SemlensError]
+) -> SemlensError:
+    """Return the error of ``kind`` that says which of a class's fields is wrong."""
+    first = error.errors()[0]
+    name = str(first["loc"][0]) if first["loc"] else ""
+    expected = expected_value(fields[name].annotation, fields[name]) if name in fields else ""
+    return kind(
+        f"{name} is '{first['input']}'.", expected or f"{first['msg']}.", f"Give another {name}."
     )

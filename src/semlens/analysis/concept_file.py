@@ -6,10 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from semlens.analysis.concepts import Concept, ConceptSet, parse_set
+from semlens.analysis.concepts import ENDS, Concept, ConceptSet, parse_set
 from semlens.errors import ConceptError
 
-ENDS = (".toml", ".json", ".csv")
 _TABLES = {"concept": "concepts", "valid": "valid", "spurious": "spurious"}
 
 

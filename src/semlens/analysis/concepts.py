@@ -16,6 +16,8 @@ from typing import Any, Literal, cast
 from semlens.errors import ConceptError, nearest
 from semlens.types import as_list
 
+ENDS = (".toml", ".json", ".csv")
+"""What files of concept sets end in."""
 Kind = Literal["concept", "valid", "spurious"]
 _KINDS: dict[str, Kind] = {"concepts": "concept", "valid": "valid", "spurious": "spurious"}
 _FORM = (
@@ -186,8 +188,13 @@ def as_concepts(given: Concepts) -> ConceptSet:
     return ConceptSet.join(as_sets(given))
 
 
-def load_sets(name: str | Path) -> list[ConceptSet]:
+def load_sets(name: str | Path, *, files: bool = True) -> list[ConceptSet]:
     """Load one set, or all sets of a folder or of a bundled family such as ``paper-imagenet``.
+
+    Parameters
+    ----------
+    files
+        Whether it may be a file or a folder, besides what is bundled.
 
     Raises
     ------
@@ -195,10 +202,8 @@ def load_sets(name: str | Path) -> list[ConceptSet]:
         If there is no such set, or the folder has none.
     """
     folder = Path(name).expanduser()
-    if folder.is_dir():
-        found = sorted(
-            p for p in folder.iterdir() if p.suffix.lower() in (".toml", ".json", ".csv")
-        )
+    if files and folder.is_dir():
+        found = sorted(p for p in folder.iterdir() if p.suffix.lower() in ENDS)
         if not found:
             raise ConceptError(
                 f"The folder '{folder}' has no concept sets.",
@@ -207,7 +212,8 @@ def load_sets(name: str | Path) -> list[ConceptSet]:
             )
         return [ConceptSet.load(path) for path in found]
     family = [one for one in bundled_names() if one.startswith(f"{name}/")]
-    return [ConceptSet.load(one) for one in family or [name]]
+    load = ConceptSet.load if files and not family else _bundled
+    return [load(one) for one in family or [str(name)]]
 
 
 def _unreadable(name: str, error: Exception) -> ConceptError:

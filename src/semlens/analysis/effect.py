@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float64, Int64
+from rich.console import Group, RenderableType
 from scipy.stats import rankdata
 from torch import Tensor
 
-from semlens.analysis.label import Labels
-from semlens.analysis.target import class_name, class_samples
-from semlens.data.images import Images
-from semlens.errors import DataError, LayerError, RelevanceError, StoreError
+from semlens.analysis.class_images import Pictures, Samples, class_images
+from semlens.analysis.engine import RulesLike
+from semlens.analysis.label import VOCABULARY
+from semlens.analysis.label_source import LabelSource, Named, as_labels, label_of
+from semlens.analysis.result import Result
+from semlens.analysis.target import class_name
+from semlens.draw.table import rich_table
+from semlens.errors import ConceptError, LayerError, RelevanceError
 from semlens.models.ablate import ablated_logits
 from semlens.models.forward import batches
-from semlens.models.subject import SubjectModel
-from semlens.relevance.choose import make_engine
+from semlens.progress import report
 from semlens.relevance.classes import class_relevance
 from semlens.relevance.interface import Tracer
-from semlens.store.files import save_csv
+from semlens.settings import question, setting
 from semlens.store.reader import Database
-from semlens.types import Component
+from semlens.types import Component, Components, Target, as_components
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Units = Mapping[str, Sequence[Component]]
 """What is ablated together, by name."""
@@ -35,8 +41,8 @@ DRAWS = 1000
 """Bootstrap samples of the images."""
 
 
-@dataclass(frozen=True)
-class Effects:
+@dataclass(frozen=True, repr=False)
+class Effects(Result):
     """Relevance and effect of n components, or groups of them, for one class.
 
     Parameters
@@ -44,7 +50,7 @@ class Effects:
     units
         The components of each, by name; strongest relevance first.
     samples
-        int64[s], the samples of the class.
+        int64[s], numbers of the images.
     relevance, effect
         float64[n s], in units of the logit. The effect is the logit with the component less
         the logit without it.
@@ -74,26 +80,22 @@ class Effects:
 
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per component or group: means over the samples, and standard errors."""
-        scale = np.sqrt(max(len(self.samples), 1))
-        spread = {
-            name: values.std(axis=1, ddof=1) / scale
-            if len(self.samples) > 1
-            else np.full(len(self), np.nan)
-            for name, values in (("relevance", self.relevance), ("effect", self.effect))
-        }
+        measured = {"relevance": self.relevance, "effect": self.effect}
         return pd.DataFrame(
             {
                 "unit": list(self.units),
-                "components": [[str(c) for c in unit] for unit in self.units.values()],
-                "relevance": self.relevance.mean(1),
-                "effect": self.effect.mean(1),
-                "relevance_error": spread["relevance"],
-                "effect_error": spread["effect"],
+                "components": [" ".join(map(str, unit)) for unit in self.units.values()],
+                **{name: values.mean(1) for name, values in measured.items()},
+                **{
+                    f"{name}_error": pd.DataFrame(values.T).sem().to_numpy()
+                    for name, values in measured.items()
+                },
             }
         )
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a program."""
+        names = [[str(component) for component in unit] for unit in self.units.values()]
         return {
             "target": self.target,
             "class": self.name,
@@ -103,21 +105,15 @@ class Effects:
             "logit": float(self.logit.mean()),
             "rank_correlation": self.rank_correlation,
             "interval": list(self.interval),
-            "effects": self.to_pandas().to_dict("records"),
+            "effects": self.to_pandas().assign(components=names).to_dict("records"),
         }
 
-    def save(self, path: str | Path) -> None:
-        """Write the table as CSV.
+    def plot(self) -> Figure:
+        """Draw effect against relevance; both are equal on the line."""
+        from semlens.draw.effect_plot import effect_plot
 
-        Raises
-        ------
-        StoreError
-            If the path does not end in .csv.
-        """
-        check_path(path)
-        frame = self.to_pandas()
-        frame["components"] = [" ".join(names) for names in frame["components"]]
-        save_csv(Path(path), frame)
+        title = f"'{self.name}', {len(self.samples)} images"
+        return effect_plot(self.to_pandas(), title, self.summary())
 
     def summary(self) -> str:
         """Return the rank correlation as a sentence."""
@@ -129,48 +125,38 @@ class Effects:
             f"(95 % interval {low:.2f} to {high:.2f} over the images)"
         )
 
-    def __repr__(self) -> str:
-        """Return the table as text."""
-        table = self.to_pandas().drop(columns="components")
-        return (
-            f"Effects on '{self.name}' of {len(self)} ablations ({self.replace}), "
-            f"{len(self.samples)} images, mean logit {self.logit.mean():.3f}\n"
-            f"{table.to_string(index=False, float_format='{:.3f}'.format)}\n{self.summary()}"
-        )
+    def __rich__(self) -> RenderableType:
+        """Return the table, and the rank correlation."""
+        title = f"'{self.name}': {len(self.samples)} images, mean logit {self.logit.mean():.3f}"
+        frame = self.to_pandas().assign(size=[len(unit) for unit in self.units.values()])
+        grouped = not frame["unit"].equals(frame["components"])
+        columns = ["relevance", "effect", "relevance_error", "effect_error"]
+        columns = ["unit", *["size"] * grouped, *columns]
+        return Group(rich_table(frame, title, columns), self.summary())
 
 
-def check_path(path: str | Path) -> None:
-    """Refuse a path that effects cannot be written to.
-
-    Raises
-    ------
-    StoreError
-        If it does not end in .csv.
-    """
-    if Path(path).suffix.lower() != ".csv":
-        raise StoreError(
-            f"The effects cannot be written to '{path}'.",
-            "Expected a path that ends in .csv.",
-            "Choose another one.",
-        )
-
-
+@question("model", "images", "embedder")
 def effect(
     database: Database,
-    model: SubjectModel,
-    images: Images,
-    target: int,
-    components: Sequence[Component] | Units | None = None,
+    target: Target,
+    components: Annotated[
+        Components | Mapping[str, Components] | None,
+        setting("Components, given again or joined by commas [the most relevant ones]."),
+    ] = None,
     *,
-    samples: Sequence[int] | int = 100,
-    top: int = 20,
-    layer: str | None = None,
-    labels: Labels | None = None,
-    replace: str = "zero",
-    engine: Tracer | None = None,
-    rules: str | None = None,
-    batch_size: int = 32,
-    progress: Callable[[str, int, int], None] = lambda *_: None,
+    samples: Samples = 100,
+    images: Pictures = None,
+    top: Annotated[int, setting("How many of the most relevant ones.", ge=1)] = 20,
+    layer: Annotated[str | None, setting("Layer of the most relevant ones [the deepest].")] = None,
+    group_by: Annotated[
+        Literal["label"] | None, setting("Ablate components of one label together.")
+    ] = None,
+    concepts: LabelSource = VOCABULARY,
+    replace: Annotated[
+        Literal["zero", "mean"], setting("What an ablated component becomes.")
+    ] = "zero",
+    rules: RulesLike = None,
+    batch_size: Annotated[int, setting("Images per pass for relevance.", ge=1)] = 32,
 ) -> Effects:
     """Ablate components or groups and set the change of a class's logit beside their relevance.
 
@@ -182,112 +168,75 @@ def effect(
     components
         Components, or groups of them by name. By default the channels of ``layer``: the
         ``top`` ones by size of their mean relevance.
-    labels
-        If given, components of one label are ablated together; those without are left out.
-    samples
-        Samples, or how many of the class to take at most.
-    layer
-        The deepest of the database's layers by default.
+    samples, images
+        How many samples of the class to take at most, or the numbers of any samples; or
+        pictures from anywhere.
+    group_by, concepts
+        With ``label``, components of one label are ablated together; those without are left
+        out. The concepts are what labels are taken from.
     replace
         ``zero``, or ``mean``: the component's mean activation over the database's data.
-    engine
-        Relevance engine over the layers; one with ``rules``, or the
-        database's, is made by default.
 
     Raises
     ------
     DataError
-        If the class has no samples.
+        If the class has no samples, and none are named.
     RelevanceError
-        If the model has no such class, or ``mean`` is asked for where it is not known.
+        If there is no such class, or ``mean`` is asked for where it is not known.
     LayerError
         If a layer or component is not in the database.
+    ConceptError
+        If there are no labels to group by.
     """
-    database.check_model(model)
-    chosen = _samples(database, target, samples)
-    named = None if components is None else _units(database, components, labels)
-    if engine is None:
-        layers = database.layers if layer is None else [database.layer(layer).name]
-        example = model.batch([model.preprocess(images.read(int(chosen[0])))])
-        layers = layers if named is None else _layers(named)
-        engine = make_engine(model.module, example, layers, rules or database.manifest.recipe.rules)
-    if named is None:
-        deepest = layer or engine.order([n for n in database.layers if n in engine.layers])[-1]
-        named = _candidates(database, deepest, labels)
-    to = _values(database, named, replace)
-    relevance = np.concatenate(
-        [
-            _relevance(engine, inputs, target, named)
-            for inputs in _told(
-                batches(model, images.read, chosen.tolist(), batch_size), progress, len(chosen)
-            )
-        ],
-        axis=1,
-    )
-    order = np.argsort(-np.abs(relevance.mean(1)), kind="stable")
-    if components is None:
-        order = order[: max(top, 0)]
-    names = list(named)
-    units = {names[i]: tuple(named[names[i]]) for i in order}
+    shown = class_images(database, target, samples, images)
+    units = None if components is None else _units(components)
+    members = [component for unit in (units or {}).values() for component in unit]
+    database.rows_of(members)  # what there is not is told before the model is loaded
+    layers = database.chosen([c.layer for c in members] or layer)
+    engine = shown.engine(layers, rules)
+    if units is None:
+        layers = engine.order(layers)[-1:]
+        members = [database.component(int(row)) for row in database.rows(layers)]
+        single = [c for c in members if group_by is not None or c.sign > 0]
+        units = {str(component): (component,) for component in single}
+    if group_by is not None:
+        units = _groups(members, as_labels(database, concepts, layers))
+    to = _values(database, members, replace)
+    model, relevance = database.model, list[np.ndarray]()
+    for inputs in batches(model, shown.read, shown.samples, batch_size):
+        relevance.append(_relevance(engine, inputs, shown.target, units))
+        done = sum(part.shape[1] for part in relevance)
+        report("measuring relevance", done, len(shown.samples))
+    found = np.concatenate(relevance, axis=1)
+    order = np.argsort(-np.abs(found.mean(1)), kind="stable")
+    order = order[: top if components is None else None]
+    names = list(units)
+    units = {names[i]: tuple(units[names[i]]) for i in order}
     logit, ablated = ablated_logits(
-        model,
-        images.read,
-        chosen.tolist(),
-        target,
-        list(units.values()),
-        to,
-        lambda done: progress("ablating", done, len(chosen)),
-    )
+        model, shown.read, shown.samples, shown.target, list(units.values()), to,
+        lambda done: report("ablating", done, len(shown.samples)),
+    )  # fmt: skip
     change = logit[None] - ablated
     return Effects(
-        target,
-        class_name(database, target),
+        shown.target,
+        class_name(database, shown.target),
         replace,
         engine.rules.name,
         units,
-        chosen,
-        relevance[order],
+        np.asarray(shown.samples, np.int64),
+        found[order],
         change,
         logit,
-        *_correlation(relevance[order], change),
+        *_correlation(found[order], change),
     )
-
-
-def _samples(
-    database: Database, target: int, samples: Sequence[int] | int
-) -> Int64[np.ndarray, " s"]:
-    """Return the samples that are named, or so many of the class."""
-    if isinstance(samples, int):
-        return class_samples(database, target, samples)
-    if len(samples) == 0:
-        raise DataError(
-            "No samples are named.",
-            "Expected at least one.",
-            "Name some, or give a number for samples of the class.",
-        )
-    return np.asarray(samples, np.int64)
-
-
-def _layers(units: Units) -> list[str]:
-    return list(dict.fromkeys(c.layer for unit in units.values() for c in unit))
-
-
-def _told(
-    parts: Iterator[Tensor], progress: Callable[[str, int, int], None], total: int
-) -> Iterator[Tensor]:
-    """Yield batches, and tell of each when the next one is asked for."""
-    done = 0
-    for part in parts:
-        yield part
-        done += len(part)
-        progress("measuring relevance", done, total)
 
 
 def _relevance(
     engine: Tracer, inputs: Tensor, target: int, units: Units
 ) -> Float64[np.ndarray, "n b"]:
     """Return the relevance of each unit's channels for the class, image by image."""
-    channels = class_relevance(engine, inputs, torch.full((len(inputs),), target), _layers(units))
+    layers = list(dict.fromkeys(c.layer for unit in units.values() for c in unit))
+    channels = class_relevance(engine, inputs, torch.full((len(inputs),), target), layers)
     found = np.zeros((len(units), len(inputs)))
     for place, unit in enumerate(units.values()):
         for name, index in {(c.layer, c.index) for c in unit}:
@@ -296,79 +245,57 @@ def _relevance(
     return found
 
 
-def _units(
-    database: Database, components: Sequence[Component] | Units, labels: Labels | None
-) -> Units:
-    """Give every component or group a name, and refuse what the database does not have."""
-    named: Units
-    if isinstance(components, Mapping):
-        named = components
-    elif labels is None:
-        named = {str(component): (component,) for component in components}
-    else:
-        named = _groups(components, labels)
-    for unit in named.values():
-        for component in unit:
-            database.row(component)
-    if not named or not all(named.values()):
+def _units(components: Components | Mapping[str, Components]) -> Units:
+    """Give every component or group a name."""
+    if not isinstance(components, Mapping):
+        components = {str(component): component for component in as_components(components)}
+    units = {str(name): as_components(unit) for name, unit in components.items()}
+    if not units or not all(units.values()):
         raise LayerError(
             "There is no component to ablate.",
             "Expected at least one, and none of the groups empty.",
             "Name components as LAYER:INDEX, or leave them out for the most relevant ones.",
         )
-    return named
+    return units
 
 
-def _candidates(database: Database, layer: str, labels: Labels | None) -> Units:
-    """Return the channels of a layer, or its components grouped by label."""
-    rows = [database.component(int(row)) for row in database.rows([layer])]
-    if labels is None:
-        return {str(c): (c,) for c in rows if c.sign > 0}
-    return _groups(rows, labels)
-
-
-def _groups(components: Sequence[Component], labels: Labels) -> Units:
+def _groups(components: Sequence[Component], labels: Named) -> Units:
     """Join components of equal label; those without one are left out."""
     groups: dict[str, list[Component]] = {}
     for component in components:
-        name = labels.of(component)
+        name = label_of(labels, component)
         if name is not None:
             groups.setdefault(name, []).append(component)
     if not groups:
-        raise LayerError(
-            f"None of {len(components)} components has a label.",
-            f"Expected labels from '{labels.concepts.name}' above {labels.threshold}.",
-            "Choose another concept set, or leave out the grouping.",
+        raise ConceptError(
+            f"None of {len(components)} components has a label to group by.",
+            "Expected concepts that some are aligned with, and an embedder that reads texts.",
+            "Give other concepts, or leave out group_by.",
         )
     return groups
 
 
-def _values(database: Database, units: Units, replace: str) -> Mapping[Component, float]:
+def _values(
+    database: Database, components: Sequence[Component], replace: str
+) -> Mapping[Component, float]:
     """Return what each component is replaced by.
 
     Raises
     ------
     RelevanceError
-        If that is neither zero nor a mean activation that the database has.
+        If the database does not have the means.
     """
-    members = {component for unit in units.values() for component in unit}
     if replace == "zero":
-        return dict.fromkeys(members, 0.0)
-    if replace != "mean":
-        raise RelevanceError(
-            f"Components cannot be replaced by '{replace}'.",
-            "Expected 'zero' or 'mean'.",
-            "Choose one of them.",
-        )
+        return dict.fromkeys(components, 0.0)
     readout = database.manifest.recipe.readout
     if readout != "mean":
         raise RelevanceError(
             f"The database holds the mean of the readout '{readout}'.",
             "Replacing by the mean needs mean activations: a database of the readout 'mean'.",
-            "Use zero, or build a database with --readout mean.",
+            "Use zero, or build a database with readout 'mean'.",
         )
     means = database.components["mean"].to_numpy()
-    return {component: float(means[database.row(component)]) for component in members}
+    return {component: float(means[database.row(component)]) for component in components}
 
 
 def _correlation(

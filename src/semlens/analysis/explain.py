@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Float64
 from PIL import Image
 from torch import Tensor
 
+from semlens.analysis.engine import RulesLike, engine_of, group_masks, per_component
 from semlens.analysis.explanation import ClassScore, Explained, Explanation
-from semlens.analysis.label import Labels
-from semlens.analysis.target import class_name
-from semlens.data.pixels import upright_rgb
-from semlens.errors import RelevanceError
-from semlens.models.activations import measure_form
-from semlens.models.subject import SubjectModel
+from semlens.analysis.label import VOCABULARY, Labels
+from semlens.analysis.label_source import LabelSource, Named, as_labels, label_of
+from semlens.analysis.probe import ImageLike, open_image
+from semlens.analysis.target import class_name, find_class
 from semlens.relevance.boxes import boxes, heatmaps
-from semlens.relevance.choose import make_engine
-from semlens.relevance.classes import class_start, component_relevance, shares
+from semlens.relevance.classes import class_start, shares
 from semlens.relevance.conditional import pairs_per_pass
 from semlens.relevance.flow import Flow
 from semlens.relevance.interface import OUTPUT, Traced, Tracer
+from semlens.settings import question, setting
+from semlens.store.manifest import LayerEntry
 from semlens.store.reader import Database
-from semlens.types import Component
+from semlens.types import Component, Layers
 
 THRESHOLD = 0.01
 """Share of a blurred heatmap's maximum above which it is boxed (paper, H.1)."""
@@ -32,18 +34,19 @@ BEST = 3
 """Classes with the largest logits that an explanation names."""
 
 
+@question("model", "embedder")
 def explain(
     database: Database,
-    model: SubjectModel,
-    image: Image.Image,
-    target: int | None = None,
+    image: ImageLike,
+    target: Annotated[
+        int | str | None, setting("Class, by name or by the number of its logit [the prediction].")
+    ] = None,
     *,
-    top: int = 8,
-    layers: Sequence[str] | None = None,
-    labels: Labels | None = None,
-    engine: Tracer | None = None,
-    rules: str | None = None,
-    name: str = "image",
+    top: Annotated[int, setting("Components per layer.", ge=1)] = 8,
+    layers: Layers = None,
+    concepts: LabelSource = VOCABULARY,
+    rules: RulesLike = None,
+    name: str | None = None,
 ) -> Explanation:
     """Explain one prediction by the components of a database (paper, 3.3 and H.2).
 
@@ -52,145 +55,93 @@ def explain(
 
     Parameters
     ----------
-    target
-        The logit; by default the largest.
-    layers
-        All of the database by default.
-    labels
-        Labels of the components, from :func:`semlens.analysis.label.label`.
-    engine
-        Relevance engine over the layers; one with ``rules``, or the
-        database's, is made by default.
+    image
+        Any picture, or its file; it need not be of the database.
+    concepts
+        What labels are taken from: concepts, labels from :func:`semlens.label`, or None.
+    name
+        What the picture is called; by default its file's name.
 
     Raises
     ------
-    StaleError
-        If the model is not the one of the database.
+    ConceptError
+        If the file cannot be read.
     RelevanceError
-        If the model has no logits, or not this one.
+        If there is no such class.
+    ModelError
+        If the model puts out no logits.
     LayerError
         If the database does not have a layer.
     """
-    database.check_model(model)
-    names = [database.layer(layer).name for layer in layers or database.layers]
-    picture = upright_rgb(image, name)
+    names, picture = database.chosen(layers), open_image(image)
+    wanted = None if target is None else find_class(database, target)
+    model = database.model
     inputs = model.batch([model.preprocess(picture)])
-    if engine is None:
-        engine = make_engine(model.module, inputs, names, rules or database.manifest.recipe.rules)
+    engine = engine_of(database, inputs, names, rules)
+    labels = as_labels(database, concepts, names)
     trace = engine.trace(inputs)
-    asked, scores = _classes(database, trace, target)
-    start = class_start(trace, torch.tensor([[asked.target]]))
+    logits = trace.values[OUTPUT][0].detach().double().cpu()
+    ranked = torch.argsort(-logits, stable=True).tolist()
+    asked = ranked[0] if wanted is None else wanted
+    start = class_start(trace, torch.tensor([[asked]]))
     pulled = trace.pull({OUTPUT: start}, names)
     geometry = model.geometry()(*picture.size)
     blur = database.manifest.recipe.crop_blur
-    found: dict[str, tuple[Explained, ...]] = {}
-    for layer in reversed(engine.order(names)):
+    found: dict[str, tuple[Explained, ...]] = dict.fromkeys(reversed(engine.order(names)), ())
+    for layer in found:
         if layer not in pulled.layers:  # nothing of the class comes by
-            found[layer] = ()
             continue
-        chosen, relevance, share = _strongest(database, layer, trace, pulled.layers[layer], top)
-        heat = _conditional(engine, trace, layer, pulled.layers[layer], chosen, database)
-        side = np.where(relevance < 0, -1, 1).astype(np.float32)[:, None, None]
-        smooth = heatmaps(torch.from_numpy(heat * side), heat.shape[1], heat.shape[2], blur)
+        entry, flow = database.layer(layer), pulled.layers[layer]
+        relevance = per_component(entry, trace, flow)[0, 0].double().cpu()
+        order = np.argsort(-relevance.abs().numpy(), kind="stable")[:top].tolist()
+        chosen = [place for place in order if relevance[place] != 0]
+        heat = _conditional(engine, trace, entry, flow, chosen)
+        side = relevance[chosen].sign().float()[:, None, None]
+        smooth = heatmaps(torch.from_numpy(heat) * side, heat.shape[1], heat.shape[2], blur)
+        components = [database.component(entry.first + place) for place in chosen]
         found[layer] = tuple(
             Explained(
                 component,
                 float(relevance[place]),
-                float(share[place]),
-                None if labels is None else labels.of(component),
-                None if labels is None else _alignment(labels, component),
+                float(shares(relevance)[place]),
+                label_of(labels, component),
+                _alignment(labels, component),
                 geometry.to_original(*(float(edge) for edge in box)),
-                heat[place],
+                part,
             )
-            for place, (component, box) in enumerate(
-                zip(chosen, boxes(smooth, THRESHOLD).tolist(), strict=True)
+            for place, component, part, box in zip(
+                chosen, components, heat, boxes(smooth, THRESHOLD).tolist(), strict=True
             )
         )
+    if name is None:
+        name = "image" if isinstance(image, Image.Image) else "/".join(Path(image).parts[-2:])
+    score, *best = (_score(database, logits, place) for place in (asked, *ranked[:BEST]))
     return Explanation(
-        name, picture, asked, scores, engine.rules.name, _heat(pulled.heat, inputs)[0], found,
-        blur, geometry, database,
+        name, picture, score, tuple(best), engine.rules.name, _heat(pulled.heat, inputs)[0],
+        found, blur, geometry, database,
     )  # fmt: skip
 
 
-def _classes(
-    database: Database, trace: Traced, target: int | None
-) -> tuple[ClassScore, tuple[ClassScore, ...]]:
-    """Return the class that is asked for, and the ``BEST`` ones.
-
-    Raises
-    ------
-    RelevanceError
-        If there are no logits, or not this one.
-    """
-    scores = trace.values.get(OUTPUT)
-    if scores is None or scores.ndim != 2:
-        raise RelevanceError(
-            "The model puts out no logits [b classes].",
-            "Expected a classifier.",
-            "Use a model with a classification head.",
-        )
-    logits = scores[0].detach().double().cpu()
-    chances = logits.softmax(0)
-
-    def score(place: int) -> ClassScore:
-        name = class_name(database, place)
-        return ClassScore(place, name, float(logits[place]), float(chances[place]))
-
-    best = tuple(score(int(place)) for place in torch.argsort(-logits, stable=True)[:BEST])
-    if target is not None and not 0 <= target < len(logits):
-        raise RelevanceError(
-            f"The target {target} is not a class of the model.",
-            f"Expected a logit from 0 to {len(logits) - 1}.",
-            "Choose one of them.",
-        )
-    return best[0] if target is None else score(target), best
-
-
-def _strongest(
-    database: Database, layer: str, trace: Traced, flow: Tensor, top: int
-) -> tuple[list[Component], np.ndarray, np.ndarray]:
-    """Return a layer's components of largest absolute relevance, with relevance and share.
-
-    A database of one sign has channels as components; what passes where they are negative is
-    theirs too.
-    """
-    entry = database.layer(layer)
-    both = component_relevance(trace, layer, flow)[0, 0].double().cpu()
-    relevance = both.flatten() if entry.rows > entry.channels else both.sum(0)
-    share = shares(relevance).numpy()
-    values = relevance.numpy()
-    order = np.argsort(-np.abs(values), kind="stable")[: max(top, 0)]
-    order = order[values[order] != 0]
-    chosen = [database.component(entry.first + int(place)) for place in order]
-    return chosen, values[order], share[order]
+def _score(database: Database, logits: Float64[Tensor, " classes"], target: int) -> ClassScore:
+    probability = float(logits.softmax(0)[target])
+    return ClassScore(target, class_name(database, target), float(logits[target]), probability)
 
 
 def _conditional(
     engine: Tracer,
     trace: Traced,
-    layer: str,
+    entry: LayerEntry,
     flow: Float[Tensor, "1 1 ..."],
-    components: Sequence[Component],
-    database: Database,
+    places: Sequence[int],
 ) -> Float32[np.ndarray, "n h w"]:
     """Return the pixel heat of what passes through each component on its way from the class."""
-    value = trace.values[layer].detach()
-    axis = 1 if measure_form(layer, value).form in ("map", "units") else value.ndim - 1
-    entry = database.layer(layer)
-    step = pairs_per_pass(engine, layer)
+    step = pairs_per_pass(engine, entry.name)
     parts: list[np.ndarray] = [np.zeros((0, *trace.inputs.shape[-2:]), np.float32)]
-    for first in range(0, len(components), step):
-        some = components[first : first + step]
-        starts = flow.new_zeros(len(some), *value.shape)
-        for place, component in enumerate(some):
-            kept = flow[0].select(axis, component.index)
-            if entry.rows > entry.channels:
-                active = value.select(axis, component.index)
-                mine = active >= 0 if component.sign > 0 else active < 0
-                kept = torch.where(mine, kept, 0)
-            starts[place].select(axis, component.index).copy_(kept)
-        heat = trace.pull({layer: Flow(starts)}).heat
-        parts.append(_heat(None if heat is None else heat[:, 0], trace.inputs, len(some)))
+    for first in range(0, len(places), step):
+        single = [[place] for place in places[first : first + step]]
+        masks = group_masks(entry, trace.values[entry.name].detach(), single)
+        heat = trace.pull({entry.name: Flow(flow * masks)}).heat
+        parts.append(_heat(heat, trace.inputs, len(single)))
     return np.concatenate(parts)
 
 
@@ -201,6 +152,8 @@ def _heat(heat: Tensor | None, inputs: Tensor, count: int = 1) -> Float32[np.nda
     return heat.detach().reshape(count, *inputs.shape[-2:]).float().cpu().numpy()
 
 
-def _alignment(labels: Labels, component: Component) -> float | None:
+def _alignment(labels: Named, component: Component) -> float | None:
+    if not isinstance(labels, Labels):
+        return None
     place = np.flatnonzero(labels.rows == labels.database.row(component))
     return float(labels.score[place[0], 0]) if len(place) else None

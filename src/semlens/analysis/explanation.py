@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,21 +13,19 @@ import pandas as pd
 import torch
 from jaxtyping import Float32
 from PIL import Image
-from rich.console import Console, Group
-from rich.table import Table
+from rich.console import Group
 from rich.text import Text
 
+from semlens.analysis.result import PICTURES, TABLES, Result
 from semlens.draw.explain_picture import Card, Page, draw_page, page_html
 from semlens.draw.mask import masked, onto, overlay
-from semlens.errors import StoreError
+from semlens.draw.table import rich_table
 from semlens.models.geometry import Geometry
 from semlens.relevance.boxes import heatmaps
-from semlens.store.files import save_text, write_atomic
+from semlens.store.files import save_text
 from semlens.store.reader import Database
 from semlens.types import Box, Component
 
-ENDS = (".html", ".png", ".jpg", ".webp", ".json")
-"""What an explanation can be saved as."""
 SIDE = 448
 """Longest side of the pictures that are made, in pixels."""
 
@@ -71,8 +68,8 @@ class Explained:
     heat: Float32[np.ndarray, "h w"]
 
 
-@dataclass(frozen=True)
-class Explanation:
+@dataclass(frozen=True, repr=False)
+class Explanation(Result):
     """What one prediction rests on.
 
     Parameters
@@ -97,6 +94,8 @@ class Explanation:
         From input pixels to original ones.
     """
 
+    ends = (".html", *PICTURES, *TABLES)
+
     name: str
     image: Image.Image
     target: ClassScore
@@ -116,14 +115,14 @@ class Explanation:
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per component."""
         columns = [
-            "layer", "rank", "index", "sign", "relevance", "share", "label", "alignment",
-            "left", "top", "right", "bottom",
+            "layer", "rank", "component", "index", "sign", "relevance", "share", "label",
+            "alignment", "left", "top", "right", "bottom",
         ]  # fmt: skip
         return pd.DataFrame(
             [
                 (
-                    layer, rank, part.component.index, part.component.sign, part.relevance,
-                    part.share, part.label, part.alignment, *part.box.as_tuple(),
+                    layer, rank, str(part.component), part.component.index, part.component.sign,
+                    part.relevance, part.share, part.label, part.alignment, *part.box.as_tuple(),
                 )
                 for layer, parts in self.layers.items()
                 for rank, part in enumerate(parts, start=1)
@@ -156,30 +155,15 @@ class Explanation:
             },
         }
 
-    def picture(self) -> Image.Image:
+    def plot(self) -> Image.Image:
         """Draw the image, its heatmap and the components with their concept examples."""
         return draw_page(self._page)
 
-    def save(self, path: str | Path) -> None:
-        """Write a page (.html), a picture (.png, .jpg, .webp) or values (.json).
-
-        Raises
-        ------
-        StoreError
-            If the path ends in anything else.
-        """
-        path = check_path(path)
-        end = path.suffix.lower()
-        if end == ".html":
-            text = page_html(self._page)
-            save_text(path, text)
-        elif end == ".json":
-            text = json.dumps(self.to_json(), ensure_ascii=False, indent=2) + "\n"
-            save_text(path, text)
+    def _save_picture(self, path: Path) -> None:
+        if path.suffix.lower() == ".html":
+            save_text(path, page_html(self._page))
         else:
-            kind = Image.registered_extensions()[end]
-            picture = self.picture()
-            write_atomic(path, lambda part: picture.save(part, kind))
+            super()._save_picture(path)
 
     @property
     def headline(self) -> str:
@@ -253,47 +237,13 @@ class Explanation:
     def __rich__(self) -> Group:
         """Return a table per layer for a terminal."""
         title = f"{self.name}: why '{self.target.name}'? ({self.headline})"
-        tables: list[Any] = [Text(title, no_wrap=True, overflow="ignore")]
-        for layer, parts in self.layers.items():
-            shown = Table(title=layer, title_justify="left", box=None, header_style="bold")
-            for name in ("component", "label", "alignment", "relevance", "share", "box"):
-                left = name in ("component", "label", "box")
-                shown.add_column(name, justify="left" if left else "right")
-            for part in parts:
-                shown.add_row(
-                    Text(str(part.component)),
-                    Text(part.label or "-"),
-                    "-" if part.alignment is None else f"{part.alignment:.3f}",
-                    f"{part.relevance:+.3f}",
-                    f"{100 * part.share:+.1f} %",
-                    " ".join(map(str, part.box.as_tuple())),
-                )
-            tables.append(shown)
-        return Group(*tables)
-
-    def __repr__(self) -> str:
-        """Return the tables as text."""
-        console = Console(width=100, color_system=None)
-        with console.capture() as captured:
-            console.print(self)
-        return "\n".join(line.rstrip() for line in captured.get().splitlines())
-
-
-def check_path(path: str | Path) -> Path:
-    """Refuse a path that an explanation cannot be written to.
-
-    Raises
-    ------
-    StoreError
-        If it ends in none of ``ENDS``.
-    """
-    if Path(path).suffix.lower() not in ENDS:
-        raise StoreError(
-            f"The explanation cannot be written to '{path}'.",
-            f"Expected a path that ends in {', '.join(ENDS)}.",
-            "Choose another one.",
-        )
-    return Path(path)
+        frame = self.to_pandas()
+        frame["box"] = frame[["left", "top", "right", "bottom"]].values.tolist()
+        frame["share"] = [f"{100 * share:+.1f} %" for share in frame["share"]]
+        columns = ["component", "label", "alignment", "relevance", "share", "box"]
+        parts = frame.groupby("layer", sort=False)
+        tables = [rich_table(part, str(layer), columns) for layer, part in parts]
+        return Group(Text(title, no_wrap=True, overflow="ignore"), *tables)
 
 
 def _size(box: Box) -> tuple[int, int]:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from semlens.errors import ConceptError, nearest
 from semlens.store.reader import Database
+from semlens.types import Component
 
 PREFIX = "labels-"
 _WHO = ["layer", "index", "sign"]
@@ -76,3 +77,16 @@ def kept_labels(database: Database, name: str | None = None) -> pd.DataFrame | N
         merged[column] = merged[column].astype(object).where(merged[column].notna(), None)
     merged["alignment"] = merged["alignment"].to_numpy(np.float64)
     return merged[["label", "category", "alignment"]]
+
+
+def labels_by_component(database: Database, name: str) -> dict[Component, str]:
+    """Return the labels of a kept table, without the components that have none.
+
+    Raises
+    ------
+    ConceptError
+        If there is no table of this name.
+    """
+    frame = kept_labels(database, name)
+    labels = [] if frame is None else frame["label"]
+    return {database.component(row): text for row, text in enumerate(labels) if text is not None}

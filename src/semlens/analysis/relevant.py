@@ -3,21 +3,71 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
 
-from semlens.analysis.target import class_name
+from semlens.analysis.target import class_name, find_class
+from semlens.errors import RelevanceError
+from semlens.settings import setting
 from semlens.store.reader import Database
 from semlens.types import Component, Layers
 
-REACHED = 0.01
-"""A component matters if its share reaches this on some sample (paper, D.5)."""
+MINIMUM = 0.01
+"""Least share of its layer's relevance with which a component is relevant (paper, D.5)."""
 MOSTLY = 0.8
 """The part of a layer's relevance that is carried by few components or by many."""
+Minimum = Annotated[float, setting("Least share of relevance, on the best sample.", ge=0, le=1)]
+"""The least share wherever a question is about the relevant components of a class."""
 
 
-def class_table(database: Database, minimum: float = REACHED) -> pd.DataFrame:
+def relevant_rows(
+    database: Database,
+    target: int | str,
+    layers: Layers = None,
+    minimum: float = MINIMUM,
+    *,
+    empty_ok: bool = False,
+) -> pd.DataFrame:
+    """Return the components that are relevant for a class, the largest mean share first.
+
+    A component is relevant if its share of its layer's relevance reaches ``minimum`` on some
+    sample of the class.
+
+    Parameters
+    ----------
+    empty_ok
+        Whether an empty table is an answer.
+
+    Returns
+    -------
+    DataFrame
+        ``component`` (row), ``layer``, ``mean`` and ``max`` of the share.
+
+    Raises
+    ------
+    RelevanceError
+        If the database has no relevance for the class, or no component reaches the minimum.
+    """
+    number = find_class(database, target)
+    found = database.relevance(number, layers)
+    kept = found[found["max"] >= minimum]
+    if kept.empty and not empty_ok:
+        raise RelevanceError(
+            f"No component of '{database.path}' reaches {100 * minimum:g} % of its layer's "
+            f"relevance for class '{class_name(database, number)}'.",
+            f"The most relevant one has {100 * found['max'].max():.2g} %."
+            if len(found)
+            else "None has a share that was kept.",
+            "Lower the minimum, or choose other layers.",
+        )
+    kept = kept.assign(layer=database.components["layer"].to_numpy()[kept["component"]])
+    kept = kept.sort_values(["mean", "component"], ascending=[False, True], ignore_index=True)
+    return kept[["component", "layer", "mean", "max"]]
+
+
+def class_table(database: Database, minimum: float = MINIMUM) -> pd.DataFrame:
     """Return the classes that relevance is known for, in the order of their logits.
 
     Returns
@@ -94,7 +144,7 @@ def relevant_components(
     *,
     layers: Layers = None,
     top: int = 20,
-    minimum: float = REACHED,
+    minimum: float = MINIMUM,
 ) -> list[LayerRelevance]:
     """Return what a class relies on most in each layer, in the order of the database.
 
@@ -117,14 +167,15 @@ def relevant_components(
         table, size = table.iloc[order], size.iloc[order].to_numpy(np.float64)
         cumulated = np.cumsum(size)
         enough = int(np.searchsorted(cumulated, MOSTLY)) + 1
-        reached = (table["max"] >= minimum).to_numpy()
+        relevant = relevant_rows(database, target, name, minimum, empty_ok=True)
         listed = table[["component", "mean", "max"]].assign(cumulated=cumulated)
-        listed = listed[reached | (size >= minimum)].head(top)
+        mine = table["component"].isin(relevant["component"]) | (size >= minimum)
+        listed = listed[mine].head(top)
         found.append(
             LayerRelevance(
                 name,
                 database.layer(name).rows,
-                int(reached.sum()),
+                len(relevant),
                 float(cumulated[-1]) if len(cumulated) else 0.0,
                 enough if enough <= len(cumulated) else None,
                 tuple(

@@ -74,9 +74,8 @@ def class_samples(
             f"It has samples of {nearest(class_name(database, target), known, 8)}."
             if known
             else "None of its samples has a known class.",
-            "Choose one of them."
-            if known
-            else "Build it from class folders, or with --classes or --targets.",
+            f"{'Choose one of them' if known else 'Build it with classes= or targets='}, or say "
+            "on which images: samples=[0, 1, ...], or images=...",
         )
     if at_most is not None and len(mine) > at_most:
         mine = mine[np.linspace(0, len(mine) - 1, max(at_most, 1)).round().astype(np.int64)]

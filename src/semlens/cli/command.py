@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 import typer
 from pydantic import BaseModel
 
-from semlens.cli.options import Json, Save
+from semlens.cli.options import NO_LABELS, Json, Save
 from semlens.cli.output import answer, reported
-from semlens.settings import Setting, needs_of, settings_of
+from semlens.settings import Setting, bare, needs_of, settings_of
 
 if TYPE_CHECKING:
     from semlens.analysis.concepts import ConceptSet
@@ -29,8 +29,14 @@ _SOURCES = {
     "embedder": (str, "Where to load the embedder from, if moved."),
     "device": (str, "cpu, cuda, cuda:1, mps."),
 }
-_NAMES = {"images": "data"}
-"""Options that are called otherwise than the parameter: what is a SPEC here is one in a build."""
+_NAMES = {
+    "images": "data",  # what is a SPEC here is one in a build
+    "artefacts": "artefact",
+    "concept_map": "map",
+    "model_test": "tested",
+    "sensitivity": "evaluated",
+}
+"""Options that are called otherwise than the parameter."""
 
 
 class Ask:
@@ -46,6 +52,8 @@ class Ask:
         Of the question, as they were typed.
     sources
         ``model``, ``images``, ``embedder`` and ``device`` where they were given.
+    only_printed
+        Whether the answer goes nowhere else: neither ``--save`` nor ``--json`` was given.
     """
 
     def __init__(
@@ -54,11 +62,20 @@ class Ask:
         question: Callable[..., Any],
         settings: dict[str, Any],
         sources: dict[str, Any],
+        only_printed: bool,
     ) -> None:
         self.paths = paths
-        self.settings = settings
+        self.only_printed = only_printed
+        self._typed = settings
         self._question = question
         self._sources = sources
+        self.after: Callable[[bool], None] = lambda as_json: None
+        """Called once the answer stands there, with whether it is JSON."""
+
+    @functools.cached_property
+    def settings(self) -> dict[str, Any]:
+        """The settings that were typed, as the question takes them."""
+        return {k: _READ[k](v, self) if k in _READ else v for k, v in self._typed.items()}
 
     @functools.cached_property
     def databases(self) -> list[ConceptDatabase]:
@@ -80,7 +97,11 @@ class Ask:
 
 
 def command(
-    question: Callable[..., Any], *, without: Iterable[str] = (), sources: Sequence[str] = ()
+    question: Callable[..., Any],
+    *,
+    without: Iterable[str] = (),
+    sources: Sequence[str] = (),
+    fields: type[BaseModel] | None = None,
 ) -> Callable[[Callable[..., Result | None]], Callable[..., None]]:
     """Make a command of a function that takes an :class:`Ask` and further options of its own.
 
@@ -94,15 +115,16 @@ def command(
         Settings that are no options.
     sources
         Sources to take besides those that the question needs.
+    fields
+        A settings class; the question takes one as ``settings``, and each field is an option.
     """
     several = next(iter(inspect.signature(question).parameters)) == "databases"
-    needs = [name for name in _SOURCES if name in (*needs_of(question), *sources)]
-    if needs:
-        needs.append("device")
 
     def decorate(function: Callable[..., Result | None]) -> Callable[..., None]:
         own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
         taken = {parameter.name for parameter in own} | set(without)
+        needs = {*needs_of(question), *sources} - taken
+        needs = [name for name in _SOURCES if needs and name in {*needs, "device"}]
         settings = {k: one for k, one in settings_of(question).items() if k not in taken}
 
         @functools.wraps(function)
@@ -112,17 +134,23 @@ def command(
             folders = given.pop("databases" if several else "database")
             save, as_json = given.pop("save"), given.pop("as_json")
             typed = {
-                name: _READ[name](value) if name in _READ else value
+                name: value
                 for name in settings
                 if (value := given.pop(name)) is not None  # else the question's own default
             }
+            if fields is not None:
+                chosen = {name: given.pop(name) for name in fields.model_fields}
+                known = {name: value for name, value in chosen.items() if value is not None}
+                typed["settings"] = fields(**known)
             found = {name: given.pop(name) for name in needs}
-            ask = Ask(folders if several else [folders], question, typed, found)
+            only_printed = not (save or as_json)
+            ask = Ask(folders if several else [folders], question, typed, found, only_printed)
             for path in save or ():
                 check_end(path, result_ends(question))
             result = function(ask, **given)
             if result is not None:
                 answer(result, as_json, save)
+            ask.after(as_json)
 
         text = "Folders of the databases." if several else "Folder of the database."
         place = Annotated[list[Path] if several else Path, typer.Argument(help=text)]
@@ -131,6 +159,7 @@ def command(
             head,
             *(parameter.replace(kind=KEYWORD) for parameter in own),
             *(option(one) for one in settings.values()),
+            *(field_options(fields) if fields is not None else ()),
             *(_source(name) for name in needs),
             inspect.Parameter("save", KEYWORD, annotation=Save, default=None),
             inspect.Parameter("as_json", KEYWORD, annotation=Json, default=False),
@@ -156,7 +185,7 @@ def option(one: Setting) -> inspect.Parameter:
     for name, key, attribute in (("Ge", "min", "ge"), ("Le", "max", "le")):
         if name in bounds:
             settings[key] = getattr(bounds[name], attribute)
-    names = [f"--{one.name.replace('_', '-')}"]
+    names = [f"--{_NAMES.get(one.name, one.name).replace('_', '-')}"]
     plain, optional = _plain_type(one.type)
     default = one.default
     if one.name in _READ:
@@ -176,16 +205,22 @@ def split_commas(given: Sequence[str]) -> list[str]:
     return [name for part in given for name in part.split(",") if name]
 
 
-def read_sets(given: Sequence[str]) -> list[ConceptSet]:
-    """Load the concept sets that options name: files, folders, bundled ones."""
-    from semlens.analysis.concepts import load_sets
+def read_sets(given: Sequence[str], ask: Ask) -> list[ConceptSet] | str:
+    """Load the concept sets that options name: files, folders, bundled ones, saved audits' lists.
 
-    return [one for name in given for one in load_sets(name)]
+    ``none`` stays as it is.
+    """
+    from semlens.analysis.concept_sets import sets_for
+
+    if list(given) == [NO_LABELS]:
+        return NO_LABELS
+    return [one for name in given for one in sets_for(ask.db, name)]
 
 
-_READ: dict[str, Callable[[Any], Any]] = {
-    "layers": split_commas,
-    "components": split_commas,
+_READ: dict[str, Callable[[Any, Ask], Any]] = {
+    "layers": lambda given, _: split_commas(given),
+    "components": lambda given, _: split_commas(given),
+    "artefacts": lambda given, _: given,
     "concepts": read_sets,
     "background": read_sets,
 }
@@ -210,7 +245,7 @@ def _plain_type(type_: Any) -> tuple[Any, bool]:
     """Return the type that an option of a setting is read as, and whether it may be left out."""
     if typing.get_origin(type_) not in (Union, UnionType):
         return type_, False
-    parts = typing.get_args(type_)
+    parts = [bare(part) for part in typing.get_args(type_)]
     simple = [p for p in parts if p in (int, float, str, bool) or typing.get_origin(p) is Literal]
     # what may be a number or a text is typed as a text: a class, by its name or its number
     return (str if str in simple else simple[0]), type(None) in parts

@@ -50,6 +50,10 @@ Saved = Annotated[
     int | None,
     typer.Option(min=1, help="A saved audit, by its number: its class, lists and settings."),
 ]
+Picture = Annotated[
+    list[Path] | None,
+    typer.Option("--image", help="A picture, in place of images of the class; may be given again."),
+]
 Save = Annotated[
     list[Path] | None,
     typer.Option(
@@ -107,7 +111,7 @@ def checked(save: list[Path] | None) -> list[Path]:
 
 
 _OF_THE_SAVED = {
-    "target", "every", "concepts", "layer", "minimum", "level", "threshold", "background", "seed",
+    "target", "every", "concepts", "layers", "minimum", "level", "threshold", "background", "seed",
 }  # fmt: skip
 
 

@@ -7,7 +7,7 @@ so that they stop to mean one (paper, 4.3.3 and F.2.3).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
@@ -31,6 +31,7 @@ from semlens.data.overlay import (
     written,
 )
 from semlens.errors import DataError
+from semlens.types import as_list
 
 FORMS = (
     "hue[:COLOUR][:opacity=0.3], text:WORDS[:size=0.12:place=bottom:...], "
@@ -220,6 +221,21 @@ class Paste(Artefact):
 _KINDS: Mapping[str, type[Artefact]] = MappingProxyType(
     {kind.name: kind for kind in (Hue, Text, Patch, Stripes, Paste)}
 )
+
+
+Artefacts = Artefact | str | Iterable[Artefact | str]
+"""Artefacts wherever a question takes some: one or several, objects or their texts."""
+
+
+def as_artefacts(given: Artefacts) -> list[Artefact]:
+    """Return artefacts however they are given.
+
+    Raises
+    ------
+    DataError
+        If a text is none of an artefact.
+    """
+    return [one if isinstance(one, Artefact) else load_artefact(one) for one in as_list(given)]
 
 
 def load_artefact(spec: str) -> Artefact:

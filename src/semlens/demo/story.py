@@ -11,9 +11,7 @@ from pathlib import Path
 
 from semlens.analysis.audit.audit import audit
 from semlens.analysis.audit.found import Audit
-from semlens.analysis.audit.sweep import set_for
-from semlens.analysis.concepts import load_sets
-from semlens.analysis.evaluate import evaluate
+from semlens.analysis.evaluate import evaluate_model
 from semlens.analysis.label import Labels
 from semlens.analysis.search import Hits
 from semlens.analysis.separation import auroc
@@ -110,7 +108,7 @@ def measure(model: SubjectModel, world: DemoWorld, planted: Planted) -> Accuracy
         images = world.images("test", version)
         for prefix, removed in (("", ()), ("pruned_", tuple(planted.components))):
             with pruned(model, removed):
-                result = evaluate(model, images)
+                result = evaluate_model(model, images)
             others = result.targets != target
             found[prefix + name] = result.accuracy
             called[prefix + name] = float((result.answers[others] == target).mean())
@@ -119,17 +117,15 @@ def measure(model: SubjectModel, world: DemoWorld, planted: Planted) -> Accuracy
 
 def audit_target(db: ConceptDatabase, world: DemoWorld) -> Audit:
     """Hold what the class with the mark rests on against what its drawings show."""
-    sets = [*load_sets("demo-world"), *load_sets("artefacts")]
-    return audit(db, world.target, set_for(db, world.target, sets))
+    return audit(db, world.target, ["demo-world", "artefacts"])
 
 
 def most_relevant(
     db: ConceptDatabase, world: DemoWorld, labels: Labels, count: int = 6
 ) -> list[Relevant]:
     """Return the components that the target class relies on most, of all layers."""
-    found = db.class_relevance(world.classes.index(world.target), top=count)
-    components = [Component.parse(name) for name in found["component"]]
+    found = db.class_relevance(world.target, top=count, concepts=labels)
     return [
-        Relevant(component, float(mean), float(most), labels.of(component))
-        for component, mean, most in zip(components, found["mean"], found["max"], strict=True)
+        Relevant(component, row["mean"], row["max"], row["label"])
+        for component, row in zip(found.components, found.frame.to_dict("records"), strict=True)
     ]

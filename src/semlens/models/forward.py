@@ -16,24 +16,31 @@ from semlens.errors import ModelError
 from semlens.models.activations import first_tensor, measure_form, read
 from semlens.models.subject import SubjectModel
 from semlens.models.taps import evaluating, run_layers
+from semlens.progress import report
 from semlens.types import Readout
 
 Reader = Callable[[int], Image.Image]
 
 
 def batches(
-    model: SubjectModel, reader: Reader, samples: Sequence[int], batch_size: int
+    model: SubjectModel,
+    reader: Reader,
+    samples: Sequence[int],
+    batch_size: int,
+    stage: str = "running the model",
 ) -> Iterator[Tensor]:
-    """Yield preprocessed samples as batches float[b 3 h w], decoded ahead."""
+    """Yield preprocessed samples as batches float[b 3 h w], decoded ahead.
+
+    How many samples are done is reported as progress of ``stage``.
+    """
     held: list[Tensor] = []
     stream = prefetch(lambda i: model.preprocess(reader(i)), samples, default_workers())
-    for inputs in stream:
+    for done, inputs in enumerate(stream, start=1):
         held.append(inputs)
-        if len(held) == batch_size:
+        if len(held) == batch_size or done == len(samples):
             yield model.batch(held)
+            report(stage, done, len(samples))
             held = []
-    if held:
-        yield model.batch(held)
 
 
 def class_scores(output: Any) -> Any:
@@ -63,7 +70,11 @@ def run_scores(model: SubjectModel, batch: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def logits(
-    model: SubjectModel, reader: Reader, samples: Sequence[int], batch_size: int = 32
+    model: SubjectModel,
+    reader: Reader,
+    samples: Sequence[int],
+    batch_size: int = 32,
+    stage: str = "running the model",
 ) -> Float32[np.ndarray, "n classes"]:
     """Return the model's logits for some samples.
 
@@ -74,7 +85,7 @@ def logits(
     """
     rows: list[np.ndarray] = []
     with evaluating(model.module):
-        for batch in batches(model, reader, samples, batch_size):
+        for batch in batches(model, reader, samples, batch_size, stage):
             scores = run_scores(model, batch)
             rows.append(scores.float().cpu().numpy())
     return np.concatenate(rows)

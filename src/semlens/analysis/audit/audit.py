@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
@@ -15,52 +16,63 @@ from semlens.analysis.audit.found import Audit
 from semlens.analysis.audit.resample import Resampled
 from semlens.analysis.audit.shares import VERDICTS, Weights, share_table, verdicts, weigh
 from semlens.analysis.audit.side import Side, make_background, measure_side
-from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.target import class_name, find_class
-from semlens.errors import RecipeError, RelevanceError
+from semlens.analysis.concept_sets import ClassConcepts, OwnTarget, class_and_concepts
+from semlens.analysis.concepts import Concepts, as_concepts
+from semlens.analysis.relevant import MINIMUM, Minimum, relevant_rows
+from semlens.analysis.target import class_name
+from semlens.progress import report
+from semlens.settings import question, setting
 from semlens.store.reader import Database
-from semlens.types import Component
+from semlens.types import Layers
 
-MINIMUM = 0.01
-"""Least share of the layer's relevance on the best sample (paper, D.5; 0.028 in F.1.1)."""
 LEVEL = 0.05
 """Chance that random concepts are taken for a finding."""
 BACKGROUND = "paper-vocabulary"
 """The concept set from which random concepts are drawn."""
+RESAMPLES = 200
+"""Draws of the bootstrap."""
+SIDES = ("valid", "spurious")
 DRAWS = 1000
 """Random concept sets behind the alarm."""
-Threshold = float | None | tuple[float | None, float | None]
+Bound = Annotated[float, setting("A difference of two cosines.", ge=-2, le=2)]
+
+Level = Annotated[
+    float, setting("Chance at which as many random concepts would count as aligned.", gt=0, lt=1)
+]
+Threshold = Annotated[
+    Bound | tuple[Bound | None, Bound | None] | None,
+    setting("Fixed least alignment instead (the paper: 0)."),
+]
 """A least alignment for both sides, or (valid, spurious); None lets chance decide."""
-_RIGHT = {
-    "minimum": "Expected a number from 0 to 1.",
-    "level": "Expected a number between 0 and 1.",
-    "threshold": "Expected a difference of two cosines, from -2 to 2, or one for either side.",
-    "resamples": "Expected a whole number from 0.",
-    "seed": "Expected a whole number from 0.",
-}
+Background = Annotated[Concepts, setting("Concept set that random concepts are drawn from.")]
+Resamples = Annotated[int, setting("Draws of the bootstrap behind the intervals.", ge=0)]
+Seed = Annotated[int, setting("Seed of what is drawn.", ge=0)]
 
 
+@question("embedder")
 def audit(
     database: Database,
-    target: int | str,
-    concepts: ConceptSet,
+    target: OwnTarget = None,
+    concepts: ClassConcepts = None,
     *,
-    layers: Sequence[str] | None = None,
-    minimum: float = MINIMUM,
-    level: float = LEVEL,
+    layers: Layers = None,
+    minimum: Minimum = MINIMUM,
+    level: Level = LEVEL,
     threshold: Threshold = None,
-    background: ConceptSet | None = None,
-    resamples: int = 200,
-    seed: int = 0,
+    background: Background = BACKGROUND,
+    resamples: Resamples = RESAMPLES,
+    seed: Seed = 0,
 ) -> Audit:
     """Say of each relevant component of a class whether it is valid, spurious, both or neither.
 
     Parameters
     ----------
     target
-        Class, by name or by the number of its logit.
+        Class; by default the one that the concept sets name.
     concepts
-        What the class should rest on (``valid``) and what not (``spurious``).
+        What the class should rest on (``valid``) and what not (``spurious``), in any form; of
+        several sets those that name this class or none. By default the lists of the class's
+        saved audit, or the bundled sets that are for it.
     layers
         Layers to audit; all by default. Each layer's relevance counts as a whole.
     minimum
@@ -81,7 +93,8 @@ def audit(
     Raises
     ------
     ConceptError
-        If both sides are empty, a concept is on both, or the background is too small.
+        If both sides are empty, a concept is on both, no set is for the class, or the background
+        is too small.
     RelevanceError
         If the database has no relevance for the class, or no component reaches the minimum.
     EmbedderError
@@ -92,28 +105,28 @@ def audit(
     Source: paper, 3.4 (alignments and the four states) and F.1.1. Calibrated thresholds,
     intervals and the alarm are ours.
     """
-    check_settings(minimum, level, threshold, resamples, seed)
-    expected = Expected.of(concepts)
-    number = find_class(database, target)
-    relevant = _relevant(database, number, layers, minimum)
+    number, held = class_and_concepts(database, target, concepts)
+    expected = Expected.of(held)
+    relevant = relevant_rows(database, number, layers, minimum)
     rows = relevant["component"].to_numpy(np.int64)
     theta = database.theta[rows]
-    vocabulary = background or ConceptSet.load(BACKGROUND)
+    vocabulary = as_concepts(background)
     audited = [expected.valid, expected.spurious]
     random = make_background(theta, database, number, vocabulary, audited, level, seed)
     least = threshold if isinstance(threshold, tuple) else (threshold, threshold)
     sides = {
         kind: measure_side(theta, database, one, random, level, fixed)
-        for kind, one, fixed in zip(("valid", "spurious"), audited, least, strict=True)
+        for kind, one, fixed in zip(SIDES, audited, least, strict=True)
+        if len(one)
     }
-    verdict = verdicts(*(_aligned(side, len(rows)) for side in sides.values()))
+    verdict = _verdicts({kind: side.aligned for kind, side in sides.items()}, len(rows))
     weights = weigh(relevant)
-    redrawn = _redrawn(database, rows, list(sides.values()), resamples, seed)
+    redrawn = _redrawn(database, rows, sides, resamples, seed)
     frame = _frame(database, relevant, sides, verdict, redrawn)
     return Audit(
         target=number,
         name=class_name(database, number),
-        concepts=concepts,
+        concepts=held,
         frame=frame,
         shares=share_table(weights, verdict, redrawn),
         chance=_chance(weights, sides, seed),
@@ -132,63 +145,23 @@ def audit(
     )
 
 
-def check_settings(
-    minimum: float, level: float, threshold: Threshold, resamples: int, seed: int
-) -> None:
-    """Refuse settings that mean nothing.
-
-    Raises
-    ------
-    RecipeError
-        If there is one.
-    """
-    least = threshold if isinstance(threshold, tuple) else (threshold,)
-    for name, value, right in (
-        ("minimum", minimum, 0 <= minimum <= 1),
-        ("level", level, 0 < level < 1),
-        ("threshold", threshold, all(one is None or -2 <= one <= 2 for one in least)),
-        ("resamples", resamples, resamples >= 0),
-        ("seed", seed, seed >= 0),
-    ):
-        if not right:
-            raise RecipeError(f"The audit's {name} is {value}.", _RIGHT[name], "Correct it.")
-
-
-def _relevant(
-    database: Database, target: int, layers: Sequence[str] | None, minimum: float
-) -> pd.DataFrame:
-    """Return component, layer, mean and max of what the class relies on, most relevant first."""
-    found = database.relevance(target, layers)
-    kept = found[found["max"] >= minimum]
-    if kept.empty:
-        most = found["max"].to_numpy(float).max(initial=0.0)
-        raise RelevanceError(
-            f"No component reaches {100 * minimum:g} % of its layer's relevance for class "
-            f"'{class_name(database, target)}'.",
-            f"The most relevant one has {100 * most:.2g} %.",
-            "Lower --minimum.",
-        )
-    kept = kept.assign(layer=database.components["layer"].to_numpy()[kept["component"]])
-    return kept.sort_values(["mean", "component"], ascending=[False, True], ignore_index=True)
-
-
-def _aligned(side: Side | None, count: int) -> Bool[np.ndarray, " k"]:
-    return np.zeros(count, bool) if side is None else side.aligned
+def _verdicts(aligned: Mapping[str, Bool[np.ndarray, " k"]], count: int) -> Int8[np.ndarray, " k"]:
+    """Return the verdicts; with a side that has no concepts nothing is aligned."""
+    return verdicts(*(aligned.get(kind, np.zeros(count, bool)) for kind in SIDES))
 
 
 def _redrawn(
     database: Database,
     rows: Int64[np.ndarray, " k"],
-    sides: Sequence[Side | None],
+    sides: Mapping[str, Side],
     resamples: int,
     seed: int,
 ) -> Int8[np.ndarray, "b k"]:
     """Return the verdicts that other examples of the same components would have given."""
     if database.manifest.recipe.aggregate == "median":
         resamples = 0  # its draws do not follow from sums
-    given = [side for side in sides if side is not None]
-    null = given[0].probe.null
-    vectors = [side.probe.vectors for side in given]
+    vectors = [side.probe.vectors for side in sides.values()]
+    null = next(iter(sides.values())).probe.null
     vectors += [null[None]] if null is not None else []
     redrawn = np.zeros((resamples, len(rows)), np.int8)
     if resamples == 0:
@@ -196,33 +169,30 @@ def _redrawn(
     resampled = Resampled(database, rows, np.concatenate(vectors))
     rng = np.random.default_rng(seed)
     for place in range(resamples):
+        report("redrawing examples", place + 1, resamples)
         cosines = resampled.draw(rng)
         if null is not None:
             cosines = cosines[:, :-1] - cosines[:, -1:]
-        start, aligned = 0, []
-        for side in sides:
-            count = 0 if side is None else len(side.concepts)
-            part = cosines[:, start : start + count]
-            aligned.append((part > (0 if side is None else side.threshold)).any(axis=1))
-            start += count
-        redrawn[place] = verdicts(*aligned)
+        aligned: dict[str, np.ndarray] = {}
+        for kind, side in sides.items():
+            part, cosines = np.split(cosines, [len(side.concepts)], axis=1)
+            aligned[kind] = np.any(part > side.threshold, axis=1)
+        redrawn[place] = _verdicts(aligned, len(rows))
     return redrawn
 
 
 def _frame(
     database: Database,
     relevant: pd.DataFrame,
-    sides: Mapping[str, Side | None],
+    sides: Mapping[str, Side],
     verdict: Int8[np.ndarray, " k"],
     redrawn: Int8[np.ndarray, "b k"],
 ) -> pd.DataFrame:
     """Return one row per relevant component, most relevant first."""
     rows = relevant["component"].to_numpy(np.int64)
-    found = database.components.iloc[rows]
-    named = [found[column].to_list() for column in ("layer", "index", "sign")]
     frame = pd.DataFrame(
         {
-            "component": [str(Component(*parts)) for parts in zip(*named, strict=True)],
+            "component": database.names(rows),
             "layer": relevant["layer"],
             "mean": relevant["mean"],
             "max": relevant["max"],
@@ -231,11 +201,10 @@ def _frame(
     )
     steady = (redrawn == verdict).mean(0) if len(redrawn) else np.full(len(rows), np.nan)
     frame["certainty"] = steady
+    for kind in SIDES:
+        frame[f"{kind}_concept"] = None
+        frame[kind] = frame[f"{kind}_threshold"] = np.nan
     for kind, side in sides.items():
-        if side is None:
-            frame[f"{kind}_concept"] = None
-            frame[kind] = frame[f"{kind}_threshold"] = np.nan
-            continue
         names = np.array([c.name for c in side.concepts.concepts], dtype=object)
         frame[f"{kind}_concept"] = names[side.best]
         frame[kind] = side.at_best(side.alignment)
@@ -244,15 +213,13 @@ def _frame(
     return frame
 
 
-def _chance(weights: Weights, sides: Mapping[str, Side | None], seed: int) -> pd.DataFrame:
+def _chance(weights: Weights, sides: Mapping[str, Side], seed: int) -> pd.DataFrame:
     """Compare what each side claims with what random concept sets of its size claim.
 
     What both sides claim counts for each: that valid concepts fit as well does not acquit.
     """
     records: list[dict[str, object]] = []
     for kind, side in sides.items():
-        if side is None:
-            continue
         claimed = side.aligned @ weights.relevance
         random = random_shares(side.nulls, weights.relevance, DRAWS, seed)
         # as in a permutation test, the finding itself is one of the draws
@@ -270,12 +237,10 @@ def _chance(weights: Weights, sides: Mapping[str, Side | None], seed: int) -> pd
     return pd.DataFrame(records)
 
 
-def _summary(weights: Weights, sides: Mapping[str, Side | None]) -> pd.DataFrame:
+def _summary(weights: Weights, sides: Mapping[str, Side]) -> pd.DataFrame:
     """Return for each concept how many components align with it best, and their relevance."""
     tables: list[pd.DataFrame] = []
     for kind, side in sides.items():
-        if side is None:
-            continue
         named = side.concepts.concepts
         best, part = side.best[side.aligned], weights.relevance[side.aligned, -1]
         tables.append(

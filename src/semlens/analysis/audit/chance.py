@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Float32
 from scipy.special import gammaln
 
 from semlens.errors import ConceptError
+from semlens.progress import report
 
 CHUNK = 4096
 """Components at a time."""
@@ -51,7 +52,7 @@ def chance_threshold(
         raise ConceptError(
             f"A background of {known} concepts is too small for a set of {drawn} at {level:g}.",
             f"Expected at least {max(int(np.ceil(drawn / level - 1e-9)), drawn + 2)}.",
-            "Give a larger --background, a larger --level, or a fixed --threshold.",
+            "Give a larger background, a larger level, or a fixed threshold.",
         )
     return np.partition(background, place, axis=1)[:, place]
 
@@ -83,9 +84,10 @@ def random_shares(
                 f"A background of {null.above.shape[1]} concepts is too small for a set of "
                 f"{null.drawn}.",
                 "Expected more random concepts than the set has.",
-                "Give a larger --background.",
+                "Give a larger background.",
             )
     for place in range(draws):
+        report("random concept sets", place + 1, draws)
         for null, chosen in zip(nulls, sets, strict=True):
             chosen[rng.choice(len(chosen), null.drawn, replace=False), place] = 1
     shares = np.zeros((draws, weight.shape[1]))

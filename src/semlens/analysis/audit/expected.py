@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from semlens.analysis.concepts import Concept, ConceptSet
 from semlens.errors import ConceptError
+
+MOST_CONCEPTS = 2000
+"""Concepts of both sides: embedding them takes seconds, and a page shows them all."""
+LONGEST_TEXT = 200
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,32 @@ class Expected:
         return cls(valid, spurious)
 
 
+def check_lists(concepts: ConceptSet) -> None:
+    """Refuse lists that are too long, texts that are empty or too long, and contradictions.
+
+    Raises
+    ------
+    ConceptError
+        If they are; both lists may be empty.
+    """
+    if len(concepts) > MOST_CONCEPTS:
+        raise ConceptError(
+            f"The lists have {len(concepts)} concepts.",
+            f"Expected at most {MOST_CONCEPTS}.",
+            "Leave some out: a longer list also needs a stronger alignment to beat chance.",
+        )
+    for concept in concepts.concepts:
+        if not 0 < len(concept.name.strip()) <= LONGEST_TEXT:
+            shown = concept.name[:40] + ("..." if len(concept.name) > 40 else "")
+            raise ConceptError(
+                f"A concept of {len(concept.name)} characters: '{shown}'.",
+                f"Expected 1 to {LONGEST_TEXT}.",
+                "Write a word or a short phrase.",
+            )
+    if len(concepts):
+        Expected.of(concepts)
+
+
 def key(concept: Concept) -> str:
     """Return what two spellings of one concept have in common."""
     return " ".join(concept.name.casefold().split())
@@ -52,5 +82,4 @@ def _unique(concepts: ConceptSet, kind: str) -> ConceptSet:
     for concept in concepts.concepts:
         if concept.kind == kind:
             first.setdefault(key(concept), concept)
-    chosen = tuple(first.values())
-    return ConceptSet(chosen, concepts.name, concepts.source, concepts.templates, concepts.target)
+    return replace(concepts, concepts=tuple(first.values()))

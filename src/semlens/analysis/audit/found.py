@@ -151,8 +151,10 @@ class Audit(Result):
             {
                 "verdict": overall["verdict"],
                 "components": overall["components"],
-                "by_number": [_range(r, "by_number") for r in overall.to_dict("records")],
-                "by_relevance": [_range(r, "by_relevance") for r in overall.to_dict("records")],
+                "by_number": [share_range(r, "by_number") for r in overall.to_dict("records")],
+                "by_relevance": [
+                    share_range(r, "by_relevance") for r in overall.to_dict("records")
+                ],
             }
         )
         found = self.summary.query("components > 0").head(10)
@@ -196,6 +198,7 @@ def _concept(record: Mapping[Any, Any]) -> str | None:
     return " / ".join(record[f"{side}_concept"] for side in chosen) or None
 
 
-def _range(record: Mapping[Any, Any], what: str) -> str:
+def share_range(record: Mapping[Any, Any], what: str) -> str:
+    """Return a share of a verdict with its interval, in words."""
     value, low, high = (100 * record[key] for key in (what, f"{what}_low", f"{what}_high"))
     return f"{value:.1f} %" if math.isnan(low) else f"{value:.1f} % ({low:.1f} to {high:.1f})"

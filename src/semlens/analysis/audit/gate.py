@@ -71,7 +71,7 @@ class Condition:
             raise RecipeError(
                 f"'{self.text}' says nothing about the class '{audit.name}'.",
                 f"Its concepts can only give {', '.join(sorted(audit.possible))}.",
-                "Add concepts of the other side, such as --concepts artefacts.",
+                "Add concepts of the other side, such as the set 'artefacts'.",
             )
         if verdict == "p":
             return audit.p_value

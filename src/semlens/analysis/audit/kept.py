@@ -6,25 +6,19 @@ What an audit finds is not kept: it follows from the record and the database, by
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
 
-from pydantic import BaseModel
-
-from semlens.analysis.audit.audit import Audit, audit, check_settings
-from semlens.analysis.audit.record import (
-    AuditRecord,
-    Edit,
-    Review,
-    Settings,
-    Term,
-    check_lists,
-    read_record,
-)
-from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.target import class_name, find_class
-from semlens.errors import StaleError
+from semlens.analysis.audit.audit import RESAMPLES, audit
+from semlens.analysis.audit.expected import check_lists
+from semlens.analysis.audit.found import Audit
+from semlens.analysis.audit.record import AuditRecord, Edit, Review, Settings, Term, read_record
+from semlens.analysis.concept_sets import class_and_concepts
+from semlens.analysis.concepts import Concepts
+from semlens.analysis.target import class_name
+from semlens.errors import SemlensError, StaleError
 from semlens.store import layout
 from semlens.store.documents import Document, Documents
 from semlens.store.reader import Database
@@ -60,6 +54,14 @@ class KeptAudits:
         """Return the numbers of all saved audits."""
         return self._documents.numbers()
 
+    def readable(self) -> list[AuditRecord]:
+        """Return the saved audits, but for those that are damaged or of another version."""
+        found: list[AuditRecord] = []
+        for number in self.numbers():
+            with contextlib.suppress(SemlensError):  # get says why
+                found.append(self.get(number))
+        return found
+
     def get(self, number: int) -> AuditRecord:
         """Return a saved audit.
 
@@ -73,7 +75,7 @@ class KeptAudits:
     def add(
         self,
         target: int | str,
-        concepts: ConceptSet,
+        concepts: Concepts,
         *,
         name: str | None = None,
         sources: Sequence[str] = (),
@@ -88,10 +90,10 @@ class KeptAudits:
         ConceptError
             If a concept is on both sides, or the lists are too long.
         """
-        number, now = find_class(self.database, target), _now()
-        title = class_name(self.database, number)
+        number, held = class_and_concepts(self.database, target, concepts)
+        title, now = class_name(self.database, number), _now()
         sides = {
-            kind: [Term.of(one).model_dump() for one in concepts.concepts if one.kind == kind]
+            kind: [Term.of(one).model_dump() for one in held.concepts if one.kind == kind]
             for kind in ("valid", "spurious")
         }
         content: Document = {
@@ -99,8 +101,8 @@ class KeptAudits:
             "target": number,
             "target_name": title,
             **sides,
-            "templates": concepts.templates,
-            "sources": list(sources or [concepts.name] if len(concepts) else []),
+            "templates": held.templates,
+            "sources": list(sources or [held.name] if len(held) else []),
             "settings": (settings or Settings()).model_dump(),
             "reviews": {},
             "created": now,
@@ -129,17 +131,17 @@ class KeptAudits:
 
         def change(document: Document) -> Document:
             known = read_record(document)
-            given = {
+            changed = {
                 field: value
                 for field in ("name", "valid", "spurious", "settings")
                 if (value := getattr(edit, field)) is not None
             }
             if reviews:
-                given["reviews"] = _reviewed(known.reviews, reviews)
+                changed["reviews"] = _reviewed(known.reviews, reviews)
             if edit.renew:
-                given["database"] = self.database.fingerprint
-            given |= {"changed": _now(), "version": __version__}
-            made = read_record({**known.model_dump(mode="json"), **_plain(given)})
+                changed["database"] = self.database.fingerprint
+            changed |= {"changed": _now(), "version": __version__}
+            made = read_record(known.model_copy(update=changed).model_dump(mode="json"))
             self._check(made)
             return made.model_dump(mode="json")
 
@@ -149,7 +151,7 @@ class KeptAudits:
         """Remove a saved audit, if it has not been edited since."""
         self._documents.remove(number, revision)
 
-    def run(self, which: int | AuditRecord, *, resamples: int = 200) -> Audit:
+    def run(self, which: int | AuditRecord, *, resamples: int = RESAMPLES) -> Audit:
         """Compute a saved audit; ``resamples`` as for :func:`audit`.
 
         Raises
@@ -161,8 +163,10 @@ class KeptAudits:
         """
         one = which if isinstance(which, AuditRecord) else self.get(which)
         self.check_class(one)
+        # its class is given by number, for several may have the name
+        concepts = replace(one.concepts, target=None)
         settings = one.settings.given()
-        return audit(self.database, one.target, one.concepts, resamples=resamples, **settings)
+        return audit(self.database, one.target, concepts, resamples=resamples, **settings)
 
     def check_class(self, one: AuditRecord) -> None:
         """Refuse an audit whose class is another one in the database as it is now."""
@@ -182,11 +186,14 @@ class KeptAudits:
 
     def _check(self, one: AuditRecord) -> None:
         """Refuse what could never be computed; empty lists are on their way."""
-        used = one.settings
-        check_settings(used.minimum, used.level, used.threshold, 0, used.seed)
-        if used.layers is not None:
-            self.database.chosen(used.layers)
+        self.database.chosen(one.settings.given()["layers"])
         check_lists(one.concepts)
+
+
+def saved_audits(database: Database) -> KeptAudits:
+    """Return the saved audits of a database: those of its session, which may be unwritten yet."""
+    found = getattr(database, "audits", None)
+    return found if isinstance(found, KeptAudits) else KeptAudits(database)
 
 
 def _reviewed(known: Mapping[str, Review], given: Mapping[str, Review | None]) -> dict[str, Review]:
@@ -195,19 +202,6 @@ def _reviewed(known: Mapping[str, Review], given: Mapping[str, Review | None]) -
     new = {n: r.model_copy(update={"when": r.when or now}) for n, r in given.items() if r}
     kept = {name: one for name, one in known.items() if name not in given}
     return dict(sorted({**kept, **new}.items()))
-
-
-def _plain(given: Mapping[str, Any]) -> Document:
-    """Return fields as JSON holds them."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, BaseModel):
-            return value.model_dump(mode="json")
-        if isinstance(value, Mapping):
-            return {name: plain(one) for name, one in value.items()}
-        return [plain(one) for one in value] if isinstance(value, tuple) else value
-
-    return {name: plain(value) for name, value in given.items()}
 
 
 def _now() -> str:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
 from jaxtyping import Int64
@@ -10,48 +13,62 @@ from PIL import Image
 from scipy.special import softmax
 
 from semlens.analysis.audit.tested import ModelTest, Outputs, SpuriousSet
-from semlens.analysis.reading import Progress, check_samples, told
+from semlens.analysis.correct.export import with_weights
 from semlens.analysis.separation import auroc, auroc_interval
-from semlens.analysis.target import class_name, class_samples
-from semlens.data.artefact import Artefact
+from semlens.analysis.target import class_name, class_samples, find_class
+from semlens.data.artefact import Artefact, Artefacts, as_artefacts
 from semlens.data.images import Images
+from semlens.data.load import as_images
 from semlens.data.with_artefact import artefact_seed
 from semlens.errors import DataError, ModelError
 from semlens.models.forward import Reader, logits
 from semlens.models.subject import SubjectModel
+from semlens.settings import question, setting
 from semlens.store.reader import Database
+from semlens.types import Target
 
 ALL_SETS, ALL_ARTEFACTS = "all sets", "all artefacts"
 """Names of several sets together, and of several artefacts on one image."""
+ImagesLike = Images | str | Path | Sequence[Any]
+"""Images: an object, a folder or another SPEC, or a list of pictures or paths."""
+Spurious = Annotated[
+    ImagesLike | Mapping[str, ImagesLike] | None,
+    setting("Images of spurious features only; each sub-folder is a set."),
+]
+Inserted = Annotated[
+    Artefacts,
+    setting(
+        "Insert this into images of other classes: hue, text:WORDS, patch:COLOUR, stripes, "
+        "paste:FOLDER. May be given again."
+    ),
+]
 
 
+@question("model", "images")
 def model_test(
     database: Database,
-    model: SubjectModel,
-    target: int,
+    target: Target,
     *,
-    images: Images | None = None,
-    spurious: Mapping[str, Images] | Images | None = None,
-    artefacts: Sequence[Artefact] = (),
-    real: Images | None = None,
-    count: int = 500,
-    seed: int = 0,
-    batch_size: int = 32,
-    progress: Progress = lambda *_: None,
+    spurious: Spurious = None,
+    artefacts: Inserted = (),
+    real: Annotated[
+        ImagesLike | None, setting("Images of the class [the database's samples of it].")
+    ] = None,
+    count: Annotated[
+        int, setting("Images of the class, and of other classes, at most.", ge=1)
+    ] = 500,
+    seed: Annotated[int, setting("Of the images drawn, and of artefacts' places.", ge=0)] = 0,
+    weights: Annotated[
+        str | Path | None, setting("Test these weights of the model, such as corrected ones.")
+    ] = None,
+    batch_size: Annotated[int, setting("Images per pass.", ge=1)] = 32,
 ) -> ModelTest:
     """Test a model with images that show spurious features only (paper, 4.2 and F.1.1).
 
     Parameters
     ----------
-    database
-        Names the classes, and the samples of each.
-    model
-        The one to test: the database's, or a corrected one with the same classes.
     target
-        The class's logit.
-    images
-        The database's data. Needed for the real images, unless ``real`` is given, and to
-        insert artefacts.
+        The class.
     spurious
         Sets by name, or images whose first-level folders are the sets. Several sets are also
         tested all together.
@@ -63,86 +80,76 @@ def model_test(
         Real images of the database, and images of other classes, at most.
     seed
         Which images of other classes, and where artefacts lie.
+    weights
+        File of other weights for the database's model, such as corrected ones.
 
     Raises
     ------
     DataError
         If there is nothing spurious to test with, or no image of the class.
     ModelError
-        If the model has no such class.
+        If the model has no such class, or the weights do not fit.
     """
-    if not artefacts and not spurious:
+    put = as_artefacts(artefacts)
+    if not put and not spurious:
         raise DataError(
             "There is nothing spurious to test with.",
             "Expected images of spurious features only, or an artefact to insert.",
-            "Give a folder (--spurious FOLDER) or an artefact (--artefact hue).",
+            "Give spurious=FOLDER or artefacts=['hue'].",
         )
-    ask = _Asker(model, target, batch_size, progress)
-    if real is None:
-        samples = class_samples(database, target, count)
-        told_real = ask("real images", _needed(database, images).read, samples.tolist())
-    else:
-        told_real = ask("real images", real.read, range(len(real)))
+    number, sets = find_class(database, target), _named(spurious)
+    # what is missing is known before the model is loaded
+    own = None if real is None else as_images(real)
+    samples = class_samples(database, number, count) if own is None else np.arange(len(own))
+    model = database.model if weights is None else with_weights(database.model, weights)
+    ask = partial(_outputs, model, number, batch_size)
+    told_real = ask("real images", (own or database.images).read, samples.tolist())
     found: list[SpuriousSet] = []
-    for name, source, numbers in _named(spurious):
-        outputs = ask(name, source.read, numbers.tolist())
+    for name, source, places in sets:
+        outputs = ask(name, source.read, places.tolist())
         found.append(_tested(name, source.spec, told_real, outputs))
     if len(found) > 1:
         sources = ", ".join(dict.fromkeys(tested.source for tested in found))
         pooled = _pooled([tested.outputs for tested in found])
         found.append(_tested(ALL_SETS, sources, told_real, pooled))
-    if artefacts:
-        clean = _needed(database, images)
-        others = _others(database, target, count, seed).tolist()
-        without = ask("without artefact", clean.read, others)
-        for name, several in _combined(artefacts):
-            outputs = ask(f"with {name}", _inserting(clean, several, seed), others)
+    if put:
+        others = _others(database, number, count, seed).tolist()
+        without = ask("without artefact", database.images.read, others)
+        for name, several in _combined(put):
+            outputs = ask(f"with {name}", _inserting(database.images, several, seed), others)
             source = " + ".join(artefact.spec for artefact in several)
             found.append(_tested(name, source, told_real, outputs, without))
-    return ModelTest(target, class_name(database, target), model.spec, told_real, tuple(found))
+    return ModelTest(number, class_name(database, number), model.spec, told_real, tuple(found))
 
 
-def _needed(database: Database, images: Images | None) -> Images:
-    if images is None:
+def _outputs(
+    model: SubjectModel,
+    target: int,
+    batch_size: int,
+    what: str,
+    read: Reader,
+    samples: Sequence[int],
+) -> Outputs:
+    """Run the model over images and keep what it says of the class."""
+    if len(samples) == 0:
         raise DataError(
-            "The database's images are not given.",
-            "Expected them for the real images, or to insert artefacts into.",
-            "Give images=db.load_images().",
+            f"There are no images for '{what}'.", "Expected at least one.", "Give some."
         )
-    check_samples(database, images)
-    return images
-
-
-class _Asker:
-    """Runs the model over images and keeps what it says of the class."""
-
-    def __init__(
-        self, model: SubjectModel, target: int, batch_size: int, progress: Progress
-    ) -> None:
-        self._model, self._target = model, target
-        self._batch_size, self._progress = batch_size, progress
-
-    def __call__(self, what: str, read: Reader, samples: Sequence[int]) -> Outputs:
-        if len(samples) == 0:
-            raise DataError(
-                f"There are no images for '{what}'.", "Expected at least one.", "Give some."
-            )
-        reader = told(read, what, len(samples), self._progress)
-        scores = logits(self._model, reader, samples, self._batch_size)
-        if not 0 <= self._target < scores.shape[1]:
-            raise ModelError(
-                f"The model has no logit {self._target}.",
-                f"Expected one from 0 to {scores.shape[1] - 1}.",
-                "Test a model with the classes of the database.",
-            )
-        if scores.shape[1] == 1:  # a sigmoid's: the other class has a logit of zero
-            scores = np.concatenate([scores, np.zeros_like(scores)], 1)
-        mine = scores[:, self._target]
-        return Outputs(
-            mine,
-            softmax(scores.astype(np.float64), axis=1)[:, self._target].astype(np.float32),
-            1 + (scores > mine[:, None]).sum(1),
+    scores = logits(model, read, samples, batch_size, what)
+    if not 0 <= target < scores.shape[1]:
+        raise ModelError(
+            f"The model has no logit {target}.",
+            f"Expected one from 0 to {scores.shape[1] - 1}.",
+            "Test a model with the classes of the database.",
         )
+    if scores.shape[1] == 1:  # a sigmoid's: the other class has a logit of zero
+        scores = np.concatenate([scores, np.zeros_like(scores)], 1)
+    mine = scores[:, target]
+    return Outputs(
+        mine,
+        softmax(scores.astype(np.float64), axis=1)[:, target].astype(np.float32),
+        1 + (scores > mine[:, None]).sum(1),
+    )
 
 
 def _tested(
@@ -174,20 +181,20 @@ def _auroc(real: Outputs, outputs: Outputs) -> float:
 
 
 def _named(
-    spurious: Mapping[str, Images] | Images | None,
+    spurious: ImagesLike | Mapping[str, ImagesLike] | None,
 ) -> list[tuple[str, Images, Int64[np.ndarray, " n"]]]:
     """Return name, images and samples of each set."""
     if not spurious:
         return []
-    if not isinstance(spurious, Images):
-        found = [(name, images, np.arange(len(images))) for name, images in spurious.items()]
-        return found
-    folders = [name.split("/", 1)[0] if "/" in name else "" for name in spurious.ids]
-    names = sorted(set(folders))
-    found: list[tuple[str, Images, Int64[np.ndarray, " n"]]] = [
-        (name or "spurious", spurious, np.flatnonzero(np.array(folders) == name)) for name in names
+    if isinstance(spurious, Mapping):
+        sets = {name: as_images(given) for name, given in spurious.items()}
+        return [(name, images, np.arange(len(images))) for name, images in sets.items()]
+    shown = as_images(spurious)
+    folders = np.array([name.split("/", 1)[0] if "/" in name else "" for name in shown.ids])
+    return [
+        (name or "spurious", shown, np.flatnonzero(folders == name))
+        for name in sorted(set(folders.tolist()))
     ]
-    return found
 
 
 def _others(database: Database, target: int, count: int, seed: int) -> Int64[np.ndarray, " n"]:
@@ -206,7 +213,7 @@ def _others(database: Database, target: int, count: int, seed: int) -> Int64[np.
         raise DataError(
             f"The database has no samples of other classes than '{class_name(database, target)}'.",
             "Expected some, to insert artefacts into.",
-            "Give images of spurious features instead: --spurious FOLDER",
+            "Give images of spurious features instead.",
         )
     return np.sort(np.random.default_rng(seed).permutation(found)[: max(count, 1)])
 

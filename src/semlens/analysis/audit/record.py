@@ -6,27 +6,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from semlens.analysis.audit.audit import LEVEL, MINIMUM
-from semlens.analysis.audit.expected import Expected
+from semlens.analysis.audit.audit import Bound, audit
+from semlens.analysis.audit.expected import LONGEST_TEXT
 from semlens.analysis.concepts import Concept, ConceptSet
 from semlens.errors import ConceptError, RecipeError, StoreError
+from semlens.settings import Settings as Checked
+from semlens.settings import request_model
 from semlens.version import __version__
 
-MOST_CONCEPTS = 2000
-"""Concepts of both sides: embedding them takes seconds, and a page shows them all."""
-LONGEST_TEXT = 200
 LONGEST_NOTE = 4000
 Status = Literal["reviewed", "confirmed", "dismissed"]
 """A person has looked; agrees that it is as the audit says; or that it does not matter."""
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Term(_Frozen):
+class Term(Checked):
     """One concept of a list: its name, its categories, outermost first, and its images."""
 
     text: str
@@ -44,15 +39,16 @@ class Term(_Frozen):
         return Concept(self.text, self.path, kind, tuple(map(Path, self.images)))
 
 
-class Settings(_Frozen):
+class Settings(
+    Checked,
+    request_model(
+        audit, "AuditSettings", without=("target", "concepts", "background", "resamples")
+    ),
+):
     """What an audit is made with, besides its lists; see :func:`audit`."""
 
-    layers: tuple[str, ...] | None = None
-    minimum: float = MINIMUM
-    level: float = LEVEL
-    threshold: tuple[float | None, float | None] = (None, None)
+    threshold: tuple[Bound | None, Bound | None] = (None, None)
     """Least alignment with (valid, spurious) concepts; None lets chance decide."""
-    seed: int = 0
 
     def given(self) -> dict[str, Any]:
         """Return them as :func:`audit` takes them."""
@@ -60,7 +56,7 @@ class Settings(_Frozen):
         return {**found, "threshold": None if self.threshold == (None, None) else self.threshold}
 
 
-class Review(_Frozen):
+class Review(Checked):
     """What a person says of a component."""
 
     status: Status = "reviewed"
@@ -69,7 +65,7 @@ class Review(_Frozen):
     """ISO time in UTC."""
 
 
-class AuditRecord(_Frozen):
+class AuditRecord(Checked):
     """What is kept of an audit.
 
     Parameters
@@ -126,7 +122,7 @@ class AuditRecord(_Frozen):
         )
 
 
-class Edit(_Frozen):
+class Edit(Checked):
     """What is to change of a record; None leaves it as it is.
 
     Parameters
@@ -145,32 +141,6 @@ class Edit(_Frozen):
     renew: bool = False
 
 
-def check_lists(concepts: ConceptSet) -> None:
-    """Refuse lists that are too long, texts that are empty or too long, and contradictions.
-
-    Raises
-    ------
-    ConceptError
-        If they are; both lists may be empty.
-    """
-    if len(concepts) > MOST_CONCEPTS:
-        raise ConceptError(
-            f"The lists have {len(concepts)} concepts.",
-            f"Expected at most {MOST_CONCEPTS}.",
-            "Leave some out: a longer list also needs a stronger alignment to beat chance.",
-        )
-    for concept in concepts.concepts:
-        if not 0 < len(concept.name.strip()) <= LONGEST_TEXT:
-            shown = concept.name[:40] + ("..." if len(concept.name) > 40 else "")
-            raise ConceptError(
-                f"A concept of {len(concept.name)} characters: '{shown}'.",
-                f"Expected 1 to {LONGEST_TEXT}.",
-                "Write a word or a short phrase.",
-            )
-    if len(concepts):
-        Expected.of(concepts)
-
-
 def read_record(document: Mapping[str, Any]) -> AuditRecord:
     """Return a document as a record.
 
@@ -183,17 +153,11 @@ def read_record(document: Mapping[str, Any]) -> AuditRecord:
     """
     try:
         return AuditRecord.model_validate(document)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+    except RecipeError as error:
         if document.get("version", __version__) == __version__:
-            raise RecipeError(
-                f"'{where}' of an audit is {str(first.get('input'))[:80]!r}.",
-                f"{first['msg']}.",
-                "Correct it.",
-            ) from error
+            raise
         raise StoreError(
-            f"The saved audit {document.get('id')} cannot be read: '{where}': {first['msg']}.",
+            f"The saved audit {document.get('id')} cannot be read: {error.value}",
             f"Expected one of semlens {__version__}; it was written by {document.get('version')}.",
             "Read it with that version.",
         ) from error

@@ -57,8 +57,8 @@ def measure_side(
     background: Background,
     level: float,
     threshold: float | None,
-) -> Side | None:
-    """Align components with a side's concepts; None for an empty side.
+) -> Side:
+    """Align components with a side's concepts.
 
     Parameters
     ----------
@@ -67,8 +67,6 @@ def measure_side(
     threshold
         Fixed least alignment, instead of what follows from ``level``.
     """
-    if not len(concepts):
-        return None
     probe = concept_probe(database, concepts)
     images = np.array([len(concept.images) for concept in concepts.concepts])
     least = np.zeros((len(theta), len(concepts)), np.float32)

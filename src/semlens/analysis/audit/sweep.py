@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +13,29 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 from scipy.stats import false_discovery_control
 
-from semlens.analysis.audit.audit import audit
+from semlens.analysis.audit.audit import (
+    BACKGROUND,
+    LEVEL,
+    RESAMPLES,
+    Background,
+    Level,
+    Resamples,
+    Seed,
+    Threshold,
+    audit,
+)
 from semlens.analysis.audit.found import Audit
 from semlens.analysis.audit.shares import VERDICTS
-from semlens.analysis.concepts import ConceptSet
+from semlens.analysis.concept_sets import ClassConcepts, concepts_by_class, nothing_left
+from semlens.analysis.relevant import MINIMUM, Minimum
 from semlens.analysis.result import Result
-from semlens.analysis.target import class_name, find_class
+from semlens.analysis.target import class_name
 from semlens.draw.table import rich_table
 from semlens.errors import ConceptError, RelevanceError
+from semlens.progress import report
+from semlens.settings import question
 from semlens.store.reader import Database
+from semlens.types import Layers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -117,100 +131,54 @@ def _record(name: str, one: Audit) -> dict[str, Any]:
     }
 
 
+@question("embedder")
 def audit_all(
     database: Database,
-    sets: Sequence[ConceptSet],
+    concepts: ClassConcepts = None,
     *,
-    progress: Callable[[int, int], None] = lambda *_: None,
-    **settings: Any,
+    layers: Layers = None,
+    minimum: Minimum = MINIMUM,
+    level: Level = LEVEL,
+    threshold: Threshold = None,
+    background: Background = BACKGROUND,
+    resamples: Resamples = RESAMPLES,
+    seed: Seed = 0,
 ) -> Sweep:
     """Audit every class that has concepts, each against its own.
 
     Parameters
     ----------
-    sets
+    concepts
         A set with a ``target`` is for that class only; one without is for every class. The
-        classes are those that some set names, or all with relevance if none does.
-    progress
-        Called with the number of classes done, and of all.
-    settings
-        As :func:`audit` takes them.
+        classes are those that some set names, or all with relevance if none does. By default a
+        class is held against the lists of its saved audit that was edited last, or the bundled
+        sets that are for it.
+
+    Other parameters are those of :func:`audit`.
 
     Raises
     ------
     ConceptError
-        If there is no set.
+        If there is no set, or the concepts of every class are refused; a class whose are is left
+        out.
     RelevanceError
         If the database has no relevance, or not for any of the classes.
-    ConceptError
-        If the concepts of every class are refused; a class whose are is left out.
     """
-    if not sets:
-        raise ConceptError("There is no concept set.", "Expected at least one.", "Name one.")
-    wanted, skipped = _targets(database, sets)
+    held, skipped = concepts_by_class(database, concepts)
     audits: dict[str, Audit] = {}
-    refused: ConceptError | None = None
-    for done, number in enumerate(wanted):
-        progress(done, len(wanted))
+    for done, (number, one) in enumerate(held.items()):
+        report("auditing", done, len(held))
         name = class_name(database, number)
         # a name that two classes have must not hide one of them
         name = name if name not in audits else f"{name} ({number})"
         try:
-            audits[name] = audit(database, number, set_for(database, number, sets), **settings)
-        except RelevanceError as error:
-            skipped[name] = error.value
-        except ConceptError as error:  # one long list must not cost the audits of all others
-            skipped[name] = error.value
-            refused = error
-    progress(len(wanted), len(wanted))
-    if not audits and refused is not None:
-        raise refused
+            audits[name] = audit(
+                database, number, one.concepts, layers=layers, minimum=minimum, level=level,
+                threshold=threshold, background=background, resamples=resamples, seed=seed,
+            )  # fmt: skip
+        except (RelevanceError, ConceptError) as error:  # one list must not cost all other audits
+            skipped[name] = error
+    report("auditing", len(held), len(held))
     if not audits:
-        raise RelevanceError(
-            "No class could be audited: " + "; ".join(skipped.values()),
-            f"Expected classes of the database among {len(sets)} concept sets.",
-            "Check the sets' targets, or leave these out.",
-        )
-    return Sweep(audits, skipped)
-
-
-def set_for(database: Database, target: int | str, sets: Sequence[ConceptSet]) -> ConceptSet:
-    """Join the sets that are for a class: those that name it, and those that name none.
-
-    Raises
-    ------
-    ConceptError
-        If all of them name other classes.
-    """
-    number = find_class(database, target)
-    chosen = [one for one in sets if one.target is None or _logit(database, one) == number]
-    if not chosen:
-        raise ConceptError(
-            f"No concept set is for the class '{class_name(database, number)}'.",
-            f"The sets are for {', '.join(sorted({str(one.target) for one in sets}))}.",
-            "Take the 'target' out of a set that you want for this class, too.",
-        )
-    return ConceptSet.join([replace(one, target=None) for one in chosen])
-
-
-def _targets(database: Database, sets: Sequence[ConceptSet]) -> tuple[list[int], dict[str, str]]:
-    """Return the classes to audit, and why classes that a set names are not among them."""
-    named = [one.target for one in sets if one.target is not None]
-    if not named:
-        return sorted(int(number) for number in database.relevance_classes["class"]), {}
-    wanted: set[int] = set()
-    skipped: dict[str, str] = {}
-    for target in named:
-        try:
-            wanted.add(find_class(database, target))
-        except RelevanceError as error:
-            skipped[str(target)] = error.value
-    return sorted(wanted), skipped
-
-
-def _logit(database: Database, one: ConceptSet) -> int | None:
-    """Return the class that a set is for, or None if the database lacks it."""
-    try:
-        return None if one.target is None else find_class(database, one.target)
-    except RelevanceError:
-        return None
+        raise nothing_left(skipped)
+    return Sweep(audits, {name: error.value for name, error in skipped.items()})

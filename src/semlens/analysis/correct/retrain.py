@@ -16,7 +16,7 @@ from rich.text import Text
 
 from semlens.analysis.correct.export import save_weights, with_weights
 from semlens.analysis.correct.training import Material, Progress, Run, Training, held_out
-from semlens.analysis.evaluate import evaluate
+from semlens.analysis.evaluate import evaluate_model
 from semlens.analysis.result import Result
 from semlens.data.artefact import Artefact
 from semlens.data.images import Images
@@ -232,8 +232,8 @@ def _measure(
             return {"accuracy": float("nan"), "accuracy_inserted": float("nan")}
         chosen = samples.tolist()
         return {
-            "accuracy": evaluate(model, images, targets, chosen).accuracy,
-            "accuracy_inserted": evaluate(model, inserted, targets, chosen).accuracy,
+            "accuracy": evaluate_model(model, images, targets, chosen).accuracy,
+            "accuracy_inserted": evaluate_model(model, inserted, targets, chosen).accuracy,
         }
 
     return measure

@@ -3,47 +3,55 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from PIL import Image
-from torch import Tensor
+from rich.console import Group
+from rich.text import Text
 
+from semlens.analysis.class_images import Pictures, Samples
+from semlens.analysis.engine import RulesLike
 from semlens.analysis.graph.groups import (
     TARGET,
     GraphEdge,
     GraphNode,
-    Named,
     keep_groups,
     make_edges,
     make_node,
 )
-from semlens.analysis.graph.relevance import Progress, component_shares, make_job, passed
+from semlens.analysis.graph.relevance import arrivals, make_job
+from semlens.analysis.graph.trace import IMAGES, TracedLayer, strongest
+from semlens.analysis.label import VOCABULARY
+from semlens.analysis.label_source import LabelSource, as_labels
+from semlens.analysis.result import PICTURES, Result
 from semlens.analysis.target import class_name
-from semlens.data.images import Images
-from semlens.draw.graph_layout import Heading, arrange
+from semlens.draw.graph_layout import Heading, Scene, arrange
 from semlens.draw.graph_picture import draw_png, draw_svg
-from semlens.errors import StoreError
-from semlens.models.subject import SubjectModel
-from semlens.relevance.interface import Tracer
-from semlens.store.files import save_text, write_atomic
-from semlens.store.manifest import LayerEntry
+from semlens.draw.table import rich_table
+from semlens.settings import question, setting
+from semlens.store.files import save_text
 from semlens.store.reader import Database
-from semlens.types import Component
+from semlens.types import Component, Layers, Target
 
 THUMBNAIL = 128
 MINIMUM = 0.01
 """Least share of a component that is kept (paper, D.5)."""
+THRESHOLD = 0.01
+"""Least alignment of a group's label."""
+LINES = 12
+"""Groups of a layer in a terminal's table."""
+LITTLE = 0.25
+"""Under this share of the relevance, a graph says too little to be read."""
 
 
-@dataclass(frozen=True)
-class AttributionGraph:
+@dataclass(frozen=True, repr=False)
+class AttributionGraph(Result):
     """The groups of components that matter for a class, and what passes between them.
 
     Parameters
@@ -69,6 +77,8 @@ class AttributionGraph:
         explain. It is 1 less the part that differs, and so falls when too much arrives as
         when too little does.
     """
+
+    ends = (".svg", *PICTURES, ".json")
 
     target: int
     name: str
@@ -109,44 +119,33 @@ class AttributionGraph:
             },
         }
 
-    def to_pandas(self) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Return the nodes, and the edges."""
-        nodes, edges = (
-            pd.DataFrame([asdict(part) for part in parts]) for parts in (self.nodes, self.edges)
-        )
-        return nodes, edges
+    def to_pandas(self) -> pd.DataFrame:
+        """Return the nodes: the class, then the groups."""
+        return pd.DataFrame([asdict(node) for node in self.nodes])
+
+    def edges_to_pandas(self) -> pd.DataFrame:
+        """Return the edges: source, target, weight."""
+        return pd.DataFrame([asdict(edge) for edge in self.edges])
 
     def svg(self) -> str:
         """Return the picture as a self-contained SVG, for light and dark pages."""
-        return draw_svg(arrange(self.nodes, self.edges, self._heading(), self._thumbnails()))
+        return draw_svg(self._scene())
 
-    def picture(self) -> Image.Image:
+    def plot(self) -> Image.Image:
         """Return the picture as pixels."""
-        return draw_png(arrange(self.nodes, self.edges, self._heading(), self._thumbnails()))
+        return draw_png(self._scene())
 
-    def save(self, path: str | Path) -> None:
-        """Write the graph as ``.json``, or its picture as ``.svg`` or ``.png``.
+    def _save_picture(self, path: Path) -> None:
+        if path.suffix.lower() == ".svg":
+            save_text(path, self.svg())
+        else:
+            super()._save_picture(path)
 
-        Raises
-        ------
-        StoreError
-            If the path ends in something else, or cannot be written.
-        """
-        path = Path(path)
-        check_path(path)
-        suffix = path.suffix.lower()
-        if suffix == ".png":
-            picture = self.picture()
-            write_atomic(path, lambda part: picture.save(part, "PNG"))
-            return
-        whole = json.dumps(self.to_json(), indent=1, ensure_ascii=False) + "\n"
-        text = whole if suffix == ".json" else self.svg()
-        save_text(path, text)
-
-    def _heading(self) -> Heading:
-        return Heading(
+    def _scene(self) -> Scene:
+        heading = Heading(
             self.name, self.images, self.minimum, self.share_shown, self.edges_shown, self.overall
         )
+        return arrange(self.nodes, self.edges, heading, self._thumbnails())
 
     def _thumbnails(self) -> dict[str, bytes]:
         """Return the strongest example of each node's first component, and one image."""
@@ -166,36 +165,52 @@ class AttributionGraph:
                     found[node.id] = webp
         return found
 
-    def _repr_svg_(self) -> str:
+    def _repr_html_(self) -> str:
         """Return the picture for notebooks."""
         return self.svg()
 
-    def __repr__(self) -> str:
-        """Return the nodes as text."""
-        head = (
-            f"Attribution graph for '{self.name}' over {self.images} images: "
-            f"{len(self.nodes) - 1} groups, {len(self.edges)} edges that show "
-            f"{self.overall:.0%} of the relevance\n"
-        )
-        frame = self.to_pandas()[0].iloc[1:]
-        frame = frame.assign(components=[len(names) for names in frame["components"]])
-        return head + frame.drop(columns="id").to_string(index=False, max_rows=40)
+    def __rich__(self) -> Group:
+        """Return a table per layer, the highest first, and how much the edges show."""
+        images = f"{self.images} image" + ("s" if self.images != 1 else "")
+        parts: list[Any] = [Text(f"'{self.name}', {images}, rules {self.rules}")]
+        for name in reversed(self.layers):
+            nodes = [node for node in self.nodes if node.layer == name]
+            frame = pd.DataFrame(
+                [(n.label, n.mean, n.maximum, _few(n.components)) for n in nodes[:LINES]],
+                columns=["label", "share", "maximum", "components"],
+            )
+            title = f"\n{name}: {self.share_shown[name]:.0%} of its relevance"
+            more = f", {LINES} of {len(nodes)} groups" if len(nodes) > LINES else ""
+            parts.append(rich_table(frame, title + more))
+        shown = f"\n{len(self.edges)} connections show {self.overall:.0%} of the relevance."
+        if self.overall < LITTLE:
+            shown += f"\nLower the minimum (it was {self.minimum:g}) to see more of it."
+        return Group(*parts, Text(shown))
 
 
+def _few(names: Sequence[str], most: int = 3) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+@question("model", "images", "embedder")
 def attribution_graph(
     database: Database,
-    model: SubjectModel,
-    images: Images | Sequence[Image.Image],
-    target: int,
-    labels: Named = None,
+    target: Target,
+    concepts: LabelSource = VOCABULARY,
     *,
-    samples: Sequence[int] | np.ndarray | None = None,
-    layers: Sequence[str] | None = None,
-    minimum: float = MINIMUM,
-    top: int | None = None,
-    engine: Tracer | None = None,
-    batch_size: int | None = None,
-    progress: Progress = lambda *_: None,
+    threshold: Annotated[float, setting("Least alignment of a label.", ge=-2, le=2)] = THRESHOLD,
+    samples: Samples = IMAGES,
+    images: Pictures = None,
+    layers: Layers = None,
+    minimum: Annotated[
+        float, setting("Least share of a component, on its best image.", ge=0, le=1)
+    ] = MINIMUM,
+    top: Annotated[int | None, setting("Components per layer at most.", ge=1)] = None,
+    rules: RulesLike = None,
+    batch_size: Annotated[
+        int | None, setting("Images that are traced together [what memory allows].", ge=1)
+    ] = None,
 ) -> AttributionGraph:
     """Trace the relevance of a class down through groups of components.
 
@@ -206,59 +221,48 @@ def attribution_graph(
 
     Parameters
     ----------
-    images, samples
-        Images of the class, and which of them; all by default. One image gives a graph of
-        that image.
-    target
-        The class's logit.
-    labels
-        Labels of components; those without are grouped as "?". None makes each component a
-        group of its own.
-    layers
-        Layers of the database; all by default.
-    top
-        Keep this many components of a layer at most.
-    engine
-        Made for these layers; by default the one of the model's family.
-    batch_size
-        Images traced together; by default what the device's memory suggests.
+    concepts, threshold
+        What labels are taken from: concepts, labels from :func:`semlens.label`, or labels by
+        component; those without are grouped as "?". None makes each component a group of its
+        own.
+    samples, images
+        How many samples of the class at most, or the numbers of any samples; or pictures from
+        anywhere. One picture gives a graph of that picture.
 
     Raises
     ------
-    StaleError
-        If the model is not the one of the database.
+    DataError
+        If the class has no samples, and none are named.
     RelevanceError
-        If there are no images, the class does not exist, or a layer is not on the way to it.
+        If the class does not exist, or a layer is not on the way to it.
     """
-    job = make_job(database, model, images, target, samples, layers, engine, batch_size, progress)
-    share = component_shares(job)
-    groups = {
-        entry.name: keep_groups(database, entry, share[entry.name], labels, minimum, top)
-        for entry in job.entries
+    job = make_job(database, target, samples, images, layers, rules, batch_size)
+    labels = as_labels(database, concepts, layers, threshold)
+    traced = strongest(job)
+    groups = {layer.name: keep_groups(database, layer, labels, minimum, top) for layer in traced}
+    starts = {
+        layer.name: [layer.places[columns].tolist() for columns in groups[layer.name].values()]
+        for layer in traced
     }
-    between = passed(job, {name: list(found.values()) for name, found in groups.items()})
+    came = arrivals(job, starts, {name: sum(part, []) for name, part in starts.items()})
     return assemble(
         database,
-        target,
-        job.entries,
-        share,
+        job.images.target,
+        traced,
         groups,
-        {name: part.weight for name, part in between.items()},
-        {name: part.shown for name, part in between.items()},
+        came,
         minimum=minimum,
         rules=job.engine.rules.name,
-        example=job.picture(job.samples[0]),
+        example=job.images.read(job.images.samples[0]),
     )
 
 
 def assemble(
     database: Database,
     target: int,
-    entries: Sequence[LayerEntry],
-    share: Mapping[str, Float[Tensor, "s k"]],
+    layers: Sequence[TracedLayer],
     groups: Mapping[str, Mapping[str, Sequence[int]]],
-    weight: Mapping[str, Float[Tensor, "a b"]],
-    explained: Mapping[str, float],
+    came: Mapping[str, Float[np.ndarray, "s a k"]],
     *,
     minimum: float,
     rules: str,
@@ -266,59 +270,48 @@ def assemble(
 ) -> AttributionGraph:
     """Put the numbers of a graph together.
 
+    How much of a layer the edges explain is 1 less what differs between the kept components'
+    shares and what has come to them, so that too much and too little count alike.
+
     Parameters
     ----------
-    entries
-        The layers, from the lowest to the highest.
-    share
-        By layer, of each component.
+    layers
+        From the lowest to the highest.
     groups
-        By layer and label, the places of the kept components.
-    weight, explained
-        By lower layer: what comes to its groups from those above, and the part of its absolute
-        relevance that this explains.
+        By layer and label, which of the traced components are kept.
+    came
+        By lower layer: what comes to its kept components, group after group, from each group
+        of the layer above.
     """
-    shown = {
-        name: float(
-            share[name][:, [k for part in found.values() for k in part]].abs().sum(1).mean()
-        )
-        for name, found in groups.items()
-    }
     nodes = [GraphNode(TARGET, "", class_name(database, target), (), 1.0, 1.0)]
     of: dict[str, list[GraphNode]] = {}
-    for entry in reversed(entries):
-        of[entry.name] = [
-            make_node(database, entry, label, places, share[entry.name])
-            for label, places in groups[entry.name].items()
-        ]
-        nodes += sorted(of[entry.name], key=lambda node: -abs(node.mean))
-    highest = entries[-1].name
+    shown: dict[str, float] = {}
+    explained: dict[str, float] = {}
+    weight: dict[str, Float[np.ndarray, "a b"]] = {}
+    for layer in layers:
+        name, parts = layer.name, groups[layer.name]
+        of[name] = [make_node(database, layer, label, part) for label, part in parts.items()]
+        kept = layer.share[:, sum(map(list, parts.values()), [])].astype(np.float64)
+        shown[name] = float(np.abs(kept).sum(1).mean())
+        explained[name] = shown[name] if layer is layers[-1] else 0.0
+        if name in came:
+            missing = layer.mass - np.abs(kept).sum(1) + np.abs(kept - came[name].sum(1)).sum(1)
+            explained[name] = float(np.where(layer.mass > 0, 1 - missing, 0).mean())
+            ends = np.cumsum([0, *map(len, parts.values())])[:-1]
+            weight[name] = np.add.reduceat(came[name].mean(0, dtype=np.float64), ends, axis=1)
+    for name in reversed(of):
+        nodes += sorted(of[name], key=lambda node: -abs(node.mean))
+    edges = make_edges([layer.name for layer in layers], of, weight)
     return AttributionGraph(
         target,
         nodes[0].label,
-        len(share[highest]),
+        len(layers[-1].share),
         minimum,
         rules,
         tuple(nodes),
-        tuple(make_edges([entry.name for entry in entries], of, weight)),
+        tuple(edges),
         shown,
-        {name: shown[name] if name == highest else explained.get(name, 0.0) for name in shown},
+        explained,
         database,
         example,
     )
-
-
-def check_path(path: Path) -> None:
-    """Refuse a path that a graph cannot be saved under.
-
-    Raises
-    ------
-    StoreError
-        If it does not end in .svg, .png or .json.
-    """
-    if path.suffix.lower() not in (".json", ".svg", ".png"):
-        raise StoreError(
-            f"The graph cannot be written to '{path}'.",
-            "Expected a path that ends in .svg, .png or .json.",
-            "Choose another one.",
-        )

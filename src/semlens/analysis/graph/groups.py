@@ -5,21 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from jaxtyping import Float
-from torch import Tensor
 
-from semlens.analysis.label import Labels
-from semlens.store.manifest import LayerEntry
+from semlens.analysis.graph.trace import TracedLayer
+from semlens.analysis.label_source import Named, label_of
 from semlens.store.reader import Database
-from semlens.types import Component
 
 TARGET = "target"
 """The id of the node that stands for the class."""
 
 UNLABELLED = "?"
-
-Named = Labels | Mapping[Component, str] | None
-"""Labels of components; those without are grouped as "?". None makes each a group of its own."""
 
 
 @dataclass(frozen=True)
@@ -52,58 +48,44 @@ class GraphEdge:
 
 
 def keep_groups(
-    database: Database,
-    entry: LayerEntry,
-    share: Float[Tensor, "s k"],
-    labels: Named,
-    minimum: float,
-    top: int | None,
+    database: Database, layer: TracedLayer, labels: Named, minimum: float, top: int | None
 ) -> dict[str, list[int]]:
-    """Return the kept components' places in their layer by label, largest share first.
+    """Return by label which of a layer's traced components are kept, largest share first.
 
     Parameters
     ----------
-    share
-        Of every component of the layer, sample by sample.
+    labels
+        Components without one are grouped as "?". None makes each a group of its own.
     minimum, top
         Components whose share reaches ``minimum`` on some sample, and of those the ``top``
         strongest.
     """
-    strength = share.abs().amax(0)
-    order = strength.argsort(descending=True, stable=True)[:top]
-    found: dict[str, list[int]] = {}
-    for place in order.tolist():
-        if float(strength[place]) < minimum:
-            continue
-        component = database.component(entry.first + place)
+    first, found = database.layer(layer.name).first, dict[str, list[int]]()
+    for column in np.flatnonzero(layer.strength >= minimum)[:top].tolist():
+        component = database.component(first + int(layer.places[column]))
         if labels is None:
             label = f"#{'-' if component.sign < 0 else ''}{component.index}"
         else:
-            known = labels.of(component) if isinstance(labels, Labels) else labels.get(component)
-            label = known or UNLABELLED
-        found.setdefault(label, []).append(place)
+            label = label_of(labels, component) or UNLABELLED
+        found.setdefault(label, []).append(column)
     return found
 
 
 def make_node(
-    database: Database,
-    entry: LayerEntry,
-    label: str,
-    places: Sequence[int],
-    share: Float[Tensor, "s k"],
+    database: Database, layer: TracedLayer, label: str, columns: Sequence[int]
 ) -> GraphNode:
-    """Return the node of some components of a layer."""
-    together = share[:, list(places)].sum(1)
-    names = tuple(str(database.component(entry.first + place)) for place in places)
-    largest = float(together[together.abs().argmax()])
-    identity = f"{entry.name}/{label}"
-    return GraphNode(identity, entry.name, label, names, float(together.mean()), largest)
+    """Return the node of some traced components of a layer."""
+    together = layer.share[:, list(columns)].sum(1)
+    rows = database.layer(layer.name).first + layer.places[list(columns)]
+    largest = float(together[np.abs(together).argmax()])
+    identity, names = f"{layer.name}/{label}", tuple(database.names(rows))
+    return GraphNode(identity, layer.name, label, names, float(together.mean()), largest)
 
 
 def make_edges(
     names: Sequence[str],
     of: Mapping[str, Sequence[GraphNode]],
-    weight: Mapping[str, Float[Tensor, "a b"]],
+    weight: Mapping[str, Float[np.ndarray, "a b"]],
 ) -> list[GraphEdge]:
     """Return the edges from the class down.
 
@@ -117,15 +99,12 @@ def make_edges(
         By lower layer: what comes to its groups from those of the layer above.
     """
     found = [GraphEdge(TARGET, node.id, node.mean) for node in of[names[-1]]]
-    pairs = list(zip(names, names[1:], strict=False))
-    for lower, upper in reversed(pairs):
-        if lower not in weight:
-            continue
-        values = weight[lower].tolist()
-        found += [
-            GraphEdge(source.id, target.id, values[a][b])
-            for a, source in enumerate(of[upper])
-            for b, target in enumerate(of[lower])
-            if values[a][b] != 0
-        ]
+    for lower, upper in reversed(list(zip(names, names[1:], strict=False))):
+        if lower in weight:
+            found += [
+                GraphEdge(source.id, target.id, float(value))
+                for source, row in zip(of[upper], weight[lower], strict=True)
+                for target, value in zip(of[lower], row, strict=True)
+                if value != 0
+            ]
     return found

@@ -7,17 +7,14 @@ sample by sample, from what the kept components get of the kept ones above.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
-import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float64
 from PIL import Image
-from torch import Tensor
 
-from semlens.analysis.graph.graph import MINIMUM, AttributionGraph, assemble
-from semlens.analysis.graph.groups import Named, keep_groups
+from semlens.analysis.graph.graph import MINIMUM, THRESHOLD, AttributionGraph, assemble
+from semlens.analysis.graph.groups import keep_groups
 from semlens.analysis.graph.trace import GraphTrace, TracedLayer
+from semlens.analysis.label_source import LabelSource, as_labels
 from semlens.errors import RelevanceError
 from semlens.store.reader import Database
 
@@ -25,8 +22,9 @@ from semlens.store.reader import Database
 def prune(
     trace: GraphTrace,
     database: Database,
-    labels: Named = None,
+    concepts: LabelSource = None,
     *,
+    threshold: float = THRESHOLD,
     minimum: float = MINIMUM,
     top: int | None = None,
     example: Image.Image | None = None,
@@ -35,7 +33,7 @@ def prune(
 
     Parameters
     ----------
-    labels, minimum, top
+    concepts, threshold, minimum, top
         As there.
     example
         An image of the class, for the picture.
@@ -45,33 +43,25 @@ def prune(
     RelevanceError
         If components may reach ``minimum`` that were not traced.
     """
-    entries = [database.layer(layer.name) for layer in trace.layers]
-    share: dict[str, Float[Tensor, "s k"]] = {}
-    groups: dict[str, dict[str, list[int]]] = {}
-    for entry, layer in zip(entries, trace.layers, strict=True):
-        _check_depth(layer, entry.rows, minimum, top)
-        full = np.zeros((len(trace.samples), entry.rows), np.float32)
-        full[:, layer.places] = layer.share
-        share[entry.name] = torch.from_numpy(full)
-        groups[entry.name] = keep_groups(database, entry, share[entry.name], labels, minimum, top)
-    columns = {
-        layer.name: _columns(layer, list(groups[layer.name].values())) for layer in trace.layers
+    labels = as_labels(database, concepts, [layer.name for layer in trace.layers], threshold)
+    for layer in trace.layers:
+        _check_depth(layer, database.layer(layer.name).rows, minimum, top)
+    groups = {
+        layer.name: keep_groups(database, layer, labels, minimum, top) for layer in trace.layers
     }
-    weight: dict[str, Float[Tensor, "a b"]] = {}
-    explained: dict[str, float] = {}
+    came: dict[str, Float64[np.ndarray, "s a k"]] = {}
     for lower, upper in zip(trace.layers, trace.layers[1:], strict=False):
-        above, below = columns[upper.name], columns[lower.name]
+        above, below = (list(groups[layer.name].values()) for layer in (upper, lower))
         if above and below:
-            weight[lower.name] = torch.from_numpy(_passed(lower, above, below))
-            explained[lower.name] = _explained(lower, sum(above, []), sum(below, []))
+            mine = lower.came[:, :, sum(below, [])]
+            passed = [mine[:, group].sum(1, dtype=np.float64) for group in above]
+            came[lower.name] = np.stack(passed, 1)
     return assemble(
         database,
         trace.target,
-        entries,
-        share,
+        trace.layers,
         groups,
-        weight,
-        explained,
+        came,
         minimum=minimum,
         rules=trace.rules,
         example=example,
@@ -88,29 +78,5 @@ def _check_depth(layer: TracedLayer, rows: int, minimum: float, top: int | None)
             f"relevance, and only {traced} were traced.",
             f"Expected {traced} components per layer at most, or a minimum above "
             f"{float(layer.strength[-1]):.3g}.",
-            "Ask for less, or run 'semlens graph', which traces what it is asked for.",
+            "Ask for less, or for an attribution_graph, which traces what it is asked for.",
         )
-
-
-def _columns(layer: TracedLayer, groups: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Return the groups by places in the trace instead of places in the layer."""
-    column = {int(place): number for number, place in enumerate(layer.places)}
-    return [[column[place] for place in group] for group in groups]
-
-
-def _passed(
-    lower: TracedLayer, above: Sequence[Sequence[int]], below: Sequence[Sequence[int]]
-) -> Float64[np.ndarray, "a b"]:
-    """Sum what passes over the components of each two groups, mean over the samples."""
-    mean = lower.came.mean(0, dtype=np.float64)
-    rows = np.stack([mean[list(group)].sum(0) for group in above])
-    return np.stack([rows[:, list(group)].sum(1) for group in below], 1)
-
-
-def _explained(lower: TracedLayer, above: Sequence[int], below: Sequence[int]) -> float:
-    """Return the part of a layer that edges explain: 1 less what differs, mean over samples."""
-    came = lower.came[:, above][:, :, below].sum(1, dtype=np.float64)
-    kept = lower.share[:, below].astype(np.float64)
-    left_out = lower.mass - np.abs(kept).sum(1)
-    missing = left_out + np.abs(kept - came).sum(1)
-    return float(np.where(lower.mass > 0, 1 - missing, 0).mean())

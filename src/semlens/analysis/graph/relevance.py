@@ -1,136 +1,89 @@
-"""The numbers of an attribution graph: shares of components, and what passes between groups."""
+"""The numbers of an attribution graph: shares of components, and what passes between them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from PIL import Image
+from jaxtyping import Float, Float32
 from torch import Tensor
 
-from semlens.data.images import Images
-from semlens.data.prefetch import default_workers, prefetch
+from semlens.analysis.class_images import ClassImages, Pictures, class_images
+from semlens.analysis.engine import group_masks, per_component
 from semlens.errors import RelevanceError
-from semlens.models.activations import measure_form
-from semlens.models.subject import SubjectModel
-from semlens.relevance.choose import make_engine
-from semlens.relevance.classes import class_start, component_relevance, shares
+from semlens.models.forward import batches
+from semlens.progress import report
+from semlens.relevance.classes import class_start, shares
 from semlens.relevance.conditional import pairs_per_pass
 from semlens.relevance.flow import Flow
 from semlens.relevance.interface import OUTPUT, Traced, Tracer
+from semlens.relevance.presets import Rules
 from semlens.store.manifest import LayerEntry
 from semlens.store.reader import Database
+from semlens.types import Layers
 
-Progress = Callable[[str, int, int], None]
 Groups = Sequence[Sequence[int]]
 """Places of components in their layer, group by group."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """Images of one class on their way through a model.
+    """Images on their way through a model, and the class where relevance starts.
 
     Parameters
     ----------
     entries
         The layers, from the lowest to the highest.
-    samples
-        Which of the images.
-    target
-        The logit where relevance starts.
     """
 
+    images: ClassImages
     engine: Tracer
-    model: SubjectModel
-    images: Images | Sequence[Image.Image]
-    samples: Sequence[int]
-    target: int
     entries: Sequence[LayerEntry]
     batch_size: int
-    progress: Progress
 
     def batches(self, stage: str) -> Iterator[tuple[Traced, Mapping[str, Tensor]]]:
-        """Yield each batch, traced, with the class's relevance over activation at every layer."""
-        done, held = 0, list[Tensor]()
-        self.progress(stage, 0, len(self.samples))
-        ready = prefetch(self._prepared, self.samples, default_workers(), 2 * self.batch_size)
-        for tensor in ready:
-            held.append(tensor)
-            if len(held) == self.batch_size or done + len(held) == len(self.samples):
-                yield self._pulled(self.model.batch(held))
-                done += len(held)
-                held = []
-                self.progress(stage, done, len(self.samples))
+        """Yield each batch, traced, with the class's relevance over activation at every layer.
 
-    def picture(self, sample: int) -> Image.Image:
-        """Return one of the images."""
-        images = self.images
-        return images.read(sample) if isinstance(images, Images) else images[sample]
-
-    def _prepared(self, sample: int) -> Tensor:
-        return self.model.preprocess(self.picture(sample))
-
-    def _pulled(self, inputs: Tensor) -> tuple[Traced, Mapping[str, Tensor]]:
-        trace = self.engine.trace(inputs)
+        Raises
+        ------
+        RelevanceError
+            If a layer does not lie on the way to the logit.
+        """
+        images, done = self.images, 0
         names = [entry.name for entry in self.entries]
-        targets = torch.full((1, len(inputs)), self.target)
-        found = trace.pull({OUTPUT: class_start(trace, targets)}, names, heat=False).layers
-        for name in names:
-            if name not in found:
-                raise _unreached(name)
-        return trace, found
+        model = images.database.model
+        report(stage, 0, len(images.samples))
+        for inputs in batches(model, images.read, images.samples, self.batch_size):
+            trace = self.engine.trace(inputs)
+            start = class_start(trace, torch.full((1, len(inputs)), images.target))
+            found = trace.pull({OUTPUT: start}, names, heat=False).layers
+            _check_reached(names, found)
+            yield trace, found
+            done += len(inputs)
+            report(stage, done, len(images.samples))
 
 
 def make_job(
     database: Database,
-    model: SubjectModel,
-    images: Images | Sequence[Image.Image],
-    target: int,
-    samples: Sequence[int] | np.ndarray | None = None,
-    layers: Sequence[str] | None = None,
-    engine: Tracer | None = None,
+    target: int | str,
+    samples: int | Sequence[int] | np.ndarray,
+    images: Pictures = None,
+    layers: Layers = None,
+    rules: str | Rules | None = None,
     batch_size: int | None = None,
-    progress: Progress = lambda *_: None,
 ) -> Job:
-    """Choose the engine and the batches; see :func:`semlens.attribution_graph`.
-
-    Raises
-    ------
-    StaleError
-        If the model is not the one of the database.
-    RelevanceError
-        If there is no image.
-    """
-    database.check_model(model)
-    entries = [database.layer(name) for name in layers or database.layers]
-    chosen = [int(i) for i in (range(len(images)) if samples is None else samples)]
-    if not chosen:
-        raise RelevanceError(
-            "There is no image to trace.", "Expected at least one.", "Give images of the class."
-        )
-    names = [entry.name for entry in entries]
-    if engine is None:
-        first = images.read(chosen[0]) if isinstance(images, Images) else images[chosen[0]]
-        example = model.batch([model.preprocess(first)])
-        engine = make_engine(model.module, example, names, database.manifest.recipe.rules)
-    order = engine.order(names)
-    entries = sorted(entries, key=lambda entry: order.index(entry.name))
+    """Choose images, engine and batches; see :func:`semlens.attribution_graph`."""
+    names = database.chosen(layers)
+    shown = class_images(database, target, samples, images)
+    engine = shown.engine(names, rules)
+    entries = [database.layer(name) for name in engine.order(names)]
     batch_size = batch_size or pairs_per_pass(engine, entries[-1].name)
-    return Job(engine, model, images, chosen, target, entries, batch_size, progress)
+    return Job(shown, engine, entries, batch_size)
 
 
-def per_component(
-    entry: LayerEntry, trace: Traced, flow: Float[Tensor, "n u ..."]
-) -> Float[Tensor, "n u k"]:
-    """Return what reached a layer, for each of its components in the order of the database."""
-    signed = component_relevance(trace, entry.name, flow)
-    return signed.flatten(2) if entry.rows > entry.channels else signed.sum(2)
-
-
-def component_shares(job: Job) -> dict[str, Float[Tensor, "s k"]]:
+def component_shares(job: Job) -> dict[str, Float32[np.ndarray, "s k"]]:
     """Return each component's share of its layer's relevance, sample by sample.
 
     Raises
@@ -138,53 +91,62 @@ def component_shares(job: Job) -> dict[str, Float[Tensor, "s k"]]:
     RelevanceError
         If a layer does not lie on the way to the logit.
     """
-    parts: dict[str, list[Tensor]] = {entry.name: [] for entry in job.entries}
+    parts: dict[str, list[np.ndarray]] = {entry.name: [] for entry in job.entries}
     for trace, found in job.batches("relevance"):
         for entry in job.entries:
-            relevance = per_component(entry, trace, found[entry.name])[0]
-            parts[entry.name].append(shares(relevance).cpu())
-    found = {name: torch.cat(part) for name, part in parts.items()}
-    for name, share in found.items():
-        if not bool(share.any()):
-            raise _unreached(name)
-    return found
+            share = shares(per_component(entry, trace, found[entry.name])[0])
+            parts[entry.name].append(share.float().cpu().numpy())
+    whole = {name: np.concatenate(part) for name, part in parts.items()}
+    _check_reached(whole, {name for name, share in whole.items() if share.any()})
+    return whole
 
 
-def _unreached(layer: str) -> RelevanceError:
-    return RelevanceError(
-        f"No relevance reaches the layer '{layer}'.",
-        "Expected layers that lie between the images and the logits.",
-        "Leave it out: --layers with the other ones.",
-    )
-
-
-def group_masks(
-    entry: LayerEntry, value: Float[Tensor, "u ..."], groups: Groups
-) -> Float[Tensor, "n ..."]:
-    """Return 1 where a value of a layer belongs to a group, and 0 elsewhere.
-
-    A channel of which both signs are components belongs to one of them where it is negative,
-    and to the other elsewhere. The second axis has the length 1 if all images agree.
-    """
-    member = value.new_zeros(len(groups), entry.rows)
-    for number, places in enumerate(groups):
-        member[number, list(places)] = 1
-    form = measure_form(entry.name, value).form
-    shape = [len(groups), *[1] * value.ndim]
-    shape[2 if form in ("map", "units") else -1] = entry.channels
-    positive = member[:, : entry.channels].reshape(shape)
-    if entry.rows == entry.channels:
-        return positive
-    return torch.where(value >= 0, positive, member[:, entry.channels :].reshape(shape))
+def _check_reached(names: Iterable[str], reached: Container[str]) -> None:
+    for name in names:
+        if name not in reached:
+            raise RelevanceError(
+                f"No relevance reaches the layer '{name}'.",
+                "Expected layers that lie between the images and the logits.",
+                "Leave it out: name the other ones with layers=.",
+            )
 
 
 def arrivals(
+    job: Job, starts: Mapping[str, Groups], kept: Mapping[str, Sequence[int]]
+) -> dict[str, Float32[np.ndarray, "s a k"]]:
+    """Return by layer what reaches its kept components from each group of the layer above.
+
+    Relevance starts at one group only, with what the class has brought there. It is in shares
+    of the lower layer's absolute relevance. Layers of which nothing is kept, or nothing above,
+    are left out.
+
+    Parameters
+    ----------
+    starts, kept
+        By layer, places of components in it.
+    """
+    pairs = [
+        (upper, lower)
+        for lower, upper in zip(job.entries, job.entries[1:], strict=False)
+        if len(starts[upper.name]) and len(kept[lower.name])
+    ]
+    parts: dict[str, list[np.ndarray]] = {lower.name: [] for _, lower in pairs}
+    for trace, found in job.batches("connections") if pairs else ():
+        for upper, lower in pairs:
+            total = per_component(lower, trace, found[lower.name])[0].abs().sum(1)
+            came = _passed(job.engine, upper, lower, trace, found[upper.name], starts[upper.name])
+            share = came[..., list(kept[lower.name])] * per_total(total)[:, None]
+            parts[lower.name].append(share.transpose(0, 1).float().cpu().numpy())
+    return {name: np.concatenate(part) for name, part in parts.items()}
+
+
+def _passed(
+    engine: Tracer,
     upper: LayerEntry,
     lower: LayerEntry,
     trace: Traced,
     flow: Float[Tensor, "1 u ..."],
     groups: Groups,
-    at_once: int,
 ) -> Float[Tensor, "n u k"]:
     """Return what reaches each lower component when relevance starts at one upper group only.
 
@@ -192,12 +154,11 @@ def arrivals(
     ----------
     flow
         The class's relevance over activation at the upper layer.
-    at_once
-        Groups in one backward pass.
     """
     found: list[Tensor] = []
-    for first in range(0, len(groups), at_once):
-        masks = group_masks(upper, trace.values[upper.name], groups[first : first + at_once])
+    step = max(1, pairs_per_pass(engine, upper.name) // len(trace.inputs))
+    for first in range(0, len(groups), step):
+        masks = group_masks(upper, trace.values[upper.name], groups[first : first + step])
         pulled = trace.pull({upper.name: Flow(flow * masks)}, [lower.name], heat=False).layers
         if lower.name in pulled:
             found.append(per_component(lower, trace, pulled[lower.name]))
@@ -206,70 +167,6 @@ def arrivals(
     return torch.cat(found)
 
 
-@dataclass(frozen=True)
-class Passed:
-    """What passes between the groups of two layers.
-
-    Parameters
-    ----------
-    weight
-        float[a b]: share of the lower layer's relevance that comes from upper group a to lower
-        group b, mean over samples.
-    shown
-        Share of the lower layer's relevance that all of this explains.
-    """
-
-    weight: Float[Tensor, "a b"]
-    shown: float
-
-
-def passed(job: Job, groups: Mapping[str, Groups]) -> dict[str, Passed]:
-    """Return by lower layer what passes down to its groups from those of the layer above."""
-    pairs = [
-        (upper, lower)
-        for lower, upper in zip(job.entries, job.entries[1:], strict=False)
-        if groups[upper.name] and groups[lower.name]
-    ]
-    if not pairs:
-        return {}
-    weight = {
-        lower.name: torch.zeros(len(groups[upper.name]), len(groups[lower.name]))
-        for upper, lower in pairs
-    }
-    shown = {lower.name: 0.0 for _, lower in pairs}
-    for trace, found in job.batches("connections"):
-        images = len(trace.inputs)
-        for upper, lower in pairs:
-            at_once = max(1, pairs_per_pass(job.engine, upper.name) // images)
-            flow = found[upper.name]
-            came = arrivals(upper, lower, trace, flow, groups[upper.name], at_once)
-            whole = per_component(lower, trace, found[lower.name])[0]
-            share, explained = _shared(came, whole, groups[lower.name])
-            weight[lower.name] += share / len(job.samples)
-            shown[lower.name] += explained / len(job.samples)
-    return {name: Passed(weight[name], shown[name]) for name in weight}
-
-
 def per_total(total: Float[Tensor, " u"]) -> Float[Tensor, " u"]:
     """Return what turns relevance into shares; 0 for an image whose relevance is 0."""
     return torch.where(total > 0, 1 / total.clamp(min=torch.finfo(total.dtype).tiny), 0)
-
-
-def _shared(
-    came: Float[Tensor, "n u k"], whole: Float[Tensor, "u k"], groups: Groups
-) -> tuple[Float[Tensor, "n b"], float]:
-    """Divide by each sample's total, and sum over the samples.
-
-    The second value is 1 less the share of what is missing, so that too much and too little
-    count alike.
-    """
-    total = whole.abs().sum(1)
-    scale = per_total(total)
-    came = came * scale[:, None]
-    summed = torch.stack([came[..., list(places)].sum((1, 2)) for places in groups], 1)
-    kept = torch.zeros_like(whole)
-    places = [place for group in groups for place in group]
-    kept[:, places] = came.sum(0)[:, places]
-    missing = (whole * scale[:, None] - kept).abs().sum(1)
-    explained = torch.where(total > 0, 1 - missing, 0).sum()
-    return summed.cpu(), float(explained)

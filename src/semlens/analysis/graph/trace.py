@@ -7,31 +7,25 @@ wanted and no other, :func:`semlens.attribution_graph` is cheaper: it starts onc
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
+import pandas as pd
 from jaxtyping import Float32, Int64
-from PIL import Image
 
-from semlens.analysis.graph.relevance import (
-    Job,
-    Progress,
-    arrivals,
-    component_shares,
-    make_job,
-    per_component,
-    per_total,
-)
-from semlens.data.images import Images
-from semlens.models.subject import SubjectModel
-from semlens.relevance.conditional import pairs_per_pass
-from semlens.relevance.interface import Tracer
+from semlens.analysis.class_images import Samples
+from semlens.analysis.graph.relevance import Job, arrivals, component_shares, make_job
+from semlens.analysis.target import class_samples, find_class
+from semlens.settings import question
 from semlens.store.reader import Database
+from semlens.types import Layers, Target
 
 MOST = 48
 """Components of a layer: in nets whose relevance is spread, these carry most of it."""
+IMAGES = 30
+"""Images of the class."""
+VERSION = 2
+"""Of what a kept trace means; an older one is computed again."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,118 +80,105 @@ class GraphTrace:
     rules: str
     layers: tuple[TracedLayer, ...]
 
+    def to_frame(self) -> pd.DataFrame:
+        """Return the trace as a table that a database can keep, a row per component."""
+        frame = pd.DataFrame(
+            [
+                (layer.name, int(place), layer.share[:, k], layer.came[:, :, k].ravel())
+                for layer in self.layers
+                for k, place in enumerate(layer.places)
+            ],
+            columns=["layer", "place", "share", "came"],
+        )
+        frame.attrs = {
+            "target": self.target,
+            "samples": list(self.samples),
+            "rules": self.rules,
+            "mass": {layer.name: layer.mass.tolist() for layer in self.layers},
+        }
+        return frame
 
-class VerifiedImages(Images):
-    """A database's images: only those that are read are looked for and hashed.
-
-    Parameters
-    ----------
-    data
-        SPEC of the images, if they are not where the database says.
-    """
-
-    def __init__(self, database: Database, data: str | None = None) -> None:
-        self.spec = data or database.manifest.data.spec
-        self._database = database
-
-    def __len__(self) -> int:
-        """Return the number of samples."""
-        return self._database.manifest.samples
-
-    @property
-    def ids(self) -> Sequence[str]:  # type: ignore[override]
-        """Their paths; read when they are asked for, since there may be millions."""
-        return self._database.samples["path"].tolist()
-
-    def read(self, sample: int) -> Image.Image:
-        """Return an image.
-
-        Raises
-        ------
-        DataError
-            If it is not there.
-        StaleError
-            If it has changed.
-        """
-        return self._database.original(sample, self.spec)
-
-    def digest(self, sample: int) -> str:
-        """Return the hash of an image, which is read to verify it."""
-        self.read(sample)
-        return self._database.sample(sample).sha256
+    @classmethod
+    def of_frame(cls, frame: pd.DataFrame) -> GraphTrace:
+        """Return the trace that :meth:`to_frame` has made a table of."""
+        attrs, layers = frame.attrs, list[TracedLayer]()
+        for name, part in frame.groupby("layer", sort=False):
+            share, came = (np.stack(list(part[key]), -1) for key in ("share", "came"))
+            came = came.astype(np.float32).reshape(len(share), -1, len(part))
+            mass = np.array(attrs["mass"][name], np.float32)
+            places = part["place"].to_numpy(np.int64)
+            layers.append(TracedLayer(str(name), places, share.astype(np.float32), mass, came))
+        return cls(attrs["target"], tuple(attrs["samples"]), attrs["rules"], tuple(layers))
 
 
+@question("model", "images")
 def trace_class(
     database: Database,
-    model: SubjectModel,
-    images: Images | Sequence[Image.Image],
-    target: int,
-    samples: Sequence[int] | np.ndarray,
+    target: Target,
     *,
-    layers: Sequence[str] | None = None,
+    samples: Samples = IMAGES,
+    layers: Layers = None,
     most: int = MOST,
-    engine: Tracer | None = None,
     batch_size: int | None = None,
-    progress: Progress = lambda *_: None,
 ) -> GraphTrace:
     """Trace the relevance of a class down through single components.
+
+    The trace is kept in the database. Layers that relevance for the class does not reach, as
+    far as the database knows, are left out.
 
     Parameters
     ----------
     samples
-        Which of the images.
+        How many samples of the class at most, or the numbers of any samples.
     most
         How many components of a layer: the strongest ones.
 
     Other parameters and errors are those of :func:`semlens.attribution_graph`.
     """
-    job = make_job(database, model, images, target, samples, layers, engine, batch_size, progress)
-    share = {name: part.float() for name, part in component_shares(job).items()}
-    kept = {
-        name: part.abs().amax(0).argsort(descending=True, stable=True)[:most]
-        for name, part in share.items()
-    }
-    came = _between(job, kept)
-    return GraphTrace(
-        target,
-        tuple(job.samples),
-        job.engine.rules.name,
-        tuple(
-            TracedLayer(
-                entry.name,
-                kept[entry.name].numpy(),
-                share[entry.name][:, kept[entry.name]].numpy(),
-                share[entry.name].abs().sum(1).numpy(),
-                came[entry.name],
-            )
-            for entry in job.entries
-        ),
-    )
+    number = find_class(database, target)
+    chosen = class_samples(database, number, samples) if isinstance(samples, int) else samples
+    names = reached_layers(database, number, layers)
+    manifest = database.manifest
+    key = [
+        VERSION,
+        manifest.model.fingerprint,
+        manifest.data.fingerprint,
+        manifest.recipe.rules,
+        [[entry.name, entry.rows] for entry in manifest.layers if entry.name in names],
+        number,
+        [int(sample) for sample in chosen],
+        most,
+    ]
+
+    def make() -> pd.DataFrame:
+        job = make_job(database, number, chosen, layers=names, batch_size=batch_size)
+        layers = strongest(job, most)
+        places = {layer.name: layer.places.tolist() for layer in layers}
+        starts = {name: [[place] for place in part] for name, part in places.items()}
+        came = arrivals(job, starts, places)
+        layers = [replace(layer, came=came.get(layer.name, layer.came)) for layer in layers]
+        shown, rules = job.images.samples, job.engine.rules.name
+        return GraphTrace(number, tuple(shown), rules, tuple(layers)).to_frame()
+
+    return GraphTrace.of_frame(database.cached("graph", key, make))
 
 
-def reached_layers(database: Database, target: int, layers: Sequence[str] | None) -> list[str]:
+def strongest(job: Job, most: int | None = None) -> list[TracedLayer]:
+    """Return each layer's strongest components, without what comes to them from above."""
+    found: list[TracedLayer] = []
+    for name, share in component_shares(job).items():
+        size = np.abs(share)
+        places = np.argsort(-size.max(0), kind="stable")[:most]
+        none = np.zeros((len(share), 0, len(places)), np.float32)
+        found.append(TracedLayer(name, places, share[:, places], size.sum(1), none))
+    return found
+
+
+def reached_layers(database: Database, target: int, layers: Layers = None) -> list[str]:
     """Return the layers that relevance for a class reaches, as far as the database knows."""
     names = database.chosen(layers)
-    if database.manifest.relevance is None:
+    known = database.manifest.relevance is not None
+    if not known or target not in set(database.relevance_classes["class"]):
         return names
     found = [name for name in names if len(database.relevance(target, [name]))]
     return found or names
-
-
-def _between(job: Job, kept: Mapping[str, torch.Tensor]) -> dict[str, Float32[np.ndarray, "s a k"]]:
-    """Return by layer what comes to its kept components from each kept one above."""
-    highest = job.entries[-1].name
-    none = np.zeros((len(job.samples), 0, len(kept[highest])), np.float32)
-    parts: dict[str, list[torch.Tensor]] = {entry.name: [] for entry in job.entries[:-1]}
-    if not parts:
-        return {highest: none}
-    for trace, found in job.batches("connections"):
-        for lower, upper in zip(job.entries, job.entries[1:], strict=False):
-            at_once = max(1, pairs_per_pass(job.engine, upper.name) // len(trace.inputs))
-            single = [[place] for place in kept[upper.name].tolist()]
-            came = arrivals(upper, lower, trace, found[upper.name], single, at_once)
-            whole = per_component(lower, trace, found[lower.name])[0]
-            mine = came[..., kept[lower.name].to(came.device)]
-            share = mine * per_total(whole.abs().sum(1))[:, None]
-            parts[lower.name].append(share.transpose(0, 1).float().cpu())
-    return {highest: none} | {name: torch.cat(part).numpy() for name, part in parts.items()}

@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from semlens.analysis.audit.found import Audit
+from semlens.analysis.audit.found import Audit, share_range
 from semlens.analysis.audit.shares import ALL
-from semlens.analysis.report.sections import Skipped, strip
+from semlens.analysis.report.sections import Skipped, percent, strip
 from semlens.draw.report_page import (
     Badge,
     Block,
@@ -112,8 +112,8 @@ def _shares(found: Audit) -> Table:
             "all layers" if row["layer"] == ALL else row["layer"],
             Badge(row["verdict"], row["verdict"]),
             str(row["components"]),
-            _range(row, "by_number"),
-            _range(row, "by_relevance"),
+            share_range(row, "by_number"),
+            share_range(row, "by_relevance"),
         )
         for row in found.shares.to_dict("records")
         if row["layer"] != ALL or several
@@ -131,8 +131,8 @@ def _chance(found: Audit) -> Table:
         (
             Badge(row["side"], row["side"]),
             "all layers" if row["layer"] == ALL else row["layer"],
-            _percent(row["share"]),
-            _percent(row["expected"]),
+            percent(row["share"]),
+            percent(row["expected"]),
             f"{row['p_value']:.3f}",
         )
         for row in found.chance.to_dict("records")
@@ -152,7 +152,7 @@ def _concepts(found: Audit) -> Table:
             row["concept"],
             Badge(row["kind"], row["kind"]),
             str(row["components"]),
-            _percent(row["relevance"]),
+            percent(row["relevance"]),
         )
         for row in met.head(15).to_dict("records")
     ]
@@ -170,8 +170,8 @@ def _components(found: Audit, shown: int) -> Table:
         (
             row["component"],
             Badge(row["verdict"], row["verdict"]),
-            _percent(row["mean"]),
-            _percent(row["max"]),
+            percent(row["mean"]),
+            percent(row["max"]),
             _aligned(row, "valid"),
             _aligned(row, "spurious"),
             "-" if math.isnan(row["certainty"]) else f"{row['certainty']:.0%}",
@@ -203,15 +203,6 @@ def _reason(row: Mapping[Any, Any]) -> str:
             place = "over" if apart > 0 else "under"
             parts.append(f"{side}: '{row[f'{side}_concept']}', {abs(apart):.3f} {place}")
     return (
-        f"{_percent(row['mean'])} of its layer's relevance. Best concepts, by their distance from "
+        f"{percent(row['mean'])} of its layer's relevance. Best concepts, by their distance from "
         f"the threshold: {'; '.join(parts)}."
     )
-
-
-def _range(row: Mapping[Any, Any], what: str) -> str:
-    value, low, high = (100 * row[key] for key in (what, f"{what}_low", f"{what}_high"))
-    return f"{value:.1f} %" if math.isnan(low) else f"{value:.1f} % ({low:.1f} to {high:.1f})"
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f} %"

@@ -28,12 +28,8 @@ def read_model_test(path: Path, name: str) -> Mapping[str, Any]:
     DataError
         If the file is none, or is of another class.
     """
-    values = _read(path, "test")
-    sets = values.get("sets")
-    whole = _has(values, _TEST_KEYS) and _has(values["real"], _REAL_KEYS)
-    if not whole or not isinstance(sets, list) or not sets:
-        raise _wrong(path, "test")
-    if not all(_has(one, _SET_KEYS) and one["auroc"] is not None for one in sets):
+    values = _read(path, "test", _TEST_KEYS, "sets", _SET_KEYS)
+    if not _has(values["real"], _REAL_KEYS) or None in [one["auroc"] for one in values["sets"]]:
         raise _wrong(path, "test")
     if values["class"] != name:
         raise DataError(
@@ -52,9 +48,7 @@ def read_sensitivity(path: Path) -> Sensitivity:
     DataError
         If the file is none.
     """
-    rows = _read(path, "evaluate").get("rows")
-    if not isinstance(rows, list) or not rows or not all(_has(row, COLUMNS) for row in rows):
-        raise _wrong(path, "evaluate")
+    rows = _read(path, "evaluate", (), "rows", COLUMNS)["rows"]
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     numbers = [name for name in COLUMNS if name not in ("model", "images", "class", "samples")]
     try:
@@ -81,7 +75,10 @@ def graph_labels(
     return found
 
 
-def _read(path: Path, command: str) -> Mapping[str, Any]:
+def _read(
+    path: Path, command: str, keys: Sequence[str], rows: str, columns: Sequence[str]
+) -> Mapping[str, Any]:
+    """Read a file that has some keys, and under one of them rows with some columns."""
     try:
         values = json.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -90,7 +87,8 @@ def _read(path: Path, command: str) -> Mapping[str, Any]:
             f"Expected a result of 'semlens {command}'.",
             f"Make one: semlens {command} ... --save FILE.json",
         ) from error
-    if not isinstance(values, dict):
+    found = values.get(rows) if _has(values, keys) else None
+    if not isinstance(found, list) or not found or not all(_has(one, columns) for one in found):
         raise _wrong(path, command)
     return values
 

@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import pandas as pd
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from semlens.analysis.audit.audit import LEVEL, Level, Seed, Threshold
 from semlens.analysis.audit.audit import audit as make_audit
 from semlens.analysis.audit.found import Audit
+from semlens.analysis.audit.kept import saved_audits
+from semlens.analysis.audit.model_test import Inserted, Spurious
+from semlens.analysis.audit.model_test import model_test as make_test
 from semlens.analysis.audit.record import AuditRecord
+from semlens.analysis.concept_sets import ClassConcepts, OwnTarget, class_and_concepts
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.correct.sensitivity import Sensitivity
-from semlens.analysis.describe.map import ConceptMap, concept_map
+from semlens.analysis.describe.map import ConceptMap
+from semlens.analysis.describe.map import concept_map as lay_out
 from semlens.analysis.describe.unexpected import Unexpected
 from semlens.analysis.describe.unexpected import unexpected as find_unexpected
-from semlens.analysis.graph.graph import AttributionGraph
+from semlens.analysis.graph.graph import AttributionGraph, attribution_graph
+from semlens.analysis.label import label
+from semlens.analysis.relevant import MINIMUM, Minimum
 from semlens.analysis.report.audit import audit_section, badges, verdict
+from semlens.analysis.report.given import graph_labels, read_model_test, read_sensitivity
 from semlens.analysis.report.limits import limits, reproduce
 from semlens.analysis.report.reviews import review_section
 from semlens.analysis.report.sections import (
+    Part,
     Skipped,
     attempt,
     examples_section,
@@ -42,14 +52,18 @@ from semlens.analysis.report.trials import (
     test_sentence,
     test_values,
 )
-from semlens.analysis.result import Result, check_end
+from semlens.analysis.result import TABLES, Result
 from semlens.analysis.scores import scores as make_scores
-from semlens.analysis.target import class_name, find_class
+from semlens.analysis.target import class_name
+from semlens.data.artefact import as_artefacts
 from semlens.draw.report_page import Page, page_html
 from semlens.draw.table import rich_table
-from semlens.errors import RelevanceError
+from semlens.errors import RecipeError, RelevanceError
+from semlens.progress import report as tell
+from semlens.settings import question, setting
 from semlens.store.files import save_text
 from semlens.store.reader import Database
+from semlens.types import Layers
 from semlens.version import __version__
 
 if TYPE_CHECKING:
@@ -71,6 +85,8 @@ class Report(Result):
         The audit in it, if one could be made.
     """
 
+    ends = (".html", *TABLES)
+
     target: int
     name: str
     page: Page
@@ -80,17 +96,6 @@ class Report(Result):
     def html(self) -> str:
         """The file."""
         return page_html(self.page)
-
-    def save(self, path: str | Path) -> None:
-        """Write the file.
-
-        Raises
-        ------
-        StoreError
-            If the path does not end in .html, or cannot be written.
-        """
-        text = self.html
-        save_text(check_end(path, (".html",)), text)
 
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per section: title, whether it was made, and if not, why."""
@@ -127,6 +132,9 @@ class Report(Result):
             )
         return self.audit.plot()
 
+    def _save_picture(self, path: Path) -> None:
+        save_text(path, self.html)
+
     def __rich__(self) -> RenderableType:
         """Return the verdict, and the parts that were not made."""
         table = self.to_pandas()
@@ -146,75 +154,127 @@ class Report(Result):
         return f"<p><b>{escape(self.page.verdict.text)}</b>: {escape(self.page.sentence)}</p>"
 
 
+@question("model", "images", "embedder")
 def report(
     database: Database,
-    target: int | str,
-    concepts: ConceptSet,
+    target: OwnTarget = None,
+    concepts: ClassConcepts = None,
     *,
+    saved: Annotated[
+        int | AuditRecord | None,
+        setting("A saved audit, by its number: its class, lists and settings."),
+    ] = None,
+    layers: Layers = None,
+    minimum: Minimum = MINIMUM,
+    level: Level = LEVEL,
+    threshold: Threshold = None,
+    seed: Seed = 0,
+    shown: Annotated[int, setting("Components that a part shows with examples.", ge=1)] = SHOWN,
+    concept_map: Annotated[
+        bool | ConceptMap | Skipped,
+        setting("Lay out a map; takes minutes for 100,000 components."),
+    ] = True,
+    graph: Annotated[
+        bool | AttributionGraph | Skipped, setting("Trace an attribution graph.")
+    ] = True,
+    artefacts: Inserted = (),
+    spurious: Spurious = None,
+    model_test: Annotated[
+        Tested | Skipped | str | Path | None,
+        setting("A model test instead: .json of 'semlens test --save'."),
+    ] = None,
+    sensitivity: Annotated[
+        Sensitivity | Skipped | str | Path | None,
+        setting("A correction's effect: .json of 'semlens evaluate --save'."),
+    ] = None,
+    date: Annotated[
+        datetime.date | str | None, setting("Date in the report: YYYY-MM-DD [today].")
+    ] = None,
     audit: Audit | Skipped | None = None,
     unexpected: Unexpected | Skipped | None = None,
-    concept_map: ConceptMap | Skipped | None = None,
-    graph: AttributionGraph | Skipped | None = None,
-    model_test: Tested | Skipped | None = None,
-    sensitivity: Sensitivity | Skipped | None = None,
-    kept: AuditRecord | None = None,
-    date: datetime.date | None = None,
     command: Sequence[str] = (),
-    shown: int = SHOWN,
 ) -> Report:
     """Report on a class: identity, overview, map, audit, components, graph, tests and limits.
 
-    What follows from the database alone is made here unless it is given: map, audit and
-    unexpected components. What needs the model is shown if it is given. A part that cannot be
-    made, or is given as ``Skipped``, says why in its place.
+    Every part is made here, unless it is given, left out, or cannot be made: then it says why in
+    its place.
 
     Parameters
     ----------
-    target
-        Class, by name or by the number of its logit.
-    concepts
-        What the class should rest on (``valid``) and what not (``spurious``).
-    kept
-        The saved audit whose reviews and notes are shown.
-    date
-        Of the report; today by default.
-    command
-        The words of the command that makes it, for its last section.
+    target, concepts, layers, minimum, level, threshold, seed
+        As :func:`semlens.audit` takes them.
+    saved
+        A saved audit instead of these; its reviews and notes are shown, too.
     shown
         Components that a section shows with their examples.
+    concept_map, graph
+        Whether to make them, or the part itself.
+    artefacts, spurious
+        What to test the model with, as :func:`semlens.model_test` takes them.
+    model_test, sensitivity
+        A test and a correction that were made before, or their files.
+    date
+        Of the report; today by default.
+    audit, unexpected
+        Parts that were made before.
+    command
+        The words of the command that makes it, for its last section.
 
     Raises
     ------
     RelevanceError
         If there is no such class.
+    ConceptError
+        If there is no concept set, or none for the class.
+    DataError
+        If a file holds something else.
     """
-    number = find_class(database, target)
-    name = class_name(database, number)
-    judged = audit or attempt(lambda: make_audit(database, number, concepts))
-    found = unexpected or _unexpected(database, number, concepts, judged)
-    placed = concept_map or attempt(lambda: _map(database, number))
+    settings: dict[str, Any] = {
+        "layers": layers, "minimum": minimum, "level": level, "threshold": threshold, "seed": seed,
+    }  # fmt: skip
+    kept = None if saved is None else _kept(database, saved, target, concepts)
+    if kept is not None:
+        target, concepts = kept.target, replace(kept.concepts, target=None)
+        settings = kept.settings.given()
+    number, held = class_and_concepts(database, target, concepts)
+    name, layers, put = class_name(database, number), settings["layers"], as_artefacts(artefacts)
+    day = datetime.date.today() if date is None else _day(date)
+    database.rows(layers)  # a wrong name is told before anything is computed
+    if isinstance(sensitivity, str | Path):
+        sensitivity = read_sensitivity(Path(sensitivity))
+    if isinstance(model_test, str | Path):
+        model_test = read_model_test(Path(model_test), name)
+    if model_test is None and not put and not spurious:
+        model_test = Skipped(_NO_TEST)
+    judged = _part("audit", 0, audit, lambda: make_audit(database, number, held, **settings))
+    found = _part("unexpected", 1, unexpected, lambda: _unexpected(database, number, held, judged))
+    placed = _part("map", 2, concept_map, lambda: _map(database, number))
+    traced = _part("graph", 3, graph, lambda: _graph(database, number, judged, layers))
+    test = _part(
+        "test", 4, model_test,
+        lambda: make_test(database, number, spurious=spurious, artefacts=put, seed=seed),
+    )  # fmt: skip
     scores = make_scores(database)
-    settings = {} if isinstance(judged, Skipped) else judged.settings
+    used = {} if isinstance(judged, Skipped) else judged.settings
     relevant = judged if isinstance(judged, Skipped) else judged.frame
     body = [
-        identity(database, number, concepts, settings, __version__),
+        identity(database, number, held, used, __version__),
         overview(database, scores),
         map_section(placed, name),
         audit_section(judged, database, shown),
         *([] if kept is None else [review_section(kept, judged, database)]),
         unexpected_section(found, shown, _against(judged)),
-        graph_section(graph or Skipped(_NO_GRAPH)),
+        graph_section(traced),
         examples_section(database, relevant, badges(judged), scores),
-        model_test_section(model_test or Skipped(_NO_TEST)),
+        model_test_section(test),
         correction_section(sensitivity or Skipped(_NO_CORRECTION)),
     ]
     missing = [part for part in body if part.missing]
-    tested = None if model_test is None or isinstance(model_test, Skipped) else model_test
     corrected = None if isinstance(sensitivity, Skipped) else sensitivity
-    values = None if tested is None else test_values(tested)
+    values = None if isinstance(test, Skipped) else test_values(test)
     end = [
-        limits(database, number, concepts, judged, values, corrected, missing),
-        reproduce(database, command or _command(database, name, concepts, kept), __version__),
+        limits(database, number, held, judged, values, corrected, missing),
+        reproduce(database, command or _command(database, name, held, kept), __version__),
     ]
     badge, sentence = verdict(judged)
     more = [] if values is None else [test_sentence(values)]
@@ -224,25 +284,77 @@ def report(
         badge,
         sentence,
         more,
-        f"Made on {(date or datetime.date.today()).isoformat()} with semlens {__version__}.",
+        f"Made on {day.isoformat()} with semlens {__version__}.",
         (*body, *end),
     )
+    tell("report", PARTS, PARTS)
     return Report(number, name, page, None if isinstance(judged, Skipped) else judged)
 
 
-_NO_GRAPH = "No attribution graph was given: it needs the model and the images."
+PARTS = 5
+"""Parts of a report that take long."""
 _NO_TEST = (
-    "No test was given. It needs the model, and an artefact to insert (--artefact) or images of "
-    "spurious features (--spurious)."
+    "No test was asked for. It needs an artefact to insert, or images of spurious features only."
 )
 _NO_CORRECTION = (
     "No correction was given. It needs a corrected model, and accuracies of both with an artefact."
 )
 
 
+def _part(
+    name: str, done: int, given: Part | Skipped | bool | None, make: Callable[[], Part]
+) -> Part | Skipped:
+    """Return a part that is given, or make it unless it was not asked for."""
+    tell("report", done, PARTS)
+    if given is False:
+        return Skipped(f"The {name} was not asked for.")
+    return attempt(make) if given is None or given is True else given
+
+
+def _kept(
+    database: Database, saved: int | AuditRecord, target: object, concepts: object
+) -> AuditRecord:
+    """Return the saved audit that a report is of.
+
+    Raises
+    ------
+    RecipeError
+        If a class or concepts were given besides.
+    """
+    if target is not None or concepts is not None:
+        raise RecipeError(
+            "A saved audit and a class or concepts were given.",
+            "Expected one: a saved audit has its own class, concepts and settings.",
+            "Leave one out.",
+        )
+    known = saved_audits(database)
+    kept = saved if isinstance(saved, AuditRecord) else known.get(saved)
+    known.check_class(kept)
+    return kept
+
+
+def _day(date: datetime.date | str) -> datetime.date:
+    try:
+        return datetime.date.fromisoformat(str(date))
+    except ValueError as error:
+        raise RecipeError(
+            f"The report's date is '{date}'.", "Expected YYYY-MM-DD.", "Correct it."
+        ) from error
+
+
+def _graph(
+    database: Database, target: int, judged: Audit | Skipped, layers: Layers
+) -> AttributionGraph:
+    """Trace the graph, by the audit's concepts and a general vocabulary."""
+    words = label(database, layers=layers) if database.embedder.has_text else None
+    components = [database.component(int(row)) for row in database.rows(layers)]
+    labels = graph_labels(components, None if isinstance(judged, Skipped) else judged, words)
+    return attribution_graph(database, target, labels, layers=layers)
+
+
 def _map(database: Database, target: int) -> ConceptMap:
     """Return the map, coloured by relevance where there is any."""
-    found = concept_map(database)
+    found = lay_out(database)
     if database.manifest.relevance is None:
         return found
     return found.coloured("relevance", target)
@@ -250,10 +362,10 @@ def _map(database: Database, target: int) -> ConceptMap:
 
 def _unexpected(
     database: Database, target: int, concepts: ConceptSet, judged: Audit | Skipped
-) -> Unexpected | Skipped:
+) -> Unexpected:
     """Return the components that the audit calls unexpected; without one, those under zero."""
     if isinstance(judged, Skipped):
-        return attempt(lambda: find_unexpected(database, target, concepts))
+        return find_unexpected(database, target, concepts)
     minimum, layers = judged.settings["minimum"], sorted(set(judged.frame["layer"]))
     layers = [name for name in database.layers if name in layers]
     return find_unexpected(

@@ -222,10 +222,10 @@ def graph_section(found: AttributionGraph | Skipped) -> Section:
     if isinstance(found, Skipped):
         return Section("graph", title, missing=found.reason)
     images = f"{found.images} image" + ("s" if found.images != 1 else "")
-    frame = found.to_pandas()[0].iloc[1:]
+    nodes = sorted(found.nodes[1:], key=lambda node: -node.mean)
     rows = [
-        (row["label"], row["layer"], str(len(row["components"])), _percent(row["mean"]))
-        for row in frame.nlargest(12, "mean").to_dict("records")
+        (node.label, node.layer, str(len(node.components)), percent(node.mean))
+        for node in nodes[:12]
     ]
     strongest = ", ".join(f"{row[0]} in {row[1]} ({row[3]})" for row in rows[:5])
     return Section(
@@ -266,7 +266,7 @@ def examples_section(
     for record in frame.head(DETAILED).to_dict("records"):
         row = database.row(Component.parse(record["component"]))
         measures = scores_of(scores, record["component"])
-        told = f"{_percent(record['mean'])} of its layer's relevance on average"
+        told = f"{percent(record['mean'])} of its layer's relevance on average"
         if measures:
             told += f", {measures}"
         cards.append(
@@ -334,7 +334,7 @@ def _driving(found: Unexpected, row: dict[str, Any], largest: float) -> Card:
         for name, value in zip(row["nearest"], row["alignments"], strict=True)
     )
     lines = [
-        f"{_percent(row['mean'])} of its layer's relevance on average, {_percent(row['max'])} on "
+        f"{percent(row['mean'])} of its layer's relevance on average, {percent(row['max'])} on "
         f"the sample where it is largest. Clarity {row['clarity']:.2f}.",
         f"Nearest concepts all the same: {near}.",
         _origin(row, found.name),
@@ -346,7 +346,7 @@ def _driving(found: Unexpected, row: dict[str, Any], largest: float) -> Card:
         lines,
         strip(found.database, number),
         [
-            (name, _percent(mean), 100 * max(mean, 0.0) / largest, logit == found.target)
+            (name, percent(mean), 100 * max(mean, 0.0) / largest, logit == found.target)
             for name, mean, logit in zip(first["class"], first["mean"], first["logit"], strict=True)
         ],
     )
@@ -359,7 +359,8 @@ def _origin(row: Mapping[str, Any], name: str) -> str:
     return f"{told}; most are of another class: {row['examples_show']}."
 
 
-def _percent(value: float) -> str:
+def percent(value: float) -> str:
+    """Return a share in words."""
     return f"{100 * value:.1f} %"
 
 
