@@ -6,7 +6,7 @@ import contextlib
 import shlex
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Annotated, TypeVar
@@ -16,6 +16,7 @@ from fastapi import Depends, Path, Request
 from fastapi import Query as InQuery
 from pydantic import BaseModel
 
+from semlens.analysis.audit.tested import ModelTest
 from semlens.analysis.query import Query
 from semlens.analysis.result import plain
 from semlens.analysis.together import database_names
@@ -48,6 +49,8 @@ class Served:
     """Hold it around whatever runs the subject."""
     keeping: threading.Lock = field(default_factory=threading.Lock)
     """Hold it while a table that two pages may make at once is kept: never for long."""
+    tests: dict[int, ModelTest] = field(default_factory=dict)
+    """The last model test of each class, for its report."""
     _seen: tuple[int, ...] = ()
 
     def check_unchanged(self) -> None:
@@ -75,23 +78,27 @@ class Served:
             )
         self._seen = seen
 
-    def load_subject(self, why: str) -> None:
-        """Load the subject; ``why`` says what for: "A graph is traced through the model".
+    @contextlib.contextmanager
+    def running(self, why: str) -> Iterator[None]:
+        """Run the subject; ``why`` says what for: "A graph is traced through the model".
 
         Raises
         ------
         ModelError
             If it cannot be loaded, or is not the one of the database; it says how to serve it.
         """
-        try:
-            _ = self.db.model
-        except SemlensError as error:
-            command = shlex.join(["semlens", "serve", str(self.db.path), "--model"])
-            raise ModelError(
-                f"{why} '{self.db.manifest.model.spec}', which is not there: {error.value}",
-                f"{error.expected} What the database holds is shown without it.",
-                f"Serve it with the model: {command} SPEC",
-            ) from error
+        with self.lock:
+            try:
+                yield
+            except (ModelError, StaleError) as error:
+                if "model" in vars(self.db):  # it is there
+                    raise
+                command = shlex.join(["semlens", "serve", str(self.db.path), "--model"])
+                raise ModelError(
+                    f"{why} '{self.db.manifest.model.spec}', which is not there: {error.value}",
+                    f"{error.expected} What the database holds is shown without it.",
+                    f"Serve it with the model: {command} SPEC",
+                ) from error
 
 
 KEPT = 500

@@ -18,25 +18,18 @@ export interface components {
             concepts: components["schemas"]["ConceptRow"][];
             components: components["schemas"]["AuditedComponent"][];
         };
-        /** @description A class that can be audited. */
-        AuditClass: {
-            target: number;
-            name: string;
-            samples: number;
-        };
         /** @description What is to change; null leaves it. ``revision`` is the one that was read. */
         AuditEdit: {
-            revision: number;
             name?: string | null;
-            valid?: components["schemas"]["GivenTerm"][] | null;
-            spurious?: components["schemas"]["GivenTerm"][] | null;
-            settings?: components["schemas"]["AuditSettings"] | null;
-            /** @default {} */
-            reviews: {
-                [key: string]: components["schemas"]["GivenReview"] | null;
+            valid?: components["schemas"]["Term"][] | null;
+            spurious?: components["schemas"]["Term"][] | null;
+            settings?: components["schemas"]["Settings"] | null;
+            reviews?: {
+                [key: string]: components["schemas"]["Review"] | null;
             };
             /** @default false */
             renew: boolean;
+            revision: number;
         };
         /** @description A saved audit in the list of all. */
         AuditEntry: {
@@ -55,18 +48,6 @@ export interface components {
             /** @default  */
             changed: string;
             problem?: string | null;
-        };
-        /** @description What an audit is made with; thresholds that are null follow from chance. */
-        AuditSettings: {
-            layers?: string[] | null;
-            /** @default 0.01 */
-            minimum: number;
-            /** @default 0.05 */
-            level: number;
-            valid_threshold?: number | null;
-            spurious_threshold?: number | null;
-            /** @default 0 */
-            seed: number;
         };
         /** @description One relevant component; what there is no side for is null. */
         AuditedComponent: {
@@ -268,8 +249,8 @@ export interface components {
             target: string | null;
             logit: number | null;
             kept: boolean;
-            valid: components["schemas"]["SavedTerm"][];
-            spurious: components["schemas"]["SavedTerm"][];
+            valid: components["schemas"]["Term"][];
+            spurious: components["schemas"]["Term"][];
             others: number;
         };
         /** @description How many of a selection, and of the map, have a label or are in a layer. */
@@ -313,24 +294,6 @@ export interface components {
             words?: string | null;
             colour?: string | null;
             strength?: number | null;
-        };
-        /** @description What is said of a component. */
-        GivenReview: {
-            /**
-             * @default reviewed
-             * @enum {string}
-             */
-            status: "reviewed" | "confirmed" | "dismissed";
-            /** @default  */
-            note: string;
-        };
-        /** @description A concept of a list; with ``pictures``, one that the saved audit has by images. */
-        GivenTerm: {
-            text: string;
-            /** @default [] */
-            path: string[];
-            /** @default 0 */
-            pictures: number;
         };
         /** @description The groups of components that matter for a class, and what passes between them. */
         GraphAnswer: {
@@ -401,13 +364,10 @@ export interface components {
         };
         /** @description What to label with. */
         Labelling: {
-            /**
-             * @description Least alignment of a label.
-             * @default 0.025
-             */
-            threshold: number;
             /** @default paper-vocabulary */
             concepts: string;
+            /** @default 0.025 */
+            threshold: number;
             /** @default [] */
             texts: string[];
         };
@@ -544,17 +504,21 @@ export interface components {
             /** @default [] */
             from_sets: string[];
             /** @default [] */
-            valid: components["schemas"]["GivenTerm"][];
+            valid: components["schemas"]["Term"][];
             /** @default [] */
-            spurious: components["schemas"]["GivenTerm"][];
+            spurious: components["schemas"]["Term"][];
             /**
              * @default {
              *       "minimum": 0.01,
              *       "level": 0.05,
+             *       "threshold": [
+             *         null,
+             *         null
+             *       ],
              *       "seed": 0
              *     }
              */
-            settings: components["schemas"]["AuditSettings"];
+            settings: components["schemas"]["Settings"];
         };
         /** @description What a database is. */
         Overview: {
@@ -637,6 +601,18 @@ export interface components {
             cumulated: number;
             label?: string | null;
         };
+        /** @description What a person says of a component. */
+        Review: {
+            /**
+             * @default reviewed
+             * @enum {string}
+             */
+            status: "reviewed" | "confirmed" | "dismissed";
+            /** @default  */
+            note: string;
+            /** @default  */
+            when: string;
+        };
         /** @description A saved audit: what people edit of it. */
         SavedAudit: {
             id: number;
@@ -644,37 +620,42 @@ export interface components {
             name: string;
             target: number;
             target_name: string;
-            valid: components["schemas"]["SavedTerm"][];
-            spurious: components["schemas"]["SavedTerm"][];
+            /** @default [] */
+            valid: components["schemas"]["Term"][];
+            /** @default [] */
+            spurious: components["schemas"]["Term"][];
+            templates?: string[] | null;
+            /** @default [] */
             sources: string[];
-            settings: components["schemas"]["AuditSettings"];
-            reviews: {
-                [key: string]: components["schemas"]["SavedReview"];
+            /**
+             * @default {
+             *       "minimum": 0.01,
+             *       "level": 0.05,
+             *       "threshold": [
+             *         null,
+             *         null
+             *       ],
+             *       "seed": 0
+             *     }
+             */
+            settings: components["schemas"]["Settings"];
+            reviews?: {
+                [key: string]: components["schemas"]["Review"];
             };
             created: string;
             changed: string;
+            database: string;
+            /** @default 0.1.0 */
+            version: string;
             kept: boolean;
             stale: boolean;
         };
         /** @description All saved audits, latest edit first, and the classes that can be audited. */
         SavedAudits: {
             audits: components["schemas"]["AuditEntry"][];
-            classes: components["schemas"]["AuditClass"][];
+            classes: components["schemas"]["ClassCount"][];
             kept: boolean;
             text: boolean;
-        };
-        /** @description What a person says of a component. */
-        SavedReview: {
-            /** @enum {string} */
-            status: "reviewed" | "confirmed" | "dismissed";
-            note: string;
-            when: string;
-        };
-        /** @description A concept of a list. */
-        SavedTerm: {
-            text: string;
-            path: string[];
-            pictures: number;
         };
         /** @description What the model says of the class on a set of images. */
         ScoreSet: {
@@ -745,6 +726,36 @@ export interface components {
         SetFile: {
             file: string;
             text: string;
+        };
+        /** @description What an audit is made with, besides its lists; see :func:`audit`. */
+        Settings: {
+            /** @description Only these layers: given again, or joined by commas. */
+            layers?: string | string[] | null;
+            /**
+             * @description Least share of relevance, on the best sample.
+             * @default 0.01
+             */
+            minimum: number;
+            /**
+             * @description Chance at which as many random concepts would count as aligned.
+             * @default 0.05
+             */
+            level: number;
+            /**
+             * @default [
+             *       null,
+             *       null
+             *     ]
+             */
+            threshold: [
+                number | null,
+                number | null
+            ];
+            /**
+             * @description Seed of what is drawn.
+             * @default 0
+             */
+            seed: number;
         };
         /** @description How much one verdict has in one layer or, last, in all; null without draws. */
         ShareRow: {
@@ -817,6 +828,14 @@ export interface components {
             name: string;
             reason: string;
         };
+        /** @description One concept of a list: its name, its categories, outermost first, and its images. */
+        Term: {
+            text: string;
+            /** @default [] */
+            path: string[];
+            /** @default [] */
+            images: string[];
+        };
         /** @description Images of other classes with an artefact, against real ones of the class. */
         TestedArtefact: {
             name: string;
@@ -859,10 +878,8 @@ export interface components {
     pathItems: never;
 }
 export type AuditAnswer = components['schemas']['AuditAnswer'];
-export type AuditClass = components['schemas']['AuditClass'];
 export type AuditEdit = components['schemas']['AuditEdit'];
 export type AuditEntry = components['schemas']['AuditEntry'];
-export type AuditSettings = components['schemas']['AuditSettings'];
 export type AuditedComponent = components['schemas']['AuditedComponent'];
 export type Box = components['schemas']['Box'];
 export type Candidate = components['schemas']['Candidate'];
@@ -889,8 +906,6 @@ export type Counts = components['schemas']['Counts'];
 export type Distribution = components['schemas']['Distribution'];
 export type Failed = components['schemas']['Failed'];
 export type GivenArtefact = components['schemas']['GivenArtefact'];
-export type GivenReview = components['schemas']['GivenReview'];
-export type GivenTerm = components['schemas']['GivenTerm'];
 export type GraphAnswer = components['schemas']['GraphAnswer'];
 export type GraphEdge = components['schemas']['GraphEdge'];
 export type GraphLayer = components['schemas']['GraphLayer'];
@@ -918,10 +933,9 @@ export type PruneRequest = components['schemas']['PruneRequest'];
 export type Rating = components['schemas']['Rating'];
 export type RelevanceAnswer = components['schemas']['RelevanceAnswer'];
 export type RelevantComponent = components['schemas']['RelevantComponent'];
+export type Review = components['schemas']['Review'];
 export type SavedAudit = components['schemas']['SavedAudit'];
 export type SavedAudits = components['schemas']['SavedAudits'];
-export type SavedReview = components['schemas']['SavedReview'];
-export type SavedTerm = components['schemas']['SavedTerm'];
 export type ScoreSet = components['schemas']['ScoreSet'];
 export type SearchAnswer = components['schemas']['SearchAnswer'];
 export type SearchHit = components['schemas']['SearchHit'];
@@ -931,6 +945,7 @@ export type SelectionRows = components['schemas']['SelectionRows'];
 export type Sense = components['schemas']['Sense'];
 export type Senses = components['schemas']['Senses'];
 export type SetFile = components['schemas']['SetFile'];
+export type Settings = components['schemas']['Settings'];
 export type ShareRow = components['schemas']['ShareRow'];
 export type Source = components['schemas']['Source'];
 export type Spread = components['schemas']['Spread'];
@@ -939,6 +954,7 @@ export type Suggestion = components['schemas']['Suggestion'];
 export type SweepAnswer = components['schemas']['SweepAnswer'];
 export type SweepClass = components['schemas']['SweepClass'];
 export type SweepSkipped = components['schemas']['SweepSkipped'];
+export type Term = components['schemas']['Term'];
 export type TestedArtefact = components['schemas']['TestedArtefact'];
 export type TriedSet = components['schemas']['TriedSet'];
 export type Twin = components['schemas']['Twin'];

@@ -80,7 +80,7 @@ class Choice(BaseModel):
     sort: str = "row"
     """A column; components that are equal in it are in row order, whatever the direction."""
     descending: bool = False
-    layers: Sequence[str] | None = None
+    layers: list[str] | None = None
     """Only these layers; all by default."""
     text: Annotated[str, Field(max_length=200)] = ""
     """Only components whose name or label contains this, in any case."""

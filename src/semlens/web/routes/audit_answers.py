@@ -5,14 +5,13 @@ from __future__ import annotations
 from pydantic import BaseModel
 
 from semlens.analysis.audit.found import Audit
-from semlens.analysis.audit.record import AuditRecord, Status, Term
+from semlens.analysis.audit.record import AuditRecord, Term
 from semlens.analysis.audit.shares import Verdict
+from semlens.analysis.concept_sets import class_of
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.result import plain
-from semlens.analysis.target import find_class
 from semlens.api import ConceptDatabase
-from semlens.errors import RelevanceError
-from semlens.web.routes.audit_requests import AuditSettings
+from semlens.web.routes.classes import ClassCount
 from semlens.web.served import records
 
 
@@ -31,33 +30,15 @@ class AuditEntry(BaseModel):
     """Why it cannot be read."""
 
 
-class AuditClass(BaseModel):
-    """A class that can be audited."""
-
-    target: int
-    name: str
-    samples: int
-
-
 class SavedAudits(BaseModel):
     """All saved audits, latest edit first, and the classes that can be audited."""
 
     audits: list[AuditEntry]
-    classes: list[AuditClass]
+    classes: list[ClassCount]
     kept: bool
     """Whether edits outlive the server: not in a folder that is for reading only."""
     text: bool
     """Whether the embedder reads texts."""
-
-
-class SavedTerm(BaseModel):
-    """A concept of a list."""
-
-    text: str
-    path: list[str]
-    """Its categories, outermost first."""
-    pictures: int
-    """How many images it is, if it is no text; such a concept can be moved and removed."""
 
 
 class ConceptSetInfo(BaseModel):
@@ -70,36 +51,15 @@ class ConceptSetInfo(BaseModel):
     """That class in this model, if it has it."""
     kept: bool
     """Whether it is the lists of a saved audit."""
-    valid: list[SavedTerm]
-    spurious: list[SavedTerm]
+    valid: list[Term]
+    spurious: list[Term]
     others: int
     """Concepts that are neither."""
 
 
-class SavedReview(BaseModel):
-    """What a person says of a component."""
-
-    status: Status
-    note: str
-    when: str
-
-
-class SavedAudit(BaseModel):
+class SavedAudit(AuditRecord):
     """A saved audit: what people edit of it."""
 
-    id: int
-    revision: int
-    name: str
-    target: int
-    target_name: str
-    valid: list[SavedTerm]
-    spurious: list[SavedTerm]
-    sources: list[str]
-    settings: AuditSettings
-    reviews: dict[str, SavedReview]
-    """By the component's name."""
-    created: str
-    changed: str
     kept: bool
     """Whether edits outlive the server."""
     stale: bool
@@ -176,20 +136,13 @@ def set_info(
     db: ConceptDatabase, concepts: ConceptSet, name: str, *, kept: bool = False
 ) -> ConceptSetInfo:
     """Describe a concept set, and say which class of the model it is for."""
-    logit = None
-    if concepts.target is not None:
-        try:
-            logit = find_class(db, concepts.target)
-        except RelevanceError:
-            logit = None  # a set for another model
     valid, spurious = (
-        [_term(Term.of(one)) for one in concepts.of_kind(kind).concepts]
-        for kind in ("valid", "spurious")
+        [Term.of(one) for one in concepts.of_kind(kind).concepts] for kind in ("valid", "spurious")
     )
     return ConceptSetInfo(
         name=name,
         target=concepts.target,
-        logit=logit,
+        logit=class_of(db, concepts),
         kept=kept,
         valid=valid,
         spurious=spurious,
@@ -213,30 +166,8 @@ def entry_of(record: AuditRecord) -> AuditEntry:
 
 def saved_of(db: ConceptDatabase, record: AuditRecord) -> SavedAudit:
     """Return what people edit of a saved audit."""
-    used = record.settings
-    return SavedAudit(
-        **record.model_dump(
-            include={"id", "revision", "name", "target", "target_name", "created", "changed"}
-        ),
-        valid=[_term(one) for one in record.valid],
-        spurious=[_term(one) for one in record.spurious],
-        sources=list(record.sources),
-        settings=AuditSettings(
-            layers=None if used.layers is None else list(used.layers),
-            minimum=used.minimum,
-            level=used.level,
-            valid_threshold=used.threshold[0],
-            spurious_threshold=used.threshold[1],
-            seed=used.seed,
-        ),
-        reviews={name: SavedReview(**dict(one)) for name, one in record.reviews.items()},
-        kept=db.audits.keeps,
-        stale=record.database != db.fingerprint,
-    )
-
-
-def _term(term: Term) -> SavedTerm:
-    return SavedTerm(text=term.text, path=list(term.path), pictures=len(term.images))
+    stale = record.database != db.fingerprint
+    return SavedAudit(**dict(record), kept=db.audits.keeps, stale=stale)
 
 
 def answer_of(found: Audit) -> AuditAnswer:

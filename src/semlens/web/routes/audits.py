@@ -10,9 +10,11 @@ import pandas as pd
 from fastapi import APIRouter, Query, Response
 
 from semlens.analysis.audit.audit import audit
+from semlens.analysis.audit.expected import check_lists
 from semlens.analysis.audit.found import Audit
-from semlens.analysis.audit.record import AuditRecord, Edit, Review, check_lists
+from semlens.analysis.audit.record import AuditRecord
 from semlens.analysis.concept_file import read_text, to_toml
+from semlens.analysis.concept_sets import SAVED
 from semlens.analysis.concepts import ConceptSet, bundled_names
 from semlens.analysis.report.report import report
 from semlens.analysis.target import class_name, find_class
@@ -22,7 +24,6 @@ from semlens.web.bodies import csv, download
 from semlens.web.errors import not_found
 from semlens.web.routes.audit_answers import (
     AuditAnswer,
-    AuditClass,
     AuditEntry,
     ConceptSetInfo,
     SavedAudit,
@@ -32,14 +33,9 @@ from semlens.web.routes.audit_answers import (
     saved_of,
     set_info,
 )
-from semlens.web.routes.audit_requests import (
-    KEPT,
-    AuditEdit,
-    NewAudit,
-    SetFile,
-    content_of,
-)
-from semlens.web.served import All, Model, Served, Serving
+from semlens.web.routes.audit_requests import AuditEdit, NewAudit, SetFile, content_of
+from semlens.web.routes.classes import ClassCount
+from semlens.web.served import All, Model, Served, Serving, records
 
 router = APIRouter(prefix="/models/{m}", tags=["audit"])
 
@@ -47,14 +43,11 @@ router = APIRouter(prefix="/models/{m}", tags=["audit"])
 @router.get("/concept-sets")
 def concept_sets(served: Model) -> list[ConceptSetInfo]:
     """Return the concept sets that come with semlens, and the lists of saved audits."""
-    found = [set_info(served.db, ConceptSet.load(name), name) for name in bundled_names()]
-    for number in served.db.audits.numbers():
-        try:
-            one = served.db.audits.get(number)
-        except SemlensError:
-            continue  # the list of audits says why
-        found.append(set_info(served.db, one.concepts, f"{KEPT}{number}", kept=True))
-    return found
+    db = served.db
+    found = [set_info(db, ConceptSet.load(name), name) for name in bundled_names()]
+    return found + [
+        set_info(db, one.concepts, f"{SAVED}{one.id}", kept=True) for one in db.audits.readable()
+    ]
 
 
 @router.post("/concept-sets/read")
@@ -68,16 +61,12 @@ def read_concept_set(served: Model, given: SetFile) -> ConceptSetInfo:
 def list_audits(served: Model) -> SavedAudits:
     """Return the saved audits and the classes with relevance."""
     db = served.db
-    known = db.relevance_classes
+    known = db.relevance_classes.rename(columns={"class": "target"})
+    known["name"] = [class_name(db, number) for number in known["target"]]
     entries = [_entry(served, number) for number in db.audits.numbers()]
     return SavedAudits(
         audits=sorted(entries, key=lambda one: (one.changed, one.id), reverse=True),
-        classes=[
-            AuditClass(target=number, name=class_name(db, number), samples=samples)
-            for number, samples in zip(
-                known["class"].tolist(), known["samples"].tolist(), strict=True
-            )
-        ],
+        classes=records(ClassCount, known),
         kept=db.audits.keeps,
         text=db.embedder.has_text,
     )
@@ -90,8 +79,8 @@ def save_audit(served: Model, given: NewAudit) -> SavedAudit:
         given.target,
         given.concepts(served.db),
         name=given.name,
-        sources=given.sources(served.db),
-        settings=given.settings.settings(),
+        sources=list(dict.fromkeys(one.name for one in given.sets(served.db))),
+        settings=given.settings,
     )
     return saved_of(served.db, made)
 
@@ -100,7 +89,7 @@ def save_audit(served: Model, given: NewAudit) -> SavedAudit:
 def try_audit(served: Model, serving: All, given: NewAudit) -> AuditAnswer:
     """Audit without saving anything."""
     number = find_class(served.db, given.target)
-    concepts, settings = given.concepts(served.db), given.settings.settings()
+    concepts, settings = given.concepts(served.db), given.settings
     check_lists(concepts)
     decides = (content_of(concepts), settings.model_dump(mode="json"))
     key = fingerprint(number, decides, served.db.fingerprint)
@@ -121,21 +110,7 @@ def one_audit(served: Model, number: int) -> SavedAudit:
 @router.put("/audits/{number}")
 def edit_audit(served: Model, number: int, given: AuditEdit) -> SavedAudit:
     """Change a saved audit; 409 (``EditError``) if it has been edited since it was read."""
-    known = _get(served, number)
-    sides = {
-        side: None if terms is None else tuple(one.term(known) for one in terms)
-        for side, terms in (("valid", given.valid), ("spurious", given.spurious))
-    }
-    edit = Edit(
-        name=None if given.name is None else given.name.strip(),
-        settings=None if given.settings is None else given.settings.settings(),
-        reviews={
-            name: None if one is None else Review(status=one.status, note=one.note.strip())
-            for name, one in given.reviews.items()
-        },
-        renew=given.renew,
-        **sides,
-    )
+    edit = given.checked(_get(served, number))
     return saved_of(served.db, served.db.audits.edit(number, given.revision, edit))
 
 
@@ -179,13 +154,14 @@ def audit_report(served: Model, serving: All, number: int) -> Response:
     found = _run(served, serving, record)
     today = datetime.date.today()
 
+    test = served.tests.get(record.target)
+
     def make() -> str:
-        made = report(
-            served.db, record.target, record.concepts, audit=found, kept=record, date=today
-        )
+        with served.lock:
+            made = report(served.db, saved=record, audit=found, model_test=test, date=today)
         return made.html
 
-    key = fingerprint(record.model_dump(mode="json"), served.db.fingerprint, str(today))
+    key = fingerprint(record.model_dump(mode="json"), served.db.fingerprint, str(today), id(test))
     what = f"writing the report on '{record.target_name}'"
     html = serving.work.result(f"report/{served.number}/{key}", what, make, large=True)
     return download(html, "text/html", f"{_plain(record)}.html")

@@ -11,8 +11,8 @@ from pydantic import BaseModel
 
 from semlens.analysis.describe.build_command import build_command
 from semlens.analysis.relevant import (
+    MINIMUM,
     MOSTLY,
-    REACHED,
     LayerRelevance,
     class_table,
     relevant_components,
@@ -77,7 +77,7 @@ def class_relevance(
     c: int,
     layers: LayerNames = None,
     k: Annotated[int, Query(ge=1, le=500)] = 20,
-    minimum: Annotated[float, Query(ge=0, le=1)] = REACHED,
+    minimum: Annotated[float, Query(ge=0, le=1)] = MINIMUM,
     concepts: Annotated[str | None, Query(max_length=200)] = None,
 ) -> RelevanceAnswer:
     """Return the most relevant components of every layer for a class."""

@@ -6,18 +6,15 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
-from weakref import WeakKeyDictionary
 
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
 from semlens.analysis.graph.graph import MINIMUM, AttributionGraph
 from semlens.analysis.graph.groups import GraphEdge, GraphNode
-from semlens.analysis.graph.kept import keep_trace, recall_trace, trace_name
 from semlens.analysis.graph.prune import prune
-from semlens.analysis.graph.trace import MOST, GraphTrace, reached_layers, trace_class
+from semlens.analysis.graph.trace import IMAGES, MOST, GraphTrace, reached_layers, trace_class
 from semlens.analysis.target import class_name, class_samples
-from semlens.relevance.choose import Engines
 from semlens.types import Component
 from semlens.web.routes.classes import labels_of
 from semlens.web.served import LARGEST, All, Model, Served, Serving
@@ -26,8 +23,6 @@ from semlens.web.work import StillWorking
 
 router = APIRouter(prefix="/models/{m}", tags=["graph"])
 
-IMAGES = 30
-"""Images of the class that are traced, as ``semlens graph`` does."""
 TOP = 16
 """Components of a layer that are shown at first: more are hard to read."""
 
@@ -65,9 +60,9 @@ class GraphAnswer(BaseModel):
     """What the labels are taken from; null where there are none, and so no groups."""
     layers: list[GraphLayer]
     """From the lowest to the highest."""
-    nodes: list[GraphNode]
+    nodes: tuple[GraphNode, ...]
     """The class first, then from the highest layer to the lowest, the largest share first."""
-    edges: list[GraphEdge]
+    edges: tuple[GraphEdge, ...]
     labels: dict[str, str]
     """Of single components, by their names."""
     overall: float
@@ -132,7 +127,7 @@ def graph_svg(served: Model, serving: All, asked: Asked) -> Response:
 def graph_png(served: Model, serving: All, asked: Asked) -> Response:
     """Return the same picture as pixels, two to a point."""
     held = io.BytesIO()
-    _drawn(served, serving, asked, picture=True).graph.picture().save(held, "PNG")
+    _drawn(served, serving, asked, picture=True).graph.plot().save(held, "PNG")
     return Response(held.getvalue(), media_type="image/png")
 
 
@@ -193,32 +188,11 @@ def traced(
     """
     db = served.db
     samples = class_samples(db, target, IMAGES)
-    reached = reached_layers(db, target, layers)
-    name = trace_name(db, target, samples, reached)
+    names = reached_layers(db, target, layers)
 
     def make() -> GraphTrace:
-        kept = recall_trace(db, name)
-        if kept is not None:
-            return kept
-        with served.lock:
-            served.load_subject("A graph is traced through the model")
-            first = db.model.batch([db.model.preprocess(db.images.read(int(samples[0])))])
-            engine = _engines(served).engine(first, reached)
-            trace = trace_class(
-                db, db.model, db.images, target, samples, layers=reached, engine=engine
-            )
-        keep_trace(db, name, trace)
-        return trace
+        with served.running("A graph is traced through the model"):
+            return trace_class(db, target, samples=samples, layers=names)
 
     what = f"tracing '{class_name(db, target)}' through {len(samples)} images"
-    return serving.work.result(f"{served.number} {name}", what, make)
-
-
-_ENGINES: WeakKeyDictionary[Served, Engines] = WeakKeyDictionary()
-"""To capture a model takes seconds, and is the same for every class."""
-
-
-def _engines(served: Served) -> Engines:
-    if served not in _ENGINES:
-        _ENGINES[served] = Engines(served.db.model, served.db.manifest.recipe.rules)
-    return _ENGINES[served]
+    return serving.work.result(f"{served.number} graph {target} {names}", what, make)

@@ -83,10 +83,10 @@ def _concepts(served: Served, wanted: Labelling) -> ConceptSet:
         texts = list(dict.fromkeys(text.strip() for text in wanted.texts if text.strip()))
         if not texts:
             raise ConceptError("No text was given.", "Expected one or more.", "Write some.")
-        return ConceptSet.of(texts, "your concepts")
+        return ConceptSet.of(texts, name="your concepts")
     classes = served.db.manifest.classes
     if wanted.concepts == CLASSES and classes:
-        return ConceptSet.of(list(dict.fromkeys(classes)), "the model's classes")
+        return ConceptSet.of(list(dict.fromkeys(classes)), name="the model's classes")
     if wanted.concepts not in bundled_names():
         raise ConceptError(
             f"There is no concept set '{wanted.concepts}'.",

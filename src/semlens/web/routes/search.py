@@ -212,7 +212,7 @@ def _by_label(
 
 
 def _hit(found: Hit | LabelHit, **more: str | None) -> SearchHit:
-    return SearchHit(**{**vars(found), "component": str(found.component), **more})
+    return SearchHit.model_validate({**vars(found), "component": str(found.component), **more})
 
 
 def _labels(served: Served, serving: Serving) -> list[str | None] | None:

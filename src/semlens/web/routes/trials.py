@@ -30,17 +30,11 @@ def test_with_artefacts(served: Model, serving: All, given: ModelTestRequest) ->
     class_samples(db, given.target, 1)  # says what there is, before the model is loaded
 
     def make() -> ModelTestAnswer:
-        with served.lock:
-            served.load_subject("The test runs the model")
+        with served.running("The test runs the model"):
             found = model_test(
-                db,
-                db.model,
-                given.target,
-                images=db.images,
-                artefacts=artefacts,
-                count=given.count,
-                seed=given.seed,
+                db, given.target, artefacts=artefacts, count=given.count, seed=given.seed
             )
+        served.tests[given.target] = found
         return tested_answer(found)
 
     key = fingerprint(given.model_dump(mode="json"), db.fingerprint)
@@ -61,8 +55,7 @@ def try_without(served: Model, serving: All, given: PruneRequest) -> PruneAnswer
     class_samples(db, given.target, 1)
 
     def make() -> PruneAnswer:
-        with served.lock:
-            served.load_subject("The trial runs the model")
+        with served.running("The trial runs the model"):
             found = trial(
                 db,
                 db.model,
