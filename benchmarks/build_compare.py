@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from build_inputs import Settings
+from build_inputs import Inputs
 from build_parts import ahead, batches, decode
 from safetensors.torch import load_file
 from torch import Tensor
@@ -26,7 +26,7 @@ TOLERANCE = 2e-3
 
 
 @torch.inference_mode()
-def all_readouts(settings: Settings) -> dict[str, np.ndarray]:
+def all_readouts(settings: Inputs) -> dict[str, np.ndarray]:
     """Return the mean readout [n c] of every image and component, by a plain loop."""
     model = sl.load_model(settings.model)
     images = sl.ImageFolder(settings.images)
@@ -49,7 +49,7 @@ def all_readouts(settings: Settings) -> dict[str, np.ndarray]:
     return {name: torch.cat(parts).numpy() for name, parts in kept.items()}
 
 
-def agreement(settings: Settings) -> dict[str, Any]:
+def agreement(settings: Inputs) -> dict[str, Any]:
     """Compare the database of ``--crop none`` with what the reference has left."""
     work = Path(settings.work)
     db = sl.open(work / "known-none.semlens", sl.load_embedder(settings.embedder))
@@ -105,7 +105,7 @@ def _rank_error(truth: np.ndarray, samples: np.ndarray) -> float:
     return float(np.abs(np.take_along_axis(truth.T, samples.astype(int), 1) - best).max())
 
 
-def _overlap(db: sl.ConceptDatabase, theirs: dict[str, Tensor], settings: Settings) -> float:
+def _overlap(db: sl.ConceptDatabase, theirs: dict[str, Tensor], settings: Inputs) -> float:
     """Share of examples that both have, over all components."""
     shares: list[float] = []
     for layer in settings.layers:

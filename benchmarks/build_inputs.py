@@ -8,11 +8,11 @@ costs what it costs in use. The weights are random, in the formats of the real o
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from harness import Settings
 from PIL import Image, ImageDraw
 
 CLIP = "ViT-S-32"
@@ -20,7 +20,7 @@ CLIP = "ViT-S-32"
 
 
 @dataclass(frozen=True)
-class Settings:
+class Inputs(Settings):
     """One benchmark: the inputs, and how the parts run."""
 
     model: str
@@ -30,16 +30,6 @@ class Settings:
     examples: int
     batch_size: int
     threads: int
-    work: str
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the settings as plain values."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Settings:
-        """Return the settings that :meth:`to_json` wrote."""
-        return cls(**{**values, "layers": tuple(values["layers"])})
 
 
 def make_images(folder: Path, count: int, longest: int) -> Path:

@@ -1,19 +1,16 @@
 """The timed parts of the build benchmark; each runs in a process of its own.
 
-    python benchmarks/build_parts.py PART SETTINGS.json
+    python benchmarks/build_parts.py SETTINGS.json
 
-prints one JSON object. Loading libraries and weights is not timed, in no part. The bare loops
+is a worker of ``harness``. Loading libraries and weights is not timed, in no part. The bare loops
 are what a careful person would write for the same work without this project: decoding threads
 that run ahead, batches, no gradients; they keep nothing, write nothing and check nothing.
 """
 
 from __future__ import annotations
 
-import json
-import resource
 import shutil
 import sys
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,7 +18,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from build_inputs import Settings
+from build_inputs import Inputs
+from harness import Clock, Measured, peak_mib, serve
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -35,20 +33,6 @@ R = TypeVar("R")
 
 BARE = ("bare-subject", "bare-none", "bare-activation")
 OURS = ("none", "none+thumbnails", "activation", "activation+thumbnails")
-
-
-class Clock:
-    """Wall-clock and CPU seconds since it was made."""
-
-    def __init__(self) -> None:
-        self._wall, self._cpu = time.perf_counter(), time.process_time()
-
-    def read(self) -> dict[str, float]:
-        """Return the seconds so far."""
-        return {
-            "seconds": time.perf_counter() - self._wall,
-            "cpu_seconds": time.process_time() - self._cpu,
-        }
 
 
 class _Enough(Exception):
@@ -86,22 +70,22 @@ def decode(path: Path) -> Image.Image:
 
 
 @torch.inference_mode()
-def bare_subject(settings: Settings) -> dict[str, float]:
+def bare_subject(settings: Inputs) -> Measured:
     """Decode every image, preprocess it and run the subject."""
     model = sl.load_model(settings.model)
     images = sl.ImageFolder(settings.images)
-    clock = Clock()
 
     def ready(name: str) -> Tensor:
         return model.preprocess(decode(images.root / name))
 
-    for batch in batches(ahead(ready, images.ids, settings.threads), settings.batch_size):
-        model.module(torch.stack(batch))
+    with Clock() as clock:
+        for batch in batches(ahead(ready, images.ids, settings.threads), settings.batch_size):
+            model.module(torch.stack(batch))
     return clock.read()
 
 
 @torch.inference_mode()
-def bare_crops(settings: Settings, crop: str) -> dict[str, float]:
+def bare_crops(settings: Inputs, crop: str) -> Measured:
     """Decode what is referenced, run the subject as far as crops need it, embed the crops.
 
     Which crops there are is read from a database: a bare loop could not know them. For whole
@@ -111,7 +95,6 @@ def bare_crops(settings: Settings, crop: str) -> dict[str, float]:
     embedder = sl.load_embedder(settings.embedder)
     images = sl.ImageFolder(settings.images)
     boxes = crops_of(Path(settings.work) / f"known-{crop}.semlens")
-    clock = Clock()
 
     def ready(sample: int) -> tuple[Tensor | None, list[Tensor]]:
         image = decode(images.root / images.ids[sample])
@@ -119,7 +102,7 @@ def bare_crops(settings: Settings, crop: str) -> dict[str, float]:
         return (model.preprocess(image) if crop == "activation" else None), pieces
 
     waiting: list[Tensor] = []
-    with stopping(model.module, settings.layers):
+    with Clock() as clock, stopping(model.module, settings.layers):
         stream = ahead(ready, sorted(boxes), settings.threads)
         for batch in batches(stream, settings.batch_size):
             if crop == "activation":
@@ -128,8 +111,8 @@ def bare_crops(settings: Settings, crop: str) -> dict[str, float]:
             while len(waiting) >= settings.batch_size:
                 embedder.embed_batch(torch.stack(waiting[: settings.batch_size]))
                 del waiting[: settings.batch_size]
-    if waiting:
-        embedder.embed_batch(torch.stack(waiting))
+        if waiting:
+            embedder.embed_batch(torch.stack(waiting))
     return clock.read()
 
 
@@ -174,7 +157,7 @@ def crops_of(database: Path) -> dict[int, list[tuple[int, int, int, int]]]:
     return found
 
 
-def ours(settings: Settings, variant: str, path: Path | None = None) -> dict[str, float]:
+def ours(settings: Inputs, variant: str, path: Path | None = None) -> Measured:
     """Build a database."""
     crop, _, thumbnails = variant.partition("+")
     model = sl.load_model(settings.model)
@@ -182,35 +165,22 @@ def ours(settings: Settings, variant: str, path: Path | None = None) -> dict[str
     images = sl.ImageFolder(settings.images)
     target = path or Path(settings.work) / f"ours-{variant}.semlens"
     shutil.rmtree(target, ignore_errors=True)
-    clock = Clock()
-    sl.build(
-        target,
-        model,
-        images,
-        embedder,
-        layers=settings.layers,
-        examples=settings.examples,
-        crop=crop,
-        thumbnails=bool(thumbnails),
-        execution=Execution(settings.batch_size, settings.threads),
-    )
+    with Clock() as clock:
+        sl.build(
+            target,
+            model,
+            images,
+            embedder,
+            layers=settings.layers,
+            examples=settings.examples,
+            crop=crop,
+            thumbnails=bool(thumbnails),
+            execution=Execution(settings.batch_size, settings.threads),
+        )
     return clock.read()
 
 
-def peak_rss_mib() -> float:
-    """Return this process's peak resident memory.
-
-    Linux's own counter first: ``ru_maxrss`` also counts the process that started this one.
-    """
-    status = Path("/proc/self/status")
-    if status.is_file():
-        for line in status.read_text("utf-8").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def run(part: str, settings: Settings) -> dict[str, float]:
+def run(part: str, settings: Inputs) -> Measured:
     """Run one part; return its seconds and this process's peak memory."""
     if part == "bare-subject":
         found = bare_subject(settings)
@@ -218,9 +188,9 @@ def run(part: str, settings: Settings) -> dict[str, float]:
         found = bare_crops(settings, part.removeprefix("bare-"))
     else:
         found = ours(settings, part)
-    return {**found, "peak_rss_mib": peak_rss_mib()}
+    return {**found, "peak_rss_mib": peak_mib()}
 
 
 if __name__ == "__main__":
-    loaded = json.loads(Path(sys.argv[2]).read_text("utf-8"))
-    print(json.dumps(run(sys.argv[1], Settings.from_json(loaded))))
+    given = Inputs.read(sys.argv[1])
+    serve({"run": lambda part: run(part, given)})

@@ -2,7 +2,7 @@
 
     reference-env/bin/python benchmarks/build_reference.py SETTINGS.json
 
-prints one JSON object and leaves its examples and vectors in ``reference.safetensors``. It is
+is a worker of ``harness`` that leaves its examples and vectors in ``reference.safetensors``. It is
 used as its documentation says: two data sets in step, one per model; loader processes as many
 as our threads.
 """
@@ -10,14 +10,13 @@ as our threads.
 from __future__ import annotations
 
 import json
-import os
 import resource
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
+from harness import Clock, Measured, peak_mib, serve
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from semanticlens import Lens
@@ -48,22 +47,8 @@ class Pictures(torch.utils.data.Dataset[Any]):
         return (self.transform(picture) if self.transform else picture), 0
 
 
-def cpu_seconds() -> float:
-    """CPU seconds of this process and of the loader processes that have ended."""
-    used = os.times()
-    return used.user + used.system + used.children_user + used.children_system
-
-
-def peak_rss_mib() -> float:
-    """Return this process's peak resident memory, by Linux's own counter."""
-    status = Path("/proc/self/status").read_text("utf-8")
-    line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
-    return int(line.split()[1]) / 1024
-
-
-def main() -> None:
+def run(settings: dict[str, Any]) -> Measured:
     """Compute a concept database as the reference does."""
-    settings = json.loads(Path(sys.argv[1]).read_text("utf-8"))
     work = Path(settings["work"])
     name, _, weights = settings["model"].removeprefix("torchvision/").partition(":")
     architecture, _, checkpoint = settings["embedder"].removeprefix("open_clip/").partition("/")
@@ -74,34 +59,29 @@ def main() -> None:
     embedder = OpenClip(architecture, pretrained=checkpoint)
     transform = get_model_weights(name).DEFAULT.transforms()
     folder = Path(settings["images"])
-    start, cpu = time.perf_counter(), cpu_seconds()
-    visualizer = ActivationComponentVisualizer(
-        model,
-        Pictures(folder, "subject", transform),
-        Pictures(folder, "embedder"),
-        layer_names=list(settings["layers"]),
-        num_samples=settings["examples"],
-    )
-    found = Lens(embedder).compute_concept_db(
-        visualizer, batch_size=settings["batch_size"], num_workers=settings["threads"]
-    )
-    seconds, cpu = time.perf_counter() - start, cpu_seconds() - cpu
+    with Clock() as clock:
+        visualizer = ActivationComponentVisualizer(
+            model,
+            Pictures(folder, "subject", transform),
+            Pictures(folder, "embedder"),
+            layer_names=list(settings["layers"]),
+            num_samples=settings["examples"],
+        )
+        found = Lens(embedder).compute_concept_db(
+            visualizer, batch_size=settings["batch_size"], num_workers=settings["threads"]
+        )
     tensors = {f"{key}/vectors": value.contiguous() for key, value in found.items()}
     for layer in settings["layers"]:
         tensors[f"{layer}/samples"] = visualizer.get_max_reference(layer).contiguous()
     save_file(tensors, work / "reference.safetensors")
     loaders = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss if settings["threads"] else 0
-    print(
-        json.dumps(
-            {
-                "seconds": seconds,
-                "cpu_seconds": cpu,
-                "peak_rss_mib": peak_rss_mib(),
-                "peak_rss_of_a_loader_mib": loaders / 1024,
-            }
-        )
-    )
+    return {
+        **clock.read(),
+        "peak_rss_mib": peak_mib(),
+        "peak_rss_of_a_loader_mib": loaders / 1024,
+    }
 
 
 if __name__ == "__main__":
-    main()
+    given = json.loads(Path(sys.argv[1]).read_text("utf-8"))
+    serve({"run": lambda part: run(given)})

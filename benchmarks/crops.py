@@ -50,18 +50,14 @@ from all others (AUROC >= 0.95). The numbers:
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from build_parts import peak_rss_mib
 from crops_cases import Case, bundled, cases, variants
 from crops_measures import Truth, box_measures, label_measures, pointing_measures
+from harness import command, peak_mib, table
 
 import semlens as sl
 
@@ -77,7 +73,12 @@ MEASURES = (
 )
 
 
-def measure(
+OPTIONS: dict[str, dict[str, Any]] = {
+    "--crops": {"nargs": "+", "help": "only these ways to crop"},
+}
+
+
+def measure_case(
     case: Case, folder: Path, quick: bool, only: Sequence[str] | None = None
 ) -> dict[str, Any]:
     """Build the databases of a case and measure them, for all ways to crop or for some."""
@@ -128,67 +129,38 @@ def measure(
     }
 
 
-def _cell(value: float | None) -> str:
-    return "-" if value is None else str(value) if isinstance(value, int) else f"{value:.2f}"
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
+    """Measure the bundled case, and those of a work folder of ``demo_world``."""
+    chosen = [bundled()] if options.quick else cases(options.work)
+    folder = work / ("quick" if options.quick else "crops")
+    return {
+        "torch": torch.__version__,
+        "cases": [measure_case(case, folder, options.quick, options.crops) for case in chosen],
+        "peak_rss_mib": peak_mib(),
+    }
 
 
 def show(result: dict[str, Any]) -> None:
-    """Print the result as two Markdown tables."""
+    """Print the result as two tables."""
     head = ["world", "subject", "readout", "clean", "with the mark", "planted", "components"]
     head += ["known content", "pairs", "pointing by chance"]
-    rows = [
+    rows: list[list[Any]] = [
         [
-            case["world"],
-            case["subject"],
-            case["readout"],
-            *(f"{v:.1%}" for v in case["accuracy"].values()),
+            *(case[name] for name in ("world", "subject", "readout")),
+            *(f"{value:.1%}" for value in case["accuracy"].values()),
+            ", ".join(f"{layer}: {count}" for layer, count in case["planted"].items()),
+            *(case[name] for name in ("components", "known_units", "pairs", "pointing_chance")),
         ]
-        + [", ".join(f"{layer}: {n}" for layer, n in case["planted"].items())]
-        + [str(case[name]) for name in ("components", "known_units", "pairs")]
-        + [_cell(case["pointing_chance"])]
         for case in result["cases"]
     ]
-    print(_table(head, rows), end="\n\n")
+    print(table(head, rows), end="\n\n")
     rows = [
-        [case["world"], case["subject"], variant, *(_cell(found[name]) for name in MEASURES)]
+        [case["world"], case["subject"], variant, *(found[name] for name in MEASURES)]
         for case in result["cases"]
         for variant, found in case["variants"].items()
     ]
-    print(_table(["world", "subject", "crop", *(m.replace("_", " ") for m in MEASURES)], rows))
-
-
-def main() -> None:
-    """Read the options, run, print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--quick", action="store_true", help="tiny run on the bundled demo")
-    parser.add_argument(
-        "--work", type=Path, help="work folder of demo_world; databases are kept in its 'crops'"
-    )
-    parser.add_argument("--crops", nargs="+", help="only these ways to crop")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
-        chosen = [bundled()] if options.quick else cases(options.work)
-        folder = Path(temporary)
-        if options.work is not None and not options.quick:
-            folder = options.work.resolve() / "crops"
-        result = {
-            "quick": options.quick,
-            "machine": {"cores": os.cpu_count(), "cpu": platform.machine()},
-            "torch": torch.__version__,
-            "cases": [measure(case, folder, options.quick, options.crops) for case in chosen],
-            "peak_rss_mib": peak_rss_mib(),
-        }
-    if options.json:
-        print(json.dumps(result))
-    else:
-        show(result)
+    print(table(["world", "subject", "crop", *(m.replace("_", " ") for m in MEASURES)], rows))
 
 
 if __name__ == "__main__":
-    main()
+    command(__doc__, measure, show, OPTIONS)

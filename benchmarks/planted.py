@@ -31,18 +31,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from crops_cases import Case, Named, bundled, load_case
+from harness import Clock, command, table, tell
 from PIL import Image, ImageDraw
-from surroundings import machine
 
 import semlens as sl
 from semlens.analysis.audit.found import Audit
@@ -76,11 +73,17 @@ TRAINING = sl.Training(epochs=8, learning_rate=2e-3)
 """These nets are small and were trained from nothing: they bear more than the default rate."""
 
 
-def measure(
+OPTIONS: dict[str, dict[str, Any]] = {
+    "--only": {"nargs": "+", "default": [], "help": "only these, as WORLD/SUBJECT"},
+    "--no-retrain": {"action": "store_true", "help": "stop after the audit"},
+    "--keep": {"type": Path, "help": "folder for the databases; they are used again"},
+}
+
+
+def measure_case(
     case: Case, folder: Path, training: sl.Training | None, examples: int = 30
 ) -> dict[str, Any]:
     """Go the whole way on one subject."""
-    start = time.perf_counter()
     world = case.world
     world.unpack(folder / "images")
     db = sl.build(
@@ -113,7 +116,7 @@ def measure(
     }
     if training is not None:
         record |= correct(case, db, sweep, category, folder, training)
-    return record | {"seconds": round(time.perf_counter() - start)}
+    return record
 
 
 def claimed(audit: Audit) -> float:
@@ -140,14 +143,11 @@ def correct(
     accused = sweep.audits[case.world.target].of("spurious", "both")
     if not accused or category is None or category not in HAND_MADE:
         return found
-    images = sl.load_images(folder / "images")
-    affected = sl.affected(db, accused, images, case.model)
-    samples = [n for n, path in enumerate(images.ids) if Path(path).name.startswith("train")]
+    affected = sl.affected(db, accused, all_data=True)
     marked = {str(Path(p.path).relative_to("images")) for p in case.world.pictures if p.marked}
     retrained = sl.retrain(
-        case.model, images, hand_made(category, folder), affected.samples,
-        samples=samples, settings=training,
-    )  # fmt: skip
+        db, hand_made(category, folder), affected, only="train", settings=training
+    )
     after = accuracies(case, retrained.model)
     hits = sum(path in marked for path in affected.paths)
     drop = before["clean"] - before["marked"]
@@ -202,57 +202,51 @@ def cases(work: Path | None, only: Sequence[str]) -> Iterator[Case]:
         try:
             yield load_case(Path(work or ""), named)
         except FileNotFoundError as error:
-            print(f"left out: {error}", file=sys.stderr)
+            tell(f"left out: {error}")
 
 
-def table(worlds: Sequence[dict[str, Any]]) -> str:
-    """Return the rows as a Markdown table."""
-    lines = [
-        "| world/subject | artefact on class | found | named | rank | false alarms "
-        "| marked before | marked after | clean | drop removed |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-
-    def share(value: float | None) -> str:
-        return "-" if value is None else f"{100 * value:.0f} %"
-
-    for row in worlds:
-        clean = f"{share(row.get('clean_before'))} to {share(row.get('clean_after'))}"
-        lines.append(
-            f"| {row['name']} | {row['artefact']} on {row['target']} "
-            f"| {'yes' if row['found'] else 'NO'} (p = {row['p_value']:.3f}) "
-            f"| {row['named'] or '-'} | {row['rank'] or '-'} | {share(row['false_alarms'])} "
-            f"| {share(row.get('marked_before'))} | {share(row.get('marked_after'))} "
-            f"| {clean} | {share(row['drop_removed'])} |"
-        )
-    return "\n".join(lines)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--work", type=Path, help="work folder of demo_world")
-    parser.add_argument("--only", nargs="+", default=[], help="only these, as WORLD/SUBJECT")
-    parser.add_argument("--no-retrain", action="store_true", help="stop after the audit")
-    parser.add_argument("--quick", action="store_true", help="a tiny run, to see that it works")
-    parser.add_argument("--keep", type=Path, help="folder for the databases; they are used again")
-    options = parser.parse_args(arguments)
+def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
+    """Measure all cases, one after the other."""
     worlds: list[dict[str, Any]] = []
+    settings = TRAINING.model_copy(update={"epochs": 1}) if options.quick else TRAINING
     with tempfile.TemporaryDirectory() as scratch:
         for case in cases(options.work, options.only):
             folder = (options.keep or Path(scratch)) / f"{case.name}-{case.subject}"
             if options.quick:
                 case.world.pictures = case.world.pictures[::12]
-            settings = replace(TRAINING, epochs=1) if options.quick else TRAINING
             training = None if options.no_retrain else settings
-            worlds.append(measure(case, folder, training, 5 if options.quick else 30))
-            print(json.dumps(worlds[-1]), file=sys.stderr, flush=True)
-    if options.json:
-        print(json.dumps({"worlds": worlds, "machine": machine()}))
-    else:
-        print(table(worlds))
+            with Clock() as clock:
+                found = measure_case(case, folder, training, 5 if options.quick else 30)
+            worlds.append({**found, "seconds": round(clock.seconds)})
+            tell(json.dumps(worlds[-1]))
+    return {"worlds": worlds}
+
+
+def show(result: dict[str, Any]) -> None:
+    """Print a row for each world and subject."""
+
+    def share(value: float | None) -> str:
+        return "-" if value is None else f"{100 * value:.0f} %"
+
+    head = ["world/subject", "artefact on class", "found", "named", "rank", "false alarms"]
+    head += ["marked before", "marked after", "clean", "drop removed"]
+    rows = [
+        [
+            row["name"],
+            f"{row['artefact']} on {row['target']}",
+            f"{'yes' if row['found'] else 'NO'} (p = {row['p_value']:.3f})",
+            row["named"],
+            row["rank"],
+            share(row["false_alarms"]),
+            share(row.get("marked_before")),
+            share(row.get("marked_after")),
+            f"{share(row.get('clean_before'))} to {share(row.get('clean_after'))}",
+            share(row["drop_removed"]),
+        ]
+        for row in result["worlds"]
+    ]
+    print(table(head, rows))
 
 
 if __name__ == "__main__":
-    main()
+    command(__doc__, measure, show, OPTIONS)

@@ -8,14 +8,14 @@ norms that have seen the pictures. This module is imported in the reference's en
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from harness import Settings
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -29,7 +29,7 @@ THRESHOLD = 0.01
 
 
 @dataclass(frozen=True)
-class Settings:
+class Inputs(Settings):
     """One table: the inputs, and how the parts run."""
 
     architecture: str
@@ -41,7 +41,6 @@ class Settings:
     threads: int
     device: str
     precision: str
-    work: str
 
     @property
     def batch(self) -> int:
@@ -58,18 +57,6 @@ class Settings:
         """How many images class relevance is computed for."""
         return min(self.count, 4 * self.batch)
 
-    def write(self) -> Path:
-        """Write the settings where workers read them."""
-        path = Path(self.work) / "settings.json"
-        path.write_text(json.dumps(asdict(self)), "utf-8")
-        return path
-
-    @classmethod
-    def read(cls, path: str | Path) -> Settings:
-        """Read what :meth:`write` wrote."""
-        values = json.loads(Path(path).read_text("utf-8"))
-        return cls(**{**values, "layers": tuple(values["layers"])})
-
 
 @dataclass(frozen=True)
 class Pairs:
@@ -84,7 +71,7 @@ class Pairs:
         return len(self.image)
 
 
-def prepare(settings: Settings) -> None:
+def prepare(settings: Inputs) -> None:
     """Make images, weights and pairs."""
     work = Path(settings.work)
     pictures = _pictures(settings.count, settings.size)
@@ -129,26 +116,26 @@ def _peaks(
     }
 
 
-def load_network(settings: Settings) -> nn.Module:
+def load_network(settings: Inputs) -> nn.Module:
     """Return the network in eval mode, on its device, in float32."""
     network = get_model(settings.architecture, weights=None)
     network.load_state_dict(load_file(Path(settings.work) / "model.safetensors"))
     return network.eval().requires_grad_(False).to(settings.device)
 
 
-def load_images(settings: Settings) -> Tensor:
+def load_images(settings: Inputs) -> Tensor:
     """Return all images on their device."""
     return load_file(Path(settings.work) / "inputs.safetensors")["images"].to(settings.device)
 
 
-def load_pairs(settings: Settings, layer: str) -> Pairs:
+def load_pairs(settings: Inputs, layer: str) -> Pairs:
     """Return the pairs of a layer, on the CPU."""
     with safe_open(Path(settings.work) / "inputs.safetensors", "pt") as found:
         names = ("image", "channel", "position")
         return Pairs(*(found.get_tensor(f"{layer}/{name}") for name in names))
 
 
-def start(settings: Settings) -> None:
+def start(settings: Inputs) -> None:
     """Set this process's threads and precision."""
     torch.set_num_threads(settings.threads)
     fast = settings.precision != "float32"

@@ -2,7 +2,7 @@
 
     python benchmarks/relevance_parts.py ours|ideal SETTINGS.json
 
-answers the questions of ``relevance_worker``. The ideal is what PyTorch itself needs for the
+answers the questions of ``harness.Worker``. The ideal is what PyTorch itself needs for the
 gradient of one number with respect to the input, once the forward pass is done, on the network
 with its batch norms merged and nothing above the layer.
 """
@@ -10,17 +10,17 @@ with its batch norms merged and nothing above the layer.
 from __future__ import annotations
 
 import sys
-import time
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+from harness import Meter, serve
 from relevance_inputs import (
     BLUR,
     LAYERS,
     THRESHOLD,
+    Inputs,
     Pairs,
-    Settings,
     folded,
     load_images,
     load_network,
@@ -28,7 +28,6 @@ from relevance_inputs import (
     run_to,
     start,
 )
-from relevance_worker import Meter, serve
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -36,7 +35,7 @@ from torch import Tensor
 class Ours:
     """The answers of this project."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Inputs) -> None:
         from semlens.relevance import boxes
         from semlens.relevance.classes import class_relevance
         from semlens.relevance.conditional import conditional_heatmaps
@@ -55,19 +54,17 @@ class Ours:
             return torch.autocast(self.settings.device, torch.bfloat16)
         return nullcontext()
 
-    def _load(self, layers: tuple[str, ...]) -> float:
-        began = time.perf_counter()
+    def _load(self, layers: tuple[str, ...]) -> None:
         if layers not in self.engines:
             self.engines[layers] = self._engine(
                 self.network, self.images[:2], layers=list(layers), rules="auto"
             )
-        return time.perf_counter() - began
 
     def load(self, layer: str) -> dict[str, Any]:
         """Capture the network and run once what will be timed, on a few pairs."""
-        seconds = self._load((layer,))
+        self._load((layer,))
         self._heatmaps(layer, load_pairs(self.settings, layer), 8)
-        return {"load_seconds": seconds}
+        return {}
 
     def _heatmaps(self, layer: str, pairs: Pairs, count: int | None = None) -> Tensor:
         needed, image = pairs.image[:count].unique(return_inverse=True)
@@ -88,7 +85,7 @@ class Ours:
         pairs = load_pairs(self.settings, layer)
         self.heat = torch.empty(0)
         meter = Meter(self.settings.device)
-        with meter.timing():
+        with meter.clock:
             self.heat = self._heatmaps(layer, pairs)
         return meter.read(len(pairs))
 
@@ -96,7 +93,7 @@ class Ours:
         """Find the boxes of the heatmaps at hand."""
         size = self.settings.size
         meter = Meter(self.settings.device)
-        with meter.timing():
+        with meter.clock:
             parts = []
             for part in self.heat.split(32):
                 smooth = self._boxes.heatmaps(part, size, size, BLUR)
@@ -117,7 +114,7 @@ class Ours:
         inputs = self.images[: len(targets)].split(size)
         meant = torch.tensor(targets, device=self.images.device).split(size)
         meter = Meter(self.settings.device)
-        with meter.timing(), self._precision():
+        with meter.clock, self._precision():
             for batch, classes in zip(inputs, meant, strict=True):
                 self._classes(self.engines[LAYERS], batch, classes)
         return meter.read(len(targets))
@@ -126,7 +123,7 @@ class Ours:
 class Ideal:
     """Plain gradients."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Inputs) -> None:
         self.settings = settings
         dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
         self.network = folded(load_network(settings)).to(dtype)
@@ -152,7 +149,7 @@ class Ideal:
             one = torch.zeros_like(output).flatten(2)
             one[torch.arange(len(image)), channel, position] = 1
             one = one.reshape(output.shape)
-            with meter.timing():
+            with meter.clock:
                 torch.autograd.grad(output, pixels, one)
         return len(pairs)
 
@@ -167,7 +164,7 @@ class Ideal:
         size = self.settings.batch
         meter = Meter(self.settings.device)
         meant = torch.tensor(targets, device=self.images.device).split(size)
-        with meter.timing():
+        with meter.clock:
             for batch, classes in zip(self.images[: len(targets)].split(size), meant, strict=True):
                 pixels = batch.clone().requires_grad_()
                 logits = self.network(pixels)
@@ -177,7 +174,7 @@ class Ideal:
 
 def main() -> None:
     """Answer."""
-    settings = Settings.read(sys.argv[2])
+    settings = Inputs.read(sys.argv[2])
     start(settings)
     if sys.argv[1] == "ours":
         ours = Ours(settings)

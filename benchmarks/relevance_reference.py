@@ -2,7 +2,7 @@
 
     crp-env/bin/python benchmarks/relevance_reference.py SETTINGS.json
 
-answers the questions of ``relevance_worker``. Heatmaps come from FeatureVisualization itself,
+answers the questions of ``harness.Worker``. Heatmaps come from FeatureVisualization itself,
 as ``get_max_reference(mode="activation", rf=True)`` calls it once it has read its images: one
 component after the other, in batches of 32 at most, hence of as many as a component has
 examples. ``mixed`` runs the same pairs in batches of 32 over components, which is what a component
@@ -21,17 +21,17 @@ from crp.concepts import ChannelConcept
 from crp.helper import max_norm
 from crp.image import get_crop_range
 from crp.visualization import FeatureVisualization
+from harness import Meter, serve
 from relevance_inputs import (
     LAYERS,
     THRESHOLD,
+    Inputs,
     Pairs,
-    Settings,
     load_images,
     load_network,
     load_pairs,
     start,
 )
-from relevance_worker import Meter, serve
 from safetensors.torch import save_file
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
@@ -45,7 +45,7 @@ BATCH = 32
 class Reference:
     """The answers."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Inputs) -> None:
         self.settings = settings
         self.images = load_images(settings)
         self.attribution = CondAttribution(load_network(settings))
@@ -71,7 +71,7 @@ class Reference:
         one = self._batch if mixed else self._component
         self.heat = torch.empty(0)
         meter = Meter(self.settings.device)
-        with meter.timing():
+        with meter.clock:
             self.heat = torch.cat([one(layer, pairs, first) for first in starts])
         return meter.read(count)
 
@@ -97,7 +97,7 @@ class Reference:
     def bound(self) -> dict[str, Any]:
         """Find the boxes of the heatmaps at hand."""
         meter = Meter(self.settings.device)
-        with meter.timing():
+        with meter.clock:
             found = [_box(heat, self.settings.kernel) for heat in self.heat]
         self.boxes = torch.tensor(found)
         return meter.read(len(found))
@@ -112,7 +112,7 @@ class Reference:
         meter = Meter(self.settings.device)
         inputs = self.images[: len(targets)].split(self.settings.batch)
         meant = torch.tensor(targets).split(self.settings.batch)
-        with meter.timing():
+        with meter.clock:
             for batch, classes in zip(inputs, meant, strict=True):
                 found = self.attribution(
                     batch.clone().requires_grad_(),
@@ -137,7 +137,7 @@ def _box(heat: Tensor, kernel: int) -> tuple[int, int, int, int]:
 
 def main() -> None:
     """Answer."""
-    settings = Settings.read(sys.argv[1])
+    settings = Inputs.read(sys.argv[1])
     start(settings)
     side = Reference(settings)
     serve({"load": side.load, "run": side.run, "bound": side.bound, "save": side.save,

@@ -12,11 +12,7 @@ answers mean nothing, only their time does.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import statistics
-import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +21,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+from harness import Clock, Measured, command, median, table
 from torch import Tensor
 
 import semlens as sl
@@ -188,74 +185,74 @@ def _write_layer(path: Path, entry: LayerEntry, size: Size, rng: np.random.Gener
 
 def seconds(question: Callable[[], Any], rounds: int) -> dict[str, float]:
     """Return the first answer's time, the median of later ones, and that of their CPU time."""
-    taken: list[tuple[float, float]] = []
-    for _ in range(rounds + 1):
-        start, cpu = time.perf_counter(), time.process_time()
-        question()
-        taken.append((time.perf_counter() - start, time.process_time() - cpu))
-    later = list(zip(*taken[1:], strict=True))
+
+    def timed() -> Measured:
+        with Clock() as clock:
+            question()
+        return clock.read()
+
+    first = timed()
+    later = [{"later": timed()} for _ in range(rounds)]
     return {
-        "first": taken[0][0],
-        "loaded": statistics.median(later[0]),
-        "cpu": statistics.median(later[1]),
+        "first": first["seconds"],
+        "loaded": median(later, "later"),
+        "cpu": median(later, "later", "cpu_seconds"),
     }
 
 
-def measure(path: Path, size: Size, rounds: int) -> dict[str, dict[str, float]]:
+def time_questions(path: Path, size: Size, rounds: int) -> dict[str, dict[str, float]]:
     """Return for each question its first time, with all that is read, and its time once loaded."""
     embedder = RandomWords(size.dim)
     vocabulary = ConceptSet.load("paper-vocabulary")
-    start = time.perf_counter()
-    names = list(dict.fromkeys(concept.name for concept in vocabulary.concepts))
-    embed_texts(embedder, names, LABEL_TEMPLATES)
-    embed_texts(embedder, [concept.name for concept in vocabulary.concepts], LABEL_TEMPLATES)
-    embed_texts(embedder, [""], LABEL_TEMPLATES)
-    times: dict[str, dict[str, float]] = {
-        "embed the vocabulary": {"first": time.perf_counter() - start}
-    }
-    start = time.perf_counter()
-    db = sl.open(path, embedder)
-    _ = db.theta, db.components
-    times["load"] = {"first": time.perf_counter() - start}
+    names = [concept.name for concept in vocabulary.concepts]
+    with Clock() as embedding:
+        for texts in (list(dict.fromkeys(names)), names, [""]):
+            embed_texts(embedder, texts, LABEL_TEMPLATES)
+    with Clock() as loading:
+        db = sl.open(path, embedder=embedder)
+        _ = db.theta, db.components
     concepts = ConceptSet.load("paper-ox")
     questions: dict[str, Callable[[], Any]] = {
         "search": lambda: db.search("watermark"),
         "label": lambda: db.label(vocabulary),
         "audit": lambda: sl.audit(db, 0, concepts),
         "unexpected": lambda: sl.unexpected(db, 0, vocabulary),
-        "dissect": lambda: sl.dissect(db, vocabulary),
+        "dissect": lambda: sl.dissect(db, concepts=vocabulary),
         "compare two layers": lambda: sl.compare(
-            [db], layers=["layer0", "layer1"], by_layer=True, measures=False
+            db, layers=["layer0", "layer1"], by_layer=True, concepts=None, scores=False
         ),
     }
-    for name, question in questions.items():
-        times[name] = seconds(question, rounds)
-    return times
+    return {
+        "embed the vocabulary": {"first": embedding.seconds},
+        "load": {"first": loading.seconds},
+        **{name: seconds(question, rounds) for name, question in questions.items()},
+    }
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a tiny database")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--work", type=Path, help="keep the database here for the next run")
-    given = parser.parse_args()
-    size = QUICK if given.quick else Size()
-    with tempfile.TemporaryDirectory() as folder:
-        path = (given.work or Path(folder)) / f"scale-{size.layers * size.rows}.semlens"
-        if not (path / "manifest.json").is_file():
-            write(path, size)
-        times = measure(path, size, given.rounds)
-    if given.json:
-        print(json.dumps({"size": vars(size), "goal": GOAL, "cores": os.cpu_count(),
-                          "threads": torch.get_num_threads(), "seconds": times}))  # fmt: skip
-        return
-    print(f"{size.layers * size.rows} components x {size.dim}, {os.cpu_count()} cores; seconds")
-    print(f"{'':24}{'first':>10}{'loaded':>10}{'cpu':>10}")
-    for name, one in times.items():
-        print(f"{name:24}" + "".join(f"{value:10.3f}" for value in one.values()))
+def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
+    """Write the database, unless it is there, and ask it."""
+    size = QUICK if options.quick else Size()
+    path = work / f"scale-{size.layers * size.rows}.semlens"
+    if not (path / "manifest.json").is_file():
+        write(path, size)
+    return {
+        "size": vars(size),
+        "goal": GOAL,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "seconds": time_questions(path, size, options.rounds),
+    }
+
+
+def show(result: dict[str, Any]) -> None:
+    """Print a table for people."""
+    size = result["size"]
+    count = size["layers"] * size["rows"]
+    print(f"{count} components x {size['dim']}, {result['cores']} cores; seconds\n")
+    keys = ("first", "loaded", "cpu")
+    rows = [(name, *(of.get(key) for key in keys)) for name, of in result["seconds"].items()]
+    print(table(("question", *keys), rows, digits=3))
 
 
 if __name__ == "__main__":
-    main()
+    command(__doc__, measure, show, {}, rounds=3)

@@ -18,12 +18,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from surroundings import machine
+from harness import command, tell
 from web_browser import missing, paint, pan
 from web_parts import clients, memory, search_latency, weight
 
@@ -36,8 +35,15 @@ GOALS = {
 }  # fmt: skip
 
 
-def measure(part: str, work: Path, page: Path, demo: Path | None, quick: bool) -> dict[str, Any]:
+OPTIONS: dict[str, dict[str, Any]] = {
+    "--parts": {"nargs": "+", "choices": PARTS, "default": list(PARTS)},
+    "--demo": {"type": Path, "help": "a database that semlens demo has made"},
+}
+
+
+def measure_part(part: str, options: argparse.Namespace, work: Path, page: Path) -> dict[str, Any]:
     """Return what a part measures, or why it was left out."""
+    quick, demo = options.quick, options.demo
     built = (STATIC / "index.html").is_file()
     if part in ("page", "paint", "pan") and not built:
         return {"left_out": "the page is not built: npm run build in web/"}
@@ -51,33 +57,29 @@ def measure(part: str, work: Path, page: Path, demo: Path | None, quick: bool) -
         "memory": lambda: memory(work, page, quick),
         "clients": lambda: clients(work, page, quick),
         "page": lambda: weight(STATIC),
-        "paint": lambda: paint(demo or work, STATIC, 2 if quick else 7),
+        "paint": lambda: paint(demo, STATIC, 2 if quick else 7),
         "pan": lambda: pan(work, STATIC, 2000 if quick else 100_000, quick),
     }
     return measures[part]()
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--demo", type=Path, help="a database that semlens demo has made")
-    parser.add_argument("--work", type=Path, help="keep the databases here for the next run")
-    parser.add_argument("--quick", action="store_true", help="tiny databases")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    given = parser.parse_args()
-    found: dict[str, Any] = {"machine": machine(), "goals": GOALS}
-    with tempfile.TemporaryDirectory() as folder:
-        page = Path(folder) / "page"  # only the browser's parts need the built one
-        page.mkdir()
-        (page / "index.html").write_text("<!doctype html><title>semlens</title>", "utf-8")
-        for part in given.parts:
-            found[part] = measure(part, given.work or Path(folder), page, given.demo, given.quick)
-            if not given.json:
-                print(part, json.dumps(found[part], indent=2), flush=True)
-    if given.json:
-        print(json.dumps(found))
+def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
+    """Measure the parts, one after the other."""
+    page = work / "page"  # only the browser's parts need the built one
+    page.mkdir(exist_ok=True)
+    (page / "index.html").write_text("<!doctype html><title>semlens</title>", "utf-8")
+    found: dict[str, Any] = {"goals": GOALS}
+    for part in options.parts:
+        found[part] = measure_part(part, options, work, page)
+        tell(f"{part} {json.dumps(found[part])}")
+    return found
+
+
+def show(result: dict[str, Any]) -> None:
+    """Print every part for people."""
+    for name, found in result.items():
+        print(name, json.dumps(found, indent=2))
 
 
 if __name__ == "__main__":
-    main()
+    command(__doc__, measure, show, OPTIONS)

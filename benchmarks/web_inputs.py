@@ -16,9 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 import semlens as sl
-from semlens.analysis.describe.kept import keep
-from semlens.analysis.describe.placement import layout_settings
-from semlens.analysis.describe.scope import scope_of
+from semlens.analysis.compare.sets import component_sets
+from semlens.analysis.describe.map import cluster_cache, layout_cache
 from semlens.embedders.base import Embedder
 from semlens.embedders.demo import DemoEmbedder
 
@@ -82,11 +81,11 @@ def database(work: Path, components: int, images: int, quick: bool) -> Path:
 
 def lay_out(path: Path) -> None:
     """Keep a made-up map of heaps: UMAP of 100,000 components would take most of an hour."""
-    scope = scope_of([sl.open(path, WideDemo())])
+    sets = component_sets([sl.open(path, embedder=WideDemo())])
     rng = np.random.default_rng(0)
-    cluster = rng.integers(0, 60, len(scope))
-    where = rng.normal(0, 8, (60, 2))[cluster] + rng.normal(0, 1, (len(scope), 2))
+    cluster = rng.integers(0, 60, len(sets[0]))
+    where = rng.normal(0, 8, (60, 2))[cluster] + rng.normal(0, 1, (len(sets[0]), 2))
     positions = pd.DataFrame(where.astype(np.float32), columns=["x", "y"])
-    keep(scope, "map", layout_settings(0), positions.assign(placed=False))
-    settings = {"method": "kmeans", "clusters": None, "seed": 0}
-    keep(scope, "map-clusters", settings, pd.DataFrame({"cluster": cluster, "joined": False}))
+    layout_cache(sets, None, 0).save(positions.assign(placed=False))
+    clusters = pd.DataFrame({"cluster": cluster, "placed": False})
+    cluster_cache(sets, None, "kmeans", None, 0).save(clusters)

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import numpy as np
+from harness import Clock
 from web_inputs import database
 from web_server import Client, Running, serving
 
@@ -38,23 +39,22 @@ def search_latency(work: Path, page: Path, components: int, quick: bool) -> dict
     path = database(work, components, 400 if quick else 50_000, quick)
     with serving(path, page=page) as server:
         client = Client(server.url)
-        start = time.perf_counter()
-        client.json("/search?q=anything")
-        first = time.perf_counter() - start
-        taken: list[float] = []
+        with Clock() as first:
+            client.json("/search?q=anything")
+        taken, similarity, searched = list[float](), list[float](), 0
         for number in range(10 if quick else 60):
             text = f"{WORDS[number % len(WORDS)]} {number}"
-            start = time.perf_counter()
-            found = client.json("/search?" + urlencode({"q": text}))
-            taken.append(time.perf_counter() - start)
-        similarity: list[float] = []
+            with Clock() as clock:
+                searched = client.json("/search?" + urlencode({"q": text}))["searched"]
+            taken.append(clock.seconds)
         for number in range(3 if quick else 20):
-            start = time.perf_counter()
-            client.get("/similarity?" + urlencode({"q": f"{WORDS[number % len(WORDS)]} {number}"}))
-            similarity.append(time.perf_counter() - start)
+            text = f"{WORDS[number % len(WORDS)]} {number}"
+            with Clock() as clock:
+                client.get("/similarity?" + urlencode({"q": text}))
+            similarity.append(clock.seconds)
         return {
-            "components": found["searched"],
-            "first_ms": first * 1000,
+            "components": searched,
+            "first_ms": first.seconds * 1000,
             **in_milliseconds(taken),
             "similarity_of_all": in_milliseconds(similarity),
             "server_mib": server.memory(),
@@ -127,19 +127,18 @@ def _crowd(server: Running, count: int, seconds: float, pause: float) -> dict[st
         threading.Thread(target=_visit, args=(server, number, end, pause, told))
         for number in range(count)
     ]
-    start = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    wall = time.perf_counter() - start
+    with Clock() as clock:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
     every = [value for values in told.taken.values() for value in values]
     return {
         "pause_s": pause,
         "requests": len(every),
         "errors": sum(told.errors.values()),
         "which_errors": dict(told.errors.most_common(5)),
-        "requests_per_s": len(every) / wall,
+        "requests_per_s": len(every) / clock.seconds,
         **in_milliseconds(every),
         "by_kind": {kind: in_milliseconds(values) for kind, values in told.taken.items()},
     }
@@ -150,13 +149,13 @@ def _visit(server: Running, seed: int, end: float, pause: float, told: _Told) ->
     rng, client = random.Random(seed), Client(server.url)  # noqa: S311  # no secret
 
     def ask(kind: str, path: str) -> bytes:
-        start = time.perf_counter()
-        try:
-            status, content = client.get(path)
-            error = None if status == 200 else str(status)
-        except OSError as fault:
-            content, error = b"{}", type(fault).__name__
-        told.tell(kind, time.perf_counter() - start, error)
+        with Clock() as clock:
+            try:
+                status, content = client.get(path)
+                error = None if status == 200 else str(status)
+            except OSError as fault:
+                content, error = b"{}", type(fault).__name__
+        told.tell(kind, clock.seconds, error)
         return content
 
     time.sleep(rng.random() * pause)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+from harness import Worker, memory_mib, serve
 
 API = "/api/v1/models/0"
 
@@ -27,11 +26,9 @@ class Running:
 
     def memory(self) -> dict[str, float]:
         """Return its memory in MiB: all that is resident, and what of it is not mapped files."""
-        text = Path(f"/proc/{self.process}/status").read_text("utf-8")
-        lines = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
         return {
-            "rss": int(lines["VmRSS"].split()[0]) / 1024,
-            "anonymous": int(lines["RssAnon"].split()[0]) / 1024,
+            "rss": memory_mib("VmRSS", self.process),
+            "anonymous": memory_mib("RssAnon", self.process),
         }
 
 
@@ -63,37 +60,29 @@ class Client:
 @contextmanager
 def serving(database: Path, *, wide: bool = True, page: Path | None = None) -> Iterator[Running]:
     """Serve a database in another process until the block ends."""
-    command = [sys.executable, __file__, str(database), str(page or ""), "wide" if wide else ""]
-    process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        env={**os.environ, "OMP_WAIT_POLICY": "passive"},
-    )  # fmt: skip
-    assert process.stdout is not None and process.stdin is not None  # noqa: S101
-    try:
-        url = process.stdout.readline().strip()
-        if not url:
-            raise RuntimeError(f"the server of '{database}' did not start")
-        yield Running(url, process.pid)
-    finally:
-        process.stdin.close()  # which ends it
-        process.wait(30)
+    with Worker(Path(__file__)) as worker:
+        started = worker.ask("serve", database=str(database), page=str(page or ""), wide=wide)
+        yield Running(started["url"], worker.pid)
 
 
-def _serve(database: str, page: str, wide: str) -> None:
+def _answer() -> None:
+    """Serve what a :class:`Worker` asks for, until it is gone."""
     from semlens.web.built import STATIC
     from semlens.web.serve import make_server
 
-    embedder = None
-    if wide:
-        from web_inputs import WideDemo
+    with ExitStack() as running:
 
-        embedder = WideDemo()
-    folder = Path(page) if page else STATIC
-    with make_server([database], embedder=embedder, static=folder) as server:
-        server.start()
-        print(server.url, flush=True)
-        sys.stdin.read()
+        def start(database: str, page: str, wide: bool) -> dict[str, Any]:
+            from web_inputs import WideDemo
+
+            embedder = WideDemo() if wide else None
+            folder = Path(page) if page else STATIC
+            server = make_server([database], embedder=embedder, static=folder)
+            running.enter_context(server).start()
+            return {"url": server.url}
+
+        serve({"serve": start})
 
 
 if __name__ == "__main__":
-    _serve(*sys.argv[1:4])
+    _answer()

@@ -15,8 +15,9 @@ from torch import nn
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.analysis.correct.affected import STRENGTH, affected, separated, standardised
+from semlens.analysis.correct.affected import STRENGTH, affected, separated
 from semlens.analysis.correct.chosen import read_affected
+from semlens.analysis.correct.vector import standardised
 from semlens.cli.app import app
 from semlens.errors import DataError, LayerError, StaleError
 from semlens.types import Component
@@ -72,15 +73,16 @@ def model():
 @pytest.fixture(scope="module")
 def db(tmp_path_factory, planted, model):
     path = tmp_path_factory.mktemp("db") / "db"
-    return sl.build(path, model, planted[0], WordEmbedder(), ["eyes"], examples=8, signs="positive")
+    sl.build(path, model, planted[0], WordEmbedder(), ["eyes"], examples=8, signs="positive")
+    return sl.open(path, model=model, images=planted[0], embedder=WordEmbedder())
 
 
 RED = [Component("eyes", 0), Component("eyes", 3)]
 
 
-def test_all_planted_samples_are_flagged_and_no_other(db, model, planted):
+def test_all_planted_samples_are_flagged_and_no_other(db, planted):
     folder, marked = planted
-    found = affected(db, RED, sl.ImageFolder(folder), model)
+    found = affected(db, RED, all_data=True)
     assert sorted(found.paths) == sorted(marked)
     frame = found.to_pandas()
     assert list(frame.columns) == ["sample", "path", "class", "score", "flagged"]
@@ -112,7 +114,7 @@ def test_without_a_model_there_are_the_concept_examples(db):
 
 def test_the_plane_is_the_optimum_of_the_machine():
     draw = np.random.default_rng(3)
-    features = standardised(draw.normal(size=(40, 4)))
+    features = standardised(draw.normal(size=(40, 4)))[0]
     seeds = np.arange(40) < 9
     features[seeds] += 1.2
     sign = np.where(seeds, 1.0, -1.0)
@@ -130,29 +132,38 @@ def test_the_plane_is_the_optimum_of_the_machine():
 
 def test_a_constant_column_stays_zero():
     values = np.stack([np.arange(5.0), np.full(5, 3.0)], 1)
-    found = standardised(values)
+    found, spread = standardised(values)
+    np.testing.assert_allclose(spread, [np.sqrt(2), 0])
     np.testing.assert_allclose(found[:, 0], (np.arange(5) - 2) / np.sqrt(2))
     assert (found[:, 1] == 0).all()
+    # of 0.1 the mean is not exactly the same number
+    assert (standardised(np.full((7, 1), 0.1))[0] == 0).all()
 
 
-def test_bad_input(db, model, planted, images):
-    folder = sl.ImageFolder(planted[0])
-    with pytest.raises(LayerError, match="no component"):
+def test_components_in_every_form(db):
+    expected = affected(db, RED).frame
+    for given in (["eyes:0", "eyes:3"], [RED[0], "eyes:3", "eyes:0"]):
+        assert db.affected(given).frame.equals(expected)
+    assert db.affected("eyes:0").components == (RED[0],)
+    hits = db.search("x", top=2)
+    assert db.affected(hits).components == tuple(hits.components)
+
+
+def test_bad_input(db, planted, images):
+    with pytest.raises(LayerError) as error:
         affected(db, [])
+    assert_says(error.value, "No component is named", "LAYER:INDEX", "semlens search")
     with pytest.raises(LayerError, match="eyes:77"):
         affected(db, [Component("eyes", 77)])
-    with pytest.raises(DataError) as error:
-        affected(db, RED, images=folder)
-    assert_says(error.value, "Only the images", "Expected both", "Give both")
     with pytest.raises(DataError, match="not those of the database"):
-        affected(db, RED, images, model)
+        affected(sl.open(db.path, model=db.model, images=images), RED, all_data=True)
     other = sl.SubjectModel(Colours(), to_tensor, "another version")
     with pytest.raises(StaleError):
-        affected(db, RED, folder, other)
+        sl.open(db.path, model=other)
 
 
-def test_results_can_be_saved_and_read_back(db, model, planted, tmp_path):
-    found = affected(db, RED, sl.ImageFolder(planted[0]), model)
+def test_results_can_be_saved_and_read_back(db, tmp_path):
+    found = affected(db, RED, all_data=True)
     found.save(tmp_path / "affected.csv")
     assert read_affected(tmp_path / "affected.csv") == found.paths
     (tmp_path / "list.txt").write_text("\n".join(found.paths[:3]) + "\n")

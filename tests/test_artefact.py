@@ -195,11 +195,11 @@ def test_forms_of_the_command_line(cutouts) -> None:
     [
         ("", "no artefact"), ("glow:3", "hue[:COLOUR]"), ("text", "lacks its words"),
         ("text:", "lacks its words"), ("paste", "lacks its path"), ("hue:purplish", "no colour"),
-        ("hue:256,0,0", "no colour"), ("hue:red:loud", "no number"),
-        ("hue:red:0", "opacity is 0.0"),
-        ("hue:red:nan", "opacity is nan"), ("patch:red:size=1.5", "size is 1.5"),
-        ("patch:red:place=attic", "place is 'attic'"), ("stripes:red:period=-1", "period is -1"),
-        ("stripes:red:angle=inf", "angle is inf"), ("text:日本", "has no 日"),
+        ("hue:256,0,0", "no colour"), ("hue:red:loud", "opacity is 'loud'"),
+        ("hue:red:0", "opacity is '0'"),
+        ("hue:red:nan", "opacity is 'nan'"), ("patch:red:size=1.5", "size is '1.5'"),
+        ("patch:red:place=attic", "place is 'attic'"), ("stripes:red:period=-1", "period is '-1'"),
+        ("stripes:red:angle=inf", "angle is 'inf'"), ("text:日本", "has no 日"),
         ("text:a:font=/nowhere.ttf", "cannot be read"), ("paste:/nowhere", "holds no cut-outs"),
     ],
 )  # fmt: skip
@@ -212,7 +212,7 @@ def test_bad_texts(spec, says) -> None:
 def test_bad_cut_outs(cutouts, tmp_path) -> None:
     with pytest.raises(DataError) as error:
         Paste(str(cutouts), "above")
-    assert_says(error.value, "where is 'above'", "same, random")
+    assert_says(error.value, "where is 'above'", "Expected same or random")
     path = tmp_path / "one.png"
     for made, says in (
         (Image.new("RGB", (4, 4)), "no alpha channel"),
@@ -254,6 +254,13 @@ def test_one_of_several_artefacts_is_drawn(images) -> None:
     flat = [len(np.unique(pixels(marked.read(i)).reshape(-1, 3), axis=0)) == 1 for i in range(40)]
     assert 8 < sum(flat) < 32
     assert insert_drawn(GREY, kinds, 0, 7) == marked.read(7)
+
+
+def test_texts_are_taken_wherever_artefacts_are(images) -> None:
+    assert WithArtefact(images, "hue:opacity=0.5").artefacts == (Hue(opacity=0.5),)
+    assert WithArtefact(images, ["hue", Patch()]).artefacts == (Hue(), Patch())
+    with pytest.raises(DataError, match="opacity is '2.0'"):
+        Hue(opacity=2.0)
 
 
 @pytest.mark.parametrize(("kinds", "share"), [((), 1.0), ((Hue(),), 1.5), ((Hue(),), -0.1)])

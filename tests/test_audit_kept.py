@@ -93,6 +93,10 @@ def test_an_audit_is_kept_with_everything_and_read_back(db):
     assert found.version == sl.__version__
     assert db.audits.add(3, ConceptSet((), "none")).id == 2
     assert db.audits.numbers() == [1, 2]
+    some = db.audits.add("b", {"valid": ["dog"], "spurious": {"scene": ["sea"]}})
+    assert (texts(some.valid), texts(some.spurious)) == (["dog"], ["sea"])
+    assert db.audits.add("b", ["audit:3", "artefacts"]).valid == some.valid
+    assert [one.id for one in db.audits.readable()] == [1, 2, 3, 4]
 
 
 def test_the_finding_is_that_of_the_audit(db):

@@ -8,7 +8,62 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def harness(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return __import__("harness")
+
+
+def test_parts_take_turns_and_ratios_are_taken_within_a_round(harness, capsys):
+    order, speeds = [], {"ours": [1.0, 2.0, 9.0], "bare": [2.0, 2.0, 3.0], "crops": [2.0, 2.0, 6.0]}
+
+    def run(name):
+        order.append(name)
+        return {"seconds": speeds[name].pop(0)}
+
+    rounds = list(harness.in_turns({name: lambda n=name: run(n) for name in speeds}, 3))
+    assert "".join(name[0] for name in order) == "obc" + "bco" + "cob"
+    assert harness.ratio(rounds, ["ours"], ["bare", "crops"]) == 0.5  # of 1/4, 2/4 and 9/9
+    assert harness.ratio(rounds, ["ours"], ["reference"]) is None
+    assert (harness.median(rounds, "ours"), harness.largest(rounds, "bare", "seconds")) == (2, 3)
+    assert "round 3" in capsys.readouterr().err
+
+
+def test_a_worker_answers_apart_and_its_prints_are_no_answers(harness, tmp_path):
+    script = tmp_path / "side.py"
+    script.write_text(
+        f"import sys; sys.path.insert(0, {str(ROOT / 'benchmarks')!r})\n"
+        "import harness, os\n"
+        "def double(value):\n"
+        "    print('a library says something')\n"
+        "    return {'value': 2 * value, 'pid': os.getpid(), 'peak': harness.peak_mib()}\n"
+        "harness.serve({'double': double})\n"
+    )
+    with harness.Worker(script) as worker:
+        first, second = (worker.ask("double", value=value) for value in (3, 4))
+        assert (first["value"], second["value"]) == (6, 8)
+        assert first["pid"] == second["pid"] == worker.pid != os.getpid()
+        assert 1 < first["peak"] < 1000
+    with pytest.raises(SystemExit, match="side.py ended at 'nothing'"), harness.Worker(script) as w:
+        w.ask("nothing")
+
+
+def test_a_clock_sums_and_a_table_is_markdown(harness):
+    clock = harness.Clock()
+    with clock:
+        sum(range(1000))
+    once = clock.seconds
+    with clock:
+        sum(range(1000))
+    assert clock.seconds > once > 0
+    assert clock.read(2)["seconds"] == clock.seconds / 2
+    shown = harness.table(["a", "b", "c"], [["x", 1.25, None]], digits=1)
+    assert shown.splitlines()[1:] == ["| --- | --- | --- |", "| x | 1.2 | - |"]
 
 
 def run(name: str, *options: str):

@@ -16,10 +16,15 @@ from torch import nn
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.analysis.compare import kept
+from semlens.analysis.compare import nearest
 from semlens.analysis.compare.assign import assign
-from semlens.analysis.compare.kept import nearest_of_sets, nearest_within
-from semlens.analysis.compare.nearest import both_ways, within
+from semlens.analysis.compare.nearest import (
+    Pairs,
+    both_ways,
+    nearest_of_sets,
+    nearest_within,
+    within,
+)
 from semlens.analysis.compare.sets import component_sets
 from semlens.analysis.compare.tally import set_scores
 from semlens.analysis.concepts import Concept, ConceptSet
@@ -35,12 +40,13 @@ from semlens.errors import (
     StoreError,
 )
 from semlens.models.subject import SubjectModel
+from semlens.progress import listening
 from semlens.store.files import file_digest
 from semlens.store.layout import theta_file
 from semlens.store.manifest import Manifest
 
 LAYERS = ["first", "second"]
-WORDS = ConceptSet.of(["dog", "cat", "green frog", "striped zebra", "wheel"], "words")
+WORDS = ConceptSet.of(["dog", "cat", "green frog", "striped zebra", "wheel"], name="words")
 
 
 class WideNet(nn.Module):
@@ -88,12 +94,12 @@ def plant(database, layer, theta):
     manifest = json.loads((database.path / "manifest.json").read_text())
     manifest["files"][file] = file_digest(database.path / file)
     Manifest.model_validate(manifest).save(database.path)
-    return sl.open(database.path, WordEmbedder())
+    return sl.open(database.path, embedder=WordEmbedder())
 
 
 def copied(database, folder):
     shutil.copytree(database.path, folder)
-    return sl.open(folder, WordEmbedder())
+    return sl.open(folder, embedder=WordEmbedder())
 
 
 def units(database, rows):
@@ -150,9 +156,9 @@ def test_of_equal_ones_the_first_wins_and_a_single_one_has_no_fellow():
 
 def test_progress_reaches_its_total(databases):
     seen = []
-    sl.compare(
-        list(databases.values()), centred=True, measures=False, progress=lambda *x: seen.append(x)
-    )
+    with listening(lambda *said: seen.append(said)):
+        sl.compare(list(databases.values()), centred=True, scores=False)
+    seen = [said[1:] for said in seen if said[0] == "comparing components"]
     done, totals = zip(*seen, strict=True)
     assert len(set(totals)) == 1
     assert done[-1] == totals[0]
@@ -198,15 +204,15 @@ def test_layers_of_one_model_are_compared(databases):
 
 
 def test_layers_of_several_models_are_named_by_both(databases):
-    found = sl.compare([databases["one"], databases["wide"]], by_layer=True, measures=False)
+    found = sl.compare([databases["one"], databases["wide"]], by_layer=True, scores=False)
     assert [one.name for one in found.sets] == ["one/first", "one/second", "wide/second"]
-    one = sl.compare([databases["one"], databases["wide"]], layers=["second"], measures=False)
+    one = sl.compare([databases["one"], databases["wide"]], layers=["second"], scores=False)
     assert cell(one, "one", "wide") == cell(found, "one/second", "wide/second")
 
 
 def test_only_components_that_matter_for_a_class(databases):
     pair = [databases["one"], databases["two"]]
-    found = sl.compare(pair, target="a", minimum=0.05, layers=["second"], measures=False)
+    found = sl.compare(pair, target="a", minimum=0.05, layers=["second"], scores=False)
     rows = []
     for db in pair:
         table = db.relevance(0, ["second"])
@@ -262,7 +268,7 @@ def test_planted_shared_and_unique_components(databases, tmp_path):
     first = basis[places] + 0.02 * random.standard_normal((rows, 24))
     second = basis[places % 7] + 0.02 * random.standard_normal((rows, 24))
     one, two = plant(one, "second", first), plant(two, "second", second)
-    found = sl.compare([one, two], layers=["second"], measures=False)
+    found = sl.compare([one, two], layers=["second"], scores=False)
     alive = living(one, ["second"])
     only = {
         str(one.component(int(row))) for row in alive if places[row - one.rows(["second"])[0]] > 6
@@ -279,7 +285,7 @@ def test_planted_shared_and_unique_components(databases, tmp_path):
 
 
 def test_a_threshold_can_be_given(databases):
-    found = sl.compare([databases["one"], databases["two"]], threshold=2 / 3, measures=False)
+    found = sl.compare([databases["one"], databases["two"]], threshold=2 / 3, scores=False)
     assert found.thresholds == (2 / 3, 2 / 3)
     assert (found.unique["similarity"] < 2 / 3).all()
     assert len(found.unique) == (found.pairs["similarity"] < 2 / 3).sum()
@@ -326,7 +332,7 @@ def test_a_concept_of_two_categories_is_one_label(databases):
     twice = ConceptSet(
         (Concept("dog", ("Animals",)), Concept("cat", ("Animals",)), Concept("dog", ("Pets",)))
     )
-    found = sl.compare([databases["one"], databases["two"]], concepts=twice, measures=False)
+    found = sl.compare([databases["one"], databases["two"]], concepts=twice, scores=False)
     assert found.labels.groupby("label")["category"].first().get("dog") == "Animals"
     assert not found.labels.duplicated(["set", "label"]).any()
 
@@ -335,7 +341,7 @@ def test_a_concept_of_two_categories_is_one_label(databases):
 def test_assignment_is_the_label_and_the_nearest_component(databases, chunk):
     db = databases["one"]
     one = component_sets([db])[0]
-    probe = concept_probe(db.embedder, WORDS)
+    probe = concept_probe(db, WORDS)
     found = assign(one, probe, WORDS, 0.025, chunk)
     labels = db.label(WORDS, threshold=0.025)
     expected = [labels.label(i) for i in range(len(labels))]
@@ -376,24 +382,27 @@ def test_scores_belong_to_their_components_in_any_order_of_layers(databases, tmp
     assert names == one.components
 
 
-def test_nearest_components_are_kept_by_the_vectors_and_found_again(databases, tmp_path):
+def test_nearest_components_are_kept_by_the_vectors_and_found_again(
+    databases, tmp_path, monkeypatch
+):
     one, two = copied(databases["one"], tmp_path / "a"), copied(databases["two"], tmp_path / "b")
     a, b = component_sets([one, two])
-    ahead, back = nearest_of_sets(a, b, keep_from=1)
-    own = nearest_within(a, keep_from=1)
-    files = sorted((one.path / "analysis").glob("nearest-*.parquet"))
+    monkeypatch.setattr(nearest, "KEEP_FROM", 1)
+    ahead, back = nearest_of_sets(a, b, Pairs(1))
+    own = nearest_within(a, Pairs(1))
+    monkeypatch.undo()
+    files = [(db, f) for db in (one, two) for f in (db.path / "analysis").glob("nearest-*.parquet")]
     assert len(files) == 4 + 2 + 1  # pairs of layers, each layer alone, and its two layers
-    assert not list(two.path.glob("analysis/nearest-*"))
-    for file in files:  # what is read back is what was kept, not what is computed again
-        frame = one.load_origin(file.stem)
-        one.save_analysis(file.stem, frame[0].assign(similarity=np.float32(0.5)), frame[1])
-    assert (nearest_of_sets(a, b)[0].similarity == 0.5).all()
-    assert (nearest_of_sets(b, a)[1].similarity == 0.5).all()
-    assert (nearest_within(a).similarity == 0.5).all()
+    for db, file in files:  # what is read back is what was kept, not what is computed again
+        frame = db.load_origin(file.stem)
+        db.save_analysis(file.stem, frame[0].assign(similarity=np.float32(0.5)), frame[1])
+    assert (nearest_of_sets(a, b, Pairs(1))[0].similarity == 0.5).all()
+    assert (nearest_of_sets(b, a, Pairs(1))[1].similarity == 0.5).all()
+    assert (nearest_within(a, Pairs(1)).similarity == 0.5).all()
     # other vectors of the same names are computed anew
     vectors = np.random.default_rng(0).standard_normal((20, 24))
     changed = plant(two, "second", vectors)
-    again = nearest_of_sets(a, component_sets([changed])[0])[0]
+    again = nearest_of_sets(a, component_sets([changed])[0], Pairs(1))[0]
     expected = units(one, a.rows) @ units(changed, living(changed)).T
     # layer 'first' is as it was, and comes from what was kept: 0.5
     second = expected[:, len(living(changed, ["first"])) :].max(1)
@@ -405,7 +414,7 @@ def test_nearest_components_are_kept_by_the_vectors_and_found_again(databases, t
 def test_small_sets_leave_no_files(databases):
     sl.compare([databases["one"], databases["two"]])
     assert not list(databases["one"].path.glob("analysis/nearest-*"))
-    assert kept.KEEP_FROM > 10**6
+    assert nearest.KEEP_FROM > 10**6
 
 
 # -- result ------------------------------------------------------------------------------------
@@ -436,7 +445,7 @@ def test_the_result_is_text_values_plot_and_files(databases, tmp_path):
 
 def test_many_sets_stay_a_list(databases, tmp_path):
     several = [copied(databases["one"], tmp_path / f"c{i}") for i in range(5)]
-    found = sl.compare(several, by_layer=True, measures=False)
+    found = sl.compare(several, by_layer=True, scores=False)
     assert len(found.sets) == 10
     assert cell(found, "c0/first", "c1/first") == pytest.approx(1, abs=1e-6)
     assert "most alike" in repr(found)
@@ -452,7 +461,9 @@ def test_another_embedder_is_refused_and_both_are_named(databases, tmp_path):
                      ["first"], examples=3)  # fmt: skip
     with pytest.raises(StaleError) as error:
         sl.compare([databases["one"], other])
-    assert_says(error.value, "python:words", "python:colours", "cannot be compared", "--embedder")
+    assert_says(
+        error.value, "python:words", "python:colours", "cannot be compared", "with the embedder"
+    )
     same = sl.build(tmp_path / "s", make(LittleNet(0), "one"), images, WordEmbedder(4), ["first"],
                     examples=3)  # fmt: skip
     with pytest.raises(StaleError, match="other weights"):
@@ -461,7 +472,7 @@ def test_another_embedder_is_refused_and_both_are_named(databases, tmp_path):
 
 def test_sets_that_cannot_be_compared_are_refused(databases, tmp_path):
     one, wide = databases["one"], databases["wide"]
-    again = sl.open(one.path, WordEmbedder())
+    again = sl.open(one.path, embedder=WordEmbedder())
     for given, what, kind in (
         ([], "no database", RecipeError),
         ([one], "only one set", RecipeError),
@@ -478,7 +489,7 @@ def test_sets_that_cannot_be_compared_are_refused(databases, tmp_path):
         sl.compare([one, wide], layers=["second", "thrid"])
     with pytest.raises(RelevanceError, match="--relevance"):
         sl.compare([one, wide], target="a")
-    with pytest.raises(RelevanceError, match="--minimum"):
+    with pytest.raises(RelevanceError, match="Lower the minimum"):
         sl.compare([one, databases["two"]], target="a", minimum=1.0)
     for bad in ({"quantile": 1.5}, {"threshold": -3.0}, {"minimum": -0.1}):
         with pytest.raises(RecipeError, match="Expected a number"):
@@ -504,10 +515,11 @@ def test_other_images_and_settings_are_said(databases, tmp_path):
     images = ImageFolder(write_pictures(tmp_path / "pictures", 8, seed=9))
     other = sl.build(tmp_path / "o", make(LittleNet(0), "one"), images, WordEmbedder(), LAYERS,
                      examples=3)  # fmt: skip
-    found = sl.compare([databases["one"], other], measures=False)
+    found = sl.compare([databases["one"], other], scores=False)
+    assert databases["one"].compare(other, scores=False).matrix.equals(found.matrix)
     assert any("different images" in note for note in found.notes)
     assert any("'examples' (3, 5)" in note for note in found.notes)
-    assert sl.compare([databases["one"], databases["two"]], measures=False).notes == ()
+    assert sl.compare([databases["one"], databases["two"]], scores=False).notes == ()
 
 
 # -- drift -------------------------------------------------------------------------------------
@@ -589,7 +601,7 @@ def test_drift_is_text_values_plot_and_files(checkpoints, tmp_path):
     for part in ("set similarity", "movement", "moved farthest", "relabelled"):
         assert part in repr(found)
     assert len(found.plot().axes) == 4
-    plain = sl.drift(checkpoints, measures=False)
+    plain = sl.drift(*checkpoints, concepts=None, scores=False)
     assert len([a for a in plain.plot().axes if a.axison]) == 2
     found.save(tmp_path / "drift.json")
     values = json.loads((tmp_path / "drift.json").read_text())

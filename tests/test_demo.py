@@ -119,7 +119,7 @@ def test_the_page_and_notebook_views_hold_pictures_and_nothing_from_elsewhere(to
     assert db._repr_html_().count("<img") > 10
     hits = db.search("watermark", top=3)
     assert hits._repr_html_().count("<img") > 20
-    assert hits.picture().size[1] > 300
+    assert hits.plot().size[1] > 300
     assert db.label(layers=["layer2"])._repr_html_().count("<img") > 50
     assert repr(db).startswith("ConceptDatabase")
 

@@ -70,8 +70,8 @@ def planted(databases):
     horns 3, legs 1 and zebu 2 in layer 'first'; in 'second' brown 4, horns 1 and, on every
     other component, the opposite of the null vector and all concepts: no label.
     """
-    db = sl.open(databases[0].path, WordEmbedder())
-    probe = concept_probe(db.embedder, NESTED)
+    db = sl.open(databases[0].path, embedder=WordEmbedder())
+    probe = concept_probe(db, NESTED)
     vectors = probe.vectors / np.linalg.norm(probe.vectors, axis=1, keepdims=True)
     names = [concept.name for concept in NESTED.concepts]
     theta = np.tile(-vectors[:6].mean(0) + 3 * probe.null, (len(db.components), 1))
@@ -95,7 +95,7 @@ def row_of(frame, **where):
 
 
 def test_planted_components_are_counted_at_every_level(planted):
-    found = sl.dissect(planted, NESTED)
+    found = sl.dissect(planted, concepts=NESTED)
     first = {"layer": "first"}
     sizes = row_of(found.sizes, layer="first")
     assert (sizes["components"], sizes["labelled"]) == (6, 6)
@@ -125,9 +125,9 @@ def test_planted_components_are_counted_at_every_level(planted):
 
 
 def test_gaps_are_concepts_without_a_component_and_name_the_nearest(planted):
-    found = sl.dissect(planted, NESTED)
+    found = sl.dissect(planted, concepts=NESTED)
     assert set(found.gaps["concept"]) == {"eyes", "angus", "ploughing"}
-    probe = concept_probe(planted.embedder, NESTED)
+    probe = concept_probe(planted, NESTED)
     unit = probe.vectors / np.linalg.norm(probe.vectors, axis=1, keepdims=True)
     theta = planted.theta.astype(np.float64)
     theta /= np.linalg.norm(theta, axis=1, keepdims=True)
@@ -145,7 +145,7 @@ def test_gaps_are_concepts_without_a_component_and_name_the_nearest(planted):
 
 
 def test_a_name_of_two_categories_counts_once_under_the_first(planted):
-    found = sl.dissect(planted, NESTED)
+    found = sl.dissect(planted, concepts=NESTED)
     assert "Instruments" not in set(found.counts["path"])
     assert found.recurring == {"horns": ["Physical/Body parts/Head", "Instruments"]}
     top_level = found.totals[(found.totals["depth"] == 1) & ~found.totals["leaf"]]
@@ -157,7 +157,7 @@ def test_a_name_of_two_categories_counts_once_under_the_first(planted):
 
 
 def test_counts_are_those_of_the_labels(databases):
-    found = sl.dissect(databases, NESTED)
+    found = sl.dissect(databases, concepts=NESTED)
     for db, name in zip(databases, ("m0", "m1"), strict=True):
         frame = db.label(NESTED).to_pandas()
         for layer in LAYERS:
@@ -170,7 +170,7 @@ def test_counts_are_those_of_the_labels(databases):
 
 
 def test_a_higher_threshold_leaves_more_gaps(databases):
-    low, high = (sl.dissect(databases[0], NESTED, threshold=t) for t in (-1.0, 0.9))
+    low, high = (sl.dissect(databases[0], concepts=NESTED, threshold=t) for t in (-1.0, 0.9))
     assert low.sizes["labelled"].sum() == low.sizes["components"].sum()
     assert high.sizes["labelled"].sum() == 0
     assert len(high.gaps) == 7
@@ -183,7 +183,7 @@ def test_a_higher_threshold_leaves_more_gaps(databases):
 
 def test_only_components_that_matter_for_a_class(databases):
     db = databases[0]
-    found = sl.dissect(db, NESTED, target="a", minimum=0.08)
+    found = sl.dissect(db, concepts=NESTED, target="a", minimum=0.08)
     table = db.relevance(0)
     rows = set(table.loc[table["max"] >= 0.08, "component"]) & set(np.flatnonzero(db.alive))
     assert 0 < len(rows) < len(db.components)
@@ -213,7 +213,7 @@ def test_categories_stay_together_whatever_the_order():
 
 def test_a_category_and_a_concept_of_one_name_are_two(databases):
     same = ConceptSet((Concept("horns", ("Head",)), Concept("Head"), Concept("eyes", ("Head",))))
-    found = sl.dissect(databases[0], same)
+    found = sl.dissect(databases[0], concepts=same)
     head = found.totals[found.totals["path"] == "Head"]
     assert sorted(head["leaf"]) == [False, True]
     found.plot_tree()
@@ -223,7 +223,7 @@ def test_a_name_may_hold_a_slash(databases):
     concepts = ConceptSet(
         (Concept("am/fm radio", ("Devices", "Old")), Concept("either/or")), "radio"
     )
-    found = sl.dissect(databases[0], concepts, threshold=-2.0)
+    found = sl.dissect(databases[0], concepts=concepts, threshold=-2.0)
     assert set(found.top_concepts()["path"]) <= {"Devices/Old/am/fm radio", "either/or"}
     assert "Devices/Old/am" not in repr(found).replace("Devices/Old/am/fm", "")
     assert "Devices/Old" in repr(found)
@@ -240,7 +240,7 @@ def test_the_ox_tree_nests_the_concepts_of_the_graph():
 
 
 def test_the_result_is_text_values_plots_and_files(databases, tmp_path):
-    found = sl.dissect(databases, NESTED, depth=3, top=3)
+    found = sl.dissect(databases, concepts=NESTED, depth=3, top=3)
     text = repr(found)
     for part in ("Physical", "    Head", "most frequent concepts of m0", "gaps of m1"):
         assert part in text
@@ -251,7 +251,7 @@ def test_the_result_is_text_values_plots_and_files(databases, tmp_path):
     found.save(tmp_path / "d.csv")
     assert len(pd.read_csv(tmp_path / "d.csv")) == len(found.counts)
     assert len(found.plot().axes) == 2
-    assert len(sl.dissect(databases, ConceptSet.of(["dog", "cat"])).plot().axes) == 1
+    assert len(sl.dissect(databases, concepts=ConceptSet.of(["dog", "cat"])).plot().axes) == 1
     said = [text.get_text() for text in found.plot_tree("m1").axes[0].texts]
     total = row_of(found.totals, database="m1", path="Physical")["count"]
     assert f"Physical ({total})" in said
@@ -263,23 +263,23 @@ def test_the_result_is_text_values_plots_and_files(databases, tmp_path):
 
 def test_bad_input(databases, tmp_path):
     with pytest.raises(RelevanceError) as error:
-        sl.dissect(databases[1], NESTED, target="a")
+        sl.dissect(databases[1], concepts=NESTED, target="a")
     assert_says(error.value, "no class relevance", "--relevance")
     with pytest.raises(RecipeError, match="given twice"):
-        sl.dissect([databases[0], sl.open(databases[0].path, WordEmbedder())], NESTED)
+        sl.dissect(databases[0], sl.open(databases[0].path, embedder=WordEmbedder()))
     with pytest.raises(RecipeError, match="no database"):
-        sl.dissect([], NESTED)
+        sl.dissect([])
     images = ImageFolder(write_pictures(tmp_path / "pictures", 6))
     blind = sl.build(tmp_path / "b", make(0), images, ColourEmbedder(), ["first"], examples=3)
     with pytest.raises(EmbedderError, match="images only"):
-        sl.dissect(blind, NESTED)
+        sl.dissect(blind, concepts=NESTED)
     other = sl.build(tmp_path / "o", make(0), images, WordEmbedder(4), ["first"], examples=3)
     with pytest.raises(StaleError, match="cannot be compared"):
-        sl.dissect([databases[0], other], NESTED)
+        sl.dissect([databases[0], other], concepts=NESTED)
     red = tmp_path / "red.png"
     Image.new("RGB", (20, 20), "red").save(red)
     pictured = ConceptSet((Concept("red", ("Colours",), images=(red,)),))
-    found = sl.dissect(blind, pictured, threshold=-1.0)
+    found = sl.dissect(blind, concepts=pictured, threshold=-1.0)
     assert row_of(found.totals, path="Colours")["count"] == blind.alive.sum()
 
 

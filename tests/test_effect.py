@@ -273,9 +273,12 @@ def test_any_class_on_any_images(db, model, images, pictures):
 
 
 def test_components_are_taken_as_in_every_question(db):
-    expected = effect(db, "class0", [Component("first", 0), Component("first", 1)], samples=3)
+    expected = effect(db, "class0", [Component("first", i) for i in range(3)], samples=3)
     hits = db.search("dog", layers="first", top=2)
-    for given in (["first:0", "first:1"], {"first:0": "first:0", "first:1": ["first:1"]}):
+    for given in (
+        [f"first:{i}" for i in range(3)],
+        {f"first:{i}": [f"first:{i}"] for i in range(3)},
+    ):
         assert effect(db, 0, given, samples=3).to_json() == expected.to_json()
     assert set(effect(db, 0, hits, samples=3).units) == {str(c) for c in hits.components}
 

@@ -38,7 +38,7 @@ def test_a_database_is_evaluated_on_its_known_classes(tmp_path, model, db):
     paths = db.samples["path"].tolist()
     mine = [i for i, path in enumerate(paths) if "class2" not in path and "003" not in path]
     right = np.array([int("class1" in paths[i]) for i in mine])
-    found = db.evaluate(batch_size=5)
+    found = db.evaluate(batch_size=5)  # what cannot be read is left out
     assert found.samples == len(mine) == 7
     np.testing.assert_array_equal(found.targets, right)
     np.testing.assert_array_equal(found.answers, answers(model, db, mine))
@@ -54,6 +54,8 @@ def test_a_database_is_evaluated_on_its_known_classes(tmp_path, model, db):
     assert Image.open(tmp_path / "evaluation.png").width > 500
     assert json.loads((tmp_path / "evaluation.json").read_text())["accuracy"] == found.accuracy
     assert f"Accuracy {found.accuracy:.3f} on 7 images" in repr(found)
+    elsewhere = db.evaluate(images=tmp_path / "pictures", samples=mine)
+    assert elsewhere.to_json() == found.to_json()
     by_name = sl.evaluate_model(model, db.images, samples=mine)
     assert by_name.to_json() == found.to_json()
 
@@ -68,4 +70,4 @@ def test_images_without_a_known_class_are_refused(db):
     unknown = [i for i, path in enumerate(db.samples["path"]) if "class2" in path]
     with pytest.raises(DataError) as error:
         db.evaluate(samples=unknown)
-    assert_says(error.value, "No image has a class", "classes=")
+    assert_says(error.value, "No image of", "has a class")

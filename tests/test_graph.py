@@ -22,9 +22,10 @@ import semlens as sl
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.graph.groups import UNLABELLED, GraphEdge, GraphNode
 from semlens.cli.graph import graph
-from semlens.draw.graph_layout import MOST, Heading, arrange, shortened
+from semlens.draw.graph_layout import MOST, Heading, arrange
 from semlens.draw.graph_order import by_barycentre, crossings
 from semlens.draw.graph_picture import draw_png, draw_svg
+from semlens.draw.pictures import shortened
 from semlens.errors import DataError, RelevanceError, StoreError
 from semlens.models.subject import SubjectModel
 from semlens.progress import listening

@@ -14,11 +14,10 @@ from torch import nn
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.analysis.correct.cut_out import cut_out
-from semlens.analysis.correct.cutouts import check_folder
+from semlens.analysis.correct.cut_out import check_folder, cut_out
 from semlens.analysis.correct.localise import BLUR, soft_masks, vector_heat
 from semlens.analysis.correct.vector import ConceptVector, concept_vector
-from semlens.cli.cutout import cutout as command
+from semlens.cli.correct import cutout as command
 from semlens.data.artefact import load_artefact
 from semlens.data.folder import ImageFolder
 from semlens.errors import DataError, LayerError, StaleError, StoreError
@@ -109,7 +108,7 @@ def data(folder):
 
 @pytest.fixture(scope="module")
 def found(db, model, data):
-    return cut_out(db, model, data, ["first:0"], count=8)
+    return cut_out(db, ["first:0"], count=8)
 
 
 def carries(path: str) -> bool:
@@ -226,9 +225,7 @@ def test_the_svm_itself(db, model, data) -> None:
     from sklearn.svm import LinearSVC
 
     shown, other = [2, 4, 8, 10, 14], [0, 1, 3, 5, 7, 9, 11]
-    v = concept_vector(
-        db, model, data, [Component("first", 0)], "second", positives=shown, negatives=other
-    )
+    v = concept_vector(db, [Component("first", 0)], "second", positives=shown, negatives=other)
     x = readouts(model, data.read, shown + other, ["second"])["second"].astype(np.float64)
     y = [1] * len(shown) + [0] * len(other)
     machine = make_pipeline(
@@ -272,21 +269,18 @@ def test_results(found, tmp_path) -> None:
 
 
 def test_the_seed_and_the_layer(db, model, data, found) -> None:
-    again = cut_out(db, model, data, ["first:0"], count=8)
+    again = cut_out(db, ["first:0"], count=8)
     assert (again.vector.direction == found.vector.direction).all()
     assert (again.cutouts[3].mask == found.cutouts[3].mask).all()
-    other = cut_out(db, model, data, ["first:0"], count=2, layer="second", seed=1)
+    other = cut_out(db, ["first:0"], count=2, layer="second", seed=1)
     assert other.vector.layer == "second" and len(other) == 2
-    both = cut_out(db, model, data, ["first:0", "second:3"], count=1)
+    both = db.cut_out([Component("first", 0), "second:3"], count=1)
     assert both.vector.layer == "second"
 
 
 def test_bad_input(db, model, data, found, tmp_path) -> None:
-    inputs = model.batch([model.preprocess(data.read(0))])
-    engine = make_engine(model.module, inputs, ["first"], "epsilon")
-
     def ask(*components, **settings):
-        return cut_out(db, model, data, components, engine=engine, **settings)
+        return cut_out(db, components, rules="epsilon", **settings)
 
     for kind, says, call in [
         (LayerError, "No component is named", lambda: ask()),
@@ -307,7 +301,7 @@ def test_bad_input(db, model, data, found, tmp_path) -> None:
             call()
         assert_says(error.value, says)
     with pytest.raises(StaleError):
-        cut_out(db, subject(LittleNet(9)), data, ["first:0"])
+        cut_out(sl.open(db.path, model=subject(LittleNet(9)), images=data), ["first:0"])
     file = tmp_path / "file"
     file.write_text("")
     with pytest.raises(StoreError) as error:
@@ -322,7 +316,7 @@ def test_a_layer_that_says_nothing(tmp_path, folder, data) -> None:
         net.second.weight.zero_()
     base = sl.build(tmp_path / "db", model, data, WordEmbedder(), ["second"], examples=4)
     with pytest.raises(DataError) as error:
-        cut_out(base, model, data, ["second:0"], positives=[2, 4, 8])
+        cut_out(base, ["second:0"], positives=[2, 4, 8])
     assert_says(error.value, "the same")
 
 

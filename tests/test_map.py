@@ -54,7 +54,7 @@ def base(tmp_path_factory, net, folder):
 
 @pytest.fixture
 def one(base, tmp_path, words):
-    return sl.open(shutil.copytree(base, tmp_path / "one.semlens"), words)
+    return sl.open(shutil.copytree(base, tmp_path / "one.semlens"), embedder=words)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def other_base(tmp_path_factory, folder):
 
 @pytest.fixture
 def other(other_base, tmp_path, words):
-    return sl.open(shutil.copytree(other_base, tmp_path / "two.semlens"), words)
+    return sl.open(shutil.copytree(other_base, tmp_path / "two.semlens"), embedder=words)
 
 
 def cos(a, b):
@@ -97,7 +97,7 @@ def kept_files(db, kind="map"):
 
 
 def test_one_row_per_component_with_examples(one):
-    found = one.map(concepts=CONCEPTS)
+    found = one.concept_map(concepts=CONCEPTS)
     assert list(found.frame.columns) == COLUMNS
     rows = np.flatnonzero(one.alive)
     assert found.frame["component"].tolist() == [str(one.component(int(r))) for r in rows]
@@ -106,14 +106,14 @@ def test_one_row_per_component_with_examples(one):
     assert not found.frame["placed"].any()
     assert not found.reused
     assert len(found.clusters) == default_count(len(rows)) > 1
-    part = one.map(layers=["second"], concepts=None)
+    part = one.concept_map(layers=["second"], concepts=None)
     assert set(part.frame["layer"]) == {"second"}
 
 
 def test_labels_are_the_best_concepts_of_the_mean_theta(one, words):
-    low = one.map(concepts=CONCEPTS, threshold=-2.0, top_labels=4)
+    low = one.concept_map(concepts=CONCEPTS, threshold=-2.0, top_labels=4)
     threshold = float(np.median([values[1] for values in low.clusters["alignments"]])) + 1e-4
-    found = one.map(concepts=CONCEPTS, threshold=threshold)
+    found = one.concept_map(concepts=CONCEPTS, threshold=threshold)
     null = text_vector(words, "", LABEL_TEMPLATES)
     theta = theta_of(one, found.frame)
     kept = 0
@@ -137,7 +137,7 @@ def test_labels_are_the_best_concepts_of_the_mean_theta(one, words):
 
 def test_an_embedder_without_texts_gives_no_labels(tmp_path, net, folder):
     db = sl.build(tmp_path / "db", net, folder, ColourEmbedder(), ["first"], examples=4)
-    found = db.map()
+    found = db.concept_map()
     assert found.frame["cluster_label"].isna().all()
     assert "clusters" in repr(found)
 
@@ -274,9 +274,9 @@ def test_a_twin_lies_where_its_twin_lies_and_one_old_component_is_enough():
 
 
 def test_added_layers_are_placed_among_what_was_there(one, net, folder, words):
-    before = one.map(concepts=CONCEPTS)
+    before = one.concept_map(concepts=CONCEPTS)
     one = sl.build(one.path, net, folder, words, ["head"], examples=6)
-    found = one.map(concepts=CONCEPTS)
+    found = one.concept_map(concepts=CONCEPTS)
     new = (found.frame["layer"] == "head").to_numpy()
     assert found.reused
     assert found.placed == new.sum() > 0
@@ -291,10 +291,10 @@ def test_added_layers_are_placed_among_what_was_there(one, net, folder, words):
     np.testing.assert_array_equal(found.frame["cluster"][new], votes)
     assert f"{new.sum()} components were placed among {(~new).sum()}" in repr(found)
     assert found.clusters["size"].sum() == len(found)
-    again = one.map(concepts=CONCEPTS)  # the placed ones are kept, too
+    again = one.concept_map(concepts=CONCEPTS)  # the placed ones are kept, too
     pd.testing.assert_frame_equal(again.frame, found.frame)
     assert len(kept_files(one, "map")) == 2
-    anew = one.map(concepts=CONCEPTS, again=True)
+    anew = one.concept_map(concepts=CONCEPTS, again=True)
     assert anew.placed == 0
     assert not anew.reused
     assert not np.array_equal(where(anew)[~new], where(before))
@@ -315,46 +315,48 @@ def shift(path):
 
 
 def test_a_kept_map_is_used_and_other_settings_are_another_map(one):
-    first = one.map(concepts=None)
+    first = one.concept_map(concepts=None)
     (path,) = [file for file in kept_files(one) if "clusters" not in file.name]
     content = path.read_bytes()
-    assert one.map(concepts=None).reused
+    assert one.concept_map(concepts=None).reused
     assert path.read_bytes() == content
     shift(path)
     moved = path.read_bytes()
-    np.testing.assert_allclose(where(one.map(concepts=None)), where(first) + [100, 0], atol=1e-4)
-    seeded = one.map(concepts=None, seed=7)
+    np.testing.assert_allclose(
+        where(one.concept_map(concepts=None)), where(first) + [100, 0], atol=1e-4
+    )
+    seeded = one.concept_map(concepts=None, seed=7)
     assert not seeded.reused
     assert where(seeded)[:, 0].max() < 90
     assert path.read_bytes() == moved
-    anew = one.map(concepts=None, again=True)
+    anew = one.concept_map(concepts=None, again=True)
     assert not anew.reused
     np.testing.assert_array_equal(where(anew), where(first))
-    assert one.map(concepts=None).frame.equals(first.frame)
+    assert one.concept_map(concepts=None).frame.equals(first.frame)
 
 
 def test_positions_do_not_depend_on_the_clusters(one):
-    a, b = one.map(concepts=None), one.map(concepts=None, clusters=3)
+    a, b = one.concept_map(concepts=None), one.concept_map(concepts=None, clusters=3)
     np.testing.assert_array_equal(where(a), where(b))
     assert b.reused
     assert len(b.clusters) == 3
 
 
 def test_a_kept_map_of_other_vectors_is_void(one):
-    one.map(concepts=None)
+    one.concept_map(concepts=None)
     (path,) = [file for file in kept_files(one) if "clusters" not in file.name]
     frame, origin = one.load_origin(path.stem)
     origin["layers"][0]["first"] = "0" * 64
     one.save_analysis(path.stem, frame, origin)
-    assert not one.map(concepts=None).reused
+    assert not one.concept_map(concepts=None).reused
 
 
 def test_a_database_that_cannot_be_written_works(one, monkeypatch):
     monkeypatch.setattr(os, "access", lambda *_: False)
     before = sorted(one.path.rglob("*"))
-    first = one.map(concepts=CONCEPTS)
+    first = one.concept_map(concepts=CONCEPTS)
     assert sorted(one.path.rglob("*")) == before
-    second = one.map(concepts=CONCEPTS)
+    second = one.concept_map(concepts=CONCEPTS)
     assert not second.reused
     np.testing.assert_array_equal(where(first), where(second))
 
@@ -373,7 +375,7 @@ def test_a_table_with_an_origin_is_no_table_of_the_build(one):
 
 
 def test_several_databases_share_one_space(one, other, net, folder, words):
-    found = sl.concept_map([one, other], words, concepts=None)
+    found = sl.concept_map(one, other, concepts=None)
     assert list(found.frame["model"].unique()) == ["one", "two"]
     assert len(found) == one.alive.sum() + other.alive.sum()
     assert len(kept_files(one)) == 2
@@ -394,7 +396,7 @@ def test_several_databases_share_one_space(one, other, net, folder, words):
 
 
 def test_databases_that_are_called_alike_are_told_apart(one, base):
-    found = sl.concept_map([one, sl.open(base, one.embedder)], concepts=None)
+    found = sl.concept_map([one, sl.open(base, embedder=one.embedder)], concepts=None)
     names = found.frame["model"].unique()
     assert len(names) == 2
     assert all(name.endswith("/one") for name in names)
@@ -409,31 +411,35 @@ def test_foreign_embedders_and_doubles_are_refused(one, tmp_path, net, folder):
         error.value,
         "one.semlens' was embedded by 'python:words'",
         "by 'python:colours'",
-        "--embedder",
+        "with the embedder 'python:words'",
     )
     assert "x.semlens'" in str(error.value)
     with pytest.raises(StaleError, match="embedder"):
-        sl.concept_map(one, ColourEmbedder(seed=1))
+        sl.open(one.path, embedder=ColourEmbedder(seed=1))
     with pytest.raises(RecipeError, match="given twice"):
         sl.concept_map([one, one])
     with pytest.raises(RecipeError, match="no database"):
         sl.concept_map([])
+    with pytest.raises(RecipeError, match="'paper-ox' is given where a database is meant"):
+        sl.concept_map(one, "paper-ox")
 
 
 @pytest.mark.parametrize(
     ("settings", "kind", "parts"),
     [
         ({"layers": ["frist"]}, LayerError, ("frist", "first")),
-        ({"layers": []}, LayerError, ("no layer",)),
+        ({"layers": []}, LayerError, ("No layer",)),
         ({"clusters": 0}, RecipeError, ("0 clusters", "Expected 1 to")),
         ({"clusters": 1000}, RecipeError, ("1000 clusters",)),
         ({"clusters": 3, "method": "hdbscan"}, RecipeError, ("HDBSCAN", "kmeans")),
-        ({"seed": -1}, RecipeError, ("-1",)),
+        ({"seed": -1}, RecipeError, ("-1", "from 0 to 4294967295")),
+        ({"seed": 2**32}, RecipeError, ("4294967296",)),
+        ({"method": "means"}, RecipeError, ("'means'", "kmeans or hdbscan")),
     ],
 )
 def test_wrong_settings(one, settings, kind, parts):
     with pytest.raises(kind) as error:
-        one.map(concepts=None, **settings)
+        one.concept_map(concepts=None, **settings)
     assert_says(error.value, *parts)
 
 
@@ -441,7 +447,7 @@ def test_wrong_settings(one, settings, kind, parts):
 
 
 def test_query_colours_are_alignments(one, words):
-    found = one.map(concepts=None).coloured("query", "dog", "sea")
+    found = one.concept_map(concepts=None).coloured("query", "dog", "sea")
     assert isinstance(found.colouring, Queries)
     null = text_vector(words, "", SEARCH_TEMPLATES)
     frame = found.to_pandas()
@@ -452,7 +458,7 @@ def test_query_colours_are_alignments(one, words):
 
 
 def test_measures_relevance_and_groups(one):
-    found = one.map(concepts=None)
+    found = one.concept_map(concepts=None)
     scores = one.scores().to_pandas()[one.alive]
     for measure in ("clarity", "redundancy", "polysemanticity"):
         values = found.coloured(measure).to_pandas()[measure]
@@ -480,7 +486,7 @@ def test_measures_relevance_and_groups(one):
     ],
 )
 def test_wrong_colours(one, values, part):
-    found = one.map(concepts=None)
+    found = one.concept_map(concepts=None)
     with pytest.raises(ConceptError) as error:
         found.coloured(*values)
     assert_says(error.value, part)
@@ -549,7 +555,7 @@ def test_many_points_are_pixels_in_a_vector_file(colouring, tmp_path):
 @pytest.fixture
 def run(one, monkeypatch):
     # the embedder of these tests exists in this process only: its SPEC cannot be loaded
-    monkeypatch.setattr("semlens.embedders.load.load_embedder", lambda *_, **__: one.embedder)
+    monkeypatch.setattr("semlens.store.reader.load_embedder", lambda *_, **__: one.embedder)
 
     def call(*words):
         return CliRunner().invoke(app, ["map", str(one.path), *map(str, words)])
@@ -599,8 +605,8 @@ def test_the_command_takes_clusters_seed_and_no_concepts(run, one):
         (("--query", "dog", "--target", "1"), "--color relevance"),
         (("--color", "query", "--target", "1"), "--target is given"),
         (("--color", "relevance", "--query", "ox"), "--query is given"),
-        (("--color", "query"), "--query TEXT"),
-        (("--color", "relevance"), "--target CLASS"),
+        (("--color", "query"), "Say what to look for"),
+        (("--color", "relevance"), "0 classes"),
         (("--save", "map.html"), ".png"),
         (("--target", "zebra", "--concepts", "none"), "'zebra' is no class"),
     ],

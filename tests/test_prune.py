@@ -238,12 +238,39 @@ def test_a_pass_that_cannot_be_captured_is_refused() -> None:
 
 
 def test_wrong_components(subject) -> None:
-    with pytest.raises(LayerError, match="no component"):
+    with pytest.raises(LayerError, match="No component is named"):
         sl.pruned_state(subject, [])
     with pytest.raises(LayerError, match="Component 99"):
         sl.pruned_state(subject, [Component("first", 99)])
     with pytest.raises(LayerError, match="frist"):
         sl.pruned_state(subject, [Component("frist", 1)])
+
+
+def test_components_in_every_form(tmp_path, subject, images, words) -> None:
+    expected = sl.pruned_state(subject, [Component("first", 1), Component("first", 2)])
+    db = sl.build(tmp_path / "db", subject, images, words, ["first"], examples=4)
+    found = db.prune(["first:1", "first:2"])
+    for state in (sl.pruned_state(subject, ["first:1", "first:2"]), found.state):
+        assert all(torch.equal(expected[name], value) for name, value in state.items())
+    batch = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        with sl.pruned(subject, "first:1", {"first:1": 0.5}):
+            one = subject.module(batch)
+        with sl.pruned(subject, [Component("first", 1)], {Component("first", 1): 0.5}):
+            assert torch.equal(one, subject.module(batch))
+    hits = db.search("dog", top=1)
+    state = sl.pruned_state(subject, hits)
+    assert {edit.layer for edit in db.prune(hits).edits} == {"first"}
+    assert any(not torch.equal(state[k], v) for k, v in subject.module.state_dict().items())
+    assert found.to_json()["weights"] is None
+    better = found.save_weights(tmp_path / "p.safetensors")
+    assert better.spec == f"{subject.spec}:weights={tmp_path / 'p.safetensors'}"
+    assert better.fingerprint == found.model.fingerprint != subject.fingerprint
+    for name in ("pruned.png", "pruned.csv", "pruned.json"):
+        found.save(tmp_path / name)
+        assert (tmp_path / name).stat().st_size > 20
+    with pytest.raises(LayerError, match="first:99"):
+        db.prune("first:99")
 
 
 def test_components_from_files(tmp_path) -> None:

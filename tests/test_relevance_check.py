@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from relevance_cases import noise, rules_of, seeded
@@ -10,7 +13,8 @@ from rich.console import Console
 from torch import nn
 from torch.nn import functional
 
-from semlens.relevance.check import KINDS, check, shares_kept
+from semlens.relevance.check import KINDS, check, conserved, shares_kept
+from semlens.relevance.choose import make_engine
 from semlens.relevance.classes import class_start
 from semlens.relevance.engine import Engine
 from semlens.relevance.gradient import GradientEngine
@@ -176,3 +180,26 @@ def test_gradient_has_totals_only(net):
     leaf = x.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(module(leaf)[:, 1].sum(), leaf)
     np.testing.assert_allclose(found.pixels, (gradient * x).sum((1, 2, 3)), rtol=1e-8)
+
+
+def test_a_logit_that_is_zero_is_said_and_gives_no_shares():
+    module = seeded(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 5))).float()
+    x = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    expected = check(Engine(module, x, ["0"], "epsilon"), x[1:], torch.tensor([1, 1])).to_pandas()
+    module[2].weight.data[0], module[2].bias.data[0] = 0, 0
+    engine = Engine(module, x, ["0"], "epsilon")
+    some = check(engine, x, torch.tensor([0, 1, 1]))
+    assert "0 on 1 of 3 images" in some.notice and some.notice in repr(some)
+    pd.testing.assert_frame_equal(some.to_pandas(), expected)
+    none = check(engine, x[:1], torch.tensor([0]))
+    assert len(none.to_pandas()) == 0
+    console = Console(width=100, record=True, quiet=False)
+    console.print(none)
+    for text in (repr(none), console.export_text()):
+        assert "exactly 0" in " ".join(text.split()) and "nan" not in text.lower()
+    assert check(engine, x, torch.tensor([1, 2, 3])).notice == ""
+    assert np.isfinite(conserved(engine, x))
+    module[2].weight.data[:], module[2].bias.data[:] = 0, 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert make_engine(module, x, ["0"]).rules.name == "epsilon-plus-flat"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import assert_says
+from conftest import assert_says, to_tensor
 from relevance_cases import (
     attend,
     by_contributions,
@@ -26,13 +26,19 @@ from torch.nn import functional
 from semlens.errors import RelevanceError
 from semlens.models.subject import SubjectModel
 from semlens.relevance.bind import PRODUCTS, SOFTMAX, SUMS
-from semlens.relevance.check import check
-from semlens.relevance.choose import FallbackWarning, make_engine
+from semlens.relevance.check import check, conserved
+from semlens.relevance.choose import (
+    ConservationWarning,
+    Engines,
+    FallbackWarning,
+    engine_for,
+    make_engine,
+)
 from semlens.relevance.classes import class_relevance, class_start
 from semlens.relevance.engine import Engine
 from semlens.relevance.gradient import GradientEngine
 from semlens.relevance.interface import OUTPUT
-from semlens.relevance.presets import PRESETS, Rules, preset
+from semlens.relevance.presets import AUTO, PRESETS, Rules, preset
 from semlens.relevance.rules.activation import SHARES
 from semlens.relevance.rules.structure import LINEAR, MAXIMUM
 
@@ -184,6 +190,96 @@ def test_branches_on_values_fall_back():
         make_engine(net, x, [])
 
 
+class Late(Exception):
+    """What a time-out's signal raises: no fault of the model's."""
+
+
+class Traced(Plain):
+    """Raises something while it is traced, and only then."""
+
+    def __init__(self, error) -> None:
+        super().__init__(nn.ReLU())
+        self.error = error
+
+    def forward(self, x):
+        if type(x) is not torch.Tensor:
+            raise self.error
+        return super().forward(x)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [Late("now"), TimeoutError("now"), MemoryError(), KeyboardInterrupt(),
+     torch.OutOfMemoryError("no room"), RuntimeError("can't allocate memory: 8 GB")],
+    ids=lambda error: type(error).__name__,
+)  # fmt: skip
+def test_what_is_not_the_models_fault_is_no_reason_to_fall_back(error):
+    with pytest.raises(type(error)):
+        make_engine(Traced(error), torch.randn(2, 3, 8, 8), ["conv"])
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a branch"), KeyError("x"), TypeError()])
+def test_what_is_the_models_fault_falls_back(error):
+    with pytest.warns(FallbackWarning, match=type(error).__name__):
+        make_engine(Traced(error), torch.randn(2, 3, 8, 8), ["conv"])
+
+
+def test_a_rule_that_is_interrupted_is_interrupted(monkeypatch):
+    def interrupted(*_):
+        raise Late
+
+    monkeypatch.setattr("semlens.relevance.engine.simplify", interrupted)
+    with pytest.raises(Late):
+        make_engine(Plain(nn.ReLU()), torch.randn(2, 3, 8, 8), ["conv"])
+
+
+class Against(nn.Module):
+    """What speaks for its classes are sums of negative terms only, which z+ drops."""
+
+    def __init__(self, bias: float = 0.0) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem = nn.Conv2d(3, 6, 3, bias=False)
+        self.conv, self.head = nn.Conv2d(6, 8, 3, bias=False), nn.Linear(8, 4)
+        self.conv.weight.data = -self.conv.weight.data.abs()
+        self.head.weight.data = -self.head.weight.data.abs()
+        self.head.bias.data.fill_(bias)
+
+    def forward(self, x):
+        return self.head(self.conv(torch.relu(self.stem(x))).mean((2, 3)))
+
+
+def test_auto_takes_the_first_preset_that_conserves():
+    net, x = Against().eval(), torch.randn(2, 3, 12, 12)
+    assert conserved(Engine(net, x, []), x) < 0.01
+    engine = make_engine(net, x, ["conv"])
+    assert engine.rules.name == "epsilon-gamma"
+    assert conserved(engine, x) == pytest.approx(1, abs=0.01)
+    # as if it had been asked for by name
+    target = torch.tensor([0, 1])
+    named = class_relevance(make_engine(net, x, ["conv"], "epsilon-gamma"), x, target)["conv"]
+    assert torch.equal(class_relevance(engine, x, target)["conv"], named)
+    assert make_engine(Plain(nn.ReLU()).eval(), x, []).rules.name == "epsilon-plus-flat"
+
+
+def test_rules_that_do_not_conserve_are_said():
+    net, x = Against(bias=100.0).eval(), torch.randn(2, 3, 12, 12)
+    with pytest.warns(ConservationWarning, match=r"0\.0\d of a logit"):
+        make_engine(net, x, ["conv"])
+    with pytest.warns(ConservationWarning, match="epsilon-plus-flat"):
+        assert make_engine(Against(), x, [], "epsilon-plus-flat").rules.name == "epsilon-plus-flat"
+
+
+def test_the_choice_is_the_models_whatever_the_images():
+    model = SubjectModel(Against().eval(), to_tensor, "v")
+    engines = Engines(model, "auto")
+    for inputs in (torch.zeros(1, 3, 32, 32), torch.randn(1, 3, 32, 32), torch.randn(1, 3, 24, 20)):
+        engine = engines.engine(inputs, ["conv"])
+        assert engine.rules.name == "epsilon-gamma" == engines.name(["conv"])
+        engine.trace(inputs)
+    assert engine_for(model, ["conv"]).rules.name == "epsilon-gamma"
+
+
 def test_a_pass_that_fixes_its_batch_size_falls_back():
     class Fixed(Plain):
         def forward(self, x):
@@ -301,6 +397,11 @@ def test_the_page_lists_the_operators_that_have_rules():
         "maxima": names(MAXIMUM),
         "moves, sums, means": names(LINEAR),
     }
+
+
+def test_the_page_gives_the_order_of_auto():
+    for order in AUTO.values():
+        assert ", ".join(f"`{name}`" for name in order) in PAGE
 
 
 def test_the_page_lists_the_presets():

@@ -25,7 +25,8 @@ from typer.testing import CliRunner
 import semlens as sl
 from semlens.analysis.audit.record import Settings
 from semlens.analysis.concepts import Concept, ConceptSet
-from semlens.analysis.correct.sensitivity import sensitivity
+from semlens.analysis.correct.sensitivity import accuracies, with_artefacts
+from semlens.analysis.evaluate import Labelled
 from semlens.analysis.report.given import graph_labels, read_model_test, read_sensitivity
 from semlens.analysis.report.limits import build_command
 from semlens.analysis.report.sections import Skipped
@@ -274,7 +275,8 @@ def given(db, pictures):
     test = sl.model_test(db, 1, artefacts=[patch])
     targets = [(0, 1, 3)[i % 3] for i in range(len(images))]
     other = SubjectModel(LittleNet(3), to_tensor, "32 bilinear", "python:other", list("abcd"))
-    correction = sensitivity({"before": model, "after": other}, images, [patch], targets=targets)
+    clean = {"clean": Labelled.of(images, model, targets)}
+    correction = accuracies({"before": model, "after": other}, with_artefacts(clean, [patch]))
     return graph, test, correction
 
 
@@ -415,7 +417,8 @@ def test_limits_are_those_of_this_report(db):
 
 def test_the_build_command_has_the_recipe(db, tmp_path, pictures, words):
     words_ = build_command(db)
-    command = typer.main.get_command(app).commands["build"]
+    group = typer.main.get_command(app)
+    command = group.get_command(typer.Context(group), "build")
     context = command.make_context("build", words_[2:])
     assert context.params["relevance"]
     assert context.params["examples"] == 6

@@ -15,12 +15,14 @@ from torch.nn import functional
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.analysis.correct.training import Material, Run, Training, held_out
-from semlens.analysis.correct.variation import CUT, varied
+from semlens.analysis.correct.retrain import fine_tune
+from semlens.analysis.correct.training import CUT, Material, Run, Training, held_out, varied
+from semlens.analysis.evaluate import Labelled
 from semlens.cli.app import app
 from semlens.data.artefact import Patch
 from semlens.data.with_artefact import WithArtefact
 from semlens.errors import DataError, ModelError, RecipeError, StoreError
+from semlens.progress import listening
 
 QUICK = Training(epochs=2, batch_size=16, held_out=0.2)
 
@@ -61,6 +63,10 @@ def as_images(items, labels) -> sl.ImageSequence:
 
 def wrapped(module: nn.Module, classes=("across", "along")) -> sl.SubjectModel:
     return sl.SubjectModel(module.eval(), to_tensor, "32 bilinear", "python:x", list(classes))
+
+
+def retrained(model, images, artefacts, drop=(), *, targets=None, **options):
+    return fine_tune(model, Labelled.of(images, model, targets), artefacts, drop, **options)
 
 
 class Shortcut(Norms):
@@ -106,7 +112,7 @@ def test_retraining_takes_the_meaning_from_a_planted_square(shortcut):
     assert before[0] - before[1] > 0.3  # the shortcut is there
     settings = Training(epochs=12, batch_size=32, learning_rate=3e-3)
     # a square of another size and colour than the planted one
-    found = sl.retrain(model, images, [Patch((250, 60, 20), 0.25)], marked, settings=settings)
+    found = retrained(model, images, [Patch((250, 60, 20), 0.25)], marked, settings=settings)
     after = [sl.evaluate_model(found.model, one).accuracy for one in (clean, poisoned)]
     assert after[0] > before[0] - 0.05
     assert 1 - (after[0] - after[1]) / (before[0] - before[1]) > 0.8, (before, after)
@@ -124,7 +130,7 @@ def small(shortcut):
 def test_the_users_model_and_random_state_stay(shortcut):
     model, images, artefacts = small(shortcut)
     before, state = model.fingerprint, torch.get_rng_state()
-    found = sl.retrain(model, images, artefacts, settings=QUICK)
+    found = retrained(model, images, artefacts, settings=QUICK)
     assert model.fingerprint == before != found.model.fingerprint
     assert torch.equal(state, torch.get_rng_state())
     assert not any(part.training for part in model.module.modules())
@@ -133,44 +139,45 @@ def test_the_users_model_and_random_state_stay(shortcut):
 
 def test_a_seed_decides_everything(shortcut):
     model, images, artefacts = small(shortcut)
-    runs = [sl.retrain(model, images, artefacts, settings=QUICK) for _ in range(2)]
+    runs = [retrained(model, images, artefacts, settings=QUICK) for _ in range(2)]
     assert runs[0].model.fingerprint == runs[1].model.fingerprint
     other = Training(epochs=2, batch_size=16, held_out=0.2, seed=1)
-    third = sl.retrain(model, images, artefacts, settings=other)
+    third = retrained(model, images, artefacts, settings=other)
     assert third.model.fingerprint != runs[0].model.fingerprint
 
 
 def test_an_interrupted_run_goes_on_to_the_same_weights(shortcut, tmp_path):
     model, images, artefacts = small(shortcut)
     settings = Training(epochs=3, batch_size=16)
-    whole = sl.retrain(model, images, artefacts, settings=settings)
+    whole = retrained(model, images, artefacts, settings=settings)
     checkpoint = tmp_path / "run.checkpoint"
     size = whole.trained_on
 
     def stop(stage: str, done: int, total: int) -> None:
-        assert (stage, total) == ("training", 3 * size)
-        if done == size + 32:
+        assert stage != "training" or total == 3 * size
+        if (stage, done) == ("training", size + 32):
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        sl.retrain(
-            model, images, artefacts, settings=settings, checkpoint=checkpoint, progress=stop
-        )
+    with pytest.raises(KeyboardInterrupt), listening(stop):
+        retrained(model, images, artefacts, settings=settings, checkpoint=checkpoint)
     seen: list[int] = []
-    found = sl.retrain(
-        model, images, artefacts, settings=settings, checkpoint=checkpoint,
-        progress=lambda _, done, __: seen.append(done),
-    )  # fmt: skip
+
+    def see(stage: str, done: int, total: int) -> None:
+        if stage == "training":
+            seen.append(done)
+
+    with listening(see):
+        found = retrained(model, images, artefacts, settings=settings, checkpoint=checkpoint)
     assert seen[0] == size + 16  # the first epoch was not repeated
     assert found.model.fingerprint == whole.model.fingerprint
     kept = ["epoch", "loss", "accuracy", "accuracy_inserted"]
     assert found.history[kept].equals(whole.history[kept])
     with pytest.raises(StoreError) as error:
-        sl.retrain(model, images, [Patch(size=0.4)], settings=settings, checkpoint=checkpoint)
+        retrained(model, images, [Patch(size=0.4)], settings=settings, checkpoint=checkpoint)
     assert_says(error.value, "another run", "Expected the same model", "Remove it")
     checkpoint.write_bytes(b"nothing")
     with pytest.raises(StoreError, match="cannot be read"):
-        sl.retrain(model, images, artefacts, settings=settings, checkpoint=checkpoint)
+        retrained(model, images, artefacts, settings=settings, checkpoint=checkpoint)
 
 
 def test_the_loss_is_that_of_a_plain_loop(shortcut):
@@ -187,7 +194,7 @@ def test_the_loss_is_that_of_a_plain_loop(shortcut):
     material = Material(images, samples, targets, (Patch(),))
     other = LittleNet()
     run = Run(learner, material, settings, "x", None)
-    history = run.go(lambda: {}, lambda *_: None)
+    history = run.go(lambda: {})
     weights = [p for p in other.parameters() if p.ndim > 1]
     rest = [p for p in other.parameters() if p.ndim == 1]
     plain = torch.optim.AdamW(
@@ -256,10 +263,10 @@ def test_small_batches_leave_the_statistics_of_norms(shortcut):
     model, images, artefacts = small(shortcut)
     kept = {k: v.clone() for k, v in model.module.state_dict().items() if "running" in k}
     few = Training(epochs=1, batch_size=8, held_out=0.0)
-    state = sl.retrain(model, images, artefacts, settings=few).model.module.state_dict()
+    state = retrained(model, images, artefacts, settings=few).model.module.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in kept.items())
     many = Training(epochs=1, batch_size=16, held_out=0.0)
-    state = sl.retrain(model, images, artefacts, settings=many).model.module.state_dict()
+    state = retrained(model, images, artefacts, settings=many).model.module.state_dict()
     assert not any(torch.equal(value, state[name]) for name, value in kept.items())
 
 
@@ -275,23 +282,46 @@ def test_held_out_samples_are_of_every_class():
 def test_bad_input(shortcut):
     model, images, artefacts = small(shortcut)
     with pytest.raises(DataError, match="no artefact"):
-        sl.retrain(model, images, [])
+        retrained(model, images, [])
     with pytest.raises(DataError) as error:
-        sl.retrain(model, images, artefacts, ["nothing.png"])
+        retrained(model, images, artefacts, ["nothing.png"])
     assert_says(error.value, "nothing.png", "Expected a number below 160", "Correct")
     with pytest.raises(DataError, match="'999'"):
-        sl.retrain(model, images, artefacts, [999])
+        retrained(model, images, artefacts, [999])
     first = [i for i, name in enumerate(images.targets) if name == "across"]
     with pytest.raises(DataError, match="class across would lose"):
-        sl.retrain(model, images, artefacts, first)
+        retrained(model, images, artefacts, first)
     unknown = sl.SubjectModel(model.module, to_tensor, "v", classes=["x", "y"])
-    with pytest.raises(DataError, match="No image has a class"):
-        sl.retrain(unknown, images, artefacts)
+    with pytest.raises(DataError, match="has a class that the model knows"):
+        retrained(unknown, images, artefacts)
     for name, value in (("epochs", 0), ("insert_share", 1.5), ("learning_rate", 0.0)):
-        with pytest.raises(RecipeError, match=name):
+        with pytest.raises(RecipeError, match=f"{name} is '{value}'"):
             Training(**{name: value})
+    with pytest.raises(RecipeError) as error:
+        Training(held_out=0.95)
+    assert_says(error.value, "Expected a number from 0 to 0.9.", "Give another held_out")
+    with pytest.raises(RecipeError, match="epoch"):
+        Training(epoch=3)
     with pytest.raises(RecipeError, match="smaller learning rate"):
-        sl.retrain(model, images, artefacts, settings=Training(epochs=3, learning_rate=1e30))
+        retrained(model, images, artefacts, settings=Training(epochs=3, learning_rate=1e30))
+
+
+def test_the_database_brings_model_and_images(shortcut, tmp_path):
+    model, images, artefacts = small(shortcut)
+    db = sl.build(tmp_path / "db", model, images, WordEmbedder(), ["net"], examples=6)
+    expected = retrained(model, images, artefacts, [0, 2, 4], settings=QUICK)
+    for drop in ([0, 2, 4], ["000", "002", "004"]):
+        found = db.retrain(Patch().spec, drop, settings=QUICK)
+        assert found.model.fingerprint == expected.model.fingerprint
+        assert found.dropped == 3
+    (tmp_path / "drop.txt").write_text("000\n002\n004\n")
+    assert db.retrain(artefacts, tmp_path / "drop.txt", settings=QUICK).dropped == 3
+    flagged = db.affected(db.search("x", top=1))
+    assert db.retrain(artefacts, flagged, settings=QUICK).dropped == len(flagged.samples) > 0
+    other = as_images(*bars(40, 3))
+    found = sl.retrain(db, artefacts, images=other, settings=QUICK)
+    assert found.trained_on + found.held_out == 40
+    assert found.to_json()["base"] == model.spec and found.to_json()["weights"] is None
 
 
 def test_the_command(tmp_path):
@@ -334,7 +364,7 @@ def test_the_command(tmp_path):
 
 def test_weights_go_to_safetensors_only(shortcut, tmp_path):
     model, images, artefacts = small(shortcut)
-    found = sl.retrain(model, images, artefacts, settings=QUICK)
+    found = retrained(model, images, artefacts, settings=QUICK)
     better = found.save_weights(tmp_path / "w.safetensors")
     assert better.fingerprint == found.model.fingerprint
     assert better.spec == f"python:x:weights={tmp_path / 'w.safetensors'}"
@@ -348,16 +378,16 @@ def test_odd_targets_and_markup():
     subject = sl.SubjectModel(Norms(), to_tensor, "v")
     settings = Training(epochs=1, batch_size=4, held_out=0.0)
     with pytest.raises(DataError, match="A target is logit 5"):
-        sl.retrain(subject, images, [Patch()], targets=[5 * x for x in labels], settings=settings)
+        retrained(subject, images, [Patch()], targets=[5 * x for x in labels], settings=settings)
     marked = sl.load_artefact("text:[/x]")
-    found = sl.retrain(subject, images, [marked], targets=labels, settings=settings)
+    found = retrained(subject, images, [marked], targets=labels, settings=settings)
     assert "text:[/x]" in repr(found)
 
 
 def test_a_small_rest_leaves_the_statistics():
     items, labels = bars(20, 0)
     subject = sl.SubjectModel(Norms(), to_tensor, "v")
-    found = sl.retrain(
+    found = retrained(
         subject, as_images(items, labels), [Patch()], targets=labels,
         settings=Training(epochs=1, batch_size=16, held_out=0.0),
     )  # fmt: skip
@@ -373,7 +403,7 @@ def test_a_full_disk_is_told(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))
     try:
         with pytest.raises(StoreError, match="file-size limit"):
-            sl.retrain(
+            retrained(
                 subject, as_images(items, labels), [Patch()], targets=labels,
                 settings=Training(epochs=1, batch_size=4, held_out=0.0),
                 checkpoint=tmp_path / "a.checkpoint",

@@ -32,12 +32,12 @@ def base(tmp_path_factory, pictures):
 
 @pytest.fixture
 def db(base, tmp_path, words):
-    return sl.open(shutil.copytree(base, tmp_path / "one.semlens"), words)
+    return sl.open(shutil.copytree(base, tmp_path / "one.semlens"), embedder=words)
 
 
 @pytest.fixture
 def found(db):
-    return db.map(concepts=CONCEPTS, threshold=-2.0)
+    return db.concept_map(concepts=CONCEPTS, threshold=-2.0)
 
 
 def test_a_selection_lists_its_components_in_the_order_of_the_map(db, found):
@@ -88,7 +88,7 @@ def test_kept_labels_are_counted_the_most_frequent_first(db, found):
 
 def test_components_whose_layer_was_not_labelled_have_no_label(db, found):
     labels = db.label(CONCEPTS, layers=["second"], threshold=-2.0)
-    labels.save()
+    labels.keep()
     names, source = component_labels(found)
     assert source == "labels-default"
     first = found.frame["layer"] == "first"
@@ -125,7 +125,7 @@ def test_rows_that_are_not_on_the_map_are_refused(found, rows, parts):
 
 def test_a_component_without_examples_is_not_on_the_map(db, found):
     silent = np.flatnonzero(~db.alive)
-    part = db.map(layers=["second"], concepts=None)
+    part = db.concept_map(layers=["second"], concepts=None)
     with pytest.raises(LayerError, match=r"Row 0 is not on the map"):
         select(part, [0])
     for row in silent:
@@ -134,7 +134,7 @@ def test_a_component_without_examples_is_not_on_the_map(db, found):
 
 
 def test_maps_of_several_databases_are_refused(db, base, words):
-    both = sl.concept_map([db, sl.open(base, words)], concepts=None)
+    both = db.concept_map(sl.open(base, embedder=words), concepts=None)
     with pytest.raises(RecipeError) as error:
         select(both, [1])
     assert_says(error.value, "2 databases", "Expected one", "map of each")
@@ -142,7 +142,7 @@ def test_maps_of_several_databases_are_refused(db, base, words):
 
 def test_a_map_is_laid_out_once_for_a_seed(db):
     assert not laid_out([db])
-    db.map(concepts=None)
+    db.concept_map(concepts=None)
     assert laid_out([db])
     assert not laid_out([db], seed=1)
 
@@ -150,7 +150,7 @@ def test_a_map_is_laid_out_once_for_a_seed(db):
 def test_labels_of_another_set_leave_the_map_as_it_is(db, found):
     other = ConceptSet.of(["sea", "dog"])
     again = found.labelled(other, threshold=-2.0, top_labels=1)
-    fresh = db.map(concepts=other, threshold=-2.0, top_labels=1)
+    fresh = db.concept_map(concepts=other, threshold=-2.0, top_labels=1)
     pd.testing.assert_frame_equal(again.clusters, fresh.clusters)
     pd.testing.assert_frame_equal(again.frame, fresh.frame)
     assert set(again.labelled(None).frame["cluster_label"]) == {None}

@@ -13,12 +13,19 @@ from torch import nn
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.analysis.correct.sensitivity import change_interval, sensitivity, wilson
-from semlens.analysis.evaluate import check_targets
+from semlens.analysis.correct.sensitivity import (
+    accuracies,
+    change_interval,
+    sensitivity,
+    wilson,
+    with_artefacts,
+)
+from semlens.analysis.correct.trial import trial
+from semlens.analysis.evaluate import Labelled, check_targets
 from semlens.cli.app import app
 from semlens.data.artefact import Hue, Patch
 from semlens.data.with_artefact import WithArtefact
-from semlens.errors import DataError, ModelError
+from semlens.errors import DataError, LayerError, ModelError, RecipeError
 from semlens.types import Component
 
 CLASSES = ["dark", "bright"]
@@ -57,6 +64,16 @@ def images() -> sl.ImageSequence:
     return sl.ImageSequence(items, classes=CLASSES)
 
 
+@pytest.fixture(scope="module")
+def db(tmp_path_factory, images):
+    path = tmp_path_factory.mktemp("sensitivity") / "db"
+    return sl.build(path, model(), images, WordEmbedder(), ["eyes"], examples=3)
+
+
+def labelled(images, subject=None, **chosen) -> Labelled:
+    return Labelled.of(images, subject or model(), **chosen)
+
+
 def answers(subject: sl.SubjectModel, images) -> np.ndarray:
     """Logits, one image at a time."""
     with torch.no_grad():
@@ -65,11 +82,13 @@ def answers(subject: sl.SubjectModel, images) -> np.ndarray:
     return torch.stack(rows).double().numpy()
 
 
-def test_every_number_is_a_count(images):
+def test_every_number_is_a_count(images, db):
     right = np.arange(40) % 2
-    models = {"vanilla": model(), "retrained": model(0.3)}
     red = Component("eyes", 1)
-    found = sensitivity(models, images, [Hue(opacity=0.4), Patch(size=0.6)], prune=[red], seed=3)
+    found = db.sensitivity(
+        ["hue:opacity=0.4", Patch(size=0.6)], prune="eyes:1", weights={"retrained": model(0.3)},
+        seed=3,
+    )  # fmt: skip
     assert found.models == ["vanilla", "pruned", "retrained"]
     assert found.sets == ["clean", "hue", "patch"]
     sets = {
@@ -127,7 +146,7 @@ def test_sets_of_real_images(images):
     red = sl.ImageSequence(
         [(Image.new("RGB", (20, 20), (220, 150, 150)), 1)] * 6, classes=CLASSES, name="red"
     )
-    found = sensitivity({"a": model(6.0)}, {"clean": images, "red": red})
+    found = accuracies({"a": model(6.0)}, {"clean": labelled(images), "red": labelled(red)})
     frame = found.to_pandas().set_index(["images", "class"])
     assert frame.loc[("red", "all"), "samples"] == 6
     before = frame.loc[("clean", "all"), "accuracy"]
@@ -139,38 +158,45 @@ def test_sets_of_real_images(images):
 def test_the_model_is_as_it_was(images):
     subject = model()
     before = answers(subject, images)
-    sensitivity({"a": subject}, images, [Hue()], prune=[Component("eyes", 1)])
+    sets = with_artefacts({"clean": labelled(images)}, [Hue()])
+    accuracies({"a": subject}, sets, prune=[Component("eyes", 1)])
     np.testing.assert_array_equal(answers(subject, images), before)
 
 
-def test_results_are_drawn_and_saved(images, tmp_path):
-    found = sensitivity({"a": model(), "b": model(0.0)}, images, [Patch(size=0.5), Hue()])
+def test_results_are_drawn_and_saved(db, tmp_path):
+    found = sensitivity(db, [Patch(size=0.5), Hue()], weights={"b": model(0.0)})
     assert "Accuracy over all classes" in repr(found)
     for end in ("png", "csv", "json"):
         found.save(tmp_path / f"x.{end}")
         assert (tmp_path / f"x.{end}").stat().st_size > 300
     assert len(found.plot().axes) == 1 + 3  # all classes, and the two classes
-    assert len(sensitivity({"a": model()}, images).plot().axes) == 1
+    assert len(sensitivity(db).plot().axes) == 1
 
 
-def test_bad_input(images):
+def test_bad_input(images, db):
+    clean = labelled(images)
     with pytest.raises(DataError, match="The models are none"):
-        sensitivity({}, images)
+        accuracies({}, {"clean": clean})
     with pytest.raises(DataError) as error:
-        sensitivity({"a": model(), "pruned": model()}, images, prune=[Component("eyes", 1)])
+        accuracies({"a": model(), "pruned": model()}, {"x": clean}, prune=[Component("eyes", 1)])
     assert_says(error.value, "a, pruned, pruned", "name of its own", "Rename")
     with pytest.raises(DataError, match="two sets of images"):
-        sensitivity({"a": model()}, images, [Hue(), Hue()])
+        db.sensitivity([Hue(), Hue()])
     with pytest.raises(DataError, match="no images"):
-        sensitivity({"a": model()}, {})
+        with_artefacts({}, [])
     nameless = sl.ImageSequence([Image.new("RGB", (9, 9))])
     with pytest.raises(DataError, match="has a class that the model knows"):
-        sensitivity({"a": model()}, nameless)
+        db.sensitivity(images=nameless)
     for wrong in (7, -1):
         with pytest.raises(DataError, match=f"logit {wrong}"):
-            sensitivity({"a": model()}, images, targets=[wrong] * 40)
+            accuracies({"a": model()}, {"clean": labelled(images, targets=[wrong] * 40)})
+    with pytest.raises(RecipeError, match="'seed' of 'sensitivity' is -1"):
+        db.sensitivity([Hue()], seed=-1)
     with pytest.raises(DataError, match="seed is -1"):
-        sensitivity({"a": model()}, images, [Hue()], seed=-1)
+        WithArtefact(images, Hue(), seed=-1)
+    for name in ("vanilla", "pruned"):
+        with pytest.raises(DataError, match=f"two called '{name}'|vanilla, pruned, {name}"):
+            db.sensitivity(prune="eyes:1", weights={name: model()})
 
 
 def test_one_logit_has_no_largest():
@@ -181,11 +207,47 @@ def test_one_logit_has_no_largest():
 
 def test_samples_by_set(images):
     other = sl.ImageSequence([(images.read(n), n % 2) for n in range(12)], classes=CLASSES)
-    chosen = {"clean": [0, 1, 2], "other": [4, 5]}
-    frame = sensitivity(
-        {"a": model()}, {"clean": images, "other": other}, [Hue()], samples=chosen
-    ).frame.query("`class` == 'all'")
+    sets = {
+        "clean": labelled(images, samples=[0, 1, 2]), "other": labelled(other, samples=[4, 5])
+    }  # fmt: skip
+    found = accuracies({"a": model()}, with_artefacts(sets, [Hue()]))
+    frame = found.frame.query("`class` == 'all'")
     assert frame["samples"].tolist() == [3, 2, 3]
+
+
+def test_a_preview_counts_the_same(db, images):
+    """Of the model with and without a component, on drawn images, by class name and texts."""
+    found = trial(db, "bright", "eyes:1", artefact="patch:red:size=0.6", per_class=9, seed=4)
+    assert (found.target, found.components) == (1, (Component("eyes", 1),))
+    assert np.bincount(found.right).tolist() == [9, 9]
+    sets = {"clean": labelled(images, samples=found.samples.tolist())}
+    table = accuracies(
+        {"a": model()}, with_artefacts(sets, [Patch((255, 0, 0), size=0.6)], seed=4),
+        prune=[Component("eyes", 1)],
+    ).frame.query("`class` == 'all'")  # fmt: skip
+    shares = [found.accuracy(part) for part in found.sets]
+    assert [part.name for part in found.sets] == ["clean", "patch"]
+    expected = [getattr(one, when) for when in ("before", "after") for one in shares]
+    assert table["accuracy"].tolist() == expected
+    with pytest.raises(RecipeError, match="per_class"):
+        trial(db, 1, "eyes:1", per_class=0)
+    with pytest.raises(LayerError, match="No component is named"):
+        trial(db, 1, [])
+
+
+def test_the_databases_own_classes_count(tmp_path, images):
+    """Names that the model does not know, mapped by a file when the database was built."""
+    items = [(images.read(n), n % 2) for n in range(12)]
+    renamed = sl.ImageSequence(items, classes=["night", "day"])
+    classes = tmp_path / "classes.csv"
+    classes.write_text("night,0\nday,1\n")
+    db = sl.build(
+        tmp_path / "db", model(), renamed, WordEmbedder(), ["eyes"], examples=3, classes=classes
+    )
+    found = db.sensitivity().frame.query("`class` == 'all'")
+    assert found["samples"].tolist() == [12]
+    right = answers(model(), renamed).argmax(1) == np.arange(12) % 2
+    assert found["accuracy"].tolist() == [pytest.approx(right.mean())]
 
 
 def test_the_command(images, tmp_path):

@@ -16,7 +16,7 @@ from torchvision.transforms import v2
 from semlens.errors import ModelError
 from semlens.models.load import load_model
 from semlens.models.subject import SubjectModel
-from semlens.models.survey import survey
+from semlens.models.survey import layers
 from semlens.models.taps import run_layers
 
 SMALL = {
@@ -62,7 +62,7 @@ def test_transformers_vit_classifier(tmp_path):
     assert batch.shape == (1, 3, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(model.module(batch).logits, module(batch).logits)
-    forms = {form.name: form for form, _, _ in survey(model)}
+    forms = layers(model).forms
     tokens = [form for form in forms.values() if form.form == "tokens" and form.components == 24]
     assert all((form.height, form.width, form.prefix) in ((4, 4, 1), (4, 4, 0)) for form in tokens)
     assert forms["classifier"].components == 3
@@ -77,7 +77,7 @@ def test_transformers_resnet_and_unnamed_classes(tmp_path):
     saved(tmp_path, transformers.ResNetForImageClassification(config), vit_processor())
     model = load_model(f"transformers/{tmp_path}")
     assert model.classes is None  # LABEL_0 ... is no name
-    forms = {form.name: form for form, _, _ in survey(model)}
+    forms = layers(model).forms
     assert forms["resnet.encoder.stages.1"].form == "map"
     assert forms["resnet.encoder.stages.1"].components == 16
 
@@ -89,7 +89,7 @@ def test_transformers_dinov2_and_a_bare_vit_without_a_pooler(tmp_path):
     saved(tmp_path / "dino", transformers.Dinov2Model(config), dino_processor())
     model = load_model(f"transformers/{tmp_path / 'dino'}")
     assert model.classes is None
-    last = next(form for form, _, _ in survey(model) if form.name == "layernorm")
+    last = layers(model).forms["layernorm"]
     assert (last.components, last.height, last.prefix) == (24, 4, 1)
     bare = transformers.ViTModel(transformers.ViTConfig(**SMALL), add_pooling_layer=False)
     saved(tmp_path / "vit", bare, vit_processor())
@@ -277,18 +277,18 @@ def test_the_survey_is_in_running_order_and_leaves_the_model_as_it_was():
     module.train()
     module.first.eval()
     module.unused = nn.Linear(3, 3)
-    found = survey(SubjectModel(module, to_tensor, "v"))
-    names = [form.name for form, _, _ in found]
-    assert names == ["first.0", "first.1", "first", "second", "head"]
-    assert [kind for _, kind, _ in found] == ["Conv2d", "ReLU", "Sequential", "Conv2d", "Linear"]
-    assert {runs for _, _, runs in found} == {1}
+    found = layers(SubjectModel(module, to_tensor, "v"))
+    assert list(found.forms) == ["first.0", "first.1", "first", "second", "head"]
+    kinds = found.to_pandas()["module"].tolist()
+    assert kinds == ["Conv2d", "ReLU", "Sequential", "Conv2d", "Linear"]
+    assert set(found.to_pandas()["runs"]) == {1}
     assert module.training and module.head.training and not module.first[0].training
     assert not any(m._forward_hooks for m in module.modules())
 
 
 def test_survey_of_timm_vit_and_swin():
     vit = load_model("timm/test_vit", random_weights=0)
-    forms = {form.name: form for form, _, _ in survey(vit)}
+    forms = layers(vit).forms
     block = forms["blocks.1"]
     assert (block.form, block.components, block.height, block.prefix) == ("tokens", 64, 10, 1)
     assert forms["head"].form == "units"
@@ -299,7 +299,7 @@ def test_survey_of_timm_vit_and_swin():
         num_heads=(2, 2), num_classes=3,
     )  # fmt: skip
     swin = SubjectModel(module, v2.Compose([v2.Resize((64, 64)), *SCALE]), "v")
-    forms = {form.name: form for form, _, _ in survey(swin)}
+    forms = layers(swin).forms
     assert forms["layers.0"].form == forms["layers.1"].form == "map-last"
     assert (forms["layers.0"].components, forms["layers.0"].height) == (24, 16)
     assert (forms["layers.1"].components, forms["layers.1"].width) == (48, 8)

@@ -186,7 +186,7 @@ def test_a_picture_takes_names_as_they_are(tmp_path, words):
                   relevance=True, targets=targets)  # fmt: skip
     found = db.unexpected("$x_$", CONCEPTS, threshold=1.0)
     found.save(tmp_path / "found.png")
-    db.map(clusters=2).save(tmp_path / "map.png")
+    db.concept_map(clusters=2).save(tmp_path / "map.png")
     assert "[/b]" in repr(found)
 
 
@@ -198,9 +198,9 @@ def test_nothing_unexpected_is_an_answer(db, tmp_path):
     assert found.to_json()["components"] == []
     found.save(tmp_path / "none.png")
     found.save(tmp_path / "none.csv")
-    nobody = db.unexpected("b", CONCEPTS, minimum=2.0)
+    nobody = db.unexpected("b", CONCEPTS, minimum=1.0)
     assert nobody.relevant == 0
-    assert nobody.summary() == "No component has 200.0% of the relevance for 'b'."
+    assert nobody.summary() == "No component has 100.0% of the relevance for 'b'."
 
 
 def test_a_component_of_no_other_class_and_unknown_samples(tmp_path, pictures, words):
@@ -234,7 +234,7 @@ def test_an_embedder_without_texts(tmp_path, pictures):
     db = make(tmp_path / "db", pictures, ColourEmbedder())
     with pytest.raises(EmbedderError) as error:
         db.unexpected("b", CONCEPTS)
-    assert_says(error.value, "python:colours", "empty template", "--threshold")
+    assert_says(error.value, "python:colours", "empty template", "and a threshold")
     path = next(pictures.rglob("*.png"))
     (tmp_path / "set.json").write_text(
         json.dumps({"concepts": [{"name": "one", "images": [str(path)]}]})

@@ -7,6 +7,7 @@ from .analysis.compare.drift import drift as drift
 from .analysis.concepts import ConceptSet as ConceptSet
 from .analysis.correct.affected import affected as affected
 from .analysis.correct.cut_out import cut_out as cut_out
+from .analysis.correct.prune import prune as prune
 from .analysis.correct.prune import pruned_state as pruned_state
 from .analysis.correct.retrain import retrain as retrain
 from .analysis.correct.sensitivity import sensitivity as sensitivity
@@ -38,6 +39,7 @@ from .embedders.load import load_embedder as load_embedder
 from .errors import SemlensError as SemlensError
 from .models.load import load_model as load_model
 from .models.subject import SubjectModel as SubjectModel
+from .models.survey import layers as layers
 from .models.taps import pruned as pruned
 from .recipe import Recipe as Recipe
 from .relevance.check import check as check

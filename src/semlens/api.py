@@ -14,8 +14,13 @@ from semlens.analysis.audit.kept import KeptAudits
 from semlens.analysis.audit.model_test import model_test
 from semlens.analysis.audit.sweep import audit_all
 from semlens.analysis.class_relevance import class_relevance
+from semlens.analysis.compare.compare import compare
+from semlens.analysis.compare.drift import drift
 from semlens.analysis.correct.affected import affected
 from semlens.analysis.correct.cut_out import cut_out
+from semlens.analysis.correct.prune import prune
+from semlens.analysis.correct.retrain import retrain
+from semlens.analysis.correct.sensitivity import sensitivity
 from semlens.analysis.describe.dissect import dissect
 from semlens.analysis.describe.map import concept_map
 from semlens.analysis.describe.unexpected import unexpected
@@ -60,18 +65,23 @@ class ConceptDatabase(Database):
     attribution_graph = attribution_graph
     audit = audit
     audit_all = audit_all
+    compare = compare
     class_relevance = class_relevance
     concept_map = concept_map
     cut_out = cut_out
     dissect = dissect
+    drift = drift
     effect = effect
     evaluate = evaluate
     explain = explain
     label = label
     model_test = model_test
+    prune = prune
     report = report
+    retrain = retrain
     scores = scores
     search = search
+    sensitivity = sensitivity
     unexpected = unexpected
 
     @once

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from semlens.errors import RecipeError
-from semlens.types import Aggregate, Crop, Readout, Signs
+from semlens.types import Aggregate, Crop, Layout, Readout, Signs
 
 FORMAT = 2
 """Version of the database format; a change of any stage's numbers raises it."""
@@ -47,6 +47,8 @@ class Recipe(BaseModel):
     """
     rules: str = "auto"
     """Relevance rules: a preset of :mod:`semlens.relevance.presets`, or ``gradient``."""
+    layout: Layout = "auto"
+    """Order of the axes of maps, for layers of which it cannot be found out."""
     aggregate: Aggregate = "mean"
     """How example vectors become theta (paper, Eq. 2: mean)."""
     thumbnails: bool = True

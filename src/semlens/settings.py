@@ -99,7 +99,7 @@ def expected_value(type_: Any, field: FieldInfo) -> str:
         ("Ge", "from", "ge"), ("Gt", "above", "gt"), ("Le", "to", "le"), ("Lt", "below", "lt"),
     ):  # fmt: skip
         if name in bounds:
-            text += f" {words} {getattr(bounds[name], attribute):g}"
+            text += f" {words} {getattr(bounds[name], attribute):.10g}"
     text += " or a pair of these" if any(typing.get_origin(k) is tuple for k in kinds) else ""
     return f"Expected {text}{' or None' if type(None) in kinds else ''}."
 
@@ -209,7 +209,8 @@ def invalid(
 ) -> SemlensError:
     """Return the error of ``kind`` that says which of a class's fields is wrong."""
     first = error.errors()[0]
-    name = str(first["loc"][0]) if first["loc"] else ""
+    place = first["loc"][0] if first["loc"] else ""
+    name = list(fields)[place] if isinstance(place, int) else place  # by position, or by name
     expected = expected_value(fields[name].annotation, fields[name]) if name in fields else ""
     return kind(
         f"{name} is '{first['input']}'.", expected or f"{first['msg']}.", f"Give another {name}."

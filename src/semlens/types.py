@@ -24,6 +24,9 @@ relevance (CRP), or by what suits the layer."""
 Aggregate = Literal["mean", "median", "weighted"]
 """How the vectors of a component's examples become one vector (paper, Eq. 2)."""
 
+Layout = Literal["auto", "channels_first", "channels_last"]
+"""Order of the axes of a layer that puts out maps: [b c h w], [b h w c], or found out."""
+
 Signs = Literal["auto", "positive", "both"]
 """Whether a component's strongest negative activations count as a component of their own."""
 

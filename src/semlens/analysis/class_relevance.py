@@ -12,11 +12,13 @@ from rich.console import RenderableType
 
 from semlens.analysis.class_images import Pictures
 from semlens.analysis.graph.relevance import component_shares, make_job
+from semlens.analysis.graph.trace import reached_layers
 from semlens.analysis.label import VOCABULARY
 from semlens.analysis.label_source import LabelSource, as_labels, label_of
 from semlens.analysis.result import Result
 from semlens.analysis.target import class_name, find_class
 from semlens.draw.table import rich_table
+from semlens.errors import RelevanceError
 from semlens.settings import question, setting
 from semlens.store.reader import Database
 from semlens.types import Component, Layers, Target
@@ -115,33 +117,30 @@ def class_relevance(
     """
     number = find_class(database, target)
     if samples is None and images is None:
+        known = set(database.relevance_classes["class"])
+        if number not in known:
+            raise RelevanceError(
+                f"The database holds no relevance for class {number}.",
+                f"It has {len(known)} classes with samples.",
+                "Choose one of them, or say on which images: samples=[0, 1, ...], or images=...",
+            )
         found = database.relevance(number, layers)
         entry = database.manifest.relevance
         rules = None if entry is None else entry.rules
     else:
+        layers = reached_layers(database, number, layers)
         job = make_job(database, number, 1 if samples is None else samples, images, layers)
-        parts = component_shares(job).items()
-        found = pd.concat(
-            pd.DataFrame(
-                {
-                    "component": np.arange(len(share[0])) + database.layer(name).first,
-                    "mean": share.mean(0),
-                    "max": share.max(0),
-                }
-            )
-            for name, share in parts
-        )
+        parts = [
+            {"component": database.rows(name), "mean": share.mean(0), "max": share.max(0)}
+            for name, share in component_shares(job).items()
+        ]
+        found = pd.concat(map(pd.DataFrame, parts))
         rules = job.engine.rules.name
-    found = found.nlargest(top, "mean").reset_index(drop=True)
+    found = found.nlargest(top, "mean")
     components = [database.component(int(row)) for row in found["component"]]
-    frame = pd.DataFrame(
-        {
-            "component": [str(component) for component in components],
-            "layer": [component.layer for component in components],
-            "mean": found["mean"],
-            "max": found["max"],
-        }
-    )
+    frame = found[["mean", "max"]].reset_index(drop=True)
+    frame.insert(0, "component", [str(component) for component in components])
+    frame.insert(1, "layer", [component.layer for component in components])
     labels = as_labels(database, concepts, sorted(set(frame["layer"])) or None)
     if labels is not None:
         frame["label"] = [label_of(labels, component) for component in components]

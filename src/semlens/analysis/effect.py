@@ -24,7 +24,6 @@ from semlens.draw.table import rich_table
 from semlens.errors import ConceptError, LayerError, RelevanceError
 from semlens.models.ablate import ablated_logits
 from semlens.models.forward import batches
-from semlens.progress import report
 from semlens.relevance.classes import class_relevance
 from semlens.relevance.interface import Tracer
 from semlens.settings import question, setting
@@ -202,20 +201,17 @@ def effect(
     if group_by is not None:
         units = _groups(members, as_labels(database, concepts, layers))
     to = _values(database, members, replace)
-    model, relevance = database.model, list[np.ndarray]()
-    for inputs in batches(model, shown.read, shown.samples, batch_size):
-        relevance.append(_relevance(engine, inputs, shown.target, units))
-        done = sum(part.shape[1] for part in relevance)
-        report("measuring relevance", done, len(shown.samples))
-    found = np.concatenate(relevance, axis=1)
+    stage = "measuring relevance"
+    inputs = batches(database.model, shown.read, shown.samples, batch_size, stage)
+    parts = [_relevance(engine, batch, shown.target, units) for batch in inputs]
+    found = np.concatenate(parts, axis=1)
     order = np.argsort(-np.abs(found.mean(1)), kind="stable")
     order = order[: top if components is None else None]
     names = list(units)
     units = {names[i]: tuple(units[names[i]]) for i in order}
     logit, ablated = ablated_logits(
-        model, shown.read, shown.samples, shown.target, list(units.values()), to,
-        lambda done: report("ablating", done, len(shown.samples)),
-    )  # fmt: skip
+        database.model, shown.read, shown.samples, shown.target, list(units.values()), to
+    )
     change = logit[None] - ablated
     return Effects(
         shown.target,

@@ -10,9 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from semlens.models.forward import run_scores
-from semlens.models.taps import evaluating
-from semlens.relevance.choose import make_engine
+from semlens.relevance.choose import engine_for
 from semlens.relevance.classes import component_relevance
 from semlens.relevance.interface import Traced, Tracer
 from semlens.relevance.presets import Rules
@@ -49,9 +47,7 @@ def engine_of(
     known = {} if _hooked(model.module) else _ENGINES.setdefault(database, {})
     key = (tuple(layers), inputs.shape[-2:], repr(rules))
     if key not in known:
-        with evaluating(model.module), torch.no_grad():
-            run_scores(model, inputs[:1])
-        known[key] = make_engine(model.module, inputs, layers, rules)
+        known[key] = engine_for(model, layers, rules, inputs.shape[-2:], classes=True)
     return known[key]
 
 

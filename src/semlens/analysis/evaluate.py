@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Int64
-from rich.console import RenderableType
+from jaxtyping import Bool, Float64, Int64
+from rich.console import Group
 
 from semlens.analysis.result import Result
 from semlens.data.images import Images
+from semlens.data.load import as_images
 from semlens.data.targets import map_targets
 from semlens.draw.table import rich_table
 from semlens.errors import DataError, ModelError
@@ -28,74 +30,183 @@ SHOWN = 40
 """Classes in a plot: those of the lowest recall."""
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """Some samples of images, and the right logit of each."""
+
+    images: Images
+    samples: Int64[np.ndarray, " n"]
+    targets: Int64[np.ndarray, " n"]
+
+    @classmethod
+    def of(
+        cls,
+        images: Images,
+        model: SubjectModel,
+        targets: Sequence[int | None] | None = None,
+        samples: Sequence[int] | None = None,
+    ) -> Labelled:
+        """Take samples with a known logit, of all or of some.
+
+        Parameters
+        ----------
+        targets
+            Logit of each image; by default found by class name.
+
+        Raises
+        ------
+        DataError
+            If no sample has one.
+        """
+        if targets is None:
+            targets = map_targets(images.targets, len(images), model.classes, model.synsets).logits
+        chosen = range(len(images)) if samples is None else samples
+        known = {i: logit for i in chosen if (logit := targets[i]) is not None}
+        if not known:
+            raise DataError(
+                f"No image of '{images.spec}' has a class that the model knows.",
+                "Expected class folders named as the model's classes or WordNet ids.",
+                "Rename the folders, or give targets.",
+            )
+        return cls(images, np.array([*known], np.int64), np.array([*known.values()], np.int64))
+
+
+def labelled(
+    database: Database,
+    images: Images | None = None,
+    only: str | None = None,
+    samples: Sequence[int] | np.ndarray | None = None,
+) -> Labelled:
+    """Return images with their right logits: the database's as it knows them, or others by name.
+
+    Parameters
+    ----------
+    only
+        Only images whose file name starts so.
+    samples
+        Which of the images.
+
+    Raises
+    ------
+    DataError
+        If there is none, or none has a class that the model knows.
+    """
+    targets = None
+    if images is None:
+        images, table = database.images, database.samples
+        known = table["logit"].notna() & table["error"].isna()
+        pairs = zip(table["logit"], known, strict=True)
+        targets = [int(logit) if usable else None for logit, usable in pairs]
+    samples = range(len(images)) if samples is None else [int(sample) for sample in samples]
+    if only is not None:
+        names = [name.rsplit("/", 1)[-1] for name in images.ids]
+        samples = [i for i in samples if names[i].startswith(only)]
+        if not samples:
+            raise DataError(
+                f"No file name of '{images.spec}' starts with '{only}'.",
+                f"Expected names such as '{names[0]}'.",
+                "Correct only=, or leave it out.",
+            )
+    return Labelled.of(images, database.model, targets, samples)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Evaluation(Result):
     """How often the largest logit is the right one."""
 
-    accuracy: float
-    samples: int
-    per_class: pd.DataFrame
-    """Columns ``class``, ``samples``, ``recall``."""
-    targets: Int64[np.ndarray, " n"]
-    """The right logit of each sample that has one."""
+    data: Labelled
+    classes: Sequence[str] | None
     answers: Int64[np.ndarray, " n"]
-    """The largest logit of the same samples."""
+    """The largest logit of each sample."""
+    logit: Float64[np.ndarray, " n"]
+    """The value of the right one."""
+    other: Float64[np.ndarray, " n"]
+    """The largest value of the others."""
+
+    @property
+    def targets(self) -> Int64[np.ndarray, " n"]:
+        """The right logit of each sample."""
+        return self.data.targets
+
+    @property
+    def hit(self) -> Bool[np.ndarray, " n"]:
+        """Whether the largest logit is the right one."""
+        return self.answers == self.targets
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right answers."""
+        return float(self.hit.mean())
+
+    @property
+    def samples(self) -> int:
+        """How many images were asked about."""
+        return len(self.targets)
+
+    def of_class(self, target: int | None) -> Bool[np.ndarray, " n"]:
+        """Return which samples are of a class; all of them for None."""
+        return np.full(self.samples, True) if target is None else self.targets == target
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return one row per class."""
-        return self.per_class.copy()
+        """Return one row per class: ``class``, ``samples``, ``recall``."""
+        found = pd.DataFrame({"class": self.targets, "hit": self.hit}).groupby("class")["hit"]
+        table = found.agg(samples="size", recall="mean").reset_index()
+        return table.assign(**{"class": table["class"].map(self.name_of)})
+
+    def name_of(self, target: int) -> str:
+        """Return the name of a class, or its number where there are no names."""
+        return str(target) if self.classes is None else self.classes[target]
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a program."""
-        classes = self.per_class.to_dict("records")
+        classes = self.to_pandas().to_dict("records")
         return {"accuracy": self.accuracy, "samples": self.samples, "classes": classes}
 
     def plot(self) -> Figure:
         """Draw the recall of the classes, the lowest first."""
         from semlens.draw.bars_plot import bars_plot
 
-        lowest = self.per_class.nsmallest(SHOWN, "recall")
+        lowest = self.to_pandas().nsmallest(SHOWN, "recall")
         return bars_plot(lowest["class"].tolist(), lowest["recall"].tolist(), self._title, "recall")
 
     @property
     def _title(self) -> str:
         return f"Accuracy {self.accuracy:.3f} on {self.samples} images"
 
-    def __rich__(self) -> RenderableType:
+    def __rich__(self) -> Group:
         """Return the accuracy, and a row per class."""
-        return rich_table(self.per_class, self._title)
+        return Group(self._title, rich_table(self.to_pandas()))
 
 
 @question("model", "images")
 def evaluate(
     database: Database,
     *,
+    images: Images | str | Path | Sequence[Any] | None = None,
     samples: Sequence[int] | np.ndarray | None = None,
     batch_size: Annotated[int, setting("Images per pass.", ge=1)] = 32,
 ) -> Evaluation:
-    """Measure the accuracy of a database's model on the database's images.
+    """Measure the accuracy of a database's model; images without a known class are left out.
 
-    Components that are pruned meanwhile (:func:`semlens.pruned`) are left out.
+    Components that are pruned meanwhile (:func:`semlens.pruned`) are left out, too.
 
     Parameters
     ----------
+    images
+        Images with class names, in place of the database's.
     samples
-        Which of the images; by default all that could be read. Those without a known logit
-        are left out.
+        Which of the images; all by default.
 
     Raises
     ------
     DataError
-        If no sample has a known logit.
+        If no image has a class that the model knows.
     ModelError
         If the model has one logit only.
     """
-    known = database.samples
-    targets = [None if pd.isna(logit) else int(logit) for logit in known["logit"]]
-    if samples is None:
-        samples = np.flatnonzero(known["error"].isna())
-    chosen = [int(sample) for sample in samples]
-    return evaluate_model(database.model, database.images, targets, chosen, batch_size)
+    given = None if images is None else as_images(images)
+    data = labelled(database, given, samples=samples)
+    return answers(database.model, data, batch_size)
 
 
 def evaluate_model(
@@ -105,38 +216,24 @@ def evaluate_model(
     samples: Sequence[int] | None = None,
     batch_size: int = 32,
 ) -> Evaluation:
-    """Measure accuracy of any model on any images; samples without a known logit are left out.
+    """Measure the accuracy of any model on any images, as :func:`evaluate` does.
 
     Parameters
     ----------
     targets
         Logit of each sample; by default found by class name.
-
-    Raises
-    ------
-    DataError
-        If no sample has a known logit, or the model lacks one.
-    ModelError
-        If the model has one logit only.
     """
-    if targets is None:
-        targets = map_targets(images.targets, len(images), model.classes, model.synsets).logits
-    chosen = range(len(images)) if samples is None else samples
-    right = np.array([targets[i] for i in chosen if targets[i] is not None], np.int64)
-    if not len(right):
-        raise DataError(
-            "No image has a class that the model knows.",
-            "Expected class folders named as the model's classes or WordNet ids.",
-            "Give classes= or targets= when the database is built.",
-        )
-    scores = logits(model, images.read, [i for i in chosen if targets[i] is not None], batch_size)
-    check_targets(right, scores.shape[1])
-    answers = scores.argmax(1)
-    hit = pd.DataFrame({"logit": right, "hit": answers == right}).groupby("logit")["hit"]
-    table = hit.agg(samples="size", recall="mean").reset_index()
-    names = [str(c) if model.classes is None else model.classes[c] for c in table.pop("logit")]
-    table.insert(0, "class", names)
-    return Evaluation(float((answers == right).mean()), len(right), table, right, answers)
+    return answers(model, Labelled.of(images, model, targets, samples), batch_size)
+
+
+def answers(model: SubjectModel, data: Labelled, batch_size: int = 32) -> Evaluation:
+    """Run a model over images whose right logits are known; errors as of :func:`evaluate`."""
+    scores = logits(model, data.images.read, data.samples.tolist(), batch_size)
+    check_targets(data.targets, scores.shape[1])
+    largest, place = scores.argmax(1), (np.arange(len(scores)), data.targets)
+    right = scores[place].astype(np.float64)
+    scores[place] = -np.inf
+    return Evaluation(data, model.classes, largest, right, scores.max(1).astype(np.float64))
 
 
 def check_targets(targets: Int64[np.ndarray, " n"], count: int) -> None:

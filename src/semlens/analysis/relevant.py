@@ -20,6 +20,8 @@ MOSTLY = 0.8
 """The part of a layer's relevance that is carried by few components or by many."""
 Minimum = Annotated[float, setting("Least share of relevance, on the best sample.", ge=0, le=1)]
 """The least share wherever a question is about the relevant components of a class."""
+OnlyTarget = Annotated[int | str | None, setting("Only components that matter for this class.")]
+"""A class wherever a question may be about its relevant components only."""
 
 
 def relevant_rows(
@@ -64,7 +66,7 @@ def relevant_rows(
         )
     kept = kept.assign(layer=database.components["layer"].to_numpy()[kept["component"]])
     kept = kept.sort_values(["mean", "component"], ascending=[False, True], ignore_index=True)
-    return kept[["component", "layer", "mean", "max"]]
+    return kept.reindex(columns=["component", "layer", "mean", "max"])
 
 
 def class_table(database: Database, minimum: float = MINIMUM) -> pd.DataFrame:

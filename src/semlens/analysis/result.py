@@ -15,7 +15,7 @@ from PIL import Image
 from rich.console import Console, RenderableType
 
 from semlens.errors import StoreError
-from semlens.store.files import save_csv, save_table, save_text, write_atomic
+from semlens.store.files import save_csv, save_table, save_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -76,10 +76,9 @@ class Result(ABC):
 
     def _save_picture(self, path: Path) -> None:
         """Write the picture; an answer with a form of its own (.html, ...) does it here."""
-        from semlens.draw.figure import write_picture
+        from semlens.draw.figure import save_picture
 
-        picture = self.plot()
-        write_atomic(path, lambda part: write_picture(picture, part, path.suffix.lower()[1:]))
+        save_picture(self.plot(), path)
 
     def __repr__(self) -> str:
         """Return what a terminal shows as text."""

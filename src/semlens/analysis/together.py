@@ -7,6 +7,31 @@ from pathlib import Path
 
 from semlens.errors import RecipeError, StaleError
 from semlens.store.reader import Database
+from semlens.types import as_list
+
+
+def as_databases(
+    given: Database | Sequence[Database], others: Sequence[Database] = ()
+) -> list[Database]:
+    """Return databases, given as one, a list or several arguments; they must be of one space.
+
+    Raises
+    ------
+    StaleError
+        If the embedders differ.
+    RecipeError
+        If there is none, one is given twice, or something else is given.
+    """
+    databases: list[Database] = [*as_list(given), *others]
+    for one in databases:
+        if not isinstance(one, Database):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise RecipeError(
+                f"{one!r} is given where a database is meant.",
+                "Expected a database, a list of them, or several.",
+                "Open it with semlens.open; give settings by their names, as in concepts=....",
+            )
+    check_databases(databases)
+    return databases
 
 
 def check_databases(databases: Sequence[Database]) -> None:
@@ -39,7 +64,7 @@ def check_databases(databases: Sequence[Database]) -> None:
                 f"'{first.path}' was embedded by '{mine.spec}', '{database.path}' by "
                 f"'{other.spec}'{same}.",
                 "Expected one embedder: vectors of two spaces cannot be compared.",
-                f"Build one of them again with --embedder {mine.spec}.",
+                f"Build one of them again with the embedder '{mine.spec}'.",
             )
 
 

@@ -44,7 +44,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     "Compare": {"compare": "compare:compare"},
     "Audit": {"audit": "audit:audit", "test": "modeltest:test", "report": "report:report"},
     "Correct": {
-        "cutout": "cutout:cutout",
+        "cutout": "correct:cutout",
         "prune": "correct:prune",
         "affected": "correct:affected",
         "retrain": "correct:retrain",

@@ -116,13 +116,12 @@ def show(
 
     semlens show r18.semlens layer4:17 layer4:230 --out components.png
     """
-    from semlens.draw.figure import write_picture
-    from semlens.store.files import write_atomic
+    from semlens.draw.figure import save_picture
 
     check_end(picture, PICTURES)
     db = opened(database)
     shown = db.show(components, columns, mask=mask)
-    write_atomic(picture, lambda part: write_picture(shown, part, picture.suffix.lower()[1:]))
+    save_picture(shown, picture)
     if as_json:
         found = {
             name: [

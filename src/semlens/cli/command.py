@@ -52,8 +52,10 @@ class Ask:
         Of the question, as they were typed.
     sources
         ``model``, ``images``, ``embedder`` and ``device`` where they were given.
-    only_printed
-        Whether the answer goes nowhere else: neither ``--save`` nor ``--json`` was given.
+    save
+        Files that the answer will be written to.
+    as_json
+        Whether the answer will be printed as JSON.
     """
 
     def __init__(
@@ -62,10 +64,12 @@ class Ask:
         question: Callable[..., Any],
         settings: dict[str, Any],
         sources: dict[str, Any],
-        only_printed: bool,
+        save: Sequence[Path],
+        as_json: bool,
     ) -> None:
         self.paths = paths
-        self.only_printed = only_printed
+        self.save = save
+        self.as_json = as_json
         self._typed = settings
         self._question = question
         self._sources = sources
@@ -75,7 +79,15 @@ class Ask:
     @functools.cached_property
     def settings(self) -> dict[str, Any]:
         """The settings that were typed, as the question takes them."""
-        return {k: _READ[k](v, self) if k in _READ else v for k, v in self._typed.items()}
+        return {name: self._read(name, value) for name, value in self._typed.items()}
+
+    def _read(self, name: str, value: Any) -> Any:
+        if name not in _READ:
+            return value
+        found = _READ[name](value, self)
+        # what may be None is so by the name 'none'
+        optional = type(None) in typing.get_args(settings_of(self._question)[name].type)
+        return None if found == NO_LABELS and optional else found
 
     @functools.cached_property
     def databases(self) -> list[ConceptDatabase]:
@@ -132,7 +144,7 @@ def command(
             from semlens.analysis.result import check_end
 
             folders = given.pop("databases" if several else "database")
-            save, as_json = given.pop("save"), given.pop("as_json")
+            save, as_json = given.pop("save") or (), given.pop("as_json")
             typed = {
                 name: value
                 for name in settings
@@ -143,9 +155,8 @@ def command(
                 known = {name: value for name, value in chosen.items() if value is not None}
                 typed["settings"] = fields(**known)
             found = {name: given.pop(name) for name in needs}
-            only_printed = not (save or as_json)
-            ask = Ask(folders if several else [folders], question, typed, found, only_printed)
-            for path in save or ():
+            ask = Ask(folders if several else [folders], question, typed, found, save, as_json)
+            for path in save:
                 check_end(path, result_ends(question))
             result = function(ask, **given)
             if result is not None:

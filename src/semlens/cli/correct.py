@@ -1,25 +1,33 @@
-"""``semlens prune``, ``affected``, ``retrain`` and ``evaluate``: correct a model, and prove it."""
+"""``semlens cutout``, ``prune``, ``affected``, ``retrain``, ``evaluate``: correct, and prove it."""
 
 from __future__ import annotations
 
-from collections.abc import Container
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
-from semlens.cli.options import Data, Db, Device, Json, Save, Subject, checked, opened
-from semlens.cli.output import answer, err, print_json, reported, table
-from semlens.cli.progress import progress_bars
-from semlens.errors import DataError, LayerError
+from semlens.analysis.correct.affected import Affected
+from semlens.analysis.correct.affected import affected as ask_affected
+from semlens.analysis.correct.chosen import SPURIOUS, read_components
+from semlens.analysis.correct.cut_out import CutOuts, check_folder
+from semlens.analysis.correct.cut_out import cut_out as ask_cut_out
+from semlens.analysis.correct.export import Corrected, check_weights
+from semlens.analysis.correct.prune import Pruned
+from semlens.analysis.correct.prune import prune as ask_prune
+from semlens.analysis.correct.retrain import Retrained
+from semlens.analysis.correct.retrain import retrain as ask_retrain
+from semlens.analysis.correct.sensitivity import Sensitivity
+from semlens.analysis.correct.sensitivity import sensitivity as ask_sensitivity
+from semlens.analysis.correct.training import Training
+from semlens.analysis.result import check_end
+from semlens.cli.command import Ask, command, split_commas
+from semlens.cli.output import err
+from semlens.types import Component
 
-if TYPE_CHECKING:
-    from semlens.api import ConceptDatabase
-    from semlens.data.artefact import Artefact
-    from semlens.data.images import Images
-    from semlens.types import Component
-
-Components = Annotated[
+C = TypeVar("C", bound=Corrected)
+Names = Annotated[
     list[str] | None, typer.Argument(help="Components: LAYER:INDEX, or LAYER:-INDEX.")
 ]
 From = Annotated[
@@ -27,21 +35,44 @@ From = Annotated[
     typer.Option("--from", help="File with components: an audit (.json, .csv), or a list."),
 ]
 Verdict = Annotated[str, typer.Option(help="Which of an audit's verdicts to take.")]
-ARTEFACT_HELP = "What to insert: hue, text:WORDS, patch:COLOUR, stripes, paste:FOLDER."
+WEIGHTS = typer.Option("--out", help="File to write: .safetensors.")
 
 
-@reported
+@command(ask_cut_out)
+def cutout(
+    ask: Ask,
+    components: Annotated[
+        list[str], typer.Argument(help="LAYER:INDEX of those that stand for the artefact.")
+    ],
+    folder: Annotated[
+        Path, typer.Option("--out", help="New or empty folder for the cut-outs (RGBA PNG).")
+    ],
+) -> CutOuts:
+    """Cut an artefact out of the images that carry it, by a soft mask.
+
+    The mask is relevance of a concept vector: the direction that tells the components' examples
+    from other samples. Insert what was cut out with `--artefact paste:FOLDER`.
+
+    Examples:
+
+    semlens cutout r18.semlens layer4:17 layer4:230 --out cutouts/ --save cutouts.png
+
+    semlens test r18.semlens --target ox --artefact paste:cutouts/
+    """
+    check_folder(folder)
+    found: CutOuts = ask(split_commas(components))
+    _written(f"{len(found.write(folder))} cut-outs to {folder}")
+    return found
+
+
+@command(ask_prune)
 def prune(
-    database: Db,
-    components: Components = None,
-    out: Annotated[Path, typer.Option(help="File to write: .safetensors.")] = Path(
-        "pruned.safetensors"
-    ),
+    ask: Ask,
+    components: Names = None,
+    out: Annotated[Path, WEIGHTS] = Path("pruned.safetensors"),
     source: From = None,
-    verdict: Verdict = "spurious",
-    model: Subject = None,
-    as_json: Json = False,
-) -> None:
+    verdict: Verdict = SPURIOUS,
+) -> Pruned:
     """Write the model's weights without some components.
 
     The result is compared with hooks that set the components to zero. Components that no
@@ -53,48 +84,20 @@ def prune(
 
     semlens prune r18.semlens --from audit.json --out pruned.safetensors
     """
-    import pandas as pd
-
-    from semlens.analysis.correct.export import check_weights, save_weights
-    from semlens.analysis.correct.prune import prune_weights
-    from semlens.models.load import WEIGHTS
-
     check_weights(out)
-    db = opened(database)
-    chosen = _components(db, components, source, verdict)
-    with err.status("loading the model"):
-        subject = db.load_model(model)
-    with err.status("finding the weights"):
-        found = prune_weights(subject, chosen)
-    path = save_weights(out, found.state)
-    spec = f"{subject.spec.partition(WEIGHTS)[0]}{WEIGHTS}{path}"
-    edits = [vars(edit) for edit in found.edits]
-    if as_json:
-        names = [str(component) for component in chosen]
-        print_json({"components": names, "edits": edits, "model": spec, "weights": str(path)})
-        return
-    table(pd.DataFrame(edits), f"{len(chosen)} components pruned; tensors that were changed")
-    err.print(f"Written: {path}", markup=False, highlight=False, soft_wrap=True)
+    return _saved(ask(_components(components, source, verdict)), out)
 
 
-@reported
+@command(ask_affected)
 def affected(
-    database: Db,
-    components: Components = None,
-    all_data: Annotated[
-        bool, typer.Option("--all-data", help="Score all samples; runs the model.")
-    ] = False,
+    ask: Ask,
+    components: Names = None,
     out: Annotated[
         Path | None, typer.Option(help="CSV to write: every sample with its score.")
     ] = None,
     source: From = None,
-    verdict: Verdict = "spurious",
-    model: Subject = None,
-    data: Data = None,
-    device: Device = "cpu",
-    save: Save = None,
-    as_json: Json = False,
-) -> None:
+    verdict: Verdict = SPURIOUS,
+) -> Affected:
     """List the samples that carry what some components stand for.
 
     Without --all-data these are concept examples only, which the database holds.
@@ -105,55 +108,27 @@ def affected(
 
     semlens affected r18.semlens --from audit.json --all-data --out affected.csv --save affected.png
     """
-    from semlens.analysis.correct.affected import affected as find
-    from semlens.analysis.result import check_end
-
-    paths = checked(save) + ([check_end(out, (".csv",))] if out is not None else [])
-    db = opened(database)
-    chosen = _components(db, components, source, verdict)
-    if not all_data:
-        answer(find(db, chosen), as_json, paths)
-        return
-    with err.status("loading the model and checking the images"):
-        subject, images = db.load_model(model, device), db.load_images(data)
-    with progress_bars() as progress:
-        found = find(db, chosen, images, subject, progress=progress)
-    answer(found, as_json, paths)
+    if out is not None:
+        check_end(out, (".csv",))
+    found: Affected = ask(_components(components, source, verdict))
+    if out is not None:
+        found.save(out)
+        _written(out)
+    return found
 
 
-@reported
+@command(ask_retrain, fields=Training)
 def retrain(
-    database: Db,
-    artefact: Annotated[list[str], typer.Option(help=f"{ARTEFACT_HELP} May be given again.")],
+    ask: Ask,
     drop: Annotated[
         Path | None, typer.Option(help="Affected samples to leave out: .csv, or a path per line.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="File to write: .safetensors.")] = Path(
-        "retrained.safetensors"
-    ),
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the images.")] = 6,
-    insert_share: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of the images that get an artefact.")
-    ] = 0.5,
-    learning_rate: Annotated[float, typer.Option(help="Its peak (AdamW, cosine).")] = 5e-4,
-    batch_size: Annotated[int, typer.Option(min=2, help="Images per step.")] = 64,
-    held_out: Annotated[
-        float, typer.Option(min=0, max=0.9, help="Share of the images to measure on.")
-    ] = 0.1,
-    balanced: Annotated[bool, typer.Option(help="Draw all classes equally often.")] = True,
-    flip: Annotated[bool, typer.Option(help="Mirror images at random.")] = True,
-    seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")] = 0,
-    data: Annotated[
-        str | None, typer.Option(help="Training images; by default those of the database.")
+    out: Annotated[Path, WEIGHTS] = Path("retrained.safetensors"),
+    images: Annotated[
+        str | None,
+        typer.Option("--data", help="Training images; by default those of the database."),
     ] = None,
-    only: Annotated[
-        str | None, typer.Option(help="Only images whose file name starts so (train-).")
-    ] = None,
-    model: Subject = None,
-    device: Device = "cpu",
-    save: Save = None,
-    as_json: Json = False,
-) -> None:
+) -> Retrained:
     """Fine-tune a copy of the model with artefacts inserted at random.
 
     Affected images are left out. The run goes on where it was stopped: FILE.checkpoint beside
@@ -165,47 +140,15 @@ def retrain(
 
     semlens retrain r18.semlens --artefact patch:red --artefact stripes --epochs 5 --data train/
     """
-    from semlens.analysis.correct.chosen import read_affected
-    from semlens.analysis.correct.export import check_weights
-    from semlens.analysis.correct.retrain import retrain as train
-    from semlens.analysis.correct.training import Training
-    from semlens.data.load import load_images
-
-    check_weights(out)
-    paths = checked(save)
-    settings = Training(
-        epochs=epochs, insert_share=insert_share, learning_rate=learning_rate,
-        batch_size=batch_size, held_out=held_out, balanced=balanced, flip=flip, seed=seed,
-    )  # fmt: skip
-    artefacts = _artefacts(artefact)
-    gone = read_affected(drop) if drop is not None else []
-    db = opened(database)
-    with err.status("loading the model and the images"):
-        subject = db.load_model(model, device)
-        images = db.load_images() if data is None else load_images(data)
-    checkpoint = out.with_name(f"{out.name}.checkpoint")
-    with progress_bars() as progress:
-        found = train(
-            subject, images, artefacts, gone, samples=_starting(images, only),
-            settings=settings, checkpoint=checkpoint, progress=progress,
-        )  # fmt: skip
-    better = found.save_weights(out)
+    checkpoint = check_weights(out).with_name(f"{out.name}.checkpoint")
+    found = _saved(ask(drop=drop or (), images=images, checkpoint=checkpoint), out)
     checkpoint.unlink(missing_ok=True)
-    if as_json:
-        for path in paths:
-            found.save(path)
-        print_json({**found.to_json(), "model": better.spec, "weights": str(out.resolve())})
-        return
-    answer(found, False, paths)
-    err.print(f"Written: {out}", markup=False, highlight=False, soft_wrap=True)
+    return found
 
 
-@reported
+@command(ask_sensitivity)
 def evaluate(
-    database: Db,
-    artefact: Annotated[
-        list[str] | None, typer.Option(help=f"{ARTEFACT_HELP} May be given again.")
-    ] = None,
+    ask: Ask,
     prune: Annotated[
         list[str] | None, typer.Option(help="Component to leave out; may be given again.")
     ] = None,
@@ -213,22 +156,13 @@ def evaluate(
         list[str] | None,
         typer.Option(help="Other weights: NAME=FILE, or FILE as its name; may be given again."),
     ] = None,
-    data: Annotated[
+    images: Annotated[
         list[str] | None,
-        typer.Option(help="Images: SPEC or NAME=SPEC; the first are the clean ones."),
-    ] = None,
-    only: Annotated[
-        str | None, typer.Option(help="Only images whose file name starts so (test-).")
+        typer.Option("--data", help="Images: SPEC or NAME=SPEC; the first are the clean ones."),
     ] = None,
     source: From = None,
-    verdict: Verdict = "spurious",
-    model: Subject = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images per pass.")] = 32,
-    seed: Annotated[int, typer.Option(min=0, help="Of the artefacts' places.")] = 0,
-    device: Device = "cpu",
-    save: Save = None,
-    as_json: Json = False,
-) -> None:
+    verdict: Verdict = SPURIOUS,
+) -> Sensitivity:
     """Measure accuracy on clean images and with artefacts, for the model and its corrections.
 
     Examples:
@@ -237,94 +171,23 @@ def evaluate(
 
     semlens evaluate r18.semlens --data clean=val/ --data marked=val-marked/ --save evaluate.png
     """
-    from semlens.analysis.correct.export import with_weights
-    from semlens.analysis.correct.sensitivity import sensitivity
-
-    paths = checked(save)
-    artefacts = _artefacts(artefact or [])
-    db = opened(database)
-    removed = _components(db, prune, source, verdict) if prune or source else []
-    with err.status("loading the models and the images"):
-        subject = db.load_model(model, device)
-        models = {"vanilla": subject}
-        for name, file in _named(weights or []):
-            _new(name, models)
-            models[name] = with_weights(subject, file)
-        sets = _sets(db, data)
-    chosen = {name: _starting(part, only) for name, part in sets.items()}
-    with progress_bars() as progress:
-        found = sensitivity(
-            models, sets, artefacts, prune=removed, samples=chosen, batch_size=batch_size,
-            seed=seed, progress=progress,
-        )  # fmt: skip
-    answer(found, as_json, paths)
+    removed = _components(prune, source, verdict)
+    return ask(prune=removed, weights=weights or (), images=images or ())
 
 
 def _components(
-    db: ConceptDatabase, names: list[str] | None, source: Path | None, verdict: str
-) -> list[Component]:
-    """Return components that are named, and those of a file; the database must have them."""
-    from semlens.analysis.correct.chosen import read_components
-    from semlens.types import Component
-
-    found = [Component.parse(name) for part in names or () for name in part.split(",")]
-    found += read_components(source, verdict) if source is not None else []
-    if not found:
-        raise LayerError(
-            "No component is named.",
-            "Expected LAYER:INDEX, or --from FILE.",
-            "Find some with 'semlens search DB TEXT' or 'semlens audit DB'.",
-        )
-    for component in found:
-        db.row(component)
-    return list(dict.fromkeys(found))
+    names: list[str] | None, source: Path | None, verdict: str
+) -> list[Component | str]:
+    """Return components that are named, and those of a file."""
+    return [*split_commas(names or ()), *(read_components(source, verdict) if source else ())]
 
 
-def _artefacts(specs: list[str]) -> list[Artefact]:
-    from semlens.data.artefact import load_artefact
-
-    return [load_artefact(spec) for spec in specs]
-
-
-def _starting(images: Images, start: str | None) -> list[int] | None:
-    """Return the samples whose file name starts so; None for all."""
-    if start is None:
-        return None
-    found = [i for i, name in enumerate(images.ids) if name.rsplit("/", 1)[-1].startswith(start)]
-    if not found:
-        raise DataError(
-            f"No file name of '{images.spec}' starts with '{start}'.",
-            f"Expected names such as '{images.ids[0].rsplit('/', 1)[-1]}'.",
-            "Correct --only, or leave it out.",
-        )
-    return found
+def _saved(found: C, out: Path) -> C:
+    """Write the weights of an answer, and return it with a model that can be loaded."""
+    better = found.save_weights(out)
+    _written(out)
+    return replace(found, model=better)
 
 
-def _named(given: list[str], first: str | None = None) -> list[tuple[str, str]]:
-    """Part NAME=VALUE; one without a name gets its file's, the first one ``first`` if there is."""
-    found: list[tuple[str, str]] = []
-    for one in given:
-        name, mark, value = one.partition("=")
-        plain = not mark or "/" in name
-        short = Path(one).stem if found or first is None else first
-        found.append((short, one) if plain else (name, value))
-    return found
-
-
-def _new(name: str, known: Container[str]) -> None:
-    if name in known:
-        raise DataError(
-            f"There are two called '{name}'.", "Expected different names.", "Add NAME=."
-        )
-
-
-def _sets(db: ConceptDatabase, given: list[str] | None) -> dict[str, Images]:
-    from semlens.data.load import load_images
-
-    if not given:
-        return {"clean": db.load_images()}
-    found: dict[str, Images] = {}
-    for name, spec in _named(given, "clean"):
-        _new(name, found)
-        found[name] = load_images(spec)
-    return found
+def _written(what: object) -> None:
+    err.print(f"Written: {what}", markup=False, highlight=False, soft_wrap=True)

@@ -59,13 +59,13 @@ def demo(
 
     hits = db.search(story.QUERY, top=db.manifest.rows)
     with err.status("measuring the readouts with and without the mark"):
-        model = db.load_model()
+        model = db.model
         planted = story.find_planted(model, world, db)
     rank = planted.rank(hits)
     _print_hits(hits, planted, f"\n2. semlens search {db.path} {story.QUERY}")
 
     labels = db.label()
-    labels.save("paper-vocabulary")  # for the browser: names beside every component
+    labels.keep("paper-vocabulary")  # for the browser: names beside every component
     relevant = story.most_relevant(db, world, labels)
     _print_relevant(relevant, planted, f"\n3. What drives '{world.target}'?")
 

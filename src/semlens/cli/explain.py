@@ -31,7 +31,7 @@ def explain(
     semlens explain r18.semlens dog.jpg --target "tabby cat" --layer layer4 --top 4 --json
     """
     found: Explanation = ask(image)
-    if ask.only_printed:
+    if not (ask.save or ask.as_json):
         err.print("See it: add --save FILE.html", highlight=False)
     return found
 

@@ -37,7 +37,7 @@ def graph(
     """
     known = {} if labels is None else {"concepts": labels_by_component(ask.db, labels)}
     found: AttributionGraph = ask(images=image, **known)
-    if ask.only_printed:
+    if not (ask.save or ask.as_json):
         name = "".join(c if c.isalnum() or c in "-_" else "-" for c in found.name).strip("-")
         found.save(f"{name or 'graph'}.svg")
         err.print(f"Written: {name or 'graph'}.svg", markup=False, highlight=False)

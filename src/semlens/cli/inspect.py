@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import pandas as pd
 import typer
 
 from semlens.cli.output import err, out, print_json, reported, table
@@ -88,27 +87,12 @@ def layers(
     semlens layers timm/vit_small_patch16_224 --random-weights 0
     """
     from semlens.models.load import load_model
-    from semlens.models.survey import survey
+    from semlens.models.survey import layers as layers_of
 
     with err.status("loading the model"):
         subject = load_model(model, random_weights=random_weights)
-    found = survey(subject)
-    frame = pd.DataFrame(
-        [
-            {
-                "layer": form.name,
-                "module": kind,
-                "form": form.form,
-                "components": form.components,
-                "map": f"{form.height} x {form.width}" if form.height else "-",
-                "runs": runs,
-            }
-            for form, kind, runs in found
-        ]
-    )
+    frame = layers_of(subject).to_pandas()
     if as_json:
         print_json({"model": model, "layers": frame.to_dict("records")})
         return
     table(frame, f"{model}: {len(frame)} layers")
-    if max(runs for _, _, runs in found) > 1:
-        out.print("A layer that runs more than once cannot be collected: take the block around it.")

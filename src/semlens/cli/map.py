@@ -2,67 +2,27 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from semlens.cli.options import (
-    NO_LABELS,
-    Concepts,
-    Json,
-    Layer,
-    Save,
-    Spec,
-    checked,
-    concept_set,
-    opened,
-    split,
-)
-from semlens.cli.output import answer, err, out, reported
+from semlens.analysis.describe.colouring import Colour, check_colour
+from semlens.analysis.describe.map import ConceptMap, concept_map
+from semlens.cli.command import Ask, command
+from semlens.cli.output import err
 from semlens.errors import ConceptError
-
-if TYPE_CHECKING:
-    from semlens.analysis.concepts import ConceptSet
-
-
-class Colour(StrEnum):
-    """What the points of the picture are coloured by."""
-
-    query = "query"
-    layer = "layer"
-    model = "model"
-    cluster = "cluster"
-    clarity = "clarity"
-    polysemanticity = "polysemanticity"
-    redundancy = "redundancy"
-    relevance = "relevance"
-
-
-class Way(StrEnum):
-    """How clusters are found."""
-
-    kmeans = "kmeans"
-    hdbscan = "hdbscan"
-
-
-def _concepts(given: list[str] | None) -> ConceptSet | str | None:
-    if given == [NO_LABELS]:
-        return None
-    return concept_set(given) if given else "paper-vocabulary"
 
 
 def _colours(
     color: Colour | None, query: list[str], target: str | None
-) -> tuple[str | None, list[str]]:
+) -> tuple[Colour | None, list[str]]:
     """Return what to colour by, and the texts or the class that belong to it."""
-    by = color or (Colour.query if query else Colour.relevance if target is not None else None)
+    by = color or ("query" if query else "relevance" if target is not None else None)
     for option, given, own in (
-        ("--query", bool(query), Colour.query),
-        ("--target", target is not None, Colour.relevance),
+        ("--query", bool(query), "query"),
+        ("--target", target is not None, "relevance"),
     ):
-        if given and by is not own:
+        if given and by != own:
             raise ConceptError(
                 f"{option} is given, and the map is coloured by {by}.",
                 f"Expected {option} with the colour '{own}' only.",
@@ -71,12 +31,9 @@ def _colours(
     return by, query if target is None else [target]
 
 
-@reported
+@command(concept_map)
 def map_components(
-    databases: Annotated[
-        list[Path], typer.Argument(help="Folders of databases that have one embedder.")
-    ],
-    layer: Layer = None,
+    ask: Ask,
     query: Annotated[
         list[str] | None,
         typer.Option(help="Colour by the alignment with this text; given again, a hue each."),
@@ -88,21 +45,7 @@ def map_components(
     target: Annotated[
         str | None, typer.Option(help="Colour by relevance for this class, name or number.")
     ] = None,
-    clusters: Annotated[
-        int | None, typer.Option(help="Clusters of k-means [60, or one per 8 components].")
-    ] = None,
-    method: Annotated[Way, typer.Option(help="How clusters are found.")] = Way.kmeans,
-    concepts: Concepts = None,
-    top_labels: Annotated[int, typer.Option(min=1, help="Labels per cluster at most.")] = 2,
-    threshold: Annotated[float, typer.Option(help="Least alignment of a label.")] = 0.025,
-    seed: Annotated[int, typer.Option(help="Of UMAP and of k-means.")] = 0,
-    again: Annotated[
-        bool, typer.Option("--again", help="Lay all out anew, also what was laid out before.")
-    ] = False,
-    embedder: Spec = None,
-    save: Save = None,
-    as_json: Json = False,
-) -> None:
+) -> ConceptMap:
     """Map what models know: components in the plane by concept, in labelled clusters.
 
     Positions are kept in the first database. When layers are added, new components are
@@ -116,29 +59,10 @@ def map_components(
 
     semlens map r18.semlens r50.semlens --color model --save models.pdf
     """
-    from semlens.analysis.describe.colouring import check_colour
-    from semlens.analysis.describe.map import concept_map
-
-    paths = checked(save)
     by, values = _colours(color, query or [], target)
     if by is not None:
         check_colour(by, values)
-    chosen = _concepts(concepts)
-    opened_ones = [opened(databases[0], embedder), *(opened(path) for path in databases[1:])]
-    with err.status("laying out the components"):
-        found = concept_map(
-            opened_ones,
-            layers=split(layer),
-            concepts=chosen,
-            clusters=clusters,
-            method=method.value,
-            threshold=threshold,
-            top_labels=top_labels,
-            seed=seed,
-            again=again,
-        )
-        if by is not None:
-            found = found.coloured(by, *values)
-    answer(found, as_json, paths)
-    if not paths and not as_json:
-        out.print("See the picture: add --save map.png", highlight=False)
+    found: ConceptMap = ask()
+    if not ask.save:
+        err.print("See the picture: add --save map.png", highlight=False)
+    return found if by is None else found.coloured(by, *values)

@@ -86,4 +86,9 @@ def answer(result: Result, as_json: bool, save: Sequence[Path] | None = None) ->
         return
     out.print(result)
     for path in save or ():
-        err.print(f"Written: {path}", markup=False, highlight=False, soft_wrap=True)
+        written(path)
+
+
+def written(path: Path) -> None:
+    """Say which file was written."""
+    err.print(f"Written: {path}", markup=False, highlight=False, soft_wrap=True)

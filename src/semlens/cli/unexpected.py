@@ -7,42 +7,20 @@ from typing import Annotated
 
 import typer
 
-from semlens.cli.options import (
-    Concepts,
-    Db,
-    Json,
-    Layer,
-    Save,
-    Spec,
-    checked,
-    concept_set,
-    opened,
-    split,
-)
-from semlens.cli.output import answer, err, reported
+from semlens.analysis.describe.unexpected import Unexpected
+from semlens.analysis.describe.unexpected import unexpected as ask_unexpected
+from semlens.analysis.result import check_end
+from semlens.cli.command import Ask, command
+from semlens.cli.output import written
 
 
-@reported
+@command(ask_unexpected)
 def unexpected(
-    database: Db,
-    target: Annotated[str, typer.Option(help="Class, by name or by the number of its logit.")],
-    concepts: Concepts = None,
-    layer: Layer = None,
-    minimum: Annotated[
-        float, typer.Option(min=0, help="Least share of a component, on its best image.")
-    ] = 0.01,
-    threshold: Annotated[
-        float | None,
-        typer.Option(help="A component without an alignment above this has no label [0]."),
-    ] = None,
-    top: Annotated[int | None, typer.Option(min=1, help="Components at most.")] = None,
+    ask: Ask,
     files: Annotated[
         Path | None, typer.Option(help="Write the samples behind them to this .csv file.")
     ] = None,
-    save: Save = None,
-    embedder: Spec = None,
-    as_json: Json = False,
-) -> None:
+) -> Unexpected:
     """Show what a class relies on and no concept of a set describes.
 
     For each such component: the nearest concepts all the same, the other classes that it
@@ -55,19 +33,10 @@ def unexpected(
     semlens unexpected r18.semlens --target ox --concepts expected.toml --layer layer4
     --files ox-files.csv --save ox.png
     """
-    from semlens.analysis.result import check_end
-
-    paths = checked(save)
     if files is not None:
         check_end(files, (".csv",))
-    known = concept_set(concepts or ["paper-vocabulary"])
-    db = opened(database, embedder=embedder)
-    layers = split(layer)
-    with err.status("comparing with the concepts"):
-        found = db.unexpected(
-            target, known, layers=layers, threshold=threshold, minimum=minimum, top=top
-        )
+    found: Unexpected = ask()
     if files is not None:
         found.save_files(files)
-        err.print(f"Written: {files}", markup=False, highlight=False, soft_wrap=True)
-    answer(found, as_json, paths)
+        written(files)
+    return found

@@ -8,29 +8,41 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, cast
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 import numpy as np
 from PIL import Image
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    FiniteFloat,
+    ValidationError,
+    model_validator,
+)
+from pydantic.dataclasses import dataclass
 
-from semlens.data.cutouts import cutout_paths, read_cutout, trimmed
 from semlens.data.overlay import (
-    PLACES,
     Colour,
+    Place,
     blend,
     check_words,
     colour_text,
     corner,
+    cutout_paths,
     default_font,
     parse_colour,
     pasted,
+    read_cutout,
     stripes,
+    trimmed,
     written,
 )
 from semlens.errors import DataError
+from semlens.settings import invalid, setting
 from semlens.types import as_list
 
 FORMS = (
@@ -40,11 +52,40 @@ FORMS = (
 )
 
 
+def _as_colour(value: Any) -> Any:
+    return parse_colour(value) if isinstance(value, str) else value
+
+
+def _as_folder(value: str) -> str:
+    path = Path(value).expanduser().resolve()
+    cutout_paths(path)
+    return str(path)
+
+
+Share = Annotated[float, Field(gt=0, le=1)]
+AnyColour = Annotated[Colour, BeforeValidator(_as_colour)]
+
+
+@dataclass(frozen=True)
 class Artefact(ABC):
-    """Something that is put on an image; the settings are fixed, the seed places it."""
+    """Something that is put on an image; the settings are fixed, the seed places it.
+
+    Raises
+    ------
+    DataError
+        If a setting is wrong.
+    """
 
     name: ClassVar[str]
     """Its kind, for tables."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _refuse(cls, values: Any, check: Callable[[Any], Any]) -> Any:
+        try:
+            return check(values)
+        except ValidationError as error:
+            raise invalid(cast(Any, cls).__pydantic_fields__, error, DataError) from error
 
     @abstractmethod
     def insert(self, image: Image.Image, seed: int) -> Image.Image:
@@ -53,7 +94,7 @@ class Artefact(ABC):
     @property
     def spec(self) -> str:
         """The text that :func:`load_artefact` reads back."""
-        first, *others = fields(cast(Any, self))  # every kind is a dataclass
+        first, *others = fields(cast(Any, self))
         values = [f"{f.name}={_text(getattr(self, f.name))}" for f in others]
         return ":".join([self.name, _text(getattr(self, first.name)), *values])
 
@@ -62,13 +103,9 @@ class Artefact(ABC):
 class Hue(Artefact):
     """One colour over the whole image; by default reddened skin (paper, F.2.3, Eqs. 1-3)."""
 
-    colour: Colour = (231, 128, 151)
-    opacity: float = 0.3
+    colour: AnyColour = (231, 128, 151)
+    opacity: Share = 0.3
     name: ClassVar[str] = "hue"
-
-    def __post_init__(self) -> None:
-        """Refuse what is no share."""
-        _share("opacity", self.opacity)
 
     def insert(self, image: Image.Image, seed: int) -> Image.Image:
         """Return ``(1 - opacity) v + opacity * colour``; the seed has no part in it."""
@@ -83,8 +120,6 @@ class Text(Artefact):
     ----------
     size
         Of the font, as a share of the image's height; smaller where the words would not fit.
-    place
-        One of ``semlens.data.overlay.PLACES``.
     outline
         Colour of the edge, or None.
     font
@@ -92,19 +127,16 @@ class Text(Artefact):
     """
 
     words: str
-    size: float = 0.12
-    place: str = "random"
-    colour: Colour = (255, 255, 255)
-    outline: Colour | None = (60, 60, 60)
-    opacity: float = 0.9
+    size: Share = 0.12
+    place: Place = "random"
+    colour: AnyColour = (255, 255, 255)
+    outline: AnyColour | None = (60, 60, 60)
+    opacity: Share = 0.9
     font: str | None = None
     name: ClassVar[str] = "text"
 
     def __post_init__(self) -> None:
-        """Refuse shares out of range, unknown places and words that cannot be drawn."""
-        _share("size", self.size)
-        _share("opacity", self.opacity)
-        _place(self.place)
+        """Refuse words that cannot be drawn."""
         check_words(self.words, self.font or default_font())
 
     def insert(self, image: Image.Image, seed: int) -> Image.Image:
@@ -121,17 +153,11 @@ class Text(Artefact):
 class Patch(Artefact):
     """A coloured square, as a sticker; ``size`` is a share of the image's shorter side."""
 
-    colour: Colour = (220, 30, 40)
-    size: float = 0.22
-    place: str = "random"
-    opacity: float = 0.96
+    colour: AnyColour = (220, 30, 40)
+    size: Share = 0.22
+    place: Place = "random"
+    opacity: Share = 0.96
     name: ClassVar[str] = "patch"
-
-    def __post_init__(self) -> None:
-        """Refuse shares out of range and unknown places."""
-        _share("size", self.size)
-        _share("opacity", self.opacity)
-        _place(self.place)
 
     def insert(self, image: Image.Image, seed: int) -> Image.Image:
         """Return the image with the square on it."""
@@ -153,20 +179,11 @@ class Stripes(Artefact):
         In degrees, 0 is horizontal; None draws one.
     """
 
-    colour: Colour = (255, 255, 255)
-    period: float = 0.09
-    opacity: float = 0.45
-    angle: float | None = None
+    colour: AnyColour = (255, 255, 255)
+    period: Share = 0.09
+    opacity: Share = 0.45
+    angle: FiniteFloat | None = None
     name: ClassVar[str] = "stripes"
-
-    def __post_init__(self) -> None:
-        """Refuse shares out of range."""
-        _share("period", self.period)
-        _share("opacity", self.opacity)
-        if self.angle is not None and not np.isfinite(self.angle):
-            raise DataError(
-                f"The stripes' angle is {self.angle}.", "Expected degrees.", "Give a number."
-            )
 
     def insert(self, image: Image.Image, seed: int) -> Image.Image:
         """Return the image with the stripes on it."""
@@ -191,16 +208,9 @@ class Paste(Artefact):
         three quarters to five quarters of its size.
     """
 
-    path: str
-    where: str = "same"
+    path: Annotated[str, AfterValidator(_as_folder)]
+    where: Literal["same", "random"] = "same"
     name: ClassVar[str] = "paste"
-
-    def __post_init__(self) -> None:
-        """Refuse an unknown way, and a folder without cut-outs."""
-        object.__setattr__(self, "path", str(Path(self.path).expanduser().resolve()))
-        if self.where not in ("same", "random"):
-            raise _unknown("where", self.where, ("same", "random"))
-        cutout_paths(Path(self.path))
 
     def insert(self, image: Image.Image, seed: int) -> Image.Image:
         """Return the image with one cut-out on it."""
@@ -221,9 +231,12 @@ class Paste(Artefact):
 _KINDS: Mapping[str, type[Artefact]] = MappingProxyType(
     {kind.name: kind for kind in (Hue, Text, Patch, Stripes, Paste)}
 )
-
-
-Artefacts = Artefact | str | Iterable[Artefact | str]
+Artefacts = Annotated[
+    Artefact | str | Iterable[Artefact | str],
+    setting(
+        "What to insert: hue, text:WORDS, patch:COLOUR, stripes, paste:FOLDER. May be given again."
+    ),
+]
 """Artefacts wherever a question takes some: one or several, objects or their texts."""
 
 
@@ -257,7 +270,8 @@ def load_artefact(spec: str) -> Artefact:
             f"'{spec}' is no artefact.", f"Expected one of {FORMS}.", "Write it in one of them."
         )
     first, *others = (field.name for field in fields(cast(Any, _KINDS[kind])))
-    settings, parts = {}, rest.split(":")
+    settings: dict[str, Any] = {}
+    parts = rest.split(":")
     if kind == "hue" and len(parts) > 1 and "=" not in parts[-1]:
         parts[-1] = f"opacity={parts[-1]}"
     while parts:
@@ -265,11 +279,11 @@ def load_artefact(spec: str) -> Artefact:
         # a name that was read already belongs to the first setting, which may hold anything
         if not equals or name not in others or name in settings:
             break
-        settings[name] = _value(spec, name, value)
+        settings[name] = None if value == "none" else value
         parts.pop()
     text = ":".join(parts)
     if text:
-        settings[first] = _value(spec, first, text)
+        settings[first] = text
     elif kind in ("text", "paste"):
         raise DataError(
             f"'{spec}' lacks its {first}.", f"Expected one of {FORMS}.", f"Write {kind}:{first}."
@@ -277,46 +291,7 @@ def load_artefact(spec: str) -> Artefact:
     return _KINDS[kind](**settings)
 
 
-def _value(spec: str, name: str, text: str) -> Any:
-    """Read one setting."""
-    readers: dict[str, Callable[[str], Any]] = dict.fromkeys(
-        ("words", "path", "where", "place"), str
-    )
-    readers["font"] = lambda value: None if value == "none" else value
-    readers["outline"] = lambda value: None if value == "none" else parse_colour(value)
-    readers["colour"] = parse_colour
-    readers["angle"] = lambda value: None if value == "none" else float(value)
-    try:
-        return readers.get(name, float)(text)
-    except ValueError as error:
-        raise DataError(
-            f"The {name} '{text}' of '{spec}' is no number.",
-            f"Expected one of {FORMS}.",
-            "Write a number there.",
-        ) from error
-
-
 def _text(value: Any) -> str:
     if value is None:
         return "none"
     return colour_text(value) if isinstance(value, tuple) else str(value)
-
-
-def _share(name: str, value: float) -> None:
-    if not 0 < value <= 1:
-        raise DataError(
-            f"The artefact's {name} is {value}.", "Expected a share above 0, up to 1.", "Mend it."
-        )
-
-
-def _place(value: str) -> None:
-    if value not in PLACES:
-        raise _unknown("place", value, PLACES)
-
-
-def _unknown(name: str, value: str, known: tuple[str, ...]) -> DataError:
-    return DataError(
-        f"The artefact's {name} is '{value}'.",
-        f"Expected one of {', '.join(known)}.",
-        "Choose one of them.",
-    )

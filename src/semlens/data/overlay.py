@@ -1,8 +1,10 @@
-"""What an inserted artefact is made of: colours, places, and soft masks to blend by."""
+"""What an inserted artefact is made of: colours, places, soft masks to blend by, cut-outs.
+
+Cut-outs on disk are pictures whose alpha says, softly, where the artefact is.
+"""
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal, get_args
@@ -26,6 +28,9 @@ MARGIN = 0.03
 """Of the shorter side, that an artefact keeps from the border."""
 LEAST = 1.0
 """Smallest font size, in pixels."""
+SUFFIXES = (".png", ".webp")
+FAINT = 0.1
+"""Share of the largest alpha below which a cut-out's border is left off when it is moved."""
 
 
 def parse_colour(text: str) -> Colour:
@@ -36,26 +41,17 @@ def parse_colour(text: str) -> Colour:
     DataError
         If it is none of them.
     """
-    numbers = re.fullmatch(r"\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*", text)
     try:
-        if numbers is None:
-            found = ImageColor.getrgb(text.strip())[:3]
-        else:
-            found = tuple(int(part) for part in numbers.groups())
-        red, green, blue = found
+        found = ImageColor.getrgb(f"rgb({text})" if "," in text else text.strip())[:3]
+        if max(found) > 255:
+            raise ValueError(text)
     except ValueError as error:
-        raise _no_colour(text) from error
-    if max(found) > 255:
-        raise _no_colour(text)
-    return red, green, blue
-
-
-def _no_colour(text: str) -> DataError:
-    return DataError(
-        f"'{text}' is no colour.",
-        "Expected R,G,B from 0 to 255, #rrggbb or a name such as red.",
-        "Write it so.",
-    )
+        raise DataError(
+            f"'{text}' is no colour.",
+            "Expected R,G,B from 0 to 255, #rrggbb or a name such as red.",
+            "Write it so.",
+        ) from error
+    return found
 
 
 def colour_text(colour: Colour) -> str:
@@ -214,3 +210,78 @@ def pasted(
     layer.paste(piece, place)
     mask = np.asarray(layer.getchannel("A"), np.float32) * (opacity / 255)
     return blend(image, layer.convert("RGB"), mask)
+
+
+def cutout_paths(path: Path) -> list[Path]:
+    """Return the cut-outs of a folder, sorted, or the one file.
+
+    Raises
+    ------
+    DataError
+        If there are none.
+    """
+    if path.is_file():
+        return [path]
+    found = sorted(p for p in path.glob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    if not found:
+        raise DataError(
+            f"'{path}' holds no cut-outs.",
+            f"Expected a file or a folder of files that end in {', '.join(SUFFIXES)}.",
+            "Make some with 'semlens cutout'.",
+        )
+    return found
+
+
+def read_cutout(path: Path) -> Image.Image:
+    """Return a cut-out as RGBA.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read, has no alpha, or is nowhere opaque.
+    """
+    try:
+        state = path.stat()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    return _decoded(path, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=64)
+def _decoded(path: Path, changed: int, size: int) -> Image.Image:
+    """Decode a cut-out; time and size are there so that a file that was replaced is read again."""
+    try:
+        with Image.open(path) as picture:
+            if "A" not in picture.getbands() and "transparency" not in picture.info:
+                raise DataError(
+                    f"'{path.name}' has no alpha channel.",
+                    "Expected an RGBA picture whose alpha is the artefact's mask.",
+                    "Make cut-outs with 'semlens cutout', or add a mask in a paint program.",
+                )
+            found = picture.convert("RGBA")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise _unreadable(path, error) from error
+    if found.getchannel("A").getbbox() is None:
+        raise DataError(
+            f"'{path.name}' is transparent everywhere.",
+            "Expected a mask above zero somewhere.",
+            "Remove the file.",
+        )
+    return found
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(
+        f"The cut-out '{path}' cannot be read ({type(error).__name__}).",
+        "Expected a whole PNG or WebP file.",
+        "Remove it, or make it again.",
+    )
+
+
+def trimmed(piece: Image.Image) -> Image.Image:
+    """Cut the faint border off a cut-out."""
+    alpha = np.asarray(piece.getchannel("A"))
+    strong = alpha >= FAINT * alpha.max()
+    rows, columns = np.flatnonzero(strong.any(1)), np.flatnonzero(strong.any(0))
+    left, right = int(columns[0]), int(columns[-1]) + 1
+    return piece.crop((left, int(rows[0]), right, int(rows[-1]) + 1))

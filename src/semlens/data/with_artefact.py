@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from semlens.data.artefact import Artefact
+from semlens.data.artefact import Artefact, Artefacts, as_artefacts
 from semlens.data.images import Images
 from semlens.data.pixels import pixels_digest
 from semlens.errors import DataError
@@ -21,7 +21,7 @@ class WithArtefact(Images):
     images
         The clean ones.
     artefacts
-        One, or several, of which one is drawn for each image.
+        One, or several, of which one is drawn for each image; objects, or their texts.
     share
         How many of the images get one; which ones, the seed says.
     seed
@@ -36,13 +36,13 @@ class WithArtefact(Images):
     def __init__(
         self,
         images: Images,
-        artefacts: Artefact | Sequence[Artefact],
+        artefacts: Artefacts,
         *,
         share: float = 1.0,
         seed: int = 0,
     ) -> None:
         self.images = images
-        self.artefacts = (artefacts,) if isinstance(artefacts, Artefact) else tuple(artefacts)
+        self.artefacts = tuple(as_artefacts(artefacts))
         if not self.artefacts or not 0 <= share <= 1:
             raise DataError(
                 f"{len(self.artefacts)} artefacts for a share of {share} of the images.",

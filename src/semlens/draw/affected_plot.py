@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,16 +10,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from semlens.draw.figure import INK, SERIES, VERDICTS, new_figure, styled
-
-SPURIOUS = VERDICTS["spurious"]
+from semlens.draw.figure import INK, PAPER, SERIES, VERDICTS, new_figure, styled
+from semlens.draw.marks import show_square
 
 
 @styled
 def affected_plot(
     scores: Float64[np.ndarray, " n"],
     threshold: float,
-    near: Sequence[tuple[str, bytes]],
+    near: Sequence[Image.Image],
     above: int,
     flagged: int,
 ) -> Figure:
@@ -29,7 +27,7 @@ def affected_plot(
     Parameters
     ----------
     near
-        Path and picture, highest score first.
+        Pictures, highest score first.
     above
         How many of them are above the threshold.
     flagged
@@ -50,34 +48,26 @@ def _histogram(axes: Axes, scores: np.ndarray, threshold: float, flagged: int) -
     above = max(1, int(np.ceil((high - threshold) / width)) + 1)
     edges = threshold + width * np.arange(-below, above + 1)
     counts, _ = np.histogram(scores, edges)
-    colours = [SPURIOUS if left >= threshold - 1e-12 else SERIES[7] for left in edges[:-1]]
-    axes.bar(edges[:-1], counts, width, align="edge", color=colours, edgecolor="white", lw=0.3)
+    colours = [SERIES[7]] * below + [VERDICTS["spurious"]] * above
+    axes.bar(edges[:-1], counts, width, align="edge", color=colours, edgecolor=PAPER, lw=0.3)
     axes.set_yscale("symlog", linthresh=10)
-    axes.set_ylim(0, counts.max() * 2.5)
-    axes.set_yticks([t for t in (0, 5, 10, 100, 1000, 10000) if t <= counts.max() * 2.5])
+    most = counts.max() * 2.5
+    axes.set(
+        ylim=(0, most), yticks=[tick for tick in (0, 5, 10, 100, 1000, 10000) if tick <= most],
+        xlabel="score", ylabel="samples",
+        title=f"{flagged} of {len(scores)} samples above the threshold",
+    )  # fmt: skip
     axes.get_yaxis().set_major_formatter("{x:.0f}")
     axes.minorticks_off()
     axes.axvline(threshold, color=INK, lw=1, ls="--")
-    axes.set_xlabel("score")
-    axes.set_ylabel("samples")
-    axes.set_title(f"{flagged} of {len(scores)} samples above the threshold", loc="left")
 
 
-def _strip(axes: Axes, near: Sequence[tuple[str, bytes]], above: int) -> None:
-    axes.set_title(
-        "Around the threshold: flagged on the left, not flagged on the right", loc="left"
-    )
-    for place, (_, picture) in enumerate(near):
-        left = place + (0.6 if place >= above else 0)
-        image = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"))
-        height, width = image.shape[:2]
-        part = min(1.0, width / height), min(1.0, height / width)
-        axes.imshow(
-            image,
-            extent=(left + 0.04, left + 0.04 + 0.92 * part[0], 0.04, 0.04 + 0.92 * part[1]),
-            aspect="equal",
-        )
+def _strip(axes: Axes, near: Sequence[Image.Image], above: int) -> None:
+    for place, picture in enumerate(near):
+        show_square(axes, picture, place + (0.6 if place >= above else 0))
     axes.axvline(above + 0.3, color=INK, lw=1, ls="--")
-    axes.set_xlim(0, len(near) + 0.6)
-    axes.set_ylim(0, 1)
+    axes.set(
+        xlim=(0, len(near) + 0.6), ylim=(0, 1),
+        title="Around the threshold: flagged on the left, not flagged on the right",
+    )  # fmt: skip
     axes.set_axis_off()

@@ -10,9 +10,9 @@ import pandas as pd
 from adjustText import adjust_text
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
-from semlens.draw.figure import INK, LINE, PAPER, SOFT, VERDICTS, new_figure, styled
+from semlens.draw.figure import LINE, PAPER, SOFT, VERDICTS, new_figure, styled
+from semlens.draw.marks import dot_handles, in_percent, name_rows, stacked_bar
 
 NAMED = 12
 """Components that get a label: the most relevant ones."""
@@ -37,16 +37,12 @@ def audit_plot(title: str, frame: pd.DataFrame, shares: pd.DataFrame) -> Figure:
     """
     bars = _chosen(shares)
     height = max(5.4, 1.2 + 0.42 * len(bars))
-    figure, (left, right) = new_figure(10.5, height, 1, 2, width_ratios=[2.1, 1])
-    figure.suptitle(title, x=0.01, ha="left", fontweight="bold", color=INK)
+    figure, (left, right) = new_figure(10.5, height, 1, 2, title, width_ratios=[2.1, 1])
     _scatter(left, frame)
     _bars(right, shares, bars)
     counts = frame["verdict"].value_counts()
-    handles = [
-        Line2D([], [], marker="o", ls="", color=colour, label=f"{name} ({counts.get(name, 0)})")
-        for name, colour in VERDICTS.items()
-    ]
-    figure.legend(handles=handles, loc="outside lower left", ncols=4, labelcolor=SOFT)
+    names = {f"{name} ({counts.get(name, 0)})": colour for name, colour in VERDICTS.items()}
+    figure.legend(handles=dot_handles(names), loc="outside lower left", ncols=4)
     return figure
 
 
@@ -70,24 +66,18 @@ def _scatter(axes: Axes, frame: pd.DataFrame) -> None:
     relevance = frame["max"].to_numpy(float)
     x, across = _along(frame, "spurious")
     y, up = _along(frame, "valid")
-    verdict = frame["verdict"].to_list()
-    if has_side(frame, "valid"):
-        axes.axhline(0, color=LINE, lw=1, zorder=0)
-    if has_side(frame, "spurious"):
-        axes.axvline(0, color=LINE, lw=1, zorder=0)
+    for side, line in (("valid", axes.axhline), ("spurious", axes.axvline)):
+        if has_side(frame, side):
+            line(0, color=LINE, lw=1, zorder=0)
     axes.scatter(
-        x, y, s=areas(relevance, LARGEST), c=[VERDICTS[v] for v in verdict], alpha=0.75,
+        x, y, s=areas(relevance, LARGEST), c=[VERDICTS[v] for v in frame["verdict"]], alpha=0.75,
         edgecolors=PAPER, linewidths=0.6,
     )  # fmt: skip
     axes.margins(0.12)
-    axes.set_xlabel(across)
-    axes.set_ylabel(up)
-    axes.set_title("Relevant components (area: largest relevance)")
+    axes.set(xlabel=across, ylabel=up, title="Relevant components (area: largest relevance)")
     first = np.argsort(-relevance, kind="stable")[:NAMED]
     parts = frame.to_dict("records")
-    texts = [
-        axes.text(float(x[i]), float(y[i]), _name(parts[i]), fontsize=7, color=INK) for i in first
-    ]
+    texts = [axes.text(float(x[i]), float(y[i]), _name(parts[i]), fontsize=7) for i in first]
     # steps, not seconds, end the search: the same picture on every machine
     adjust_text(
         texts, x, y, ax=axes, expand=(1.1, 1.4), max_move=30, iter_lim=100,
@@ -114,34 +104,20 @@ def _chosen(shares: pd.DataFrame) -> list[tuple[str, str]]:
     labels = list(dict.fromkeys(shares["layer"]))
     if len(labels) == 2:  # one layer: "all" says the same
         labels = labels[:1]
-    last = labels[-1]
-    kinds = ("relevance", "number")
     return [
-        (label, by) for label in labels for by in kinds
-        if by == "relevance" or label == last or len(labels) <= MOST_LAYERS
+        (label, by) for label in labels for by in ("relevance", "number")
+        if by == "relevance" or label == labels[-1] or len(labels) <= MOST_LAYERS
     ]  # fmt: skip
 
 
 def _bars(axes: Axes, shares: pd.DataFrame, bars: list[tuple[str, str]]) -> None:
     """Draw each layer's shares by relevance, and by number below, as stacked bars."""
-    ticks: list[str] = []
+    by_part = shares.set_index(["layer", "verdict"])
     for place, (label, by) in enumerate(bars):
-        ticks.append(f"{label}\nby {by}")
-        start = 0.0
-        for name, colour in VERDICTS.items():
-            mine = (shares["layer"] == label) & (shares["verdict"] == name)
-            value = float(shares.loc[mine, f"by_{by}"].to_numpy()[0])
-            axes.barh(place, value, left=start, color=colour, height=0.72)
-            if value > 0.06:
-                axes.text(
-                    start + value / 2, place, f"{100 * value:.0f} %", ha="center", va="center",
-                    fontsize=7.5, color=PAPER,
-                )  # fmt: skip
-            start += value
-    axes.set_yticks(range(len(ticks)), ticks, fontsize=8)
-    axes.invert_yaxis()
-    axes.set_xlim(0, 1)
-    axes.set_xticks([0, 0.5, 1], ["0", "50 %", "100 %"])
+        mine = {name: float(by_part.at[(label, name), f"by_{by}"]) for name in VERDICTS}
+        parts = [(mine[name], VERDICTS[name], f"{100 * mine[name]:.0f} %") for name in VERDICTS]
+        stacked_bar(axes, place, parts)
+    name_rows(axes, [f"{label}\nby {by}" for label, by in bars])
+    axes.set(xlim=(0, 1), xticks=[0, 0.5, 1], title="Shares")
+    in_percent(axes.xaxis)
     axes.spines["left"].set_visible(False)
-    axes.tick_params(axis="y", length=0)
-    axes.set_title("Shares")

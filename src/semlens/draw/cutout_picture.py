@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from semlens.draw.figure import HEAT, LINE, SOFT, new_figure
+from semlens.draw.figure import HEAT, new_figure, styled
 from semlens.draw.mask import overlay
 
 ROWS = ("image", "relevance", "mask", "cut-out", "clean image", "inserted")
@@ -32,11 +32,11 @@ class Column:
     inserted: Image.Image
 
 
+@styled
 def cutout_figure(columns: Sequence[Column], title: str) -> Figure:
     """Draw a column for each cut-out."""
-    width = 1.25 * len(columns) + 0.7
-    figure, axes = new_figure(width, 1.25 * len(ROWS) + 0.6, len(ROWS), len(columns))
-    figure.suptitle(title, fontsize=10, fontweight="bold", x=0.01, ha="left")
+    width, height = 1.25 * len(columns) + 0.7, 1.25 * len(ROWS) + 0.6
+    figure, axes = new_figure(width, height, len(ROWS), len(columns), title)
     for place, column in enumerate(columns):
         pixels = np.asarray(column.image.convert("RGB"), np.float32)
         share = column.mask[:, :, None]
@@ -52,17 +52,14 @@ def cutout_figure(columns: Sequence[Column], title: str) -> Figure:
             _show(axes[row * len(columns) + place], picture)
         axes[place].set_title(_short(column.name), fontsize=6.5, fontweight="normal", loc="center")
     for row, name in enumerate(ROWS):
-        axes[row * len(columns)].set_ylabel(name, fontsize=8.5, color=SOFT)
+        axes[row * len(columns)].set_ylabel(name, fontsize=8.5)
     return figure
 
 
 def _show(axes: Axes, picture: Image.Image | np.ndarray) -> None:
     axes.imshow(picture, cmap=HEAT, vmin=0, vmax=1 if np.asarray(picture).ndim == 2 else None)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set_visible(True)
-        spine.set_color(LINE)
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(True)
 
 
 def _short(name: str) -> str:

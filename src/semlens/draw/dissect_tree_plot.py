@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -46,14 +47,12 @@ def tree_figure(totals: pd.DataFrame, depth: int | None = None, top: int = 0) ->
     """
     root = _tree(totals)
     _shorten(root, 1, depth, top)
-    levels = _levels(root)
-    widths = [max(0.9, 0.08 * max(len(_text(b)) for b in level) + 0.15) for level in levels]
+    longest = [max(len(_text(branch)) for branch in level) for level in _levels(root)]
+    widths = [max(0.9, 0.08 * letters + 0.15) for letters in longest]
     edges = [float(sum(widths[:i])) for i in range(len(widths) + 1)]
-    figure, axes = new_figure(edges[-1] + 0.3, root.rows * ROW + 0.3)
-    axis = axes[0]
+    figure, (axis,) = new_figure(edges[-1] + 0.3, root.rows * ROW + 0.3)
     axis.set_axis_off()
-    axis.set_xlim(0, edges[-1])
-    axis.set_ylim(root.rows, 0)
+    axis.set(xlim=(0, edges[-1]), ylim=(root.rows, 0))
     row = 0
     for number, branch in enumerate(root.below):
         _draw(axis, branch, 0, row, edges, SERIES[number % len(SERIES)])
@@ -95,13 +94,11 @@ def _shorten(branch: _Branch, level: int, depth: int | None, top: int) -> None:
         _shorten(child, level + 1, depth, top)
 
 
-def _levels(root: _Branch) -> list[list[_Branch]]:
-    levels: list[list[_Branch]] = []
-    now = root.below
-    while now:
-        levels.append(now)
-        now = [child for branch in now for child in branch.below]
-    return levels
+def _levels(root: _Branch) -> Iterator[list[_Branch]]:
+    level = root.below
+    while level:
+        yield level
+        level = [child for branch in level for child in branch.below]
 
 
 def _text(branch: _Branch) -> str:

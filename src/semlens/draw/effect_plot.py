@@ -21,7 +21,7 @@ def effect_plot(frame: pd.DataFrame, title: str, note: str) -> Figure:
         ``unit``, ``relevance``, ``effect``, ``relevance_error``, ``effect_error``; the
         largest relevance first.
     """
-    figure, (axes,) = new_figure(6.5, 5)
+    figure, (axes,) = new_figure(6.5, 5.0)
     axes.axline((0, 0), slope=1, color=LINE, lw=1, ls="--")
     axes.errorbar(
         frame["relevance"], frame["effect"], frame["effect_error"], frame["relevance_error"],

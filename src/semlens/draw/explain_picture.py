@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageOps
 
 from semlens.draw.html import render, webp_uri
 from semlens.draw.mask import AGAINST, FOR
+from semlens.draw.pictures import decoded, encoded, font, shortened
 
 SIDE = 260
 """Longest side of the image and of its overlay."""
@@ -20,8 +19,11 @@ GAP = 6
 PAD = 18
 COLUMNS = 4
 LINE = 17
+HEAD = 28
 CARD = 2 * CELL + GAP
+CARD_HEIGHT = CELL + 2 * LINE + 2 * GAP + 14
 WIDTH = 2 * PAD + COLUMNS * CARD + (COLUMNS - 1) * 2 * GAP
+SOFT, PLATE = "#666", "#f0f0f0"
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,11 @@ class Page:
     overlay: Image.Image
     layers: Sequence[tuple[str, str, Sequence[Card]]]
 
+    @property
+    def largest(self) -> float:
+        """The largest share of all, which fills a bar."""
+        return max((abs(c.share) for _, _, cards in self.layers for c in cards), default=0) or 1.0
+
 
 def page_html(page: Page, *, whole: bool = True) -> str:
     """Return the picture as HTML with all images inside.
@@ -81,156 +88,89 @@ def page_html(page: Page, *, whole: bool = True) -> str:
     whole
         Whether to return a page of its own; else a part of one, for notebooks.
     """
-    largest = _largest(page)
-    layers: list[dict[str, Any]] = [
-        {
-            "name": name,
-            "note": note,
-            "cards": [
-                {
-                    "name": card.name,
-                    "label": card.label,
-                    "relevance": card.relevance,
-                    "share": card.share,
-                    "colour": _css(FOR if card.share > 0 else AGAINST),
-                    "width": 100 * abs(card.share) / largest,
-                    "crop": _uri(card.crop),
-                    "examples": [webp_uri(webp) for webp in card.examples],
-                }
-                for card in cards
-            ],
-        }
-        for name, note, cards in page.layers
-    ]
     return render(
         "explain.html.j2",
         whole=whole,
-        title=page.title,
-        lines=page.lines,
-        image=_uri(page.image),
-        overlay=_uri(page.overlay),
-        layers=layers,
-        good=_css(FOR),
-        bad=_css(AGAINST),
+        page=page,
+        picture=lambda image: webp_uri(encoded(image, 88)),
+        example=webp_uri,
+        good=f"rgb{FOR}",
+        bad=f"rgb{AGAINST}",
     )
 
 
 def draw_page(page: Page) -> Image.Image:
     """Draw the picture."""
-    image, overlay = (_fit(picture, SIDE) for picture in (page.image, page.overlay))
-    heights = [_layer_height(len(cards)) for _, _, cards in page.layers]
+    image, overlay = (
+        ImageOps.contain(one, (SIDE, SIDE), Image.Resampling.LANCZOS)
+        for one in (page.image, page.overlay)
+    )
     head = PAD + max(image.height + LINE, 2 * LINE + len(page.lines) * LINE + GAP) + PAD
+    heights = [
+        HEAD + max(1, -(-len(cards) // COLUMNS)) * CARD_HEIGHT + GAP for _, _, cards in page.layers
+    ]
     canvas = Image.new("RGB", (WIDTH, head + sum(heights) + PAD), "white")
-    draw = ImageDraw.Draw(canvas)
+    beside = PAD + image.width + GAP
     canvas.paste(image, (PAD, PAD))
-    canvas.paste(overlay, (PAD + image.width + GAP, PAD))
-    left = PAD + 2 * (image.width + GAP) + 2 * GAP
-    _text(draw, (left, PAD), page.title, WIDTH - left - PAD, 19)
-    for number, line in enumerate(page.lines):
-        _text(draw, (left, PAD + 2 * LINE + number * LINE), line, WIDTH - left - PAD, 13, "#444")
+    canvas.paste(overlay, (beside, PAD))
+    left = beside + image.width + 3 * GAP
+    room = WIDTH - left - PAD
+    _write(canvas, (left, PAD), page.title, room, 19)
+    for number, line in enumerate(page.lines, start=2):
+        _write(canvas, (left, PAD + number * LINE), line, room, 13, "#444")
     below = PAD + image.height + 3
-    _text(draw, (PAD, below), "the image", image.width, 12, "#666")
-    _text(draw, (PAD + image.width + GAP, below), "red: for, blue: against", SIDE, 12, "#666")
+    _write(canvas, (PAD, below), "the image", image.width, 12, SOFT)
+    _write(canvas, (beside, below), "red: for, blue: against", SIDE, 12, SOFT)
     top = head
     for (name, note, cards), height in zip(page.layers, heights, strict=True):
-        draw.line((PAD, top - GAP, WIDTH - PAD, top - GAP), fill="#ccc")
-        used = _text(draw, (PAD, top), name, WIDTH // 2, 16)
-        _text(draw, (PAD + used + 12, top + 3), note, WIDTH - 2 * PAD - used, 13, "#666")
+        ImageDraw.Draw(canvas).line((PAD, top - GAP, WIDTH - PAD, top - GAP), fill="#ccc")
+        used = _write(canvas, (PAD, top), name, WIDTH // 2, 16)
+        _write(canvas, (PAD + used + 12, top + 3), note, WIDTH - 2 * PAD - used, 13, SOFT)
         for number, card in enumerate(cards):
             row, column = divmod(number, COLUMNS)
-            corner = (PAD + column * (CARD + 2 * GAP), top + 28 + row * _CARD_HEIGHT)
-            _draw_card(canvas, card, corner, _largest(page))
+            corner = (PAD + column * (CARD + 2 * GAP), top + HEAD + row * CARD_HEIGHT)
+            _draw_card(canvas, card, corner, page.largest)
         top += height
     return canvas
 
 
-_CARD_HEIGHT = CELL + 2 * LINE + 2 * GAP + 14
-
-
-def _layer_height(cards: int) -> int:
-    return 28 + max(1, -(-cards // COLUMNS)) * _CARD_HEIGHT + GAP
-
-
 def _draw_card(canvas: Image.Image, card: Card, corner: tuple[int, int], largest: float) -> None:
-    draw = ImageDraw.Draw(canvas)
     left, top = corner
-    _paste(canvas, card.crop, (left, top), CELL)
+    canvas.paste(_plate(card.crop, CELL), corner)
     half = (CELL - 2) // 2
     for number, webp in enumerate(card.examples[:4]):
         row, column = divmod(number, 2)
         place = (left + CELL + GAP + column * (half + 2), top + row * (half + 2))
-        _paste(canvas, Image.open(io.BytesIO(webp)).convert("RGB"), place, half)
+        canvas.paste(_plate(decoded(webp), half), place)
     if not card.examples:
-        _text(draw, (left + CELL + GAP, top), "no examples", CELL, 12, "#666")
+        _write(canvas, (left + CELL + GAP, top), "no examples", CELL, 12, SOFT)
     below = top + CELL + 3
-    _text(
-        draw,
-        (left, below),
-        card.label or "(no label)",
-        CARD - 62,
-        14,
-        "black" if card.label else "#888",
-    )
-    value = f"{card.relevance:+.3f}"
-    font = ImageFont.load_default(size=14)
-    draw.text((left + CARD - draw.textlength(value, font), below), value, fill="black", font=font)
-    _text(draw, (left, below + LINE), card.name, CARD - 62, 12, "#666")
-    share = f"{100 * card.share:+.1f} %"
-    font = ImageFont.load_default(size=12)
-    draw.text(
-        (left + CARD - draw.textlength(share, font), below + LINE), share, fill="#666", font=font
-    )
+    label, shade = (card.label, "black") if card.label else ("(no label)", "#888")
+    _write(canvas, (left, below), label, CARD - 62, 14, shade)
+    _write(canvas, (left, below + LINE), card.name, CARD - 62, 12, SOFT)
+    draw, right = ImageDraw.Draw(canvas), left + CARD
+    draw.text((right, below), f"{card.relevance:+.3f}", "black", font(14), anchor="ra")
+    draw.text((right, below + LINE), f"{100 * card.share:+.1f} %", SOFT, font(12), anchor="ra")
     bar = below + 2 * LINE + 2
-    draw.rectangle((left, bar, left + CARD - 1, bar + 5), fill="#e8e8e8")
+    draw.rectangle((left, bar, right - 1, bar + 5), fill="#e8e8e8")
     width = round((CARD - 1) * abs(card.share) / largest)
     draw.rectangle((left, bar, left + width, bar + 5), fill=FOR if card.share > 0 else AGAINST)
 
 
-def _largest(page: Page) -> float:
-    """Return the largest share of the page, which fills a bar."""
-    return max((abs(c.share) for _, _, cards in page.layers for c in cards), default=0) or 1.0
-
-
-def _paste(canvas: Image.Image, picture: Image.Image, corner: tuple[int, int], side: int) -> None:
+def _plate(picture: Image.Image, side: int) -> Image.Image:
     """Put a picture in the middle of a square."""
-    ImageDraw.Draw(canvas).rectangle(
-        (*corner, corner[0] + side - 1, corner[1] + side - 1), fill="#f0f0f0"
-    )
-    small = _fit(picture, side)
-    canvas.paste(
-        small, (corner[0] + (side - small.width) // 2, corner[1] + (side - small.height) // 2)
-    )
+    return ImageOps.pad(picture, (side, side), Image.Resampling.LANCZOS, PLATE)
 
 
-def _fit(picture: Image.Image, side: int) -> Image.Image:
-    """Resize a picture so that its longer side has ``side`` pixels."""
-    scale = side / max(picture.size)
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    return picture.resize(size, Image.Resampling.LANCZOS)
-
-
-def _text(
-    draw: ImageDraw.ImageDraw,
+def _write(
+    canvas: Image.Image,
     corner: tuple[int, int],
     text: str,
-    width: int,
+    room: int,
     size: int,
     fill: str = "black",
 ) -> int:
     """Write a text, cut to a width, and return the width that it took."""
-    font = ImageFont.load_default(size=size)
-    shown = text
-    while shown and draw.textlength(shown, font) > width:
-        shown = shown[:-2].rstrip() + "…" if len(shown) > 2 else ""
-    draw.text(corner, shown, fill=fill, font=font)
-    return int(draw.textlength(shown, font))
-
-
-def _uri(picture: Image.Image) -> str:
-    buffer = io.BytesIO()
-    picture.save(buffer, "WEBP", quality=88)
-    return webp_uri(buffer.getvalue())
-
-
-def _css(colour: tuple[int, int, int]) -> str:
-    return "#" + "".join(f"{part:02x}" for part in colour)
+    shown = shortened(text, size, room)
+    ImageDraw.Draw(canvas).text(corner, shown, fill=fill, font=font(size))
+    return int(font(size).getlength(shown))

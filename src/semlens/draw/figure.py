@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import functools
 import io
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ParamSpec
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -18,7 +16,9 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from PIL import Image
 
-P = ParamSpec("P")
+from semlens.draw.html import webp_uri
+from semlens.draw.pictures import encoded
+from semlens.store.files import write_atomic
 
 PAPER, INK, SOFT, LINE = "#ffffff", "#1b2430", "#5d6978", "#c3ccd8"
 VERDICTS: Mapping[str, str] = MappingProxyType(
@@ -38,6 +38,7 @@ _STYLE: Mapping[str, Any] = MappingProxyType(
         "font.size": 9.0,
         "text.color": INK,
         "text.parse_math": False,  # names may hold dollar signs
+        "axes.axisbelow": True,
         "axes.edgecolor": LINE,
         "axes.labelcolor": SOFT,
         "axes.titlecolor": INK,
@@ -46,8 +47,14 @@ _STYLE: Mapping[str, Any] = MappingProxyType(
         "axes.titlelocation": "left",
         "axes.spines.top": False,
         "axes.spines.right": False,
+        "figure.titlesize": 11.0,
+        "figure.titleweight": "bold",
+        "grid.color": LINE,
+        "grid.linewidth": 0.5,
+        "grid.alpha": 0.6,
         "xtick.color": SOFT,
         "ytick.color": SOFT,
+        "legend.fontsize": 8.0,
         "legend.frameon": False,
         "figure.facecolor": PAPER,
         "savefig.facecolor": PAPER,
@@ -55,7 +62,6 @@ _STYLE: Mapping[str, Any] = MappingProxyType(
         "svg.hashsalt": "semlens",
     }
 )
-
 
 _DRAWING = threading.RLock()
 
@@ -68,52 +74,51 @@ def _style() -> Iterator[None]:
         yield
 
 
-def styled(plot: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Let a function draw in this style: what it leaves open (titles, legends) follows it."""
-
-    @functools.wraps(plot)
-    def drawn(*args: P.args, **kwargs: P.kwargs) -> Figure:
-        with _style():
-            return plot(*args, **kwargs)
-
-    return drawn
+styled = _style()
+"""Decorator that lets a function draw in this style: what it leaves open follows it."""
 
 
+@styled
 def new_figure(
-    width: float, height: float, rows: int = 1, columns: int = 1, **settings: Any
+    width: float, height: float, rows: int = 1, columns: int = 1, title: str = "", **settings: Any
 ) -> tuple[Figure, list[Axes]]:
     """Make a figure of some inches with its axes, row by row; no window and no global state.
 
     Parameters
     ----------
+    title
+        Stands above all axes.
     settings
         As ``Figure.subplots`` takes them (``sharex``, ``width_ratios``, ...).
     """
-    with _style():
-        figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
-        axes = figure.subplots(rows, columns, squeeze=False, **settings)
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, **settings)
+    if title:
+        figure.suptitle(title, x=0.01, ha="left")
     return figure, list(axes.ravel())
 
 
+@styled
 def write_figure(figure: Figure, target: Path | io.BytesIO, kind: str) -> None:
     """Write a figure as ``png``, ``svg`` or ``pdf``; the same figure gives the same bytes."""
     dated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
-    with _style():
-        figure.savefig(target, format=kind, metadata=dated.get(kind))
+    figure.savefig(target, format=kind, metadata=dated.get(kind))
+
+
+def _bytes(figure: Figure, kind: str) -> bytes:
+    target = io.BytesIO()
+    write_figure(figure, target, kind)
+    return target.getvalue()
 
 
 def figure_png(figure: Figure) -> bytes:
     """Return a figure as PNG."""
-    target = io.BytesIO()
-    write_figure(figure, target, "png")
-    return target.getvalue()
+    return _bytes(figure, "png")
 
 
 def figure_svg(figure: Figure) -> str:
     """Return a figure as an SVG element that can stand in HTML."""
-    target = io.BytesIO()
-    write_figure(figure, target, "svg")
-    text = target.getvalue().decode()
+    text = _bytes(figure, "svg").decode()
     return text[text.index("<svg") :]
 
 
@@ -125,10 +130,14 @@ def write_picture(picture: Figure | Image.Image, target: Path | io.BytesIO, kind
         picture.save(target, "jpeg" if kind == "jpg" else kind)
 
 
+def save_picture(picture: Figure | Image.Image, path: Path) -> None:
+    """Write a chart or a picture to a file, by its ending."""
+    kind = path.suffix.lower()[1:]
+    write_atomic(path, lambda part: write_picture(picture, part, kind))
+
+
 def picture_html(picture: Figure | Image.Image) -> str:
     """Return a chart or a picture as an element that can stand in HTML."""
     if isinstance(picture, Figure):
         return figure_svg(picture)
-    target = io.BytesIO()
-    write_picture(picture, target, "webp")
-    return f'<img src="data:image/webp;base64,{base64.b64encode(target.getvalue()).decode()}">'
+    return f'<img src="{webp_uri(encoded(picture))}">'

@@ -5,14 +5,13 @@ Columns are layers, from the lowest on the left to the class on the right.
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Protocol, runtime_checkable
-
-from PIL import ImageFont
 
 from semlens.draw.graph_order import by_barycentre
+from semlens.draw.pictures import shortened
 
 CARD = (226.0, 58.0)
 THUMB = 46.0
@@ -32,34 +31,33 @@ FAINTEST = 0.02
 """Lines thinner than this share of the widest one are not drawn."""
 
 
-@runtime_checkable
-class NodeLike(Protocol):
-    """What the picture needs to know of a group of components."""
+@dataclass(frozen=True)
+class GraphNode:
+    """The kept components of one layer that have one label; or the class itself.
 
-    @property
-    def id(self) -> str: ...  # noqa: D102
-    @property
-    def layer(self) -> str: ...  # noqa: D102
-    @property
-    def label(self) -> str: ...  # noqa: D102
-    @property
-    def components(self) -> tuple[str, ...]: ...  # noqa: D102
-    @property
-    def mean(self) -> float: ...  # noqa: D102
-    @property
-    def maximum(self) -> float: ...  # noqa: D102
+    Shares are signed: below zero, the components speak against the class.
+    """
+
+    id: str
+    layer: str
+    """Empty for the class."""
+    label: str
+    components: tuple[str, ...]
+    """Their names, the one of the largest share first."""
+    mean: float
+    """Their part in the layer's absolute relevance, mean over the images."""
+    maximum: float
+    """The same on the image where it is largest (in size)."""
 
 
-@runtime_checkable
-class EdgeLike(Protocol):
-    """What the picture needs to know of what passes between two groups."""
+@dataclass(frozen=True)
+class GraphEdge:
+    """What reaches ``target`` when relevance starts at ``source``, the upper one, only."""
 
-    @property
-    def source(self) -> str: ...  # noqa: D102
-    @property
-    def target(self) -> str: ...  # noqa: D102
-    @property
-    def weight(self) -> float: ...  # noqa: D102
+    source: str
+    target: str
+    weight: float
+    """Signed, in shares of the lower layer's absolute relevance, mean over the images."""
 
 
 @dataclass(frozen=True)
@@ -132,19 +130,12 @@ class Scene:
     texts: tuple[Text, ...]
 
 
-@dataclass(frozen=True)
-class _Node:
-    id: str
-    layer: str
-    label: str
-    components: tuple[str, ...]
-    mean: float
-    maximum: float | None
+Links = dict[tuple[str, str], float]
 
 
 def arrange(
-    nodes: Sequence[NodeLike],
-    edges: Sequence[EdgeLike],
+    nodes: Sequence[GraphNode],
+    edges: Sequence[GraphEdge],
     heading: Heading,
     thumbnails: Mapping[str, bytes],
 ) -> Scene:
@@ -159,32 +150,23 @@ def arrange(
     thumbnails
         WebP pictures by the id of a node.
     """
-    columns, links = _merged(nodes, edges, [*heading.share_shown, ""])
-    columns = [
-        sorted(column, key=lambda name: name.endswith(REST))
-        for column in by_barycentre(columns, links)
-    ]
-    kept = {node.id: node for node in map(_plain, nodes)}
-    kept.update({node.id: node for node in _rests(nodes, columns)})
-    tallest = max(len(column) for column in columns)
-    height = TOP + tallest * (CARD[1] + GAP_DOWN) - GAP_DOWN + BOTTOM
+    groups, links = _merged(nodes, edges, [*heading.share_shown, ""])
+    kept = {node.id: node for group in groups for node in group}
+    order = by_barycentre([[node.id for node in group] for group in groups], links)
+    columns = [sorted(column, key=lambda name: name.endswith(REST)) for column in order]
+    height = TOP + _tall(max(map(len, columns))) + BOTTOM
     width = 2 * MARGIN + len(columns) * (CARD[0] + GAP_ACROSS) - GAP_ACROSS
-    strongest = {
-        layer: max((abs(kept[name].mean) for name in column), default=0.0) or 1.0
-        for layer, column in zip([*heading.share_shown, ""], columns, strict=True)
-    }
     cards: dict[str, Card] = {}
     for place, column in enumerate(columns):
         x = MARGIN + place * (CARD[0] + GAP_ACROSS)
-        used = len(column) * (CARD[1] + GAP_DOWN) - GAP_DOWN
-        y = TOP + (height - BOTTOM - TOP - used) / 2
+        y = TOP + (height - BOTTOM - TOP - _tall(len(column))) / 2
+        strongest = max((abs(kept[name].mean) for name in column), default=0.0) or 1.0
         for name in column:
-            node = kept[name]
-            tint = abs(node.mean) / strongest[node.layer]
-            cards[name] = _card(len(cards), x, y, node, tint, heading, thumbnails.get(name))
+            tint = abs(kept[name].mean) / strongest
+            cards[name] = _card(len(cards), x, y, kept[name], tint, heading, thumbnails.get(name))
             y += CARD[1] + GAP_DOWN
     curves, least = _curves(cards, links, kept)
-    legend, samples = _legend(height, least, _missing(links, least))
+    legend, samples = _legend(height, least, links)
     return Scene(
         width,
         height,
@@ -195,50 +177,34 @@ def arrange(
     )
 
 
-Links = dict[tuple[str, str], float]
-
-
-def _plain(node: NodeLike) -> _Node:
-    return _Node(node.id, node.layer, node.label, node.components, node.mean, node.maximum)
-
-
-def _rest(layer: str) -> str:
-    return layer + REST
+def _tall(boxes: int) -> float:
+    return boxes * (CARD[1] + GAP_DOWN) - GAP_DOWN
 
 
 def _merged(
-    nodes: Sequence[NodeLike], edges: Sequence[EdgeLike], layers: Sequence[str]
-) -> tuple[list[list[str]], Links]:
-    """Return the columns' ids, and weights by (source, target); what is too much is joined."""
-    columns: list[list[str]] = []
-    stands_for: dict[str, str] = {}
+    nodes: Sequence[GraphNode], edges: Sequence[GraphEdge], layers: Sequence[str]
+) -> tuple[list[list[GraphNode]], Links]:
+    """Return the nodes of each column, and weights by (source, target).
+
+    What a column has no room for is joined into one node.
+    """
+    columns: list[list[GraphNode]] = []
+    stands_for = {node.id: node.id for node in nodes}
     for layer in layers:
         ranked = sorted((n for n in nodes if n.layer == layer), key=lambda n: -abs(n.mean))
         shown = ranked if len(ranked) <= MOST else ranked[: MOST - 1]
         rest = ranked[len(shown) :]
-        stands_for.update({node.id: _rest(layer) for node in rest})
-        columns.append([node.id for node in shown] + ([_rest(layer)] if rest else []))
-    links: Links = {}
-    for edge in edges:
-        key = (
-            stands_for.get(edge.source, edge.source),
-            stands_for.get(edge.target, edge.target),
-        )
-        links[key] = links.get(key, 0.0) + edge.weight
-    return columns, links
-
-
-def _rests(nodes: Sequence[NodeLike], columns: Sequence[Sequence[str]]) -> list[_Node]:
-    """Return the nodes that stand for all that a column has no room for."""
-    shown = {name for column in columns for name in column}
-    found: list[_Node] = []
-    for layer in {node.layer: None for node in nodes}:
-        rest = [node for node in nodes if node.layer == layer and node.id not in shown]
+        columns.append(shown)
         if rest:
             names = tuple(name for node in rest for name in node.components)
             mean = sum(node.mean for node in rest)
-            found.append(_Node(_rest(layer), layer, f"+{len(rest)} more", names, mean, None))
-    return found
+            more = GraphNode(layer + REST, layer, f"+{len(rest)} more", names, mean, math.nan)
+            columns[-1] = [*shown, more]
+            stands_for |= {node.id: layer + REST for node in rest}
+    links: Links = defaultdict(float)
+    for edge in edges:
+        links[stands_for[edge.source], stands_for[edge.target]] += edge.weight
+    return columns, dict(links)
 
 
 def percent(share: float) -> str:
@@ -247,56 +213,38 @@ def percent(share: float) -> str:
     return f"{value:.0f} %" if abs(value) >= 9.95 else f"{value:.1f} %"
 
 
-def _images(heading: Heading) -> str:
-    return f"{heading.images} image" + ("s" if heading.images != 1 else "")
-
-
-def _count(number: int) -> str:
-    return f"{number} component" + ("s" if number != 1 else "")
+def _counted(number: int, word: str) -> str:
+    return f"{number} {word}" + ("s" if number != 1 else "")
 
 
 def _card(
     number: int,
     x: float,
     y: float,
-    node: _Node,
+    node: GraphNode,
     tint: float,
     heading: Heading,
     webp: bytes | None,
 ) -> Card:
+    rest = node.id.endswith(REST)
     left = x + INSET + (THUMB + 9 if webp is not None else 6)
     room = x + CARD[0] - 8 - left
     if not node.layer:
-        below, title = f"class · {_images(heading)}", f"the class {node.label}"
+        below, title = f"class · {_counted(heading.images, 'image')}", f"the class {node.label}"
     else:
-        below = f"{percent(node.mean)} · {_count(len(node.components))}"
+        below = f"{percent(node.mean)} · {_counted(len(node.components), 'component')}"
         names = ", ".join(node.components[:20])
         names += ", …" if len(node.components) > 20 else ""
-        most = "" if node.maximum is None else f", {percent(node.maximum)} at most"
+        most = "" if rest else f", {percent(node.maximum)} at most"
         title = f"{node.label}\n{percent(node.mean)} on average{most}\n{names}"
     label = Text(left, y + 25, shortened(node.label, 14.5, room), 14.5, bold=True)
     texts = (label, Text(left, y + 44, shortened(below, 12.0, room), 12.0, soft=True))
-    rest = node.maximum is None
     against, tint = node.mean < 0, 0.0 if rest else tint
     return Card(number, x, y, CARD[0], CARD[1], tint, against, title, texts, webp, rest)
 
 
-@lru_cache
-def _font(size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
-
-
-def shortened(text: str, size: float, room: float) -> str:
-    """Cut a text so that it is at most ``room`` wide."""
-    if _font(size).getlength(text) <= room:
-        return text
-    while text and _font(size).getlength(text + "…") > room:
-        text = text[:-1]
-    return text.rstrip() + "…"
-
-
 def _curves(
-    cards: Mapping[str, Card], links: Links, kept: Mapping[str, _Node]
+    cards: Mapping[str, Card], links: Links, kept: Mapping[str, GraphNode]
 ) -> tuple[list[Curve], float]:
     """Return the lines, strongest last, and the least weight that is drawn.
 
@@ -352,9 +300,10 @@ def _ports(
 
 
 def _headings(heading: Heading, width: float) -> list[Text]:
+    images = _counted(heading.images, "image")
     subtitle = (
-        f"{_images(heading)} · components that reach {100 * heading.minimum:g} % of their "
-        f"layer's relevance · the lines show {percent(heading.overall)} of it"
+        f"{images} · components that reach {100 * heading.minimum:g} % of their layer's relevance "
+        f"· the lines show {percent(heading.overall)} of it"
     )
     name = shortened(heading.name, 22.0, width - 2 * MARGIN - 150)
     texts = [
@@ -370,15 +319,10 @@ def _headings(heading: Heading, width: float) -> list[Text]:
     return texts
 
 
-def _missing(links: Links, least: float) -> float:
-    """Return the share of all lines, by their weights, that is not drawn."""
-    weights = [abs(weight) for weight in links.values()]
-    return sum(w for w in weights if w < least) / (sum(weights) or 1.0)
-
-
-def _legend(height: float, least: float, missing: float) -> tuple[list[Text], list[Curve]]:
+def _legend(height: float, least: float, links: Links) -> tuple[list[Text], list[Curve]]:
     """Return the texts below the graph, and the lines that they explain."""
-    y = height - 42
+    y, weights = height - 42, [abs(weight) for weight in links.values()]
+    missing = sum(w for w in weights if w < least) / (sum(weights) or 1.0)
     left_out = f"lines under {percent(least)} are left out: {percent(missing)} of all together"
     lines = [
         Curve((MARGIN, y - 4), (MARGIN + 34, y - 4), 7.0, 0.6, False),

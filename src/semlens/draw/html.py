@@ -36,11 +36,11 @@ def component_card(
     database: Database, row: int, count: int = 8, caption: str = "", note: str = ""
 ) -> dict[str, Any]:
     """Return what the templates need to show a component with its examples."""
-    strip: list[dict[str, str]] = []
-    for example in database.examples_of(row, count):
-        webp = database.thumbnail(example.crop)
-        if webp is not None:
-            strip.append({"uri": webp_uri(webp), "path": example.path})
+    strip = [
+        {"uri": webp_uri(webp), "path": example.path}
+        for example in database.examples_of(row, count)
+        if (webp := database.thumbnail(example.crop)) is not None
+    ]
     return {
         "name": str(database.component(row)),
         "caption": caption,

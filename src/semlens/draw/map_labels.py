@@ -65,10 +65,8 @@ def write_labels(
             iter_lim=_ROUNDS,  # a limit in seconds would give another plot on another machine
         )
     hidden = len(labels) - _keep_apart(axes, texts, wanted)
-    lines = [*notes]
-    if hidden:
-        lines.append(f"No room for the labels of {hidden} of {len(labels)} clusters.")
-    axes.set_xlabel(" ".join(lines), loc="left", fontsize=8, color=SOFT)
+    left_out = f"No room for the labels of {hidden} of {len(labels)} clusters."
+    axes.set_xlabel(" ".join([*notes, left_out] if hidden else notes), loc="left", fontsize=8)
     return hidden
 
 
@@ -78,8 +76,8 @@ def _keep_apart(axes: Axes, texts: Sequence[Any], labels: Sequence[MapLabel]) ->
     kept: list[Bbox] = []
     for text, label in zip(texts, labels, strict=True):
         box = text.get_window_extent()
-        inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 <= frame.y1
-        if not inside or box.y1 > frame.y1 or any(box.overlaps(other) for other in kept):
+        inside = frame.contains(*box.min) and frame.contains(*box.max)
+        if not inside or any(box.overlaps(other) for other in kept):
             text.remove()
             continue
         kept.append(box)

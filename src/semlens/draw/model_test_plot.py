@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
@@ -43,36 +44,34 @@ def model_test_figure(
     without
         Logits of the images that artefacts were inserted into, before that.
     """
-    lines = 1 + len(strips) + (without is not None)
-    figure, axes = new_figure(6.8, 0.52 * lines + 0.95)
-    axis = axes[0]
-    values = [real, *(strip.logit for strip in strips), *([] if without is None else [without])]
-    low, high = min(v.min() for v in values), max(v.max() for v in values)
-    space = 0.05 * max(float(high - low), 1e-6)
-    labels = [f"real: {name}", *(strip.name for strip in strips)]
-    _draw(axis, 0, real, REAL)
+    lines = [
+        (f"real: {name}", real, REAL),
+        *((strip.name, strip.logit, SPURIOUS) for strip in strips),
+        *([] if without is None else [("without artefact", without, WITHOUT)]),
+    ]
+    figure, (axis,) = new_figure(6.8, 0.52 * len(lines) + 0.95)
+    for place, (_, logits, colour) in enumerate(lines):
+        _draw(axis, -place, logits, colour)
     for place, strip in enumerate(strips, start=1):
-        _draw(axis, -place, strip.logit, SPURIOUS)
-        _note(
-            axis,
-            -place,
-            f"AUROC {strip.auroc:.3f}",
-            f"{strip.interval[0]:.3f} to {strip.interval[1]:.3f}; top 1: {100 * strip.top:.0f} %",
+        low, high = strip.interval
+        below = f"{low:.3f} to {high:.3f}; top 1: {100 * strip.top:.0f} %"
+        right: Any = {"x": 1.02, "transform": axis.get_yaxis_transform()}
+        axis.text(
+            y=0.05 - place, s=f"AUROC {strip.auroc:.3f}", fontweight="bold", va="bottom", **right
         )
-    if without is not None:
-        labels.append("without artefact")
-        _draw(axis, 1 - lines, without, WITHOUT)
-    place = 1 - lines
+        axis.text(y=-place, s=below, color=SOFT, fontsize=7.5, va="top", **right)
     axis.axvline(float(np.median(real)), color=REAL, linewidth=0.8, linestyle=(0, (3, 3)), zorder=0)
-    axis.set_yticks([-i for i in range(len(labels))], labels)
+    axis.set_yticks([-place for place in range(len(lines))], [label for label, _, _ in lines])
     axis.tick_params(axis="y", length=0, labelcolor=INK)
-    axis.set_ylim(place - 0.6, 0.6)
-    axis.set_xlim(float(low) - space, float(high) + space)
+    every = np.concatenate([logits for _, logits, _ in lines])
+    low, high = float(every.min()), float(every.max())
+    space = 0.05 * max(high - low, 1e-6)
+    axis.set(
+        xlim=(low - space, high + space), ylim=(0.4 - len(lines), 0.6),
+        xlabel=f"logit of “{name}”",
+        title=f"“{name}”: real images against spurious features only",
+    )  # fmt: skip
     axis.spines["left"].set_visible(False)
-    axis.set_xlabel(f"logit of “{name}”")
-    axis.set_title(
-        f"“{name}”: real images against spurious features only", loc="left", fontweight="bold"
-    )
     return figure
 
 
@@ -90,10 +89,3 @@ def _draw(axis: Axes, place: int, values: Float32[np.ndarray, " n"], colour: str
     middle = float(np.median(values))
     axis.plot([middle, middle], [place - 0.3, place + 0.36], color=colour, linewidth=1.6)
     axis.axhline(place - 0.42, color=LINE, linewidth=0.3, zorder=0)
-
-
-def _note(axis: Axes, place: int, first: str, second: str) -> None:
-    """Write two lines to the right of the axes."""
-    right = axis.get_yaxis_transform()
-    axis.text(1.02, place + 0.05, first, transform=right, color=INK, fontweight="bold", va="bottom")
-    axis.text(1.02, place, second, transform=right, color=SOFT, fontsize=7.5, va="top")

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from matplotlib.figure import Figure
 from PIL import Image
 
 from semlens.draw.figure import VERDICTS, figure_png, figure_svg
 from semlens.draw.html import render, webp_uri
+from semlens.draw.pictures import decoded, encoded
 
 
 @dataclass(frozen=True)
@@ -26,53 +25,56 @@ class Badge:
 Cell = str | Badge
 
 
+class Block:
+    """A piece of a section; its kind, the class's name, says how it is set."""
+
+    @property
+    def kind(self) -> str:
+        """Name of the block's kind."""
+        return type(self).__name__.lower()
+
+
 @dataclass(frozen=True)
-class Text:
+class Text(Block):
     """A paragraph."""
 
-    kind: ClassVar[str] = "text"
     text: str
 
 
 @dataclass(frozen=True)
-class Points:
+class Points(Block):
     """A list; ``head`` is set before each text."""
 
-    kind: ClassVar[str] = "points"
     points: Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True)
-class Commands:
+class Commands(Block):
     """Lines to type."""
 
-    kind: ClassVar[str] = "commands"
     lines: Sequence[str]
 
 
 @dataclass(frozen=True)
-class Facts:
+class Facts(Block):
     """Names and values, a line each, with a small line below where there is more."""
 
-    kind: ClassVar[str] = "facts"
     caption: str
     rows: Sequence[tuple[str, str, str]]
 
 
 @dataclass(frozen=True)
-class Values:
+class Values(Block):
     """Names and short values, side by side."""
 
-    kind: ClassVar[str] = "values"
     caption: str
     rows: Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True)
-class Table:
+class Table(Block):
     """A table; ``numbers`` are the places of columns that stand to the right."""
 
-    kind: ClassVar[str] = "table"
     caption: str
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
@@ -80,10 +82,9 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Picture:
+class Picture(Block):
     """A picture as a data URI, with what it shows in words."""
 
-    kind: ClassVar[str] = "picture"
     uri: str
     alt: str
     caption: str
@@ -117,15 +118,11 @@ class Card:
 
 
 @dataclass(frozen=True)
-class Cards:
+class Cards(Block):
     """Components, one below the other; ``files`` says whether file names are written out."""
 
-    kind: ClassVar[str] = "cards"
     cards: Sequence[Card]
     files: bool = False
-
-
-Block = Text | Points | Commands | Facts | Values | Table | Picture | Cards
 
 
 @dataclass(frozen=True)
@@ -160,9 +157,8 @@ def page_html(page: Page) -> str:
 def figure_picture(figure: Figure, alt: str, caption: str, *, points: int = 0) -> Picture:
     """Embed a plot: as vectors, or as pixels where it has too many points for that."""
     if points > _MANY:
-        picture, held = Image.open(io.BytesIO(figure_png(figure))).convert("RGB"), io.BytesIO()
-        picture.save(held, "WEBP", quality=88, method=6)
-        return Picture(webp_uri(held.getvalue()), alt, caption)
+        webp = encoded(decoded(figure_png(figure)), 88, 6)
+        return Picture(webp_uri(webp), alt, caption)
     return svg_picture(figure_svg(figure), alt, caption)
 
 
@@ -174,9 +170,7 @@ def svg_picture(svg: str, alt: str, caption: str, *, adapts: bool = False) -> Pi
 
 def picture_thumb(picture: Image.Image, file: str) -> Thumb:
     """Embed a small picture."""
-    held = io.BytesIO()
-    picture.save(held, "WEBP", quality=78, method=4)
-    return Thumb(webp_uri(held.getvalue()), file)
+    return Thumb(webp_uri(encoded(picture, 78)), file)
 
 
 _MANY = 3000

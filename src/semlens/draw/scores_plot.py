@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from semlens.draw.figure import INK, SERIES, SOFT, new_figure, styled
+from semlens.draw.marks import name_rows
 
 
 @styled
@@ -21,13 +22,11 @@ def scores_plot(measures: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
         By measure and layer, the values of its components.
     """
     layers = list(next(iter(measures.values())))
-    height = 1.4 + 0.42 * len(layers)
-    figure, panels = new_figure(10, height, 1, len(measures), sharey=True)
-    for place, (axes, (measure, values)) in enumerate(zip(panels, measures.items(), strict=True)):
-        _boxes(axes, [values[layer] for layer in layers], SERIES[place])
+    figure, panels = new_figure(10, 1.4 + 0.42 * len(layers), 1, len(measures), sharey=True)
+    for axes, (measure, values), colour in zip(panels, measures.items(), SERIES, strict=False):
+        _boxes(axes, [values[layer] for layer in layers], colour)
         axes.set_title(measure)
-    panels[0].set_yticks(range(len(layers)), layers)
-    panels[0].invert_yaxis()
+    name_rows(panels[0], layers)
     return figure
 
 

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from semlens.draw.figure import INK, SERIES, SOFT, new_figure, styled
+from semlens.draw.marks import name_columns, side_by_side
 
 ALL = "all"
 FEW = 4
@@ -25,64 +26,51 @@ def sensitivity_plot(frame: pd.DataFrame) -> Figure:
         As of :class:`semlens.analysis.correct.sensitivity.Sensitivity`.
     """
     classes = [name for name in dict.fromkeys(frame["class"]) if name != ALL]
-    panels = [ALL, *(classes if len(classes) <= FEW else [])]
     models, sets = list(dict.fromkeys(frame["model"])), list(dict.fromkeys(frame["images"]))
-    changes = panels if len(sets) > 1 else []
-    width = 1.4 + 0.24 * len(models) * len(sets)
-    other = 1.2 + 0.24 * len(models) * max(1, len(sets) - 1)
-    figure, axes = new_figure(
-        max(4.5, width + other * len(changes)), 3.2, 1, 1 + len(changes),
-        width_ratios=[width, *[other] * len(changes)],
-    )  # fmt: skip
-    whole = frame.query("`class` == @ALL")
-    _bars(axes[0], whole, models, sets, ("accuracy", "low", "high"))
-    axes[0].set_ylim(0, 1)
-    axes[0].set_ylabel("accuracy")
-    axes[0].set_title("Accuracy", loc="left")
-    for place, name in enumerate(changes, start=1):
-        part = frame.query("`class` == @name")
-        _bars(axes[place], part, models, sets[1:], ("change", "change_low", "change_high"))
-        axes[place].axhline(0, color=INK, lw=0.8)
-        axes[place].set_title("Change" + ("" if name == ALL else f", {name}"), loc="left")
-        axes[place].set_ylabel(f"change from '{sets[0]}'")
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="outside lower center", ncols=min(4, len(models)), frameon=False
+    changes = [ALL, *(classes if len(classes) <= FEW else [])] if len(sets) > 1 else []
+    widths = [1.4 + 0.24 * len(models) * len(sets)]
+    widths += [1.2 + 0.24 * len(models) * (len(sets) - 1)] * len(changes)
+    figure, (first, *rest) = new_figure(
+        max(4.5, sum(widths)), 3.2, 1, len(widths), width_ratios=widths
     )
+    _bars(first, frame.loc[frame["class"] == ALL], models, sets, ("accuracy", "low", "high"))
+    first.set(ylim=(0, 1), ylabel="accuracy", title="Accuracy")
+    for axes, name in zip(rest, changes, strict=True):
+        part = frame.loc[frame["class"] == name]
+        _bars(axes, part, models, sets[1:], ("change", "change_low", "change_high"))
+        axes.axhline(0, color=INK, lw=0.8)
+        title = "Change" if name == ALL else f"Change, {name}"
+        axes.set(title=title, ylabel=f"change from '{sets[0]}'")
+    handles, labels = first.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(models)))
     return figure
 
 
 def _bars(
     axes: Axes, part: pd.DataFrame, models: list[str], sets: list[str], names: tuple[str, str, str]
 ) -> None:
-    wide = 0.8 / len(models)
+    beside, wide = side_by_side(len(models), 0.8)
     for number, model in enumerate(models):
-        rows = part.query("model == @model").set_index("images").reindex(sets)
+        rows = part.loc[part["model"] == model].set_index("images").reindex(sets)
         value, low, high = (rows[name].to_numpy(float) for name in names)
-        at = np.arange(len(sets)) + (number - (len(models) - 1) / 2) * wide
         spread = np.stack([value - low, high - value])
         axes.bar(
-            at, value, 0.92 * wide, color=SERIES[number % len(SERIES)], label=model,
-            yerr=np.maximum(np.nan_to_num(spread), 0), error_kw={"ecolor": SOFT, "lw": 1},
+            np.arange(len(sets)) + beside[number], value, 0.92 * wide, label=model,
+            color=SERIES[number % len(SERIES)], yerr=np.maximum(np.nan_to_num(spread), 0),
+            error_kw={"ecolor": SOFT, "lw": 1},
         )  # fmt: skip
-    axes.set_xticks(range(len(sets)), [_short(name) for name in sets])
-    axes.tick_params(axis="x", length=0)
+    texts = [name if len(name) <= 16 else name[:15] + "…" for name in sets]
+    name_columns(axes, texts, room=3 * len(models) * len(sets))
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= 16 else name[:15] + "…"
-
-
+@styled
 def history_plot(history: pd.DataFrame) -> Figure:
     """Draw accuracy on held-out images over the epochs of a retraining."""
     figure, (axes,) = new_figure(4.5, 2.8)
     names = {"accuracy": "as they are", "accuracy_inserted": "with artefacts"}
     for (column, label), colour in zip(names.items(), SERIES, strict=False):
-        axes.plot(history["epoch"], history[column], marker="o", ms=3, color=colour, label=label)
-    axes.set_ylim(0, 1)
-    axes.set_xlabel("epoch (0: before)")
-    axes.set_ylabel("accuracy")
+        axes.plot(history["epoch"], history[column], "o-", ms=3, color=colour, label=label)
+    axes.set(ylim=(0, 1), xlabel="epoch (0: before)", ylabel="accuracy", title="Held-out images")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_title("Held-out images", loc="left")
-    axes.legend(frameon=False)
+    axes.legend()
     return figure

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from typing import Literal
 
 from PIL import Image, ImageDraw, ImageOps
 
 from semlens.draw.mask import masked, unpacked
+from semlens.draw.pictures import decoded, encoded
 from semlens.errors import DataError, ImageError, LayerError, StaleError
 from semlens.store.examples import Example
 from semlens.store.reader import Database
@@ -42,12 +42,37 @@ def strip(database: Database, row: int, count: int = 4, size: int = THUMBNAIL) -
         raise _no_example(database, row, 0, 0)
     picture = Image.new("RGBA", (len(examples) * size, size))
     for place, example in enumerate(examples):
-        stored = database.thumbnail(example.crop)
-        crop = _decoded(stored) if stored else _cut(database, example, size)
+        crop = small_crop(database, example, size)
         square = (size - (GAP if place < len(examples) - 1 else 0), size)
         fitted = ImageOps.fit(crop, square, Image.Resampling.BILINEAR)
         picture.paste(fitted, (place * size, 0))
-    return _webp(picture)
+    return encoded(picture, method=0)
+
+
+def small_crop(
+    database: Database,
+    example: Example,
+    size: int = THUMBNAIL,
+    *,
+    mask: bool = False,
+) -> Image.Image:
+    """Return an example's thumbnail, or where there is none its crop from the original.
+
+    Parameters
+    ----------
+    size
+        Longer side of a crop at most, in pixels.
+    mask
+        Whether to darken what the component does not react to.
+
+    Raises
+    ------
+    DataError, StaleError
+        If there is no thumbnail, and the original is not there or has changed.
+    """
+    stored = database.thumbnail(example.crop)
+    crop = _cut(database, example, size) if stored is None else decoded(stored)
+    return _darkened(crop, example) if mask else crop
 
 
 def crop_picture(database: Database, row: int, place: int, view: View = "crop") -> bytes:
@@ -74,21 +99,22 @@ def crop_picture(database: Database, row: int, place: int, view: View = "crop") 
         raise _no_example(database, row, place, len(examples))
     example = examples[place]
     if view == "whole":
-        return _webp(_whole(database.images.read(example.sample), example.box))
-    crop = _crop(database, example)
-    if isinstance(crop, bytes) and view == "crop":
-        return crop
-    picture = crop if isinstance(crop, Image.Image) else _decoded(crop)
-    if view == "masked" and example.mask is not None:
-        picture = masked(picture, unpacked(example.mask), threshold=0.5)
-    return _webp(picture)
+        picture = _whole(database.images.read(example.sample), example.box)
+    else:
+        crop = _crop(database, example)
+        if isinstance(crop, bytes) and view == "crop":
+            return crop
+        picture = decoded(crop) if isinstance(crop, bytes) else crop
+        if view == "masked":
+            picture = _darkened(picture, example)
+    return encoded(picture, method=0)
 
 
 def _crop(database: Database, example: Example) -> Image.Image | bytes:
     """Return a crop cut anew, or the stored thumbnail where that shows as much or is all left."""
     stored = database.thumbnail(example.crop)
-    box = example.box
-    if stored is not None and max(box.right - box.left, box.bottom - box.top) <= THUMBNAIL:
+    left, top, right, bottom = example.box.as_tuple()
+    if stored is not None and max(right - left, bottom - top) <= THUMBNAIL:
         return stored
     try:
         return _cut(database, example, CROP)
@@ -98,33 +124,29 @@ def _crop(database: Database, example: Example) -> Image.Image | bytes:
         return stored
 
 
-def _decoded(webp: bytes) -> Image.Image:
-    return Image.open(io.BytesIO(webp)).convert("RGB")
-
-
 def _cut(database: Database, example: Example, size: int) -> Image.Image:
     crop = database.images.read(example.sample).crop(example.box.as_tuple())
-    crop.thumbnail((size, size), Image.Resampling.BICUBIC)
+    crop.thumbnail((size, size))
     return crop
+
+
+def _darkened(crop: Image.Image, example: Example) -> Image.Image:
+    if example.mask is None:
+        return crop
+    return masked(crop, unpacked(example.mask), threshold=0.5)
 
 
 def _whole(original: Image.Image, box: Box) -> Image.Image:
     """Draw the box as a white line on a black one: it is seen on every picture."""
-    scale = min(1.0, WHOLE / max(original.size))
-    size = (max(1, round(original.width * scale)), max(1, round(original.height * scale)))
-    picture = original.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
+    picture = original.copy()
+    picture.thumbnail((WHOLE, WHOLE))
+    scale = max(picture.size) / max(original.size)
     left, top, right, bottom = (round(side * scale) for side in box.as_tuple())
     frame = (left, top, max(left, right - 1), max(top, bottom - 1))
     draw = ImageDraw.Draw(picture)
-    draw.rectangle(frame, outline="black", width=4)
-    draw.rectangle(frame, outline="white", width=2)
+    for colour, width in (("black", 4), ("white", 2)):
+        draw.rectangle(frame, outline=colour, width=width)
     return picture
-
-
-def _webp(picture: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, "WEBP", quality=80, method=0)
-    return buffer.getvalue()
 
 
 def _no_example(database: Database, row: int, place: int, known: int) -> LayerError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -27,7 +27,6 @@ def ablated_logits(
     target: int,
     units: Sequence[Sequence[Component]],
     to: Mapping[Component, float],
-    progress: Callable[[int], None] = lambda _: None,
 ) -> tuple[Float64[np.ndarray, " s"], Float64[np.ndarray, "n s"]]:
     """Return the class's logit of each sample with all components, and without each unit.
 
@@ -37,8 +36,6 @@ def ablated_logits(
         Components that are ablated together.
     to
         What each component becomes, in units of its activation.
-    progress
-        Called with the number of samples done.
 
     Raises
     ------
@@ -50,12 +47,11 @@ def ablated_logits(
     ways = _Ways(model, target, units, to)
     done = 0
     with evaluating(model.module):
-        for batch in batches(model, reader, samples, size):
+        for batch in batches(model, reader, samples, size, "ablating"):
             part = slice(done, done + len(batch))
             logit[part] = _scores(model, batch, target)
             ablated[:, part] = ways(batch)
             done += len(batch)
-            progress(done)
     return logit, ablated
 
 

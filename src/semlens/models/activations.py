@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,10 +12,13 @@ from jaxtyping import Float32, Int32
 from torch import Tensor
 
 from semlens.errors import LayerError
-from semlens.types import Readout
+from semlens.types import Layout, Readout
 
 Form = Literal["map", "map-last", "tokens", "units"]
 """[b c h w], [b h w c] (Swin and its like), [b t c] and [b c]."""
+
+KnownLayout = Layout | Literal["unknown"]
+"""What :func:`semlens.models.layout.find_layouts` says of a layer."""
 
 
 @dataclass(frozen=True)
@@ -71,13 +74,19 @@ def first_tensor(output: Any) -> Any:
     return None
 
 
-def measure_form(name: str, output: Any) -> LayerForm:
+def measure_form(name: str, output: Any, layout: KnownLayout = "auto") -> LayerForm:
     """Find out the form of a layer's output.
+
+    Parameters
+    ----------
+    layout
+        Order of four axes. With ``auto``, the map is what is square, if there is one such.
 
     Raises
     ------
     LayerError
-        If it is no tensor of floating-point numbers with two to four axes.
+        If it is no tensor of floating-point numbers with two to four axes, or the order of
+        four is not known.
     """
     tensor = first_tensor(output)
     if tensor is None or not tensor.is_floating_point() or not 2 <= tensor.ndim <= 4:
@@ -93,9 +102,36 @@ def measure_form(name: str, output: Any) -> LayerForm:
     if tensor.ndim == 3:
         prefix, height, width = _token_grid(shape[1])
         return LayerForm(name, "tokens", shape[2], height, width, prefix)
-    if shape[1] == shape[2] != shape[3]:
+    known = by_proportion(shape, 1, 1) if layout == "auto" else layout
+    if known == "unknown":
+        raise LayerError(
+            f"Layer '{name}' puts out {shape}: its channels may come first or last.",
+            "Expected a layer, or an input size, that tells which axes are the map.",
+            "Give layout='channels_first' or 'channels_last' to build, or to SubjectModel.",
+        )
+    if known == "channels_last":
         return LayerForm(name, "map-last", shape[3], shape[1], shape[2])
     return LayerForm(name, "map", shape[1], shape[2], shape[3])
+
+
+def by_proportion(shape: Sequence[int], height: int, width: int) -> KnownLayout:
+    """Say which axes are the map: those that are square, or proportioned as the images.
+
+    Parameters
+    ----------
+    shape
+        Of an output with four axes.
+    height, width
+        Of the images. Maps may be rounded up or down to whole positions.
+    """
+
+    def fits(h: int, w: int) -> bool:
+        return h == w or abs(h * width - w * height) < max(height, width)
+
+    first, last = fits(shape[2], shape[3]), fits(shape[1], shape[2])
+    if first == last:
+        return "unknown"
+    return "channels_first" if first else "channels_last"
 
 
 def _token_grid(tokens: int) -> tuple[int, int, int]:
@@ -152,7 +188,7 @@ def read(form: LayerForm, output: Any, readout: Readout) -> Readings:
         raise LayerError(
             f"Layer '{form.name}' has no class token (its form is {form.form}).",
             "Readout 'cls' needs tokens that start with one.",
-            "Use --readout mean or max, or a transformer layer.",
+            "Use readout 'mean' or 'max', or a transformer layer.",
         )
     return Readings(
         value,

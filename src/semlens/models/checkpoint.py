@@ -8,12 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from semlens.errors import ModelError, SemlensError
 
 _NESTED = ("state_dict", "model", "model_state_dict", "state_dict_ema")
 _PREFIXES = ("module.", "model.", "_orig_mod.")
+_UNREADABLE = (
+    SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError,
+)  # fmt: skip
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -29,20 +34,14 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise ModelError(f"'{path}' is no file.", "Expected a checkpoint.", "Check the path.")
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
             return load_file(path)
         loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+    except _UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(
             f"'{path}' cannot be read as weights ({reason}).",
             "Expected safetensors or a state dict that loads with weights_only=True.",
             remedy,
-        ) from error
-    except Exception as error:  # safetensors has an exception type of its own
-        raise ModelError(
-            f"'{path}' cannot be read as weights ({error}).", "Expected safetensors.", remedy
         ) from error
     while isinstance(loaded, Mapping):
         inner = next((loaded[k] for k in _NESTED if isinstance(loaded.get(k), Mapping)), None)

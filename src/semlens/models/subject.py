@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, cast
 
 import numpy as np
@@ -15,10 +15,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from semlens.errors import ModelError
-from semlens.models.geometry import Geometry, measure_geometry
+from semlens.models.activations import KnownLayout
+from semlens.models.geometry import Geometry, Preprocess, measure_geometry
+from semlens.models.layout import find_layouts
 from semlens.recipe import fingerprint
-
-Preprocess = Callable[[Image.Image], Tensor]
+from semlens.types import Layout
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +42,8 @@ class SubjectModel:
         Class names in logit order, when known.
     synsets
         WordNet ids in logit order, when known.
+    layout
+        Order of the axes of maps, for layers of which it cannot be found out.
 
     Raises
     ------
@@ -54,6 +57,7 @@ class SubjectModel:
     spec: str = "python:model"
     classes: Sequence[str] | None = None
     synsets: Sequence[str] | None = None
+    layout: Layout = "auto"
 
     def __post_init__(self) -> None:
         """Take wrappers off the module, and check the preprocessing's contract on noise."""
@@ -114,6 +118,25 @@ class SubjectModel:
             )
         kinds = (p.dtype for p in self.module.parameters() if p.is_floating_point())
         return torch.stack(list(inputs)).to(self.device, next(kinds, inputs[0].dtype))
+
+    @property
+    def example(self) -> Tensor:
+        """Two pictures of smooth random colours as the model takes them, always the same."""
+        colours = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
+        pictures = (Image.fromarray(each).resize((256, 256)) for each in colours)
+        return self.batch([self.preprocess(picture) for picture in pictures])
+
+    @cached_property
+    def _layouts(self) -> dict[str, KnownLayout]:
+        return {}
+
+    def layouts(self, names: Sequence[str]) -> Mapping[str, KnownLayout]:
+        """Return in which order layers' axes stand, as :func:`find_layouts` has found once."""
+        new = [name for name in names if name not in self._layouts]
+        if new:
+            found = find_layouts(self.module, self.example[:1], new, self.layout)
+            self._layouts.update(found)
+        return self._layouts
 
     def geometry(self) -> Callable[[int, int], Geometry]:
         """Return a cached measure of the preprocessing's geometry by image width and height."""

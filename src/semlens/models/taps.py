@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from copy import copy
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -12,12 +13,23 @@ from torch import Tensor, nn
 
 from semlens.errors import LayerError, nearest
 from semlens.models.activations import first_tensor, measure_form
-from semlens.types import Component
+from semlens.types import Component, Components, as_components
 
 if TYPE_CHECKING:
     from semlens.models.subject import SubjectModel
 
 T = TypeVar("T")
+Values = Mapping[Component, float] | Mapping[str, float]
+"""What components become, by component or name, in units of the activation."""
+
+FAILURES = (
+    RuntimeError, TypeError, ValueError, AttributeError, LookupError, AssertionError,
+    ArithmeticError,
+)  # fmt: skip
+"""What a forward pass raises by itself when it is run in a way that it does not take.
+
+Anything else is not the model's: a time-out's signal, lack of memory.
+"""
 
 
 class _Reached(BaseException):
@@ -56,22 +68,25 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def tapped(
-    module: nn.Module, names: Iterable[str], seen: Callable[[str, Any], None]
-) -> Iterator[None]:
-    """Call ``seen(name, output)`` whenever a named layer has run.
+def hooked(module: nn.Module, hooks: Mapping[str, Callable[[Any], Any]]) -> Iterator[None]:
+    """Show each named layer's outputs to a function; what it returns, if not None, replaces them.
 
-    A layer that runs twice in one pass is reported twice.
+    A layer that runs twice in one pass is shown twice.
     """
     with ExitStack() as stack:
-        for name in names:
-
-            def hook(_: nn.Module, __: Any, output: Any, name: str = name) -> None:
-                seen(name, output)
-
-            handle = find_layer(module, name).register_forward_hook(hook)
+        for name, use in hooks.items():
+            handle = find_layer(module, name).register_forward_hook(
+                lambda _, __, output, use=use: use(output)
+            )
             stack.callback(handle.remove)
         yield
+
+
+def tapped(
+    module: nn.Module, names: Iterable[str], seen: Callable[[str, Any], Any]
+) -> AbstractContextManager[None]:
+    """Call ``seen(name, output)`` whenever a named layer has run."""
+    return hooked(module, {name: partial(seen, name) for name in names})
 
 
 @torch.inference_mode()
@@ -130,8 +145,8 @@ def run_layers(
 @contextmanager
 def pruned(
     model: SubjectModel,
-    components: Iterable[Component],
-    to: Mapping[Component, float] | None = None,
+    components: Components,
+    to: Values | None = None,
 ) -> Iterator[SubjectModel]:
     """Set components to zero, or to values, while the block runs (paper, 4.3.3).
 
@@ -143,15 +158,19 @@ def pruned(
     to
         What components become, in units of the activation; those that it lacks become zero.
     """
-    by_layer: dict[str, dict[int, float]] = {}
-    for component in components:
-        value = 0.0 if to is None else to.get(component, 0.0)
-        by_layer.setdefault(component.layer, {})[component.index] = value
     with ExitStack() as stack:
-        for name, values in by_layer.items():
-            handle = find_layer(model.module, name).register_forward_hook(_replace(name, [values]))
-            stack.callback(handle.remove)
+        for name, values in new_values(components, to).items():
+            stack.enter_context(fanned(model, name, [values]))
         yield model
+
+
+def new_values(components: Components, to: Values | None = None) -> dict[str, dict[int, float]]:
+    """Return by layer what channels become; those that ``to`` lacks become zero."""
+    values = {str(component): float(value) for component, value in (to or {}).items()}
+    found: dict[str, dict[int, float]] = {}
+    for one in as_components(components):
+        found.setdefault(one.layer, {})[one.index] = values.get(str(one), 0.0)
+    return found
 
 
 @contextmanager
@@ -169,25 +188,15 @@ def fanned(
     versions
         Value by channel, for each version; an empty one leaves the layer as it is.
     """
-    handle = find_layer(model.module, layer).register_forward_hook(_replace(layer, versions))
-    try:
-        yield model
-    finally:
-        handle.remove()
-
-
-def _replace(
-    name: str, versions: Sequence[Mapping[int, float]]
-) -> Callable[[nn.Module, Any, Any], Any]:
-    """Return a hook that replaces channels, once per version, along the batch."""
     last = max((index for version in versions for index in version), default=0)
+    layout = model.layouts([layer])[layer]
 
-    def hook(_: nn.Module, __: Any, output: Any) -> Any:
+    def change(output: Any) -> Any:
         tensor = first_tensor(output)
-        form = measure_form(name, tensor)
+        form = measure_form(layer, tensor, layout)
         if last >= form.components:
             raise LayerError(
-                f"Component {last} is not in layer '{name}'.",
+                f"Component {last} is not in layer '{layer}'.",
                 f"It has components 0 to {form.components - 1}.",
                 "Take the components from a database of this model.",
             )
@@ -204,7 +213,8 @@ def _replace(
         ]
         return replace_first(output, changed[0] if len(changed) == 1 else torch.cat(changed))
 
-    return hook
+    with hooked(model.module, {layer: change}):
+        yield model
 
 
 def replace_first(output: Any, tensor: Tensor) -> Any:

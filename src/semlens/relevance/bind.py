@@ -10,7 +10,7 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from semlens.errors import RelevanceError
-from semlens.relevance.graph import Graph, Node
+from semlens.relevance.graph import REMEDY, Graph, Node
 from semlens.relevance.presets import Rules
 from semlens.relevance.rules.activation import SHARES, Activation, Taylor
 from semlens.relevance.rules.affine import Affine, Epsilon, Flat, Gamma, ZPlus
@@ -80,7 +80,7 @@ def bind(graph: Graph, rules: Rules, targets: Collection[Node]) -> dict[Node, Ru
         raise RelevanceError(
             f"The model uses operations without a relevance rule: {listed}.",
             "Expected those of CNNs and vision transformers; docs/relevance.md lists them.",
-            "Use rules 'gradient' (gradient times input), or --crop activation.",
+            REMEDY,
         )
     return bound
 

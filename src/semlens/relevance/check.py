@@ -19,6 +19,7 @@ from jaxtyping import Float, Float64, Int
 from rich.table import Table
 from torch import Tensor
 
+from semlens.errors import RelevanceError
 from semlens.relevance.classes import class_start
 from semlens.relevance.engine import Engine
 from semlens.relevance.flow import Flow
@@ -65,11 +66,24 @@ class Conservation:
         """What is not accounted for: zero, up to rounding, wherever ``absorbed`` is known."""
         return self.start - self.pixels - sum(self.absorbed.values(), np.zeros_like(self.start))
 
+    @property
+    def notice(self) -> str:
+        """What is to be said of logits that are exactly zero; empty if there are none."""
+        zeros = int((self.start == 0).sum())
+        if not zeros:
+            return ""
+        return (
+            f"The logit is exactly 0 on {zeros} of {len(self.start)} images, as with a head that "
+            "is initialised with zeros: no relevance starts there, and they have no shares."
+        )
+
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per layer, for the pixels, per absorbing kind and for the residual.
 
         ``share`` is the mean over images of the relevance divided by the start; ``worst`` is
         that of the image where it is farthest from 1 (layers, pixels) or from 0 (the rest).
+        Images whose logit is zero are left out, see :attr:`notice`; without others there are
+        no rows.
         """
         rows = [
             *(("layer", name, total, 1.0) for name, total in self.layers.items()),
@@ -77,33 +91,35 @@ class Conservation:
             *(("absorbed", name, total, 0.0) for name, total in self.absorbed.items()),
             ("residual", "", self.residual, 0.0),
         ]
+        counted = self.start != 0
         records: list[dict[str, Any]] = []
-        for part, name, total, ideal in rows:
-            with np.errstate(divide="ignore", invalid="ignore"):
-                share = total / self.start
+        for part, name, total, ideal in rows if counted.any() else ():
+            share = total[counted] / self.start[counted]
             worst = share[np.argmax(np.abs(share - ideal))]
             records.append(
                 {"part": part, "name": name, "share": share.mean(), "worst": float(worst)}
             )
         return pd.DataFrame(records, columns=["part", "name", "share", "worst"])
 
-    def _title(self) -> str:
-        images = "1 image" if len(self.start) == 1 else f"{len(self.start)} images"
-        return f"Conservation of '{self.rules}' on {images}"
-
     def __repr__(self) -> str:
         """Return the table as text."""
-        table = self.to_pandas().to_string(index=False, float_format="{:.4f}".format)
-        return f"{self._title()}, in shares of the logit\n{table}"
+        found = self.to_pandas()
+        table = found.to_string(index=False, float_format="{:.4f}".format) if len(found) else ""
+        lines = (f"{self._title()}, in shares of the logit", self.notice, table)
+        return "\n".join(line for line in lines if line)
 
     def __rich__(self) -> Table:
         """Return the table for a terminal."""
-        table = Table("part", "name", title=self._title())
+        table = Table("part", "name", title=self._title(), caption=self.notice or None)
         for column in ("share", "worst"):
             table.add_column(column, justify="right")
         for part, name, share, worst in self.to_pandas().itertuples(index=False):
             table.add_row(part, name, f"{share:.4f}", f"{worst:.4f}")
         return table
+
+    def _title(self) -> str:
+        images = "1 image" if len(self.start) == 1 else f"{len(self.start)} images"
+        return f"Conservation of '{self.rules}' on {images}"
 
 
 def check(
@@ -129,62 +145,71 @@ def check(
         _account(engine, inputs[i : i + 1], None if targets is None else targets[i : i + 1])
         for i in range(len(inputs))
     ]
+
+    def column(part: str, name: str = "") -> Float64[np.ndarray, " u"]:
+        return np.array([one.get((part, name), 0.0) for one in found])
+
     return Conservation(
         engine.rules.name,
-        np.array([one.start for one in found]),
-        {name: np.array([one.layers[name] for one in found]) for name in engine.layers},
-        np.array([one.pixels for one in found]),
-        {
-            kind: np.array([one.absorbed.get(kind, 0.0) for one in found])
-            for kind in KINDS
-            if isinstance(engine, Engine)
-        },
+        column("start"),
+        {name: column("layer", name) for name in engine.layers},
+        column("pixels"),
+        {kind: column("absorbed", kind) for kind in KINDS if isinstance(engine, Engine)},
     )
 
 
-@dataclass(frozen=True)
-class _Account:
-    """The same for one image."""
+def conserved(engine: Tracer, inputs: Float[Tensor, "u 3 h w"]) -> float:
+    """Return the share of the largest logit that reaches the pixels, on average over images.
 
-    start: float
-    layers: Mapping[str, float]
-    pixels: float
-    absorbed: Mapping[str, float]
+    One where nothing can be measured: the model has no logits, or they are zero.
+    """
+    try:
+        trace = engine.trace(inputs)
+        start = class_start(trace, _targets(trace, None))
+    except RelevanceError:
+        return 1.0
+    heat = trace.pull({OUTPUT: start}).heat
+    logit = trace.values[OUTPUT].detach().double().amax(1)
+    pixels = torch.zeros_like(logit) if heat is None else heat[0].detach().double().sum((1, 2))
+    counted = logit != 0
+    share = (pixels[counted] / logit[counted]).mean() if counted.any() else torch.ones(())
+    return float(share.nan_to_num(torch.inf))
 
 
-def _account(engine: Tracer, inputs: Tensor, targets: Tensor | None) -> _Account:
-    absorbed: dict[str, float] = {}
+def _account(
+    engine: Tracer, inputs: Tensor, targets: Tensor | None
+) -> Mapping[tuple[str, str], float]:
+    """Return the rows of :class:`Conservation` for one image, by part and name."""
+    found: dict[tuple[str, str], float] = {}
     if isinstance(engine, Engine):
         trace = engine.trace(inputs, keep_all=True)
+        start = class_start(trace, _targets(trace, targets))
 
         def seen(rule: Rule, flow: Flow) -> None:
             for kind, share in shares_kept(rule, trace.every).items():
-                absorbed[kind] = absorbed.get(kind, 0.0) + _total(flow.values[0], share)
+                place = ("absorbed", kind)
+                found[place] = found.get(place, 0.0) + _total(flow.values[0], share)
 
-        starts = {OUTPUT: class_start(trace, _targets(trace, targets))}
-        pulled = trace.pull(starts, engine.layers, seen=seen)
+        pulled = trace.pull({OUTPUT: start}, engine.layers, seen=seen)
     else:
         trace = engine.trace(inputs)
-        starts = {OUTPUT: class_start(trace, _targets(trace, targets))}
-        pulled = trace.pull(starts, engine.layers)
-    return _Account(
-        _total(trace.values[OUTPUT], starts[OUTPUT].values[0]),
-        {
-            # a layer that nothing reached is not among what was found
-            name: _total(trace.values[name], pulled.layers[name][0]) if name in pulled.layers else 0
-            for name in engine.layers
-        },
-        0.0 if pulled.heat is None else float(pulled.heat.double().sum()),
-        absorbed,
-    )
+        start = class_start(trace, _targets(trace, targets))
+        pulled = trace.pull({OUTPUT: start}, engine.layers)
+    for name, passed in pulled.layers.items():  # without those that nothing has reached
+        found["layer", name] = _total(trace.values[name], passed[0])
+    found["start", ""] = _total(trace.values[OUTPUT], start.values[0])
+    found["pixels", ""] = 0.0 if pulled.heat is None else float(pulled.heat.double().sum())
+    return found
 
 
 def _targets(trace: Traced, targets: Tensor | None) -> Tensor:
+    """Return int64[1 u], the largest logits by default; nothing is chosen where there are none."""
     if targets is not None:
         return targets[None]
-    scores = trace.values[OUTPUT].detach()
-    # an output without classes is refused where relevance starts
-    return scores.argmax(1)[None] if scores.ndim == 2 else torch.zeros(1, 1, dtype=torch.int64)
+    scores = trace.values.get(OUTPUT)
+    if scores is None or scores.ndim != 2:  # which is refused where relevance starts
+        return torch.zeros(1, 1, dtype=torch.int64)
+    return scores.detach().argmax(1)[None]
 
 
 def _total(first: Tensor, second: Tensor) -> float:

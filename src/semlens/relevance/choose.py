@@ -1,37 +1,57 @@
-"""The engine for a model: exact rules where they hold, else a fallback that says it is one."""
+"""The engine for a model: rules that hold and conserve, else a fallback that says it is one."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
 
-import numpy as np
-from PIL import Image
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from semlens.errors import RelevanceError
+from semlens.models.forward import check_logits
 from semlens.models.subject import SubjectModel
+from semlens.relevance.check import conserved
 from semlens.relevance.engine import Engine
 from semlens.relevance.gradient import GradientEngine
 from semlens.relevance.interface import Tracer
 from semlens.relevance.presets import GRADIENT, Rules
+from semlens.types import Layout
+
+CONSERVED = (0.5, 1.5)
+"""Share of a logit that should reach the pixels."""
 
 
 class FallbackWarning(UserWarning):
     """Relevance is gradient times input, because the model has no exact rules."""
 
 
+class ConservationWarning(UserWarning):
+    """Much less, or much more, of a logit reaches the pixels than it has."""
+
+
 def make_engine(
-    module: nn.Module, example: Tensor, layers: Sequence[str], rules: str | Rules = "auto"
+    module: nn.Module,
+    example: Tensor,
+    layers: Sequence[str],
+    rules: str | Rules = "auto",
+    layout: Layout = "auto",
 ) -> Tracer:
-    """Return a model's relevance engine.
+    """Return a module's relevance engine for images of the size of ``example``.
 
     Parameters
     ----------
+    example
+        float[b 3 h w]. Conservation is measured on its first two images.
     rules
-        A preset, rules of one's own, ``gradient``, or ``auto``: the preset of the model's
-        family, and ``gradient`` with a :class:`FallbackWarning` for a model that it does not
-        cover.
+        A preset, rules of one's own, ``gradient``, or ``auto``: of the presets of the model's
+        family (:data:`~semlens.relevance.presets.AUTO`) the first that conserves, else the first
+        of which none after it is twice as good; and ``gradient`` with a
+        :class:`FallbackWarning` for a model that they do not cover. A
+        :class:`ConservationWarning` says when rules do not conserve.
+    layout
+        Order of the axes of maps, for layers of which it cannot be found out.
 
     Raises
     ------
@@ -39,9 +59,9 @@ def make_engine(
         If rules were asked for by name and the model has operations that they do not cover.
     """
     if rules == GRADIENT:
-        return GradientEngine(module, example, layers)
+        return GradientEngine(module, example, layers, layout)
     try:
-        return Engine(module, example, layers, rules)
+        engine = Engine(module, example, layers, rules, layout)
     except RelevanceError as error:
         if rules != "auto":
             raise
@@ -51,7 +71,61 @@ def make_engine(
             FallbackWarning,
             stacklevel=2,
         )
-        return GradientEngine(module, example, layers)
+        return GradientEngine(module, example, layers, layout)
+    share = conserved(engine, example[:2])
+    for name in engine.family[1:] if rules == "auto" else ():
+        if _conserves(share):
+            break
+        other = engine.with_rules(name)
+        passed = conserved(other, example[:2])
+        if _conserves(passed) or abs(passed - 1) < abs(share - 1) / 2:
+            engine, share = other, passed
+    if not _conserves(share):
+        warnings.warn(
+            f"With rules '{engine.rules.name}' {share:.2f} of a logit reach the pixels, where 1 "
+            "should: heatmaps and relevances may mislead. semlens.check shows where it goes.",
+            ConservationWarning,
+            stacklevel=2,
+        )
+    return engine
+
+
+def _conserves(share: float) -> bool:
+    return CONSERVED[0] <= share <= CONSERVED[1]
+
+
+def engine_for(
+    model: SubjectModel,
+    layers: Sequence[str],
+    rules: str | Rules = "auto",
+    size: Sequence[int] | None = None,
+    *,
+    classes: bool = False,
+) -> Tracer:
+    """Return a model's relevance engine: the same rules whatever the images.
+
+    Parameters
+    ----------
+    rules
+        As for :func:`make_engine`; ``auto`` is decided on the model's own example pictures.
+    size
+        Height and width of the inputs; by default those of the example pictures.
+    classes
+        Whether relevance will start at classes, so that a model without logits is refused.
+
+    Raises
+    ------
+    ModelError
+        If ``classes`` are meant and the model puts out no logits, as a detector.
+    RelevanceError
+        As for :func:`make_engine`.
+    """
+    example = model.example
+    if size is not None and tuple(size) != example.shape[-2:]:
+        example = functional.interpolate(example, tuple(size))
+    if classes:
+        check_logits(model)
+    return make_engine(model.module, example, layers, rules, model.layout)
 
 
 class Engines:
@@ -68,13 +142,13 @@ class Engines:
     def __init__(self, model: SubjectModel, rules: str) -> None:
         self._model = model
         self._rules = rules
-        self._known: dict[tuple[tuple[str, ...], tuple[int, ...]], Tracer] = {}
+        self._known: dict[tuple[tuple[str, ...], torch.Size], Tracer] = {}
 
     def engine(self, inputs: Tensor, layers: Sequence[str]) -> Tracer:
         """Return the engine for some layers and for images of the size of ``inputs``."""
-        key = (tuple(layers), tuple(inputs.shape[1:]))
+        key = (tuple(layers), inputs.shape[-2:])
         if key not in self._known:
-            self._known[key] = make_engine(self._model.module, inputs, layers, self._rules)
+            self._known[key] = engine_for(self._model, layers, self._rules, key[1])
         return self._known[key]
 
     def exact(self, layers: Sequence[str]) -> bool:
@@ -86,6 +160,4 @@ class Engines:
         for (names, _), engine in self._known.items():
             if names == tuple(layers):
                 return engine.rules.name
-        grey = Image.fromarray(np.full((256, 256, 3), 128, np.uint8))
-        example = self._model.batch([self._model.preprocess(grey)])
-        return self.engine(example, layers).rules.name
+        return self.engine(self._model.example, layers).rules.name

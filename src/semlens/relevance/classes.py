@@ -9,9 +9,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from semlens.errors import RelevanceError
-from semlens.models.activations import flatten, measure_form
+from semlens.models.activations import flatten
 from semlens.relevance.flow import Flow
-from semlens.relevance.interface import OUTPUT, Traced, Tracer
+from semlens.relevance.interface import OUTPUT, Traced, Tracer, no_logits
 
 
 def class_start(trace: Traced, targets: Int[Tensor, "n u"]) -> Flow:
@@ -24,12 +24,7 @@ def class_start(trace: Traced, targets: Int[Tensor, "n u"]) -> Flow:
     """
     scores = trace.values.get(OUTPUT)
     if scores is None or scores.ndim != 2:
-        met = "nothing" if scores is None else f"a tensor of shape {list(scores.shape)}"
-        raise RelevanceError(
-            f"The model puts out {met}.",
-            "Expected logits [b classes].",
-            "Use a model with a classification head.",
-        )
+        raise no_logits(scores)
     low, high = int(targets.min()), int(targets.max())
     if low < 0 or high >= scores.shape[1]:
         raise RelevanceError(
@@ -48,9 +43,8 @@ def component_relevance(
 
     Relevance at positions where the channel is negative belongs to the component of sign -1.
     """
-    value = trace.values[layer].detach()
-    form = measure_form(layer, value)
-    activation = flatten(form, value)
+    form = trace.form(layer)
+    activation = flatten(form, trace.values[layer])
     passed = torch.stack([flatten(form, part) for part in flow])
     product = activation * passed
     positive = torch.where(activation >= 0, product, 0).sum(-1)

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from semlens.models.activations import LayerForm, measure_form
+from semlens.models.activations import LayerForm
 from semlens.relevance.flow import Flow
 from semlens.relevance.graph import full_precision
 from semlens.relevance.interface import Traced, Tracer
@@ -188,7 +188,7 @@ def peak_start(
     """
     value = trace.values[layer]
     device = value.device
-    form = measure_form(layer, value)
+    form = trace.form(layer)
     starts = int(at.start.max()) + 1
     where, image = (at.start.to(device), at.image.to(device))
     channel, strength = channel.to(device).long(), sign.to(device, value.dtype)
@@ -198,6 +198,10 @@ def peak_start(
         return Flow(values)
     if position is None:
         position = _peaks(form, value, image, channel, strength)
+    if form.form == "tokens":  # which need not have a grid
+        values = value.new_zeros(starts, *value.shape)
+        values[where, image, position, channel] = strength
+        return Flow(values)
     row, column = position // form.width, position % form.width
     if form.form == "map":
         values = value.new_zeros(starts, len(value), value.shape[1], 1, 1)
@@ -207,10 +211,7 @@ def peak_start(
         corner[where, image] = torch.stack([row, column], dim=1)
         return Flow(values, corner)
     values = value.new_zeros(starts, *value.shape)
-    if form.form == "map-last":
-        values[where, image, row, column, channel] = strength
-    else:
-        values[where, image, position, channel] = strength
+    values[where, image, row, column, channel] = strength
     return Flow(values)
 
 

@@ -6,27 +6,30 @@ starts reuse them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from semlens.errors import LayerError, RelevanceError, SemlensError, nearest
+from semlens.errors import RelevanceError
+from semlens.models.layout import find_layouts
 from semlens.relevance.bind import bind, has_attention
 from semlens.relevance.field import Field, field_of
 from semlens.relevance.flow import Flow
-from semlens.relevance.graph import Node, capture, execute, in_full_precision, prepared
-from semlens.relevance.interface import OUTPUT, Pulled, check_finite
-from semlens.relevance.locate import layer_values, locate, same_values
-from semlens.relevance.presets import Rules, preset
+from semlens.relevance.graph import Node, capture, execute, prepared, refusing
+from semlens.relevance.interface import OUTPUT, Pulled, Traced, Tracer, check_finite, no_logits
+from semlens.relevance.locate import another_value, layer_values, locate, same_values
+from semlens.relevance.presets import AUTO, Rules, preset
 from semlens.relevance.rules.base import Rule, Sent
 from semlens.relevance.simplify import simplify
+from semlens.types import Layout
 
 
-class Engine:
+class Engine(Tracer):
     """A model, ready for relevance at some layers.
 
     Parameters
@@ -40,6 +43,8 @@ class Engine:
     rules
         A preset's name, rules of one's own, or ``auto``: AttnLRP for models that attend,
         else the paper's composite (H.1).
+    layout
+        Order of the axes of maps, for layers of which it cannot be found out.
 
     Raises
     ------
@@ -50,59 +55,64 @@ class Engine:
     """
 
     def __init__(
-        self, module: nn.Module, example: Tensor, layers: Sequence[str], rules: str | Rules = "auto"
+        self,
+        module: nn.Module,
+        example: Tensor,
+        layers: Sequence[str],
+        rules: str | Rules = "auto",
+        layout: Layout = "auto",
     ) -> None:
-        module = in_full_precision(module)
+        super().__init__(module)
+        module = self.module
         example = prepared(example[:1].repeat(2, 1, 1, 1), module)
         noise = torch.randn(example.shape, generator=torch.Generator().manual_seed(0))
         example = example + 0.1 * noise.to(example)  # tells equal values of layers apart
-        graph = capture(module, example)
         wanted = layer_values(module, example, layers)
+        self.layouts = find_layouts(module, example[:1], list(layers), layout)
+        graph = capture(module, example)
         places = locate(graph, module, example, wanted)
         self.shape = tuple(example.shape[1:])
-        self._module = module
         self._fields: dict[str, Field | None] = {}
         with _told(module):
             self.graph, now = simplify(graph, set(places.values()))
             self._nodes = {name: now(node) for name, node in places.items()}
-            if rules == "auto":
-                rules = "attnlrp" if has_attention(self.graph) else "epsilon-plus-flat"
-            self.rules = preset(rules)
-            self._bound: Mapping[Node, Rule] = bind(self.graph, self.rules, self._nodes.values())
-            self._shapes, self._bytes = self._measured(example[:1])
+            names = {node: number for number, node in enumerate(self.graph.nodes)}
+            order = sorted(places, key=lambda name: names[self._nodes[name]])
+            self.layers = [name for name in order if name != OUTPUT]
+            self.family = AUTO[has_attention(self.graph)]
+            self._bind(self.family[0] if rules == "auto" else rules)
+            self._sizes = self._measured(example[:1])
             self._check(example, wanted)
+
+    def _bind(self, rules: str | Rules) -> None:
+        self.rules = preset(rules)
+        self._bound: Mapping[Node, Rule] = bind(self.graph, self.rules, self._nodes.values())
+
+    def with_rules(self, rules: str | Rules) -> Engine:
+        """Return the engine with other rules, without another capture."""
+        other = copy(self)
+        with _told(self.module):
+            other._bind(rules)
+        return other
 
     def _check(self, example: Tensor, wanted: Mapping[str, Tensor]) -> None:
         """Refuse a rewritten graph that computes something else than the model."""
         found = self.trace(example, list(self._nodes)).values
         for name, expected in wanted.items():
             if found[name].shape != expected.shape or not same_values(found[name], expected):
-                raise RelevanceError(
-                    f"The simplified pass of {type(self._module).__name__} has another value at "
-                    f"'{name or 'the output'}'.",
-                    "Expected the same numbers as when the model runs.",
-                    "Use rules 'gradient' (gradient times input), or --crop activation.",
-                )
+                raise another_value(self.module, name)
 
-    def _measured(self, example: Tensor) -> tuple[Mapping[Node, torch.Size], Mapping[Node, int]]:
-        """Shape and bytes of each node's value for one image."""
-        shapes: dict[Node, torch.Size] = {}
-        found: dict[Node, int] = {}
+    def _measured(self, example: Tensor) -> Mapping[Node, Tensor]:
+        """Each node's value for one image, without its numbers."""
+        found: dict[Node, Tensor] = {}
 
         def seen(node: Node, value: Any) -> None:
-            found[node] = value.nbytes if isinstance(value, Tensor) else 0
             if isinstance(value, Tensor):
-                shapes[node] = value.shape
+                found[node] = value.to("meta")
 
         with torch.no_grad():
-            self.graph.run(example, self.graph.nodes[-1:], seen)
-            self.graph.run(example, [n for n in self._nodes.values() if n not in found], seen)
-        return shapes, found
-
-    @property
-    def layers(self) -> list[str]:
-        """Names of the layers."""
-        return [name for name in self._nodes if name != OUTPUT]
+            self.graph.run(example, self.graph.ends(), seen)
+        return found
 
     def node(self, layer: str) -> Node:
         """Return the node of a layer, or of the output (an empty name).
@@ -111,34 +121,24 @@ class Engine:
         ------
         LayerError
             If the engine was not made for it.
+        RelevanceError
+            If the model has no output that relevance could start at.
         """
-        if layer not in self._nodes:
-            raise LayerError(
-                f"Layer '{layer}' is not among the engine's layers.",
-                f"It was made for {nearest(layer, self.layers) or 'none'}.",
-                "Name it when the engine is made.",
-            )
+        if layer != OUTPUT:
+            self.place(layer)
+        elif OUTPUT not in self._nodes:
+            raise no_logits(None)
         return self._nodes[layer]
-
-    @property
-    def device(self) -> torch.device:
-        """Where the engine computes."""
-        first = next(self._module.parameters(), None)
-        return torch.device("cpu") if first is None else first.device
 
     def largest(self, layer: str = OUTPUT) -> int:
         """Return the bytes per image of the largest value below a layer."""
-        return max(self._bytes[node] for node in self.graph.needed([self.node(layer)]))
+        order = self.graph.needed([self.node(layer)])
+        return max(self._sizes[node].nbytes for node in order if node in self._sizes)
 
     @property
     def total(self) -> int:
         """Bytes per image of all values of a forward pass."""
-        return sum(self._bytes.values())
-
-    def order(self, layers: Sequence[str]) -> list[str]:
-        """Sort layers by their place in the forward pass."""
-        place = {node: number for number, node in enumerate(self.graph.nodes)}
-        return sorted(layers, key=lambda name: place[self.node(name)])
+        return sum(value.nbytes for value in self._sizes.values())
 
     def field(self, layer: str) -> Field | None:
         """Return what one position of a layer sees, or None when it sees the whole image."""
@@ -151,7 +151,7 @@ class Engine:
         """Whether the layer's map has one position for each stride of the image."""
         if field is None:
             return False
-        shape = self._shapes[self.node(layer)]
+        shape = self._sizes[self.node(layer)].shape
         sizes = zip(shape[-2:], field.stride, self.shape[-2:], strict=True)
         return all(count * stride == size for count, stride, size in sizes)
 
@@ -177,72 +177,60 @@ class Engine:
         RelevanceError
             If the images have another size than the example, or a value is not finite.
         """
-        inputs = prepared(inputs, self._module)
+        inputs = prepared(inputs, self.module)
         if tuple(inputs.shape[1:]) != self.shape and not self._sees_patches(inputs, upto):
             raise RelevanceError(
                 f"The images have the shape {list(inputs.shape[1:])}.",
                 f"The engine was made for {list(self.shape)}.",
                 "Make one for that size.",
             )
-        targets = [self.node(name) for name in upto]
-        kept = {self.graph.input, *self._nodes.values()}
-        order = self.graph.needed(targets)
-        last = {source: node for node in order for source in node.inputs()}
-        values: dict[Node, Any] = {}
-        saved: dict[Node, Any] = {}
-        shapes: dict[Node, torch.Size] = {}
         if inputs.is_contiguous() and inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
-        for node in order:
+        targets = [self.node(name) for name in upto]
+        saved: dict[Node, Any] = {}
+        shapes: dict[Node, torch.Size] = {}
+
+        def compute(node: Node, values: dict[Node, Any], inputs: Tensor) -> Any:
             rule = self._bound.get(node)
             if rule is None:
-                values[node] = execute(node, values, inputs)
-            else:
-                values[node], saved[node] = rule.forward(values)
-            if isinstance(values[node], Tensor):
-                shapes[node] = values[node].shape
-            for source in node.inputs():
-                if last[source] is node and source not in kept and not keep_all:
-                    values.pop(source, None)
+                return execute(node, values, inputs)
+            value, saved[node] = rule.forward(values)
+            return value
+
+        def seen(node: Node, value: Any) -> None:
+            if isinstance(value, Tensor):
+                shapes[node] = value.shape
+
+        keep = self.graph.nodes if keep_all else (self.graph.input, *self._nodes.values())
+        values = self.graph.run(inputs, targets, seen, keep=keep, compute=compute)
         known = {name: values[node] for name, node in self._nodes.items() if node in values}
         check_finite(known)
-        return Trace(self, inputs, order, saved, shapes, known, values if keep_all else {})
+        order, every = self.graph.needed(targets), values if keep_all else {}
+        return Trace(inputs, known, self.layouts, self, order, saved, shapes, every)
 
 
-@contextmanager
-def _told(module: nn.Module) -> Iterator[None]:
-    """Turn what an unforeseen operation breaks into an error that says so."""
-    try:
-        yield
-    except SemlensError:
-        raise
-    except Exception as error:  # arguments of operators that no rule has met yet
-        raise RelevanceError(
-            f"An operation of {type(module).__name__} is used in a way that has no rule "
-            f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}).",
-            "Expected the operations of CNNs and vision transformers.",
-            "Use rules 'gradient' (gradient times input), or --crop activation.",
-        ) from error
+def _told(module: nn.Module) -> AbstractContextManager[None]:
+    """Turn what arguments of operators break that no rule has met yet into an error."""
+    return refusing(
+        f"An operation of {type(module).__name__} is used in a way that has no rule",
+        "Expected the operations of CNNs and vision transformers.",
+    )
 
 
 @dataclass(frozen=True)
-class Trace:
+class Trace(Traced):
     """A forward pass over U images that can be gone back through.
 
     Parameters
     ----------
-    values
-        The layers' outputs by name, in their own shape; the model's output is ``""``.
     every
         Each operation's value, in a trace that was made to keep all.
     """
 
     engine: Engine
-    inputs: Tensor
     order: Sequence[Node]
     saved: Mapping[Node, Any]
     shapes: Mapping[Node, torch.Size]
-    values: Mapping[str, Tensor]
     every: Mapping[Node, Any]
 
     @torch.no_grad()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -18,15 +17,16 @@ from torch import Tensor, nn
 from semlens.errors import RelevanceError
 from semlens.models.activations import first_tensor
 from semlens.models.forward import class_scores
-from semlens.models.taps import evaluating, find_layer, replace_first
-from semlens.relevance.field import Field
+from semlens.models.layout import find_layouts
+from semlens.models.taps import evaluating, replace_first, tapped
 from semlens.relevance.flow import Flow
-from semlens.relevance.graph import in_full_precision, prepared
-from semlens.relevance.interface import OUTPUT, Pulled, check_finite
+from semlens.relevance.graph import prepared
+from semlens.relevance.interface import OUTPUT, Pulled, Traced, Tracer, check_finite
 from semlens.relevance.presets import GRADIENT, Rules
+from semlens.types import Layout
 
 
-class GradientEngine:
+class GradientEngine(Tracer):
     """A model, ready for gradient times input at some layers.
 
     Parameters
@@ -39,46 +39,32 @@ class GradientEngine:
         Where relevance starts, is read, or both.
     """
 
-    def __init__(self, module: nn.Module, example: Tensor, layers: Sequence[str]) -> None:
-        self._module = in_full_precision(module)
-        for name in layers:
-            find_layer(self._module, name)
+    def __init__(
+        self,
+        module: nn.Module,
+        example: Tensor,
+        layers: Sequence[str],
+        layout: Layout = "auto",
+    ) -> None:
+        super().__init__(module)
+        batch = prepared(example[:1], self.module)
+        self.layouts = find_layouts(self.module, batch, list(layers), layout)
         self.rules = Rules(GRADIENT)
-        self._seen: list[str] = []
-        self._names = list(layers)
+        self.layers, self._seen = list(layers), list[str]()
         found = self.trace(example[:1])
         for name, value in found.values.items():
             # operators without a derivative may let a value pass as one that has it
             if not _reaches(value, found.inputs):
                 raise self._without_gradient(name)
-        self._names = [name for name in self._seen if name in found.values]
+        self.layers = self._seen
         self._bytes = 4 * max(value.numel() for value in (found.inputs, *found.values.values()))
 
     def _without_gradient(self, name: str) -> RelevanceError:
         return RelevanceError(
-            f"No gradient reaches '{name or 'the output'}' of {type(self._module).__name__}.",
+            f"No gradient reaches '{name or 'the output'}' of {type(self.module).__name__}.",
             "Expected a model that can be differentiated; quantised layers cannot.",
-            "Use the model before quantisation, or --crop activation.",
+            "Use the model before quantisation, or crop='activation'.",
         )
-
-    @property
-    def layers(self) -> list[str]:
-        """Layers at which relevance can start or be read."""
-        return list(self._names)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the engine computes."""
-        first = next(self._module.parameters(), None)
-        return torch.device("cpu") if first is None else first.device
-
-    def order(self, layers: Sequence[str]) -> list[str]:
-        """Sort layers by their place in the forward pass."""
-        return sorted(layers, key=self._names.index)
-
-    def field(self, layer: str) -> Field | None:
-        """Return None: gradients always run over whole images."""
-        return None
 
     @property
     def total(self) -> int:
@@ -97,7 +83,7 @@ class GradientEngine:
         RelevanceError
             If the model cannot be differentiated, or a value is not finite.
         """
-        inputs = prepared(inputs, self._module).detach().requires_grad_()
+        inputs = prepared(inputs, self.module).detach().requires_grad_()
         values: dict[str, Tensor] = {}
         self._seen = []
 
@@ -107,30 +93,20 @@ class GradientEngine:
             # the model goes on with a copy, which it may overwrite
             return replace_first(output, values[name].clone())
 
-        with ExitStack() as stack:
-            stack.enter_context(torch.enable_grad())
-            stack.enter_context(evaluating(self._module))
-            for name in self._names:
-                handle = find_layer(self._module, name).register_forward_hook(
-                    lambda _, __, output, name=name: keep(name, output)
-                )
-                stack.callback(handle.remove)
-            scores = class_scores(self._module(inputs))
-        if isinstance(scores, Tensor):
+        with torch.enable_grad(), evaluating(self.module), tapped(self.module, self.layers, keep):
+            scores = class_scores(self.module(inputs))
+        if scores is not None:
             values[OUTPUT] = scores
         for name, value in values.items():
             if not value.requires_grad:
                 raise self._without_gradient(name)
         check_finite({name: value.detach() for name, value in values.items()})
-        return GradientTrace(inputs, values)
+        return GradientTrace(inputs, values, self.layouts)
 
 
 @dataclass(frozen=True)
-class GradientTrace:
+class GradientTrace(Traced):
     """A forward pass over U images with PyTorch's own way back."""
-
-    inputs: Tensor
-    values: Mapping[str, Tensor]
 
     def pull(
         self, starts: Mapping[str, Flow], record: Collection[str] = (), *, heat: bool = True

@@ -17,9 +17,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch._export.verifier import SpecViolationError
+from torch.utils._pytree import tree_leaves
 
 from semlens.errors import RelevanceError
-from semlens.models.taps import evaluating
+from semlens.models.taps import FAILURES, evaluating
 
 INPUT = "input"
 SHAPE_ONLY = (
@@ -68,32 +70,22 @@ class Node:
 
     def inputs(self) -> list[Node]:
         """Return the nodes among the arguments, nested ones too, in order."""
-        return list(_nodes((self.args, self.kwargs)))
+        return [leaf for leaf in tree_leaves((self.args, self.kwargs)) if isinstance(leaf, Node)]
 
     def live_inputs(self) -> list[Node]:
         """Return the arguments that depend on the input's values."""
         return [node for node in self.inputs() if node.live]
 
 
-def _nodes(value: Any) -> Iterator[Node]:
-    if isinstance(value, Node):
-        yield value
-    elif isinstance(value, dict):
-        for part in value.values():
-            yield from _nodes(part)
-    elif isinstance(value, list | tuple):
-        for part in value:
-            yield from _nodes(part)
-
-
-def replaced(value: Any, change: Callable[[Node], Any]) -> Any:
-    """Return nested arguments with every node put through ``change``."""
-    if isinstance(value, Node):
+def replaced(value: Any, change: Callable[[Any], Any], kind: type = Node) -> Any:
+    """Return nested arguments with everything of a kind, as nodes, put through ``change``."""
+    if isinstance(value, kind):
         return change(value)
     if isinstance(value, dict):
-        return {key: replaced(part, change) for key, part in value.items()}
+        return {key: replaced(part, change, kind) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(replaced(part, change) for part in value)
+        parts = [replaced(part, change, kind) for part in value]
+        return tuple(parts) if isinstance(value, tuple) else parts
     return value
 
 
@@ -116,6 +108,10 @@ class Graph:
                 found[source].append(node)
         return found
 
+    def ends(self) -> list[Node]:
+        """Return the nodes that nothing reads: to compute them is to compute all."""
+        return [node for node, users in self.users().items() if not users]
+
     def needed(self, targets: Collection[Node]) -> list[Node]:
         """Return what must run to compute the targets, in order."""
         wanted, open_ = set[Node](), list(targets)
@@ -137,18 +133,25 @@ class Graph:
         inputs: Tensor,
         targets: Collection[Node],
         seen: Callable[[Node, Any], None] = lambda *_: None,
+        *,
+        keep: Collection[Node] = (),
+        compute: Callable[[Node, dict[Node, Any], Tensor], Any] | None = None,
     ) -> dict[Node, Any]:
-        """Compute the targets as the model would; ``seen`` is shown every value on the way."""
-        order = self.needed(targets)
+        """Compute the targets as the model would, or by ``compute``.
+
+        ``seen`` is shown every value on the way. Those of the targets are returned, and of the
+        nodes of ``keep`` that were computed.
+        """
+        order, kept = self.needed(targets), {*targets, *keep}
         last = {source: node for node in order for source in node.inputs()}
         values: dict[Node, Any] = {}
         for node in order:
-            values[node] = execute(node, values, inputs)
+            values[node] = (compute or execute)(node, values, inputs)
             seen(node, values[node])
             for source in node.inputs():
-                if last[source] is node and source not in targets:
+                if last[source] is node and source not in kept:
                     values.pop(source, None)
-        return {node: values[node] for node in targets}
+        return {node: value for node, value in values.items() if node in kept}
 
 
 def execute(node: Node, values: dict[Node, Any], inputs: Tensor) -> Any:
@@ -180,23 +183,44 @@ def capture(module: nn.Module, example: Tensor) -> Graph:
     first = next(module.parameters(), example)
     pair = example[:1].to(first.device, full_precision(example.dtype)).repeat(2, 1, 1, 1)
     batch = torch.export.Dim("batch", min=1, max=65536)
-    try:
-        with evaluating(module), torch.no_grad(), _quiet():
-            try:
-                program = torch.export.export(
-                    module, (pair,), dynamic_shapes=({0: batch},), strict=False
-                )
-            except Exception:  # a model that fixes its batch size is traced at one image
-                program = torch.export.export(module, (pair[:1],), strict=False)
-            traced = program.run_decompositions({}).module()
-    except Exception as error:  # the user's forward may raise anything
-        text = str(error).strip().splitlines() or [type(error).__name__]
-        raise RelevanceError(
-            f"The forward pass of {type(module).__name__} cannot be captured ({text[0]}).",
-            "Expected a pass without branches on the values of tensors, or quantised layers.",
-            "Use rules 'gradient' (gradient times input), or --crop activation.",
-        ) from error
+    with refusing(
+        f"The forward pass of {type(module).__name__} cannot be captured",
+        "Expected a pass without branches on the values of tensors, or quantised layers.",
+    ), evaluating(module), torch.no_grad(), _quiet():  # fmt: skip
+        try:
+            program = torch.export.export(
+                module, (pair,), dynamic_shapes=({0: batch},), strict=False
+            )
+        except _UNTRACEABLE:  # a model that fixes its batch size is traced at one image
+            program = torch.export.export(module, (pair[:1],), strict=False)
+        traced = program.run_decompositions({}).module()
     return _from_fx(traced.graph, traced)
+
+
+_UNTRACEABLE = (*FAILURES, SpecViolationError)
+REMEDY = "Use rules 'gradient' (gradient times input), or crop='activation'."
+"""What to do about a model that has no exact relevance."""
+
+
+@contextmanager
+def refusing(value: str, expected: str) -> Iterator[None]:
+    """Turn what breaks a capture, or a forward pass, into an error; the reason is added to it.
+
+    Nothing else is turned into one: a time-out's signal, or lack of memory, is not the model's.
+
+    Raises
+    ------
+    RelevanceError
+        From ``value``, in brackets the reason, and ``expected``.
+    """
+    try:
+        yield
+    except _UNTRACEABLE as error:
+        text = str(error).strip()
+        if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in text:
+            raise
+        reason = f"{type(error).__name__}: {text}".splitlines()[0]
+        raise RelevanceError(f"{value} ({reason}).", expected, REMEDY) from error
 
 
 def full_precision(dtype: torch.dtype) -> torch.dtype:
@@ -248,7 +272,7 @@ def _from_fx(graph: fx.Graph, owner: nn.Module) -> Graph:
             continue
         elif item.op == "call_function" and not _is_check(item):
             stack = item.meta.get("nn_module_stack") or {}
-            args, kwargs = _map((item.args, dict(item.kwargs)), known)
+            args, kwargs = replaced((item.args, dict(item.kwargs)), known.__getitem__, fx.Node)
             scopes = tuple(str(entry[0]) for entry in stack.values())
             known[item] = Node(item.name, item.target, args, kwargs, scopes)
             known[item].axes = getattr(item.meta.get("val"), "ndim", 4)
@@ -271,14 +295,3 @@ def _attribute(owner: nn.Module, path: str) -> Any:
     for part in path.split("."):
         value = getattr(value, part)
     return value.detach() if isinstance(value, Tensor) else value
-
-
-def _map(value: Any, known: dict[fx.Node, Any]) -> Any:
-    if isinstance(value, fx.Node):
-        return known[value]
-    if isinstance(value, dict):
-        return {key: _map(part, known) for key, part in value.items()}
-    if isinstance(value, tuple | list):
-        parts: Sequence[Any] = [_map(part, known) for part in value]
-        return tuple(parts) if isinstance(value, tuple) else list(parts)
-    return value

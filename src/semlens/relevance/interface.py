@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from semlens.errors import RelevanceError
+from semlens.errors import LayerError, RelevanceError, nearest
+from semlens.models.activations import KnownLayout, LayerForm, measure_form
+from semlens.models.forward import NO_LOGITS
 from semlens.relevance.field import Field
 from semlens.relevance.flow import Flow
+from semlens.relevance.graph import in_full_precision
 from semlens.relevance.presets import Rules
 
 OUTPUT = ""
@@ -35,66 +38,108 @@ class Pulled:
     layers: Mapping[str, Tensor]
 
 
-@runtime_checkable
-class Traced(Protocol):
-    """A forward pass over U images that can be gone back through."""
+@dataclass(frozen=True)
+class Traced(ABC):
+    """A forward pass over U images that can be gone back through.
 
-    @property
-    def inputs(self) -> Tensor:
-        """float[U 3 h w]."""
-        ...
+    Parameters
+    ----------
+    inputs
+        float[U 3 h w].
+    values
+        The layers' outputs in their own shape; the model's own is ``""``.
+    layouts
+        By layer, in which order the axes of a map stand.
+    """
 
-    @property
-    def values(self) -> Mapping[str, Tensor]:
-        """The layers' outputs in their own shape; the model's own is ``""``."""
-        ...
+    inputs: Tensor
+    values: Mapping[str, Tensor]
+    layouts: Mapping[str, KnownLayout]
 
+    def form(self, layer: str) -> LayerForm:
+        """Return the form of a layer's output."""
+        return measure_form(layer, self.values[layer], self.layouts.get(layer, "auto"))
+
+    @abstractmethod
     def pull(
         self, starts: Mapping[str, Flow], record: Collection[str] = (), *, heat: bool = True
     ) -> Pulled:
         """Propagate relevance back from ``starts``, reading it at ``record``."""
-        ...
 
 
-@runtime_checkable
-class Tracer(Protocol):
-    """A model that relevance can be computed of."""
+class Tracer(ABC):
+    """A model that relevance can be computed of.
 
-    @property
-    def rules(self) -> Rules:
-        """Which rules it follows."""
-        ...
+    Parameters
+    ----------
+    module
+        It is not changed; one of half precision is copied to float32.
+    """
 
-    @property
-    def layers(self) -> list[str]:
-        """Layers at which relevance can start or be read."""
-        ...
+    rules: Rules
+    """Which rules it follows."""
+    layers: list[str]
+    """Layers at which relevance can start or be read, in the order of the forward pass."""
+    layouts: Mapping[str, KnownLayout]
+    """By layer, in which order the axes of a map stand."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = in_full_precision(module)
 
     @property
     def device(self) -> torch.device:
         """Where it computes."""
-        ...
+        first = next(self.module.parameters(), None)
+        return torch.device("cpu") if first is None else first.device
 
+    @abstractmethod
     def trace(self, inputs: Tensor, upto: Sequence[str] = (OUTPUT,)) -> Traced:
         """Run the model over images float[U 3 h w], at least as far as the named layers."""
-        ...
 
     def order(self, layers: Sequence[str]) -> list[str]:
-        """Sort layers by their place in the forward pass."""
-        ...
+        """Sort layers by their place in the forward pass.
+
+        Raises
+        ------
+        LayerError
+            If the engine was not made for one of them.
+        """
+        return sorted(layers, key=self.place)
+
+    def place(self, layer: str) -> int:
+        """Return a layer's place among the engine's layers.
+
+        Raises
+        ------
+        LayerError
+            If the engine was not made for it.
+        """
+        if layer not in self.layers:
+            raise LayerError(
+                f"Layer '{layer}' is not among the engine's layers.",
+                f"It was made for {nearest(layer, self.layers) or 'none'}.",
+                "Name it when the engine is made.",
+            )
+        return self.layers.index(layer)
 
     def field(self, layer: str) -> Field | None:
         """Return what one position of a layer sees, or None when that has no bound."""
-        ...
+        return None
 
     @property
+    @abstractmethod
     def total(self) -> int:
         """Bytes per image of all values of a forward pass."""
-        ...
 
+    @abstractmethod
     def largest(self, layer: str = OUTPUT) -> int:
         """Return the bytes per image of the largest value below a layer."""
-        ...
+
+
+def no_logits(scores: Tensor | None) -> RelevanceError:
+    """Return the error for a model whose output is ``scores``, or nothing like logits."""
+    met = "boxes, or no tensor" if scores is None else f"a tensor of shape {list(scores.shape)}"
+    return RelevanceError(f"The model puts out {met}, no logits [b classes].", *NO_LOGITS)
 
 
 def check_finite(values: Mapping[str, Tensor]) -> None:

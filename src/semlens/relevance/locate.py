@@ -12,7 +12,7 @@ from semlens.errors import RelevanceError
 from semlens.models.activations import first_tensor
 from semlens.models.forward import class_scores
 from semlens.models.taps import evaluating, run_layers
-from semlens.relevance.graph import Graph, Node
+from semlens.relevance.graph import REMEDY, Graph, Node, refusing
 from semlens.relevance.interface import OUTPUT, check_finite
 
 
@@ -47,24 +47,26 @@ def locate(
             if (within or known is None) and same_values(value, expected):
                 found[name] = node
 
-    try:
-        with torch.no_grad():
-            graph.run(example, _ends(graph), seen)
-    except RuntimeError as error:  # traced at one image, which has fixed its shapes
-        raise RelevanceError(
-            f"The captured pass of {type(module).__name__} fails at {len(example)} images "
-            f"({str(error).splitlines()[0]}).",
-            "Expected a forward pass that takes its batch size from x.shape[0].",
-            "Use rules 'gradient' (gradient times input), or --crop activation.",
-        ) from error
-    missing = [name or "the output" for name in wanted if name not in found]
-    if missing:
-        raise RelevanceError(
-            f"The captured pass of {type(module).__name__} has another value at '{missing[0]}'.",
-            "Expected the same numbers as when the model runs.",
-            "Use rules 'gradient' (gradient times input), or --crop activation.",
-        )
+    # a pass that was traced at one image has fixed its shapes
+    with refusing(
+        f"The captured pass of {type(module).__name__} fails at {len(example)} images",
+        "Expected a forward pass that takes its batch size from x.shape[0].",
+    ), torch.no_grad():  # fmt: skip
+        graph.run(example, graph.ends(), seen)
+    for name in wanted:
+        if name not in found:
+            raise another_value(module, name)
     return found
+
+
+def another_value(module: nn.Module, name: str) -> RelevanceError:
+    """Return the error for a captured pass that computes something else than the model."""
+    return RelevanceError(
+        f"The captured pass of {type(module).__name__} has another value at "
+        f"'{name or 'the output'}'.",
+        "Expected the same numbers as when the model runs.",
+        REMEDY,
+    )
 
 
 def layer_values(module: nn.Module, example: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
@@ -83,7 +85,7 @@ def layer_values(module: nn.Module, example: Tensor, layers: Sequence[str]) -> d
         scores = class_scores(module(example))
     if scores is not None:
         wanted[OUTPUT] = scores
-    check_finite({name: value for name, value in wanted.items() if isinstance(value, Tensor)})
+    check_finite(wanted)
     return wanted
 
 
@@ -91,8 +93,3 @@ def same_values(value: Tensor, expected: Tensor) -> bool:
     """Whether two tensors agree up to rounding."""
     scale = float(expected.abs().max())
     return bool((value - expected).abs().max() <= 1e-3 * scale + 1e-9)
-
-
-def _ends(graph: Graph) -> list[Node]:
-    """Return the nodes that nothing reads: to compute them is to compute all."""
-    return [node for node, users in graph.users().items() if not users]

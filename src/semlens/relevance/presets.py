@@ -15,10 +15,6 @@ SumRule = Literal["epsilon", "zplus", "gamma", "flat"]
 SUM_RULES: tuple[str, ...] = get_args(SumRule)
 
 
-def _none() -> Mapping[str, SumRule]:
-    return MappingProxyType({})
-
-
 @dataclass(frozen=True)
 class Rules:
     """Rules by kind of layer.
@@ -49,7 +45,7 @@ class Rules:
     epsilon: float = 1e-6
     gamma_conv: float = 0.25
     gamma_dense: float = 0.05
-    layers: Mapping[str, SumRule] = field(default_factory=_none)
+    layers: Mapping[str, SumRule] = field(default_factory=dict[str, SumRule])
 
     def __post_init__(self) -> None:
         """Check the names and numbers."""
@@ -91,6 +87,14 @@ PRESETS: Mapping[str, Rules] = MappingProxyType(
 )
 """``epsilon-plus-flat`` for CNNs; ``attnlrp`` (Achtibat et al. 2024, its settings for ViTs) and
 ``cp-lrp`` (Ali et al. 2022) for transformers; ``epsilon`` conserves best."""
+
+AUTO = MappingProxyType(
+    {
+        False: ("epsilon-plus-flat", "epsilon-gamma", "epsilon"),
+        True: ("attnlrp", "attnlrp-epsilon", "cp-lrp", "epsilon"),
+    }
+)
+"""What ``auto`` tries, in this order, for models without and with attention."""
 
 GRADIENT = "gradient"
 """Name of the fallback, gradient times input, which works for any differentiable model."""

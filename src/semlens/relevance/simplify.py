@@ -37,6 +37,7 @@ def padded_conv2d(
 
 
 CONV = (aten.conv2d.default, aten.conv2d.padding, padded_conv2d)
+MATRIX = (aten.mm.default, aten.matmul.default)
 SAME_VALUE = (
     aten.clone.default,
     aten.alias.default,
@@ -115,7 +116,7 @@ def _spelled_out(graph: Graph, kept: Collection[Node], stands_for: Known) -> Gra
             nodes.append(product)
         elif node.target == aten.addmm.default and isinstance(args[2], Tensor) and not node.kwargs:
             node.target, node.args = aten.linear.default, (args[1], args[2].T, args[0])
-        elif node.target in (aten.mm.default, aten.matmul.default) and _is_matrix(args[1]):
+        elif node.target in MATRIX and isinstance(args[1], Tensor) and args[1].ndim == 2:
             node.target, node.args = aten.linear.default, (args[0], args[1].T)
         elif node.target == aten.linear.default and isinstance(args[1], Node):
             flipped = Node(f"{node.name}_t", aten.transpose.int, (args[1], -2, -1), {}, node.scopes)
@@ -153,7 +154,9 @@ def _as_part(node: Node, whole: Node, place: int) -> None:
         node.args = (source, axis, ends[-1] - whole.arg(1)[place], ends[-1])
     elif whole.target == aten.max_pool2d_with_indices.default and place == 0:
         node.target, node.args = aten.max_pool2d.default, whole.args
-    elif whole.target == aten.adaptive_max_pool2d.default and place == 0 and _is_one(whole.arg(1)):
+    elif (whole.target, place) == (aten.adaptive_max_pool2d.default, 0) and (
+        pair(whole.arg(1)) == (1, 1)
+    ):
         node.target, node.args = aten.amax.default, (source, [-2, -1], True)
     elif whole.target == aten.max.dim and place == 0:
         node.target, node.args = aten.amax.default, (source, [whole.arg(1)], whole.arg(2, False))
@@ -196,14 +199,6 @@ def _zeros_around(node: Node) -> list[int] | None:
         return None
     left, right, top, bottom = edges
     return edges if right >= left and bottom >= top else None  # as TensorFlow pads
-
-
-def _is_one(size: Any) -> bool:
-    return list(size) in ([1], [1, 1])
-
-
-def _is_matrix(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.ndim == 2
 
 
 def _batch_norms(graph: Graph, kept: Collection[Node], stands_for: Known) -> Graph:

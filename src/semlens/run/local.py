@@ -15,6 +15,7 @@ from semlens.data.images import Images
 from semlens.data.targets import TargetMap
 from semlens.errors import DataError, RecipeError
 from semlens.models.activations import LayerForm
+from semlens.models.forward import check_logits
 from semlens.relevance.presets import check_rules
 from semlens.run.crops import CroppedPairs, crop_pairs, references
 from semlens.run.plan import Plan, Progress
@@ -55,6 +56,8 @@ def build_database(
             "No layer is named.", "Expected at least one.", "Run 'semlens layers MODEL'."
         )
     check_rules(plan.recipe.rules)
+    if plan.relevance:
+        check_logits(plan.model)
     with writing(path):
         build = _Build(path, plan, targets, progress)
         database = build.run()
@@ -77,6 +80,8 @@ class _Build:
             _check_same(self.existing, plan)
             known = self.existing.layers
             plan = replace(plan, layers=tuple(n for n in plan.layers if n not in known))
+        if plan.recipe.layout != "auto":
+            plan = replace(plan, model=replace(plan.model, layout=plan.recipe.layout))
         self.plan = replace(plan, layers=tuple(dict.fromkeys(plan.layers)))
 
     def run(self) -> Database:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from semlens.data.images import Images
@@ -106,21 +105,21 @@ class Sample:
 
 
 def layer_forms(model: SubjectModel, names: Sequence[str], readout: Readout) -> list[LayerForm]:
-    """Measure the layers' forms on a grey image, and that the readout fits them.
+    """Measure the layers' forms on an example image, and that the readout fits them.
 
     Raises
     ------
     LayerError
         If a layer is missing, does not run once, or has no such readout.
     """
-    grey = Image.fromarray(np.full((256, 256, 3), 128, np.uint8))
+    layouts = model.layouts(names)
 
     def measure(name: str, output: Any) -> LayerForm:
-        form = measure_form(name, output)
+        form = measure_form(name, output, layouts[name])
         read(form, output, readout)
         return form
 
-    found = run_layers(model.module, model.batch([model.preprocess(grey)]), names, measure)
+    found = run_layers(model.module, model.example[:1], names, measure)
     return [found[name] for name in names]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,13 +57,9 @@ Keep = Callable[[np.ndarray, Tensor, float], None]
 """Takes rows of the pairs, their blurred heatmaps float32[n h w], and the box's threshold."""
 
 
-@runtime_checkable
-class Heatmaps(Protocol):
-    """One kind of heatmap, for some of the layers."""
-
-    def __call__(self, inputs: Tensor, pairs: Pairs, keep: Keep) -> None:
-        """Show ``keep`` the heatmaps of its layers' pairs on a batch float[b 3 h w]."""
-        ...
+Heatmaps = Callable[[Tensor, Pairs, Keep], None]
+"""One kind of heatmap, for some of the layers: shows ``Keep`` those of its layers' pairs on a
+batch float[b 3 h w]."""
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ class KeptAudits:
     --------
     >>> import semlens as sl
     >>> db = sl.open("demo.semlens")                                   # doctest: +SKIP
-    >>> mine = db.audits.add("ox", sl.ConceptSet.load("paper-ox"))     # doctest: +SKIP
+    >>> mine = db.audits.add("ox", "paper-ox")                         # doctest: +SKIP
     >>> db.audits.run(mine.id).share("spurious")                       # doctest: +SKIP
     """
 

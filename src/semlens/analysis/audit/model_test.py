@@ -35,13 +35,6 @@ Spurious = Annotated[
     ImagesLike | Mapping[str, ImagesLike] | None,
     setting("Images of spurious features only; each sub-folder is a set."),
 ]
-Inserted = Annotated[
-    Artefacts,
-    setting(
-        "Insert this into images of other classes: hue, text:WORDS, patch:COLOUR, stripes, "
-        "paste:FOLDER. May be given again."
-    ),
-]
 
 
 @question("model", "images")
@@ -50,7 +43,7 @@ def model_test(
     target: Target,
     *,
     spurious: Spurious = None,
-    artefacts: Inserted = (),
+    artefacts: Artefacts = (),
     real: Annotated[
         ImagesLike | None, setting("Images of the class [the database's samples of it].")
     ] = None,

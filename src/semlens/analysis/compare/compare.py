@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import combinations, permutations
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -11,51 +12,66 @@ from jaxtyping import Float32
 
 from semlens.analysis.align import unit
 from semlens.analysis.compare.comparison import Comparison
-from semlens.analysis.compare.kept import nearest_of_sets, nearest_within
-from semlens.analysis.compare.nearest import Nearest, Step, both_ways
-from semlens.analysis.compare.sets import (
-    MINIMUM,
-    ComponentSet,
-    component_sets,
-    differences,
+from semlens.analysis.compare.nearest import (
+    Nearest,
+    Pairs,
+    both_ways,
+    nearest_of_sets,
+    nearest_within,
 )
-from semlens.analysis.compare.tally import label_counts, score_table, set_labels
-from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.label import THRESHOLD
-from semlens.analysis.probe import concept_probe
+from semlens.analysis.compare.sets import ComponentSet, component_sets, differences
+from semlens.analysis.compare.tally import (
+    MaybeConcepts,
+    label_sets,
+    score_table,
+)
+from semlens.analysis.label import THRESHOLD, VOCABULARY
+from semlens.analysis.relevant import MINIMUM, Minimum, OnlyTarget
+from semlens.analysis.together import as_databases
 from semlens.errors import RecipeError
+from semlens.settings import question, setting
 from semlens.store.reader import Database
+from semlens.types import Layers
 
-QUANTILE = 0.05
-"""Of the similarities to the nearest other component of the same set: the threshold."""
+LabelThreshold = Annotated[float, setting("Least alignment of a label.", ge=-2, le=2)]
+"""A least alignment wherever components are labelled on the way."""
 
 
+@question("embedder")
 def compare(
-    databases: Sequence[Database],
-    *,
-    layers: Sequence[str] | None = None,
-    by_layer: bool = False,
-    concepts: ConceptSet | str | None = None,
-    target: int | str | None = None,
-    minimum: float = MINIMUM,
-    threshold: float | None = None,
-    quantile: float = QUANTILE,
-    label_threshold: float = THRESHOLD,
-    centred: bool = False,
-    measures: bool = True,
-    top: int = 5,
-    progress: Callable[[int, int], None] = lambda *_: None,
+    databases: Database | Sequence[Database],
+    *others: Database,
+    layers: Layers = None,
+    by_layer: Annotated[bool, setting("Each layer is a set of its own.")] = False,
+    concepts: MaybeConcepts = VOCABULARY,
+    target: OnlyTarget = None,
+    minimum: Minimum = MINIMUM,
+    threshold: Annotated[
+        float | None,
+        setting("Cosine under which a component is unique [from its own set].", ge=-1, le=1),
+    ] = None,
+    quantile: Annotated[
+        float, setting("Of the similarities within a set: its threshold.", ge=0, le=1)
+    ] = 0.05,
+    label_threshold: LabelThreshold = THRESHOLD,
+    centred: Annotated[bool, setting("Also compare after the mean is subtracted.")] = False,
+    scores: Annotated[bool, setting("Whether to compare scores, too.")] = True,
+    top: Annotated[
+        int, setting("Pairs, unique components and labels to show; 0 for all.", ge=0)
+    ] = 5,
 ) -> Comparison:
     """Compare the components of databases that one embedder has made.
 
     Parameters
     ----------
+    databases, others
+        One or several.
     layers
         Layers to take, of each database those that it has; all by default.
     by_layer
         Whether each layer is a set of its own. Then one database is enough.
     concepts
-        Concept set for labels, or the name of one; None for no labels.
+        For labels; None for no labels. There are none either if the embedder reads no texts.
     target, minimum
         Take only components whose share of relevance for this class reaches ``minimum``.
     threshold
@@ -65,10 +81,8 @@ def compare(
         fellows are from each other.
     centred
         Whether to compute set similarity after subtracting the mean vector, too.
-    measures
+    scores
         Whether to compare clarity, redundancy and polysemanticity, too.
-    progress
-        Told how many pairs of components are done, of how many.
 
     Raises
     ------
@@ -85,94 +99,65 @@ def compare(
     Examples
     --------
     >>> import semlens as sl
-    >>> found = sl.compare([sl.open("a.semlens"), sl.open("b.semlens")])   # doctest: +SKIP
+    >>> found = sl.compare(sl.open("a.semlens"), sl.open("b.semlens"))     # doctest: +SKIP
     >>> found.square()                                                     # doctest: +SKIP
     """
-    _check_numbers(threshold, quantile, minimum)
-    sets = component_sets(
-        databases, layers=layers, by_layer=by_layer, target=target, minimum=minimum
-    )
+    given = as_databases(databases, others)
+    sets = component_sets(given, layers=layers, by_layer=by_layer, target=target, minimum=minimum)
     if len(sets) < 2:
         raise RecipeError(
             f"There is only one set, '{sets[0].name}'.",
             "Expected two sets to compare.",
-            "Name another database, or compare its layers with --by-layer.",
+            "Give another database, or compare its layers by by_layer=True.",
         )
-    step = _counter(sets, threshold is None, centred, progress)
-    nearest = _all_nearest(sets, step)
+    count = Pairs(_pairs(sets, threshold is None, centred))
+    nearest = _all_nearest(sets, count)
     limits = tuple(
-        threshold if threshold is not None else own_threshold(one, quantile, step) for one in sets
+        threshold if threshold is not None else own_threshold(one, quantile, count) for one in sets
     )
-    chosen = ConceptSet.load(concepts) if isinstance(concepts, str) else concepts
-    labelled, counts = None, None
-    if chosen is not None:
-        probe = concept_probe(databases[0], chosen)
-        labelled = tuple(set_labels(one, probe, chosen, label_threshold) for one in sets)
-        counts = label_counts(sets, labelled, chosen)
+    labelled, counts, unreadable = label_sets(sets, concepts, label_threshold)
     return Comparison(
         tuple(sets),
-        _matrix(sets, nearest, limits, _centred(sets, step) if centred else None),
+        _matrix(sets, nearest, limits, _centred(sets, count) if centred else {}),
         nearest,
         limits,
         labelled,
         counts,
-        score_table(sets) if measures else None,
+        score_table(sets) if scores else None,
         top,
-        tuple(differences(databases)),
+        (*differences(given), *unreadable),
     )
 
 
-def own_threshold(one: ComponentSet, quantile: float, step: Step) -> float:
+def own_threshold(one: ComponentSet, quantile: float, count: Pairs) -> float:
     """Return the quantile of a set's similarities to the nearest fellow; NaN when alone."""
     if len(one) < 2:
         return float("nan")
-    return float(np.quantile(nearest_within(one, step).similarity.astype(np.float64), quantile))
+    return float(np.quantile(nearest_within(one, count).similarity.astype(np.float64), quantile))
 
 
-def _check_numbers(threshold: float | None, quantile: float, minimum: float) -> None:
-    for name, value, low in (
-        ("threshold", threshold, -1.0),
-        ("quantile", quantile, 0.0),
-        ("minimum", minimum, 0.0),
-    ):
-        if value is not None and not low <= value <= 1:
-            raise RecipeError(
-                f"The {name} is {value}.",
-                f"Expected a number from {low:g} to 1.",
-                f"Give another {name}.",
-            )
-
-
-def _counter(
-    sets: Sequence[ComponentSet], own: bool, centred: bool, progress: Callable[[int, int], None]
-) -> Step:
+def _pairs(sets: Sequence[ComponentSet], own: bool, centred: bool) -> int:
+    """Return how many pairs of components are compared."""
     across = sum(len(a) * len(b) for a, b in combinations(sets, 2))
-    inside = sum(len(a) ** 2 // 2 for a in sets) if own else 0
-    total, done = across * (2 if centred else 1) + inside, 0
-
-    def step(pairs: int) -> None:
-        nonlocal done
-        done = min(done + pairs, total)
-        progress(done, total)
-
-    return step
+    inside = sum(len(a) ** 2 // 2 for a in sets if len(a) > 1) if own else 0
+    return across * (2 if centred else 1) + inside
 
 
-def _all_nearest(sets: Sequence[ComponentSet], step: Step) -> dict[tuple[int, int], Nearest]:
+def _all_nearest(sets: Sequence[ComponentSet], count: Pairs) -> dict[tuple[int, int], Nearest]:
     found: dict[tuple[int, int], Nearest] = {}
     for a, b in combinations(range(len(sets)), 2):
-        found[a, b], found[b, a] = nearest_of_sets(sets[a], sets[b], step)
+        found[a, b], found[b, a] = nearest_of_sets(sets[a], sets[b], count)
     return {key: found[key] for key in permutations(range(len(sets)), 2)}
 
 
-def _centred(sets: Sequence[ComponentSet], step: Step) -> dict[tuple[int, int], float]:
+def _centred(sets: Sequence[ComponentSet], count: Pairs) -> dict[tuple[int, int], float]:
     """Return Eq. 5 after the mean of all compared unit vectors is subtracted."""
     total = np.sum([one.units.sum(0, dtype=np.float64) for one in sets], axis=0)
     mean = np.asarray(total / sum(map(len, sets)), np.float32)
     moved: list[Float32[np.ndarray, "n d"]] = [unit(one.units - mean) for one in sets]
-    found: dict[tuple[int, int], float] = {}
+    found = {(a, a): 1.0 for a in range(len(sets))}
     for a, b in combinations(range(len(sets)), 2):
-        ahead, back = both_ways(moved[a], moved[b], step)
+        ahead, back = both_ways(moved[a], moved[b], count)
         found[a, b], found[b, a] = ahead.mean, back.mean
     return found
 
@@ -181,26 +166,26 @@ def _matrix(
     sets: Sequence[ComponentSet],
     nearest: dict[tuple[int, int], Nearest],
     limits: Sequence[float],
-    centred: dict[tuple[int, int], float] | None,
+    centred: dict[tuple[int, int], float],
 ) -> pd.DataFrame:
     sums = [one.units.sum(0, dtype=np.float64) for one in sets]
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     for a, one in enumerate(sets):
         for b, other in enumerate(sets):
-            rows.append({"from": one.name, "to": other.name, "components": len(one)})
-            if a == b:
-                pairs = len(one) * (len(one) - 1)
-                alone = (sums[a] @ sums[a] - len(one)) / pairs if pairs else float("nan")
-                same = float("nan") if centred is None else 1.0
-                rows[-1] |= {"similarity": 1.0, "mean_pair": alone, "centred": same}
-                rows[-1] |= {"mutual": 1.0, "unique": 0}
-                continue
-            ahead, back = nearest[a, b], nearest[b, a]
-            rows[-1] |= {
-                "similarity": ahead.mean,
-                "mean_pair": float(sums[a] @ sums[b] / (len(one) * len(other))),
-                "centred": float("nan") if centred is None else centred[a, b],
-                "mutual": float((back.place[ahead.place] == np.arange(len(one))).mean()),
-                "unique": int((ahead.similarity < limits[a]).sum()),
+            # of a set with itself: all pairs of two different components
+            itself = len(one) if a == b else 0
+            pairs = len(one) * len(other) - itself
+            row: dict[str, Any] = {
+                "from": one.name,
+                "to": other.name,
+                "components": len(one),
+                "similarity": 1.0,
             }
+            row["mean_pair"] = (sums[a] @ sums[b] - itself) / pairs if pairs else float("nan")
+            row |= {"centred": centred.get((a, b), float("nan")), "mutual": 1.0, "unique": 0}
+            if a != b:
+                ahead, back = nearest[a, b], nearest[b, a]
+                row |= {"similarity": ahead.mean, "mutual": float(ahead.mutual(back).mean())}
+                row["unique"] = int((ahead.similarity < limits[a]).sum())
+            rows.append(row)
     return pd.DataFrame(rows)

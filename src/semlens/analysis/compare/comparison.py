@@ -12,7 +12,7 @@ import pandas as pd
 from rich.console import RenderableType
 
 from semlens.analysis.compare.nearest import Nearest
-from semlens.analysis.compare.sets import ComponentSet, sets_frame
+from semlens.analysis.compare.sets import ComponentSet
 from semlens.analysis.result import Result
 from semlens.errors import RecipeError
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL import Image
 
-    from semlens.draw.compare_sheet import PairRow
+    from semlens.draw.sheet import PairRow
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -55,7 +55,7 @@ class Comparison(Result):
     matrix: pd.DataFrame
     nearest: Mapping[tuple[int, int], Nearest]
     thresholds: tuple[float, ...]
-    labelled: tuple[list[str | None], ...] | None
+    labelled: list[list[str | None]] | None
     labels: pd.DataFrame | None
     scores: pd.DataFrame | None
     top: int
@@ -68,14 +68,21 @@ class Comparison(Result):
     @cached_property
     def overview(self) -> pd.DataFrame:
         """One row per set: components, threshold, and how many components no other set has."""
-        frame = sets_frame(self.sets)
-        frame["threshold"] = self.thresholds
         alone: list[int] = []
         for place, threshold in enumerate(self.thresholds):
             others = [near.similarity for (a, _), near in self.nearest.items() if a == place]
             alone.append(int((np.max(others, axis=0) < threshold).sum()))
-        frame["only_here"] = alone
-        return frame
+        return pd.DataFrame(
+            {
+                "set": [one.name for one in self.sets],
+                "database": [str(one.database.path) for one in self.sets],
+                "model": [one.database.manifest.model.spec for one in self.sets],
+                "layers": [", ".join(one.layers) for one in self.sets],
+                "components": [len(one) for one in self.sets],
+                "threshold": self.thresholds,
+                "only_here": alone,
+            }
+        )
 
     @cached_property
     def pairs(self) -> pd.DataFrame:
@@ -85,12 +92,22 @@ class Comparison(Result):
     @cached_property
     def unique(self) -> pd.DataFrame:
         """Components whose nearest in another set is under their own set's threshold."""
-        frame = self.pairs
-        limit = dict(zip((one.name for one in self.sets), self.thresholds, strict=True))
-        frame = frame.drop(columns="mutual")
-        frame["threshold"] = [limit[name] for name in frame["from"]]
-        frame = frame.loc[frame["similarity"] < frame["threshold"]]
-        return _by_pair(frame, ascending=True).reset_index(drop=True)
+        return pd.concat([self._unique(a, b) for a, b in self.nearest], ignore_index=True)
+
+    def best_pairs(self) -> pd.DataFrame:
+        """Return the mutual pairs, the most similar first; each pair of sets once."""
+        frames = [self._shared(a, b) for a, b in self.nearest if a < b]
+        return pd.concat(frames, ignore_index=True)
+
+    def _unique(self, a: int, b: int) -> pd.DataFrame:
+        frame, limit = self._pairs(a, b).drop(columns="mutual"), self.thresholds[a]
+        frame = frame.loc[frame["similarity"] < limit].assign(threshold=limit)
+        return frame.sort_values("similarity", kind="stable")
+
+    def _shared(self, a: int, b: int) -> pd.DataFrame:
+        frame = self._pairs(a, b)
+        frame = frame.loc[frame["mutual"]].drop(columns="mutual")
+        return frame.sort_values("similarity", ascending=False, kind="stable")
 
     def _pairs(self, a: int, b: int) -> pd.DataFrame:
         near, back = self.nearest[a, b], self.nearest[b, a]
@@ -102,22 +119,13 @@ class Comparison(Result):
                 "component": self.sets[a].components,
                 "nearest": other[near.place],
                 "similarity": near.similarity,
-                "mutual": back.place[near.place] == np.arange(len(near.place)),
+                "mutual": near.mutual(back),
             }
         )
         if self.labelled is not None:
             frame["label"] = pd.Series(self.labelled[a], dtype=object)
             frame["nearest_label"] = np.asarray(self.labelled[b], object)[near.place]
         return frame
-
-    def best_pairs(self) -> pd.DataFrame:
-        """Return the mutual pairs, the most similar first; each pair of sets once."""
-        order = {one.name: place for place, one in enumerate(self.sets)}
-        frame = self.pairs
-        ends = zip(frame["from"], frame["to"], strict=True)
-        once = np.asarray([order[one] < order[other] for one, other in ends], bool)
-        mutual = frame.loc[once & frame["mutual"].to_numpy(bool)]
-        return _by_pair(mutual, ascending=False).drop(columns="mutual").reset_index(drop=True)
 
     @property
     def has_centred(self) -> bool:
@@ -168,43 +176,34 @@ class Comparison(Result):
         RecipeError
             If there is no set of the name, or both are the same.
         """
-        from semlens.draw.compare_sheet import pairs_sheet
+        from semlens.draw.sheet import pairs_sheet
 
         a, b = self._place(first, 0), self._place(second, 1)
         if a == b:
             raise RecipeError(
                 f"'{self.sets[a].name}' is named twice.", "Expected two sets.", "Name another."
             )
-        parts: list[tuple[str, list[PairRow]]] = []
-        near = self._pairs(a, b)
-        chosen = near.loc[near["mutual"]].nlargest(self.top or len(near), ["similarity"])
-        left, right = self.sets[a].name, self.sets[b].name
-        parts.append(("Shared: each other's nearest", self._rows(a, b, chosen.index)))
+        parts = [("Shared: each other's nearest", self._rows(a, b, self._shared(a, b)))]
         for one, other in ((a, b), (b, a)):
-            frame = self._pairs(one, other)
-            frame = frame.loc[frame["similarity"] < self.thresholds[one]]
-            chosen = frame.nsmallest(self.top or len(frame), ["similarity"])
-            rows = self._rows(one, other, chosen.index)
-            if one == b:
-                rows = [row.turned() for row in rows]
+            rows = self._rows(one, other, self._unique(one, other))
             title = f"Only in {self.sets[one].name}, beside the nearest of {self.sets[other].name}"
-            parts.append((title, rows))
-        return pairs_sheet(
-            (left, self.sets[a].database), (right, self.sets[b].database), parts, columns
-        )
+            parts.append((title, rows if one == a else [row.turned() for row in rows]))
+        left, right = ((self.sets[at].name, self.sets[at].database) for at in (a, b))
+        return pairs_sheet(left, right, parts, columns)
 
-    def _rows(self, a: int, b: int, places: pd.Index) -> list[PairRow]:
-        from semlens.draw.compare_sheet import PairRow
+    def _rows(self, a: int, b: int, frame: pd.DataFrame) -> list[PairRow]:
+        """Return the first ``top`` pairs of a table, whose index says places in the first set."""
+        from semlens.draw.sheet import PairRow
 
-        near, labels = self.nearest[a, b], self.labelled
         rows: list[PairRow] = []
-        for place in places:
-            other = int(near.place[place])
+        for place in frame.head(self.top or len(frame)).index:
+            other = int(self.nearest[a, b].place[place])
             names = ("", "")
-            if labels is not None:
-                names = (labels[a][place] or "no label", labels[b][other] or "no label")
+            if self.labelled is not None:
+                words = (self.labelled[a][place], self.labelled[b][other])
+                names = (words[0] or "no label", words[1] or "no label")
             row, twin = int(self.sets[a].rows[place]), int(self.sets[b].rows[other])
-            rows.append(PairRow(row, twin, float(near.similarity[place]), names))
+            rows.append(PairRow(row, twin, float(self.nearest[a, b].similarity[place]), names))
         return rows
 
     def _place(self, name: str | None, default: int) -> int:
@@ -222,12 +221,3 @@ class Comparison(Result):
         from semlens.analysis.compare.text import comparison_text
 
         return comparison_text(self)
-
-
-def _by_pair(frame: pd.DataFrame, ascending: bool) -> pd.DataFrame:
-    """Sort by similarity within each pair of sets, the pairs in their order."""
-    order = frame.groupby(["from", "to"], sort=False).ngroup()
-    frame = frame.assign(_order=order).sort_values(
-        ["_order", "similarity"], ascending=[True, ascending], kind="stable"
-    )
-    return frame.drop(columns="_order")

@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import pandas as pd
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from semlens.analysis.compare.kept import nearest_of_sets
+from semlens.analysis.compare.compare import LabelThreshold
 from semlens.analysis.compare.movement import (
     NOTHING_MOVED,
     label_changes,
     label_numbers,
-    mean,
     moved_components,
     movement,
 )
+from semlens.analysis.compare.nearest import Pairs, nearest_of_sets
 from semlens.analysis.compare.sets import ComponentSet, component_sets, differences
-from semlens.analysis.compare.tally import set_labels, set_scores
+from semlens.analysis.compare.tally import MaybeConcepts, label_sets, set_scores
 from semlens.analysis.compare.text import titled
-from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.label import THRESHOLD
-from semlens.analysis.probe import concept_probe
+from semlens.analysis.label import THRESHOLD, VOCABULARY
 from semlens.analysis.result import Result
 from semlens.analysis.scores import MEASURES
+from semlens.analysis.together import as_databases
 from semlens.errors import RecipeError
+from semlens.settings import question, setting
 from semlens.store.reader import Database
+from semlens.types import Layers, as_list
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -123,15 +124,17 @@ class Drift(Result):
         return Group(*parts)
 
 
+@question("embedder")
 def drift(
-    databases: Sequence[Database],
-    *,
-    layers: Sequence[str] | None = None,
-    steps: Sequence[str] | None = None,
-    concepts: ConceptSet | str | None = None,
-    label_threshold: float = THRESHOLD,
-    measures: bool = True,
-    progress: Callable[[int, int], None] = lambda *_: None,
+    databases: Database | Sequence[Database],
+    *others: Database,
+    layers: Layers = None,
+    steps: Annotated[
+        Sequence[str] | None, setting("Names of the steps [those of the folders].")
+    ] = None,
+    concepts: MaybeConcepts = VOCABULARY,
+    label_threshold: LabelThreshold = THRESHOLD,
+    scores: Annotated[bool, setting("Whether to compare scores, too.")] = True,
 ) -> Drift:
     """Follow components over the checkpoints of one training, given in order.
 
@@ -143,7 +146,7 @@ def drift(
     steps
         Names of the steps; by default those of the folders.
     concepts
-        Concept set for labels, or the name of one; None for no labels.
+        For labels; None for no labels. There are none either if the embedder reads no texts.
 
     Raises
     ------
@@ -158,28 +161,23 @@ def drift(
     >>> import semlens as sl
     >>> sl.drift([sl.open(f"step{i}.semlens") for i in (1, 2, 3)]).series  # doctest: +SKIP
     """
-    sets = component_sets(databases, layers=layers)
+    given = as_databases(databases, others)
+    sets = component_sets(given, layers=layers)
     names = _names(sets, steps)
     apart = _apart(sets)
-    similarity = _all_similarities(sets, progress)
-    chosen = ConceptSet.load(concepts) if isinstance(concepts, str) else concepts
-    labels = None
-    if chosen is not None:
-        probe = concept_probe(databases[0], chosen)
-        labels = [set_labels(one, probe, chosen, label_threshold) for one in sets]
-    counted = label_changes(names, labels)
+    similar = _similarities(sets)
+    labels, _, unreadable = label_sets(sets, concepts, label_threshold)
+    changes = label_changes(names, labels)
     moved = NOTHING_MOVED if apart else moved_components(sets, names, labels)
-    rows: list[dict[str, Any]] = []
-    for place, one in enumerate(sets):
-        row = {"step": names[place], "components": len(one)}
-        rows.append(row | _similarities(similarity, place, len(sets) - 1))
-        rows[-1] |= movement(moved, names[place])
-        rows[-1] |= label_numbers(counted, names[place], place, labels)
-        found = set_scores(one) if measures else None
-        for name in MEASURES:
-            values = np.empty(0) if found is None else found[name].to_numpy(float)
-            rows[-1][name] = mean(values)
-    return Drift(pd.DataFrame(rows), moved, counted, apart, tuple(differences(databases)))
+    means = [set_scores(one)[list(MEASURES)].mean() for one in sets] if scores else []
+    series = pd.DataFrame({"step": names, "components": [len(one) for one in sets], **similar})
+    for table in (
+        movement(moved, names),
+        label_numbers(changes, names, labels),
+        pd.DataFrame(means, names if scores else [], list(MEASURES)),
+    ):
+        series = series.join(table, on="step")
+    return Drift(series, moved, changes, apart, (*differences(given), *unreadable))
 
 
 def _names(sets: Sequence[ComponentSet], steps: Sequence[str] | None) -> list[str]:
@@ -189,60 +187,45 @@ def _names(sets: Sequence[ComponentSet], steps: Sequence[str] | None) -> list[st
             "Expected at least two, in the order of the training.",
             "Name another database.",
         )
-    names = [one.name for one in sets] if steps is None else list(steps)
+    names = [one.name for one in sets] if steps is None else as_list(steps)
     if len(names) != len(sets) or len(set(names)) < len(names):
         raise RecipeError(
             f"The steps are called {', '.join(names)}.",
             f"Expected {len(sets)} different names, one per database.",
-            "Correct --steps.",
+            "Correct the names of the steps.",
         )
     return names
 
 
 def _apart(sets: Sequence[ComponentSet]) -> str:
     """Say why components do not correspond, or nothing where they do."""
-    first = sets[0]
-    for one in sets[1:]:
-        if one.layers != first.layers:
+    shapes = [
+        ", ".join(
+            f"{name} with {one.database.layer(name).channels} channels" for name in one.layers
+        )
+        for one in sets
+    ]
+    for one, shape in zip(sets, shapes, strict=True):
+        if shape != shapes[0]:
             return (
-                f"Components do not correspond: '{one.name}' has the layers "
-                f"{', '.join(one.layers)}, '{first.name}' has {', '.join(first.layers)}."
+                f"Components do not correspond: '{one.name}' has the layers {shape}, "
+                f"'{sets[0].name}' has {shapes[0]}."
             )
-        for layer in one.layers:
-            mine, other = one.database.layer(layer), first.database.layer(layer)
-            if mine.channels != other.channels:
-                return (
-                    f"Components do not correspond: '{layer}' has {mine.channels} channels in "
-                    f"'{one.name}', {other.channels} in '{first.name}'."
-                )
     return ""
 
 
-def _all_similarities(
-    sets: Sequence[ComponentSet], progress: Callable[[int, int], None]
-) -> dict[tuple[int, int], float]:
-    """Return set similarity of each step with the previous and the last, both ways."""
-    last = len(sets) - 1
-    wanted = {(a - 1, a) for a in range(1, last + 1)} | {(a, last) for a in range(last)}
-    total, done = sum(len(sets[a]) * len(sets[b]) for a, b in wanted), 0
-
-    def step(pairs: int) -> None:
-        nonlocal done
-        done += pairs
-        progress(done, total)
-
-    found = {(last, last): 1.0}
+def _similarities(sets: Sequence[ComponentSet]) -> dict[str, list[float]]:
+    """Return set similarity of each step with the previous and the last one, both ways."""
+    steps, last = range(len(sets)), len(sets) - 1
+    wanted = {(i - 1, i) for i in steps[1:]} | {(i, last) for i in steps[:-1]}
+    count = Pairs(sum(len(sets[a]) * len(sets[b]) for a, b in wanted))
+    found = {(-1, 0): float("nan"), (0, -1): float("nan"), (last, last): 1.0}
     for a, b in sorted(wanted):
-        ahead, back = nearest_of_sets(sets[a], sets[b], step)
+        ahead, back = nearest_of_sets(sets[a], sets[b], count)
         found[a, b], found[b, a] = ahead.mean, back.mean
-    return found
-
-
-def _similarities(found: dict[tuple[int, int], float], place: int, last: int) -> dict[str, float]:
-    unknown = float("nan")
     return {
-        "previous_in_this": found[place - 1, place] if place else unknown,
-        "this_in_previous": found[place, place - 1] if place else unknown,
-        "this_in_last": found[place, last],
-        "last_in_this": found[last, place],
+        "previous_in_this": [found[i - 1, i] for i in steps],
+        "this_in_previous": [found[i, i - 1] for i in steps],
+        "this_in_last": [found[i, last] for i in steps],
+        "last_in_this": [found[last, i] for i in steps],
     }

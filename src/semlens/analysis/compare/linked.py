@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,12 +101,7 @@ def _labels(database: Database, rows: Int64[np.ndarray, " n"]) -> pd.Series:
     return pd.Series(labels, dtype=object)  # else pandas makes None a number
 
 
-def link(
-    first: Database,
-    second: Database,
-    *,
-    progress: Callable[[int, int], None] = lambda *_: None,
-) -> Linked:
+def link(first: Database, second: Database) -> Linked:
     """Lay two models out on one map, and find for each component its nearest in the other.
 
     The map is kept in the first database, the thresholds are those of
@@ -121,8 +115,8 @@ def link(
     RecipeError
         If both are the same, or one has no component with a vector.
     """
-    found = compare([first, second], measures=False, progress=progress)
-    placed = concept_map([first, second], concepts=None).frame
+    found = compare(first, second, concepts=None, scores=False)
+    placed = concept_map(first, second, concepts=None).frame
     count = len(found.sets[0])
     where = placed[["x", "y"]].to_numpy(np.float32)
     return Linked(
@@ -141,7 +135,7 @@ def _side(found: Comparison, mine: int, where: Float32[np.ndarray, "n 2"]) -> Si
         where,
         found.sets[other].rows[near.place],
         near.similarity,
-        back.place[near.place] == np.arange(len(one)),
+        near.mutual(back),
         near.similarity < found.thresholds[mine],
         float(found.thresholds[mine]),
         near.mean,

@@ -10,6 +10,7 @@ import pandas as pd
 
 from semlens.analysis.compare.sets import ComponentSet
 
+Labels = Sequence[list[str | None]] | None
 NOTHING_MOVED = pd.DataFrame(
     {"step": pd.Series(dtype=object), "component": pd.Series(dtype=object)}
     | {name: pd.Series(dtype=float) for name in ("moved", "from_last")}
@@ -18,66 +19,47 @@ NOTHING_MOVED = pd.DataFrame(
 
 
 def moved_components(
-    sets: Sequence[ComponentSet], names: Sequence[str], labels: list[list[str | None]] | None
+    sets: Sequence[ComponentSet], names: Sequence[str], labels: Labels
 ) -> pd.DataFrame:
     """Return how far each component moved; only where it has a vector in both steps."""
     frames: list[pd.DataFrame] = []
-    last = pd.Series(np.arange(len(sets[-1])), index=sets[-1].components)
-    before = pd.Series(dtype=np.int64)
     for number, one in enumerate(sets):
-        now = pd.Series(np.arange(len(one)), index=one.components)
+        before = sets[number - 1] if number else None
         frame = pd.DataFrame({"step": names[number], "component": one.components})
-        frame["moved"] = _distance(one, now, sets[number - 1], before)
-        frame["from_last"] = _distance(one, now, sets[-1], last)
+        frame["moved"] = _distance(one, before)
+        frame["from_last"] = _distance(one, sets[-1])
         if labels is not None:
             frame["label"] = pd.Series(labels[number], dtype=object)
-            earlier = before.reindex(now.index).to_numpy()
-            frame["relabelled"] = pd.array([pd.NA] * len(now), dtype="boolean")
-            there = np.flatnonzero(~np.isnan(earlier.astype(float)))
-            if number:
-                old = labels[number - 1]
-                frame.loc[there, "relabelled"] = [
-                    labels[number][i] != old[int(earlier[i])] for i in there
-                ]
+            known = before.components if before is not None else []
+            old = pd.Series(labels[number - 1] if known else [], known, dtype=object)
+            other = frame["label"].fillna("") != old.reindex(one.components).fillna("").to_numpy()
+            frame["relabelled"] = other.astype("boolean").where(frame["component"].isin(known))
         frames.append(frame)
-        before = now
     return pd.concat(frames, ignore_index=True)
 
 
-def _distance(
-    one: ComponentSet, now: pd.Series, other: ComponentSet, places: pd.Series
-) -> np.ndarray:
+def _distance(one: ComponentSet, other: ComponentSet | None) -> np.ndarray:
     """Return 1 - cosine of each component with itself in another step; NaN where it is not."""
-    found = np.full(len(now), np.nan)
-    match = places.reindex(now.index).to_numpy(dtype=float)
-    there = ~np.isnan(match)
-    twins = other.units[match[there].astype(np.int64)]
-    cosine = np.einsum("nd,nd->n", one.units[there], twins, dtype=np.float64)
-    found[there] = np.maximum(1 - cosine, 0)
+    found = np.full(len(one), np.nan)
+    if other is not None:
+        match = pd.Index(other.components).get_indexer(pd.Index(one.components))
+        there = match >= 0
+        cosine = np.einsum(
+            "nd,nd->n", one.units[there], other.units[match[there]], dtype=np.float64
+        )
+        found[there] = np.maximum(1 - cosine, 0)
     return found
 
 
-def movement(moved: pd.DataFrame, step: str) -> dict[str, float]:
-    """Return means over the components of a step: moved, moved_from_last, relabelled."""
-    names = {"moved": "moved", "moved_from_last": "from_last", "relabelled": "relabelled"}
-    if moved.empty:
-        return dict.fromkeys(names, float("nan"))
-    part = moved.loc[moved["step"] == step]
-    return {
-        name: mean(part[column].astype("Float64").to_numpy(float, na_value=np.nan))
-        if column in part
-        else float("nan")
-        for name, column in names.items()
-    }
+def movement(moved: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Return means over the components of each step: moved, moved_from_last, relabelled."""
+    columns = ["moved", "from_last", "relabelled"]
+    table = moved.reindex(columns=["step", *columns]).astype(dict.fromkeys(columns, float))
+    means: Any = table.groupby("step")[columns].mean()
+    return means.reindex(list(names)).rename(columns={"from_last": "moved_from_last"})
 
 
-def mean(values: np.ndarray) -> float:
-    """Return the mean of what is known; NaN of nothing."""
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else float("nan")
-
-
-def label_changes(names: Sequence[str], labels: list[list[str | None]] | None) -> pd.DataFrame:
+def label_changes(names: Sequence[str], labels: Labels) -> pd.DataFrame:
     """Count labels by step, and say which of them the step before did not have, or only it."""
     rows: list[dict[str, Any]] = []
     before: set[str] | None = None
@@ -85,26 +67,24 @@ def label_changes(names: Sequence[str], labels: list[list[str | None]] | None) -
         counts = pd.Series(found, dtype=object).value_counts()
         for label, count in counts.items():
             new = before is not None and label not in before
-            rows.append({"step": step, "label": label, "count": int(count)})
-            rows[-1]["change"] = "gained" if new else "kept"
+            change = "gained" if new else "kept"
+            rows.append({"step": step, "label": label, "count": int(count), "change": change})
         for label in sorted((before or set()) - set(counts.index)):
             rows.append({"step": step, "label": label, "count": 0, "change": "lost"})
         before = set(counts.index)
     return pd.DataFrame(rows, columns=["step", "label", "count", "change"])
 
 
-def label_numbers(
-    counted: pd.DataFrame, step: str, place: int, labels: list[list[str | None]] | None
-) -> dict[str, float]:
-    """Return what a step's labels amount to: labelled share, labels, gained, lost."""
-    names = ("labelled", "labels", "gained", "lost")
+def label_numbers(changes: pd.DataFrame, names: Sequence[str], labels: Labels) -> pd.DataFrame:
+    """Return what the labels of each step amount to: labelled share, labels, gained, lost."""
+    steps = list(names)
     if labels is None:
-        return dict.fromkeys(names, float("nan"))
-    part = counted.loc[counted["step"] == step]
-    mine = labels[place]
-    found = {"labelled": sum(label is not None for label in mine) / len(mine)}
-    found["labels"] = int(np.count_nonzero(part["count"] > 0))
-    for change in ("gained", "lost"):
-        number = int(np.count_nonzero(part["change"] == change))
-        found[change] = number if place else float("nan")
-    return found
+        return pd.DataFrame(np.nan, steps, ["labelled", "labels", "gained", "lost"])
+    table = pd.crosstab(changes["step"], changes["change"])
+    table = table.reindex(index=steps, columns=["kept", "gained", "lost"], fill_value=0)
+    shares = [sum(label is not None for label in mine) / len(mine) for mine in labels]
+    table.insert(0, "labelled", shares)
+    table.insert(1, "labels", table.pop("kept") + table["gained"])
+    changed = table[["gained", "lost"]].astype(float)
+    changed.iloc[0] = np.nan  # there is no step before it
+    return table.assign(**changed)

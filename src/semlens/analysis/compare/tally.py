@@ -3,19 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Int64
 
 from semlens.analysis.compare.assign import assign
 from semlens.analysis.compare.sets import ComponentSet
-from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.probe import Probe
+from semlens.analysis.concepts import Concepts, ConceptSet, as_concepts
+from semlens.analysis.probe import Probe, concept_probe
 from semlens.analysis.scores import MEASURES, scores
+from semlens.settings import setting
+from semlens.store.reader import Database
 
 SHARED = "in every set"
+UNREADABLE = "There are no labels: the databases' embedder reads no texts."
+MaybeConcepts = Annotated[
+    Concepts | None,
+    setting(
+        "File, folder or name of a bundled concept set for labels, or none; given again, sets are "
+        "joined."
+    ),
+]
+"""Concepts wherever labels can be left out."""
+
+
+def label_probe(database: Database, concepts: Concepts | None) -> tuple[ConceptSet, Probe] | None:
+    """Return concepts and their vectors; None where the embedder cannot read them."""
+    if concepts is None:
+        return None
+    chosen = as_concepts(concepts)
+    readable = database.embedder.has_text or all(concept.images for concept in chosen.concepts)
+    return (chosen, concept_probe(database, chosen)) if readable else None
 
 
 def set_labels(
@@ -27,6 +46,18 @@ def set_labels(
     return [names[concept] if concept >= 0 else None for concept in best]
 
 
+def label_sets(
+    sets: Sequence[ComponentSet], concepts: Concepts | None, threshold: float
+) -> tuple[list[list[str | None]] | None, pd.DataFrame | None, list[str]]:
+    """Return the labels of each set, their counts, and a notice where there can be none."""
+    known = label_probe(sets[0].database, concepts)
+    if known is None:
+        return None, None, [UNREADABLE] if concepts is not None else []
+    chosen, probe = known
+    labels = [set_labels(one, probe, chosen, threshold) for one in sets]
+    return labels, label_counts(sets, labels, chosen), []
+
+
 def label_counts(
     sets: Sequence[ComponentSet], labels: Sequence[list[str | None]], concepts: ConceptSet
 ) -> pd.DataFrame:
@@ -36,45 +67,36 @@ def label_counts(
     share is of all the set's components. A name that stands under several categories counts
     as one label, of the first.
     """
-    counts = pd.DataFrame(
-        {place: pd.Series(found, dtype=object).value_counts() for place, found in enumerate(labels)}
-    )
+    counts = pd.DataFrame([pd.Series(found, dtype=object).value_counts() for found in labels]).T
     categories: dict[str, str] = {}
     for concept in concepts.concepts:
         categories.setdefault(concept.name, concept.category)
     counts = counts.reindex([name for name in categories if name in counts.index])
-    counts = counts.fillna(0).astype(np.int64)
-    where = [_where(row > 0, sets) for row in counts.to_numpy()]
+    counts = counts.fillna(0).astype(np.int64).set_axis(range(len(sets)), axis=1)
+    frame = pd.DataFrame(
+        {"label": counts.index, "category": [categories[name] for name in counts.index]}
+    )
+    has = counts.to_numpy() > 0
+    only = [f"only in {sets[place].name}" for place in has.argmax(1)]
+    number = has.sum(1)
+    where = np.where(number == 1, only, np.where(number == len(sets), SHARED, "in some sets"))
     frames = [
-        pd.DataFrame(
-            {
-                "set": one.name,
-                "label": counts.index.to_list(),
-                "category": [categories[name] for name in counts.index],
-                "count": counts[place].to_numpy(),
-                "share": counts[place].to_numpy() / len(one),
-                "where": where,
-            }
+        frame.assign(
+            set=one.name,
+            count=counts[place].to_numpy(),
+            share=counts[place].to_numpy() / len(one),
+            where=where,
         )
         for place, one in enumerate(sets)
     ]
-    return pd.concat(frames, ignore_index=True)
-
-
-def _where(has: Any, sets: Sequence[ComponentSet]) -> str:
-    if has.all():
-        return SHARED
-    if has.sum() == 1:
-        return f"only in {sets[int(np.argmax(has))].name}"
-    return "in some sets"
+    columns = ["set", "label", "category", "count", "share", "where"]
+    return pd.concat(frames, ignore_index=True).reindex(columns=columns)
 
 
 def set_scores(one: ComponentSet) -> pd.DataFrame:
     """Return the interpretability measures of a set's components, in their order."""
     found = scores(one.database, one.layers).frame
-    all_rows: Int64[np.ndarray, " n"] = one.database.rows(one.layers)
-    order = np.argsort(all_rows)
-    return found.iloc[order[np.searchsorted(all_rows[order], one.rows)]].reset_index(drop=True)
+    return found.set_axis(one.database.rows(one.layers)).loc[one.rows].reset_index(drop=True)
 
 
 def score_table(sets: Sequence[ComponentSet]) -> pd.DataFrame:
@@ -82,21 +104,18 @@ def score_table(sets: Sequence[ComponentSet]) -> pd.DataFrame:
 
     Redundancy is of the component in its whole layer, whatever part of it is compared.
     """
-    rows: list[dict[str, Any]] = []
+    columns = {
+        "count": "components",
+        "mean": "mean",
+        "25%": "lower_quartile",
+        "50%": "median",
+        "75%": "upper_quartile",
+    }
+    frames: list[pd.DataFrame] = []
     for one in sets:
-        found = set_scores(one)
-        for measure in MEASURES:
-            values = found[measure].dropna()
-            low, middle, high = values.quantile([0.25, 0.5, 0.75])
-            rows.append(
-                {
-                    "set": one.name,
-                    "measure": measure,
-                    "components": len(values),
-                    "mean": values.mean(),
-                    "lower_quartile": low,
-                    "median": middle,
-                    "upper_quartile": high,
-                }
-            )
-    return pd.DataFrame(rows)
+        table: Any = set_scores(one)[list(MEASURES)].describe().T[list(columns)]
+        table = table.rename(columns=columns).astype({"components": np.int64})
+        table.insert(0, "measure", table.index)
+        table.insert(0, "set", one.name)
+        frames.append(table)
+    return pd.concat(frames, ignore_index=True)

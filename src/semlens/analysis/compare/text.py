@@ -50,7 +50,7 @@ def _matrix(found: Comparison) -> list[RenderableType]:
     others = found.matrix[found.matrix["from"] != found.matrix["to"]]
     best = others.loc[others.groupby("from", sort=False)["similarity"].idxmax()]
     best = best.rename(columns={"from": "set", "to": "most alike"})
-    said = Text("All pairs: --save FILE.csv, or FILE.png for the picture.\n")
+    said = Text("All pairs: save it as .csv, or as .png for the picture.\n")
     return [*titled(kinds["similarity"], best, ["set", "most alike", *kinds, "unique"]), said]
 
 

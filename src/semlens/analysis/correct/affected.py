@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -14,14 +12,16 @@ from jaxtyping import Bool, Float64
 from PIL import Image
 from rich.console import Group, RenderableType
 
-from semlens.analysis.reading import Progress, check_samples
+from semlens.analysis.correct.chosen import chosen_components
+from semlens.analysis.correct.vector import fitted, standardised
 from semlens.analysis.result import Result
 from semlens.data.images import Images
-from semlens.errors import DataError, LayerError
+from semlens.draw.table import rich_table
+from semlens.errors import DataError
 from semlens.models.forward import readouts
-from semlens.models.subject import SubjectModel
+from semlens.settings import question, setting
 from semlens.store.reader import Database
-from semlens.types import Component
+from semlens.types import Component, Components
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,8 +52,8 @@ class Affected(Result):
     """Number of samples that were looked at: all, or the concept examples only."""
     from_model: bool
     """Whether the model was run; without it there are the concept examples only."""
-    near: tuple[tuple[str, bytes], ...] = ()
-    """Path and WebP of the samples around the threshold, highest score first."""
+    near: tuple[Image.Image, ...] = ()
+    """Small pictures of the samples around the threshold, highest score first."""
 
     @property
     def samples(self) -> list[int]:
@@ -97,8 +97,6 @@ class Affected(Result):
 
     def __rich__(self) -> RenderableType:
         """Return the classes, and the strongest samples."""
-        from semlens.draw.table import rich_table
-
         where = "samples" if self.from_model else "concept examples"
         head = f"{len(self.samples)} of {self.searched} {where} are affected"
         classes = self.per_class().query("flagged > 0")
@@ -111,68 +109,55 @@ class Affected(Result):
         )
 
 
+@question("model", "images")
 def affected(
     database: Database,
-    components: Sequence[Component],
-    images: Images | None = None,
-    model: SubjectModel | None = None,
+    components: Components,
     *,
-    progress: Progress = lambda *_: None,
+    all_data: Annotated[bool, setting("Score all samples; runs the model.")] = False,
 ) -> Affected:
     """Find the samples that carry what some components have in common.
 
-    With model and images, all samples are scored: a linear support vector machine tells the
-    samples in which the components are strongest from all others, by the readouts of the
-    components' layers and of the deepest layer (as a concept activation vector, Kim et al.
-    2018). What lies on their side is flagged. Without a model there are only the concept
-    examples: those that several of the components share are flagged.
+    By default among the concept examples, which the database holds: those that several of the
+    components share are flagged. With ``all_data`` all samples are scored: a linear support
+    vector machine tells the samples in which the components are strongest from all others, by
+    the readouts of the components' layers and of the deepest layer (as a concept activation
+    vector, Kim et al. 2018). What lies on their side is flagged.
 
     Raises
     ------
     LayerError
         If there is no component, or the database lacks one.
     DataError
-        If only one of model and images is given, or there are too few samples.
+        If there are too few samples.
 
     Examples
     --------
-    >>> found = affected(db, db.search("watermark", top=8).components)   # doctest: +SKIP
-    >>> found.paths                                                      # doctest: +SKIP
+    >>> found = affected(db, db.search("watermark", top=8), all_data=True)   # doctest: +SKIP
+    >>> found.paths                                                          # doctest: +SKIP
     """
-    chosen = tuple(dict.fromkeys(components))
-    if not chosen:
-        raise LayerError("There is no component.", "Expected at least one.", "Name some.")
-    rows = [database.row(component) for component in chosen]
-    if (images is None) != (model is None):
-        raise DataError(
-            f"Only the {'model' if images is None else 'images'} are given.",
-            "Expected both, or neither.",
-            "Give both to score all samples.",
-        )
-    if images is None or model is None:
-        return _from_examples(database, chosen, rows)
-    database.check_model(model)
-    check_samples(database, images)
+    chosen = chosen_components(components, database)
+    if not all_data:
+        return _from_examples(database, chosen)
     usable = np.flatnonzero(database.samples["error"].isna().to_numpy())
     if len(usable) < 4:
         raise DataError(
             f"There are {len(usable)} readable samples.", "Expected at least 4.", "Give more."
         )
-    score = _scores(database, chosen, images, model, usable, progress)
+    score = _scores(database, chosen, usable)
     frame = _table(database, usable, score, score > 0)
-    return Affected(chosen, frame, 0.0, len(usable), True, _near(frame, images))
+    return Affected(tuple(chosen), frame, 0.0, len(usable), True, _near(frame, database.images))
 
 
-def _from_examples(
-    database: Database, components: tuple[Component, ...], rows: Sequence[int]
-) -> Affected:
+def _from_examples(database: Database, components: Sequence[Component]) -> Affected:
+    rows = database.rows_of(components)
     examples = [{example.sample for example in database.examples_of(row)} for row in rows]
     found = np.array(sorted(set().union(*examples)), np.int64)
     score = np.array([sum(sample in part for part in examples) for sample in found], float)
     score = score / len(rows)
     threshold = min(SHARED, (len(rows) + 1) // 2) / len(rows)
     frame = _table(database, found, score, score >= threshold)
-    return Affected(components, frame, threshold, len(found), False)
+    return Affected(tuple(components), frame, threshold, len(found), False)
 
 
 def _table(
@@ -195,57 +180,34 @@ def _table(
 
 
 def _scores(
-    database: Database,
-    components: Sequence[Component],
-    images: Images,
-    model: SubjectModel,
-    samples: np.ndarray,
-    progress: Progress,
+    database: Database, components: Sequence[Component], samples: np.ndarray
 ) -> Float64[np.ndarray, " n"]:
     """Return each sample's distance from the plane that the machine has learned."""
-    done = itertools.count(1)
-
-    def read(sample: int) -> Image.Image:
-        progress("reading activations", next(done), len(samples))
-        return images.read(sample)
-
     layers = list(dict.fromkeys([*(c.layer for c in components), database.layers[-1]]))
-    readout = database.manifest.recipe.readout
-    found = readouts(model, read, samples.tolist(), layers, readout)
-    standard = {name: standardised(values) for name, values in found.items()}
+    found = readouts(
+        database.model, database.images.read, samples.tolist(), layers,
+        database.manifest.recipe.readout,
+    )  # fmt: skip
+    standard = {name: standardised(values)[0] for name, values in found.items()}
     strength = np.mean([c.sign * standard[c.layer][:, c.index] for c in components], axis=0)
     seeds = np.zeros(len(samples), bool)
     seeds[np.argsort(-strength, kind="stable")[: max(2, min(SEEDS, len(samples) // 4))]] = True
     return separated(np.concatenate([standard[name] for name in layers], axis=1), seeds)
 
 
-def standardised(values: np.ndarray) -> Float64[np.ndarray, "n c"]:
-    """Return columns with mean 0 and deviation 1; a constant one becomes 0."""
-    values = values.astype(np.float64)
-    spread = values.std(0)
-    return (values - values.mean(0)) / np.where(spread > 0, spread, 1.0)
-
-
 def separated(
     features: Float64[np.ndarray, "n c"], seeds: Bool[np.ndarray, " n"]
 ) -> Float64[np.ndarray, " n"]:
     """Return the signed distances to the plane between some samples and the others."""
-    from sklearn.svm import LinearSVC
-
-    machine = LinearSVC(C=STRENGTH, class_weight="balanced", random_state=0, max_iter=20000)
-    machine.fit(features, seeds)
-    return machine.decision_function(features) / np.linalg.norm(machine.coef_)
+    normal, intercept = fitted(features, seeds, STRENGTH)
+    return (features @ normal + intercept) / np.linalg.norm(normal)
 
 
-def _near(frame: pd.DataFrame, images: Images) -> tuple[tuple[str, bytes], ...]:
+def _near(frame: pd.DataFrame, images: Images) -> tuple[Image.Image, ...]:
     """Return small pictures of the samples on both sides of the threshold."""
     edge = int(np.count_nonzero(frame["flagged"].to_numpy(bool)))
-    part = frame.iloc[max(0, edge - SHOWN) : edge + SHOWN]
-    found: list[tuple[str, bytes]] = []
-    for sample, path in zip(part["sample"].tolist(), part["path"], strict=True):
-        picture = images.read(sample)
-        picture.thumbnail((SIDE, SIDE))
-        target = io.BytesIO()
-        picture.save(target, "WEBP", quality=85)
-        found.append((str(path), target.getvalue()))
+    found: list[Image.Image] = []
+    for sample in frame["sample"].iloc[max(0, edge - SHOWN) : edge + SHOWN].tolist():
+        found.append(images.read(sample))
+        found[-1].thumbnail((SIDE, SIDE))
     return tuple(found)

@@ -1,4 +1,4 @@
-"""Lists of components and samples from files, as other commands write them."""
+"""What a correction is about: components and samples, given in Python or by files."""
 
 from __future__ import annotations
 
@@ -8,11 +8,32 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from semlens.errors import DataError
-from semlens.types import Component
+from semlens.errors import DataError, LayerError
+from semlens.store.reader import Database
+from semlens.types import Component, Components, as_components
 
 VERDICT = "verdict"
 SPURIOUS = "spurious"
+
+
+def chosen_components(given: Components, database: Database | None = None) -> list[Component]:
+    """Return components however they are given, each once.
+
+    Raises
+    ------
+    LayerError
+        If there is none, a name has another form, or the database lacks one.
+    """
+    found = list(dict.fromkeys(as_components(given)))
+    if not found:
+        raise LayerError(
+            "No component is named.",
+            "Expected at least one, as LAYER:INDEX.",
+            "Find some with 'semlens search DB TEXT' or 'semlens audit DB'.",
+        )
+    if database is not None:
+        database.rows_of(found)
+    return found
 
 
 def read_components(path: Path, verdict: str = SPURIOUS) -> list[Component]:
@@ -55,10 +76,9 @@ def read_components(path: Path, verdict: str = SPURIOUS) -> list[Component]:
 def _entries(value: Any) -> Iterator[Mapping[str, Any]]:
     if isinstance(value, str) and ":" in value:
         yield {"component": value}
+    elif isinstance(value, Mapping) and ("component" in value or {"layer", "index"} <= set(value)):
+        yield value
     elif isinstance(value, Mapping):
-        if "component" in value or {"layer", "index"} <= set(value):
-            yield value
-            return
         for part in value.values():
             if isinstance(part, Mapping | list):
                 yield from _entries(part)
@@ -94,5 +114,5 @@ def read_affected(path: Path) -> list[str]:
         raise DataError(
             f"'{path}' cannot be read as a list of samples ({error}).",
             "Expected a .csv with the column 'path', or a path per line.",
-            "Write it with 'semlens affected DB COMPONENT ... --all-data --out FILE.csv'.",
+            "Write it with 'semlens affected', or affected(...).save('FILE.csv').",
         ) from error

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from semlens.analysis.correct.vector import ConceptVector
 from semlens.errors import RelevanceError
-from semlens.models.activations import measure_form
 from semlens.relevance.boxes import heatmaps
 from semlens.relevance.flow import Flow
 from semlens.relevance.interface import Traced, Tracer
@@ -33,7 +32,7 @@ def vector_start(trace: Traced, vector: ConceptVector, readout: Readout) -> Flow
     """
     value = trace.values[vector.layer].detach()
     weight = torch.from_numpy(vector.direction).to(value)
-    form = measure_form(vector.layer, value)
+    form = trace.form(vector.layer)
     values = value.new_zeros(1, *value.shape)
     if form.form == "map":
         values += weight[:, None, None]

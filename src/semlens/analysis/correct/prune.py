@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Bool
 from PIL import Image
+from rich.console import RenderableType
 from torch import Tensor
 
+from semlens.analysis.correct.chosen import chosen_components
+from semlens.analysis.correct.export import Corrected
 from semlens.analysis.correct.influence import ReadError, follow, pruned_values
 from semlens.analysis.correct.surgery import Edit, Weights
-from semlens.errors import LayerError, ModelError, RelevanceError
-from semlens.models.activations import first_tensor, measure_form
+from semlens.analysis.result import PICTURES, TABLES
+from semlens.draw.sheet import sheet
+from semlens.draw.table import rich_table
+from semlens.errors import ModelError, RelevanceError
+from semlens.models.activations import measure_form
 from semlens.models.forward import class_scores
 from semlens.models.subject import SubjectModel
-from semlens.models.taps import evaluating, pruned
+from semlens.models.taps import Values, evaluating, new_values, pruned
 from semlens.relevance.graph import Node, capture, in_full_precision, prepared
 from semlens.relevance.locate import layer_values, locate
-from semlens.types import Component
+from semlens.settings import question
+from semlens.store.reader import Database
+from semlens.types import Component, Components
 
 
 @dataclass(frozen=True)
@@ -34,10 +45,60 @@ class PrunedState:
     """What was changed."""
 
 
+@dataclass(frozen=True, repr=False)
+class Pruned(Corrected):
+    """A model without some components, written into its weights."""
+
+    ends = (*PICTURES, *TABLES)
+
+    components: tuple[Component, ...]
+    edits: tuple[Edit, ...]
+    """What was changed."""
+    database: Database
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return one row per tensor that was changed."""
+        return pd.DataFrame([vars(edit) for edit in self.edits])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for a program; weights are left out."""
+        names = [str(component) for component in self.components]
+        return {"components": names, "edits": [vars(e) for e in self.edits], **super().to_json()}
+
+    def plot(self) -> Image.Image:
+        """Draw examples of the components that were pruned, a row each."""
+        return sheet(self.database, self.database.rows_of(self.components), 10)
+
+    def __rich__(self) -> RenderableType:
+        """Return the tensors that were changed."""
+        title = f"{len(self.components)} components pruned; tensors that were changed"
+        return rich_table(self.to_pandas(), title)
+
+
+@question("model")
+def prune(database: Database, components: Components) -> Pruned:
+    """Write components out of the weights of a copy of the database's model.
+
+    As :func:`pruned_state`, which has the same errors; components have to be of the database.
+
+    Examples
+    --------
+    >>> found = prune(db, db.search("watermark", top=8))                # doctest: +SKIP
+    >>> found.save_weights("pruned.safetensors").spec                   # doctest: +SKIP
+    """
+    chosen = chosen_components(components, database)
+    model = database.model
+    found = prune_weights(model, chosen)
+    module = copy.deepcopy(model.module)
+    module.load_state_dict(found.state)
+    better = replace(model, module=module, spec="python:pruned")
+    return Pruned(better, model.spec, tuple(chosen), found.edits, database)
+
+
 def pruned_state(
     model: SubjectModel,
-    components: Iterable[Component],
-    to: Mapping[Component, float] | None = None,
+    components: Components,
+    to: Values | None = None,
 ) -> dict[str, Tensor]:
     """Return the model's weights without some components: a state dict for the same module.
 
@@ -61,7 +122,7 @@ def pruned_state(
     --------
     >>> import semlens as sl
     >>> model = sl.load_model("semlens/demo")                           # doctest: +SKIP
-    >>> state = sl.pruned_state(model, [sl.Component("layer3", 5)])     # doctest: +SKIP
+    >>> state = sl.pruned_state(model, ["layer3:5", "layer3:84"])       # doctest: +SKIP
     >>> model.module.load_state_dict(state)                             # doctest: +SKIP
     """
     return prune_weights(model, components, to).state
@@ -69,22 +130,21 @@ def pruned_state(
 
 def prune_weights(
     model: SubjectModel,
-    components: Iterable[Component],
-    to: Mapping[Component, float] | None = None,
+    components: Components,
+    to: Values | None = None,
 ) -> PrunedState:
     """Do the same, and say which tensors were changed."""
-    chosen = list(components)
-    if not chosen:
-        raise LayerError("There is no component to prune.", "Expected at least one.", "Name some.")
-    example = _noise(model)
-    expected = _with_hooks(model, chosen, to, example)
-    operation = _Operation(model, chosen, to, example[:1])
+    chosen = chosen_components(components)
+    noise = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
+    example = model.batch([model.preprocess(Image.fromarray(image)) for image in noise])
+    with pruned(model, chosen, to), evaluating(model.module), torch.no_grad():
+        expected = class_scores(model.module(example))
+    operation = _Operation(model, chosen, new_values(chosen, to), example[:1])
     state = operation.run()
     with evaluating(model.module), torch.no_grad():
-        found = _scores(torch.func.functional_call(model.module, state, (example,)))
+        found = class_scores(torch.func.functional_call(model.module, state, (example,)))
     half = found.dtype in (torch.float16, torch.bfloat16)
-    scale = float(expected.abs().max())
-    limit = (2e-2 if half else 1e-4) * scale + 1e-6
+    limit = (2e-2 if half else 1e-4) * float(expected.abs().max()) + 1e-6
     if not float((found - expected).abs().max()) <= limit:  # so that NaN does not pass
         raise _inexact(chosen, "the pruned weights give other logits than the hooks")
     return PrunedState(state, tuple(operation.weights.edits))
@@ -97,34 +157,27 @@ class _Operation:
         self,
         model: SubjectModel,
         components: list[Component],
-        to: Mapping[Component, float] | None,
+        wanted: dict[str, dict[int, float]],
         example: Tensor,
     ) -> None:
-        self.model, self.components = model, components
+        self.model, self.components, self.wanted = model, components, wanted
         self.module = in_full_precision(model.module)
         if model.device.type != "cpu":  # marks and weights are followed on the CPU
             self.module = copy.deepcopy(self.module).cpu()
         try:
             self.graph = capture(self.module, example)
             self.example = prepared(example, self.module)
-            names = list(dict.fromkeys(component.layer for component in components))
-            wanted = layer_values(self.module, self.example, names)
-            found = locate(self.graph, self.module, self.example, wanted)
+            values = layer_values(self.module, self.example, list(wanted))
+            found = locate(self.graph, self.module, self.example, values)
         except RelevanceError as error:
             raise _inexact(components, f"its operations are not known ({error.value})") from error
         self.weights = Weights(self.module, self.graph)
-        self.nodes = {name: found[name] for name in names}
-        self.wanted: dict[str, dict[int, float]] = {name: {} for name in names}
-        for component in components:
-            value = 0.0 if to is None else float(to.get(component, 0.0))
-            self.wanted[component.layer][component.index] = value
-        self.axes = {
-            name: 1 if measure_form(name, wanted[name]).form in ("map", "units") else -1
-            for name in names
-        }
-        self.values = pruned_values(
-            self.graph, self.example, {self.nodes[name]: self._replacing(name) for name in names}
-        )
+        self.nodes = {name: found[name] for name in wanted}
+        layouts = model.layouts(list(wanted))
+        forms = {name: measure_form(name, values[name], layouts[name]).form for name in wanted}
+        self.axes = {name: 1 if forms[name] in ("map", "units") else -1 for name in wanted}
+        replacing = {self.nodes[name]: partial(self._replaced, name) for name in wanted}
+        self.values = pruned_values(self.graph, self.example, replacing)
 
     def run(self) -> dict[str, Tensor]:
         order = {node: place for place, node in enumerate(self.graph.nodes)}
@@ -177,14 +230,11 @@ class _Operation:
         mark.movedim(self.axes[name], -1)[..., list(self.wanted[name])] = True
         return mark
 
-    def _replacing(self, name: str) -> Callable[[Tensor], Tensor]:
-        def replace(value: Tensor) -> Tensor:
-            changed = value.clone()
-            for index, number in self.wanted[name].items():
-                changed.movedim(self.axes[name], -1)[..., index] = number
-            return changed
-
-        return replace
+    def _replaced(self, name: str, value: Tensor) -> Tensor:
+        changed = value.clone()
+        for index, number in self.wanted[name].items():
+            changed.movedim(self.axes[name], -1)[..., index] = number
+        return changed
 
 
 def _inexact(components: list[Component], reason: str) -> ModelError:
@@ -196,24 +246,3 @@ def _inexact(components: list[Component], reason: str) -> ModelError:
         "their own make.",
         "Prune with hooks instead: 'with semlens.pruned(model, components): ...'.",
     )
-
-
-def _noise(model: SubjectModel) -> Tensor:
-    """Return two noise images as the model takes them."""
-    pixels = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
-    return model.batch([model.preprocess(Image.fromarray(image)) for image in pixels])
-
-
-def _with_hooks(
-    model: SubjectModel,
-    components: list[Component],
-    to: Mapping[Component, float] | None,
-    example: Tensor,
-) -> Tensor:
-    with pruned(model, components, to), evaluating(model.module), torch.no_grad():
-        return _scores(model.module(example))
-
-
-def _scores(output: object) -> Tensor:
-    scores = class_scores(output)
-    return first_tensor(output) if scores is None else scores

@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float32, Float64, Int64
+from jaxtyping import Bool
 from rich.console import RenderableType
 
-from semlens.analysis.evaluate import check_targets
-from semlens.analysis.reading import Progress
+from semlens.analysis.correct.export import with_weights
+from semlens.analysis.evaluate import Evaluation, Labelled, answers, labelled
 from semlens.analysis.result import Result
-from semlens.data.artefact import Artefact
+from semlens.data.artefact import Artefact, Artefacts, as_artefacts
 from semlens.data.images import Images
-from semlens.data.targets import map_targets
+from semlens.data.load import as_images
 from semlens.data.with_artefact import WithArtefact
+from semlens.draw.table import rich_table
 from semlens.errors import DataError
-from semlens.models.forward import logits
 from semlens.models.subject import SubjectModel
 from semlens.models.taps import pruned
-from semlens.types import Component
+from semlens.settings import question, setting
+from semlens.store.reader import Database
+from semlens.types import Component, Components, as_components, as_list
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-CLEAN, PRUNED, ALL = "clean", "pruned", "all"
+VANILLA, CLEAN, PRUNED, ALL = "vanilla", "clean", "pruned", "all"
 Z = 1.959964
 """Of a 95 % interval."""
 COLUMNS = (
@@ -81,189 +83,184 @@ class Sensitivity(Result):
 
     def __rich__(self) -> RenderableType:
         """Return the rows over all classes."""
-        from semlens.draw.table import rich_table
-
         shown = self.frame.query("`class` == @ALL")
         columns = ["model", "images", "samples", "accuracy", "low", "high", "change", "removed"]
         return rich_table(shown, "Accuracy over all classes (95 % interval)", columns)
 
 
+Weights = Mapping[str, SubjectModel | str | Path] | str | Path | Iterable[str | Path]
+"""Other weights of a model: objects or files by name, or files ("NAME=FILE" or "FILE")."""
+ImageSets = Mapping[str, Images | str | Path] | Images | str | Path | Iterable[str | Path]
+"""Sets of images: objects or SPECs by name, or SPECs ("NAME=SPEC" or "SPEC")."""
+
+
+@question("model", "images")
 def sensitivity(
-    models: Mapping[str, SubjectModel],
-    images: Images | Mapping[str, Images],
-    artefacts: Sequence[Artefact] = (),
+    database: Database,
+    artefacts: Artefacts = (),
     *,
-    prune: Sequence[Component] = (),
-    targets: Sequence[int | None] | None = None,
-    samples: Sequence[int] | Mapping[str, Sequence[int] | None] | None = None,
-    batch_size: int = 32,
-    seed: int = 0,
-    progress: Progress = lambda *_: None,
+    prune: Components = (),
+    weights: Weights = (),
+    images: ImageSets = (),
+    only: Annotated[str | None, setting("Only images whose file name starts so (test-).")] = None,
+    batch_size: Annotated[int, setting("Images per pass.", ge=1)] = 32,
+    seed: Annotated[int, setting("Of the artefacts' places.", ge=0)] = 0,
 ) -> Sensitivity:
-    """Measure how much artefacts cost each model in accuracy.
+    """Measure how much artefacts cost a model in accuracy, before and after corrections.
 
     Parameters
     ----------
-    models
-        By name; the first is what the others are compared with.
-    images
-        Clean images, or sets by name, of which the first is the clean one.
     artefacts
         Each is inserted into the clean images, as a set of its own.
     prune
-        Components without which the first model is measured once more, as ``pruned``.
-    targets, samples
-        Of the clean images; by default all of them, with the logit found by class name. Sets
-        with the same ids share them; samples may also be given by the set's name.
-    seed
-        Of the artefacts' places.
+        Components without which the model is measured once more, as ``pruned``.
+    weights
+        Other weights of the model, such as retrained ones.
+    images
+        Sets of images with class names, of which the first is the clean one; by default the
+        database's images.
 
     Raises
     ------
     DataError
-        If there is no model, names collide, or no image has a known class.
+        If names collide, or no image has a known class.
     ModelError
-        If a model has one logit only.
+        If weights do not fit, or the model has one logit only.
 
     Examples
     --------
-    >>> import semlens as sl
-    >>> hue = sl.load_artefact("hue")                                     # doctest: +SKIP
-    >>> sl.sensitivity({"vanilla": model, "retrained": better}, images, [hue])   # doctest: +SKIP
+    >>> found = db.sensitivity("hue", prune=["layer4:17"])             # doctest: +SKIP
+    >>> found.to_pandas().query("`class` == 'all'")                    # doctest: +SKIP
     """
-    sets = _sets(images, artefacts, seed)
-    variants = list(_variants(models, prune))
-    names = [name for name, _, _ in variants]
-    if not models or len(set(names)) < len(names):
-        raise DataError(
-            f"The models are {', '.join(names) or 'none'}.",
-            "Expected at least one, each with a name of its own.",
-            "Rename one.",
-        )
-    clean = next(iter(sets))
-    chosen = dict(samples) if isinstance(samples, Mapping) else {clean: samples}
-    rows: list[dict[str, Any]] = []
-    base: dict[str, float] = {}
-    done, total = 0, len(variants) * len(sets)
-    for name, model, removed in variants:
-        first: _Measured | None = None
-        with pruned(model, removed) if removed else nullcontext():
-            for title, data in sets.items():
-                own = data.ids == sets[clean].ids
-                wanted = chosen.get(title, chosen.get(clean) if own else None)
-                measured = _measure(model, data, targets if own else None, wanted, batch_size)
-                first = first or measured
-                found = _rows(measured, first, model.classes)
-                loss = found[0]["change"]
-                base.setdefault(title, loss)
-                share = 1 - loss / base[title] if base[title] < 0 else float("nan")
-                rows += [{"model": name, "images": title, **row} for row in found]
-                rows[-len(found)]["removed"] = share
-                done += 1
-                progress("evaluating", done, total)
-    return Sensitivity(pd.DataFrame(rows, columns=list(COLUMNS)))
+    overlaid = as_artefacts(artefacts)
+    removed = as_components(prune)
+    database.rows_of(removed)
+    models = {VANILLA: database.model}
+    for name, one in _named(weights, VANILLA).items():
+        models[name] = one if isinstance(one, SubjectModel) else with_weights(models[VANILLA], one)
+    sets = {
+        name: labelled(database, as_images(one), only)
+        for name, one in _named(images, first=CLEAN).items()
+    } or {CLEAN: labelled(database, only=only)}
+    return accuracies(
+        models, with_artefacts(sets, overlaid, seed), prune=removed, batch_size=batch_size
+    )
 
 
-def _sets(
-    images: Images | Mapping[str, Images], artefacts: Sequence[Artefact], seed: int
-) -> dict[str, Images]:
-    sets = {CLEAN: images} if isinstance(images, Images) else dict(images)
+def _named(given: Any, *taken: str, first: str = "") -> dict[str, Any]:
+    """Return values by name; a file without one has its own, unless it comes ``first``."""
+    found: dict[str, Any] = {}
+    for one in given.items() if isinstance(given, Mapping) else as_list(given):
+        name, value = one if isinstance(one, tuple) else ("", one)
+        head, mark, rest = str(one).partition("=")
+        if isinstance(one, str) and mark and "/" not in head:
+            name, value = head, rest
+        name = name or (first if not found else "") or Path(str(value)).stem
+        if name in found or name in taken:
+            raise DataError(
+                f"There are two called '{name}'.", "Expected different names.", "Give NAME=."
+            )
+        found[name] = value
+    return found
+
+
+def with_artefacts(
+    sets: Mapping[str, Labelled], artefacts: Sequence[Artefact], seed: int = 0
+) -> dict[str, Labelled]:
+    """Add a set for each artefact, inserted into the images of the first set.
+
+    Raises
+    ------
+    DataError
+        If there is no set, or two have one name.
+    """
     if not sets:
         raise DataError("There are no images.", "Expected at least one set.", "Name one.")
-    clean = next(iter(sets.values()))
+    clean, found = next(iter(sets.values())), dict(sets)
     kinds = [artefact.name for artefact in artefacts]
     for artefact in artefacts:
-        short = kinds.count(artefact.name) == 1 and artefact.name not in sets
+        short = kinds.count(artefact.name) == 1 and artefact.name not in found
         name = artefact.name if short else artefact.spec
-        if name in sets:
+        if name in found:
             raise DataError(
                 f"There are two sets of images called '{name}'.",
                 "Expected different names.",
                 "Rename one, or leave one artefact out.",
             )
-        sets[name] = WithArtefact(clean, artefact, seed=seed)
-    return sets
-
-
-def _variants(
-    models: Mapping[str, SubjectModel], prune: Sequence[Component]
-) -> Iterator[tuple[str, SubjectModel, Sequence[Component]]]:
-    """Yield the models, with the pruned first one after it."""
-    for place, (name, model) in enumerate(models.items()):
-        yield name, model, ()
-        if place == 0 and prune:
-            yield PRUNED, model, prune
-
-
-@dataclass(frozen=True)
-class _Measured:
-    samples: tuple[int, ...]
-    spec: str
-    right: Int64[np.ndarray, " n"]
-    hit: Bool[np.ndarray, " n"]
-    logit: Float64[np.ndarray, " n"]
-    other: Float64[np.ndarray, " n"]
-    ids: Sequence[str]
-
-
-def _measure(
-    model: SubjectModel,
-    images: Images,
-    targets: Sequence[int | None] | None,
-    samples: Sequence[int] | None,
-    batch_size: int,
-) -> _Measured:
-    if targets is None:
-        targets = map_targets(images.targets, len(images), model.classes, model.synsets).logits
-    chosen = range(len(images)) if samples is None else samples
-    kept = [i for i in chosen if targets[i] is not None]
-    if not kept:
-        raise DataError(
-            f"No image of '{images.spec}' has a class that the model knows.",
-            "Expected class folders named as the model's classes or WordNet ids.",
-            "Rename the folders, or give targets.",
-        )
-    scores: Float32[np.ndarray, "n c"] = logits(model, images.read, kept, batch_size)
-    right = np.array([targets[i] for i in kept], np.int64)
-    check_targets(right, scores.shape[1])
-    place = np.arange(len(kept))
-    own = scores[place, right].astype(np.float64)
-    others = scores.astype(np.float64)
-    others[place, right] = -np.inf
-    return _Measured(
-        tuple(kept), images.spec, right, scores.argmax(1) == right, own, others.max(1), images.ids
-    )
-
-
-def _rows(
-    measured: _Measured, first: _Measured, classes: Sequence[str] | None
-) -> list[dict[str, Any]]:
-    """Return the row over all classes, and one per class."""
-    paired = measured.samples == first.samples and list(measured.ids) == list(first.ids)
-    found: list[dict[str, Any]] = []
-    for target in (None, *np.unique(measured.right)):
-        here = np.full(len(measured.right), True) if target is None else measured.right == target
-        there = np.full(len(first.right), True) if target is None else first.right == target
-        name = ALL if target is None else classes[target] if classes else str(target)
-        hit, before = measured.hit[here], first.hit[there]
-        low, high = wilson(int(hit.sum()), len(hit))
-        change = change_interval(hit, before, paired=paired)
-        found.append(
-            {
-                "class": name,
-                "samples": len(hit),
-                "accuracy": float(hit.mean()),
-                "low": low,
-                "high": high,
-                "change": change[0],
-                "change_low": change[1],
-                "change_high": change[2],
-                "logit": float(measured.logit[here].mean()),
-                "other_logit": float(measured.other[here].mean()),
-                "removed": float("nan"),
-            }
-        )
+        found[name] = replace(clean, images=WithArtefact(clean.images, artefact, seed=seed))
     return found
+
+
+def accuracies(
+    models: Mapping[str, SubjectModel],
+    sets: Mapping[str, Labelled],
+    *,
+    prune: Sequence[Component] = (),
+    batch_size: int = 32,
+) -> Sensitivity:
+    """Measure models on sets of images; the first of both is what the others are compared with.
+
+    Parameters
+    ----------
+    prune
+        Components without which the first model is measured once more, as ``pruned``.
+
+    Raises
+    ------
+    DataError
+        If there is no model, or names collide.
+    """
+    variants: list[tuple[str, SubjectModel, Sequence[Component]]] = [
+        (name, model, ()) for name, model in models.items()
+    ]
+    if variants and prune:
+        variants.insert(1, (PRUNED, variants[0][1], prune))
+    names = [name for name, _, _ in variants]
+    if len(set(names)) < max(len(names), 1):
+        raise DataError(
+            f"The models are {', '.join(names) or 'none'}.",
+            "Expected at least one, each with a name of its own.",
+            "Rename one.",
+        )
+    rows: list[dict[str, Any]] = []
+    base: dict[str, float] = {}
+    for name, model, removed in variants:
+        clean: Evaluation | None = None
+        with pruned(model, removed):
+            for title, data in sets.items():
+                measured = answers(model, data, batch_size)
+                clean = clean or measured
+                found = list(_rows(measured, clean))
+                change = found[0]["change"]
+                loss = base.setdefault(title, change)
+                found[0]["removed"] = 1 - change / loss if loss < 0 else float("nan")
+                rows += [{"model": name, "images": title, **row} for row in found]
+    return Sensitivity(pd.DataFrame(rows, columns=list(COLUMNS)))
+
+
+def _rows(measured: Evaluation, first: Evaluation) -> Iterator[dict[str, Any]]:
+    """Yield the row over all classes, and one per class."""
+    one, other = measured.data, first.data
+    paired = np.array_equal(one.samples, other.samples)
+    paired = paired and list(one.images.ids) == list(other.images.ids)
+    for target in (None, *np.unique(measured.targets).tolist()):
+        here = measured.of_class(target)
+        hit, before = measured.hit[here], first.hit[first.of_class(target)]
+        low, high = wilson(int(hit.sum()), len(hit))
+        change, change_low, change_high = change_interval(hit, before, paired=paired)
+        yield {
+            "class": ALL if target is None else measured.name_of(target),
+            "samples": len(hit),
+            "accuracy": float(hit.mean()),
+            "low": low,
+            "high": high,
+            "change": change,
+            "change_low": change_low,
+            "change_high": change_high,
+            "logit": float(measured.logit[here].mean()),
+            "other_logit": float(measured.other[here].mean()),
+            "removed": float("nan"),
+        }
 
 
 def wilson(hits: int, count: int) -> tuple[float, float]:

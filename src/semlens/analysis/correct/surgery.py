@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -48,16 +49,13 @@ class Weights:
         self._names: dict[int, list[str]] = {}
         for name, value in live.items():
             self._names.setdefault(value.data_ptr(), []).append(name)
-        self._uses: dict[int, int] = {}
-        for node in graph.nodes:
-            for value in node.args:
-                if isinstance(value, Tensor):
-                    self._uses[value.data_ptr()] = self._uses.get(value.data_ptr(), 0) + 1
+        values = [value for node in graph.nodes for value in node.args]
+        self._uses = Counter(v.data_ptr() for v in values if isinstance(v, Tensor))
         self.edits: list[Edit] = []
 
     def own(self, value: Any) -> list[str]:
         """Return the names of a tensor that one operation alone reads; none if it has none."""
-        if not isinstance(value, Tensor) or self._uses.get(value.data_ptr(), 0) != 1:
+        if not isinstance(value, Tensor) or self._uses[value.data_ptr()] != 1:
             return []
         return self._names.get(value.data_ptr(), [])
 

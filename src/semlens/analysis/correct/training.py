@@ -6,9 +6,10 @@ import io
 import math
 import pickle
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -17,16 +18,14 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
-from semlens.analysis.correct.variation import varied
-from semlens.analysis.evaluate import check_targets
-from semlens.analysis.reading import Progress
+from semlens.analysis.evaluate import Labelled, check_targets
 from semlens.data.artefact import Artefact
-from semlens.data.images import Images
-from semlens.data.prefetch import default_workers, prefetch
 from semlens.data.with_artefact import insert_drawn
 from semlens.errors import DataError, RecipeError, StoreError
-from semlens.models.forward import run_scores
+from semlens.models.forward import batches, run_scores
 from semlens.models.subject import SubjectModel
+from semlens.progress import report
+from semlens.settings import Settings, setting
 from semlens.store.files import write_atomic
 
 WARM_UP = 0.05
@@ -35,59 +34,31 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
 """Layers that take their statistics from the batch."""
 FEW = 16
 """Batches that are smaller leave the statistics of batch norms as they are."""
+CUT = 0.2
+"""How much of a side the random part of an image may leave away."""
 
 
-@dataclass(frozen=True)
-class Training:
-    """How a model is trained on.
+class Training(Settings):
+    """How a model is trained on."""
 
-    Parameters
-    ----------
-    insert_share
-        Share of the images that carry an artefact, in every class alike.
-    learning_rate
-        Its peak; it rises over the first steps and falls as a cosine.
-    balanced
-        Whether all classes are drawn equally often: the affected samples that are left out
-        are mostly of one class.
-    flip
-        Whether images may be mirrored.
-    held_out
-        Share of the images that is not trained on, to measure on.
-    """
-
-    epochs: int = 6
-    insert_share: float = 0.5
-    learning_rate: float = 5e-4
-    weight_decay: float = 0.05
-    batch_size: int = 64
-    balanced: bool = True
-    flip: bool = True
-    held_out: float = 0.1
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse numbers that no training can have."""
-        for name, low, high in (
-            ("epochs", 1, math.inf), ("batch_size", 2, math.inf), ("insert_share", 0, 1),
-            ("learning_rate", 1e-12, math.inf), ("weight_decay", 0, math.inf),
-            ("held_out", 0, 0.9), ("seed", 0, math.inf),
-        ):  # fmt: skip
-            value = getattr(self, name)
-            if not low <= value <= high:
-                span = f"at least {low}" if high == math.inf else f"from {low} to {high}"
-                raise RecipeError(
-                    f"{name} is {value}.", f"Expected a number {span}.", "Correct it."
-                )
+    epochs: Annotated[int, setting("Passes over the images.", ge=1)] = 6
+    insert_share: Annotated[
+        float, setting("Share of the images that get an artefact, in every class.", ge=0, le=1)
+    ] = 0.5
+    learning_rate: Annotated[float, setting("Its peak (AdamW, warm-up, cosine).", gt=0)] = 5e-4
+    weight_decay: Annotated[float, setting("Of weights; biases and norms have none.", ge=0)] = 0.05
+    batch_size: Annotated[int, setting("Images per step.", ge=2)] = 64
+    balanced: Annotated[bool, setting("Draw all classes equally often.")] = True
+    """The affected samples that are left out are mostly of one class."""
+    flip: Annotated[bool, setting("Mirror images at random.")] = True
+    held_out: Annotated[float, setting("Share of the images to measure on.", ge=0, le=0.9)] = 0.1
+    seed: Annotated[int, setting("Of everything that is drawn.", ge=0)] = 0
 
 
-@dataclass(frozen=True)
-class Material:
+@dataclass(frozen=True, eq=False)
+class Material(Labelled):
     """What is trained on: samples with their logits, and the artefacts to insert."""
 
-    images: Images
-    samples: Int64[np.ndarray, " n"]
-    targets: Int64[np.ndarray, " n"]
     artefacts: tuple[Artefact, ...]
 
     def order(self, settings: Training, epoch: int) -> Int64[np.ndarray, " n"]:
@@ -105,6 +76,20 @@ class Material:
         if draw.random() >= settings.insert_share or not self.artefacts:
             return image
         return insert_drawn(image, self.artefacts, settings.seed, int(draw.integers(2**31)))
+
+
+def varied(image: Image.Image, draw: np.random.Generator, *, flip: bool) -> Image.Image:
+    """Return a random part of an image at the image's own size, perhaps mirrored.
+
+    In its own pixels, and of its own size: any preprocessing can follow.
+    """
+    share = 1 - CUT * draw.random()
+    left, top = draw.random(2) * (1 - share) * np.array(image.size)
+    box = (left, top, left + share * image.width, top + share * image.height)
+    changed = image.resize(image.size, Image.Resampling.BILINEAR, box)
+    if flip and draw.random() < 0.5:
+        changed = changed.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return changed
 
 
 class Run:
@@ -137,38 +122,41 @@ class Run:
             return (step + 1) / warm
         return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
 
-    def go(
-        self, measure: Callable[[], dict[str, float]], progress: Progress
-    ) -> list[dict[str, float | int]]:
+    def go(self, measure: Callable[[], dict[str, float]]) -> list[dict[str, float | int]]:
         """Train, and return one record per epoch; the first, number 0, is before training."""
         if not self._resume():
             self.history = [{"epoch": 0, "loss": math.nan, **measure(), "seconds": 0.0}]
-        size = len(self.material.samples)
-        total = size * self.settings.epochs
         for epoch in range(len(self.history), self.settings.epochs + 1):
             began = time.monotonic()
-            loss = self._epoch(epoch, lambda done, e=epoch: progress(
-                "training", (e - 1) * size + done, total
-            ))  # fmt: skip
+            loss = self._epoch(epoch)
             found = measure()
             spent = time.monotonic() - began
             self.history.append({"epoch": epoch, "loss": loss, **found, "seconds": spent})
             self._save()
         return self.history
 
-    def _epoch(self, epoch: int, done: Callable[[int], None]) -> float:
-        places = self.material.order(self.settings, epoch)
-        total, seen = 0.0, 0
+    def _epoch(self, epoch: int) -> float:
+        settings, material = self.settings, self.material
+        places = material.order(settings, epoch)
+        targets = torch.from_numpy(material.targets[places]).to(self.model.device)
+
+        def read(turn: int) -> Image.Image:
+            draw = np.random.default_rng((settings.seed, epoch, turn))
+            return material.picture(int(places[turn]), settings, draw)
+
+        total, seen, size = 0.0, 0, len(places)
         device = self.model.device
         own = [device] if device.type == "cuda" else []
         with torch.random.fork_rng(own):  # of dropout; the user's own state comes back
-            torch.manual_seed(self.settings.seed * 100_003 + epoch)
+            torch.manual_seed(settings.seed * 100_003 + epoch)
             try:
-                for batch, targets in self._batches(places, epoch):
-                    _train_mode(self.model.module, frozen=len(targets) < FEW)
-                    total += self._step(batch, targets) * len(targets)
-                    seen += len(targets)
-                    done(seen)
+                for batch in batches(self.model, read, range(size), settings.batch_size, None):
+                    if len(batch) < 2:  # a rest, of which batch norm has no statistics
+                        break
+                    _train_mode(self.model.module, frozen=len(batch) < FEW)
+                    total += self._step(batch, targets[seen : seen + len(batch)]) * len(batch)
+                    seen += len(batch)
+                    report("training", (epoch - 1) * size + seen, size * settings.epochs)
             finally:
                 self.model.module.eval()
         if not math.isfinite(total):
@@ -178,26 +166,6 @@ class Run:
                 "Choose a smaller learning rate.",
             )
         return total / seen
-
-    def _batches(
-        self, places: Int64[np.ndarray, " n"], epoch: int
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield inputs and targets; a rest of one image is left out, for batch norm's sake."""
-        settings, material = self.settings, self.material
-
-        def prepared(turn: int) -> Tensor:
-            draw = np.random.default_rng((settings.seed, epoch, turn))
-            return self.model.preprocess(material.picture(int(places[turn]), settings, draw))
-
-        held: list[Tensor] = []
-        targets = torch.from_numpy(material.targets[places])
-        for turn, inputs in enumerate(prefetch(prepared, range(len(places)), default_workers())):
-            held.append(inputs)
-            last = turn + 1 == len(places)
-            if len(held) == settings.batch_size or (last and len(held) > 1):
-                batch = self.model.batch(held)
-                yield batch, targets[turn + 1 - len(held) : turn + 1].to(batch.device)
-                held = []
 
     def _step(self, batch: Tensor, targets: Tensor) -> float:
         with torch.enable_grad():

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Bool, Int64
 
+from semlens.analysis.correct.chosen import chosen_components
 from semlens.analysis.correct.sensitivity import CLEAN, change_interval, wilson
 from semlens.analysis.evaluate import check_targets
-from semlens.analysis.reading import Progress, told
-from semlens.analysis.target import class_samples
-from semlens.data.artefact import Artefact
-from semlens.data.images import Images
-from semlens.data.with_artefact import artefact_seed
-from semlens.errors import DataError, LayerError
+from semlens.analysis.target import class_samples, find_class
+from semlens.data.artefact import Artefact, as_artefacts
+from semlens.data.with_artefact import insert_drawn
 from semlens.models.forward import Reader, batches, run_scores
 from semlens.models.subject import SubjectModel
 from semlens.models.taps import evaluating, pruned
+from semlens.settings import question, setting
 from semlens.store.files import load_table
 from semlens.store.layout import SAMPLES
 from semlens.store.reader import Database
-from semlens.types import Component
+from semlens.types import Component, Components, Target
 
 PER_CLASS, AT_MOST = 20, 400
 """Images of a class, and of all classes, if nothing else is said."""
@@ -86,7 +86,7 @@ class Trial:
 
     def accuracy(self, found: Answers, target: int | None = None) -> Share:
         """Return the accuracy on all images, or on those of a class (its recall)."""
-        here = np.full(len(self.right), True) if target is None else self.right == target
+        here = slice(None) if target is None else self.right == target
         return Share.of((found.before == self.right)[here], (found.after == self.right)[here])
 
     def mistaken(self, found: Answers) -> Share | None:
@@ -119,42 +119,34 @@ def trial_samples(
     usable = np.flatnonzero(logit.notna().to_numpy() & table["error"].is_null().to_numpy())
     drawn = np.random.default_rng(seed).permutation(usable)
     right = logit.to_numpy(float)[drawn].astype(np.int64)
-    # the place of each among those of its class, in the order drawn
-    order = np.argsort(right, kind="stable")
-    starts = np.searchsorted(right[order], right[order])
-    rank = np.empty(len(drawn), np.int64)
-    rank[order] = np.arange(len(drawn)) - starts
+    rank = pd.Series(right).groupby(right).cumcount().to_numpy()  # of each in its class
     first = np.lexsort((rank, right != target))
     chosen = np.sort(drawn[first[rank[first] < per_class][:at_most]])
     return chosen, logit.to_numpy(float)[chosen].astype(np.int64)
 
 
+@question("model", "images")
 def trial(
     database: Database,
-    model: SubjectModel,
-    images: Images,
-    target: int,
-    components: Sequence[Component],
+    target: Target,
+    components: Components,
     *,
-    artefact: Artefact | None = None,
-    per_class: int = PER_CLASS,
-    at_most: int = AT_MOST,
-    seed: int = 0,
-    batch_size: int = 32,
-    progress: Progress = lambda *_: None,
+    artefact: Artefact | str | None = None,
+    per_class: Annotated[int, setting("Images of each class.", ge=1)] = PER_CLASS,
+    at_most: Annotated[int, setting("Images of all classes.", ge=1)] = AT_MOST,
+    seed: Annotated[int, setting("Of the images, and of the artefact's places.", ge=0)] = 0,
+    batch_size: Annotated[int, setting("Images per pass.", ge=1)] = 32,
 ) -> Trial:
     """Run a model with and without components; its weights stay as they are.
 
     Parameters
     ----------
-    images
-        Those of the database.
     artefact
         Is inserted into every image, for answers of their own.
     per_class, at_most
         How many images, as :func:`trial_samples` draws them.
     seed
-        Of the images, and of the artefact's places (as in :func:`sensitivity`).
+        The artefact's places are those of :func:`sensitivity`.
 
     Raises
     ------
@@ -165,42 +157,25 @@ def trial(
     ModelError
         If the model puts out no logits, or one only.
     """
-    chosen = tuple(dict.fromkeys(components))
-    if not chosen:
-        raise LayerError("There is no component to leave out.", "Expected one.", "Choose some.")
-    if per_class < 1 or at_most < 1:
-        raise DataError(
-            f"{per_class} images a class, at most {at_most}, are none.",
-            "Expected at least one.",
-            "Take more.",
+    chosen = chosen_components(components, database)
+    number, images = find_class(database, target), database.images
+    sources: dict[str, Reader] = {CLEAN: images.read}
+    for one in as_artefacts(artefact or ()):
+        sources[one.name] = lambda sample, one=one: insert_drawn(
+            images.read(sample), [one], seed, sample
         )
-    for component in chosen:
-        database.row(component)
-    samples, right = trial_samples(database, target, per_class, at_most, seed)
-    sources: list[tuple[str, Reader]] = [(CLEAN, images.read)]
-    if artefact is not None:
-        sources.append((artefact.name, _inserting(images, artefact, seed)))
-    done = itertools.count(1)
-    total = len(sources) * len(samples)
-
-    def tell(what: str, *_: int) -> None:
-        progress(what, next(done), total)
-
-    sets: list[Answers] = []
-    for name, read in sources:
-        reader = told(read, name, len(samples), tell)
-        before, after = _answers(model, reader, samples, right, chosen, batch_size)
-        sets.append(Answers(name, before, after))
-    return Trial(target, chosen, samples, right, tuple(sets))
-
-
-def _inserting(images: Images, artefact: Artefact, seed: int) -> Reader:
-    return lambda sample: artefact.insert(images.read(sample), artefact_seed(seed, sample))
+    samples, right = trial_samples(database, number, per_class, at_most, seed)
+    sets = tuple(
+        Answers(name, *_answers(database.model, name, read, samples, right, chosen, batch_size))
+        for name, read in sources.items()
+    )
+    return Trial(number, tuple(chosen), samples, right, sets)
 
 
 @torch.inference_mode()
 def _answers(
     model: SubjectModel,
+    name: str,
     reader: Reader,
     samples: Int64[np.ndarray, " n"],
     right: Int64[np.ndarray, " n"],
@@ -210,10 +185,10 @@ def _answers(
     """Return the largest logits with and without components; images are decoded once."""
     found: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     with evaluating(model.module):
-        for batch in batches(model, reader, samples.tolist(), batch_size):
-            scores = run_scores(model, batch)
-            check_targets(right, scores.shape[1])
-            found[0].append(scores.float().argmax(1).cpu().numpy())
-            with pruned(model, components):
-                found[1].append(run_scores(model, batch).float().argmax(1).cpu().numpy())
+        for batch in batches(model, reader, samples.tolist(), batch_size, name):
+            for part, removed in zip(found, ((), components), strict=True):
+                with pruned(model, removed):
+                    scores = run_scores(model, batch)
+                check_targets(right, scores.shape[1])
+                part.append(scores.float().argmax(1).cpu().numpy())
     return np.concatenate(found[0]), np.concatenate(found[1])

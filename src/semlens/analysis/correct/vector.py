@@ -11,14 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 
-from semlens.analysis.reading import Progress, told
 from semlens.analysis.separation import auroc
-from semlens.data.images import Images
 from semlens.errors import DataError
 from semlens.models.forward import readouts
-from semlens.models.subject import SubjectModel
 from semlens.store.reader import Database
 from semlens.types import Component
 
@@ -59,15 +56,12 @@ class ConceptVector:
 
 def concept_vector(
     database: Database,
-    model: SubjectModel,
-    images: Images,
     components: Sequence[Component],
     layer: str,
     *,
     positives: Sequence[int] | None = None,
     negatives: Sequence[int] | None = None,
     seed: int = 0,
-    progress: Progress = lambda *_: None,
 ) -> ConceptVector:
     """Learn the direction of what some components have in common.
 
@@ -92,7 +86,7 @@ def concept_vector(
     DataError
         If there are too few samples to learn from.
     """
-    rows = [database.row(component) for component in components]
+    rows = database.rows_of(components)
     name = database.layer(layer).name
     draw = np.random.default_rng(seed)
     shown = _given(database, positives)
@@ -110,8 +104,10 @@ def concept_vector(
             "Take it out of one.",
         )
     names = list(dict.fromkeys([name, *(component.layer for component in components)]))
-    reader = told(images.read, "reading activations", len(samples), progress)
-    values = readouts(model, reader, samples.tolist(), names, database.manifest.recipe.readout)
+    values = readouts(
+        database.model, database.images.read, samples.tolist(), names,
+        database.manifest.recipe.readout,
+    )  # fmt: skip
     if chosen is None:
         keep = np.ones(len(samples), bool)
         mine = slice(len(shown), len(shown) + len(own))
@@ -184,23 +180,39 @@ def _weakest(
     return low
 
 
-def _fit(readings: Float64[np.ndarray, "n c"], has: np.ndarray) -> Float64[np.ndarray, " c"]:
-    """Fit the machine on standardised readouts; return its normal in the layer's own units."""
+def standardised(
+    values: np.ndarray,
+) -> tuple[Float64[np.ndarray, "n c"], Float64[np.ndarray, " c"]]:
+    """Return columns with mean 0 and deviation 1, and the deviations; a constant one is 0."""
+    values = values.astype(np.float64)
+    spread = values.std(0)
+    spread[spread <= 1e-12 * np.abs(values).max()] = 0
+    alive = spread > 0
+    return np.where(alive, (values - values.mean(0)) / np.where(alive, spread, 1), 0), spread
+
+
+def fitted(
+    features: Float64[np.ndarray, "n c"], has: Bool[np.ndarray, " n"], strength: float
+) -> tuple[Float64[np.ndarray, " c"], float]:
+    """Fit a linear support vector machine; return its normal and intercept."""
     from sklearn.svm import LinearSVC
 
-    spread = readings.std(0)
-    alive = spread > 1e-12 * max(float(spread.max()), 1e-300)
-    if not alive.any():
+    machine = LinearSVC(C=strength, class_weight="balanced", random_state=0, max_iter=20000).fit(
+        features, has
+    )
+    return machine.coef_[0], float(machine.intercept_[0])
+
+
+def _fit(readings: Float64[np.ndarray, "n c"], has: np.ndarray) -> Float64[np.ndarray, " c"]:
+    """Fit the machine on standardised readouts; return its normal in the layer's own units."""
+    scaled, spread = standardised(readings)
+    if not spread.any():
         raise DataError(
             "The readouts of all samples are the same.",
             "Expected a layer that tells samples apart.",
             "Choose another layer.",
         )
-    scaled = (readings - readings.mean(0))[:, alive] / spread[alive]
-    machine = LinearSVC(C=STRENGTH, class_weight="balanced", random_state=0, max_iter=20000)
-    normal = machine.fit(scaled, has).coef_[0]
-    direction = np.zeros(readings.shape[1])
-    direction[alive] = normal / spread[alive]
+    direction = fitted(scaled, has, STRENGTH)[0] / np.where(spread > 0, spread, 1)
     return direction / np.linalg.norm(direction)
 
 

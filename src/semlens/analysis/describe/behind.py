@@ -76,32 +76,31 @@ def among_classes(
 
 
 def example_files(database: Database, rows: Int64[np.ndarray, " n"]) -> pd.DataFrame:
-    """Return the concept examples of the components, with the class of each sample."""
-    kinds, logits = sample_classes(database), database.samples["logit"].astype("Int64")
+    """Return the concept examples of the components, with the class of each sample.
+
+    It is the name of the sample's logit, else its name in the data.
+    """
     records = [
         {
             "row": int(row),
             "rank": rank,
             "path": example.path,
-            "class": kinds[example.sample],
-            "logit": logits[example.sample],
             "activation": example.activation,
             "sample": example.sample,
         }
         for row in rows
         for rank, example in enumerate(database.examples_of(int(row)), start=1)
     ]
-    columns = ["row", "rank", "path", "class", "logit", "activation", "sample"]
-    return pd.DataFrame(records, columns=columns)
-
-
-def sample_classes(database: Database) -> list[str | None]:
-    """Return the class of each sample: the name of its logit, else its name in the data."""
-    table = database.samples
-    return [
-        class_name(database, int(logit)) if pd.notna(logit) else (text if text else None)
-        for logit, text in zip(table["logit"], table["target"], strict=True)
+    frame = pd.DataFrame(records, columns=["row", "rank", "path", "activation", "sample"])
+    known = database.samples.iloc[frame["sample"].to_numpy(np.int64)]
+    logits = known["logit"].astype("Int64").array
+    names = [
+        text or None if pd.isna(logit) else class_name(database, int(logit))
+        for logit, text in zip(logits, known["target"], strict=True)
     ]
+    frame.insert(3, "class", pd.Series(names, dtype=object))
+    frame.insert(4, "logit", logits)
+    return frame
 
 
 def examples_shown(files: pd.DataFrame, rows: Int64[np.ndarray, " n"], target: int) -> pd.DataFrame:

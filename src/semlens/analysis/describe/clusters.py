@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, Literal, cast, get_args
+from collections.abc import Sequence
+from typing import Any, Literal, cast
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,6 @@ from semlens.analysis.probe import Probe
 from semlens.errors import RecipeError
 
 Method = Literal["kmeans", "hdbscan"]
-METHODS: tuple[str, ...] = get_args(Method)
 PAPER_CLUSTERS = 60
 """Number of clusters of the paper's Fig. 2b."""
 PER_CLUSTER = 8
@@ -25,20 +25,14 @@ _SMALL = 5_000
 """Up to so many components k-means starts ten times and keeps the best, above it once."""
 
 
-def check_clusters(method: str, count: int | None, components: int) -> None:
-    """Refuse a method that is unknown, and a number of clusters that cannot be.
+def check_clusters(method: Method, count: int | None, components: int) -> None:
+    """Refuse a number of clusters that cannot be.
 
     Raises
     ------
     RecipeError
         If so.
     """
-    if method not in METHODS:
-        raise RecipeError(
-            f"'{method}' is no way to find clusters.",
-            f"Expected {' or '.join(METHODS)}.",
-            "Choose one of them.",
-        )
     if count is None:
         return
     if method == "hdbscan":
@@ -107,26 +101,19 @@ def describe_clusters(
     cluster's thetas is best, and above ``threshold`` (paper, D.2). Position is that of the
     member nearest to the median of all: a mean may lie where no member is.
     """
-    found = [c for c in np.unique(cluster) if c >= 0]
+    found = [int(c) for c in np.unique(cluster) if c >= 0]
     members = [cluster == c for c in found]
-    labels: list[list[str]] = [[] for _ in found]
-    alignments: list[list[float]] = [[] for _ in found]
+    named: list[dict[str, float]] = [{}] * len(found)
     if probe is not None and found:
-        means = [theta[inside].mean(0, dtype=np.float64) for inside in members]
-        values = alignment(np.stack(means).astype(np.float32), probe)
-        for place, value in enumerate(values):
-            labels[place], alignments[place] = _best(value, probe.names, threshold, top)
-    middle = [_middle(where[inside]) for inside in members]
-    frame = pd.DataFrame(
-        {
-            "cluster": np.asarray(found, np.int64),
-            "size": np.asarray([int(inside.sum()) for inside in members], np.int64),
-            "labels": pd.Series(labels, dtype=object),
-            "alignments": pd.Series(alignments, dtype=object),
-            "x": np.asarray([float(m[0]) for m in middle]),
-            "y": np.asarray([float(m[1]) for m in middle]),
-        }
-    )
+        means = np.stack([theta[inside].mean(0, dtype=np.float64) for inside in members])
+        values = alignment(means.astype(np.float32), probe)
+        named = [best_concepts(value, probe.names, threshold, top) for value in values]
+    rows: list[dict[str, object]] = []
+    for number, inside, labels in zip(found, members, named, strict=True):
+        x, y = map(float, _middle(where[inside]))
+        words = {"labels": list(labels), "alignments": list(labels.values())}
+        rows.append({"cluster": number, "size": int(inside.sum()), **words, "x": x, "y": y})
+    frame = pd.DataFrame(rows, columns=["cluster", "size", "labels", "alignments", "x", "y"])
     return frame.sort_values(["size", "cluster"], ascending=[False, True], ignore_index=True)
 
 
@@ -135,12 +122,13 @@ def _middle(where: Float32[np.ndarray, "m 2"]) -> Float32[np.ndarray, " 2"]:
     return where[np.square(away).sum(1).argmin()]
 
 
-def _best(
-    values: Float32[np.ndarray, " q"], names: tuple[str, ...], threshold: float, top: int
-) -> tuple[list[str], list[float]]:
+def best_concepts(
+    values: Float32[np.ndarray, " q"], names: Sequence[str], threshold: float, top: int
+) -> dict[str, float]:
+    """Return at most ``top`` concepts above a threshold, the best first, each name once."""
     best: dict[str, float] = {}  # a name may stand in several categories
     for i in np.argsort(-values, kind="stable"):
         if len(best) == top or not values[i] > threshold:
             break
-        best.setdefault(names[i], float(values[i]))
-    return list(best), list(best.values())
+        best.setdefault(names[int(i)], float(values[i]))
+    return best

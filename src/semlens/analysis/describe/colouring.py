@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32
 
 from semlens.analysis.align import alignment
-from semlens.analysis.describe.scope import Member, Scope
+from semlens.analysis.compare.sets import ComponentSet
+from semlens.analysis.compare.tally import set_scores
 from semlens.analysis.query import make_probe
-from semlens.analysis.scores import MEASURES, scores
+from semlens.analysis.scores import MEASURES
 from semlens.analysis.target import class_name, find_class
 from semlens.draw.map_parts import Colouring, Groups, Queries, Scale
 from semlens.errors import ConceptError
 
-KINDS = ("query", "layer", "model", "cluster", *MEASURES, "relevance")
+Colour = Literal[
+    "query", "layer", "model", "cluster", "clarity", "redundancy", "polysemanticity", "relevance"
+]
+"""What points are coloured by."""
+KINDS: tuple[str, ...] = get_args(Colour)
 
 
 def check_colour(by: str, values: Sequence[str | int]) -> None:
@@ -37,13 +43,13 @@ def check_colour(by: str, values: Sequence[str | int]) -> None:
         raise ConceptError(
             "The map is to be coloured by a query, and there is none.",
             "Expected one text or more.",
-            "Say what to look for: --query TEXT.",
+            "Say what to look for.",
         )
     if by == "relevance" and len(values) != 1:
         raise ConceptError(
             f"The map is to be coloured by relevance for {len(values)} classes.",
             "Expected one class.",
-            "Name it: --target CLASS.",
+            "Name it.",
         )
     if by not in ("query", "relevance") and values:
         raise ConceptError(
@@ -53,78 +59,52 @@ def check_colour(by: str, values: Sequence[str | int]) -> None:
         )
 
 
-def by_group(scope: Scope, by: str, cluster: Int64[np.ndarray, " n"]) -> Groups:
-    """Colour by layer, model or cluster."""
-    if by == "cluster":
-        count = int(cluster.max(initial=-1)) + 1
-        return Groups("cluster", tuple(f"cluster {i}" for i in range(count)), cluster)
-    column = scope.frame[by]
-    place, names = pd.factorize(column)
-    group = np.asarray(place, np.int64)
-    return Groups(by, tuple(str(name) for name in names), group, ordered=by == "layer")
-
-
-def by_query(scope: Scope, texts: Sequence[str]) -> Queries:
-    """Colour by the alignment (Eq. 4) with each of some texts."""
-    probe = make_probe(scope.members[0].database, tuple(dict.fromkeys(texts)))
-    assert probe is not None  # noqa: S101  # check_colour has seen that there is a text
-    return Queries(probe.names, alignment(scope.theta, probe))
-
-
-def by_measure(scope: Scope, measure: str) -> Scale:
-    """Colour by clarity, redundancy or polysemanticity."""
-    parts = [_measured(member, measure) for member in scope.members]
-    return Scale(measure, np.concatenate(parts).astype(np.float32))
-
-
-def _measured(member: Member, measure: str) -> np.ndarray:
-    found = scores(member.database, list(member.layers)).frame[measure].to_numpy()
-    return found[member.database.alive[member.database.rows(member.layers)]]
-
-
-def by_relevance(scope: Scope, target: int | str) -> Scale:
-    """Colour and size by the mean share of the layer's relevance for a class.
-
-    Zero where the share was too small to be kept.
-
-    Raises
-    ------
-    RelevanceError
-        If a database has no relevance, or not for this class.
-    """
-    parts = [_relevant(member, target) for member in scope.members]
-    first = scope.members[0].database
-    name = class_name(first, find_class(first, target))
-    return Scale(f"share of relevance for '{name}'", np.concatenate(parts), signed=True, sized=True)
-
-
-def _relevant(member: Member, target: int | str) -> Float32[np.ndarray, " n"]:
-    database = member.database
-    found = database.relevance(find_class(database, target), member.layers)
-    share = np.zeros(len(database.components), np.float32)
-    share[found["component"].to_numpy()] = found["mean"].to_numpy()
-    return share[member.rows]
-
-
 def colour(
-    scope: Scope,
-    by: str,
-    values: Sequence[str | int],
-    cluster: Int64[np.ndarray, " n"],
+    frame: pd.DataFrame, sets: Sequence[ComponentSet], by: str, values: Sequence[str | int]
 ) -> Colouring:
-    """Return the colours of a scope's components; ``values`` are texts, or a class.
+    """Return the colours of a map's components; ``values`` are texts, or a class.
+
+    Parameters
+    ----------
+    frame
+        One row per component of the sets: model, layer, cluster.
 
     Raises
     ------
     ConceptError
         If ``by`` is unknown, or the values do not belong to it.
+    RelevanceError
+        If a database has no relevance, or not for this class.
     """
     check_colour(by, values)
     if by == "query":
-        return by_query(scope, [str(value) for value in values])
+        probe = make_probe(sets[0].database, tuple(dict.fromkeys(map(str, values))))
+        assert probe is not None  # noqa: S101  # check_colour has seen that there is a text
+        parts = [alignment(one.theta, probe) for one in sets]
+        return Queries(probe.names, np.concatenate(parts))
     if by == "relevance":
-        return by_relevance(scope, values[0])
-    return by_measure(scope, by) if by in MEASURES else by_group(scope, by, cluster)
+        return _relevance(sets, values[0])
+    if by in MEASURES:
+        parts = [set_scores(one)[by].to_numpy(np.float32) for one in sets]
+        return Scale(by, np.concatenate(parts))
+    if by == "cluster":
+        group = frame["cluster"].to_numpy(np.int64)
+        names = [f"cluster {i}" for i in range(group.max(initial=-1) + 1)]
+    else:
+        group, names = pd.factorize(frame[by])
+    return Groups(by, tuple(map(str, names)), np.asarray(group, np.int64), ordered=by == "layer")
+
+
+def _relevance(sets: Sequence[ComponentSet], target: int | str) -> Scale:
+    """Colour and size by the mean share of the layer's relevance for a class; zero if not kept."""
+    parts: list[Float32[np.ndarray, " n"]] = []
+    for one in sets:
+        found = one.database.relevance(find_class(one.database, target), one.layers)
+        share = found.set_index("component")["mean"].reindex(one.rows, fill_value=0.0)
+        parts.append(share.to_numpy(np.float32))
+    first = sets[0].database
+    name = class_name(first, find_class(first, target))
+    return Scale(f"share of relevance for '{name}'", np.concatenate(parts), signed=True, sized=True)
 
 
 def colour_columns(colouring: Colouring) -> dict[str, np.ndarray]:

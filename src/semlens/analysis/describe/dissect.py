@@ -4,32 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import pandas as pd
 from rich.console import Group, RenderableType
 
 from semlens.analysis.compare.assign import Assignment, assign
-from semlens.analysis.compare.sets import (
-    MINIMUM,
-    ComponentSet,
-    component_sets,
-)
+from semlens.analysis.compare.compare import LabelThreshold
+from semlens.analysis.compare.sets import ComponentSet, component_sets
 from semlens.analysis.compare.text import titled
-from semlens.analysis.concepts import ConceptSet
+from semlens.analysis.concepts import ConceptSet, as_concepts
 from semlens.analysis.describe.dissect_tree import (
     category_table,
     concept_nodes,
     count_nodes,
     recurring,
 )
-from semlens.analysis.label import THRESHOLD
+from semlens.analysis.label import THRESHOLD, VOCABULARY, LabelConcepts
 from semlens.analysis.probe import concept_probe
+from semlens.analysis.relevant import MINIMUM, Minimum, OnlyTarget
 from semlens.analysis.result import Result
-from semlens.analysis.together import database_names
+from semlens.analysis.together import as_databases
 from semlens.errors import RecipeError
+from semlens.settings import question, setting
 from semlens.store.reader import Database
+from semlens.types import Layers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -167,31 +167,30 @@ class Dissection(Result):
         return frame.head(self.top) if self.top else frame
 
 
+@question("embedder")
 def dissect(
     databases: Database | Sequence[Database],
-    concepts: ConceptSet | str = "paper-vocabulary",
-    *,
-    layers: Sequence[str] | None = None,
-    target: int | str | None = None,
-    minimum: float = MINIMUM,
-    threshold: float = THRESHOLD,
-    depth: int = 1,
-    top: int = 10,
+    *others: Database,
+    concepts: LabelConcepts = VOCABULARY,
+    layers: Layers = None,
+    target: OnlyTarget = None,
+    minimum: Minimum = MINIMUM,
+    threshold: LabelThreshold = THRESHOLD,
+    depth: Annotated[int, setting("Levels of categories to print.", ge=1)] = 1,
+    top: Annotated[int, setting("Concepts and gaps to show; 0 for all.", ge=0)] = 10,
 ) -> Dissection:
     """Count components by label and category, by layer and model; find concepts that none has.
 
     Parameters
     ----------
-    databases
+    databases, others
         One, or several that one embedder has made.
     concepts
-        Concept set with nested categories, or the name of one.
+        Concept set with nested categories.
     layers
         Layers to take, of each database those that it has; all by default.
     target, minimum
         Take only components whose share of relevance for this class reaches ``minimum``.
-    threshold
-        Least alignment of a label (cosine).
 
     Raises
     ------
@@ -210,36 +209,33 @@ def dissect(
     >>> found = sl.dissect(sl.open("r18.semlens"))                        # doctest: +SKIP
     >>> found.top_concepts()                                              # doctest: +SKIP
     """
-    several = [databases] if isinstance(databases, Database) else list(databases)
-    whole = component_sets(several, layers=layers, target=target, minimum=minimum)
-    sets = [part for one in whole for part in one.by_layer()]
-    chosen = ConceptSet.load(concepts) if isinstance(concepts, str) else concepts
-    probe = concept_probe(several[0], chosen)
-    found = [assign(one, probe, chosen, threshold) for one in sets]
+    given = as_databases(databases, others)
+    chosen = as_concepts(concepts)
+    probe = concept_probe(given[0], chosen)
     nodes = concept_nodes(chosen)
     counts: list[pd.DataFrame] = []
     totals: list[pd.DataFrame] = []
     gaps: list[pd.DataFrame] = []
-    for database, name in zip(several, database_names(several), strict=True):
-        mine = [i for i, one in enumerate(sets) if one.database is database]
-        for i in mine:
-            frame = pd.DataFrame(count_nodes(nodes, found[i].concept, len(chosen)))
-            frame.insert(0, "database", name)
-            frame.insert(1, "layer", sets[i].layers[0])
-            counts.append(frame)
-        best = np.concatenate([found[i].concept for i in mine])
-        total = pd.DataFrame(count_nodes(nodes, best, len(chosen)))
-        total.insert(0, "database", name)
-        totals.append(total)
-        gap = _gaps([sets[i] for i in mine], [found[i] for i in mine], chosen, threshold)
-        gap.insert(0, "database", name)
-        gaps.append(gap)
+    sizes: list[dict[str, Any]] = []
+    for one in component_sets(given, layers=layers, target=target, minimum=minimum):
+        parts = one.by_layer()
+        found = [assign(part, probe, chosen, threshold) for part in parts]
+        for part, mine in zip(parts, found, strict=True):
+            who = {"database": one.name, "layer": part.layers[0]}
+            counts.append(_with(who, count_nodes(nodes, mine.concept, len(chosen))))
+            named = mine.concept >= 0
+            size = {"components": len(part), "labelled": int(named.sum())}
+            sizes.append({**who, **size, "share": float(named.mean())})
+        best = np.concatenate([mine.concept for mine in found])
+        who = {"database": one.name}
+        totals.append(_with(who, count_nodes(nodes, best, len(chosen))))
+        gaps.append(_with(who, _gaps(parts, found, chosen, threshold)))
     return Dissection(
         chosen.name,
         threshold,
         pd.concat(counts, ignore_index=True),
         pd.concat(totals, ignore_index=True),
-        _sizes(several, sets, found),
+        pd.DataFrame(sizes),
         pd.concat(gaps, ignore_index=True),
         recurring(chosen),
         depth,
@@ -247,19 +243,10 @@ def dissect(
     )
 
 
-def _sizes(
-    databases: Sequence[Database], sets: Sequence[ComponentSet], found: Sequence[Assignment]
-) -> pd.DataFrame:
-    names = {id(db): name for db, name in zip(databases, database_names(databases), strict=True)}
-    return pd.DataFrame(
-        {
-            "database": [names[id(one.database)] for one in sets],
-            "layer": [one.layers[0] for one in sets],
-            "components": [len(one) for one in sets],
-            "labelled": [int((part.concept >= 0).sum()) for part in found],
-            "share": [float((part.concept >= 0).mean()) for part in found],
-        }
-    )
+def _with(who: Mapping[str, str], table: pd.DataFrame | list[dict[str, Any]]) -> pd.DataFrame:
+    """Put columns of one value before a table."""
+    frame = pd.DataFrame(table)
+    return frame.assign(**who).reindex(columns=[*who, *frame.columns])
 
 
 def _gaps(
@@ -269,14 +256,12 @@ def _gaps(
     threshold: float,
 ) -> pd.DataFrame:
     """Return the concepts that no component of a database carries, each with its nearest."""
-    carried = {
-        concepts.concepts[i].name for part in found for i in np.unique(part.concept) if i >= 0
-    }
     rows: list[dict[str, Any]] = []
-    seen: set[str] = set()
+    # each name once, and not those that some component carries
+    seen = {concepts.concepts[i].name for part in found for i in np.unique(part.concept) if i >= 0}
     reached = np.stack([part.reached for part in found])
     for place, concept in enumerate(concepts.concepts):
-        if concept.name in carried or concept.name in seen:
+        if concept.name in seen:
             continue
         seen.add(concept.name)
         layer = int(reached[:, place].argmax())

@@ -11,7 +11,7 @@ import pandas as pd
 from jaxtyping import Int64
 
 from semlens.analysis.compare.assign import first_places
-from semlens.analysis.concepts import Concept, ConceptSet
+from semlens.analysis.concepts import ConceptSet
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,18 @@ def concept_nodes(concepts: ConceptSet) -> list[Node]:
     for place, concept in enumerate(concepts.concepts):
         if first[place] != place:
             continue
-        path = _path(concept, kinds)
+        path = (concept.kind, *concept.path) if kinds else concept.path
         for depth in range(1, len(path) + 1):
             held.setdefault((path[:depth], False), []).append(place)
         held.setdefault(((*path, concept.name), True), []).append(place)
-    nodes = [Node(path, leaf, tuple(places)) for (path, leaf), places in held.items()]
-    return _depth_first(nodes)
+    number = {key: place for place, key in enumerate(held)}
+
+    def order(key: tuple[tuple[str, ...], bool]) -> list[int]:
+        """Put what a category holds right behind it, whatever the order in the set."""
+        above = [number[key[0][:depth], False] for depth in range(1, len(key[0]))]
+        return [*above, number[key]]
+
+    return [Node(*key, tuple(held[key])) for key in sorted(held, key=order)]
 
 
 def recurring(concepts: ConceptSet) -> dict[str, list[str]]:
@@ -107,18 +113,3 @@ def category_table(counts: pd.DataFrame, by: Sequence[str], depth: int) -> pd.Da
     titles = ["/".join(parts) for parts in zip(*(frame[name] for name in by), strict=True)]
     wide = frame.assign(_column=titles).pivot(index="path", columns="_column", values="count")
     return wide.loc[list(dict.fromkeys(frame["path"])), list(dict.fromkeys(titles))]
-
-
-def _path(concept: Concept, kinds: bool) -> tuple[str, ...]:
-    return (concept.kind, *concept.path) if kinds else concept.path
-
-
-def _depth_first(nodes: list[Node]) -> list[Node]:
-    """Put what a category holds right behind it, whatever the order in the set."""
-    place = {(node.path, node.leaf): number for number, node in enumerate(nodes)}
-
-    def key(node: Node) -> list[int]:
-        above = [place[node.path[:depth], False] for depth in range(1, len(node.path))]
-        return [*above, place[node.path, node.leaf]]
-
-    return sorted(nodes, key=key)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Int64
+from jaxtyping import Float32
 from rich.console import Group
 from rich.text import Text
 
-from semlens.analysis.concepts import Concepts, as_concepts
+from semlens.analysis.compare.compare import LabelThreshold
+from semlens.analysis.compare.sets import ComponentSet, component_sets
+from semlens.analysis.compare.tally import MaybeConcepts, label_probe
+from semlens.analysis.concepts import Concepts
 from semlens.analysis.describe.clusters import (
     Method,
     check_clusters,
@@ -20,23 +23,16 @@ from semlens.analysis.describe.clusters import (
     find_clusters,
 )
 from semlens.analysis.describe.colouring import colour, colour_columns
-from semlens.analysis.describe.kept import keep, recall
-from semlens.analysis.describe.placement import (
-    NEIGHBOURS,
-    lay_out,
-    layout_settings,
-    nearest_old,
-    place,
-    vote,
-)
-from semlens.analysis.describe.scope import Scope, scope_of
-from semlens.analysis.label import THRESHOLD
-from semlens.analysis.probe import Probe, concept_probe
+from semlens.analysis.describe.layout_cache import LayoutCache
+from semlens.analysis.describe.placement import NEIGHBOURS, lay_out, layout_settings, place, vote
+from semlens.analysis.label import THRESHOLD, VOCABULARY
 from semlens.analysis.result import Result
+from semlens.analysis.together import as_databases
 from semlens.draw.map_parts import Colouring, MapLabel
 from semlens.draw.table import rich_table
-from semlens.errors import RecipeError
+from semlens.settings import question, setting
 from semlens.store.reader import Database
+from semlens.types import Layers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -62,6 +58,8 @@ class ConceptMap(Result):
         Whether the positions of before were found in the database.
     colouring
         What the plot shows as colour.
+    sets
+        The components, a set per database.
     """
 
     frame: pd.DataFrame
@@ -70,7 +68,7 @@ class ConceptMap(Result):
     seed: int
     reused: bool
     colouring: Colouring
-    scope: Scope
+    sets: tuple[ComponentSet, ...]
 
     def __len__(self) -> int:
         """Return the number of components."""
@@ -98,13 +96,11 @@ class ConceptMap(Result):
         RelevanceError
             If a database has no relevance for the class.
         """
-        cluster = self.frame["cluster"].to_numpy()
-        colours = colour(self.scope, by, values, cluster)
-        return replace(self, colouring=colours)
+        return replace(self, colouring=colour(self.frame, self.sets, by, values))
 
     def labelled(
         self,
-        concepts: Concepts | None = "paper-vocabulary",
+        concepts: Concepts | None = VOCABULARY,
         threshold: float = THRESHOLD,
         top_labels: int = 2,
     ) -> ConceptMap:
@@ -112,12 +108,16 @@ class ConceptMap(Result):
 
         Settings are those of :func:`semlens.concept_map`.
         """
-        probe = _label_probe(self.scope, concepts)
+        known = label_probe(self.sets[0].database, concepts)
         where = self.frame[["x", "y"]].to_numpy(np.float32)
         cluster = self.frame["cluster"].to_numpy(np.int64)
-        found = describe_clusters(self.scope.theta, where, cluster, probe, threshold, top_labels)
-        frame = self.frame.assign(cluster_label=_cluster_labels(found, cluster))
-        return replace(self, frame=frame, clusters=found)
+        probe = None if known is None else known[1]
+        theta = joint_theta(self.sets)
+        found = describe_clusters(theta, where, cluster, probe, threshold, top_labels)
+        names = {row["cluster"]: ", ".join(row["labels"]) for row in found.to_dict("records")}
+        # as objects, else pandas would make NaN of None
+        labels = pd.Series([names.get(c) or None for c in cluster.tolist()], dtype=object)
+        return replace(self, frame=self.frame.assign(cluster_label=labels), clusters=found)
 
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per component, with the values of the colours where they are new."""
@@ -126,7 +126,7 @@ class ConceptMap(Result):
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a program."""
         return {
-            "models": [member.name for member in self.scope.members],
+            "models": [one.name for one in self.sets],
             "method": self.method,
             "seed": self.seed,
             "reused": self.reused,
@@ -144,7 +144,7 @@ class ConceptMap(Result):
             for row in self.clusters.to_dict("records")
             if row["labels"]
         ]
-        models = ", ".join(member.name for member in self.scope.members)
+        models = ", ".join(one.name for one in self.sets)
         way = "UMAP" if len(self) - self.placed >= NEIGHBOURS else "Principal axes"
         title = f"{way} of {len(self)} components of {models}"
         notes = [self._placing] if self.placed else []
@@ -168,22 +168,25 @@ class ConceptMap(Result):
         if self.reused:
             lines.append("Positions: those of before.")
         if self.placed:
-            lines.append(f"{self._placing} Lay all out anew: again.")
+            lines.append(f"{self._placing} Lay all out anew: again=True.")
         table = rich_table(shown, title, ["cluster", "size", "labels", "alignments"])
         return Group(table, *(Text(line) for line in lines))
 
 
+@question("embedder")
 def concept_map(
     databases: Database | Sequence[Database],
-    *,
-    layers: Sequence[str] | None = None,
-    concepts: Concepts | None = "paper-vocabulary",
-    clusters: int | None = None,
-    method: Method = "kmeans",
-    threshold: float = THRESHOLD,
-    top_labels: int = 2,
-    seed: int = 0,
-    again: bool = False,
+    *others: Database,
+    layers: Layers = None,
+    concepts: MaybeConcepts = VOCABULARY,
+    clusters: Annotated[
+        int | None, setting("Clusters of k-means [60, or one per 8 components].")
+    ] = None,
+    method: Annotated[Method, setting("How clusters are found.")] = "kmeans",
+    threshold: LabelThreshold = THRESHOLD,
+    top_labels: Annotated[int, setting("Labels per cluster at most.", ge=1)] = 2,
+    seed: Annotated[int, setting("Of UMAP and of k-means.", ge=0, le=2**32 - 1)] = 0,
+    again: Annotated[bool, setting("Lay all out anew, also what was laid out before.")] = False,
 ) -> ConceptMap:
     """Lay out components of one or several databases by what they encode, and label clusters.
 
@@ -203,8 +206,6 @@ def concept_map(
         reads no texts.
     clusters
         For k-means; by default 60 as in the paper, or a cluster per eight components.
-    threshold
-        Least alignment of a label.
     seed
         Of UMAP and k-means. Another seed is another map, kept beside this one.
     again
@@ -215,9 +216,10 @@ def concept_map(
     StaleError
         If the databases are of different embedders.
     LayerError
-        If a layer is unknown, or no component has examples.
+        If a layer is unknown.
     RecipeError
-        If the clusters cannot be made as asked for.
+        If the clusters cannot be made as asked for, or a database has no component with a
+        vector.
 
     Examples
     --------
@@ -225,86 +227,59 @@ def concept_map(
     >>> found = sl.concept_map(sl.open("demo.semlens"))                  # doctest: +SKIP
     >>> found.coloured("query", "animal", "transport").save("map.png")   # doctest: +SKIP
     """
-    given = [databases] if isinstance(databases, Database) else list(databases)
-    scope = scope_of(given, layers)
-    check_clusters(method, clusters, len(scope))
-    if seed < 0 or seed >= 2**32:
-        raise RecipeError(f"The seed is {seed}.", "Expected 0 to 4294967295.", "Choose another.")
-    probe = _label_probe(scope, concepts)
-    positions, reused = _positions(scope, seed, again)
-    cluster = _clusters(scope, method, clusters, seed, again)
-    where = positions[["x", "y"]].to_numpy(np.float32)
-    described = describe_clusters(scope.theta, where, cluster, probe, threshold, top_labels)
-    frame = scope.frame.assign(
-        x=where[:, 0],
-        y=where[:, 1],
-        cluster=cluster,
-        cluster_label=_cluster_labels(described, cluster),
-        placed=positions["placed"].to_numpy(),
+    sets = component_sets(as_databases(databases, others), layers=layers)
+    check_clusters(method, clusters, sum(map(len, sets)))
+    theta = joint_theta(sets)
+    positions, reused = layout_cache(sets, layers, seed).complete(
+        theta, lambda units: pd.DataFrame(lay_out(units, seed), columns=["x", "y"]), place,
+        again=again,
+    )  # fmt: skip
+    found, _ = cluster_cache(sets, layers, method, clusters, seed).complete(
+        theta,
+        lambda units: pd.DataFrame({"cluster": find_clusters(units, method, clusters, seed)}),
+        lambda old, *near: vote(old[:, 0], *near)[:, None],
+        again=again,
     )
-    by = "model" if len(given) > 1 else "layer" if len(scope.members[0].layers) > 1 else "cluster"
-    colours = colour(scope, by, (), cluster)
-    return ConceptMap(frame, described, method, seed, reused, colours, scope)
+    frame = pd.concat([_components(one) for one in sets], ignore_index=True).assign(
+        x=positions["x"].to_numpy(np.float32),
+        y=positions["y"].to_numpy(np.float32),
+        cluster=found["cluster"].to_numpy(np.int64),
+        cluster_label=None,
+        placed=positions["placed"].to_numpy(bool),
+    )
+    by = "model" if len(sets) > 1 else "layer" if len(sets[0].layers) > 1 else "cluster"
+    made = ConceptMap(
+        frame, pd.DataFrame(), method, seed, reused, colour(frame, sets, by, ()), tuple(sets)
+    )
+    return made.labelled(concepts, threshold, top_labels)
 
 
-def laid_out(databases: Sequence[Database], seed: int = 0) -> bool:
+def laid_out(databases: Database | Sequence[Database], seed: int = 0) -> bool:
     """Whether a layout of all layers is kept, so that the map needs no UMAP."""
-    return recall(scope_of(databases), "map", layout_settings(seed)) is not None
+    return layout_cache(component_sets(as_databases(databases)), None, seed).load() is not None
 
 
-def _label_probe(scope: Scope, concepts: Concepts | None) -> Probe | None:
-    if concepts is None:
-        return None
-    chosen, database = as_concepts(concepts), scope.members[0].database
-    readable = database.embedder.has_text or all(concept.images for concept in chosen.concepts)
-    return concept_probe(database, chosen) if readable else None
+def layout_cache(sets: Sequence[ComponentSet], layers: Layers, seed: int) -> LayoutCache:
+    """Return where the positions of a map are kept."""
+    return LayoutCache("map", sets, layers, layout_settings(seed))
 
 
-def _positions(scope: Scope, seed: int, again: bool) -> tuple[pd.DataFrame, bool]:
-    """Return x, y and placed of all components, and whether some were kept."""
-    settings = layout_settings(seed)
-    kept = None if again else recall(scope, "map", settings)
-    if kept is None:
-        where = lay_out(scope.units, seed)
-        made = pd.DataFrame({"x": where[:, 0], "y": where[:, 1], "placed": False})
-        keep(scope, "map", settings, made)
-        return made, False
-    new = kept["x"].isna().to_numpy()
-    if new.any():
-        laid_out = (kept["placed"] == False).to_numpy()  # noqa: E712  (missing for new ones)
-        old = kept.loc[laid_out, ["x", "y"]].to_numpy(np.float32)
-        places, weight = nearest_old(scope.units[laid_out], scope.units[new])
-        kept.loc[new, ["x", "y"]] = place(old, places, weight)
-        kept["placed"] = kept["placed"].where(~new, True).astype(bool)
-        keep(scope, "map", settings, kept)
-    return kept.astype({"x": np.float32, "y": np.float32, "placed": bool}), True
+def cluster_cache(
+    sets: Sequence[ComponentSet], layers: Layers, method: Method, clusters: int | None, seed: int
+) -> LayoutCache:
+    """Return where the clusters of a map are kept."""
+    settings = {"clusters": clusters, "seed": seed} if method == "kmeans" else {}
+    return LayoutCache("map-clusters", sets, layers, {"method": method, **settings})
 
 
-def _clusters(
-    scope: Scope, method: Method, count: int | None, seed: int, again: bool
-) -> Int64[np.ndarray, " n"]:
-    """Return the cluster of each component; new ones join those of their nearest."""
-    settings: dict[str, Any] = {"method": method}
-    if method == "kmeans":
-        settings |= {"clusters": count, "seed": seed}
-    kept = None if again else recall(scope, "map-clusters", settings)
-    if kept is None:
-        cluster = find_clusters(scope.units, method, count, seed)
-        keep(scope, "map-clusters", settings, pd.DataFrame({"cluster": cluster, "joined": False}))
-        return cluster
-    new = kept["cluster"].isna().to_numpy()
-    if new.any():
-        found = (kept["joined"] == False).to_numpy()  # noqa: E712  (missing for new ones)
-        old = kept.loc[found, "cluster"].to_numpy(np.int64)
-        kept.loc[new, "cluster"] = vote(old, *nearest_old(scope.units[found], scope.units[new]))
-        kept["joined"] = kept["joined"].where(~new, True).astype(bool)
-        kept["cluster"] = kept["cluster"].astype(np.int64)
-        keep(scope, "map-clusters", settings, kept)
-    return cast(np.ndarray, kept["cluster"].to_numpy(np.int64))
+def joint_theta(sets: Sequence[ComponentSet]) -> Float32[np.ndarray, "n d"]:
+    """Return the concept vectors of several sets, one after the other."""
+    return np.concatenate([one.theta for one in sets])
 
 
-def _cluster_labels(described: pd.DataFrame, cluster: Int64[np.ndarray, " n"]) -> pd.Series:
-    table = np.full(int(cluster.max(initial=-1)) + 2, None, dtype=object)  # the last is for -1
-    for row in described.to_dict("records"):
-        table[row["cluster"]] = ", ".join(row["labels"]) or None
-    return pd.Series(table[cluster], dtype=object)  # as text, pandas would make NaN of None
+def _components(one: ComponentSet) -> pd.DataFrame:
+    """Return one row per component: model, component, layer, index, sign."""
+    frame = one.database.components.iloc[one.rows][["layer", "index", "sign"]]
+    frame.insert(0, "component", one.components)
+    frame.insert(0, "model", one.name)
+    return frame

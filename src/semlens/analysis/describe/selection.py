@@ -111,21 +111,21 @@ def select(found: ConceptMap, rows: Sequence[int]) -> Selection:
     LayerError
         If no row is given, or one is not on the map.
     """
-    if len(found.scope.members) != 1:
+    if len(found.sets) != 1:
         raise RecipeError(
-            f"The map is of {len(found.scope.members)} databases.",
+            f"The map is of {len(found.sets)} databases.",
             "Expected one: rows do not tell components of several apart.",
             "Select on the map of each.",
         )
-    places = _places(found.scope.members[0].rows, rows)
+    places = _places(found.sets[0].rows, rows)
     names, source = component_labels(found)
     frame = found.frame[["component", "layer", "index", "sign", "x", "y", "cluster"]]
     frame = frame.assign(label=pd.Series(names, dtype=object))
-    frame.insert(0, "row", found.scope.members[0].rows)
+    frame.insert(0, "row", found.sets[0].rows)
     mine = frame.iloc[places].reset_index(drop=True)
-    return Selection(
-        mine, _counted(mine, frame, "label"), _by_layer(mine, frame, found), source, found
-    )
+    layers = _counted(mine, frame, "layer").set_index("layer")
+    layers = layers.reindex([name for name in found.sets[0].layers if name in layers.index])
+    return Selection(mine, _counted(mine, frame, "label"), layers.reset_index(), source, found)
 
 
 def component_labels(found: ConceptMap) -> tuple[list[str | None], str]:
@@ -134,13 +134,13 @@ def component_labels(found: ConceptMap) -> tuple[list[str | None], str]:
     They are those that were kept last (``semlens label --save NAME``); while there are none,
     those of the clusters.
     """
-    member = found.scope.members[0]
-    kept = kept_labels(member.database)
+    one = found.sets[0]
+    kept = kept_labels(one.database)
     if kept is None:
         labels, source = found.frame["cluster_label"], CLUSTERS
     else:
-        labels = kept["label"].iloc[member.rows]
-        source = PREFIX + label_tables(member.database)[0].name
+        labels = kept["label"].iloc[one.rows]
+        source = PREFIX + label_tables(one.database)[0].name
     return [text if isinstance(text, str) else None for text in labels], source
 
 
@@ -168,10 +168,3 @@ def _counted(mine: pd.DataFrame, everyone: pd.DataFrame, by: str) -> pd.DataFram
     counts["share"] = counts["count"] / len(mine)
     counts["of"] = everyone[by].value_counts().reindex(counts[by]).to_numpy(np.int64)
     return counts
-
-
-def _by_layer(mine: pd.DataFrame, everyone: pd.DataFrame, found: ConceptMap) -> pd.DataFrame:
-    """Count layers, first to last."""
-    counts = _counted(mine, everyone, "layer")
-    order = [name for name in found.scope.members[0].layers if name in set(counts["layer"])]
-    return counts.set_index("layer").loc[order].reset_index()

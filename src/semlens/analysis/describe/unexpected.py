@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float32, Int64
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from semlens.analysis.align import alignment
-from semlens.analysis.concepts import ConceptSet
+from semlens.analysis.concepts import as_concepts
 from semlens.analysis.describe.behind import (
     among_classes,
     clarity_of,
@@ -22,21 +21,23 @@ from semlens.analysis.describe.behind import (
     example_files,
     examples_shown,
 )
+from semlens.analysis.describe.clusters import best_concepts
+from semlens.analysis.label import VOCABULARY, LabelConcepts
 from semlens.analysis.probe import concept_probe
+from semlens.analysis.relevant import MINIMUM, Minimum, relevant_rows
 from semlens.analysis.result import Result, check_end
 from semlens.analysis.target import class_name, find_class
 from semlens.draw.table import rich_table
 from semlens.embedders.base import Embedder
 from semlens.errors import EmbedderError
+from semlens.settings import question, setting
 from semlens.store.files import save_csv
 from semlens.store.reader import Database
-from semlens.types import Component
+from semlens.types import Components, Layers, Target
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MINIMUM = 0.01
-"""Least share of the layer's relevance, on the sample where it is largest (paper, D.5)."""
 DRAWN, CROPS, BARS = 6, 6, 5
 """Components, examples and classes in the picture."""
 
@@ -100,24 +101,23 @@ class Unexpected(Result):
 
     def summary(self) -> str:
         """Say in words how much was found."""
-        text = (
-            f"Every one of the {self.relevant} components that matter for '{self.name}' has a "
-            f"concept of '{self.concepts}'."
-        )
-        if self.found:
-            parts = ", ".join(
-                f"{row['layer']} {row['unexpected']} of {row['relevant']} "
-                f"({row['relevance_share']:.0%} of their relevance)"
-                for row in self.layers.to_dict("records")
-                if row["relevant"]
-            )
-            text = (
-                f"No concept of '{self.concepts}' describes {self.found} of the {self.relevant} "
-                f"components that matter for '{self.name}': {parts}."
-            )
         if not self.relevant:
-            text = f"No component has {self.minimum:.1%} of the relevance for '{self.name}'."
-        return text
+            return f"No component has {self.minimum:.1%} of the relevance for '{self.name}'."
+        if not self.found:
+            return (
+                f"Every one of the {self.relevant} components that matter for '{self.name}' has a "
+                f"concept of '{self.concepts}'."
+            )
+        parts = ", ".join(
+            f"{row['layer']} {row['unexpected']} of {row['relevant']} "
+            f"({row['relevance_share']:.0%} of their relevance)"
+            for row in self.layers.to_dict("records")
+            if row["relevant"]
+        )
+        return (
+            f"No concept of '{self.concepts}' describes {self.found} of the {self.relevant} "
+            f"components that matter for '{self.name}': {parts}."
+        )
 
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per component."""
@@ -178,13 +178,10 @@ class Unexpected(Result):
             row["mean"],
             row["nearest"][0],
             row["alignments"][0],
-            example_pictures(self.database, self._row(row["component"]), CROPS),
+            example_pictures(self.database, self.database.rows_of(row["component"])[0], CROPS),
             files["path"].head(CROPS).tolist(),
             list(zip(first["class"], first["mean"], first["logit"] == self.target, strict=True)),
         )
-
-    def _row(self, name: str) -> int:
-        return self.database.row(Component.parse(name))
 
     def __rich__(self) -> RenderableType:
         """Return what a terminal shows."""
@@ -208,17 +205,21 @@ class Unexpected(Result):
         return Group(rich_table(shown), Text(self.summary()))
 
 
+@question("embedder")
 def unexpected(
     database: Database,
-    target: int | str,
-    concepts: ConceptSet,
+    target: Target,
+    concepts: LabelConcepts = VOCABULARY,
     *,
-    layers: Sequence[str] | None = None,
-    threshold: float | None = None,
-    minimum: float = MINIMUM,
-    top: int | None = None,
-    nearest: int = 3,
-    components: Sequence[Component] | None = None,
+    layers: Layers = None,
+    threshold: Annotated[
+        float | None,
+        setting("A component without an alignment above this has no label [0]."),
+    ] = None,
+    minimum: Minimum = MINIMUM,
+    top: Annotated[int | None, setting("Components at most.", ge=1)] = None,
+    nearest: Annotated[int, setting("Nearest concepts to tell.", ge=1)] = 3,
+    components: Components | None = None,
 ) -> Unexpected:
     """Find the components that matter for a class and that no concept describes.
 
@@ -227,8 +228,6 @@ def unexpected(
 
     Parameters
     ----------
-    target
-        Class, by name or by the number of its logit.
     concepts
         What one expects, or knows of.
     layers
@@ -236,12 +235,6 @@ def unexpected(
     threshold
         Components whose best alignment is at or below it have no label: 0, the alignment of
         the empty template, unless given (paper, 4.1.2).
-    minimum
-        Least share of the layer's relevance, on the sample where it is largest.
-    top
-        How many components at most.
-    nearest
-        How many of the nearest concepts to tell.
     components
         Describe these, if relevant, instead of those at or below a threshold: an audit's
         (``audit.unexpected``) are held against chance.
@@ -253,40 +246,34 @@ def unexpected(
     EmbedderError
         If the embedder reads no texts.
     """
-    number = find_class(database, target)
+    number, known = find_class(database, target), as_concepts(concepts)
     limit = float("nan") if components is not None else _limit(database.embedder, threshold)
     names = database.chosen(layers)
-    mine: Any = database.relevance(number, names)
-    mine = mine[mine["max"] >= minimum]
-    mine = mine.sort_values(["mean", "component"], ascending=[False, True])
+    mine: Any = relevant_rows(database, number, names, minimum, empty_ok=True)
     mine = mine[database.alive[mine["component"].to_numpy()]]
-    values = alignment(
-        database.theta[mine["component"].to_numpy()], concept_probe(database, concepts)
-    )
+    values = alignment(database.theta[mine["component"].to_numpy()], concept_probe(database, known))
     lacking = ~(values.max(axis=1, initial=-np.inf) > limit)
     if components is not None:
-        lacking = mine["component"].isin([database.row(c) for c in components]).to_numpy()
-    chosen = mine[lacking].head(len(mine) if top is None else max(top, 0))
-    rows, near = chosen["component"].to_numpy(np.int64), values[lacking][: len(chosen)]
+        lacking = mine["component"].isin(database.rows_of(components)).to_numpy()
+    chosen: Any = mine[lacking].head(len(mine) if top is None else top).reset_index(drop=True)
+    rows = chosen["component"].to_numpy(np.int64)
+    every = [concept.name for concept in known.concepts]
+    near = [best_concepts(line, every, -np.inf, nearest) for line in values[lacking][: len(rows)]]
     classes = driven_classes(database, rows, names)
     files = example_files(database, rows)
-    frame = pd.concat(
-        [
-            _named(database, rows),
-            chosen[["mean", "max"]].reset_index(drop=True),
-            _nearest(concepts, near, nearest),
-            pd.DataFrame({"clarity": clarity_of(database, rows)}),
-            among_classes(classes, rows, number),
-            examples_shown(files, rows, number),
-        ],
-        axis=1,
+    frame = chosen.assign(
+        component=database.names(rows),
+        nearest=[list(best) for best in near],
+        alignments=[list(best.values()) for best in near],
+        clarity=clarity_of(database, rows),
     )
-    counted = _layers(database, names, mine, lacking)
+    shown = examples_shown(files, rows, number)
+    frame = pd.concat([frame, among_classes(classes, rows, number), shown], axis=1)
     for table in (classes, files):
-        table.insert(0, "component", [str(database.component(r)) for r in table.pop("row")])
+        table.insert(0, "component", database.names(table.pop("row").to_numpy(np.int64)))
     return Unexpected(
-        number, class_name(database, number), concepts.name, limit, minimum,
-        frame, classes, files, counted, database,
+        number, class_name(database, number), known.name, limit, minimum,
+        frame, classes, files, _layers(names, mine, lacking), database,
     )  # fmt: skip
 
 
@@ -298,53 +285,20 @@ def _limit(embedder: Embedder, threshold: float | None) -> float:
         f"The embedder '{embedder.spec}' reads images only: it has no empty template to compare "
         "with, so that no component is known to lack a label.",
         "Expected a database whose embedder reads texts, or a threshold of the cosine.",
-        "Build a database with such an embedder; or give concepts as images, and --threshold.",
+        "Build a database with such an embedder; or give concepts as images, and a threshold.",
     )
 
 
-def _named(database: Database, rows: Int64[np.ndarray, " n"]) -> pd.DataFrame:
-    parts = [database.component(int(row)) for row in rows]
-    return pd.DataFrame(
-        {"component": [str(part) for part in parts], "layer": [part.layer for part in parts]}
-    )
-
-
-def _nearest(concepts: ConceptSet, values: Float32[np.ndarray, "n q"], count: int) -> pd.DataFrame:
-    """Return the nearest concepts all the same, each name once."""
-    names = np.asarray([concept.name for concept in concepts.concepts])
-    found: list[list[str]] = []
-    scores: list[list[float]] = []
-    for line in values:
-        best: dict[str, float] = {}
-        for place in np.argsort(-line, kind="stable"):
-            best.setdefault(str(names[place]), float(line[place]))
-            if len(best) == count:
-                break
-        found.append(list(best))
-        scores.append(list(best.values()))
-    return pd.DataFrame({"nearest": found, "alignments": scores})
-
-
-def _layers(
-    database: Database, names: Sequence[str], mine: pd.DataFrame, lacking: np.ndarray
-) -> pd.DataFrame:
+def _layers(names: Sequence[str], mine: pd.DataFrame, lacking: np.ndarray) -> pd.DataFrame:
     """Count by layer; only what speaks for the class on average has a part in its relevance."""
-    records: list[dict[str, Any]] = []
-    rows = mine["component"].to_numpy()
-    weight = mine["mean"].clip(lower=0).to_numpy(np.float64)
-    for name in names:
-        entry = database.layer(name)
-        inside = (rows >= entry.first) & (rows < entry.first + entry.rows)
-        total = weight[inside].sum()
-        records.append(
-            {
-                "layer": name,
-                "relevant": int(inside.sum()),
-                "unexpected": int((inside & lacking).sum()),
-                "relevance_share": weight[inside & lacking].sum() / total if total else 0.0,
-            }
-        )
-    return pd.DataFrame(records)
+    weight = mine["mean"].clip(lower=0).astype(float)
+    table: Any = pd.DataFrame(
+        {"relevant": 1, "unexpected": lacking, "total": weight, "part": weight * lacking}
+    )
+    table = table.groupby(mine["layer"]).sum().reindex(list(names), fill_value=0)
+    share = table.pop("part") / table.pop("total")
+    table = table.astype(np.int64).assign(relevance_share=share.fillna(0.0))
+    return table.rename_axis("layer").reset_index()
 
 
 def _records(frame: pd.DataFrame | None) -> list[dict[str, Any]]:

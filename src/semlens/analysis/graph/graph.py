@@ -37,7 +37,7 @@ from semlens.draw.table import rich_table
 from semlens.settings import question, setting
 from semlens.store.files import save_text
 from semlens.store.reader import Database
-from semlens.types import Component, Layers, Target
+from semlens.types import Layers, Target
 
 THUMBNAIL = 128
 MINIMUM = 0.01
@@ -156,13 +156,11 @@ class AttributionGraph(Result):
             small.save(held, "WEBP", quality=80)
             found[TARGET] = held.getvalue()
         for node in self.nodes:
-            if not node.components:
-                continue
-            row = self.database.row(Component.parse(node.components[0]))
-            for example in self.database.examples_of(row, 1):
-                webp = self.database.thumbnail(example.crop)
-                if webp is not None:
-                    found[node.id] = webp
+            for row in self.database.rows_of(node.components[:1]):
+                for example in self.database.examples_of(row, 1):
+                    webp = self.database.thumbnail(example.crop)
+                    if webp is not None:
+                        found[node.id] = webp
         return found
 
     def _repr_html_(self) -> str:

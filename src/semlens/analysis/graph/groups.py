@@ -3,48 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 
 from semlens.analysis.graph.trace import TracedLayer
 from semlens.analysis.label_source import Named, label_of
+from semlens.draw.graph_layout import GraphEdge, GraphNode
 from semlens.store.reader import Database
 
 TARGET = "target"
 """The id of the node that stands for the class."""
 
 UNLABELLED = "?"
-
-
-@dataclass(frozen=True)
-class GraphNode:
-    """The kept components of one layer that have one label; or the class itself.
-
-    Shares are signed: below zero, the components speak against the class.
-    """
-
-    id: str
-    layer: str
-    """Empty for the class."""
-    label: str
-    components: tuple[str, ...]
-    """Their names, the one of the largest share first."""
-    mean: float
-    """Their part in the layer's absolute relevance, mean over the images."""
-    maximum: float
-    """The same on the image where it is largest (in size)."""
-
-
-@dataclass(frozen=True)
-class GraphEdge:
-    """What reaches ``target`` when relevance starts at ``source``, the upper one, only."""
-
-    source: str
-    target: str
-    weight: float
-    """Signed, in shares of the lower layer's absolute relevance, mean over the images."""
 
 
 def keep_groups(

@@ -14,7 +14,6 @@ from semlens.analysis.class_images import ClassImages, Pictures, class_images
 from semlens.analysis.engine import group_masks, per_component
 from semlens.errors import RelevanceError
 from semlens.models.forward import batches
-from semlens.progress import report
 from semlens.relevance.classes import class_start, shares
 from semlens.relevance.conditional import pairs_per_pass
 from semlens.relevance.flow import Flow
@@ -51,18 +50,14 @@ class Job:
         RelevanceError
             If a layer does not lie on the way to the logit.
         """
-        images, done = self.images, 0
-        names = [entry.name for entry in self.entries]
+        images, names = self.images, [entry.name for entry in self.entries]
         model = images.database.model
-        report(stage, 0, len(images.samples))
-        for inputs in batches(model, images.read, images.samples, self.batch_size):
+        for inputs in batches(model, images.read, images.samples, self.batch_size, stage):
             trace = self.engine.trace(inputs)
             start = class_start(trace, torch.full((1, len(inputs)), images.target))
             found = trace.pull({OUTPUT: start}, names, heat=False).layers
             _check_reached(names, found)
             yield trace, found
-            done += len(inputs)
-            report(stage, done, len(images.samples))
 
 
 def make_job(

@@ -16,7 +16,7 @@ from semlens.analysis.audit.audit import LEVEL, Level, Seed, Threshold
 from semlens.analysis.audit.audit import audit as make_audit
 from semlens.analysis.audit.found import Audit
 from semlens.analysis.audit.kept import saved_audits
-from semlens.analysis.audit.model_test import Inserted, Spurious
+from semlens.analysis.audit.model_test import Spurious
 from semlens.analysis.audit.model_test import model_test as make_test
 from semlens.analysis.audit.record import AuditRecord
 from semlens.analysis.concept_sets import ClassConcepts, OwnTarget, class_and_concepts
@@ -55,7 +55,7 @@ from semlens.analysis.report.trials import (
 from semlens.analysis.result import TABLES, Result
 from semlens.analysis.scores import scores as make_scores
 from semlens.analysis.target import class_name
-from semlens.data.artefact import as_artefacts
+from semlens.data.artefact import Artefacts, as_artefacts
 from semlens.draw.report_page import Page, page_html
 from semlens.draw.table import rich_table
 from semlens.errors import RecipeError, RelevanceError
@@ -177,7 +177,7 @@ def report(
     graph: Annotated[
         bool | AttributionGraph | Skipped, setting("Trace an attribution graph.")
     ] = True,
-    artefacts: Inserted = (),
+    artefacts: Artefacts = (),
     spurious: Spurious = None,
     model_test: Annotated[
         Tested | Skipped | str | Path | None,

@@ -16,7 +16,7 @@ from torch import Tensor
 from semlens.relevance.flow import Flow
 from semlens.relevance.graph import Node
 from semlens.relevance.rules.base import Rule, Sent, stabilised
-from semlens.relevance.rules.operators import Operator, operator_of
+from semlens.relevance.rules.operators import Convolution, Dense, Operator
 
 
 class Affine(Rule):
@@ -36,7 +36,8 @@ class Affine(Rule):
 
     def __init__(self, node: Node, nonnegative: bool, epsilon: float) -> None:
         super().__init__(node)
-        self.operator: Operator = operator_of(node)
+        dense = node.target == torch.ops.aten.linear.default
+        self.operator: Operator = Dense(node) if dense else Convolution(node)
         self.source: Node = node.args[0]
         self.nonnegative = nonnegative
         self.epsilon = epsilon
@@ -157,6 +158,7 @@ class Flat(Affine):
     """
 
     final: ClassVar[bool] = True
+    operator: Convolution
 
     def __init__(self, node: Node, epsilon: float, image: Node) -> None:
         super().__init__(node, False, epsilon)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,39 +13,6 @@ from semlens.relevance.flow import Flow
 from semlens.relevance.graph import Node, pair
 
 aten = torch.ops.aten
-
-
-@runtime_checkable
-class Operator(Protocol):
-    """``y = w x + b`` for one kind of weights."""
-
-    weight: Tensor
-    bias: Tensor | None
-
-    def run(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Return the sums [U ...] with other weights than its own."""
-        ...
-
-    def back(self, flow: Flow, weight: Tensor, shape: Sequence[int]) -> Flow:
-        """Return the transposed sums, for inputs of ``shape`` [U ...]."""
-        ...
-
-    def spread(self, ones: Tensor) -> Tensor:
-        """Return how many of the positions [1 1 H W] each output reads."""
-        ...
-
-    def gather(self, flow: Flow, shape: Sequence[int]) -> Flow:
-        """Return the transposed sums of a single channel by weights of one."""
-        ...
-
-    def format(self, weight: Tensor) -> Tensor:
-        """Put weights into the memory order that is fastest."""
-        ...
-
-
-def operator_of(node: Node) -> Operator:
-    """Return the operator of a ``conv2d`` or ``linear`` node."""
-    return Dense(node) if node.target == aten.linear.default else Convolution(node)
 
 
 class Dense:
@@ -62,14 +29,6 @@ class Dense:
     def back(self, flow: Flow, weight: Tensor, shape: Sequence[int]) -> Flow:
         """Apply the transposed weights."""
         return Flow(flow.values @ weight)
-
-    def spread(self, ones: Tensor) -> Tensor:
-        """Refuse: a dense layer has no pixels."""
-        raise TypeError("A dense layer has no receptive field.")
-
-    def gather(self, flow: Flow, shape: Sequence[int]) -> Flow:
-        """Refuse: a dense layer has no pixels."""
-        raise TypeError("A dense layer has no receptive field.")
 
     def format(self, weight: Tensor) -> Tensor:
         """Return the weights as they are."""
@@ -186,3 +145,7 @@ def _padding(
         return before, (total[0] - before[0], total[1] - before[1])
     both = pair(value)
     return both, both
+
+
+Operator = Dense | Convolution
+"""``y = w x + b`` for one kind of weights."""

@@ -58,8 +58,7 @@ class MaxPool(Rule):
             winner = windows(winner, flow.corner, flow.window)
         g = flow.values
         (high, wide), (down, right) = flow.window, self.stride
-        size = ((high - 1) * down + self.kernel[0], (wide - 1) * right + self.kernel[1])
-        out = g.new_zeros(*g.shape[:3], *size)
+        out = g.new_zeros(*g.shape[:3], *self.covered(flow))
         for place in range(self.kernel[0] * self.kernel[1]):
             row, column = divmod(place, self.kernel[1])
             to = out[
@@ -67,12 +66,20 @@ class MaxPool(Rule):
                 column : column + (wide - 1) * right + 1 : right,
             ]  # fmt: skip
             to += g * (winner == place)
-        if flow.corner is None:
-            whole = Flow(out, torch.tensor(self.padding).neg().expand(*g.shape[:2], 2))
-            return [(self.source, whole.whole((shape[-2], shape[-1])))]
-        device = flow.corner.device
-        corner = flow.corner * torch.tensor(self.stride, device=device)
-        return [(self.source, Flow(out, corner - torch.tensor(self.padding, device=device)))]
+        return [(self.source, self.placed(out, flow, shape))]
+
+    def covered(self, flow: Flow) -> tuple[int, int]:
+        """Return how many of the input's rows and columns a flow's window reads."""
+        (high, wide), (down, right) = flow.window, self.stride
+        return (high - 1) * down + self.kernel[0], (wide - 1) * right + self.kernel[1]
+
+    def placed(self, out: Tensor, flow: Flow, shape: torch.Size) -> Flow:
+        """Return values over what a flow's window reads as a flow over an input of ``shape``."""
+        padding = torch.tensor(self.padding, device=out.device)
+        if flow.corner is not None:
+            return Flow(out, flow.corner * torch.tensor(self.stride, device=out.device) - padding)
+        whole = Flow(out, padding.neg().expand(*out.shape[:2], 2))
+        return whole.whole((shape[-2], shape[-1]))
 
 
 class PooledFlat(MaxPool):
@@ -105,7 +112,7 @@ class PooledFlat(MaxPool):
         if flow.corner is not None:
             winner = windows(winner, flow.corner, flow.window)
         (high, wide), (down, right) = flow.window, self.stride
-        size = ((high - 1) * down + self.kernel[0], (wide - 1) * right + self.kernel[1])
+        size = self.covered(flow)
         device = winner.device
         rows = torch.arange(high, device=device)[:, None] * down
         columns = torch.arange(wide, device=device) * right
@@ -116,9 +123,4 @@ class PooledFlat(MaxPool):
         index = place.movedim(-3, -1).flatten(-3).expand(source.shape)
         out = source.new_zeros(*source.shape[:2], size[0] * size[1])
         out = out.scatter_add_(2, index, source).unflatten(2, (1, *size))
-        padding = torch.tensor(self.padding, device=device)
-        if flow.corner is not None:
-            corner = flow.corner * torch.tensor(self.stride, device=device) - padding
-            return self.flat.spread(Flow(out, corner), pixels)
-        whole = Flow(out, padding.neg().expand(*out.shape[:2], 2))
-        return self.flat.spread(whole.whole((shape[-2], shape[-1])), pixels)
+        return self.flat.spread(self.placed(out, flow, shape), pixels)
