@@ -61,12 +61,12 @@ def db(built):
     folder = built.path / "analysis" / "audits"
     for file in folder.glob("*") if folder.is_dir() else ():
         file.unlink()
-    return sl.open(built.path, embedder=WordEmbedder())
+    return sl.open(built.path, model=little(), embedder=WordEmbedder())
 
 
 @pytest.fixture
 def client(db):
-    return TestClient(create_app([db], models=[little()]), base_url="http://localhost")
+    return TestClient(create_app([db]), base_url="http://localhost")
 
 
 def ask(client, path, body=None, status=200, **params):
@@ -185,7 +185,7 @@ def test_without_relevance_the_sweep_says_so(tmp_path):
 
 
 def test_a_trial_is_evaluate_with_and_without(client, db, built):
-    subject, images = little(), db.load_images()
+    subject, images = little(), db.images
     components = [Component.parse(name) for name in CHOSEN]
     body = {"target": 1, "components": CHOSEN, "artefact": {"kind": "patch", "strength": 0.5}}
     found = ask(client, "trials/prune", {**body, "per_class": 5, "at_most": 12})
@@ -294,7 +294,7 @@ def test_the_test_is_model_test(client, db):
     body = {"target": 1, "artefacts": artefacts, "count": 7, "seed": 3}
     found = ask(client, "trials/test", body)
     expected = model_test(
-        db, little(), 1, images=db.load_images(), count=7, seed=3,
+        db, 1, count=7, seed=3,
         artefacts=[Hue(opacity=0.6), Patch(colour=(0, 0, 255))],
     )  # fmt: skip
     assert found["name"] == "ox"
@@ -302,7 +302,7 @@ def test_the_test_is_model_test(client, db):
     assert [one["name"] for one in found["sets"]] == ["hue", "patch", "all artefacts"]
     for one, other in zip(found["sets"], expected.sets, strict=True):
         assert one["auroc"] == other.auroc
-        assert (one["low"], one["high"]) == other.interval
+        assert tuple(one["interval"]) == other.interval
         assert one["auroc_without"] == other.auroc_without
         assert one["scores"]["top1"] == other.outputs.top(1)
         assert one["scores"]["logits"] == pytest.approx(other.outputs.logit.tolist())
@@ -325,7 +325,8 @@ def test_bad_tests_are_refused(client, change, status, parts):
 
 
 def test_without_the_model_it_says_how_to_serve_it(db):
-    nobody = TestClient(create_app([db]), base_url="http://localhost")
+    bare = sl.open(db.path, embedder=WordEmbedder())
+    nobody = TestClient(create_app([bare]), base_url="http://localhost")
     for path, body in (
         ("trials/prune", {"target": 1, "components": CHOSEN}),
         ("trials/test", {"target": 1, "artefacts": [{"kind": "hue"}]}),
@@ -334,6 +335,6 @@ def test_without_the_model_it_says_how_to_serve_it(db):
 
 
 def test_without_the_images_it_says_so(db):
-    gone = create_app([db], models=[little()], data=[str(db.path / "no-such-folder")])
-    client = TestClient(gone, base_url="http://localhost")
+    gone = sl.open(db.path, model=little(), images=str(db.path / "no-such-folder"))
+    client = TestClient(create_app([gone]), base_url="http://localhost")
     says(ask(client, "trials/prune", {"target": 1, "components": CHOSEN}, 400), "no-such-folder")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import BaseModel
 
+from semlens.analysis.audit.audit import SIDES
 from semlens.analysis.audit.found import Audit
 from semlens.analysis.audit.record import AuditRecord, Term
 from semlens.analysis.audit.shares import Verdict
@@ -137,7 +140,7 @@ def set_info(
 ) -> ConceptSetInfo:
     """Describe a concept set, and say which class of the model it is for."""
     valid, spurious = (
-        [Term.of(one) for one in concepts.of_kind(kind).concepts] for kind in ("valid", "spurious")
+        [_named(Term.of(one)) for one in concepts.of_kind(kind).concepts] for kind in SIDES
     )
     return ConceptSetInfo(
         name=name,
@@ -166,8 +169,14 @@ def entry_of(record: AuditRecord) -> AuditEntry:
 
 def saved_of(db: ConceptDatabase, record: AuditRecord) -> SavedAudit:
     """Return what people edit of a saved audit."""
-    stale = record.database != db.fingerprint
-    return SavedAudit(**dict(record), kept=db.audits.keeps, stale=stale)
+    sides = {side: tuple(map(_named, getattr(record, side))) for side in SIDES}
+    more = {"kept": db.audits.keeps, "stale": record.database != db.fingerprint}
+    return SavedAudit.model_validate({**dict(record), **sides, **more})
+
+
+def _named(term: Term) -> Term:
+    """Return a concept without the folders of its images, which are nobody's business."""
+    return term.model_copy(update={"images": tuple(Path(one).name for one in term.images)})
 
 
 def answer_of(found: Audit) -> AuditAnswer:

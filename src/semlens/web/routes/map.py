@@ -168,7 +168,7 @@ def map_points(model: Model, serving: All) -> Response:
         {
             "x": frame["x"].to_numpy(np.float32),
             "y": frame["y"].to_numpy(np.float32),
-            "row": found.scope.members[0].rows.astype(np.int32),
+            "row": found.sets[0].rows.astype(np.int32),
             "layer": layer.astype(np.int16),
             "cluster": frame["cluster"].to_numpy(np.int16),
         }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,14 +10,14 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel
 
-from semlens.analysis.audit.tested import ModelTest, Outputs, SpuriousSet
+from semlens.analysis.audit.tested import ModelTest, Outputs
 from semlens.analysis.correct.trial import Answers, Share, Trial
 from semlens.analysis.result import plain
 from semlens.analysis.target import class_name
 from semlens.api import ConceptDatabase
 from semlens.data.artefact import Artefact
-from semlens.data.images import Images
-from semlens.data.with_artefact import artefact_seed
+from semlens.data.with_artefact import insert_drawn
+from semlens.draw.pictures import encoded
 
 SHOWN = 12
 """Images of a set that are shown, of those with another answer."""
@@ -44,9 +43,8 @@ class TestedArtefact(BaseModel):
     name: str
     spec: str
     auroc: float
-    low: float
-    high: float
-    """A 95 % interval."""
+    interval: tuple[float, float]
+    """Of 95 %."""
     auroc_without: float | None
     """The same images without the artefact."""
     scores: ScoreSet
@@ -61,18 +59,6 @@ class ModelTestAnswer(BaseModel):
     model: str
     real: ScoreSet
     sets: list[TestedArtefact]
-
-
-class Change(BaseModel):
-    """A share of the same images with and without the components, with 95 % intervals."""
-
-    images: int
-    before: float
-    before_interval: tuple[float, float]
-    after: float
-    after_interval: tuple[float, float]
-    change: float
-    change_interval: tuple[float, float]
 
 
 class ChangedImage(BaseModel):
@@ -91,10 +77,10 @@ class TriedSet(BaseModel):
     """Answers on one set of images."""
 
     name: str
-    accuracy: Change
-    of_class: Change
+    accuracy: Share
+    of_class: Share
     """Its recall."""
-    mistaken: Change | None
+    mistaken: Share | None
     """How many images of other classes are called the class."""
     changed: int
     mended: int
@@ -125,20 +111,18 @@ def tested_answer(found: ModelTest) -> ModelTestAnswer:
         name=found.name,
         model=found.model,
         real=_scores(found.real),
-        sets=[_tested(one) for one in found.sets],
-    )
-
-
-def _tested(one: SpuriousSet) -> TestedArtefact:
-    return TestedArtefact(
-        name=one.name,
-        spec=one.source,
-        auroc=one.auroc,
-        low=one.interval[0],
-        high=one.interval[1],
-        auroc_without=plain(one.auroc_without),
-        scores=_scores(one.outputs),
-        without=None if one.without is None else _scores(one.without),
+        sets=[
+            TestedArtefact(
+                name=one.name,
+                spec=one.source,
+                auroc=one.auroc,
+                interval=one.interval,
+                auroc_without=plain(one.auroc_without),
+                scores=_scores(one.outputs),
+                without=None if one.without is None else _scores(one.without),
+            )
+            for one in found.sets
+        ],
     )
 
 
@@ -148,17 +132,12 @@ def _scores(outputs: Outputs) -> ScoreSet:
         top1=outputs.top(1),
         top5=outputs.top(5),
         logit=float(outputs.logit.mean()),
-        logits=[float(value) for value in outputs.logit],
+        logits=outputs.logit.tolist(),
     )
 
 
 def tried_set(
-    db: ConceptDatabase,
-    found: Trial,
-    answers: Answers,
-    images: Images,
-    artefact: Artefact | None,
-    seed: int,
+    db: ConceptDatabase, found: Trial, answers: Answers, artefact: Artefact | None, seed: int
 ) -> TriedSet:
     """Return the answers on one set, with pictures of some that have changed.
 
@@ -172,24 +151,19 @@ def tried_set(
         | (answers.after == found.target)
     )
     order = np.lexsort((~was[changed], ~now[changed], ~touched[changed]))
-    mistaken = found.mistaken(answers)
     return TriedSet(
         name=answers.name,
-        accuracy=_change(found.accuracy(answers)),
-        of_class=_change(found.accuracy(answers, found.target)),
-        mistaken=None if mistaken is None else _change(mistaken),
+        accuracy=found.accuracy(answers),
+        of_class=found.accuracy(answers, found.target),
+        mistaken=found.mistaken(answers),
         changed=len(changed),
         mended=int((now & ~was).sum()),
         broken=int((was & ~now).sum()),
         shown=[
-            _shown(db, found, answers, int(place), images, artefact, seed)
+            _shown(db, found, answers, int(place), artefact, seed)
             for place in changed[order][:SHOWN]
         ],
     )
-
-
-def _change(share: Share) -> Change:
-    return Change(**vars(share))
 
 
 def _shown(
@@ -197,25 +171,21 @@ def _shown(
     found: Trial,
     answers: Answers,
     place: int,
-    images: Images,
     artefact: Artefact | None,
     seed: int,
 ) -> ChangedImage:
     sample = int(found.samples[place])
-    picture = images.read(sample)
-    if artefact is not None:
-        picture = artefact.insert(picture, artefact_seed(seed, sample))
+    put = [] if artefact is None else [artefact]
+    picture = insert_drawn(db.images.read(sample), put, seed, sample)
     picture.thumbnail((SIDE, SIDE))
-    held = io.BytesIO()
-    picture.save(held, "WEBP", quality=82)
-    encoded = base64.b64encode(held.getvalue()).decode("ascii")
+    content = base64.b64encode(encoded(picture)).decode("ascii")
     return ChangedImage(
         sample=sample,
         path=db.sample(sample).path,
         right=class_name(db, int(found.right[place])),
         before=class_name(db, int(answers.before[place])),
         after=class_name(db, int(answers.after[place])),
-        picture=f"data:image/webp;base64,{encoded}",
+        picture=f"data:image/webp;base64,{content}",
     )
 
 
