@@ -63,9 +63,9 @@ def alive(db):
 def test_card_holds_what_the_tables_hold(db):
     table = {name: db.examples(name) for name in LAYERS}
     row = 0
-    for place, layer in enumerate(LAYERS):
+    for layer in LAYERS:
         entry = db.layer(layer)
-        for index in range(entry.rows):
+        for _ in range(entry.rows):
             got = card(db, row)
             assert got.layer_rows == entry.rows
             assert got.component == db.component(row)

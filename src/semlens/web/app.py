@@ -30,7 +30,6 @@ from semlens.web.routes import (
     overview,
     pictures,
     search,
-    sweep,
     trials,
 )
 from semlens.web.security import LOCAL, Guard
@@ -48,7 +47,6 @@ ROUTERS: list[APIRouter] = [
     overview.router,
     pictures.router,
     search.router,
-    sweep.router,
     trials.router,
     card.router,  # last: its path ends with a name, which may hold anything
 ]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 from semlens.analysis.describe.notable import notable
 from semlens.analysis.kept_labels import label_tables
@@ -210,34 +211,31 @@ class _Writer:
         self._done += 1
         report("recording answers", self._done, self._total)
 
+    async def _record(self, record: Callable[[str], Awaitable[Any]], paths: Sequence[str]) -> None:
+        self._expect(len(paths))
+        for path in paths:
+            await record(path)
+            self._tell()
+
     async def _model(self, one: Served) -> None:
-        base = f"models/{one.number}"
-        plain = [f"{base}/{name}" for name in ("overview", "scores", "labels", "clusters")]
-        table = range(0, one.db.manifest.rows, TABLE)
-        colours = [address(f"{base}/colours", by=by) for by in MEASURES]
-        classes = list(self._classes(one))
-        colours += [address(f"{base}/colours", **{"by": "relevance", "class": c}) for c in classes]
-        data = [f"{base}/map", f"{base}/map/labels", *colours]
-        graphs = self.graphs[one.number]
-        self._expect(len(plain) + len(table) + len(data) + len(classes) + len(graphs))
+        base, json = f"models/{one.number}", self.recorder.json
         await self._labels(one, base)
-        for path in plain:
-            await self.recorder.json(path)
-            self._tell()
-        for start in table:
-            await self.recorder.json(address(f"{base}/components", cursor=start, k=TABLE))
-            self._tell()
-        for path in data:
-            await self.recorder.bytes(path)
-            self._tell()
+        parts = ("overview", "scores", "labels", "clusters")
+        await self._record(json, [f"{base}/{name}" for name in parts])
+        starts = range(0, one.db.manifest.rows, TABLE)
+        table = [address(f"{base}/components", cursor=start, k=TABLE) for start in starts]
+        await self._record(json, table)
+        classes = list(self._classes(one))
+        colours: list[dict[str, Any]] = [{"by": measure} for measure in MEASURES]
+        colours += [{"by": "relevance", "class": number} for number in classes]
+        data = [address(f"{base}/colours", **colour) for colour in colours]
+        await self._record(self.recorder.bytes, [f"{base}/map", f"{base}/map/labels", *data])
         if classes:
-            await self.recorder.json(f"{base}/classes")
-        for number in classes:
-            await self.recorder.json(address(f"{base}/classes/{number}/relevance", k=10))
-            self._tell()
-        for number in graphs:
-            await self.recorder.json(address(f"{base}/graph", **{"class": number, **GRAPH}))
-            self._tell()
+            await json(f"{base}/classes")
+        relied = [address(f"{base}/classes/{number}/relevance", k=10) for number in classes]
+        await self._record(json, relied)
+        graphs = [{"class": number, **GRAPH} for number in self.graphs[one.number]]
+        await self._record(json, [address(f"{base}/graph", **graph) for graph in graphs])
         await self._audits(base)
 
     async def _labels(self, one: Served, base: str) -> None:

@@ -34,20 +34,8 @@ export interface components {
         /** @description A saved audit in the list of all. */
         AuditEntry: {
             id: number;
-            name: string;
-            /** @default -1 */
-            target: number;
-            /** @default  */
-            target_name: string;
-            /** @default 0 */
-            valid: number;
-            /** @default 0 */
-            spurious: number;
-            /** @default 0 */
-            reviewed: number;
-            /** @default  */
-            changed: string;
-            problem?: string | null;
+            audit: components["schemas"]["SavedAudit"] | null;
+            problem: string | null;
         };
         /** @description One relevant component; what there is no side for is null. */
         AuditedComponent: {
@@ -129,25 +117,6 @@ export interface components {
             expected: number;
             p_value: number;
         };
-        /** @description A share of the same images with and without the components, with 95 % intervals. */
-        Change: {
-            images: number;
-            before: number;
-            before_interval: [
-                number,
-                number
-            ];
-            after: number;
-            after_interval: [
-                number,
-                number
-            ];
-            change: number;
-            change_interval: [
-                number,
-                number
-            ];
-        };
         /** @description An image with another answer. */
         ChangedImage: {
             sample: number;
@@ -202,7 +171,7 @@ export interface components {
             cursor: number | null;
             labels: string | null;
             relevance: string | null;
-            rating: components["schemas"]["Rating"] | null;
+            rating: components["schemas"]["Waiting"] | null;
             rows: components["schemas"]["ComponentRow"][];
         };
         /** @description One component; null is what is not known of it. */
@@ -574,12 +543,6 @@ export interface components {
             /** @default 0 */
             seed: number;
         };
-        /** @description The measures are still being computed: this table is without them. */
-        Rating: {
-            done: number;
-            total: number;
-            seconds: number;
-        };
         /** @description What a class relies on, layer by layer. */
         RelevanceAnswer: {
             target: number;
@@ -757,6 +720,25 @@ export interface components {
              */
             seed: number;
         };
+        /** @description Two shares of the same images with 95 % intervals, and how the share has changed. */
+        Share: {
+            images: number;
+            before: number;
+            before_interval: [
+                number,
+                number
+            ];
+            after: number;
+            after_interval: [
+                number,
+                number
+            ];
+            change: number;
+            change_interval: [
+                number,
+                number
+            ];
+        };
         /** @description How much one verdict has in one layer or, last, in all; null without draws. */
         ShareRow: {
             layer: string;
@@ -841,8 +823,10 @@ export interface components {
             name: string;
             spec: string;
             auroc: number;
-            low: number;
-            high: number;
+            interval: [
+                number,
+                number
+            ];
             auroc_without: number | null;
             scores: components["schemas"]["ScoreSet"];
             without: components["schemas"]["ScoreSet"] | null;
@@ -850,9 +834,9 @@ export interface components {
         /** @description Answers on one set of images. */
         TriedSet: {
             name: string;
-            accuracy: components["schemas"]["Change"];
-            of_class: components["schemas"]["Change"];
-            mistaken: components["schemas"]["Change"] | null;
+            accuracy: components["schemas"]["Share"];
+            of_class: components["schemas"]["Share"];
+            mistaken: components["schemas"]["Share"] | null;
             changed: number;
             mended: number;
             broken: number;
@@ -889,7 +873,6 @@ export type CardExample = components['schemas']['CardExample'];
 export type CardLabels = components['schemas']['CardLabels'];
 export type Caution = components['schemas']['Caution'];
 export type ChanceRow = components['schemas']['ChanceRow'];
-export type Change = components['schemas']['Change'];
 export type ChangedImage = components['schemas']['ChangedImage'];
 export type ClassCount = components['schemas']['ClassCount'];
 export type ClassRelevance = components['schemas']['ClassRelevance'];
@@ -930,7 +913,6 @@ export type PairInfo = components['schemas']['PairInfo'];
 export type PairsPage = components['schemas']['PairsPage'];
 export type PruneAnswer = components['schemas']['PruneAnswer'];
 export type PruneRequest = components['schemas']['PruneRequest'];
-export type Rating = components['schemas']['Rating'];
 export type RelevanceAnswer = components['schemas']['RelevanceAnswer'];
 export type RelevantComponent = components['schemas']['RelevantComponent'];
 export type Review = components['schemas']['Review'];
@@ -946,6 +928,7 @@ export type Sense = components['schemas']['Sense'];
 export type Senses = components['schemas']['Senses'];
 export type SetFile = components['schemas']['SetFile'];
 export type Settings = components['schemas']['Settings'];
+export type Share = components['schemas']['Share'];
 export type ShareRow = components['schemas']['ShareRow'];
 export type Source = components['schemas']['Source'];
 export type Spread = components['schemas']['Spread'];

@@ -18,32 +18,6 @@ from semlens.web.routes.classes import ClassCount
 from semlens.web.served import records
 
 
-class AuditEntry(BaseModel):
-    """A saved audit in the list of all."""
-
-    id: int
-    name: str
-    target: int = -1
-    target_name: str = ""
-    valid: int = 0
-    spurious: int = 0
-    reviewed: int = 0
-    changed: str = ""
-    problem: str | None = None
-    """Why it cannot be read."""
-
-
-class SavedAudits(BaseModel):
-    """All saved audits, latest edit first, and the classes that can be audited."""
-
-    audits: list[AuditEntry]
-    classes: list[ClassCount]
-    kept: bool
-    """Whether edits outlive the server: not in a folder that is for reading only."""
-    text: bool
-    """Whether the embedder reads texts."""
-
-
 class ConceptSetInfo(BaseModel):
     """A concept set that an audit can begin with."""
 
@@ -67,6 +41,26 @@ class SavedAudit(AuditRecord):
     """Whether edits outlive the server."""
     stale: bool
     """Whether the database has changed since it was made."""
+
+
+class AuditEntry(BaseModel):
+    """A saved audit in the list of all."""
+
+    id: int
+    audit: SavedAudit | None
+    problem: str | None
+    """Why it cannot be read."""
+
+
+class SavedAudits(BaseModel):
+    """All saved audits, latest edit first, and the classes that can be audited."""
+
+    audits: list[AuditEntry]
+    classes: list[ClassCount]
+    kept: bool
+    """Whether edits outlive the server: not in a folder that is for reading only."""
+    text: bool
+    """Whether the embedder reads texts."""
 
 
 class ShareRow(BaseModel):
@@ -135,6 +129,47 @@ class AuditAnswer(BaseModel):
     components: list[AuditedComponent]
 
 
+class SweepClass(BaseModel):
+    """What a class rests on, in shares of its relevance."""
+
+    target: int
+    name: str
+    audit: int | None
+    """The saved audit whose lists it is held against."""
+    sets: list[str]
+    """Otherwise the sets that an audit of it begins with."""
+    components: int
+    valid: float
+    both: float
+    spurious: float
+    unexpected: float
+    alarm: bool
+    p_value: float | None
+    q_value: float | None
+    """The expected share of false alarms among classes with this p or a smaller one."""
+    concept: str | None
+    """The spurious concept with the largest share."""
+    concept_share: float | None
+
+
+class SweepSkipped(BaseModel):
+    """A class that has concepts and was left out."""
+
+    name: str
+    reason: str
+
+
+class SweepAnswer(BaseModel):
+    """One audit per class; the smallest p first."""
+
+    classes: list[SweepClass]
+    skipped: list[SweepSkipped]
+    unlisted: int
+    """Classes with relevance that no concept set is for."""
+    sets: list[str]
+    """What the classes were held against."""
+
+
 def set_info(
     db: ConceptDatabase, concepts: ConceptSet, name: str, *, kept: bool = False
 ) -> ConceptSetInfo:
@@ -150,20 +185,6 @@ def set_info(
         valid=valid,
         spurious=spurious,
         others=len(concepts) - len(valid) - len(spurious),
-    )
-
-
-def entry_of(record: AuditRecord) -> AuditEntry:
-    """Return a saved audit's line in the list."""
-    return AuditEntry(
-        id=record.id,
-        name=record.name,
-        target=record.target,
-        target_name=record.target_name,
-        valid=len(record.valid),
-        spurious=len(record.spurious),
-        reviewed=len(record.reviews),
-        changed=record.changed,
     )
 
 

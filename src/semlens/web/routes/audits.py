@@ -1,4 +1,4 @@
-"""Saved audits: lists, settings and reviews that the page edits, and what follows from them."""
+"""Saved audits, which the page edits, what follows from them, and the audit of all classes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from semlens.analysis.audit.audit import audit
 from semlens.analysis.audit.expected import check_lists
 from semlens.analysis.audit.found import Audit
 from semlens.analysis.audit.record import AuditRecord
+from semlens.analysis.audit.sweep import audit_all
 from semlens.analysis.concept_file import read_text, to_toml
-from semlens.analysis.concept_sets import SAVED
+from semlens.analysis.concept_sets import SAVED, concepts_by_class
 from semlens.analysis.concepts import ConceptSet, bundled_names
 from semlens.analysis.report.report import report
 from semlens.analysis.target import class_name, find_class
@@ -28,12 +29,14 @@ from semlens.web.routes.audit_answers import (
     ConceptSetInfo,
     SavedAudit,
     SavedAudits,
+    SweepAnswer,
+    SweepClass,
+    SweepSkipped,
     answer_of,
-    entry_of,
     saved_of,
     set_info,
 )
-from semlens.web.routes.audit_requests import AuditEdit, NewAudit, SetFile, content_of
+from semlens.web.routes.audit_requests import AuditEdit, NewAudit, SetFile, Text, content_of
 from semlens.web.routes.classes import ClassCount
 from semlens.web.served import All, Model, Served, Serving, records
 
@@ -65,7 +68,9 @@ def list_audits(served: Model) -> SavedAudits:
     known["name"] = [class_name(db, number) for number in known["target"]]
     entries = [_entry(served, number) for number in db.audits.numbers()]
     return SavedAudits(
-        audits=sorted(entries, key=lambda one: (one.changed, one.id), reverse=True),
+        audits=sorted(
+            entries, key=lambda one: (one.audit.changed if one.audit else "", one.id), reverse=True
+        ),
         classes=records(ClassCount, known),
         kept=db.audits.keeps,
         text=db.embedder.has_text,
@@ -167,6 +172,44 @@ def audit_report(served: Model, serving: All, number: int) -> Response:
     return download(html, "text/html", f"{_plain(record)}.html")
 
 
+@router.get("/sweep")
+def sweep(
+    served: Model,
+    serving: All,
+    sets: Annotated[list[Text] | None, Query(max_length=200)] = None,
+) -> SweepAnswer:
+    """Audit every class that has concepts.
+
+    Without ``sets``: by the lists of its saved audit that was edited last; or by the bundled
+    sets that are for it, with the artefacts if these name nothing spurious.
+    """
+    db = served.db
+    held, skipped = concepts_by_class(db, sets, files=False)
+    key = fingerprint(
+        [[number, content_of(one.concepts)] for number, one in held.items()], db.fingerprint
+    )
+    found = serving.work.result(
+        f"sweep/{served.number}/{key}",
+        f"auditing {len(held)} classes",
+        lambda: audit_all(db, [one.concepts for one in held.values()]),
+    )
+    sources = [held[one.target] for one in found.audits.values()]
+    table = found.frame.rename(columns={"class": "name"}).assign(
+        target=[one.target for one in found.audits.values()],
+        audit=pd.Series([one.audit for one in sources], dtype=object),
+        sets=[() if one.audit is not None else one.sets for one in sources],
+    )
+    # what nothing was said against comes last
+    table = table.sort_values(["p_value", "spurious"], ascending=[True, False], kind="stable")
+    reasons = {**{name: error.value for name, error in skipped.items()}, **found.skipped}
+    return SweepAnswer(
+        classes=records(SweepClass, table),
+        skipped=[SweepSkipped(name=name, reason=reason) for name, reason in reasons.items()],
+        unlisted=len(set(db.relevance_classes["class"]) - set(held)),
+        sets=sorted({name for one in held.values() for name in one.sets}),
+    )
+
+
 def _get(served: Served, number: int) -> AuditRecord:
     known = served.db.audits
     if number not in known.numbers():
@@ -187,11 +230,16 @@ def _run(served: Served, serving: Serving, record: AuditRecord) -> Audit:
     )
 
 
+def _edited(one: AuditEntry) -> tuple[str, int]:
+    return (one.audit.changed if one.audit else "", one.id)
+
+
 def _entry(served: Served, number: int) -> AuditEntry:
     try:
-        return entry_of(served.db.audits.get(number))
+        found = saved_of(served.db, served.db.audits.get(number))
+        return AuditEntry(id=number, audit=found, problem=None)
     except SemlensError as error:
-        return AuditEntry(id=number, name=f"audit {number}", problem=str(error))
+        return AuditEntry(id=number, audit=None, problem=str(error))
 
 
 def _plain(record: AuditRecord) -> str:

@@ -15,6 +15,7 @@ from semlens.analysis.kept_labels import kept_labels, label_tables
 from semlens.analysis.scores import MEASURES
 from semlens.analysis.target import class_name
 from semlens.web.bodies import csv, named_file
+from semlens.web.errors import Waiting, waiting
 from semlens.web.routes.overview import rated
 from semlens.web.served import LARGEST, All, Model, Served, Serving, records
 from semlens.web.work import StillWorking
@@ -45,14 +46,6 @@ class ComponentRow(BaseModel):
     relevance_max: float | None
 
 
-class Rating(BaseModel):
-    """The measures are still being computed: this table is without them."""
-
-    done: int
-    total: int
-    seconds: float
-
-
 class ComponentPage(BaseModel):
     """Some components in the order that was asked for."""
 
@@ -66,7 +59,8 @@ class ComponentPage(BaseModel):
     """Name of the kept labels that are shown."""
     relevance: str | None
     """Name of the class whose relevance is shown."""
-    rating: Rating | None
+    rating: Waiting | None
+    """The measures are still being computed: this table is without them."""
     rows: list[ComponentRow]
 
 
@@ -91,7 +85,7 @@ class PageQuery(TableQuery):
 
 def _table(
     served: Served, serving: Serving, asked: TableQuery
-) -> tuple[pd.DataFrame, str | None, Rating | None]:
+) -> tuple[pd.DataFrame, str | None, Waiting | None]:
     """Return the table of all components, the name of its labels, and whether it lacks measures."""
     scores, rating = None, None
     try:
@@ -99,7 +93,7 @@ def _table(
     except StillWorking as work:
         if asked.needs_measures:
             raise
-        rating = Rating(done=work.done, total=work.total, seconds=work.seconds)
+        rating = waiting(work)
     tables = label_tables(served.db)
     newest = tables[0] if tables else None
     key = f"table {served.number} {asked.target} {newest} {scores is not None}"

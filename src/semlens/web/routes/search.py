@@ -24,7 +24,7 @@ router = APIRouter(prefix="/models/{m}", tags=["search"])
 Words = Annotated[str, Field(max_length=200)]
 Texts = Annotated[list[Words], InQuery(max_length=16)]
 Count = Annotated[int, InQuery(ge=1, le=200)]
-Cursor = Annotated[str | None, InQuery(pattern=r"^\d{1,9}$")]
+Cursor = Annotated[int, InQuery(ge=0, lt=10**9)]
 Number = Annotated[int | None, InQuery(ge=1)]
 
 
@@ -83,16 +83,16 @@ def search(
     probe: Number = None,
     layers: LayerNames = None,
     k: Count = 20,
-    cursor: Cursor = None,
+    cursor: Cursor = 0,
 ) -> SearchAnswer:
     """Rank components by words, or by a ``probe`` that was sent before.
 
     An embedder without texts leaves the words of kept labels to be searched.
     """
     if probe is None and not served.db.embedder.has_text:
-        return _by_label(served, q, without, layers, k, _offset(cursor))
+        return _by_label(served, q, without, layers, k, cursor)
     query = _query(served, serving, q, without, probe)
-    return _by_vector(served, serving, query, layers, k, _offset(cursor), probe)
+    return _by_vector(served, serving, query, layers, k, cursor, probe)
 
 
 @router.post("/search/image", openapi_extra=UPLOAD)
@@ -228,7 +228,3 @@ def _labels(served: Served, serving: Serving) -> list[str | None] | None:
     return serving.work.result(
         f"labels/{served.number}/{kept}", "reading the labels", read, short=True, large=True
     )
-
-
-def _offset(cursor: str | None) -> int:
-    return int(cursor) if cursor is not None else 0

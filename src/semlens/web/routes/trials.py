@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import base64
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from semlens.analysis.audit.model_test import model_test
-from semlens.analysis.correct.trial import trial
+from semlens.analysis.audit.tested import ModelTest, Outputs
+from semlens.analysis.correct.trial import Answers, Share, Trial, trial
+from semlens.analysis.result import plain
 from semlens.analysis.target import class_name, class_samples
+from semlens.api import ConceptDatabase
 from semlens.data.artefact import Artefact, Hue, Patch, Stripes, Text
+from semlens.data.with_artefact import insert_drawn
+from semlens.draw.pictures import encoded
 from semlens.recipe import fingerprint
 from semlens.types import Component
-from semlens.web.routes.trial_answers import (
-    ModelTestAnswer,
-    PruneAnswer,
-    commands,
-    tested_answer,
-    tried_set,
-)
 from semlens.web.served import All, Model
 
 router = APIRouter(prefix="/models/{m}/trials", tags=["audit"])
@@ -81,6 +84,91 @@ class PruneRequest(BaseModel):
     seed: Annotated[int, Field(ge=0)] = 0
 
 
+SHOWN = 12
+"""Images of a set that are shown, of those with another answer."""
+SIDE = 96
+"""Pixels of the longer side of a shown image."""
+
+
+class ScoreSet(BaseModel):
+    """What the model says of the class on a set of images."""
+
+    images: int
+    top1: float
+    """Share of them that it calls the class."""
+    top5: float
+    logit: float
+    """Mean."""
+    logits: list[float]
+
+
+class TestedArtefact(BaseModel):
+    """Images of other classes with an artefact, against real ones of the class."""
+
+    name: str
+    spec: str
+    auroc: float
+    interval: tuple[float, float]
+    """Of 95 %."""
+    auroc_without: float | None
+    """The same images without the artefact."""
+    scores: ScoreSet
+    without: ScoreSet | None
+
+
+class ModelTestAnswer(BaseModel):
+    """How well a class is told from artefacts; 1 is safe, 0.5 is unsafe."""
+
+    target: int
+    name: str
+    model: str
+    real: ScoreSet
+    sets: list[TestedArtefact]
+
+
+class ChangedImage(BaseModel):
+    """An image with another answer."""
+
+    sample: int
+    path: str
+    right: str
+    before: str
+    after: str
+    picture: str
+    """As a data address: with its artefact, it is in no file."""
+
+
+class TriedSet(BaseModel):
+    """Answers on one set of images."""
+
+    name: str
+    accuracy: Share
+    of_class: Share
+    """Its recall."""
+    mistaken: Share | None
+    """How many images of other classes are called the class."""
+    changed: int
+    mended: int
+    """How many of them are right now, and were not."""
+    broken: int
+    shown: list[ChangedImage]
+
+
+class PruneAnswer(BaseModel):
+    """A model with and without components; nothing was written."""
+
+    target: int
+    name: str
+    components: list[str]
+    images: int
+    classes: int
+    sets: list[TriedSet]
+    prune: str
+    """The command that writes weights without them."""
+    retrain: list[str]
+    """Those that find the images with the artefact, and train without them."""
+
+
 @router.post("/test")
 def test_with_artefacts(served: Model, serving: All, given: ModelTestRequest) -> ModelTestAnswer:
     """Test how well real images of a class are told from images with artefacts (Fig. 3a)."""
@@ -139,3 +227,107 @@ def try_without(served: Model, serving: All, given: PruneRequest) -> PruneAnswer
     key = fingerprint(given.model_dump(mode="json"), db.fingerprint)
     what = f"running the model without {len(given.components)} components"
     return serving.work.result(f"prune/{served.number}/{key}", what, make)
+
+
+def tested_answer(found: ModelTest) -> ModelTestAnswer:
+    """Return a model test as the page takes it."""
+    return ModelTestAnswer(
+        target=found.target,
+        name=found.name,
+        model=found.model,
+        real=_scores(found.real),
+        sets=[
+            TestedArtefact(
+                name=one.name,
+                spec=one.source,
+                auroc=one.auroc,
+                interval=one.interval,
+                auroc_without=plain(one.auroc_without),
+                scores=_scores(one.outputs),
+                without=None if one.without is None else _scores(one.without),
+            )
+            for one in found.sets
+        ],
+    )
+
+
+def _scores(outputs: Outputs) -> ScoreSet:
+    return ScoreSet(
+        images=len(outputs),
+        top1=outputs.top(1),
+        top5=outputs.top(5),
+        logit=float(outputs.logit.mean()),
+        logits=outputs.logit.tolist(),
+    )
+
+
+def tried_set(
+    db: ConceptDatabase, found: Trial, answers: Answers, artefact: Artefact | None, seed: int
+) -> TriedSet:
+    """Return the answers on one set, with pictures of some that have changed.
+
+    Those of the class come first, then those that are right now, then those that were.
+    """
+    was, now = answers.before == found.right, answers.after == found.right
+    changed = np.flatnonzero(answers.before != answers.after)
+    touched = (
+        (found.right == found.target)
+        | (answers.before == found.target)
+        | (answers.after == found.target)
+    )
+    order = np.lexsort((~was[changed], ~now[changed], ~touched[changed]))
+    return TriedSet(
+        name=answers.name,
+        accuracy=found.accuracy(answers),
+        of_class=found.accuracy(answers, found.target),
+        mistaken=found.mistaken(answers),
+        changed=len(changed),
+        mended=int((now & ~was).sum()),
+        broken=int((was & ~now).sum()),
+        shown=[
+            _shown(db, found, answers, int(place), artefact, seed)
+            for place in changed[order][:SHOWN]
+        ],
+    )
+
+
+def _shown(
+    db: ConceptDatabase,
+    found: Trial,
+    answers: Answers,
+    place: int,
+    artefact: Artefact | None,
+    seed: int,
+) -> ChangedImage:
+    sample = int(found.samples[place])
+    put = [] if artefact is None else [artefact]
+    picture = insert_drawn(db.images.read(sample), put, seed, sample)
+    picture.thumbnail((SIDE, SIDE))
+    content = base64.b64encode(encoded(picture)).decode("ascii")
+    return ChangedImage(
+        sample=sample,
+        path=db.sample(sample).path,
+        right=class_name(db, int(found.right[place])),
+        before=class_name(db, int(answers.before[place])),
+        after=class_name(db, int(answers.after[place])),
+        picture=f"data:image/webp;base64,{content}",
+    )
+
+
+def commands(
+    db: ConceptDatabase, components: Sequence[str], artefact: Artefact | None
+) -> tuple[str, list[str]]:
+    """Return the command that prunes, and those that retrain, which helps more."""
+    path = str(db.path)
+    model, data, _ = db.sources
+    other = ["--model", model] if isinstance(model, str) else []
+    moved = ["--data", str(data)] if isinstance(data, str | Path) else []
+    prune = ["semlens", "prune", path, *components, "--out", "pruned.safetensors", *other]
+    affected = ["semlens", "affected", path, *components, "--all-data", "--out", "affected.csv"]
+    kind = "text:WORDS" if artefact is None else artefact.spec
+    retrain = ["semlens", "retrain", path, "--artefact", kind, "--drop", "affected.csv"]
+    retrain += ["--out", "retrained.safetensors"]
+    return (
+        shlex.join(prune),
+        [shlex.join([*affected, *other, *moved]), shlex.join([*retrain, *other, *moved])],
+    )
