@@ -420,7 +420,7 @@ def test_many_image_concepts_get_enough_random_ones(tmp_path, seeing):
         (BOTH, {"minimum": 1.5}, RecipeError, ["from 0 to 1"]),
         (BOTH, {"level": 0.0}, RecipeError, ["'level' of 'audit' is 0.0", "above 0 below 1"]),
         (BOTH, {"level": 1.0}, RecipeError, ["'level' of 'audit' is 1.0"]),
-        (BOTH, {"threshold": float("nan")}, RecipeError, ["'threshold' of 'audit' is nan", "-2 to 2", "a pair"]),
+        (BOTH, {"threshold": float("nan")}, RecipeError, ["'audit' is nan", "-2 to 2", "a pair"]),
         (BOTH, {"resamples": -1}, RecipeError, ["whole number from 0"]),
         (BOTH, {"seed": -1}, RecipeError, ["'seed' of 'audit' is -1", "whole number from 0"]),
         (BOTH, {"layers": ["frist"]}, LayerError, ["frist", "first"]),

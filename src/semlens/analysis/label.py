@@ -64,6 +64,8 @@ class Labels(Result):
     score: Float32[np.ndarray, "n k"]
     margin: Float32[np.ndarray, " n"]
     database: Database
+    shown: int = SHOWN
+    """Components that a terminal shows; 0 for all."""
 
     def __len__(self) -> int:
         """Return the number of components."""
@@ -121,7 +123,7 @@ class Labels(Result):
 
     def __rich__(self) -> RenderableType:
         """Return the table of the first components."""
-        frame = self.to_pandas().head(SHOWN)
+        frame = self.to_pandas().head(self.shown or len(self))
         title = f"{self.labelled} of {len(self)} labelled from '{self.concepts.name}'"
         columns = ["component", "label", "alignment", "margin", "candidates"]
         table = rich_table(frame.assign(label=frame["label"].fillna("none")), title, columns)

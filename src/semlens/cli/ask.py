@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from semlens.analysis.label import Labels
+from semlens.analysis.label import SHOWN, Labels
 from semlens.analysis.label import label as ask_label
 from semlens.analysis.result import PICTURES, check_end
 from semlens.analysis.scores import Scores
@@ -68,6 +69,7 @@ def search(
 @command(ask_label)
 def label(
     ask: Ask,
+    rows: Annotated[int, typer.Option(min=0, help="Lines to print; 0 for all.")] = SHOWN,
     keep: Annotated[
         str | None, typer.Option(help="Keep the table in the database under this name.")
     ] = None,
@@ -80,7 +82,7 @@ def label(
 
     semlens label r18.semlens --concepts my-concepts.toml --threshold 0.05 --save labels.csv
     """
-    labels: Labels = ask()
+    labels: Labels = replace(ask(), shown=rows)
     if keep is not None:
         err.print(f"Written: {labels.keep(keep)}", markup=False)
     return labels
