@@ -47,7 +47,7 @@ from semlens.web.listen import PORT, listen
 from semlens.web.routes import map as laid
 from semlens.web.serve import make_server, open_databases
 from semlens.web.served import Serving
-from semlens.web.work import StillWorking, Work
+from semlens.web.work import StillWorking, Waiting, Work
 
 
 def build(path: Path, pictures: Path, embedder, layers=("first", "second")) -> Path:
@@ -326,10 +326,10 @@ def test_long_work_says_how_far_it_is_and_runs_once_for_all() -> None:
         go.wait()
         return "done"
 
-    def ask(_: int) -> StillWorking:
+    def ask(_: int) -> Waiting:
         with pytest.raises(StillWorking) as caught:
             work.result("key", "counting sheep", make)
-        return caught.value
+        return caught.value.state
 
     ask(0)
     begun.wait()

@@ -34,6 +34,7 @@ from semlens.web.routes import (
 )
 from semlens.web.security import LOCAL, Guard
 from semlens.web.served import Serving
+from semlens.web.work import Waiting
 
 ROUTERS: list[APIRouter] = [
     audits.router,
@@ -54,7 +55,7 @@ ROUTERS: list[APIRouter] = [
 
 API = "/api/v1"
 OTHERWISE: dict[int | str, dict[str, Any]] = {
-    202: {"model": errors.Waiting},
+    202: {"model": Waiting},
     "4XX": {"model": errors.Failed},
 }
 """What every endpoint may answer instead of its own model."""

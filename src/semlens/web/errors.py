@@ -36,21 +36,6 @@ class Failed(BaseModel):
     remedy: str
 
 
-class Waiting(BaseModel):
-    """Work that has not ended: ask again at the same address."""
-
-    what: str
-    done: int
-    total: int
-    """0 while it is not known."""
-    seconds: float
-
-
-def waiting(work: StillWorking) -> Waiting:
-    """Return how far work is."""
-    return Waiting(what=work.what, done=work.done, total=work.total, seconds=work.seconds)
-
-
 class Refused(ServeError):
     """A request that the server refuses, with the HTTP status that says so."""
 
@@ -95,7 +80,7 @@ def _semlens(request: Request, error: Exception) -> JSONResponse:
 
 
 def _still_working(request: Request, error: Exception) -> JSONResponse:
-    return JSONResponse(waiting(cast(StillWorking, error)).model_dump(), 202)
+    return JSONResponse(cast(StillWorking, error).state.model_dump(), 202)
 
 
 def _http(request: Request, error: Exception) -> JSONResponse:

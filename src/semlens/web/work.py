@@ -8,6 +8,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import TypeVar, cast
 
+from pydantic import BaseModel
+
 from semlens.errors import BusyError
 from semlens.progress import listening
 
@@ -26,15 +28,22 @@ WAITING = 32
 """Pieces of work under way or in the queue, above which no more is taken on."""
 
 
+class Waiting(BaseModel):
+    """Work that has not ended: ask again at the same address."""
+
+    what: str
+    done: int
+    total: int
+    """0 while it is not known."""
+    seconds: float
+
+
 class StillWorking(Exception):
     """The result is not there yet: HTTP 202, and the browser asks again."""
 
-    def __init__(self, what: str, done: int, total: int, seconds: float) -> None:
-        super().__init__(f"{what}: {done} of {total}")
-        self.what = what
-        self.done = done
-        self.total = total
-        self.seconds = seconds
+    def __init__(self, state: Waiting) -> None:
+        super().__init__(f"{state.what}: {state.done} of {state.total}")
+        self.state = state
 
 
 class _Job:
@@ -55,7 +64,9 @@ class _Job:
 
     def state(self) -> StillWorking:
         seconds = round(time.monotonic() - self.start, 1)
-        return StillWorking(self.what, self.done, self.total, seconds)
+        return StillWorking(
+            Waiting(what=self.what, done=self.done, total=self.total, seconds=seconds)
+        )
 
 
 class Work:

@@ -20,10 +20,10 @@ from semlens.analysis.relevant import (
 from semlens.analysis.target import class_name
 from semlens.errors import RelevanceError
 from semlens.types import Component
-from semlens.web.errors import Waiting, not_found, waiting
+from semlens.web.errors import not_found
 from semlens.web.served import All, LayerNames, Model, Served, Serving, records
 from semlens.web.vocabulary import chosen, named
-from semlens.web.work import StillWorking
+from semlens.web.work import StillWorking, Waiting
 
 router = APIRouter(prefix="/models/{m}/classes", tags=["classes"])
 
@@ -90,7 +90,7 @@ def class_relevance(
         labels = labels_of(served, serving, source, parts)
         found = [_labelled(layer, labels) for layer in found]
     except StillWorking as work:
-        naming = waiting(work)
+        naming = work.state
     entry = served.db.manifest.relevance
     return RelevanceAnswer(
         target=c,

@@ -15,10 +15,9 @@ from semlens.analysis.kept_labels import kept_labels, label_tables
 from semlens.analysis.scores import MEASURES
 from semlens.analysis.target import class_name
 from semlens.web.bodies import csv, named_file
-from semlens.web.errors import Waiting, waiting
 from semlens.web.routes.overview import rated
 from semlens.web.served import LARGEST, All, Model, Served, Serving, records
-from semlens.web.work import StillWorking
+from semlens.web.work import StillWorking, Waiting
 
 router = APIRouter(prefix="/models/{m}", tags=["components"])
 _CHUNK = 5000
@@ -93,7 +92,7 @@ def _table(
     except StillWorking as work:
         if asked.needs_measures:
             raise
-        rating = waiting(work)
+        rating = work.state
     tables = label_tables(served.db)
     newest = tables[0] if tables else None
     key = f"table {served.number} {asked.target} {newest} {scores is not None}"
