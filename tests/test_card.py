@@ -94,7 +94,7 @@ def test_statistics_are_those_of_the_channel_and_say_their_side(db):
             name: float(stored[name])
             for name in ("firing_rate", "maximum", "minimum", "mean", "std", "samples")
         }
-        side = "above" if card(db, row).sign > 0 else "below"
+        side = "above" if card(db, row).component.sign > 0 else "below"
         assert f"somewhere {side} zero" in got["firing_rate"].meaning
         assert "mean over space" in got["maximum"].meaning
 
@@ -226,7 +226,7 @@ def test_embedding_a_vocabulary_tells_how_far_it_is():
     texts = [f"word{i}" for i in range(300)]
     with listening(lambda *at: seen.append(at)):
         once = embed_texts(WordEmbedder(seed=9), texts, ("{}", "a {}"))
-    assert seen == [(256, 600), (512, 600), (600, 600)]
+    assert seen == [("embedding texts", done, 600) for done in (256, 512, 600)]
     for place in (0, 127, 128, 299):
         alone = embed_texts(WordEmbedder(seed=9), [texts[place]], ("{}", "a {}"))
         np.testing.assert_array_equal(alone[0], once[place])
@@ -316,7 +316,7 @@ def test_twins_need_one_embedder_and_two_models(db, folder, pictures):
     colours = make(folder / "colours", pictures, ColourEmbedder(3), relevance=False)
     with pytest.raises(StaleError) as error:
         twin(db, 0, colours)
-    assert_says(error.value, "python:words", "python:colours", "--embedder")
+    assert_says(error.value, "python:words", "python:colours", "with the embedder")
     with pytest.raises(RecipeError) as same:
         twin(db, 0, db)
     assert_says(same.value, "given twice")

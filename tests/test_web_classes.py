@@ -178,7 +178,7 @@ def test_the_graph_is_that_of_the_package(db, subject, client, pictures, groups,
         if isinstance(one.label, str)
     }
     traced = attribution_graph(
-        db, subject, ImageFolder(pictures), 1, labels if groups == "label" else None,
+        sl.open(db.path, model=subject, images=pictures), 1, labels if groups == "label" else None,
         samples=class_samples(db, 1, 30), minimum=minimum, top=top,
     )  # fmt: skip
     assert (found["target"], found["name"], found["images"]) == (1, "class1", 20)

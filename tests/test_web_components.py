@@ -328,7 +328,7 @@ def test_labelling_with_the_mouse(tmp_path, pictures):
     assert page["labels"] == "own"
     for row in page["rows"]:
         assert row["label"] == expected.of(sl.Component.parse(row["component"]))
-    assert [table["component"] for table in ask(client, "labels")["tables"]] == ["own"]
+    assert [table["name"] for table in ask(client, "labels")["tables"]] == ["own"]
     post(client, concepts="own", texts=["=1+1"], threshold=-2.0)
     table = pd.read_csv(io.StringIO(ask(client, "components.csv")))
     assert set(table["label"].dropna()) == {"'=1+1"}  # which no spreadsheet runs

@@ -87,14 +87,14 @@ def test_overview_counts_what_the_database_holds(db):
         "crops": len(db.crop_vectors),
         "classes": 4,
     }
-    assert [layer["name"] for layer in found["layers"]] == LAYERS
+    assert [layer["layer"] for layer in found["layers"]] == LAYERS
     assert [layer["components"] for layer in found["layers"]] == [6, 20]
     assert [layer["signs"] for layer in found["layers"]] == ["+", "both"]
     expected = [("a", 14), ("b", 14), ("d", 13)]
     assert [(one["name"], one["samples"]) for one in found["classes"]] == expected
-    assert [one["index"] for one in found["classes"]] == [0, 1, 3]
+    assert [one["target"] for one in found["classes"]] == [0, 1, 3]
     assert found["model"]["fingerprint"] == db.manifest.model.fingerprint
-    said = {setting["name"]: setting["text"] for setting in found["settings"]}
+    said = found["settings"]
     assert said["Readout"].startswith("mean over space")
     assert "6 strongest" in said["Examples"]
     assert "sample's own class" in said["Relevance"]

@@ -176,6 +176,7 @@ def test_a_database_without_thumbnails_cuts_from_the_originals(tmp_path, photos)
     assert opened(strip(db, row, 2)).size == (192, 96)
     assert max(opened(crop_picture(db, row, 0)).size) <= CROP
     shutil.rmtree(folder)
+    db = sl.open(db.path)  # which has them by their SPEC
     for make_picture in (lambda: strip(db, row), lambda: crop_picture(db, row, 0)):
         with pytest.raises(DataError) as error:
             make_picture()
@@ -252,7 +253,7 @@ def test_what_is_not_there_is_said(db, client, photos, tmp_path):
     )
     found = elsewhere.get(f"{path}/crops/{place}.webp?view=whole")
     assert found.status_code == 404
-    assert "not on this machine" in found.json()["value"]
-    assert "say where the data is now" in found.json()["remedy"]
+    assert f"'{tmp_path / 'no'}' is not a folder" in found.json()["value"]
+    assert "Check the path" in found.json()["remedy"]
     assert elsewhere.get(f"{path}/crops/{place}.webp").content == db.thumbnail(example.crop)
     assert elsewhere.get(f"{path}/strip.webp").content == strip(db, row)

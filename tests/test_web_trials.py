@@ -18,9 +18,9 @@ import semlens as sl
 from semlens.analysis.audit.model_test import model_test
 from semlens.analysis.audit.sweep import audit_all
 from semlens.analysis.concepts import Concept, ConceptSet
-from semlens.analysis.correct.sensitivity import ALL, sensitivity
+from semlens.analysis.correct.sensitivity import ALL, accuracies, with_artefacts
 from semlens.analysis.correct.trial import trial_samples
-from semlens.analysis.evaluate import evaluate
+from semlens.analysis.evaluate import Labelled, evaluate_model
 from semlens.data.artefact import Hue, Patch
 from semlens.data.folder import ImageFolder
 from semlens.data.with_artefact import WithArtefact
@@ -196,9 +196,9 @@ def test_a_trial_is_evaluate_with_and_without(client, db, built):
     assert right.tolist() == [logits[i] for i in samples]
     marked = WithArtefact(images, Patch(size=0.5))
     for one, source in zip(found["sets"], (images, marked), strict=True):
-        before = evaluate(subject, source, logits, samples.tolist())
+        before = evaluate_model(subject, source, logits, samples.tolist())
         with sl.pruned(subject, components):
-            after = evaluate(subject, source, logits, samples.tolist())
+            after = evaluate_model(subject, source, logits, samples.tolist())
         assert one["accuracy"]["before"] == before.accuracy
         assert one["accuracy"]["after"] == after.accuracy
         mine = before.targets == 1
@@ -213,9 +213,9 @@ def test_a_trial_is_evaluate_with_and_without(client, db, built):
         assert len(one["shown"]) == min(12, len(differ))
         hit, was = after.answers == after.targets, before.answers == before.targets
         assert (one["mended"], one["broken"]) == ((hit & ~was).sum(), (was & ~hit).sum())
-    table = sensitivity(
-        {"vanilla": subject}, images, [Patch(size=0.5)], prune=components, targets=logits,
-        samples=samples.tolist(),
+    clean = {"clean": Labelled.of(images, subject, logits, samples.tolist())}
+    table = accuracies(
+        {"vanilla": subject}, with_artefacts(clean, [Patch(size=0.5)]), prune=components
     ).frame.query("`class` == @ALL")  # fmt: skip
     assert table["accuracy"].tolist() == [
         one["accuracy"][when] for when in ("before", "after") for one in found["sets"]
@@ -265,7 +265,7 @@ def test_a_class_has_its_share_of_the_images(db):
 @pytest.mark.parametrize(
     ("change", "status", "parts"),
     [
-        ({"components": []}, 404, ["no component"]),
+        ({"components": []}, 404, ["No component is named"]),
         ({"components": ["third:1"]}, 404, ["third"]),
         ({"components": ["first:99"]}, 404, ["99"]),
         ({"components": ["nonsense"]}, 404, ["nonsense", "LAYER:INDEX"]),

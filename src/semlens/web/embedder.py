@@ -107,7 +107,7 @@ def share(databases: Sequence[ConceptDatabase]) -> None:
     for db in databases:
         known = vars(db).get("embedder")
         one = known if isinstance(known, SharedEmbedder) else SharedEmbedder(db)
-        if one.ready or one.fingerprint not in shared:
+        if one.ready > shared.setdefault(one.fingerprint, one).ready:
             shared[one.fingerprint] = one
     for db in databases:
         db.embedder = shared[db.manifest.embedder.fingerprint]

@@ -114,9 +114,9 @@ def _gone(rest: str) -> Path | None:
 
 def _data(database: Database) -> Caution | None:
     given = database.sources[1]
-    if isinstance(given, Images):
-        return None
-    spec = str(given or database.manifest.data.spec)
+    spec = given.spec if isinstance(given, Images) else str(given or database.manifest.data.spec)
+    if isinstance(given, Images) and spec.startswith("python:"):
+        return None  # they are there
     root = Path(spec).expanduser()
     moved = shlex.join(["semlens", "serve", full_path(database), "--data", "NEW_PLACE"])
     if spec.startswith("python:"):

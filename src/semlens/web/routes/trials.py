@@ -76,7 +76,7 @@ class PruneRequest(BaseModel):
     """A model with and without some components."""
 
     target: Annotated[int, Field(ge=0)]
-    components: Annotated[list[Component], Field(min_length=1, max_length=5000)]
+    components: Annotated[list[Component], Field(max_length=5000)]
     artefact: GivenArtefact | None = None
     """Is inserted into the same images for answers of their own."""
     per_class: Annotated[int, Field(ge=1, le=MOST_IMAGES)] = 20
@@ -300,8 +300,9 @@ def _shown(
     seed: int,
 ) -> ChangedImage:
     sample = int(found.samples[place])
-    put = [] if artefact is None else [artefact]
-    picture = insert_drawn(db.images.read(sample), put, seed, sample)
+    picture = db.images.read(sample)
+    if artefact is not None:
+        picture = insert_drawn(picture, [artefact], seed, sample)
     picture.thumbnail((SIDE, SIDE))
     content = base64.b64encode(encoded(picture)).decode("ascii")
     return ChangedImage(
