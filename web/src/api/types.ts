@@ -784,7 +784,9 @@ export interface components {
         /** @description One audit per class; the smallest p first. */
         SweepAnswer: {
             classes: components["schemas"]["SweepClass"][];
-            skipped: components["schemas"]["SweepSkipped"][];
+            skipped: {
+                [key: string]: string;
+            };
             unlisted: number;
             sets: string[];
         };
@@ -804,11 +806,6 @@ export interface components {
             q_value: number | null;
             concept: string | null;
             concept_share: number | null;
-        };
-        /** @description A class that has concepts and was left out. */
-        SweepSkipped: {
-            name: string;
-            reason: string;
         };
         /** @description One concept of a list: its name, its categories, outermost first, and its images. */
         Term: {
@@ -936,7 +933,6 @@ export type Statistic = components['schemas']['Statistic'];
 export type Suggestion = components['schemas']['Suggestion'];
 export type SweepAnswer = components['schemas']['SweepAnswer'];
 export type SweepClass = components['schemas']['SweepClass'];
-export type SweepSkipped = components['schemas']['SweepSkipped'];
 export type Term = components['schemas']['Term'];
 export type TestedArtefact = components['schemas']['TestedArtefact'];
 export type TriedSet = components['schemas']['TriedSet'];

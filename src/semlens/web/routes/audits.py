@@ -31,7 +31,6 @@ from semlens.web.routes.audit_answers import (
     SavedAudits,
     SweepAnswer,
     SweepClass,
-    SweepSkipped,
     answer_of,
     saved_of,
     set_info,
@@ -201,10 +200,9 @@ def sweep(
     )
     # what nothing was said against comes last
     table = table.sort_values(["p_value", "spurious"], ascending=[True, False], kind="stable")
-    reasons = {**{name: error.value for name, error in skipped.items()}, **found.skipped}
     return SweepAnswer(
         classes=records(SweepClass, table),
-        skipped=[SweepSkipped(name=name, reason=reason) for name, reason in reasons.items()],
+        skipped={**{name: error.value for name, error in skipped.items()}, **found.skipped},
         unlisted=len(set(db.relevance_classes["class"]) - set(held)),
         sets=sorted({name for one in held.values() for name in one.sets}),
     )
