@@ -337,3 +337,23 @@ def test_without_the_images_it_says_so(db):
     gone = sl.open(db.path, model=little(), images=str(db.path / "no-such-folder"))
     client = TestClient(create_app([gone]), base_url="http://localhost")
     says(ask(client, "trials/prune", {"target": 1, "components": CHOSEN}, 400), "no-such-folder")
+
+
+def test_the_report_has_the_graph_and_the_last_test_of_the_model(client, db):
+    made = db.audits.add("ox", lists(["dog"], ["tree"], "mine", None))
+
+    def report():
+        for _ in range(600):
+            answer = client.get(f"/api/v1/models/0/audits/{made.id}/report.html")
+            if answer.status_code != 202:
+                return answer.text
+            time.sleep(0.1)
+        raise AssertionError("it never ends")
+
+    before = report()
+    assert "No test was asked for" in before
+    assert "Attribution graph of the class ox" in before
+    ask(client, "trials/test", {"target": 1, "artefacts": [{"kind": "stripes"}], "count": 6})
+    after = report()
+    assert "No test was asked for" not in after
+    assert "stripes" in after

@@ -377,16 +377,6 @@ export interface components {
             mostly: number | null;
             strongest: components["schemas"]["RelevantComponent"][];
         };
-        /** @description One layer. */
-        LayerSummary: {
-            layer: string;
-            form: string;
-            components: number;
-            signs: string;
-            crop: string;
-            without_examples: number;
-            not_finite: number;
-        };
         /** @description One cluster, with the place of its label. */
         MapCluster: {
             cluster: number;
@@ -501,7 +491,7 @@ export interface components {
             settings: {
                 [key: string]: string;
             };
-            layers: components["schemas"]["LayerSummary"][];
+            layers: components["schemas"]["LayerInfo"][];
             cautions: components["schemas"]["Caution"][];
             queries: components["schemas"]["Suggestion"][];
             classes: components["schemas"]["ClassCount"][];
@@ -895,7 +885,6 @@ export type LabelTables = components['schemas']['LabelTables'];
 export type Labelling = components['schemas']['Labelling'];
 export type LayerInfo = components['schemas']['LayerInfo'];
 export type LayerRelevance = components['schemas']['LayerRelevance'];
-export type LayerSummary = components['schemas']['LayerSummary'];
 export type MapCluster = components['schemas']['MapCluster'];
 export type MapClusters = components['schemas']['MapClusters'];
 export type Meaning = components['schemas']['Meaning'];
