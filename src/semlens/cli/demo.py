@@ -132,7 +132,6 @@ def _serve(db: ConceptDatabase, model: SubjectModel) -> None:
 def _print_hits(hits: Hits, planted: Planted, title: str) -> None:
     frame = hits.to_pandas().head(5)
     best = hits.components[:5]
-    frame.insert(1, "component", [str(component) for component in best])
     areas = [planted.components.get(component) for component in best]
     frame["planted"] = [f"AUROC {area:.2f}" if area is not None else "" for area in areas]
     table(frame, title, ["rank", "component", "alignment", "planted"])
