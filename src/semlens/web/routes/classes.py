@@ -8,14 +8,14 @@ import numpy as np
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
-from semlens.analysis.describe.build_command import build_command
-from semlens.analysis.relevant import (
+from semlens.analysis.class_relevance import (
     MOSTLY,
     REACHED,
     LayerRelevance,
     class_table,
     relevant_components,
 )
+from semlens.analysis.describe.build_command import build_command
 from semlens.analysis.target import class_name
 from semlens.errors import RelevanceError
 from semlens.web.errors import Waiting, not_found

@@ -10,8 +10,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel
 
-from semlens.analysis.graph.graph import MINIMUM, AttributionGraph
-from semlens.analysis.graph.groups import TARGET, GraphNode
+from semlens.analysis.graph.graph import MINIMUM, TARGET, AttributionGraph, GraphNode
 from semlens.analysis.graph.prune import prune
 from semlens.analysis.graph.trace import MOST, GraphTrace
 from semlens.store.built_images import BuiltImages
