@@ -1,6 +1,7 @@
 """The numbers of an attribution graph: shares of components, and what passes between them.
 
-A kept trace of a class is what its graphs are cut out of, without the model. It holds the strongest components of every layer one by one, sample by sample, so that
+A trace of a class is what its graphs are cut out of, without the model. It holds the strongest
+components of every layer one by one, sample by sample, so that
 :mod:`semlens.analysis.graph.prune` gets any smaller graph of it exactly. When one graph is
 wanted and no other, :func:`semlens.attribution_graph` is cheaper: it starts once per group.
 """
