@@ -70,9 +70,9 @@ def relevant_rows(
             else "None has a share that was kept.",
             "Lower the minimum, or choose other layers.",
         )
-    kept = kept.assign(layer=database.components["layer"].to_numpy()[kept["component"]])
     kept = kept.sort_values(["mean", "component"], ascending=[False, True], ignore_index=True)
-    return kept.reindex(columns=["component", "layer", "mean", "max"])
+    layer = database.components["layer"].to_numpy()[kept["component"]]
+    return kept.assign(layer=layer)[["component", "layer", "mean", "max"]]
 
 
 def class_table(database: Database, minimum: float = MINIMUM) -> pd.DataFrame:
@@ -96,10 +96,13 @@ def class_table(database: Database, minimum: float = MINIMUM) -> pd.DataFrame:
         found = database.relevance(None, [layer])
         reached = found["class"].to_numpy()[found["max"].to_numpy() >= minimum]
         relevant += np.bincount(np.searchsorted(classes, reached), minlength=len(classes))
-    names = [class_name(database, int(number)) for number in classes]
-    samples = known["samples"].to_numpy(np.int64)
     return pd.DataFrame(
-        {"target": classes, "name": names, "samples": samples, "relevant": relevant}
+        {
+            "target": classes,
+            "name": [class_name(database, int(number)) for number in classes],
+            "samples": known["samples"].to_numpy(np.int64),
+            "relevant": relevant,
+        }
     )
 
 
@@ -176,9 +179,9 @@ def relevant_components(
         cumulated = np.cumsum(size)
         enough = int(np.searchsorted(cumulated, MOSTLY)) + 1
         relevant = relevant_rows(database, target, name, minimum, empty_ok=True)
-        listed = table[["component", "mean", "max"]].assign(cumulated=cumulated)
         mine = table["component"].isin(relevant["component"]) | (size >= minimum)
-        listed = listed[mine].head(top)
+        columns = table[["component", "mean", "max"]].assign(cumulated=cumulated)
+        listed = columns[mine].head(top).itertuples(index=False, name=None)
         found.append(
             LayerRelevance(
                 name,
@@ -188,7 +191,7 @@ def relevant_components(
                 enough if enough <= len(cumulated) else None,
                 tuple(
                     RelevantComponent(database.component(row), mean, largest, share)
-                    for row, mean, largest, share in listed.itertuples(index=False, name=None)
+                    for row, mean, largest, share in listed
                 ),
             )
         )

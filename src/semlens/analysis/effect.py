@@ -90,18 +90,19 @@ class Effects(Result):
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a program."""
         names = [[str(component) for component in unit] for unit in self.units.values()]
-        found = {
-            "target": self.target,
-            "class": self.name,
-            "replace": self.replace,
-            "rules": self.rules,
-            "samples": self.samples,
-            "logit": self.logit.mean(),
-            "rank_correlation": self.rank_correlation,
-            "interval": self.interval,
-            "effects": self.to_pandas().assign(components=names).to_dict("records"),
-        }
-        return plain(found)  # of two components there is no correlation
+        return plain(  # of two components there is no correlation
+            {
+                "target": self.target,
+                "class": self.name,
+                "replace": self.replace,
+                "rules": self.rules,
+                "samples": self.samples,
+                "logit": self.logit.mean(),
+                "rank_correlation": self.rank_correlation,
+                "interval": self.interval,
+                "effects": self.to_pandas().assign(components=names).to_dict("records"),
+            }
+        )
 
     def plot(self) -> Chart:
         """Draw effect against relevance; both are equal on the line."""

@@ -19,7 +19,7 @@ from semlens.data.load import as_images
 from semlens.data.targets import map_targets
 from semlens.draw.table import rich_table
 from semlens.errors import DataError, ModelError
-from semlens.models import forward
+from semlens.models.forward import logits
 from semlens.models.subject import SubjectModel
 from semlens.settings import question, setting
 from semlens.store.reader import Database
@@ -91,8 +91,8 @@ def labelled(
     """
     targets = None
     if images is None:
-        images, logits = database.images, right_logits(database)
-        targets = [None if np.isnan(logit) else int(logit) for logit in logits]
+        images, right = database.images, right_logits(database)
+        targets = [None if np.isnan(logit) else int(logit) for logit in right]
     samples = range(len(images)) if samples is None else [int(sample) for sample in samples]
     if only is not None:
         names = [name.rsplit("/", 1)[-1] for name in images.ids]
@@ -226,7 +226,7 @@ def evaluate_model(
 
 def answers(model: SubjectModel, data: Labelled, batch_size: int = 32) -> Evaluation:
     """Run a model over images whose right logits are known; errors as of :func:`evaluate`."""
-    scores = forward.logits(model, data.images.read, data.samples.tolist(), batch_size)
+    scores = logits(model, data.images.read, data.samples.tolist(), batch_size)
     check_targets(data.targets, scores.shape[1])
     largest, place = scores.argmax(1), (np.arange(len(scores)), data.targets)
     right = scores[place].astype(np.float64)

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Float32, Float64
+from jaxtyping import Float, Float32
 from PIL import Image
 from rich.console import Group
 from rich.text import Text
@@ -324,10 +324,8 @@ def explain(
     geometry = model.geometry()(*picture.size)
     blur = database.manifest.recipe.crop_blur
     found: dict[str, tuple[Explained, ...]] = dict.fromkeys(reversed(engine.order(names)), ())
-    for layer in found:
-        if layer not in pulled.layers:  # nothing of the class comes by
-            continue
-        entry, flow = database.layer(layer), pulled.layers[layer]
+    for layer, flow in pulled.layers.items():  # of the others, nothing of the class comes by
+        entry = database.layer(layer)
         relevance = per_component(entry, trace, flow)[0, 0].double().cpu()
         order = np.argsort(-relevance.abs().numpy(), kind="stable")[:top].tolist()
         chosen = [place for place in order if relevance[place] != 0]
@@ -351,16 +349,15 @@ def explain(
         )
     if name is None:
         name = "image" if isinstance(image, Image.Image) else "/".join(Path(image).parts[-2:])
-    score, *best = (_score(database, logits, place) for place in (asked, *ranked[:BEST]))
+    probability = logits.softmax(0).tolist()
+    score, *best = (
+        ClassScore(place, class_name(database, place), float(logits[place]), probability[place])
+        for place in (asked, *ranked[:BEST])
+    )
     return Explanation(
         name, picture, score, tuple(best), engine.rules.name, _heat(pulled.heat, inputs)[0],
         found, blur, geometry, database,
     )  # fmt: skip
-
-
-def _score(database: Database, logits: Float64[Tensor, " classes"], target: int) -> ClassScore:
-    probability = float(logits.softmax(0)[target])
-    return ClassScore(target, class_name(database, target), float(logits[target]), probability)
 
 
 def _conditional(

@@ -150,13 +150,11 @@ def class_images(
         If there is no image.
     """
     number = find_class(database, target)
-    counted = isinstance(samples, int)
-    if images is None:
-        chosen = class_samples(database, number, samples) if counted else samples
-        given = database.images
-    else:
-        given = images if isinstance(images, Images) else as_list(images)
-        chosen = range(len(given)) if counted else samples
+    given = database.images if images is None else images
+    given = given if isinstance(given, Images) else as_list(given)
+    chosen = samples
+    if isinstance(samples, int):
+        chosen = class_samples(database, number, samples) if images is None else range(len(given))
 
     def read(sample: int) -> Image.Image:
         return given.read(sample) if isinstance(given, Images) else open_image(given[sample])

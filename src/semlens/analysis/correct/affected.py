@@ -81,8 +81,7 @@ class Affected(Result):
         """Draw the scores, and the samples around the threshold."""
         from semlens.draw.correct_plots import affected_plot
 
-        flagged = len(self.samples)
-        scores = self.frame["score"].to_numpy()
+        scores, flagged = self.frame["score"].to_numpy(), len(self.samples)
         return affected_plot(scores, self.threshold, self.near, min(flagged, SHOWN), flagged)
 
     def __rich__(self) -> RenderableType:

@@ -233,8 +233,11 @@ def cut_out(
         If no image has relevance for the vector.
     """
     chosen = chosen_components(components, database)
-    names = list(dict.fromkeys(component.layer for component in chosen))
-    names = names if layer is None else [database.layer(layer).name]
+    names = (
+        list(dict.fromkeys(component.layer for component in chosen))
+        if layer is None
+        else [database.layer(layer).name]
+    )
     model, recipe = database.model, database.manifest.recipe
     readable = int(np.flatnonzero(database.samples["error"].isna())[0])
     size = model.preprocess(database.images.read(readable)).shape[-2:]

@@ -62,8 +62,10 @@ class Pruned(Corrected):
 
     def __rich__(self) -> RenderableType:
         """Return the tensors that were changed."""
-        title = f"{len(self.components)} components pruned; tensors that were changed"
-        return rich_table(self.to_pandas(), title)
+        return rich_table(
+            self.to_pandas(),
+            f"{len(self.components)} components pruned; tensors that were changed",
+        )
 
 
 @question("model")
@@ -133,8 +135,7 @@ def prune_weights(
     operation = _Operation(model, chosen, new_values(chosen, to), example[:1])
     state = operation.run()
     with evaluating(model.module), torch.no_grad():
-        changed = torch.func.functional_call(model.module, state, (example,))
-        found: Any = class_scores(changed)
+        found: Any = class_scores(torch.func.functional_call(model.module, state, (example,)))
     half = found.dtype in (torch.float16, torch.bfloat16)
     limit = (2e-2 if half else 1e-4) * float(expected.abs().max()) + 1e-6
     if not float((found - expected).abs().max()) <= limit:  # so that NaN does not pass

@@ -73,11 +73,13 @@ class Retrained(Corrected):
 
     def __rich__(self) -> RenderableType:
         """Return the epochs as a table."""
-        head = (
-            f"Trained on {self.trained_on} images with {', '.join(self.artefacts)}; "
-            f"{self.dropped} dropped, {self.held_out} held out"
+        return Group(
+            Text(
+                f"Trained on {self.trained_on} images with {', '.join(self.artefacts)}; "
+                f"{self.dropped} dropped, {self.held_out} held out"
+            ),
+            rich_table(self.history),
         )
-        return Group(Text(head), rich_table(self.history))
 
 
 @question("model", "images")

@@ -129,9 +129,13 @@ def sensitivity(
     overlaid = as_artefacts(artefacts)
     removed = as_components(prune)
     database.rows_of(removed)
-    models = {VANILLA: database.model}
-    for name, one in _named(weights, VANILLA).items():
-        models[name] = one if isinstance(one, SubjectModel) else with_weights(models[VANILLA], one)
+    models = {
+        VANILLA: database.model,
+        **{
+            name: one if isinstance(one, SubjectModel) else with_weights(database.model, one)
+            for name, one in _named(weights, VANILLA).items()
+        },
+    }
     sets = {
         name: labelled(database, as_images(one), only)
         for name, one in _named(images, first=CLEAN).items()

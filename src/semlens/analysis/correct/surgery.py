@@ -322,17 +322,16 @@ def _sources(node: Node) -> list[Node]:
     kind = packet(node)
     getitem = str(node.target) == "<built-in function getitem>"
     normed = getitem and node.args[0].target in BATCH_NORM
-    if kind in _POOLS or normed or (kind in ELEMENTWISE and _zero_stays(node)):
+    stays_zero = kind in ELEMENTWISE and bool(
+        (node.target(torch.zeros(1), *node.args[1:], **node.kwargs) == 0).all()
+    )
+    if kind in _POOLS or normed or stays_zero:
         return [node.args[0]]
     live = node.live_inputs()
     summed = kind in (aten.add, aten.sub) and len(live) == len(node.args)
     if summed or (kind is aten.mul and len(live) == 1):
         return live
     raise ReadError(node, "it does not make zero from zeros")
-
-
-def _zero_stays(node: Node) -> bool:
-    return bool((node.target(torch.zeros(1), *node.args[1:], **node.kwargs) == 0).all())
 
 
 def _constant_channels(

@@ -149,8 +149,7 @@ class Run:
             return material.picture(int(places[turn]), settings, draw)
 
         total, seen, size = 0.0, 0, len(places)
-        device = self.model.device
-        own = [device] if device.type == "cuda" else []
+        own = [targets.device] if targets.is_cuda else []
         with torch.random.fork_rng(own):  # of dropout; the user's own state comes back
             torch.manual_seed(settings.seed * 100_003 + epoch)
             try:
@@ -187,15 +186,17 @@ class Run:
     def _save(self) -> None:
         if self.checkpoint is None:
             return
-        held = {
-            "identity": self.identity,
-            "module": self.model.module.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": {"last_epoch": self.schedule.last_epoch},
-            "history": self.history,
-        }
         memory = io.BytesIO()  # torch's own writer hides that a disk is full
-        torch.save(held, memory)
+        torch.save(
+            {
+                "identity": self.identity,
+                "module": self.model.module.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "schedule": {"last_epoch": self.schedule.last_epoch},
+                "history": self.history,
+            },
+            memory,
+        )
         write_atomic(self.checkpoint, lambda part: part.write_bytes(memory.getbuffer()))
 
     def _resume(self) -> bool:

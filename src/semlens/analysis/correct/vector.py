@@ -240,13 +240,11 @@ def vector_start(trace: Traced, vector: ConceptVector, readout: Readout) -> Flow
     value = trace.values[vector.layer].detach()
     weight = torch.from_numpy(vector.direction).to(value)
     form = trace.form(vector.layer)
-    values = value.new_zeros(1, *value.shape)
     if form.form == "map":
-        values += weight[:, None, None]
-    elif form.form == "tokens" and readout == "cls":
-        values[:, :, 0] = weight
-    else:
-        values += weight
+        weight = weight[:, None, None]
+    values = weight.expand(1, *value.shape).clone()
+    if form.form == "tokens" and readout == "cls":
+        values[:, :, 1:] = 0
     return Flow(values)
 
 

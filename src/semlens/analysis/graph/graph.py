@@ -193,10 +193,15 @@ class AttributionGraph(Result):
         return self.svg() if end == ".svg" else None
 
     def _scene(self) -> Scene:
-        heading = Heading(
-            self.name, self.images, self.minimum, self.share_shown, self.edges_shown, self.overall
-        )
-        return arrange(self.nodes, self.edges, heading, self._thumbnails())
+        return arrange(
+            self.nodes,
+            self.edges,
+            Heading(
+                self.name, self.images, self.minimum,
+                self.share_shown, self.edges_shown, self.overall,
+            ),
+            self._thumbnails(),
+        )  # fmt: skip
 
     def _thumbnails(self) -> dict[str, bytes]:
         """Return the strongest example of each node's first component, and one image."""
