@@ -81,7 +81,7 @@ def class_samples(
     logit = right_logits(database)
     mine = np.flatnonzero(logit == target)
     if len(mine) == 0:
-        known = sorted({class_name(database, int(c)) for c in logit[~np.isnan(logit)]})
+        known = sorted({class_name(database, int(c)) for c in np.unique(logit[~np.isnan(logit)])})
         raise DataError(
             f"The class '{class_name(database, target)}' has no samples in the database.",
             f"It has samples of {nearest(class_name(database, target), known, 8)}."

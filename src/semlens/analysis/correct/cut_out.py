@@ -135,8 +135,8 @@ class CutOuts(Result):
         for number, path in enumerate(paths):
             picture = self.picture(number)
             write_atomic(path, lambda part, made=picture: made.save(part, "PNG"))
-        text = json.dumps(self.to_json(), ensure_ascii=False, indent=2)
-        save_text(folder / SOURCES, text + "\n")
+        text = json.dumps(self.to_json(), ensure_ascii=False, indent=2) + "\n"
+        save_text(folder / SOURCES, text)
         return paths
 
     def to_pandas(self) -> pd.DataFrame:

@@ -148,8 +148,8 @@ def fine_tune(
         replace(kept, samples=kept.samples[part], targets=kept.targets[part])
         for part in held_out(kept.samples, kept.targets, settings)
     )
-    copied = copy.deepcopy(in_full_precision(model.module)).eval()
-    learner = replace(model, module=copied, spec="python:retrained")
+    module = copy.deepcopy(in_full_precision(model.module)).eval()
+    learner = replace(model, module=module, spec="python:retrained")
     material = Material(train.images, train.samples, train.targets, tuple(artefacts))
     specs = tuple(artefact.spec for artefact in artefacts)
     identity = fingerprint(
