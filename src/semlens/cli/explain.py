@@ -9,8 +9,8 @@ import typer
 
 from semlens.analysis.effect import Effects
 from semlens.analysis.effect import effect as ask_effect
+from semlens.analysis.explain import Explanation
 from semlens.analysis.explain import explain as ask_explain
-from semlens.analysis.explanation import Explanation
 from semlens.cli.command import Ask, command
 from semlens.cli.options import Picture
 from semlens.cli.output import err
