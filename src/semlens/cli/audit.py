@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -10,8 +11,12 @@ import typer
 
 from semlens.analysis.audit.audit import audit as ask_audit
 from semlens.analysis.audit.found import Audit
-from semlens.analysis.audit.gate import Check, Condition, gate, save_junit
-from semlens.analysis.audit.sweep import Sweep, audit_all
+from semlens.analysis.audit.model_test import model_test
+from semlens.analysis.audit.sweep import Check, Condition, Sweep, audit_all, gate, save_junit
+from semlens.analysis.audit.tested import ModelTest
+from semlens.analysis.report.report import Report
+from semlens.analysis.report.report import report as ask_report
+from semlens.analysis.result import check_end
 from semlens.cli.command import Ask, command
 from semlens.cli.options import Saved, check_saved
 from semlens.cli.output import err, out
@@ -100,3 +105,49 @@ def _report(checks: Sequence[Check], quiet: bool) -> None:
         shown.print(f"Passed: {len(checks)} conditions.", highlight=False)
     if failed:
         raise typer.Exit(FAILED)
+
+
+@command(model_test)
+def test(ask: Ask) -> ModelTest:
+    """Test whether images that show spurious features only pass for a class.
+
+    AUROC of the class's logit on real images against those: 1 is safe, 0.5 is unsafe. With
+    --artefact the same images without it are tested too.
+
+    Examples:
+
+    semlens test r18.semlens --target ox --spurious generated/
+
+    semlens test r18.semlens --target ox --artefact "text:© stock" --artefact hue --save test.png
+    """
+    return ask()
+
+
+@command(ask_report)
+def report(
+    ask: Ask,
+    context: typer.Context,
+    file: Annotated[Path, typer.Option("--out", help="File to write: .html.")] = Path(
+        "report.html"
+    ),
+) -> Report:
+    """Write all that is known of a class into one HTML file that can be handed over.
+
+    It holds its pictures and asks nothing of any host. A part that could not be made says why.
+
+    Examples:
+
+    semlens report r18.semlens --target ox --concepts paper-ox --out ox.html
+
+    semlens report r18.semlens --target ox --concepts ox.toml --artefact "text:© stock"
+    --evaluated evaluated.json
+
+    semlens report r18.semlens --saved 3 --out ox.html
+    """
+    check_end(file, (".html",))
+    if "saved" in ask.settings:
+        check_saved(context)
+    found: Report = ask(command=["semlens", *sys.argv[1:]])
+    found.save(file)
+    err.print(f"Written: {file}", markup=False, highlight=False, soft_wrap=True)
+    return found

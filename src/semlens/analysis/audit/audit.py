@@ -10,10 +10,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Int8, Int64
 
-from semlens.analysis.audit.chance import random_shares
 from semlens.analysis.audit.found import Audit
 from semlens.analysis.audit.shares import VERDICTS, Resampled, Weights, share_table, verdicts, weigh
-from semlens.analysis.audit.side import Expected, Side, make_background, measure_side
+from semlens.analysis.audit.side import Expected, Side, make_background, measure_side, random_shares
 from semlens.analysis.concept_sets import ClassConcepts, OwnTarget, class_and_concepts
 from semlens.analysis.concepts import Concepts, as_concepts
 from semlens.analysis.relevant import MINIMUM, Minimum, relevant_rows

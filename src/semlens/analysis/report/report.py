@@ -15,10 +15,9 @@ from rich.text import Text
 from semlens.analysis.audit.audit import LEVEL, Level, Seed, Threshold
 from semlens.analysis.audit.audit import audit as make_audit
 from semlens.analysis.audit.found import Audit
-from semlens.analysis.audit.kept import saved_audits
 from semlens.analysis.audit.model_test import Spurious
 from semlens.analysis.audit.model_test import model_test as make_test
-from semlens.analysis.audit.record import AuditRecord
+from semlens.analysis.audit.record import AuditRecord, saved_audits
 from semlens.analysis.concept_sets import ClassConcepts, OwnTarget, class_and_concepts
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.correct.sensitivity import Sensitivity
@@ -29,9 +28,8 @@ from semlens.analysis.describe.unexpected import unexpected as find_unexpected
 from semlens.analysis.graph.graph import AttributionGraph, attribution_graph
 from semlens.analysis.label import label
 from semlens.analysis.relevant import MINIMUM, Minimum
-from semlens.analysis.report.audit import audit_section, badges, verdict
+from semlens.analysis.report.audit import audit_section, badges, review_section, verdict
 from semlens.analysis.report.limits import limits, reproduce
-from semlens.analysis.report.reviews import review_section
 from semlens.analysis.report.sections import (
     Part,
     Skipped,
