@@ -23,7 +23,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "layers": "build:layers",
         "demo": "demo:demo",
     },
-    "Browse": {"serve": "serve:serve", "export": "export:export"},
+    "Browse": {"serve": "serve:serve", "export": "serve:export"},
     "Search": {
         "search": "ask:search",
         "label": "ask:label",

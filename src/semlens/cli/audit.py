@@ -1,4 +1,4 @@
-"""``semlens audit``."""
+"""``semlens audit``, ``test`` and ``report``."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ from semlens.analysis.audit.sweep import Check, Condition, Sweep, audit_all, gat
 from semlens.analysis.audit.tested import ModelTest
 from semlens.analysis.report.report import Report
 from semlens.analysis.report.report import report as ask_report
-from semlens.analysis.result import check_end
 from semlens.cli.command import Ask, command
-from semlens.cli.options import Saved, check_saved
 from semlens.cli.output import err, out
 from semlens.errors import RecipeError
 
@@ -33,7 +31,10 @@ def audit(
     every: Annotated[
         bool, typer.Option("--all", help="Every class: each with the sets that name it or none.")
     ] = False,
-    saved: Saved = None,
+    saved: Annotated[
+        int | None,
+        typer.Option(min=1, help="A saved audit, by its number: its class, lists and settings."),
+    ] = None,
     fail_on: Annotated[
         list[str] | None,
         typer.Option(
@@ -144,10 +145,25 @@ def report(
 
     semlens report r18.semlens --saved 3 --out ox.html
     """
-    check_end(file, (".html",))
+    ask.also(file, (".html",), Report.save)
     if "saved" in ask.settings:
         check_saved(context)
-    found: Report = ask(command=["semlens", *sys.argv[1:]])
-    found.save(file)
-    err.print(f"Written: {file}", markup=False, highlight=False, soft_wrap=True)
-    return found
+    return ask(command=["semlens", *sys.argv[1:]])
+
+
+_OF_THE_SAVED = {
+    "target", "every", "concepts", "layers", "minimum", "level", "threshold", "background", "seed",
+}  # fmt: skip
+
+
+def check_saved(context: typer.Context) -> None:
+    """Refuse options that say otherwise than the saved audit which is asked for."""
+    for parameter in context.command.params:
+        source = context.get_parameter_source(str(parameter.name))
+        given = source is not None and source.name == "COMMANDLINE"
+        if given and parameter.name in _OF_THE_SAVED:
+            raise RecipeError(
+                f"--saved and {parameter.opts[0]} were given.",
+                "Expected one: a saved audit has its own class, concepts and settings.",
+                "Leave one out, or edit the saved audit with 'semlens serve'.",
+            )

@@ -1,4 +1,4 @@
-"""``semlens build``."""
+"""``semlens build``, ``status`` and ``layers``."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from semlens.cli.command import with_fields
-from semlens.cli.options import Json
-from semlens.cli.output import err, out, print_json, reported, table
+from semlens.cli.output import Json, err, out, print_json, reported, table
 from semlens.errors import RecipeError, nearest
 from semlens.recipe import Recipe
 from semlens.settings import Settings, setting

@@ -1,4 +1,4 @@
-"""``semlens map``."""
+"""``semlens map``, ``dissect`` and ``unexpected``."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from semlens.analysis.describe.dissect import dissect as ask_dissect
 from semlens.analysis.describe.map import ConceptMap, concept_map
 from semlens.analysis.describe.unexpected import Unexpected
 from semlens.analysis.describe.unexpected import unexpected as ask_unexpected
-from semlens.analysis.result import PLOTS, check_end
+from semlens.analysis.result import PLOTS
 from semlens.cli.command import Ask, command
-from semlens.cli.output import err, written
+from semlens.cli.output import err, save_picture
 from semlens.errors import ConceptError
 
 
@@ -94,15 +94,8 @@ def dissect(
 
     semlens dissect r50.semlens --target ox --concepts ox-tree --depth 3 --tree ox.png
     """
-    if tree is not None:
-        check_end(tree, PLOTS)
-    found: Dissection = ask()
-    if tree is not None:
-        from semlens.draw.figure import save_picture
-
-        save_picture(found.plot_tree(), tree)
-        written(tree)
-    return found
+    ask.also(tree, PLOTS, lambda found, path: save_picture(found.plot_tree(), path))
+    return ask()
 
 
 @command(ask_unexpected)
@@ -124,10 +117,5 @@ def unexpected(
     semlens unexpected r18.semlens --target ox --concepts expected.toml --layer layer4
     --files ox-files.csv --save ox.png
     """
-    if files is not None:
-        check_end(files, (".csv",))
-    found: Unexpected = ask()
-    if files is not None:
-        found.save_files(files)
-        written(files)
-    return found
+    ask.also(files, (".csv",), Unexpected.save_files)
+    return ask()

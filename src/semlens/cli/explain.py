@@ -1,4 +1,4 @@
-"""``semlens explain`` and ``semlens effect``."""
+"""``semlens relevance``, ``explain``, ``graph`` and ``effect``."""
 
 from __future__ import annotations
 
@@ -15,8 +15,12 @@ from semlens.analysis.explanation import Explanation
 from semlens.analysis.graph.graph import AttributionGraph, attribution_graph
 from semlens.analysis.kept_labels import labels_by_component
 from semlens.cli.command import Ask, command
-from semlens.cli.options import Picture
-from semlens.cli.output import err
+from semlens.cli.output import err, written
+
+Picture = Annotated[
+    list[Path] | None,
+    typer.Option("--image", help="A picture, in place of images of the class; may be given again."),
+]
 
 
 @command(ask_explain)
@@ -88,7 +92,7 @@ def graph(
     if not (ask.save or ask.as_json):
         name = "".join(c if c.isalnum() or c in "-_" else "-" for c in found.name).strip("-")
         found.save(f"{name or 'graph'}.svg")
-        err.print(f"Written: {name or 'graph'}.svg", markup=False, highlight=False)
+        written(f"{name or 'graph'}.svg")
     return found
 
 
