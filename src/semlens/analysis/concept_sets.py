@@ -231,9 +231,8 @@ def _is_name(item: object) -> bool:
     """Say whether an item of a list names a set: what does not is a text."""
     if not isinstance(item, str):
         return isinstance(item, Path)
-    end = Path(item).suffix.lower() in ENDS
     return (
-        end
+        Path(item).suffix.lower() in ENDS
         or item.startswith(SAVED)
         or any(f"{n}/".startswith(f"{item}/") for n in bundled_names())
     )

@@ -1,4 +1,8 @@
-"""What is kept of an audit: its lists, settings and reviews, checked."""
+"""Saved audits: lists, settings and reviews that people edit, kept beside the database.
+
+What an audit finds is not kept: it follows from the record and the database, by
+:func:`semlens.analysis.audit.audit.audit`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import Field
 
 from semlens.analysis.audit.audit import RESAMPLES, Bound, audit
@@ -23,7 +28,6 @@ from semlens.settings import request_model
 from semlens.store import layout
 from semlens.store.documents import Document, Documents
 from semlens.store.reader import Database
-from semlens.types import Component
 from semlens.version import __version__
 
 LONGEST_NOTE = 4000
@@ -109,10 +113,10 @@ class AuditRecord(Checked):
     @property
     def concepts(self) -> ConceptSet:
         """Both lists as a concept set."""
-        made = [term.concept("valid") for term in self.valid]
-        made += [term.concept("spurious") for term in self.spurious]
+        valid = (term.concept("valid") for term in self.valid)
+        spurious = (term.concept("spurious") for term in self.spurious)
         source = ", ".join(self.sources)
-        return ConceptSet(tuple(made), self.name, source, self.templates, self.target_name)
+        return ConceptSet((*valid, *spurious), self.name, source, self.templates, self.target_name)
 
     def pictured(self, name: str) -> Term:
         """Return the concept by image that has a name, on either side.
@@ -274,7 +278,9 @@ class KeptAudits:
         StoreError
             If there is none, or it cannot be written.
         """
-        reviews = {str(self._component(name)): one for name, one in edit.reviews.items()}
+        rows = self.database.rows_of(edit.reviews)  # they are there
+        names = self.database.names(np.array(rows, np.int64))
+        reviews = dict(zip(names, edit.reviews.values(), strict=True))
 
         def change(document: Document) -> Document:
             known = read_record(document)
@@ -325,11 +331,6 @@ class KeptAudits:
                 "Expected the same classes as when it was saved.",
                 "Make a new audit for the class.",
             )
-
-    def _component(self, name: str) -> Component:
-        component = Component.parse(name)
-        self.database.row(component)  # it is there
-        return component
 
     def _check(self, one: AuditRecord) -> None:
         """Refuse what could never be computed; empty lists are on their way."""

@@ -1,4 +1,9 @@
-"""One side of an audit: how components align with its concepts, against chance."""
+"""One side of an audit: how components align with its concepts, against chance.
+
+The larger a concept set, the larger the best alignment that chance gives. So a component counts as
+aligned with a set of n concepts only above the quantile of the best of n random ones, drawn from a
+background vocabulary. Our addition: the paper compares with zero (3.4).
+"""
 
 from __future__ import annotations
 
@@ -11,7 +16,7 @@ from jaxtyping import Bool, Float, Float32, Int64
 from scipy.special import gammaln
 
 from semlens.analysis.align import alignment, unit
-from semlens.analysis.concepts import Concept, ConceptSet
+from semlens.analysis.concepts import Concept, ConceptSet, Kind
 from semlens.analysis.probe import LABEL_TEMPLATES, Probe, concept_probe, null_vector
 from semlens.errors import ConceptError
 from semlens.progress import report
@@ -22,38 +27,30 @@ MOST_CONCEPTS = 2000
 LONGEST_TEXT = 200
 
 
-@dataclass(frozen=True)
-class Expected:
-    """Valid and spurious concepts, each named once; one side may be empty."""
+def divide(concepts: ConceptSet) -> tuple[ConceptSet, ConceptSet]:
+    """Return the valid and the spurious concepts of a set, each named once; one may be empty.
 
-    valid: ConceptSet
-    spurious: ConceptSet
-
-    @classmethod
-    def of(cls, concepts: ConceptSet) -> Expected:
-        """Divide a set; a name that recurs on one side counts once.
-
-        Raises
-        ------
-        ConceptError
-            If neither side has a concept, or one concept is on both.
-        """
-        valid, spurious = _unique(concepts, "valid"), _unique(concepts, "spurious")
-        if not len(valid) + len(spurious):
-            raise ConceptError(
-                f"The concept set '{concepts.name}' has no valid and no spurious concepts.",
-                "Expected [valid] or [spurious]: what the class should rest on, and what not.",
-                "Rename [concepts] in the file, or choose another set.",
-            )
-        known = {key(concept) for concept in valid.concepts}
-        twice = [c.name for c in spurious.concepts if key(c) in known]
-        if twice:
-            raise ConceptError(
-                f"The concept set '{concepts.name}' calls valid and spurious: {', '.join(twice)}.",
-                "Expected each concept on one side.",
-                "Take it off one of them.",
-            )
-        return cls(valid, spurious)
+    Raises
+    ------
+    ConceptError
+        If neither side has a concept, or one concept is on both.
+    """
+    valid, spurious = _unique(concepts, "valid"), _unique(concepts, "spurious")
+    if not len(valid) + len(spurious):
+        raise ConceptError(
+            f"The concept set '{concepts.name}' has no valid and no spurious concepts.",
+            "Expected [valid] or [spurious]: what the class should rest on, and what not.",
+            "Rename [concepts] in the file, or choose another set.",
+        )
+    known = {key(concept) for concept in valid.concepts}
+    twice = [c.name for c in spurious.concepts if key(c) in known]
+    if twice:
+        raise ConceptError(
+            f"The concept set '{concepts.name}' calls valid and spurious: {', '.join(twice)}.",
+            "Expected each concept on one side.",
+            "Take it off one of them.",
+        )
+    return valid, spurious
 
 
 def check_lists(concepts: ConceptSet) -> None:
@@ -79,7 +76,7 @@ def check_lists(concepts: ConceptSet) -> None:
                 "Write a word or a short phrase.",
             )
     if len(concepts):
-        Expected.of(concepts)
+        divide(concepts)
 
 
 def key(concept: Concept) -> str:
@@ -87,11 +84,10 @@ def key(concept: Concept) -> str:
     return " ".join(concept.name.casefold().split())
 
 
-def _unique(concepts: ConceptSet, kind: str) -> ConceptSet:
+def _unique(concepts: ConceptSet, kind: Kind) -> ConceptSet:
     first: dict[str, Concept] = {}
-    for concept in concepts.concepts:
-        if concept.kind == kind:
-            first.setdefault(key(concept), concept)
+    for concept in concepts.of_kind(kind).concepts:
+        first.setdefault(key(concept), concept)
     return replace(concepts, concepts=tuple(first.values()))
 
 
@@ -180,16 +176,14 @@ def make_background(
     @cache
     def background(images: int) -> Float32[np.ndarray, "k v"]:
         if images:
-            vectors = random_pictures(database, enough, images, target, seed)
             names = tuple(f"random {place}" for place in range(enough))
+            vectors = random_pictures(database, enough, images, target, seed)
             null = null_vector(database.embedder, templates)
             return alignment(theta, Probe(vectors, names, null, database.embedder.fingerprint))
         words = {key(concept): concept for concept in vocabulary.concepts if not concept.images}
         # embedded as a whole, which is remembered from one class to the next
-        found = alignment(
-            theta, concept_probe(database, ConceptSet(tuple(words.values())), templates)
-        )
-        return found[:, [name not in taken for name in words]]
+        probe = concept_probe(database, ConceptSet(tuple(words.values())), templates)
+        return alignment(theta, probe)[:, [name not in taken for name in words]]
 
     return background
 

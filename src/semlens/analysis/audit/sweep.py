@@ -1,4 +1,7 @@
-"""Audits of many classes, each against its own concepts (paper, 4.2 and Fig. 3b)."""
+"""Audits of many classes, each against its own concepts (paper, 4.2 and Fig. 3b).
+
+Conditions say what no audit may meet: for a build server that lets a model pass or not.
+"""
 
 from __future__ import annotations
 
@@ -105,9 +108,7 @@ class Condition:
                 f"Its concepts can only give {', '.join(sorted(audit.possible))}.",
                 "Add concepts of the other side, such as the set 'artefacts'.",
             )
-        if verdict == "p":
-            return audit.p_value
-        return audit.share(verdict, by=by or "relevance")
+        return audit.p_value if verdict == "p" else audit.share(verdict, by=by or "relevance")
 
     def met(self, audit: Audit) -> bool:
         """Say whether the audit fails by this condition."""
@@ -139,12 +140,14 @@ def save_junit(
 ) -> None:
     """Write checks as JUnit XML: a test case per class and condition, and per class left out."""
     left = skipped or {}
-    failed = sum(check.failed for check in checks)
     root = ElementTree.Element("testsuites")
     head = {
-        "name": suite, "tests": str(len(checks) + len(left)), "failures": str(failed),
-        "errors": "0", "skipped": str(len(left)),
-    }  # fmt: skip
+        "name": suite,
+        "tests": str(len(checks) + len(left)),
+        "failures": str(sum(check.failed for check in checks)),
+        "errors": "0",
+        "skipped": str(len(left)),
+    }
     parent = ElementTree.SubElement(root, "testsuite", head)
     for check in checks:
         case = ElementTree.SubElement(
@@ -183,8 +186,7 @@ class Sweep(Result):
     @cached_property
     def frame(self) -> pd.DataFrame:
         """One row per class: shares by relevance, chance, and what is spurious most."""
-        records = [_record(name, one) for name, one in self.audits.items()]
-        table = pd.DataFrame(records)
+        table = pd.DataFrame([_record(name, one) for name, one in self.audits.items()])
         p = table["p_value"].to_numpy(float)
         q = np.full(len(p), np.nan)
         if not np.isnan(p).all():
