@@ -230,10 +230,6 @@ def _run(served: Served, serving: Serving, record: AuditRecord) -> Audit:
     )
 
 
-def _edited(one: AuditEntry) -> tuple[str, int]:
-    return (one.audit.changed if one.audit else "", one.id)
-
-
 def _entry(served: Served, number: int) -> AuditEntry:
     try:
         found = saved_of(served.db, served.db.audits.get(number))
