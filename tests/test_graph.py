@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 import semlens as sl
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.graph.graph import UNLABELLED, GraphEdge, GraphNode
-from semlens.cli.graph import graph
+from semlens.cli.explain import graph
 from semlens.draw.graph_layout import MOST, Heading, arrange
 from semlens.draw.graph_order import by_barycentre, crossings
 from semlens.draw.graph_picture import draw_png, draw_svg

@@ -18,12 +18,12 @@ from semlens.version import __version__
 
 COMMANDS: dict[str, dict[str, str]] = {
     "Build": {
-        "build": "make:build",
-        "status": "inspect:status",
-        "layers": "inspect:layers",
+        "build": "build:build",
+        "status": "build:status",
+        "layers": "build:layers",
         "demo": "demo:demo",
     },
-    "Browse": {"serve": "serve:serve", "export": "export:export"},
+    "Browse": {"serve": "serve:serve", "export": "serve:export"},
     "Search": {
         "search": "ask:search",
         "label": "ask:label",
@@ -31,18 +31,18 @@ COMMANDS: dict[str, dict[str, str]] = {
         "scores": "ask:scores",
     },
     "Describe": {
-        "map": "map:map_components",
-        "dissect": "dissect:dissect",
-        "unexpected": "unexpected:unexpected",
+        "map": "describe:map_components",
+        "dissect": "describe:dissect",
+        "unexpected": "describe:unexpected",
     },
     "Explain": {
-        "relevance": "relevance:relevance",
+        "relevance": "explain:relevance",
         "explain": "explain:explain",
-        "graph": "graph:graph",
+        "graph": "explain:graph",
         "effect": "explain:effect",
     },
     "Compare": {"compare": "compare:compare"},
-    "Audit": {"audit": "audit:audit", "test": "modeltest:test", "report": "report:report"},
+    "Audit": {"audit": "audit:audit", "test": "audit:test", "report": "audit:report"},
     "Correct": {
         "cutout": "correct:cutout",
         "prune": "correct:prune",
