@@ -12,7 +12,7 @@ from semlens.analysis.target import class_name, class_samples
 from semlens.errors import ModelError, SemlensError
 from semlens.models.subject import SubjectModel
 from semlens.relevance.choose import Engines
-from semlens.store.built_images import BuiltImages
+from semlens.store.reader import BuiltImages
 from semlens.web.served import Served, Serving
 from semlens.web.work import Progress
 

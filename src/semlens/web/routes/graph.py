@@ -14,7 +14,7 @@ from semlens.analysis.graph.graph import MINIMUM, AttributionGraph
 from semlens.analysis.graph.groups import TARGET, GraphNode
 from semlens.analysis.graph.prune import prune
 from semlens.analysis.graph.trace import MOST, GraphTrace
-from semlens.store.built_images import BuiltImages
+from semlens.store.reader import BuiltImages
 from semlens.types import Component
 from semlens.web.routes.classes import labels_of
 from semlens.web.routes.place import ClassNumber, layer_names

@@ -15,9 +15,8 @@ from semlens.analysis.correct.trial import Answers, Share, Trial
 from semlens.analysis.result import plain
 from semlens.analysis.target import class_name
 from semlens.api import ConceptDatabase
-from semlens.data.artefact import Artefact
+from semlens.data.artefact import Artefact, artefact_seed
 from semlens.data.images import Images
-from semlens.data.with_artefact import artefact_seed
 
 SHOWN = 12
 """Images of a set that are shown, of those with another answer."""

@@ -9,7 +9,7 @@ from semlens.analysis.correct.trial import trial
 from semlens.analysis.target import class_name, class_samples
 from semlens.errors import LayerError
 from semlens.recipe import fingerprint
-from semlens.store.built_images import BuiltImages
+from semlens.store.reader import BuiltImages
 from semlens.web.routes.trial_answers import (
     ModelTestAnswer,
     PruneAnswer,
