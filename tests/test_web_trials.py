@@ -18,9 +18,9 @@ import semlens as sl
 from semlens.analysis.audit.model_test import model_test
 from semlens.analysis.audit.sweep import audit_all
 from semlens.analysis.concepts import Concept, ConceptSet
-from semlens.analysis.correct.sensitivity import ALL, sensitivity
+from semlens.analysis.correct.sensitivity import ALL, accuracies, with_artefacts
 from semlens.analysis.correct.trial import trial_samples
-from semlens.analysis.evaluate import evaluate
+from semlens.analysis.evaluate import Labelled, evaluate_model
 from semlens.data.artefact import Hue, Patch, WithArtefact
 from semlens.data.folder import ImageFolder
 from semlens.models.subject import SubjectModel
@@ -60,12 +60,12 @@ def db(built):
     folder = built.path / "analysis" / "audits"
     for file in folder.glob("*") if folder.is_dir() else ():
         file.unlink()
-    return sl.open(built.path, WordEmbedder())
+    return sl.open(built.path, model=little(), embedder=WordEmbedder())
 
 
 @pytest.fixture
 def client(db):
-    return TestClient(create_app([db], models=[little()]), base_url="http://localhost")
+    return TestClient(create_app([db]), base_url="http://localhost")
 
 
 def ask(client, path, body=None, status=200, **params):
@@ -184,7 +184,7 @@ def test_without_relevance_the_sweep_says_so(tmp_path):
 
 
 def test_a_trial_is_evaluate_with_and_without(client, db, built):
-    subject, images = little(), db.load_images()
+    subject, images = little(), db.images
     components = [Component.parse(name) for name in CHOSEN]
     body = {"target": 1, "components": CHOSEN, "artefact": {"kind": "patch", "strength": 0.5}}
     found = ask(client, "trials/prune", {**body, "per_class": 5, "at_most": 12})
@@ -195,9 +195,9 @@ def test_a_trial_is_evaluate_with_and_without(client, db, built):
     assert right.tolist() == [logits[i] for i in samples]
     marked = WithArtefact(images, Patch(size=0.5))
     for one, source in zip(found["sets"], (images, marked), strict=True):
-        before = evaluate(subject, source, logits, samples.tolist())
+        before = evaluate_model(subject, source, logits, samples.tolist())
         with sl.pruned(subject, components):
-            after = evaluate(subject, source, logits, samples.tolist())
+            after = evaluate_model(subject, source, logits, samples.tolist())
         assert one["accuracy"]["before"] == before.accuracy
         assert one["accuracy"]["after"] == after.accuracy
         mine = before.targets == 1
@@ -212,9 +212,9 @@ def test_a_trial_is_evaluate_with_and_without(client, db, built):
         assert len(one["shown"]) == min(12, len(differ))
         hit, was = after.answers == after.targets, before.answers == before.targets
         assert (one["mended"], one["broken"]) == ((hit & ~was).sum(), (was & ~hit).sum())
-    table = sensitivity(
-        {"vanilla": subject}, images, [Patch(size=0.5)], prune=components, targets=logits,
-        samples=samples.tolist(),
+    clean = {"clean": Labelled.of(images, subject, logits, samples.tolist())}
+    table = accuracies(
+        {"vanilla": subject}, with_artefacts(clean, [Patch(size=0.5)]), prune=components
     ).frame.query("`class` == @ALL")  # fmt: skip
     assert table["accuracy"].tolist() == [
         one["accuracy"][when] for when in ("before", "after") for one in found["sets"]
@@ -264,7 +264,7 @@ def test_a_class_has_its_share_of_the_images(db):
 @pytest.mark.parametrize(
     ("change", "status", "parts"),
     [
-        ({"components": []}, 404, ["no component"]),
+        ({"components": []}, 404, ["No component is named"]),
         ({"components": ["third:1"]}, 404, ["third"]),
         ({"components": ["first:99"]}, 404, ["99"]),
         ({"components": ["nonsense"]}, 404, ["nonsense", "LAYER:INDEX"]),
@@ -293,7 +293,7 @@ def test_the_test_is_model_test(client, db):
     body = {"target": 1, "artefacts": artefacts, "count": 7, "seed": 3}
     found = ask(client, "trials/test", body)
     expected = model_test(
-        db, little(), 1, images=db.load_images(), count=7, seed=3,
+        db, 1, count=7, seed=3,
         artefacts=[Hue(opacity=0.6), Patch(colour=(0, 0, 255))],
     )  # fmt: skip
     assert found["name"] == "ox"
@@ -301,7 +301,7 @@ def test_the_test_is_model_test(client, db):
     assert [one["name"] for one in found["sets"]] == ["hue", "patch", "all artefacts"]
     for one, other in zip(found["sets"], expected.sets, strict=True):
         assert one["auroc"] == other.auroc
-        assert (one["low"], one["high"]) == other.interval
+        assert tuple(one["interval"]) == other.interval
         assert one["auroc_without"] == other.auroc_without
         assert one["scores"]["top1"] == other.outputs.top(1)
         assert one["scores"]["logits"] == pytest.approx(other.outputs.logit.tolist())
@@ -324,7 +324,8 @@ def test_bad_tests_are_refused(client, change, status, parts):
 
 
 def test_without_the_model_it_says_how_to_serve_it(db):
-    nobody = TestClient(create_app([db]), base_url="http://localhost")
+    bare = sl.open(db.path, embedder=WordEmbedder())
+    nobody = TestClient(create_app([bare]), base_url="http://localhost")
     for path, body in (
         ("trials/prune", {"target": 1, "components": CHOSEN}),
         ("trials/test", {"target": 1, "artefacts": [{"kind": "hue"}]}),
@@ -333,6 +334,6 @@ def test_without_the_model_it_says_how_to_serve_it(db):
 
 
 def test_without_the_images_it_says_so(db):
-    gone = create_app([db], models=[little()], data=[str(db.path / "no-such-folder")])
-    client = TestClient(gone, base_url="http://localhost")
+    gone = sl.open(db.path, model=little(), images=str(db.path / "no-such-folder"))
+    client = TestClient(create_app([gone]), base_url="http://localhost")
     says(ask(client, "trials/prune", {"target": 1, "components": CHOSEN}, 400), "no-such-folder")

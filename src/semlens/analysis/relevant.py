@@ -12,7 +12,7 @@ from semlens.analysis.target import class_name, find_class
 from semlens.errors import RelevanceError
 from semlens.settings import setting
 from semlens.store.reader import Database
-from semlens.types import Layers
+from semlens.types import Component, Layers
 
 MINIMUM = 0.01
 """Least share of its layer's relevance with which a component is relevant (paper, D.5)."""
@@ -75,7 +75,7 @@ def class_table(database: Database, minimum: float = MINIMUM) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``class``, ``name``, ``samples``, and ``relevant``: how many components reach the
+        ``target``, ``name``, ``samples``, and ``relevant``: how many components reach the
         minimum on some sample.
 
     Raises
@@ -92,7 +92,24 @@ def class_table(database: Database, minimum: float = MINIMUM) -> pd.DataFrame:
         relevant += np.bincount(np.searchsorted(classes, reached), minlength=len(classes))
     names = [class_name(database, int(number)) for number in classes]
     samples = known["samples"].to_numpy(np.int64)
-    return pd.DataFrame({"class": classes, "name": names, "samples": samples, "relevant": relevant})
+    return pd.DataFrame(
+        {"target": classes, "name": names, "samples": samples, "relevant": relevant}
+    )
+
+
+@dataclass(frozen=True)
+class RelevantComponent:
+    """One component, with its shares of its layer's relevance for a class."""
+
+    component: Component
+    mean: float
+    """On average over the class's samples; below zero it speaks against the class."""
+    max: float
+    """On the sample where it is largest."""
+    cumulated: float
+    """What the components down to this one carry of the layer."""
+    label: str | None = None
+    """For whoever names it."""
 
 
 @dataclass(frozen=True)
@@ -111,9 +128,8 @@ class LayerRelevance:
     mostly
         How many of the strongest carry :data:`MOSTLY` of the layer's relevance; None if all
         together do not.
-    frame
-        The strongest: ``row``, ``mean``, ``max``, and ``cumulated``, the part that the
-        components down to this one carry. The largest mean share, in size, comes first.
+    strongest
+        The largest mean share, in size, comes first.
     """
 
     layer: str
@@ -121,7 +137,7 @@ class LayerRelevance:
     relevant: int
     carried: float
     mostly: int | None
-    frame: pd.DataFrame
+    strongest: tuple[RelevantComponent, ...]
 
 
 def relevant_components(
@@ -154,8 +170,9 @@ def relevant_components(
         cumulated = np.cumsum(size)
         enough = int(np.searchsorted(cumulated, MOSTLY)) + 1
         relevant = relevant_rows(database, target, name, minimum, empty_ok=True)
-        frame = table.rename(columns={"component": "row"}).assign(cumulated=cumulated)
-        listed = frame[frame["row"].isin(relevant["component"]) | (size >= minimum)].head(top)
+        listed = table[["component", "mean", "max"]].assign(cumulated=cumulated)
+        mine = table["component"].isin(relevant["component"]) | (size >= minimum)
+        listed = listed[mine].head(top)
         found.append(
             LayerRelevance(
                 name,
@@ -163,7 +180,10 @@ def relevant_components(
                 len(relevant),
                 float(cumulated[-1]) if len(cumulated) else 0.0,
                 enough if enough <= len(cumulated) else None,
-                listed[["row", "mean", "max", "cumulated"]].reset_index(drop=True),
+                tuple(
+                    RelevantComponent(database.component(row), mean, largest, share)
+                    for row, mean, largest, share in listed.itertuples(index=False, name=None)
+                ),
             )
         )
     return found

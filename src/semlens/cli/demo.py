@@ -124,7 +124,7 @@ def _serve(db: ConceptDatabase, model: SubjectModel) -> None:
     from semlens.web.serve import make_server
 
     try:
-        server = make_server([db], models=[model])
+        server = make_server([db])
     except ServeError as error:  # all else has been shown
         err.print(f"Notice: {error}", markup=False, highlight=False, soft_wrap=True)
     else:

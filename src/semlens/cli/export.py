@@ -9,7 +9,6 @@ import typer
 
 from semlens.cli.options import Json
 from semlens.cli.output import err, out, print_json, reported
-from semlens.cli.progress import progress_bars
 
 
 @reported
@@ -45,31 +44,13 @@ def export(
     semlens export resnet50.semlens vit.semlens --out site --cards 500
     """
     with err.status("opening the databases"):
-        from semlens.api import open as open_database
+        from semlens.web.serve import open_databases
         from semlens.web.site import write_site
 
-        databases = [open_database(path) for path in db]
-    with progress_bars() as report:
-        site = write_site(
-            databases,
-            folder,
-            cards=cards,
-            originals=originals,
-            graphs=graph or (),
-            models=model,
-            progress=lambda done, total: report("recording answers", done, total),
-        )
+        opened = open_databases(db, models=model or ())
+    site = write_site(opened, folder, cards=cards, originals=originals, graphs=graph or ())
     if as_json:
-        print_json(
-            {
-                "folder": str(site.folder.resolve()),
-                "cards": site.cards,
-                "components": site.components,
-                "files": site.files,
-                "bytes": site.bytes,
-                "left_out": site.left_out,
-            }
-        )
+        print_json(vars(site) | {"folder": str(site.folder.resolve())})
         return
     out.print(
         f"{site.files} files, {site.bytes / 1e6:.1f} MB; {site.cards} of {site.components} "

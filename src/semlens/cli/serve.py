@@ -62,19 +62,16 @@ def serve(
     """
     with err.status("opening the databases"):
         from semlens.embedders.load import load_embedder
-        from semlens.web.serve import log_requests, make_server
+        from semlens.web.serve import log_requests, make_server, open_databases
 
-        server = make_server(
+        opened = open_databases(
             db,
-            port=port,
-            host=host,
-            names=host_name or (),
-            token=token,
-            embedder=load_embedder(embedder, device=device) if embedder else None,
             models=model or (),
             data=data or (),
+            embedder=load_embedder(embedder, device=device) if embedder else None,
             device=device,
         )
+        server = make_server(opened, port=port, host=host, names=host_name or (), token=token)
     if log:
         log_requests()
     run(server, browser, as_json)

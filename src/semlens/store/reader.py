@@ -175,7 +175,8 @@ class Database(Examples, Vectors, ClassRelevance, Derived):
         self.device = device
         self.manifest = Manifest.load(self.path)
         self.files = BuildFiles(self.path, self.manifest)
-        self._sources = (model, images, embedder)
+        self.sources = (model, images, embedder)
+        """Model, images and embedder as they were given; None where the build says it."""
         if isinstance(model, SubjectModel):
             self.check_model(model)
         if isinstance(embedder, Embedder):
@@ -186,7 +187,7 @@ class Database(Examples, Vectors, ClassRelevance, Derived):
     @once
     def model(self) -> SubjectModel:
         """The subject model of the database, verified by its fingerprint."""
-        model = self._sources[0]
+        model = self.sources[0]
         if not isinstance(model, SubjectModel):
             report("loading the model", 0, 1)
             model = load_model(
@@ -200,7 +201,7 @@ class Database(Examples, Vectors, ClassRelevance, Derived):
     @once
     def images(self) -> Images:
         """The images of the database; each one that is read is verified by its digest."""
-        given = self._sources[1]
+        given = self.sources[1]
         if not isinstance(given, Images):
             check_spec(str(given or self.manifest.data.spec))
         return BuiltImages(self, given)
@@ -222,7 +223,7 @@ class Database(Examples, Vectors, ClassRelevance, Derived):
         StaleError
             If the image has changed since the build.
         """
-        images = self._originals.setdefault(str(data), BuiltImages(self, data or self._sources[1]))
+        images = self._originals.setdefault(str(data), BuiltImages(self, data or self.sources[1]))
         return images.read(sample)
 
     @once
@@ -232,7 +233,7 @@ class Database(Examples, Vectors, ClassRelevance, Derived):
     @once
     def embedder(self) -> Embedder:
         """The foundation model of the database, verified by its fingerprint."""
-        embedder = self._sources[2]
+        embedder = self.sources[2]
         if not isinstance(embedder, Embedder):
             report("loading the embedder", 0, 1)
             embedder = load_embedder(embedder or self.manifest.embedder.spec, device=self.device)

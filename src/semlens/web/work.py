@@ -8,11 +8,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import TypeVar, cast
 
+from pydantic import BaseModel
+
 from semlens.errors import BusyError
+from semlens.progress import listening
 
 T = TypeVar("T")
-Progress = Callable[[int, int], None]
-"""Called with what is done, and the total."""
 
 PATIENCE = 0.5
 """Seconds for which a request waits before it is told to come back."""
@@ -27,15 +28,22 @@ WAITING = 32
 """Pieces of work under way or in the queue, above which no more is taken on."""
 
 
+class Waiting(BaseModel):
+    """Work that has not ended: ask again at the same address."""
+
+    what: str
+    done: int
+    total: int
+    """0 while it is not known."""
+    seconds: float
+
+
 class StillWorking(Exception):
     """The result is not there yet: HTTP 202, and the browser asks again."""
 
-    def __init__(self, what: str, done: int, total: int, seconds: float) -> None:
-        super().__init__(f"{what}: {done} of {total}")
-        self.what = what
-        self.done = done
-        self.total = total
-        self.seconds = seconds
+    def __init__(self, state: Waiting) -> None:
+        super().__init__(f"{state.what}: {state.done} of {state.total}")
+        self.state = state
 
 
 class _Job:
@@ -51,12 +59,14 @@ class _Job:
         self.value: object = None
         self.error: BaseException | None = None
 
-    def report(self, done: int, total: int) -> None:
+    def report(self, _: str, done: int, total: int) -> None:
         self.done, self.total = done, total
 
     def state(self) -> StillWorking:
         seconds = round(time.monotonic() - self.start, 1)
-        return StillWorking(self.what, self.done, self.total, seconds)
+        return StillWorking(
+            Waiting(what=self.what, done=self.done, total=self.total, seconds=seconds)
+        )
 
 
 class Work:
@@ -84,7 +94,7 @@ class Work:
         self,
         key: str,
         what: str,
-        make: Callable[[Progress], T],
+        make: Callable[[], T],
         *,
         short: bool = False,
         large: bool = False,
@@ -99,8 +109,8 @@ class Work:
         what
             What the page says meanwhile: "computing the graph of 'ox'".
         make
-            The work; it may report progress. What it raises, is raised here once and then
-            forgotten, so that asking again tries again.
+            The work; what it reports (:mod:`semlens.progress`) is told to whoever asks. What it
+            raises, is raised here once and then forgotten, so that asking again tries again.
         short
             Whether it takes seconds at most, whatever is asked: reading, or loading weights.
         large
@@ -131,10 +141,10 @@ class Work:
             raise job.error
         return cast(T, job.value)
 
-    def _run(self, job: _Job, make: Callable[[Progress], T], turn: threading.Semaphore) -> None:
-        with turn:
+    def _run(self, job: _Job, make: Callable[[], T], turn: threading.Semaphore) -> None:
+        with turn, listening(job.report):
             try:
-                job.value = make(job.report)
+                job.value = make()
             except BaseException as error:  # handed to whoever asks
                 job.error = error
             finally:

@@ -71,7 +71,7 @@ def describe(served: Served, work: Work) -> ModelInfo:
     failure = embedder.failure if isinstance(embedder, SharedEmbedder) else None
     if isinstance(embedder, SharedEmbedder) and not embedder.looked_at:
         key = f"texts {embedder.fingerprint}"
-        work.result(key, "looking at the embedder", lambda _: embedder.has_text, short=True)
+        work.result(key, "looking at the embedder", lambda: embedder.has_text, short=True)
     layers = db.summary()
     return ModelInfo(
         number=served.number,
