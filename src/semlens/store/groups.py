@@ -178,8 +178,9 @@ def _ranges(file: _File, column: str) -> Float64[np.ndarray, "2 g"]:
 
 
 def _joined(file: _File, parts: list[pa.Table], columns: Sequence[str]) -> pa.Table:
-    none = pa.schema([file.parquet.schema_arrow.field(name) for name in columns]).empty_table()
-    return pa.concat_tables(parts) if parts else none
+    if parts:
+        return pa.concat_tables(parts)
+    return pa.schema([file.parquet.schema_arrow.field(name) for name in columns]).empty_table()
 
 
 def _read(parquet: pq.ParquetFile, group: int, columns: tuple[str, ...]) -> pa.Table:
