@@ -21,9 +21,8 @@ from semlens.analysis.concepts import Concept, ConceptSet
 from semlens.analysis.correct.sensitivity import ALL, accuracies, with_artefacts
 from semlens.analysis.correct.trial import trial_samples
 from semlens.analysis.evaluate import Labelled, evaluate_model
-from semlens.data.artefact import Hue, Patch
+from semlens.data.artefact import Hue, Patch, WithArtefact
 from semlens.data.folder import ImageFolder
-from semlens.data.with_artefact import WithArtefact
 from semlens.models.subject import SubjectModel
 from semlens.types import Component
 from semlens.web.app import create_app

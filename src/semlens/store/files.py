@@ -101,25 +101,16 @@ def save_table(
         A column whose values are compressed already.
     """
     # a dictionary of values that are all different only takes time
-    dictionary: Any = True if packed is None else [n for n in table.column_names if n != packed]
-    compression: Any = "ZSTD"
+    options: dict[str, Any] = {"compression": "ZSTD"}
     if packed is not None:
-        compression = {n: "NONE" if n == packed else "ZSTD" for n in table.column_names}
-    write_atomic(
-        path,
-        lambda part: pq.write_table(
-            table, part, row_group_size=group, compression=compression, use_dictionary=dictionary
-        ),
-    )
+        kinds = {n: "NONE" if n == packed else "ZSTD" for n in table.column_names}
+        options = {"compression": kinds, "use_dictionary": [n for n in kinds if n != packed]}
+    write_atomic(path, lambda part: pq.write_table(table, part, row_group_size=group, **options))
 
 
 def save_text(path: Path, text: str) -> None:
     """Write a text as UTF-8, atomically."""
-
-    def write(part: Path) -> None:
-        part.write_text(text, "utf-8")
-
-    write_atomic(path, write)
+    write_atomic(path, lambda part: part.write_text(text, "utf-8"))
 
 
 def save_csv(path: Path, frame: pd.DataFrame) -> None:

@@ -19,10 +19,9 @@ from semlens.analysis.correct.export import Corrected
 from semlens.analysis.correct.training import Material, Run, Training, held_out
 from semlens.analysis.evaluate import Labelled, answers, labelled
 from semlens.analysis.result import Chart
-from semlens.data.artefact import Artefact, Artefacts, as_artefacts
+from semlens.data.artefact import Artefact, Artefacts, WithArtefact, as_artefacts
 from semlens.data.images import Images
 from semlens.data.load import as_images
-from semlens.data.with_artefact import WithArtefact
 from semlens.draw.table import rich_table
 from semlens.errors import DataError, nearest
 from semlens.models.subject import SubjectModel

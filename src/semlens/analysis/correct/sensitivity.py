@@ -15,10 +15,9 @@ from rich.console import RenderableType
 from semlens.analysis.correct.export import with_weights
 from semlens.analysis.evaluate import Evaluation, Labelled, answers, labelled
 from semlens.analysis.result import Chart, Result
-from semlens.data.artefact import Artefact, Artefacts, as_artefacts
+from semlens.data.artefact import Artefact, Artefacts, WithArtefact, as_artefacts
 from semlens.data.images import Images
 from semlens.data.load import as_images
-from semlens.data.with_artefact import WithArtefact
 from semlens.draw.table import rich_table
 from semlens.errors import DataError
 from semlens.models.subject import SubjectModel

@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from semlens.analysis.evaluate import Labelled, check_targets
-from semlens.data.artefact import Artefact
-from semlens.data.with_artefact import insert_drawn
+from semlens.data.artefact import Artefact, insert_drawn
 from semlens.errors import DataError, RecipeError, StoreError
 from semlens.models.forward import batches, run_scores
 from semlens.models.subject import SubjectModel

@@ -15,8 +15,7 @@ from semlens.analysis.correct.chosen import chosen_components
 from semlens.analysis.correct.sensitivity import CLEAN, change_interval, wilson
 from semlens.analysis.evaluate import check_targets
 from semlens.analysis.target import class_samples, find_class, right_logits
-from semlens.data.artefact import Artefact, as_artefacts
-from semlens.data.with_artefact import insert_drawn
+from semlens.data.artefact import Artefact, as_artefacts, insert_drawn
 from semlens.models.forward import Reader, batches, run_scores
 from semlens.models.subject import SubjectModel
 from semlens.models.taps import evaluating, pruned
