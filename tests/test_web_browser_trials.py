@@ -82,7 +82,7 @@ def test_the_model_against_an_artefact_and_without_components(page_at, served):
     _, db = served
     number = int(re.search(r"audit=(\d+)", page.url)[1])
     frame = db.audits.run(number).frame
-    model, images = db.load_model(), db.load_images()
+    model, images = db.model, db.load_images()
     mark = Text("© stock", colour=(255, 255, 255))
 
     page.locator("summary", has_text="Test the model").click()
