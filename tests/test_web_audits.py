@@ -371,7 +371,7 @@ def test_databases_without_texts_or_relevance_say_so(tmp_path, built):
 
 
 def test_a_folder_for_reading_only_keeps_edits_for_as_long_as_the_server(built):
-    from semlens.analysis.audit.kept import KeptAudits
+    from semlens.analysis.audit.record import KeptAudits
 
     db = sl.open(built.path, embedder=WordEmbedder())
     db.audits = KeptAudits(db, keeps=False)

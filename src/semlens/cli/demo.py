@@ -171,19 +171,14 @@ def _print_audit(audit: Audit, title: str) -> None:
 
 
 def _print_accuracy(accuracy: Accuracy, removed: int, target: str) -> None:
-    rows = [
+    frame = pd.DataFrame(
         {
-            "model": "as it is",
-            "without_the_mark": accuracy.clean,
-            "with_the_mark": accuracy.watermarked,
-        },
-        {
-            "model": f"{removed} components pruned",
-            "without_the_mark": accuracy.pruned_clean,
-            "with_the_mark": accuracy.pruned_watermarked,
-        },
-    ]
-    table(pd.DataFrame(rows), "\n5. Accuracy on the test images")
+            "model": ["as it is", f"{removed} components pruned"],
+            "without_the_mark": [accuracy.clean, accuracy.pruned_clean],
+            "with_the_mark": [accuracy.watermarked, accuracy.pruned_watermarked],
+        }
+    )
+    table(frame, "\n5. Accuracy on the test images")
     called = accuracy.called_target
     out.print(
         f"Images of other classes called '{target}': {100 * called['clean']:.0f} % without the "

@@ -22,7 +22,7 @@ _FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up"}
 _FULL[errno.EFBIG] = "the file-size limit is reached"
 
 
-def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     """Call ``write(temporary)`` and rename its file to ``path``.
 
     Raises

@@ -199,9 +199,8 @@ def _others(database: Database, target: int, count: int, seed: int) -> Int64[np.
         If there are none.
     """
     table = database.samples
-    logit = table["logit"].astype("Float64")
-    other = (logit != target).fillna(False).to_numpy(bool) & table["error"].isna().to_numpy()
-    found = np.flatnonzero(other)
+    other = (table["logit"].astype("Float64") != target).fillna(False).to_numpy(bool)
+    found = np.flatnonzero(other & table["error"].isna().to_numpy())
     if len(found) == 0:
         raise DataError(
             f"The database has no samples of other classes than '{class_name(database, target)}'.",
@@ -213,12 +212,12 @@ def _others(database: Database, target: int, count: int, seed: int) -> Int64[np.
 
 def _combined(artefacts: Sequence[Artefact]) -> list[tuple[str, tuple[Artefact, ...]]]:
     """Return each artefact, and all at once, with names that differ."""
-    found: list[tuple[str, tuple[Artefact, ...]]] = []
     kinds = [artefact.name for artefact in artefacts]
-    for place, artefact in enumerate(artefacts):
-        before = kinds[: place + 1].count(artefact.name)
-        several = kinds.count(artefact.name) > 1
-        found.append((f"{artefact.name} {before}" if several else artefact.name, (artefact,)))
+    names = [
+        f"{kind} {kinds[: place + 1].count(kind)}" if kinds.count(kind) > 1 else kind
+        for place, kind in enumerate(kinds)
+    ]
+    found = [(name, (one,)) for name, one in zip(names, artefacts, strict=True)]
     return [*found, (ALL_ARTEFACTS, tuple(artefacts))] if len(artefacts) > 1 else found
 
 
