@@ -81,12 +81,12 @@ class PageHook(BuildHookInterface[Any]):
 
 def build_page(root: Path, say: Any = print) -> None:
     """Build the page of the repository at ``root`` unless it is up to date."""
-    web, static, stamp = root / "web", static_of(root), load_stamp(root)
+    web, static, built = root / "web", static_of(root), load_built(root)
     if page_is_fresh(root):
         return
     if not (web / "package.json").is_file():
         raise BuildError(
-            f"There is no '{static / stamp.PAGE}'.",
+            f"There is no '{static / built.PAGE}'.",
             "A source distribution holds the built page, a checkout its sources in 'web/'.",
             "Take the sources again, whole.",
         )
@@ -102,25 +102,25 @@ def build_page(root: Path, say: Any = print) -> None:
         say("semlens: npm ci")
         node.run(web, "ci", "--include=dev", "--no-audit", "--no-fund")
     say("semlens: npm run build")
-    built_from = stamp.digest(web)
+    built_from = built.digest(web)
     # what an earlier build left must not pass for what this one made
-    (static / stamp.PAGE).unlink(missing_ok=True)
+    (static / built.PAGE).unlink(missing_ok=True)
     node.run(web, "run", "build")
-    if not (static / stamp.PAGE).is_file():
+    if not (static / built.PAGE).is_file():
         raise BuildError(
-            f"'npm run build' made no '{static / stamp.PAGE}'.",
+            f"'npm run build' made no '{static / built.PAGE}'.",
             "Expected the page there.",
             "Check 'outDir' in 'web/vite.config.ts'.",
         )
-    stamp.write(static, built_from)
+    built.write(static, built_from)
 
 
 def page_is_fresh(root: Path) -> bool:
     """Whether the page is there, built from the sources that are there (if any are)."""
-    stamp, web, static = load_stamp(root), root / "web", static_of(root)
+    built, web, static = load_built(root), root / "web", static_of(root)
     if not (web / "package.json").is_file():
-        return (static / stamp.PAGE).is_file()
-    return stamp.read(static) == stamp.digest(web)
+        return (static / built.PAGE).is_file()
+    return built.read(static) == built.digest(web)
 
 
 def modules_match(web: Path) -> bool:
@@ -174,10 +174,10 @@ def static_of(root: Path) -> Path:
     return root / "src/semlens/web/static"
 
 
-def load_stamp(root: Path) -> ModuleType:
-    """Load the package's ``stamp`` by its path: the package itself is not installed yet."""
-    path = root / "src/semlens/web/stamp.py"
-    spec = importlib.util.spec_from_file_location("semlens_page_stamp", path)
+def load_built(root: Path) -> ModuleType:
+    """Load the package's ``built`` by its path: the package itself is not installed yet."""
+    path = root / "src/semlens/web/built.py"
+    spec = importlib.util.spec_from_file_location("semlens_built_page", path)
     if spec is None or spec.loader is None:
         raise ImportError(f"There is no '{path}'.")
     module = importlib.util.module_from_spec(spec)

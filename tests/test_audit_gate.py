@@ -15,9 +15,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.analysis.audit.chance import Null, chance_threshold, random_shares
-from semlens.analysis.audit.gate import Condition, gate, save_junit
-from semlens.analysis.audit.kept import KeptAudits
+from semlens.analysis.audit.record import KeptAudits
+from semlens.analysis.audit.side import Null, chance_threshold, random_shares
+from semlens.analysis.audit.sweep import Condition, gate, save_junit
 from semlens.analysis.concept_sets import concepts_by_class, set_for, sets_for
 from semlens.analysis.concepts import Concept, ConceptSet, load_sets
 from semlens.cli.app import app

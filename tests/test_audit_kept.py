@@ -17,8 +17,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.analysis.audit.kept import KeptAudits
-from semlens.analysis.audit.record import Edit, Review, Settings, Term
+from semlens.analysis.audit.record import Edit, KeptAudits, Review, Settings, Term
 from semlens.analysis.audit.side import MOST_CONCEPTS
 from semlens.analysis.concept_file import read_text, to_toml
 from semlens.analysis.concepts import Concept, ConceptSet, bundled_names

@@ -12,7 +12,7 @@ from semlens.analysis.describe.candidates import candidates, kept_candidates
 from semlens.analysis.describe.card import card, class_relevances, measures
 from semlens.analysis.describe.distribution import MEANINGS
 from semlens.analysis.describe.neighbours import neighbours, twin
-from semlens.analysis.describe.senses import SMALLEST, Senses, senses
+from semlens.analysis.describe.senses import SMALLEST, Senses, sense_vectors, senses
 from semlens.analysis.label import label
 from semlens.analysis.probe import LABEL_TEMPLATES, concept_probe, embed_texts
 from semlens.data.folder import ImageFolder
@@ -63,18 +63,13 @@ def alive(db):
 def test_card_holds_what_the_tables_hold(db):
     table = {name: db.examples(name) for name in LAYERS}
     row = 0
-    for place, layer in enumerate(LAYERS):
+    for layer in LAYERS:
         entry = db.layer(layer)
-        for index in range(entry.rows):
+        for _ in range(entry.rows):
             got = card(db, row)
-            assert (got.row, got.layer, got.index, got.layer_rows) == (
-                row,
-                place,
-                index,
-                entry.rows,
-            )
-            assert got.name == str(db.component(row))
-            assert db.row(sl.Component(got.layer_name, got.channel, got.sign)) == row
+            assert got.layer_rows == entry.rows
+            assert got.component == db.component(row)
+            assert db.row(got.component) == row
             mine = table[layer]
             mine = mine[(mine["component"] == row) & mine["crop"].notna()].sort_values("rank")
             assert [e.place for e in got.examples] == list(range(len(mine)))
@@ -99,7 +94,7 @@ def test_statistics_are_those_of_the_channel_and_say_their_side(db):
             name: float(stored[name])
             for name in ("firing_rate", "maximum", "minimum", "mean", "std", "samples")
         }
-        side = "above" if card(db, row).sign > 0 else "below"
+        side = "above" if card(db, row).component.sign > 0 else "below"
         assert f"somewhere {side} zero" in got["firing_rate"].meaning
         assert "mean over space" in got["maximum"].meaning
 
@@ -231,7 +226,7 @@ def test_embedding_a_vocabulary_tells_how_far_it_is():
     texts = [f"word{i}" for i in range(300)]
     with listening(lambda *at: seen.append(at)):
         once = embed_texts(WordEmbedder(seed=9), texts, ("{}", "a {}"))
-    assert seen == [(256, 600), (512, 600), (600, 600)]
+    assert seen == [("embedding texts", done, 600) for done in (256, 512, 600)]
     for place in (0, 127, 128, 299):
         alone = embed_texts(WordEmbedder(seed=9), [texts[place]], ("{}", "a {}"))
         np.testing.assert_array_equal(alone[0], once[place])
@@ -261,19 +256,18 @@ def test_senses_are_the_best_split_of_the_examples(db):
             first, second = got.senses
             assert sorted(first.places + second.places) == list(range(len(crops)))
             assert len(first.places) >= len(second.places)
-            for sense in got.senses:
+            vectors = sense_vectors(db, row, got)
+            for sense, vector in zip(got.senses, vectors, strict=True):
                 assert list(sense.places) == sorted(sense.places)
                 assert sense.share == len(sense.places) / len(crops)
                 mean = np.mean([units[p] for p in sense.places], axis=0)
-                np.testing.assert_allclose(sense.vector, mean, atol=1e-6)
+                np.testing.assert_allclose(vector, mean, atol=1e-6)
             # Eq. 10 of this very split is the measure that the layer shows
-            assert 1 - cos(first.vector, second.vector) == pytest.approx(
-                poly[row - entry.first], abs=1e-5
-            )
-            for mine, apart in ((first, second), (second, first)):
-                for place in mine.places:
-                    near = np.sum((units[place] - mine.vector) ** 2)
-                    assert near <= np.sum((units[place] - apart.vector) ** 2) + 1e-6
+            assert 1 - cos(*vectors) == pytest.approx(poly[row - entry.first], abs=1e-5)
+            for one, (mine, apart) in zip((first, second), (vectors, vectors[::-1]), strict=True):
+                for place in one.places:
+                    near = np.sum((units[place] - mine) ** 2)
+                    assert near <= np.sum((units[place] - apart) ** 2) + 1e-6
             meaningful = poly[row - entry.first] >= got.limit and second.share >= SMALLEST
             assert got.meaningful == meaningful
 
@@ -297,7 +291,7 @@ def test_neighbours_are_the_largest_cosines(db, layers):
         exact = {r: cos(db.theta[row], db.theta[r]) for r in among if r != row}
         best = sorted(exact, key=lambda r: (-exact[r], r))[:4]
         got = neighbours(db, row, 4, layers)
-        assert [one.row for one in got] == best
+        assert [db.row(one.component) for one in got] == best
         assert [one.cosine for one in got] == pytest.approx([exact[r] for r in best], abs=1e-6)
 
 
@@ -308,9 +302,12 @@ def test_a_twin_is_the_nearest_of_the_other_model(db, other):
         best = max(there, key=lambda r: (there[r], -r))
         here = {r: cos(other.theta[best], db.theta[r]) for r in alive(db)}
         got = twin(db, row, other)
-        assert got is not None
-        assert (got.row, got.mutual) == (best, max(here, key=lambda r: (here[r], -r)) == row)
-        assert got.cosine == pytest.approx(there[best], abs=1e-6)
+        assert got.nearest is not None
+        assert (other.row(got.nearest.component), got.mutual) == (
+            best,
+            max(here, key=lambda r: (here[r], -r)) == row,
+        )
+        assert got.nearest.cosine == pytest.approx(there[best], abs=1e-6)
         mutual.add(got.mutual)
     assert mutual == {True, False}
 
@@ -319,7 +316,7 @@ def test_twins_need_one_embedder_and_two_models(db, folder, pictures):
     colours = make(folder / "colours", pictures, ColourEmbedder(3), relevance=False)
     with pytest.raises(StaleError) as error:
         twin(db, 0, colours)
-    assert_says(error.value, "python:words", "python:colours", "--embedder")
+    assert_says(error.value, "python:words", "python:colours", "with the embedder")
     with pytest.raises(RecipeError) as same:
         twin(db, 0, db)
     assert_says(same.value, "given twice")
@@ -333,4 +330,4 @@ def test_a_component_without_examples_has_no_neighbours(db, other, monkeypatch):
         with pytest.raises(LayerError) as error:
             ask()
         assert_says(error.value, "'first:3' has no examples", "concept vector", "another component")
-    assert 3 not in [one.row for one in neighbours(db, 0, 99)]
+    assert 3 not in [db.row(one.component) for one in neighbours(db, 0, 99)]

@@ -45,7 +45,7 @@ def db(built):
     folder = built.path / "analysis" / "audits"
     for file in folder.glob("*") if folder.is_dir() else ():
         file.unlink()
-    return sl.open(built.path, WordEmbedder())
+    return sl.open(built.path, embedder=WordEmbedder())
 
 
 @pytest.fixture
@@ -80,12 +80,12 @@ def plain_concepts(valid=VALID, spurious=SPURIOUS):
 
 
 def test_an_audit_is_saved_listed_and_read_back(client, db):
-    made = save(client, settings={"minimum": 0.02, "valid_threshold": 0.1, "layers": ["second"]})
+    made = save(client, settings={"minimum": 0.02, "threshold": [0.1, None], "layers": ["second"]})
     assert (made["id"], made["revision"], made["target"], made["name"]) == (1, 1, 1, "ox")
     assert [one["text"] for one in made["spurious"]] == SPURIOUS
     assert made["settings"] == {
-        "layers": ["second"], "minimum": 0.02, "level": 0.05, "valid_threshold": 0.1,
-        "spurious_threshold": None, "seed": 0,
+        "layers": ["second"], "minimum": 0.02, "level": 0.05, "threshold": [0.1, None],
+        "seed": 0,
     }  # fmt: skip
     assert (made["kept"], made["stale"]) == (True, False)
     assert ask(client, "audits/1").json() == made
@@ -93,23 +93,24 @@ def test_an_audit_is_saved_listed_and_read_back(client, db):
     assert [one["name"] for one in listed["classes"]] == ["vegetable", "ox", "clock"]
     assert [one["samples"] for one in listed["classes"]] == [8, 8, 8]
     (entry,) = listed["audits"]
-    assert (entry["valid"], entry["spurious"], entry["problem"]) == (2, 3, None)
+    assert (entry["audit"], entry["problem"]) == (made, None)
     # another server over the same folder sees the same
-    other = TestClient(create_app([sl.open(db.path, WordEmbedder())]), base_url="http://localhost")
+    other = TestClient(
+        create_app([sl.open(db.path, embedder=WordEmbedder())]), base_url="http://localhost"
+    )
     assert ask(other, "audits/1").json() == made
 
 
 def test_the_result_is_the_audits(client, db):
-    save(client, settings={"valid_threshold": 0.0, "seed": 5})
+    save(client, settings={"threshold": [0.0, None], "seed": 5})
     found = ask(client, "audits/1/result").json()
     plain = sl.audit(db, "ox", plain_concepts(), threshold=(0.0, None), seed=5)
     assert found["sentence"] == plain.sentence
     assert (found["alarm"], found["p_value"]) == (plain.alarm, plain.p_value)
-    assert [one["name"] for one in found["components"]] == plain.frame["component"].to_list()
+    assert [one["component"] for one in found["components"]] == plain.frame["component"].to_list()
     for one, record in zip(found["components"], plain.frame.to_dict("records"), strict=True):
-        assert db.row(sl.Component.parse(one["name"])) == one["row"] == record["row"]
-        entry = db.manifest.layers[one["layer"]]
-        assert entry.first + one["index"] == one["row"]
+        assert db.row(sl.Component.parse(one["component"])) == record["row"]
+        assert one["layer"] == record["layer"]
         for key in ("verdict", "mean", "max", "valid", "spurious", "certainty", "valid_concept",
                     "spurious_concept", "valid_threshold", "spurious_threshold"):  # fmt: skip
             assert one[key] == record[key]
@@ -143,8 +144,8 @@ def test_sets_are_offered_with_their_class_in_this_model(client, db):
     assert sets["paper-vocabulary"]["others"] == 696
     assert sets["audit:1"] == {
         "name": "audit:1", "target": "clock", "logit": 3, "kept": True, "others": 0,
-        "valid": [{"text": one, "path": [], "pictures": 0} for one in VALID],
-        "spurious": [{"text": one, "path": [], "pictures": 0} for one in SPURIOUS],
+        "valid": [{"text": one, "path": [], "images": []} for one in VALID],
+        "spurious": [{"text": one, "path": [], "images": []} for one in SPURIOUS],
     }  # fmt: skip
 
 
@@ -234,7 +235,7 @@ def test_a_preview_by_a_saved_audit_follows_its_edits(client, db):
 
 def test_no_note_or_concept_of_the_csv_is_run_as_a_formula(client):
     save(client, valid=terms(["=1+1"]), spurious=terms(["@sum"]))
-    name = ask(client, "audits/1/result").json()["components"][0]["name"]
+    name = ask(client, "audits/1/result").json()["components"][0]["component"]
     edit = {"revision": 1, "reviews": {name: {"note": '+HYPERLINK("http://evil.example")'}}}
     ask(client, "audits/1", "PUT", edit)
     lines = list(csv.DictReader(io.StringIO(ask(client, "audits/1/components.csv").text)))
@@ -261,8 +262,8 @@ def test_a_file_that_no_reader_takes_is_refused(client, file, text):
 
 
 def test_the_report_has_the_lists_the_thresholds_and_the_notes(client, db):
-    save(client, settings={"valid_threshold": 0.125})
-    name = ask(client, "audits/1/result").json()["components"][0]["name"]
+    save(client, settings={"threshold": [0.125, None]})
+    name = ask(client, "audits/1/result").json()["components"][0]["component"]
     edit = {"revision": 1, "reviews": {name: {"status": "confirmed", "note": "<i>a horn</i>"}}}
     ask(client, "audits/1", "PUT", edit)
     answer = ask(client, "audits/1/report.html")
@@ -303,14 +304,14 @@ def test_concepts_by_image_stay_and_no_path_comes_from_a_page(client, db):
     concept = Concept("brand", (), "spurious", (picture,))
     db.audits.add("ox", ConceptSet((*plain_concepts().concepts, concept), "with images"))
     made = ask(client, "audits/1").json()
-    assert made["spurious"][-1] == {"text": "brand", "path": [], "pictures": 1}
+    assert made["spurious"][-1] == {"text": "brand", "path": [], "images": [picture.name]}
     assert str(picture.parent) not in json.dumps(made)
     edit = {"revision": 1, "valid": [*made["valid"], made["spurious"][-1]],
             "spurious": made["spurious"][:-1]}  # fmt: skip
     moved = ask(client, "audits/1", "PUT", edit).json()
-    assert moved["valid"][-1]["pictures"] == 1
+    assert moved["valid"][-1]["images"] == [picture.name]
     assert db.audits.get(1).valid[-1].images == (str(picture.resolve()),)
-    wrong = {"revision": 2, "valid": [{"text": "other", "pictures": 1}]}
+    wrong = {"revision": 2, "valid": [{"text": "other", "images": ["x.png"]}]}
     assert "no concept 'other' by image" in ask(client, "audits/1", "PUT", wrong).text
     sneaky = {"revision": 2, "valid": [{"text": "x", "images": ["/etc/passwd"]}]}
     ask(client, "audits/1", "PUT", sneaky)
@@ -323,14 +324,14 @@ def test_concepts_by_image_stay_and_no_path_comes_from_a_page(client, db):
         ({"target": "ox", "valid": terms(["Tree"]), "spurious": terms(["tree "])}, 400,
          "calls valid and spurious: tree"),
         ({"target": "horse"}, 400, "'horse' is no class"),
-        ({"target": "ox", "from_sets": ["/etc/passwd"]}, 400, "no concept set '/etc/passwd'"),
-        ({"target": "ox", "from_sets": ["../x"]}, 400, "no concept set '../x'"),
+        ({"target": "ox", "from_sets": ["/etc/passwd"]}, 400, "'/etc/passwd' is neither"),
+        ({"target": "ox", "from_sets": ["../x"]}, 400, "'../x' is neither a file nor"),
         ({"target": "ox", "from_sets": ["audit:9"]}, 409, "no audit 9"),
         ({"target": "ox", "valid": terms(["x" * 300])}, 400, "300 characters"),
         ({"target": "ox", "valid": terms(f"w{i}" for i in range(2001))}, 400, "2001 concepts"),
         ({"target": "ox", "valid": terms("x" for i in range(5001))}, 422, "valid"),
-        ({"target": "ox", "settings": {"level": 0}}, 400, "level is 0"),
-        ({"target": "ox", "settings": {"spurious_threshold": 7}}, 400, "threshold is (None, 7"),
+        ({"target": "ox", "settings": {"level": 0}}, 400, "level is '0'"),
+        ({"target": "ox", "settings": {"threshold": [None, 7]}}, 400, "threshold is '"),
         ({"target": "ox", "settings": {"layers": ["third"]}}, 404, "third"),
         ({"valid": []}, 422, "target"),
     ],
@@ -370,9 +371,9 @@ def test_databases_without_texts_or_relevance_say_so(tmp_path, built):
 
 
 def test_a_folder_for_reading_only_keeps_edits_for_as_long_as_the_server(built):
-    from semlens.analysis.audit.kept import KeptAudits
+    from semlens.analysis.audit.record import KeptAudits
 
-    db = sl.open(built.path, WordEmbedder())
+    db = sl.open(built.path, embedder=WordEmbedder())
     db.audits = KeptAudits(db, keeps=False)
     client = TestClient(create_app([db]), base_url="http://localhost")
     made = save(client, settings={"level": 0.2})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -104,7 +105,7 @@ def saved(page, button):
 def test_the_map_shows_all_components_and_their_clusters(map_at, demo):
     page = map_at()
     expect(page.locator("[data-points]")).to_have_attribute("data-points", "192")
-    found = sl.open(demo).map()
+    found = sl.open(demo).concept_map()
     clusters = page.get_by_label("What the map shows").get_by_role("listitem")
     expect(clusters).to_have_count(len(found.clusters))
     expect(clusters.first).to_contain_text(", ".join(found.clusters["labels"][0]))
@@ -126,7 +127,7 @@ def test_a_lasso_lists_what_is_inside_and_saves_it(map_at, demo):
     rows = list(csv.DictReader(io.StringIO(content.decode())))
     assert heading.inner_text() == f"{len(rows)} selected"
     # the lasso is the left part of the plot, so the selected ones are those farthest left
-    frame = sl.open(demo).map(concepts=None).frame.set_index("component")
+    frame = sl.open(demo).concept_map(concepts=None).frame.set_index("component")
     names = [row["component"] for row in rows]
     rest = frame.drop(index=names)
     assert 0 < len(names) < len(frame)
@@ -182,12 +183,12 @@ def test_high_zoom_shows_pictures_and_hover_tells_the_right_ones(map_at):
         inside = middle["x"] + 20 < x < middle["x"] + middle["width"] - 80
         if not inside or not middle["y"] + 70 < y < middle["y"] + middle["height"] - 120:
             continue
-        layer, index = re.search(r"components/(\d+)/(\d+)/", crop.get_attribute("src")).groups()
+        place = re.search(r"components/([^/]+)/", crop.get_attribute("src"))[1]
         page.mouse.move(x, y)
         tip = page.get_by_role("tooltip")
-        expect(tip.locator("strong")).to_have_text(f"layer{int(layer) + 2}:{index}")
+        expect(tip.locator("strong")).to_have_text(unquote(place))
         source = tip.locator("img").get_attribute("src")
-        assert f"components/{layer}/{index}/strip.webp?count=4" in source
+        assert f"components/{place}/strip.webp?count=4" in source
         told += 1
     assert told
     page.mouse.click(x, y)

@@ -60,8 +60,7 @@ def ask(databases):
 
 
 def place(db, row):
-    entry = db.layer(db.component(row).layer)
-    return f"components/{db.layers.index(entry.name)}/{row - entry.first}"
+    return f"components/{db.component(row)}"
 
 
 def test_every_component_has_its_card(ask, databases):
@@ -69,7 +68,7 @@ def test_every_component_has_its_card(ask, databases):
     for row in range(db.manifest.rows):
         found = cards.card(db, row)
         got = ask(f"0/{place(db, row)}")
-        assert got["row"] == row and got["name"] == str(db.component(row))
+        assert got["component"] == str(db.component(row))
         assert [one["path"] for one in got["examples"]] == [one.path for one in found.examples]
         assert [one["place"] for one in got["examples"]] == list(range(len(found.examples)))
         for one, example in zip(got["examples"], db.examples_of(row), strict=True):
@@ -94,7 +93,7 @@ def test_measures_and_relevances(ask, databases):
         for one, other in zip(got, expected, strict=True):
             assert (one["value"], one["below"]) == (other.value, other.below)
             assert one["counts"] == list(other.counts)
-            assert one["definition"] == other.meaning.definition and one["formula"]
+            assert one["meaning"] == vars(other.meaning) and one["formula"]
         classes = ask(f"0/{place(db, row)}/relevances", k=2)
         assert [vars(one) for one in cards.class_relevances(db, row, 2)] == classes
 
@@ -102,34 +101,38 @@ def test_measures_and_relevances(ask, databases):
 def test_labels_come_from_a_bundled_set(ask, databases):
     db = databases[0]
     concepts = ConceptSet.load("paper-graph")
-    labels = label(db, WordEmbedder(), concepts, candidates=1)
+    labels = label(db, concepts, candidates=1)
     for row in (1, 8):
         got = ask(f"0/{place(db, row)}/labels", concepts="paper-graph", k=4)
         at = int(np.flatnonzero(labels.rows == row)[0])
-        assert got["label"] == labels.label(at)
-        assert got["candidates"][0]["name"] == concepts.concepts[labels.concept[at, 0]].name
-        assert got["candidates"][0]["alignment"] == pytest.approx(float(labels.score[at, 0]))
-        assert got["margin"] == pytest.approx(float(labels.margin[at]), abs=1e-6)
-        assert len(got["candidates"]) == 4 and got["threshold"] == 0.025
-        assert (got["concepts"], got["kept"], got["notice"]) == ("paper-graph", False, None)
-    default = ask("0/components/0/1/labels")
+        assert got["found"]["label"] == labels.label(at)
+        assert (
+            got["found"]["candidates"][0]["name"] == concepts.concepts[labels.concept[at, 0]].name
+        )
+        assert got["found"]["candidates"][0]["alignment"] == pytest.approx(
+            float(labels.score[at, 0])
+        )
+        assert got["found"]["margin"] == pytest.approx(float(labels.margin[at]), abs=1e-6)
+        assert len(got["found"]["candidates"]) == 4 and got["threshold"] == 0.025
+        assert (got["concepts"], got["notice"]) == ("paper-graph", None)
+    default = ask("0/components/first:1/labels")
     assert default["concepts"] == default["choices"][0] == "paper-vocabulary"
 
 
 def test_kept_labels_come_first(ask, databases):
     db = databases[0]
-    labels = label(db, WordEmbedder(), ConceptSet.of(["dog", "car"]), layers=["first"])
-    file = labels.save("mine")
+    labels = label(db, ConceptSet.of(["dog", "car"]), layers=["first"])
+    file = labels.keep("mine")
     try:
-        got = ask("0/components/0/2/labels")
-        assert (got["concepts"], got["kept"], got["threshold"]) == ("kept:mine", True, None)
-        assert got["label"] == labels.label(2) and got["choices"][1] == "paper-vocabulary"
-        kin = ask("0/components/0/2/neighbours", among=0, concepts="kept:mine")
+        got = ask("0/components/first:2/labels")
+        assert (got["concepts"], got["threshold"]) == ("kept:mine", None)
+        assert got["found"]["label"] == labels.label(2) and got["choices"][1] == "paper-vocabulary"
+        kin = ask("0/components/first:2/neighbours", among="first", concepts="kept:mine")
         for one in kin:
-            assert one["label"] == labels.label(one["row"])
-        unknown = ask("0/components/1/0/labels")
-        assert unknown["candidates"] == [] and "'mine' say nothing" in unknown["notice"]
-        split = ask("0/components/0/2/senses", concepts="kept:mine")
+            assert one["label"] == labels.of(one["component"])
+        unknown = ask("0/components/second:0/labels")
+        assert unknown["found"] is None and "'mine' say nothing" in unknown["notice"]
+        split = ask("0/components/first:2/senses", concepts="kept:mine")
         assert [one["label"] for one in split["senses"]] == [None, None]
     finally:
         file.unlink()
@@ -139,7 +142,7 @@ def test_a_path_is_no_concept_set(ask, tmp_path):
     file = tmp_path / "secret.toml"
     file.write_text('concepts = ["x"]')
     for name in (str(file), "../../etc/passwd", "kept:nothing"):
-        got = ask("0/components/0/0/labels", 400, concepts=name)
+        got = ask("0/components/first:0/labels", 400, concepts=name)
         assert got["kind"] == "ConceptError" and "nearest" in got["expected"]
 
 
@@ -166,46 +169,49 @@ def test_neighbours_and_twins(ask, databases):
     for row in (0, 5, 6, 25):
         found = neighbours(db, row, 3)
         got = ask(f"0/{place(db, row)}/neighbours", k=3)
-        assert [(one["row"], one["cosine"]) for one in got] == [(n.row, n.cosine) for n in found]
+        assert [(one["component"], one["cosine"]) for one in got] == [
+            (str(n.component), n.cosine) for n in found
+        ]
         for one in got:
-            assert one["name"] == str(db.component(one["row"])) and one["label"] is None
-            assert place(db, one["row"]) == f"components/{one['layer']}/{one['index']}"
-        inside = ask(f"0/{place(db, row)}/neighbours", k=3, among=1, concepts="paper-graph")
-        assert {one["layer"] for one in inside} == {1}
+            assert one["label"] is None
+        inside = ask(f"0/{place(db, row)}/neighbours", k=3, among="second", concepts="paper-graph")
+        assert {one["component"].split(":")[0] for one in inside} == {"second"}
         pair, expected = ask(f"0/{place(db, row)}/twin", other=1), twin(db, row, other)
-        assert (pair["twin"]["row"], pair["mutual"]) == (expected.row, expected.mutual)
-        assert pair["twin"]["name"] == str(other.component(expected.row))
-        assert pair["twin"]["cosine"] == expected.cosine
+        assert pair["mutual"] == expected.mutual
+        assert pair["nearest"]["component"] == str(expected.nearest.component)
+        assert pair["nearest"]["cosine"] == expected.nearest.cosine
 
 
 def test_what_is_not_there_says_what_is(ask):
-    layer = ask("0/components/2/0", 404)
-    assert (layer["value"], layer["kind"]) == ("There is no layer 2.", "LayerError")
-    assert "0 (first), 1 (second)" in layer["expected"]
-    index = ask("0/components/1/20/measures", 404)
-    assert "no component 20 in layer 'second'" in index["value"]
-    assert "It has 20, counted from 0." in index["expected"]
-    assert "no layer 9" in ask("0/components/0/0/neighbours", 404, among=9)["value"]
-    assert "no model 7" in ask("0/components/0/0/twin", 404, other=7)["value"]
-    assert "no model 9" in ask("9/components/0/0", 404)["value"]
+    layer = ask("0/components/third:0", 404)
+    assert layer["value"].startswith("Layer 'third' is not in the database")
+    assert (layer["kind"], "first" in layer["expected"]) == ("LayerError", True)
+    index = ask("0/components/second:10/measures", 404)
+    assert "Component 'second:10' is not in the database" in index["value"]
+    assert "components 0 to 9, both signs" in index["expected"]
+    nameless = ask("0/components/nothing", 404)
+    assert "'nothing' does not name a component" in nameless["value"]
+    assert "'ninth'" in ask("0/components/first:0/neighbours", 404, among="ninth")["value"]
+    assert "no model 7" in ask("0/components/first:0/twin", 404, other=7)["value"]
+    assert "no model 9" in ask("9/components/first:0", 404)["value"]
 
 
 def test_what_cannot_be_answered_says_why(ask):
-    stale = ask("0/components/0/0/twin", 409, other=2)
+    stale = ask("0/components/first:0/twin", 409, other=2)
     assert stale["kind"] == "StaleError" and "python:colours" in stale["value"]
-    same = ask("0/components/0/0/twin", 400, other=0)
+    same = ask("0/components/first:0/twin", 400, other=0)
     assert "given twice" in same["value"]
-    lacking = ask("1/components/0/0/relevances", 400)
+    lacking = ask("1/components/first:0/relevances", 400)
     assert lacking["kind"] == "RelevanceError" and "--relevance" in lacking["remedy"]
 
 
 def test_without_texts_there_are_kept_labels_or_a_notice(ask, databases):
-    got = ask("2/components/0/0/labels")
-    assert got["concepts"] is None and got["choices"] == [] and got["candidates"] == []
+    got = ask("2/components/first:0/labels")
+    assert got["concepts"] is None and got["choices"] == [] and got["found"] is None
     assert "reads no texts" in got["notice"]
-    refused = ask("2/components/0/0/labels", 400, concepts="paper-graph")
+    refused = ask("2/components/first:0/labels", 400, concepts="paper-graph")
     assert "reads no texts" in refused["expected"]
-    assert ask("2/components/0/0/senses")["senses"], "the split needs no texts"
+    assert ask("2/components/first:0/senses")["senses"], "the split needs no texts"
 
 
 def test_a_component_without_examples_has_a_card_still(ask, databases, monkeypatch):
@@ -213,7 +219,7 @@ def test_a_component_without_examples_has_a_card_still(ask, databases, monkeypat
     silent = db.components.copy()
     silent.loc[3, "examples"] = 0
     monkeypatch.setitem(db.__dict__, "components", silent)
-    assert ask("1/components/0/3")["name"] == "first:3"
+    assert ask("1/components/first:3")["component"] == "first:3"
     for part in ("labels", "neighbours"):
-        got = ask(f"1/components/0/3/{part}", 404)
+        got = ask(f"1/components/first:3/{part}", 404)
         assert "has no examples" in got["value"] and "concept vector" in got["expected"]

@@ -13,11 +13,10 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 import semlens as sl
+from semlens.analysis.class_relevance import class_table, relevant_components
 from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.graph.graph import attribution_graph
-from semlens.analysis.graph.groups import UNLABELLED
+from semlens.analysis.graph.graph import UNLABELLED, attribution_graph
 from semlens.analysis.graph.trace import MOST
-from semlens.analysis.relevant import class_table, relevant_components
 from semlens.analysis.target import class_samples
 from semlens.data.folder import ImageFolder
 from semlens.models.subject import SubjectModel
@@ -43,13 +42,13 @@ def db(tmp_path_factory, pictures, subject):
     )  # fmt: skip
     concepts = ConceptSet.of(["dog", "car", "tree"])
     middle = float(np.median(made.label(concepts).score[:, 0]))
-    made.label(concepts, threshold=middle).save("mine")
+    made.label(concepts, threshold=middle).keep("mine")
     return made
 
 
 @pytest.fixture(scope="module")
 def client(db, subject):
-    app = create_app([db], models=[subject])
+    app = create_app([db])
     with TestClient(app, base_url="http://localhost") as client:
         yield client
 
@@ -72,7 +71,7 @@ def test_classes_are_counted_by_hand(db, client):
     for number, samples in db.relevance_classes.itertuples(index=False):
         reach = sum(1 for one in table.itertuples() if one[2] == number and one.max >= 0.01)
         name = f"class{number}"
-        expected.append({"number": number, "name": name, "samples": samples, "relevant": reach})
+        expected.append({"target": number, "name": name, "samples": samples, "relevant": reach})
     assert len(expected) == 2
     assert asked(client, "classes").json() == expected
     assert list(class_table(db, minimum=2.0)["relevant"]) == [0, 0]
@@ -81,15 +80,15 @@ def test_classes_are_counted_by_hand(db, client):
 @pytest.mark.parametrize("minimum", [0.0, 0.05])
 def test_relevance_is_added_up_by_hand(db, client, minimum):
     found = asked(client, "classes/1/relevance", k=4, minimum=minimum).json()
-    assert (found["number"], found["name"], found["samples"]) == (1, "class1", 20)
+    assert (found["target"], found["name"], found["samples"]) == (1, "class1", 20)
     assert (found["minimum"], found["most"], found["concepts"]) == (minimum, 0.8, "kept:mine")
     labels = {
         str(Component(one.layer, one.index, one.sign)): one.label
         for one in db.load_analysis("labels-mine").itertuples()
         if isinstance(one.label, str)
     }
-    for number, (name, layer) in enumerate(zip(LAYERS, found["layers"], strict=True)):
-        assert (layer["layer"], layer["name"]) == (number, name)
+    for name, layer in zip(LAYERS, found["layers"], strict=True):
+        assert layer["layer"] == name
         assert layer["components"] == db.layer(name).rows
         parts = [(int(r), float(m), float(x)) for r, _, m, x in db.relevance(1, [name]).to_numpy()]
         parts.sort(key=lambda part: (-abs(part[1]), part[0]))
@@ -106,30 +105,29 @@ def test_relevance_is_added_up_by_hand(db, client, minimum):
             for part, value in zip(parts, running, strict=True)
             if part[2] >= minimum or abs(part[1]) >= minimum
         ][:4]
-        assert len(layer["rows"]) == len(listed) > 0
-        for row, ((component, mean, largest), value) in zip(layer["rows"], listed, strict=True):
-            assert row["row"] == component
-            assert row["layer"] == number
-            assert row["index"] == component - db.layer(name).first
-            assert row["name"] == str(db.component(component))
-            assert row["label"] == labels.get(row["name"])
+        assert len(layer["strongest"]) == len(listed) > 0
+        for row, ((component, mean, largest), value) in zip(
+            layer["strongest"], listed, strict=True
+        ):
+            assert row["component"] == str(db.component(component))
+            assert row["label"] == labels.get(row["component"])
             assert row["mean"] == pytest.approx(mean)
             assert row["max"] == pytest.approx(largest)
             assert row["cumulated"] == pytest.approx(value)
 
 
 def test_one_layer_can_be_asked_for(db, client):
-    found = asked(client, "classes/0/relevance", layer=1, k=2).json()
-    assert [layer["name"] for layer in found["layers"]] == ["second"]
-    assert len(found["layers"][0]["rows"]) == 2
-    assert len(relevant_components(db, 0, layers=["second"], top=1)[0].frame) == 1
+    found = asked(client, "classes/0/relevance", layer="second", k=2).json()
+    assert [layer["layer"] for layer in found["layers"]] == ["second"]
+    assert len(found["layers"][0]["strongest"]) == 2
+    assert len(relevant_components(db, 0, layers=["second"], top=1)[0].strongest) == 1
 
 
 @pytest.mark.parametrize(
     ("path", "status", "parts"),
     [
         ("classes/9/relevance", 404, ["class 9", "0 (class0), 1 (class1)"]),
-        ("classes/1/relevance?layer=7", 404, ["no layer 7", "has 2"]),
+        ("classes/1/relevance?layer=7", 404, ["Layer '7' is not in", "first, second"]),
         ("classes/1/relevance?concepts=x", 400, ["no concepts 'x'", "kept:mine"]),
         ("classes/1/relevance?minimum=nan", 422, ["minimum"]),
         ("classes/x/relevance", 422, ["'c'"]),
@@ -140,7 +138,7 @@ def test_one_layer_can_be_asked_for(db, client):
         ("graph?class=0&top=0", 422, ["top"]),
         ("graph?class=0&groups=x", 422, ["groups"]),
         ("graph?class=0&min_relevance=2", 422, ["min_relevance"]),
-        ("graph?class=0&layer=5", 404, ["no layer 5"]),
+        ("graph?class=0&layer=5", 404, ["Layer '5' is not in"]),
     ],
 )
 def test_wrong_questions_are_answered(client, path, status, parts):
@@ -179,7 +177,7 @@ def test_the_graph_is_that_of_the_package(db, subject, client, pictures, groups,
         if isinstance(one.label, str)
     }
     traced = attribution_graph(
-        db, subject, ImageFolder(pictures), 1, labels if groups == "label" else None,
+        sl.open(db.path, model=subject, images=pictures), 1, labels if groups == "label" else None,
         samples=class_samples(db, 1, 30), minimum=minimum, top=top,
     )  # fmt: skip
     assert (found["target"], found["name"], found["images"]) == (1, "class1", 20)
@@ -192,22 +190,20 @@ def test_the_graph_is_that_of_the_package(db, subject, client, pictures, groups,
         assert layer["components"] == db.layer(name).rows
         assert layer["nodes_shown"] == pytest.approx(traced.share_shown[name], abs=1e-5)
         assert layer["edges_shown"] == pytest.approx(traced.edges_shown[name], abs=1e-5)
-        nodes = [node for node in found["nodes"] if node["layer"] == layer["layer"]]
+        nodes = [node for node in found["nodes"] if node["layer"] == name]
         assert layer["kept"] == sum(len(node["components"]) for node in nodes) <= top
         assert layer["largest"] >= minimum
     assert found["overall"] == pytest.approx(traced.overall, abs=1e-5)
     assert [node["id"] for node in found["nodes"]] == [node.id for node in traced.nodes]
     for node, expected in zip(found["nodes"], traced.nodes, strict=True):
-        assert (node["label"], node["layer"] is None) == (expected.label, not expected.layer)
-        assert [part["name"] for part in node["components"]] == list(expected.components)
-        assert [node["mean"], node["max"]] == pytest.approx(
+        assert (node["label"], node["layer"]) == (expected.label, expected.layer)
+        assert node["components"] == list(expected.components)
+        assert [node["mean"], node["maximum"]] == pytest.approx(
             [expected.mean, expected.maximum], abs=1e-5
         )
-        for part in node["components"]:
-            assert part["layer"] == node["layer"]
-            assert part["label"] == labels.get(Component.parse(part["name"]))
-            assert part["row"] == db.row(Component.parse(part["name"]))
-            assert part["index"] == part["row"] - db.manifest.layers[part["layer"]].first
+        for part in map(Component.parse, node["components"]):
+            assert part.layer == node["layer"]
+            assert found["labels"].get(str(part)) == labels.get(part)
     weights = {(edge["source"], edge["target"]): edge["weight"] for edge in found["edges"]}
     assert weights == pytest.approx(
         {(e.source, e.target): e.weight for e in traced.edges}, abs=1e-5
@@ -230,10 +226,10 @@ def test_the_graph_is_traced_once_and_kept(db, client):
     assert kept
     # a new server, that has no model, reads the trace again
     with TestClient(
-        create_app([sl.open(db.path, WordEmbedder())]), base_url="http://localhost"
+        create_app([sl.open(db.path, embedder=WordEmbedder())]), base_url="http://localhost"
     ) as other:
         assert asked(other, "graph", **{"class": 0}).json() == before
-        failed = asked(other, "graph", status=400, **{"class": 0, "layer": 1}).json()
+        failed = asked(other, "graph", status=400, **{"class": 0, "layer": "second"}).json()
     assert failed["kind"] == "ModelError"
     assert "'python:little'" in failed["value"]
     assert f"semlens serve {db.path} --model SPEC" in failed["remedy"]

@@ -103,10 +103,12 @@ def test_pairs_are_sorted_and_of_their_kind(pair):
 def test_labels_kept_in_the_databases_are_told(pair):
     one, two = pair
     labels = one.label(sl.ConceptSet.of(["dog", "cat", "wheel"]), threshold=-2.0)
-    labels.save("test")
+    labels.keep("test")
     frame = link(one, two).pairs("matched")
     known = dict(zip(labels.rows, labels.to_pandas()["label"], strict=True))
-    assert list(frame["label"]) == [known[row] for row in frame["row"]]
+    assert list(frame["label"]) == [
+        known[one.row(sl.Component.parse(name))] for name in frame["component"]
+    ]
     assert frame["other_label"].isna().all()
 
 
@@ -118,7 +120,7 @@ def test_the_server_says_the_same(pair, client):
     assert answer["models"][1]["alone"] == found.second.alone.sum()
     assert answer["models"][0]["similarity"] == pytest.approx(found.first.mean)
     for measure in answer["measures"]:
-        for db, counts in zip(pair, measure["counts"], strict=True):
+        for db, counts in zip(pair, [one["counts"] for one in measure["layers"]], strict=True):
             values = db.scores().frame[measure["measure"]].dropna()
             assert sum(counts) == len(values)
             assert len(counts) == len(measure["edges"]) - 1
@@ -133,17 +135,21 @@ def test_the_server_says_the_same(pair, client):
 
     page = ask(client, "compare/pairs?a=0&b=1&k=2").json()
     rest = ask(client, f"compare/pairs?a=0&b=1&k=500&cursor={page['cursor']}").json()
-    rows = [one["row"] for one in page["pairs"] + rest["pairs"]]
-    assert rows == list(found.pairs("matched")["row"])
+    rows = [one["component"] for one in page["pairs"] + rest["pairs"]]
+    assert rows == list(found.pairs("matched")["component"])
     assert rest["cursor"] is None
-    assert page["pairs"][0]["name"] == str(pair[0].component(rows[0]))
+    first = found.first.rows[
+        found.first.mutual
+        & (found.first.similarity == max(found.first.similarity[found.first.mutual]))
+    ][0]
+    assert rows[0] == str(pair[0].component(int(first)))
     lines = ask(client, "compare/pairs.csv?a=0&b=1&kind=only_second").text.splitlines()
     assert len(lines) == 1 + found.second.alone.sum()
 
 
 def test_odd_names_and_labels_are_told_and_taken_away(pair, tmp_path):
     one, two = (
-        sl.open(shutil.copytree(db.path, tmp_path / name), WordEmbedder())
+        sl.open(shutil.copytree(db.path, tmp_path / name), embedder=WordEmbedder())
         for db, name in zip(pair, ('a"b\r\nX-Evil: 1', "größer 猫"), strict=True)
     )
     labels = two.label(sl.ConceptSet.of(["=cat()"]), threshold=-2.0).to_pandas()
@@ -152,8 +158,8 @@ def test_odd_names_and_labels_are_told_and_taken_away(pair, tmp_path):
     client = TestClient(create_app([one, two]), base_url="http://localhost")
     known = dict(zip(two.names(), frame["label"], strict=True))
     for kind, column, theirs in (
-        ("matched", "other_label", "other_name"),
-        ("only_second", "label", "name"),
+        ("matched", "other_label", "other"),
+        ("only_second", "label", "component"),
     ):
         page = ask(client, f"compare/pairs?a=0&b=1&kind={kind}&k=500")
         assert page.status_code == 200

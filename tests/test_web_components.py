@@ -22,7 +22,7 @@ from semlens.web.app import create_app
 
 LAYERS = ["first", "second"]
 NUMBERS = (
-    "row", "index", "examples", "firing_rate", "maximum", "clarity", "redundancy",
+    "row", "examples", "firing_rate", "maximum", "clarity", "redundancy",
     "polysemanticity", "relevance_mean", "relevance_max",
 )  # fmt: skip
 
@@ -42,7 +42,7 @@ def db(tmp_path_factory, pictures):
     # half of the components get a label, and one layer none at all
     concepts = ConceptSet.of(["Dog", "frog", "car"])
     best = db.label(concepts, layers=["second"], threshold=-2.0).score[:, 0]
-    db.label(concepts, layers=["second"], threshold=float(np.median(best))).save("mine")
+    db.label(concepts, layers=["second"], threshold=float(np.median(best))).keep("mine")
     return db
 
 
@@ -78,8 +78,8 @@ def plain_table(db, target=None):
     for row in range(db.manifest.rows):
         one, known = db.component(row), db.components.iloc[row]
         rows.append({
-            "row": row, "layer": one.layer, "index": row - db.layer(one.layer).first,
-            "name": str(one), "label": labels.get((one.layer, one.index, one.sign)),
+            "row": row, "layer": one.layer, "component": str(one),
+            "label": labels.get((one.layer, one.index, one.sign)),
             "label_alignment": aligned.get((one.layer, one.index, one.sign), np.nan),
             "examples": int(known["examples"]), "firing_rate": float(known["firing_rate"]),
             "maximum": float(known["maximum"]),
@@ -101,10 +101,10 @@ def test_table_is_what_the_database_says_of_each_component(db, target):
     for got, expected in zip(table.to_dict("records"), plain_table(db, target), strict=True):
         for column in NUMBERS:
             assert got[column] == pytest.approx(expected[column], abs=1e-6, nan_ok=True), column
-        for column in ("layer", "name", "label"):
+        for column in ("layer", "component", "label"):
             assert got[column] == expected[column]
     assert db.manifest.layers[1].rows == 20  # both signs, so that the names of both are told
-    assert table["name"].iloc[-1] == "second:-9"
+    assert table["component"].iloc[-1] == "second:-9"
     assert table["label"].isna().sum() > 6
     assert table["label"].notna().sum() > 3
 
@@ -113,7 +113,7 @@ def key_of(record, column):
     value = record[column]
     if column == "layer":
         return LAYERS.index(value)
-    if column == "name":
+    if column == "component":
         return record["row"]
     return value.casefold() if isinstance(value, str) else value
 
@@ -161,7 +161,7 @@ def test_filters_choose_by_layer_text_and_measure(db):
         expected = [
             r["row"]
             for r in records
-            if wanted in r["name"].lower() or wanted in (r["label"] or "").lower()
+            if wanted in r["component"].lower() or wanted in (r["label"] or "").lower()
         ]
         assert rows(text=text) == expected
         assert expected
@@ -180,15 +180,15 @@ def test_ties_and_infinities_stay_in_row_order():
     table = pd.DataFrame({column: [0.0] * 5 for column in COLUMNS})
     table["row"] = range(5)
     table["clarity"] = [np.nan, 1, -np.inf, 1, np.inf]
-    assert Choice("clarity").of(table).tolist() == [2, 1, 3, 4, 0]
-    assert Choice("clarity", True).of(table).tolist() == [4, 1, 3, 2, 0]
+    assert Choice(sort="clarity").of(table).tolist() == [2, 1, 3, 4, 0]
+    assert Choice(sort="clarity", descending=True).of(table).tolist() == [4, 1, 3, 2, 0]
 
 
 def test_without_labels_and_measures_there_is_still_a_table(db):
     table = component_table(db)
     assert table[["label", "clarity", "relevance_max"]].isna().all(axis=None)
     for column in ("label", "clarity", "relevance_max"):
-        assert Choice(column, True).of(table).tolist() == list(range(26))
+        assert Choice(sort=column, descending=True).of(table).tolist() == list(range(26))
     assert Choice(text="first").of(table).tolist() == list(range(6))
     assert Choice(measure="clarity").of(table).tolist() == []
 
@@ -214,9 +214,9 @@ def test_kept_labels_are_by_row_and_the_newest(tmp_path, pictures):
     assert kept_labels(db) is None
     assert label_tables(db) == []
     first = db.label(ConceptSet.of(["dog", "car"]), threshold=-2.0)
-    first.save("one")
+    first.keep("one")
     later = db.label(ConceptSet.of(["tree"]), layers=["first"], threshold=-2.0)
-    path = later.save("two")
+    path = later.keep("two")
     made = path.stat().st_mtime + 10
     import os
 
@@ -261,12 +261,14 @@ def test_pages_join_to_the_whole_table(client, db):
         rows += page["rows"]
         cursor = page["cursor"]
     table = whole(db, 1)
-    expected = table.iloc[Choice("relevance_mean", True).of(table)].to_dict("records")
+    expected = table.iloc[Choice(sort="relevance_mean", descending=True).of(table)].to_dict(
+        "records"
+    )
     assert [row["row"] for row in rows] == [record["row"] for record in expected]
     for row, record in zip(rows, expected, strict=True):
-        assert row["layer"] == LAYERS.index(record["layer"])
-        assert row["name"] == record["name"]
-        assert db.row(sl.Component.parse(row["name"])) == row["row"]
+        assert row["layer"] == record["layer"]
+        assert row["component"] == record["component"]
+        assert db.row(sl.Component.parse(row["component"])) == row["row"]
         for column in NUMBERS:
             known = not unknown(record[column])
             assert row[column] == (pytest.approx(record[column], abs=1e-6) if known else None)
@@ -274,26 +276,28 @@ def test_pages_join_to_the_whole_table(client, db):
 
 def test_page_filters_and_refusals(client):
     measured(client)
-    page = ask(client, "components", layer=1, text="-", measure="clarity", low=-1, high=1)
+    page = ask(client, "components", layer="second", text="-", measure="clarity", low=-1, high=1)
     assert page["total"] == len(page["rows"]) == 10
-    assert all(row["name"].startswith("second:-") for row in page["rows"])
+    assert all(row["component"].startswith("second:-") for row in page["rows"])
     assert page["cursor"] is None
     assert ask(client, "components", cursor=99)["rows"] == []
     refused = ask(client, "components", expect=400, sort="best")
     assert refused["kind"] == "RecipeError"
     assert "relevance_mean" in refused["expected"]
-    assert ask(client, "components", expect=404, layer=2)["kind"] == "LayerError"
+    assert ask(client, "components", expect=404, layer="third")["kind"] == "LayerError"
     assert ask(client, "components", expect=400, **{"class": 2})["kind"] == "RelevanceError"
     assert "k" in ask(client, "components", expect=422, k=5000)["value"]
 
 
 def test_file_is_the_table_as_asked_for(client, db):
-    text = ask(client, "components.csv", sort="clarity", descending=True, layer=1)
+    text = ask(client, "components.csv", sort="clarity", descending=True, layer="second")
     got = pd.read_csv(io.StringIO(text))
     table = whole(db)
-    expected = table.iloc[Choice("clarity", True, ["second"]).of(table)].reset_index(drop=True)
+    expected = table.iloc[
+        Choice(sort="clarity", descending=True, layers=["second"]).of(table)
+    ].reset_index(drop=True)
     assert tuple(got.columns) == COLUMNS
-    assert got["name"].tolist() == expected["name"].tolist()
+    assert got["component"].tolist() == expected["component"].tolist()
     assert got["label"].fillna("").tolist() == expected["label"].fillna("").tolist()
     for column in NUMBERS:
         assert np.allclose(got[column], expected[column], equal_nan=True), column
@@ -323,7 +327,7 @@ def test_labelling_with_the_mouse(tmp_path, pictures):
     page = ask(client, "components")
     assert page["labels"] == "own"
     for row in page["rows"]:
-        assert row["label"] == expected.of(sl.Component.parse(row["name"]))
+        assert row["label"] == expected.of(sl.Component.parse(row["component"]))
     assert [table["name"] for table in ask(client, "labels")["tables"]] == ["own"]
     post(client, concepts="own", texts=["=1+1"], threshold=-2.0)
     table = pd.read_csv(io.StringIO(ask(client, "components.csv")))

@@ -40,7 +40,9 @@ def base(tmp_path_factory, pictures, net):
 
 @pytest.fixture(scope="module")
 def db(base, tmp_path_factory):
-    return sl.open(shutil.copytree(base, tmp_path_factory.mktemp("served") / "one"), WordEmbedder())
+    return sl.open(
+        shutil.copytree(base, tmp_path_factory.mktemp("served") / "one"), embedder=WordEmbedder()
+    )
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +66,7 @@ def metadata(content):
 
 
 def test_a_map_that_is_not_there_says_what_is_done_and_is_kept(base, tmp_path):
-    db = sl.open(shutil.copytree(base, tmp_path / "one"), WordEmbedder())
+    db = sl.open(shutil.copytree(base, tmp_path / "one"), embedder=WordEmbedder())
     client = TestClient(create_app([db]), base_url="http://localhost")
     said = []
     for _ in range(240):
@@ -79,14 +81,16 @@ def test_a_map_that_is_not_there_says_what_is_done_and_is_kept(base, tmp_path):
     for text in texts:
         assert f"{int(db.alive.sum())} components" in text
         assert "kept in the database" in text
-    again = TestClient(create_app([sl.open(db.path, WordEmbedder())]), base_url="http://localhost")
+    again = TestClient(
+        create_app([sl.open(db.path, embedder=WordEmbedder())]), base_url="http://localhost"
+    )
     assert ask(again, "/clusters").json()["reused"]
     np.testing.assert_array_equal(load(ask(again, "/map").content)["x"], load(answer.content)["x"])
 
 
 def test_the_bytes_are_the_map(client, db):
     tensors = load(ask(client, "/map").content)
-    found = db.map(concepts=None)
+    found = db.concept_map(concepts=None)
     kinds = {name: str(value.dtype) for name, value in tensors.items()}
     assert kinds == {
         "x": "float32", "y": "float32", "row": "int32", "layer": "int16", "cluster": "int16",
@@ -101,7 +105,7 @@ def test_the_bytes_are_the_map(client, db):
 
 def test_the_clusters_are_those_of_the_library(client, db):
     answer = ask(client, "/clusters").json()
-    found = db.map()
+    found = db.concept_map()
     assert answer["components"] == len(found)
     assert (answer["method"], answer["seed"], answer["way"]) == ("kmeans", 0, "UMAP")
     assert answer["notice"] is None
@@ -142,7 +146,7 @@ def test_values_by_relevance_are_shares_and_zero_where_none_is_kept(client, db):
 
 
 def test_labels_are_those_of_clusters_until_some_are_kept(base, tmp_path):
-    db = sl.open(shutil.copytree(base, tmp_path / "one"), WordEmbedder())
+    db = sl.open(shutil.copytree(base, tmp_path / "one"), embedder=WordEmbedder())
     client = TestClient(create_app([db]), base_url="http://localhost")
 
     def labels():
@@ -153,10 +157,10 @@ def test_labels_are_those_of_clusters_until_some_are_kept(base, tmp_path):
 
     texts, source = labels()
     assert source == "clusters"
-    theirs = db.map().frame["cluster_label"]
+    theirs = db.concept_map().frame["cluster_label"]
     assert texts == [text if isinstance(text, str) else None for text in theirs]
     kept = db.label(CONCEPTS, threshold=-2.0)
-    kept.save("mine")
+    kept.keep("mine")
     texts, source = labels()
     assert source == "labels-mine"
     assert texts == [kept.of(db.component(int(row))) for row in np.flatnonzero(db.alive)]
@@ -170,16 +174,13 @@ def test_labels_are_those_of_clusters_until_some_are_kept(base, tmp_path):
 def test_a_selection_counts_and_names(client, db):
     answer = ask(client, "/selection", {"rows": [12, 1, 8, 8]}).json()
     assert answer["count"] == 3
-    assert [one["row"] for one in answer["components"]] == [1, 8, 12]
-    for one in answer["components"]:
-        component = db.component(one["row"])
-        assert one["name"] == str(component)
-        assert LAYERS[one["layer"]] == component.layer
-        assert one["index"] == one["row"] - db.layer(component.layer).first
+    assert [one["component"] for one in answer["components"]] == [
+        str(db.component(row)) for row in (1, 8, 12)
+    ]
     alive = db.alive
     assert answer["layers"] == [
-        {"layer": "first", "count": 1, "share": pytest.approx(1 / 3), "of": int(alive[:6].sum())},
-        {"layer": "second", "count": 2, "share": pytest.approx(2 / 3), "of": int(alive[6:].sum())},
+        {"name": "first", "count": 1, "share": pytest.approx(1 / 3), "of": int(alive[:6].sum())},
+        {"name": "second", "count": 2, "share": pytest.approx(2 / 3), "of": int(alive[6:].sum())},
     ]
     assert sum(one["count"] for one in answer["labels"]) + answer["unlabelled"] == 3
     assert answer["different"] == len(answer["labels"])
@@ -198,9 +199,9 @@ def test_a_selection_as_csv(client, db):
 
 
 def test_no_label_of_the_csv_is_run_as_a_formula(base, tmp_path):
-    db = sl.open(shutil.copytree(base, tmp_path / "one"), WordEmbedder())
+    db = sl.open(shutil.copytree(base, tmp_path / "one"), embedder=WordEmbedder())
     client = TestClient(create_app([db]), base_url="http://localhost")
-    db.label(ConceptSet.of(["=1+1"]), threshold=-2.0).save("mine")
+    db.label(ConceptSet.of(["=1+1"]), threshold=-2.0).keep("mine")
     text = ask(client, "/selection.csv", {"rows": [1, 12]}).text
     assert pd.read_csv(io.StringIO(text))["label"].tolist() == ["'=1+1", "'=1+1"]
 

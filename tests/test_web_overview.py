@@ -61,12 +61,12 @@ def with_specs(db, **changes):
         made[key]["spec"] = spec
     made = Manifest.model_validate(made)
     made.save(db.path)
-    return sl.open(db.path, WordEmbedder())
+    return sl.open(db.path, embedder=WordEmbedder())
 
 
 def copy(db, tmp_path, **changes):
     shutil.copytree(db.path, tmp_path / "copy.semlens")
-    return with_specs(sl.open(tmp_path / "copy.semlens", WordEmbedder()), **changes)
+    return with_specs(sl.open(tmp_path / "copy.semlens", embedder=WordEmbedder()), **changes)
 
 
 def of_kind(found, kind):
@@ -92,9 +92,9 @@ def test_overview_counts_what_the_database_holds(db):
     assert [layer["signs"] for layer in found["layers"]] == ["+", "both"]
     expected = [("a", 14), ("b", 14), ("d", 13)]
     assert [(one["name"], one["samples"]) for one in found["classes"]] == expected
-    assert [one["index"] for one in found["classes"]] == [0, 1, 3]
+    assert [one["target"] for one in found["classes"]] == [0, 1, 3]
     assert found["model"]["fingerprint"] == db.manifest.model.fingerprint
-    said = {setting["name"]: setting["text"] for setting in found["settings"]}
+    said = found["settings"]
     assert said["Readout"].startswith("mean over space")
     assert "6 strongest" in said["Examples"]
     assert "sample's own class" in said["Relevance"]
@@ -157,14 +157,14 @@ def plain_counts(values, edges):
 
 def check_distribution(found, frame, layers):
     for one in found:
-        edges = one.edges.tolist()
+        edges = list(one.edges)
         assert all(a < b for a, b in zip(edges[:-1], edges[1:], strict=True))
         assert [spread.layer for spread in one.layers] == layers
         for spread in one.layers:
             part = frame.loc[frame["layer"] == spread.layer, one.measure]
             values = sorted(float(v) for v in part if not np.isnan(v))
-            assert spread.counts.tolist() == plain_counts(values, edges)
-            assert spread.counts.sum() == len(values) == spread.components
+            assert list(spread.counts) == plain_counts(values, edges)
+            assert sum(spread.counts) == len(values) == spread.components
             if values:
                 assert spread.mean == pytest.approx(sum(values) / len(values))
                 for share, got in zip((0.25, 0.5, 0.75), spread.quartiles, strict=True):
@@ -172,7 +172,7 @@ def check_distribution(found, frame, layers):
                     low, high = values[int(place)], values[min(int(place) + 1, len(values) - 1)]
                     assert got == pytest.approx(low + (place % 1) * (high - low))
             else:
-                assert np.isnan([spread.mean, *spread.quartiles]).all()
+                assert (spread.mean, spread.quartiles) == (None, None)
 
 
 def test_distributions_count_every_component_once(db):
@@ -203,11 +203,11 @@ def test_scores_of_the_page_are_the_databases(db):
     client = TestClient(create_app([db]), base_url="http://localhost")
     found = ask(client, "scores")
     assert [one["measure"] for one in found] == list(MEASURES)
-    assert [one["better"] for one in found] == ["high", "low", "low"]
+    assert [one["meaning"]["better"] for one in found] == ["high", "low", "low"]
     means = db.scores().per_layer()
     for one in found:
-        assert "Eq" in one["equation"]
-        assert [layer["layer"] for layer in one["layers"]] == [0, 1]
+        assert "Eq" in one["meaning"]["equation"]
+        assert [layer["layer"] for layer in one["layers"]] == LAYERS
         assert [layer["mean"] for layer in one["layers"]] == pytest.approx(
             means[one["measure"]].tolist(), abs=1e-6
         )
@@ -215,7 +215,7 @@ def test_scores_of_the_page_are_the_databases(db):
     clarity = found[0]
     place = int(np.argmax(clarity["layers"][1]["counts"]))
     low, high = clarity["edges"][place : place + 2]
-    page = ask(client, f"components?layer=1&measure=clarity&low={low}&high={high}")
+    page = ask(client, f"components?layer={LAYERS[1]}&measure=clarity&low={low}&high={high}")
     assert page["total"] == clarity["layers"][1]["counts"][place] > 0
 
 
@@ -238,7 +238,7 @@ def test_failed_and_missing_embedders(db, tmp_path):
     caution = of_kind(cautions(moved), "embedder")
     assert f"not at '{tmp_path}/weights.pt'" in caution.text
     assert caution.command == f"semlens serve {moved.path} --embedder NEW_PLACE"
-    assert of_kind(cautions(moved, embedder="semlens/demo"), "embedder") is None
+    assert of_kind(cautions(sl.open(moved.path, embedder="semlens/demo")), "embedder") is None
     (tmp_path / "weights.pt").write_bytes(b"")
     assert of_kind(cautions(moved), "embedder") is None
     caution = of_kind(cautions(moved, failure=failure), "embedder")
@@ -254,7 +254,7 @@ def test_embedder_without_texts(tmp_path, pictures):
     made = db.manifest.model_dump(mode="json")
     made["model"]["spec"] = "timm/resnet18:random=0"
     Manifest.model_validate(made).save(db.path)
-    named = sl.open(db.path, ColourEmbedder())
+    named = sl.open(db.path, embedder=ColourEmbedder())
     command = of_kind(cautions(named, ready=True, texts=False), "texts").command
     assert "--embedder open_clip/MobileCLIP-S2/datacompdr" in command
     assert f"semlens build {tmp_path}/db-text.semlens --model timm/resnet18:random=0" in command
@@ -276,7 +276,7 @@ def test_images_that_moved_or_changed(tmp_path):
     assert caution.command == f"semlens serve {db.path} --data NEW_PLACE"
     first = moved / "class0" / "000.png"
     first.write_bytes(first.read_bytes()[:-1])
-    assert cautions(db, data=str(moved), ready=True, texts=True) == []
+    assert cautions(sl.open(db.path, images=str(moved)), ready=True, texts=True) == []
     of_python = with_specs(db, data="python:list")
     assert "Python object" in of_kind(cautions(of_python, ready=True, texts=True), "data").text
 
@@ -306,7 +306,7 @@ def test_gradient_relevance_thumbnails_and_unfinished_layers(db, tmp_path):
     del made["files"]["relevance/second.parquet"]
     Manifest.model_validate(made).save(other.path)
     (other.path / "partial").mkdir()
-    found = cautions(sl.open(other.path, WordEmbedder()), ready=False)
+    found = cautions(sl.open(other.path, embedder=WordEmbedder()), ready=False)
     kinds = {caution.kind: caution for caution in found}
     assert set(kinds) == {"layers", "not_finite", "relevance", "thumbnails"}
     assert "for second" in kinds["relevance"].text
@@ -320,7 +320,7 @@ def test_gradient_relevance_thumbnails_and_unfinished_layers(db, tmp_path):
     assert command.endswith("--thumbnails")
     made["files"]["relevance/second.parquet"] = "0"
     Manifest.model_validate(made).save(other.path)
-    found = cautions(sl.open(other.path, WordEmbedder()))
+    found = cautions(sl.open(other.path, embedder=WordEmbedder()))
     assert "gradient" in of_kind(found, "rules").text
 
 
@@ -329,7 +329,7 @@ def test_command_keeps_unusual_settings_and_quotes(db, tmp_path):
     made = other.manifest.model_dump(mode="json")
     made["recipe"].update(readout="max", crop_threshold=0.2, signs="both")
     Manifest.model_validate(made).save(other.path)
-    other = sl.open(other.path, WordEmbedder())
+    other = sl.open(other.path, embedder=WordEmbedder())
     words = shlex.split(build_command(other, "--relevance", path=Path("/x y")))
     assert words == [
         "semlens", "build", "/x y", "--model", "timm/resnet18", "--data", "/a b/c",

@@ -151,21 +151,21 @@ def test_the_whole_image_has_the_box(db):
 
 
 def test_without_originals_there_are_still_thumbnails(lost):
-    db, folder = lost
+    db, folder = sl.open(lost[0].path, images=str(lost[1])), lost[1]
     row, place, example = large(db)
     (folder / example.path).unlink()
     stored = db.thumbnail(example.crop)
-    assert crop_picture(db, row, place, data=str(folder)) == stored
-    small = opened(crop_picture(db, row, place, "masked", data=str(folder)))
+    assert crop_picture(db, row, place) == stored
+    small = opened(crop_picture(db, row, place, "masked"))
     thumbnail = opened(stored).convert("RGB")
     close(small, masked(thumbnail, unpacked(example.mask), threshold=0.5))
     with pytest.raises(DataError) as error:
-        crop_picture(db, row, place, "whole", data=str(folder))
+        crop_picture(db, row, place, "whole")
     assert_says(error.value, example.path, str(folder), "say where the data is now")
     Image.new("RGB", (640, 420)).save(folder / example.path)
     with pytest.raises(StaleError, match="has changed"):
-        crop_picture(db, row, place, "whole", data=str(folder))
-    assert crop_picture(db, row, place, data=str(folder)) == stored
+        crop_picture(db, row, place, "whole")
+    assert crop_picture(db, row, place) == stored
 
 
 def test_a_database_without_thumbnails_cuts_from_the_originals(tmp_path, photos):
@@ -176,10 +176,11 @@ def test_a_database_without_thumbnails_cuts_from_the_originals(tmp_path, photos)
     assert opened(strip(db, row, 2)).size == (192, 96)
     assert max(opened(crop_picture(db, row, 0)).size) <= CROP
     shutil.rmtree(folder)
+    db = sl.open(db.path)  # which has them by their SPEC
     for make_picture in (lambda: strip(db, row), lambda: crop_picture(db, row, 0)):
         with pytest.raises(DataError) as error:
             make_picture()
-        assert_says(error.value, str(folder), "not on this machine", "say where")
+        assert_says(error.value, f"'{folder}' is not a folder", "Check the path")
 
 
 def test_examples_that_are_not_there(db):
@@ -194,9 +195,7 @@ def test_examples_that_are_not_there(db):
 
 
 def path_of(db, row):
-    component = db.component(row)
-    layer = db.layers.index(component.layer)
-    return f"{API}/{layer}/{row - db.manifest.layers[layer].first}"
+    return f"{API}/{db.component(row)}"
 
 
 def test_the_routes_answer_with_these_pictures(db, client):
@@ -239,8 +238,8 @@ def test_what_is_not_there_is_said(db, client, photos, tmp_path):
     path = path_of(db, row)
     for wrong, word in (
         (f"{path}/crops/99.webp", "no example 99"),
-        (f"{API}/0/999/strip.webp", "no component 999"),
-        (f"{API}/9/0/strip.webp", "no layer 9"),
+        (f"{API}/first:999/strip.webp", "'first:999' is not in the database"),
+        (f"{API}/ninth:0/strip.webp", "Layer 'ninth' is not in"),
     ):
         found = client.get(wrong)
         assert found.status_code == 404
@@ -249,12 +248,12 @@ def test_what_is_not_there_is_said(db, client, photos, tmp_path):
     for wrong in (f"{path}/crops/0.webp?view=odd", f"{path}/strip.webp?count=0"):
         assert client.get(wrong).status_code == 422
     elsewhere = TestClient(
-        create_app([sl.open(db.path, WordEmbedder())], data=[str(tmp_path / "no")]),
+        create_app([sl.open(db.path, images=str(tmp_path / "no"), embedder=WordEmbedder())]),
         base_url="http://localhost",
     )
     found = elsewhere.get(f"{path}/crops/{place}.webp?view=whole")
     assert found.status_code == 404
-    assert "not on this machine" in found.json()["value"]
-    assert "say where the data is now" in found.json()["remedy"]
+    assert f"'{tmp_path / 'no'}' is not a folder" in found.json()["value"]
+    assert "Check the path" in found.json()["remedy"]
     assert elsewhere.get(f"{path}/crops/{place}.webp").content == db.thumbnail(example.crop)
     assert elsewhere.get(f"{path}/strip.webp").content == strip(db, row)

@@ -18,14 +18,13 @@ import semlens as sl
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.kept_labels import search_labels
 from semlens.analysis.label import Labels
-from semlens.analysis.probe import make_probe
-from semlens.analysis.query import Query
+from semlens.analysis.query import Query, make_query
 from semlens.analysis.search import alignments
 from semlens.data.folder import ImageFolder
 from semlens.errors import ServeError
 from semlens.models.subject import SubjectModel
 from semlens.web.app import create_app
-from semlens.web.probes import Probes
+from semlens.web.served import Probes
 
 LAYERS = ["first", "second"]
 RED = Image.new("RGB", (40, 30), (220, 20, 20))
@@ -41,15 +40,15 @@ def databases(tmp_path_factory, pictures):
     images = ImageFolder(pictures)
     words = sl.build(folder / "words", subject, images, WordEmbedder(), LAYERS, examples=6)
     labels = words.label(ConceptSet.of(["dog", "green frog", "car"]), threshold=-2.0)
-    labels.save("mine")
+    labels.keep("mine")
     colours = sl.build(folder / "colours", subject, images, ColourEmbedder(3), LAYERS, examples=6)
     # labels of the same components, made elsewhere
     Labels(labels.concepts, -2.0, labels.rows, labels.concept, labels.score, labels.margin,
-           colours).save("other")  # fmt: skip
+           colours).keep("other")  # fmt: skip
     bare = folder / "bare"
     shutil.copytree(colours.path, bare)
     shutil.rmtree(bare / "analysis")
-    return [words, colours, sl.open(bare, ColourEmbedder(3))]
+    return [words, colours, sl.open(bare, embedder=ColourEmbedder(3))]
 
 
 @pytest.fixture(scope="module")
@@ -85,12 +84,9 @@ def same(answer, hits, db):
     assert answer["searched"] == hits.searched
     assert len(answer["hits"]) == len(hits)
     for found, hit in zip(answer["hits"], hits.hits, strict=True):
-        assert (found["rank"], found["row"], found["name"]) == (
+        assert (found["rank"], found["row"], found["component"]) == (
             hit.rank, hit.row, str(hit.component),
         )  # fmt: skip
-        assert found["layer"] == db.layers.index(hit.component.layer)
-        entry = db.manifest.layers[found["layer"]]
-        assert entry.first + found["index"] == hit.row
         for name in ("alignment", "cosine", "percentile"):
             assert found[name] == pytest.approx(getattr(hit, name), abs=1e-6)
 
@@ -98,7 +94,7 @@ def same(answer, hits, db):
 def test_words(ask, databases):
     db = databases[0]
     same(ask("search?q=dog&k=7"), db.search("dog", top=7), db)
-    answer = ask("search?q=dog&q=green frog&without=car&without=tree&layer=1&k=200")
+    answer = ask("search?q=dog&q=green frog&without=car&without=tree&layer=second&k=200")
     hits = db.search("dog", "green frog", without=["car", "tree"], layers=["second"], top=200)
     same(answer, hits, db)
     assert answer["cursor"] is None
@@ -113,7 +109,7 @@ def test_hits_carry_the_kept_labels(ask, databases):
         for *who, label in table[["layer", "index", "sign", "label"]].values.tolist()
     }
     answer = ask("search?q=dog&k=200")
-    assert {hit["name"]: hit["label"] for hit in answer["hits"]} == known
+    assert {hit["component"]: hit["label"] for hit in answer["hits"]} == known
     plain = ask("search/image", "POST", 2, content=encoded(RED, "PNG"))
     assert {hit["label"] for hit in plain["hits"]} == {None}
 
@@ -140,35 +136,35 @@ def test_an_image_and_its_number(ask, databases):
     page = ask(f"search?probe={number}&k=5&cursor={answer['cursor']}")
     same(page, db.search(images=[RED], top=5, offset=5), db)
     assert page["probe"] == number
-    alone = ask(f"search?probe={number}&k=3&layer=0")
+    alone = ask(f"search?probe={number}&k=3&layer=first")
     same(alone, db.search(images=[RED], top=3, layers=["first"]), db)
-    mixed = ask("search/image?k=5&q=dog&without=car&layer=1", "POST", content=content)
+    mixed = ask("search/image?k=5&q=dog&without=car&layer=second", "POST", content=content)
     same(mixed, db.search("dog", images=[RED], without=["car"], top=5, layers=["second"]), db)
 
 
 def test_more_like_these(ask, databases):
     db = databases[0]
-    terms = {"positive": [7, 12], "negative": [20], "k": 6}
+    terms = {"like": ["second:1", "second:6"], "unlike": ["second:-4"], "k": 6}
     answer = ask("search/components", "POST", json=terms)
     chosen = {"like": ["second:1", "second:6"], "unlike": ["second:-4"]}
     same(answer, db.search(**chosen, top=6), db)
     rest = ask(f"search?probe={answer['probe']}&k=200&cursor=6")
     same(rest, db.search(**chosen, top=200, offset=6), db)
     assert not {7, 12, 20} & {hit["row"] for hit in answer["hits"] + rest["hits"]}
-    mixed = {"positive": [7], "q": ["dog"], "without": ["car"], "layers": [0], "k": 4}
+    mixed = {"like": ["second:1"], "q": ["dog"], "without": ["car"], "layers": ["first"], "k": 4}
     hits = db.search("dog", like=["second:1"], without=["car"], layers=["first"], top=4)
     same(ask("search/components", "POST", json=mixed), hits, db)
 
 
 def test_similarity_of_all_components(ask, databases, words):
     db = databases[0]
-    expected = alignments(db, make_probe(words, ["dog"]), make_probe(words, ["car"]))
+    expected = alignments(db, make_query(db, "dog", without="car"))
     found = ask("similarity?q=dog&without=car")
     assert list(found) == ["alignment"]
     assert found["alignment"].dtype == np.float32
     np.testing.assert_allclose(found["alignment"], expected, atol=1e-6)
     assert np.flatnonzero(np.isnan(found["alignment"])).tolist() == [2]
-    answer = ask("search/components", "POST", json={"positive": [7], "k": 200})
+    answer = ask("search/components", "POST", json={"like": ["second:1"], "k": 200})
     values = ask(f"similarity?probe={answer['probe']}")["alignment"]
     for hit in answer["hits"]:
         assert values[hit["row"]] == pytest.approx(hit["alignment"], abs=1e-6)
@@ -193,7 +189,7 @@ def test_an_embedder_without_texts_searches_labels(ask, databases):
     assert rest["cursor"] is None
     by_image = ask("search/image?k=4", "POST", 1, content=encoded(RED, "PNG"))
     same(by_image, db.search(images=[RED], top=4), db)
-    like = ask("search/components", "POST", 1, json={"positive": [7], "k": 4})
+    like = ask("search/components", "POST", 1, json={"like": ["second:1"], "k": 4})
     same(like, db.search(like=["second:1"], top=4), db)
 
 
@@ -209,9 +205,9 @@ def test_without_labels_the_remedy_is_said(ask, databases):
 @pytest.mark.parametrize(
     ("path", "status", "words"),
     [
-        ("search", 400, "probe is empty"),
+        ("search", 400, "query is empty"),
         ("search?q=%20", 400, "is empty"),
-        ("search?q=dog&layer=7", 404, "no layer 7"),
+        ("search?q=dog&layer=7", 404, "Layer '7' is not in"),
         ("search?q=dog&k=0", 422, "'k' is '0'"),
         ("search?q=dog&k=9999", 422, "'k' is '9999'"),
         ("search?q=dog&cursor=-3", 422, "'cursor' is '-3'"),
@@ -219,7 +215,7 @@ def test_without_labels_the_remedy_is_said(ask, databases):
         ("search?" + "q=x&" * 17, 422, "'q' is"),
         ("search?probe=99999", 404, "99999 is not known any more"),
         ("search?probe=1&q=dog", 400, "together with words"),
-        ("similarity", 400, "probe is empty"),
+        ("similarity", 400, "query is empty"),
     ],
 )
 def test_wrong_questions(ask, path, status, words):
@@ -232,11 +228,12 @@ def test_wrong_questions(ask, path, status, words):
 @pytest.mark.parametrize(
     ("body", "status", "words"),
     [
-        ({"positive": []}, 400, "probe is empty"),
-        ({"positive": [999]}, 404, "Row 999"),
-        ({"positive": [2]}, 400, "first:2"),
-        ({"positive": ["a"]}, 422, "positive"),
-        ({"positive": [1], "layers": [-1]}, 404, "no layer -1"),
+        ({"like": []}, 400, "query is empty"),
+        ({"like": ["first:999"]}, 404, "'first:999' is not in"),
+        ({"like": ["first:2"]}, 400, "first:2"),
+        ({"like": ["a"]}, 404, "'a' does not name a component"),
+        ({"like": "second:1"}, 422, "like"),
+        ({"like": ["first:1"], "layers": ["no"]}, 404, "Layer 'no' is not in"),
     ],
 )
 def test_wrong_components(ask, body, status, words):
@@ -244,15 +241,15 @@ def test_wrong_components(ask, body, status, words):
 
 
 def test_numbers_are_of_one_model(ask):
-    number = ask("search/components", "POST", json={"positive": [7]})["probe"]
+    number = ask("search/components", "POST", json={"like": ["second:1"]})["probe"]
     found = ask(f"search?probe={number}", model=1, status=404)
     assert "not known any more" in found["value"]
     assert found["remedy"] == "Search again."
 
 
-def test_numbers_are_forgotten_in_the_order_of_use():
+def test_numbers_are_forgotten_in_the_order_of_use(databases):
     probes = Probes(kept=2)
-    queries = [Query(str(i), make_probe(WordEmbedder(), ["dog"])) for i in range(3)]
+    queries = [Query(str(i), make_query(databases[0], "dog").probe) for i in range(3)]
     first, second = (probes.keep(0, query) for query in queries[:2])
     assert probes.get(0, first) is queries[0]
     third = probes.keep(0, queries[2])

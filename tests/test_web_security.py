@@ -22,8 +22,7 @@ from semlens.data.folder import ImageFolder
 from semlens.models.subject import SubjectModel
 from semlens.web import errors
 from semlens.web.app import create_app
-from semlens.web.body import IMAGE_BYTES, JSON_BYTES
-from semlens.web.security import HEADERS, Guard
+from semlens.web.security import HEADERS, IMAGE_BYTES, JSON_BYTES, Guard
 from semlens.web.serve import Server, make_server
 from semlens.web.upload import PIXELS, Upload
 

@@ -30,15 +30,24 @@ import semlens as sl
 from semlens.cli.app import app as command
 from semlens.data.folder import ImageFolder
 from semlens.embedders.load import reads_texts
-from semlens.errors import BusyError, DataError, EmbedderError, RecipeError, ServeError, StaleError
+from semlens.errors import (
+    BusyError,
+    DataError,
+    EmbedderError,
+    ModelError,
+    RecipeError,
+    ServeError,
+    StaleError,
+)
 from semlens.models.subject import SubjectModel
-from semlens.web import laid
+from semlens.progress import report
 from semlens.web.app import API, create_app
 from semlens.web.embedder import SharedEmbedder
 from semlens.web.listen import PORT, listen
-from semlens.web.serve import make_server
+from semlens.web.routes import map as laid
+from semlens.web.serve import make_server, open_databases
 from semlens.web.served import Serving
-from semlens.web.work import StillWorking, Work
+from semlens.web.work import StillWorking, Waiting, Work
 
 
 def build(path: Path, pictures: Path, embedder, layers=("first", "second")) -> Path:
@@ -105,13 +114,13 @@ def test_models_are_what_the_databases_say(folder: Path) -> None:
 
 
 def test_a_given_embedder_reads_texts(folder: Path) -> None:
-    opened = sl.open(folder / "one.semlens", WordEmbedder())
+    opened = sl.open(folder / "one.semlens", embedder=WordEmbedder())
     assert client_of(opened).get(f"{API}/models/0").json()["text"] is True
 
 
 @pytest.mark.parametrize(
     "path", ["models/1", "models/1/components", "compare/pairs?a=0&b=1",
-             "models/0/components/0/0/twin?other=1"],
+             "models/0/components/first:0/twin?other=1"],
 )  # fmt: skip
 def test_a_database_that_changes_while_it_is_served_is_refused(
     folder: Path, tmp_path: Path, path: str
@@ -119,7 +128,7 @@ def test_a_database_that_changes_while_it_is_served_is_refused(
     one, copy = (
         shutil.copytree(folder / name, tmp_path / name) for name in ("one.semlens", "two.semlens")
     )
-    opened = [sl.open(one, WordEmbedder()), sl.open(copy, WordEmbedder())]
+    opened = [sl.open(one, embedder=WordEmbedder()), sl.open(copy, embedder=WordEmbedder())]
     client = client_of(*opened)
     manifest, build = copy / "manifest.json", (copy / "manifest.json").read_text()
     os.utime(manifest, ns=(1, 1))
@@ -182,13 +191,19 @@ def test_importing_semlens_imports_no_server() -> None:
 
 def test_the_subject_is_loaded_once_and_verified(folder: Path, subject: SubjectModel) -> None:
     path = folder / "one.semlens"
-    served = Serving.of([sl.open(path)], [subject]).models[0]
+    served = Serving.of([sl.open(path, model=subject)]).models[0]
     with ThreadPoolExecutor(8) as pool:
-        found = set(pool.map(lambda _: id(served.subject()), range(16)))
+        found = set(pool.map(lambda _: id(served.db.model), range(16)))
     assert found == {id(subject)}
+    with served.running("It is there"):
+        assert served.db.model is subject
+    bare = Serving.of([sl.open(path)]).models[0]
+    with pytest.raises(ModelError) as lacking, bare.running("A test runs the model"):
+        _ = bare.db.model
+    assert_says(lacking.value, "A test runs the model", "python:little", f"serve {path} --model")
     other = SubjectModel(LittleNet(seed=1), to_tensor, "32 bilinear", "python:little")
     with pytest.raises(StaleError) as caught:
-        Serving.of([sl.open(path)], [other]).models[0].subject()
+        sl.open(path, model=other)
     assert_says(caught.value, "python:little", "fingerprint", "build a new database")
 
 
@@ -198,12 +213,12 @@ def test_the_subject_is_loaded_once_and_verified(folder: Path, subject: SubjectM
 def test_databases_of_one_embedder_share_it(folder: Path) -> None:
     names = ("one", "two", "colours")
     opened = [sl.open(folder / f"{name}.semlens") for name in names]
-    opened[1] = sl.open(folder / "two.semlens", WordEmbedder())
+    opened[1] = sl.open(folder / "two.semlens", embedder=WordEmbedder())
     Serving.of(opened)
     one, two, colours = (db.embedder for db in opened)
     assert one is two
     assert colours is not one
-    plain = sl.open(folder / "one.semlens", WordEmbedder()).search("red dog", top=5)
+    plain = sl.open(folder / "one.semlens", embedder=WordEmbedder()).search("red dog", top=5)
     assert opened[0].search("red dog", top=5).to_pandas().equals(plain.to_pandas())
     with pytest.raises(EmbedderError):
         opened[2].search("red dog")
@@ -245,14 +260,18 @@ def test_a_damaged_database_does_not_keep_the_others_cold(folder: Path, tmp_path
     assert sound.embedder.ready
     assert "components" in vars(sound)
     client = TestClient(app, base_url="http://localhost")
-    assert client.get(f"{API}/models/0/components/0/0").json()["kind"] == "StoreError"
+    assert client.get(f"{API}/models/0/components/first:0").json()["kind"] == "StoreError"
 
 
-def test_an_embedder_with_other_weights_is_refused(folder: Path) -> None:
-    shared = SharedEmbedder("semlens/demo", "0" * 64, 24, ColourEmbedder)
-    with pytest.raises(EmbedderError) as caught:
+def test_an_embedder_with_other_weights_is_refused(folder: Path, tmp_path: Path) -> None:
+    manifest = json.loads((folder / "demo.semlens" / "manifest.json").read_text())
+    manifest["embedder"]["fingerprint"] = "0" * 64
+    copy = shutil.copytree(folder / "demo.semlens", tmp_path / "copy")
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    shared = SharedEmbedder(sl.open(copy))
+    with pytest.raises(StaleError) as caught:
         shared.loaded()
-    assert_says(caught.value, "python:colours", "fingerprint", "--embedder")
+    assert_says(caught.value, "semlens/demo", "fingerprint", "Give that one")
     assert shared.has_text is False
 
 
@@ -297,24 +316,24 @@ def wait_for(work: Work, key: str, make, what: str = "counting"):
 def test_quick_work_is_returned_at_once_and_remembered() -> None:
     work, made = Work(), []
     for _ in range(3):
-        assert work.result("a", "adding", lambda _: made.append(1) or len(made)) == 1
-    assert work.result("b", "adding", lambda _: made.append(1) or len(made)) == 2
+        assert work.result("a", "adding", lambda: made.append(1) or len(made)) == 1
+    assert work.result("b", "adding", lambda: made.append(1) or len(made)) == 2
 
 
 def test_long_work_says_how_far_it_is_and_runs_once_for_all() -> None:
     work, go, begun, made = Work(), threading.Event(), threading.Event(), []
 
-    def make(progress) -> str:
+    def make() -> str:
         made.append(1)
-        progress(3, 7)
+        report("counting", 3, 7)
         begun.set()
         go.wait()
         return "done"
 
-    def ask(_: int) -> StillWorking:
+    def ask(_: int) -> Waiting:
         with pytest.raises(StillWorking) as caught:
             work.result("key", "counting sheep", make)
-        return caught.value
+        return caught.value.state
 
     ask(0)
     begun.wait()
@@ -330,7 +349,7 @@ def test_long_work_says_how_far_it_is_and_runs_once_for_all() -> None:
 def test_an_error_is_raised_once_and_then_it_is_tried_again() -> None:
     work, tries = Work(), []
 
-    def make(_) -> str:
+    def make() -> str:
         tries.append(1)
         if len(tries) == 1:
             raise DataError("No image.", "Expected some.", "Add some.")
@@ -344,24 +363,24 @@ def test_an_error_is_raised_once_and_then_it_is_tried_again() -> None:
 def test_only_so_many_results_are_kept_and_none_is_lost_under_way() -> None:
     work, go = Work(kept=2), threading.Event()
     with pytest.raises(StillWorking):
-        work.result("slow", "waiting", lambda _: go.wait() and "slow")
+        work.result("slow", "waiting", lambda: go.wait() and "slow")
     for number in range(5):
-        assert work.result(f"{number}", "counting", lambda _, n=number: n) == number
-    assert work.result("4", "counting", lambda _: "again") == 4
-    assert work.result("0", "counting", lambda _: "again") == "again"
+        assert work.result(f"{number}", "counting", lambda n=number: n) == number
+    assert work.result("4", "counting", lambda: "again") == 4
+    assert work.result("0", "counting", lambda: "again") == "again"
     go.set()
-    assert wait_for(work, "slow", lambda _: "made twice") == "slow"
+    assert wait_for(work, "slow", lambda: "made twice") == "slow"
 
 
 def test_only_so_much_runs_at_once() -> None:
     work, go, running = Work(at_once=2), threading.Event(), []
     for number in range(4):
         with pytest.raises(StillWorking):
-            work.result(f"{number}", "", lambda _, n=number: running.append(n) or go.wait())
+            work.result(f"{number}", "", lambda n=number: running.append(n) or go.wait())
     assert running == [0, 1]
     go.set()
     for number in range(4):
-        wait_for(work, f"{number}", lambda _: None)
+        wait_for(work, f"{number}", lambda: None)
     assert sorted(running) == [0, 1, 2, 3]
 
 
@@ -369,18 +388,18 @@ def test_short_work_does_not_wait_for_long_work() -> None:
     work, go = Work(at_once=1), threading.Event()
     for number in range(2):
         with pytest.raises(StillWorking):
-            work.result(f"long {number}", "laying out", lambda _: go.wait())
-    assert work.result("short", "reading", lambda _: 3, short=True) == 3
+            work.result(f"long {number}", "laying out", lambda: go.wait())
+    assert work.result("short", "reading", lambda: 3, short=True) == 3
     go.set()
 
 
 def test_few_large_results_are_kept() -> None:
     work = Work(kept=10, large=2)
     for number in range(4):
-        work.result(f"large {number}", "", lambda _, n=number: n, large=True)
-        work.result(f"small {number}", "", lambda _, n=number: n)
+        work.result(f"large {number}", "", lambda n=number: n, large=True)
+        work.result(f"small {number}", "", lambda n=number: n)
     again = {
-        f"{size} {number}": work.result(f"{size} {number}", "", lambda _: "again")
+        f"{size} {number}": work.result(f"{size} {number}", "", lambda: "again")
         for size in ("small", "large")
         for number in range(4)
     }
@@ -391,23 +410,23 @@ def test_no_more_work_is_taken_on_than_can_wait() -> None:
     work, go = Work(at_once=1, waiting=3), threading.Event()
     for number in range(3):
         with pytest.raises(StillWorking):
-            work.result(f"{number}", "", lambda _: go.wait())
+            work.result(f"{number}", "", lambda: go.wait())
     with pytest.raises(BusyError) as caught:
-        work.result("3", "", lambda _: go.wait())
+        work.result("3", "", lambda: go.wait())
     assert_says(caught.value, "3 pieces", "fewer than 3", "Ask again")
     with pytest.raises(StillWorking):  # what is known is still answered
-        work.result("0", "", lambda _: go.wait())
+        work.result("0", "", lambda: go.wait())
     go.set()
     for number in range(3):
-        assert wait_for(work, f"{number}", lambda _: None)
-    assert work.result("3", "", lambda _: "there") == "there"
+        assert wait_for(work, f"{number}", lambda: None)
+    assert work.result("3", "", lambda: "there") == "there"
 
 
 def test_work_is_answered_with_202_until_it_is_there(folder: Path) -> None:
     app, go = create_app([folder / "one.semlens"]), threading.Event()
 
     def slow() -> str:
-        return app.state.serving.work.result("slow", "thinking", lambda _: str(go.wait()))
+        return app.state.serving.work.result("slow", "thinking", lambda: str(go.wait()))
 
     app.router.add_api_route("/slow", slow)
     app.router.routes.insert(0, app.router.routes.pop())
@@ -426,7 +445,9 @@ def test_maps_are_laid_out_before_anybody_asks(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copies = [
-        sl.open(shutil.copytree(folder / f"{name}.semlens", tmp_path / name), WordEmbedder())
+        sl.open(
+            shutil.copytree(folder / f"{name}.semlens", tmp_path / name), embedder=WordEmbedder()
+        )
         for name in ("one", "two")
     ]
     monkeypatch.setattr(laid, "SMALL", int(copies[1].alive.sum()))
@@ -493,12 +514,14 @@ def test_wrong_input_is_refused_before_the_start(folder: Path, static: Path) -> 
     with pytest.raises(ServeError, match="given twice"):
         make_server([one, one], port=0, static=static)
     with pytest.raises(RecipeError, match="2 models are given for 1"):
-        make_server([one], models=["semlens/demo"] * 2, static=static)
+        open_databases([one], models=["semlens/demo"] * 2)
     with pytest.raises(StaleError, match="python:colours"):
-        make_server([one], embedder=ColourEmbedder(1), static=static)
+        open_databases([one], embedder=ColourEmbedder(1))
     with pytest.raises(ServeError, match="page is missing"):
         make_server([one], static=folder / "none")
-    server = make_server([one, colours], embedder=ColourEmbedder(1), port=0, static=static)
+    opened = open_databases([one, colours], embedder=ColourEmbedder(1))
+    assert opened[1].embedder.spec == "python:colours"
+    server = make_server(opened, port=0, static=static)
     assert [s.db.embedder.has_text for s in server.serving.models] == [False, False]
     server.stop()
 
@@ -552,7 +575,7 @@ from semlens.web.work import StillWorking
 
 server = make_server([sys.argv[1]], port=0, static=Path(sys.argv[2]))
 
-def work(progress):
+def work():
     if len(sys.argv) == 3:
         time.sleep(10**6)
     while True:

@@ -6,6 +6,7 @@ import base64
 import json
 import re
 import shutil
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from semlens.cli.app import app as cli
 from semlens.data.folder import ImageFolder
 from semlens.errors import RelevanceError, ServeError
 from semlens.models.subject import SubjectModel
+from semlens.progress import listening
 from semlens.web.app import create_app
 from semlens.web.recorder import address, file_of
 from semlens.web.site import _classes, write_site
@@ -43,7 +45,8 @@ def db(tmp_path_factory):
 def site(db, tmp_path_factory):
     seen = []
     folder = tmp_path_factory.mktemp("out") / "site"
-    made = write_site([db], folder, cards=7, progress=lambda *told: seen.append(told))
+    with listening(lambda _, *told: seen.append(told)):
+        made = write_site([db], folder, cards=7)
     assert seen[-1][0] == seen[-1][1]
     return made
 
@@ -87,11 +90,10 @@ def test_each_recorded_answer_is_the_servers(site, db):
 
 
 def test_cards_are_those_of_the_most_relevant_components(site, db):
-    cards = [path for path in answers(site) if re.fullmatch(r"models/0/components/\d+/\d+", path)]
+    cards = [path for path in answers(site) if re.fullmatch(r"models/0/components/[^/]+", path)]
     rows = set()
     for path in cards:
-        layer, index = map(int, path.split("/")[-2:])
-        rows.add(db.manifest.layers[layer].first + index)
+        rows.add(db.row(sl.Component.parse(unquote(path.rpartition("/")[2]))))
     best = {row: 0.0 for row in np.flatnonzero(db.alive)}
     for record in db.relevance().to_dict("records"):
         if record["component"] in best:
@@ -113,7 +115,7 @@ def test_without_relevance_the_clearest_are_shown(db, tmp_path):
     manifest = json.loads((bare / "manifest.json").read_text())
     manifest["relevance"] = None
     (bare / "manifest.json").write_text(json.dumps(manifest))
-    opened = sl.open(bare, WordEmbedder())
+    opened = sl.open(bare, embedder=WordEmbedder())
     clear = opened.scores().frame["clarity"].to_numpy(float)
     alive = np.flatnonzero(opened.alive)
     expected = sorted(alive, key=lambda row: (-np.nan_to_num(clear[row], nan=-1), row))[:5]
@@ -156,7 +158,7 @@ def test_a_class_of_a_graph_is_found_in_each_database_by_its_name(db, tmp_path):
     manifest = json.loads((other / "manifest.json").read_text())
     manifest["classes"] = ["x", "y", "b", "a"]
     (other / "manifest.json").write_text(json.dumps(manifest))
-    both = [db, sl.open(other, WordEmbedder())]
+    both = [db, sl.open(other, embedder=WordEmbedder())]
     assert _classes(both, ["a", "c", 1]) == [[0, 2, 1], [3, 1]]
     with pytest.raises(RelevanceError) as caught:
         _classes(both, ["unicorn"])

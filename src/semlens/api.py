@@ -11,8 +11,8 @@ import pandas as pd
 from PIL import Image
 
 from semlens.analysis.audit.audit import audit
-from semlens.analysis.audit.kept import KeptAudits
 from semlens.analysis.audit.model_test import model_test
+from semlens.analysis.audit.record import KeptAudits
 from semlens.analysis.audit.sweep import audit_all
 from semlens.analysis.class_relevance import class_relevance
 from semlens.analysis.compare.compare import compare

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, Protocol, TypeVar, runtime_checkable
 
+from pydantic_core import CoreSchema, core_schema
+
 from semlens.errors import LayerError
 from semlens.settings import setting
 
@@ -62,6 +64,19 @@ class Component:
                 "Run 'semlens search DB TEXT' or 'semlens status DB' to see names.",
             )
         return cls(match[1], int(match[3]), -1 if match[2] == "-" else 1)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, *_: object) -> CoreSchema:
+        """Be its name in JSON."""
+
+        def read(given: object) -> Component:
+            return given if isinstance(given, cls) else cls.parse(str(given))
+
+        return core_schema.no_info_plain_validator_function(
+            read,
+            serialization=core_schema.to_string_ser_schema(),
+            json_schema_input_schema=core_schema.str_schema(),
+        )
 
 
 @dataclass(frozen=True, order=True)

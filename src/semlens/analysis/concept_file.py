@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from semlens.analysis.concepts import ENDS, Concept, ConceptSet, parse_set
+from semlens.analysis.concepts import ENDS, Concept, ConceptSet, Kind, parse_set
 from semlens.errors import ConceptError
 
-_TABLES = {"concept": "concepts", "valid": "valid", "spurious": "spurious"}
+_TABLES: dict[Kind, str] = {"concept": "concepts", "valid": "valid", "spurious": "spurious"}
 
 
 def to_toml(concepts: ConceptSet) -> str:
@@ -34,16 +34,11 @@ def to_toml(concepts: ConceptSet) -> str:
     }
     lines = [f"{name} = {_value(value)}" for name, value in head.items() if value is not None]
     for kind, table in _TABLES.items():
-        lists: dict[tuple[str, ...], list[Concept]] = {}
-        for concept in concepts.concepts:
-            if concept.kind == kind:
-                lists.setdefault(concept.path, []).append(concept)
-        if not lists:
-            continue
-        for path, members in lists.items():
+        members = concepts.of_kind(kind).concepts
+        for path in dict.fromkeys(one.path for one in members):
             # a table of its own each, whether or not it has others below it
             lines += ["", f"[{'.'.join([table, *map(_text, path)])}]", '"" = [']
-            lines += [f"  {_value(_leaf(one))}," for one in members]
+            lines += [f"  {_value(_leaf(one))}," for one in members if one.path == path]
             lines.append("]")
     return "\n".join(lines) + "\n"
 

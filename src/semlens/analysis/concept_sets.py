@@ -231,16 +231,15 @@ def _is_name(item: object) -> bool:
     """Say whether an item of a list names a set: what does not is a text."""
     if not isinstance(item, str):
         return isinstance(item, Path)
-    end = Path(item).suffix.lower() in ENDS
     return (
-        end
+        Path(item).suffix.lower() in ENDS
         or item.startswith(SAVED)
         or any(f"{n}/".startswith(f"{item}/") for n in bundled_names())
     )
 
 
 def _load(database: Database, name: str | Path, files: bool) -> list[ConceptSet]:
-    from semlens.analysis.audit.kept import saved_audits  # which needs sets to audit
+    from semlens.analysis.audit.record import saved_audits  # which needs sets to audit
 
     number = str(name).removeprefix(SAVED)
     if number != str(name) and number.isdecimal():
@@ -277,7 +276,7 @@ def _bundled() -> tuple[tuple[str, ConceptSet], ...]:
 
 def _latest(database: Database) -> dict[int, AuditRecord]:
     """Return the saved audit of each class that was edited last, of those with lists."""
-    from semlens.analysis.audit.kept import saved_audits
+    from semlens.analysis.audit.record import saved_audits
 
     found = [one for one in saved_audits(database).readable() if len(one.concepts)]
     return {one.target: one for one in sorted(found, key=lambda one: one.changed)}

@@ -7,9 +7,7 @@ import io
 import json
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from importlib.resources import files
-from importlib.resources.abc import Traversable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -20,6 +18,7 @@ ENDS = (".toml", ".json", ".csv")
 """What files of concept sets end in."""
 Kind = Literal["concept", "valid", "spurious"]
 _KINDS: dict[str, Kind] = {"concepts": "concept", "valid": "valid", "spurious": "spurious"}
+_BUNDLED = Path(__file__).parents[1] / "assets" / "concepts"
 _FORM = (
     "Expected [concepts], [valid] or [spurious] with nested tables whose leaves are lists of "
     "texts, or of {name = ..., images = [...]}."
@@ -65,8 +64,7 @@ class ConceptSet:
 
     def of_kind(self, kind: Kind) -> ConceptSet:
         """Return the valid, the spurious or the neutral concepts only."""
-        kept = tuple(concept for concept in self.concepts if concept.kind == kind)
-        return ConceptSet(kept, self.name, self.source, self.templates, self.target)
+        return replace(self, concepts=tuple(one for one in self.concepts if one.kind == kind))
 
     @classmethod
     def join(cls, sets: Sequence[ConceptSet]) -> ConceptSet:
@@ -236,16 +234,9 @@ def _common(what: str, values: Sequence[tuple[str, Any]]) -> Any:
 
 def bundled_names() -> list[str]:
     """Return the names of the concept sets that come with semlens."""
-    root = files("semlens").joinpath("assets", "concepts")
-    return sorted(_toml_names(root, ""))
-
-
-def _toml_names(folder: Traversable, prefix: str) -> Iterator[str]:
-    for entry in folder.iterdir():
-        if entry.is_dir():
-            yield from _toml_names(entry, f"{prefix}{entry.name}/")
-        elif entry.name.endswith(".toml"):
-            yield prefix + entry.name.removesuffix(".toml")
+    return sorted(
+        p.relative_to(_BUNDLED).with_suffix("").as_posix() for p in _BUNDLED.rglob("*.toml")
+    )
 
 
 def _bundled(name: str) -> ConceptSet:
@@ -256,8 +247,7 @@ def _bundled(name: str) -> ConceptSet:
             f"The nearest bundled ones are {nearest(name, names)}.",
             "Give a .toml, .json or .csv file, or one of them.",
         )
-    root = files("semlens").joinpath("assets", "concepts", *f"{name}.toml".split("/"))
-    return _parse(root.read_text("utf-8"), ".toml", name, Path())
+    return _parse((_BUNDLED / f"{name}.toml").read_text("utf-8"), ".toml", name, Path())
 
 
 def _parse(text: str, suffix: str, name: str, folder: Path) -> ConceptSet:

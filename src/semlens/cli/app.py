@@ -18,12 +18,12 @@ from semlens.version import __version__
 
 COMMANDS: dict[str, dict[str, str]] = {
     "Build": {
-        "build": "make:build",
-        "status": "inspect:status",
-        "layers": "inspect:layers",
+        "build": "build:build",
+        "status": "build:status",
+        "layers": "build:layers",
         "demo": "demo:demo",
     },
-    "Browse": {"serve": "serve:serve", "export": "export:export"},
+    "Browse": {"serve": "serve:serve", "export": "serve:export"},
     "Search": {
         "search": "ask:search",
         "label": "ask:label",
@@ -31,18 +31,18 @@ COMMANDS: dict[str, dict[str, str]] = {
         "scores": "ask:scores",
     },
     "Describe": {
-        "map": "map:map_components",
-        "dissect": "dissect:dissect",
-        "unexpected": "unexpected:unexpected",
+        "map": "describe:map_components",
+        "dissect": "describe:dissect",
+        "unexpected": "describe:unexpected",
     },
     "Explain": {
-        "relevance": "relevance:relevance",
+        "relevance": "explain:relevance",
         "explain": "explain:explain",
-        "graph": "graph:graph",
+        "graph": "explain:graph",
         "effect": "explain:effect",
     },
     "Compare": {"compare": "compare:compare"},
-    "Audit": {"audit": "audit:audit", "test": "modeltest:test", "report": "report:report"},
+    "Audit": {"audit": "audit:audit", "test": "audit:test", "report": "audit:report"},
     "Correct": {
         "cutout": "correct:cutout",
         "prune": "correct:prune",
@@ -58,11 +58,11 @@ _PANELS = {name: panel for panel, names in COMMANDS.items() for name in names}
 class _Commands(TyperGroup):
     """Commands that are imported late: torch takes seconds, and a list of commands needs none."""
 
-    def list_commands(self, ctx: typer.Context) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:
         """Return the names in the order of the panels."""
         return list(_PANELS)
 
-    def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Import a command; while help is listed, one that only knows its summary."""
         if cmd_name not in _PANELS:
             return None
@@ -79,7 +79,7 @@ class _Commands(TyperGroup):
             info, pretty_exceptions_short=True, rich_markup_mode="markdown"
         )
 
-    def format_help(self, ctx: typer.Context, formatter: Any) -> None:
+    def format_help(self, ctx: Any, formatter: Any) -> None:
         """List the commands without importing them."""
         ctx.meta["listing"] = True
         super().format_help(ctx, formatter)

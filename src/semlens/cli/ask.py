@@ -16,8 +16,7 @@ from semlens.analysis.scores import scores as ask_scores
 from semlens.analysis.search import Hits
 from semlens.analysis.search import search as ask_search
 from semlens.cli.command import Ask, command
-from semlens.cli.options import Db, Json, opened
-from semlens.cli.output import err, out, print_json, reported
+from semlens.cli.output import Db, Json, err, out, print_json, reported, save_picture, written
 
 
 @command(ask_search)
@@ -51,17 +50,13 @@ def search(
 
     semlens search r18.semlens "dog snout" --image dog.jpg --without grass --layer layer4
     """
-    if picture is not None:
-        check_end(picture, PICTURES)
+    ask.also(picture, PICTURES, Hits.save)
     templates = {"templates": template} if template else {}
     hits: Hits = ask(
         *(texts or ()), images=image or (), without=without or (),
         without_images=without_image or (), **templates,
     )  # fmt: skip
-    if picture is not None:
-        hits.save(picture)
-        err.print(f"Written: {picture}", markup=False)
-    elif hits.hits:
+    if picture is None and hits.hits:
         err.print(f"See them: semlens show {ask.paths[0]} {hits[0].component}", highlight=False)
     return hits
 
@@ -84,7 +79,7 @@ def label(
     """
     labels: Labels = replace(ask(), shown=rows)
     if keep is not None:
-        err.print(f"Written: {labels.keep(keep)}", markup=False)
+        written(labels.keep(keep))
     return labels
 
 
@@ -118,12 +113,11 @@ def show(
 
     semlens show r18.semlens layer4:17 layer4:230 --out components.png
     """
-    from semlens.draw.figure import save_picture
-
     check_end(picture, PICTURES)
-    db = opened(database)
-    shown = db.show(components, columns, mask=mask)
-    save_picture(shown, picture)
+    from semlens.api import open as open_database
+
+    db = open_database(database)
+    save_picture(db.show(components, columns, mask=mask), picture)
     if as_json:
         found = {
             name: [

@@ -1,7 +1,8 @@
-"""``semlens audit``."""
+"""``semlens audit``, ``test`` and ``report``."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -10,10 +11,12 @@ import typer
 
 from semlens.analysis.audit.audit import audit as ask_audit
 from semlens.analysis.audit.found import Audit
-from semlens.analysis.audit.gate import Check, Condition, gate, save_junit
-from semlens.analysis.audit.sweep import Sweep, audit_all
+from semlens.analysis.audit.model_test import model_test
+from semlens.analysis.audit.sweep import Check, Condition, Sweep, audit_all, gate, save_junit
+from semlens.analysis.audit.tested import ModelTest
+from semlens.analysis.report.report import Report
+from semlens.analysis.report.report import report as ask_report
 from semlens.cli.command import Ask, command
-from semlens.cli.options import Saved, check_saved
 from semlens.cli.output import err, out
 from semlens.errors import RecipeError
 
@@ -28,7 +31,10 @@ def audit(
     every: Annotated[
         bool, typer.Option("--all", help="Every class: each with the sets that name it or none.")
     ] = False,
-    saved: Saved = None,
+    saved: Annotated[
+        int | None,
+        typer.Option(min=1, help="A saved audit, by its number: its class, lists and settings."),
+    ] = None,
     fail_on: Annotated[
         list[str] | None,
         typer.Option(
@@ -100,3 +106,64 @@ def _report(checks: Sequence[Check], quiet: bool) -> None:
         shown.print(f"Passed: {len(checks)} conditions.", highlight=False)
     if failed:
         raise typer.Exit(FAILED)
+
+
+@command(model_test)
+def test(ask: Ask) -> ModelTest:
+    """Test whether images that show spurious features only pass for a class.
+
+    AUROC of the class's logit on real images against those: 1 is safe, 0.5 is unsafe. With
+    --artefact the same images without it are tested too.
+
+    Examples:
+
+    semlens test r18.semlens --target ox --spurious generated/
+
+    semlens test r18.semlens --target ox --artefact "text:© stock" --artefact hue --save test.png
+    """
+    return ask()
+
+
+@command(ask_report)
+def report(
+    ask: Ask,
+    context: typer.Context,
+    file: Annotated[Path, typer.Option("--out", help="File to write: .html.")] = Path(
+        "report.html"
+    ),
+) -> Report:
+    """Write all that is known of a class into one HTML file that can be handed over.
+
+    It holds its pictures and asks nothing of any host. A part that could not be made says why.
+
+    Examples:
+
+    semlens report r18.semlens --target ox --concepts paper-ox --out ox.html
+
+    semlens report r18.semlens --target ox --concepts ox.toml --artefact "text:© stock"
+    --evaluated evaluated.json
+
+    semlens report r18.semlens --saved 3 --out ox.html
+    """
+    ask.also(file, (".html",), Report.save)
+    if "saved" in ask.settings:
+        check_saved(context)
+    return ask(command=["semlens", *sys.argv[1:]])
+
+
+_OF_THE_SAVED = {
+    "target", "every", "concepts", "layers", "minimum", "level", "threshold", "background", "seed",
+}  # fmt: skip
+
+
+def check_saved(context: typer.Context) -> None:
+    """Refuse options that say otherwise than the saved audit which is asked for."""
+    for parameter in context.command.params:
+        source = context.get_parameter_source(str(parameter.name))
+        given = source is not None and source.name == "COMMANDLINE"
+        if given and parameter.name in _OF_THE_SAVED:
+            raise RecipeError(
+                f"--saved and {parameter.opts[0]} were given.",
+                "Expected one: a saved audit has its own class, concepts and settings.",
+                "Leave one out, or edit the saved audit with 'semlens serve'.",
+            )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import inspect
 import typing
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
@@ -14,21 +15,26 @@ import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from semlens.cli.options import NO_LABELS, Json, Save
-from semlens.cli.output import answer, reported
+from semlens.analysis.result import Result, check_end
+from semlens.cli.output import Device, Json, Save, Spec, out, print_json, reported, written
 from semlens.settings import Setting, bare, needs_of, settings_of
 
 if TYPE_CHECKING:
     from semlens.analysis.concepts import ConceptSet
-    from semlens.analysis.result import Result
     from semlens.api import ConceptDatabase
 
+NO_LABELS = "none"
+"""Instead of a concept set: components stay without labels."""
 KEYWORD = inspect.Parameter.KEYWORD_ONLY
 _SOURCES = {
-    "model": (str, "Where to load the model from, if moved."),
-    "images": (str, "Where to load the images from, if moved."),
-    "embedder": (str, "Where to load the embedder from, if moved."),
-    "device": (str, "cpu, cuda, cuda:1, mps."),
+    "model": Annotated[
+        str | None, typer.Option("--model", help="Where to load the model from, if moved.")
+    ],
+    "images": Annotated[
+        str | None, typer.Option("--data", help="Where to load the images from, if moved.")
+    ],
+    "embedder": Spec,
+    "device": Device,
 }
 _NAMES = {
     "images": "data",  # what is a SPEC here is one in a build
@@ -40,6 +46,7 @@ _NAMES = {
 """Options that are called otherwise than the parameter."""
 
 
+@dataclass
 class Ask:
     """What a command is about: its database or databases, and its question.
 
@@ -49,8 +56,8 @@ class Ask:
         Folders of the databases.
     question
         Called with the databases and the settings.
-    settings
-        Of the question, as they were typed.
+    typed
+        Settings of the question, as they were typed.
     sources
         ``model``, ``images``, ``embedder`` and ``device`` where they were given.
     save
@@ -59,35 +66,28 @@ class Ask:
         Whether the answer will be printed as JSON.
     """
 
-    def __init__(
-        self,
-        paths: Sequence[Path],
-        question: Callable[..., Any],
-        settings: dict[str, Any],
-        sources: dict[str, Any],
-        save: Sequence[Path],
-        as_json: bool,
-    ) -> None:
-        self.paths = paths
-        self.save = save
-        self.as_json = as_json
-        self._typed = settings
-        self._question = question
-        self._sources = sources
-        self.after: Callable[[], None] = lambda: None
-        """Called once the answer stands there."""
+    paths: Sequence[Path]
+    question: Callable[..., Any]
+    typed: dict[str, Any]
+    sources: dict[str, Any]
+    save: Sequence[Path]
+    as_json: bool
+    after: Callable[[], None] = lambda: None
+    """Called once the answer stands there."""
+    files: list[tuple[Path, Callable[..., None]]] = field(default_factory=list)
+    """Further files, and what writes the answer to each."""
 
     @functools.cached_property
     def settings(self) -> dict[str, Any]:
         """The settings that were typed, as the question takes them."""
-        return {name: self._read(name, value) for name, value in self._typed.items()}
+        return {name: self._read(name, value) for name, value in self.typed.items()}
 
     def _read(self, name: str, value: Any) -> Any:
         if name not in _READ:
             return value
         found = _READ[name](value, self)
         # what may be None is so by the name 'none'
-        optional = type(None) in typing.get_args(settings_of(self._question)[name].type)
+        optional = type(None) in typing.get_args(settings_of(self.question)[name].type)
         return None if found == NO_LABELS and optional else found
 
     @functools.cached_property
@@ -95,27 +95,30 @@ class Ask:
         """The databases, opened once."""
         from semlens.api import open as open_database
 
-        return [open_database(path, **self._sources) for path in self.paths]
+        return [open_database(path, **self.sources) for path in self.paths]
 
     @property
     def db(self) -> ConceptDatabase:
         """The first database."""
         return self.databases[0]
 
+    def also(self, path: Path | None, ends: Sequence[str], write: Callable[..., None]) -> None:
+        """Write the answer to a further file, if one is named; a wrong ending is refused now."""
+        if path is not None:
+            self.files.append((check_end(path, ends), write))
+
     def __call__(self, *more: Any, **changes: Any) -> Any:
         """Ask the question, with other settings than were typed where ``changes`` names some."""
-        first = next(iter(inspect.signature(self._question).parameters))
+        first = next(iter(inspect.signature(self.question).parameters))
         asked = self.databases if first == "databases" else self.db
-        return self._question(asked, *more, **{**self.settings, **changes})
+        return self.question(asked, *more, **{**self.settings, **changes})
 
 
 def command(
     question: Callable[..., Any],
     *,
-    without: Iterable[str] = (),
-    sources: Sequence[str] = (),
     fields: type[BaseModel] | None = None,
-) -> Callable[[Callable[..., Result | None]], Callable[..., None]]:
+) -> Callable[[Callable[..., Result]], Callable[..., None]]:
     """Make a command of a function that takes an :class:`Ask` and further options of its own.
 
     The command takes the database (or, if the question takes ``databases``, several), every
@@ -124,26 +127,21 @@ def command(
 
     Parameters
     ----------
-    without
-        Settings that are no options.
-    sources
-        Sources to take besides those that the question needs.
     fields
         A settings class; the question takes one as ``settings``, and each field is an option.
     """
     several = next(iter(inspect.signature(question).parameters)) == "databases"
 
-    def decorate(function: Callable[..., Result | None]) -> Callable[..., None]:
+    def decorate(function: Callable[..., Result]) -> Callable[..., None]:
         own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
-        taken = {parameter.name for parameter in own} | set(without)
-        needs = {*needs_of(question), *sources} - taken
-        needs = [name for name in _SOURCES if needs and name in {*needs, "device"}]
+        taken = {parameter.name for parameter in own}
+        needs = set(needs_of(question)) - taken
+        needs = {name: None for name in _SOURCES if name in needs}
+        needs |= {"device": "cpu"} if needs else {}
         settings = {k: one for k, one in settings_of(question).items() if k not in taken}
 
         @functools.wraps(function)
         def run(**given: Any) -> None:
-            from semlens.analysis.result import check_end
-
             folders = given.pop("databases" if several else "database")
             save, as_json = given.pop("save") or (), given.pop("as_json")
             typed = {
@@ -160,8 +158,17 @@ def command(
             for path in save:
                 check_end(path, result_ends(question))
             result = function(ask, **given)
-            if result is not None:
-                answer(result, as_json, save)
+            for path in save:
+                result.save(path)
+            for path, write in ask.files:
+                write(result, path)
+                written(path)
+            if as_json:
+                print_json(result.to_json())
+            else:
+                out.print(result)
+                for path in save:
+                    written(path)
             ask.after()
 
         text = "Folders of the databases." if several else "Folder of the database."
@@ -172,7 +179,10 @@ def command(
             *(parameter.replace(kind=KEYWORD) for parameter in own),
             *(option(one) for one in settings.values()),
             *(field_options(fields) if fields is not None else ()),
-            *(_source(name) for name in needs),
+            *(
+                inspect.Parameter(name, KEYWORD, annotation=_SOURCES[name], default=default)
+                for name, default in needs.items()
+            ),
             inspect.Parameter("save", KEYWORD, annotation=Save, default=None),
             inspect.Parameter("as_json", KEYWORD, annotation=Json, default=False),
         ]
@@ -243,14 +253,6 @@ def result_ends(question: Callable[..., Any]) -> Sequence[str]:
     """Return what the answer of a question can be saved as."""
     returned = typing.get_type_hints(inspect.unwrap(question)).get("return")
     return returned.ends if returned is not None else ()
-
-
-def _source(name: str) -> inspect.Parameter:
-    kind, text = _SOURCES[name]
-    default = "cpu" if name == "device" else None
-    made = typer.Option(f"--{_NAMES.get(name, name)}", help=text)
-    annotation = Annotated[kind | None if default is None else kind, made]
-    return inspect.Parameter(name, KEYWORD, annotation=annotation, default=default)
 
 
 def _plain_type(type_: Any) -> tuple[Any, bool]:

@@ -11,9 +11,9 @@ from semlens.analysis.compare.compare import compare as ask_compare
 from semlens.analysis.compare.comparison import Comparison
 from semlens.analysis.compare.drift import Drift
 from semlens.analysis.compare.drift import drift as ask_drift
-from semlens.analysis.result import PICTURES, check_end
+from semlens.analysis.result import PICTURES
 from semlens.cli.command import Ask, command, split_commas
-from semlens.cli.output import written
+from semlens.cli.output import save_picture
 from semlens.errors import RecipeError
 from semlens.settings import settings_of
 
@@ -45,21 +45,14 @@ def compare(
 
     semlens compare --series step1.semlens step2.semlens step3.semlens --save drift.png
     """
-    if pairs is not None:
-        check_end(pairs, PICTURES)
+    ask.also(pairs, PICTURES, lambda found, path: save_picture(found.pairs_picture(), path))
     if series:
         return _drift(ask, split_commas([steps]) if steps else None, pairs)
     if steps is not None:
         raise RecipeError(
             "--steps names the steps of a series.", "Expected --series with it.", "Add --series."
         )
-    found: Comparison = ask()
-    if pairs is not None:
-        from semlens.draw.figure import save_picture
-
-        save_picture(found.pairs_picture(), pairs)
-        written(pairs)
-    return found
+    return ask()
 
 
 def _drift(ask: Ask, steps: list[str] | None, pairs: Path | None) -> Drift:

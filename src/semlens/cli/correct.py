@@ -21,9 +21,8 @@ from semlens.analysis.correct.retrain import retrain as ask_retrain
 from semlens.analysis.correct.sensitivity import Sensitivity
 from semlens.analysis.correct.sensitivity import sensitivity as ask_sensitivity
 from semlens.analysis.correct.training import Training
-from semlens.analysis.result import check_end
 from semlens.cli.command import Ask, command, split_commas
-from semlens.cli.output import err
+from semlens.cli.output import written
 from semlens.types import Component
 
 C = TypeVar("C", bound=Corrected)
@@ -61,7 +60,7 @@ def cutout(
     """
     check_folder(folder)
     found: CutOuts = ask(split_commas(components))
-    _written(f"{len(found.write(folder))} cut-outs to {folder}")
+    written(f"{len(found.write(folder))} cut-outs to {folder}")
     return found
 
 
@@ -108,13 +107,8 @@ def affected(
 
     semlens affected r18.semlens --from audit.json --all-data --out affected.csv --save affected.png
     """
-    if out is not None:
-        check_end(out, (".csv",))
-    found: Affected = ask(_components(components, source, verdict))
-    if out is not None:
-        found.save(out)
-        _written(out)
-    return found
+    ask.also(out, (".csv",), Affected.save)
+    return ask(_components(components, source, verdict))
 
 
 @command(ask_retrain, fields=Training)
@@ -185,9 +179,5 @@ def _components(
 def _saved(found: C, out: Path) -> C:
     """Write the weights of an answer, and return it with a model that can be loaded."""
     better = found.save_weights(out)
-    _written(out)
+    written(out)
     return replace(found, model=better)
-
-
-def _written(what: object) -> None:
-    err.print(f"Written: {what}", markup=False, highlight=False, soft_wrap=True)

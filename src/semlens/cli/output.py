@@ -1,4 +1,4 @@
-"""Tables for people on standard output, JSON for programs, errors on standard error."""
+"""What commands take and print: tables for people, JSON for programs, errors on standard error."""
 
 from __future__ import annotations
 
@@ -8,22 +8,40 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
 
 import pandas as pd
 import typer
 from rich.console import Console
 
+from semlens.analysis.result import plain
+from semlens.draw.table import rich_table
 from semlens.errors import SemlensError
 
 if TYPE_CHECKING:
-    from semlens.analysis.result import Result
+    from matplotlib.figure import Figure
+    from PIL.Image import Image
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 out = Console()
 err = Console(stderr=True)
+
+Db = Annotated[Path, typer.Argument(help="Folder of the database.")]
+Spec = Annotated[
+    str | None, typer.Option("--embedder", help="Where to load the embedder from, if moved.")
+]
+Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, mps.")]
+Save = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--save",
+        help="Also write to this file, by its ending a plot (.png, .svg, .pdf), a table (.csv, "
+        ".parquet) or all values (.json). May be given again.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 def reported(command: Callable[P, R]) -> Callable[P, R]:
@@ -36,9 +54,8 @@ def reported(command: Callable[P, R]) -> Callable[P, R]:
                 return command(*args, **kwargs)
         except SemlensError as error:
             err.print(f"[bold red]{type(error).__name__}[/]: ", end="", soft_wrap=True)
-            err.print(error.value, markup=False, highlight=False, soft_wrap=True)
-            err.print(f"  {error.expected}", markup=False, highlight=False, soft_wrap=True)
-            err.print(f"  {error.remedy}", markup=False, highlight=False, soft_wrap=True)
+            for line in (error.value, f"  {error.expected}", f"  {error.remedy}"):
+                err.print(line, markup=False, highlight=False, soft_wrap=True)
             raise typer.Exit(1) from None
         except KeyboardInterrupt:
             err.print("Interrupted. Nothing that was finished is lost: run the same command again.")
@@ -63,32 +80,23 @@ def _notices() -> Iterator[None]:
         yield
 
 
+def save_picture(picture: Figure | Image, path: Path) -> None:
+    """Write a picture, by the ending of its path; what draws is loaded only now."""
+    from semlens.draw.figure import save_picture as save
+
+    save(picture, path)
+
+
 def print_json(value: Any) -> None:
     """Print one JSON value; what is not a number becomes null."""
-    from semlens.analysis.result import plain
-
     typer.echo(json.dumps(plain(value), ensure_ascii=False))
 
 
 def table(frame: pd.DataFrame, title: str = "", columns: Sequence[str] | None = None) -> None:
     """Print a data frame; numbers to the right with three digits, gaps as a dash."""
-    from semlens.draw.table import rich_table
-
     out.print(rich_table(frame, title, columns))
 
 
-def answer(result: Result, as_json: bool, save: Sequence[Path] | None = None) -> None:
-    """Print a result for people or for programs, and write it where that was asked for."""
-    for path in save or ():
-        result.save(path)
-    if as_json:
-        print_json(result.to_json())
-        return
-    out.print(result)
-    for path in save or ():
-        written(path)
-
-
-def written(path: Path) -> None:
-    """Say which file was written."""
-    err.print(f"Written: {path}", markup=False, highlight=False, soft_wrap=True)
+def written(what: object) -> None:
+    """Say what was written."""
+    err.print(f"Written: {what}", markup=False, highlight=False, soft_wrap=True)

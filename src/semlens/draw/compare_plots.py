@@ -128,8 +128,8 @@ def drift_figure(series: pd.DataFrame, components: pd.DataFrame) -> Figure:
     every: list[tuple[set[str], Callable[[Axes, pd.DataFrame], None]]] = [
         ({"step"}, _similarity),
         ({"moved"}, partial(_movement, components)),
-        ({"labels"}, _labels),
-        (set(MEASURES), _scores),
+        ({"labels"}, _label_counts),
+        (set(MEASURES), _score_spread),
     ]
     panels = [panel for needed, panel in every if needed & known]
     rows, columns = (1, len(panels)) if len(panels) < 3 else (2, 2)

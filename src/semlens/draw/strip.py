@@ -20,9 +20,7 @@ GAP = 2
 """Transparent pixels between the crops of a strip."""
 
 
-def strip(
-    database: Database, row: int, count: int = 4, size: int = THUMBNAIL, *, data: str | None = None
-) -> bytes:
+def strip(database: Database, row: int, count: int = 4, size: int = THUMBNAIL) -> bytes:
     """Return a component's strongest examples side by side as one WebP.
 
     Each fills a square: what sticks out of it is cut off. There may be fewer than ``count``.
@@ -31,8 +29,6 @@ def strip(
     ----------
     size
         Side of a square in pixels.
-    data
-        SPEC of the images, where they have moved; used without thumbnails only.
 
     Raises
     ------
@@ -46,7 +42,7 @@ def strip(
         raise _no_example(database, row, 0, 0)
     picture = Image.new("RGBA", (len(examples) * size, size))
     for place, example in enumerate(examples):
-        crop = small_crop(database, example, size, data=data)
+        crop = small_crop(database, example, size)
         square = (size - (GAP if place < len(examples) - 1 else 0), size)
         fitted = ImageOps.fit(crop, square, Image.Resampling.BILINEAR)
         picture.paste(fitted, (place * size, 0))
@@ -58,7 +54,6 @@ def small_crop(
     example: Example,
     size: int = THUMBNAIL,
     *,
-    data: str | None = None,
     mask: bool = False,
 ) -> Image.Image:
     """Return an example's thumbnail, or where there is none its crop from the original.
@@ -67,8 +62,6 @@ def small_crop(
     ----------
     size
         Longer side of a crop at most, in pixels.
-    data
-        SPEC of the images, where they have moved.
     mask
         Whether to darken what the component does not react to.
 
@@ -78,18 +71,11 @@ def small_crop(
         If there is no thumbnail, and the original is not there or has changed.
     """
     stored = database.thumbnail(example.crop)
-    crop = _cut(database, example, data, size) if stored is None else decoded(stored)
+    crop = _cut(database, example, size) if stored is None else decoded(stored)
     return _darkened(crop, example) if mask else crop
 
 
-def crop_picture(
-    database: Database,
-    row: int,
-    place: int,
-    view: View = "crop",
-    *,
-    data: str | None = None,
-) -> bytes:
+def crop_picture(database: Database, row: int, place: int, view: View = "crop") -> bytes:
     """Return one example of a component as a WebP.
 
     Parameters
@@ -100,8 +86,6 @@ def crop_picture(
         ``crop``, cut anew from the original where that is there and shows more than the
         stored thumbnail; ``masked``, the same darkened where the component does not react
         (paper, H.1); ``whole``, the original with the crop's box.
-    data
-        SPEC of the images, where they have moved.
 
     Raises
     ------
@@ -115,9 +99,9 @@ def crop_picture(
         raise _no_example(database, row, place, len(examples))
     example = examples[place]
     if view == "whole":
-        picture = _whole(database.original(example.sample, data), example.box)
+        picture = _whole(database.images.read(example.sample), example.box)
     else:
-        crop = _crop(database, example, data)
+        crop = _crop(database, example)
         if isinstance(crop, bytes) and view == "crop":
             return crop
         picture = decoded(crop) if isinstance(crop, bytes) else crop
@@ -126,22 +110,22 @@ def crop_picture(
     return encoded(picture, method=0)
 
 
-def _crop(database: Database, example: Example, data: str | None) -> Image.Image | bytes:
+def _crop(database: Database, example: Example) -> Image.Image | bytes:
     """Return a crop cut anew, or the stored thumbnail where that shows as much or is all left."""
     stored = database.thumbnail(example.crop)
     left, top, right, bottom = example.box.as_tuple()
     if stored is not None and max(right - left, bottom - top) <= THUMBNAIL:
         return stored
     try:
-        return _cut(database, example, data, CROP)
+        return _cut(database, example, CROP)
     except (DataError, ImageError, StaleError):
         if stored is None:
             raise
         return stored
 
 
-def _cut(database: Database, example: Example, data: str | None, size: int) -> Image.Image:
-    crop = database.original(example.sample, data).crop(example.box.as_tuple())
+def _cut(database: Database, example: Example, size: int) -> Image.Image:
+    crop = database.images.read(example.sample).crop(example.box.as_tuple())
     crop.thumbnail((size, size))
     return crop
 

@@ -90,4 +90,5 @@ def _widened(shape: Sequence[int], wide: Sequence[int]) -> KnownLayout | None:
     if len(wide) != 4:
         return None
     grown = [axis for axis in range(4) if shape[axis] != wide[axis]]
-    return {3: "channels_first", 2: "channels_last"}.get(grown[0]) if len(grown) == 1 else None
+    known: dict[int, KnownLayout] = {3: "channels_first", 2: "channels_last"}
+    return known.get(grown[0]) if len(grown) == 1 else None

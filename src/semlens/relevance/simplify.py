@@ -127,7 +127,7 @@ def _spelled_out(graph: Graph, kept: Collection[Node], stands_for: Known) -> Gra
         elif node.target in (aten.view.default, aten._unsafe_view.default):
             node.target = aten.reshape.default  # memory order is ours to choose
         elif node.target is operator.getitem and isinstance(args[0], Node):
-            _as_part(node, args[0], args[1])
+            _as_part(node, args[0], int(args[1]))
         nodes.append(node)
     return Graph(nodes)
 

@@ -12,8 +12,8 @@ from fastapi import APIRouter, FastAPI
 from starlette.middleware.gzip import GZipMiddleware
 
 from semlens import __version__
-from semlens.api import ConceptDatabase, open_database
-from semlens.models.subject import SubjectModel
+from semlens.api import ConceptDatabase
+from semlens.api import open as open_database
 from semlens.web import errors
 from semlens.web.built import STATIC
 from semlens.web.page import Page
@@ -24,41 +24,38 @@ from semlens.web.routes import (
     compare,
     components,
     graph,
-    kin,
     labels,
     map,
     models,
     overview,
     pictures,
     search,
-    sweep,
     trials,
 )
 from semlens.web.security import LOCAL, Guard
 from semlens.web.served import Serving
+from semlens.web.work import Waiting
 
 ROUTERS: list[APIRouter] = [
     audits.router,
-    card.router,
     classes.router,
     compare.router,
     components.router,
     graph.router,
-    kin.router,
     labels.router,
     map.router,
     models.router,
     overview.router,
     pictures.router,
     search.router,
-    sweep.router,
     trials.router,
+    card.router,  # last: its path ends with a name, which may hold anything
 ]
 """The routers of all pages, one a line."""
 
 API = "/api/v1"
 OTHERWISE: dict[int | str, dict[str, Any]] = {
-    202: {"model": errors.Waiting},
+    202: {"model": Waiting},
     "4XX": {"model": errors.Failed},
 }
 """What every endpoint may answer instead of its own model."""
@@ -79,9 +76,6 @@ def create_app(
     *,
     token: str | None = None,
     hosts: Sequence[str] = LOCAL,
-    models: Sequence[SubjectModel | str | None] | None = None,
-    data: Sequence[str | None] | None = None,
-    device: str = "cpu",
     static: Path = STATIC,
 ) -> FastAPI:
     """Make the application over some databases.
@@ -97,10 +91,6 @@ def create_app(
         Without it, everybody who reaches the server may use it.
     hosts
         Names under which the server may be called, without port.
-    models
-        Subject models or their SPECs in the order of the databases, where they have moved.
-    data
-        SPECs of the images in that order, where they have moved.
     static
         Folder of the built page.
     """
@@ -114,7 +104,7 @@ def create_app(
         openapi_url=None,
         generate_unique_id_function=lambda route: route.name,
     )
-    app.state.serving = Serving.of(opened, models, data, device)
+    app.state.serving = Serving.of(opened)
     errors.install(app)
     for router in ROUTERS:
         app.include_router(router, prefix=API, responses=OTHERWISE)

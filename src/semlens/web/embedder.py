@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 
 from jaxtyping import Float32
 from PIL import Image
@@ -11,8 +12,8 @@ from torch import Tensor
 
 from semlens.analysis.probe import SEARCH_TEMPLATES, null_vector
 from semlens.api import ConceptDatabase
-from semlens.embedders.load import Embedder, load_embedder, reads_texts
-from semlens.errors import EmbedderError, SemlensError
+from semlens.embedders.load import Embedder, reads_texts
+from semlens.errors import SemlensError
 
 
 class SharedEmbedder(Embedder):
@@ -22,32 +23,17 @@ class SharedEmbedder(Embedder):
     cores for one call already.
     """
 
-    def __init__(self, spec: str, fingerprint: str, dim: int, load: Callable[[], Embedder]) -> None:
-        self.spec = spec
-        self.fingerprint = fingerprint
-        self.dim = dim
-        self._load = load
+    def __init__(self, db: ConceptDatabase) -> None:
+        given = vars(db).get("embedder", db.sources[2])
+        self.spec = given if isinstance(given, str) else db.manifest.embedder.spec
+        self.fingerprint = db.manifest.embedder.fingerprint
+        self.dim = db.manifest.dim
+        self._load = partial(ConceptDatabase.embedder.func, db)
         self._lock = threading.RLock()
-        self._loaded: Embedder | None = None
+        self._loaded = given if isinstance(given, Embedder) else None
         self._texts_known: bool | None = None
         self.failure: SemlensError | None = None
         """Why it could not be loaded, if it was tried."""
-
-    @classmethod
-    def of(cls, db: ConceptDatabase, device: str = "cpu") -> SharedEmbedder:
-        """Describe the embedder of a database; one that it was opened with is used as it is."""
-        source = db.manifest.embedder
-        given = db.__dict__.get("embedder")
-        if isinstance(given, SharedEmbedder):
-            return given
-        shared = cls(
-            source.spec,
-            source.fingerprint,
-            db.manifest.dim,
-            lambda: load_embedder(source.spec, device=device),
-        )
-        shared._loaded = given
-        return shared
 
     @property
     def has_text(self) -> bool:  # type: ignore[override]
@@ -77,17 +63,17 @@ class SharedEmbedder(Embedder):
         Raises
         ------
         EmbedderError
-            If it cannot be loaded, or is not the one that the database was built with.
+            If it cannot be loaded.
+        StaleError
+            If it is not the one that the database was built with.
         """
         with self._lock:
             if self._loaded is None:
                 try:
-                    found = self._load()
-                    self._check(found)
+                    self._loaded, self.failure = self._load(), None
                 except SemlensError as error:
                     self.failure = error
                     raise
-                self._loaded, self.failure = found, None
             return self._loaded
 
     def warm(self) -> None:
@@ -113,23 +99,14 @@ class SharedEmbedder(Embedder):
     def _images(self, batch: Tensor) -> Tensor:
         return self.embed_batch(batch)
 
-    def _check(self, found: Embedder) -> None:
-        if found.fingerprint != self.fingerprint:
-            raise EmbedderError(
-                f"The embedder '{found.spec}' has other weights or preprocessing than the "
-                "database's.",
-                f"Expected '{self.spec}' as it was at the build (its fingerprint differs).",
-                "Give that one with --embedder, or build a new database.",
-            )
 
-
-def share(databases: Sequence[ConceptDatabase], device: str = "cpu") -> None:
+def share(databases: Sequence[ConceptDatabase]) -> None:
     """Give databases of the same embedder one object, so that its weights are in memory once."""
     shared: dict[str, SharedEmbedder] = {}
     for db in databases:
-        one = SharedEmbedder.of(db, device)
-        known = shared.setdefault(one.fingerprint, one)
-        if one.ready and not known.ready:
+        known = vars(db).get("embedder")
+        one = known if isinstance(known, SharedEmbedder) else SharedEmbedder(db)
+        if one.ready > shared.setdefault(one.fingerprint, one).ready:
             shared[one.fingerprint] = one
     for db in databases:
         db.embedder = shared[db.manifest.embedder.fingerprint]

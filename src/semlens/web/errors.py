@@ -36,16 +36,6 @@ class Failed(BaseModel):
     remedy: str
 
 
-class Waiting(BaseModel):
-    """Work that has not ended: ask again at the same address."""
-
-    what: str
-    done: int
-    total: int
-    """0 while it is not known."""
-    seconds: float
-
-
 class Refused(ServeError):
     """A request that the server refuses, with the HTTP status that says so."""
 
@@ -90,9 +80,7 @@ def _semlens(request: Request, error: Exception) -> JSONResponse:
 
 
 def _still_working(request: Request, error: Exception) -> JSONResponse:
-    work = cast(StillWorking, error)
-    body = Waiting(what=work.what, done=work.done, total=work.total, seconds=work.seconds)
-    return JSONResponse(body.model_dump(), 202)
+    return JSONResponse(cast(StillWorking, error).state.model_dump(), 202)
 
 
 def _http(request: Request, error: Exception) -> JSONResponse:

@@ -12,13 +12,14 @@ import base64
 import json
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import httpx
 from fastapi import FastAPI
 
 from semlens.errors import ServeError
 from semlens.store.files import save_text, write_atomic
+from semlens.types import Component
 
 FULL = 2_000_000
 """Characters of a script, about."""
@@ -33,9 +34,17 @@ def address(path: str, **query: str | float) -> str:
     return f"{path}?{urlencode(sorted(query.items()))}" if query else path
 
 
+def quoted(component: Component) -> str:
+    """Return a component's name as the page writes it in a path (``encodeURIComponent``)."""
+    return quote(str(component), safe="!'()*")
+
+
 def file_of(path: str) -> str:
-    """Return the file of a picture or a download: the query becomes part of the name."""
-    name, _, query = path.partition("?")
+    """Return the file of a picture or a download: the query becomes part of the name.
+
+    A ``%`` would be read as the beginning of a code when a page asks for the file.
+    """
+    name, _, query = path.replace("%", "~").partition("?")
     stem, _, end = name.rpartition(".")
     shown = query.replace("=", "-").replace("&", "-")
     return f"{stem}-{shown}.{end}" if shown else name

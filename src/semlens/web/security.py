@@ -20,7 +20,6 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from semlens.web.body import Body, limit
 from semlens.web.errors import Refused, answer, fault
 
 LOCAL = ("localhost", "127.0.0.1", "::1")
@@ -39,6 +38,11 @@ HEADERS = {
 """On every answer. A route may set a policy of its own, for a report that is opened alone."""
 
 SAFE = {"GET", "HEAD", "OPTIONS"}
+JSON_BYTES = 1_000_000
+IMAGE_BYTES = 10_000_000
+DISCARDED = 5
+"""Up to so many times the limit is read and thrown away: a browser that is cut off while it
+sends shows a broken connection instead of the answer."""
 log = logging.getLogger("semlens.http")
 """One line per request, without the query: it may hold the token or what is searched for."""
 
@@ -266,3 +270,62 @@ def _finish(scope: Scope, message: Message) -> None:
 def _line(scope: Scope) -> tuple[str, str]:
     # as it was sent, percent-encoded: a path cannot forge lines of the log
     return scope["method"], scope.get("raw_path", b"?").split(b"?")[0].decode("ascii", "replace")
+
+
+def limit(headers: Headers) -> int:
+    """Return how many bytes a body of this type may have."""
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    image = kind.startswith("image/") or kind == "application/octet-stream"
+    return IMAGE_BYTES if image else JSON_BYTES
+
+
+class Body:
+    """A request's body, counted as it arrives: what its header says of its length may be a lie."""
+
+    def __init__(self, receive: Receive, most: int) -> None:
+        self._receive = receive
+        self._most = most
+        self._content: bytes | None = None
+
+    async def read(self, headers: Headers) -> None:
+        """Read it.
+
+        Raises
+        ------
+        Refused
+            If it is too long.
+        """
+        said = headers.get("content-length", "0")
+        if said.isdecimal() and int(said) > DISCARDED * self._most:
+            raise self._too_long()
+        content, size = bytearray(), 0
+        while True:
+            message = await self._receive()
+            if message["type"] != "http.request":  # the client has gone
+                break
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            if size <= self._most:
+                content += chunk
+            elif size > DISCARDED * self._most:
+                raise self._too_long()
+            if not message.get("more_body", False):
+                break
+        if size > self._most:
+            raise self._too_long()
+        self._content = bytes(content)
+
+    async def receive(self) -> Message:
+        """Hand it on as one message, and then whatever else comes."""
+        if self._content is None:
+            return await self._receive()
+        content, self._content = self._content, None
+        return {"type": "http.request", "body": content, "more_body": False}
+
+    def _too_long(self) -> Refused:
+        return Refused(
+            413,
+            f"The body has more than {self._most / 1e6:.0f} MB.",
+            f"Expected at most {self._most / 1e6:.0f} MB.",
+            "Send a smaller one; an image can be scaled down.",
+        )

@@ -12,19 +12,20 @@ import threading
 import time
 import webbrowser
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from types import TracebackType
 
 import uvicorn
 
-from semlens.api import ConceptDatabase, open_database
+from semlens.api import ConceptDatabase
+from semlens.api import open as open_database
 from semlens.embedders.load import Embedder
-from semlens.errors import RecipeError, SemlensError, ServeError
-from semlens.models.subject import SubjectModel
+from semlens.errors import RecipeError, ServeError
 from semlens.web.app import create_app
 from semlens.web.built import check_built, static_folder
-from semlens.web.laid import prepare_maps
 from semlens.web.listen import Place, listen
+from semlens.web.routes.map import prepare_maps
 from semlens.web.served import Serving
 
 GRACE = 1
@@ -110,10 +111,6 @@ def make_server(
     host: str = "127.0.0.1",
     names: Sequence[str] = (),
     token: str | bool = False,
-    embedder: Embedder | None = None,
-    models: Sequence[SubjectModel | str | None] = (),
-    data: Sequence[str | None] = (),
-    device: str = "cpu",
     static: Path | None = None,
 ) -> Server:
     """Open what is to be served and the port, and serve nothing yet.
@@ -124,28 +121,12 @@ def make_server(
         raise ServeError(
             "There is no database to serve.", "Expected at least one.", "Name its folder."
         )
-    for what, given in (("models", models), ("data sets", data)):
-        if len(given) > len(databases):
-            raise RecipeError(
-                f"{len(given)} {what} are given for {len(databases)} databases.",
-                "Expected at most one each, in the order of the databases.",
-                "Leave some out.",
-            )
     folder = static_folder() if static is None else static_folder(static)
-    opened = _opened(databases, embedder)
     place = listen(host, port)
     secret = token if isinstance(token, str) else None
     if secret is None and (token or not place.local):
         secret = secrets.token_urlsafe(32)
-    app = create_app(
-        opened,
-        token=secret,
-        hosts=(*place.names, *names),
-        models=models,
-        data=data,
-        device=device,
-        static=folder,
-    )
+    app = create_app(databases, token=secret, hosts=(*place.names, *names), static=folder)
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -166,10 +147,6 @@ def serve(
     names: Sequence[str] = (),
     token: str | bool = False,
     browser: bool = True,
-    embedder: Embedder | None = None,
-    models: Sequence[SubjectModel | str | None] = (),
-    data: Sequence[str | None] = (),
-    device: str = "cpu",
 ) -> Server | None:
     """Open the web application over some databases, until Ctrl-C.
 
@@ -178,7 +155,7 @@ def serve(
     Parameters
     ----------
     databases
-        Open databases or their folders.
+        Folders, or databases that were opened with what has moved (``semlens.open``).
     port
         By default 8765, or the next free one.
     host
@@ -190,19 +167,13 @@ def serve(
         True asks for a token on this machine too; a text is taken as the token.
     browser
         Whether to open a browser.
-    embedder
-        The databases' embedder, when it is not where the manifest says.
-    models, data
-        Subject models and data SPECs in the order of the databases, where they have moved.
-    device
-        Where models run.
 
     Raises
     ------
     ServeError
         If the port is taken, or the page is missing.
-    StoreError, StaleError
-        If a database cannot be opened, or the embedder is not of any of them.
+    StoreError
+        If a database cannot be opened.
 
     Examples
     --------
@@ -215,10 +186,6 @@ def serve(
         host=host,
         names=names,
         token=token,
-        embedder=embedder,
-        models=models,
-        data=data,
-        device=device,
     )
     for notice in (check_built(), f"Serving at {server.url}"):
         if notice:
@@ -251,22 +218,39 @@ def log_requests() -> None:
     log.setLevel(logging.INFO)
 
 
-def _opened(
-    databases: Sequence[ConceptDatabase | str | Path], embedder: Embedder | None
+def open_databases(
+    paths: Sequence[str | Path],
+    *,
+    models: Sequence[str] = (),
+    data: Sequence[str] = (),
+    embedder: Embedder | None = None,
+    device: str = "cpu",
 ) -> list[ConceptDatabase]:
-    opened = [db if isinstance(db, ConceptDatabase) else open_database(db) for db in databases]
-    if embedder is None:
-        return opened
-    refused: list[SemlensError] = []
-    for db in opened:
-        try:
+    """Open databases with the models and images that have moved, in the order of the databases.
+
+    Raises
+    ------
+    RecipeError
+        If more models or images are given than databases.
+    StaleError
+        If the embedder is not of any of them; it is taken for those that it is of.
+    """
+    for what, given in (("models", models), ("data sets", data)):
+        if len(given) > len(paths):
+            raise RecipeError(
+                f"{len(given)} {what} are given for {len(paths)} databases.",
+                "Expected at most one each, in the order of the databases.",
+                "Leave some out.",
+            )
+    opened = [
+        open_database(path, model=model, images=images, device=device)
+        for path, model, images in zip_longest(paths, models, data)
+    ]
+    if embedder is not None:
+        fitting = [db for db in opened if db.manifest.embedder.fingerprint == embedder.fingerprint]
+        for db in fitting or opened[:1]:
             db.check_embedder(embedder)
-        except SemlensError as error:
-            refused.append(error)
-        else:
             db.embedder = embedder
-    if len(refused) == len(opened):
-        raise refused[0]
     return opened
 
 

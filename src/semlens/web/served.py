@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import threading
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated
+from itertools import count
+from typing import Annotated, TypeVar
 
+import pandas as pd
 from fastapi import Depends, Path, Request
+from fastapi import Query as InQuery
+from pydantic import BaseModel
 
+from semlens.analysis.audit.tested import ModelTest
+from semlens.analysis.query import Query
+from semlens.analysis.result import plain
 from semlens.analysis.together import database_names
 from semlens.api import ConceptDatabase
-from semlens.errors import SemlensError, ServeError, StaleError
-from semlens.models.subject import SubjectModel
+from semlens.errors import ModelError, SemlensError, ServeError, StaleError
 from semlens.store.files import file_digest
 from semlens.store.manifest import NAME as MANIFEST
+from semlens.types import Component
 from semlens.web.embedder import SharedEmbedder, share
-from semlens.web.errors import not_found
-from semlens.web.probes import Probes
+from semlens.web.errors import Refused, not_found
 from semlens.web.work import Work
+
+M = TypeVar("M", bound=BaseModel)
 
 
 @dataclass(eq=False)
@@ -35,16 +45,12 @@ class Served:
     name: str
     """Its folder, with as many parents as tell it apart."""
     db: ConceptDatabase
-    given: SubjectModel | str | None = None
-    """The subject, or its SPEC, when it is not the manifest's."""
-    device: str = "cpu"
-    data: str | None = None
-    """SPEC of the images, when they are not where the manifest says."""
     lock: threading.RLock = field(default_factory=threading.RLock)
-    """Hold it around whatever loads or runs the subject."""
+    """Hold it around whatever runs the subject."""
     keeping: threading.Lock = field(default_factory=threading.Lock)
     """Hold it while a table that two pages may make at once is kept: never for long."""
-    _subject: SubjectModel | None = None
+    tests: dict[int, ModelTest] = field(default_factory=dict)
+    """The last model test of each class, for its report."""
     _seen: tuple[int, ...] = ()
 
     def check_unchanged(self) -> None:
@@ -72,16 +78,73 @@ class Served:
             )
         self._seen = seen
 
-    def subject(self) -> SubjectModel:
-        """Return the subject model; it is loaded on first use and verified."""
+    @contextlib.contextmanager
+    def running(self, why: str) -> Iterator[None]:
+        """Run the subject; ``why`` says what for: "A graph is traced through the model".
+
+        Raises
+        ------
+        ModelError
+            If it cannot be loaded, or is not the one of the database; it says how to serve it.
+        """
         with self.lock:
-            if self._subject is None:
-                if isinstance(self.given, SubjectModel):
-                    self.db.check_model(self.given)
-                    self._subject = self.given
-                else:
-                    self._subject = self.db.load_model(self.given, self.device)
-            return self._subject
+            try:
+                yield
+            except (ModelError, StaleError) as error:
+                if "model" in vars(self.db):  # it is there
+                    raise
+                command = shlex.join(["semlens", "serve", str(self.db.path), "--model"])
+                raise ModelError(
+                    f"{why} '{self.db.manifest.model.spec}', which is not there: {error.value}",
+                    f"{error.expected} What the database holds is shown without it.",
+                    f"Serve it with the model: {command} SPEC",
+                ) from error
+
+
+KEPT = 500
+"""Queries that are remembered, a few kilobytes each."""
+
+
+class Probes:
+    """Queries that a page refers to by number: an image is sent once, then paged and coloured by.
+
+    Those of all models that were asked last; safe in threads.
+    """
+
+    def __init__(self, kept: int = KEPT) -> None:
+        self._kept = kept
+        self._lock = threading.Lock()
+        self._numbers = count(1)
+        self._queries: OrderedDict[int, tuple[int, Query]] = OrderedDict()
+
+    def keep(self, model: int, query: Query) -> int:
+        """Remember a query of a model and return its number."""
+        with self._lock:
+            number = next(self._numbers)
+            self._queries[number] = (model, query)
+            while len(self._queries) > self._kept:
+                self._queries.popitem(last=False)
+            return number
+
+    def get(self, model: int, number: int) -> Query:
+        """Return the query of a number.
+
+        Raises
+        ------
+        Refused
+            404, if it is forgotten, or is another model's.
+        """
+        with self._lock:
+            found = self._queries.get(number)
+            if found is None or found[0] != model:
+                raise Refused(
+                    404,
+                    f"The search number {number} is not known any more.",
+                    f"The server remembers the last {self._kept}.",
+                    "Search again.",
+                )
+            self._queries.move_to_end(number)
+            return found[1]
 
 
 @dataclass(eq=False)
@@ -93,28 +156,14 @@ class Serving:
     probes: Probes = field(default_factory=Probes)
 
     @classmethod
-    def of(
-        cls,
-        databases: Sequence[ConceptDatabase],
-        models: Sequence[SubjectModel | str | None] | None = None,
-        data: Sequence[str | None] | None = None,
-        device: str = "cpu",
-    ) -> Serving:
+    def of(cls, databases: Sequence[ConceptDatabase]) -> Serving:
         """Give databases numbers and names, and let those of one embedder share it."""
         _refuse_twins(databases)
-        missing = [None] * len(databases)
-        subjects = [*(models or ()), *missing]
-        images = [*(data or ()), *missing]
         names = database_names(databases) if databases else []
-        share(databases, device)
+        share(databases)
         for db in databases:
             _ = db.fingerprint  # of what was opened, not of what is there at the first question
-        return cls(
-            [
-                Served(number, names[number], db, subjects[number], device, images[number])
-                for number, db in enumerate(databases)
-            ]
-        )
+        return cls([Served(number, names[number], db) for number, db in enumerate(databases)])
 
     def at(self, number: int) -> Served:
         """Return what is served under a number.
@@ -176,3 +225,25 @@ All = Annotated[Serving, Depends(_all)]
 """Everything that is served, for an endpoint of several models."""
 Model = Annotated[Served, Depends(_model)]
 """The database that ``{m}`` of the path names."""
+
+LARGEST = 2**31 - 1
+"""No class or row has a larger number; arrays take none."""
+ClassNumber = Annotated[int, InQuery(alias="class", ge=0, le=LARGEST)]
+"""The class that ``?class=`` names, by its logit."""
+MaybeClass = Annotated[int | None, InQuery(alias="class", ge=0, le=LARGEST)]
+LayerNames = Annotated[list[str] | None, InQuery(alias="layer", max_length=1000)]
+"""The layers that ``?layer=`` names, perhaps several times; None for all."""
+COMPONENT = "/models/{m}/components/{component:path}"
+
+
+async def _row(served: Model, component: str) -> int:
+    return served.db.row(Component.parse(component))
+
+
+Row = Annotated[int, Depends(_row)]
+"""Row in ``components.parquet`` of the component that a path below :data:`COMPONENT` names."""
+
+
+def records(kind: type[M], frame: pd.DataFrame) -> list[M]:
+    """Return the rows of a table as answers."""
+    return [kind.model_validate(record) for record in plain(frame.to_dict("records"))]

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import bisect
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 from semlens.analysis.describe.notable import notable
 from semlens.analysis.kept_labels import label_tables
 from semlens.analysis.target import find_class
 from semlens.api import ConceptDatabase
 from semlens.errors import RelevanceError, ServeError
-from semlens.models.subject import SubjectModel
+from semlens.progress import report, shown
 from semlens.store.files import save_text
 from semlens.web.app import create_app
 from semlens.web.built import static_folder
-from semlens.web.recorder import Recorder, address
+from semlens.web.recorder import Recorder, address, quoted
 from semlens.web.served import Served
 
 CARDS = 1000
@@ -35,8 +36,6 @@ GRAPH = {"groups": "label", "min_relevance": 0.01, "top": 16}
 """The graph that the page shows first."""
 PAIRS = 30
 MEASURES = ("clarity", "redundancy", "polysemanticity")
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -59,8 +58,6 @@ def write_site(
     cards: int = CARDS,
     originals: bool = False,
     graphs: Sequence[int | str] = (),
-    models: Sequence[SubjectModel | str | None] | None = None,
-    progress: Progress = lambda *_: None,
 ) -> Site:
     """Write overview, map, table, cards, classes, audits and comparison as a static site.
 
@@ -76,8 +73,6 @@ def write_site(
     graphs
         Classes, by name or logit, whose attribution graphs are traced and added; needs the
         model. Of several databases, those that have the class.
-    progress
-        Told how many answers are recorded, of how many known so far.
 
     Raises
     ------
@@ -90,15 +85,16 @@ def write_site(
     _check_free(target)
     part = target.with_name(f".{target.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    app = create_app(databases, models=models)
+    app = create_app(databases)
     traced = _classes([one.db for one in app.state.serving.models], graphs)
     try:
         _page(part)
         recorder = Recorder(app, part)
         served: list[Served] = app.state.serving.models
-        writer = _Writer(recorder, served, cards, originals, traced, progress)
-        with ThreadPoolExecutor(1) as pool:  # a notebook has a loop of its own in this thread
-            pool.submit(lambda: asyncio.run(writer.write())).result()
+        writer = _Writer(recorder, served, cards, originals, traced)
+        with shown(), ThreadPoolExecutor(1) as pool:  # a notebook has a loop in this thread
+            context = copy_context()
+            pool.submit(lambda: context.run(asyncio.run, writer.write())).result()
         shutil.rmtree(target, ignore_errors=True)
         part.rename(target)
     except OSError as error:
@@ -180,14 +176,12 @@ class _Writer:
         cards: int,
         originals: bool,
         graphs: Sequence[Sequence[int]],
-        progress: Progress,
     ) -> None:
         self.recorder = recorder
         self.served = served
         self.limit = cards
         self.originals = originals
         self.graphs = graphs
-        self.progress = progress
         self.cards = 0
         self._done = 0
         self._total = 0
@@ -211,40 +205,37 @@ class _Writer:
 
     def _expect(self, count: int) -> None:
         self._total += count
-        self.progress(self._done, self._total)
+        report("recording answers", self._done, self._total)
 
     def _tell(self) -> None:
         self._done += 1
-        self.progress(self._done, self._total)
+        report("recording answers", self._done, self._total)
+
+    async def _record(self, record: Callable[[str], Awaitable[Any]], paths: Sequence[str]) -> None:
+        self._expect(len(paths))
+        for path in paths:
+            await record(path)
+            self._tell()
 
     async def _model(self, one: Served) -> None:
-        base = f"models/{one.number}"
-        plain = [f"{base}/{name}" for name in ("overview", "scores", "labels", "clusters")]
-        table = range(0, one.db.manifest.rows, TABLE)
-        colours = [address(f"{base}/colours", by=by) for by in MEASURES]
-        classes = list(self._classes(one))
-        colours += [address(f"{base}/colours", **{"by": "relevance", "class": c}) for c in classes]
-        data = [f"{base}/map", f"{base}/map/labels", *colours]
-        graphs = self.graphs[one.number]
-        self._expect(len(plain) + len(table) + len(data) + len(classes) + len(graphs))
+        base, json = f"models/{one.number}", self.recorder.json
         await self._labels(one, base)
-        for path in plain:
-            await self.recorder.json(path)
-            self._tell()
-        for start in table:
-            await self.recorder.json(address(f"{base}/components", cursor=start, k=TABLE))
-            self._tell()
-        for path in data:
-            await self.recorder.bytes(path)
-            self._tell()
+        parts = ("overview", "scores", "labels", "clusters")
+        await self._record(json, [f"{base}/{name}" for name in parts])
+        starts = range(0, one.db.manifest.rows, TABLE)
+        table = [address(f"{base}/components", cursor=start, k=TABLE) for start in starts]
+        await self._record(json, table)
+        classes = list(self._classes(one))
+        colours: list[dict[str, Any]] = [{"by": measure} for measure in MEASURES]
+        colours += [{"by": "relevance", "class": number} for number in classes]
+        data = [address(f"{base}/colours", **colour) for colour in colours]
+        await self._record(self.recorder.bytes, [f"{base}/map", f"{base}/map/labels", *data])
         if classes:
-            await self.recorder.json(f"{base}/classes")
-        for number in classes:
-            await self.recorder.json(address(f"{base}/classes/{number}/relevance", k=10))
-            self._tell()
-        for number in graphs:
-            await self.recorder.json(address(f"{base}/graph", **{"class": number, **GRAPH}))
-            self._tell()
+            await json(f"{base}/classes")
+        relied = [address(f"{base}/classes/{number}/relevance", k=10) for number in classes]
+        await self._record(json, relied)
+        graphs = [{"class": number, **GRAPH} for number in self.graphs[one.number]]
+        await self._record(json, [address(f"{base}/graph", **graph) for graph in graphs])
         await self._audits(base)
 
     async def _labels(self, one: Served, base: str) -> None:
@@ -267,8 +258,7 @@ class _Writer:
                 await self.recorder.file(f"{path}/{file}")
 
     async def _card(self, one: Served, row: int) -> None:
-        layer, index = _place(one, row)
-        base = f"models/{one.number}/components/{layer}/{index}"
+        base = f"models/{one.number}/components/{quoted(one.db.component(row))}"
         card = await self.recorder.json(base)
         for part in ("measures", "senses", "neighbours"):
             await self.recorder.json(f"{base}/{part}")
@@ -301,10 +291,3 @@ class _Writer:
                 more = {**both, "cursor": found["cursor"], "k": PAIRS, "kind": kind}
                 found = await self.recorder.json(address("compare/pairs", **more))
             await self.recorder.file(address("compare/pairs.csv", **both, kind=kind))
-
-
-def _place(one: Served, row: int) -> tuple[int, int]:
-    """Return the numbers of a component's layer and of itself in it."""
-    starts = [entry.first for entry in one.db.manifest.layers]
-    layer = bisect.bisect_right(starts, row) - 1
-    return layer, row - starts[layer]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float32
@@ -14,19 +13,10 @@ from semlens.analysis.kept_labels import label_tables
 from semlens.analysis.probe import Probe, concept_probe
 from semlens.errors import ConceptError, nearest
 from semlens.web.served import Served, Serving
-from semlens.web.work import Progress
 
 GENERAL = "paper-vocabulary"
 KEPT = "kept:"
 """Before the name of a table of labels that the database keeps."""
-
-
-@dataclass(frozen=True, eq=False)
-class Vocabulary:
-    """A concept set with its vectors."""
-
-    concepts: ConceptSet
-    probe: Probe
 
 
 def choices(served: Served) -> list[str]:
@@ -88,19 +78,19 @@ def named(
         if not own:
             return [None] * len(rows)
         return kept_candidates(served.db, name.removeprefix(KEPT), np.asarray(rows, np.int64), top)
-    vocabulary = _embedded(served, serving, name)
+    concepts, probe = _embedded(served, serving, name)
     given = served.db.concept_vectors(rows) if vectors is None else vectors
-    found = candidates(given, vocabulary.probe, vocabulary.concepts, top)
+    found = candidates(given, probe, concepts, top)
     alive = served.db.alive
     return [one if alive[row] or not own else None for row, one in zip(rows, found, strict=True)]
 
 
-def _embedded(served: Served, serving: Serving, name: str) -> Vocabulary:
+def _embedded(served: Served, serving: Serving, name: str) -> tuple[ConceptSet, Probe]:
     """Embed a set once for all databases of the same embedder."""
 
-    def make(progress: Progress) -> Vocabulary:
+    def make() -> tuple[ConceptSet, Probe]:
         concepts = ConceptSet.load(name)
-        return Vocabulary(concepts, concept_probe(served.db, concepts))
+        return concepts, concept_probe(served.db, concepts)
 
     key = f"concepts {served.db.manifest.embedder.fingerprint} {name}"
     return serving.work.result(key, f"embedding the concepts of '{name}'", make)

@@ -6,13 +6,15 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
 from typing import TypeVar, cast
 
+from pydantic import BaseModel
+
 from semlens.errors import BusyError
+from semlens.progress import listening
 
 T = TypeVar("T")
-Progress = Callable[[int, int], None]
-"""Called with what is done, and the total."""
 
 PATIENCE = 0.5
 """Seconds for which a request waits before it is told to come back."""
@@ -27,15 +29,22 @@ WAITING = 32
 """Pieces of work under way or in the queue, above which no more is taken on."""
 
 
+class Waiting(BaseModel):
+    """Work that has not ended: ask again at the same address."""
+
+    what: str
+    done: int
+    total: int
+    """0 while it is not known."""
+    seconds: float
+
+
 class StillWorking(Exception):
     """The result is not there yet: HTTP 202, and the browser asks again."""
 
-    def __init__(self, what: str, done: int, total: int, seconds: float) -> None:
-        super().__init__(f"{what}: {done} of {total}")
-        self.what = what
-        self.done = done
-        self.total = total
-        self.seconds = seconds
+    def __init__(self, state: Waiting) -> None:
+        super().__init__(f"{state.what}: {state.done} of {state.total}")
+        self.state = state
 
 
 class _Job:
@@ -47,16 +56,16 @@ class _Job:
         self.start = time.monotonic()
         self.done = 0
         self.total = 0
-        self.ended = threading.Event()
-        self.value: object = None
-        self.error: BaseException | None = None
+        self.made = Future[object]()
 
-    def report(self, done: int, total: int) -> None:
+    def report(self, _: str, done: int, total: int) -> None:
         self.done, self.total = done, total
 
     def state(self) -> StillWorking:
         seconds = round(time.monotonic() - self.start, 1)
-        return StillWorking(self.what, self.done, self.total, seconds)
+        return StillWorking(
+            Waiting(what=self.what, done=self.done, total=self.total, seconds=seconds)
+        )
 
 
 class Work:
@@ -84,7 +93,7 @@ class Work:
         self,
         key: str,
         what: str,
-        make: Callable[[Progress], T],
+        make: Callable[[], T],
         *,
         short: bool = False,
         large: bool = False,
@@ -99,8 +108,8 @@ class Work:
         what
             What the page says meanwhile: "computing the graph of 'ox'".
         make
-            The work; it may report progress. What it raises, is raised here once and then
-            forgotten, so that asking again tries again.
+            The work; what it reports (:mod:`semlens.progress`) is told to whoever asks. What it
+            raises, is raised here once and then forgotten, so that asking again tries again.
         short
             Whether it takes seconds at most, whatever is asked: reading, or loading weights.
         large
@@ -122,23 +131,20 @@ class Work:
                 turn = self._short if short else self._long
                 threading.Thread(target=self._run, args=(job, make, turn), daemon=True).start()
             self._jobs.move_to_end(key)
-        if not job.ended.wait(PATIENCE):
+        if not wait([job.made], PATIENCE).done:
             raise job.state()
-        if job.error is not None:
+        if job.made.exception() is not None:
             with self._lock:
                 if self._jobs.get(key) is job:
                     del self._jobs[key]
-            raise job.error
-        return cast(T, job.value)
+        return cast(T, job.made.result())
 
-    def _run(self, job: _Job, make: Callable[[Progress], T], turn: threading.Semaphore) -> None:
-        with turn:
+    def _run(self, job: _Job, make: Callable[[], T], turn: threading.Semaphore) -> None:
+        with turn, listening(job.report):
             try:
-                job.value = make(job.report)
+                job.made.set_result(make())
             except BaseException as error:  # handed to whoever asks
-                job.error = error
-            finally:
-                job.ended.set()
+                job.made.set_exception(error)
 
     def _forget_old(self) -> None:
         """Drop the results that were asked for longest ago; never work under way."""
@@ -147,13 +153,13 @@ class Work:
         self._drop(list(self._jobs), len(self._jobs) - self._kept)
 
     def _drop(self, keys: Sequence[str], count: int) -> None:
-        ended = [key for key in keys if self._jobs[key].ended.is_set()]
+        ended = [key for key in keys if self._jobs[key].made.done()]
         for key in ended[: max(count, 0)]:
             del self._jobs[key]
 
     def _check_room(self) -> None:
         """Refuse work when a client has asked for ever more: each piece has a thread."""
-        under_way = sum(not job.ended.is_set() for job in self._jobs.values())
+        under_way = sum(not job.made.done() for job in self._jobs.values())
         if under_way >= self._waiting:
             raise BusyError(
                 f"{under_way} pieces of work are under way.",

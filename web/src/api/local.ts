@@ -46,11 +46,11 @@ function pageOf({ page, rows }: Table, asked: URLSearchParams): ComponentPage {
   const text = (asked.get("text") ?? "").trim().toLowerCase();
   const measure = asked.get("measure") as "clarity" | null;
   const [low, high] = [Number(asked.get("low") ?? -Infinity), Number(asked.get("high") ?? Infinity)];
-  const layers = asked.getAll("layer").map(Number);
+  const layers = asked.getAll("layer");
   const chosen = rows.filter((row) => {
     const value = measure && row[measure];
     const inside = !measure || (value !== null && value >= low && value < high);
-    const named = `${row.name}\n${row.label ?? ""}`.toLowerCase().includes(text);
+    const named = `${row.component}\n${row.label ?? ""}`.toLowerCase().includes(text);
     return inside && named && (!layers.length || layers.includes(row.layer));
   });
   const turn = asked.get("descending") === "true" ? -1 : 1;
@@ -85,7 +85,7 @@ function search({ page, rows }: Table, asked: URLSearchParams): SearchAnswer {
     );
   const wanted = asked.getAll("q").map(words);
   const unwanted = asked.getAll("without").map(words);
-  const layers = asked.getAll("layer").map(Number);
+  const layers = asked.getAll("layer");
   const labelled = rows.filter(
     (row) => row.label !== null && (!layers.length || layers.includes(row.layer)),
   );
@@ -105,9 +105,7 @@ function search({ page, rows }: Table, asked: URLSearchParams): SearchAnswer {
     hits: hits.slice(from, end).map((row, i) => ({
       rank: from + i + 1,
       row: row.row,
-      layer: row.layer,
-      index: row.index,
-      name: row.name,
+      component: row.component,
       alignment: row.label_alignment ?? 0,
       cosine: null,
       percentile: null,

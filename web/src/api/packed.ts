@@ -48,7 +48,8 @@ export function isPacked(): boolean {
 
 /** Pictures lie in `data/` under their path, with the query as part of the name. */
 export function packedUrl(path: string): string {
-  const [name = "", query = ""] = path.split("?", 2);
+  // a percent sign would be read as the beginning of a code
+  const [name = "", query = ""] = path.replaceAll("%", "~").split("?", 2);
   const shown = query
     .split("&")
     .filter((part) => part && !part.startsWith("v="))

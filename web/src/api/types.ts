@@ -3,2704 +3,842 @@
  * Do not make direct changes to the file.
  */
 
-export interface paths {
-    "/api/v1/models/{m}/concept-sets": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Concept Sets
-         * @description Return the concept sets that come with semlens, and the lists of saved audits.
-         */
-        get: operations["concept_sets"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/models/{m}/concept-sets/read": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Read Concept Set
-         * @description Return what a concept set says that is handed in as a file; nothing is saved.
-         */
-        post: operations["read_concept_set"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/models/{m}/audits": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * List Audits
-         * @description Return the saved audits and the classes with relevance.
-         */
-        get: operations["list_audits"];
-        put?: never;
-        /**
-         * Save Audit
-         * @description Save a new audit.
-         */
-        post: operations["save_audit"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/models/{m}/audits/preview": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Try Audit
-         * @description Audit without saving anything.
-         */
-        post: operations["try_audit"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/models/{m}/audits/{number}": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * One Audit
-         * @description Return a saved audit: lists, settings, reviews.
-         */
-        get: operations["one_audit"];
-        /**
-         * Edit Audit
-         * @description Change a saved audit; 409 (``EditError``) if it has been edited since it was read.
-         */
-        put: operations["edit_audit"];
-        post?: never;
-        /**
-         * Remove Audit
-         * @description Remove a saved audit.
-         */
-        delete: operations["remove_audit"];
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/models/{m}/audits/{number}/result": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Audit Result
-         * @description Return what a saved audit finds, as it is now.
-         */
-        get: operations["audit_result"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/models/{m}/audits/{number}/components.csv": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Audit Csv
-         * @description Return the relevant components with verdicts, alignments and reviews.
-         */
-        get: operations["audit_csv"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/models/{m}/audits/{number}/concepts.toml": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Audit Concepts
-         * @description Return both lists as a concept set for ``--concepts``.
-         */
-        get: operations["audit_concepts"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/models/{m}/audits/{number}/report.html": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Audit Report
-         * @description Return all that is known of the class as one HTML file, with the reviews.
-         */
-        get: operations["audit_report"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/models/{m}/components/{layer}/{index}": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Component Card
-         * @description Return who a component is, its statistics and its examples.
-         */
-        get: operations["component_card"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/models/{m}/components/{layer}/{index}/measures": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Component Measures
-         * @description Return the three measures of a component, and where they stand in its layer.
-         */
-        get: operations["component_measures"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/models/{m}/components/{layer}/{index}/relevances": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Component Relevances
-         * @description Return the classes that a component speaks for most.
-         */
-        get: operations["component_relevances"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/models/{m}/components/{layer}/{index}/labels": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Component Labels
-         * @description Return what a component might be called, by kept labels or a concept set.
-         */
-        get: operations["component_labels"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/models/{m}/components/{layer}/{index}/senses": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Component Senses
-         * @description Split a component's examples in two senses; they are named only if ``concepts`` are given.
-         */
-        get: operations["component_senses"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/models/{m}/classes": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * List Classes
-         * @description Return the classes of which relevance is known, in the order of their logits.
-         */
-        get: operations["list_classes"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/models/{m}/classes/{c}/relevance": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Class Relevance
-         * @description Return the most relevant components of every layer for a class.
-         */
-        get: operations["class_relevance"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/compare": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Compare Models
-         * @description Return how similar two models are, and how their measures are distributed.
-         */
-        get: operations["compare_models"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/compare/points": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Compare Points
-         * @description Return both maps as safetensors.
-         *
-         *     For each model (``a_`` and ``b_``): ``x``, ``y`` f32[n], ``row``, ``nearest`` i32[n]
-         *     (rows in the own and in the other database), ``similarity`` f32[n], and ``state`` u8[n]:
-         *     bit 0 for no counterpart, bit 1 for each other's nearest.
-         */
-        get: operations["compare_points"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/compare/pairs": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Compare Pairs
-         * @description Return pairs: the most similar matched ones first, the most lonely first.
-         */
-        get: operations["compare_pairs"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/compare/pairs.csv": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Compare Pairs File
-         * @description Return all pairs of a kind as a table.
-         */
-        get: operations["compare_pairs_file"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/models/{m}/components": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Components
-         * @description Return one page of the component table; ``cursor`` is the place of its first row.
-         */
-        get: operations["components"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/models/{m}/components.csv": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Components Csv
-         * @description Return the same table as a file, with all rows; it waits for the measures.
-         */
-        get: operations["components_csv"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/models/{m}/graph": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Class Graph
-         * @description Return the graph; at first it is traced, which takes from seconds to a minute.
-         */
-        get: operations["class_graph"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/models/{m}/graph.svg": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Graph Svg
-         * @description Return the graph as a picture for a page or a paper, light and dark.
-         */
-        get: operations["graph_svg"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/models/{m}/graph.png": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Graph Png
-         * @description Return the same picture as pixels, two to a point.
-         */
-        get: operations["graph_png"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/models/{m}/components/{layer}/{index}/neighbours": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Component Neighbours
-         * @description Return the components most like this one, of all layers or ``among`` those of one.
-         *
-         *     They are named only if ``concepts`` are given.
-         */
-        get: operations["component_neighbours"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/models/{m}/components/{layer}/{index}/twin": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Component Twin
-         * @description Return the component of another model that is most like this one.
-         */
-        get: operations["component_twin"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/models/{m}/labels": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * List Labels
-         * @description Say which tables of labels there are, and which sets one can label with.
-         */
-        get: operations["list_labels"];
-        put?: never;
-        /**
-         * Label Components
-         * @description Label all components with a concept set and keep the labels, in place of older such ones.
-         */
-        post: operations["label_components"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/models/{m}/map": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Map Points
-         * @description Return x, y f32[n], row i32[n], layer, cluster i16[n] (-1: none) as safetensors.
-         */
-        get: operations["map_points"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/models/{m}/map/labels": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Map Labels
-         * @description Return label i32[n] as safetensors: places in the header's ``names``, -1 for none.
-         */
-        get: operations["map_labels"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/models/{m}/clusters": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Clusters
-         * @description Return the clusters of the map, and how it was made.
-         */
-        get: operations["clusters"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/models/{m}/colours": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Colours
-         * @description Return value f32[n] (NaN: none) as safetensors; the header has the scale.
-         *
-         *     The scale is its ``title``, ``low``, ``high``, and ``signed`` (whether zero is the middle).
-         */
-        get: operations["colours"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/models/{m}/selection": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Selection
-         * @description Return what some components of the map are about.
-         */
-        post: operations["selection"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/models/{m}/selection.csv": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Selection Csv
-         * @description Return some components of the map as CSV.
-         */
-        post: operations["selection_csv"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/models": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * List Models
-         * @description Return what is served, in the order given.
-         */
-        get: operations["list_models"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/models/{m}": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * One Model
-         * @description Return one of them.
-         */
-        get: operations["one_model"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/models/{m}/overview": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Overview
-         * @description Say what the database is, what it lacks, and what may be asked of it first.
-         */
-        get: operations["overview"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/models/{m}/scores": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Scores
-         * @description Return how each measure is distributed in each layer, and how to read it.
-         */
-        get: operations["scores"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/models/{m}/components/{layer}/{index}/strip.webp": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Component Strip
-         * @description Return the strongest examples side by side, each a square of 96 pixels.
-         *
-         *     With ``v``, the database's fingerprint or its beginning, a browser may keep it for good.
-         */
-        get: operations["component_strip"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/models/{m}/components/{layer}/{index}/crops/{place}.webp": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Component Crop
-         * @description Return one example: its crop, the crop masked, or the whole image with the crop's box.
-         */
-        get: operations["component_crop"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/models/{m}/search": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Search
-         * @description Rank components by words, or by a ``probe`` that was sent before.
-         *
-         *     An embedder without texts leaves the words of kept labels to be searched.
-         */
-        get: operations["search"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/models/{m}/search/image": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Search Image
-         * @description Rank components by an image, the body of the request, and words beside it.
-         */
-        post: operations["search_image"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/models/{m}/search/components": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Search Components
-         * @description Rank components by their likeness to others ("more like this"), and by words.
-         *
-         *     Those that are given are not found themselves.
-         */
-        post: operations["search_components"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/models/{m}/similarity": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Similarity
-         * @description Return alignment f32[n] of all components in row order as safetensors; NaN: no examples.
-         */
-        get: operations["similarity"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/models/{m}/sweep": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Sweep
-         * @description Audit every class that has concepts.
-         *
-         *     Without ``sets``: by the lists of its saved audit that was edited last; or by the bundled
-         *     sets that are for it, with the artefacts if these name nothing spurious.
-         */
-        get: operations["sweep"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/models/{m}/trials/test": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Test With Artefacts
-         * @description Test how well real images of a class are told from images with artefacts (Fig. 3a).
-         */
-        post: operations["test_with_artefacts"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/v1/models/{m}/trials/prune": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Try Without
-         * @description Run the model with and without components on the same images (Fig. 4d).
-         */
-        post: operations["try_without"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-}
+export type paths = Record<string, never>;
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
-        /**
-         * AuditAnswer
-         * @description What an audit finds; components most relevant first.
-         */
+        /** @description What an audit finds; components most relevant first. */
         AuditAnswer: {
-            /** Sentence */
             sentence: string;
-            /** Alarm */
             alarm: boolean;
-            /** P Value */
             p_value: number | null;
-            /** Level */
             level: number;
-            /** Shares */
             shares: components["schemas"]["ShareRow"][];
-            /** Chance */
             chance: components["schemas"]["ChanceRow"][];
-            /** Concepts */
             concepts: components["schemas"]["ConceptRow"][];
-            /** Components */
             components: components["schemas"]["AuditedComponent"][];
         };
-        /**
-         * AuditClass
-         * @description A class that can be audited.
-         */
-        AuditClass: {
-            /** Target */
-            target: number;
-            /** Name */
-            name: string;
-            /** Samples */
-            samples: number;
-        };
-        /**
-         * AuditEdit
-         * @description What is to change; null leaves it. ``revision`` is the one that was read.
-         */
+        /** @description What is to change; null leaves it. ``revision`` is the one that was read. */
         AuditEdit: {
-            /** Revision */
-            revision: number;
-            /** Name */
             name?: string | null;
-            /** Valid */
-            valid?: components["schemas"]["GivenTerm"][] | null;
-            /** Spurious */
-            spurious?: components["schemas"]["GivenTerm"][] | null;
-            settings?: components["schemas"]["AuditSettings"] | null;
-            /**
-             * Reviews
-             * @default {}
-             */
-            reviews: {
-                [key: string]: components["schemas"]["GivenReview"] | null;
+            valid?: components["schemas"]["Term"][] | null;
+            spurious?: components["schemas"]["Term"][] | null;
+            settings?: components["schemas"]["Settings"] | null;
+            reviews?: {
+                [key: string]: components["schemas"]["Review"] | null;
             };
-            /**
-             * Renew
-             * @default false
-             */
+            /** @default false */
             renew: boolean;
+            revision: number;
         };
-        /**
-         * AuditEntry
-         * @description A saved audit in the list of all.
-         */
+        /** @description A saved audit in the list of all. */
         AuditEntry: {
-            /** Id */
             id: number;
-            /** Name */
-            name: string;
-            /**
-             * Target
-             * @default -1
-             */
-            target: number;
-            /**
-             * Target Name
-             * @default
-             */
-            target_name: string;
-            /**
-             * Valid
-             * @default 0
-             */
-            valid: number;
-            /**
-             * Spurious
-             * @default 0
-             */
-            spurious: number;
-            /**
-             * Reviewed
-             * @default 0
-             */
-            reviewed: number;
-            /**
-             * Changed
-             * @default
-             */
-            changed: string;
-            /** Problem */
-            problem?: string | null;
+            audit: components["schemas"]["SavedAudit"] | null;
+            problem: string | null;
         };
-        /**
-         * AuditSettings
-         * @description What an audit is made with; thresholds that are null follow from chance.
-         */
-        AuditSettings: {
-            /** Layers */
-            layers?: string[] | null;
-            /**
-             * Minimum
-             * @default 0.01
-             */
-            minimum: number;
-            /**
-             * Level
-             * @default 0.05
-             */
-            level: number;
-            /** Valid Threshold */
-            valid_threshold?: number | null;
-            /** Spurious Threshold */
-            spurious_threshold?: number | null;
-            /**
-             * Seed
-             * @default 0
-             */
-            seed: number;
-        };
-        /**
-         * AuditedComponent
-         * @description One relevant component; what there is no side for is null.
-         */
+        /** @description One relevant component; what there is no side for is null. */
         AuditedComponent: {
-            /** Row */
-            row: number;
-            /** Layer */
-            layer: number;
-            /** Index */
-            index: number;
-            /** Name */
-            name: string;
-            /** Mean */
+            component: string;
+            layer: string;
             mean: number;
-            /** Max */
             max: number;
-            /** Weight */
             weight: number;
-            /**
-             * Verdict
-             * @enum {string}
-             */
+            /** @enum {string} */
             verdict: "valid" | "spurious" | "both" | "unexpected";
-            /** Certainty */
             certainty: number | null;
-            /** Valid */
             valid: number | null;
-            /** Valid Concept */
             valid_concept: string | null;
-            /** Valid Threshold */
             valid_threshold: number | null;
-            /** Spurious */
             spurious: number | null;
-            /** Spurious Concept */
             spurious_concept: string | null;
-            /** Spurious Threshold */
             spurious_threshold: number | null;
         };
-        /**
-         * CardCandidate
-         * @description A concept that might name a component.
-         */
-        CardCandidate: {
-            /** Name */
+        /** @description A rectangle in upright original pixels; right and bottom are exclusive. */
+        Box: {
+            left: number;
+            top: number;
+            right: number;
+            bottom: number;
+        };
+        /** @description A concept that might name a component. */
+        Candidate: {
             name: string;
-            /** Category */
             category: string;
-            /** Alignment */
             alignment: number;
         };
-        /**
-         * CardExample
-         * @description One concept example, the strongest first.
-         */
-        CardExample: {
-            /** Place */
-            place: number;
-            /** Sample */
-            sample: number;
-            /** Path */
-            path: string;
-            /** Of Class */
-            of_class: string | null;
-            /** Activation */
-            activation: number;
-            box: components["schemas"]["PixelBox"];
-            /** Masked */
-            masked: boolean;
-        };
-        /**
-         * CardKin
-         * @description A component that is like another one.
-         */
-        CardKin: {
-            /** Row */
-            row: number;
-            /** Layer */
-            layer: number;
-            /** Index */
-            index: number;
-            /** Name */
-            name: string;
-            /** Cosine */
-            cosine: number;
-            /** Label */
-            label: string | null;
-        };
-        /**
-         * CardLabels
-         * @description What a component might be called.
-         */
-        CardLabels: {
-            /** Concepts */
-            concepts: string | null;
-            /** Kept */
-            kept: boolean;
-            /** Threshold */
-            threshold: number | null;
-            /** Label */
-            label: string | null;
-            /** Candidates */
-            candidates: components["schemas"]["CardCandidate"][];
-            /** Margin */
+        /** @description The nearest concepts of one vector, best first, each name once. */
+        Candidates: {
+            candidates: components["schemas"]["Candidate"][];
             margin: number | null;
-            /** Notice */
-            notice: string | null;
-            /** Choices */
-            choices: string[];
-        };
-        /**
-         * CardMeasure
-         * @description One measure of interpretability, and where it stands in the layer.
-         */
-        CardMeasure: {
-            /** Name */
-            name: string;
-            /** Value */
-            value: number | null;
-            /** Below */
-            below: number | null;
-            /** Counts */
-            counts: number[];
-            /** Low */
-            low: number | null;
-            /** High */
-            high: number | null;
-            /** Definition */
-            definition: string;
-            /** Reading */
-            reading: string;
-            /** Formula */
-            formula: string;
-            /** Equation */
-            equation: string;
-            /**
-             * Better
-             * @enum {string}
-             */
-            better: "high" | "low";
-        };
-        /**
-         * CardRelevance
-         * @description How much a component matters for a class, as shares of its layer's relevance.
-         */
-        CardRelevance: {
-            /** Logit */
-            logit: number;
-            /** Name */
-            name: string;
-            /** Mean */
-            mean: number;
-            /** Max */
-            max: number;
-            /** Rank */
-            rank: number;
-            /** Components */
-            components: number;
-        };
-        /**
-         * CardSense
-         * @description One of two clusters of a component's examples.
-         */
-        CardSense: {
-            /** Places */
-            places: number[];
-            /** Share */
-            share: number;
-            /** Label */
             label: string | null;
-            /** Alignment */
-            alignment: number | null;
         };
-        /**
-         * CardSenses
-         * @description The two-way split of a component's examples.
-         */
-        CardSenses: {
-            /** Meaningful */
-            meaningful: boolean;
-            /** Rule */
-            rule: string;
-            /** Polysemanticity */
-            polysemanticity: number | null;
-            /** Limit */
-            limit: number | null;
-            /** Senses */
-            senses: components["schemas"]["CardSense"][];
-        };
-        /**
-         * CardStatistic
-         * @description One number about all images, and what it means.
-         */
-        CardStatistic: {
-            /** Name */
-            name: string;
-            /** Value */
-            value: number | null;
-            /** Meaning */
-            meaning: string;
-        };
-        /**
-         * CardTwin
-         * @description The nearest component of another model; null where that has none with examples.
-         */
-        CardTwin: {
-            /** Model */
-            model: number;
-            twin: components["schemas"]["CardKin"] | null;
-            /** Mutual */
-            mutual: boolean;
-        };
-        /**
-         * CautionInfo
-         * @description Something that is missing or wrong, and how it is mended.
-         */
-        CautionInfo: {
-            /** Kind */
-            kind: string;
-            /** Text */
-            text: string;
-            /** Remedy */
-            remedy: string;
-            /** Command */
-            command: string | null;
-        };
-        /**
-         * ChanceRow
-         * @description What a side claims of the relevance, against random concept sets of its size.
-         */
-        ChanceRow: {
-            /** Side */
-            side: string;
-            /** Layer */
-            layer: string;
-            /** Share */
-            share: number;
-            /** Expected */
-            expected: number;
-            /** P Value */
-            p_value: number;
-        };
-        /**
-         * Change
-         * @description A share of the same images with and without the components, with 95 % intervals.
-         */
-        Change: {
-            /** Images */
-            images: number;
-            /** Before */
-            before: number;
-            /** Before Interval */
-            before_interval: [
-                number,
-                number
-            ];
-            /** After */
-            after: number;
-            /** After Interval */
-            after_interval: [
-                number,
-                number
-            ];
-            /** Change */
-            change: number;
-            /** Change Interval */
-            change_interval: [
-                number,
-                number
-            ];
-        };
-        /**
-         * ChangedImage
-         * @description An image with another answer.
-         */
-        ChangedImage: {
-            /** Sample */
-            sample: number;
-            /** Path */
-            path: string;
-            /** Right */
-            right: string;
-            /** Before */
-            before: string;
-            /** After */
-            after: string;
-            /** Picture */
-            picture: string;
-        };
-        /**
-         * ClassCount
-         * @description A class that has readable samples.
-         */
-        ClassCount: {
-            /** Index */
-            index: number;
-            /** Name */
-            name: string;
-            /** Samples */
-            samples: number;
-        };
-        /**
-         * ClassRelevance
-         * @description What a class relies on, layer by layer.
-         */
-        ClassRelevance: {
-            /** Number */
-            number: number;
-            /** Name */
-            name: string;
-            /** Samples */
-            samples: number;
-            /** Rules */
-            rules: string;
-            /** Minimum */
-            minimum: number;
-            /**
-             * Most
-             * @default 0.8
-             */
-            most: number;
-            /** Concepts */
-            concepts: string | null;
-            naming: components["schemas"]["Waiting"] | null;
-            /** Layers */
-            layers: components["schemas"]["RelevantLayer"][];
-        };
-        /**
-         * ClassSummary
-         * @description One class of which relevance is known.
-         */
-        ClassSummary: {
-            /** Number */
-            number: number;
-            /** Name */
-            name: string;
-            /** Samples */
-            samples: number;
-            /** Relevant */
-            relevant: number;
-        };
-        /**
-         * CompareAnswer
-         * @description What two models share.
-         */
-        CompareAnswer: {
-            /** Models */
-            models: components["schemas"]["ComparedModel"][];
-            /** Matched */
-            matched: number;
-            /** Notes */
-            notes: string[];
-            /** Measures */
-            measures: components["schemas"]["ComparedMeasure"][];
-        };
-        /**
-         * ComparedMeasure
-         * @description One measure of both models over common bins.
-         */
-        ComparedMeasure: {
-            /** Measure */
-            measure: string;
-            /** Edges */
-            edges: number[];
-            /** Counts */
-            counts: number[][];
-            /** Means */
-            means: (number | null)[];
-        };
-        /**
-         * ComparedModel
-         * @description One of two models, seen from the other.
-         */
-        ComparedModel: {
-            /** Number */
-            number: number;
-            /** Name */
-            name: string;
-            /** Components */
-            components: number;
-            /** Similarity */
-            similarity: number;
-            /** Threshold */
-            threshold: number | null;
-            /** Alone */
-            alone: number;
-        };
-        /**
-         * ComponentCard
-         * @description Who a component is, how it behaves on all images, and its examples.
-         */
-        ComponentCard: {
-            /** Row */
-            row: number;
-            /** Layer */
-            layer: number;
-            /** Index */
-            index: number;
-            /** Name */
-            name: string;
-            /** Layer Name */
-            layer_name: string;
-            /** Layer Rows */
+        /** @description Who a component is, how it behaves on all images, and its examples. */
+        Card: {
+            component: string;
             layer_rows: number;
-            /** Channel */
-            channel: number;
-            /** Sign */
-            sign: number;
-            /** Readout */
             readout: string;
-            /** Crop */
             crop: string;
-            /** Thumbnails */
             thumbnails: boolean;
-            /** Statistics */
-            statistics: components["schemas"]["CardStatistic"][];
-            /** Examples */
+            statistics: components["schemas"]["Statistic"][];
             examples: components["schemas"]["CardExample"][];
         };
-        /**
-         * ComponentPage
-         * @description Some components in the order that was asked for.
-         */
-        ComponentPage: {
-            /** Components */
+        /** @description One concept example, the strongest first. */
+        CardExample: {
+            place: number;
+            sample: number;
+            path: string;
+            of_class: string | null;
+            activation: number;
+            box: components["schemas"]["Box"];
+            masked: boolean;
+        };
+        /** @description What a component might be called. */
+        CardLabels: {
+            concepts: string | null;
+            threshold: number | null;
+            found: components["schemas"]["Candidates"] | null;
+            notice: string | null;
+            choices: string[];
+        };
+        /** @description One thing that is missing or wrong. */
+        Caution: {
+            /** @enum {string} */
+            kind: "layers" | "relevance" | "rules" | "thumbnails" | "texts" | "embedder" | "data" | "unreadable" | "not_finite";
+            text: string;
+            remedy: string;
+            command?: string | null;
+        };
+        /** @description What a side claims of the relevance, against random concept sets of its size. */
+        ChanceRow: {
+            side: string;
+            layer: string;
+            share: number;
+            expected: number;
+            p_value: number;
+        };
+        /** @description An image with another answer. */
+        ChangedImage: {
+            sample: number;
+            path: string;
+            right: string;
+            before: string;
+            after: string;
+            picture: string;
+        };
+        /** @description A class with samples. */
+        ClassCount: {
+            target: number;
+            name: string;
+            samples: number;
+        };
+        /** @description How much a component matters for a class, as shares of its layer's relevance. */
+        ClassRelevance: {
+            logit: number;
+            name: string;
+            mean: number;
+            max: number;
+            rank: number;
             components: number;
-            /** Total */
+        };
+        /** @description One class of which relevance is known. */
+        ClassSummary: {
+            target: number;
+            name: string;
+            samples: number;
+            relevant: number;
+        };
+        /** @description What two models share. */
+        CompareAnswer: {
+            models: components["schemas"]["ComparedModel"][];
+            matched: number;
+            notes: string[];
+            measures: components["schemas"]["Distribution"][];
+        };
+        /** @description One of two models, seen from the other. */
+        ComparedModel: {
+            number: number;
+            name: string;
+            components: number;
+            similarity: number;
+            threshold: number | null;
+            alone: number;
+        };
+        /** @description Some components in the order that was asked for. */
+        ComponentPage: {
+            components: number;
             total: number;
-            /** Cursor */
             cursor: number | null;
-            /** Labels */
             labels: string | null;
-            /** Relevance */
             relevance: string | null;
-            rating: components["schemas"]["Rating"] | null;
-            /** Rows */
+            rating: components["schemas"]["Waiting"] | null;
             rows: components["schemas"]["ComponentRow"][];
         };
-        /**
-         * ComponentRow
-         * @description One component; null is what is not known of it.
-         */
+        /** @description One component; null is what is not known of it. */
         ComponentRow: {
-            /** Row */
             row: number;
-            /** Layer */
-            layer: number;
-            /** Index */
-            index: number;
-            /** Name */
-            name: string;
-            /** Label */
+            component: string;
+            layer: string;
             label: string | null;
-            /** Label Alignment */
             label_alignment: number | null;
-            /** Examples */
             examples: number;
-            /** Firing Rate */
             firing_rate: number | null;
-            /** Maximum */
             maximum: number | null;
-            /** Clarity */
             clarity: number | null;
-            /** Redundancy */
             redundancy: number | null;
-            /** Polysemanticity */
             polysemanticity: number | null;
-            /** Relevance Mean */
             relevance_mean: number | null;
-            /** Relevance Max */
             relevance_max: number | null;
         };
-        /**
-         * ComponentTerms
-         * @description Components and words to look for and to keep away from; rows name the components.
-         */
+        /** @description Components and words to look for and to keep away from. */
         ComponentTerms: {
-            /**
-             * Positive
-             * @default []
-             */
-            positive: number[];
-            /**
-             * Negative
-             * @default []
-             */
-            negative: number[];
-            /**
-             * Q
-             * @default []
-             */
+            /** @default [] */
+            like: string[];
+            /** @default [] */
+            unlike: string[];
+            /** @default [] */
             q: string[];
-            /**
-             * Without
-             * @default []
-             */
+            /** @default [] */
             without: string[];
-            /**
-             * Layers
-             * @default []
-             */
-            layers: number[];
-            /**
-             * K
-             * @default 20
-             */
+            layers?: string[] | null;
+            /** @default 20 */
             k: number;
         };
-        /**
-         * ConceptRow
-         * @description How many components align with a concept best, and their relevance.
-         */
+        /** @description How many components align with a concept best, and their relevance. */
         ConceptRow: {
-            /** Concept */
             concept: string;
-            /** Kind */
             kind: string;
-            /** Category */
             category: string;
-            /** Components */
             components: number;
-            /** Relevance */
             relevance: number;
         };
-        /**
-         * ConceptSetInfo
-         * @description A concept set that an audit can begin with.
-         */
+        /** @description A concept set that an audit can begin with. */
         ConceptSetInfo: {
-            /** Name */
             name: string;
-            /** Target */
             target: string | null;
-            /** Logit */
             logit: number | null;
-            /** Kept */
             kept: boolean;
-            /** Valid */
-            valid: components["schemas"]["SavedTerm"][];
-            /** Spurious */
-            spurious: components["schemas"]["SavedTerm"][];
-            /** Others */
+            valid: components["schemas"]["Term"][];
+            spurious: components["schemas"]["Term"][];
             others: number;
         };
-        /**
-         * Counts
-         * @description How many there are of everything.
-         */
+        /** @description How many of a selection, and of the map, have a label or are in a layer. */
+        Counted: {
+            name: string;
+            count: number;
+            share: number;
+            of: number;
+        };
+        /** @description How many there are of everything. */
         Counts: {
-            /** Components */
             components: number;
-            /** Without Examples */
             without_examples: number;
-            /** Samples */
             samples: number;
-            /** Unreadable */
             unreadable: number;
-            /** Crops */
             crops: number;
-            /** Classes */
             classes: number | null;
         };
-        /**
-         * Failed
-         * @description An error, as the page shows it.
-         */
+        /** @description One measure in all layers, over common bins; a bin holds ``edge[i] <= v < edge[i + 1]``. */
+        Distribution: {
+            measure: string;
+            meaning: components["schemas"]["Meaning"];
+            edges: number[];
+            layers: components["schemas"]["Spread"][];
+        };
+        /** @description An error, as the page shows it. */
         Failed: {
-            /** Kind */
             kind: string;
-            /** Value */
             value: string;
-            /** Expected */
             expected: string;
-            /** Remedy */
             remedy: string;
         };
         /**
-         * GivenArtefact
          * @description An artefact to insert; what is null is as the kind has it.
          *
          *     Cut-outs and fonts are files of the server's, so a page cannot name them.
          */
         GivenArtefact: {
-            /**
-             * Kind
-             * @enum {string}
-             */
+            /** @enum {string} */
             kind: "hue" | "text" | "patch" | "stripes";
-            /** Words */
             words?: string | null;
-            /** Colour */
             colour?: string | null;
-            /** Strength */
             strength?: number | null;
         };
-        /**
-         * GivenReview
-         * @description What is said of a component.
-         */
-        GivenReview: {
-            /**
-             * Status
-             * @default reviewed
-             * @enum {string}
-             */
-            status: "reviewed" | "confirmed" | "dismissed";
-            /**
-             * Note
-             * @default
-             */
-            note: string;
-        };
-        /**
-         * GivenTerm
-         * @description A concept of a list; with ``pictures``, one that the saved audit has by images.
-         */
-        GivenTerm: {
-            /** Text */
-            text: string;
-            /**
-             * Path
-             * @default []
-             */
-            path: string[];
-            /**
-             * Pictures
-             * @default 0
-             */
-            pictures: number;
-        };
-        /**
-         * Graph
-         * @description The groups of components that matter for a class, and what passes between them.
-         */
-        Graph: {
-            /** Target */
+        /** @description The groups of components that matter for a class, and what passes between them. */
+        GraphAnswer: {
             target: number;
-            /** Name */
             name: string;
-            /** Images */
             images: number;
-            /** Rules */
             rules: string;
-            /** Conserves */
             conserves: boolean;
-            /** Minimum */
             minimum: number;
-            /** Top */
             top: number;
-            /**
-             * Most
-             * @default 48
-             */
+            /** @default 48 */
             most: number;
-            /**
-             * Groups
-             * @enum {string}
-             */
+            /** @enum {string} */
             groups: "label" | "component";
-            /** Concepts */
             concepts: string | null;
-            /** Layers */
             layers: components["schemas"]["GraphLayer"][];
-            /** Nodes */
-            nodes: components["schemas"]["GraphGroup"][];
-            /** Edges */
-            edges: components["schemas"]["GraphLink"][];
-            /** Overall */
+            nodes: components["schemas"]["GraphNode"][];
+            edges: components["schemas"]["GraphEdge"][];
+            labels: {
+                [key: string]: string;
+            };
             overall: number;
         };
-        /**
-         * GraphGroup
-         * @description The kept components of a layer that share a label, or the class itself.
-         */
-        GraphGroup: {
-            /** Id */
-            id: string;
-            /** Layer */
-            layer: number | null;
-            /** Label */
-            label: string;
-            /** Components */
-            components: components["schemas"]["GraphPart"][];
-            /** Mean */
-            mean: number;
-            /** Max */
-            max: number;
+        /** @description What reaches ``target`` when relevance starts at ``source``, the upper one, only. */
+        GraphEdge: {
+            source: string;
+            target: string;
+            weight: number;
         };
-        /**
-         * GraphLayer
-         * @description One column of the graph, and how much of it is shown.
-         */
+        /** @description One column of the graph, and how much of it is shown. */
         GraphLayer: {
-            /** Layer */
-            layer: number;
-            /** Name */
             name: string;
-            /** Components */
             components: number;
-            /** Kept */
             kept: number;
-            /** Largest */
             largest: number;
-            /** Nodes Shown */
             nodes_shown: number;
-            /** Edges Shown */
             edges_shown: number;
         };
         /**
-         * GraphLink
-         * @description What reaches ``target`` when relevance starts at ``source``, the upper one, only.
+         * @description The kept components of one layer that have one label; or the class itself.
+         *
+         *     Shares are signed: below zero, the components speak against the class.
          */
-        GraphLink: {
-            /** Source */
-            source: string;
-            /** Target */
-            target: string;
-            /** Weight */
-            weight: number;
+        GraphNode: {
+            id: string;
+            layer: string;
+            label: string;
+            components: string[];
+            mean: number;
+            maximum: number;
         };
-        /**
-         * GraphPart
-         * @description One component of a node.
-         */
-        GraphPart: {
-            /** Row */
-            row: number;
-            /** Layer */
-            layer: number;
-            /** Index */
-            index: number;
-            /** Name */
+        /** @description One table of labels, as :meth:`semlens.analysis.label.Labels.save` keeps it. */
+        LabelTable: {
             name: string;
-            /** Label */
-            label: string | null;
-        };
-        /**
-         * KeptTable
-         * @description One table of labels that the database keeps.
-         */
-        KeptTable: {
-            /** Name */
-            name: string;
-            /** Made */
             made: number;
-            /** Components */
             components: number;
-            /** Labelled */
             labelled: number;
         };
-        /**
-         * LabelTables
-         * @description The tables of labels, newest (which pages show) first, and what one can label with.
-         */
+        /** @description The tables of labels, newest (which pages show) first, and what one can label with. */
         LabelTables: {
-            /** Tables */
-            tables: components["schemas"]["KeptTable"][];
-            /** Sets */
+            tables: components["schemas"]["LabelTable"][];
             sets: string[];
-            /**
-             * Default
-             * @default paper-vocabulary
-             */
+            /** @default paper-vocabulary */
             default: string;
-            /**
-             * Threshold
-             * @default 0.025
-             */
+            /** @default 0.025 */
             threshold: number;
-            /** Text */
             text: boolean;
         };
-        /**
-         * Labelling
-         * @description What to label with.
-         */
+        /** @description What to label with. */
         Labelling: {
-            /**
-             * Concepts
-             * @default paper-vocabulary
-             */
+            /** @default paper-vocabulary */
             concepts: string;
-            /**
-             * Threshold
-             * @default 0.025
-             */
+            /** @default 0.025 */
             threshold: number;
-            /**
-             * Texts
-             * @default []
-             */
+            /** @default [] */
             texts: string[];
         };
-        /**
-         * LayerInfo
-         * @description One layer of a database.
-         */
+        /** @description One layer of a database. */
         LayerInfo: {
-            /** Number */
             number: number;
-            /** Name */
             name: string;
-            /** Components */
             components: number;
-            /** Channels */
             channels: number;
-            /** Signs */
             signs: string;
-            /** First */
             first: number;
-            /** Crop */
             crop: string;
-            /** Without Examples */
             without_examples: number;
         };
         /**
-         * LayerSpread
-         * @description One measure in one layer.
+         * @description The components of one layer that matter for a class.
+         *
+         *     Parameters
+         *     ----------
+         *     components
+         *         How many the layer has.
+         *     relevant
+         *         How many of them reach the minimum on some sample.
+         *     carried
+         *         Part of the layer's relevance that all components carry whose shares were kept, each
+         *         with the size of its mean: what changes sign from sample to sample counts less.
+         *     mostly
+         *         How many of the strongest carry :data:`MOSTLY` of the layer's relevance; None if all
+         *         together do not.
+         *     strongest
+         *         The largest mean share, in size, comes first.
          */
-        LayerSpread: {
-            /** Layer */
-            layer: number;
-            /** Name */
-            name: string;
-            /** Components */
+        LayerRelevance: {
+            layer: string;
             components: number;
-            /** Counts */
-            counts: number[];
-            /** Mean */
-            mean: number | null;
-            /** Quartiles */
-            quartiles: [
-                number | null,
-                number | null,
-                number | null
-            ];
+            relevant: number;
+            carried: number;
+            mostly: number | null;
+            strongest: components["schemas"]["RelevantComponent"][];
         };
-        /**
-         * LayerSummary
-         * @description One layer.
-         */
-        LayerSummary: {
-            /** Layer */
-            layer: number;
-            /** Name */
-            name: string;
-            /** Form */
-            form: string;
-            /** Components */
-            components: number;
-            /** Signs */
-            signs: string;
-            /** Crop */
-            crop: string;
-            /** Without Examples */
-            without_examples: number;
-            /** Not Finite */
-            not_finite: number;
-        };
-        /**
-         * MapCluster
-         * @description One cluster, with the place of its label.
-         */
+        /** @description One cluster, with the place of its label. */
         MapCluster: {
-            /** Cluster */
             cluster: number;
-            /** Size */
             size: number;
-            /** Labels */
             labels: string[];
-            /** Alignments */
             alignments: number[];
-            /** X */
             x: number;
-            /** Y */
             y: number;
         };
-        /**
-         * MapClusters
-         * @description How a map was made, and its clusters, largest first.
-         */
+        /** @description How a map was made, and its clusters, largest first. */
         MapClusters: {
-            /** Method */
             method: string;
-            /** Seed */
             seed: number;
-            /** Reused */
             reused: boolean;
-            /** Placed */
             placed: number;
-            /** Components */
             components: number;
-            /** Way */
             way: string;
-            /** Notice */
             notice: string | null;
-            /** Clusters */
             clusters: components["schemas"]["MapCluster"][];
         };
-        /**
-         * MeasureSpread
-         * @description One measure in all layers, over common bins.
-         */
-        MeasureSpread: {
-            /** Measure */
-            measure: string;
-            /** Definition */
+        /** @description What a measure says, and how to read it. */
+        Meaning: {
             definition: string;
-            /** Reading */
             reading: string;
-            /** Equation */
             equation: string;
-            /**
-             * Better
-             * @enum {string}
-             */
-            better: "high" | "low";
-            /** Edges */
-            edges: number[];
-            /** Layers */
-            layers: components["schemas"]["LayerSpread"][];
+            better: string;
         };
-        /**
-         * ModelInfo
-         * @description One database.
-         */
-        ModelInfo: {
-            /** Number */
-            number: number;
-            /** Name */
+        /** @description One measure of interpretability, and where it stands in the layer. */
+        Measure: {
             name: string;
-            /** Model */
+            value: number | null;
+            below: number | null;
+            counts: number[];
+            low: number | null;
+            high: number | null;
+            meaning: components["schemas"]["Meaning"];
+            formula: string;
+        };
+        /** @description One database. */
+        ModelInfo: {
+            number: number;
+            name: string;
             model: string;
-            /** Data */
             data: string;
-            /** Embedder */
             embedder: string;
-            /** Text */
             text: boolean;
-            /** Notice */
             notice: string | null;
-            /** Relevance */
             relevance: boolean;
-            /** Thumbnails */
             thumbnails: boolean;
-            /** Components */
             components: number;
-            /** Samples */
             samples: number;
-            /** Dim */
             dim: number;
-            /** Layers */
             layers: components["schemas"]["LayerInfo"][];
-            /** Classes */
             classes: number;
-            /** Fingerprint */
             fingerprint: string;
         };
-        /**
-         * ModelTestAnswer
-         * @description How well a class is told from artefacts; 1 is safe, 0.5 is unsafe.
-         */
+        /** @description How well a class is told from artefacts; 1 is safe, 0.5 is unsafe. */
         ModelTestAnswer: {
-            /** Target */
             target: number;
-            /** Name */
             name: string;
-            /** Model */
             model: string;
             real: components["schemas"]["ScoreSet"];
-            /** Sets */
             sets: components["schemas"]["TestedArtefact"][];
         };
-        /**
-         * ModelTestRequest
-         * @description Real images of a class against images of others with an artefact.
-         */
+        /** @description Real images of a class against images of others with an artefact. */
         ModelTestRequest: {
-            /** Target */
             target: number;
-            /** Artefacts */
             artefacts: components["schemas"]["GivenArtefact"][];
-            /**
-             * Count
-             * @default 100
-             */
+            /** @default 100 */
             count: number;
-            /**
-             * Seed
-             * @default 0
-             */
+            /** @default 0 */
             seed: number;
         };
-        /**
-         * NewAudit
-         * @description An audit to save, or to try: of a class, with sets, own texts, or both.
-         */
+        /** @description A component, and how alike it is. */
+        Neighbour: {
+            component: string;
+            cosine: number;
+            label?: string | null;
+        };
+        /** @description An audit to save, or to try: of a class, with sets, own texts, or both. */
         NewAudit: {
-            /** Target */
             target: number | string;
-            /** Name */
             name?: string | null;
-            /**
-             * From Sets
-             * @default []
-             */
+            /** @default [] */
             from_sets: string[];
-            /**
-             * Valid
-             * @default []
-             */
-            valid: components["schemas"]["GivenTerm"][];
-            /**
-             * Spurious
-             * @default []
-             */
-            spurious: components["schemas"]["GivenTerm"][];
+            /** @default [] */
+            valid: components["schemas"]["Term"][];
+            /** @default [] */
+            spurious: components["schemas"]["Term"][];
             /**
              * @default {
              *       "minimum": 0.01,
              *       "level": 0.05,
+             *       "threshold": [
+             *         null,
+             *         null
+             *       ],
              *       "seed": 0
              *     }
              */
-            settings: components["schemas"]["AuditSettings"];
+            settings: components["schemas"]["Settings"];
         };
-        /**
-         * Overview
-         * @description What a database is.
-         */
+        /** @description What a database is. */
         Overview: {
-            /** Name */
             name: string;
-            /** Path */
             path: string;
-            /** Fingerprint */
             fingerprint: string;
-            model: components["schemas"]["SourceInfo"];
-            data: components["schemas"]["SourceInfo"];
-            embedder: components["schemas"]["SourceInfo"];
+            model: components["schemas"]["Source"];
+            data: components["schemas"]["Source"];
+            embedder: components["schemas"]["Source"];
             counts: components["schemas"]["Counts"];
-            /** Settings */
-            settings: components["schemas"]["Setting"][];
-            /** Layers */
-            layers: components["schemas"]["LayerSummary"][];
-            /** Cautions */
-            cautions: components["schemas"]["CautionInfo"][];
-            /** Queries */
-            queries: components["schemas"]["SampleQuery"][];
-            /** Classes */
+            settings: {
+                [key: string]: string;
+            };
+            layers: components["schemas"]["LayerInfo"][];
+            cautions: components["schemas"]["Caution"][];
+            queries: components["schemas"]["Suggestion"][];
             classes: components["schemas"]["ClassCount"][];
         };
-        /**
-         * PairInfo
-         * @description A component and its nearest in the other model.
-         */
+        /** @description A component and its nearest in the other model. */
         PairInfo: {
-            /** Row */
-            row: number;
-            /** Name */
-            name: string;
-            /** Label */
+            component: string;
             label: string | null;
-            /** Other Row */
-            other_row: number;
-            /** Other Name */
-            other_name: string;
-            /** Other Label */
+            other: string;
             other_label: string | null;
-            /** Similarity */
             similarity: number;
         };
-        /**
-         * PairsPage
-         * @description Some of the pairs of a kind.
-         */
+        /** @description Some of the pairs of a kind. */
         PairsPage: {
-            /** Total */
             total: number;
-            /** Pairs */
             pairs: components["schemas"]["PairInfo"][];
-            /** Cursor */
             cursor: number | null;
         };
-        /**
-         * PixelBox
-         * @description A rectangle in upright original pixels; right and bottom are exclusive.
-         */
-        PixelBox: {
-            /** Left */
-            left: number;
-            /** Top */
-            top: number;
-            /** Right */
-            right: number;
-            /** Bottom */
-            bottom: number;
-        };
-        /**
-         * PruneAnswer
-         * @description A model with and without components; nothing was written.
-         */
+        /** @description A model with and without components; nothing was written. */
         PruneAnswer: {
-            /** Target */
             target: number;
-            /** Name */
             name: string;
-            /** Components */
             components: string[];
-            /** Images */
             images: number;
-            /** Classes */
             classes: number;
-            /** Sets */
             sets: components["schemas"]["TriedSet"][];
-            /** Prune */
             prune: string;
-            /** Retrain */
             retrain: string[];
         };
-        /**
-         * PruneRequest
-         * @description A model with and without some components.
-         */
+        /** @description A model with and without some components. */
         PruneRequest: {
-            /** Target */
             target: number;
-            /** Components */
             components: string[];
             artefact?: components["schemas"]["GivenArtefact"] | null;
-            /**
-             * Per Class
-             * @default 20
-             */
+            /** @default 20 */
             per_class: number;
-            /**
-             * At Most
-             * @default 400
-             */
+            /** @default 400 */
             at_most: number;
+            /** @default 0 */
+            seed: number;
+        };
+        /** @description What a class relies on, layer by layer. */
+        RelevanceAnswer: {
+            target: number;
+            name: string;
+            samples: number;
+            rules: string;
+            minimum: number;
+            /** @default 0.8 */
+            most: number;
+            concepts: string | null;
+            naming: components["schemas"]["Waiting"] | null;
+            layers: components["schemas"]["LayerRelevance"][];
+        };
+        /** @description One component, with its shares of its layer's relevance for a class. */
+        RelevantComponent: {
+            component: string;
+            mean: number;
+            max: number;
+            cumulated: number;
+            label?: string | null;
+        };
+        /** @description What a person says of a component. */
+        Review: {
             /**
-             * Seed
+             * @default reviewed
+             * @enum {string}
+             */
+            status: "reviewed" | "confirmed" | "dismissed";
+            /** @default  */
+            note: string;
+            /** @default  */
+            when: string;
+        };
+        /** @description A saved audit: what people edit of it. */
+        SavedAudit: {
+            id: number;
+            revision: number;
+            name: string;
+            target: number;
+            target_name: string;
+            /** @default [] */
+            valid: components["schemas"]["Term"][];
+            /** @default [] */
+            spurious: components["schemas"]["Term"][];
+            templates?: string[] | null;
+            /** @default [] */
+            sources: string[];
+            /**
+             * @default {
+             *       "minimum": 0.01,
+             *       "level": 0.05,
+             *       "threshold": [
+             *         null,
+             *         null
+             *       ],
+             *       "seed": 0
+             *     }
+             */
+            settings: components["schemas"]["Settings"];
+            reviews?: {
+                [key: string]: components["schemas"]["Review"];
+            };
+            created: string;
+            changed: string;
+            database: string;
+            /** @default 0.1.0 */
+            version: string;
+            kept: boolean;
+            stale: boolean;
+        };
+        /** @description All saved audits, latest edit first, and the classes that can be audited. */
+        SavedAudits: {
+            audits: components["schemas"]["AuditEntry"][];
+            classes: components["schemas"]["ClassCount"][];
+            kept: boolean;
+            text: boolean;
+        };
+        /** @description What the model says of the class on a set of images. */
+        ScoreSet: {
+            images: number;
+            top1: number;
+            top5: number;
+            logit: number;
+            logits: number[];
+        };
+        /** @description What was found, best first. */
+        SearchAnswer: {
+            query: string;
+            searched: number;
+            /** @enum {string} */
+            mode: "vector" | "label";
+            notice: string | null;
+            hits: components["schemas"]["SearchHit"][];
+            cursor: string | null;
+            probe: number | null;
+        };
+        /** @description One component that was found. */
+        SearchHit: {
+            rank: number;
+            row: number;
+            component: string;
+            alignment: number;
+            cosine: number | null;
+            percentile: number | null;
+            label: string | null;
+        };
+        /** @description One selected component. */
+        SelectedComponent: {
+            component: string;
+            label: string | null;
+        };
+        /** @description What some components are about; the first of them by name. */
+        SelectionAnswer: {
+            count: number;
+            unlabelled: number;
+            source: string;
+            different: number;
+            labels: components["schemas"]["Counted"][];
+            layers: components["schemas"]["Counted"][];
+            components: components["schemas"]["SelectedComponent"][];
+        };
+        /** @description Components by their rows. */
+        SelectionRows: {
+            rows: number[];
+        };
+        /** @description One cluster of a component's examples. */
+        Sense: {
+            places: number[];
+            share: number;
+            label?: string | null;
+            alignment?: number | null;
+        };
+        /** @description The two-way split of a component's examples, and whether it means something. */
+        Senses: {
+            senses: components["schemas"]["Sense"][];
+            polysemanticity: number | null;
+            limit: number | null;
+            /** @description Whether this is a split to speak of: see :attr:`rule`. */
+            readonly meaningful: boolean;
+            /** @description When a split counts as senses, in words. */
+            readonly rule: string;
+        };
+        /** @description A concept set as the text of a file; its ending says the form. */
+        SetFile: {
+            file: string;
+            text: string;
+        };
+        /** @description What an audit is made with, besides its lists; see :func:`audit`. */
+        Settings: {
+            /** @description Only these layers: given again, or joined by commas. */
+            layers?: string | string[] | null;
+            /**
+             * @description Least share of relevance, on the best sample.
+             * @default 0.01
+             */
+            minimum: number;
+            /**
+             * @description Chance at which as many random concepts would count as aligned.
+             * @default 0.05
+             */
+            level: number;
+            /**
+             * @default [
+             *       null,
+             *       null
+             *     ]
+             */
+            threshold: [
+                number | null,
+                number | null
+            ];
+            /**
+             * @description Seed of what is drawn.
              * @default 0
              */
             seed: number;
         };
-        /**
-         * Rating
-         * @description The measures are still being computed: this table is without them.
-         */
-        Rating: {
-            /** Done */
-            done: number;
-            /** Total */
-            total: number;
-            /** Seconds */
-            seconds: number;
-        };
-        /**
-         * RelevantComponent
-         * @description One component, with its shares of its layer's relevance for the class.
-         */
-        RelevantComponent: {
-            /** Row */
-            row: number;
-            /** Layer */
-            layer: number;
-            /** Index */
-            index: number;
-            /** Name */
-            name: string;
-            /** Label */
-            label: string | null;
-            /** Mean */
-            mean: number;
-            /** Max */
-            max: number;
-            /** Cumulated */
-            cumulated: number;
-        };
-        /**
-         * RelevantLayer
-         * @description The components of one layer that matter for the class, strongest first.
-         */
-        RelevantLayer: {
-            /** Layer */
-            layer: number;
-            /** Name */
-            name: string;
-            /** Components */
-            components: number;
-            /** Relevant */
-            relevant: number;
-            /** Carried */
-            carried: number;
-            /** Mostly */
-            mostly: number | null;
-            /** Rows */
-            rows: components["schemas"]["RelevantComponent"][];
-        };
-        /**
-         * SampleQuery
-         * @description A query that is likely to find something.
-         */
-        SampleQuery: {
-            /** Text */
-            text: string;
-            /**
-             * Origin
-             * @enum {string}
-             */
-            origin: "label" | "class" | "general";
-        };
-        /**
-         * SavedAudit
-         * @description A saved audit: what people edit of it.
-         */
-        SavedAudit: {
-            /** Id */
-            id: number;
-            /** Revision */
-            revision: number;
-            /** Name */
-            name: string;
-            /** Target */
-            target: number;
-            /** Target Name */
-            target_name: string;
-            /** Valid */
-            valid: components["schemas"]["SavedTerm"][];
-            /** Spurious */
-            spurious: components["schemas"]["SavedTerm"][];
-            /** Sources */
-            sources: string[];
-            settings: components["schemas"]["AuditSettings"];
-            /** Reviews */
-            reviews: {
-                [key: string]: components["schemas"]["SavedReview"];
-            };
-            /** Created */
-            created: string;
-            /** Changed */
-            changed: string;
-            /** Kept */
-            kept: boolean;
-            /** Stale */
-            stale: boolean;
-        };
-        /**
-         * SavedAudits
-         * @description All saved audits, latest edit first, and the classes that can be audited.
-         */
-        SavedAudits: {
-            /** Audits */
-            audits: components["schemas"]["AuditEntry"][];
-            /** Classes */
-            classes: components["schemas"]["AuditClass"][];
-            /** Kept */
-            kept: boolean;
-            /** Text */
-            text: boolean;
-        };
-        /**
-         * SavedReview
-         * @description What a person says of a component.
-         */
-        SavedReview: {
-            /**
-             * Status
-             * @enum {string}
-             */
-            status: "reviewed" | "confirmed" | "dismissed";
-            /** Note */
-            note: string;
-            /** When */
-            when: string;
-        };
-        /**
-         * SavedTerm
-         * @description A concept of a list.
-         */
-        SavedTerm: {
-            /** Text */
-            text: string;
-            /** Path */
-            path: string[];
-            /** Pictures */
-            pictures: number;
-        };
-        /**
-         * ScoreSet
-         * @description What the model says of the class on a set of images.
-         */
-        ScoreSet: {
-            /** Images */
+        /** @description Two shares of the same images with 95 % intervals, and how the share has changed. */
+        Share: {
             images: number;
-            /** Top1 */
-            top1: number;
-            /** Top5 */
-            top5: number;
-            /** Logit */
-            logit: number;
-            /** Logits */
-            logits: number[];
+            before: number;
+            before_interval: [
+                number,
+                number
+            ];
+            after: number;
+            after_interval: [
+                number,
+                number
+            ];
+            change: number;
+            change_interval: [
+                number,
+                number
+            ];
         };
-        /**
-         * SearchAnswer
-         * @description What was found, best first.
-         */
-        SearchAnswer: {
-            /** Query */
-            query: string;
-            /** Searched */
-            searched: number;
-            /**
-             * Mode
-             * @enum {string}
-             */
-            mode: "vector" | "label";
-            /** Notice */
-            notice: string | null;
-            /** Hits */
-            hits: components["schemas"]["SearchHit"][];
-            /** Cursor */
-            cursor: string | null;
-            /** Probe */
-            probe: number | null;
-        };
-        /**
-         * SearchHit
-         * @description One component that was found.
-         */
-        SearchHit: {
-            /** Rank */
-            rank: number;
-            /** Row */
-            row: number;
-            /** Layer */
-            layer: number;
-            /** Index */
-            index: number;
-            /** Name */
-            name: string;
-            /** Alignment */
-            alignment: number;
-            /** Cosine */
-            cosine: number | null;
-            /** Percentile */
-            percentile: number | null;
-            /** Label */
-            label: string | null;
-        };
-        /**
-         * SelectedComponent
-         * @description One selected component.
-         */
-        SelectedComponent: {
-            /** Row */
-            row: number;
-            /** Layer */
-            layer: number;
-            /** Index */
-            index: number;
-            /** Name */
-            name: string;
-            /** Label */
-            label: string | null;
-        };
-        /**
-         * SelectionAnswer
-         * @description What some components are about; the first of them by name.
-         */
-        SelectionAnswer: {
-            /** Count */
-            count: number;
-            /** Unlabelled */
-            unlabelled: number;
-            /** Source */
-            source: string;
-            /** Different */
-            different: number;
-            /** Labels */
-            labels: components["schemas"]["SelectionLabel"][];
-            /** Layers */
-            layers: components["schemas"]["SelectionLayer"][];
-            /** Components */
-            components: components["schemas"]["SelectedComponent"][];
-        };
-        /**
-         * SelectionLabel
-         * @description How many of a selection, and of the map, have a label.
-         */
-        SelectionLabel: {
-            /** Label */
-            label: string;
-            /** Count */
-            count: number;
-            /** Share */
-            share: number;
-            /** Of */
-            of: number;
-        };
-        /**
-         * SelectionLayer
-         * @description How many of a selection, and of the map, are in a layer.
-         */
-        SelectionLayer: {
-            /** Layer */
-            layer: string;
-            /** Count */
-            count: number;
-            /** Share */
-            share: number;
-            /** Of */
-            of: number;
-        };
-        /**
-         * SelectionRows
-         * @description Components by their rows.
-         */
-        SelectionRows: {
-            /** Rows */
-            rows: number[];
-        };
-        /**
-         * SetFile
-         * @description A concept set as the text of a file; its ending says the form.
-         */
-        SetFile: {
-            /** File */
-            file: string;
-            /** Text */
-            text: string;
-        };
-        /**
-         * Setting
-         * @description One setting of the build, in words.
-         */
-        Setting: {
-            /** Name */
-            name: string;
-            /** Text */
-            text: string;
-        };
-        /**
-         * ShareRow
-         * @description How much one verdict has in one layer or, last, in all; null without draws.
-         */
+        /** @description How much one verdict has in one layer or, last, in all; null without draws. */
         ShareRow: {
-            /** Layer */
             layer: string;
-            /**
-             * Verdict
-             * @enum {string}
-             */
+            /** @enum {string} */
             verdict: "valid" | "spurious" | "both" | "unexpected";
-            /** Components */
             components: number;
-            /** By Number */
             by_number: number;
-            /** By Number Low */
             by_number_low: number | null;
-            /** By Number High */
             by_number_high: number | null;
-            /** By Relevance */
             by_relevance: number;
-            /** By Relevance Low */
             by_relevance_low: number | null;
-            /** By Relevance High */
             by_relevance_high: number | null;
         };
-        /**
-         * SourceInfo
-         * @description A model, data set or embedder.
-         */
-        SourceInfo: {
-            /** Spec */
+        /** @description A model, data set or embedder: how to load it again, and who it was. */
+        Source: {
             spec: string;
-            /** Fingerprint */
             fingerprint: string;
         };
-        /**
-         * SweepAnswer
-         * @description One audit per class; the smallest p first.
-         */
+        /** @description One measure in one layer; None where no component has the measure. */
+        Spread: {
+            layer: string;
+            counts: number[];
+            components: number;
+            mean: number | null;
+            quartiles: [
+                number,
+                number,
+                number
+            ] | null;
+        };
+        /** @description One number about all images, and what it means. */
+        Statistic: {
+            name: string;
+            value: number | null;
+            meaning: string;
+        };
+        /** @description A query that is likely to find something, and where it comes from. */
+        Suggestion: {
+            text: string;
+            /** @enum {string} */
+            origin: "label" | "class" | "general";
+        };
+        /** @description One audit per class; the smallest p first. */
         SweepAnswer: {
-            /** Classes */
             classes: components["schemas"]["SweepClass"][];
-            /** Skipped */
-            skipped: components["schemas"]["SweepSkipped"][];
-            /** Unlisted */
+            skipped: {
+                [key: string]: string;
+            };
             unlisted: number;
-            /** Sets */
             sets: string[];
         };
-        /**
-         * SweepClass
-         * @description What a class rests on, in shares of its relevance.
-         */
+        /** @description What a class rests on, in shares of its relevance. */
         SweepClass: {
-            /** Target */
             target: number;
-            /** Name */
             name: string;
-            /** Audit */
             audit: number | null;
-            /** Sets */
             sets: string[];
-            /** Components */
             components: number;
-            /** Valid */
             valid: number;
-            /** Both */
             both: number;
-            /** Spurious */
             spurious: number;
-            /** Unexpected */
             unexpected: number;
-            /** Alarm */
             alarm: boolean;
-            /** P Value */
             p_value: number | null;
-            /** Q Value */
             q_value: number | null;
-            /** Concept */
             concept: string | null;
-            /** Concept Share */
             concept_share: number | null;
         };
-        /**
-         * SweepSkipped
-         * @description A class that has concepts and was left out.
-         */
-        SweepSkipped: {
-            /** Name */
-            name: string;
-            /** Reason */
-            reason: string;
+        /** @description One concept of a list: its name, its categories, outermost first, and its images. */
+        Term: {
+            text: string;
+            /** @default [] */
+            path: string[];
+            /** @default [] */
+            images: string[];
         };
-        /**
-         * TestedArtefact
-         * @description Images of other classes with an artefact, against real ones of the class.
-         */
+        /** @description Images of other classes with an artefact, against real ones of the class. */
         TestedArtefact: {
-            /** Name */
             name: string;
-            /** Spec */
             spec: string;
-            /** Auroc */
             auroc: number;
-            /** Low */
-            low: number;
-            /** High */
-            high: number;
-            /** Auroc Without */
+            interval: [
+                number,
+                number
+            ];
             auroc_without: number | null;
             scores: components["schemas"]["ScoreSet"];
             without: components["schemas"]["ScoreSet"] | null;
         };
-        /**
-         * TriedSet
-         * @description Answers on one set of images.
-         */
+        /** @description Answers on one set of images. */
         TriedSet: {
-            /** Name */
             name: string;
-            accuracy: components["schemas"]["Change"];
-            of_class: components["schemas"]["Change"];
-            mistaken: components["schemas"]["Change"] | null;
-            /** Changed */
+            accuracy: components["schemas"]["Share"];
+            of_class: components["schemas"]["Share"];
+            mistaken: components["schemas"]["Share"] | null;
             changed: number;
-            /** Mended */
             mended: number;
-            /** Broken */
             broken: number;
-            /** Shown */
             shown: components["schemas"]["ChangedImage"][];
         };
-        /**
-         * Waiting
-         * @description Work that has not ended: ask again at the same address.
-         */
+        /** @description The component of another model that is most like one of this model. */
+        Twin: {
+            nearest: components["schemas"]["Neighbour"] | null;
+            mutual: boolean;
+        };
+        /** @description Work that has not ended: ask again at the same address. */
         Waiting: {
-            /** What */
             what: string;
-            /** Done */
             done: number;
-            /** Total */
             total: number;
-            /** Seconds */
             seconds: number;
         };
     };
@@ -2711,2282 +849,83 @@ export interface components {
     pathItems: never;
 }
 export type AuditAnswer = components['schemas']['AuditAnswer'];
-export type AuditClass = components['schemas']['AuditClass'];
 export type AuditEdit = components['schemas']['AuditEdit'];
 export type AuditEntry = components['schemas']['AuditEntry'];
-export type AuditSettings = components['schemas']['AuditSettings'];
 export type AuditedComponent = components['schemas']['AuditedComponent'];
-export type CardCandidate = components['schemas']['CardCandidate'];
+export type Box = components['schemas']['Box'];
+export type Candidate = components['schemas']['Candidate'];
+export type Candidates = components['schemas']['Candidates'];
+export type Card = components['schemas']['Card'];
 export type CardExample = components['schemas']['CardExample'];
-export type CardKin = components['schemas']['CardKin'];
 export type CardLabels = components['schemas']['CardLabels'];
-export type CardMeasure = components['schemas']['CardMeasure'];
-export type CardRelevance = components['schemas']['CardRelevance'];
-export type CardSense = components['schemas']['CardSense'];
-export type CardSenses = components['schemas']['CardSenses'];
-export type CardStatistic = components['schemas']['CardStatistic'];
-export type CardTwin = components['schemas']['CardTwin'];
-export type CautionInfo = components['schemas']['CautionInfo'];
+export type Caution = components['schemas']['Caution'];
 export type ChanceRow = components['schemas']['ChanceRow'];
-export type Change = components['schemas']['Change'];
 export type ChangedImage = components['schemas']['ChangedImage'];
 export type ClassCount = components['schemas']['ClassCount'];
 export type ClassRelevance = components['schemas']['ClassRelevance'];
 export type ClassSummary = components['schemas']['ClassSummary'];
 export type CompareAnswer = components['schemas']['CompareAnswer'];
-export type ComparedMeasure = components['schemas']['ComparedMeasure'];
 export type ComparedModel = components['schemas']['ComparedModel'];
-export type ComponentCard = components['schemas']['ComponentCard'];
 export type ComponentPage = components['schemas']['ComponentPage'];
 export type ComponentRow = components['schemas']['ComponentRow'];
 export type ComponentTerms = components['schemas']['ComponentTerms'];
 export type ConceptRow = components['schemas']['ConceptRow'];
 export type ConceptSetInfo = components['schemas']['ConceptSetInfo'];
+export type Counted = components['schemas']['Counted'];
 export type Counts = components['schemas']['Counts'];
+export type Distribution = components['schemas']['Distribution'];
 export type Failed = components['schemas']['Failed'];
 export type GivenArtefact = components['schemas']['GivenArtefact'];
-export type GivenReview = components['schemas']['GivenReview'];
-export type GivenTerm = components['schemas']['GivenTerm'];
-export type Graph = components['schemas']['Graph'];
-export type GraphGroup = components['schemas']['GraphGroup'];
+export type GraphAnswer = components['schemas']['GraphAnswer'];
+export type GraphEdge = components['schemas']['GraphEdge'];
 export type GraphLayer = components['schemas']['GraphLayer'];
-export type GraphLink = components['schemas']['GraphLink'];
-export type GraphPart = components['schemas']['GraphPart'];
-export type KeptTable = components['schemas']['KeptTable'];
+export type GraphNode = components['schemas']['GraphNode'];
+export type LabelTable = components['schemas']['LabelTable'];
 export type LabelTables = components['schemas']['LabelTables'];
 export type Labelling = components['schemas']['Labelling'];
 export type LayerInfo = components['schemas']['LayerInfo'];
-export type LayerSpread = components['schemas']['LayerSpread'];
-export type LayerSummary = components['schemas']['LayerSummary'];
+export type LayerRelevance = components['schemas']['LayerRelevance'];
 export type MapCluster = components['schemas']['MapCluster'];
 export type MapClusters = components['schemas']['MapClusters'];
-export type MeasureSpread = components['schemas']['MeasureSpread'];
+export type Meaning = components['schemas']['Meaning'];
+export type Measure = components['schemas']['Measure'];
 export type ModelInfo = components['schemas']['ModelInfo'];
 export type ModelTestAnswer = components['schemas']['ModelTestAnswer'];
 export type ModelTestRequest = components['schemas']['ModelTestRequest'];
+export type Neighbour = components['schemas']['Neighbour'];
 export type NewAudit = components['schemas']['NewAudit'];
 export type Overview = components['schemas']['Overview'];
 export type PairInfo = components['schemas']['PairInfo'];
 export type PairsPage = components['schemas']['PairsPage'];
-export type PixelBox = components['schemas']['PixelBox'];
 export type PruneAnswer = components['schemas']['PruneAnswer'];
 export type PruneRequest = components['schemas']['PruneRequest'];
-export type Rating = components['schemas']['Rating'];
+export type RelevanceAnswer = components['schemas']['RelevanceAnswer'];
 export type RelevantComponent = components['schemas']['RelevantComponent'];
-export type RelevantLayer = components['schemas']['RelevantLayer'];
-export type SampleQuery = components['schemas']['SampleQuery'];
+export type Review = components['schemas']['Review'];
 export type SavedAudit = components['schemas']['SavedAudit'];
 export type SavedAudits = components['schemas']['SavedAudits'];
-export type SavedReview = components['schemas']['SavedReview'];
-export type SavedTerm = components['schemas']['SavedTerm'];
 export type ScoreSet = components['schemas']['ScoreSet'];
 export type SearchAnswer = components['schemas']['SearchAnswer'];
 export type SearchHit = components['schemas']['SearchHit'];
 export type SelectedComponent = components['schemas']['SelectedComponent'];
 export type SelectionAnswer = components['schemas']['SelectionAnswer'];
-export type SelectionLabel = components['schemas']['SelectionLabel'];
-export type SelectionLayer = components['schemas']['SelectionLayer'];
 export type SelectionRows = components['schemas']['SelectionRows'];
+export type Sense = components['schemas']['Sense'];
+export type Senses = components['schemas']['Senses'];
 export type SetFile = components['schemas']['SetFile'];
-export type Setting = components['schemas']['Setting'];
+export type Settings = components['schemas']['Settings'];
+export type Share = components['schemas']['Share'];
 export type ShareRow = components['schemas']['ShareRow'];
-export type SourceInfo = components['schemas']['SourceInfo'];
+export type Source = components['schemas']['Source'];
+export type Spread = components['schemas']['Spread'];
+export type Statistic = components['schemas']['Statistic'];
+export type Suggestion = components['schemas']['Suggestion'];
 export type SweepAnswer = components['schemas']['SweepAnswer'];
 export type SweepClass = components['schemas']['SweepClass'];
-export type SweepSkipped = components['schemas']['SweepSkipped'];
+export type Term = components['schemas']['Term'];
 export type TestedArtefact = components['schemas']['TestedArtefact'];
 export type TriedSet = components['schemas']['TriedSet'];
+export type Twin = components['schemas']['Twin'];
 export type Waiting = components['schemas']['Waiting'];
 export type $defs = Record<string, never>;
-export interface operations {
-    concept_sets: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                m: number;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ConceptSetInfo"][];
-                };
-            };
-            /** @description Accepted */
-            202: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Waiting"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Failed"];
-                };
-            };
-        };
-    };
-    read_concept_set: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                m: number;
-            };
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["SetFile"];
-            };
-        };
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ConceptSetInfo"];
-                };
-            };
-            /** @description Accepted */
-            202: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Waiting"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Failed"];
-                };
-            };
-        };
-    };
-    list_audits: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                m: number;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["SavedAudits"];
-                };
-            };
-            /** @description Accepted */
-            202: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Waiting"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Failed"];
-                };
-            };
-        };
-    };
-    save_audit: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                m: number;
-            };
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["NewAudit"];
-            };
-        };
-        responses: {
-            /** @description Successful Response */
-            201: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["SavedAudit"];
-                };
-            };
-            /** @description Accepted */
-            202: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Waiting"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Failed"];
-                };
-            };
-        };
-    };
-    try_audit: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                m: number;
-            };
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["NewAudit"];
-            };
-        };
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["AuditAnswer"];
-                };
-            };
-            /** @description Accepted */
-            202: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Waiting"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Failed"];
-                };
-            };
-        };
-    };
-    one_audit: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                number: number;
-                m: number;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["SavedAudit"];
-                };
-            };
-            /** @description Accepted */
-            202: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Waiting"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Failed"];
-                };
-            };
-        };
-    };
-    edit_audit: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                number: number;
-                m: number;
-            };
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["AuditEdit"];
-            };
-        };
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["SavedAudit"];
-                };
-            };
-            /** @description Accepted */
-            202: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Waiting"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Failed"];
-                };
-            };
-        };
-    };
-    remove_audit: {
-        parameters: {
-            query: {
-                revision: number;
-            };
-            header?: never;
-            path: {
-                number: number;
-                m: number;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Accepted */
-            202: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Waiting"];
-                };
-            };
-            /** @description Successful Response */
-            204: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Failed"];
-                };
-            };
-        };
-    };
-    audit_result: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                number: number;
-                m: number;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["AuditAnswer"];
-                };
-            };
-            /** @description Accepted */
-            202: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Waiting"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Failed"];
-                };
-            };
-        };
-    };
-    audit_csv: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                number: number;
-                m: number;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
-            /** @description Accepted */
-            202: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Waiting"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Failed"];
-                };
-            };
-        };
-    };
-    audit_concepts: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                number: number;
-                m: number;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
-            /** @description Accepted */
-            202: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Waiting"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Failed"];
-                };
-            };
-        };
-    };
-    audit_report: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                number: number;
-                m: number;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
-            /** @description Accepted */
-            202: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Waiting"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Failed"];
-                };
-            };
-        };
-    };
-    component_card: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                m: number;
-                layer: number;
-                index: number;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ComponentCard"];
-                };
-            };
-            /** @description Accepted */
-            202: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Waiting"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Failed"];
-                };
-            };
-        };
-    };
-    component_measures: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                m: number;
-                layer: number;
-                index: number;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["CardMeasure"][];
-                };
-            };
-            /** @description Accepted */
-            202: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Waiting"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Failed"];
-                };
-            };
-        };
-    };
-    component_relevances: {
-        parameters: {
-            query?: {
-                k?: number;
-            };
-            header?: never;
-            path: {
-                m: number;
-                layer: number;
-                index: number;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["CardRelevance"][];
-                };
-            };
-            /** @description Accepted */
-            202: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Waiting"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Failed"];
-                };
-            };
-        };
-    };
-    component_labels: {
-        parameters: {
-            query?: {
-                concepts?: string | null;
-                k?: number;
-            };
-            header?: never;
-            path: {
-                m: number;
-                layer: number;
-                index: number;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["CardLabels"];
-                };
-            };
-            /** @description Accepted */
-            202: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Waiting"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Failed"];
-                };
-            };
-        };
-    };
-    component_senses: {
-        parameters: {
-            query?: {
-                concepts?: string | null;
-            };
-            header?: never;
-            path: {
-                m: number;
-                layer: number;
-                index: number;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["CardSenses"];
-                };
-            };
-            /** @description Accepted */
-            202: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Waiting"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Failed"];
-                };
-            };
-        };
-    };
-    list_classes: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                m: number;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ClassSummary"][];
-                };
-            };
-            /** @description Accepted */
-            202: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Waiting"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Failed"];
-                };
-            };
-        };
-    };
-    class_relevance: {
-        parameters: {
-            query?: {
-                layer?: number[] | null;
-                k?: number;
-                minimum?: number;
-                concepts?: string | null;
-            };
-            header?: never;
-            path: {
-                c: number;
-                m: number;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ClassRelevance"];
-                };
-            };
-            /** @description Accepted */
-            202: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Waiting"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Failed"];
-                };
-            };
-        };
-    };
-    compare_models: {
-        parameters: {
-            query: {
-                /** @description Number of the first model. */
-                a: number;
-                /** @description Number of the second model. */
-                b: number;
-            };
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["CompareAnswer"];
-                };
-            };
-            /** @description Accepted */
-            202: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Waiting"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Failed"];
-                };
-            };
-        };
-    };
-    compare_points: {
-        parameters: {
-            query: {
-                /** @description Number of the first model. */
-                a: number;
-                /** @description Number of the second model. */
-                b: number;
-            };
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
-            /** @description Accepted */
-            202: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Waiting"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Failed"];
-                };
-            };
-        };
-    };
-    compare_pairs: {
-        parameters: {
-            query: {
-                /** @description Number of the first model. */
-                a: number;
-                /** @description Number of the second model. */
-                b: number;
-                kind?: "matched" | "only_first" | "only_second";
-                cursor?: number;
-                k?: number;
-            };
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["PairsPage"];
-                };
-            };
-            /** @description Accepted */
-            202: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Waiting"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Failed"];
-                };
-            };
-        };
-    };
-    compare_pairs_file: {
-        parameters: {
-            query: {
-                /** @description Number of the first model. */
-                a: number;
-                /** @description Number of the second model. */
-                b: number;
-                kind?: "matched" | "only_first" | "only_second";
-            };
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
-            /** @description Accepted */
-            202: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Waiting"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Failed"];
-                };
-            };
-        };
-    };
-    components: {
-        parameters: {
-            query?: {
-                cursor?: number;
-                k?: number;
-                sort?: string;
-                descending?: boolean;
-                layer?: number[] | null;
-                text?: string;
-                class?: number | null;
-                measure?: string | null;
-                low?: number | null;
-                high?: number | null;
-            };
-            header?: never;
-            path: {
-                m: number;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ComponentPage"];
-                };
-            };
-            /** @description Accepted */
-            202: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Waiting"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Failed"];
-                };
-            };
-        };
-    };
-    components_csv: {
-        parameters: {
-            query?: {
-                sort?: string;
-                descending?: boolean;
-                layer?: number[] | null;
-                text?: string;
-                class?: number | null;
-                measure?: string | null;
-                low?: number | null;
-                high?: number | null;
-            };
-            header?: never;
-            path: {
-                m: number;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
-            /** @description Accepted */
-            202: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Waiting"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Failed"];
-                };
-            };
-        };
-    };
-    class_graph: {
-        parameters: {
-            query: {
-                class: number;
-                top?: number;
-                min_relevance?: number;
-                groups?: "label" | "component";
-                layer?: number[] | null;
-                concepts?: string | null;
-            };
-            header?: never;
-            path: {
-                m: number;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Graph"];
-                };
-            };
-            /** @description Accepted */
-            202: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Waiting"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Failed"];
-                };
-            };
-        };
-    };
-    graph_svg: {
-        parameters: {
-            query: {
-                class: number;
-                top?: number;
-                min_relevance?: number;
-                groups?: "label" | "component";
-                layer?: number[] | null;
-                concepts?: string | null;
-            };
-            header?: never;
-            path: {
-                m: number;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
-            /** @description Accepted */
-            202: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Waiting"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Failed"];
-                };
-            };
-        };
-    };
-    graph_png: {
-        parameters: {
-            query: {
-                class: number;
-                top?: number;
-                min_relevance?: number;
-                groups?: "label" | "component";
-                layer?: number[] | null;
-                concepts?: string | null;
-            };
-            header?: never;
-            path: {
-                m: number;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
-            /** @description Accepted */
-            202: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Waiting"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Failed"];
-                };
-            };
-        };
-    };
-    component_neighbours: {
-        parameters: {
-            query?: {
-                k?: number;
-                among?: number | null;
-                concepts?: string | null;
-            };
-            header?: never;
-            path: {
-                m: number;
-                layer: number;
-                index: number;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["CardKin"][];
-                };
-            };
-            /** @description Accepted */
-            202: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Waiting"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Failed"];
-                };
-            };
-        };
-    };
-    component_twin: {
-        parameters: {
-            query: {
-                other: number;
-                concepts?: string | null;
-            };
-            header?: never;
-            path: {
-                m: number;
-                layer: number;
-                index: number;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["CardTwin"];
-                };
-            };
-            /** @description Accepted */
-            202: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Waiting"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Failed"];
-                };
-            };
-        };
-    };
-    list_labels: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                m: number;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["LabelTables"];
-                };
-            };
-            /** @description Accepted */
-            202: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Waiting"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Failed"];
-                };
-            };
-        };
-    };
-    label_components: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                m: number;
-            };
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["Labelling"];
-            };
-        };
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["KeptTable"];
-                };
-            };
-            /** @description Accepted */
-            202: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Waiting"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Failed"];
-                };
-            };
-        };
-    };
-    map_points: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                m: number;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
-            /** @description Accepted */
-            202: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Waiting"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Failed"];
-                };
-            };
-        };
-    };
-    map_labels: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                m: number;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
-            /** @description Accepted */
-            202: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Waiting"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Failed"];
-                };
-            };
-        };
-    };
-    clusters: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                m: number;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["MapClusters"];
-                };
-            };
-            /** @description Accepted */
-            202: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Waiting"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Failed"];
-                };
-            };
-        };
-    };
-    colours: {
-        parameters: {
-            query: {
-                by: string;
-                class?: number | null;
-            };
-            header?: never;
-            path: {
-                m: number;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
-            /** @description Accepted */
-            202: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Waiting"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Failed"];
-                };
-            };
-        };
-    };
-    selection: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                m: number;
-            };
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["SelectionRows"];
-            };
-        };
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["SelectionAnswer"];
-                };
-            };
-            /** @description Accepted */
-            202: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Waiting"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Failed"];
-                };
-            };
-        };
-    };
-    selection_csv: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                m: number;
-            };
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["SelectionRows"];
-            };
-        };
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
-            /** @description Accepted */
-            202: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Waiting"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Failed"];
-                };
-            };
-        };
-    };
-    list_models: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ModelInfo"][];
-                };
-            };
-            /** @description Accepted */
-            202: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Waiting"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Failed"];
-                };
-            };
-        };
-    };
-    one_model: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                m: number;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ModelInfo"];
-                };
-            };
-            /** @description Accepted */
-            202: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Waiting"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Failed"];
-                };
-            };
-        };
-    };
-    overview: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                m: number;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Overview"];
-                };
-            };
-            /** @description Accepted */
-            202: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Waiting"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Failed"];
-                };
-            };
-        };
-    };
-    scores: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                m: number;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["MeasureSpread"][];
-                };
-            };
-            /** @description Accepted */
-            202: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Waiting"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Failed"];
-                };
-            };
-        };
-    };
-    component_strip: {
-        parameters: {
-            query?: {
-                count?: number;
-                v?: string;
-            };
-            header?: {
-                "If-None-Match"?: string | null;
-            };
-            path: {
-                m: number;
-                layer: number;
-                index: number;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "image/webp": unknown;
-                };
-            };
-            /** @description Accepted */
-            202: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Waiting"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Failed"];
-                };
-            };
-        };
-    };
-    component_crop: {
-        parameters: {
-            query?: {
-                view?: "crop" | "masked" | "whole";
-                v?: string;
-            };
-            header?: {
-                "If-None-Match"?: string | null;
-            };
-            path: {
-                place: number;
-                m: number;
-                layer: number;
-                index: number;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "image/webp": unknown;
-                };
-            };
-            /** @description Accepted */
-            202: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Waiting"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Failed"];
-                };
-            };
-        };
-    };
-    search: {
-        parameters: {
-            query?: {
-                q?: string[];
-                without?: string[];
-                probe?: number | null;
-                layer?: number[];
-                k?: number;
-                cursor?: string | null;
-            };
-            header?: never;
-            path: {
-                m: number;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["SearchAnswer"];
-                };
-            };
-            /** @description Accepted */
-            202: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Waiting"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Failed"];
-                };
-            };
-        };
-    };
-    search_image: {
-        parameters: {
-            query?: {
-                q?: string[];
-                without?: string[];
-                layer?: number[];
-                k?: number;
-            };
-            header?: never;
-            path: {
-                m: number;
-            };
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "image/*": string;
-            };
-        };
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["SearchAnswer"];
-                };
-            };
-            /** @description Accepted */
-            202: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Waiting"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Failed"];
-                };
-            };
-        };
-    };
-    search_components: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                m: number;
-            };
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["ComponentTerms"];
-            };
-        };
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["SearchAnswer"];
-                };
-            };
-            /** @description Accepted */
-            202: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Waiting"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Failed"];
-                };
-            };
-        };
-    };
-    similarity: {
-        parameters: {
-            query?: {
-                q?: string[];
-                without?: string[];
-                probe?: number | null;
-            };
-            header?: never;
-            path: {
-                m: number;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content?: never;
-            };
-            /** @description Accepted */
-            202: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Waiting"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Failed"];
-                };
-            };
-        };
-    };
-    sweep: {
-        parameters: {
-            query?: {
-                sets?: string[] | null;
-            };
-            header?: never;
-            path: {
-                m: number;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["SweepAnswer"];
-                };
-            };
-            /** @description Accepted */
-            202: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Waiting"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Failed"];
-                };
-            };
-        };
-    };
-    test_with_artefacts: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                m: number;
-            };
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["ModelTestRequest"];
-            };
-        };
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ModelTestAnswer"];
-                };
-            };
-            /** @description Accepted */
-            202: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Waiting"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Failed"];
-                };
-            };
-        };
-    };
-    try_without: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                m: number;
-            };
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["PruneRequest"];
-            };
-        };
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["PruneAnswer"];
-                };
-            };
-            /** @description Accepted */
-            202: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Waiting"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Failed"];
-                };
-            };
-        };
-    };
-}
+export type operations = Record<string, never>;

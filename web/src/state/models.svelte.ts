@@ -2,12 +2,13 @@
 import { get, url, type Params } from "../api/client";
 import { asError } from "../api/resource.svelte";
 import type { ApiError } from "../api/errors";
-import type { ModelInfo } from "../api/types";
+import type { LayerInfo, ModelInfo } from "../api/types";
 import { route } from "./route.svelte";
 
-/** A component's place: what the paths of the API are made of. */
+/** A component's place among all. */
 export interface Place {
-  layer: number;
+  layer: LayerInfo;
+  /** In its layer, where negative directions stand behind all channels. */
   index: number;
   row: number;
 }
@@ -42,10 +43,9 @@ export function placeOf(model: ModelInfo, name: string): Place | null {
   const layer = model.layers.find((one) => one.name === name.slice(0, cut));
   const number = name.slice(cut + 1);
   if (!layer || !/^-?\d+$/.test(number)) return null;
-  // negative directions stand behind all channels
   const index = number.startsWith("-") ? layer.channels - Number(number) : Number(number);
   if (index >= layer.components) return null;
-  return { layer: layer.number, index, row: layer.first + index };
+  return { layer, index, row: layer.first + index };
 }
 
 /** The name of a component by its row in the database. */
@@ -58,8 +58,7 @@ export function nameOf(model: ModelInfo, row: number): string {
 
 /** The path of what the API says about a component, without `api/v1/`. */
 export function componentPath(model: ModelInfo, name: string): string {
-  const place = placeOf(model, name);
-  return `models/${model.number}/components/${place?.layer ?? -1}/${place?.index ?? -1}`;
+  return `models/${model.number}/components/${encodeURIComponent(name)}`;
 }
 
 /** Where a picture of a component is; it may be kept for long, since its path names the build. */
@@ -73,8 +72,8 @@ export function pictureUrl(
   return url(`${componentPath(model, name)}/${file}`, { ...params, v });
 }
 
-/** The numbers of the layers that the route names; empty: all. */
-export function layerNumbers(model: ModelInfo): number[] {
+/** The layers of the model that the route names; empty: all. */
+export function layerNames(model: ModelInfo): string[] {
   const named = route.all("layer");
-  return model.layers.filter((one) => named.includes(one.name)).map((one) => one.number);
+  return model.layers.map((one) => one.name).filter((one) => named.includes(one));
 }

@@ -88,7 +88,7 @@ export function searchRequest(
   model: ModelInfo,
   k: number,
   cursor: string | null = null,
-  layers: readonly number[] = [],
+  layers: readonly string[] = [],
 ): ((signal: AbortSignal) => Promise<SearchAnswer>) | null {
   const q = route.all("q");
   const without = route.all("without");

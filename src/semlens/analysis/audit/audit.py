@@ -10,13 +10,12 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Int8, Int64
 
-from semlens.analysis.audit.chance import random_shares
 from semlens.analysis.audit.found import Audit
 from semlens.analysis.audit.shares import VERDICTS, Resampled, Weights, share_table, verdicts, weigh
-from semlens.analysis.audit.side import Expected, Side, make_background, measure_side
+from semlens.analysis.audit.side import Side, divide, make_background, measure_side, random_shares
+from semlens.analysis.class_relevance import MINIMUM, Minimum, relevant_rows
 from semlens.analysis.concept_sets import ClassConcepts, OwnTarget, class_and_concepts
 from semlens.analysis.concepts import Concepts, as_concepts
-from semlens.analysis.relevant import MINIMUM, Minimum, relevant_rows
 from semlens.analysis.target import class_name
 from semlens.progress import report
 from semlens.settings import question, setting
@@ -104,12 +103,11 @@ def audit(
     intervals and the alarm are ours.
     """
     number, held = class_and_concepts(database, target, concepts)
-    expected = Expected.of(held)
+    audited = divide(held)
     relevant = relevant_rows(database, number, layers, minimum)
     rows = relevant["component"].to_numpy(np.int64)
     theta = database.theta[rows]
     vocabulary = as_concepts(background)
-    audited = [expected.valid, expected.spurious]
     random = make_background(theta, database, number, vocabulary, audited, level, seed)
     least = threshold if isinstance(threshold, tuple) else (threshold, threshold)
     sides = {
@@ -197,8 +195,7 @@ def _frame(
             "verdict": np.array(VERDICTS, dtype=object)[verdict],
         }
     )
-    steady = (redrawn == verdict).mean(0) if len(redrawn) else np.full(len(rows), np.nan)
-    frame["certainty"] = steady
+    frame["certainty"] = (redrawn == verdict).mean(0) if len(redrawn) else np.nan
     for kind in SIDES:
         frame[f"{kind}_concept"] = None
         frame[kind] = frame[f"{kind}_threshold"] = np.nan
@@ -216,23 +213,16 @@ def _chance(weights: Weights, sides: Mapping[str, Side], seed: int) -> pd.DataFr
 
     What both sides claim counts for each: that valid concepts fit as well does not acquit.
     """
-    records: list[dict[str, object]] = []
+    tables: list[pd.DataFrame] = []
     for kind, side in sides.items():
         claimed = side.aligned @ weights.relevance
         random = random_shares(side.nulls, weights.relevance, DRAWS, seed)
         # as in a permutation test, the finding itself is one of the draws
         p = (1 + (random >= claimed - 1e-12).sum(0)) / (1 + DRAWS)
-        for place, label in enumerate(weights.labels):
-            records.append(
-                {
-                    "side": kind,
-                    "layer": label,
-                    "share": claimed[place],
-                    "expected": random[:, place].mean(),
-                    "p_value": p[place],
-                }
-            )
-    return pd.DataFrame(records)
+        expected = [layer.mean() for layer in random.T]
+        sided = {"side": kind, "layer": weights.labels, "share": claimed, "expected": expected}
+        tables.append(pd.DataFrame({**sided, "p_value": p}))
+    return pd.concat(tables, ignore_index=True)
 
 
 def _summary(weights: Weights, sides: Mapping[str, Side]) -> pd.DataFrame:

@@ -63,9 +63,8 @@ class Audit(Result):
 
     def share(self, verdict: str, layer: str = ALL, by: str = "relevance") -> float:
         """Return the share of a verdict, by ``relevance`` or by ``number``."""
-        table = self.shares
-        found = (table["layer"] == layer) & (table["verdict"] == verdict)
-        return float(table.loc[found, f"by_{by}"].to_numpy()[0])
+        found = self.shares.query("layer == @layer and verdict == @verdict")
+        return float(found[f"by_{by}"].to_numpy()[0])
 
     @property
     def weights(self) -> Float[np.ndarray, " k"]:
@@ -75,9 +74,8 @@ class Audit(Result):
     @property
     def p_value(self) -> float:
         """Chance that random concepts claim as much as the spurious ones; NaN without these."""
-        table = self.chance
-        found = (table["layer"] == ALL) & (table["side"] == "spurious")
-        return next(iter(table.loc[found, "p_value"].to_list()), float("nan"))
+        found = self.chance.query("layer == @ALL and side == 'spurious'")
+        return next(iter(found["p_value"].to_list()), float("nan"))
 
     @property
     def alarm(self) -> bool:

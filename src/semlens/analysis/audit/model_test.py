@@ -16,10 +16,9 @@ from semlens.analysis.audit.tested import ModelTest, Outputs, SpuriousSet
 from semlens.analysis.correct.export import with_weights
 from semlens.analysis.separation import auroc, auroc_interval
 from semlens.analysis.target import class_name, class_samples, find_class
-from semlens.data.artefact import Artefact, Artefacts, as_artefacts
+from semlens.data.artefact import Artefact, Artefacts, artefact_seed, as_artefacts
 from semlens.data.images import Images
 from semlens.data.load import as_images
-from semlens.data.with_artefact import artefact_seed
 from semlens.errors import DataError, ModelError
 from semlens.models.forward import Reader, logits
 from semlens.models.subject import SubjectModel
@@ -199,9 +198,8 @@ def _others(database: Database, target: int, count: int, seed: int) -> Int64[np.
         If there are none.
     """
     table = database.samples
-    logit = table["logit"].astype("Float64")
-    other = (logit != target).fillna(False).to_numpy(bool) & table["error"].isna().to_numpy()
-    found = np.flatnonzero(other)
+    other = (table["logit"].astype("Float64") != target).fillna(False).to_numpy(bool)
+    found = np.flatnonzero(other & table["error"].isna().to_numpy())
     if len(found) == 0:
         raise DataError(
             f"The database has no samples of other classes than '{class_name(database, target)}'.",
@@ -213,12 +211,12 @@ def _others(database: Database, target: int, count: int, seed: int) -> Int64[np.
 
 def _combined(artefacts: Sequence[Artefact]) -> list[tuple[str, tuple[Artefact, ...]]]:
     """Return each artefact, and all at once, with names that differ."""
-    found: list[tuple[str, tuple[Artefact, ...]]] = []
     kinds = [artefact.name for artefact in artefacts]
-    for place, artefact in enumerate(artefacts):
-        before = kinds[: place + 1].count(artefact.name)
-        several = kinds.count(artefact.name) > 1
-        found.append((f"{artefact.name} {before}" if several else artefact.name, (artefact,)))
+    names = [
+        f"{kind} {kinds[: place + 1].count(kind)}" if kinds.count(kind) > 1 else kind
+        for place, kind in enumerate(kinds)
+    ]
+    found = [(name, (one,)) for name, one in zip(names, artefacts, strict=True)]
     return [*found, (ALL_ARTEFACTS, tuple(artefacts))] if len(artefacts) > 1 else found
 
 

@@ -74,8 +74,8 @@ def share_table(
                 record[what] = float(mine @ weight)
                 record[f"{what}_low"], record[f"{what}_high"] = _interval(drawn @ weight)
             records.append(record)
-    order = {label: place for place, label in enumerate(weights.labels)}
     table = pd.DataFrame(records)
+    order = list(weights.labels).index
     return table.sort_values("layer", key=lambda c: c.map(order), kind="stable", ignore_index=True)
 
 

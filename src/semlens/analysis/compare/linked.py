@@ -63,9 +63,9 @@ class Linked:
     """What else differs between the databases than the model."""
 
     def pairs(self, kind: str) -> pd.DataFrame:
-        """Return pairs of components: row, other, similarity, label, other_label.
+        """Return pairs of components: component, other, similarity, label, other_label.
 
-        ``row`` is of the first model, or of the second one for ``only_second``. Matched pairs
+        ``component`` is of the first model, or of the second one for ``only_second``. Matched pairs
         come most similar first, components without a counterpart least similar first.
 
         Raises
@@ -83,16 +83,16 @@ class Linked:
         chosen = np.flatnonzero(mine.mutual if kind == "matched" else mine.alone)
         sign = -1 if kind == "matched" else 1
         chosen = chosen[np.lexsort((mine.rows[chosen], sign * mine.similarity[chosen]))]
-        frame = pd.DataFrame(
+        rows, others = mine.rows[chosen], mine.nearest[chosen]
+        return pd.DataFrame(
             {
-                "row": mine.rows[chosen],
-                "other": mine.nearest[chosen],
+                "component": mine.database.names(rows),
+                "other": other.database.names(others),
                 "similarity": mine.similarity[chosen],
+                "label": _labels(mine.database, rows),
+                "other_label": _labels(other.database, others),
             }
         )
-        frame["label"] = _labels(mine.database, frame["row"].to_numpy())
-        frame["other_label"] = _labels(other.database, frame["other"].to_numpy())
-        return frame
 
 
 def _labels(database: Database, rows: Int64[np.ndarray, " n"]) -> pd.Series:

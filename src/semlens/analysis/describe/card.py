@@ -13,7 +13,7 @@ from semlens.analysis.describe.distribution import MEANINGS, Meaning
 from semlens.analysis.scores import MEASURES
 from semlens.analysis.target import class_name
 from semlens.store.reader import Database
-from semlens.types import Box
+from semlens.types import Box, Component
 
 BINS = 24
 """Bars of a measure's distribution in the layer."""
@@ -56,17 +56,9 @@ class Statistic:
 class Card:
     """Who a component is, how it behaves on all images, and its examples."""
 
-    row: int
-    name: str
-    layer: int
-    """Place of its layer in the database."""
-    index: int
-    """Place in the layer: channels of the negative sign follow those of the positive one."""
-    layer_name: str
+    component: Component
     layer_rows: int
-    """How many components the layer has."""
-    channel: int
-    sign: int
+    """How many components its layer has."""
     readout: str
     crop: str
     thumbnails: bool
@@ -123,14 +115,8 @@ def card(database: Database, row: int) -> Card:
     )
     recipe = database.manifest.recipe
     return Card(
-        row,
-        str(component),
-        database.layers.index(component.layer),
-        row - entry.first,
-        entry.name,
+        component,
         entry.rows,
-        component.index,
-        component.sign,
         recipe.readout,
         entry.crop,
         recipe.thumbnails,

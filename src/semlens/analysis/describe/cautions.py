@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from semlens.analysis.describe.build_command import beside, build_command, full_path
+from semlens.data.images import Images
 from semlens.data.load import is_saved
 from semlens.embedders.load import DEFAULT, reads_texts
 from semlens.errors import SemlensError
@@ -44,8 +45,6 @@ class Caution:
 def cautions(
     database: Database,
     *,
-    data: str | None = None,
-    embedder: str | None = None,
     failure: SemlensError | None = None,
     ready: bool = False,
     texts: bool | None = None,
@@ -57,10 +56,6 @@ def cautions(
 
     Parameters
     ----------
-    data
-        Where the images are now, if not where they were.
-    embedder
-        SPEC by which the embedder is loaded now, if not by the database's own.
     failure
         Why the embedder could not be loaded, if that was tried.
     ready
@@ -69,8 +64,8 @@ def cautions(
         Whether it reads texts; by default its SPEC is looked at, which may ask a hub.
     """
     found = [
-        None if ready else _embedder(database, embedder, failure),
-        _data(database, data or database.manifest.data.spec),
+        None if ready else _embedder(database, failure),
+        _data(database),
         _unfinished(database),
         *_not_finite(database),
         _unreadable(database),
@@ -82,10 +77,9 @@ def cautions(
     return [caution for caution in found if caution is not None]
 
 
-def _embedder(
-    database: Database, given: str | None, failure: SemlensError | None
-) -> Caution | None:
-    spec = given or database.manifest.embedder.spec
+def _embedder(database: Database, failure: SemlensError | None) -> Caution | None:
+    given = database.sources[2]
+    spec = given if isinstance(given, str) else database.manifest.embedder.spec
     library, _, rest = spec.partition("/")
     package, extra = _PACKAGES.get(library, ("semlens", ""))
     gone = _gone(rest)
@@ -117,7 +111,11 @@ def _gone(rest: str) -> Path | None:
     return path if path.is_absolute() and not path.exists() else None
 
 
-def _data(database: Database, spec: str) -> Caution | None:
+def _data(database: Database) -> Caution | None:
+    given = database.sources[1]
+    spec = given.spec if isinstance(given, Images) else str(given or database.manifest.data.spec)
+    if isinstance(given, Images) and spec.startswith("python:"):
+        return None  # they are there
     root = Path(spec).expanduser()
     moved = shlex.join(["semlens", "serve", full_path(database), "--data", "NEW_PLACE"])
     if spec.startswith("python:"):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64
 
 from semlens.analysis.scores import MEASURES
 
@@ -51,24 +51,25 @@ MEANINGS = {
 """The measures of section 3.5, in the order of :data:`semlens.analysis.scores.MEASURES`."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Spread:
-    """One measure in one layer; NaN statistics where no component has the measure."""
+    """One measure in one layer; None where no component has the measure."""
 
     layer: str
-    counts: Int64[np.ndarray, " b"]
+    counts: tuple[int, ...]
     components: int
     """How many components have the measure."""
-    mean: float
-    quartiles: tuple[float, float, float]
+    mean: float | None
+    quartiles: tuple[float, float, float] | None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Distribution:
     """One measure in all layers, over common bins; a bin holds ``edge[i] <= v < edge[i + 1]``."""
 
     measure: str
-    edges: Float64[np.ndarray, " e"]
+    meaning: Meaning
+    edges: tuple[float, ...]
     layers: tuple[Spread, ...]
 
 
@@ -88,17 +89,16 @@ def _distribution(scores: pd.DataFrame, measure: str) -> Distribution:
     spreads: list[Spread] = []
     for name, part in scores.groupby("layer", sort=False):
         value = part[measure].dropna().to_numpy(np.float64)
-        lower, median, upper = np.quantile(value, (0.25, 0.5, 0.75)) if len(value) else [np.nan] * 3
         spreads.append(
             Spread(
                 str(name),
-                np.histogram(value, edges)[0].astype(np.int64),
+                tuple(np.histogram(value, edges)[0].tolist()),
                 len(value),
-                float(value.mean()) if len(value) else np.nan,
-                (float(lower), float(median), float(upper)),
+                float(value.mean()) if len(value) else None,
+                tuple(np.quantile(value, (0.25, 0.5, 0.75)).tolist()) if len(value) else None,
             )
         )
-    return Distribution(measure, edges, tuple(spreads))
+    return Distribution(measure, MEANINGS[measure], tuple(edges.tolist()), tuple(spreads))
 
 
 def _edges(values: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " e"]:

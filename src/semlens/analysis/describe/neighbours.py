@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,24 +10,26 @@ from jaxtyping import Float32, Int64
 from semlens.analysis.together import check_databases
 from semlens.errors import LayerError
 from semlens.store.reader import Database
+from semlens.types import Component, Layers
 
 
 @dataclass(frozen=True)
 class Neighbour:
     """A component, and how alike it is."""
 
-    row: int
+    component: Component
     cosine: float
     """Of the concept vectors (Eq. 3)."""
+    label: str | None = None
+    """For whoever names it."""
 
 
 @dataclass(frozen=True)
 class Twin:
     """The component of another model that is most like one of this model."""
 
-    row: int
-    """In the other database."""
-    cosine: float
+    nearest: Neighbour | None
+    """None if none of the other model has examples."""
     mutual: bool
     """Whether, of this model, the component is in turn the nearest to its twin."""
 
@@ -50,7 +51,7 @@ def check_alive(database: Database, row: int) -> None:
 
 
 def neighbours(
-    database: Database, row: int, top: int = 6, layers: Sequence[str] | None = None
+    database: Database, row: int, top: int = 6, layers: Layers = None
 ) -> tuple[Neighbour, ...]:
     """Return the other components of some layers with the largest cosine, best first.
 
@@ -66,11 +67,12 @@ def neighbours(
     among[database.rows(layers)] = True
     among[row] = False
     rows, values = _ranked(database, database.concept_vectors([row]), among, top)
-    return tuple(Neighbour(int(r), float(v)) for r, v in zip(rows, values, strict=True))
+    parts = map(database.component, rows.tolist())
+    return tuple(map(Neighbour, parts, values.tolist()))
 
 
-def twin(database: Database, row: int, other: Database) -> Twin | None:
-    """Find the nearest component of another model; None if none of it has examples.
+def twin(database: Database, row: int, other: Database) -> Twin:
+    """Find the nearest component of another model.
 
     Raises
     ------
@@ -85,9 +87,10 @@ def twin(database: Database, row: int, other: Database) -> Twin | None:
     check_alive(database, row)
     rows, values = _ranked(other, database.concept_vectors([row]), other.alive, 1)
     if not len(rows):
-        return None
+        return Twin(None, False)
     back, _ = _ranked(database, other.concept_vectors([int(rows[0])]), database.alive, 1)
-    return Twin(int(rows[0]), float(values[0]), int(back[0]) == row)
+    nearest = Neighbour(other.component(int(rows[0])), float(values[0]))
+    return Twin(nearest, int(back[0]) == row)
 
 
 def _ranked(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -59,13 +60,13 @@ def settings_in_words(made: Manifest) -> list[tuple[str, str]]:
 
 
 def class_table(database: Database) -> pd.DataFrame:
-    """Return the classes that have readable samples: class (logit), name, samples."""
+    """Return the classes that have readable samples: target (logit), name, samples."""
     table = database.files.table(layout.SAMPLES, ["logit", "error"])
     known = table.filter(table["error"].is_null())["logit"].drop_null().to_numpy()
     logits, counts = np.unique(known.astype(np.int64), return_counts=True)
     return pd.DataFrame(
         {
-            "class": logits,
+            "target": logits,
             "name": [class_name(database, int(logit)) for logit in logits],
             "samples": counts,
         }
@@ -77,8 +78,7 @@ class Suggestion:
     """A query that is likely to find something, and where it comes from."""
 
     text: str
-    origin: str
-    """``label``, ``class`` or ``general``."""
+    origin: Literal["label", "class", "general"]
 
 
 def sample_queries(database: Database, count: int = _QUERIES) -> list[Suggestion]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float32
+from pydantic import computed_field
+from torch import Tensor
 from torch.nn import functional
 
 from semlens.analysis.scores import two_means
@@ -18,7 +20,7 @@ SMALLEST = 0.1
 """Least share of the examples that is called a sense: a lone outlier is none."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Sense:
     """One cluster of a component's examples."""
 
@@ -26,11 +28,12 @@ class Sense:
     """Places of the examples, from 0, the strongest first."""
     share: float
     """Of all examples."""
-    vector: Float32[np.ndarray, " d"]
-    """Mean of the examples' unit vectors."""
+    label: str | None = None
+    """For whoever names it (:func:`sense_vectors`), with its alignment."""
+    alignment: float | None = None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Senses:
     """The two-way split of a component's examples, and whether it means something."""
 
@@ -41,6 +44,7 @@ class Senses:
     limit: float | None
     """The layer's upper quartile of polysemanticity."""
 
+    @computed_field
     @property
     def meaningful(self) -> bool:
         """Whether this is a split to speak of: see :attr:`rule`."""
@@ -48,6 +52,7 @@ class Senses:
             return False
         return self.polysemanticity >= self.limit and self.senses[1].share >= SMALLEST
 
+    @computed_field
     @property
     def rule(self) -> str:
         """When a split counts as senses, in words."""
@@ -66,26 +71,28 @@ def senses(database: Database, row: int, layer: Float32[np.ndarray, " c"] | np.n
     layer
         Polysemanticity of all components of its layer: ``scores(database, [layer])``.
     """
-    crops = [example.crop for example in database.examples_of(row)]
     rated = layer[np.isfinite(layer)]
     limit = float(np.quantile(rated, QUARTILE)) if len(rated) else None
     value = float(layer[row - database.layer(database.component(row).layer).first])
     polysemanticity = value if np.isfinite(value) else None
-    if len(crops) < 2:
+    units = _units(database, row)
+    if len(units) < 2:
         return Senses((), polysemanticity, limit)
-    vectors = torch.from_numpy(database.vectors_of(crops)).float()
-    units = functional.normalize(vectors, dim=-1)
-    second = two_means(units[None], torch.ones(1, len(crops), dtype=torch.bool))[0]
+    second = two_means(units[None], torch.ones(1, len(units), dtype=torch.bool))[0]
     halves = [torch.nonzero(side)[:, 0] for side in (~second, second)]
     if any(len(half) == 0 for half in halves):
         return Senses((), polysemanticity, limit)
     halves.sort(key=lambda half: (-len(half), int(half[0])))
-    found = tuple(
-        Sense(
-            tuple(int(place) for place in half),
-            len(half) / len(crops),
-            units[half].mean(0).numpy(),
-        )
-        for half in halves
-    )
+    found = tuple(Sense(tuple(half.tolist()), len(half) / len(units)) for half in halves)
     return Senses(found, polysemanticity, limit)
+
+
+def sense_vectors(database: Database, row: int, found: Senses) -> Float32[np.ndarray, "s d"]:
+    """Return the mean of the unit vectors of each sense's examples."""
+    units = _units(database, row)
+    return np.stack([units[list(sense.places)].mean(0).numpy() for sense in found.senses])
+
+
+def _units(database: Database, row: int) -> Float32[Tensor, "e d"]:
+    crops = [example.crop for example in database.examples_of(row)]
+    return functional.normalize(torch.from_numpy(database.vectors_of(crops)).float(), dim=-1)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Int64
+from pydantic import BaseModel, ConfigDict, Field
 
 from semlens.analysis.scores import MEASURES
 from semlens.errors import RecipeError, nearest
 from semlens.store.reader import Database
 
 COLUMNS = (
-    "row", "layer", "index", "name", "label", "label_alignment", "examples", "firing_rate",
+    "row", "component", "layer", "label", "label_alignment", "examples", "firing_rate",
     "maximum", *MEASURES, "relevance_mean", "relevance_max",
 )  # fmt: skip
 """Columns of the table; it can be sorted by each."""
@@ -41,9 +42,7 @@ def component_table(
     Returns
     -------
     DataFrame
-        The columns of :data:`COLUMNS`; ``index`` is the place within the layer, so that the
-        components of the negative sign follow those of the positive one. What is not known
-        is NaN, or None for a label.
+        The columns of :data:`COLUMNS`. What is not known is NaN, or None for a label.
 
     Raises
     ------
@@ -51,14 +50,11 @@ def component_table(
         If the database has no relevance for the class.
     """
     known = database.components
-    row = np.arange(len(known))
-    first = np.concatenate([np.full(e.rows, e.first) for e in database.manifest.layers])
     frame = pd.DataFrame(
         {
-            "row": row,
+            "row": np.arange(len(known)),
+            "component": database.names(),
             "layer": known["layer"].to_numpy(object),
-            "index": row - first,
-            "name": database.names(),
         }
     )
     texts = [None] * len(known) if labels is None else labels["label"].tolist()
@@ -76,29 +72,22 @@ def component_table(
     return frame.assign(relevance_mean=mean, relevance_max=largest).loc[:, list(COLUMNS)]
 
 
-@dataclass(frozen=True)
-class Choice:
-    """Which components of the table are wanted, and in which order.
+class Choice(BaseModel):
+    """Which components of the table are wanted, and in which order."""
 
-    Parameters
-    ----------
-    sort
-        A column; components that are equal in it are in row order, whatever the direction.
-    layers
-        Only these layers; all by default.
-    text
-        Only components whose name or label contains this, in any case.
-    measure, low, high
-        Only components with ``low <= measure < high``.
-    """
+    model_config = ConfigDict(frozen=True)
 
     sort: str = "row"
+    """A column; components that are equal in it are in row order, whatever the direction."""
     descending: bool = False
-    layers: Sequence[str] | None = None
-    text: str = ""
+    layers: list[str] | None = None
+    """Only these layers; all by default."""
+    text: Annotated[str, Field(max_length=200)] = ""
+    """Only components whose name or label contains this, in any case."""
     measure: str | None = None
     low: float = -np.inf
     high: float = np.inf
+    """Only components with ``low <= measure < high``."""
 
     def of(self, table: pd.DataFrame) -> Int64[np.ndarray, " n"]:
         """Return the rows of the chosen components, in order; what is not known comes last.
@@ -118,7 +107,7 @@ class Choice:
             kept &= table["layer"].isin(list(self.layers)).to_numpy()
         if self.text.strip():
             wanted = self.text.strip().casefold()
-            texts = zip(table["name"], table["label"], strict=True)
+            texts = zip(table["component"], table["label"], strict=True)
             kept &= [wanted in n.casefold() or wanted in (t or "").casefold() for n, t in texts]
         if self.measure is not None:
             _check(self.measure, MEASURES, "measure")
@@ -131,7 +120,7 @@ def _order(
     table: pd.DataFrame, rows: Int64[np.ndarray, " n"], sort: str, descending: bool
 ) -> Int64[np.ndarray, " n"]:
     """Return places of ``rows`` in order; stable, so that ties stay in row order."""
-    if sort in ("row", "layer", "name"):
+    if sort in ("row", "layer", "component"):
         # names in the order of their numbers, layers in the order in which they run
         key = rows.astype(np.float64)
         if sort == "layer":

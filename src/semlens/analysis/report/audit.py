@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from semlens.analysis.audit.found import Audit, share_range
+from semlens.analysis.audit.record import AuditRecord, Status
 from semlens.analysis.audit.shares import ALL
-from semlens.analysis.report.sections import Skipped, percent, strip
+from semlens.analysis.report.sections import Skipped, percent, section, strip
 from semlens.draw.report_page import (
     Badge,
     Block,
@@ -53,11 +54,9 @@ def verdict(found: Audit | Skipped) -> tuple[Badge, str]:
     )
 
 
-def audit_section(found: Audit | Skipped, database: Database, shown: int) -> Section:
+@section("audit", "Audit: does the class rest on what it should?")
+def audit_section(found: Audit, database: Database, shown: int) -> list[Block]:
     """Show what the class rests on, and whether it should."""
-    title = "Audit: does the class rest on what it should?"
-    if isinstance(found, Skipped):
-        return Section("audit", title, missing=found.reason)
     frame = found.frame
     blocks: list[Block] = [
         Text(found.sentence),
@@ -81,7 +80,7 @@ def audit_section(found: Audit | Skipped, database: Database, shown: int) -> Sec
         )
         for record in frame.head(shown).to_dict("records")
     ]
-    return Section("audit", title, [*blocks, Cards(cards)])
+    return [*blocks, Cards(cards)]
 
 
 def badges(found: Audit | Skipped) -> dict[str, Badge]:
@@ -206,3 +205,56 @@ def _reason(row: Mapping[Any, Any]) -> str:
         f"{percent(row['mean'])} of its layer's relevance. Best concepts, by their distance from "
         f"the threshold: {'; '.join(parts)}."
     )
+
+
+REVIEWS: Mapping[Status, str] = {
+    "reviewed": "looked at",
+    "confirmed": "agrees with the verdict",
+    "dismissed": "holds it for harmless or wrong",
+}
+
+
+def review_section(kept: AuditRecord, judged: Audit | Skipped, database: Database) -> Section:
+    """Show a saved audit's reviews with their notes, and how much is still to be looked at."""
+    blocks: list[Block] = [Text(_origin(kept, database))]
+    verdicts = badges(judged)
+    if not isinstance(judged, Skipped):
+        seen = judged.frame["component"].isin(list(kept.reviews)).to_numpy()
+        blocks.append(
+            Text(
+                f"{seen.sum()} of {len(seen)} relevant components were reviewed; they have "
+                f"{float(seen @ judged.weights):.1%} of the relevance looked at."
+            )
+        )
+    if kept.reviews:
+        # most relevant first; what is no longer relevant last
+        place = {name: number for number, name in enumerate(verdicts)}
+        order = sorted(
+            kept.reviews.items(), key=lambda pair: (place.get(pair[0], len(place)), pair[0])
+        )
+        rows = [
+            (name, verdicts.get(name, "not relevant"), one.status, one.note or "-",
+             one.when[:16].replace("T", " "))
+            for name, one in order
+        ]  # fmt: skip
+        blocks.append(
+            Table(
+                "Reviews: " + "; ".join(f"{name}: {says}" for name, says in REVIEWS.items()),
+                ["component", "verdict", "review", "note", "when (UTC)"],
+                rows,
+            )
+        )
+    return Section("reviews", "Review by people", blocks, flows=True)
+
+
+def _origin(kept: AuditRecord, database: Database) -> str:
+    told = (
+        f"Audit {kept.id}, '{kept.name}', saved on {kept.created[:10]}, last edited on "
+        f"{kept.changed[:10]} (revision {kept.revision})."
+    )
+    if kept.database != database.fingerprint:
+        told += (
+            f" It was made on another build of this database ({kept.database[:12]}): verdicts are "
+            "of the build as it is now, reviews may be of components as they were."
+        )
+    return told

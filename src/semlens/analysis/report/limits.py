@@ -37,8 +37,8 @@ def limits(
         *_concepts(concepts),
         *_verdicts(audit),
         *_causes(database, tested, corrected),
+        *(("Left out", f"{part.title}. {part.missing}") for part in missing),
     ]
-    points += [("Left out", f"{part.title}. {part.missing}") for part in missing]
     return Section("limits", "Limits of the evidence", [Points(points)])
 
 
@@ -73,10 +73,9 @@ def build_command(database: Database) -> list[str]:
     ]  # fmt: skip
     usual = Recipe()
     for name, value in manifest.recipe:
-        if value == getattr(usual, name):
-            continue
-        option = "--" + name.replace("_", "-")
-        words += ["--no-thumbnails"] if name == "thumbnails" else [option, str(value)]
+        if value != getattr(usual, name):
+            option = [f"--{name.replace('_', '-')}", str(value)]
+            words += ["--no-thumbnails"] if name == "thumbnails" else option
     return [*words, "--relevance"] if manifest.relevance is not None else words
 
 
@@ -113,7 +112,7 @@ def _space(database: Database) -> list[tuple[str, str]]:
         "activation": "were cut by activation maps, which are broad",
         "crp": "were cut by conditional relevance (CRP)",
     }
-    told = "; ".join(f"{cut.get(crop, crop)}" for crop in crops)
+    told = "; ".join(cut.get(crop, crop) for crop in crops)
     small = (
         " semlens/demo is a small embedder made for the demonstration: use a larger one for an "
         "audit that counts."
@@ -191,41 +190,29 @@ def _thresholds(used: Mapping[str, Any]) -> list[str]:
 def _causes(
     database: Database, tested: Mapping[str, Any] | None, corrected: Sensitivity | None
 ) -> list[tuple[str, str]]:
-    points: list[tuple[str, str]] = []
     relevance = database.manifest.relevance
-    if relevance is not None and relevance.rules == "gradient":
-        points.append(
-            (
-                "Relevance",
-                "No exact rules cover this model: relevance is gradient times activation, which "
-                "is noisier.",
-            )
-        )
-    if tested is None:
-        points.append(
-            (
-                "Cause",
-                "Relevance says how the output was put together. The model was not tested with "
-                "spurious features in this report: whether they alone raise the class is open.",
-            )
-        )
-    else:
+    exact = relevance is None or relevance.rules != "gradient"
+    inexact = (
+        "Relevance",
+        "No exact rules cover this model: relevance is gradient times activation, which is "
+        "noisier.",
+    )
+    cause = (
+        "Cause",
+        "Relevance says how the output was put together. The model was not tested with "
+        "spurious features in this report: whether they alone raise the class is open.",
+    )
+    if tested is not None:
         names = ", ".join(str(one["set"]) for one in tested["sets"])
-        points.append(
-            (
-                "Model test",
-                f"Tested were: {names}. Inserted artefacts imitate what is in the data; other "
-                "kinds, sizes and places may act more or less.",
-            )
+        cause = (
+            "Model test",
+            f"Tested were: {names}. Inserted artefacts imitate what is in the data; other "
+            "kinds, sizes and places may act more or less.",
         )
-    if corrected is None:
-        points.append(("Correction", "Nothing was corrected, and no correction was measured."))
-    else:
-        points.append(
-            (
-                "Correction",
-                f"Accuracies are on the images that were given ({', '.join(corrected.sets)}). "
-                "Whether the models have seen them in training is not known to this report.",
-            )
-        )
-    return points
+    measured = (
+        "Nothing was corrected, and no correction was measured."
+        if corrected is None
+        else f"Accuracies are on the images that were given ({', '.join(corrected.sets)}). "
+        "Whether the models have seen them in training is not known to this report."
+    )
+    return [*([] if exact else [inexact]), cause, ("Correction", measured)]

@@ -15,10 +15,10 @@ from rich.text import Text
 from semlens.analysis.audit.audit import LEVEL, Level, Seed, Threshold
 from semlens.analysis.audit.audit import audit as make_audit
 from semlens.analysis.audit.found import Audit
-from semlens.analysis.audit.kept import saved_audits
 from semlens.analysis.audit.model_test import Spurious
 from semlens.analysis.audit.model_test import model_test as make_test
-from semlens.analysis.audit.record import AuditRecord
+from semlens.analysis.audit.record import AuditRecord, saved_audits
+from semlens.analysis.class_relevance import MINIMUM, Minimum
 from semlens.analysis.concept_sets import ClassConcepts, OwnTarget, class_and_concepts
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.correct.sensitivity import Sensitivity
@@ -28,10 +28,8 @@ from semlens.analysis.describe.unexpected import Unexpected
 from semlens.analysis.describe.unexpected import unexpected as find_unexpected
 from semlens.analysis.graph.graph import AttributionGraph, attribution_graph
 from semlens.analysis.label import label
-from semlens.analysis.relevant import MINIMUM, Minimum
-from semlens.analysis.report.audit import audit_section, badges, verdict
+from semlens.analysis.report.audit import audit_section, badges, review_section, verdict
 from semlens.analysis.report.limits import limits, reproduce
-from semlens.analysis.report.reviews import review_section
 from semlens.analysis.report.sections import (
     Part,
     Skipped,
@@ -63,7 +61,6 @@ from semlens.draw.table import rich_table
 from semlens.errors import RecipeError, RelevanceError
 from semlens.progress import report as tell
 from semlens.settings import question, setting
-from semlens.store.files import save_text
 from semlens.store.reader import Database
 from semlens.types import Layers
 from semlens.version import __version__
@@ -134,20 +131,16 @@ class Report(Result):
             )
         return self.audit.plot()
 
-    def _save_picture(self, path: Path) -> None:
-        save_text(path, self.html)
+    def _text(self, end: str) -> str:
+        return self.html
 
     def __rich__(self) -> RenderableType:
         """Return the verdict, and the parts that were not made."""
         table = self.to_pandas()
         missing: Any = table[~table["made"]]
-        lines: list[RenderableType] = [
-            Text(f"{self.page.verdict.text}: {self.page.sentence}"),
-            *(Text(line) for line in self.page.more),
-        ]
-        if len(missing):
-            lines.append(rich_table(missing, "\nParts that were not made", ["title", "reason"]))
-        return Group(*lines)
+        lines = [f"{self.page.verdict.text}: {self.page.sentence}", *self.page.more]
+        shown = rich_table(missing, "\nParts that were not made", ["title", "reason"])
+        return Group(*map(Text, lines), *([shown] if len(missing) else []))
 
     def _repr_html_(self) -> str:
         """Return the verdict for notebooks; the file is a page of its own."""
@@ -247,7 +240,14 @@ def report(
     if isinstance(model_test, str | Path):
         model_test = read_model_test(Path(model_test), name)
     if model_test is None and not put and not spurious:
-        model_test = Skipped(_NO_TEST)
+        model_test = Skipped(
+            "No test was asked for. It needs an artefact to insert, or images of spurious features "
+            "only."
+        )
+    uncorrected = Skipped(
+        "No correction was given. It needs a corrected model, and accuracies of both with an "
+        "artefact."
+    )
     judged = _part("audit", 0, audit, lambda: make_audit(database, number, held, **settings))
     found = _part("unexpected", 1, unexpected, lambda: _unexpected(database, number, held, judged))
     placed = _part("map", 2, concept_map, lambda: _map(database, number))
@@ -258,7 +258,6 @@ def report(
     )  # fmt: skip
     scores = make_scores(database)
     used = {} if isinstance(judged, Skipped) else judged.settings
-    relevant = judged if isinstance(judged, Skipped) else judged.frame
     body = [
         identity(database, number, held, used, __version__),
         overview(database, scores),
@@ -267,9 +266,9 @@ def report(
         *([] if kept is None else [review_section(kept, judged, database)]),
         unexpected_section(found, shown, _against(judged)),
         graph_section(traced),
-        examples_section(database, relevant, badges(judged), scores),
+        examples_section(judged, database, badges(judged), scores),
         model_test_section(test),
-        correction_section(sensitivity or Skipped(_NO_CORRECTION)),
+        correction_section(sensitivity or uncorrected),
     ]
     missing = [part for part in body if part.missing]
     corrected = None if isinstance(sensitivity, Skipped) else sensitivity
@@ -279,8 +278,10 @@ def report(
         reproduce(database, command or _command(database, name, held, kept), __version__),
     ]
     badge, sentence = verdict(judged)
-    more = [] if values is None else [test_sentence(values)]
-    more += [] if corrected is None else [correction_sentence(corrected)]
+    more = [
+        *([] if values is None else [test_sentence(values)]),
+        *([] if corrected is None else [correction_sentence(corrected)]),
+    ]
     page = Page(
         f"Report on '{name}' in {database.manifest.model.spec}",
         badge,
@@ -295,12 +296,6 @@ def report(
 
 PARTS = 5
 """Parts of a report that take long."""
-_NO_TEST = (
-    "No test was asked for. It needs an artefact to insert, or images of spurious features only."
-)
-_NO_CORRECTION = (
-    "No correction was given. It needs a corrected model, and accuracies of both with an artefact."
-)
 
 
 def _part(
@@ -357,9 +352,8 @@ def _graph(
 def _map(database: Database, target: int) -> ConceptMap:
     """Return the map, coloured by relevance where there is any."""
     found = lay_out(database)
-    if database.manifest.relevance is None:
-        return found
-    return found.coloured("relevance", target)
+    related = database.manifest.relevance is not None
+    return found.coloured("relevance", target) if related else found
 
 
 def _unexpected(
@@ -368,10 +362,14 @@ def _unexpected(
     """Return the components that the audit calls unexpected; without one, those under zero."""
     if isinstance(judged, Skipped):
         return find_unexpected(database, target, concepts)
-    minimum, layers = judged.settings["minimum"], sorted(set(judged.frame["layer"]))
-    layers = [name for name in database.layers if name in layers]
+    seen = set(judged.frame["layer"])
     return find_unexpected(
-        database, target, concepts, layers=layers, minimum=minimum, components=judged.unexpected
+        database,
+        target,
+        concepts,
+        layers=[name for name in database.layers if name in seen],
+        minimum=judged.settings["minimum"],
+        components=judged.unexpected,
     )
 
 
@@ -388,6 +386,5 @@ def _command(
     database: Database, name: str, concepts: ConceptSet, kept: AuditRecord | None
 ) -> Sequence[str]:
     words = ["semlens", "report", database.path.name]
-    if kept is not None:
-        return [*words, "--saved", str(kept.id)]
-    return [*words, "--target", name, "--concepts", concepts.name]
+    own = ["--target", name, "--concepts", concepts.name]
+    return [*words, *(own if kept is None else ["--saved", str(kept.id)])]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import pandas as pd
 
+from semlens.analysis.audit.found import Audit
 from semlens.analysis.concepts import ConceptSet, Kind
 from semlens.analysis.describe.map import ConceptMap
 from semlens.analysis.describe.unexpected import Unexpected
@@ -36,6 +38,7 @@ from semlens.errors import SemlensError
 from semlens.store.reader import Database
 from semlens.types import Component
 
+P = ParamSpec("P")
 Part = TypeVar("Part")
 STRIP = 8
 """Examples of a component."""
@@ -60,6 +63,27 @@ def attempt(make: Callable[[], Part]) -> Part | Skipped:
         return Skipped(str(error))
 
 
+def section(
+    key: str, title: str, *, flows: bool = False
+) -> Callable[
+    [Callable[Concatenate[Part, P], list[Block]]], Callable[Concatenate[Part | Skipped, P], Section]
+]:
+    """Make a section of a function that shows a part; without the part, it says why."""
+
+    def decorate(
+        show: Callable[Concatenate[Part, P], list[Block]],
+    ) -> Callable[Concatenate[Part | Skipped, P], Section]:
+        @functools.wraps(show)
+        def make(found: Part | Skipped, *args: P.args, **kwargs: P.kwargs) -> Section:
+            if isinstance(found, Skipped):
+                return Section(key, title, missing=found.reason)
+            return Section(key, title, show(found, *args, **kwargs), flows=flows)
+
+        return make
+
+    return decorate
+
+
 def identity(
     database: Database,
     target: int,
@@ -69,21 +93,16 @@ def identity(
 ) -> Section:
     """Say who the model, the data and the embedder are, and how the database was made."""
     manifest, relevance = database.manifest, database.manifest.relevance
-    sources = [
-        (name, source.spec, source.fingerprint)
-        for name, source in (
-            ("model", manifest.model),
-            ("data", manifest.data),
-            ("embedder", manifest.embedder),
-        )
-    ]
+    sources = {name: getattr(manifest, name) for name in ("model", "data", "embedder")}
     known = f"{len(manifest.classes)} classes" if manifest.classes else "classes without names"
     named = f"{class_name(database, target)} (logit {target}), "
-    told = "none was computed"
-    if relevance is not None:
-        told = f"rules {relevance.rules}, for the {_TARGETS[relevance.targets]}"
+    told = (
+        f"rules {relevance.rules}, for the {_TARGETS[relevance.targets]}"
+        if relevance is not None
+        else "none was computed"
+    )
     rows = [
-        *sources,
+        *((name, source.spec, source.fingerprint) for name, source in sources.items()),
         ("database", database.path.name, database.fingerprint),
         ("class", f"{named}{samples_of(database, target)} samples", ""),
         ("samples", f"{manifest.samples}, {manifest.unreadable} of them unreadable", ""),
@@ -97,13 +116,12 @@ def identity(
         if len(part := concepts.of_kind(kind))
     ]
     source = f", from: {concepts.source}" if concepts.source else ""
-    blocks: list[Block] = [
+    blocks = [
         Facts("What was looked at, with SHA-256 fingerprints of weights and contents", rows),
         Facts(f"Concept set '{concepts.name}'{source}", listed),
         Values("Recipe of the database", _values(dict(manifest.recipe))),
+        *([Values("Settings of the audit", _values(settings))] if settings else []),
     ]
-    if settings:
-        blocks.append(Values("Settings of the audit", _values(settings)))
     return Section("identity", "Model, data and settings", blocks)
 
 
@@ -166,11 +184,9 @@ def overview(database: Database, scores: Scores) -> Section:
     )
 
 
-def map_section(found: ConceptMap | Skipped, name: str) -> Section:
+@section("map", "Map of what the model knows", flows=True)
+def map_section(found: ConceptMap, name: str) -> list[Block]:
     """Show where the components lie in semantic space."""
-    title = "Map of what the model knows"
-    if isinstance(found, Skipped):
-        return Section("map", title, missing=found.reason)
     named = found.clusters.to_dict("records")
     labels = [", ".join(row["labels"]) for row in named if row["labels"]]
     about = f" Clusters are about: {'; '.join(labels[:12])}." if labels else ""
@@ -189,23 +205,16 @@ def map_section(found: ConceptMap | Skipped, name: str) -> Section:
         )
         for row in named[:12]
     ]
-    return Section(
-        "map",
-        title,
-        [
-            picture,
-            Table("The largest clusters", ["best labels", "components", "alignments"], rows, [1]),
-            Text("Distances in the plane are a guide to the eye; labels are of cluster means."),
-        ],
-        flows=True,
-    )
+    return [
+        picture,
+        Table("The largest clusters", ["best labels", "components", "alignments"], rows, [1]),
+        Text("Distances in the plane are a guide to the eye; labels are of cluster means."),
+    ]
 
 
-def unexpected_section(found: Unexpected | Skipped, shown: int, against: str) -> Section:
+@section("unexpected", "Unexpected components")
+def unexpected_section(found: Unexpected, shown: int, against: str) -> list[Block]:
     """Show what the class relies on and no concept describes, and what stands behind it."""
-    title = "Unexpected components"
-    if isinstance(found, Skipped):
-        return Section("unexpected", title, missing=found.reason)
     blocks: list[Block] = [Text(found.summary()), Text(against)]
     largest = max([v for v in found.classes["mean"] if v > 0], default=1.0)
     cards = [_driving(found, row, largest) for row in found.frame.head(shown).to_dict("records")]
@@ -213,14 +222,12 @@ def unexpected_section(found: Unexpected | Skipped, shown: int, against: str) ->
         blocks.append(Cards(cards, files=True))
     if len(found) > shown:
         blocks.append(Text(f"{len(found) - shown} less relevant ones are not shown."))
-    return Section("unexpected", title, blocks)
+    return blocks
 
 
-def graph_section(found: AttributionGraph | Skipped) -> Section:
+@section("graph", "Attribution graph")
+def graph_section(found: AttributionGraph) -> list[Block]:
     """Show which concepts feed which, down from the class."""
-    title = "Attribution graph"
-    if isinstance(found, Skipped):
-        return Section("graph", title, missing=found.reason)
     images = f"{found.images} image" + ("s" if found.images != 1 else "")
     nodes = sorted(found.nodes[1:], key=lambda node: -node.mean)
     rows = [
@@ -228,43 +235,36 @@ def graph_section(found: AttributionGraph | Skipped) -> Section:
         for node in nodes[:12]
     ]
     strongest = ", ".join(f"{row[0]} in {row[1]} ({row[3]})" for row in rows[:5])
-    return Section(
-        "graph",
-        title,
-        [
-            Text(
-                "Components are grouped by the concept that the audit aligns them with, and where "
-                "there is none by a general vocabulary; '?' has none at all."
-            ),
-            svg_picture(
-                found.svg(),
-                f"Attribution graph of '{found.name}' over {images}. Strongest: {strongest}.",
-                f"Columns are layers, the class on the right. Boxes are components of one label, "
-                f"lines what passes between them: they show {found.overall:.0%} of the "
-                f"relevance, mean over the layers. {images}, rules {found.rules}, components of "
-                f"{found.minimum:.1%} and more.",
-                adapts=True,
-            ),
-            Table(
-                "The strongest groups (mean share of the layer's relevance)",
-                ["label", "layer", "components", "share"],
-                rows,
-                [2, 3],
-            ),
-        ],
-    )
+    return [
+        Text(
+            "Components are grouped by the concept that the audit aligns them with, and where "
+            "there is none by a general vocabulary; '?' has none at all."
+        ),
+        svg_picture(
+            found.svg(),
+            f"Attribution graph of '{found.name}' over {images}. Strongest: {strongest}.",
+            f"Columns are layers, the class on the right. Boxes are components of one label, "
+            f"lines what passes between them: they show {found.overall:.0%} of the "
+            f"relevance, mean over the layers. {images}, rules {found.rules}, components of "
+            f"{found.minimum:.1%} and more.",
+            adapts=True,
+        ),
+        Table(
+            "The strongest groups (mean share of the layer's relevance)",
+            ["label", "layer", "components", "share"],
+            rows,
+            [2, 3],
+        ),
+    ]
 
 
+@section("examples", "Examples of the most relevant components")
 def examples_section(
-    database: Database, frame: pd.DataFrame | Skipped, badges: Mapping[str, Badge], scores: Scores
-) -> Section:
+    found: Audit, database: Database, badges: Mapping[str, Badge], scores: Scores
+) -> list[Block]:
     """Show the most relevant components with many examples."""
-    title = "Examples of the most relevant components"
-    if isinstance(frame, Skipped):
-        return Section("examples", title, missing=frame.reason)
     cards: list[Card] = []
-    for record in frame.head(DETAILED).to_dict("records"):
-        row = database.row(Component.parse(record["component"]))
+    for record in found.frame.head(DETAILED).to_dict("records"):
         measures = scores_of(scores, record["component"])
         told = f"{percent(record['mean'])} of its layer's relevance on average"
         if measures:
@@ -274,21 +274,17 @@ def examples_section(
                 record["component"],
                 badges.get(record["component"]),
                 [told],
-                strip(database, row, 2 * STRIP),
+                strip(database, record["row"], 2 * STRIP),
             )
         )
-    return Section(
-        "examples",
-        title,
-        [
-            Text(
-                "The samples on which each component is strongest, cut to where it reacts, "
-                "strongest first. What lies under 2 % of its heatmap's maximum is darkened, "
-                "where the database keeps a mask."
-            ),
-            Cards(cards, files=True),
-        ],
-    )
+    return [
+        Text(
+            "The samples on which each component is strongest, cut to where it reacts, "
+            "strongest first. What lies under 2 % of its heatmap's maximum is darkened, "
+            "where the database keeps a mask."
+        ),
+        Cards(cards, files=True),
+    ]
 
 
 def strip(database: Database, row: int, count: int = STRIP) -> list[Thumb]:
@@ -339,7 +335,7 @@ def _driving(found: Unexpected, row: dict[str, Any], largest: float) -> Card:
         f"Nearest concepts all the same: {near}.",
         _origin(row, found.name),
     ]
-    number = found.database.row(Component.parse(row["component"]))
+    (number,) = found.database.rows_of(row["component"])
     return Card(
         row["component"],
         Badge("unexpected", "unexpected"),
@@ -359,9 +355,9 @@ def _origin(row: Mapping[str, Any], name: str) -> str:
     return f"{told}; most are of another class: {row['examples_show']}."
 
 
-def percent(value: float) -> str:
-    """Return a share in words."""
-    return f"{100 * value:.1f} %"
+def percent(value: float | None) -> str:
+    """Return a share in words; a dash where there is none."""
+    return "-" if value is None or np.isnan(value) else f"{100 * value:.1f} %"
 
 
 def _text(value: Any) -> str:

@@ -14,9 +14,9 @@ from semlens.analysis.audit.found import Audit
 from semlens.analysis.audit.tested import ModelTest
 from semlens.analysis.correct.sensitivity import ALL, COLUMNS, Sensitivity
 from semlens.analysis.label import Labels
-from semlens.analysis.report.sections import Skipped
+from semlens.analysis.report.sections import percent, section
 from semlens.analysis.result import plain
-from semlens.draw.report_page import Block, Section, Table, Text, figure_picture
+from semlens.draw.report_page import Block, Table, Text, figure_picture
 from semlens.errors import DataError
 from semlens.types import Component
 
@@ -66,17 +66,14 @@ def graph_labels(
     components: Sequence[Component], audit: Audit | None, labels: Labels | None
 ) -> dict[Component, str]:
     """Name components for the graph: by the audit's concepts, else by a vocabulary's label."""
-    found: dict[Component, str] = {}
-    if labels is not None:
-        for component in components:
-            label = labels.of(component)
-            if label is not None:
-                found[component] = label
+    known = {} if labels is None else {one: labels.of(one) for one in components}
+    found = {component: label for component, label in known.items() if label is not None}
     for row in [] if audit is None else audit.frame.to_dict("records"):
         if row["verdict"] != "unexpected":
             side = "spurious" if row["verdict"] == "spurious" else "valid"
-            component = Component.parse(row["component"])
-            found[component] = f"{row[f'{side}_concept']} ({row['verdict']})"
+            found[Component.parse(row["component"])] = (
+                f"{row[f'{side}_concept']} ({row['verdict']})"
+            )
     return found
 
 
@@ -120,11 +117,9 @@ def test_values(found: Tested) -> Values:
     return plain(found.to_json()) if isinstance(found, ModelTest) else found
 
 
-def model_test_section(found: Tested | Skipped) -> Section:
+@section("test", "Model test: spurious features alone")
+def model_test_section(found: Tested) -> list[Block]:
     """Show how well real images are told from images of spurious features only."""
-    title = "Model test: spurious features alone"
-    if isinstance(found, Skipped):
-        return Section("test", title, missing=found.reason)
     values = test_values(found)
     real, sets = values["real"], values["sets"]
     blocks: list[Block] = [Text(test_sentence(values))]
@@ -145,8 +140,8 @@ def model_test_section(found: Tested | Skipped) -> Section:
             one["source"],
             str(one["images"]),
             f"{_number(one['auroc'])} ({_number(one['low'])} to {_number(one['high'])})",
-            _share(one["top1"]),
-            _share(one["top1_without"]),
+            percent(one["top1"]),
+            percent(one["top1_without"]),
         )
         for one in sets
     ]
@@ -156,7 +151,7 @@ def model_test_section(found: Tested | Skipped) -> Section:
     blocks += [
         Table(
             f"{real['images']} real images of '{values['class']}' (called so: "
-            f"{_share(real['top1'])}) against images of spurious features only",
+            f"{percent(real['top1'])}) against images of spurious features only",
             columns,
             rows,
             range(2, len(columns)),
@@ -168,63 +163,56 @@ def model_test_section(found: Tested | Skipped) -> Section:
             f"put in. Tested: {values['model']}."
         ),
     ]
-    return Section("test", title, blocks)
+    return blocks
 
 
 def test_sentence(values: Values) -> str:
     """Say in words how the weakest set fares."""
     worst = min(values["sets"], key=lambda one: one["auroc"])
     return (
-        f"With '{worst['set']}' alone, {_share(worst['top1'])} of {worst['images']} images without "
-        f"'{values['class']}' are called so; real images are told from them with an AUROC of "
-        f"{_number(worst['auroc'])} ({_number(worst['low'])} to {_number(worst['high'])})."
+        f"With '{worst['set']}' alone, {percent(worst['top1'])} of {worst['images']} images "
+        f"without '{values['class']}' are called so; real images are told from them with an AUROC "
+        f"of {_number(worst['auroc'])} ({_number(worst['low'])} to {_number(worst['high'])})."
     )
 
 
-def correction_section(found: Sensitivity | Skipped) -> Section:
+@section("correction", "Correction: before and after")
+def correction_section(found: Sensitivity) -> list[Block]:
     """Show accuracy before and after a correction, clean and with artefacts."""
-    title = "Correction: before and after"
-    if isinstance(found, Skipped):
-        return Section("correction", title, missing=found.reason)
-    overall: Any = found.frame[found.frame["class"] == ALL]
-    records = overall.to_dict("records")
+    records = found.frame.query("`class` == @ALL").to_dict("records")
     rows = [
         (
             row["model"],
             row["images"],
             str(row["samples"]),
-            f"{_share(row['accuracy'])} ({_share(row['low'])} to {_share(row['high'])})",
+            f"{percent(row['accuracy'])} ({percent(row['low'])} to {percent(row['high'])})",
             _change(row["change"]),
-            _share(row["removed"]),
+            percent(row["removed"]),
         )
         for row in records
     ]
     told = ", ".join(
-        f"{row['model']} on {row['images']} {_share(row['accuracy'])}" for row in records
+        f"{row['model']} on {row['images']} {percent(row['accuracy'])}" for row in records
     )
-    return Section(
-        "correction",
-        title,
-        [
-            Text(correction_sentence(found)),
-            figure_picture(
-                found.plot(),
-                f"Accuracy by model and set of images: {told}.",
-                "Accuracy on clean images and with the artefact in all of them, and its change.",
-            ),
-            Table(
-                "Accuracy over all classes, with 95 % intervals",
-                ["model", "images", "number", "accuracy", "change", "loss removed"],
-                rows,
-                [2, 3, 4, 5],
-            ),
-            Text(
-                "Change is from the clean images of the same model. 'Loss removed' is the part of "
-                "the first model's loss that this one does without: 100 % means that the artefact "
-                "costs nothing any more."
-            ),
-        ],
-    )
+    return [
+        Text(correction_sentence(found)),
+        figure_picture(
+            found.plot(),
+            f"Accuracy by model and set of images: {told}.",
+            "Accuracy on clean images and with the artefact in all of them, and its change.",
+        ),
+        Table(
+            "Accuracy over all classes, with 95 % intervals",
+            ["model", "images", "number", "accuracy", "change", "loss removed"],
+            rows,
+            [2, 3, 4, 5],
+        ),
+        Text(
+            "Change is from the clean images of the same model. 'Loss removed' is the part of "
+            "the first model's loss that this one does without: 100 % means that the artefact "
+            "costs nothing any more."
+        ),
+    ]
 
 
 def correction_sentence(found: Sensitivity) -> str:
@@ -239,7 +227,7 @@ def correction_sentence(found: Sensitivity) -> str:
             parts.append(f"With '{name}' in every image, {first} loses no accuracy.")
             continue
         told = ", ".join(
-            f"{model} avoids {_share(rows[model]['removed'])} of that"
+            f"{model} avoids {percent(rows[model]['removed'])} of that"
             for model in found.models[1:]
             if model in rows
         )
@@ -248,16 +236,12 @@ def correction_sentence(found: Sensitivity) -> str:
             + (f"; {told}." if told else ".")
         )
     rows = overall[overall["images"] == clean].set_index("model").to_dict("index")
-    kept = ", ".join(f"{model} {_share(row['accuracy'])}" for model, row in rows.items())
+    kept = ", ".join(f"{model} {percent(row['accuracy'])}" for model, row in rows.items())
     return " ".join([*parts, f"Accuracy on '{clean}' images: {kept}."])
 
 
 def _number(value: float | None) -> str:
     return "-" if value is None or math.isnan(value) else f"{value:.3f}"
-
-
-def _share(value: float | None) -> str:
-    return "-" if value is None or math.isnan(value) else f"{100 * value:.1f} %"
 
 
 def _change(value: float | None) -> str:

@@ -290,7 +290,7 @@ class Flat(Affine):
     """
 
     final: ClassVar[bool] = True
-    operator: Convolution
+    operator: Convolution  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(self, node: Node, epsilon: float, image: Node) -> None:
         super().__init__(node, False, epsilon)

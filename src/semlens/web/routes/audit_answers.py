@@ -2,61 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import BaseModel
 
+from semlens.analysis.audit.audit import SIDES
 from semlens.analysis.audit.found import Audit
-from semlens.analysis.audit.record import AuditRecord, Status, Term
+from semlens.analysis.audit.record import AuditRecord, Term
 from semlens.analysis.audit.shares import Verdict
+from semlens.analysis.concept_sets import class_of
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.result import plain
-from semlens.analysis.target import find_class
 from semlens.api import ConceptDatabase
-from semlens.errors import RelevanceError
-from semlens.web.routes.audit_requests import AuditSettings
-
-
-class AuditEntry(BaseModel):
-    """A saved audit in the list of all."""
-
-    id: int
-    name: str
-    target: int = -1
-    target_name: str = ""
-    valid: int = 0
-    spurious: int = 0
-    reviewed: int = 0
-    changed: str = ""
-    problem: str | None = None
-    """Why it cannot be read."""
-
-
-class AuditClass(BaseModel):
-    """A class that can be audited."""
-
-    target: int
-    name: str
-    samples: int
-
-
-class SavedAudits(BaseModel):
-    """All saved audits, latest edit first, and the classes that can be audited."""
-
-    audits: list[AuditEntry]
-    classes: list[AuditClass]
-    kept: bool
-    """Whether edits outlive the server: not in a folder that is for reading only."""
-    text: bool
-    """Whether the embedder reads texts."""
-
-
-class SavedTerm(BaseModel):
-    """A concept of a list."""
-
-    text: str
-    path: list[str]
-    """Its categories, outermost first."""
-    pictures: int
-    """How many images it is, if it is no text; such a concept can be moved and removed."""
+from semlens.web.routes.classes import ClassCount
+from semlens.web.served import records
 
 
 class ConceptSetInfo(BaseModel):
@@ -69,40 +28,39 @@ class ConceptSetInfo(BaseModel):
     """That class in this model, if it has it."""
     kept: bool
     """Whether it is the lists of a saved audit."""
-    valid: list[SavedTerm]
-    spurious: list[SavedTerm]
+    valid: list[Term]
+    spurious: list[Term]
     others: int
     """Concepts that are neither."""
 
 
-class SavedReview(BaseModel):
-    """What a person says of a component."""
-
-    status: Status
-    note: str
-    when: str
-
-
-class SavedAudit(BaseModel):
+class SavedAudit(AuditRecord):
     """A saved audit: what people edit of it."""
 
-    id: int
-    revision: int
-    name: str
-    target: int
-    target_name: str
-    valid: list[SavedTerm]
-    spurious: list[SavedTerm]
-    sources: list[str]
-    settings: AuditSettings
-    reviews: dict[str, SavedReview]
-    """By the component's name."""
-    created: str
-    changed: str
     kept: bool
     """Whether edits outlive the server."""
     stale: bool
     """Whether the database has changed since it was made."""
+
+
+class AuditEntry(BaseModel):
+    """A saved audit in the list of all."""
+
+    id: int
+    audit: SavedAudit | None
+    problem: str | None
+    """Why it cannot be read."""
+
+
+class SavedAudits(BaseModel):
+    """All saved audits, latest edit first, and the classes that can be audited."""
+
+    audits: list[AuditEntry]
+    classes: list[ClassCount]
+    kept: bool
+    """Whether edits outlive the server: not in a folder that is for reading only."""
+    text: bool
+    """Whether the embedder reads texts."""
 
 
 class ShareRow(BaseModel):
@@ -142,10 +100,8 @@ class ConceptRow(BaseModel):
 class AuditedComponent(BaseModel):
     """One relevant component; what there is no side for is null."""
 
-    row: int
-    layer: int
-    index: int
-    name: str
+    component: str
+    layer: str
     mean: float
     max: float
     weight: float
@@ -173,24 +129,52 @@ class AuditAnswer(BaseModel):
     components: list[AuditedComponent]
 
 
+class SweepClass(BaseModel):
+    """What a class rests on, in shares of its relevance."""
+
+    target: int
+    name: str
+    audit: int | None
+    """The saved audit whose lists it is held against."""
+    sets: list[str]
+    """Otherwise the sets that an audit of it begins with."""
+    components: int
+    valid: float
+    both: float
+    spurious: float
+    unexpected: float
+    alarm: bool
+    p_value: float | None
+    q_value: float | None
+    """The expected share of false alarms among classes with this p or a smaller one."""
+    concept: str | None
+    """The spurious concept with the largest share."""
+    concept_share: float | None
+
+
+class SweepAnswer(BaseModel):
+    """One audit per class; the smallest p first."""
+
+    classes: list[SweepClass]
+    skipped: dict[str, str]
+    """Why a class that has concepts was left out, by its name."""
+    unlisted: int
+    """Classes with relevance that no concept set is for."""
+    sets: list[str]
+    """What the classes were held against."""
+
+
 def set_info(
     db: ConceptDatabase, concepts: ConceptSet, name: str, *, kept: bool = False
 ) -> ConceptSetInfo:
     """Describe a concept set, and say which class of the model it is for."""
-    logit = None
-    if concepts.target is not None:
-        try:
-            logit = find_class(db, concepts.target)
-        except RelevanceError:
-            logit = None  # a set for another model
     valid, spurious = (
-        [_term(Term.of(one)) for one in concepts.of_kind(kind).concepts]
-        for kind in ("valid", "spurious")
+        [_named(Term.of(one)) for one in concepts.of_kind(kind).concepts] for kind in SIDES
     )
     return ConceptSetInfo(
         name=name,
         target=concepts.target,
-        logit=logit,
+        logit=class_of(db, concepts),
         kept=kept,
         valid=valid,
         spurious=spurious,
@@ -198,66 +182,27 @@ def set_info(
     )
 
 
-def entry_of(record: AuditRecord) -> AuditEntry:
-    """Return a saved audit's line in the list."""
-    return AuditEntry(
-        id=record.id,
-        name=record.name,
-        target=record.target,
-        target_name=record.target_name,
-        valid=len(record.valid),
-        spurious=len(record.spurious),
-        reviewed=len(record.reviews),
-        changed=record.changed,
-    )
-
-
 def saved_of(db: ConceptDatabase, record: AuditRecord) -> SavedAudit:
     """Return what people edit of a saved audit."""
-    used = record.settings
-    return SavedAudit(
-        **record.model_dump(
-            include={"id", "revision", "name", "target", "target_name", "created", "changed"}
-        ),
-        valid=[_term(one) for one in record.valid],
-        spurious=[_term(one) for one in record.spurious],
-        sources=list(record.sources),
-        settings=AuditSettings(
-            layers=None if used.layers is None else list(used.layers),
-            minimum=used.minimum,
-            level=used.level,
-            valid_threshold=used.threshold[0],
-            spurious_threshold=used.threshold[1],
-            seed=used.seed,
-        ),
-        reviews={name: SavedReview(**dict(one)) for name, one in record.reviews.items()},
-        kept=db.audits.keeps,
-        stale=record.database != db.fingerprint,
-    )
+    sides = {side: tuple(map(_named, getattr(record, side))) for side in SIDES}
+    more = {"kept": db.audits.keeps, "stale": record.database != db.fingerprint}
+    return SavedAudit.model_validate({**dict(record), **sides, **more})
 
 
-def _term(term: Term) -> SavedTerm:
-    return SavedTerm(text=term.text, path=list(term.path), pictures=len(term.images))
+def _named(term: Term) -> Term:
+    """Return a concept without the folders of its images, which are nobody's business."""
+    return term.model_copy(update={"images": tuple(Path(one).name for one in term.images)})
 
 
-def answer_of(db: ConceptDatabase, found: Audit) -> AuditAnswer:
+def answer_of(found: Audit) -> AuditAnswer:
     """Return an audit as the page takes it."""
-    places = {entry.name: (place, entry.first) for place, entry in enumerate(db.manifest.layers)}
-    frame = found.frame.assign(weight=found.weights)
-    components: list[AuditedComponent] = []
-    for record in plain(frame.to_dict("records")):
-        layer, first = places[record.pop("layer")]
-        name, row = record.pop("component"), record.pop("row")
-        components.append(
-            AuditedComponent(row=row, layer=layer, index=row - first, name=name, **record)
-        )
     return AuditAnswer(
         sentence=found.sentence,
         alarm=found.alarm,
         p_value=plain(found.p_value),
         level=found.settings["level"],
-        shares=[ShareRow(**row) for row in plain(found.shares.to_dict("records"))],
-        chance=[ChanceRow(**row) for row in plain(found.chance.to_dict("records"))],
-        concepts=[ConceptRow(**row) for row in plain(found.summary.to_dict("records"))],
-        components=components,
+        shares=records(ShareRow, found.shares),
+        chance=records(ChanceRow, found.chance),
+        concepts=records(ConceptRow, found.summary),
+        components=records(AuditedComponent, found.frame.assign(weight=found.weights)),
     )

@@ -1,4 +1,4 @@
-"""Saved audits: lists, settings and reviews that the page edits, and what follows from them."""
+"""Saved audits, which the page edits, what follows from them, and the audit of all classes."""
 
 from __future__ import annotations
 
@@ -11,35 +11,34 @@ from fastapi import APIRouter, Query, Response
 
 from semlens.analysis.audit.audit import audit
 from semlens.analysis.audit.found import Audit
-from semlens.analysis.audit.record import AuditRecord, Edit, Review, check_lists
+from semlens.analysis.audit.record import AuditRecord
+from semlens.analysis.audit.side import check_lists
+from semlens.analysis.audit.sweep import audit_all
 from semlens.analysis.concept_file import read_text, to_toml
+from semlens.analysis.concept_sets import SAVED, concepts_by_class
 from semlens.analysis.concepts import ConceptSet, bundled_names
 from semlens.analysis.report.report import report
+from semlens.analysis.result import plain
 from semlens.analysis.target import class_name, find_class
 from semlens.errors import SemlensError
 from semlens.recipe import fingerprint
-from semlens.web.download import csv, download
+from semlens.web.bodies import csv, download
 from semlens.web.errors import not_found
 from semlens.web.routes.audit_answers import (
     AuditAnswer,
-    AuditClass,
     AuditEntry,
     ConceptSetInfo,
     SavedAudit,
     SavedAudits,
+    SweepAnswer,
+    SweepClass,
     answer_of,
-    entry_of,
     saved_of,
     set_info,
 )
-from semlens.web.routes.audit_requests import (
-    KEPT,
-    AuditEdit,
-    NewAudit,
-    SetFile,
-    content_of,
-)
-from semlens.web.served import All, Model, Served, Serving
+from semlens.web.routes.audit_requests import AuditEdit, NewAudit, SetFile, Text, content_of
+from semlens.web.routes.classes import ClassCount
+from semlens.web.served import All, Model, Served, Serving, records
 
 router = APIRouter(prefix="/models/{m}", tags=["audit"])
 
@@ -47,14 +46,11 @@ router = APIRouter(prefix="/models/{m}", tags=["audit"])
 @router.get("/concept-sets")
 def concept_sets(served: Model) -> list[ConceptSetInfo]:
     """Return the concept sets that come with semlens, and the lists of saved audits."""
-    found = [set_info(served.db, ConceptSet.load(name), name) for name in bundled_names()]
-    for number in served.db.audits.numbers():
-        try:
-            one = served.db.audits.get(number)
-        except SemlensError:
-            continue  # the list of audits says why
-        found.append(set_info(served.db, one.concepts, f"{KEPT}{number}", kept=True))
-    return found
+    db = served.db
+    found = [set_info(db, ConceptSet.load(name), name) for name in bundled_names()]
+    return found + [
+        set_info(db, one.concepts, f"{SAVED}{one.id}", kept=True) for one in db.audits.readable()
+    ]
 
 
 @router.post("/concept-sets/read")
@@ -68,16 +64,14 @@ def read_concept_set(served: Model, given: SetFile) -> ConceptSetInfo:
 def list_audits(served: Model) -> SavedAudits:
     """Return the saved audits and the classes with relevance."""
     db = served.db
-    known = db.relevance_classes
+    known = db.relevance_classes.rename(columns={"class": "target"})
+    known["name"] = [class_name(db, number) for number in known["target"]]
     entries = [_entry(served, number) for number in db.audits.numbers()]
     return SavedAudits(
-        audits=sorted(entries, key=lambda one: (one.changed, one.id), reverse=True),
-        classes=[
-            AuditClass(target=number, name=class_name(db, number), samples=samples)
-            for number, samples in zip(
-                known["class"].tolist(), known["samples"].tolist(), strict=True
-            )
-        ],
+        audits=sorted(
+            entries, key=lambda one: (one.audit.changed if one.audit else "", one.id), reverse=True
+        ),
+        classes=records(ClassCount, known),
         kept=db.audits.keeps,
         text=db.embedder.has_text,
     )
@@ -90,8 +84,8 @@ def save_audit(served: Model, given: NewAudit) -> SavedAudit:
         given.target,
         given.concepts(served.db),
         name=given.name,
-        sources=given.sources(served.db),
-        settings=given.settings.settings(),
+        sources=list(dict.fromkeys(one.name for one in given.sets(served.db))),
+        settings=given.settings,
     )
     return saved_of(served.db, made)
 
@@ -100,16 +94,16 @@ def save_audit(served: Model, given: NewAudit) -> SavedAudit:
 def try_audit(served: Model, serving: All, given: NewAudit) -> AuditAnswer:
     """Audit without saving anything."""
     number = find_class(served.db, given.target)
-    concepts, settings = given.concepts(served.db), given.settings.settings()
+    concepts, settings = given.concepts(served.db), given.settings
     check_lists(concepts)
     decides = (content_of(concepts), settings.model_dump(mode="json"))
     key = fingerprint(number, decides, served.db.fingerprint)
     found = serving.work.result(
         f"audit/{served.number}/try/{key}",
         f"auditing '{class_name(served.db, number)}'",
-        lambda _: audit(served.db, number, concepts, **settings.given()),
+        lambda: audit(served.db, number, concepts, **settings.given()),
     )
-    return answer_of(served.db, found)
+    return answer_of(found)
 
 
 @router.get("/audits/{number}")
@@ -121,21 +115,7 @@ def one_audit(served: Model, number: int) -> SavedAudit:
 @router.put("/audits/{number}")
 def edit_audit(served: Model, number: int, given: AuditEdit) -> SavedAudit:
     """Change a saved audit; 409 (``EditError``) if it has been edited since it was read."""
-    known = _get(served, number)
-    sides = {
-        side: None if terms is None else tuple(one.term(known) for one in terms)
-        for side, terms in (("valid", given.valid), ("spurious", given.spurious))
-    }
-    edit = Edit(
-        name=None if given.name is None else given.name.strip(),
-        settings=None if given.settings is None else given.settings.settings(),
-        reviews={
-            name: None if one is None else Review(status=one.status, note=one.note.strip())
-            for name, one in given.reviews.items()
-        },
-        renew=given.renew,
-        **sides,
-    )
+    edit = given.checked(_get(served, number))
     return saved_of(served.db, served.db.audits.edit(number, given.revision, edit))
 
 
@@ -149,7 +129,7 @@ def remove_audit(served: Model, number: int, revision: Annotated[int, Query()]) 
 @router.get("/audits/{number}/result")
 def audit_result(served: Model, serving: All, number: int) -> AuditAnswer:
     """Return what a saved audit finds, as it is now."""
-    return answer_of(served.db, _run(served, serving, _get(served, number)))
+    return answer_of(_run(served, serving, _get(served, number)))
 
 
 @router.get("/audits/{number}/components.csv", response_class=Response)
@@ -179,16 +159,59 @@ def audit_report(served: Model, serving: All, number: int) -> Response:
     found = _run(served, serving, record)
     today = datetime.date.today()
 
-    def make(_: object) -> str:
-        made = report(
-            served.db, record.target, record.concepts, audit=found, kept=record, date=today
-        )
+    test = served.tests.get(record.target)
+
+    def make() -> str:
+        with served.lock:
+            made = report(served.db, saved=record, audit=found, model_test=test, date=today)
         return made.html
 
-    key = fingerprint(record.model_dump(mode="json"), served.db.fingerprint, str(today))
+    key = fingerprint(
+        record.model_dump(mode="json"),
+        served.db.fingerprint,
+        str(today),
+        test and plain(test.to_json()),
+    )
     what = f"writing the report on '{record.target_name}'"
     html = serving.work.result(f"report/{served.number}/{key}", what, make, large=True)
     return download(html, "text/html", f"{_plain(record)}.html")
+
+
+@router.get("/sweep")
+def sweep(
+    served: Model,
+    serving: All,
+    sets: Annotated[list[Text] | None, Query(max_length=200)] = None,
+) -> SweepAnswer:
+    """Audit every class that has concepts.
+
+    Without ``sets``: by the lists of its saved audit that was edited last; or by the bundled
+    sets that are for it, with the artefacts if these name nothing spurious.
+    """
+    db = served.db
+    held, skipped = concepts_by_class(db, sets, files=False)
+    key = fingerprint(
+        [[number, content_of(one.concepts)] for number, one in held.items()], db.fingerprint
+    )
+    found = serving.work.result(
+        f"sweep/{served.number}/{key}",
+        f"auditing {len(held)} classes",
+        lambda: audit_all(db, [one.concepts for one in held.values()]),
+    )
+    sources = [held[one.target] for one in found.audits.values()]
+    table = found.frame.rename(columns={"class": "name"}).assign(
+        target=[one.target for one in found.audits.values()],
+        audit=pd.Series([one.audit for one in sources], dtype=object),
+        sets=[() if one.audit is not None else one.sets for one in sources],
+    )
+    # what nothing was said against comes last
+    table = table.sort_values(["p_value", "spurious"], ascending=[True, False], kind="stable")
+    return SweepAnswer(
+        classes=records(SweepClass, table),
+        skipped={**{name: error.value for name, error in skipped.items()}, **found.skipped},
+        unlisted=len(set(db.relevance_classes["class"]) - set(held)),
+        sets=sorted({name for one in held.values() for name in one.sets}),
+    )
 
 
 def _get(served: Served, number: int) -> AuditRecord:
@@ -207,15 +230,16 @@ def _run(served: Served, serving: Serving, record: AuditRecord) -> Audit:
     return serving.work.result(
         f"audit/{served.number}/{fingerprint(decides, served.db.fingerprint)}",
         f"auditing '{record.target_name}'",
-        lambda _: served.db.audits.run(record),
+        lambda: served.db.audits.run(record),
     )
 
 
 def _entry(served: Served, number: int) -> AuditEntry:
     try:
-        return entry_of(served.db.audits.get(number))
+        found = saved_of(served.db, served.db.audits.get(number))
+        return AuditEntry(id=number, audit=found, problem=None)
     except SemlensError as error:
-        return AuditEntry(id=number, name=f"audit {number}", problem=str(error))
+        return AuditEntry(id=number, audit=None, problem=str(error))
 
 
 def _plain(record: AuditRecord) -> str:

@@ -2,78 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated
 
-import numpy as np
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
-from semlens.analysis.describe.build_command import build_command
-from semlens.analysis.relevant import (
+from semlens.analysis.class_relevance import (
+    MINIMUM,
     MOSTLY,
-    REACHED,
     LayerRelevance,
     class_table,
     relevant_components,
 )
+from semlens.analysis.describe.build_command import build_command
 from semlens.analysis.target import class_name
 from semlens.errors import RelevanceError
-from semlens.web.errors import Waiting, not_found
-from semlens.web.routes.place import layer_names
-from semlens.web.served import All, Model, Served, Serving
+from semlens.types import Component
+from semlens.web.errors import not_found
+from semlens.web.served import All, LayerNames, Model, Served, Serving, records
 from semlens.web.vocabulary import chosen, named
-from semlens.web.work import StillWorking
+from semlens.web.work import StillWorking, Waiting
 
 router = APIRouter(prefix="/models/{m}/classes", tags=["classes"])
 
 
-class ClassSummary(BaseModel):
-    """One class of which relevance is known."""
+class ClassCount(BaseModel):
+    """A class with samples."""
 
-    number: int
+    target: int
     """Its logit."""
     name: str
     samples: int
+
+
+class ClassSummary(ClassCount):
+    """One class of which relevance is known."""
+
     relevant: int
     """Components that reach 1 % of their layer's relevance on some sample."""
 
 
-class RelevantComponent(BaseModel):
-    """One component, with its shares of its layer's relevance for the class."""
-
-    row: int
-    layer: int
-    index: int
-    name: str
-    label: str | None
-    mean: float
-    """On average over the class's samples; below zero it speaks against the class."""
-    max: float
-    """On the sample where it is largest."""
-    cumulated: float
-    """What the components down to this one carry of the layer."""
-
-
-class RelevantLayer(BaseModel):
-    """The components of one layer that matter for the class, strongest first."""
-
-    layer: int
-    name: str
-    components: int
-    relevant: int
-    """How many reach the minimum on some sample."""
-    carried: float
-    mostly: int | None
-    """How many of the strongest carry most of the layer (``ClassRelevance.most``)."""
-    rows: list[RelevantComponent]
-
-
-class ClassRelevance(BaseModel):
+class RelevanceAnswer(ClassCount):
     """What a class relies on, layer by layer."""
 
-    number: int
-    name: str
-    samples: int
     rules: str
     minimum: float
     most: float = MOSTLY
@@ -81,7 +54,7 @@ class ClassRelevance(BaseModel):
     """What the labels are taken from; null where there are none."""
     naming: Waiting | None
     """The labels are still being made: this answer is without them."""
-    layers: list[RelevantLayer]
+    layers: list[LayerRelevance]
 
 
 @router.get("")
@@ -91,18 +64,10 @@ def list_classes(served: Model, serving: All) -> list[ClassSummary]:
     table = serving.work.result(
         f"classes {served.number}",
         "reading the classes",
-        lambda _: class_table(served.db),
+        lambda: class_table(served.db),
         short=True,
     )
-    return [
-        ClassSummary(
-            number=int(one["class"]),
-            name=str(one["name"]),
-            samples=int(one["samples"]),
-            relevant=int(one["relevant"]),
-        )
-        for one in table.to_dict("records")
-    ]
+    return records(ClassSummary, table)
 
 
 @router.get("/{c}/relevance")
@@ -110,63 +75,38 @@ def class_relevance(
     served: Model,
     serving: All,
     c: int,
-    layer: Annotated[list[int] | None, Query()] = None,
+    layers: LayerNames = None,
     k: Annotated[int, Query(ge=1, le=500)] = 20,
-    minimum: Annotated[float, Query(ge=0, le=1)] = REACHED,
+    minimum: Annotated[float, Query(ge=0, le=1)] = MINIMUM,
     concepts: Annotated[str | None, Query(max_length=200)] = None,
-) -> ClassRelevance:
+) -> RelevanceAnswer:
     """Return the most relevant components of every layer for a class."""
     samples = class_samples(served, c)
-    names = layer_names(served, layer or ())
-    found = relevant_components(served.db, c, layers=names, top=k, minimum=minimum)
-    rows = [int(row) for one in found for row in one.frame["row"]]
+    found = relevant_components(served.db, c, layers=layers, top=k, minimum=minimum)
     source = chosen(served, concepts)
-    labels, naming = dict[int, str | None].fromkeys(rows), None
+    naming = None
     try:
-        labels = labels_of(served, serving, source, rows)
+        parts = [one.component for layer in found for one in layer.strongest]
+        labels = labels_of(served, serving, source, parts)
+        found = [_labelled(layer, labels) for layer in found]
     except StillWorking as work:
-        naming = Waiting(what=work.what, done=work.done, total=work.total, seconds=work.seconds)
+        naming = work.state
     entry = served.db.manifest.relevance
-    return ClassRelevance(
-        number=c,
+    return RelevanceAnswer(
+        target=c,
         name=class_name(served.db, c),
         samples=samples,
         rules=entry.rules if entry else "",
         minimum=minimum,
         concepts=source,
         naming=naming,
-        layers=[_layer(served, one, labels) for one in found],
+        layers=found,
     )
 
 
-def _layer(served: Served, found: LayerRelevance, labels: dict[int, str | None]) -> RelevantLayer:
-    db = served.db
-    entry = db.layer(found.layer)
-    number = db.layers.index(found.layer)
-    rows = found.frame["row"].to_numpy(np.int64)
-    return RelevantLayer(
-        layer=number,
-        name=found.layer,
-        components=found.components,
-        relevant=found.relevant,
-        carried=found.carried,
-        mostly=found.mostly,
-        rows=[
-            RelevantComponent(
-                row=row,
-                layer=number,
-                index=row - entry.first,
-                name=name,
-                label=labels[row],
-                mean=float(part["mean"]),
-                max=float(part["max"]),
-                cumulated=float(part["cumulated"]),
-            )
-            for row, name, part in zip(
-                rows.tolist(), db.names(rows), found.frame.to_dict("records"), strict=True
-            )
-        ],
-    )
+def _labelled(layer: LayerRelevance, labels: Mapping[Component, str | None]) -> LayerRelevance:
+    named = (replace(one, label=labels[one.component]) for one in layer.strongest)
+    return replace(layer, strongest=tuple(named))
 
 
 def check_relevance(served: Served) -> None:
@@ -195,24 +135,22 @@ def class_samples(served: Served, target: int) -> int:
         If it has none of this class.
     """
     check_relevance(served)
-    known = served.db.relevance_classes
-    mine = known["samples"].to_numpy()[known["class"].to_numpy() == target]
-    if not len(mine):
-        numbers = sorted(int(number) for number in known["class"])
-        names = [f"{number} ({class_name(served.db, number)})" for number in numbers[:8]]
-        more = f" and {len(numbers) - len(names)} more" if len(numbers) > len(names) else ""
+    known = dict(served.db.relevance_classes[["class", "samples"]].to_numpy().tolist())
+    if target not in known:
+        names = [f"{number} ({class_name(served.db, number)})" for number in sorted(known)[:8]]
+        more = f" and {len(known) - len(names)} more" if len(known) > len(names) else ""
         raise not_found(
             f"There is no relevance of class {target}.",
             f"There is of {', '.join(names)}{more}.",
         )
-    return int(mine[0])
+    return known[target]
 
 
 def labels_of(
-    served: Served, serving: Serving, source: str | None, rows: list[int]
-) -> dict[int, str | None]:
-    """Return the label of each of some rows; None where nothing names it."""
-    if source is None or not rows:
-        return dict.fromkeys(rows)
-    found = named(served, serving, source, rows)
-    return {row: one.label if one else None for row, one in zip(rows, found, strict=True)}
+    served: Served, serving: Serving, source: str | None, components: Sequence[Component]
+) -> dict[Component, str | None]:
+    """Return the label of each of some components; None where nothing names it."""
+    if source is None or not components:
+        return dict.fromkeys(components)
+    found = named(served, serving, source, served.db.rows_of(components))
+    return {one: of.label if of else None for one, of in zip(components, found, strict=True)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import numpy as np
@@ -11,15 +10,15 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel
 
 from semlens.analysis.compare.linked import Linked, Side, link
-from semlens.analysis.describe.distribution import distributions
-from semlens.web.download import csv, download
+from semlens.analysis.describe.distribution import Distribution, distributions
+from semlens.web.bodies import csv, download, tensors
 from semlens.web.routes.overview import rated
-from semlens.web.served import All, Served, Serving
-from semlens.web.tensors import tensors
+from semlens.web.served import All, Served, Serving, records
 
 router = APIRouter(tags=["compare"])
 
 First = Annotated[int, Query(ge=0, description="Number of the first model.")]
+Kind = Literal["matched", "only_first", "only_second"]
 Second = Annotated[int, Query(ge=0, description="Number of the second model.")]
 
 
@@ -37,16 +36,6 @@ class ComparedModel(BaseModel):
     """How many have none."""
 
 
-class ComparedMeasure(BaseModel):
-    """One measure of both models over common bins."""
-
-    measure: str
-    edges: list[float]
-    counts: list[list[int]]
-    """One list per model."""
-    means: list[float | None]
-
-
 class CompareAnswer(BaseModel):
     """What two models share."""
 
@@ -54,17 +43,16 @@ class CompareAnswer(BaseModel):
     matched: int
     """Pairs that are each other's nearest."""
     notes: list[str]
-    measures: list[ComparedMeasure]
+    measures: list[Distribution]
+    """Each model is a "layer" of it, by its place."""
 
 
 class PairInfo(BaseModel):
     """A component and its nearest in the other model."""
 
-    row: int
-    name: str
+    component: str
     label: str | None
-    other_row: int
-    other_name: str
+    other: str
     other_label: str | None
     similarity: float
 
@@ -88,7 +76,9 @@ def compare_models(a: First, b: Second, serving: All) -> CompareAnswer:
         models=[_compared(first, found.first), _compared(second, found.second)],
         matched=int(found.first.mutual.sum()),
         notes=list(found.notes),
-        measures=_measures(frames),
+        measures=distributions(
+            pd.concat([frame.assign(layer=str(place)) for place, frame in enumerate(frames)])
+        ),
     )
 
 
@@ -115,17 +105,16 @@ def compare_pairs(
     a: First,
     b: Second,
     serving: All,
-    kind: Literal["matched", "only_first", "only_second"] = "matched",
+    kind: Kind = "matched",
     cursor: Annotated[int, Query(ge=0)] = 0,
     k: Annotated[int, Query(ge=1, le=500)] = 50,
 ) -> PairsPage:
     """Return pairs: the most similar matched ones first, the most lonely first."""
     frame = _linked(serving, a, b).pairs(kind)
-    part = _named(serving, a, b, kind, frame.iloc[cursor : cursor + k])
-    end = cursor + len(part)
+    end = cursor + k
     return PairsPage(
         total=len(frame),
-        pairs=[PairInfo(**record) for record in part.to_dict("records")],
+        pairs=records(PairInfo, frame.iloc[cursor:end]),
         cursor=end if end < len(frame) else None,
     )
 
@@ -135,12 +124,11 @@ def compare_pairs_file(
     a: First,
     b: Second,
     serving: All,
-    kind: Literal["matched", "only_first", "only_second"] = "matched",
+    kind: Kind = "matched",
 ) -> Response:
     """Return all pairs of a kind as a table."""
     name = f"{serving.at(a).name}-{serving.at(b).name}-{kind}.csv".replace("/", "-")
-    pairs = _linked(serving, a, b).pairs(kind)
-    return download(csv(_named(serving, a, b, kind, pairs)), "text/csv", name)
+    return download(csv(_linked(serving, a, b).pairs(kind)), "text/csv", name)
 
 
 def _linked(serving: Serving, a: int, b: int) -> Linked:
@@ -148,17 +136,8 @@ def _linked(serving: Serving, a: int, b: int) -> Linked:
     return serving.work.result(
         f"compare {first.db.fingerprint} {second.db.fingerprint} {a} {b}",
         f"Comparing {first.name} with {second.name}, and laying out their map",
-        lambda progress: link(first.db, second.db, progress=progress),
+        lambda: link(first.db, second.db),
     )
-
-
-def _named(serving: Serving, a: int, b: int, kind: str, pairs: pd.DataFrame) -> pd.DataFrame:
-    mine, other = serving.at(a).db, serving.at(b).db
-    if kind == "only_second":
-        mine, other = other, mine
-    return pairs.assign(
-        name=mine.names(pairs["row"].to_numpy()), other_name=other.names(pairs["other"].to_numpy())
-    ).rename(columns={"other": "other_row"})
 
 
 def _compared(served: Served, side: Side) -> ComparedModel:
@@ -181,16 +160,3 @@ def _arrays(side: Side) -> dict[str, np.ndarray]:
         "similarity": side.similarity,
         "state": side.alone.astype(np.uint8) | (side.mutual.astype(np.uint8) << 1),
     }
-
-
-def _measures(frames: Sequence[pd.DataFrame]) -> list[ComparedMeasure]:
-    both = pd.concat([frame.assign(layer=str(place)) for place, frame in enumerate(frames)])
-    return [
-        ComparedMeasure(
-            measure=one.measure,
-            edges=one.edges.tolist(),
-            counts=[spread.counts.tolist() for spread in one.layers],
-            means=[s.mean if np.isfinite(s.mean) else None for s in one.layers],
-        )
-        for one in distributions(both)
-    ]

@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from semlens.analysis.concepts import ConceptSet, bundled_names
-from semlens.analysis.kept_labels import label_tables
+from semlens.analysis.kept_labels import LabelTable, label_tables
 from semlens.analysis.label import THRESHOLD
 from semlens.errors import ConceptError, EmbedderError, nearest
 from semlens.web.served import All, Model, Served
@@ -22,20 +22,10 @@ OWN = "own"
 """Names of sets that are no bundled ones: the model's classes, and texts that are sent."""
 
 
-class KeptTable(BaseModel):
-    """One table of labels that the database keeps."""
-
-    name: str
-    made: float
-    """When it was written, in seconds since 1970."""
-    components: int
-    labelled: int
-
-
 class LabelTables(BaseModel):
     """The tables of labels, newest (which pages show) first, and what one can label with."""
 
-    tables: list[KeptTable]
+    tables: list[LabelTable]
     sets: list[str]
     default: str = DEFAULT
     threshold: float = THRESHOLD
@@ -59,14 +49,14 @@ def list_labels(served: Model) -> LabelTables:
     """Say which tables of labels there are, and which sets one can label with."""
     classes = [CLASSES] if served.db.manifest.classes else []
     return LabelTables(
-        tables=[KeptTable(**vars(table)) for table in label_tables(served.db)],
+        tables=label_tables(served.db),
         sets=[*bundled_names(), *classes, OWN],
         text=served.db.embedder.has_text,
     )
 
 
 @router.post("/labels")
-def label_components(served: Model, serving: All, wanted: Labelling) -> KeptTable:
+def label_components(served: Model, serving: All, wanted: Labelling) -> LabelTable:
     """Label all components with a concept set and keep the labels, in place of older such ones."""
     if not served.db.embedder.has_text:
         raise EmbedderError(
@@ -78,13 +68,13 @@ def label_components(served: Model, serving: All, wanted: Labelling) -> KeptTabl
     found = serving.work.result(
         f"labels {served.number} {wanted.model_dump_json()}",
         f"labelling with '{concepts.name}'",
-        lambda _: served.db.label(concepts, threshold=wanted.threshold),
+        lambda: served.db.label(concepts, threshold=wanted.threshold),
         large=True,
     )
     name = re.sub(r"[^\w.-]+", "-", wanted.concepts)
     with served.keeping:
-        found.save(name)
-    return next(KeptTable(**vars(t)) for t in label_tables(served.db) if t.name == name)
+        found.keep(name)
+    return next(table for table in label_tables(served.db) if table.name == name)
 
 
 def _concepts(served: Served, wanted: Labelling) -> ConceptSet:
@@ -93,10 +83,10 @@ def _concepts(served: Served, wanted: Labelling) -> ConceptSet:
         texts = list(dict.fromkeys(text.strip() for text in wanted.texts if text.strip()))
         if not texts:
             raise ConceptError("No text was given.", "Expected one or more.", "Write some.")
-        return ConceptSet.of(texts, "your concepts")
+        return ConceptSet.of(texts, name="your concepts")
     classes = served.db.manifest.classes
     if wanted.concepts == CLASSES and classes:
-        return ConceptSet.of(list(dict.fromkeys(classes)), "the model's classes")
+        return ConceptSet.of(list(dict.fromkeys(classes)), name="the model's classes")
     if wanted.concepts not in bundled_names():
         raise ConceptError(
             f"There is no concept set '{wanted.concepts}'.",

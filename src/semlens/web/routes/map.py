@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, cast
+from dataclasses import dataclass
+from typing import Annotated, cast
 
 import numpy as np
 import pandas as pd
@@ -11,16 +12,14 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
 from semlens.analysis.describe.clusters import NEIGHBOURS
+from semlens.analysis.describe.map import ConceptMap, laid_out
 from semlens.analysis.describe.selection import component_labels, select
-from semlens.analysis.result import plain
 from semlens.analysis.scores import MEASURES
 from semlens.draw.map_plot import Scale
-from semlens.errors import ConceptError
-from semlens.web.download import csv, download
-from semlens.web.laid import laid_map
-from semlens.web.routes.place import LARGEST, MaybeClass
-from semlens.web.served import All, Model
-from semlens.web.tensors import tensors
+from semlens.errors import ConceptError, SemlensError
+from semlens.web.bodies import csv, download, tensors
+from semlens.web.served import LARGEST, All, MaybeClass, Model, Served, Serving, records
+from semlens.web.work import StillWorking
 
 router = APIRouter(prefix="/models/{m}", tags=["map"])
 
@@ -60,19 +59,10 @@ class SelectionRows(BaseModel):
     rows: list[Annotated[int, Field(ge=-LARGEST, le=LARGEST)]]
 
 
-class SelectionLabel(BaseModel):
-    """How many of a selection, and of the map, have a label."""
+class Counted(BaseModel):
+    """How many of a selection, and of the map, have a label or are in a layer."""
 
-    label: str
-    count: int
-    share: float
-    of: int
-
-
-class SelectionLayer(BaseModel):
-    """How many of a selection, and of the map, are in a layer."""
-
-    layer: str
+    name: str
     count: int
     share: float
     of: int
@@ -81,10 +71,7 @@ class SelectionLayer(BaseModel):
 class SelectedComponent(BaseModel):
     """One selected component."""
 
-    row: int
-    layer: int
-    index: int
-    name: str
+    component: str
     label: str | None
 
 
@@ -95,13 +82,80 @@ class SelectionAnswer(BaseModel):
     unlabelled: int
     source: str
     different: int
-    labels: list[SelectionLabel]
-    layers: list[SelectionLayer]
+    labels: list[Counted]
+    layers: list[Counted]
     components: list[SelectedComponent]
 
 
-def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    return plain(frame.to_dict("records"))
+SMALL = 5_000
+"""Components up to which a map is laid out before anybody asks: within a minute."""
+_DURATION = ((2_000, "less than a minute"), (10_000, "some minutes"))
+
+
+@dataclass(frozen=True)
+class LaidMap:
+    """A map, and why its clusters have no labels if they have none."""
+
+    found: ConceptMap
+    notice: str | None
+
+
+def laid_map(served: Served, serving: Serving) -> LaidMap:
+    """Return the model's map; made once, which may take UMAP minutes.
+
+    Raises
+    ------
+    StillWorking
+        If it is being made.
+    """
+    work, number = serving.work, served.number
+    kept = work.result(
+        f"map-kept/{number}", "Looking for the map.", lambda: laid_out([served.db]), short=True
+    )
+    components = f"{_components(served):,} components"
+    what = f"Reading the map of {components}."
+    if not kept:
+        what = (
+            f"Laying out {components} by what they encode: UMAP, then k-means. {_promise(served)}"
+        )
+
+    def make() -> LaidMap:
+        # needs no embedder, and so works without one
+        found = served.db.concept_map(concepts=None)
+        try:
+            return LaidMap(found.labelled(), None)
+        except SemlensError as error:
+            return LaidMap(found, f"Clusters have no labels. {error}")
+
+    return work.result(f"map/{number}", what, make)
+
+
+def prepare_maps(serving: Serving) -> None:
+    """Have the maps of small databases made, one after the other, where they can be kept.
+
+    What goes wrong is said to whoever asks for the map.
+    """
+    for served in serving.models:
+        while _components(served) <= SMALL and served.db.keeps_analysis:
+            try:
+                laid_map(served, serving)
+            except StillWorking:
+                continue  # it has waited for a while
+            except SemlensError:
+                pass
+            break
+
+
+def _components(served: Served) -> int:
+    return int(served.db.alive.sum())
+
+
+def _promise(served: Served) -> str:
+    count = _components(served)
+    time = next((words for most, words in _DURATION if count <= most), "many minutes")
+    if not served.db.keeps_analysis:
+        return f"This takes {time}, at each start: the database is for reading only."
+    return f"This takes {time}, once: the map is kept in the database."
 
 
 @router.get("/map", response_class=Response)
@@ -114,7 +168,7 @@ def map_points(model: Model, serving: All) -> Response:
         {
             "x": frame["x"].to_numpy(np.float32),
             "y": frame["y"].to_numpy(np.float32),
-            "row": found.scope.members[0].rows.astype(np.int32),
+            "row": found.sets[0].rows.astype(np.int32),
             "layer": layer.astype(np.int16),
             "cluster": frame["cluster"].to_numpy(np.int16),
         }
@@ -143,7 +197,7 @@ def clusters(model: Model, serving: All) -> MapClusters:
         components=len(found),
         way="UMAP" if len(found) - found.placed >= NEIGHBOURS else "principal axes",
         notice=laid.notice,
-        clusters=[MapCluster(**row) for row in _records(found.clusters)],
+        clusters=records(MapCluster, found.clusters),
     )
 
 
@@ -161,7 +215,7 @@ def colours(
     _check(by, target)
     found = laid_map(model, serving).found
 
-    def make(_: Any) -> Scale:
+    def make() -> Scale:
         coloured = found.coloured(by, *([] if target is None else [target]))
         return cast(Scale, coloured.colouring)  # measures and relevance are scales
 
@@ -199,27 +253,14 @@ def _check(by: str, target: int | None) -> None:
 def selection(model: Model, serving: All, body: SelectionRows) -> SelectionAnswer:
     """Return what some components of the map are about."""
     chosen = select(laid_map(model, serving).found, body.rows)
-    first = {entry.name: entry.first for entry in model.db.manifest.layers}
-    places = {name: place for place, name in enumerate(first)}
     return SelectionAnswer(
         count=len(chosen),
         unlabelled=chosen.unlabelled,
         source=chosen.source,
         different=len(chosen.labels),
-        labels=[
-            SelectionLabel(**row) for row in plain(chosen.labels.head(_LABELS).to_dict("records"))
-        ],
-        layers=[SelectionLayer(**row) for row in plain(chosen.layers.to_dict("records"))],
-        components=[
-            SelectedComponent(
-                row=part["row"],
-                layer=places[part["layer"]],
-                index=part["row"] - first[part["layer"]],
-                name=part["component"],
-                label=part["label"] if isinstance(part["label"], str) else None,
-            )
-            for part in chosen.frame.head(_LISTED).to_dict("records")
-        ],
+        labels=records(Counted, chosen.labels.head(_LABELS).rename(columns={"label": "name"})),
+        layers=records(Counted, chosen.layers.rename(columns={"layer": "name"})),
+        components=records(SelectedComponent, chosen.frame.head(_LISTED)),
     )
 
 

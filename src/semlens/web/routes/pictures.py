@@ -15,10 +15,9 @@ from fastapi import APIRouter, Header, Query, Response
 from semlens.draw.strip import View, crop_picture, strip
 from semlens.errors import DataError, ImageError, StaleError
 from semlens.web.errors import Refused
-from semlens.web.routes.place import Row
-from semlens.web.served import Model, Served
+from semlens.web.served import COMPONENT, Model, Row, Served
 
-router = APIRouter(prefix="/models/{m}/components/{layer}/{index}", tags=["pictures"])
+router = APIRouter(tags=["pictures"])
 
 SHORTEST = 8
 """Digits of the database's fingerprint by which an address names it for good."""
@@ -28,7 +27,7 @@ Version = Annotated[str, Query(max_length=64)]
 Known = Annotated[str | None, Header(alias="If-None-Match")]
 
 
-@router.get("/strip.webp", response_class=Response, responses=_WEBP)
+@router.get(f"{COMPONENT}/strip.webp", response_class=Response, responses=_WEBP)
 async def component_strip(
     served: Model,
     row: Row,
@@ -45,11 +44,11 @@ async def component_strip(
         f"strip {row} {count}",
         v,
         known,
-        lambda: strip(served.db, row, count, data=served.data),
+        lambda: strip(served.db, row, count),
     )
 
 
-@router.get("/crops/{place}.webp", response_class=Response, responses=_WEBP)
+@router.get(COMPONENT + "/crops/{place}.webp", response_class=Response, responses=_WEBP)
 async def component_crop(
     served: Model,
     row: Row,
@@ -64,7 +63,7 @@ async def component_crop(
         f"crop {row} {place} {view}",
         v,
         known,
-        lambda: crop_picture(served.db, row, place, view, data=served.data),
+        lambda: crop_picture(served.db, row, place, view),
     )
 
 

@@ -8,23 +8,22 @@ from fastapi import APIRouter, Response
 from fastapi import Query as InQuery
 from pydantic import BaseModel, Field
 
-from semlens.analysis.kept_labels import PREFIX, kept_labels, search_labels
-from semlens.analysis.query import Query, Terms, make_query
-from semlens.analysis.search import alignments, search_query
+from semlens.analysis.kept_labels import PREFIX, LabelHit, kept_labels, search_labels
+from semlens.analysis.query import Query, make_query
+from semlens.analysis.search import Hit, alignments, rank
+from semlens.types import Component
+from semlens.web.bodies import tensors
 from semlens.web.embedder import SharedEmbedder
 from semlens.web.errors import Refused
-from semlens.web.routes.place import layer_names
-from semlens.web.served import All, Model, Served, Serving
-from semlens.web.tensors import tensors
+from semlens.web.served import All, LayerNames, Model, Served, Serving
 from semlens.web.upload import UPLOAD, Upload
 
 router = APIRouter(prefix="/models/{m}", tags=["search"])
 
 Words = Annotated[str, Field(max_length=200)]
 Texts = Annotated[list[Words], InQuery(max_length=16)]
-Layers = Annotated[list[int], InQuery(alias="layer", max_length=1000)]
 Count = Annotated[int, InQuery(ge=1, le=200)]
-Cursor = Annotated[str | None, InQuery(pattern=r"^\d{1,9}$")]
+Cursor = Annotated[int, InQuery(ge=0, lt=10**9)]
 Number = Annotated[int | None, InQuery(ge=1)]
 
 
@@ -34,9 +33,7 @@ class SearchHit(BaseModel):
     rank: int
     """1 is the best."""
     row: int
-    layer: int
-    index: int
-    name: str
+    component: str
     alignment: float
     """Similarity with the query less that with the empty prompt (Eq. 4); in a label search,
     that of the component with its label."""
@@ -66,13 +63,13 @@ class SearchAnswer(BaseModel):
 
 
 class ComponentTerms(BaseModel):
-    """Components and words to look for and to keep away from; rows name the components."""
+    """Components and words to look for and to keep away from."""
 
-    positive: Annotated[list[int], Field(max_length=200)] = []
-    negative: Annotated[list[int], Field(max_length=200)] = []
+    like: Annotated[list[Component], Field(max_length=200)] = []
+    unlike: Annotated[list[Component], Field(max_length=200)] = []
     q: Annotated[list[Words], Field(max_length=16)] = []
     without: Annotated[list[Words], Field(max_length=16)] = []
-    layers: Annotated[list[int], Field(max_length=1000)] = []
+    layers: Annotated[list[str] | None, Field(max_length=1000)] = None
     k: Annotated[int, Field(ge=1, le=200)] = 20
 
 
@@ -83,18 +80,18 @@ def search(
     q: Texts = [],  # noqa: B006  # FastAPI reads it only
     without: Texts = [],  # noqa: B006
     probe: Number = None,
-    layer: Layers = [],  # noqa: B006
+    layers: LayerNames = None,
     k: Count = 20,
-    cursor: Cursor = None,
+    cursor: Cursor = 0,
 ) -> SearchAnswer:
     """Rank components by words, or by a ``probe`` that was sent before.
 
     An embedder without texts leaves the words of kept labels to be searched.
     """
     if probe is None and not served.db.embedder.has_text:
-        return _by_label(served, serving, q, without, layer, k, _offset(cursor))
+        return _by_label(served, q, without, layers, k, cursor)
     query = _query(served, serving, q, without, probe)
-    return _by_vector(served, serving, query, layer, k, _offset(cursor), probe)
+    return _by_vector(served, serving, query, layers, k, cursor, probe)
 
 
 @router.post("/search/image", openapi_extra=UPLOAD)
@@ -104,14 +101,14 @@ def search_image(
     image: Upload,
     q: Texts = [],  # noqa: B006
     without: Texts = [],  # noqa: B006
-    layer: Layers = [],  # noqa: B006
+    layers: LayerNames = None,
     k: Count = 20,
 ) -> SearchAnswer:
     """Rank components by an image, the body of the request, and words beside it."""
     _load(served, serving)
-    query = make_query(served.db, Terms(q, [image]), Terms(without))
+    query = make_query(served.db, q, image, without=without)
     number = serving.probes.keep(served.number, query)
-    return _by_vector(served, serving, query, layer, k, 0, number)
+    return _by_vector(served, serving, query, layers, k, 0, number)
 
 
 @router.post("/search/components")
@@ -123,9 +120,7 @@ def search_components(served: Model, serving: All, terms: ComponentTerms) -> Sea
     if terms.q or terms.without:
         _load(served, serving)
     query = make_query(
-        served.db,
-        Terms(terms.q, components=terms.positive),
-        Terms(terms.without, components=terms.negative),
+        served.db, terms.q, like=terms.like, without=terms.without, unlike=terms.unlike
     )
     number = serving.probes.keep(served.number, query)
     return _by_vector(served, serving, query, terms.layers, terms.k, 0, number)
@@ -141,8 +136,7 @@ def similarity(
 ) -> Response:
     """Return alignment f32[n] of all components in row order as safetensors; NaN: no examples."""
     query = _query(served, serving, q, without, probe)
-    found = alignments(served.db, query.probe, query.negative)
-    return tensors({"alignment": found})
+    return tensors({"alignment": alignments(served.db, query)})
 
 
 def _query(
@@ -150,7 +144,7 @@ def _query(
 ) -> Query:
     if probe is None:
         _load(served, serving)
-        return make_query(served.db, Terms(q), Terms(without))
+        return make_query(served.db, q, without=without)
     if q or without:
         raise Refused(
             400,
@@ -167,49 +161,42 @@ def _load(served: Served, serving: Serving) -> None:
     if isinstance(embedder, SharedEmbedder) and not embedder.ready:
         what = f"loading the embedder {embedder.spec}"
         key = f"embedder/{embedder.fingerprint}"
-        serving.work.result(key, what, lambda _: embedder.warm(), short=True)
+        serving.work.result(key, what, embedder.warm, short=True)
 
 
 def _by_vector(
     served: Served,
     serving: Serving,
     query: Query,
-    layer: list[int],
+    layers: list[str] | None,
     k: int,
     offset: int,
     probe: int | None,
 ) -> SearchAnswer:
-    found = search_query(served.db, query, top=k, offset=offset, layers=layer_names(served, layer))
+    found = rank(served.db, query, top=k, offset=offset, layers=layers)
     labels = _labels(served, serving)
-    end = offset + len(found)
+    hits = [_hit(hit, label=labels[hit.row] if labels else None) for hit in found.hits]
+    end = offset + len(hits)
     return SearchAnswer(
         query=query.text,
         searched=found.searched,
         mode="vector",
         notice=None,
-        hits=[
-            _hit(
-                served, hit.rank, hit.row, hit.alignment, hit.cosine, hit.percentile,
-                labels[hit.row] if labels else None,
-            )
-            for hit in found.hits
-        ],
-        cursor=str(end) if len(found) == k and end < found.searched else None,
+        hits=hits,
+        cursor=str(end) if len(hits) == k and end < found.searched else None,
         probe=probe,
-    )  # fmt: skip
+    )
 
 
 def _by_label(
     served: Served,
-    serving: Serving,
     q: list[str],
     without: list[str],
-    layer: list[int],
+    layers: list[str] | None,
     k: int,
     offset: int,
 ) -> SearchAnswer:
-    names = layer_names(served, layer)
-    found = search_labels(served.db, q, without=without, top=k, offset=offset, layers=names)
+    found = search_labels(served.db, q, without=without, top=k, offset=offset, layers=layers)
     end = offset + len(found.hits)
     return SearchAnswer(
         query=found.query,
@@ -217,37 +204,14 @@ def _by_label(
         mode="label",
         notice=f"The embedder '{served.db.manifest.embedder.spec}' reads no texts, or cannot be "
         "loaded: only the words of kept labels are searched.",
-        hits=[
-            _hit(served, hit.rank, hit.row, hit.alignment, None, None, hit.label)
-            for hit in found.hits
-        ],
+        hits=[_hit(hit, cosine=None, percentile=None) for hit in found.hits],
         cursor=str(end) if end < found.found else None,
         probe=None,
     )
 
 
-def _hit(
-    served: Served,
-    rank: int,
-    row: int,
-    alignment: float,
-    cosine: float | None,
-    percentile: float | None,
-    label: str | None,
-) -> SearchHit:
-    component = served.db.component(row)
-    layer = served.db.layers.index(component.layer)
-    return SearchHit(
-        rank=rank,
-        row=row,
-        layer=layer,
-        index=row - served.db.manifest.layers[layer].first,
-        name=str(component),
-        alignment=alignment,
-        cosine=cosine,
-        percentile=percentile,
-        label=label,
-    )
+def _hit(found: Hit | LabelHit, **more: str | None) -> SearchHit:
+    return SearchHit.model_validate({**vars(found), "component": str(found.component), **more})
 
 
 def _labels(served: Served, serving: Serving) -> list[str | None] | None:
@@ -256,14 +220,10 @@ def _labels(served: Served, serving: Serving) -> list[str | None] | None:
     if not kept:
         return None
 
-    def read(_: object) -> list[str | None] | None:
+    def read() -> list[str | None] | None:
         table = kept_labels(served.db)
         return None if table is None else table["label"].tolist()
 
     return serving.work.result(
         f"labels/{served.number}/{kept}", "reading the labels", read, short=True, large=True
     )
-
-
-def _offset(cursor: str | None) -> int:
-    return int(cursor) if cursor is not None else 0

@@ -2,27 +2,170 @@
 
 from __future__ import annotations
 
+import base64
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
 from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field
 
 from semlens.analysis.audit.model_test import model_test
-from semlens.analysis.correct.trial import trial
+from semlens.analysis.audit.tested import ModelTest, Outputs
+from semlens.analysis.correct.trial import Answers, Share, Trial, trial
+from semlens.analysis.result import plain
 from semlens.analysis.target import class_name, class_samples
-from semlens.errors import LayerError
+from semlens.api import ConceptDatabase
+from semlens.data.artefact import Artefact, Hue, Patch, Stripes, Text, insert_drawn
+from semlens.draw.pictures import encoded
 from semlens.recipe import fingerprint
-from semlens.store.built_images import BuiltImages
-from semlens.web.routes.trial_answers import (
-    ModelTestAnswer,
-    PruneAnswer,
-    commands,
-    tested_answer,
-    tried_set,
-)
-from semlens.web.routes.trial_requests import ModelTestRequest, PruneRequest
+from semlens.types import Component
 from semlens.web.served import All, Model
-from semlens.web.traced import loaded_subject
-from semlens.web.work import Progress
 
 router = APIRouter(prefix="/models/{m}/trials", tags=["audit"])
+
+MOST_IMAGES = 400
+"""Images that a page may ask the model for."""
+
+
+class GivenArtefact(BaseModel):
+    """An artefact to insert; what is null is as the kind has it.
+
+    Cut-outs and fonts are files of the server's, so a page cannot name them.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: Literal["hue", "text", "patch", "stripes"]
+    words: Annotated[str, Field(max_length=100)] | None = None
+    """Of a text."""
+    colour: Annotated[str, Field(max_length=40)] | None = None
+    strength: float | None = None
+    """Opacity of a hue or of stripes; size of a text or a patch, as a share of the image."""
+
+    def artefact(self) -> Artefact:
+        """Return it.
+
+        Raises
+        ------
+        DataError
+            If it cannot be drawn so.
+        """
+        kind = {"hue": Hue, "text": Text, "patch": Patch, "stripes": Stripes}[self.kind]
+        strength = "opacity" if kind in (Hue, Stripes) else "size"
+        given = {"colour": self.colour, strength: self.strength}
+        look: dict[str, Any] = {k: value for k, value in given.items() if value is not None}
+        words = {"words": (self.words or "").strip()} if kind is Text else {}
+        return kind(**words, **look)
+
+
+class ModelTestRequest(BaseModel):
+    """Real images of a class against images of others with an artefact."""
+
+    target: Annotated[int, Field(ge=0)]
+    artefacts: Annotated[list[GivenArtefact], Field(min_length=1, max_length=4)]
+    count: Annotated[int, Field(ge=2, le=MOST_IMAGES)] = 100
+    """Real images, and images of other classes, at most."""
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class PruneRequest(BaseModel):
+    """A model with and without some components."""
+
+    target: Annotated[int, Field(ge=0)]
+    components: Annotated[list[Component], Field(max_length=5000)]
+    artefact: GivenArtefact | None = None
+    """Is inserted into the same images for answers of their own."""
+    per_class: Annotated[int, Field(ge=1, le=MOST_IMAGES)] = 20
+    at_most: Annotated[int, Field(ge=1, le=MOST_IMAGES)] = MOST_IMAGES
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+SHOWN = 12
+"""Images of a set that are shown, of those with another answer."""
+SIDE = 96
+"""Pixels of the longer side of a shown image."""
+
+
+class ScoreSet(BaseModel):
+    """What the model says of the class on a set of images."""
+
+    images: int
+    top1: float
+    """Share of them that it calls the class."""
+    top5: float
+    logit: float
+    """Mean."""
+    logits: list[float]
+
+
+class TestedArtefact(BaseModel):
+    """Images of other classes with an artefact, against real ones of the class."""
+
+    name: str
+    spec: str
+    auroc: float
+    interval: tuple[float, float]
+    """Of 95 %."""
+    auroc_without: float | None
+    """The same images without the artefact."""
+    scores: ScoreSet
+    without: ScoreSet | None
+
+
+class ModelTestAnswer(BaseModel):
+    """How well a class is told from artefacts; 1 is safe, 0.5 is unsafe."""
+
+    target: int
+    name: str
+    model: str
+    real: ScoreSet
+    sets: list[TestedArtefact]
+
+
+class ChangedImage(BaseModel):
+    """An image with another answer."""
+
+    sample: int
+    path: str
+    right: str
+    before: str
+    after: str
+    picture: str
+    """As a data address: with its artefact, it is in no file."""
+
+
+class TriedSet(BaseModel):
+    """Answers on one set of images."""
+
+    name: str
+    accuracy: Share
+    of_class: Share
+    """Its recall."""
+    mistaken: Share | None
+    """How many images of other classes are called the class."""
+    changed: int
+    mended: int
+    """How many of them are right now, and were not."""
+    broken: int
+    shown: list[ChangedImage]
+
+
+class PruneAnswer(BaseModel):
+    """A model with and without components; nothing was written."""
+
+    target: int
+    name: str
+    components: list[str]
+    images: int
+    classes: int
+    sets: list[TriedSet]
+    prune: str
+    """The command that writes weights without them."""
+    retrain: list[str]
+    """Those that find the images with the artefact, and train without them."""
 
 
 @router.post("/test")
@@ -31,27 +174,13 @@ def test_with_artefacts(served: Model, serving: All, given: ModelTestRequest) ->
     db = served.db
     artefacts = [one.artefact() for one in given.artefacts]
     class_samples(db, given.target, 1)  # says what there is, before the model is loaded
-    runs = len(artefacts) + 2 + (len(artefacts) > 1)
 
-    def make(progress: Progress) -> ModelTestAnswer:
-        begun: list[str] = []
-
-        def tell(what: str, done: int, total: int) -> None:
-            if what not in begun:
-                begun.append(what)
-            progress(round(100 * (len(begun) - 1 + done / total) / runs), 100)
-
-        with served.lock:
+    def make() -> ModelTestAnswer:
+        with served.running("The test runs the model"):
             found = model_test(
-                db,
-                loaded_subject(served, "The test runs the model"),
-                given.target,
-                images=BuiltImages(db, served.data),
-                artefacts=artefacts,
-                count=given.count,
-                seed=given.seed,
-                progress=tell,
+                db, given.target, artefacts=artefacts, count=given.count, seed=given.seed
             )
+        served.tests[given.target] = found
         return tested_answer(found)
 
     key = fingerprint(given.model_dump(mode="json"), db.fingerprint)
@@ -63,32 +192,23 @@ def test_with_artefacts(served: Model, serving: All, given: ModelTestRequest) ->
 def try_without(served: Model, serving: All, given: PruneRequest) -> PruneAnswer:
     """Run the model with and without components on the same images (Fig. 4d)."""
     db = served.db
-    components = given.parsed()
-    if not components:
-        raise LayerError("There is no component to leave out.", "Expected one.", "Choose some.")
-    for component in components:
-        db.row(component)
+    served.db.rows_of(given.components)
     artefact = None if given.artefact is None else given.artefact.artefact()
     class_samples(db, given.target, 1)
 
-    def make(progress: Progress) -> PruneAnswer:
-        images = BuiltImages(db, served.data)
-        with served.lock:
+    def make() -> PruneAnswer:
+        with served.running("The trial runs the model"):
             found = trial(
                 db,
-                loaded_subject(served, "The trial runs the model"),
-                images,
                 given.target,
-                components,
+                given.components,
                 artefact=artefact,
                 per_class=given.per_class,
                 at_most=given.at_most,
                 seed=given.seed,
-                progress=lambda _, done, total: progress(done, total),
             )
         names = [str(component) for component in found.components]
-        spec = served.given if isinstance(served.given, str) else None
-        prune, retrain = commands(db, names, artefact, spec, served.data)
+        prune, retrain = commands(db, names, artefact)
         return PruneAnswer(
             target=given.target,
             name=class_name(db, given.target),
@@ -96,7 +216,7 @@ def try_without(served: Model, serving: All, given: PruneRequest) -> PruneAnswer
             images=len(found.samples),
             classes=len(set(found.right.tolist())),
             sets=[
-                tried_set(db, found, answers, images, put, given.seed)
+                tried_set(db, found, answers, put, given.seed)
                 for answers, put in zip(found.sets, (None, artefact), strict=False)
             ],
             prune=prune,
@@ -104,5 +224,110 @@ def try_without(served: Model, serving: All, given: PruneRequest) -> PruneAnswer
         )
 
     key = fingerprint(given.model_dump(mode="json"), db.fingerprint)
-    what = f"running the model without {len(components)} components"
+    what = f"running the model without {len(given.components)} components"
     return serving.work.result(f"prune/{served.number}/{key}", what, make)
+
+
+def tested_answer(found: ModelTest) -> ModelTestAnswer:
+    """Return a model test as the page takes it."""
+    return ModelTestAnswer(
+        target=found.target,
+        name=found.name,
+        model=found.model,
+        real=_scores(found.real),
+        sets=[
+            TestedArtefact(
+                name=one.name,
+                spec=one.source,
+                auroc=one.auroc,
+                interval=one.interval,
+                auroc_without=plain(one.auroc_without),
+                scores=_scores(one.outputs),
+                without=None if one.without is None else _scores(one.without),
+            )
+            for one in found.sets
+        ],
+    )
+
+
+def _scores(outputs: Outputs) -> ScoreSet:
+    return ScoreSet(
+        images=len(outputs),
+        top1=outputs.top(1),
+        top5=outputs.top(5),
+        logit=float(outputs.logit.mean()),
+        logits=outputs.logit.tolist(),
+    )
+
+
+def tried_set(
+    db: ConceptDatabase, found: Trial, answers: Answers, artefact: Artefact | None, seed: int
+) -> TriedSet:
+    """Return the answers on one set, with pictures of some that have changed.
+
+    Those of the class come first, then those that are right now, then those that were.
+    """
+    was, now = answers.before == found.right, answers.after == found.right
+    changed = np.flatnonzero(answers.before != answers.after)
+    touched = (
+        (found.right == found.target)
+        | (answers.before == found.target)
+        | (answers.after == found.target)
+    )
+    order = np.lexsort((~was[changed], ~now[changed], ~touched[changed]))
+    return TriedSet(
+        name=answers.name,
+        accuracy=found.accuracy(answers),
+        of_class=found.accuracy(answers, found.target),
+        mistaken=found.mistaken(answers),
+        changed=len(changed),
+        mended=int((now & ~was).sum()),
+        broken=int((was & ~now).sum()),
+        shown=[
+            _shown(db, found, answers, int(place), artefact, seed)
+            for place in changed[order][:SHOWN]
+        ],
+    )
+
+
+def _shown(
+    db: ConceptDatabase,
+    found: Trial,
+    answers: Answers,
+    place: int,
+    artefact: Artefact | None,
+    seed: int,
+) -> ChangedImage:
+    sample = int(found.samples[place])
+    picture = db.images.read(sample)
+    if artefact is not None:
+        picture = insert_drawn(picture, [artefact], seed, sample)
+    picture.thumbnail((SIDE, SIDE))
+    content = base64.b64encode(encoded(picture)).decode("ascii")
+    return ChangedImage(
+        sample=sample,
+        path=db.sample(sample).path,
+        right=class_name(db, int(found.right[place])),
+        before=class_name(db, int(answers.before[place])),
+        after=class_name(db, int(answers.after[place])),
+        picture=f"data:image/webp;base64,{content}",
+    )
+
+
+def commands(
+    db: ConceptDatabase, components: Sequence[str], artefact: Artefact | None
+) -> tuple[str, list[str]]:
+    """Return the command that prunes, and those that retrain, which helps more."""
+    path = str(db.path)
+    model, data, _ = db.sources
+    other = ["--model", model] if isinstance(model, str) else []
+    moved = ["--data", str(data)] if isinstance(data, str | Path) else []
+    prune = ["semlens", "prune", path, *components, "--out", "pruned.safetensors", *other]
+    affected = ["semlens", "affected", path, *components, "--all-data", "--out", "affected.csv"]
+    kind = "text:WORDS" if artefact is None else artefact.spec
+    retrain = ["semlens", "retrain", path, "--artefact", kind, "--drop", "affected.csv"]
+    retrain += ["--out", "retrained.safetensors"]
+    return (
+        shlex.join(prune),
+        [shlex.join([*affected, *other, *moved]), shlex.join([*retrain, *other, *moved])],
+    )

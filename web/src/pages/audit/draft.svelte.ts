@@ -9,24 +9,24 @@ import { send } from "../../api/client";
 import type { ApiError } from "../../api/errors";
 import { isPacked } from "../../api/packed";
 import { asError } from "../../api/resource.svelte";
-import type { AuditSettings, SavedAudit, SavedReview, SavedTerm } from "../../api/types";
+import type { Review, SavedAudit, Settings, Term } from "../../api/types";
 import type { Side } from "./verdict";
 
 const PAUSE = 600;
 
-type Said = Pick<SavedReview, "status" | "note">;
-type Lists = Record<Side, SavedTerm[]>;
-type Content = Lists & { settings: AuditSettings };
+type Said = Pick<Review, "status" | "note">;
+type Lists = Record<Side, Term[]>;
+type Content = Lists & { settings: Settings };
 type Dirty = Partial<Content> & { name?: string; reviews?: Record<string, Said | null> };
 
 export type Status = "saved" | "waiting" | "saving" | "failed";
 
 export class Draft {
   name = $state("");
-  valid = $state.raw<SavedTerm[]>([]);
-  spurious = $state.raw<SavedTerm[]>([]);
-  settings = $state.raw<AuditSettings>() as AuditSettings;
-  reviews = $state.raw<SavedAudit["reviews"]>({});
+  valid = $state.raw<Term[]>([]);
+  spurious = $state.raw<Term[]>([]);
+  settings = $state.raw<Settings>() as Settings;
+  reviews = $state.raw<NonNullable<SavedAudit["reviews"]>>({});
   status = $state<Status>("saved");
   error = $state.raw<ApiError | null>(null);
   /** What the server has, but for what is edited. */
@@ -111,9 +111,9 @@ export class Draft {
   }
 
   /** Add concepts to a side; those of the other side move over. Returns how many are new here. */
-  add(side: Side, terms: readonly SavedTerm[]): number {
+  add(side: Side, terms: readonly Term[]): number {
     const known = new Set(this[side].map(keyOf));
-    const fresh = new Map<string, SavedTerm>();
+    const fresh = new Map<string, Term>();
     for (const term of terms)
       if (keyOf(term) && !known.has(keyOf(term))) fresh.set(keyOf(term), term);
     if (!fresh.size) return 0;
@@ -127,7 +127,7 @@ export class Draft {
     return fresh.size;
   }
 
-  remove(side: Side, term: SavedTerm): void {
+  remove(side: Side, term: Term): void {
     this.change({ [side]: this[side].filter((one) => one !== term) });
   }
 
@@ -192,20 +192,20 @@ export class Draft {
     if (!dirty.valid) this.valid = found.valid;
     if (!dirty.spurious) this.spurious = found.spurious;
     if (!dirty.settings) this.settings = found.settings;
-    if (!dirty.reviews) this.reviews = found.reviews;
+    if (!dirty.reviews) this.reviews = found.reviews ?? {};
   }
 }
 
 /** What two spellings of one concept have in common. */
-export function keyOf(term: SavedTerm): string {
+export function keyOf(term: Term): string {
   return term.text.toLowerCase().split(/\s+/).filter(Boolean).join(" ");
 }
 
 /** Texts of typed or pasted lines as concepts. */
-export function termsOf(text: string): SavedTerm[] {
+export function termsOf(text: string): Term[] {
   return text
     .split(/[\n\r\t]+/)
     .map((line) => line.replace(/^\s*[-*•]\s+/, "").trim())
     .filter(Boolean)
-    .map((line) => ({ text: line, path: [], pictures: 0 }));
+    .map((line) => ({ text: line, path: [], images: [] }));
 }

@@ -85,7 +85,7 @@ export function dotsOf(
       // the area goes with the relevance
       r: Math.max(largest * Math.sqrt(Math.max(one.max, 0) / most), SMALLEST),
     }))
-    .sort((a, b) => b.r - a.r || a.one.row - b.one.row);
+    .sort((a, b) => b.r - a.r); // stable: equal ones stay as they came
 }
 
 export interface Label {
@@ -94,7 +94,7 @@ export interface Label {
   y: number;
   anchor: "start" | "end" | "middle";
   verdict: Verdict;
-  row: number;
+  component: string;
 }
 
 /** Name the most relevant points by the best concept of their verdict, where there is room. */
@@ -122,7 +122,7 @@ export function labelsOf(dots: readonly Dot[], width: number, height: number): L
       );
       if (!free) continue;
       taken.push(box);
-      found.push({ text, x, y, anchor, verdict: dot.verdict, row: dot.one.row });
+      found.push({ text, x, y, anchor, verdict: dot.verdict, component: dot.one.component });
       break;
     }
   }

@@ -1,5 +1,5 @@
 /** A component's examples as files: a picture with its legend, and a table. Made in the page. */
-import type { ComponentCard, ModelInfo } from "../../api/types";
+import type { Card, ModelInfo } from "../../api/types";
 import { pictureUrl } from "../../state/models.svelte";
 import { token } from "../../state/theme.svelte";
 import { short } from "./words";
@@ -13,14 +13,14 @@ const SCALE = 2;
 /** Save the examples as a PNG at twice the size of the screen. */
 export async function saveExamples(
   model: ModelInfo,
-  card: ComponentCard,
+  card: Card,
   label: string | null,
   mask: boolean,
 ): Promise<void> {
   const view = mask ? "masked" : "crop";
   const pictures = await Promise.all(
     card.examples.map((one) =>
-      loaded(pictureUrl(model, card.name, `crops/${one.place}.webp`, { view })),
+      loaded(pictureUrl(model, card.component, `crops/${one.place}.webp`, { view })),
     ),
   );
   const sheet = drawn(model, card, label, mask, pictures);
@@ -31,7 +31,7 @@ export async function saveExamples(
 
 function drawn(
   model: ModelInfo,
-  card: ComponentCard,
+  card: Card,
   label: string | null,
   mask: boolean,
   pictures: readonly (HTMLImageElement | null)[],
@@ -54,7 +54,7 @@ function drawn(
     pen.fillStyle = token(colour);
     pen.fillText(clipped(pen, text, most), x, y);
   };
-  const title = label ? `${card.name}   ${label}` : card.name;
+  const title = label ? `${card.component}   ${label}` : card.component;
   write(title, EDGE, EDGE + 14, "600 17px", "ink", width - 2 * EDGE);
   const who = `${model.name} (${model.model}), ${model.data}`;
   write(who, EDGE, EDGE + 34, "12px", "soft", width - 2 * EDGE);
@@ -102,11 +102,11 @@ async function loaded(source: string): Promise<HTMLImageElement | null> {
 }
 
 /** Save the examples as CSV. */
-export function saveTable(card: ComponentCard): void {
+export function saveTable(card: Card): void {
   const head = "component,rank,sample,path,class,activation,left,top,right,bottom";
   const lines = card.examples.map((one) =>
     [
-      card.name,
+      card.component,
       one.place + 1,
       one.sample,
       one.path,
@@ -121,7 +121,7 @@ export function saveTable(card: ComponentCard): void {
       .join(","),
   );
   const text = [head, ...lines, ""].join("\r\n");
-  offer(new Blob([text], { type: "text/csv;charset=utf-8" }), `${card.name.replace(/[^\w-]+/g, "-")}.csv`);
+  offer(new Blob([text], { type: "text/csv;charset=utf-8" }), `${card.component.replace(/[^\w-]+/g, "-")}.csv`);
 }
 
 /** A field of a CSV; a spreadsheet would run what begins like a formula, so text does not. */
@@ -131,8 +131,8 @@ function quoted(value: string | number): string {
   return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
 }
 
-function fileName(model: ModelInfo, card: ComponentCard): string {
-  return `${model.name}-${card.name}`.replace(/[^\w-]+/g, "-");
+function fileName(model: ModelInfo, card: Card): string {
+  return `${model.name}-${card.component}`.replace(/[^\w-]+/g, "-");
 }
 
 function offer(blob: Blob, name: string): void {

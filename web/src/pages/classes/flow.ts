@@ -5,18 +5,18 @@
  * everything. What passes a card is split among its lines by their weights, from layer to layer,
  * up to the class and down to the lowest one; lines and cards with a small part are dimmed.
  */
-import type { GraphLink } from "../../api/types";
+import type { GraphEdge } from "../../api/types";
 
 export interface Flow {
   /** By id of a card: the part of the flow that passes it. */
   nodes: Map<string, number>;
-  links: Map<GraphLink, number>;
+  links: Map<GraphEdge, number>;
 }
 
 /** The least part that is still shown as belonging to the paths. */
 export const LEAST = 0.04;
 
-export function through(id: string, links: readonly GraphLink[]): Flow {
+export function through(id: string, links: readonly GraphEdge[]): Flow {
   const flow: Flow = { nodes: new Map([[id, 1]]), links: new Map() };
   spread(id, "source", "target", links, flow);
   spread(id, "target", "source", links, flow);
@@ -27,7 +27,7 @@ function spread(
   id: string,
   from: "source" | "target",
   to: "source" | "target",
-  links: readonly GraphLink[],
+  links: readonly GraphEdge[],
   flow: Flow,
 ): void {
   const of = groupBy(links, (link) => link[from]);

@@ -1,9 +1,9 @@
 /** Where the cards and lines of an attribution graph go; columns from the lowest layer to the class. */
-import type { Graph, GraphGroup, GraphLink } from "../../api/types";
+import type { GraphAnswer, GraphNode, GraphEdge } from "../../api/types";
 import { groupBy } from "./flow";
 
 export interface Card {
-  node: GraphGroup;
+  node: GraphNode;
   x: number;
   y: number;
   /** The class is as tall as its lines are wide together. */
@@ -11,7 +11,7 @@ export interface Card {
 }
 
 export interface Line {
-  link: GraphLink;
+  link: GraphEdge;
   /** From the right side of the lower card to the left side of the upper one. */
   path: string;
   width: number;
@@ -21,7 +21,7 @@ export interface Line {
 
 export interface Column {
   x: number;
-  layer: Graph["layers"][number] | null;
+  layer: GraphAnswer["layers"][number] | null;
 }
 
 export interface Scene {
@@ -51,13 +51,13 @@ const FAINTEST = 0.02;
 /** More cards than this in a column, and all are flatter. */
 const MANY = 14;
 
-export function arrange(graph: Graph, room: number): Scene {
-  const columns: { layer: Graph["layers"][number] | null; nodes: GraphGroup[] }[] = [
+export function arrange(graph: GraphAnswer, room: number): Scene {
+  const columns: { layer: GraphAnswer["layers"][number] | null; nodes: GraphNode[] }[] = [
     ...graph.layers.map((layer) => ({
       layer,
-      nodes: graph.nodes.filter((node) => node.layer === layer.layer),
+      nodes: graph.nodes.filter((node) => node.layer === layer.name),
     })),
-    { layer: null, nodes: graph.nodes.filter((node) => node.layer === null) },
+    { layer: null, nodes: graph.nodes.filter((node) => !node.layer) },
   ];
   const count = columns.length;
   const most = Math.max(...columns.map((one) => one.nodes.length), 1);
@@ -94,7 +94,7 @@ export function arrange(graph: Graph, room: number): Scene {
 
 /** Sums of the weights, in size, at one end of the links: of the fullest card, and of the class. */
 function sums(
-  links: readonly GraphLink[],
+  links: readonly GraphEdge[],
   end: "source" | "target",
 ): { most: number; ofClass: number } {
   const found = new Map<string, number>();
@@ -106,7 +106,7 @@ function sums(
 }
 
 /** One scale for all lines, such that those of a card have room beside each other. */
-function widthPerShare(graph: Graph, inside: number): number {
+function widthPerShare(graph: GraphAnswer, inside: number): number {
   const strongest = Math.max(...graph.edges.map((link) => Math.abs(link.weight)), 1e-12);
   const [up, down] = [sums(graph.edges, "target"), sums(graph.edges, "source")];
   const fullest = Math.max(up.most, down.most, 1e-12);
@@ -114,7 +114,7 @@ function widthPerShare(graph: Graph, inside: number): number {
 }
 
 function linesOf(
-  links: readonly GraphLink[],
+  links: readonly GraphEdge[],
   cards: readonly Card[],
   width: number,
   perShare: number,
@@ -149,13 +149,13 @@ function linesOf(
 
 /** Lines meet a card side by side, in the order of the cards at their other ends. */
 function ports(
-  links: readonly GraphLink[],
+  links: readonly GraphEdge[],
   at: ReadonlyMap<string, Card>,
   perShare: number,
   end: "source" | "target",
   other: "source" | "target",
-): Map<GraphLink, number> {
-  const found = new Map<GraphLink, number>();
+): Map<GraphEdge, number> {
+  const found = new Map<GraphEdge, number>();
   for (const mine of groupBy(links, (link) => link[end]).values()) {
     const card = at.get(mine[0]![end])!;
     const order = mine.toSorted((a, b) => at.get(a[other])!.y - at.get(b[other])!.y);

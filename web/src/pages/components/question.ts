@@ -1,7 +1,7 @@
 /** What the route asks of the component table, and its columns. */
 import type { Params } from "../../api/client";
 import type { ComponentPage, ComponentRow, ModelInfo } from "../../api/types";
-import { layerNumbers } from "../../state/models.svelte";
+import { layerNames } from "../../state/models.svelte";
 import { route } from "../../state/route.svelte";
 
 export interface Column {
@@ -17,7 +17,7 @@ export interface Column {
 }
 
 const COLUMNS: readonly Column[] = [
-  { key: "name", title: "Component", help: "Layer and number", kind: "text", falls: false, width: 8.2 },
+  { key: "component", title: "Component", help: "Layer and number", kind: "text", falls: false, width: 8.2 },
   { key: "label", title: "Label", help: "From the newest labels that are kept", kind: "text", falls: false, width: 9 },
   { key: "examples", title: "Examples", help: "Concept examples that it has", kind: "count", falls: true, width: 5.8 },
   { key: "firing_rate", title: "Fires on", help: "Share of the images on which its readout is above zero", kind: "share", falls: true, width: 5.2 },
@@ -58,7 +58,7 @@ export function asked(model: ModelInfo): Params {
   return {
     sort: sort === "row" ? null : sort,
     descending: descending ? true : null,
-    layer: layerNumbers(model),
+    layer: layerNames(model),
     text: route.get("text"),
     class: route.get("class"),
     measure: route.get("measure"),
@@ -70,7 +70,7 @@ export function asked(model: ModelInfo): Params {
 /** Sort by a column, or the other way round if it is sorted by already. */
 export function sortBy({ key, falls }: Column): void {
   const now = sorted();
-  const name = key === "name" ? "row" : key;
+  const name = key === "component" ? "row" : key;
   const descending = now.sort === name ? !now.descending : falls;
   const order = descending ? "down" : null;
   route.go({ params: { sort: name === "row" ? null : name, order } });

@@ -36,7 +36,7 @@ export class Colouring {
   /** Logit of the class, once it is known. */
   readonly target = $derived.by(() => {
     if (this.by !== "relevance") return null;
-    return this.#asked === null ? (this.classes.value?.[0]?.number ?? null) : Number(this.#asked);
+    return this.#asked === null ? (this.classes.value?.[0]?.target ?? null) : Number(this.#asked);
   });
   readonly values = resource<ServedValues>(() => {
     const { by, target, model, data } = this;

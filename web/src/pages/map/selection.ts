@@ -41,14 +41,12 @@ export function describe(
     unlabelled: chosen.filter((point) => labelOf(point) === null).length,
     source: labels?.source ?? "",
     different: named.length,
-    labels: named.map(({ name, ...rest }) => ({ label: name, ...rest })),
-    layers: layers.map(({ name, ...rest }) => ({ layer: name, ...rest })),
-    components: chosen.slice(0, LISTED).map((point) => {
-      const row = data.row[point]!;
-      const layer = data.layer[point]!;
-      const index = row - (model.layers[layer]?.first ?? 0);
-      return { row, layer, index, name: nameOf(model, row), label: labelOf(point) };
-    }),
+    labels: named,
+    layers,
+    components: chosen.slice(0, LISTED).map((point) => ({
+      component: nameOf(model, data.row[point]!),
+      label: labelOf(point),
+    })),
   };
 }
 

@@ -1,8 +1,7 @@
 /** What the route asks for: words, components and an image, each to look for or to stay away from. */
 import { get, send, type Told } from "../../api/client";
-import { ApiError } from "../../api/errors";
 import type { ComponentTerms, ModelInfo, SearchAnswer } from "../../api/types";
-import { layerNumbers, placeOf } from "../../state/models.svelte";
+import { layerNames } from "../../state/models.svelte";
 import { query } from "../../state/query.svelte";
 import { route } from "../../state/route.svelte";
 
@@ -20,7 +19,7 @@ export interface Question {
   terms: readonly Term[];
   /** The number of an image that was sent. */
   probe: string | null;
-  layers: readonly number[];
+  layers: readonly string[];
 }
 
 type Job = (signal: AbortSignal, progress: (told: Told) => void) => Promise<SearchAnswer>;
@@ -28,7 +27,7 @@ type Job = (signal: AbortSignal, progress: (told: Told) => void) => Promise<Sear
 /** The question of the route. */
 export function asked(model: ModelInfo): Question {
   const probe = route.get("probe");
-  const layers = layerNumbers(model);
+  const layers = layerNames(model);
   const term = (kind: Kind, negative: boolean) => (text: string) => ({ kind, text, negative });
   if (probe) {
     // an image and the words beside it are one number for the server
@@ -90,11 +89,11 @@ export function firstPage(model: ModelInfo, { terms, probe, layers }: Question):
   }
   return async (signal, progress) => {
     const body: ComponentTerms = {
-      positive: of("component", false).map((name) => rowOf(model, name)),
-      negative: of("component", true).map((name) => rowOf(model, name)),
+      like: of("component", false),
+      unlike: of("component", true),
       q,
       without,
-      layers: [...layers],
+      layers: layers.length ? [...layers] : null,
       k: PAGE,
     };
     return send("POST", `${path}/components`, body, { signal, progress });
@@ -113,16 +112,4 @@ export function nextPage(model: ModelInfo, question: Question, before: SearchAns
       params: { ...params, k: PAGE, cursor: before.cursor, layer: question.layers },
       signal,
     });
-}
-
-function rowOf(model: ModelInfo, name: string): number {
-  const place = placeOf(model, name);
-  if (place) return place.row;
-  throw new ApiError(
-    404,
-    "LayerError",
-    `The model '${model.name}' has no component '${name}'.`,
-    `Expected LAYER:INDEX with a layer of ${model.layers.map((one) => one.name).join(", ")}.`,
-    "Take the term away.",
-  );
 }

@@ -1,15 +1,21 @@
-"""``semlens map``."""
+"""``semlens map``, ``dissect`` and ``unexpected``."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from semlens.analysis.describe.colouring import Colour, check_colour
+from semlens.analysis.describe.dissect import Dissection
+from semlens.analysis.describe.dissect import dissect as ask_dissect
 from semlens.analysis.describe.map import ConceptMap, concept_map
+from semlens.analysis.describe.unexpected import Unexpected
+from semlens.analysis.describe.unexpected import unexpected as ask_unexpected
+from semlens.analysis.result import PLOTS
 from semlens.cli.command import Ask, command
-from semlens.cli.output import err
+from semlens.cli.output import err, save_picture
 from semlens.errors import ConceptError
 
 
@@ -66,3 +72,50 @@ def map_components(
     if not ask.save:
         err.print("See the picture: add --save map.png", highlight=False)
     return found if by is None else found.coloured(by, *values)
+
+
+@command(ask_dissect)
+def dissect(
+    ask: Ask,
+    tree: Annotated[
+        Path | None, typer.Option(help="Write the tree of categories (.png, .svg, .pdf).")
+    ] = None,
+) -> Dissection:
+    """Count components by label and category, and name concepts that no component carries.
+
+    Categories are those of the concept set, as deep as they nest. The default set is the
+    paper's vocabulary.
+
+    Examples:
+
+    semlens dissect r50.semlens --save dissect.png
+
+    semlens dissect r50.semlens vgg.semlens --layer layer4,features.40 --json
+
+    semlens dissect r50.semlens --target ox --concepts ox-tree --depth 3 --tree ox.png
+    """
+    ask.also(tree, PLOTS, lambda found, path: save_picture(found.plot_tree(), path))
+    return ask()
+
+
+@command(ask_unexpected)
+def unexpected(
+    ask: Ask,
+    files: Annotated[
+        Path | None, typer.Option(help="Write the samples behind them to this .csv file.")
+    ] = None,
+) -> Unexpected:
+    """Show what a class relies on and no concept of a set describes.
+
+    For each such component: the nearest concepts all the same, the other classes that it
+    drives, and the files that it comes from.
+
+    Examples:
+
+    semlens unexpected r18.semlens --target ox
+
+    semlens unexpected r18.semlens --target ox --concepts expected.toml --layer layer4
+    --files ox-files.csv --save ox.png
+    """
+    ask.also(files, (".csv",), Unexpected.save_files)
+    return ask()
