@@ -19,8 +19,7 @@ from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.kept_labels import search_labels
 from semlens.analysis.label import Labels
 from semlens.analysis.probe import make_probe
-from semlens.analysis.query import Query
-from semlens.analysis.search import alignments
+from semlens.analysis.search import Query, alignments
 from semlens.data.folder import ImageFolder
 from semlens.errors import ServeError
 from semlens.models.subject import SubjectModel

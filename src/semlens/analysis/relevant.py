@@ -90,9 +90,14 @@ def class_table(database: Database, minimum: float = MINIMUM) -> pd.DataFrame:
         found = database.relevance(None, [layer])
         reached = found["class"].to_numpy()[found["max"].to_numpy() >= minimum]
         relevant += np.bincount(np.searchsorted(classes, reached), minlength=len(classes))
-    names = [class_name(database, int(number)) for number in classes]
-    samples = known["samples"].to_numpy(np.int64)
-    return pd.DataFrame({"class": classes, "name": names, "samples": samples, "relevant": relevant})
+    return pd.DataFrame(
+        {
+            "class": classes,
+            "name": [class_name(database, int(number)) for number in classes],
+            "samples": known["samples"].to_numpy(np.int64),
+            "relevant": relevant,
+        }
+    )
 
 
 @dataclass(frozen=True)

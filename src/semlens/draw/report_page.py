@@ -157,8 +157,7 @@ def page_html(page: Page) -> str:
 def figure_picture(figure: Figure, alt: str, caption: str, *, points: int = 0) -> Picture:
     """Embed a plot: as vectors, or as pixels where it has too many points for that."""
     if points > _MANY:
-        webp = encoded(decoded(figure_png(figure)), 88, 6)
-        return Picture(webp_uri(webp), alt, caption)
+        return Picture(webp_uri(encoded(decoded(figure_png(figure)), 88, 6)), alt, caption)
     return svg_picture(figure_svg(figure), alt, caption)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
+from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -26,6 +27,13 @@ def rich_table(frame: pd.DataFrame, title: str = "", columns: Sequence[str] | No
     for record in frame.loc[:, names].to_dict("records"):
         shown.add_row(*(Text(_cell(record[name])) for name in names))
     return shown
+
+
+def titled(
+    title: str, frame: pd.DataFrame, columns: Sequence[str] | None = None
+) -> list[RenderableType]:
+    """Return a title that may be wider than its table, the table, and an empty line."""
+    return [Text(title, style="italic"), rich_table(frame, columns=columns), Text()]
 
 
 def _cell(value: Any) -> str:

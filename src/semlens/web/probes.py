@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from itertools import count
 
-from semlens.analysis.query import Query
+from semlens.analysis.search import Query
 from semlens.web.errors import Refused
 
 KEPT = 500

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from fastapi import Depends, Path, Request
 
-from semlens.analysis.together import database_names
+from semlens.analysis.compare.sets import database_names
 from semlens.api import ConceptDatabase
 from semlens.errors import SemlensError, ServeError, StaleError
 from semlens.models.subject import SubjectModel

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int64
 from scipy.special import gammaln
 
-from semlens.analysis.align import unit
+from semlens.analysis.probe import unit
 from semlens.errors import ConceptError
 from semlens.progress import report
 from semlens.store.reader import Database

@@ -9,10 +9,9 @@ from functools import cache
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
-from semlens.analysis.align import alignment
 from semlens.analysis.audit.chance import Null, chance_threshold, random_pictures
 from semlens.analysis.concepts import Concept, ConceptSet
-from semlens.analysis.probe import LABEL_TEMPLATES, Probe, concept_probe, null_vector
+from semlens.analysis.probe import LABEL_TEMPLATES, Probe, alignment, concept_probe, null_vector
 from semlens.errors import ConceptError
 from semlens.store.reader import Database
 

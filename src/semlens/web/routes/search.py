@@ -9,8 +9,7 @@ from fastapi import Query as InQuery
 from pydantic import BaseModel, Field
 
 from semlens.analysis.kept_labels import PREFIX, kept_labels, search_labels
-from semlens.analysis.query import Query, Terms, make_query
-from semlens.analysis.search import alignments, search_query
+from semlens.analysis.search import Query, Terms, alignments, make_query, search_query
 from semlens.web.embedder import SharedEmbedder
 from semlens.web.errors import Refused
 from semlens.web.routes.place import layer_names
