@@ -38,8 +38,8 @@ def label_tables(database: Database) -> list[LabelTable]:
     for file, made in database.kept_analyses(PREFIX):
         frame = database.load_analysis(file, ["label"])
         if frame is not None:
-            counts = (len(frame), int(np.count_nonzero(frame["label"].notna())))
-            found.append(LabelTable(file.removeprefix(PREFIX), made, *counts))
+            labelled = int(np.count_nonzero(frame["label"].notna()))
+            found.append(LabelTable(file.removeprefix(PREFIX), made, len(frame), labelled))
     return found
 
 

@@ -78,9 +78,8 @@ class Labels(Result):
 
     def label(self, place: int) -> str | None:
         """Return the label of the component at ``place``, or None below the threshold."""
-        if not self.score[place, 0] > self.threshold:
-            return None
-        return self.concepts.concepts[self.concept[place, 0]].name
+        known = self.score[place, 0] > self.threshold
+        return self.concepts.concepts[self.concept[place, 0]].name if known else None
 
     def of(self, component: Component | str) -> str | None:
         """Return the label of a component, or None."""
@@ -132,11 +131,10 @@ class Labels(Result):
 
     def _repr_html_(self) -> str:
         """Return the first labels with their components' examples for notebooks."""
-        places = range(min(20, len(self)))
         return cards_html(
             self.database,
             f"{self.labelled} of {len(self)} labelled from '{self.concepts.name}'",
-            [(int(self.rows[i]), self.label(i) or "none") for i in places],
+            [(int(row), self.label(i) or "none") for i, row in enumerate(self.rows[:20])],
         )
 
 

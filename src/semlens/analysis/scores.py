@@ -95,8 +95,7 @@ def _starts(gram: Tensor, used: Tensor) -> list[Tensor]:
     rows = torch.arange(components)
     first, second = distance[rows, pair // slots], distance[rows, pair % slots]
     axes = torch.linalg.eigh(gram).eigenvectors[:, :, -3:]
-    sides = [axes[:, :, i] > 0 for i in range(axes.shape[2])]
-    return [second < first, *sides]
+    return [second < first, *(axis > 0 for axis in axes.unbind(2))]
 
 
 def _lloyd(gram: Tensor, weight: Tensor, split: Tensor, rounds: int) -> Tensor:

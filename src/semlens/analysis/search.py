@@ -86,9 +86,12 @@ def make_query(
     text = " + ".join(probe.names) + "".join(
         f" - {n}" for n in (negative.names if negative else ())
     )
-    given = database.rows_of([*as_components(like), *away[2]])
-    joined = None if negative is None else negative.joined(" + ".join(negative.names))
-    return Query(text, probe.joined(" + ".join(probe.names)), joined, tuple(given))
+    return Query(
+        text,
+        probe.joined(" + ".join(probe.names)),
+        negative and negative.joined(" + ".join(negative.names)),
+        tuple(database.rows_of([*as_components(like), *away[2]])),
+    )
 
 
 def make_probe(
@@ -116,7 +119,8 @@ def make_probe(
         vectors.append(_component_vectors(database, components))
     if not vectors:
         return None
-    names = (*texts, *map(image_name, images), *map(str, components))
+    pictures = [Path(i).name if isinstance(i, str | Path) else "image" for i in images]
+    names = (*texts, *pictures, *map(str, components))
     return Probe(np.concatenate(vectors), names, null, database.manifest.embedder.fingerprint)
 
 
@@ -134,11 +138,6 @@ def _component_vectors(
             "Choose another one.",
         )
     return unit(vectors)
-
-
-def image_name(image: ImageLike) -> str:
-    """Return what a query calls an image."""
-    return Path(image).name if isinstance(image, str | Path) else "image"
 
 
 @dataclass(frozen=True)

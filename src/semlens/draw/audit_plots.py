@@ -67,8 +67,7 @@ def areas(relevance: np.ndarray, largest: float) -> np.ndarray:
 
 def _scatter(axes: Axes, frame: pd.DataFrame) -> None:
     relevance = frame["max"].to_numpy(float)
-    x, across = _along(frame, "spurious")
-    y, up = _along(frame, "valid")
+    (x, across), (y, up) = _along(frame, "spurious"), _along(frame, "valid")
     for side, line in (("valid", axes.axhline), ("spurious", axes.axvline)):
         if has_side(frame, side):
             line(0, color=LINE, lw=1, zorder=0)

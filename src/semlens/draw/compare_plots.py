@@ -37,9 +37,8 @@ def compare_figure(
     names = [str(name) for name in similarity.index]
     side, name = max(2.2, 0.42 * len(names) + 0.4), 0.075 * max(map(len, names))
     square = side + name + 0.7
-    title = "Set similarity, from row to column"
     panels: list[tuple[float, Callable[[Axes], None]]] = [
-        (square, partial(_heat, similarity, title))
+        (square, partial(_heat, similarity, "Set similarity, from row to column"))
     ]
     if centred is not None:
         panels.append((square, partial(_heat, centred, "Centred set similarity")))

@@ -98,8 +98,8 @@ def effect_plot(frame: pd.DataFrame, title: str, note: str) -> Figure:
         fmt="o", ms=4, color=SERIES[0], ecolor=LINE, elinewidth=1,
     )  # fmt: skip
     for row in frame.head(NAMED).to_dict("records"):
-        at = (row["relevance"], row["effect"])
-        axes.annotate(row["unit"], at, (5, 4), textcoords="offset points", fontsize=8, color=INK)
+        axes.annotate(row["unit"], (row["relevance"], row["effect"]), (5, 4), fontsize=8,
+                      color=INK, textcoords="offset points")  # fmt: skip
     axes.set(
         xlabel="relevance, in units of the logit", ylabel="effect: logit less that without it",
         title=title,
@@ -156,9 +156,9 @@ def draw_unexpected(title: str, cards: Sequence[Card], more: int = 0) -> Figure:
         return figure
     columns = min(COLUMNS, len(cards))
     lines = -(-len(cards) // columns)
-    note = f"   ({more} more)" if more else ""
     figure, axes = new_figure(
-        4.4 * columns, 2.1 * lines + 0.4, 2 * lines, columns, title + note,
+        4.4 * columns, 2.1 * lines + 0.4, 2 * lines, columns,
+        title + (f"   ({more} more)" if more else ""),
         height_ratios=[1.15, 1.0] * lines,
     )  # fmt: skip
     figure.set_layout_engine("constrained", w_pad=0.07)

@@ -106,8 +106,10 @@ def sensitivity_plot(frame: pd.DataFrame) -> Figure:
         part = frame.loc[frame["class"] == name]
         _bars(axes, part, models, sets[1:], ("change", "change_low", "change_high"))
         axes.axhline(0, color=INK, lw=0.8)
-        title = "Change" if name == ALL else f"Change, {name}"
-        axes.set(title=title, ylabel=f"change from '{sets[0]}'")
+        axes.set(
+            title="Change" if name == ALL else f"Change, {name}",
+            ylabel=f"change from '{sets[0]}'",
+        )
     figure.legend(*first.get_legend_handles_labels(), loc="outside lower center",
                   ncols=min(4, len(models)))  # fmt: skip
     return figure

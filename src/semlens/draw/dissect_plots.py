@@ -76,8 +76,11 @@ def _stacked(axis: Axes, counts: pd.DataFrame, sizes: pd.DataFrame) -> None:
         title="Components by category",
     )  # fmt: skip
     in_percent(axis.xaxis)
-    handles = [Patch(color=colour, label=name) for name, colour in colours.items()]
-    axis.figure.legend(handles=handles, ncols=6, loc="outside lower left")
+    axis.figure.legend(
+        handles=[Patch(color=colour, label=name) for name, colour in colours.items()],
+        ncols=6,
+        loc="outside lower left",
+    )
 
 
 def _concepts(axis: Axes, totals: pd.DataFrame, databases: list[str], top: int) -> None:

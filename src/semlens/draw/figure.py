@@ -134,6 +134,5 @@ def save_picture(picture: Figure | Image.Image, path: Path) -> None:
 
 def picture_html(picture: Figure | Image.Image) -> str:
     """Return a chart or a picture as an element that can stand in HTML."""
-    if isinstance(picture, Figure):
-        return figure_svg(picture)
-    return f'<img src="{webp_uri(encoded(picture))}">'
+    is_chart = isinstance(picture, Figure)
+    return figure_svg(picture) if is_chart else f'<img src="{webp_uri(encoded(picture))}">'

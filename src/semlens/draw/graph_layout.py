@@ -320,7 +320,7 @@ def _legend(height: float, least: float, links: Links) -> tuple[list[Text], list
     y, weights = height - 42, [abs(weight) for weight in links.values()]
     missing = sum(w for w in weights if w < least) / (sum(weights) or 1.0)
     left_out = f"lines under {percent(least)} are left out: {percent(missing)} of all together"
-    lines = [
+    samples = [
         Curve((MARGIN, y - 4), (MARGIN + 34, y - 4), 7.0, 0.6, False),
         Curve((MARGIN + 150, y - 4), (MARGIN + 184, y - 4), 7.0, 0.6, True),
     ]
@@ -336,7 +336,7 @@ def _legend(height: float, least: float, links: Links) -> tuple[list[Text], list
             soft=True,
         ),
     ]
-    return texts, lines
+    return texts, samples
 
 
 SWEEPS = 6

@@ -163,8 +163,8 @@ def figure_picture(figure: Figure, alt: str, caption: str, *, points: int = 0) -
 
 def svg_picture(svg: str, alt: str, caption: str, *, adapts: bool = False) -> Picture:
     """Embed an SVG as an image of its own: its names cannot clash with those of another."""
-    coded = base64.b64encode(svg.encode()).decode()
-    return Picture(f"data:image/svg+xml;base64,{coded}", alt, caption, adapts)
+    uri = "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
+    return Picture(uri, alt, caption, adapts)
 
 
 def picture_thumb(picture: Image.Image, file: str) -> Thumb:

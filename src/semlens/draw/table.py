@@ -18,10 +18,9 @@ def rich_table(frame: pd.DataFrame, title: str = "", columns: Sequence[str] | No
     names = list(columns or frame.columns)
     shown = Table(title=escape(title) or None, title_justify="left", box=None, header_style="bold")
     for name in names:
-        numeric = pd.api.types.is_numeric_dtype(frame[name])
         shown.add_column(
             Text(str(name).replace("_", " ")),
-            justify="right" if numeric else "left",
+            justify="right" if pd.api.types.is_numeric_dtype(frame[name]) else "left",
             no_wrap=name == names[0],  # who a row is stays whole in a narrow terminal
         )
     for record in frame.loc[:, names].to_dict("records"):

@@ -265,8 +265,8 @@ def _pairs_text(found: Comparison) -> list[RenderableType]:
 def _labels_text(found: Comparison) -> list[RenderableType]:
     if found.labels is None or found.labels.empty:
         return []
-    wide = found.labels.pivot(index="label", columns="set", values="count")
-    wide = wide[[one.name for one in found.sets]]
+    names = [one.name for one in found.sets]
+    wide = found.labels.pivot(index="label", columns="set", values="count")[names]
     wide = wide.loc[wide.sum(axis=1).sort_values(ascending=False, kind="stable").index]
     where = found.labels.drop_duplicates("label").set_index("label")["where"].loc[wide.index]
     parts: list[RenderableType] = []

@@ -43,9 +43,14 @@ def moved_components(
     frames: list[pd.DataFrame] = []
     for number, one in enumerate(sets):
         before = sets[number - 1] if number else None
-        frame = pd.DataFrame({"step": names[number], "component": one.components})
-        frame["moved"] = _distance(one, before)
-        frame["from_last"] = _distance(one, sets[-1])
+        frame = pd.DataFrame(
+            {
+                "step": names[number],
+                "component": one.components,
+                "moved": _distance(one, before),
+                "from_last": _distance(one, sets[-1]),
+            }
+        )
         if labels is not None:
             frame["label"] = pd.Series(labels[number], dtype=object)
             known = before.components if before is not None else []

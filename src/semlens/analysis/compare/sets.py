@@ -179,7 +179,18 @@ def component_sets(
             title = f"{name}/{group[0]}" if by_layer else name
             if by_layer and len(databases) == 1:
                 title = group[0]
-            made.append(_set(title, database, group, target, minimum))
+            rows = database.rows(group)
+            rows = rows[database.alive[rows]]
+            if target is not None:
+                relevant = relevant_rows(database, target, group, minimum)
+                rows = rows[np.isin(rows, relevant["component"])]
+            if len(rows) == 0:
+                raise RecipeError(
+                    f"'{title}' has no component with a vector in {', '.join(group)}.",
+                    "Expected some: a component without concept examples has none.",
+                    "Choose other layers, or leave it out.",
+                )
+            made.append(ComponentSet(title, database, group, rows, target is None))
     return made
 
 
@@ -208,19 +219,3 @@ def _layers(database: Database, known: set[str], layers: Layers) -> list[str]:
             "Name a layer of each database, or leave this one out.",
         )
     return database.chosen(kept)
-
-
-def _set(
-    name: str, database: Database, layers: tuple[str, ...], target: int | str | None, minimum: float
-) -> ComponentSet:
-    rows = database.rows(layers)
-    rows = rows[database.alive[rows]]
-    if target is not None:
-        rows = rows[np.isin(rows, relevant_rows(database, target, layers, minimum)["component"])]
-    if len(rows) == 0:
-        raise RecipeError(
-            f"'{name}' has no component with a vector in {', '.join(layers)}.",
-            "Expected some: a component without concept examples has none.",
-            "Choose other layers, or leave it out.",
-        )
-    return ComponentSet(name, database, layers, rows, target is None)

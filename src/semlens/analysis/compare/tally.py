@@ -94,15 +94,6 @@ def label_probe(database: Database, concepts: Concepts | None) -> tuple[ConceptS
     return (chosen, concept_probe(database, chosen)) if readable else None
 
 
-def set_labels(
-    one: ComponentSet, probe: Probe, concepts: ConceptSet, threshold: float
-) -> list[str | None]:
-    """Return the label of each component of a set, or None."""
-    names = [concept.name for concept in concepts.concepts]
-    best = assign(one, probe, concepts, threshold).concept
-    return [names[concept] if concept >= 0 else None for concept in best]
-
-
 def label_sets(
     sets: Sequence[ComponentSet], concepts: Concepts | None, threshold: float
 ) -> tuple[list[list[str | None]] | None, pd.DataFrame | None, list[str]]:
@@ -111,7 +102,9 @@ def label_sets(
     if known is None:
         return None, None, [UNREADABLE] if concepts is not None else []
     chosen, probe = known
-    labels = [set_labels(one, probe, chosen, threshold) for one in sets]
+    names = [concept.name for concept in chosen.concepts]
+    best = [assign(one, probe, chosen, threshold).concept for one in sets]
+    labels = [[names[place] if place >= 0 else None for place in mine] for mine in best]
     return labels, label_counts(sets, labels, chosen), []
 
 
@@ -128,8 +121,8 @@ def label_counts(
     categories: dict[str, str] = {}
     for concept in concepts.concepts:
         categories.setdefault(concept.name, concept.category)
-    counts = counts.reindex([name for name in categories if name in counts.index])
-    counts = counts.fillna(0).astype(np.int64).set_axis(range(len(sets)), axis=1)
+    counts = counts.reindex([name for name in categories if name in counts.index]).fillna(0)
+    counts = counts.astype(np.int64).set_axis(range(len(sets)), axis=1)
     frame = pd.DataFrame(
         {"label": counts.index, "category": [categories[name] for name in counts.index]}
     )

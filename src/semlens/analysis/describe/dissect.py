@@ -248,18 +248,17 @@ class Dissection(Result):
             both = zip(best["path"], best["name"], strict=True)  # a name may hold a slash
             best["category"] = [path.removesuffix(one).removesuffix("/") for path, one in both]
             columns = ["name", "category", "count", "share"]
-            parts += titled(f"most frequent concepts{of}", self._first(best), columns)
+            parts += titled(
+                f"most frequent concepts{of}", best.head(self.top or len(best)), columns
+            )
             gaps = self.gaps.loc[self.gaps["database"] == name]
             title = (
                 f"gaps{of}: {len(gaps)} of {len(gaps) + len(best)} concepts have no component; "
                 f"{np.count_nonzero(~gaps['outdone'])} of them are under the threshold everywhere"
             )
             columns = ["concept", "category", "nearest", "alignment", "label"]
-            parts += titled(title, self._first(gaps), columns)
+            parts += titled(title, gaps.head(self.top or len(gaps)), columns)
         return Group(*parts)
-
-    def _first(self, frame: pd.DataFrame) -> pd.DataFrame:
-        return frame.head(self.top) if self.top else frame
 
 
 @question("embedder")

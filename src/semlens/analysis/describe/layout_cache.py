@@ -104,11 +104,13 @@ class LayoutCache:
         return kept, True
 
     def _who(self) -> pd.DataFrame:
-        frames = [
-            pd.DataFrame({"set": number, "component": one.components})
-            for number, one in enumerate(self.sets)
-        ]
-        return pd.concat(frames, ignore_index=True)
+        return pd.concat(
+            [
+                pd.DataFrame({"set": number, "component": one.components})
+                for number, one in enumerate(self.sets)
+            ],
+            ignore_index=True,
+        )
 
     def _digests(self) -> list[dict[str, str]]:
         """SHA-256 of the vectors of each layer."""

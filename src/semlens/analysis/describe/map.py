@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float32
 from rich.console import Group
 from rich.text import Text
 
@@ -115,7 +114,12 @@ class ConceptMap(Result):
         where = self.frame[["x", "y"]].to_numpy(np.float32)
         cluster = self.frame["cluster"].to_numpy(np.int64)
         found = describe_clusters(
-            joint_theta(self.sets), where, cluster, known and known[1], threshold, top_labels
+            np.concatenate([one.theta for one in self.sets]),
+            where,
+            cluster,
+            known and known[1],
+            threshold,
+            top_labels,
         )
         names = {row["cluster"]: ", ".join(row["labels"]) for row in found.to_dict("records")}
         # as objects, else pandas would make NaN of None
@@ -232,7 +236,7 @@ def concept_map(
     """
     sets = component_sets(as_databases(databases, others), layers=layers)
     check_clusters(method, clusters, sum(map(len, sets)))
-    theta = joint_theta(sets)
+    theta = np.concatenate([one.theta for one in sets])
     positions, reused = layout_cache(sets, layers, seed).complete(
         theta, lambda units: pd.DataFrame(lay_out(units, seed), columns=["x", "y"]), place,
         again=again,
@@ -274,11 +278,6 @@ def cluster_cache(
     """Return where the clusters of a map are kept."""
     settings = {"clusters": clusters, "seed": seed} if method == "kmeans" else {}
     return LayoutCache("map-clusters", sets, layers, {"method": method, **settings})
-
-
-def joint_theta(sets: Sequence[ComponentSet]) -> Float32[np.ndarray, "n d"]:
-    """Return the concept vectors of several sets, one after the other."""
-    return np.concatenate([one.theta for one in sets])
 
 
 def _components(one: ComponentSet) -> pd.DataFrame:
