@@ -203,9 +203,8 @@ class Hits(Result):
 
     def __rich__(self) -> RenderableType:
         """Return the table."""
-        columns = ["rank", "component", "alignment", "cosine"]
         title = f"'{self.query}' among {self.searched} components"
-        return rich_table(self.to_pandas(), title, columns)
+        return rich_table(self.to_pandas(), title, ["rank", "component", "alignment", "cosine"])
 
     def _repr_html_(self) -> str:
         """Return the hits with their examples for notebooks."""

@@ -204,9 +204,8 @@ def group_colours(count: int, ordered: bool = False) -> list[Any]:
     """Return a colour for each of some groups; they recur where there are over 20."""
     if count <= len(SERIES):
         return list(SERIES[:count])
-    if ordered:
-        return [mpl.colormaps["viridis"](i / (count - 1)) for i in range(count)]
-    return [mpl.colormaps["tab20"](i % 20) for i in range(count)]
+    places = np.arange(count) / (count - 1) if ordered else np.arange(count) % 20
+    return mpl.colormaps["viridis" if ordered else "tab20"](places).tolist()
 
 
 def _draw_groups(axes: Axes, where: np.ndarray, colouring: Groups, size: float) -> None:

@@ -88,9 +88,12 @@ def label_changes(names: Sequence[str], labels: Labels) -> pd.DataFrame:
     before: set[str] | None = None
     for step, found in zip(names, labels or [], strict=False):
         counts = pd.Series(found, dtype=object).value_counts()
-        for label, count in counts.items():
-            change = "kept" if before is None or label in before else "gained"
-            rows.append({"step": step, "label": label, "count": int(count), "change": change})
+        kept = set(counts.index) if before is None else before
+        rows += [
+            {"step": step, "label": label, "count": int(count),
+             "change": "kept" if label in kept else "gained"}
+            for label, count in counts.items()
+        ]  # fmt: skip
         rows += [
             {"step": step, "label": label, "count": 0, "change": "lost"}
             for label in sorted((before or set()) - set(counts.index))

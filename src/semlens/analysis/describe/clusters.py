@@ -40,14 +40,14 @@ def lay_out(units: Float32[np.ndarray, "n d"], seed: int) -> Float32[np.ndarray,
         warnings.simplefilter("ignore")  # of its own choice of starts and of imports
         from umap import UMAP
 
-        made = UMAP(
+        umap = UMAP(
             n_neighbors=min(NEIGHBOURS, len(units) - 1),
             min_dist=MIN_DIST,
             metric="cosine",
             random_state=seed,
             n_jobs=1,  # a seed and threads exclude each other
-        ).fit_transform(units)
-    return np.asarray(made, np.float32)
+        )
+        return np.asarray(umap.fit_transform(units), np.float32)
 
 
 def _principal_axes(units: Float32[np.ndarray, "n d"]) -> Float32[np.ndarray, "n 2"]:

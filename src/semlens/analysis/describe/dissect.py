@@ -182,8 +182,9 @@ class Dissection(Result):
         mine = self.totals["database"] == self._named(database)
         frame = self.totals.loc[mine & self.totals["leaf"] & (self.totals["count"] > 0)]
         frame = frame.sort_values(["count"], ascending=False, kind="stable")
-        columns = ["path", "name", "count", "share", "share_of_labelled"]
-        return frame.loc[:, columns].reset_index(drop=True)
+        return frame.loc[:, ["path", "name", "count", "share", "share_of_labelled"]].reset_index(
+            drop=True
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a program: all categories, and concepts that are carried."""
