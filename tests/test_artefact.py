@@ -7,11 +7,19 @@ import pytest
 from conftest import assert_says, colours
 from PIL import Image
 
-from semlens.data.artefact import Hue, Paste, Patch, Stripes, Text, load_artefact
+from semlens.data.artefact import (
+    Hue,
+    Paste,
+    Patch,
+    Stripes,
+    Text,
+    WithArtefact,
+    insert_drawn,
+    load_artefact,
+)
 from semlens.data.folder import ImageFolder
 from semlens.data.overlay import PLACES, parse_colour
 from semlens.data.sequence import ImageSequence
-from semlens.data.with_artefact import WithArtefact, insert_drawn
 from semlens.errors import DataError
 
 RANDOM = ["text:© stock", "patch:red", "stripes", "stripes:0,0,0:angle=30"]

@@ -16,7 +16,7 @@ from semlens.models.activations import measure_form, read
 from semlens.models.subject import SubjectModel
 from semlens.models.taps import run_layers
 from semlens.stages.collect import collect, layer_forms
-from semlens.stages.select import select
+from semlens.stages.index import select
 
 LAYERS = ["first", "second", "head"]
 

@@ -15,8 +15,8 @@ from torchvision.datasets import ImageFolder as TorchvisionFolder
 
 from semlens.data.folder import ImageFolder
 from semlens.data.huggingface import HuggingFaceImages
+from semlens.data.images import content_digest
 from semlens.data.load import load_images
-from semlens.data.pixels import content_digest
 from semlens.data.sequence import ImageSequence
 from semlens.errors import DataError, ImageError
 

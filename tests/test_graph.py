@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 import semlens as sl
 from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.graph.groups import UNLABELLED, GraphEdge, GraphNode
+from semlens.analysis.graph.graph import UNLABELLED, GraphEdge, GraphNode
 from semlens.cli.explain import graph
 from semlens.draw.graph_layout import MOST, Heading, arrange
 from semlens.draw.graph_order import by_barycentre, crossings
@@ -158,7 +158,7 @@ def test_batches_and_chunks_change_nothing(db, monkeypatch, rules):
     seen: list[tuple[str, int, int]] = []
 
     def ask(batch_size, chunk):
-        monkeypatch.setattr("semlens.analysis.graph.relevance.pairs_per_pass", lambda *_: chunk)
+        monkeypatch.setattr("semlens.analysis.graph.trace.pairs_per_pass", lambda *_: chunk)
         with listening(lambda *state: seen.append(state)):
             return attribution_graph(db, 2, samples=SAMPLES, rules=rules, batch_size=batch_size)
 

@@ -12,7 +12,7 @@ from conftest import assert_says, colours, encoded
 from PIL import Image
 
 from semlens.data.folder import ImageFolder
-from semlens.data.pixels import decode, upright_rgb
+from semlens.data.images import decode, upright_rgb
 from semlens.data.prefetch import prefetch
 from semlens.errors import DataError, ImageError
 

@@ -15,10 +15,9 @@ import semlens as sl
 from semlens.analysis.audit.model_test import _outputs
 from semlens.analysis.separation import auroc, auroc_interval
 from semlens.cli.app import app
-from semlens.data.artefact import Hue, Patch
+from semlens.data.artefact import Hue, Patch, artefact_seed
 from semlens.data.folder import ImageFolder
 from semlens.data.sequence import ImageSequence
-from semlens.data.with_artefact import artefact_seed
 from semlens.errors import DataError, ModelError, RecipeError, RelevanceError
 from semlens.models.load import load_model
 from semlens.models.subject import SubjectModel

@@ -125,23 +125,21 @@ def check(module: nn.Module, names: list[str], to: float = 0.0) -> set[tuple[str
     components = [Component.parse(name) for name in names]
     values = dict.fromkeys(components, to)
     before = {name: value.clone() for name, value in model.module.state_dict().items()}
-    found = prune_weights(model, components, values)
+    state, edits = prune_weights(model, components, values)
     assert all(torch.equal(before[k], v) for k, v in model.module.state_dict().items())
     batch = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(5)) * 2
     with torch.no_grad(), evaluating(model.module):
         plain = model.module(batch)
         with sl.pruned(model, components, values):
             expected = model.module(batch)
-        assert {k: v.shape for k, v in found.state.items()} == {
-            k: v.shape for k, v in before.items()
-        }
-        model.module.load_state_dict(found.state)
+        assert {k: v.shape for k, v in state.items()} == {k: v.shape for k, v in before.items()}
+        model.module.load_state_dict(state)
         torch.testing.assert_close(model.module(batch), expected, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(plain, expected, atol=1e-4)
-    assert {e.tensor for e in found.edits} == {
-        name for name in before if not torch.equal(before[name], found.state[name])
+    assert {e.tensor for e in edits} == {
+        name for name in before if not torch.equal(before[name], state[name])
     }
-    return {(edit.tensor, edit.way) for edit in found.edits}
+    return {(edit.tensor, edit.way) for edit in edits}
 
 
 def test_a_plain_network() -> None:

@@ -19,8 +19,7 @@ from semlens.analysis.correct.retrain import fine_tune
 from semlens.analysis.correct.training import CUT, Material, Run, Training, held_out, varied
 from semlens.analysis.evaluate import Labelled
 from semlens.cli.app import app
-from semlens.data.artefact import Patch
-from semlens.data.with_artefact import WithArtefact
+from semlens.data.artefact import Patch, WithArtefact
 from semlens.errors import DataError, ModelError, RecipeError, StoreError
 from semlens.progress import listening
 

@@ -23,8 +23,7 @@ from semlens.analysis.correct.sensitivity import (
 from semlens.analysis.correct.trial import trial
 from semlens.analysis.evaluate import Labelled, check_targets
 from semlens.cli.app import app
-from semlens.data.artefact import Hue, Patch
-from semlens.data.with_artefact import WithArtefact
+from semlens.data.artefact import Hue, Patch, WithArtefact
 from semlens.errors import DataError, LayerError, ModelError, RecipeError
 from semlens.types import Component
 

@@ -13,11 +13,10 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 import semlens as sl
+from semlens.analysis.class_relevance import class_table, relevant_components
 from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.graph.graph import attribution_graph
-from semlens.analysis.graph.groups import UNLABELLED
+from semlens.analysis.graph.graph import UNLABELLED, attribution_graph
 from semlens.analysis.graph.trace import MOST
-from semlens.analysis.relevant import class_table, relevant_components
 from semlens.analysis.target import class_samples
 from semlens.data.folder import ImageFolder
 from semlens.models.subject import SubjectModel

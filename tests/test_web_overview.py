@@ -87,7 +87,7 @@ def test_overview_counts_what_the_database_holds(db):
         "crops": len(db.crop_vectors),
         "classes": 4,
     }
-    assert [layer["layer"] for layer in found["layers"]] == LAYERS
+    assert [layer["name"] for layer in found["layers"]] == LAYERS
     assert [layer["components"] for layer in found["layers"]] == [6, 20]
     assert [layer["signs"] for layer in found["layers"]] == ["+", "both"]
     expected = [("a", 14), ("b", 14), ("d", 13)]

@@ -180,7 +180,7 @@ def test_a_database_without_thumbnails_cuts_from_the_originals(tmp_path, photos)
     for make_picture in (lambda: strip(db, row), lambda: crop_picture(db, row, 0)):
         with pytest.raises(DataError) as error:
             make_picture()
-        assert_says(error.value, str(folder), "not on this machine", "say where")
+        assert_says(error.value, f"'{folder}' is not a folder", "Check the path")
 
 
 def test_examples_that_are_not_there(db):

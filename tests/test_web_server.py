@@ -195,9 +195,11 @@ def test_the_subject_is_loaded_once_and_verified(folder: Path, subject: SubjectM
     with ThreadPoolExecutor(8) as pool:
         found = set(pool.map(lambda _: id(served.db.model), range(16)))
     assert found == {id(subject)}
-    served.load_subject("It is there")
-    with pytest.raises(ModelError) as lacking:
-        Serving.of([sl.open(path)]).models[0].load_subject("A test runs the model")
+    with served.running("It is there"):
+        assert served.db.model is subject
+    bare = Serving.of([sl.open(path)]).models[0]
+    with pytest.raises(ModelError) as lacking, bare.running("A test runs the model"):
+        _ = bare.db.model
     assert_says(lacking.value, "A test runs the model", "python:little", f"serve {path} --model")
     other = SubjectModel(LittleNet(seed=1), to_tensor, "32 bilinear", "python:little")
     with pytest.raises(StaleError) as caught:

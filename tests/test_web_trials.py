@@ -21,9 +21,8 @@ from semlens.analysis.concepts import Concept, ConceptSet
 from semlens.analysis.correct.sensitivity import ALL, accuracies, with_artefacts
 from semlens.analysis.correct.trial import trial_samples
 from semlens.analysis.evaluate import Labelled, evaluate_model
-from semlens.data.artefact import Hue, Patch
+from semlens.data.artefact import Hue, Patch, WithArtefact
 from semlens.data.folder import ImageFolder
-from semlens.data.with_artefact import WithArtefact
 from semlens.models.subject import SubjectModel
 from semlens.types import Component
 from semlens.web.app import create_app
@@ -148,9 +147,8 @@ def test_a_list_that_is_too_long_costs_one_class_only(client, db):
     db.audits.add("clock", lists(texts, ["tree"], "long", None))
     found = ask(client, "sweep")
     assert {one["name"] for one in found["classes"]} == {"vegetable", "ox"}
-    (skipped,) = found["skipped"]
-    assert skipped["name"] == "clock"
-    assert "too small for a set of 60" in skipped["reason"]
+    assert list(found["skipped"]) == ["clock"]
+    assert "too small for a set of 60" in found["skipped"]["clock"]
     says(ask(client, "sweep", status=400, sets=["audit:1"]), "too small for a set of 60")
 
 
@@ -161,7 +159,7 @@ def test_named_sets_are_for_their_classes(client, db):
     assert {one["name"] for one in found["classes"]} == {"vegetable", "clock"}
     for one in found["classes"]:
         assert one["spurious"] == pytest.approx(expected.loc[one["name"], "spurious"], abs=1e-12)
-    assert "aircraft" in {one["name"] for one in found["skipped"]}
+    assert "aircraft" in found["skipped"]
     assert found["unlisted"] == 1
     everywhere = ask(client, "sweep", sets=["artefacts"])
     assert {one["name"] for one in everywhere["classes"]} == {"vegetable", "ox", "clock"}
@@ -338,3 +336,23 @@ def test_without_the_images_it_says_so(db):
     gone = sl.open(db.path, model=little(), images=str(db.path / "no-such-folder"))
     client = TestClient(create_app([gone]), base_url="http://localhost")
     says(ask(client, "trials/prune", {"target": 1, "components": CHOSEN}, 400), "no-such-folder")
+
+
+def test_the_report_has_the_graph_and_the_last_test_of_the_model(client, db):
+    made = db.audits.add("ox", lists(["dog"], ["tree"], "mine", None))
+
+    def report():
+        for _ in range(600):
+            answer = client.get(f"/api/v1/models/0/audits/{made.id}/report.html")
+            if answer.status_code != 202:
+                return answer.text
+            time.sleep(0.1)
+        raise AssertionError("it never ends")
+
+    before = report()
+    assert "No test was asked for" in before
+    assert "lines what passes between them" in before
+    ask(client, "trials/test", {"target": 1, "artefacts": [{"kind": "stripes"}], "count": 6})
+    after = report()
+    assert "No test was asked for" not in after
+    assert "stripes" in after

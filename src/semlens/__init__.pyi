@@ -28,12 +28,12 @@ from .analysis.search import search as search
 from .api import ConceptDatabase as ConceptDatabase
 from .api import build as build
 from .api import open as open
+from .data.artefact import WithArtefact as WithArtefact
 from .data.artefact import load_artefact as load_artefact
 from .data.folder import ImageFolder as ImageFolder
 from .data.huggingface import HuggingFaceImages as HuggingFaceImages
 from .data.load import load_images as load_images
 from .data.sequence import ImageSequence as ImageSequence
-from .data.with_artefact import WithArtefact as WithArtefact
 from .embedders.base import Embedder as Embedder
 from .embedders.load import load_embedder as load_embedder
 from .errors import SemlensError as SemlensError

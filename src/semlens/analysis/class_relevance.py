@@ -1,19 +1,18 @@
-"""Which components a class relies on most."""
+"""Which components a class relies on: as the database knows it, or on any images."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 from rich.console import RenderableType
 
-from semlens.analysis.graph.relevance import component_shares, make_job
-from semlens.analysis.graph.trace import reached_layers
+from semlens.analysis.graph.trace import component_shares, make_job, reached_layers
 from semlens.analysis.label import VOCABULARY, LabelSource, as_labels, label_of
-from semlens.analysis.result import Result
+from semlens.analysis.result import Chart, Result
 from semlens.analysis.target import Pictures, class_name, find_class
 from semlens.draw.table import rich_table
 from semlens.errors import RelevanceError
@@ -21,8 +20,182 @@ from semlens.settings import question, setting
 from semlens.store.reader import Database
 from semlens.types import Component, Layers, Target
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+MINIMUM = 0.01
+"""Least share of its layer's relevance with which a component is relevant (paper, D.5)."""
+MOSTLY = 0.8
+"""The part of a layer's relevance that is carried by few components or by many."""
+Minimum = Annotated[float, setting("Least share of relevance, on the best sample.", ge=0, le=1)]
+"""The least share wherever a question is about the relevant components of a class."""
+OnlyTarget = Annotated[int | str | None, setting("Only components that matter for this class.")]
+"""A class wherever a question may be about its relevant components only."""
+
+
+def relevant_rows(
+    database: Database,
+    target: int | str,
+    layers: Layers = None,
+    minimum: float = MINIMUM,
+    *,
+    empty_ok: bool = False,
+) -> pd.DataFrame:
+    """Return the components that are relevant for a class, the largest mean share first.
+
+    A component is relevant if its share of its layer's relevance reaches ``minimum`` on some
+    sample of the class.
+
+    Parameters
+    ----------
+    empty_ok
+        Whether an empty table is an answer.
+
+    Returns
+    -------
+    DataFrame
+        ``component`` (row), ``layer``, ``mean`` and ``max`` of the share.
+
+    Raises
+    ------
+    RelevanceError
+        If the database has no relevance for the class, or no component reaches the minimum.
+    """
+    number = find_class(database, target)
+    found = database.relevance(number, layers)
+    kept = found[found["max"] >= minimum]
+    if kept.empty and not empty_ok:
+        raise RelevanceError(
+            f"No component of '{database.path}' reaches {100 * minimum:g} % of its layer's "
+            f"relevance for class '{class_name(database, number)}'.",
+            f"The most relevant one has {100 * found['max'].max():.2g} %."
+            if len(found)
+            else "None has a share that was kept.",
+            "Lower the minimum, or choose other layers.",
+        )
+    kept = kept.sort_values(["mean", "component"], ascending=[False, True], ignore_index=True)
+    layer = database.components["layer"].to_numpy()[kept["component"]]
+    return kept.assign(layer=layer)[["component", "layer", "mean", "max"]]
+
+
+def class_table(database: Database, minimum: float = MINIMUM) -> pd.DataFrame:
+    """Return the classes that relevance is known for, in the order of their logits.
+
+    Returns
+    -------
+    DataFrame
+        ``target``, ``name``, ``samples``, and ``relevant``: how many components reach the
+        minimum on some sample.
+
+    Raises
+    ------
+    RelevanceError
+        If the database was built without relevance.
+    """
+    known = database.relevance_classes.sort_values("class", ignore_index=True)
+    classes = known["class"].to_numpy(np.int64)
+    relevant = np.zeros(len(classes), np.int64)
+    for layer in database.layers:  # one at a time: all of them may not fit into memory
+        found = database.relevance(None, [layer])
+        reached = found["class"].to_numpy()[found["max"].to_numpy() >= minimum]
+        relevant += np.bincount(np.searchsorted(classes, reached), minlength=len(classes))
+    return pd.DataFrame(
+        {
+            "target": classes,
+            "name": [class_name(database, int(number)) for number in classes],
+            "samples": known["samples"].to_numpy(np.int64),
+            "relevant": relevant,
+        }
+    )
+
+
+@dataclass(frozen=True)
+class RelevantComponent:
+    """One component, with its shares of its layer's relevance for a class."""
+
+    component: Component
+    mean: float
+    """On average over the class's samples; below zero it speaks against the class."""
+    max: float
+    """On the sample where it is largest."""
+    cumulated: float
+    """What the components down to this one carry of the layer."""
+    label: str | None = None
+    """For whoever names it."""
+
+
+@dataclass(frozen=True)
+class LayerRelevance:
+    """The components of one layer that matter for a class.
+
+    Parameters
+    ----------
+    components
+        How many the layer has.
+    relevant
+        How many of them reach the minimum on some sample.
+    carried
+        Part of the layer's relevance that all components carry whose shares were kept, each
+        with the size of its mean: what changes sign from sample to sample counts less.
+    mostly
+        How many of the strongest carry :data:`MOSTLY` of the layer's relevance; None if all
+        together do not.
+    strongest
+        The largest mean share, in size, comes first.
+    """
+
+    layer: str
+    components: int
+    relevant: int
+    carried: float
+    mostly: int | None
+    strongest: tuple[RelevantComponent, ...]
+
+
+def relevant_components(
+    database: Database,
+    target: int,
+    *,
+    layers: Layers = None,
+    top: int = 20,
+    minimum: float = MINIMUM,
+) -> list[LayerRelevance]:
+    """Return what a class relies on most in each layer, in the order of the database.
+
+    Parameters
+    ----------
+    minimum
+        Components are listed whose share reaches it on some sample, or on average against the
+        class.
+
+    Raises
+    ------
+    RelevanceError
+        If the database has no relevance for the class.
+    """
+    found: list[LayerRelevance] = []
+    for name in database.chosen(layers):
+        table = database.relevance(target, [name])
+        size = table["mean"].abs()
+        order = np.lexsort((table["component"], -size))
+        table, size = table.iloc[order], size.iloc[order].to_numpy(np.float64)
+        cumulated = np.cumsum(size)
+        enough = int(np.searchsorted(cumulated, MOSTLY)) + 1
+        relevant = relevant_rows(database, target, name, minimum, empty_ok=True)
+        mine = table["component"].isin(relevant["component"]) | (size >= minimum)
+        columns = table[["component", "mean", "max"]].assign(cumulated=cumulated)
+        listed = columns[mine].head(top).itertuples(index=False, name=None)
+        found.append(
+            LayerRelevance(
+                name,
+                database.layer(name).rows,
+                len(relevant),
+                float(cumulated[-1]) if len(cumulated) else 0.0,
+                enough if enough <= len(cumulated) else None,
+                tuple(
+                    RelevantComponent(database.component(row), mean, largest, share)
+                    for row, mean, largest, share in listed
+                ),
+            )
+        )
+    return found
 
 
 @dataclass(frozen=True, repr=False)
@@ -51,16 +224,15 @@ class RelevantComponents(Result):
         """The components, the most relevant first."""
         return [Component.parse(name) for name in self.frame["component"]]
 
-    def to_pandas(self) -> pd.DataFrame:
-        """Return one row per component."""
-        return self.frame.copy()
-
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a program."""
-        records = self.frame.to_dict("records")
-        return {"target": self.target, "rules": self.rules, "components": records}
+        return {
+            "target": self.target,
+            "rules": self.rules,
+            "components": self.frame.to_dict("records"),
+        }
 
-    def plot(self) -> Figure:
+    def plot(self) -> Chart:
         """Draw the mean shares as bars, the largest ones as marks."""
         from semlens.draw.component_plots import bars_plot
 
@@ -128,17 +300,23 @@ def class_relevance(
     else:
         layers = reached_layers(database, number, layers)
         job = make_job(database, number, 1 if samples is None else samples, images, layers)
-        parts = [
-            {"component": database.rows(name), "mean": share.mean(0), "max": share.max(0)}
+        found = pd.concat(
+            pd.DataFrame(
+                {"component": database.rows(name), "mean": share.mean(0), "max": share.max(0)}
+            )
             for name, share in component_shares(job).items()
-        ]
-        found = pd.concat(map(pd.DataFrame, parts))
+        )
         rules = job.engine.rules.name
     found = found.nlargest(top, "mean")
     components = [database.component(int(row)) for row in found["component"]]
-    frame = found.reset_index(drop=True).filter(["mean", "max"])
-    frame.insert(0, "component", [str(component) for component in components])
-    frame.insert(1, "layer", [component.layer for component in components])
+    frame = pd.DataFrame(
+        {
+            "component": [str(component) for component in components],
+            "layer": [component.layer for component in components],
+            "mean": found["mean"].to_numpy(),
+            "max": found["max"].to_numpy(),
+        }
+    )
     labels = as_labels(database, concepts, sorted(set(frame["layer"])) or None)
     if labels is not None:
         frame["label"] = [label_of(labels, component) for component in components]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from semlens.analysis.engine import RulesLike
 from semlens.analysis.label import VOCABULARY, LabelSource, Named, as_labels, label_of
-from semlens.analysis.result import Result, plain
+from semlens.analysis.result import Chart, Result, plain
 from semlens.analysis.target import Pictures, Samples, class_images, class_name
 from semlens.draw.table import rich_table
 from semlens.errors import ConceptError, LayerError, RelevanceError
@@ -27,9 +27,6 @@ from semlens.relevance.interface import Tracer
 from semlens.settings import question, setting
 from semlens.store.reader import Database
 from semlens.types import Component, Components, Target, as_components
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 Units = Mapping[str, Sequence[Component]]
 """What is ablated together, by name."""
@@ -93,20 +90,21 @@ class Effects(Result):
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a program."""
         names = [[str(component) for component in unit] for unit in self.units.values()]
-        found = {
-            "target": self.target,
-            "class": self.name,
-            "replace": self.replace,
-            "rules": self.rules,
-            "samples": self.samples,
-            "logit": self.logit.mean(),
-            "rank_correlation": self.rank_correlation,
-            "interval": self.interval,
-            "effects": self.to_pandas().assign(components=names).to_dict("records"),
-        }
-        return plain(found)  # of two components there is no correlation
+        return plain(  # of two components there is no correlation
+            {
+                "target": self.target,
+                "class": self.name,
+                "replace": self.replace,
+                "rules": self.rules,
+                "samples": self.samples,
+                "logit": self.logit.mean(),
+                "rank_correlation": self.rank_correlation,
+                "interval": self.interval,
+                "effects": self.to_pandas().assign(components=names).to_dict("records"),
+            }
+        )
 
-    def plot(self) -> Figure:
+    def plot(self) -> Chart:
         """Draw effect against relevance; both are equal on the line."""
         from semlens.draw.component_plots import effect_plot
 
@@ -128,8 +126,8 @@ class Effects(Result):
         title = f"'{self.name}': {len(self.samples)} images, mean logit {self.logit.mean():.3f}"
         frame = self.to_pandas().assign(size=[len(unit) for unit in self.units.values()])
         grouped = not frame["unit"].equals(frame["components"])
-        columns = ["relevance", "effect", "relevance_error", "effect_error"]
-        columns = ["unit", *["size"] * grouped, *columns]
+        size = ["size"] if grouped else []
+        columns = ["unit", *size, "relevance", "effect", "relevance_error", "effect_error"]
         return Group(rich_table(frame, title, columns), self.summary())
 
 
@@ -200,12 +198,11 @@ def effect(
     if group_by is not None:
         units = _groups(members, as_labels(database, concepts, layers))
     to = _values(database, members, replace)
-    stage = "measuring relevance"
-    inputs = batches(database.model, shown.read, shown.samples, batch_size, stage)
+    inputs = batches(database.model, shown.read, shown.samples, batch_size, "measuring relevance")
     parts = [_relevance(engine, batch, shown.target, units) for batch in inputs]
     found = np.concatenate(parts, axis=1)
-    order = np.argsort(-np.abs(found.mean(1)), kind="stable")
-    order = order[: top if components is None else None]
+    most = top if components is None else None
+    order = np.argsort(-np.abs(found.mean(1)), kind="stable")[:most]
     names = list(units)
     units = {names[i]: tuple(units[names[i]]) for i in order}
     logit, ablated = ablated_logits(
@@ -298,13 +295,12 @@ def _correlation(
 ) -> tuple[float, tuple[float, float]]:
     """Return Spearman's correlation of the means, and its bootstrap interval over samples."""
     count = relevance.shape[1]
-    weights = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), DRAWS)
-    weights = np.concatenate([np.ones((1, count)), weights]) / count
     if len(relevance) < 3:
         return float("nan"), (float("nan"), float("nan"))
-    first = rankdata(weights @ relevance.T, axis=1)
-    second = rankdata(weights @ change.T, axis=1)
-    first, second = (ranks - ranks.mean(1, keepdims=True) for ranks in (first, second))
+    drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), DRAWS)
+    weights = np.concatenate([np.ones((1, count)), drawn]) / count
+    both = [rankdata(weights @ values.T, axis=1) for values in (relevance, change)]
+    first, second = (ranks - ranks.mean(1, keepdims=True) for ranks in both)
     size = np.sqrt((first**2).sum(1) * (second**2).sum(1))
     found = np.divide((first * second).sum(1), size, out=np.full(len(size), np.nan), where=size > 0)
     if np.isnan(found[1:]).all():

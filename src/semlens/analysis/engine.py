@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from semlens.relevance.choose import engine_for
 from semlens.relevance.classes import component_relevance
@@ -44,16 +44,13 @@ def engine_of(
         If rules are asked for by name that do not cover the model.
     """
     model, rules = database.model, rules or database.manifest.recipe.rules
-    known = {} if _hooked(model.module) else _ENGINES.setdefault(database, {})
+    # hooks change what a module computes, as in semlens.pruned
+    hooked = any(vars(part).get("_forward_hooks") for part in model.module.modules())
+    known = {} if hooked else _ENGINES.setdefault(database, {})
     key = (tuple(layers), inputs.shape[-2:], repr(rules))
     if key not in known:
         known[key] = engine_for(model, layers, rules, inputs.shape[-2:], classes=True)
     return known[key]
-
-
-def _hooked(module: nn.Module) -> bool:
-    """Whether hooks change what a module computes, as in ``semlens.pruned``."""
-    return any(vars(part).get("_forward_hooks") for part in module.modules())
 
 
 def per_component(

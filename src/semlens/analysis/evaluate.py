@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float64, Int64
 from rich.console import Group
 
-from semlens.analysis.result import Result
+from semlens.analysis.result import Chart, Result
+from semlens.analysis.target import right_logits
 from semlens.data.images import Images
 from semlens.data.load import as_images
 from semlens.data.targets import map_targets
@@ -22,9 +23,6 @@ from semlens.models.forward import logits
 from semlens.models.subject import SubjectModel
 from semlens.settings import question, setting
 from semlens.store.reader import Database
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 SHOWN = 40
 """Classes in a plot: those of the lowest recall."""
@@ -93,10 +91,8 @@ def labelled(
     """
     targets = None
     if images is None:
-        images, table = database.images, database.samples
-        known = table["logit"].notna() & table["error"].isna()
-        pairs = zip(table["logit"], known, strict=True)
-        targets = [int(logit) if usable else None for logit, usable in pairs]
+        images, right = database.images, right_logits(database)
+        targets = [None if np.isnan(logit) else int(logit) for logit in right]
     samples = range(len(images)) if samples is None else [int(sample) for sample in samples]
     if only is not None:
         names = [name.rsplit("/", 1)[-1] for name in images.ids]
@@ -159,10 +155,13 @@ class Evaluation(Result):
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a program."""
-        classes = self.to_pandas().to_dict("records")
-        return {"accuracy": self.accuracy, "samples": self.samples, "classes": classes}
+        return {
+            "accuracy": self.accuracy,
+            "samples": self.samples,
+            "classes": self.to_pandas().to_dict("records"),
+        }
 
-    def plot(self) -> Figure:
+    def plot(self) -> Chart:
         """Draw the recall of the classes, the lowest first."""
         from semlens.draw.component_plots import bars_plot
 
@@ -205,8 +204,7 @@ def evaluate(
         If the model has one logit only.
     """
     given = None if images is None else as_images(images)
-    data = labelled(database, given, samples=samples)
-    return answers(database.model, data, batch_size)
+    return answers(database.model, labelled(database, given, samples=samples), batch_size)
 
 
 def evaluate_model(

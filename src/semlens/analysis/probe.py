@@ -13,7 +13,7 @@ from jaxtyping import Float32
 from PIL import Image
 
 from semlens.analysis.concepts import ConceptSet
-from semlens.data.pixels import decode, upright_rgb
+from semlens.data.images import decode, upright_rgb
 from semlens.embedders.base import Embedder
 from semlens.errors import ConceptError, ImageError
 from semlens.progress import report

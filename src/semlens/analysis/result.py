@@ -6,7 +6,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,9 @@ from semlens.store.files import save_csv, save_table, save_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+Chart: TypeAlias = "Figure"
+"""What a plot is: matplotlib's figure, which is imported where one is drawn."""
 
 PLOTS = (".png", ".svg", ".pdf")
 """What a chart can be saved as."""
@@ -38,16 +41,19 @@ class Result(ABC):
     ends: ClassVar[tuple[str, ...]] = (*PLOTS, *TABLES)
     """What it can be saved as."""
 
-    @abstractmethod
+    frame: pd.DataFrame
+    """The main table, of an answer that holds it as it is."""
+
     def to_pandas(self) -> pd.DataFrame:
         """Return the answer's main table."""
+        return self.frame.copy()
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a program."""
 
     @abstractmethod
-    def plot(self) -> Figure | Image.Image:
+    def plot(self) -> Chart | Image.Image:
         """Draw the answer: a chart (``matplotlib.figure.Figure``), or a sheet of pictures."""
 
     @abstractmethod
@@ -72,13 +78,17 @@ class Result(ABC):
             text = json.dumps(plain(self.to_json()), ensure_ascii=False, indent=2) + "\n"
             save_text(path, text)
         else:
-            self._save_picture(path)
+            text = self._text(end)
+            if text is None:
+                from semlens.draw.figure import save_picture
 
-    def _save_picture(self, path: Path) -> None:
-        """Write the picture; an answer with a form of its own (.html, ...) does it here."""
-        from semlens.draw.figure import save_picture
+                save_picture(self.plot(), path)
+            else:
+                save_text(path, text)
 
-        save_picture(self.plot(), path)
+    def _text(self, end: str) -> str | None:
+        """Return what a file of an answer's own form (.html, .svg) holds; None for pictures."""
+        return None
 
     def __repr__(self) -> str:
         """Return what a terminal shows as text."""

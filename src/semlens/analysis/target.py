@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Float64, Int64
 from PIL import Image
 
 from semlens.analysis.engine import engine_of
@@ -45,16 +45,13 @@ def find_class(database: Database, text: str | int) -> int:
     number = int(text) if str(text).isdecimal() else -1
     if number >= 0 and (names is None or number < len(names)):
         return number
-    if names is None:
-        raise RelevanceError(
-            f"'{text}' is no class of the database.",
-            "It knows no class names: expected the number of a logit, from 0.",
-            "Give the number.",
-        )
     raise RelevanceError(
         f"'{text}' is no class of the database.",
-        f"Expected a number from 0 to {len(names) - 1}, or a name: {nearest(str(text), names)}.",
-        "Choose one of them.",
+        "It knows no class names: expected the number of a logit, from 0."
+        if names is None
+        else f"Expected a number from 0 to {len(names) - 1}, or a name: "
+        f"{nearest(str(text), names)}.",
+        "Give the number." if names is None else "Choose one of them.",
     )
 
 
@@ -62,6 +59,13 @@ def class_name(database: Database, target: int) -> str:
     """Return the name of a class, or its number where there are no names."""
     names = database.manifest.classes
     return names[target] if names is not None and target < len(names) else str(target)
+
+
+def right_logits(database: Database) -> Float64[np.ndarray, " n"]:
+    """Return the logit of each sample's class; NaN where it is not known or not readable."""
+    # two columns of the table, for its paths may be millions
+    table = database.files.table(layout.SAMPLES, ["logit", "error"]).to_pandas()
+    return table["logit"].astype(float).where(table["error"].isna()).to_numpy()
 
 
 def class_samples(
@@ -74,13 +78,10 @@ def class_samples(
     DataError
         If the class has none.
     """
-    # two columns of the table, for its paths may be millions
-    table = database.files.table(layout.SAMPLES, ["logit", "error"])
-    logit = table["logit"].to_pandas().astype("Float64")
-    of_class = (logit == target).fillna(False).to_numpy(bool)
-    mine = np.flatnonzero(of_class & table["error"].is_null().to_numpy())
+    logit = right_logits(database)
+    mine = np.flatnonzero(logit == target)
     if len(mine) == 0:
-        known = sorted({class_name(database, int(c)) for c in logit.dropna().unique()})
+        known = sorted({class_name(database, int(c)) for c in np.unique(logit[~np.isnan(logit)])})
         raise DataError(
             f"The class '{class_name(database, target)}' has no samples in the database.",
             f"It has samples of {nearest(class_name(database, target), known, 8)}."
@@ -149,13 +150,11 @@ def class_images(
         If there is no image.
     """
     number = find_class(database, target)
-    counted = isinstance(samples, int)
-    if images is None:
-        chosen = class_samples(database, number, samples) if counted else samples
-        given = database.images
-    else:
-        given = images if isinstance(images, Images) else as_list(images)
-        chosen = range(len(given)) if counted else samples
+    given = database.images if images is None else images
+    given = given if isinstance(given, Images) else as_list(given)
+    chosen = samples
+    if isinstance(samples, int):
+        chosen = class_samples(database, number, samples) if images is None else range(len(given))
 
     def read(sample: int) -> Image.Image:
         return given.read(sample) if isinstance(given, Images) else open_image(given[sample])

@@ -16,9 +16,10 @@ from semlens.errors import ServeError
 
 if TYPE_CHECKING:
     from semlens.analysis.audit.found import Audit
+    from semlens.analysis.class_relevance import RelevantComponents
     from semlens.analysis.search import Hits
     from semlens.api import ConceptDatabase
-    from semlens.demo.story import Accuracy, Planted, Relevant
+    from semlens.demo.story import Accuracy, Planted
     from semlens.models.subject import SubjectModel
 
 
@@ -64,11 +65,12 @@ def demo(
 
     labels = db.label()
     labels.keep("paper-vocabulary")  # for the browser: names beside every component
-    relevant = story.most_relevant(db, world, labels)
+    relevant = db.class_relevance(world.target, top=6, concepts=labels)
     _print_relevant(relevant, planted, f"\n3. What drives '{world.target}'?")
 
     with err.status("auditing"):
-        audit = story.audit_target(db, world)
+        # what the class with the mark rests on, against what its drawings show
+        audit = db.audit(world.target, ["demo-world", "artefacts"])
     _print_audit(
         audit, f"4. Should it rest on that? semlens audit {db.path} --target {world.target}"
     )
@@ -132,7 +134,6 @@ def _serve(db: ConceptDatabase, model: SubjectModel) -> None:
 def _print_hits(hits: Hits, planted: Planted, title: str) -> None:
     frame = hits.to_pandas().head(5)
     best = hits.components[:5]
-    frame.insert(1, "component", [str(component) for component in best])
     areas = [planted.components.get(component) for component in best]
     frame["planted"] = [f"AUROC {area:.2f}" if area is not None else "" for area in areas]
     table(frame, title, ["rank", "component", "alignment", "planted"])
@@ -143,16 +144,18 @@ def _print_hits(hits: Hits, planted: Planted, title: str) -> None:
     )
 
 
-def _print_relevant(relevant: list[Relevant], planted: Planted, title: str) -> None:
+def _print_relevant(relevant: RelevantComponents, planted: Planted, title: str) -> None:
     rows = [
         {
-            "component": str(r.component),
-            "mean_share": f"{100 * r.mean:.1f} %",
-            "max_share": f"{100 * r.maximum:.1f} %",
-            "label": r.label or "none",
-            "planted": "yes" if r.component in planted.components else "",
+            "component": str(component),
+            "mean_share": f"{100 * row['mean']:.1f} %",
+            "max_share": f"{100 * row['max']:.1f} %",
+            "label": row["label"] or "none",
+            "planted": "yes" if component in planted.components else "",
         }
-        for r in relevant
+        for component, row in zip(
+            relevant.components, relevant.frame.to_dict("records"), strict=True
+        )
     ]
     table(
         pd.DataFrame(rows),

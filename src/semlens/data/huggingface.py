@@ -49,7 +49,14 @@ class HuggingFaceImages(Images):
                     f"It has {', '.join(features)}.",
                     "Give one of them.",
                 )
-        column = column or _only(features, datasets.Image, spec)
+        images = [k for k, v in features.items() if isinstance(v, datasets.Image)]
+        if column is None and len(images) != 1:
+            raise DataError(
+                f"'{spec}' has {len(images)} image columns ({', '.join(images) or 'none'}).",
+                "Expected exactly one.",
+                "Give column=, or cast the column to datasets.Image().",
+            )
+        column = column or images[0]
         if len(dataset) == 0:
             raise DataError(
                 f"'{spec}' has no row.", "Expected at least one image.", "Choose another split."
@@ -140,14 +147,3 @@ def _offline(wanted: bool) -> Iterator[None]:
         yield
     finally:
         config.HF_HUB_OFFLINE = before
-
-
-def _only(features: Any, kind: type, spec: str) -> str:
-    names = [k for k, v in features.items() if isinstance(v, kind)]
-    if len(names) != 1:
-        raise DataError(
-            f"'{spec}' has {len(names)} image columns ({', '.join(names) or 'none'}).",
-            "Expected exactly one.",
-            "Give column=, or cast the column to datasets.Image().",
-        )
-    return names[0]

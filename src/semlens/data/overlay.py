@@ -94,14 +94,9 @@ def corner(
         free = outer[axis] - inner[axis]
         near = min(margin, max(free, 0) // 2)
         far = max(free - near, near)
-        if low in place:
-            across.append(near)
-        elif high in place:
-            across.append(far)
-        elif place == "centre":
-            across.append(max(free, 0) // 2)
-        else:
-            across.append(near + round(float(drawn[axis]) * (far - near)))
+        named = {low: near, high: far, "centre": max(free, 0) // 2}
+        somewhere = near + round(float(drawn[axis]) * (far - near))
+        across.append(next((named[word] for word in named if word in place), somewhere))
     return across[0], across[1]
 
 

@@ -1,18 +1,36 @@
-"""Images that must stay what they were when they were hashed."""
+"""Hashes of a whole data set, and images that must stay what they were when they were hashed."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from PIL import Image
 
-from semlens.data.digests import content_digests
-from semlens.data.images import Images
-from semlens.data.pixels import content_digest
-from semlens.data.prefetch import default_workers
+from semlens.data.images import Images, content_digest
+from semlens.data.prefetch import default_workers, prefetch
 from semlens.errors import ImageError, StaleError
+from semlens.progress import report
+
+
+def content_digests(images: Images, workers: int) -> Iterator[str]:
+    """Yield the digest of every sample; empty for one whose bytes cannot even be read.
+
+    Such a sample is skipped and listed when the model runs over the data.
+    """
+
+    def digest(sample: int) -> str:
+        for _ in range(2):  # a failure that passes is not taken for a broken file
+            with suppress(ImageError):
+                return images.digest(sample)
+        return ""
+
+    for done, found in enumerate(prefetch(digest, range(len(images)), workers), 1):
+        report("hash", done, len(images))
+        yield found
+
 
 ATTEMPTS, PAUSE = 3, 0.2
 """A read that fails or differs is tried again, after so many seconds: a network may be slow."""
@@ -29,7 +47,7 @@ class PinnedImages(Images):
     Parameters
     ----------
     digests
-        One per sample, as :func:`semlens.data.digests.content_digests` gives them.
+        One per sample, as :func:`content_digests` gives them.
     """
 
     def __init__(self, images: Images, digests: Sequence[str]) -> None:

@@ -9,8 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from PIL import Image
 
-from semlens.data.images import Images, numbered, read_file
-from semlens.data.pixels import upright_rgb
+from semlens.data.images import Images, numbered, read_file, upright_rgb
 from semlens.data.targets import name_targets
 from semlens.errors import DataError
 

@@ -9,10 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from semlens.analysis.audit.audit import audit
-from semlens.analysis.audit.found import Audit
+from semlens.analysis.class_relevance import RelevantComponents
 from semlens.analysis.evaluate import evaluate_model
-from semlens.analysis.label import Labels
 from semlens.analysis.search import Hits
 from semlens.analysis.separation import auroc
 from semlens.api import ConceptDatabase, build
@@ -32,7 +30,7 @@ def write_page(
     world: DemoWorld,
     hits: Hits,
     planted: Planted,
-    relevant: list[Relevant],
+    relevant: RelevantComponents,
     accuracy: Accuracy,
 ) -> None:
     """Write the page to ``path``."""
@@ -56,7 +54,10 @@ def write_page(
         hits=[
             card(h.component, f"rank {h.rank}, alignment {h.alignment:.3f}") for h in hits.hits[:5]
         ],
-        relevant=[card(r.component, r.label or "no label") for r in relevant],
+        relevant=[
+            card(component, label or "no label")
+            for component, label in zip(relevant.components, relevant.frame["label"], strict=True)
+        ],
         planted=[card(component, "") for component in planted.components],
         accuracy=accuracy,
     )
@@ -78,16 +79,6 @@ class Accuracy:
     pruned_watermarked: float
     called_target: dict[str, float]
     """Share of the other classes' images that are taken for the target class, by version."""
-
-
-@dataclass(frozen=True)
-class Relevant:
-    """A component that drives the target class: its share of its layer's relevance."""
-
-    component: Component
-    mean: float
-    maximum: float
-    label: str | None
 
 
 @dataclass(frozen=True)
@@ -150,19 +141,3 @@ def measure(model: SubjectModel, world: DemoWorld, planted: Planted) -> Accuracy
             found[prefix + name] = result.accuracy
             called[prefix + name] = float((result.answers[others] == target).mean())
     return Accuracy(**found, called_target=called)
-
-
-def audit_target(db: ConceptDatabase, world: DemoWorld) -> Audit:
-    """Hold what the class with the mark rests on against what its drawings show."""
-    return audit(db, world.target, ["demo-world", "artefacts"])
-
-
-def most_relevant(
-    db: ConceptDatabase, world: DemoWorld, labels: Labels, count: int = 6
-) -> list[Relevant]:
-    """Return the components that the target class relies on most, of all layers."""
-    found = db.class_relevance(world.target, top=count, concepts=labels)
-    return [
-        Relevant(component, row["mean"], row["max"], row["label"])
-        for component, row in zip(found.components, found.frame.to_dict("records"), strict=True)
-    ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from importlib.resources import files
@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from PIL import Image
 
-from semlens.data.sequence import ImageSequence
+from semlens.data.images import Images, numbered
 
 Version = Literal["as-is", "clean", "marked"]
 
@@ -78,10 +78,9 @@ class DemoWorld:
             "RGB"
         )
 
-    def images(self, split: str, version: Version) -> ImageSequence:
+    def images(self, split: str, version: Version) -> Images:
         """Return one split in one version, with class names as targets."""
-        chosen = [picture for picture in self.pictures if picture.split == split]
-        return ImageSequence(_Drawn(self, chosen, version), name=f"demo {split} {version}")
+        return _Drawn(self, split, version)
 
     def unpack(self, folder: Path) -> None:
         """Write the data as it is: ``folder/CLASS/SPLIT-NUMBER.webp``; what is there stays."""
@@ -98,16 +97,15 @@ class DemoWorld:
             part.replace(path)
 
 
-class _Drawn:
-    """The pictures as a map-style data set, drawn when they are asked for."""
+class _Drawn(Images):
+    """One split in one version, drawn when it is asked for."""
 
-    def __init__(self, world: DemoWorld, pictures: Sequence[Picture], version: Version) -> None:
-        self.targets = [picture.target for picture in pictures]
-        self._pictures = pictures
+    def __init__(self, world: DemoWorld, split: str, version: Version) -> None:
+        self._pictures = [picture for picture in world.pictures if picture.split == split]
         self._draw: Callable[[Picture], Image.Image] = partial(world.image, version=version)
+        self.spec, self.ids = f"python:demo {split} {version}", numbered(len(self._pictures))
+        self.targets = [picture.target for picture in self._pictures]
 
-    def __len__(self) -> int:
-        return len(self._pictures)
-
-    def __getitem__(self, index: int) -> Image.Image:
-        return self._draw(self._pictures[index])
+    def content(self, sample: int) -> Image.Image:
+        """Return the picture."""
+        return self._draw(self._pictures[sample])

@@ -14,12 +14,17 @@ from PIL import Image
 from torch import Tensor
 
 from semlens.models.activations import LayerForm
-from semlens.run.plan import Plan
-from semlens.run.shards import Advance, Shards
-from semlens.stages.attribute import Attributor, Cut, References, WholeImage
+from semlens.run.plan import Advance, Plan, Shards
+from semlens.stages.attribute import (
+    ActivationMaps,
+    Attributor,
+    ConditionalMaps,
+    Cut,
+    Pairs,
+    WholeImage,
+)
 from semlens.stages.embed import CropRef, embed
-from semlens.stages.heat import ActivationMaps, ConditionalMaps, Heatmaps
-from semlens.stages.select import LayerExamples
+from semlens.stages.index import LayerExamples
 from semlens.store.schema import MASK_BYTES, THUMBNAILS
 from semlens.types import Box, Crop
 
@@ -38,15 +43,13 @@ class _Decoded:
         self._bytes = 0
 
     def __call__(self, sample: int) -> Image.Image:
-        held = self._held.get(sample)
-        if held is not None:
-            return held
-        image = self._read(sample)
-        size = image.width * image.height * 3
-        if self._bytes + size <= _HELD_BYTES:
+        if sample not in self._held:
+            image = self._read(sample)
+            self._bytes += image.width * image.height * 3
+            if self._bytes > _HELD_BYTES:
+                return image
             self._held[sample] = image
-            self._bytes += size
-        return image
+        return self._held[sample]
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ class CroppedPairs:
     fresh: list[Mapping[str, Tensor]]
 
 
-def references(layers: list[LayerExamples]) -> tuple[References, np.ndarray]:
+def references(layers: list[LayerExamples]) -> tuple[Pairs, np.ndarray]:
     """List the used example slots of all layers, sorted by sample.
 
     Returns
@@ -80,24 +83,17 @@ def references(layers: list[LayerExamples]) -> tuple[References, np.ndarray]:
     tuple
         The pairs, and int64[n 3] with each pair's layer, row in the layer, and rank.
     """
-    slots: list[np.ndarray] = []
-    samples: list[np.ndarray] = []
+    found: list[tuple[np.ndarray, ...]] = []
     for number, layer in enumerate(layers):
-        used = layer.used.numpy()
-        row, rank = np.nonzero(used)
-        slots.append(np.stack([np.full_like(row, number), row, rank], axis=1))
-        samples.append(layer.top.sample.numpy()[used])
-    slot, sample = np.concatenate(slots), np.concatenate(samples)
-    order = np.argsort(sample, kind="stable")
-    slot, sample = slot[order], sample[order]
-    channel, sign = np.zeros(len(slot), np.int32), np.ones(len(slot), np.int8)
-    position = np.zeros(len(slot), np.int32)
-    for number, layer in enumerate(layers):
-        mine = slot[:, 0] == number
-        channel[mine] = layer.index[slot[mine, 1]]
-        sign[mine] = layer.sign[slot[mine, 1]]
-        position[mine] = layer.top.position.numpy()[slot[mine, 1], slot[mine, 2]]
-    return References(slot[:, 0].astype(np.int32), channel, sign, sample, position), slot
+        row, rank = np.nonzero(layer.used.numpy())
+        sample, position = (x.numpy()[row, rank] for x in (layer.top.sample, layer.top.position))
+        place = np.full_like(row, number)
+        found.append((place, row, rank, layer.index[row], layer.sign[row], sample, position))
+    columns = [np.concatenate(parts) for parts in zip(*found, strict=True)]
+    order = np.argsort(columns[5], kind="stable")
+    place, row, rank, channel, sign, sample, position = (column[order] for column in columns)
+    pairs = Pairs(place.astype(np.int32), channel, sign, sample, position)
+    return pairs, np.stack([place, row, rank], axis=1)
 
 
 def attributor(plan: Plan, forms: Sequence[LayerForm], crops: Sequence[Crop]) -> Attributor:
@@ -105,24 +101,20 @@ def attributor(plan: Plan, forms: Sequence[LayerForm], crops: Sequence[Crop]) ->
     execution, recipe = plan.execution, plan.recipe
     if set(crops) <= {"none"}:
         return WholeImage(execution.threads)
-    maps: list[Heatmaps] = []
     by_map = {i: form for i, form in enumerate(forms) if crops[i] == "activation"}
-    if by_map:
-        threshold = recipe.threshold("activation")
-        maps.append(ActivationMaps(plan.model, by_map, recipe.crop_blur, threshold))
     by_relevance = {i: form.name for i, form in enumerate(forms) if crops[i] == "crp"}
-    if by_relevance:
-        threshold = recipe.threshold("crp")
-        maps.append(
-            ConditionalMaps(by_relevance, recipe.readout, plan.engines, recipe.crop_blur, threshold)
-        )
+    blur, thresholds = recipe.crop_blur, (recipe.threshold("activation"), recipe.threshold("crp"))
+    maps = (
+        ActivationMaps(plan.model, by_map, blur, thresholds[0]),
+        ConditionalMaps(by_relevance, recipe.readout, plan.engines, blur, thresholds[1]),
+    )
     return Cut(plan.model, maps, execution.batch_size, execution.threads)
 
 
 def crop_pairs(
     plan: Plan,
     find: Attributor,
-    pairs: References,
+    pairs: Pairs,
     known: Mapping[CropRef, int],
     shards: Shards,
     key: str,
@@ -134,22 +126,26 @@ def crop_pairs(
         return _crop(plan, find, pairs, samples[shard.start : shard.stop], known, advance)
 
     ranges = plan.execution.shards(len(samples), _SHARD)
-    box, mask = [np.zeros((0, 4), np.int32)], [np.zeros((0, MASK_BYTES), np.uint8)]
-    crop, fresh, count = [np.zeros(0, np.int64)], list[Mapping[str, Tensor]](), len(known)
-    for part in shards.of(STEPS, key, ranges, len(samples), compute):
-        box.append(part["pair_box"].numpy())
-        mask.append(part["pair_mask"].numpy())
-        crop.append(np.where(part["pair_known"], 0, count) + part["pair_crop"].numpy())
-        if len(part["vector"]):
-            fresh.append(part)
-            count += len(part["vector"])
-    return CroppedPairs(np.concatenate(box), np.concatenate(mask), np.concatenate(crop), fresh)
+    parts = list(shards.of(STEPS, key, ranges, len(samples), compute))
+    firsts = np.cumsum([len(known), *(len(part["vector"]) for part in parts)])
+    crops = [
+        np.where(part["pair_known"], 0, first) + part["pair_crop"].numpy()
+        for part, first in zip(parts, firsts[:-1], strict=True)
+    ]
+    return CroppedPairs(
+        np.concatenate([np.zeros((0, 4), np.int32), *(p["pair_box"].numpy() for p in parts)]),
+        np.concatenate(
+            [np.zeros((0, MASK_BYTES), np.uint8), *(p["pair_mask"].numpy() for p in parts)]
+        ),
+        np.concatenate([np.zeros(0, np.int64), *crops]),
+        [part for part in parts if len(part["vector"])],
+    )
 
 
 def _crop(
     plan: Plan,
     find: Attributor,
-    pairs: References,
+    pairs: Pairs,
     samples: list[int],
     known: Mapping[CropRef, int],
     advance: Mapping[str, Advance],
@@ -158,10 +154,10 @@ def _crop(
     found = find(samples, pairs, read, advance["crop"])
     wanted = [
         CropRef(int(sample), region.box)
-        for sample, region in zip(pairs.sample[pairs.of(samples)], found, strict=True)
+        for sample, region in zip(pairs.of(samples).sample, found, strict=True)
     ]
     fresh = sorted({crop for crop in wanted if crop not in known})
-    made = embed(
+    vectors, thumbnails = embed(
         plan.embedder,
         fresh,
         read,
@@ -175,12 +171,15 @@ def _crop(
         "pair_box": _box_tensor([crop.box for crop in wanted]),
         "pair_crop": torch.tensor([place.get(c, known.get(c, 0)) for c in wanted]),
         "pair_known": torch.tensor([c in known for c in wanted]),
-        "pair_mask": _mask_tensor([region.mask for region in found]),
-        "vector": made.vectors,
+        # all ones where there is no mask
+        "pair_mask": _byte_tensor(
+            b"".join(region.mask or bytes([255] * MASK_BYTES) for region in found)
+        ).reshape(-1, MASK_BYTES),
+        "vector": vectors,
         "sample": torch.tensor([crop.sample for crop in fresh], dtype=torch.int64),
         "box": _box_tensor([crop.box for crop in fresh]),
-        "webp": _byte_tensor(b"".join(made.thumbnails)),
-        "webp_size": torch.tensor([len(one) for one in made.thumbnails], dtype=torch.int64),
+        "webp": _byte_tensor(b"".join(thumbnails)),
+        "webp_size": torch.tensor([len(one) for one in thumbnails], dtype=torch.int64),
     }
 
 
@@ -199,12 +198,6 @@ def crop_refs(sample: Int64[Tensor, " n"], box: Int32[Tensor, "n 4"]) -> list[Cr
 
 def _byte_tensor(data: bytes) -> UInt8[Tensor, " n"]:
     return torch.from_numpy(np.frombuffer(data, np.uint8).copy())
-
-
-def _mask_tensor(found: list[bytes | None]) -> UInt8[Tensor, "n bytes"]:
-    """Packed masks; all ones where there is none."""
-    whole = bytes([255] * MASK_BYTES)
-    return _byte_tensor(b"".join(mask or whole for mask in found)).reshape(-1, MASK_BYTES)
 
 
 def _box_tensor(found: list[Box]) -> Int32[Tensor, "n 4"]:

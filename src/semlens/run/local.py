@@ -13,12 +13,10 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from semlens.data.digests import content_digests
-from semlens.data.pinned import PinnedImages
+from semlens.data.pinned import PinnedImages, content_digests
 from semlens.errors import DataError, RecipeError
 from semlens.models.activations import LayerForm
 from semlens.models.forward import check_logits
-from semlens.progress import report
 from semlens.relevance.presets import check_rules
 from semlens.run.crops import (
     CroppedPairs,
@@ -28,20 +26,16 @@ from semlens.run.crops import (
     references,
     thumbnails_table,
 )
-from semlens.run.plan import Plan
-from semlens.run.relabel import relabel
-from semlens.run.relevance import add_relevance
-from semlens.run.shards import Advance, Shards
+from semlens.run.plan import Advance, Plan, Shards
+from semlens.run.relevance import add_relevance, relabel
 from semlens.stages.collect import Collected, collect, layer_forms
 from semlens.stages.embed import CropRef
-from semlens.stages.index import components_table, examples_table, theta
-from semlens.stages.select import LayerExamples, select
+from semlens.stages.index import LayerExamples, components_table, examples_table, select, theta
 from semlens.store import layout
-from semlens.store.lock import writing
 from semlens.store.manifest import NAME, LayerEntry, Manifest, Source
 from semlens.store.reader import Database, data_fingerprint
 from semlens.store.schema import SAMPLES
-from semlens.store.writer import BuildWriter, move_staged
+from semlens.store.writer import BuildWriter, move_staged, writing
 from semlens.types import Crop
 
 
@@ -80,7 +74,7 @@ def build_database(path: Path, plan: Plan) -> Database:
         plan = replace(plan, layers=tuple(n for n in dict.fromkeys(plan.layers) if n not in known))
         # a wrong layer is known before the data is hashed
         forms = layer_forms(plan.model, plan.layers, plan.recipe.readout)
-        digests = _digests(plan)
+        digests = list(content_digests(plan.images, plan.execution.threads))
         plan = replace(plan, images=PinnedImages(plan.images, digests))
         if database:
             database.check_images(plan.images, digests)
@@ -105,14 +99,6 @@ def _check_same(database: Database, plan: Plan) -> None:
             f"They differ in {'; '.join(different)}.",
             "Give the same settings to add layers, or build into a new path.",
         )
-
-
-def _digests(plan: Plan) -> list[str]:
-    digests: list[str] = []
-    for digest in content_digests(plan.images, plan.execution.threads):
-        digests.append(digest)
-        report("hash", len(digests), len(plan.images))
-    return digests
 
 
 def _add_layers(
@@ -145,14 +131,13 @@ def _add_layers(
         first = entries[-1].first + entries[-1].rows if entries else 0
         _write_layer(writer, layer, first, cropped, slots, number, joined, plan)
         entries.append(_entry(layer, crops[number], first, collected))
-    table = components_table(layers)
+    tables = [components_table(layer) for layer in layers]
     if database:
-        table = pa.concat_tables([database.files.table(layout.COMPONENTS), table])
+        tables.insert(0, database.files.table(layout.COMPONENTS))
     else:
-        writer.table(
-            layout.SAMPLES, _samples_table(plan, digests, collected), group=layout.SAMPLE_GROUP
-        )
-    writer.table(layout.COMPONENTS, table)
+        samples = _samples_table(plan, digests, collected)
+        writer.table(layout.SAMPLES, samples, group=layout.SAMPLE_GROUP)
+    writer.table(layout.COMPONENTS, pa.concat_tables(tables))
     writer.commit(
         Manifest(
             model=Source(spec=plan.model.spec, fingerprint=model),

@@ -1,11 +1,14 @@
-"""What a build is about to do: its inputs, how it runs, and where it says how far it is."""
+"""What a build is about to do: its inputs, how it runs, and the shards that it is cut into."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+
+from torch import Tensor
 
 from semlens.data.images import Images
 from semlens.data.prefetch import default_workers
@@ -14,8 +17,10 @@ from semlens.embedders.base import Embedder
 from semlens.errors import RecipeError
 from semlens.models.activations import LayerForm
 from semlens.models.subject import SubjectModel
+from semlens.progress import report
 from semlens.recipe import FORMAT, Recipe, fingerprint
 from semlens.relevance.choose import Engines, FallbackWarning
+from semlens.store.files import load_tensors, save_tensors
 from semlens.types import Crop
 
 
@@ -117,3 +122,59 @@ class Plan:
         return fingerprint(
             FORMAT, "embed", collect_key, self.embedder.fingerprint, recipe, crops, known_crops
         )
+
+
+Advance = Callable[[int], None]
+"""Called with the number of samples done since the last call."""
+
+
+@dataclass(frozen=True)
+class Shards:
+    """The shards of one build.
+
+    Parameters
+    ----------
+    folder
+        Where they are saved.
+    """
+
+    folder: Path
+
+    def of(
+        self,
+        steps: tuple[str, ...],
+        key: str,
+        ranges: Iterable[range],
+        total: int,
+        compute: Callable[[range, Mapping[str, Advance]], Mapping[str, Tensor]],
+    ) -> Iterator[dict[str, Tensor]]:
+        """Yield what each shard of a stage holds, mapped from its file.
+
+        Parameters
+        ----------
+        steps
+            What progress is reported of; the first names the stage.
+        key
+            Fingerprint of everything that decides what the shards hold.
+        ranges, total
+            Places of the samples in each shard, and their number in all.
+        compute
+            Makes the tensors of a shard, and reports to the steps by their names.
+        """
+        for shard in ranges:
+            name = f"{steps[0]}-{key[:16]}-{shard.start:08d}-{shard.stop:08d}.safetensors"
+            if not (self.folder / name).is_file():
+                advance = {step: _advance(step, shard.start, total) for step in steps}
+                save_tensors(self.folder / name, compute(shard, advance))
+            for step in steps:
+                report(step, shard.stop, total)
+            yield load_tensors(self.folder / name)
+
+
+def _advance(step: str, done: int, total: int) -> Advance:
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        report(step, done, total)
+
+    return advance

@@ -1,10 +1,10 @@
-"""Class relevance of a finished database's layers, shard by shard."""
+"""Classes of a finished database: other ones for its images, and class relevance by shards."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import reduce
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -14,13 +14,12 @@ from semlens.data.targets import TargetMap
 from semlens.errors import RelevanceError
 from semlens.mergeable.statistics import ByClass
 from semlens.recipe import FORMAT, fingerprint
-from semlens.run.plan import Plan
-from semlens.run.shards import Advance, Shards
+from semlens.run.plan import Advance, Plan, Shards
 from semlens.stages.relate import Related, relate
 from semlens.store import layout
 from semlens.store.manifest import LayerEntry, RelevanceEntry
 from semlens.store.reader import Database
-from semlens.store.schema import RELEVANCE, RELEVANCE_CLASSES
+from semlens.store.schema import RELEVANCE, RELEVANCE_CLASSES, SAMPLES
 from semlens.store.writer import BuildWriter
 
 FLOOR = 1e-3
@@ -58,13 +57,11 @@ def add_relevance(database: Database, plan: Plan, shards: Shards) -> Database:
     some = related.layers[lacking[0].name]
     counts = {"class": some.classes.numpy(), "samples": some.count.numpy()}
     writer.table(layout.RELEVANCE_CLASSES, pa.table(counts, schema=RELEVANCE_CLASSES))
-    entry = RelevanceEntry(rules=rules, targets=_kind(plan.targets), floor=FLOOR)
+    known = any(logit is not None for logit in plan.targets.logits)
+    targets = "classes" if known else "predictions"
+    entry = RelevanceEntry(rules=rules, targets=targets, floor=FLOOR)
     writer.commit(manifest.model_copy(update={"relevance": entry}))
     return Database(database.path)
-
-
-def _kind(targets: TargetMap) -> Literal["classes", "predictions"]:
-    return "predictions" if all(logit is None for logit in targets.logits) else "classes"
 
 
 def _related(database: Database, plan: Plan, lacking: list[LayerEntry], shards: Shards) -> Related:
@@ -110,3 +107,27 @@ def relevance_table(found: ByClass, layer: LayerEntry) -> pa.Table:
         },
         schema=RELEVANCE,
     )
+
+
+def relabel(database: Database, plan: Plan) -> tuple[Database, Plan]:
+    """Give the images the plan's classes if it says so, or the plan those of the database.
+
+    Class relevance of before is void then: the manifest no longer names its files, and
+    :func:`semlens.run.relevance.add_relevance` computes them again.
+    """
+    table = database.files.table(layout.SAMPLES)
+    kept = TargetMap(tuple(table["logit"].to_pylist()), tuple(table["target"].to_pylist()))
+    names = plan.targets.names or (None,) * len(plan.images)
+    if not plan.relabel or (plan.targets.logits, names) == (kept.logits, kept.names):
+        return database, replace(plan, targets=kept)
+    for name, values in (("target", names), ("logit", plan.targets.logits)):
+        place = SAMPLES.get_field_index(name)
+        table = table.set_column(
+            place, SAMPLES.field(name), pa.array(values, SAMPLES.field(name).type)
+        )
+    writer = BuildWriter(database.path, database.manifest)
+    writer.table(layout.SAMPLES, table, group=layout.SAMPLE_GROUP)
+    if plan.targets.logits != kept.logits:
+        writer.forget(layout.RELEVANCE)
+    writer.commit(database.manifest)
+    return Database(database.path), plan

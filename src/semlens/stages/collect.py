@@ -146,9 +146,6 @@ def collect(
     bad: dict[str, set[int]] = {form.name: set() for form in forms}
     unreadable: dict[int, str] = {}
 
-    def readings(name: str, output: Any) -> Readings:
-        return read(by_name[name], output, readout)
-
     stop = min(batches.stop * batch_size, len(images))
     numbers = range(batches.start * batch_size, stop)
     parts = prepared_batches(model, images.read, numbers, batch_size, workers)
@@ -157,12 +154,18 @@ def collect(
         ready = [s for s in batch if s.inputs is not None]
         if ready:
             inputs = batch_inputs(model, ready)
-            found = run_layers(model.module, inputs, list(by_name), readings)
+            found = run_layers(
+                model.module, inputs, by_name, lambda name, out: read(by_name[name], out, readout)
+            )
         else:
             found = {form.name: _nothing(form) for form in forms}
         samples = torch.tensor([s.number for s in ready], dtype=torch.int64, device=device)
         for name, reading in found.items():
-            top[name] = _update(top[name], reading, samples, signs)
+            negative = reading.negative
+            if signs == "positive":
+                negative = torch.full_like(negative, torch.nan)
+            both = torch.cat([reading.value, negative], dim=1)
+            top[name] = top[name].update(both, samples, torch.cat([*reading.position], dim=1))
             moments[name] = moments[name].update(number, leaf(reading.value, reading.peak))
             finite = torch.isfinite(reading.peak).all(dim=0).all(dim=1)
             bad[name].update(samples[~finite].tolist())
@@ -172,17 +175,6 @@ def collect(
         moments,
         {name: tuple(sorted(values)) for name, values in bad.items()},
         unreadable,
-    )
-
-
-def _update(top: TopExamples, reading: Readings, samples: Tensor, signs: Signs) -> TopExamples:
-    negative = reading.negative
-    if signs == "positive":
-        negative = torch.full_like(negative, torch.nan)
-    return top.update(
-        torch.cat([reading.value, negative], dim=1),
-        samples,
-        torch.cat([reading.position[0], reading.position[1]], dim=1),
     )
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby, islice
 
 import torch
 from jaxtyping import Float16
@@ -33,14 +34,6 @@ class CropRef:
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-@dataclass(frozen=True)
-class Embedded:
-    """Unit vectors of crops, in the crops' order, and their WebP thumbnails (or none)."""
-
-    vectors: Float16[Tensor, "u d"]
-    thumbnails: list[bytes]
-
-
 def embed(
     embedder: Embedder,
     crops: Sequence[CropRef],
@@ -50,39 +43,37 @@ def embed(
     batch_size: int = 32,
     workers: int = 2,
     progress: Callable[[int], None] = lambda done: None,
-) -> Embedded:
-    """Embed crops that are sorted by sample."""
-    by_sample: dict[int, list[Box]] = {}
-    for crop in crops:
-        by_sample.setdefault(crop.sample, []).append(crop.box)
+) -> tuple[Float16[Tensor, "u d"], list[bytes]]:
+    """Embed crops that are sorted by sample.
+
+    Returns
+    -------
+    tuple
+        Unit vectors in the crops' order, and WebP thumbnails, or none.
+    """
+    by_sample = {
+        sample: [crop.box for crop in group]
+        for sample, group in groupby(crops, lambda crop: crop.sample)
+    }
 
     def prepare(sample: int) -> list[tuple[Tensor, bytes]]:
         image = read(sample)
-        made: list[tuple[Tensor, bytes]] = []
-        for box in by_sample[sample]:
-            piece = image.crop(box.as_tuple())
-            made.append((embedder.preprocess(piece), _webp(piece) if thumbnails else b""))
-        return made
+        pieces = [image.crop(box.as_tuple()) for box in by_sample[sample]]
+        return [(embedder.preprocess(p), _webp(p) if thumbnails else b"") for p in pieces]
 
-    vectors: list[Tensor] = []
+    def prepared() -> Iterator[tuple[Tensor, bytes]]:
+        for made in prefetch(prepare, by_sample, workers, ahead=batch_size):
+            yield from made
+            progress(1)
+
+    vectors = [torch.zeros(0, embedder.dim, dtype=torch.float16)]
     pictures: list[bytes] = []
-    waiting: list[Tensor] = []
-
-    def flush() -> None:
-        if waiting:
-            vectors.append(embedder.embed_batch(torch.stack(waiting)).to(torch.float16))
-            waiting.clear()
-
-    for made in prefetch(prepare, by_sample, workers, ahead=batch_size):
-        for tensor, picture in made:
-            waiting.append(tensor)
-            pictures.append(picture)
-            if len(waiting) == batch_size:
-                flush()
-        progress(1)
-    flush()
-    found = torch.cat(vectors) if vectors else torch.zeros(0, embedder.dim, dtype=torch.float16)
-    return Embedded(found, pictures if thumbnails else [])
+    stream = prepared()
+    while batch := list(islice(stream, batch_size)):
+        inputs, webp = zip(*batch, strict=True)
+        vectors.append(embedder.embed_batch(torch.stack(inputs)).to(torch.float16))
+        pictures += webp
+    return torch.cat(vectors), pictures if thumbnails else []
 
 
 def _webp(image: Image.Image) -> bytes:

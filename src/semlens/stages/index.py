@@ -1,6 +1,8 @@
-"""Index: from examples and crop vectors to one theta per component (paper, Eq. 2)."""
+"""Index: from what a pass has found to components, their examples and one theta each (Eq. 2)."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -8,9 +10,65 @@ import torch
 from jaxtyping import Bool, Float16, Float32, Float64, Int32, Int64, UInt8
 from torch import Tensor
 
-from semlens.stages.select import LayerExamples
+from semlens.mergeable.statistics import Block, TopExamples
+from semlens.models.activations import LayerForm
+from semlens.stages.collect import Collected
 from semlens.store.schema import COMPONENTS, EXAMPLES
-from semlens.types import Aggregate
+from semlens.types import Aggregate, Signs
+
+
+@dataclass(frozen=True)
+class LayerExamples:
+    """The components of one layer with their examples; C rows, m slots.
+
+    Parameters
+    ----------
+    index, sign
+        int32[C] and int8[C]: who each row is.
+    top
+        Examples; ``top.activation`` is in the direction of the sign.
+    used
+        bool[C m]: slots that speak for the component. In a layer that never goes
+        negative a readout of zero means that the component was silent on the sample.
+    """
+
+    form: LayerForm
+    block: Block
+    index: np.ndarray
+    sign: np.ndarray
+    top: TopExamples
+    used: torch.Tensor
+    lowest: float | None
+
+    @property
+    def activation(self) -> torch.Tensor:
+        """Raw readouts f32[C m]; NaN in empty slots."""
+        raw = self.top.activation * torch.from_numpy(self.sign)[:, None]
+        return torch.where(self.top.filled, raw, torch.nan)
+
+
+def select(collected: Collected, form: LayerForm, signs: Signs) -> LayerExamples:
+    """Choose the signs of a layer's components (paper, B.1).
+
+    With ``auto`` a layer whose activations were anywhere below zero gets both signs.
+    """
+    block = collected.moments[form.name].total()
+    top = collected.top[form.name]
+    channels = form.components
+    lowest = -float(block.peak[1].max())
+    seen = np.isfinite(lowest)
+    repeat = 2 if signs == "both" or (signs == "auto" and seen and lowest < 0) else 1
+    chosen = top.rows(torch.arange(2 * channels) < repeat * channels)
+    speaks = (chosen.activation > 0) if seen and lowest >= 0 else torch.tensor(True)
+    return LayerExamples(
+        form,
+        block,
+        np.tile(np.arange(channels, dtype=np.int32), repeat),
+        np.repeat(np.array([1, -1], np.int8)[:repeat], channels),
+        chosen,
+        chosen.filled & speaks,
+        lowest if seen else None,
+    )
 
 
 def theta(
@@ -60,8 +118,7 @@ def example_weights(
     weight never rises as the readout falls. Where nothing lies above (all readouts are equal
     and not positive) the weights are equal.
     """
-    equal = used.double()
-    weight = equal
+    weight = equal = used.double()
     if strength is not None:
         value = torch.where(used, strength.double(), torch.inf)
         lowest = value.amin(1, keepdim=True).clamp(max=0)
@@ -77,33 +134,26 @@ def _nanmedian(values: np.ndarray) -> np.ndarray:
     return np.nanmedian(filled, axis=1).astype(np.float32)
 
 
-def components_table(layers: list[LayerExamples]) -> pa.Table:
+def components_table(layer: LayerExamples) -> pa.Table:
     """Rows of ``components.parquet``: identity and statistics of the raw readout."""
-    parts: list[pa.Table] = []
-    for layer in layers:
-        block, index = layer.block, layer.index
-        side = (layer.sign < 0).astype(int)
-        count = block.count.numpy()
-        std = np.sqrt(block.m2.numpy() / np.maximum(count, 1))
-        fired = block.fired.numpy()[side, index] / np.maximum(count[index], 1)
-        parts.append(
-            pa.table(
-                {
-                    "layer": [layer.form.name] * len(index),
-                    "index": index,
-                    "sign": layer.sign,
-                    "samples": count[index],
-                    "mean": block.mean.numpy()[index],
-                    "std": std[index],
-                    "minimum": block.minimum.numpy()[index],
-                    "maximum": block.maximum.numpy()[index],
-                    "firing_rate": fired,
-                    "examples": layer.used.sum(1).numpy(),
-                },
-                schema=COMPONENTS,
-            )
-        )
-    return pa.concat_tables(parts)
+    block, index = layer.block, layer.index
+    count = block.count.numpy()[index]
+    fired = block.fired.numpy()[(layer.sign < 0).astype(int), index]
+    return pa.table(
+        {
+            "layer": [layer.form.name] * len(index),
+            "index": index,
+            "sign": layer.sign,
+            "samples": count,
+            "mean": block.mean.numpy()[index],
+            "std": np.sqrt(block.m2.numpy()[index] / np.maximum(count, 1)),
+            "minimum": block.minimum.numpy()[index],
+            "maximum": block.maximum.numpy()[index],
+            "firing_rate": fired / np.maximum(count, 1),
+            "examples": layer.used.sum(1).numpy(),
+        },
+        schema=COMPONENTS,
+    )
 
 
 def examples_table(

@@ -94,10 +94,11 @@ def _batch(
 ) -> Related:
     engine = engines.engine(inputs, list(rows))
     trace = engine.trace(inputs)
-    if known is None:
-        target = trace.values[OUTPUT].detach().argmax(1).cpu()
-    else:
-        target = torch.tensor(known, dtype=torch.int64)
+    target = (
+        trace.values[OUTPUT].detach().argmax(1).cpu()
+        if known is None
+        else torch.tensor(known, dtype=torch.int64)
+    )
     pulled = trace.pull({OUTPUT: class_start(trace, target[None])}, list(rows), heat=False)
     found: dict[str, ByClass] = {}
     for name, count in rows.items():

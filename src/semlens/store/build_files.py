@@ -13,10 +13,14 @@ from safetensors import safe_open
 from torch import Tensor
 
 from semlens.errors import StoreError
-from semlens.store import layout
+from semlens.store import layout, schema
 from semlens.store.files import damaged, file_digest, load_table, load_tensors
 from semlens.store.manifest import Manifest
-from semlens.store.schema import Table, Tensors, expected_files
+
+Table = tuple[pa.Schema, int | None]
+"""Columns, and the number of rows where the manifest knows it."""
+Tensors = dict[str, tuple[str, list[int]]]
+"""By name, a tensor's type, as safetensors writes it, and its shape."""
 
 
 class BuildFiles:
@@ -38,7 +42,19 @@ class BuildFiles:
         self._places: dict[str, Path] = {}
         self._tensors: dict[str, Mapping[str, Tensor]] = {}
         for name, what in expected_files(manifest).items():
-            self._check_head(name, what)
+            if name not in manifest.files:
+                raise _other_content(folder / name, "the manifest does not list it")
+            place = find_file(folder, manifest, name)
+            try:
+                wrong = (
+                    _table_fault(place, *what)
+                    if isinstance(what, tuple)
+                    else _tensors_fault(place, what)
+                )
+            except Exception as error:  # whatever the readers raise for a damaged file
+                raise damaged(place, error) from error
+            if wrong:
+                raise _other_content(place, wrong)
 
     def place(self, name: str) -> Path:
         """Return where a file lies, once its content was found to be the manifest's."""
@@ -65,20 +81,33 @@ class BuildFiles:
                 self._tensors[name] = load_tensors(place)
             return self._tensors[name]
 
-    def _check_head(self, name: str, expected: Table | Tensors) -> None:
-        if name not in self.manifest.files:
-            raise _other_content(self.folder / name, "the manifest does not list it")
-        place = find_file(self.folder, self.manifest, name)
-        try:
-            wrong = (
-                _table_fault(place, *expected)
-                if isinstance(expected, tuple)
-                else _tensors_fault(place, expected)
-            )
-        except Exception as error:  # whatever the readers raise for a damaged file
-            raise damaged(place, error) from error
-        if wrong:
-            raise _other_content(place, wrong)
+
+def expected_files(manifest: Manifest) -> Mapping[str, Table | Tensors]:
+    """Return what each file of a build must hold, by the manifest."""
+    dim = manifest.dim
+    found: dict[str, Table | Tensors] = {
+        layout.COMPONENTS: (schema.COMPONENTS, manifest.rows),
+        layout.SAMPLES: (schema.SAMPLES, manifest.samples),
+    }
+    for layer in manifest.layers:
+        found[layout.examples_file(layer.name)] = (schema.EXAMPLES, None)
+        found[layout.theta_file(layer.name)] = {"theta": ("F16", [layer.rows, dim])}
+        found[layout.relevance_file(layer.name)] = (schema.RELEVANCE, None)
+    for number, crops in enumerate(manifest.crops):
+        found[layout.crops_file(number)] = {
+            "vector": ("F16", [crops, dim]),
+            "sample": ("I64", [crops]),
+            "box": ("I32", [crops, 4]),
+        }
+        if manifest.recipe.thumbnails:
+            found[layout.thumbnails_file(number)] = (schema.THUMBNAILS, crops)
+    found[layout.RELEVANCE_CLASSES] = (schema.RELEVANCE_CLASSES, None)
+    optional = layout.RELEVANCE  # computed only if asked for, and void once classes change
+    return {
+        name: what
+        for name, what in found.items()
+        if name in manifest.files or not name.startswith(optional)
+    }
 
 
 def find_file(folder: Path, manifest: Manifest, name: str) -> Path:

@@ -1,16 +1,18 @@
-"""Who the components of a database are: layers, channels, signs, and their rows."""
+"""Who the components of a database are, and how much each matters for each class."""
 
 from __future__ import annotations
 
 import bisect
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from jaxtyping import Bool, Int64
 
-from semlens.errors import LayerError, nearest
+from semlens.errors import LayerError, RelevanceError, nearest
 from semlens.store import layout
 from semlens.store.build_files import BuildFiles
 from semlens.store.manifest import LayerEntry, Manifest
@@ -38,7 +40,7 @@ class ComponentIndex:
         LayerError
             If the database does not have it.
         """
-        entry = self.manifest.layer(name)
+        entry = next((layer for layer in self.manifest.layers if layer.name == name), None)
         if entry is None:
             raise LayerError(
                 f"Layer '{name}' is not in the database '{self.path}'.",
@@ -49,10 +51,8 @@ class ComponentIndex:
 
     def digests(self, layer: str) -> list[str]:
         """SHA-256 of a layer's vectors and of its examples: what is derived of it follows them."""
-        name = self.layer(layer).name
-        return [
-            self.manifest.files[file(name)] for file in (layout.theta_file, layout.examples_file)
-        ]
+        files = (layout.theta_file, layout.examples_file)
+        return [self.manifest.files[file(self.layer(layer).name)] for file in files]
 
     def chosen(self, layers: str | Sequence[str] | None) -> list[str]:
         """Return the names of some layers, each once and in the order given, or of all.
@@ -127,14 +127,19 @@ class ComponentIndex:
 
     def names(self, rows: Int64[np.ndarray, " n"] | None = None) -> list[str]:
         """Return the names of components, such as ``layer3:17``; of all by default."""
-        if rows is None:
-            rows = np.arange(self.manifest.rows)
+        rows = np.arange(self.manifest.rows) if rows is None else rows
         heads = [f"{e.name}:{sign}" for e in self.manifest.layers for sign in ("", "-")]
         channels = np.array([e.channels for e in self.manifest.layers])
         layer = self._layer_of(rows)
         negative, index = np.divmod(rows - np.array(self._firsts)[layer], channels[layer])
         parts = zip((2 * layer + negative).tolist(), index.tolist(), strict=True)
         return [f"{heads[head]}{place}" for head, place in parts]
+
+    def _crop_place(self, crop: int) -> tuple[int, int]:
+        """Return the number of the crops file that holds a crop, and the row in it."""
+        starts = [0, *accumulate(self.manifest.crops)]
+        number = bisect.bisect_right(starts, crop) - 1
+        return number, crop - starts[number]
 
     @once
     def _firsts(self) -> list[int]:
@@ -148,3 +153,82 @@ class ComponentIndex:
     def alive(self) -> Bool[np.ndarray, " n"]:
         """Which components have at least one example, and so a vector."""
         return self.components["examples"].to_numpy() > 0
+
+
+class ClassRelevance(ComponentIndex):
+    """What a database knows of class relevance; a layer is read once. Safe in threads."""
+
+    @once
+    def relevance_classes(self) -> pd.DataFrame:
+        """Classes that relevance is known for: class (logit), samples.
+
+        Raises
+        ------
+        RelevanceError
+            If the database was built without.
+        """
+        if self.manifest.relevance is None:
+            raise RelevanceError(
+                f"The database '{self.path}' has no class relevance.",
+                "Expected one that was built with relevance.",
+                "Run the same build again with relevance=True (--relevance): only that is "
+                "computed.",
+            )
+        if layout.RELEVANCE_CLASSES not in self.manifest.files:
+            raise self._unfinished(f"The database '{self.path}'")
+        return self.files.table(layout.RELEVANCE_CLASSES).to_pandas()
+
+    def relevance(
+        self, target: int | None = None, layers: str | Sequence[str] | None = None
+    ) -> pd.DataFrame:
+        """Return class relevance: component (row), class, mean, max.
+
+        Both are shares of the layer's total of absolute values, in [-1, 1]; pairs under the
+        manifest's floor are not kept.
+
+        Raises
+        ------
+        RelevanceError
+            If the database was built without, or not for this class.
+        """
+        known, names = self.relevance_classes, self.chosen(layers)
+        for name in names:
+            if layout.relevance_file(name) not in self.manifest.files:
+                raise self._unfinished(f"The layer '{name}'")
+        if target is not None and target not in set(known["class"]):
+            raise RelevanceError(
+                f"The database '{self.path}' holds no relevance for class {target}.",
+                f"It has {len(known)} classes with samples: "
+                f"{', '.join(map(str, known['class'][:8]))}{', ...' if len(known) > 8 else ''}.",
+                "Choose one of them, or build again with classes=FILE or targets= (--classes, "
+                "--targets) that give samples this class: only class relevance is computed.",
+            )
+        parts: list[pa.Table] = []
+        for name in names:
+            table, classes, order = self._relevance_by_class(name)
+            if target is not None:
+                start, stop = np.searchsorted(classes, [target, target + 1])
+                table = table.take(order[start:stop])
+            parts.append(table)
+        return pa.concat_tables(parts).to_pandas()
+
+    def _relevance_by_class(self, name: str) -> tuple[pa.Table, np.ndarray, np.ndarray]:
+        """Return a layer's table, its classes in order, and the rows in that order."""
+        held = self._relevance_held
+        if name not in held:  # two threads may both read it: they find the same
+            table = self.files.table(layout.relevance_file(name))
+            order = np.argsort(table["class"].to_numpy(), kind="stable")
+            held[name] = (table, table["class"].to_numpy()[order], order)
+        return held[name]
+
+    @once
+    def _relevance_held(self) -> dict[str, tuple[pa.Table, np.ndarray, np.ndarray]]:
+        return {}
+
+    @staticmethod
+    def _unfinished(what: str) -> RelevanceError:
+        return RelevanceError(
+            f"{what} has no class relevance yet.",
+            "Expected a build that has ended.",
+            "Run the same build again: it goes on where it stopped.",
+        )

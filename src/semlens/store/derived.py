@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -53,13 +55,11 @@ class Derived:
             Whether a new table is worth a file. None is written in a read-only folder.
         """
         name = f"{kind}-{fingerprint(kind, list(key))[:24]}"
-        try:
+        with suppress(StoreError):  # it can be made again
             kept = self.load_origin(name)
-        except StoreError:  # it can be made again
-            kept = None
-        if kept is not None:
-            kept[0].attrs.update(kept[1])
-            return kept[0]
+            if kept is not None:
+                kept[0].attrs.update(kept[1])
+                return kept[0]
         made = make()
         if self.keeps_analysis and keep(made):
             self.save_analysis(name, made, {str(k): v for k, v in made.attrs.items()})
@@ -87,13 +87,14 @@ class Derived:
                 "Expected letters, digits, '_', '-' and '.'.",
                 "Choose another name.",
             )
-        table = pa.Table.from_pandas(frame, preserve_index=False)
-        made_from = {"database": self.fingerprint}
-        if origin is not None:
-            made_from = {"origin": json.dumps(origin, sort_keys=True)}
-        table = table.replace_schema_metadata(made_from)
+        made_from = (
+            {"database": self.fingerprint}
+            if origin is None
+            else {"origin": json.dumps(origin, sort_keys=True)}
+        )
         path = self._analysis_file(name)
-        save_table(path, table)
+        table = pa.Table.from_pandas(frame, preserve_index=False)
+        save_table(path, table.replace_schema_metadata(made_from))
         return path
 
     def load_analysis(self, name: str, columns: list[str] | None = None) -> pd.DataFrame | None:
@@ -123,11 +124,8 @@ class Derived:
         Times are seconds since 1970. Whether a table is of this very build is for
         :meth:`load_analysis` to say.
         """
-        folder = self.path / layout.ANALYSIS
-        if not folder.is_dir():
-            return []
-        files = [f for f in folder.glob("*.parquet") if not f.name.startswith(".")]
-        found = [(f.stem, f.stat().st_mtime) for f in files if f.name.startswith(prefix)]
+        files = (self.path / layout.ANALYSIS).glob(f"{glob.escape(prefix)}*.parquet")
+        found = [(f.stem, f.stat().st_mtime) for f in files if not f.name.startswith(".")]
         return sorted(found, key=lambda pair: (-pair[1], pair[0]))
 
     @property

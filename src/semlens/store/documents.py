@@ -45,9 +45,8 @@ class Documents:
 
     def numbers(self) -> list[int]:
         """Return the numbers of all documents, lowest first."""
-        found = set[int]()
-        if self.folder.is_dir():
-            found = {int(p.stem) for p in self.folder.glob("*.json") if p.stem.isdecimal()}
+        # nothing is found in a folder that is not there
+        found = {int(p.stem) for p in self.folder.glob("*.json") if p.stem.isdecimal()}
         removed = {number for number, one in self._memory.items() if one is None}
         return sorted((found | self._memory.keys()) - removed)
 
@@ -121,8 +120,7 @@ class Documents:
                 return
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                lock = FileLock(str(self.folder / ".lock"))
-                lock.acquire(timeout=PATIENCE)
+                held = FileLock(str(self.folder / ".lock")).acquire(timeout=PATIENCE)
             except Timeout as error:
                 raise BusyError(
                     f"Another process has been writing to '{self.folder}' for {PATIENCE:g} s.",
@@ -135,10 +133,8 @@ class Documents:
                     "Expected a place that can be written.",
                     "Check its permissions and the disk.",
                 ) from error
-            try:
+            with held:
                 yield
-            finally:
-                lock.release()
 
     def _current(self, number: int, revision: int) -> Document:
         known = self.read(number)
@@ -153,8 +149,8 @@ class Documents:
 
     def _write(self, document: Document) -> None:
         if self.keeps:
-            text = json.dumps(document, indent=1, ensure_ascii=False)
-            save_text(self._file(document[ID]), text + "\n")
+            text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+            save_text(self._file(document[ID]), text)
         else:
             self._memory[document[ID]] = copy.deepcopy(document)
 

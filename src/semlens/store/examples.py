@@ -1,21 +1,23 @@
-"""Concept examples of components: what the table says, thumbnails, original images."""
+"""Concept examples of components, and vectors: of components and of the crops of examples."""
 
 from __future__ import annotations
 
-import bisect
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from jaxtyping import Bool, Float32, Int64
+import torch
+from jaxtyping import Bool, Float16, Float32, Int32, Int64
+from torch import Tensor
+from torch.nn import functional
 
 from semlens.errors import StoreError
 from semlens.store import layout
 from semlens.store.component_index import ComponentIndex
 from semlens.store.groups import RowGroups
-from semlens.store.once import once
+from semlens.store.once import once, workers
 from semlens.types import Box
 
 _EXAMPLE = ("sample", "activation", "box", "crop", "mask")
@@ -105,14 +107,11 @@ class Examples(ComponentIndex):
     def crop_index(self, layer: str) -> tuple[Int64[np.ndarray, "c m"], Bool[np.ndarray, "c m"]]:
         """Return the crop of each example slot of a layer, and which slots are used."""
         entry = self.layer(layer)
-        shape = (entry.rows, self.manifest.recipe.examples)
-        index, used = np.zeros(shape, np.int64), np.zeros(shape, bool)
         table = self._used_examples(layer, ["component", "rank", "crop"])
-        row = table["component"].to_numpy() - entry.first
-        rank = table["rank"].to_numpy()
-        index[row, rank] = table["crop"].to_numpy()
-        used[row, rank] = True
-        return index, used
+        index = np.full((entry.rows, self.manifest.recipe.examples), -1, np.int64)
+        slots = table["component"].to_numpy() - entry.first, table["rank"].to_numpy()
+        index[slots] = table["crop"].to_numpy()
+        return index.clip(0), index >= 0
 
     def example_crops(
         self, layer: str
@@ -139,7 +138,94 @@ class Examples(ComponentIndex):
         """Return the WebP of a crop, or None when the database was built without."""
         if not self.manifest.recipe.thumbnails:
             return None
-        starts = [0, *accumulate(self.manifest.crops)]
-        number = bisect.bisect_right(starts, crop) - 1
-        found = self.groups.take(layout.thumbnails_file(number), [crop - starts[number]], ("webp",))
-        return found["webp"][0].as_py()
+        number, row = self._crop_place(crop)
+        return self.groups.take(layout.thumbnails_file(number), [row], ("webp",))["webp"][0].as_py()
+
+
+_CHUNK = 2048
+"""Rows that are widened to 32 bits at a time; they stay in the processor's cache."""
+
+
+class Vectors(ComponentIndex):
+    """What a database knows of vectors; the system reads their pages as they are needed."""
+
+    @once
+    def theta(self) -> Float32[np.ndarray, "n d"]:
+        """Concept vectors of all components (zeros where there is no example)."""
+        every = range(len(self.manifest.layers))
+        return np.concatenate([self._theta(layer).float().numpy() for layer in every])
+
+    @once
+    def crop_vectors(self) -> Float16[np.ndarray, "u d"]:
+        """Unit vectors of all unique crops."""
+        return self._of_crops("vector", np.zeros((0, self.manifest.dim), np.float16))
+
+    @once
+    def crop_samples(self) -> Int64[np.ndarray, " u"]:
+        """The sample that each unique crop was cut from."""
+        return self._of_crops("sample", np.zeros(0, np.int64))
+
+    @once
+    def crop_boxes(self) -> Int32[np.ndarray, "u 4"]:
+        """The box of each unique crop, in upright original pixels."""
+        return self._of_crops("box", np.zeros((0, 4), np.int32))
+
+    def concept_vectors(self, rows: Sequence[int]) -> Float32[np.ndarray, "n d"]:
+        """Return the concept vectors of some components, without loading theta."""
+        places = zip(rows, self._layer_of(np.asarray(rows, np.int64)).tolist(), strict=True)
+        found = [
+            self._theta(layer)[row - self.manifest.layers[layer].first].numpy()
+            for row, layer in places
+        ]
+        return np.array(found, np.float32).reshape(-1, self.manifest.dim)
+
+    def vectors_of(self, crops: Sequence[int]) -> Float16[np.ndarray, "n d"]:
+        """Return the unit vectors of some crops in the order given, without loading all."""
+        found = [
+            self.files.tensors(layout.crops_file(number))["vector"][row].numpy()
+            for number, row in map(self._crop_place, crops)
+        ]
+        return np.array(found, np.float16).reshape(-1, self.manifest.dim)
+
+    def cosines(
+        self, probes: Float32[np.ndarray, "q d"], rows: Int64[np.ndarray, " n"]
+    ) -> Float32[np.ndarray, "n q"]:
+        """Return cosine similarities of components with probes (Eq. 3); 0 for a vector of zeros.
+
+        Theta is not loaded: several times faster than to widen all of it first, and in a few
+        megabytes.
+        """
+        units = functional.normalize(torch.from_numpy(probes.astype(np.float32)), dim=1).T
+        every = torch.empty(self.manifest.rows, len(probes))
+        wanted = np.bincount(self._layer_of(rows), minlength=len(self.manifest.layers))
+
+        def multiply(layer: int) -> None:
+            for rows, part in self._chunks(layer):
+                every[rows] = part @ units
+
+        list(workers().map(multiply, np.flatnonzero(wanted).tolist()))
+        found = every.numpy()[rows]
+        return found / np.maximum(self.lengths[rows], np.float32(1e-12))[:, None]
+
+    @once
+    def lengths(self) -> Float32[np.ndarray, " n"]:
+        """Length of each concept vector."""
+        found = np.zeros(self.manifest.rows, np.float32)
+        for layer in range(len(self.manifest.layers)):
+            for rows, part in self._chunks(layer):
+                found[rows] = torch.linalg.vector_norm(part, dim=1).numpy()
+        return found
+
+    def _chunks(self, layer: int) -> Iterator[tuple[slice, Float32[Tensor, "c d"]]]:
+        """Yield a layer's theta widened, piece by piece, and the rows of each piece."""
+        first = self.manifest.layers[layer].first
+        for part in self._theta(layer).split(_CHUNK):
+            yield slice(first, first + len(part)), part.float()
+            first += len(part)
+
+    def _theta(self, layer: int) -> Float16[Tensor, "c d"]:
+        return self.files.tensors(layout.theta_file(self.manifest.layers[layer].name))["theta"]
+
+    def _of_crops(self, part: str, none: np.ndarray) -> np.ndarray:
+        names = [layout.crops_file(number) for number in range(len(self.manifest.crops))]
+        return np.concatenate([none, *(self.files.tensors(n)[part].numpy() for n in names)])

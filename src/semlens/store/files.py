@@ -22,7 +22,7 @@ _FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up"}
 _FULL[errno.EFBIG] = "the file-size limit is reached"
 
 
-def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     """Call ``write(temporary)`` and rename its file to ``path``.
 
     Raises
@@ -101,25 +101,16 @@ def save_table(
         A column whose values are compressed already.
     """
     # a dictionary of values that are all different only takes time
-    dictionary: Any = True if packed is None else [n for n in table.column_names if n != packed]
-    compression: Any = "ZSTD"
+    options: dict[str, Any] = {"compression": "ZSTD"}
     if packed is not None:
-        compression = {n: "NONE" if n == packed else "ZSTD" for n in table.column_names}
-    write_atomic(
-        path,
-        lambda part: pq.write_table(
-            table, part, row_group_size=group, compression=compression, use_dictionary=dictionary
-        ),
-    )
+        kinds = {n: "NONE" if n == packed else "ZSTD" for n in table.column_names}
+        options = {"compression": kinds, "use_dictionary": [n for n in kinds if n != packed]}
+    write_atomic(path, lambda part: pq.write_table(table, part, row_group_size=group, **options))
 
 
 def save_text(path: Path, text: str) -> None:
     """Write a text as UTF-8, atomically."""
-
-    def write(part: Path) -> None:
-        part.write_text(text, "utf-8")
-
-    write_atomic(path, write)
+    write_atomic(path, lambda part: part.write_text(text, "utf-8"))
 
 
 def save_csv(path: Path, frame: pd.DataFrame) -> None:

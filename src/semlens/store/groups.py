@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Int64
+from jaxtyping import Float64, Int64
 
 from semlens.errors import StoreError
 from semlens.store.files import damaged
-from semlens.store.workers import workers
+from semlens.store.once import workers
 
 HELD_BYTES = 32 * 2**20
 OPEN_FILES = 32
@@ -26,10 +26,9 @@ class _File:
     """An open file; it is closed when nobody holds it any more."""
 
     parquet: pq.ParquetFile
-    schema: pa.Schema
     starts: Int64[np.ndarray, " g_plus_1"]
     """First row of each row group, and the number of rows."""
-    ranges: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    ranges: dict[str, np.ndarray] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
     """A Parquet reader serves one thread at a time."""
 
@@ -66,7 +65,6 @@ class RowGroups:
         self._lock = threading.Lock()
         self._files: OrderedDict[str, _File] = OrderedDict()
         self._groups: OrderedDict[tuple[str, int, tuple[str, ...]], pa.Table] = OrderedDict()
-        self._bytes = 0
 
     @property
     def held_groups(self) -> int:
@@ -76,7 +74,7 @@ class RowGroups:
     @property
     def held_bytes(self) -> int:
         """Memory that they take."""
-        return self._bytes
+        return sum(table.nbytes for table in list(self._groups.values()))
 
     @property
     def open_files(self) -> int:
@@ -100,14 +98,15 @@ class RowGroups:
                 "Restore it, or build the database again.",
             )
         group = np.searchsorted(file.starts, wanted, "right") - 1
-        parts: list[pa.Table] = []
-        places: list[np.ndarray] = []
-        for one in np.unique(group):
-            places.append(np.flatnonzero(group == one))
-            table = self._group(name, file, int(one), tuple(columns))
-            parts.append(table.take(wanted[places[-1]] - file.starts[one]))
-        found = self._joined(file, parts, columns)
-        return found.take(np.argsort(np.concatenate(places))) if len(places) > 1 else found
+        parts = [
+            self._group(name, file, one, tuple(columns)).take(
+                wanted[group == one] - file.starts[one]
+            )
+            for one in np.unique(group).tolist()
+        ]
+        found = _joined(file, parts, columns)
+        # back from the order of the groups to that of the rows
+        return found.take(np.argsort(np.argsort(group, kind="stable"))) if len(parts) > 1 else found
 
     def equal(self, name: str, column: str, value: int, columns: Sequence[str]) -> pa.Table:
         """Return the rows whose ``column`` is ``value``, in a file that is sorted by it.
@@ -119,13 +118,13 @@ class RowGroups:
         """
         file = self._file(name)
         wanted = tuple(dict.fromkeys((column, *columns)))
-        lowest, highest = self._ranges(name, file, column)
+        lowest, highest = _ranges(file, column)
         parts: list[pa.Table] = []
         for group in np.flatnonzero((lowest <= value) & (value <= highest)):
             table = self._group(name, file, int(group), wanted)
             start, stop = np.searchsorted(table[column].to_numpy(), [value, value + 1])
             parts.append(table.slice(start, stop - start))
-        return self._joined(file, parts, wanted).select(list(columns))
+        return _joined(file, parts, wanted).select(list(columns))
 
     # -- files and groups -------------------------------------------------------------------
 
@@ -135,12 +134,11 @@ class RowGroups:
                 path = self._place(name)
                 try:
                     parquet = pq.ParquetFile(path)
-                    meta = parquet.metadata
-                    sizes = [meta.row_group(i).num_rows for i in range(meta.num_row_groups)]
+                    sizes = [group.num_rows for group in _row_groups(parquet)]
                 except Exception as error:
                     raise damaged(path, error) from error
                 starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).astype(np.int64)
-                self._files[name] = _File(parquet, parquet.schema_arrow, starts)
+                self._files[name] = _File(parquet, starts)
             self._files.move_to_end(name)
             while len(self._files) > self._most_files:
                 self._files.popitem(last=False)
@@ -158,37 +156,31 @@ class RowGroups:
             except Exception as error:
                 raise damaged(self.folder / name, error) from error
             with self._lock:
-                self._hold(key, table)
+                self._groups[key] = table
+                while self.held_bytes > self._most_bytes and len(self._groups) > 1:
+                    self._groups.popitem(last=False)
             return table
 
-    def _hold(self, key: tuple[str, int, tuple[str, ...]], table: pa.Table) -> None:
-        before = self._groups.pop(key, None)  # read twice, when its file was opened twice
-        self._bytes += table.nbytes - (before.nbytes if before is not None else 0)
-        self._groups[key] = table
-        while self._bytes > self._most_bytes and len(self._groups) > 1:
-            self._bytes -= self._groups.popitem(last=False)[1].nbytes
 
-    def _ranges(self, name: str, file: _File, column: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return the smallest and largest value of each row group, by the file's statistics."""
-        if column not in file.ranges:
-            meta = file.parquet.metadata
-            lowest = np.full(meta.num_row_groups, -np.inf)
-            highest = np.full(meta.num_row_groups, np.inf)
-            for group in range(meta.num_row_groups):
-                part = meta.row_group(group)
-                for place in range(part.num_columns):
-                    found = part.column(place)
-                    known = found.statistics
-                    if found.path_in_schema == column and known is not None and known.has_min_max:
-                        lowest[group], highest[group] = known.min, known.max
-            file.ranges[column] = (lowest, highest)
-        return file.ranges[column]
+def _row_groups(parquet: pq.ParquetFile) -> list[pq.RowGroupMetaData]:
+    meta = parquet.metadata
+    return [meta.row_group(number) for number in range(meta.num_row_groups)]
 
-    @staticmethod
-    def _joined(file: _File, parts: list[pa.Table], columns: Sequence[str]) -> pa.Table:
-        if parts:
-            return parts[0] if len(parts) == 1 else pa.concat_tables(parts)
-        return pa.schema([file.schema.field(name) for name in columns]).empty_table()
+
+def _ranges(file: _File, column: str) -> Float64[np.ndarray, "2 g"]:
+    """Return the smallest and largest value of each row group, by the file's statistics."""
+    if column not in file.ranges:
+        place = file.parquet.metadata.schema.names.index(column)
+        known = [group.column(place).statistics for group in _row_groups(file.parquet)]
+        limits = [(s.min, s.max) if s and s.has_min_max else (-np.inf, np.inf) for s in known]
+        file.ranges[column] = np.array(limits, np.float64).reshape(-1, 2).T
+    return file.ranges[column]
+
+
+def _joined(file: _File, parts: list[pa.Table], columns: Sequence[str]) -> pa.Table:
+    if parts:
+        return pa.concat_tables(parts)
+    return pa.schema([file.parquet.schema_arrow.field(name) for name in columns]).empty_table()
 
 
 def _read(parquet: pq.ParquetFile, group: int, columns: tuple[str, ...]) -> pa.Table:

@@ -82,14 +82,9 @@ class Manifest(_Entry):
         """Number of components."""
         return sum(layer.rows for layer in self.layers)
 
-    def layer(self, name: str) -> LayerEntry | None:
-        """Return the entry of a layer, or None."""
-        return next((layer for layer in self.layers if layer.name == name), None)
-
     def save(self, database: Path) -> None:
         """Write it into the folder of the database."""
-        text = self.model_dump_json(indent=2) + "\n"
-        save_text(database / NAME, text)
+        save_text(database / NAME, self.model_dump_json(indent=2) + "\n")
 
     @classmethod
     def load(cls, database: Path) -> Manifest:

@@ -1,10 +1,14 @@
-"""Properties that are computed once, however many threads ask."""
+"""What many threads share: properties that are computed once, and a few workers."""
 
 from __future__ import annotations
 
+import os
 import threading
-from functools import cached_property
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, cached_property
 from typing import Any, TypeVar, overload
+
+from threadpoolctl import ThreadpoolController
 
 T = TypeVar("T")
 
@@ -22,3 +26,23 @@ class once(cached_property[T]):  # noqa: N801  # used as a decorator, like its b
             return self
         with vars(instance).setdefault("_making", threading.RLock()):
             return super().__get__(instance, owner)
+
+
+MOST = 8
+
+
+@cache
+def workers() -> ThreadPoolExecutor:
+    """Return threads, one per core, for what takes much memory for a moment.
+
+    Allocators and matrix libraries keep buffers for every thread that ever used them. A server's
+    hundred threads would keep gigabytes, so they hand such work to these. What these run must not
+    wait for them.
+    """
+    count = min(MOST, os.cpu_count() or 1)
+    return ThreadPoolExecutor(count, "concept-store", initializer=_alone)
+
+
+def _alone() -> None:
+    """Keep OpenMP from starting further threads: each core has its worker, and they spin."""
+    ThreadpoolController().limit(limits=1, user_api="openmp")

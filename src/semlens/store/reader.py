@@ -1,4 +1,4 @@
-"""A finished database, read lazily: what grows with the images only a few rows at a time."""
+"""A finished database and its images, read lazily: what grows with them a few rows at a time."""
 
 from __future__ import annotations
 
@@ -8,25 +8,122 @@ from pathlib import Path
 
 from PIL import Image
 
-from semlens.data.digests import content_digests
-from semlens.data.images import Images
-from semlens.data.load import check_spec
+from semlens.data.images import Images, content_digest, decode, read_file
+from semlens.data.load import check_spec, is_saved, load_hugging_face
+from semlens.data.pinned import content_digests
 from semlens.data.prefetch import default_workers
 from semlens.embedders.base import Embedder
 from semlens.embedders.load import load_embedder
-from semlens.errors import StaleError
+from semlens.errors import DataError, ImageError, StaleError
 from semlens.models.load import load_model
 from semlens.models.subject import SubjectModel
 from semlens.progress import report
 from semlens.recipe import fingerprint
 from semlens.store.build_files import BuildFiles, damaged_files
-from semlens.store.built_images import BuiltImages
-from semlens.store.class_relevance import ClassRelevance
+from semlens.store.component_index import ClassRelevance
 from semlens.store.derived import Derived
-from semlens.store.examples import Examples
+from semlens.store.examples import Examples, Vectors
 from semlens.store.manifest import Manifest
 from semlens.store.once import once
-from semlens.store.vectors import Vectors
+
+_REMEDY = "Put it back, or say where the data is now."
+
+
+class BuiltImages(Images):
+    """A database's images: only those that are read are looked for and hashed.
+
+    A folder is not listed: an image is read by its path. A Hugging Face data set is opened with
+    the first image. Nothing is downloaded. Safe in threads.
+
+    Parameters
+    ----------
+    given
+        The images, or a SPEC of where they are now; by default where the database says.
+
+    Raises
+    ------
+    DataError
+        If ``given`` holds other samples or another order.
+    """
+
+    def __init__(self, database: Database, given: Images | str | Path | None = None) -> None:
+        self._database = database
+        self._given = given if isinstance(given, Images) else None
+        self.spec = str(
+            given.spec if isinstance(given, Images) else given or database.manifest.data.spec
+        )
+        if self._given is not None and list(self._given.ids) != list(self.ids):
+            raise DataError(
+                f"'{self.spec}' holds {len(self._given)} samples, not those of the database.",
+                f"Expected the {len(self)} images of '{database.manifest.data.spec}'.",
+                "Give the images that the database was built from, in their order.",
+            )
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return self._database.manifest.samples
+
+    @property
+    def ids(self) -> Sequence[str]:  # type: ignore[override]
+        """Their paths; read when they are asked for, since there may be millions."""
+        return self._database.samples["path"].tolist()
+
+    @property
+    def targets(self) -> Sequence[str] | None:  # type: ignore[override]
+        """The class name of each sample, as at the build."""
+        return self._database.samples["target"].tolist()
+
+    def content(self, sample: int) -> bytes | Image.Image:
+        """Return what a sample holds.
+
+        Raises
+        ------
+        StaleError
+            If it has changed since the build.
+        DataError
+            If it is not there any more.
+        """
+        known = self._database.sample(sample)
+        try:
+            content = self._content(sample, known.path)
+        except ImageError as error:
+            raise DataError(
+                f"The image '{known.path}' is not in '{self.spec}' any more: {error.value}",
+                "Expected the data that the database was built from.",
+                _REMEDY,
+            ) from error
+        if content_digest(content) != known.sha256:
+            raise StaleError(
+                f"The image '{known.path}' of '{self.spec}' has changed since the build.",
+                "Expected the very image that the examples were cut from.",
+                "Restore it, or build a new database.",
+            )
+        return content
+
+    def read(self, sample: int) -> Image.Image:
+        """Return a sample as upright RGB; see :meth:`content`."""
+        content = self.content(sample)
+        if isinstance(content, bytes):
+            return decode(content, self._database.sample(sample).path)
+        return content
+
+    def _content(self, sample: int, path: str) -> bytes | Image.Image:
+        if self._given is not None:
+            return self._given.content(sample)
+        root = Path(self.spec).expanduser()
+        if root.is_dir() and not is_saved(root):
+            return read_file(root / path, path)
+        return self._rows.content(sample)
+
+    @once
+    def _rows(self) -> Images:
+        if not (self.spec.startswith("datasets/") or Path(self.spec).expanduser().is_dir()):
+            raise DataError(
+                f"The data '{self.spec}' is not on this machine.",
+                "Expected the folder or data set that the database was built from.",
+                _REMEDY,
+            )
+        return load_hugging_face(self.spec, offline=True)
 
 
 def data_fingerprint(ids: Sequence[str], digests: Sequence[str]) -> str:
@@ -93,8 +190,9 @@ class Database(Examples, Vectors, ClassRelevance, Derived):
         model = self.sources[0]
         if not isinstance(model, SubjectModel):
             report("loading the model", 0, 1)
-            spec = model or self.manifest.model.spec
-            model = load_model(spec, device=self.device, run_files=self.sources[0] is not None)
+            model = load_model(
+                model or self.manifest.model.spec, device=self.device, run_files=model is not None
+            )
             self.check_model(model)
             report("loading the model", 1, 1)
         layout = self.manifest.recipe.layout

@@ -1,17 +1,59 @@
-"""Writing a build: its files first, and last the manifest that makes them count."""
+"""Writing a build, one writer at a time: its files first, and last the manifest."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
+from filelock import FileLock, Timeout
 from torch import Tensor
 
+from semlens.errors import BusyError, StoreError
 from semlens.store import layout
 from semlens.store.files import file_digest, save_table, save_tensors
-from semlens.store.manifest import Manifest
+from semlens.store.manifest import NAME, Manifest
+
+
+@contextmanager
+def writing(database: Path) -> Iterator[None]:
+    """Hold the right to write; the system gives it back if the process is killed.
+
+    Raises
+    ------
+    BusyError
+        If another process holds it.
+    StoreError
+        If the path is a file, or a folder of something else.
+    """
+    if database.exists():
+        inside = {p.name for p in database.iterdir()} if database.is_dir() else {"a file"}
+        if inside and inside.isdisjoint((NAME, layout.PARTIAL, layout.LOCK)):
+            raise StoreError(
+                f"'{database}' exists and is no database.",
+                "Expected a new path, or a database to go on with.",
+                "Choose another path; nothing was changed.",
+            )
+    try:
+        database.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"'{database}' cannot be made ({error.strerror}).",
+            "Expected a place that can be written.",
+            "Choose another path.",
+        ) from error
+    try:
+        held = FileLock(str(database / layout.LOCK)).acquire(timeout=0)
+    except Timeout as error:
+        raise BusyError(
+            f"'{database}' is being written by another process.",
+            "Expected one writer at a time.",
+            "Wait until it has ended, or choose another path.",
+        ) from error
+    with held:
+        yield
 
 
 class BuildWriter:

@@ -10,7 +10,7 @@ from fastapi import Depends, Request
 from PIL import Image
 from starlette.concurrency import run_in_threadpool
 
-from semlens.data.pixels import upright_rgb
+from semlens.data.images import upright_rgb
 from semlens.errors import ImageError
 from semlens.web.errors import Refused
 

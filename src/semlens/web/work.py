@@ -6,6 +6,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
 from typing import TypeVar, cast
 
 from pydantic import BaseModel
@@ -55,9 +56,7 @@ class _Job:
         self.start = time.monotonic()
         self.done = 0
         self.total = 0
-        self.ended = threading.Event()
-        self.value: object = None
-        self.error: BaseException | None = None
+        self.made = Future[object]()
 
     def report(self, _: str, done: int, total: int) -> None:
         self.done, self.total = done, total
@@ -132,23 +131,20 @@ class Work:
                 turn = self._short if short else self._long
                 threading.Thread(target=self._run, args=(job, make, turn), daemon=True).start()
             self._jobs.move_to_end(key)
-        if not job.ended.wait(PATIENCE):
+        if not wait([job.made], PATIENCE).done:
             raise job.state()
-        if job.error is not None:
+        if job.made.exception() is not None:
             with self._lock:
                 if self._jobs.get(key) is job:
                     del self._jobs[key]
-            raise job.error
-        return cast(T, job.value)
+        return cast(T, job.made.result())
 
     def _run(self, job: _Job, make: Callable[[], T], turn: threading.Semaphore) -> None:
         with turn, listening(job.report):
             try:
-                job.value = make()
+                job.made.set_result(make())
             except BaseException as error:  # handed to whoever asks
-                job.error = error
-            finally:
-                job.ended.set()
+                job.made.set_exception(error)
 
     def _forget_old(self) -> None:
         """Drop the results that were asked for longest ago; never work under way."""
@@ -157,13 +153,13 @@ class Work:
         self._drop(list(self._jobs), len(self._jobs) - self._kept)
 
     def _drop(self, keys: Sequence[str], count: int) -> None:
-        ended = [key for key in keys if self._jobs[key].ended.is_set()]
+        ended = [key for key in keys if self._jobs[key].made.done()]
         for key in ended[: max(count, 0)]:
             del self._jobs[key]
 
     def _check_room(self) -> None:
         """Refuse work when a client has asked for ever more: each piece has a thread."""
-        under_way = sum(not job.ended.is_set() for job in self._jobs.values())
+        under_way = sum(not job.made.done() for job in self._jobs.values())
         if under_way >= self._waiting:
             raise BusyError(
                 f"{under_way} pieces of work are under way.",

@@ -377,16 +377,6 @@ export interface components {
             mostly: number | null;
             strongest: components["schemas"]["RelevantComponent"][];
         };
-        /** @description One layer. */
-        LayerSummary: {
-            layer: string;
-            form: string;
-            components: number;
-            signs: string;
-            crop: string;
-            without_examples: number;
-            not_finite: number;
-        };
         /** @description One cluster, with the place of its label. */
         MapCluster: {
             cluster: number;
@@ -501,7 +491,7 @@ export interface components {
             settings: {
                 [key: string]: string;
             };
-            layers: components["schemas"]["LayerSummary"][];
+            layers: components["schemas"]["LayerInfo"][];
             cautions: components["schemas"]["Caution"][];
             queries: components["schemas"]["Suggestion"][];
             classes: components["schemas"]["ClassCount"][];
@@ -784,7 +774,9 @@ export interface components {
         /** @description One audit per class; the smallest p first. */
         SweepAnswer: {
             classes: components["schemas"]["SweepClass"][];
-            skipped: components["schemas"]["SweepSkipped"][];
+            skipped: {
+                [key: string]: string;
+            };
             unlisted: number;
             sets: string[];
         };
@@ -804,11 +796,6 @@ export interface components {
             q_value: number | null;
             concept: string | null;
             concept_share: number | null;
-        };
-        /** @description A class that has concepts and was left out. */
-        SweepSkipped: {
-            name: string;
-            reason: string;
         };
         /** @description One concept of a list: its name, its categories, outermost first, and its images. */
         Term: {
@@ -898,7 +885,6 @@ export type LabelTables = components['schemas']['LabelTables'];
 export type Labelling = components['schemas']['Labelling'];
 export type LayerInfo = components['schemas']['LayerInfo'];
 export type LayerRelevance = components['schemas']['LayerRelevance'];
-export type LayerSummary = components['schemas']['LayerSummary'];
 export type MapCluster = components['schemas']['MapCluster'];
 export type MapClusters = components['schemas']['MapClusters'];
 export type Meaning = components['schemas']['Meaning'];
@@ -936,7 +922,6 @@ export type Statistic = components['schemas']['Statistic'];
 export type Suggestion = components['schemas']['Suggestion'];
 export type SweepAnswer = components['schemas']['SweepAnswer'];
 export type SweepClass = components['schemas']['SweepClass'];
-export type SweepSkipped = components['schemas']['SweepSkipped'];
 export type Term = components['schemas']['Term'];
 export type TestedArtefact = components['schemas']['TestedArtefact'];
 export type TriedSet = components['schemas']['TriedSet'];

@@ -13,9 +13,9 @@ from jaxtyping import Bool, Int8, Int64
 from semlens.analysis.audit.found import Audit
 from semlens.analysis.audit.shares import VERDICTS, Resampled, Weights, share_table, verdicts, weigh
 from semlens.analysis.audit.side import Side, divide, make_background, measure_side, random_shares
+from semlens.analysis.class_relevance import MINIMUM, Minimum, relevant_rows
 from semlens.analysis.concept_sets import ClassConcepts, OwnTarget, class_and_concepts
 from semlens.analysis.concepts import Concepts, as_concepts
-from semlens.analysis.relevant import MINIMUM, Minimum, relevant_rows
 from semlens.analysis.target import class_name
 from semlens.progress import report
 from semlens.settings import question, setting

@@ -16,10 +16,9 @@ from semlens.analysis.audit.tested import ModelTest, Outputs, SpuriousSet
 from semlens.analysis.correct.export import with_weights
 from semlens.analysis.separation import auroc, auroc_interval
 from semlens.analysis.target import class_name, class_samples, find_class
-from semlens.data.artefact import Artefact, Artefacts, as_artefacts
+from semlens.data.artefact import Artefact, Artefacts, artefact_seed, as_artefacts
 from semlens.data.images import Images
 from semlens.data.load import as_images
-from semlens.data.with_artefact import artefact_seed
 from semlens.errors import DataError, ModelError
 from semlens.models.forward import Reader, logits
 from semlens.models.subject import SubjectModel

@@ -33,8 +33,8 @@ from semlens.analysis.audit.audit import (
 )
 from semlens.analysis.audit.found import Audit
 from semlens.analysis.audit.shares import VERDICTS
+from semlens.analysis.class_relevance import MINIMUM, Minimum
 from semlens.analysis.concept_sets import ClassConcepts, concepts_by_class, nothing_left
-from semlens.analysis.relevant import MINIMUM, Minimum
 from semlens.analysis.result import Result
 from semlens.analysis.target import class_name
 from semlens.draw.table import rich_table

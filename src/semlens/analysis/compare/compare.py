@@ -11,6 +11,7 @@ import pandas as pd
 from jaxtyping import Float32
 
 from semlens.analysis.align import unit
+from semlens.analysis.class_relevance import MINIMUM, Minimum, OnlyTarget
 from semlens.analysis.compare.comparison import Comparison
 from semlens.analysis.compare.nearest import (
     Nearest,
@@ -26,7 +27,6 @@ from semlens.analysis.compare.tally import (
     score_table,
 )
 from semlens.analysis.label import THRESHOLD, VOCABULARY
-from semlens.analysis.relevant import MINIMUM, Minimum, OnlyTarget
 from semlens.analysis.together import as_databases
 from semlens.errors import RecipeError
 from semlens.settings import question, setting

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from semlens.analysis.align import unit
-from semlens.analysis.relevant import MINIMUM, relevant_rows
+from semlens.analysis.class_relevance import MINIMUM, relevant_rows
 from semlens.analysis.together import database_names
 from semlens.errors import LayerError, RecipeError
 from semlens.store.reader import Database

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ from rich.console import Group, RenderableType
 
 from semlens.analysis.correct.chosen import chosen_components
 from semlens.analysis.correct.vector import fitted, standardised
-from semlens.analysis.result import Result
+from semlens.analysis.result import Chart, Result
 from semlens.data.images import Images
 from semlens.draw.table import rich_table
 from semlens.errors import DataError
@@ -22,10 +22,6 @@ from semlens.models.forward import readouts
 from semlens.settings import question, setting
 from semlens.store.reader import Database
 from semlens.types import Component, Components
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 
 SEEDS = 30
 """Samples with the strongest components, from which the threshold is learned."""
@@ -68,44 +64,35 @@ class Affected(Result):
     def per_class(self) -> pd.DataFrame:
         """Return how many samples of each class are flagged."""
         named = self.frame.fillna({"class": "(no class)"}).groupby("class", sort=True)["flagged"]
-        table = named.agg(["sum", "size"]).reset_index()
-        table.columns = ["class", "flagged", "samples"]
+        table = named.agg(flagged="sum", samples="size").reset_index()
         return table.sort_values(["flagged", "class"], ascending=[False, True], ignore_index=True)
-
-    def to_pandas(self) -> pd.DataFrame:
-        """Return one row per sample."""
-        return self.frame.copy()
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a program; samples that are not flagged are left out."""
-        flagged = self.frame.query("flagged")
         return {
             "components": [str(component) for component in self.components],
             "threshold": self.threshold,
             "searched": self.searched,
             "from_model": self.from_model,
-            "flagged": flagged.drop(columns="flagged").to_dict("records"),
+            "flagged": self.frame.query("flagged").drop(columns="flagged").to_dict("records"),
         }
 
-    def plot(self) -> Figure:
+    def plot(self) -> Chart:
         """Draw the scores, and the samples around the threshold."""
         from semlens.draw.correct_plots import affected_plot
 
-        flagged = len(self.samples)
-        scores = self.frame["score"].to_numpy()
+        scores, flagged = self.frame["score"].to_numpy(), len(self.samples)
         return affected_plot(scores, self.threshold, self.near, min(flagged, SHOWN), flagged)
 
     def __rich__(self) -> RenderableType:
         """Return the classes, and the strongest samples."""
         where = "samples" if self.from_model else "concept examples"
         head = f"{len(self.samples)} of {self.searched} {where} are affected"
-        classes = self.per_class().query("flagged > 0")
-        first = self.frame.query("flagged").head(5)
         return Group(
             head,
-            rich_table(classes),
+            rich_table(self.per_class().query("flagged > 0")),
             "The strongest:",
-            rich_table(first, "", ["path", "class", "score"]),
+            rich_table(self.frame.query("flagged").head(5), "", ["path", "class", "score"]),
         )
 
 
@@ -153,8 +140,7 @@ def _from_examples(database: Database, components: Sequence[Component]) -> Affec
     rows = database.rows_of(components)
     examples = [{example.sample for example in database.examples_of(row)} for row in rows]
     found = np.array(sorted(set().union(*examples)), np.int64)
-    score = np.array([sum(sample in part for part in examples) for sample in found], float)
-    score = score / len(rows)
+    score = np.array([sum(sample in part for part in examples) for sample in found]) / len(rows)
     threshold = min(SHARED, (len(rows) + 1) // 2) / len(rows)
     frame = _table(database, found, score, score >= threshold)
     return Affected(tuple(components), frame, threshold, len(found), False)
@@ -167,7 +153,7 @@ def _table(
     flagged: Bool[np.ndarray, " n"],
 ) -> pd.DataFrame:
     table = database.samples.iloc[samples]
-    frame = pd.DataFrame(
+    return pd.DataFrame(
         {
             "sample": samples,
             "path": table["path"].to_numpy(),
@@ -175,8 +161,7 @@ def _table(
             "score": score,
             "flagged": flagged,
         }
-    )
-    return frame.sort_values(["score", "sample"], ascending=[False, True], ignore_index=True)
+    ).sort_values(["score", "sample"], ascending=[False, True], ignore_index=True)
 
 
 def _scores(

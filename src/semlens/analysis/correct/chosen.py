@@ -78,10 +78,8 @@ def _entries(value: Any) -> Iterator[Mapping[str, Any]]:
         yield {"component": value}
     elif isinstance(value, Mapping) and ("component" in value or {"layer", "index"} <= set(value)):
         yield value
-    elif isinstance(value, Mapping):
-        for part in value.values():
-            if isinstance(part, Mapping | list):
-                yield from _entries(part)
+    elif isinstance(value, Mapping):  # texts among its fields name no component
+        yield from _entries([part for part in value.values() if isinstance(part, Mapping | list)])
     elif isinstance(value, list):
         for part in value:
             yield from _entries(part)

@@ -6,8 +6,9 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import cycle
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ from rich.text import Text
 
 from semlens.analysis.correct.chosen import chosen_components
 from semlens.analysis.correct.vector import ConceptVector, concept_vector, soft_masks, vector_heat
-from semlens.analysis.result import Result
+from semlens.analysis.result import Chart, Result
 from semlens.data.images import Images
 from semlens.data.overlay import SUFFIXES, blend
 from semlens.draw.mask import onto
@@ -33,9 +34,6 @@ from semlens.settings import question, setting
 from semlens.store.files import save_text, write_atomic
 from semlens.store.reader import Database
 from semlens.types import Box, Component, Components
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 SHOWN = 6
 """Cut-outs in the picture."""
@@ -72,9 +70,12 @@ class CutOut:
     @cached_property
     def mask(self) -> Float32[np.ndarray, "height width"]:
         """M of the paper's Eq. 4, in original pixels; zero where the model does not look."""
-        width, height = self.geometry.width, self.geometry.height
-        read = onto(self.soft, self.geometry, Box(0, 0, width, height), (width, height))
-        return np.clip(read, 0, 1)
+        return np.clip(self.original(self.soft), 0, 1)
+
+    def original(self, values: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "height width"]:
+        """Return values by input pixel in original pixels."""
+        size = self.geometry.width, self.geometry.height
+        return onto(values, self.geometry, Box(0, 0, *size), size)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -161,38 +162,33 @@ class CutOuts(Result):
             "cutouts": self.to_pandas().to_dict("records"),
         }
 
-    def plot(self) -> Figure:
+    def plot(self) -> Chart:
         """Draw the image, the heatmap, the mask, and the artefact in a clean image."""
         from semlens.draw.correct_plots import Column, cutout_figure
 
-        columns: list[Column] = []
-        for number, cutout in enumerate(self.cutouts[:SHOWN]):
-            clean = self.images.read(self.clean[number % len(self.clean)])
-            whole = Box(0, 0, cutout.geometry.width, cutout.geometry.height)
-            size = (whole.right, whole.bottom)
-            columns.append(
-                Column(
-                    cutout.path,
-                    self.images.read(cutout.sample),
-                    onto(cutout.heat, cutout.geometry, whole, size),
-                    cutout.mask,
-                    clean,
-                    self.inserted(number, clean),
-                )
+        clean = cycle([self.images.read(sample) for sample in self.clean])
+        columns = [
+            Column(
+                cutout.path,
+                self.images.read(cutout.sample),
+                cutout.original(cutout.heat),
+                cutout.mask,
+                image,
+                self.inserted(number, image),
             )
+            for number, (cutout, image) in enumerate(zip(self.cutouts[:SHOWN], clean, strict=False))
+        ]
         return cutout_figure(columns, self._title)
 
     @property
     def _title(self) -> str:
-        names = ", ".join(str(component) for component in self.components)
-        return f"What {names} react to, cut out"
+        return f"What {', '.join(map(str, self.components))} react to, cut out"
 
     def __rich__(self) -> Group:
         """Return what a terminal shows."""
         vector = self.vector
-        frame = self.to_pandas().drop(columns="sample")
         return Group(
-            rich_table(frame, self._title),
+            rich_table(self.to_pandas().drop(columns="sample"), self._title),
             Text(
                 f"Concept vector of {vector.layer}: AUROC {vector.separation:.3f} on samples left "
                 f"out ({len(vector.positives)} with it, {len(vector.negatives)} without)."
@@ -237,8 +233,11 @@ def cut_out(
         If no image has relevance for the vector.
     """
     chosen = chosen_components(components, database)
-    names = list(dict.fromkeys(component.layer for component in chosen))
-    names = names if layer is None else [database.layer(layer).name]
+    names = (
+        list(dict.fromkeys(component.layer for component in chosen))
+        if layer is None
+        else [database.layer(layer).name]
+    )
     model, recipe = database.model, database.manifest.recipe
     readable = int(np.flatnonzero(database.samples["error"].isna())[0])
     size = model.preprocess(database.images.read(readable)).shape[-2:]
@@ -247,8 +246,8 @@ def cut_out(
         database, chosen, engine.order(names)[-1],
         positives=positives, negatives=negatives, seed=seed,
     )  # fmt: skip
-    best = np.argsort(-vector.score, kind="stable")[:count]
-    found = tuple(_localised(database, engine, vector, best.tolist()))
+    best = np.argsort(-vector.score, kind="stable")[:count].tolist()
+    found = tuple(_localised(database, engine, vector, best))
     if not found:
         raise RelevanceError(
             f"No image has positive relevance for the concept vector of '{vector.layer}'.",

@@ -18,8 +18,6 @@ from semlens.models.load import WEIGHTS
 from semlens.models.subject import SubjectModel
 from semlens.store.files import save_tensors
 
-ENDS = (".safetensors",)
-
 
 @dataclass(frozen=True, repr=False)
 class Corrected(Result, ABC):
@@ -71,7 +69,7 @@ def save_weights(path: str | Path, state: Mapping[str, Tensor]) -> Path:
 
 def check_weights(path: str | Path) -> Path:
     """Refuse a path that weights are not written to, before long work begins."""
-    if Path(path).suffix.lower() not in ENDS:
+    if Path(path).suffix.lower() != ".safetensors":
         raise ModelError(
             f"Weights cannot be written to '{path}'.",
             "Expected a path that ends in .safetensors.",

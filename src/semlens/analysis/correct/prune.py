@@ -17,8 +17,7 @@ from torch import Tensor
 
 from semlens.analysis.correct.chosen import chosen_components
 from semlens.analysis.correct.export import Corrected
-from semlens.analysis.correct.influence import ReadError, follow, pruned_values
-from semlens.analysis.correct.surgery import Edit, Weights
+from semlens.analysis.correct.surgery import Edit, ReadError, Weights, follow, pruned_values
 from semlens.analysis.result import PICTURES, TABLES
 from semlens.draw.sheet import sheet
 from semlens.draw.table import rich_table
@@ -32,16 +31,6 @@ from semlens.relevance.locate import layer_values, locate
 from semlens.settings import question
 from semlens.store.reader import Database
 from semlens.types import Component, Components
-
-
-@dataclass(frozen=True)
-class PrunedState:
-    """Weights without some components."""
-
-    state: dict[str, Tensor]
-    """All tensors of the model, with its own names, shapes and types."""
-    edits: tuple[Edit, ...]
-    """What was changed."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -61,8 +50,11 @@ class Pruned(Corrected):
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a program; weights are left out."""
-        names = [str(component) for component in self.components]
-        return {"components": names, "edits": [vars(e) for e in self.edits], **super().to_json()}
+        return {
+            "components": [str(component) for component in self.components],
+            "edits": [vars(edit) for edit in self.edits],
+            **super().to_json(),
+        }
 
     def plot(self) -> Image.Image:
         """Draw examples of the components that were pruned, a row each."""
@@ -70,8 +62,10 @@ class Pruned(Corrected):
 
     def __rich__(self) -> RenderableType:
         """Return the tensors that were changed."""
-        title = f"{len(self.components)} components pruned; tensors that were changed"
-        return rich_table(self.to_pandas(), title)
+        return rich_table(
+            self.to_pandas(),
+            f"{len(self.components)} components pruned; tensors that were changed",
+        )
 
 
 @question("model")
@@ -87,11 +81,10 @@ def prune(database: Database, components: Components) -> Pruned:
     """
     chosen = chosen_components(components, database)
     model = database.model
-    found = prune_weights(model, chosen)
-    module = copy.deepcopy(model.module)
-    module.load_state_dict(found.state)
-    better = replace(model, module=module, spec="python:pruned")
-    return Pruned(better, model.spec, tuple(chosen), found.edits, database)
+    state, edits = prune_weights(model, chosen)
+    better = replace(model, module=copy.deepcopy(model.module), spec="python:pruned")
+    better.module.load_state_dict(state)
+    return Pruned(better, model.spec, tuple(chosen), edits, database)
 
 
 def pruned_state(
@@ -124,15 +117,15 @@ def pruned_state(
     >>> state = sl.pruned_state(model, ["layer3:5", "layer3:84"])       # doctest: +SKIP
     >>> model.module.load_state_dict(state)                             # doctest: +SKIP
     """
-    return prune_weights(model, components, to).state
+    return prune_weights(model, components, to)[0]
 
 
 def prune_weights(
     model: SubjectModel,
     components: Components,
     to: Values | None = None,
-) -> PrunedState:
-    """Do the same, and say which tensors were changed."""
+) -> tuple[dict[str, Tensor], tuple[Edit, ...]]:
+    """Do the same, and say which tensors were changed, too."""
     chosen = chosen_components(components)
     example = model.example
     with pruned(model, chosen, to), evaluating(model.module), torch.no_grad():
@@ -142,13 +135,12 @@ def prune_weights(
     operation = _Operation(model, chosen, new_values(chosen, to), example[:1])
     state = operation.run()
     with evaluating(model.module), torch.no_grad():
-        changed = torch.func.functional_call(model.module, state, (example,))
-        found: Any = class_scores(changed)
+        found: Any = class_scores(torch.func.functional_call(model.module, state, (example,)))
     half = found.dtype in (torch.float16, torch.bfloat16)
     limit = (2e-2 if half else 1e-4) * float(expected.abs().max()) + 1e-6
     if not float((found - expected).abs().max()) <= limit:  # so that NaN does not pass
         raise _inexact(chosen, "the pruned weights give other logits than the hooks")
-    return PrunedState(state, tuple(operation.weights.edits))
+    return state, tuple(operation.weights.edits)
 
 
 class _Operation:
@@ -176,7 +168,7 @@ class _Operation:
         self.nodes = {name: found[name] for name in wanted}
         layouts = model.layouts(list(wanted))
         forms = {name: measure_form(name, values[name], layouts[name]).form for name in wanted}
-        self.axes = {name: 1 if forms[name] in ("map", "units") else -1 for name in wanted}
+        self.axes = {name: 1 if form in ("map", "units") else -1 for name, form in forms.items()}
         replacing = {self.nodes[name]: partial(self._replaced, name) for name in wanted}
         self.values = pruned_values(self.graph, self.example, replacing)
 
@@ -186,11 +178,10 @@ class _Operation:
         for name in sorted(self.nodes, key=lambda name: -order[self.nodes[name]]):
             self._prune(name, ends)
             ends[self.nodes[name]] = self._mark(name)
-        own = self.model.module.state_dict()
         changed = {edit.tensor for edit in self.weights.edits}
         return {
             name: self.weights.state[name].to(value) if name in changed else value.detach().clone()
-            for name, value in own.items()
+            for name, value in self.model.module.state_dict().items()
         }
 
     def _prune(self, name: str, ends: Mapping[Node, Bool[Tensor, ...]]) -> None:

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -18,10 +18,10 @@ from semlens.analysis.correct.chosen import read_affected
 from semlens.analysis.correct.export import Corrected
 from semlens.analysis.correct.training import Material, Run, Training, held_out
 from semlens.analysis.evaluate import Labelled, answers, labelled
-from semlens.data.artefact import Artefact, Artefacts, as_artefacts
+from semlens.analysis.result import Chart
+from semlens.data.artefact import Artefact, Artefacts, WithArtefact, as_artefacts
 from semlens.data.images import Images
 from semlens.data.load import as_images
-from semlens.data.with_artefact import WithArtefact
 from semlens.draw.table import rich_table
 from semlens.errors import DataError, nearest
 from semlens.models.subject import SubjectModel
@@ -29,9 +29,6 @@ from semlens.recipe import fingerprint
 from semlens.relevance.graph import in_full_precision
 from semlens.settings import question, setting
 from semlens.store.reader import Database
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, repr=False)
@@ -67,7 +64,7 @@ class Retrained(Corrected):
             "history": self.history.to_dict("records"),
         }
 
-    def plot(self) -> Figure:
+    def plot(self) -> Chart:
         """Draw the accuracies on the held-out images over the epochs."""
         from semlens.draw.correct_plots import history_plot
 
@@ -75,11 +72,13 @@ class Retrained(Corrected):
 
     def __rich__(self) -> RenderableType:
         """Return the epochs as a table."""
-        head = (
-            f"Trained on {self.trained_on} images with {', '.join(self.artefacts)}; "
-            f"{self.dropped} dropped, {self.held_out} held out"
+        return Group(
+            Text(
+                f"Trained on {self.trained_on} images with {', '.join(self.artefacts)}; "
+                f"{self.dropped} dropped, {self.held_out} held out"
+            ),
+            rich_table(self.history),
         )
-        return Group(Text(head), rich_table(self.history))
 
 
 @question("model", "images")
@@ -178,9 +177,8 @@ def fine_tune(
 def _without(data: Labelled, drop: Sequence[int | str], classes: Sequence[str] | None) -> Labelled:
     """Leave samples out that are given by number or id."""
     place = {name: number for number, name in enumerate(data.images.ids)}
-    gone: list[int] = []
-    for one in drop:
-        number = place.get(one, -1) if isinstance(one, str) else int(one)
+    gone = [place.get(one, -1) if isinstance(one, str) else int(one) for one in drop]
+    for one, number in zip(drop, gone, strict=True):
         if not 0 <= number < len(place):
             raise DataError(
                 f"The sample '{one}' to be dropped is not in '{data.images.spec}'.",
@@ -188,7 +186,6 @@ def _without(data: Labelled, drop: Sequence[int | str], classes: Sequence[str] |
                 f"{nearest(str(one), place)}.",
                 "Correct the list.",
             )
-        gone.append(number)
     kept = ~np.isin(data.samples, gone)
     lost = sorted({*data.targets.tolist()} - {*data.targets[kept].tolist()})
     if lost:

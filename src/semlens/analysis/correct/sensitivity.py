@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -14,11 +14,10 @@ from rich.console import RenderableType
 
 from semlens.analysis.correct.export import with_weights
 from semlens.analysis.evaluate import Evaluation, Labelled, answers, labelled
-from semlens.analysis.result import Result
-from semlens.data.artefact import Artefact, Artefacts, as_artefacts
+from semlens.analysis.result import Chart, Result
+from semlens.data.artefact import Artefact, Artefacts, WithArtefact, as_artefacts
 from semlens.data.images import Images
 from semlens.data.load import as_images
-from semlens.data.with_artefact import WithArtefact
 from semlens.draw.table import rich_table
 from semlens.errors import DataError
 from semlens.models.subject import SubjectModel
@@ -26,10 +25,6 @@ from semlens.models.taps import pruned
 from semlens.settings import question, setting
 from semlens.store.reader import Database
 from semlens.types import Component, Components, as_components, as_list
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 
 VANILLA, CLEAN, PRUNED, ALL = "vanilla", "clean", "pruned", "all"
 Z = 1.959964
@@ -63,10 +58,6 @@ class Sensitivity(Result):
         """The sets of images, in order; the first is what the others are compared with."""
         return list(dict.fromkeys(self.frame["images"]))
 
-    def to_pandas(self) -> pd.DataFrame:
-        """Return one row per model, set of images and class."""
-        return self.frame.copy()
-
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a program."""
         return {
@@ -75,7 +66,7 @@ class Sensitivity(Result):
             "rows": self.frame.to_dict("records"),
         }
 
-    def plot(self) -> Figure:
+    def plot(self) -> Chart:
         """Draw accuracies and changes as grouped bars (paper, Fig. F.13)."""
         from semlens.draw.correct_plots import sensitivity_plot
 
@@ -83,9 +74,11 @@ class Sensitivity(Result):
 
     def __rich__(self) -> RenderableType:
         """Return the rows over all classes."""
-        shown = self.frame.query("`class` == @ALL")
-        columns = ["model", "images", "samples", "accuracy", "low", "high", "change", "removed"]
-        return rich_table(shown, "Accuracy over all classes (95 % interval)", columns)
+        return rich_table(
+            self.frame[self.frame["class"] == ALL],
+            "Accuracy over all classes (95 % interval)",
+            ["model", "images", "samples", "accuracy", "low", "high", "change", "removed"],
+        )
 
 
 Weights = Mapping[str, SubjectModel | str | Path] | str | Path | Iterable[str | Path]
@@ -135,9 +128,13 @@ def sensitivity(
     overlaid = as_artefacts(artefacts)
     removed = as_components(prune)
     database.rows_of(removed)
-    models = {VANILLA: database.model}
-    for name, one in _named(weights, VANILLA).items():
-        models[name] = one if isinstance(one, SubjectModel) else with_weights(models[VANILLA], one)
+    models = {
+        VANILLA: database.model,
+        **{
+            name: one if isinstance(one, SubjectModel) else with_weights(database.model, one)
+            for name, one in _named(weights, VANILLA).items()
+        },
+    }
     sets = {
         name: labelled(database, as_images(one), only)
         for name, one in _named(images, first=CLEAN).items()
@@ -241,8 +238,9 @@ def accuracies(
 def _rows(measured: Evaluation, first: Evaluation) -> Iterator[dict[str, Any]]:
     """Yield the row over all classes, and one per class."""
     one, other = measured.data, first.data
-    paired = np.array_equal(one.samples, other.samples)
-    paired = paired and list(one.images.ids) == list(other.images.ids)
+    paired = np.array_equal(one.samples, other.samples) and (
+        list(one.images.ids) == list(other.images.ids)
+    )
     for target in (None, *np.unique(measured.targets).tolist()):
         here = measured.of_class(target)
         hit, before = measured.hit[here], first.hit[first.of_class(target)]

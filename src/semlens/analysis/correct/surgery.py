@@ -1,9 +1,15 @@
-"""Weights without a channel: the columns that read it, or the rows that make it, set to zero."""
+"""Weights without a channel: the columns that read it, or the rows that make it, set to zero.
+
+What a channel's value reaches is followed through a captured graph, up to the weights that read
+it. A mark says which entries of a value depend on pruned channels. As long as an operation makes
+marked entries from constants only (a pooling, a ReLU, a reshape), they would be constant if
+the channels were; a convolution or linear layer that reads them can then do without.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,11 +17,172 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from semlens.analysis.correct.influence import ELEMENTWISE, ReadError, packet
-from semlens.relevance.graph import Graph, Node
+from semlens.relevance.graph import Graph, Node, execute, replaced
 from semlens.relevance.simplify import BATCH_NORM, CONV
 
 aten = torch.ops.aten
+
+Mark = Bool[Tensor, "..."]
+
+
+def _packets(names: str) -> set[Any]:
+    return {getattr(aten, name) for name in names.split() if hasattr(aten, name)}
+
+
+ELEMENTWISE = _packets("""
+    relu relu6 gelu silu hardswish hardsigmoid sigmoid tanh leaky_relu elu selu celu hardtanh mish
+    softplus neg abs clamp clamp_min clone alias dropout contiguous detach lift_fresh_copy _to_copy
+    to exp sqrt pow
+""")
+COMBINES = _packets("add sub rsub mul div maximum minimum")
+MOVES = _packets("""
+    view reshape _unsafe_view permute transpose t cat stack slice select expand squeeze unsqueeze
+    flatten unflatten pad constant_pad_nd roll flip unbind split split_with_sizes chunk movedim
+    pixel_shuffle pixel_unshuffle channel_shuffle index_select repeat mean sum avg_pool2d
+    adaptive_avg_pool2d max_pool2d amax upsample_bilinear2d upsample_nearest2d
+""")
+
+
+def packet(node: Node) -> Any:
+    """Return the operator of a node without its overload."""
+    return getattr(node.target, "overloadpacket", node.target)
+
+
+class ReadError(Exception):
+    """Something other than a convolution or linear layer reads what is to be pruned."""
+
+    def __init__(self, node: Node | None, why: str = "") -> None:
+        self.operation = "the model's output" if node is None else describe(node)
+        self.why = why
+        super().__init__(self.operation)
+
+
+def describe(node: Node) -> str:
+    """Return an operation's name and the module in which it stands."""
+    name = str(node.target).removeprefix("aten.").partition(".")[0].strip("_")
+    scope = next((scope for scope in reversed(node.scopes) if scope), "")
+    return f"'{name}' in '{scope}'" if scope else f"'{name}'"
+
+
+@torch.no_grad()
+def pruned_values(
+    graph: Graph, inputs: Tensor, replace: Mapping[Node, Callable[[Tensor], Tensor]]
+) -> dict[Node, Any]:
+    """Compute every node, with the values of some replaced as soon as they are there."""
+    values: dict[Node, Any] = {}
+    for node in graph.nodes:
+        value = execute(node, values, inputs)
+        values[node] = replace[node](value) if node in replace else value
+    return values
+
+
+def follow(
+    graph: Graph,
+    start: Node,
+    mark: Mark,
+    values: Mapping[Node, Any],
+    ends: Mapping[Node, Mark],
+    read: Callable[[Node, Mark], bool],
+) -> None:
+    """Follow marked entries of ``start`` through the graph.
+
+    Parameters
+    ----------
+    values
+        Of all nodes, with the channels pruned.
+    ends
+        Entries of nodes that are pruned themselves: nothing comes through them.
+    read
+        Called where a node reads marked entries; it says whether it has dealt with that.
+
+    Raises
+    ------
+    ReadError
+        If an operation mixes marked entries with others, or they reach the output.
+    """
+    marks: dict[Node, Any] = {start: mark}
+    users = graph.users()
+    for node in graph.nodes:
+        sources = [source for source in node.inputs() if source in marks]
+        if node.live and sources and not read(node, marks[sources[0]]):
+            found = _passed(node, marks, values)
+            if node in ends:
+                found = found & ~ends[node]
+            if _any(found):
+                marks[node] = found
+        if node in marks and not any(user.live for user in users[node]):
+            raise ReadError(None)
+
+
+def _any(mark: Any) -> bool:
+    return any(_any(part) for part in mark) if isinstance(mark, tuple | list) else bool(mark.any())
+
+
+def _passed(node: Node, marks: Mapping[Node, Any], values: Mapping[Node, Any]) -> Any:
+    """Return which entries of a node's value are marked, if they are made of marked ones only."""
+    kind = packet(node)
+    if kind in ELEMENTWISE or node.target in BATCH_NORM:
+        return _only(node, marks)
+    if str(node.target) == "<built-in function getitem>":
+        whole = _only(node, marks)
+        return whole[node.args[1]] if isinstance(whole, tuple | list) else whole
+    if kind in COMBINES:
+        touched, constant = _combined(node, marks, values)
+    elif kind in MOVES:
+        touched, constant = _moved(node, marks, values)
+    else:
+        raise ReadError(node)
+    several = isinstance(touched, list)
+    pairs = zip(touched, constant, strict=True) if several else [(touched, constant)]
+    if not all(bool((t <= c).all()) for t, c in pairs):
+        raise ReadError(node)
+    return touched
+
+
+def _only(node: Node, marks: Mapping[Node, Any]) -> Any:
+    """Return the mark of the first argument, if it is the only one that has one."""
+    first = node.args[0]
+    if not isinstance(first, Node) or any(n in marks for n in node.inputs() if n is not first):
+        raise ReadError(node)
+    return marks[first]
+
+
+def _combined(
+    node: Node, marks: Mapping[Node, Any], values: Mapping[Node, Any]
+) -> tuple[Tensor, Tensor]:
+    shape = values[node].shape
+    touched = torch.zeros(shape, dtype=torch.bool)
+    constant, zero = torch.ones(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.bool)
+    for source in node.live_inputs():
+        mark = marks.get(source)
+        if mark is None:
+            constant = torch.zeros_like(constant)
+            continue
+        mark = mark.expand(shape)
+        touched, constant = touched | mark, constant & mark
+        zero = zero | (mark & (values[source].expand(shape) == 0))
+    return touched, constant | zero if packet(node) is aten.mul else constant
+
+
+def _moved(node: Node, marks: Mapping[Node, Any], values: Mapping[Node, Any]) -> tuple[Any, Any]:
+    """Run the operation on the marks: what takes something from them, and from nothing else."""
+
+    def run(marked: bool) -> Any:
+        def stand_in(source: Node) -> Any:
+            value = values[source]
+            if not isinstance(value, Tensor) or not value.is_floating_point():
+                return value
+            part = marks.get(source, torch.zeros(value.shape)).float()
+            return part if marked else 1 - part
+
+        args, kwargs = replaced((node.args, node.kwargs), stand_in)
+        return node.target(*args, **kwargs)
+
+    some, other = run(True), run(False)
+    if isinstance(some, tuple | list):
+        return [part > 0 for part in some], [part == 0 for part in other]
+    return some > 0, other == 0
+
 
 LINEAR = aten.linear.default
 _POOLS = {aten.max_pool2d, aten.avg_pool2d, aten.adaptive_avg_pool2d}
@@ -92,7 +259,12 @@ class Weights:
             _clear(self.state[name], channels)
         self.edits += [Edit(layer, name, "reader", int(channels.sum())) for name in names]
         if bool((added != 0).any()):
-            self._check_bias(node, bias)
+            padding = node.arg(4, 0)
+            padded = padding == "same" if isinstance(padding, str) else torch.tensor(padding).any()
+            if node.target in CONV and padded:
+                raise ReadError(node, "its padding would differ from the component's value")
+            if not bias:
+                raise ReadError(node, "it has no bias to take the component's value over")
             for name in bias:
                 self.state[name] += added
             self.edits += [Edit(layer, name, "reader", len(added)) for name in bias]
@@ -109,14 +281,6 @@ class Weights:
         given = torch.where(channels, constants, 0.0).view(-1, size)  # group by group
         summed = weight.flatten(2).sum(2).view(len(given), -1, size)
         return torch.einsum("goi,gi->go", summed, given).flatten()
-
-    def _check_bias(self, node: Node, bias: list[str]) -> None:
-        padding = node.arg(4, 0)
-        padded = padding == "same" if isinstance(padding, str) else any(_flat(padding))
-        if node.target in CONV and padded:
-            raise ReadError(node, "its padding would differ from the component's value")
-        if not bias:
-            raise ReadError(node, "it has no bias to take the component's value over")
 
     # -- what makes it ----------------------------------------------------------------------
 
@@ -157,21 +321,17 @@ def _sources(node: Node) -> list[Node]:
     """Return what must be zero for a node's channels to be zero."""
     kind = packet(node)
     getitem = str(node.target) == "<built-in function getitem>"
-    if kind in _POOLS or (getitem and node.args[0].target in BATCH_NORM):
-        return [node.args[0]]
-    if kind in ELEMENTWISE and _zero_stays(node):
+    normed = getitem and node.args[0].target in BATCH_NORM
+    stays_zero = kind in ELEMENTWISE and bool(
+        (node.target(torch.zeros(1), *node.args[1:], **node.kwargs) == 0).all()
+    )
+    if kind in _POOLS or normed or stays_zero:
         return [node.args[0]]
     live = node.live_inputs()
-    if kind in (aten.add, aten.sub) and len(live) == len(node.args):
-        return live
-    if kind is aten.mul and len(live) == 1:
+    summed = kind in (aten.add, aten.sub) and len(live) == len(node.args)
+    if summed or (kind is aten.mul and len(live) == 1):
         return live
     raise ReadError(node, "it does not make zero from zeros")
-
-
-def _zero_stays(node: Node) -> bool:
-    zero = torch.zeros(1)
-    return bool((node.target(zero, *node.args[1:], **node.kwargs) == 0).all())
 
 
 def _constant_channels(
@@ -188,14 +348,7 @@ def _constant_channels(
     return marks[0], values.mean(0)
 
 
-def _flat(padding: Any) -> list[int]:
-    return torch.tensor(padding).flatten().tolist()
-
-
 def _clear(weight: Tensor, channels: Bool[Tensor, " c"]) -> None:
     """Set the columns of some channels to zero, in the group of outputs that reads each."""
-    size = weight.shape[1]
-    groups = channels.view(-1, size)
-    step = len(weight) // len(groups)
-    for group, columns in enumerate(groups):
-        weight[group * step : (group + 1) * step, columns] = 0
+    groups = channels.view(-1, weight.shape[1])
+    weight[groups.repeat_interleave(len(weight) // len(groups), 0)] = 0

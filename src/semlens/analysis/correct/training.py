@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from semlens.analysis.evaluate import Labelled, check_targets
-from semlens.data.artefact import Artefact
-from semlens.data.with_artefact import insert_drawn
+from semlens.data.artefact import Artefact, insert_drawn
 from semlens.errors import DataError, RecipeError, StoreError
 from semlens.models.forward import batches, run_scores
 from semlens.models.subject import SubjectModel
@@ -106,9 +105,13 @@ class Run:
         self.model, self.material, self.settings = model, material, settings
         self.identity, self.checkpoint = identity, checkpoint
         self.steps = -(-len(material.samples) // settings.batch_size)
-        decay, rest = _by_decay(model.module)
+        trained = [p for p in model.module.parameters() if p.is_floating_point()]
+        for parameter in trained:
+            parameter.requires_grad_(True)
+        # biases and norms are not drawn to zero
+        plain = {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0}
         self.optimizer = torch.optim.AdamW(
-            [{"params": decay}, {"params": rest, "weight_decay": 0.0}],
+            [{"params": [p for p in trained if p.ndim > 1]}, plain],
             lr=settings.learning_rate,
             weight_decay=settings.weight_decay,
         )
@@ -145,8 +148,7 @@ class Run:
             return material.picture(int(places[turn]), settings, draw)
 
         total, seen, size = 0.0, 0, len(places)
-        device = self.model.device
-        own = [device] if device.type == "cuda" else []
+        own = [targets.device] if targets.is_cuda else []
         with torch.random.fork_rng(own):  # of dropout; the user's own state comes back
             torch.manual_seed(settings.seed * 100_003 + epoch)
             try:
@@ -183,16 +185,18 @@ class Run:
     def _save(self) -> None:
         if self.checkpoint is None:
             return
-        held = {
-            "identity": self.identity,
-            "module": self.model.module.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": {"last_epoch": self.schedule.last_epoch},
-            "history": self.history,
-        }
         memory = io.BytesIO()  # torch's own writer hides that a disk is full
-        torch.save(held, memory)
-        write_atomic(self.checkpoint, lambda part: _write(part, memory))
+        torch.save(
+            {
+                "identity": self.identity,
+                "module": self.model.module.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "schedule": {"last_epoch": self.schedule.last_epoch},
+                "history": self.history,
+            },
+            memory,
+        )
+        write_atomic(self.checkpoint, lambda part: part.write_bytes(memory.getbuffer()))
 
     def _resume(self) -> bool:
         """Take up an unfinished run of the same settings, model and images."""
@@ -219,25 +223,12 @@ class Run:
         return True
 
 
-def _write(path: Path, memory: io.BytesIO) -> None:
-    path.write_bytes(memory.getbuffer())
-
-
-def _by_decay(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Part weights from biases and norms, which are not drawn to zero."""
-    trained = [p for p in module.parameters() if p.is_floating_point()]
-    for parameter in trained:
-        parameter.requires_grad_(True)
-    return [p for p in trained if p.ndim > 1], [p for p in trained if p.ndim <= 1]
-
-
 def _train_mode(module: nn.Module, *, frozen: bool) -> None:
     """Switch dropout and batch norm to training; with small batches, batch norm stays."""
     module.train()
-    if frozen:
-        for part in module.modules():
-            if isinstance(part, NORMS):
-                part.eval()
+    for part in module.modules():
+        if isinstance(part, NORMS):
+            part.train(not frozen)
 
 
 def held_out(
@@ -251,17 +242,15 @@ def held_out(
         If too few are left to train on.
     """
     draw = np.random.default_rng(settings.seed)
-    kept: list[int] = []
-    aside: list[int] = []
+    aside = np.zeros(len(targets), bool)
     for target in np.unique(targets):
         mine = draw.permutation(np.flatnonzero(targets == target))
-        count = min(round(settings.held_out * len(mine)), len(mine) - 1)
-        aside += mine[:count].tolist()
-        kept += mine[count:].tolist()
+        aside[mine[: min(round(settings.held_out * len(mine)), len(mine) - 1)]] = True
+    kept = np.flatnonzero(~aside)
     if len(kept) < 2 or len(np.unique(targets)) < 2:
         raise DataError(
             f"There are {len(kept)} images of {len(np.unique(targets))} classes to train on.",
             "Expected at least two of each.",
             "Drop fewer samples, or give more images.",
         )
-    return np.array(sorted(kept), np.int64), np.array(sorted(aside), np.int64)
+    return kept, np.flatnonzero(aside)

@@ -14,14 +14,12 @@ from jaxtyping import Bool, Int64
 from semlens.analysis.correct.chosen import chosen_components
 from semlens.analysis.correct.sensitivity import CLEAN, change_interval, wilson
 from semlens.analysis.evaluate import check_targets
-from semlens.analysis.target import class_samples, find_class
-from semlens.data.artefact import Artefact, as_artefacts
-from semlens.data.with_artefact import insert_drawn
+from semlens.analysis.target import class_samples, find_class, right_logits
+from semlens.data.artefact import Artefact, as_artefacts, insert_drawn
 from semlens.models.forward import Reader, batches, run_scores
 from semlens.models.subject import SubjectModel
 from semlens.models.taps import evaluating, pruned
 from semlens.settings import question, setting
-from semlens.store.layout import SAMPLES
 from semlens.store.reader import Database
 from semlens.types import Component, Components, Target
 
@@ -113,15 +111,13 @@ def trial_samples(
         If the class has no samples.
     """
     class_samples(database, target, 1)  # says what there is, if the class has none
-    table = database.files.table(SAMPLES, ["logit", "error"])
-    logit = table["logit"].to_pandas().astype("Float64")
-    usable = np.flatnonzero(logit.notna().to_numpy() & table["error"].is_null().to_numpy())
-    drawn = np.random.default_rng(seed).permutation(usable)
-    right = logit.to_numpy(float)[drawn].astype(np.int64)
+    logit = right_logits(database)
+    drawn = np.random.default_rng(seed).permutation(np.flatnonzero(~np.isnan(logit)))
+    right = logit[drawn].astype(np.int64)
     rank = pd.Series(right).groupby(right).cumcount().to_numpy()  # of each in its class
     first = np.lexsort((rank, right != target))
     chosen = np.sort(drawn[first[rank[first] < per_class][:at_most]])
-    return chosen, logit.to_numpy(float)[chosen].astype(np.int64)
+    return chosen, logit[chosen].astype(np.int64)
 
 
 @question("model", "images")

@@ -6,7 +6,6 @@ A linear support vector machine on the readouts of samples with the artefact and
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Float64, Int64
+from scipy.stats import rankdata
 from torch import Tensor
 
 from semlens.analysis.separation import auroc
@@ -161,11 +161,8 @@ def _candidates(
     table = database.samples
     free = table["error"].isna().to_numpy().copy()
     free[shown] = False
-    classes = table["target"].to_numpy(object)
-    named = Counter(name for name in classes[shown] if isinstance(name, str))
-    main = np.zeros(len(table), bool)
-    if named:
-        main = classes == max(sorted(named), key=lambda name: named[name])
+    commonest = table["target"].iloc[shown].mode()[:1]  # the first by name of those as common
+    main = table["target"].isin(commonest).to_numpy()
     own = draw.permutation(np.flatnonzero(free & main))[: 2 * len(shown)]
     wanted = OTHERS * len(shown) - len(own) // 2  # half of the main class's will be kept
     others = draw.permutation(np.flatnonzero(free & ~main))[:wanted]
@@ -176,14 +173,9 @@ def _weakest(
     values: dict[str, np.ndarray], components: Sequence[Component], part: slice
 ) -> np.ndarray:
     """Say which half of some samples the components are weakest in, by their mean rank."""
-    count = part.stop - part.start
-    rank = np.zeros(count)
-    for component in components:
-        readings = component.sign * values[component.layer][part, component.index]
-        rank += np.argsort(np.argsort(readings, kind="stable"), kind="stable")
-    low = np.zeros(count, bool)
-    low[np.argsort(rank, kind="stable")[: count // 2]] = True
-    return low
+    readings = np.stack([c.sign * values[c.layer][part, c.index] for c in components])
+    rank = rankdata(readings, "ordinal", axis=1).sum(0)
+    return rankdata(rank, "ordinal") <= len(rank) // 2
 
 
 def standardised(
@@ -248,13 +240,11 @@ def vector_start(trace: Traced, vector: ConceptVector, readout: Readout) -> Flow
     value = trace.values[vector.layer].detach()
     weight = torch.from_numpy(vector.direction).to(value)
     form = trace.form(vector.layer)
-    values = value.new_zeros(1, *value.shape)
     if form.form == "map":
-        values += weight[:, None, None]
-    elif form.form == "tokens" and readout == "cls":
-        values[:, :, 0] = weight
-    else:
-        values += weight
+        weight = weight[:, None, None]
+    values = weight.expand(1, *value.shape).clone()
+    if form.form == "tokens" and readout == "cls":
+        values[:, :, 1:] = 0
     return Flow(values)
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 from jaxtyping import Int64
 from rich.console import Group, RenderableType
 
+from semlens.analysis.class_relevance import MINIMUM, Minimum, OnlyTarget
 from semlens.analysis.compare.compare import LabelThreshold
 from semlens.analysis.compare.sets import ComponentSet, component_sets
 from semlens.analysis.compare.tally import Assignment, assign, first_places
@@ -18,7 +19,6 @@ from semlens.analysis.compare.text import titled
 from semlens.analysis.concepts import ConceptSet, as_concepts
 from semlens.analysis.label import THRESHOLD, VOCABULARY, LabelConcepts
 from semlens.analysis.probe import concept_probe
-from semlens.analysis.relevant import MINIMUM, Minimum, OnlyTarget
 from semlens.analysis.result import Result
 from semlens.analysis.together import as_databases
 from semlens.errors import RecipeError

@@ -13,6 +13,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from semlens.analysis.align import alignment
+from semlens.analysis.class_relevance import MINIMUM, Minimum, relevant_rows
 from semlens.analysis.concepts import as_concepts
 from semlens.analysis.describe.behind import (
     among_classes,
@@ -24,7 +25,6 @@ from semlens.analysis.describe.behind import (
 from semlens.analysis.describe.clusters import best_concepts
 from semlens.analysis.label import VOCABULARY, LabelConcepts
 from semlens.analysis.probe import concept_probe
-from semlens.analysis.relevant import MINIMUM, Minimum, relevant_rows
 from semlens.analysis.result import Result, check_end
 from semlens.analysis.target import class_name, find_class
 from semlens.draw.table import rich_table

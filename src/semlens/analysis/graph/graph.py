@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -15,27 +14,84 @@ from rich.console import Group
 from rich.text import Text
 
 from semlens.analysis.engine import RulesLike
-from semlens.analysis.graph.groups import (
-    TARGET,
-    GraphEdge,
-    GraphNode,
-    keep_groups,
-    make_edges,
-    make_node,
-)
-from semlens.analysis.graph.relevance import arrivals, make_job
-from semlens.analysis.graph.trace import IMAGES, TracedLayer, strongest
-from semlens.analysis.label import VOCABULARY, LabelSource, as_labels
+from semlens.analysis.graph.trace import IMAGES, TracedLayer, arrivals, make_job, strongest
+from semlens.analysis.label import VOCABULARY, LabelSource, Named, as_labels, label_of
 from semlens.analysis.result import PICTURES, Result
 from semlens.analysis.target import Pictures, Samples, class_name
-from semlens.draw.graph_layout import Heading, Scene, arrange
+from semlens.draw.graph_layout import GraphEdge, GraphNode, Heading, Scene, arrange
 from semlens.draw.graph_picture import draw_png, draw_svg
 from semlens.draw.pictures import encoded
 from semlens.draw.table import rich_table
 from semlens.settings import question, setting
-from semlens.store.files import save_text
 from semlens.store.reader import Database
 from semlens.types import Layers, Target
+
+TARGET = "target"
+"""The id of the node that stands for the class."""
+
+UNLABELLED = "?"
+
+
+def keep_groups(
+    database: Database, layer: TracedLayer, labels: Named, minimum: float, top: int | None
+) -> dict[str, list[int]]:
+    """Return by label which of a layer's traced components are kept, largest share first.
+
+    Parameters
+    ----------
+    labels
+        Components without one are grouped as "?". None makes each a group of its own.
+    minimum, top
+        Components whose share reaches ``minimum`` on some sample, and of those the ``top``
+        strongest.
+    """
+    first, found = database.layer(layer.name).first, dict[str, list[int]]()
+    for column in np.flatnonzero(layer.strength >= minimum)[:top].tolist():
+        component = database.component(first + int(layer.places[column]))
+        own = f"#{'-' if component.sign < 0 else ''}{component.index}"
+        label = own if labels is None else label_of(labels, component) or UNLABELLED
+        found.setdefault(label, []).append(column)
+    return found
+
+
+def make_node(
+    database: Database, layer: TracedLayer, label: str, columns: Sequence[int]
+) -> GraphNode:
+    """Return the node of some traced components of a layer."""
+    together = layer.share[:, list(columns)].sum(1)
+    rows = database.layer(layer.name).first + layer.places[list(columns)]
+    largest = float(together[np.abs(together).argmax()])
+    identity, names = f"{layer.name}/{label}", tuple(database.names(rows))
+    return GraphNode(identity, layer.name, label, names, float(together.mean()), largest)
+
+
+def make_edges(
+    names: Sequence[str],
+    of: Mapping[str, Sequence[GraphNode]],
+    weight: Mapping[str, Float[np.ndarray, "a b"]],
+) -> list[GraphEdge]:
+    """Return the edges from the class down.
+
+    Parameters
+    ----------
+    names
+        The layers, from the lowest to the highest.
+    of
+        Their nodes, in the order of the groups.
+    weight
+        By lower layer: what comes to its groups from those of the layer above.
+    """
+    found = [GraphEdge(TARGET, node.id, node.mean) for node in of[names[-1]]]
+    for lower, upper in reversed(list(zip(names, names[1:], strict=False))):
+        if lower in weight:
+            found += [
+                GraphEdge(source.id, target.id, float(value))
+                for source, row in zip(of[upper], weight[lower], strict=True)
+                for target, value in zip(of[lower], row, strict=True)
+                if value != 0
+            ]
+    return found
+
 
 THUMBNAIL = 128
 MINIMUM = 0.01
@@ -133,17 +189,19 @@ class AttributionGraph(Result):
         """Return the picture as pixels."""
         return draw_png(self._scene())
 
-    def _save_picture(self, path: Path) -> None:
-        if path.suffix.lower() == ".svg":
-            save_text(path, self.svg())
-        else:
-            super()._save_picture(path)
+    def _text(self, end: str) -> str | None:
+        return self.svg() if end == ".svg" else None
 
     def _scene(self) -> Scene:
-        heading = Heading(
-            self.name, self.images, self.minimum, self.share_shown, self.edges_shown, self.overall
-        )
-        return arrange(self.nodes, self.edges, heading, self._thumbnails())
+        return arrange(
+            self.nodes,
+            self.edges,
+            Heading(
+                self.name, self.images, self.minimum,
+                self.share_shown, self.edges_shown, self.overall,
+            ),
+            self._thumbnails(),
+        )  # fmt: skip
 
     def _thumbnails(self) -> dict[str, bytes]:
         """Return the strongest example of each node's first component, and one image."""
@@ -296,7 +354,6 @@ def assemble(
             weight[name] = np.add.reduceat(came[name].mean(0, dtype=np.float64), ends, axis=1)
     for name in reversed(of):
         nodes += sorted(of[name], key=lambda node: -abs(node.mean))
-    edges = make_edges([layer.name for layer in layers], of, weight)
     return AttributionGraph(
         target,
         nodes[0].label,
@@ -304,7 +361,7 @@ def assemble(
         minimum,
         rules,
         tuple(nodes),
-        tuple(edges),
+        tuple(make_edges([layer.name for layer in layers], of, weight)),
         shown,
         explained,
         database,

@@ -11,8 +11,7 @@ import numpy as np
 from jaxtyping import Float64
 from PIL import Image
 
-from semlens.analysis.graph.graph import MINIMUM, THRESHOLD, AttributionGraph, assemble
-from semlens.analysis.graph.groups import keep_groups
+from semlens.analysis.graph.graph import MINIMUM, THRESHOLD, AttributionGraph, assemble, keep_groups
 from semlens.analysis.graph.trace import GraphTrace, TracedLayer
 from semlens.analysis.label import LabelSource, as_labels
 from semlens.errors import RelevanceError
@@ -54,8 +53,9 @@ def prune(
         above, below = (list(groups[layer.name].values()) for layer in (upper, lower))
         if above and below:
             mine = lower.came[:, :, sum(below, [])]
-            passed = [mine[:, group].sum(1, dtype=np.float64) for group in above]
-            came[lower.name] = np.stack(passed, 1)
+            came[lower.name] = np.stack(
+                [mine[:, group].sum(1, dtype=np.float64) for group in above], 1
+            )
     return assemble(
         database,
         trace.target,

@@ -18,6 +18,7 @@ from semlens.analysis.audit.found import Audit
 from semlens.analysis.audit.model_test import Spurious
 from semlens.analysis.audit.model_test import model_test as make_test
 from semlens.analysis.audit.record import AuditRecord, saved_audits
+from semlens.analysis.class_relevance import MINIMUM, Minimum
 from semlens.analysis.concept_sets import ClassConcepts, OwnTarget, class_and_concepts
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.correct.sensitivity import Sensitivity
@@ -27,7 +28,6 @@ from semlens.analysis.describe.unexpected import Unexpected
 from semlens.analysis.describe.unexpected import unexpected as find_unexpected
 from semlens.analysis.graph.graph import AttributionGraph, attribution_graph
 from semlens.analysis.label import label
-from semlens.analysis.relevant import MINIMUM, Minimum
 from semlens.analysis.report.audit import audit_section, badges, review_section, verdict
 from semlens.analysis.report.limits import limits, reproduce
 from semlens.analysis.report.sections import (
@@ -61,7 +61,6 @@ from semlens.draw.table import rich_table
 from semlens.errors import RecipeError, RelevanceError
 from semlens.progress import report as tell
 from semlens.settings import question, setting
-from semlens.store.files import save_text
 from semlens.store.reader import Database
 from semlens.types import Layers
 from semlens.version import __version__
@@ -132,8 +131,8 @@ class Report(Result):
             )
         return self.audit.plot()
 
-    def _save_picture(self, path: Path) -> None:
-        save_text(path, self.html)
+    def _text(self, end: str) -> str:
+        return self.html
 
     def __rich__(self) -> RenderableType:
         """Return the verdict, and the parts that were not made."""

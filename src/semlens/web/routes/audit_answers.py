@@ -152,18 +152,12 @@ class SweepClass(BaseModel):
     concept_share: float | None
 
 
-class SweepSkipped(BaseModel):
-    """A class that has concepts and was left out."""
-
-    name: str
-    reason: str
-
-
 class SweepAnswer(BaseModel):
     """One audit per class; the smallest p first."""
 
     classes: list[SweepClass]
-    skipped: list[SweepSkipped]
+    skipped: dict[str, str]
+    """Why a class that has concepts was left out, by its name."""
     unlisted: int
     """Classes with relevance that no concept set is for."""
     sets: list[str]

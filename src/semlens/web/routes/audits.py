@@ -18,6 +18,7 @@ from semlens.analysis.concept_file import read_text, to_toml
 from semlens.analysis.concept_sets import SAVED, concepts_by_class
 from semlens.analysis.concepts import ConceptSet, bundled_names
 from semlens.analysis.report.report import report
+from semlens.analysis.result import plain
 from semlens.analysis.target import class_name, find_class
 from semlens.errors import SemlensError
 from semlens.recipe import fingerprint
@@ -31,7 +32,6 @@ from semlens.web.routes.audit_answers import (
     SavedAudits,
     SweepAnswer,
     SweepClass,
-    SweepSkipped,
     answer_of,
     saved_of,
     set_info,
@@ -166,7 +166,12 @@ def audit_report(served: Model, serving: All, number: int) -> Response:
             made = report(served.db, saved=record, audit=found, model_test=test, date=today)
         return made.html
 
-    key = fingerprint(record.model_dump(mode="json"), served.db.fingerprint, str(today), id(test))
+    key = fingerprint(
+        record.model_dump(mode="json"),
+        served.db.fingerprint,
+        str(today),
+        test and plain(test.to_json()),
+    )
     what = f"writing the report on '{record.target_name}'"
     html = serving.work.result(f"report/{served.number}/{key}", what, make, large=True)
     return download(html, "text/html", f"{_plain(record)}.html")
@@ -201,10 +206,9 @@ def sweep(
     )
     # what nothing was said against comes last
     table = table.sort_values(["p_value", "spurious"], ascending=[True, False], kind="stable")
-    reasons = {**{name: error.value for name, error in skipped.items()}, **found.skipped}
     return SweepAnswer(
         classes=records(SweepClass, table),
-        skipped=[SweepSkipped(name=name, reason=reason) for name, reason in reasons.items()],
+        skipped={**{name: error.value for name, error in skipped.items()}, **found.skipped},
         unlisted=len(set(db.relevance_classes["class"]) - set(held)),
         sets=sorted({name for one in held.values() for name in one.sets}),
     )

@@ -9,14 +9,14 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
-from semlens.analysis.describe.build_command import build_command
-from semlens.analysis.relevant import (
+from semlens.analysis.class_relevance import (
     MINIMUM,
     MOSTLY,
     LayerRelevance,
     class_table,
     relevant_components,
 )
+from semlens.analysis.describe.build_command import build_command
 from semlens.analysis.target import class_name
 from semlens.errors import RelevanceError
 from semlens.types import Component

@@ -10,8 +10,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
-from semlens.analysis.graph.graph import MINIMUM, AttributionGraph
-from semlens.analysis.graph.groups import GraphEdge, GraphNode
+from semlens.analysis.graph.graph import MINIMUM, AttributionGraph, GraphEdge, GraphNode
 from semlens.analysis.graph.prune import prune
 from semlens.analysis.graph.trace import IMAGES, MOST, GraphTrace, reached_layers, trace_class
 from semlens.analysis.target import class_name, class_samples

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 from pydantic import BaseModel
 
+from semlens.api import ConceptDatabase
 from semlens.web.embedder import SharedEmbedder
 from semlens.web.served import All, Model, Served
 from semlens.web.work import Work
@@ -72,7 +73,6 @@ def describe(served: Served, work: Work) -> ModelInfo:
     if isinstance(embedder, SharedEmbedder) and not embedder.looked_at:
         key = f"texts {embedder.fingerprint}"
         work.result(key, "looking at the embedder", lambda: embedder.has_text, short=True)
-    layers = db.summary()
     return ModelInfo(
         number=served.number,
         name=served.name,
@@ -86,19 +86,26 @@ def describe(served: Served, work: Work) -> ModelInfo:
         components=manifest.rows,
         samples=manifest.samples,
         dim=manifest.dim,
-        layers=[
-            LayerInfo(
-                number=number,
-                name=entry.name,
-                components=entry.rows,
-                channels=entry.channels,
-                signs="both" if entry.rows > entry.channels else "+",
-                first=entry.first,
-                crop=entry.crop,
-                without_examples=int(layers["without_examples"].iloc[number]),
-            )
-            for number, entry in enumerate(manifest.layers)
-        ],
+        layers=layers_of(db),
         classes=len(manifest.classes or ()),
         fingerprint=db.fingerprint,
     )
+
+
+def layers_of(db: ConceptDatabase) -> list[LayerInfo]:
+    """Return the layers of a database, in the order of their rows."""
+    return [
+        LayerInfo(
+            number=number,
+            name=entry.name,
+            components=entry.rows,
+            channels=entry.channels,
+            signs=one["signs"],
+            first=entry.first,
+            crop=entry.crop,
+            without_examples=one["without_examples"],
+        )
+        for number, (entry, one) in enumerate(
+            zip(db.manifest.layers, db.summary().to_dict("records"), strict=True)
+        )
+    ]

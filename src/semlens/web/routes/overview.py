@@ -17,23 +17,10 @@ from semlens.analysis.scores import Scores
 from semlens.store.manifest import Source
 from semlens.web.embedder import SharedEmbedder
 from semlens.web.routes.classes import ClassCount
+from semlens.web.routes.models import LayerInfo, layers_of
 from semlens.web.served import All, Model, Served, Serving, records
 
 router = APIRouter(prefix="/models/{m}", tags=["overview"])
-
-
-class LayerSummary(BaseModel):
-    """One layer."""
-
-    layer: str
-    form: str
-    components: int
-    signs: str
-    """``both`` where negative directions count, else ``+``."""
-    crop: str
-    without_examples: int
-    not_finite: int
-    """Samples on which some component was not finite."""
 
 
 class Counts(BaseModel):
@@ -60,7 +47,7 @@ class Overview(BaseModel):
     counts: Counts
     settings: dict[str, str]
     """Of the build, in words."""
-    layers: list[LayerSummary]
+    layers: list[LayerInfo]
     cautions: list[Caution]
     queries: list[Suggestion]
     classes: list[ClassCount]
@@ -94,7 +81,7 @@ def overview(served: Model) -> Overview:
             classes=None if made.classes is None else len(made.classes),
         ),
         settings=dict(settings_in_words(made)),
-        layers=records(LayerSummary, db.summary()),
+        layers=layers_of(db),
         cautions=found,
         queries=sample_queries(db),
         classes=records(ClassCount, class_table(db)),

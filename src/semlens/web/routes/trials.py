@@ -18,8 +18,7 @@ from semlens.analysis.correct.trial import Answers, Share, Trial, trial
 from semlens.analysis.result import plain
 from semlens.analysis.target import class_name, class_samples
 from semlens.api import ConceptDatabase
-from semlens.data.artefact import Artefact, Hue, Patch, Stripes, Text
-from semlens.data.with_artefact import insert_drawn
+from semlens.data.artefact import Artefact, Hue, Patch, Stripes, Text, insert_drawn
 from semlens.draw.pictures import encoded
 from semlens.recipe import fingerprint
 from semlens.types import Component
