@@ -123,8 +123,8 @@ class SubjectModel:
 
     @property
     def example(self) -> Tensor:
-        """Two pictures of smooth random colours as the model takes them, always the same."""
-        colours = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
+        """Eight pictures of smooth random colours as the model takes them, always the same."""
+        colours = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3), dtype=np.uint8)
         pictures = (Image.fromarray(each).resize((256, 256)) for each in colours)
         return self.batch([self.preprocess(picture) for picture in pictures])
 

@@ -157,22 +157,22 @@ def check(
     )
 
 
-def conserved(engine: Tracer, inputs: Float[Tensor, "u 3 h w"]) -> float:
-    """Return the share of the largest logit that reaches the pixels, on average over images.
+def conserved(engine: Tracer, inputs: Float[Tensor, "u 3 h w"]) -> Float64[np.ndarray, " n"]:
+    """Return the share of each image's largest logit that reaches the pixels.
 
-    One where nothing can be measured: the model has no logits, or they are zero.
+    A single one where nothing can be measured: the model has no logits, or they are zero.
     """
     try:
         trace = engine.trace(inputs)
         start = class_start(trace, _targets(trace, None))
     except RelevanceError:
-        return 1.0
+        return np.ones(1)
     heat = trace.pull({OUTPUT: start}).heat
     logit = trace.values[OUTPUT].detach().double().amax(1)
     pixels = torch.zeros_like(logit) if heat is None else heat[0].detach().double().sum((1, 2))
     counted = logit != 0
-    share = (pixels[counted] / logit[counted]).mean() if counted.any() else torch.ones(())
-    return float(share.nan_to_num(torch.inf))
+    shares = (pixels[counted] / logit[counted]).nan_to_num(torch.inf).cpu().numpy()
+    return shares if len(shares) else np.ones(1)
 
 
 def _account(
