@@ -151,7 +151,11 @@ def parse_set(text: str, suffix: str, name: str, folder: Path | None = None) -> 
         If it has another form.
     """
     try:
-        return _parse(text, suffix, name, folder or Path())
+        if suffix == ".csv":
+            return ConceptSet(_from_csv(text), name)
+        loaded: Any = json.loads(text) if suffix == ".json" else tomllib.loads(text)
+        tables = {"concepts": loaded} if isinstance(loaded, list) else loaded
+        return _from_tables(tables, name, folder)
     except (ValueError, RecursionError, csv.Error) as error:  # also too many digits or brackets
         raise _unreadable(name, error) from error
 
@@ -247,14 +251,7 @@ def _bundled(name: str) -> ConceptSet:
             f"The nearest bundled ones are {nearest(name, names)}.",
             "Give a .toml, .json or .csv file, or one of them.",
         )
-    return _parse((_BUNDLED / f"{name}.toml").read_text("utf-8"), ".toml", name, Path())
-
-
-def _parse(text: str, suffix: str, name: str, folder: Path) -> ConceptSet:
-    if suffix == ".csv":
-        return ConceptSet(_from_csv(text), name)
-    loaded: Any = json.loads(text) if suffix == ".json" else tomllib.loads(text)
-    return _from_tables({"concepts": loaded} if isinstance(loaded, list) else loaded, name, folder)
+    return parse_set((_BUNDLED / f"{name}.toml").read_text("utf-8"), ".toml", name)
 
 
 def _from_tables(

@@ -64,6 +64,8 @@ def build_database(path: Path, plan: Plan) -> Database:
     check_rules(plan.recipe.rules)
     if plan.relevance:
         check_logits(plan.model)
+    if plan.recipe.layout != "auto":
+        plan = replace(plan, model=replace(plan.model, layout=plan.recipe.layout))
     with writing(path):
         database = None
         if (path / NAME).is_file():
