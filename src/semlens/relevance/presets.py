@@ -61,8 +61,8 @@ class Rules:
 
     def at(self, scopes: tuple[str, ...], kind: Literal["first", "conv", "dense"]) -> SumRule:
         """Return the rule of a weighted sum inside some modules."""
-        named = (self.layers[scope] for scope in reversed(scopes) if scope in self.layers)
-        return next(named, getattr(self, kind))
+        named: list[SumRule] = [self.layers[one] for one in reversed(scopes) if one in self.layers]
+        return named[0] if named else getattr(self, kind)
 
 
 EPSILON_PLUS_FLAT = Rules("epsilon-plus-flat")

@@ -75,8 +75,6 @@ def build_database(path: Path, plan: Plan) -> Database:
             _check_same(database, plan)
         known = database.layers if database else ()
         plan = replace(plan, layers=tuple(n for n in dict.fromkeys(plan.layers) if n not in known))
-        if plan.recipe.layout != "auto":
-            plan = replace(plan, model=replace(plan.model, layout=plan.recipe.layout))
         # a wrong layer is known before the data is hashed
         forms = layer_forms(plan.model, plan.layers, plan.recipe.readout)
         digests = _digests(plan)
