@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -214,7 +214,7 @@ def time_questions(path: Path, size: Size, rounds: int) -> dict[str, dict[str, f
     with Clock() as loading:
         db = sl.open(path, embedder=embedder)
         _ = db.theta, db.components
-    concepts = ConceptSet.load("paper-ox")
+    concepts = replace(ConceptSet.load("paper-ox"), target=None)
     questions: dict[str, Callable[[], Any]] = {
         "search": lambda: db.search("watermark"),
         "label": lambda: db.label(vocabulary),

@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 
 from harness import Worker, memory_mib, serve
 
+import semlens as sl
+
 API = "/api/v1/models/0"
 
 
@@ -75,9 +77,8 @@ def _answer() -> None:
         def start(database: str, page: str, wide: bool) -> dict[str, Any]:
             from web_inputs import WideDemo
 
-            embedder = WideDemo() if wide else None
-            folder = Path(page) if page else STATIC
-            server = make_server([database], embedder=embedder, static=folder)
+            db = sl.open(database, embedder=WideDemo() if wide else None)
+            server = make_server([db], static=Path(page) if page else STATIC)
             running.enter_context(server).start()
             return {"url": server.url}
 

@@ -89,10 +89,10 @@ class ConceptSet:
     def of(
         cls,
         texts: Sequence[str] = (),
+        name: str = "concepts",
         *,
         valid: Sequence[str] = (),
         spurious: Sequence[str] = (),
-        name: str = "concepts",
         target: str | None = None,
     ) -> ConceptSet:
         """Make a flat set of texts: neutral ones, or what a class should and should not rest on.

@@ -71,7 +71,7 @@ def graph(
     image: Picture = None,
     labels: Annotated[
         str | None,
-        typer.Option(help="Labels kept by 'semlens label --keep', instead of a concept set."),
+        typer.Option(help="Labels that 'semlens label' has kept, instead of a concept set."),
     ] = None,
 ) -> AttributionGraph:
     """Show which concepts a class rests on, layer by layer, and what passes between them.

@@ -48,7 +48,7 @@ def strip(database: Database, row: int, count: int = 4, size: int = THUMBNAIL) -
     picture = Image.new("RGBA", (len(examples) * size, size))
     for place, example in enumerate(examples):
         crop = small_crop(database, example, size)
-        square = (size - (GAP if place < len(examples) - 1 else 0), size)
+        square = (size - (BETWEEN if place < len(examples) - 1 else 0), size)
         fitted = ImageOps.fit(crop, square, Image.Resampling.BILINEAR)
         picture.paste(fitted, (place * size, 0))
     return encoded(picture, method=0)
