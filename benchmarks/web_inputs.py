@@ -18,8 +18,8 @@ from torch.nn import functional
 import semlens as sl
 from semlens.analysis.compare.sets import component_sets
 from semlens.analysis.describe.map import cluster_cache, layout_cache
-from semlens.embedders.base import Embedder
-from semlens.embedders.demo import DemoEmbedder
+from semlens.embedders.demo_towers import DemoEmbedder
+from semlens.embedders.load import Embedder
 
 DIM = 512
 

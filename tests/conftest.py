@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from semlens.cli.app import app
 from semlens.data.folder import ImageFolder
-from semlens.embedders.base import Embedder
+from semlens.embedders.load import Embedder
 from semlens.models.subject import SubjectModel
 from semlens.recipe import fingerprint
 from semlens.store.files import file_digest

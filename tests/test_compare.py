@@ -24,11 +24,10 @@ from semlens.analysis.compare.nearest import (
     nearest_within,
     within,
 )
-from semlens.analysis.compare.sets import component_sets
+from semlens.analysis.compare.sets import component_sets, database_names
 from semlens.analysis.compare.tally import assign, set_scores
 from semlens.analysis.concepts import Concept, ConceptSet
 from semlens.analysis.probe import concept_probe
-from semlens.analysis.together import database_names
 from semlens.cli.app import app
 from semlens.data.folder import ImageFolder
 from semlens.errors import (

@@ -280,7 +280,7 @@ def test_a_build_with_real_models_and_a_search_by_text(tmp_path, folders):
     assert len(hits.hits) == 5
     theta = torch.from_numpy(np.asarray(db.theta, np.float32))
     assert theta.shape == (64, 20)
-    assert db.load_model().fingerprint == model.fingerprint
+    assert db.model.fingerprint == model.fingerprint
     assert sl.open(tmp_path / "db").manifest.model.spec == "torchvision/resnet18:random=0"
     image_only = load(folders, "dino")
     db = sl.build(

@@ -22,8 +22,7 @@ import semlens as sl
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.graph.graph import UNLABELLED, GraphEdge, GraphNode
 from semlens.cli.explain import graph
-from semlens.draw.graph_layout import MOST, Heading, arrange
-from semlens.draw.graph_order import by_barycentre, crossings
+from semlens.draw.graph_layout import CARD, MOST, Heading, arrange, by_barycentre, crossings
 from semlens.draw.graph_picture import draw_png, draw_svg
 from semlens.draw.pictures import shortened
 from semlens.errors import DataError, RelevanceError, StoreError
@@ -368,7 +367,7 @@ def test_a_crowded_layer_is_joined_to_one_more_box():
     assert against.x > more.x
     for one in scene.cards:
         for other in scene.cards:
-            apart = one.x != other.x or abs(one.y - other.y) >= one.height
+            apart = one.x != other.x or abs(one.y - other.y) >= CARD[1]
             assert one is other or apart
     ElementTree.fromstring(draw_svg(scene))  # the odd name is escaped
     assert draw_png(scene).size == (round(2 * scene.width), round(2 * scene.height))

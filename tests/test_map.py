@@ -17,6 +17,7 @@ from conftest import ColourEmbedder, LittleNet, WordEmbedder, assert_says, to_te
 from typer.testing import CliRunner
 
 import semlens as sl
+from semlens.analysis.compare.sets import as_databases
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.describe.clusters import (
     default_count,
@@ -28,7 +29,6 @@ from semlens.analysis.describe.clusters import (
     vote,
 )
 from semlens.analysis.probe import LABEL_TEMPLATES, SEARCH_TEMPLATES, Probe
-from semlens.analysis.together import as_databases
 from semlens.cli.app import app
 from semlens.draw.map_plot import Groups, MapLabel, Queries, Scale, draw_map, write_labels
 from semlens.errors import ConceptError, LayerError, RecipeError, StaleError

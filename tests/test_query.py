@@ -14,8 +14,7 @@ from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.kept_labels import search_labels
 from semlens.analysis.label import Labels
 from semlens.analysis.probe import SEARCH_TEMPLATES
-from semlens.analysis.query import make_query
-from semlens.analysis.search import alignments, rank
+from semlens.analysis.search import alignments, make_query, rank
 from semlens.data.folder import ImageFolder
 from semlens.errors import ConceptError, LayerError
 from semlens.models.subject import SubjectModel

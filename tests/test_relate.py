@@ -21,9 +21,8 @@ from semlens.mergeable.statistics import ByClass
 from semlens.models.subject import SubjectModel
 from semlens.relevance.boxes import boxes, heatmaps, masks
 from semlens.relevance.choose import FallbackWarning
-from semlens.relevance.conditional import Slots, conditional_heatmaps, peak_start
+from semlens.relevance.conditional import Slots, conditional_heatmaps, frame_of, peak_start
 from semlens.relevance.engine import Engine
-from semlens.relevance.patches import frame_of
 from semlens.run.plan import Execution
 from semlens.types import Component
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import assert_says, to_tensor
@@ -251,15 +253,36 @@ class Against(nn.Module):
 
 def test_auto_takes_the_first_preset_that_conserves():
     net, x = Against().eval(), torch.randn(2, 3, 12, 12)
-    assert conserved(Engine(net, x, []), x) < 0.01
+    assert (conserved(Engine(net, x, []), x) < 0.01).all()
     engine = make_engine(net, x, ["conv"])
     assert engine.rules.name == "epsilon-gamma"
-    assert conserved(engine, x) == pytest.approx(1, abs=0.01)
+    np.testing.assert_allclose(conserved(engine, x), 1, atol=0.01)
     # as if it had been asked for by name
     target = torch.tensor([0, 1])
     named = class_relevance(make_engine(net, x, ["conv"], "epsilon-gamma"), x, target)["conv"]
     assert torch.equal(class_relevance(engine, x, target)["conv"], named)
     assert make_engine(Plain(nn.ReLU()).eval(), x, []).rules.name == "epsilon-plus-flat"
+
+
+class Erratic(nn.Module):
+    """Shares of the logit far below and above one, whose mean is near it, under any rules."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.head = nn.Conv2d(3, 8, 3), nn.Linear(8, 4)
+
+    def forward(self, x):
+        return self.head(torch.relu(self.conv(x)).mean((2, 3)))
+
+
+def test_a_preset_that_conserves_by_the_mean_only_is_not_preferred(monkeypatch):
+    shares = {"epsilon-plus-flat": [0.4, 0.45], "epsilon-gamma": [0.05, 1.95], "epsilon": [3, -1]}
+    module = sys.modules["semlens.relevance.choose"]
+    monkeypatch.setattr(module, "conserved", lambda engine, _: np.array(shares[engine.rules.name]))
+    with pytest.warns(ConservationWarning, match=r"'epsilon-plus-flat' 0\.4"):
+        engine = make_engine(Erratic().eval(), torch.randn(2, 3, 12, 12), ["conv"])
+    assert engine.rules.name == "epsilon-plus-flat"
 
 
 def test_rules_that_do_not_conserve_are_said():

@@ -14,7 +14,7 @@ from PIL import Image
 import semlens as sl
 from semlens.data.folder import ImageFolder
 from semlens.draw.mask import masked, unpacked
-from semlens.draw.strip import CROP, WHOLE, crop_picture, strip
+from semlens.draw.sheet import CROP, WHOLE, crop_picture, strip
 from semlens.errors import DataError, LayerError, StaleError
 from semlens.models.subject import SubjectModel
 from semlens.web.app import create_app

@@ -18,8 +18,7 @@ import semlens as sl
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.kept_labels import search_labels
 from semlens.analysis.label import Labels
-from semlens.analysis.query import Query, make_query
-from semlens.analysis.search import alignments
+from semlens.analysis.search import Query, alignments, make_query
 from semlens.data.folder import ImageFolder
 from semlens.errors import ServeError
 from semlens.models.subject import SubjectModel

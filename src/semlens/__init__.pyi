@@ -34,7 +34,7 @@ from .data.folder import ImageFolder as ImageFolder
 from .data.huggingface import HuggingFaceImages as HuggingFaceImages
 from .data.load import load_images as load_images
 from .data.sequence import ImageSequence as ImageSequence
-from .embedders.base import Embedder as Embedder
+from .embedders.load import Embedder as Embedder
 from .embedders.load import load_embedder as load_embedder
 from .errors import SemlensError as SemlensError
 from .models.load import load_model as load_model

@@ -37,8 +37,7 @@ from semlens.data.images import Images
 from semlens.data.load import as_images
 from semlens.data.targets import UnmappedWarning, map_targets, read_classes
 from semlens.draw.sheet import sheet
-from semlens.embedders.base import Embedder
-from semlens.embedders.load import load_embedder
+from semlens.embedders.load import Embedder, load_embedder
 from semlens.models.load import load_model
 from semlens.models.subject import SubjectModel
 from semlens.progress import Progress, listening, shown

@@ -20,8 +20,7 @@ from semlens.analysis.result import Chart, Result, plain
 from semlens.analysis.target import Pictures, Samples, class_images, class_name
 from semlens.draw.table import rich_table
 from semlens.errors import ConceptError, LayerError, RelevanceError
-from semlens.models.ablate import ablated_logits
-from semlens.models.forward import batches
+from semlens.models.forward import ablated_logits, batches
 from semlens.relevance.classes import class_relevance
 from semlens.relevance.interface import Tracer
 from semlens.settings import question, setting

@@ -38,8 +38,8 @@ def label_tables(database: Database) -> list[LabelTable]:
     for file, made in database.kept_analyses(PREFIX):
         frame = database.load_analysis(file, ["label"])
         if frame is not None:
-            counts = (len(frame), int(np.count_nonzero(frame["label"].notna())))
-            found.append(LabelTable(file.removeprefix(PREFIX), made, *counts))
+            labelled = int(np.count_nonzero(frame["label"].notna()))
+            found.append(LabelTable(file.removeprefix(PREFIX), made, len(frame), labelled))
     return found
 
 
@@ -163,9 +163,8 @@ def search_labels(
     mine = table.iloc[rows]
     rows, mine = rows[mine["label"].notna()], mine[mine["label"].notna()]
     labels: list[str] = mine["label"].tolist()
-    kept = _contain(labels, texts) & ~_contain(labels, without)
     values = mine["alignment"].to_numpy()
-    places = np.flatnonzero(kept)
+    places = np.flatnonzero(_contain(labels, texts) & ~_contain(labels, without))
     places = places[np.argsort(-values[places], kind="stable")]
     offset, top = max(offset, 0), max(top, 0)
     hits = tuple(

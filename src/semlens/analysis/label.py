@@ -15,9 +15,8 @@ from PIL import Image
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from semlens.analysis.align import alignment
 from semlens.analysis.concepts import Concepts, ConceptSet, as_concepts
-from semlens.analysis.probe import concept_probe
+from semlens.analysis.probe import alignment, concept_probe
 from semlens.analysis.result import PICTURES, TABLES, Result
 from semlens.draw.html import cards_html
 from semlens.draw.sheet import sheet
@@ -79,9 +78,8 @@ class Labels(Result):
 
     def label(self, place: int) -> str | None:
         """Return the label of the component at ``place``, or None below the threshold."""
-        if not self.score[place, 0] > self.threshold:
-            return None
-        return self.concepts.concepts[self.concept[place, 0]].name
+        known = self.score[place, 0] > self.threshold
+        return self.concepts.concepts[self.concept[place, 0]].name if known else None
 
     def of(self, component: Component | str) -> str | None:
         """Return the label of a component, or None."""
@@ -91,18 +89,18 @@ class Labels(Result):
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per component: label or None, alignment, margin, candidates."""
         named = self.concepts.concepts
+        best = np.where(self.score[:, 0] > self.threshold, self.concept[:, 0], -1)
         frame = self.database.components.iloc[self.rows][["layer", "index", "sign"]]
         frame = frame.reset_index(drop=True)
-        best = [named[i] for i in self.concept[:, 0]]
-        kept = self.score[:, 0] > self.threshold
         frame.insert(0, "component", self.database.names(self.rows))
-        frame["label"] = [c.name if k else None for c, k in zip(best, kept, strict=True)]
-        frame["category"] = [c.category if k else None for c, k in zip(best, kept, strict=True)]
-        frame["alignment"] = self.score[:, 0]
-        frame["margin"] = self.margin
-        frame["candidates"] = [[named[i].name for i in row] for row in self.concept]
-        frame["alignments"] = [[float(v) for v in row] for row in self.score]
-        return frame
+        return frame.assign(
+            label=[named[i].name if i >= 0 else None for i in best],
+            category=[named[i].category if i >= 0 else None for i in best],
+            alignment=self.score[:, 0],
+            margin=self.margin,
+            candidates=[[named[i].name for i in row] for row in self.concept],
+            alignments=[[float(v) for v in row] for row in self.score],
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a program."""
@@ -133,11 +131,10 @@ class Labels(Result):
 
     def _repr_html_(self) -> str:
         """Return the first labels with their components' examples for notebooks."""
-        places = range(min(20, len(self)))
         return cards_html(
             self.database,
             f"{self.labelled} of {len(self)} labelled from '{self.concepts.name}'",
-            [(int(self.rows[i]), self.label(i) or "none") for i in places],
+            [(int(row), self.label(i) or "none") for i, row in enumerate(self.rows[:20])],
         )
 
 

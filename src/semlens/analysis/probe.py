@@ -1,4 +1,7 @@
-"""Probes: what is searched for, as vectors of the semantic space (paper, 3.3 and C)."""
+"""Probes: what is searched for, as vectors of the semantic space, and alignment with them.
+
+See the paper's 3.3 and C, and for alignment its Eqs. 3 and 4.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from PIL import Image
 
 from semlens.analysis.concepts import ConceptSet
 from semlens.data.images import decode, upright_rgb
-from semlens.embedders.base import Embedder
+from semlens.embedders.load import Embedder
 from semlens.errors import ConceptError, ImageError
 from semlens.progress import report
 from semlens.store.reader import Database
@@ -180,3 +183,29 @@ def _kept_texts(
         lambda: pd.DataFrame({"vector": list(embed_texts(embedder, texts, templates))}),
     )
     return np.stack(kept["vector"].tolist()).astype(np.float32)
+
+
+def unit(vectors: Float32[np.ndarray, "n d"]) -> Float32[np.ndarray, "n d"]:
+    """Scale rows to length one; a row of zeros stays zero."""
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.maximum(length, np.float32(1e-12))
+
+
+def cosine(
+    theta: Float32[np.ndarray, "n d"], probes: Float32[np.ndarray, "q d"]
+) -> Float32[np.ndarray, "n q"]:
+    """Cosine similarity of every component with every probe vector (Eq. 3)."""
+    # dividing afterwards spares a copy of theta
+    length = np.sqrt(np.einsum("nd,nd->n", theta, theta))[:, None]
+    return (theta @ unit(probes).T) / np.maximum(length, np.float32(1e-12))
+
+
+def alignment(theta: Float32[np.ndarray, "n d"], probe: Probe) -> Float32[np.ndarray, "n q"]:
+    """Similarity with the probe less similarity with the empty templates (Eq. 4).
+
+    Without a text tower there is no null vector, and alignment is the plain cosine.
+    """
+    if probe.null is None:
+        return cosine(theta, probe.vectors)
+    similarity = cosine(theta, np.concatenate([probe.vectors, probe.null[None]]))
+    return similarity[:, :-1] - similarity[:, -1:]

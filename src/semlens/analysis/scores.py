@@ -95,8 +95,7 @@ def _starts(gram: Tensor, used: Tensor) -> list[Tensor]:
     rows = torch.arange(components)
     first, second = distance[rows, pair // slots], distance[rows, pair % slots]
     axes = torch.linalg.eigh(gram).eigenvectors[:, :, -3:]
-    sides = [axes[:, :, i] > 0 for i in range(axes.shape[2])]
-    return [second < first, *sides]
+    return [second < first, *(axis > 0 for axis in axes.unbind(2))]
 
 
 def _lloyd(gram: Tensor, weight: Tensor, split: Tensor, rounds: int) -> Tensor:
@@ -156,21 +155,21 @@ class Scores(Result):
 
     def per_layer(self) -> pd.DataFrame:
         """Return means over the components that have each measure, and how many there are."""
-        rows: list[dict[str, Any]] = []
-        for name, part in self.frame.groupby("layer", sort=False):
-            means = {measure: part[measure].mean() for measure in MEASURES}
-            silent = int(np.count_nonzero(part["examples"] == 0))
-            rows.append(
-                {"layer": name, "components": len(part), "without_examples": silent, **means}
-            )
-        return pd.DataFrame(rows)
+        return pd.DataFrame(
+            {
+                "layer": name,
+                "components": len(part),
+                "without_examples": int(np.count_nonzero(part["examples"] == 0)),
+                **{measure: part[measure].mean() for measure in MEASURES},
+            }
+            for name, part in self.frame.groupby("layer", sort=False)
+        )
 
     def extremes(self, count: int = 5) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return the clearest components, best first, and the least clear, worst last."""
         ranked = self.frame.dropna(subset="clarity").sort_values("clarity", ascending=False)
         parts = zip(ranked["layer"], ranked["index"], ranked["sign"], strict=True)
-        names = [str(Component(layer, int(index), int(sign))) for layer, index, sign in parts]
-        ranked.insert(0, "component", names)
+        ranked.insert(0, "component", [str(Component(*part)) for part in parts])
         return ranked.head(count), ranked.tail(count)
 
     def to_json(self) -> dict[str, Any]:
@@ -223,17 +222,15 @@ def _layer_scores(database: Database, name: str, chunk: int = 512) -> pd.DataFra
     rows = database.rows([name])
     index, used = database.crop_index(name)
     clear, poly = np.full(len(rows), np.nan), np.full(len(rows), np.nan)
-    for start in range(0, len(rows), chunk):
+    for start in range(0, len(rows) if len(database.crop_vectors) else 0, chunk):
         part = slice(start, start + chunk)
         mask = torch.from_numpy(used[part])
-        if database.crop_vectors.shape[0] == 0:
-            continue
         vectors = torch.from_numpy(database.crop_vectors[index[part]]).float()
         clear[part] = clarity(vectors, mask).numpy()
         poly[part] = polysemanticity(vectors, mask).numpy()
     frame = database.components.iloc[rows][["layer", "index", "sign", "examples"]]
-    frame = frame.reset_index(drop=True)
-    frame["clarity"] = clear
-    frame["redundancy"] = redundancy(torch.from_numpy(database.theta[rows])).numpy()
-    frame["polysemanticity"] = poly
-    return frame
+    return frame.reset_index(drop=True).assign(
+        clarity=clear,
+        redundancy=redundancy(torch.from_numpy(database.theta[rows])).numpy(),
+        polysemanticity=poly,
+    )

@@ -1,9 +1,13 @@
-"""Search: the components that are closest to a probe (paper, 3.3 and 4.1.1)."""
+"""Search: queries, and the components that are closest to one (paper, 3.3 and 4.1.1).
+
+A query is made of texts, images and components to look for, and of others to keep away from.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -12,15 +16,128 @@ from jaxtyping import Float32, Int64
 from PIL import Image
 from rich.console import RenderableType
 
-from semlens.analysis.probe import SEARCH_TEMPLATES, ImageLike
-from semlens.analysis.query import Query, make_query
+from semlens.analysis.probe import (
+    SEARCH_TEMPLATES,
+    ImageLike,
+    Probe,
+    embed_texts,
+    null_vector,
+    open_image,
+    unit,
+)
 from semlens.analysis.result import PICTURES, TABLES, Result
 from semlens.draw.html import cards_html
 from semlens.draw.sheet import sheet
 from semlens.draw.table import rich_table
+from semlens.errors import ConceptError
 from semlens.settings import question, setting
 from semlens.store.reader import Database
-from semlens.types import Component, Components, Layers
+from semlens.types import Component, Components, Layers, as_components, as_list
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """What is searched for."""
+
+    text: str
+    """The query as people write it: ``dog + photo.png - grass``."""
+    probe: Probe
+    """One vector."""
+    negative: Probe | None = None
+    """One vector whose alignment is subtracted."""
+    leave_out: tuple[int, ...] = ()
+    """Rows that are not searched: the components that were given."""
+
+
+def make_query(
+    database: Database,
+    texts: str | Sequence[str] = (),
+    images: ImageLike | Sequence[ImageLike] = (),
+    like: Components = (),
+    *,
+    without: str | Sequence[str] = (),
+    without_images: ImageLike | Sequence[ImageLike] = (),
+    unlike: Components = (),
+    templates: Sequence[str] = SEARCH_TEMPLATES,
+) -> Query:
+    """Turn both sides of a query into one vector each: the mean of what is given for it.
+
+    A side of components only needs no embedder and has no null vector: its alignment is the
+    cosine.
+
+    Raises
+    ------
+    ConceptError
+        If there is nothing to look for, or a component has no examples.
+    EmbedderError
+        If there is a text and the embedder has no text tower.
+    LayerError
+        If the database has no component of a name.
+    """
+    probe = make_probe(database, as_list(texts), as_list(images), as_components(like), templates)
+    if probe is None:
+        raise ConceptError(
+            "The query is empty.",
+            "Expected a text, an image or a component.",
+            "Say what to look for.",
+        )
+    away = as_list(without), as_list(without_images), as_components(unlike)
+    negative = make_probe(database, *away, templates)
+    text = " + ".join(probe.names) + "".join(
+        f" - {n}" for n in (negative.names if negative else ())
+    )
+    return Query(
+        text,
+        probe.joined(" + ".join(probe.names)),
+        negative and negative.joined(" + ".join(negative.names)),
+        tuple(database.rows_of([*as_components(like), *away[2]])),
+    )
+
+
+def make_probe(
+    database: Database,
+    texts: Sequence[str] = (),
+    images: Sequence[ImageLike] = (),
+    components: Components = (),
+    templates: Sequence[str] = SEARCH_TEMPLATES,
+) -> Probe | None:
+    """Return a vector per text, image and component; None where there is none of them."""
+    components = as_components(components)
+    vectors: list[np.ndarray] = []
+    null: np.ndarray | None = None
+    if any(not text.strip() for text in texts):
+        raise ConceptError(
+            "A text of the query is empty.", "Expected some words.", "Say what to look for."
+        )
+    if texts:
+        vectors.append(embed_texts(database.embedder, texts, templates))
+    if images:
+        vectors.append(database.embedder.embed_images([open_image(i) for i in images]).numpy())
+    if vectors:
+        null = null_vector(database.embedder, templates)
+    if components:
+        vectors.append(_component_vectors(database, components))
+    if not vectors:
+        return None
+    pictures = [Path(i).name if isinstance(i, str | Path) else "image" for i in images]
+    names = (*texts, *pictures, *map(str, components))
+    return Probe(np.concatenate(vectors), names, null, database.manifest.embedder.fingerprint)
+
+
+def _component_vectors(
+    database: Database, components: Iterable[object]
+) -> Float32[np.ndarray, "n d"]:
+    """Return unit concept vectors; a component without examples has none and is refused."""
+    names = [str(component) for component in components]
+    vectors = database.concept_vectors(database.rows_of(names))
+    silent = [name for name, vector in zip(names, vectors, strict=True) if not vector.any()]
+    if silent:
+        raise ConceptError(
+            f"The component '{silent[0]}' has no examples, and so no vector.",
+            "Expected one that reacts to some image.",
+            "Choose another one.",
+        )
+    return unit(vectors)
 
 
 @dataclass(frozen=True)
@@ -86,9 +203,8 @@ class Hits(Result):
 
     def __rich__(self) -> RenderableType:
         """Return the table."""
-        columns = ["rank", "component", "alignment", "cosine"]
         title = f"'{self.query}' among {self.searched} components"
-        return rich_table(self.to_pandas(), title, columns)
+        return rich_table(self.to_pandas(), title, ["rank", "component", "alignment", "cosine"])
 
     def _repr_html_(self) -> str:
         """Return the hits with their examples for notebooks."""
@@ -185,16 +301,14 @@ def _aligned(
     database: Database, query: Query, rows: Int64[np.ndarray, " n"]
 ) -> tuple[Float32[np.ndarray, " n"], Float32[np.ndarray, " n"]]:
     """Return alignments, less those of the negative probe, and cosines with the probe (Eq. 4)."""
-    vectors: list[np.ndarray] = []
-    weights: list[float] = []
+    terms: list[tuple[np.ndarray, float]] = []
     for term, sign in ((query.probe, 1.0), (query.negative, -1.0)):
         if term is not None:
-            vectors.append(term.vectors[:1])
-            weights.append(sign)
+            terms.append((term.vectors[0], sign))
             if term.null is not None:
-                vectors.append(term.null[None])
-                weights.append(-sign)
-    similarity = database.cosines(np.concatenate(vectors), rows)
+                terms.append((term.null, -sign))
+    vectors, weights = zip(*terms, strict=True)
+    similarity = database.cosines(np.stack(vectors), rows)
     return similarity @ np.array(weights, np.float32), similarity[:, 0]
 
 

@@ -12,7 +12,6 @@ from PIL import Image
 from semlens.data.images import Images, content_digest
 from semlens.data.prefetch import default_workers, prefetch
 from semlens.errors import ImageError, StaleError
-from semlens.progress import report
 
 
 def content_digests(images: Images, workers: int) -> Iterator[str]:
@@ -27,9 +26,7 @@ def content_digests(images: Images, workers: int) -> Iterator[str]:
                 return images.digest(sample)
         return ""
 
-    for done, found in enumerate(prefetch(digest, range(len(images)), workers), 1):
-        report("hash", done, len(images))
-        yield found
+    return prefetch(digest, range(len(images)), workers)
 
 
 ATTEMPTS, PAUSE = 3, 0.2

@@ -67,8 +67,7 @@ def areas(relevance: np.ndarray, largest: float) -> np.ndarray:
 
 def _scatter(axes: Axes, frame: pd.DataFrame) -> None:
     relevance = frame["max"].to_numpy(float)
-    x, across = _along(frame, "spurious")
-    y, up = _along(frame, "valid")
+    (x, across), (y, up) = _along(frame, "spurious"), _along(frame, "valid")
     for side, line in (("valid", axes.axhline), ("spurious", axes.axvline)):
         if has_side(frame, side):
             line(0, color=LINE, lw=1, zorder=0)
@@ -143,8 +142,7 @@ def sweep_plot(table: pd.DataFrame, frames: Mapping[str, pd.DataFrame]) -> Figur
     """
     spurious = (table["spurious"] + table["both"]).to_numpy(float)
     shown = table.iloc[np.argsort(-spurious, kind="stable")[:MOST]]
-    hidden = len(table) - len(shown)
-    note = f"; {hidden} more classes not drawn" if hidden else ""
+    note = f"; {len(table) - MOST} more classes not drawn" if len(table) > MOST else ""
     figure, (top, bottom) = new_figure(
         min(18.0, 3.0 + 0.62 * len(shown)), 6.2, 2, 1, f"What {len(table)} classes rest on{note}",
         height_ratios=[1.7, 1], sharex=True,
@@ -159,11 +157,11 @@ def _dots(axes: Axes, frames: list[pd.DataFrame]) -> None:
     # as the paper has it; without valid concepts the other side
     side = "valid" if any(has_side(frame, "valid") for frame in frames) else "spurious"
     for place, frame in enumerate(frames):
-        relevance = frame["max"].to_numpy(float)
         # spread sideways by a fixed rule, so that equal heights do not hide each other
         aside = 0.28 * np.sin(np.arange(len(frame)) * 2.399963)
         axes.scatter(
-            place + aside, above_chance(frame, side), s=areas(relevance, 110.0), alpha=0.7,
+            place + aside, above_chance(frame, side), alpha=0.7,
+            s=areas(frame["max"].to_numpy(float), 110.0),
             c=[VERDICTS[v] for v in frame["verdict"]], edgecolors=PAPER, linewidths=0.4,
         )  # fmt: skip
     axes.set(
@@ -178,8 +176,9 @@ def _dots(axes: Axes, frames: list[pd.DataFrame]) -> None:
 def _shares(axes: Axes, table: pd.DataFrame) -> None:
     ends = table[list(VERDICTS)].cumsum(axis=1)
     for verdict, colour in VERDICTS.items():
-        share = table[verdict].to_numpy(float)
-        axes.bar(range(len(table)), -share, 0.75, ends[verdict], color=colour)
+        axes.bar(
+            range(len(table)), -table[verdict].to_numpy(float), 0.75, ends[verdict], color=colour
+        )
     for place in np.flatnonzero(table["alarm"]).tolist():
         axes.text(place, 1.02, "!", ha="center", color=VERDICTS["spurious"], fontweight="bold")
     name_columns(axes, list(table["class"]), room=0)

@@ -37,9 +37,8 @@ def compare_figure(
     names = [str(name) for name in similarity.index]
     side, name = max(2.2, 0.42 * len(names) + 0.4), 0.075 * max(map(len, names))
     square = side + name + 0.7
-    title = "Set similarity, from row to column"
     panels: list[tuple[float, Callable[[Axes], None]]] = [
-        (square, partial(_heat, similarity, title))
+        (square, partial(_heat, similarity, "Set similarity, from row to column"))
     ]
     if centred is not None:
         panels.append((square, partial(_heat, centred, "Centred set similarity")))
@@ -105,8 +104,9 @@ def _scores(scores: pd.DataFrame, names: list[str], axis: Axes) -> None:
             axis.annotate(f"{y:.2f}", (x, y), (6 if number else -6, 0), va="center", fontsize=7,
                           ha="left" if number else "right",
                           textcoords="offset points")  # fmt: skip
-    short = [measure.replace("polysemanticity", "polysem.") for measure in measures]
-    axis.set_xticks(range(len(measures)), short)
+    axis.set_xticks(
+        range(len(measures)), [m.replace("polysemanticity", "polysem.") for m in measures]
+    )
     axis.set(xlim=(-0.6, len(measures) - 0.4), title="Scores: median, quartiles")
     axis.grid(axis="y")
     axis.legend(loc="lower right")
@@ -147,15 +147,24 @@ def drift_figure(series: pd.DataFrame, components: pd.DataFrame) -> Figure:
 
 
 def _line(axis: Axes, values: Any, name: str, place: int, style: str = "-") -> None:
-    at = np.arange(len(values))
-    axis.plot(at, values.to_numpy(float), "o" + style, color=SERIES[place], label=name, ms=4)
+    axis.plot(
+        range(len(values)),
+        values.to_numpy(float),
+        "o" + style,
+        color=SERIES[place],
+        label=name,
+        ms=4,
+    )
 
 
 def _similarity(axis: Axes, series: pd.DataFrame) -> None:
-    _line(axis, series["previous_in_this"], "previous step, found in this one", 0)
-    _line(axis, series["this_in_previous"], "this step, found in the previous", 0, "--")
-    _line(axis, series["this_in_last"], "this step, found in the last", 1)
-    _line(axis, series["last_in_this"], "last step, found in this one", 1, "--")
+    for column, name, place, style in (
+        ("previous_in_this", "previous step, found in this one", 0, "-"),
+        ("this_in_previous", "this step, found in the previous", 0, "--"),
+        ("this_in_last", "this step, found in the last", 1, "-"),
+        ("last_in_this", "last step, found in this one", 1, "--"),
+    ):
+        _line(axis, series[column], name, place, style)
     axis.set_title("Set similarity")
 
 
@@ -176,10 +185,8 @@ def _movement(components: pd.DataFrame, axis: Axes, series: pd.DataFrame) -> Non
 
 def _label_counts(axis: Axes, series: pd.DataFrame) -> None:
     for column, sign, place in (("gained", 1, 2), ("lost", -1, 1)):
-        count = np.nan_to_num(series[column].to_numpy(float))
-        axis.bar(
-            range(len(series)), sign * count, 0.5, color=SERIES[place], label=f"labels {column}"
-        )
+        axis.bar(range(len(series)), sign * np.nan_to_num(series[column].to_numpy(float)), 0.5,
+                 color=SERIES[place], label=f"labels {column}")  # fmt: skip
     _line(axis, series["labels"], "different labels", 7)
     axis.axhline(0, color=LINE, linewidth=0.8)
     axis.set_title("Labels")

@@ -1,16 +1,20 @@
-"""Plots of components' numbers: measures by layer, class relevance, effects."""
+"""Plots of components: measures by layer, effects, examples and the classes that they drive."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from textwrap import shorten
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 
-from semlens.draw.figure import INK, LINE, SERIES, SOFT, new_figure, styled
-from semlens.draw.marks import name_rows
+from semlens.draw.figure import INK, LINE, SERIES, SOFT, VERDICTS, new_figure, styled
+from semlens.draw.marks import name_rows, show_square
 
 
 @styled
@@ -69,8 +73,7 @@ def bars_plot(
         axes.scatter(peaks, places, s=22, marker="|", color=INK, label="largest")
         axes.legend()
     name_rows(axes, names)
-    axes.set_xlabel(unit)
-    axes.set_title(title)
+    axes.set(xlabel=unit, title=title)
     return figure
 
 
@@ -95,10 +98,113 @@ def effect_plot(frame: pd.DataFrame, title: str, note: str) -> Figure:
         fmt="o", ms=4, color=SERIES[0], ecolor=LINE, elinewidth=1,
     )  # fmt: skip
     for row in frame.head(NAMED).to_dict("records"):
-        at = (row["relevance"], row["effect"])
-        axes.annotate(row["unit"], at, (5, 4), textcoords="offset points", fontsize=8, color=INK)
-    axes.set_xlabel("relevance, in units of the logit")
-    axes.set_ylabel("effect: logit less that without it")
-    axes.set_title(title)
+        axes.annotate(row["unit"], (row["relevance"], row["effect"]), (5, 4), fontsize=8,
+                      color=INK, textcoords="offset points")  # fmt: skip
+    axes.set(
+        xlabel="relevance, in units of the logit", ylabel="effect: logit less that without it",
+        title=title,
+    )  # fmt: skip
     figure.supxlabel(note, fontsize=8, color=SOFT)
     return figure
+
+
+COLUMNS = 2
+SHOWN = 6
+"""Examples in a strip."""
+LONGEST = 15
+"""Letters of a file's or a folder's name."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """One component.
+
+    Parameters
+    ----------
+    share
+        Its mean share of the layer's relevance, for the class.
+    nearest, alignment
+        The concept that comes nearest all the same.
+    pictures, files
+        Its strongest examples, and the files that they come from.
+    classes
+        Name and mean share of classes that it drives, and whether it is the class asked for.
+    """
+
+    component: str
+    share: float
+    nearest: str
+    alignment: float
+    pictures: Sequence[Image.Image]
+    files: Sequence[str]
+    classes: Sequence[tuple[str, float, bool]]
+
+
+@styled
+def draw_unexpected(title: str, cards: Sequence[Card], more: int = 0) -> Figure:
+    """Draw a strip of examples per component, and below it the classes that it drives.
+
+    Parameters
+    ----------
+    more
+        How many components there are that are not drawn.
+    """
+    if not cards:
+        figure, (axis,) = new_figure(6.4, 1.2, title=title)
+        axis.set_axis_off()
+        axis.text(0, 0.5, "Every relevant component is described by a concept.", color=SOFT)
+        return figure
+    columns = min(COLUMNS, len(cards))
+    lines = -(-len(cards) // columns)
+    figure, axes = new_figure(
+        4.4 * columns, 2.1 * lines + 0.4, 2 * lines, columns,
+        title + (f"   ({more} more)" if more else ""),
+        height_ratios=[1.15, 1.0] * lines,
+    )  # fmt: skip
+    figure.set_layout_engine("constrained", w_pad=0.07)
+    for axis in axes:
+        axis.set_axis_off()
+    largest = max((value for card in cards for _, value, _ in card.classes), default=0.0)
+    for place, card in enumerate(cards):
+        line, column = divmod(place, columns)
+        _strip(axes[2 * line * columns + column], card)
+        _bars(axes[(2 * line + 1) * columns + column], card.classes, max(largest, 1e-9))
+    return figure
+
+
+def _strip(axes: Axes, card: Card) -> None:
+    near = f"nearest: {shorten(card.nearest, 28, placeholder='…')} ({card.alignment:+.3f})"
+    axes.set_title(f"{card.component}   {card.share:.1%}", fontsize=9.5, pad=3)
+    axes.set_title(near, loc="right", fontsize=7.5, color=SOFT, weight="normal", pad=3)
+    for place, picture in enumerate(card.pictures[:SHOWN]):
+        show_square(axes, picture, place)
+    for place, file in enumerate(card.files[:SHOWN]):
+        axes.text(
+            place + 0.5, -0.03, _short(file), fontsize=4.8, color=SOFT, ha="center", va="top",
+            linespacing=1.05,
+        )  # fmt: skip
+    if not card.pictures:
+        axes.text(0, 0.5, "The database keeps no thumbnails.", fontsize=8, color=SOFT)
+    axes.set(xlim=(0, SHOWN), ylim=(-0.3, 1))
+    axes.set_aspect("equal", anchor="NW")
+
+
+def _bars(axes: Axes, classes: Sequence[tuple[str, float, bool]], largest: float) -> None:
+    for place, (name, value, mine) in enumerate(classes):
+        axes.barh(-place, value, 0.66, color=SERIES[0] if mine else VERDICTS["unexpected"])
+        axes.text(
+            min(value, 0) - 0.015 * largest, -place, shorten(name, 26, placeholder="…"),
+            va="center", ha="right", fontsize=7.5, weight="bold" if mine else "normal",
+        )  # fmt: skip
+        axes.text(
+            max(value, 0) + 0.015 * largest, -place, f"{value:.1%}",
+            va="center", fontsize=7, color=SOFT,
+        )  # fmt: skip
+    least = min([0.0, *(value for _, value, _ in classes)])
+    axes.set(xlim=(-0.5 * largest + least, 1.15 * largest), ylim=(-4.6, 0.6))
+
+
+def _short(path: str) -> str:
+    """Put the last folder and the file of a path on a short line each."""
+    names = PurePosixPath(path).parts[-2:]
+    return "\n".join(n if len(n) <= LONGEST else n[: LONGEST - 1] + "…" for n in names)

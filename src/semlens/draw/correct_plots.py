@@ -106,10 +106,12 @@ def sensitivity_plot(frame: pd.DataFrame) -> Figure:
         part = frame.loc[frame["class"] == name]
         _bars(axes, part, models, sets[1:], ("change", "change_low", "change_high"))
         axes.axhline(0, color=INK, lw=0.8)
-        title = "Change" if name == ALL else f"Change, {name}"
-        axes.set(title=title, ylabel=f"change from '{sets[0]}'")
-    handles, labels = first.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(models)))
+        axes.set(
+            title="Change" if name == ALL else f"Change, {name}",
+            ylabel=f"change from '{sets[0]}'",
+        )
+    figure.legend(*first.get_legend_handles_labels(), loc="outside lower center",
+                  ncols=min(4, len(models)))  # fmt: skip
     return figure
 
 
@@ -163,8 +165,9 @@ class Column:
 @styled
 def cutout_figure(columns: Sequence[Column], title: str) -> Figure:
     """Draw a column for each cut-out."""
-    width, height = 1.25 * len(columns) + 0.7, 1.25 * len(ROWS) + 0.6
-    figure, axes = new_figure(width, height, len(ROWS), len(columns), title)
+    figure, axes = new_figure(
+        1.25 * len(columns) + 0.7, 1.25 * len(ROWS) + 0.6, len(ROWS), len(columns), title
+    )
     for place, column in enumerate(columns):
         pixels = np.asarray(column.image.convert("RGB"), np.float32)
         share = column.mask[:, :, None]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import cycle, repeat
 from typing import Any
 
 import numpy as np
@@ -39,8 +40,8 @@ def dissect_figure(
     stacked = len(outermost) > 0
     names = min(top, np.count_nonzero(totals["leaf"] & (totals["count"] > 0)))
     high = 0.17 * len(databases) + 0.06
-    rows = len(sizes) + len(databases) - 1
-    height = max(2.6, 0.34 * rows + 1.6 if stacked else 0, high * max(names, 1) + 1.5)
+    bars = 0.34 * (len(sizes) + len(databases) - 1) + 1.6 if stacked else 0
+    height = max(2.6, bars, high * max(names, 1) + 1.5)
     widths = [6.2, 4.0] if stacked else [5.4]
     figure, axes = new_figure(sum(widths), height, 1, len(widths), width_ratios=widths)
     if stacked:
@@ -53,8 +54,7 @@ def _stacked(axis: Axes, counts: pd.DataFrame, sizes: pd.DataFrame) -> None:
     """Draw each layer's components by outermost category; the rest has no label."""
     sums: Any = counts.groupby("name", sort=False)["count"].sum()
     most = set(sums.nlargest(len(CATEGORIES)).index)
-    order = [str(name) for name in sums.index if name in most]
-    colours: dict[str, str] = dict(zip(order, CATEGORIES, strict=False))
+    colours = dict(zip([str(n) for n in sums.index if n in most], CATEGORIES, strict=False))
     databases, rows = list(sizes["database"]), list[str]()
     by_layer: Any = counts.set_index(["database", "layer", "name"])["count"]
     for before, size in zip([databases[0], *databases], sizes.to_dict("records"), strict=False):
@@ -76,14 +76,16 @@ def _stacked(axis: Axes, counts: pd.DataFrame, sizes: pd.DataFrame) -> None:
         title="Components by category",
     )  # fmt: skip
     in_percent(axis.xaxis)
-    handles = [Patch(color=colour, label=name) for name, colour in colours.items()]
-    axis.figure.legend(handles=handles, ncols=6, loc="outside lower left")
+    axis.figure.legend(
+        handles=[Patch(color=colour, label=name) for name, colour in colours.items()],
+        ncols=6,
+        loc="outside lower left",
+    )
 
 
 def _concepts(axis: Axes, totals: pd.DataFrame, databases: list[str], top: int) -> None:
     """Draw how many components the most frequent concepts have, the databases side by side."""
-    leaves = totals.loc[totals["leaf"]]
-    wide: Any = leaves.pivot_table(
+    wide: Any = totals.loc[totals["leaf"]].pivot_table(
         index="name", columns="database", values="count", aggfunc="sum", sort=False
     )[databases]
     most = wide.max(axis=1).sort_values(ascending=False, kind="stable").head(top)
@@ -105,6 +107,10 @@ class _Branch:
     leaf: bool
     below: list[_Branch] = field(default_factory=list)
     quiet: bool = False
+
+    @property
+    def text(self) -> str:
+        return self.name if self.count < 0 else f"{self.name} ({self.count})"
 
     @property
     def rows(self) -> int:
@@ -129,16 +135,15 @@ def tree_figure(totals: pd.DataFrame, depth: int | None = None, top: int = 0) ->
     """
     root = _tree(totals)
     _shorten(root, 1, depth, top)
-    longest = [max(len(_text(branch)) for branch in level) for level in _levels(root)]
-    widths = [max(0.9, 0.08 * letters + 0.15) for letters in longest]
-    edges = [float(sum(widths[:i])) for i in range(len(widths) + 1)]
+    edges, level = [0.0], root.below
+    while level:
+        longest = max(len(branch.text) for branch in level)
+        edges.append(edges[-1] + max(0.9, 0.08 * longest + 0.15))
+        level = [child for branch in level for child in branch.below]
     figure, (axis,) = new_figure(edges[-1] + 0.3, root.rows * ROW + 0.3)
     axis.set_axis_off()
     axis.set(xlim=(0, edges[-1]), ylim=(root.rows, 0))
-    row = 0
-    for number, branch in enumerate(root.below):
-        _draw(axis, branch, 0, row, edges, SERIES[number % len(SERIES)])
-        row += branch.rows
+    _draw(axis, root.below, 0, 0, edges, cycle(SERIES))
     return figure
 
 
@@ -166,8 +171,8 @@ def _shorten(branch: _Branch, level: int, depth: int | None, top: int) -> None:
     rest, silent = found[len(shown) :], len(tips) - len(found)
     below = [b for b in branch.below if not b.leaf] + shown
     if rest:
-        name = f"{len(rest)} more concept{'s' if len(rest) > 1 else ''}"
-        below.append(_Branch(name, sum(b.count for b in rest), leaf=True, quiet=True))
+        more = f"{len(rest)} more concept{'s' if len(rest) > 1 else ''}"
+        below.append(_Branch(more, sum(b.count for b in rest), leaf=True, quiet=True))
     if silent:
         name = f"{silent} concept{'s' if silent > 1 else ''} without a component"
         below.append(_Branch(name, -1, leaf=True, quiet=True))
@@ -176,33 +181,26 @@ def _shorten(branch: _Branch, level: int, depth: int | None, top: int) -> None:
         _shorten(child, level + 1, depth, top)
 
 
-def _levels(root: _Branch) -> Iterator[list[_Branch]]:
-    level = root.below
-    while level:
-        yield level
-        level = [child for branch in level for child in branch.below]
-
-
-def _text(branch: _Branch) -> str:
-    return branch.name if branch.count < 0 else f"{branch.name} ({branch.count})"
-
-
 def _draw(
-    axis: Axes, branch: _Branch, level: int, row: int, edges: list[float], colour: str
+    axis: Axes,
+    branches: list[_Branch],
+    level: int,
+    row: int,
+    edges: list[float],
+    colours: Iterable[str],
 ) -> None:
-    """Draw a branch as a box over the rows of what it holds, paler with every level."""
-    pale = branch.quiet or branch.count == 0
-    shade = "#f2f4f7" if pale else colour
-    strength = 1.0 if pale or level == 0 else max(0.14, 0.5 - 0.16 * level)
-    wide = edges[level + 1] - edges[level]
-    axis.add_patch(
-        Rectangle((edges[level], row), wide, branch.rows, facecolor=shade, alpha=strength,
-                  edgecolor=PAPER, linewidth=1.2)
-    )  # fmt: skip
-    ink = SOFT if pale else (PAPER if level == 0 else INK)
-    axis.text(edges[level] + 0.06, row + branch.rows / 2, _text(branch), va="center", fontsize=7.5,
-              color=ink, style="italic" if branch.quiet else "normal",
-              fontweight="bold" if level == 0 and not pale else "normal")  # fmt: skip
-    for child in branch.below:
-        _draw(axis, child, level + 1, row, edges, colour)
-        row += child.rows
+    """Draw each branch as a box over the rows of what it holds, paler with every level."""
+    for branch, colour in zip(branches, colours, strict=False):
+        pale = branch.quiet or branch.count == 0
+        strength = 1.0 if pale or level == 0 else max(0.14, 0.5 - 0.16 * level)
+        axis.add_patch(
+            Rectangle((edges[level], row), edges[level + 1] - edges[level], branch.rows,
+                      facecolor="#f2f4f7" if pale else colour, alpha=strength,
+                      edgecolor=PAPER, linewidth=1.2)
+        )  # fmt: skip
+        ink = SOFT if pale else (PAPER if level == 0 else INK)
+        axis.text(edges[level] + 0.06, row + branch.rows / 2, branch.text, va="center",
+                  fontsize=7.5, color=ink, style="italic" if branch.quiet else "normal",
+                  fontweight="bold" if level == 0 and not pale else "normal")  # fmt: skip
+        _draw(axis, branch.below, level + 1, row, edges, repeat(colour))
+        row += branch.rows

@@ -153,8 +153,8 @@ def _draw_card(canvas: Image.Image, card: Card, corner: tuple[int, int], largest
     draw.text((right, below + LINE), f"{100 * card.share:+.1f} %", SOFT, font(12), anchor="ra")
     bar = below + 2 * LINE + 2
     draw.rectangle((left, bar, right - 1, bar + 5), fill="#e8e8e8")
-    width = round((CARD - 1) * abs(card.share) / largest)
-    draw.rectangle((left, bar, left + width, bar + 5), fill=FOR if card.share > 0 else AGAINST)
+    end = left + round((CARD - 1) * abs(card.share) / largest)
+    draw.rectangle((left, bar, end, bar + 5), fill=FOR if card.share > 0 else AGAINST)
 
 
 def _plate(picture: Image.Image, side: int) -> Image.Image:

@@ -32,7 +32,7 @@ HEAT = LinearSegmentedColormap.from_list("semlens", ["#f2f5f9", "#9fc0f5", "#2f6
 SIGNED = LinearSegmentedColormap.from_list("semlens-signed", ["#d9622b", "#f2f5f9", "#2f6fde"])
 """From below zero to above it."""
 
-_STYLE: Mapping[str, Any] = MappingProxyType(
+_STYLE: Any = MappingProxyType(
     {
         "font.family": "sans-serif",
         "font.size": 9.0,
@@ -69,8 +69,7 @@ _DRAWING = threading.RLock()
 @contextmanager
 def _style() -> Iterator[None]:
     """Draw in this style; by turns, for matplotlib's settings are those of all threads."""
-    settings: Any = dict(_STYLE)
-    with _DRAWING, mpl.rc_context(settings):
+    with _DRAWING, mpl.rc_context(dict(_STYLE)):
         yield
 
 
@@ -99,15 +98,21 @@ def new_figure(
 
 
 @styled
-def write_figure(figure: Figure, target: Path | io.BytesIO, kind: str) -> None:
-    """Write a figure as ``png``, ``svg`` or ``pdf``; the same figure gives the same bytes."""
-    dated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
-    figure.savefig(target, format=kind, metadata=dated.get(kind))
+def write_picture(picture: Figure | Image.Image, target: Path | io.BytesIO, kind: str) -> None:
+    """Write a chart (``png``, ``svg``, ``pdf``) or a picture (``png``, ``jpg``, ``webp``).
+
+    The same chart gives the same bytes.
+    """
+    if isinstance(picture, Figure):
+        dated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+        picture.savefig(target, format=kind, metadata=dated.get(kind))
+    else:
+        picture.save(target, "jpeg" if kind == "jpg" else kind)
 
 
 def _bytes(figure: Figure, kind: str) -> bytes:
     target = io.BytesIO()
-    write_figure(figure, target, kind)
+    write_picture(figure, target, kind)
     return target.getvalue()
 
 
@@ -122,22 +127,12 @@ def figure_svg(figure: Figure) -> str:
     return text[text.index("<svg") :]
 
 
-def write_picture(picture: Figure | Image.Image, target: Path | io.BytesIO, kind: str) -> None:
-    """Write a chart (``png``, ``svg``, ``pdf``) or a picture (``png``, ``jpg``, ``webp``)."""
-    if isinstance(picture, Figure):
-        write_figure(picture, target, kind)
-    else:
-        picture.save(target, "jpeg" if kind == "jpg" else kind)
-
-
 def save_picture(picture: Figure | Image.Image, path: Path) -> None:
     """Write a chart or a picture to a file, by its ending."""
-    kind = path.suffix.lower()[1:]
-    write_atomic(path, lambda part: write_picture(picture, part, kind))
+    write_atomic(path, lambda part: write_picture(picture, part, path.suffix.lower()[1:]))
 
 
 def picture_html(picture: Figure | Image.Image) -> str:
     """Return a chart or a picture as an element that can stand in HTML."""
-    if isinstance(picture, Figure):
-        return figure_svg(picture)
-    return f'<img src="{webp_uri(encoded(picture))}">'
+    is_chart = isinstance(picture, Figure)
+    return figure_svg(picture) if is_chart else f'<img src="{webp_uri(encoded(picture))}">'

@@ -9,8 +9,8 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
-from semlens.draw.graph_order import by_barycentre
 from semlens.draw.pictures import shortened
 
 CARD = (226.0, 58.0)
@@ -93,8 +93,6 @@ class Card:
     number: int
     x: float
     y: float
-    width: float
-    height: float
     tint: float
     against: bool
     title: str
@@ -198,8 +196,9 @@ def _merged(
         if rest:
             names = tuple(name for node in rest for name in node.components)
             mean = sum(node.mean for node in rest)
-            more = GraphNode(layer + REST, layer, f"+{len(rest)} more", names, mean, math.nan)
-            columns[-1] = [*shown, more]
+            shown.append(
+                GraphNode(layer + REST, layer, f"+{len(rest)} more", names, mean, math.nan)
+            )
             stands_for |= {node.id: layer + REST for node in rest}
     links: Links = defaultdict(float)
     for edge in edges:
@@ -237,10 +236,11 @@ def _card(
         names += ", …" if len(node.components) > 20 else ""
         most = "" if rest else f", {percent(node.maximum)} at most"
         title = f"{node.label}\n{percent(node.mean)} on average{most}\n{names}"
-    label = Text(left, y + 25, shortened(node.label, 14.5, room), 14.5, bold=True)
-    texts = (label, Text(left, y + 44, shortened(below, 12.0, room), 12.0, soft=True))
-    against, tint = node.mean < 0, 0.0 if rest else tint
-    return Card(number, x, y, CARD[0], CARD[1], tint, against, title, texts, webp, rest)
+    texts = (
+        Text(left, y + 25, shortened(node.label, 14.5, room), 14.5, bold=True),
+        Text(left, y + 44, shortened(below, 12.0, room), 12.0, soft=True),
+    )
+    return Card(number, x, y, 0.0 if rest else tint, node.mean < 0, title, texts, webp, rest)
 
 
 def _curves(
@@ -257,8 +257,7 @@ def _curves(
     least = FAINTEST * strongest
     drawn = {ends: w for ends, w in links.items() if abs(w) >= least and w != 0}
     widths = {e: max(0.8, WIDEST * min(1, abs(w) / strongest)) for e, w in drawn.items()}
-    upper = _ports(cards, widths, side=0)
-    lower = _ports(cards, widths, side=1)
+    upper, lower = (_ports(cards, widths, side) for side in (0, 1))
     curves: list[Curve] = []
     for ends in sorted(drawn, key=lambda ends: abs(drawn[ends])):
         source, target = cards[ends[0]], cards[ends[1]]
@@ -267,7 +266,7 @@ def _curves(
         names = [f"{kept[e].label} ({kept[e].layer or 'class'})" for e in (ends[1], ends[0])]
         curves.append(
             Curve(
-                (target.x + target.width, lower[ends]),
+                (target.x + CARD[0], lower[ends]),
                 (source.x, upper[ends]),
                 widths[ends],
                 opacity * (0.4 if any(end.endswith(REST) for end in ends) else 1),
@@ -283,17 +282,13 @@ def _ports(
     cards: Mapping[str, Card], widths: Mapping[tuple[str, str], float], side: int
 ) -> dict[tuple[str, str], float]:
     """Return the height at which each line meets the box at one of its ends."""
-    of: dict[str, list[tuple[str, str]]] = {}
-    for ends in widths:
-        of.setdefault(ends[side], []).append(ends)
     found: dict[tuple[str, str], float] = {}
-    for name, lines in of.items():
-        card = cards[name]
-        lines.sort(key=lambda ends: cards[ends[1 - side]].y)
+    for name, card in cards.items():
+        lines = [ends for ends in widths if ends[side] == name]
         total = sum(widths[ends] for ends in lines)
-        scale = min(1.0, (card.height - 12) / total)
-        y = card.y + (card.height - total * scale) / 2
-        for ends in lines:
+        scale = min(1.0, (CARD[1] - 12) / (total or 1.0))
+        y = card.y + (CARD[1] - total * scale) / 2
+        for ends in sorted(lines, key=lambda ends: cards[ends[1 - side]].y):
             found[ends] = y + widths[ends] * scale / 2
             y += widths[ends] * scale
     return found
@@ -313,9 +308,10 @@ def _headings(heading: Heading, width: float) -> list[Text]:
     for place, (layer, boxes) in enumerate(heading.share_shown.items()):
         x = MARGIN + place * (CARD[0] + GAP_ACROSS) + CARD[0] / 2
         shown = f"boxes show {percent(boxes)}, lines {percent(heading.edges_shown[layer])}"
-        name = shortened(layer, 14.0, CARD[0])
-        texts.append(Text(x, 98.0, name, 14.0, bold=True, middle=True))
-        texts.append(Text(x, 115.0, shown, 11.5, soft=True, middle=True))
+        texts += [
+            Text(x, 98.0, shortened(layer, 14.0, CARD[0]), 14.0, bold=True, middle=True),
+            Text(x, 115.0, shown, 11.5, soft=True, middle=True),
+        ]
     return texts
 
 
@@ -324,7 +320,7 @@ def _legend(height: float, least: float, links: Links) -> tuple[list[Text], list
     y, weights = height - 42, [abs(weight) for weight in links.values()]
     missing = sum(w for w in weights if w < least) / (sum(weights) or 1.0)
     left_out = f"lines under {percent(least)} are left out: {percent(missing)} of all together"
-    lines = [
+    samples = [
         Curve((MARGIN, y - 4), (MARGIN + 34, y - 4), 7.0, 0.6, False),
         Curve((MARGIN + 150, y - 4), (MARGIN + 184, y - 4), 7.0, 0.6, True),
     ]
@@ -340,4 +336,70 @@ def _legend(height: float, least: float, links: Links) -> tuple[list[Text], list
             soft=True,
         ),
     ]
-    return texts, lines
+    return texts, samples
+
+
+SWEEPS = 6
+
+
+def by_barycentre(
+    columns: Sequence[Sequence[str]], links: Mapping[tuple[str, str], float]
+) -> list[list[str]]:
+    """Sort columns by the weighted mean place of their neighbours, a few times to and fro.
+
+    Parameters
+    ----------
+    columns
+        Names from the lowest to the highest column.
+    links
+        Weights by (upper, lower) name.
+
+    Returns
+    -------
+    list
+        The order whose crossings weigh least among those that were tried, the given one
+        included.
+    """
+    order = [list(column) for column in columns]
+    best, least = [list(column) for column in order], crossings(order, links)
+    for sweep in range(SWEEPS):
+        downwards = sweep % 2 == 0
+        for place in range(len(order) - 2, -1, -1) if downwards else range(1, len(order)):
+            fixed = order[place + 1 if downwards else place - 1]
+            order[place] = _sorted(order[place], fixed, links)
+        found = crossings(order, links)
+        if found < least:
+            best, least = [list(column) for column in order], found
+    return best
+
+
+def _sorted(
+    column: Sequence[str], fixed: Sequence[str], links: Mapping[tuple[str, str], float]
+) -> list[str]:
+    middle: dict[str, float] = {}
+    for place, name in enumerate(column):
+        weights = [
+            abs(links.get((other, name), 0.0) or links.get((name, other), 0.0)) for other in fixed
+        ]
+        total = sum(weights)
+        centre = sum(i * w for i, w in enumerate(weights)) / total if total else place
+        # places are compared as parts of their column: one may be longer than the other
+        middle[name] = centre / max(1, len(fixed if total else column) - 1)
+    return sorted(column, key=lambda name: middle[name])
+
+
+def crossings(columns: Sequence[Sequence[str]], links: Mapping[tuple[str, str], float]) -> float:
+    """Sum over all pairs of lines that cross the smaller of their weights."""
+    total = 0.0
+    for lower, upper in zip(columns, columns[1:], strict=False):
+        low = {name: i for i, name in enumerate(lower)}
+        high = {name: i for i, name in enumerate(upper)}
+        lines = [
+            (high[a], low[b], abs(weight))
+            for (a, b), weight in links.items()
+            if a in high and b in low
+        ]
+        for (a, b, first), (c, d, second) in combinations(lines, 2):
+            if (a - c) * (b - d) < 0:
+                total += min(first, second)
+    return total

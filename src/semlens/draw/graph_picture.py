@@ -10,7 +10,7 @@ from matplotlib.colors import to_rgb
 from PIL import Image, ImageDraw, ImageOps
 
 from semlens.draw.figure import INK, LINE, PAPER, SERIES, SOFT
-from semlens.draw.graph_layout import INSET, THUMB, Card, Curve, Scene, Text
+from semlens.draw.graph_layout import CARD, INSET, THUMB, Card, Curve, Scene, Text
 from semlens.draw.html import render, webp_uri
 from semlens.draw.pictures import decoded, font
 
@@ -32,6 +32,7 @@ def draw_svg(scene: Scene) -> str:
         "graph.svg.j2",
         scene=scene,
         uri=webp_uri,
+        card_size=CARD,
         inset=INSET,
         thumb=THUMB,
         round=ROUND,
@@ -44,8 +45,7 @@ def draw_svg(scene: Scene) -> str:
 
 def draw_png(scene: Scene) -> Image.Image:
     """Return the picture as pixels, light."""
-    scale = float(SHARP * SMOOTH)
-    scale = min(scale, (MOST_PIXELS / (scene.width * scene.height)) ** 0.5)
+    scale = min(float(SHARP * SMOOTH), (MOST_PIXELS / (scene.width * scene.height)) ** 0.5)
     size = (round(scene.width * scale), round(scene.height * scale))
     canvas = Image.new("RGB", size, PAPER)
     for curve in scene.curves:
@@ -63,8 +63,8 @@ def _pixel_curve(canvas: Image.Image, curve: Curve, scale: float) -> None:
     left, top = (int(least) - 1 for least in outline.min(0))
     right, bottom = (int(most) + 2 for most in outline.max(0))
     mask = Image.new("L", (right - left, bottom - top))
-    inside = (outline - (left, top)).ravel().tolist()
-    ImageDraw.Draw(mask).polygon(inside, fill=round(255 * curve.opacity))
+    corners = (outline - (left, top)).ravel().tolist()
+    ImageDraw.Draw(mask).polygon(corners, fill=round(255 * curve.opacity))
     canvas.paste(AGAINST if curve.against else FOR, (left, top, right, bottom), mask)
 
 
@@ -77,16 +77,14 @@ def _outline(curve: Curve, steps: int = 48) -> Float64[np.ndarray, "n 2"]:
     u = 1 - t
     middle = u**3 * start + 3 * u * u * t * handle + 3 * u * t * t * other + t**3 * end
     along = u * u * (handle - start) + 2 * u * t * (other - handle) + t * t * (end - other)
-    across = along[:, ::-1] * (-1, 1) / np.linalg.norm(along, axis=1, keepdims=True)
-    aside = across * curve.width / 2
+    length = np.linalg.norm(along, axis=1, keepdims=True)
+    aside = along[:, ::-1] * (-1, 1) / length * curve.width / 2
     return np.concatenate([middle + aside, (middle - aside)[::-1]])
 
 
 def _pixel_card(canvas: Image.Image, draw: ImageDraw.ImageDraw, card: Card, scale: float) -> None:
-    box = [
-        round(value * scale)
-        for value in (card.x, card.y, card.x + card.width, card.y + card.height)
-    ]
+    corners = (card.x, card.y, card.x + CARD[0], card.y + CARD[1])
+    box = [round(value * scale) for value in corners]
     colour = _blend(AGAINST if card.against else FOR, STRONGEST_TINT * card.tint)
     rim = 0 if card.rest else max(1, round(1.2 * scale))
     draw.rounded_rectangle(box, ROUND * scale, REST if card.rest else colour, LINE, rim)
@@ -102,25 +100,22 @@ def _pixel_card(canvas: Image.Image, draw: ImageDraw.ImageDraw, card: Card, scal
         _pixel_text(draw, text, scale)
 
 
-def _blend(colour: str, opacity: float) -> tuple[int, int, int]:
+def _blend(colour: str, opacity: float) -> tuple[int, ...]:
     """Return what a colour looks like over the paper."""
     parts = zip(to_rgb(colour), to_rgb(PAPER), strict=True)
-    red, green, blue = (round(255 * (a * opacity + b * (1 - opacity))) for a, b in parts)
-    return red, green, blue
+    return tuple(round(255 * (a * opacity + b * (1 - opacity))) for a, b in parts)
 
 
 def _pixel_text(draw: ImageDraw.ImageDraw, text: Text, scale: float) -> None:
     # Pillow's own font has English letters only
-    plain = unicodedata.normalize("NFKD", text.text)
-    plain = "".join(c for c in plain if not unicodedata.combining(c))
-    # ... and one weight only: bold is drawn with a rim
-    rim = max(1, round(text.size * scale / 60)) if text.bold else 0
+    letters = unicodedata.normalize("NFKD", text.text)
     draw.text(
         (text.x * scale, text.y * scale),
-        plain,
+        "".join(c for c in letters if not unicodedata.combining(c)),
         fill=SOFT if text.soft else INK,
         font=font(text.size * scale),
         anchor="ms" if text.middle else "ls",
-        stroke_width=rim,
+        # ... and one weight only: bold is drawn with a rim
+        stroke_width=max(1, round(text.size * scale / 60)) if text.bold else 0,
         stroke_fill=INK,
     )

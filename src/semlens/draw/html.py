@@ -36,16 +36,15 @@ def component_card(
     database: Database, row: int, count: int = 8, caption: str = "", note: str = ""
 ) -> dict[str, Any]:
     """Return what the templates need to show a component with its examples."""
-    strip = [
-        {"uri": webp_uri(webp), "path": example.path}
-        for example in database.examples_of(row, count)
-        if (webp := database.thumbnail(example.crop)) is not None
-    ]
     return {
         "name": str(database.component(row)),
         "caption": caption,
         "note": note,
-        "strip": strip,
+        "strip": [
+            {"uri": webp_uri(webp), "path": example.path}
+            for example in database.examples_of(row, count)
+            if (webp := database.thumbnail(example.crop)) is not None
+        ],
     }
 
 

@@ -143,7 +143,10 @@ def write_labels(
 
 
 def _keep_apart(axes: Axes, texts: Sequence[Any], labels: Sequence[MapLabel]) -> int:
-    """Remove texts that touch one of a larger cluster, or the edge; return how many stay."""
+    """Remove texts that touch one of a larger cluster, or the edge; return how many stay.
+
+    A line leads from a text that was moved away to where it belongs.
+    """
     frame = axes.get_window_extent()
     kept: list[Bbox] = []
     for text, label in zip(texts, labels, strict=True):
@@ -153,18 +156,12 @@ def _keep_apart(axes: Axes, texts: Sequence[Any], labels: Sequence[MapLabel]) ->
             text.remove()
             continue
         kept.append(box)
-        _lead(axes, box, label)
+        home = axes.transData.transform((label.x, label.y))
+        near = np.clip(home, box.min, box.max)
+        if np.hypot(*(home - near)) >= 0.6 * box.height:
+            ends = axes.transData.inverted().transform([near, home])
+            axes.plot(ends[:, 0], ends[:, 1], color=SOFT, linewidth=0.5, zorder=3)
     return len(kept)
-
-
-def _lead(axes: Axes, box: Bbox, label: MapLabel) -> None:
-    """Draw a line from a text that was moved away to where it belongs."""
-    home = axes.transData.transform((label.x, label.y))
-    near = np.clip(home, box.min, box.max)
-    if np.hypot(*(home - near)) < 0.6 * box.height:
-        return
-    ends = axes.transData.inverted().transform([near, home])
-    axes.plot(ends[:, 0], ends[:, 1], color=SOFT, linewidth=0.5, zorder=3)
 
 
 HUES = ("#d0312d", "#2f6fde", "#00856b", "#e0a100", "#b5539b", "#4aa8d8", "#7a5c3e", "#d9622b")
@@ -187,12 +184,13 @@ def draw_map(
     axes.spines[:].set_visible(False)
     axes.margins(0.08)
     size = float(np.clip(9000 / max(len(where), 1), 1.2, 34))
-    if isinstance(colouring, Groups):
-        _draw_groups(axes, where, colouring, size)
-    elif isinstance(colouring, Queries):
-        _draw_queries(axes, where, colouring, size)
-    else:
-        _draw_scale(axes, where, colouring, size)
+    match colouring:
+        case Groups():
+            _draw_groups(axes, where, colouring, size)
+        case Queries():
+            _draw_queries(axes, where, colouring, size)
+        case Scale():
+            _draw_scale(axes, where, colouring, size)
     write_labels(figure, axes, where, labels, notes)
     return figure
 
@@ -206,9 +204,8 @@ def group_colours(count: int, ordered: bool = False) -> list[Any]:
     """Return a colour for each of some groups; they recur where there are over 20."""
     if count <= len(SERIES):
         return list(SERIES[:count])
-    if ordered:
-        return [mpl.colormaps["viridis"](i / (count - 1)) for i in range(count)]
-    return [mpl.colormaps["tab20"](i % 20) for i in range(count)]
+    places = np.arange(count) / (count - 1) if ordered else np.arange(count) % 20
+    return mpl.colormaps["viridis" if ordered else "tab20"](places).tolist()
 
 
 def _draw_groups(axes: Axes, where: np.ndarray, colouring: Groups, size: float) -> None:
@@ -222,13 +219,12 @@ def _draw_groups(axes: Axes, where: np.ndarray, colouring: Groups, size: float) 
 def _draw_queries(axes: Axes, where: np.ndarray, colouring: Queries, size: float) -> None:
     hues = np.asarray([to_rgb(HUES[i % len(HUES)]) for i in range(len(colouring.names))])
     strength, best = colouring.alignment.max(1), colouring.alignment.argmax(1)
-    full = max(float(np.quantile(strength, 0.99)), 1e-6)
-    share = np.clip(strength / full, 0, 1)[:, None]
+    share = np.clip(strength / max(float(np.quantile(strength, 0.99)), 1e-6), 0, 1)[:, None]
     order = np.argsort(strength, kind="stable")  # the strongest on top
     colour = (1 - share) * _PALE + share * hues[best]
     _scatter(axes, where[order], c=colour[order], s=size)
-    tops = colouring.alignment.max(0)
-    names = [f"{n} (max {t:.2f})" for n, t in zip(colouring.names, tops, strict=True)]
+    tops = zip(colouring.names, colouring.alignment.max(0), strict=True)
+    names = [f"{name} (max {top:.2f})" for name, top in tops]
     _legend(axes, dict(zip(names, hues.tolist(), strict=True)), "alignment with")
 
 
@@ -252,8 +248,8 @@ def _draw_scale(axes: Axes, where: np.ndarray, colouring: Scale, size: float) ->
 
 
 def _legend(axes: Axes, colours: Mapping[str, Any], title: str | None = None) -> None:
-    longest = max(map(len, colours), default=1)
-    columns = int(np.clip(110 // (longest + 6), 1, len(colours) or 1))
+    wide = max(map(len, colours), default=1) + 6
+    columns = int(np.clip(110 // wide, 1, len(colours) or 1))
     axes.figure.legend(
         handles=dot_handles(colours), loc="outside lower left", ncols=columns, title=title,
         alignment="left", title_fontsize=8, handletextpad=0.1,

@@ -64,8 +64,8 @@ def overlay(image: Image.Image, heat: Shaped[np.ndarray, "h w"]) -> Image.Image:
     colour = np.where(
         (values > 0)[:, :, None], np.array(FOR, np.float32), np.array(AGAINST, np.float32)
     )
-    pale = 0.35 * 255 + 0.65 * grey
-    return Image.fromarray((pale * (1 - alpha) + colour * alpha).round().astype(np.uint8))
+    mixed = (0.35 * 255 + 0.65 * grey) * (1 - alpha) + colour * alpha
+    return Image.fromarray(mixed.round().astype(np.uint8))
 
 
 def resized(
@@ -75,8 +75,7 @@ def resized(
     values = np.asarray(heat, np.float32)
     if values.shape == (size[1], size[0]):
         return values
-    picture = Image.fromarray(values).resize(size, Image.Resampling.BILINEAR)
-    return np.asarray(picture, np.float32)
+    return np.asarray(Image.fromarray(values).resize(size, Image.Resampling.BILINEAR), np.float32)
 
 
 def onto(

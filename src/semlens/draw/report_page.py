@@ -157,15 +157,14 @@ def page_html(page: Page) -> str:
 def figure_picture(figure: Figure, alt: str, caption: str, *, points: int = 0) -> Picture:
     """Embed a plot: as vectors, or as pixels where it has too many points for that."""
     if points > _MANY:
-        webp = encoded(decoded(figure_png(figure)), 88, 6)
-        return Picture(webp_uri(webp), alt, caption)
+        return Picture(webp_uri(encoded(decoded(figure_png(figure)), 88, 6)), alt, caption)
     return svg_picture(figure_svg(figure), alt, caption)
 
 
 def svg_picture(svg: str, alt: str, caption: str, *, adapts: bool = False) -> Picture:
     """Embed an SVG as an image of its own: its names cannot clash with those of another."""
-    coded = base64.b64encode(svg.encode()).decode()
-    return Picture(f"data:image/svg+xml;base64,{coded}", alt, caption, adapts)
+    uri = "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
+    return Picture(uri, alt, caption, adapts)
 
 
 def picture_thumb(picture: Image.Image, file: str) -> Thumb:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
+from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -17,15 +18,21 @@ def rich_table(frame: pd.DataFrame, title: str = "", columns: Sequence[str] | No
     names = list(columns or frame.columns)
     shown = Table(title=escape(title) or None, title_justify="left", box=None, header_style="bold")
     for name in names:
-        numeric = pd.api.types.is_numeric_dtype(frame[name])
         shown.add_column(
             Text(str(name).replace("_", " ")),
-            justify="right" if numeric else "left",
+            justify="right" if pd.api.types.is_numeric_dtype(frame[name]) else "left",
             no_wrap=name == names[0],  # who a row is stays whole in a narrow terminal
         )
     for record in frame.loc[:, names].to_dict("records"):
         shown.add_row(*(Text(_cell(record[name])) for name in names))
     return shown
+
+
+def titled(
+    title: str, frame: pd.DataFrame, columns: Sequence[str] | None = None
+) -> list[RenderableType]:
+    """Return a title that may be wider than its table, the table, and an empty line."""
+    return [Text(title, style="italic"), rich_table(frame, columns=columns), Text()]
 
 
 def _cell(value: Any) -> str:

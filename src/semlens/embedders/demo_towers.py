@@ -5,6 +5,8 @@ on a machine that reaches no model hub. Do not use it for photographs: use a rea
 text tower is a bag of words: the order of words is lost.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import as_file, files
@@ -21,6 +23,10 @@ from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from torch import Tensor, nn
+
+from semlens.embedders.load import Embedder
+from semlens.models.subject import weights_digest
+from semlens.recipe import fingerprint
 
 DIMENSION = 384
 INPUT_SIZE = 96  # pixels, both sides
@@ -53,12 +59,11 @@ def dequantise(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the float32 tensors that ``quantise`` stored."""
     state: dict[str, Tensor] = {}
     for name, value in packed.items():
-        if name.endswith(SCALE_SUFFIX) and name.removesuffix(SCALE_SUFFIX) in packed:
-            continue
         scale = packed.get(name + SCALE_SUFFIX)
-        state[name] = value.float()
         if scale is not None:
-            state[name] = state[name] * scale.float().reshape(-1, *[1] * (value.ndim - 1))
+            state[name] = value.float() * scale.float().reshape(-1, *[1] * (value.ndim - 1))
+        elif not (name.endswith(SCALE_SUFFIX) and name.removesuffix(SCALE_SUFFIX) in packed):
+            state[name] = value.float()
     return state
 
 
@@ -84,9 +89,7 @@ def preprocess_image(image: Image.Image) -> Tensor:
     The longer side is scaled to 96 pixels and the rest is padded with the mean colour of the
     image's border, so that crops of any aspect keep their proportions.
     """
-    image = image.convert("RGB")
-    if image.size != (INPUT_SIZE, INPUT_SIZE):
-        image = _letterbox(image)
+    image = _letterbox(image.convert("RGB"))
     pixels = torch.from_numpy(np.array(image, dtype=np.uint8))
     return pixels.permute(2, 0, 1).to(torch.float32).div(127.5).sub(1.0)
 
@@ -99,8 +102,7 @@ def _letterbox(image: Image.Image) -> Image.Image:
         return image
     pixels = np.asarray(image, dtype=np.float32)
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]).mean(0)
-    red, green, blue = (round(float(c)) for c in border)
-    canvas = Image.new("RGB", (INPUT_SIZE, INPUT_SIZE), (red, green, blue))
+    canvas = Image.new("RGB", (INPUT_SIZE, INPUT_SIZE), tuple(round(float(c)) for c in border))
     canvas.paste(image, ((INPUT_SIZE - size[0]) // 2, (INPUT_SIZE - size[1]) // 2))
     return canvas
 
@@ -213,3 +215,30 @@ def load_towers(folder: Path | None = None) -> DemoTowers:
         with as_file(files("semlens") / "assets" / "demo") as bundled:
             return load_towers(bundled)
     return DemoTowers(load_image_tower(folder), load_text_tower(folder))
+
+
+class DemoEmbedder(Embedder):
+    """``semlens/demo``: trained on emoji and clip art; photographs and word order are weak."""
+
+    has_text = True
+    spec = "semlens/demo"
+
+    def __init__(self, device: str = "cpu") -> None:
+        towers = load_towers()
+        self._image_tower = towers.image.to(device)
+        self._text_tower = towers.text
+        self._device = torch.device(device)
+        self.fingerprint = fingerprint(
+            self.spec, weights_digest(towers.image), weights_digest(towers.text)
+        )
+        self.dim = DIMENSION
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        """Scale to the tower's 96 x 96 input, padded to a square."""
+        return preprocess_image(image)
+
+    def _images(self, batch: Tensor) -> Tensor:
+        return self._image_tower(batch.to(self._device))
+
+    def _texts(self, texts: Sequence[str]) -> Tensor:
+        return self._text_tower.encode(texts)

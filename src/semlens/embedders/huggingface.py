@@ -12,10 +12,11 @@ import transformers
 from PIL import Image
 from torch import Tensor
 
-from semlens.embedders.base import Embedder, unavailable
+from semlens.embedders.load import Embedder, unavailable
 from semlens.errors import EmbedderError
 from semlens.models.checkpoint import refuse_missing
 from semlens.models.subject import weights_digest
+from semlens.models.zoo import seeded
 from semlens.recipe import fingerprint
 
 
@@ -32,7 +33,9 @@ class TransformersEmbedder(Embedder):
             name = str(folder.resolve())  # to be found from any folder
         self.spec = f"transformers/{name}"
         try:
-            model, report = _seeded(name)
+            with seeded(0):  # a pooler that the checkpoint lacks gets the same numbers
+                loaded: Any = transformers.AutoModel.from_pretrained(name, output_loading_info=True)
+            model, report = loaded
             refuse_missing(report["missing_keys"], self.spec, EmbedderError)
             self._processor = transformers.AutoImageProcessor.from_pretrained(name)
             self.has_text = hasattr(model, "get_text_features")
@@ -86,13 +89,6 @@ def has_text_tower(name: str) -> bool:
     """Tell from its configuration alone whether a model embeds texts."""
     config = transformers.AutoConfig.from_pretrained(name)
     return hasattr(transformers.MODEL_MAPPING[type(config)], "get_text_features")
-
-
-def _seeded(name: str) -> tuple[Any, dict[str, Any]]:
-    """Load with a fixed seed: a pooler that the checkpoint lacks gets the same numbers."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return transformers.AutoModel.from_pretrained(name, output_loading_info=True)
 
 
 def _vectors(output: Any) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from semlens.embedders.base import Embedder, unavailable
+from semlens.embedders.load import Embedder, unavailable
 from semlens.errors import EmbedderError, nearest
 from semlens.models.subject import weights_digest
 from semlens.recipe import fingerprint

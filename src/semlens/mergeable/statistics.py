@@ -68,8 +68,7 @@ class TopExamples:
         return self._best(other.key, other.position)
 
     def _best(self, key: Int64[Tensor, "c b"], position: Int32[Tensor, "c b"]) -> TopExamples:
-        keys = torch.cat([self.key, key], dim=1)
-        best = torch.topk(keys, self.key.shape[1], dim=1, sorted=True)
+        best = torch.topk(torch.cat([self.key, key], dim=1), self.key.shape[1], dim=1, sorted=True)
         positions = torch.cat([self.position, position], dim=1).gather(1, best.indices)
         return TopExamples(best.values, torch.where(best.values == _EMPTY, 0, positions))
 
@@ -195,10 +194,7 @@ class Moments:
         ordered = sorted(self.blocks, key=lambda key: key[1] << key[0])
         if not ordered:
             raise ValueError("Moments of no batches. Expected at least one. Call update first.")
-        total = self.blocks[ordered[0]]
-        for key in ordered[1:]:
-            total = total + self.blocks[key]
-        return total
+        return sum((self.blocks[key] for key in ordered[1:]), self.blocks[ordered[0]])
 
 
 _SCALE = 2.0**40
@@ -238,13 +234,14 @@ class ByClass:
         """Collect one batch; shares that are not finite count as zero."""
         share = torch.nan_to_num(share.double(), 0, 0, 0).clamp(-1, 1)
         classes, place = torch.unique(target, return_inverse=True)
-        shape = (len(classes), share.shape[1])
-        index = place[:, None].expand(share.shape)
+        shape, index = (len(classes), share.shape[1]), place[:, None].expand(share.shape)
         whole = (share * _SCALE).round().long()
-        total = torch.zeros(shape, dtype=torch.int64).scatter_add_(0, index, whole)
-        maximum = torch.full(shape, -torch.inf)
-        maximum = maximum.scatter_reduce_(0, index, share.float(), "amax")
-        return cls(classes, torch.bincount(place, minlength=len(classes)), total, maximum)
+        return cls(
+            classes,
+            torch.bincount(place, minlength=len(classes)),
+            torch.zeros(shape, dtype=torch.int64).scatter_add_(0, index, whole),
+            torch.full(shape, -torch.inf).scatter_reduce_(0, index, share.float(), "amax"),
+        )
 
     def merge(self, other: ByClass) -> ByClass:
         """Join the findings over two disjoint sets of samples."""

@@ -65,13 +65,9 @@ def first_tensor(output: Any) -> Any:
     """Return the tensor of a module's output: itself, or the first one of a tuple or mapping."""
     if isinstance(output, Tensor):
         return output
-    values = output.values() if isinstance(output, Mapping) else output
-    if isinstance(output, tuple | list | Mapping):
-        for value in values:
-            found = first_tensor(value)
-            if found is not None:
-                return found
-    return None
+    parts = output.values() if isinstance(output, Mapping) else output
+    found = map(first_tensor, parts) if isinstance(output, tuple | list | Mapping) else ()
+    return next((tensor for tensor in found if tensor is not None), None)
 
 
 def measure_form(name: str, output: Any, layout: KnownLayout = "auto") -> LayerForm:
@@ -146,14 +142,15 @@ def _token_grid(tokens: int) -> tuple[int, int, int]:
 def flatten(form: LayerForm, output: Any) -> Float32[Tensor, "b c p"]:
     """Return the output as [samples, components, positions] in float32."""
     tensor = first_tensor(output).detach()
-    if form.form == "map":
-        tensor = tensor.flatten(2)
-    elif form.form == "map-last":
-        tensor = tensor.flatten(1, 2).transpose(1, 2)
-    elif form.form == "tokens":
-        tensor = tensor.transpose(1, 2)
-    else:
-        tensor = tensor[:, :, None]
+    match form.form:
+        case "map":
+            tensor = tensor.flatten(2)
+        case "map-last":
+            tensor = tensor.flatten(1, 2).transpose(1, 2)
+        case "tokens":
+            tensor = tensor.transpose(1, 2)
+        case "units":
+            tensor = tensor[:, :, None]
     return tensor.float()
 
 
@@ -161,8 +158,7 @@ def spatial(form: LayerForm, output: Any) -> Float32[Tensor, "b c h w"] | None:
     """Return the spatial map without prefix tokens, or None when the layer has none."""
     if form.height == 0:
         return None
-    flat = flatten(form, output)[:, :, form.prefix :]
-    return flat.unflatten(2, (form.height, form.width))
+    return flatten(form, output)[:, :, form.prefix :].unflatten(2, (form.height, form.width))
 
 
 def read(form: LayerForm, output: Any, readout: Readout) -> Readings:
@@ -176,13 +172,10 @@ def read(form: LayerForm, output: Any, readout: Readout) -> Readings:
     flat = flatten(form, output)
     high, where_high = flat.max(dim=2)
     low, where_low = flat.min(dim=2)
-    if readout == "mean":
-        value = flat.mean(dim=2)
-        negative = -value
-    elif readout == "max":
+    if readout == "max":
         value, negative = high, -low
-    elif form.form == "tokens" and form.prefix > 0:
-        value = flat[:, :, 0].contiguous()
+    elif readout == "mean" or (form.form == "tokens" and form.prefix > 0):
+        value = flat.mean(dim=2) if readout == "mean" else flat[:, :, 0].contiguous()
         negative = -value
     else:
         raise LayerError(

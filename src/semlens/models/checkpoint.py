@@ -75,11 +75,9 @@ def classes_in(state: Mapping[str, Tensor], module: nn.Module) -> int | None:
     rows = {theirs[0] for ours, theirs in others.values() if ours[1:] == theirs[1:] and theirs}
     if len(rows) == 1 and all(ours[1:] == theirs[1:] for ours, theirs in others.values()):
         return rows.pop()
-    absent = {name for name in mine if name not in state}
-    head = {name for name in absent if name.rsplit(".", 1)[-1] in ("weight", "bias")}
-    return (
-        0 if absent and absent == head and len({n.rsplit(".", 1)[0] for n in head}) == 1 else None
-    )
+    absent = {tuple(name.rpartition(".")[::2]) for name in mine if name not in state}
+    one = len({layer for layer, _ in absent}) == 1
+    return 0 if one and all(kind in ("weight", "bias") for _, kind in absent) else None
 
 
 def load_state(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
@@ -91,20 +89,14 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> No
         If names or shapes differ.
     """
     mine = module.state_dict()
-    missing = sorted(set(mine) - set(state))
-    extra = sorted(set(state) - set(mine))
-    wrong = [k for k in mine if k in state and mine[k].shape != state[k].shape]
-    missing = [name for name in missing if not name.endswith("num_batches_tracked")]
-    if missing or extra or wrong:
-        parts = [
-            f"{len(names)} {kind} (first: {names[0]})"
-            for kind, names in (
-                ("missing", missing),
-                ("unknown", extra),
-                ("of another shape", wrong),
-            )
-            if names
-        ]
+    lacking = sorted(set(mine) - set(state))
+    faults = {
+        "missing": [name for name in lacking if not name.endswith("num_batches_tracked")],
+        "unknown": sorted(set(state) - set(mine)),
+        "of another shape": [k for k in mine if k in state and mine[k].shape != state[k].shape],
+    }
+    parts = [f"{len(n)} {kind} (first: {n[0]})" for kind, n in faults.items() if n]
+    if parts:
         raise ModelError(
             f"The weights of '{path}' do not fit {type(module).__name__}: {', '.join(parts)}.",
             "Expected the same names and shapes.",
@@ -121,8 +113,7 @@ def load_weights(module: nn.Module, path: Path) -> None:
     ModelError
         If it cannot be read, or names or shapes differ.
     """
-    state = read_state(path)
-    mine = module.state_dict()
+    state, mine = read_state(path), module.state_dict()
     for prefix in _PREFIXES:  # which read_state takes off, though the module may have it itself
         if not set(state) <= set(mine) and all(prefix + name in mine for name in state):
             state = {prefix + name: value for name, value in state.items()}

@@ -82,9 +82,7 @@ class DemoNet(nn.Module):
 
 def preprocess(image: Image.Image) -> Tensor:
     """Turn an upright image of any size into float32[3 96 96] in [-1, 1]."""
-    image = image.convert("RGB")
-    if image.size != (INPUT_SIZE, INPUT_SIZE):
-        image = image.resize((INPUT_SIZE, INPUT_SIZE), Image.Resampling.BICUBIC)
+    image = image.convert("RGB").resize((INPUT_SIZE, INPUT_SIZE), Image.Resampling.BICUBIC)
     pixels = torch.from_numpy(np.array(image, dtype=np.uint8))
     return pixels.permute(2, 0, 1).to(torch.float32).div(127.5).sub(1.0)
 

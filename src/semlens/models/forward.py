@@ -1,4 +1,4 @@
-"""Running the whole model over images: logits, and readouts of layers."""
+"""Running the whole model over images: logits, readouts of layers, logits without components."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float32, Float64
 from PIL import Image
 from torch import Tensor
 
@@ -15,9 +15,9 @@ from semlens.data.prefetch import default_workers, prefetch
 from semlens.errors import ModelError
 from semlens.models.activations import first_tensor, measure_form, read
 from semlens.models.subject import SubjectModel
-from semlens.models.taps import evaluating, run_layers
+from semlens.models.taps import evaluating, fanned, pruned, run_layers
 from semlens.progress import report
-from semlens.types import Readout
+from semlens.types import Component, Readout
 
 Reader = Callable[[int], Image.Image]
 
@@ -55,17 +55,11 @@ def class_scores(output: Any) -> Tensor | None:
 
     None for a detector's output: boxes of each image, of which none is a class's logit.
     """
-    named = output.get("logits") if isinstance(output, Mapping) else None
-    scores = getattr(output, "logits", named)
-    if scores is None and not _detections(output):
-        scores = first_tensor(output)
-    return scores
-
-
-def _detections(output: Any) -> bool:
-    if isinstance(output, Mapping):
-        return "boxes" in output
-    return isinstance(output, list | tuple) and any(isinstance(p, Mapping) for p in output)
+    named: Mapping[str, Any] = output if isinstance(output, Mapping) else {}
+    parts = output if isinstance(output, list | tuple) else ()
+    detects = "boxes" in named or any(isinstance(part, Mapping) for part in parts)
+    scores = getattr(output, "logits", named.get("logits"))
+    return scores if scores is not None or detects else first_tensor(output)
 
 
 def run_scores(model: SubjectModel, batch: Tensor) -> Tensor:
@@ -112,11 +106,9 @@ def logits(
     ModelError
         If the model does not put out one row of logits per image.
     """
-    rows: list[np.ndarray] = []
+    stream = batches(model, reader, samples, batch_size, stage)
     with evaluating(model.module):
-        for batch in batches(model, reader, samples, batch_size, stage):
-            scores = run_scores(model, batch)
-            rows.append(scores.float().cpu().numpy())
+        rows = [run_scores(model, batch).float().cpu().numpy() for batch in stream]
     return np.concatenate(rows)
 
 
@@ -135,8 +127,120 @@ def readouts(
         form = measure_form(name, output, layouts[name])
         return read(form, output, readout).value.cpu().numpy()
 
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in layers}
-    for batch in batches(model, reader, samples, batch_size):
-        for name, values in run_layers(model.module, batch, layers, use).items():
-            parts[name].append(values)
-    return {name: np.concatenate(values) for name, values in parts.items()}
+    stream = batches(model, reader, samples, batch_size)
+    parts = [run_layers(model.module, batch, layers, use) for batch in stream]
+    return {name: np.concatenate([part[name] for part in parts]) for name in layers}
+
+
+ROWS = 128
+"""Images that pass the part of the model behind the ablated layer at once."""
+
+
+@torch.inference_mode()
+def ablated_logits(
+    model: SubjectModel,
+    reader: Reader,
+    samples: Sequence[int],
+    target: int,
+    units: Sequence[Sequence[Component]],
+    to: Mapping[Component, float],
+) -> tuple[Float64[np.ndarray, " s"], Float64[np.ndarray, "n s"]]:
+    """Return the class's logit of each sample with all components, and without each unit.
+
+    Parameters
+    ----------
+    units
+        Components that are ablated together.
+    to
+        What each component becomes, in units of its activation.
+
+    Raises
+    ------
+    ModelError
+        If the model puts out no logits, or none of the class.
+    """
+    size = min(32, max(1, ROWS // (len(units) + 1)))
+    ways = _Ways(model, target, units, to)
+    stream = batches(model, reader, samples, size, "ablating")
+    with evaluating(model.module):
+        found = [(_scores(model, batch, target), ways(batch)) for batch in stream]
+    return np.concatenate([one for one, _ in found]), np.hstack([without for _, without in found])
+
+
+def _scores(model: SubjectModel, batch: Tensor, target: int) -> Float64[np.ndarray, " b"]:
+    """Return the class's logit of every image of a batch."""
+    scores = run_scores(model, batch)
+    if not 0 <= target < scores.shape[1]:
+        raise ModelError(
+            f"The model has no logit {target}.",
+            f"Expected one from 0 to {scores.shape[1] - 1}.",
+            "Choose one of them.",
+        )
+    return scores[:, target].double().cpu().numpy()
+
+
+class _Ways:
+    """Logits of a batch without each unit, by as few passes as the model allows.
+
+    The units of one layer share a pass up to it where that gives the same logits; the first
+    batch finds out. It does not where a shortcut or a second branch goes past the layer.
+    """
+
+    def __init__(
+        self,
+        model: SubjectModel,
+        target: int,
+        units: Sequence[Sequence[Component]],
+        to: Mapping[Component, float],
+    ) -> None:
+        self.model, self.target, self.units, self.to = model, target, units, to
+        self.shared: dict[str, list[int]] = {}
+        self.single: list[int] = []
+        for place, unit in enumerate(units):
+            layers = {component.layer for component in unit}
+            if len(layers) == 1:
+                self.shared.setdefault(layers.pop(), []).append(place)
+            else:
+                self.single.append(place)
+        self.proven: set[str] = set()
+
+    def __call__(self, batch: Tensor) -> Float64[np.ndarray, "n b"]:
+        """Return the logits of a batch, unit by unit."""
+        found = np.zeros((len(self.units), len(batch)))
+        step = max(1, ROWS // len(batch))
+        for layer, places in list(self.shared.items()):
+            if layer not in self.proven and not self._agrees(batch, layer, places):
+                self.single += self.shared.pop(layer)
+                continue
+            self.proven.add(layer)
+            for part in (places[i : i + step] for i in range(0, len(places), step)):
+                found[part] = self._together(batch, layer, part)
+        for place in self.single:
+            found[place] = self._alone(batch, place)
+        return found
+
+    def _alone(self, batch: Tensor, place: int) -> Float64[np.ndarray, " b"]:
+        with pruned(self.model, self.units[place], self.to):
+            return _scores(self.model, batch, self.target)
+
+    def _together(
+        self, batch: Tensor, layer: str, places: Sequence[int]
+    ) -> Float64[np.ndarray, "n b"]:
+        versions = [{c.index: self.to[c] for c in self.units[place]} for place in places]
+        with fanned(self.model, layer, versions):
+            return _scores(self.model, batch, self.target).reshape(len(places), len(batch))
+
+    def _agrees(self, batch: Tensor, layer: str, places: Sequence[int]) -> bool:
+        """Say whether the shared pass gives what passes of their own give.
+
+        Two images at least, since one would be broadcast against what goes past the layer.
+        """
+        if len(batch) == 1:
+            batch = torch.cat([batch, batch.flip(-1)])
+        some = [places[0], places[-1]]
+        try:
+            together = self._together(batch, layer, some)
+        except (RuntimeError, ValueError, IndexError):  # shapes that do not fit past the layer
+            return False
+        alone = np.stack([self._alone(batch, place) for place in some])
+        return bool(np.allclose(together, alone, rtol=1e-4, atol=1e-4))

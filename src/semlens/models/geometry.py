@@ -63,15 +63,17 @@ def measure_geometry(preprocess: Preprocess, width: int, height: int) -> Geometr
     """
     black = _through(preprocess, np.zeros((height, width), np.uint8))
     range_ = _through(preprocess, np.full((height, width), 255, np.uint8)) - black
-    seen = np.abs(range_) > 0.5 * np.abs(range_).max()
-    share = np.where(seen, range_, np.nan)
+    share = np.where(np.abs(range_) > 0.5 * np.abs(range_).max(), range_, np.nan)
 
     def shares(grey: np.ndarray) -> np.ndarray:
         return (_through(preprocess, np.broadcast_to(grey, (height, width))) - black) / share
 
-    horizontal = _measure(lambda ramp: shares(ramp[None, :]), width)
-    vertical = _measure(lambda ramp: shares(ramp[:, None]).T, height)
-    return Geometry(horizontal, vertical, width, height)
+    return Geometry(
+        _measure(lambda ramp: shares(ramp[None, :]), width),
+        _measure(lambda ramp: shares(ramp[:, None]).T, height),
+        width,
+        height,
+    )
 
 
 def _through(preprocess: Preprocess, grey: np.ndarray) -> np.ndarray:

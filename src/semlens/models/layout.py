@@ -57,8 +57,8 @@ def find_layouts(
     if open_:
         wide = _shapes(module, torch.cat([batch, batch], dim=-1), open_, whole=False)
         for name in open_:
-            seen = _widened(shapes[name], wide.get(name, ()))
-            found[name] = seen or by_proportion(shapes[name], *batch.shape[-2:])
+            grown = _widened(shapes[name], wide.get(name, ()))
+            found[name] = grown or by_proportion(shapes[name], *batch.shape[-2:])
     return found
 
 

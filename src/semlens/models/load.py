@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import re
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 from torch import nn
 
 from semlens.errors import ModelError
 from semlens.models.checkpoint import load_weights
-from semlens.models.subject import Preprocess, SubjectModel
+from semlens.models.subject import SubjectModel
 
 FORMS = (
     "torchvision/NAME:WEIGHTS, timm/NAME[:WEIGHTS], transformers/ID-or-dir, "
@@ -73,8 +72,6 @@ def load_model(
                 "Code is run only when it is named on the command line.",
                 f"Add --model {spec} if you trust the file.",
             )
-        from semlens.models.load import userfile_model
-
         model = userfile_model(Path(path).expanduser(), name)
     else:
         model = _library_model(spec, random_weights)
@@ -90,11 +87,8 @@ def _library_model(spec: str, seed: int | None) -> SubjectModel:
     """Load from a library; ``:random=SEED`` in a SPEC is how a manifest holds the seed."""
     if seed is not None:
         spec = f"{spec}:random={seed}"
-    plain, marked, digits = spec.rpartition(":random=")
-    if marked and digits.isdecimal():
-        seed = int(digits)
-    else:
-        plain = spec
+    random = re.fullmatch(r"(.*):random=(\d+)", spec)
+    plain, seed = (random[1], int(random[2])) if random else (spec, seed)
     library, _, rest = plain.partition("/")
     name, _, weights = rest.partition(":")
     if spec == "semlens/demo":
@@ -146,12 +140,11 @@ def userfile_model(path: Path, name: str) -> SubjectModel:
     expected = "Expected FILE.py:CALLABLE that returns (module, preprocess) or a third, classes."
     if not path.is_file():
         raise ModelError(f"'{path}' is no file.", expected, "Check the path.")
-    module_name = f"_semlens_user_{path.stem}"
-    plan = importlib.util.spec_from_file_location(module_name, path)
+    plan = importlib.util.spec_from_file_location(f"_semlens_user_{path.stem}", path)
     if plan is None or plan.loader is None:
         raise ModelError(f"'{path}' is not Python source.", expected, "Check the path.")
     loaded = importlib.util.module_from_spec(plan)
-    sys.modules[module_name] = loaded  # dataclasses and pickling look it up by name
+    sys.modules[plan.name] = loaded  # dataclasses and pickling look it up by name
     folder = str(path.resolve().parent)
     sys.path.insert(0, folder)  # as python FILE.py would: the file may import its neighbours
     try:
@@ -172,11 +165,11 @@ def userfile_model(path: Path, name: str) -> SubjectModel:
         and isinstance(made[0], nn.Module)
         and callable(made[1])
     ):
-        kinds = ", ".join(type(part).__name__ for part in made) if isinstance(made, tuple) else ""
-        met = f"({kinds})" if isinstance(made, tuple) else type(made).__name__
+        several = isinstance(made, tuple)
+        met = f"({', '.join(type(p).__name__ for p in made)})" if several else type(made).__name__
         raise ModelError(f"'{name}' of '{path}' returned {met}.", expected, "Change it so.")
-    preprocess = cast(Preprocess, made[1])
-    classes: Sequence[str] | None = made[2] if len(made) == 3 else None
+    module, preprocess, classes = made if len(made) == 3 else (*made, None)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    spec = f"{path.resolve()}:{name}"
-    return SubjectModel(made[0].eval(), preprocess, f"file:{digest}", spec, classes)
+    return SubjectModel(
+        module.eval(), preprocess, f"file:{digest}", f"{path.resolve()}:{name}", classes
+    )

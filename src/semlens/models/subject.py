@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from typing import Any, cast
 
 import numpy as np
@@ -58,22 +58,24 @@ class SubjectModel:
     classes: Sequence[str] | None = None
     synsets: Sequence[str] | None = None
     layout: Layout = "auto"
+    _layouts: dict[str, KnownLayout] = field(
+        default_factory=dict[str, KnownLayout], init=False, repr=False
+    )
 
     def __post_init__(self) -> None:
         """Take wrappers off the module, and check the preprocessing's contract on noise."""
         object.__setattr__(self, "module", _unwrapped(self.module))
         noise = np.random.default_rng(0).integers(0, 256, (97, 131, 3), dtype=np.uint8)
-        picture = Image.fromarray(noise)
-        before = _generators()
+        picture, before = Image.fromarray(noise), _generators()
         try:
-            first: Any = self.preprocess(picture)
-            second: Any = self.preprocess(picture)
+            results: list[Any] = [self.preprocess(picture), self.preprocess(picture)]
         except Exception as error:  # the user's function may raise anything
             raise ModelError(
                 f"The preprocessing fails on an RGB image of 131 x 97 pixels ({error!r}).",
                 "Expected a function from an upright PIL image to a float tensor [3 h w].",
                 "Try it on Image.new('RGB', (131, 97)) and mend it.",
             ) from error
+        first = results[0]
         if not (isinstance(first, Tensor) and first.ndim == 3 and first.is_floating_point()):
             met = list(first.shape) if isinstance(first, Tensor) else type(first).__name__
             raise ModelError(
@@ -82,8 +84,8 @@ class SubjectModel:
                 "Add ToTensor (or torchvision.transforms.functional.to_tensor) at its end.",
             )
         drawn = _generators() != before  # then two equal results may be luck
-        others = [second] + [self.preprocess(picture) for _ in range(30 if drawn else 0)]
-        if not all(torch.equal(first, other) for other in others):
+        results += [self.preprocess(picture) for _ in range(30 if drawn else 0)]
+        if not all(torch.equal(first, other) for other in results):
             raise ModelError(
                 "The preprocessing gives two results for one image.",
                 "Expected a deterministic function.",
@@ -121,31 +123,21 @@ class SubjectModel:
 
     @property
     def example(self) -> Tensor:
-        """Two pictures of smooth random colours as the model takes them, always the same."""
-        colours = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
+        """Eight pictures of smooth random colours as the model takes them, always the same."""
+        colours = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3), dtype=np.uint8)
         pictures = (Image.fromarray(each).resize((256, 256)) for each in colours)
         return self.batch([self.preprocess(picture) for picture in pictures])
-
-    @cached_property
-    def _layouts(self) -> dict[str, KnownLayout]:
-        return {}
 
     def layouts(self, names: Sequence[str]) -> Mapping[str, KnownLayout]:
         """Return in which order layers' axes stand, as :func:`find_layouts` has found once."""
         new = [name for name in names if name not in self._layouts]
         if new:
-            found = find_layouts(self.module, self.example[:1], new, self.layout)
-            self._layouts.update(found)
+            self._layouts.update(find_layouts(self.module, self.example[:1], new, self.layout))
         return self._layouts
 
     def geometry(self) -> Callable[[int, int], Geometry]:
         """Return a cached measure of the preprocessing's geometry by image width and height."""
-
-        @lru_cache(maxsize=4096)
-        def measure(width: int, height: int) -> Geometry:
-            return measure_geometry(self.preprocess, width, height)
-
-        return measure
+        return lru_cache(maxsize=4096)(partial(measure_geometry, self.preprocess))
 
 
 def _unwrapped(module: nn.Module) -> nn.Module:
@@ -178,9 +170,8 @@ def _generators() -> tuple[bytes, int, int]:
 def weights_digest(module: nn.Module) -> str:
     """SHA-256 over the names, types, shapes and bytes of a module's state."""
     digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        if not isinstance(value, Tensor):
-            continue
+    state = {name: v for name, v in module.state_dict().items() if isinstance(v, Tensor)}
+    for name, value in sorted(state.items()):
         tensor = value.detach().cpu().contiguous()
         digest.update(f"{name}:{tensor.dtype}:{list(tensor.shape)}\n".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())

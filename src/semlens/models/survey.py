@@ -112,8 +112,9 @@ def _note(form: LayerForm | None, runs: int) -> str:
         return "runs more than once: take the block around it"
     if form is None:
         return "order of axes not known: give a layout"
-    lacking = form.form == "tokens" and not form.height
-    return "tokens without a grid: cropped by relevance or not at all" if lacking else ""
+    if form.form == "tokens" and not form.height:
+        return "tokens without a grid: cropped by relevance or not at all"
+    return ""
 
 
 def _blocks(module: nn.Module, prefix: str = "") -> Iterator[str]:

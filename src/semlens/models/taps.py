@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -46,10 +46,9 @@ def find_layer(module: nn.Module, name: str) -> nn.Module:
     """
     layers = dict(module.named_modules())
     if name not in layers or name == "":
-        known = [key for key in layers if key]
         raise LayerError(
             f"Layer '{name}' is not in {type(module).__name__}.",
-            f"The nearest names are {nearest(name, known)}.",
+            f"The nearest names are {nearest(name, [key for key in layers if key])}.",
             "Run 'semlens layers MODEL' for all of them.",
         )
     return layers[name]
@@ -127,11 +126,8 @@ def run_layers(
         if stop_early and len(found) == len(names):
             raise _Reached
 
-    with evaluating(module), tapped(module, names, seen):
-        try:
-            module(batch)
-        except _Reached:
-            pass
+    with suppress(_Reached), evaluating(module), tapped(module, names, seen):
+        module(batch)
     missing = [name for name in names if name not in found]
     if missing:
         raise LayerError(
@@ -221,16 +217,9 @@ def replace_first(output: Any, tensor: Tensor) -> Any:
     """Put ``tensor`` where :func:`first_tensor` found the original."""
     if isinstance(output, Tensor):
         return tensor
-    if isinstance(output, Mapping):
-        changed: Any = copy(output)
-        for key, value in output.items():
-            if first_tensor(value) is not None:
-                changed[key] = replace_first(value, tensor)
-                break
-        return changed
-    parts = list(output)
-    for place, value in enumerate(parts):
-        if first_tensor(value) is not None:
-            parts[place] = replace_first(value, tensor)
-            break
-    return type(output)(parts)
+    named = isinstance(output, Mapping)
+    changed: Any = copy(output) if named else list(output)
+    parts = output.items() if named else enumerate(output)
+    place, value = next((k, v) for k, v in parts if first_tensor(v) is not None)
+    changed[place] = replace_first(value, tensor)
+    return changed if named else type(output)(changed)

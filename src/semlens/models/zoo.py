@@ -35,7 +35,7 @@ def imagenet_classes() -> list[str]:
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
     """Draw initial weights from a seed, and put the user's own random state back."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -71,7 +71,7 @@ def torchvision_model(spec: str, name: str, weights: str | None, seed: int | Non
             "Add them, or ask for an untrained model with --random-weights SEED.",
         )
     if weights is None:
-        with _seeded(seed or 0):
+        with seeded(seed or 0):
             module = models.get_model(name, weights=None)
         return _torchvision_subject(module, default, spec, None)
     if weights in by_name or weights == "DEFAULT":
@@ -90,7 +90,7 @@ def torchvision_model(spec: str, name: str, weights: str | None, seed: int | Non
         )
     state = read_state(path)
     known = next((t for t in tags if t.url.rsplit("/", 1)[-1] == path.name), None)
-    with _seeded(0):
+    with seeded(0):
         module = models.get_model(name, weights=None)
         if logits := classes_in(state, module):
             module = models.get_model(name, weights=None, num_classes=logits)
@@ -98,8 +98,8 @@ def torchvision_model(spec: str, name: str, weights: str | None, seed: int | Non
         # torchvision sets it for the official Inception weights, which expect it
         setattr(module, "transform_input", True)  # noqa: B010
     load_state(module, state, path)
-    categories = list(known.meta["categories"]) if known is not None else None
     spec = f"torchvision/{name}:{path.resolve()}"  # to be found from any folder
+    categories = list(known.meta["categories"]) if known is not None else None
     return _torchvision_subject(module, known or default, spec, categories)
 
 
@@ -142,7 +142,7 @@ def timm_model(spec: str, name: str, weights: str | None, seed: int | None) -> S
         )
     if local and path is not None:
         state = read_state(path)
-        with _seeded(0):
+        with seeded(0):
             module = timm.create_model(name, pretrained=False)
             if (logits := classes_in(state, module)) is not None:
                 module = timm.create_model(name, pretrained=False, num_classes=logits)
@@ -150,7 +150,7 @@ def timm_model(spec: str, name: str, weights: str | None, seed: int | None) -> S
         spec = f"timm/{name}:{path.resolve()}"
         return _timm_subject(module, spec, trained=tag.endswith("in1k"))
     if seed is not None:
-        with _seeded(seed):
+        with seeded(seed):
             module = timm.create_model(name, pretrained=False)
         return _timm_subject(module, spec, trained=False)
     try:
@@ -200,7 +200,7 @@ def transformers_model(spec: str, name: str, seed: int | None) -> SubjectModel:
         auto = (
             transformers.AutoModelForImageClassification if classifies else transformers.AutoModel
         )
-        with _seeded(seed or 0):  # a pooler that a checkpoint lacks gets the same numbers
+        with seeded(seed or 0):  # a pooler that a checkpoint lacks gets the same numbers
             if seed is None:
                 module, report = auto.from_pretrained(name, output_loading_info=True)
                 refuse_missing(report["missing_keys"], spec, ModelError)

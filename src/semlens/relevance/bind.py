@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +13,9 @@ from torch.utils._pytree import tree_leaves
 from semlens.errors import RelevanceError
 from semlens.relevance.graph import REMEDY, Graph, Node
 from semlens.relevance.presets import Rules
-from semlens.relevance.rules.activation import SHARES, Activation, Taylor
+from semlens.relevance.rules.activation import SHARES, Activation, GroupNorm, LayerNorm, Taylor
 from semlens.relevance.rules.affine import Affine, Epsilon, Flat, Gamma, ZPlus
 from semlens.relevance.rules.base import Rule
-from semlens.relevance.rules.norm import GroupNorm, LayerNorm
-from semlens.relevance.rules.pool import MaxPool, PooledFlat
 from semlens.relevance.rules.product import Attention, Product
 from semlens.relevance.rules.structure import (
     LINEAR,
@@ -24,6 +23,8 @@ from semlens.relevance.rules.structure import (
     RESHAPES,
     Gradient,
     Join,
+    MaxPool,
+    PooledFlat,
     Reshape,
     Sum,
 )
@@ -62,15 +63,14 @@ def bind(graph: Graph, rules: Rules, targets: Collection[Node]) -> dict[Node, Ru
     """
     choose = _Chooser(graph, rules, set(targets))
     bound: dict[Node, Rule] = {}
-    unknown: dict[str, int] = {}
+    unknown = Counter[str]()
     reached = {node for node in targets if node.live}
     for node in reversed(graph.nodes):
         if node not in reached or node is graph.input:
             continue
         rule = choose(node)
         if rule is None:
-            name = str(node.target).removeprefix("aten.").partition(".")[0]
-            unknown[name] = unknown.get(name, 0) + 1
+            unknown[str(node.target).removeprefix("aten.").partition(".")[0]] += 1
             continue
         bound[node] = rule
         if not rule.final:
@@ -119,13 +119,10 @@ def _constants_positive(node: Node) -> bool:
         if any(number < 0 for number in numbers):
             return False
     tensors = [leaf for leaf in tree_leaves(node.args) if isinstance(leaf, torch.Tensor)]
-    constants = [s for s in node.inputs() if not s.live and not _is_size(s)]
-    return not constants and not any(bool((tensor < 0).any()) for tensor in tensors)
-
-
-def _is_size(node: Node) -> bool:
-    """Whether a node is a batch size, or arithmetic with one."""
-    return "sym_size" in str(node.target) or getattr(node.target, "__module__", "") == "_operator"
+    others = [source.target for source in node.inputs() if not source.live]
+    # batch sizes, and arithmetic with them
+    sizes = ("sym_size" in str(t) or getattr(t, "__module__", "") == "_operator" for t in others)
+    return all(sizes) and not any(bool((tensor < 0).any()) for tensor in tensors)
 
 
 def _first_sums(graph: Graph) -> set[Node]:
@@ -168,10 +165,9 @@ class _Chooser:
 
     def __call__(self, node: Node) -> Rule | None:
         """Return the node's rule, or None when there is none."""
-        simple = _SIMPLE.get(node.target)
-        if simple is not None:
-            return simple(node)
         target = node.target
+        if target in _SIMPLE:
+            return _SIMPLE[target](node)
         if target in SUMS:
             constant = all(not isinstance(value, Node) for value in node.args[1:3])
             return self._sum(node) if constant else None
@@ -202,21 +198,22 @@ class _Chooser:
 
     def _sum(self, node: Node) -> Affine:
         rules = self.rules
-        kind = "dense" if node.target == aten.linear.default else "conv"
-        first = node in self.first
-        name = rules.at(node.scopes, "first" if first else kind)
+        dense, first = node.target == aten.linear.default, node in self.first
+        name = rules.at(node.scopes, "first" if first else "dense" if dense else "conv")
         if name == "flat" and not (first and _reads_pixels(node, self.graph.input)):
             # without pixels below there is nothing to spread over
-            name = "epsilon" if kind == "dense" else "zplus"
+            name = "epsilon" if dense else "zplus"
         known = node.args[0] in self.positive
-        if name == "flat":
-            return Flat(node, rules.epsilon, self.graph.input)
-        if name == "zplus":
-            return ZPlus(node, known, rules.epsilon)
-        if name == "gamma":
-            gamma = rules.gamma_dense if kind == "dense" else rules.gamma_conv
-            return Gamma(node, known, rules.epsilon, gamma)
-        return Epsilon(node, known, rules.epsilon)
+        match name:
+            case "flat":
+                return Flat(node, rules.epsilon, self.graph.input)
+            case "zplus":
+                return ZPlus(node, known, rules.epsilon)
+            case "gamma":
+                gamma = rules.gamma_dense if dense else rules.gamma_conv
+                return Gamma(node, known, rules.epsilon, gamma)
+            case "epsilon":
+                return Epsilon(node, known, rules.epsilon)
 
 
 _SIMPLE: Mapping[Any, type[Rule]] = {

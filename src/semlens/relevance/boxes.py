@@ -53,11 +53,8 @@ def field_of(graph: Graph, target: Node) -> Field | None:
         if not node.live or node is graph.input or node not in reach:
             continue
         found = _below(node, reach[node])
-        if found is None:
-            return None
         for source in node.live_inputs():
-            mine = reach.get(source)
-            joined = found if mine is None else _joined(mine, found)
+            joined = found and _joined(reach.get(source, found), found)
             if joined is None:
                 return None
             reach[source] = joined
@@ -76,8 +73,7 @@ def _below(node: Node, reach: tuple[_Reach, _Reach]) -> tuple[_Reach, _Reach] | 
         return _slid(reach, kernel, node.arg(3, 1), before, node.arg(5, 1))
     if node.target == aten.max_pool2d.default and not node.arg(5):
         kernel = pair(node.arg(1))
-        stride = node.arg(2) or node.arg(1)
-        return _slid(reach, kernel, stride, node.arg(3, 0), node.arg(4, 1))
+        return _slid(reach, kernel, node.arg(2) or kernel, node.arg(3, 0), node.arg(4, 1))
     return None
 
 

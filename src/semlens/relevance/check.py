@@ -18,19 +18,19 @@ import torch
 from jaxtyping import Float, Float64, Int
 from rich.table import Table
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from semlens.errors import RelevanceError
 from semlens.relevance.classes import class_start
 from semlens.relevance.engine import Engine
 from semlens.relevance.flow import Flow
-from semlens.relevance.graph import Node, replaced
+from semlens.relevance.graph import Node
 from semlens.relevance.interface import OUTPUT, Traced, Tracer
-from semlens.relevance.rules.activation import Taylor
+from semlens.relevance.rules.activation import GroupNorm, LayerNorm, Taylor
 from semlens.relevance.rules.affine import Affine, Epsilon, Gamma, ZPlus
 from semlens.relevance.rules.base import Rule, stabilised
-from semlens.relevance.rules.norm import GroupNorm, LayerNorm
 from semlens.relevance.rules.product import Attention
-from semlens.relevance.rules.structure import Gradient, Join, Sum
+from semlens.relevance.rules.structure import Gradient, Join, Sum, is_float
 
 BIAS = "biases"
 STABILISER = "stabilisers"
@@ -70,12 +70,11 @@ class Conservation:
     def notice(self) -> str:
         """What is to be said of logits that are exactly zero; empty if there are none."""
         zeros = int((self.start == 0).sum())
-        if not zeros:
-            return ""
-        return (
+        text = (
             f"The logit is exactly 0 on {zeros} of {len(self.start)} images, as with a head that "
             "is initialised with zeros: no relevance starts there, and they have no shares."
         )
+        return text if zeros else ""
 
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per layer, for the pixels, per absorbing kind and for the residual.
@@ -158,22 +157,22 @@ def check(
     )
 
 
-def conserved(engine: Tracer, inputs: Float[Tensor, "u 3 h w"]) -> float:
-    """Return the share of the largest logit that reaches the pixels, on average over images.
+def conserved(engine: Tracer, inputs: Float[Tensor, "u 3 h w"]) -> Float64[np.ndarray, " n"]:
+    """Return the share of each image's largest logit that reaches the pixels.
 
-    One where nothing can be measured: the model has no logits, or they are zero.
+    A single one where nothing can be measured: the model has no logits, or they are zero.
     """
     try:
         trace = engine.trace(inputs)
         start = class_start(trace, _targets(trace, None))
     except RelevanceError:
-        return 1.0
+        return np.ones(1)
     heat = trace.pull({OUTPUT: start}).heat
     logit = trace.values[OUTPUT].detach().double().amax(1)
     pixels = torch.zeros_like(logit) if heat is None else heat[0].detach().double().sum((1, 2))
     counted = logit != 0
-    share = (pixels[counted] / logit[counted]).mean() if counted.any() else torch.ones(())
-    return float(share.nan_to_num(torch.inf))
+    shares = (pixels[counted] / logit[counted]).nan_to_num(torch.inf).cpu().numpy()
+    return shares if len(shares) else np.ones(1)
 
 
 def _account(
@@ -181,20 +180,15 @@ def _account(
 ) -> Mapping[tuple[str, str], float]:
     """Return the rows of :class:`Conservation` for one image, by part and name."""
     found: dict[tuple[str, str], float] = {}
-    if isinstance(engine, Engine):
-        trace = engine.trace(inputs, keep_all=True)
-        start = class_start(trace, _targets(trace, targets))
+    trace = engine.trace(inputs, keep_all=True)
+    start = class_start(trace, _targets(trace, targets))
 
-        def seen(rule: Rule, flow: Flow) -> None:
-            for kind, share in shares_kept(rule, trace.every).items():
-                place = ("absorbed", kind)
-                found[place] = found.get(place, 0.0) + _total(flow.values[0], share)
+    def seen(rule: Rule, flow: Flow) -> None:
+        for kind, share in shares_kept(rule, trace.every).items():
+            place = ("absorbed", kind)
+            found[place] = found.get(place, 0.0) + _total(flow.values[0], share)
 
-        pulled = trace.pull({OUTPUT: start}, engine.layers, seen=seen)
-    else:
-        trace = engine.trace(inputs)
-        start = class_start(trace, _targets(trace, targets))
-        pulled = trace.pull({OUTPUT: start}, engine.layers)
+    pulled = trace.pull({OUTPUT: start}, engine.layers, seen=seen)
     for name, passed in pulled.layers.items():  # without those that nothing has reached
         found["layer", name] = _total(trace.values[name], passed[0])
     found["start", ""] = _total(trace.values[OUTPUT], start.values[0])
@@ -230,10 +224,8 @@ def shares_kept(rule: Rule, values: Mapping[Node, Any]) -> Absorbed:
         By kind, in the shape of the node's value or one that broadcasts to it; empty for an
         operation that passes everything on.
     """
-    for kind, derive in _DERIVED.items():
-        if isinstance(rule, kind):
-            return derive(rule, values)
-    return {}
+    derive = _DERIVED.get(type(rule))
+    return derive(rule, values) if derive else {}
 
 
 def _epsilon(rule: Epsilon, values: Mapping[Node, Any]) -> Absorbed:
@@ -324,21 +316,20 @@ def _attention(rule: Attention, values: Mapping[Node, Any]) -> Absorbed:
 
 
 def _join(rule: Join, values: Mapping[Node, Any]) -> Absorbed:
-    parts: list[Tensor] = []
-    for part in rule.node.args[0]:
-        live = isinstance(part, Node) and part.live
+    def constant(part: Any) -> Tensor:
         value = values[part] if isinstance(part, Node) else part
-        parts.append(torch.zeros_like(value) if live else value)
+        return torch.zeros_like(value) if isinstance(part, Node) and part.live else value
+
+    parts = [constant(part) for part in rule.node.args[0]]
     return {CONSTANT: torch.cat(parts, rule.node.arg(1, 0))}
 
 
 def _gradient(rule: Gradient, values: Mapping[Node, Any]) -> Absorbed:
     def at_zero(node: Node) -> Any:
         value = values[node]
-        floats = isinstance(value, Tensor) and value.is_floating_point()
-        return torch.zeros_like(value) if floats and node.live else value
+        return torch.zeros_like(value) if node.live and is_float(value) else value
 
-    args, kwargs = replaced((rule.node.args, rule.node.kwargs), at_zero)
+    args, kwargs = tree_map_only(Node, at_zero, (rule.node.args, rule.node.kwargs))
     return {CONSTANT: rule.node.target(*args, **kwargs)}
 
 

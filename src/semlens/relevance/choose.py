@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -21,6 +22,8 @@ from semlens.types import Layout
 
 CONSERVED = (0.5, 1.5)
 """Share of a logit that should reach the pixels."""
+STEADY = 0.75
+"""Part of the images on which a later preset has to conserve, to be preferred."""
 
 
 class FallbackWarning(UserWarning):
@@ -43,11 +46,11 @@ def make_engine(
     Parameters
     ----------
     example
-        float[b 3 h w]. Conservation is measured on its first two images.
+        float[b 3 h w]. Conservation is measured on it.
     rules
-        A preset, rules of one's own, ``gradient``, or ``auto``: of the presets of the model's
-        family (:data:`~semlens.relevance.presets.AUTO`) the first that conserves, else the first
-        of which none after it is twice as good; and ``gradient`` with a
+        A preset, rules of one's own, ``gradient``, or ``auto``: the first preset of the model's
+        family (:data:`~semlens.relevance.presets.AUTO`), unless it does not conserve on the
+        median image and a later one does so on three quarters of them; and ``gradient`` with a
         :class:`FallbackWarning` for a model that they do not cover. A
         :class:`ConservationWarning` says when rules do not conserve.
     layout
@@ -61,7 +64,7 @@ def make_engine(
     if rules == GRADIENT:
         return GradientEngine(module, example, layers, layout)
     try:
-        engine = Engine(module, example, layers, rules, layout)
+        engine = Engine(module, example[:2], layers, rules, layout)
     except RelevanceError as error:
         if rules != "auto":
             raise
@@ -72,14 +75,15 @@ def make_engine(
             stacklevel=2,
         )
         return GradientEngine(module, example, layers, layout)
-    share = conserved(engine, example[:2])
+    share = float(np.median(conserved(engine, example)))
     for name in engine.family[1:] if rules == "auto" else ():
         if _conserves(share):
             break
         other = engine.with_rules(name)
-        passed = conserved(other, example[:2])
-        if _conserves(passed) or abs(passed - 1) < abs(share - 1) / 2:
-            engine, share = other, passed
+        passed = conserved(other, example)
+        # a mean near one may hide shares far below and above it
+        if np.mean([_conserves(each) for each in passed]) >= STEADY:
+            engine, share = other, float(np.median(passed))
     if not _conserves(share):
         warnings.warn(
             f"With rules '{engine.rules.name}' {share:.2f} of a logit reach the pixels, where 1 "
@@ -157,7 +161,5 @@ class Engines:
 
     def name(self, layers: Sequence[str]) -> str:
         """Return the name of the rules that are used."""
-        for (names, _), engine in self._known.items():
-            if names == tuple(layers):
-                return engine.rules.name
-        return self.engine(self._model.example, layers).rules.name
+        known = [engine for (names, _), engine in self._known.items() if names == tuple(layers)]
+        return (known or [self.engine(self._model.example, layers)])[0].rules.name

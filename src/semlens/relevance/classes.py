@@ -91,11 +91,7 @@ def images_per_pass(engine: Tracer) -> int:
     That is about twice the values of the forward pass: half a GiB of it on a CPU, a quarter of the
     free memory on a GPU.
     """
-    budget = 2.0**29
-    if engine.device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(engine.device)
-        budget = free / 4
-    return int(min(max(budget / (2 * engine.total), 1), 1024))
+    return int(min(max(engine.memory(1 / 4, 2.0**29) / (2 * engine.total), 1), 1024))
 
 
 def shares(relevance: Float[Tensor, "... c"]) -> Float[Tensor, "... c"]:

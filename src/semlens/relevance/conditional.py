@@ -15,11 +15,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from semlens.models.activations import LayerForm
+from semlens.models.activations import flatten
+from semlens.relevance.boxes import Field
 from semlens.relevance.flow import Flow
 from semlens.relevance.graph import full_precision
 from semlens.relevance.interface import Traced, Tracer
-from semlens.relevance.patches import Frame, cut, frame_of
 
 
 def conditional_heatmaps(
@@ -57,8 +57,7 @@ def conditional_heatmaps(
         frame = frame_of(engine, layer, inputs)
         if frame is not None:
             return patch_heatmaps(engine, inputs, layer, frame, image, channel, sign, position)
-    size = (len(image), *inputs.shape[-2:])
-    heat = torch.zeros(size, dtype=full_precision(inputs.dtype), device=inputs.device)
+    heat = inputs.new_zeros(len(image), *inputs.shape[-2:], dtype=full_precision(inputs.dtype))
     chunk = chunk or pairs_per_pass(engine, layer)
     for rows, pairs in batches(image.tolist(), chunk):
         trace = engine.trace(inputs[rows], [layer])
@@ -130,8 +129,7 @@ def patch_heatmaps(
 
     The same numbers as from whole images: what lies outside has no part in them.
     """
-    size = (len(image), *inputs.shape[-2:])
-    heat = torch.zeros(size, dtype=full_precision(inputs.dtype), device=inputs.device)
+    heat = inputs.new_zeros(len(image), *inputs.shape[-2:], dtype=full_precision(inputs.dtype))
     share = frame.height * frame.width / (inputs.shape[-2] * inputs.shape[-1])
     step = max(1, int(pairs_per_pass(engine, layer) / share))
     for start in range(0, len(image), step):
@@ -186,23 +184,15 @@ def peak_start(
     starts at its most negative activation, with that one's size as relevance. ``position``
     says where to start instead: flat in a map, or a token's place in its row.
     """
-    value = trace.values[layer]
+    value, form = trace.values[layer], trace.form(layer)
     device = value.device
-    form = trace.form(layer)
     starts = int(at.start.max()) + 1
     where, image = (at.start.to(device), at.image.to(device))
     channel, strength = channel.to(device).long(), sign.to(device, value.dtype)
-    if form.form == "units":
-        values = value.new_zeros(starts, *value.shape)
-        values[where, image, channel] = strength
-        return Flow(values)
-    if position is None:
-        position = _peaks(form, value, image, channel, strength)
-    if form.form == "tokens":  # which need not have a grid
-        values = value.new_zeros(starts, *value.shape)
-        values[where, image, position, channel] = strength
-        return Flow(values)
-    row, column = position // form.width, position % form.width
+    if position is None:  # flat in a map, or in the row of tokens, prefix tokens counted
+        readings = flatten(form, value)[image, channel, form.prefix :]
+        position = form.prefix + (readings * strength[:, None]).argmax(1)
+    row, column = position // max(form.width, 1), position % max(form.width, 1)
     if form.form == "map":
         values = value.new_zeros(starts, len(value), value.shape[1], 1, 1)
         values[where, image, channel] = strength[:, None, None]
@@ -210,24 +200,10 @@ def peak_start(
         # slots without a pair hold zeros, anywhere; all windows keep one stride to their start
         corner[where, image] = torch.stack([row, column], dim=1)
         return Flow(values, corner)
+    places = {"units": (), "tokens": (position,), "map-last": (row, column)}  # tokens: any number
     values = value.new_zeros(starts, *value.shape)
-    values[where, image, row, column, channel] = strength
+    values[(where, image, *places[form.form], channel)] = strength
     return Flow(values)
-
-
-def _peaks(form: LayerForm, value: Tensor, image: Tensor, channel: Tensor, sign: Tensor) -> Tensor:
-    """Return the position of each pair's largest signed activation: int64[p].
-
-    Flat in a map, or in the row of tokens, prefix tokens counted but not considered.
-    """
-    if form.form == "map":
-        maps = value[image, channel].flatten(1)
-    elif form.form == "map-last":
-        maps = value[image, :, :, channel].flatten(1)
-    else:
-        maps = value[image, form.prefix :, channel]
-        return form.prefix + (maps * sign[:, None]).argmax(1)
-    return (maps * sign[:, None]).argmax(1)
 
 
 def pairs_per_pass(engine: Tracer, layer: str) -> int:
@@ -236,8 +212,76 @@ def pairs_per_pass(engine: Tracer, layer: str) -> int:
     On a CPU, maps of about 25 MB are fastest; a GPU takes what a sixteenth of its free memory
     holds.
     """
-    largest = engine.largest(layer)
-    if engine.device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(engine.device)
-        return int(np.clip(free / 16 / largest, 1, 1024))
-    return int(np.clip(25e6 / largest, 1, 256))
+    most = 1024 if engine.device.type == "cuda" else 256
+    return int(np.clip(engine.memory(1 / 16, 25e6) / engine.largest(layer), 1, most))
+
+
+_WORTH_IT = 0.6
+"""Patches pay off below this share of the image: each pair has its own forward pass."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The size of patches for one layer.
+
+    Parameters
+    ----------
+    height, width
+        Of a patch, in pixels: multiples of the stride.
+    columns, inner_columns
+        Width of the layer's map over an image, and over a patch.
+    """
+
+    field: Field
+    height: int
+    width: int
+    columns: int
+    inner_columns: int
+
+
+def frame_of(engine: Tracer, layer: str, inputs: Float[Tensor, "u 3 h w"]) -> Frame | None:
+    """Return the patches that suit a layer, or None when whole images are as good.
+
+    Patches start at multiples of the layer's stride, so that all positions on the way line up,
+    and lie inside the image. Where a patch ends within the image, its border is wrong (zeros
+    instead of neighbours), but only at positions that the peak does not see.
+    """
+    field = engine.field(layer)
+    high, wide = inputs.shape[-2:]
+    if field is None or high % field.stride[0] or wide % field.stride[1]:
+        return None
+    height, width = (
+        -(-(size + stride - 1) // stride) * stride
+        for size, stride in zip(field.size, field.stride, strict=True)
+    )
+    if height > high or width > wide or height * width > _WORTH_IT * high * wide:
+        return None
+    return Frame(field, height, width, wide // field.stride[1], width // field.stride[1])
+
+
+def cut(
+    frame: Frame,
+    inputs: Float[Tensor, "u 3 h w"],
+    image: Int[Tensor, " p"],
+    position: Int[Tensor, " p"],
+) -> tuple[Float[Tensor, "p 3 y x"], Int[Tensor, "p 2"], Int[Tensor, " p"]]:
+    """Cut each pair's patch out of its image.
+
+    Returns
+    -------
+    tuple
+        The patches, their top left corners, and the peaks' flat positions within them.
+    """  # fmt: skip
+    position, stride = position.cpu(), torch.tensor(frame.field.stride)
+    place = torch.stack([position // frame.columns, position % frame.columns], dim=1)
+    first = place + torch.tensor(frame.field.first).div(stride, rounding_mode="floor")
+    most = torch.tensor(inputs.shape[-2:]) - torch.tensor([frame.height, frame.width])
+    corner = torch.minimum((first * stride).clamp(min=0), most)
+    patches = torch.stack(
+        [
+            inputs[row, :, top : top + frame.height, left : left + frame.width]
+            for row, (top, left) in zip(image.tolist(), corner.tolist(), strict=True)
+        ]
+    )
+    inner = place - torch.div(corner, stride, rounding_mode="floor")
+    return patches, corner, inner[:, 0] * frame.inner_columns + inner[:, 1]

@@ -1,7 +1,7 @@
 """Layer-wise relevance propagation over a captured graph.
 
 One forward pass per image computes each node's multipliers; backward passes for any number of
-starts reuse them.
+starts reuse them. Which node of the graph is the output of a named layer is found by its value.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from semlens.errors import RelevanceError
+from semlens.models.activations import first_tensor
+from semlens.models.forward import class_scores
 from semlens.models.layout import find_layouts
+from semlens.models.taps import evaluating, run_layers
 from semlens.relevance.bind import bind, has_attention
 from semlens.relevance.boxes import Field, field_of
 from semlens.relevance.flow import Flow
-from semlens.relevance.graph import Node, capture, execute, prepared, refusing
+from semlens.relevance.graph import REMEDY, Graph, Node, capture, execute, prepared, refusing
 from semlens.relevance.interface import OUTPUT, Pulled, Traced, Tracer, check_finite, no_logits
-from semlens.relevance.locate import another_value, layer_values, locate, same_values
 from semlens.relevance.presets import AUTO, Rules, preset
 from semlens.relevance.rules.base import Rule, Sent
 from semlens.relevance.simplify import simplify
@@ -82,7 +84,10 @@ class Engine(Tracer):
             self.family = AUTO[has_attention(self.graph)]
             self._bind(self.family[0] if rules == "auto" else rules)
             self._sizes = self._measured(example[:1])
-            self._check(example, wanted)
+            found = self.trace(example, list(self._nodes)).values
+        for name, expected in wanted.items():  # a rewritten graph may compute something else
+            if not same_values(found[name], expected):
+                raise another_value(module, name)
 
     def _bind(self, rules: str | Rules) -> None:
         self.rules = preset(rules)
@@ -94,13 +99,6 @@ class Engine(Tracer):
         with _told(self.module):
             other._bind(rules)
         return other
-
-    def _check(self, example: Tensor, wanted: Mapping[str, Tensor]) -> None:
-        """Refuse a rewritten graph that computes something else than the model."""
-        found = self.trace(example, list(self._nodes)).values
-        for name, expected in wanted.items():
-            if found[name].shape != expected.shape or not same_values(found[name], expected):
-                raise another_value(self.module, name)
 
     def _measured(self, example: Tensor) -> Mapping[Node, Tensor]:
         """Each node's value for one image, without its numbers."""
@@ -143,21 +141,14 @@ class Engine(Tracer):
     def field(self, layer: str) -> Field | None:
         """Return what one position of a layer sees, or None when it sees the whole image."""
         if layer not in self._fields:
-            field = field_of(self.graph, self.node(layer))
-            self._fields[layer] = field if self._tiles(layer, field) else None
+            node = self.node(layer)
+            field, cells = field_of(self.graph, node), self._sizes[node].shape[-2:]
+            # the layer's map must have one position for each stride of the image
+            tiles = field is not None and self.shape[-2:] == tuple(
+                count * stride for count, stride in zip(cells, field.stride, strict=True)
+            )
+            self._fields[layer] = field if tiles else None
         return self._fields[layer]
-
-    def _tiles(self, layer: str, field: Field | None) -> bool:
-        """Whether the layer's map has one position for each stride of the image."""
-        if field is None:
-            return False
-        shape = self._sizes[self.node(layer)].shape
-        sizes = zip(shape[-2:], field.stride, self.shape[-2:], strict=True)
-        return all(count * stride == size for count, stride, size in sizes)
-
-    def _sees_patches(self, inputs: Tensor, layers: Sequence[str]) -> bool:
-        """Whether the layers can be computed from parts of an image."""
-        return inputs.ndim == 4 and all(name and self.field(name) for name in layers)
 
     @torch.no_grad()
     def trace(
@@ -178,7 +169,9 @@ class Engine(Tracer):
             If the images have another size than the example, or a value is not finite.
         """
         inputs = prepared(inputs, self.module)
-        if tuple(inputs.shape[1:]) != self.shape and not self._sees_patches(inputs, upto):
+        if tuple(inputs.shape[1:]) != self.shape and not (
+            inputs.ndim == 4 and all(name and self.field(name) for name in upto)
+        ):
             raise RelevanceError(
                 f"The images have the shape {list(inputs.shape[1:])}.",
                 f"The engine was made for {list(self.shape)}.",
@@ -192,21 +185,16 @@ class Engine(Tracer):
 
         def compute(node: Node, values: dict[Node, Any], inputs: Tensor) -> Any:
             rule = self._bound.get(node)
-            if rule is None:
-                return execute(node, values, inputs)
-            value, saved[node] = rule.forward(values)
+            value, kept = rule.forward(values) if rule else (execute(node, values, inputs), None)
+            saved[node], shapes[node] = kept, getattr(value, "shape", torch.Size())
             return value
 
-        def seen(node: Node, value: Any) -> None:
-            if isinstance(value, Tensor):
-                shapes[node] = value.shape
-
         keep = self.graph.nodes if keep_all else (self.graph.input, *self._nodes.values())
-        values = self.graph.run(inputs, targets, seen, keep=keep, compute=compute)
+        values = self.graph.run(inputs, targets, keep=keep, compute=compute)
         known = {name: values[node] for name, node in self._nodes.items() if node in values}
         check_finite(known)
-        order, every = self.graph.needed(targets), values if keep_all else {}
-        return Trace(inputs, known, self.layouts, self, order, saved, shapes, every)
+        every, order = values if keep_all else {}, self.graph.needed(targets)
+        return Trace(inputs, known, self.layouts, every, self, order, saved, shapes)
 
 
 def _told(module: nn.Module) -> AbstractContextManager[None]:
@@ -219,19 +207,12 @@ def _told(module: nn.Module) -> AbstractContextManager[None]:
 
 @dataclass(frozen=True)
 class Trace(Traced):
-    """A forward pass over U images that can be gone back through.
-
-    Parameters
-    ----------
-    every
-        Each operation's value, in a trace that was made to keep all.
-    """
+    """A forward pass over U images that can be gone back through."""
 
     engine: Engine
     order: Sequence[Node]
     saved: Mapping[Node, Any]
     shapes: Mapping[Node, torch.Size]
-    every: Mapping[Node, Any]
 
     @torch.no_grad()
     def pull(
@@ -258,9 +239,7 @@ class Trace(Traced):
         """
         engine = self.engine
         pending = {engine.node(name): flow for name, flow in starts.items()}
-        wanted: dict[Node, list[str]] = {}
-        for name in record:
-            wanted.setdefault(engine.node(name), []).append(name)
+        wanted = {name: engine.node(name) for name in record}
         found: dict[str, Tensor] = {}
         pixels: list[Flow] = []
         size = (self.inputs.shape[-2], self.inputs.shape[-1])
@@ -268,9 +247,9 @@ class Trace(Traced):
             flow = pending.pop(node, None)
             if flow is None:
                 continue
-            if node in wanted:
+            if node in wanted.values():
                 whole = flow.whole(self._map_size(node)).values
-                found.update({name: whole for name in wanted[node]})
+                found.update({name: whole for name, place in wanted.items() if place is node})
                 if len(found) == len(record) and not heat:
                     break
             if node is engine.graph.input:
@@ -282,10 +261,9 @@ class Trace(Traced):
             for source, passed in self._sent(node, rule, flow):
                 if rule.final:
                     pixels.append(passed.whole(size))
-                elif source in pending:
-                    pending[source] = pending[source].plus(passed)
                 else:
-                    pending[source] = passed
+                    known = source in pending
+                    pending[source] = pending[source].plus(passed) if known else passed
         return Pulled(
             torch.stack([f.values for f in pixels]).sum(0)[:, :, 0] if pixels else None, found
         )
@@ -301,3 +279,80 @@ class Trace(Traced):
     def _map_size(self, node: Node) -> tuple[int, int]:
         shape = self.shapes[node]
         return (shape[-2], shape[-1])
+
+
+def locate(
+    graph: Graph, module: nn.Module, example: Tensor, wanted: Mapping[str, Tensor]
+) -> dict[str, Node]:
+    """Find the nodes of some layers and of the output, by running model and graph once.
+
+    A layer's name does not say which operation ends it (a shortcut may be added in place, a
+    tuple returned), but its value does.
+
+    Parameters
+    ----------
+    wanted
+        What :func:`layer_values` gives.
+
+    Raises
+    ------
+    RelevanceError
+        If the graph has no such value: the pass does something else when it is traced; or
+        if it holds for one batch size only, or a value is not finite.
+    """
+    found: dict[str, Node] = {}
+
+    def seen(node: Node, value: Any) -> None:
+        for name, expected in wanted.items():
+            # the last such node inside the layer; else the first one anywhere
+            if (name in node.scopes or name not in found) and same_values(value, expected):
+                found[name] = node
+
+    # a pass that was traced at one image has fixed its shapes
+    with refusing(
+        f"The captured pass of {type(module).__name__} fails at {len(example)} images",
+        "Expected a forward pass that takes its batch size from x.shape[0].",
+    ), torch.no_grad():  # fmt: skip
+        graph.run(example, graph.ends(), seen)
+    for name in wanted:
+        if name not in found:
+            raise another_value(module, name)
+    return found
+
+
+def another_value(module: nn.Module, name: str) -> RelevanceError:
+    """Return the error for a captured pass that computes something else than the model."""
+    return RelevanceError(
+        f"The captured pass of {type(module).__name__} has another value at "
+        f"'{name or 'the output'}'.",
+        "Expected the same numbers as when the model runs.",
+        REMEDY,
+    )
+
+
+def layer_values(module: nn.Module, example: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+    """Run the model and return the values of some layers, and of the output.
+
+    Raises
+    ------
+    LayerError
+        If the model has no such layer, or runs it twice.
+    RelevanceError
+        If a value is not finite.
+    """
+    # a copy: a later operation may overwrite the tensor
+    wanted = run_layers(module, example, layers, lambda _, out: first_tensor(out).clone())
+    with evaluating(module), torch.no_grad():
+        scores = class_scores(module(example))
+    if scores is not None:
+        wanted[OUTPUT] = scores
+    check_finite(wanted)
+    return wanted
+
+
+def same_values(value: Any, expected: Tensor) -> bool:
+    """Whether two tensors agree up to rounding; anything else than a tensor does not."""
+    if not isinstance(value, Tensor) or value.shape != expected.shape:
+        return False
+    scale = float(expected.abs().max())
+    return bool((value - expected).abs().max() <= 1e-3 * scale + 1e-9)

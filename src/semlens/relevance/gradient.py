@@ -7,7 +7,7 @@ and says what it is: its rules have the name ``gradient``.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -23,6 +23,7 @@ from semlens.relevance.flow import Flow
 from semlens.relevance.graph import prepared
 from semlens.relevance.interface import OUTPUT, Pulled, Traced, Tracer, check_finite
 from semlens.relevance.presets import GRADIENT, Rules
+from semlens.relevance.rules.base import Rule
 from semlens.types import Layout
 
 
@@ -50,13 +51,13 @@ class GradientEngine(Tracer):
         batch = prepared(example[:1], self.module)
         self.layouts = find_layouts(self.module, batch, list(layers), layout)
         self.rules = Rules(GRADIENT)
-        self.layers, self._seen = list(layers), list[str]()
+        self.layers = list(layers)
         found = self.trace(example[:1])
         for name, value in found.values.items():
             # operators without a derivative may let a value pass as one that has it
             if not _reaches(value, found.inputs):
                 raise self._without_gradient(name)
-        self.layers = self._seen
+        self.layers = [name for name in found.values if name != OUTPUT]  # as they have run
         self._bytes = 4 * max(value.numel() for value in (found.inputs, *found.values.values()))
 
     def _without_gradient(self, name: str) -> RelevanceError:
@@ -75,7 +76,9 @@ class GradientEngine(Tracer):
         """Return the bytes per image of the largest of the layers' values."""
         return self._bytes
 
-    def trace(self, inputs: Tensor, upto: Sequence[str] = (OUTPUT,)) -> GradientTrace:
+    def trace(
+        self, inputs: Tensor, upto: Sequence[str] = (OUTPUT,), *, keep_all: bool = False
+    ) -> GradientTrace:
         """Run the model over images, with a way back.
 
         Raises
@@ -85,11 +88,9 @@ class GradientEngine(Tracer):
         """
         inputs = prepared(inputs, self.module).detach().requires_grad_()
         values: dict[str, Tensor] = {}
-        self._seen = []
 
         def keep(name: str, output: Any) -> Any:
             values[name] = first_tensor(output)
-            self._seen.append(name)
             # the model goes on with a copy, which it may overwrite
             return replace_first(output, values[name].clone())
 
@@ -101,7 +102,7 @@ class GradientEngine(Tracer):
             if not value.requires_grad:
                 raise self._without_gradient(name)
         check_finite({name: value.detach() for name, value in values.items()})
-        return GradientTrace(inputs, values, self.layouts)
+        return GradientTrace(inputs, values, self.layouts, {})
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,12 @@ class GradientTrace(Traced):
     """A forward pass over U images with PyTorch's own way back."""
 
     def pull(
-        self, starts: Mapping[str, Flow], record: Collection[str] = (), *, heat: bool = True
+        self,
+        starts: Mapping[str, Flow],
+        record: Collection[str] = (),
+        *,
+        heat: bool = True,
+        seen: Callable[[Rule, Flow], None] = lambda *_: None,
     ) -> Pulled:
         """Propagate gradients; ``heat`` is the gradient times the pixel."""
         outputs = [self.values[name] for name in starts]
@@ -121,9 +127,8 @@ class GradientTrace(Traced):
         found: Any = torch.autograd.grad(
             outputs, wanted, flows, is_grads_batched=True, retain_graph=True, allow_unused=True
         )
-        starts_count = len(flows[0])
         whole = [
-            g if g is not None else value.new_zeros(starts_count, *value.shape)
+            g if g is not None else value.new_zeros(len(flows[0]), *value.shape)
             for g, value in zip(cast("Sequence[Tensor | None]", found), wanted, strict=True)
         ]
         pixels = (whole.pop() * self.inputs.detach()).sum(2) if heat else None
@@ -132,8 +137,7 @@ class GradientTrace(Traced):
 
 def _reaches(value: Tensor, inputs: Tensor) -> bool:
     """Whether a value has a derivative with respect to the inputs."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of operators that have none
+    with warnings.catch_warnings(action="ignore"):  # of operators that have none
         try:
             found: Any = torch.autograd.grad(
                 value.sum(), [inputs], retain_graph=True, allow_unused=True

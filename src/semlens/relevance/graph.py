@@ -13,12 +13,13 @@ import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch._export.verifier import SpecViolationError
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from semlens.errors import RelevanceError
 from semlens.models.taps import FAILURES, evaluating
@@ -75,18 +76,6 @@ class Node:
     def live_inputs(self) -> list[Node]:
         """Return the arguments that depend on the input's values."""
         return [node for node in self.inputs() if node.live]
-
-
-def replaced(value: Any, change: Callable[[Any], Any], kind: type = Node) -> Any:
-    """Return nested arguments with everything of a kind, as nodes, put through ``change``."""
-    if isinstance(value, kind):
-        return change(value)
-    if isinstance(value, dict):
-        return {key: replaced(part, change, kind) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        parts = [replaced(part, change, kind) for part in value]
-        return tuple(parts) if isinstance(value, tuple) else parts
-    return value
 
 
 @dataclass
@@ -158,7 +147,7 @@ def execute(node: Node, values: dict[Node, Any], inputs: Tensor) -> Any:
     """Compute one node from the values of those that it reads."""
     if node.target == INPUT:
         return inputs
-    args, kwargs = replaced((node.args, node.kwargs), values.__getitem__)
+    args, kwargs = tree_map_only(Node, values.__getitem__, (node.args, node.kwargs))
     value = node.target(*args, **kwargs)
     return value.relu() if node.relu else value
 
@@ -180,8 +169,7 @@ def capture(module: nn.Module, example: Tensor) -> Graph:
         If the pass cannot be traced; it says where.
     """
     module = in_full_precision(module)
-    first = next(module.parameters(), example)
-    pair = example[:1].to(first.device, full_precision(example.dtype)).repeat(2, 1, 1, 1)
+    pair = prepared(example[:1], module).repeat(2, 1, 1, 1)
     batch = torch.export.Dim("batch", min=1, max=65536)
     with refusing(
         f"The forward pass of {type(module).__name__} cannot be captured",
@@ -251,8 +239,7 @@ def in_full_precision(module: nn.Module) -> nn.Module:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the tracer's warnings and logs from the user: what fails is said by our error."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):
         before = logging.root.manager.disable
         logging.disable(logging.ERROR)
         try:
@@ -268,11 +255,13 @@ def _from_fx(graph: fx.Graph, owner: nn.Module) -> Graph:
         if item.op == "placeholder":
             known[item] = Node(item.name, INPUT)
         elif item.op == "get_attr":
-            known[item] = _attribute(owner, str(item.target))
+            value: Any = attrgetter(str(item.target))(owner)
+            known[item] = value.detach() if isinstance(value, Tensor) else value
             continue
         elif item.op == "call_function" and not _is_check(item):
             stack = item.meta.get("nn_module_stack") or {}
-            args, kwargs = replaced((item.args, dict(item.kwargs)), known.__getitem__, fx.Node)
+            given = (item.args, dict(item.kwargs))
+            args, kwargs = tree_map_only(fx.Node, known.__getitem__, given)
             scopes = tuple(str(entry[0]) for entry in stack.values())
             known[item] = Node(item.name, item.target, args, kwargs, scopes)
             known[item].axes = getattr(item.meta.get("val"), "ndim", 4)
@@ -288,10 +277,3 @@ def _from_fx(graph: fx.Graph, owner: nn.Module) -> Graph:
 def _is_check(item: fx.Node) -> bool:
     """Whether the node only asserts something."""
     return "assert" in str(item.target) or "guard" in item.name
-
-
-def _attribute(owner: nn.Module, path: str) -> Any:
-    value: Any = owner
-    for part in path.split("."):
-        value = getattr(value, part)
-    return value.detach() if isinstance(value, Tensor) else value

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +15,9 @@ from semlens.models.activations import KnownLayout, LayerForm, measure_form
 from semlens.models.forward import NO_LOGITS
 from semlens.relevance.boxes import Field
 from semlens.relevance.flow import Flow
-from semlens.relevance.graph import in_full_precision
+from semlens.relevance.graph import Node, in_full_precision
 from semlens.relevance.presets import Rules
+from semlens.relevance.rules.base import Rule
 
 OUTPUT = ""
 """The name under which the model's own output is kept."""
@@ -50,11 +52,14 @@ class Traced(ABC):
         The layers' outputs in their own shape; the model's own is ``""``.
     layouts
         By layer, in which order the axes of a map stand.
+    every
+        Each operation's value, in a trace that was made to keep all, by an engine with rules.
     """
 
     inputs: Tensor
     values: Mapping[str, Tensor]
     layouts: Mapping[str, KnownLayout]
+    every: Mapping[Node, Any]
 
     def form(self, layer: str) -> LayerForm:
         """Return the form of a layer's output."""
@@ -62,9 +67,17 @@ class Traced(ABC):
 
     @abstractmethod
     def pull(
-        self, starts: Mapping[str, Flow], record: Collection[str] = (), *, heat: bool = True
+        self,
+        starts: Mapping[str, Flow],
+        record: Collection[str] = (),
+        *,
+        heat: bool = True,
+        seen: Callable[[Rule, Flow], None] = lambda *_: None,
     ) -> Pulled:
-        """Propagate relevance back from ``starts``, reading it at ``record``."""
+        """Propagate relevance back from ``starts``, reading it at ``record``.
+
+        ``seen`` is shown every rule, and what reaches its node.
+        """
 
 
 class Tracer(ABC):
@@ -92,8 +105,15 @@ class Tracer(ABC):
         first = next(self.module.parameters(), None)
         return torch.device("cpu") if first is None else first.device
 
+    def memory(self, share: float, otherwise: float) -> float:
+        """Return a share of a GPU's free memory in bytes, and on a CPU ``otherwise``."""
+        cuda = self.device.type == "cuda"
+        return torch.cuda.mem_get_info(self.device)[0] * share if cuda else otherwise
+
     @abstractmethod
-    def trace(self, inputs: Tensor, upto: Sequence[str] = (OUTPUT,)) -> Traced:
+    def trace(
+        self, inputs: Tensor, upto: Sequence[str] = (OUTPUT,), *, keep_all: bool = False
+    ) -> Traced:
         """Run the model over images float[U 3 h w], at least as far as the named layers."""
 
     def order(self, layers: Sequence[str]) -> list[str]:

@@ -61,12 +61,8 @@ class Rules:
 
     def at(self, scopes: tuple[str, ...], kind: Literal["first", "conv", "dense"]) -> SumRule:
         """Return the rule of a weighted sum inside some modules."""
-        for scope in reversed(scopes):
-            if scope in self.layers:
-                return self.layers[scope]
-        if kind == "first":
-            return self.first
-        return self.conv if kind == "conv" else self.dense
+        named: list[SumRule] = [self.layers[one] for one in reversed(scopes) if one in self.layers]
+        return named[0] if named else getattr(self, kind)
 
 
 EPSILON_PLUS_FLAT = Rules("epsilon-plus-flat")

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils._pytree import tree_map_only
 
-from semlens.relevance.graph import INPUT, Graph, Node, execute, pair, replaced
+from semlens.relevance.graph import INPUT, Graph, Node, execute, pair
 
 aten = torch.ops.aten
 
@@ -71,7 +72,7 @@ def simplify(graph: Graph, kept: Collection[Node]) -> tuple[Graph, Callable[[Nod
     for step in (_constants, _aliases, _spelled_out, _paddings, _batch_norms, _relus):
         graph = step(graph, {now(node) for node in kept}, stands_for)
         for node in graph.nodes:
-            node.args, node.kwargs = replaced((node.args, node.kwargs), now)
+            node.args, node.kwargs = tree_map_only(Node, now, (node.args, node.kwargs))
         graph.mark_live()
     return graph, now
 
@@ -81,25 +82,20 @@ Known = dict[Node, Any]
 
 def _constants(graph: Graph, kept: Collection[Node], stands_for: Known) -> Graph:
     """Compute what depends neither on the input nor on its shape."""
-    free: set[Node] = set()
-    for node in graph.nodes:
-        if node.target == INPUT or any(source not in free for source in node.inputs()):
-            continue
-        free.add(node)
-    values: dict[Node, Any] = {}
+    values: Known = {}
     with torch.no_grad():
         for node in graph.nodes:
-            if node in free:
+            if node.target != INPUT and all(source in values for source in node.inputs()):
                 values[node] = execute(node, values, torch.empty(0))
     stands_for.update(values)
-    return Graph([node for node in graph.nodes if node not in free])
+    return Graph([node for node in graph.nodes if node not in values])
 
 
 def _aliases(graph: Graph, kept: Collection[Node], stands_for: Known) -> Graph:
     """Drop operations that return what they are given."""
     gone = [n for n in graph.nodes if n.target in SAME_VALUE and isinstance(n.args[0], Node)]
     stands_for.update({node: node.args[0] for node in gone})
-    return Graph([node for node in graph.nodes if node not in set(gone)])
+    return Graph([node for node in graph.nodes if node not in stands_for])
 
 
 def _spelled_out(graph: Graph, kept: Collection[Node], stands_for: Known) -> Graph:
@@ -110,9 +106,8 @@ def _spelled_out(graph: Graph, kept: Collection[Node], stands_for: Known) -> Gra
         if node.target == aten.addcmul.default:
             product = Node(f"{node.name}_mul", aten.mul.Tensor, args[1:3], {}, node.scopes)
             scale = node.kwargs.get("value", 1)
-            node.target, node.args, node.kwargs = aten.add.Tensor, (args[0], product), {}
-            if scale != 1:
-                node.kwargs = {"alpha": scale}
+            node.target, node.args = aten.add.Tensor, (args[0], product)
+            node.kwargs = {"alpha": scale} if scale != 1 else {}
             nodes.append(product)
         elif node.target == aten.addmm.default and isinstance(args[2], Tensor) and not node.kwargs:
             node.target, node.args = aten.linear.default, (args[1], args[2].T, args[0])
@@ -123,11 +118,11 @@ def _spelled_out(graph: Graph, kept: Collection[Node], stands_for: Known) -> Gra
             product = Node(
                 f"{node.name}_mm", aten.matmul.default, (args[0], flipped), {}, node.scopes
             )
-            nodes += [flipped, product]
             if node.arg(2) is None:
+                nodes.append(flipped)
                 node.target, node.args = product.target, product.args
-                nodes.remove(product)
             else:
+                nodes += [flipped, product]
                 node.target, node.args = aten.add.Tensor, (product, args[2])
         elif node.target in (aten.view.default, aten._unsafe_view.default):
             node.target = aten.reshape.default  # memory order is ours to choose
@@ -144,14 +139,11 @@ def _as_part(node: Node, whole: Node, place: int) -> None:
     if whole.target == aten.unbind.int:
         axis = whole.arg(1, whole.kwargs.get("dim", 0))
         node.target, node.args = aten.select.int, (source, axis, place)
-    elif whole.target == aten.split.Tensor:
-        size = whole.arg(1)
+    elif whole.target in (aten.split.Tensor, aten.split_with_sizes.default):
+        given = whole.arg(1)
+        sizes = [given] * (place + 1) if whole.target == aten.split.Tensor else given
         node.target = aten.slice.Tensor
-        node.args = (source, axis, place * size, (place + 1) * size)
-    elif whole.target == aten.split_with_sizes.default:
-        ends = [sum(whole.arg(1)[: i + 1]) for i in range(place + 1)]
-        node.target = aten.slice.Tensor
-        node.args = (source, axis, ends[-1] - whole.arg(1)[place], ends[-1])
+        node.args = (source, axis, sum(sizes[:place]), sum(sizes[: place + 1]))
     elif whole.target == aten.max_pool2d_with_indices.default and place == 0:
         node.target, node.args = aten.max_pool2d.default, whole.args
     elif (whole.target, place) == (aten.adaptive_max_pool2d.default, 0) and (
@@ -171,9 +163,7 @@ def _paddings(graph: Graph, kept: Collection[Node], stands_for: Known) -> Graph:
     gone: set[Node] = set()
     for node in graph.nodes:
         pad: Any = node.arg(0)
-        if node.target != aten.conv2d.default or not isinstance(pad, Node):
-            continue
-        edges = _zeros_around(pad)
+        edges = _zeros_around(pad) if node.target == aten.conv2d.default else None
         if edges is None or len(users[pad]) > 1 or pad in kept or any(pair(node.arg(4, 0))):
             continue
         left, right, top, bottom = edges
@@ -186,16 +176,16 @@ def _paddings(graph: Graph, kept: Collection[Node], stands_for: Known) -> Graph:
     return Graph([node for node in graph.nodes if node not in gone])
 
 
-def _zeros_around(node: Node) -> list[int] | None:
-    """Return left, right, top and bottom, if the node only adds zeros around maps."""
-    if node.target not in (aten.pad.default, aten.constant_pad_nd.default):
+def _zeros_around(node: Any) -> list[int] | None:
+    """Return left, right, top and bottom, if this is a node that only adds zeros around maps."""
+    pads = (aten.pad.default, aten.constant_pad_nd.default)
+    if not isinstance(node, Node) or node.target not in pads:
         return None
     plain = node.target == aten.constant_pad_nd.default or node.arg(2, "constant") == "constant"
     value = node.arg(3 if node.target == aten.pad.default else 2)
     edges: list[Any] = list(node.arg(1))
-    if not plain or value not in (None, 0) or len(edges) != 4:
-        return None
-    if not all(isinstance(edge, int) and edge >= 0 for edge in edges):
+    zeros = plain and value in (None, 0) and len(edges) == 4
+    if not zeros or not all(isinstance(edge, int) and edge >= 0 for edge in edges):
         return None
     left, right, top, bottom = edges
     return edges if right >= left and bottom >= top else None  # as TensorFlow pads
@@ -229,11 +219,9 @@ def _batch_norms(graph: Graph, kept: Collection[Node], stands_for: Known) -> Gra
 
 
 def _scale_conv(conv: Node, scale: Tensor, shift: Tensor) -> None:
-    args = list(conv.args) + [None] * (3 - len(conv.args))
-    weight, bias = args[1], args[2]
-    args[1] = weight * scale[:, None, None, None]
-    args[2] = shift if bias is None else bias * scale + shift
-    conv.args = tuple(args)
+    weight, bias = conv.args[1] * scale[:, None, None, None], conv.arg(2)
+    shifted = shift if bias is None else bias * scale + shift
+    conv.args = (conv.args[0], weight, shifted, *conv.args[3:])
 
 
 def _as_affine(node: Node, source: Node, scale: Tensor, shift: Tensor, nodes: list[Node]) -> None:
@@ -249,7 +237,6 @@ def _as_affine(node: Node, source: Node, scale: Tensor, shift: Tensor, nodes: li
 def _relus(graph: Graph, kept: Collection[Node], stands_for: Known) -> Graph:
     """Make a ReLU part of the sum that nothing else reads."""
     users = graph.users()
-    nodes: list[Node] = []
     for node in graph.nodes:
         source: Any = node.arg(0)
         if (
@@ -261,6 +248,4 @@ def _relus(graph: Graph, kept: Collection[Node], stands_for: Known) -> Graph:
         ):
             source.relu = True
             stands_for[node] = source
-        else:
-            nodes.append(node)
-    return Graph(nodes)
+    return Graph([node for node in graph.nodes if node not in stands_for])

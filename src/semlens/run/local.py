@@ -17,6 +17,7 @@ from semlens.data.pinned import PinnedImages, content_digests
 from semlens.errors import DataError, RecipeError
 from semlens.models.activations import LayerForm
 from semlens.models.forward import check_logits
+from semlens.progress import report
 from semlens.relevance.presets import check_rules
 from semlens.run.crops import (
     CroppedPairs,
@@ -64,6 +65,8 @@ def build_database(path: Path, plan: Plan) -> Database:
     check_rules(plan.recipe.rules)
     if plan.relevance:
         check_logits(plan.model)
+    if plan.recipe.layout != "auto":
+        plan = replace(plan, model=replace(plan.model, layout=plan.recipe.layout))
     with writing(path):
         database = None
         if (path / NAME).is_file():
@@ -74,7 +77,7 @@ def build_database(path: Path, plan: Plan) -> Database:
         plan = replace(plan, layers=tuple(n for n in dict.fromkeys(plan.layers) if n not in known))
         # a wrong layer is known before the data is hashed
         forms = layer_forms(plan.model, plan.layers, plan.recipe.readout)
-        digests = list(content_digests(plan.images, plan.execution.threads))
+        digests = _digests(plan)
         plan = replace(plan, images=PinnedImages(plan.images, digests))
         if database:
             database.check_images(plan.images, digests)
@@ -99,6 +102,14 @@ def _check_same(database: Database, plan: Plan) -> None:
             f"They differ in {'; '.join(different)}.",
             "Give the same settings to add layers, or build into a new path.",
         )
+
+
+def _digests(plan: Plan) -> list[str]:
+    digests: list[str] = []
+    for digest in content_digests(plan.images, plan.execution.threads):
+        digests.append(digest)
+        report("hash", len(digests), len(plan.images))
+    return digests
 
 
 def _add_layers(

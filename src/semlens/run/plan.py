@@ -13,7 +13,7 @@ from torch import Tensor
 from semlens.data.images import Images
 from semlens.data.prefetch import default_workers
 from semlens.data.targets import TargetMap
-from semlens.embedders.base import Embedder
+from semlens.embedders.load import Embedder
 from semlens.errors import RecipeError
 from semlens.models.activations import LayerForm
 from semlens.models.subject import SubjectModel

@@ -27,11 +27,11 @@ from semlens.relevance.choose import Engines
 from semlens.relevance.conditional import (
     batches,
     conditional_heatmaps,
+    frame_of,
     pairs_per_pass,
     pull_heatmaps,
 )
 from semlens.relevance.interface import Tracer
-from semlens.relevance.patches import frame_of
 from semlens.stages.batches import batch_inputs, prepared_batches
 from semlens.types import Box, Readout
 

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from semlens.data.prefetch import prefetch
-from semlens.embedders.base import Embedder
+from semlens.embedders.load import Embedder
 from semlens.types import Box
 
 THUMBNAIL = 96

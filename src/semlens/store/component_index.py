@@ -171,8 +171,8 @@ class ClassRelevance(ComponentIndex):
             raise RelevanceError(
                 f"The database '{self.path}' has no class relevance.",
                 "Expected one that was built with relevance.",
-                "Run the same build again with relevance=True (--relevance): only that is "
-                "computed.",
+                "Run the same build again with relevance=True, or 'semlens build ... --relevance': "
+                "only that is computed.",
             )
         if layout.RELEVANCE_CLASSES not in self.manifest.files:
             raise self._unfinished(f"The database '{self.path}'")

@@ -12,8 +12,7 @@ from semlens.data.images import Images, content_digest, decode, read_file
 from semlens.data.load import check_spec, is_saved, load_hugging_face
 from semlens.data.pinned import content_digests
 from semlens.data.prefetch import default_workers
-from semlens.embedders.base import Embedder
-from semlens.embedders.load import load_embedder
+from semlens.embedders.load import Embedder, load_embedder
 from semlens.errors import DataError, ImageError, StaleError
 from semlens.models.load import load_model
 from semlens.models.subject import SubjectModel

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from semlens.analysis.probe import SEARCH_TEMPLATES, null_vector
 from semlens.api import ConceptDatabase
-from semlens.embedders.base import Embedder
-from semlens.embedders.load import reads_texts
+from semlens.embedders.load import Embedder, reads_texts
 from semlens.errors import SemlensError
 
 

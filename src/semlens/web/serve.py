@@ -20,7 +20,7 @@ import uvicorn
 
 from semlens.api import ConceptDatabase
 from semlens.api import open as open_database
-from semlens.embedders.base import Embedder
+from semlens.embedders.load import Embedder
 from semlens.errors import RecipeError, ServeError
 from semlens.web.app import create_app
 from semlens.web.built import check_built, static_folder

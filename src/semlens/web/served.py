@@ -17,9 +17,9 @@ from fastapi import Query as InQuery
 from pydantic import BaseModel
 
 from semlens.analysis.audit.tested import ModelTest
-from semlens.analysis.query import Query
+from semlens.analysis.compare.sets import database_names
 from semlens.analysis.result import plain
-from semlens.analysis.together import database_names
+from semlens.analysis.search import Query
 from semlens.api import ConceptDatabase
 from semlens.errors import ModelError, SemlensError, ServeError, StaleError
 from semlens.store.files import file_digest

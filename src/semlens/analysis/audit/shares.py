@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Float32, Int8, Int64
 
-from semlens.analysis.align import unit
+from semlens.analysis.probe import unit
 from semlens.store.reader import Database
 
 Verdict = Literal["valid", "spurious", "both", "unexpected"]

@@ -15,9 +15,15 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int64
 from scipy.special import gammaln
 
-from semlens.analysis.align import alignment, unit
 from semlens.analysis.concepts import Concept, ConceptSet, Kind
-from semlens.analysis.probe import LABEL_TEMPLATES, Probe, concept_probe, null_vector
+from semlens.analysis.probe import (
+    LABEL_TEMPLATES,
+    Probe,
+    alignment,
+    concept_probe,
+    null_vector,
+    unit,
+)
 from semlens.errors import ConceptError
 from semlens.progress import report
 from semlens.store.reader import Database

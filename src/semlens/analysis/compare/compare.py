@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import combinations, permutations
+from itertools import combinations, permutations, product
 from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float32
 
-from semlens.analysis.align import unit
 from semlens.analysis.class_relevance import MINIMUM, Minimum, OnlyTarget
 from semlens.analysis.compare.comparison import Comparison
 from semlens.analysis.compare.nearest import (
@@ -20,14 +19,14 @@ from semlens.analysis.compare.nearest import (
     nearest_of_sets,
     nearest_within,
 )
-from semlens.analysis.compare.sets import ComponentSet, component_sets, differences
+from semlens.analysis.compare.sets import ComponentSet, as_databases, component_sets, differences
 from semlens.analysis.compare.tally import (
     MaybeConcepts,
     label_sets,
     score_table,
 )
 from semlens.analysis.label import THRESHOLD, VOCABULARY
-from semlens.analysis.together import as_databases
+from semlens.analysis.probe import unit
 from semlens.errors import RecipeError
 from semlens.settings import question, setting
 from semlens.store.reader import Database
@@ -170,22 +169,25 @@ def _matrix(
 ) -> pd.DataFrame:
     sums = [one.units.sum(0, dtype=np.float64) for one in sets]
     rows: list[dict[str, Any]] = []
-    for a, one in enumerate(sets):
-        for b, other in enumerate(sets):
-            # of a set with itself: all pairs of two different components
-            itself = len(one) if a == b else 0
-            pairs = len(one) * len(other) - itself
-            row: dict[str, Any] = {
+    for (a, one), (b, other) in product(enumerate(sets), repeat=2):
+        # of a set with itself: all pairs of two different components
+        itself = len(one) if a == b else 0
+        pairs = len(one) * len(other) - itself
+        similarity, mutual, unique = 1.0, 1.0, 0
+        if a != b:
+            near = nearest[a, b]
+            similarity, mutual = near.mean, float(near.mutual(nearest[b, a]).mean())
+            unique = int((near.similarity < limits[a]).sum())
+        rows.append(
+            {
                 "from": one.name,
                 "to": other.name,
                 "components": len(one),
-                "similarity": 1.0,
+                "similarity": similarity,
+                "mean_pair": (sums[a] @ sums[b] - itself) / pairs if pairs else float("nan"),
+                "centred": centred.get((a, b), float("nan")),
+                "mutual": mutual,
+                "unique": unique,
             }
-            row["mean_pair"] = (sums[a] @ sums[b] - itself) / pairs if pairs else float("nan")
-            row |= {"centred": centred.get((a, b), float("nan")), "mutual": 1.0, "unique": 0}
-            if a != b:
-                ahead, back = nearest[a, b], nearest[b, a]
-                row |= {"similarity": ahead.mean, "mutual": float(ahead.mutual(back).mean())}
-                row["unique"] = int((ahead.similarity < limits[a]).sum())
-            rows.append(row)
+        )
     return pd.DataFrame(rows)

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
+from rich.text import Text
 
 from semlens.analysis.compare.nearest import Nearest
 from semlens.analysis.compare.sets import ComponentSet
 from semlens.analysis.result import Result
+from semlens.draw.table import titled
 from semlens.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from semlens.draw.sheet import PairRow
+
+WIDE = 8
+"""Sets up to which the matrix is printed as one; more make a list."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -96,13 +101,12 @@ class Comparison(Result):
 
     def best_pairs(self) -> pd.DataFrame:
         """Return the mutual pairs, the most similar first; each pair of sets once."""
-        frames = [self._shared(a, b) for a, b in self.nearest if a < b]
-        return pd.concat(frames, ignore_index=True)
+        return pd.concat([self._shared(a, b) for a, b in self.nearest if a < b], ignore_index=True)
 
     def _unique(self, a: int, b: int) -> pd.DataFrame:
         frame, limit = self._pairs(a, b).drop(columns="mutual"), self.thresholds[a]
-        frame = frame.loc[frame["similarity"] < limit].assign(threshold=limit)
-        return frame.sort_values("similarity", kind="stable")
+        frame = frame.loc[frame["similarity"] < limit].sort_values("similarity", kind="stable")
+        return frame.assign(threshold=limit)
 
     def _shared(self, a: int, b: int) -> pd.DataFrame:
         frame = self._pairs(a, b)
@@ -217,7 +221,56 @@ class Comparison(Result):
         return names.index(name)
 
     def __rich__(self) -> RenderableType:
-        """Return the tables for a terminal."""
-        from semlens.analysis.compare.text import comparison_text
+        """Return the matrix, for two sets also what they share and what not, labels and scores."""
+        columns = ["set", "layers", "components", "threshold", "only_here"]
+        parts = [*titled("sets", self.overview, columns), *_matrix_text(self)]
+        if len(self.sets) == 2:
+            parts += [*_pairs_text(self), *_labels_text(self)]
+        if self.scores is not None:
+            columns = ["set", "measure", "mean", "lower_quartile", "median", "upper_quartile"]
+            parts += titled("scores", self.scores, columns)
+        return Group(*parts, *(Text(f"Notice: {note}") for note in self.notes))
 
-        return comparison_text(self)
+
+def _matrix_text(found: Comparison) -> list[RenderableType]:
+    kinds = {
+        "similarity": "set similarity (Eq. 5), from row to column",
+        "mean_pair": "mean cosine of all pairs: what an arbitrary component would have",
+    }
+    if found.has_centred:
+        kinds["centred"] = "set similarity after the mean vector is subtracted (our addition)"
+    if len(found.sets) <= WIDE:
+        tables = [titled(kinds[kind], found.square(kind).reset_index()) for kind in kinds]
+        return [part for table in tables for part in table]
+    others = found.matrix[found.matrix["from"] != found.matrix["to"]]
+    best = others.loc[others.groupby("from", sort=False)["similarity"].idxmax()]
+    best = best.rename(columns={"from": "set", "to": "most alike"})
+    said = Text("All pairs: save it as .csv, or as .png for the picture.\n")
+    return [*titled(kinds["similarity"], best, ["set", "most alike", *kinds, "unique"]), said]
+
+
+def _pairs_text(found: Comparison) -> list[RenderableType]:
+    names = ["component", "nearest", "similarity"]
+    if found.labelled is not None:
+        names += ["label", "nearest_label"]
+    best = found.best_pairs()
+    parts = titled(f"shared: {len(best)} pairs, each other's nearest", found.first(best), names)
+    for one in found.sets:
+        mine = found.unique.loc[found.unique["from"] == one.name]
+        if len(mine):
+            parts += titled(f"only in {one.name}: {len(mine)}", found.first(mine), names)
+    return parts
+
+
+def _labels_text(found: Comparison) -> list[RenderableType]:
+    if found.labels is None or found.labels.empty:
+        return []
+    names = [one.name for one in found.sets]
+    wide = found.labels.pivot(index="label", columns="set", values="count")[names]
+    wide = wide.loc[wide.sum(axis=1).sort_values(ascending=False, kind="stable").index]
+    where = found.labels.drop_duplicates("label").set_index("label")["where"].loc[wide.index]
+    parts: list[RenderableType] = []
+    for kind in sorted(where.unique()):
+        part = wide[where == kind].reset_index()
+        parts += titled(f"labels {kind}: {len(part)}", part.head(found.top or len(part)))
+    return parts

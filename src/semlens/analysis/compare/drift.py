@@ -13,13 +13,12 @@ from rich.text import Text
 
 from semlens.analysis.compare.compare import LabelThreshold
 from semlens.analysis.compare.nearest import Pairs, nearest_of_sets
-from semlens.analysis.compare.sets import ComponentSet, component_sets, differences
+from semlens.analysis.compare.sets import ComponentSet, as_databases, component_sets, differences
 from semlens.analysis.compare.tally import MaybeConcepts, label_sets, set_scores
-from semlens.analysis.compare.text import titled
 from semlens.analysis.label import THRESHOLD, VOCABULARY
 from semlens.analysis.result import Result
 from semlens.analysis.scores import MEASURES
-from semlens.analysis.together import as_databases
+from semlens.draw.table import titled
 from semlens.errors import RecipeError
 from semlens.settings import question, setting
 from semlens.store.reader import Database
@@ -44,9 +43,14 @@ def moved_components(
     frames: list[pd.DataFrame] = []
     for number, one in enumerate(sets):
         before = sets[number - 1] if number else None
-        frame = pd.DataFrame({"step": names[number], "component": one.components})
-        frame["moved"] = _distance(one, before)
-        frame["from_last"] = _distance(one, sets[-1])
+        frame = pd.DataFrame(
+            {
+                "step": names[number],
+                "component": one.components,
+                "moved": _distance(one, before),
+                "from_last": _distance(one, sets[-1]),
+            }
+        )
         if labels is not None:
             frame["label"] = pd.Series(labels[number], dtype=object)
             known = before.components if before is not None else []
@@ -84,12 +88,16 @@ def label_changes(names: Sequence[str], labels: Labels) -> pd.DataFrame:
     before: set[str] | None = None
     for step, found in zip(names, labels or [], strict=False):
         counts = pd.Series(found, dtype=object).value_counts()
-        for label, count in counts.items():
-            new = before is not None and label not in before
-            change = "gained" if new else "kept"
-            rows.append({"step": step, "label": label, "count": int(count), "change": change})
-        for label in sorted((before or set()) - set(counts.index)):
-            rows.append({"step": step, "label": label, "count": 0, "change": "lost"})
+        kept = set(counts.index) if before is None else before
+        rows += [
+            {"step": step, "label": label, "count": int(count),
+             "change": "kept" if label in kept else "gained"}
+            for label, count in counts.items()
+        ]  # fmt: skip
+        rows += [
+            {"step": step, "label": label, "count": 0, "change": "lost"}
+            for label in sorted((before or set()) - set(counts.index))
+        ]
         before = set(counts.index)
     return pd.DataFrame(rows, columns=["step", "label", "count", "change"])
 
@@ -153,7 +161,7 @@ class Drift(Result):
             "most_moved": self.most_moved().to_dict("records"),
             "labels": self.labels.to_dict("records"),
             "components_correspond": not self.apart,
-            "notes": [*([self.apart] if self.apart else []), *self.notes],
+            "notes": self._notices(),
         }
 
     def plot(self) -> Figure:
@@ -186,16 +194,13 @@ class Drift(Result):
             if said:
                 parts.append(Text(f"{step}  " + ";  ".join(said)))
         if len(self.components):
-            columns = ["step", "component", "moved", "from_last", "label"]
-            columns = [name for name in columns if name in self.components]
-            parts += [
-                "",
-                *titled("moved farthest in one step", self.most_moved(5), columns),
-            ]
-        if self.apart:
-            parts.append(Text(f"Notice: {self.apart}"))
-        parts += [Text(f"Notice: {note}") for note in self.notes]
-        return Group(*parts)
+            columns = ["step", "component", "moved", "from_last"]
+            columns += ["label"] * ("label" in self.components)
+            parts += ["", *titled("moved farthest in one step", self.most_moved(5), columns)]
+        return Group(*parts, *(Text(f"Notice: {note}") for note in self._notices()))
+
+    def _notices(self) -> list[str]:
+        return [*([self.apart] if self.apart else []), *self.notes]
 
 
 @question("embedder")

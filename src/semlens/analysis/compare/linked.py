@@ -77,9 +77,8 @@ class Linked:
             raise RecipeError(
                 f"'{kind}' is no kind of pairs.", f"Expected {', '.join(KINDS)}.", "Choose one."
             )
-        mine, other = self.first, self.second
-        if kind == "only_second":
-            mine, other = other, mine
+        both = self.first, self.second
+        mine, other = both[::-1] if kind == "only_second" else both
         chosen = np.flatnonzero(mine.mutual if kind == "matched" else mine.alone)
         sign = -1 if kind == "matched" else 1
         chosen = chosen[np.lexsort((mine.rows[chosen], sign * mine.similarity[chosen]))]
@@ -117,11 +116,8 @@ def link(first: Database, second: Database) -> Linked:
     """
     found = compare(first, second, concepts=None, scores=False)
     placed = concept_map(first, second, concepts=None).frame
-    count = len(found.sets[0])
-    where = placed[["x", "y"]].to_numpy(np.float32)
-    return Linked(
-        _side(found, 0, where[:count]), _side(found, 1, where[count:]), tuple(found.notes)
-    )
+    ahead, back = np.split(placed[["x", "y"]].to_numpy(np.float32), [len(found.sets[0])])
+    return Linked(_side(found, 0, ahead), _side(found, 1, back), found.notes)
 
 
 def _side(found: Comparison, mine: int, where: Float32[np.ndarray, "n 2"]) -> Side:

@@ -100,10 +100,8 @@ def _of_layers(count: Pairs, *layers: ComponentSet) -> list[Nearest]:
         return _of_layers(count, second, first)[::-1]
 
     def make() -> pd.DataFrame:
-        if first is second:
-            found = [within(first.units, count)]
-        else:
-            found = both_ways(first.units, second.units, count)
+        alone = first is second
+        found = _search(first.units, second.units, count, BLOCK, alone=alone)[: len(layers)]
         return pd.concat([pd.DataFrame(vars(part)) for part in found], ignore_index=True)
 
     pairs = len(first) * len(second)

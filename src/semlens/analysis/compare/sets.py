@@ -1,20 +1,96 @@
-"""What questions about several models are about: sets of components, each of one database."""
+"""What questions about several models are about: databases of one space, sets of components."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from semlens.analysis.align import unit
 from semlens.analysis.class_relevance import MINIMUM, relevant_rows
-from semlens.analysis.together import database_names
-from semlens.errors import LayerError, RecipeError
+from semlens.analysis.probe import unit
+from semlens.errors import LayerError, RecipeError, StaleError
 from semlens.store.reader import Database
 from semlens.types import Layers, as_list
+
+
+def as_databases(
+    given: Database | Sequence[Database], others: Sequence[object] = ()
+) -> list[Database]:
+    """Return databases, given as one, a list or several arguments; they must be of one space.
+
+    Raises
+    ------
+    StaleError
+        If the embedders differ.
+    RecipeError
+        If there is none, one is given twice, or something else is given.
+    """
+    databases: list[Any] = [*as_list(given), *others]
+    for one in databases:
+        if not isinstance(one, Database):
+            raise RecipeError(
+                f"{one!r} is given where a database is meant.",
+                "Expected a database, a list of them, or several.",
+                "Open it with semlens.open; give settings by their names, as in concepts=....",
+            )
+    check_databases(databases)
+    return databases
+
+
+def check_databases(databases: Sequence[Database]) -> None:
+    """Refuse databases of different embedders, and one folder given twice.
+
+    Raises
+    ------
+    StaleError
+        If the embedders differ: cosines between their spaces mean nothing.
+    RecipeError
+        If there is none, or one is given twice.
+    """
+    if not databases:
+        raise RecipeError("There is no database.", "Expected at least one.", "Name some.")
+    first = databases[0]
+    seen: set[str] = set()
+    for database in databases:
+        folder = str(database.path.resolve())
+        if folder in seen:
+            raise RecipeError(
+                f"The database '{database.path}' is given twice.",
+                "Expected different ones: a model has nothing that it has not.",
+                "Leave one out.",
+            )
+        seen.add(folder)
+        mine, other = first.manifest.embedder, database.manifest.embedder
+        if mine.fingerprint != other.fingerprint:
+            same = " (same name, other weights or preprocessing)" if mine.spec == other.spec else ""
+            raise StaleError(
+                f"'{first.path}' was embedded by '{mine.spec}', '{database.path}' by "
+                f"'{other.spec}'{same}.",
+                "Expected one embedder: vectors of two spaces cannot be compared.",
+                f"Build one of them again with the embedder '{mine.spec}'.",
+            )
+
+
+def database_names(databases: Sequence[Database]) -> list[str]:
+    """Name databases by their folders, with as many parents as tell them apart."""
+    parts = [_plain(database.path.resolve()).parts for database in databases]
+    deep = 1
+    while deep < max(map(len, parts)) and len({p[-deep:] for p in parts}) < len(parts):
+        deep += 1
+    names = ["/".join(p[-deep:]) for p in parts]
+    if len(set(names)) == len(names):
+        return names
+    names = [database.path.resolve().name for database in databases]  # only the suffixes differ
+    return names if len(set(names)) == len(names) else [str(d.path.resolve()) for d in databases]
+
+
+def _plain(path: Path) -> Path:
+    return path.with_name(path.name.removesuffix(".semlens"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +155,7 @@ def component_sets(
     Parameters
     ----------
     databases
-        Of one embedder, see :func:`semlens.analysis.together.as_databases`.
+        Of one embedder, see :func:`semlens.analysis.compare.sets.as_databases`.
     layers
         Layers to take, of each database those that it has.
     target, minimum
@@ -103,7 +179,18 @@ def component_sets(
             title = f"{name}/{group[0]}" if by_layer else name
             if by_layer and len(databases) == 1:
                 title = group[0]
-            made.append(_set(title, database, group, target, minimum))
+            rows = database.rows(group)
+            rows = rows[database.alive[rows]]
+            if target is not None:
+                relevant = relevant_rows(database, target, group, minimum)
+                rows = rows[np.isin(rows, relevant["component"])]
+            if len(rows) == 0:
+                raise RecipeError(
+                    f"'{title}' has no component with a vector in {', '.join(group)}.",
+                    "Expected some: a component without concept examples has none.",
+                    "Choose other layers, or leave it out.",
+                )
+            made.append(ComponentSet(title, database, group, rows, target is None))
     return made
 
 
@@ -132,19 +219,3 @@ def _layers(database: Database, known: set[str], layers: Layers) -> list[str]:
             "Name a layer of each database, or leave this one out.",
         )
     return database.chosen(kept)
-
-
-def _set(
-    name: str, database: Database, layers: tuple[str, ...], target: int | str | None, minimum: float
-) -> ComponentSet:
-    rows = database.rows(layers)
-    rows = rows[database.alive[rows]]
-    if target is not None:
-        rows = rows[np.isin(rows, relevant_rows(database, target, layers, minimum)["component"])]
-    if len(rows) == 0:
-        raise RecipeError(
-            f"'{name}' has no component with a vector in {', '.join(layers)}.",
-            "Expected some: a component without concept examples has none.",
-            "Choose other layers, or leave it out.",
-        )
-    return ComponentSet(name, database, layers, rows, target is None)

@@ -10,10 +10,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float32, Int64
 
-from semlens.analysis.align import alignment
 from semlens.analysis.compare.sets import ComponentSet
 from semlens.analysis.concepts import Concepts, ConceptSet, as_concepts
-from semlens.analysis.probe import Probe, concept_probe
+from semlens.analysis.probe import Probe, alignment, concept_probe
 from semlens.analysis.scores import MEASURES, scores
 from semlens.settings import setting
 from semlens.store.reader import Database
@@ -67,13 +66,10 @@ def assign(
     reached = np.full(count, -np.inf, np.float32)
     for start in range(0, len(one), chunk):
         values = alignment(one.database.theta[one.rows[start : start + chunk]], probe)
-        rows = np.arange(len(values))
         best[start : start + chunk] = values.argmax(1)
-        value[start : start + chunk] = values[rows, values.argmax(1)]
-        top = values.argmax(0)
-        better = values[top, np.arange(count)] > reached
-        component[better] = top[better] + start
-        reached[better] = values[top, np.arange(count)][better]
+        value[start : start + chunk] = values.max(1)
+        component = np.where(values.max(0) > reached, values.argmax(0) + start, component)
+        reached = np.maximum(reached, values.max(0))
     return Assignment(np.where(value > threshold, first[best], -1), value, component, reached)
 
 
@@ -98,15 +94,6 @@ def label_probe(database: Database, concepts: Concepts | None) -> tuple[ConceptS
     return (chosen, concept_probe(database, chosen)) if readable else None
 
 
-def set_labels(
-    one: ComponentSet, probe: Probe, concepts: ConceptSet, threshold: float
-) -> list[str | None]:
-    """Return the label of each component of a set, or None."""
-    names = [concept.name for concept in concepts.concepts]
-    best = assign(one, probe, concepts, threshold).concept
-    return [names[concept] if concept >= 0 else None for concept in best]
-
-
 def label_sets(
     sets: Sequence[ComponentSet], concepts: Concepts | None, threshold: float
 ) -> tuple[list[list[str | None]] | None, pd.DataFrame | None, list[str]]:
@@ -115,7 +102,9 @@ def label_sets(
     if known is None:
         return None, None, [UNREADABLE] if concepts is not None else []
     chosen, probe = known
-    labels = [set_labels(one, probe, chosen, threshold) for one in sets]
+    names = [concept.name for concept in chosen.concepts]
+    best = [assign(one, probe, chosen, threshold).concept for one in sets]
+    labels = [[names[place] if place >= 0 else None for place in mine] for mine in best]
     return labels, label_counts(sets, labels, chosen), []
 
 
@@ -132,8 +121,8 @@ def label_counts(
     categories: dict[str, str] = {}
     for concept in concepts.concepts:
         categories.setdefault(concept.name, concept.category)
-    counts = counts.reindex([name for name in categories if name in counts.index])
-    counts = counts.fillna(0).astype(np.int64).set_axis(range(len(sets)), axis=1)
+    counts = counts.reindex([name for name in categories if name in counts.index]).fillna(0)
+    counts = counts.astype(np.int64).set_axis(range(len(sets)), axis=1)
     frame = pd.DataFrame(
         {"label": counts.index, "category": [categories[name] for name in counts.index]}
     )
@@ -150,8 +139,8 @@ def label_counts(
         )
         for place, one in enumerate(sets)
     ]
-    columns = ["set", "label", "category", "count", "share", "where"]
-    return pd.concat(frames, ignore_index=True).reindex(columns=columns)
+    table = pd.concat(frames, ignore_index=True)
+    return table.reindex(columns=["set", "label", "category", "count", "share", "where"])
 
 
 def set_scores(one: ComponentSet) -> pd.DataFrame:
@@ -172,11 +161,6 @@ def score_table(sets: Sequence[ComponentSet]) -> pd.DataFrame:
         "50%": "median",
         "75%": "upper_quartile",
     }
-    frames: list[pd.DataFrame] = []
-    for one in sets:
-        table: Any = set_scores(one)[list(MEASURES)].describe().T[list(columns)]
-        table = table.rename(columns=columns).astype({"components": np.int64})
-        table.insert(0, "measure", table.index)
-        table.insert(0, "set", one.name)
-        frames.append(table)
-    return pd.concat(frames, ignore_index=True)
+    tables = {one.name: set_scores(one)[list(MEASURES)].describe().T for one in sets}
+    table: Any = pd.concat(tables, names=["set", "measure"])[list(columns)].rename(columns=columns)
+    return table.astype({"components": np.int64}).reset_index()

@@ -26,8 +26,8 @@ from semlens.models.activations import measure_form
 from semlens.models.forward import class_scores
 from semlens.models.subject import SubjectModel
 from semlens.models.taps import Values, evaluating, new_values, pruned
+from semlens.relevance.engine import layer_values, locate
 from semlens.relevance.graph import Node, capture, in_full_precision, prepared
-from semlens.relevance.locate import layer_values, locate
 from semlens.settings import question
 from semlens.store.reader import Database
 from semlens.types import Component, Components

@@ -16,8 +16,9 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
-from semlens.relevance.graph import Graph, Node, execute, replaced
+from semlens.relevance.graph import Graph, Node, execute
 from semlens.relevance.simplify import BATCH_NORM, CONV
 
 aten = torch.ops.aten
@@ -175,7 +176,7 @@ def _moved(node: Node, marks: Mapping[Node, Any], values: Mapping[Node, Any]) ->
             part = marks.get(source, torch.zeros(value.shape)).float()
             return part if marked else 1 - part
 
-        args, kwargs = replaced((node.args, node.kwargs), stand_in)
+        args, kwargs = tree_map_only(Node, stand_in, (node.args, node.kwargs))
         return node.target(*args, **kwargs)
 
     some, other = run(True), run(False)

@@ -41,7 +41,7 @@ def driven_classes(
     table: Any = database.relevance(None, layers)
     table = table[table["component"].isin(rows)]
     order = pd.Series(np.arange(len(rows)), rows)
-    table = table.assign(place=order.reindex(table["component"]).to_numpy())
+    table = table.assign(place=table["component"].map(order))
     table = table.sort_values(["place", "mean", "class"], ascending=[True, False, True])
     return pd.DataFrame(
         {

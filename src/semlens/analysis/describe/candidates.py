@@ -9,11 +9,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float32, Int64
 
-from semlens.analysis.align import alignment
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.kept_labels import PREFIX
 from semlens.analysis.label import THRESHOLD
-from semlens.analysis.probe import Probe
+from semlens.analysis.probe import Probe, alignment
 from semlens.store.reader import Database
 
 

@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float32, Float64, Int64
 
-from semlens.analysis.align import alignment
-from semlens.analysis.probe import Probe
+from semlens.analysis.probe import Probe, alignment
 from semlens.errors import RecipeError
 
 NEIGHBOURS = 15
@@ -23,11 +22,6 @@ PLACED_BY = 5
 """How many components a new one is placed among."""
 _TWIN = 1e-6
 _BLOCK = 2**25
-
-
-def layout_settings(seed: int) -> dict[str, float | int | str]:
-    """Return what decides a layout, besides the vectors."""
-    return {"metric": "cosine", "neighbours": NEIGHBOURS, "min_dist": MIN_DIST, "seed": seed}
 
 
 # numba ends the process when two threads lay out at once, where it has neither TBB nor OpenMP
@@ -46,14 +40,14 @@ def lay_out(units: Float32[np.ndarray, "n d"], seed: int) -> Float32[np.ndarray,
         warnings.simplefilter("ignore")  # of its own choice of starts and of imports
         from umap import UMAP
 
-        made = UMAP(
+        umap = UMAP(
             n_neighbors=min(NEIGHBOURS, len(units) - 1),
             min_dist=MIN_DIST,
             metric="cosine",
             random_state=seed,
             n_jobs=1,  # a seed and threads exclude each other
-        ).fit_transform(units)
-    return np.asarray(made, np.float32)
+        )
+        return np.asarray(umap.fit_transform(units), np.float32)
 
 
 def _principal_axes(units: Float32[np.ndarray, "n d"]) -> Float32[np.ndarray, "n 2"]:
@@ -209,16 +203,12 @@ def describe_clusters(
         named = [best_concepts(value, probe.names, threshold, top) for value in values]
     rows: list[dict[str, object]] = []
     for number, inside, labels in zip(found, members, named, strict=True):
-        x, y = map(float, _middle(where[inside]))
+        away = where[inside] - np.median(where[inside], axis=0)
+        x, y = map(float, where[inside][np.square(away).sum(1).argmin()])
         words = {"labels": list(labels), "alignments": list(labels.values())}
         rows.append({"cluster": number, "size": int(inside.sum()), **words, "x": x, "y": y})
     frame = pd.DataFrame(rows, columns=["cluster", "size", "labels", "alignments", "x", "y"])
     return frame.sort_values(["size", "cluster"], ascending=[False, True], ignore_index=True)
-
-
-def _middle(where: Float32[np.ndarray, "m 2"]) -> Float32[np.ndarray, " 2"]:
-    away = where - np.median(where, axis=0)
-    return where[np.square(away).sum(1).argmin()]
 
 
 def best_concepts(

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float32
 
-from semlens.analysis.align import alignment
 from semlens.analysis.compare.sets import ComponentSet
 from semlens.analysis.compare.tally import set_scores
-from semlens.analysis.query import make_probe
+from semlens.analysis.probe import alignment
 from semlens.analysis.scores import MEASURES
+from semlens.analysis.search import make_probe
 from semlens.analysis.target import class_name, find_class
 from semlens.draw.map_plot import Colouring, Groups, Queries, Scale
 from semlens.errors import ConceptError
@@ -80,13 +80,12 @@ def colour(
     if by == "query":
         probe = make_probe(sets[0].database, tuple(dict.fromkeys(map(str, values))))
         assert probe is not None  # noqa: S101  # check_colour has seen that there is a text
-        parts = [alignment(one.theta, probe) for one in sets]
-        return Queries(probe.names, np.concatenate(parts))
+        return Queries(probe.names, np.concatenate([alignment(one.theta, probe) for one in sets]))
     if by == "relevance":
         return _relevance(sets, values[0])
     if by in MEASURES:
-        parts = [set_scores(one)[by].to_numpy(np.float32) for one in sets]
-        return Scale(by, np.concatenate(parts))
+        values = [set_scores(one)[by].to_numpy(np.float32) for one in sets]
+        return Scale(by, np.concatenate(values))
     if by == "cluster":
         group = frame["cluster"].to_numpy(np.int64)
         names = [f"cluster {i}" for i in range(group.max(initial=-1) + 1)]

@@ -13,14 +13,13 @@ from rich.console import Group, RenderableType
 
 from semlens.analysis.class_relevance import MINIMUM, Minimum, OnlyTarget
 from semlens.analysis.compare.compare import LabelThreshold
-from semlens.analysis.compare.sets import ComponentSet, component_sets
+from semlens.analysis.compare.sets import ComponentSet, as_databases, component_sets
 from semlens.analysis.compare.tally import Assignment, assign, first_places
-from semlens.analysis.compare.text import titled
 from semlens.analysis.concepts import ConceptSet, as_concepts
 from semlens.analysis.label import THRESHOLD, VOCABULARY, LabelConcepts
 from semlens.analysis.probe import concept_probe
 from semlens.analysis.result import Result
-from semlens.analysis.together import as_databases
+from semlens.draw.table import titled
 from semlens.errors import RecipeError
 from semlens.settings import question, setting
 from semlens.store.reader import Database
@@ -183,8 +182,9 @@ class Dissection(Result):
         mine = self.totals["database"] == self._named(database)
         frame = self.totals.loc[mine & self.totals["leaf"] & (self.totals["count"] > 0)]
         frame = frame.sort_values(["count"], ascending=False, kind="stable")
-        columns = ["path", "name", "count", "share", "share_of_labelled"]
-        return frame.loc[:, columns].reset_index(drop=True)
+        return frame.loc[:, ["path", "name", "count", "share", "share_of_labelled"]].reset_index(
+            drop=True
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a program: all categories, and concepts that are carried."""
@@ -249,18 +249,17 @@ class Dissection(Result):
             both = zip(best["path"], best["name"], strict=True)  # a name may hold a slash
             best["category"] = [path.removesuffix(one).removesuffix("/") for path, one in both]
             columns = ["name", "category", "count", "share"]
-            parts += titled(f"most frequent concepts{of}", self._first(best), columns)
+            parts += titled(
+                f"most frequent concepts{of}", best.head(self.top or len(best)), columns
+            )
             gaps = self.gaps.loc[self.gaps["database"] == name]
             title = (
                 f"gaps{of}: {len(gaps)} of {len(gaps) + len(best)} concepts have no component; "
                 f"{np.count_nonzero(~gaps['outdone'])} of them are under the threshold everywhere"
             )
             columns = ["concept", "category", "nearest", "alignment", "label"]
-            parts += titled(title, self._first(gaps), columns)
+            parts += titled(title, gaps.head(self.top or len(gaps)), columns)
         return Group(*parts)
-
-    def _first(self, frame: pd.DataFrame) -> pd.DataFrame:
-        return frame.head(self.top) if self.top else frame
 
 
 @question("embedder")
@@ -309,8 +308,8 @@ def dissect(
     chosen = as_concepts(concepts)
     probe = concept_probe(given[0], chosen)
     nodes = concept_nodes(chosen)
-    counts: list[pd.DataFrame] = []
-    totals: list[pd.DataFrame] = []
+    counts: list[dict[str, Any]] = []
+    totals: list[dict[str, Any]] = []
     gaps: list[pd.DataFrame] = []
     sizes: list[dict[str, Any]] = []
     for one in component_sets(given, layers=layers, target=target, minimum=minimum):
@@ -318,19 +317,18 @@ def dissect(
         found = [assign(part, probe, chosen, threshold) for part in parts]
         for part, mine in zip(parts, found, strict=True):
             who = {"database": one.name, "layer": part.layers[0]}
-            counts.append(_with(who, count_nodes(nodes, mine.concept, len(chosen))))
+            counts += [who | row for row in count_nodes(nodes, mine.concept, len(chosen))]
             named = mine.concept >= 0
             size = {"components": len(part), "labelled": int(named.sum())}
             sizes.append({**who, **size, "share": float(named.mean())})
         best = np.concatenate([mine.concept for mine in found])
-        who = {"database": one.name}
-        totals.append(_with(who, count_nodes(nodes, best, len(chosen))))
-        gaps.append(_with(who, _gaps(parts, found, chosen, threshold)))
+        totals += [{"database": one.name} | row for row in count_nodes(nodes, best, len(chosen))]
+        gaps.append(_gaps(one.name, parts, found, chosen, threshold))
     return Dissection(
         chosen.name,
         threshold,
-        pd.concat(counts, ignore_index=True),
-        pd.concat(totals, ignore_index=True),
+        pd.DataFrame(counts),
+        pd.DataFrame(totals),
         pd.DataFrame(sizes),
         pd.concat(gaps, ignore_index=True),
         recurring(chosen),
@@ -339,13 +337,8 @@ def dissect(
     )
 
 
-def _with(who: Mapping[str, str], table: pd.DataFrame | list[dict[str, Any]]) -> pd.DataFrame:
-    """Put columns of one value before a table."""
-    frame = pd.DataFrame(table)
-    return frame.assign(**who).reindex(columns=[*who, *frame.columns])
-
-
 def _gaps(
+    database: str,
     sets: Sequence[ComponentSet],
     found: Sequence[Assignment],
     concepts: ConceptSet,
@@ -365,6 +358,7 @@ def _gaps(
         own = int(found[layer].concept[at])
         rows.append(
             {
+                "database": database,
                 "concept": concept.name,
                 "category": concept.category,
                 "nearest": sets[layer].components[at],
@@ -373,6 +367,6 @@ def _gaps(
                 "outdone": bool(reached[layer, place] > threshold),
             }
         )
-    columns = ["concept", "category", "nearest", "alignment", "label", "outdone"]
+    columns = ["database", "concept", "category", "nearest", "alignment", "label", "outdone"]
     frame = pd.DataFrame(rows, columns=columns).astype({"outdone": bool})
     return frame.sort_values("alignment", kind="stable", ignore_index=True)

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float32, Float64, Int64
 
-from semlens.analysis.align import unit
 from semlens.analysis.compare.sets import ComponentSet
 from semlens.analysis.describe.clusters import nearest_old
+from semlens.analysis.probe import unit
 from semlens.recipe import fingerprint
 from semlens.store.reader import Database
 from semlens.types import Layers, as_list
@@ -104,11 +104,13 @@ class LayoutCache:
         return kept, True
 
     def _who(self) -> pd.DataFrame:
-        frames = [
-            pd.DataFrame({"set": number, "component": one.components})
-            for number, one in enumerate(self.sets)
-        ]
-        return pd.concat(frames, ignore_index=True)
+        return pd.concat(
+            [
+                pd.DataFrame({"set": number, "component": one.components})
+                for number, one in enumerate(self.sets)
+            ],
+            ignore_index=True,
+        )
 
     def _digests(self) -> list[dict[str, str]]:
         """SHA-256 of the vectors of each layer."""
@@ -117,6 +119,5 @@ class LayoutCache:
 
 def _identity(database: Database) -> str:
     made = database.manifest
-    sources = (made.model, made.data, made.embedder)
-    recipe = made.recipe.model_dump(mode="json")
-    return fingerprint(*(source.fingerprint for source in sources), recipe)
+    sources = [source.fingerprint for source in (made.model, made.data, made.embedder)]
+    return fingerprint(*sources, made.recipe.model_dump(mode="json"))

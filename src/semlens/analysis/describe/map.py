@@ -8,22 +8,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float32
 from rich.console import Group
 from rich.text import Text
 
 from semlens.analysis.compare.compare import LabelThreshold
-from semlens.analysis.compare.sets import ComponentSet, component_sets
+from semlens.analysis.compare.sets import ComponentSet, as_databases, component_sets
 from semlens.analysis.compare.tally import MaybeConcepts, label_probe
 from semlens.analysis.concepts import Concepts
 from semlens.analysis.describe.clusters import (
+    MIN_DIST,
     NEIGHBOURS,
     Method,
     check_clusters,
     describe_clusters,
     find_clusters,
     lay_out,
-    layout_settings,
     place,
     vote,
 )
@@ -31,7 +30,6 @@ from semlens.analysis.describe.colouring import colour, colour_columns
 from semlens.analysis.describe.layout_cache import LayoutCache
 from semlens.analysis.label import THRESHOLD, VOCABULARY
 from semlens.analysis.result import Result
-from semlens.analysis.together import as_databases
 from semlens.draw.map_plot import Colouring, MapLabel
 from semlens.draw.table import rich_table
 from semlens.settings import question, setting
@@ -115,9 +113,14 @@ class ConceptMap(Result):
         known = label_probe(self.sets[0].database, concepts)
         where = self.frame[["x", "y"]].to_numpy(np.float32)
         cluster = self.frame["cluster"].to_numpy(np.int64)
-        probe = None if known is None else known[1]
-        theta = joint_theta(self.sets)
-        found = describe_clusters(theta, where, cluster, probe, threshold, top_labels)
+        found = describe_clusters(
+            np.concatenate([one.theta for one in self.sets]),
+            where,
+            cluster,
+            known and known[1],
+            threshold,
+            top_labels,
+        )
         names = {row["cluster"]: ", ".join(row["labels"]) for row in found.to_dict("records")}
         # as objects, else pandas would make NaN of None
         labels = pd.Series([names.get(c) or None for c in cluster.tolist()], dtype=object)
@@ -151,10 +154,10 @@ class ConceptMap(Result):
         models = ", ".join(one.name for one in self.sets)
         way = "UMAP" if len(self) - self.placed >= NEIGHBOURS else "Principal axes"
         title = f"{way} of {len(self)} components of {models}"
-        notes = [self._placing] if self.placed else []
         return draw_map(
-            self.frame[["x", "y"]].to_numpy(np.float32), self.colouring, labels, title, notes
-        )
+            self.frame[["x", "y"]].to_numpy(np.float32), self.colouring, labels, title,
+            [self._placing] if self.placed else [],
+        )  # fmt: skip
 
     @property
     def _placing(self) -> str:
@@ -164,7 +167,6 @@ class ConceptMap(Result):
         """Return the table of clusters for a terminal."""
         way = "k-means" if self.method == "kmeans" else "HDBSCAN"
         title = f"{len(self)} components in {len(self.clusters)} clusters ({way})"
-        shown = self.clusters.head(_ROWS)
         lines = [f"{len(self.clusters) - _ROWS} more clusters."] * (len(self.clusters) > _ROWS)
         alone = int((self.frame["cluster"].to_numpy() < 0).sum())
         if alone:
@@ -173,7 +175,8 @@ class ConceptMap(Result):
             lines.append("Positions: those of before.")
         if self.placed:
             lines.append(f"{self._placing} Lay all out anew: again=True.")
-        table = rich_table(shown, title, ["cluster", "size", "labels", "alignments"])
+        columns = ["cluster", "size", "labels", "alignments"]
+        table = rich_table(self.clusters.head(_ROWS), title, columns)
         return Group(table, *(Text(line) for line in lines))
 
 
@@ -233,7 +236,7 @@ def concept_map(
     """
     sets = component_sets(as_databases(databases, others), layers=layers)
     check_clusters(method, clusters, sum(map(len, sets)))
-    theta = joint_theta(sets)
+    theta = np.concatenate([one.theta for one in sets])
     positions, reused = layout_cache(sets, layers, seed).complete(
         theta, lambda units: pd.DataFrame(lay_out(units, seed), columns=["x", "y"]), place,
         again=again,
@@ -265,7 +268,8 @@ def laid_out(databases: Database | Sequence[Database], seed: int = 0) -> bool:
 
 def layout_cache(sets: Sequence[ComponentSet], layers: Layers, seed: int) -> LayoutCache:
     """Return where the positions of a map are kept."""
-    return LayoutCache("map", sets, layers, layout_settings(seed))
+    settings = {"metric": "cosine", "neighbours": NEIGHBOURS, "min_dist": MIN_DIST, "seed": seed}
+    return LayoutCache("map", sets, layers, settings)
 
 
 def cluster_cache(
@@ -276,14 +280,8 @@ def cluster_cache(
     return LayoutCache("map-clusters", sets, layers, {"method": method, **settings})
 
 
-def joint_theta(sets: Sequence[ComponentSet]) -> Float32[np.ndarray, "n d"]:
-    """Return the concept vectors of several sets, one after the other."""
-    return np.concatenate([one.theta for one in sets])
-
-
 def _components(one: ComponentSet) -> pd.DataFrame:
     """Return one row per component: model, component, layer, index, sign."""
     frame = one.database.components.iloc[one.rows][["layer", "index", "sign"]]
-    frame.insert(0, "component", one.components)
-    frame.insert(0, "model", one.name)
-    return frame
+    columns = ["model", "component", *frame.columns]
+    return frame.assign(model=one.name, component=one.components).reindex(columns=columns)

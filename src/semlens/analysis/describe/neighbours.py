@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from semlens.analysis.together import check_databases
+from semlens.analysis.compare.sets import check_databases
 from semlens.errors import LayerError
 from semlens.store.reader import Database
 from semlens.types import Component, Layers

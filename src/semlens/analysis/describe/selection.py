@@ -163,8 +163,7 @@ def _places(known: Int64[np.ndarray, " n"], rows: Sequence[int]) -> Int64[np.nda
 
 def _counted(mine: pd.DataFrame, everyone: pd.DataFrame, by: str) -> pd.DataFrame:
     """Count a column's values, most frequent first, equal counts by name."""
-    counts = mine[by].value_counts().rename("count").rename_axis(by).reset_index()
+    counts = mine[by].value_counts().rename_axis(by).reset_index(name="count")
     counts = counts.sort_values(["count", by], ascending=[False, True], ignore_index=True)
-    counts["share"] = counts["count"] / len(mine)
-    counts["of"] = everyone[by].value_counts().reindex(counts[by]).to_numpy(np.int64)
-    return counts
+    of = everyone[by].value_counts().reindex(counts[by]).to_numpy(np.int64)
+    return counts.assign(share=counts["count"] / len(mine), of=of)

@@ -12,7 +12,6 @@ import pandas as pd
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from semlens.analysis.align import alignment
 from semlens.analysis.class_relevance import MINIMUM, Minimum, relevant_rows
 from semlens.analysis.concepts import as_concepts
 from semlens.analysis.describe.behind import (
@@ -24,11 +23,11 @@ from semlens.analysis.describe.behind import (
 )
 from semlens.analysis.describe.clusters import best_concepts
 from semlens.analysis.label import VOCABULARY, LabelConcepts
-from semlens.analysis.probe import concept_probe
+from semlens.analysis.probe import alignment, concept_probe
 from semlens.analysis.result import Result, check_end
 from semlens.analysis.target import class_name, find_class
 from semlens.draw.table import rich_table
-from semlens.embedders.base import Embedder
+from semlens.embedders.load import Embedder
 from semlens.errors import EmbedderError
 from semlens.settings import question, setting
 from semlens.store.files import save_csv
@@ -156,7 +155,7 @@ class Unexpected(Result):
 
     def plot(self, shown: int = DRAWN) -> Figure:
         """Draw the strongest ones with their examples and classes, as Fig. 2d does."""
-        from semlens.draw.unexpected_plot import draw_unexpected
+        from semlens.draw.component_plots import draw_unexpected
 
         return draw_unexpected(
             f"What '{self.name}' relies on and no concept of '{self.concepts}' describes",
@@ -165,8 +164,8 @@ class Unexpected(Result):
         )
 
     def _card(self, row: dict[str, Any]) -> Any:
+        from semlens.draw.component_plots import Card
         from semlens.draw.sheet import example_pictures
-        from semlens.draw.unexpected_plot import Card
 
         mine: Any = self.classes[self.classes["component"] == row["component"]]
         first = mine[mine["mean"] > 0].head(BARS)
@@ -267,8 +266,8 @@ def unexpected(
         alignments=[list(best.values()) for best in near],
         clarity=clarity_of(database, rows),
     )
-    shown = examples_shown(files, rows, number)
-    frame = pd.concat([frame, among_classes(classes, rows, number), shown], axis=1)
+    more = [among_classes(classes, rows, number), examples_shown(files, rows, number)]
+    frame = pd.concat([frame, *more], axis=1)
     for table in (classes, files):
         table.insert(0, "component", database.names(table.pop("row").to_numpy(np.int64)))
     return Unexpected(

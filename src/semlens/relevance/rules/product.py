@@ -30,9 +30,8 @@ class Product(Rule):
         super().__init__(node)
         first, second = node.args[0], node.args[1]
         open_ = [isinstance(x, Node) and x.live for x in (first, second)]
-        if all(open_):
-            gates = [gate(first), gate(second)]
-            open_ = [not g for g in gates] if any(gates) and not all(gates) else open_
+        if all(open_) and gate(first) != gate(second):
+            open_ = [gate(second), gate(first)]
         if node.target == aten.div.Tensor:
             open_[1] = False  # a divisor is taken as constant
         self.open = open_
@@ -67,10 +66,9 @@ class Product(Rule):
                 g = flow.values
                 other = other.transpose(-1, -2)
                 passed = Flow(unbroadcast(g @ other if place == 0 else other @ g, mine.shape))
-            elif self.node.target == aten.div.Tensor:
-                passed = _scaled(flow, 1 / other, mine)
             else:
-                passed = _scaled(flow, other, mine)
+                divides = self.node.target == aten.div.Tensor
+                passed = _scaled(flow, 1 / other if divides else other, mine)
             if self.share != 1:
                 passed = Flow(passed.values * self.share, passed.corner)
             sent.append((self.node.args[place], passed))
@@ -120,8 +118,7 @@ class Attention(Rule):
         names = ("attn_mask", "dropout_p", "is_causal")
         options = {**dict(zip(names, node.args[3:], strict=False)), **node.kwargs}
         scale = options.get("scale") or 1 / math.sqrt(q.shape[-1])
-        scores = q @ k.transpose(-1, -2) * scale
-        mask = options.get("attn_mask")
+        scores, mask = q @ k.transpose(-1, -2) * scale, options.get("attn_mask")
         mask = values[mask] if isinstance(mask, Node) else mask
         if options.get("is_causal"):
             mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril()
@@ -136,16 +133,11 @@ class Attention(Rule):
         """Pass on to the values, and by halves to queries and keys."""
         q, k, v, weights, scale = saved
         queries, keys, values = self.node.args[:3]
-        g = flow.values
-        if self.constant:
-            sent: Sent = [(values, Flow(weights.transpose(-1, -2) @ g))]
-            return [(source, part) for source, part in sent if source in self.receivers()]
-        g = g / 2
-        inner = g @ v.transpose(-1, -2)
-        scores = weights * (inner - (inner * weights).sum(-1, keepdim=True)) * (scale / 2)
-        sent = [
-            (values, Flow(weights.transpose(-1, -2) @ g)),
-            (queries, Flow(unbroadcast(scores @ k, q.shape))),
-            (keys, Flow(scores.transpose(-1, -2) @ q)),
-        ]
+        g = flow.values if self.constant else flow.values / 2
+        sent: Sent = [(values, Flow(weights.transpose(-1, -2) @ g))]
+        if not self.constant:
+            inner = g @ v.transpose(-1, -2)
+            scores = weights * (inner - (inner * weights).sum(-1, keepdim=True)) * (scale / 2)
+            sent.append((queries, Flow(unbroadcast(scores @ k, q.shape))))
+            sent.append((keys, Flow(scores.transpose(-1, -2) @ q)))
         return [(source, part) for source, part in sent if source in self.receivers()]

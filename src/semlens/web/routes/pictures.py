@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Response
 
-from semlens.draw.strip import View, crop_picture, strip
+from semlens.draw.sheet import View, crop_picture, strip
 from semlens.errors import DataError, ImageError, StaleError
 from semlens.web.errors import Refused
 from semlens.web.served import COMPONENT, Model, Row, Served

@@ -9,8 +9,7 @@ from fastapi import Query as InQuery
 from pydantic import BaseModel, Field
 
 from semlens.analysis.kept_labels import PREFIX, LabelHit, kept_labels, search_labels
-from semlens.analysis.query import Query, make_query
-from semlens.analysis.search import Hit, alignments, rank
+from semlens.analysis.search import Hit, Query, alignments, make_query, rank
 from semlens.types import Component
 from semlens.web.bodies import tensors
 from semlens.web.embedder import SharedEmbedder
