@@ -95,7 +95,7 @@ def make_engine(
 
 
 def _conserves(share: float) -> bool:
-    return CONSERVED[0] <= share <= CONSERVED[1]
+    return bool(CONSERVED[0] <= share <= CONSERVED[1])  # numpy compares to a bool of its own
 
 
 def engine_for(
