@@ -439,7 +439,7 @@ def test_a_database_without_relevance_says_the_command(tmp_path, pictures, words
     db = make(tmp_path / "db", pictures, words, relevance=False, targets=None)
     with pytest.raises(RelevanceError) as error:
         asked(db)
-    assert_says(error.value, "no class relevance", "semlens build", "--relevance")
+    assert_says(error.value, "no class relevance", "relevance=True", "--relevance")
 
 
 def test_a_foreign_embedder_is_refused(db):

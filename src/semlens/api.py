@@ -191,12 +191,13 @@ def build(
     mapped = map_targets(names, len(data), subject.classes, subject.synsets, mapping)
     if mapped.notice:
         warnings.warn(mapped.notice, UnmappedWarning, stacklevel=2)
+    chosen: dict[str, Any] = {**(recipe or Recipe()).model_dump(), **settings}
     plan = Plan(
         subject,
         data,
         foundation,
         tuple(layers),
-        Recipe(**{**(recipe or Recipe()).model_dump(), **settings}),
+        Recipe(**chosen),
         execution or Execution(),
         mapped,
         relabel=not (classes is None and targets is None),

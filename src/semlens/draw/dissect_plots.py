@@ -54,7 +54,9 @@ def _stacked(axis: Axes, counts: pd.DataFrame, sizes: pd.DataFrame) -> None:
     """Draw each layer's components by outermost category; the rest has no label."""
     sums: Any = counts.groupby("name", sort=False)["count"].sum()
     most = set(sums.nlargest(len(CATEGORIES)).index)
-    colours = dict(zip([str(n) for n in sums.index if n in most], CATEGORIES, strict=False))
+    colours: dict[str, str] = dict(
+        zip([str(n) for n in sums.index if n in most], CATEGORIES, strict=False)
+    )
     databases, rows = list(sizes["database"]), list[str]()
     by_layer: Any = counts.set_index(["database", "layer", "name"])["count"]
     for before, size in zip([databases[0], *databases], sizes.to_dict("records"), strict=False):
