@@ -60,7 +60,7 @@ def relevant_rows(
     """
     number = find_class(database, target)
     found = database.relevance(number, layers)
-    kept = found[found["max"] >= minimum]
+    kept: Any = found[found["max"] >= minimum]
     if kept.empty and not empty_ok:
         raise RelevanceError(
             f"No component of '{database.path}' reaches {100 * minimum:g} % of its layer's "

@@ -232,7 +232,8 @@ class Explanation(Result):
     ) -> Float32[np.ndarray, "height width"]:
         """Blur the positive part of a heatmap and read it over a part of the image."""
         share = self.blur if blur is None else blur
-        smooth = heatmaps(torch.from_numpy(heat)[None], *heat.shape, share)[0].numpy()
+        height, width = heat.shape
+        smooth = heatmaps(torch.from_numpy(heat)[None], height, width, share)[0].numpy()
         return onto(smooth, self.geometry, box, _size(box))
 
     def _repr_html_(self) -> str:

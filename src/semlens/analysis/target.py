@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -152,7 +152,7 @@ def class_images(
     number = find_class(database, target)
     given = database.images if images is None else images
     given = given if isinstance(given, Images) else as_list(given)
-    chosen = samples
+    chosen: Any = samples
     if isinstance(samples, int):
         chosen = class_samples(database, number, samples) if images is None else range(len(given))
 

@@ -184,7 +184,7 @@ class Sweep(Result):
     skipped: Mapping[str, str]
 
     @cached_property
-    def frame(self) -> pd.DataFrame:
+    def frame(self) -> pd.DataFrame:  # pyright: ignore[reportIncompatibleVariableOverride]
         """One row per class: shares by relevance, chance, and what is spurious most."""
         table = pd.DataFrame([_record(name, one) for name, one in self.audits.items()])
         p = table["p_value"].to_numpy(float)

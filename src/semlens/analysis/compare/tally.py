@@ -162,5 +162,6 @@ def score_table(sets: Sequence[ComponentSet]) -> pd.DataFrame:
         "75%": "upper_quartile",
     }
     tables = {one.name: set_scores(one)[list(MEASURES)].describe().T for one in sets}
-    table: Any = pd.concat(tables, names=["set", "measure"])[list(columns)].rename(columns=columns)
+    joined: Any = pd.concat(tables, names=["set", "measure"])
+    table = joined[list(columns)].rename(columns=columns)
     return table.astype({"components": np.int64}).reset_index()

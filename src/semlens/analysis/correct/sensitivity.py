@@ -74,8 +74,9 @@ class Sensitivity(Result):
 
     def __rich__(self) -> RenderableType:
         """Return the rows over all classes."""
+        shown: Any = self.frame[self.frame["class"] == ALL]
         return rich_table(
-            self.frame[self.frame["class"] == ALL],
+            shown,
             "Accuracy over all classes (95 % interval)",
             ["model", "images", "samples", "accuracy", "low", "high", "change", "removed"],
         )

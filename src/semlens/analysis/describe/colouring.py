@@ -84,8 +84,8 @@ def colour(
     if by == "relevance":
         return _relevance(sets, values[0])
     if by in MEASURES:
-        values = [set_scores(one)[by].to_numpy(np.float32) for one in sets]
-        return Scale(by, np.concatenate(values))
+        parts = [set_scores(one)[by].to_numpy(np.float32) for one in sets]
+        return Scale(by, np.concatenate(parts))
     if by == "cluster":
         group = frame["cluster"].to_numpy(np.int64)
         names = [f"cluster {i}" for i in range(group.max(initial=-1) + 1)]
