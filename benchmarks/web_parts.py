@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import numpy as np
 from harness import Clock
@@ -67,7 +67,7 @@ def look_around(server: Running, components: int, rounds: int, seed: int) -> Non
     layers = client.json("")["layers"]
     for number in range(rounds):
         layer = rng.choice(layers)
-        place = f"/components/{layer['number']}/{rng.randrange(layer['components'])}"
+        place = "/components/" + quote(f"{layer['name']}:{rng.randrange(layer['channels'])}")
         for path in ("/strip.webp", "/crops/0.webp", "/crops/1.webp?view=masked"):
             status, _ = client.get(place + path)
             if status != 200:
@@ -163,10 +163,10 @@ def _visit(server: Running, seed: int, end: float, pause: float, told: _Told) ->
         text = f"{rng.choice(WORDS)} {rng.randrange(10**6)}"
         hits = _hits(ask("search", "/search?" + urlencode({"q": text, "k": 8})))
         for hit in hits:
-            ask("strip", f"/components/{hit['layer']}/{hit['index']}/strip.webp")
+            ask("strip", f"/components/{quote(hit['component'])}/strip.webp")
         if hits:
             hit = rng.choice(hits)
-            place = f"/components/{hit['layer']}/{hit['index']}"
+            place = f"/components/{quote(hit['component'])}"
             for number in range(4):
                 ask("crop", f"{place}/crops/{number}.webp")
         time.sleep(pause * (0.5 + rng.random()))

@@ -84,13 +84,12 @@ def test_the_model_against_an_artefact_and_without_components(page_at, served):
     _, db = served
     number = int(re.search(r"audit=(\d+)", page.url)[1])
     frame = db.audits.run(number).frame
-    model, images = db.model, db.load_images()
     mark = Text("© stock", colour=(255, 255, 255))
 
     page.locator("summary", has_text="Test the model").click()
     page.get_by_role("button", name="Test the model").click()
     expect(page.locator("[data-set=text]")).to_be_visible(timeout=120_000)
-    expected = model_test(db, model, 4, images=images, artefacts=[mark], count=100).worst
+    expected = model_test(db, 4, artefacts=[mark], count=100).worst
     found = float(page.locator("[data-set=text]").get_attribute("data-auroc"))
     assert found == pytest.approx(expected.auroc, abs=1e-3)
 
@@ -105,8 +104,7 @@ def test_the_model_against_an_artefact_and_without_components(page_at, served):
     table = page.get_by_label("With and without the components")
     expect(table).to_be_visible(timeout=120_000)
 
-    components = [sl.Component.parse(name) for name in left]
-    plain = trial(db, model, images, 4, components, artefact=mark)
+    plain = trial(db, 4, left, artefact=mark)
     for place, answers in enumerate(plain.sets):
         share = plain.accuracy(answers)
         row = table.locator("tbody").nth(place).locator("tr").nth(1)

@@ -82,7 +82,7 @@ def make_engine(
         other = engine.with_rules(name)
         passed = conserved(other, example)
         # a mean near one may hide shares far below and above it
-        if np.mean([_conserves(each) for each in passed]) >= STEADY:
+        if np.mean([_conserves(float(each)) for each in passed]) >= STEADY:
             engine, share = other, float(np.median(passed))
     if not _conserves(share):
         warnings.warn(
