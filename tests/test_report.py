@@ -497,6 +497,7 @@ def test_the_command(built):
     ]  # fmt: skip
     told = json.loads(run(*arguments).stdout)
     assert told["target"] == {"logit": 1, "name": "class1"}
+    assert told["file"] == str(file)
     made = {part["section"]: part["made"] for part in told["sections"]}
     assert [key for key, done in made.items() if not done] == ["correction"]
     page = check_page(file.read_text("utf-8"))

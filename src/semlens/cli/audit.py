@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -148,7 +149,7 @@ def report(
     ask.also(file, (".html",), Report.save)
     if "saved" in ask.settings:
         check_saved(context)
-    return ask(command=["semlens", *sys.argv[1:]])
+    return replace(ask(command=["semlens", *sys.argv[1:]]), file=str(file))
 
 
 _OF_THE_SAVED = {

@@ -82,6 +82,8 @@ class Report(Result):
         Title, verdict and sections.
     audit
         The audit in it, if one could be made.
+    file
+        Where it is written, if a command does so.
     """
 
     ends = (".html", *TABLES)
@@ -90,6 +92,7 @@ class Report(Result):
     name: str
     page: Page
     audit: Audit | None
+    file: str | None = None
 
     @property
     def html(self) -> str:
@@ -113,6 +116,7 @@ class Report(Result):
             "verdict": self.page.verdict.text,
             "sentence": self.page.sentence,
             "sections": self.to_pandas().to_dict("records"),
+            **({} if self.file is None else {"file": self.file}),
         }
 
     def plot(self) -> Figure:
