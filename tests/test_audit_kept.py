@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.analysis.audit.record import Edit, KeptAudits, Review, Settings, Term
-from semlens.analysis.audit.side import MOST_CONCEPTS
+from semlens.analysis.audit.saved_audits import AuditChanges, SavedAudits, Review, AuditSettings, ListedConcept
+from semlens.analysis.audit.concept_alignment import MOST_CONCEPTS
 from semlens.analysis.concept_file import read_text, to_toml
 from semlens.analysis.concepts import Concept, ConceptSet, bundled_names
 from semlens.cli.app import app
-from semlens.data.folder import ImageFolder
+from semlens.data.image_folder import ImageFolder
 from semlens.embedders.load import load_embedder
 from semlens.errors import (
     ConceptError,
@@ -34,7 +34,7 @@ from semlens.errors import (
     StoreError,
 )
 from semlens.models.subject import SubjectModel
-from semlens.store.documents import Documents
+from semlens.store.json_documents import JsonDocuments
 
 LAYERS = ["first", "second"]
 CONCEPTS = ConceptSet(
@@ -81,7 +81,7 @@ def texts(terms):
 
 
 def test_an_audit_is_kept_with_everything_and_read_back(db):
-    made = db.audits.add("b", CONCEPTS, name="first look", settings=Settings(minimum=0.02))
+    made = db.audits.add("b", CONCEPTS, name="first look", settings=AuditSettings(minimum=0.02))
     found = sl.open(db.path, embedder=WordEmbedder()).audits.get(1)
     assert found == made
     assert (found.id, found.revision, found.target, found.target_name) == (1, 1, 1, "b")
@@ -100,7 +100,7 @@ def test_an_audit_is_kept_with_everything_and_read_back(db):
 
 def test_the_finding_is_that_of_the_audit(db):
     wanted = {"minimum": 0.02, "level": 0.2, "layers": ("second",), "seed": 3}
-    made = db.audits.add("b", CONCEPTS, settings=Settings(**wanted, threshold=(0.0, None)))
+    made = db.audits.add("b", CONCEPTS, settings=AuditSettings(**wanted, threshold=(0.0, None)))
     found = db.audits.run(made.id, resamples=10)
     concepts = ConceptSet(CONCEPTS.concepts, "x", "", CONCEPTS.templates)
     plain = sl.audit(db, "b", concepts, **wanted, threshold=(0.0, None), resamples=10)
@@ -111,10 +111,10 @@ def test_the_finding_is_that_of_the_audit(db):
 
 def test_edits_change_what_they_name_and_nothing_else(db):
     made = db.audits.add("b", CONCEPTS)
-    second = db.audits.edit(1, 1, Edit(name="other", spurious=(Term(text="stone"),)))
+    second = db.audits.edit(1, 1, AuditChanges(name="other", spurious=(ListedConcept(text="stone"),)))
     assert (second.revision, second.name, texts(second.spurious)) == (2, "other", ["stone"])
     assert second.valid == made.valid
-    third = db.audits.edit(1, 2, Edit(settings=Settings(threshold=(0.1, None))))
+    third = db.audits.edit(1, 2, AuditChanges(settings=AuditSettings(threshold=(0.1, None))))
     assert third.settings.threshold == (0.1, None)
     assert texts(third.spurious) == ["stone"]
     assert db.audits.get(1) == third
@@ -122,14 +122,14 @@ def test_edits_change_what_they_name_and_nothing_else(db):
 
 def test_reviews_are_set_changed_and_taken_back_one_by_one(db):
     db.audits.add("b", CONCEPTS)
-    db.audits.edit(1, 1, Edit(reviews={"second:-3": Review(), "first:0": Review(note="a sky")}))
-    found = db.audits.edit(1, 2, Edit(reviews={"first:0": Review(status="dismissed")}))
+    db.audits.edit(1, 1, AuditChanges(reviews={"second:-3": Review(), "first:0": Review(note="a sky")}))
+    found = db.audits.edit(1, 2, AuditChanges(reviews={"first:0": Review(status="dismissed")}))
     assert list(found.reviews) == ["first:0", "second:-3"]
     assert (found.reviews["first:0"].status, found.reviews["first:0"].note) == ("dismissed", "")
     assert found.reviews["second:-3"].when.endswith("+00:00")
-    assert list(db.audits.edit(1, 3, Edit(reviews={"first:0": None})).reviews) == ["second:-3"]
+    assert list(db.audits.edit(1, 3, AuditChanges(reviews={"first:0": None})).reviews) == ["second:-3"]
     with pytest.raises(LayerError) as error:
-        db.audits.edit(1, 4, Edit(reviews={"first:99": Review()}))
+        db.audits.edit(1, 4, AuditChanges(reviews={"first:99": Review()}))
     assert_says(error.value, "first:99", "0 to 5")
 
 
@@ -149,7 +149,7 @@ def test_images_of_concepts_stay_with_them(db, tmp_path):
     concept = Concept("a brand", ("marks",), "spurious", (picture,))
     made = db.audits.add("b", ConceptSet((*CONCEPTS.concepts, concept), "with images"))
     assert made.pictured("a brand").images == (str(picture.resolve()),)
-    moved = db.audits.edit(1, 1, Edit(valid=(made.pictured("a brand"),), spurious=()))
+    moved = db.audits.edit(1, 1, AuditChanges(valid=(made.pictured("a brand"),), spurious=()))
     assert moved.concepts.concepts == (
         Concept("a brand", ("marks",), "valid", (picture.resolve(),)),
     )
@@ -163,11 +163,11 @@ def test_images_of_concepts_stay_with_them(db, tmp_path):
 
 def test_an_edit_of_an_older_revision_is_refused(db):
     db.audits.add("b", CONCEPTS)
-    db.audits.edit(1, 1, Edit(name="newer"))
+    db.audits.edit(1, 1, AuditChanges(name="newer"))
     for attempt in (
-        lambda: db.audits.edit(1, 1, Edit(name="older")),
+        lambda: db.audits.edit(1, 1, AuditChanges(name="older")),
         lambda: db.audits.remove(1, 1),
-        lambda: db.audits.edit(1, 3, Edit(name="of the future")),
+        lambda: db.audits.edit(1, 3, AuditChanges(name="of the future")),
     ):
         with pytest.raises(EditError) as error:
             attempt()
@@ -186,7 +186,7 @@ def test_of_many_writers_none_loses_another_and_one_of_each_revision_wins(db):
         for _ in range(10):
             revision = mine.get(1).revision
             try:
-                mine.edit(1, revision, Edit(name=f"{number} at {revision}"))
+                mine.edit(1, revision, AuditChanges(name=f"{number} at {revision}"))
                 won.append(revision)
             except EditError:
                 lost.append(revision)
@@ -207,9 +207,9 @@ def test_of_many_writers_none_loses_another_and_one_of_each_revision_wins(db):
 WRITER = """
 import sys
 from pathlib import Path
-from semlens.store.documents import Documents
+from semlens.store.json_documents import JsonDocuments
 
-documents = Documents(Path(sys.argv[1]), "audit")
+documents = JsonDocuments(Path(sys.argv[1]), "audit")
 documents.add({"text": "x" * 200_000})
 while True:
     for revision in range(1, 10**9):
@@ -229,7 +229,7 @@ def test_a_writer_that_is_killed_leaves_a_whole_document_and_no_lock(tmp_path):
         time.sleep(0.002 * trial)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        documents = Documents(folder, "audit")
+        documents = JsonDocuments(folder, "audit")
         found = documents.read(1)
         revision = found["revision"]
         assert revision >= 3 + trial
@@ -240,7 +240,7 @@ def test_a_writer_that_is_killed_leaves_a_whole_document_and_no_lock(tmp_path):
 
 def test_a_full_disk_is_told_and_the_old_revision_stays(tmp_path):
     resource = pytest.importorskip("resource")
-    documents = Documents(tmp_path, "audit")
+    documents = JsonDocuments(tmp_path, "audit")
     documents.add({"text": "small"})
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -257,13 +257,13 @@ def test_a_full_disk_is_told_and_the_old_revision_stays(tmp_path):
 
 def test_where_nothing_can_be_written_edits_last_as_long_as_the_object(db):
     db.audits.add("b", CONCEPTS, name="on disk")
-    audits = KeptAudits(db, keeps=False)
+    audits = SavedAudits(db, keeps=False)
     assert not audits.keeps
     assert audits.add("a", CONCEPTS, name="in memory").id == 2
-    assert audits.edit(1, 1, Edit(name="edited")).revision == 2
+    assert audits.edit(1, 1, AuditChanges(name="edited")).revision == 2
     assert [audits.get(number).name for number in audits.numbers()] == ["edited", "in memory"]
     with pytest.raises(EditError):
-        audits.edit(1, 1, Edit(name="again"))
+        audits.edit(1, 1, AuditChanges(name="again"))
     audits.remove(1, 2)
     assert audits.numbers() == [2]
     with pytest.raises(StoreError, match="no audit 1"):
@@ -296,14 +296,14 @@ def test_a_damaged_file_is_told_and_hides_no_other(db):
 @pytest.mark.parametrize(
     ("edit", "kind", "parts"),
     [
-        (Edit(valid=(Term(text="TREE "),)), ConceptError, ["valid and spurious: tree", "one side"]),
-        (Edit(valid=(Term(text=" "),)), ConceptError, ["1 to 200"]),
-        (Edit(valid=(Term(text="x" * 201),)), ConceptError, ["201 characters", "short phrase"]),
-        (Edit(valid=tuple(Term(text=f"w{i}") for i in range(MOST_CONCEPTS))), ConceptError,
+        (AuditChanges(valid=(ListedConcept(text="TREE "),)), ConceptError, ["valid and spurious: tree", "one side"]),
+        (AuditChanges(valid=(ListedConcept(text=" "),)), ConceptError, ["1 to 200"]),
+        (AuditChanges(valid=(ListedConcept(text="x" * 201),)), ConceptError, ["201 characters", "short phrase"]),
+        (AuditChanges(valid=tuple(ListedConcept(text=f"w{i}") for i in range(MOST_CONCEPTS))), ConceptError,
          ["2002 concepts", "at most 2000"]),
-        (Edit(name=""), RecipeError, ["name is ''", "at least 1"]),
-        (Edit(settings=Settings(layers=("third",))), LayerError, ["third", "first"]),
-        (Edit(reviews={"nothing": Review()}), LayerError, ["'nothing'"]),
+        (AuditChanges(name=""), RecipeError, ["name is ''", "at least 1"]),
+        (AuditChanges(settings=AuditSettings(layers=("third",))), LayerError, ["third", "first"]),
+        (AuditChanges(reviews={"nothing": Review()}), LayerError, ["'nothing'"]),
     ],
 )  # fmt: skip
 def test_what_could_never_be_computed_is_not_kept(db, edit, kind, parts):
@@ -326,7 +326,7 @@ def test_what_could_never_be_computed_is_not_kept(db, edit, kind, parts):
 )
 def test_settings_are_those_of_an_audit(db, settings, parts):
     with pytest.raises(RecipeError) as error:
-        Settings(**settings)
+        AuditSettings(**settings)
     assert_says(error.value, *parts)
     db.audits.add("b", CONCEPTS)
     file = db.path / "analysis" / "audits" / "1.json"
@@ -353,8 +353,8 @@ def test_a_database_that_has_changed_is_told(db):
     file.write_text(json.dumps({**document, "database": "0" * 64}))
     record = db.audits.get(1)
     assert record.database != db.fingerprint
-    assert db.audits.edit(1, 1, Edit(name="x")).database == "0" * 64
-    assert db.audits.edit(1, 2, Edit(renew=True)).database == db.fingerprint
+    assert db.audits.edit(1, 1, AuditChanges(name="x")).database == "0" * 64
+    assert db.audits.edit(1, 2, AuditChanges(renew=True)).database == db.fingerprint
     file.write_text(json.dumps({**document, "target_name": "ox"}))
     with pytest.raises(StaleError) as error:
         db.audits.run(1)
@@ -483,8 +483,8 @@ def run(*words):
 def test_commands_use_a_saved_audit(tmp_path):
     pictures = write_pictures(tmp_path / "images", 12)
     db = build(tmp_path / "db", pictures, load_embedder("semlens/demo"))
-    db.audits.add("b", CONCEPTS, name="mine", settings=Settings(threshold=(0.0, None)))
-    db.audits.edit(1, 1, Edit(reviews={"second:1": Review(note="a <b>leaf</b>")}))
+    db.audits.add("b", CONCEPTS, name="mine", settings=AuditSettings(threshold=(0.0, None)))
+    db.audits.edit(1, 1, AuditChanges(reviews={"second:1": Review(note="a <b>leaf</b>")}))
     answer = run("audit", db.path, "--saved", 1, "--json", "--resamples", 5)
     assert answer.exit_code == 0, answer.output
     found = json.loads(answer.stdout)

@@ -14,21 +14,21 @@ from torch import nn
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.analysis.correct.cut_out import check_folder, cut_out
-from semlens.analysis.correct.vector import (
+from semlens.analysis.correct.segments import check_folder, cut_out
+from semlens.analysis.correct.cav import (
     BLUR,
-    ConceptVector,
+    ConceptActivationVector,
     concept_vector,
     soft_masks,
-    vector_heat,
+    cav_heatmap,
 )
 from semlens.cli.correct import cutout as command
 from semlens.data.artefact import load_artefact
-from semlens.data.folder import ImageFolder
+from semlens.data.image_folder import ImageFolder
 from semlens.errors import DataError, LayerError, StaleError, StoreError
 from semlens.models.forward import readouts
 from semlens.models.subject import SubjectModel
-from semlens.relevance.choose import make_engine
+from semlens.relevance.make_engine import make_engine
 from semlens.types import Component
 
 SIDE = 12
@@ -151,7 +151,7 @@ def test_soft_masks_by_hand() -> None:
 def vector(layer, width, seed=0):
     direction = np.random.default_rng(seed).normal(size=width)
     none = np.zeros(0, np.int64)
-    return ConceptVector(layer, direction / np.linalg.norm(direction), none, none, np.zeros(0), 1.0)
+    return ConceptActivationVector(layer, direction / np.linalg.norm(direction), none, none, np.zeros(0), 1.0)
 
 
 def test_heat_is_the_relevance_of_the_dot_product(db, model, data) -> None:
@@ -162,7 +162,7 @@ def test_heat_is_the_relevance_of_the_dot_product(db, model, data) -> None:
     product = (net.second(net.first(x)) * torch.from_numpy(given.direction)[:, None, None]).sum()
     (slope,) = torch.autograd.grad(product, x)
     engine = make_engine(model.module, inputs, ["second"], "gradient")
-    heat = vector_heat(engine, inputs, given, "mean")
+    heat = cav_heatmap(engine, inputs, given, "mean")
     np.testing.assert_allclose(heat, (slope * x).sum(1).detach(), atol=1e-4)
 
 
@@ -172,7 +172,7 @@ def test_tokens_start_at_all_tokens_or_at_the_class_token(readout) -> None:
     inputs = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     given = vector("layer", 8)
     engine = make_engine(net, inputs, ["layer"], "gradient")
-    heat = vector_heat(engine, inputs, given, readout)
+    heat = cav_heatmap(engine, inputs, given, readout)
     kept = []
     handle = net.layer.register_forward_hook(lambda _m, _i, output: kept.append(output))
     x = inputs.clone().requires_grad_()
@@ -191,7 +191,7 @@ def test_exact_rules_conserve_the_dot_product_without_biases(model, data) -> Non
     inputs = model.batch([model.preprocess(data.read(i)) for i in (0, 2)])
     given = vector("second", 10)
     engine = make_engine(net, inputs, ["second"], "epsilon")
-    heat = vector_heat(engine, inputs, given, "mean")
+    heat = cav_heatmap(engine, inputs, given, "mean")
     with torch.no_grad():
         value = net.second(net.first(inputs))
     product = (value * torch.from_numpy(given.direction).float()[:, None, None]).sum((1, 2, 3))

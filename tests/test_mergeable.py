@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semlens.mergeable.statistics import Moments, TopExamples, leaf
+from semlens.streaming.statistics import Moments, TopExamples, leaf
 
 VALUES = st.sampled_from([0.0, -0.0, 1.0, -1.0, 0.5, 1e-38, -1e-38, 3.4e38, -3.4e38, 2.0, 1e-45])
 

@@ -17,12 +17,12 @@ from torch.nn import functional
 
 import semlens as sl
 from semlens.errors import RelevanceError
-from semlens.mergeable.statistics import ByClass
+from semlens.streaming.statistics import ByClass
 from semlens.models.subject import SubjectModel
-from semlens.relevance.boxes import boxes, heatmaps, masks
-from semlens.relevance.choose import FallbackWarning
-from semlens.relevance.conditional import Slots, conditional_heatmaps, frame_of, peak_start
-from semlens.relevance.engine import Engine
+from semlens.relevance.heatmap_boxes import boxes, heatmaps, masks
+from semlens.relevance.make_engine import FallbackWarning
+from semlens.relevance.conditional_heatmaps import Slots, conditional_heatmaps, frame_of, peak_seed
+from semlens.relevance.lrp_engine import LRPEngine
 from semlens.run.plan import Execution
 from semlens.types import Component
 
@@ -227,7 +227,7 @@ def test_boxes_and_masks_are_those_of_one_heatmap_at_a_time(tmp_path, subject, i
     db = build(tmp_path / "db", subject, images, embedder, crop="crp", relevance=False)
     geometry = subject.geometry()
     grey = torch.zeros(1, 3, 32, 32)
-    engine = Engine(subject.module, grey, LAYERS)
+    engine = LRPEngine(subject.module, grey, LAYERS)
     for layer in LAYERS:
         frame = db.examples(layer).dropna(subset="crop")
         for _, example in frame.iloc[:: max(1, len(frame) // 12)].iterrows():
@@ -323,7 +323,7 @@ class Stages(nn.Module):
 def test_patches_give_what_whole_images_give(rules):
     net = Stages().double().eval()
     x = torch.randn(3, 3, 96, 128, generator=torch.Generator().manual_seed(0)).double()
-    engine = Engine(net, x, ["high"], rules)
+    engine = LRPEngine(net, x, ["high"], rules)
     assert frame_of(engine, "high", x) is not None
     rows, columns = 12, 16
     corners = [0, columns - 1, (rows - 1) * columns, rows * columns - 1, 5 * columns + 7, 37]
@@ -335,7 +335,7 @@ def test_patches_give_what_whole_images_give(rules):
     for n, place in enumerate(corners):
         trace = engine.trace(x[image[n : n + 1]], ["high"])
         at = Slots(torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64))
-        start = peak_start(trace, "high", at, channel[n : n + 1], sign[:1], torch.tensor([place]))
+        start = peak_seed(trace, "high", at, channel[n : n + 1], sign[:1], torch.tensor([place]))
         whole = trace.pull({"high": start}).heat[0, 0]
         torch.testing.assert_close(
             found[n], whole, rtol=1e-9, atol=1e-12 * float(whole.abs().max())
@@ -354,14 +354,14 @@ def test_a_gate_over_the_whole_map_has_no_field():
                 functional.relu(self.high(y * y.mean((2, 3), True).sigmoid())).mean((2, 3))
             )
 
-    engine = Engine(Gated().eval(), torch.randn(1, 3, 64, 64), ["high"])
+    engine = LRPEngine(Gated().eval(), torch.randn(1, 3, 64, 64), ["high"])
     assert engine.field("high") is None
 
 
 def test_padding_as_tensorflow_does_it_is_part_of_the_convolution():
     net = Stages().double().eval()
     x = torch.randn(2, 3, 33, 40, generator=torch.Generator().manual_seed(0)).double()
-    engine = Engine(net, x, ["stem"], "epsilon")
+    engine = LRPEngine(net, x, ["stem"], "epsilon")
     heat = conditional_heatmaps(
         engine, x, "stem", torch.tensor([0, 1]), torch.tensor([2, 3]), torch.tensor([1, 1])
     )

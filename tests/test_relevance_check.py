@@ -13,12 +13,12 @@ from rich.console import Console
 from torch import nn
 from torch.nn import functional
 
-from semlens.relevance.check import KINDS, check, conserved, shares_kept
-from semlens.relevance.choose import make_engine
-from semlens.relevance.classes import class_start
-from semlens.relevance.engine import Engine
-from semlens.relevance.gradient import GradientEngine
-from semlens.relevance.interface import OUTPUT
+from semlens.relevance.conservation import KINDS, check, conserved, shares_kept
+from semlens.relevance.make_engine import make_engine
+from semlens.relevance.class_relevance import class_seed
+from semlens.relevance.lrp_engine import LRPEngine
+from semlens.relevance.gradient_engine import GradientEngine
+from semlens.relevance.protocols import OUTPUT
 
 
 class Everything(nn.Module):
@@ -66,7 +66,7 @@ def net():
 @pytest.mark.parametrize("kind", RULES)
 def test_all_relevance_is_accounted_for(net, kind, attention):
     module, x = net
-    engine = Engine(module, x, ["stem", "norm"], rules_of(kind, attention=attention))
+    engine = LRPEngine(module, x, ["stem", "norm"], rules_of(kind, attention=attention))
     found = check(engine, x, torch.tensor([0, 4, 2]))
     with torch.no_grad():
         logits = module(x)[torch.arange(3), torch.tensor([0, 4, 2])]
@@ -79,11 +79,11 @@ def test_all_relevance_is_accounted_for(net, kind, attention):
 
 def test_totals_are_those_of_the_engine(net):
     module, x = net
-    engine = Engine(module, x, ["stem", "norm"], "cp-lrp")
+    engine = LRPEngine(module, x, ["stem", "norm"], "cp-lrp")
     found = check(engine, x)
     trace = engine.trace(x)
     target = trace.values[OUTPUT].argmax(1)
-    pulled = trace.pull({OUTPUT: class_start(trace, target[None])}, ["stem", "norm"])
+    pulled = trace.pull({OUTPUT: class_seed(trace, target[None])}, ["stem", "norm"])
     np.testing.assert_allclose(found.pixels, pulled.heat[0].sum((1, 2)), rtol=1e-8)
     for layer in ("stem", "norm"):
         total = (pulled.layers[layer][0] * trace.values[layer]).flatten(1).sum(1)
@@ -100,7 +100,7 @@ def test_without_constants_nothing_is_absorbed_by_any_operation():
         if isinstance(part, nn.BatchNorm2d):
             part.running_mean.zero_()
     x = noise(1, 3, 16, 16)
-    engine = Engine(module, x, [], rules_of("epsilon", epsilon=1e-12))
+    engine = LRPEngine(module, x, [], rules_of("epsilon", epsilon=1e-12))
     trace = engine.trace(x, keep_all=True)
     seen = []
 
@@ -112,7 +112,7 @@ def test_without_constants_nothing_is_absorbed_by_any_operation():
         reached = float((flow.values[0] * trace.every[rule.node]).abs().sum())
         seen.append((rule, kept / max(reached, 1e-300)))
 
-    start = class_start(trace, torch.tensor([[2]]))
+    start = class_seed(trace, torch.tensor([[2]]))
     heat = trace.pull({OUTPUT: start}, seen=look).heat
     assert max(kept for _, kept in seen) < 1e-8
     assert {type(rule).__name__ for rule, _ in seen} >= {
@@ -124,7 +124,7 @@ def test_without_constants_nothing_is_absorbed_by_any_operation():
 
 def test_operations_without_weights_keep_nothing_by_kind(net):
     module, x = net
-    engine = Engine(module, x[:1], [], rules_of("gamma"))
+    engine = LRPEngine(module, x[:1], [], rules_of("gamma"))
     trace = engine.trace(x[:1], keep_all=True)
     passed_on = {"Reshape", "Activation", "MaxPool", "Product"}
     met = set()
@@ -135,14 +135,14 @@ def test_operations_without_weights_keep_nothing_by_kind(net):
             met.add(name)
             assert shares_kept(rule, trace.every) == {}
 
-    trace.pull({OUTPUT: class_start(trace, torch.tensor([[0]]))}, seen=look)
+    trace.pull({OUTPUT: class_seed(trace, torch.tensor([[0]]))}, seen=look)
     assert met == passed_on
 
 
 def test_a_bias_keeps_what_its_equation_says():
     layer = seeded(nn.Linear(3, 2)).requires_grad_(False)
     x = noise(2, 3, 1, 1)
-    engine = Engine(nn.Sequential(nn.Flatten(), layer), x, [], rules_of("epsilon"))
+    engine = LRPEngine(nn.Sequential(nn.Flatten(), layer), x, [], rules_of("epsilon"))
     found = check(engine, x, torch.tensor([0, 1]))
     for image in range(2):
         y = float(layer(x[image].flatten())[image])
@@ -155,7 +155,7 @@ def test_a_bias_keeps_what_its_equation_says():
 
 def test_the_table(net):
     module, x = net
-    found = check(Engine(module, x, ["stem", "norm"], "cp-lrp"), x)
+    found = check(LRPEngine(module, x, ["stem", "norm"], "cp-lrp"), x)
     table = found.to_pandas()
     assert list(table.columns) == ["part", "name", "share", "worst"]
     assert list(table["part"]) == ["layer"] * 2 + ["pixels"] + ["absorbed"] * 5 + ["residual"]
@@ -185,9 +185,9 @@ def test_gradient_has_totals_only(net):
 def test_a_logit_that_is_zero_is_said_and_gives_no_shares():
     module = seeded(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 5))).float()
     x = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    expected = check(Engine(module, x, ["0"], "epsilon"), x[1:], torch.tensor([1, 1])).to_pandas()
+    expected = check(LRPEngine(module, x, ["0"], "epsilon"), x[1:], torch.tensor([1, 1])).to_pandas()
     module[2].weight.data[0], module[2].bias.data[0] = 0, 0
-    engine = Engine(module, x, ["0"], "epsilon")
+    engine = LRPEngine(module, x, ["0"], "epsilon")
     some = check(engine, x, torch.tensor([0, 1, 1]))
     assert "0 on 1 of 3 images" in some.notice and some.notice in repr(some)
     pd.testing.assert_frame_equal(some.to_pandas(), expected)

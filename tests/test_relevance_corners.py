@@ -10,12 +10,12 @@ from torch.nn import functional
 
 import semlens as sl
 from semlens.errors import RelevanceError
-from semlens.relevance.bind import nonnegative
-from semlens.relevance.choose import FallbackWarning, make_engine
-from semlens.relevance.classes import class_relevance
-from semlens.relevance.conditional import conditional_heatmaps
-from semlens.relevance.engine import Engine
-from semlens.relevance.gradient import GradientEngine
+from semlens.relevance.assign_rules import nonnegative
+from semlens.relevance.make_engine import FallbackWarning, make_engine
+from semlens.relevance.class_relevance import class_relevance
+from semlens.relevance.conditional_heatmaps import conditional_heatmaps
+from semlens.relevance.lrp_engine import LRPEngine
+from semlens.relevance.gradient_engine import GradientEngine
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -63,7 +63,7 @@ def test_known_positions_start_where_the_peak_is(name):
     net = nn.Sequential(STEMS[name], nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     net = net.double().eval()
     x = noise(2, 3, 64, 64)
-    engine = Engine(net, x, ["0"])
+    engine = LRPEngine(net, x, ["0"])
     image, channel, sign = pairs()
     position = peaks(engine, x, "0", image, channel)
     found = conditional_heatmaps(engine, x, "0", image, channel, sign, position=position)
@@ -84,7 +84,7 @@ def a_row_is_added(self, x):
 def test_factors_of_one_row_or_column_keep_their_place(between):
     net = Net(between, row=nn.Conv2d(6, 6, 1)).double().eval()
     x = noise(2, 3, 24, 24)
-    engine = Engine(net, x, ["last"], "epsilon")
+    engine = LRPEngine(net, x, ["last"], "epsilon")
     image, channel, sign = pairs()
     found = conditional_heatmaps(engine, x, "last", image, channel, sign)
     whole = engine.trace(x, ["last"])
@@ -93,9 +93,9 @@ def test_factors_of_one_row_or_column_keep_their_place(between):
     for n in range(4):
         dense = torch.zeros(1, *value.shape, dtype=torch.float64)
         dense[0, image[n], channel[n]].view(-1)[position[n]] = 1
-        from semlens.relevance.flow import Flow
+        from semlens.relevance.relevance_signal import RelevanceSignal
 
-        heat = whole.pull({"last": Flow(dense)}).heat[0, image[n]]
+        heat = whole.pull({"last": RelevanceSignal(dense)}).heat[0, image[n]]
         assert heat.abs().sum() > 0
         torch.testing.assert_close(found[n], heat, rtol=1e-9, atol=1e-12)
 
@@ -108,7 +108,7 @@ def test_batch_norm_over_features_keeps_its_axes():
     net(noise(8, 3, 16, 16))
     net.eval()
     x = noise(2, 3, 16, 16)
-    found = class_relevance(Engine(net, x, ["7"], "epsilon"), x, torch.tensor([1, 2]))
+    found = class_relevance(LRPEngine(net, x, ["7"], "epsilon"), x, torch.tensor([1, 2]))
     values = net[:8](x)
     expected = values * net[8].weight[torch.tensor([1, 2])]
     torch.testing.assert_close(found["7"], expected.detach().float(), rtol=1e-4, atol=1e-6)
@@ -164,7 +164,7 @@ class Scaled(nn.Module):
 def test_operators_used_in_other_ways_are_told(net, layer):
     x = noise(2, 3, 16, 16).float()
     with pytest.raises(RelevanceError) as error:
-        Engine(net.eval(), x, [layer])
+        LRPEngine(net.eval(), x, [layer])
     assert_says(error.value, "gradient")
     with pytest.warns(FallbackWarning):
         assert make_engine(net, x, [layer]).rules.name == "gradient"
@@ -189,7 +189,7 @@ def test_a_learned_query_gets_nothing_and_breaks_nothing():
     ).eval()  # fmt: skip
     x = noise(2, 3, 32, 32).float()
     for rules in ("attnlrp", "cp-lrp"):
-        engine = Engine(net, x, ["blocks.0"], rules)
+        engine = LRPEngine(net, x, ["blocks.0"], rules)
         found = class_relevance(engine, x, torch.tensor([1, 2]))["blocks.0"]
         assert found.isfinite().all()
         assert found.abs().sum() > 0
@@ -213,7 +213,7 @@ class Places(nn.Module):
 def test_constants_that_know_their_place_forbid_patches():
     net = Places().double().eval()
     x = noise(2, 3, 64, 64)
-    engine = Engine(net, x, ["second"])
+    engine = LRPEngine(net, x, ["second"])
     assert engine.field("second") is None
     image, channel, sign = pairs()
     position = peaks(engine, x, "second", image, channel)
@@ -240,7 +240,7 @@ def filled(self, x):
 def test_what_may_be_negative_is_not_called_positive(between, channels):
     net = Net(between, channels).double().eval()
     x = noise(2, 3, 16, 16)
-    engine = Engine(net, x, ["last"])
+    engine = LRPEngine(net, x, ["last"])
     positive = nonnegative(engine.graph)
     assert engine.node("last").args[0] not in positive
 

@@ -14,12 +14,12 @@ from torch import nn
 from torch.nn import functional
 
 from semlens.errors import LayerError, RelevanceError
-from semlens.relevance.classes import class_relevance, class_start, component_relevance, shares
-from semlens.relevance.conditional import conditional_heatmaps
-from semlens.relevance.engine import Engine
-from semlens.relevance.flow import Flow
-from semlens.relevance.gradient import GradientEngine
-from semlens.relevance.interface import OUTPUT
+from semlens.relevance.class_relevance import class_relevance, class_seed, component_relevance, shares
+from semlens.relevance.conditional_heatmaps import conditional_heatmaps
+from semlens.relevance.lrp_engine import LRPEngine
+from semlens.relevance.relevance_signal import RelevanceSignal
+from semlens.relevance.gradient_engine import GradientEngine
+from semlens.relevance.protocols import OUTPUT
 
 
 class Residual(nn.Module):
@@ -103,7 +103,7 @@ def dense_heat(engine, inputs, layer, image, channel, sign):
     maps = trace.values[layer][0, channel] * sign
     values = torch.zeros(1, *trace.values[layer].shape, dtype=maps.dtype)
     values[0, 0, channel].view(-1)[maps.argmax()] = sign
-    return trace.pull({layer: Flow(values)}).heat[0, 0]
+    return trace.pull({layer: RelevanceSignal(values)}).heat[0, 0]
 
 
 @settings(max_examples=6, deadline=None, derandomize=True, phases=[Phase.generate])
@@ -119,7 +119,7 @@ def test_windows_are_the_whole_map(names, stem, rules, seed):
     x = noise(2, 3, 32, 32, seed=seed)
     assume(min(net(x).shape[-2:]) > 1)
     layer = str(len(blocks) - 1)
-    engine = Engine(net, x, [layer], rules)
+    engine = LRPEngine(net, x, [layer], rules)
     pairs = torch.tensor([0, 1, 1]), torch.tensor([0, 2, 2]), torch.tensor([1, 1, -1])
     heat = conditional_heatmaps(engine, x, layer, *pairs)
     for got, *one in zip(heat, *(part.tolist() for part in pairs), strict=True):
@@ -147,7 +147,7 @@ class AllBlocks(nn.Module):
 @functools.cache
 def all_blocks(rules):
     net, x = seeded(AllBlocks()), noise(1, 3, 48, 48)
-    return Engine(net, x, [f"ends.{i}" for i in range(len(BLOCKS))], rules), x
+    return LRPEngine(net, x, [f"ends.{i}" for i in range(len(BLOCKS))], rules), x
 
 
 @pytest.mark.parametrize("block", BLOCKS)
@@ -184,7 +184,7 @@ class Small(nn.Module):
 @pytest.fixture(scope="module")
 def small():
     net, x = seeded(Small()), noise(3, 3, 24, 24)
-    return net, x, Engine(net, x, ["stem", "norm", "last"], "epsilon-plus-flat")
+    return net, x, LRPEngine(net, x, ["stem", "norm", "last"], "epsilon-plus-flat")
 
 
 PAIRS = (
@@ -255,7 +255,7 @@ def test_a_convolution_that_is_asked_for_is_not_folded_away(small):
     with torch.no_grad():
         torch.testing.assert_close(values["stem"], net.stem(x))
         torch.testing.assert_close(values["norm"], net.norm(net.stem(x)))
-    alone = Engine(net, x, ["norm"], "epsilon-plus-flat")
+    alone = LRPEngine(net, x, ["norm"], "epsilon-plus-flat")
     assert len(alone.graph.nodes) < len(engine.graph.nodes)
     torch.testing.assert_close(alone.trace(x).values[OUTPUT], values[OUTPUT])
 
@@ -263,10 +263,10 @@ def test_a_convolution_that_is_asked_for_is_not_folded_away(small):
 def test_a_layer_that_runs_twice_cannot_be_asked_for(small):
     net, x, _ = small
     with pytest.raises(LayerError) as caught:
-        Engine(net, x, ["twice"])
+        LRPEngine(net, x, ["twice"])
     assert_says(caught.value, "twice")
     with pytest.raises(LayerError):
-        Engine(net, x, ["thrice"])
+        LRPEngine(net, x, ["thrice"])
     with pytest.raises(LayerError):
         GradientEngine(net, x, ["thrice"])
 
@@ -289,7 +289,7 @@ def test_the_model_is_left_as_it_was(training):
         )
 
     before, weights = state(), {k: v.clone() for k, v in net.state_dict().items()}
-    for engine in (Engine(net, x, ["last"]), GradientEngine(net, x, ["last"])):
+    for engine in (LRPEngine(net, x, ["last"]), GradientEngine(net, x, ["last"])):
         conditional_heatmaps(engine, x, "last", *PAIRS)
         class_relevance(engine, x, torch.tensor([0, 1, 2]))
         assert state() == before
@@ -320,7 +320,7 @@ class Tokens(nn.Module):
 @functools.cache
 def tokens():
     net, x = seeded(Tokens()), noise(2, 3, 24, 24)
-    return Engine(net, x, ["mix", "grid", "head"], "cp-lrp"), x
+    return LRPEngine(net, x, ["mix", "grid", "head"], "cp-lrp"), x
 
 
 @pytest.mark.parametrize("layer", ["mix", "grid", "head"])
@@ -340,14 +340,14 @@ def test_layers_of_tokens_maps_with_channels_last_and_units(layer, sign):
             if layer == "mix":
                 one[0] = -torch.inf  # the class token has no place in the image
             flow[0, image].view(-1, value.shape[-1])[one.argmax(), channel] = sign
-        torch.testing.assert_close(got, trace.pull({layer: Flow(flow)}).heat[0, image])
+        torch.testing.assert_close(got, trace.pull({layer: RelevanceSignal(flow)}).heat[0, image])
 
 
 def test_relevance_of_components_by_sign(small):
     net, x, engine = small
     trace = engine.trace(x)
     targets = torch.tensor([[0, 1, 2], [4, 4, 4]])
-    flow = trace.pull({OUTPUT: class_start(trace, targets)}, ["last"], heat=False).layers["last"]
+    flow = trace.pull({OUTPUT: class_seed(trace, targets)}, ["last"], heat=False).layers["last"]
     found = component_relevance(trace, "last", flow)
     relevance = trace.values["last"] * flow
     assert found.shape == (2, 3, 2, 8)

@@ -16,15 +16,15 @@ from conftest import ColourEmbedder, LittleNet, WordEmbedder, assert_says, sign_
 from PIL import Image
 
 import semlens as sl
-from semlens.data.folder import ImageFolder
+from semlens.data.image_folder import ImageFolder
 from semlens.data.huggingface import HuggingFaceImages
 from semlens.errors import DataError, ImageError, LayerError, StaleError, StoreError
 from semlens.models.subject import SubjectModel
 from semlens.run.plan import Execution
-from semlens.store import layout
-from semlens.store.files import load_table, save_table
-from semlens.store.groups import RowGroups
-from semlens.store.once import once
+from semlens.store import file_names
+from semlens.store.atomic_files import load_table, save_table
+from semlens.store.row_group_cache import RowGroups
+from semlens.store.locked_cached_property import locked_cached_property
 
 LAYERS = ["first", "second"]
 
@@ -145,7 +145,7 @@ def test_a_property_is_made_once_by_many_threads():
     made = []
 
     class Thing:
-        @once
+        @locked_cached_property
         def value(self):
             made.append(threading.get_ident())
             threading.Event().wait(0.02)

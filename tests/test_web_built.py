@@ -18,8 +18,8 @@ from conftest import assert_says
 from web_browser import ROOT, absent
 
 from semlens.errors import ServeError
-from semlens.web import built as stamp
-from semlens.web.built import check_built, static_folder
+from semlens.web import page_build as stamp
+from semlens.web.page_build import check_built, static_folder
 
 MODULES = ROOT / "web/node_modules"
 COPIED = (
@@ -31,7 +31,7 @@ COPIED = (
     "pyproject.toml",
     "src/semlens/__init__.py",
     "src/semlens/assets/demo/LICENSES.md",
-    "src/semlens/web/built.py",
+    "src/semlens/web/page_build.py",
     "web/package.json",
     "web/package-lock.json",
     "web/vite.config.ts",

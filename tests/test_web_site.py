@@ -19,13 +19,13 @@ from web_browser import settle
 import semlens as sl
 from semlens.analysis.describe.notable import notable
 from semlens.cli.app import app as cli
-from semlens.data.folder import ImageFolder
+from semlens.data.image_folder import ImageFolder
 from semlens.errors import RelevanceError, ServeError
 from semlens.models.subject import SubjectModel
 from semlens.progress import listening
 from semlens.web.app import create_app
-from semlens.web.recorder import address, file_of
-from semlens.web.site import _classes, write_site
+from semlens.web.export_recorder import address, file_of
+from semlens.web.static_export import _classes, export_site
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def site(db, tmp_path_factory):
     seen = []
     folder = tmp_path_factory.mktemp("out") / "site"
     with listening(lambda _, *told: seen.append(told)):
-        made = write_site([db], folder, cards=7)
+        made = export_site([db], folder, cards=7)
     assert seen[-1][0] == seen[-1][1]
     return made
 
@@ -133,11 +133,11 @@ def test_addresses_and_files_are_those_of_the_page():
 def test_another_folder_is_left_alone_and_an_export_is_replaced(db, site, tmp_path):
     (tmp_path / "mine.txt").write_text("precious")
     with pytest.raises(ServeError) as caught:
-        write_site([db], tmp_path, cards=1)
+        export_site([db], tmp_path, cards=1)
     assert_says(caught.value, str(tmp_path), "empty folder", "another one")
     assert (tmp_path / "mine.txt").read_text() == "precious"
     old = shutil.copytree(site.folder, tmp_path / "old")
-    again = write_site([db], old, cards=1)
+    again = export_site([db], old, cards=1)
     assert again.cards == 1
     assert not list(tmp_path.glob(".*part"))
 
@@ -148,7 +148,7 @@ def test_a_place_where_no_folder_can_be_is_refused(db, place, tmp_path, monkeypa
     if place != ".":
         (tmp_path / "file").write_text("precious")
     with pytest.raises(ServeError) as caught:
-        write_site([db], place, cards=0)
+        export_site([db], place, cards=0)
     assert_says(caught.value, str(tmp_path), "Expected", "folder" if place == "." else "another")
     assert [path.name for path in tmp_path.iterdir()] == (["file"] if place != "." else [])
 
@@ -181,7 +181,7 @@ def test_on_the_command_line(demo, tmp_path):
 
 def test_it_opens_from_disk(demo, tmp_path, page_at):
     copy = shutil.copytree(demo, tmp_path / "demo.semlens")
-    site = write_site([copy], tmp_path / "site", cards=200)
+    site = export_site([copy], tmp_path / "site", cards=200)
     home = (site.folder / "index.html").as_uri()
     page = page_at(f"{home}#/m/demo/search?q=letter")
     page.get_by_text("saved copy of the page").first.wait_for()

@@ -19,10 +19,10 @@ from semlens.analysis.audit.model_test import model_test
 from semlens.analysis.audit.sweep import audit_all
 from semlens.analysis.concepts import Concept, ConceptSet
 from semlens.analysis.correct.sensitivity import ALL, accuracies, with_artefacts
-from semlens.analysis.correct.trial import trial_samples
-from semlens.analysis.evaluate import Labelled, evaluate_model
+from semlens.analysis.correct.ablation_preview import preview_samples
+from semlens.analysis.evaluate import LabelledImages, evaluate_model
 from semlens.data.artefact import Hue, Patch, WithArtefact
-from semlens.data.folder import ImageFolder
+from semlens.data.image_folder import ImageFolder
 from semlens.models.subject import SubjectModel
 from semlens.types import Component
 from semlens.web.app import create_app
@@ -188,7 +188,7 @@ def test_a_trial_is_evaluate_with_and_without(client, db, built):
     body = {"target": 1, "components": CHOSEN, "artefact": {"kind": "patch", "strength": 0.5}}
     found = ask(client, "trials/prune", {**body, "per_class": 5, "at_most": 12})
     logits = [NAMES.index(["vegetable", "ox", "clock"][i % 3]) for i in range(24)]
-    samples, right = trial_samples(db, 1, 5, 12)
+    samples, right = preview_samples(db, 1, 5, 12)
     assert found["images"] == len(samples) == 12
     assert found["classes"] == 3
     assert right.tolist() == [logits[i] for i in samples]
@@ -211,7 +211,7 @@ def test_a_trial_is_evaluate_with_and_without(client, db, built):
         assert len(one["shown"]) == min(12, len(differ))
         hit, was = after.answers == after.targets, before.answers == before.targets
         assert (one["mended"], one["broken"]) == ((hit & ~was).sum(), (was & ~hit).sum())
-    clean = {"clean": Labelled.of(images, subject, logits, samples.tolist())}
+    clean = {"clean": LabelledImages.of(images, subject, logits, samples.tolist())}
     table = accuracies(
         {"vanilla": subject}, with_artefacts(clean, [Patch(size=0.5)]), prune=components
     ).frame.query("`class` == @ALL")  # fmt: skip
@@ -249,14 +249,14 @@ def test_the_trial_writes_nothing_and_says_how_to(client, db, built):
 
 
 def test_a_class_has_its_share_of_the_images(db):
-    samples, right = trial_samples(db, 3, per_class=4, at_most=6)
+    samples, right = preview_samples(db, 3, per_class=4, at_most=6)
     assert (right == 3).sum() == 4  # the class itself is not cut
     assert sorted((right == c).sum() for c in (0, 1)) == [1, 1]
     assert len(set(samples.tolist())) == 6
-    again, _ = trial_samples(db, 3, per_class=4, at_most=6)
-    other, _ = trial_samples(db, 3, per_class=4, at_most=6, seed=1)
+    again, _ = preview_samples(db, 3, per_class=4, at_most=6)
+    other, _ = preview_samples(db, 3, per_class=4, at_most=6, seed=1)
     assert samples.tolist() == again.tolist() != other.tolist()
-    everything, _ = trial_samples(db, 3)
+    everything, _ = preview_samples(db, 3)
     assert everything.tolist() == list(range(24))
 
 

@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from semlens.draw.html import webp_uri
-from semlens.draw.pictures import encoded
-from semlens.store.files import write_atomic
+from semlens.draw.encode_images import encoded
+from semlens.store.atomic_files import write_atomic
 
 PAPER, INK, SOFT, LINE = "#ffffff", "#1b2430", "#5d6978", "#c3ccd8"
 VERDICTS: Mapping[str, str] = MappingProxyType(

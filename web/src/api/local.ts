@@ -1,6 +1,6 @@
 /**
  * What a static export computes by itself: the order of the table, and search by kept labels.
- * The rules are those of the server (`analysis/describe/table.py`, `analysis/label_search.py`).
+ * The rules are those of the server (`analysis/describe/component_table.py`, `analysis/label_search.py`).
  */
 import { ApiError } from "./errors";
 import type { ComponentPage, ComponentRow, SearchAnswer } from "./types";
