@@ -12,39 +12,39 @@ from PIL import Image
 
 from semlens.analysis.audit.audit import audit
 from semlens.analysis.audit.model_test import model_test
-from semlens.analysis.audit.record import KeptAudits
+from semlens.analysis.audit.saved_audits import SavedAudits
 from semlens.analysis.audit.sweep import audit_all
 from semlens.analysis.class_relevance import class_relevance
 from semlens.analysis.compare.compare import compare
 from semlens.analysis.compare.drift import drift
-from semlens.analysis.correct.affected import affected
-from semlens.analysis.correct.cut_out import cut_out
+from semlens.analysis.correct.affected_samples import affected
 from semlens.analysis.correct.prune import prune
 from semlens.analysis.correct.retrain import retrain
+from semlens.analysis.correct.segments import cut_out
 from semlens.analysis.correct.sensitivity import sensitivity
+from semlens.analysis.describe.concept_map import concept_map
 from semlens.analysis.describe.dissect import dissect
-from semlens.analysis.describe.map import concept_map
 from semlens.analysis.describe.unexpected import unexpected
 from semlens.analysis.effect import effect
 from semlens.analysis.evaluate import evaluate
 from semlens.analysis.explain import explain
-from semlens.analysis.graph.graph import attribution_graph
+from semlens.analysis.graph.attribution_graph import attribution_graph
 from semlens.analysis.label import label
 from semlens.analysis.report.report import report
 from semlens.analysis.scores import scores
 from semlens.analysis.search import search
+from semlens.data.class_mapping import UnmappedWarning, map_targets, read_classes
 from semlens.data.images import Images
 from semlens.data.load import as_images
-from semlens.data.targets import UnmappedWarning, map_targets, read_classes
-from semlens.draw.sheet import sheet
+from semlens.draw.example_sheet import sheet
 from semlens.embedders.load import Embedder, load_embedder
 from semlens.models.load import load_model
 from semlens.models.subject import SubjectModel
 from semlens.progress import Progress, listening, shown
 from semlens.recipe import Recipe, RecipeSettings
-from semlens.run.local import build_database
+from semlens.run.build_database import build_database
 from semlens.run.plan import Execution, Plan
-from semlens.store.once import once
+from semlens.store.locked_cached_property import locked_cached_property
 from semlens.store.reader import Database
 from semlens.types import Components
 
@@ -85,10 +85,10 @@ class ConceptDatabase(Database):
     sensitivity = sensitivity
     unexpected = unexpected
 
-    @once
-    def audits(self) -> KeptAudits:
+    @locked_cached_property
+    def audits(self) -> SavedAudits:
         """The audits that were saved in the database, with people's reviews."""
-        return KeptAudits(self)
+        return SavedAudits(self)
 
     def show(self, components: Components, columns: int = 10, *, mask: bool = False) -> Image.Image:
         """Return a picture of components' examples, a row each.
