@@ -49,7 +49,7 @@ def measured_layers(net: nn.Module) -> tuple[str, ...]:
 def run(
     net: nn.Module, pixels: np.ndarray, pruned: Mapping[str, np.ndarray] | None = None
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Predictions int64[N] and readouts f32[N C] per layer, with components set to zero."""
+    """Answers int64[N] and readouts f32[N C] per layer, with components set to zero."""
     predictions: list[Tensor] = []
     readouts: dict[str, list[Tensor]] = {layer: [] for layer in measured_layers(net)}
     readout = readout_of(net)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from semlens.relevance.lrp_engine import LRPEngine
 from semlens.relevance.relevance_signal import RelevanceSignal
 from semlens.relevance.presets import Rules
+from semlens.relevance.relevance_signal import RelevanceSignal
 
 EPSILON = 1e-2
 """Large, so that a wrong stabiliser shows."""

@@ -20,6 +20,7 @@ from semlens.analysis.audit.concept_alignment import NullDistribution, chance_th
 from semlens.analysis.audit.sweep import Condition, check_conditions, save_junit
 from semlens.analysis.resolve_concepts import concepts_by_class, set_for, sets_for
 from semlens.analysis.concepts import Concept, ConceptSet, load_sets
+from semlens.analysis.resolve_concepts import concepts_by_class, set_for, sets_for
 from semlens.cli.app import app
 from semlens.draw.audit_plots import audit_plot, sweep_plot
 from semlens.draw.figure import VERDICTS, figure_png

@@ -31,7 +31,7 @@ LAYERS = ["first", "second"]
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(pinned, "PAUSE", 0.0)
+    monkeypatch.setattr(verified_images, "PAUSE", 0.0)
 
 
 @pytest.fixture

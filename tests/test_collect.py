@@ -13,6 +13,7 @@ from torch import nn
 from semlens.data.image_sequence import ImageSequence
 from semlens.errors import LayerError
 from semlens.models.activations import measure_form, read
+from semlens.models.hooks import run_layers
 from semlens.models.subject import SubjectModel
 from semlens.models.hooks import run_layers
 from semlens.stages.collect import collect, layer_forms

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 import semlens as sl
 from semlens.analysis import effect as effects
+from semlens.analysis.classes import class_samples, find_class
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.classes import class_samples, find_class
 from semlens.cli.explain import effect as command
@@ -31,6 +32,7 @@ from semlens.errors import (
     StoreError,
 )
 from semlens.models.forward import logits
+from semlens.models.hooks import batched_ablation, pruned
 from semlens.models.subject import SubjectModel
 from semlens.models.hooks import batched_ablation, pruned
 from semlens.types import Component

@@ -22,6 +22,7 @@ import semlens as sl
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.graph.attribution_graph import UNLABELLED, GraphEdge, GraphNode
 from semlens.cli.explain import graph
+from semlens.draw.encode_images import shortened
 from semlens.draw.graph_layout import CARD, MOST, Heading, arrange, by_barycentre, crossings
 from semlens.draw.graph_picture import draw_png, draw_svg
 from semlens.draw.encode_images import shortened

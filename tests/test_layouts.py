@@ -11,6 +11,7 @@ from torch import nn
 import semlens as sl
 from semlens.errors import LayerError, ModelError, RelevanceError
 from semlens.models.activations import measure_form
+from semlens.models.channel_order import find_layouts
 from semlens.models.forward import class_scores, logits, readouts
 from semlens.models.channel_order import find_layouts
 from semlens.models.subject import SubjectModel

@@ -41,6 +41,7 @@ from semlens.relevance.lrp_engine import LRPEngine
 from semlens.relevance.gradient_engine import GradientEngine
 from semlens.relevance.protocols import OUTPUT
 from semlens.relevance.presets import AUTO, PRESETS, Rules, preset
+from semlens.relevance.protocols import OUTPUT
 from semlens.relevance.rules.activation import SHARES
 from semlens.relevance.rules.structure import LINEAR, MAXIMUM
 

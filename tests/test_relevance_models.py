@@ -15,6 +15,8 @@ from semlens.relevance.lrp_engine import LRPEngine
 from semlens.relevance.relevance_signal import RelevanceSignal
 from semlens.relevance.protocols import OUTPUT
 from semlens.relevance.presets import preset
+from semlens.relevance.protocols import OUTPUT
+from semlens.relevance.relevance_signal import RelevanceSignal
 
 
 def torchvision_model(name, **options):

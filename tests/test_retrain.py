@@ -15,6 +15,14 @@ from torch.nn import functional
 from typer.testing import CliRunner
 
 import semlens as sl
+from semlens.analysis.correct.fine_tuning import (
+    CUT,
+    Training,
+    TrainingData,
+    TrainingRun,
+    held_out,
+    varied,
+)
 from semlens.analysis.correct.retrain import fine_tune
 from semlens.analysis.correct.fine_tuning import CUT, TrainingData, TrainingRun, Training, held_out, varied
 from semlens.analysis.evaluate import LabelledImages

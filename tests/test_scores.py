@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import semlens as sl
+from semlens.analysis.auroc import auroc
 from semlens.analysis.scores import clarity, polysemanticity, redundancy, two_means
 from semlens.analysis.auroc import auroc
 

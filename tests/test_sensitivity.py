@@ -13,6 +13,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 import semlens as sl
+from semlens.analysis.correct.ablation_preview import ablation_preview
 from semlens.analysis.correct.sensitivity import (
     accuracies,
     change_interval,

@@ -64,7 +64,8 @@ def table(change: Callable[[pa.Table], pa.Table]) -> Callable[[Path], None]:
 
 HEADS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "another layer's vectors": (
-        SECOND, lambda file: shutil.copy(file.with_name("first.safetensors"), file),
+        SECOND,
+        lambda file: shutil.copy(file.with_name("first.safetensors"), file),
         "it holds theta F16 [6, 24], not theta F16 [20, 24]",
     ),
     "one row less": (SECOND, tensors(lambda t: t.update(theta=t["theta"][1:].clone())), "[19, 24]"),

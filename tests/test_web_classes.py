@@ -14,6 +14,7 @@ from PIL import Image
 
 import semlens as sl
 from semlens.analysis.class_relevance import class_table, relevant_components
+from semlens.analysis.classes import class_samples
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.graph.attribution_graph import UNLABELLED, attribution_graph
 from semlens.analysis.graph.relevance_trace import MOST

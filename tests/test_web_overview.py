@@ -20,6 +20,7 @@ from semlens.analysis.describe.build_command import build_command
 from semlens.analysis.describe.database_warnings import database_warnings
 from semlens.analysis.describe.score_distribution import distributions
 from semlens.analysis.describe.overview import class_table, sample_queries, settings_in_words
+from semlens.analysis.describe.score_distribution import distributions
 from semlens.cli.app import app as cli
 from semlens.data.image_folder import ImageFolder
 from semlens.errors import EmbedderError

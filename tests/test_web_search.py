@@ -18,6 +18,7 @@ import semlens as sl
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.saved_labels import search_labels
 from semlens.analysis.label import Labels
+from semlens.analysis.saved_labels import search_labels
 from semlens.analysis.search import Query, alignments, make_query
 from semlens.data.image_folder import ImageFolder
 from semlens.errors import ServeError

@@ -42,6 +42,7 @@ from semlens.errors import (
 from semlens.models.subject import SubjectModel
 from semlens.progress import report
 from semlens.web.app import API, create_app
+from semlens.web.app_state import AppState
 from semlens.web.embedder import SharedEmbedder
 from semlens.web.server_socket import PORT, listen
 from semlens.web.routes import map as laid

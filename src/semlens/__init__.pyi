@@ -10,6 +10,7 @@ from .analysis.correct.segments import cut_out as cut_out
 from .analysis.correct.prune import prune as prune
 from .analysis.correct.prune import pruned_state as pruned_state
 from .analysis.correct.retrain import retrain as retrain
+from .analysis.correct.segments import cut_out as cut_out
 from .analysis.correct.sensitivity import sensitivity as sensitivity
 from .analysis.correct.fine_tuning import Training as Training
 from .analysis.describe.dissect import dissect as dissect
@@ -32,11 +33,15 @@ from .data.artefact import WithArtefact as WithArtefact
 from .data.artefact import load_artefact as load_artefact
 from .data.image_folder import ImageFolder as ImageFolder
 from .data.huggingface import HuggingFaceImages as HuggingFaceImages
+from .data.image_folder import ImageFolder as ImageFolder
+from .data.image_sequence import ImageSequence as ImageSequence
 from .data.load import load_images as load_images
 from .data.image_sequence import ImageSequence as ImageSequence
 from .embedders.load import Embedder as Embedder
 from .embedders.load import load_embedder as load_embedder
 from .errors import SemlensError as SemlensError
+from .models.hooks import pruned as pruned
+from .models.list_layers import layers as layers
 from .models.load import load_model as load_model
 from .models.subject import SubjectModel as SubjectModel
 from .models.list_layers import layers as layers

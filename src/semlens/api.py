@@ -21,7 +21,9 @@ from semlens.analysis.correct.affected_samples import affected
 from semlens.analysis.correct.segments import cut_out
 from semlens.analysis.correct.prune import prune
 from semlens.analysis.correct.retrain import retrain
+from semlens.analysis.correct.segments import cut_out
 from semlens.analysis.correct.sensitivity import sensitivity
+from semlens.analysis.describe.concept_map import concept_map
 from semlens.analysis.describe.dissect import dissect
 from semlens.analysis.describe.concept_map import concept_map
 from semlens.analysis.describe.unexpected import unexpected
@@ -33,6 +35,7 @@ from semlens.analysis.label import label
 from semlens.analysis.report.report import report
 from semlens.analysis.scores import scores
 from semlens.analysis.search import search
+from semlens.data.class_mapping import UnmappedWarning, map_targets, read_classes
 from semlens.data.images import Images
 from semlens.data.load import as_images
 from semlens.data.class_mapping import UnmappedWarning, map_targets, read_classes

@@ -17,6 +17,7 @@ from semlens.errors import DataError, RelevanceError, nearest
 from semlens.models.forward import Reader
 from semlens.relevance.protocols import RelevanceEngine
 from semlens.relevance.presets import Rules
+from semlens.relevance.protocols import RelevanceEngine
 from semlens.settings import setting
 from semlens.store import file_names
 from semlens.store.reader import Database

@@ -14,6 +14,7 @@ from semlens.relevance.make_engine import engine_for
 from semlens.relevance.class_relevance import component_relevance
 from semlens.relevance.protocols import ForwardTrace, RelevanceEngine
 from semlens.relevance.presets import Rules
+from semlens.relevance.protocols import ForwardTrace, RelevanceEngine
 from semlens.settings import setting
 from semlens.store.manifest import LayerEntry
 from semlens.store.reader import Database

@@ -12,6 +12,7 @@ import pandas as pd
 from jaxtyping import Bool, Float64, Int64
 from rich.console import Group
 
+from semlens.analysis.classes import right_logits
 from semlens.analysis.result import Chart, Result
 from semlens.analysis.classes import right_logits
 from semlens.data.images import Images

@@ -18,6 +18,7 @@ from rich.text import Text
 from semlens.analysis.concepts import Concepts, ConceptSet, as_concepts
 from semlens.analysis.query_embedding import alignment, embed_concepts
 from semlens.analysis.result import PICTURES, TABLES, Result
+from semlens.draw.example_sheet import sheet
 from semlens.draw.html import cards_html
 from semlens.draw.example_sheet import sheet
 from semlens.draw.text_table import rich_table

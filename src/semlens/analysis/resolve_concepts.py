@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from semlens.analysis.classes import class_name, find_class
 from semlens.analysis.concepts import (
     ENDS,
     Concepts,

@@ -26,6 +26,7 @@ from semlens.analysis.query_embedding import (
     unit,
 )
 from semlens.analysis.result import PICTURES, TABLES, Result
+from semlens.draw.example_sheet import sheet
 from semlens.draw.html import cards_html
 from semlens.draw.example_sheet import sheet
 from semlens.draw.text_table import rich_table

@@ -109,6 +109,7 @@ def _build(database: Path, inputs: BuildInputs, recipe: Recipe) -> ConceptDataba
     import torch
 
     from semlens.api import build as build_database
+    from semlens.data.class_mapping import read_targets
     from semlens.data.load import load_images
     from semlens.data.class_mapping import read_targets
     from semlens.embedders.load import DEFAULT, load_embedder
@@ -247,6 +248,7 @@ def layers(
 
     semlens layers timm/vit_small_patch16_224 --random-weights 0
     """
+    from semlens.models.list_layers import layers as layers_of
     from semlens.models.load import load_model
     from semlens.models.list_layers import layers as layers_of
 

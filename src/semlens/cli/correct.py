@@ -18,6 +18,8 @@ from semlens.analysis.correct.prune import PrunedModel
 from semlens.analysis.correct.prune import prune as ask_prune
 from semlens.analysis.correct.retrain import RetrainedModel
 from semlens.analysis.correct.retrain import retrain as ask_retrain
+from semlens.analysis.correct.segments import Segments, check_folder
+from semlens.analysis.correct.segments import cut_out as ask_cut_out
 from semlens.analysis.correct.sensitivity import Sensitivity
 from semlens.analysis.correct.sensitivity import sensitivity as ask_sensitivity
 from semlens.analysis.correct.fine_tuning import Training

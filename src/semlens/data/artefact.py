@@ -42,6 +42,7 @@ from semlens.data.artefact_rendering import (
     trimmed,
     written,
 )
+from semlens.data.images import Images
 from semlens.errors import DataError
 from semlens.settings import invalid, setting
 from semlens.types import as_list

@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from PIL import Image
 
+from semlens.data.class_mapping import name_targets
 from semlens.data.images import Images, numbered, read_file, upright_rgb
 from semlens.data.class_mapping import name_targets
 from semlens.errors import DataError

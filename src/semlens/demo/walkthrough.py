@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from semlens.analysis.auroc import auroc
 from semlens.analysis.class_relevance import RelevantComponents
 from semlens.analysis.evaluate import evaluate_model
 from semlens.analysis.search import Hits
@@ -18,6 +19,7 @@ from semlens.demo.bundled_images import DemoWorld, Version
 from semlens.draw.html import component_card, render
 from semlens.embedders.load import load_embedder
 from semlens.models.forward import readouts
+from semlens.models.hooks import pruned
 from semlens.models.load import load_model
 from semlens.models.subject import SubjectModel
 from semlens.models.hooks import pruned

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageOps
 
+from semlens.draw.encode_images import decoded, encoded, font, shortened
+from semlens.draw.heatmap_mask import AGAINST, FOR
 from semlens.draw.html import render, webp_uri
 from semlens.draw.heatmap_mask import AGAINST, FOR
 from semlens.draw.encode_images import decoded, encoded, font, shortened

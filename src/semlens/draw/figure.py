@@ -16,6 +16,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from PIL import Image
 
+from semlens.draw.encode_images import encoded
 from semlens.draw.html import webp_uri
 from semlens.draw.encode_images import encoded
 from semlens.store.atomic_files import write_atomic

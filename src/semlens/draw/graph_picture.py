@@ -9,6 +9,7 @@ from jaxtyping import Float64
 from matplotlib.colors import to_rgb
 from PIL import Image, ImageDraw, ImageOps
 
+from semlens.draw.encode_images import decoded, font
 from semlens.draw.figure import INK, LINE, PAPER, SERIES, SOFT
 from semlens.draw.graph_layout import CARD, INSET, THUMB, NodeCard, Curve, Scene, PlacedText
 from semlens.draw.html import render, webp_uri

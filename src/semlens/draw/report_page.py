@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 from PIL import Image
 
+from semlens.draw.encode_images import decoded, encoded
 from semlens.draw.figure import VERDICTS, figure_png, figure_svg
 from semlens.draw.html import render, webp_uri
 from semlens.draw.encode_images import decoded, encoded

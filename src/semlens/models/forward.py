@@ -14,6 +14,7 @@ from torch import Tensor
 from semlens.data.prefetch import default_workers, prefetch
 from semlens.errors import ModelError
 from semlens.models.activations import first_tensor, measure_form, read
+from semlens.models.hooks import batched_ablation, evaluating, pruned, run_layers
 from semlens.models.subject import SubjectModel
 from semlens.models.hooks import evaluating, batched_ablation, pruned, run_layers
 from semlens.progress import report

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from semlens.errors import RelevanceError
 from semlens.models.activations import first_tensor
+from semlens.models.channel_order import find_layouts
 from semlens.models.forward import class_scores
 from semlens.models.channel_order import find_layouts
 from semlens.models.hooks import evaluating, replace_first, reading_layers
@@ -23,6 +24,14 @@ from semlens.relevance.relevance_signal import RelevanceSignal
 from semlens.relevance.captured_graph import prepared
 from semlens.relevance.protocols import OUTPUT, BackwardResult, ForwardTrace, RelevanceEngine, check_finite
 from semlens.relevance.presets import GRADIENT, Rules
+from semlens.relevance.protocols import (
+    OUTPUT,
+    BackwardResult,
+    ForwardTrace,
+    RelevanceEngine,
+    check_finite,
+)
+from semlens.relevance.relevance_signal import RelevanceSignal
 from semlens.relevance.rules.base import Rule
 from semlens.types import Layout
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from semlens.errors import RelevanceError
 from semlens.models.activations import first_tensor
+from semlens.models.channel_order import find_layouts
 from semlens.models.forward import class_scores
 from semlens.models.channel_order import find_layouts
 from semlens.models.hooks import evaluating, run_layers
@@ -26,6 +27,15 @@ from semlens.relevance.relevance_signal import RelevanceSignal
 from semlens.relevance.captured_graph import REMEDY, CapturedGraph, OpNode, capture, execute, prepared, refusing
 from semlens.relevance.protocols import OUTPUT, BackwardResult, ForwardTrace, RelevanceEngine, check_finite, no_logits
 from semlens.relevance.presets import AUTO, Rules, preset
+from semlens.relevance.protocols import (
+    OUTPUT,
+    BackwardResult,
+    ForwardTrace,
+    RelevanceEngine,
+    check_finite,
+    no_logits,
+)
+from semlens.relevance.relevance_signal import RelevanceSignal
 from semlens.relevance.rules.base import Rule, Sent
 from semlens.relevance.canonicalize import canonicalize
 from semlens.types import Layout

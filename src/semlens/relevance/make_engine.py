@@ -18,6 +18,7 @@ from semlens.relevance.lrp_engine import LRPEngine
 from semlens.relevance.gradient_engine import GradientEngine
 from semlens.relevance.protocols import RelevanceEngine
 from semlens.relevance.presets import GRADIENT, Rules
+from semlens.relevance.protocols import RelevanceEngine
 from semlens.types import Layout
 
 CONSERVED = (0.5, 1.5)

@@ -17,6 +17,7 @@ from semlens.relevance.heatmap_boxes import ReceptiveField
 from semlens.relevance.relevance_signal import RelevanceSignal
 from semlens.relevance.captured_graph import OpNode, in_full_precision
 from semlens.relevance.presets import Rules
+from semlens.relevance.relevance_signal import RelevanceSignal
 from semlens.relevance.rules.base import Rule
 
 OUTPUT = ""

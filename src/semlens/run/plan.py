@@ -10,6 +10,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from semlens.data.class_mapping import TargetMap
 from semlens.data.images import Images
 from semlens.data.prefetch import default_workers
 from semlens.data.class_mapping import TargetMap

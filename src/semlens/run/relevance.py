@@ -21,6 +21,7 @@ from semlens.store.manifest import LayerEntry, RelevanceEntry
 from semlens.store.reader import Database
 from semlens.store.schema import RELEVANCE, RELEVANCE_CLASSES, SAMPLES
 from semlens.store.writer import BuildWriter
+from semlens.streaming.statistics import ByClass
 
 FLOOR = 1e-3
 """Shares under a thousandth, on every sample and on average, are not kept."""

@@ -23,6 +23,7 @@ from semlens.relevance.class_relevance import (
 )
 from semlens.relevance.protocols import OUTPUT
 from semlens.stages.batches import batch_inputs, prepared_batches
+from semlens.streaming.statistics import ByClass
 
 
 @dataclass(frozen=True)

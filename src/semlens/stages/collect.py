@@ -20,6 +20,7 @@ from semlens.models.activations import LayerLayout, Readings, measure_form, read
 from semlens.models.subject import SubjectModel
 from semlens.models.hooks import run_layers
 from semlens.stages.batches import batch_inputs, prepared_batches
+from semlens.streaming.statistics import Moments, ReadoutBlock, TopExamples, leaf
 from semlens.types import Readout, Signs
 
 

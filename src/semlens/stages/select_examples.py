@@ -14,6 +14,7 @@ from semlens.streaming.statistics import ReadoutBlock, TopExamples
 from semlens.models.activations import LayerLayout
 from semlens.stages.collect import Collected
 from semlens.store.schema import COMPONENTS, EXAMPLES
+from semlens.streaming.statistics import ReadoutBlock, TopExamples
 from semlens.types import Aggregate, Signs
 
 

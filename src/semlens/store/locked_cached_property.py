@@ -17,10 +17,14 @@ class locked_cached_property(cached_property[T]):  # noqa: N801  # used as a dec
     """A ``cached_property`` that two threads never compute twice; each object has one lock."""
 
     @overload
-    def __get__(self, instance: None, owner: type[Any] | None = None) -> once[T]: ...
+    def __get__(
+        self, instance: None, owner: type[Any] | None = None
+    ) -> locked_cached_property[T]: ...
     @overload
     def __get__(self, instance: object, owner: type[Any] | None = None) -> T: ...
-    def __get__(self, instance: object | None, owner: type[Any] | None = None) -> once[T] | T:
+    def __get__(
+        self, instance: object | None, owner: type[Any] | None = None
+    ) -> locked_cached_property[T] | T:
         """Return the value; reading it again does not come here."""
         if instance is None:
             return self

@@ -12,16 +12,19 @@ from semlens.data.images import Images, content_digest, decode, read_file
 from semlens.data.load import check_spec, is_saved, load_hugging_face
 from semlens.data.verified_images import content_digests
 from semlens.data.prefetch import default_workers
+from semlens.data.verified_images import content_digests
 from semlens.embedders.load import Embedder, load_embedder
 from semlens.errors import DataError, ImageError, StaleError
 from semlens.models.load import load_model
 from semlens.models.subject import SubjectModel
 from semlens.progress import report
 from semlens.recipe import fingerprint
+from semlens.store.analysis_cache import AnalysisCache
 from semlens.store.build_files import BuildFiles, damaged_files
 from semlens.store.component_index import ClassRelevanceIndex
 from semlens.store.analysis_cache import AnalysisCache
 from semlens.store.examples import Examples, Vectors
+from semlens.store.locked_cached_property import locked_cached_property
 from semlens.store.manifest import Manifest
 from semlens.store.locked_cached_property import locked_cached_property
 

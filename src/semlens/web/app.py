@@ -26,6 +26,7 @@ from semlens.web.routes import (
     graph,
     labels,
     map,
+    model_experiments,
     models,
     overview,
     pictures,

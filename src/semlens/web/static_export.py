@@ -12,6 +12,7 @@ from itertools import permutations
 from pathlib import Path
 from typing import Any
 
+from semlens.analysis.classes import find_class
 from semlens.analysis.describe.notable import notable
 from semlens.analysis.saved_labels import label_tables
 from semlens.analysis.classes import find_class

@@ -17,6 +17,7 @@ from semlens.analysis.evaluate import check_targets
 from semlens.analysis.classes import class_samples, find_class, right_logits
 from semlens.data.artefact import Artefact, as_artefacts, insert_drawn
 from semlens.models.forward import Reader, batches, run_scores
+from semlens.models.hooks import evaluating, pruned
 from semlens.models.subject import SubjectModel
 from semlens.models.hooks import evaluating, pruned
 from semlens.settings import question, setting

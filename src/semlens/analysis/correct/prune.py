@@ -24,6 +24,7 @@ from semlens.draw.text_table import rich_table
 from semlens.errors import ModelError, RelevanceError
 from semlens.models.activations import measure_form
 from semlens.models.forward import class_scores
+from semlens.models.hooks import Values, evaluating, new_values, pruned
 from semlens.models.subject import SubjectModel
 from semlens.models.hooks import Values, evaluating, new_values, pruned
 from semlens.relevance.lrp_engine import layer_values, layer_nodes

@@ -20,6 +20,7 @@ from rich.text import Text
 from semlens.analysis.correct.component_files import chosen_components
 from semlens.analysis.correct.cav import ConceptActivationVector, concept_vector, soft_masks, cav_heatmap
 from semlens.analysis.result import Chart, Result
+from semlens.data.artefact_rendering import SUFFIXES, blend
 from semlens.data.images import Images
 from semlens.data.artefact_rendering import SUFFIXES, blend
 from semlens.draw.heatmap_mask import onto

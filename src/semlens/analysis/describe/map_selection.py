@@ -15,6 +15,7 @@ from rich.text import Text
 from semlens.analysis.describe.concept_map import ConceptMap
 from semlens.analysis.saved_labels import PREFIX, saved_labels, label_tables
 from semlens.analysis.result import Result
+from semlens.analysis.saved_labels import PREFIX, label_tables, saved_labels
 from semlens.draw.map_plot import Groups, MapLabel
 from semlens.draw.text_table import rich_table
 from semlens.errors import LayerError, RecipeError

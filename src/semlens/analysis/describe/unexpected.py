@@ -13,6 +13,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from semlens.analysis.class_relevance import MINIMUM, Minimum, relevant_rows
+from semlens.analysis.classes import class_name, find_class
 from semlens.analysis.concepts import as_concepts
 from semlens.analysis.describe.provenance import (
     among_classes,
@@ -21,7 +22,6 @@ from semlens.analysis.describe.provenance import (
     example_files,
     examples_shown,
 )
-from semlens.analysis.describe.clusters import best_concepts
 from semlens.analysis.label import VOCABULARY, LabelConcepts
 from semlens.analysis.query_embedding import alignment, embed_concepts
 from semlens.analysis.result import Result, check_end

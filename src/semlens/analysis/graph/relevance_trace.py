@@ -26,6 +26,7 @@ from semlens.analysis.classes import (
     class_samples,
     find_class,
 )
+from semlens.analysis.database_engine import group_masks, per_component
 from semlens.errors import RelevanceError
 from semlens.models.forward import batches
 from semlens.relevance.class_relevance import class_seed, shares
@@ -33,6 +34,8 @@ from semlens.relevance.conditional_heatmaps import pairs_per_pass
 from semlens.relevance.relevance_signal import RelevanceSignal
 from semlens.relevance.protocols import OUTPUT, ForwardTrace, RelevanceEngine
 from semlens.relevance.presets import Rules
+from semlens.relevance.protocols import OUTPUT, ForwardTrace, RelevanceEngine
+from semlens.relevance.relevance_signal import RelevanceSignal
 from semlens.settings import question
 from semlens.store.manifest import LayerEntry
 from semlens.store.reader import Database

@@ -52,6 +52,18 @@ from semlens.analysis.report.model_sections import (
     test_sentence,
     test_values,
 )
+from semlens.analysis.report.sections import (
+    Part,
+    SkippedSection,
+    attempt,
+    examples_section,
+    graph_section,
+    identity,
+    map_section,
+    overview,
+    unexpected_section,
+)
+from semlens.analysis.resolve_concepts import ClassConcepts, OwnTarget, class_and_concepts
 from semlens.analysis.result import TABLES, Result
 from semlens.analysis.scores import scores as make_scores
 from semlens.analysis.classes import class_name

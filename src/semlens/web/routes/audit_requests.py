@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 from semlens.analysis.audit.saved_audits import AuditRecord, AuditChanges, AuditSettings, ListedConcept
 from semlens.analysis.resolve_concepts import sets_for
 from semlens.analysis.concepts import ConceptSet
+from semlens.analysis.resolve_concepts import sets_for
 from semlens.api import ConceptDatabase
 
 Text = Annotated[str, Field(max_length=1000)]

@@ -12,8 +12,10 @@ from semlens.analysis.audit.saved_audits import AuditRecord, ListedConcept
 from semlens.analysis.audit.relevance_shares import Verdict
 from semlens.analysis.resolve_concepts import class_of
 from semlens.analysis.concepts import ConceptSet
+from semlens.analysis.resolve_concepts import class_of
 from semlens.analysis.result import plain
 from semlens.api import ConceptDatabase
+from semlens.web.app_state import records
 from semlens.web.routes.classes import ClassCount
 from semlens.web.app_state import records
 

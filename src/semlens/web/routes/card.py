@@ -16,6 +16,8 @@ from semlens.analysis.describe.label_candidates import Candidates
 from semlens.analysis.describe.neighbours import Neighbour, Counterpart, check_has_examples, neighbours, counterpart
 from semlens.analysis.describe.senses import Senses, sense_vectors, senses
 from semlens.analysis.label import THRESHOLD
+from semlens.web.app_state import COMPONENT, All, AppState, Model, ModelContext, Row
+from semlens.web.label_sources import KEPT, choices, chosen, lacking, named
 from semlens.web.routes.overview import rated
 from semlens.web.app_state import COMPONENT, All, Model, Row, ModelContext, AppState
 from semlens.web.label_sources import KEPT, choices, chosen, lacking, named
@@ -47,7 +49,7 @@ def component_measures(served: Model, serving: All, row: Row) -> tuple[cards.Mea
 @router.get(f"{COMPONENT}/relevances")
 def component_relevances(
     served: Model, row: Row, k: Annotated[int, Query(ge=1, le=100)] = 8
-) -> tuple[cards.ClassRelevance, ...]:
+) -> tuple[cards.ClassShare, ...]:
     """Return the classes that a component speaks for most."""
     return cards.class_relevances(served.db, row, k)
 
@@ -124,7 +126,7 @@ def component_twin(
 
 
 @router.get(COMPONENT)
-def component_card(served: Model, row: Row) -> cards.Card:
+def component_card(served: Model, row: Row) -> cards.ComponentCard:
     """Return who a component is, its statistics and its examples."""
     return cards.card(served.db, row)
 

@@ -15,6 +15,9 @@ from semlens.analysis.graph.prune_graph import prune
 from semlens.analysis.graph.relevance_trace import IMAGES, MOST, GraphTrace, reached_layers, trace_class
 from semlens.analysis.classes import class_name, class_samples
 from semlens.types import Component
+from semlens.web.app_state import LARGEST, All, AppState, Model, ModelContext
+from semlens.web.jobs import JobPending
+from semlens.web.label_sources import chosen
 from semlens.web.routes.classes import labels_of
 from semlens.web.app_state import LARGEST, All, Model, ModelContext, AppState
 from semlens.web.label_sources import chosen

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 from semlens.analysis.concepts import ConceptSet, bundled_names
 from semlens.analysis.saved_labels import SavedLabels, label_tables
 from semlens.analysis.label import THRESHOLD
+from semlens.analysis.saved_labels import SavedLabels, label_tables
 from semlens.errors import ConceptError, EmbedderError, nearest
 from semlens.web.app_state import All, Model, ModelContext
 

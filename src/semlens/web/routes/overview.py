@@ -13,8 +13,10 @@ from semlens.analysis.describe.overview import (
     sample_queries,
     settings_in_words,
 )
+from semlens.analysis.describe.score_distribution import Distribution, distributions
 from semlens.analysis.scores import Scores
 from semlens.store.manifest import Source
+from semlens.web.app_state import All, AppState, Model, ModelContext, records
 from semlens.web.embedder import SharedEmbedder
 from semlens.web.routes.classes import ClassCount
 from semlens.web.routes.models import LayerInfo, layers_of

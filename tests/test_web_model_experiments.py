@@ -18,6 +18,7 @@ import semlens as sl
 from semlens.analysis.audit.model_test import model_test
 from semlens.analysis.audit.sweep import audit_all
 from semlens.analysis.concepts import Concept, ConceptSet
+from semlens.analysis.correct.ablation_preview import preview_samples
 from semlens.analysis.correct.sensitivity import ALL, accuracies, with_artefacts
 from semlens.analysis.correct.ablation_preview import preview_samples
 from semlens.analysis.evaluate import LabelledImages, evaluate_model

@@ -24,6 +24,7 @@ from semlens.relevance.make_engine import FallbackWarning
 from semlens.relevance.conditional_heatmaps import Slots, conditional_heatmaps, frame_of, peak_seed
 from semlens.relevance.lrp_engine import LRPEngine
 from semlens.run.plan import Execution
+from semlens.streaming.statistics import ByClass
 from semlens.types import Component
 
 LAYERS = ["first", "second"]

@@ -22,6 +22,7 @@ from semlens.analysis.correct.cav import (
     soft_masks,
     cav_heatmap,
 )
+from semlens.analysis.correct.segments import check_folder, cut_out
 from semlens.cli.correct import cutout as command
 from semlens.data.artefact import load_artefact
 from semlens.data.image_folder import ImageFolder
