@@ -44,7 +44,7 @@ class Ours:
         self.settings = settings
         self.images = load_images(settings)
         self.network = load_network(settings)
-        self._engine, self._boxes = LRPEngine, boxes
+        self._engine, self._boxes = LRPEngine, heatmap_boxes
         self._conditional, self._classes = conditional_heatmaps, class_relevance
         self.engines: dict[tuple[str, ...], Any] = {}
         self.heat = self.found = torch.empty(0)

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from semlens.relevance.lrp_engine import LRPEngine
-from semlens.relevance.relevance_signal import RelevanceSignal
 from semlens.relevance.presets import Rules
 from semlens.relevance.relevance_signal import RelevanceSignal
 

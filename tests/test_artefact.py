@@ -17,8 +17,8 @@ from semlens.data.artefact import (
     insert_drawn,
     load_artefact,
 )
-from semlens.data.image_folder import ImageFolder
 from semlens.data.artefact_rendering import PLACES, parse_colour
+from semlens.data.image_folder import ImageFolder
 from semlens.data.image_sequence import ImageSequence
 from semlens.errors import DataError
 

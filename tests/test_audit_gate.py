@@ -15,10 +15,13 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import semlens as sl
+from semlens.analysis.audit.concept_alignment import (
+    NullDistribution,
+    chance_threshold,
+    random_shares,
+)
 from semlens.analysis.audit.saved_audits import SavedAudits
-from semlens.analysis.audit.concept_alignment import NullDistribution, chance_threshold, random_shares
 from semlens.analysis.audit.sweep import Condition, check_conditions, save_junit
-from semlens.analysis.resolve_concepts import concepts_by_class, set_for, sets_for
 from semlens.analysis.concepts import Concept, ConceptSet, load_sets
 from semlens.analysis.resolve_concepts import concepts_by_class, set_for, sets_for
 from semlens.cli.app import app
@@ -68,7 +71,10 @@ def test_a_background_that_is_too_small(known, drawn, least):
 def test_random_shares_by_loops():
     rng = np.random.default_rng(1)
     weight = rng.dirichlet(np.ones(7), 2).T
-    nulls = [NullDistribution(rng.random((7, 11)) < 0.2, 3), NullDistribution(rng.random((7, 6)) < 0.3, 2)]
+    nulls = [
+        NullDistribution(rng.random((7, 11)) < 0.2, 3),
+        NullDistribution(rng.random((7, 6)) < 0.3, 2),
+    ]
     found = random_shares(nulls, weight, 50, seed=3)
     rng = np.random.default_rng(3)
     for draw in found:
@@ -90,7 +96,9 @@ def test_random_concepts_are_called_spurious_as_often_as_the_level_says():
         least = np.maximum(chance_threshold(background, drawn, level), 0)
         aligned = (own > least[:, None]).any(1)
         called.append(aligned.mean())
-        random = random_shares([NullDistribution(background > least[:, None], drawn)], weight, 199, place)
+        random = random_shares(
+            [NullDistribution(background > least[:, None], drawn)], weight, 199, place
+        )
         p = (1 + (random[:, 0] >= aligned @ weight[:, 0] - 1e-12).sum()) / 200
         alarms += p < level
     error = np.std(called) / math.sqrt(rounds)

@@ -17,9 +17,9 @@ from PIL import Image
 
 import semlens as sl
 from semlens.data import verified_images
+from semlens.data.class_mapping import UnmappedWarning
 from semlens.data.image_folder import ImageFolder
 from semlens.data.verified_images import VerifiedImages
-from semlens.data.class_mapping import UnmappedWarning
 from semlens.errors import ImageError, RelevanceError, StaleError
 from semlens.recipe import Recipe, RecipeSettings
 from semlens.run.plan import Execution

@@ -8,10 +8,10 @@ from conftest import ColourEmbedder, LittleNet, WordEmbedder, assert_says, to_te
 
 import semlens as sl
 from semlens.analysis.concepts import Concept, ConceptSet
-from semlens.analysis.describe.label_candidates import candidates, saved_candidates
 from semlens.analysis.describe.component_card import card, class_relevances, measures
+from semlens.analysis.describe.label_candidates import candidates, saved_candidates
+from semlens.analysis.describe.neighbours import counterpart, neighbours
 from semlens.analysis.describe.score_distribution import MEANINGS
-from semlens.analysis.describe.neighbours import neighbours, counterpart
 from semlens.analysis.describe.senses import SMALLEST, Senses, sense_vectors, senses
 from semlens.analysis.label import label
 from semlens.analysis.query_embedding import LABEL_TEMPLATES, embed_concepts, embed_texts

@@ -17,12 +17,11 @@ from torch.nn import functional
 
 import semlens as sl
 from semlens.errors import RelevanceError
-from semlens.streaming.statistics import ByClass
 from semlens.models.subject import SubjectModel
-from semlens.relevance.heatmap_boxes import boxes, heatmaps, masks
-from semlens.relevance.make_engine import FallbackWarning
 from semlens.relevance.conditional_heatmaps import Slots, conditional_heatmaps, frame_of, peak_seed
+from semlens.relevance.heatmap_boxes import boxes, heatmaps, masks
 from semlens.relevance.lrp_engine import LRPEngine
+from semlens.relevance.make_engine import FallbackWarning
 from semlens.run.plan import Execution
 from semlens.streaming.statistics import ByClass
 from semlens.types import Component

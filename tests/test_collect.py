@@ -15,7 +15,6 @@ from semlens.errors import LayerError
 from semlens.models.activations import measure_form, read
 from semlens.models.hooks import run_layers
 from semlens.models.subject import SubjectModel
-from semlens.models.hooks import run_layers
 from semlens.stages.collect import collect, layer_forms
 from semlens.stages.select_examples import select
 

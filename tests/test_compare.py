@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 import semlens as sl
 from semlens.analysis.compare import nearest_components
+from semlens.analysis.compare.component_sets import component_sets, database_names
 from semlens.analysis.compare.nearest_components import (
     PairProgress,
     both_ways,
@@ -24,7 +25,6 @@ from semlens.analysis.compare.nearest_components import (
     nearest_within,
     within,
 )
-from semlens.analysis.compare.component_sets import component_sets, database_names
 from semlens.analysis.compare.summary import assign, set_scores
 from semlens.analysis.concepts import Concept, ConceptSet
 from semlens.analysis.query_embedding import embed_concepts
@@ -385,7 +385,7 @@ def test_nearest_components_are_kept_by_the_vectors_and_found_again(
 ):
     one, two = copied(databases["one"], tmp_path / "a"), copied(databases["two"], tmp_path / "b")
     a, b = component_sets([one, two])
-    monkeypatch.setattr(nearest, "KEEP_FROM", 1)
+    monkeypatch.setattr(nearest_components, "KEEP_FROM", 1)
     ahead, back = nearest_of_sets(a, b, PairProgress(1))
     own = nearest_within(a, PairProgress(1))
     monkeypatch.undo()

@@ -13,11 +13,11 @@ from rich.console import Console
 from torch import nn
 from torch.nn import functional
 
-from semlens.relevance.conservation import KINDS, check, conserved, shares_kept
-from semlens.relevance.make_engine import make_engine
 from semlens.relevance.class_relevance import class_seed
-from semlens.relevance.lrp_engine import LRPEngine
+from semlens.relevance.conservation import KINDS, check, conserved, shares_kept
 from semlens.relevance.gradient_engine import GradientEngine
+from semlens.relevance.lrp_engine import LRPEngine
+from semlens.relevance.make_engine import make_engine
 from semlens.relevance.protocols import OUTPUT
 
 
@@ -185,7 +185,9 @@ def test_gradient_has_totals_only(net):
 def test_a_logit_that_is_zero_is_said_and_gives_no_shares():
     module = seeded(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 5))).float()
     x = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    expected = check(LRPEngine(module, x, ["0"], "epsilon"), x[1:], torch.tensor([1, 1])).to_pandas()
+    expected = check(
+        LRPEngine(module, x, ["0"], "epsilon"), x[1:], torch.tensor([1, 1])
+    ).to_pandas()
     module[2].weight.data[0], module[2].bias.data[0] = 0, 0
     engine = LRPEngine(module, x, ["0"], "epsilon")
     some = check(engine, x, torch.tensor([0, 1, 1]))

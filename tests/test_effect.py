@@ -19,7 +19,6 @@ import semlens as sl
 from semlens.analysis import effect as effects
 from semlens.analysis.classes import class_samples, find_class
 from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.classes import class_samples, find_class
 from semlens.cli.explain import effect as command
 from semlens.cli.explain import explain as other_command
 from semlens.data.image_folder import ImageFolder
@@ -34,7 +33,6 @@ from semlens.errors import (
 from semlens.models.forward import logits
 from semlens.models.hooks import batched_ablation, pruned
 from semlens.models.subject import SubjectModel
-from semlens.models.hooks import batched_ablation, pruned
 from semlens.types import Component
 
 CLASSES = ["class0", "class1", "c", "d"]

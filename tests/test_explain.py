@@ -34,9 +34,9 @@ from semlens.errors import (
 )
 from semlens.models.geometry import Axis, Geometry
 from semlens.models.subject import SubjectModel
+from semlens.relevance.class_relevance import class_relevance
 from semlens.relevance.heatmap_boxes import boxes, heatmaps
 from semlens.relevance.make_engine import make_engine
-from semlens.relevance.class_relevance import class_relevance
 from semlens.relevance.presets import preset
 from semlens.types import Box, Component
 

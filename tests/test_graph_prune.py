@@ -9,7 +9,12 @@ from torch import nn
 
 import semlens as sl
 from semlens.analysis.graph.prune_graph import prune
-from semlens.analysis.graph.relevance_trace import GraphTrace, TracedLayer, reached_layers, trace_class
+from semlens.analysis.graph.relevance_trace import (
+    GraphTrace,
+    TracedLayer,
+    reached_layers,
+    trace_class,
+)
 from semlens.data.image_folder import ImageFolder
 from semlens.errors import RelevanceError, StaleError
 from semlens.models.subject import SubjectModel

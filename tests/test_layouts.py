@@ -13,15 +13,14 @@ from semlens.errors import LayerError, ModelError, RelevanceError
 from semlens.models.activations import measure_form
 from semlens.models.channel_order import find_layouts
 from semlens.models.forward import class_scores, logits, readouts
-from semlens.models.channel_order import find_layouts
-from semlens.models.subject import SubjectModel
 from semlens.models.hooks import pruned
-from semlens.relevance.conservation import check
-from semlens.relevance.make_engine import engine_for
+from semlens.models.subject import SubjectModel
 from semlens.relevance.class_relevance import class_relevance
 from semlens.relevance.conditional_heatmaps import conditional_heatmaps
-from semlens.relevance.lrp_engine import LRPEngine
+from semlens.relevance.conservation import check
 from semlens.relevance.gradient_engine import GradientEngine
+from semlens.relevance.lrp_engine import LRPEngine
+from semlens.relevance.make_engine import engine_for
 from semlens.types import Component
 
 WIDE = (56, 48)

@@ -28,7 +28,10 @@ from torch.nn import functional
 from semlens.errors import RelevanceError
 from semlens.models.subject import SubjectModel
 from semlens.relevance.assign_rules import PRODUCTS, SOFTMAX, SUMS
+from semlens.relevance.class_relevance import class_relevance, class_seed
 from semlens.relevance.conservation import check, conserved
+from semlens.relevance.gradient_engine import GradientEngine
+from semlens.relevance.lrp_engine import LRPEngine
 from semlens.relevance.make_engine import (
     ConservationWarning,
     Engines,
@@ -36,10 +39,6 @@ from semlens.relevance.make_engine import (
     engine_for,
     make_engine,
 )
-from semlens.relevance.class_relevance import class_relevance, class_seed
-from semlens.relevance.lrp_engine import LRPEngine
-from semlens.relevance.gradient_engine import GradientEngine
-from semlens.relevance.protocols import OUTPUT
 from semlens.relevance.presets import AUTO, PRESETS, Rules, preset
 from semlens.relevance.protocols import OUTPUT
 from semlens.relevance.rules.activation import SHARES

@@ -12,8 +12,6 @@ from torch import nn
 from semlens.models.activations import first_tensor
 from semlens.relevance.assign_rules import assign_rules
 from semlens.relevance.lrp_engine import LRPEngine
-from semlens.relevance.relevance_signal import RelevanceSignal
-from semlens.relevance.protocols import OUTPUT
 from semlens.relevance.presets import preset
 from semlens.relevance.protocols import OUTPUT
 from semlens.relevance.relevance_signal import RelevanceSignal

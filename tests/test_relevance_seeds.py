@@ -14,12 +14,17 @@ from torch import nn
 from torch.nn import functional
 
 from semlens.errors import LayerError, RelevanceError
-from semlens.relevance.class_relevance import class_relevance, class_seed, component_relevance, shares
+from semlens.relevance.class_relevance import (
+    class_relevance,
+    class_seed,
+    component_relevance,
+    shares,
+)
 from semlens.relevance.conditional_heatmaps import conditional_heatmaps
-from semlens.relevance.lrp_engine import LRPEngine
-from semlens.relevance.relevance_signal import RelevanceSignal
 from semlens.relevance.gradient_engine import GradientEngine
+from semlens.relevance.lrp_engine import LRPEngine
 from semlens.relevance.protocols import OUTPUT
+from semlens.relevance.relevance_signal import RelevanceSignal
 
 
 class Residual(nn.Module):

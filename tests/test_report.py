@@ -28,8 +28,8 @@ from semlens.analysis.concepts import Concept, ConceptSet
 from semlens.analysis.correct.sensitivity import accuracies, with_artefacts
 from semlens.analysis.evaluate import LabelledImages
 from semlens.analysis.report.limits import build_command
-from semlens.analysis.report.sections import SkippedSection
 from semlens.analysis.report.model_sections import graph_labels, read_model_test, read_sensitivity
+from semlens.analysis.report.sections import SkippedSection
 from semlens.cli.app import app
 from semlens.data.artefact import load_artefact
 from semlens.data.image_folder import ImageFolder

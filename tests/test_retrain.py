@@ -24,7 +24,6 @@ from semlens.analysis.correct.fine_tuning import (
     varied,
 )
 from semlens.analysis.correct.retrain import fine_tune
-from semlens.analysis.correct.fine_tuning import CUT, TrainingData, TrainingRun, Training, held_out, varied
 from semlens.analysis.evaluate import LabelledImages
 from semlens.cli.app import app
 from semlens.data.artefact import Patch, WithArtefact

@@ -17,8 +17,14 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.analysis.audit.saved_audits import AuditChanges, SavedAudits, Review, AuditSettings, ListedConcept
 from semlens.analysis.audit.concept_alignment import MOST_CONCEPTS
+from semlens.analysis.audit.saved_audits import (
+    AuditChanges,
+    AuditSettings,
+    ListedConcept,
+    Review,
+    SavedAudits,
+)
 from semlens.analysis.concept_file import read_text, to_toml
 from semlens.analysis.concepts import Concept, ConceptSet, bundled_names
 from semlens.cli.app import app
@@ -111,7 +117,9 @@ def test_the_finding_is_that_of_the_audit(db):
 
 def test_edits_change_what_they_name_and_nothing_else(db):
     made = db.audits.add("b", CONCEPTS)
-    second = db.audits.edit(1, 1, AuditChanges(name="other", spurious=(ListedConcept(text="stone"),)))
+    second = db.audits.edit(
+        1, 1, AuditChanges(name="other", spurious=(ListedConcept(text="stone"),))
+    )
     assert (second.revision, second.name, texts(second.spurious)) == (2, "other", ["stone"])
     assert second.valid == made.valid
     third = db.audits.edit(1, 2, AuditChanges(settings=AuditSettings(threshold=(0.1, None))))
@@ -122,12 +130,16 @@ def test_edits_change_what_they_name_and_nothing_else(db):
 
 def test_reviews_are_set_changed_and_taken_back_one_by_one(db):
     db.audits.add("b", CONCEPTS)
-    db.audits.edit(1, 1, AuditChanges(reviews={"second:-3": Review(), "first:0": Review(note="a sky")}))
+    db.audits.edit(
+        1, 1, AuditChanges(reviews={"second:-3": Review(), "first:0": Review(note="a sky")})
+    )
     found = db.audits.edit(1, 2, AuditChanges(reviews={"first:0": Review(status="dismissed")}))
     assert list(found.reviews) == ["first:0", "second:-3"]
     assert (found.reviews["first:0"].status, found.reviews["first:0"].note) == ("dismissed", "")
     assert found.reviews["second:-3"].when.endswith("+00:00")
-    assert list(db.audits.edit(1, 3, AuditChanges(reviews={"first:0": None})).reviews) == ["second:-3"]
+    assert list(db.audits.edit(1, 3, AuditChanges(reviews={"first:0": None})).reviews) == [
+        "second:-3"
+    ]
     with pytest.raises(LayerError) as error:
         db.audits.edit(1, 4, AuditChanges(reviews={"first:99": Review()}))
     assert_says(error.value, "first:99", "0 to 5")
@@ -296,11 +308,13 @@ def test_a_damaged_file_is_told_and_hides_no_other(db):
 @pytest.mark.parametrize(
     ("edit", "kind", "parts"),
     [
-        (AuditChanges(valid=(ListedConcept(text="TREE "),)), ConceptError, ["valid and spurious: tree", "one side"]),
+        (AuditChanges(valid=(ListedConcept(text="TREE "),)), ConceptError,
+         ["valid and spurious: tree", "one side"]),
         (AuditChanges(valid=(ListedConcept(text=" "),)), ConceptError, ["1 to 200"]),
-        (AuditChanges(valid=(ListedConcept(text="x" * 201),)), ConceptError, ["201 characters", "short phrase"]),
-        (AuditChanges(valid=tuple(ListedConcept(text=f"w{i}") for i in range(MOST_CONCEPTS))), ConceptError,
-         ["2002 concepts", "at most 2000"]),
+        (AuditChanges(valid=(ListedConcept(text="x" * 201),)), ConceptError,
+         ["201 characters", "short phrase"]),
+        (AuditChanges(valid=tuple(ListedConcept(text=f"w{i}") for i in range(MOST_CONCEPTS))),
+         ConceptError, ["2002 concepts", "at most 2000"]),
         (AuditChanges(name=""), RecipeError, ["name is ''", "at least 1"]),
         (AuditChanges(settings=AuditSettings(layers=("third",))), LayerError, ["third", "first"]),
         (AuditChanges(reviews={"nothing": Review()}), LayerError, ["'nothing'"]),

@@ -14,13 +14,12 @@ from torch import nn
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.analysis.correct.segments import check_folder, cut_out
 from semlens.analysis.correct.cav import (
     BLUR,
     ConceptActivationVector,
+    cav_heatmap,
     concept_vector,
     soft_masks,
-    cav_heatmap,
 )
 from semlens.analysis.correct.segments import check_folder, cut_out
 from semlens.cli.correct import cutout as command
@@ -152,7 +151,9 @@ def test_soft_masks_by_hand() -> None:
 def vector(layer, width, seed=0):
     direction = np.random.default_rng(seed).normal(size=width)
     none = np.zeros(0, np.int64)
-    return ConceptActivationVector(layer, direction / np.linalg.norm(direction), none, none, np.zeros(0), 1.0)
+    return ConceptActivationVector(
+        layer, direction / np.linalg.norm(direction), none, none, np.zeros(0), 1.0
+    )
 
 
 def test_heat_is_the_relevance_of_the_dot_product(db, model, data) -> None:

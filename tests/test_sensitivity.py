@@ -21,7 +21,6 @@ from semlens.analysis.correct.sensitivity import (
     wilson,
     with_artefacts,
 )
-from semlens.analysis.correct.ablation_preview import ablation_preview
 from semlens.analysis.evaluate import LabelledImages, check_targets
 from semlens.cli.app import app
 from semlens.data.artefact import Hue, Patch, WithArtefact
@@ -217,7 +216,9 @@ def test_samples_by_set(images):
 
 def test_a_preview_counts_the_same(db, images):
     """Of the model with and without a component, on drawn images, by class name and texts."""
-    found = ablation_preview(db, "bright", "eyes:1", artefact="patch:red:size=0.6", per_class=9, seed=4)
+    found = ablation_preview(
+        db, "bright", "eyes:1", artefact="patch:red:size=0.6", per_class=9, seed=4
+    )
     assert (found.target, found.components) == (1, (Component("eyes", 1),))
     assert np.bincount(found.right).tolist() == [9, 9]
     sets = {"clean": labelled(images, samples=found.samples.tolist())}

@@ -75,19 +75,34 @@ HEADS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "fewer boxes": (CROPS, tensors(lambda t: t.update(box=t["box"][:-1].clone())), "box I32"),
     "vectors cut short": (FIRST, lambda f: f.write_bytes(f.read_bytes()[:-8]), "cannot be read"),
     "no vectors": (FIRST, Path.unlink, "cannot be read"),
-    "an empty file": (file_names.thumbnails_file(1), lambda f: f.write_bytes(b""), "cannot be read"),
+    "an empty file": (
+        file_names.thumbnails_file(1),
+        lambda f: f.write_bytes(b""),
+        "cannot be read",
+    ),
     "one component less": (file_names.COMPONENTS, table(lambda t: t.slice(1)), "25 rows, not 26"),
     "one sample more": (
-        file_names.SAMPLES, table(lambda t: pa.concat_tables([t, t.slice(0, 1)])), "42 rows, not 41",
+        file_names.SAMPLES,
+        table(lambda t: pa.concat_tables([t, t.slice(0, 1)])),
+        "42 rows, not 41",
     ),
-    "no masks": (file_names.examples_file("first"), table(lambda t: t.drop(["mask"])), "its columns"),
+    "no masks": (
+        file_names.examples_file("first"),
+        table(lambda t: t.drop(["mask"])),
+        "its columns",
+    ),
     "wide numbers": (
         file_names.relevance_file("second"),
-        table(lambda t: t.set_column(2, "mean", t["mean"].cast(pa.float64()))), "mean double",
+        table(lambda t: t.set_column(2, "mean", t["mean"].cast(pa.float64()))),
+        "mean double",
     ),
     "one thumbnail less": (file_names.thumbnails_file(0), table(lambda t: t.slice(1)), "rows, not"),
-    "other counts": (file_names.RELEVANCE_CLASSES, table(lambda t: t.drop(["samples"])), "its columns"),
-}  # fmt: skip
+    "other counts": (
+        file_names.RELEVANCE_CLASSES,
+        table(lambda t: t.drop(["samples"])),
+        "its columns",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -174,7 +189,13 @@ def test_what_was_read_is_not_hashed_again(built, monkeypatch):
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(ask, range(8)))
     assert all(answer == answers[0] for answer in answers)
-    expected = [file_names.COMPONENTS, file_names.SAMPLES, FIRST, SECOND, file_names.thumbnails_file(0)]
+    expected = [
+        file_names.COMPONENTS,
+        file_names.SAMPLES,
+        FIRST,
+        SECOND,
+        file_names.thumbnails_file(0),
+    ]
     expected.append(file_names.examples_file("first"))
     assert sorted(hashed) == sorted(expected)
 

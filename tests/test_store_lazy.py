@@ -16,7 +16,6 @@ from conftest import ColourEmbedder, LittleNet, WordEmbedder, assert_says, sign_
 from PIL import Image
 
 import semlens as sl
-from semlens.data.image_folder import ImageFolder
 from semlens.data.huggingface import HuggingFaceImages
 from semlens.data.image_folder import ImageFolder
 from semlens.errors import DataError, ImageError, LayerError, StaleError, StoreError
@@ -24,8 +23,8 @@ from semlens.models.subject import SubjectModel
 from semlens.run.plan import Execution
 from semlens.store import file_names
 from semlens.store.atomic_files import load_table, save_table
-from semlens.store.row_group_cache import RowGroups
 from semlens.store.locked_cached_property import locked_cached_property
+from semlens.store.row_group_cache import RowGroups
 
 LAYERS = ["first", "second"]
 

@@ -18,8 +18,6 @@ from semlens.models.hooks import run_layers
 from semlens.models.list_layers import layers
 from semlens.models.load import load_model
 from semlens.models.subject import SubjectModel
-from semlens.models.list_layers import layers
-from semlens.models.hooks import run_layers
 
 SMALL = {
     "hidden_size": 24,

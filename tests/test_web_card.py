@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 import semlens as sl
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.describe import component_card as cards
-from semlens.analysis.describe.neighbours import neighbours, counterpart
+from semlens.analysis.describe.neighbours import counterpart, neighbours
 from semlens.analysis.describe.senses import senses
 from semlens.analysis.label import label
 from semlens.data.image_folder import ImageFolder

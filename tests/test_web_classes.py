@@ -18,7 +18,6 @@ from semlens.analysis.classes import class_samples
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.graph.attribution_graph import UNLABELLED, attribution_graph
 from semlens.analysis.graph.relevance_trace import MOST
-from semlens.analysis.classes import class_samples
 from semlens.data.image_folder import ImageFolder
 from semlens.models.subject import SubjectModel
 from semlens.types import Component

@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 import semlens as sl
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.describe.component_table import COLUMNS, ComponentFilter, component_table
-from semlens.analysis.saved_labels import saved_labels, label_tables
+from semlens.analysis.saved_labels import label_tables, saved_labels
 from semlens.data.image_folder import ImageFolder
 from semlens.errors import ConceptError, RecipeError, RelevanceError
 from semlens.models.subject import SubjectModel
@@ -261,9 +261,9 @@ def test_pages_join_to_the_whole_table(client, db):
         rows += page["rows"]
         cursor = page["cursor"]
     table = whole(db, 1)
-    expected = table.iloc[ComponentFilter(sort="relevance_mean", descending=True).of(table)].to_dict(
-        "records"
-    )
+    expected = table.iloc[
+        ComponentFilter(sort="relevance_mean", descending=True).of(table)
+    ].to_dict("records")
     assert [row["row"] for row in rows] == [record["row"] for record in expected]
     for row, record in zip(rows, expected, strict=True):
         assert row["layer"] == record["layer"]

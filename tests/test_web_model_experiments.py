@@ -20,7 +20,6 @@ from semlens.analysis.audit.sweep import audit_all
 from semlens.analysis.concepts import Concept, ConceptSet
 from semlens.analysis.correct.ablation_preview import preview_samples
 from semlens.analysis.correct.sensitivity import ALL, accuracies, with_artefacts
-from semlens.analysis.correct.ablation_preview import preview_samples
 from semlens.analysis.evaluate import LabelledImages, evaluate_model
 from semlens.data.artefact import Hue, Patch, WithArtefact
 from semlens.data.image_folder import ImageFolder

@@ -18,7 +18,6 @@ import semlens as sl
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.describe.build_command import build_command
 from semlens.analysis.describe.database_warnings import database_warnings
-from semlens.analysis.describe.score_distribution import distributions
 from semlens.analysis.describe.overview import class_table, sample_queries, settings_in_words
 from semlens.analysis.describe.score_distribution import distributions
 from semlens.cli.app import app as cli
@@ -239,7 +238,9 @@ def test_failed_and_missing_embedders(db, tmp_path):
     caution = of_kind(database_warnings(moved), "embedder")
     assert f"not at '{tmp_path}/weights.pt'" in caution.text
     assert caution.command == f"semlens serve {moved.path} --embedder NEW_PLACE"
-    assert of_kind(database_warnings(sl.open(moved.path, embedder="semlens/demo")), "embedder") is None
+    assert (
+        of_kind(database_warnings(sl.open(moved.path, embedder="semlens/demo")), "embedder") is None
+    )
     (tmp_path / "weights.pt").write_bytes(b"")
     assert of_kind(database_warnings(moved), "embedder") is None
     caution = of_kind(database_warnings(moved, failure=failure), "embedder")
@@ -279,7 +280,10 @@ def test_images_that_moved_or_changed(tmp_path):
     first.write_bytes(first.read_bytes()[:-1])
     assert database_warnings(sl.open(db.path, images=str(moved)), ready=True, texts=True) == []
     of_python = with_specs(db, data="python:list")
-    assert "Python object" in of_kind(database_warnings(of_python, ready=True, texts=True), "data").text
+    assert (
+        "Python object"
+        in of_kind(database_warnings(of_python, ready=True, texts=True), "data").text
+    )
 
 
 def test_missing_relevance_names_the_command_that_adds_it(tmp_path):

@@ -16,7 +16,6 @@ from safetensors.numpy import load
 
 import semlens as sl
 from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.saved_labels import search_labels
 from semlens.analysis.label import Labels
 from semlens.analysis.saved_labels import search_labels
 from semlens.analysis.search import Query, alignments, make_query

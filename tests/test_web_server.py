@@ -44,11 +44,10 @@ from semlens.progress import report
 from semlens.web.app import API, create_app
 from semlens.web.app_state import AppState
 from semlens.web.embedder import SharedEmbedder
-from semlens.web.server_socket import PORT, listen
+from semlens.web.jobs import JobPending, JobQueue, JobStatus
 from semlens.web.routes import map as laid
 from semlens.web.serve import make_server, open_databases
-from semlens.web.app_state import AppState
-from semlens.web.jobs import JobPending, JobStatus, JobQueue
+from semlens.web.server_socket import PORT, listen
 
 
 def build(path: Path, pictures: Path, embedder, layers=("first", "second")) -> Path:
@@ -170,7 +169,7 @@ def test_every_route_answers_with_a_model_and_has_its_own_name() -> None:
         for operation in path.values()
     ]
     assert sorted(names) == sorted(set(names))
-    assert {"Failed", "JobStatus", "ModelInfo"} <= set(described["components"]["schemas"])
+    assert {"ErrorResponse", "JobStatus", "ModelInfo"} <= set(described["components"]["schemas"])
     assert all(path.startswith(f"{API}/") for path in described["paths"])
 
 

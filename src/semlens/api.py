@@ -18,14 +18,12 @@ from semlens.analysis.class_relevance import class_relevance
 from semlens.analysis.compare.compare import compare
 from semlens.analysis.compare.drift import drift
 from semlens.analysis.correct.affected_samples import affected
-from semlens.analysis.correct.segments import cut_out
 from semlens.analysis.correct.prune import prune
 from semlens.analysis.correct.retrain import retrain
 from semlens.analysis.correct.segments import cut_out
 from semlens.analysis.correct.sensitivity import sensitivity
 from semlens.analysis.describe.concept_map import concept_map
 from semlens.analysis.describe.dissect import dissect
-from semlens.analysis.describe.concept_map import concept_map
 from semlens.analysis.describe.unexpected import unexpected
 from semlens.analysis.effect import effect
 from semlens.analysis.evaluate import evaluate
@@ -38,7 +36,6 @@ from semlens.analysis.search import search
 from semlens.data.class_mapping import UnmappedWarning, map_targets, read_classes
 from semlens.data.images import Images
 from semlens.data.load import as_images
-from semlens.data.class_mapping import UnmappedWarning, map_targets, read_classes
 from semlens.draw.example_sheet import sheet
 from semlens.embedders.load import Embedder, load_embedder
 from semlens.models.load import load_model

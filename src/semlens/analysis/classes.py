@@ -15,7 +15,6 @@ from semlens.analysis.query_embedding import ImageLike, open_image
 from semlens.data.images import Images
 from semlens.errors import DataError, RelevanceError, nearest
 from semlens.models.forward import Reader
-from semlens.relevance.protocols import RelevanceEngine
 from semlens.relevance.presets import Rules
 from semlens.relevance.protocols import RelevanceEngine
 from semlens.settings import setting

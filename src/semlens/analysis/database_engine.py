@@ -10,9 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from semlens.relevance.make_engine import engine_for
 from semlens.relevance.class_relevance import component_relevance
-from semlens.relevance.protocols import ForwardTrace, RelevanceEngine
+from semlens.relevance.make_engine import engine_for
 from semlens.relevance.presets import Rules
 from semlens.relevance.protocols import ForwardTrace, RelevanceEngine
 from semlens.settings import setting

@@ -14,10 +14,10 @@ from rich.console import Group, RenderableType
 from scipy.stats import rankdata
 from torch import Tensor
 
+from semlens.analysis.classes import Pictures, Samples, class_images, class_name
 from semlens.analysis.database_engine import RulesLike
 from semlens.analysis.label import VOCABULARY, LabelSource, Named, as_labels, label_of
 from semlens.analysis.result import Chart, Result, plain
-from semlens.analysis.classes import Pictures, Samples, class_images, class_name
 from semlens.draw.text_table import rich_table
 from semlens.errors import ConceptError, LayerError, RelevanceError
 from semlens.models.forward import ablated_logits, batches

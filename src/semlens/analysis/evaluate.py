@@ -14,10 +14,9 @@ from rich.console import Group
 
 from semlens.analysis.classes import right_logits
 from semlens.analysis.result import Chart, Result
-from semlens.analysis.classes import right_logits
+from semlens.data.class_mapping import map_targets
 from semlens.data.images import Images
 from semlens.data.load import as_images
-from semlens.data.class_mapping import map_targets
 from semlens.draw.text_table import rich_table
 from semlens.errors import DataError, ModelError
 from semlens.models.forward import logits

@@ -17,20 +17,20 @@ from rich.console import Group
 from rich.text import Text
 from torch import Tensor
 
+from semlens.analysis.classes import class_name, find_class
 from semlens.analysis.database_engine import RulesLike, engine_of, group_masks, per_component
 from semlens.analysis.label import VOCABULARY, Labels, LabelSource, Named, as_labels, label_of
 from semlens.analysis.query_embedding import ImageLike, open_image
 from semlens.analysis.result import PICTURES, TABLES, Result
-from semlens.analysis.classes import class_name, find_class
 from semlens.draw.explanation_picture import ExplanationCard, ExplanationPage, draw_page, page_html
 from semlens.draw.heatmap_mask import masked, onto, overlay
 from semlens.draw.text_table import rich_table
 from semlens.models.geometry import Geometry
-from semlens.relevance.heatmap_boxes import boxes, heatmaps
 from semlens.relevance.class_relevance import class_seed, shares
 from semlens.relevance.conditional_heatmaps import pairs_per_pass
-from semlens.relevance.relevance_signal import RelevanceSignal
+from semlens.relevance.heatmap_boxes import boxes, heatmaps
 from semlens.relevance.protocols import OUTPUT, ForwardTrace, RelevanceEngine
+from semlens.relevance.relevance_signal import RelevanceSignal
 from semlens.settings import question, setting
 from semlens.store.manifest import LayerEntry
 from semlens.store.reader import Database
@@ -324,7 +324,9 @@ def explain(
     pulled = trace.pull({OUTPUT: start}, names)
     geometry = model.geometry()(*picture.size)
     blur = database.manifest.recipe.crop_blur
-    found: dict[str, tuple[ExplainedComponent, ...]] = dict.fromkeys(reversed(engine.order(names)), ())
+    found: dict[str, tuple[ExplainedComponent, ...]] = dict.fromkeys(
+        reversed(engine.order(names)), ()
+    )
     for layer, flow in pulled.layers.items():  # of the others, nothing of the class comes by
         entry = database.layer(layer)
         relevance = per_component(entry, trace, flow)[0, 0].double().cpu()

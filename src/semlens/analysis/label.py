@@ -20,7 +20,6 @@ from semlens.analysis.query_embedding import alignment, embed_concepts
 from semlens.analysis.result import PICTURES, TABLES, Result
 from semlens.draw.example_sheet import sheet
 from semlens.draw.html import cards_html
-from semlens.draw.example_sheet import sheet
 from semlens.draw.text_table import rich_table
 from semlens.settings import question, setting
 from semlens.store.reader import Database

@@ -59,7 +59,9 @@ class QueryEmbedding:
 
     def joined(self, name: str) -> QueryEmbedding:
         """Average all vectors to one (paper, C: several prompts are pooled)."""
-        return QueryEmbedding(self.vectors.mean(0, keepdims=True), (name,), self.null, self.embedder)
+        return QueryEmbedding(
+            self.vectors.mean(0, keepdims=True), (name,), self.null, self.embedder
+        )
 
 
 def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
@@ -200,7 +202,9 @@ def cosine(
     return (theta @ unit(probes).T) / np.maximum(length, np.float32(1e-12))
 
 
-def alignment(theta: Float32[np.ndarray, "n d"], probe: QueryEmbedding) -> Float32[np.ndarray, "n q"]:
+def alignment(
+    theta: Float32[np.ndarray, "n d"], probe: QueryEmbedding
+) -> Float32[np.ndarray, "n q"]:
     """Similarity with the probe less similarity with the empty templates (Eq. 4).
 
     Without a text tower there is no null vector, and alignment is the plain cosine.

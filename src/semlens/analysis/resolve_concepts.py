@@ -21,7 +21,6 @@ from semlens.analysis.concepts import (
     bundled_names,
     load_sets,
 )
-from semlens.analysis.classes import class_name, find_class
 from semlens.errors import ConceptError, RelevanceError, SemlensError
 from semlens.settings import setting
 from semlens.store.reader import Database
@@ -49,7 +48,7 @@ OwnTarget = Annotated[
 
 
 @dataclass(frozen=True)
-class ClassConcepts:
+class ResolvedConcepts:
     """What a class is held against, and the names of the sets that it was joined from."""
 
     concepts: ConceptSet
@@ -156,7 +155,7 @@ def class_and_concepts(
 
 def concepts_by_class(
     database: Database, given: Concepts | None = None, *, files: bool = True
-) -> tuple[dict[int, ClassConcepts], dict[str, SemlensError]]:
+) -> tuple[dict[int, ResolvedConcepts], dict[str, SemlensError]]:
     """Return what each class is held against, by logit, and why others are left out, by name.
 
     A set is for the class that it names, or for every one; the classes are those that some set
@@ -188,7 +187,7 @@ def concepts_by_class(
             number: [p for p in named if p[1].target is None or class_of(database, p[1]) == number]
             for number in (known if every else sorted(wanted))
         }
-    held: dict[int, ClassConcepts] = {}
+    held: dict[int, ResolvedConcepts] = {}
     for number, pairs in fits.items():
         try:
             held[number] = _joined(database, number, pairs)
@@ -283,11 +282,13 @@ def _latest(database: Database) -> dict[int, AuditRecord]:
     return {one.target: one for one in sorted(found, key=lambda one: one.changed)}
 
 
-def _joined(database: Database, number: int, pairs: Iterable[tuple[str, ConceptSet]]) -> ClassConcepts:
+def _joined(
+    database: Database, number: int, pairs: Iterable[tuple[str, ConceptSet]]
+) -> ResolvedConcepts:
     """Join sets for one class, which is given by number where names are not unique."""
     names, sets = zip(*pairs, strict=True)
     joined = ConceptSet.join([replace(one, target=None) for one in sets])
     title = replace(joined, target=class_name(database, number))
     unique = class_of(database, title) == number
     held = title if unique else replace(joined, target=str(number))
-    return ClassConcepts(held, tuple(dict.fromkeys(names)))
+    return ResolvedConcepts(held, tuple(dict.fromkeys(names)))

@@ -28,7 +28,6 @@ from semlens.analysis.query_embedding import (
 from semlens.analysis.result import PICTURES, TABLES, Result
 from semlens.draw.example_sheet import sheet
 from semlens.draw.html import cards_html
-from semlens.draw.example_sheet import sheet
 from semlens.draw.text_table import rich_table
 from semlens.errors import ConceptError
 from semlens.settings import question, setting
@@ -122,7 +121,9 @@ def embed_query(
         return None
     pictures = [Path(i).name if isinstance(i, str | Path) else "image" for i in images]
     names = (*texts, *pictures, *map(str, components))
-    return QueryEmbedding(np.concatenate(vectors), names, null, database.manifest.embedder.fingerprint)
+    return QueryEmbedding(
+        np.concatenate(vectors), names, null, database.manifest.embedder.fingerprint
+    )
 
 
 def _component_vectors(

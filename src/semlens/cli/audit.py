@@ -13,8 +13,15 @@ import typer
 from semlens.analysis.audit.audit import audit as ask_audit
 from semlens.analysis.audit.audit_result import Audit
 from semlens.analysis.audit.model_test import model_test
-from semlens.analysis.audit.sweep import Check, Condition, Sweep, audit_all, check_conditions, save_junit
 from semlens.analysis.audit.model_test_result import ModelTest
+from semlens.analysis.audit.sweep import (
+    Check,
+    Condition,
+    Sweep,
+    audit_all,
+    check_conditions,
+    save_junit,
+)
 from semlens.analysis.report.report import Report
 from semlens.analysis.report.report import report as ask_report
 from semlens.cli.command import QuestionContext, command
@@ -79,7 +86,9 @@ def audit(
     return found
 
 
-def _found(ask: QuestionContext, context: typer.Context, every: bool, saved: int | None) -> Audit | Sweep:
+def _found(
+    ask: QuestionContext, context: typer.Context, every: bool, saved: int | None
+) -> Audit | Sweep:
     """Audit one class or all: without a class, that of a single set."""
     settings = dict(ask.settings)
     if saved is not None:

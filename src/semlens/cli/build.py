@@ -111,7 +111,6 @@ def _build(database: Path, inputs: BuildInputs, recipe: Recipe) -> ConceptDataba
     from semlens.api import build as build_database
     from semlens.data.class_mapping import read_targets
     from semlens.data.load import load_images
-    from semlens.data.class_mapping import read_targets
     from semlens.embedders.load import DEFAULT, load_embedder
     from semlens.models.load import load_model
     from semlens.run.plan import Execution
@@ -250,7 +249,6 @@ def layers(
     """
     from semlens.models.list_layers import layers as layers_of
     from semlens.models.load import load_model
-    from semlens.models.list_layers import layers as layers_of
 
     with err.status("loading the model"):
         subject = load_model(model, random_weights=random_weights)

@@ -108,7 +108,7 @@ class QuestionContext:
             self.files.append((check_end(path, ends), write))
 
     def __call__(self, *more: Any, **changes: Any) -> Any:
-        """QuestionContext the question, with other settings than were typed where ``changes`` names some."""
+        """Ask the question, with other settings than were typed where ``changes`` names some."""
         first = next(iter(inspect.signature(self.question).parameters))
         asked = self.databases if first == "databases" else self.db
         return self.question(asked, *more, **{**self.settings, **changes})
@@ -119,7 +119,7 @@ def command(
     *,
     fields: type[BaseModel] | None = None,
 ) -> Callable[[Callable[..., Result]], Callable[..., None]]:
-    """Make a command of a function that takes an :class:`QuestionContext` and further options of its own.
+    """Make a command of a function of a :class:`QuestionContext` and further options of its own.
 
     The command takes the database (or, if the question takes ``databases``, several), every
     setting of the question that the function does not take itself, the sources that the
@@ -154,7 +154,9 @@ def command(
                 known = {name: value for name, value in chosen.items() if value is not None}
                 typed["settings"] = fields(**known)
             found = {name: given.pop(name) for name in needs}
-            ask = QuestionContext(folders if several else [folders], question, typed, found, save, as_json)
+            ask = QuestionContext(
+                folders if several else [folders], question, typed, found, save, as_json
+            )
             for path in save:
                 check_end(path, result_ends(question))
             result = function(ask, **given)

@@ -11,9 +11,8 @@ import typer
 from semlens.analysis.correct.affected_samples import AffectedSamples
 from semlens.analysis.correct.affected_samples import affected as ask_affected
 from semlens.analysis.correct.component_files import SPURIOUS, read_components
-from semlens.analysis.correct.segments import Segments, check_folder
-from semlens.analysis.correct.segments import cut_out as ask_cut_out
 from semlens.analysis.correct.corrected_model import CorrectedModel, check_weights
+from semlens.analysis.correct.fine_tuning import Training
 from semlens.analysis.correct.prune import PrunedModel
 from semlens.analysis.correct.prune import prune as ask_prune
 from semlens.analysis.correct.retrain import RetrainedModel
@@ -22,7 +21,6 @@ from semlens.analysis.correct.segments import Segments, check_folder
 from semlens.analysis.correct.segments import cut_out as ask_cut_out
 from semlens.analysis.correct.sensitivity import Sensitivity
 from semlens.analysis.correct.sensitivity import sensitivity as ask_sensitivity
-from semlens.analysis.correct.fine_tuning import Training
 from semlens.cli.command import QuestionContext, command, split_commas
 from semlens.cli.output import written
 from semlens.types import Component
@@ -117,7 +115,8 @@ def affected(
 def retrain(
     ask: QuestionContext,
     drop: Annotated[
-        Path | None, typer.Option(help="AffectedSamples samples to leave out: .csv, or a path per line.")
+        Path | None,
+        typer.Option(help="Affected samples to leave out: .csv, or a path per line."),
     ] = None,
     out: Annotated[Path, WEIGHTS] = Path("retrained.safetensors"),
     images: Annotated[
@@ -127,7 +126,7 @@ def retrain(
 ) -> RetrainedModel:
     """Fine-tune a copy of the model with artefacts inserted at random.
 
-    AffectedSamples images are left out. The run goes on where it was stopped: FILE.checkpoint beside
+    Affected images are left out. The run goes on where it was stopped: FILE.checkpoint beside
     the weights is kept until they are written.
 
     Examples:

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from semlens.analysis.describe.map_colouring import Colour, check_colour
+from semlens.analysis.describe.concept_map import ConceptMap, concept_map
 from semlens.analysis.describe.dissect import Dissection
 from semlens.analysis.describe.dissect import dissect as ask_dissect
-from semlens.analysis.describe.concept_map import ConceptMap, concept_map
+from semlens.analysis.describe.map_colouring import Colour, check_colour
 from semlens.analysis.describe.unexpected import Unexpected
 from semlens.analysis.describe.unexpected import unexpected as ask_unexpected
 from semlens.analysis.result import PLOTS

@@ -25,7 +25,6 @@ from pydantic import (
 )
 from pydantic.dataclasses import dataclass
 
-from semlens.data.images import Images
 from semlens.data.artefact_rendering import (
     Colour,
     Place,

@@ -9,7 +9,6 @@ from typing import Any
 
 from semlens.data.class_mapping import name_targets
 from semlens.data.images import Images, numbered, read_file
-from semlens.data.class_mapping import name_targets
 from semlens.errors import DataError, ImageError
 
 

@@ -11,7 +11,6 @@ from PIL import Image
 
 from semlens.data.class_mapping import name_targets
 from semlens.data.images import Images, numbered, read_file, upright_rgb
-from semlens.data.class_mapping import name_targets
 from semlens.errors import DataError
 
 

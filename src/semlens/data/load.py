@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from semlens.data.image_folder import ImageFolder, check_folder
-from semlens.data.images import Images
 from semlens.data.image_sequence import ImageSequence
+from semlens.data.images import Images
 from semlens.errors import DataError
 
 if TYPE_CHECKING:

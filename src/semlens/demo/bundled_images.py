@@ -56,7 +56,9 @@ class DemoWorld:
         self.artefact: str = described["artefact"]["description"]
         self.marked_share: float = described["marked_share"]
         self.pictures = [
-            BundledImage(entry["path"], entry["class"], entry["split"], entry["marked"], entry["mark"])
+            BundledImage(
+                entry["path"], entry["class"], entry["split"], entry["marked"], entry["mark"]
+            )
             for entry in described["images"]
         ]
         self._archive = zipfile.ZipFile(io.BytesIO(assets.joinpath("images.zip").read_bytes()))

@@ -13,7 +13,6 @@ from semlens.analysis.auroc import auroc
 from semlens.analysis.class_relevance import RelevantComponents
 from semlens.analysis.evaluate import evaluate_model
 from semlens.analysis.search import Hits
-from semlens.analysis.auroc import auroc
 from semlens.api import ConceptDatabase, build
 from semlens.demo.bundled_images import DemoWorld, Version
 from semlens.draw.html import component_card, render
@@ -22,7 +21,6 @@ from semlens.models.forward import readouts
 from semlens.models.hooks import pruned
 from semlens.models.load import load_model
 from semlens.models.subject import SubjectModel
-from semlens.models.hooks import pruned
 from semlens.types import Component
 
 

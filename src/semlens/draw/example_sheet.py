@@ -11,8 +11,8 @@ from typing import Literal
 
 from PIL import Image, ImageDraw, ImageOps
 
-from semlens.draw.heatmap_mask import masked, unpacked
 from semlens.draw.encode_images import decoded, encoded, font
+from semlens.draw.heatmap_mask import masked, unpacked
 from semlens.errors import DataError, ImageError, LayerError, StaleError
 from semlens.store.examples import Example
 from semlens.store.reader import Database

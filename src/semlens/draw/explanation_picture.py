@@ -10,8 +10,6 @@ from PIL import Image, ImageDraw, ImageOps
 from semlens.draw.encode_images import decoded, encoded, font, shortened
 from semlens.draw.heatmap_mask import AGAINST, FOR
 from semlens.draw.html import render, webp_uri
-from semlens.draw.heatmap_mask import AGAINST, FOR
-from semlens.draw.encode_images import decoded, encoded, font, shortened
 
 SIDE = 260
 """Longest side of the image and of its overlay."""
@@ -136,7 +134,9 @@ def draw_page(page: ExplanationPage) -> Image.Image:
     return canvas
 
 
-def _draw_card(canvas: Image.Image, card: ExplanationCard, corner: tuple[int, int], largest: float) -> None:
+def _draw_card(
+    canvas: Image.Image, card: ExplanationCard, corner: tuple[int, int], largest: float
+) -> None:
     left, top = corner
     canvas.paste(_plate(card.crop, CELL), corner)
     half = (CELL - 2) // 2

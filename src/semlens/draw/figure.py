@@ -18,7 +18,6 @@ from PIL import Image
 
 from semlens.draw.encode_images import encoded
 from semlens.draw.html import webp_uri
-from semlens.draw.encode_images import encoded
 from semlens.store.atomic_files import write_atomic
 
 PAPER, INK, SOFT, LINE = "#ffffff", "#1b2430", "#5d6978", "#c3ccd8"

@@ -11,9 +11,8 @@ from PIL import Image, ImageDraw, ImageOps
 
 from semlens.draw.encode_images import decoded, font
 from semlens.draw.figure import INK, LINE, PAPER, SERIES, SOFT
-from semlens.draw.graph_layout import CARD, INSET, THUMB, NodeCard, Curve, Scene, PlacedText
+from semlens.draw.graph_layout import CARD, INSET, THUMB, Curve, NodeCard, PlacedText, Scene
 from semlens.draw.html import render, webp_uri
-from semlens.draw.encode_images import decoded, font
 
 FOR, AGAINST = SERIES[:2]
 REST = "#f4f6f9"
@@ -83,7 +82,9 @@ def _outline(curve: Curve, steps: int = 48) -> Float64[np.ndarray, "n 2"]:
     return np.concatenate([middle + aside, (middle - aside)[::-1]])
 
 
-def _pixel_card(canvas: Image.Image, draw: ImageDraw.ImageDraw, card: NodeCard, scale: float) -> None:
+def _pixel_card(
+    canvas: Image.Image, draw: ImageDraw.ImageDraw, card: NodeCard, scale: float
+) -> None:
     corners = (card.x, card.y, card.x + CARD[0], card.y + CARD[1])
     box = [round(value * scale) for value in corners]
     colour = _blend(AGAINST if card.against else FOR, STRONGEST_TINT * card.tint)

@@ -12,7 +12,6 @@ from PIL import Image
 from semlens.draw.encode_images import decoded, encoded
 from semlens.draw.figure import VERDICTS, figure_png, figure_svg
 from semlens.draw.html import render, webp_uri
-from semlens.draw.encode_images import decoded, encoded
 
 
 @dataclass(frozen=True)

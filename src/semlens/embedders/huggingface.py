@@ -17,7 +17,6 @@ from semlens.errors import EmbedderError
 from semlens.models.checkpoint import refuse_missing
 from semlens.models.model_libraries import seeded
 from semlens.models.subject import weights_digest
-from semlens.models.model_libraries import seeded
 from semlens.recipe import fingerprint
 
 

@@ -80,7 +80,11 @@ def _shapes(
         if (tensor := first_tensor(output)) is not None:
             found[name] = tensor.shape
 
-    with suppress(*(() if whole else FAILURES)), evaluating(module), reading_layers(module, names, seen):
+    with (
+        suppress(*(() if whole else FAILURES)),
+        evaluating(module),
+        reading_layers(module, names, seen),
+    ):
         module(batch)
     return found
 

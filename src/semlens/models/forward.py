@@ -16,7 +16,6 @@ from semlens.errors import ModelError
 from semlens.models.activations import first_tensor, measure_form, read
 from semlens.models.hooks import batched_ablation, evaluating, pruned, run_layers
 from semlens.models.subject import SubjectModel
-from semlens.models.hooks import evaluating, batched_ablation, pruned, run_layers
 from semlens.progress import report
 from semlens.types import Component, Readout
 

@@ -13,9 +13,9 @@ from torch import nn
 
 from semlens.errors import LayerError
 from semlens.models.activations import LayerLayout, first_tensor, measure_form
+from semlens.models.hooks import evaluating, reading_layers
 from semlens.models.load import load_model
 from semlens.models.subject import SubjectModel
-from semlens.models.hooks import evaluating, reading_layers
 
 
 @dataclass(frozen=True, repr=False)

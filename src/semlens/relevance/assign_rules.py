@@ -11,6 +11,7 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from semlens.errors import RelevanceError
+from semlens.relevance.canonicalize import CONV
 from semlens.relevance.captured_graph import REMEDY, CapturedGraph, OpNode
 from semlens.relevance.presets import Rules
 from semlens.relevance.rules.activation import SHARES, Activation, GroupNorm, LayerNorm, Taylor
@@ -28,7 +29,6 @@ from semlens.relevance.rules.structure import (
     Reshape,
     Sum,
 )
-from semlens.relevance.canonicalize import CONV
 
 aten = torch.ops.aten
 
@@ -53,7 +53,9 @@ KEEPS_SIGN = (LINEAR | MAXIMUM) - _BREAKS_SIGN
 _ELEMENTWISE = (aten.mul.Tensor, aten.add.Tensor, aten.sub.Tensor, aten.div.Tensor)
 
 
-def assign_rules(graph: CapturedGraph, rules: Rules, targets: Collection[OpNode]) -> dict[OpNode, Rule]:
+def assign_rules(
+    graph: CapturedGraph, rules: Rules, targets: Collection[OpNode]
+) -> dict[OpNode, Rule]:
     """Return the rule of every node that relevance from the targets can reach.
 
     Raises

@@ -49,7 +49,9 @@ SAME_VALUE = (
 )
 
 
-def canonicalize(graph: CapturedGraph, kept: Collection[OpNode]) -> tuple[CapturedGraph, Callable[[OpNode], OpNode]]:
+def canonicalize(
+    graph: CapturedGraph, kept: Collection[OpNode]
+) -> tuple[CapturedGraph, Callable[[OpNode], OpNode]]:
     """Fold what can be folded.
 
     Parameters
@@ -98,7 +100,9 @@ def _aliases(graph: CapturedGraph, kept: Collection[OpNode], stands_for: Known) 
     return CapturedGraph([node for node in graph.nodes if node not in stands_for])
 
 
-def _spelled_out(graph: CapturedGraph, kept: Collection[OpNode], stands_for: Known) -> CapturedGraph:
+def _spelled_out(
+    graph: CapturedGraph, kept: Collection[OpNode], stands_for: Known
+) -> CapturedGraph:
     """Write fused operators as the plain ones that have rules."""
     nodes: list[OpNode] = []
     for node in graph.nodes:
@@ -114,7 +118,9 @@ def _spelled_out(graph: CapturedGraph, kept: Collection[OpNode], stands_for: Kno
         elif node.target in MATRIX and isinstance(args[1], Tensor) and args[1].ndim == 2:
             node.target, node.args = aten.linear.default, (args[0], args[1].T)
         elif node.target == aten.linear.default and isinstance(args[1], OpNode):
-            flipped = OpNode(f"{node.name}_t", aten.transpose.int, (args[1], -2, -1), {}, node.scopes)
+            flipped = OpNode(
+                f"{node.name}_t", aten.transpose.int, (args[1], -2, -1), {}, node.scopes
+            )
             product = OpNode(
                 f"{node.name}_mm", aten.matmul.default, (args[0], flipped), {}, node.scopes
             )
@@ -191,7 +197,9 @@ def _zeros_around(node: Any) -> list[int] | None:
     return edges if right >= left and bottom >= top else None  # as TensorFlow pads
 
 
-def _batch_norms(graph: CapturedGraph, kept: Collection[OpNode], stands_for: Known) -> CapturedGraph:
+def _batch_norms(
+    graph: CapturedGraph, kept: Collection[OpNode], stands_for: Known
+) -> CapturedGraph:
     """Fold each batch normalisation into its convolution, or make it a scale and a shift."""
     users = graph.users()
     nodes: list[OpNode] = []
@@ -224,7 +232,9 @@ def _scale_conv(conv: OpNode, scale: Tensor, shift: Tensor) -> None:
     conv.args = (conv.args[0], weight, shifted, *conv.args[3:])
 
 
-def _as_affine(node: OpNode, source: OpNode, scale: Tensor, shift: Tensor, nodes: list[OpNode]) -> None:
+def _as_affine(
+    node: OpNode, source: OpNode, scale: Tensor, shift: Tensor, nodes: list[OpNode]
+) -> None:
     shape = (-1, *[1] * (source.axes - 2))  # channels are the second axis
     scaled = OpNode(
         f"{node.name}_scale", aten.mul.Tensor, (source, scale.view(shape)), {}, node.scopes

@@ -248,8 +248,8 @@ def _quiet() -> Iterator[None]:
             logging.disable(before)
 
 
-def _from_fx(graph: fx.CapturedGraph, owner: nn.Module) -> CapturedGraph:
-    known: dict[fx.OpNode, Any] = {}
+def _from_fx(graph: fx.Graph, owner: nn.Module) -> CapturedGraph:
+    known: dict[fx.Node, Any] = {}
     nodes: list[OpNode] = []
     for item in graph.nodes:
         if item.op == "placeholder":
@@ -261,7 +261,7 @@ def _from_fx(graph: fx.CapturedGraph, owner: nn.Module) -> CapturedGraph:
         elif item.op == "call_function" and not _is_check(item):
             stack = item.meta.get("nn_module_stack") or {}
             given = (item.args, dict(item.kwargs))
-            args, kwargs = tree_map_only(fx.OpNode, known.__getitem__, given)
+            args, kwargs = tree_map_only(fx.Node, known.__getitem__, given)
             scopes = tuple(str(entry[0]) for entry in stack.values())
             known[item] = OpNode(item.name, item.target, args, kwargs, scopes)
             known[item].axes = getattr(item.meta.get("val"), "ndim", 4)
@@ -274,6 +274,6 @@ def _from_fx(graph: fx.CapturedGraph, owner: nn.Module) -> CapturedGraph:
     return found
 
 
-def _is_check(item: fx.OpNode) -> bool:
+def _is_check(item: fx.Node) -> bool:
     """Whether the node only asserts something."""
     return "assert" in str(item.target) or "guard" in item.name

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from semlens.errors import RelevanceError
 from semlens.models.activations import flatten
-from semlens.relevance.relevance_signal import RelevanceSignal
 from semlens.relevance.protocols import OUTPUT, ForwardTrace, RelevanceEngine, no_logits
+from semlens.relevance.relevance_signal import RelevanceSignal
 
 
 def class_seed(trace: ForwardTrace, targets: Int[Tensor, "n u"]) -> RelevanceSignal:

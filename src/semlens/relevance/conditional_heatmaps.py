@@ -16,10 +16,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from semlens.models.activations import flatten
-from semlens.relevance.heatmap_boxes import ReceptiveField
-from semlens.relevance.relevance_signal import RelevanceSignal
 from semlens.relevance.captured_graph import full_precision
+from semlens.relevance.heatmap_boxes import ReceptiveField
 from semlens.relevance.protocols import ForwardTrace, RelevanceEngine
+from semlens.relevance.relevance_signal import RelevanceSignal
 
 
 def conditional_heatmaps(

@@ -21,11 +21,11 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from semlens.errors import RelevanceError
+from semlens.relevance.captured_graph import OpNode
 from semlens.relevance.class_relevance import class_seed
 from semlens.relevance.lrp_engine import LRPEngine
-from semlens.relevance.relevance_signal import RelevanceSignal
-from semlens.relevance.captured_graph import OpNode
 from semlens.relevance.protocols import OUTPUT, ForwardTrace, RelevanceEngine
+from semlens.relevance.relevance_signal import RelevanceSignal
 from semlens.relevance.rules.activation import GroupNorm, LayerNorm, Taylor
 from semlens.relevance.rules.affine import Affine, Epsilon, Gamma, ZPlus
 from semlens.relevance.rules.base import Rule, stabilised
@@ -122,7 +122,9 @@ class Conservation:
 
 
 def check(
-    engine: RelevanceEngine, inputs: Float[Tensor, "u 3 h w"], targets: Int[Tensor, " u"] | None = None
+    engine: RelevanceEngine,
+    inputs: Float[Tensor, "u 3 h w"],
+    targets: Int[Tensor, " u"] | None = None,
 ) -> Conservation:
     """Follow one logit per image down to the pixels, and account for all of its relevance.
 
@@ -157,7 +159,9 @@ def check(
     )
 
 
-def conserved(engine: RelevanceEngine, inputs: Float[Tensor, "u 3 h w"]) -> Float64[np.ndarray, " n"]:
+def conserved(
+    engine: RelevanceEngine, inputs: Float[Tensor, "u 3 h w"]
+) -> Float64[np.ndarray, " n"]:
     """Return the share of each image's largest logit that reaches the pixels.
 
     A single one where nothing can be measured: the model has no logits, or they are zero.

@@ -18,11 +18,8 @@ from semlens.errors import RelevanceError
 from semlens.models.activations import first_tensor
 from semlens.models.channel_order import find_layouts
 from semlens.models.forward import class_scores
-from semlens.models.channel_order import find_layouts
-from semlens.models.hooks import evaluating, replace_first, reading_layers
-from semlens.relevance.relevance_signal import RelevanceSignal
+from semlens.models.hooks import evaluating, reading_layers, replace_first
 from semlens.relevance.captured_graph import prepared
-from semlens.relevance.protocols import OUTPUT, BackwardResult, ForwardTrace, RelevanceEngine, check_finite
 from semlens.relevance.presets import GRADIENT, Rules
 from semlens.relevance.protocols import (
     OUTPUT,
@@ -103,7 +100,11 @@ class GradientEngine(RelevanceEngine):
             # the model goes on with a copy, which it may overwrite
             return replace_first(output, values[name].clone())
 
-        with torch.enable_grad(), evaluating(self.module), reading_layers(self.module, self.layers, keep):
+        with (
+            torch.enable_grad(),
+            evaluating(self.module),
+            reading_layers(self.module, self.layers, keep),
+        ):
             scores = class_scores(self.module(inputs))
         if scores is not None:
             values[OUTPUT] = scores

@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils._pytree import tree_leaves
 
+from semlens.relevance.canonicalize import CONV, padded_conv2d
 from semlens.relevance.captured_graph import CapturedGraph, OpNode, pair
 from semlens.relevance.rules.activation import SHARES
-from semlens.relevance.canonicalize import CONV, padded_conv2d
 
 aten = torch.ops.aten
 

@@ -19,13 +19,19 @@ from semlens.errors import RelevanceError
 from semlens.models.activations import first_tensor
 from semlens.models.channel_order import find_layouts
 from semlens.models.forward import class_scores
-from semlens.models.channel_order import find_layouts
 from semlens.models.hooks import evaluating, run_layers
 from semlens.relevance.assign_rules import assign_rules, has_attention
+from semlens.relevance.canonicalize import canonicalize
+from semlens.relevance.captured_graph import (
+    REMEDY,
+    CapturedGraph,
+    OpNode,
+    capture,
+    execute,
+    prepared,
+    refusing,
+)
 from semlens.relevance.heatmap_boxes import ReceptiveField, receptive_field
-from semlens.relevance.relevance_signal import RelevanceSignal
-from semlens.relevance.captured_graph import REMEDY, CapturedGraph, OpNode, capture, execute, prepared, refusing
-from semlens.relevance.protocols import OUTPUT, BackwardResult, ForwardTrace, RelevanceEngine, check_finite, no_logits
 from semlens.relevance.presets import AUTO, Rules, preset
 from semlens.relevance.protocols import (
     OUTPUT,
@@ -37,7 +43,6 @@ from semlens.relevance.protocols import (
 )
 from semlens.relevance.relevance_signal import RelevanceSignal
 from semlens.relevance.rules.base import Rule, Sent
-from semlens.relevance.canonicalize import canonicalize
 from semlens.types import Layout
 
 
@@ -101,7 +106,9 @@ class LRPEngine(RelevanceEngine):
 
     def _bind(self, rules: str | Rules) -> None:
         self.rules = preset(rules)
-        self._bound: Mapping[OpNode, Rule] = assign_rules(self.graph, self.rules, self._nodes.values())
+        self._bound: Mapping[OpNode, Rule] = assign_rules(
+            self.graph, self.rules, self._nodes.values()
+        )
 
     def with_rules(self, rules: str | Rules) -> LRPEngine:
         """Return the engine with other rules, without another capture."""

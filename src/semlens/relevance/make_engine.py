@@ -14,9 +14,8 @@ from semlens.errors import RelevanceError
 from semlens.models.forward import check_logits
 from semlens.models.subject import SubjectModel
 from semlens.relevance.conservation import conserved
-from semlens.relevance.lrp_engine import LRPEngine
 from semlens.relevance.gradient_engine import GradientEngine
-from semlens.relevance.protocols import RelevanceEngine
+from semlens.relevance.lrp_engine import LRPEngine
 from semlens.relevance.presets import GRADIENT, Rules
 from semlens.relevance.protocols import RelevanceEngine
 from semlens.types import Layout

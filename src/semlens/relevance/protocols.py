@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from semlens.errors import LayerError, RelevanceError, nearest
 from semlens.models.activations import KnownLayout, LayerLayout, measure_form
 from semlens.models.forward import NO_LOGITS
-from semlens.relevance.heatmap_boxes import ReceptiveField
-from semlens.relevance.relevance_signal import RelevanceSignal
 from semlens.relevance.captured_graph import OpNode, in_full_precision
+from semlens.relevance.heatmap_boxes import ReceptiveField
 from semlens.relevance.presets import Rules
 from semlens.relevance.relevance_signal import RelevanceSignal
 from semlens.relevance.rules.base import Rule

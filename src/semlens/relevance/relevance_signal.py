@@ -82,7 +82,9 @@ class RelevanceSignal:
     def grown(self, height: int, width: int) -> RelevanceSignal:
         """Put zeros below and right of the window."""
         more = (0, width - self.window[1], 0, height - self.window[0])
-        return RelevanceSignal(functional.pad(self.values, more), self.corner) if any(more) else self
+        return (
+            RelevanceSignal(functional.pad(self.values, more), self.corner) if any(more) else self
+        )
 
     def whole(self, size: tuple[int, int]) -> RelevanceSignal:
         """Return the flow over the whole map; what is outside of it is dropped."""

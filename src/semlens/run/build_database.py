@@ -31,7 +31,13 @@ from semlens.run.plan import Advance, Plan, Shards
 from semlens.run.relevance import add_relevance, relabel
 from semlens.stages.collect import Collected, collect, layer_forms
 from semlens.stages.embed import CropRef
-from semlens.stages.select_examples import LayerExamples, components_table, examples_table, select, theta
+from semlens.stages.select_examples import (
+    LayerExamples,
+    components_table,
+    examples_table,
+    select,
+    theta,
+)
 from semlens.store import file_names
 from semlens.store.manifest import NAME, LayerEntry, Manifest, Source
 from semlens.store.reader import Database, data_fingerprint

@@ -19,8 +19,8 @@ from semlens.stages.crop_regions import (
     ActivationMaps,
     Attributor,
     ConditionalMaps,
-    HeatmapCrops,
     ExamplePairs,
+    HeatmapCrops,
     WholeImage,
 )
 from semlens.stages.embed import CropRef, embed

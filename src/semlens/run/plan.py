@@ -13,7 +13,6 @@ from torch import Tensor
 from semlens.data.class_mapping import TargetMap
 from semlens.data.images import Images
 from semlens.data.prefetch import default_workers
-from semlens.data.class_mapping import TargetMap
 from semlens.embedders.load import Embedder
 from semlens.errors import RecipeError
 from semlens.models.activations import LayerLayout

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from semlens.data.class_mapping import TargetMap
 from semlens.errors import RelevanceError
-from semlens.streaming.statistics import ByClass
 from semlens.recipe import FORMAT, fingerprint
 from semlens.run.plan import Advance, Plan, Shards
 from semlens.stages.class_relevance import ClassRelevanceTotals, collect_class_relevance
@@ -65,7 +64,9 @@ def add_relevance(database: Database, plan: Plan, shards: Shards) -> Database:
     return Database(database.path)
 
 
-def _related(database: Database, plan: Plan, lacking: list[LayerEntry], shards: Shards) -> ClassRelevanceTotals:
+def _related(
+    database: Database, plan: Plan, lacking: list[LayerEntry], shards: Shards
+) -> ClassRelevanceTotals:
     rows = {layer.name: layer.rows for layer in lacking}
     logits, execution = plan.targets.logits, plan.execution
     known = {i: logit for i, logit in enumerate(logits) if logit is not None} or None
@@ -91,7 +92,10 @@ def _related(database: Database, plan: Plan, lacking: list[LayerEntry], shards: 
         plan.model.device.type,
     )  # fmt: skip
     parts = shards.of(("relate",), key, execution.shards(len(samples)), len(samples), compute)
-    return reduce(ClassRelevanceTotals.merge, (ClassRelevanceTotals.from_tensors(part, list(rows)) for part in parts))
+    return reduce(
+        ClassRelevanceTotals.merge,
+        (ClassRelevanceTotals.from_tensors(part, list(rows)) for part in parts),
+    )
 
 
 def relevance_table(found: ByClass, layer: LayerEntry) -> pa.Table:

@@ -12,15 +12,14 @@ import torch
 from torch import Tensor
 
 from semlens.data.images import Images
-from semlens.streaming.statistics import ByClass
 from semlens.models.subject import SubjectModel
-from semlens.relevance.make_engine import Engines
 from semlens.relevance.class_relevance import (
     class_seed,
     component_relevance,
     images_per_pass,
     shares,
 )
+from semlens.relevance.make_engine import Engines
 from semlens.relevance.protocols import OUTPUT
 from semlens.stages.batches import batch_inputs, prepared_batches
 from semlens.streaming.statistics import ByClass
@@ -34,7 +33,9 @@ class ClassRelevanceTotals:
 
     def merge(self, other: ClassRelevanceTotals) -> ClassRelevanceTotals:
         """Join the findings over two disjoint sets of samples."""
-        return ClassRelevanceTotals({name: part.merge(other.layers[name]) for name, part in self.layers.items()})
+        return ClassRelevanceTotals(
+            {name: part.merge(other.layers[name]) for name, part in self.layers.items()}
+        )
 
     def tensors(self) -> dict[str, Tensor]:
         """Flatten to named tensors, for a file."""

@@ -15,10 +15,9 @@ import torch
 from torch import Tensor
 
 from semlens.data.images import Images
-from semlens.streaming.statistics import ReadoutBlock, Moments, TopExamples, leaf
 from semlens.models.activations import LayerLayout, Readings, measure_form, read
-from semlens.models.subject import SubjectModel
 from semlens.models.hooks import run_layers
+from semlens.models.subject import SubjectModel
 from semlens.stages.batches import batch_inputs, prepared_batches
 from semlens.streaming.statistics import Moments, ReadoutBlock, TopExamples, leaf
 from semlens.types import Readout, Signs

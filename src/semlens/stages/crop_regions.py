@@ -20,17 +20,17 @@ from torch import Tensor
 
 from semlens.data.prefetch import prefetch
 from semlens.models.activations import LayerLayout, spatial
-from semlens.models.subject import SubjectModel
 from semlens.models.hooks import run_layers
-from semlens.relevance.heatmap_boxes import MASK_CELLS, boxes, heatmaps, masks
-from semlens.relevance.make_engine import Engines
+from semlens.models.subject import SubjectModel
 from semlens.relevance.conditional_heatmaps import (
+    backward_heatmaps,
     batches,
     conditional_heatmaps,
     frame_of,
     pairs_per_pass,
-    backward_heatmaps,
 )
+from semlens.relevance.heatmap_boxes import MASK_CELLS, boxes, heatmaps, masks
+from semlens.relevance.make_engine import Engines
 from semlens.relevance.protocols import RelevanceEngine
 from semlens.stages.batches import batch_inputs, prepared_batches
 from semlens.types import Box, Readout
@@ -169,7 +169,12 @@ class ConditionalMaps:
             self._show(rows, heat.float(), keep)
 
     def _images(
-        self, engine: RelevanceEngine, inputs: Tensor, pairs: ExamplePairs, names: Mapping[int, str], keep: Keep
+        self,
+        engine: RelevanceEngine,
+        inputs: Tensor,
+        pairs: ExamplePairs,
+        names: Mapping[int, str],
+        keep: Keep,
     ) -> None:
         """Treat the later layers: one forward pass per image serves them all."""
         mine = np.flatnonzero(np.isin(pairs.layer, list(names)))
@@ -214,7 +219,8 @@ class CropRegion:
 
 
 Attributor = Callable[
-    [Sequence[int], ExamplePairs, Callable[[int], Image.Image], Callable[[int], None]], list[CropRegion]
+    [Sequence[int], ExamplePairs, Callable[[int], Image.Image], Callable[[int], None]],
+    list[CropRegion],
 ]
 """One way to find regions: given samples, all pairs, what reads a sample, and what is told how many
 are done, it returns the regions of all pairs of these samples, in the pairs' order."""

@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Bool, Float16, Float32, Float64, Int32, Int64, UInt8
 from torch import Tensor
 
-from semlens.streaming.statistics import ReadoutBlock, TopExamples
 from semlens.models.activations import LayerLayout
 from semlens.stages.collect import Collected
 from semlens.store.schema import COMPONENTS, EXAMPLES

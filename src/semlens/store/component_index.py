@@ -17,7 +17,6 @@ from semlens.store import file_names
 from semlens.store.build_files import BuildFiles
 from semlens.store.locked_cached_property import locked_cached_property
 from semlens.store.manifest import LayerEntry, Manifest
-from semlens.store.locked_cached_property import locked_cached_property
 from semlens.types import Component, Components, as_components, as_list
 
 

@@ -16,8 +16,8 @@ from torch.nn import functional
 from semlens.errors import StoreError
 from semlens.store import file_names
 from semlens.store.component_index import ComponentIndex
-from semlens.store.row_group_cache import RowGroups
 from semlens.store.locked_cached_property import locked_cached_property, workers
+from semlens.store.row_group_cache import RowGroups
 from semlens.types import Box
 
 _EXAMPLE = ("sample", "activation", "box", "crop", "mask")
@@ -85,7 +85,9 @@ class Examples(ComponentIndex):
                 f"It has the samples 0 to {self.manifest.samples - 1}.",
                 "Choose one of them.",
             )
-        return Sample(number, **self.groups.take(file_names.SAMPLES, [number], _SAMPLE).to_pylist()[0])
+        return Sample(
+            number, **self.groups.take(file_names.SAMPLES, [number], _SAMPLE).to_pylist()[0]
+        )
 
     def examples(self, layer: str) -> pd.DataFrame:
         """Concept examples of a layer: component, rank, sample, activation, position, box, crop."""
@@ -139,7 +141,9 @@ class Examples(ComponentIndex):
         if not self.manifest.recipe.thumbnails:
             return None
         number, row = self._crop_place(crop)
-        return self.groups.take(file_names.thumbnails_file(number), [row], ("webp",))["webp"][0].as_py()
+        return self.groups.take(file_names.thumbnails_file(number), [row], ("webp",))["webp"][
+            0
+        ].as_py()
 
 
 _CHUNK = 2048

@@ -10,7 +10,6 @@ from PIL import Image
 
 from semlens.data.images import Images, content_digest, decode, read_file
 from semlens.data.load import check_spec, is_saved, load_hugging_face
-from semlens.data.verified_images import content_digests
 from semlens.data.prefetch import default_workers
 from semlens.data.verified_images import content_digests
 from semlens.embedders.load import Embedder, load_embedder
@@ -22,11 +21,9 @@ from semlens.recipe import fingerprint
 from semlens.store.analysis_cache import AnalysisCache
 from semlens.store.build_files import BuildFiles, damaged_files
 from semlens.store.component_index import ClassRelevanceIndex
-from semlens.store.analysis_cache import AnalysisCache
 from semlens.store.examples import Examples, Vectors
 from semlens.store.locked_cached_property import locked_cached_property
 from semlens.store.manifest import Manifest
-from semlens.store.locked_cached_property import locked_cached_property
 
 _REMEDY = "Put it back, or say where the data is now."
 

@@ -163,7 +163,9 @@ def _largest(values: Float32[Tensor, "b c"]) -> Float32[Tensor, " c"]:
 class Moments:
     """Blocks by (level, number); block ``(l, i)`` covers the ``2**l`` batches from ``i * 2**l``."""
 
-    blocks: dict[tuple[int, int], ReadoutBlock] = field(default_factory=dict[tuple[int, int], ReadoutBlock])
+    blocks: dict[tuple[int, int], ReadoutBlock] = field(
+        default_factory=dict[tuple[int, int], ReadoutBlock]
+    )
 
     def update(self, batch: int, block: ReadoutBlock) -> Moments:
         """Take in batch number ``batch``."""

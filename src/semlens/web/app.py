@@ -15,8 +15,9 @@ from semlens import __version__
 from semlens.api import ConceptDatabase
 from semlens.api import open as open_database
 from semlens.web import errors
+from semlens.web.app_state import AppState
+from semlens.web.jobs import JobStatus
 from semlens.web.page_build import STATIC
-from semlens.web.static_files import PageFiles
 from semlens.web.routes import (
     audits,
     card,
@@ -31,11 +32,9 @@ from semlens.web.routes import (
     overview,
     pictures,
     search,
-    model_experiments,
 )
 from semlens.web.security import LOCAL, Guard
-from semlens.web.app_state import AppState
-from semlens.web.jobs import JobStatus
+from semlens.web.static_files import PageFiles
 
 ROUTERS: list[APIRouter] = [
     audits.router,
@@ -57,7 +56,7 @@ ROUTERS: list[APIRouter] = [
 API = "/api/v1"
 OTHERWISE: dict[int | str, dict[str, Any]] = {
     202: {"model": JobStatus},
-    "4XX": {"model": errors.Failed},
+    "4XX": {"model": errors.ErrorResponse},
 }
 """What every endpoint may answer instead of its own model."""
 

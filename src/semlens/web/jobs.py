@@ -30,7 +30,7 @@ WAITING = 32
 
 
 class JobStatus(BaseModel):
-    """JobQueue that has not ended: ask again at the same address."""
+    """Work that has not ended: ask again at the same address."""
 
     what: str
     done: int

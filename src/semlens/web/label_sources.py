@@ -9,10 +9,10 @@ from jaxtyping import Float32
 
 from semlens.analysis.concepts import ConceptSet, bundled_names
 from semlens.analysis.describe.label_candidates import Candidates, candidates, saved_candidates
-from semlens.analysis.saved_labels import label_tables
 from semlens.analysis.query_embedding import QueryEmbedding, embed_concepts
+from semlens.analysis.saved_labels import label_tables
 from semlens.errors import ConceptError, nearest
-from semlens.web.app_state import ModelContext, AppState
+from semlens.web.app_state import AppState, ModelContext
 
 GENERAL = "paper-vocabulary"
 KEPT = "kept:"
@@ -85,7 +85,9 @@ def named(
     return [one if alive[row] or not own else None for row, one in zip(rows, found, strict=True)]
 
 
-def _embedded(served: ModelContext, serving: AppState, name: str) -> tuple[ConceptSet, QueryEmbedding]:
+def _embedded(
+    served: ModelContext, serving: AppState, name: str
+) -> tuple[ConceptSet, QueryEmbedding]:
     """Embed a set once for all databases of the same embedder."""
 
     def make() -> tuple[ConceptSet, QueryEmbedding]:

@@ -15,15 +15,14 @@ from typing import Any
 from semlens.analysis.classes import find_class
 from semlens.analysis.describe.notable import notable
 from semlens.analysis.saved_labels import label_tables
-from semlens.analysis.classes import find_class
 from semlens.api import ConceptDatabase
 from semlens.errors import RelevanceError, ServeError
 from semlens.progress import report, shown
 from semlens.store.atomic_files import save_text
 from semlens.web.app import create_app
-from semlens.web.page_build import static_folder
-from semlens.web.export_recorder import Recorder, address, quoted
 from semlens.web.app_state import ModelContext
+from semlens.web.export_recorder import Recorder, address, quoted
+from semlens.web.page_build import static_folder
 
 CARDS = 1000
 """Components of a model that have a card of their own, by default."""

@@ -9,8 +9,8 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from semlens.errors import ServeError
-from semlens.web.page_build import static_folder
 from semlens.web.errors import HttpError, not_found
+from semlens.web.page_build import static_folder
 
 INDEX = "index.html"
 

@@ -11,12 +11,25 @@ import pandas as pd
 from jaxtyping import Bool, Int8, Int64
 
 from semlens.analysis.audit.audit_result import Audit
-from semlens.analysis.audit.relevance_shares import VERDICTS, BootstrapCosines, ComponentWeights, share_table, verdicts, weigh
-from semlens.analysis.audit.concept_alignment import ConceptAlignment, divide, make_background, measure_side, random_shares
+from semlens.analysis.audit.concept_alignment import (
+    ConceptAlignment,
+    divide,
+    make_background,
+    measure_side,
+    random_shares,
+)
+from semlens.analysis.audit.relevance_shares import (
+    VERDICTS,
+    BootstrapCosines,
+    ComponentWeights,
+    share_table,
+    verdicts,
+    weigh,
+)
 from semlens.analysis.class_relevance import MINIMUM, Minimum, relevant_rows
-from semlens.analysis.resolve_concepts import ClassConcepts, OwnTarget, class_and_concepts
-from semlens.analysis.concepts import Concepts, as_concepts
 from semlens.analysis.classes import class_name
+from semlens.analysis.concepts import Concepts, as_concepts
+from semlens.analysis.resolve_concepts import ClassConcepts, OwnTarget, class_and_concepts
 from semlens.progress import report
 from semlens.settings import question, setting
 from semlens.store.reader import Database
@@ -208,7 +221,9 @@ def _frame(
     return frame
 
 
-def _chance(weights: ComponentWeights, sides: Mapping[str, ConceptAlignment], seed: int) -> pd.DataFrame:
+def _chance(
+    weights: ComponentWeights, sides: Mapping[str, ConceptAlignment], seed: int
+) -> pd.DataFrame:
     """Compare what each side claims with what random concept sets of its size claim.
 
     What both sides claim counts for each: that valid concepts fit as well does not acquit.

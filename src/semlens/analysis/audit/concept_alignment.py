@@ -185,7 +185,9 @@ def make_background(
             names = tuple(f"random {place}" for place in range(enough))
             vectors = random_pictures(database, enough, images, target, seed)
             null = null_vector(database.embedder, templates)
-            return alignment(theta, QueryEmbedding(vectors, names, null, database.embedder.fingerprint))
+            return alignment(
+                theta, QueryEmbedding(vectors, names, null, database.embedder.fingerprint)
+            )
         words = {key(concept): concept for concept in vocabulary.concepts if not concept.images}
         # embedded as a whole, which is remembered from one class to the next
         probe = embed_concepts(database, ConceptSet(tuple(words.values())), templates)

@@ -48,7 +48,9 @@ def weigh(relevant: pd.DataFrame) -> ComponentWeights:
     total = part.sum(0)
     part = part / np.where(total > 0, total, 1)
     overall = part.sum(1, keepdims=True) / max(1, np.count_nonzero(total))
-    return ComponentWeights((*names, ALL), number / number.sum(0), np.concatenate([part, overall], axis=1))
+    return ComponentWeights(
+        (*names, ALL), number / number.sum(0), np.concatenate([part, overall], axis=1)
+    )
 
 
 def share_table(

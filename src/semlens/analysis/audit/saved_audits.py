@@ -19,11 +19,11 @@ from pydantic import Field
 from semlens.analysis.audit.audit import RESAMPLES, Bound, audit
 from semlens.analysis.audit.audit_result import Audit
 from semlens.analysis.audit.concept_alignment import LONGEST_TEXT, check_lists
-from semlens.analysis.resolve_concepts import class_and_concepts
-from semlens.analysis.concepts import Concept, Concepts, ConceptSet
 from semlens.analysis.classes import class_name
+from semlens.analysis.concepts import Concept, Concepts, ConceptSet
+from semlens.analysis.resolve_concepts import class_and_concepts
 from semlens.errors import ConceptError, RecipeError, SemlensError, StaleError, StoreError
-from semlens.settings import AuditSettings as Checked
+from semlens.settings import Settings as Checked
 from semlens.settings import request_model
 from semlens.store import file_names
 from semlens.store.json_documents import Document, JsonDocuments

@@ -34,9 +34,9 @@ from semlens.analysis.audit.audit import (
 from semlens.analysis.audit.audit_result import Audit
 from semlens.analysis.audit.relevance_shares import VERDICTS
 from semlens.analysis.class_relevance import MINIMUM, Minimum
+from semlens.analysis.classes import class_name
 from semlens.analysis.resolve_concepts import ClassConcepts, concepts_by_class, nothing_left
 from semlens.analysis.result import Result
-from semlens.analysis.classes import class_name
 from semlens.draw.text_table import rich_table
 from semlens.errors import ConceptError, RecipeError, RelevanceError
 from semlens.progress import report

@@ -12,6 +12,12 @@ from jaxtyping import Float32
 
 from semlens.analysis.class_relevance import MINIMUM, Minimum, OnlyTarget
 from semlens.analysis.compare.comparison import Comparison
+from semlens.analysis.compare.component_sets import (
+    ComponentSet,
+    as_databases,
+    component_sets,
+    differences,
+)
 from semlens.analysis.compare.nearest_components import (
     Nearest,
     PairProgress,
@@ -19,7 +25,6 @@ from semlens.analysis.compare.nearest_components import (
     nearest_of_sets,
     nearest_within,
 )
-from semlens.analysis.compare.component_sets import ComponentSet, as_databases, component_sets, differences
 from semlens.analysis.compare.summary import (
     MaybeConcepts,
     label_sets,
@@ -56,7 +61,7 @@ def compare(
     centred: Annotated[bool, setting("Also compare after the mean is subtracted.")] = False,
     scores: Annotated[bool, setting("Whether to compare scores, too.")] = True,
     top: Annotated[
-        int, setting("PairProgress, unique components and labels to show; 0 for all.", ge=0)
+        int, setting("Pairs, unique components and labels to show; 0 for all.", ge=0)
     ] = 5,
 ) -> Comparison:
     """Compare the components of databases that one embedder has made.
@@ -142,7 +147,9 @@ def _pairs(sets: Sequence[ComponentSet], own: bool, centred: bool) -> int:
     return across * (2 if centred else 1) + inside
 
 
-def _all_nearest(sets: Sequence[ComponentSet], count: PairProgress) -> dict[tuple[int, int], Nearest]:
+def _all_nearest(
+    sets: Sequence[ComponentSet], count: PairProgress
+) -> dict[tuple[int, int], Nearest]:
     found: dict[tuple[int, int], Nearest] = {}
     for a, b in combinations(range(len(sets)), 2):
         found[a, b], found[b, a] = nearest_of_sets(sets[a], sets[b], count)

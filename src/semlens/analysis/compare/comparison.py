@@ -12,8 +12,8 @@ import pandas as pd
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from semlens.analysis.compare.nearest_components import Nearest
 from semlens.analysis.compare.component_sets import ComponentSet
+from semlens.analysis.compare.nearest_components import Nearest
 from semlens.analysis.result import Result
 from semlens.draw.text_table import titled
 from semlens.errors import RecipeError

@@ -12,8 +12,13 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from semlens.analysis.compare.compare import LabelThreshold
+from semlens.analysis.compare.component_sets import (
+    ComponentSet,
+    as_databases,
+    component_sets,
+    differences,
+)
 from semlens.analysis.compare.nearest_components import PairProgress, nearest_of_sets
-from semlens.analysis.compare.component_sets import ComponentSet, as_databases, component_sets, differences
 from semlens.analysis.compare.summary import MaybeConcepts, label_sets, set_scores
 from semlens.analysis.label import THRESHOLD, VOCABULARY
 from semlens.analysis.result import Result

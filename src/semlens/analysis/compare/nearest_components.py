@@ -17,7 +17,7 @@ from semlens.progress import report
 BLOCK = 4096
 """Rows and columns of one block of similarities: 64 MiB."""
 KEEP_FROM = 10_000_000
-"""PairProgress of components from which a result is kept: about half a second of work."""
+"""Pairs of components from which a result is kept: about half a second of work."""
 
 
 class PairProgress:
@@ -57,7 +57,9 @@ class Nearest:
         return back.place[self.place] == np.arange(len(self.place))
 
 
-def nearest_of_sets(a: ComponentSet, b: ComponentSet, count: PairProgress) -> tuple[Nearest, Nearest]:
+def nearest_of_sets(
+    a: ComponentSet, b: ComponentSet, count: PairProgress
+) -> tuple[Nearest, Nearest]:
     """Find the nearest of two sets both ways; pairs of whole layers are kept and re-used."""
     if not (a.whole and b.whole):
         return both_ways(a.units, b.units, count)

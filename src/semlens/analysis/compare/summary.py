@@ -53,7 +53,11 @@ def first_places(concepts: ConceptSet) -> Int64[np.ndarray, " q"]:
 
 
 def assign(
-    one: ComponentSet, probe: QueryEmbedding, concepts: ConceptSet, threshold: float, chunk: int = CHUNK
+    one: ComponentSet,
+    probe: QueryEmbedding,
+    concepts: ConceptSet,
+    threshold: float,
+    chunk: int = CHUNK,
 ) -> Assignment:
     """Label components as ``label`` does, and find the nearest component of each concept.
 
@@ -85,7 +89,9 @@ MaybeConcepts = Annotated[
 """Concepts wherever labels can be left out."""
 
 
-def embed_labels(database: Database, concepts: Concepts | None) -> tuple[ConceptSet, QueryEmbedding] | None:
+def embed_labels(
+    database: Database, concepts: Concepts | None
+) -> tuple[ConceptSet, QueryEmbedding] | None:
     """Return concepts and their vectors; None where the embedder cannot read them."""
     if concepts is None:
         return None

@@ -11,15 +11,14 @@ import pandas as pd
 import torch
 from jaxtyping import Bool, Int64
 
+from semlens.analysis.classes import class_samples, find_class, right_logits
 from semlens.analysis.correct.component_files import chosen_components
 from semlens.analysis.correct.sensitivity import CLEAN, change_interval, wilson
 from semlens.analysis.evaluate import check_targets
-from semlens.analysis.classes import class_samples, find_class, right_logits
 from semlens.data.artefact import Artefact, as_artefacts, insert_drawn
 from semlens.models.forward import Reader, batches, run_scores
 from semlens.models.hooks import evaluating, pruned
 from semlens.models.subject import SubjectModel
-from semlens.models.hooks import evaluating, pruned
 from semlens.settings import question, setting
 from semlens.store.reader import Database
 from semlens.types import Component, Components, Target
@@ -92,7 +91,9 @@ class AblationPreview:
         here = self.right != self.target
         if not here.any():
             return None
-        return RateChange.of((found.before == self.target)[here], (found.after == self.target)[here])
+        return RateChange.of(
+            (found.before == self.target)[here], (found.after == self.target)[here]
+        )
 
 
 def preview_samples(

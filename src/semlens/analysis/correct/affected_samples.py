@@ -12,8 +12,8 @@ from jaxtyping import Bool, Float64
 from PIL import Image
 from rich.console import Group, RenderableType
 
-from semlens.analysis.correct.component_files import chosen_components
 from semlens.analysis.correct.cav import fitted, standardised
+from semlens.analysis.correct.component_files import chosen_components
 from semlens.analysis.result import Chart, Result
 from semlens.data.images import Images
 from semlens.draw.text_table import rich_table
@@ -133,7 +133,9 @@ def affected(
         )
     score = _scores(database, chosen, usable)
     frame = _table(database, usable, score, score > 0)
-    return AffectedSamples(tuple(chosen), frame, 0.0, len(usable), True, _near(frame, database.images))
+    return AffectedSamples(
+        tuple(chosen), frame, 0.0, len(usable), True, _near(frame, database.images)
+    )
 
 
 def _from_examples(database: Database, components: Sequence[Component]) -> AffectedSamples:

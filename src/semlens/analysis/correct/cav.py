@@ -20,8 +20,8 @@ from semlens.analysis.auroc import auroc
 from semlens.errors import DataError, RelevanceError
 from semlens.models.forward import readouts
 from semlens.relevance.heatmap_boxes import heatmaps
-from semlens.relevance.relevance_signal import RelevanceSignal
 from semlens.relevance.protocols import ForwardTrace, RelevanceEngine
+from semlens.relevance.relevance_signal import RelevanceSignal
 from semlens.store.reader import Database
 from semlens.types import Component, Readout
 
@@ -231,7 +231,9 @@ POWER = 0.6
 """To which the blurred relevance is taken, so that low values count more."""
 
 
-def cav_seed(trace: ForwardTrace, vector: ConceptActivationVector, readout: Readout) -> RelevanceSignal:
+def cav_seed(
+    trace: ForwardTrace, vector: ConceptActivationVector, readout: Readout
+) -> RelevanceSignal:
     """Start with the dot product of latent activations and direction.
 
     At every position of a map or row of tokens a channel's relevance is its activation times its
@@ -249,7 +251,10 @@ def cav_seed(trace: ForwardTrace, vector: ConceptActivationVector, readout: Read
 
 
 def cav_heatmap(
-    engine: RelevanceEngine, inputs: Float[Tensor, "u 3 h w"], vector: ConceptActivationVector, readout: Readout
+    engine: RelevanceEngine,
+    inputs: Float[Tensor, "u 3 h w"],
+    vector: ConceptActivationVector,
+    readout: Readout,
 ) -> Float32[Tensor, "u h w"]:
     """Return the relevance of a concept vector by input pixel, summed over colours."""
     trace = engine.trace(inputs, [vector.layer])

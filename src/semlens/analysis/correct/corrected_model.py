@@ -1,4 +1,4 @@
-"""CorrectedModel weights: written to a file, and models that have them and can be loaded again."""
+"""Corrected weights: written to a file, and models that have them and can be loaded again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PrunedModel components written into the weights, so that no hook is needed (paper, 4.3.3)."""
+"""Pruned components written into the weights, so that no hook is needed (paper, 4.3.3)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,13 @@ from torch import Tensor
 
 from semlens.analysis.correct.component_files import chosen_components
 from semlens.analysis.correct.corrected_model import CorrectedModel
-from semlens.analysis.correct.weight_pruning import TensorEdit, ReadError, EditableWeights, follow, pruned_values
+from semlens.analysis.correct.weight_pruning import (
+    EditableWeights,
+    ReadError,
+    TensorEdit,
+    follow,
+    pruned_values,
+)
 from semlens.analysis.result import PICTURES, TABLES
 from semlens.draw.example_sheet import sheet
 from semlens.draw.text_table import rich_table
@@ -26,9 +32,8 @@ from semlens.models.activations import measure_form
 from semlens.models.forward import class_scores
 from semlens.models.hooks import Values, evaluating, new_values, pruned
 from semlens.models.subject import SubjectModel
-from semlens.models.hooks import Values, evaluating, new_values, pruned
-from semlens.relevance.lrp_engine import layer_values, layer_nodes
 from semlens.relevance.captured_graph import OpNode, capture, in_full_precision, prepared
+from semlens.relevance.lrp_engine import layer_nodes, layer_values
 from semlens.settings import question
 from semlens.store.reader import Database
 from semlens.types import Component, Components

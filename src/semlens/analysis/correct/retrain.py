@@ -16,7 +16,7 @@ from rich.text import Text
 from semlens.analysis.correct.affected_samples import AffectedSamples
 from semlens.analysis.correct.component_files import read_affected
 from semlens.analysis.correct.corrected_model import CorrectedModel
-from semlens.analysis.correct.fine_tuning import TrainingData, TrainingRun, Training, held_out
+from semlens.analysis.correct.fine_tuning import Training, TrainingData, TrainingRun, held_out
 from semlens.analysis.evaluate import LabelledImages, answers, labelled
 from semlens.analysis.result import Chart
 from semlens.data.artefact import Artefact, Artefacts, WithArtefact, as_artefacts
@@ -174,7 +174,9 @@ def fine_tune(
     )  # fmt: skip
 
 
-def _without(data: LabelledImages, drop: Sequence[int | str], classes: Sequence[str] | None) -> LabelledImages:
+def _without(
+    data: LabelledImages, drop: Sequence[int | str], classes: Sequence[str] | None
+) -> LabelledImages:
     """Leave samples out that are given by number or id."""
     place = {name: number for number, name in enumerate(data.images.ids)}
     gone = [place.get(one, -1) if isinstance(one, str) else int(one) for one in drop]

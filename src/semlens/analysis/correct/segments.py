@@ -17,19 +17,23 @@ from PIL import Image
 from rich.console import Group
 from rich.text import Text
 
+from semlens.analysis.correct.cav import (
+    ConceptActivationVector,
+    cav_heatmap,
+    concept_vector,
+    soft_masks,
+)
 from semlens.analysis.correct.component_files import chosen_components
-from semlens.analysis.correct.cav import ConceptActivationVector, concept_vector, soft_masks, cav_heatmap
 from semlens.analysis.result import Chart, Result
 from semlens.data.artefact_rendering import SUFFIXES, blend
 from semlens.data.images import Images
-from semlens.data.artefact_rendering import SUFFIXES, blend
 from semlens.draw.heatmap_mask import onto
 from semlens.draw.text_table import rich_table
 from semlens.errors import RelevanceError, StoreError
 from semlens.models.geometry import Geometry
 from semlens.progress import report
-from semlens.relevance.make_engine import engine_for
 from semlens.relevance.conditional_heatmaps import pairs_per_pass
+from semlens.relevance.make_engine import engine_for
 from semlens.relevance.protocols import RelevanceEngine
 from semlens.settings import question, setting
 from semlens.store.atomic_files import save_text, write_atomic
@@ -262,7 +266,10 @@ def cut_out(
 
 
 def _localised(
-    database: Database, engine: RelevanceEngine, vector: ConceptActivationVector, chosen: Sequence[int]
+    database: Database,
+    engine: RelevanceEngine,
+    vector: ConceptActivationVector,
+    chosen: Sequence[int],
 ) -> Iterator[Segment]:
     """Yield cut-outs of some of the positives; those without positive relevance are left out."""
     model, images, table = database.model, database.images, database.samples

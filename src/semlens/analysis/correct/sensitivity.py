@@ -22,7 +22,6 @@ from semlens.draw.text_table import rich_table
 from semlens.errors import DataError
 from semlens.models.hooks import pruned
 from semlens.models.subject import SubjectModel
-from semlens.models.hooks import pruned
 from semlens.settings import question, setting
 from semlens.store.reader import Database
 from semlens.types import Component, Components, as_components, as_list

@@ -1,4 +1,4 @@
-"""EditableWeights without a channel: the columns that read it, or the rows that make it, set to zero.
+"""Weights without a channel: the columns that read it, or the rows that make it, set to zero.
 
 What a channel's value reaches is followed through a captured graph, up to the weights that read
 it. A mark says which entries of a value depend on pruned channels. As long as an operation makes
@@ -18,8 +18,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from semlens.relevance.captured_graph import CapturedGraph, OpNode, execute
 from semlens.relevance.canonicalize import BATCH_NORM, CONV
+from semlens.relevance.captured_graph import CapturedGraph, OpNode, execute
 
 aten = torch.ops.aten
 
@@ -165,7 +165,9 @@ def _combined(
     return touched, constant | zero if packet(node) is aten.mul else constant
 
 
-def _moved(node: OpNode, marks: Mapping[OpNode, Any], values: Mapping[OpNode, Any]) -> tuple[Any, Any]:
+def _moved(
+    node: OpNode, marks: Mapping[OpNode, Any], values: Mapping[OpNode, Any]
+) -> tuple[Any, Any]:
     """Run the operation on the marks: what takes something from them, and from nothing else."""
 
     def run(marked: bool) -> Any:
@@ -285,7 +287,9 @@ class EditableWeights:
 
     # -- what makes it ----------------------------------------------------------------------
 
-    def silence(self, graph: CapturedGraph, node: OpNode, channels: Iterable[int], layer: str) -> None:
+    def silence(
+        self, graph: CapturedGraph, node: OpNode, channels: Iterable[int], layer: str
+    ) -> None:
         """Make channels of a node zero by the weights that produce them.
 
         Raises

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from semlens.analysis.classes import class_name
 from semlens.analysis.describe.provenance import driven_classes
 from semlens.analysis.describe.score_distribution import MEANINGS, MeasureDescription
 from semlens.analysis.scores import MEASURES
-from semlens.analysis.classes import class_name
 from semlens.store.reader import Database
 from semlens.types import Box, Component
 

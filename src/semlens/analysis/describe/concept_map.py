@@ -26,8 +26,8 @@ from semlens.analysis.describe.clusters import (
     place,
     vote,
 )
-from semlens.analysis.describe.map_colouring import colour, colour_columns
 from semlens.analysis.describe.map_cache import LayoutCache
+from semlens.analysis.describe.map_colouring import colour, colour_columns
 from semlens.analysis.label import THRESHOLD, VOCABULARY
 from semlens.analysis.result import Result
 from semlens.draw.map_plot import Colouring, MapLabel

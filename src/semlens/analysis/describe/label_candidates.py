@@ -10,9 +10,9 @@ import pandas as pd
 from jaxtyping import Float32, Int64
 
 from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.saved_labels import PREFIX
 from semlens.analysis.label import THRESHOLD
 from semlens.analysis.query_embedding import QueryEmbedding, alignment
+from semlens.analysis.saved_labels import PREFIX
 from semlens.store.reader import Database
 
 

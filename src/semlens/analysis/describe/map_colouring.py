@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float32
 
+from semlens.analysis.classes import class_name, find_class
 from semlens.analysis.compare.component_sets import ComponentSet
 from semlens.analysis.compare.summary import set_scores
 from semlens.analysis.query_embedding import alignment
 from semlens.analysis.scores import MEASURES
 from semlens.analysis.search import embed_query
-from semlens.analysis.classes import class_name, find_class
 from semlens.draw.map_plot import Colouring, Groups, Queries, Scale
 from semlens.errors import ConceptError
 

@@ -13,7 +13,6 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from semlens.analysis.describe.concept_map import ConceptMap
-from semlens.analysis.saved_labels import PREFIX, saved_labels, label_tables
 from semlens.analysis.result import Result
 from semlens.analysis.saved_labels import PREFIX, label_tables, saved_labels
 from semlens.draw.map_plot import Groups, MapLabel

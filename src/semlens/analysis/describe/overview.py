@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from semlens.analysis.saved_labels import saved_labels
 from semlens.analysis.classes import class_name
+from semlens.analysis.saved_labels import saved_labels
 from semlens.store import file_names
 from semlens.store.manifest import Manifest
 from semlens.store.reader import Database

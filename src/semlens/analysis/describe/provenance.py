@@ -13,7 +13,6 @@ from jaxtyping import Float32, Int64
 
 from semlens.analysis.classes import class_name
 from semlens.analysis.scores import clarity
-from semlens.analysis.classes import class_name
 from semlens.store.reader import Database
 
 

@@ -15,6 +15,7 @@ from rich.text import Text
 from semlens.analysis.class_relevance import MINIMUM, Minimum, relevant_rows
 from semlens.analysis.classes import class_name, find_class
 from semlens.analysis.concepts import as_concepts
+from semlens.analysis.describe.clusters import best_concepts
 from semlens.analysis.describe.provenance import (
     among_classes,
     clarity_of,
@@ -25,7 +26,6 @@ from semlens.analysis.describe.provenance import (
 from semlens.analysis.label import VOCABULARY, LabelConcepts
 from semlens.analysis.query_embedding import alignment, embed_concepts
 from semlens.analysis.result import Result, check_end
-from semlens.analysis.classes import class_name, find_class
 from semlens.draw.text_table import rich_table
 from semlens.embedders.load import Embedder
 from semlens.errors import EmbedderError
@@ -250,7 +250,9 @@ def unexpected(
     names = database.chosen(layers)
     mine: Any = relevant_rows(database, number, names, minimum, empty_ok=True)
     mine = mine[database.alive[mine["component"].to_numpy()]]
-    values = alignment(database.theta[mine["component"].to_numpy()], embed_concepts(database, known))
+    values = alignment(
+        database.theta[mine["component"].to_numpy()], embed_concepts(database, known)
+    )
     lacking = ~(values.max(axis=1, initial=-np.inf) > limit)
     if components is not None:
         lacking = mine["component"].isin(database.rows_of(components)).to_numpy()

@@ -13,14 +13,20 @@ from PIL import Image
 from rich.console import Group
 from rich.text import Text
 
+from semlens.analysis.classes import Pictures, Samples, class_name
 from semlens.analysis.database_engine import RulesLike
-from semlens.analysis.graph.relevance_trace import IMAGES, TracedLayer, arrivals, make_job, strongest
+from semlens.analysis.graph.relevance_trace import (
+    IMAGES,
+    TracedLayer,
+    arrivals,
+    make_job,
+    strongest,
+)
 from semlens.analysis.label import VOCABULARY, LabelSource, Named, as_labels, label_of
 from semlens.analysis.result import PICTURES, Result
-from semlens.analysis.classes import Pictures, Samples, class_name
+from semlens.draw.encode_images import encoded
 from semlens.draw.graph_layout import GraphEdge, GraphNode, Heading, Scene, arrange
 from semlens.draw.graph_picture import draw_png, draw_svg
-from semlens.draw.encode_images import encoded
 from semlens.draw.text_table import rich_table
 from semlens.settings import question, setting
 from semlens.store.reader import Database

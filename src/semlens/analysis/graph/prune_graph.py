@@ -11,7 +11,13 @@ import numpy as np
 from jaxtyping import Float64
 from PIL import Image
 
-from semlens.analysis.graph.attribution_graph import MINIMUM, THRESHOLD, AttributionGraph, assemble, keep_groups
+from semlens.analysis.graph.attribution_graph import (
+    MINIMUM,
+    THRESHOLD,
+    AttributionGraph,
+    assemble,
+    keep_groups,
+)
 from semlens.analysis.graph.relevance_trace import GraphTrace, TracedLayer
 from semlens.analysis.label import LabelSource, as_labels
 from semlens.errors import RelevanceError

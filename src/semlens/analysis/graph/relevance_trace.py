@@ -17,7 +17,6 @@ import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
-from semlens.analysis.database_engine import group_masks, per_component
 from semlens.analysis.classes import (
     ClassImages,
     Pictures,
@@ -31,8 +30,6 @@ from semlens.errors import RelevanceError
 from semlens.models.forward import batches
 from semlens.relevance.class_relevance import class_seed, shares
 from semlens.relevance.conditional_heatmaps import pairs_per_pass
-from semlens.relevance.relevance_signal import RelevanceSignal
-from semlens.relevance.protocols import OUTPUT, ForwardTrace, RelevanceEngine
 from semlens.relevance.presets import Rules
 from semlens.relevance.protocols import OUTPUT, ForwardTrace, RelevanceEngine
 from semlens.relevance.relevance_signal import RelevanceSignal
@@ -173,7 +170,9 @@ def _passed(
     step = max(1, pairs_per_pass(engine, upper.name) // len(trace.inputs))
     for first in range(0, len(groups), step):
         masks = group_masks(upper, trace.values[upper.name], groups[first : first + step])
-        pulled = trace.pull({upper.name: RelevanceSignal(flow * masks)}, [lower.name], heat=False).layers
+        pulled = trace.pull(
+            {upper.name: RelevanceSignal(flow * masks)}, [lower.name], heat=False
+        ).layers
         if lower.name in pulled:
             found.append(per_component(lower, trace, pulled[lower.name]))
         else:  # nothing of the upper layer has come from the lower one

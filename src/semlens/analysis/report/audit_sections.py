@@ -7,18 +7,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from semlens.analysis.audit.audit_result import Audit, share_range
-from semlens.analysis.audit.saved_audits import AuditRecord, Status
 from semlens.analysis.audit.relevance_shares import ALL
+from semlens.analysis.audit.saved_audits import AuditRecord, Status
 from semlens.analysis.report.sections import SkippedSection, percent, section, strip
 from semlens.draw.report_page import (
     Badge,
+    Paragraph,
     ReportBlock,
     ReportCard,
     ReportCards,
     ReportPicture,
-    Section,
     ReportTable,
-    Paragraph,
+    Section,
     figure_picture,
 )
 from semlens.store.reader import Database
@@ -69,7 +69,9 @@ def audit_section(found: Audit, database: Database, shown: int) -> list[ReportBl
     ]
     if len(frame) > shown:
         blocks.append(
-            Paragraph(f"{len(frame) - shown} less relevant components are counted above, not listed.")
+            Paragraph(
+                f"{len(frame) - shown} less relevant components are counted above, not listed."
+            )
         )
     cards = [
         ReportCard(
@@ -214,7 +216,9 @@ REVIEWS: Mapping[Status, str] = {
 }
 
 
-def review_section(kept: AuditRecord, judged: Audit | SkippedSection, database: Database) -> Section:
+def review_section(
+    kept: AuditRecord, judged: Audit | SkippedSection, database: Database
+) -> Section:
     """Show a saved audit's reviews with their notes, and how much is still to be looked at."""
     blocks: list[ReportBlock] = [Paragraph(_origin(kept, database))]
     verdicts = badges(judged)

@@ -9,11 +9,11 @@ from typing import Any
 import pandas as pd
 
 from semlens.analysis.audit.audit_result import Audit
+from semlens.analysis.classes import class_name
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.correct.sensitivity import Sensitivity
 from semlens.analysis.report.sections import SkippedSection, samples_of
-from semlens.analysis.classes import class_name
-from semlens.draw.report_page import Commands, Points, Section, Paragraph
+from semlens.draw.report_page import Commands, Paragraph, Points, Section
 from semlens.recipe import Recipe
 from semlens.store.reader import Database
 

@@ -16,7 +16,7 @@ from semlens.analysis.correct.sensitivity import ALL, COLUMNS, Sensitivity
 from semlens.analysis.label import Labels
 from semlens.analysis.report.sections import percent, section
 from semlens.analysis.result import plain
-from semlens.draw.report_page import ReportBlock, ReportTable, Paragraph, figure_picture
+from semlens.draw.report_page import Paragraph, ReportBlock, ReportTable, figure_picture
 from semlens.errors import DataError
 from semlens.types import Component
 

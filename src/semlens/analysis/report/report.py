@@ -19,7 +19,7 @@ from semlens.analysis.audit.model_test import Spurious
 from semlens.analysis.audit.model_test import model_test as make_test
 from semlens.analysis.audit.saved_audits import AuditRecord, saved_audits
 from semlens.analysis.class_relevance import MINIMUM, Minimum
-from semlens.analysis.resolve_concepts import ClassConcepts, OwnTarget, class_and_concepts
+from semlens.analysis.classes import class_name
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.correct.sensitivity import Sensitivity
 from semlens.analysis.describe.concept_map import ConceptMap
@@ -30,17 +30,6 @@ from semlens.analysis.graph.attribution_graph import AttributionGraph, attributi
 from semlens.analysis.label import label
 from semlens.analysis.report.audit_sections import audit_section, badges, review_section, verdict
 from semlens.analysis.report.limits import limits, reproduce
-from semlens.analysis.report.sections import (
-    Part,
-    SkippedSection,
-    attempt,
-    examples_section,
-    graph_section,
-    identity,
-    map_section,
-    overview,
-    unexpected_section,
-)
 from semlens.analysis.report.model_sections import (
     Tested,
     correction_section,
@@ -66,7 +55,6 @@ from semlens.analysis.report.sections import (
 from semlens.analysis.resolve_concepts import ClassConcepts, OwnTarget, class_and_concepts
 from semlens.analysis.result import TABLES, Result
 from semlens.analysis.scores import scores as make_scores
-from semlens.analysis.classes import class_name
 from semlens.data.artefact import Artefacts, as_artefacts
 from semlens.draw.report_page import ReportPage, page_html
 from semlens.draw.text_table import rich_table

@@ -11,18 +11,16 @@ import numpy as np
 import pandas as pd
 
 from semlens.analysis.audit.audit_result import Audit
+from semlens.analysis.classes import class_name
 from semlens.analysis.concepts import ConceptSet, Kind
 from semlens.analysis.describe.concept_map import ConceptMap
 from semlens.analysis.describe.unexpected import Unexpected
 from semlens.analysis.graph.attribution_graph import AttributionGraph
 from semlens.analysis.scores import Scores
-from semlens.analysis.classes import class_name
+from semlens.draw.example_sheet import example_pictures
 from semlens.draw.map_plot import Scale
 from semlens.draw.report_page import (
     Badge,
-    ReportBlock,
-    ReportCard,
-    ReportCards,
     Facts,
     Paragraph,
     ReportBlock,
@@ -30,15 +28,12 @@ from semlens.draw.report_page import (
     ReportCards,
     ReportTable,
     Section,
-    ReportTable,
-    Paragraph,
     Thumb,
     Values,
     figure_picture,
     picture_thumb,
     svg_picture,
 )
-from semlens.draw.example_sheet import example_pictures
 from semlens.errors import SemlensError
 from semlens.store.reader import Database
 from semlens.types import Component
@@ -71,7 +66,8 @@ def attempt(make: Callable[[], Part]) -> Part | SkippedSection:
 def section(
     key: str, title: str, *, flows: bool = False
 ) -> Callable[
-    [Callable[Concatenate[Part, P], list[ReportBlock]]], Callable[Concatenate[Part | SkippedSection, P], Section]
+    [Callable[Concatenate[Part, P], list[ReportBlock]]],
+    Callable[Concatenate[Part | SkippedSection, P], Section],
 ]:
     """Make a section of a function that shows a part; without the part, it says why."""
 

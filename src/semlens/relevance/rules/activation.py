@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from semlens.relevance.relevance_signal import RelevanceSignal
 from semlens.relevance.captured_graph import OpNode, execute
+from semlens.relevance.relevance_signal import RelevanceSignal
 from semlens.relevance.rules.base import Rule, Sent
 
 aten = torch.ops.aten

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from semlens.relevance.relevance_signal import RelevanceSignal
 from semlens.relevance.captured_graph import OpNode, pair
+from semlens.relevance.relevance_signal import RelevanceSignal
 from semlens.relevance.rules.base import Rule, Sent, stabilised
 
 
@@ -80,7 +80,9 @@ class Convolution:
         """Put the channels last, which convolutions on CPU and GPU are fastest with."""
         return weight.contiguous(memory_format=torch.channels_last)
 
-    def _transposed(self, flow: RelevanceSignal, weight: Tensor, shape: Sequence[int], groups: int) -> RelevanceSignal:
+    def _transposed(
+        self, flow: RelevanceSignal, weight: Tensor, shape: Sequence[int], groups: int
+    ) -> RelevanceSignal:
         if flow.corner is None:
             size = (shape[-2], shape[-1])
             full = [
@@ -306,7 +308,9 @@ class Flat(Affine):
         """Spread relevance over pixels: [n U 1 H W]."""
         y, size = saved
         relevance = flow.times(y)
-        return self.spread(RelevanceSignal(relevance.values.sum(2, keepdim=True), relevance.corner), size)
+        return self.spread(
+            RelevanceSignal(relevance.values.sum(2, keepdim=True), relevance.corner), size
+        )
 
     def size(self, values: dict[OpNode, Any]) -> tuple[int, int]:
         """Return height and width of the images."""

@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from semlens.relevance.relevance_signal import RelevanceSignal
 from semlens.relevance.captured_graph import OpNode, execute
+from semlens.relevance.relevance_signal import RelevanceSignal
 
 Sent = list[tuple[OpNode, RelevanceSignal]]
 """Which nodes receive what."""

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from semlens.relevance.relevance_signal import RelevanceSignal
 from semlens.relevance.captured_graph import OpNode, execute
+from semlens.relevance.relevance_signal import RelevanceSignal
 from semlens.relevance.rules.base import Rule, Sent, unbroadcast
 
 aten = torch.ops.aten
@@ -65,7 +65,9 @@ class Product(Rule):
             if self.matrices:
                 g = flow.values
                 other = other.transpose(-1, -2)
-                passed = RelevanceSignal(unbroadcast(g @ other if place == 0 else other @ g, mine.shape))
+                passed = RelevanceSignal(
+                    unbroadcast(g @ other if place == 0 else other @ g, mine.shape)
+                )
             else:
                 divides = self.node.target == aten.div.Tensor
                 passed = _scaled(flow, 1 / other if divides else other, mine)

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils._pytree import tree_map_only
 
-from semlens.relevance.relevance_signal import RelevanceSignal, windows
 from semlens.relevance.captured_graph import OpNode, execute, pair
+from semlens.relevance.relevance_signal import RelevanceSignal, windows
 from semlens.relevance.rules.affine import Flat
 from semlens.relevance.rules.base import Rule, Sent, stabilised, unbroadcast
 
@@ -105,7 +105,9 @@ class Sum(Rule):
     def forward(self, values: dict[OpNode, Any]) -> tuple[Any, Any]:
         """Compute the node, and keep the terms' shapes."""
         y = execute(self.node, values, torch.empty(0))
-        shapes = {x: values[x].shape for x in self.node.args[:2] if isinstance(x, OpNode) and x.live}
+        shapes = {
+            x: values[x].shape for x in self.node.args[:2] if isinstance(x, OpNode) and x.live
+        }
         return y, (y / stabilised(y, self.epsilon), shapes)
 
     def backward(self, saved: Any, flow: RelevanceSignal) -> Sent:
@@ -119,7 +121,9 @@ class Sum(Rule):
         for source, weight in zip(self.node.args[:2], self.weights, strict=True):
             if source not in shapes:
                 continue
-            passed = scaled if weight == 1 else RelevanceSignal(scaled.values * weight, scaled.corner)
+            passed = (
+                scaled if weight == 1 else RelevanceSignal(scaled.values * weight, scaled.corner)
+            )
             if shapes[source] != factor.shape:
                 passed = RelevanceSignal(unbroadcast(passed.values, shapes[source]))
             sent.append((source, passed))
@@ -242,7 +246,9 @@ class MaxPool(Rule):
         """Return values over what a flow's window reads as a flow over an input of ``shape``."""
         padding = torch.tensor(self.padding, device=out.device)
         if flow.corner is not None:
-            return RelevanceSignal(out, flow.corner * torch.tensor(self.stride, device=out.device) - padding)
+            return RelevanceSignal(
+                out, flow.corner * torch.tensor(self.stride, device=out.device) - padding
+            )
         whole = RelevanceSignal(out, padding.neg().expand(*out.shape[:2], 2))
         return whole.whole((shape[-2], shape[-1]))
 

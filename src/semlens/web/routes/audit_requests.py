@@ -6,8 +6,12 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
-from semlens.analysis.audit.saved_audits import AuditRecord, AuditChanges, AuditSettings, ListedConcept
-from semlens.analysis.resolve_concepts import sets_for
+from semlens.analysis.audit.saved_audits import (
+    AuditChanges,
+    AuditRecord,
+    AuditSettings,
+    ListedConcept,
+)
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.resolve_concepts import sets_for
 from semlens.api import ConceptDatabase

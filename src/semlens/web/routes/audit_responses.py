@@ -8,16 +8,14 @@ from pydantic import BaseModel
 
 from semlens.analysis.audit.audit import SIDES
 from semlens.analysis.audit.audit_result import Audit
-from semlens.analysis.audit.saved_audits import AuditRecord, ListedConcept
 from semlens.analysis.audit.relevance_shares import Verdict
-from semlens.analysis.resolve_concepts import class_of
+from semlens.analysis.audit.saved_audits import AuditRecord, ListedConcept
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.resolve_concepts import class_of
 from semlens.analysis.result import plain
 from semlens.api import ConceptDatabase
 from semlens.web.app_state import records
 from semlens.web.routes.classes import ClassCount
-from semlens.web.app_state import records
 
 
 class ConceptSetInfo(BaseModel):

@@ -11,29 +11,27 @@ from fastapi import APIRouter, Query, Response
 
 from semlens.analysis.audit.audit import audit
 from semlens.analysis.audit.audit_result import Audit
-from semlens.analysis.audit.saved_audits import AuditRecord
 from semlens.analysis.audit.concept_alignment import check_lists
+from semlens.analysis.audit.saved_audits import AuditRecord
 from semlens.analysis.audit.sweep import audit_all
 from semlens.analysis.classes import class_name, find_class
 from semlens.analysis.concept_file import read_text, to_toml
-from semlens.analysis.resolve_concepts import SAVED, concepts_by_class
 from semlens.analysis.concepts import ConceptSet, bundled_names
 from semlens.analysis.report.report import report
 from semlens.analysis.resolve_concepts import SAVED, concepts_by_class
 from semlens.analysis.result import plain
-from semlens.analysis.classes import class_name, find_class
 from semlens.errors import SemlensError
 from semlens.recipe import fingerprint
-from semlens.web.responses import csv, download
+from semlens.web.app_state import All, AppState, Model, ModelContext, records
 from semlens.web.errors import not_found
+from semlens.web.responses import csv, download
+from semlens.web.routes.audit_requests import AuditEdit, NewAudit, SetFile, Text, content_of
 from semlens.web.routes.audit_responses import (
-    AuditResponse,
     AuditEntry,
     AuditResponse,
     ConceptSetInfo,
     SavedAuditResponse,
     SavedAuditsResponse,
-    SweepResponse,
     SweepClass,
     SweepResponse,
     answer_of,
@@ -41,7 +39,6 @@ from semlens.web.routes.audit_responses import (
     set_info,
 )
 from semlens.web.routes.classes import ClassCount
-from semlens.web.app_state import All, Model, ModelContext, AppState, records
 
 router = APIRouter(prefix="/models/{m}", tags=["audit"])
 

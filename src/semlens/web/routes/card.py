@@ -13,14 +13,18 @@ from pydantic import BaseModel
 
 from semlens.analysis.describe import component_card as cards
 from semlens.analysis.describe.label_candidates import Candidates
-from semlens.analysis.describe.neighbours import Neighbour, Counterpart, check_has_examples, neighbours, counterpart
+from semlens.analysis.describe.neighbours import (
+    Counterpart,
+    Neighbour,
+    check_has_examples,
+    counterpart,
+    neighbours,
+)
 from semlens.analysis.describe.senses import Senses, sense_vectors, senses
 from semlens.analysis.label import THRESHOLD
 from semlens.web.app_state import COMPONENT, All, AppState, Model, ModelContext, Row
 from semlens.web.label_sources import KEPT, choices, chosen, lacking, named
 from semlens.web.routes.overview import rated
-from semlens.web.app_state import COMPONENT, All, Model, Row, ModelContext, AppState
-from semlens.web.label_sources import KEPT, choices, chosen, lacking, named
 
 router = APIRouter(tags=["card"])
 

@@ -18,14 +18,12 @@ from semlens.analysis.class_relevance import (
 )
 from semlens.analysis.classes import class_name
 from semlens.analysis.describe.build_command import build_command
-from semlens.analysis.classes import class_name
 from semlens.errors import RelevanceError
 from semlens.types import Component
 from semlens.web.app_state import All, AppState, LayerNames, Model, ModelContext, records
 from semlens.web.errors import not_found
-from semlens.web.app_state import All, LayerNames, Model, ModelContext, AppState, records
-from semlens.web.label_sources import chosen, named
 from semlens.web.jobs import JobPending, JobStatus
+from semlens.web.label_sources import chosen, named
 
 router = APIRouter(prefix="/models/{m}/classes", tags=["classes"])
 

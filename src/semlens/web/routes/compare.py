@@ -11,9 +11,9 @@ from pydantic import BaseModel
 
 from semlens.analysis.compare.joint_map import JointMap, MappedModel, joint_map
 from semlens.analysis.describe.score_distribution import Distribution, distributions
+from semlens.web.app_state import All, AppState, ModelContext, records
 from semlens.web.responses import csv, download, tensors
 from semlens.web.routes.overview import rated
-from semlens.web.app_state import All, ModelContext, AppState, records
 
 router = APIRouter(tags=["compare"])
 

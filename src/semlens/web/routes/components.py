@@ -10,14 +10,14 @@ from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
-from semlens.analysis.describe.component_table import ComponentFilter, component_table
-from semlens.analysis.saved_labels import saved_labels, label_tables
-from semlens.analysis.scores import MEASURES
 from semlens.analysis.classes import class_name
+from semlens.analysis.describe.component_table import ComponentFilter, component_table
+from semlens.analysis.saved_labels import label_tables, saved_labels
+from semlens.analysis.scores import MEASURES
+from semlens.web.app_state import LARGEST, All, AppState, Model, ModelContext, records
+from semlens.web.jobs import JobPending, JobStatus
 from semlens.web.responses import csv, named_file
 from semlens.web.routes.overview import rated
-from semlens.web.app_state import LARGEST, All, Model, ModelContext, AppState, records
-from semlens.web.jobs import JobPending, JobStatus
 
 router = APIRouter(prefix="/models/{m}", tags=["components"])
 _CHUNK = 5000

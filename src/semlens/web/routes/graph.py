@@ -10,18 +10,21 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
+from semlens.analysis.classes import class_name, class_samples
 from semlens.analysis.graph.attribution_graph import MINIMUM, AttributionGraph, GraphEdge, GraphNode
 from semlens.analysis.graph.prune_graph import prune
-from semlens.analysis.graph.relevance_trace import IMAGES, MOST, GraphTrace, reached_layers, trace_class
-from semlens.analysis.classes import class_name, class_samples
+from semlens.analysis.graph.relevance_trace import (
+    IMAGES,
+    MOST,
+    GraphTrace,
+    reached_layers,
+    trace_class,
+)
 from semlens.types import Component
 from semlens.web.app_state import LARGEST, All, AppState, Model, ModelContext
 from semlens.web.jobs import JobPending
 from semlens.web.label_sources import chosen
 from semlens.web.routes.classes import labels_of
-from semlens.web.app_state import LARGEST, All, Model, ModelContext, AppState
-from semlens.web.label_sources import chosen
-from semlens.web.jobs import JobPending
 
 router = APIRouter(prefix="/models/{m}", tags=["graph"])
 
@@ -141,7 +144,9 @@ class _GraphPicture:
     labels: Mapping[Component, str]
 
 
-def _drawn(served: ModelContext, serving: AppState, asked: GraphQuery, picture: bool = False) -> _GraphPicture:
+def _drawn(
+    served: ModelContext, serving: AppState, asked: GraphQuery, picture: bool = False
+) -> _GraphPicture:
     """Prune the trace of the class, which is made first if there is none."""
     trace = traced(served, serving, asked.target, asked.layers)
     source = chosen(served, asked.concepts)

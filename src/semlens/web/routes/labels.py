@@ -9,7 +9,6 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from semlens.analysis.concepts import ConceptSet, bundled_names
-from semlens.analysis.saved_labels import SavedLabels, label_tables
 from semlens.analysis.label import THRESHOLD
 from semlens.analysis.saved_labels import SavedLabels, label_tables
 from semlens.errors import ConceptError, EmbedderError, nearest

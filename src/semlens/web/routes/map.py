@@ -17,9 +17,9 @@ from semlens.analysis.describe.map_selection import component_labels, select
 from semlens.analysis.scores import MEASURES
 from semlens.draw.map_plot import Scale
 from semlens.errors import ConceptError, SemlensError
-from semlens.web.responses import csv, download, tensors
-from semlens.web.app_state import LARGEST, All, MaybeClass, Model, ModelContext, AppState, records
+from semlens.web.app_state import LARGEST, All, AppState, MaybeClass, Model, ModelContext, records
 from semlens.web.jobs import JobPending
+from semlens.web.responses import csv, download, tensors
 
 router = APIRouter(prefix="/models/{m}", tags=["map"])
 

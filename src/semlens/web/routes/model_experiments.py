@@ -14,9 +14,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from semlens.analysis.audit.model_test import model_test
 from semlens.analysis.audit.model_test_result import ModelTest, Outputs
-from semlens.analysis.correct.ablation_preview import Predictions, RateChange, AblationPreview, ablation_preview
-from semlens.analysis.result import plain
 from semlens.analysis.classes import class_name, class_samples
+from semlens.analysis.correct.ablation_preview import (
+    AblationPreview,
+    Predictions,
+    RateChange,
+    ablation_preview,
+)
+from semlens.analysis.result import plain
 from semlens.api import ConceptDatabase
 from semlens.data.artefact import Artefact, Hue, Patch, Stripes, TextMark, insert_drawn
 from semlens.draw.encode_images import encoded
@@ -94,7 +99,7 @@ class ScoreSet(BaseModel):
 
     images: int
     top1: float
-    """RateChange of them that it calls the class."""
+    """Share of them that it calls the class."""
     top5: float
     logit: float
     """Mean."""
@@ -261,7 +266,11 @@ def _scores(outputs: Outputs) -> ScoreSet:
 
 
 def tried_set(
-    db: ConceptDatabase, found: AblationPreview, answers: Predictions, artefact: Artefact | None, seed: int
+    db: ConceptDatabase,
+    found: AblationPreview,
+    answers: Predictions,
+    artefact: Artefact | None,
+    seed: int,
 ) -> AblatedSet:
     """Return the answers on one set, with pictures of some that have changed.
 

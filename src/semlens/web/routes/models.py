@@ -8,7 +8,6 @@ from pydantic import BaseModel
 from semlens.api import ConceptDatabase
 from semlens.web.app_state import All, Model, ModelContext
 from semlens.web.embedder import SharedEmbedder
-from semlens.web.app_state import All, Model, ModelContext
 from semlens.web.jobs import JobQueue
 
 router = APIRouter(tags=["models"])

@@ -6,7 +6,6 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 
 from semlens.analysis.describe.database_warnings import DatabaseWarning, database_warnings
-from semlens.analysis.describe.score_distribution import Distribution, distributions
 from semlens.analysis.describe.overview import (
     SuggestedQuery,
     class_table,
@@ -20,7 +19,6 @@ from semlens.web.app_state import All, AppState, Model, ModelContext, records
 from semlens.web.embedder import SharedEmbedder
 from semlens.web.routes.classes import ClassCount
 from semlens.web.routes.models import LayerInfo, layers_of
-from semlens.web.app_state import All, Model, ModelContext, AppState, records
 
 router = APIRouter(prefix="/models/{m}", tags=["overview"])
 

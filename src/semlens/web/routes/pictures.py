@@ -14,8 +14,8 @@ from fastapi import APIRouter, Header, Query, Response
 
 from semlens.draw.example_sheet import View, crop_picture, strip
 from semlens.errors import DataError, ImageError, StaleError
+from semlens.web.app_state import COMPONENT, Model, ModelContext, Row
 from semlens.web.errors import HttpError
-from semlens.web.app_state import COMPONENT, Model, Row, ModelContext
 
 router = APIRouter(tags=["pictures"])
 

@@ -11,10 +11,10 @@ from pydantic import BaseModel, Field
 from semlens.analysis.saved_labels import PREFIX, LabelHit, saved_labels, search_labels
 from semlens.analysis.search import Hit, Query, alignments, make_query, rank
 from semlens.types import Component
-from semlens.web.responses import tensors
+from semlens.web.app_state import All, AppState, LayerNames, Model, ModelContext
 from semlens.web.embedder import SharedEmbedder
 from semlens.web.errors import HttpError
-from semlens.web.app_state import All, LayerNames, Model, ModelContext, AppState
+from semlens.web.responses import tensors
 from semlens.web.upload import UPLOAD, Upload
 
 router = APIRouter(prefix="/models/{m}", tags=["search"])
