@@ -25,10 +25,10 @@ COMMANDS: dict[str, dict[str, str]] = {
     },
     "Browse": {"serve": "serve:serve", "export": "serve:export"},
     "Search": {
-        "search": "ask:search",
-        "label": "ask:label",
-        "show": "ask:show",
-        "scores": "ask:scores",
+        "search": "search:search",
+        "label": "search:label",
+        "show": "search:show",
+        "scores": "search:scores",
     },
     "Describe": {
         "map": "describe:map_components",
