@@ -1,4 +1,4 @@
-"""The ``semlens`` command; a command's module is imported when it is run or asked for help."""
+"""The ``semlens`` app; the module of a command is imported only when the command is used."""
 
 from __future__ import annotations
 
@@ -51,19 +51,19 @@ COMMANDS: dict[str, dict[str, str]] = {
         "evaluate": "correct:evaluate",
     },
 }
-"""Modules and functions of the commands, by the panel of ``--help`` that they stand in."""
+"""Module and function of each command, grouped by the panel of ``--help``."""
 _PANELS = {name: panel for panel, names in COMMANDS.items() for name in names}
 
 
 class _Commands(TyperGroup):
-    """Commands that are imported late: torch takes seconds, and a list of commands needs none."""
+    """Commands that are imported on use: importing torch takes seconds."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """Return the names in the order of the panels."""
+        """Return the names of the commands in the order of the panels."""
         return list(_PANELS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Import a command; while help is listed, one that only knows its summary."""
+        """Import a command; while help is listed, return a stub that holds its summary only."""
         if cmd_name not in _PANELS:
             return None
         panel = _PANELS[cmd_name]
@@ -90,8 +90,8 @@ def _summary(module: str, function: str) -> str:
     """Read the first line of a command's docstring from its source."""
     spec = find_spec(f"semlens.cli.{module}")
     source = Path(str(spec.origin)).read_text("utf-8") if spec else ""
-    found = {d.name: d for d in ast.parse(source).body if isinstance(d, ast.FunctionDef)}
-    return (ast.get_docstring(found[function]) or "").partition("\n")[0]
+    functions = {d.name: d for d in ast.parse(source).body if isinstance(d, ast.FunctionDef)}
+    return (ast.get_docstring(functions[function]) or "").partition("\n")[0]
 
 
 app = typer.Typer(
@@ -100,12 +100,12 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="markdown",
     help="Search, describe and audit what a vision model has learned.\n\n"
-    "Start with `semlens demo`; then `semlens build` for your own model and images.",
+    "Start with `semlens demo`, then run `semlens build` with your own model and images.",
 )
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"semlens {__version__}")
         raise typer.Exit
 
@@ -113,7 +113,10 @@ def _version(asked: bool) -> None:
 @app.callback()
 def root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
     ] = False,
 ) -> None:
     """Search, describe and audit what a vision model has learned."""
