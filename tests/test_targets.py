@@ -97,9 +97,9 @@ def test_wrong_class_files(tmp_path, name, text):
     (tmp_path / name).write_text(text)
     with pytest.raises(DataError) as caught:
         read_classes(tmp_path / name)
-    assert f"{name}' cannot be read as classes" in str(caught.value)
+    assert f"Cannot read classes from '{tmp_path / name}'" in str(caught.value)
     assert "CSV lines 'name,logit'" in str(caught.value)
-    assert "Correct the file" in str(caught.value)
+    assert "Fix the file" in str(caught.value)
     with pytest.raises(DataError, match="No such file"):
         read_classes(tmp_path / "gone.json")
 
@@ -114,7 +114,7 @@ def test_target_files(tmp_path):
     assert "relative to the data folder" in str(caught.value)
     assert "Add them" in str(caught.value)
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(DataError, match="cannot be read.*Expected CSV lines"):
+    with pytest.raises(DataError, match="Cannot read.*Expected CSV lines"):
         read_targets(path, ["a"])
     with pytest.raises(DataError, match="No such file"):
         read_targets(tmp_path / "gone.csv", ["a"])

@@ -31,15 +31,15 @@ from semlens.data.artefact_rendering import (
     blend,
     check_words,
     colour_text,
-    top_left_corner,
     cutout_paths,
     default_font,
+    draw_text,
     parse_colour,
     paste_piece,
     read_cutout,
     stripes,
+    top_left_corner,
     trim_faint_border,
-    draw_text,
 )
 from semlens.data.images import Images
 from semlens.errors import DataError

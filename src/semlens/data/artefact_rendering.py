@@ -175,7 +175,7 @@ def draw_text(
     fill: Colour,
     outline: Colour | None,
 ) -> Image.Image:
-    """Draw words as RGBA; ``size`` in pixels is reduced until the width is at most ``max_width``."""
+    """Draw words as RGBA; ``size`` in pixels is reduced until they fit in ``max_width``."""
     while True:
         face = ImageFont.truetype(font, max(size, MIN_FONT_SIZE))
         stroke = 0 if outline is None else max(1, round(size / 14))

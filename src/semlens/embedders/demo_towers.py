@@ -156,7 +156,7 @@ class TextTower(nn.Module):
         return [[i for i in e.ids if i != self.unknown] for e in encodings]
 
     def forward(self, ids: Tensor, offsets: Tensor) -> Tensor:
-        """Map concatenated token ids [T] and the offset of each text [B] to vectors [B dimension]."""
+        """Map concatenated token ids [T] and offsets of texts [B] to vectors [B dimension]."""
         weights = self.log_weights[ids].clamp(-5, 5).exp()
         total = F.embedding_bag(
             ids, self.tokens.weight, offsets, mode="sum", per_sample_weights=weights

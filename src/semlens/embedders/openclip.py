@@ -36,7 +36,7 @@ class OpenClipEmbedder(Embedder):
             if architecture not in open_clip.list_models():
                 raise EmbedderError(
                     f"Unknown open_clip model '{architecture}'.",
-                    f"The nearest known models are {nearest(architecture, open_clip.list_models())}.",
+                    f"The nearest models are {nearest(architecture, open_clip.list_models())}.",
                     "List all models with open_clip.list_models().",
                 )
             tags = open_clip.list_pretrained_tags_by_model(architecture)
