@@ -275,4 +275,4 @@ def test_texts_are_taken_wherever_artefacts_are(images) -> None:
 def test_bad_shares(images: ImageFolder, kinds, share) -> None:
     with pytest.raises(DataError) as error:
         WithArtefact(images, kinds, share=share)
-    assert_says(error.value, f"share of {share}")
+    assert_says(error.value, f"share={share}")

@@ -117,7 +117,7 @@ def test_tensors_and_other_items_are_refused():
     ):
         with pytest.raises(DataError) as caught:
             ImageSequence(items)
-        assert_says(caught.value, met, "Expected a raw image", "Remove the data set's transform")
+        assert_says(caught.value, met, "Expected a raw image", "Remove the transform")
     with pytest.raises(DataError, match="HuggingFaceImages"):
         ImageSequence([{"image": Image.new("RGB", (4, 4))}])
     with pytest.raises(DataError, match="empty"):
@@ -146,7 +146,7 @@ def test_a_hugging_face_data_set_on_disk(tmp_path):
     again = load_images(images.spec)
     assert [again.digest(i) for i in range(3)] == [images.digest(i) for i in range(3)]
     assert len({images.digest(i) for i in range(3)}) == 3
-    with pytest.raises(DataError, match="has no splits, so no 'train'"):
+    with pytest.raises(DataError, match="has no split 'train'"):
         load_images(f"datasets/{tmp_path / 'one'}:train")
 
 
@@ -160,7 +160,7 @@ def test_splits_of_a_hugging_face_data_set(tmp_path):
     ):
         with pytest.raises(DataError) as caught:
             load_images(spec)
-        assert_says(caught.value, met, "It has train, test", f"datasets/{folder}:train")
+        assert_says(caught.value, met, "The splits are train, test", f"datasets/{folder}:train")
     datasets.DatasetDict({"only": rows(2)}).save_to_disk(tmp_path / "single")
     assert len(load_images(tmp_path / "single")) == 2
 

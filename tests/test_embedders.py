@@ -208,7 +208,7 @@ def test_an_image_only_embedder_asked_for_text_says_what_to_do(folders):
     with pytest.raises(EmbedderError) as caught:
         embedder.embed_texts(["dog"])
     assert_says(caught.value, f"{folders['dino']}' has no text tower", "embeds images only")
-    assert_says(caught.value, "--image FILE", "image-text embedder")
+    assert_says(caught.value, "Search by image", "image-text embedder")
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -241,9 +241,9 @@ def test_the_open_clip_preprocessing_counts_in_the_fingerprint(tmp_path):
     [
         ("nothing", ["Unknown embedder 'nothing'", "open_clip/MODEL/PRETRAINED", "MobileC"]),
         ("clip/ViT-B-32", ["Unknown embedder", "transformers/ID-or-dir", "recommended"]),
-        ("open_clip/ViT-Q-32/openai", ["'ViT-Q-32' is not", "nearest are ViT-", "list_models"]),
+        ("open_clip/ViT-Q-32/openai", ["model 'ViT-Q-32'", "nearest models are ViT-", "list_models"]),
         ("open_clip/ViT-B-32/nope", ["'nope' of ViT-B-32", "openai", "path of a checkpoint"]),
-        ("open_clip/ViT-B-32", ["'' of ViT-B-32 are neither", "laion2b_s34b_b79k", "Give one"]),
+        ("open_clip/ViT-B-32", ["Unknown weights '' of ViT-B-32", "laion2b_s34b_b79k", "Use one"]),
         (
             "open_clip/RN50/openai",
             ["Cannot load the embedder", "reachable hub", "semlens/demo"],
