@@ -156,7 +156,7 @@ def test_splits_of_a_hugging_face_data_set(tmp_path):
     assert len(load_images(f"datasets/{folder}:test")) == 2
     for spec, met in (
         (str(folder), "has splits"),
-        (f"datasets/{folder}:val", "Split 'val' is not in"),
+        (f"datasets/{folder}:val", "Unknown split 'val' of"),
     ):
         with pytest.raises(DataError) as caught:
             load_images(spec)
@@ -212,6 +212,4 @@ def test_specs(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     with pytest.raises(DataError) as caught:
         load_images("datasets/nobody/nothing")
-    assert_says(
-        caught.value, "dataset 'nobody/nothing'", "hub id or a folder", "network"
-    )
+    assert_says(caught.value, "dataset 'nobody/nothing'", "hub id or a folder", "network")

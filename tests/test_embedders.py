@@ -241,7 +241,7 @@ def test_the_open_clip_preprocessing_counts_in_the_fingerprint(tmp_path):
     [
         ("nothing", ["Unknown embedder 'nothing'", "open_clip/MODEL/PRETRAINED", "MobileC"]),
         ("clip/ViT-B-32", ["Unknown embedder", "transformers/ID-or-dir", "recommended"]),
-        ("open_clip/ViT-Q-32/openai", ["model 'ViT-Q-32'", "nearest models are ViT-", "list_models"]),
+        ("open_clip/ViT-Q-32/openai", ["'ViT-Q-32'", "nearest models are ViT-", "list_models"]),
         ("open_clip/ViT-B-32/nope", ["'nope' of ViT-B-32", "openai", "path of a checkpoint"]),
         ("open_clip/ViT-B-32", ["Unknown weights '' of ViT-B-32", "laion2b_s34b_b79k", "Use one"]),
         (

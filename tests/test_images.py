@@ -181,7 +181,7 @@ def test_empty_and_missing_folders_and_odd_names(tmp_path):
     (tmp_path / "é").rename(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
     with pytest.raises(DataError) as caught:
         ImageFolder(tmp_path)
-    assert_says(caught.value, r"\xff/", "not UTF-8", "Rename")
+    assert_says(caught.value, r"\xff/", "not valid UTF-8", "Rename")
 
 
 @pytest.mark.parametrize("workers", [0, 1, 4])
