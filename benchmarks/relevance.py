@@ -168,19 +168,19 @@ def measure_network(
 def stages(layers: dict[str, Any]) -> dict[str, Any]:
     """Return the ratios by stage, of the layer that is worst for us."""
 
-    def worst(kind: str, reduce: Callable[[list[float]], float], table: Any) -> dict[str, float]:
+    def worst(kind: str, reduce: Callable[[list[float]], float], select: Any) -> dict[str, float]:
         values = {
-            stage: [table(layers[name])[kind] for name in names
-                    if name in layers and kind in table(layers[name])]
+            stage: [select(layers[name])[kind] for name in names
+                    if name in layers and kind in select(layers[name])]
             for stage, names in STAGES.items()
         }  # fmt: skip
         return {stage: reduce(ratios) for stage, ratios in values.items() if ratios}
 
-    def all_kinds(table: Any) -> dict[str, Any]:
+    def all_kinds(select: Any) -> dict[str, Any]:
         return {
-            "ratios": worst("reference_over_ours", min, table),
-            "ratios_at_32": worst("reference_at_32_over_ours", min, table),
-            "ideal": worst("ours_over_ideal", max, table),
+            "ratios": worst("reference_over_ours", min, select),
+            "ratios_at_32": worst("reference_at_32_over_ours", min, select),
+            "ideal": worst("ours_over_ideal", max, select),
         }
 
     return {

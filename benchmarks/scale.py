@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from harness import Clock, Measured, command, median, table
+from harness import Clock, Measurement, command, median, table
 from torch import Tensor
 
 import semlens as sl
@@ -189,7 +189,7 @@ def _write_layer(path: Path, entry: LayerEntry, size: Size, rng: np.random.Gener
 def seconds(question: Callable[[], Any], rounds: int) -> dict[str, float]:
     """Return the time of the first answer, and median time and CPU time of later answers."""
 
-    def timed() -> Measured:
+    def timed() -> Measurement:
         with Clock() as clock:
             question()
         return clock.read()
