@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from semlens.cli.command import with_fields
-from semlens.cli.output import Json, err, out, print_json, reported, table
+from semlens.cli.output import JsonOption, err, out, print_json, report_errors, table
 from semlens.errors import RecipeError, nearest
 from semlens.recipe import Recipe
 from semlens.settings import Settings, setting
@@ -67,7 +67,7 @@ class BuildInputs(Settings):
     ] = None
 
 
-@reported
+@report_errors
 @with_fields(BuildInputs, Recipe)
 def build(
     database: Annotated[Path, typer.Argument(help="Folder of the database, new or existing.")],
@@ -77,7 +77,7 @@ def build(
             help="TOML file with any of these options; the command line takes precedence."
         ),
     ] = None,
-    as_json: Json = False,
+    as_json: JsonOption = False,
     **options: Any,
 ) -> None:
     """Build a concept database from a model, images and a foundation model.
@@ -178,7 +178,7 @@ def _read_config(path: Path | None) -> dict[str, Any]:
     return settings
 
 
-@reported
+@report_errors
 def status(
     database: Annotated[Path, typer.Argument(help="Folder of the database.")],
     verify: Annotated[
@@ -246,7 +246,7 @@ def status(
         out.print("damaged files: none")
 
 
-@reported
+@report_errors
 def layers(
     model: Annotated[str, typer.Argument(help="Model, as for --model of build.")],
     random_weights: Annotated[

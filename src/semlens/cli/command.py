@@ -16,7 +16,16 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from semlens.analysis.result import Result, check_end
-from semlens.cli.output import Device, Json, Save, Spec, out, print_json, reported, written
+from semlens.cli.output import (
+    DeviceOption,
+    EmbedderOption,
+    JsonOption,
+    SaveOption,
+    out,
+    print_json,
+    print_written,
+    report_errors,
+)
 from semlens.settings import Setting, bare, needs_of, settings_of
 
 if TYPE_CHECKING:
@@ -34,8 +43,8 @@ _SOURCES = {
         str | None,
         typer.Option("--data", help="Where to load the images from, if they have moved."),
     ],
-    "embedder": Spec,
-    "device": Device,
+    "embedder": EmbedderOption,
+    "device": DeviceOption,
 }
 _OPTION_NAMES = {
     "images": "data",  # as in build
@@ -62,7 +71,7 @@ class QuestionContext:
     sources
         ``model``, ``images``, ``embedder`` and ``device``, for the questions that need them.
     save
-        Files that the answer will be written to.
+        Files that the answer will be saved to.
     as_json
         Whether the answer will be printed as JSON.
     """
@@ -168,13 +177,13 @@ def command(
                 result.save(path)
             for path, write in ask.files:
                 write(result, path)
-                written(path)
+                print_written(path)
             if as_json:
                 print_json(result.to_json())
             else:
                 out.print(result)
                 for path in save:
-                    written(path)
+                    print_written(path)
             ask.after_output()
 
         text = "Folders of the databases." if several else "Folder of the database."
@@ -189,10 +198,10 @@ def command(
                 inspect.Parameter(name, KEYWORD, annotation=_SOURCES[name], default=default)
                 for name, default in sources.items()
             ),
-            inspect.Parameter("save", KEYWORD, annotation=Save, default=None),
-            inspect.Parameter("as_json", KEYWORD, annotation=Json, default=False),
+            inspect.Parameter("save", KEYWORD, annotation=SaveOption, default=None),
+            inspect.Parameter("as_json", KEYWORD, annotation=JsonOption, default=False),
         ]
-        return reported(with_parameters(run, parameters))
+        return report_errors(with_parameters(run, parameters))
 
     return decorate
 

@@ -22,7 +22,7 @@ from semlens.analysis.correct.segments import cut_out as ask_cut_out
 from semlens.analysis.correct.sensitivity import Sensitivity
 from semlens.analysis.correct.sensitivity import sensitivity as ask_sensitivity
 from semlens.cli.command import QuestionContext, command, split_commas
-from semlens.cli.output import written
+from semlens.cli.output import print_written
 from semlens.types import Component
 
 C = TypeVar("C", bound=CorrectedModel)
@@ -60,7 +60,7 @@ def cutout(
     """
     check_folder(folder)
     segments: Segments = ask(split_commas(components))
-    written(f"{len(segments.write(folder))} cut-outs to {folder}")
+    print_written(f"{len(segments.write(folder))} cut-outs to {folder}")
     return segments
 
 
@@ -182,5 +182,5 @@ def _all_components(
 def _save_weights(corrected: C, out: Path) -> C:
     """Write the weights of a corrected model, and return it with the SPEC that loads them."""
     model = corrected.save_weights(out)
-    written(out)
+    print_written(out)
     return replace(corrected, model=model)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import pandas as pd
 import typer
 
-from semlens.cli.output import err, out, print_json, reported, table
+from semlens.cli.output import err, out, print_json, report_errors, table
 from semlens.errors import ServeError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from semlens.models.subject import SubjectModel
 
 
-@reported
+@report_errors
 def demo(
     folder: Annotated[Path, typer.Option("--out", help="Folder to write.")] = Path("semlens-demo"),
     serve: Annotated[

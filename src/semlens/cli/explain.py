@@ -15,7 +15,7 @@ from semlens.analysis.explain import explain as ask_explain
 from semlens.analysis.graph.attribution_graph import AttributionGraph, attribution_graph
 from semlens.analysis.saved_labels import labels_by_component
 from semlens.cli.command import QuestionContext, command
-from semlens.cli.output import err, written
+from semlens.cli.output import err, print_written
 
 Picture = Annotated[
     list[Path] | None,
@@ -72,9 +72,7 @@ def graph(
     image: Picture = None,
     labels: Annotated[
         str | None,
-        typer.Option(
-            help="Name of labels saved with 'semlens label --keep', instead of a concept set."
-        ),
+        typer.Option(help="Name of labels saved with 'semlens label', instead of a concept set."),
     ] = None,
 ) -> AttributionGraph:
     """Show which concepts a class relies on, layer by layer, and how they are connected.
@@ -95,7 +93,7 @@ def graph(
     if not (ask.save or ask.as_json):
         name = "".join(c if c.isalnum() or c in "-_" else "-" for c in result.name).strip("-")
         result.save(f"{name or 'graph'}.svg")
-        written(f"{name or 'graph'}.svg")
+        print_written(f"{name or 'graph'}.svg")
     return result
 
 

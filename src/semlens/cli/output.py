@@ -28,12 +28,12 @@ R = TypeVar("R")
 out = Console()
 err = Console(stderr=True)
 
-Db = Annotated[Path, typer.Argument(help="Folder of the database.")]
-Spec = Annotated[
+DatabaseArgument = Annotated[Path, typer.Argument(help="Folder of the database.")]
+EmbedderOption = Annotated[
     str | None, typer.Option("--embedder", help="Where to load the embedder from, if it has moved.")
 ]
-Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1 or mps.")]
-Save = Annotated[
+DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1 or mps.")]
+SaveOption = Annotated[
     list[Path] | None,
     typer.Option(
         "--save",
@@ -41,10 +41,10 @@ Save = Annotated[
         ".parquet) or all values (.json). Repeatable.",
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
-def reported(command: Callable[P, R]) -> Callable[P, R]:
+def report_errors(command: Callable[P, R]) -> Callable[P, R]:
     """Turn errors that a user can fix into a message and exit code 1, Ctrl-C into 130."""
 
     @functools.wraps(command)
@@ -97,6 +97,6 @@ def table(frame: pd.DataFrame, title: str = "", columns: Sequence[str] | None = 
     out.print(rich_table(frame, title, columns))
 
 
-def written(what: object) -> None:
+def print_written(what: object) -> None:
     """Report a written file."""
     err.print(f"Written: {what}", markup=False, highlight=False, soft_wrap=True)

@@ -16,7 +16,16 @@ from semlens.analysis.scores import scores as ask_scores
 from semlens.analysis.search import Hits
 from semlens.analysis.search import search as ask_search
 from semlens.cli.command import QuestionContext, command
-from semlens.cli.output import Db, Json, err, out, print_json, reported, save_picture, written
+from semlens.cli.output import (
+    DatabaseArgument,
+    JsonOption,
+    err,
+    out,
+    print_json,
+    print_written,
+    report_errors,
+    save_picture,
+)
 
 
 @command(ask_search)
@@ -81,7 +90,7 @@ def label(
     """
     labels: Labels = replace(ask(), shown=rows)
     if keep is not None:
-        written(labels.keep(keep))
+        print_written(labels.keep(keep))
     return labels
 
 
@@ -98,9 +107,9 @@ def scores(ask: QuestionContext) -> Scores:
     return ask()
 
 
-@reported
+@report_errors
 def show(
-    database: Db,
+    database: DatabaseArgument,
     components: Annotated[list[str], typer.Argument(help="LAYER:INDEX, or LAYER:-INDEX.")],
     picture: Annotated[Path, typer.Option("--out", help="Picture to write.")] = Path(
         "examples.png"
@@ -109,7 +118,7 @@ def show(
     mask: Annotated[
         bool, typer.Option("--mask", help="Darken regions that the component does not respond to.")
     ] = False,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Write a picture of the examples of components, strongest first.
 

@@ -9,13 +9,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from semlens.cli.output import Device, Json, Spec, err, out, print_json, reported
+from semlens.cli.output import (
+    DeviceOption,
+    EmbedderOption,
+    JsonOption,
+    err,
+    out,
+    print_json,
+    report_errors,
+)
 
 if TYPE_CHECKING:
     from semlens.web.serve import Server
 
 
-@reported
+@report_errors
 def serve(
     db: Annotated[list[Path], typer.Argument(help="Folders of the databases.")],
     port: Annotated[
@@ -38,7 +46,7 @@ def serve(
         bool, typer.Option("--token", help="Require a token on this machine too.")
     ] = False,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser.")] = True,
-    embedder: Spec = None,
+    embedder: EmbedderOption = None,
     model: Annotated[
         list[str] | None,
         typer.Option(
@@ -51,9 +59,9 @@ def serve(
             help="Where to load the images from, if they have moved. Repeat for each database."
         ),
     ] = None,
-    device: Device = "cpu",
+    device: DeviceOption = "cpu",
     log: Annotated[bool, typer.Option("--log", help="Log each request.")] = False,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Explore models in a browser: search, map, component cards, classes, audits, comparison.
 
@@ -122,7 +130,7 @@ def _end() -> None:
     os._exit(0)
 
 
-@reported
+@report_errors
 def export(
     db: Annotated[list[Path], typer.Argument(help="Folders of the databases.")],
     folder: Annotated[Path, typer.Option("--out", help="Folder to write.")] = Path("site"),
@@ -141,7 +149,7 @@ def export(
             help="Where to load the model from, if it has moved. Repeat for each database."
         ),
     ] = None,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Export the web application as a static site that opens from disk or any web server.
 
