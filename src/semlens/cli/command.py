@@ -285,9 +285,11 @@ def with_fields(*classes: type[BaseModel]) -> Callable[[Callable[..., None]], Ca
     """
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
-        first, *rest, _ = inspect.signature(function, eval_str=True).parameters.values()
+        first, *remaining, _ = inspect.signature(function, eval_str=True).parameters.values()
         fields = [option for model in classes for option in field_options(model)]
-        return with_parameters(function, [p.replace(kind=KEYWORD) for p in (first, *fields, *rest)])
+        return with_parameters(
+            function, [p.replace(kind=KEYWORD) for p in (first, *fields, *remaining)]
+        )
 
     return decorate
 
