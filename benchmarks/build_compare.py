@@ -52,7 +52,7 @@ def all_readouts(settings: Inputs) -> dict[str, np.ndarray]:
 def agreement(settings: Inputs) -> dict[str, Any]:
     """Compare the database with ``crop="none"`` with the output of the reference."""
     work = Path(settings.work)
-    db = sl.open(work / "crops-none.semlens", sl.load_embedder(settings.embedder))
+    db = sl.open(work / "crops-none.semlens", embedder=sl.load_embedder(settings.embedder))
     reference = load_file(work / "reference.safetensors")
     readouts = all_readouts(settings)
     total = clear = same = wrong_examples = 0
