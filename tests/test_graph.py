@@ -335,7 +335,7 @@ def test_the_command_takes_saved_labels(built, command):
         (["--target", "0", "--concepts", "x"], ["ConceptError", "'x'"]),
         (["--target", "0", "--save", "x.pdf"], ["x.pdf", ".svg"]),
         (["--target", "0", "--layers", "layer9"], ["'layer9'", "It has"]),
-        (["--target", "0", "--image", "x.png"], ["x.png", "Cannot read"]),
+        (["--target", "0", "--image", "x.png"], ["x.png", "cannot be read"]),
     ],
 )
 def test_the_command_names_what_is_wrong(built, command, arguments, parts):

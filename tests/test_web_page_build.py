@@ -246,7 +246,7 @@ def test_a_build_that_fails_says_why_and_leaves_no_page(checkout: Path):
         hook.build_page(checkout)
     assert_says(
         caught.value,
-        f"'npm run build' in '{checkout / 'web'}' ended with 1.",
+        f"'npm run build' in '{checkout / 'web'}' failed with exit code 1.",
         "Expected it to build the page",
         "Mend what it says",
         "not-there",

@@ -135,7 +135,7 @@ def _print_hits(hits: Hits, planted: Planted, title: str) -> None:
     out.print(
         f"{len(planted.components)} of {hits.searched} components separate images with the mark "
         f"from the same images without it (AUROC >= 0.9). The search, which does not know them, "
-        f"ranks the first of them at {planted.rank(hits)}."
+        f"finds the first of them at rank {planted.rank(hits)}."
     )
 
 
