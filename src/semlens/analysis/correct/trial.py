@@ -120,7 +120,7 @@ def trial_samples(
     return chosen, logit[chosen].astype(np.int64)
 
 
-@question("model", "images")
+@question("model", "images", public=False)
 def trial(
     database: Database,
     target: Target,
