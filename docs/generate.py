@@ -14,6 +14,7 @@ import inspect
 import json
 import pkgutil
 import re
+import textwrap
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
@@ -144,11 +145,9 @@ def command_page(text: str) -> str:
     before = "semlens"
     for name, function in cli_reference.commands().items():
         if f"\n## semlens {name}\n" not in text:
-            lines = (inspect.getdoc(function) or "").partition("\n\nExamples:")[0]
-            section = (
-                f"\n## semlens {name}\n\n`semlens {name} DATABASE [OPTIONS]`: {lines}\n\n"
-                f"{cli_reference.HEAD}"
-            )
+            lines = summary(function)
+            says = textwrap.fill(f"`semlens {name} DATABASE [OPTIONS]`: {lines}", 110)
+            section = f"\n## semlens {name}\n\n{says}\n\n{cli_reference.HEAD}"
             place = text.find("\n## ", text.index(f"\n## {before}\n") + 1)
             place = len(text) if place < 0 else place
             text = text[:place] + section + text[place:]
