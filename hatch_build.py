@@ -176,7 +176,7 @@ def static_of(root: Path) -> Path:
 
 def load_built(root: Path) -> ModuleType:
     """Load the package's ``built`` by its path: the package itself is not installed yet."""
-    path = root / "src/semlens/web/built.py"
+    path = root / "src/semlens/web/page_build.py"
     spec = importlib.util.spec_from_file_location("semlens_built_page", path)
     if spec is None or spec.loader is None:
         raise ImportError(f"There is no '{path}'.")

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 import semlens as sl
 from semlens.run.plan import Execution
-from semlens.store import layout
+from semlens.store import file_names
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -151,7 +151,7 @@ def crops_of(database: Path) -> dict[int, list[tuple[int, int, int, int]]]:
     """Return the boxes of each referenced sample of a database."""
     found: dict[int, list[tuple[int, int, int, int]]] = {}
     for number in range(len(sl.open(database).manifest.crops)):
-        tensors = load_file(database / layout.crops_file(number))
+        tensors = load_file(database / file_names.crops_file(number))
         for sample, box in zip(tensors["sample"].tolist(), tensors["box"].tolist(), strict=True):
             found.setdefault(sample, []).append(tuple(box))
     return found

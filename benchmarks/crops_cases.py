@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 from PIL import Image
 
 import semlens as sl
-from semlens.demo.world import DemoWorld, Picture
+from semlens.demo.bundled_images import BundledImage, DemoWorld
 from semlens.types import Crop, Readout
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -88,7 +88,9 @@ class FolderWorld(DemoWorld):
         self.kind: str = described["artefact"]["kind"]
         self.marked_share = described["marked_share"]
         self.pictures = [
-            Picture(entry["path"], entry["class"], entry["split"], entry["marked"], entry["mark"])
+            BundledImage(
+                entry["path"], entry["class"], entry["split"], entry["marked"], entry["mark"]
+            )
             for entry in described["images"]
         ]
         self._folder = folder

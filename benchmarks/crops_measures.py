@@ -13,12 +13,12 @@ from crops_cases import Case
 from torch import Tensor
 
 import semlens as sl
-from semlens.analysis.separation import auroc
-from semlens.demo.story import find_planted
+from semlens.analysis.auroc import auroc
+from semlens.demo.walkthrough import find_planted
 from semlens.models.activations import measure_form, spatial
 from semlens.models.forward import readouts
-from semlens.models.taps import run_layers
-from semlens.relevance.boxes import heatmaps
+from semlens.models.hooks import run_layers
+from semlens.relevance.heatmap_boxes import heatmaps
 
 KNOWN_AUROC = 0.95
 DEPTHS = (1, 3)
@@ -222,12 +222,12 @@ class Heat:
         return run_layers(self._case.model.module, inputs, [self._layer], use)[self._layer]
 
     def _relevance(self, inputs: Tensor, image: Tensor, channel: Tensor, sign: Tensor) -> Tensor:
-        from semlens.relevance.conditional import conditional_heatmaps
-        from semlens.relevance.engine import Engine
+        from semlens.relevance.conditional_heatmaps import conditional_heatmaps
+        from semlens.relevance.lrp_engine import LRPEngine
 
         if self._engine is None:
             module, rules = self._case.model.module, self._settings["rules"]
-            self._engine = Engine(module, inputs[:1], layers=[self._layer], rules=rules)
+            self._engine = LRPEngine(module, inputs[:1], layers=[self._layer], rules=rules)
         class_token = torch.zeros_like(image) if self._case.readout == "cls" else None
         return conditional_heatmaps(
             self._engine, inputs, self._layer, image, channel, sign, position=class_token

@@ -42,11 +42,11 @@ from harness import Clock, command, table, tell
 from PIL import Image, ImageDraw
 
 import semlens as sl
-from semlens.analysis.audit.found import Audit
+from semlens.analysis.audit.audit_result import Audit
 from semlens.analysis.audit.sweep import Sweep
 from semlens.analysis.concepts import load_sets
 from semlens.data.artefact import Artefact, load_artefact
-from semlens.demo.story import find_planted
+from semlens.demo.walkthrough import find_planted
 
 SUBJECTS: tuple[Named, ...] = (
     ("rain", "vgg", 0, "mean"),

@@ -36,15 +36,15 @@ class Ours:
     """The answers of this project."""
 
     def __init__(self, settings: Inputs) -> None:
-        from semlens.relevance import boxes
-        from semlens.relevance.classes import class_relevance
-        from semlens.relevance.conditional import conditional_heatmaps
-        from semlens.relevance.engine import Engine
+        from semlens.relevance import heatmap_boxes
+        from semlens.relevance.class_relevance import class_relevance
+        from semlens.relevance.conditional_heatmaps import conditional_heatmaps
+        from semlens.relevance.lrp_engine import LRPEngine
 
         self.settings = settings
         self.images = load_images(settings)
         self.network = load_network(settings)
-        self._engine, self._boxes = Engine, boxes
+        self._engine, self._boxes = LRPEngine, heatmap_boxes
         self._conditional, self._classes = conditional_heatmaps, class_relevance
         self.engines: dict[tuple[str, ...], Any] = {}
         self.heat = self.found = torch.empty(0)

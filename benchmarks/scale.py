@@ -26,11 +26,11 @@ from torch import Tensor
 
 import semlens as sl
 from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.probe import LABEL_TEMPLATES, embed_texts
+from semlens.analysis.query_embedding import LABEL_TEMPLATES, embed_texts
 from semlens.embedders.load import Embedder
 from semlens.recipe import Recipe
-from semlens.store import layout
-from semlens.store.files import file_digest, save_table, save_tensors
+from semlens.store import file_names
+from semlens.store.atomic_files import file_digest, save_table, save_tensors
 from semlens.store.manifest import LayerEntry, Manifest, RelevanceEntry, Source
 from semlens.store.schema import COMPONENTS, RELEVANCE_CLASSES
 
@@ -100,7 +100,7 @@ def write(
     for number, count in enumerate(parts):
         _write_crops(path, number, count, size, pictures)
     count = size.layers * size.rows
-    save_table(path / layout.COMPONENTS, pa.table({
+    save_table(path / file_names.COMPONENTS, pa.table({
         "layer": np.repeat([entry.name for entry in entries], size.rows),
         "index": np.tile(np.arange(size.rows, dtype=np.int32), size.layers),
         "sign": np.ones(count, np.int8),
@@ -109,15 +109,15 @@ def write(
         "examples": np.full(count, size.examples, np.int32),
     }, schema=COMPONENTS))  # fmt: skip
     logit = np.arange(size.samples) % size.classes
-    save_table(path / layout.SAMPLES, pa.table({
+    save_table(path / file_names.SAMPLES, pa.table({
         "sample": np.arange(size.samples),
         "path": [f"{i}.png" for i in range(size.samples)],
         "sha256": [f"{i:064x}" for i in range(size.samples)],
         "target": pa.array([f"class {i}" for i in logit]),
         "logit": pa.array(logit, pa.int32()),
         "error": pa.array([None] * size.samples, pa.string()),
-    }), group=layout.SAMPLE_GROUP)  # fmt: skip
-    save_table(path / layout.RELEVANCE_CLASSES, pa.table({
+    }), group=file_names.SAMPLE_GROUP)  # fmt: skip
+    save_table(path / file_names.RELEVANCE_CLASSES, pa.table({
         "class": np.arange(size.classes),
         "samples": np.full(size.classes, size.samples // size.classes),
     }, schema=RELEVANCE_CLASSES))  # fmt: skip
@@ -144,26 +144,26 @@ def _write_crops(
 ) -> None:
     vectors = torch.nn.functional.normalize(torch.randn(count, size.dim), dim=1)
     first = number * CROPS
-    save_tensors(path / layout.crops_file(number), {
+    save_tensors(path / file_names.crops_file(number), {
         "vector": vectors.half(),
         "sample": torch.arange(first, first + count) % size.samples,
         "box": torch.tensor([[0, 0, 64, 64]] * count, dtype=torch.int32),
     })  # fmt: skip
     if pictures:
         webp = [pictures[(first + i) % len(pictures)] for i in range(count)]
-        save_table(path / layout.thumbnails_file(number), pa.table({
+        save_table(path / file_names.thumbnails_file(number), pa.table({
             "key": [f"{first + i:032x}" for i in range(count)],
             "webp": pa.array(webp, pa.binary()),
-        }), group=layout.THUMBNAIL_GROUP, packed="webp")  # fmt: skip
+        }), group=file_names.THUMBNAIL_GROUP, packed="webp")  # fmt: skip
 
 
 def _write_layer(path: Path, entry: LayerEntry, size: Size, rng: np.random.Generator) -> None:
     theta = torch.randn(size.rows, size.dim)
-    save_tensors(path / layout.theta_file(entry.name), {"theta": theta.half()})
+    save_tensors(path / file_names.theta_file(entry.name), {"theta": theta.half()})
     count = size.rows * size.examples
     component = np.repeat(np.arange(size.rows, dtype=np.int32), size.examples)
     boxes = pa.array(np.tile(np.array([0, 0, 64, 64], np.int32), count))
-    save_table(path / layout.examples_file(entry.name), pa.table({
+    save_table(path / file_names.examples_file(entry.name), pa.table({
         "component": component + np.int32(entry.first),
         "rank": np.tile(np.arange(size.examples, dtype=np.int32), size.rows),
         "sample": rng.integers(0, size.samples, count),
@@ -172,13 +172,13 @@ def _write_layer(path: Path, entry: LayerEntry, size: Size, rng: np.random.Gener
         "box": pa.FixedSizeListArray.from_arrays(boxes, 4),
         "crop": rng.integers(0, size.crops, count),
         "mask": pa.array([b"\x0f" * 32] * count, pa.binary(32)),
-    }), group=layout.EXAMPLE_GROUP)  # fmt: skip
+    }), group=file_names.EXAMPLE_GROUP)  # fmt: skip
     mean = rng.dirichlet(np.full(size.relevant, 0.5), size.classes)
     rows = np.stack([np.sort(rng.choice(size.rows, size.relevant, replace=False)) for _ in mean])
     number = np.repeat(np.arange(size.classes, dtype=np.int32), size.relevant)
     place = rows.ravel().astype(np.int32) + np.int32(entry.first)
     order = np.lexsort((number, place))
-    save_table(path / layout.relevance_file(entry.name), pa.table({
+    save_table(path / file_names.relevance_file(entry.name), pa.table({
         "component": place[order],
         "class": number[order],
         "mean": mean.ravel()[order].astype(np.float32),

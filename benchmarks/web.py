@@ -26,7 +26,7 @@ from harness import command, tell
 from web_browser import missing, paint, pan
 from web_parts import clients, memory, search_latency, weight
 
-from semlens.web.built import STATIC
+from semlens.web.page_build import STATIC
 
 PARTS = ("search", "memory", "clients", "page", "paint", "pan")
 GOALS = {

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 import semlens as sl
-from semlens.analysis.compare.sets import component_sets
-from semlens.analysis.describe.map import cluster_cache, layout_cache
+from semlens.analysis.compare.component_sets import component_sets
+from semlens.analysis.describe.concept_map import cluster_cache, layout_cache
 from semlens.embedders.demo_towers import DemoEmbedder
 from semlens.embedders.load import Embedder
 

@@ -69,7 +69,7 @@ def serving(database: Path, *, wide: bool = True, page: Path | None = None) -> I
 
 def _answer() -> None:
     """Serve what a :class:`Worker` asks for, until it is gone."""
-    from semlens.web.built import STATIC
+    from semlens.web.page_build import STATIC
     from semlens.web.serve import make_server
 
     with ExitStack() as running:

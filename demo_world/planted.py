@@ -17,8 +17,8 @@ from demo_world.nets import as_subject, layers_of, readout_of
 from demo_world.subject import as_input
 from demo_world.worlds import WorldImages
 from semlens.models.demo import LAYERS, DemoNet
-from semlens.models.taps import pruned as without
-from semlens.models.taps import tapped
+from semlens.models.hooks import pruned as without
+from semlens.models.hooks import reading_layers
 from semlens.types import Component
 
 PLANTED_AUROC = 0.9
@@ -49,7 +49,7 @@ def measured_layers(net: nn.Module) -> tuple[str, ...]:
 def run(
     net: nn.Module, pixels: np.ndarray, pruned: Mapping[str, np.ndarray] | None = None
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Predictions int64[N] and readouts f32[N C] per layer, with components set to zero."""
+    """Answers int64[N] and readouts f32[N C] per layer, with components set to zero."""
     predictions: list[Tensor] = []
     readouts: dict[str, list[Tensor]] = {layer: [] for layer in measured_layers(net)}
     readout = readout_of(net)
@@ -58,7 +58,7 @@ def run(
         readouts[layer].append(output.mean((2, 3)) if readout == "mean" else output[:, 0].clone())
 
     removed = [Component(layer, int(i)) for layer, found in (pruned or {}).items() for i in found]
-    with tapped(net, readouts, seen), without(as_subject(net, (), "python:net"), removed):
+    with reading_layers(net, readouts, seen), without(as_subject(net, (), "python:net"), removed):
         for at in range(0, len(pixels), 256):
             images = as_input(pixels[at : at + 256]).contiguous(memory_format=torch.channels_last)
             predictions.append(net(images).argmax(1))

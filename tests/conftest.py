@@ -18,11 +18,11 @@ from torch.nn import functional
 from typer.testing import CliRunner
 
 from semlens.cli.app import app
-from semlens.data.folder import ImageFolder
+from semlens.data.image_folder import ImageFolder
 from semlens.embedders.load import Embedder
 from semlens.models.subject import SubjectModel
 from semlens.recipe import fingerprint
-from semlens.store.files import file_digest
+from semlens.store.atomic_files import file_digest
 
 pytest_plugins = ["web_browser"]
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from semlens.relevance.engine import Engine
-from semlens.relevance.flow import Flow
+from semlens.relevance.lrp_engine import LRPEngine
 from semlens.relevance.presets import Rules
+from semlens.relevance.relevance_signal import RelevanceSignal
 
 EPSILON = 1e-2
 """Large, so that a wrong stabiliser shows."""
@@ -95,12 +95,12 @@ def passing(
     """Send random relevance back through each of some layers: two starts for each image."""
     names = {name: f"layers.{number}" for number, name in enumerate(layers)}
     net = Beside(pre, list(layers.values())).eval()
-    trace = Engine(net, x, ["pre", *names.values()], rules).trace(x)
+    trace = LRPEngine(net, x, ["pre", *names.values()], rules).trace(x)
     found: dict[str, Passed] = {}
     for number, (name, place) in enumerate(names.items()):
         above, below = trace.values[place], trace.values["pre"]
         flow = noise(2, *above.shape, seed=number)
-        pulled = trace.pull({place: Flow(flow)}, ["pre"])
+        pulled = trace.pull({place: RelevanceSignal(flow)}, ["pre"])
         arrived = pulled.layers["pre"] * below if "pre" in pulled.layers else below
         found[name] = Passed(layers[name], below, above, flow * above, arrived, pulled.heat)
     return found

@@ -15,9 +15,9 @@ from torch import nn
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.analysis.correct.affected import STRENGTH, affected, separated
-from semlens.analysis.correct.chosen import read_affected
-from semlens.analysis.correct.vector import standardised
+from semlens.analysis.correct.affected_samples import STRENGTH, affected, separated
+from semlens.analysis.correct.cav import standardised
+from semlens.analysis.correct.component_files import read_affected
 from semlens.cli.app import app
 from semlens.errors import DataError, LayerError, StaleError
 from semlens.types import Component

@@ -12,14 +12,14 @@ from semlens.data.artefact import (
     Paste,
     Patch,
     Stripes,
-    Text,
+    TextMark,
     WithArtefact,
     insert_drawn,
     load_artefact,
 )
-from semlens.data.folder import ImageFolder
-from semlens.data.overlay import PLACES, parse_colour
-from semlens.data.sequence import ImageSequence
+from semlens.data.artefact_rendering import PLACES, parse_colour
+from semlens.data.image_folder import ImageFolder
+from semlens.data.image_sequence import ImageSequence
 from semlens.errors import DataError
 
 RANDOM = ["text:© stock", "patch:red", "stripes", "stripes:0,0,0:angle=30"]
@@ -135,19 +135,19 @@ def test_places(place) -> None:
 
 
 def test_text_has_its_height_and_stays_inside() -> None:
-    small = changed(Text("Mark", size=0.2, place="bottom").insert(GREY, 0))
-    large = changed(Text("Mark", size=0.4, place="bottom").insert(GREY, 0))
+    small = changed(TextMark("Mark", size=0.2, place="bottom").insert(GREY, 0))
+    large = changed(TextMark("Mark", size=0.4, place="bottom").insert(GREY, 0))
     assert 0.5 * 18 < small[3] - small[1] < 1.3 * 18
     assert large[3] - large[1] > 1.6 * (small[3] - small[1])
     left, _, right, _ = changed(
-        Text("a very long watermark of many words", size=0.5).insert(GREY, 0)
+        TextMark("a very long watermark of many words", size=0.5).insert(GREY, 0)
     )
     assert left >= 0 and right <= 120 and right - left <= 0.95 * 120
-    assert changed(Text("Mark").insert(Image.new("RGB", (5, 4)), 0), Image.new("RGB", (5, 4)))
+    assert changed(TextMark("Mark").insert(Image.new("RGB", (5, 4)), 0), Image.new("RGB", (5, 4)))
 
 
 def test_text_opacity_and_colours() -> None:
-    words = Text("HH", size=0.6, colour=(255, 0, 0), outline=None, opacity=0.5).insert(GREY, 0)
+    words = TextMark("HH", size=0.6, colour=(255, 0, 0), outline=None, opacity=0.5).insert(GREY, 0)
     strongest = pixels(words).reshape(-1, 3)[np.argmax(pixels(words)[:, :, 0])]
     assert np.abs(strongest - (0.5 * 100 + 0.5 * np.array([255, 0, 0]))).max() <= 1
 
@@ -174,8 +174,8 @@ def test_a_seed_gives_one_picture_and_another_seed_another(spec) -> None:
 @pytest.mark.parametrize(
     "artefact",
     [
-        Hue(), Hue((1, 2, 3), 0.7), Text("© stock: a=b"),
-        Text("a:size=0.5", 0.2, "top", outline=None),
+        Hue(), Hue((1, 2, 3), 0.7), TextMark("© stock: a=b"),
+        TextMark("a:size=0.5", 0.2, "top", outline=None),
         Patch((0, 0, 0), 0.5, "centre"), Stripes(angle=None), Stripes((9, 9, 9), 0.2, 0.1, 45.0),
     ],
 )  # fmt: skip
@@ -187,12 +187,12 @@ def test_forms_of_the_command_line(cutouts) -> None:
     assert load_artefact("hue") == Hue()
     assert load_artefact("hue:10,20,30:0.5") == Hue((10, 20, 30), 0.5)
     assert load_artefact("hue:#ff0000") == Hue((255, 0, 0))
-    assert load_artefact("text:© stock:place=bottom:size=0.2") == Text("© stock", 0.2, "bottom")
+    assert load_artefact("text:© stock:place=bottom:size=0.2") == TextMark("© stock", 0.2, "bottom")
     assert load_artefact("patch:red") == Patch((255, 0, 0))
     assert load_artefact("stripes") == Stripes()
     pasted = load_artefact(f"paste:{cutouts}:where=random")
     assert pasted == Paste(str(cutouts), "random") and load_artefact(pasted.spec) == pasted
-    assert [a.name for a in (Hue(), Text("a"), Patch(), Stripes(), pasted)] == [
+    assert [a.name for a in (Hue(), TextMark("a"), Patch(), Stripes(), pasted)] == [
         "hue", "text", "patch", "stripes", "paste",
     ]  # fmt: skip
     assert parse_colour(" 1, 2 ,3") == (1, 2, 3)

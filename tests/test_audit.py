@@ -20,10 +20,10 @@ from torch import nn
 
 import semlens as sl
 from semlens.analysis.audit.audit import DRAWS
-from semlens.analysis.audit.shares import ALL, VERDICTS, Resampled, weigh
+from semlens.analysis.audit.relevance_shares import ALL, VERDICTS, BootstrapCosines, weigh
 from semlens.analysis.concepts import Concept, ConceptSet
-from semlens.analysis.probe import LABEL_TEMPLATES
-from semlens.data.folder import ImageFolder
+from semlens.analysis.query_embedding import LABEL_TEMPLATES
+from semlens.data.image_folder import ImageFolder
 from semlens.errors import (
     ConceptError,
     EmbedderError,
@@ -258,7 +258,7 @@ def test_resampled_cosines_are_those_of_theta_from_drawn_examples(
     db = make(tmp_path / "db", pictures, words, aggregate=aggregate)
     rows = np.array([3, 0, 9, 21, 14])
     probes = np.stack([embed(words, name) for name in SPURIOUS]).astype(np.float32)
-    found = Resampled(db, rows, probes).draw(np.random.default_rng(5))
+    found = BootstrapCosines(db, rows, probes).draw(np.random.default_rng(5))
     picks = np.random.default_rng(5).random((len(rows), db.manifest.recipe.examples))
     for place, row in enumerate(rows):
         vectors, size = crops_of(db, int(row))
@@ -274,7 +274,7 @@ def test_intervals_and_certainty_come_from_redrawn_verdicts(db, words):
     found, plain = asked(db, resamples=40, seed=2), Oracle(db, words, 1, VALID, SPURIOUS)
     names = [*VALID, *SPURIOUS]
     probes = np.stack([*(embed(words, n) for n in names), embed(words, "")]).astype(np.float32)
-    resampled = Resampled(db, np.array(plain.rows), probes)
+    resampled = BootstrapCosines(db, np.array(plain.rows), probes)
     rng, drawn = np.random.default_rng(2), []
     for _ in range(40):
         cosines = resampled.draw(rng).astype(np.float64)

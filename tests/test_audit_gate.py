@@ -15,11 +15,15 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.analysis.audit.record import KeptAudits
-from semlens.analysis.audit.side import Null, chance_threshold, random_shares
-from semlens.analysis.audit.sweep import Condition, gate, save_junit
-from semlens.analysis.concept_sets import concepts_by_class, set_for, sets_for
+from semlens.analysis.audit.concept_alignment import (
+    NullDistribution,
+    chance_threshold,
+    random_shares,
+)
+from semlens.analysis.audit.saved_audits import SavedAudits
+from semlens.analysis.audit.sweep import Condition, check_conditions, save_junit
 from semlens.analysis.concepts import Concept, ConceptSet, load_sets
+from semlens.analysis.resolve_concepts import concepts_by_class, set_for, sets_for
 from semlens.cli.app import app
 from semlens.draw.audit_plots import audit_plot, sweep_plot
 from semlens.draw.figure import VERDICTS, figure_png
@@ -67,7 +71,10 @@ def test_a_background_that_is_too_small(known, drawn, least):
 def test_random_shares_by_loops():
     rng = np.random.default_rng(1)
     weight = rng.dirichlet(np.ones(7), 2).T
-    nulls = [Null(rng.random((7, 11)) < 0.2, 3), Null(rng.random((7, 6)) < 0.3, 2)]
+    nulls = [
+        NullDistribution(rng.random((7, 11)) < 0.2, 3),
+        NullDistribution(rng.random((7, 6)) < 0.3, 2),
+    ]
     found = random_shares(nulls, weight, 50, seed=3)
     rng = np.random.default_rng(3)
     for draw in found:
@@ -89,7 +96,9 @@ def test_random_concepts_are_called_spurious_as_often_as_the_level_says():
         least = np.maximum(chance_threshold(background, drawn, level), 0)
         aligned = (own > least[:, None]).any(1)
         called.append(aligned.mean())
-        random = random_shares([Null(background > least[:, None], drawn)], weight, 199, place)
+        random = random_shares(
+            [NullDistribution(background > least[:, None], drawn)], weight, 199, place
+        )
         p = (1 + (random[:, 0] >= aligned @ weight[:, 0] - 1e-12).sum()) / 200
         alarms += p < level
     error = np.std(called) / math.sqrt(rounds)
@@ -229,7 +238,7 @@ def test_sets_that_are_chosen_for_a_class(db):
 
 
 def test_a_saved_audit_is_a_concept_set(db):
-    audits = KeptAudits(db, keeps=False)
+    audits = SavedAudits(db, keeps=False)
     session = sl.open(db.path)
     session.audits = audits
     made = audits.add("a", small("mine", ["dog"], ["logo"]))
@@ -377,13 +386,13 @@ def test_conditions_are_held_against_figures(db):
     valid = sl.audit(db, "a", FOR_A, **SETTINGS)
     for text in ("spurious>0.05", "both>0", "p<0.05"):
         with pytest.raises(RecipeError, match="says nothing about the class 'a'"):
-            gate({"a": valid}, [Condition.parse(text)])
+            check_conditions({"a": valid}, [Condition.parse(text)])
 
 
 def test_junit(db, tmp_path):
     one = sl.audit(db, "a", ANY, **SETTINGS)
     conditions = [Condition.parse("unexpected>=0"), Condition.parse("unexpected.number>1")]
-    checks = gate({"a & <b>": one}, conditions)
+    checks = check_conditions({"a & <b>": one}, conditions)
     save_junit(tmp_path / "out.xml", checks, "db", {"ox": "is no class."})
     suite = ElementTree.parse(tmp_path / "out.xml").getroot()[0]
     counts = {key: suite.get(key) for key in ("name", "tests", "failures", "errors", "skipped")}

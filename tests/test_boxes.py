@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 from torchvision.transforms.v2.functional import gaussian_blur
 
-from semlens.relevance.boxes import boxes, heatmaps, kernel_size, smoothing
+from semlens.relevance.heatmap_boxes import boxes, heatmaps, kernel_size, smoothing
 
 
 def slow_heat(maps, height, width, blur):

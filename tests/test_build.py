@@ -23,7 +23,7 @@ from filelock import FileLock
 from PIL import Image
 
 import semlens as sl
-from semlens.data.folder import ImageFolder
+from semlens.data.image_folder import ImageFolder
 from semlens.errors import BusyError, DataError, LayerError, RecipeError, StaleError, StoreError
 from semlens.models.subject import SubjectModel
 from semlens.run.plan import Execution
@@ -144,7 +144,7 @@ def test_the_same_build_twice_gives_the_same_bytes(tmp_path, subject, images, em
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(
     ["pandas", "pytest", "torch", "torch.export", "torch._dynamo", "semlens.cli.app"]
-    + ["semlens.run.local", "semlens.relevance.engine", "semlens.embedders.load"]
+    + ["semlens.run.build_database", "semlens.relevance.lrp_engine", "semlens.embedders.load"]
 )
 
 

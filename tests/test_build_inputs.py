@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import semlens as sl
-from semlens.data import pinned
-from semlens.data.folder import ImageFolder
-from semlens.data.pinned import PinnedImages
-from semlens.data.targets import UnmappedWarning
+from semlens.data import verified_images
+from semlens.data.class_mapping import UnmappedWarning
+from semlens.data.image_folder import ImageFolder
+from semlens.data.verified_images import VerifiedImages
 from semlens.errors import ImageError, RelevanceError, StaleError
 from semlens.recipe import Recipe, RecipeSettings
 from semlens.run.plan import Execution
-from semlens.stages.index import example_weights
+from semlens.stages.select_examples import example_weights
 from semlens.store import writer
 
 LAYERS = ["first", "second"]
@@ -31,7 +31,7 @@ LAYERS = ["first", "second"]
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(pinned, "PAUSE", 0.0)
+    monkeypatch.setattr(verified_images, "PAUSE", 0.0)
 
 
 @pytest.fixture
@@ -137,11 +137,11 @@ def test_an_image_that_was_never_readable_stays_so_and_one_that_becomes_so_is_a_
     (folder / images.ids[2]).unlink()
     digests[2] = ""
     with pytest.raises(ImageError):
-        PinnedImages(images, digests).read(2)
+        VerifiedImages(images, digests).read(2)
     repaint(folder / images.ids[2])
     with pytest.raises(StaleError, match=images.ids[2]):
-        PinnedImages(images, digests).read(2)
-    assert PinnedImages(images, digests).read(3).tobytes() == images.read(3).tobytes()
+        VerifiedImages(images, digests).read(2)
+    assert VerifiedImages(images, digests).read(3).tobytes() == images.read(3).tobytes()
 
 
 # -- classes --------------------------------------------------------------------------------

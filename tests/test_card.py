@@ -8,14 +8,14 @@ from conftest import ColourEmbedder, LittleNet, WordEmbedder, assert_says, to_te
 
 import semlens as sl
 from semlens.analysis.concepts import Concept, ConceptSet
-from semlens.analysis.describe.candidates import candidates, kept_candidates
-from semlens.analysis.describe.card import card, class_relevances, measures
-from semlens.analysis.describe.distribution import MEANINGS
-from semlens.analysis.describe.neighbours import neighbours, twin
+from semlens.analysis.describe.component_card import card, class_relevances, measures
+from semlens.analysis.describe.label_candidates import candidates, saved_candidates
+from semlens.analysis.describe.neighbours import counterpart, neighbours
+from semlens.analysis.describe.score_distribution import MEANINGS
 from semlens.analysis.describe.senses import SMALLEST, Senses, sense_vectors, senses
 from semlens.analysis.label import label
-from semlens.analysis.probe import LABEL_TEMPLATES, concept_probe, embed_texts
-from semlens.data.folder import ImageFolder
+from semlens.analysis.query_embedding import LABEL_TEMPLATES, embed_concepts, embed_texts
+from semlens.data.image_folder import ImageFolder
 from semlens.errors import LayerError, RecipeError, RelevanceError, StaleError
 from semlens.models.subject import SubjectModel
 from semlens.progress import listening
@@ -182,7 +182,7 @@ def test_candidates_are_the_best_alignments_each_name_once(db):
 
     null, vectors = text(""), {word: text(word) for word in WORDS}
     rows = alive(db)
-    got = candidates(db.theta[rows], concept_probe(db, CONCEPTS), CONCEPTS, top=3, threshold=0.1)
+    got = candidates(db.theta[rows], embed_concepts(db, CONCEPTS), CONCEPTS, top=3, threshold=0.1)
     for row, mine in zip(rows, got, strict=True):
         exact = {w: cos(db.theta[row], v) - cos(db.theta[row], null) for w, v in vectors.items()}
         best = sorted(exact, key=lambda word: -exact[word])
@@ -197,7 +197,7 @@ def test_candidates_are_the_best_alignments_each_name_once(db):
 
 def test_one_concept_has_no_margin(db):
     one = ConceptSet.of(["dog"])
-    got = candidates(db.theta[:1], concept_probe(db, one), one)[0]
+    got = candidates(db.theta[:1], embed_concepts(db, one), one)[0]
     assert got.margin is None and len(got.candidates) == 1
 
 
@@ -205,7 +205,7 @@ def test_kept_labels_come_back_as_they_were(db):
     labels = label(db, CONCEPTS, candidates=3, threshold=0.1)
     labels.keep("mine")
     frame = labels.to_pandas()
-    got = kept_candidates(db, "mine", labels.rows, top=2)
+    got = saved_candidates(db, "mine", labels.rows, top=2)
     for place, mine in enumerate(got):
         assert mine is not None
         assert mine.label == labels.label(place)
@@ -214,9 +214,9 @@ def test_kept_labels_come_back_as_they_were(db):
         assert mine.margin == frame["margin"][place]
         if mine.label is not None:
             assert mine.candidates[0].category == frame["category"][place]
-    assert kept_candidates(db, "nobody", labels.rows[:2]) == [None, None]
+    assert saved_candidates(db, "nobody", labels.rows[:2]) == [None, None]
     db.save_analysis("labels-mine", frame[frame["layer"] == "first"])
-    last = kept_candidates(db, "mine", labels.rows[-1:])
+    last = saved_candidates(db, "mine", labels.rows[-1:])
     assert last == [None], "this layer was not labelled"
     (db.path / "analysis" / "labels-mine.parquet").unlink()
 
@@ -301,7 +301,7 @@ def test_a_twin_is_the_nearest_of_the_other_model(db, other):
         there = {r: cos(db.theta[row], other.theta[r]) for r in alive(other)}
         best = max(there, key=lambda r: (there[r], -r))
         here = {r: cos(other.theta[best], db.theta[r]) for r in alive(db)}
-        got = twin(db, row, other)
+        got = counterpart(db, row, other)
         assert got.nearest is not None
         assert (other.row(got.nearest.component), got.mutual) == (
             best,
@@ -315,10 +315,10 @@ def test_a_twin_is_the_nearest_of_the_other_model(db, other):
 def test_twins_need_one_embedder_and_two_models(db, folder, pictures):
     colours = make(folder / "colours", pictures, ColourEmbedder(3), relevance=False)
     with pytest.raises(StaleError) as error:
-        twin(db, 0, colours)
+        counterpart(db, 0, colours)
     assert_says(error.value, "python:words", "python:colours", "with the embedder")
     with pytest.raises(RecipeError) as same:
-        twin(db, 0, db)
+        counterpart(db, 0, db)
     assert_says(same.value, "given twice")
 
 
@@ -326,7 +326,7 @@ def test_a_component_without_examples_has_no_neighbours(db, other, monkeypatch):
     silent = db.components.copy()
     silent.loc[3, "examples"] = 0
     monkeypatch.setitem(db.__dict__, "components", silent)
-    for ask in (lambda: neighbours(db, 3), lambda: twin(db, 3, other)):
+    for ask in (lambda: neighbours(db, 3), lambda: counterpart(db, 3, other)):
         with pytest.raises(LayerError) as error:
             ask()
         assert_says(error.value, "'first:3' has no examples", "concept vector", "another component")

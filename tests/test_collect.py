@@ -10,13 +10,13 @@ import torch
 from conftest import LittleNet, to_tensor
 from torch import nn
 
-from semlens.data.sequence import ImageSequence
+from semlens.data.image_sequence import ImageSequence
 from semlens.errors import LayerError
 from semlens.models.activations import measure_form, read
+from semlens.models.hooks import run_layers
 from semlens.models.subject import SubjectModel
-from semlens.models.taps import run_layers
 from semlens.stages.collect import collect, layer_forms
-from semlens.stages.index import select
+from semlens.stages.select_examples import select
 
 LAYERS = ["first", "second", "head"]
 

@@ -16,20 +16,20 @@ from torch import nn
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.analysis.compare import nearest
-from semlens.analysis.compare.nearest import (
-    Pairs,
+from semlens.analysis.compare import nearest_components
+from semlens.analysis.compare.component_sets import component_sets, database_names
+from semlens.analysis.compare.nearest_components import (
+    PairProgress,
     both_ways,
     nearest_of_sets,
     nearest_within,
     within,
 )
-from semlens.analysis.compare.sets import component_sets, database_names
-from semlens.analysis.compare.tally import assign, set_scores
+from semlens.analysis.compare.summary import assign, set_scores
 from semlens.analysis.concepts import Concept, ConceptSet
-from semlens.analysis.probe import concept_probe
+from semlens.analysis.query_embedding import embed_concepts
 from semlens.cli.app import app
-from semlens.data.folder import ImageFolder
+from semlens.data.image_folder import ImageFolder
 from semlens.errors import (
     LayerError,
     RecipeError,
@@ -39,8 +39,8 @@ from semlens.errors import (
 )
 from semlens.models.subject import SubjectModel
 from semlens.progress import listening
-from semlens.store.files import file_digest
-from semlens.store.layout import theta_file
+from semlens.store.atomic_files import file_digest
+from semlens.store.file_names import theta_file
 from semlens.store.manifest import Manifest
 
 LAYERS = ["first", "second"]
@@ -339,7 +339,7 @@ def test_a_concept_of_two_categories_is_one_label(databases):
 def test_assignment_is_the_label_and_the_nearest_component(databases, chunk):
     db = databases["one"]
     one = component_sets([db])[0]
-    probe = concept_probe(db, WORDS)
+    probe = embed_concepts(db, WORDS)
     found = assign(one, probe, WORDS, 0.025, chunk)
     labels = db.label(WORDS, threshold=0.025)
     expected = [labels.label(i) for i in range(len(labels))]
@@ -385,22 +385,22 @@ def test_nearest_components_are_kept_by_the_vectors_and_found_again(
 ):
     one, two = copied(databases["one"], tmp_path / "a"), copied(databases["two"], tmp_path / "b")
     a, b = component_sets([one, two])
-    monkeypatch.setattr(nearest, "KEEP_FROM", 1)
-    ahead, back = nearest_of_sets(a, b, Pairs(1))
-    own = nearest_within(a, Pairs(1))
+    monkeypatch.setattr(nearest_components, "KEEP_FROM", 1)
+    ahead, back = nearest_of_sets(a, b, PairProgress(1))
+    own = nearest_within(a, PairProgress(1))
     monkeypatch.undo()
     files = [(db, f) for db in (one, two) for f in (db.path / "analysis").glob("nearest-*.parquet")]
     assert len(files) == 4 + 2 + 1  # pairs of layers, each layer alone, and its two layers
     for db, file in files:  # what is read back is what was kept, not what is computed again
         frame = db.load_origin(file.stem)
         db.save_analysis(file.stem, frame[0].assign(similarity=np.float32(0.5)), frame[1])
-    assert (nearest_of_sets(a, b, Pairs(1))[0].similarity == 0.5).all()
-    assert (nearest_of_sets(b, a, Pairs(1))[1].similarity == 0.5).all()
-    assert (nearest_within(a, Pairs(1)).similarity == 0.5).all()
+    assert (nearest_of_sets(a, b, PairProgress(1))[0].similarity == 0.5).all()
+    assert (nearest_of_sets(b, a, PairProgress(1))[1].similarity == 0.5).all()
+    assert (nearest_within(a, PairProgress(1)).similarity == 0.5).all()
     # other vectors of the same names are computed anew
     vectors = np.random.default_rng(0).standard_normal((20, 24))
     changed = plant(two, "second", vectors)
-    again = nearest_of_sets(a, component_sets([changed])[0], Pairs(1))[0]
+    again = nearest_of_sets(a, component_sets([changed])[0], PairProgress(1))[0]
     expected = units(one, a.rows) @ units(changed, living(changed)).T
     # layer 'first' is as it was, and comes from what was kept: 0.5
     second = expected[:, len(living(changed, ["first"])) :].max(1)
@@ -412,7 +412,7 @@ def test_nearest_components_are_kept_by_the_vectors_and_found_again(
 def test_small_sets_leave_no_files(databases):
     sl.compare([databases["one"], databases["two"]])
     assert not list(databases["one"].path.glob("analysis/nearest-*"))
-    assert nearest.KEEP_FROM > 10**6
+    assert nearest_components.KEEP_FROM > 10**6
 
 
 # -- result ------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from PIL import Image
 import semlens as sl
 from semlens.analysis.result import plain
 from semlens.api import ConceptDatabase
-from semlens.data.folder import ImageFolder
+from semlens.data.image_folder import ImageFolder
 from semlens.errors import ConceptError, LayerError, RecipeError, StaleError
 from semlens.models.subject import SubjectModel
 from semlens.progress import listening
@@ -187,9 +187,9 @@ def test_a_vocabulary_is_embedded_once_per_database_and_kept(db):
 
     other = Deaf()
     other.fingerprint = db.embedder.fingerprint
-    from semlens.analysis import probe
+    from semlens.analysis import query_embedding
 
-    probe._embedded.cache_clear()
+    query_embedding._embedded.cache_clear()
     again = sl.open(db.path, embedder=other).label(words, threshold=-9.0)
     np.testing.assert_array_equal(first.score, again.score)
 

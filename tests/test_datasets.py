@@ -13,11 +13,11 @@ from PIL import Image
 from torchvision.datasets import FakeData
 from torchvision.datasets import ImageFolder as TorchvisionFolder
 
-from semlens.data.folder import ImageFolder
 from semlens.data.huggingface import HuggingFaceImages
+from semlens.data.image_folder import ImageFolder
+from semlens.data.image_sequence import ImageSequence
 from semlens.data.images import content_digest
 from semlens.data.load import load_images
-from semlens.data.sequence import ImageSequence
 from semlens.errors import DataError, ImageError
 
 

@@ -12,9 +12,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.analysis.separation import auroc
+from semlens.analysis.auroc import auroc
 from semlens.cli.app import app
-from semlens.demo.world import DemoWorld
+from semlens.demo.bundled_images import DemoWorld
 from semlens.models.forward import logits, readouts
 
 

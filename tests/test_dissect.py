@@ -21,9 +21,9 @@ from typer.testing import CliRunner
 import semlens as sl
 from semlens.analysis.concepts import Concept, ConceptSet
 from semlens.analysis.describe.dissect import concept_nodes, recurring
-from semlens.analysis.probe import concept_probe
+from semlens.analysis.query_embedding import embed_concepts
 from semlens.cli.app import app
-from semlens.data.folder import ImageFolder
+from semlens.data.image_folder import ImageFolder
 from semlens.errors import EmbedderError, RecipeError, RelevanceError, StaleError
 from semlens.models.subject import SubjectModel
 
@@ -71,7 +71,7 @@ def planted(databases):
     other component, the opposite of the null vector and all concepts: no label.
     """
     db = sl.open(databases[0].path, embedder=WordEmbedder())
-    probe = concept_probe(db, NESTED)
+    probe = embed_concepts(db, NESTED)
     vectors = probe.vectors / np.linalg.norm(probe.vectors, axis=1, keepdims=True)
     names = [concept.name for concept in NESTED.concepts]
     theta = np.tile(-vectors[:6].mean(0) + 3 * probe.null, (len(db.components), 1))
@@ -127,7 +127,7 @@ def test_planted_components_are_counted_at_every_level(planted):
 def test_gaps_are_concepts_without_a_component_and_name_the_nearest(planted):
     found = sl.dissect(planted, concepts=NESTED)
     assert set(found.gaps["concept"]) == {"eyes", "angus", "ploughing"}
-    probe = concept_probe(planted, NESTED)
+    probe = embed_concepts(planted, NESTED)
     unit = probe.vectors / np.linalg.norm(probe.vectors, axis=1, keepdims=True)
     theta = planted.theta.astype(np.float64)
     theta /= np.linalg.norm(theta, axis=1, keepdims=True)

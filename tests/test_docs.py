@@ -18,7 +18,7 @@ import semlens
 from semlens import errors
 from semlens.analysis.concepts import ConceptSet, bundled_names
 from semlens.cli.app import app
-from semlens.data.folder import ImageFolder
+from semlens.data.image_folder import ImageFolder
 from semlens.models.subject import SubjectModel
 
 ROOT = Path(__file__).resolve().parents[1]

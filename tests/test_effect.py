@@ -17,11 +17,11 @@ from typer.testing import CliRunner
 
 import semlens as sl
 from semlens.analysis import effect as effects
+from semlens.analysis.classes import class_samples, find_class
 from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.target import class_samples, find_class
 from semlens.cli.explain import effect as command
 from semlens.cli.explain import explain as other_command
-from semlens.data.folder import ImageFolder
+from semlens.data.image_folder import ImageFolder
 from semlens.errors import (
     ConceptError,
     DataError,
@@ -31,8 +31,8 @@ from semlens.errors import (
     StoreError,
 )
 from semlens.models.forward import logits
+from semlens.models.hooks import batched_ablation, pruned
 from semlens.models.subject import SubjectModel
-from semlens.models.taps import fanned, pruned
 from semlens.types import Component
 
 CLASSES = ["class0", "class1", "c", "d"]
@@ -190,7 +190,7 @@ def test_pruned_sets_values_and_fanned_makes_versions(model, images):
         with torch.no_grad():
             once = model.module(x)[:, 3].double().numpy()
     np.testing.assert_allclose(once, by_hand(model.module, x, 3, {2: 0.7}), atol=1e-6)
-    with fanned(model, "first", [{}, {2: 0.7}, {0: 0.0, 1: -1.0}]), torch.no_grad():
+    with batched_ablation(model, "first", [{}, {2: 0.7}, {0: 0.0, 1: -1.0}]), torch.no_grad():
         fan = model.module(x)[:, 3].double().numpy().reshape(3, 3)
     np.testing.assert_allclose(fan[0], by_hand(model.module, x, 3), atol=1e-6)
     np.testing.assert_allclose(fan[1], once, atol=1e-6)

@@ -11,7 +11,7 @@ from conftest import LittleNet, assert_says, to_tensor, write_pictures
 from PIL import Image
 
 import semlens as sl
-from semlens.data.folder import ImageFolder
+from semlens.data.image_folder import ImageFolder
 from semlens.errors import DataError
 from semlens.models.subject import SubjectModel
 

@@ -22,8 +22,8 @@ from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.label import UnlabelledWarning
 from semlens.cli.explain import effect as other_command
 from semlens.cli.explain import explain as command
-from semlens.data.folder import ImageFolder
-from semlens.draw.mask import masked, onto, overlay
+from semlens.data.image_folder import ImageFolder
+from semlens.draw.heatmap_mask import masked, onto, overlay
 from semlens.errors import (
     ConceptError,
     LayerError,
@@ -34,9 +34,9 @@ from semlens.errors import (
 )
 from semlens.models.geometry import Axis, Geometry
 from semlens.models.subject import SubjectModel
-from semlens.relevance.boxes import boxes, heatmaps
-from semlens.relevance.choose import make_engine
-from semlens.relevance.classes import class_relevance
+from semlens.relevance.class_relevance import class_relevance
+from semlens.relevance.heatmap_boxes import boxes, heatmaps
+from semlens.relevance.make_engine import make_engine
 from semlens.relevance.presets import preset
 from semlens.types import Box, Component
 

@@ -20,11 +20,11 @@ from typer.testing import CliRunner
 
 import semlens as sl
 from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.graph.graph import UNLABELLED, GraphEdge, GraphNode
+from semlens.analysis.graph.attribution_graph import UNLABELLED, GraphEdge, GraphNode
 from semlens.cli.explain import graph
+from semlens.draw.encode_images import shortened
 from semlens.draw.graph_layout import CARD, MOST, Heading, arrange, by_barycentre, crossings
 from semlens.draw.graph_picture import draw_png, draw_svg
-from semlens.draw.pictures import shortened
 from semlens.errors import DataError, RelevanceError, StoreError
 from semlens.models.subject import SubjectModel
 from semlens.progress import listening
@@ -157,7 +157,9 @@ def test_batches_and_chunks_change_nothing(db, monkeypatch, rules):
     seen: list[tuple[str, int, int]] = []
 
     def ask(batch_size, chunk):
-        monkeypatch.setattr("semlens.analysis.graph.trace.pairs_per_pass", lambda *_: chunk)
+        monkeypatch.setattr(
+            "semlens.analysis.graph.relevance_trace.pairs_per_pass", lambda *_: chunk
+        )
         with listening(lambda *state: seen.append(state)):
             return attribution_graph(db, 2, samples=SAMPLES, rules=rules, batch_size=batch_size)
 

@@ -8,9 +8,14 @@ from conftest import LittleNet, WordEmbedder, assert_says, to_tensor
 from torch import nn
 
 import semlens as sl
-from semlens.analysis.graph.prune import prune
-from semlens.analysis.graph.trace import GraphTrace, TracedLayer, reached_layers, trace_class
-from semlens.data.folder import ImageFolder
+from semlens.analysis.graph.prune_graph import prune
+from semlens.analysis.graph.relevance_trace import (
+    GraphTrace,
+    TracedLayer,
+    reached_layers,
+    trace_class,
+)
+from semlens.data.image_folder import ImageFolder
 from semlens.errors import RelevanceError, StaleError
 from semlens.models.subject import SubjectModel
 from semlens.types import Component

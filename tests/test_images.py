@@ -11,7 +11,7 @@ import pytest
 from conftest import assert_says, colours, encoded
 from PIL import Image
 
-from semlens.data.folder import ImageFolder
+from semlens.data.image_folder import ImageFolder
 from semlens.data.images import decode, upright_rgb
 from semlens.data.prefetch import prefetch
 from semlens.errors import DataError, ImageError

@@ -11,16 +11,16 @@ from torch import nn
 import semlens as sl
 from semlens.errors import LayerError, ModelError, RelevanceError
 from semlens.models.activations import measure_form
+from semlens.models.channel_order import find_layouts
 from semlens.models.forward import class_scores, logits, readouts
-from semlens.models.layout import find_layouts
+from semlens.models.hooks import pruned
 from semlens.models.subject import SubjectModel
-from semlens.models.taps import pruned
-from semlens.relevance.check import check
-from semlens.relevance.choose import engine_for
-from semlens.relevance.classes import class_relevance
-from semlens.relevance.conditional import conditional_heatmaps
-from semlens.relevance.engine import Engine
-from semlens.relevance.gradient import GradientEngine
+from semlens.relevance.class_relevance import class_relevance
+from semlens.relevance.conditional_heatmaps import conditional_heatmaps
+from semlens.relevance.conservation import check
+from semlens.relevance.gradient_engine import GradientEngine
+from semlens.relevance.lrp_engine import LRPEngine
+from semlens.relevance.make_engine import engine_for
 from semlens.types import Component
 
 WIDE = (56, 48)
@@ -106,7 +106,7 @@ def test_a_convolution_with_as_many_channels_as_rows_is_no_map_that_comes_last()
         hook.remove()
     assert float(seen[0][..., 3].detach().abs().max()) == 0  # the channel, and no row of the map
     assert float(seen[0][:, 3].detach().abs().max()) > 0
-    for make in (Engine, GradientEngine):
+    for make in (LRPEngine, GradientEngine):
         engine = make(module, x, ["first"])
         assert class_relevance(engine, x, torch.tensor([0, 1]))["first"].shape == (2, 8)
         assert engine.trace(x).form("first").components == 8
@@ -200,7 +200,7 @@ def test_tokens_without_a_grid_are_cropped_by_relevance_or_not_at_all(
 def test_relevance_of_a_token_without_a_grid_starts_at_the_token():
     net, x = Tokens().eval(), torch.randn(2, 3, 32, 32)
     pairs = torch.tensor([0, 1]), torch.tensor([2, 2]), torch.tensor([1, -1])
-    found = conditional_heatmaps(Engine(net, x, ["pooled"], "epsilon"), x, "pooled", *pairs)
+    found = conditional_heatmaps(LRPEngine(net, x, ["pooled"], "epsilon"), x, "pooled", *pairs)
     assert found.shape == (2, 32, 32)
     with torch.no_grad():
         maps = net.blocks[1](net.blocks[0](net.second(net.first(x))))

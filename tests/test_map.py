@@ -17,7 +17,7 @@ from conftest import ColourEmbedder, LittleNet, WordEmbedder, assert_says, to_te
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.analysis.compare.sets import as_databases
+from semlens.analysis.compare.component_sets import as_databases
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.describe.clusters import (
     default_count,
@@ -28,7 +28,7 @@ from semlens.analysis.describe.clusters import (
     place,
     vote,
 )
-from semlens.analysis.probe import LABEL_TEMPLATES, SEARCH_TEMPLATES, Probe
+from semlens.analysis.query_embedding import LABEL_TEMPLATES, SEARCH_TEMPLATES, QueryEmbedding
 from semlens.cli.app import app
 from semlens.draw.map_plot import Groups, MapLabel, Queries, Scale, draw_map, write_labels
 from semlens.errors import ConceptError, LayerError, RecipeError, StaleError
@@ -180,7 +180,7 @@ def test_equal_and_few_vectors_have_clusters():
         warnings.simplefilter("error")
         np.testing.assert_array_equal(find_clusters(same, "kmeans", 5, 0), np.zeros(20))
         np.testing.assert_array_equal(find_clusters(same[:3], "hdbscan", None, 0), -np.ones(3))
-    probe = Probe(np.ones((1, 8), np.float32), ("x",), None, "")
+    probe = QueryEmbedding(np.ones((1, 8), np.float32), ("x",), None, "")
     none = describe_clusters(same, np.zeros((20, 2), np.float32), -np.ones(20, int), probe, 0.0, 2)
     assert len(none) == 0
 

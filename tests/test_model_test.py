@@ -13,11 +13,11 @@ from typer.testing import CliRunner
 
 import semlens as sl
 from semlens.analysis.audit.model_test import _outputs
-from semlens.analysis.separation import auroc, auroc_interval
+from semlens.analysis.auroc import auroc, auroc_interval
 from semlens.cli.app import app
 from semlens.data.artefact import Hue, Patch, artefact_seed
-from semlens.data.folder import ImageFolder
-from semlens.data.sequence import ImageSequence
+from semlens.data.image_folder import ImageFolder
+from semlens.data.image_sequence import ImageSequence
 from semlens.errors import DataError, ModelError, RecipeError, RelevanceError
 from semlens.models.load import load_model
 from semlens.models.subject import SubjectModel

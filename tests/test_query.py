@@ -11,11 +11,11 @@ from PIL import Image
 
 import semlens as sl
 from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.kept_labels import search_labels
 from semlens.analysis.label import Labels
-from semlens.analysis.probe import SEARCH_TEMPLATES
+from semlens.analysis.query_embedding import SEARCH_TEMPLATES
+from semlens.analysis.saved_labels import search_labels
 from semlens.analysis.search import alignments, make_query, rank
-from semlens.data.folder import ImageFolder
+from semlens.data.image_folder import ImageFolder
 from semlens.errors import ConceptError, LayerError
 from semlens.models.subject import SubjectModel
 

@@ -27,20 +27,20 @@ from torch.nn import functional
 
 from semlens.errors import RelevanceError
 from semlens.models.subject import SubjectModel
-from semlens.relevance.bind import PRODUCTS, SOFTMAX, SUMS
-from semlens.relevance.check import check, conserved
-from semlens.relevance.choose import (
+from semlens.relevance.assign_rules import PRODUCTS, SOFTMAX, SUMS
+from semlens.relevance.class_relevance import class_relevance, class_seed
+from semlens.relevance.conservation import check, conserved
+from semlens.relevance.gradient_engine import GradientEngine
+from semlens.relevance.lrp_engine import LRPEngine
+from semlens.relevance.make_engine import (
     ConservationWarning,
     Engines,
     FallbackWarning,
     engine_for,
     make_engine,
 )
-from semlens.relevance.classes import class_relevance, class_start
-from semlens.relevance.engine import Engine
-from semlens.relevance.gradient import GradientEngine
-from semlens.relevance.interface import OUTPUT
 from semlens.relevance.presets import AUTO, PRESETS, Rules, preset
+from semlens.relevance.protocols import OUTPUT
 from semlens.relevance.rules.activation import SHARES
 from semlens.relevance.rules.structure import LINEAR, MAXIMUM
 
@@ -117,8 +117,8 @@ def slow_attnlrp(net, x, target):
 @torch.no_grad()
 def test_attnlrp_of_a_transformer_is_that_of_its_equations():
     net, x = seeded(OneBlock()), noise(2, 3, 8, 8)
-    trace = Engine(net, x, [], rules_of("gamma", attention="taylor")).trace(x)
-    start = class_start(trace, torch.tensor([[1, 3]]))
+    trace = LRPEngine(net, x, [], rules_of("gamma", attention="taylor")).trace(x)
+    start = class_seed(trace, torch.tensor([[1, 3]]))
     heat = trace.pull({OUTPUT: start}).heat[0]
     for image, target in ((0, 1), (1, 3)):
         logit, expected = slow_attnlrp(net, x[image], target)
@@ -128,14 +128,14 @@ def test_attnlrp_of_a_transformer_is_that_of_its_equations():
 
 def test_half_precision_computes_in_float32():
     net, x = seeded(OneBlock()).float(), noise(2, 3, 8, 8).float()
-    expected = check(Engine(net, x, ["up"]), x)
+    expected = check(LRPEngine(net, x, ["up"]), x)
     for dtype in (torch.float16, torch.bfloat16):
         small = seeded(OneBlock()).to(dtype)
-        for engine in (Engine(small, x.to(dtype), ["up"]), GradientEngine(small, x, ["up"])):
+        for engine in (LRPEngine(small, x.to(dtype), ["up"]), GradientEngine(small, x, ["up"])):
             assert next(small.parameters()).dtype == dtype
             trace = engine.trace(x.to(dtype))
             assert trace.values[OUTPUT].dtype == torch.float32
-        got = check(Engine(small, x.to(dtype), ["up"]), x)
+        got = check(LRPEngine(small, x.to(dtype), ["up"]), x)
         assert got.start == pytest.approx(expected.start, rel=0.1)
         assert got.pixels == pytest.approx(expected.pixels, rel=0.1, abs=0.02)
 
@@ -174,7 +174,7 @@ UNKNOWN = {
 def test_operations_without_a_rule_are_named(name):
     net, x = Plain(UNKNOWN[name]).eval(), torch.randn(2, 3, 8, 8)
     with pytest.raises(RelevanceError) as caught:
-        Engine(net, x, ["conv"])
+        LRPEngine(net, x, ["conv"])
     assert_says(caught.value, name, "gradient")
     with pytest.raises(RelevanceError):
         make_engine(net, x, ["conv"], "epsilon")
@@ -186,7 +186,7 @@ def test_operations_without_a_rule_are_named(name):
 def test_branches_on_values_fall_back():
     net, x = Branching(), torch.randn(2, 3, 8, 8)
     with pytest.raises(RelevanceError) as caught:
-        Engine(net, x, [])
+        LRPEngine(net, x, [])
     assert_says(caught.value, "Branching", "captured")
     with pytest.warns(FallbackWarning, match="noisier"):
         make_engine(net, x, [])
@@ -230,7 +230,7 @@ def test_a_rule_that_is_interrupted_is_interrupted(monkeypatch):
     def interrupted(*_):
         raise Late
 
-    monkeypatch.setattr("semlens.relevance.engine.simplify", interrupted)
+    monkeypatch.setattr("semlens.relevance.lrp_engine.simplify", interrupted)
     with pytest.raises(Late):
         make_engine(Plain(nn.ReLU()), torch.randn(2, 3, 8, 8), ["conv"])
 
@@ -253,7 +253,7 @@ class Against(nn.Module):
 
 def test_auto_takes_the_first_preset_that_conserves():
     net, x = Against().eval(), torch.randn(2, 3, 12, 12)
-    assert (conserved(Engine(net, x, []), x) < 0.01).all()
+    assert (conserved(LRPEngine(net, x, []), x) < 0.01).all()
     engine = make_engine(net, x, ["conv"])
     assert engine.rules.name == "epsilon-gamma"
     np.testing.assert_allclose(conserved(engine, x), 1, atol=0.01)
@@ -278,7 +278,7 @@ class Erratic(nn.Module):
 
 def test_a_preset_that_conserves_by_the_mean_only_is_not_preferred(monkeypatch):
     shares = {"epsilon-plus-flat": [0.4, 0.45], "epsilon-gamma": [0.05, 1.95], "epsilon": [3, -1]}
-    module = sys.modules["semlens.relevance.choose"]
+    module = sys.modules["semlens.relevance.make_engine"]
     monkeypatch.setattr(module, "conserved", lambda engine, _: np.array(shares[engine.rules.name]))
     with pytest.warns(ConservationWarning, match=r"'epsilon-plus-flat' 0\.4"):
         engine = make_engine(Erratic().eval(), torch.randn(2, 3, 12, 12), ["conv"])
@@ -319,7 +319,7 @@ def test_quantised_layers_have_no_relevance():
         quantised = torch.ao.quantization.quantize_dynamic(net, {nn.Linear}, torch.qint8)
     x = torch.randn(2, 3, 8, 8)
     with pytest.raises(RelevanceError) as caught:
-        Engine(quantised, x, [])
+        LRPEngine(quantised, x, [])
     assert_says(caught.value, "gradient")
     with pytest.raises(RelevanceError) as caught, warnings.catch_warnings():
         warnings.simplefilter("ignore", FallbackWarning)
@@ -331,12 +331,12 @@ def test_a_compiled_model_is_the_model():
     net = seeded(OneBlock()).float()
     x = noise(2, 3, 8, 8).float()
     subject = SubjectModel(torch.compile(net), lambda image: x[0], "none", "python:compiled")
-    got = class_relevance(Engine(subject.module, x, ["up"]), x, torch.tensor([0, 1]))["up"]
-    expected = class_relevance(Engine(net, x, ["up"]), x, torch.tensor([0, 1]))["up"]
+    got = class_relevance(LRPEngine(subject.module, x, ["up"]), x, torch.tensor([0, 1]))["up"]
+    expected = class_relevance(LRPEngine(net, x, ["up"]), x, torch.tensor([0, 1]))["up"]
     torch.testing.assert_close(got, expected)
 
 
-@pytest.mark.parametrize("make", [Engine, GradientEngine])
+@pytest.mark.parametrize("make", [LRPEngine, GradientEngine])
 def test_values_that_are_not_finite_are_refused(make):
     net, x = Plain(nn.ReLU()).eval(), torch.randn(2, 3, 8, 8)
     engine = make(net, x, ["conv"])
@@ -349,7 +349,7 @@ def test_values_that_are_not_finite_are_refused(make):
     assert_says(caught.value, "finite")
 
 
-@pytest.mark.parametrize("make", [Engine, GradientEngine])
+@pytest.mark.parametrize("make", [LRPEngine, GradientEngine])
 def test_a_model_without_logits_has_no_classes(make):
     engine = make(nn.Conv2d(3, 4, 3), torch.randn(2, 3, 8, 8), [])
     for verb in (lambda x: class_relevance(engine, x, torch.tensor([0, 1])),
@@ -362,7 +362,7 @@ def test_a_model_without_logits_has_no_classes(make):
 def test_the_fallback_is_gradient_times_input():
     net, x = Plain(torch.erf).double().eval(), noise(2, 3, 8, 8)
     trace = GradientEngine(net, x, ["conv"]).trace(x)
-    found = trace.pull({OUTPUT: class_start(trace, torch.tensor([[0, 3], [2, 2]]))}, ["conv"])
+    found = trace.pull({OUTPUT: class_seed(trace, torch.tensor([[0, 3], [2, 2]]))}, ["conv"])
     leaf = x.clone().requires_grad_()
     kept = net.conv(leaf)
     logits = net.head(torch.erf(kept).mean((2, 3)))
@@ -376,15 +376,15 @@ def test_the_fallback_is_gradient_times_input():
 def test_rules_by_family_by_name_and_by_layer():
     cnn, transformer = Plain(nn.ReLU()).eval(), seeded(OneBlock()).float()
     x = torch.randn(2, 3, 8, 8)
-    assert Engine(cnn, x, []).rules.name == "epsilon-plus-flat"
-    assert Engine(transformer, x, []).rules.name == "attnlrp"
+    assert LRPEngine(cnn, x, []).rules.name == "epsilon-plus-flat"
+    assert LRPEngine(transformer, x, []).rules.name == "attnlrp"
     own = preset("epsilon", layers={"conv": "zplus"})
     assert own.at(("", "conv"), "first") == "zplus"
     assert own.at(("", "other"), "conv") == "epsilon"
     heat = []
     for rules in ("epsilon", own, Rules("z", "zplus", "zplus", "epsilon")):
-        trace = Engine(cnn, x, [], rules).trace(x)
-        start = class_start(trace, torch.tensor([[0, 1]]))
+        trace = LRPEngine(cnn, x, [], rules).trace(x)
+        start = class_seed(trace, torch.tensor([[0, 1]]))
         heat.append(trace.pull({OUTPUT: start}).heat)
     plain, changed, same = heat
     torch.testing.assert_close(changed, same)

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from semlens.models.activations import first_tensor
-from semlens.relevance.bind import bind
-from semlens.relevance.engine import Engine
-from semlens.relevance.flow import Flow
-from semlens.relevance.interface import OUTPUT
+from semlens.relevance.assign_rules import assign_rules
+from semlens.relevance.lrp_engine import LRPEngine
 from semlens.relevance.presets import preset
+from semlens.relevance.protocols import OUTPUT
+from semlens.relevance.relevance_signal import RelevanceSignal
 
 
 def torchvision_model(name, **options):
@@ -218,14 +218,14 @@ def largest_start(trace):
     scores = trace.values[OUTPUT]
     flat = scores.flatten(1)
     one = torch.zeros_like(flat).scatter_(1, flat.argmax(1, keepdim=True), 1)
-    return Flow(one.view_as(scores)[None]), flat.amax(1)
+    return RelevanceSignal(one.view_as(scores)[None]), flat.amax(1)
 
 
 def with_rules(engine, rules):
     """The same captured pass with other rules."""
     other = copy.copy(engine)
     other.rules = preset(rules, epsilon=1e-12)  # conservation is exact without
-    other._bound = bind(other.graph, other.rules, other._nodes.values())
+    other._bound = assign_rules(other.graph, other.rules, other._nodes.values())
     return other
 
 
@@ -236,7 +236,7 @@ def test_families_are_captured_and_conserve(family):
         expected = net(x)
     expected = getattr(expected, "logits", None)
     expected = first_tensor(net(x)) if expected is None else expected
-    captured = Engine(net, x, [], "epsilon")
+    captured = LRPEngine(net, x, [], "epsilon")
     for rules in ("epsilon", "cp-lrp", *(["epsilon-plus-flat"] if family in EXACT else [])):
         trace = with_rules(captured, rules).trace(x)
         torch.testing.assert_close(trace.values[OUTPUT], expected, atol=1e-8, rtol=1e-6)

@@ -18,8 +18,8 @@ from relevance_cases import (
 )
 from torch import nn
 
-from semlens.relevance.engine import Engine
-from semlens.relevance.flow import Flow
+from semlens.relevance.lrp_engine import LRPEngine
+from semlens.relevance.relevance_signal import RelevanceSignal
 
 SUMS = {
     "plain": lambda: nn.Conv2d(4, 6, 3),
@@ -111,8 +111,8 @@ def test_flat_stands_behind_a_normalisation_of_the_pixels():
             return self.layer((x - 0.4) / torch.tensor([0.2, 0.3, 0.25]).view(3, 1, 1))
 
     net, x = Normed(), noise(1, 3, 9, 9)
-    trace = Engine(net, x, ["layer"], "epsilon-plus-flat").trace(x)
-    heat = trace.pull({"layer": Flow(torch.ones_like(trace.values["layer"])[None])}).heat
+    trace = LRPEngine(net, x, ["layer"], "epsilon-plus-flat").trace(x)
+    heat = trace.pull({"layer": RelevanceSignal(torch.ones_like(trace.values["layer"])[None])}).heat
     expected = spread_evenly(net.layer, x.shape[1:], trace.values["layer"][0])
     torch.testing.assert_close(heat[0, 0], expected)
 
@@ -222,9 +222,9 @@ def test_the_winner_of_a_pool_takes_all(pool):
 def test_a_pool_behind_flat_is_the_same_in_two_steps(pool):
     conv, x = seeded(nn.Conv2d(3, 5, 3, 2, 1)), noise(2, 3, 17, 15)
     net = nn.Sequential(conv, nn.ReLU(), nn.MaxPool2d(*pool))
-    together = Engine(net, x, ["2"], rules_of("flat")).trace(x)
-    apart = Engine(net, x, ["1", "2"], rules_of("flat")).trace(x)  # '1' must not be merged away
-    start = {"2": Flow(noise(2, *together.values["2"].shape))}
+    together = LRPEngine(net, x, ["2"], rules_of("flat")).trace(x)
+    apart = LRPEngine(net, x, ["1", "2"], rules_of("flat")).trace(x)  # '1' must not be merged away
+    start = {"2": RelevanceSignal(noise(2, *together.values["2"].shape))}
     got, two_steps = together.pull(start).heat, apart.pull(start, ["1"])
     torch.testing.assert_close(got, two_steps.heat)
     relevance = two_steps.layers["1"][0, 1] * apart.values["1"][1]

@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from semlens.relevance.classes import class_relevance, class_start
-from semlens.relevance.conditional import conditional_heatmaps
-from semlens.relevance.engine import Engine
-from semlens.relevance.interface import OUTPUT
+from semlens.relevance.class_relevance import class_relevance, class_seed
+from semlens.relevance.conditional_heatmaps import conditional_heatmaps
+from semlens.relevance.lrp_engine import LRPEngine
+from semlens.relevance.protocols import OUTPUT
 
 GOLDEN = Path(__file__).parent / "golden" / "zennit"
 sys.path.insert(0, str(GOLDEN))
@@ -26,7 +26,7 @@ def case(request):
     recipe = RECIPES[name]
     layers = list(dict.fromkeys([*recipe.layers, *recipe.starts]))
     golden = load_file(GOLDEN / f"{name}.safetensors")
-    return recipe, Engine(network, inputs, layers, "epsilon-plus-flat"), inputs, golden
+    return recipe, LRPEngine(network, inputs, layers, "epsilon-plus-flat"), inputs, golden
 
 
 def assert_near(got, expected):
@@ -44,7 +44,7 @@ def test_the_network_is_the_one_of_the_golden_file(case):
 def test_class_heatmaps(case):
     _, engine, inputs, golden = case
     trace = engine.trace(inputs)
-    heat = trace.pull({OUTPUT: class_start(trace, golden["class/target"][None])}).heat
+    heat = trace.pull({OUTPUT: class_seed(trace, golden["class/target"][None])}).heat
     assert_near(heat[0], golden["class/heatmap"])
 
 

@@ -23,16 +23,16 @@ from conftest import (
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.analysis.audit.record import Settings
+from semlens.analysis.audit.saved_audits import AuditSettings
 from semlens.analysis.concepts import Concept, ConceptSet
 from semlens.analysis.correct.sensitivity import accuracies, with_artefacts
-from semlens.analysis.evaluate import Labelled
+from semlens.analysis.evaluate import LabelledImages
 from semlens.analysis.report.limits import build_command
-from semlens.analysis.report.sections import Skipped
-from semlens.analysis.report.trials import graph_labels, read_model_test, read_sensitivity
+from semlens.analysis.report.model_sections import graph_labels, read_model_test, read_sensitivity
+from semlens.analysis.report.sections import SkippedSection
 from semlens.cli.app import app
 from semlens.data.artefact import load_artefact
-from semlens.data.folder import ImageFolder
+from semlens.data.image_folder import ImageFolder
 from semlens.errors import ConceptError, DataError, RecipeError, RelevanceError, StoreError
 from semlens.models.subject import SubjectModel
 from semlens.progress import listening
@@ -49,7 +49,7 @@ SECTIONS = [
     "identity", "overview", "map", "audit", "unexpected", "graph", "examples", "test",
     "correction", "limits", "reproduce",
 ]  # fmt: skip
-NO_MAP = Skipped("UMAP is tested elsewhere.")
+NO_MAP = SkippedSection("UMAP is tested elsewhere.")
 
 
 def report(db, target, concepts, **settings):
@@ -214,7 +214,7 @@ def test_names_of_classes_files_and_concepts_are_harmless(tmp_path, words):
         (Concept(BAD, (), "valid"), Concept("{{ 7 * 7 }} car", (), "spurious")), BAD, BAD
     )
     found = report(
-        db, BAD, concepts, concept_map=Skipped(BAD), graph=Skipped("<b>x</b>"),
+        db, BAD, concepts, concept_map=SkippedSection(BAD), graph=SkippedSection("<b>x</b>"),
         audit=sl.audit(db, BAD, concepts, resamples=0, threshold=-2.0), command=["semlens", BAD],
     )  # fmt: skip
     page = check_page(found.html)
@@ -275,7 +275,7 @@ def given(db, pictures):
     test = sl.model_test(db, 1, artefacts=[patch])
     targets = [(0, 1, 3)[i % 3] for i in range(len(images))]
     other = SubjectModel(LittleNet(3), to_tensor, "32 bilinear", "python:other", list("abcd"))
-    clean = {"clean": Labelled.of(images, model, targets)}
+    clean = {"clean": LabelledImages.of(images, model, targets)}
     correction = accuracies({"before": model, "after": other}, with_artefacts(clean, [patch]))
     return graph, test, correction
 
@@ -333,7 +333,7 @@ def test_a_report_makes_its_graph_and_its_test(db, audit, given, tmp_path):
 
 def test_a_saved_audit_is_a_report(db):
     wanted = {"minimum": 0.02, "layers": ["second"], "threshold": (0.0, None), "seed": 2}
-    kept = db.audits.add("b", CONCEPTS, settings=Settings(**wanted))
+    kept = db.audits.add("b", CONCEPTS, settings=AuditSettings(**wanted))
     found = report(db, None, None, saved=kept.id)
     assert "Review by people" in found.html
     plain = sl.audit(db, "b", CONCEPTS, **wanted)

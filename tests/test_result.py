@@ -14,7 +14,7 @@ from rich.text import Text
 
 from semlens.analysis.result import ENDS, Result, check_end, plain
 from semlens.draw.figure import figure_svg, new_figure, styled
-from semlens.draw.table import rich_table
+from semlens.draw.text_table import rich_table
 from semlens.errors import StoreError
 
 

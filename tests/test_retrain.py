@@ -15,9 +15,16 @@ from torch.nn import functional
 from typer.testing import CliRunner
 
 import semlens as sl
+from semlens.analysis.correct.fine_tuning import (
+    CUT,
+    Training,
+    TrainingData,
+    TrainingRun,
+    held_out,
+    varied,
+)
 from semlens.analysis.correct.retrain import fine_tune
-from semlens.analysis.correct.training import CUT, Material, Run, Training, held_out, varied
-from semlens.analysis.evaluate import Labelled
+from semlens.analysis.evaluate import LabelledImages
 from semlens.cli.app import app
 from semlens.data.artefact import Patch, WithArtefact
 from semlens.errors import DataError, ModelError, RecipeError, StoreError
@@ -65,7 +72,7 @@ def wrapped(module: nn.Module, classes=("across", "along")) -> sl.SubjectModel:
 
 
 def retrained(model, images, artefacts, drop=(), *, targets=None, **options):
-    return fine_tune(model, Labelled.of(images, model, targets), artefacts, drop, **options)
+    return fine_tune(model, LabelledImages.of(images, model, targets), artefacts, drop, **options)
 
 
 class Shortcut(Norms):
@@ -190,9 +197,9 @@ def test_the_loss_is_that_of_a_plain_loop(shortcut):
     )  # fmt: skip
     samples = np.arange(50)
     targets = np.array([int(images.targets[i] == "along") for i in samples])
-    material = Material(images, samples, targets, (Patch(),))
+    material = TrainingData(images, samples, targets, (Patch(),))
     other = LittleNet()
-    run = Run(learner, material, settings, "x", None)
+    run = TrainingRun(learner, material, settings, "x", None)
     history = run.go(lambda: {})
     weights = [p for p in other.parameters() if p.ndim > 1]
     rest = [p for p in other.parameters() if p.ndim == 1]
@@ -224,7 +231,7 @@ def test_the_loss_is_that_of_a_plain_loop(shortcut):
 def test_artefacts_are_on_the_share_that_was_asked_for(shortcut):
     _, images, _ = shortcut
     grey = sl.ImageSequence([Image.new("RGB", (24, 24), (90, 90, 90))] * 4)
-    material = Material(grey, np.arange(4), np.array([0, 1, 0, 1]), (Patch(),))
+    material = TrainingData(grey, np.arange(4), np.array([0, 1, 0, 1]), (Patch(),))
     settings = Training(insert_share=0.3)
     with_one = 0
     for seed in range(1000):
@@ -236,7 +243,7 @@ def test_artefacts_are_on_the_share_that_was_asked_for(shortcut):
 def test_classes_are_drawn_equally_often():
     grey = sl.ImageSequence([Image.new("RGB", (8, 8))] * 1000)
     targets = np.array([0] * 900 + [1] * 100)
-    material = Material(grey, np.arange(1000), targets, ())
+    material = TrainingData(grey, np.arange(1000), targets, ())
     drawn = targets[material.order(Training(), 1)]
     assert drawn.mean() == pytest.approx(0.5, abs=0.05)
     plain = material.order(Training(balanced=False), 1)

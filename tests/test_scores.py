@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import semlens as sl
+from semlens.analysis.auroc import auroc
 from semlens.analysis.scores import clarity, polysemanticity, redundancy, two_means
-from semlens.analysis.separation import auroc
 
 sklearn_cluster = pytest.importorskip("sklearn.cluster")
 sklearn_metrics = pytest.importorskip("sklearn.metrics")

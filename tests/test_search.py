@@ -11,7 +11,7 @@ from PIL import Image
 
 import semlens as sl
 from semlens.analysis.concepts import Concept, ConceptSet, bundled_names
-from semlens.analysis.probe import LABEL_TEMPLATES, SEARCH_TEMPLATES, embed_texts
+from semlens.analysis.query_embedding import LABEL_TEMPLATES, SEARCH_TEMPLATES, embed_texts
 from semlens.errors import ConceptError, EmbedderError, LayerError, StaleError
 
 LAYERS = ["first", "second"]

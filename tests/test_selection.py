@@ -13,8 +13,8 @@ from conftest import LittleNet, WordEmbedder, assert_says, to_tensor
 
 import semlens as sl
 from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.describe.map import laid_out
-from semlens.analysis.describe.selection import component_labels, select
+from semlens.analysis.describe.concept_map import laid_out
+from semlens.analysis.describe.map_selection import component_labels, select
 from semlens.draw.map_plot import Scale
 from semlens.errors import LayerError, RecipeError
 

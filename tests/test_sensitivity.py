@@ -13,6 +13,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 import semlens as sl
+from semlens.analysis.correct.ablation_preview import ablation_preview
 from semlens.analysis.correct.sensitivity import (
     accuracies,
     change_interval,
@@ -20,8 +21,7 @@ from semlens.analysis.correct.sensitivity import (
     wilson,
     with_artefacts,
 )
-from semlens.analysis.correct.trial import trial
-from semlens.analysis.evaluate import Labelled, check_targets
+from semlens.analysis.evaluate import LabelledImages, check_targets
 from semlens.cli.app import app
 from semlens.data.artefact import Hue, Patch, WithArtefact
 from semlens.errors import DataError, LayerError, ModelError, RecipeError
@@ -69,8 +69,8 @@ def db(tmp_path_factory, images):
     return sl.build(path, model(), images, WordEmbedder(), ["eyes"], examples=3)
 
 
-def labelled(images, subject=None, **chosen) -> Labelled:
-    return Labelled.of(images, subject or model(), **chosen)
+def labelled(images, subject=None, **chosen) -> LabelledImages:
+    return LabelledImages.of(images, subject or model(), **chosen)
 
 
 def answers(subject: sl.SubjectModel, images) -> np.ndarray:
@@ -216,7 +216,9 @@ def test_samples_by_set(images):
 
 def test_a_preview_counts_the_same(db, images):
     """Of the model with and without a component, on drawn images, by class name and texts."""
-    found = trial(db, "bright", "eyes:1", artefact="patch:red:size=0.6", per_class=9, seed=4)
+    found = ablation_preview(
+        db, "bright", "eyes:1", artefact="patch:red:size=0.6", per_class=9, seed=4
+    )
     assert (found.target, found.components) == (1, (Component("eyes", 1),))
     assert np.bincount(found.right).tolist() == [9, 9]
     sets = {"clean": labelled(images, samples=found.samples.tolist())}
@@ -229,9 +231,9 @@ def test_a_preview_counts_the_same(db, images):
     expected = [getattr(one, when) for when in ("before", "after") for one in shares]
     assert table["accuracy"].tolist() == expected
     with pytest.raises(RecipeError, match="per_class"):
-        trial(db, 1, "eyes:1", per_class=0)
+        ablation_preview(db, 1, "eyes:1", per_class=0)
     with pytest.raises(LayerError, match="No component is named"):
-        trial(db, 1, [])
+        ablation_preview(db, 1, [])
 
 
 def test_the_databases_own_classes_count(tmp_path, images):
@@ -264,7 +266,7 @@ def test_the_command(images, tmp_path):
     )
     spec = f"{code}:make"
     db = sl.build(tmp_path / "db", spec, tmp_path / "data", WordEmbedder(), ["eyes"], examples=3)
-    from semlens.analysis.correct.export import save_weights
+    from semlens.analysis.correct.corrected_model import save_weights
 
     better = save_weights(tmp_path / "better.safetensors", Brightness(0.0).state_dict())
     line = ["evaluate", str(db.path), "--model", spec, "--json"]

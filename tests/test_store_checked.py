@@ -21,14 +21,14 @@ from typer.testing import CliRunner
 
 import semlens as sl
 from semlens.cli.app import app
-from semlens.data.folder import ImageFolder
+from semlens.data.image_folder import ImageFolder
 from semlens.errors import StoreError
 from semlens.models.subject import SubjectModel
 from semlens.run.plan import Execution
-from semlens.store import build_files, layout
+from semlens.store import build_files, file_names
 
-FIRST, SECOND = layout.theta_file("first"), layout.theta_file("second")
-CROPS = layout.crops_file(0)
+FIRST, SECOND = file_names.theta_file("first"), file_names.theta_file("second")
+CROPS = file_names.crops_file(0)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,8 @@ def table(change: Callable[[pa.Table], pa.Table]) -> Callable[[Path], None]:
 
 HEADS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "another layer's vectors": (
-        SECOND, lambda file: shutil.copy(file.with_name("first.safetensors"), file),
+        SECOND,
+        lambda file: shutil.copy(file.with_name("first.safetensors"), file),
         "it holds theta F16 [6, 24], not theta F16 [20, 24]",
     ),
     "one row less": (SECOND, tensors(lambda t: t.update(theta=t["theta"][1:].clone())), "[19, 24]"),
@@ -74,19 +75,34 @@ HEADS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "fewer boxes": (CROPS, tensors(lambda t: t.update(box=t["box"][:-1].clone())), "box I32"),
     "vectors cut short": (FIRST, lambda f: f.write_bytes(f.read_bytes()[:-8]), "cannot be read"),
     "no vectors": (FIRST, Path.unlink, "cannot be read"),
-    "an empty file": (layout.thumbnails_file(1), lambda f: f.write_bytes(b""), "cannot be read"),
-    "one component less": (layout.COMPONENTS, table(lambda t: t.slice(1)), "25 rows, not 26"),
+    "an empty file": (
+        file_names.thumbnails_file(1),
+        lambda f: f.write_bytes(b""),
+        "cannot be read",
+    ),
+    "one component less": (file_names.COMPONENTS, table(lambda t: t.slice(1)), "25 rows, not 26"),
     "one sample more": (
-        layout.SAMPLES, table(lambda t: pa.concat_tables([t, t.slice(0, 1)])), "42 rows, not 41",
+        file_names.SAMPLES,
+        table(lambda t: pa.concat_tables([t, t.slice(0, 1)])),
+        "42 rows, not 41",
     ),
-    "no masks": (layout.examples_file("first"), table(lambda t: t.drop(["mask"])), "its columns"),
+    "no masks": (
+        file_names.examples_file("first"),
+        table(lambda t: t.drop(["mask"])),
+        "its columns",
+    ),
     "wide numbers": (
-        layout.relevance_file("second"),
-        table(lambda t: t.set_column(2, "mean", t["mean"].cast(pa.float64()))), "mean double",
+        file_names.relevance_file("second"),
+        table(lambda t: t.set_column(2, "mean", t["mean"].cast(pa.float64()))),
+        "mean double",
     ),
-    "one thumbnail less": (layout.thumbnails_file(0), table(lambda t: t.slice(1)), "rows, not"),
-    "other counts": (layout.RELEVANCE_CLASSES, table(lambda t: t.drop(["samples"])), "its columns"),
-}  # fmt: skip
+    "one thumbnail less": (file_names.thumbnails_file(0), table(lambda t: t.slice(1)), "rows, not"),
+    "other counts": (
+        file_names.RELEVANCE_CLASSES,
+        table(lambda t: t.drop(["samples"])),
+        "its columns",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -108,14 +124,14 @@ QUESTIONS: dict[str, tuple[str, Callable[[sl.ConceptDatabase], object]]] = {
     "all vectors": (FIRST, lambda db: db.theta),
     "one crop": (CROPS, lambda db: db.vectors_of([0])),
     "all crops": (CROPS, lambda db: db.crop_samples),
-    "components": (layout.COMPONENTS, lambda db: db.summary()),
-    "samples": (layout.SAMPLES, lambda db: db.samples),
-    "one sample": (layout.SAMPLES, lambda db: db.sample(0)),
-    "examples": (layout.examples_file("first"), lambda db: db.examples("first")),
-    "one component": (layout.examples_file("first"), lambda db: db.examples_of(0)),
-    "picture": (layout.thumbnails_file(0), lambda db: db.thumbnail(0)),
-    "relevance": (layout.relevance_file("second"), lambda db: db.relevance()),
-    "classes": (layout.RELEVANCE_CLASSES, lambda db: db.relevance_classes),
+    "components": (file_names.COMPONENTS, lambda db: db.summary()),
+    "samples": (file_names.SAMPLES, lambda db: db.samples),
+    "one sample": (file_names.SAMPLES, lambda db: db.sample(0)),
+    "examples": (file_names.examples_file("first"), lambda db: db.examples("first")),
+    "one component": (file_names.examples_file("first"), lambda db: db.examples_of(0)),
+    "picture": (file_names.thumbnails_file(0), lambda db: db.thumbnail(0)),
+    "relevance": (file_names.relevance_file("second"), lambda db: db.relevance()),
+    "classes": (file_names.RELEVANCE_CLASSES, lambda db: db.relevance_classes),
 }
 
 
@@ -173,8 +189,14 @@ def test_what_was_read_is_not_hashed_again(built, monkeypatch):
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(ask, range(8)))
     assert all(answer == answers[0] for answer in answers)
-    expected = [layout.COMPONENTS, layout.SAMPLES, FIRST, SECOND, layout.thumbnails_file(0)]
-    expected.append(layout.examples_file("first"))
+    expected = [
+        file_names.COMPONENTS,
+        file_names.SAMPLES,
+        FIRST,
+        SECOND,
+        file_names.thumbnails_file(0),
+    ]
+    expected.append(file_names.examples_file("first"))
     assert sorted(hashed) == sorted(expected)
 
 
@@ -183,10 +205,10 @@ def test_what_was_read_is_not_hashed_again(built, monkeypatch):
     [
         (["search", "DB", "dog"], HEADS["another layer's vectors"][:2]),
         (["scores", "DB"], (SECOND, flip)),
-        (["status", "DB"], (layout.SAMPLES, flip)),
+        (["status", "DB"], (file_names.SAMPLES, flip)),
         (["status", "DB"], HEADS["one component less"][:2]),
         (["scores", "DB"], (CROPS, flip)),
-        (["show", "DB", "first:1"], (layout.thumbnails_file(0), flip)),
+        (["show", "DB", "first:1"], (file_names.thumbnails_file(0), flip)),
         (["serve", "DB", "--no-browser"], HEADS["vectors cut short"][:2]),
     ],
 )

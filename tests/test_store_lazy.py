@@ -16,15 +16,15 @@ from conftest import ColourEmbedder, LittleNet, WordEmbedder, assert_says, sign_
 from PIL import Image
 
 import semlens as sl
-from semlens.data.folder import ImageFolder
 from semlens.data.huggingface import HuggingFaceImages
+from semlens.data.image_folder import ImageFolder
 from semlens.errors import DataError, ImageError, LayerError, StaleError, StoreError
 from semlens.models.subject import SubjectModel
 from semlens.run.plan import Execution
-from semlens.store import layout
-from semlens.store.files import load_table, save_table
-from semlens.store.groups import RowGroups
-from semlens.store.once import once
+from semlens.store import file_names
+from semlens.store.atomic_files import load_table, save_table
+from semlens.store.locked_cached_property import locked_cached_property
+from semlens.store.row_group_cache import RowGroups
 
 LAYERS = ["first", "second"]
 
@@ -145,7 +145,7 @@ def test_a_property_is_made_once_by_many_threads():
     made = []
 
     class Thing:
-        @once
+        @locked_cached_property
         def value(self):
             made.append(threading.get_ident())
             threading.Event().wait(0.02)
@@ -156,7 +156,7 @@ def test_a_property_is_made_once_by_many_threads():
         values = list(pool.map(lambda _: thing.value, range(8)))
     assert len(made) == 1
     assert len({id(value) for value in values}) == 1
-    assert isinstance(Thing.value, once)
+    assert isinstance(Thing.value, locked_cached_property)
 
 
 # -- databases --------------------------------------------------------------------------------
@@ -219,9 +219,9 @@ def test_files_of_other_row_groups_read_the_same(db, tmp_path, group):
 
 
 def test_builds_write_small_row_groups(db, monkeypatch, tmp_path, pictures):
-    monkeypatch.setattr(layout, "THUMBNAIL_GROUP", 4)
-    monkeypatch.setattr(layout, "EXAMPLE_GROUP", 16)
-    monkeypatch.setattr(layout, "SAMPLE_GROUP", 10)
+    monkeypatch.setattr(file_names, "THUMBNAIL_GROUP", 4)
+    monkeypatch.setattr(file_names, "EXAMPLE_GROUP", 16)
+    monkeypatch.setattr(file_names, "SAMPLE_GROUP", 10)
     small = sl.build(tmp_path / "db", subject_model(), ImageFolder(pictures), WordEmbedder(),
                      LAYERS, examples=6, execution=Execution(8, 0, 16))  # fmt: skip
     sizes = {"samples.parquet": 10, "examples/first.parquet": 16, "thumbnails/0000.parquet": 4}

@@ -14,10 +14,10 @@ from torch import nn
 from torchvision.transforms import v2
 
 from semlens.errors import ModelError
+from semlens.models.hooks import run_layers
+from semlens.models.list_layers import layers
 from semlens.models.load import load_model
 from semlens.models.subject import SubjectModel
-from semlens.models.survey import layers
-from semlens.models.taps import run_layers
 
 SMALL = {
     "hidden_size": 24,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from semlens.data.targets import map_targets, name_targets, read_classes, read_targets
+from semlens.data.class_mapping import map_targets, name_targets, read_classes, read_targets
 from semlens.errors import DataError
-from semlens.models.zoo import imagenet_classes, imagenet_synsets
+from semlens.models.model_libraries import imagenet_classes, imagenet_synsets
 
 CLASSES = ["tench", "great white shark", "crane", "ox", "crane"]
 SYNSETS = ["n01440764", "n01484850", "n02012849", "n02403003", "n03126707"]

@@ -20,9 +20,9 @@ from typer.testing import CliRunner
 
 import semlens as sl
 from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.probe import LABEL_TEMPLATES
+from semlens.analysis.query_embedding import LABEL_TEMPLATES
 from semlens.cli.app import app
-from semlens.data.folder import ImageFolder
+from semlens.data.image_folder import ImageFolder
 from semlens.errors import (
     ConceptError,
     EmbedderError,

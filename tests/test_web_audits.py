@@ -13,10 +13,10 @@ from conftest import ColourEmbedder, LittleNet, WordEmbedder, to_tensor, write_p
 from fastapi.testclient import TestClient
 
 import semlens as sl
-from semlens.analysis.audit.record import Settings
-from semlens.analysis.audit.shares import ALL
+from semlens.analysis.audit.relevance_shares import ALL
+from semlens.analysis.audit.saved_audits import AuditSettings
 from semlens.analysis.concepts import Concept, ConceptSet
-from semlens.data.folder import ImageFolder
+from semlens.data.image_folder import ImageFolder
 from semlens.models.subject import SubjectModel
 from semlens.web.app import create_app
 
@@ -371,10 +371,10 @@ def test_databases_without_texts_or_relevance_say_so(tmp_path, built):
 
 
 def test_a_folder_for_reading_only_keeps_edits_for_as_long_as_the_server(built):
-    from semlens.analysis.audit.record import KeptAudits
+    from semlens.analysis.audit.saved_audits import SavedAudits
 
     db = sl.open(built.path, embedder=WordEmbedder())
-    db.audits = KeptAudits(db, keeps=False)
+    db.audits = SavedAudits(db, keeps=False)
     client = TestClient(create_app([db]), base_url="http://localhost")
     made = save(client, settings={"level": 0.2})
     assert made["kept"] is False
@@ -383,5 +383,5 @@ def test_a_folder_for_reading_only_keeps_edits_for_as_long_as_the_server(built):
     assert ask(client, f"audits/{number}", "PUT", {"revision": 1, "name": "x"}).status_code == 200
     found = ask(client, f"audits/{number}/result").json()
     assert found["sentence"] == db.audits.run(number).sentence
-    assert db.audits.get(number).settings == Settings(level=0.2)
+    assert db.audits.get(number).settings == AuditSettings(level=0.2)
     assert not (built.path / "analysis" / "audits" / f"{number}.json").exists()

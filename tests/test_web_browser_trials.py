@@ -10,8 +10,8 @@ from web_browser import axe, copy_of, serve, settle
 
 import semlens as sl
 from semlens.analysis.audit.model_test import model_test
-from semlens.analysis.correct.trial import trial
-from semlens.data.artefact import Text
+from semlens.analysis.correct.ablation_preview import ablation_preview
+from semlens.data.artefact import TextMark
 
 AUDIT = "#/m/demo/audit"
 
@@ -84,7 +84,7 @@ def test_the_model_against_an_artefact_and_without_components(page_at, served):
     _, db = served
     number = int(re.search(r"audit=(\d+)", page.url)[1])
     frame = db.audits.run(number).frame
-    mark = Text("© stock", colour=(255, 255, 255))
+    mark = TextMark("© stock", colour=(255, 255, 255))
 
     page.locator("summary", has_text="Test the model").click()
     page.get_by_role("button", name="Test the model").click()
@@ -104,7 +104,7 @@ def test_the_model_against_an_artefact_and_without_components(page_at, served):
     table = page.get_by_label("With and without the components")
     expect(table).to_be_visible(timeout=120_000)
 
-    plain = trial(db, 4, left, artefact=mark)
+    plain = ablation_preview(db, 4, left, artefact=mark)
     for place, answers in enumerate(plain.sets):
         share = plain.accuracy(answers)
         row = table.locator("tbody").nth(place).locator("tr").nth(1)

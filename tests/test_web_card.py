@@ -11,11 +11,11 @@ from fastapi.testclient import TestClient
 
 import semlens as sl
 from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.describe import card as cards
-from semlens.analysis.describe.neighbours import neighbours, twin
+from semlens.analysis.describe import component_card as cards
+from semlens.analysis.describe.neighbours import counterpart, neighbours
 from semlens.analysis.describe.senses import senses
 from semlens.analysis.label import label
-from semlens.data.folder import ImageFolder
+from semlens.data.image_folder import ImageFolder
 from semlens.models.subject import SubjectModel
 from semlens.web.app import create_app
 
@@ -176,7 +176,7 @@ def test_neighbours_and_twins(ask, databases):
             assert one["label"] is None
         inside = ask(f"0/{place(db, row)}/neighbours", k=3, among="second", concepts="paper-graph")
         assert {one["component"].split(":")[0] for one in inside} == {"second"}
-        pair, expected = ask(f"0/{place(db, row)}/twin", other=1), twin(db, row, other)
+        pair, expected = ask(f"0/{place(db, row)}/twin", other=1), counterpart(db, row, other)
         assert pair["mutual"] == expected.mutual
         assert pair["nearest"]["component"] == str(expected.nearest.component)
         assert pair["nearest"]["cosine"] == expected.nearest.cosine

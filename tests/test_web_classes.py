@@ -14,11 +14,11 @@ from PIL import Image
 
 import semlens as sl
 from semlens.analysis.class_relevance import class_table, relevant_components
+from semlens.analysis.classes import class_samples
 from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.graph.graph import UNLABELLED, attribution_graph
-from semlens.analysis.graph.trace import MOST
-from semlens.analysis.target import class_samples
-from semlens.data.folder import ImageFolder
+from semlens.analysis.graph.attribution_graph import UNLABELLED, attribution_graph
+from semlens.analysis.graph.relevance_trace import MOST
+from semlens.data.image_folder import ImageFolder
 from semlens.models.subject import SubjectModel
 from semlens.types import Component
 from semlens.web.app import create_app

@@ -15,8 +15,8 @@ from safetensors.torch import load
 from test_compare import WideNet, make
 
 import semlens as sl
-from semlens.analysis.compare.linked import link
-from semlens.data.folder import ImageFolder
+from semlens.analysis.compare.joint_map import joint_map
+from semlens.data.image_folder import ImageFolder
 from semlens.errors import RecipeError, StaleError
 from semlens.web.app import create_app
 
@@ -63,7 +63,7 @@ def plain(one, two):
 def test_each_component_is_linked_to_its_nearest(pair):
     units, rows = plain(*pair)
     cosine = units[0] @ units[1].T
-    found = link(*pair)
+    found = joint_map(*pair)
     for side, values, mine, other, own in (
         (found.first, cosine, rows[0], rows[1], units[0]),
         (found.second, cosine.T, rows[1], rows[0], units[1]),
@@ -86,7 +86,7 @@ def test_each_component_is_linked_to_its_nearest(pair):
 
 
 def test_pairs_are_sorted_and_of_their_kind(pair):
-    found = link(*pair)
+    found = joint_map(*pair)
     matched = found.pairs("matched")
     assert len(matched) == found.first.mutual.sum() == found.second.mutual.sum()
     assert (np.diff(matched["similarity"]) <= 0).all()
@@ -104,7 +104,7 @@ def test_labels_kept_in_the_databases_are_told(pair):
     one, two = pair
     labels = one.label(sl.ConceptSet.of(["dog", "cat", "wheel"]), threshold=-2.0)
     labels.keep("test")
-    frame = link(one, two).pairs("matched")
+    frame = joint_map(one, two).pairs("matched")
     known = dict(zip(labels.rows, labels.to_pandas()["label"], strict=True))
     assert list(frame["label"]) == [
         known[one.row(sl.Component.parse(name))] for name in frame["component"]
@@ -113,7 +113,7 @@ def test_labels_kept_in_the_databases_are_told(pair):
 
 
 def test_the_server_says_the_same(pair, client):
-    found = link(*pair)
+    found = joint_map(*pair)
     answer = ask(client, "compare?a=0&b=1").json()
     assert [m["name"] for m in answer["models"]] == ["one", "two"]
     assert answer["matched"] == found.first.mutual.sum()
@@ -202,7 +202,7 @@ def test_what_cannot_be_compared_is_refused(pair, client, tmp_path):
         examples=2,
     )
     with pytest.raises(StaleError):
-        link(pair[0], other)
+        joint_map(pair[0], other)
     mixed = TestClient(create_app([pair[0], other]), base_url="http://localhost")
     refused = ask(mixed, "compare/points?a=0&b=1")
     assert refused.status_code == 409

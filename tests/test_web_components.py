@@ -13,9 +13,9 @@ from fastapi.testclient import TestClient
 
 import semlens as sl
 from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.describe.table import COLUMNS, Choice, component_table
-from semlens.analysis.kept_labels import kept_labels, label_tables
-from semlens.data.folder import ImageFolder
+from semlens.analysis.describe.component_table import COLUMNS, ComponentFilter, component_table
+from semlens.analysis.saved_labels import label_tables, saved_labels
+from semlens.data.image_folder import ImageFolder
 from semlens.errors import ConceptError, RecipeError, RelevanceError
 from semlens.models.subject import SubjectModel
 from semlens.web.app import create_app
@@ -91,7 +91,7 @@ def plain_table(db, target=None):
 
 
 def whole(db, target=None):
-    return component_table(db, db.scores().frame, kept_labels(db), target)
+    return component_table(db, db.scores().frame, saved_labels(db), target)
 
 
 @pytest.mark.parametrize("target", [None, 1])
@@ -142,7 +142,7 @@ def test_order_is_stable_and_ends_with_what_is_not_known(db, column, descending)
         order.insert(place, record)
     expected = [r["row"] for r in order]
     expected += [r["row"] for r in records if unknown(key_of(r, column))]
-    got = Choice(sort=column, descending=descending).of(table)
+    got = ComponentFilter(sort=column, descending=descending).of(table)
     assert got.tolist() == expected
     assert sorted(got.tolist()) == list(range(len(table)))
 
@@ -152,7 +152,7 @@ def test_filters_choose_by_layer_text_and_measure(db):
     records = table.to_dict("records")
 
     def rows(**choice):
-        return Choice(**choice).of(table).tolist()
+        return ComponentFilter(**choice).of(table).tolist()
 
     assert rows(layers=["second"]) == [r["row"] for r in records if r["layer"] == "second"]
     assert rows(layers=[]) == []
@@ -180,26 +180,26 @@ def test_ties_and_infinities_stay_in_row_order():
     table = pd.DataFrame({column: [0.0] * 5 for column in COLUMNS})
     table["row"] = range(5)
     table["clarity"] = [np.nan, 1, -np.inf, 1, np.inf]
-    assert Choice(sort="clarity").of(table).tolist() == [2, 1, 3, 4, 0]
-    assert Choice(sort="clarity", descending=True).of(table).tolist() == [4, 1, 3, 2, 0]
+    assert ComponentFilter(sort="clarity").of(table).tolist() == [2, 1, 3, 4, 0]
+    assert ComponentFilter(sort="clarity", descending=True).of(table).tolist() == [4, 1, 3, 2, 0]
 
 
 def test_without_labels_and_measures_there_is_still_a_table(db):
     table = component_table(db)
     assert table[["label", "clarity", "relevance_max"]].isna().all(axis=None)
     for column in ("label", "clarity", "relevance_max"):
-        assert Choice(sort=column, descending=True).of(table).tolist() == list(range(26))
-    assert Choice(text="first").of(table).tolist() == list(range(6))
-    assert Choice(measure="clarity").of(table).tolist() == []
+        assert ComponentFilter(sort=column, descending=True).of(table).tolist() == list(range(26))
+    assert ComponentFilter(text="first").of(table).tolist() == list(range(6))
+    assert ComponentFilter(measure="clarity").of(table).tolist() == []
 
 
 def test_wrong_columns_are_refused_by_name(db):
     table = whole(db)
     with pytest.raises(RecipeError) as error:
-        Choice(sort="clearity").of(table)
+        ComponentFilter(sort="clearity").of(table)
     assert_says(error.value, "'clearity' is no column", "firing_rate", "such as 'clarity'")
     with pytest.raises(RecipeError) as error:
-        Choice(measure="maximum").of(table)
+        ComponentFilter(measure="maximum").of(table)
     assert_says(error.value, "'maximum' is no measure", "redundancy", "Choose")
     with pytest.raises(RelevanceError) as error:
         component_table(db, target=2)
@@ -211,7 +211,7 @@ def test_wrong_columns_are_refused_by_name(db):
 
 def test_kept_labels_are_by_row_and_the_newest(tmp_path, pictures):
     db = make(tmp_path / "db", pictures)
-    assert kept_labels(db) is None
+    assert saved_labels(db) is None
     assert label_tables(db) == []
     first = db.label(ConceptSet.of(["dog", "car"]), threshold=-2.0)
     first.keep("one")
@@ -226,14 +226,14 @@ def test_kept_labels_are_by_row_and_the_newest(tmp_path, pictures):
         ("two", 6, 6),
         ("one", int(db.alive.sum()), int(db.alive.sum())),
     ]
-    newest = kept_labels(db)
+    newest = saved_labels(db)
     assert newest["label"].tolist() == ["tree"] * 6 + [None] * 20
     assert np.isnan(newest["alignment"][6:]).all()
-    named = kept_labels(db, "one")
+    named = saved_labels(db, "one")
     for row in np.flatnonzero(db.alive):
         assert named["label"][row] == first.of(db.component(int(row)))
     with pytest.raises(ConceptError) as error:
-        kept_labels(db, "three")
+        saved_labels(db, "three")
     assert_says(error.value, "no labels 'three'", "two", "semlens label")
     # of another build they say nothing
     (db.path / "manifest.json").write_text((db.path / "manifest.json").read_text() + " ")
@@ -261,9 +261,9 @@ def test_pages_join_to_the_whole_table(client, db):
         rows += page["rows"]
         cursor = page["cursor"]
     table = whole(db, 1)
-    expected = table.iloc[Choice(sort="relevance_mean", descending=True).of(table)].to_dict(
-        "records"
-    )
+    expected = table.iloc[
+        ComponentFilter(sort="relevance_mean", descending=True).of(table)
+    ].to_dict("records")
     assert [row["row"] for row in rows] == [record["row"] for record in expected]
     for row, record in zip(rows, expected, strict=True):
         assert row["layer"] == record["layer"]
@@ -294,7 +294,7 @@ def test_file_is_the_table_as_asked_for(client, db):
     got = pd.read_csv(io.StringIO(text))
     table = whole(db)
     expected = table.iloc[
-        Choice(sort="clarity", descending=True, layers=["second"]).of(table)
+        ComponentFilter(sort="clarity", descending=True, layers=["second"]).of(table)
     ].reset_index(drop=True)
     assert tuple(got.columns) == COLUMNS
     assert got["component"].tolist() == expected["component"].tolist()

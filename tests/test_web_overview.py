@@ -17,11 +17,11 @@ from typer.testing import CliRunner
 import semlens as sl
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.describe.build_command import build_command
-from semlens.analysis.describe.cautions import cautions
-from semlens.analysis.describe.distribution import distributions
+from semlens.analysis.describe.database_warnings import database_warnings
 from semlens.analysis.describe.overview import class_table, sample_queries, settings_in_words
+from semlens.analysis.describe.score_distribution import distributions
 from semlens.cli.app import app as cli
-from semlens.data.folder import ImageFolder
+from semlens.data.image_folder import ImageFolder
 from semlens.errors import EmbedderError
 from semlens.models.subject import SubjectModel
 from semlens.store.manifest import Manifest
@@ -106,7 +106,7 @@ def test_unreadable_samples_are_of_no_class(tmp_path):
     (folder / "class0" / "000.png").write_bytes(b"no picture")
     db = make(tmp_path / "db", folder)
     assert class_table(db)["samples"].tolist() == [3, 4, 4]
-    caution = of_kind(cautions(db, ready=True, texts=True), "unreadable")
+    caution = of_kind(database_warnings(db, ready=True, texts=True), "unreadable")
     assert "1 image could not be read" in caution.text
     assert "class0/000.png" in caution.text
     assert caution.command == f"semlens status {db.path}"
@@ -223,11 +223,11 @@ def test_scores_of_the_page_are_the_databases(db):
 
 
 def test_a_sound_database_has_no_caution(db):
-    assert cautions(db, ready=True, texts=True) == []
+    assert database_warnings(db, ready=True, texts=True) == []
 
 
 def test_python_embedder_that_is_not_given(db):
-    caution = of_kind(cautions(sl.open(db.path)), "embedder")
+    caution = of_kind(database_warnings(sl.open(db.path)), "embedder")
     assert "Python object" in caution.text
     assert "semlens.open(" in caution.command
 
@@ -235,27 +235,29 @@ def test_python_embedder_that_is_not_given(db):
 def test_failed_and_missing_embedders(db, tmp_path):
     failure = EmbedderError("The embedder 'x' has other weights.", "Expected x.", "Give that one.")
     moved = copy(db, tmp_path, embedder=f"open_clip/ViT-B-32/{tmp_path}/weights.pt")
-    caution = of_kind(cautions(moved), "embedder")
+    caution = of_kind(database_warnings(moved), "embedder")
     assert f"not at '{tmp_path}/weights.pt'" in caution.text
     assert caution.command == f"semlens serve {moved.path} --embedder NEW_PLACE"
-    assert of_kind(cautions(sl.open(moved.path, embedder="semlens/demo")), "embedder") is None
+    assert (
+        of_kind(database_warnings(sl.open(moved.path, embedder="semlens/demo")), "embedder") is None
+    )
     (tmp_path / "weights.pt").write_bytes(b"")
-    assert of_kind(cautions(moved), "embedder") is None
-    caution = of_kind(cautions(moved, failure=failure), "embedder")
+    assert of_kind(database_warnings(moved), "embedder") is None
+    caution = of_kind(database_warnings(moved, failure=failure), "embedder")
     assert caution.text.startswith("The embedder 'x' has other weights: nothing")
     assert caution.remedy == "Give that one."
 
 
 def test_embedder_without_texts(tmp_path, pictures):
     db = make(tmp_path / "db.semlens", pictures, ColourEmbedder())
-    caution = of_kind(cautions(db, ready=True, texts=db.embedder.has_text), "texts")
+    caution = of_kind(database_warnings(db, ready=True, texts=db.embedder.has_text), "texts")
     assert "reads no texts" in caution.text
     assert caution.command is None  # the model was a Python object
     made = db.manifest.model_dump(mode="json")
     made["model"]["spec"] = "timm/resnet18:random=0"
     Manifest.model_validate(made).save(db.path)
     named = sl.open(db.path, embedder=ColourEmbedder())
-    command = of_kind(cautions(named, ready=True, texts=False), "texts").command
+    command = of_kind(database_warnings(named, ready=True, texts=False), "texts").command
     assert "--embedder open_clip/MobileCLIP-S2/datacompdr" in command
     assert f"semlens build {tmp_path}/db-text.semlens --model timm/resnet18:random=0" in command
 
@@ -263,22 +265,25 @@ def test_embedder_without_texts(tmp_path, pictures):
 def test_images_that_moved_or_changed(tmp_path):
     folder = write_pictures(tmp_path / "pictures", 20)
     db = make(tmp_path / "db", folder)
-    assert cautions(db, ready=True, texts=True) == []
+    assert database_warnings(db, ready=True, texts=True) == []
     first = folder / "class0" / "000.png"
     first.write_bytes(first.read_bytes() + b" ")
-    caution = of_kind(cautions(db, ready=True, texts=True), "data")
+    caution = of_kind(database_warnings(db, ready=True, texts=True), "data")
     assert "16 images" in caution.text
     assert "1 are missing or have changed" in caution.text
     assert "class0/000.png" in caution.text
     moved = folder.rename(tmp_path / "elsewhere")
-    caution = of_kind(cautions(db, ready=True, texts=True), "data")
+    caution = of_kind(database_warnings(db, ready=True, texts=True), "data")
     assert f"not at '{folder}'" in caution.text
     assert caution.command == f"semlens serve {db.path} --data NEW_PLACE"
     first = moved / "class0" / "000.png"
     first.write_bytes(first.read_bytes()[:-1])
-    assert cautions(sl.open(db.path, images=str(moved)), ready=True, texts=True) == []
+    assert database_warnings(sl.open(db.path, images=str(moved)), ready=True, texts=True) == []
     of_python = with_specs(db, data="python:list")
-    assert "Python object" in of_kind(cautions(of_python, ready=True, texts=True), "data").text
+    assert (
+        "Python object"
+        in of_kind(database_warnings(of_python, ready=True, texts=True), "data").text
+    )
 
 
 def test_missing_relevance_names_the_command_that_adds_it(tmp_path):
@@ -286,7 +291,7 @@ def test_missing_relevance_names_the_command_that_adds_it(tmp_path):
     db = sl.build(
         tmp_path / "db", "semlens/demo", folder, "semlens/demo", ["layer3"], examples=4, crop="none"
     )
-    found = cautions(db, ready=True, texts=True)
+    found = database_warnings(db, ready=True, texts=True)
     assert [caution.kind for caution in found] == ["relevance"]
     words = shlex.split(found[0].command)
     assert words[:3] == ["semlens", "build", str(db.path)]
@@ -294,7 +299,7 @@ def test_missing_relevance_names_the_command_that_adds_it(tmp_path):
     assert "--readout" not in words
     done = CliRunner().invoke(cli, words[1:])
     assert done.exit_code == 0, done.output
-    assert cautions(sl.open(db.path), ready=True, texts=True) == []
+    assert database_warnings(sl.open(db.path), ready=True, texts=True) == []
 
 
 def test_gradient_relevance_thumbnails_and_unfinished_layers(db, tmp_path):
@@ -306,7 +311,7 @@ def test_gradient_relevance_thumbnails_and_unfinished_layers(db, tmp_path):
     del made["files"]["relevance/second.parquet"]
     Manifest.model_validate(made).save(other.path)
     (other.path / "partial").mkdir()
-    found = cautions(sl.open(other.path, embedder=WordEmbedder()), ready=False)
+    found = database_warnings(sl.open(other.path, embedder=WordEmbedder()), ready=False)
     kinds = {caution.kind: caution for caution in found}
     assert set(kinds) == {"layers", "not_finite", "relevance", "thumbnails"}
     assert "for second" in kinds["relevance"].text
@@ -320,7 +325,7 @@ def test_gradient_relevance_thumbnails_and_unfinished_layers(db, tmp_path):
     assert command.endswith("--thumbnails")
     made["files"]["relevance/second.parquet"] = "0"
     Manifest.model_validate(made).save(other.path)
-    found = cautions(sl.open(other.path, embedder=WordEmbedder()))
+    found = database_warnings(sl.open(other.path, embedder=WordEmbedder()))
     assert "gradient" in of_kind(found, "rules").text
 
 

@@ -12,9 +12,9 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 import semlens as sl
-from semlens.data.folder import ImageFolder
-from semlens.draw.mask import masked, unpacked
-from semlens.draw.sheet import CROP, WHOLE, crop_picture, strip
+from semlens.data.image_folder import ImageFolder
+from semlens.draw.example_sheet import CROP, WHOLE, crop_picture, strip
+from semlens.draw.heatmap_mask import masked, unpacked
 from semlens.errors import DataError, LayerError, StaleError
 from semlens.models.subject import SubjectModel
 from semlens.web.app import create_app

@@ -16,14 +16,14 @@ from safetensors.numpy import load
 
 import semlens as sl
 from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.kept_labels import search_labels
 from semlens.analysis.label import Labels
+from semlens.analysis.saved_labels import search_labels
 from semlens.analysis.search import Query, alignments, make_query
-from semlens.data.folder import ImageFolder
+from semlens.data.image_folder import ImageFolder
 from semlens.errors import ServeError
 from semlens.models.subject import SubjectModel
 from semlens.web.app import create_app
-from semlens.web.served import Probes
+from semlens.web.app_state import QueryCache
 
 LAYERS = ["first", "second"]
 RED = Image.new("RGB", (40, 30), (220, 20, 20))
@@ -247,7 +247,7 @@ def test_numbers_are_of_one_model(ask):
 
 
 def test_numbers_are_forgotten_in_the_order_of_use(databases):
-    probes = Probes(kept=2)
+    probes = QueryCache(kept=2)
     queries = [Query(str(i), make_query(databases[0], "dog").probe) for i in range(3)]
     first, second = (probes.keep(0, query) for query in queries[:2])
     assert probes.get(0, first) is queries[0]

@@ -18,7 +18,7 @@ from PIL import Image
 from starlette.websockets import WebSocketDisconnect
 
 import semlens as sl
-from semlens.data.folder import ImageFolder
+from semlens.data.image_folder import ImageFolder
 from semlens.models.subject import SubjectModel
 from semlens.web import errors
 from semlens.web.app import create_app

@@ -28,7 +28,7 @@ from typer.testing import CliRunner
 
 import semlens as sl
 from semlens.cli.app import app as command
-from semlens.data.folder import ImageFolder
+from semlens.data.image_folder import ImageFolder
 from semlens.embedders.load import reads_texts
 from semlens.errors import (
     BusyError,
@@ -42,12 +42,12 @@ from semlens.errors import (
 from semlens.models.subject import SubjectModel
 from semlens.progress import report
 from semlens.web.app import API, create_app
+from semlens.web.app_state import AppState
 from semlens.web.embedder import SharedEmbedder
-from semlens.web.listen import PORT, listen
+from semlens.web.jobs import JobPending, JobQueue, JobStatus
 from semlens.web.routes import map as laid
 from semlens.web.serve import make_server, open_databases
-from semlens.web.served import Serving
-from semlens.web.work import StillWorking, Waiting, Work
+from semlens.web.server_socket import PORT, listen
 
 
 def build(path: Path, pictures: Path, embedder, layers=("first", "second")) -> Path:
@@ -169,7 +169,7 @@ def test_every_route_answers_with_a_model_and_has_its_own_name() -> None:
         for operation in path.values()
     ]
     assert sorted(names) == sorted(set(names))
-    assert {"Failed", "Waiting", "ModelInfo"} <= set(described["components"]["schemas"])
+    assert {"ErrorResponse", "JobStatus", "ModelInfo"} <= set(described["components"]["schemas"])
     assert all(path.startswith(f"{API}/") for path in described["paths"])
 
 
@@ -191,13 +191,13 @@ def test_importing_semlens_imports_no_server() -> None:
 
 def test_the_subject_is_loaded_once_and_verified(folder: Path, subject: SubjectModel) -> None:
     path = folder / "one.semlens"
-    served = Serving.of([sl.open(path, model=subject)]).models[0]
+    served = AppState.of([sl.open(path, model=subject)]).models[0]
     with ThreadPoolExecutor(8) as pool:
         found = set(pool.map(lambda _: id(served.db.model), range(16)))
     assert found == {id(subject)}
     with served.running("It is there"):
         assert served.db.model is subject
-    bare = Serving.of([sl.open(path)]).models[0]
+    bare = AppState.of([sl.open(path)]).models[0]
     with pytest.raises(ModelError) as lacking, bare.running("A test runs the model"):
         _ = bare.db.model
     assert_says(lacking.value, "A test runs the model", "python:little", f"serve {path} --model")
@@ -214,7 +214,7 @@ def test_databases_of_one_embedder_share_it(folder: Path) -> None:
     names = ("one", "two", "colours")
     opened = [sl.open(folder / f"{name}.semlens") for name in names]
     opened[1] = sl.open(folder / "two.semlens", embedder=WordEmbedder())
-    Serving.of(opened)
+    AppState.of(opened)
     one, two, colours = (db.embedder for db in opened)
     assert one is two
     assert colours is not one
@@ -226,7 +226,7 @@ def test_databases_of_one_embedder_share_it(folder: Path) -> None:
 
 def test_an_embedder_is_loaded_with_the_first_question_and_once(folder: Path) -> None:
     db = sl.open(folder / "demo.semlens")
-    Serving.of([db])
+    AppState.of([db])
     shared = db.embedder
     assert isinstance(shared, SharedEmbedder)
     assert (shared.has_text, shared.ready) == (True, False)
@@ -241,7 +241,7 @@ def test_an_embedder_is_loaded_with_the_first_question_and_once(folder: Path) ->
 
 
 def test_an_embedder_that_is_not_here_says_so_and_the_rest_is_served(folder: Path) -> None:
-    serving = Serving.of([sl.open(folder / "one.semlens")])
+    serving = AppState.of([sl.open(folder / "one.semlens")])
     serving.warm()
     client = client_of(serving.models[0].db)
     found = client.get(f"{API}/models/0").json()
@@ -305,23 +305,23 @@ def test_transformers_tell_by_their_configuration(tmp_path: Path) -> None:
 # -- background work -------------------------------------------------------------------
 
 
-def wait_for(work: Work, key: str, make, what: str = "counting"):
+def wait_for(work: JobQueue, key: str, make, what: str = "counting"):
     while True:
         try:
             return work.result(key, what, make)
-        except StillWorking:
+        except JobPending:
             continue
 
 
 def test_quick_work_is_returned_at_once_and_remembered() -> None:
-    work, made = Work(), []
+    work, made = JobQueue(), []
     for _ in range(3):
         assert work.result("a", "adding", lambda: made.append(1) or len(made)) == 1
     assert work.result("b", "adding", lambda: made.append(1) or len(made)) == 2
 
 
 def test_long_work_says_how_far_it_is_and_runs_once_for_all() -> None:
-    work, go, begun, made = Work(), threading.Event(), threading.Event(), []
+    work, go, begun, made = JobQueue(), threading.Event(), threading.Event(), []
 
     def make() -> str:
         made.append(1)
@@ -330,8 +330,8 @@ def test_long_work_says_how_far_it_is_and_runs_once_for_all() -> None:
         go.wait()
         return "done"
 
-    def ask(_: int) -> Waiting:
-        with pytest.raises(StillWorking) as caught:
+    def ask(_: int) -> JobStatus:
+        with pytest.raises(JobPending) as caught:
             work.result("key", "counting sheep", make)
         return caught.value.state
 
@@ -347,7 +347,7 @@ def test_long_work_says_how_far_it_is_and_runs_once_for_all() -> None:
 
 
 def test_an_error_is_raised_once_and_then_it_is_tried_again() -> None:
-    work, tries = Work(), []
+    work, tries = JobQueue(), []
 
     def make() -> str:
         tries.append(1)
@@ -361,8 +361,8 @@ def test_an_error_is_raised_once_and_then_it_is_tried_again() -> None:
 
 
 def test_only_so_many_results_are_kept_and_none_is_lost_under_way() -> None:
-    work, go = Work(kept=2), threading.Event()
-    with pytest.raises(StillWorking):
+    work, go = JobQueue(kept=2), threading.Event()
+    with pytest.raises(JobPending):
         work.result("slow", "waiting", lambda: go.wait() and "slow")
     for number in range(5):
         assert work.result(f"{number}", "counting", lambda n=number: n) == number
@@ -373,9 +373,9 @@ def test_only_so_many_results_are_kept_and_none_is_lost_under_way() -> None:
 
 
 def test_only_so_much_runs_at_once() -> None:
-    work, go, running = Work(at_once=2), threading.Event(), []
+    work, go, running = JobQueue(at_once=2), threading.Event(), []
     for number in range(4):
-        with pytest.raises(StillWorking):
+        with pytest.raises(JobPending):
             work.result(f"{number}", "", lambda n=number: running.append(n) or go.wait())
     assert running == [0, 1]
     go.set()
@@ -385,16 +385,16 @@ def test_only_so_much_runs_at_once() -> None:
 
 
 def test_short_work_does_not_wait_for_long_work() -> None:
-    work, go = Work(at_once=1), threading.Event()
+    work, go = JobQueue(at_once=1), threading.Event()
     for number in range(2):
-        with pytest.raises(StillWorking):
+        with pytest.raises(JobPending):
             work.result(f"long {number}", "laying out", lambda: go.wait())
     assert work.result("short", "reading", lambda: 3, short=True) == 3
     go.set()
 
 
 def test_few_large_results_are_kept() -> None:
-    work = Work(kept=10, large=2)
+    work = JobQueue(kept=10, large=2)
     for number in range(4):
         work.result(f"large {number}", "", lambda n=number: n, large=True)
         work.result(f"small {number}", "", lambda n=number: n)
@@ -407,14 +407,14 @@ def test_few_large_results_are_kept() -> None:
 
 
 def test_no_more_work_is_taken_on_than_can_wait() -> None:
-    work, go = Work(at_once=1, waiting=3), threading.Event()
+    work, go = JobQueue(at_once=1, waiting=3), threading.Event()
     for number in range(3):
-        with pytest.raises(StillWorking):
+        with pytest.raises(JobPending):
             work.result(f"{number}", "", lambda: go.wait())
     with pytest.raises(BusyError) as caught:
         work.result("3", "", lambda: go.wait())
     assert_says(caught.value, "3 pieces", "fewer than 3", "Ask again")
-    with pytest.raises(StillWorking):  # what is known is still answered
+    with pytest.raises(JobPending):  # what is known is still answered
         work.result("0", "", lambda: go.wait())
     go.set()
     for number in range(3):
@@ -571,7 +571,7 @@ import torch
 from pathlib import Path
 from semlens.cli.serve import run
 from semlens.web.serve import make_server
-from semlens.web.work import StillWorking
+from semlens.web.jobs import JobPending
 
 server = make_server([sys.argv[1]], port=0, static=Path(sys.argv[2]))
 
@@ -583,7 +583,7 @@ def work():
 
 try:
     server.serving.work.result("endless", "working", work)
-except StillWorking:
+except JobPending:
     pass
 run(server, browser=False, as_json=True)
 """

@@ -86,7 +86,7 @@ def serve(*databases: Path, below: str = "", **options: Any) -> Iterator[str]:
     import uvicorn
 
     from semlens.web.app import create_app
-    from semlens.web.built import STATIC, static_folder
+    from semlens.web.page_build import STATIC, static_folder
 
     static_folder(options.get("static", STATIC))  # says what to do where the page was not built
     listening = socket.create_server(("127.0.0.1", 0))

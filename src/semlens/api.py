@@ -10,20 +10,20 @@ from typing import Any, Unpack
 import pandas as pd
 from PIL import Image
 
-from semlens.analysis.audit.record import KeptAudits
+from semlens.analysis.audit.saved_audits import SavedAudits
 from semlens.analysis.questions import Questions
+from semlens.data.class_mapping import UnmappedWarning, map_targets, read_classes
 from semlens.data.images import Images
 from semlens.data.load import as_images
-from semlens.data.targets import UnmappedWarning, map_targets, read_classes
-from semlens.draw.sheet import sheet
+from semlens.draw.example_sheet import sheet
 from semlens.embedders.load import Embedder, load_embedder
 from semlens.models.load import load_model
 from semlens.models.subject import SubjectModel
 from semlens.progress import Progress, listening, shown
 from semlens.recipe import Recipe, RecipeSettings
-from semlens.run.local import build_database
+from semlens.run.build_database import build_database
 from semlens.run.plan import Execution, Plan
-from semlens.store.once import once
+from semlens.store.locked_cached_property import locked_cached_property
 from semlens.types import Components
 
 
@@ -40,10 +40,10 @@ class ConceptDatabase(Questions):
     >>> db.search("watermark", top=3).components                   # doctest: +SKIP
     """
 
-    @once
-    def audits(self) -> KeptAudits:
+    @locked_cached_property
+    def audits(self) -> SavedAudits:
         """The audits that were saved in the database, with people's reviews."""
-        return KeptAudits(self)
+        return SavedAudits(self)
 
     def show(self, components: Components, columns: int = 10, *, mask: bool = False) -> Image.Image:
         """Return a picture of components' examples, a row each.

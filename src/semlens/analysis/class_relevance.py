@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 from rich.console import RenderableType
 
-from semlens.analysis.graph.trace import component_shares, make_job, reached_layers
+from semlens.analysis.classes import Pictures, class_name, find_class
+from semlens.analysis.graph.relevance_trace import component_shares, make_job, reached_layers
 from semlens.analysis.label import VOCABULARY, LabelSource, as_labels, label_of
 from semlens.analysis.result import Chart, Result
-from semlens.analysis.target import Pictures, class_name, find_class
-from semlens.draw.table import rich_table
+from semlens.draw.text_table import rich_table
 from semlens.errors import RelevanceError
 from semlens.settings import question, setting
 from semlens.store.reader import Database

@@ -14,15 +14,15 @@ from rich.console import Group, RenderableType
 from scipy.stats import rankdata
 from torch import Tensor
 
-from semlens.analysis.engine import RulesLike
+from semlens.analysis.classes import Pictures, Samples, class_images, class_name
+from semlens.analysis.database_engine import RulesLike
 from semlens.analysis.label import VOCABULARY, LabelSource, Named, as_labels, label_of
 from semlens.analysis.result import Chart, Result, plain
-from semlens.analysis.target import Pictures, Samples, class_images, class_name
-from semlens.draw.table import rich_table
+from semlens.draw.text_table import rich_table
 from semlens.errors import ConceptError, LayerError, RelevanceError
 from semlens.models.forward import ablated_logits, batches
-from semlens.relevance.classes import class_relevance
-from semlens.relevance.interface import Tracer
+from semlens.relevance.class_relevance import class_relevance
+from semlens.relevance.protocols import RelevanceEngine
 from semlens.settings import question, setting
 from semlens.store.reader import Database
 from semlens.types import Component, Components, Target, as_components
@@ -223,7 +223,7 @@ def effect(
 
 
 def _relevance(
-    engine: Tracer, inputs: Tensor, target: int, units: Units
+    engine: RelevanceEngine, inputs: Tensor, target: int, units: Units
 ) -> Float64[np.ndarray, "n b"]:
     """Return the relevance of each unit's channels for the class, image by image."""
     layers = list(dict.fromkeys(c.layer for unit in units.values() for c in unit))

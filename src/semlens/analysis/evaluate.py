@@ -12,12 +12,12 @@ import pandas as pd
 from jaxtyping import Bool, Float64, Int64
 from rich.console import Group
 
+from semlens.analysis.classes import right_logits
 from semlens.analysis.result import Chart, Result
-from semlens.analysis.target import right_logits
+from semlens.data.class_mapping import map_targets
 from semlens.data.images import Images
 from semlens.data.load import as_images
-from semlens.data.targets import map_targets
-from semlens.draw.table import rich_table
+from semlens.draw.text_table import rich_table
 from semlens.errors import DataError, ModelError
 from semlens.models.forward import logits
 from semlens.models.subject import SubjectModel
@@ -29,7 +29,7 @@ SHOWN = 40
 
 
 @dataclass(frozen=True, eq=False)
-class Labelled:
+class LabelledImages:
     """Some samples of images, and the right logit of each."""
 
     images: Images
@@ -43,7 +43,7 @@ class Labelled:
         model: SubjectModel,
         targets: Sequence[int | None] | None = None,
         samples: Sequence[int] | None = None,
-    ) -> Labelled:
+    ) -> LabelledImages:
         """Take samples with a known logit, of all or of some.
 
         Parameters
@@ -74,7 +74,7 @@ def labelled(
     images: Images | None = None,
     only: str | None = None,
     samples: Sequence[int] | np.ndarray | None = None,
-) -> Labelled:
+) -> LabelledImages:
     """Return images with their right logits: the database's as it knows them, or others by name.
 
     Parameters
@@ -103,14 +103,14 @@ def labelled(
                 f"Expected names such as '{names[0]}'.",
                 "Correct only=, or leave it out.",
             )
-    return Labelled.of(images, database.model, targets, samples)
+    return LabelledImages.of(images, database.model, targets, samples)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Evaluation(Result):
     """How often the largest logit is the right one."""
 
-    data: Labelled
+    data: LabelledImages
     classes: Sequence[str] | None
     answers: Int64[np.ndarray, " n"]
     """The largest logit of each sample."""
@@ -221,10 +221,10 @@ def evaluate_model(
     targets
         Logit of each sample; by default found by class name.
     """
-    return answers(model, Labelled.of(images, model, targets, samples), batch_size)
+    return answers(model, LabelledImages.of(images, model, targets, samples), batch_size)
 
 
-def answers(model: SubjectModel, data: Labelled, batch_size: int = 32) -> Evaluation:
+def answers(model: SubjectModel, data: LabelledImages, batch_size: int = 32) -> Evaluation:
     """Run a model over images whose right logits are known; errors as of :func:`evaluate`."""
     scores = logits(model, data.images.read, data.samples.tolist(), batch_size)
     check_targets(data.targets, scores.shape[1])

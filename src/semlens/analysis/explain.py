@@ -17,20 +17,20 @@ from rich.console import Group
 from rich.text import Text
 from torch import Tensor
 
-from semlens.analysis.engine import RulesLike, engine_of, group_masks, per_component
+from semlens.analysis.classes import class_name, find_class
+from semlens.analysis.database_engine import RulesLike, engine_of, group_masks, per_component
 from semlens.analysis.label import VOCABULARY, Labels, LabelSource, Named, as_labels, label_of
-from semlens.analysis.probe import ImageLike, open_image
+from semlens.analysis.query_embedding import ImageLike, open_image
 from semlens.analysis.result import PICTURES, TABLES, Result
-from semlens.analysis.target import class_name, find_class
-from semlens.draw.explain_picture import Card, Page, draw_page, page_html
-from semlens.draw.mask import masked, onto, overlay
-from semlens.draw.table import rich_table
+from semlens.draw.explanation_picture import ExplanationCard, ExplanationPage, draw_page, page_html
+from semlens.draw.heatmap_mask import masked, onto, overlay
+from semlens.draw.text_table import rich_table
 from semlens.models.geometry import Geometry
-from semlens.relevance.boxes import boxes, heatmaps
-from semlens.relevance.classes import class_start, shares
-from semlens.relevance.conditional import pairs_per_pass
-from semlens.relevance.flow import Flow
-from semlens.relevance.interface import OUTPUT, Traced, Tracer
+from semlens.relevance.class_relevance import class_seed, shares
+from semlens.relevance.conditional_heatmaps import pairs_per_pass
+from semlens.relevance.heatmap_boxes import boxes, heatmaps
+from semlens.relevance.protocols import OUTPUT, ForwardTrace, RelevanceEngine
+from semlens.relevance.relevance_signal import RelevanceSignal
 from semlens.settings import question, setting
 from semlens.store.manifest import LayerEntry
 from semlens.store.reader import Database
@@ -52,7 +52,7 @@ class ClassScore:
 
 
 @dataclass(frozen=True)
-class Explained:
+class ExplainedComponent:
     """One component's part in a prediction.
 
     Parameters
@@ -112,7 +112,7 @@ class Explanation(Result):
     scores: tuple[ClassScore, ...]
     rules: str
     heat: Float32[np.ndarray, "h w"]
-    layers: dict[str, tuple[Explained, ...]]
+    layers: dict[str, tuple[ExplainedComponent, ...]]
     blur: float
     geometry: Geometry
     database: Database
@@ -181,11 +181,11 @@ class Explanation(Result):
         return f"{text}; predicted: {best.name}, {100 * best.probability:.1f} %"
 
     @cached_property
-    def _page(self) -> Page:
+    def _page(self) -> ExplanationPage:
         whole = Box(0, 0, *self.image.size)
         picture = _cut(self.image, whole)
         heat = [self._onto(part, whole, 0.25 * self.blur) for part in (self.heat, -self.heat)]
-        return Page(
+        return ExplanationPage(
             f"Why “{self.target.name}”?",
             [
                 self.name,
@@ -206,11 +206,11 @@ class Explanation(Result):
             ],
         )
 
-    def _note(self, parts: Sequence[Explained]) -> str:
+    def _note(self, parts: Sequence[ExplainedComponent]) -> str:
         share = sum(abs(part.share) for part in parts)
         return f"{len(parts)} components with {100 * share:.0f} % of the layer's relevance"
 
-    def _card(self, part: Explained) -> Card:
+    def _card(self, part: ExplainedComponent) -> ExplanationCard:
         heat = part.heat if part.relevance >= 0 else -part.heat
         examples = self.database.examples_of(self.database.row(part.component), 4)
         pictures = [self.database.thumbnail(example.crop) for example in examples]
@@ -218,7 +218,7 @@ class Explanation(Result):
         cut = self._onto(heat, part.box)
         # the mask's 2 % are of the whole heatmap's maximum, not of the part's
         threshold = 0.02 * float(whole / cut.max()) if cut.max() > 0 else 0.02
-        return Card(
+        return ExplanationCard(
             str(part.component),
             part.label or "",
             part.relevance,
@@ -320,11 +320,13 @@ def explain(
     logits = trace.values[OUTPUT][0].detach().double().cpu()
     ranked = torch.argsort(-logits, stable=True).tolist()
     asked = ranked[0] if wanted is None else wanted
-    start = class_start(trace, torch.tensor([[asked]]))
+    start = class_seed(trace, torch.tensor([[asked]]))
     pulled = trace.pull({OUTPUT: start}, names)
     geometry = model.geometry()(*picture.size)
     blur = database.manifest.recipe.crop_blur
-    found: dict[str, tuple[Explained, ...]] = dict.fromkeys(reversed(engine.order(names)), ())
+    found: dict[str, tuple[ExplainedComponent, ...]] = dict.fromkeys(
+        reversed(engine.order(names)), ()
+    )
     for layer, flow in pulled.layers.items():  # of the others, nothing of the class comes by
         entry = database.layer(layer)
         relevance = per_component(entry, trace, flow)[0, 0].double().cpu()
@@ -335,7 +337,7 @@ def explain(
         smooth = heatmaps(torch.from_numpy(heat) * side, heat.shape[1], heat.shape[2], blur)
         components = [database.component(entry.first + place) for place in chosen]
         found[layer] = tuple(
-            Explained(
+            ExplainedComponent(
                 component,
                 float(relevance[place]),
                 float(shares(relevance)[place]),
@@ -362,8 +364,8 @@ def explain(
 
 
 def _conditional(
-    engine: Tracer,
-    trace: Traced,
+    engine: RelevanceEngine,
+    trace: ForwardTrace,
     entry: LayerEntry,
     flow: Float[Tensor, "1 1 ..."],
     places: Sequence[int],
@@ -374,7 +376,7 @@ def _conditional(
     for first in range(0, len(places), step):
         single = [[place] for place in places[first : first + step]]
         masks = group_masks(entry, trace.values[entry.name].detach(), single)
-        heat = trace.pull({entry.name: Flow(flow * masks)}).heat
+        heat = trace.pull({entry.name: RelevanceSignal(flow * masks)}).heat
         parts.append(_heat(heat, trace.inputs, len(single)))
     return np.concatenate(parts)
 

@@ -16,11 +16,11 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from semlens.analysis.concepts import Concepts, ConceptSet, as_concepts
-from semlens.analysis.probe import alignment, concept_probe
+from semlens.analysis.query_embedding import alignment, embed_concepts
 from semlens.analysis.result import PICTURES, TABLES, Result
+from semlens.draw.example_sheet import sheet
 from semlens.draw.html import cards_html
-from semlens.draw.sheet import sheet
-from semlens.draw.table import rich_table
+from semlens.draw.text_table import rich_table
 from semlens.settings import question, setting
 from semlens.store.reader import Database
 from semlens.types import Component, Layers
@@ -161,7 +161,7 @@ def label(
         If there are texts and the embedder reads none.
     """
     chosen = as_concepts(concepts)
-    probe = concept_probe(database, chosen, templates)
+    probe = embed_concepts(database, chosen, templates)
     rows = database.rows(layers)
     rows = rows[database.alive[rows]]
     names = np.unique([c.name for c in chosen.concepts], return_inverse=True)[1]

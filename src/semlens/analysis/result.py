@@ -15,7 +15,7 @@ from PIL import Image
 from rich.console import Console, RenderableType
 
 from semlens.errors import StoreError
-from semlens.store.files import save_csv, save_table, save_text
+from semlens.store.atomic_files import save_csv, save_table, save_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

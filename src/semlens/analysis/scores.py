@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from semlens.analysis.result import Result
-from semlens.draw.table import rich_table
+from semlens.draw.text_table import rich_table
 from semlens.settings import question
 from semlens.store.reader import Database
 from semlens.types import Component, Layers

@@ -16,19 +16,19 @@ from jaxtyping import Float32, Int64
 from PIL import Image
 from rich.console import RenderableType
 
-from semlens.analysis.probe import (
+from semlens.analysis.query_embedding import (
     SEARCH_TEMPLATES,
     ImageLike,
-    Probe,
+    QueryEmbedding,
     embed_texts,
     null_vector,
     open_image,
     unit,
 )
 from semlens.analysis.result import PICTURES, TABLES, Result
+from semlens.draw.example_sheet import sheet
 from semlens.draw.html import cards_html
-from semlens.draw.sheet import sheet
-from semlens.draw.table import rich_table
+from semlens.draw.text_table import rich_table
 from semlens.errors import ConceptError
 from semlens.settings import question, setting
 from semlens.store.reader import Database
@@ -41,9 +41,9 @@ class Query:
 
     text: str
     """The query as people write it: ``dog + photo.png - grass``."""
-    probe: Probe
+    probe: QueryEmbedding
     """One vector."""
-    negative: Probe | None = None
+    negative: QueryEmbedding | None = None
     """One vector whose alignment is subtracted."""
     leave_out: tuple[int, ...] = ()
     """Rows that are not searched: the components that were given."""
@@ -74,7 +74,7 @@ def make_query(
     LayerError
         If the database has no component of a name.
     """
-    probe = make_probe(database, as_list(texts), as_list(images), as_components(like), templates)
+    probe = embed_query(database, as_list(texts), as_list(images), as_components(like), templates)
     if probe is None:
         raise ConceptError(
             "The query is empty.",
@@ -82,7 +82,7 @@ def make_query(
             "Say what to look for.",
         )
     away = as_list(without), as_list(without_images), as_components(unlike)
-    negative = make_probe(database, *away, templates)
+    negative = embed_query(database, *away, templates)
     text = " + ".join(probe.names) + "".join(
         f" - {n}" for n in (negative.names if negative else ())
     )
@@ -94,13 +94,13 @@ def make_query(
     )
 
 
-def make_probe(
+def embed_query(
     database: Database,
     texts: Sequence[str] = (),
     images: Sequence[ImageLike] = (),
     components: Components = (),
     templates: Sequence[str] = SEARCH_TEMPLATES,
-) -> Probe | None:
+) -> QueryEmbedding | None:
     """Return a vector per text, image and component; None where there is none of them."""
     components = as_components(components)
     vectors: list[np.ndarray] = []
@@ -121,7 +121,9 @@ def make_probe(
         return None
     pictures = [Path(i).name if isinstance(i, str | Path) else "image" for i in images]
     names = (*texts, *pictures, *map(str, components))
-    return Probe(np.concatenate(vectors), names, null, database.manifest.embedder.fingerprint)
+    return QueryEmbedding(
+        np.concatenate(vectors), names, null, database.manifest.embedder.fingerprint
+    )
 
 
 def _component_vectors(

@@ -1,5 +1,5 @@
 """``python -m semlens.cli``."""
 
-from semlens.cli.start import main
+from semlens.cli.main import main
 
 main()

@@ -24,9 +24,9 @@ COMMANDS: dict[str, dict[str, str]] = {
     },
     "Browse": {"serve": "serve:serve", "export": "serve:export"},
     "Search": {
-        "search": "ask:search",
-        "label": "ask:label",
-        "show": "ask:show",
+        "search": "search:search",
+        "label": "search:label",
+        "show": "search:show",
     },
     "Describe": {
         "map": "describe:map_components",

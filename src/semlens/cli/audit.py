@@ -11,13 +11,20 @@ from typing import Annotated
 import typer
 
 from semlens.analysis.audit.audit import audit as ask_audit
-from semlens.analysis.audit.found import Audit
+from semlens.analysis.audit.audit_result import Audit
 from semlens.analysis.audit.model_test import model_test
-from semlens.analysis.audit.sweep import Check, Condition, Sweep, audit_all, gate, save_junit
-from semlens.analysis.audit.tested import ModelTest
+from semlens.analysis.audit.model_test_result import ModelTest
+from semlens.analysis.audit.sweep import (
+    Check,
+    Condition,
+    Sweep,
+    audit_all,
+    check_conditions,
+    save_junit,
+)
 from semlens.analysis.report.report import Report
 from semlens.analysis.report.report import report as ask_report
-from semlens.cli.command import Ask, command
+from semlens.cli.command import QuestionContext, command
 from semlens.cli.output import err, out
 from semlens.errors import RecipeError
 
@@ -27,7 +34,7 @@ FAILED = 3
 
 @command(ask_audit)
 def audit(
-    ask: Ask,
+    ask: QuestionContext,
     context: typer.Context,
     every: Annotated[
         bool, typer.Option("--all", help="Every class: each with the sets that name it or none.")
@@ -71,7 +78,7 @@ def audit(
         )
     found = _found(ask, context, every, saved)
     audits = dict(found.audits) if isinstance(found, Sweep) else {found.name: found}
-    checks = gate(audits, conditions)
+    checks = check_conditions(audits, conditions)
     if junit is not None:
         left = dict(found.skipped) if isinstance(found, Sweep) else {}
         save_junit(junit, checks, ask.paths[0].name, left)
@@ -79,7 +86,9 @@ def audit(
     return found
 
 
-def _found(ask: Ask, context: typer.Context, every: bool, saved: int | None) -> Audit | Sweep:
+def _found(
+    ask: QuestionContext, context: typer.Context, every: bool, saved: int | None
+) -> Audit | Sweep:
     """Audit one class or all: without a class, that of a single set."""
     settings = dict(ask.settings)
     if saved is not None:
@@ -110,7 +119,7 @@ def _report(checks: Sequence[Check], quiet: bool) -> None:
 
 
 @command(model_test)
-def test(ask: Ask) -> ModelTest:
+def test(ask: QuestionContext) -> ModelTest:
     """Test whether images that show spurious features only pass for a class.
 
     AUROC of the class's logit on real images against those: 1 is safe, 0.5 is unsafe. With
@@ -127,7 +136,7 @@ def test(ask: Ask) -> ModelTest:
 
 @command(ask_report)
 def report(
-    ask: Ask,
+    ask: QuestionContext,
     context: typer.Context,
     file: Annotated[Path, typer.Option("--out", help="File to write: .html.")] = Path(
         "report.html"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from semlens.api import ConceptDatabase
 
 
-class Inputs(Settings):
+class BuildInputs(Settings):
     """What a build is made from, and how it runs."""
 
     model: Annotated[
@@ -59,7 +59,7 @@ class Inputs(Settings):
 
 
 @reported
-@with_fields(Inputs, Recipe)
+@with_fields(BuildInputs, Recipe)
 def build(
     database: Annotated[Path, typer.Argument(help="Folder of the database, new or to go on with.")],
     config: Annotated[
@@ -85,7 +85,7 @@ def build(
     settings = _read_config(config)
     settings |= {name: value for name, value in typed.items() if value is not None}
     recipe = Recipe(**{k: settings.pop(k) for k in Recipe.model_fields if k in settings})
-    db = _build(database, Inputs(**settings), recipe)
+    db = _build(database, BuildInputs(**settings), recipe)
     if as_json:
         m = db.manifest
         print_json(
@@ -104,13 +104,13 @@ def build(
     out.print(f"Next: semlens search {db.path} 'dog'")
 
 
-def _build(database: Path, inputs: Inputs, recipe: Recipe) -> ConceptDatabase:
+def _build(database: Path, inputs: BuildInputs, recipe: Recipe) -> ConceptDatabase:
     """Load what the inputs name, and build."""
     import torch
 
     from semlens.api import build as build_database
+    from semlens.data.class_mapping import read_targets
     from semlens.data.load import load_images
-    from semlens.data.targets import read_targets
     from semlens.embedders.load import DEFAULT, load_embedder
     from semlens.models.load import load_model
     from semlens.run.plan import Execution
@@ -137,7 +137,7 @@ def _build(database: Path, inputs: Inputs, recipe: Recipe) -> ConceptDatabase:
     )
 
 
-def _given(inputs: Inputs, name: str) -> Any:
+def _given(inputs: BuildInputs, name: str) -> Any:
     """Return an input that has no default."""
     if getattr(inputs, name):
         return getattr(inputs, name)
@@ -157,7 +157,7 @@ def _read_config(path: Path | None) -> dict[str, Any]:
             f"'{path}' cannot be read ({error}).", "Expected TOML.", "Correct the file."
         ) from error
     settings = {key.replace("-", "_"): value for key, value in loaded.items()}
-    known = {**Inputs.model_fields, **Recipe.model_fields}
+    known = {**BuildInputs.model_fields, **Recipe.model_fields}
     for key in settings.keys() - known.keys():
         raise RecipeError(
             f"'{path}' has the setting '{key}'.",
@@ -247,8 +247,8 @@ def layers(
 
     semlens layers timm/vit_small_patch16_224 --random-weights 0
     """
+    from semlens.models.list_layers import layers as layers_of
     from semlens.models.load import load_model
-    from semlens.models.survey import layers as layers_of
 
     with err.status("loading the model"):
         subject = load_model(model, random_weights=random_weights)

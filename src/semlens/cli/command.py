@@ -48,7 +48,7 @@ _NAMES = {
 
 
 @dataclass
-class Ask:
+class QuestionContext:
     """What a command is about: its database or databases, and its question.
 
     Parameters
@@ -120,7 +120,7 @@ def command(
     *,
     fields: type[BaseModel] | None = None,
 ) -> Callable[[Callable[..., Result]], Callable[..., None]]:
-    """Make a command of a function that takes an :class:`Ask` and further options of its own.
+    """Make a command of a function of a :class:`QuestionContext` and further options of its own.
 
     The command takes the database (or, if the question takes ``databases``, several), every
     setting of the question that the function does not take itself, the sources that the
@@ -155,7 +155,9 @@ def command(
                 known = {name: value for name, value in chosen.items() if value is not None}
                 typed["settings"] = fields(**known)
             found = {name: given.pop(name) for name in needs}
-            ask = Ask(folders if several else [folders], question, typed, found, save, as_json)
+            ask = QuestionContext(
+                folders if several else [folders], question, typed, found, save, as_json
+            )
             for path in save:
                 check_end(path, result_ends(question))
             result = function(ask, **given)
@@ -195,7 +197,7 @@ def command(
 def question_command(question: Callable[..., Result]) -> Callable[..., None]:
     """Make a command of a question as it is; its help is the question's summary and example."""
 
-    def run(ask: Ask) -> Result:
+    def run(ask: QuestionContext) -> Result:
         return ask()
 
     listing = listing_of(question)
@@ -233,19 +235,19 @@ def split_commas(given: Sequence[str]) -> list[str]:
     return [name for part in given for name in part.split(",") if name]
 
 
-def read_sets(given: Sequence[str], ask: Ask) -> list[ConceptSet] | str:
+def read_sets(given: Sequence[str], ask: QuestionContext) -> list[ConceptSet] | str:
     """Load the concept sets that options name: files, folders, bundled ones, saved audits' lists.
 
     ``none`` stays as it is.
     """
-    from semlens.analysis.concept_sets import sets_for
+    from semlens.analysis.resolve_concepts import sets_for
 
     if list(given) == [NO_LABELS]:
         return NO_LABELS
     return [one for name in given for one in sets_for(ask.db, name)]
 
 
-_READ: dict[str, Callable[[Any, Ask], Any]] = {
+_READ: dict[str, Callable[[Any, QuestionContext], Any]] = {
     "layers": lambda given, _: split_commas(given),
     "components": lambda given, _: split_commas(given),
     "artefacts": lambda given, _: given,

@@ -12,7 +12,7 @@ from semlens.analysis.compare.comparison import Comparison
 from semlens.analysis.compare.drift import Drift
 from semlens.analysis.compare.drift import drift as ask_drift
 from semlens.analysis.result import PICTURES
-from semlens.cli.command import Ask, command, split_commas
+from semlens.cli.command import QuestionContext, command, split_commas
 from semlens.cli.output import save_picture
 from semlens.errors import RecipeError
 from semlens.settings import settings_of
@@ -20,7 +20,7 @@ from semlens.settings import settings_of
 
 @command(ask_compare)
 def compare(
-    ask: Ask,
+    ask: QuestionContext,
     series: Annotated[
         bool,
         typer.Option("--series", help="The databases are checkpoints of one training, in order."),
@@ -55,7 +55,7 @@ def compare(
     return ask()
 
 
-def _drift(ask: Ask, steps: list[str] | None, pairs: Path | None) -> Drift:
+def _drift(ask: QuestionContext, steps: list[str] | None, pairs: Path | None) -> Drift:
     """Follow a series: with settings that both questions have, and no others."""
     known, settings = settings_of(ask_drift), settings_of(ask_compare)
     wrong = [name for name, value in ask.settings.items()

@@ -8,24 +8,24 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from semlens.analysis.correct.affected import Affected
-from semlens.analysis.correct.affected import affected as ask_affected
-from semlens.analysis.correct.chosen import SPURIOUS, read_components
-from semlens.analysis.correct.cut_out import CutOuts, check_folder
-from semlens.analysis.correct.cut_out import cut_out as ask_cut_out
-from semlens.analysis.correct.export import Corrected, check_weights
-from semlens.analysis.correct.prune import Pruned
+from semlens.analysis.correct.affected_samples import AffectedSamples
+from semlens.analysis.correct.affected_samples import affected as ask_affected
+from semlens.analysis.correct.component_files import SPURIOUS, read_components
+from semlens.analysis.correct.corrected_model import CorrectedModel, check_weights
+from semlens.analysis.correct.fine_tuning import Training
+from semlens.analysis.correct.prune import PrunedModel
 from semlens.analysis.correct.prune import prune as ask_prune
-from semlens.analysis.correct.retrain import Retrained
+from semlens.analysis.correct.retrain import RetrainedModel
 from semlens.analysis.correct.retrain import retrain as ask_retrain
+from semlens.analysis.correct.segments import Segments, check_folder
+from semlens.analysis.correct.segments import cut_out as ask_cut_out
 from semlens.analysis.correct.sensitivity import Sensitivity
 from semlens.analysis.correct.sensitivity import sensitivity as ask_sensitivity
-from semlens.analysis.correct.training import Training
-from semlens.cli.command import Ask, command, split_commas
+from semlens.cli.command import QuestionContext, command, split_commas
 from semlens.cli.output import written
 from semlens.types import Component
 
-C = TypeVar("C", bound=Corrected)
+C = TypeVar("C", bound=CorrectedModel)
 Names = Annotated[
     list[str] | None, typer.Argument(help="Components: LAYER:INDEX, or LAYER:-INDEX.")
 ]
@@ -39,14 +39,14 @@ WEIGHTS = typer.Option("--out", help="File to write: .safetensors.")
 
 @command(ask_cut_out)
 def cutout(
-    ask: Ask,
+    ask: QuestionContext,
     components: Annotated[
         list[str], typer.Argument(help="LAYER:INDEX of those that stand for the artefact.")
     ],
     folder: Annotated[
         Path, typer.Option("--out", help="New or empty folder for the cut-outs (RGBA PNG).")
     ],
-) -> CutOuts:
+) -> Segments:
     """Cut an artefact out of the images that carry it, by a soft mask.
 
     The mask is relevance of a concept vector: the direction that tells the components' examples
@@ -59,19 +59,19 @@ def cutout(
     semlens test r18.semlens --target ox --artefact paste:cutouts/
     """
     check_folder(folder)
-    found: CutOuts = ask(split_commas(components))
+    found: Segments = ask(split_commas(components))
     written(f"{len(found.write(folder))} cut-outs to {folder}")
     return found
 
 
 @command(ask_prune)
 def prune(
-    ask: Ask,
+    ask: QuestionContext,
     components: Names = None,
     out: Annotated[Path, WEIGHTS] = Path("pruned.safetensors"),
     source: From = None,
     verdict: Verdict = SPURIOUS,
-) -> Pruned:
+) -> PrunedModel:
     """Write the model's weights without some components.
 
     The result is compared with hooks that set the components to zero. Components that no
@@ -89,14 +89,14 @@ def prune(
 
 @command(ask_affected)
 def affected(
-    ask: Ask,
+    ask: QuestionContext,
     components: Names = None,
     out: Annotated[
         Path | None, typer.Option(help="CSV to write: every sample with its score.")
     ] = None,
     source: From = None,
     verdict: Verdict = SPURIOUS,
-) -> Affected:
+) -> AffectedSamples:
     """List the samples that carry what some components stand for.
 
     Without --all-data these are concept examples only, which the database holds.
@@ -107,22 +107,23 @@ def affected(
 
     semlens affected r18.semlens --from audit.json --all-data --out affected.csv --save affected.png
     """
-    ask.also(out, (".csv",), Affected.save)
+    ask.also(out, (".csv",), AffectedSamples.save)
     return ask(_components(components, source, verdict))
 
 
 @command(ask_retrain, fields=Training)
 def retrain(
-    ask: Ask,
+    ask: QuestionContext,
     drop: Annotated[
-        Path | None, typer.Option(help="Affected samples to leave out: .csv, or a path per line.")
+        Path | None,
+        typer.Option(help="Affected samples to leave out: .csv, or a path per line."),
     ] = None,
     out: Annotated[Path, WEIGHTS] = Path("retrained.safetensors"),
     images: Annotated[
         str | None,
         typer.Option("--data", help="Training images; by default those of the database."),
     ] = None,
-) -> Retrained:
+) -> RetrainedModel:
     """Fine-tune a copy of the model with artefacts inserted at random.
 
     Affected images are left out. The run goes on where it was stopped: FILE.checkpoint beside
@@ -142,7 +143,7 @@ def retrain(
 
 @command(ask_sensitivity)
 def evaluate(
-    ask: Ask,
+    ask: QuestionContext,
     prune: Annotated[
         list[str] | None, typer.Option(help="Component to leave out; may be given again.")
     ] = None,

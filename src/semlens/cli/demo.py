@@ -15,11 +15,11 @@ from semlens.cli.output import err, out, print_json, reported, table
 from semlens.errors import ServeError
 
 if TYPE_CHECKING:
-    from semlens.analysis.audit.found import Audit
+    from semlens.analysis.audit.audit_result import Audit
     from semlens.analysis.class_relevance import RelevantComponents
     from semlens.analysis.search import Hits
     from semlens.api import ConceptDatabase
-    from semlens.demo.story import Accuracy, Planted
+    from semlens.demo.walkthrough import Accuracy, Planted
     from semlens.models.subject import SubjectModel
 
 
@@ -43,8 +43,8 @@ def demo(
     """
     start = time.perf_counter()
     with err.status("opening the bundled world"):
-        from semlens.demo import story
-        from semlens.demo.world import DemoWorld
+        from semlens.demo import walkthrough
+        from semlens.demo.bundled_images import DemoWorld
 
         world = DemoWorld()
     out.quiet = as_json
@@ -53,15 +53,15 @@ def demo(
         f"{100 * world.marked_share:.0f} % of the '{world.target}' images carried a mark: "
         f"{world.artefact}.\nCan we find that out from the model alone?\n"
     )
-    db = story.build_demo(folder, world)
+    db = walkthrough.build_demo(folder, world)
     table(db.scores().per_layer(), "\n1. How interpretable are its layers?")
 
-    hits = db.search(story.QUERY, top=db.manifest.rows)
+    hits = db.search(walkthrough.QUERY, top=db.manifest.rows)
     with err.status("measuring the readouts with and without the mark"):
         model = db.model
-        planted = story.find_planted(model, world, db)
+        planted = walkthrough.find_planted(model, world, db)
     rank = planted.rank(hits)
-    _print_hits(hits, planted, f"\n2. semlens search {db.path} {story.QUERY}")
+    _print_hits(hits, planted, f"\n2. semlens search {db.path} {walkthrough.QUERY}")
 
     labels = db.label()
     labels.keep("paper-vocabulary")  # for the browser: names beside every component
@@ -76,11 +76,11 @@ def demo(
     )
 
     with err.status("testing with the mark on and off, and pruning"):
-        accuracy = story.measure(model, world, planted)
+        accuracy = walkthrough.measure(model, world, planted)
     _print_accuracy(accuracy, len(planted.components), world.target)
 
     where = folder / "index.html"
-    story.write_page(where, db, world, hits, planted, relevant, accuracy)
+    walkthrough.write_page(where, db, world, hits, planted, relevant, accuracy)
     seconds = time.perf_counter() - start
     out.print(
         f"\nDone in {seconds:.0f} s. See the pictures: {where}\n"

@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from semlens.analysis.describe.colouring import Colour, check_colour
+from semlens.analysis.describe.concept_map import ConceptMap, concept_map
 from semlens.analysis.describe.dissect import Dissection
 from semlens.analysis.describe.dissect import dissect as ask_dissect
-from semlens.analysis.describe.map import ConceptMap, concept_map
+from semlens.analysis.describe.map_colouring import Colour, check_colour
 from semlens.analysis.describe.unexpected import Unexpected
 from semlens.analysis.describe.unexpected import unexpected as ask_unexpected
 from semlens.analysis.result import PLOTS
-from semlens.cli.command import Ask, command
+from semlens.cli.command import QuestionContext, command
 from semlens.cli.output import err, save_picture
 from semlens.errors import ConceptError
 
@@ -39,7 +39,7 @@ def _colours(
 
 @command(concept_map)
 def map_components(
-    ask: Ask,
+    ask: QuestionContext,
     query: Annotated[
         list[str] | None,
         typer.Option(help="Colour by the alignment with this text; given again, a hue each."),
@@ -76,7 +76,7 @@ def map_components(
 
 @command(ask_dissect)
 def dissect(
-    ask: Ask,
+    ask: QuestionContext,
     tree: Annotated[
         Path | None, typer.Option(help="Write the tree of categories (.png, .svg, .pdf).")
     ] = None,
@@ -100,7 +100,7 @@ def dissect(
 
 @command(ask_unexpected)
 def unexpected(
-    ask: Ask,
+    ask: QuestionContext,
     files: Annotated[
         Path | None, typer.Option(help="Write the samples behind them to this .csv file.")
     ] = None,

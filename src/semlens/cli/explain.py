@@ -12,9 +12,9 @@ from semlens.analysis.effect import Effects
 from semlens.analysis.effect import effect as ask_effect
 from semlens.analysis.explain import Explanation
 from semlens.analysis.explain import explain as ask_explain
-from semlens.analysis.graph.graph import AttributionGraph, attribution_graph
-from semlens.analysis.kept_labels import labels_by_component
-from semlens.cli.command import Ask, command
+from semlens.analysis.graph.attribution_graph import AttributionGraph, attribution_graph
+from semlens.analysis.saved_labels import labels_by_component
+from semlens.cli.command import QuestionContext, command
 from semlens.cli.output import err, written
 
 Picture = Annotated[
@@ -25,7 +25,7 @@ Picture = Annotated[
 
 @command(ask_explain)
 def explain(
-    ask: Ask, image: Annotated[Path, typer.Argument(help="The picture to explain.")]
+    ask: QuestionContext, image: Annotated[Path, typer.Argument(help="The picture to explain.")]
 ) -> Explanation:
     """Explain one prediction: which components, their labels, and where in the image.
 
@@ -45,7 +45,7 @@ def explain(
 
 @command(ask_effect)
 def effect(
-    ask: Ask,
+    ask: QuestionContext,
     image: Picture = None,
     replace: Annotated[
         Literal["zero", "mean"], typer.Option("--with", help="What an ablated component becomes.")
@@ -67,7 +67,7 @@ def effect(
 
 @command(attribution_graph)
 def graph(
-    ask: Ask,
+    ask: QuestionContext,
     image: Picture = None,
     labels: Annotated[
         str | None,
@@ -97,7 +97,7 @@ def graph(
 
 
 @command(class_relevance)
-def relevance(ask: Ask, image: Picture = None) -> RelevantComponents:
+def relevance(ask: QuestionContext, image: Picture = None) -> RelevantComponents:
     """List the components that a class relies on most.
 
     Shares are of their layer's relevance: on average over the class's samples, and on the

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 
 from semlens.analysis.result import plain
-from semlens.draw.table import rich_table
+from semlens.draw.text_table import rich_table
 from semlens.errors import SemlensError
 
 if TYPE_CHECKING:

@@ -75,7 +75,7 @@ def serve(
 
 def run(server: Server, browser: bool, as_json: bool = False) -> None:
     """Serve until Ctrl-C, and end the program."""
-    from semlens.web.built import check_built
+    from semlens.web.page_build import check_built
     from semlens.web.serve import open_browser
 
     notice = check_built()
@@ -146,10 +146,10 @@ def export(
     """
     with err.status("opening the databases"):
         from semlens.web.serve import open_databases
-        from semlens.web.site import write_site
+        from semlens.web.static_export import export_site
 
         opened = open_databases(db, models=model or ())
-    site = write_site(opened, folder, cards=cards, originals=originals, graphs=graph or ())
+    site = export_site(opened, folder, cards=cards, originals=originals, graphs=graph or ())
     if as_json:
         print_json(vars(site) | {"folder": str(site.folder.resolve())})
         return

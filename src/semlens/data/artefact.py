@@ -25,8 +25,7 @@ from pydantic import (
 )
 from pydantic.dataclasses import dataclass
 
-from semlens.data.images import Images
-from semlens.data.overlay import (
+from semlens.data.artefact_rendering import (
     Colour,
     Place,
     blend,
@@ -42,6 +41,7 @@ from semlens.data.overlay import (
     trimmed,
     written,
 )
+from semlens.data.images import Images
 from semlens.errors import DataError
 from semlens.settings import invalid, setting
 from semlens.types import as_list
@@ -114,7 +114,7 @@ class Hue(Artefact):
 
 
 @dataclass(frozen=True)
-class Text(Artefact):
+class TextMark(Artefact):
     """A text watermark on one line.
 
     Parameters
@@ -230,7 +230,7 @@ class Paste(Artefact):
 
 
 _KINDS: Mapping[str, type[Artefact]] = MappingProxyType(
-    {kind.name: kind for kind in (Hue, Text, Patch, Stripes, Paste)}
+    {kind.name: kind for kind in (Hue, TextMark, Patch, Stripes, Paste)}
 )
 Artefacts = Annotated[
     Artefact | str | Iterable[Artefact | str],

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from semlens.data.class_mapping import name_targets
 from semlens.data.images import Images, numbered, read_file
-from semlens.data.targets import name_targets
 from semlens.errors import DataError, ImageError
 
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from semlens.data.folder import ImageFolder, check_folder
+from semlens.data.image_folder import ImageFolder, check_folder
+from semlens.data.image_sequence import ImageSequence
 from semlens.data.images import Images
-from semlens.data.sequence import ImageSequence
 from semlens.errors import DataError
 
 if TYPE_CHECKING:

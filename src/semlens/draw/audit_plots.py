@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from scipy.stats import gaussian_kde
 
 from semlens.draw.figure import INK, LINE, PAPER, SERIES, SOFT, VERDICTS, new_figure, styled
-from semlens.draw.marks import dot_handles, in_percent, name_columns, name_rows, stacked_bar
+from semlens.draw.plot_elements import dot_handles, in_percent, name_columns, name_rows, stacked_bar
 
 NAMED = 12
 """Components that get a label: the most relevant ones."""

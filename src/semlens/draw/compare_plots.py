@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from semlens.draw.figure import HEAT, LINE, SERIES, new_figure, styled
-from semlens.draw.marks import colour_bar, counted_bars, ink_on, name_columns, side_by_side
+from semlens.draw.plot_elements import colour_bar, counted_bars, ink_on, name_columns, side_by_side
 
 LABELS = 14
 """Labels that stand side by side for two sets: those that most components have."""

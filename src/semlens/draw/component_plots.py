@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from semlens.draw.figure import INK, LINE, SERIES, SOFT, VERDICTS, new_figure, styled
-from semlens.draw.marks import name_rows, show_square
+from semlens.draw.plot_elements import name_rows, show_square
 
 
 @styled
@@ -116,7 +116,7 @@ LONGEST = 15
 
 
 @dataclass(frozen=True)
-class Card:
+class UnexpectedCard:
     """One component.
 
     Parameters
@@ -141,7 +141,7 @@ class Card:
 
 
 @styled
-def draw_unexpected(title: str, cards: Sequence[Card], more: int = 0) -> Figure:
+def draw_unexpected(title: str, cards: Sequence[UnexpectedCard], more: int = 0) -> Figure:
     """Draw a strip of examples per component, and below it the classes that it drives.
 
     Parameters
@@ -172,7 +172,7 @@ def draw_unexpected(title: str, cards: Sequence[Card], more: int = 0) -> Figure:
     return figure
 
 
-def _strip(axes: Axes, card: Card) -> None:
+def _strip(axes: Axes, card: UnexpectedCard) -> None:
     near = f"nearest: {shorten(card.nearest, 28, placeholder='…')} ({card.alignment:+.3f})"
     axes.set_title(f"{card.component}   {card.share:.1%}", fontsize=9.5, pad=3)
     axes.set_title(near, loc="right", fontsize=7.5, color=SOFT, weight="normal", pad=3)

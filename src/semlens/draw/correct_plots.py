@@ -15,8 +15,8 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from semlens.draw.figure import HEAT, INK, PAPER, SERIES, SOFT, VERDICTS, new_figure, styled
-from semlens.draw.marks import name_columns, show_square, side_by_side
-from semlens.draw.mask import overlay
+from semlens.draw.heatmap_mask import overlay
+from semlens.draw.plot_elements import name_columns, show_square, side_by_side
 
 
 @styled
@@ -151,7 +151,7 @@ LONGEST = 24
 
 
 @dataclass(frozen=True)
-class Column:
+class SegmentColumn:
     """One cut-out; ``heat`` and ``mask`` are float32[height width] over the image."""
 
     name: str
@@ -163,7 +163,7 @@ class Column:
 
 
 @styled
-def cutout_figure(columns: Sequence[Column], title: str) -> Figure:
+def cutout_figure(columns: Sequence[SegmentColumn], title: str) -> Figure:
     """Draw a column for each cut-out."""
     figure, axes = new_figure(
         1.25 * len(columns) + 0.7, 1.25 * len(ROWS) + 0.6, len(ROWS), len(columns), title

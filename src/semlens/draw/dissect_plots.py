@@ -15,7 +15,7 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from semlens.draw.figure import INK, PAPER, SERIES, SOFT, new_figure, styled
-from semlens.draw.marks import counted_bars, in_percent, name_rows, stacked_bar
+from semlens.draw.plot_elements import counted_bars, in_percent, name_rows, stacked_bar
 
 CATEGORIES = (*SERIES[:7], "#9dbf3b", "#e88fa5", "#12305f", "#a9866b", "#5f9ea0")
 """Colours of categories; what is smaller than these many is drawn as one."""

@@ -16,9 +16,9 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from PIL import Image
 
+from semlens.draw.encode_images import encoded
 from semlens.draw.html import webp_uri
-from semlens.draw.pictures import encoded
-from semlens.store.files import write_atomic
+from semlens.store.atomic_files import write_atomic
 
 PAPER, INK, SOFT, LINE = "#ffffff", "#1b2430", "#5d6978", "#c3ccd8"
 VERDICTS: Mapping[str, str] = MappingProxyType(

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from semlens.draw.pictures import shortened
+from semlens.draw.encode_images import shortened
 
 CARD = (226.0, 58.0)
 THUMB = 46.0
@@ -73,7 +73,7 @@ class Heading:
 
 
 @dataclass(frozen=True)
-class Text:
+class PlacedText:
     """A line of text; ``y`` is its base line."""
 
     x: float
@@ -87,7 +87,7 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Card:
+class NodeCard:
     """A rounded box with a thumbnail and texts; ``tint`` is the strength of its colour."""
 
     number: int
@@ -96,7 +96,7 @@ class Card:
     tint: float
     against: bool
     title: str
-    texts: tuple[Text, ...]
+    texts: tuple[PlacedText, ...]
     webp: bytes | None
     rest: bool = False
     """Whether it stands for all that had no room."""
@@ -124,8 +124,8 @@ class Scene:
     height: float
     title: str
     curves: tuple[Curve, ...]
-    cards: tuple[Card, ...]
-    texts: tuple[Text, ...]
+    cards: tuple[NodeCard, ...]
+    texts: tuple[PlacedText, ...]
 
 
 Links = dict[tuple[str, str], float]
@@ -154,7 +154,7 @@ def arrange(
     columns = [sorted(column, key=lambda name: name.endswith(REST)) for column in order]
     height = TOP + _tall(max(map(len, columns))) + BOTTOM
     width = 2 * MARGIN + len(columns) * (CARD[0] + GAP_ACROSS) - GAP_ACROSS
-    cards: dict[str, Card] = {}
+    cards: dict[str, NodeCard] = {}
     for place, column in enumerate(columns):
         x = MARGIN + place * (CARD[0] + GAP_ACROSS)
         y = TOP + (height - BOTTOM - TOP - _tall(len(column))) / 2
@@ -224,7 +224,7 @@ def _card(
     tint: float,
     heading: Heading,
     webp: bytes | None,
-) -> Card:
+) -> NodeCard:
     rest = node.id.endswith(REST)
     left = x + INSET + (THUMB + 9 if webp is not None else 6)
     room = x + CARD[0] - 8 - left
@@ -237,14 +237,14 @@ def _card(
         most = "" if rest else f", {percent(node.maximum)} at most"
         title = f"{node.label}\n{percent(node.mean)} on average{most}\n{names}"
     texts = (
-        Text(left, y + 25, shortened(node.label, 14.5, room), 14.5, bold=True),
-        Text(left, y + 44, shortened(below, 12.0, room), 12.0, soft=True),
+        PlacedText(left, y + 25, shortened(node.label, 14.5, room), 14.5, bold=True),
+        PlacedText(left, y + 44, shortened(below, 12.0, room), 12.0, soft=True),
     )
-    return Card(number, x, y, 0.0 if rest else tint, node.mean < 0, title, texts, webp, rest)
+    return NodeCard(number, x, y, 0.0 if rest else tint, node.mean < 0, title, texts, webp, rest)
 
 
 def _curves(
-    cards: Mapping[str, Card], links: Links, kept: Mapping[str, GraphNode]
+    cards: Mapping[str, NodeCard], links: Links, kept: Mapping[str, GraphNode]
 ) -> tuple[list[Curve], float]:
     """Return the lines, strongest last, and the least weight that is drawn.
 
@@ -279,7 +279,7 @@ def _curves(
 
 
 def _ports(
-    cards: Mapping[str, Card], widths: Mapping[tuple[str, str], float], side: int
+    cards: Mapping[str, NodeCard], widths: Mapping[tuple[str, str], float], side: int
 ) -> dict[tuple[str, str], float]:
     """Return the height at which each line meets the box at one of its ends."""
     found: dict[tuple[str, str], float] = {}
@@ -294,7 +294,7 @@ def _ports(
     return found
 
 
-def _headings(heading: Heading, width: float) -> list[Text]:
+def _headings(heading: Heading, width: float) -> list[PlacedText]:
     images = _counted(heading.images, "image")
     subtitle = (
         f"{images} · components that reach {100 * heading.minimum:g} % of their layer's relevance "
@@ -302,20 +302,20 @@ def _headings(heading: Heading, width: float) -> list[Text]:
     )
     name = shortened(heading.name, 22.0, width - 2 * MARGIN - 150)
     texts = [
-        Text(MARGIN, 44.0, f"Attribution graph: {name}", 22.0, bold=True),
-        Text(MARGIN, 67.0, shortened(subtitle, 13.0, width - 2 * MARGIN), 13.0, soft=True),
+        PlacedText(MARGIN, 44.0, f"Attribution graph: {name}", 22.0, bold=True),
+        PlacedText(MARGIN, 67.0, shortened(subtitle, 13.0, width - 2 * MARGIN), 13.0, soft=True),
     ]
     for place, (layer, boxes) in enumerate(heading.share_shown.items()):
         x = MARGIN + place * (CARD[0] + GAP_ACROSS) + CARD[0] / 2
         shown = f"boxes show {percent(boxes)}, lines {percent(heading.edges_shown[layer])}"
         texts += [
-            Text(x, 98.0, shortened(layer, 14.0, CARD[0]), 14.0, bold=True, middle=True),
-            Text(x, 115.0, shown, 11.5, soft=True, middle=True),
+            PlacedText(x, 98.0, shortened(layer, 14.0, CARD[0]), 14.0, bold=True, middle=True),
+            PlacedText(x, 115.0, shown, 11.5, soft=True, middle=True),
         ]
     return texts
 
 
-def _legend(height: float, least: float, links: Links) -> tuple[list[Text], list[Curve]]:
+def _legend(height: float, least: float, links: Links) -> tuple[list[PlacedText], list[Curve]]:
     """Return the texts below the graph, and the lines that they explain."""
     y, weights = height - 42, [abs(weight) for weight in links.values()]
     missing = sum(w for w in weights if w < least) / (sum(weights) or 1.0)
@@ -325,10 +325,10 @@ def _legend(height: float, least: float, links: Links) -> tuple[list[Text], list
         Curve((MARGIN + 150, y - 4), (MARGIN + 184, y - 4), 7.0, 0.6, True),
     ]
     texts = [
-        Text(MARGIN + 42, y, "for the class", soft=True),
-        Text(MARGIN + 192, y, "against it", soft=True),
-        Text(MARGIN + 290, y, left_out, soft=True),
-        Text(
+        PlacedText(MARGIN + 42, y, "for the class", soft=True),
+        PlacedText(MARGIN + 192, y, "against it", soft=True),
+        PlacedText(MARGIN + 290, y, left_out, soft=True),
+        PlacedText(
             MARGIN,
             y + 22,
             "Box: its share of the layer's relevance. Line: how much of the lower layer's "

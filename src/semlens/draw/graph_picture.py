@@ -9,10 +9,10 @@ from jaxtyping import Float64
 from matplotlib.colors import to_rgb
 from PIL import Image, ImageDraw, ImageOps
 
+from semlens.draw.encode_images import decoded, font
 from semlens.draw.figure import INK, LINE, PAPER, SERIES, SOFT
-from semlens.draw.graph_layout import CARD, INSET, THUMB, Card, Curve, Scene, Text
+from semlens.draw.graph_layout import CARD, INSET, THUMB, Curve, NodeCard, PlacedText, Scene
 from semlens.draw.html import render, webp_uri
-from semlens.draw.pictures import decoded, font
 
 FOR, AGAINST = SERIES[:2]
 REST = "#f4f6f9"
@@ -82,7 +82,9 @@ def _outline(curve: Curve, steps: int = 48) -> Float64[np.ndarray, "n 2"]:
     return np.concatenate([middle + aside, (middle - aside)[::-1]])
 
 
-def _pixel_card(canvas: Image.Image, draw: ImageDraw.ImageDraw, card: Card, scale: float) -> None:
+def _pixel_card(
+    canvas: Image.Image, draw: ImageDraw.ImageDraw, card: NodeCard, scale: float
+) -> None:
     corners = (card.x, card.y, card.x + CARD[0], card.y + CARD[1])
     box = [round(value * scale) for value in corners]
     colour = _blend(AGAINST if card.against else FOR, STRONGEST_TINT * card.tint)
@@ -106,7 +108,7 @@ def _blend(colour: str, opacity: float) -> tuple[int, ...]:
     return tuple(round(255 * (a * opacity + b * (1 - opacity))) for a, b in parts)
 
 
-def _pixel_text(draw: ImageDraw.ImageDraw, text: Text, scale: float) -> None:
+def _pixel_text(draw: ImageDraw.ImageDraw, text: PlacedText, scale: float) -> None:
     # Pillow's own font has English letters only
     letters = unicodedata.normalize("NFKD", text.text)
     draw.text(

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
 from semlens.draw.figure import HEAT, INK, LINE, PAPER, SERIES, SIGNED, SOFT, new_figure, styled
-from semlens.draw.marks import colour_bar, dot_handles
+from semlens.draw.plot_elements import colour_bar, dot_handles
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 from PIL import Image
 
+from semlens.draw.encode_images import decoded, encoded
 from semlens.draw.figure import VERDICTS, figure_png, figure_svg
 from semlens.draw.html import render, webp_uri
-from semlens.draw.pictures import decoded, encoded
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Badge:
 Cell = str | Badge
 
 
-class Block:
+class ReportBlock:
     """A piece of a section; its kind, the class's name, says how it is set."""
 
     @property
@@ -35,28 +35,28 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Text(Block):
+class Paragraph(ReportBlock):
     """A paragraph."""
 
     text: str
 
 
 @dataclass(frozen=True)
-class Points(Block):
+class Points(ReportBlock):
     """A list; ``head`` is set before each text."""
 
     points: Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True)
-class Commands(Block):
+class Commands(ReportBlock):
     """Lines to type."""
 
     lines: Sequence[str]
 
 
 @dataclass(frozen=True)
-class Facts(Block):
+class Facts(ReportBlock):
     """Names and values, a line each, with a small line below where there is more."""
 
     caption: str
@@ -64,7 +64,7 @@ class Facts(Block):
 
 
 @dataclass(frozen=True)
-class Values(Block):
+class Values(ReportBlock):
     """Names and short values, side by side."""
 
     caption: str
@@ -72,7 +72,7 @@ class Values(Block):
 
 
 @dataclass(frozen=True)
-class Table(Block):
+class ReportTable(ReportBlock):
     """A table; ``numbers`` are the places of columns that stand to the right."""
 
     caption: str
@@ -82,7 +82,7 @@ class Table(Block):
 
 
 @dataclass(frozen=True)
-class Picture(Block):
+class ReportPicture(ReportBlock):
     """A picture as a data URI, with what it shows in words."""
 
     uri: str
@@ -101,7 +101,7 @@ class Thumb:
 
 
 @dataclass(frozen=True)
-class Card:
+class ReportCard:
     """A component: its examples, what is known of it, and the classes that it drives.
 
     Parameters
@@ -118,10 +118,10 @@ class Card:
 
 
 @dataclass(frozen=True)
-class Cards(Block):
+class ReportCards(ReportBlock):
     """Components, one below the other; ``files`` says whether file names are written out."""
 
-    cards: Sequence[Card]
+    cards: Sequence[ReportCard]
     files: bool = False
 
 
@@ -131,14 +131,14 @@ class Section:
 
     key: str
     title: str
-    blocks: Sequence[Block] = ()
+    blocks: Sequence[ReportBlock] = ()
     missing: str = ""
     flows: bool = False
     """Whether it goes on where the one before ends, in print."""
 
 
 @dataclass(frozen=True)
-class Page:
+class ReportPage:
     """The whole report."""
 
     title: str
@@ -149,22 +149,22 @@ class Page:
     sections: Sequence[Section]
 
 
-def page_html(page: Page) -> str:
+def page_html(page: ReportPage) -> str:
     """Return the report as HTML that asks nothing of any host; every value is escaped."""
     return render("report.html.j2", page=page, colours=VERDICTS)
 
 
-def figure_picture(figure: Figure, alt: str, caption: str, *, points: int = 0) -> Picture:
+def figure_picture(figure: Figure, alt: str, caption: str, *, points: int = 0) -> ReportPicture:
     """Embed a plot: as vectors, or as pixels where it has too many points for that."""
     if points > _MANY:
-        return Picture(webp_uri(encoded(decoded(figure_png(figure)), 88, 6)), alt, caption)
+        return ReportPicture(webp_uri(encoded(decoded(figure_png(figure)), 88, 6)), alt, caption)
     return svg_picture(figure_svg(figure), alt, caption)
 
 
-def svg_picture(svg: str, alt: str, caption: str, *, adapts: bool = False) -> Picture:
+def svg_picture(svg: str, alt: str, caption: str, *, adapts: bool = False) -> ReportPicture:
     """Embed an SVG as an image of its own: its names cannot clash with those of another."""
     uri = "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
-    return Picture(uri, alt, caption, adapts)
+    return ReportPicture(uri, alt, caption, adapts)
 
 
 def picture_thumb(picture: Image.Image, file: str) -> Thumb:

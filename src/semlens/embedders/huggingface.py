@@ -15,8 +15,8 @@ from torch import Tensor
 from semlens.embedders.load import Embedder, unavailable
 from semlens.errors import EmbedderError
 from semlens.models.checkpoint import refuse_missing
+from semlens.models.model_libraries import seeded
 from semlens.models.subject import weights_digest
-from semlens.models.zoo import seeded
 from semlens.recipe import fingerprint
 
 

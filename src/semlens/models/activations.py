@@ -18,11 +18,11 @@ Form = Literal["map", "map-last", "tokens", "units"]
 """[b c h w], [b h w c] (Swin and its like), [b t c] and [b c]."""
 
 KnownLayout = Layout | Literal["unknown"]
-"""What :func:`semlens.models.layout.find_layouts` says of a layer."""
+"""What :func:`semlens.models.channel_order.find_layouts` says of a layer."""
 
 
 @dataclass(frozen=True)
-class LayerForm:
+class LayerLayout:
     """What a layer puts out: measured once, on the first batch.
 
     Parameters
@@ -70,7 +70,7 @@ def first_tensor(output: Any) -> Any:
     return next((tensor for tensor in found if tensor is not None), None)
 
 
-def measure_form(name: str, output: Any, layout: KnownLayout = "auto") -> LayerForm:
+def measure_form(name: str, output: Any, layout: KnownLayout = "auto") -> LayerLayout:
     """Find out the form of a layer's output.
 
     Parameters
@@ -94,10 +94,10 @@ def measure_form(name: str, output: Any, layout: KnownLayout = "auto") -> LayerF
         )
     shape = list(tensor.shape)
     if tensor.ndim == 2:
-        return LayerForm(name, "units", shape[1])
+        return LayerLayout(name, "units", shape[1])
     if tensor.ndim == 3:
         prefix, height, width = _token_grid(shape[1])
-        return LayerForm(name, "tokens", shape[2], height, width, prefix)
+        return LayerLayout(name, "tokens", shape[2], height, width, prefix)
     known = by_proportion(shape, 1, 1) if layout == "auto" else layout
     if known == "unknown":
         raise LayerError(
@@ -106,8 +106,8 @@ def measure_form(name: str, output: Any, layout: KnownLayout = "auto") -> LayerF
             "Give layout='channels_first' or 'channels_last' to build, or to SubjectModel.",
         )
     if known == "channels_last":
-        return LayerForm(name, "map-last", shape[3], shape[1], shape[2])
-    return LayerForm(name, "map", shape[1], shape[2], shape[3])
+        return LayerLayout(name, "map-last", shape[3], shape[1], shape[2])
+    return LayerLayout(name, "map", shape[1], shape[2], shape[3])
 
 
 def by_proportion(shape: Sequence[int], height: int, width: int) -> KnownLayout:
@@ -139,7 +139,7 @@ def _token_grid(tokens: int) -> tuple[int, int, int]:
     return 0, 0, 0
 
 
-def flatten(form: LayerForm, output: Any) -> Float32[Tensor, "b c p"]:
+def flatten(form: LayerLayout, output: Any) -> Float32[Tensor, "b c p"]:
     """Return the output as [samples, components, positions] in float32."""
     tensor = first_tensor(output).detach()
     match form.form:
@@ -154,14 +154,14 @@ def flatten(form: LayerForm, output: Any) -> Float32[Tensor, "b c p"]:
     return tensor.float()
 
 
-def spatial(form: LayerForm, output: Any) -> Float32[Tensor, "b c h w"] | None:
+def spatial(form: LayerLayout, output: Any) -> Float32[Tensor, "b c h w"] | None:
     """Return the spatial map without prefix tokens, or None when the layer has none."""
     if form.height == 0:
         return None
     return flatten(form, output)[:, :, form.prefix :].unflatten(2, (form.height, form.width))
 
 
-def read(form: LayerForm, output: Any, readout: Readout) -> Readings:
+def read(form: LayerLayout, output: Any, readout: Readout) -> Readings:
     """Reduce a layer's output to readouts and peaks (paper, 3.1).
 
     Raises

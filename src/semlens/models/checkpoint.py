@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from semlens.errors import ModelError, SemlensError
-from semlens.models.taps import FAILURES
+from semlens.models.hooks import FAILURES
 
 _NESTED = ("state_dict", "model", "model_state_dict", "state_dict_ema")
 _PREFIXES = ("module.", "model.", "_orig_mod.")

@@ -14,8 +14,8 @@ from torch import Tensor
 from semlens.data.prefetch import default_workers, prefetch
 from semlens.errors import ModelError
 from semlens.models.activations import first_tensor, measure_form, read
+from semlens.models.hooks import batched_ablation, evaluating, pruned, run_layers
 from semlens.models.subject import SubjectModel
-from semlens.models.taps import evaluating, fanned, pruned, run_layers
 from semlens.progress import report
 from semlens.types import Component, Readout
 
@@ -160,7 +160,7 @@ def ablated_logits(
         If the model puts out no logits, or none of the class.
     """
     size = min(32, max(1, ROWS // (len(units) + 1)))
-    ways = _Ways(model, target, units, to)
+    ways = _AblationPasses(model, target, units, to)
     stream = batches(model, reader, samples, size, "ablating")
     with evaluating(model.module):
         found = [(_scores(model, batch, target), ways(batch)) for batch in stream]
@@ -179,7 +179,7 @@ def _scores(model: SubjectModel, batch: Tensor, target: int) -> Float64[np.ndarr
     return scores[:, target].double().cpu().numpy()
 
 
-class _Ways:
+class _AblationPasses:
     """Logits of a batch without each unit, by as few passes as the model allows.
 
     The units of one layer share a pass up to it where that gives the same logits; the first
@@ -227,7 +227,7 @@ class _Ways:
         self, batch: Tensor, layer: str, places: Sequence[int]
     ) -> Float64[np.ndarray, "n b"]:
         versions = [{c.index: self.to[c] for c in self.units[place]} for place in places]
-        with fanned(self.model, layer, versions):
+        with batched_ablation(self.model, layer, versions):
             return _scores(self.model, batch, self.target).reshape(len(places), len(batch))
 
     def _agrees(self, batch: Tensor, layer: str, places: Sequence[int]) -> bool:

@@ -95,16 +95,16 @@ def _library_model(spec: str, seed: int | None) -> SubjectModel:
         from semlens.models.demo import demo_model
 
         return demo_model()
-    from semlens.models import zoo
+    from semlens.models import model_libraries
 
     if weights and seed is not None and library in ("torchvision", "timm"):
         raise _two_weights(plain, seed)
     if library == "torchvision" and name:
-        return zoo.torchvision_model(spec, name, weights or None, seed)
+        return model_libraries.torchvision_model(spec, name, weights or None, seed)
     if library == "timm" and name:
-        return zoo.timm_model(spec, name, weights or None, seed)
+        return model_libraries.timm_model(spec, name, weights or None, seed)
     if library == "transformers" and rest:
-        return zoo.transformers_model(spec, rest, seed)
+        return model_libraries.transformers_model(spec, rest, seed)
     if library.startswith("python:"):
         raise ModelError(
             f"The model '{spec}' came from a Python object.",

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from semlens.errors import ModelError
 from semlens.models.activations import KnownLayout
+from semlens.models.channel_order import find_layouts
 from semlens.models.geometry import Geometry, Preprocess, measure_geometry
-from semlens.models.layout import find_layouts
 from semlens.recipe import fingerprint
 from semlens.types import Layout
 

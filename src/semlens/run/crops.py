@@ -13,18 +13,18 @@ from jaxtyping import Int32, Int64, UInt8
 from PIL import Image
 from torch import Tensor
 
-from semlens.models.activations import LayerForm
+from semlens.models.activations import LayerLayout
 from semlens.run.plan import Advance, Plan, Shards
-from semlens.stages.attribute import (
+from semlens.stages.crop_regions import (
     ActivationMaps,
     Attributor,
     ConditionalMaps,
-    Cut,
-    Pairs,
+    ExamplePairs,
+    HeatmapCrops,
     WholeImage,
 )
 from semlens.stages.embed import CropRef, embed
-from semlens.stages.index import LayerExamples
+from semlens.stages.select_examples import LayerExamples
 from semlens.store.schema import MASK_BYTES, THUMBNAILS
 from semlens.types import Box, Crop
 
@@ -75,7 +75,7 @@ class CroppedPairs:
     fresh: list[Mapping[str, Tensor]]
 
 
-def references(layers: list[LayerExamples]) -> tuple[Pairs, np.ndarray]:
+def references(layers: list[LayerExamples]) -> tuple[ExamplePairs, np.ndarray]:
     """List the used example slots of all layers, sorted by sample.
 
     Returns
@@ -92,11 +92,11 @@ def references(layers: list[LayerExamples]) -> tuple[Pairs, np.ndarray]:
     columns = [np.concatenate(parts) for parts in zip(*found, strict=True)]
     order = np.argsort(columns[5], kind="stable")
     place, row, rank, channel, sign, sample, position = (column[order] for column in columns)
-    pairs = Pairs(place.astype(np.int32), channel, sign, sample, position)
+    pairs = ExamplePairs(place.astype(np.int32), channel, sign, sample, position)
     return pairs, np.stack([place, row, rank], axis=1)
 
 
-def attributor(plan: Plan, forms: Sequence[LayerForm], crops: Sequence[Crop]) -> Attributor:
+def attributor(plan: Plan, forms: Sequence[LayerLayout], crops: Sequence[Crop]) -> Attributor:
     """Return what finds the regions of each layer's examples."""
     execution, recipe = plan.execution, plan.recipe
     if set(crops) <= {"none"}:
@@ -108,13 +108,13 @@ def attributor(plan: Plan, forms: Sequence[LayerForm], crops: Sequence[Crop]) ->
         ActivationMaps(plan.model, by_map, blur, thresholds[0]),
         ConditionalMaps(by_relevance, recipe.readout, plan.engines, blur, thresholds[1]),
     )
-    return Cut(plan.model, maps, execution.batch_size, execution.threads)
+    return HeatmapCrops(plan.model, maps, execution.batch_size, execution.threads)
 
 
 def crop_pairs(
     plan: Plan,
     find: Attributor,
-    pairs: Pairs,
+    pairs: ExamplePairs,
     known: Mapping[CropRef, int],
     shards: Shards,
     key: str,
@@ -145,7 +145,7 @@ def crop_pairs(
 def _crop(
     plan: Plan,
     find: Attributor,
-    pairs: Pairs,
+    pairs: ExamplePairs,
     samples: list[int],
     known: Mapping[CropRef, int],
     advance: Mapping[str, Advance],

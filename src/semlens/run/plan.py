@@ -10,17 +10,17 @@ from pathlib import Path
 
 from torch import Tensor
 
+from semlens.data.class_mapping import TargetMap
 from semlens.data.images import Images
 from semlens.data.prefetch import default_workers
-from semlens.data.targets import TargetMap
 from semlens.embedders.load import Embedder
 from semlens.errors import RecipeError
-from semlens.models.activations import LayerForm
+from semlens.models.activations import LayerLayout
 from semlens.models.subject import SubjectModel
 from semlens.progress import report
 from semlens.recipe import FORMAT, Recipe, fingerprint
-from semlens.relevance.choose import Engines, FallbackWarning
-from semlens.store.files import load_tensors, save_tensors
+from semlens.relevance.make_engine import Engines, FallbackWarning
+from semlens.store.atomic_files import load_tensors, save_tensors
 from semlens.types import Crop
 
 
@@ -85,7 +85,7 @@ class Plan:
         """The model's relevance engines."""
         return Engines(self.model, self.recipe.rules)
 
-    def crops(self, forms: Sequence[LayerForm]) -> list[Crop]:
+    def crops(self, forms: Sequence[LayerLayout]) -> list[Crop]:
         """Decide how each layer is cropped (paper, H.1).
 
         With ``auto`` channels and units are cropped by relevance, token features by their

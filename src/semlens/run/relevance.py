@@ -10,17 +10,17 @@ import numpy as np
 import pyarrow as pa
 from torch import Tensor
 
-from semlens.data.targets import TargetMap
+from semlens.data.class_mapping import TargetMap
 from semlens.errors import RelevanceError
-from semlens.mergeable.statistics import ByClass
 from semlens.recipe import FORMAT, fingerprint
 from semlens.run.plan import Advance, Plan, Shards
-from semlens.stages.relate import Related, relate
-from semlens.store import layout
+from semlens.stages.class_relevance import ClassRelevanceTotals, collect_class_relevance
+from semlens.store import file_names
 from semlens.store.manifest import LayerEntry, RelevanceEntry
 from semlens.store.reader import Database
 from semlens.store.schema import RELEVANCE, RELEVANCE_CLASSES, SAMPLES
 from semlens.store.writer import BuildWriter
+from semlens.streaming.statistics import ByClass
 
 FLOOR = 1e-3
 """Shares under a thousandth, on every sample and on average, are not kept."""
@@ -38,7 +38,7 @@ def add_relevance(database: Database, plan: Plan, shards: Shards) -> Database:
     """
     manifest = database.manifest
     there = manifest.files
-    lacking = [one for one in manifest.layers if layout.relevance_file(one.name) not in there]
+    lacking = [one for one in manifest.layers if file_names.relevance_file(one.name) not in there]
     if not lacking:
         return database
     rules = plan.engines.name([layer.name for layer in lacking])
@@ -53,10 +53,10 @@ def add_relevance(database: Database, plan: Plan, shards: Shards) -> Database:
     writer = BuildWriter(database.path, manifest)
     for layer in lacking:
         table = relevance_table(related.layers[layer.name], layer)
-        writer.table(layout.relevance_file(layer.name), table)
+        writer.table(file_names.relevance_file(layer.name), table)
     some = related.layers[lacking[0].name]
     counts = {"class": some.classes.numpy(), "samples": some.count.numpy()}
-    writer.table(layout.RELEVANCE_CLASSES, pa.table(counts, schema=RELEVANCE_CLASSES))
+    writer.table(file_names.RELEVANCE_CLASSES, pa.table(counts, schema=RELEVANCE_CLASSES))
     known = any(logit is not None for logit in plan.targets.logits)
     targets = "classes" if known else "predictions"
     entry = RelevanceEntry(rules=rules, targets=targets, floor=FLOOR)
@@ -64,7 +64,9 @@ def add_relevance(database: Database, plan: Plan, shards: Shards) -> Database:
     return Database(database.path)
 
 
-def _related(database: Database, plan: Plan, lacking: list[LayerEntry], shards: Shards) -> Related:
+def _related(
+    database: Database, plan: Plan, lacking: list[LayerEntry], shards: Shards
+) -> ClassRelevanceTotals:
     rows = {layer.name: layer.rows for layer in lacking}
     logits, execution = plan.targets.logits, plan.execution
     known = {i: logit for i, logit in enumerate(logits) if logit is not None} or None
@@ -78,7 +80,7 @@ def _related(database: Database, plan: Plan, lacking: list[LayerEntry], shards: 
         )
 
     def compute(shard: range, advance: Mapping[str, Advance]) -> Mapping[str, Tensor]:
-        return relate(
+        return collect_class_relevance(
             plan.model, plan.engines, plan.images, rows, samples[shard.start : shard.stop],
             known, batch_size=execution.batch_size, workers=execution.threads,
             progress=advance["relate"],
@@ -90,7 +92,10 @@ def _related(database: Database, plan: Plan, lacking: list[LayerEntry], shards: 
         plan.model.device.type,
     )  # fmt: skip
     parts = shards.of(("relate",), key, execution.shards(len(samples)), len(samples), compute)
-    return reduce(Related.merge, (Related.from_tensors(part, list(rows)) for part in parts))
+    return reduce(
+        ClassRelevanceTotals.merge,
+        (ClassRelevanceTotals.from_tensors(part, list(rows)) for part in parts),
+    )
 
 
 def relevance_table(found: ByClass, layer: LayerEntry) -> pa.Table:
@@ -115,7 +120,7 @@ def relabel(database: Database, plan: Plan) -> tuple[Database, Plan]:
     Class relevance of before is void then: the manifest no longer names its files, and
     :func:`semlens.run.relevance.add_relevance` computes them again.
     """
-    table = database.files.table(layout.SAMPLES)
+    table = database.files.table(file_names.SAMPLES)
     kept = TargetMap(tuple(table["logit"].to_pylist()), tuple(table["target"].to_pylist()))
     names = plan.targets.names or (None,) * len(plan.images)
     if not plan.relabel or (plan.targets.logits, names) == (kept.logits, kept.names):
@@ -126,8 +131,8 @@ def relabel(database: Database, plan: Plan) -> tuple[Database, Plan]:
             place, SAMPLES.field(name), pa.array(values, SAMPLES.field(name).type)
         )
     writer = BuildWriter(database.path, database.manifest)
-    writer.table(layout.SAMPLES, table, group=layout.SAMPLE_GROUP)
+    writer.table(file_names.SAMPLES, table, group=file_names.SAMPLE_GROUP)
     if plan.targets.logits != kept.logits:
-        writer.forget(layout.RELEVANCE)
+        writer.forget(file_names.RELEVANCE)
     writer.commit(database.manifest)
     return Database(database.path), plan

@@ -15,7 +15,7 @@ from semlens.models.subject import SubjectModel
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedSample:
     """A sample that is ready for the model, or the reason why it is not."""
 
     number: int
@@ -31,21 +31,21 @@ def prepared_batches(
     samples: Iterable[int],
     batch_size: int,
     workers: int,
-) -> Iterator[list[Prepared]]:
+) -> Iterator[list[PreparedSample]]:
     """Yield samples in their order, ``batch_size`` at a time."""
 
-    def prepare(number: int) -> Prepared:
+    def prepare(number: int) -> PreparedSample:
         try:
             image = read(number)
-            return Prepared(number, model.preprocess(image), image.size)
+            return PreparedSample(number, model.preprocess(image), image.size)
         except ImageError as error:
-            return Prepared(number, None, reason=str(error))
+            return PreparedSample(number, None, reason=str(error))
 
     stream = prefetch(prepare, samples, workers, ahead=2 * batch_size)
     while batch := list(islice(stream, batch_size)):
         yield batch
 
 
-def batch_inputs(model: SubjectModel, batch: Iterable[Prepared]) -> Tensor:
+def batch_inputs(model: SubjectModel, batch: Iterable[PreparedSample]) -> Tensor:
     """Join what is ready into one batch on the model's device."""
     return model.batch([one.inputs for one in batch if one.inputs is not None])

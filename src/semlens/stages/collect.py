@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from semlens.data.images import Images
-from semlens.mergeable.statistics import Block, Moments, TopExamples, leaf
-from semlens.models.activations import LayerForm, Readings, measure_form, read
+from semlens.models.activations import LayerLayout, Readings, measure_form, read
+from semlens.models.hooks import run_layers
 from semlens.models.subject import SubjectModel
-from semlens.models.taps import run_layers
 from semlens.stages.batches import batch_inputs, prepared_batches
+from semlens.streaming.statistics import Moments, ReadoutBlock, TopExamples, leaf
 from semlens.types import Readout, Signs
 
 
@@ -83,7 +83,7 @@ class Collected:
                 if key.startswith(f"{name}/block/"):
                     level, number, part = key.removeprefix(f"{name}/block/").split("/")
                     parts.setdefault((int(level), int(number)), {})[part] = value
-            moments[name] = Moments({key: Block(**values) for key, values in parts.items()})
+            moments[name] = Moments({key: ReadoutBlock(**values) for key, values in parts.items()})
         bad = {name: tuple(flat[f"{name}/not_finite"].tolist()) for name in names}
         unreadable = {
             int(key.removeprefix("/unreadable/")): bytes(value.tolist()).decode()
@@ -93,7 +93,7 @@ class Collected:
         return cls(top, moments, bad, unreadable)
 
 
-def layer_forms(model: SubjectModel, names: Sequence[str], readout: Readout) -> list[LayerForm]:
+def layer_forms(model: SubjectModel, names: Sequence[str], readout: Readout) -> list[LayerLayout]:
     """Measure the layers' forms on an example image, and that the readout fits them.
 
     Raises
@@ -103,7 +103,7 @@ def layer_forms(model: SubjectModel, names: Sequence[str], readout: Readout) -> 
     """
     layouts = model.layouts(names)
 
-    def measure(name: str, output: Any) -> LayerForm:
+    def measure(name: str, output: Any) -> LayerLayout:
         form = measure_form(name, output, layouts[name])
         read(form, output, readout)
         return form
@@ -115,7 +115,7 @@ def layer_forms(model: SubjectModel, names: Sequence[str], readout: Readout) -> 
 def collect(
     model: SubjectModel,
     images: Images,
-    forms: Sequence[LayerForm],
+    forms: Sequence[LayerLayout],
     batches: range,
     *,
     examples: int,
@@ -178,7 +178,7 @@ def collect(
     )
 
 
-def _nothing(form: LayerForm) -> Readings:
+def _nothing(form: LayerLayout) -> Readings:
     none = torch.zeros(0, form.components)
     return Readings(
         none, none, torch.zeros(2, 0, form.components), torch.zeros(2, 0, form.components).int()

@@ -13,8 +13,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 from semlens.errors import StoreError
-from semlens.store import layout, schema
-from semlens.store.files import damaged, file_digest, load_table, load_tensors
+from semlens.store import file_names, schema
+from semlens.store.atomic_files import damaged, file_digest, load_table, load_tensors
 from semlens.store.manifest import Manifest
 
 Table = tuple[pa.Schema, int | None]
@@ -86,23 +86,23 @@ def expected_files(manifest: Manifest) -> Mapping[str, Table | Tensors]:
     """Return what each file of a build must hold, by the manifest."""
     dim = manifest.dim
     found: dict[str, Table | Tensors] = {
-        layout.COMPONENTS: (schema.COMPONENTS, manifest.rows),
-        layout.SAMPLES: (schema.SAMPLES, manifest.samples),
+        file_names.COMPONENTS: (schema.COMPONENTS, manifest.rows),
+        file_names.SAMPLES: (schema.SAMPLES, manifest.samples),
     }
     for layer in manifest.layers:
-        found[layout.examples_file(layer.name)] = (schema.EXAMPLES, None)
-        found[layout.theta_file(layer.name)] = {"theta": ("F16", [layer.rows, dim])}
-        found[layout.relevance_file(layer.name)] = (schema.RELEVANCE, None)
+        found[file_names.examples_file(layer.name)] = (schema.EXAMPLES, None)
+        found[file_names.theta_file(layer.name)] = {"theta": ("F16", [layer.rows, dim])}
+        found[file_names.relevance_file(layer.name)] = (schema.RELEVANCE, None)
     for number, crops in enumerate(manifest.crops):
-        found[layout.crops_file(number)] = {
+        found[file_names.crops_file(number)] = {
             "vector": ("F16", [crops, dim]),
             "sample": ("I64", [crops]),
             "box": ("I32", [crops, 4]),
         }
         if manifest.recipe.thumbnails:
-            found[layout.thumbnails_file(number)] = (schema.THUMBNAILS, crops)
-    found[layout.RELEVANCE_CLASSES] = (schema.RELEVANCE_CLASSES, None)
-    optional = layout.RELEVANCE  # computed only if asked for, and void once classes change
+            found[file_names.thumbnails_file(number)] = (schema.THUMBNAILS, crops)
+    found[file_names.RELEVANCE_CLASSES] = (schema.RELEVANCE_CLASSES, None)
+    optional = file_names.RELEVANCE  # computed only if asked for, and void once classes change
     return {
         name: what
         for name, what in found.items()
@@ -112,7 +112,7 @@ def expected_files(manifest: Manifest) -> Mapping[str, Table | Tensors]:
 
 def find_file(folder: Path, manifest: Manifest, name: str) -> Path:
     """Return a file's place; a writer that was stopped may not have moved it there yet."""
-    staged = folder / layout.STAGED / name
+    staged = folder / file_names.STAGED / name
     waiting = staged.is_file() and _unchanged(staged, manifest.files[name])
     return staged if waiting else folder / name
 

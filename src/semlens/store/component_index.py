@@ -13,10 +13,10 @@ import pyarrow as pa
 from jaxtyping import Bool, Int64
 
 from semlens.errors import LayerError, RelevanceError, nearest
-from semlens.store import layout
+from semlens.store import file_names
 from semlens.store.build_files import BuildFiles
+from semlens.store.locked_cached_property import locked_cached_property
 from semlens.store.manifest import LayerEntry, Manifest
-from semlens.store.once import once
 from semlens.types import Component, Components, as_components, as_list
 
 
@@ -51,7 +51,7 @@ class ComponentIndex:
 
     def digests(self, layer: str) -> list[str]:
         """SHA-256 of a layer's vectors and of its examples: what is derived of it follows them."""
-        files = (layout.theta_file, layout.examples_file)
+        files = (file_names.theta_file, file_names.examples_file)
         return [self.manifest.files[file(self.layer(layer).name)] for file in files]
 
     def chosen(self, layers: str | Sequence[str] | None) -> list[str]:
@@ -68,10 +68,10 @@ class ComponentIndex:
             raise LayerError("No layer was named.", "Expected at least one.", "Name one.")
         return [self.layer(name).name for name in dict.fromkeys(as_list(layers))]
 
-    @once
+    @locked_cached_property
     def components(self) -> pd.DataFrame:
         """One row per component; row number = row of theta."""
-        return self.files.table(layout.COMPONENTS).to_pandas()
+        return self.files.table(file_names.COMPONENTS).to_pandas()
 
     def rows(self, layers: str | Sequence[str] | None = None) -> Int64[np.ndarray, " n"]:
         """Return the row numbers of some layers' components, or of all; each layer once."""
@@ -141,7 +141,7 @@ class ComponentIndex:
         number = bisect.bisect_right(starts, crop) - 1
         return number, crop - starts[number]
 
-    @once
+    @locked_cached_property
     def _firsts(self) -> list[int]:
         return [entry.first for entry in self.manifest.layers]
 
@@ -155,10 +155,10 @@ class ComponentIndex:
         return self.components["examples"].to_numpy() > 0
 
 
-class ClassRelevance(ComponentIndex):
+class ClassRelevanceIndex(ComponentIndex):
     """What a database knows of class relevance; a layer is read once. Safe in threads."""
 
-    @once
+    @locked_cached_property
     def relevance_classes(self) -> pd.DataFrame:
         """Classes that relevance is known for: class (logit), samples.
 
@@ -174,9 +174,9 @@ class ClassRelevance(ComponentIndex):
                 "Run the same build again with relevance=True, or 'semlens build ... --relevance': "
                 "only that is computed.",
             )
-        if layout.RELEVANCE_CLASSES not in self.manifest.files:
+        if file_names.RELEVANCE_CLASSES not in self.manifest.files:
             raise self._unfinished(f"The database '{self.path}'")
-        return self.files.table(layout.RELEVANCE_CLASSES).to_pandas()
+        return self.files.table(file_names.RELEVANCE_CLASSES).to_pandas()
 
     def relevance(
         self, target: int | None = None, layers: str | Sequence[str] | None = None
@@ -193,7 +193,7 @@ class ClassRelevance(ComponentIndex):
         """
         known, names = self.relevance_classes, self.chosen(layers)
         for name in names:
-            if layout.relevance_file(name) not in self.manifest.files:
+            if file_names.relevance_file(name) not in self.manifest.files:
                 raise self._unfinished(f"The layer '{name}'")
         if target is not None and target not in set(known["class"]):
             raise RelevanceError(
@@ -216,12 +216,12 @@ class ClassRelevance(ComponentIndex):
         """Return a layer's table, its classes in order, and the rows in that order."""
         held = self._relevance_held
         if name not in held:  # two threads may both read it: they find the same
-            table = self.files.table(layout.relevance_file(name))
+            table = self.files.table(file_names.relevance_file(name))
             order = np.argsort(table["class"].to_numpy(), kind="stable")
             held[name] = (table, table["class"].to_numpy()[order], order)
         return held[name]
 
-    @once
+    @locked_cached_property
     def _relevance_held(self) -> dict[str, tuple[pa.Table, np.ndarray, np.ndarray]]:
         return {}
 

@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from semlens.errors import StoreError
-from semlens.store import layout
+from semlens.store import file_names
 from semlens.store.component_index import ComponentIndex
-from semlens.store.groups import RowGroups
-from semlens.store.once import once, workers
+from semlens.store.locked_cached_property import locked_cached_property, workers
+from semlens.store.row_group_cache import RowGroups
 from semlens.types import Box
 
 _EXAMPLE = ("sample", "activation", "box", "crop", "mask")
@@ -58,18 +58,18 @@ class Sample:
 class Examples(ComponentIndex):
     """What a database knows of examples and samples, read a few rows at a time; safe in threads.
 
-    Files of any row groups are read, but those of :mod:`semlens.store.layout` cost the least.
+    Files of any row groups are read, but those of :mod:`semlens.store.file_names` cost the least.
     """
 
-    @once
+    @locked_cached_property
     def groups(self) -> RowGroups:
         """What is read a few rows at a time, and how much of it is in memory."""
         return RowGroups(self.path, place=self.files.place)
 
-    @once
+    @locked_cached_property
     def samples(self) -> pd.DataFrame:
         """One row per sample: path, sha256, target, logit, error."""
-        return self.files.table(layout.SAMPLES).to_pandas()
+        return self.files.table(file_names.SAMPLES).to_pandas()
 
     def sample(self, number: int) -> Sample:
         """Return one sample, without reading all of them.
@@ -85,19 +85,21 @@ class Examples(ComponentIndex):
                 f"It has the samples 0 to {self.manifest.samples - 1}.",
                 "Choose one of them.",
             )
-        return Sample(number, **self.groups.take(layout.SAMPLES, [number], _SAMPLE).to_pylist()[0])
+        return Sample(
+            number, **self.groups.take(file_names.SAMPLES, [number], _SAMPLE).to_pylist()[0]
+        )
 
     def examples(self, layer: str) -> pd.DataFrame:
         """Concept examples of a layer: component, rank, sample, activation, position, box, crop."""
-        return self.files.table(layout.examples_file(self.layer(layer).name)).to_pandas()
+        return self.files.table(file_names.examples_file(self.layer(layer).name)).to_pandas()
 
     def examples_of(self, row: int, count: int | None = None) -> list[Example]:
         """Concept examples of one component that speak for it, strongest first."""
-        file = layout.examples_file(self.component(row).layer)
+        file = file_names.examples_file(self.component(row).layer)
         table = self.groups.equal(file, "component", row, _EXAMPLE)
         used = table.filter(table["crop"].is_valid()).slice(0, count).to_pylist()
         samples = [record.pop("sample") for record in used]
-        paths = self.groups.take(layout.SAMPLES, samples, ("path",))["path"].to_pylist()
+        paths = self.groups.take(file_names.SAMPLES, samples, ("path",))["path"].to_pylist()
         boxes = [Box(*record.pop("box")) for record in used]
         return [
             Example(sample=sample, path=path, box=box, **record)
@@ -127,10 +129,10 @@ class Examples(ComponentIndex):
         return self._example_crops[layer]
 
     def _used_examples(self, layer: str, columns: list[str]) -> pa.Table:
-        table = self.files.table(layout.examples_file(self.layer(layer).name), columns)
+        table = self.files.table(file_names.examples_file(self.layer(layer).name), columns)
         return table.filter(table["crop"].is_valid())
 
-    @once
+    @locked_cached_property
     def _example_crops(self) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
         return {}
 
@@ -139,7 +141,9 @@ class Examples(ComponentIndex):
         if not self.manifest.recipe.thumbnails:
             return None
         number, row = self._crop_place(crop)
-        return self.groups.take(layout.thumbnails_file(number), [row], ("webp",))["webp"][0].as_py()
+        return self.groups.take(file_names.thumbnails_file(number), [row], ("webp",))["webp"][
+            0
+        ].as_py()
 
 
 _CHUNK = 2048
@@ -149,23 +153,23 @@ _CHUNK = 2048
 class Vectors(ComponentIndex):
     """What a database knows of vectors; the system reads their pages as they are needed."""
 
-    @once
+    @locked_cached_property
     def theta(self) -> Float32[np.ndarray, "n d"]:
         """Concept vectors of all components (zeros where there is no example)."""
         every = range(len(self.manifest.layers))
         return np.concatenate([self._theta(layer).float().numpy() for layer in every])
 
-    @once
+    @locked_cached_property
     def crop_vectors(self) -> Float16[np.ndarray, "u d"]:
         """Unit vectors of all unique crops."""
         return self._of_crops("vector", np.zeros((0, self.manifest.dim), np.float16))
 
-    @once
+    @locked_cached_property
     def crop_samples(self) -> Int64[np.ndarray, " u"]:
         """The sample that each unique crop was cut from."""
         return self._of_crops("sample", np.zeros(0, np.int64))
 
-    @once
+    @locked_cached_property
     def crop_boxes(self) -> Int32[np.ndarray, "u 4"]:
         """The box of each unique crop, in upright original pixels."""
         return self._of_crops("box", np.zeros((0, 4), np.int32))
@@ -182,7 +186,7 @@ class Vectors(ComponentIndex):
     def vectors_of(self, crops: Sequence[int]) -> Float16[np.ndarray, "n d"]:
         """Return the unit vectors of some crops in the order given, without loading all."""
         found = [
-            self.files.tensors(layout.crops_file(number))["vector"][row].numpy()
+            self.files.tensors(file_names.crops_file(number))["vector"][row].numpy()
             for number, row in map(self._crop_place, crops)
         ]
         return np.array(found, np.float16).reshape(-1, self.manifest.dim)
@@ -207,7 +211,7 @@ class Vectors(ComponentIndex):
         found = every.numpy()[rows]
         return found / np.maximum(self.lengths[rows], np.float32(1e-12))[:, None]
 
-    @once
+    @locked_cached_property
     def lengths(self) -> Float32[np.ndarray, " n"]:
         """Length of each concept vector."""
         found = np.zeros(self.manifest.rows, np.float32)
@@ -224,8 +228,8 @@ class Vectors(ComponentIndex):
             first += len(part)
 
     def _theta(self, layer: int) -> Float16[Tensor, "c d"]:
-        return self.files.tensors(layout.theta_file(self.manifest.layers[layer].name))["theta"]
+        return self.files.tensors(file_names.theta_file(self.manifest.layers[layer].name))["theta"]
 
     def _of_crops(self, part: str, none: np.ndarray) -> np.ndarray:
-        names = [layout.crops_file(number) for number in range(len(self.manifest.crops))]
+        names = [file_names.crops_file(number) for number in range(len(self.manifest.crops))]
         return np.concatenate([none, *(self.files.tensors(n)[part].numpy() for n in names)])

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from semlens.errors import RecipeError, StoreError
 from semlens.models.activations import Form
 from semlens.recipe import FORMAT, Recipe
-from semlens.store.files import save_text
-from semlens.store.layout import LOCK, PARTIAL
+from semlens.store.atomic_files import save_text
+from semlens.store.file_names import LOCK, PARTIAL
 from semlens.types import Crop
 
 NAME = "manifest.json"

@@ -10,20 +10,20 @@ from PIL import Image
 
 from semlens.data.images import Images, content_digest, decode, read_file
 from semlens.data.load import check_spec, is_saved, load_hugging_face
-from semlens.data.pinned import content_digests
 from semlens.data.prefetch import default_workers
+from semlens.data.verified_images import content_digests
 from semlens.embedders.load import Embedder, load_embedder
 from semlens.errors import DataError, ImageError, StaleError
 from semlens.models.load import load_model
 from semlens.models.subject import SubjectModel
 from semlens.progress import report
 from semlens.recipe import fingerprint
+from semlens.store.analysis_cache import AnalysisCache
 from semlens.store.build_files import BuildFiles, damaged_files
-from semlens.store.component_index import ClassRelevance
-from semlens.store.derived import Derived
+from semlens.store.component_index import ClassRelevanceIndex
 from semlens.store.examples import Examples, Vectors
+from semlens.store.locked_cached_property import locked_cached_property
 from semlens.store.manifest import Manifest
-from semlens.store.once import once
 
 _REMEDY = "Put it back, or say where the data is now."
 
@@ -114,7 +114,7 @@ class BuiltImages(Images):
             return read_file(root / path, path)
         return self._rows.content(sample)
 
-    @once
+    @locked_cached_property
     def _rows(self) -> Images:
         if not (self.spec.startswith("datasets/") or Path(self.spec).expanduser().is_dir()):
             raise DataError(
@@ -138,7 +138,7 @@ def _stale(kind: str, given: str, built: str) -> StaleError:
     )
 
 
-class Database(Examples, Vectors, ClassRelevance, Derived):
+class Database(Examples, Vectors, ClassRelevanceIndex, AnalysisCache):
     """Everything that a build has left on disk, with its model, images and embedder.
 
     The three are loaded on first use by their SPECs, unless they are given, and verified against
@@ -183,7 +183,7 @@ class Database(Examples, Vectors, ClassRelevance, Derived):
 
     # -- sources --------------------------------------------------------------------------
 
-    @once
+    @locked_cached_property
     def model(self) -> SubjectModel:
         """The subject model of the database, verified by its fingerprint."""
         model = self.sources[0]
@@ -197,7 +197,7 @@ class Database(Examples, Vectors, ClassRelevance, Derived):
         layout = self.manifest.recipe.layout
         return model if layout == model.layout else replace(model, layout=layout)
 
-    @once
+    @locked_cached_property
     def images(self) -> Images:
         """The images of the database; each one that is read is verified by its digest."""
         given = self.sources[1]
@@ -225,11 +225,11 @@ class Database(Examples, Vectors, ClassRelevance, Derived):
         images = self._originals.setdefault(str(data), BuiltImages(self, data or self.sources[1]))
         return images.read(sample)
 
-    @once
+    @locked_cached_property
     def _originals(self) -> dict[str, BuiltImages]:
         return {}
 
-    @once
+    @locked_cached_property
     def embedder(self) -> Embedder:
         """The foundation model of the database, verified by its fingerprint."""
         embedder = self.sources[2]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from semlens.relevance.boxes import MASK_CELLS
+from semlens.relevance.heatmap_boxes import MASK_CELLS
 
 MASK_BYTES = MASK_CELLS**2 // 8
 

@@ -12,8 +12,8 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from semlens.errors import BusyError, StoreError
-from semlens.store import layout
-from semlens.store.files import file_digest, save_table, save_tensors
+from semlens.store import file_names
+from semlens.store.atomic_files import file_digest, save_table, save_tensors
 from semlens.store.manifest import NAME, Manifest
 
 
@@ -30,7 +30,7 @@ def writing(database: Path) -> Iterator[None]:
     """
     if database.exists():
         inside = {p.name for p in database.iterdir()} if database.is_dir() else {"a file"}
-        if inside and inside.isdisjoint((NAME, layout.PARTIAL, layout.LOCK)):
+        if inside and inside.isdisjoint((NAME, file_names.PARTIAL, file_names.LOCK)):
             raise StoreError(
                 f"'{database}' exists and is no database.",
                 "Expected a new path, or a database to go on with.",
@@ -45,7 +45,7 @@ def writing(database: Path) -> Iterator[None]:
             "Choose another path.",
         ) from error
     try:
-        held = FileLock(str(database / layout.LOCK)).acquire(timeout=0)
+        held = FileLock(str(database / file_names.LOCK)).acquire(timeout=0)
     except Timeout as error:
         raise BusyError(
             f"'{database}' is being written by another process.",
@@ -81,7 +81,7 @@ class BuildWriter:
     def table(
         self, name: str, table: pa.Table, *, group: int | None = None, packed: str | None = None
     ) -> None:
-        """Write a table; see :func:`semlens.store.files.save_table`."""
+        """Write a table; see :func:`semlens.store.atomic_files.save_table`."""
         save_table(self._place(name), table, group=group, packed=packed)
         self.files[name] = file_digest(self._place(name))
 
@@ -96,12 +96,12 @@ class BuildWriter:
         move_staged(self.path, files)
 
     def _place(self, name: str) -> Path:
-        return self.path / (f"{layout.STAGED}/{name}" if name in self._there else name)
+        return self.path / (f"{file_names.STAGED}/{name}" if name in self._there else name)
 
 
 def move_staged(path: Path, files: Mapping[str, str]) -> None:
     """Put files into place that a writer had no time to move, and remove unfinished ones."""
-    staged = path / layout.STAGED
+    staged = path / file_names.STAGED
     for file in staged.rglob("*.*") if staged.is_dir() else ():
         name = file.relative_to(staged).as_posix()
         if file.is_file() and file_digest(file) == files.get(name):

@@ -15,8 +15,9 @@ from semlens import __version__
 from semlens.api import ConceptDatabase
 from semlens.api import open as open_database
 from semlens.web import errors
-from semlens.web.built import STATIC
-from semlens.web.page import Page
+from semlens.web.app_state import AppState
+from semlens.web.jobs import JobStatus
+from semlens.web.page_build import STATIC
 from semlens.web.routes import (
     audits,
     card,
@@ -26,15 +27,14 @@ from semlens.web.routes import (
     graph,
     labels,
     map,
+    model_experiments,
     models,
     overview,
     pictures,
     search,
-    trials,
 )
 from semlens.web.security import LOCAL, Guard
-from semlens.web.served import Serving
-from semlens.web.work import Waiting
+from semlens.web.static_files import PageFiles
 
 ROUTERS: list[APIRouter] = [
     audits.router,
@@ -48,15 +48,15 @@ ROUTERS: list[APIRouter] = [
     overview.router,
     pictures.router,
     search.router,
-    trials.router,
+    model_experiments.router,
     card.router,  # last: its path ends with a name, which may hold anything
 ]
 """The routers of all pages, one a line."""
 
 API = "/api/v1"
 OTHERWISE: dict[int | str, dict[str, Any]] = {
-    202: {"model": Waiting},
-    "4XX": {"model": errors.Failed},
+    202: {"model": JobStatus},
+    "4XX": {"model": errors.ErrorResponse},
 }
 """What every endpoint may answer instead of its own model."""
 
@@ -104,11 +104,11 @@ def create_app(
         openapi_url=None,
         generate_unique_id_function=lambda route: route.name,
     )
-    app.state.serving = Serving.of(opened)
+    app.state.serving = AppState.of(opened)
     errors.install(app)
     for router in ROUTERS:
         app.include_router(router, prefix=API, responses=OTHERWISE)
-    app.mount("/", Page(static))
+    app.mount("/", PageFiles(static))
     app.add_middleware(GZipMiddleware, minimum_size=1024, compresslevel=5)
     app.add_middleware(Guard, token=token, hosts=hosts)
     return app

@@ -10,7 +10,7 @@ from jaxtyping import Float32
 from PIL import Image
 from torch import Tensor
 
-from semlens.analysis.probe import SEARCH_TEMPLATES, null_vector
+from semlens.analysis.query_embedding import SEARCH_TEMPLATES, null_vector
 from semlens.api import ConceptDatabase
 from semlens.embedders.load import Embedder, reads_texts
 from semlens.errors import SemlensError

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 
 from semlens import errors
 from semlens.errors import SemlensError, ServeError
-from semlens.web.work import StillWorking
+from semlens.web.jobs import JobPending
 
 STATUS: dict[type[SemlensError], int] = {
     errors.LayerError: 404,
@@ -26,7 +26,7 @@ STATUS: dict[type[SemlensError], int] = {
 """HTTP status by error class; 400 for all others."""
 
 
-class Failed(BaseModel):
+class ErrorResponse(BaseModel):
     """An error, as the page shows it."""
 
     kind: str
@@ -36,7 +36,7 @@ class Failed(BaseModel):
     remedy: str
 
 
-class Refused(ServeError):
+class HttpError(ServeError):
     """A request that the server refuses, with the HTTP status that says so."""
 
     def __init__(self, status: int, value: str, expected: str, remedy: str) -> None:
@@ -44,15 +44,15 @@ class Refused(ServeError):
         self.status = status
 
 
-def not_found(what: str, expected: str) -> Refused:
+def not_found(what: str, expected: str) -> HttpError:
     """Return the error for something that is not there."""
-    return Refused(404, what, expected, "Choose one that is there.")
+    return HttpError(404, what, expected, "Choose one that is there.")
 
 
 def answer(error: SemlensError) -> JSONResponse:
     """Turn an error into its answer."""
-    status = error.status if isinstance(error, Refused) else _status(type(error))
-    body = Failed(
+    status = error.status if isinstance(error, HttpError) else _status(type(error))
+    body = ErrorResponse(
         kind=_kind(type(error)), value=error.value, expected=error.expected, remedy=error.remedy
     )
     return JSONResponse(body.model_dump(), status)
@@ -70,7 +70,7 @@ def _kind(kind: type[SemlensError]) -> str:
 def install(app: FastAPI) -> None:
     """Let the application answer errors in this form."""
     app.add_exception_handler(SemlensError, _semlens)
-    app.add_exception_handler(StillWorking, _still_working)
+    app.add_exception_handler(JobPending, _still_working)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RequestValidationError, _invalid)
 
@@ -80,13 +80,13 @@ def _semlens(request: Request, error: Exception) -> JSONResponse:
 
 
 def _still_working(request: Request, error: Exception) -> JSONResponse:
-    return JSONResponse(cast(StillWorking, error).state.model_dump(), 202)
+    return JSONResponse(cast(JobPending, error).state.model_dump(), 202)
 
 
 def _http(request: Request, error: Exception) -> JSONResponse:
     status = cast(HTTPException, error).status_code
     if status == 405:
-        found = Refused(
+        found = HttpError(
             405,
             f"'{request.url.path}' does not take {request.method}.",
             "Expected another method.",
@@ -96,7 +96,7 @@ def _http(request: Request, error: Exception) -> JSONResponse:
         found = not_found(f"There is nothing at '{request.url.path}'.", "Expected a known address.")
     else:
         text = str(cast(HTTPException, error).detail)
-        found = Refused(status, text, "Expected a request that can be read.", "Mend it.")
+        found = HttpError(status, text, "Expected a request that can be read.", "Mend it.")
     return answer(found)
 
 
@@ -107,7 +107,7 @@ def _invalid(request: Request, error: Exception) -> JSONResponse:
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
     given = repr(first.get("input"))
     return answer(
-        Refused(
+        HttpError(
             422,
             f"'{place}' is {given if len(given) <= 80 else given[:79] + '…'}{more}.",
             f"{first['msg']}.",
@@ -119,7 +119,7 @@ def _invalid(request: Request, error: Exception) -> JSONResponse:
 def fault(path: str, error: Exception) -> JSONResponse:
     """Answer for a fault of ours; the traceback goes to the server's log, not to the page."""
     return answer(
-        Refused(
+        HttpError(
             500,
             f"The server failed at '{path}' ({type(error).__name__}).",
             "Expected an answer: this is a fault of semlens.",

@@ -20,7 +20,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from semlens.web.errors import Refused, answer, fault
+from semlens.web.errors import HttpError, answer, fault
 
 LOCAL = ("localhost", "127.0.0.1", "::1")
 """Names under which a server is called from the machine that it runs on."""
@@ -95,10 +95,10 @@ class Guard:
                 await welcome(scope, receive, guarded)
                 return
             if scope["method"] not in SAFE:
-                body = Body(receive, limit(Headers(scope=scope)))
+                body = LimitedBody(receive, limit(Headers(scope=scope)))
                 await body.read(Headers(scope=scope))
                 receive = body.receive
-        except Refused as refused:
+        except HttpError as refused:
             await _refusal(scope, refused)(scope, receive, guarded)
             return
         try:
@@ -116,7 +116,7 @@ class Guard:
         if name is not None and (name in self.hosts or (self.token and _is_address(name))):
             return
         shown = given[0][:80] if given else ""
-        raise Refused(
+        raise HttpError(
             400,
             f"The host name '{shown}' is not one of this server.",
             f"Expected {', '.join(sorted(self.hosts))}.",
@@ -138,7 +138,7 @@ class Guard:
             return None
         if any(self._right(value) for value in self._cookies(headers)):
             return None
-        raise Refused(
+        raise HttpError(
             401,
             "The token is missing or wrong.",
             "Expected the address that 'semlens serve' printed, or 'Authorization: Bearer TOKEN'.",
@@ -184,7 +184,7 @@ def _check_origin(scope: Scope, hosts: set[str]) -> None:
     else:
         foreign = _from(origin) not in _called(scope, headers, hosts)
     if foreign:
-        raise Refused(
+        raise HttpError(
             403,
             f"The request comes from another site ('{(origin or site)[:80]}').",
             "Expected one of the page that this server serves.",
@@ -249,7 +249,7 @@ def _is_loopback(name: str) -> bool:
     return _is_address(name) and ipaddress.ip_address(name).is_loopback
 
 
-def _refusal(scope: Scope, refused: Refused) -> Response:
+def _refusal(scope: Scope, refused: HttpError) -> Response:
     """Answer with text where a person looks at it, and with JSON where a program does."""
     if scope["path"] == "/" and "text/html" in Headers(scope=scope).get("accept", ""):
         text = f"{refused.value}\n{refused.expected}\n{refused.remedy}\n"
@@ -279,7 +279,7 @@ def limit(headers: Headers) -> int:
     return IMAGE_BYTES if image else JSON_BYTES
 
 
-class Body:
+class LimitedBody:
     """A request's body, counted as it arrives: what its header says of its length may be a lie."""
 
     def __init__(self, receive: Receive, most: int) -> None:
@@ -292,7 +292,7 @@ class Body:
 
         Raises
         ------
-        Refused
+        HttpError
             If it is too long.
         """
         said = headers.get("content-length", "0")
@@ -322,8 +322,8 @@ class Body:
         content, self._content = self._content, None
         return {"type": "http.request", "body": content, "more_body": False}
 
-    def _too_long(self) -> Refused:
-        return Refused(
+    def _too_long(self) -> HttpError:
+        return HttpError(
             413,
             f"The body has more than {self._most / 1e6:.0f} MB.",
             f"Expected at most {self._most / 1e6:.0f} MB.",

@@ -23,10 +23,10 @@ from semlens.api import open as open_database
 from semlens.embedders.load import Embedder
 from semlens.errors import RecipeError, ServeError
 from semlens.web.app import create_app
-from semlens.web.built import check_built, static_folder
-from semlens.web.listen import Place, listen
+from semlens.web.app_state import AppState
+from semlens.web.page_build import check_built, static_folder
 from semlens.web.routes.map import prepare_maps
-from semlens.web.served import Serving
+from semlens.web.server_socket import ServerSocket, listen
 
 GRACE = 1
 """Seconds that answers under way are given when the server ends."""
@@ -35,7 +35,9 @@ GRACE = 1
 class Server:
     """A running server. ``stop()`` ends it; as a context manager it ends with the block."""
 
-    def __init__(self, place: Place, url: str, serving: Serving, server: uvicorn.Server) -> None:
+    def __init__(
+        self, place: ServerSocket, url: str, serving: AppState, server: uvicorn.Server
+    ) -> None:
         self.url = url
         """What to open, with the token if there is one."""
         self.serving = serving

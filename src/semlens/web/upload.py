@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 
 from semlens.data.images import upright_rgb
 from semlens.errors import ImageError
-from semlens.web.errors import Refused
+from semlens.web.errors import HttpError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
 """What is accepted, by content; whatever the request says of its type does not matter."""
@@ -35,7 +35,7 @@ def decode_upload(content: bytes) -> Image.Image:
 
     Raises
     ------
-    Refused
+    HttpError
         415, if it is no raster image of a known format, or has too many pixels.
     """
     try:
@@ -43,7 +43,7 @@ def decode_upload(content: bytes) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise _too_large(str(error)) from error
     except Exception as error:  # what Pillow raises for damaged bytes is an open list
-        raise Refused(
+        raise HttpError(
             415,
             "The upload is not an image that can be read.",
             f"Expected {', '.join(FORMATS)}.",
@@ -56,11 +56,11 @@ def decode_upload(content: bytes) -> Image.Image:
             with _decoding:
                 return upright_rgb(image, "the upload")
         except ImageError as error:
-            raise Refused(415, error.value, error.expected, _REMEDY) from error
+            raise HttpError(415, error.value, error.expected, _REMEDY) from error
 
 
-def _too_large(reason: str) -> Refused:
-    return Refused(
+def _too_large(reason: str) -> HttpError:
+    return HttpError(
         415,
         f"The upload is too large ({reason}).",
         f"Expected at most {PIXELS // 1_000_000} million pixels.",

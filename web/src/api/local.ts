@@ -1,9 +1,9 @@
 /**
  * What a static export computes by itself: the order of the table, and search by kept labels.
- * The rules are those of the server (`analysis/describe/table.py`, `analysis/label_search.py`).
+ * The rules are those of the server (`analysis/describe/component_table.py`, `analysis/label_search.py`).
  */
 import { ApiError } from "./errors";
-import type { ComponentPage, ComponentRow, SearchAnswer } from "./types";
+import type { ComponentPage, ComponentRow, SearchResponse } from "./types";
 
 type Load = <T>(path: string) => Promise<T>;
 
@@ -74,7 +74,7 @@ function compare(a: Value, b: Value, turn: number): number {
   return one < other ? -turn : one > other ? turn : 0;
 }
 
-function search({ page, rows }: Table, asked: URLSearchParams): SearchAnswer {
+function search({ page, rows }: Table, asked: URLSearchParams): SearchResponse {
   if (page.labels === null)
     throw new ApiError(
       404,

@@ -7,23 +7,35 @@ export type paths = Record<string, never>;
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
-        /** @description What an audit finds; components most relevant first. */
-        AuditAnswer: {
-            sentence: string;
-            alarm: boolean;
-            p_value: number | null;
-            level: number;
-            shares: components["schemas"]["ShareRow"][];
-            chance: components["schemas"]["ChanceRow"][];
-            concepts: components["schemas"]["ConceptRow"][];
-            components: components["schemas"]["AuditedComponent"][];
+        /** @description Predictions on one set of images. */
+        AblatedSet: {
+            name: string;
+            accuracy: components["schemas"]["RateChange"];
+            of_class: components["schemas"]["RateChange"];
+            mistaken: components["schemas"]["RateChange"] | null;
+            changed: number;
+            mended: number;
+            broken: number;
+            shown: components["schemas"]["ChangedImage"][];
+        };
+        /**
+         * @description An artefact to insert; what is null is as the kind has it.
+         *
+         *     Cut-outs and fonts are files of the server's, so a page cannot name them.
+         */
+        ArtefactRequest: {
+            /** @enum {string} */
+            kind: "hue" | "text" | "patch" | "stripes";
+            words?: string | null;
+            colour?: string | null;
+            strength?: number | null;
         };
         /** @description What is to change; null leaves it. ``revision`` is the one that was read. */
         AuditEdit: {
             name?: string | null;
-            valid?: components["schemas"]["Term"][] | null;
-            spurious?: components["schemas"]["Term"][] | null;
-            settings?: components["schemas"]["Settings"] | null;
+            valid?: components["schemas"]["ListedConcept"][] | null;
+            spurious?: components["schemas"]["ListedConcept"][] | null;
+            settings?: components["schemas"]["AuditSettings"] | null;
             reviews?: {
                 [key: string]: components["schemas"]["Review"] | null;
             };
@@ -34,8 +46,49 @@ export interface components {
         /** @description A saved audit in the list of all. */
         AuditEntry: {
             id: number;
-            audit: components["schemas"]["SavedAudit"] | null;
+            audit: components["schemas"]["SavedAuditResponse"] | null;
             problem: string | null;
+        };
+        /** @description What an audit finds; components most relevant first. */
+        AuditResponse: {
+            sentence: string;
+            alarm: boolean;
+            p_value: number | null;
+            level: number;
+            shares: components["schemas"]["ShareRow"][];
+            chance: components["schemas"]["NullShareRow"][];
+            concepts: components["schemas"]["ConceptRow"][];
+            components: components["schemas"]["AuditedComponent"][];
+        };
+        /** @description What an audit is made with, besides its lists; see :func:`audit`. */
+        AuditSettings: {
+            /** @description Only these layers: given again, or joined by commas. */
+            layers?: string | string[] | null;
+            /**
+             * @description Least share of relevance, on the best sample.
+             * @default 0.01
+             */
+            minimum: number;
+            /**
+             * @description Chance at which as many random concepts would count as aligned.
+             * @default 0.05
+             */
+            level: number;
+            /**
+             * @default [
+             *       null,
+             *       null
+             *     ]
+             */
+            threshold: [
+                number | null,
+                number | null
+            ];
+            /**
+             * @description Seed of what is drawn.
+             * @default 0
+             */
+            seed: number;
         };
         /** @description One relevant component; what there is no side for is null. */
         AuditedComponent: {
@@ -73,16 +126,6 @@ export interface components {
             margin: number | null;
             label: string | null;
         };
-        /** @description Who a component is, how it behaves on all images, and its examples. */
-        Card: {
-            component: string;
-            layer_rows: number;
-            readout: string;
-            crop: string;
-            thumbnails: boolean;
-            statistics: components["schemas"]["Statistic"][];
-            examples: components["schemas"]["CardExample"][];
-        };
         /** @description One concept example, the strongest first. */
         CardExample: {
             place: number;
@@ -101,22 +144,6 @@ export interface components {
             notice: string | null;
             choices: string[];
         };
-        /** @description One thing that is missing or wrong. */
-        Caution: {
-            /** @enum {string} */
-            kind: "layers" | "relevance" | "rules" | "thumbnails" | "texts" | "embedder" | "data" | "unreadable" | "not_finite";
-            text: string;
-            remedy: string;
-            command?: string | null;
-        };
-        /** @description What a side claims of the relevance, against random concept sets of its size. */
-        ChanceRow: {
-            side: string;
-            layer: string;
-            share: number;
-            expected: number;
-            p_value: number;
-        };
         /** @description An image with another answer. */
         ChangedImage: {
             sample: number;
@@ -133,7 +160,7 @@ export interface components {
             samples: number;
         };
         /** @description How much a component matters for a class, as shares of its layer's relevance. */
-        ClassRelevance: {
+        ClassShare: {
             logit: number;
             name: string;
             mean: number;
@@ -149,7 +176,7 @@ export interface components {
             relevant: number;
         };
         /** @description What two models share. */
-        CompareAnswer: {
+        CompareResponse: {
             models: components["schemas"]["ComparedModel"][];
             matched: number;
             notes: string[];
@@ -164,6 +191,16 @@ export interface components {
             threshold: number | null;
             alone: number;
         };
+        /** @description Who a component is, how it behaves on all images, and its examples. */
+        ComponentCard: {
+            component: string;
+            layer_rows: number;
+            readout: string;
+            crop: string;
+            thumbnails: boolean;
+            statistics: components["schemas"]["Statistic"][];
+            examples: components["schemas"]["CardExample"][];
+        };
         /** @description Some components in the order that was asked for. */
         ComponentPage: {
             components: number;
@@ -171,7 +208,7 @@ export interface components {
             cursor: number | null;
             labels: string | null;
             relevance: string | null;
-            rating: components["schemas"]["Waiting"] | null;
+            rating: components["schemas"]["JobStatus"] | null;
             rows: components["schemas"]["ComponentRow"][];
         };
         /** @description One component; null is what is not known of it. */
@@ -218,16 +255,21 @@ export interface components {
             target: string | null;
             logit: number | null;
             kept: boolean;
-            valid: components["schemas"]["Term"][];
-            spurious: components["schemas"]["Term"][];
+            valid: components["schemas"]["ListedConcept"][];
+            spurious: components["schemas"]["ListedConcept"][];
             others: number;
         };
         /** @description How many of a selection, and of the map, have a label or are in a layer. */
-        Counted: {
+        CountedName: {
             name: string;
             count: number;
             share: number;
             of: number;
+        };
+        /** @description The component of another model that is most like one of this model. */
+        Counterpart: {
+            nearest: components["schemas"]["Neighbour"] | null;
+            mutual: boolean;
         };
         /** @description How many there are of everything. */
         Counts: {
@@ -238,53 +280,27 @@ export interface components {
             crops: number;
             classes: number | null;
         };
+        /** @description One thing that is missing or wrong. */
+        DatabaseWarning: {
+            /** @enum {string} */
+            kind: "layers" | "relevance" | "rules" | "thumbnails" | "texts" | "embedder" | "data" | "unreadable" | "not_finite";
+            text: string;
+            remedy: string;
+            command?: string | null;
+        };
         /** @description One measure in all layers, over common bins; a bin holds ``edge[i] <= v < edge[i + 1]``. */
         Distribution: {
             measure: string;
-            meaning: components["schemas"]["Meaning"];
+            meaning: components["schemas"]["MeasureDescription"];
             edges: number[];
-            layers: components["schemas"]["Spread"][];
+            layers: components["schemas"]["LayerSummary"][];
         };
         /** @description An error, as the page shows it. */
-        Failed: {
+        ErrorResponse: {
             kind: string;
             value: string;
             expected: string;
             remedy: string;
-        };
-        /**
-         * @description An artefact to insert; what is null is as the kind has it.
-         *
-         *     Cut-outs and fonts are files of the server's, so a page cannot name them.
-         */
-        GivenArtefact: {
-            /** @enum {string} */
-            kind: "hue" | "text" | "patch" | "stripes";
-            words?: string | null;
-            colour?: string | null;
-            strength?: number | null;
-        };
-        /** @description The groups of components that matter for a class, and what passes between them. */
-        GraphAnswer: {
-            target: number;
-            name: string;
-            images: number;
-            rules: string;
-            conserves: boolean;
-            minimum: number;
-            top: number;
-            /** @default 48 */
-            most: number;
-            /** @enum {string} */
-            groups: "label" | "component";
-            concepts: string | null;
-            layers: components["schemas"]["GraphLayer"][];
-            nodes: components["schemas"]["GraphNode"][];
-            edges: components["schemas"]["GraphEdge"][];
-            labels: {
-                [key: string]: string;
-            };
-            overall: number;
         };
         /** @description What reaches ``target`` when relevance starts at ``source``, the upper one, only. */
         GraphEdge: {
@@ -314,16 +330,38 @@ export interface components {
             mean: number;
             maximum: number;
         };
-        /** @description One table of labels, as :meth:`semlens.analysis.label.Labels.save` keeps it. */
-        LabelTable: {
+        /** @description The groups of components that matter for a class, and what passes between them. */
+        GraphResponse: {
+            target: number;
             name: string;
-            made: number;
-            components: number;
-            labelled: number;
+            images: number;
+            rules: string;
+            conserves: boolean;
+            minimum: number;
+            top: number;
+            /** @default 48 */
+            most: number;
+            /** @enum {string} */
+            groups: "label" | "component";
+            concepts: string | null;
+            layers: components["schemas"]["GraphLayer"][];
+            nodes: components["schemas"]["GraphNode"][];
+            edges: components["schemas"]["GraphEdge"][];
+            labels: {
+                [key: string]: string;
+            };
+            overall: number;
+        };
+        /** @description Work that has not ended: ask again at the same address. */
+        JobStatus: {
+            what: string;
+            done: number;
+            total: number;
+            seconds: number;
         };
         /** @description The tables of labels, newest (which pages show) first, and what one can label with. */
         LabelTables: {
-            tables: components["schemas"]["LabelTable"][];
+            tables: components["schemas"]["SavedLabels"][];
             sets: string[];
             /** @default paper-vocabulary */
             default: string;
@@ -377,6 +415,26 @@ export interface components {
             mostly: number | null;
             strongest: components["schemas"]["RelevantComponent"][];
         };
+        /** @description One measure in one layer; None where no component has the measure. */
+        LayerSummary: {
+            layer: string;
+            counts: number[];
+            components: number;
+            mean: number | null;
+            quartiles: [
+                number,
+                number,
+                number
+            ] | null;
+        };
+        /** @description One concept of a list: its name, its categories, outermost first, and its images. */
+        ListedConcept: {
+            text: string;
+            /** @default [] */
+            path: string[];
+            /** @default [] */
+            images: string[];
+        };
         /** @description One cluster, with the place of its label. */
         MapCluster: {
             cluster: number;
@@ -397,13 +455,6 @@ export interface components {
             notice: string | null;
             clusters: components["schemas"]["MapCluster"][];
         };
-        /** @description What a measure says, and how to read it. */
-        Meaning: {
-            definition: string;
-            reading: string;
-            equation: string;
-            better: string;
-        };
         /** @description One measure of interpretability, and where it stands in the layer. */
         Measure: {
             name: string;
@@ -412,8 +463,15 @@ export interface components {
             counts: number[];
             low: number | null;
             high: number | null;
-            meaning: components["schemas"]["Meaning"];
+            meaning: components["schemas"]["MeasureDescription"];
             formula: string;
+        };
+        /** @description What a measure says, and how to read it. */
+        MeasureDescription: {
+            definition: string;
+            reading: string;
+            equation: string;
+            better: string;
         };
         /** @description One database. */
         ModelInfo: {
@@ -433,22 +491,22 @@ export interface components {
             classes: number;
             fingerprint: string;
         };
+        /** @description Real images of a class against images of others with an artefact. */
+        ModelTestRequest: {
+            target: number;
+            artefacts: components["schemas"]["ArtefactRequest"][];
+            /** @default 100 */
+            count: number;
+            /** @default 0 */
+            seed: number;
+        };
         /** @description How well a class is told from artefacts; 1 is safe, 0.5 is unsafe. */
-        ModelTestAnswer: {
+        ModelTestResponse: {
             target: number;
             name: string;
             model: string;
             real: components["schemas"]["ScoreSet"];
             sets: components["schemas"]["TestedArtefact"][];
-        };
-        /** @description Real images of a class against images of others with an artefact. */
-        ModelTestRequest: {
-            target: number;
-            artefacts: components["schemas"]["GivenArtefact"][];
-            /** @default 100 */
-            count: number;
-            /** @default 0 */
-            seed: number;
         };
         /** @description A component, and how alike it is. */
         Neighbour: {
@@ -463,9 +521,9 @@ export interface components {
             /** @default [] */
             from_sets: string[];
             /** @default [] */
-            valid: components["schemas"]["Term"][];
+            valid: components["schemas"]["ListedConcept"][];
             /** @default [] */
-            spurious: components["schemas"]["Term"][];
+            spurious: components["schemas"]["ListedConcept"][];
             /**
              * @default {
              *       "minimum": 0.01,
@@ -477,7 +535,15 @@ export interface components {
              *       "seed": 0
              *     }
              */
-            settings: components["schemas"]["Settings"];
+            settings: components["schemas"]["AuditSettings"];
+        };
+        /** @description What a side claims of the relevance, against random concept sets of its size. */
+        NullShareRow: {
+            side: string;
+            layer: string;
+            share: number;
+            expected: number;
+            p_value: number;
         };
         /** @description What a database is. */
         Overview: {
@@ -492,8 +558,8 @@ export interface components {
                 [key: string]: string;
             };
             layers: components["schemas"]["LayerInfo"][];
-            cautions: components["schemas"]["Caution"][];
-            queries: components["schemas"]["Suggestion"][];
+            cautions: components["schemas"]["DatabaseWarning"][];
+            queries: components["schemas"]["SuggestedQuery"][];
             classes: components["schemas"]["ClassCount"][];
         };
         /** @description A component and its nearest in the other model. */
@@ -510,22 +576,11 @@ export interface components {
             pairs: components["schemas"]["PairInfo"][];
             cursor: number | null;
         };
-        /** @description A model with and without components; nothing was written. */
-        PruneAnswer: {
-            target: number;
-            name: string;
-            components: string[];
-            images: number;
-            classes: number;
-            sets: components["schemas"]["TriedSet"][];
-            prune: string;
-            retrain: string[];
-        };
         /** @description A model with and without some components. */
         PruneRequest: {
             target: number;
             components: string[];
-            artefact?: components["schemas"]["GivenArtefact"] | null;
+            artefact?: components["schemas"]["ArtefactRequest"] | null;
             /** @default 20 */
             per_class: number;
             /** @default 400 */
@@ -533,8 +588,38 @@ export interface components {
             /** @default 0 */
             seed: number;
         };
+        /** @description A model with and without components; nothing was written. */
+        PruneResponse: {
+            target: number;
+            name: string;
+            components: string[];
+            images: number;
+            classes: number;
+            sets: components["schemas"]["AblatedSet"][];
+            prune: string;
+            retrain: string[];
+        };
+        /** @description Two shares of the same images with 95 % intervals, and how the share has changed. */
+        RateChange: {
+            images: number;
+            before: number;
+            before_interval: [
+                number,
+                number
+            ];
+            after: number;
+            after_interval: [
+                number,
+                number
+            ];
+            change: number;
+            change_interval: [
+                number,
+                number
+            ];
+        };
         /** @description What a class relies on, layer by layer. */
-        RelevanceAnswer: {
+        RelevanceResponse: {
             target: number;
             name: string;
             samples: number;
@@ -543,7 +628,7 @@ export interface components {
             /** @default 0.8 */
             most: number;
             concepts: string | null;
-            naming: components["schemas"]["Waiting"] | null;
+            naming: components["schemas"]["JobStatus"] | null;
             layers: components["schemas"]["LayerRelevance"][];
         };
         /** @description One component, with its shares of its layer's relevance for a class. */
@@ -567,16 +652,16 @@ export interface components {
             when: string;
         };
         /** @description A saved audit: what people edit of it. */
-        SavedAudit: {
+        SavedAuditResponse: {
             id: number;
             revision: number;
             name: string;
             target: number;
             target_name: string;
             /** @default [] */
-            valid: components["schemas"]["Term"][];
+            valid: components["schemas"]["ListedConcept"][];
             /** @default [] */
-            spurious: components["schemas"]["Term"][];
+            spurious: components["schemas"]["ListedConcept"][];
             templates?: string[] | null;
             /** @default [] */
             sources: string[];
@@ -591,7 +676,7 @@ export interface components {
              *       "seed": 0
              *     }
              */
-            settings: components["schemas"]["Settings"];
+            settings: components["schemas"]["AuditSettings"];
             reviews?: {
                 [key: string]: components["schemas"]["Review"];
             };
@@ -604,11 +689,18 @@ export interface components {
             stale: boolean;
         };
         /** @description All saved audits, latest edit first, and the classes that can be audited. */
-        SavedAudits: {
+        SavedAuditsResponse: {
             audits: components["schemas"]["AuditEntry"][];
             classes: components["schemas"]["ClassCount"][];
             kept: boolean;
             text: boolean;
+        };
+        /** @description One table of labels, as :meth:`semlens.analysis.label.Labels.save` keeps it. */
+        SavedLabels: {
+            name: string;
+            made: number;
+            components: number;
+            labelled: number;
         };
         /** @description What the model says of the class on a set of images. */
         ScoreSet: {
@@ -617,17 +709,6 @@ export interface components {
             top5: number;
             logit: number;
             logits: number[];
-        };
-        /** @description What was found, best first. */
-        SearchAnswer: {
-            query: string;
-            searched: number;
-            /** @enum {string} */
-            mode: "vector" | "label";
-            notice: string | null;
-            hits: components["schemas"]["SearchHit"][];
-            cursor: string | null;
-            probe: number | null;
         };
         /** @description One component that was found. */
         SearchHit: {
@@ -639,19 +720,30 @@ export interface components {
             percentile: number | null;
             label: string | null;
         };
+        /** @description What was found, best first. */
+        SearchResponse: {
+            query: string;
+            searched: number;
+            /** @enum {string} */
+            mode: "vector" | "label";
+            notice: string | null;
+            hits: components["schemas"]["SearchHit"][];
+            cursor: string | null;
+            probe: number | null;
+        };
         /** @description One selected component. */
         SelectedComponent: {
             component: string;
             label: string | null;
         };
         /** @description What some components are about; the first of them by name. */
-        SelectionAnswer: {
+        SelectionResponse: {
             count: number;
             unlabelled: number;
             source: string;
             different: number;
-            labels: components["schemas"]["Counted"][];
-            layers: components["schemas"]["Counted"][];
+            labels: components["schemas"]["CountedName"][];
+            layers: components["schemas"]["CountedName"][];
             components: components["schemas"]["SelectedComponent"][];
         };
         /** @description Components by their rows. */
@@ -680,55 +772,6 @@ export interface components {
             file: string;
             text: string;
         };
-        /** @description What an audit is made with, besides its lists; see :func:`audit`. */
-        Settings: {
-            /** @description Only these layers: given again, or joined by commas. */
-            layers?: string | string[] | null;
-            /**
-             * @description Least share of relevance, on the best sample.
-             * @default 0.01
-             */
-            minimum: number;
-            /**
-             * @description Chance at which as many random concepts would count as aligned.
-             * @default 0.05
-             */
-            level: number;
-            /**
-             * @default [
-             *       null,
-             *       null
-             *     ]
-             */
-            threshold: [
-                number | null,
-                number | null
-            ];
-            /**
-             * @description Seed of what is drawn.
-             * @default 0
-             */
-            seed: number;
-        };
-        /** @description Two shares of the same images with 95 % intervals, and how the share has changed. */
-        Share: {
-            images: number;
-            before: number;
-            before_interval: [
-                number,
-                number
-            ];
-            after: number;
-            after_interval: [
-                number,
-                number
-            ];
-            change: number;
-            change_interval: [
-                number,
-                number
-            ];
-        };
         /** @description How much one verdict has in one layer or, last, in all; null without draws. */
         ShareRow: {
             layer: string;
@@ -747,18 +790,6 @@ export interface components {
             spec: string;
             fingerprint: string;
         };
-        /** @description One measure in one layer; None where no component has the measure. */
-        Spread: {
-            layer: string;
-            counts: number[];
-            components: number;
-            mean: number | null;
-            quartiles: [
-                number,
-                number,
-                number
-            ] | null;
-        };
         /** @description One number about all images, and what it means. */
         Statistic: {
             name: string;
@@ -766,19 +797,10 @@ export interface components {
             meaning: string;
         };
         /** @description A query that is likely to find something, and where it comes from. */
-        Suggestion: {
+        SuggestedQuery: {
             text: string;
             /** @enum {string} */
             origin: "label" | "class" | "general";
-        };
-        /** @description One audit per class; the smallest p first. */
-        SweepAnswer: {
-            classes: components["schemas"]["SweepClass"][];
-            skipped: {
-                [key: string]: string;
-            };
-            unlisted: number;
-            sets: string[];
         };
         /** @description What a class rests on, in shares of its relevance. */
         SweepClass: {
@@ -797,13 +819,14 @@ export interface components {
             concept: string | null;
             concept_share: number | null;
         };
-        /** @description One concept of a list: its name, its categories, outermost first, and its images. */
-        Term: {
-            text: string;
-            /** @default [] */
-            path: string[];
-            /** @default [] */
-            images: string[];
+        /** @description One audit per class; the smallest p first. */
+        SweepResponse: {
+            classes: components["schemas"]["SweepClass"][];
+            skipped: {
+                [key: string]: string;
+            };
+            unlisted: number;
+            sets: string[];
         };
         /** @description Images of other classes with an artefact, against real ones of the class. */
         TestedArtefact: {
@@ -818,29 +841,6 @@ export interface components {
             scores: components["schemas"]["ScoreSet"];
             without: components["schemas"]["ScoreSet"] | null;
         };
-        /** @description Answers on one set of images. */
-        TriedSet: {
-            name: string;
-            accuracy: components["schemas"]["Share"];
-            of_class: components["schemas"]["Share"];
-            mistaken: components["schemas"]["Share"] | null;
-            changed: number;
-            mended: number;
-            broken: number;
-            shown: components["schemas"]["ChangedImage"][];
-        };
-        /** @description The component of another model that is most like one of this model. */
-        Twin: {
-            nearest: components["schemas"]["Neighbour"] | null;
-            mutual: boolean;
-        };
-        /** @description Work that has not ended: ask again at the same address. */
-        Waiting: {
-            what: string;
-            done: number;
-            total: number;
-            seconds: number;
-        };
     };
     responses: never;
     parameters: never;
@@ -848,84 +848,84 @@ export interface components {
     headers: never;
     pathItems: never;
 }
-export type AuditAnswer = components['schemas']['AuditAnswer'];
+export type AblatedSet = components['schemas']['AblatedSet'];
+export type ArtefactRequest = components['schemas']['ArtefactRequest'];
 export type AuditEdit = components['schemas']['AuditEdit'];
 export type AuditEntry = components['schemas']['AuditEntry'];
+export type AuditResponse = components['schemas']['AuditResponse'];
+export type AuditSettings = components['schemas']['AuditSettings'];
 export type AuditedComponent = components['schemas']['AuditedComponent'];
 export type Box = components['schemas']['Box'];
 export type Candidate = components['schemas']['Candidate'];
 export type Candidates = components['schemas']['Candidates'];
-export type Card = components['schemas']['Card'];
 export type CardExample = components['schemas']['CardExample'];
 export type CardLabels = components['schemas']['CardLabels'];
-export type Caution = components['schemas']['Caution'];
-export type ChanceRow = components['schemas']['ChanceRow'];
 export type ChangedImage = components['schemas']['ChangedImage'];
 export type ClassCount = components['schemas']['ClassCount'];
-export type ClassRelevance = components['schemas']['ClassRelevance'];
+export type ClassShare = components['schemas']['ClassShare'];
 export type ClassSummary = components['schemas']['ClassSummary'];
-export type CompareAnswer = components['schemas']['CompareAnswer'];
+export type CompareResponse = components['schemas']['CompareResponse'];
 export type ComparedModel = components['schemas']['ComparedModel'];
+export type ComponentCard = components['schemas']['ComponentCard'];
 export type ComponentPage = components['schemas']['ComponentPage'];
 export type ComponentRow = components['schemas']['ComponentRow'];
 export type ComponentTerms = components['schemas']['ComponentTerms'];
 export type ConceptRow = components['schemas']['ConceptRow'];
 export type ConceptSetInfo = components['schemas']['ConceptSetInfo'];
-export type Counted = components['schemas']['Counted'];
+export type CountedName = components['schemas']['CountedName'];
+export type Counterpart = components['schemas']['Counterpart'];
 export type Counts = components['schemas']['Counts'];
+export type DatabaseWarning = components['schemas']['DatabaseWarning'];
 export type Distribution = components['schemas']['Distribution'];
-export type Failed = components['schemas']['Failed'];
-export type GivenArtefact = components['schemas']['GivenArtefact'];
-export type GraphAnswer = components['schemas']['GraphAnswer'];
+export type ErrorResponse = components['schemas']['ErrorResponse'];
 export type GraphEdge = components['schemas']['GraphEdge'];
 export type GraphLayer = components['schemas']['GraphLayer'];
 export type GraphNode = components['schemas']['GraphNode'];
-export type LabelTable = components['schemas']['LabelTable'];
+export type GraphResponse = components['schemas']['GraphResponse'];
+export type JobStatus = components['schemas']['JobStatus'];
 export type LabelTables = components['schemas']['LabelTables'];
 export type Labelling = components['schemas']['Labelling'];
 export type LayerInfo = components['schemas']['LayerInfo'];
 export type LayerRelevance = components['schemas']['LayerRelevance'];
+export type LayerSummary = components['schemas']['LayerSummary'];
+export type ListedConcept = components['schemas']['ListedConcept'];
 export type MapCluster = components['schemas']['MapCluster'];
 export type MapClusters = components['schemas']['MapClusters'];
-export type Meaning = components['schemas']['Meaning'];
 export type Measure = components['schemas']['Measure'];
+export type MeasureDescription = components['schemas']['MeasureDescription'];
 export type ModelInfo = components['schemas']['ModelInfo'];
-export type ModelTestAnswer = components['schemas']['ModelTestAnswer'];
 export type ModelTestRequest = components['schemas']['ModelTestRequest'];
+export type ModelTestResponse = components['schemas']['ModelTestResponse'];
 export type Neighbour = components['schemas']['Neighbour'];
 export type NewAudit = components['schemas']['NewAudit'];
+export type NullShareRow = components['schemas']['NullShareRow'];
 export type Overview = components['schemas']['Overview'];
 export type PairInfo = components['schemas']['PairInfo'];
 export type PairsPage = components['schemas']['PairsPage'];
-export type PruneAnswer = components['schemas']['PruneAnswer'];
 export type PruneRequest = components['schemas']['PruneRequest'];
-export type RelevanceAnswer = components['schemas']['RelevanceAnswer'];
+export type PruneResponse = components['schemas']['PruneResponse'];
+export type RateChange = components['schemas']['RateChange'];
+export type RelevanceResponse = components['schemas']['RelevanceResponse'];
 export type RelevantComponent = components['schemas']['RelevantComponent'];
 export type Review = components['schemas']['Review'];
-export type SavedAudit = components['schemas']['SavedAudit'];
-export type SavedAudits = components['schemas']['SavedAudits'];
+export type SavedAuditResponse = components['schemas']['SavedAuditResponse'];
+export type SavedAuditsResponse = components['schemas']['SavedAuditsResponse'];
+export type SavedLabels = components['schemas']['SavedLabels'];
 export type ScoreSet = components['schemas']['ScoreSet'];
-export type SearchAnswer = components['schemas']['SearchAnswer'];
 export type SearchHit = components['schemas']['SearchHit'];
+export type SearchResponse = components['schemas']['SearchResponse'];
 export type SelectedComponent = components['schemas']['SelectedComponent'];
-export type SelectionAnswer = components['schemas']['SelectionAnswer'];
+export type SelectionResponse = components['schemas']['SelectionResponse'];
 export type SelectionRows = components['schemas']['SelectionRows'];
 export type Sense = components['schemas']['Sense'];
 export type Senses = components['schemas']['Senses'];
 export type SetFile = components['schemas']['SetFile'];
-export type Settings = components['schemas']['Settings'];
-export type Share = components['schemas']['Share'];
 export type ShareRow = components['schemas']['ShareRow'];
 export type Source = components['schemas']['Source'];
-export type Spread = components['schemas']['Spread'];
 export type Statistic = components['schemas']['Statistic'];
-export type Suggestion = components['schemas']['Suggestion'];
-export type SweepAnswer = components['schemas']['SweepAnswer'];
+export type SuggestedQuery = components['schemas']['SuggestedQuery'];
 export type SweepClass = components['schemas']['SweepClass'];
-export type Term = components['schemas']['Term'];
+export type SweepResponse = components['schemas']['SweepResponse'];
 export type TestedArtefact = components['schemas']['TestedArtefact'];
-export type TriedSet = components['schemas']['TriedSet'];
-export type Twin = components['schemas']['Twin'];
-export type Waiting = components['schemas']['Waiting'];
 export type $defs = Record<string, never>;
 export type operations = Record<string, never>;

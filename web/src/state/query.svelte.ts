@@ -2,7 +2,7 @@
 import { get, send } from "../api/client";
 import { asError } from "../api/resource.svelte";
 import type { ApiError } from "../api/errors";
-import type { ModelInfo, SearchAnswer } from "../api/types";
+import type { ModelInfo, SearchResponse } from "../api/types";
 import { route } from "./route.svelte";
 
 /** Terms of a typed line: `stripes, - text` gives stripes without text. */
@@ -61,7 +61,7 @@ class Query {
     this.error = null;
     this.busy = true;
     try {
-      const found = await send<SearchAnswer>(
+      const found = await send<SearchResponse>(
         "POST",
         `models/${model.number}/search/image`,
         file,
@@ -89,11 +89,11 @@ export function searchRequest(
   k: number,
   cursor: string | null = null,
   layers: readonly string[] = [],
-): ((signal: AbortSignal) => Promise<SearchAnswer>) | null {
+): ((signal: AbortSignal) => Promise<SearchResponse>) | null {
   const q = route.all("q");
   const without = route.all("without");
   const probe = route.get("probe");
   if (!q.length && !probe) return null;
   const params = { q, without, probe, k, cursor, layer: layers };
-  return (signal) => get<SearchAnswer>(`models/${model.number}/search`, { params, signal });
+  return (signal) => get<SearchResponse>(`models/${model.number}/search`, { params, signal });
 }

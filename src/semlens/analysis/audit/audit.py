@@ -10,13 +10,26 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Int8, Int64
 
-from semlens.analysis.audit.found import Audit
-from semlens.analysis.audit.shares import VERDICTS, Resampled, Weights, share_table, verdicts, weigh
-from semlens.analysis.audit.side import Side, divide, make_background, measure_side, random_shares
+from semlens.analysis.audit.audit_result import Audit
+from semlens.analysis.audit.concept_alignment import (
+    ConceptAlignment,
+    divide,
+    make_background,
+    measure_side,
+    random_shares,
+)
+from semlens.analysis.audit.relevance_shares import (
+    VERDICTS,
+    BootstrapCosines,
+    ComponentWeights,
+    share_table,
+    verdicts,
+    weigh,
+)
 from semlens.analysis.class_relevance import MINIMUM, Minimum, relevant_rows
-from semlens.analysis.concept_sets import ClassConcepts, OwnTarget, class_and_concepts
+from semlens.analysis.classes import class_name
 from semlens.analysis.concepts import Concepts, as_concepts
-from semlens.analysis.target import class_name
+from semlens.analysis.resolve_concepts import ClassConcepts, OwnTarget, class_and_concepts
 from semlens.progress import report
 from semlens.settings import question, setting
 from semlens.store.reader import Database
@@ -149,7 +162,7 @@ def _verdicts(aligned: Mapping[str, Bool[np.ndarray, " k"]], count: int) -> Int8
 def _redrawn(
     database: Database,
     rows: Int64[np.ndarray, " k"],
-    sides: Mapping[str, Side],
+    sides: Mapping[str, ConceptAlignment],
     resamples: int,
     seed: int,
 ) -> Int8[np.ndarray, "b k"]:
@@ -162,7 +175,7 @@ def _redrawn(
     redrawn = np.zeros((resamples, len(rows)), np.int8)
     if resamples == 0:
         return redrawn
-    resampled = Resampled(database, rows, np.concatenate(vectors))
+    resampled = BootstrapCosines(database, rows, np.concatenate(vectors))
     rng = np.random.default_rng(seed)
     for place in range(resamples):
         report("redrawing examples", place + 1, resamples)
@@ -180,7 +193,7 @@ def _redrawn(
 def _frame(
     database: Database,
     relevant: pd.DataFrame,
-    sides: Mapping[str, Side],
+    sides: Mapping[str, ConceptAlignment],
     verdict: Int8[np.ndarray, " k"],
     redrawn: Int8[np.ndarray, "b k"],
 ) -> pd.DataFrame:
@@ -208,7 +221,9 @@ def _frame(
     return frame
 
 
-def _chance(weights: Weights, sides: Mapping[str, Side], seed: int) -> pd.DataFrame:
+def _chance(
+    weights: ComponentWeights, sides: Mapping[str, ConceptAlignment], seed: int
+) -> pd.DataFrame:
     """Compare what each side claims with what random concept sets of its size claim.
 
     What both sides claim counts for each: that valid concepts fit as well does not acquit.
@@ -225,7 +240,7 @@ def _chance(weights: Weights, sides: Mapping[str, Side], seed: int) -> pd.DataFr
     return pd.concat(tables, ignore_index=True)
 
 
-def _summary(weights: Weights, sides: Mapping[str, Side]) -> pd.DataFrame:
+def _summary(weights: ComponentWeights, sides: Mapping[str, ConceptAlignment]) -> pd.DataFrame:
     """Return for each concept how many components align with it best, and their relevance."""
     tables: list[pd.DataFrame] = []
     for kind, side in sides.items():

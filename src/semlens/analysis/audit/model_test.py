@@ -12,10 +12,10 @@ from jaxtyping import Int64
 from PIL import Image
 from scipy.special import softmax
 
-from semlens.analysis.audit.tested import ModelTest, Outputs, SpuriousSet
-from semlens.analysis.correct.export import with_weights
-from semlens.analysis.separation import auroc, auroc_interval
-from semlens.analysis.target import class_name, class_samples, find_class
+from semlens.analysis.audit.model_test_result import ModelTest, Outputs, SpuriousSet
+from semlens.analysis.auroc import auroc, auroc_interval
+from semlens.analysis.classes import class_name, class_samples, find_class
+from semlens.analysis.correct.corrected_model import with_weights
 from semlens.data.artefact import Artefact, Artefacts, artefact_seed, as_artefacts
 from semlens.data.images import Images
 from semlens.data.load import as_images

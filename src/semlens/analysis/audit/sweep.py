@@ -31,17 +31,17 @@ from semlens.analysis.audit.audit import (
     Threshold,
     audit,
 )
-from semlens.analysis.audit.found import Audit
-from semlens.analysis.audit.shares import VERDICTS
+from semlens.analysis.audit.audit_result import Audit
+from semlens.analysis.audit.relevance_shares import VERDICTS
 from semlens.analysis.class_relevance import MINIMUM, Minimum
-from semlens.analysis.concept_sets import ClassConcepts, concepts_by_class, nothing_left
+from semlens.analysis.classes import class_name
+from semlens.analysis.resolve_concepts import ClassConcepts, concepts_by_class, nothing_left
 from semlens.analysis.result import Result
-from semlens.analysis.target import class_name
-from semlens.draw.table import rich_table
+from semlens.draw.text_table import rich_table
 from semlens.errors import ConceptError, RecipeError, RelevanceError
 from semlens.progress import report
 from semlens.settings import question
-from semlens.store.files import save_text
+from semlens.store.atomic_files import save_text
 from semlens.store.reader import Database
 from semlens.types import Layers
 
@@ -126,7 +126,7 @@ class Check:
     detail: str
 
 
-def gate(audits: Mapping[str, Audit], conditions: Sequence[Condition]) -> list[Check]:
+def check_conditions(audits: Mapping[str, Audit], conditions: Sequence[Condition]) -> list[Check]:
     """Hold every audit against every condition."""
     return [
         Check(name, one, one.value(audit), one.met(audit), audit.sentence)

@@ -12,21 +12,26 @@ from jaxtyping import Float32
 
 from semlens.analysis.class_relevance import MINIMUM, Minimum, OnlyTarget
 from semlens.analysis.compare.comparison import Comparison
-from semlens.analysis.compare.nearest import (
+from semlens.analysis.compare.component_sets import (
+    ComponentSet,
+    as_databases,
+    component_sets,
+    differences,
+)
+from semlens.analysis.compare.nearest_components import (
     Nearest,
-    Pairs,
+    PairProgress,
     both_ways,
     nearest_of_sets,
     nearest_within,
 )
-from semlens.analysis.compare.sets import ComponentSet, as_databases, component_sets, differences
-from semlens.analysis.compare.tally import (
+from semlens.analysis.compare.summary import (
     MaybeConcepts,
     label_sets,
     score_table,
 )
 from semlens.analysis.label import THRESHOLD, VOCABULARY
-from semlens.analysis.probe import unit
+from semlens.analysis.query_embedding import unit
 from semlens.errors import RecipeError
 from semlens.settings import question, setting
 from semlens.store.reader import Database
@@ -109,7 +114,7 @@ def compare(
             "Expected two sets to compare.",
             "Give another database, or compare its layers by by_layer=True.",
         )
-    count = Pairs(_pairs(sets, threshold is None, centred))
+    count = PairProgress(_pairs(sets, threshold is None, centred))
     nearest = _all_nearest(sets, count)
     limits = tuple(
         threshold if threshold is not None else own_threshold(one, quantile, count) for one in sets
@@ -128,7 +133,7 @@ def compare(
     )
 
 
-def own_threshold(one: ComponentSet, quantile: float, count: Pairs) -> float:
+def own_threshold(one: ComponentSet, quantile: float, count: PairProgress) -> float:
     """Return the quantile of a set's similarities to the nearest fellow; NaN when alone."""
     if len(one) < 2:
         return float("nan")
@@ -142,14 +147,16 @@ def _pairs(sets: Sequence[ComponentSet], own: bool, centred: bool) -> int:
     return across * (2 if centred else 1) + inside
 
 
-def _all_nearest(sets: Sequence[ComponentSet], count: Pairs) -> dict[tuple[int, int], Nearest]:
+def _all_nearest(
+    sets: Sequence[ComponentSet], count: PairProgress
+) -> dict[tuple[int, int], Nearest]:
     found: dict[tuple[int, int], Nearest] = {}
     for a, b in combinations(range(len(sets)), 2):
         found[a, b], found[b, a] = nearest_of_sets(sets[a], sets[b], count)
     return {key: found[key] for key in permutations(range(len(sets)), 2)}
 
 
-def _centred(sets: Sequence[ComponentSet], count: Pairs) -> dict[tuple[int, int], float]:
+def _centred(sets: Sequence[ComponentSet], count: PairProgress) -> dict[tuple[int, int], float]:
     """Return Eq. 5 after the mean of all compared unit vectors is subtracted."""
     total = np.sum([one.units.sum(0, dtype=np.float64) for one in sets], axis=0)
     mean = np.asarray(total / sum(map(len, sets)), np.float32)

@@ -12,17 +12,17 @@ import pandas as pd
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from semlens.analysis.compare.nearest import Nearest
-from semlens.analysis.compare.sets import ComponentSet
+from semlens.analysis.compare.component_sets import ComponentSet
+from semlens.analysis.compare.nearest_components import Nearest
 from semlens.analysis.result import Result
-from semlens.draw.table import titled
+from semlens.draw.text_table import titled
 from semlens.errors import RecipeError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL import Image
 
-    from semlens.draw.sheet import PairRow
+    from semlens.draw.example_sheet import PairRow
 
 WIDE = 8
 """Sets up to which the matrix is printed as one; more make a list."""
@@ -180,7 +180,7 @@ class Comparison(Result):
         RecipeError
             If there is no set of the name, or both are the same.
         """
-        from semlens.draw.sheet import pairs_sheet
+        from semlens.draw.example_sheet import pairs_sheet
 
         a, b = self._place(first, 0), self._place(second, 1)
         if a == b:
@@ -197,7 +197,7 @@ class Comparison(Result):
 
     def _rows(self, a: int, b: int, frame: pd.DataFrame) -> list[PairRow]:
         """Return the first ``top`` pairs of a table, whose index says places in the first set."""
-        from semlens.draw.sheet import PairRow
+        from semlens.draw.example_sheet import PairRow
 
         rows: list[PairRow] = []
         for place in frame.head(self.top or len(frame)).index:

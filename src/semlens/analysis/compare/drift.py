@@ -12,13 +12,18 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from semlens.analysis.compare.compare import LabelThreshold
-from semlens.analysis.compare.nearest import Pairs, nearest_of_sets
-from semlens.analysis.compare.sets import ComponentSet, as_databases, component_sets, differences
-from semlens.analysis.compare.tally import MaybeConcepts, label_sets, set_scores
+from semlens.analysis.compare.component_sets import (
+    ComponentSet,
+    as_databases,
+    component_sets,
+    differences,
+)
+from semlens.analysis.compare.nearest_components import PairProgress, nearest_of_sets
+from semlens.analysis.compare.summary import MaybeConcepts, label_sets, set_scores
 from semlens.analysis.label import THRESHOLD, VOCABULARY
 from semlens.analysis.result import Result
 from semlens.analysis.scores import MEASURES
-from semlens.draw.table import titled
+from semlens.draw.text_table import titled
 from semlens.errors import RecipeError
 from semlens.settings import question, setting
 from semlens.store.reader import Database
@@ -297,7 +302,7 @@ def _similarities(sets: Sequence[ComponentSet]) -> dict[str, list[float]]:
     """Return set similarity of each step with the previous and the last one, both ways."""
     steps, last = range(len(sets)), len(sets) - 1
     wanted = {(i - 1, i) for i in steps[1:]} | {(i, last) for i in steps[:-1]}
-    count = Pairs(sum(len(sets[a]) * len(sets[b]) for a, b in wanted))
+    count = PairProgress(sum(len(sets[a]) * len(sets[b]) for a, b in wanted))
     found = {(-1, 0): float("nan"), (0, -1): float("nan"), (last, last): 1.0}
     for a, b in sorted(wanted):
         ahead, back = nearest_of_sets(sets[a], sets[b], count)

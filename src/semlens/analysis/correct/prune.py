@@ -15,32 +15,38 @@ from PIL import Image
 from rich.console import RenderableType
 from torch import Tensor
 
-from semlens.analysis.correct.chosen import chosen_components
-from semlens.analysis.correct.export import Corrected
-from semlens.analysis.correct.surgery import Edit, ReadError, Weights, follow, pruned_values
+from semlens.analysis.correct.component_files import chosen_components
+from semlens.analysis.correct.corrected_model import CorrectedModel
+from semlens.analysis.correct.weight_pruning import (
+    EditableWeights,
+    ReadError,
+    TensorEdit,
+    follow,
+    pruned_values,
+)
 from semlens.analysis.result import PICTURES, TABLES
-from semlens.draw.sheet import sheet
-from semlens.draw.table import rich_table
+from semlens.draw.example_sheet import sheet
+from semlens.draw.text_table import rich_table
 from semlens.errors import ModelError, RelevanceError
 from semlens.models.activations import measure_form
 from semlens.models.forward import class_scores
+from semlens.models.hooks import Values, evaluating, new_values, pruned
 from semlens.models.subject import SubjectModel
-from semlens.models.taps import Values, evaluating, new_values, pruned
-from semlens.relevance.engine import layer_values, locate
-from semlens.relevance.graph import Node, capture, in_full_precision, prepared
+from semlens.relevance.captured_graph import OpNode, capture, in_full_precision, prepared
+from semlens.relevance.lrp_engine import layer_nodes, layer_values
 from semlens.settings import question
 from semlens.store.reader import Database
 from semlens.types import Component, Components
 
 
 @dataclass(frozen=True, repr=False)
-class Pruned(Corrected):
+class PrunedModel(CorrectedModel):
     """A model without some components, written into its weights."""
 
     ends = (*PICTURES, *TABLES)
 
     components: tuple[Component, ...]
-    edits: tuple[Edit, ...]
+    edits: tuple[TensorEdit, ...]
     """What was changed."""
     database: Database
 
@@ -69,7 +75,7 @@ class Pruned(Corrected):
 
 
 @question("model")
-def prune(database: Database, components: Components) -> Pruned:
+def prune(database: Database, components: Components) -> PrunedModel:
     """Write components out of the weights of a copy of the database's model.
 
     As :func:`pruned_state`, which has the same errors; components have to be of the database.
@@ -84,7 +90,7 @@ def prune(database: Database, components: Components) -> Pruned:
     state, edits = prune_weights(model, chosen)
     better = replace(model, module=copy.deepcopy(model.module), spec="python:pruned")
     better.module.load_state_dict(state)
-    return Pruned(better, model.spec, tuple(chosen), edits, database)
+    return PrunedModel(better, model.spec, tuple(chosen), edits, database)
 
 
 def pruned_state(
@@ -124,7 +130,7 @@ def prune_weights(
     model: SubjectModel,
     components: Components,
     to: Values | None = None,
-) -> tuple[dict[str, Tensor], tuple[Edit, ...]]:
+) -> tuple[dict[str, Tensor], tuple[TensorEdit, ...]]:
     """Do the same, and say which tensors were changed, too."""
     chosen = chosen_components(components)
     example = model.example
@@ -161,10 +167,10 @@ class _Operation:
             self.graph = capture(self.module, example)
             self.example = prepared(example, self.module)
             values = layer_values(self.module, self.example, list(wanted))
-            found = locate(self.graph, self.module, self.example, values)
+            found = layer_nodes(self.graph, self.module, self.example, values)
         except RelevanceError as error:
             raise _inexact(components, f"its operations are not known ({error.value})") from error
-        self.weights = Weights(self.module, self.graph)
+        self.weights = EditableWeights(self.module, self.graph)
         self.nodes = {name: found[name] for name in wanted}
         layouts = model.layouts(list(wanted))
         forms = {name: measure_form(name, values[name], layouts[name]).form for name in wanted}
@@ -174,7 +180,7 @@ class _Operation:
 
     def run(self) -> dict[str, Tensor]:
         order = {node: place for place, node in enumerate(self.graph.nodes)}
-        ends: dict[Node, Bool[Tensor, ...]] = {}
+        ends: dict[OpNode, Bool[Tensor, ...]] = {}
         for name in sorted(self.nodes, key=lambda name: -order[self.nodes[name]]):
             self._prune(name, ends)
             ends[self.nodes[name]] = self._mark(name)
@@ -184,14 +190,14 @@ class _Operation:
             for name, value in self.model.module.state_dict().items()
         }
 
-    def _prune(self, name: str, ends: Mapping[Node, Bool[Tensor, ...]]) -> None:
+    def _prune(self, name: str, ends: Mapping[OpNode, Bool[Tensor, ...]]) -> None:
         """Prune one layer by its readers; failing that, by its producers."""
         weights = self.weights
         before = {key: value.clone() for key, value in weights.state.items()}, list(weights.edits)
 
-        def read(node: Node, mark: Bool[Tensor, ...]) -> bool:
+        def read(node: OpNode, mark: Bool[Tensor, ...]) -> bool:
             source = node.args[0] if node.args else None
-            if not isinstance(source, Node) or not isinstance(self.values[source], Tensor):
+            if not isinstance(source, OpNode) or not isinstance(self.values[source], Tensor):
                 return False
             return weights.cut_columns(node, mark, self.values[source], name)
 

@@ -13,26 +13,26 @@ import pandas as pd
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from semlens.analysis.correct.affected import Affected
-from semlens.analysis.correct.chosen import read_affected
-from semlens.analysis.correct.export import Corrected
-from semlens.analysis.correct.training import Material, Run, Training, held_out
-from semlens.analysis.evaluate import Labelled, answers, labelled
+from semlens.analysis.correct.affected_samples import AffectedSamples
+from semlens.analysis.correct.component_files import read_affected
+from semlens.analysis.correct.corrected_model import CorrectedModel
+from semlens.analysis.correct.fine_tuning import Training, TrainingData, TrainingRun, held_out
+from semlens.analysis.evaluate import LabelledImages, answers, labelled
 from semlens.analysis.result import Chart
 from semlens.data.artefact import Artefact, Artefacts, WithArtefact, as_artefacts
 from semlens.data.images import Images
 from semlens.data.load import as_images
-from semlens.draw.table import rich_table
+from semlens.draw.text_table import rich_table
 from semlens.errors import DataError, nearest
 from semlens.models.subject import SubjectModel
 from semlens.recipe import fingerprint
-from semlens.relevance.graph import in_full_precision
+from semlens.relevance.captured_graph import in_full_precision
 from semlens.settings import question, setting
 from semlens.store.reader import Database
 
 
 @dataclass(frozen=True, repr=False)
-class Retrained(Corrected):
+class RetrainedModel(CorrectedModel):
     """A model that was trained on, and how that went."""
 
     history: pd.DataFrame
@@ -85,13 +85,13 @@ class Retrained(Corrected):
 def retrain(
     database: Database,
     artefacts: Artefacts,
-    drop: Affected | str | Path | Sequence[int | str] = (),
+    drop: AffectedSamples | str | Path | Sequence[int | str] = (),
     *,
     images: Images | str | Path | Sequence[Any] | None = None,
     only: Annotated[str | None, setting("Only images whose file name starts so (train-).")] = None,
     settings: Training | None = None,
     checkpoint: str | Path | None = None,
-) -> Retrained:
+) -> RetrainedModel:
     """Fine-tune a copy of a model, with artefacts inserted at random and affected images left out.
 
     An artefact that is on images of every class alike says nothing about the class. The
@@ -121,7 +121,7 @@ def retrain(
     >>> db.retrain("text:© stock", found).history                           # doctest: +SKIP
     """
     overlaid = as_artefacts(artefacts)
-    if isinstance(drop, Affected):
+    if isinstance(drop, AffectedSamples):
         drop = drop.samples
     elif isinstance(drop, str | Path):
         drop = read_affected(Path(drop))
@@ -131,13 +131,13 @@ def retrain(
 
 def fine_tune(
     model: SubjectModel,
-    data: Labelled,
+    data: LabelledImages,
     artefacts: Sequence[Artefact],
     drop: Sequence[int | str] = (),
     *,
     settings: Training | None = None,
     checkpoint: str | Path | None = None,
-) -> Retrained:
+) -> RetrainedModel:
     """Do what :func:`retrain` does for any model and images; ``drop`` has numbers or ids."""
     settings = settings or Training()
     if not artefacts:
@@ -149,13 +149,13 @@ def fine_tune(
     )
     module = copy.deepcopy(in_full_precision(model.module)).eval()
     learner = replace(model, module=module, spec="python:retrained")
-    material = Material(train.images, train.samples, train.targets, tuple(artefacts))
+    material = TrainingData(train.images, train.samples, train.targets, tuple(artefacts))
     specs = tuple(artefact.spec for artefact in artefacts)
     identity = fingerprint(
         model.fingerprint, list(data.images.ids), train.samples.tolist(),
         train.targets.tolist(), list(specs), settings.model_dump(),
     )  # fmt: skip
-    run = Run(
+    run = TrainingRun(
         learner, material, settings, identity, None if checkpoint is None else Path(checkpoint)
     )
     sets = {
@@ -168,13 +168,15 @@ def fine_tune(
             return dict.fromkeys(sets, float("nan"))
         return {name: answers(learner, part).accuracy for name, part in sets.items()}
 
-    return Retrained(
+    return RetrainedModel(
         learner, model.spec, pd.DataFrame(run.go(measure)), settings, specs,
         len(train.samples), len(aside.samples), len(data.samples) - len(kept.samples),
     )  # fmt: skip
 
 
-def _without(data: Labelled, drop: Sequence[int | str], classes: Sequence[str] | None) -> Labelled:
+def _without(
+    data: LabelledImages, drop: Sequence[int | str], classes: Sequence[str] | None
+) -> LabelledImages:
     """Leave samples out that are given by number or id."""
     place = {name: number for number, name in enumerate(data.images.ids)}
     gone = [place.get(one, -1) if isinstance(one, str) else int(one) for one in drop]

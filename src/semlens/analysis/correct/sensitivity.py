@@ -12,16 +12,16 @@ import pandas as pd
 from jaxtyping import Bool
 from rich.console import RenderableType
 
-from semlens.analysis.correct.export import with_weights
-from semlens.analysis.evaluate import Evaluation, Labelled, answers, labelled
+from semlens.analysis.correct.corrected_model import with_weights
+from semlens.analysis.evaluate import Evaluation, LabelledImages, answers, labelled
 from semlens.analysis.result import Chart, Result
 from semlens.data.artefact import Artefact, Artefacts, WithArtefact, as_artefacts
 from semlens.data.images import Images
 from semlens.data.load import as_images
-from semlens.draw.table import rich_table
+from semlens.draw.text_table import rich_table
 from semlens.errors import DataError
+from semlens.models.hooks import pruned
 from semlens.models.subject import SubjectModel
-from semlens.models.taps import pruned
 from semlens.settings import question, setting
 from semlens.store.reader import Database
 from semlens.types import Component, Components, as_components, as_list
@@ -163,8 +163,8 @@ def _named(given: Any, *taken: str, first: str = "") -> dict[str, Any]:
 
 
 def with_artefacts(
-    sets: Mapping[str, Labelled], artefacts: Sequence[Artefact], seed: int = 0
-) -> dict[str, Labelled]:
+    sets: Mapping[str, LabelledImages], artefacts: Sequence[Artefact], seed: int = 0
+) -> dict[str, LabelledImages]:
     """Add a set for each artefact, inserted into the images of the first set.
 
     Raises
@@ -191,7 +191,7 @@ def with_artefacts(
 
 def accuracies(
     models: Mapping[str, SubjectModel],
-    sets: Mapping[str, Labelled],
+    sets: Mapping[str, LabelledImages],
     *,
     prune: Sequence[Component] = (),
     batch_size: int = 32,

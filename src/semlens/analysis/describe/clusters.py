@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float32, Float64, Int64
 
-from semlens.analysis.probe import Probe, alignment
+from semlens.analysis.query_embedding import QueryEmbedding, alignment
 from semlens.errors import RecipeError
 
 NEIGHBOURS = 15
@@ -184,7 +184,7 @@ def describe_clusters(
     theta: Float32[np.ndarray, "n d"],
     where: Float32[np.ndarray, "n 2"],
     cluster: Int64[np.ndarray, " n"],
-    probe: Probe | None,
+    probe: QueryEmbedding | None,
     threshold: float,
     top: int,
 ) -> pd.DataFrame:

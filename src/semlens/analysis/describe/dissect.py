@@ -13,13 +13,13 @@ from rich.console import Group, RenderableType
 
 from semlens.analysis.class_relevance import MINIMUM, Minimum, OnlyTarget
 from semlens.analysis.compare.compare import LabelThreshold
-from semlens.analysis.compare.sets import ComponentSet, as_databases, component_sets
-from semlens.analysis.compare.tally import Assignment, assign, first_places
+from semlens.analysis.compare.component_sets import ComponentSet, as_databases, component_sets
+from semlens.analysis.compare.summary import Assignment, assign, first_places
 from semlens.analysis.concepts import ConceptSet, as_concepts
 from semlens.analysis.label import THRESHOLD, VOCABULARY, LabelConcepts
-from semlens.analysis.probe import concept_probe
+from semlens.analysis.query_embedding import embed_concepts
 from semlens.analysis.result import Result
-from semlens.draw.table import titled
+from semlens.draw.text_table import titled
 from semlens.errors import RecipeError
 from semlens.settings import question, setting
 from semlens.store.reader import Database
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Node:
+class CategoryNode:
     """A category, or at the tips a concept.
 
     Parameters
@@ -51,7 +51,7 @@ class Node:
         return "/".join(self.path)
 
 
-def concept_nodes(concepts: ConceptSet) -> list[Node]:
+def concept_nodes(concepts: ConceptSet) -> list[CategoryNode]:
     """Return the tree, every category before what it holds, in the order of the set.
 
     Valid and spurious concepts of one set get outermost categories of these names. A name
@@ -74,7 +74,7 @@ def concept_nodes(concepts: ConceptSet) -> list[Node]:
         above = [number[key[0][:depth], False] for depth in range(1, len(key[0]))]
         return [*above, number[key]]
 
-    return [Node(*key, tuple(held[key])) for key in sorted(held, key=order)]
+    return [CategoryNode(*key, tuple(held[key])) for key in sorted(held, key=order)]
 
 
 def recurring(concepts: ConceptSet) -> dict[str, list[str]]:
@@ -89,7 +89,7 @@ def recurring(concepts: ConceptSet) -> dict[str, list[str]]:
 
 
 def count_nodes(
-    nodes: Sequence[Node], best: Int64[np.ndarray, " n"], concepts: int
+    nodes: Sequence[CategoryNode], best: Int64[np.ndarray, " n"], concepts: int
 ) -> list[dict[str, Any]]:
     """Count components by node: count, share of all n, share of the labelled, carried concepts.
 
@@ -306,7 +306,7 @@ def dissect(
     """
     given = as_databases(databases, others)
     chosen = as_concepts(concepts)
-    probe = concept_probe(given[0], chosen)
+    probe = embed_concepts(given[0], chosen)
     nodes = concept_nodes(chosen)
     counts: list[dict[str, Any]] = []
     totals: list[dict[str, Any]] = []

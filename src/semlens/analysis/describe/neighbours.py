@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from semlens.analysis.compare.sets import check_databases
+from semlens.analysis.compare.component_sets import check_databases
 from semlens.errors import LayerError
 from semlens.store.reader import Database
 from semlens.types import Component, Layers
@@ -25,7 +25,7 @@ class Neighbour:
 
 
 @dataclass(frozen=True)
-class Twin:
+class Counterpart:
     """The component of another model that is most like one of this model."""
 
     nearest: Neighbour | None
@@ -34,7 +34,7 @@ class Twin:
     """Whether, of this model, the component is in turn the nearest to its twin."""
 
 
-def check_alive(database: Database, row: int) -> None:
+def check_has_examples(database: Database, row: int) -> None:
     """Refuse a component without examples: it has no vector.
 
     Raises
@@ -62,7 +62,7 @@ def neighbours(
     LayerError
         If the component has no examples, or a layer is unknown.
     """
-    check_alive(database, row)
+    check_has_examples(database, row)
     among = np.zeros(database.manifest.rows, bool)
     among[database.rows(layers)] = True
     among[row] = False
@@ -71,7 +71,7 @@ def neighbours(
     return tuple(map(Neighbour, parts, values.tolist()))
 
 
-def twin(database: Database, row: int, other: Database) -> Twin:
+def counterpart(database: Database, row: int, other: Database) -> Counterpart:
     """Find the nearest component of another model.
 
     Raises
@@ -84,13 +84,13 @@ def twin(database: Database, row: int, other: Database) -> Twin:
         If the component has no examples.
     """
     check_databases([database, other])
-    check_alive(database, row)
+    check_has_examples(database, row)
     rows, values = _ranked(other, database.concept_vectors([row]), other.alive, 1)
     if not len(rows):
-        return Twin(None, False)
+        return Counterpart(None, False)
     back, _ = _ranked(database, other.concept_vectors([int(rows[0])]), database.alive, 1)
     nearest = Neighbour(other.component(int(rows[0])), float(values[0]))
-    return Twin(nearest, int(back[0]) == row)
+    return Counterpart(nearest, int(back[0]) == row)
 
 
 def _ranked(

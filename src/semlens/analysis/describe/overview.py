@@ -9,9 +9,9 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from semlens.analysis.kept_labels import kept_labels
-from semlens.analysis.target import class_name
-from semlens.store import layout
+from semlens.analysis.classes import class_name
+from semlens.analysis.saved_labels import saved_labels
+from semlens.store import file_names
 from semlens.store.manifest import Manifest
 from semlens.store.reader import Database
 
@@ -61,7 +61,7 @@ def settings_in_words(made: Manifest) -> list[tuple[str, str]]:
 
 def class_table(database: Database) -> pd.DataFrame:
     """Return the classes that have readable samples: target (logit), name, samples."""
-    table = database.files.table(layout.SAMPLES, ["logit", "error"])
+    table = database.files.table(file_names.SAMPLES, ["logit", "error"])
     known = table.filter(table["error"].is_null())["logit"].drop_null().to_numpy()
     logits, counts = np.unique(known.astype(np.int64), return_counts=True)
     return pd.DataFrame(
@@ -74,16 +74,16 @@ def class_table(database: Database) -> pd.DataFrame:
 
 
 @dataclass(frozen=True)
-class Suggestion:
+class SuggestedQuery:
     """A query that is likely to find something, and where it comes from."""
 
     text: str
     origin: Literal["label", "class", "general"]
 
 
-def sample_queries(database: Database, count: int = _QUERIES) -> list[Suggestion]:
+def sample_queries(database: Database, count: int = _QUERIES) -> list[SuggestedQuery]:
     """Suggest queries: general ones, the most frequent kept labels, and names of classes."""
-    labels = kept_labels(database)
+    labels = saved_labels(database)
     often: list[str] = []
     if labels is not None:
         counted = Counter(labels["label"].dropna())
@@ -92,9 +92,9 @@ def sample_queries(database: Database, count: int = _QUERIES) -> list[Suggestion
     # classes spread over all: neighbours in ImageNet's order are fifty kinds of dog
     places = np.linspace(0, max(len(classes) - 1, 0), min(count, len(classes))).round().astype(int)
     spread = [str(classes[i]) for i in dict.fromkeys(places.tolist())]
-    named = [Suggestion(name, "class") for name in spread if not name.isdecimal()]
-    known = [Suggestion(text, "label") for text in often]
-    general = [Suggestion(text, "general") for text in GENERAL]
+    named = [SuggestedQuery(name, "class") for name in spread if not name.isdecimal()]
+    known = [SuggestedQuery(text, "label") for text in often]
+    general = [SuggestedQuery(text, "general") for text in GENERAL]
     half = (count - len(general) + 1) // 2
     wanted = [*general, *known[:half], *named, *known[half:]]
     unique = {suggestion.text.casefold(): suggestion for suggestion in reversed(wanted)}

@@ -13,24 +13,24 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from semlens.analysis.class_relevance import MINIMUM, Minimum, relevant_rows
+from semlens.analysis.classes import class_name, find_class
 from semlens.analysis.concepts import as_concepts
-from semlens.analysis.describe.behind import (
+from semlens.analysis.describe.clusters import best_concepts
+from semlens.analysis.describe.provenance import (
     among_classes,
     clarity_of,
     driven_classes,
     example_files,
     examples_shown,
 )
-from semlens.analysis.describe.clusters import best_concepts
 from semlens.analysis.label import VOCABULARY, LabelConcepts
-from semlens.analysis.probe import alignment, concept_probe
+from semlens.analysis.query_embedding import alignment, embed_concepts
 from semlens.analysis.result import Result, check_end
-from semlens.analysis.target import class_name, find_class
-from semlens.draw.table import rich_table
+from semlens.draw.text_table import rich_table
 from semlens.embedders.load import Embedder
 from semlens.errors import EmbedderError
 from semlens.settings import question, setting
-from semlens.store.files import save_csv
+from semlens.store.atomic_files import save_csv
 from semlens.store.reader import Database
 from semlens.types import Components, Layers, Target
 
@@ -164,15 +164,15 @@ class Unexpected(Result):
         )
 
     def _card(self, row: dict[str, Any]) -> Any:
-        from semlens.draw.component_plots import Card
-        from semlens.draw.sheet import example_pictures
+        from semlens.draw.component_plots import UnexpectedCard
+        from semlens.draw.example_sheet import example_pictures
 
         mine: Any = self.classes[self.classes["component"] == row["component"]]
         first = mine[mine["mean"] > 0].head(BARS)
         if self.target not in set(first["logit"]):
             first = pd.concat([first.head(BARS - 1), mine[mine["logit"] == self.target]])
         files: Any = self.files[self.files["component"] == row["component"]]
-        return Card(
+        return UnexpectedCard(
             row["component"],
             row["mean"],
             row["nearest"][0],
@@ -250,7 +250,9 @@ def unexpected(
     names = database.chosen(layers)
     mine: Any = relevant_rows(database, number, names, minimum, empty_ok=True)
     mine = mine[database.alive[mine["component"].to_numpy()]]
-    values = alignment(database.theta[mine["component"].to_numpy()], concept_probe(database, known))
+    values = alignment(
+        database.theta[mine["component"].to_numpy()], embed_concepts(database, known)
+    )
     lacking = ~(values.max(axis=1, initial=-np.inf) > limit)
     if components is not None:
         lacking = mine["component"].isin(database.rows_of(components)).to_numpy()

@@ -8,12 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from semlens.analysis.audit.found import Audit
+from semlens.analysis.audit.audit_result import Audit
+from semlens.analysis.classes import class_name
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.correct.sensitivity import Sensitivity
-from semlens.analysis.report.sections import Skipped, samples_of
-from semlens.analysis.target import class_name
-from semlens.draw.report_page import Commands, Points, Section, Text
+from semlens.analysis.report.sections import SkippedSection, samples_of
+from semlens.draw.report_page import Commands, Paragraph, Points, Section
 from semlens.recipe import Recipe
 from semlens.store.reader import Database
 
@@ -25,7 +25,7 @@ def limits(
     database: Database,
     target: int,
     concepts: ConceptSet,
-    audit: Audit | Skipped,
+    audit: Audit | SkippedSection,
     tested: Mapping[str, Any] | None,
     corrected: Sensitivity | None,
     missing: Sequence[Section],
@@ -48,12 +48,12 @@ def reproduce(database: Database, command: Sequence[str], version: str) -> Secti
         "reproduce",
         "How to make this report again",
         [
-            Text(
+            Paragraph(
                 f"With semlens {version}, from the model, data and embedder whose fingerprints "
                 "stand above:"
             ),
             Commands([shlex.join(build_command(database)), shlex.join(command)]),
-            Text(
+            Paragraph(
                 "A class map or a list of files that the build was given has to be given again. "
                 "The same seeds give the same numbers on the same machine; other processors may "
                 "differ in the last digits."
@@ -146,8 +146,8 @@ def _concepts(concepts: ConceptSet) -> list[tuple[str, str]]:
     ]
 
 
-def _verdicts(audit: Audit | Skipped) -> list[tuple[str, str]]:
-    if isinstance(audit, Skipped):
+def _verdicts(audit: Audit | SkippedSection) -> list[tuple[str, str]]:
+    if isinstance(audit, SkippedSection):
         return []
     used = audit.settings
     told = " ".join(_thresholds(used))

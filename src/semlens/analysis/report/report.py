@@ -14,34 +14,23 @@ from rich.text import Text
 
 from semlens.analysis.audit.audit import LEVEL, Level, Seed, Threshold
 from semlens.analysis.audit.audit import audit as make_audit
-from semlens.analysis.audit.found import Audit
+from semlens.analysis.audit.audit_result import Audit
 from semlens.analysis.audit.model_test import Spurious
 from semlens.analysis.audit.model_test import model_test as make_test
-from semlens.analysis.audit.record import AuditRecord, saved_audits
+from semlens.analysis.audit.saved_audits import AuditRecord, saved_audits
 from semlens.analysis.class_relevance import MINIMUM, Minimum
-from semlens.analysis.concept_sets import ClassConcepts, OwnTarget, class_and_concepts
+from semlens.analysis.classes import class_name
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.correct.sensitivity import Sensitivity
-from semlens.analysis.describe.map import ConceptMap
-from semlens.analysis.describe.map import concept_map as lay_out
+from semlens.analysis.describe.concept_map import ConceptMap
+from semlens.analysis.describe.concept_map import concept_map as lay_out
 from semlens.analysis.describe.unexpected import Unexpected
 from semlens.analysis.describe.unexpected import unexpected as find_unexpected
-from semlens.analysis.graph.graph import AttributionGraph, attribution_graph
+from semlens.analysis.graph.attribution_graph import AttributionGraph, attribution_graph
 from semlens.analysis.label import label
-from semlens.analysis.report.audit import audit_section, badges, review_section, verdict
+from semlens.analysis.report.audit_sections import audit_section, badges, review_section, verdict
 from semlens.analysis.report.limits import limits, reproduce
-from semlens.analysis.report.sections import (
-    Part,
-    Skipped,
-    attempt,
-    examples_section,
-    graph_section,
-    identity,
-    map_section,
-    overview,
-    unexpected_section,
-)
-from semlens.analysis.report.trials import (
+from semlens.analysis.report.model_sections import (
     Tested,
     correction_section,
     correction_sentence,
@@ -52,12 +41,23 @@ from semlens.analysis.report.trials import (
     test_sentence,
     test_values,
 )
+from semlens.analysis.report.sections import (
+    Part,
+    SkippedSection,
+    attempt,
+    examples_section,
+    graph_section,
+    identity,
+    map_section,
+    overview,
+    unexpected_section,
+)
+from semlens.analysis.resolve_concepts import ClassConcepts, OwnTarget, class_and_concepts
 from semlens.analysis.result import TABLES, Result
 from semlens.analysis.scores import scores as make_scores
-from semlens.analysis.target import class_name
 from semlens.data.artefact import Artefacts, as_artefacts
-from semlens.draw.report_page import Page, page_html
-from semlens.draw.table import rich_table
+from semlens.draw.report_page import ReportPage, page_html
+from semlens.draw.text_table import rich_table
 from semlens.errors import RecipeError, RelevanceError
 from semlens.progress import report as tell
 from semlens.settings import question, setting
@@ -90,7 +90,7 @@ class Report(Result):
 
     target: int
     name: str
-    page: Page
+    page: ReportPage
     audit: Audit | None
     file: str | None = None
 
@@ -170,27 +170,27 @@ def report(
     seed: Seed = 0,
     shown: Annotated[int, setting("Components that a part shows with examples.", ge=1)] = SHOWN,
     concept_map: Annotated[
-        bool | ConceptMap | Skipped,
+        bool | ConceptMap | SkippedSection,
         setting("Lay out a map; takes minutes for 100,000 components."),
     ] = True,
     graph: Annotated[
-        bool | AttributionGraph | Skipped, setting("Trace an attribution graph.")
+        bool | AttributionGraph | SkippedSection, setting("Trace an attribution graph.")
     ] = True,
     artefacts: Artefacts = (),
     spurious: Spurious = None,
     model_test: Annotated[
-        Tested | Skipped | str | Path | None,
+        Tested | SkippedSection | str | Path | None,
         setting("A model test instead: .json of 'semlens test --save'."),
     ] = None,
     sensitivity: Annotated[
-        Sensitivity | Skipped | str | Path | None,
+        Sensitivity | SkippedSection | str | Path | None,
         setting("A correction's effect: .json of 'semlens evaluate --save'."),
     ] = None,
     date: Annotated[
         datetime.date | str | None, setting("Date in the report: YYYY-MM-DD [today].")
     ] = None,
-    audit: Audit | Skipped | None = None,
-    unexpected: Unexpected | Skipped | None = None,
+    audit: Audit | SkippedSection | None = None,
+    unexpected: Unexpected | SkippedSection | None = None,
     command: Sequence[str] = (),
 ) -> Report:
     """Report on a class: identity, overview, map, audit, components, graph, tests and limits.
@@ -244,11 +244,11 @@ def report(
     if isinstance(model_test, str | Path):
         model_test = read_model_test(Path(model_test), name)
     if model_test is None and not put and not spurious:
-        model_test = Skipped(
+        model_test = SkippedSection(
             "No test was asked for. It needs an artefact to insert, or images of spurious features "
             "only."
         )
-    uncorrected = Skipped(
+    uncorrected = SkippedSection(
         "No correction was given. It needs a corrected model, and accuracies of both with an "
         "artefact."
     )
@@ -261,7 +261,7 @@ def report(
         lambda: make_test(database, number, spurious=spurious, artefacts=put, seed=seed),
     )  # fmt: skip
     scores = make_scores(database)
-    used = {} if isinstance(judged, Skipped) else judged.settings
+    used = {} if isinstance(judged, SkippedSection) else judged.settings
     body = [
         identity(database, number, held, used, __version__),
         overview(database, scores),
@@ -275,8 +275,8 @@ def report(
         correction_section(sensitivity or uncorrected),
     ]
     missing = [part for part in body if part.missing]
-    corrected = None if isinstance(sensitivity, Skipped) else sensitivity
-    values = None if isinstance(test, Skipped) else test_values(test)
+    corrected = None if isinstance(sensitivity, SkippedSection) else sensitivity
+    values = None if isinstance(test, SkippedSection) else test_values(test)
     end = [
         limits(database, number, held, judged, values, corrected, missing),
         reproduce(database, command or _command(database, name, held, kept), __version__),
@@ -286,7 +286,7 @@ def report(
         *([] if values is None else [test_sentence(values)]),
         *([] if corrected is None else [correction_sentence(corrected)]),
     ]
-    page = Page(
+    page = ReportPage(
         f"Report on '{name}' in {database.manifest.model.spec}",
         badge,
         sentence,
@@ -295,7 +295,7 @@ def report(
         (*body, *end),
     )
     tell("report", PARTS, PARTS)
-    return Report(number, name, page, None if isinstance(judged, Skipped) else judged)
+    return Report(number, name, page, None if isinstance(judged, SkippedSection) else judged)
 
 
 PARTS = 5
@@ -303,12 +303,12 @@ PARTS = 5
 
 
 def _part(
-    name: str, done: int, given: Part | Skipped | bool | None, make: Callable[[], Part]
-) -> Part | Skipped:
+    name: str, done: int, given: Part | SkippedSection | bool | None, make: Callable[[], Part]
+) -> Part | SkippedSection:
     """Return a part that is given, or make it unless it was not asked for."""
     tell("report", done, PARTS)
     if given is False:
-        return Skipped(f"The {name} was not asked for.")
+        return SkippedSection(f"The {name} was not asked for.")
     return attempt(make) if given is None or given is True else given
 
 
@@ -344,12 +344,12 @@ def _day(date: datetime.date | str) -> datetime.date:
 
 
 def _graph(
-    database: Database, target: int, judged: Audit | Skipped, layers: Layers
+    database: Database, target: int, judged: Audit | SkippedSection, layers: Layers
 ) -> AttributionGraph:
     """Trace the graph, by the audit's concepts and a general vocabulary."""
     words = label(database, layers=layers) if database.embedder.has_text else None
     components = [database.component(int(row)) for row in database.rows(layers)]
-    labels = graph_labels(components, None if isinstance(judged, Skipped) else judged, words)
+    labels = graph_labels(components, None if isinstance(judged, SkippedSection) else judged, words)
     return attribution_graph(database, target, labels, layers=layers)
 
 
@@ -361,10 +361,10 @@ def _map(database: Database, target: int) -> ConceptMap:
 
 
 def _unexpected(
-    database: Database, target: int, concepts: ConceptSet, judged: Audit | Skipped
+    database: Database, target: int, concepts: ConceptSet, judged: Audit | SkippedSection
 ) -> Unexpected:
     """Return the components that the audit calls unexpected; without one, those under zero."""
-    if isinstance(judged, Skipped):
+    if isinstance(judged, SkippedSection):
         return find_unexpected(database, target, concepts)
     seen = set(judged.frame["layer"])
     return find_unexpected(
@@ -377,8 +377,8 @@ def _unexpected(
     )
 
 
-def _against(judged: Audit | Skipped) -> str:
-    if isinstance(judged, Skipped):
+def _against(judged: Audit | SkippedSection) -> str:
+    if isinstance(judged, SkippedSection):
         return "Unexpected is what no concept describes better than the empty prompt does."
     return (
         "These are the components that the audit calls unexpected: no valid and no spurious "

@@ -10,30 +10,30 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import numpy as np
 import pandas as pd
 
-from semlens.analysis.audit.found import Audit
+from semlens.analysis.audit.audit_result import Audit
+from semlens.analysis.classes import class_name
 from semlens.analysis.concepts import ConceptSet, Kind
-from semlens.analysis.describe.map import ConceptMap
+from semlens.analysis.describe.concept_map import ConceptMap
 from semlens.analysis.describe.unexpected import Unexpected
-from semlens.analysis.graph.graph import AttributionGraph
+from semlens.analysis.graph.attribution_graph import AttributionGraph
 from semlens.analysis.scores import Scores
-from semlens.analysis.target import class_name
+from semlens.draw.example_sheet import example_pictures
 from semlens.draw.map_plot import Scale
 from semlens.draw.report_page import (
     Badge,
-    Block,
-    Card,
-    Cards,
     Facts,
+    Paragraph,
+    ReportBlock,
+    ReportCard,
+    ReportCards,
+    ReportTable,
     Section,
-    Table,
-    Text,
     Thumb,
     Values,
     figure_picture,
     picture_thumb,
     svg_picture,
 )
-from semlens.draw.sheet import example_pictures
 from semlens.errors import SemlensError
 from semlens.store.reader import Database
 from semlens.types import Component
@@ -49,33 +49,34 @@ DRIVEN = 5
 
 
 @dataclass(frozen=True)
-class Skipped:
+class SkippedSection:
     """A part that was not made, and why."""
 
     reason: str
 
 
-def attempt(make: Callable[[], Part]) -> Part | Skipped:
+def attempt(make: Callable[[], Part]) -> Part | SkippedSection:
     """Return a part, or the error that stands in its way."""
     try:
         return make()
     except SemlensError as error:
-        return Skipped(str(error))
+        return SkippedSection(str(error))
 
 
 def section(
     key: str, title: str, *, flows: bool = False
 ) -> Callable[
-    [Callable[Concatenate[Part, P], list[Block]]], Callable[Concatenate[Part | Skipped, P], Section]
+    [Callable[Concatenate[Part, P], list[ReportBlock]]],
+    Callable[Concatenate[Part | SkippedSection, P], Section],
 ]:
     """Make a section of a function that shows a part; without the part, it says why."""
 
     def decorate(
-        show: Callable[Concatenate[Part, P], list[Block]],
-    ) -> Callable[Concatenate[Part | Skipped, P], Section]:
+        show: Callable[Concatenate[Part, P], list[ReportBlock]],
+    ) -> Callable[Concatenate[Part | SkippedSection, P], Section]:
         @functools.wraps(show)
-        def make(found: Part | Skipped, *args: P.args, **kwargs: P.kwargs) -> Section:
-            if isinstance(found, Skipped):
+        def make(found: Part | SkippedSection, *args: P.args, **kwargs: P.kwargs) -> Section:
+            if isinstance(found, SkippedSection):
                 return Section(key, title, missing=found.reason)
             return Section(key, title, show(found, *args, **kwargs), flows=flows)
 
@@ -161,19 +162,19 @@ def overview(database: Database, scores: Scores) -> Section:
         "overview",
         "Overview",
         [
-            Table(
+            ReportTable(
                 f"{manifest.rows} components",
                 ["layer", "form", "components", "signs", "crop", "no examples", "not finite"],
                 layers,
                 [2, 5, 6],
             ),
-            Table(
+            ReportTable(
                 "How interpretable components are, mean per layer",
                 ["layer", "clarity", "redundancy", "polysemanticity"],
                 means,
                 [1, 2, 3],
             ),
-            Text(
+            Paragraph(
                 "Clarity: how alike the examples of a component are (1: all the same; 0: they "
                 "have nothing in common). Redundancy: similarity with the nearest other component "
                 "of the layer (1: a twin). Polysemanticity: whether examples fall into two unlike "
@@ -185,7 +186,7 @@ def overview(database: Database, scores: Scores) -> Section:
 
 
 @section("map", "Map of what the model knows", flows=True)
-def map_section(found: ConceptMap, name: str) -> list[Block]:
+def map_section(found: ConceptMap, name: str) -> list[ReportBlock]:
     """Show where the components lie in semantic space."""
     named = found.clusters.to_dict("records")
     labels = [", ".join(row["labels"]) for row in named if row["labels"]]
@@ -207,26 +208,26 @@ def map_section(found: ConceptMap, name: str) -> list[Block]:
     ]
     return [
         picture,
-        Table("The largest clusters", ["best labels", "components", "alignments"], rows, [1]),
-        Text("Distances in the plane are a guide to the eye; labels are of cluster means."),
+        ReportTable("The largest clusters", ["best labels", "components", "alignments"], rows, [1]),
+        Paragraph("Distances in the plane are a guide to the eye; labels are of cluster means."),
     ]
 
 
 @section("unexpected", "Unexpected components")
-def unexpected_section(found: Unexpected, shown: int, against: str) -> list[Block]:
+def unexpected_section(found: Unexpected, shown: int, against: str) -> list[ReportBlock]:
     """Show what the class relies on and no concept describes, and what stands behind it."""
-    blocks: list[Block] = [Text(found.summary()), Text(against)]
+    blocks: list[ReportBlock] = [Paragraph(found.summary()), Paragraph(against)]
     largest = max([v for v in found.classes["mean"] if v > 0], default=1.0)
     cards = [_driving(found, row, largest) for row in found.frame.head(shown).to_dict("records")]
     if cards:
-        blocks.append(Cards(cards, files=True))
+        blocks.append(ReportCards(cards, files=True))
     if len(found) > shown:
-        blocks.append(Text(f"{len(found) - shown} less relevant ones are not shown."))
+        blocks.append(Paragraph(f"{len(found) - shown} less relevant ones are not shown."))
     return blocks
 
 
 @section("graph", "Attribution graph")
-def graph_section(found: AttributionGraph) -> list[Block]:
+def graph_section(found: AttributionGraph) -> list[ReportBlock]:
     """Show which concepts feed which, down from the class."""
     images = f"{found.images} image" + ("s" if found.images != 1 else "")
     nodes = sorted(found.nodes[1:], key=lambda node: -node.mean)
@@ -236,7 +237,7 @@ def graph_section(found: AttributionGraph) -> list[Block]:
     ]
     strongest = ", ".join(f"{row[0]} in {row[1]} ({row[3]})" for row in rows[:5])
     return [
-        Text(
+        Paragraph(
             "Components are grouped by the concept that the audit aligns them with, and where "
             "there is none by a general vocabulary; '?' has none at all."
         ),
@@ -249,7 +250,7 @@ def graph_section(found: AttributionGraph) -> list[Block]:
             f"{found.minimum:.1%} and more.",
             adapts=True,
         ),
-        Table(
+        ReportTable(
             "The strongest groups (mean share of the layer's relevance)",
             ["label", "layer", "components", "share"],
             rows,
@@ -261,16 +262,16 @@ def graph_section(found: AttributionGraph) -> list[Block]:
 @section("examples", "Examples of the most relevant components")
 def examples_section(
     found: Audit, database: Database, badges: Mapping[str, Badge], scores: Scores
-) -> list[Block]:
+) -> list[ReportBlock]:
     """Show the most relevant components with many examples."""
-    cards: list[Card] = []
+    cards: list[ReportCard] = []
     for record in found.frame.head(DETAILED).to_dict("records"):
         measures = scores_of(scores, record["component"])
         told = f"{percent(record['mean'])} of its layer's relevance on average"
         if measures:
             told += f", {measures}"
         cards.append(
-            Card(
+            ReportCard(
                 record["component"],
                 badges.get(record["component"]),
                 [told],
@@ -278,12 +279,12 @@ def examples_section(
             )
         )
     return [
-        Text(
+        Paragraph(
             "The samples on which each component is strongest, cut to where it reacts, "
             "strongest first. What lies under 2 % of its heatmap's maximum is darkened, "
             "where the database keeps a mask."
         ),
-        Cards(cards, files=True),
+        ReportCards(cards, files=True),
     ]
 
 
@@ -320,7 +321,7 @@ def samples_of(database: Database, target: int) -> int:
     return int((mine & table["error"].isna().to_numpy()).sum())
 
 
-def _driving(found: Unexpected, row: dict[str, Any], largest: float) -> Card:
+def _driving(found: Unexpected, row: dict[str, Any], largest: float) -> ReportCard:
     mine: Any = found.classes[found.classes["component"] == row["component"]]
     first = mine[mine["mean"] > 0].head(DRIVEN)
     if found.target not in set(first["logit"]):
@@ -336,7 +337,7 @@ def _driving(found: Unexpected, row: dict[str, Any], largest: float) -> Card:
         _origin(row, found.name),
     ]
     (number,) = found.database.rows_of(row["component"])
-    return Card(
+    return ReportCard(
         row["component"],
         Badge("unexpected", "unexpected"),
         lines,

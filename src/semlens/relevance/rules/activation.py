@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from semlens.relevance.flow import Flow
-from semlens.relevance.graph import Node, execute
+from semlens.relevance.captured_graph import OpNode, execute
+from semlens.relevance.relevance_signal import RelevanceSignal
 from semlens.relevance.rules.base import Rule, Sent
 
 aten = torch.ops.aten
@@ -25,22 +25,22 @@ aten = torch.ops.aten
 _TINY = 1e-12
 
 
-def _gelu(node: Node, x: Tensor, y: Tensor) -> Tensor:
+def _gelu(node: OpNode, x: Tensor, y: Tensor) -> Tensor:
     if node.kwargs.get("approximate", "none") == "tanh":
         inner = math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
         return 0.5 * (1 + torch.tanh(inner))
     return 0.5 * (1 + torch.erf(x / math.sqrt(2)))
 
 
-def _slope_at_zero(slope: float) -> Callable[[Node, Tensor, Tensor], Tensor]:
-    def share(node: Node, x: Tensor, y: Tensor) -> Tensor:
+def _slope_at_zero(slope: float) -> Callable[[OpNode, Tensor, Tensor], Tensor]:
+    def share(node: OpNode, x: Tensor, y: Tensor) -> Tensor:
         small = x.abs() < _TINY
         return torch.where(small, slope, y / torch.where(small, 1, x))
 
     return share
 
 
-SHARES: Mapping[Any, Callable[[Node, Tensor, Tensor], Tensor]] = {
+SHARES: Mapping[Any, Callable[[OpNode, Tensor, Tensor], Tensor]] = {
     aten.relu.default: lambda _, x, y: (x > 0).to(x.dtype),
     aten.silu.default: lambda _, x, y: torch.sigmoid(x),
     aten.gelu.default: _gelu,
@@ -63,12 +63,12 @@ class Activation(Rule):
 
     windowed = True
 
-    def forward(self, values: dict[Node, Any]) -> tuple[Any, Any]:
+    def forward(self, values: dict[OpNode, Any]) -> tuple[Any, Any]:
         """Compute the node and ``f(x) / x``."""
         y = execute(self.node, values, torch.empty(0))
         return y, SHARES[self.node.target](self.node, values[self.node.args[0]], y)
 
-    def backward(self, saved: Any, flow: Flow) -> Sent:
+    def backward(self, saved: Any, flow: RelevanceSignal) -> Sent:
         """Pass all of it on."""
         return [(self.node.args[0], flow.times(saved))]
 
@@ -80,12 +80,12 @@ class Taylor(Rule):
     al. 2024, Eq. 13).
     """
 
-    def forward(self, values: dict[Node, Any]) -> tuple[Any, Any]:
+    def forward(self, values: dict[OpNode, Any]) -> tuple[Any, Any]:
         """Compute the node."""
         y = execute(self.node, values, torch.empty(0))
         return y, y
 
-    def backward(self, saved: Any, flow: Flow) -> Sent:
+    def backward(self, saved: Any, flow: RelevanceSignal) -> Sent:
         """Multiply by the derivative."""
         y, g = saved, flow.values
         if "softmax" in str(self.node.target):
@@ -95,7 +95,7 @@ class Taylor(Rule):
             passed = y * (g - (g * y).sum(axis, keepdim=True))
         else:
             passed = g * y * (1 - y)
-        return [(self.node.args[0], Flow(passed))]
+        return [(self.node.args[0], RelevanceSignal(passed))]
 
 
 class LayerNorm(Rule):
@@ -104,7 +104,7 @@ class LayerNorm(Rule):
     Also RMS normalisation, which subtracts no mean.
     """
 
-    def forward(self, values: dict[Node, Any]) -> tuple[Any, Any]:
+    def forward(self, values: dict[OpNode, Any]) -> tuple[Any, Any]:
         """Compute the node and ``1 / sd``."""
         node = self.node
         x: Tensor = values[node.arg(0)]
@@ -118,7 +118,7 @@ class LayerNorm(Rule):
             scale = torch.rsqrt(x.var(axes, unbiased=False, keepdim=True) + eps)
         return execute(node, values, torch.empty(0)), scale
 
-    def backward(self, saved: Any, flow: Flow) -> Sent:
+    def backward(self, saved: Any, flow: RelevanceSignal) -> Sent:
         """Pass on through scale and mean."""
         node = self.node
         weight = node.arg(2)
@@ -127,13 +127,13 @@ class LayerNorm(Rule):
             g = g * weight
         if node.target != aten.rms_norm.default:
             g = g - g.mean(tuple(range(-len(node.arg(1)), 0)), keepdim=True)
-        return [(node.arg(0), Flow(g))]
+        return [(node.arg(0), RelevanceSignal(g))]
 
 
 class GroupNorm(Rule):
     """``y = w (x - mean) / sd + b`` over groups of channels and all positions, ``sd`` constant."""
 
-    def forward(self, values: dict[Node, Any]) -> tuple[Any, Any]:
+    def forward(self, values: dict[OpNode, Any]) -> tuple[Any, Any]:
         """Compute the node and ``1 / sd`` [U groups 1]."""
         x: Tensor = values[self.node.arg(0)]
         groups = self.node.arg(1)
@@ -142,7 +142,7 @@ class GroupNorm(Rule):
         scale = torch.rsqrt(parts.var(2, unbiased=False, keepdim=True) + eps)
         return execute(self.node, values, torch.empty(0)), scale
 
-    def backward(self, saved: Any, flow: Flow) -> Sent:
+    def backward(self, saved: Any, flow: RelevanceSignal) -> Sent:
         """Pass on through scale and mean."""
         weight = self.node.arg(2)
         g = flow.values
@@ -150,4 +150,4 @@ class GroupNorm(Rule):
             g = g * weight.view(-1, *[1] * (g.ndim - 3))
         parts = g.unflatten(2, (self.node.arg(1), -1)).flatten(3) * saved
         parts = parts - parts.mean(-1, keepdim=True)
-        return [(self.node.arg(0), Flow(parts.reshape(g.shape)))]
+        return [(self.node.arg(0), RelevanceSignal(parts.reshape(g.shape)))]

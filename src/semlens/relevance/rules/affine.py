@@ -16,15 +16,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from semlens.relevance.flow import Flow
-from semlens.relevance.graph import Node, pair
+from semlens.relevance.captured_graph import OpNode, pair
+from semlens.relevance.relevance_signal import RelevanceSignal
 from semlens.relevance.rules.base import Rule, Sent, stabilised
 
 
 class Dense:
     """A dense layer: float[U ... i] to float[U ... o]."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: OpNode) -> None:
         self.weight: Tensor = node.arg(1)
         self.bias: Tensor | None = node.arg(2)
 
@@ -32,9 +32,9 @@ class Dense:
         """Apply weights [o i]."""
         return functional.linear(x, weight, bias)
 
-    def back(self, flow: Flow, weight: Tensor, shape: Sequence[int]) -> Flow:
+    def back(self, flow: RelevanceSignal, weight: Tensor, shape: Sequence[int]) -> RelevanceSignal:
         """Apply the transposed weights."""
-        return Flow(flow.values @ weight)
+        return RelevanceSignal(flow.values @ weight)
 
     def format(self, weight: Tensor) -> Tensor:
         """Return the weights as they are."""
@@ -44,7 +44,7 @@ class Dense:
 class Convolution:
     """A two-dimensional convolution, with groups, stride and dilation."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: OpNode) -> None:
         self.weight: Tensor = self.format(node.arg(1))
         self.bias: Tensor | None = node.arg(2)
         self.stride, self.dilation = pair(node.arg(3, 1)), pair(node.arg(5, 1))
@@ -60,7 +60,7 @@ class Convolution:
             x, weight, bias, self.stride, self.padding, self.dilation, self.groups
         )
 
-    def back(self, flow: Flow, weight: Tensor, shape: Sequence[int]) -> Flow:
+    def back(self, flow: RelevanceSignal, weight: Tensor, shape: Sequence[int]) -> RelevanceSignal:
         """Convolve with the transposed weights; a window grows by the kernel."""
         return self._transposed(flow, weight, shape, self.groups)
 
@@ -71,7 +71,7 @@ class Convolution:
             ones = functional.pad(ones, (0, self.uneven[1], 0, self.uneven[0]))
         return functional.conv2d(ones, kernel, None, self.stride, self.padding, self.dilation)
 
-    def gather(self, flow: Flow, shape: Sequence[int]) -> Flow:
+    def gather(self, flow: RelevanceSignal, shape: Sequence[int]) -> RelevanceSignal:
         """Sum over the kernel's positions."""
         kernel = flow.values.new_ones(1, 1, *self.weight.shape[-2:])
         return self._transposed(flow, kernel, shape, 1)
@@ -80,7 +80,9 @@ class Convolution:
         """Put the channels last, which convolutions on CPU and GPU are fastest with."""
         return weight.contiguous(memory_format=torch.channels_last)
 
-    def _transposed(self, flow: Flow, weight: Tensor, shape: Sequence[int], groups: int) -> Flow:
+    def _transposed(
+        self, flow: RelevanceSignal, weight: Tensor, shape: Sequence[int], groups: int
+    ) -> RelevanceSignal:
         if flow.corner is None:
             size = (shape[-2], shape[-1])
             full = [
@@ -170,11 +172,11 @@ class Affine(Rule):
 
     windowed = True
 
-    def __init__(self, node: Node, nonnegative: bool, epsilon: float) -> None:
+    def __init__(self, node: OpNode, nonnegative: bool, epsilon: float) -> None:
         super().__init__(node)
         dense = node.target == torch.ops.aten.linear.default
         self.operator: Operator = Dense(node) if dense else Convolution(node)
-        self.source: Node = node.args[0]
+        self.source: OpNode = node.args[0]
         self.nonnegative = nonnegative
         self.epsilon = epsilon
 
@@ -188,13 +190,13 @@ class Affine(Rule):
 class Epsilon(Affine):
     """``R_i = sum_j x_i w_ij R_j / (y_j + eps)`` (Bach et al. 2015, Eq. 58)."""
 
-    def forward(self, values: dict[Node, Any]) -> tuple[Any, Any]:
+    def forward(self, values: dict[OpNode, Any]) -> tuple[Any, Any]:
         """Compute the node."""
         x = values[self.source]
         y = self.output(x)
         return y, (y / stabilised(y, self.epsilon), x.shape)
 
-    def backward(self, saved: Any, flow: Flow) -> Sent:
+    def backward(self, saved: Any, flow: RelevanceSignal) -> Sent:
         """Pass on by the weights as they are."""
         factor, shape = saved
         passed = self.operator.back(flow.times(factor), self.operator.weight, shape)
@@ -207,14 +209,14 @@ class ZPlus(Affine):
     ``R_i = sum_j (x_i w_ij)^+ R_j / sum_i (x_i w_ij)^+``; a positive bias takes its share.
     """
 
-    def __init__(self, node: Node, nonnegative: bool, epsilon: float) -> None:
+    def __init__(self, node: OpNode, nonnegative: bool, epsilon: float) -> None:
         super().__init__(node, nonnegative, epsilon)
         weight, bias = self.operator.weight, self.operator.bias
         self.positive = self.operator.format(weight.clamp(min=0))
         self.negative = None if nonnegative else self.operator.format(weight.clamp(max=0))
         self.bias = None if bias is None else bias.clamp(min=0)
 
-    def forward(self, values: dict[Node, Any]) -> tuple[Any, Any]:
+    def forward(self, values: dict[OpNode, Any]) -> tuple[Any, Any]:
         """Compute the node and its denominators."""
         x, run = values[self.source], self.operator.run
         y = self.output(x)
@@ -227,7 +229,7 @@ class ZPlus(Affine):
         factor = torch.div(y, z.add_(self.epsilon), out=z)  # z is never negative
         return y, (factor, x.shape, below)
 
-    def backward(self, saved: Any, flow: Flow) -> Sent:
+    def backward(self, saved: Any, flow: RelevanceSignal) -> Sent:
         """Pass on by the positive weights, or the negative ones where the input is negative."""
         factor, shape, below = saved
         scaled = flow.times(factor)
@@ -245,7 +247,7 @@ class Gamma(Affine):
     sign are the ones that are favoured.
     """
 
-    def __init__(self, node: Node, nonnegative: bool, epsilon: float, gamma: float) -> None:
+    def __init__(self, node: OpNode, nonnegative: bool, epsilon: float, gamma: float) -> None:
         super().__init__(node, nonnegative, epsilon)
         self.gamma = gamma
         weight, bias = self.operator.weight, self.operator.bias
@@ -254,7 +256,7 @@ class Gamma(Affine):
         self.bias_high = None if bias is None else bias + gamma * bias.clamp(min=0)
         self.bias_low = None if bias is None else bias + gamma * bias.clamp(max=0)
 
-    def forward(self, values: dict[Node, Any]) -> tuple[Any, Any]:
+    def forward(self, values: dict[OpNode, Any]) -> tuple[Any, Any]:
         """Compute the node and a denominator for either sign of it."""
         x, run = values[self.source], self.operator.run
         y = self.output(x)
@@ -266,7 +268,7 @@ class Gamma(Affine):
         factor_down = torch.where(y < 0, y, 0) / stabilised(down, self.epsilon)
         return y, (factor_up, factor_down, x.shape, None if below is None else x < 0)
 
-    def backward(self, saved: Any, flow: Flow) -> Sent:
+    def backward(self, saved: Any, flow: RelevanceSignal) -> Sent:
         """Pass on by the weights that favour the sign of the output."""
         factor_up, factor_down, shape, below = saved
         up, down, back = flow.times(factor_up), flow.times(factor_down), self.operator.back
@@ -292,28 +294,30 @@ class Flat(Affine):
     final: ClassVar[bool] = True
     operator: Convolution  # pyright: ignore[reportIncompatibleVariableOverride]
 
-    def __init__(self, node: Node, epsilon: float, image: Node) -> None:
+    def __init__(self, node: OpNode, epsilon: float, image: OpNode) -> None:
         super().__init__(node, False, epsilon)
         self.image = image
         self._shares: dict[tuple[int, int], Tensor] = {}
 
-    def forward(self, values: dict[Node, Any]) -> tuple[Any, Any]:
+    def forward(self, values: dict[OpNode, Any]) -> tuple[Any, Any]:
         """Compute the node, and keep the images' size."""
         y = self.output(values[self.source])
         return y, (y, self.size(values))
 
-    def backward(self, saved: Any, flow: Flow) -> Sent:
+    def backward(self, saved: Any, flow: RelevanceSignal) -> Sent:
         """Spread relevance over pixels: [n U 1 H W]."""
         y, size = saved
         relevance = flow.times(y)
-        return self.spread(Flow(relevance.values.sum(2, keepdim=True), relevance.corner), size)
+        return self.spread(
+            RelevanceSignal(relevance.values.sum(2, keepdim=True), relevance.corner), size
+        )
 
-    def size(self, values: dict[Node, Any]) -> tuple[int, int]:
+    def size(self, values: dict[OpNode, Any]) -> tuple[int, int]:
         """Return height and width of the images."""
         shape = values[self.image].shape
         return (shape[-2], shape[-1])
 
-    def spread(self, relevance: Flow, size: tuple[int, int]) -> Sent:
+    def spread(self, relevance: RelevanceSignal, size: tuple[int, int]) -> Sent:
         """Spread the relevance [n U 1 h w] of this layer's positions over images of ``size``."""
         if size not in self._shares:
             pixels = self.operator.spread(self.operator.weight.new_ones(1, 1, *size))
@@ -322,7 +326,7 @@ class Flat(Affine):
         return [(self.source, self.operator.gather(even, (1, 1, *size)))]
 
 
-def _either(mask: Tensor, first: Flow, second: Flow) -> Flow:
+def _either(mask: Tensor, first: RelevanceSignal, second: RelevanceSignal) -> RelevanceSignal:
     """Take ``first`` where bool[U ...] holds, else ``second``."""
     chosen = mask.to(first.values.dtype)
     return first.times(chosen).plus(second.times(1 - chosen))

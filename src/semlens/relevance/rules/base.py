@@ -13,10 +13,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from semlens.relevance.flow import Flow
-from semlens.relevance.graph import Node, execute
+from semlens.relevance.captured_graph import OpNode, execute
+from semlens.relevance.relevance_signal import RelevanceSignal
 
-Sent = list[tuple[Node, Flow]]
+Sent = list[tuple[OpNode, RelevanceSignal]]
 """Which nodes receive what."""
 
 
@@ -34,19 +34,19 @@ class Rule(ABC):
     final: ClassVar[bool] = False
     """Whether what is sent is relevance over pixels, to be added to the heatmap."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: OpNode) -> None:
         self.node = node
 
-    def receivers(self) -> list[Node]:
+    def receivers(self) -> list[OpNode]:
         """Return the nodes that relevance is passed on to."""
         return self.node.live_inputs()
 
-    def forward(self, values: dict[Node, Any]) -> tuple[Any, Any]:
+    def forward(self, values: dict[OpNode, Any]) -> tuple[Any, Any]:
         """Compute the node for U images, and what :meth:`backward` needs."""
         return execute(self.node, values, torch.empty(0)), None
 
     @abstractmethod
-    def backward(self, saved: Any, flow: Flow) -> Sent:
+    def backward(self, saved: Any, flow: RelevanceSignal) -> Sent:
         """Pass on a flow; ``saved`` comes from :meth:`forward`."""
 
 

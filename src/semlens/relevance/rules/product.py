@@ -14,22 +14,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from semlens.relevance.flow import Flow
-from semlens.relevance.graph import Node, execute
+from semlens.relevance.captured_graph import OpNode, execute
+from semlens.relevance.relevance_signal import RelevanceSignal
 from semlens.relevance.rules.base import Rule, Sent, unbroadcast
 
 aten = torch.ops.aten
 
-Gate = Callable[[Node], bool]
+Gate = Callable[[OpNode], bool]
 
 
 class Product(Rule):
     """``a * b`` or ``a / b`` by elements, or the matrix product ``a @ b``."""
 
-    def __init__(self, node: Node, gate: Gate) -> None:
+    def __init__(self, node: OpNode, gate: Gate) -> None:
         super().__init__(node)
         first, second = node.args[0], node.args[1]
-        open_ = [isinstance(x, Node) and x.live for x in (first, second)]
+        open_ = [isinstance(x, OpNode) and x.live for x in (first, second)]
         if all(open_) and gate(first) != gate(second):
             open_ = [gate(second), gate(first)]
         if node.target == aten.div.Tensor:
@@ -43,17 +43,17 @@ class Product(Rule):
         """Windows pass where one factor is constant."""
         return sum(self.open) == 1 and not self.matrices
 
-    def receivers(self) -> list[Node]:
+    def receivers(self) -> list[OpNode]:
         """Return the factors that get relevance."""
         return [self.node.args[i] for i in (0, 1) if self.open[i]]
 
-    def forward(self, values: dict[Node, Any]) -> tuple[Any, Any]:
+    def forward(self, values: dict[OpNode, Any]) -> tuple[Any, Any]:
         """Compute the node and keep both factors."""
-        a, b = (values[x] if isinstance(x, Node) else x for x in self.node.args[:2])
+        a, b = (values[x] if isinstance(x, OpNode) else x for x in self.node.args[:2])
         y = execute(self.node, values, torch.empty(0))
         return y, (a, b, y.shape)
 
-    def backward(self, saved: Any, flow: Flow) -> Sent:
+    def backward(self, saved: Any, flow: RelevanceSignal) -> Sent:
         """Multiply by the other factor, and by the share."""
         a, b, shape = saved
         if flow.corner is not None and not all(_fits(x, shape) for x in (a, b)):
@@ -65,12 +65,14 @@ class Product(Rule):
             if self.matrices:
                 g = flow.values
                 other = other.transpose(-1, -2)
-                passed = Flow(unbroadcast(g @ other if place == 0 else other @ g, mine.shape))
+                passed = RelevanceSignal(
+                    unbroadcast(g @ other if place == 0 else other @ g, mine.shape)
+                )
             else:
                 divides = self.node.target == aten.div.Tensor
                 passed = _scaled(flow, 1 / other if divides else other, mine)
             if self.share != 1:
-                passed = Flow(passed.values * self.share, passed.corner)
+                passed = RelevanceSignal(passed.values * self.share, passed.corner)
             sent.append((self.node.args[place], passed))
         return sent
 
@@ -82,13 +84,13 @@ def _fits(factor: Any, shape: torch.Size) -> bool:
     return factor.ndim >= 2 and factor.shape[-2:] in ((1, 1), shape[-2:])
 
 
-def _scaled(flow: Flow, factor: Any, mine: Tensor) -> Flow:
+def _scaled(flow: RelevanceSignal, factor: Any, mine: Tensor) -> RelevanceSignal:
     if not isinstance(factor, Tensor):
-        return Flow(flow.values * factor, flow.corner)
+        return RelevanceSignal(flow.values * factor, flow.corner)
     scaled = flow.times(factor)
     if scaled.corner is not None and mine.shape[-2:] != (1, 1):
         return scaled
-    return Flow(unbroadcast(scaled.values, mine.shape))
+    return RelevanceSignal(unbroadcast(scaled.values, mine.shape))
 
 
 class Attention(Rule):
@@ -101,25 +103,25 @@ class Attention(Rule):
         rules for both matrix products and the softmax hold (Achtibat et al. 2024).
     """
 
-    def __init__(self, node: Node, constant: bool) -> None:
+    def __init__(self, node: OpNode, constant: bool) -> None:
         super().__init__(node)
         self.constant = constant
 
-    def receivers(self) -> list[Node]:
+    def receivers(self) -> list[OpNode]:
         """Return the values, and queries and keys unless attention is constant."""
         queries, keys, values = self.node.args[:3]
         sources = [values] if self.constant else [queries, keys, values]
-        return [source for source in sources if isinstance(source, Node) and source.live]
+        return [source for source in sources if isinstance(source, OpNode) and source.live]
 
-    def forward(self, values: dict[Node, Any]) -> tuple[Any, Any]:
+    def forward(self, values: dict[OpNode, Any]) -> tuple[Any, Any]:
         """Compute the node and its attention weights."""
         node = self.node
-        q, k, v = (values[x] if isinstance(x, Node) else x for x in node.args[:3])
+        q, k, v = (values[x] if isinstance(x, OpNode) else x for x in node.args[:3])
         names = ("attn_mask", "dropout_p", "is_causal")
         options = {**dict(zip(names, node.args[3:], strict=False)), **node.kwargs}
         scale = options.get("scale") or 1 / math.sqrt(q.shape[-1])
         scores, mask = q @ k.transpose(-1, -2) * scale, options.get("attn_mask")
-        mask = values[mask] if isinstance(mask, Node) else mask
+        mask = values[mask] if isinstance(mask, OpNode) else mask
         if options.get("is_causal"):
             mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril()
         if mask is not None and mask.dtype == torch.bool:
@@ -129,15 +131,15 @@ class Attention(Rule):
         weights = scores.softmax(-1)
         return weights @ v, (q, k, v, weights, scale)
 
-    def backward(self, saved: Any, flow: Flow) -> Sent:
+    def backward(self, saved: Any, flow: RelevanceSignal) -> Sent:
         """Pass on to the values, and by halves to queries and keys."""
         q, k, v, weights, scale = saved
         queries, keys, values = self.node.args[:3]
         g = flow.values if self.constant else flow.values / 2
-        sent: Sent = [(values, Flow(weights.transpose(-1, -2) @ g))]
+        sent: Sent = [(values, RelevanceSignal(weights.transpose(-1, -2) @ g))]
         if not self.constant:
             inner = g @ v.transpose(-1, -2)
             scores = weights * (inner - (inner * weights).sum(-1, keepdim=True)) * (scale / 2)
-            sent.append((queries, Flow(unbroadcast(scores @ k, q.shape))))
-            sent.append((keys, Flow(scores.transpose(-1, -2) @ q)))
+            sent.append((queries, RelevanceSignal(unbroadcast(scores @ k, q.shape))))
+            sent.append((keys, RelevanceSignal(scores.transpose(-1, -2) @ q)))
         return [(source, part) for source, part in sent if source in self.receivers()]

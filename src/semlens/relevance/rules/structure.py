@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils._pytree import tree_map_only
 
-from semlens.relevance.flow import Flow, windows
-from semlens.relevance.graph import Node, execute, pair
+from semlens.relevance.captured_graph import OpNode, execute, pair
+from semlens.relevance.relevance_signal import RelevanceSignal, windows
 from semlens.relevance.rules.affine import Flat
 from semlens.relevance.rules.base import Rule, Sent, stabilised, unbroadcast
 
@@ -44,28 +44,28 @@ MAXIMUM = {getattr(aten, name) for name in _MAXIMUM if hasattr(aten, name)}
 class Gradient(Rule):
     """The plain gradient, by automatic differentiation."""
 
-    def receivers(self) -> list[Node]:
+    def receivers(self) -> list[OpNode]:
         """Return what depends on the input."""
-        if self.node.target == aten.where.self and isinstance(self.node.args[0], Node):
-            return [n for n in self.node.args[1:] if isinstance(n, Node) and n.live]
+        if self.node.target == aten.where.self and isinstance(self.node.args[0], OpNode):
+            return [n for n in self.node.args[1:] if isinstance(n, OpNode) and n.live]
         return self.node.live_inputs()
 
-    def forward(self, values: dict[Node, Any]) -> tuple[Any, Any]:
+    def forward(self, values: dict[OpNode, Any]) -> tuple[Any, Any]:
         """Compute the node with a way back."""
-        leaves: dict[Node, Tensor] = {}
+        leaves: dict[OpNode, Tensor] = {}
 
-        def leaf(node: Node) -> Any:
+        def leaf(node: OpNode) -> Any:
             value = values[node]
             if node not in leaves and node.live and is_float(value):
                 leaves[node] = value.detach().requires_grad_()
             return leaves.get(node, value)
 
         with torch.enable_grad():
-            args, kwargs = tree_map_only(Node, leaf, (self.node.args, self.node.kwargs))
+            args, kwargs = tree_map_only(OpNode, leaf, (self.node.args, self.node.kwargs))
             out = self.node.target(*args, **kwargs)
         return out.detach(), (out, leaves)
 
-    def backward(self, saved: Any, flow: Flow) -> Sent:
+    def backward(self, saved: Any, flow: RelevanceSignal) -> Sent:
         """Multiply by the derivative, all starts at once."""
         out, leaves = saved
         found: Any = torch.autograd.grad(
@@ -77,7 +77,7 @@ class Gradient(Rule):
             allow_unused=True,
         )
         pairs = zip(leaves, cast("Sequence[Tensor | None]", found), strict=True)
-        return [(node, Flow(g)) for node, g in pairs if g is not None]
+        return [(node, RelevanceSignal(g)) for node, g in pairs if g is not None]
 
 
 def is_float(value: Any) -> bool:
@@ -96,19 +96,21 @@ class Sum(Rule):
 
     windowed = True
 
-    def __init__(self, node: Node, epsilon: float) -> None:
+    def __init__(self, node: OpNode, epsilon: float) -> None:
         super().__init__(node)
         self.epsilon = epsilon
         alpha = node.kwargs.get("alpha", 1)
         self.weights = (1, -alpha if node.target == aten.sub.Tensor else alpha)
 
-    def forward(self, values: dict[Node, Any]) -> tuple[Any, Any]:
+    def forward(self, values: dict[OpNode, Any]) -> tuple[Any, Any]:
         """Compute the node, and keep the terms' shapes."""
         y = execute(self.node, values, torch.empty(0))
-        shapes = {x: values[x].shape for x in self.node.args[:2] if isinstance(x, Node) and x.live}
+        shapes = {
+            x: values[x].shape for x in self.node.args[:2] if isinstance(x, OpNode) and x.live
+        }
         return y, (y / stabilised(y, self.epsilon), shapes)
 
-    def backward(self, saved: Any, flow: Flow) -> Sent:
+    def backward(self, saved: Any, flow: RelevanceSignal) -> Sent:
         """Send the same to both, summed where a term was broadcast."""
         factor, shapes = saved
         size = factor.shape[-2:]
@@ -119,9 +121,11 @@ class Sum(Rule):
         for source, weight in zip(self.node.args[:2], self.weights, strict=True):
             if source not in shapes:
                 continue
-            passed = scaled if weight == 1 else Flow(scaled.values * weight, scaled.corner)
+            passed = (
+                scaled if weight == 1 else RelevanceSignal(scaled.values * weight, scaled.corner)
+            )
             if shapes[source] != factor.shape:
-                passed = Flow(unbroadcast(passed.values, shapes[source]))
+                passed = RelevanceSignal(unbroadcast(passed.values, shapes[source]))
             sent.append((source, passed))
         return sent
 
@@ -129,11 +133,11 @@ class Sum(Rule):
 class Reshape(Rule):
     """``view``, ``permute`` and ``transpose``: the same values in another order."""
 
-    def forward(self, values: dict[Node, Any]) -> tuple[Any, Any]:
+    def forward(self, values: dict[OpNode, Any]) -> tuple[Any, Any]:
         """Compute the node and keep the input's shape."""
         return execute(self.node, values, torch.empty(0)), values[self.node.args[0]].shape
 
-    def backward(self, saved: Any, flow: Flow) -> Sent:
+    def backward(self, saved: Any, flow: RelevanceSignal) -> Sent:
         """Put the values back."""
         node, g, shape = self.node, flow.values, saved
         if node.target == aten.permute.default:
@@ -144,7 +148,7 @@ class Reshape(Rule):
             g = g.transpose(first, second)
         else:
             g = g.reshape(len(g), *shape)
-        return [(node.arg(0), Flow(g))]
+        return [(node.arg(0), RelevanceSignal(g))]
 
 
 class Join(Rule):
@@ -152,23 +156,23 @@ class Join(Rule):
 
     windowed = True
 
-    def forward(self, values: dict[Node, Any]) -> tuple[Any, Any]:
+    def forward(self, values: dict[OpNode, Any]) -> tuple[Any, Any]:
         """Compute the node and keep the parts' lengths."""
         y = execute(self.node, values, torch.empty(0))
         axis = self.node.arg(1, 0)
-        parts = [values[p] if isinstance(p, Node) else p for p in self.node.args[0]]
+        parts = [values[p] if isinstance(p, OpNode) else p for p in self.node.args[0]]
         return y, (axis % y.ndim + 1, [p.shape[axis] for p in parts])
 
-    def backward(self, saved: Any, flow: Flow) -> Sent:
+    def backward(self, saved: Any, flow: RelevanceSignal) -> Sent:
         """Cut the flow apart."""
         axis, lengths = saved
         if flow.corner is not None and axis != 2:
             raise ValueError("A window can only be cut along its channels.")
         parts = flow.values.split(lengths, axis)
         return [
-            (source, Flow(part, flow.corner))
+            (source, RelevanceSignal(part, flow.corner))
             for source, part in zip(self.node.arg(0), parts, strict=True)
-            if isinstance(source, Node) and source.live
+            if isinstance(source, OpNode) and source.live
         ]
 
 
@@ -189,21 +193,21 @@ class MaxPool(Rule):
 
     windowed = True
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: OpNode) -> None:
         super().__init__(node)
-        self.source: Node = node.arg(0)
+        self.source: OpNode = node.arg(0)
         self.kernel = pair(node.arg(1))
         self.stride = pair(node.arg(2) or node.arg(1))
         self.padding = pair(node.arg(3, 0))
 
     @staticmethod
-    def handles(node: Node) -> bool:
+    def handles(node: OpNode) -> bool:
         """Whether the kernel is a plain one: no dilation, no partial kernels, 255 at most."""
         size = pair(node.arg(1))
         plain = pair(node.arg(4, 1)) == (1, 1) and not node.arg(5)
         return plain and size[0] * size[1] <= 255
 
-    def forward(self, values: dict[Node, Any]) -> tuple[Any, Any]:
+    def forward(self, values: dict[OpNode, Any]) -> tuple[Any, Any]:
         """Compute the node and who won."""
         x: Tensor = values[self.source]
         y, index = functional.max_pool2d(
@@ -216,7 +220,7 @@ class MaxPool(Rule):
         right = index % width - columns
         return y, ((down * self.kernel[1] + right).to(torch.uint8), x.shape)
 
-    def backward(self, saved: Any, flow: Flow) -> Sent:
+    def backward(self, saved: Any, flow: RelevanceSignal) -> Sent:
         """Send each value to its winner's place."""
         winner, shape = saved
         if flow.corner is not None:
@@ -233,17 +237,19 @@ class MaxPool(Rule):
             to += g * (winner == place)
         return [(self.source, self.placed(out, flow, shape))]
 
-    def covered(self, flow: Flow) -> tuple[int, int]:
+    def covered(self, flow: RelevanceSignal) -> tuple[int, int]:
         """Return how many of the input's rows and columns a flow's window reads."""
         (high, wide), (down, right) = flow.window, self.stride
         return (high - 1) * down + self.kernel[0], (wide - 1) * right + self.kernel[1]
 
-    def placed(self, out: Tensor, flow: Flow, shape: torch.Size) -> Flow:
+    def placed(self, out: Tensor, flow: RelevanceSignal, shape: torch.Size) -> RelevanceSignal:
         """Return values over what a flow's window reads as a flow over an input of ``shape``."""
         padding = torch.tensor(self.padding, device=out.device)
         if flow.corner is not None:
-            return Flow(out, flow.corner * torch.tensor(self.stride, device=out.device) - padding)
-        whole = Flow(out, padding.neg().expand(*out.shape[:2], 2))
+            return RelevanceSignal(
+                out, flow.corner * torch.tensor(self.stride, device=out.device) - padding
+            )
+        whole = RelevanceSignal(out, padding.neg().expand(*out.shape[:2], 2))
         return whole.whole((shape[-2], shape[-1]))
 
 
@@ -261,16 +267,16 @@ class PooledFlat(MaxPool):
 
     final: ClassVar[bool] = True
 
-    def __init__(self, node: Node, flat: Flat) -> None:
+    def __init__(self, node: OpNode, flat: Flat) -> None:
         super().__init__(node)
         self.flat = flat
 
-    def forward(self, values: dict[Node, Any]) -> tuple[Any, Any]:
+    def forward(self, values: dict[OpNode, Any]) -> tuple[Any, Any]:
         """Compute the node; keep its value and the images' size too."""
         y, (winner, shape) = super().forward(values)
         return y, (y, winner, shape, self.flat.size(values))
 
-    def backward(self, saved: Any, flow: Flow) -> Sent:
+    def backward(self, saved: Any, flow: RelevanceSignal) -> Sent:
         """Sum relevance over channels at the winners' places, and spread it."""
         y, winner, shape, pixels = saved
         relevance = flow.times(y).values

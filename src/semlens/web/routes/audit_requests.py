@@ -6,13 +6,18 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
-from semlens.analysis.audit.record import AuditRecord, Edit, Settings, Term
-from semlens.analysis.concept_sets import sets_for
+from semlens.analysis.audit.saved_audits import (
+    AuditChanges,
+    AuditRecord,
+    AuditSettings,
+    ListedConcept,
+)
 from semlens.analysis.concepts import ConceptSet
+from semlens.analysis.resolve_concepts import sets_for
 from semlens.api import ConceptDatabase
 
 Text = Annotated[str, Field(max_length=1000)]
-Terms = Annotated[tuple[Term, ...], Field(max_length=5000)]
+Terms = Annotated[tuple[ListedConcept, ...], Field(max_length=5000)]
 
 
 class NewAudit(BaseModel):
@@ -23,7 +28,7 @@ class NewAudit(BaseModel):
     from_sets: list[Text] = Field(default=[], max_length=50)
     valid: Terms = ()
     spurious: Terms = ()
-    settings: Settings = Settings()
+    settings: AuditSettings = AuditSettings()
 
     def concepts(self, db: ConceptDatabase) -> ConceptSet:
         """Return the sets and the texts as one concept set.
@@ -44,14 +49,14 @@ class NewAudit(BaseModel):
         return sets_for(db, self.from_sets, self.target, files=False)
 
 
-class AuditEdit(Edit):
+class AuditEdit(AuditChanges):
     """What is to change; null leaves it. ``revision`` is the one that was read."""
 
     revision: int
     valid: Terms | None = None
     spurious: Terms | None = None
 
-    def checked(self, known: AuditRecord) -> Edit:
+    def checked(self, known: AuditRecord) -> AuditChanges:
         """Return it as it is kept, of a record as it was read."""
         sides = {
             side: tuple(trusted(one, known) for one in terms)
@@ -74,11 +79,11 @@ class SetFile(BaseModel):
     text: str
 
 
-def trusted(term: Term, known: AuditRecord | None = None) -> Term:
+def trusted(term: ListedConcept, known: AuditRecord | None = None) -> ListedConcept:
     """Return a concept that a page has sent; paths of images are those of the saved audit."""
     if term.images and known is not None:
         return known.pictured(term.text)
-    return Term(text=" ".join(term.text.split()), path=term.path)
+    return ListedConcept(text=" ".join(term.text.split()), path=term.path)
 
 
 def content_of(concepts: ConceptSet) -> list[object]:

@@ -10,35 +10,35 @@ import pandas as pd
 from fastapi import APIRouter, Query, Response
 
 from semlens.analysis.audit.audit import audit
-from semlens.analysis.audit.found import Audit
-from semlens.analysis.audit.record import AuditRecord
-from semlens.analysis.audit.side import check_lists
+from semlens.analysis.audit.audit_result import Audit
+from semlens.analysis.audit.concept_alignment import check_lists
+from semlens.analysis.audit.saved_audits import AuditRecord
 from semlens.analysis.audit.sweep import audit_all
+from semlens.analysis.classes import class_name, find_class
 from semlens.analysis.concept_file import read_text, to_toml
-from semlens.analysis.concept_sets import SAVED, concepts_by_class
 from semlens.analysis.concepts import ConceptSet, bundled_names
 from semlens.analysis.report.report import report
+from semlens.analysis.resolve_concepts import SAVED, concepts_by_class
 from semlens.analysis.result import plain
-from semlens.analysis.target import class_name, find_class
 from semlens.errors import SemlensError
 from semlens.recipe import fingerprint
-from semlens.web.bodies import csv, download
+from semlens.web.app_state import All, AppState, Model, ModelContext, records
 from semlens.web.errors import not_found
-from semlens.web.routes.audit_answers import (
-    AuditAnswer,
+from semlens.web.responses import csv, download
+from semlens.web.routes.audit_requests import AuditEdit, NewAudit, SetFile, Text, content_of
+from semlens.web.routes.audit_responses import (
     AuditEntry,
+    AuditResponse,
     ConceptSetInfo,
-    SavedAudit,
-    SavedAudits,
-    SweepAnswer,
+    SavedAuditResponse,
+    SavedAuditsResponse,
     SweepClass,
+    SweepResponse,
     answer_of,
     saved_of,
     set_info,
 )
-from semlens.web.routes.audit_requests import AuditEdit, NewAudit, SetFile, Text, content_of
 from semlens.web.routes.classes import ClassCount
-from semlens.web.served import All, Model, Served, Serving, records
 
 router = APIRouter(prefix="/models/{m}", tags=["audit"])
 
@@ -61,13 +61,13 @@ def read_concept_set(served: Model, given: SetFile) -> ConceptSetInfo:
 
 
 @router.get("/audits")
-def list_audits(served: Model) -> SavedAudits:
+def list_audits(served: Model) -> SavedAuditsResponse:
     """Return the saved audits and the classes with relevance."""
     db = served.db
     known = db.relevance_classes.rename(columns={"class": "target"})
     known["name"] = [class_name(db, number) for number in known["target"]]
     entries = [_entry(served, number) for number in db.audits.numbers()]
-    return SavedAudits(
+    return SavedAuditsResponse(
         audits=sorted(
             entries, key=lambda one: (one.audit.changed if one.audit else "", one.id), reverse=True
         ),
@@ -78,7 +78,7 @@ def list_audits(served: Model) -> SavedAudits:
 
 
 @router.post("/audits", status_code=201)
-def save_audit(served: Model, given: NewAudit) -> SavedAudit:
+def save_audit(served: Model, given: NewAudit) -> SavedAuditResponse:
     """Save a new audit."""
     made = served.db.audits.add(
         given.target,
@@ -91,7 +91,7 @@ def save_audit(served: Model, given: NewAudit) -> SavedAudit:
 
 
 @router.post("/audits/preview")
-def try_audit(served: Model, serving: All, given: NewAudit) -> AuditAnswer:
+def try_audit(served: Model, serving: All, given: NewAudit) -> AuditResponse:
     """Audit without saving anything."""
     number = find_class(served.db, given.target)
     concepts, settings = given.concepts(served.db), given.settings
@@ -107,13 +107,13 @@ def try_audit(served: Model, serving: All, given: NewAudit) -> AuditAnswer:
 
 
 @router.get("/audits/{number}")
-def one_audit(served: Model, number: int) -> SavedAudit:
+def one_audit(served: Model, number: int) -> SavedAuditResponse:
     """Return a saved audit: lists, settings, reviews."""
     return saved_of(served.db, _get(served, number))
 
 
 @router.put("/audits/{number}")
-def edit_audit(served: Model, number: int, given: AuditEdit) -> SavedAudit:
+def edit_audit(served: Model, number: int, given: AuditEdit) -> SavedAuditResponse:
     """Change a saved audit; 409 (``EditError``) if it has been edited since it was read."""
     edit = given.checked(_get(served, number))
     return saved_of(served.db, served.db.audits.edit(number, given.revision, edit))
@@ -127,7 +127,7 @@ def remove_audit(served: Model, number: int, revision: Annotated[int, Query()]) 
 
 
 @router.get("/audits/{number}/result")
-def audit_result(served: Model, serving: All, number: int) -> AuditAnswer:
+def audit_result(served: Model, serving: All, number: int) -> AuditResponse:
     """Return what a saved audit finds, as it is now."""
     return answer_of(_run(served, serving, _get(served, number)))
 
@@ -182,7 +182,7 @@ def sweep(
     served: Model,
     serving: All,
     sets: Annotated[list[Text] | None, Query(max_length=200)] = None,
-) -> SweepAnswer:
+) -> SweepResponse:
     """Audit every class that has concepts.
 
     Without ``sets``: by the lists of its saved audit that was edited last; or by the bundled
@@ -206,7 +206,7 @@ def sweep(
     )
     # what nothing was said against comes last
     table = table.sort_values(["p_value", "spurious"], ascending=[True, False], kind="stable")
-    return SweepAnswer(
+    return SweepResponse(
         classes=records(SweepClass, table),
         skipped={**{name: error.value for name, error in skipped.items()}, **found.skipped},
         unlisted=len(set(db.relevance_classes["class"]) - set(held)),
@@ -214,7 +214,7 @@ def sweep(
     )
 
 
-def _get(served: Served, number: int) -> AuditRecord:
+def _get(served: ModelContext, number: int) -> AuditRecord:
     known = served.db.audits
     if number not in known.numbers():
         there = ", ".join(map(str, known.numbers())) or "none"
@@ -222,7 +222,7 @@ def _get(served: Served, number: int) -> AuditRecord:
     return known.get(number)
 
 
-def _run(served: Served, serving: Serving, record: AuditRecord) -> Audit:
+def _run(served: ModelContext, serving: AppState, record: AuditRecord) -> Audit:
     """Compute a saved audit; what does not change the finding does not compute it again."""
     decides = record.model_dump(
         mode="json", include={"target", "target_name", "valid", "spurious", "templates", "settings"}
@@ -234,7 +234,7 @@ def _run(served: Served, serving: Serving, record: AuditRecord) -> Audit:
     )
 
 
-def _entry(served: Served, number: int) -> AuditEntry:
+def _entry(served: ModelContext, number: int) -> AuditEntry:
     try:
         found = saved_of(served.db, served.db.audits.get(number))
         return AuditEntry(id=number, audit=found, problem=None)

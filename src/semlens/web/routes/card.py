@@ -11,14 +11,20 @@ import pandas as pd
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
-from semlens.analysis.describe import card as cards
-from semlens.analysis.describe.candidates import Candidates
-from semlens.analysis.describe.neighbours import Neighbour, Twin, check_alive, neighbours, twin
+from semlens.analysis.describe import component_card as cards
+from semlens.analysis.describe.label_candidates import Candidates
+from semlens.analysis.describe.neighbours import (
+    Counterpart,
+    Neighbour,
+    check_has_examples,
+    counterpart,
+    neighbours,
+)
 from semlens.analysis.describe.senses import Senses, sense_vectors, senses
 from semlens.analysis.label import THRESHOLD
+from semlens.web.app_state import COMPONENT, All, AppState, Model, ModelContext, Row
+from semlens.web.label_sources import KEPT, choices, chosen, lacking, named
 from semlens.web.routes.overview import rated
-from semlens.web.served import COMPONENT, All, Model, Row, Served, Serving
-from semlens.web.vocabulary import KEPT, choices, chosen, lacking, named
 
 router = APIRouter(tags=["card"])
 
@@ -47,7 +53,7 @@ def component_measures(served: Model, serving: All, row: Row) -> tuple[cards.Mea
 @router.get(f"{COMPONENT}/relevances")
 def component_relevances(
     served: Model, row: Row, k: Annotated[int, Query(ge=1, le=100)] = 8
-) -> tuple[cards.ClassRelevance, ...]:
+) -> tuple[cards.ClassShare, ...]:
     """Return the classes that a component speaks for most."""
     return cards.class_relevances(served.db, row, k)
 
@@ -61,7 +67,7 @@ def component_labels(
     k: Annotated[int, Query(ge=1, le=50)] = 5,
 ) -> CardLabels:
     """Return what a component might be called, by kept labels or a concept set."""
-    check_alive(served.db, row)
+    check_has_examples(served.db, row)
     name = chosen(served, concepts)
     found = None if name is None else named(served, serving, name, [row], top=k)[0]
     notice = None
@@ -114,23 +120,23 @@ def component_neighbours(
 @router.get(f"{COMPONENT}/twin")
 def component_twin(
     served: Model, serving: All, row: Row, other: int, concepts: Concepts = None
-) -> Twin:
+) -> Counterpart:
     """Return the component of another model that is most like this one."""
     there = serving.at(other)
-    found = twin(served.db, row, there.db)
+    found = counterpart(served.db, row, there.db)
     if found.nearest is None:
         return found
     return replace(found, nearest=_named(there, serving, [found.nearest], concepts)[0])
 
 
 @router.get(COMPONENT)
-def component_card(served: Model, row: Row) -> cards.Card:
+def component_card(served: Model, row: Row) -> cards.ComponentCard:
     """Return who a component is, its statistics and its examples."""
     return cards.card(served.db, row)
 
 
 def _named(
-    served: Served, serving: Serving, found: Sequence[Neighbour], concepts: str | None
+    served: ModelContext, serving: AppState, found: Sequence[Neighbour], concepts: str | None
 ) -> list[Neighbour]:
     name = chosen(served, concepts) if concepts is not None else None
     if name is None:
@@ -142,7 +148,7 @@ def _named(
     ]
 
 
-def _rated_layer(served: Served, serving: Serving, row: int) -> tuple[int, pd.DataFrame]:
+def _rated_layer(served: ModelContext, serving: AppState, row: int) -> tuple[int, pd.DataFrame]:
     """Return the first row of a component's layer, and the measures of the layer."""
     entry = served.db.layer(served.db.component(row).layer)
     frame = rated(served, serving).frame  # of all layers, in row order

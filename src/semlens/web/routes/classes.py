@@ -16,14 +16,14 @@ from semlens.analysis.class_relevance import (
     class_table,
     relevant_components,
 )
+from semlens.analysis.classes import class_name
 from semlens.analysis.describe.build_command import build_command
-from semlens.analysis.target import class_name
 from semlens.errors import RelevanceError
 from semlens.types import Component
+from semlens.web.app_state import All, AppState, LayerNames, Model, ModelContext, records
 from semlens.web.errors import not_found
-from semlens.web.served import All, LayerNames, Model, Served, Serving, records
-from semlens.web.vocabulary import chosen, named
-from semlens.web.work import StillWorking, Waiting
+from semlens.web.jobs import JobPending, JobStatus
+from semlens.web.label_sources import chosen, named
 
 router = APIRouter(prefix="/models/{m}/classes", tags=["classes"])
 
@@ -44,7 +44,7 @@ class ClassSummary(ClassCount):
     """Components that reach 1 % of their layer's relevance on some sample."""
 
 
-class RelevanceAnswer(ClassCount):
+class RelevanceResponse(ClassCount):
     """What a class relies on, layer by layer."""
 
     rules: str
@@ -52,7 +52,7 @@ class RelevanceAnswer(ClassCount):
     most: float = MOSTLY
     concepts: str | None
     """What the labels are taken from; null where there are none."""
-    naming: Waiting | None
+    naming: JobStatus | None
     """The labels are still being made: this answer is without them."""
     layers: list[LayerRelevance]
 
@@ -79,7 +79,7 @@ def class_relevance(
     k: Annotated[int, Query(ge=1, le=500)] = 20,
     minimum: Annotated[float, Query(ge=0, le=1)] = MINIMUM,
     concepts: Annotated[str | None, Query(max_length=200)] = None,
-) -> RelevanceAnswer:
+) -> RelevanceResponse:
     """Return the most relevant components of every layer for a class."""
     samples = class_samples(served, c)
     found = relevant_components(served.db, c, layers=layers, top=k, minimum=minimum)
@@ -89,10 +89,10 @@ def class_relevance(
         parts = [one.component for layer in found for one in layer.strongest]
         labels = labels_of(served, serving, source, parts)
         found = [_labelled(layer, labels) for layer in found]
-    except StillWorking as work:
+    except JobPending as work:
         naming = work.state
     entry = served.db.manifest.relevance
-    return RelevanceAnswer(
+    return RelevanceResponse(
         target=c,
         name=class_name(served.db, c),
         samples=samples,
@@ -109,7 +109,7 @@ def _labelled(layer: LayerRelevance, labels: Mapping[Component, str | None]) -> 
     return replace(layer, strongest=tuple(named))
 
 
-def check_relevance(served: Served) -> None:
+def check_relevance(served: ModelContext) -> None:
     """Refuse a database without class relevance, with the command that adds it."""
     db = served.db
     if db.manifest.relevance is not None:
@@ -124,7 +124,7 @@ def check_relevance(served: Served) -> None:
     )
 
 
-def class_samples(served: Served, target: int) -> int:
+def class_samples(served: ModelContext, target: int) -> int:
     """Return on how many samples the relevance of a class was measured.
 
     Raises
@@ -147,7 +147,7 @@ def class_samples(served: Served, target: int) -> int:
 
 
 def labels_of(
-    served: Served, serving: Serving, source: str | None, components: Sequence[Component]
+    served: ModelContext, serving: AppState, source: str | None, components: Sequence[Component]
 ) -> dict[Component, str | None]:
     """Return the label of each of some components; None where nothing names it."""
     if source is None or not components:

@@ -9,11 +9,11 @@ import pandas as pd
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel
 
-from semlens.analysis.compare.linked import Linked, Side, link
-from semlens.analysis.describe.distribution import Distribution, distributions
-from semlens.web.bodies import csv, download, tensors
+from semlens.analysis.compare.joint_map import JointMap, MappedModel, joint_map
+from semlens.analysis.describe.score_distribution import Distribution, distributions
+from semlens.web.app_state import All, AppState, ModelContext, records
+from semlens.web.responses import csv, download, tensors
 from semlens.web.routes.overview import rated
-from semlens.web.served import All, Served, Serving, records
 
 router = APIRouter(tags=["compare"])
 
@@ -36,7 +36,7 @@ class ComparedModel(BaseModel):
     """How many have none."""
 
 
-class CompareAnswer(BaseModel):
+class CompareResponse(BaseModel):
     """What two models share."""
 
     models: list[ComparedModel]
@@ -67,12 +67,12 @@ class PairsPage(BaseModel):
 
 
 @router.get("/compare")
-def compare_models(a: First, b: Second, serving: All) -> CompareAnswer:
+def compare_models(a: First, b: Second, serving: All) -> CompareResponse:
     """Return how similar two models are, and how their measures are distributed."""
     found = _linked(serving, a, b)
     first, second = serving.at(a), serving.at(b)
     frames = [rated(served, serving).frame for served in (first, second)]
-    return CompareAnswer(
+    return CompareResponse(
         models=[_compared(first, found.first), _compared(second, found.second)],
         matched=int(found.first.mutual.sum()),
         notes=list(found.notes),
@@ -131,16 +131,16 @@ def compare_pairs_file(
     return download(csv(_linked(serving, a, b).pairs(kind)), "text/csv", name)
 
 
-def _linked(serving: Serving, a: int, b: int) -> Linked:
+def _linked(serving: AppState, a: int, b: int) -> JointMap:
     first, second = serving.at(a), serving.at(b)
     return serving.work.result(
         f"compare {first.db.fingerprint} {second.db.fingerprint} {a} {b}",
         f"Comparing {first.name} with {second.name}, and laying out their map",
-        lambda: link(first.db, second.db),
+        lambda: joint_map(first.db, second.db),
     )
 
 
-def _compared(served: Served, side: Side) -> ComparedModel:
+def _compared(served: ModelContext, side: MappedModel) -> ComparedModel:
     return ComparedModel(
         number=served.number,
         name=served.name,
@@ -151,7 +151,7 @@ def _compared(served: Served, side: Side) -> ComparedModel:
     )
 
 
-def _arrays(side: Side) -> dict[str, np.ndarray]:
+def _arrays(side: MappedModel) -> dict[str, np.ndarray]:
     return {
         "x": side.where[:, 0],
         "y": side.where[:, 1],

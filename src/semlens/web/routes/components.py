@@ -10,14 +10,14 @@ from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
-from semlens.analysis.describe.table import Choice, component_table
-from semlens.analysis.kept_labels import kept_labels, label_tables
+from semlens.analysis.classes import class_name
+from semlens.analysis.describe.component_table import ComponentFilter, component_table
+from semlens.analysis.saved_labels import label_tables, saved_labels
 from semlens.analysis.scores import MEASURES
-from semlens.analysis.target import class_name
-from semlens.web.bodies import csv, named_file
+from semlens.web.app_state import LARGEST, All, AppState, Model, ModelContext, records
+from semlens.web.jobs import JobPending, JobStatus
+from semlens.web.responses import csv, named_file
 from semlens.web.routes.overview import rated
-from semlens.web.served import LARGEST, All, Model, Served, Serving, records
-from semlens.web.work import StillWorking, Waiting
 
 router = APIRouter(prefix="/models/{m}", tags=["components"])
 _CHUNK = 5000
@@ -58,12 +58,12 @@ class ComponentPage(BaseModel):
     """Name of the kept labels that are shown."""
     relevance: str | None
     """Name of the class whose relevance is shown."""
-    rating: Waiting | None
+    rating: JobStatus | None
     """The measures are still being computed: this table is without them."""
     rows: list[ComponentRow]
 
 
-class TableQuery(Choice):
+class TableQuery(ComponentFilter):
     """What is asked of the table, from the query of the address."""
 
     layers: list[str] | None = Field(None, alias="layer")
@@ -83,13 +83,13 @@ class PageQuery(TableQuery):
 
 
 def _table(
-    served: Served, serving: Serving, asked: TableQuery
-) -> tuple[pd.DataFrame, str | None, Waiting | None]:
+    served: ModelContext, serving: AppState, asked: TableQuery
+) -> tuple[pd.DataFrame, str | None, JobStatus | None]:
     """Return the table of all components, the name of its labels, and whether it lacks measures."""
     scores, rating = None, None
     try:
         scores = rated(served, serving)
-    except StillWorking as work:
+    except JobPending as work:
         if asked.needs_measures:
             raise
         rating = work.state
@@ -98,7 +98,7 @@ def _table(
     key = f"table {served.number} {asked.target} {newest} {scores is not None}"
 
     def make() -> pd.DataFrame:
-        labels = kept_labels(served.db, newest.name) if newest else None
+        labels = saved_labels(served.db, newest.name) if newest else None
         frame = None if scores is None else scores.frame
         return component_table(served.db, frame, labels, asked.target)
 

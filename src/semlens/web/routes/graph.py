@@ -10,15 +10,21 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
-from semlens.analysis.graph.graph import MINIMUM, AttributionGraph, GraphEdge, GraphNode
-from semlens.analysis.graph.prune import prune
-from semlens.analysis.graph.trace import IMAGES, MOST, GraphTrace, reached_layers, trace_class
-from semlens.analysis.target import class_name, class_samples
+from semlens.analysis.classes import class_name, class_samples
+from semlens.analysis.graph.attribution_graph import MINIMUM, AttributionGraph, GraphEdge, GraphNode
+from semlens.analysis.graph.prune_graph import prune
+from semlens.analysis.graph.relevance_trace import (
+    IMAGES,
+    MOST,
+    GraphTrace,
+    reached_layers,
+    trace_class,
+)
 from semlens.types import Component
+from semlens.web.app_state import LARGEST, All, AppState, Model, ModelContext
+from semlens.web.jobs import JobPending
+from semlens.web.label_sources import chosen
 from semlens.web.routes.classes import labels_of
-from semlens.web.served import LARGEST, All, Model, Served, Serving
-from semlens.web.vocabulary import chosen
-from semlens.web.work import StillWorking
 
 router = APIRouter(prefix="/models/{m}", tags=["graph"])
 
@@ -41,7 +47,7 @@ class GraphLayer(BaseModel):
     """The part of its relevance that the edges explain."""
 
 
-class GraphAnswer(BaseModel):
+class GraphResponse(BaseModel):
     """The groups of components that matter for a class, and what passes between them."""
 
     target: int
@@ -83,11 +89,11 @@ Asked = Annotated[GraphQuery, Query()]
 
 
 @router.get("/graph")
-def class_graph(served: Model, serving: All, asked: Asked) -> GraphAnswer:
+def class_graph(served: Model, serving: All, asked: Asked) -> GraphResponse:
     """Return the graph; at first it is traced, which takes from seconds to a minute."""
     drawn = _drawn(served, serving, asked)
     found, trace = drawn.graph, drawn.trace
-    return GraphAnswer(
+    return GraphResponse(
         target=found.target,
         name=found.name,
         images=found.images,
@@ -131,14 +137,16 @@ def graph_png(served: Model, serving: All, asked: Asked) -> Response:
 
 
 @dataclass(frozen=True)
-class _Drawn:
+class _GraphPicture:
     graph: AttributionGraph
     trace: GraphTrace
     concepts: str | None
     labels: Mapping[Component, str]
 
 
-def _drawn(served: Served, serving: Serving, asked: GraphQuery, picture: bool = False) -> _Drawn:
+def _drawn(
+    served: ModelContext, serving: AppState, asked: GraphQuery, picture: bool = False
+) -> _GraphPicture:
     """Prune the trace of the class, which is made first if there is none."""
     trace = traced(served, serving, asked.target, asked.layers)
     source = chosen(served, asked.concepts)
@@ -146,7 +154,7 @@ def _drawn(served: Served, serving: Serving, asked: GraphQuery, picture: bool = 
     labels: Mapping[Component, str] = {}
     try:
         labels = _labels(served, serving, trace, source)
-    except StillWorking:
+    except JobPending:
         if grouped:
             raise
     example = served.db.images.read(trace.samples[0]) if picture else None
@@ -158,11 +166,11 @@ def _drawn(served: Served, serving: Serving, asked: GraphQuery, picture: bool = 
         top=asked.top,
         example=example,
     )
-    return _Drawn(found, trace, source, labels)
+    return _GraphPicture(found, trace, source, labels)
 
 
 def _labels(
-    served: Served, serving: Serving, trace: GraphTrace, source: str | None
+    served: ModelContext, serving: AppState, trace: GraphTrace, source: str | None
 ) -> Mapping[Component, str]:
     parts = [
         served.db.component(served.db.layer(layer.name).first + int(place))
@@ -174,13 +182,13 @@ def _labels(
 
 
 def traced(
-    served: Served, serving: Serving, target: int, layers: Sequence[str] | None
+    served: ModelContext, serving: AppState, target: int, layers: Sequence[str] | None
 ) -> GraphTrace:
     """Return the trace of a class: known, kept in the database, or made now.
 
     Raises
     ------
-    StillWorking
+    JobPending
         If it is being made.
     ModelError
         If it has to be, and there is no model.

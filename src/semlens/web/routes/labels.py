@@ -9,10 +9,10 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from semlens.analysis.concepts import ConceptSet, bundled_names
-from semlens.analysis.kept_labels import LabelTable, label_tables
 from semlens.analysis.label import THRESHOLD
+from semlens.analysis.saved_labels import SavedLabels, label_tables
 from semlens.errors import ConceptError, EmbedderError, nearest
-from semlens.web.served import All, Model, Served
+from semlens.web.app_state import All, Model, ModelContext
 
 router = APIRouter(prefix="/models/{m}", tags=["labels"])
 
@@ -25,7 +25,7 @@ OWN = "own"
 class LabelTables(BaseModel):
     """The tables of labels, newest (which pages show) first, and what one can label with."""
 
-    tables: list[LabelTable]
+    tables: list[SavedLabels]
     sets: list[str]
     default: str = DEFAULT
     threshold: float = THRESHOLD
@@ -56,7 +56,7 @@ def list_labels(served: Model) -> LabelTables:
 
 
 @router.post("/labels")
-def label_components(served: Model, serving: All, wanted: Labelling) -> LabelTable:
+def label_components(served: Model, serving: All, wanted: Labelling) -> SavedLabels:
     """Label all components with a concept set and keep the labels, in place of older such ones."""
     if not served.db.embedder.has_text:
         raise EmbedderError(
@@ -77,7 +77,7 @@ def label_components(served: Model, serving: All, wanted: Labelling) -> LabelTab
     return next(table for table in label_tables(served.db) if table.name == name)
 
 
-def _concepts(served: Served, wanted: Labelling) -> ConceptSet:
+def _concepts(served: ModelContext, wanted: Labelling) -> ConceptSet:
     """Return the set; never a file, since its path would come from the page."""
     if wanted.concepts == OWN:
         texts = list(dict.fromkeys(text.strip() for text in wanted.texts if text.strip()))

@@ -12,14 +12,14 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
 from semlens.analysis.describe.clusters import NEIGHBOURS
-from semlens.analysis.describe.map import ConceptMap, laid_out
-from semlens.analysis.describe.selection import component_labels, select
+from semlens.analysis.describe.concept_map import ConceptMap, laid_out
+from semlens.analysis.describe.map_selection import component_labels, select
 from semlens.analysis.scores import MEASURES
 from semlens.draw.map_plot import Scale
 from semlens.errors import ConceptError, SemlensError
-from semlens.web.bodies import csv, download, tensors
-from semlens.web.served import LARGEST, All, MaybeClass, Model, Served, Serving, records
-from semlens.web.work import StillWorking
+from semlens.web.app_state import LARGEST, All, AppState, MaybeClass, Model, ModelContext, records
+from semlens.web.jobs import JobPending
+from semlens.web.responses import csv, download, tensors
 
 router = APIRouter(prefix="/models/{m}", tags=["map"])
 
@@ -59,7 +59,7 @@ class SelectionRows(BaseModel):
     rows: list[Annotated[int, Field(ge=-LARGEST, le=LARGEST)]]
 
 
-class Counted(BaseModel):
+class CountedName(BaseModel):
     """How many of a selection, and of the map, have a label or are in a layer."""
 
     name: str
@@ -75,15 +75,15 @@ class SelectedComponent(BaseModel):
     label: str | None
 
 
-class SelectionAnswer(BaseModel):
+class SelectionResponse(BaseModel):
     """What some components are about; the first of them by name."""
 
     count: int
     unlabelled: int
     source: str
     different: int
-    labels: list[Counted]
-    layers: list[Counted]
+    labels: list[CountedName]
+    layers: list[CountedName]
     components: list[SelectedComponent]
 
 
@@ -93,19 +93,19 @@ _DURATION = ((2_000, "less than a minute"), (10_000, "some minutes"))
 
 
 @dataclass(frozen=True)
-class LaidMap:
+class LabelledMap:
     """A map, and why its clusters have no labels if they have none."""
 
     found: ConceptMap
     notice: str | None
 
 
-def laid_map(served: Served, serving: Serving) -> LaidMap:
+def laid_map(served: ModelContext, serving: AppState) -> LabelledMap:
     """Return the model's map; made once, which may take UMAP minutes.
 
     Raises
     ------
-    StillWorking
+    JobPending
         If it is being made.
     """
     work, number = serving.work, served.number
@@ -119,18 +119,18 @@ def laid_map(served: Served, serving: Serving) -> LaidMap:
             f"Laying out {components} by what they encode: UMAP, then k-means. {_promise(served)}"
         )
 
-    def make() -> LaidMap:
+    def make() -> LabelledMap:
         # needs no embedder, and so works without one
         found = served.db.concept_map(concepts=None)
         try:
-            return LaidMap(found.labelled(), None)
+            return LabelledMap(found.labelled(), None)
         except SemlensError as error:
-            return LaidMap(found, f"Clusters have no labels. {error}")
+            return LabelledMap(found, f"Clusters have no labels. {error}")
 
     return work.result(f"map/{number}", what, make)
 
 
-def prepare_maps(serving: Serving) -> None:
+def prepare_maps(serving: AppState) -> None:
     """Have the maps of small databases made, one after the other, where they can be kept.
 
     What goes wrong is said to whoever asks for the map.
@@ -139,18 +139,18 @@ def prepare_maps(serving: Serving) -> None:
         while _components(served) <= SMALL and served.db.keeps_analysis:
             try:
                 laid_map(served, serving)
-            except StillWorking:
+            except JobPending:
                 continue  # it has waited for a while
             except SemlensError:
                 pass
             break
 
 
-def _components(served: Served) -> int:
+def _components(served: ModelContext) -> int:
     return int(served.db.alive.sum())
 
 
-def _promise(served: Served) -> str:
+def _promise(served: ModelContext) -> str:
     count = _components(served)
     time = next((words for most, words in _DURATION if count <= most), "many minutes")
     if not served.db.keeps_analysis:
@@ -250,16 +250,16 @@ def _check(by: str, target: int | None) -> None:
 
 
 @router.post("/selection")
-def selection(model: Model, serving: All, body: SelectionRows) -> SelectionAnswer:
+def selection(model: Model, serving: All, body: SelectionRows) -> SelectionResponse:
     """Return what some components of the map are about."""
     chosen = select(laid_map(model, serving).found, body.rows)
-    return SelectionAnswer(
+    return SelectionResponse(
         count=len(chosen),
         unlabelled=chosen.unlabelled,
         source=chosen.source,
         different=len(chosen.labels),
-        labels=records(Counted, chosen.labels.head(_LABELS).rename(columns={"label": "name"})),
-        layers=records(Counted, chosen.layers.rename(columns={"layer": "name"})),
+        labels=records(CountedName, chosen.labels.head(_LABELS).rename(columns={"label": "name"})),
+        layers=records(CountedName, chosen.layers.rename(columns={"layer": "name"})),
         components=records(SelectedComponent, chosen.frame.head(_LISTED)),
     )
 

@@ -6,9 +6,9 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 
 from semlens.api import ConceptDatabase
+from semlens.web.app_state import All, Model, ModelContext
 from semlens.web.embedder import SharedEmbedder
-from semlens.web.served import All, Model, Served
-from semlens.web.work import Work
+from semlens.web.jobs import JobQueue
 
 router = APIRouter(tags=["models"])
 
@@ -64,7 +64,7 @@ def one_model(model: Model, serving: All) -> ModelInfo:
     return describe(model, serving.work)
 
 
-def describe(served: Served, work: Work) -> ModelInfo:
+def describe(served: ModelContext, work: JobQueue) -> ModelInfo:
     """Return what the page has to know of a database before it asks for anything."""
     db = served.db
     manifest = db.manifest

@@ -5,20 +5,20 @@ from __future__ import annotations
 from fastapi import APIRouter
 from pydantic import BaseModel
 
-from semlens.analysis.describe.cautions import Caution, cautions
-from semlens.analysis.describe.distribution import Distribution, distributions
+from semlens.analysis.describe.database_warnings import DatabaseWarning, database_warnings
 from semlens.analysis.describe.overview import (
-    Suggestion,
+    SuggestedQuery,
     class_table,
     sample_queries,
     settings_in_words,
 )
+from semlens.analysis.describe.score_distribution import Distribution, distributions
 from semlens.analysis.scores import Scores
 from semlens.store.manifest import Source
+from semlens.web.app_state import All, AppState, Model, ModelContext, records
 from semlens.web.embedder import SharedEmbedder
 from semlens.web.routes.classes import ClassCount
 from semlens.web.routes.models import LayerInfo, layers_of
-from semlens.web.served import All, Model, Served, Serving, records
 
 router = APIRouter(prefix="/models/{m}", tags=["overview"])
 
@@ -48,8 +48,8 @@ class Overview(BaseModel):
     settings: dict[str, str]
     """Of the build, in words."""
     layers: list[LayerInfo]
-    cautions: list[Caution]
-    queries: list[Suggestion]
+    cautions: list[DatabaseWarning]
+    queries: list[SuggestedQuery]
     classes: list[ClassCount]
 
 
@@ -59,7 +59,7 @@ def overview(served: Model) -> Overview:
     db, made = served.db, served.db.manifest
     embedder = db.embedder
     shared = embedder if isinstance(embedder, SharedEmbedder) else None
-    found = cautions(
+    found = database_warnings(
         db,
         failure=shared.failure if shared else None,
         ready=shared is None or shared.ready,
@@ -88,7 +88,7 @@ def overview(served: Model) -> Overview:
     )
 
 
-def rated(served: Served, serving: Serving) -> Scores:
+def rated(served: ModelContext, serving: AppState) -> Scores:
     """Return the measures of all components; the first time that may take minutes.
 
     Raises

@@ -12,10 +12,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Response
 
-from semlens.draw.sheet import View, crop_picture, strip
+from semlens.draw.example_sheet import View, crop_picture, strip
 from semlens.errors import DataError, ImageError, StaleError
-from semlens.web.errors import Refused
-from semlens.web.served import COMPONENT, Model, Row, Served
+from semlens.web.app_state import COMPONENT, Model, ModelContext, Row
+from semlens.web.errors import HttpError
 
 router = APIRouter(tags=["pictures"])
 
@@ -74,7 +74,7 @@ def _drawing() -> ThreadPoolExecutor:
 
 
 async def _picture(
-    served: Served, what: str, version: str, known: str | None, make: Callable[[], bytes]
+    served: ModelContext, what: str, version: str, known: str | None, make: Callable[[], bytes]
 ) -> Response:
     fingerprint = served.db.fingerprint
     tag = '"' + hashlib.sha256(f"{fingerprint} {what}".encode()).hexdigest()[:32] + '"'
@@ -90,4 +90,4 @@ async def _picture(
         picture = await asyncio.get_running_loop().run_in_executor(_drawing(), make)
         return Response(picture, media_type="image/webp", headers=headers)
     except (DataError, ImageError, StaleError) as error:
-        raise Refused(404, error.value, error.expected, error.remedy) from error
+        raise HttpError(404, error.value, error.expected, error.remedy) from error

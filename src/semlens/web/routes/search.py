@@ -8,13 +8,13 @@ from fastapi import APIRouter, Response
 from fastapi import Query as InQuery
 from pydantic import BaseModel, Field
 
-from semlens.analysis.kept_labels import PREFIX, LabelHit, kept_labels, search_labels
+from semlens.analysis.saved_labels import PREFIX, LabelHit, saved_labels, search_labels
 from semlens.analysis.search import Hit, Query, alignments, make_query, rank
 from semlens.types import Component
-from semlens.web.bodies import tensors
+from semlens.web.app_state import All, AppState, LayerNames, Model, ModelContext
 from semlens.web.embedder import SharedEmbedder
-from semlens.web.errors import Refused
-from semlens.web.served import All, LayerNames, Model, Served, Serving
+from semlens.web.errors import HttpError
+from semlens.web.responses import tensors
 from semlens.web.upload import UPLOAD, Upload
 
 router = APIRouter(prefix="/models/{m}", tags=["search"])
@@ -45,7 +45,7 @@ class SearchHit(BaseModel):
     """From the newest labels that are kept."""
 
 
-class SearchAnswer(BaseModel):
+class SearchResponse(BaseModel):
     """What was found, best first."""
 
     query: str
@@ -82,7 +82,7 @@ def search(
     layers: LayerNames = None,
     k: Count = 20,
     cursor: Cursor = 0,
-) -> SearchAnswer:
+) -> SearchResponse:
     """Rank components by words, or by a ``probe`` that was sent before.
 
     An embedder without texts leaves the words of kept labels to be searched.
@@ -102,7 +102,7 @@ def search_image(
     without: Texts = [],  # noqa: B006
     layers: LayerNames = None,
     k: Count = 20,
-) -> SearchAnswer:
+) -> SearchResponse:
     """Rank components by an image, the body of the request, and words beside it."""
     _load(served, serving)
     query = make_query(served.db, q, image, without=without)
@@ -111,7 +111,7 @@ def search_image(
 
 
 @router.post("/search/components")
-def search_components(served: Model, serving: All, terms: ComponentTerms) -> SearchAnswer:
+def search_components(served: Model, serving: All, terms: ComponentTerms) -> SearchResponse:
     """Rank components by their likeness to others ("more like this"), and by words.
 
     Those that are given are not found themselves.
@@ -139,13 +139,13 @@ def similarity(
 
 
 def _query(
-    served: Served, serving: Serving, q: list[str], without: list[str], probe: int | None
+    served: ModelContext, serving: AppState, q: list[str], without: list[str], probe: int | None
 ) -> Query:
     if probe is None:
         _load(served, serving)
         return make_query(served.db, q, without=without)
     if q or without:
-        raise Refused(
+        raise HttpError(
             400,
             f"The search number {probe} was asked for together with words.",
             "Expected one of them.",
@@ -154,7 +154,7 @@ def _query(
     return serving.probes.get(served.number, probe)
 
 
-def _load(served: Served, serving: Serving) -> None:
+def _load(served: ModelContext, serving: AppState) -> None:
     """Load the embedder in the background, once: a large one takes a while."""
     embedder = served.db.embedder
     if isinstance(embedder, SharedEmbedder) and not embedder.ready:
@@ -164,19 +164,19 @@ def _load(served: Served, serving: Serving) -> None:
 
 
 def _by_vector(
-    served: Served,
-    serving: Serving,
+    served: ModelContext,
+    serving: AppState,
     query: Query,
     layers: list[str] | None,
     k: int,
     offset: int,
     probe: int | None,
-) -> SearchAnswer:
+) -> SearchResponse:
     found = rank(served.db, query, top=k, offset=offset, layers=layers)
     labels = _labels(served, serving)
     hits = [_hit(hit, label=labels[hit.row] if labels else None) for hit in found.hits]
     end = offset + len(hits)
-    return SearchAnswer(
+    return SearchResponse(
         query=query.text,
         searched=found.searched,
         mode="vector",
@@ -188,16 +188,16 @@ def _by_vector(
 
 
 def _by_label(
-    served: Served,
+    served: ModelContext,
     q: list[str],
     without: list[str],
     layers: list[str] | None,
     k: int,
     offset: int,
-) -> SearchAnswer:
+) -> SearchResponse:
     found = search_labels(served.db, q, without=without, top=k, offset=offset, layers=layers)
     end = offset + len(found.hits)
-    return SearchAnswer(
+    return SearchResponse(
         query=found.query,
         searched=found.searched,
         mode="label",
@@ -213,14 +213,14 @@ def _hit(found: Hit | LabelHit, **more: str | None) -> SearchHit:
     return SearchHit.model_validate({**vars(found), "component": str(found.component), **more})
 
 
-def _labels(served: Served, serving: Serving) -> list[str | None] | None:
+def _labels(served: ModelContext, serving: AppState) -> list[str | None] | None:
     """Return the newest kept labels by row; read once for as long as they are the newest."""
     kept = served.db.kept_analyses(PREFIX)
     if not kept:
         return None
 
     def read() -> list[str | None] | None:
-        table = kept_labels(served.db)
+        table = saved_labels(served.db)
         return None if table is None else table["label"].tolist()
 
     return serving.work.result(

@@ -1,8 +1,8 @@
 /** The artefacts that a page can insert, with the look that each begins with. */
-import type { GivenArtefact } from "../../api/types";
+import type { ArtefactRequest } from "../../api/types";
 
-export type Kind = GivenArtefact["kind"];
-export interface Chosen extends GivenArtefact {
+export type Kind = ArtefactRequest["kind"];
+export interface Chosen extends ArtefactRequest {
   words: string;
   colour: string;
   strength: number;
@@ -38,7 +38,7 @@ export function said(one: Chosen): string {
 }
 
 /** As the server takes it. */
-export const given = (one: Chosen): GivenArtefact => ({
+export const given = (one: Chosen): ArtefactRequest => ({
   ...one,
   words: one.kind === "text" ? one.words : null,
 });

@@ -9,28 +9,28 @@ import { send } from "../../api/client";
 import type { ApiError } from "../../api/errors";
 import { isPacked } from "../../api/packed";
 import { asError } from "../../api/resource.svelte";
-import type { Review, SavedAudit, Settings, Term } from "../../api/types";
+import type { Review, SavedAuditResponse, AuditSettings, ListedConcept } from "../../api/types";
 import type { Side } from "./verdict";
 
 const PAUSE = 600;
 
 type Said = Pick<Review, "status" | "note">;
-type Lists = Record<Side, Term[]>;
-type Content = Lists & { settings: Settings };
+type Lists = Record<Side, ListedConcept[]>;
+type Content = Lists & { settings: AuditSettings };
 type Dirty = Partial<Content> & { name?: string; reviews?: Record<string, Said | null> };
 
 export type Status = "saved" | "waiting" | "saving" | "failed";
 
 export class Draft {
   name = $state("");
-  valid = $state.raw<Term[]>([]);
-  spurious = $state.raw<Term[]>([]);
-  settings = $state.raw<Settings>() as Settings;
-  reviews = $state.raw<NonNullable<SavedAudit["reviews"]>>({});
+  valid = $state.raw<ListedConcept[]>([]);
+  spurious = $state.raw<ListedConcept[]>([]);
+  settings = $state.raw<AuditSettings>() as AuditSettings;
+  reviews = $state.raw<NonNullable<SavedAuditResponse["reviews"]>>({});
   status = $state<Status>("saved");
   error = $state.raw<ApiError | null>(null);
   /** What the server has, but for what is edited. */
-  record = $state.raw<SavedAudit>() as SavedAudit;
+  record = $state.raw<SavedAuditResponse>() as SavedAuditResponse;
   /** Counts what changes the finding, once it is saved. */
   computed = $state(0);
   /** Whether it was edited elsewhere since. */
@@ -44,13 +44,13 @@ export class Draft {
 
   constructor(
     readonly path: string,
-    record: SavedAudit,
+    record: SavedAuditResponse,
   ) {
     this.take(record);
   }
 
   /** Show a record as it is; what was not saved is gone. */
-  take(record: SavedAudit): void {
+  take(record: SavedAuditResponse): void {
     clearTimeout(this.#timer);
     this.#dirty = {};
     this.#undo = [];
@@ -111,9 +111,9 @@ export class Draft {
   }
 
   /** Add concepts to a side; those of the other side move over. Returns how many are new here. */
-  add(side: Side, terms: readonly Term[]): number {
+  add(side: Side, terms: readonly ListedConcept[]): number {
     const known = new Set(this[side].map(keyOf));
-    const fresh = new Map<string, Term>();
+    const fresh = new Map<string, ListedConcept>();
     for (const term of terms)
       if (keyOf(term) && !known.has(keyOf(term))) fresh.set(keyOf(term), term);
     if (!fresh.size) return 0;
@@ -127,7 +127,7 @@ export class Draft {
     return fresh.size;
   }
 
-  remove(side: Side, term: Term): void {
+  remove(side: Side, term: ListedConcept): void {
     this.change({ [side]: this[side].filter((one) => one !== term) });
   }
 
@@ -168,7 +168,7 @@ export class Draft {
     this.status = "saving";
     try {
       const revision = this.record.revision;
-      const found = await send<SavedAudit>("PUT", this.path, { revision, ...sent, ...more });
+      const found = await send<SavedAuditResponse>("PUT", this.path, { revision, ...sent, ...more });
       this.#accept(found);
       if (sent.valid || sent.spurious || sent.settings || more.renew) this.computed += 1;
       if (this.status === "saving") this.status = Object.keys(this.#dirty).length ? "waiting" : "saved";
@@ -185,7 +185,7 @@ export class Draft {
   }
 
   /** Take over from an answer what was not edited since it was asked for. */
-  #accept(found: SavedAudit): void {
+  #accept(found: SavedAuditResponse): void {
     this.record = found;
     const dirty = this.#dirty;
     if (dirty.name === undefined) this.name = found.name;
@@ -197,12 +197,12 @@ export class Draft {
 }
 
 /** What two spellings of one concept have in common. */
-export function keyOf(term: Term): string {
+export function keyOf(term: ListedConcept): string {
   return term.text.toLowerCase().split(/\s+/).filter(Boolean).join(" ");
 }
 
 /** Texts of typed or pasted lines as concepts. */
-export function termsOf(text: string): Term[] {
+export function termsOf(text: string): ListedConcept[] {
   return text
     .split(/[\n\r\t]+/)
     .map((line) => line.replace(/^\s*[-*•]\s+/, "").trim())

@@ -1,5 +1,5 @@
 /** A component's examples as files: a picture with its legend, and a table. Made in the page. */
-import type { Card, ModelInfo } from "../../api/types";
+import type { ComponentCard, ModelInfo } from "../../api/types";
 import { pictureUrl } from "../../state/models.svelte";
 import { token } from "../../state/theme.svelte";
 import { short } from "./words";
@@ -13,7 +13,7 @@ const SCALE = 2;
 /** Save the examples as a PNG at twice the size of the screen. */
 export async function saveExamples(
   model: ModelInfo,
-  card: Card,
+  card: ComponentCard,
   label: string | null,
   mask: boolean,
 ): Promise<void> {
@@ -31,7 +31,7 @@ export async function saveExamples(
 
 function drawn(
   model: ModelInfo,
-  card: Card,
+  card: ComponentCard,
   label: string | null,
   mask: boolean,
   pictures: readonly (HTMLImageElement | null)[],
@@ -102,7 +102,7 @@ async function loaded(source: string): Promise<HTMLImageElement | null> {
 }
 
 /** Save the examples as CSV. */
-export function saveTable(card: Card): void {
+export function saveTable(card: ComponentCard): void {
   const head = "component,rank,sample,path,class,activation,left,top,right,bottom";
   const lines = card.examples.map((one) =>
     [
@@ -131,7 +131,7 @@ function quoted(value: string | number): string {
   return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
 }
 
-function fileName(model: ModelInfo, card: Card): string {
+function fileName(model: ModelInfo, card: ComponentCard): string {
   return `${model.name}-${card.component}`.replace(/[^\w-]+/g, "-");
 }
 

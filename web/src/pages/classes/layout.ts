@@ -1,5 +1,5 @@
 /** Where the cards and lines of an attribution graph go; columns from the lowest layer to the class. */
-import type { GraphAnswer, GraphNode, GraphEdge } from "../../api/types";
+import type { GraphResponse, GraphNode, GraphEdge } from "../../api/types";
 import { groupBy } from "./flow";
 
 export interface Card {
@@ -21,7 +21,7 @@ export interface Line {
 
 export interface Column {
   x: number;
-  layer: GraphAnswer["layers"][number] | null;
+  layer: GraphResponse["layers"][number] | null;
 }
 
 export interface Scene {
@@ -51,8 +51,8 @@ const FAINTEST = 0.02;
 /** More cards than this in a column, and all are flatter. */
 const MANY = 14;
 
-export function arrange(graph: GraphAnswer, room: number): Scene {
-  const columns: { layer: GraphAnswer["layers"][number] | null; nodes: GraphNode[] }[] = [
+export function arrange(graph: GraphResponse, room: number): Scene {
+  const columns: { layer: GraphResponse["layers"][number] | null; nodes: GraphNode[] }[] = [
     ...graph.layers.map((layer) => ({
       layer,
       nodes: graph.nodes.filter((node) => node.layer === layer.name),
@@ -106,7 +106,7 @@ function sums(
 }
 
 /** One scale for all lines, such that those of a card have room beside each other. */
-function widthPerShare(graph: GraphAnswer, inside: number): number {
+function widthPerShare(graph: GraphResponse, inside: number): number {
   const strongest = Math.max(...graph.edges.map((link) => Math.abs(link.weight)), 1e-12);
   const [up, down] = [sums(graph.edges, "target"), sums(graph.edges, "source")];
   const fullest = Math.max(up.most, down.most, 1e-12);

@@ -1,5 +1,5 @@
 /** What a selection holds, counted here: a static export has no server to ask. */
-import type { ModelInfo, SelectionAnswer } from "../../api/types";
+import type { ModelInfo, SelectionResponse } from "../../api/types";
 import { csv } from "../../parts/csv";
 import { nameOf } from "../../state/models.svelte";
 import type { ComponentLabels, MapData } from "./data";
@@ -29,7 +29,7 @@ export function describe(
   data: MapData,
   labels: ComponentLabels | null,
   points: Uint32Array,
-): SelectionAnswer {
+): SelectionResponse {
   const labelOf = (point: number): string | null => labels?.names[labels.code[point]!] ?? null;
   const layerOf = (point: number): string | null => model.layers[data.layer[point]!]?.name ?? null;
   const everyone = Array.from({ length: data.count }, (_, point) => point);

@@ -1,11 +1,11 @@
 /** The answers to a question, page after page. */
 import { asError, resource, type Resource } from "../../api/resource.svelte";
 import type { ApiError } from "../../api/errors";
-import type { ModelInfo, SearchAnswer, SearchHit } from "../../api/types";
+import type { ModelInfo, SearchResponse, SearchHit } from "../../api/types";
 import { firstPage, nextPage, type Question } from "./question";
 
 export interface Hits {
-  readonly first: Resource<SearchAnswer>;
+  readonly first: Resource<SearchResponse>;
   /** All that were found so far, each component once. */
   readonly list: readonly SearchHit[];
   readonly more: boolean;
@@ -16,8 +16,8 @@ export interface Hits {
 
 /** Ask for the first page, and again whenever the question changes. */
 export function hits(model: () => ModelInfo, question: () => Question): Hits {
-  const first = resource<SearchAnswer>(() => firstPage(model(), question()));
-  let later = $state.raw<readonly SearchAnswer[]>([]);
+  const first = resource<SearchResponse>(() => firstPage(model(), question()));
+  let later = $state.raw<readonly SearchResponse[]>([]);
   let loading = $state(false);
   let error = $state.raw<ApiError | null>(null);
   let stop = new AbortController();

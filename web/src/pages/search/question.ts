@@ -1,6 +1,6 @@
 /** What the route asks for: words, components and an image, each to look for or to stay away from. */
 import { get, send, type Told } from "../../api/client";
-import type { ComponentTerms, ModelInfo, SearchAnswer } from "../../api/types";
+import type { ComponentTerms, ModelInfo, SearchResponse } from "../../api/types";
 import { layerNames } from "../../state/models.svelte";
 import { query } from "../../state/query.svelte";
 import { route } from "../../state/route.svelte";
@@ -22,7 +22,7 @@ export interface Question {
   layers: readonly string[];
 }
 
-type Job = (signal: AbortSignal, progress: (told: Told) => void) => Promise<SearchAnswer>;
+type Job = (signal: AbortSignal, progress: (told: Told) => void) => Promise<SearchResponse>;
 
 /** The question of the route. */
 export function asked(model: ModelInfo): Question {
@@ -101,7 +101,7 @@ export function firstPage(model: ModelInfo, { terms, probe, layers }: Question):
 }
 
 /** The page after an answer's. */
-export function nextPage(model: ModelInfo, question: Question, before: SearchAnswer): Job {
+export function nextPage(model: ModelInfo, question: Question, before: SearchResponse): Job {
   const words = (negative: boolean) =>
     question.terms.filter((t) => t.negative === negative).map((t) => t.text);
   const params = before.probe

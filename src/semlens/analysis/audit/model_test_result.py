@@ -1,0 +1,191 @@
+"""What a model test holds: a class's logits on real and on spurious images, and AUROCs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float32, Int64
+from rich.console import Group
+from rich.text import Text
+
+from semlens.analysis.result import Result
+from semlens.draw.text_table import rich_table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+TOPS = (1, 3, 5)
+"""Ranks within which the class counts as predicted (paper, F.1.1: 5)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Outputs:
+    """What a model says of a class, on n images.
+
+    Parameters
+    ----------
+    logit, probability
+        float32[n]; the probability by softmax over the logits, or the sigmoid of a single one.
+    rank
+        int64[n]; 1 where no other class has a larger logit.
+    """
+
+    logit: Float32[np.ndarray, " n"]
+    probability: Float32[np.ndarray, " n"]
+    rank: Int64[np.ndarray, " n"]
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.logit)
+
+    def top(self, k: int) -> float:
+        """Return the share of images with the class among the k largest logits."""
+        return float((self.rank <= k).mean())
+
+
+@dataclass(frozen=True, eq=False)
+class SpuriousSet:
+    """One set of images that show spurious features only.
+
+    Parameters
+    ----------
+    source
+        The folder, or the artefacts that were inserted.
+    auroc, interval
+        Real images of the class against these, by the class's logit, and its 95 % score
+        interval. 1 is safe, 0.5 is unsafe.
+    without
+        The same images without the artefacts, where those were inserted.
+    auroc_without
+        Real images against those, or NaN.
+    """
+
+    name: str
+    source: str
+    outputs: Outputs
+    auroc: float
+    interval: tuple[float, float]
+    without: Outputs | None = None
+    auroc_without: float = float("nan")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ModelTest(Result):
+    """How well real images of a class are told from images of spurious features only.
+
+    Parameters
+    ----------
+    target, name
+        The class.
+    model
+        SPEC of the model that was tested.
+    real
+        Its outputs on real images of the class.
+    sets
+        The spurious sets.
+    """
+
+    target: int
+    name: str
+    model: str
+    real: Outputs
+    sets: tuple[SpuriousSet, ...]
+
+    @property
+    def worst(self) -> SpuriousSet:
+        """The set with the lowest AUROC."""
+        return min(self.sets, key=lambda tested: tested.auroc)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return one row per spurious set; the columns ``..._without`` are without artefacts."""
+        return pd.DataFrame([_row(tested) for tested in self.sets])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for a program; logits of the single images are left out."""
+        return {
+            "target": self.target,
+            "class": self.name,
+            "model": self.model,
+            "real": {"images": len(self.real), **_summary(self.real)},
+            "sets": [{"source": tested.source, **_row(tested)} for tested in self.sets],
+        }
+
+    def plot(self) -> Figure:
+        """Draw the class's logits on real images and on each set."""
+        from semlens.draw.audit_plots import Strip, model_test_figure
+
+        strips = [
+            Strip(
+                tested.name,
+                tested.outputs.logit,
+                tested.auroc,
+                tested.interval,
+                tested.outputs.top(1),
+            )
+            for tested in self.sets
+        ]
+        # every artefact was inserted into the same images
+        clean = next((t.without.logit for t in self.sets if t.without is not None), None)
+        return model_test_figure(self.name, self.real.logit, strips, clean)
+
+    def __rich__(self) -> Group:
+        """Return what a terminal shows."""
+        frame = self.to_pandas()
+        shown = pd.DataFrame(
+            {
+                "spurious": frame["set"],
+                "images": frame["images"],
+                "AUROC": frame["auroc"],
+                "95 %": [f"{t.interval[0]:.3f}-{t.interval[1]:.3f}" for t in self.sets],
+                "logit": frame["logit"],
+                "top 1, 3, 5": [_rates(tested.outputs, TOPS) for tested in self.sets],
+            }
+        )
+        real = self.real
+        note = (
+            f"Real images: logit {real.logit.mean():.3f}, probability "
+            f"{real.probability.mean():.3f}, top 1 in {100 * real.top(1):.0f} %. "
+            "AUROC 1 is safe, 0.5 is unsafe."
+        )
+        if any(tested.without is not None for tested in self.sets):
+            shown["without it"] = [
+                "-" if t.without is None else f"{t.auroc_without:.3f}, {_rates(t.without, (1,))}"
+                for t in self.sets
+            ]
+            note += " Without it: AUROC and top 1 on the same images without artefact."
+        title = f"'{self.name}': {len(real)} real images against spurious ones"
+        return Group(rich_table(shown, title), Text(note))
+
+
+def _rates(outputs: Outputs, tops: Sequence[int]) -> str:
+    return " / ".join(f"{100 * outputs.top(k):.0f}" for k in tops) + " %"
+
+
+def _summary(outputs: Outputs) -> dict[str, float]:
+    return {
+        "logit": float(outputs.logit.mean()),
+        "probability": float(outputs.probability.mean()),
+        **{f"top{k}": outputs.top(k) for k in TOPS},
+    }
+
+
+def _row(tested: SpuriousSet) -> dict[str, Any]:
+    without = (
+        dict.fromkeys(_summary(tested.outputs), float("nan"))
+        if tested.without is None
+        else _summary(tested.without)
+    )
+    return {
+        "set": tested.name,
+        "images": len(tested.outputs),
+        "auroc": tested.auroc,
+        "low": tested.interval[0],
+        "high": tested.interval[1],
+        **_summary(tested.outputs),
+        "auroc_without": tested.auroc_without,
+        **{f"{name}_without": value for name, value in without.items()},
+    }

@@ -1,0 +1,301 @@
+"""Examples as pictures: strips of crops, single crops, whole images, and contact sheets.
+
+Sheets show rows of examples, of one database or of pairs of two (paper, Fig. E.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from PIL import Image, ImageDraw, ImageOps
+
+from semlens.draw.encode_images import decoded, encoded, font
+from semlens.draw.heatmap_mask import masked, unpacked
+from semlens.errors import DataError, ImageError, LayerError, StaleError
+from semlens.store.examples import Example
+from semlens.store.reader import Database
+from semlens.types import Box
+
+View = Literal["crop", "masked", "whole"]
+THUMBNAIL, CROP, WHOLE = 96, 224, 480
+"""Longer side of a stored thumbnail, a crop and a whole image at most, in pixels."""
+BETWEEN = 2
+"""Transparent pixels between the crops of a strip."""
+
+
+def strip(database: Database, row: int, count: int = 4, size: int = THUMBNAIL) -> bytes:
+    """Return a component's strongest examples side by side as one WebP.
+
+    Each fills a square: what sticks out of it is cut off. There may be fewer than ``count``.
+
+    Parameters
+    ----------
+    size
+        Side of a square in pixels.
+
+    Raises
+    ------
+    LayerError
+        If the component has no examples.
+    DataError, StaleError
+        If there are no thumbnails, and the images are not there or have changed.
+    """
+    examples = database.examples_of(row, count)
+    if not examples:
+        raise _no_example(database, row, 0, 0)
+    picture = Image.new("RGBA", (len(examples) * size, size))
+    for place, example in enumerate(examples):
+        crop = small_crop(database, example, size)
+        square = (size - (BETWEEN if place < len(examples) - 1 else 0), size)
+        fitted = ImageOps.fit(crop, square, Image.Resampling.BILINEAR)
+        picture.paste(fitted, (place * size, 0))
+    return encoded(picture, method=0)
+
+
+def small_crop(
+    database: Database,
+    example: Example,
+    size: int = THUMBNAIL,
+    *,
+    mask: bool = False,
+) -> Image.Image:
+    """Return an example's thumbnail, or where there is none its crop from the original.
+
+    Parameters
+    ----------
+    size
+        Longer side of a crop at most, in pixels.
+    mask
+        Whether to darken what the component does not react to.
+
+    Raises
+    ------
+    DataError, StaleError
+        If there is no thumbnail, and the original is not there or has changed.
+    """
+    stored = database.thumbnail(example.crop)
+    crop = _cut(database, example, size) if stored is None else decoded(stored)
+    return _darkened(crop, example) if mask else crop
+
+
+def crop_picture(database: Database, row: int, place: int, view: View = "crop") -> bytes:
+    """Return one example of a component as a WebP.
+
+    Parameters
+    ----------
+    place
+        0 is the strongest example.
+    view
+        ``crop``, cut anew from the original where that is there and shows more than the
+        stored thumbnail; ``masked``, the same darkened where the component does not react
+        (paper, H.1); ``whole``, the original with the crop's box.
+
+    Raises
+    ------
+    LayerError
+        If the component has no such example.
+    DataError, StaleError
+        If the original is needed, and is not there or has changed.
+    """
+    examples = database.examples_of(row)
+    if not 0 <= place < len(examples):
+        raise _no_example(database, row, place, len(examples))
+    example = examples[place]
+    if view == "whole":
+        picture = _whole(database.images.read(example.sample), example.box)
+    else:
+        crop = _crop(database, example)
+        if isinstance(crop, bytes) and view == "crop":
+            return crop
+        picture = decoded(crop) if isinstance(crop, bytes) else crop
+        if view == "masked":
+            picture = _darkened(picture, example)
+    return encoded(picture, method=0)
+
+
+def _crop(database: Database, example: Example) -> Image.Image | bytes:
+    """Return a crop cut anew, or the stored thumbnail where that shows as much or is all left."""
+    stored = database.thumbnail(example.crop)
+    left, top, right, bottom = example.box.as_tuple()
+    if stored is not None and max(right - left, bottom - top) <= THUMBNAIL:
+        return stored
+    try:
+        return _cut(database, example, CROP)
+    except (DataError, ImageError, StaleError):
+        if stored is None:
+            raise
+        return stored
+
+
+def _cut(database: Database, example: Example, size: int) -> Image.Image:
+    crop = database.images.read(example.sample).crop(example.box.as_tuple())
+    crop.thumbnail((size, size))
+    return crop
+
+
+def _darkened(crop: Image.Image, example: Example) -> Image.Image:
+    if example.mask is None:
+        return crop
+    return masked(crop, unpacked(example.mask), threshold=0.5)
+
+
+def _whole(original: Image.Image, box: Box) -> Image.Image:
+    """Draw the box as a white line on a black one: it is seen on every picture."""
+    picture = original.copy()
+    picture.thumbnail((WHOLE, WHOLE))
+    scale = max(picture.size) / max(original.size)
+    left, top, right, bottom = (round(side * scale) for side in box.as_tuple())
+    frame = (left, top, max(left, right - 1), max(top, bottom - 1))
+    draw = ImageDraw.Draw(picture)
+    for colour, width in (("black", 4), ("white", 2)):
+        draw.rectangle(frame, outline=colour, width=width)
+    return picture
+
+
+def _no_example(database: Database, row: int, place: int, known: int) -> LayerError:
+    return LayerError(
+        f"Component '{database.component(row)}' has no example {place}.",
+        f"It has {known}, counted from 0." if known else "No image activates it.",
+        "Choose another one.",
+    )
+
+
+CELL = THUMBNAIL
+GAP = 4
+HEAD = 22
+LINE = CELL + HEAD + GAP
+MIDDLE = 28
+TITLE = 30
+
+
+def example_pictures(
+    database: Database, row: int, count: int, mask: bool = False, originals: bool = False
+) -> list[Image.Image]:
+    """Return the strongest examples' crops of a component.
+
+    Parameters
+    ----------
+    mask
+        Whether to darken what the component does not react to.
+    originals
+        Whether to cut them from the images where there are no thumbnails; else there are none.
+
+    Raises
+    ------
+    DataError, StaleError
+        If an image is needed, and is not there or has changed.
+    """
+    if not (database.manifest.recipe.thumbnails or originals):
+        return []
+    examples = database.examples_of(row, count)
+    return [small_crop(database, example, mask=mask) for example in examples]
+
+
+def sheet(
+    database: Database,
+    rows: Sequence[int],
+    columns: int = 10,
+    captions: Sequence[str] | None = None,
+    *,
+    mask: bool = False,
+) -> Image.Image:
+    """Draw the examples of components, strongest first from left to right.
+
+    Parameters
+    ----------
+    rows
+        Rows in ``components.parquet``.
+    captions
+        A text per row, after the component's name.
+    mask
+        Whether to darken what the component does not react to.
+
+    Raises
+    ------
+    DataError, StaleError
+        If the database has no thumbnails, and its images are not there or have changed.
+    """
+    picture = Image.new("RGB", (_width(columns), len(rows) * LINE + GAP), "white")
+    for place, row in enumerate(rows):
+        caption = f"  {captions[place]}" if captions else ""
+        _draw_row(picture, (GAP, GAP + place * LINE), database, row, columns, caption, mask)
+    return picture
+
+
+@dataclass(frozen=True)
+class PairRow:
+    """A component of each database, by row, with their cosine and a word on each."""
+
+    first: int
+    second: int
+    similarity: float
+    captions: tuple[str, str] = ("", "")
+
+    def turned(self) -> PairRow:
+        """Return the same pair the other way round."""
+        return PairRow(
+            self.second, self.first, self.similarity, (self.captions[1], self.captions[0])
+        )
+
+
+def pairs_sheet(
+    left: tuple[str, Database],
+    right: tuple[str, Database],
+    parts: Sequence[tuple[str, Sequence[PairRow]]],
+    columns: int = 6,
+) -> Image.Image:
+    """Draw titled lists of pairs, the examples of one database left, of the other right.
+
+    Raises
+    ------
+    DataError, StaleError
+        If a database has no thumbnails, and its images are not there or have changed.
+    """
+    middle = _width(columns) + MIDDLE
+    lines = sum(max(len(rows), 1) for _, rows in parts)
+    height = LINE * lines + TITLE * (len(parts) + 1)
+    picture = Image.new("RGB", (middle + _width(columns), height), "white")
+    draw = ImageDraw.Draw(picture)
+    for (name, _), start in ((left, GAP), (right, middle + GAP)):
+        draw.text((start, 6), name, fill="black", font=font(16))
+    top = TITLE
+    for title, rows in parts:
+        draw.line((0, top + 2, picture.width, top + 2), fill="lightgrey")
+        draw.text((GAP, top + 7), title, fill="dimgrey", font=font(16))
+        top += TITLE
+        if not rows:
+            draw.text((GAP, top + 4), "none", fill="dimgrey", font=font(13))
+        for place, pair in enumerate(rows):
+            first, second = (f"   {caption}" for caption in pair.captions)
+            second += f"   cosine {pair.similarity:.3f}"
+            at = top + place * LINE
+            _draw_row(picture, (GAP, at), left[1], pair.first, columns, first)
+            _draw_row(picture, (middle + GAP, at), right[1], pair.second, columns, second)
+        top += max(len(rows), 1) * LINE
+    return picture
+
+
+def _width(columns: int) -> int:
+    return columns * (CELL + GAP) + GAP
+
+
+def _draw_row(
+    picture: Image.Image,
+    corner: tuple[int, int],
+    database: Database,
+    row: int,
+    columns: int,
+    caption: str,
+    mask: bool = False,
+) -> None:
+    """Draw a component's name and caption, and below them its examples."""
+    draw, (left, top) = ImageDraw.Draw(picture), corner
+    draw.text((left, top + 2), f"{database.component(row)}{caption}", fill="black", font=font(13))
+    crops = example_pictures(database, row, columns, mask, originals=True)
+    if not crops:
+        draw.text((left, top + HEAD + 4), "no examples", fill="dimgrey", font=font(13))
+    for column, crop in enumerate(crops):
+        square = ImageOps.pad(crop, (CELL, CELL), Image.Resampling.BILINEAR, "white")
+        picture.paste(square, (left + column * (CELL + GAP), top + HEAD))

@@ -1,0 +1,47 @@
+"""Names of the files of a database."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+COMPONENTS = "components.parquet"
+SAMPLES = "samples.parquet"
+LOCK = ".lock"
+PARTIAL = "partial"
+STAGED = "partial/next"
+"""Files that replace others as soon as the manifest that names them is written."""
+THUMBNAIL_GROUP, EXAMPLE_GROUP, SAMPLE_GROUP = 256, 8192, 4096
+"""Rows per row group, about half a megabyte each: what a reader must load for one of them."""
+ANALYSIS = "analysis"
+AUDITS = "analysis/audits"
+"""Saved audits: ``1.json``, ``2.json``, ...; see :mod:`semlens.store.json_documents`."""
+
+
+def examples_file(layer: str) -> str:
+    """Concept examples of a layer's components."""
+    return f"examples/{quote(layer, safe='')}.parquet"
+
+
+RELEVANCE = "relevance"
+RELEVANCE_CLASSES = f"{RELEVANCE}.parquet"
+"""Number of samples behind each class's relevance."""
+
+
+def relevance_file(layer: str) -> str:
+    """Class relevance of a layer's components."""
+    return f"{RELEVANCE}/{quote(layer, safe='')}.parquet"
+
+
+def theta_file(layer: str) -> str:
+    """Concept vectors of a layer's components, ``theta`` f16[C d]."""
+    return f"vectors/{quote(layer, safe='')}.safetensors"
+
+
+def crops_file(number: int) -> str:
+    """Vectors of unique crops: ``vector`` f16[u d], ``sample`` i64[u], ``box`` i32[u 4]."""
+    return f"vectors/crops/{number:04d}.safetensors"
+
+
+def thumbnails_file(number: int) -> str:
+    """WebP thumbnails, row by row those of the crops file of the same number."""
+    return f"thumbnails/{number:04d}.parquet"
