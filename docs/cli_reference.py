@@ -46,10 +46,12 @@ def _row(parameter: inspect.Parameter) -> str:
     default = getattr(parameter.default, "value", parameter.default)
     if default is inspect.Parameter.empty:
         said = "required"
+    elif default is None:
+        said = ""
     elif kind is bool:
         said = "on" if default else "off"
     else:
-        said = "" if default is None else f"`{default}`"
+        said = f"`{default}`"
     text = " ".join(str(info.help or "").split()).replace("|", "\\|")
     return f"| {shown} | {said} | {text} |\n".replace("|  |", "| |")
 

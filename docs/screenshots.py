@@ -1,9 +1,10 @@
-"""Photograph every page of the web application, for the documentation.
+"""Take a screenshot of every page of the web application, for the documentation.
 
     python docs/screenshots.py --demo semlens-demo/demo.semlens [--other DB] [--real DB]
 
-``--other`` is a second database of the demo's embedder, for the comparison. Pictures go to
-``docs/images/web``; the audit that is shown is made in a copy of the database.
+``--other`` is a second database built with the demo's embedder, for the comparison; ``--real``
+is a database of a real classifier. Screenshots are written to ``docs/images/web``. The databases
+are copied first, because the script saves an audit.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from semlens.web.app import create_app
 
-HERE = Path(__file__).parent / "images" / "web"
+OUT = Path(__file__).parent / "images" / "web"
 ARGUMENTS = ["--no-sandbox", "--disable-background-networking", "--enable-unsafe-swiftshader"]
 
 
 class View(NamedTuple):
-    """One picture: its name, the hash, and how the page is looked at."""
+    """One screenshot: its file name, the URL hash, the theme and the window size in pixels."""
 
     name: str
     hash: str
@@ -39,11 +40,11 @@ class View(NamedTuple):
 
 
 VEGETABLE = 4
-"""The demo's planted class."""
+"""Logit of the demo's planted class."""
 
 
 def demo_views(audit: int, other: str | None) -> list[View]:
-    """Return views of the demo database."""
+    """Return the views of the demo database."""
     views = [
         View("overview", "#/m/demo/overview"),
         View("search", "#/m/demo/search?q=watermark"),
@@ -62,7 +63,7 @@ def demo_views(audit: int, other: str | None) -> list[View]:
 
 
 def real_views(name: str) -> list[View]:
-    """Return views of a classifier that nobody has planted anything in."""
+    """Return the views of a real classifier."""
     return [
         View("real-search", f"#/m/{name}/search?q=dog", "dark"),
         View("real-map", f"#/m/{name}/map"),
@@ -70,49 +71,49 @@ def real_views(name: str) -> list[View]:
 
 
 def main() -> None:
-    """Serve, photograph, and write WebP files."""
+    """Start the server, take the screenshots and write them as WebP."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--demo", type=Path, required=True)
     parser.add_argument("--other", type=Path)
     parser.add_argument("--real", type=Path)
-    parser.add_argument("--out", type=Path, default=HERE)
-    parser.add_argument("--only", help="names of views, joined by commas")
-    given = parser.parse_args()
+    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--only", help="names of views, separated by commas")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="semlens-") as folder:
-        paths = [path for path in (given.demo, given.other, given.real) if path]
+        paths = [path for path in (options.demo, options.other, options.real) if path]
         copies = [Path(shutil.copytree(path, Path(folder) / path.name)) for path in paths]
         address = _serve(copies)
-        views = demo_views(_make_audit(address), given.other and given.other.stem)
-        views += real_views(given.real.stem) if given.real else []
-        wanted = given.only.split(",") if given.only else [view.name for view in views]
-        given.out.mkdir(parents=True, exist_ok=True)
+        views = demo_views(_make_audit(address), options.other and options.other.stem)
+        views += real_views(options.real.stem) if options.real else []
+        wanted = options.only.split(",") if options.only else [view.name for view in views]
+        options.out.mkdir(parents=True, exist_ok=True)
         with sync_playwright() as playwright:
             path = shutil.which("chromium")
             browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
             for view in views:
                 if view.name in wanted:
-                    size = _photograph(browser, address, view, given.out / f"{view.name}.webp")
+                    size = _screenshot(browser, address, view, options.out / f"{view.name}.webp")
                     print(f"{view.name}: {size // 1024} kB")  # noqa: T201
             browser.close()
 
 
 def _serve(databases: list[Path]) -> str:
-    listening = socket.create_server(("127.0.0.1", 0))
+    listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(create_app(databases), log_level="warning"))
-    run = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-    run.start()
-    return f"http://127.0.0.1:{listening.getsockname()[1]}/"
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    return f"http://127.0.0.1:{listener.getsockname()[1]}/"
 
 
 def _make_audit(address: str) -> int:
-    """Save the audit that is shown: what vegetables should rest on, and artefacts."""
-    given = {"target": VEGETABLE, "from_sets": ["demo-world/vegetable", "artefacts"]}
-    answer = httpx.post(f"{address}api/v1/models/0/audits", json=given, timeout=120)
-    return int(answer.raise_for_status().json()["id"])
+    """Save the audit to show, of vegetables against artefacts; returns its number."""
+    body = {"target": VEGETABLE, "from_sets": ["demo-world/vegetable", "artefacts"]}
+    response = httpx.post(f"{address}api/v1/models/0/audits", json=body, timeout=120)
+    return int(response.raise_for_status().json()["id"])
 
 
-def _photograph(browser: Browser, address: str, view: View, path: Path) -> int:
-    """Wait until nothing of a page is under way, and write its picture; returns its bytes."""
+def _screenshot(browser: Browser, address: str, view: View, path: Path) -> int:
+    """Wait until a page is complete and write its screenshot; returns the size in bytes."""
     context = browser.new_context(
         viewport={"width": view.width, "height": view.height},
         color_scheme=view.theme,
@@ -128,9 +129,9 @@ def _photograph(browser: Browser, address: str, view: View, path: Path) -> int:
 
 
 def settle(page: Page) -> None:
-    """Wait until a model is shown, and nothing waits for the server any more."""
+    """Wait until a model is shown and all responses have arrived."""
     page.locator("main[data-model]").wait_for()
-    page.wait_for_timeout(500)  # after 200 ms skeletons are there
+    page.wait_for_timeout(500)  # placeholders appear after 200 ms
     while (waiting := page.locator(".waiting")).count():
         waiting.first.wait_for(state="detached", timeout=300_000)
         page.wait_for_timeout(300)

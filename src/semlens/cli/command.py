@@ -221,7 +221,7 @@ def option(one: Setting) -> inspect.Parameter:
     if one.name in _READ:
         plain, optional = list[str], default is not inspect.Parameter.empty
         names = ["--layer", "--layers"] if one.name == "layers" else names
-        if default:
+        if default and default is not inspect.Parameter.empty:
             settings["help"] += f" [{default}]"
         default = None if optional else default
     elif plain is bool:
@@ -300,7 +300,9 @@ def _field_option(name: str, field: FieldInfo) -> inspect.Parameter:
     choices = typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
     flag = name.replace("_", "-")
     text = str(field.description)
-    if field.default is not None and kind is not bool:
+    if kind is bool:
+        text += " [on]" if field.default else " [off]"
+    elif field.default is not None:
         text += f" [{field.default:.3g}]" if kind is float else f" [{field.default}]"
     option = typer.Option(
         f"--{flag}/--no-{flag}" if kind is bool else f"--{flag}",
