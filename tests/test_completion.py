@@ -11,7 +11,7 @@ import pytest
 PROGRAM = """
 import sys
 sys.argv = ["semlens"]
-from semlens.cli.start import main
+from semlens.cli.main import main
 try:
     main()
 finally:
