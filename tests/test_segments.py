@@ -329,7 +329,7 @@ def test_a_layer_that_says_nothing(tmp_path, folder, data) -> None:
 
 MODEL = """
 from conftest import to_tensor
-from test_localise import CLASSES, RedNet
+from test_segments import CLASSES, RedNet
 
 def make():
     return RedNet(), to_tensor, CLASSES
