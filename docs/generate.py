@@ -25,7 +25,7 @@ import cli_reference
 import semlens.analysis
 from semlens.cli import app, outline
 from semlens.cli.command import question_command
-from semlens.settings import listing_of
+from semlens.settings import listing_of, settings_of
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src/semlens"
@@ -108,6 +108,8 @@ def summary(documented: Any) -> str:
 def outlines() -> str:
     """Return the outline of each command."""
     asked = {name: q for name, q in questions().items() if listing_of(q).panel is not None}
+    for name, question in asked.items():
+        _check_command(name, question)
     commands = {name: app.function_of(name) for names in app.COMMANDS.values() for name in names}
     commands |= {name.replace("_", "-"): question_command(q) for name, q in asked.items()}
     written: dict[str, Any] = {}
@@ -117,6 +119,19 @@ def outlines() -> str:
         place = f"{question.__module__}:{name}"
         written[name.replace("_", "-")] |= {"question": place, "panel": listing_of(question).panel}
     return "{\n" + ",\n".join(_outline_text(*item) for item in written.items()) + "\n}\n"
+
+
+def _check_command(name: str, question: Callable[..., Any]) -> None:
+    """Refuse a question that cannot be a command as it is."""
+    panel, settings = listing_of(question).panel, settings_of(question)
+    if panel not in app.COMMANDS:
+        raise SystemExit(f"Unknown panel '{panel}' of '{name}': choose {', '.join(app.COMMANDS)}.")
+    for parameter in list(inspect.signature(question).parameters.values())[1:]:
+        if parameter.default is parameter.empty and parameter.name not in settings:
+            raise SystemExit(
+                f"The parameter '{parameter.name}' of '{name}' is not a setting: annotate it with "
+                "setting(...), or leave out the panel and write the command in semlens/cli/."
+            )
 
 
 def _outline_text(name: str, outline: dict[str, Any]) -> str:

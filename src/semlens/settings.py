@@ -177,7 +177,8 @@ def question(
 
 def listing_of(question: Callable[..., Any]) -> Listing | None:
     """Return where a question is offered; None for a function that is no question."""
-    return getattr(question, "listing", None)
+    listing = getattr(question, "listing", None)
+    return listing if isinstance(listing, Listing) else None
 
 
 def needs_of(question: Callable[..., Any]) -> tuple[Source, ...]:
