@@ -58,7 +58,7 @@ class Node(NamedTuple):
             raise BuildError(
                 f"'{command}' in '{web}' failed with exit code {completed.returncode}.",
                 "Expected it to build the web page.",
-                "Fix the problem below ('npm ci' needs a reachable package registry):\n"
+                "Fix the error below ('npm ci' needs access to a package registry):\n"
                 + completed.stdout.strip(),
             )
 

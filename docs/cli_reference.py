@@ -12,13 +12,12 @@ import inspect
 import re
 import types
 import typing
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
 from typer.models import OptionInfo
 
-from semlens.cli.app import COMMANDS
+from semlens.cli.app import function_of, panels
 
 PAGE = Path(__file__).with_name("cli.md")
 HEAD = "| option | default | meaning |\n|---|---|---|\n"
@@ -27,12 +26,7 @@ VALUE_NAMES = {int: "N", float: "X", str: "TEXT", Path: "FILE"}
 
 def commands() -> dict[str, Any]:
     """Return the functions of the commands by name."""
-    functions: dict[str, Any] = {}
-    for names in COMMANDS.values():
-        for name, target in names.items():
-            module, _, function = target.partition(":")
-            functions[name] = getattr(import_module(f"semlens.cli.{module}"), function)
-    return functions
+    return {name: function_of(name) for name in panels()}
 
 
 def table(command: Any) -> str:
@@ -43,15 +37,10 @@ def table(command: Any) -> str:
 
 def _row(parameter: inspect.Parameter) -> str:
     """Return the row of an option; empty for arguments and parameters set by the parser."""
-    metadata = getattr(parameter.annotation, "__metadata__", ())
-    info = next((m for m in metadata if isinstance(m, OptionInfo)), None)
-    if info is None:
+    option = read_option(parameter)
+    if option is None:
         return ""
-    type_ = _value_type(parameter.annotation.__origin__)
-    names = [str(d) for d in (info.default, *(info.param_decls or ())) if str(d).startswith("--")]
-    option = parameter.name.replace("_", "-")
-    if not names:
-        names = [f"--{option}/--no-{option}" if type_ is bool else f"--{option}"]
+    info, type_, names = option
     value = "" if type_ is bool else f" {_placeholder(type_, info)}"
     shown = " / ".join(f"`{name}{value}`" for name in "/".join(names).split("/"))
     default = getattr(parameter.default, "value", parameter.default)
@@ -65,6 +54,32 @@ def _row(parameter: inspect.Parameter) -> str:
         default_text = f"`{default}`"
     text = " ".join(str(info.help or "").split()).replace("|", "\\|")
     return f"| {shown} | {default_text} | {text} |\n".replace("|  |", "| |")
+
+
+def read_option(parameter: inspect.Parameter) -> tuple[OptionInfo, Any, list[str]] | None:
+    """Return typer's information on an option, the type of one value, and its names; else None.
+
+    The two names of a switch are joined: ``--save/--no-save``.
+    """
+    metadata = getattr(parameter.annotation, "__metadata__", ())
+    info = next((m for m in metadata if isinstance(m, OptionInfo)), None)
+    if info is None:
+        return None
+    type_ = _value_type(parameter.annotation.__origin__)
+    names = [str(d) for d in (info.default, *(info.param_decls or ())) if str(d).startswith("--")]
+    option = parameter.name.replace("_", "-")
+    if not names:
+        names = [f"--{option}/--no-{option}" if type_ is bool else f"--{option}"]
+    return info, type_, names
+
+
+def choices(type_: Any, info: OptionInfo) -> list[str]:
+    """Return the values that an option takes; empty if they cannot be listed."""
+    if typing.get_origin(type_) is Literal:
+        return [str(choice) for choice in typing.get_args(type_)]
+    if hasattr(type_, "__members__"):
+        return [choice.value for choice in type_]
+    return info.metavar.split("|") if info.metavar and "|" in info.metavar else []
 
 
 def _value_type(annotation: Any) -> Any:

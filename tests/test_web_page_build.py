@@ -248,7 +248,7 @@ def test_a_build_that_fails_says_why_and_leaves_no_page(checkout: Path):
         caught.value,
         f"'npm run build' in '{checkout / 'web'}' failed with exit code 1.",
         "Expected it to build the page",
-        "Mend what it says",
+        "Fix the error below",
         "not-there",
     )
     assert not (static / "index.html").exists()

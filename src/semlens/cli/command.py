@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 import typing
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from semlens.analysis.result import Result, check_end
+from semlens.cli.outline import KEYWORD, with_parameters
 from semlens.cli.output import (
     DeviceOption,
     EmbedderOption,
@@ -26,7 +28,7 @@ from semlens.cli.output import (
     print_written,
     report_errors,
 )
-from semlens.settings import Setting, bare, needs_of, settings_of
+from semlens.settings import Setting, bare, listing_of, needs_of, settings_of
 
 if TYPE_CHECKING:
     from semlens.analysis.concepts import ConceptSet
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
 
 NO_LABELS = "none"
 """In place of a concept set: components stay without labels."""
-KEYWORD = inspect.Parameter.KEYWORD_ONLY
 _SOURCES = {
     "model": Annotated[
         str | None, typer.Option("--model", help="Where to load the model from, if it has moved.")
@@ -206,13 +207,18 @@ def command(
     return decorate
 
 
-def with_parameters(
-    function: Callable[..., None], parameters: Sequence[inspect.Parameter]
-) -> Callable[..., None]:
-    """Give a function of keyword arguments the signature that typer reads its options from."""
-    function.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]
-    function.__annotations__ = {p.name: p.annotation for p in parameters}
-    return function
+def question_command(question: Callable[..., Result]) -> Callable[..., None]:
+    """Make a command from a question without code of its own; its docstring is the help."""
+
+    def run(ask: QuestionContext) -> Result:
+        return ask()
+
+    listing = listing_of(question)
+    text = inspect.getdoc(question) or ""
+    # without the sections of the numpy docstring, which are for Python users
+    text = re.split(r"\n\n\w+\n---", text)[0]
+    run.__doc__ = f"{text}\n\nExamples:\n\nsemlens {listing.example}" if listing else text
+    return command(question)(run)
 
 
 def _setting_option(setting: Setting) -> inspect.Parameter:
