@@ -5,6 +5,7 @@ from .analysis.class_relevance import class_relevance as class_relevance
 from .analysis.compare.compare import compare as compare
 from .analysis.compare.drift import drift as drift
 from .analysis.concepts import ConceptSet as ConceptSet
+from .analysis.contrast.contrast import contrast as contrast
 from .analysis.correct.affected_samples import affected as affected
 from .analysis.correct.fine_tuning import Training as Training
 from .analysis.correct.prune import prune as prune

@@ -17,6 +17,7 @@ from semlens.analysis.audit.sweep import audit_all
 from semlens.analysis.class_relevance import class_relevance
 from semlens.analysis.compare.compare import compare
 from semlens.analysis.compare.drift import drift
+from semlens.analysis.contrast.contrast import contrast
 from semlens.analysis.correct.affected_samples import affected
 from semlens.analysis.correct.prune import prune
 from semlens.analysis.correct.retrain import retrain
@@ -67,6 +68,7 @@ class ConceptDatabase(Database):
     audit = audit
     audit_all = audit_all
     compare = compare
+    contrast = contrast
     class_relevance = class_relevance
     concept_map = concept_map
     cut_out = cut_out

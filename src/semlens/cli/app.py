@@ -41,7 +41,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "graph": "explain:graph",
         "effect": "explain:effect",
     },
-    "Compare": {"compare": "compare:compare"},
+    "Compare": {"compare": "compare:compare", "contrast": "contrast:contrast"},
     "Audit": {"audit": "audit:audit", "test": "audit:test", "report": "audit:report"},
     "Correct": {
         "cutout": "correct:cutout",
