@@ -26,7 +26,7 @@ from semlens.analysis.contrast.image_groups import (
 from semlens.analysis.contrast.separation import Separation, separate
 from semlens.analysis.label import VOCABULARY, LabelSource, as_labels, label_of
 from semlens.analysis.result import Chart, Result
-from semlens.draw.text_table import rich_table
+from semlens.draw.text_table import titled
 from semlens.errors import RelevanceError
 from semlens.models.activations import measure_form, read
 from semlens.models.forward import batches, class_scores
@@ -81,7 +81,7 @@ class Contrast(Result):
     @property
     def different(self) -> int:
         """Number of components that differ at a family-wise error rate of 5 %."""
-        return int((self.frame["p_value"] < ALPHA).sum())
+        return int(np.count_nonzero(self.frame["p_value"] < ALPHA))
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a program."""
@@ -119,13 +119,13 @@ class Contrast(Result):
     def __rich__(self) -> RenderableType:
         """Return the most separating components and the logits that shift most."""
 
-        def table(frame: pd.DataFrame, count: int, title: str) -> RenderableType:
-            p_value = frame["p_value"].map("{:.4f}".format)
-            return rich_table(frame.assign(p_value=p_value).head(count), title)
+        def table(title: str, frame: pd.DataFrame, count: int) -> list[RenderableType]:
+            shown = frame.head(count)
+            return titled(title, shown.assign(p_value=shown["p_value"].map("{:.4f}".format)))
 
-        tables = [table(self.frame.drop(columns="row"), 20, self.summary)]
+        tables = table(self.summary, self.frame.drop(columns="row"), 20)
         if len(self.logits):
-            tables.append(table(self.logits, 5, "Logits, by their shift"))
+            tables += table("Logits, largest shift first", self.logits, 5)
         return Group(*tables, f"AUROC above 0.5: stronger in {self.a.name}.")
 
 

@@ -99,11 +99,11 @@ def metadata_groups(
                 f"Expected '{PATH}' and columns such as {', '.join(map(str, frame.columns[:8]))}.",
                 "Choose one of them.",
             )
-    values = frame[column].astype(str)
+    values = frame[column].astype(str).to_numpy()
     members: list[ImageGroup] = []
     for value in (a, b):
         chosen = values != str(a) if value is None else values == str(value)
-        if not chosen.any():
+        if not np.any(chosen):
             raise DataError(
                 f"No image has the value '{value}' in the column '{column}'.",
                 f"Its values are {nearest(str(value), sorted(set(values)), 8)}.",
