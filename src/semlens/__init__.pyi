@@ -1,6 +1,7 @@
 from .analysis.audit.audit import audit as audit
 from .analysis.audit.model_test import model_test as model_test
 from .analysis.audit.sweep import audit_all as audit_all
+from .analysis.border_swap import border_swap as border_swap
 from .analysis.class_relevance import class_relevance as class_relevance
 from .analysis.compare.compare import compare as compare
 from .analysis.compare.drift import drift as drift

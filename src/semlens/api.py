@@ -14,6 +14,7 @@ from semlens.analysis.audit.audit import audit
 from semlens.analysis.audit.model_test import model_test
 from semlens.analysis.audit.saved_audits import SavedAudits
 from semlens.analysis.audit.sweep import audit_all
+from semlens.analysis.border_swap import border_swap
 from semlens.analysis.class_relevance import class_relevance
 from semlens.analysis.compare.compare import compare
 from semlens.analysis.compare.drift import drift
@@ -67,6 +68,7 @@ class ConceptDatabase(Database):
     attribution_graph = attribution_graph
     audit = audit
     audit_all = audit_all
+    border_swap = border_swap
     compare = compare
     contrast = contrast
     class_relevance = class_relevance

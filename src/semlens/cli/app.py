@@ -42,7 +42,12 @@ COMMANDS: dict[str, dict[str, str]] = {
         "effect": "explain:effect",
     },
     "Compare": {"compare": "compare:compare", "contrast": "contrast:contrast"},
-    "Audit": {"audit": "audit:audit", "test": "audit:test", "report": "audit:report"},
+    "Audit": {
+        "audit": "audit:audit",
+        "test": "audit:test",
+        "border-swap": "contrast:border_swap",
+        "report": "audit:report",
+    },
     "Correct": {
         "cutout": "correct:cutout",
         "prune": "correct:prune",

@@ -1,7 +1,13 @@
-"""``semlens contrast``."""
+"""``semlens contrast`` and ``border-swap``."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
+from semlens.analysis.border_swap import BorderSwap
+from semlens.analysis.border_swap import border_swap as ask_border_swap
 from semlens.analysis.contrast.contrast import Contrast
 from semlens.analysis.contrast.contrast import contrast as ask_contrast
 from semlens.cli.command import QuestionContext, command
@@ -24,3 +30,33 @@ def contrast(ask: QuestionContext) -> Contrast:
     semlens contrast r18.semlens --metadata scans.csv --column hospital --a north --b south
     """
     return ask()
+
+
+@command(ask_border_swap)
+def border_swap(
+    ask: QuestionContext,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(help="Class to test, by name or number; may be given again [all]."),
+    ] = None,
+    widths: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--width", help="Width of the border, as a share of the sides; may be given again."
+        ),
+    ] = None,
+) -> BorderSwap:
+    """Test whether classes rest on what surrounds their objects.
+
+    The border of images of a class is pasted onto images of other classes. If that raises the
+    class's logit more than it does for other classes, the class rests on its surroundings: a
+    background, a frame, a mark near the edge. No words and no embedder are needed.
+
+    Examples:
+
+    semlens border-swap r18.semlens --save border-swap.png
+
+    semlens border-swap r18.semlens --target "tabby cat" --width 0.1 --json
+    """
+    given = {"widths": widths} if widths else {}
+    return ask(target=target or None, **given)
