@@ -162,7 +162,7 @@ def test_the_command_prints_and_draws(worlds, tmp_path):
     db = worlds["planted"]
     arguments = [
         "border-swap", str(db.path), "--model", db.manifest.model.spec, "--target", "class0",
-        "--target", "class3", "--width", "0.2", "--count", "16", "--json",
+        "--target", "class3", "--width", "0.2", "--count", "48", "--json",
         "--save", str(tmp_path / "b.png"),
     ]  # fmt: skip
     ended = CliRunner().invoke(app, arguments)
