@@ -162,7 +162,7 @@ def test_the_command_prints_and_draws(worlds, tmp_path):
     db = worlds["planted"]
     arguments = [
         "border-swap", str(db.path), "--model", db.manifest.model.spec, "--target", "class0",
-        "--target", "class3", "--width", "0.2", "--count", "48", "--json",
+        "--target", "class3", "--width", "0.15", "--count", "24", "--json",
         "--save", str(tmp_path / "b.png"),
     ]  # fmt: skip
     ended = CliRunner().invoke(app, arguments)
@@ -171,7 +171,7 @@ def test_the_command_prints_and_draws(worlds, tmp_path):
     assert printed["detected"] == ["class0"]
     assert {row["class"] for row in printed["classes"]} == {"class0", "class3"}
     assert Image.open(tmp_path / "b.png").width > 500
-    table = db.border_swap(count=16, widths=[0.2])
+    table = db.border_swap(count=24, widths=[0.15])
     table.save(tmp_path / "b.csv")
     assert pd.read_csv(tmp_path / "b.csv")["class"].tolist() == table.frame["class"].tolist()
     assert "class0" in repr(table)
