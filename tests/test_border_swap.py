@@ -123,6 +123,7 @@ def test_p_values_are_those_of_a_t_test_of_one_against_the_others():
     ]
     assert leave_one_out(values) == pytest.approx(np.array(expected))
     assert leave_one_out(np.ones(6)).tolist() == [1.0] * 6
+    assert leave_one_out(np.array([0.0] * 5 + [1.0]))[5] == 0.0
 
 
 @pytest.mark.parametrize(

@@ -223,9 +223,11 @@ def leave_one_out(values: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"
     p_values = np.ones(len(values))
     for i in range(len(values)):
         others = np.delete(values, i)
-        spread = others.std(ddof=1) * np.sqrt(1 + 1 / n)
+        excess, spread = values[i] - others.mean(), others.std(ddof=1) * np.sqrt(1 + 1 / n)
         if spread > 0:
-            p_values[i] = student.sf((values[i] - others.mean()) / spread, n - 1)
+            p_values[i] = student.sf(excess / spread, n - 1)
+        elif excess > 1e-9 * np.abs(values).max():  # no other class gains anything
+            p_values[i] = 0.0
     return p_values
 
 
