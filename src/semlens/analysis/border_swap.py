@@ -89,7 +89,9 @@ class BorderSwap(Result):
         return Group(*titled(self.summary, shown.assign(**written)))
 
 
-@question("model", "images")
+@question(
+    "model", "images", panel="Audit", example="border-swap r18.semlens --save border-swap.png"
+)
 def border_swap(
     database: Database,
     target: Annotated[
@@ -97,9 +99,10 @@ def border_swap(
         setting("Class to test, by name or by the number of its logit [all classes with images]."),
     ] = None,
     *,
-    widths: Annotated[
-        Sequence[float], setting("Widths of the border, as shares of the sides.")
-    ] = WIDTHS,
+    width: Annotated[
+        float | None,
+        setting("Width of the border, as a share of the sides [0.15 and 0.25].", gt=0, lt=0.5),
+    ] = None,
     count: Annotated[int, setting("Images of other classes, per class.", ge=8)] = 64,
     reference: Annotated[int, setting("Other classes to compare with, at most.", ge=5)] = 30,
     seed: Annotated[int, setting("Which images are drawn.", ge=0)] = 0,
@@ -148,17 +151,18 @@ def border_swap(
     measured = np.union1d(tested, others) if target is not None else classes
     draws = {int(c): _draw(logit, int(c), count, seed) for c in measured}
     rows: list[dict[str, Any]] = []
-    for place, width in enumerate(widths):
+    widths = WIDTHS if width is None else (width,)
+    for place, share in enumerate(widths):
         gains = np.zeros(len(measured))
         for i, c in enumerate(measured.tolist()):
-            gains[i] = _gain(database, c, draws[c], width, batch_size)
+            gains[i] = _gain(database, c, draws[c], share, batch_size)
             report("swapping borders", place * len(measured) + i + 1, len(widths) * len(measured))
         p_values = leave_one_out(gains)
         rows += [
             {
                 "class": class_name(database, c),
                 "logit": c,
-                "width": width,
+                "width": share,
                 "gain": gain,
                 "p_value": p,
             }

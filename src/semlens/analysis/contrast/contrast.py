@@ -129,7 +129,10 @@ class Contrast(Result):
         return Group(*tables, f"AUROC above 0.5: stronger in {self.a.name}.")
 
 
-@question("model", "images", "embedder")
+@question(
+    "model", "images", "embedder", panel="Compare",
+    example="contrast r18.semlens --errors 'tabby cat' --save contrast.png",
+)  # fmt: skip
 def contrast(
     database: Database,
     a: Annotated[
