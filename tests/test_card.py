@@ -95,7 +95,7 @@ def test_statistics_are_those_of_the_channel_and_say_their_side(db):
             for name in ("firing_rate", "maximum", "minimum", "mean", "std", "samples")
         }
         side = "above" if card(db, row).component.sign > 0 else "below"
-        assert f"somewhere {side} zero" in got["firing_rate"].meaning
+        assert f"an activation {side} zero at" in got["firing_rate"].meaning
         assert "mean over space" in got["maximum"].meaning
 
 
@@ -203,7 +203,7 @@ def test_one_concept_has_no_margin(db):
 
 def test_kept_labels_come_back_as_they_were(db):
     labels = label(db, CONCEPTS, candidates=3, threshold=0.1)
-    labels.keep("mine")
+    labels.save_to_database("mine")
     frame = labels.to_pandas()
     got = saved_candidates(db, "mine", labels.rows, top=2)
     for place, mine in enumerate(got):

@@ -319,7 +319,7 @@ def test_the_command_writes_json_a_table_and_a_picture(built, command):
 
 def test_the_command_takes_saved_labels(built, command):
     db = sl.open(built / "db")
-    db.label(ConceptSet.of(["dog", "car"]), threshold=-1.0).keep("mine")
+    db.label(ConceptSet.of(["dog", "car"]), threshold=-1.0).save_to_database("mine")
     value = json.loads(
         command("db", "--target", "mammal", "--labels", "mine", "--json", cwd=built)[0]
     )

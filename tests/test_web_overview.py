@@ -18,7 +18,7 @@ import semlens as sl
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.describe.build_command import build_command
 from semlens.analysis.describe.database_warnings import database_warnings
-from semlens.analysis.describe.overview import class_table, sample_queries, settings_in_words
+from semlens.analysis.describe.overview import class_table, describe_settings, sample_queries
 from semlens.analysis.describe.score_distribution import distributions
 from semlens.cli.app import app as cli
 from semlens.data.image_folder import ImageFolder
@@ -121,7 +121,7 @@ def test_settings_tell_what_was_chosen(db):
             "relevance": None,
         }
     )
-    said = dict(settings_in_words(made))
+    said = dict(describe_settings(made))
     assert "class token" in said["Readout"]
     assert "median" in said["Concept vector"]
     assert "negative" in said["Signs"]
@@ -269,8 +269,7 @@ def test_images_that_moved_or_changed(tmp_path):
     first = folder / "class0" / "000.png"
     first.write_bytes(first.read_bytes() + b" ")
     caution = of_kind(database_warnings(db, ready=True, texts=True), "data")
-    assert "16 images" in caution.text
-    assert "1 are missing or have changed" in caution.text
+    assert "1 of 16 images" in caution.text
     assert "class0/000.png" in caution.text
     moved = folder.rename(tmp_path / "elsewhere")
     caution = of_kind(database_warnings(db, ready=True, texts=True), "data")

@@ -19,7 +19,14 @@ from torch import Tensor
 
 from semlens.analysis.classes import class_name, find_class
 from semlens.analysis.database_engine import RulesLike, engine_of, group_masks, per_component
-from semlens.analysis.label import VOCABULARY, Labels, LabelSource, Named, as_labels, label_of
+from semlens.analysis.label import (
+    VOCABULARY,
+    ComponentLabels,
+    Labels,
+    LabelSource,
+    as_labels,
+    label_of,
+)
 from semlens.analysis.query_embedding import ImageLike, open_image
 from semlens.analysis.result import PICTURES, TABLES, Result
 from semlens.draw.explanation_picture import ExplanationCard, ExplanationPage, draw_page, page_html
@@ -388,7 +395,7 @@ def _heat(heat: Tensor | None, inputs: Tensor, count: int = 1) -> Float32[np.nda
     return heat.detach().reshape(count, *inputs.shape[-2:]).float().cpu().numpy()
 
 
-def _alignment(labels: Named, component: Component) -> float | None:
+def _alignment(labels: ComponentLabels, component: Component) -> float | None:
     if not isinstance(labels, Labels):
         return None
     place = np.flatnonzero(labels.rows == labels.database.row(component))

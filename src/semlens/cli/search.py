@@ -79,7 +79,7 @@ def label(
     """
     labels: Labels = replace(ask(), shown=rows)
     if keep is not None:
-        written(labels.keep(keep))
+        written(labels.save_to_database(keep))
     return labels
 
 

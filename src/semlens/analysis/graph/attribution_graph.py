@@ -22,7 +22,7 @@ from semlens.analysis.graph.relevance_trace import (
     make_job,
     strongest,
 )
-from semlens.analysis.label import VOCABULARY, LabelSource, Named, as_labels, label_of
+from semlens.analysis.label import VOCABULARY, ComponentLabels, LabelSource, as_labels, label_of
 from semlens.analysis.result import PICTURES, Result
 from semlens.draw.encode_images import encoded
 from semlens.draw.graph_layout import GraphEdge, GraphNode, Heading, Scene, arrange
@@ -39,7 +39,7 @@ UNLABELLED = "?"
 
 
 def keep_groups(
-    database: Database, layer: TracedLayer, labels: Named, minimum: float, top: int | None
+    database: Database, layer: TracedLayer, labels: ComponentLabels, minimum: float, top: int | None
 ) -> dict[str, list[int]]:
     """Return by label which of a layer's traced components are kept, largest share first.
 
