@@ -531,7 +531,7 @@ def test_few_labels_are_all_written():
     labels = [MapLabel("dog", -1.0, 0.0, 9), MapLabel("sea", 1.0, 0.5, 3)]
     figure, (axes,) = new_figure(6.0, 5.0)
     axes.scatter(*points.T)
-    assert write_labels(figure, axes, labels=labels, where=points, notes=["A note."]) == 0
+    assert write_labels(figure, axes, labels=labels, positions=points, notes=["A note."]) == 0
     assert [text.get_text() for text in axes.texts] == ["dog", "sea"]
     assert axes.get_xlabel() == "A note."
 

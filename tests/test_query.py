@@ -218,7 +218,7 @@ def test_a_label_search_without_labels_or_words_says_so(db, labelled):
     for texts in ([], [" "], ["?!"]):
         with pytest.raises(ConceptError) as error:
             search_labels(labelled[0], texts)
-        assert_says(error.value, "no text", "words", "Say what")
+        assert_says(error.value, "no text", "words", "Give at least one")
     with pytest.raises(ConceptError, match="mine"):
         search_labels(labelled[0], ["fur"], name="theirs")
 

@@ -191,7 +191,7 @@ class Comparison(Result):
         for one, other in ((a, b), (b, a)):
             rows = self._rows(one, other, self._unique(one, other))
             title = f"Only in {self.sets[one].name}, beside the nearest of {self.sets[other].name}"
-            parts.append((title, rows if one == a else [row.turned() for row in rows]))
+            parts.append((title, rows if one == a else [row.swapped() for row in rows]))
         left, right = ((self.sets[at].name, self.sets[at].database) for at in (a, b))
         return pairs_sheet(left, right, parts, columns)
 
