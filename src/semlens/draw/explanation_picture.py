@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from PIL import Image, ImageDraw, ImageOps
 
 from semlens.draw.encode_images import decoded, encoded, font, shortened
-from semlens.draw.heatmap_mask import AGAINST, FOR
+from semlens.draw.heatmap_mask import NEGATIVE, POSITIVE
 from semlens.draw.html import render, webp_uri
 
 SIDE = 260
@@ -94,8 +94,8 @@ def page_html(page: ExplanationPage, *, whole: bool = True) -> str:
         page=page,
         picture=lambda image: webp_uri(encoded(image, 88)),
         example=webp_uri,
-        good=f"rgb{FOR}",
-        bad=f"rgb{AGAINST}",
+        good=f"rgb{POSITIVE}",
+        bad=f"rgb{NEGATIVE}",
     )
 
 
@@ -156,7 +156,7 @@ def _draw_card(
     bar = below + 2 * LINE + 2
     draw.rectangle((left, bar, right - 1, bar + 5), fill="#e8e8e8")
     end = left + round((CARD - 1) * abs(card.share) / largest)
-    draw.rectangle((left, bar, end, bar + 5), fill=FOR if card.share > 0 else AGAINST)
+    draw.rectangle((left, bar, end, bar + 5), fill=POSITIVE if card.share > 0 else NEGATIVE)
 
 
 def _plate(picture: Image.Image, side: int) -> Image.Image:

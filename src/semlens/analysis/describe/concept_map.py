@@ -135,7 +135,7 @@ class ConceptMap(Result):
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a program."""
         return {
-            "models": [one.name for one in self.sets],
+            "models": [s.name for s in self.sets],
             "method": self.method,
             "seed": self.seed,
             "reused": self.reused,
@@ -153,7 +153,7 @@ class ConceptMap(Result):
             for row in self.clusters.to_dict("records")
             if row["labels"]
         ]
-        models = ", ".join(one.name for one in self.sets)
+        models = ", ".join(s.name for s in self.sets)
         way = "UMAP" if len(self) - self.placed >= NEIGHBOURS else "Principal axes"
         title = f"{way} of {len(self)} components of {models}"
         return draw_map(

@@ -86,8 +86,7 @@ def colour(
     if by == "relevance":
         return _relevance(sets, values[0])
     if by in MEASURES:
-        parts = [set_scores(s)[by].to_numpy(np.float32) for s in sets]
-        return Scale(by, np.concatenate(parts))
+        return Scale(by, np.concatenate([set_scores(s)[by].to_numpy(np.float32) for s in sets]))
     if by == "cluster":
         groups = frame["cluster"].to_numpy(np.int64)
         names = [f"cluster {i}" for i in range(groups.max(initial=-1) + 1)]

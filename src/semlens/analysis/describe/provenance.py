@@ -41,8 +41,8 @@ def relevance_by_class(
     table: Any = database.relevance(None, layers)
     table = table[table["component"].isin(rows)]
     order = pd.Series(np.arange(len(rows)), rows)
-    table = table.assign(place=table["component"].map(order))
-    table = table.sort_values(["place", "mean", "class"], ascending=[True, False, True])
+    table = table.assign(order=table["component"].map(order))
+    table = table.sort_values(["order", "mean", "class"], ascending=[True, False, True])
     return pd.DataFrame(
         {
             "row": table["component"].to_numpy(),
