@@ -242,7 +242,7 @@ def test_kept_labels_are_by_row_and_the_newest(tmp_path, pictures):
         assert named["label"][row] == first.of(db.component(int(row)))
     with pytest.raises(ConceptError) as error:
         saved_labels(db, "three")
-    assert_says(error.value, "no labels 'three'", "two", "semlens label")
+    assert_says(error.value, "no saved labels 'three'", "two", "semlens label")
     # of another build they say nothing
     (db.path / "manifest.json").write_text((db.path / "manifest.json").read_text() + " ")
     assert label_tables(sl.open(db.path)) == []

@@ -106,7 +106,7 @@ class HasComponents(Protocol):
 Components = Component | str | HasComponents | Iterable[Component | str]
 """Parameter type of questions: a component, a name, a result with components, or several."""
 Layers = Annotated[
-    str | Sequence[str] | None, setting("Only these layers, repeated or separated by commas.")
+    str | Sequence[str] | None, setting("Layers to include, repeated or separated by commas.")
 ]
 """Parameter type of questions: one layer, several, or None for all."""
 Target = Annotated[int | str, setting("Class, by name or by logit index.")]

@@ -30,7 +30,7 @@ from semlens.analysis.label import (
 from semlens.analysis.query_embedding import ImageLike, open_image
 from semlens.analysis.result import PICTURES, TABLES, Result
 from semlens.draw.explanation_picture import ExplanationCard, ExplanationPage, draw_page, page_html
-from semlens.draw.heatmap_mask import masked, onto, overlay
+from semlens.draw.heatmap_mask import apply_mask, overlay, project_heatmap
 from semlens.draw.text_table import rich_table
 from semlens.models.geometry import Geometry
 from semlens.relevance.class_relevance import class_seed, shares
@@ -230,7 +230,7 @@ class Explanation(Result):
             part.label or "",
             part.relevance,
             part.share,
-            masked(_cut(self.image, part.box), cut, threshold),
+            apply_mask(_cut(self.image, part.box), cut, threshold),
             [webp for webp in pictures if webp is not None],
         )
 
@@ -241,7 +241,7 @@ class Explanation(Result):
         share = self.blur if blur is None else blur
         height, width = heat.shape
         smooth = heatmaps(torch.from_numpy(heat)[None], height, width, share)[0].numpy()
-        return onto(smooth, self.geometry, box, _size(box))
+        return project_heatmap(smooth, self.geometry, box, _size(box))
 
     def _repr_html_(self) -> str:
         """Return the page's content for notebooks."""

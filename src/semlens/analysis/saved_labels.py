@@ -180,14 +180,14 @@ def search_labels(
 def _matches(labels: list[str], texts: Sequence[str]) -> Bool[np.ndarray, " n"]:
     queries = [words for words in map(_words, texts) if words]
     words_of_label = {label: _words(label) for label in set(labels)}
-    matches = {
+    is_match = {
         label: any(
             all(any(word.startswith(prefix) for word in words) for prefix in query)
             for query in queries
         )
         for label, words in words_of_label.items()
     }
-    return np.array([matches[label] for label in labels], bool)
+    return np.array([is_match[label] for label in labels], bool)
 
 
 def _words(text: str) -> list[str]:

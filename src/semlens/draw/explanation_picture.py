@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageOps
 
-from semlens.draw.encode_images import decoded, encoded, font, shortened
+from semlens.draw.encode_images import decode_image, encode_webp, fit_text, font
 from semlens.draw.heatmap_mask import NEGATIVE, POSITIVE
 from semlens.draw.html import render, webp_uri
 
@@ -92,7 +92,7 @@ def page_html(page: ExplanationPage, *, whole: bool = True) -> str:
         "explain.html.j2",
         whole=whole,
         page=page,
-        picture=lambda image: webp_uri(encoded(image, 88)),
+        picture=lambda image: webp_uri(encode_webp(image, 88)),
         example=webp_uri,
         good=f"rgb{POSITIVE}",
         bad=f"rgb{NEGATIVE}",
@@ -143,7 +143,7 @@ def _draw_card(
     for number, webp in enumerate(card.examples[:4]):
         row, column = divmod(number, 2)
         place = (left + CELL + GAP + column * (half + 2), top + row * (half + 2))
-        canvas.paste(_plate(decoded(webp), half), place)
+        canvas.paste(_plate(decode_image(webp), half), place)
     if not card.examples:
         _write(canvas, (left + CELL + GAP, top), "no examples", CELL, 12, SOFT)
     below = top + CELL + 3
@@ -173,6 +173,6 @@ def _write(
     fill: str = "black",
 ) -> int:
     """Write a text, cut to a width, and return the width that it took."""
-    shown = shortened(text, size, room)
+    shown = fit_text(text, size, room)
     ImageDraw.Draw(canvas).text(corner, shown, fill=fill, font=font(size))
     return int(font(size).getlength(shown))

@@ -15,7 +15,7 @@ from rich.text import Text
 from semlens.analysis.compare.component_sets import ComponentSet
 from semlens.analysis.compare.nearest_components import Nearest
 from semlens.analysis.result import Result
-from semlens.draw.text_table import titled
+from semlens.draw.text_table import titled_table
 from semlens.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -223,12 +223,12 @@ class Comparison(Result):
     def __rich__(self) -> RenderableType:
         """Return the matrix, for two sets also what they share and what not, labels and scores."""
         columns = ["set", "layers", "components", "threshold", "only_here"]
-        parts = [*titled("sets", self.overview, columns), *_matrix_text(self)]
+        parts = [*titled_table("sets", self.overview, columns), *_matrix_text(self)]
         if len(self.sets) == 2:
             parts += [*_pairs_text(self), *_labels_text(self)]
         if self.scores is not None:
             columns = ["set", "measure", "mean", "lower_quartile", "median", "upper_quartile"]
-            parts += titled("scores", self.scores, columns)
+            parts += titled_table("scores", self.scores, columns)
         return Group(*parts, *(Text(f"Notice: {note}") for note in self.notes))
 
 
@@ -240,13 +240,13 @@ def _matrix_text(found: Comparison) -> list[RenderableType]:
     if found.has_centred:
         kinds["centred"] = "set similarity after the mean vector is subtracted (our addition)"
     if len(found.sets) <= WIDE:
-        tables = [titled(kinds[kind], found.square(kind).reset_index()) for kind in kinds]
+        tables = [titled_table(kinds[kind], found.square(kind).reset_index()) for kind in kinds]
         return [part for table in tables for part in table]
     others = found.matrix[found.matrix["from"] != found.matrix["to"]]
     best = others.loc[others.groupby("from", sort=False)["similarity"].idxmax()]
     best = best.rename(columns={"from": "set", "to": "most alike"})
     said = Text("All pairs: save it as .csv, or as .png for the picture.\n")
-    return [*titled(kinds["similarity"], best, ["set", "most alike", *kinds, "unique"]), said]
+    return [*titled_table(kinds["similarity"], best, ["set", "most alike", *kinds, "unique"]), said]
 
 
 def _pairs_text(found: Comparison) -> list[RenderableType]:
@@ -254,11 +254,13 @@ def _pairs_text(found: Comparison) -> list[RenderableType]:
     if found.labelled is not None:
         names += ["label", "nearest_label"]
     best = found.best_pairs()
-    parts = titled(f"shared: {len(best)} pairs, each other's nearest", found.first(best), names)
+    parts = titled_table(
+        f"shared: {len(best)} pairs, each other's nearest", found.first(best), names
+    )
     for one in found.sets:
         mine = found.unique.loc[found.unique["from"] == one.name]
         if len(mine):
-            parts += titled(f"only in {one.name}: {len(mine)}", found.first(mine), names)
+            parts += titled_table(f"only in {one.name}: {len(mine)}", found.first(mine), names)
     return parts
 
 
@@ -272,5 +274,5 @@ def _labels_text(found: Comparison) -> list[RenderableType]:
     parts: list[RenderableType] = []
     for kind in sorted(where.unique()):
         part = wide[where == kind].reset_index()
-        parts += titled(f"labels {kind}: {len(part)}", part.head(found.top or len(part)))
+        parts += titled_table(f"labels {kind}: {len(part)}", part.head(found.top or len(part)))
     return parts

@@ -19,7 +19,7 @@ from semlens.analysis.concepts import ConceptSet, as_concepts
 from semlens.analysis.label import THRESHOLD, VOCABULARY, LabelConcepts
 from semlens.analysis.query_embedding import embed_concepts
 from semlens.analysis.result import Result
-from semlens.draw.text_table import titled
+from semlens.draw.text_table import titled_table
 from semlens.errors import RecipeError
 from semlens.settings import question, setting
 from semlens.store.reader import Database
@@ -240,12 +240,12 @@ class Dissection(Result):
         """Return the tables for a terminal."""
         multiple = len(self.databases) > 1
         by = ["database", "layer"] if multiple else ["layer"]
-        renderables: list[RenderableType] = [*titled("components with a label", self.sizes)]
+        renderables: list[RenderableType] = [*titled_table("components with a label", self.sizes)]
         table = category_table(self.counts, by, self.depth)
         if len(table):
             names = ["  " * path.count("/") + path.rpartition("/")[2] for path in table.index]
             table.insert(0, "category", names)
-            renderables += titled("components by category", table.reset_index(drop=True))
+            renderables += titled_table("components by category", table.reset_index(drop=True))
         for name in self.databases:
             suffix = f" of {name}" if multiple else ""
             top_concepts = self.top_concepts(name)
@@ -255,7 +255,7 @@ class Dissection(Result):
                 path.removesuffix(concept).removesuffix("/") for path, concept in pairs
             ]
             columns = ["name", "category", "count", "share"]
-            renderables += titled(
+            renderables += titled_table(
                 f"most frequent concepts{suffix}",
                 top_concepts.head(self.top or len(top_concepts)),
                 columns,
@@ -267,7 +267,7 @@ class Dissection(Result):
                 "everywhere"
             )
             columns = ["concept", "category", "nearest", "alignment", "label"]
-            renderables += titled(title, gaps.head(self.top or len(gaps)), columns)
+            renderables += titled_table(title, gaps.head(self.top or len(gaps)), columns)
         return Group(*renderables)
 
 
@@ -313,15 +313,15 @@ def dissect(
     >>> result = sl.dissect(sl.open("r18.semlens"))                       # doctest: +SKIP
     >>> result.top_concepts()                                             # doctest: +SKIP
     """
-    sources = as_databases(databases, others)
+    database_list = as_databases(databases, others)
     concept_set = as_concepts(concepts)
-    embedding = embed_concepts(sources[0], concept_set)
+    embedding = embed_concepts(database_list[0], concept_set)
     nodes = concept_nodes(concept_set)
     counts: list[dict[str, Any]] = []
     totals: list[dict[str, Any]] = []
     gaps: list[pd.DataFrame] = []
     sizes: list[dict[str, Any]] = []
-    for components in component_sets(sources, layers=layers, target=target, minimum=minimum):
+    for components in component_sets(database_list, layers=layers, target=target, minimum=minimum):
         layer_sets = components.by_layer()
         assignments = [
             assign(layer_set, embedding, concept_set, threshold) for layer_set in layer_sets

@@ -98,7 +98,7 @@ def sample_queries(database: Database, count: int = _QUERIES) -> list[SuggestedQ
             text for text, _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
         ]
     classes = class_table(database)["name"].tolist()
-    # evenly spaced classes: neighbours in ImageNet's order are all kinds of dogs
+    # evenly spaced, since neighbouring classes are often alike, as the dog breeds of ImageNet
     spread = np.linspace(0, max(len(classes) - 1, 0), min(count, len(classes))).round().astype(int)
     spread_names = [str(classes[i]) for i in dict.fromkeys(spread.tolist())]
     class_queries = [SuggestedQuery(name, "class") for name in spread_names if not name.isdecimal()]

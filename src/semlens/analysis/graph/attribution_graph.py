@@ -24,7 +24,7 @@ from semlens.analysis.graph.relevance_trace import (
 )
 from semlens.analysis.label import VOCABULARY, ComponentLabels, LabelSource, as_labels, label_of
 from semlens.analysis.result import PICTURES, Result
-from semlens.draw.encode_images import encoded
+from semlens.draw.encode_images import encode_webp
 from semlens.draw.graph_layout import GraphEdge, GraphNode, Heading, Scene, arrange
 from semlens.draw.graph_picture import draw_png, draw_svg
 from semlens.draw.text_table import rich_table
@@ -215,7 +215,7 @@ class AttributionGraph(Result):
         if self.example is not None:
             small = self.example.convert("RGB")
             small.thumbnail((THUMBNAIL, THUMBNAIL))
-            found[TARGET] = encoded(small)
+            found[TARGET] = encode_webp(small)
         for node in self.nodes:
             for row in self.database.rows_of(node.components[:1]):
                 for example in self.database.examples_of(row, 1):
