@@ -201,10 +201,10 @@ def test_long_work_shows_its_progress_in_python(capsys):
     @question()
     def count(database: int) -> int:
         for place in range(3):
-            progress.report("counting", place + 1, 3)
+            progress.report_progress("counting", place + 1, 3)
         return database
 
-    with progress.shown(delay=0.0):
+    with progress.progress_bars(delay=0.0):
         assert count(3) == 3
     assert "counting: 3" in capsys.readouterr().err
     assert needs_of(count) == ()
