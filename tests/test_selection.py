@@ -88,7 +88,7 @@ def test_kept_labels_are_counted_the_most_frequent_first(db, found):
 
 def test_components_whose_layer_was_not_labelled_have_no_label(db, found):
     labels = db.label(CONCEPTS, layers=["second"], threshold=-2.0)
-    labels.save_to_database()
+    labels.keep()
     names, source = component_labels(found)
     assert source == "labels-default"
     first = found.frame["layer"] == "first"

@@ -122,7 +122,7 @@ def test_labels_come_from_a_bundled_set(ask, databases):
 def test_kept_labels_come_first(ask, databases):
     db = databases[0]
     labels = label(db, ConceptSet.of(["dog", "car"]), layers=["first"])
-    file = labels.save_to_database("mine")
+    file = labels.keep("mine")
     try:
         got = ask("0/components/first:2/labels")
         assert (got["concepts"], got["threshold"]) == ("kept:mine", None)

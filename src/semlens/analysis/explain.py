@@ -19,18 +19,11 @@ from torch import Tensor
 
 from semlens.analysis.classes import class_name, find_class
 from semlens.analysis.database_engine import RulesLike, engine_of, group_masks, per_component
-from semlens.analysis.label import (
-    VOCABULARY,
-    ComponentLabels,
-    Labels,
-    LabelSource,
-    as_labels,
-    label_of,
-)
+from semlens.analysis.label import VOCABULARY, Labels, LabelSource, Named, as_labels, label_of
 from semlens.analysis.query_embedding import ImageLike, open_image
 from semlens.analysis.result import PICTURES, TABLES, Result
 from semlens.draw.explanation_picture import ExplanationCard, ExplanationPage, draw_page, page_html
-from semlens.draw.heatmap_mask import apply_mask, overlay, project_heatmap
+from semlens.draw.heatmap_mask import masked, onto, overlay
 from semlens.draw.text_table import rich_table
 from semlens.models.geometry import Geometry
 from semlens.relevance.class_relevance import class_seed, shares
@@ -230,7 +223,7 @@ class Explanation(Result):
             part.label or "",
             part.relevance,
             part.share,
-            apply_mask(_cut(self.image, part.box), cut, threshold),
+            masked(_cut(self.image, part.box), cut, threshold),
             [webp for webp in pictures if webp is not None],
         )
 
@@ -241,7 +234,7 @@ class Explanation(Result):
         share = self.blur if blur is None else blur
         height, width = heat.shape
         smooth = heatmaps(torch.from_numpy(heat)[None], height, width, share)[0].numpy()
-        return project_heatmap(smooth, self.geometry, box, _size(box))
+        return onto(smooth, self.geometry, box, _size(box))
 
     def _repr_html_(self) -> str:
         """Return the page's content for notebooks."""
@@ -395,7 +388,7 @@ def _heat(heat: Tensor | None, inputs: Tensor, count: int = 1) -> Float32[np.nda
     return heat.detach().reshape(count, *inputs.shape[-2:]).float().cpu().numpy()
 
 
-def _alignment(labels: ComponentLabels, component: Component) -> float | None:
+def _alignment(labels: Named, component: Component) -> float | None:
     if not isinstance(labels, Labels):
         return None
     place = np.flatnonzero(labels.rows == labels.database.row(component))

@@ -19,7 +19,7 @@ from semlens.analysis.concepts import ConceptSet
 from semlens.data.images import decode, upright_rgb
 from semlens.embedders.load import Embedder
 from semlens.errors import ConceptError, ImageError
-from semlens.progress import report_progress
+from semlens.progress import report
 from semlens.store.reader import Database
 
 SEARCH_TEMPLATES = ("{}", "a {}", "an image of a close up of {}")
@@ -118,7 +118,7 @@ def _embedded(
     parts: list[np.ndarray] = []
     for start in range(0, len(prompts), PROMPTS):
         parts.append(known.embedder.embed_texts(prompts[start : start + PROMPTS]).numpy())
-        report_progress("embedding texts", min(start + PROMPTS, len(prompts)), len(prompts))
+        report("embedding texts", min(start + PROMPTS, len(prompts)), len(prompts))
     vectors = np.concatenate(parts) if parts else np.zeros((0, known.embedder.dim), np.float32)
     vectors = vectors.reshape(len(texts), len(templates), -1).mean(1)
     vectors.flags.writeable = False

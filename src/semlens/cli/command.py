@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 
 from semlens.analysis.result import Result, check_end
 from semlens.cli.output import Device, Json, Save, Spec, out, print_json, reported, written
-from semlens.settings import Setting, needs_of, settings_of, unannotated
+from semlens.settings import Setting, bare, needs_of, settings_of
 
 if TYPE_CHECKING:
     from semlens.analysis.concepts import ConceptSet
@@ -261,7 +261,7 @@ def _plain_type(type_: Any) -> tuple[Any, bool]:
     """Return the type that an option of a setting is read as, and whether it may be left out."""
     if typing.get_origin(type_) not in (Union, UnionType):
         return type_, False
-    parts = [unannotated(part) for part in typing.get_args(type_)]
+    parts = [bare(part) for part in typing.get_args(type_)]
     plain = (int, float, str, bool, Path)
     simple = [p for p in parts if p in plain or typing.get_origin(p) is Literal]
     # what may be a number or a text is typed as a text: a class, by its name or its number

@@ -64,7 +64,7 @@ def demo(
     _print_hits(hits, planted, f"\n2. semlens search {db.path} {walkthrough.QUERY}")
 
     labels = db.label()
-    labels.save_to_database("paper-vocabulary")  # for the browser: names beside every component
+    labels.keep("paper-vocabulary")  # for the browser: names beside every component
     relevant = db.class_relevance(world.target, top=6, concepts=labels)
     _print_relevant(relevant, planted, f"\n3. What drives '{world.target}'?")
 

@@ -79,7 +79,7 @@ def label(
     """
     labels: Labels = replace(ask(), shown=rows)
     if keep is not None:
-        written(labels.save_to_database(keep))
+        written(labels.keep(keep))
     return labels
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageOps
 
-from semlens.draw.encode_images import decode_image, encode_webp, fit_text, font
-from semlens.draw.heatmap_mask import NEGATIVE, POSITIVE
+from semlens.draw.encode_images import decoded, encoded, font, shortened
+from semlens.draw.heatmap_mask import AGAINST, FOR
 from semlens.draw.html import render, webp_uri
 
 SIDE = 260
@@ -92,10 +92,10 @@ def page_html(page: ExplanationPage, *, whole: bool = True) -> str:
         "explain.html.j2",
         whole=whole,
         page=page,
-        picture=lambda image: webp_uri(encode_webp(image, 88)),
+        picture=lambda image: webp_uri(encoded(image, 88)),
         example=webp_uri,
-        good=f"rgb{POSITIVE}",
-        bad=f"rgb{NEGATIVE}",
+        good=f"rgb{FOR}",
+        bad=f"rgb{AGAINST}",
     )
 
 
@@ -143,7 +143,7 @@ def _draw_card(
     for number, webp in enumerate(card.examples[:4]):
         row, column = divmod(number, 2)
         place = (left + CELL + GAP + column * (half + 2), top + row * (half + 2))
-        canvas.paste(_plate(decode_image(webp), half), place)
+        canvas.paste(_plate(decoded(webp), half), place)
     if not card.examples:
         _write(canvas, (left + CELL + GAP, top), "no examples", CELL, 12, SOFT)
     below = top + CELL + 3
@@ -156,7 +156,7 @@ def _draw_card(
     bar = below + 2 * LINE + 2
     draw.rectangle((left, bar, right - 1, bar + 5), fill="#e8e8e8")
     end = left + round((CARD - 1) * abs(card.share) / largest)
-    draw.rectangle((left, bar, end, bar + 5), fill=POSITIVE if card.share > 0 else NEGATIVE)
+    draw.rectangle((left, bar, end, bar + 5), fill=FOR if card.share > 0 else AGAINST)
 
 
 def _plate(picture: Image.Image, side: int) -> Image.Image:
@@ -173,6 +173,6 @@ def _write(
     fill: str = "black",
 ) -> int:
     """Write a text, cut to a width, and return the width that it took."""
-    shown = fit_text(text, size, room)
+    shown = shortened(text, size, room)
     ImageDraw.Draw(canvas).text(corner, shown, fill=fill, font=font(size))
     return int(font(size).getlength(shown))

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from semlens.draw.encode_images import fit_text
+from semlens.draw.encode_images import shortened
 
 CARD = (226.0, 58.0)
 THUMB = 46.0
@@ -237,8 +237,8 @@ def _card(
         most = "" if rest else f", {percent(node.maximum)} at most"
         title = f"{node.label}\n{percent(node.mean)} on average{most}\n{names}"
     texts = (
-        PlacedText(left, y + 25, fit_text(node.label, 14.5, room), 14.5, bold=True),
-        PlacedText(left, y + 44, fit_text(below, 12.0, room), 12.0, soft=True),
+        PlacedText(left, y + 25, shortened(node.label, 14.5, room), 14.5, bold=True),
+        PlacedText(left, y + 44, shortened(below, 12.0, room), 12.0, soft=True),
     )
     return NodeCard(number, x, y, 0.0 if rest else tint, node.mean < 0, title, texts, webp, rest)
 
@@ -300,16 +300,16 @@ def _headings(heading: Heading, width: float) -> list[PlacedText]:
         f"{images} · components that reach {100 * heading.minimum:g} % of their layer's relevance "
         f"· the lines show {percent(heading.overall)} of it"
     )
-    name = fit_text(heading.name, 22.0, width - 2 * MARGIN - 150)
+    name = shortened(heading.name, 22.0, width - 2 * MARGIN - 150)
     texts = [
         PlacedText(MARGIN, 44.0, f"Attribution graph: {name}", 22.0, bold=True),
-        PlacedText(MARGIN, 67.0, fit_text(subtitle, 13.0, width - 2 * MARGIN), 13.0, soft=True),
+        PlacedText(MARGIN, 67.0, shortened(subtitle, 13.0, width - 2 * MARGIN), 13.0, soft=True),
     ]
     for place, (layer, boxes) in enumerate(heading.share_shown.items()):
         x = MARGIN + place * (CARD[0] + GAP_ACROSS) + CARD[0] / 2
         shown = f"boxes show {percent(boxes)}, lines {percent(heading.edges_shown[layer])}"
         texts += [
-            PlacedText(x, 98.0, fit_text(layer, 14.0, CARD[0]), 14.0, bold=True, middle=True),
+            PlacedText(x, 98.0, shortened(layer, 14.0, CARD[0]), 14.0, bold=True, middle=True),
             PlacedText(x, 115.0, shown, 11.5, soft=True, middle=True),
         ]
     return texts

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 from PIL import Image
 
-from semlens.draw.encode_images import decode_image, encode_webp
+from semlens.draw.encode_images import decoded, encoded
 from semlens.draw.figure import VERDICTS, figure_png, figure_svg
 from semlens.draw.html import render, webp_uri
 
@@ -157,9 +157,7 @@ def page_html(page: ReportPage) -> str:
 def figure_picture(figure: Figure, alt: str, caption: str, *, points: int = 0) -> ReportPicture:
     """Embed a plot: as vectors, or as pixels where it has too many points for that."""
     if points > _MANY:
-        return ReportPicture(
-            webp_uri(encode_webp(decode_image(figure_png(figure)), 88, 6)), alt, caption
-        )
+        return ReportPicture(webp_uri(encoded(decoded(figure_png(figure)), 88, 6)), alt, caption)
     return svg_picture(figure_svg(figure), alt, caption)
 
 
@@ -171,7 +169,7 @@ def svg_picture(svg: str, alt: str, caption: str, *, adapts: bool = False) -> Re
 
 def picture_thumb(picture: Image.Image, file: str) -> Thumb:
     """Embed a small picture."""
-    return Thumb(webp_uri(encode_webp(picture, 78)), file)
+    return Thumb(webp_uri(encoded(picture, 78)), file)
 
 
 _MANY = 3000

@@ -16,7 +16,7 @@ from semlens.errors import ModelError
 from semlens.models.activations import first_tensor, measure_form, read
 from semlens.models.hooks import batched_ablation, evaluating, pruned, run_layers
 from semlens.models.subject import SubjectModel
-from semlens.progress import report_progress
+from semlens.progress import report
 from semlens.types import Component, Readout
 
 Reader = Callable[[int], Image.Image]
@@ -46,7 +46,7 @@ def batches(
         if len(held) == batch_size or done == len(samples):
             yield model.batch(held)
             if stage is not None:
-                report_progress(stage, done, len(samples))
+                report(stage, done, len(samples))
             held = []
 
 

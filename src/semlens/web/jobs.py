@@ -12,7 +12,7 @@ from typing import TypeVar, cast
 from pydantic import BaseModel
 
 from semlens.errors import BusyError
-from semlens.progress import progress_listener
+from semlens.progress import listening
 
 T = TypeVar("T")
 
@@ -140,7 +140,7 @@ class JobQueue:
         return cast(T, job.made.result())
 
     def _run(self, job: _Job, make: Callable[[], T], turn: threading.Semaphore) -> None:
-        with turn, progress_listener(job.report):
+        with turn, listening(job.report):
             try:
                 job.made.set_result(make())
             except BaseException as error:  # handed to whoever asks

@@ -17,7 +17,7 @@ from semlens.analysis.describe.overview import notable_rows
 from semlens.analysis.saved_labels import label_tables
 from semlens.api import ConceptDatabase
 from semlens.errors import RelevanceError, ServeError
-from semlens.progress import progress_bars, report_progress
+from semlens.progress import report, shown
 from semlens.store.atomic_files import save_text
 from semlens.web.app import create_app
 from semlens.web.app_state import ModelContext
@@ -92,7 +92,7 @@ def export_site(
         recorder = Recorder(app, part)
         served: list[ModelContext] = app.state.serving.models
         writer = _Exporter(recorder, served, cards, originals, traced)
-        with progress_bars(), ThreadPoolExecutor(1) as pool:  # a notebook has a loop in this thread
+        with shown(), ThreadPoolExecutor(1) as pool:  # a notebook has a loop in this thread
             context = copy_context()
             pool.submit(lambda: context.run(asyncio.run, writer.write())).result()
         shutil.rmtree(target, ignore_errors=True)
@@ -205,11 +205,11 @@ class _Exporter:
 
     def _expect(self, count: int) -> None:
         self._total += count
-        report_progress("recording answers", self._done, self._total)
+        report("recording answers", self._done, self._total)
 
     def _tell(self) -> None:
         self._done += 1
-        report_progress("recording answers", self._done, self._total)
+        report("recording answers", self._done, self._total)
 
     async def _record(self, record: Callable[[str], Awaitable[Any]], paths: Sequence[str]) -> None:
         self._expect(len(paths))

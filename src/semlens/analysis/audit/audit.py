@@ -30,7 +30,7 @@ from semlens.analysis.class_relevance import MINIMUM, Minimum, relevant_rows
 from semlens.analysis.classes import class_name
 from semlens.analysis.concepts import Concepts, as_concepts
 from semlens.analysis.resolve_concepts import ClassConcepts, OwnTarget, class_and_concepts
-from semlens.progress import report_progress
+from semlens.progress import report
 from semlens.settings import question, setting
 from semlens.store.reader import Database
 from semlens.types import Layers
@@ -178,7 +178,7 @@ def _redrawn(
     resampled = BootstrapCosines(database, rows, np.concatenate(vectors))
     rng = np.random.default_rng(seed)
     for place in range(resamples):
-        report_progress("redrawing examples", place + 1, resamples)
+        report("redrawing examples", place + 1, resamples)
         cosines = resampled.draw(rng)
         if null is not None:
             cosines = cosines[:, :-1] - cosines[:, -1:]

@@ -25,7 +25,7 @@ from semlens.analysis.query_embedding import (
     unit,
 )
 from semlens.errors import ConceptError
-from semlens.progress import report_progress
+from semlens.progress import report
 from semlens.store.reader import Database
 
 MOST_CONCEPTS = 2000
@@ -266,7 +266,7 @@ def random_shares(
                 "Give a larger background.",
             )
     for place in range(draws):
-        report_progress("random concept sets", place + 1, draws)
+        report("random concept sets", place + 1, draws)
         for null, chosen in zip(nulls, sets, strict=True):
             chosen[rng.choice(len(chosen), null.drawn, replace=False), place] = 1
     shares = np.zeros((draws, weight.shape[1]))

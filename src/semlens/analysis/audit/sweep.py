@@ -39,7 +39,7 @@ from semlens.analysis.resolve_concepts import ClassConcepts, concepts_by_class, 
 from semlens.analysis.result import Result
 from semlens.draw.text_table import rich_table
 from semlens.errors import ConceptError, RecipeError, RelevanceError
-from semlens.progress import report_progress
+from semlens.progress import report
 from semlens.settings import question
 from semlens.store.atomic_files import save_text
 from semlens.store.reader import Database
@@ -293,7 +293,7 @@ def audit_all(
     held, skipped = concepts_by_class(database, concepts)
     audits: dict[str, Audit] = {}
     for done, (number, one) in enumerate(held.items()):
-        report_progress("auditing", done, len(held))
+        report("auditing", done, len(held))
         name = class_name(database, number)
         # a name that two classes have must not hide one of them
         name = name if name not in audits else f"{name} ({number})"
@@ -304,7 +304,7 @@ def audit_all(
             )  # fmt: skip
         except (RelevanceError, ConceptError) as error:  # one list must not cost all other audits
             skipped[name] = error
-    report_progress("auditing", len(held), len(held))
+    report("auditing", len(held), len(held))
     if not audits:
         raise nothing_left(skipped)
     return Sweep(audits, {name: error.value for name, error in skipped.items()})

@@ -15,7 +15,7 @@ from rich.text import Text
 from semlens.analysis.compare.component_sets import ComponentSet
 from semlens.analysis.compare.nearest_components import Nearest
 from semlens.analysis.result import Result
-from semlens.draw.text_table import titled_table
+from semlens.draw.text_table import titled
 from semlens.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ class Comparison(Result):
         for one, other in ((a, b), (b, a)):
             rows = self._rows(one, other, self._unique(one, other))
             title = f"Only in {self.sets[one].name}, beside the nearest of {self.sets[other].name}"
-            parts.append((title, rows if one == a else [row.swapped() for row in rows]))
+            parts.append((title, rows if one == a else [row.turned() for row in rows]))
         left, right = ((self.sets[at].name, self.sets[at].database) for at in (a, b))
         return pairs_sheet(left, right, parts, columns)
 
@@ -223,12 +223,12 @@ class Comparison(Result):
     def __rich__(self) -> RenderableType:
         """Return the matrix, for two sets also what they share and what not, labels and scores."""
         columns = ["set", "layers", "components", "threshold", "only_here"]
-        parts = [*titled_table("sets", self.overview, columns), *_matrix_text(self)]
+        parts = [*titled("sets", self.overview, columns), *_matrix_text(self)]
         if len(self.sets) == 2:
             parts += [*_pairs_text(self), *_labels_text(self)]
         if self.scores is not None:
             columns = ["set", "measure", "mean", "lower_quartile", "median", "upper_quartile"]
-            parts += titled_table("scores", self.scores, columns)
+            parts += titled("scores", self.scores, columns)
         return Group(*parts, *(Text(f"Notice: {note}") for note in self.notes))
 
 
@@ -240,13 +240,13 @@ def _matrix_text(found: Comparison) -> list[RenderableType]:
     if found.has_centred:
         kinds["centred"] = "set similarity after the mean vector is subtracted (our addition)"
     if len(found.sets) <= WIDE:
-        tables = [titled_table(kinds[kind], found.square(kind).reset_index()) for kind in kinds]
+        tables = [titled(kinds[kind], found.square(kind).reset_index()) for kind in kinds]
         return [part for table in tables for part in table]
     others = found.matrix[found.matrix["from"] != found.matrix["to"]]
     best = others.loc[others.groupby("from", sort=False)["similarity"].idxmax()]
     best = best.rename(columns={"from": "set", "to": "most alike"})
     said = Text("All pairs: save it as .csv, or as .png for the picture.\n")
-    return [*titled_table(kinds["similarity"], best, ["set", "most alike", *kinds, "unique"]), said]
+    return [*titled(kinds["similarity"], best, ["set", "most alike", *kinds, "unique"]), said]
 
 
 def _pairs_text(found: Comparison) -> list[RenderableType]:
@@ -254,13 +254,11 @@ def _pairs_text(found: Comparison) -> list[RenderableType]:
     if found.labelled is not None:
         names += ["label", "nearest_label"]
     best = found.best_pairs()
-    parts = titled_table(
-        f"shared: {len(best)} pairs, each other's nearest", found.first(best), names
-    )
+    parts = titled(f"shared: {len(best)} pairs, each other's nearest", found.first(best), names)
     for one in found.sets:
         mine = found.unique.loc[found.unique["from"] == one.name]
         if len(mine):
-            parts += titled_table(f"only in {one.name}: {len(mine)}", found.first(mine), names)
+            parts += titled(f"only in {one.name}: {len(mine)}", found.first(mine), names)
     return parts
 
 
@@ -274,5 +272,5 @@ def _labels_text(found: Comparison) -> list[RenderableType]:
     parts: list[RenderableType] = []
     for kind in sorted(where.unique()):
         part = wide[where == kind].reset_index()
-        parts += titled_table(f"labels {kind}: {len(part)}", part.head(found.top or len(part)))
+        parts += titled(f"labels {kind}: {len(part)}", part.head(found.top or len(part)))
     return parts

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float32, Int64
 from torch import Tensor
 
 from semlens.analysis.compare.component_sets import ComponentSet
-from semlens.progress import report_progress
+from semlens.progress import report
 
 BLOCK = 4096
 """Rows and columns of one block of similarities: 64 MiB."""
@@ -29,7 +29,7 @@ class PairProgress:
     def reach(self, done: int) -> None:
         """Report that so many are done."""
         self.done = min(max(done, self.done), self.total)
-        report_progress("comparing components", self.done, self.total)
+        report("comparing components", self.done, self.total)
 
 
 @dataclass(frozen=True, eq=False)

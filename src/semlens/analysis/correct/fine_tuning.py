@@ -23,7 +23,7 @@ from semlens.data.artefact import Artefact, insert_drawn
 from semlens.errors import DataError, RecipeError, StoreError
 from semlens.models.forward import batches, run_scores
 from semlens.models.subject import SubjectModel
-from semlens.progress import report_progress
+from semlens.progress import report
 from semlens.settings import Settings, setting
 from semlens.store.atomic_files import write_atomic
 
@@ -158,7 +158,7 @@ class TrainingRun:
                     _train_mode(self.model.module, frozen=len(batch) < FEW)
                     total += self._step(batch, targets[seen : seen + len(batch)]) * len(batch)
                     seen += len(batch)
-                    report_progress("training", (epoch - 1) * size + seen, size * settings.epochs)
+                    report("training", (epoch - 1) * size + seen, size * settings.epochs)
             finally:
                 self.model.module.eval()
         if not math.isfinite(total):

@@ -22,9 +22,9 @@ from semlens.analysis.graph.relevance_trace import (
     make_job,
     strongest,
 )
-from semlens.analysis.label import VOCABULARY, ComponentLabels, LabelSource, as_labels, label_of
+from semlens.analysis.label import VOCABULARY, LabelSource, Named, as_labels, label_of
 from semlens.analysis.result import PICTURES, Result
-from semlens.draw.encode_images import encode_webp
+from semlens.draw.encode_images import encoded
 from semlens.draw.graph_layout import GraphEdge, GraphNode, Heading, Scene, arrange
 from semlens.draw.graph_picture import draw_png, draw_svg
 from semlens.draw.text_table import rich_table
@@ -39,7 +39,7 @@ UNLABELLED = "?"
 
 
 def keep_groups(
-    database: Database, layer: TracedLayer, labels: ComponentLabels, minimum: float, top: int | None
+    database: Database, layer: TracedLayer, labels: Named, minimum: float, top: int | None
 ) -> dict[str, list[int]]:
     """Return by label which of a layer's traced components are kept, largest share first.
 
@@ -215,7 +215,7 @@ class AttributionGraph(Result):
         if self.example is not None:
             small = self.example.convert("RGB")
             small.thumbnail((THUMBNAIL, THUMBNAIL))
-            found[TARGET] = encode_webp(small)
+            found[TARGET] = encoded(small)
         for node in self.nodes:
             for row in self.database.rows_of(node.components[:1]):
                 for example in self.database.examples_of(row, 1):

@@ -59,7 +59,7 @@ from semlens.data.artefact import Artefacts, as_artefacts
 from semlens.draw.report_page import ReportPage, page_html
 from semlens.draw.text_table import rich_table
 from semlens.errors import RecipeError, RelevanceError
-from semlens.progress import report_progress
+from semlens.progress import report as tell
 from semlens.settings import question, setting
 from semlens.store.reader import Database
 from semlens.types import Layers
@@ -294,7 +294,7 @@ def report(
         f"Made on {day.isoformat()} with semlens {__version__}.",
         (*body, *end),
     )
-    report_progress("report", PARTS, PARTS)
+    tell("report", PARTS, PARTS)
     return Report(number, name, page, None if isinstance(judged, SkippedSection) else judged)
 
 
@@ -306,7 +306,7 @@ def _part(
     name: str, done: int, given: Part | SkippedSection | bool | None, make: Callable[[], Part]
 ) -> Part | SkippedSection:
     """Return a part that is given, or make it unless it was not asked for."""
-    report_progress("report", done, PARTS)
+    tell("report", done, PARTS)
     if given is False:
         return SkippedSection(f"The {name} was not asked for.")
     return attempt(make) if given is None or given is True else given

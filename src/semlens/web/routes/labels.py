@@ -73,7 +73,7 @@ def label_components(served: Model, serving: All, wanted: Labelling) -> SavedLab
     )
     name = re.sub(r"[^\w.-]+", "-", wanted.concepts)
     with served.keeping:
-        found.save_to_database(name)
+        found.keep(name)
     return next(table for table in label_tables(served.db) if table.name == name)
 
 

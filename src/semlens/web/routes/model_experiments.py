@@ -24,7 +24,7 @@ from semlens.analysis.correct.ablation_preview import (
 from semlens.analysis.result import plain
 from semlens.api import ConceptDatabase
 from semlens.data.artefact import Artefact, Hue, Patch, Stripes, TextMark, insert_drawn
-from semlens.draw.encode_images import encode_webp
+from semlens.draw.encode_images import encoded
 from semlens.recipe import fingerprint
 from semlens.types import Component
 from semlens.web.app_state import All, Model
@@ -312,7 +312,7 @@ def _shown(
     if artefact is not None:
         picture = insert_drawn(picture, [artefact], seed, sample)
     picture.thumbnail((SIDE, SIDE))
-    content = base64.b64encode(encode_webp(picture)).decode("ascii")
+    content = base64.b64encode(encoded(picture)).decode("ascii")
     return ChangedImage(
         sample=sample,
         path=db.sample(sample).path,
