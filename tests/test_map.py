@@ -614,7 +614,7 @@ def test_the_command_takes_clusters_seed_and_no_concepts(run, one):
         (("--color", "query"), "Say what to look for"),
         (("--color", "relevance"), "0 classes"),
         (("--save", "map.html"), ".png"),
-        (("--target", "zebra", "--concepts", "none"), "'zebra' is no class"),
+        (("--target", "zebra", "--concepts", "none"), "Unknown class 'zebra'"),
     ],
 )
 def test_wrong_options(run, given, part):

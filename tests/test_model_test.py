@@ -288,7 +288,7 @@ def test_the_command(db, model, spurious, pictures, tmp_path) -> None:
     assert before["real"]["logit"] != after["real"]["logit"] and "other.pt" in after["model"]
     for arguments, says in [
         (["--target", "c", "--artefact", "hue"], "has no samples"),
-        (["--target", "nobody", "--artefact", "hue"], "is no class"),
+        (["--target", "nobody", "--artefact", "hue"], "Unknown class"),
         (["--target", "class1"], "nothing spurious"),
         (["--target", "class1", "--artefact", "glow"], "is no artefact"),
         (["--target", "class1", "--spurious", "/nowhere"], "is not a folder"),

@@ -309,7 +309,7 @@ def test_a_report_makes_its_graph_and_its_test(db, audit, given, tmp_path):
         found = sl.report(
             db, "b", CONCEPTS, artefacts="patch:255,0,0", concept_map=False, date=DATE
         )
-    assert {what for what, _, _ in seen} >= {"report", "redrawing examples", "with patch"}
+    assert {what for what, _, _ in seen} >= {"report", "resampling examples", "with patch"}
     assert [done for what, done, _ in seen if what == "report"] == [0, 1, 2, 3, 4, 5]
     page = check_page(found.html)
     made = found.to_pandas().set_index("section")["made"]
@@ -435,7 +435,7 @@ def test_the_build_command_has_the_recipe(db, tmp_path, pictures, words):
 
 
 def test_bad_input(db, tmp_path):
-    with pytest.raises(RelevanceError, match="'x' is no class"):
+    with pytest.raises(RelevanceError, match="Unknown class 'x'"):
         report(db, "x", CONCEPTS)
     with pytest.raises(StoreError, match=r"\.html"):
         report(db, "b", CONCEPTS).save(tmp_path / "report.pdf")
@@ -531,7 +531,7 @@ def test_wrong_commands_end_before_the_work(built):
     assert "There is no concept set" in run(path, check=1).stderr
     assert "YYYY-MM-DD" in run(path, *concepts, "--date", "31.1.2026", check=1).stderr
     assert ".html" in run(path, *concepts, "--out", "report.pdf", check=1).stderr
-    assert "is no class" in run(path, *concepts, "--target", "ox", check=1).stderr
+    assert "Unknown class" in run(path, *concepts, "--target", "ox", check=1).stderr
     assert "no artefact" in run(path, *concepts, "--artefact", "dirt", check=1).stderr
     assert "none.json" in run(path, *concepts, "--tested", "none.json", check=1).stderr
     assert "layer9" in run(path, *concepts, "--layer", "layer9", check=1).stderr

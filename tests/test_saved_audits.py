@@ -160,13 +160,13 @@ def test_images_of_concepts_stay_with_them(db, tmp_path):
     picture = next((db.path.parent / "images").glob("*/*.png"))
     concept = Concept("a brand", ("marks",), "spurious", (picture,))
     made = db.audits.add("b", ConceptSet((*CONCEPTS.concepts, concept), "with images"))
-    assert made.pictured("a brand").images == (str(picture.resolve()),)
-    moved = db.audits.edit(1, 1, AuditChanges(valid=(made.pictured("a brand"),), spurious=()))
+    assert made.image_concept("a brand").images == (str(picture.resolve()),)
+    moved = db.audits.edit(1, 1, AuditChanges(valid=(made.image_concept("a brand"),), spurious=()))
     assert moved.concepts.concepts == (
         Concept("a brand", ("marks",), "valid", (picture.resolve(),)),
     )
     with pytest.raises(ConceptError) as error:
-        made.pictured("dog")
+        made.image_concept("dog")
     assert_says(error.value, "no concept 'dog' by image", "db.audits.add")
 
 
@@ -356,7 +356,7 @@ def test_empty_lists_are_kept_and_have_no_finding(db):
     db.audits.add("b", ConceptSet((), "nothing yet"))
     with pytest.raises(ConceptError, match="no valid and no spurious"):
         db.audits.run(1)
-    with pytest.raises(RelevanceError, match="'z' is no class"):
+    with pytest.raises(RelevanceError, match="Unknown class 'z'"):
         db.audits.add("z", CONCEPTS)
 
 

@@ -15,7 +15,7 @@ import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from semlens.analysis.result import Result, check_end
+from semlens.analysis.result import Result, check_suffix
 from semlens.cli.output import Device, Json, Save, Spec, out, print_json, reported, written
 from semlens.settings import Setting, bare, needs_of, settings_of
 
@@ -105,7 +105,7 @@ class QuestionContext:
     def also(self, path: Path | None, ends: Sequence[str], write: Callable[..., None]) -> None:
         """Write the answer to a further file, if one is named; a wrong ending is refused now."""
         if path is not None:
-            self.files.append((check_end(path, ends), write))
+            self.files.append((check_suffix(path, ends), write))
 
     def __call__(self, *more: Any, **changes: Any) -> Any:
         """Ask the question, with other settings than were typed where ``changes`` names some."""
@@ -158,7 +158,7 @@ def command(
                 folders if several else [folders], question, typed, found, save, as_json
             )
             for path in save:
-                check_end(path, result_ends(question))
+                check_suffix(path, result_suffixes(question))
             result = function(ask, **given)
             for path in save:
                 result.save(path)
@@ -251,10 +251,10 @@ _READ: dict[str, Callable[[Any, QuestionContext], Any]] = {
 """Settings whose options may be given again, and how they are read."""
 
 
-def result_ends(question: Callable[..., Any]) -> Sequence[str]:
+def result_suffixes(question: Callable[..., Any]) -> Sequence[str]:
     """Return what the answer of a question can be saved as."""
     returned = typing.get_type_hints(inspect.unwrap(question)).get("return")
-    return returned.ends if returned is not None else ()
+    return returned.suffixes if returned is not None else ()
 
 
 def _plain_type(type_: Any) -> tuple[Any, bool]:
