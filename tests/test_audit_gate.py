@@ -331,7 +331,7 @@ def test_a_sweep_takes_the_classes_that_sets_name(db):
     assert list(found.audits) == ["a"]
     assert "Unknown class 'ox'" in found.skipped["ox"]
     assert "all called 'b'" in found.skipped["b"]
-    assert "Left out 'ox'" in repr(found)
+    assert "Skipped 'ox'" in repr(found)
     valid = sl.audit_all(db, [FOR_A], **SETTINGS)
     assert valid.to_pandas()[["p_value", "q_value"]].isna().all(axis=None)
     assert valid.alarms == []

@@ -167,7 +167,7 @@ def test_images_of_concepts_stay_with_them(db, tmp_path):
     )
     with pytest.raises(ConceptError) as error:
         made.image_concept("dog")
-    assert_says(error.value, "no concept 'dog' by image", "db.audits.add")
+    assert_says(error.value, "no concept by image named 'dog'", "db.audits.add")
 
 
 # -- several writers -----------------------------------------------------------------------------
@@ -309,7 +309,7 @@ def test_a_damaged_file_is_told_and_hides_no_other(db):
     ("edit", "kind", "parts"),
     [
         (AuditChanges(valid=(ListedConcept(text="TREE "),)), ConceptError,
-         ["valid and spurious: tree", "one side"]),
+         ["both valid and spurious: tree", "one side"]),
         (AuditChanges(valid=(ListedConcept(text=" "),)), ConceptError, ["1 to 200"]),
         (AuditChanges(valid=(ListedConcept(text="x" * 201),)), ConceptError,
          ["201 characters", "short phrase"]),
@@ -372,7 +372,7 @@ def test_a_database_that_has_changed_is_told(db):
     file.write_text(json.dumps({**document, "target_name": "ox"}))
     with pytest.raises(StaleError) as error:
         db.audits.run(1)
-    assert_says(error.value, "made for 'ox'", "class 1", "'b' by now", "new audit")
+    assert_says(error.value, "made for 'ox'", "class 1", "is now 'b'", "new audit")
 
 
 # -- thresholds of the two sides -----------------------------------------------------------------
@@ -401,9 +401,9 @@ def test_each_side_has_its_own_threshold(db):
     ("threshold", "said"),
     [
         ((0.1, 0.2), ["valid concept above 0.1", "spurious concept above 0.2"]),
-        ((0.1, None), ["valid concept above 0.1", "spurious concepts when the best"]),
+        ((0.1, None), ["valid concept above 0.1", "spurious concepts if its best"]),
         ((0.1, 0.1), ["with a concept above 0.1"]),
-        (None, ["with concepts when the best"]),
+        (None, ["with concepts if its best"]),
     ],
 )
 def test_a_report_says_both_thresholds(db, threshold, said):
@@ -468,8 +468,8 @@ def test_bundled_sets_and_images_come_back_from_toml(tmp_path):
     [
         ("valid = [", "a.toml", ["'a' cannot be read", "[concepts]"]),
         ("[]", "a.json", ["is empty"]),
-        ("x", "a.exe", ["'a.exe' is no concept set", ".toml, .json, .csv"]),
-        ("x", "toml", ["'toml' is no concept set"]),
+        ("x", "a.exe", ["'a.exe' is not a concept set", ".toml, .json, .csv"]),
+        ("x", "toml", ["'toml' is not a concept set"]),
         ('valid = [{name = "x", images = ["/etc/passwd"]}]', "a.toml", ["by image: x", "texts"]),
     ],
 )

@@ -79,7 +79,7 @@ class ConceptSet:
             If there is no set, or the sets have different templates or targets.
         """
         if not sets:
-            raise ConceptError("There is no concept set.", "Expected at least one.", "Name one.")
+            raise ConceptError("There is no concept set.", "Expected at least one.", "Pass one.")
         return cls(
             tuple(dict.fromkeys(concept for s in sets for concept in s.concepts)),
             " + ".join(dict.fromkeys(s.name for s in sets)),

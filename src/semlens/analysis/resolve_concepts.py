@@ -178,7 +178,7 @@ def concepts_by_class(
         groups = _load_groups(database, concepts, files)
         named_sets = [(name, concept_set) for name, sets in groups for concept_set in sets]
         if not named_sets:
-            raise ConceptError("There is no concept set.", "Expected at least one.", "Name one.")
+            raise ConceptError("There is no concept set.", "Expected at least one.", "Pass one.")
         targets: set[int] = set()
         for target in dict.fromkeys(s.target for _, s in named_sets if s.target is not None):
             try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from matplotlib.figure import Figure
 from PIL import Image
@@ -29,15 +28,15 @@ Cell = str | Badge
 class ReportBlock:
     """A piece of a section."""
 
-    kind: ClassVar[str]
-    """Selects the markup in the template."""
+    @property
+    def kind(self) -> str:
+        """The name by which the template selects the markup, such as ``table``."""
+        return type(self).__name__.removeprefix("Report").lower()
 
 
 @dataclass(frozen=True)
 class Paragraph(ReportBlock):
     """A paragraph."""
-
-    kind = "paragraph"
 
     text: str
 
@@ -46,8 +45,6 @@ class Paragraph(ReportBlock):
 class Points(ReportBlock):
     """A list of pairs of a bold heading and a text."""
 
-    kind = "points"
-
     points: Sequence[tuple[str, str]]
 
 
@@ -55,16 +52,12 @@ class Points(ReportBlock):
 class Commands(ReportBlock):
     """Command lines."""
 
-    kind = "commands"
-
     lines: Sequence[str]
 
 
 @dataclass(frozen=True)
 class Facts(ReportBlock):
     """Names and values, one per line, each with an optional small line below."""
-
-    kind = "facts"
 
     caption: str
     rows: Sequence[tuple[str, str, str]]
@@ -74,8 +67,6 @@ class Facts(ReportBlock):
 class Values(ReportBlock):
     """Names and short values in columns."""
 
-    kind = "values"
-
     caption: str
     rows: Sequence[tuple[str, str]]
 
@@ -83,8 +74,6 @@ class Values(ReportBlock):
 @dataclass(frozen=True)
 class ReportTable(ReportBlock):
     """A table; ``numbers`` are the indices of right-aligned columns."""
-
-    kind = "table"
 
     caption: str
     columns: Sequence[str]
@@ -95,8 +84,6 @@ class ReportTable(ReportBlock):
 @dataclass(frozen=True)
 class ReportPicture(ReportBlock):
     """An image as a data URI, with alternative text and caption."""
-
-    kind = "picture"
 
     uri: str
     alt: str
@@ -133,8 +120,6 @@ class ReportCard:
 @dataclass(frozen=True)
 class ReportCards(ReportBlock):
     """A list of component cards; ``files`` determines whether file names are shown."""
-
-    kind = "cards"
 
     cards: Sequence[ReportCard]
     files: bool = False

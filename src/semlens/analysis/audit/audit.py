@@ -235,14 +235,17 @@ def _null_comparison(
         random = random_shares(side.nulls, weights.relevance, DRAWS, seed)
         # as in a permutation test, the observed value is one of the draws
         p = (1 + (random >= claimed - 1e-12).sum(0)) / (1 + DRAWS)
-        columns = {
-            "side": kind,
-            "layer": weights.labels,
-            "share": claimed,
-            "expected": [layer.mean() for layer in random.T],
-            "p_value": p,
-        }
-        tables.append(pd.DataFrame(columns))
+        tables.append(
+            pd.DataFrame(
+                {
+                    "side": kind,
+                    "layer": weights.labels,
+                    "share": claimed,
+                    "expected": [layer.mean() for layer in random.T],
+                    "p_value": p,
+                }
+            )
+        )
     return pd.concat(tables, ignore_index=True)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int64
 from scipy.special import gammaln
 
+from semlens.analysis.classes import true_classes
 from semlens.analysis.concepts import Concept, ConceptSet, Kind
 from semlens.analysis.query_embedding import (
     LABEL_TEMPLATES,
@@ -305,7 +306,9 @@ def random_pictures(
         Crops per concept.
     """
     rng = np.random.default_rng(seed)
-    crops = _other_crops(database, target)
+    crops = np.flatnonzero(true_classes(database)[database.crop_samples] != target)
+    if len(crops) == 0:
+        crops = np.arange(len(database.crop_samples))
     if len(crops) > POOL:
         crops = np.sort(rng.choice(crops, POOL, replace=False))
     vectors = database.crop_vectors[crops].astype(np.float32)
@@ -313,9 +316,3 @@ def random_pictures(
     anchors = rng.choice(len(vectors), concepts, replace=concepts > len(vectors))
     nearest = np.argsort(-(units[anchors] @ units.T), axis=1, kind="stable")[:, :images]
     return np.stack([vectors[group].mean(0) for group in nearest])
-
-
-def _other_crops(database: Database, target: int) -> Int64[np.ndarray, " p"]:
-    logits = database.samples["logit"].astype("Float64").fillna(-1).to_numpy(float)
-    crops = np.flatnonzero(logits[database.crop_samples] != target)
-    return crops if len(crops) else np.arange(len(database.crop_samples))

@@ -14,7 +14,7 @@ from scipy.special import softmax
 
 from semlens.analysis.audit.model_test_result import ModelTest, Outputs, SpuriousSet
 from semlens.analysis.auroc import auroc, auroc_interval
-from semlens.analysis.classes import class_name, class_samples, find_class
+from semlens.analysis.classes import class_name, class_samples, find_class, true_classes
 from semlens.analysis.correct.corrected_model import with_weights
 from semlens.data.artefact import Artefact, Artefacts, artefact_seed, as_artefacts
 from semlens.data.images import Images
@@ -28,10 +28,10 @@ from semlens.types import Target
 
 ALL_SETS, ALL_ARTEFACTS = "all sets", "all artefacts"
 """Names of all sets together, and of all artefacts on one image."""
-ImagesLike = Images | str | Path | Sequence[Any]
+ImageSource = Images | str | Path | Sequence[Any]
 """Images: an object, a folder or another SPEC, or a list of images or paths."""
 Spurious = Annotated[
-    ImagesLike | Mapping[str, ImagesLike] | None,
+    ImageSource | Mapping[str, ImageSource] | None,
     setting("Images of spurious features only; each sub-folder is a set."),
 ]
 
@@ -44,9 +44,9 @@ def model_test(
     spurious: Spurious = None,
     artefacts: Artefacts = (),
     real: Annotated[
-        ImagesLike | None, setting("Images of the class [the database's samples of it].")
+        ImageSource | None, setting("Images of the class [the database's samples of it].")
     ] = None,
-    count: Annotated[int, setting("Most images of the class, and of other classes.", ge=1)] = 500,
+    count: Annotated[int, setting("Maximum number of images of the class, and of other classes.", ge=1)] = 500,
     seed: Annotated[int, setting("Random seed, of images and of artefact positions.", ge=0)] = 0,
     weights: Annotated[
         str | Path | None,
@@ -161,9 +161,9 @@ def _spurious_set(
 def _pooled(outputs: Sequence[Outputs]) -> Outputs:
     """Concatenate the outputs of several sets."""
     return Outputs(
-        np.concatenate([one.logit for one in outputs]),
-        np.concatenate([one.probability for one in outputs]),
-        np.concatenate([one.rank for one in outputs]),
+        np.concatenate([o.logit for o in outputs]),
+        np.concatenate([o.probability for o in outputs]),
+        np.concatenate([o.rank for o in outputs]),
     )
 
 
@@ -172,7 +172,7 @@ def _auroc(real: Outputs, outputs: Outputs) -> float:
 
 
 def _image_sets(
-    spurious: ImagesLike | Mapping[str, ImagesLike] | None,
+    spurious: ImageSource | Mapping[str, ImageSource] | None,
 ) -> list[tuple[str, Images, Int64[np.ndarray, " n"]]]:
     """Return the name, the images and the samples of each set."""
     if not spurious:
@@ -198,9 +198,8 @@ def _other_samples(
     DataError
         If there are none.
     """
-    table = database.samples
-    other = (table["logit"].astype("Float64") != target).fillna(False).to_numpy(bool)
-    samples = np.flatnonzero(other & table["error"].isna().to_numpy())
+    classes = true_classes(database)
+    samples = np.flatnonzero((classes != target) & ~np.isnan(classes))
     if len(samples) == 0:
         raise DataError(
             f"The database only has samples of the class '{class_name(database, target)}'.",

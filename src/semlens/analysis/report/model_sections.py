@@ -127,29 +127,29 @@ def model_test_section(test: ModelTestLike) -> list[ReportBlock]:
     real, sets = values["real"], values["sets"]
     blocks: list[ReportBlock] = [Paragraph(test_sentence(values))]
     if isinstance(test, ModelTest):
-        aurocs = "; ".join(f"{one['set']}: AUROC {_number(one['auroc'])}" for one in sets)
+        aurocs = "; ".join(f"{tested['set']}: AUROC {_number(tested['auroc'])}" for tested in sets)
         blocks.append(
             figure_picture(
                 test.plot(),
                 f"Logits of '{values['class']}' on real images and on spurious ones. {aurocs}.",
                 "Each dot is an image. Where the distributions overlap, the model mistakes "
                 "spurious features for the class.",
-                points=real["images"] + sum(one["images"] for one in sets),
+                points=real["images"] + sum(tested["images"] for tested in sets),
             )
         )
     rows = [
         (
-            one["set"],
-            one["source"],
-            str(one["images"]),
-            f"{_number(one['auroc'])} ({_number(one['low'])} to {_number(one['high'])})",
-            percent(one["top1"]),
-            percent(one["top1_without"]),
+            tested["set"],
+            tested["source"],
+            str(tested["images"]),
+            f"{_number(tested['auroc'])} ({_number(tested['low'])} to {_number(tested['high'])})",
+            percent(tested["top1"]),
+            percent(tested["top1_without"]),
         )
-        for one in sets
+        for tested in sets
     ]
     columns = ["spurious", "source", "images", "AUROC (95 %)", "predicted", "without"]
-    if all(one["top1_without"] is None for one in sets):
+    if all(tested["top1_without"] is None for tested in sets):
         columns, rows = columns[:-1], [row[:-1] for row in rows]
     blocks += [
         ReportTable(

@@ -44,7 +44,6 @@ from semlens.analysis.report.model_sections import (
 from semlens.analysis.report.sections import (
     Content,
     SkippedSection,
-    attempt,
     examples_section,
     graph_section,
     identity,
@@ -58,7 +57,7 @@ from semlens.analysis.scores import scores as compute_scores
 from semlens.data.artefact import Artefacts, as_artefacts
 from semlens.draw.report_page import ReportPage, page_html
 from semlens.draw.text_table import rich_table
-from semlens.errors import RecipeError, RelevanceError
+from semlens.errors import RecipeError, RelevanceError, SemlensError
 from semlens.progress import report as report_progress
 from semlens.settings import question, setting
 from semlens.store.reader import Database
@@ -311,11 +310,16 @@ def _content(
     content: Content | SkippedSection | bool | None,
     compute: Callable[[], Content],
 ) -> Content | SkippedSection:
-    """Return existing content, or compute it unless it is False."""
+    """Return existing content, or compute it unless it is False; errors skip the section."""
     report_progress("report", done, STEPS)
     if content is False:
         return SkippedSection(f"The {name} was not requested.")
-    return attempt(compute) if content is None or content is True else content
+    if content is not None and content is not True:
+        return content
+    try:
+        return compute()
+    except SemlensError as error:
+        return SkippedSection(str(error))
 
 
 def _saved_record(

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from semlens.analysis.audit.audit_result import Audit
-from semlens.analysis.classes import class_name
+from semlens.analysis.classes import class_name, true_classes
 from semlens.analysis.concepts import ConceptSet, Kind
 from semlens.analysis.describe.concept_map import ConceptMap
 from semlens.analysis.describe.unexpected import Unexpected
@@ -34,7 +34,6 @@ from semlens.draw.report_page import (
     picture_thumb,
     svg_picture,
 )
-from semlens.errors import SemlensError
 from semlens.store.reader import Database
 from semlens.types import Component
 
@@ -54,14 +53,6 @@ class SkippedSection:
     """Placeholder for content that is missing, with the reason."""
 
     reason: str
-
-
-def attempt(compute: Callable[[], Content]) -> Content | SkippedSection:
-    """Return computed content, or a placeholder with the error."""
-    try:
-        return compute()
-    except SemlensError as error:
-        return SkippedSection(str(error))
 
 
 def section(
@@ -320,9 +311,7 @@ def _measures(scores: Scores, name: str) -> str:
 
 def sample_count(database: Database, target: int) -> int:
     """Return the number of readable samples of a class."""
-    table = database.samples
-    of_class = (table["logit"].astype("Float64") == target).fillna(False).to_numpy(bool)
-    return int((of_class & table["error"].isna().to_numpy()).sum())
+    return int((true_classes(database) == target).sum())
 
 
 def _unexpected_card(unexpected: Unexpected, row: dict[str, Any], largest: float) -> ReportCard:
