@@ -97,7 +97,9 @@ def class_samples(
     return samples.astype(np.int64)
 
 
-Samples = Annotated[int | Sequence[int] | np.ndarray, setting("Maximum number of images of the class.", ge=1)]
+Samples = Annotated[
+    int | Sequence[int] | np.ndarray, setting("Maximum number of images of the class.", ge=1)
+]
 """Largest number of samples of the class, or the indices of any samples."""
 Pictures = Images | ImageLike | Sequence[ImageLike] | None
 """Images to use instead of the database's."""

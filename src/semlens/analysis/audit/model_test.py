@@ -46,7 +46,9 @@ def model_test(
     real: Annotated[
         ImageSource | None, setting("Images of the class [the database's samples of it].")
     ] = None,
-    count: Annotated[int, setting("Maximum number of images of the class, and of other classes.", ge=1)] = 500,
+    count: Annotated[
+        int, setting("Maximum number of images of the class, and of other classes.", ge=1)
+    ] = 500,
     seed: Annotated[int, setting("Random seed, of images and of artefact positions.", ge=0)] = 0,
     weights: Annotated[
         str | Path | None,
