@@ -25,7 +25,7 @@ from semlens.analysis.audit.saved_audits import (
     Review,
     SavedAudits,
 )
-from semlens.analysis.concept_file import read_text, to_toml
+from semlens.analysis.concept_file import parse_upload, to_toml
 from semlens.analysis.concepts import Concept, ConceptSet, bundled_names
 from semlens.cli.app import app
 from semlens.data.image_folder import ImageFolder
@@ -475,13 +475,13 @@ def test_bundled_sets_and_images_come_back_from_toml(tmp_path):
 )
 def test_a_file_that_is_handed_in_wrongly_is_refused(text, file, parts):
     with pytest.raises(ConceptError) as error:
-        read_text(text, file)
+        parse_upload(text, file)
     assert_says(error.value, *parts)
 
 
 def test_files_that_are_handed_in_are_read():
-    assert read_text("valid = ['dog']", "my ox.toml").name == "my ox"
-    assert read_text("concept,kind\ndog,valid\n", "a.CSV").concepts[0].kind == "valid"
+    assert parse_upload("valid = ['dog']", "my ox.toml").name == "my ox"
+    assert parse_upload("concept,kind\ndog,valid\n", "a.CSV").concepts[0].kind == "valid"
 
 
 # -- command line --------------------------------------------------------------------------------

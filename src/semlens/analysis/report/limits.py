@@ -52,7 +52,7 @@ def reproduce(database: Database, command: Sequence[str], version: str) -> Secti
                 f"With semlens {version}, and the model, data and embedder with the fingerprints "
                 "above:"
             ),
-            Commands([shlex.join(_build_command(database)), shlex.join(command)]),
+            Commands([shlex.join(build_command(database)), shlex.join(command)]),
             Paragraph(
                 "If the build used a class map or a list of files, pass them again. The same seeds "
                 "give the same numbers on the same machine; other processors may differ in the "
@@ -63,7 +63,7 @@ def reproduce(database: Database, command: Sequence[str], version: str) -> Secti
     )
 
 
-def _build_command(database: Database) -> list[str]:
+def build_command(database: Database) -> list[str]:
     """Return the 'semlens build' command of the database, without default options."""
     manifest = database.manifest
     words = [
