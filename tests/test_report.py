@@ -199,7 +199,7 @@ def test_the_same_report_twice_is_the_same_file(db, tmp_path):
 
 def test_the_date_is_today_unless_it_is_given(db):
     found = report(db, "c", CONCEPTS, date=None)
-    assert datetime.date.today().isoformat() in found.page.made
+    assert datetime.date.today().isoformat() in found.page.created
 
 
 BAD = "<script>alert(1)</script>"
