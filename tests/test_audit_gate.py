@@ -330,7 +330,7 @@ def test_a_sweep_takes_the_classes_that_sets_name(db):
     found = sl.audit_all(db, [ANY, FOR_A, unknown, double], **SETTINGS)
     assert list(found.audits) == ["a"]
     assert "Unknown class 'ox'" in found.skipped["ox"]
-    assert "all called 'b'" in found.skipped["b"]
+    assert "all named 'b'" in found.skipped["b"]
     assert "Skipped 'ox'" in repr(found)
     valid = sl.audit_all(db, [FOR_A], **SETTINGS)
     assert valid.to_pandas()[["p_value", "q_value"]].isna().all(axis=None)
@@ -522,5 +522,5 @@ def test_sweeps_draw_the_worst_classes_and_the_side_that_there_is():
     assert "spurious" in top.get_ylabel()
     shown = [label.get_text() for label in bottom.get_xticklabels()]
     assert shown == [f"class {i}" for i in range(49, 9, -1)]
-    assert "10 more classes not drawn" in figure.get_suptitle()
+    assert "10 more classes not shown" in figure.get_suptitle()
     assert figure_png(figure)[:4] == b"\x89PNG"

@@ -297,7 +297,7 @@ def test_a_damaged_file_is_told_and_hides_no_other(db):
     assert_says(error.value, "1.json", "cannot be read", "Restore")
     with pytest.raises(StoreError) as error:
         db.audits.get(2)
-    assert_says(error.value, "saved audit 2", "mood is", "written by 99", "that version")
+    assert_says(error.value, "saved audit 2", "mood is", "not 99", "that version")
     assert db.audits.numbers() == [1, 2, 3]
     assert db.audits.get(3).name == "b"
 
