@@ -1,4 +1,4 @@
-"""The verbs of a session: build a database, open one, ask it."""
+"""The main API: build a database, open it, and ask questions."""
 
 from __future__ import annotations
 
@@ -10,29 +10,8 @@ from typing import Any, Unpack
 import pandas as pd
 from PIL import Image
 
-from semlens.analysis.audit.audit import audit
-from semlens.analysis.audit.model_test import model_test
 from semlens.analysis.audit.saved_audits import SavedAudits
-from semlens.analysis.audit.sweep import audit_all
-from semlens.analysis.class_relevance import class_relevance
-from semlens.analysis.compare.compare import compare
-from semlens.analysis.compare.drift import drift
-from semlens.analysis.correct.affected_samples import affected
-from semlens.analysis.correct.prune import prune
-from semlens.analysis.correct.retrain import retrain
-from semlens.analysis.correct.segments import cut_out
-from semlens.analysis.correct.sensitivity import sensitivity
-from semlens.analysis.describe.concept_map import concept_map
-from semlens.analysis.describe.dissect import dissect
-from semlens.analysis.describe.unexpected import unexpected
-from semlens.analysis.effect import effect
-from semlens.analysis.evaluate import evaluate
-from semlens.analysis.explain import explain
-from semlens.analysis.graph.attribution_graph import attribution_graph
-from semlens.analysis.label import label
-from semlens.analysis.report.report import report
-from semlens.analysis.scores import scores
-from semlens.analysis.search import search
+from semlens.analysis.questions import Questions
 from semlens.data.class_mapping import UnmappedWarning, map_targets, read_classes
 from semlens.data.images import Images
 from semlens.data.load import as_images
@@ -45,15 +24,14 @@ from semlens.recipe import Recipe, RecipeSettings
 from semlens.run.build_database import build_database
 from semlens.run.plan import Execution, Plan
 from semlens.store.locked_cached_property import locked_cached_property
-from semlens.store.reader import Database
 from semlens.types import Components
 
 
-class ConceptDatabase(Database):
+class ConceptDatabase(Questions):
     """A database with every question as a method: ``db.scores()`` is ``semlens.scores(db)``.
 
-    What a question needs of the model, the images and the embedder is loaded on first use;
-    ``semlens.open`` says from where, if they have moved.
+    The model, the images and the embedder are loaded when a question first needs them; pass
+    their locations to ``semlens.open`` if they have moved.
 
     Examples
     --------
@@ -62,47 +40,24 @@ class ConceptDatabase(Database):
     >>> db.search("watermark", top=3).components                   # doctest: +SKIP
     """
 
-    affected = affected
-    attribution_graph = attribution_graph
-    audit = audit
-    audit_all = audit_all
-    compare = compare
-    class_relevance = class_relevance
-    concept_map = concept_map
-    cut_out = cut_out
-    dissect = dissect
-    drift = drift
-    effect = effect
-    evaluate = evaluate
-    explain = explain
-    label = label
-    model_test = model_test
-    prune = prune
-    report = report
-    retrain = retrain
-    scores = scores
-    search = search
-    sensitivity = sensitivity
-    unexpected = unexpected
-
     @locked_cached_property
     def audits(self) -> SavedAudits:
-        """The audits that were saved in the database, with people's reviews."""
+        """Audits that are saved in the database, with their reviews."""
         return SavedAudits(self)
 
     def show(self, components: Components, columns: int = 10, *, mask: bool = False) -> Image.Image:
-        """Return a picture of components' examples, a row each.
+        """Return a picture of components' examples, one row each.
 
-        With ``mask``, what is under 2 % of the heatmap's maximum is darkened (paper, H.1).
+        With ``mask``, areas below 2 % of the heatmap's maximum are darkened (paper, H.1).
         """
         return sheet(self, self.rows_of(components), columns, mask=mask)
 
     def summary(self) -> pd.DataFrame:
-        """Return one row per layer: components, signs, those without examples."""
+        """Return one row per layer: form, components, signs, crop, components without examples."""
         components = self.components
         rows: list[dict[str, Any]] = []
         for layer in self.manifest.layers:
-            part = components.iloc[layer.first : layer.first + layer.rows]
+            layer_components = components.iloc[layer.first : layer.first + layer.rows]
             rows.append(
                 {
                     "layer": layer.name,
@@ -110,14 +65,14 @@ class ConceptDatabase(Database):
                     "components": layer.rows,
                     "signs": "both" if layer.rows > layer.channels else "+",
                     "crop": layer.crop,
-                    "without_examples": int((part["examples"] == 0).sum()),
+                    "without_examples": int((layer_components["examples"] == 0).sum()),
                     "not_finite": layer.not_finite,
                 }
             )
         return pd.DataFrame(rows)
 
     def __repr__(self) -> str:
-        """Return what the database holds as text."""
+        """Return the database's identity and layers as text."""
         m = self.manifest
         return (
             f"ConceptDatabase('{self.path}')\n"
@@ -126,7 +81,7 @@ class ConceptDatabase(Database):
         )
 
     def _repr_html_(self) -> str:
-        """Return a summary with pictures for notebooks."""
+        """Return a summary with examples for notebooks."""
         from semlens.draw.html import database_html
 
         return database_html(self)
@@ -147,35 +102,39 @@ def build(
     recipe: Recipe | None = None,
     **settings: Unpack[RecipeSettings],
 ) -> ConceptDatabase:
-    """Build a concept database, or go on with one, or add layers or other classes to one.
+    """Build, resume or extend a concept database.
+
+    A second call with the same recipe resumes an unfinished build, or adds layers, classes or
+    class relevance to a finished database.
 
     Parameters
     ----------
     path
         The database's folder.
     model, images, embedder
-        Objects, or SPECs to load; images may be a list too.
+        Objects, or SPECs to load; images may also be a list.
     layers
         Names as in ``named_modules``.
     classes
         File that maps class names of the data to logits.
     targets
-        Class name of each sample, instead of the data's own.
+        Class name of each sample, which replaces the data's own.
     relevance
-        Whether to compute how much each component matters for each class, too. It can be
-        added later by the same call.
+        Whether to compute the relevance of each component for each class. It can be added
+        later by the same call.
     progress
-        Called with stage, samples done and their total, in place of bars on standard error.
+        Called with stage, samples done and their total, instead of progress bars on standard
+        error.
     recipe
-        The settings; :class:`semlens.Recipe` says what there is.
+        The settings, see :class:`semlens.Recipe`.
     settings
-        Single ones by name, in place of the recipe's: ``examples=20``, ``crop="none"``, ...
+        Settings by name that override the recipe: ``examples=20``, ``crop="none"``, ...
 
     Notes
     -----
-    A database that is there keeps the classes of its images, unless ``classes`` or ``targets``
-    are given and differ. Then samples get these, and its class relevance is computed anew; its
-    vectors stay.
+    An existing database keeps the classes of its images, unless ``classes`` or ``targets`` are
+    given and differ. In that case the classes are replaced and class relevance is recomputed;
+    vectors do not change.
 
     Examples
     --------
@@ -185,19 +144,19 @@ def build(
     """
     subject = load_model(model) if isinstance(model, str) else model
     data = as_images(images)
-    foundation = load_embedder(embedder) if isinstance(embedder, str) else embedder
+    foundation_model = load_embedder(embedder) if isinstance(embedder, str) else embedder
     mapping = read_classes(Path(classes)) if classes is not None else None
     names = data.targets if targets is None else targets
     mapped = map_targets(names, len(data), subject.classes, subject.synsets, mapping)
     if mapped.notice:
         warnings.warn(mapped.notice, UnmappedWarning, stacklevel=2)
-    chosen: dict[str, Any] = {**(recipe or Recipe()).model_dump(), **settings}
+    values: dict[str, Any] = {**(recipe or Recipe()).model_dump(), **settings}
     plan = Plan(
         subject,
         data,
-        foundation,
+        foundation_model,
         tuple(layers),
-        Recipe(**chosen),
+        Recipe(**values),
         execution or Execution(),
         mapped,
         relabel=not (classes is None and targets is None),
@@ -205,7 +164,7 @@ def build(
     )
     with listening(progress) if progress else shown():
         build_database(Path(path).expanduser(), plan)
-    return ConceptDatabase(path, model=subject, images=data, embedder=foundation)
+    return ConceptDatabase(path, model=subject, images=data, embedder=foundation_model)
 
 
 def open(  # noqa: A001  # it is semlens.open
@@ -221,15 +180,15 @@ def open(  # noqa: A001  # it is semlens.open
     Parameters
     ----------
     model, images, embedder
-        Objects, or SPECs of where they are now, in place of those that the database names.
+        Objects or SPECs that replace those recorded in the database.
     device
-        Where the model and the embedder run.
+        Device of the model and the embedder.
 
     Raises
     ------
     StoreError
-        If there is none, or it is unfinished.
+        If there is no database, or it is unfinished.
     StaleError
-        If a model or an embedder is not the one it was built with.
+        If the model or the embedder differs from that of the build.
     """
     return ConceptDatabase(path, model=model, images=images, embedder=embedder, device=device)
