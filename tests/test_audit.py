@@ -20,7 +20,12 @@ from torch import nn
 
 import semlens as sl
 from semlens.analysis.audit.audit import DRAWS
-from semlens.analysis.audit.relevance_shares import ALL, VERDICTS, BootstrapCosines, weigh
+from semlens.analysis.audit.relevance_shares import (
+    ALL,
+    VERDICTS,
+    BootstrapCosines,
+    component_weights,
+)
 from semlens.analysis.concepts import Concept, ConceptSet
 from semlens.analysis.query_embedding import LABEL_TEMPLATES
 from semlens.data.image_folder import ImageFolder
@@ -202,7 +207,9 @@ def test_shares_by_number_and_by_relevance(db, words):
 
 
 def test_relevance_against_the_class_has_no_weight():
-    weights = weigh(pd.DataFrame({"layer": ["a", "a", "a", "b"], "mean": [0.3, 0.1, -0.5, -0.2]}))
+    weights = component_weights(
+        pd.DataFrame({"layer": ["a", "a", "a", "b"], "mean": [0.3, 0.1, -0.5, -0.2]})
+    )
     np.testing.assert_allclose(weights.relevance[:, 0], [0.75, 0.25, 0, 0])
     np.testing.assert_allclose(weights.relevance[:, 1], 0)  # nothing speaks for the class there
     np.testing.assert_allclose(weights.relevance[:, 2], [0.75, 0.25, 0, 0])
@@ -426,7 +433,7 @@ def test_many_image_concepts_get_enough_random_ones(tmp_path, seeing):
         (BOTH, {"layers": ["frist"]}, LayerError, ["frist", "first"]),
         (BOTH, {"layers": []}, LayerError, ["No layer"]),
         (BOTH, {"target": "c"}, RelevanceError, ["no relevance for class 2"]),
-        (BOTH, {"target": "ox"}, RelevanceError, ["'ox' is no class", "a, b, c, d"]),
+        (BOTH, {"target": "ox"}, RelevanceError, ["Unknown class 'ox'", "a, b, c, d"]),
         (BOTH, {"target": 9}, RelevanceError, ["from 0 to 3"]),
     ],
 )  # fmt: skip

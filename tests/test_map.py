@@ -616,7 +616,7 @@ def test_the_command_takes_clusters_seed_and_no_concepts(run, one):
         (("--color", "query"), "Give at least one"),
         (("--color", "relevance"), "0 classes"),
         (("--save", "map.html"), ".png"),
-        (("--target", "zebra", "--concepts", "none"), "'zebra' is no class"),
+        (("--target", "zebra", "--concepts", "none"), "Unknown class 'zebra'"),
     ],
 )
 def test_wrong_options(run, given, part):

@@ -323,7 +323,7 @@ def test_concepts_by_image_stay_and_no_path_comes_from_a_page(client, db):
     [
         ({"target": "ox", "valid": terms(["Tree"]), "spurious": terms(["tree "])}, 400,
          "calls valid and spurious: tree"),
-        ({"target": "horse"}, 400, "'horse' is no class"),
+        ({"target": "horse"}, 400, "Unknown class 'horse'"),
         ({"target": "ox", "from_sets": ["/etc/passwd"]}, 400, "'/etc/passwd' is neither"),
         ({"target": "ox", "from_sets": ["../x"]}, 400, "'../x' is neither a file nor"),
         ({"target": "ox", "from_sets": ["audit:9"]}, 409, "no audit 9"),

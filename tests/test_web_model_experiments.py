@@ -354,9 +354,9 @@ def test_the_report_has_the_graph_and_the_last_test_of_the_model(client, db):
         raise AssertionError("it never ends")
 
     before = report()
-    assert "No test was asked for" in before
+    assert "No model test was requested" in before
     assert "lines what passes between them" in before
     fetch(client, "trials/test", {"target": 1, "artefacts": [{"kind": "stripes"}], "count": 6})
     after = report()
-    assert "No test was asked for" not in after
+    assert "No model test was requested" not in after
     assert "stripes" in after

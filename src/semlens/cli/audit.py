@@ -12,16 +12,10 @@ import typer
 
 from semlens.analysis.audit.audit import audit as ask_audit
 from semlens.analysis.audit.audit_result import Audit
+from semlens.analysis.audit.ci_gate import Check, Condition, check_conditions, save_junit
 from semlens.analysis.audit.model_test import model_test
 from semlens.analysis.audit.model_test_result import ModelTest
-from semlens.analysis.audit.sweep import (
-    Check,
-    Condition,
-    Sweep,
-    audit_all,
-    check_conditions,
-    save_junit,
-)
+from semlens.analysis.audit.sweep import Sweep, audit_all
 from semlens.analysis.report.report import Report
 from semlens.analysis.report.report import report as ask_report
 from semlens.cli.command import QuestionContext, command

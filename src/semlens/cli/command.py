@@ -16,7 +16,7 @@ import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from semlens.analysis.result import Result, check_end
+from semlens.analysis.result import Result, check_suffix
 from semlens.cli.outline import KEYWORD, with_parameters
 from semlens.cli.output import (
     DeviceOption,
@@ -118,7 +118,7 @@ class QuestionContext:
     ) -> None:
         """Write the answer to an additional file, if given; a wrong ending is refused now."""
         if path is not None:
-            self.files.append((check_end(path, ends), write))
+            self.files.append((check_suffix(path, ends), write))
 
     def __call__(self, *arguments: Any, **overrides: Any) -> Any:
         """Ask the question; ``overrides`` replace settings from the options."""
@@ -172,7 +172,7 @@ def command(
             paths = folders if several else [folders]
             ask = QuestionContext(paths, question, options, pop_given(sources), save, as_json)
             for path in save:
-                check_end(path, result_ends(question))
+                check_suffix(path, result_suffixes(question))
             result = function(ask, **arguments)
             for path in save:
                 result.save(path)
@@ -267,10 +267,10 @@ _PARSERS: dict[str, Callable[[Any, QuestionContext], Any]] = {
 """Settings whose options can be repeated, and how their values are parsed."""
 
 
-def result_ends(question: Callable[..., Any]) -> Sequence[str]:
+def result_suffixes(question: Callable[..., Any]) -> Sequence[str]:
     """Return the file endings that the answer of a question can be saved with."""
     returned = typing.get_type_hints(inspect.unwrap(question)).get("return")
-    return returned.ends if returned is not None else ()
+    return returned.suffixes if returned is not None else ()
 
 
 def _option_type(type_: Any) -> tuple[Any, bool]:

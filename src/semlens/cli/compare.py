@@ -11,7 +11,7 @@ from semlens.analysis.compare.compare import compare as ask_compare
 from semlens.analysis.compare.comparison import Comparison
 from semlens.analysis.compare.drift import Drift
 from semlens.analysis.compare.drift import drift as ask_drift
-from semlens.analysis.result import PICTURES
+from semlens.analysis.result import IMAGE_SUFFIXES
 from semlens.cli.command import QuestionContext, command, split_commas
 from semlens.cli.output import save_picture
 from semlens.errors import RecipeError
@@ -48,7 +48,7 @@ def compare(
 
     semlens compare --series step1.semlens step2.semlens step3.semlens --save drift.png
     """
-    ask.also_write(pairs, PICTURES, lambda result, path: save_picture(result.pairs_picture(), path))
+    ask.also_write(pairs, IMAGE_SUFFIXES, lambda result, path: save_picture(result.pairs_picture(), path))
     if series:
         return _drift(ask, split_commas([steps]) if steps else None, pairs)
     if steps is not None:

@@ -13,7 +13,7 @@ from semlens.analysis.describe.dissect import dissect as ask_dissect
 from semlens.analysis.describe.map_colouring import Colour, check_colour
 from semlens.analysis.describe.unexpected import Unexpected
 from semlens.analysis.describe.unexpected import unexpected as ask_unexpected
-from semlens.analysis.result import PLOTS
+from semlens.analysis.result import PLOT_SUFFIXES
 from semlens.cli.command import QuestionContext, command
 from semlens.cli.output import err, save_picture
 from semlens.errors import ConceptError
@@ -94,7 +94,7 @@ def dissect(
 
     semlens dissect r50.semlens --target ox --concepts ox-tree --depth 3 --tree ox.png
     """
-    ask.also_write(tree, PLOTS, lambda result, path: save_picture(result.plot_tree(), path))
+    ask.also_write(tree, PLOT_SUFFIXES, lambda result, path: save_picture(result.plot_tree(), path))
     return ask()
 
 

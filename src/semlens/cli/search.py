@@ -10,7 +10,7 @@ import typer
 
 from semlens.analysis.label import SHOWN, Labels
 from semlens.analysis.label import label as ask_label
-from semlens.analysis.result import PICTURES, check_end
+from semlens.analysis.result import IMAGE_SUFFIXES, check_suffix
 from semlens.analysis.search import Hits
 from semlens.analysis.search import search as ask_search
 from semlens.cli.command import QuestionContext, command
@@ -57,7 +57,7 @@ def search(
 
     semlens search r18.semlens "dog snout" --image dog.jpg --without grass --layer layer4
     """
-    ask.also_write(picture, PICTURES, Hits.save)
+    ask.also_write(picture, IMAGE_SUFFIXES, Hits.save)
     templates = {"templates": template} if template else {}
     hits: Hits = ask(
         *(texts or ()), images=image or (), without=without or (),
@@ -111,7 +111,7 @@ def show(
 
     semlens show r18.semlens layer4:17 layer4:230 --out components.png
     """
-    check_end(picture, PICTURES)
+    check_suffix(picture, IMAGE_SUFFIXES)
     from semlens.api import open as open_database
 
     db = open_database(database)
