@@ -18,7 +18,7 @@ from semlens.analysis.correct.sensitivity import (
     accuracies,
     change_interval,
     sensitivity,
-    wilson,
+    wilson_interval,
     with_artefacts,
 )
 from semlens.analysis.evaluate import LabelledImages, check_targets
@@ -126,9 +126,9 @@ def test_every_number_is_a_count(images, db):
 
 
 def test_intervals():
-    # Wilson 1927 for 8 of 10 and 0 of 5; values of statsmodels' proportion_confint(method="wilson")
-    assert wilson(8, 10) == pytest.approx((0.490162, 0.943318), abs=1e-5)
-    assert wilson(0, 5) == pytest.approx((0.0, 0.434482), abs=1e-5)
+    # Wilson 1927 for 8 of 10 and 0 of 5; values of statsmodels' proportion_confint(method="wilson_interval")
+    assert wilson_interval(8, 10) == pytest.approx((0.490162, 0.943318), abs=1e-5)
+    assert wilson_interval(0, 5) == pytest.approx((0.0, 0.434482), abs=1e-5)
     now, before = np.arange(80) < 56, np.arange(80) < 48
     # Newcombe 1998, table II (a), method 10: 56/70 against 48/80
     assert change_interval(np.arange(70) < 56, before, paired=False) == pytest.approx(

@@ -26,7 +26,7 @@ MOSTLY = 0.8
 """The part of a layer's relevance that is carried by few components or by many."""
 Minimum = Annotated[float, setting("Least share of relevance, on the best sample.", ge=0, le=1)]
 """The least share wherever a question is about the relevant components of a class."""
-OnlyTarget = Annotated[int | str | None, setting("Only components that matter for this class.")]
+TargetFilter = Annotated[int | str | None, setting("Only components that matter for this class.")]
 """A class wherever a question may be about its relevant components only."""
 
 

@@ -53,7 +53,7 @@ def engine_of(
     return known[key]
 
 
-def per_component(
+def relevance_per_component(
     entry: LayerEntry, trace: ForwardTrace, flow: Float[Tensor, "n u ..."]
 ) -> Float[Tensor, "n u k"]:
     """Return what reached a layer, for each of its components in the order of the database.

@@ -18,7 +18,12 @@ from rich.text import Text
 from torch import Tensor
 
 from semlens.analysis.classes import class_name, find_class
-from semlens.analysis.database_engine import RulesLike, engine_of, group_masks, per_component
+from semlens.analysis.database_engine import (
+    RulesLike,
+    engine_of,
+    group_masks,
+    relevance_per_component,
+)
 from semlens.analysis.label import VOCABULARY, Labels, LabelSource, Named, as_labels, label_of
 from semlens.analysis.query_embedding import ImageLike, open_image
 from semlens.analysis.result import PICTURES, TABLES, Result
@@ -329,7 +334,7 @@ def explain(
     )
     for layer, flow in pulled.layers.items():  # of the others, nothing of the class comes by
         entry = database.layer(layer)
-        relevance = per_component(entry, trace, flow)[0, 0].double().cpu()
+        relevance = relevance_per_component(entry, trace, flow)[0, 0].double().cpu()
         order = np.argsort(-relevance.abs().numpy(), kind="stable")[:top].tolist()
         chosen = [place for place in order if relevance[place] != 0]
         heat = _conditional(engine, trace, entry, flow, chosen)

@@ -139,5 +139,5 @@ def measure(model: SubjectModel, world: DemoWorld, planted: Planted) -> Accuracy
                 result = evaluate_model(model, images)
             others = result.targets != target
             found[prefix + name] = result.accuracy
-            called[prefix + name] = float((result.answers[others] == target).mean())
+            called[prefix + name] = float((result.predictions[others] == target).mean())
     return Accuracy(**found, called_target=called)

@@ -21,7 +21,7 @@ GAP_DOWN = 12.0
 MARGIN = 30.0
 TOP = 128.0
 BOTTOM = 76.0
-MOST = 12
+MAX_CARDS = 12
 """Boxes in a column; further groups become one, at its bottom."""
 
 REST = "/+"
@@ -61,7 +61,7 @@ class GraphEdge:
 
 
 @dataclass(frozen=True)
-class Heading:
+class GraphHeading:
     """What the picture says of the whole graph."""
 
     name: str
@@ -131,10 +131,10 @@ class Scene:
 Links = dict[tuple[str, str], float]
 
 
-def arrange(
+def layout_graph(
     nodes: Sequence[GraphNode],
     edges: Sequence[GraphEdge],
-    heading: Heading,
+    heading: GraphHeading,
     thumbnails: Mapping[str, bytes],
 ) -> Scene:
     """Place the parts of a picture.
@@ -150,7 +150,7 @@ def arrange(
     """
     groups, links = _merged(nodes, edges, [*heading.share_shown, ""])
     kept = {node.id: node for group in groups for node in group}
-    order = by_barycentre([[node.id for node in group] for group in groups], links)
+    order = order_by_barycentre([[node.id for node in group] for group in groups], links)
     columns = [sorted(column, key=lambda name: name.endswith(REST)) for column in order]
     height = TOP + _tall(max(map(len, columns))) + BOTTOM
     width = 2 * MARGIN + len(columns) * (CARD[0] + GAP_ACROSS) - GAP_ACROSS
@@ -190,7 +190,7 @@ def _merged(
     stands_for = {node.id: node.id for node in nodes}
     for layer in layers:
         ranked = sorted((n for n in nodes if n.layer == layer), key=lambda n: -abs(n.mean))
-        shown = ranked if len(ranked) <= MOST else ranked[: MOST - 1]
+        shown = ranked if len(ranked) <= MAX_CARDS else ranked[: MOST - 1]
         rest = ranked[len(shown) :]
         columns.append(shown)
         if rest:
@@ -222,7 +222,7 @@ def _card(
     y: float,
     node: GraphNode,
     tint: float,
-    heading: Heading,
+    heading: GraphHeading,
     webp: bytes | None,
 ) -> NodeCard:
     rest = node.id.endswith(REST)
@@ -294,7 +294,7 @@ def _ports(
     return found
 
 
-def _headings(heading: Heading, width: float) -> list[PlacedText]:
+def _headings(heading: GraphHeading, width: float) -> list[PlacedText]:
     images = _counted(heading.images, "image")
     subtitle = (
         f"{images} · components that reach {100 * heading.minimum:g} % of their layer's relevance "
@@ -342,7 +342,7 @@ def _legend(height: float, least: float, links: Links) -> tuple[list[PlacedText]
 SWEEPS = 6
 
 
-def by_barycentre(
+def order_by_barycentre(
     columns: Sequence[Sequence[str]], links: Mapping[tuple[str, str], float]
 ) -> list[list[str]]:
     """Sort columns by the weighted mean place of their neighbours, a few times to and fro.
@@ -357,17 +357,17 @@ def by_barycentre(
     Returns
     -------
     list
-        The order whose crossings weigh least among those that were tried, the given one
+        The order whose crossing_weight weigh least among those that were tried, the given one
         included.
     """
     order = [list(column) for column in columns]
-    best, least = [list(column) for column in order], crossings(order, links)
+    best, least = [list(column) for column in order], crossing_weight(order, links)
     for sweep in range(SWEEPS):
         downwards = sweep % 2 == 0
         for place in range(len(order) - 2, -1, -1) if downwards else range(1, len(order)):
             fixed = order[place + 1 if downwards else place - 1]
             order[place] = _sorted(order[place], fixed, links)
-        found = crossings(order, links)
+        found = crossing_weight(order, links)
         if found < least:
             best, least = [list(column) for column in order], found
     return best
@@ -388,7 +388,7 @@ def _sorted(
     return sorted(column, key=lambda name: middle[name])
 
 
-def crossings(columns: Sequence[Sequence[str]], links: Mapping[tuple[str, str], float]) -> float:
+def crossing_weight(columns: Sequence[Sequence[str]], links: Mapping[tuple[str, str], float]) -> float:
     """Sum over all pairs of lines that cross the smaller of their weights."""
     total = 0.0
     for lower, upper in zip(columns, columns[1:], strict=False):

@@ -10,23 +10,23 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float32
 
-from semlens.analysis.class_relevance import MINIMUM, Minimum, OnlyTarget
+from semlens.analysis.class_relevance import MINIMUM, Minimum, TargetFilter
 from semlens.analysis.compare.comparison import Comparison
 from semlens.analysis.compare.component_sets import (
     ComponentSet,
     as_databases,
     component_sets,
-    differences,
+    difference_notes,
 )
 from semlens.analysis.compare.nearest_components import (
     Nearest,
     PairProgress,
-    both_ways,
-    nearest_of_sets,
-    nearest_within,
+    nearest_between,
+    nearest_between_sets,
+    nearest_within_set,
 )
 from semlens.analysis.compare.summary import (
-    MaybeConcepts,
+    OptionalConcepts,
     label_sets,
     score_table,
 )
@@ -47,8 +47,8 @@ def compare(
     *others: Database,
     layers: Layers = None,
     by_layer: Annotated[bool, setting("Each layer is a set of its own.")] = False,
-    concepts: MaybeConcepts = VOCABULARY,
-    target: OnlyTarget = None,
+    concepts: OptionalConcepts = VOCABULARY,
+    target: TargetFilter = None,
     minimum: Minimum = MINIMUM,
     threshold: Annotated[
         float | None,
@@ -117,7 +117,8 @@ def compare(
     count = PairProgress(_pairs(sets, threshold is None, centred))
     nearest = _all_nearest(sets, count)
     limits = tuple(
-        threshold if threshold is not None else own_threshold(one, quantile, count) for one in sets
+        threshold if threshold is not None else within_set_threshold(one, quantile, count)
+        for one in sets
     )
     labelled, counts, unreadable = label_sets(sets, concepts, label_threshold)
     return Comparison(
@@ -129,15 +130,17 @@ def compare(
         counts,
         score_table(sets) if scores else None,
         top,
-        (*differences(given), *unreadable),
+        (*difference_notes(given), *unreadable),
     )
 
 
-def own_threshold(one: ComponentSet, quantile: float, count: PairProgress) -> float:
+def within_set_threshold(one: ComponentSet, quantile: float, count: PairProgress) -> float:
     """Return the quantile of a set's similarities to the nearest fellow; NaN when alone."""
     if len(one) < 2:
         return float("nan")
-    return float(np.quantile(nearest_within(one, count).similarity.astype(np.float64), quantile))
+    return float(
+        np.quantile(nearest_within_set(one, count).similarity.astype(np.float64), quantile)
+    )
 
 
 def _pairs(sets: Sequence[ComponentSet], own: bool, centred: bool) -> int:
@@ -152,7 +155,7 @@ def _all_nearest(
 ) -> dict[tuple[int, int], Nearest]:
     found: dict[tuple[int, int], Nearest] = {}
     for a, b in combinations(range(len(sets)), 2):
-        found[a, b], found[b, a] = nearest_of_sets(sets[a], sets[b], count)
+        found[a, b], found[b, a] = nearest_between_sets(sets[a], sets[b], count)
     return {key: found[key] for key in permutations(range(len(sets)), 2)}
 
 
@@ -163,7 +166,7 @@ def _centred(sets: Sequence[ComponentSet], count: PairProgress) -> dict[tuple[in
     moved: list[Float32[np.ndarray, "n d"]] = [unit(one.units - mean) for one in sets]
     found = {(a, a): 1.0 for a in range(len(sets))}
     for a, b in combinations(range(len(sets)), 2):
-        ahead, back = both_ways(moved[a], moved[b], count)
+        ahead, back = nearest_between(moved[a], moved[b], count)
         found[a, b], found[b, a] = ahead.mean, back.mean
     return found
 

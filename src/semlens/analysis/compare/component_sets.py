@@ -194,7 +194,7 @@ def component_sets(
     return made
 
 
-def differences(databases: Sequence[Database]) -> list[str]:
+def difference_notes(databases: Sequence[Database]) -> list[str]:
     """Say what else differs between the databases than the model, and so moves vectors too."""
     said: list[str] = []
     if len({database.manifest.data.fingerprint for database in databases}) > 1:

@@ -16,10 +16,10 @@ from semlens.analysis.compare.component_sets import (
     ComponentSet,
     as_databases,
     component_sets,
-    differences,
+    difference_notes,
 )
-from semlens.analysis.compare.nearest_components import PairProgress, nearest_of_sets
-from semlens.analysis.compare.summary import MaybeConcepts, label_sets, set_scores
+from semlens.analysis.compare.nearest_components import PairProgress, nearest_between_sets
+from semlens.analysis.compare.summary import OptionalConcepts, label_sets, set_scores
 from semlens.analysis.label import THRESHOLD, VOCABULARY
 from semlens.analysis.result import Result
 from semlens.analysis.scores import MEASURES
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
 
 
 Labels = Sequence[list[str | None]] | None
-NOTHING_MOVED = pd.DataFrame(
+NO_MOVEMENT = pd.DataFrame(
     {"step": pd.Series(dtype=object), "component": pd.Series(dtype=object)}
     | {name: pd.Series(dtype=float) for name in ("moved", "from_last")}
 )
 """The table where components do not correspond."""
 
 
-def moved_components(
+def component_movement(
     sets: Sequence[ComponentSet], names: Sequence[str], labels: Labels
 ) -> pd.DataFrame:
     """Return how far each component moved; only where it has a vector in both steps."""
@@ -107,7 +107,7 @@ def label_changes(names: Sequence[str], labels: Labels) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["step", "label", "count", "change"])
 
 
-def label_numbers(changes: pd.DataFrame, names: Sequence[str], labels: Labels) -> pd.DataFrame:
+def label_summary(changes: pd.DataFrame, names: Sequence[str], labels: Labels) -> pd.DataFrame:
     """Return what the labels of each step amount to: labelled share, labels, gained, lost."""
     steps = list(names)
     if labels is None:
@@ -216,7 +216,7 @@ def drift(
     steps: Annotated[
         Sequence[str] | None, setting("Names of the steps [those of the folders].")
     ] = None,
-    concepts: MaybeConcepts = VOCABULARY,
+    concepts: OptionalConcepts = VOCABULARY,
     label_threshold: LabelThreshold = THRESHOLD,
     scores: Annotated[bool, setting("Whether to compare scores, too.")] = True,
 ) -> Drift:
@@ -252,16 +252,16 @@ def drift(
     similar = _similarities(sets)
     labels, _, unreadable = label_sets(sets, concepts, label_threshold)
     changes = label_changes(names, labels)
-    moved = NOTHING_MOVED if apart else moved_components(sets, names, labels)
+    moved = NO_MOVEMENT if apart else component_movement(sets, names, labels)
     means = [set_scores(one)[list(MEASURES)].mean() for one in sets] if scores else []
     series = pd.DataFrame({"step": names, "components": [len(one) for one in sets], **similar})
     for table in (
         movement(moved, names),
-        label_numbers(changes, names, labels),
+        label_summary(changes, names, labels),
         pd.DataFrame(means, names if scores else [], list(MEASURES)),
     ):
         series = series.join(table, on="step")
-    return Drift(series, moved, changes, apart, (*differences(given), *unreadable))
+    return Drift(series, moved, changes, apart, (*difference_notes(given), *unreadable))
 
 
 def _names(sets: Sequence[ComponentSet], steps: Sequence[str] | None) -> list[str]:
@@ -305,7 +305,7 @@ def _similarities(sets: Sequence[ComponentSet]) -> dict[str, list[float]]:
     count = PairProgress(sum(len(sets[a]) * len(sets[b]) for a, b in wanted))
     found = {(-1, 0): float("nan"), (0, -1): float("nan"), (last, last): 1.0}
     for a, b in sorted(wanted):
-        ahead, back = nearest_of_sets(sets[a], sets[b], count)
+        ahead, back = nearest_between_sets(sets[a], sets[b], count)
         found[a, b], found[b, a] = ahead.mean, back.mean
     return {
         "previous_in_this": [found[i - 1, i] for i in steps],

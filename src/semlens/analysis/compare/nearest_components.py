@@ -57,12 +57,12 @@ class Nearest:
         return back.place[self.place] == np.arange(len(self.place))
 
 
-def nearest_of_sets(
+def nearest_between_sets(
     a: ComponentSet, b: ComponentSet, count: PairProgress
 ) -> tuple[Nearest, Nearest]:
     """Find the nearest of two sets both ways; pairs of whole layers are kept and re-used."""
     if not (a.whole and b.whole):
-        return both_ways(a.units, b.units, count)
+        return nearest_between(a.units, b.units, count)
     ahead, back = _empty(len(a)), _empty(len(b))
     others = _parts(b)
     for one, start in _parts(a):
@@ -73,7 +73,7 @@ def nearest_of_sets(
     return _nearest(ahead), _nearest(back)
 
 
-def nearest_within(a: ComponentSet, count: PairProgress) -> Nearest:
+def nearest_within_set(a: ComponentSet, count: PairProgress) -> Nearest:
     """Find the nearest other component of the same set; kept and re-used by layers, too."""
     if not a.whole:
         return within(a.units, count)
@@ -115,7 +115,7 @@ def _of_layers(count: PairProgress, *layers: ComponentSet) -> list[Nearest]:
     return [Nearest(place[end], similarity[end]) for end in ends[: len(layers)]]
 
 
-def both_ways(
+def nearest_between(
     first: Float32[np.ndarray, "n d"],
     second: Float32[np.ndarray, "m d"],
     count: PairProgress | None = None,

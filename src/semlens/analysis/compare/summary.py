@@ -21,7 +21,7 @@ CHUNK = 8192
 
 
 @dataclass(frozen=True, eq=False)
-class Assignment:
+class LabelAssignment:
     """Who aligns best with whom, of n components and q concepts.
 
     Parameters
@@ -42,7 +42,7 @@ class Assignment:
     reached: Float32[np.ndarray, " q"]
 
 
-def first_places(concepts: ConceptSet) -> Int64[np.ndarray, " q"]:
+def first_occurrences(concepts: ConceptSet) -> Int64[np.ndarray, " q"]:
     """Return for each concept the place where its name (and images) stand first."""
     seen: dict[object, int] = {}
     places = [
@@ -52,18 +52,18 @@ def first_places(concepts: ConceptSet) -> Int64[np.ndarray, " q"]:
     return np.asarray(places, np.int64)
 
 
-def assign(
+def assign_labels(
     one: ComponentSet,
     probe: QueryEmbedding,
     concepts: ConceptSet,
     threshold: float,
     chunk: int = CHUNK,
-) -> Assignment:
+) -> LabelAssignment:
     """Label components as ``label`` does, and find the nearest component of each concept.
 
     A concept that stands under several categories is the first of them.
     """
-    count, first = len(concepts), first_places(concepts)
+    count, first = len(concepts), first_occurrences(concepts)
     best = np.zeros(len(one), np.int64)
     value = np.zeros(len(one), np.float32)
     component = np.zeros(count, np.int64)
@@ -74,12 +74,12 @@ def assign(
         value[start : start + chunk] = values.max(1)
         component = np.where(values.max(0) > reached, values.argmax(0) + start, component)
         reached = np.maximum(reached, values.max(0))
-    return Assignment(np.where(value > threshold, first[best], -1), value, component, reached)
+    return LabelAssignment(np.where(value > threshold, first[best], -1), value, component, reached)
 
 
 SHARED = "in every set"
 UNREADABLE = "There are no labels: the databases' embedder reads no texts."
-MaybeConcepts = Annotated[
+OptionalConcepts = Annotated[
     Concepts | None,
     setting(
         "File, folder or name of a bundled concept set for labels, or none; given again, sets are "
@@ -109,7 +109,7 @@ def label_sets(
         return None, None, [UNREADABLE] if concepts is not None else []
     chosen, probe = known
     names = [concept.name for concept in chosen.concepts]
-    best = [assign(one, probe, chosen, threshold).concept for one in sets]
+    best = [assign_labels(one, probe, chosen, threshold).concept for one in sets]
     labels = [[names[place] if place >= 0 else None for place in mine] for mine in best]
     return labels, label_counts(sets, labels, chosen), []
 

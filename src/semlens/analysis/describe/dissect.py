@@ -11,10 +11,10 @@ import pandas as pd
 from jaxtyping import Int64
 from rich.console import Group, RenderableType
 
-from semlens.analysis.class_relevance import MINIMUM, Minimum, OnlyTarget
+from semlens.analysis.class_relevance import MINIMUM, Minimum, TargetFilter
 from semlens.analysis.compare.compare import LabelThreshold
 from semlens.analysis.compare.component_sets import ComponentSet, as_databases, component_sets
-from semlens.analysis.compare.summary import Assignment, assign, first_places
+from semlens.analysis.compare.summary import LabelAssignment, assign_labels, first_occurrences
 from semlens.analysis.concepts import ConceptSet, as_concepts
 from semlens.analysis.label import THRESHOLD, VOCABULARY, LabelConcepts
 from semlens.analysis.query_embedding import embed_concepts
@@ -58,7 +58,7 @@ def concept_nodes(concepts: ConceptSet) -> list[CategoryNode]:
     that recurs under another category stays under the first.
     """
     kinds = len({concept.kind for concept in concepts.concepts}) > 1
-    first = first_places(concepts)
+    first = first_occurrences(concepts)
     held: dict[tuple[tuple[str, ...], bool], list[int]] = {}
     for place, concept in enumerate(concepts.concepts):
         if first[place] != place:
@@ -79,7 +79,7 @@ def concept_nodes(concepts: ConceptSet) -> list[CategoryNode]:
 
 def recurring(concepts: ConceptSet) -> dict[str, list[str]]:
     """Return the names that stand under several categories, and these, the counted one first."""
-    first = first_places(concepts)
+    first = first_occurrences(concepts)
     found: dict[str, list[str]] = {}
     for place, concept in enumerate(concepts.concepts):
         if first[place] != place:
@@ -268,7 +268,7 @@ def dissect(
     *others: Database,
     concepts: LabelConcepts = VOCABULARY,
     layers: Layers = None,
-    target: OnlyTarget = None,
+    target: TargetFilter = None,
     minimum: Minimum = MINIMUM,
     threshold: LabelThreshold = THRESHOLD,
     depth: Annotated[int, setting("Levels of categories to print.", ge=1)] = 1,
@@ -314,7 +314,7 @@ def dissect(
     sizes: list[dict[str, Any]] = []
     for one in component_sets(given, layers=layers, target=target, minimum=minimum):
         parts = one.by_layer()
-        found = [assign(part, probe, chosen, threshold) for part in parts]
+        found = [assign_labels(part, probe, chosen, threshold) for part in parts]
         for part, mine in zip(parts, found, strict=True):
             who = {"database": one.name, "layer": part.layers[0]}
             counts += [who | row for row in count_nodes(nodes, mine.concept, len(chosen))]
@@ -340,7 +340,7 @@ def dissect(
 def _gaps(
     database: str,
     sets: Sequence[ComponentSet],
-    found: Sequence[Assignment],
+    found: Sequence[LabelAssignment],
     concepts: ConceptSet,
     threshold: float,
 ) -> pd.DataFrame:
@@ -348,7 +348,7 @@ def _gaps(
     rows: list[dict[str, Any]] = []
     # each name once, and not those that some component carries
     seen = {concepts.concepts[i].name for part in found for i in np.unique(part.concept) if i >= 0}
-    reached = np.stack([part.reached for part in found])
+    reached = np.stack([part.concept_alignment for part in found])
     for place, concept in enumerate(concepts.concepts):
         if concept.name in seen:
             continue

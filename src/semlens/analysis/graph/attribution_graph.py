@@ -18,14 +18,14 @@ from semlens.analysis.database_engine import RulesLike
 from semlens.analysis.graph.relevance_trace import (
     IMAGES,
     TracedLayer,
-    arrivals,
     make_job,
+    received_relevance,
     strongest,
 )
 from semlens.analysis.label import VOCABULARY, LabelSource, Named, as_labels, label_of
 from semlens.analysis.result import PICTURES, Result
 from semlens.draw.encode_images import encoded
-from semlens.draw.graph_layout import GraphEdge, GraphNode, Heading, Scene, arrange
+from semlens.draw.graph_layout import GraphEdge, GraphHeading, GraphNode, Scene, layout_graph
 from semlens.draw.graph_picture import draw_png, draw_svg
 from semlens.draw.text_table import rich_table
 from semlens.settings import question, setting
@@ -38,7 +38,7 @@ TARGET = "target"
 UNLABELLED = "?"
 
 
-def keep_groups(
+def group_components(
     database: Database, layer: TracedLayer, labels: Named, minimum: float, top: int | None
 ) -> dict[str, list[int]]:
     """Return by label which of a layer's traced components are kept, largest share first.
@@ -199,10 +199,10 @@ class AttributionGraph(Result):
         return self.svg() if end == ".svg" else None
 
     def _scene(self) -> Scene:
-        return arrange(
+        return layout_graph(
             self.nodes,
             self.edges,
-            Heading(
+            GraphHeading(
                 self.name, self.images, self.minimum,
                 self.share_shown, self.edges_shown, self.overall,
             ),
@@ -298,13 +298,15 @@ def attribution_graph(
     job = make_job(database, target, samples, images, layers, rules, batch_size)
     labels = as_labels(database, concepts, layers, threshold)
     traced = strongest(job)
-    groups = {layer.name: keep_groups(database, layer, labels, minimum, top) for layer in traced}
+    groups = {
+        layer.name: group_components(database, layer, labels, minimum, top) for layer in traced
+    }
     starts = {
         layer.name: [layer.places[columns].tolist() for columns in groups[layer.name].values()]
         for layer in traced
     }
-    came = arrivals(job, starts, {name: sum(part, []) for name, part in starts.items()})
-    return assemble(
+    came = received_relevance(job, starts, {name: sum(part, []) for name, part in starts.items()})
+    return build_graph(
         database,
         job.images.target,
         traced,
@@ -316,7 +318,7 @@ def attribution_graph(
     )
 
 
-def assemble(
+def build_graph(
     database: Database,
     target: int,
     layers: Sequence[TracedLayer],

@@ -15,8 +15,8 @@ from semlens.analysis.graph.attribution_graph import (
     MINIMUM,
     THRESHOLD,
     AttributionGraph,
-    assemble,
-    keep_groups,
+    build_graph,
+    group_components,
 )
 from semlens.analysis.graph.relevance_trace import GraphTrace, TracedLayer
 from semlens.analysis.label import LabelSource, as_labels
@@ -52,7 +52,8 @@ def prune(
     for layer in trace.layers:
         _check_depth(layer, database.layer(layer.name).rows, minimum, top)
     groups = {
-        layer.name: keep_groups(database, layer, labels, minimum, top) for layer in trace.layers
+        layer.name: group_components(database, layer, labels, minimum, top)
+        for layer in trace.layers
     }
     came: dict[str, Float64[np.ndarray, "s a k"]] = {}
     for lower, upper in zip(trace.layers, trace.layers[1:], strict=False):
@@ -62,7 +63,7 @@ def prune(
             came[lower.name] = np.stack(
                 [mine[:, group].sum(1, dtype=np.float64) for group in above], 1
             )
-    return assemble(
+    return build_graph(
         database,
         trace.target,
         trace.layers,

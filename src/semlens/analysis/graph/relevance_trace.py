@@ -25,7 +25,7 @@ from semlens.analysis.classes import (
     class_samples,
     find_class,
 )
-from semlens.analysis.database_engine import group_masks, per_component
+from semlens.analysis.database_engine import group_masks, relevance_per_component
 from semlens.errors import RelevanceError
 from semlens.models.forward import batches
 from semlens.relevance.class_relevance import class_seed, shares
@@ -103,7 +103,7 @@ def component_shares(job: TraceJob) -> dict[str, Float32[np.ndarray, "s k"]]:
     parts: dict[str, list[np.ndarray]] = {entry.name: [] for entry in job.entries}
     for trace, found in job.batches("relevance"):
         for entry in job.entries:
-            share = shares(per_component(entry, trace, found[entry.name])[0])
+            share = shares(relevance_per_component(entry, trace, found[entry.name])[0])
             parts[entry.name].append(share.float().cpu().numpy())
     whole = {name: np.concatenate(part) for name, part in parts.items()}
     _check_reached(whole, {name for name, share in whole.items() if share.any()})
@@ -120,7 +120,7 @@ def _check_reached(names: Iterable[str], reached: Container[str]) -> None:
             )
 
 
-def arrivals(
+def received_relevance(
     job: TraceJob, starts: Mapping[str, Groups], kept: Mapping[str, Sequence[int]]
 ) -> dict[str, Float32[np.ndarray, "s a k"]]:
     """Return by layer what reaches its kept components from each group of the layer above.
@@ -142,7 +142,7 @@ def arrivals(
     parts: dict[str, list[np.ndarray]] = {lower.name: [] for _, lower in pairs}
     for trace, found in job.batches("connections") if pairs else ():
         for upper, lower in pairs:
-            total = per_component(lower, trace, found[lower.name])[0].abs().sum(1)
+            total = relevance_per_component(lower, trace, found[lower.name])[0].abs().sum(1)
             came = _passed(job.engine, upper, lower, trace, found[upper.name], starts[upper.name])
             # 0 for an image whose relevance is 0
             per = torch.where(total > 0, 1 / total.clamp(min=torch.finfo(total.dtype).tiny), 0)
@@ -174,7 +174,7 @@ def _passed(
             {upper.name: RelevanceSignal(flow * masks)}, [lower.name], heat=False
         ).layers
         if lower.name in pulled:
-            found.append(per_component(lower, trace, pulled[lower.name]))
+            found.append(relevance_per_component(lower, trace, pulled[lower.name]))
         else:  # nothing of the upper layer has come from the lower one
             found.append(flow.new_zeros(len(masks), flow.shape[1], lower.rows))
     return torch.cat(found)
@@ -317,7 +317,7 @@ def trace_class(
         layers = strongest(job, most)
         places = {layer.name: layer.places.tolist() for layer in layers}
         single = {name: [[place] for place in part] for name, part in places.items()}
-        came = arrivals(job, single, places)
+        came = received_relevance(job, single, places)
         layers = [replace(layer, came=came.get(layer.name, layer.came)) for layer in layers]
         rules = job.engine.rules.name
         return GraphTrace(number, tuple(job.images.samples), rules, tuple(layers)).to_frame()
