@@ -92,7 +92,7 @@ def test_all_planted_samples_are_flagged_and_no_other(db, planted):
     assert found.samples == [sl.ImageFolder(folder).ids.index(path) for path in found.paths]
     assert set(found.per_class()["class"]) == {"class0", "class1"}
     assert found.per_class().iloc[0].tolist() == ["class0", len(marked), 30]
-    assert len(found.near) == 16
+    assert len(found.pictures) == 16
     assert f"{len(marked)} of 60 samples" in repr(found)
 
 
@@ -152,7 +152,7 @@ def test_components_in_every_form(db):
 def test_bad_input(db, planted, images):
     with pytest.raises(LayerError) as error:
         affected(db, [])
-    assert_says(error.value, "No component is named", "LAYER:INDEX", "semlens search")
+    assert_says(error.value, "No component is given", "LAYER:INDEX", "semlens search")
     with pytest.raises(LayerError, match="eyes:77"):
         affected(db, [Component("eyes", 77)])
     with pytest.raises(DataError, match="not those of the database"):

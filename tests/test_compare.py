@@ -20,10 +20,10 @@ from semlens.analysis.compare import nearest_components
 from semlens.analysis.compare.component_sets import component_sets, database_names
 from semlens.analysis.compare.nearest_components import (
     PairProgress,
+    nearest_among,
     nearest_between,
     nearest_between_sets,
     nearest_within_set,
-    nearest_among,
 )
 from semlens.analysis.compare.summary import assign_labels, set_scores
 from semlens.analysis.concepts import Concept, ConceptSet
@@ -129,15 +129,15 @@ def test_nearest_both_ways_is_exact_in_any_blocks(block):
     a, b = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (a, b))
     cosine = a.astype(np.float64) @ b.astype(np.float64).T
     ahead, back = nearest_between(a, b, block=block)
-    assert ahead.place.tolist() == cosine.argmax(1).tolist()
-    assert back.place.tolist() == cosine.argmax(0).tolist()
+    assert ahead.index.tolist() == cosine.argmax(1).tolist()
+    assert back.index.tolist() == cosine.argmax(0).tolist()
     np.testing.assert_allclose(ahead.similarity, cosine.max(1), atol=1e-6)
     np.testing.assert_allclose(back.similarity, cosine.max(0), atol=1e-6)
     assert ahead.mean == pytest.approx(set_similarity(a, b), abs=1e-6)
     own = a.astype(np.float64) @ a.astype(np.float64).T
     np.fill_diagonal(own, -np.inf)
     alone = nearest_among(a, block=block)
-    assert alone.place.tolist() == own.argmax(1).tolist()
+    assert alone.index.tolist() == own.argmax(1).tolist()
     np.testing.assert_allclose(alone.similarity, own.max(1), atol=1e-6)
 
 
@@ -145,10 +145,10 @@ def test_of_equal_ones_the_first_wins_and_a_single_one_has_no_fellow():
     a = np.eye(3, dtype=np.float32)[[0, 1]]
     b = np.eye(3, dtype=np.float32)[[2, 1, 0, 0, 1]]
     for block in (1, 2, 9):
-        assert nearest_between(a, b, block=block)[0].place.tolist() == [2, 1]
-        assert nearest_between(b, a, block=block)[1].place.tolist() == [2, 1]
+        assert nearest_between(a, b, block=block)[0].index.tolist() == [2, 1]
+        assert nearest_between(b, a, block=block)[1].index.tolist() == [2, 1]
     alone = nearest_among(a[:1])
-    assert alone.place.tolist() == [-1]
+    assert alone.index.tolist() == [-1]
     assert np.isnan(alone.similarity).all()
 
 
@@ -385,7 +385,7 @@ def test_nearest_components_are_kept_by_the_vectors_and_found_again(
 ):
     one, two = copied(databases["one"], tmp_path / "a"), copied(databases["two"], tmp_path / "b")
     a, b = component_sets([one, two])
-    monkeypatch.setattr(nearest_components, "KEEP_FROM", 1)
+    monkeypatch.setattr(nearest_components, "MIN_CACHED_PAIRS", 1)
     ahead, back = nearest_between_sets(a, b, PairProgress(1))
     own = nearest_within_set(a, PairProgress(1))
     monkeypatch.undo()
@@ -405,14 +405,14 @@ def test_nearest_components_are_kept_by_the_vectors_and_found_again(
     # layer 'first' is as it was, and comes from what was kept: 0.5
     second = expected[:, len(living(changed, ["first"])) :].max(1)
     np.testing.assert_allclose(again.similarity, np.maximum(second, 0.5), atol=1e-3)
-    assert len(ahead.place) == len(own.place) == len(a)
-    assert len(back.place) == len(b)
+    assert len(ahead.index) == len(own.index) == len(a)
+    assert len(back.index) == len(b)
 
 
 def test_small_sets_leave_no_files(databases):
     sl.compare([databases["one"], databases["two"]])
     assert not list(databases["one"].path.glob("analysis/nearest-*"))
-    assert nearest_components.KEEP_FROM > 10**6
+    assert nearest_components.MIN_CACHED_PAIRS > 10**6
 
 
 # -- result ------------------------------------------------------------------------------------
@@ -435,9 +435,9 @@ def test_the_result_is_text_values_plot_and_files(databases, tmp_path):
     assert np.asarray(picture).std() > 5
     turned = found.pairs_picture("two", "one", columns=3)
     assert turned.width == picture.width
-    with pytest.raises(RecipeError, match="none of the sets"):
+    with pytest.raises(RecipeError, match="Unknown set"):
         found.pairs_picture("three")
-    with pytest.raises(RecipeError, match="named twice"):
+    with pytest.raises(RecipeError, match="given twice"):
         found.pairs_picture("one", "one")
 
 
@@ -446,7 +446,7 @@ def test_many_sets_stay_a_list(databases, tmp_path):
     found = sl.compare(several, by_layer=True, scores=False)
     assert len(found.sets) == 10
     assert cell(found, "c0/first", "c1/first") == pytest.approx(1, abs=1e-6)
-    assert "most alike" in repr(found)
+    assert "most similar" in repr(found)
     assert len(found.plot().axes) >= 1
 
 
@@ -459,7 +459,7 @@ def test_another_embedder_is_refused_and_both_are_named(databases, tmp_path):
                      LAYERS, examples=3)  # fmt: skip
     alone = other.compare(by_layer=True, scores=False)
     assert alone.labels is None
-    assert any("reads no texts" in note for note in alone.notes)
+    assert any("does not embed texts" in note for note in alone.notes)
     with pytest.raises(StaleError) as error:
         sl.compare([databases["one"], other])
     assert_says(
@@ -475,7 +475,7 @@ def test_sets_that_cannot_be_compared_are_refused(databases, tmp_path):
     one, wide = databases["one"], databases["wide"]
     again = sl.open(one.path, embedder=WordEmbedder())
     for given, what, kind in (
-        ([], "no database", RecipeError),
+        ([], "No database", RecipeError),
         ([one], "only one set", RecipeError),
         ([one, again], "given twice", RecipeError),
     ):

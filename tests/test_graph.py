@@ -23,8 +23,10 @@ from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.graph.attribution_graph import UNLABELLED, GraphEdge, GraphNode
 from semlens.cli.explain import graph
 from semlens.draw.encode_images import shortened
-from semlens.draw.graph_layout import CARD, MAX_CARDS, GraphHeading, layout_graph, order_by_barycentre, crossing_weight
+from semlens.draw.graph_layout import MAX_CARDS, GraphHeading, layout_graph
+from semlens.draw.graph_ordering import crossing_weight, order_by_barycentre
 from semlens.draw.graph_picture import draw_png, draw_svg
+from semlens.draw.graph_scene import CARD
 from semlens.errors import DataError, RelevanceError, StoreError
 from semlens.models.subject import SubjectModel
 from semlens.progress import listening
@@ -359,7 +361,7 @@ def test_a_crowded_layer_is_joined_to_one_more_box():
     heading = GraphHeading("an <odd> & long class", 1, 0.01, shown, shown, 0.5)
     scene = layout_graph(nodes, edges, heading, {})
     assert len(scene.cards) == MAX_CARDS + 2
-    more = next(card for card in scene.cards if card.rest)
+    more = next(card for card in scene.cards if card.merged)
     assert more.texts[0].text == "+9 more"
     assert more.y == max(card.y for card in scene.cards)  # below the others
     ends = {curve.ends for curve in scene.curves if curve.ends}

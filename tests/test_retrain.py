@@ -16,12 +16,12 @@ from typer.testing import CliRunner
 
 import semlens as sl
 from semlens.analysis.correct.fine_tuning import (
-    CUT,
+    MAX_CROP,
     Training,
     TrainingData,
     TrainingRun,
-    split_held_out,
     augment,
+    split_held_out,
 )
 from semlens.analysis.correct.retrain import fine_tune
 from semlens.analysis.evaluate import LabelledImages
@@ -180,9 +180,9 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(shortcut, tmp_path):
     assert found.history[kept].equals(whole.history[kept])
     with pytest.raises(StoreError) as error:
         retrained(model, images, [Patch(size=0.4)], settings=settings, checkpoint=checkpoint)
-    assert_says(error.value, "another run", "Expected the same model", "Remove it")
+    assert_says(error.value, "different run", "Expected the same model", "Remove it")
     checkpoint.write_bytes(b"nothing")
-    with pytest.raises(StoreError, match="cannot be read"):
+    with pytest.raises(StoreError, match="Cannot read"):
         retrained(model, images, artefacts, settings=settings, checkpoint=checkpoint)
 
 
@@ -259,7 +259,7 @@ def test_variation_keeps_shape_and_shows_a_part():
         assert found.shape == (20, 200, 3)
         row = found[10, :, 0]
         mirrored += int(row[0] > row[-1])
-        assert abs(int(row[0]) - int(row[-1])) >= 199 * (1 - CUT) - 2
+        assert abs(int(row[0]) - int(row[-1])) >= 199 * (1 - MAX_CROP) - 2
         assert not np.any(np.diff(np.asarray(augment(ramp, np.random.default_rng(seed), flip=False))
                                   .astype(int)[10, :, 0]) < 0)  # fmt: skip
     assert 10 < mirrored < 30
@@ -287,7 +287,7 @@ def test_held_out_samples_are_of_every_class():
 
 def test_bad_input(shortcut):
     model, images, artefacts = small(shortcut)
-    with pytest.raises(DataError, match="no artefact"):
+    with pytest.raises(DataError, match="No artefact"):
         retrained(model, images, [])
     with pytest.raises(DataError) as error:
         retrained(model, images, artefacts, ["nothing.png"])

@@ -126,7 +126,7 @@ def test_every_number_is_a_count(images, db):
 
 
 def test_intervals():
-    # Wilson 1927 for 8 of 10 and 0 of 5; values of statsmodels' proportion_confint(method="wilson_interval")
+    # Wilson 1927 for 8 of 10 and 0 of 5; values of statsmodels' proportion_confint(method="wilson")
     assert wilson_interval(8, 10) == pytest.approx((0.490162, 0.943318), abs=1e-5)
     assert wilson_interval(0, 5) == pytest.approx((0.0, 0.434482), abs=1e-5)
     now, before = np.arange(80) < 56, np.arange(80) < 48
@@ -178,7 +178,7 @@ def test_bad_input(images, db):
         accuracies({}, {"clean": clean})
     with pytest.raises(DataError) as error:
         accuracies({"a": model(), "pruned": model()}, {"x": clean}, prune=[Component("eyes", 1)])
-    assert_says(error.value, "a, pruned, pruned", "name of its own", "Rename")
+    assert_says(error.value, "a, pruned, pruned", "different names", "Rename")
     with pytest.raises(DataError, match="two sets of images"):
         db.sensitivity([Hue(), Hue()])
     with pytest.raises(DataError, match="no images"):
@@ -194,14 +194,14 @@ def test_bad_input(images, db):
     with pytest.raises(DataError, match="seed is -1"):
         WithArtefact(images, Hue(), seed=-1)
     for name in ("vanilla", "pruned"):
-        with pytest.raises(DataError, match=f"two called '{name}'|vanilla, pruned, {name}"):
+        with pytest.raises(DataError, match=f"'{name}'|vanilla, pruned, {name}"):
             db.sensitivity(prune="eyes:1", weights={name: model()})
 
 
 def test_one_logit_has_no_largest():
     with pytest.raises(ModelError) as error:
         check_targets(np.zeros(3, np.int64), 1)
-    assert_says(error.value, "one logit", "one per class", "zero beside it")
+    assert_says(error.value, "one logit", "one logit per class", "Add a logit of zero")
 
 
 def test_samples_by_set(images):
@@ -232,7 +232,7 @@ def test_a_preview_counts_the_same(db, images):
     assert table["accuracy"].tolist() == expected
     with pytest.raises(RecipeError, match="per_class"):
         ablation_preview(db, 1, "eyes:1", per_class=0)
-    with pytest.raises(LayerError, match="No component is named"):
+    with pytest.raises(LayerError, match="No component is given"):
         ablation_preview(db, 1, [])
 
 
@@ -289,4 +289,4 @@ def test_the_command(images, tmp_path):
     assert [row["change"] for row in said["rows"]] == [0.0] * len(said["rows"])
     result = CliRunner().invoke(app, [*line, "--data", f"a={folder}", "--data", f"a={folder}"])
     assert result.exit_code == 1
-    assert "two called 'a'" in result.stderr
+    assert "The name 'a' is used twice" in result.stderr
