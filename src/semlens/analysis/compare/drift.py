@@ -99,10 +99,10 @@ def label_changes(names: Sequence[str], labels: StepLabels) -> pd.DataFrame:
     before: set[str] | None = None
     for step, step_labels in zip(names, labels or [], strict=False):
         counts = pd.Series(step_labels, dtype=object).value_counts()
-        known = set(counts.index) if before is None else before
+        earlier = set(counts.index) if before is None else before
         rows += [
             {"step": step, "label": label, "count": int(count),
-             "change": "kept" if label in known else "gained"}
+             "change": "kept" if label in earlier else "gained"}
             for label, count in counts.items()
         ]  # fmt: skip
         rows += [

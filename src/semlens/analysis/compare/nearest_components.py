@@ -34,14 +34,14 @@ class PairProgress:
 
 @dataclass(frozen=True, eq=False)
 class Nearest:
-    """For each component of one set the nearest of another, by cosine.
+    """The nearest component of another set for each of n components, by cosine.
 
     Parameters
     ----------
-    place
-        int64[n], places in the other set; -1 where there is none.
+    index
+        int64[n], indices into the other set; -1 if there is no nearest component.
     similarity
-        float32[n]; NaN where there is none.
+        float32[n], cosines; NaN if there is no nearest component.
     """
 
     index: Int64[np.ndarray, " n"]

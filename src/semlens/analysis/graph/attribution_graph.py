@@ -362,7 +362,7 @@ def build_graph(
         share_shown[name] = float(np.abs(selected).sum(1).mean())
         edges_shown[name] = share_shown[name] if layer is layers[-1] else 0.0
         if name in received:
-            # all of what is not selected, and the selected part that does not arrive
+            # the relevance of other components, plus what differs from the received relevance
             difference = np.abs(selected - received[name].sum(1)).sum(1)
             mismatch = layer.total - np.abs(selected).sum(1) + difference
             edges_shown[name] = float(np.where(layer.total > 0, 1 - mismatch, 0).mean())

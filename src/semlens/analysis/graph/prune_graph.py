@@ -60,7 +60,7 @@ def prune_graph(
     for lower, upper in zip(trace.layers, trace.layers[1:], strict=False):
         upper_groups, lower_groups = (list(groups[layer.name].values()) for layer in (upper, lower))
         if upper_groups and lower_groups:
-            # the sum over each upper group of what its components pass on
+            # sum over the components of each upper group
             selected = lower.received[:, :, sum(lower_groups, [])]
             received[lower.name] = np.stack(
                 [selected[:, group].sum(1, dtype=np.float64) for group in upper_groups], 1
