@@ -263,7 +263,7 @@ def test_a_class_has_its_share_of_the_images(db):
 @pytest.mark.parametrize(
     ("change", "status", "parts"),
     [
-        ({"components": []}, 404, ["No component is named"]),
+        ({"components": []}, 404, ["No component is given"]),
         ({"components": ["third:1"]}, 404, ["third"]),
         ({"components": ["first:99"]}, 404, ["99"]),
         ({"components": ["nonsense"]}, 404, ["nonsense", "LAYER:INDEX"]),
