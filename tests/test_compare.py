@@ -467,7 +467,7 @@ def test_another_embedder_is_refused_and_both_are_named(databases, tmp_path):
     )
     same = sl.build(tmp_path / "s", make(LittleNet(0), "one"), images, WordEmbedder(4), ["first"],
                     examples=3)  # fmt: skip
-    with pytest.raises(StaleError, match="other weights"):
+    with pytest.raises(StaleError, match="different weights"):
         sl.compare([databases["one"], same])
 
 
@@ -500,7 +500,7 @@ def test_sets_that_cannot_be_compared_are_refused(databases, tmp_path):
     dead.components = frame
     with pytest.raises(RecipeError) as empty:
         sl.compare([one, dead])
-    assert_says(empty.value, "dead", "no component with a vector", "leave it out")
+    assert_says(empty.value, "dead", "no component with a vector", "leave this set out")
 
 
 def test_names_tell_databases_apart(databases, tmp_path):

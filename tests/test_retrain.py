@@ -295,7 +295,7 @@ def test_bad_input(shortcut):
     with pytest.raises(DataError, match="'999'"):
         retrained(model, images, artefacts, [999])
     first = [i for i, name in enumerate(images.targets) if name == "across"]
-    with pytest.raises(DataError, match="class across would lose"):
+    with pytest.raises(DataError, match="Class across would lose"):
         retrained(model, images, artefacts, first)
     unknown = sl.SubjectModel(model.module, to_tensor, "v", classes=["x", "y"])
     with pytest.raises(DataError, match="has a class that the model knows"):

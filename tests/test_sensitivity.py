@@ -179,7 +179,7 @@ def test_bad_input(images, db):
     with pytest.raises(DataError) as error:
         accuracies({"a": model(), "pruned": model()}, {"x": clean}, prune=[Component("eyes", 1)])
     assert_says(error.value, "a, pruned, pruned", "different names", "Rename")
-    with pytest.raises(DataError, match="two sets of images"):
+    with pytest.raises(DataError, match="Two sets of images"):
         db.sensitivity([Hue(), Hue()])
     with pytest.raises(DataError, match="no images"):
         with_artefacts({}, [])

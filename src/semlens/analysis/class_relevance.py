@@ -251,10 +251,8 @@ class RelevantComponents(Result):
 
     def __rich__(self) -> RenderableType:
         """Return the components as a table, with shares in per cent."""
-        table = self.frame.drop(columns="layer")
-        for column in ("mean", "max"):
-            table[column] = [f"{100 * value:.1f} %" for value in table[column]]
-        return rich_table(table, self._title)
+        shares = {name: [f"{100 * v:.1f} %" for v in self.frame[name]] for name in ("mean", "max")}
+        return rich_table(self.frame.drop(columns="layer").assign(**shares), self._title)
 
 
 @question("model", "images", "embedder")

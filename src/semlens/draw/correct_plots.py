@@ -185,17 +185,16 @@ def cutout_figure(columns: Sequence[SegmentColumn], title: str) -> Figure:
             column.inserted,
         )
         for row, picture in enumerate(pictures):
-            _show(axes[row * len(columns) + index], picture)
+            panel = axes[row * len(columns) + index]
+            # masks, which have no colour axis, are shares from 0 to 1
+            limit = 1 if np.asarray(picture).ndim == 2 else None
+            panel.imshow(picture, cmap=HEAT, vmin=0, vmax=limit)
+            panel.set(xticks=[], yticks=[])
+            panel.spines[:].set_visible(True)
         axes[index].set_title(_short(column.name), fontsize=6.5, fontweight="normal", loc="center")
     for row, name in enumerate(ROWS):
         axes[row * len(columns)].set_ylabel(name, fontsize=8.5)
     return figure
-
-
-def _show(axes: Axes, picture: Image.Image | np.ndarray) -> None:
-    axes.imshow(picture, cmap=HEAT, vmin=0, vmax=1 if np.asarray(picture).ndim == 2 else None)
-    axes.set(xticks=[], yticks=[])
-    axes.spines[:].set_visible(True)
 
 
 def _short(name: str) -> str:

@@ -60,8 +60,7 @@ def draw_png(scene: Scene) -> Image.Image:
         _pixel_card(canvas, draw, card, scale)
     for text in scene.texts:
         _pixel_text(draw, text, scale)
-    reduced = (size[0] // SUPERSAMPLING, size[1] // SUPERSAMPLING)
-    return canvas.resize(reduced, Image.Resampling.BOX)
+    return canvas.resize((size[0] // SUPERSAMPLING, size[1] // SUPERSAMPLING), Image.Resampling.BOX)
 
 
 def _pixel_curve(canvas: Image.Image, curve: Curve, scale: float) -> None:

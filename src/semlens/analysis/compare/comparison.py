@@ -79,12 +79,10 @@ class Comparison(Result):
 
         A component is counted there if it has no counterpart in any other set.
         """
-        unique_counts: list[int] = []
-        for index, threshold in enumerate(self.thresholds):
-            similarities = [
-                nearest.similarity for (a, _), nearest in self.nearest.items() if a == index
-            ]
-            unique_counts.append(int((np.max(similarities, axis=0) < threshold).sum()))
+        similarities = [
+            [nearest.similarity for (a, _), nearest in self.nearest.items() if a == index]
+            for index in range(len(self.sets))
+        ]
         return pd.DataFrame(
             {
                 "set": [component_set.name for component_set in self.sets],
@@ -95,7 +93,10 @@ class Comparison(Result):
                 "layers": [", ".join(component_set.layers) for component_set in self.sets],
                 "components": [len(component_set) for component_set in self.sets],
                 "threshold": self.thresholds,
-                "only_here": unique_counts,
+                "only_here": [
+                    int((np.max(similarity, axis=0) < threshold).sum())
+                    for similarity, threshold in zip(similarities, self.thresholds, strict=True)
+                ],
             }
         )
 

@@ -123,8 +123,7 @@ def joint_map(first: Database, second: Database) -> JointMap:
     """
     comparison = compare(first, second, concepts=None, scores=False)
     layout = concept_map(first, second, concepts=None).frame
-    positions = layout[["x", "y"]].to_numpy(np.float32)
-    count = len(comparison.sets[0])
+    positions, count = layout[["x", "y"]].to_numpy(np.float32), len(comparison.sets[0])
     return JointMap(
         _mapped_model(comparison, 0, positions[:count]),
         _mapped_model(comparison, 1, positions[count:]),

@@ -161,12 +161,9 @@ def label_counts(
 
 def set_scores(components: ComponentSet) -> pd.DataFrame:
     """Return the interpretability scores of a set's components, in their order."""
-    measures = scores(components.database, components.layers).frame
-    return (
-        measures.set_axis(components.database.rows(components.layers))
-        .loc[components.rows]
-        .reset_index(drop=True)
-    )
+    rows = components.database.rows(components.layers)
+    frame = scores(components.database, components.layers).frame.set_axis(rows)
+    return frame.loc[components.rows].reset_index(drop=True)
 
 
 def score_table(sets: Sequence[ComponentSet]) -> pd.DataFrame:

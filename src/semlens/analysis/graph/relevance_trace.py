@@ -333,8 +333,9 @@ def trace_class(
         traced = [
             replace(layer, received=received.get(layer.name, layer.received)) for layer in traced
         ]
-        rules = job.engine.rules.name
-        return GraphTrace(logit, tuple(job.images.samples), rules, tuple(traced)).to_frame()
+        return GraphTrace(
+            logit, tuple(job.images.samples), job.engine.rules.name, tuple(traced)
+        ).to_frame()
 
     return GraphTrace.of_frame(database.cached("graph", key, make))
 
