@@ -1,4 +1,4 @@
-"""Pruned graphs against graphs that are traced anew, and against sums by hand in float64."""
+"""Pruned graphs compared with directly traced graphs, and with sums computed by hand in float64."""
 
 from __future__ import annotations
 

@@ -238,8 +238,9 @@ class Explanation(Result):
         self, heat: Float32[np.ndarray, "h w"], box: Box, blur: float | None = None
     ) -> Float32[np.ndarray, "height width"]:
         """Blur the positive part of a heatmap and resample it over a box of the image."""
-        width = self.blur if blur is None else blur
-        blurred = heatmaps(torch.from_numpy(heat)[None], *heat.shape, width)[0].numpy()
+        blur = self.blur if blur is None else blur
+        height, width = heat.shape
+        blurred = heatmaps(torch.from_numpy(heat)[None], height, width, blur)[0].numpy()
         return onto(blurred, self.geometry, box, _size(box))
 
     def _repr_html_(self) -> str:
