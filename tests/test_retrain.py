@@ -298,7 +298,7 @@ def test_bad_input(shortcut):
     with pytest.raises(DataError, match="Class across would lose"):
         retrained(model, images, artefacts, first)
     unknown = sl.SubjectModel(model.module, to_tensor, "v", classes=["x", "y"])
-    with pytest.raises(DataError, match="has a class that the model knows"):
+    with pytest.raises(DataError, match="has a class of the model"):
         retrained(unknown, images, artefacts)
     for name, value in (("epochs", 0), ("insert_share", 1.5), ("learning_rate", 0.0)):
         with pytest.raises(RecipeError, match=f"{name} is '{value}'"):

@@ -181,10 +181,10 @@ def test_bad_input(images, db):
     assert_says(error.value, "a, pruned, pruned", "different names", "Rename")
     with pytest.raises(DataError, match="Two sets of images"):
         db.sensitivity([Hue(), Hue()])
-    with pytest.raises(DataError, match="no images"):
+    with pytest.raises(DataError, match="No images"):
         with_artefacts({}, [])
     nameless = sl.ImageSequence([Image.new("RGB", (9, 9))])
-    with pytest.raises(DataError, match="has a class that the model knows"):
+    with pytest.raises(DataError, match="has a class of the model"):
         db.sensitivity(images=nameless)
     for wrong in (7, -1):
         with pytest.raises(DataError, match=f"logit {wrong}"):
