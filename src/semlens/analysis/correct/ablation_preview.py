@@ -128,7 +128,7 @@ def preview_samples(
     return samples, logit[samples].astype(np.int64)
 
 
-@question("model", "images")
+@question("model", "images", public=False)
 def ablation_preview(
     database: Database,
     target: Target,
