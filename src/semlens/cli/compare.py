@@ -48,7 +48,9 @@ def compare(
 
     semlens compare --series step1.semlens step2.semlens step3.semlens --save drift.png
     """
-    ask.also_write(pairs, IMAGE_SUFFIXES, lambda result, path: save_picture(result.pairs_picture(), path))
+    ask.also_write(
+        pairs, IMAGE_SUFFIXES, lambda result, path: save_picture(result.pairs_picture(), path)
+    )
     if series:
         return _drift(ask, split_commas([steps]) if steps else None, pairs)
     if steps is not None:
