@@ -171,7 +171,7 @@ def relevant_components(
         If the database has no relevance for the class.
     """
     found: list[LayerRelevance] = []
-    for name in database.chosen(layers):
+    for name in database.layer_names(layers):
         table = database.relevance(target, [name])
         size = table["mean"].abs()
         order = np.lexsort((table["component"], -size))

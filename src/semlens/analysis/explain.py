@@ -28,7 +28,7 @@ from semlens.draw.text_table import rich_table
 from semlens.models.geometry import Geometry
 from semlens.relevance.class_relevance import class_seed, shares
 from semlens.relevance.conditional_heatmaps import pairs_per_pass
-from semlens.relevance.heatmap_boxes import boxes, heatmaps
+from semlens.relevance.heatmap_boxes import bounding_boxes, upsample_and_blur
 from semlens.relevance.protocols import OUTPUT, ForwardTrace, RelevanceEngine
 from semlens.relevance.relevance_signal import RelevanceSignal
 from semlens.settings import question, setting
@@ -233,7 +233,7 @@ class Explanation(Result):
         """Blur the positive part of a heatmap and read it over a part of the image."""
         share = self.blur if blur is None else blur
         height, width = heat.shape
-        smooth = heatmaps(torch.from_numpy(heat)[None], height, width, share)[0].numpy()
+        smooth = upsample_and_blur(torch.from_numpy(heat)[None], height, width, share)[0].numpy()
         return onto(smooth, self.geometry, box, _size(box))
 
     def _repr_html_(self) -> str:
@@ -310,7 +310,7 @@ def explain(
     LayerError
         If the database does not have a layer.
     """
-    names, picture = database.chosen(layers), open_image(image)
+    names, picture = database.layer_names(layers), open_image(image)
     wanted = None if target is None else find_class(database, target)
     model = database.model
     inputs = model.batch([model.preprocess(picture)])
@@ -321,11 +321,11 @@ def explain(
     ranked = torch.argsort(-logits, stable=True).tolist()
     asked = ranked[0] if wanted is None else wanted
     start = class_seed(trace, torch.tensor([[asked]]))
-    pulled = trace.pull({OUTPUT: start}, names)
+    pulled = trace.backward({OUTPUT: start}, names)
     geometry = model.geometry()(*picture.size)
     blur = database.manifest.recipe.crop_blur
     found: dict[str, tuple[ExplainedComponent, ...]] = dict.fromkeys(
-        reversed(engine.order(names)), ()
+        reversed(engine.sort_layers(names)), ()
     )
     for layer, flow in pulled.layers.items():  # of the others, nothing of the class comes by
         entry = database.layer(layer)
@@ -334,7 +334,9 @@ def explain(
         chosen = [place for place in order if relevance[place] != 0]
         heat = _conditional(engine, trace, entry, flow, chosen)
         side = relevance[chosen].sign().float()[:, None, None]
-        smooth = heatmaps(torch.from_numpy(heat) * side, heat.shape[1], heat.shape[2], blur)
+        smooth = upsample_and_blur(
+            torch.from_numpy(heat) * side, heat.shape[1], heat.shape[2], blur
+        )
         components = [database.component(entry.first + place) for place in chosen]
         found[layer] = tuple(
             ExplainedComponent(
@@ -347,7 +349,7 @@ def explain(
                 part,
             )
             for place, component, part, box in zip(
-                chosen, components, heat, boxes(smooth, THRESHOLD).tolist(), strict=True
+                chosen, components, heat, bounding_boxes(smooth, THRESHOLD).tolist(), strict=True
             )
         )
     if name is None:
@@ -358,7 +360,7 @@ def explain(
         for place in (asked, *ranked[:BEST])
     )
     return Explanation(
-        name, picture, score, tuple(best), engine.rules.name, _heat(pulled.heat, inputs)[0],
+        name, picture, score, tuple(best), engine.rules.name, _heat(pulled.heatmaps, inputs)[0],
         found, blur, geometry, database,
     )  # fmt: skip
 
@@ -376,7 +378,7 @@ def _conditional(
     for first in range(0, len(places), step):
         single = [[place] for place in places[first : first + step]]
         masks = group_masks(entry, trace.values[entry.name].detach(), single)
-        heat = trace.pull({entry.name: RelevanceSignal(flow * masks)}).heat
+        heat = trace.backward({entry.name: RelevanceSignal(flow * masks)}).heatmaps
         parts.append(_heat(heat, trace.inputs, len(single)))
     return np.concatenate(parts)
 

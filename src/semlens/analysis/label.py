@@ -163,7 +163,7 @@ def label(
     chosen = as_concepts(concepts)
     probe = embed_concepts(database, chosen, templates)
     rows = database.rows(layers)
-    rows = rows[database.alive[rows]]
+    rows = rows[database.has_examples[rows]]
     names = np.unique([c.name for c in chosen.concepts], return_inverse=True)[1]
     kept = min(candidates, len(chosen))
     places = np.zeros((len(rows), kept), np.int64)

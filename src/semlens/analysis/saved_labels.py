@@ -35,7 +35,7 @@ class SavedLabels:
 def label_tables(database: Database) -> list[SavedLabels]:
     """Return the tables of labels of this very build, newest first."""
     found: list[SavedLabels] = []
-    for file, made in database.kept_analyses(PREFIX):
+    for file, made in database.list_analyses(PREFIX):
         frame = database.load_analysis(file, ["label"])
         if frame is not None:
             labelled = int(np.count_nonzero(frame["label"].notna()))

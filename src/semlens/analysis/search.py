@@ -266,7 +266,7 @@ def rank(
 ) -> Hits:
     """Rank components by a query; components without examples are left out."""
     rows = database.rows(layers)
-    rows = np.sort(rows[database.alive[rows]])
+    rows = np.sort(rows[database.has_examples[rows]])
     if query.leave_out:
         rows = rows[~np.isin(rows, np.asarray(query.leave_out))]
     score, similarity = _aligned(database, query, rows)
@@ -294,7 +294,7 @@ def alignments(database: Database, query: Query) -> Float32[np.ndarray, " n"]:
     NaN for components without examples.
     """
     found = np.full(database.manifest.rows, np.nan, np.float32)
-    rows = np.flatnonzero(database.alive)
+    rows = np.flatnonzero(database.has_examples)
     found[rows] = _aligned(database, query, rows)[0]
     return found
 

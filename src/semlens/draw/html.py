@@ -56,7 +56,7 @@ def cards_html(database: Database, title: str, rows: Sequence[tuple[int, str]]) 
 
 def database_html(database: Database, shown: int = 4) -> str:
     """Return a notebook summary: identity, layers, and a few components' examples."""
-    alive = [row for row in range(database.manifest.rows) if database.alive[row]]
+    alive = [row for row in range(database.manifest.rows) if database.has_examples[row]]
     step = max(1, len(alive) // shown)
     return render(
         "database.html.j2",

@@ -20,7 +20,7 @@ from semlens.data.artefact import Artefact, Artefacts, artefact_seed, as_artefac
 from semlens.data.images import Images
 from semlens.data.load import as_images
 from semlens.errors import DataError, ModelError
-from semlens.models.forward import Reader, logits
+from semlens.models.forward import ImageReader, logits
 from semlens.models.subject import SubjectModel
 from semlens.settings import question, setting
 from semlens.store.reader import Database
@@ -119,7 +119,7 @@ def _outputs(
     target: int,
     batch_size: int,
     what: str,
-    read: Reader,
+    read: ImageReader,
     samples: Sequence[int],
 ) -> Outputs:
     """Run the model over images and keep what it says of the class."""
@@ -220,7 +220,7 @@ def _combined(artefacts: Sequence[Artefact]) -> list[tuple[str, tuple[Artefact, 
     return [*found, (ALL_ARTEFACTS, tuple(artefacts))] if len(artefacts) > 1 else found
 
 
-def _inserting(images: Images, artefacts: Sequence[Artefact], seed: int) -> Reader:
+def _inserting(images: Images, artefacts: Sequence[Artefact], seed: int) -> ImageReader:
     """Return what reads an image and inserts all of the artefacts, one after the other."""
 
     def read(sample: int) -> Image.Image:

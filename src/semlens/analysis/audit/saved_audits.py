@@ -193,13 +193,13 @@ class SavedAudits:
 
     def __init__(self, database: Database, *, keeps: bool | None = None) -> None:
         self.database = database
-        keeps = database.keeps_analysis if keeps is None else keeps
-        self._documents = JsonDocuments(database.path / file_names.AUDITS, "audit", keeps=keeps)
+        keeps = database.is_writable if keeps is None else keeps
+        self._documents = JsonDocuments(database.path / file_names.AUDITS, "audit", writable=keeps)
 
     @property
     def keeps(self) -> bool:
         """Whether they are kept on disk."""
-        return self._documents.keeps
+        return self._documents.writable
 
     def numbers(self) -> list[int]:
         """Return the numbers of all saved audits."""
@@ -334,7 +334,7 @@ class SavedAudits:
 
     def _check(self, one: AuditRecord) -> None:
         """Refuse what could never be computed; empty lists are on their way."""
-        self.database.chosen(one.settings.given()["layers"])
+        self.database.layer_names(one.settings.given()["layers"])
         check_lists(one.concepts)
 
 

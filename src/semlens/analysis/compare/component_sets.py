@@ -180,7 +180,7 @@ def component_sets(
             if by_layer and len(databases) == 1:
                 title = group[0]
             rows = database.rows(group)
-            rows = rows[database.alive[rows]]
+            rows = rows[database.has_examples[rows]]
             if target is not None:
                 relevant = relevant_rows(database, target, group, minimum)
                 rows = rows[np.isin(rows, relevant["component"])]
@@ -218,4 +218,4 @@ def _layers(database: Database, known: set[str], layers: Layers) -> list[str]:
             f"It has {', '.join(database.layers)}.",
             "Name a layer of each database, or leave this one out.",
         )
-    return database.chosen(kept)
+    return database.layer_names(kept)

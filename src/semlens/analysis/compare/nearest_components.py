@@ -108,7 +108,7 @@ def _of_layers(count: PairProgress, *layers: ComponentSet) -> list[Nearest]:
 
     pairs = len(first) * len(second)
     end = count.done + (pairs // 2 if first is second else pairs)
-    kept = first.database.cached("nearest", keys, make, keep=lambda _: pairs >= KEEP_FROM)
+    kept = first.database.cached("nearest", keys, make, worth_saving=lambda _: pairs >= KEEP_FROM)
     count.reach(end)
     ends = [slice(len(first)), slice(len(first), None)]
     place, similarity = kept["place"].to_numpy(), kept["similarity"].to_numpy()

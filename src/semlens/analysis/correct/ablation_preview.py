@@ -16,7 +16,7 @@ from semlens.analysis.correct.component_files import chosen_components
 from semlens.analysis.correct.sensitivity import CLEAN, change_interval, wilson
 from semlens.analysis.evaluate import check_targets
 from semlens.data.artefact import Artefact, as_artefacts, insert_drawn
-from semlens.models.forward import Reader, batches, run_scores
+from semlens.models.forward import ImageReader, batches, run_scores
 from semlens.models.hooks import evaluating, pruned
 from semlens.models.subject import SubjectModel
 from semlens.settings import question, setting
@@ -156,7 +156,7 @@ def ablation_preview(
     """
     chosen = chosen_components(components, database)
     number, images = find_class(database, target), database.images
-    sources: dict[str, Reader] = {CLEAN: images.read}
+    sources: dict[str, ImageReader] = {CLEAN: images.read}
     for one in as_artefacts(artefact or ()):
         sources[one.name] = lambda sample, one=one: insert_drawn(
             images.read(sample), [one], seed, sample
@@ -173,7 +173,7 @@ def ablation_preview(
 def _answers(
     model: SubjectModel,
     name: str,
-    reader: Reader,
+    reader: ImageReader,
     samples: Int64[np.ndarray, " n"],
     right: Int64[np.ndarray, " n"],
     components: Sequence[Component],

@@ -28,11 +28,11 @@ from semlens.analysis.result import PICTURES, TABLES
 from semlens.draw.example_sheet import sheet
 from semlens.draw.text_table import rich_table
 from semlens.errors import ModelError, RelevanceError
-from semlens.models.activations import measure_form
+from semlens.models.activations import measure_layout
 from semlens.models.forward import class_scores
-from semlens.models.hooks import Values, evaluating, new_values, pruned
+from semlens.models.hooks import ComponentValues, evaluating, pruned, replacement_values
 from semlens.models.subject import SubjectModel
-from semlens.relevance.captured_graph import OpNode, capture, in_full_precision, prepared
+from semlens.relevance.captured_graph import OpNode, capture, in_full_precision, prepare_inputs
 from semlens.relevance.lrp_engine import layer_nodes, layer_values
 from semlens.settings import question
 from semlens.store.reader import Database
@@ -96,7 +96,7 @@ def prune(database: Database, components: Components) -> PrunedModel:
 def pruned_state(
     model: SubjectModel,
     components: Components,
-    to: Values | None = None,
+    to: ComponentValues | None = None,
 ) -> dict[str, Tensor]:
     """Return the model's weights without some components: a state dict for the same module.
 
@@ -129,7 +129,7 @@ def pruned_state(
 def prune_weights(
     model: SubjectModel,
     components: Components,
-    to: Values | None = None,
+    to: ComponentValues | None = None,
 ) -> tuple[dict[str, Tensor], tuple[TensorEdit, ...]]:
     """Do the same, and say which tensors were changed, too."""
     chosen = chosen_components(components)
@@ -138,7 +138,7 @@ def prune_weights(
         expected = class_scores(model.module(example))
     if expected is None:
         raise _inexact(chosen, "the model puts out boxes, no logits to compare")
-    operation = _Operation(model, chosen, new_values(chosen, to), example[:1])
+    operation = _Operation(model, chosen, replacement_values(chosen, to), example[:1])
     state = operation.run()
     with evaluating(model.module), torch.no_grad():
         found: Any = class_scores(torch.func.functional_call(model.module, state, (example,)))
@@ -165,15 +165,15 @@ class _Operation:
             self.module = copy.deepcopy(self.module).cpu()
         try:
             self.graph = capture(self.module, example)
-            self.example = prepared(example, self.module)
+            self.example = prepare_inputs(example, self.module)
             values = layer_values(self.module, self.example, list(wanted))
             found = layer_nodes(self.graph, self.module, self.example, values)
         except RelevanceError as error:
             raise _inexact(components, f"its operations are not known ({error.value})") from error
         self.weights = EditableWeights(self.module, self.graph)
         self.nodes = {name: found[name] for name in wanted}
-        layouts = model.layouts(list(wanted))
-        forms = {name: measure_form(name, values[name], layouts[name]).form for name in wanted}
+        layouts = model.channel_orders(list(wanted))
+        forms = {name: measure_layout(name, values[name], layouts[name]).form for name in wanted}
         self.axes = {name: 1 if form in ("map", "units") else -1 for name, form in forms.items()}
         replacing = {self.nodes[name]: partial(self._replaced, name) for name in wanted}
         self.values = pruned_values(self.graph, self.example, replacing)

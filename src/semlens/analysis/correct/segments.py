@@ -248,7 +248,7 @@ def cut_out(
     size = model.preprocess(database.images.read(readable)).shape[-2:]
     engine = engine_for(model, names, rules or recipe.rules, size)
     vector = concept_vector(
-        database, chosen, engine.order(names)[-1],
+        database, chosen, engine.sort_layers(names)[-1],
         positives=positives, negatives=negatives, seed=seed,
     )  # fmt: skip
     best = np.argsort(-vector.score, kind="stable")[:count].tolist()

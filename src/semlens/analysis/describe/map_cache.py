@@ -52,7 +52,7 @@ class LayoutCache:
         Values are missing (NaN) for components of layers that were added since. A table is
         void once the vectors of one of its layers have changed.
         """
-        found = self.sets[0].database.load_origin(self.name)
+        found = self.sets[0].database.load_with_origin(self.name)
         if found is None:
             return None
         table, origin = found
@@ -64,7 +64,7 @@ class LayoutCache:
     def save(self, values: pd.DataFrame) -> None:
         """Keep values, a row per component, if the database can be written."""
         database = self.sets[0].database
-        if database.keeps_analysis:
+        if database.is_writable:
             table = pd.concat([self._who(), values], axis=1)
             origin = {"settings": dict(self.settings), "layers": self._digests()}
             database.save_analysis(self.name, table, origin)

@@ -15,7 +15,7 @@ def notable(database: Database, count: int) -> Int64[np.ndarray, " n"]:
     The first are those with the largest share of relevance for some class, or, in a database
     without class relevance, the clearest ones (paper, Eq. 6).
     """
-    rows = np.flatnonzero(database.alive).astype(np.int64)
+    rows = np.flatnonzero(database.has_examples).astype(np.int64)
     if len(rows) <= count:
         return rows
     weight = np.zeros(database.manifest.rows)

@@ -247,9 +247,9 @@ def unexpected(
     """
     number, known = find_class(database, target), as_concepts(concepts)
     limit = float("nan") if components is not None else _limit(database.embedder, threshold)
-    names = database.chosen(layers)
+    names = database.layer_names(layers)
     mine: Any = relevant_rows(database, number, names, minimum, empty_ok=True)
-    mine = mine[database.alive[mine["component"].to_numpy()]]
+    mine = mine[database.has_examples[mine["component"].to_numpy()]]
     values = alignment(
         database.theta[mine["component"].to_numpy()], embed_concepts(database, known)
     )

@@ -70,7 +70,7 @@ class TraceJob:
         for inputs in batches(model, images.read, images.samples, self.batch_size, stage):
             trace = self.engine.trace(inputs)
             start = class_seed(trace, torch.full((1, len(inputs)), images.target))
-            found = trace.pull({OUTPUT: start}, names, heat=False).layers
+            found = trace.backward({OUTPUT: start}, names, heatmaps=False).layers
             _check_reached(names, found)
             yield trace, found
 
@@ -85,10 +85,10 @@ def make_job(
     batch_size: int | None = None,
 ) -> TraceJob:
     """Choose images, engine and batches; see :func:`semlens.attribution_graph`."""
-    names = database.chosen(layers)
+    names = database.layer_names(layers)
     shown = class_images(database, target, samples, images)
     engine = shown.engine(names, rules)
-    entries = [database.layer(name) for name in engine.order(names)]
+    entries = [database.layer(name) for name in engine.sort_layers(names)]
     return TraceJob(shown, engine, entries, batch_size or pairs_per_pass(engine, entries[-1].name))
 
 
@@ -170,8 +170,8 @@ def _passed(
     step = max(1, pairs_per_pass(engine, upper.name) // len(trace.inputs))
     for first in range(0, len(groups), step):
         masks = group_masks(upper, trace.values[upper.name], groups[first : first + step])
-        pulled = trace.pull(
-            {upper.name: RelevanceSignal(flow * masks)}, [lower.name], heat=False
+        pulled = trace.backward(
+            {upper.name: RelevanceSignal(flow * masks)}, [lower.name], heatmaps=False
         ).layers
         if lower.name in pulled:
             found.append(per_component(lower, trace, pulled[lower.name]))
@@ -338,7 +338,7 @@ def strongest(job: TraceJob, most: int | None = None) -> list[TracedLayer]:
 
 def reached_layers(database: Database, target: int, layers: Layers = None) -> list[str]:
     """Return the layers that relevance for a class reaches, as far as the database knows."""
-    names = database.chosen(layers)
+    names = database.layer_names(layers)
     if database.manifest.relevance is None or (
         target not in set(database.relevance_classes["class"])
     ):
