@@ -96,8 +96,8 @@ class Ours:
         with meter.clock:
             parts = []
             for part in self.heat.split(32):
-                smooth = self._boxes.heatmaps(part, size, size, BLUR)
-                parts.append(self._boxes.boxes(smooth, THRESHOLD))
+                smooth = self._boxes.upsample_and_blur(part, size, size, BLUR)
+                parts.append(self._boxes.bounding_boxes(smooth, THRESHOLD))
             found = torch.cat(parts)
         self.found = found
         return meter.read(len(found))
