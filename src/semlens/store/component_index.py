@@ -171,8 +171,8 @@ class ClassRelevanceIndex(ComponentIndex):
             raise RelevanceError(
                 f"The database '{self.path}' has no class relevance.",
                 "Expected one that was built with relevance.",
-                "Run the same build again with relevance=True (--relevance): only relevance is "
-                "computed.",
+                "Run the same build again with relevance=True, or 'semlens build ... --relevance': "
+                "only relevance is computed.",
             )
         if file_names.RELEVANCE_CLASSES not in self.manifest.files:
             raise self._unfinished(f"The database '{self.path}'")
