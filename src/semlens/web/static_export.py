@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from semlens.analysis.classes import find_class
-from semlens.analysis.describe.notable import notable
+from semlens.analysis.describe.overview import notable_rows
 from semlens.analysis.saved_labels import label_tables
 from semlens.api import ConceptDatabase
 from semlens.errors import RelevanceError, ServeError
@@ -192,7 +192,7 @@ class _Exporter:
         for one in self.served:
             await self._model(one)
         for one in self.served:
-            rows = notable(one.db, self.limit)
+            rows = notable_rows(one.db, self.limit)
             self._expect(len(rows))
             self.cards += len(rows)
             for start in range(0, len(rows), 8):

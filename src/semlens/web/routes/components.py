@@ -111,7 +111,7 @@ def components(served: Model, serving: All, asked: Annotated[PageQuery, Query()]
     """Return one page of the component table; ``cursor`` is the place of its first row."""
     served.db.layer_names(asked.layers)
     frame, labels, rating = _table(served, serving, asked)
-    rows = asked.of(frame)
+    rows = asked.select(frame)
     end = asked.cursor + asked.k
     return ComponentPage(
         components=len(frame),
@@ -132,7 +132,7 @@ def components_csv(
     served.db.layer_names(asked.layers)
     rated(served, serving)
     frame, _, _ = _table(served, serving, asked)
-    rows = asked.of(frame)
+    rows = asked.select(frame)
 
     def lines() -> Iterator[str]:
         for start in range(0, max(len(rows), 1), _CHUNK):

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
 from semlens.analysis.describe.clusters import NEIGHBOURS
-from semlens.analysis.describe.concept_map import ConceptMap, laid_out
+from semlens.analysis.describe.concept_map import ConceptMap, has_layout
 from semlens.analysis.describe.map_selection import component_labels, select
 from semlens.analysis.scores import MEASURES
 from semlens.draw.map_plot import Scale
@@ -110,7 +110,7 @@ def laid_map(served: ModelContext, serving: AppState) -> LabelledMap:
     """
     work, number = serving.work, served.number
     kept = work.result(
-        f"map-kept/{number}", "Looking for the map.", lambda: laid_out([served.db]), short=True
+        f"map-kept/{number}", "Looking for the map.", lambda: has_layout([served.db]), short=True
     )
     components = f"{_components(served):,} components"
     what = f"Reading the map of {components}."

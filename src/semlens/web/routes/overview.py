@@ -9,8 +9,8 @@ from semlens.analysis.describe.database_warnings import DatabaseWarning, databas
 from semlens.analysis.describe.overview import (
     SuggestedQuery,
     class_table,
+    describe_settings,
     sample_queries,
-    settings_in_words,
 )
 from semlens.analysis.describe.score_distribution import Distribution, distributions
 from semlens.analysis.scores import Scores
@@ -80,7 +80,7 @@ def overview(served: Model) -> Overview:
             crops=sum(made.crops),
             classes=None if made.classes is None else len(made.classes),
         ),
-        settings=dict(settings_in_words(made)),
+        settings=dict(describe_settings(made)),
         layers=layers_of(db),
         cautions=found,
         queries=sample_queries(db),

@@ -204,7 +204,7 @@ def _by_label(
         notice=f"The embedder '{served.db.manifest.embedder.spec}' reads no texts, or cannot be "
         "loaded: only the words of kept labels are searched.",
         hits=[_hit(hit, cosine=None, percentile=None) for hit in found.hits],
-        cursor=str(end) if end < found.found else None,
+        cursor=str(end) if end < found.total else None,
         probe=None,
     )
 
