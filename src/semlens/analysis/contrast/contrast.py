@@ -28,7 +28,7 @@ from semlens.analysis.label import VOCABULARY, LabelSource, as_labels, label_of
 from semlens.analysis.result import Chart, Result
 from semlens.draw.text_table import titled
 from semlens.errors import RelevanceError
-from semlens.models.activations import measure_layout, read
+from semlens.models.activations import compute_readouts, measure_layout
 from semlens.models.forward import batches, class_scores
 from semlens.models.hooks import evaluating, reading_layers
 from semlens.settings import question, setting
@@ -221,7 +221,7 @@ def _run(
 
         def keep(name: str, output: Any, found: dict[str, np.ndarray] = found) -> None:
             form = measure_layout(name, output, layouts[name])
-            found[name] = read(form, output, readout).value.float().cpu().numpy()
+            found[name] = compute_readouts(form, output, readout).value.float().cpu().numpy()
 
         with torch.inference_mode(), evaluating(model.module):
             with reading_layers(model.module, layers, keep):
