@@ -81,7 +81,7 @@ def named(
     concepts, probe = _embedded(served, serving, name)
     given = served.db.concept_vectors(rows) if vectors is None else vectors
     found = candidates(given, probe, concepts, top)
-    alive = served.db.alive
+    alive = served.db.has_examples
     return [one if alive[row] or not own else None for row, one in zip(rows, found, strict=True)]
 
 

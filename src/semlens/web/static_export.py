@@ -240,7 +240,7 @@ class _Exporter:
 
     async def _labels(self, one: ModelContext, base: str) -> None:
         """Keep labels if there are none: words are looked up in them."""
-        if one.db.embedder.has_text and one.db.keeps_analysis and not label_tables(one.db):
+        if one.db.embedder.has_text and one.db.is_writable and not label_tables(one.db):
             await self.recorder.post(f"{base}/labels", {})
 
     def _classes(self, one: ModelContext) -> Iterator[int]:

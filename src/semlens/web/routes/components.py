@@ -109,7 +109,7 @@ def _table(
 @router.get("/components")
 def components(served: Model, serving: All, asked: Annotated[PageQuery, Query()]) -> ComponentPage:
     """Return one page of the component table; ``cursor`` is the place of its first row."""
-    served.db.chosen(asked.layers)
+    served.db.layer_names(asked.layers)
     frame, labels, rating = _table(served, serving, asked)
     rows = asked.select(frame)
     end = asked.cursor + asked.k
@@ -129,7 +129,7 @@ def components_csv(
     served: Model, serving: All, asked: Annotated[TableQuery, Query()]
 ) -> StreamingResponse:
     """Return the same table as a file, with all rows; it waits for the measures."""
-    served.db.chosen(asked.layers)
+    served.db.layer_names(asked.layers)
     rated(served, serving)
     frame, _, _ = _table(served, serving, asked)
     rows = asked.select(frame)

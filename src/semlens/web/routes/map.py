@@ -136,7 +136,7 @@ def prepare_maps(serving: AppState) -> None:
     What goes wrong is said to whoever asks for the map.
     """
     for served in serving.models:
-        while _components(served) <= SMALL and served.db.keeps_analysis:
+        while _components(served) <= SMALL and served.db.is_writable:
             try:
                 laid_map(served, serving)
             except JobPending:
@@ -147,13 +147,13 @@ def prepare_maps(serving: AppState) -> None:
 
 
 def _components(served: ModelContext) -> int:
-    return int(served.db.alive.sum())
+    return int(served.db.has_examples.sum())
 
 
 def _promise(served: ModelContext) -> str:
     count = _components(served)
     time = next((words for most, words in _DURATION if count <= most), "many minutes")
-    if not served.db.keeps_analysis:
+    if not served.db.is_writable:
         return f"This takes {time}, at each start: the database is for reading only."
     return f"This takes {time}, once: the map is kept in the database."
 

@@ -74,7 +74,7 @@ def overview(served: Model) -> Overview:
         embedder=made.embedder,
         counts=Counts(
             components=made.rows,
-            without_examples=int((~db.alive).sum()),
+            without_examples=int((~db.has_examples).sum()),
             samples=made.samples,
             unreadable=made.unreadable,
             crops=sum(made.crops),

@@ -215,7 +215,7 @@ def _hit(found: Hit | LabelHit, **more: str | None) -> SearchHit:
 
 def _labels(served: ModelContext, serving: AppState) -> list[str | None] | None:
     """Return the newest kept labels by row; read once for as long as they are the newest."""
-    kept = served.db.kept_analyses(PREFIX)
+    kept = served.db.list_analyses(PREFIX)
     if not kept:
         return None
 
