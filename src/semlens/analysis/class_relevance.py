@@ -22,8 +22,8 @@ from semlens.types import Component, Layers, Target
 
 MINIMUM = 0.01
 """Least share of its layer's relevance with which a component is relevant (paper, D.5)."""
-MOSTLY = 0.8
-"""The part of a layer's relevance that is carried by few components or by many."""
+COVERAGE = 0.8
+"""Share of a layer's relevance for which the number of components is counted."""
 Minimum = Annotated[float, setting("Least share of relevance, on the best sample.", ge=0, le=1)]
 """The least share wherever a question is about the relevant components of a class."""
 OnlyTarget = Annotated[int | str | None, setting("Only components that matter for this class.")]
@@ -115,8 +115,8 @@ class RelevantComponent:
     """On average over the class's samples; below zero it speaks against the class."""
     max: float
     """On the sample where it is largest."""
-    cumulated: float
-    """What the components down to this one carry of the layer."""
+    cumulative: float
+    """Share of the layer's relevance of all components down to this one."""
     label: str | None = None
     """For whoever names it."""
 
@@ -131,12 +131,12 @@ class LayerRelevance:
         How many the layer has.
     relevant
         How many of them reach the minimum on some sample.
-    carried
-        Part of the layer's relevance that all components carry whose shares were kept, each
-        with the size of its mean: what changes sign from sample to sample counts less.
-    mostly
-        How many of the strongest carry :data:`MOSTLY` of the layer's relevance; None if all
-        together do not.
+    covered
+        Share of the layer's relevance of all components whose shares were saved, by the absolute
+        mean: components whose sign changes between samples count less.
+    components_for_coverage
+        Number of strongest components that together have :data:`COVERAGE` of the layer's
+        relevance; None if all of them have less.
     strongest
         The largest mean share, in size, comes first.
     """
@@ -144,8 +144,8 @@ class LayerRelevance:
     layer: str
     components: int
     relevant: int
-    carried: float
-    mostly: int | None
+    covered: float
+    components_for_coverage: int | None
     strongest: tuple[RelevantComponent, ...]
 
 
@@ -176,19 +176,19 @@ def relevant_components(
         size = table["mean"].abs()
         order = np.lexsort((table["component"], -size))
         table, size = table.iloc[order], size.iloc[order].to_numpy(np.float64)
-        cumulated = np.cumsum(size)
-        enough = int(np.searchsorted(cumulated, MOSTLY)) + 1
+        cumulative = np.cumsum(size)
+        enough = int(np.searchsorted(cumulative, COVERAGE)) + 1
         relevant = relevant_rows(database, target, name, minimum, empty_ok=True)
         mine = table["component"].isin(relevant["component"]) | (size >= minimum)
-        columns = table[["component", "mean", "max"]].assign(cumulated=cumulated)
+        columns = table[["component", "mean", "max"]].assign(cumulative=cumulative)
         listed = columns[mine].head(top).itertuples(index=False, name=None)
         found.append(
             LayerRelevance(
                 name,
                 database.layer(name).rows,
                 len(relevant),
-                float(cumulated[-1]) if len(cumulated) else 0.0,
-                enough if enough <= len(cumulated) else None,
+                float(cumulative[-1]) if len(cumulative) else 0.0,
+                enough if enough <= len(cumulative) else None,
                 tuple(
                     RelevantComponent(database.component(row), mean, largest, share)
                     for row, mean, largest, share in listed

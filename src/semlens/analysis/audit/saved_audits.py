@@ -143,7 +143,7 @@ class AuditChanges(Checked):
     ----------
     reviews
         Only those that change, by the component's name; None takes one back.
-    renew
+    update_build
         Take the record over to the build that the database has now.
     """
 
@@ -152,7 +152,7 @@ class AuditChanges(Checked):
     spurious: tuple[ListedConcept, ...] | None = None
     settings: AuditSettings | None = None
     reviews: Mapping[str, Review | None] = Field(default_factory=dict)
-    renew: bool = False
+    update_build: bool = False
 
 
 def read_record(document: Mapping[str, Any]) -> AuditRecord:
@@ -291,7 +291,7 @@ class SavedAudits:
             }
             if reviews:
                 changed["reviews"] = _reviewed(known.reviews, reviews)
-            if edit.renew:
+            if edit.update_build:
                 changed["database"] = self.database.fingerprint
             changed |= {"changed": _now(), "version": __version__}
             made = read_record(known.model_copy(update=changed).model_dump(mode="json"))

@@ -30,12 +30,12 @@ FORMULAS = {
 class CardExample:
     """One concept example, the strongest first."""
 
-    place: int
-    """From 0; its rank is one more."""
+    rank: int
+    """From 0."""
     sample: int
     path: str
-    of_class: str | None
-    """The class of the sample, where it is known."""
+    class_name: str | None
+    """Class of the sample, if known."""
     activation: float
     """The raw readout."""
     box: Box
@@ -87,8 +87,8 @@ class Measure:
     name: str
     value: float | None
     """None with too few examples."""
-    below: float | None
-    """Share of the layer's rated components with a lower value."""
+    percentile: float | None
+    """Share of the layer's components with a lower value, in [0, 1]."""
     counts: tuple[int, ...]
     """The layer's distribution: components per bin of equal width from ``low`` to ``high``."""
     low: float | None
@@ -103,7 +103,7 @@ def card(database: Database, row: int) -> ComponentCard:
     entry = database.layer(component.layer)
     examples = tuple(
         CardExample(
-            place,
+            rank,
             example.sample,
             example.path,
             _class_of(database, example.sample),
@@ -111,7 +111,7 @@ def card(database: Database, row: int) -> ComponentCard:
             example.box,
             example.mask is not None,
         )
-        for place, example in enumerate(database.examples_of(row))
+        for rank, example in enumerate(database.examples_of(row))
     )
     recipe = database.manifest.recipe
     return ComponentCard(
@@ -191,13 +191,13 @@ def measures(frame: pd.DataFrame, place: int, bins: int = BINS) -> tuple[Measure
 def _measure(name: str, layer: np.ndarray, place: int, bins: int) -> Measure:
     rated = layer[np.isfinite(layer)]
     value = _number(layer[place])
-    below = None if value is None else float(np.count_nonzero(rated < value) / len(rated))
+    percentile = None if value is None else float(np.count_nonzero(rated < value) / len(rated))
     counts: tuple[int, ...] = ()
     if len(rated):
         counts = tuple(np.histogram(rated, bins)[0].tolist())
     low = float(rated.min()) if len(rated) else None
     high = float(rated.max()) if len(rated) else None
-    return Measure(name, value, below, counts, low, high, MEANINGS[name], FORMULAS[name])
+    return Measure(name, value, percentile, counts, low, high, MEANINGS[name], FORMULAS[name])
 
 
 def _number(value: Any) -> float | None:

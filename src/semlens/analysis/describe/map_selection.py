@@ -38,9 +38,9 @@ class Selection(Result):
         (None: no label).
     labels
         One row per label, most frequent first: label, count, share (of the selection),
-        of (how many on the map have it).
+        total (number of components on the map with it).
     layers
-        One row per layer that is selected from: layer, count, share, of.
+        One row per layer that is selected from: layer, count, share, total.
     source
         Where labels come from: ``labels-NAME``, kept in the database, or ``clusters``.
     """
@@ -165,5 +165,5 @@ def _counted(mine: pd.DataFrame, everyone: pd.DataFrame, by: str) -> pd.DataFram
     """Count a column's values, most frequent first, equal counts by name."""
     counts = mine[by].value_counts().rename_axis(by).reset_index(name="count")
     counts = counts.sort_values(["count", by], ascending=[False, True], ignore_index=True)
-    of = everyone[by].value_counts().reindex(counts[by]).to_numpy(np.int64)
-    return counts.assign(share=counts["count"] / len(mine), of=of)
+    total = everyone[by].value_counts().reindex(counts[by]).to_numpy(np.int64)
+    return counts.assign(share=counts["count"] / len(mine), total=total)

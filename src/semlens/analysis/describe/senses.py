@@ -24,8 +24,8 @@ SMALLEST = 0.1
 class Sense:
     """One cluster of a component's examples."""
 
-    places: tuple[int, ...]
-    """Places of the examples, from 0, the strongest first."""
+    ranks: tuple[int, ...]
+    """Ranks of the examples, from 0."""
     share: float
     """Of all examples."""
     label: str | None = None
@@ -41,16 +41,16 @@ class Senses:
     """The larger one first, of equal ones that of the strongest example; none without two
     clusters."""
     polysemanticity: float | None
-    limit: float | None
-    """The layer's upper quartile of polysemanticity."""
+    threshold: float | None
+    """Upper quartile of polysemanticity in the layer."""
 
     @computed_field
     @property
     def meaningful(self) -> bool:
         """Whether this is a split to speak of: see :attr:`rule`."""
-        if self.polysemanticity is None or self.limit is None or len(self.senses) < 2:
+        if self.polysemanticity is None or self.threshold is None or len(self.senses) < 2:
             return False
-        return self.polysemanticity >= self.limit and self.senses[1].share >= SMALLEST
+        return self.polysemanticity >= self.threshold and self.senses[1].share >= SMALLEST
 
     @computed_field
     @property
@@ -72,25 +72,25 @@ def senses(database: Database, row: int, layer: Float32[np.ndarray, " c"] | np.n
         Polysemanticity of all components of its layer: ``scores(database, [layer])``.
     """
     rated = layer[np.isfinite(layer)]
-    limit = float(np.quantile(rated, QUARTILE)) if len(rated) else None
+    threshold = float(np.quantile(rated, QUARTILE)) if len(rated) else None
     value = float(layer[row - database.layer(database.component(row).layer).first])
     polysemanticity = value if np.isfinite(value) else None
     units = _units(database, row)
     if len(units) < 2:
-        return Senses((), polysemanticity, limit)
+        return Senses((), polysemanticity, threshold)
     second = two_means(units[None], torch.ones(1, len(units), dtype=torch.bool))[0]
     halves = [torch.nonzero(side)[:, 0] for side in (~second, second)]
     if any(len(half) == 0 for half in halves):
-        return Senses((), polysemanticity, limit)
+        return Senses((), polysemanticity, threshold)
     halves.sort(key=lambda half: (-len(half), int(half[0])))
     found = tuple(Sense(tuple(half.tolist()), len(half) / len(units)) for half in halves)
-    return Senses(found, polysemanticity, limit)
+    return Senses(found, polysemanticity, threshold)
 
 
 def sense_vectors(database: Database, row: int, found: Senses) -> Float32[np.ndarray, "s d"]:
     """Return the mean of the unit vectors of each sense's examples."""
     units = _units(database, row)
-    return np.stack([units[list(sense.places)].mean(0).numpy() for sense in found.senses])
+    return np.stack([units[list(sense.ranks)].mean(0).numpy() for sense in found.senses])
 
 
 def _units(database: Database, row: int) -> Float32[Tensor, "e d"]:
