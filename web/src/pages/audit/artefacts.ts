@@ -32,13 +32,13 @@ export const KINDS: Record<Kind, { title: string; strength: "opacity" | "size"; 
 };
 export const MOST = 4;
 
-export function said(one: Chosen): string {
-  const title = KINDS[one.kind].title.toLowerCase();
-  return one.kind === "text" ? `the text “${one.words}”` : `the ${title}`;
+export function said(artefact: Chosen): string {
+  const title = KINDS[artefact.kind].title.toLowerCase();
+  return artefact.kind === "text" ? `the text “${artefact.words}”` : `the ${title}`;
 }
 
 /** As the server takes it. */
-export const given = (one: Chosen): ArtefactRequest => ({
+export const given = (artefact: Chosen): ArtefactRequest => ({
   ...one,
   words: one.kind === "text" ? one.words : null,
 });

@@ -7,7 +7,7 @@
  */
 import { send } from "../../api/client";
 import type { ApiError } from "../../api/errors";
-import { isPacked } from "../../api/packed";
+import { isStaticExport } from "../../api/static-export";
 import { asError } from "../../api/resource.svelte";
 import type { Review, SavedAuditResponse, AuditSettings, ListedConcept } from "../../api/types";
 import type { Side } from "./verdict";
@@ -35,7 +35,7 @@ export class Draft {
   computed = $state(0);
   /** Whether it was edited elsewhere since. */
   conflict = $derived(this.error?.kind === "EditError");
-  readonly locked = isPacked();
+  readonly locked = isStaticExport();
 
   #dirty: Dirty = {};
   #undo = $state.raw<{ what: string; back: () => void }[]>([]);
@@ -128,7 +128,7 @@ export class Draft {
   }
 
   remove(side: Side, term: ListedConcept): void {
-    this.change({ [side]: this[side].filter((one) => one !== term) });
+    this.change({ [side]: this[side].filter((concept) => concept !== term) });
   }
 
   /** Save now; resolves once the server has everything, or has refused. */

@@ -17,15 +17,15 @@ export const SAYS: Record<Verdict, string> = {
 export type Limits = Record<Side, number | null>;
 
 /** The threshold that holds for a component. */
-export function limitOf(one: AuditedComponent, side: Side, limits: Limits): number {
+export function limitOf(component: AuditedComponent, side: Side, limits: Limits): number {
   // the server compares in single precision
-  return Math.fround(limits[side] ?? one[`${side}_threshold`] ?? Infinity);
+  return Math.fround(limits[side] ?? component[`${side}_threshold`] ?? Infinity);
 }
 
-export function verdictOf(one: AuditedComponent, limits: Limits): Verdict {
+export function verdictOf(component: AuditedComponent, limits: Limits): Verdict {
   const [valid, spurious] = SIDES.map((side) => {
-    const value = one[side];
-    return value !== null && value > limitOf(one, side, limits);
+    const value = component[side];
+    return value !== null && value > limitOf(component, side, limits);
   });
   if (valid) return spurious ? "both" : "valid";
   return spurious ? "spurious" : "unexpected";
@@ -50,9 +50,9 @@ export function markPath(verdict: Verdict, radius: number): string {
 }
 
 /** The best concept of the sides that a verdict names. */
-export function conceptOf(one: AuditedComponent, verdict: Verdict): string {
+export function conceptOf(component: AuditedComponent, verdict: Verdict): string {
   const sides = verdict === "both" ? SIDES : SIDES.filter((side) => side === verdict);
-  return sides.map((side) => one[`${side}_concept`]).join(" / ");
+  return sides.map((side) => component[`${side}_concept`]).join(" / ");
 }
 
 export function percent(share: number, digits = 0): string {

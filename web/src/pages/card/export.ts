@@ -2,7 +2,7 @@
 import type { ComponentCard, ModelInfo } from "../../api/types";
 import { pictureUrl } from "../../state/models.svelte";
 import { token } from "../../state/theme.svelte";
-import { short } from "./words";
+import { short } from "./format";
 
 const CELL = 112;
 const GAP = 8;
@@ -19,14 +19,14 @@ export async function saveExamples(
 ): Promise<void> {
   const view = mask ? "masked" : "crop";
   const pictures = await Promise.all(
-    card.examples.map((one) =>
-      loaded(pictureUrl(model, card.component, `crops/${one.place}.webp`, { view })),
+    card.examples.map((example) =>
+      loaded(pictureUrl(model, card.component, `crops/${example.place}.webp`, { view })),
     ),
   );
   const sheet = drawn(model, card, label, mask, pictures);
   const blob = await new Promise<Blob | null>((resolve) => sheet.toBlob(resolve, "image/png"));
   if (!blob) throw new Error("the picture is too large");
-  offer(blob, `${fileName(model, card)}.png`);
+  download(blob, `${fileName(model, card)}.png`);
 }
 
 function drawn(
@@ -75,11 +75,11 @@ function drawn(
 }
 
 /** Draw a picture whole and in its own shape. */
-function inside(pen: CanvasRenderingContext2D, one: HTMLImageElement, x: number, y: number): void {
-  const scale = CELL / Math.max(one.naturalWidth, one.naturalHeight);
-  const [w, h] = [one.naturalWidth * scale, one.naturalHeight * scale];
+function inside(pen: CanvasRenderingContext2D, image: HTMLImageElement, x: number, y: number): void {
+  const scale = CELL / Math.max(image.naturalWidth, image.naturalHeight);
+  const [w, h] = [image.naturalWidth * scale, image.naturalHeight * scale];
   pen.imageSmoothingQuality = "high";
-  pen.drawImage(one, x + (CELL - w) / 2, y + (CELL - h) / 2, w, h);
+  pen.drawImage(image, x + (CELL - w) / 2, y + (CELL - h) / 2, w, h);
 }
 
 function clipped(pen: CanvasRenderingContext2D, text: string, most: number): string {
@@ -104,24 +104,24 @@ async function loaded(source: string): Promise<HTMLImageElement | null> {
 /** Save the examples as CSV. */
 export function saveTable(card: ComponentCard): void {
   const head = "component,rank,sample,path,class,activation,left,top,right,bottom";
-  const lines = card.examples.map((one) =>
+  const lines = card.examples.map((example) =>
     [
       card.component,
-      one.place + 1,
-      one.sample,
-      one.path,
-      one.of_class ?? "",
-      one.activation,
-      one.box.left,
-      one.box.top,
-      one.box.right,
-      one.box.bottom,
+      example.place + 1,
+      example.sample,
+      example.path,
+      example.of_class ?? "",
+      example.activation,
+      example.box.left,
+      example.box.top,
+      example.box.right,
+      example.box.bottom,
     ]
       .map(quoted)
       .join(","),
   );
   const text = [head, ...lines, ""].join("\r\n");
-  offer(new Blob([text], { type: "text/csv;charset=utf-8" }), `${card.component.replace(/[^\w-]+/g, "-")}.csv`);
+  download(new Blob([text], { type: "text/csv;charset=utf-8" }), `${card.component.replace(/[^\w-]+/g, "-")}.csv`);
 }
 
 /** A field of a CSV; a spreadsheet would run what begins like a formula, so text does not. */
@@ -135,7 +135,7 @@ function fileName(model: ModelInfo, card: ComponentCard): string {
   return `${model.name}-${card.component}`.replace(/[^\w-]+/g, "-");
 }
 
-function offer(blob: Blob, name: string): void {
+function download(blob: Blob, name: string): void {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(blob);
   link.download = name;

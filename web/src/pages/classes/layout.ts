@@ -1,6 +1,6 @@
 /** Where the cards and lines of an attribution graph go; columns from the lowest layer to the class. */
 import type { GraphResponse, GraphNode, GraphEdge } from "../../api/types";
-import { groupBy } from "./flow";
+import { groupBy } from "./paths";
 
 export interface Card {
   node: GraphNode;
@@ -60,7 +60,7 @@ export function arrange(graph: GraphResponse, room: number): Scene {
     { layer: null, nodes: graph.nodes.filter((node) => !node.layer) },
   ];
   const count = columns.length;
-  const most = Math.max(...columns.map((one) => one.nodes.length), 1);
+  const most = Math.max(...columns.map((column) => column.nodes.length), 1);
   const width = room / count > WIDE + 1.6 * GAP.least ? WIDE : NARROW;
   const height = most > MANY ? 38 : 54;
   const free = (room - count * width) / Math.max(1, count - 1);

@@ -6,12 +6,12 @@ import { resource } from "../../api/resource.svelte";
 import type { ClassSummary, MapClusters, ModelInfo } from "../../api/types";
 import { route } from "../../state/route.svelte";
 import { theme } from "../../state/theme.svelte";
-import { colourBy, TITLES } from "./choices";
+import { colourBy, TITLES } from "./colour-options";
 import { css } from "./colour";
 import { loadAlignment, loadValues, type MapData, type ServedValues } from "./data";
 import { groupColours, legendOf, type Groups, type Paint, type Palette } from "./paint";
 import { quantiles } from "./quantiles";
-import { readPalette } from "./theme";
+import { readPalette } from "./palette";
 
 /** Share of the values that lie beyond each end of a scale. */
 const RARE = 0.02;
@@ -75,7 +75,7 @@ export class Colouring {
   #layers(): Groups {
     const counts = this.model.layers.map(() => 0);
     for (const layer of this.data.layer) counts[layer]! += 1;
-    const names = this.model.layers.map((one) => one.name);
+    const names = this.model.layers.map((layer) => layer.name);
     return { kind: "groups", title: TITLES.layer, of: this.data.layer, names, counts, ordered: true };
   }
 
@@ -87,8 +87,8 @@ export class Colouring {
       kind: "groups",
       title: TITLES.cluster,
       of: this.data.cluster,
-      names: inOrder.map((one) => one.labels.join(", ") || `cluster ${one.cluster + 1}`),
-      counts: inOrder.map((one) => one.size),
+      names: inOrder.map((item) => item.labels.join(", ") || `cluster ${item.cluster + 1}`),
+      counts: inOrder.map((cluster) => cluster.size),
       ordered: false,
     };
   }

@@ -44,7 +44,7 @@ export function parseMap(buffer: ArrayBuffer): MapData {
   const [x, y] = [tensors.get("x", "F32"), tensors.get("y", "F32")];
   const row = tensors.get("row", "I32");
   const places = new Int32Array(row.reduce((most, one) => Math.max(most, one), -1) + 1).fill(-1);
-  row.forEach((one, point) => (places[one] = point));
+  row.forEach((row, point) => (places[row] = point));
   return {
     count: row.length,
     x,
@@ -53,8 +53,8 @@ export function parseMap(buffer: ArrayBuffer): MapData {
     layer: tensors.get("layer", "I16"),
     cluster: tensors.get("cluster", "I16"),
     grid: new Grid(x, y),
-    pointOf: (one) => {
-      const point = places[one] ?? -1;
+    pointOf: (item) => {
+      const point = places[item] ?? -1;
       return point < 0 ? null : point;
     },
   };

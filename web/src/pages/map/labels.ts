@@ -15,7 +15,7 @@ export interface Label {
 /** The labels of clusters that have one, the largest first. */
 export function labelsOf(clusters: readonly MapCluster[]): Label[] {
   return clusters
-    .filter((one) => one.labels.length)
+    .filter((cluster) => cluster.labels.length)
     .map(({ labels, x, y, size, cluster }) => ({ text: labels.join(", "), x, y, size, cluster }))
     .sort((a, b) => b.size - a.size);
 }

@@ -125,7 +125,7 @@ export class Plot {
     this.#moved = false;
     if (moved) {
       this.#layer.draw(view, this.diameter, ratio);
-      const first = [this.#marks.chosen, ...this.#marks.rings].filter((one) => one !== null);
+      const first = [this.#marks.chosen, ...this.#marks.rings].filter((concept) => concept !== null);
       this.crops = this.pictures ? cropsOf(view, this.data.grid, first) : [];
     }
     const [width, height] = [Math.round(view.width * ratio), Math.round(view.height * ratio)];
@@ -148,8 +148,8 @@ export class Plot {
   #taken(): Rect[] {
     const at = this.host.getBoundingClientRect();
     return [...(this.host.closest("[data-points]")?.querySelectorAll("[data-over]") ?? [])].map(
-      (one) => {
-        const box = one.getBoundingClientRect();
+      (item) => {
+        const box = item.getBoundingClientRect();
         return [box.left - at.left, box.top - at.top, box.width, box.height];
       },
     );

@@ -2,7 +2,7 @@
 import { asError, resource, type Resource } from "../../api/resource.svelte";
 import type { ApiError } from "../../api/errors";
 import type { ModelInfo, SearchResponse, SearchHit } from "../../api/types";
-import { firstPage, nextPage, type Question } from "./question";
+import { firstPage, nextPage, type Question } from "./search-query";
 
 export interface Hits {
   readonly first: Resource<SearchResponse>;
