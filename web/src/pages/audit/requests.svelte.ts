@@ -1,12 +1,12 @@
 /**
- * What was asked of long work, by its address: a page that is opened again asks the same, and
- * finds it under way or done.
+ * Requests of long jobs by key, kept while the page is open: a view that is opened again sends the
+ * same request, and finds the job running or done.
  */
-let all = $state.raw<Readonly<Record<string, unknown>>>({});
+let requests = $state.raw<Readonly<Record<string, unknown>>>({});
 
-export const asked = {
-  get: <T>(path: string): T | null => (all[path] as T | undefined) ?? null,
-  set(path: string, what: unknown): void {
-    all = { ...all, [path]: what };
+export const savedRequests = {
+  get: <T>(key: string): T | null => (requests[key] as T | undefined) ?? null,
+  set(key: string, request: unknown): void {
+    requests = { ...requests, [key]: request };
   },
 };

@@ -9,7 +9,7 @@ import type { ComponentPage, ComponentRow, ModelInfo } from "../../api/types";
 const PAGE = 100;
 
 interface TableResponse {
-  /** What was tableParams, so that pages of two questions are never mixed. */
+  /** Query of the response, so that pages of different queries are never mixed. */
   params: Params;
   page: ComponentPage;
 }
