@@ -1,4 +1,4 @@
-/** Copy a text; browsers lend the clipboard to secure pages only, so there is an older way too. */
+/** Copy a text. The clipboard API needs a secure page; elsewhere, the older command is used. */
 export async function copy(text: string): Promise<boolean> {
   try {
     await navigator.clipboard.writeText(text);

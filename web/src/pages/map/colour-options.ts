@@ -1,4 +1,4 @@
-/** What points can be coloured by, and what the route asks for. */
+/** Colourings of the map, and the one in the route. */
 import type { ModelInfo } from "../../api/types";
 
 export const COLOURS = [
@@ -23,23 +23,23 @@ export const TITLES: Record<ColourBy, string> = {
 };
 
 /**
- * What there is to colour by in a model.
+ * The colourings that are available for a model.
  *
- * @param aligned whether there is a query that components have a similarity to.
+ * @param aligned whether there is a query with alignments.
  */
-export function choicesOf(model: ModelInfo, aligned: boolean): ColourBy[] {
+export function colourOptions(model: ModelInfo, aligned: boolean): ColourBy[] {
   return COLOURS.filter(
     (option) => (option !== "query" || aligned) && (option !== "relevance" || model.relevance),
   );
 }
 
-/** What the route asks for; else the query where there is one, and clusters where not. */
-export function colourBy(asked: string | null, model: ModelInfo, aligned: boolean): ColourBy {
-  const choices = choicesOf(model, aligned);
-  return choices.find((choice) => choice === asked) ?? (aligned ? "query" : "cluster");
+/** The colouring in the route; by default the query if there is one, otherwise clusters. */
+export function colourBy(requested: string | null, model: ModelInfo, aligned: boolean): ColourBy {
+  const options = colourOptions(model, aligned);
+  return options.find((option) => option === requested) ?? (aligned ? "query" : "cluster");
 }
 
-/** A number of a scale, with three significant digits. */
+/** Format a number of a scale with three significant digits. */
 export function figure(value: number): string {
   return Number.isFinite(value) ? String(+value.toPrecision(3)).replace("-", "−") : "–";
 }

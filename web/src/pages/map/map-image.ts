@@ -1,4 +1,4 @@
-/** The map as a picture to keep: what is seen, at twice its size, with title and legend. */
+/** The visible map as an image at twice its size, with title and legend. */
 import { css } from "./colour";
 import { figure } from "./colour-options";
 import type { MapData } from "./data";
@@ -14,7 +14,7 @@ const FOOT = 64;
 const EDGE = 20;
 const FONT = "system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif";
 
-export interface Picture {
+export interface MapImage {
   data: MapData;
   view: View;
   style: Style;
@@ -25,7 +25,7 @@ export interface Picture {
   below: string;
 }
 
-export async function makePicture(picture: Picture): Promise<Blob> {
+export async function renderMap(picture: MapImage): Promise<Blob> {
   const { data, view, style, marks, palette, legend } = picture;
   const width = Math.round(view.width);
   const height = Math.round(view.height);
@@ -90,8 +90,8 @@ function drawLegend(
     drawText(context, high, x + across + 6, 8, font, palette.soft);
     return;
   }
-  const rest = legend.rest ? [{ name: `${legend.rest} more`, colour: legend.grey }] : [];
-  for (const entry of [...legend.entries, ...rest]) {
+  const others = legend.others ? [{ name: `${legend.others} more`, colour: legend.grey }] : [];
+  for (const entry of [...legend.entries, ...others]) {
     context.font = font;
     const name = entry.name.length > 26 ? `${entry.name.slice(0, 25)}…` : entry.name;
     if (x + 14 + context.measureText(name).width > width) break;

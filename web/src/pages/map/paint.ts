@@ -44,8 +44,8 @@ export type Legend =
       title: string;
       entries: { name: string; count: number; colour: string }[];
       /** How many groups, and points, are grey. */
-      rest: number;
-      restCount: number;
+      others: number;
+      otherCount: number;
       grey: string;
     }
   | {
@@ -89,7 +89,7 @@ export function legendOf(paint: Paint, palette: Palette): Legend {
     count: paint.counts[i] ?? 0,
     colour: css(colours[i]!),
   }));
-  const restCount = Math.max(
+  const otherCount = Math.max(
     paint.of.length - entries.reduce((sum, entry) => sum + entry.count, 0),
     total - entries.reduce((sum, entry) => sum + entry.count, 0),
   );
@@ -97,8 +97,8 @@ export function legendOf(paint: Paint, palette: Palette): Legend {
     kind: "groups",
     title: paint.title,
     entries,
-    rest: paint.names.length - shown,
-    restCount,
+    others: paint.names.length - shown,
+    otherCount,
     grey: css(palette.grey),
   };
 }

@@ -1,14 +1,14 @@
-/** The colours of a map from the tokens of the style sheet: read anew when the theme changes. */
+/** Colours of the map from the tokens of the style sheet, read again when the theme changes. */
 import { token } from "../../state/theme.svelte";
 import { mix, parse } from "./colour";
 import type { Palette } from "./paint";
 
-/** Hues that are told apart with any eyes; further groups are grey. */
+/** Number of distinguishable hues; further groups are grey. */
 const HUES = 7;
 
 export function readPalette(): Palette {
   const of = (name: string) => parse(token(name));
-  // a bar may end in its ground, a point must not
+  // points must not fade into the background
   const pale = mix(of("heat-0"), of("heat-1"), 0.3);
   return {
     paper: of("paper"),

@@ -1,43 +1,43 @@
-/** What the route asks for: words, components and an image, each to look for or to stay away from. */
+/** The search query in the route: words, components and an image, each included or excluded. */
 import { get, send, type JobStatus } from "../../api/client";
 import type { SearchRequest, ModelInfo, SearchResponse } from "../../api/types";
 import { layerNames } from "../../state/models.svelte";
-import { query } from "../../state/query.svelte";
+import { query as queryState } from "../../state/query.svelte";
 import { route } from "../../state/route.svelte";
 
 export const PAGE = 20;
 
-export type Kind = "word" | "component" | "image";
+export type TermKind = "word" | "component" | "image";
 
 export interface Term {
-  kind: Kind;
+  kind: TermKind;
   text: string;
   negative: boolean;
 }
 
-export interface Question {
+export interface SearchQuery {
   terms: readonly Term[];
-  /** The number of an image that was sent. */
-  probe: string | null;
+  /** Id of an earlier query with an image or components. */
+  queryId: string | null;
   layers: readonly string[];
 }
 
-type Job = (signal: AbortSignal, progress: (told: JobStatus) => void) => Promise<SearchResponse>;
+type Job = (signal: AbortSignal, progress: (status: JobStatus) => void) => Promise<SearchResponse>;
 
-/** The question of the route. */
-export function asked(model: ModelInfo): Question {
-  const probe = route.get("probe");
+/** The query in the route. */
+export function searchQuery(model: ModelInfo): SearchQuery {
+  const queryId = route.get("query_id");
   const layers = layerNames(model);
-  const term = (kind: Kind, negative: boolean) => (text: string) => ({ kind, text, negative });
-  if (probe) {
-    // an image and the words beside it are one number for the server
-    const beside = besideImage(model, probe);
+  const term = (kind: TermKind, negative: boolean) => (text: string) => ({ kind, text, negative });
+  if (queryId) {
+    // an image and its words have a single id on the server
+    const imageQuery = imageQueryOf(model, queryId);
     const words = [
-      ...(beside?.q ?? []).map(term("word", false)),
-      ...(beside?.without ?? []).map(term("word", true)),
+      ...(imageQuery?.q ?? []).map(term("word", false)),
+      ...(imageQuery?.without ?? []).map(term("word", true)),
     ];
     const image: Term = { kind: "image", text: "image", negative: false };
-    return { terms: once([image, ...words]), probe, layers };
+    return { terms: unique([image, ...words]), queryId, layers };
   }
   const terms = [
     ...route.all("q").map(term("word", false)),
@@ -45,45 +45,45 @@ export function asked(model: ModelInfo): Question {
     ...route.all("without").map(term("word", true)),
     ...route.all("unlike").map(term("component", true)),
   ];
-  return { terms: once(terms), probe, layers };
+  return { terms: unique(terms), queryId, layers };
 }
 
-/** Each term once: a word that is said twice, or turned into one that is there, says no more. */
-function once(terms: readonly Term[]): Term[] {
+/** Remove repeated terms. */
+function unique(terms: readonly Term[]): Term[] {
   return [...new Map(terms.map((t) => [`${t.kind} ${t.negative} ${t.text}`, t])).values()];
 }
 
-/** What was sent with the image, if it was this page that sent it. */
-export function besideImage(model: ModelInfo, probe: string) {
-  const known = query.beside;
-  return known?.model === model.number && String(known.number) === probe ? known : null;
+/** The image query of this page with an id, if there is one. */
+export function imageQueryOf(model: ModelInfo, queryId: string) {
+  const last = queryState.imageQuery;
+  return last?.model === model.number && String(last.id) === queryId ? last : null;
 }
 
 /** Search with other terms. */
-export function change(model: ModelInfo, question: Question, terms: readonly Term[]): void {
-  const of = (kind: Kind, negative: boolean) =>
+export function change(model: ModelInfo, query: SearchQuery, terms: readonly Term[]): void {
+  const of = (kind: TermKind, negative: boolean) =>
     terms.filter((t) => t.kind === kind && t.negative === negative).map((t) => t.text);
   const q = of("word", false);
   const without = of("word", true);
-  const beside = question.probe ? besideImage(model, question.probe) : null;
-  if (beside && terms.some((t) => t.kind === "image")) {
-    void query.image(model, beside.file, q, without);
+  const imageQuery = query.queryId ? imageQueryOf(model, query.queryId) : null;
+  if (imageQuery && terms.some((t) => t.kind === "image")) {
+    void queryState.image(model, imageQuery.file, q, without);
     return;
   }
   const like = of("component", false);
-  route.go({ params: { q, without, like, unlike: of("component", true), probe: null } });
+  route.go({ params: { q, without, like, unlike: of("component", true), query_id: null } });
 }
 
-/** The first page of answers; null as long as there is nothing to look for. */
-export function firstPage(model: ModelInfo, { terms, probe, layers }: Question): Job | null {
+/** The request of the first page; null without included terms. */
+export function firstPage(model: ModelInfo, { terms, queryId, layers }: SearchQuery): Job | null {
   if (!terms.some((term) => !term.negative)) return null;
   const path = `models/${model.number}/search`;
-  const of = (kind: Kind, negative: boolean) =>
+  const of = (kind: TermKind, negative: boolean) =>
     terms.filter((t) => t.kind === kind && t.negative === negative).map((t) => t.text);
   const q = of("word", false);
   const without = of("word", true);
-  if (probe || !terms.some((term) => term.kind === "component")) {
-    const params = probe ? { probe } : { q, without };
+  if (queryId || !terms.some((term) => term.kind === "component")) {
+    const params = queryId ? { query_id: queryId } : { q, without };
     return (signal, progress) =>
       get(path, { params: { ...params, k: PAGE, layer: layers }, signal, progress });
   }
@@ -100,16 +100,16 @@ export function firstPage(model: ModelInfo, { terms, probe, layers }: Question):
   };
 }
 
-/** The page after an answer's. */
-export function nextPage(model: ModelInfo, question: Question, before: SearchResponse): Job {
+/** The request of the next page. */
+export function nextPage(model: ModelInfo, query: SearchQuery, previous: SearchResponse): Job {
   const words = (negative: boolean) =>
-    question.terms.filter((t) => t.negative === negative).map((t) => t.text);
-  const params = before.probe
-    ? { probe: before.probe }
+    query.terms.filter((t) => t.negative === negative).map((t) => t.text);
+  const params = previous.query_id
+    ? { query_id: previous.query_id }
     : { q: words(false), without: words(true) };
   return (signal) =>
     get(`models/${model.number}/search`, {
-      params: { ...params, k: PAGE, cursor: before.cursor, layer: question.layers },
+      params: { ...params, k: PAGE, cursor: previous.cursor, layer: query.layers },
       signal,
     });
 }
