@@ -155,7 +155,7 @@ def test_a_lasso_by_the_button_and_more_like_these(map_at):
     expect(button).to_have_attribute("aria-pressed", "false")
     page.get_by_role("button", name="More like these").click()
     expect(page.locator("[data-by]")).to_have_attribute("data-by", "query")
-    assert "probe=" in page.url
+    assert "query_id=" in page.url
     expect(page.get_by_label("What the map shows").locator("ol > li")).to_have_count(12)
 
 

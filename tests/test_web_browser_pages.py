@@ -61,7 +61,7 @@ def test_search_by_image(page_at, demo):
     picture.save(held, "PNG")
     sent = {"name": "red.png", "mimeType": "image/png", "buffer": held.getvalue()}
     page.locator("header input[type=file]").set_input_files(sent)
-    page.wait_for_url(re.compile("probe="))
+    page.wait_for_url(re.compile("query_id="))
     settle(page)
     expected = sl.open(demo).search(images=[picture], top=5).components
     assert hits(page)[:5] == [str(one) for one in expected]

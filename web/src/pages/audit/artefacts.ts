@@ -39,6 +39,6 @@ export function describe(artefact: ArtefactSettings): string {
 
 /** The request for an artefact. */
 export const requestOf = (artefact: ArtefactSettings): ArtefactRequest => ({
-  ...one,
+  ...artefact,
   words: artefact.kind === "text" ? artefact.words : null,
 });
