@@ -2,7 +2,7 @@
 
 A browser lets such a page load scripts and images, but not fetch data. JSON is therefore written
 as scripts of a few megabytes that deliver the responses by path, and images under their own
-path. ``web/src/api/staticExport.ts`` reads both.
+path. ``web/src/api/static-export.ts`` reads both.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 /** Downloads of a component's examples, created in the page: an image with a legend, and a table. */
 import type { ComponentCard, ModelInfo } from "../../api/types";
+import { csv, download } from "../../parts/csv";
 import { pictureUrl } from "../../state/models.svelte";
 import { token } from "../../state/theme.svelte";
 import { short } from "./format";
@@ -103,42 +104,22 @@ async function loadImage(source: string): Promise<HTMLImageElement | null> {
 
 /** Download the examples as CSV. */
 export function saveTable(card: ComponentCard): void {
-  const head = "component,rank,sample,path,class,activation,left,top,right,bottom";
-  const lines = card.examples.map((example) =>
-    [
-      card.component,
-      example.rank + 1,
-      example.sample,
-      example.path,
-      example.class_name ?? "",
-      example.activation,
-      example.box.left,
-      example.box.top,
-      example.box.right,
-      example.box.bottom,
-    ]
-      .map(quoted)
-      .join(","),
-  );
-  const text = [head, ...lines, ""].join("\r\n");
-  download(new Blob([text], { type: "text/csv;charset=utf-8" }), `${card.component.replace(/[^\w-]+/g, "-")}.csv`);
-}
-
-/** Quote a CSV field; text that a spreadsheet would run as a formula is escaped. */
-function quoted(value: string | number): string {
-  if (typeof value === "number") return String(value);
-  const safe = /^[=+\-@\t\r]/.test(value) ? `'${value}` : value;
-  return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+  const head = ["component", "rank", "sample", "path", "class", "activation", "left", "top", "right", "bottom"];
+  const lines = card.examples.map(({ rank, sample, path, class_name, activation, box }) => [
+    card.component,
+    rank + 1,
+    sample,
+    path,
+    class_name,
+    activation,
+    box.left,
+    box.top,
+    box.right,
+    box.bottom,
+  ]);
+  download(csv(head, lines), `${card.component.replace(/[^\w-]+/g, "-")}.csv`);
 }
 
 function fileName(model: ModelInfo, card: ComponentCard): string {
   return `${model.name}-${card.component}`.replace(/[^\w-]+/g, "-");
-}
-
-function download(blob: Blob, name: string): void {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(blob);
-  link.download = name;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }

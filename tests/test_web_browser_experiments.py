@@ -74,7 +74,7 @@ def test_all_classes_at_a_glance(page_at, served):
 
 def begin(page_at, served):
     page = page_at(f"{served[0]}{AUDIT}?class=4")
-    page.get_by_role("button", name="Begin", exact=True).click()
+    page.get_by_role("button", name="Start audit").click()
     expect(page.locator(".badge")).to_be_visible(timeout=60_000)
     return page
 
@@ -93,15 +93,15 @@ def test_the_model_against_an_artefact_and_without_components(page_at, served):
     found = float(page.locator("[data-set=text]").get_attribute("data-auroc"))
     assert found == pytest.approx(expected.auroc, abs=1e-3)
 
-    page.locator("summary", has_text="Try without").click()
+    page.locator("summary", has_text="Preview without").click()
     spurious = [one for one in frame.query("verdict == 'spurious'")["component"]]
-    boxes = page.get_by_label("Components to leave out").get_by_role("checkbox")
+    boxes = page.get_by_label("Components to remove").get_by_role("checkbox")
     expect(boxes).to_have_count(len(spurious))
     boxes.last.uncheck()
     left = spurious[:-1]
-    page.get_by_label("And with").select_option("0")
-    page.get_by_role("button", name=f"Try without these {len(left)}").click()
-    table = page.get_by_label("With and without the components")
+    page.get_by_label("Also with an artefact").select_option("0")
+    page.get_by_role("button", name=f"Preview without these {len(left)}").click()
+    table = page.get_by_label("Predictions with and without the components")
     expect(table).to_be_visible(timeout=120_000)
 
     plain = ablation_preview(db, 4, left, artefact=mark)
@@ -111,8 +111,8 @@ def test_the_model_against_an_artefact_and_without_components(page_at, served):
         expect(row).to_contain_text(points(share.before))
         expect(row).to_contain_text(points(share.after))
         differ = int((answers.before != answers.after).sum())
-        said = f"{differ} of {len(plain.samples)} images have another answer"
-        expect(page.locator(".trials")).to_contain_text(said)
+        said = f"the prediction changes for {differ} of {len(plain.samples)} images"
+        expect(page.locator(".experiments")).to_contain_text(said)
     expect(page.locator(".changed img").first).to_be_visible()
     command = shlex.split(page.locator("code", has_text="semlens prune").inner_text())
     assert command[:2] + command[3:-2] == ["semlens", "prune", *left]
