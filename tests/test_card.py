@@ -165,7 +165,13 @@ def test_a_measure_without_a_value_has_no_place(db):
     frame = db.scores(["first"]).to_pandas()
     frame[["clarity", "redundancy", "polysemanticity"]] = np.nan
     for one in measures(frame, 0):
-        assert (one.value, one.percentile, one.counts, one.low, one.high) == (None, None, (), None, None)
+        assert (one.value, one.percentile, one.counts, one.low, one.high) == (
+            None,
+            None,
+            (),
+            None,
+            None,
+        )
 
 
 # -- labels ----------------------------------------------------------------------------------------

@@ -352,7 +352,8 @@ def test_what_cannot_be_computed_yet_is_saved_and_says_why(client):
     save(client, target="zebra")
     assert "no relevance for class 2" in ask(client, "audits/2/result").json()["value"]
     assert (
-        ask(client, "concept-sets/read", "POST", {"filename": "a.exe", "text": ""}).status_code == 400
+        ask(client, "concept-sets/read", "POST", {"filename": "a.exe", "text": ""}).status_code
+        == 400
     )
 
 

@@ -107,7 +107,8 @@ def test_labels_come_from_a_bundled_set(ask, databases):
         at = int(np.flatnonzero(labels.rows == row)[0])
         assert got["suggestions"]["label"] == labels.label(at)
         assert (
-            got["suggestions"]["candidates"][0]["name"] == concepts.concepts[labels.concept[at, 0]].name
+            got["suggestions"]["candidates"][0]["name"]
+            == concepts.concepts[labels.concept[at, 0]].name
         )
         assert got["suggestions"]["candidates"][0]["alignment"] == pytest.approx(
             float(labels.score[at, 0])
@@ -126,7 +127,10 @@ def test_kept_labels_come_first(ask, databases):
     try:
         got = ask("0/components/first:2/labels")
         assert (got["concepts"], got["threshold"]) == ("saved:mine", None)
-        assert got["suggestions"]["label"] == labels.label(2) and got["choices"][1] == "paper-vocabulary"
+        assert (
+            got["suggestions"]["label"] == labels.label(2)
+            and got["choices"][1] == "paper-vocabulary"
+        )
         kin = ask("0/components/first:2/neighbours", among="first", concepts="saved:mine")
         for one in kin:
             assert one["label"] == labels.of(one["component"])
@@ -176,7 +180,10 @@ def test_neighbours_and_twins(ask, databases):
             assert one["label"] is None
         inside = ask(f"0/{place(db, row)}/neighbours", k=3, among="second", concepts="paper-graph")
         assert {one["component"].split(":")[0] for one in inside} == {"second"}
-        pair, expected = ask(f"0/{place(db, row)}/counterpart", other=1), counterpart(db, row, other)
+        pair, expected = (
+            ask(f"0/{place(db, row)}/counterpart", other=1),
+            counterpart(db, row, other),
+        )
         assert pair["mutual"] == expected.mutual
         assert pair["nearest"]["component"] == str(expected.nearest.component)
         assert pair["nearest"]["cosine"] == expected.nearest.cosine

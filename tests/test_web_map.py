@@ -180,7 +180,12 @@ def test_a_selection_counts_and_names(client, db):
     alive = db.alive
     assert answer["layers"] == [
         {"name": "first", "count": 1, "share": pytest.approx(1 / 3), "total": int(alive[:6].sum())},
-        {"name": "second", "count": 2, "share": pytest.approx(2 / 3), "total": int(alive[6:].sum())},
+        {
+            "name": "second",
+            "count": 2,
+            "share": pytest.approx(2 / 3),
+            "total": int(alive[6:].sum()),
+        },
     ]
     assert sum(one["count"] for one in answer["labels"]) + answer["unlabelled"] == 3
     assert answer["distinct_labels"] == len(answer["labels"])

@@ -335,7 +335,10 @@ def test_without_the_model_it_says_how_to_serve_it(db):
 def test_without_the_images_it_says_so(db):
     gone = sl.open(db.path, model=little(), images=str(db.path / "no-such-folder"))
     client = TestClient(create_app([gone]), base_url="http://localhost")
-    says(ask(client, "experiments/ablation", {"target": 1, "components": CHOSEN}, 400), "no-such-folder")
+    says(
+        ask(client, "experiments/ablation", {"target": 1, "components": CHOSEN}, 400),
+        "no-such-folder",
+    )
 
 
 def test_the_report_has_the_graph_and_the_last_test_of_the_model(client, db):
@@ -352,7 +355,11 @@ def test_the_report_has_the_graph_and_the_last_test_of_the_model(client, db):
     before = report()
     assert "No test was asked for" in before
     assert "lines what passes between them" in before
-    ask(client, "experiments/model-test", {"target": 1, "artefacts": [{"kind": "stripes"}], "count": 6})
+    ask(
+        client,
+        "experiments/model-test",
+        {"target": 1, "artefacts": [{"kind": "stripes"}], "count": 6},
+    )
     after = report()
     assert "No test was asked for" not in after
     assert "stripes" in after

@@ -200,7 +200,9 @@ def test_the_subject_is_loaded_once_and_verified(folder: Path, subject: SubjectM
     bare = AppState.of([sl.open(path)]).models[0]
     with pytest.raises(ModelError) as lacking, bare.run_model("The model test"):
         _ = bare.db.model
-    assert_says(lacking.value, "The model test needs the model", "python:little", f"serve {path} --model")
+    assert_says(
+        lacking.value, "The model test needs the model", "python:little", f"serve {path} --model"
+    )
     other = SubjectModel(LittleNet(seed=1), to_tensor, "32 bilinear", "python:little")
     with pytest.raises(StaleError) as caught:
         sl.open(path, model=other)

@@ -124,8 +124,8 @@ def test_without_relevance_the_clearest_are_shown(db, tmp_path):
 
 
 def test_addresses_and_files_are_those_of_the_page():
-    assert address("compare", b=1, a=0) == "compare?a=0&b=1"
-    assert address("models") == "models"
+    assert request_path("compare", b=1, a=0) == "compare?a=0&b=1"
+    assert request_path("models") == "models"
     assert file_name("models/0/strip.webp?count=8") == "models/0/strip-count-8.webp"
     assert file_name("a/report.html") == "a/report.html"
 
@@ -149,7 +149,9 @@ def test_a_place_where_no_folder_can_be_is_refused(db, place, tmp_path, monkeypa
         (tmp_path / "file").write_text("precious")
     with pytest.raises(ServeError) as caught:
         export_site([db], place, cards=0)
-    assert_says(caught.value, str(tmp_path), "Expected", "folder" if place == "." else "Choose another")
+    assert_says(
+        caught.value, str(tmp_path), "Expected", "folder" if place == "." else "Choose another"
+    )
     assert [path.name for path in tmp_path.iterdir()] == (["file"] if place != "." else [])
 
 
@@ -159,9 +161,9 @@ def test_a_class_of_a_graph_is_found_in_each_database_by_its_name(db, tmp_path):
     manifest["classes"] = ["x", "y", "b", "a"]
     (other / "manifest.json").write_text(json.dumps(manifest))
     both = [db, sl.open(other, embedder=WordEmbedder())]
-    assert _classes(both, ["a", "c", 1]) == [[0, 2, 1], [3, 1]]
+    assert _find_classes(both, ["a", "c", 1]) == [[0, 2, 1], [3, 1]]
     with pytest.raises(RelevanceError) as caught:
-        _classes(both, ["unicorn"])
+        _find_classes(both, ["unicorn"])
     assert_says(caught.value, "'unicorn'", "Expected", "Choose")
 
 
