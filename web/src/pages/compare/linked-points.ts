@@ -2,7 +2,7 @@
 import type { Tensors } from "../../api/tensors";
 import { boundsOf, Grid } from "../map/grid";
 import { mix, type Colour } from "../map/colour";
-import { USUAL, type Style } from "../map/points";
+import { NORMAL_SIZE, type Style } from "../map/points";
 import type { Box } from "../map/view";
 
 export interface LinkedPoints {
@@ -48,7 +48,7 @@ export function matchKindOf(flags: number): MatchKind {
 export function styleOf(points: LinkedPoints, colours: Record<MatchKind, Colour>, shown: ReadonlySet<MatchKind>, paper: Colour): Style {
   const count = points.flags.length;
   const colour = new Uint8Array(4 * count);
-  const size = new Uint8Array(count).fill(USUAL);
+  const size = new Uint8Array(count).fill(NORMAL_SIZE);
   const layers: number[][] = [[], [], [], []];
   for (let i = 0; i < count; i++) {
     const kind = matchKindOf(points.flags[i]!);

@@ -4,7 +4,7 @@ import { figure } from "./colour-options";
 import type { MapData } from "./data";
 import { drawOverlay, type Marks } from "./overlay";
 import type { Legend, Palette } from "./paint";
-import { ground, paintPoints } from "./points-2d";
+import { fill, paintPoints } from "./points-2d";
 import { diameterOf, type Style } from "./points";
 import type { View } from "./view";
 
@@ -38,7 +38,7 @@ export async function renderMap(picture: MapImage): Promise<Blob> {
   context.fillRect(0, 0, canvas.width, canvas.height);
   const diameter = diameterOf(data.count, view);
   const points = new ImageData(RATIO * width, RATIO * height);
-  ground(points, palette.paper);
+  fill(points, palette.paper);
   paintPoints(points, data.x, data.y, style, view, diameter, RATIO);
   context.putImageData(points, 0, RATIO * HEAD);
   context.scale(RATIO, RATIO);
@@ -50,7 +50,7 @@ export async function renderMap(picture: MapImage): Promise<Blob> {
   drawLegend(context, legend, palette, width - 2 * EDGE);
   drawText(context, picture.below, 0, 40, `11px ${FONT}`, palette.soft);
   return new Promise((resolve, reject) =>
-    canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Error("no picture"))), "image/png"),
+    canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Error("No image"))), "image/png"),
   );
 }
 

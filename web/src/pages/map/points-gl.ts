@@ -2,7 +2,7 @@
  * Points by WebGL2: one buffer of positions, one of colours, one of sizes, one of the order.
  * Panning and zooming change four numbers; nothing is sent again.
  */
-import { USUAL, type PointLayer, type Style } from "./points";
+import { NORMAL_SIZE, type PointLayer, type Style } from "./points";
 import type { View } from "./view";
 
 const VERTEX = `#version 300 es
@@ -166,7 +166,7 @@ export class GlPoints implements PointLayer {
     gl.bindVertexArray(this.#array);
     gl.uniform2f(middle, view.mapX(view.width / 2), view.mapY(view.height / 2));
     gl.uniform2f(scale, (2 * view.scale) / view.width, (2 * view.scale) / view.height);
-    gl.uniform1f(across, (diameter * ratio) / USUAL);
+    gl.uniform1f(across, (diameter * ratio) / NORMAL_SIZE);
     gl.drawElements(gl.POINTS, this.#style.order.length, gl.UNSIGNED_INT, 0);
   }
 
