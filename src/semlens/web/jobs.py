@@ -155,7 +155,7 @@ class JobQueue:
         self._drop(list(self._jobs), len(self._jobs) - self._max_results)
 
     def _drop(self, keys: Sequence[str], count: int) -> None:
-        finished = [key for key in keys if self._jobs[key].made.done()]
+        finished = [key for key in keys if self._jobs[key].future.done()]
         for key in finished[: max(count, 0)]:
             del self._jobs[key]
 
