@@ -126,7 +126,7 @@ def test_one_layer_can_be_asked_for(db, client):
 @pytest.mark.parametrize(
     ("path", "status", "parts"),
     [
-        ("classes/9/relevance", 404, ["class 9", "0 (class0), 1 (class1)"]),
+        ("classes/9/relevance", 404, ["Class 9", "0 (class0), 1 (class1)"]),
         ("classes/1/relevance?layer=7", 404, ["Layer '7' is not in", "first, second"]),
         ("classes/1/relevance?concepts=x", 400, ["Unknown concept set 'x'", "saved:mine"]),
         ("classes/1/relevance?minimum=nan", 422, ["minimum"]),

@@ -153,8 +153,8 @@ def test_unknown_models_are_not_there(folder: Path) -> None:
     assert answer.json() == {
         "kind": "ServeError",
         "value": "Unknown model 1.",
-        "expected": "This server has 1, counted from 0.",
-        "remedy": "Choose one that is there.",
+        "expected": "This server has 1, numbered from 0.",
+        "remedy": "Choose one of them.",
     }
     wrong = client.get(f"{API}/models/x")
     assert wrong.status_code == 422
@@ -335,13 +335,13 @@ def test_long_work_says_how_far_it_is_and_runs_once_for_all() -> None:
     def ask(_: int) -> JobStatus:
         with pytest.raises(JobPending) as caught:
             work.result("key", "counting sheep", make)
-        return caught.value.state
+        return caught.value.status
 
     ask(0)
     begun.wait()
     with ThreadPoolExecutor(8) as pool:
         states = list(pool.map(ask, range(8)))
-    assert {(s.what, s.done, s.total) for s in states} == {("counting sheep", 3, 7)}
+    assert {(s.description, s.done, s.total) for s in states} == {("counting sheep", 3, 7)}
     assert min(s.seconds for s in states) >= 0.5
     go.set()
     assert wait_for(work, "key", make) == "done"
@@ -428,7 +428,7 @@ def test_work_is_answered_with_202_until_it_is_there(folder: Path) -> None:
     app, go = create_app([folder / "one.semlens"]), threading.Event()
 
     def slow() -> str:
-        return app.state.semlens.work.result("slow", "thinking", lambda: str(go.wait()))
+        return app.state.semlens.jobs.result("slow", "thinking", lambda: str(go.wait()))
 
     app.router.add_api_route("/slow", slow)
     app.router.routes.insert(0, app.router.routes.pop())
@@ -460,7 +460,7 @@ def test_maps_are_laid_out_before_anybody_asks(
     assert list((tmp_path / "two" / "analysis").glob("map-*"))
     client = TestClient(app, base_url="http://localhost")
     made = laid.labelled_map(app.state.semlens.models[1], app.state.semlens)  # raises nothing
-    assert client.get(f"{API}/models/1/clusters").json()["components"] == len(made.found)
+    assert client.get(f"{API}/models/1/clusters").json()["components"] == len(made.map)
 
 
 # -- start and end ---------------------------------------------------------------------

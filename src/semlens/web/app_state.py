@@ -184,7 +184,7 @@ class AppState:
         if not 0 <= number < len(self.models):
             raise not_found(
                 f"Unknown model {number}.",
-                f"This server has {len(self.models)} models, numbered from 0.",
+                f"This server has {len(self.models)}, numbered from 0.",
             )
         self.models[number].check_unchanged()
         return self.models[number]
