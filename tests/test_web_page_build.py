@@ -193,7 +193,7 @@ def test_node_comes_from_a_wheel_only_where_a_build_needs_it(
     if hook.node_of_wheel() is None:
         with pytest.raises(hook.BuildError) as caught:
             hook.build_page(root)
-        assert_says(caught.value, "No fitting Node.js was found.", "Expected Node.js", "Install")
+        assert_says(caught.value, "No suitable Node.js was found.", "Expected Node.js", "Install")
     write(hook.static_of(root) / "index.html", "")
     stamp.write(hook.static_of(root), stamp.digest(web))
     assert asked.dependencies() == []
@@ -248,7 +248,7 @@ def test_a_build_that_fails_says_why_and_leaves_no_page(checkout: Path):
         caught.value,
         f"'npm run build' in '{checkout / 'web'}' ended with 1.",
         "Expected it to build the page",
-        "Mend what it says",
+        "Fix the error below",
         "not-there",
     )
     assert not (static / "index.html").exists()
@@ -295,4 +295,4 @@ def test_the_page_is_in_the_wheel_in_the_sdist_and_in_the_sdists_wheel(
     assert build(unpacked, "-t", "wheel", PATH=without_node(tmp_path)) == ""
     assert in_wheel() == page
     (hook.static_of(unpacked) / "index.html").unlink()
-    assert "Take the sources again, whole." in build(unpacked, "-t", "wheel")
+    assert "Get the complete sources again." in build(unpacked, "-t", "wheel")

@@ -10,29 +10,8 @@ from typing import Any, Unpack
 import pandas as pd
 from PIL import Image
 
-from semlens.analysis.audit.audit import audit
-from semlens.analysis.audit.model_test import model_test
 from semlens.analysis.audit.saved_audits import SavedAudits
-from semlens.analysis.audit.sweep import audit_all
-from semlens.analysis.class_relevance import class_relevance
-from semlens.analysis.compare.compare import compare
-from semlens.analysis.compare.drift import drift
-from semlens.analysis.correct.affected_samples import affected
-from semlens.analysis.correct.prune import prune
-from semlens.analysis.correct.retrain import retrain
-from semlens.analysis.correct.segments import cut_out
-from semlens.analysis.correct.sensitivity import sensitivity
-from semlens.analysis.describe.concept_map import concept_map
-from semlens.analysis.describe.dissect import dissect
-from semlens.analysis.describe.unexpected import unexpected
-from semlens.analysis.effect import effect
-from semlens.analysis.evaluate import evaluate
-from semlens.analysis.explain import explain
-from semlens.analysis.graph.attribution_graph import attribution_graph
-from semlens.analysis.label import label
-from semlens.analysis.report.report import report
-from semlens.analysis.scores import scores
-from semlens.analysis.search import search
+from semlens.analysis.questions import Questions
 from semlens.data.class_mapping import UnmappedWarning, map_targets, read_classes
 from semlens.data.images import Images
 from semlens.data.load import as_images
@@ -45,11 +24,10 @@ from semlens.recipe import Recipe, RecipeSettings
 from semlens.run.build_database import build_database
 from semlens.run.plan import Execution, Plan
 from semlens.store.locked_cached_property import locked_cached_property
-from semlens.store.reader import Database
 from semlens.types import Components
 
 
-class ConceptDatabase(Database):
+class ConceptDatabase(Questions):
     """A database with every question as a method: ``db.scores()`` is ``semlens.scores(db)``.
 
     What a question needs of the model, the images and the embedder is loaded on first use;
@@ -61,29 +39,6 @@ class ConceptDatabase(Database):
     >>> db = sl.open("demo.semlens")                               # doctest: +SKIP
     >>> db.search("watermark", top=3).components                   # doctest: +SKIP
     """
-
-    affected = affected
-    attribution_graph = attribution_graph
-    audit = audit
-    audit_all = audit_all
-    compare = compare
-    class_relevance = class_relevance
-    concept_map = concept_map
-    cut_out = cut_out
-    dissect = dissect
-    drift = drift
-    effect = effect
-    evaluate = evaluate
-    explain = explain
-    label = label
-    model_test = model_test
-    prune = prune
-    report = report
-    retrain = retrain
-    scores = scores
-    search = search
-    sensitivity = sensitivity
-    unexpected = unexpected
 
     @locked_cached_property
     def audits(self) -> SavedAudits:

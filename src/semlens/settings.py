@@ -13,7 +13,7 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, ParamSpec, Self, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, ParamSpec, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -34,6 +34,14 @@ P = ParamSpec("P")
 R = TypeVar("R")
 Source = Literal["model", "images", "embedder"]
 """What a database brings along, and a question may have to load."""
+
+
+class Listing(NamedTuple):
+    """Where a question is offered: in Python, and as a command."""
+
+    public: bool
+    panel: str | None
+    example: str
 
 
 def setting(help: str, **bounds: Any) -> Any:
@@ -130,13 +138,22 @@ def settings_of(question: Callable[..., Any]) -> Mapping[str, Setting]:
     return found
 
 
-def question(*needs: Source) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def question(
+    *needs: Source, public: bool = True, panel: str | None = None, example: str = ""
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Make a function a question: its settings are checked, and long work shows its progress.
 
     Parameters
     ----------
     needs
         What it may load of the database's model, images and embedder.
+    public
+        Whether it is a name of ``semlens`` and a method of ``ConceptDatabase``.
+    panel
+        The panel of ``semlens --help`` that lists it as a command. None if it has no command, or
+        one that is written by hand in ``semlens.cli``.
+    example
+        A call of that command, for its help.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -152,9 +169,16 @@ def question(*needs: Source) -> Callable[[Callable[P, R]], Callable[P, R]]:
                 return function(*args, **kwargs)
 
         vars(ask)["needs"] = needs
+        vars(ask)["listing"] = Listing(public, panel, example)
         return ask
 
     return decorate
+
+
+def listing_of(question: Callable[..., Any]) -> Listing | None:
+    """Return where a question is offered; None for a function that is no question."""
+    listing = getattr(question, "listing", None)
+    return listing if isinstance(listing, Listing) else None
 
 
 def needs_of(question: Callable[..., Any]) -> tuple[Source, ...]:

@@ -204,11 +204,11 @@ class Scores(Result):
         )
 
 
-@question()
+@question(panel="Search", example="scores r18.semlens --layer layer4 --save scores.csv")
 def scores(database: Database, layers: Layers = None) -> Scores:
-    """Compute the measures of all components; redundancy is within a layer.
+    """Rate how interpretable components are: clarity, redundancy, polysemanticity.
 
-    Rows are those of ``database.rows(layers)``. What was computed of a layer is kept in the
+    Redundancy is within a layer. The measures of a layer are computed once and kept in the
     database.
     """
     frames = [

@@ -1,19 +1,18 @@
-"""The ``semlens`` command; a command's module is imported when it is run or asked for help."""
+"""The ``semlens`` command; the module of a sub-command is imported when it is run."""
 
 from __future__ import annotations
 
-import ast
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperGroup
 from typer.main import get_command_from_info
 from typer.models import CommandInfo
 
+from semlens.cli.outline import outlines, stand_in
 from semlens.version import __version__
 
 COMMANDS: dict[str, dict[str, str]] = {
@@ -28,7 +27,6 @@ COMMANDS: dict[str, dict[str, str]] = {
         "search": "search:search",
         "label": "search:label",
         "show": "search:show",
-        "scores": "search:scores",
     },
     "Describe": {
         "map": "describe:map_components",
@@ -51,8 +49,32 @@ COMMANDS: dict[str, dict[str, str]] = {
         "evaluate": "correct:evaluate",
     },
 }
-"""Modules and functions of the commands, by the panel of ``--help`` that they stand in."""
-_PANELS = {name: panel for panel, names in COMMANDS.items() for name in names}
+"""Modules and functions of the commands that are written by hand, by panel of ``--help``."""
+
+
+@cache
+def panels() -> dict[str, str]:
+    """Return the panel of each command, in the order in which they are listed."""
+    of_questions = {
+        name: outline["panel"] for name, outline in outlines().items() if "panel" in outline
+    }
+    return {
+        name: panel
+        for panel, written in COMMANDS.items()
+        for name in (*written, *(n for n, own in of_questions.items() if own == panel))
+    }
+
+
+def function_of(name: str) -> Callable[..., None]:
+    """Import the function that a command runs."""
+    written = COMMANDS[panels()[name]].get(name)
+    if written is None:
+        from semlens.cli.command import question_command
+
+        module, _, function = outlines()[name].get("question", "").partition(":")
+        return question_command(getattr(import_module(module), function))
+    module, _, function = written.partition(":")
+    return getattr(import_module(f"semlens.cli.{module}"), function)
 
 
 class _Commands(TyperGroup):
@@ -60,21 +82,18 @@ class _Commands(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Return the names in the order of the panels."""
-        return list(_PANELS)
+        return list(panels())
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Import a command; while help is listed, one that only knows its summary."""
-        if cmd_name not in _PANELS:
+        """Import a command, or return a stand-in for help's list and for completion."""
+        if cmd_name not in panels():
             return None
-        panel = _PANELS[cmd_name]
-        module, _, function = COMMANDS[panel][cmd_name].partition(":")
-        if ctx.meta.get("listing"):
-            return TyperCommand(
-                cmd_name, help=_summary(module, function), rich_help_panel=panel,
-                rich_markup_mode="markdown",
-            )  # fmt: skip
-        callback = getattr(import_module(f"semlens.cli.{module}"), function)
-        info = CommandInfo(cmd_name, callback=callback, rich_help_panel=panel)
+        completing = ctx.resilient_parsing
+        if completing or ctx.meta.get("listing"):
+            callback = stand_in(outlines()[cmd_name])
+        else:
+            callback = function_of(cmd_name)
+        info = CommandInfo(cmd_name, callback=callback, rich_help_panel=panels()[cmd_name])
         return get_command_from_info(
             info, pretty_exceptions_short=True, rich_markup_mode="markdown"
         )
@@ -85,19 +104,9 @@ class _Commands(TyperGroup):
         super().format_help(ctx, formatter)
 
 
-@cache
-def _summary(module: str, function: str) -> str:
-    """Read the first line of a command's docstring from its source."""
-    spec = find_spec(f"semlens.cli.{module}")
-    source = Path(str(spec.origin)).read_text("utf-8") if spec else ""
-    found = {d.name: d for d in ast.parse(source).body if isinstance(d, ast.FunctionDef)}
-    return (ast.get_docstring(found[function]) or "").partition("\n")[0]
-
-
 app = typer.Typer(
     cls=_Commands,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="markdown",
     help="Search, describe and audit what a vision model has learned.\n\n"
     "Start with `semlens demo`; then `semlens build` for your own model and images.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,8 +17,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from semlens.analysis.result import Result, check_end
+from semlens.cli.outline import KEYWORD, with_parameters
 from semlens.cli.output import Device, Json, Save, Spec, out, print_json, reported, written
-from semlens.settings import Setting, bare, needs_of, settings_of
+from semlens.settings import Setting, bare, listing_of, needs_of, settings_of
 
 if TYPE_CHECKING:
     from semlens.analysis.concepts import ConceptSet
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
 
 NO_LABELS = "none"
 """Instead of a concept set: components stay without labels."""
-KEYWORD = inspect.Parameter.KEYWORD_ONLY
 _SOURCES = {
     "model": Annotated[
         str | None, typer.Option("--model", help="Where to load the model from, if moved.")
@@ -193,13 +194,18 @@ def command(
     return decorate
 
 
-def with_parameters(
-    function: Callable[..., None], parameters: Sequence[inspect.Parameter]
-) -> Callable[..., None]:
-    """Give a function of keywords the signature that typer reads its options from."""
-    function.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]
-    function.__annotations__ = {p.name: p.annotation for p in parameters}
-    return function
+def question_command(question: Callable[..., Result]) -> Callable[..., None]:
+    """Make a command of a question as it is; its help is the question's summary and example."""
+
+    def run(ask: QuestionContext) -> Result:
+        return ask()
+
+    listing = listing_of(question)
+    text = inspect.getdoc(question) or ""
+    # the sections of a numpy docstring are for Python
+    text = re.split(r"\n\n\w+\n---", text)[0]
+    run.__doc__ = f"{text}\n\nExamples:\n\nsemlens {listing.example}" if listing else text
+    return command(question)(run)
 
 
 def option(one: Setting) -> inspect.Parameter:

@@ -1,4 +1,4 @@
-"""``semlens search``, ``label``, ``scores`` and ``show``."""
+"""``semlens search``, ``label`` and ``show``."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ import typer
 from semlens.analysis.label import SHOWN, Labels
 from semlens.analysis.label import label as ask_label
 from semlens.analysis.result import PICTURES, check_end
-from semlens.analysis.scores import Scores
-from semlens.analysis.scores import scores as ask_scores
 from semlens.analysis.search import Hits
 from semlens.analysis.search import search as ask_search
 from semlens.cli.command import QuestionContext, command
@@ -81,19 +79,6 @@ def label(
     if keep is not None:
         written(labels.keep(keep))
     return labels
-
-
-@command(ask_scores)
-def scores(ask: QuestionContext) -> Scores:
-    """Rate how interpretable components are: clarity, redundancy, polysemanticity.
-
-    Examples:
-
-    semlens scores r18.semlens
-
-    semlens scores r18.semlens --layer layer4 --save scores.csv --save scores.png
-    """
-    return ask()
 
 
 @reported

@@ -122,7 +122,7 @@ def preview_samples(
     return chosen, logit[chosen].astype(np.int64)
 
 
-@question("model", "images")
+@question("model", "images", public=False)
 def ablation_preview(
     database: Database,
     target: Target,

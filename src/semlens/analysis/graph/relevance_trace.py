@@ -273,7 +273,7 @@ class GraphTrace:
         return cls(attrs["target"], tuple(attrs["samples"]), attrs["rules"], tuple(layers))
 
 
-@question("model", "images")
+@question("model", "images", public=False)
 def trace_class(
     database: Database,
     target: Target,

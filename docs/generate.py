@@ -1,0 +1,195 @@
+"""Write what follows from the questions and the commands themselves.
+
+    python docs/generate.py
+
+For every public ``@question`` of ``semlens.analysis``: its line in ``semlens/__init__.pyi``, its
+method in ``semlens/analysis/questions.py`` and, if it has none yet, its row in ``docs/python.md``.
+For every command: its outline for the shell's completion in ``semlens/cli/outline.json``, its
+table of options in ``docs/cli.md`` and, if it has none yet, its section there.  A test compares.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import pkgutil
+import re
+import textwrap
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import cli_reference
+
+import semlens.analysis
+from semlens.cli import app, outline
+from semlens.cli.command import question_command
+from semlens.settings import listing_of, settings_of
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "src/semlens"
+STUB = PACKAGE / "__init__.pyi"
+METHODS = PACKAGE / "analysis/questions.py"
+OUTLINES = PACKAGE / "cli/outline.json"
+PYTHON = ROOT / "docs/python.md"
+COMMANDS = ROOT / "docs/cli.md"
+
+METHODS_TEXT = '''\
+"""Every question as a method; written by ``docs/generate.py``, not by hand."""
+
+from __future__ import annotations
+
+{imports}
+
+
+class Questions(Database):
+    """The methods of a database: its questions, as ``semlens`` has them as functions."""
+
+{methods}
+'''
+
+
+def questions() -> dict[str, Callable[..., Any]]:
+    """Return the public questions by name."""
+    return {name: question for name, question in _questions() if listing_of(question).public}
+
+
+def _questions() -> Iterator[tuple[str, Any]]:
+    for module in pkgutil.walk_packages(semlens.analysis.__path__, "semlens.analysis."):
+        if module.name != "semlens.analysis.questions":
+            for name, value in vars(import_module(module.name)).items():
+                if listing_of(value) is not None and value.__module__ == module.name:
+                    yield name, value
+
+
+def stub(text: str) -> str:
+    """Return ``__init__.pyi`` with the line of each question."""
+    known = questions()
+    kept = [line for line in text.splitlines() if line.rpartition(" ")[2] not in known]
+    lines = [
+        f"from {question.__module__.removeprefix('semlens')} import {name} as {name}"
+        for name, question in known.items()
+    ]
+    return "".join(f"{line}\n" for line in sorted({*kept, *lines}))
+
+
+def methods() -> str:
+    """Return the module of methods."""
+    known = questions()
+    imports = [f"from {q.__module__} import {name}" for name, q in known.items()]
+    return METHODS_TEXT.format(
+        imports="\n".join(sorted([*imports, "from semlens.store.reader import Database"])),
+        methods="\n".join(f"    {name} = {name}" for name in sorted(known)),
+    )
+
+
+def python_page(text: str) -> str:
+    """Return docs/python.md with a row for each question in the table of questions."""
+    head, title, rest = text.partition("\n## Questions\n")
+    section, after, rest = rest.partition("\n## ")
+    for name, question in questions().items():
+        if not re.search(rf"^\| `{name}\(", section, re.M):
+            required = [
+                p.name
+                for p in list(inspect.signature(question).parameters.values())[1:]
+                if p.default is p.empty and p.kind is not p.VAR_POSITIONAL
+            ]
+            row = f"| `{name}({', '.join(['db', *required])})` | {summary(question)} |"
+            section = f"{section.rstrip()}\n{row}\n"
+    return head + title + section + after + rest
+
+
+def summary(documented: Any) -> str:
+    """Return the first line of a docstring."""
+    return (inspect.getdoc(documented) or "").partition("\n")[0]
+
+
+def outlines() -> str:
+    """Return the outline of each command."""
+    asked = {name: q for name, q in questions().items() if listing_of(q).panel is not None}
+    for name, question in asked.items():
+        _check_command(name, question)
+    commands = {name: app.function_of(name) for names in app.COMMANDS.values() for name in names}
+    commands |= {name.replace("_", "-"): question_command(q) for name, q in asked.items()}
+    written: dict[str, Any] = {}
+    for name, function in commands.items():
+        written[name] = {"summary": summary(function), "options": list(_options(function))}
+    for name, question in asked.items():
+        place = f"{question.__module__}:{name}"
+        written[name.replace("_", "-")] |= {"question": place, "panel": listing_of(question).panel}
+    return "{\n" + ",\n".join(_outline_text(*item) for item in written.items()) + "\n}\n"
+
+
+def _check_command(name: str, question: Callable[..., Any]) -> None:
+    """Refuse a question that cannot be a command as it is."""
+    panel, settings = listing_of(question).panel, settings_of(question)
+    if panel not in app.COMMANDS:
+        raise SystemExit(f"Unknown panel '{panel}' of '{name}': choose {', '.join(app.COMMANDS)}.")
+    for parameter in list(inspect.signature(question).parameters.values())[1:]:
+        if parameter.default is parameter.empty and parameter.name not in settings:
+            raise SystemExit(
+                f"The parameter '{parameter.name}' of '{name}' is not a setting: annotate it with "
+                "setting(...), or leave out the panel and write the command in semlens/cli/."
+            )
+
+
+def _outline_text(name: str, outline: dict[str, Any]) -> str:
+    """Return the JSON of a command, a line for each option."""
+    head = {key: value for key, value in outline.items() if key != "options"}
+    options = ",\n  ".join(json.dumps(one, ensure_ascii=False) for one in outline["options"])
+    start = json.dumps(head, ensure_ascii=False)[:-1]
+    return f' "{name}": {start}, "options": [\n  {options}\n ]}}'
+
+
+def _options(function: Callable[..., None]) -> Iterator[dict[str, Any]]:
+    for parameter in inspect.signature(function, eval_str=True).parameters.values():
+        option = cli_reference.read_option(parameter)
+        if option is not None:
+            info, kind, names = option
+            yield {
+                "names": names,
+                "help": " ".join((info.help or "").split()).partition(". ")[0].rstrip("."),
+                "flag": kind is bool,
+                "choices": cli_reference.choices(kind, info),
+            }
+
+
+def command_page(text: str) -> str:
+    """Return docs/cli.md with a section and a table for each command."""
+    before = "semlens"
+    for name, function in cli_reference.commands().items():
+        if f"\n## semlens {name}\n" not in text:
+            lines = summary(function)
+            says = textwrap.fill(f"`semlens {name} DATABASE [OPTIONS]`: {lines}", 110)
+            section = f"\n## semlens {name}\n\n{says}\n\n{cli_reference.HEAD}"
+            place = text.find("\n## ", text.index(f"\n## {before}\n") + 1)
+            place = len(text) if place < 0 else place
+            text = text[:place] + section + text[place:]
+        before = f"semlens {name}"
+    return cli_reference.page(text)
+
+
+def files() -> dict[Path, str]:
+    """Return the text of each file."""
+    return {
+        METHODS: methods(),
+        STUB: stub(STUB.read_text("utf-8")),
+        OUTLINES: outlines(),
+        PYTHON: python_page(PYTHON.read_text("utf-8")),
+        COMMANDS: command_page(COMMANDS.read_text("utf-8")),
+    }
+
+
+def main() -> None:
+    """Write all files."""
+    OUTLINES.write_text(outlines(), "utf-8")
+    # the commands of new questions are read from there
+    outline.outlines.cache_clear()
+    app.panels.cache_clear()
+    for path, text in files().items():
+        path.write_text(text, "utf-8")
+
+
+if __name__ == "__main__":
+    main()

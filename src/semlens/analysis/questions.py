@@ -1,0 +1,54 @@
+"""Every question as a method; written by ``docs/generate.py``, not by hand."""
+
+from __future__ import annotations
+
+from semlens.analysis.audit.audit import audit
+from semlens.analysis.audit.model_test import model_test
+from semlens.analysis.audit.sweep import audit_all
+from semlens.analysis.class_relevance import class_relevance
+from semlens.analysis.compare.compare import compare
+from semlens.analysis.compare.drift import drift
+from semlens.analysis.correct.affected_samples import affected
+from semlens.analysis.correct.prune import prune
+from semlens.analysis.correct.retrain import retrain
+from semlens.analysis.correct.segments import cut_out
+from semlens.analysis.correct.sensitivity import sensitivity
+from semlens.analysis.describe.concept_map import concept_map
+from semlens.analysis.describe.dissect import dissect
+from semlens.analysis.describe.unexpected import unexpected
+from semlens.analysis.effect import effect
+from semlens.analysis.evaluate import evaluate
+from semlens.analysis.explain import explain
+from semlens.analysis.graph.attribution_graph import attribution_graph
+from semlens.analysis.label import label
+from semlens.analysis.report.report import report
+from semlens.analysis.scores import scores
+from semlens.analysis.search import search
+from semlens.store.reader import Database
+
+
+class Questions(Database):
+    """The methods of a database: its questions, as ``semlens`` has them as functions."""
+
+    affected = affected
+    attribution_graph = attribution_graph
+    audit = audit
+    audit_all = audit_all
+    class_relevance = class_relevance
+    compare = compare
+    concept_map = concept_map
+    cut_out = cut_out
+    dissect = dissect
+    drift = drift
+    effect = effect
+    evaluate = evaluate
+    explain = explain
+    label = label
+    model_test = model_test
+    prune = prune
+    report = report
+    retrain = retrain
+    scores = scores
+    search = search
+    sensitivity = sensitivity
+    unexpected = unexpected

@@ -1,0 +1,75 @@
+"""The worked example of CONTRIBUTING.md: one file and its tests are a question."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the sources with the files of the example, after docs/generate.py."""
+    tree = tmp_path_factory.mktemp("tree")
+    ignored = shutil.ignore_patterns("__pycache__", "static")
+    shutil.copytree(ROOT / "src", tree / "src", ignore=ignored)
+    (tree / "docs").mkdir()
+    for name in ("generate.py", "cli_reference.py", "cli.md", "python.md"):
+        shutil.copy(ROOT / "docs" / name, tree / "docs")
+    (tree / "tests").mkdir()
+    for path in (ROOT / "tests").glob("[!t]*.py"):  # conftest and what it imports
+        shutil.copy(path, tree / "tests")
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    files = re.findall(r"`([\w/]+\.py)`:\n\n```python\n(.*?)```", text, re.S)
+    assert len(files) == 2
+    for path, body in files:
+        (tree / path).write_text(body, "utf-8")
+    run(tree, "docs/generate.py")
+    return tree
+
+
+def run(tree: Path, *words: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(tree / "src")}
+    ran = subprocess.run(
+        [sys.executable, *words], cwd=tree, env=environment, capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return ran.stdout
+
+
+def test_its_tests_pass(tree):
+    run(tree, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_rarely_active.py")
+
+
+def test_it_is_a_command_with_options(tree):
+    help_text = run(tree, "-m", "semlens.cli", "rarely-active", "--help")
+    assert "--at-most" in help_text
+    assert "rarely-active r18.semlens" in help_text
+    assert "rarely-active" in run(tree, "-m", "semlens.cli", "--help")
+
+
+def test_it_is_documented(tree):
+    assert "\n## semlens rarely-active\n" in (tree / "docs/cli.md").read_text("utf-8")
+    assert "| `rarely_active(db)` |" in (tree / "docs/python.md").read_text("utf-8")
+
+
+def test_only_generated_files_differ(tree):
+    files = [
+        path.relative_to(tree)
+        for path in (tree / "src").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    ]
+    differ = {
+        path.relative_to("src/semlens").as_posix()
+        for path in files
+        if not (ROOT / path).is_file() or (ROOT / path).read_bytes() != (tree / path).read_bytes()
+    }
+    generated = {"__init__.pyi", "analysis/questions.py", "cli/outline.json"}
+    assert differ == {"analysis/describe/rarely_active.py", *generated}
