@@ -147,7 +147,7 @@ def test_a_path_is_no_concept_set(ask, tmp_path):
     file.write_text('concepts = ["x"]')
     for name in (str(file), "../../etc/passwd", "saved:nothing"):
         got = ask("0/components/first:0/labels", 400, concepts=name)
-        assert got["kind"] == "ConceptError" and "nearest" in got["expected"]
+        assert got["kind"] == "ConceptError" and "closest" in got["expected"]
 
 
 def test_senses_are_named_when_asked(ask, databases):
@@ -199,8 +199,8 @@ def test_what_is_not_there_says_what_is(ask):
     nameless = ask("0/components/nothing", 404)
     assert "'nothing' does not name a component" in nameless["value"]
     assert "'ninth'" in ask("0/components/first:0/neighbours", 404, among="ninth")["value"]
-    assert "no model 7" in ask("0/components/first:0/counterpart", 404, other=7)["value"]
-    assert "no model 9" in ask("9/components/first:0", 404)["value"]
+    assert "Unknown model 7" in ask("0/components/first:0/counterpart", 404, other=7)["value"]
+    assert "Unknown model 9" in ask("9/components/first:0", 404)["value"]
 
 
 def test_what_cannot_be_answered_says_why(ask):

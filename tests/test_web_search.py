@@ -147,7 +147,7 @@ def test_more_like_these(ask, databases):
     answer = ask("search/components", "POST", json=terms)
     chosen = {"like": ["second:1", "second:6"], "unlike": ["second:-4"]}
     same(answer, db.search(**chosen, top=6), db)
-    rest = ask(f"search?query_id={answer['probe']}&k=200&cursor=6")
+    rest = ask(f"search?query_id={answer['query_id']}&k=200&cursor=6")
     same(rest, db.search(**chosen, top=200, offset=6), db)
     assert not {7, 12, 20} & {hit["row"] for hit in answer["hits"] + rest["hits"]}
     mixed = {"like": ["second:1"], "q": ["dog"], "without": ["car"], "layers": ["first"], "k": 4}
@@ -164,7 +164,7 @@ def test_similarity_of_all_components(ask, databases, words):
     np.testing.assert_allclose(found["alignment"], expected, atol=1e-6)
     assert np.flatnonzero(np.isnan(found["alignment"])).tolist() == [2]
     answer = ask("search/components", "POST", json={"like": ["second:1"], "k": 200})
-    values = ask(f"similarity?query_id={answer['probe']}")["alignment"]
+    values = ask(f"similarity?query_id={answer['query_id']}")["alignment"]
     for hit in answer["hits"]:
         assert values[hit["row"]] == pytest.approx(hit["alignment"], abs=1e-6)
 
