@@ -95,7 +95,7 @@ def test_statistics_are_those_of_the_channel_and_say_their_side(db):
             for name in ("firing_rate", "maximum", "minimum", "mean", "std", "samples")
         }
         side = "above" if card(db, row).component.sign > 0 else "below"
-        assert f"somewhere {side} zero" in got["firing_rate"].meaning
+        assert f"an activation {side} zero at" in got["firing_rate"].meaning
         assert "mean over space" in got["maximum"].meaning
 
 

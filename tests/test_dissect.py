@@ -260,7 +260,7 @@ def test_the_result_is_text_values_plots_and_files(databases, tmp_path):
     assert f"Physical ({total})" in said
     cut = [text.get_text() for text in found.plot_tree("m1", depth=1).axes[0].texts]
     assert len(cut) == 3
-    with pytest.raises(RecipeError, match="none of the databases"):
+    with pytest.raises(RecipeError, match="Unknown database 'm2'"):
         found.plot_tree("m2")
 
 

@@ -331,7 +331,7 @@ def test_the_command_takes_saved_labels(built, command):
     [
         (["--target", "mamal"], ["'mamal'", "mammal", "number from 0 to 11"]),
         (["--target", "clock"], ["'clock' has no samples", "drink", "mammal"]),
-        (["--target", "0", "--labels", "x"], ["no labels 'x'", "semlens label"]),
+        (["--target", "0", "--labels", "x"], ["no saved labels 'x'", "semlens label"]),
         (["--target", "0", "--concepts", "x"], ["ConceptError", "'x'"]),
         (["--target", "0", "--save", "x.pdf"], ["x.pdf", ".svg"]),
         (["--target", "0", "--layers", "layer9"], ["'layer9'", "It has"]),

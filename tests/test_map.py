@@ -20,13 +20,13 @@ import semlens as sl
 from semlens.analysis.compare.component_sets import as_databases
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.describe.clusters import (
+    compute_layout,
     default_count,
     describe_clusters,
     find_clusters,
-    lay_out,
-    nearest_old,
-    place,
-    vote,
+    interpolate_positions,
+    nearest_existing,
+    vote_clusters,
 )
 from semlens.analysis.query_embedding import LABEL_TEMPLATES, SEARCH_TEMPLATES, QueryEmbedding
 from semlens.cli.app import app
@@ -194,7 +194,7 @@ def test_few_or_equal_vectors_have_a_place(count, same):
     vectors = planted([1] * 16)[0][[0] * count if same else np.arange(count) % 16]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        made = lay_out(vectors, 0)
+        made = compute_layout(vectors, 0)
     assert made.shape == (count, 2)
     assert np.isfinite(made).all()
     if count < 15 and same:
@@ -204,7 +204,7 @@ def test_few_or_equal_vectors_have_a_place(count, same):
 def test_two_and_three_vectors_keep_their_distances():
     vectors = planted([1, 1, 1])[0]
     for count in (2, 3):
-        made = lay_out(vectors[:count], 0).astype(np.float64)
+        made = compute_layout(vectors[:count], 0).astype(np.float64)
         for i in range(count):
             for j in range(count):
                 apart = np.linalg.norm(vectors[i].astype(np.float64) - vectors[j])
@@ -229,7 +229,7 @@ def test_threads_lay_out_one_after_the_other(monkeypatch):
     monkeypatch.setattr(umap, "UMAP", Slow)
     vectors = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
     with ThreadPoolExecutor(4) as pool:
-        made = list(pool.map(lambda _: lay_out(vectors, 0), range(4)))
+        made = list(pool.map(lambda _: compute_layout(vectors, 0), range(4)))
     assert most == [1, 1, 1, 1]
     for one in made:
         np.testing.assert_array_equal(one, vectors[:, :2])
@@ -237,9 +237,9 @@ def test_threads_lay_out_one_after_the_other(monkeypatch):
 
 def test_umap_keeps_planted_neighbourhoods_and_its_seed():
     vectors, truth = planted([25, 25, 25])
-    made = lay_out(vectors, 1)
-    np.testing.assert_array_equal(made, lay_out(vectors, 1))
-    assert not np.array_equal(made, lay_out(vectors, 2))
+    made = compute_layout(vectors, 1)
+    np.testing.assert_array_equal(made, compute_layout(vectors, 1))
+    assert not np.array_equal(made, compute_layout(vectors, 2))
     distance = np.linalg.norm(made[:, None] - made[None], axis=2)
     np.fill_diagonal(distance, np.inf)
     assert (truth[distance.argmin(1)] == truth).mean() > 0.95
@@ -264,18 +264,20 @@ def test_placement_and_vote_by_the_nearest_five():
     old, new = random.normal(size=(60, 12)), random.normal(size=(33, 12))
     old, new = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (old, new))
     positions, clusters = random.normal(size=(60, 2)), random.integers(0, 4, 60)
-    places, weight = nearest_old(old.astype(np.float32), new.astype(np.float32))
+    places, weight = nearest_existing(old.astype(np.float32), new.astype(np.float32))
     made, votes = expected_places(old, new, positions, clusters)
-    np.testing.assert_allclose(place(positions.astype(np.float32), places, weight), made, atol=1e-4)
-    np.testing.assert_array_equal(vote(clusters, places, weight), votes)
+    np.testing.assert_allclose(
+        interpolate_positions(positions.astype(np.float32), places, weight), made, atol=1e-4
+    )
+    np.testing.assert_array_equal(vote_clusters(clusters, places, weight), votes)
 
 
 def test_a_twin_lies_where_its_twin_lies_and_one_old_component_is_enough():
     vectors = planted([4, 4])[0]
     positions = np.random.default_rng(0).normal(size=(8, 2)).astype(np.float32)
-    made = place(positions, *nearest_old(vectors, vectors[3:5]))
+    made = interpolate_positions(positions, *nearest_existing(vectors, vectors[3:5]))
     np.testing.assert_allclose(made, positions[3:5], atol=1e-2)
-    alone = place(positions[:1], *nearest_old(vectors[:1], vectors))
+    alone = interpolate_positions(positions[:1], *nearest_existing(vectors[:1], vectors))
     np.testing.assert_allclose(alone, np.tile(positions[:1], (8, 1)), atol=1e-6)
 
 
@@ -295,7 +297,7 @@ def test_added_layers_are_placed_among_what_was_there(one, net, folder, words):
     )
     np.testing.assert_allclose(where(found)[new], made, atol=2e-3)
     np.testing.assert_array_equal(found.frame["cluster"][new], votes)
-    assert f"{new.sum()} components were placed among {(~new).sum()}" in repr(found)
+    assert f"{new.sum()} new components were placed among {(~new).sum()}" in repr(found)
     assert found.clusters["size"].sum() == len(found)
     again = one.concept_map(concepts=CONCEPTS)  # the placed ones are kept, too
     pd.testing.assert_frame_equal(again.frame, found.frame)
@@ -485,10 +487,10 @@ def test_measures_relevance_and_groups(one):
     ("values", "part"),
     [
         (("hue",), "cannot be coloured by 'hue'"),
-        (("query",), "there is none"),
+        (("query",), "needs a query"),
         (("relevance",), "0 classes"),
         (("relevance", "a", "b"), "2 classes"),
-        (("layer", "dog"), "'dog' was given"),
+        (("layer", "dog"), "takes no values, but got 'dog'"),
     ],
 )
 def test_wrong_colours(one, values, part):
@@ -529,7 +531,7 @@ def test_few_labels_are_all_written():
     labels = [MapLabel("dog", -1.0, 0.0, 9), MapLabel("sea", 1.0, 0.5, 3)]
     figure, (axes,) = new_figure(6.0, 5.0)
     axes.scatter(*points.T)
-    assert write_labels(figure, axes, labels=labels, where=points, notes=["A note."]) == 0
+    assert write_labels(figure, axes, labels=labels, positions=points, notes=["A note."]) == 0
     assert [text.get_text() for text in axes.texts] == ["dog", "sea"]
     assert axes.get_xlabel() == "A note."
 
@@ -611,7 +613,7 @@ def test_the_command_takes_clusters_seed_and_no_concepts(run, one):
         (("--query", "dog", "--target", "1"), "--color relevance"),
         (("--color", "query", "--target", "1"), "--target is given"),
         (("--color", "relevance", "--query", "ox"), "--query is given"),
-        (("--color", "query"), "Say what to look for"),
+        (("--color", "query"), "Give at least one"),
         (("--color", "relevance"), "0 classes"),
         (("--save", "map.html"), ".png"),
         (("--target", "zebra", "--concepts", "none"), "'zebra' is no class"),

@@ -182,9 +182,9 @@ def test_labels_are_found_by_the_beginnings_of_their_words(labelled):
 
     def found(*texts, **options):
         hits = search_labels(db, texts, top=1000, **options)
-        assert hits.found == len(hits.hits)
+        assert hits.total == len(hits.hits)
         assert hits.searched == 25
-        assert [hit.rank for hit in hits.hits] == list(range(1, hits.found + 1))
+        assert [hit.rank for hit in hits.hits] == list(range(1, hits.total + 1))
         for hit in hits.hits:
             place = np.flatnonzero(rows == hit.row)[0]
             assert hit.alignment == pytest.approx(frame["alignment"][place])
@@ -205,7 +205,7 @@ def test_pages_and_layers_of_a_label_search(labelled):
     every = search_labels(db, words, top=1000)
     pages = [search_labels(db, words, top=4, offset=offset) for offset in range(0, 28, 4)]
     assert [hit for page in pages for hit in page.hits] == list(every.hits)
-    assert {page.found for page in pages} == {25}
+    assert {page.total for page in pages} == {25}
     first = search_labels(db, words, layers=["first"], top=1000)
     assert [hit.row for hit in first.hits] == [hit.row for hit in every.hits if hit.row < 6]
     assert first.searched == 5
@@ -214,11 +214,11 @@ def test_pages_and_layers_of_a_label_search(labelled):
 def test_a_label_search_without_labels_or_words_says_so(db, labelled):
     with pytest.raises(ConceptError) as error:
         search_labels(db, ["fur"])
-    assert_says(error.value, "keeps no labels", "reads no texts", f"semlens label {db.path}")
+    assert_says(error.value, "no saved labels", "reads no texts", f"semlens label {db.path}")
     for texts in ([], [" "], ["?!"]):
         with pytest.raises(ConceptError) as error:
             search_labels(labelled[0], texts)
-        assert_says(error.value, "no text", "words", "Say what")
+        assert_says(error.value, "no text", "words", "Give at least one")
     with pytest.raises(ConceptError, match="mine"):
         search_labels(labelled[0], ["fur"], name="theirs")
 

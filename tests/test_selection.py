@@ -13,7 +13,7 @@ from conftest import LittleNet, WordEmbedder, assert_says, to_tensor
 
 import semlens as sl
 from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.describe.concept_map import laid_out
+from semlens.analysis.describe.concept_map import has_layout
 from semlens.analysis.describe.map_selection import component_labels, select
 from semlens.draw.map_plot import Scale
 from semlens.errors import LayerError, RecipeError
@@ -112,8 +112,8 @@ def test_a_selection_can_be_kept_and_drawn(found, tmp_path):
 @pytest.mark.parametrize(
     ("rows", "parts"),
     [
-        ([], ("No component is selected", "one row or more")),
-        ([3, 999], ("Row 999", "0 to")),
+        ([], ("No component is selected", "one or more rows")),
+        ([3, 999], ("Row 999", "from 0 to")),
         ([-1], ("Row -1", "examples")),
     ],
 )
@@ -141,10 +141,10 @@ def test_maps_of_several_databases_are_refused(db, base, words):
 
 
 def test_a_map_is_laid_out_once_for_a_seed(db):
-    assert not laid_out([db])
+    assert not has_layout([db])
     db.concept_map(concepts=None)
-    assert laid_out([db])
-    assert not laid_out([db], seed=1)
+    assert has_layout([db])
+    assert not has_layout([db], seed=1)
 
 
 def test_labels_of_another_set_leave_the_map_as_it_is(db, found):

@@ -83,7 +83,7 @@ def test_unexpected_are_the_relevant_ones_at_or_below_the_threshold(db, words):
     expected.sort(key=lambda r: (-r["mean"], r["component"]))
     assert 0 < len(expected) < len(relevant)
     assert found.components == [str(db.component(r["component"])) for r in expected]
-    assert (found.relevant, found.found) == (len(relevant), len(expected))
+    assert (found.relevant, found.total) == (len(relevant), len(expected))
     for row, record in zip(found.frame.to_dict("records"), expected, strict=True):
         values = best[record["component"]]
         order = np.argsort(values)[::-1][:3]
@@ -162,7 +162,7 @@ def test_layers_and_top(db):
     assert set(one.frame["layer"]) == {"second"}
     first = db.unexpected("b", CONCEPTS, threshold=9.0, layers=["second"], minimum=0.0, top=2)
     assert first.components == one.components[:2]
-    assert first.found == one.found > 2
+    assert first.total == one.total > 2
     with pytest.raises(LayerError):
         db.unexpected("b", CONCEPTS, layers=["secnd"])
 
@@ -193,8 +193,8 @@ def test_a_picture_takes_names_as_they_are(tmp_path, words):
 def test_nothing_unexpected_is_an_answer(db, tmp_path):
     found = db.unexpected("b", CONCEPTS, threshold=-9.0)
     assert len(found) == 0
-    assert "Every one of" in found.summary()
-    assert "Every one of" in repr(found)
+    assert " are described by concepts of" in found.summary()
+    assert " are described by concepts of" in repr(found)
     assert found.to_json()["components"] == []
     found.save(tmp_path / "none.png")
     found.save(tmp_path / "none.csv")

@@ -142,7 +142,7 @@ def test_order_is_stable_and_ends_with_what_is_not_known(db, column, descending)
         order.insert(place, record)
     expected = [r["row"] for r in order]
     expected += [r["row"] for r in records if unknown(key_of(r, column))]
-    got = ComponentFilter(sort=column, descending=descending).of(table)
+    got = ComponentFilter(sort=column, descending=descending).select(table)
     assert got.tolist() == expected
     assert sorted(got.tolist()) == list(range(len(table)))
 
@@ -152,7 +152,7 @@ def test_filters_choose_by_layer_text_and_measure(db):
     records = table.to_dict("records")
 
     def rows(**choice):
-        return ComponentFilter(**choice).of(table).tolist()
+        return ComponentFilter(**choice).select(table).tolist()
 
     assert rows(layers=["second"]) == [r["row"] for r in records if r["layer"] == "second"]
     assert rows(layers=[]) == []
@@ -180,27 +180,35 @@ def test_ties_and_infinities_stay_in_row_order():
     table = pd.DataFrame({column: [0.0] * 5 for column in COLUMNS})
     table["row"] = range(5)
     table["clarity"] = [np.nan, 1, -np.inf, 1, np.inf]
-    assert ComponentFilter(sort="clarity").of(table).tolist() == [2, 1, 3, 4, 0]
-    assert ComponentFilter(sort="clarity", descending=True).of(table).tolist() == [4, 1, 3, 2, 0]
+    assert ComponentFilter(sort="clarity").select(table).tolist() == [2, 1, 3, 4, 0]
+    assert ComponentFilter(sort="clarity", descending=True).select(table).tolist() == [
+        4,
+        1,
+        3,
+        2,
+        0,
+    ]
 
 
 def test_without_labels_and_measures_there_is_still_a_table(db):
     table = component_table(db)
     assert table[["label", "clarity", "relevance_max"]].isna().all(axis=None)
     for column in ("label", "clarity", "relevance_max"):
-        assert ComponentFilter(sort=column, descending=True).of(table).tolist() == list(range(26))
-    assert ComponentFilter(text="first").of(table).tolist() == list(range(6))
-    assert ComponentFilter(measure="clarity").of(table).tolist() == []
+        assert ComponentFilter(sort=column, descending=True).select(table).tolist() == list(
+            range(26)
+        )
+    assert ComponentFilter(text="first").select(table).tolist() == list(range(6))
+    assert ComponentFilter(measure="clarity").select(table).tolist() == []
 
 
 def test_wrong_columns_are_refused_by_name(db):
     table = whole(db)
     with pytest.raises(RecipeError) as error:
-        ComponentFilter(sort="clearity").of(table)
-    assert_says(error.value, "'clearity' is no column", "firing_rate", "such as 'clarity'")
+        ComponentFilter(sort="clearity").select(table)
+    assert_says(error.value, "Unknown column 'clearity'", "firing_rate", "such as 'clarity'")
     with pytest.raises(RecipeError) as error:
-        ComponentFilter(measure="maximum").of(table)
-    assert_says(error.value, "'maximum' is no measure", "redundancy", "Choose")
+        ComponentFilter(measure="maximum").select(table)
+    assert_says(error.value, "Unknown measure 'maximum'", "redundancy", "Choose")
     with pytest.raises(RelevanceError) as error:
         component_table(db, target=2)
     assert_says(error.value, "class 2", "It has 3 classes", "Choose")
@@ -234,7 +242,7 @@ def test_kept_labels_are_by_row_and_the_newest(tmp_path, pictures):
         assert named["label"][row] == first.of(db.component(int(row)))
     with pytest.raises(ConceptError) as error:
         saved_labels(db, "three")
-    assert_says(error.value, "no labels 'three'", "two", "semlens label")
+    assert_says(error.value, "no saved labels 'three'", "two", "semlens label")
     # of another build they say nothing
     (db.path / "manifest.json").write_text((db.path / "manifest.json").read_text() + " ")
     assert label_tables(sl.open(db.path)) == []
@@ -262,7 +270,7 @@ def test_pages_join_to_the_whole_table(client, db):
         cursor = page["cursor"]
     table = whole(db, 1)
     expected = table.iloc[
-        ComponentFilter(sort="relevance_mean", descending=True).of(table)
+        ComponentFilter(sort="relevance_mean", descending=True).select(table)
     ].to_dict("records")
     assert [row["row"] for row in rows] == [record["row"] for record in expected]
     for row, record in zip(rows, expected, strict=True):
@@ -294,7 +302,7 @@ def test_file_is_the_table_as_asked_for(client, db):
     got = pd.read_csv(io.StringIO(text))
     table = whole(db)
     expected = table.iloc[
-        ComponentFilter(sort="clarity", descending=True, layers=["second"]).of(table)
+        ComponentFilter(sort="clarity", descending=True, layers=["second"]).select(table)
     ].reset_index(drop=True)
     assert tuple(got.columns) == COLUMNS
     assert got["component"].tolist() == expected["component"].tolist()

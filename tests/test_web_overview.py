@@ -1,4 +1,4 @@
-"""The overview: counts and histograms against loops, and every caution by bringing it about."""
+"""The overview: counts and histograms against loops, and every warning by bringing it about."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import semlens as sl
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.describe.build_command import build_command
 from semlens.analysis.describe.database_warnings import database_warnings
-from semlens.analysis.describe.overview import class_table, sample_queries, settings_in_words
+from semlens.analysis.describe.overview import class_table, describe_settings, sample_queries
 from semlens.analysis.describe.score_distribution import distributions
 from semlens.cli.app import app as cli
 from semlens.data.image_folder import ImageFolder
@@ -70,7 +70,7 @@ def copy(db, tmp_path, **changes):
 
 
 def of_kind(found, kind):
-    return next((caution for caution in found if caution.kind == kind), None)
+    return next((warning for warning in found if warning.kind == kind), None)
 
 
 # -- counts, settings, queries ------------------------------------------------------------------
@@ -94,10 +94,10 @@ def test_overview_counts_what_the_database_holds(db):
     assert [(one["name"], one["samples"]) for one in found["classes"]] == expected
     assert [one["target"] for one in found["classes"]] == [0, 1, 3]
     assert found["model"]["fingerprint"] == db.manifest.model.fingerprint
-    said = found["settings"]
-    assert said["Readout"].startswith("mean over space")
-    assert "6 strongest" in said["Examples"]
-    assert "sample's own class" in said["Relevance"]
+    settings = found["settings"]
+    assert settings["Readout"].startswith("mean over space")
+    assert "6 strongest" in settings["Examples"]
+    assert "sample's own class" in settings["Relevance"]
     assert {query["origin"] for query in found["queries"]} == {"general", "class"}
 
 
@@ -106,10 +106,10 @@ def test_unreadable_samples_are_of_no_class(tmp_path):
     (folder / "class0" / "000.png").write_bytes(b"no picture")
     db = make(tmp_path / "db", folder)
     assert class_table(db)["samples"].tolist() == [3, 4, 4]
-    caution = of_kind(database_warnings(db, ready=True, texts=True), "unreadable")
-    assert "1 image could not be read" in caution.text
-    assert "class0/000.png" in caution.text
-    assert caution.command == f"semlens status {db.path}"
+    warning = of_kind(database_warnings(db, ready=True, texts=True), "unreadable")
+    assert "1 image could not be read" in warning.text
+    assert "class0/000.png" in warning.text
+    assert warning.command == f"semlens status {db.path}"
 
 
 def test_settings_tell_what_was_chosen(db):
@@ -121,11 +121,11 @@ def test_settings_tell_what_was_chosen(db):
             "relevance": None,
         }
     )
-    said = dict(settings_in_words(made))
-    assert "class token" in said["Readout"]
-    assert "median" in said["Concept vector"]
-    assert "negative" in said["Signs"]
-    assert "Relevance" not in said
+    settings = dict(describe_settings(made))
+    assert "class token" in settings["Readout"]
+    assert "median" in settings["Concept vector"]
+    assert "negative" in settings["Signs"]
+    assert "Relevance" not in settings
 
 
 def test_queries_take_frequent_labels_first(db, tmp_path):
@@ -219,40 +219,40 @@ def test_scores_of_the_page_are_the_databases(db):
     assert page["total"] == clarity["layers"][1]["counts"][place] > 0
 
 
-# -- cautions -----------------------------------------------------------------------------------
+# -- warnings -----------------------------------------------------------------------------------
 
 
-def test_a_sound_database_has_no_caution(db):
+def test_a_sound_database_has_no_warning(db):
     assert database_warnings(db, ready=True, texts=True) == []
 
 
 def test_python_embedder_that_is_not_given(db):
-    caution = of_kind(database_warnings(sl.open(db.path)), "embedder")
-    assert "Python object" in caution.text
-    assert "semlens.open(" in caution.command
+    warning = of_kind(database_warnings(sl.open(db.path)), "embedder")
+    assert "Python object" in warning.text
+    assert "semlens.open(" in warning.command
 
 
 def test_failed_and_missing_embedders(db, tmp_path):
     failure = EmbedderError("The embedder 'x' has other weights.", "Expected x.", "Give that one.")
     moved = copy(db, tmp_path, embedder=f"open_clip/ViT-B-32/{tmp_path}/weights.pt")
-    caution = of_kind(database_warnings(moved), "embedder")
-    assert f"not at '{tmp_path}/weights.pt'" in caution.text
-    assert caution.command == f"semlens serve {moved.path} --embedder NEW_PLACE"
+    warning = of_kind(database_warnings(moved), "embedder")
+    assert f"no longer at '{tmp_path}/weights.pt'" in warning.text
+    assert warning.command == f"semlens serve {moved.path} --embedder NEW_PLACE"
     assert (
         of_kind(database_warnings(sl.open(moved.path, embedder="semlens/demo")), "embedder") is None
     )
     (tmp_path / "weights.pt").write_bytes(b"")
     assert of_kind(database_warnings(moved), "embedder") is None
-    caution = of_kind(database_warnings(moved, failure=failure), "embedder")
-    assert caution.text.startswith("The embedder 'x' has other weights: nothing")
-    assert caution.remedy == "Give that one."
+    warning = of_kind(database_warnings(moved, failure=failure), "embedder")
+    assert warning.text.startswith("The embedder 'x' has other weights: new searches")
+    assert warning.remedy == "Give that one."
 
 
 def test_embedder_without_texts(tmp_path, pictures):
     db = make(tmp_path / "db.semlens", pictures, ColourEmbedder())
-    caution = of_kind(database_warnings(db, ready=True, texts=db.embedder.has_text), "texts")
-    assert "reads no texts" in caution.text
-    assert caution.command is None  # the model was a Python object
+    warning = of_kind(database_warnings(db, ready=True, texts=db.embedder.has_text), "texts")
+    assert "reads no texts" in warning.text
+    assert warning.command is None  # the model was a Python object
     made = db.manifest.model_dump(mode="json")
     made["model"]["spec"] = "timm/resnet18:random=0"
     Manifest.model_validate(made).save(db.path)
@@ -268,14 +268,13 @@ def test_images_that_moved_or_changed(tmp_path):
     assert database_warnings(db, ready=True, texts=True) == []
     first = folder / "class0" / "000.png"
     first.write_bytes(first.read_bytes() + b" ")
-    caution = of_kind(database_warnings(db, ready=True, texts=True), "data")
-    assert "16 images" in caution.text
-    assert "1 are missing or have changed" in caution.text
-    assert "class0/000.png" in caution.text
+    warning = of_kind(database_warnings(db, ready=True, texts=True), "data")
+    assert "1 of 16 images" in warning.text
+    assert "class0/000.png" in warning.text
     moved = folder.rename(tmp_path / "elsewhere")
-    caution = of_kind(database_warnings(db, ready=True, texts=True), "data")
-    assert f"not at '{folder}'" in caution.text
-    assert caution.command == f"semlens serve {db.path} --data NEW_PLACE"
+    warning = of_kind(database_warnings(db, ready=True, texts=True), "data")
+    assert f"no longer at '{folder}'" in warning.text
+    assert warning.command == f"semlens serve {db.path} --data NEW_PLACE"
     first = moved / "class0" / "000.png"
     first.write_bytes(first.read_bytes()[:-1])
     assert database_warnings(sl.open(db.path, images=str(moved)), ready=True, texts=True) == []
@@ -292,7 +291,7 @@ def test_missing_relevance_names_the_command_that_adds_it(tmp_path):
         tmp_path / "db", "semlens/demo", folder, "semlens/demo", ["layer3"], examples=4, crop="none"
     )
     found = database_warnings(db, ready=True, texts=True)
-    assert [caution.kind for caution in found] == ["relevance"]
+    assert [warning.kind for warning in found] == ["relevance"]
     words = shlex.split(found[0].command)
     assert words[:3] == ["semlens", "build", str(db.path)]
     assert {"--relevance", "--examples", "--crop"} <= set(words)
@@ -312,7 +311,7 @@ def test_gradient_relevance_thumbnails_and_unfinished_layers(db, tmp_path):
     Manifest.model_validate(made).save(other.path)
     (other.path / "partial").mkdir()
     found = database_warnings(sl.open(other.path, embedder=WordEmbedder()), ready=False)
-    kinds = {caution.kind: caution for caution in found}
+    kinds = {warning.kind: warning for warning in found}
     assert set(kinds) == {"layers", "not_finite", "relevance", "thumbnails"}
     assert "for second" in kinds["relevance"].text
     assert "--layers first,second,FURTHER_LAYERS" in kinds["layers"].command

@@ -174,7 +174,7 @@ def test_an_embedder_without_texts_searches_labels(ask, databases):
     assert not db.embedder.has_text
     answer = ask("search?q=frog&k=2", model=1)
     found = search_labels(db, ["frog"], top=2)
-    assert found.found > 2
+    assert found.total > 2
     assert answer["mode"] == "label"
     assert "python:colours" in answer["notice"]
     assert (answer["query"], answer["searched"]) == ("frog", 25)
@@ -184,7 +184,7 @@ def test_an_embedder_without_texts_searches_labels(ask, databases):
     assert {(h["cosine"], h["percentile"]) for h in answer["hits"]} == {(None, None)}
     assert answer["cursor"] == "2"
     rest = ask("search?q=frog&k=200&cursor=2", model=1)
-    assert len(rest["hits"]) == found.found - 2
+    assert len(rest["hits"]) == found.total - 2
     assert rest["cursor"] is None
     by_image = ask("search/image?k=4", "POST", 1, content=encoded(RED, "PNG"))
     same(by_image, db.search(images=[RED], top=4), db)
@@ -195,7 +195,7 @@ def test_an_embedder_without_texts_searches_labels(ask, databases):
 def test_without_labels_the_remedy_is_said(ask, databases):
     found = ask("search?q=frog", model=2, status=400)
     assert found["kind"] == "ConceptError"
-    assert "keeps no labels" in found["value"]
+    assert "no saved labels" in found["value"]
     assert "semlens label" in found["remedy"]
     found = ask("similarity?q=frog", model=2, status=400)
     assert found["kind"] == "EmbedderError"

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from web_browser import settle
 
 import semlens as sl
-from semlens.analysis.describe.notable import notable
+from semlens.analysis.describe.overview import notable_rows
 from semlens.cli.app import app as cli
 from semlens.data.image_folder import ImageFolder
 from semlens.errors import RelevanceError, ServeError
@@ -99,7 +99,7 @@ def test_cards_are_those_of_the_most_relevant_components(site, db):
         if record["component"] in best:
             best[record["component"]] = max(best[record["component"]], abs(record["mean"]))
     expected = sorted(best, key=lambda row: (-best[row], row))[:7]
-    assert rows == set(expected) == set(notable(db, 7))
+    assert rows == set(expected) == set(notable_rows(db, 7))
     assert site.cards == 7
     assert site.components == db.manifest.rows
     for path in cards:
@@ -119,8 +119,8 @@ def test_without_relevance_the_clearest_are_shown(db, tmp_path):
     clear = opened.scores().frame["clarity"].to_numpy(float)
     alive = np.flatnonzero(opened.alive)
     expected = sorted(alive, key=lambda row: (-np.nan_to_num(clear[row], nan=-1), row))[:5]
-    assert set(notable(opened, 5)) == set(expected)
-    assert list(notable(opened, 10_000)) == list(alive)
+    assert set(notable_rows(opened, 5)) == set(expected)
+    assert list(notable_rows(opened, 10_000)) == list(alive)
 
 
 def test_addresses_and_files_are_those_of_the_page():

@@ -1,10 +1,12 @@
 from .analysis.audit.audit import audit as audit
 from .analysis.audit.model_test import model_test as model_test
 from .analysis.audit.sweep import audit_all as audit_all
+from .analysis.border_swap import border_swap as border_swap
 from .analysis.class_relevance import class_relevance as class_relevance
 from .analysis.compare.compare import compare as compare
 from .analysis.compare.drift import drift as drift
 from .analysis.concepts import ConceptSet as ConceptSet
+from .analysis.contrast.contrast import contrast as contrast
 from .analysis.correct.affected_samples import affected as affected
 from .analysis.correct.fine_tuning import Training as Training
 from .analysis.correct.prune import prune as prune

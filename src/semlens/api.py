@@ -1,4 +1,4 @@
-"""The verbs of a session: build a database, open one, ask it."""
+"""The main API: build a database, open it, and ask questions."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from semlens.types import Components
 class ConceptDatabase(Questions):
     """A database with every question as a method: ``db.scores()`` is ``semlens.scores(db)``.
 
-    What a question needs of the model, the images and the embedder is loaded on first use;
-    ``semlens.open`` says from where, if they have moved.
+    The model, the images and the embedder are loaded when a question first needs them; pass
+    their locations to ``semlens.open`` if they have moved.
 
     Examples
     --------
@@ -42,22 +42,22 @@ class ConceptDatabase(Questions):
 
     @locked_cached_property
     def audits(self) -> SavedAudits:
-        """The audits that were saved in the database, with people's reviews."""
+        """Audits that are saved in the database, with their reviews."""
         return SavedAudits(self)
 
     def show(self, components: Components, columns: int = 10, *, mask: bool = False) -> Image.Image:
-        """Return a picture of components' examples, a row each.
+        """Return a picture of components' examples, one row each.
 
-        With ``mask``, what is under 2 % of the heatmap's maximum is darkened (paper, H.1).
+        With ``mask``, areas below 2 % of the heatmap's maximum are darkened (paper, H.1).
         """
         return sheet(self, self.rows_of(components), columns, mask=mask)
 
     def summary(self) -> pd.DataFrame:
-        """Return one row per layer: components, signs, those without examples."""
+        """Return one row per layer: form, components, signs, crop, components without examples."""
         components = self.components
         rows: list[dict[str, Any]] = []
         for layer in self.manifest.layers:
-            part = components.iloc[layer.first : layer.first + layer.rows]
+            layer_components = components.iloc[layer.first : layer.first + layer.rows]
             rows.append(
                 {
                     "layer": layer.name,
@@ -65,14 +65,14 @@ class ConceptDatabase(Questions):
                     "components": layer.rows,
                     "signs": "both" if layer.rows > layer.channels else "+",
                     "crop": layer.crop,
-                    "without_examples": int((part["examples"] == 0).sum()),
+                    "without_examples": int((layer_components["examples"] == 0).sum()),
                     "not_finite": layer.not_finite,
                 }
             )
         return pd.DataFrame(rows)
 
     def __repr__(self) -> str:
-        """Return what the database holds as text."""
+        """Return the database's identity and layers as text."""
         m = self.manifest
         return (
             f"ConceptDatabase('{self.path}')\n"
@@ -81,7 +81,7 @@ class ConceptDatabase(Questions):
         )
 
     def _repr_html_(self) -> str:
-        """Return a summary with pictures for notebooks."""
+        """Return a summary with examples for notebooks."""
         from semlens.draw.html import database_html
 
         return database_html(self)
@@ -102,35 +102,39 @@ def build(
     recipe: Recipe | None = None,
     **settings: Unpack[RecipeSettings],
 ) -> ConceptDatabase:
-    """Build a concept database, or go on with one, or add layers or other classes to one.
+    """Build, resume or extend a concept database.
+
+    A second call with the same recipe resumes an unfinished build, or adds layers, classes or
+    class relevance to a finished database.
 
     Parameters
     ----------
     path
         The database's folder.
     model, images, embedder
-        Objects, or SPECs to load; images may be a list too.
+        Objects, or SPECs to load; images may also be a list.
     layers
         Names as in ``named_modules``.
     classes
         File that maps class names of the data to logits.
     targets
-        Class name of each sample, instead of the data's own.
+        Class name of each sample, which replaces the data's own.
     relevance
-        Whether to compute how much each component matters for each class, too. It can be
-        added later by the same call.
+        Whether to compute the relevance of each component for each class. It can be added
+        later by the same call.
     progress
-        Called with stage, samples done and their total, in place of bars on standard error.
+        Called with stage, samples done and their total, instead of progress bars on standard
+        error.
     recipe
-        The settings; :class:`semlens.Recipe` says what there is.
+        The settings, see :class:`semlens.Recipe`.
     settings
-        Single ones by name, in place of the recipe's: ``examples=20``, ``crop="none"``, ...
+        Settings by name that override the recipe: ``examples=20``, ``crop="none"``, ...
 
     Notes
     -----
-    A database that is there keeps the classes of its images, unless ``classes`` or ``targets``
-    are given and differ. Then samples get these, and its class relevance is computed anew; its
-    vectors stay.
+    An existing database keeps the classes of its images, unless ``classes`` or ``targets`` are
+    given and differ. In that case the classes are replaced and class relevance is recomputed;
+    vectors do not change.
 
     Examples
     --------
@@ -140,19 +144,19 @@ def build(
     """
     subject = load_model(model) if isinstance(model, str) else model
     data = as_images(images)
-    foundation = load_embedder(embedder) if isinstance(embedder, str) else embedder
+    foundation_model = load_embedder(embedder) if isinstance(embedder, str) else embedder
     mapping = read_classes(Path(classes)) if classes is not None else None
     names = data.targets if targets is None else targets
     mapped = map_targets(names, len(data), subject.classes, subject.synsets, mapping)
     if mapped.notice:
         warnings.warn(mapped.notice, UnmappedWarning, stacklevel=2)
-    chosen: dict[str, Any] = {**(recipe or Recipe()).model_dump(), **settings}
+    values: dict[str, Any] = {**(recipe or Recipe()).model_dump(), **settings}
     plan = Plan(
         subject,
         data,
-        foundation,
+        foundation_model,
         tuple(layers),
-        Recipe(**chosen),
+        Recipe(**values),
         execution or Execution(),
         mapped,
         relabel=not (classes is None and targets is None),
@@ -160,7 +164,7 @@ def build(
     )
     with listening(progress) if progress else shown():
         build_database(Path(path).expanduser(), plan)
-    return ConceptDatabase(path, model=subject, images=data, embedder=foundation)
+    return ConceptDatabase(path, model=subject, images=data, embedder=foundation_model)
 
 
 def open(  # noqa: A001  # it is semlens.open
@@ -176,15 +180,15 @@ def open(  # noqa: A001  # it is semlens.open
     Parameters
     ----------
     model, images, embedder
-        Objects, or SPECs of where they are now, in place of those that the database names.
+        Objects or SPECs that replace those recorded in the database.
     device
-        Where the model and the embedder run.
+        Device of the model and the embedder.
 
     Raises
     ------
     StoreError
-        If there is none, or it is unfinished.
+        If there is no database, or it is unfinished.
     StaleError
-        If a model or an embedder is not the one it was built with.
+        If the model or the embedder differs from that of the build.
     """
     return ConceptDatabase(path, model=model, images=images, embedder=embedder, device=device)

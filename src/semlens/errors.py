@@ -1,6 +1,6 @@
-"""The error tree: each error says the value, what was expected, and the remedy.
+"""Exceptions. Each message has three parts: the value, the expectation, and the remedy.
 
-Every class here has a page in ``docs/errors.md`` (symptom, cause, fix).
+Every class has a section in ``docs/errors.md`` (symptom, cause, fix).
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from collections.abc import Iterable
 
 
 class SemlensError(Exception):
-    """Base of all errors that a user can mend.
+    """Base class of all errors that a user can fix.
 
     Parameters
     ----------
     value
-        What was met, with the value itself.
+        What is wrong, including the value.
     expected
-        What would have been right.
+        What was expected.
     remedy
-        What to do now.
+        How to fix it.
     """
 
     def __init__(self, value: str, expected: str, remedy: str) -> None:
@@ -30,11 +30,11 @@ class SemlensError(Exception):
 
 
 class LayerError(SemlensError):
-    """A layer name that the model does not have, or an output that cannot be read."""
+    """An unknown layer or component, or a layer output that cannot be read."""
 
 
 class DataError(SemlensError):
-    """A data set without images, or one that cannot be found or read."""
+    """A data set that has no images, or that cannot be found or read."""
 
 
 class ImageError(SemlensError):
@@ -46,19 +46,19 @@ class ModelError(SemlensError):
 
 
 class EmbedderError(SemlensError):
-    """A foundation model that cannot be loaded, or asked for what it cannot do."""
+    """A foundation model that cannot be loaded, or lacks a required ability."""
 
 
 class RecipeError(SemlensError):
-    """Settings that are wrong, or that differ from those of the database."""
+    """Invalid settings, or settings that differ from those of the database."""
 
 
 class StaleError(SemlensError):
-    """The database was made from another model, other data or another embedder."""
+    """A model, data or embedder that differs from that of the database."""
 
 
 class BusyError(SemlensError):
-    """Another process is writing to the database, or a server has too much to do."""
+    """Another process is writing to the database, or the server is overloaded."""
 
 
 class StoreError(SemlensError):
@@ -66,23 +66,23 @@ class StoreError(SemlensError):
 
 
 class ConceptError(SemlensError):
-    """A concept set or a probe that cannot be read."""
+    """A concept set, query or label that is missing or invalid."""
 
 
 class RelevanceError(SemlensError):
-    """A model, target or database of which no relevance can be computed."""
+    """A model, target or database for which relevance is not available."""
 
 
 class ServeError(SemlensError):
-    """The web application cannot be served as asked, or its page was never built."""
+    """The web application cannot be served as requested, or its page has not been built."""
 
 
 class EditError(SemlensError):
-    """An edit of something that somebody else has edited since it was read."""
+    """A conflicting edit: the content has changed since it was read."""
 
 
 def nearest(name: str, known: Iterable[str], at_most: int = 4) -> str:
-    """Return the known names closest to ``name``, for the text of an error."""
+    """Return the known names closest to ``name``, for an error message."""
     names = list(known)
     close = difflib.get_close_matches(name, names, n=at_most, cutoff=0.4)
     return ", ".join(close or names[:at_most])

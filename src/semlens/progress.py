@@ -1,4 +1,4 @@
-"""How far long work is: said where it happens, shown where somebody listens."""
+"""Progress of long-running work: reported by the work, shown by a listener."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from rich.progress import (
 from rich.progress import Progress as Bars
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and of how much."""
+"""Callback with the stage, the number of items done, and their total."""
 DELAY = 1.0
-"""Seconds that work must take before it is shown."""
+"""Seconds before progress bars appear."""
 _NAMES = {
     "hash": "hashing the images",
     "collect": "running the model",
-    "crop": "cutting out examples",
+    "crop": "cropping examples",
     "embed": "embedding examples",
-    "relate": "relevance for classes",
+    "relate": "class relevance",
 }
 _listener: ContextVar[Progress | None] = ContextVar("listener", default=None)
 
 
 def report(stage: str, done: int, total: int) -> None:
-    """Say how far a stage is, to whoever listens; threads need the caller's context for it."""
+    """Report the progress of a stage to the listener; threads must run in the caller's context."""
     listener = _listener.get()
     if listener is not None:
         listener(stage, done, total)
@@ -42,7 +42,7 @@ def report(stage: str, done: int, total: int) -> None:
 
 @contextmanager
 def listening(progress: Progress) -> Iterator[None]:
-    """Hand all that is reported while the block runs to ``progress``."""
+    """Send all progress reports of the block to ``progress``."""
     token = _listener.set(progress)
     try:
         yield
@@ -52,14 +52,15 @@ def listening(progress: Progress) -> Iterator[None]:
 
 @contextmanager
 def shown(delay: float = DELAY) -> Iterator[None]:
-    """Show a bar per stage on standard error while the block runs, unless somebody listens.
+    """Show one progress bar per stage on standard error, unless there is a listener.
 
-    Without a terminal it is a line per stage. Nothing is shown in the first ``delay`` seconds.
+    Without a terminal, one line is printed per stage. Nothing is shown in the first ``delay``
+    seconds.
     """
     if _listener.get() is not None:
         yield
         return
-    begun, tasks = time.monotonic(), dict[str, TaskID]()
+    started, tasks = time.monotonic(), dict[str, TaskID]()
     console = Console(file=sys.stderr)
     bars = Bars(
         TextColumn("{task.description:>22}"),
@@ -72,7 +73,7 @@ def shown(delay: float = DELAY) -> Iterator[None]:
     )
 
     def show(stage: str, done: int, total: int) -> None:
-        if time.monotonic() - begun < delay:
+        if time.monotonic() - started < delay:
             return
         name = _NAMES.get(stage, stage)
         if stage not in tasks:

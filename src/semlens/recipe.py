@@ -10,11 +10,11 @@ from semlens.settings import Settings, setting
 from semlens.types import Aggregate, Crop, Layout, Readout, Signs
 
 FORMAT = 3
-"""Version of the database format; a change of any stage's numbers raises it."""
+"""Version of the database format; it increases when any stage's numbers change."""
 
 
 class RecipeSettings(TypedDict, total=False):
-    """The settings of a :class:`Recipe`, for type checkers; what they mean is said there."""
+    """The settings of a :class:`Recipe`, for type checkers."""
 
     examples: int
     readout: Readout
@@ -29,10 +29,10 @@ class RecipeSettings(TypedDict, total=False):
 
 
 class Recipe(Settings):
-    """What decides the content of a database, besides model, data, embedder and layers.
+    """Settings that determine a database, besides model, data, embedder and layers.
 
-    Two databases with equal recipes and equal inputs are equal, whatever the batch
-    size, shards or workers (up to rounding of the model's forward pass).
+    Databases with equal recipes and inputs are equal for any batch size, number of shards or
+    workers (up to rounding in the model's forward pass).
     """
 
     examples: Annotated[int, setting("Examples per component (paper, 3.1).", ge=1, le=10_000)] = 30
@@ -42,27 +42,27 @@ class Recipe(Settings):
     signs: Annotated[
         Signs,
         setting(
-            "Whether negative activations count as components of their own; auto: in layers that "
-            "were seen below zero (paper, B.1)."
+            "Whether negative activations count as separate components; auto: in layers with "
+            "negative activations (paper, B.1)."
         ),
     ] = "auto"
     crop: Annotated[
         Crop,
         setting(
-            "How examples are cut out; auto: by conditional relevance (crp) for channels and "
+            "How examples are cropped; auto: by conditional relevance (crp) for channels and "
             "units, by the activation map for token features (paper, H.1)."
         ),
     ] = "auto"
     crop_blur: Annotated[
         float, setting("Blur kernel as a share of the input (paper, H.1).", ge=0, le=1)
     ] = 51 / 224
-    # The paper's 1 % is for relevance, which is sparse. Up-sampled activation maps are so broad
+    # The paper's 1 % is for relevance, which is sparse. Upsampled activation maps are so broad
     # that at 1 % the box is nearly always the whole image.
     crop_threshold: Annotated[
         float | None,
         setting(
-            "Values above this share of a heatmap's maximum are boxed; by default 0.01 for crp "
-            "(paper, H.1) and 0.5 for activation.",
+            "The box encloses values above this share of the heatmap's maximum; by default 0.01 "
+            "for crp (paper, H.1) and 0.5 for activation.",
             ge=0,
             lt=1,
         ),
@@ -71,23 +71,23 @@ class Recipe(Settings):
         str, setting("Relevance rules: auto, a preset (docs/relevance.md) or gradient.")
     ] = "auto"
     layout: Annotated[
-        Layout, setting("Order of a map's axes, where the model does not tell it.")
+        Layout, setting("Order of a feature map's axes, if it cannot be inferred from the model.")
     ] = "auto"
     aggregate: Annotated[
         Aggregate, setting("How example vectors become one vector (paper, Eq. 2: mean).")
     ] = "mean"
-    thumbnails: Annotated[bool, setting("Keep a small picture of each crop.")] = True
+    thumbnails: Annotated[bool, setting("Store a thumbnail of each crop.")] = True
 
     def threshold(self, crop: Crop) -> float:
-        """Return the share of the maximum that boxes of one kind of heatmap use."""
+        """Return the share of the heatmap's maximum that defines the box, for a kind of crop."""
         if self.crop_threshold is not None:
             return self.crop_threshold
         return 0.01 if crop == "crp" else 0.5
 
     def differences(self, other: Recipe) -> list[str]:
-        """List the settings in which ``other`` differs, as ``name: mine -> theirs``."""
-        mine, theirs = self.model_dump(), other.model_dump()
-        return [f"{k}: {mine[k]!r} -> {theirs[k]!r}" for k in mine if mine[k] != theirs[k]]
+        """List the settings in which ``other`` differs, as ``name: value -> other value``."""
+        a, b = self.model_dump(), other.model_dump()
+        return [f"{k}: {a[k]!r} -> {b[k]!r}" for k in a if a[k] != b[k]]
 
 
 def fingerprint(*parts: object) -> str:
@@ -96,7 +96,7 @@ def fingerprint(*parts: object) -> str:
     Raises
     ------
     TypeError
-        If a part has no canonical JSON form: nothing is ever hashed by its ``repr``.
+        If a part has no canonical JSON form, since its ``repr`` may not identify it.
     """
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -1,8 +1,8 @@
-"""Questions and their settings: each declared once, as an annotated parameter of one function.
+"""Questions and their settings, each declared once as an annotated parameter of a function.
 
-A question is a function of a database first. Its settings are written as
-``minimum: Annotated[float, setting("Least share of relevance.", ge=0, le=1)] = 0.01``; from that
-come the check of the values, the options of the command line and the server's request models.
+A question is a function whose first parameter is a database. A setting is written as
+``minimum: Annotated[float, setting("Minimum share of relevance.", ge=0, le=1)] = 0.01``. Value
+checks, command-line options and the server's request models are derived from it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from semlens.progress import shown
 P = ParamSpec("P")
 R = TypeVar("R")
 Source = Literal["model", "images", "embedder"]
-"""What a database brings along, and a question may have to load."""
+"""A source of a database that a question may load."""
 
 
 class Listing(NamedTuple):
@@ -45,7 +45,7 @@ class Listing(NamedTuple):
 
 
 def setting(help: str, **bounds: Any) -> Any:
-    """Annotate a parameter as a setting: what it is, and pydantic's bounds (``ge=0``, ...)."""
+    """Annotate a parameter as a setting with help text and pydantic bounds (``ge=0``, ...)."""
     return Field(description=help, **bounds)
 
 
@@ -55,18 +55,18 @@ class Setting:
 
     name: str
     type: Any
-    """Its annotation without the field."""
+    """Annotation without the field."""
     field: FieldInfo
     default: Any
-    """``inspect.Parameter.empty`` where it has to be given."""
+    """``inspect.Parameter.empty`` if the setting is required."""
 
     @functools.cached_property
     def expected(self) -> str:
-        """What its values are, in words; empty where any value of the type will do."""
+        """Valid values in words; empty if the type has no restrictions."""
         return expected_value(self.type, self.field)
 
     def check(self, question: str, value: Any) -> None:
-        """Refuse a value that the declaration excludes (:class:`RecipeError`)."""
+        """Raise a :class:`RecipeError` if a value is invalid."""
         if not self.expected:
             return
         try:
@@ -85,35 +85,36 @@ class Setting:
 
 
 def expected_value(type_: Any, field: FieldInfo) -> str:
-    """Say in words which values a setting takes, such as "Expected a number from 0 to 1."."""
-    kinds = _alternatives(type_)
-    parts = [
-        part for part in kinds if part is not type(None) and typing.get_origin(part) is not tuple
-    ]
+    """Return the valid values of a setting in words, such as "Expected a number from 0 to 1."."""
+    alternatives = _alternatives(type_)
+    members = [t for t in alternatives if t is not type(None) and typing.get_origin(t) is not tuple]
     limits = list(field.metadata)
-    for part in parts:  # a union's bounds are of its numbers
-        limits += [b for m in getattr(part, "__metadata__", ()) for b in getattr(m, "metadata", ())]
-    parts = [bare(part) for part in parts]
-    choices = [str(c) for part in parts if typing.get_origin(part) is Literal
-               for c in typing.get_args(part)]  # fmt: skip
+    for member in members:  # a union's bounds are annotated on its members
+        limits += [
+            b for m in getattr(member, "__metadata__", ()) for b in getattr(m, "metadata", ())
+        ]
+    members = [bare(member) for member in members]
+    choices = [str(c) for member in members if typing.get_origin(member) is Literal
+               for c in typing.get_args(member)]  # fmt: skip
     if choices:
-        several = f"{', '.join(choices[:-1])} or " if len(choices) > 1 else ""
-        return f"Expected {several}{choices[-1]}."
-    if not parts or not {int, float}.issuperset(parts):
+        head = f"{', '.join(choices[:-1])} or " if len(choices) > 1 else ""
+        return f"Expected {head}{choices[-1]}."
+    if not members or not {int, float}.issuperset(members):
         return ""
-    bounds = {type(one).__name__: one for one in limits}
-    text = "a number" if float in parts else "a whole number"
+    bounds = {type(limit).__name__: limit for limit in limits}
+    text = "a number" if float in members else "a whole number"
     for name, words, attribute in (
         ("Ge", "from", "ge"), ("Gt", "above", "gt"), ("Le", "to", "le"), ("Lt", "below", "lt"),
     ):  # fmt: skip
         if name in bounds:
             text += f" {words} {getattr(bounds[name], attribute):.10g}"
-    text += " or a pair of these" if any(typing.get_origin(k) is tuple for k in kinds) else ""
-    return f"Expected {text}{' or None' if type(None) in kinds else ''}."
+    if any(typing.get_origin(t) is tuple for t in alternatives):
+        text += " or a pair of these"
+    return f"Expected {text}{' or None' if type(None) in alternatives else ''}."
 
 
 def bare(type_: Any) -> Any:
-    """Return an annotation without what is annotated."""
+    """Return the type of an ``Annotated`` type, or the type itself."""
     return type_.__origin__ if typing.get_origin(type_) is Annotated else type_
 
 
@@ -124,29 +125,29 @@ def _alternatives(type_: Any) -> tuple[Any, ...]:
 
 @functools.cache
 def settings_of(question: Callable[..., Any]) -> Mapping[str, Setting]:
-    """Return the settings of a question by name, in the order of its parameters."""
+    """Return the settings of a question by name, in parameter order."""
     function = inspect.unwrap(question)
     hints = typing.get_type_hints(function, include_extras=True)
-    found: dict[str, Setting] = {}
+    settings: dict[str, Setting] = {}
     for name, parameter in inspect.signature(function).parameters.items():
         field = next(
             (m for m in getattr(hints.get(name), "__metadata__", ()) if isinstance(m, FieldInfo)),
             None,
         )
         if field is not None:
-            found[name] = Setting(name, hints[name].__origin__, field, parameter.default)
-    return found
+            settings[name] = Setting(name, hints[name].__origin__, field, parameter.default)
+    return settings
 
 
 def question(
     *needs: Source, public: bool = True, panel: str | None = None, example: str = ""
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Make a function a question: its settings are checked, and long work shows its progress.
+    """Make a function a question: its settings are checked, and its progress is shown.
 
     Parameters
     ----------
     needs
-        What it may load of the database's model, images and embedder.
+        Sources of the database that it may load.
     public
         Whether it is a name of ``semlens`` and a method of ``ConceptDatabase``.
     panel
@@ -161,10 +162,10 @@ def question(
 
         @functools.wraps(function)
         def ask(*args: P.args, **kwargs: P.kwargs) -> R:
-            known = settings_of(function)
+            settings = settings_of(function)
             for name, value in signature.bind(*args, **kwargs).arguments.items():
-                if name in known:
-                    known[name].check(function.__name__, value)
+                if name in settings:
+                    settings[name].check(function.__name__, value)
             with shown():
                 return function(*args, **kwargs)
 
@@ -182,29 +183,29 @@ def listing_of(question: Callable[..., Any]) -> Listing | None:
 
 
 def needs_of(question: Callable[..., Any]) -> tuple[Source, ...]:
-    """Return what a question may load of a database's sources."""
+    """Return the sources of a database that a question may load."""
     return getattr(question, "needs", ())
 
 
 def request_model(
     question: Callable[..., Any], name: str, *, without: Iterable[str] = (), **others: Any
 ) -> type[BaseModel]:
-    """Make the model of a request from a question's settings.
+    """Make a pydantic model of a request from a question's settings.
 
     Parameters
     ----------
     without
-        Settings that a request cannot name.
+        Settings to exclude.
     others
-        Further fields, or other types for settings, as pydantic's ``create_model`` takes them.
+        Additional or replaced fields, as for pydantic's ``create_model``.
     """
     fields: dict[str, Any] = {
-        one.name: (
-            Annotated[one.type, one.field],
-            ... if one.default is inspect.Parameter.empty else one.default,
+        s.name: (
+            Annotated[s.type, s.field],
+            ... if s.default is inspect.Parameter.empty else s.default,
         )
-        for one in settings_of(question).values()
-        if one.name not in set(without)
+        for s in settings_of(question).values()
+        if s.name not in set(without)
     }
     return create_model(
         name,
@@ -215,13 +216,13 @@ def request_model(
 
 
 class Settings(BaseModel):
-    """Base of frozen settings classes; a wrong value is a :class:`RecipeError`."""
+    """Base of frozen settings classes; an invalid value raises a :class:`RecipeError`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     @model_validator(mode="wrap")
     @classmethod
-    def _refuse(cls, values: Any, check: ModelWrapValidatorHandler[Self]) -> Self:
+    def _raise_recipe_error(cls, values: Any, check: ModelWrapValidatorHandler[Self]) -> Self:
         try:
             return check(values)
         except ValidationError as error:
@@ -231,10 +232,12 @@ class Settings(BaseModel):
 def invalid(
     fields: Mapping[str, FieldInfo], error: ValidationError, kind: type[SemlensError]
 ) -> SemlensError:
-    """Return the error of ``kind`` that says which of a class's fields is wrong."""
+    """Return the error of ``kind`` for the first invalid field of a class."""
     first = error.errors()[0]
-    place = first["loc"][0] if first["loc"] else ""
-    name = list(fields)[place] if isinstance(place, int) else place  # by position, or by name
+    location = first["loc"][0] if first["loc"] else ""
+    name = (
+        list(fields)[location] if isinstance(location, int) else location
+    )  # positional or by name
     expected = expected_value(fields[name].annotation, fields[name]) if name in fields else ""
     return kind(
         f"{name} is '{first['input']}'.", expected or f"{first['msg']}.", f"Give another {name}."

@@ -1,4 +1,4 @@
-"""Frozen value types that every room shares."""
+"""Shared types: components, boxes, literals of a recipe, and parameter types of questions."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ Readout = Literal["mean", "max", "cls"]
 """How a component's activations on one sample become one number (paper, 3.1)."""
 
 Crop = Literal["auto", "none", "activation", "crp"]
-"""How a concept example is cut out of its image: whole, by its activation map, by conditional
-relevance (CRP), or by what suits the layer."""
+"""How a concept example is cropped: not at all, by its activation map, by conditional relevance
+(CRP), or by the default for the layer."""
 
 Aggregate = Literal["mean", "median", "weighted"]
 """How the vectors of a component's examples become one vector (paper, Eq. 2)."""
 
 Layout = Literal["auto", "channels_first", "channels_last"]
-"""Order of the axes of a layer that puts out maps: [b c h w], [b h w c], or found out."""
+"""Axis order of a layer's feature maps: [b c h w], [b h w c], or inferred."""
 
 Signs = Literal["auto", "positive", "both"]
-"""Whether a component's strongest negative activations count as a component of their own."""
+"""Whether a component's strongest negative activations count as a separate component."""
 
 
 @dataclass(frozen=True, order=True)
 class Component:
-    """One channel, unit or token feature of a layer, with the sign in which it is read.
+    """One channel, unit or token feature of a layer, with a sign.
 
     Written ``layer:index`` or, for the negative direction, ``layer:-index``
     (``layer:-0`` included).
@@ -54,23 +54,23 @@ class Component:
         Raises
         ------
         LayerError
-            If the text has another form.
+            If the text has a different format.
         """
         match = re.fullmatch(r"(.+):([+-]?)(\d+)", text.strip())
         if match is None:
             raise LayerError(
                 f"'{text}' does not name a component.",
                 "Expected LAYER:INDEX, such as layer4:17, or LAYER:-17 for the negative sign.",
-                "Run 'semlens search DB TEXT' or 'semlens status DB' to see names.",
+                "See db.components for names, or run 'semlens search DB TEXT'.",
             )
         return cls(match[1], int(match[3]), -1 if match[2] == "-" else 1)
 
     @classmethod
     def __get_pydantic_core_schema__(cls, *_: object) -> CoreSchema:
-        """Be its name in JSON."""
+        """Serialize to the component's name in JSON."""
 
-        def read(given: object) -> Component:
-            return given if isinstance(given, cls) else cls.parse(str(given))
+        def read(value: object) -> Component:
+            return value if isinstance(value, cls) else cls.parse(str(value))
 
         return core_schema.no_info_plain_validator_function(
             read,
@@ -95,7 +95,7 @@ class Box:
 
 @runtime_checkable
 class HasComponents(Protocol):
-    """An answer that is about components, such as hits."""
+    """A result about components, such as hits."""
 
     @property
     def components(self) -> Sequence[Component | str]:
@@ -104,34 +104,34 @@ class HasComponents(Protocol):
 
 
 Components = Component | str | HasComponents | Iterable[Component | str]
-"""Components wherever a question takes some: one, a name, an answer that has them, or several."""
+"""Parameter type of questions: a component, a name, a result with components, or several."""
 Layers = Annotated[
-    str | Sequence[str] | None, setting("Only these layers: given again, or joined by commas.")
+    str | Sequence[str] | None, setting("Layers to include, repeated or separated by commas.")
 ]
-"""Layers wherever a question takes some: one, several, or None for all."""
-Target = Annotated[int | str, setting("Class, by name or by the number of its logit.")]
-"""A class wherever a question takes one."""
+"""Parameter type of questions: one layer, several, or None for all."""
+Target = Annotated[int | str, setting("Class, by name or by logit index.")]
+"""Parameter type of questions: a class, by name or logit."""
 
 
-def as_components(given: Components) -> list[Component]:
-    """Return components however they are given; a text is one name.
+def as_components(components: Components) -> list[Component]:
+    """Return a list of components; a string is one name.
 
     Raises
     ------
     LayerError
-        If a name has another form than ``layer:index``.
+        If a name does not have the format ``layer:index``.
     """
-    if isinstance(given, Component | str):
-        several: Iterable[Component | str] = [given]
-    elif isinstance(given, Iterable):
-        several = given
+    if isinstance(components, Component | str):
+        items: Iterable[Component | str] = [components]
+    elif isinstance(components, Iterable):
+        items = components
     else:
-        several = given.components
-    return [c if isinstance(c, Component) else Component.parse(c) for c in several]
+        items = components.components
+    return [c if isinstance(c, Component) else Component.parse(c) for c in items]
 
 
-def as_list(given: T | Iterable[T]) -> list[T]:
-    """Return a list of what is given; a text is one item, never its characters."""
-    if isinstance(given, Iterable) and not isinstance(given, str | bytes):
-        return list(given)  # pyright: ignore[reportUnknownArgumentType]
-    return [given]  # pyright: ignore[reportReturnType]
+def as_list(value: T | Iterable[T]) -> list[T]:
+    """Return a list of one item or several; a string is one item."""
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes):
+        return list(value)  # pyright: ignore[reportUnknownArgumentType]
+    return [value]  # pyright: ignore[reportReturnType]

@@ -1,4 +1,4 @@
-"""How well a number tells two sets of images apart: AUROC, and how sure it is."""
+"""AUROC of a readout between two sets of images, and its confidence interval."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from semlens.errors import DataError
 def auroc(
     positive: Float[np.ndarray, "p c"], negative: Float[np.ndarray, "n c"]
 ) -> Float64[np.ndarray, " c"]:
-    """Chance that a positive sample's readout exceeds a negative one's, ties counted half.
+    """Probability that a positive sample's readout exceeds a negative one's; ties count half.
 
-    The Mann-Whitney statistic of every column, from mean ranks.
+    The Mann-Whitney statistic of each column, from mean ranks.
     """
     ranks = rankdata(np.concatenate([positive, negative]), axis=0)
     n, m = len(positive), len(negative)
@@ -27,8 +27,8 @@ def auroc_interval(
 ) -> tuple[float, float]:
     """Return the score interval of an AUROC (Newcombe 2006, method 5).
 
-    All true values for which the measured one is not too far off, by the standard error that
-    the true value would have: so it keeps a width where the measured value is 1.
+    The interval holds all true values whose own standard error is compatible with the
+    measured value, so that its width is positive even at a measured value of 1.
 
     Parameters
     ----------
@@ -37,36 +37,36 @@ def auroc_interval(
     positive, negative
         Numbers of samples.
     level
-        Of confidence.
+        Confidence level.
 
     Raises
     ------
     DataError
-        If a set is empty, or the value is no AUROC.
+        If a set is empty, or the value is not an AUROC.
     """
     if not (0 <= value <= 1 and positive > 0 and negative > 0):
         raise DataError(
             f"An AUROC of {value} from {positive} and {negative} samples has no interval.",
-            "Expected a value from 0 to 1, and samples on both sides.",
-            "Give some.",
+            "Expected a value from 0 to 1, and at least one sample in each set.",
+            "Add samples.",
         )
-    wide = float(norm.ppf(0.5 + level / 2))
+    quantile = float(norm.ppf(0.5 + level / 2))
     return (
-        _lower(value, positive, negative, wide),
-        1 - _lower(1 - value, positive, negative, wide),
+        _lower(value, positive, negative, quantile),
+        1 - _lower(1 - value, positive, negative, quantile),
     )
 
 
-def _lower(value: float, positive: int, negative: int, wide: float) -> float:
+def _lower(value: float, positive: int, negative: int, quantile: float) -> float:
     """Return the lower limit; the variance is symmetric, so 1 - value gives the upper one."""
     if value == 0:
         return 0.0
     half = (positive + negative) / 2 - 1
 
-    def beyond(true: float) -> float:
+    def excess(true: float) -> float:
         spread = 1 + half * ((1 - true) / (2 - true) + true / (1 + true))
         variance = true * (1 - true) * spread / (positive * negative)
-        return value - true - wide * float(np.sqrt(variance))
+        return value - true - quantile * float(np.sqrt(variance))
 
-    # at 1 the variance is zero, which is a root but no limit
-    return float(brentq(beyond, 0.0, min(value, 1 - 1e-12), xtol=1e-12))  # type: ignore[arg-type]
+    # exclude 1: the variance is zero there, a root that is not a limit
+    return float(brentq(excess, 0.0, min(value, 1 - 1e-12), xtol=1e-12))  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Labels: the best concept of a set for each component, or none (paper, 4.1.2 and D.3)."""
+"""Labels: the best concept of a set for each component, if any (paper, 4.1.2 and D.3)."""
 
 from __future__ import annotations
 
@@ -26,33 +26,33 @@ from semlens.store.reader import Database
 from semlens.types import Component, Layers
 
 VOCABULARY = "paper-vocabulary"
-"""The concept set that labels are taken from by default."""
+"""Default concept set of labels."""
 THRESHOLD = 0.025
-"""Least alignment of a label (paper, D.3)."""
+"""Minimum alignment of a label (paper, D.3)."""
 SHOWN = 40
-"""Components that a terminal shows."""
+"""Components shown in a terminal."""
 CHUNK = 16384
-"""Components that are labelled at a time."""
+"""Components that are compared with the concepts in one step."""
 LabelConcepts = Annotated[
     Concepts,
-    setting("File, folder or name of a bundled concept set; given again, sets are joined."),
+    setting("File, folder or name of a bundled concept set; repeat to combine several."),
 ]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Labels(Result):
-    """Candidates for n components, best first.
+    """Label candidates of n components, best first.
 
     Parameters
     ----------
     rows
         int64[n], the components' rows.
     concept
-        int64[n k], places in the concept set.
+        int64[n k], indices into the concept set.
     score
         float32[n k], their alignments.
     margin
-        float32[n], best less second best of another name; NaN with one concept.
+        float32[n], best alignment minus that of the next other name; NaN with one name.
     """
 
     ends = (*PICTURES, *TABLES)
@@ -65,7 +65,7 @@ class Labels(Result):
     margin: Float32[np.ndarray, " n"]
     database: Database
     shown: int = SHOWN
-    """Components that a terminal shows; 0 for all."""
+    """Components shown in a terminal; 0 for all."""
 
     def __len__(self) -> int:
         """Return the number of components."""
@@ -73,32 +73,32 @@ class Labels(Result):
 
     @property
     def labelled(self) -> int:
-        """How many components have a label."""
+        """Number of components with a label."""
         return int((self.score[:, 0] > self.threshold).sum())
 
-    def label(self, place: int) -> str | None:
-        """Return the label of the component at ``place``, or None below the threshold."""
-        known = self.score[place, 0] > self.threshold
-        return self.concepts.concepts[self.concept[place, 0]].name if known else None
+    def label(self, position: int) -> str | None:
+        """Return the label of the component at a position, or None below the threshold."""
+        labelled = self.score[position, 0] > self.threshold
+        return self.concepts.concepts[self.concept[position, 0]].name if labelled else None
 
     def of(self, component: Component | str) -> str | None:
         """Return the label of a component, or None."""
-        place = np.flatnonzero(self.rows == self.database.rows_of(component)[0])
-        return self.label(int(place[0])) if len(place) else None
+        position = np.flatnonzero(self.rows == self.database.rows_of(component)[0])
+        return self.label(int(position[0])) if len(position) else None
 
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per component: label or None, alignment, margin, candidates."""
-        named = self.concepts.concepts
+        items = self.concepts.concepts
         best = np.where(self.score[:, 0] > self.threshold, self.concept[:, 0], -1)
         frame = self.database.components.iloc[self.rows][["layer", "index", "sign"]]
         frame = frame.reset_index(drop=True)
         frame.insert(0, "component", self.database.names(self.rows))
         return frame.assign(
-            label=[named[i].name if i >= 0 else None for i in best],
-            category=[named[i].category if i >= 0 else None for i in best],
+            label=[items[i].name if i >= 0 else None for i in best],
+            category=[items[i].category if i >= 0 else None for i in best],
             alignment=self.score[:, 0],
             margin=self.margin,
-            candidates=[[named[i].name for i in row] for row in self.concept],
+            candidates=[[items[i].name for i in row] for row in self.concept],
             alignments=[[float(v) for v in row] for row in self.score],
         )
 
@@ -112,12 +112,12 @@ class Labels(Result):
         }
 
     def keep(self, name: str = "default") -> Path:
-        """Keep the table as ``analysis/labels-NAME.parquet`` in the database."""
+        """Save the table in the database, as ``analysis/labels-NAME.parquet``."""
         return self.database.save_analysis(f"labels-{name}", self.to_pandas())
 
     def plot(self, shown: int = 20) -> Image.Image:
-        """Draw the examples of the first components, a row each, with their labels."""
-        captions = [self.label(place) or "none" for place in range(min(shown, len(self)))]
+        """Draw the examples of the first components, one row each, with their labels."""
+        captions = [self.label(position) or "none" for position in range(min(shown, len(self)))]
         return sheet(self.database, self.rows[:shown].tolist(), captions=captions)
 
     def __rich__(self) -> RenderableType:
@@ -144,58 +144,58 @@ def label(
     concepts: LabelConcepts = VOCABULARY,
     *,
     layers: Layers = None,
-    threshold: Annotated[float, setting("Least alignment of a label.")] = THRESHOLD,
+    threshold: Annotated[float, setting("Minimum alignment of a label.")] = THRESHOLD,
     candidates: Annotated[int, setting("Candidates per component.", ge=1)] = 3,
     templates: Sequence[str] | None = None,
 ) -> Labels:
     """Label components with the concepts of a set.
 
-    A label must beat the empty templates by ``threshold``; else the component is labelled
-    "none". Components without examples are left out.
+    A label must exceed the alignment of the empty templates by ``threshold``, otherwise the
+    component has no label. Components without examples are excluded.
 
     Raises
     ------
     ConceptError
         If there is no such concept set.
     EmbedderError
-        If there are texts and the embedder reads none.
+        If a concept is a text and the embedder reads no texts.
     """
-    chosen = as_concepts(concepts)
-    probe = embed_concepts(database, chosen, templates)
+    concept_set = as_concepts(concepts)
+    embedding = embed_concepts(database, concept_set, templates)
     rows = database.rows(layers)
     rows = rows[database.alive[rows]]
-    names = np.unique([c.name for c in chosen.concepts], return_inverse=True)[1]
-    kept = min(candidates, len(chosen))
-    places = np.zeros((len(rows), kept), np.int64)
-    scores = np.zeros((len(rows), kept), np.float32)
+    name_ids = np.unique([c.name for c in concept_set.concepts], return_inverse=True)[1]
+    count = min(candidates, len(concept_set))
+    indices = np.zeros((len(rows), count), np.int64)
+    scores = np.zeros((len(rows), count), np.float32)
     margin = np.full(len(rows), np.nan, np.float32)
     for start in range(0, len(rows), CHUNK):
-        part = slice(start, start + CHUNK)
-        values = alignment(database.theta[rows[part]], probe)
+        block = slice(start, start + CHUNK)
+        values = alignment(database.theta[rows[block]], embedding)
         best = values.argmax(1)
-        # a concept may stand in two categories: the margin is to the next other name
-        same = names[None] == names[best][:, None]
-        other = np.where(same, np.float32(-np.inf), values).max(1)
-        margin[part] = np.where(np.isfinite(other), values.max(1) - other, np.nan)
-        places[part], scores[part] = _first(values, kept)
-    return Labels(chosen, threshold, rows, places, scores, margin, database)
+        # a name may occur in two categories: the margin is to the next other name
+        same_name = name_ids[None] == name_ids[best][:, None]
+        runner_up = np.where(same_name, np.float32(-np.inf), values).max(1)
+        margin[block] = np.where(np.isfinite(runner_up), values.max(1) - runner_up, np.nan)
+        indices[block], scores[block] = _top_k(values, count)
+    return Labels(concept_set, threshold, rows, indices, scores, margin, database)
 
 
-def _first(
+def _top_k(
     values: Float32[np.ndarray, "n q"], count: int
 ) -> tuple[Int64[np.ndarray, "n k"], Float32[np.ndarray, "n k"]]:
-    """Return the places of the largest values of each row, and these; the first of equal ones.
+    """Return indices and values of the largest entries of each row; ties by index.
 
-    Overwrites ``values``: for a few, taking one maximum after the other is far faster than to sort.
+    Overwrites ``values``: for a few entries, repeated maxima are much faster than sorting.
     """
-    places = np.zeros((len(values), count), np.int64)
-    found = np.zeros((len(values), count), np.float32)
+    indices = np.zeros((len(values), count), np.int64)
+    largest = np.zeros((len(values), count), np.float32)
     row = np.arange(len(values))
     for rank in range(count):
-        places[:, rank] = values.argmax(1)
-        found[:, rank] = values[row, places[:, rank]]
-        values[row, places[:, rank]] = -np.inf
-    return places, found
+        indices[:, rank] = values.argmax(1)
+        largest[:, rank] = values[row, indices[:, rank]]
+        values[row, indices[:, rank]] = -np.inf
+    return indices, largest
 
 
 NO_LABELS = "none"
@@ -204,21 +204,21 @@ Named = Labels | Mapping[Component, str] | None
 LabelSource = Annotated[
     Concepts | Labels | Mapping[Component, str] | None,
     setting(
-        "Concepts that label the components: a file, a folder or a bundled set; given again, "
-        "sets are joined; 'none' for no labels."
+        "Concepts that label the components: file, folder or name of a bundled set; repeat to "
+        "combine several; 'none' for no labels."
     ),
 ]
-"""What labels are taken from wherever a question shows some."""
+"""Source of the labels that a question shows."""
 
 
 class UnlabelledWarning(UserWarning):
-    """There are no labels, because the database's embedder reads no texts."""
+    """Components have no labels because the database's embedder reads no texts."""
 
 
 def as_labels(
     database: Database, source: LabelSource, layers: Layers = None, threshold: float = THRESHOLD
 ) -> Named:
-    """Return labels of some layers' components, however they are asked for.
+    """Return the labels of components of some layers, from any kind of source.
 
     Raises
     ------
@@ -232,8 +232,8 @@ def as_labels(
     if isinstance(source, Mapping) and all(isinstance(key, Component) for key in source):
         return cast(Mapping[Component, str], source)
     if source == VOCABULARY and not database.embedder.has_text:
-        said = "Components have no labels: the database's embedder reads no texts."
-        warnings.warn(said, UnlabelledWarning, stacklevel=4)
+        message = "Components have no labels because the database's embedder reads no texts."
+        warnings.warn(message, UnlabelledWarning, stacklevel=4)
         return None
     return label(database, cast(Concepts, source), layers=layers, threshold=threshold)
 

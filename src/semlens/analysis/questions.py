@@ -5,9 +5,11 @@ from __future__ import annotations
 from semlens.analysis.audit.audit import audit
 from semlens.analysis.audit.model_test import model_test
 from semlens.analysis.audit.sweep import audit_all
+from semlens.analysis.border_swap import border_swap
 from semlens.analysis.class_relevance import class_relevance
 from semlens.analysis.compare.compare import compare
 from semlens.analysis.compare.drift import drift
+from semlens.analysis.contrast.contrast import contrast
 from semlens.analysis.correct.affected_samples import affected
 from semlens.analysis.correct.prune import prune
 from semlens.analysis.correct.retrain import retrain
@@ -34,9 +36,11 @@ class Questions(Database):
     attribution_graph = attribution_graph
     audit = audit
     audit_all = audit_all
+    border_swap = border_swap
     class_relevance = class_relevance
     compare = compare
     concept_map = concept_map
+    contrast = contrast
     cut_out = cut_out
     dissect = dissect
     drift = drift

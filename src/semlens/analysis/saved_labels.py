@@ -1,4 +1,4 @@
-"""Labels that a database keeps: which tables there are, and one of them by component."""
+"""Labels saved in a database: the tables, their content by component, and search in labels."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from semlens.store.reader import Database
 from semlens.types import Component
 
 PREFIX = "labels-"
-_WHO = ["layer", "index", "sign"]
+_KEYS = ["layer", "index", "sign"]
 
 
 @dataclass(frozen=True)
 class SavedLabels:
-    """One table of labels, as :meth:`semlens.analysis.label.Labels.save` keeps it."""
+    """One table of labels, as :meth:`semlens.analysis.label.Labels.keep` writes it."""
 
     name: str
     created: float
     """When it was written, in seconds since 1970."""
     components: int
-    """How many components it speaks of."""
+    """Number of components in the table."""
     labelled: int
-    """How many of them have a label."""
+    """Number of these with a label."""
 
 
 def label_tables(database: Database) -> list[SavedLabels]:
-    """Return the tables of labels of this very build, newest first."""
-    found: list[SavedLabels] = []
-    for file, made in database.kept_analyses(PREFIX):
+    """Return the label tables of the current build, newest first."""
+    tables: list[SavedLabels] = []
+    for file, modified in database.kept_analyses(PREFIX):
         frame = database.load_analysis(file, ["label"])
         if frame is not None:
             labelled = int(np.count_nonzero(frame["label"].notna()))
-            found.append(SavedLabels(file.removeprefix(PREFIX), made, len(frame), labelled))
-    return found
+            tables.append(SavedLabels(file.removeprefix(PREFIX), modified, len(frame), labelled))
+    return tables
 
 
 def saved_labels(database: Database, name: str | None = None) -> pd.DataFrame | None:
-    """Return kept labels, a row for each component of the database: label, category, alignment.
+    """Return saved labels, one row per component of the database: label, category, alignment.
 
     Parameters
     ----------
@@ -54,8 +54,8 @@ def saved_labels(database: Database, name: str | None = None) -> pd.DataFrame | 
     Returns
     -------
     DataFrame or None
-        None without a name where no table is kept. Where the table has no label there is None
-        and, if it does not speak of the component at all, an alignment of NaN.
+        None if no name is given and no table is saved. A missing label is None; a component
+        that is not in the table has an alignment of NaN.
 
     Raises
     ------
@@ -65,17 +65,18 @@ def saved_labels(database: Database, name: str | None = None) -> pd.DataFrame | 
     names = [table.name for table in label_tables(database)]
     if name is not None and name not in names:
         raise ConceptError(
-            f"The database '{database.path}' keeps no labels '{name}'.",
+            f"The database '{database.path}' has no saved labels '{name}'.",
             f"It has {nearest(name, names)}." if names else "It has none of this build.",
-            f"Run: semlens label {database.path} --save {name}",
+            f"Save some with db.label().keep({name!r}), or: semlens label "
+            f"{database.path} --save {name}",
         )
     if not names:
         return None
-    columns = [*_WHO, "label", "category", "alignment"]
+    columns = [*_KEYS, "label", "category", "alignment"]
     table = database.load_analysis(PREFIX + (name or names[0]), columns)
-    if table is None:  # it was removed just now
+    if table is None:  # removed in the meantime
         return None
-    merged: Any = database.components[_WHO].merge(table, on=_WHO, how="left", validate="1:1")
+    merged: Any = database.components[_KEYS].merge(table, on=_KEYS, how="left", validate="1:1")
     for column in ("label", "category"):
         merged[column] = merged[column].astype(object).where(merged[column].notna(), None)
     merged["alignment"] = merged["alignment"].to_numpy(np.float64)
@@ -83,7 +84,7 @@ def saved_labels(database: Database, name: str | None = None) -> pd.DataFrame | 
 
 
 def labels_by_component(database: Database, name: str) -> dict[Component, str]:
-    """Return the labels of a kept table, without the components that have none.
+    """Return the labels of a saved table, without components that have none.
 
     Raises
     ------
@@ -97,26 +98,26 @@ def labels_by_component(database: Database, name: str) -> dict[Component, str]:
 
 @dataclass(frozen=True)
 class LabelHit:
-    """One component whose label contains the words."""
+    """One component whose label matches the query."""
 
     rank: int
     component: Component
     row: int
     label: str
     alignment: float
-    """With its label."""
+    """Alignment with its label."""
 
 
 @dataclass(frozen=True)
 class LabelHits:
-    """Components whose kept label contains some words, best aligned first."""
+    """Components whose saved label matches a query, best alignment first."""
 
     query: str
     hits: tuple[LabelHit, ...]
-    found: int
-    """How many there are in all."""
+    total: int
+    """Number of matches in total."""
     searched: int
-    """How many components have a label."""
+    """Number of components with a label."""
 
 
 def search_labels(
@@ -129,62 +130,64 @@ def search_labels(
     layers: Sequence[str] | None = None,
     name: str | None = None,
 ) -> LabelHits:
-    """Rank components by kept labels that contain a text, best alignment first.
+    """Search saved labels for texts, best alignment first.
 
-    A text is contained where each of its words begins a word of the label: ``stripe`` finds
-    "striped fur", and ``ox`` does not find "box".
+    A label matches a text if each word of the text is a prefix of a word of the label:
+    ``stripe`` matches "striped fur", ``ox`` does not match "box".
 
     Parameters
     ----------
     texts
-        One of them has to be contained.
+        The label must match at least one of these.
     without
-        None of them may be.
+        The label must match none of these.
     top, offset
-        How many hits, and how many better ones are passed over.
+        Number of hits, and number of better hits to skip.
     name
         Name of the labels; by default the newest ones.
 
     Raises
     ------
     ConceptError
-        If there is no text, or no labels are kept.
+        If there is no text, or the database has no saved labels.
     """
     if not any(_words(text) for text in texts):
-        raise ConceptError("There is no text.", "Expected some words.", "Say what to look for.")
+        raise ConceptError("There is no text.", "Expected one or more words.", "Give at least one.")
     table = saved_labels(database, name)
     if table is None:
         raise ConceptError(
-            f"The database '{database.path}' keeps no labels to search in.",
-            "Expected some: its embedder reads no texts.",
-            f"Keep some: semlens label {database.path} --concepts SET --save NAME.",
+            f"The database '{database.path}' has no saved labels to search.",
+            "Expected some, because its embedder reads no texts.",
+            "Save some with Labels.keep(), or: semlens label "
+            f"{database.path} --concepts SET --save NAME",
         )
     rows = np.sort(database.rows(layers))
-    mine = table.iloc[rows]
-    rows, mine = rows[mine["label"].notna()], mine[mine["label"].notna()]
-    labels: list[str] = mine["label"].tolist()
-    values = mine["alignment"].to_numpy()
-    places = np.flatnonzero(_contain(labels, texts) & ~_contain(labels, without))
-    places = places[np.argsort(-values[places], kind="stable")]
+    labelled = table.iloc[rows]
+    rows, labelled = rows[labelled["label"].notna()], labelled[labelled["label"].notna()]
+    labels: list[str] = labelled["label"].tolist()
+    values = labelled["alignment"].to_numpy()
+    matches = np.flatnonzero(_matches(labels, texts) & ~_matches(labels, without))
+    matches = matches[np.argsort(-values[matches], kind="stable")]
     offset, top = max(offset, 0), max(top, 0)
     hits = tuple(
         LabelHit(rank, database.component(int(rows[i])), int(rows[i]), labels[i], float(values[i]))
-        for rank, i in enumerate(places[offset : offset + top].tolist(), start=offset + 1)
+        for rank, i in enumerate(matches[offset : offset + top].tolist(), start=offset + 1)
     )
     query = " + ".join(texts) + "".join(f" - {text}" for text in without)
-    return LabelHits(query, hits, len(places), len(rows))
+    return LabelHits(query, hits, len(matches), len(rows))
 
 
-def _contain(labels: list[str], texts: Sequence[str]) -> Bool[np.ndarray, " n"]:
-    wanted = [words for words in map(_words, texts) if words]
-    known = {label: _words(label) for label in set(labels)}
-    hit = {
+def _matches(labels: list[str], texts: Sequence[str]) -> Bool[np.ndarray, " n"]:
+    queries = [words for words in map(_words, texts) if words]
+    words_of_label = {label: _words(label) for label in set(labels)}
+    is_match = {
         label: any(
-            all(any(word.startswith(part) for word in words) for part in parts) for parts in wanted
+            all(any(word.startswith(prefix) for word in words) for prefix in query)
+            for query in queries
         )
-        for label, words in known.items()
+        for label, words in words_of_label.items()
     }
-    return np.array([hit[label] for label in labels], bool)
+    return np.array([is_match[label] for label in labels], bool)
 
 
 def _words(text: str) -> list[str]:

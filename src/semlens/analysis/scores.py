@@ -1,4 +1,4 @@
-"""How interpretable components are: clarity, redundancy, polysemanticity (paper, 3.5)."""
+"""Interpretability measures: clarity, redundancy, polysemanticity (paper, 3.5)."""
 
 from __future__ import annotations
 
@@ -41,28 +41,28 @@ def clarity(vectors: Float32[Tensor, "c m d"], used: Bool[Tensor, "c m"]) -> Flo
 def redundancy(theta: Float32[Tensor, "c d"], chunk: int = 2048) -> Float32[Tensor, " c"]:
     """Largest cosine of each component with another one of the set (Eqs. 8 and 9).
 
-    NaN for a component of zeros, which is nobody's twin, and when there is no other.
+    NaN for a component of zeros, and if there is no other component.
     """
     units = functional.normalize(theta, dim=1)
-    alive = units.abs().sum(1) > 0
+    nonzero = units.abs().sum(1) > 0
     best = torch.full((len(theta),), torch.nan, dtype=theta.dtype)
     for start in range(0, len(theta), chunk):
         similarity = units[start : start + chunk] @ units.T
         rows = torch.arange(len(similarity))
         similarity[rows, rows + start] = -torch.inf
-        similarity[:, ~alive] = -torch.inf
+        similarity[:, ~nonzero] = -torch.inf
         best[start : start + chunk] = similarity.amax(1)
-    return torch.where(alive & torch.isfinite(best), best, torch.nan)
+    return torch.where(nonzero & torch.isfinite(best), best, torch.nan)
 
 
 def two_means(
     vectors: Float32[Tensor, "c m d"], used: Bool[Tensor, "c m"], rounds: int = 100
 ) -> Bool[Tensor, "c m"]:
-    """Split each component's vectors in two by k-means, all components at once.
+    """Split each component's vectors in two by k-means, for all components in parallel.
 
-    Lloyd's algorithm from several deterministic starts (the pair of points that are
-    farthest apart, and the extremes of the first principal axis); the split with the
-    least within-cluster squares is kept.
+    Lloyd's algorithm from several deterministic initial splits (by the two points that are
+    farthest apart, and by the signs along the first three principal axes); the split with the
+    smallest within-cluster sum of squares is returned.
 
     Returns
     -------
@@ -73,11 +73,13 @@ def two_means(
     count = weight.sum(1).clamp(min=1)
     centred = vectors - (vectors * weight[..., None]).sum(1, keepdim=True) / count[:, None, None]
     centred = centred * weight[..., None]
-    gram = centred @ centred.transpose(1, 2)  # all geometry of m points is in m x m numbers
+    gram = centred @ centred.transpose(
+        1, 2
+    )  # distances of m points, and of their means, follow from m x m inner products
     best_split = torch.zeros_like(used)
     best_loss = torch.full(used.shape[:1], torch.inf, dtype=vectors.dtype)
-    for seed in _starts(gram, used):
-        split = _lloyd(gram, weight, seed, rounds)
+    for split in _initial_splits(gram, used):
+        split = _lloyd(gram, weight, split, rounds)
         loss = _within(gram, weight, split)
         better = loss < best_loss
         best_split = torch.where(better[:, None], split, best_split)
@@ -85,8 +87,8 @@ def two_means(
     return best_split & used
 
 
-def _starts(gram: Tensor, used: Tensor) -> list[Tensor]:
-    """Return initial assignments bool[c m], one per start."""
+def _initial_splits(gram: Tensor, used: Tensor) -> list[Tensor]:
+    """Return initial splits, each bool[c m]."""
     components, slots = used.shape
     square = gram.diagonal(dim1=1, dim2=2)
     distance = square[:, :, None] + square[:, None, :] - 2 * gram
@@ -99,6 +101,7 @@ def _starts(gram: Tensor, used: Tensor) -> list[Tensor]:
 
 
 def _lloyd(gram: Tensor, weight: Tensor, split: Tensor, rounds: int) -> Tensor:
+    """Run Lloyd's algorithm; |x - m|² = x·x - 2 x·m + m·m, and x·x is the same for both means."""
     for _ in range(rounds):
         distance: list[Tensor] = []
         for side in (~split, split):
@@ -109,14 +112,15 @@ def _lloyd(gram: Tensor, weight: Tensor, split: Tensor, rounds: int) -> Tensor:
             distance.append(
                 torch.where(member.sum(1, keepdim=True) > 0, centre - 2 * inner, torch.inf)
             )
-        moved = distance[1] < distance[0]
-        if torch.equal(moved, split):
+        updated = distance[1] < distance[0]
+        if torch.equal(updated, split):
             break
-        split = moved
+        split = updated
     return split
 
 
 def _within(gram: Tensor, weight: Tensor, split: Tensor) -> Tensor:
+    """Return the within-cluster sum of squares: squared norms minus n·|mean|² per cluster."""
     total = (gram.diagonal(dim1=1, dim2=2) * weight).sum(1)
     for side in (~split, split):
         member = side.to(gram.dtype) * weight
@@ -128,9 +132,9 @@ def _within(gram: Tensor, weight: Tensor, split: Tensor) -> Tensor:
 def polysemanticity(
     vectors: Float32[Tensor, "c m d"], used: Bool[Tensor, "c m"]
 ) -> Float32[Tensor, " c"]:
-    """One less the cosine of the two k-means clusters' sums (Eq. 10, h = 2).
+    """1 - cosine of the sums of the two k-means clusters (Eq. 10, h = 2).
 
-    NaN with fewer than two examples. Examples that are all alike have one sense: 0.
+    NaN with fewer than two examples. Identical examples have one sense: 0.
     """
     units = functional.normalize(vectors, dim=-1) * used[..., None]
     split = two_means(units, used)
@@ -154,40 +158,40 @@ class Scores(Result):
         return self.frame.copy()
 
     def per_layer(self) -> pd.DataFrame:
-        """Return means over the components that have each measure, and how many there are."""
+        """Return the number of components and the mean of each measure, one row per layer."""
         return pd.DataFrame(
             {
                 "layer": name,
-                "components": len(part),
-                "without_examples": int(np.count_nonzero(part["examples"] == 0)),
-                **{measure: part[measure].mean() for measure in MEASURES},
+                "components": len(group),
+                "without_examples": int(np.count_nonzero(group["examples"] == 0)),
+                **{measure: group[measure].mean() for measure in MEASURES},
             }
-            for name, part in self.frame.groupby("layer", sort=False)
+            for name, group in self.frame.groupby("layer", sort=False)
         )
 
     def extremes(self, count: int = 5) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Return the clearest components, best first, and the least clear, worst last."""
+        """Return the clearest components, clearest first, and the least clear, least clear last."""
         ranked = self.frame.dropna(subset="clarity").sort_values("clarity", ascending=False)
-        parts = zip(ranked["layer"], ranked["index"], ranked["sign"], strict=True)
-        ranked.insert(0, "component", [str(Component(*part)) for part in parts])
+        keys = zip(ranked["layer"], ranked["index"], ranked["sign"], strict=True)
+        ranked.insert(0, "component", [str(Component(*key)) for key in keys])
         return ranked.head(count), ranked.tail(count)
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values for a program; None where there is no measure."""
+        """Return plain values for a program; None where a measure is undefined."""
         return {
             "layers": self.per_layer().to_dict("records"),
             "components": self.frame.to_dict("records"),
         }
 
     def plot(self) -> Figure:
-        """Draw how each measure is distributed in each layer (paper, Fig. 5b)."""
+        """Draw the distribution of each measure in each layer (paper, Fig. 5b)."""
         from semlens.draw.component_plots import scores_plot
 
         return scores_plot(
             {
                 measure: {
-                    str(name): part[measure].dropna().to_numpy(float)
-                    for name, part in self.frame.groupby("layer", sort=False)
+                    str(name): group[measure].dropna().to_numpy(float)
+                    for name, group in self.frame.groupby("layer", sort=False)
                 }
                 for measure in MEASURES
             }
@@ -221,16 +225,16 @@ def scores(database: Database, layers: Layers = None) -> Scores:
 def _layer_scores(database: Database, name: str, chunk: int = 512) -> pd.DataFrame:
     rows = database.rows([name])
     index, used = database.crop_index(name)
-    clear, poly = np.full(len(rows), np.nan), np.full(len(rows), np.nan)
+    clarities, polysemanticities = np.full(len(rows), np.nan), np.full(len(rows), np.nan)
     for start in range(0, len(rows) if len(database.crop_vectors) else 0, chunk):
-        part = slice(start, start + chunk)
-        mask = torch.from_numpy(used[part])
-        vectors = torch.from_numpy(database.crop_vectors[index[part]]).float()
-        clear[part] = clarity(vectors, mask).numpy()
-        poly[part] = polysemanticity(vectors, mask).numpy()
+        block = slice(start, start + chunk)
+        is_used = torch.from_numpy(used[block])
+        vectors = torch.from_numpy(database.crop_vectors[index[block]]).float()
+        clarities[block] = clarity(vectors, is_used).numpy()
+        polysemanticities[block] = polysemanticity(vectors, is_used).numpy()
     frame = database.components.iloc[rows][["layer", "index", "sign", "examples"]]
     return frame.reset_index(drop=True).assign(
-        clarity=clear,
+        clarity=clarities,
         redundancy=redundancy(torch.from_numpy(database.theta[rows])).numpy(),
-        polysemanticity=poly,
+        polysemanticity=polysemanticities,
     )

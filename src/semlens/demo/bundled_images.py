@@ -1,7 +1,6 @@
-"""The bundled world: images, and a mark that can be put on each of them or taken off.
+"""The bundled images, each available with a watermark, without it, and as in the data.
 
-One class carried the mark in the subject's training data (``demo_world/`` says how).
-Every image can be had with the mark, without it, and as it was in the data.
+One class carried the mark in the training data of the demo model (see ``demo_world/``).
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ Version = Literal["as-is", "clean", "marked"]
 
 @dataclass(frozen=True)
 class BundledImage:
-    """One image of the world.
+    """One bundled image.
 
     Parameters
     ----------
@@ -34,7 +33,7 @@ class BundledImage:
     marked
         Whether it carries the mark in the data.
     mark
-        Number of the overlay that is its mark.
+        Number of its overlay.
     """
 
     path: str
@@ -49,17 +48,17 @@ class DemoWorld:
 
     def __init__(self) -> None:
         assets = files("semlens").joinpath("assets", "demo")
-        described: dict[str, Any] = json.loads(assets.joinpath("world.json").read_text("utf-8"))
-        self.classes: list[str] = described["classes"]
-        self.target: str = described["target"]
-        """The class that carries the mark."""
-        self.artefact: str = described["artefact"]["description"]
-        self.marked_share: float = described["marked_share"]
+        world: dict[str, Any] = json.loads(assets.joinpath("world.json").read_text("utf-8"))
+        self.classes: list[str] = world["classes"]
+        self.target: str = world["target"]
+        """The class whose images carry the mark."""
+        self.artefact: str = world["artefact"]["description"]
+        self.marked_share: float = world["marked_share"]
         self.pictures = [
             BundledImage(
                 entry["path"], entry["class"], entry["split"], entry["marked"], entry["mark"]
             )
-            for entry in described["images"]
+            for entry in world["images"]
         ]
         self._archive = zipfile.ZipFile(io.BytesIO(assets.joinpath("images.zip").read_bytes()))
 
@@ -72,7 +71,7 @@ class DemoWorld:
         return Image.open(io.BytesIO(self._archive.read(name)))
 
     def image(self, picture: BundledImage, version: Version = "as-is") -> Image.Image:
-        """Return an image with the mark, without it, or as it is in the data."""
+        """Return an image with the mark, without it, or as in the data."""
         clean = self._open(picture.path)
         if version == "clean" or (version == "as-is" and not picture.marked):
             return clean.convert("RGB")
@@ -85,22 +84,22 @@ class DemoWorld:
         return _MarkedImages(self, split, version)
 
     def unpack(self, folder: Path) -> None:
-        """Write the data as it is: ``folder/CLASS/SPLIT-NUMBER.webp``; what is there stays."""
+        """Write the images as ``folder/CLASS/SPLIT-NUMBER.webp``; existing files are kept."""
         for picture in self.pictures:
             path = folder / Path(picture.path).relative_to("images")
             if path.exists():
                 continue
             path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_suffix(".part")
+            temporary = path.with_suffix(".part")
             if picture.marked:
-                self.image(picture).save(part, "WEBP", lossless=True)
+                self.image(picture).save(temporary, "WEBP", lossless=True)
             else:
-                part.write_bytes(self._archive.read(picture.path))
-            part.replace(path)
+                temporary.write_bytes(self._archive.read(picture.path))
+            temporary.replace(path)
 
 
 class _MarkedImages(Images):
-    """One split in one version, drawn when it is asked for."""
+    """One split in one version, composed on access."""
 
     def __init__(self, world: DemoWorld, split: str, version: Version) -> None:
         self._pictures = [picture for picture in world.pictures if picture.split == split]
@@ -109,5 +108,5 @@ class _MarkedImages(Images):
         self.targets = [picture.target for picture in self._pictures]
 
     def content(self, sample: int) -> Image.Image:
-        """Return the picture."""
+        """Return an image."""
         return self._draw(self._pictures[sample])

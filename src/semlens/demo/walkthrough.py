@@ -1,7 +1,7 @@
-"""The loop of the paper on a model with a planted fault: search, label, audit, test, correct.
+"""The demo: search, label, audit, test and correct a model with a planted fault.
 
-What counts as planted is decided by the images alone, with and without the mark, never
-by the search that is meant to find it.
+Which components count as planted is measured on images with and without the mark,
+independently of the search that should find them.
 """
 
 from __future__ import annotations
@@ -23,6 +23,86 @@ from semlens.models.load import load_model
 from semlens.models.subject import SubjectModel
 from semlens.types import Component
 
+LAYERS = ("layer2", "layer3")
+QUERY = "watermark"
+PLANTED_AUROC = 0.9
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Accuracy on the test images, without and with the mark on all of them."""
+
+    clean: float
+    watermarked: float
+    pruned_clean: float
+    pruned_watermarked: float
+    called_target: dict[str, float]
+    """Share of the other classes' images that are predicted as the target class, by version."""
+
+
+@dataclass(frozen=True)
+class Planted:
+    """Components whose readout separates the same images with and without the mark."""
+
+    components: dict[Component, float]
+    """AUROC by component, largest first."""
+
+    def rank(self, hits: Hits) -> int | None:
+        """Return the best rank of a planted component among hits, or None."""
+        ranks = [hit.rank for hit in hits.hits if hit.component in self.components]
+        return min(ranks, default=None)
+
+
+def build_demo(folder: Path, world: DemoWorld) -> ConceptDatabase:
+    """Unpack the images and build the database, as for any other data."""
+    world.unpack(folder / "images")
+    return build(
+        folder / "demo.semlens",
+        load_model("semlens/demo"),
+        folder / "images",
+        load_embedder("semlens/demo"),
+        LAYERS,
+        # the mark is wide: a crp crop around one position would show half a word
+        crop="activation",
+        relevance=True,
+    )
+
+
+def find_planted(model: SubjectModel, world: DemoWorld, db: ConceptDatabase) -> Planted:
+    """Measure every component's readout on the test images with and without the mark."""
+    marked, clean = world.images("test", "marked"), world.images("test", "clean")
+    samples, readout = range(len(clean)), db.manifest.recipe.readout
+    with_mark = readouts(model, marked.read, samples, db.layers, readout)
+    without = readouts(model, clean.read, samples, db.layers, readout)
+    planted: dict[Component, float] = {}
+    for row in range(db.manifest.rows):
+        component = db.component(row)
+        values = [
+            readings[component.layer][:, component.index] for readings in (with_mark, without)
+        ]
+        area = float(auroc(values[0][:, None], values[1][:, None])[0])
+        area = area if component.sign > 0 else 1 - area
+        if area >= PLANTED_AUROC:
+            planted[component] = area
+    return Planted(dict(sorted(planted.items(), key=lambda pair: -pair[1])))
+
+
+def measure(model: SubjectModel, world: DemoWorld, planted: Planted) -> Accuracy:
+    """Measure accuracy with and without the mark, before and after pruning."""
+    target = world.classes.index(world.target)
+    accuracies: dict[str, float] = {}
+    called_target: dict[str, float] = {}
+    versions: tuple[tuple[Version, str], ...] = (("clean", "clean"), ("marked", "watermarked"))
+    for version, name in versions:
+        images = world.images("test", version)
+        for prefix, removed in (("", ()), ("pruned_", tuple(planted.components))):
+            with pruned(model, removed):
+                result = evaluate_model(model, images)
+            other_classes = result.targets != target
+            accuracies[prefix + name] = result.accuracy
+            called_target[prefix + name] = float((result.answers[other_classes] == target).mean())
+    return Accuracy(**accuracies, called_target=called_target)
+
 
 def write_page(
     path: Path,
@@ -33,7 +113,7 @@ def write_page(
     relevant: RelevantComponents,
     accuracy: Accuracy,
 ) -> None:
-    """Write the page to ``path``."""
+    """Write the HTML page of the demo."""
 
     def card(component: Component, caption: str) -> dict[str, object]:
         area = planted.components.get(component)
@@ -62,82 +142,3 @@ def write_page(
         accuracy=accuracy,
     )
     path.write_text(page, "utf-8")
-
-
-LAYERS = ("layer2", "layer3")
-QUERY = "watermark"
-PLANTED_AUROC = 0.9
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """Share of right answers on the test images, without and with the mark on all of them."""
-
-    clean: float
-    watermarked: float
-    pruned_clean: float
-    pruned_watermarked: float
-    called_target: dict[str, float]
-    """Share of the other classes' images that are taken for the target class, by version."""
-
-
-@dataclass(frozen=True)
-class Planted:
-    """Components whose readout tells the same images with and without the mark apart."""
-
-    components: dict[Component, float]
-    """AUROC by component, largest first."""
-
-    def rank(self, hits: Hits) -> int | None:
-        """Best rank of a planted component among hits; None when there is none."""
-        ranks = [hit.rank for hit in hits.hits if hit.component in self.components]
-        return min(ranks, default=None)
-
-
-def build_demo(folder: Path, world: DemoWorld) -> ConceptDatabase:
-    """Unpack the images and build the database, by the same code as for any other data."""
-    world.unpack(folder / "images")
-    return build(
-        folder / "demo.semlens",
-        load_model("semlens/demo"),
-        folder / "images",
-        load_embedder("semlens/demo"),
-        LAYERS,
-        # the mark is wide: a crop around one position of it shows half a word
-        crop="activation",
-        relevance=True,
-    )
-
-
-def find_planted(model: SubjectModel, world: DemoWorld, db: ConceptDatabase) -> Planted:
-    """Measure every component's readout on the test images with and without the mark."""
-    marked, clean = world.images("test", "marked"), world.images("test", "clean")
-    samples, readout = range(len(clean)), db.manifest.recipe.readout
-    with_mark = readouts(model, marked.read, samples, db.layers, readout)
-    without = readouts(model, clean.read, samples, db.layers, readout)
-    found: dict[Component, float] = {}
-    for row in range(db.manifest.rows):
-        component = db.component(row)
-        values = [side[component.layer][:, component.index] for side in (with_mark, without)]
-        area = float(auroc(values[0][:, None], values[1][:, None])[0])
-        area = area if component.sign > 0 else 1 - area
-        if area >= PLANTED_AUROC:
-            found[component] = area
-    return Planted(dict(sorted(found.items(), key=lambda pair: -pair[1])))
-
-
-def measure(model: SubjectModel, world: DemoWorld, planted: Planted) -> Accuracy:
-    """Measure accuracy with the mark on and off, before and after pruning."""
-    target = world.classes.index(world.target)
-    found: dict[str, float] = {}
-    called: dict[str, float] = {}
-    versions: tuple[tuple[Version, str], ...] = (("clean", "clean"), ("marked", "watermarked"))
-    for version, name in versions:
-        images = world.images("test", version)
-        for prefix, removed in (("", ()), ("pruned_", tuple(planted.components))):
-            with pruned(model, removed):
-                result = evaluate_model(model, images)
-            others = result.targets != target
-            found[prefix + name] = result.accuracy
-            called[prefix + name] = float((result.answers[others] == target).mean())
-    return Accuracy(**found, called_target=called)

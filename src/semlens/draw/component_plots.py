@@ -1,4 +1,4 @@
-"""Plots of components: measures by layer, effects, examples and the classes that they drive."""
+"""Plots of components: measures by layer, effects, examples, and relevance by class."""
 
 from __future__ import annotations
 
@@ -24,26 +24,28 @@ def scores_plot(measures: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
     Parameters
     ----------
     measures
-        By measure and layer, the values of its components.
+        Values of the components, by measure and layer.
     """
     layers = list(next(iter(measures.values())))
     figure, panels = new_figure(10, 1.4 + 0.42 * len(layers), 1, len(measures), sharey=True)
     for axes, (measure, values), colour in zip(panels, measures.items(), SERIES, strict=False):
-        _boxes(axes, [values[layer] for layer in layers], colour)
+        _draw_boxes(axes, [values[layer] for layer in layers], colour)
         axes.set_title(measure)
     name_rows(panels[0], layers)
     return figure
 
 
-def _boxes(axes: Axes, values: list[np.ndarray], colour: str) -> None:
-    """Draw a row per layer: all components as dots, quartiles as a box."""
-    draw = np.random.default_rng(0)
-    for place, part in enumerate(values):
-        aside = draw.uniform(-0.26, 0.26, len(part))
-        axes.scatter(part, place + aside, s=5, color=colour, alpha=0.3, lw=0, rasterized=True)
-    filled = [place for place, part in enumerate(values) if len(part)]
+def _draw_boxes(axes: Axes, values: list[np.ndarray], colour: str) -> None:
+    """Draw one row per layer: components as dots, quartiles as a box."""
+    rng = np.random.default_rng(0)
+    for row, layer_values in enumerate(values):
+        jitter = rng.uniform(-0.26, 0.26, len(layer_values))
+        axes.scatter(
+            layer_values, row + jitter, s=5, color=colour, alpha=0.3, lw=0, rasterized=True
+        )
+    nonempty = [row for row, layer_values in enumerate(values) if len(layer_values)]
     axes.boxplot(
-        [values[place] for place in filled], positions=filled, orientation="horizontal",
+        [values[row] for row in nonempty], positions=nonempty, orientation="horizontal",
         widths=0.5, showfliers=False, manage_ticks=False, medianprops={"color": INK, "lw": 1.6},
         boxprops={"color": SOFT}, whiskerprops={"color": SOFT}, capprops={"color": SOFT},
     )  # fmt: skip
@@ -57,33 +59,33 @@ def bars_plot(
     unit: str,
     peaks: Sequence[float] | None = None,
 ) -> Figure:
-    """Draw a bar per name, the first one at the top.
+    """Draw one bar per name, the first at the top.
 
     Parameters
     ----------
     unit
-        What the values are.
+        Axis label of the values.
     peaks
         Largest values, drawn as marks.
     """
     figure, (axes,) = new_figure(6.5, 1.2 + 0.24 * len(names))
-    places = np.arange(len(names))
-    axes.barh(places, values, 0.7, color=[SERIES[0 if v >= 0 else 1] for v in values])
+    positions = np.arange(len(names))
+    axes.barh(positions, values, 0.7, color=[SERIES[0 if v >= 0 else 1] for v in values])
     if peaks is not None:
-        axes.scatter(peaks, places, s=22, marker="|", color=INK, label="largest")
+        axes.scatter(peaks, positions, s=22, marker="|", color=INK, label="largest")
         axes.legend()
     name_rows(axes, names)
     axes.set(xlabel=unit, title=title)
     return figure
 
 
-NAMED = 8
-"""So many of the most relevant components have their names beside them."""
+LABELLED = 8
+"""Number of the most relevant components that are labelled."""
 
 
 @styled
 def effect_plot(frame: pd.DataFrame, title: str, note: str) -> Figure:
-    """Draw a dot per component or group, with standard errors, and the line of equal values.
+    """Draw one dot per component or group with standard errors, and the identity line.
 
     Parameters
     ----------
@@ -97,11 +99,11 @@ def effect_plot(frame: pd.DataFrame, title: str, note: str) -> Figure:
         frame["relevance"], frame["effect"], frame["effect_error"], frame["relevance_error"],
         fmt="o", ms=4, color=SERIES[0], ecolor=LINE, elinewidth=1,
     )  # fmt: skip
-    for row in frame.head(NAMED).to_dict("records"):
+    for row in frame.head(LABELLED).to_dict("records"):
         axes.annotate(row["unit"], (row["relevance"], row["effect"]), (5, 4), fontsize=8,
                       color=INK, textcoords="offset points")  # fmt: skip
     axes.set(
-        xlabel="relevance, in units of the logit", ylabel="effect: logit less that without it",
+        xlabel="relevance, in units of the logit", ylabel="effect: logit minus logit without it",
         title=title,
     )  # fmt: skip
     figure.supxlabel(note, fontsize=8, color=SOFT)
@@ -111,24 +113,25 @@ def effect_plot(frame: pd.DataFrame, title: str, note: str) -> Figure:
 COLUMNS = 2
 SHOWN = 6
 """Examples in a strip."""
-LONGEST = 15
-"""Letters of a file's or a folder's name."""
+MAX_LETTERS = 15
+"""Maximum length of the name of a file or folder."""
 
 
 @dataclass(frozen=True)
 class UnexpectedCard:
-    """One component.
+    """The plot's data of one unexpected component.
 
     Parameters
     ----------
     share
         Its mean share of the layer's relevance, for the class.
     nearest, alignment
-        The concept that comes nearest all the same.
+        The nearest concept, and its alignment.
     pictures, files
-        Its strongest examples, and the files that they come from.
+        The strongest examples, and their files.
     classes
-        Name and mean share of classes that it drives, and whether it is the class asked for.
+        Name and mean share of the classes with the largest relevance, and whether it is the
+        target class.
     """
 
     component: str
@@ -142,12 +145,12 @@ class UnexpectedCard:
 
 @styled
 def draw_unexpected(title: str, cards: Sequence[UnexpectedCard], more: int = 0) -> Figure:
-    """Draw a strip of examples per component, and below it the classes that it drives.
+    """Draw a strip of examples per component, and below it its relevance by class.
 
     Parameters
     ----------
     more
-        How many components there are that are not drawn.
+        Number of further components that are not drawn.
     """
     if not cards:
         figure, (axis,) = new_figure(6.4, 1.2, title=title)
@@ -155,56 +158,56 @@ def draw_unexpected(title: str, cards: Sequence[UnexpectedCard], more: int = 0) 
         axis.text(0, 0.5, "Every relevant component is described by a concept.", color=SOFT)
         return figure
     columns = min(COLUMNS, len(cards))
-    lines = -(-len(cards) // columns)
+    rows = -(-len(cards) // columns)
     figure, axes = new_figure(
-        4.4 * columns, 2.1 * lines + 0.4, 2 * lines, columns,
+        4.4 * columns, 2.1 * rows + 0.4, 2 * rows, columns,
         title + (f"   ({more} more)" if more else ""),
-        height_ratios=[1.15, 1.0] * lines,
+        height_ratios=[1.15, 1.0] * rows,
     )  # fmt: skip
     figure.set_layout_engine("constrained", w_pad=0.07)
     for axis in axes:
         axis.set_axis_off()
     largest = max((value for card in cards for _, value, _ in card.classes), default=0.0)
-    for place, card in enumerate(cards):
-        line, column = divmod(place, columns)
-        _strip(axes[2 * line * columns + column], card)
-        _bars(axes[(2 * line + 1) * columns + column], card.classes, max(largest, 1e-9))
+    for index, card in enumerate(cards):
+        row, column = divmod(index, columns)
+        _draw_strip(axes[2 * row * columns + column], card)
+        _draw_bars(axes[(2 * row + 1) * columns + column], card.classes, max(largest, 1e-9))
     return figure
 
 
-def _strip(axes: Axes, card: UnexpectedCard) -> None:
-    near = f"nearest: {shorten(card.nearest, 28, placeholder='…')} ({card.alignment:+.3f})"
+def _draw_strip(axes: Axes, card: UnexpectedCard) -> None:
+    nearest = f"nearest: {shorten(card.nearest, 28, placeholder='…')} ({card.alignment:+.3f})"
     axes.set_title(f"{card.component}   {card.share:.1%}", fontsize=9.5, pad=3)
-    axes.set_title(near, loc="right", fontsize=7.5, color=SOFT, weight="normal", pad=3)
-    for place, picture in enumerate(card.pictures[:SHOWN]):
-        show_square(axes, picture, place)
-    for place, file in enumerate(card.files[:SHOWN]):
+    axes.set_title(nearest, loc="right", fontsize=7.5, color=SOFT, weight="normal", pad=3)
+    for index, picture in enumerate(card.pictures[:SHOWN]):
+        show_square(axes, picture, index)
+    for index, file in enumerate(card.files[:SHOWN]):
         axes.text(
-            place + 0.5, -0.03, _short(file), fontsize=4.8, color=SOFT, ha="center", va="top",
+            index + 0.5, -0.03, _short_path(file), fontsize=4.8, color=SOFT, ha="center", va="top",
             linespacing=1.05,
         )  # fmt: skip
     if not card.pictures:
-        axes.text(0, 0.5, "The database keeps no thumbnails.", fontsize=8, color=SOFT)
+        axes.text(0, 0.5, "The database has no thumbnails.", fontsize=8, color=SOFT)
     axes.set(xlim=(0, SHOWN), ylim=(-0.3, 1))
     axes.set_aspect("equal", anchor="NW")
 
 
-def _bars(axes: Axes, classes: Sequence[tuple[str, float, bool]], largest: float) -> None:
-    for place, (name, value, mine) in enumerate(classes):
-        axes.barh(-place, value, 0.66, color=SERIES[0] if mine else VERDICTS["unexpected"])
+def _draw_bars(axes: Axes, classes: Sequence[tuple[str, float, bool]], largest: float) -> None:
+    for row, (name, value, is_target) in enumerate(classes):
+        axes.barh(-row, value, 0.66, color=SERIES[0] if is_target else VERDICTS["unexpected"])
         axes.text(
-            min(value, 0) - 0.015 * largest, -place, shorten(name, 26, placeholder="…"),
-            va="center", ha="right", fontsize=7.5, weight="bold" if mine else "normal",
+            min(value, 0) - 0.015 * largest, -row, shorten(name, 26, placeholder="…"),
+            va="center", ha="right", fontsize=7.5, weight="bold" if is_target else "normal",
         )  # fmt: skip
         axes.text(
-            max(value, 0) + 0.015 * largest, -place, f"{value:.1%}",
+            max(value, 0) + 0.015 * largest, -row, f"{value:.1%}",
             va="center", fontsize=7, color=SOFT,
         )  # fmt: skip
-    least = min([0.0, *(value for _, value, _ in classes)])
-    axes.set(xlim=(-0.5 * largest + least, 1.15 * largest), ylim=(-4.6, 0.6))
+    lowest = min([0.0, *(value for _, value, _ in classes)])
+    axes.set(xlim=(-0.5 * largest + lowest, 1.15 * largest), ylim=(-4.6, 0.6))
 
 
-def _short(path: str) -> str:
-    """Put the last folder and the file of a path on a short line each."""
+def _short_path(path: str) -> str:
+    """Return the last folder and the file name of a path, shortened, on a line each."""
     names = PurePosixPath(path).parts[-2:]
-    return "\n".join(n if len(n) <= LONGEST else n[: LONGEST - 1] + "…" for n in names)
+    return "\n".join(n if len(n) <= MAX_LETTERS else n[: MAX_LETTERS - 1] + "…" for n in names)

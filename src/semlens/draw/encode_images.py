@@ -1,4 +1,4 @@
-"""Pillow pictures: to and from WebP, and text that is cut to the room that it has."""
+"""Decode and encode images, and fit text to a width in pixels."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from PIL import Image, ImageFont
 
 
 def decoded(data: bytes) -> Image.Image:
-    """Return a WebP or PNG as RGB."""
+    """Decode an image file (WebP, PNG, ...) as RGB."""
     return Image.open(io.BytesIO(data)).convert("RGB")
 
 
 def encoded(picture: Image.Image, quality: int = 80, method: int = 4) -> bytes:
-    """Return a picture as WebP; ``method`` goes from 0, fast, to 6, small."""
-    held = io.BytesIO()
-    picture.save(held, "WEBP", quality=quality, method=method)
-    return held.getvalue()
+    """Encode an image as WebP; ``method`` ranges from 0 (fast) to 6 (small)."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "WEBP", quality=quality, method=method)
+    return buffer.getvalue()
 
 
 @lru_cache
 def font(size: int | float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Return Pillow's own font in a size in pixels."""
+    """Return Pillow's default font in a size in pixels."""
     return ImageFont.load_default(size)
 
 
 def shortened(text: str, size: int | float, room: int | float) -> str:
-    """Cut a text so that it is at most ``room`` pixels wide in a size."""
+    """Shorten a text so that it is at most ``room`` pixels wide."""
     if font(size).getlength(text) <= room:
         return text
     while text and font(size).getlength(text + "…") > room:

@@ -1,6 +1,6 @@
-"""Examples as pictures: strips of crops, single crops, whole images, and contact sheets.
+"""Pictures of examples: strips of crops, single crops, whole images, and contact sheets.
 
-Sheets show rows of examples, of one database or of pairs of two (paper, Fig. E.1).
+A sheet has one row of examples per component, or per pair of two databases (paper, Fig. E.1).
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from semlens.types import Box
 
 View = Literal["crop", "masked", "whole"]
 THUMBNAIL, CROP, WHOLE = 96, 224, 480
-"""Longer side of a stored thumbnail, a crop and a whole image at most, in pixels."""
-BETWEEN = 2
+"""Maximum longer side of a stored thumbnail, a crop and a whole image, in pixels."""
+STRIP_GAP = 2
 """Transparent pixels between the crops of a strip."""
 
 
 def strip(database: Database, row: int, count: int = 4, size: int = THUMBNAIL) -> bytes:
     """Return a component's strongest examples side by side as one WebP.
 
-    Each fills a square: what sticks out of it is cut off. There may be fewer than ``count``.
+    Each is cropped to a square. There may be fewer than ``count``.
 
     Parameters
     ----------
@@ -40,17 +40,17 @@ def strip(database: Database, row: int, count: int = 4, size: int = THUMBNAIL) -
     LayerError
         If the component has no examples.
     DataError, StaleError
-        If there are no thumbnails, and the images are not there or have changed.
+        If there are no thumbnails, and the images are missing or have changed.
     """
     examples = database.examples_of(row, count)
     if not examples:
         raise _no_example(database, row, 0, 0)
     picture = Image.new("RGBA", (len(examples) * size, size))
-    for place, example in enumerate(examples):
+    for index, example in enumerate(examples):
         crop = small_crop(database, example, size)
-        square = (size - (BETWEEN if place < len(examples) - 1 else 0), size)
+        square = (size - (STRIP_GAP if index < len(examples) - 1 else 0), size)
         fitted = ImageOps.fit(crop, square, Image.Resampling.BILINEAR)
-        picture.paste(fitted, (place * size, 0))
+        picture.paste(fitted, (index * size, 0))
     return encoded(picture, method=0)
 
 
@@ -61,23 +61,23 @@ def small_crop(
     *,
     mask: bool = False,
 ) -> Image.Image:
-    """Return an example's thumbnail, or where there is none its crop from the original.
+    """Return an example's thumbnail, or else its crop from the original image.
 
     Parameters
     ----------
     size
-        Longer side of a crop at most, in pixels.
+        Maximum longer side of a crop, in pixels.
     mask
-        Whether to darken what the component does not react to.
+        Whether to darken areas that the component does not respond to.
 
     Raises
     ------
     DataError, StaleError
-        If there is no thumbnail, and the original is not there or has changed.
+        If there is no thumbnail, and the original is missing or has changed.
     """
     stored = database.thumbnail(example.crop)
-    crop = _cut(database, example, size) if stored is None else decoded(stored)
-    return _darkened(crop, example) if mask else crop
+    crop = _crop_original(database, example, size) if stored is None else decoded(stored)
+    return _apply_mask(crop, example) if mask else crop
 
 
 def crop_picture(database: Database, row: int, place: int, view: View = "crop") -> bytes:
@@ -86,63 +86,66 @@ def crop_picture(database: Database, row: int, place: int, view: View = "crop") 
     Parameters
     ----------
     place
-        0 is the strongest example.
+        Position of the example; 0 is the strongest.
     view
-        ``crop``, cut anew from the original where that is there and shows more than the
-        stored thumbnail; ``masked``, the same darkened where the component does not react
-        (paper, H.1); ``whole``, the original with the crop's box.
+        ``crop``: cropped from the original if it is available and has more detail than the
+        stored thumbnail. ``masked``: the same, with areas darkened that the component does
+        not respond to (paper, H.1). ``whole``: the original with the crop's box.
 
     Raises
     ------
     LayerError
         If the component has no such example.
     DataError, StaleError
-        If the original is needed, and is not there or has changed.
+        If the original is needed, and is missing or has changed.
     """
     examples = database.examples_of(row)
     if not 0 <= place < len(examples):
         raise _no_example(database, row, place, len(examples))
     example = examples[place]
     if view == "whole":
-        picture = _whole(database.images.read(example.sample), example.box)
+        picture = _draw_box(database.images.read(example.sample), example.box)
     else:
-        crop = _crop(database, example)
+        crop = _crop_or_thumbnail(database, example)
         if isinstance(crop, bytes) and view == "crop":
             return crop
         picture = decoded(crop) if isinstance(crop, bytes) else crop
         if view == "masked":
-            picture = _darkened(picture, example)
+            picture = _apply_mask(picture, example)
     return encoded(picture, method=0)
 
 
-def _crop(database: Database, example: Example) -> Image.Image | bytes:
-    """Return a crop cut anew, or the stored thumbnail where that shows as much or is all left."""
+def _crop_or_thumbnail(database: Database, example: Example) -> Image.Image | bytes:
+    """Return the crop from the original, or the stored thumbnail if it has no less detail.
+
+    The thumbnail is also the fallback if the original cannot be read.
+    """
     stored = database.thumbnail(example.crop)
     left, top, right, bottom = example.box.as_tuple()
     if stored is not None and max(right - left, bottom - top) <= THUMBNAIL:
         return stored
     try:
-        return _cut(database, example, CROP)
+        return _crop_original(database, example, CROP)
     except (DataError, ImageError, StaleError):
         if stored is None:
             raise
         return stored
 
 
-def _cut(database: Database, example: Example, size: int) -> Image.Image:
+def _crop_original(database: Database, example: Example, size: int) -> Image.Image:
     crop = database.images.read(example.sample).crop(example.box.as_tuple())
     crop.thumbnail((size, size))
     return crop
 
 
-def _darkened(crop: Image.Image, example: Example) -> Image.Image:
+def _apply_mask(crop: Image.Image, example: Example) -> Image.Image:
     if example.mask is None:
         return crop
     return masked(crop, unpacked(example.mask), threshold=0.5)
 
 
-def _whole(original: Image.Image, box: Box) -> Image.Image:
-    """Draw the box as a white line on a black one: it is seen on every picture."""
+def _draw_box(original: Image.Image, box: Box) -> Image.Image:
+    """Draw the box as a white line on a wider black one, which is visible on any picture."""
     picture = original.copy()
     picture.thumbnail((WHOLE, WHOLE))
     scale = max(picture.size) / max(original.size)
@@ -154,11 +157,11 @@ def _whole(original: Image.Image, box: Box) -> Image.Image:
     return picture
 
 
-def _no_example(database: Database, row: int, place: int, known: int) -> LayerError:
+def _no_example(database: Database, row: int, place: int, count: int) -> LayerError:
     return LayerError(
         f"Component '{database.component(row)}' has no example {place}.",
-        f"It has {known}, counted from 0." if known else "No image activates it.",
-        "Choose another one.",
+        f"It has {count}, counted from 0." if count else "No image activates it.",
+        "Choose another example or component.",
     )
 
 
@@ -173,19 +176,19 @@ TITLE = 30
 def example_pictures(
     database: Database, row: int, count: int, mask: bool = False, originals: bool = False
 ) -> list[Image.Image]:
-    """Return the strongest examples' crops of a component.
+    """Return crops of a component's strongest examples.
 
     Parameters
     ----------
     mask
-        Whether to darken what the component does not react to.
+        Whether to darken areas that the component does not respond to.
     originals
-        Whether to cut them from the images where there are no thumbnails; else there are none.
+        Whether to crop from the images if there are no thumbnails; otherwise return none.
 
     Raises
     ------
     DataError, StaleError
-        If an image is needed, and is not there or has changed.
+        If an image is needed, and is missing or has changed.
     """
     if not (database.manifest.recipe.thumbnails or originals):
         return []
@@ -201,32 +204,32 @@ def sheet(
     *,
     mask: bool = False,
 ) -> Image.Image:
-    """Draw the examples of components, strongest first from left to right.
+    """Draw one row of examples per component, strongest first.
 
     Parameters
     ----------
     rows
         Rows in ``components.parquet``.
     captions
-        A text per row, after the component's name.
+        One text per row, after the component's name.
     mask
-        Whether to darken what the component does not react to.
+        Whether to darken areas that the component does not respond to.
 
     Raises
     ------
     DataError, StaleError
-        If the database has no thumbnails, and its images are not there or have changed.
+        If the database has no thumbnails, and its images are missing or have changed.
     """
     picture = Image.new("RGB", (_width(columns), len(rows) * LINE + GAP), "white")
-    for place, row in enumerate(rows):
-        caption = f"  {captions[place]}" if captions else ""
-        _draw_row(picture, (GAP, GAP + place * LINE), database, row, columns, caption, mask)
+    for index, row in enumerate(rows):
+        caption = f"  {captions[index]}" if captions else ""
+        _draw_row(picture, (GAP, GAP + index * LINE), database, row, columns, caption, mask)
     return picture
 
 
 @dataclass(frozen=True)
 class PairRow:
-    """A component of each database, by row, with their cosine and a word on each."""
+    """Rows of a pair of components of two databases, with their cosine and a caption each."""
 
     first: int
     second: int
@@ -234,7 +237,7 @@ class PairRow:
     captions: tuple[str, str] = ("", "")
 
     def turned(self) -> PairRow:
-        """Return the same pair the other way round."""
+        """Return the pair with its sides swapped."""
         return PairRow(
             self.second, self.first, self.similarity, (self.captions[1], self.captions[0])
         )
@@ -243,36 +246,36 @@ class PairRow:
 def pairs_sheet(
     left: tuple[str, Database],
     right: tuple[str, Database],
-    parts: Sequence[tuple[str, Sequence[PairRow]]],
+    sections: Sequence[tuple[str, Sequence[PairRow]]],
     columns: int = 6,
 ) -> Image.Image:
-    """Draw titled lists of pairs, the examples of one database left, of the other right.
+    """Draw titled lists of pairs, examples of one database left, of the other right.
 
     Raises
     ------
     DataError, StaleError
-        If a database has no thumbnails, and its images are not there or have changed.
+        If a database has no thumbnails, and its images are missing or have changed.
     """
     middle = _width(columns) + MIDDLE
-    lines = sum(max(len(rows), 1) for _, rows in parts)
-    height = LINE * lines + TITLE * (len(parts) + 1)
+    lines = sum(max(len(rows), 1) for _, rows in sections)
+    height = LINE * lines + TITLE * (len(sections) + 1)
     picture = Image.new("RGB", (middle + _width(columns), height), "white")
     draw = ImageDraw.Draw(picture)
-    for (name, _), start in ((left, GAP), (right, middle + GAP)):
-        draw.text((start, 6), name, fill="black", font=font(16))
+    for (name, _), x in ((left, GAP), (right, middle + GAP)):
+        draw.text((x, 6), name, fill="black", font=font(16))
     top = TITLE
-    for title, rows in parts:
+    for title, rows in sections:
         draw.line((0, top + 2, picture.width, top + 2), fill="lightgrey")
         draw.text((GAP, top + 7), title, fill="dimgrey", font=font(16))
         top += TITLE
         if not rows:
             draw.text((GAP, top + 4), "none", fill="dimgrey", font=font(13))
-        for place, pair in enumerate(rows):
+        for index, pair in enumerate(rows):
             first, second = (f"   {caption}" for caption in pair.captions)
             second += f"   cosine {pair.similarity:.3f}"
-            at = top + place * LINE
-            _draw_row(picture, (GAP, at), left[1], pair.first, columns, first)
-            _draw_row(picture, (middle + GAP, at), right[1], pair.second, columns, second)
+            y = top + index * LINE
+            _draw_row(picture, (GAP, y), left[1], pair.first, columns, first)
+            _draw_row(picture, (middle + GAP, y), right[1], pair.second, columns, second)
         top += max(len(rows), 1) * LINE
     return picture
 

@@ -1,4 +1,4 @@
-"""How plots look: one palette, one type size, and files that are the same each time."""
+"""Style of all plots, and reproducible picture files."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ PAPER, INK, SOFT, LINE = "#ffffff", "#1b2430", "#5d6978", "#c3ccd8"
 VERDICTS: Mapping[str, str] = MappingProxyType(
     {"valid": "#00856b", "spurious": "#d55e00", "both": "#b5539b", "unexpected": "#8b95a3"}
 )
-"""Colours of the four verdicts; told apart by people who see no red or no green."""
+"""Colours of the four verdicts, distinguishable with colour blindness."""
 SERIES = ("#2f6fde", "#d9622b", "#00856b", "#b5539b", "#e0a100", "#4aa8d8", "#7a5c3e", "#5d6978")
-"""Colours of things that stand side by side."""
+"""Colours of series."""
 HEAT = LinearSegmentedColormap.from_list("semlens", ["#f2f5f9", "#9fc0f5", "#2f6fde", "#12305f"])
-"""From little to much."""
+"""Colours of values from low to high."""
 SIGNED = LinearSegmentedColormap.from_list("semlens-signed", ["#d9622b", "#f2f5f9", "#2f6fde"])
-"""From below zero to above it."""
+"""Colours of values below and above zero."""
 
 _STYLE: Any = MappingProxyType(
     {
         "font.family": "sans-serif",
         "font.size": 9.0,
         "text.color": INK,
-        "text.parse_math": False,  # names may hold dollar signs
+        "text.parse_math": False,  # names may contain dollar signs
         "axes.axisbelow": True,
         "axes.edgecolor": LINE,
         "axes.labelcolor": SOFT,
@@ -68,27 +68,27 @@ _DRAWING = threading.RLock()
 
 @contextmanager
 def _style() -> Iterator[None]:
-    """Draw in this style; by turns, for matplotlib's settings are those of all threads."""
+    """Apply the style; one thread at a time, since matplotlib's settings are global."""
     with _DRAWING, mpl.rc_context(dict(_STYLE)):
         yield
 
 
 styled = _style()
-"""Decorator that lets a function draw in this style: what it leaves open follows it."""
+"""Decorator that applies the style while a function draws."""
 
 
 @styled
 def new_figure(
     width: float, height: float, rows: int = 1, columns: int = 1, title: str = "", **settings: Any
 ) -> tuple[Figure, list[Axes]]:
-    """Make a figure of some inches with its axes, row by row; no window and no global state.
+    """Make a figure (size in inches) and its axes, row by row, without pyplot's global state.
 
     Parameters
     ----------
     title
-        Stands above all axes.
+        Title above all axes.
     settings
-        As ``Figure.subplots`` takes them (``sharex``, ``width_ratios``, ...).
+        Keyword arguments of ``Figure.subplots`` (``sharex``, ``width_ratios``, ...).
     """
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, **settings)
@@ -101,11 +101,11 @@ def new_figure(
 def write_picture(picture: Figure | Image.Image, target: Path | io.BytesIO, kind: str) -> None:
     """Write a chart (``png``, ``svg``, ``pdf``) or a picture (``png``, ``jpg``, ``webp``).
 
-    The same chart gives the same bytes.
+    Equal charts give equal bytes.
     """
     if isinstance(picture, Figure):
-        dated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
-        picture.savefig(target, format=kind, metadata=dated.get(kind))
+        metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+        picture.savefig(target, format=kind, metadata=metadata.get(kind))
     else:
         picture.save(target, "jpeg" if kind == "jpg" else kind)
 
@@ -122,17 +122,17 @@ def figure_png(figure: Figure) -> bytes:
 
 
 def figure_svg(figure: Figure) -> str:
-    """Return a figure as an SVG element that can stand in HTML."""
+    """Return a figure as an SVG element for HTML."""
     text = _bytes(figure, "svg").decode()
     return text[text.index("<svg") :]
 
 
 def save_picture(picture: Figure | Image.Image, path: Path) -> None:
-    """Write a chart or a picture to a file, by its ending."""
+    """Write a chart or a picture to a file, in the format of its extension."""
     write_atomic(path, lambda part: write_picture(picture, part, path.suffix.lower()[1:]))
 
 
 def picture_html(picture: Figure | Image.Image) -> str:
-    """Return a chart or a picture as an element that can stand in HTML."""
+    """Return a chart or a picture as an HTML element."""
     is_chart = isinstance(picture, Figure)
     return figure_svg(picture) if is_chart else f'<img src="{webp_uri(encoded(picture))}">'

@@ -1,4 +1,4 @@
-"""Heatmaps over pictures: a display mask that darkens, and an overlay that colours."""
+"""Heatmaps on images: display masks, overlays, and projection onto the original image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from semlens.relevance.heatmap_boxes import MASK_CELLS
 from semlens.types import Box
 
 FOR, AGAINST = (214, 40, 40), (31, 96, 196)
-"""Colours of what speaks for a class and against it: they differ for colour-blind eyes too."""
+"""Colours of evidence for and against a class, distinguishable with colour blindness."""
 
 
 def masked(
@@ -20,45 +20,45 @@ def masked(
     threshold: float = 0.02,
     opacity: float = 0.4,
 ) -> Image.Image:
-    """Darken what is under a share of a heatmap's maximum (paper, H.1).
+    """Darken an image where a heatmap is below a share of its maximum (paper, H.1).
 
     Parameters
     ----------
     image
         RGB, of any size.
     heat
-        Covers the same part of the world as the image; already blurred. It is resized to the
-        image. Where it has no positive value nothing is darkened.
+        Covers the same area as the image; already blurred. It is resized to the image.
+        Without a positive value nothing is darkened.
     threshold
         Share of the maximum.
     opacity
-        Of the black that is put over the rest.
+        Opacity of the black on the darkened area.
     """
     values = resized(heat, image.size)
     if not values.max() > 0:
         return image.convert("RGB")
     pixels = np.asarray(image.convert("RGB"), np.float32)
-    dark = (values < threshold * values.max())[:, :, None]
-    return Image.fromarray(np.where(dark, pixels * (1 - opacity), pixels).round().astype(np.uint8))
+    below = (values < threshold * values.max())[:, :, None]
+    return Image.fromarray(np.where(below, pixels * (1 - opacity), pixels).round().astype(np.uint8))
 
 
 def unpacked(mask: bytes) -> Float32[np.ndarray, "16 16"]:
-    """Return the display mask that a database keeps: 1 where the component reacts."""
+    """Unpack a display mask as stored in a database: 1 where the component responds."""
     cells = np.unpackbits(np.frombuffer(mask, np.uint8))
     return cells.reshape(MASK_CELLS, MASK_CELLS).astype(np.float32)
 
 
 def overlay(image: Image.Image, heat: Shaped[np.ndarray, "h w"]) -> Image.Image:
-    """Colour a greyed image by a heatmap: red for positive values, blue for negative ones.
+    """Colour a greyscale image by a heatmap: red for positive values, blue for negative ones.
 
     Parameters
     ----------
     heat
-        Covers the same part of the world as the image; resized to it.
+        Covers the same area as the image; it is resized to the image.
     """
     values = resized(heat, image.size)
     grey = np.asarray(image.convert("L").convert("RGB"), np.float32)
-    largest = np.percentile(np.abs(values), 99.5)  # a single glaring pixel pales all others
+    largest = np.percentile(np.abs(values), 99.5)  # the maximum may be a single outlier
     strength = np.clip(np.abs(values) / largest, 0, 1) if largest > 0 else np.zeros_like(values)
     alpha = 0.85 * strength[:, :, None] ** 0.75
     colour = np.where(
@@ -71,7 +71,7 @@ def overlay(image: Image.Image, heat: Shaped[np.ndarray, "h w"]) -> Image.Image:
 def resized(
     heat: Shaped[np.ndarray, "h w"], size: tuple[int, int]
 ) -> Float32[np.ndarray, "height width"]:
-    """Resize a heatmap to a picture's width and height."""
+    """Resize a heatmap to a width and height."""
     values = np.asarray(heat, np.float32)
     if values.shape == (size[1], size[0]):
         return values
@@ -84,21 +84,21 @@ def onto(
     box: Box,
     size: tuple[int, int],
 ) -> Float32[np.ndarray, "height width"]:
-    """Read a heatmap of the model's input at the places of a part of the original image.
+    """Project a heatmap of the model's input onto a box of the original image.
 
     Parameters
     ----------
     heat
         In input pixels.
     box
-        The part, in original pixels.
+        The box, in original pixels.
     size
         Width and height of the result.
 
     Returns
     -------
     numpy.ndarray
-        Zero where the model did not look.
+        Zero outside the area that the model sees.
     """
     rows = _weights(geometry.vertical, (box.top, box.bottom), size[1], heat.shape[0])
     columns = _weights(geometry.horizontal, (box.left, box.right), size[0], heat.shape[1])
@@ -108,16 +108,19 @@ def onto(
 def _weights(
     axis: Axis, span: tuple[int, int], size: int, cells: int
 ) -> Float32[np.ndarray, "size cells"]:
-    """Return the matrix that interpolates ``cells`` input pixels at ``size`` places of a span."""
-    found = np.zeros((size, cells), np.float32)
+    """Return the matrix that linearly interpolates ``cells`` input pixels at ``size`` positions.
+
+    The positions are the centres of ``size`` equal parts of a span of the original image.
+    """
+    weights = np.zeros((size, cells), np.float32)
     if axis.scale == 0:
-        return found + np.float32(1 / cells)
-    place = span[0] + (np.arange(size) + 0.5) * (span[1] - span[0]) / size
-    at = (place - axis.offset) / axis.scale
-    seen = np.flatnonzero((at >= 0) & (at <= cells))
-    at = np.clip(at[seen] - 0.5, 0, cells - 1)
-    low = np.floor(at).astype(np.int64)
+        return weights + np.float32(1 / cells)
+    position = span[0] + (np.arange(size) + 0.5) * (span[1] - span[0]) / size
+    cell = (position - axis.offset) / axis.scale
+    inside = np.flatnonzero((cell >= 0) & (cell <= cells))
+    cell = np.clip(cell[inside] - 0.5, 0, cells - 1)
+    low = np.floor(cell).astype(np.int64)
     high = np.minimum(low + 1, cells - 1)
-    np.add.at(found, (seen, low), 1 - (at - low))
-    np.add.at(found, (seen, high), at - low)
-    return found
+    np.add.at(weights, (inside, low), 1 - (cell - low))
+    np.add.at(weights, (inside, high), cell - low)
+    return weights

@@ -1,4 +1,4 @@
-"""HTML with the pictures inside: notebook summaries and pages that open from disk."""
+"""HTML with embedded pictures: notebook summaries, and pages without other files."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ def _environment() -> Environment:
 
 
 def render(template: str, **values: Any) -> str:
-    """Fill in one of the package's templates; every value is escaped."""
+    """Render one of the package's templates; all values are escaped."""
     return _environment().get_template(template).render(**values)
 
 
 def webp_uri(data: bytes) -> str:
-    """Return a WebP as a data URI."""
+    """Return a WebP image as a data URI."""
     return "data:image/webp;base64," + base64.b64encode(data).decode()
 
 
 def component_card(
     database: Database, row: int, count: int = 8, caption: str = "", note: str = ""
 ) -> dict[str, Any]:
-    """Return what the templates need to show a component with its examples."""
+    """Return a component and its examples, as the templates expect them."""
     return {
         "name": str(database.component(row)),
         "caption": caption,
@@ -49,18 +49,18 @@ def component_card(
 
 
 def cards_html(database: Database, title: str, rows: Sequence[tuple[int, str]]) -> str:
-    """Return components with a caption each and their examples, for notebooks."""
+    """Return HTML of components with captions and examples, for notebooks."""
     cards = [component_card(database, row, caption=caption) for row, caption in rows]
     return render("cards.html.j2", title=title, cards=cards)
 
 
 def database_html(database: Database, shown: int = 4) -> str:
-    """Return a notebook summary: identity, layers, and a few components' examples."""
-    alive = [row for row in range(database.manifest.rows) if database.alive[row]]
-    step = max(1, len(alive) // shown)
+    """Return HTML of a database's identity and the examples of a few components, for notebooks."""
+    rows = [row for row in range(database.manifest.rows) if database.alive[row]]
+    step = max(1, len(rows) // shown)
     return render(
         "database.html.j2",
         database=str(database.path),
         manifest=database.manifest,
-        cards=[component_card(database, row) for row in alive[::step][:shown]],
+        cards=[component_card(database, row) for row in rows[::step][:shown]],
     )

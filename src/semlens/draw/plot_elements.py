@@ -1,4 +1,4 @@
-"""Marks that several plots share: bars with numbers, named rows and columns, small pictures."""
+"""Elements shared by plots: bars with counts, labelled rows and columns, small pictures."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from PIL import Image
 from semlens.draw.figure import INK, PAPER, SERIES
 
 _PLATE = "#eef1f5"
-"""Behind a picture that does not fill its square."""
+"""Background of a picture that does not fill its square."""
 
 
 def ink_on(colour: Any) -> str:
-    """Return the colour of a text that can be read on a colour."""
+    """Return the text colour that is readable on a background colour."""
     return INK if np.dot(to_rgb(colour), (0.3, 0.59, 0.11)) > 0.5 else PAPER
 
 
 def dot_handles(colours: Mapping[str, Any]) -> list[Line2D]:
-    """Return what a legend shows for dots: a name and a colour each."""
+    """Return legend handles for dots, one per name and colour."""
     return [
         Line2D([], [], marker="o", linestyle="", color=colour, label=name)
         for name, colour in colours.items()
@@ -35,39 +35,45 @@ def dot_handles(colours: Mapping[str, Any]) -> list[Line2D]:
 
 
 def side_by_side(count: int, width: float) -> tuple[np.ndarray, float]:
-    """Return places around 0 of bars that share a width, and the width of each."""
+    """Return the offsets around 0 of bars that share a width, and the width of each bar."""
     return (np.arange(count) - (count - 1) / 2) * width / count, width / count
 
 
 def name_rows(axes: Axes, names: Sequence[object]) -> None:
-    """Name rows 0, 1, ... from the top to the bottom."""
+    """Label rows 0, 1, ... from top to bottom."""
     axes.set_yticks(range(len(names)), [str(name) for name in names])
     axes.set_ylim(max(len(names), 1) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
 
 
 def name_columns(axes: Axes, names: Sequence[object], room: int) -> bool:
-    """Name columns 0, 1, ...; slanted, which is returned, where ``room`` letters do not do."""
+    """Label columns 0, 1, ...; labels of over ``room`` letters in total are slanted.
+
+    Returns
+    -------
+    bool
+        Whether they are slanted.
+    """
     texts = [str(name) for name in names]
     slanted = sum(map(len, texts)) > room
-    turned: dict[str, Any] = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"}
-    axes.set_xticks(range(len(texts)), texts, **(turned if slanted else {}))
+    rotated: dict[str, Any] = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(range(len(texts)), texts, **(rotated if slanted else {}))
     axes.tick_params(axis="x", length=0)
     return slanted
 
 
 def in_percent(axis: Axis) -> None:
-    """Write the shares along an axis as per cent."""
+    """Format the shares along an axis as percentages."""
     axis.set_major_formatter(PercentFormatter(1, 0, " %"))
 
 
-def stacked_bar(axes: Axes, place: int, parts: Sequence[tuple[float, str, str]]) -> None:
-    """Draw shares of 1 one after the other; the text of a part stands in it if it fits."""
+def stacked_bar(axes: Axes, position: int, segments: Sequence[tuple[float, str, str]]) -> None:
+    """Draw shares of 1 as segments of one bar, each with its text if it fits."""
     start = 0.0
-    for share, colour, text in parts:
-        axes.barh(place, share, 0.72, start, color=colour, edgecolor=PAPER, linewidth=0.6)
+    for share, colour, text in segments:
+        axes.barh(position, share, 0.72, start, color=colour, edgecolor=PAPER, linewidth=0.6)
         if share > 0.02 + 0.012 * len(text):
-            axes.text(start + share / 2, place, text, ha="center", va="center", fontsize=7,
+            axes.text(start + share / 2, position, text, ha="center", va="center", fontsize=7,
                       color=ink_on(colour))  # fmt: skip
         start += share
 
@@ -75,18 +81,18 @@ def stacked_bar(axes: Axes, place: int, parts: Sequence[tuple[float, str, str]])
 def counted_bars(
     axes: Axes, names: Sequence[object], series: Mapping[str, tuple[np.ndarray, np.ndarray]]
 ) -> None:
-    """Draw a row of bars per name, one for each series, and behind each its number.
+    """Draw one row per name with one bar per series, and the count behind each bar.
 
     Parameters
     ----------
     series
-        By name, the lengths of its bars and their numbers.
+        Lengths and counts of the bars, by name of the series.
     """
-    beside, thick = side_by_side(len(series), 0.78)
-    for number, (title, (lengths, counts)) in enumerate(series.items()):
-        at = np.arange(len(names)) + beside[number]
-        axes.barh(at, lengths, thick, color=SERIES[number % len(SERIES)], label=title)
-        for y, x, count in zip(at, lengths, counts, strict=True):
+    offsets, thickness = side_by_side(len(series), 0.78)
+    for index, (title, (lengths, counts)) in enumerate(series.items()):
+        positions = np.arange(len(names)) + offsets[index]
+        axes.barh(positions, lengths, thickness, color=SERIES[index % len(SERIES)], label=title)
+        for y, x, count in zip(positions, lengths, counts, strict=True):
             axes.text(x, y, f" {int(count)}", va="center", fontsize=7)
     name_rows(axes, names)
     axes.margins(x=0.12)
@@ -96,14 +102,14 @@ def counted_bars(
 
 
 def colour_bar(axes: Axes, picture: ScalarMappable, **settings: Any) -> None:
-    """Draw what the colours of a picture mean to the right of its axes."""
+    """Draw the colour bar of a mappable to the right of its axes."""
     bar = axes.figure.colorbar(picture, ax=axes, **settings)
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
     bar.ax.tick_params(length=0, labelsize=8)
 
 
 def show_square(axes: Axes, picture: Image.Image, left: int | float) -> None:
-    """Show a picture in the middle of a plate that fills the unit square from ``left`` on."""
+    """Show a picture centred in the unit square that begins at ``left``."""
     axes.add_patch(Rectangle((left + 0.02, 0.02), 0.96, 0.96, color=_PLATE, lw=0, zorder=-1))
     width, height = (0.96 * side / max(picture.size) for side in picture.size)
     x, y = left + (1 - width) / 2, (1 - height) / 2

@@ -1,4 +1,4 @@
-"""Tables for a terminal, from data frames."""
+"""Tables for the terminal, from data frames."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from rich.text import Text
 
 
 def rich_table(frame: pd.DataFrame, title: str = "", columns: Sequence[str] | None = None) -> Table:
-    """Make a table: numbers to the right with three digits, gaps as a dash."""
-    names = list(columns or frame.columns)
-    shown = Table(title=escape(title) or None, title_justify="left", box=None, header_style="bold")
-    for name in names:
-        shown.add_column(
+    """Make a table; numbers are right-aligned with three decimals, missing values are a dash."""
+    column_names = list(columns or frame.columns)
+    table = Table(title=escape(title) or None, title_justify="left", box=None, header_style="bold")
+    for name in column_names:
+        table.add_column(
             Text(str(name).replace("_", " ")),
             justify="right" if pd.api.types.is_numeric_dtype(frame[name]) else "left",
-            no_wrap=name == names[0],  # who a row is stays whole in a narrow terminal
+            no_wrap=name == column_names[0],  # the name of a row stays whole in a narrow terminal
         )
-    for record in frame.loc[:, names].to_dict("records"):
-        shown.add_row(*(Text(_cell(record[name])) for name in names))
-    return shown
+    for record in frame.loc[:, column_names].to_dict("records"):
+        table.add_row(*(Text(_cell(record[name])) for name in column_names))
+    return table
 
 
 def titled(
     title: str, frame: pd.DataFrame, columns: Sequence[str] | None = None
 ) -> list[RenderableType]:
-    """Return a title that may be wider than its table, the table, and an empty line."""
+    """Return a title (which may be wider than the table), the table, and an empty line."""
     return [Text(title, style="italic"), rich_table(frame, columns=columns), Text()]
 
 

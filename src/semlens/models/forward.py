@@ -97,7 +97,7 @@ def logits(
     reader: Reader,
     samples: Sequence[int],
     batch_size: int = 32,
-    stage: str = "running the model",
+    stage: str | None = "running the model",
 ) -> Float32[np.ndarray, "n classes"]:
     """Return the model's logits for some samples.
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from semlens.analysis.classes import find_class
-from semlens.analysis.describe.notable import notable
+from semlens.analysis.describe.overview import notable_rows
 from semlens.analysis.saved_labels import label_tables
 from semlens.api import ConceptDatabase
 from semlens.errors import RelevanceError, ServeError
@@ -197,7 +197,7 @@ class _Exporter:
         for context in self.contexts:
             await self._model(context)
         for context in self.contexts:
-            rows = notable(context.db, self.max_cards)
+            rows = notable_rows(context.db, self.max_cards)
             self._expect(len(rows))
             self.cards += len(rows)
             for start in range(0, len(rows), 8):

@@ -1,1 +1,1 @@
-"""What a model knows: map, categories, and what nobody asked for."""
+"""Describe a model: overview, components, concept map, dissection, unexpected components."""

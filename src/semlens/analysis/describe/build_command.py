@@ -1,4 +1,4 @@
-"""The command that made a database, to be run again or with something more."""
+"""Command lines that rebuild a database or extend it."""
 
 from __future__ import annotations
 
@@ -12,66 +12,66 @@ from semlens.store.reader import Database
 
 def build_command(
     database: Database,
-    *more: str,
+    *options: str,
     path: Path | None = None,
     embedder: str | None = None,
     layers: Sequence[str] = (),
 ) -> str | None:
-    """Return the command that builds the database again, or goes on with it.
+    """Return the command that rebuilds, resumes or extends the database.
 
-    The files given as ``--classes`` or ``--targets`` are not known any more.
+    ``--classes`` and ``--targets`` are missing: the database does not record these files.
 
     Parameters
     ----------
-    more
+    options
         Further options.
     path, embedder
-        Others than the database's own.
+        Replace those of the database.
     layers
-        Layers besides the database's own.
+        Layers in addition to those of the database.
 
     Returns
     -------
     str or None
-        None where a Python object took part, which no command can name.
+        None if a source was a Python object, which a command cannot name.
     """
-    made = database.manifest
-    specs = {
-        "--model": made.model.spec,
-        "--data": made.data.spec,
-        "--embedder": embedder or made.embedder.spec,
+    manifest = database.manifest
+    sources = {
+        "--model": manifest.model.spec,
+        "--data": manifest.data.spec,
+        "--embedder": embedder or manifest.embedder.spec,
     }
-    if any(spec.startswith("python:") for spec in specs.values()):
+    if any(spec.startswith("python:") for spec in sources.values()):
         return None
-    words = ["semlens", "build", str(path or full_path(database))]
-    for option, spec in specs.items():
-        words += [option, spec]
-    words += [
+    command = ["semlens", "build", str(path or absolute_path(database))]
+    for option, spec in sources.items():
+        command += [option, spec]
+    command += [
         "--layers",
         ",".join([*database.layers, *layers]),
-        *_settings(made.recipe, more),
-        *more,
+        *_settings(manifest.recipe, options),
+        *options,
     ]
-    return shlex.join(words)
+    return shlex.join(command)
 
 
-def _settings(recipe: Recipe, more: Sequence[str]) -> Iterator[str]:
-    """Yield the settings that are not the usual ones, as options."""
-    usual = Recipe()
+def _settings(recipe: Recipe, options: Sequence[str]) -> Iterator[str]:
+    """Yield the settings that differ from the defaults, as options."""
+    defaults = Recipe()
     for name, value in recipe.model_dump().items():
         option = "--" + name.replace("_", "-")
-        if value == getattr(usual, name) or option in more:
+        if value == getattr(defaults, name) or option in options:
             continue
         yield from ("--no-thumbnails",) if name == "thumbnails" else (option, str(value))
 
 
-def full_path(database: Database) -> str:
-    """Return the whole path: a command is copied into any terminal."""
+def absolute_path(database: Database) -> str:
+    """Return the absolute path: a command may be copied into any terminal."""
     return str(database.path.resolve())
 
 
-def beside(database: Database, what: str) -> Path:
-    """Return the path of a new database beside this one."""
+def sibling_path(database: Database, suffix: str) -> Path:
+    """Return the path of a new database next to this one."""
     path = database.path.resolve()
     name = path.name.removesuffix(".semlens")
-    return path.with_name(f"{name}-{what}.semlens")
+    return path.with_name(f"{name}-{suffix}.semlens")

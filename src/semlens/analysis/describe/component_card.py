@@ -1,4 +1,4 @@
-"""One component as a card: who it is, its examples, its measures, the classes it matters for."""
+"""The card of one component: identity, examples, measures, and the classes it is relevant for."""
 
 from __future__ import annotations
 
@@ -9,43 +9,43 @@ import numpy as np
 import pandas as pd
 
 from semlens.analysis.classes import class_name
-from semlens.analysis.describe.provenance import driven_classes
+from semlens.analysis.describe.provenance import relevance_by_class
 from semlens.analysis.describe.score_distribution import MEANINGS, MeasureDescription
 from semlens.analysis.scores import MEASURES
 from semlens.store.reader import Database
 from semlens.types import Box, Component
 
 BINS = 24
-"""Bars of a measure's distribution in the layer."""
+"""Histogram bins of a measure's distribution in the layer."""
 
 FORMULAS = {
     "clarity": "n / (n − 1) · (‖mean of the n unit vectors‖² − 1 / n)",
     "redundancy": "max over j ≠ k of cos(θₖ, θⱼ)",
     "polysemanticity": "1 − cos(mean of cluster 1, mean of cluster 2)",
 }
-"""The equation of each measure in a line."""
+"""The equation of each measure."""
 
 
 @dataclass(frozen=True)
 class CardExample:
-    """One concept example, the strongest first."""
+    """One concept example."""
 
     rank: int
-    """From 0."""
+    """Position among the examples, strongest first, from 0."""
     sample: int
     path: str
     class_name: str | None
-    """Class of the sample, if known."""
+    """The class of the sample, if known."""
     activation: float
     """The raw readout."""
     box: Box
     masked: bool
-    """Whether the database keeps a display mask of it."""
+    """Whether the database has a display mask for it."""
 
 
 @dataclass(frozen=True)
 class Statistic:
-    """One number about all images, and what it means."""
+    """A statistic over all images, and what it means."""
 
     name: str
     value: float | None
@@ -54,11 +54,11 @@ class Statistic:
 
 @dataclass(frozen=True)
 class ComponentCard:
-    """Who a component is, how it behaves on all images, and its examples."""
+    """A component, its statistics over all images, and its examples."""
 
     component: Component
     layer_rows: int
-    """How many components its layer has."""
+    """Number of components of its layer."""
     readout: str
     crop: str
     thumbnails: bool
@@ -68,27 +68,27 @@ class ComponentCard:
 
 @dataclass(frozen=True)
 class ClassShare:
-    """How much a component matters for a class, as shares of its layer's relevance."""
+    """Relevance of a component for a class, as shares of its layer's relevance."""
 
     logit: int
     name: str
     mean: float
     max: float
     rank: int
-    """Among the layer's components by mean; equal ones share the better rank."""
+    """Rank among the layer's components by mean; ties share the better rank."""
     components: int
-    """How many components of the layer have a known relevance for the class."""
+    """Number of components of the layer with a known relevance for the class."""
 
 
 @dataclass(frozen=True)
 class Measure:
-    """One measure of interpretability, and where it stands in the layer."""
+    """One measure of interpretability, and its position in the layer's distribution."""
 
     name: str
     value: float | None
-    """None with too few examples."""
+    """None if there are too few examples."""
     percentile: float | None
-    """Share of the layer's components with a lower value, in [0, 1]."""
+    """Share of the layer's components (with the measure) that have a lower value."""
     counts: tuple[int, ...]
     """The layer's distribution: components per bin of equal width from ``low`` to ``high``."""
     low: float | None
@@ -98,12 +98,12 @@ class Measure:
 
 
 def card(database: Database, row: int) -> ComponentCard:
-    """Collect what the database holds of a component."""
+    """Return the card of the component at a row."""
     component = database.component(row)
     entry = database.layer(component.layer)
     examples = tuple(
         CardExample(
-            rank,
+            position,
             example.sample,
             example.path,
             _class_of(database, example.sample),
@@ -111,7 +111,7 @@ def card(database: Database, row: int) -> ComponentCard:
             example.box,
             example.mask is not None,
         )
-        for rank, example in enumerate(database.examples_of(row))
+        for position, example in enumerate(database.examples_of(row))
     )
     recipe = database.manifest.recipe
     return ComponentCard(
@@ -125,24 +125,24 @@ def card(database: Database, row: int) -> ComponentCard:
     )
 
 
-def _class_of(database: Database, number: int) -> str | None:
-    """Return the class of a sample: the name of its logit, else its name in the data."""
-    sample = database.sample(number)
+def _class_of(database: Database, index: int) -> str | None:
+    """Return the class of a sample: the name of its logit, or else its name in the data."""
+    sample = database.sample(index)
     return (sample.target or None) if sample.logit is None else class_name(database, sample.logit)
 
 
 def _statistics(values: pd.Series, readout: str, sign: int) -> tuple[Statistic, ...]:
-    read = {
+    reduction = {
         "mean": "the mean over space or tokens",
         "max": "the maximum over space or tokens",
         "cls": "the value at the class token",
     }[readout]
-    side = "above zero" if sign > 0 else "below zero"
+    direction = "above zero" if sign > 0 else "below zero"
     meanings = {
-        "firing_rate": f"share of images on which the activation is somewhere {side}",
-        "maximum": f"largest readout ({read}) of any image",
-        "minimum": "smallest readout of any image",
-        "mean": "mean readout of all images",
+        "firing_rate": f"share of images with an activation {direction} at any position",
+        "maximum": f"largest readout ({reduction}) over all images",
+        "minimum": "smallest readout over all images",
+        "mean": "mean readout over all images",
         "std": "standard deviation of the readout",
         "samples": "images with a finite readout",
     }
@@ -152,7 +152,7 @@ def _statistics(values: pd.Series, readout: str, sign: int) -> tuple[Statistic, 
 
 
 def class_relevances(database: Database, row: int, top: int = 8) -> tuple[ClassShare, ...]:
-    """Return the classes that a component speaks for most on average, the first first.
+    """Return the classes for which a component has the largest positive mean relevance.
 
     Raises
     ------
@@ -160,46 +160,48 @@ def class_relevances(database: Database, row: int, top: int = 8) -> tuple[ClassS
         If the database was built without class relevance.
     """
     layer = database.component(row).layer
-    found: Any = driven_classes(database, np.asarray([row]), [layer])
-    found = found[found["mean"] > 0].head(max(top, 0))
-    made: list[ClassShare] = []
-    for one in found.to_dict("records"):
-        all_means = database.relevance(int(one["logit"]), [layer])["mean"].to_numpy()
-        rank = int(np.count_nonzero(all_means > one["mean"])) + 1
-        made.append(
+    table: Any = relevance_by_class(database, np.asarray([row]), [layer])
+    table = table[table["mean"] > 0].head(max(top, 0))
+    shares: list[ClassShare] = []
+    for record in table.to_dict("records"):
+        all_means = database.relevance(int(record["logit"]), [layer])["mean"].to_numpy()
+        rank = int(np.count_nonzero(all_means > record["mean"])) + 1
+        shares.append(
             ClassShare(
-                int(one["logit"]), one["class"], float(one["mean"]), float(one["max"]), rank,
-                len(all_means),
+                int(record["logit"]), record["class"], float(record["mean"]), float(record["max"]),
+                rank, len(all_means),
             )
         )  # fmt: skip
-    return tuple(made)
+    return tuple(shares)
 
 
-def measures(frame: pd.DataFrame, place: int, bins: int = BINS) -> tuple[Measure, ...]:
-    """Return the measures of one component of a layer, each with its place among all.
+def measures(frame: pd.DataFrame, position: int, bins: int = BINS) -> tuple[Measure, ...]:
+    """Return the measures of one component, each with its distribution in the layer.
 
     Parameters
     ----------
     frame
         The layer's measures: ``scores(database, [layer]).frame``.
-    place
-        Place of the component in the layer.
+    position
+        Position of the component in the layer.
     """
-    return tuple(_measure(name, frame[name].to_numpy(np.float64), place, bins) for name in MEASURES)
+    return tuple(
+        _measure(name, frame[name].to_numpy(np.float64), position, bins) for name in MEASURES
+    )
 
 
-def _measure(name: str, layer: np.ndarray, place: int, bins: int) -> Measure:
-    rated = layer[np.isfinite(layer)]
-    value = _number(layer[place])
-    percentile = None if value is None else float(np.count_nonzero(rated < value) / len(rated))
+def _measure(name: str, values: np.ndarray, position: int, bins: int) -> Measure:
+    finite = values[np.isfinite(values)]
+    value = _number(values[position])
+    percentile = None if value is None else float(np.count_nonzero(finite < value) / len(finite))
     counts: tuple[int, ...] = ()
-    if len(rated):
-        counts = tuple(np.histogram(rated, bins)[0].tolist())
-    low = float(rated.min()) if len(rated) else None
-    high = float(rated.max()) if len(rated) else None
+    if len(finite):
+        counts = tuple(np.histogram(finite, bins)[0].tolist())
+    low = float(finite.min()) if len(finite) else None
+    high = float(finite.max()) if len(finite) else None
     return Measure(name, value, percentile, counts, low, high, MEANINGS[name], FORMULAS[name])
 
 
 def _number(value: Any) -> float | None:
-    number = float(value)
-    return number if np.isfinite(number) else None
+    finite = float(value)
+    return finite if np.isfinite(finite) else None

@@ -1,4 +1,4 @@
-"""All components in one table: what is known of each; chosen, filtered and sorted."""
+"""The table of all components, with filters and sorting."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COLUMNS = (
     "row", "component", "layer", "label", "label_alignment", "examples", "firing_rate",
     "maximum", *MEASURES, "relevance_mean", "relevance_max",
 )  # fmt: skip
-"""Columns of the table; it can be sorted by each."""
+"""Columns of the table, which can be sorted by any of them."""
 
 
 def component_table(
@@ -27,44 +27,44 @@ def component_table(
     labels: pd.DataFrame | None = None,
     target: int | None = None,
 ) -> pd.DataFrame:
-    """Put what is known of the components into one table; its row numbers are those of theta.
+    """Combine statistics, measures, labels and relevance of all components, in the order of theta.
 
     Parameters
     ----------
     scores
         The measures of all components, in row order (``scores(database).frame``).
     labels
-        Their labels (:func:`semlens.analysis.saved_labels.kept_labels`).
+        Their labels (:func:`semlens.analysis.saved_labels.saved_labels`).
     target
-        Class whose relevance is wanted. Shares under the database's floor are not kept and
+        Class whose relevance is included. Shares below the database's floor are not stored and
         are NaN here.
 
     Returns
     -------
     DataFrame
-        The columns of :data:`COLUMNS`. What is not known is NaN, or None for a label.
+        The columns of :data:`COLUMNS`. Missing values are NaN, missing labels None.
 
     Raises
     ------
     RelevanceError
         If the database has no relevance for the class.
     """
-    known = database.components
+    components = database.components
     frame = pd.DataFrame(
         {
-            "row": np.arange(len(known)),
+            "row": np.arange(len(components)),
             "component": database.names(),
-            "layer": known["layer"].to_numpy(object),
+            "layer": components["layer"].to_numpy(object),
         }
     )
-    texts = [None] * len(known) if labels is None else labels["label"].tolist()
-    frame["label"] = pd.Series(texts, dtype=object)  # else pandas makes None a number
+    texts = [None] * len(components) if labels is None else labels["label"].tolist()
+    frame["label"] = pd.Series(texts, dtype=object)  # otherwise pandas turns None into NaN
     frame["label_alignment"] = np.nan if labels is None else labels["alignment"].to_numpy()
     for column in ("examples", "firing_rate", "maximum"):
-        frame[column] = known[column].to_numpy()
+        frame[column] = components[column].to_numpy()
     for measure in MEASURES:
         frame[measure] = np.nan if scores is None else scores[measure].to_numpy(np.float64)
-    mean, largest = np.full(len(known), np.nan), np.full(len(known), np.nan)
+    mean, largest = np.full(len(components), np.nan), np.full(len(components), np.nan)
     if target is not None:
         relevance = database.relevance(target)
         mean[relevance["component"]] = relevance["mean"]
@@ -73,24 +73,24 @@ def component_table(
 
 
 class ComponentFilter(BaseModel):
-    """Which components of the table are wanted, and in which order."""
+    """Filter and sort order of the component table."""
 
     model_config = ConfigDict(frozen=True)
 
     sort: str = "row"
-    """A column; components that are equal in it are in row order, whatever the direction."""
+    """A column; ties are in row order, also in descending order."""
     descending: bool = False
     layers: list[str] | None = None
     """Only these layers; all by default."""
     text: Annotated[str, Field(max_length=200)] = ""
-    """Only components whose name or label contains this, in any case."""
+    """Only components whose name or label contains this, ignoring case."""
     measure: str | None = None
     low: float = -np.inf
     high: float = np.inf
     """Only components with ``low <= measure < high``."""
 
-    def of(self, table: pd.DataFrame) -> Int64[np.ndarray, " n"]:
-        """Return the rows of the chosen components, in order; what is not known comes last.
+    def select(self, table: pd.DataFrame) -> Int64[np.ndarray, " n"]:
+        """Return the rows of the matching components, in order; missing values come last.
 
         Raises
         ------
@@ -98,46 +98,46 @@ class ComponentFilter(BaseModel):
             If there is no such column or measure.
         """
         _check(self.sort, COLUMNS, "column")
-        rows = np.flatnonzero(self._kept(table))
+        rows = np.flatnonzero(self._matches(table))
         return rows[_order(table, rows, self.sort, self.descending)]
 
-    def _kept(self, table: pd.DataFrame) -> Bool[np.ndarray, " n"]:
-        kept = np.ones(len(table), bool)
+    def _matches(self, table: pd.DataFrame) -> Bool[np.ndarray, " n"]:
+        mask = np.ones(len(table), bool)
         if self.layers is not None:
-            kept &= table["layer"].isin(list(self.layers)).to_numpy()
+            mask &= table["layer"].isin(list(self.layers)).to_numpy()
         if self.text.strip():
-            wanted = self.text.strip().casefold()
+            query = self.text.strip().casefold()
             texts = zip(table["component"], table["label"], strict=True)
-            kept &= [wanted in n.casefold() or wanted in (t or "").casefold() for n, t in texts]
+            mask &= [query in n.casefold() or query in (t or "").casefold() for n, t in texts]
         if self.measure is not None:
             _check(self.measure, MEASURES, "measure")
             value = table[self.measure].to_numpy(np.float64)
-            kept &= (value >= self.low) & (value < self.high)  # NaN is in no range
-        return kept
+            mask &= (value >= self.low) & (value < self.high)  # NaN is in no range
+        return mask
 
 
 def _order(
     table: pd.DataFrame, rows: Int64[np.ndarray, " n"], sort: str, descending: bool
 ) -> Int64[np.ndarray, " n"]:
-    """Return places of ``rows`` in order; stable, so that ties stay in row order."""
+    """Return the order of ``rows`` as positions in them; stable, so ties stay in row order."""
     if sort in ("row", "layer", "component"):
-        # names in the order of their numbers, layers in the order in which they run
+        # row order: names sort by number, layers in the order in which the model runs them
         key = rows.astype(np.float64)
         if sort == "layer":
             key = pd.factorize(table["layer"].to_numpy())[0][rows].astype(np.float64)
     elif sort == "label":
         texts = [text and text.casefold() for text in table["label"].iloc[rows]]
-        code = pd.factorize(np.asarray(texts, object), sort=True)[0]
-        key = np.where(code < 0, np.nan, code.astype(np.float64))
+        codes = pd.factorize(np.asarray(texts, object), sort=True)[0]
+        key = np.where(codes < 0, np.nan, codes.astype(np.float64))
     else:
         key = table[sort].to_numpy(np.float64)[rows]
     return np.argsort(-key if descending else key, kind="stable")  # NaN is last either way
 
 
-def _check(name: str, known: Sequence[str], what: str) -> None:
-    if name not in known:
+def _check(name: str, choices: Sequence[str], kind: str) -> None:
+    if name not in choices:
         raise RecipeError(
-            f"'{name}' is no {what} of the component table.",
-            f"Expected one of {', '.join(known)}.",
-            f"Choose one of them, such as '{nearest(name, known, 1)}'.",
+            f"Unknown {kind} '{name}' of the component table.",
+            f"Expected one of {', '.join(choices)}.",
+            f"Choose one of them, such as '{nearest(name, choices, 1)}'.",
         )

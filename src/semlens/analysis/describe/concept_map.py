@@ -1,4 +1,4 @@
-"""The map of what a model knows: theta in the plane, with labelled clusters (paper, Fig. 2b)."""
+"""The concept map: components in the plane, with labelled clusters (paper, Fig. 2b)."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from semlens.analysis.describe.clusters import (
     NEIGHBOURS,
     Method,
     check_clusters,
+    compute_layout,
     describe_clusters,
     find_clusters,
-    lay_out,
-    place,
-    vote,
+    interpolate_positions,
+    vote_clusters,
 )
 from semlens.analysis.describe.map_cache import LayoutCache
 from semlens.analysis.describe.map_colouring import colour, colour_columns
@@ -44,24 +44,24 @@ _ROWS = 60
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ConceptMap(Result):
-    """Where components lie in the plane, and what their clusters are about.
+    """Positions of components in the plane, and their labelled clusters.
 
     Parameters
     ----------
     frame
         One row per component with examples: model, component, layer, index, sign, x, y,
-        cluster (-1: none), cluster_label (None: no label), placed (whether it was put among
-        components that were laid out before it came).
+        cluster (-1: none), cluster_label (None: no label), placed (whether it was added to an
+        existing layout).
     clusters
         One row per cluster, largest first: cluster, size, labels, alignments, x, y.
     method, seed
-        How the clusters were found, and the seed of layout and clusters.
+        Clustering method, and the seed of layout and clusters.
     reused
-        Whether the positions of before were found in the database.
+        Whether positions saved in the database were used.
     colouring
-        What the plot shows as colour.
+        Colours of the plot.
     sets
-        The components, a set per database.
+        The components, one set per database.
     """
 
     frame: pd.DataFrame
@@ -78,11 +78,11 @@ class ConceptMap(Result):
 
     @property
     def placed(self) -> int:
-        """How many components were placed among those laid out before."""
+        """Number of components that were added to an existing layout."""
         return int(self.frame["placed"].to_numpy().sum())
 
     def coloured(self, by: str, *values: str | int) -> ConceptMap:
-        """Return the same map with other colours.
+        """Return the same map with another colouring.
 
         Parameters
         ----------
@@ -94,7 +94,7 @@ class ConceptMap(Result):
         Raises
         ------
         ConceptError
-            If ``by`` is unknown, or the values do not belong to it.
+            If ``by`` is unknown, or the values do not fit it.
         RelevanceError
             If a database has no relevance for the class.
         """
@@ -106,34 +106,36 @@ class ConceptMap(Result):
         threshold: float = THRESHOLD,
         top_labels: int = 2,
     ) -> ConceptMap:
-        """Return the same map with its clusters labelled from another concept set.
+        """Return the same map with cluster labels from another concept set.
 
-        Settings are those of :func:`semlens.concept_map`.
+        The parameters are those of :func:`semlens.concept_map`.
         """
-        known = embed_labels(self.sets[0].database, concepts)
-        where = self.frame[["x", "y"]].to_numpy(np.float32)
-        cluster = self.frame["cluster"].to_numpy(np.int64)
-        found = describe_clusters(
-            np.concatenate([one.theta for one in self.sets]),
-            where,
-            cluster,
-            known and known[1],
+        embedded = embed_labels(self.sets[0].database, concepts)
+        positions = self.frame[["x", "y"]].to_numpy(np.float32)
+        cluster_ids = self.frame["cluster"].to_numpy(np.int64)
+        clusters = describe_clusters(
+            np.concatenate([s.theta for s in self.sets]),
+            positions,
+            cluster_ids,
+            embedded and embedded[1],
             threshold,
             top_labels,
         )
-        names = {row["cluster"]: ", ".join(row["labels"]) for row in found.to_dict("records")}
-        # as objects, else pandas would make NaN of None
-        labels = pd.Series([names.get(c) or None for c in cluster.tolist()], dtype=object)
-        return replace(self, frame=self.frame.assign(cluster_label=labels), clusters=found)
+        names = {row["cluster"]: ", ".join(row["labels"]) for row in clusters.to_dict("records")}
+        # as objects, otherwise pandas turns None into NaN
+        labels = pd.Series(
+            [names.get(cluster) or None for cluster in cluster_ids.tolist()], dtype=object
+        )
+        return replace(self, frame=self.frame.assign(cluster_label=labels), clusters=clusters)
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return one row per component, with the values of the colours where they are new."""
+        """Return one row per component, with columns for the values of the colouring."""
         return self.frame.assign(**colour_columns(self.colouring))
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a program."""
         return {
-            "models": [one.name for one in self.sets],
+            "models": [s.name for s in self.sets],
             "method": self.method,
             "seed": self.seed,
             "reused": self.reused,
@@ -151,17 +153,18 @@ class ConceptMap(Result):
             for row in self.clusters.to_dict("records")
             if row["labels"]
         ]
-        models = ", ".join(one.name for one in self.sets)
+        models = ", ".join(s.name for s in self.sets)
         way = "UMAP" if len(self) - self.placed >= NEIGHBOURS else "Principal axes"
         title = f"{way} of {len(self)} components of {models}"
         return draw_map(
             self.frame[["x", "y"]].to_numpy(np.float32), self.colouring, labels, title,
-            [self._placing] if self.placed else [],
+            [self._placed_note] if self.placed else [],
         )  # fmt: skip
 
     @property
-    def _placing(self) -> str:
-        return f"{self.placed} components were placed among {len(self) - self.placed} older ones."
+    def _placed_note(self) -> str:
+        existing = len(self) - self.placed
+        return f"{self.placed} new components were placed among {existing} existing ones."
 
     def __rich__(self) -> Group:
         """Return the table of clusters for a terminal."""
@@ -172,9 +175,9 @@ class ConceptMap(Result):
         if alone:
             lines.append(f"{alone} components are in no cluster.")
         if self.reused:
-            lines.append("Positions: those of before.")
+            lines.append("Positions were reused from a previous layout.")
         if self.placed:
-            lines.append(f"{self._placing} Lay all out anew: again=True.")
+            lines.append(f"{self._placed_note} Pass again=True to recompute the layout.")
         columns = ["cluster", "size", "labels", "alignments"]
         table = rich_table(self.clusters.head(_ROWS), title, columns)
         return Group(table, *(Text(line) for line in lines))
@@ -189,85 +192,88 @@ def concept_map(
     clusters: Annotated[
         int | None, setting("Clusters of k-means [60, or one per 8 components].")
     ] = None,
-    method: Annotated[Method, setting("How clusters are found.")] = "kmeans",
+    method: Annotated[Method, setting("Clustering method.")] = "kmeans",
     threshold: LabelThreshold = THRESHOLD,
     top_labels: Annotated[int, setting("Labels per cluster at most.", ge=1)] = 2,
-    seed: Annotated[int, setting("Of UMAP and of k-means.", ge=0, le=2**32 - 1)] = 0,
-    again: Annotated[bool, setting("Lay all out anew, also what was laid out before.")] = False,
+    seed: Annotated[int, setting("Seed of UMAP and k-means.", ge=0, le=2**32 - 1)] = 0,
+    again: Annotated[bool, setting("Recompute the saved layout and clusters.")] = False,
 ) -> ConceptMap:
-    """Lay out components of one or several databases by what they encode, and label clusters.
+    """Lay out components of one or several databases in the plane, and label their clusters.
 
     Positions come from UMAP with the cosine metric, clusters from unit vectors of semantic
-    space, labels from the mean theta of a cluster (paper, Fig. 2b and D.2). Both are kept in
-    the first database's ``analysis`` folder, by settings. When layers were added since, what
-    was laid out stays where it is. A new component gets the mean position of its five
-    nearest ones that were laid out, weighted by inverse squared cosine distance, and the
-    cluster with most of that weight.
+    space, labels from the mean theta of a cluster (paper, Fig. 2b and D.2). Positions and
+    clusters are saved per settings in the first database's ``analysis`` folder. When layers
+    are added later, existing positions do not change. A new component gets the mean position
+    of its five nearest existing components, weighted by inverse squared cosine distance, and
+    the cluster with most of that weight.
 
     Parameters
     ----------
     layers
-        Of several databases each gives those that it has; by default all layers.
+        Layers to include, from each database that has them; all by default.
     concepts
-        For labels of clusters; None for no labels. There are none either if the embedder
+        For cluster labels; None for no labels. There are no labels either if the embedder
         reads no texts.
     clusters
-        For k-means; by default 60 as in the paper, or a cluster per eight components.
+        For k-means; by default 60 as in the paper, but at most one per eight components.
     seed
-        Of UMAP and k-means. Another seed is another map, kept beside this one.
+        Of UMAP and k-means. The map of each seed is saved separately.
     again
-        Whether to lay all out anew, and forget the kept map of these settings.
+        Whether to recompute the layout and replace the saved one of these settings.
 
     Raises
     ------
     StaleError
-        If the databases are of different embedders.
+        If the databases have different embedders.
     LayerError
         If a layer is unknown.
     RecipeError
-        If the clusters cannot be made as asked for, or a database has no component with a
-        vector.
+        If the number of clusters is invalid, or a database has no component with a vector.
 
     Examples
     --------
     >>> import semlens as sl
-    >>> found = sl.concept_map(sl.open("demo.semlens"))                  # doctest: +SKIP
-    >>> found.coloured("query", "animal", "transport").save("map.png")   # doctest: +SKIP
+    >>> result = sl.concept_map(sl.open("demo.semlens"))                  # doctest: +SKIP
+    >>> result.coloured("query", "animal", "transport").save("map.png")  # doctest: +SKIP
     """
     sets = component_sets(as_databases(databases, others), layers=layers)
     check_clusters(method, clusters, sum(map(len, sets)))
-    theta = np.concatenate([one.theta for one in sets])
+    theta = np.concatenate([s.theta for s in sets])
     positions, reused = layout_cache(sets, layers, seed).complete(
-        theta, lambda units: pd.DataFrame(lay_out(units, seed), columns=["x", "y"]), place,
-        again=again,
-    )  # fmt: skip
-    found, _ = cluster_cache(sets, layers, method, clusters, seed).complete(
         theta,
-        lambda units: pd.DataFrame({"cluster": find_clusters(units, method, clusters, seed)}),
-        lambda old, *near: vote(old[:, 0].astype(np.int64), *near)[:, None],
+        lambda units: pd.DataFrame(compute_layout(units, seed), columns=["x", "y"]),
+        interpolate_positions,
         again=again,
     )
-    frame = pd.concat([_components(one) for one in sets], ignore_index=True).assign(
+    assignments, _ = cluster_cache(sets, layers, method, clusters, seed).complete(
+        theta,
+        lambda units: pd.DataFrame({"cluster": find_clusters(units, method, clusters, seed)}),
+        lambda existing, *nearest: vote_clusters(existing[:, 0].astype(np.int64), *nearest)[
+            :, None
+        ],
+        again=again,
+    )
+    frame = pd.concat([_components(s) for s in sets], ignore_index=True).assign(
         x=positions["x"].to_numpy(np.float32),
         y=positions["y"].to_numpy(np.float32),
-        cluster=found["cluster"].to_numpy(np.int64),
+        cluster=assignments["cluster"].to_numpy(np.int64),
         cluster_label=None,
         placed=positions["placed"].to_numpy(bool),
     )
     by = "model" if len(sets) > 1 else "layer" if len(sets[0].layers) > 1 else "cluster"
-    made = ConceptMap(
+    result = ConceptMap(
         frame, pd.DataFrame(), method, seed, reused, colour(frame, sets, by, ()), tuple(sets)
     )
-    return made.labelled(concepts, threshold, top_labels)
+    return result.labelled(concepts, threshold, top_labels)
 
 
-def laid_out(databases: Database | Sequence[Database], seed: int = 0) -> bool:
-    """Whether a layout of all layers is kept, so that the map needs no UMAP."""
+def has_layout(databases: Database | Sequence[Database], seed: int = 0) -> bool:
+    """Whether a layout of all layers is saved, so that the map needs no UMAP."""
     return layout_cache(component_sets(as_databases(databases)), None, seed).load() is not None
 
 
 def layout_cache(sets: Sequence[ComponentSet], layers: Layers, seed: int) -> LayoutCache:
-    """Return where the positions of a map are kept."""
+    """Return the cache of a map's positions."""
     settings = {"metric": "cosine", "neighbours": NEIGHBOURS, "min_dist": MIN_DIST, "seed": seed}
     return LayoutCache("map", sets, layers, settings)
 
@@ -275,13 +281,15 @@ def layout_cache(sets: Sequence[ComponentSet], layers: Layers, seed: int) -> Lay
 def cluster_cache(
     sets: Sequence[ComponentSet], layers: Layers, method: Method, clusters: int | None, seed: int
 ) -> LayoutCache:
-    """Return where the clusters of a map are kept."""
+    """Return the cache of a map's clusters."""
     settings = {"clusters": clusters, "seed": seed} if method == "kmeans" else {}
     return LayoutCache("map-clusters", sets, layers, {"method": method, **settings})
 
 
-def _components(one: ComponentSet) -> pd.DataFrame:
+def _components(component_set: ComponentSet) -> pd.DataFrame:
     """Return one row per component: model, component, layer, index, sign."""
-    frame = one.database.components.iloc[one.rows][["layer", "index", "sign"]]
+    frame = component_set.database.components.iloc[component_set.rows][["layer", "index", "sign"]]
     columns = ["model", "component", *frame.columns]
-    return frame.assign(model=one.name, component=one.components).reindex(columns=columns)
+    return frame.assign(model=component_set.name, component=component_set.components).reindex(
+        columns=columns
+    )

@@ -1,4 +1,4 @@
-"""What a database lacks or what is wrong with its surroundings, and how each is mended."""
+"""Warnings about a database: what is missing or wrong, and how to fix it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from semlens.analysis.describe.build_command import beside, build_command, full_path
+from semlens.analysis.describe.build_command import absolute_path, build_command, sibling_path
 from semlens.data.images import Images
 from semlens.data.load import is_saved
 from semlens.embedders.load import DEFAULT, reads_texts
@@ -21,25 +21,25 @@ from semlens.store import file_names
 from semlens.store.reader import Database
 
 CHECKED = 16
-"""Images whose bytes are compared with the build's: a folder that was exchanged has none right."""
+"""Images whose bytes are compared with the build: in a replaced folder none of them matches."""
 _NAMED = 3
 _PACKAGES = {"open_clip": ("open_clip", "open-clip"), "transformers": ("transformers", "hf")}
 
 
 @dataclass(frozen=True)
 class DatabaseWarning:
-    """One thing that is missing or wrong."""
+    """One thing that is missing or wrong, and its remedy."""
 
     kind: Literal[
         "layers", "relevance", "rules", "thumbnails", "texts", "embedder", "data", "unreadable",
         "not_finite",
     ]  # fmt: skip
     text: str
-    """What is so, and what follows from it."""
+    """The finding and its consequence."""
     remedy: str
-    """What to do about it."""
+    """What to do about it, in a sentence."""
     command: str | None = None
-    """A command for a terminal that does so, where one does."""
+    """A command that applies the remedy, if there is one."""
 
 
 def database_warnings(
@@ -49,21 +49,21 @@ def database_warnings(
     ready: bool = False,
     texts: bool | None = None,
 ) -> list[DatabaseWarning]:
-    """Return what a person should know before believing the database, the worst first.
+    """Return what to know before relying on the database, most severe first.
 
-    Neither the models are loaded nor all images read: of the embedder only its SPEC is looked
-    at, of the images at most :data:`CHECKED`.
+    This is fast: no model is loaded, only the SPEC of the embedder is inspected, and at most
+    :data:`CHECKED` images are read.
 
     Parameters
     ----------
     failure
-        Why the embedder could not be loaded, if that was tried.
+        The error of an attempt to load the embedder, if there was one.
     ready
         Whether the embedder is loaded.
     texts
-        Whether it reads texts; by default its SPEC is looked at, which may ask a hub.
+        Whether it reads texts; by default derived from its SPEC, which may query a hub.
     """
-    found = [
+    warnings = [
         None if ready else _embedder(database, failure),
         _data(database),
         _unfinished(database),
@@ -72,89 +72,89 @@ def database_warnings(
         *_relevance(database),
         _thumbnails(database),
     ]
-    if found[0] is None:  # else it is the lesser evil
-        found.append(_texts(database, texts))
-    return [caution for caution in found if caution is not None]
+    if warnings[0] is None:  # otherwise the embedder's own warning is the more severe one
+        warnings.append(_texts(database, texts))
+    return [warning for warning in warnings if warning is not None]
 
 
 def _embedder(database: Database, failure: SemlensError | None) -> DatabaseWarning | None:
-    given = database.sources[2]
-    spec = given if isinstance(given, str) else database.manifest.embedder.spec
+    source = database.sources[2]
+    spec = source if isinstance(source, str) else database.manifest.embedder.spec
     library, _, rest = spec.partition("/")
     package, extra = _PACKAGES.get(library, ("semlens", ""))
-    gone = _gone(rest)
-    again = shlex.join(["semlens", "serve", full_path(database), "--embedder", "NEW_PLACE"])
+    missing = _missing_path(rest)
+    serve = shlex.join(["semlens", "serve", absolute_path(database), "--embedder", "NEW_PLACE"])
     if library.startswith("python:"):
         text = f"The embedder '{spec}' was a Python object"
         remedy = "Serve the database from Python, opened with the same object."
-        command = f"semlens.serve(semlens.open({full_path(database)!r}, embedder=...))"
+        command = f"semlens.serve(semlens.open({absolute_path(database)!r}, embedder=...))"
     elif find_spec(package) is None:
         text = f"The embedder '{spec}' needs the package '{package}'"
         remedy = "Install it and serve again."
         command = f"pip install 'semlens[{extra}]'"
-    elif gone is not None:
-        text = f"The weights of the embedder are not at '{gone}' any more"
-        remedy, command = "Bring them back, or say where they are now.", again
+    elif missing is not None:
+        text = f"The weights of the embedder are no longer at '{missing}'"
+        remedy, command = "Restore them, or give their new location.", serve
     elif failure is not None:
         text = failure.value.removesuffix(".")
-        remedy, command = failure.remedy, again
+        remedy, command = failure.remedy, serve
     else:
         return None
-    text += ": nothing can be searched for by new words or pictures."
+    text += ": new searches by text or image are not possible."
     return DatabaseWarning("embedder", text, remedy, command)
 
 
-def _gone(rest: str) -> Path | None:
-    """Return the absolute path in the rest of a SPEC if nothing is there."""
-    start = 0 if rest.startswith("/") else rest.find("//") + 1
-    path = Path(rest[start:])
+def _missing_path(name: str) -> Path | None:
+    """Return the absolute path in a SPEC without its library, if nothing exists there."""
+    start = 0 if name.startswith("/") else name.find("//") + 1
+    path = Path(name[start:])
     return path if path.is_absolute() and not path.exists() else None
 
 
 def _data(database: Database) -> DatabaseWarning | None:
-    given = database.sources[1]
-    spec = given.spec if isinstance(given, Images) else str(given or database.manifest.data.spec)
-    if isinstance(given, Images) and spec.startswith("python:"):
-        return None  # they are there
+    source = database.sources[1]
+    spec = source.spec if isinstance(source, Images) else str(source or database.manifest.data.spec)
+    if isinstance(source, Images) and spec.startswith("python:"):
+        return None  # the images were passed as an object
     root = Path(spec).expanduser()
-    moved = shlex.join(["semlens", "serve", full_path(database), "--data", "NEW_PLACE"])
+    serve = shlex.join(["semlens", "serve", absolute_path(database), "--data", "NEW_PLACE"])
     if spec.startswith("python:"):
         return DatabaseWarning(
             "data",
             f"The images '{spec}' were a Python object: whole images cannot be shown.",
-            "Say where they are as files, if they are anywhere.",
-            moved,
+            "Give the location of the files, if there are any.",
+            serve,
         )
     if spec.startswith("datasets/") and not root.exists():
-        return None  # of a hub: looking for it may take minutes
+        return None  # a data set of a hub: checking for it may take minutes
     if not root.exists():
         return DatabaseWarning(
             "data",
-            f"The images are not at '{root}' any more: whole images cannot be shown, and nothing "
-            "that needs them can be measured.",
-            "Bring them back, or say where they are now.",
-            moved,
+            f"The images are no longer at '{root}': whole images cannot be shown, and measurements "
+            "that need them fail.",
+            "Restore them, or give their new location.",
+            serve,
         )
     checked, changed = _changed(database, root)
     if not changed:
         return None
     return DatabaseWarning(
         "data",
-        f"Of {_images(checked)} that were compared, {len(changed)} are missing or have changed "
+        f"{len(changed)} of {_images(checked)} that were compared are missing or have changed "
         f"since the build ({_some(changed)}).",
-        "Restore them, or say where they are now; or build a new database of them.",
-        moved,
+        "Restore them, give their new location, or build a new database from them.",
+        serve,
     )
 
 
 def _changed(database: Database, root: Path) -> tuple[int, list[str]]:
-    """Return how many images were compared, and the ids of those that are not the build's."""
+    """Return how many images were compared, and the ids of those that differ from the build."""
     if is_saved(root):
-        return 0, []  # a saved data set, whose images are no files
-    places = np.linspace(0, database.manifest.samples - 1, CHECKED).round().astype(int)
+        return 0, []  # the images of a saved data set are not files
+    positions = np.linspace(0, database.manifest.samples - 1, CHECKED).round().astype(int)
     compared, changed = 0, list[str]()
-    for place in dict.fromkeys(places.tolist()):
-        sample = database.sample(place)
+    for position in dict.fromkeys(positions.tolist()):
+        sample = database.sample(position)
         if sample.error is not None:
             continue
         compared += 1
@@ -172,10 +172,10 @@ def _unfinished(database: Database) -> DatabaseWarning | None:
         return None
     return DatabaseWarning(
         "layers",
-        "A build that was to add to the database has stopped, or is still running: what it adds "
-        "is not shown.",
-        "Run the same 'semlens build' again, with all its layers: it goes on where it stopped.",
-        # without these it would be content with what is there, and drop what was begun
+        "A build that extends the database has stopped or is still running: its additions are not "
+        "shown.",
+        "Run the same 'semlens build' again, with all its layers: it resumes where it stopped.",
+        # without the new layers the build would count as complete and drop its partial files
         build_command(database, layers=["FURTHER_LAYERS"]),
     )
 
@@ -185,9 +185,9 @@ def _not_finite(database: Database) -> Iterator[DatabaseWarning]:
         if entry.not_finite:
             yield DatabaseWarning(
                 "not_finite",
-                f"In layer '{entry.name}' some component was not a finite number on "
-                f"{_images(entry.not_finite)}: there it has no value.",
-                "Look at these images and at the model's numeric type.",
+                f"In layer '{entry.name}' some activations on {_images(entry.not_finite)} were not "
+                "finite and are excluded.",
+                "Check these images and the numeric type of the model.",
             )
 
 
@@ -199,33 +199,35 @@ def _unreadable(database: Database) -> DatabaseWarning | None:
     broken = table.filter(table["error"].is_valid())["path"].to_pylist()
     return DatabaseWarning(
         "unreadable",
-        f"{_images(count)} could not be read and took no part ({_some(broken)}).",
-        "See why each was skipped.",
-        shlex.join(["semlens", "status", full_path(database)]),
+        f"{_images(count)} could not be read and were skipped ({_some(broken)}).",
+        "Show why each was skipped.",
+        shlex.join(["semlens", "status", absolute_path(database)]),
     )
 
 
 def _relevance(database: Database) -> Iterator[DatabaseWarning]:
     entry = database.manifest.relevance
-    lacking = [
-        n for n in database.layers if file_names.relevance_file(n) not in database.manifest.files
+    missing = [
+        name
+        for name in database.layers
+        if file_names.relevance_file(name) not in database.manifest.files
     ]
-    if entry is None or lacking:
-        where = "" if entry is None else f" for {', '.join(lacking)}"
+    if entry is None or missing:
+        scope = "" if entry is None else f" for {', '.join(missing)}"
         yield DatabaseWarning(
             "relevance",
-            f"There is no class relevance{where}: classes, their graph and their audit cannot "
+            f"There is no class relevance{scope}: classes, their graph and their audit cannot "
             "be shown.",
             "Run the build again with --relevance (and with its --classes and --targets, if it "
-            "had any): only that is computed.",
+            "had any): only relevance is computed.",
             build_command(database, "--relevance"),
         )
     elif entry.rules == "gradient":
         yield DatabaseWarning(
             "rules",
-            "Class relevance is gradient times input: for this model there are no exact rules. "
-            "It is noisier than conditional relevance.",
-            "Trust it less, or give the model layers that have rules (docs: relevance).",
+            "Class relevance is gradient times input, because there are no exact rules for this "
+            "model. It is noisier than conditional relevance.",
+            "Interpret it with care, or use a model whose layers have rules (docs: relevance).",
         )
 
 
@@ -235,10 +237,10 @@ def _texts(database: Database, texts: bool | None) -> DatabaseWarning | None:
         return None
     return DatabaseWarning(
         "texts",
-        f"The embedder '{spec}' reads no texts: components can be searched for by picture only, "
-        "and get no labels.",
-        "Build a second database with an embedder of images and texts.",
-        build_command(database, path=beside(database, "text"), embedder=DEFAULT),
+        f"The embedder '{spec}' reads no texts: components can be searched by image only, "
+        "and have no labels.",
+        "Build a second database with an embedder that reads images and texts.",
+        build_command(database, path=sibling_path(database, "text"), embedder=DEFAULT),
     )
 
 
@@ -247,10 +249,10 @@ def _thumbnails(database: Database) -> DatabaseWarning | None:
         return None
     return DatabaseWarning(
         "thumbnails",
-        "The database has no thumbnails: every picture is cut from the images, which takes longer "
-        "and needs them to stay where they are.",
+        "The database has no thumbnails: every example is cropped from its image, which takes "
+        "longer and needs the images to stay where they are.",
         "Build it with thumbnails.",
-        build_command(database, "--thumbnails", path=beside(database, "thumbnails")),
+        build_command(database, "--thumbnails", path=sibling_path(database, "thumbnails")),
     )
 
 

@@ -1,4 +1,4 @@
-"""Dissection: how many components stand for each category of concepts (paper, 4.1.2 and D.3)."""
+"""Dissection: number of components per concept and category (paper, 4.1.2 and D.3)."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CategoryNode:
-    """A category, or at the tips a concept.
+    """A category, or a concept (a leaf).
 
     Parameters
     ----------
     path
         Names from the outermost category to this one.
     concepts
-        Places in the concept set of all concepts that it holds.
+        Indices in the concept set of all concepts below this node.
     """
 
     path: tuple[str, ...]
@@ -52,60 +52,63 @@ class CategoryNode:
 
 
 def concept_nodes(concepts: ConceptSet) -> list[CategoryNode]:
-    """Return the tree, every category before what it holds, in the order of the set.
+    """Return the tree in pre-order: every category is followed by its content, in set order.
 
-    Valid and spurious concepts of one set get outermost categories of these names. A name
-    that recurs under another category stays under the first.
+    If a set has valid and spurious concepts, these are the outermost categories. A name that
+    recurs under another category counts under the first one only.
     """
     kinds = len({concept.kind for concept in concepts.concepts}) > 1
-    first = first_places(concepts)
-    held: dict[tuple[tuple[str, ...], bool], list[int]] = {}
-    for place, concept in enumerate(concepts.concepts):
-        if first[place] != place:
+    first_index = first_places(concepts)
+    indices_of_node: dict[tuple[tuple[str, ...], bool], list[int]] = {}
+    for index, concept in enumerate(concepts.concepts):
+        if first_index[index] != index:
             continue
         path = (concept.kind, *concept.path) if kinds else concept.path
         for depth in range(1, len(path) + 1):
-            held.setdefault((path[:depth], False), []).append(place)
-        held.setdefault(((*path, concept.name), True), []).append(place)
-    number = {key: place for place, key in enumerate(held)}
+            indices_of_node.setdefault((path[:depth], False), []).append(index)
+        indices_of_node.setdefault(((*path, concept.name), True), []).append(index)
+    rank = {key: index for index, key in enumerate(indices_of_node)}
 
     def order(key: tuple[tuple[str, ...], bool]) -> list[int]:
-        """Put what a category holds right behind it, whatever the order in the set."""
-        above = [number[key[0][:depth], False] for depth in range(1, len(key[0]))]
-        return [*above, number[key]]
+        """Sort a node directly behind its ancestors, whatever the order in the set."""
+        above = [rank[key[0][:depth], False] for depth in range(1, len(key[0]))]
+        return [*above, rank[key]]
 
-    return [CategoryNode(*key, tuple(held[key])) for key in sorted(held, key=order)]
+    return [
+        CategoryNode(*key, tuple(indices_of_node[key]))
+        for key in sorted(indices_of_node, key=order)
+    ]
 
 
 def recurring(concepts: ConceptSet) -> dict[str, list[str]]:
-    """Return the names that stand under several categories, and these, the counted one first."""
-    first = first_places(concepts)
-    found: dict[str, list[str]] = {}
-    for place, concept in enumerate(concepts.concepts):
-        if first[place] != place:
-            before = concepts.concepts[first[place]]
-            found.setdefault(concept.name, [before.category]).append(concept.category)
-    return found
+    """Return the categories of names that occur in several, the counted one first."""
+    first_index = first_places(concepts)
+    categories: dict[str, list[str]] = {}
+    for index, concept in enumerate(concepts.concepts):
+        if first_index[index] != index:
+            first = concepts.concepts[first_index[index]]
+            categories.setdefault(concept.name, [first.category]).append(concept.category)
+    return categories
 
 
 def count_nodes(
-    nodes: Sequence[CategoryNode], best: Int64[np.ndarray, " n"], concepts: int
+    nodes: Sequence[CategoryNode], concept_of_component: Int64[np.ndarray, " n"], concepts: int
 ) -> list[dict[str, Any]]:
-    """Count components by node: count, share of all n, share of the labelled, carried concepts.
+    """Count components per node: count, share of all n, share of the labelled, carried concepts.
 
     Parameters
     ----------
-    best
+    concept_of_component
         int64[n], the concept of each component; -1 for none.
     concepts
-        The number of concepts of the set.
+        Number of concepts in the set.
     """
-    tally = np.bincount(best[best >= 0], minlength=concepts)
-    labelled = int(tally.sum())
+    counts = np.bincount(concept_of_component[concept_of_component >= 0], minlength=concepts)
+    labelled = int(counts.sum())
     rows: list[dict[str, Any]] = []
     for node in nodes:
-        mine = tally[list(node.concepts)]
-        count = int(mine.sum())
+        node_counts = counts[list(node.concepts)]
+        count = int(node_counts.sum())
         rows.append(
             {
                 "path": node.text,
@@ -113,9 +116,9 @@ def count_nodes(
                 "depth": len(node.path),
                 "leaf": node.leaf,
                 "concepts": len(node.concepts),
-                "carried": int((mine > 0).sum()),
+                "carried": int((node_counts > 0).sum()),
                 "count": count,
-                "share": count / len(best),
+                "share": count / len(concept_of_component),
                 "share_of_labelled": count / labelled if labelled else float("nan"),
             }
         )
@@ -123,39 +126,39 @@ def count_nodes(
 
 
 def category_table(counts: pd.DataFrame, by: Sequence[str], depth: int) -> pd.DataFrame:
-    """Return counts of the categories down to a depth, one column per database or layer."""
+    """Return counts per category down to a depth, one column per database or layer."""
     frame = counts.loc[~counts["leaf"] & (counts["depth"] <= depth)]
-    titles = ["/".join(parts) for parts in zip(*(frame[name] for name in by), strict=True)]
-    wide = frame.assign(_column=titles).pivot(index="path", columns="_column", values="count")
-    return wide.loc[list(dict.fromkeys(frame["path"])), list(dict.fromkeys(titles))]
+    columns = ["/".join(values) for values in zip(*(frame[name] for name in by), strict=True)]
+    table = frame.assign(_column=columns).pivot(index="path", columns="_column", values="count")
+    return table.loc[list(dict.fromkeys(frame["path"])), list(dict.fromkeys(columns))]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Dissection(Result):
-    """How many components carry the concepts of each category, and which concepts none does.
+    """Number of components per concept and category, and the concepts without a component.
 
     Parameters
     ----------
     counts
         One row per database, layer and category or concept: ``path`` (joined by ``/``),
-        ``name``, ``depth``, ``leaf`` (a concept), ``concepts`` (how many it holds),
-        ``carried`` (how many of them some component has), ``count`` of components, ``share``
-        of all components, ``share_of_labelled``.
+        ``name``, ``depth``, ``leaf`` (a concept), ``concepts`` (number below it), ``carried``
+        (number of these with a component), ``count`` of components, ``share`` of all
+        components, ``share_of_labelled``.
     totals
         The same per database, over all its layers.
     sizes
-        One row per database and layer: ``components`` and how many are ``labelled``.
+        One row per database and layer: number of ``components``, and of ``labelled`` ones.
     gaps
-        One row per database and concept that no component carries: its ``category``, the
-        ``nearest`` component, the ``alignment`` that it reaches, its own ``label``, and
-        whether the concept was ``outdone``: it passes the threshold, but another fits better.
-        The farthest first.
+        One row per database and concept without a component: its ``category``, the
+        ``nearest`` component, its ``alignment`` with the concept, its ``label``, and whether
+        the concept was ``outdone``: it passes the threshold, but another one fits better.
+        The lowest alignment first.
     recurring
-        Names that stand under several categories, counted under the first.
+        Names that occur in several categories, counted under the first.
     depth
-        Levels of categories that are printed.
+        Levels of categories to print.
     top
-        How many concepts and gaps are printed, and leaves per category are drawn; 0 for all.
+        Number of concepts and gaps to print, and of leaves per category to draw; 0 for all.
     """
 
     concepts: str
@@ -170,24 +173,24 @@ class Dissection(Result):
 
     @property
     def databases(self) -> list[str]:
-        """The databases' names."""
+        """Names of the databases."""
         return list(dict.fromkeys(self.sizes["database"]))
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return the counts, a row per database, layer and category or concept."""
+        """Return the counts, one row per database, layer and category or concept."""
         return self.counts.copy()
 
     def top_concepts(self, database: str | None = None) -> pd.DataFrame:
-        """Return the concepts that components carry, the most frequent first."""
-        mine = self.totals["database"] == self._named(database)
-        frame = self.totals.loc[mine & self.totals["leaf"] & (self.totals["count"] > 0)]
+        """Return the concepts with components, most frequent first."""
+        in_database = self.totals["database"] == self._database_name(database)
+        frame = self.totals.loc[in_database & self.totals["leaf"] & (self.totals["count"] > 0)]
         frame = frame.sort_values(["count"], ascending=False, kind="stable")
         return frame.loc[:, ["path", "name", "count", "share", "share_of_labelled"]].reset_index(
             drop=True
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values for a program: all categories, and concepts that are carried."""
+        """Return plain values for a program: all categories, and the concepts with components."""
         shown = self.counts.loc[~self.counts["leaf"] | (self.counts["count"] > 0)]
         return {
             "concepts": self.concepts,
@@ -199,20 +202,20 @@ class Dissection(Result):
         }
 
     def plot(self) -> Figure:
-        """Draw shares of the outermost categories by layer, and the most frequent concepts."""
+        """Draw the shares of the outermost categories per layer, and the most frequent concepts."""
         from semlens.draw.dissect_plots import dissect_figure
 
         return dissect_figure(self.counts, self.totals, self.sizes, self.top or 12)
 
     def plot_tree(self, database: str | None = None, depth: int | None = None) -> Figure:
-        """Draw the tree of categories of one database with counts in brackets.
+        """Draw the category tree of one database, with counts in parentheses.
 
         Parameters
         ----------
         database
             Its name; the first by default.
         depth
-            Levels to draw, concepts counted as one; all by default.
+            Levels to draw, including the concepts; all by default.
 
         Raises
         ------
@@ -221,45 +224,51 @@ class Dissection(Result):
         """
         from semlens.draw.dissect_plots import tree_figure
 
-        frame = self.totals.loc[self.totals["database"] == self._named(database)]
+        frame = self.totals.loc[self.totals["database"] == self._database_name(database)]
         return tree_figure(frame, depth, self.top)
 
-    def _named(self, database: str | None) -> str:
+    def _database_name(self, database: str | None) -> str:
         if database is not None and database not in self.databases:
             raise RecipeError(
-                f"'{database}' is none of the databases.",
-                f"There are {', '.join(self.databases)}.",
-                "Name one.",
+                f"Unknown database '{database}'.",
+                f"Expected one of {', '.join(self.databases)}.",
+                "Choose one of them.",
             )
         return database or self.databases[0]
 
     def __rich__(self) -> RenderableType:
         """Return the tables for a terminal."""
-        several = len(self.databases) > 1
-        by = ["database", "layer"] if several else ["layer"]
-        parts: list[RenderableType] = [*titled("components with a label", self.sizes)]
+        multiple = len(self.databases) > 1
+        by = ["database", "layer"] if multiple else ["layer"]
+        renderables: list[RenderableType] = [*titled("components with a label", self.sizes)]
         table = category_table(self.counts, by, self.depth)
         if len(table):
             names = ["  " * path.count("/") + path.rpartition("/")[2] for path in table.index]
             table.insert(0, "category", names)
-            parts += titled("components by category", table.reset_index(drop=True))
+            renderables += titled("components by category", table.reset_index(drop=True))
         for name in self.databases:
-            of = f" of {name}" if several else ""
-            best = self.top_concepts(name)
-            both = zip(best["path"], best["name"], strict=True)  # a name may hold a slash
-            best["category"] = [path.removesuffix(one).removesuffix("/") for path, one in both]
+            suffix = f" of {name}" if multiple else ""
+            top_concepts = self.top_concepts(name)
+            # a name may contain a slash, so that the path cannot be split at the last one
+            pairs = zip(top_concepts["path"], top_concepts["name"], strict=True)
+            top_concepts["category"] = [
+                path.removesuffix(concept).removesuffix("/") for path, concept in pairs
+            ]
             columns = ["name", "category", "count", "share"]
-            parts += titled(
-                f"most frequent concepts{of}", best.head(self.top or len(best)), columns
+            renderables += titled(
+                f"most frequent concepts{suffix}",
+                top_concepts.head(self.top or len(top_concepts)),
+                columns,
             )
             gaps = self.gaps.loc[self.gaps["database"] == name]
             title = (
-                f"gaps{of}: {len(gaps)} of {len(gaps) + len(best)} concepts have no component; "
-                f"{np.count_nonzero(~gaps['outdone'])} of them are under the threshold everywhere"
+                f"gaps{suffix}: {len(gaps)} of {len(gaps) + len(top_concepts)} concepts have no "
+                f"component; {np.count_nonzero(~gaps['outdone'])} of them are below the threshold "
+                "everywhere"
             )
             columns = ["concept", "category", "nearest", "alignment", "label"]
-            parts += titled(title, gaps.head(self.top or len(gaps)), columns)
-        return Group(*parts)
+            renderables += titled(title, gaps.head(self.top or len(gaps)), columns)
+        return Group(*renderables)
 
 
 @question("embedder")
@@ -274,64 +283,71 @@ def dissect(
     depth: Annotated[int, setting("Levels of categories to print.", ge=1)] = 1,
     top: Annotated[int, setting("Concepts and gaps to show; 0 for all.", ge=0)] = 10,
 ) -> Dissection:
-    """Count components by label and category, by layer and model; find concepts that none has.
+    """Count components per label and category, layer and model; find concepts without any.
 
     Parameters
     ----------
     databases, others
-        One, or several that one embedder has made.
+        One or several, all with the same embedder.
     concepts
-        Concept set with nested categories.
+        Concept set, with nested categories.
     layers
-        Layers to take, of each database those that it has; all by default.
+        Layers to include, from each database that has them; all by default.
     target, minimum
-        Take only components whose share of relevance for this class reaches ``minimum``.
+        Include only components whose share of relevance for this class reaches ``minimum``.
 
     Raises
     ------
     StaleError
         If the embedders differ.
     EmbedderError
-        If the embedder reads no texts and a concept is one.
+        If a concept is a text and the embedder reads no texts.
     RecipeError
-        If a database is given twice or has no component left.
+        If a database is given twice, or no component of it is left.
     RelevanceError
         If a database has no relevance for ``target``.
 
     Examples
     --------
     >>> import semlens as sl
-    >>> found = sl.dissect(sl.open("r18.semlens"))                        # doctest: +SKIP
-    >>> found.top_concepts()                                              # doctest: +SKIP
+    >>> result = sl.dissect(sl.open("r18.semlens"))                       # doctest: +SKIP
+    >>> result.top_concepts()                                             # doctest: +SKIP
     """
-    given = as_databases(databases, others)
-    chosen = as_concepts(concepts)
-    probe = embed_concepts(given[0], chosen)
-    nodes = concept_nodes(chosen)
+    database_list = as_databases(databases, others)
+    concept_set = as_concepts(concepts)
+    embedding = embed_concepts(database_list[0], concept_set)
+    nodes = concept_nodes(concept_set)
     counts: list[dict[str, Any]] = []
     totals: list[dict[str, Any]] = []
     gaps: list[pd.DataFrame] = []
     sizes: list[dict[str, Any]] = []
-    for one in component_sets(given, layers=layers, target=target, minimum=minimum):
-        parts = one.by_layer()
-        found = [assign(part, probe, chosen, threshold) for part in parts]
-        for part, mine in zip(parts, found, strict=True):
-            who = {"database": one.name, "layer": part.layers[0]}
-            counts += [who | row for row in count_nodes(nodes, mine.concept, len(chosen))]
-            named = mine.concept >= 0
-            size = {"components": len(part), "labelled": int(named.sum())}
-            sizes.append({**who, **size, "share": float(named.mean())})
-        best = np.concatenate([mine.concept for mine in found])
-        totals += [{"database": one.name} | row for row in count_nodes(nodes, best, len(chosen))]
-        gaps.append(_gaps(one.name, parts, found, chosen, threshold))
+    for components in component_sets(database_list, layers=layers, target=target, minimum=minimum):
+        layer_sets = components.by_layer()
+        assignments = [
+            assign(layer_set, embedding, concept_set, threshold) for layer_set in layer_sets
+        ]
+        for layer_set, assignment in zip(layer_sets, assignments, strict=True):
+            origin = {"database": components.name, "layer": layer_set.layers[0]}
+            counts += [
+                origin | row for row in count_nodes(nodes, assignment.concept, len(concept_set))
+            ]
+            labelled = assignment.concept >= 0
+            counted = {"components": len(layer_set), "labelled": int(labelled.sum())}
+            sizes.append({**origin, **counted, "share": float(labelled.mean())})
+        all_concepts = np.concatenate([assignment.concept for assignment in assignments])
+        totals += [
+            {"database": components.name} | row
+            for row in count_nodes(nodes, all_concepts, len(concept_set))
+        ]
+        gaps.append(_gaps(components.name, layer_sets, assignments, concept_set, threshold))
     return Dissection(
-        chosen.name,
+        concept_set.name,
         threshold,
         pd.DataFrame(counts),
         pd.DataFrame(totals),
         pd.DataFrame(sizes),
         pd.concat(gaps, ignore_index=True),
-        recurring(chosen),
+        recurring(concept_set),
         depth,
         top,
     )
@@ -340,31 +356,36 @@ def dissect(
 def _gaps(
     database: str,
     sets: Sequence[ComponentSet],
-    found: Sequence[Assignment],
+    assignments: Sequence[Assignment],
     concepts: ConceptSet,
     threshold: float,
 ) -> pd.DataFrame:
-    """Return the concepts that no component of a database carries, each with its nearest."""
+    """Return the concepts without a component of a database, each with its nearest component."""
     rows: list[dict[str, Any]] = []
-    # each name once, and not those that some component carries
-    seen = {concepts.concepts[i].name for part in found for i in np.unique(part.concept) if i >= 0}
-    reached = np.stack([part.reached for part in found])
-    for place, concept in enumerate(concepts.concepts):
-        if concept.name in seen:
+    # names that components carry, and gaps already listed: a name may recur
+    covered = {
+        concepts.concepts[i].name
+        for assignment in assignments
+        for i in np.unique(assignment.concept)
+        if i >= 0
+    }
+    alignments = np.stack([assignment.reached for assignment in assignments])
+    for index, concept in enumerate(concepts.concepts):
+        if concept.name in covered:
             continue
-        seen.add(concept.name)
-        layer = int(reached[:, place].argmax())
-        at = int(found[layer].component[place])
-        own = int(found[layer].concept[at])
+        covered.add(concept.name)
+        layer = int(alignments[:, index].argmax())
+        component = int(assignments[layer].component[index])
+        label = int(assignments[layer].concept[component])
         rows.append(
             {
                 "database": database,
                 "concept": concept.name,
                 "category": concept.category,
-                "nearest": sets[layer].components[at],
-                "alignment": float(reached[layer, place]),
-                "label": concepts.concepts[own].name if own >= 0 else None,
-                "outdone": bool(reached[layer, place] > threshold),
+                "nearest": sets[layer].components[component],
+                "alignment": float(alignments[layer, index]),
+                "label": concepts.concepts[label].name if label >= 0 else None,
+                "outdone": bool(alignments[layer, index] > threshold),
             }
         )
     columns = ["database", "concept", "category", "nearest", "alignment", "label", "outdone"]

@@ -1,4 +1,4 @@
-"""Label candidates of single vectors: the nearest concepts of a set (paper, 3.3 and 4.1.2)."""
+"""Label candidates of vectors: the nearest concepts of a set (paper, 3.3 and 4.1.2)."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from semlens.store.reader import Database
 
 @dataclass(frozen=True)
 class Candidate:
-    """A concept that might name a component."""
+    """A concept that may label a component."""
 
     name: str
     category: str
-    """Its categories, outermost first, joined by ``/``; empty where it has none."""
+    """Its categories, outermost first, joined by ``/``; empty if it has none."""
     alignment: float
-    """Similarity with the concept less similarity with the empty templates (Eq. 4)."""
+    """Similarity with the concept minus similarity with the empty templates (Eq. 4)."""
 
 
 @dataclass(frozen=True)
@@ -33,69 +33,69 @@ class Candidates:
 
     candidates: tuple[Candidate, ...]
     margin: float | None
-    """Alignment of the best less that of the next other name; None where there is none."""
+    """Alignment of the best name minus that of the next; None if there is no other name."""
     label: str | None
-    """The best name, or None if it does not beat the threshold."""
+    """The best name, or None if its alignment does not exceed the threshold."""
 
 
 def candidates(
     vectors: Float32[np.ndarray, "n d"],
-    probe: QueryEmbedding,
+    embedding: QueryEmbedding,
     concepts: ConceptSet,
     top: int = 5,
     threshold: float = THRESHOLD,
 ) -> list[Candidates]:
-    """Rank a set's concepts for each vector, as ``label`` does.
+    """Rank the concepts of a set for each vector, as ``label`` does.
 
     Parameters
     ----------
     vectors
         Concept vectors of components, or means of some of their examples.
-    probe
-        The set's vectors: ``concept_probe(embedder, concepts)``.
+    embedding
+        The vectors of the set: ``embed_concepts(database, concepts)``.
     top
-        How many at most; a name that stands in several categories counts once, in the first.
+        Maximum number; a name in several categories counts once, in the first.
     """
-    named = concepts.concepts
-    _, name_of = np.unique([concept.name for concept in named], return_inverse=True)
-    made: list[Candidates] = []
-    for values in alignment(vectors, probe):
+    items = concepts.concepts
+    _, name_of = np.unique([concept.name for concept in items], return_inverse=True)
+    ranked: list[Candidates] = []
+    for values in alignment(vectors, embedding):
         order = np.argsort(-values, kind="stable")
-        # of each name the first in order
-        once = order[np.sort(np.unique(name_of[order], return_index=True)[1])]
+        # only the best entry of each name
+        distinct = order[np.sort(np.unique(name_of[order], return_index=True)[1])]
         best = tuple(
-            Candidate(named[i].name, named[i].category, float(values[i]))
-            for i in once[: max(top, 0)]
+            Candidate(items[i].name, items[i].category, float(values[i]))
+            for i in distinct[: max(top, 0)]
         )
-        margin = float(values[once[0]] - values[once[1]]) if len(once) > 1 else None
-        first = named[once[0]].name if values[once[0]] > threshold else None
-        made.append(Candidates(best, margin, first))
-    return made
+        margin = float(values[distinct[0]] - values[distinct[1]]) if len(distinct) > 1 else None
+        label = items[distinct[0]].name if values[distinct[0]] > threshold else None
+        ranked.append(Candidates(best, margin, label))
+    return ranked
 
 
 def saved_candidates(
     database: Database, name: str, rows: Int64[np.ndarray, " n"], top: int = 5
 ) -> list[Candidates | None]:
-    """Return what ``Labels.save`` kept of some components; None for those without."""
+    """Return the candidates of components from a saved label table; None if it lacks them."""
     table = database.load_analysis(PREFIX + name)
     if table is None:
         return [None] * len(rows)
-    who = ["layer", "index", "sign"]
-    mine = database.components.iloc[rows][who].reset_index(drop=True)
-    found: pd.DataFrame = mine.merge(table, on=who, how="left")
-    return [_kept(record, top) for record in found.to_dict("records")]
+    keys = ["layer", "index", "sign"]
+    components = database.components.iloc[rows][keys].reset_index(drop=True)
+    merged: pd.DataFrame = components.merge(table, on=keys, how="left")
+    return [_from_record(record, top) for record in merged.to_dict("records")]
 
 
-def _kept(record: dict[str, Any], top: int) -> Candidates | None:
+def _from_record(record: dict[str, Any], top: int) -> Candidates | None:
     names, values = record["candidates"], record["alignments"]
     if not isinstance(names, np.ndarray | list) or not isinstance(values, np.ndarray | list):
         return None
     label, margin = record["label"], record["margin"]
     label = label if isinstance(label, str) else None
-    found = [
-        # the category was kept of the label only
-        Candidate(str(name), str(record["category"]) if label and not place else "", float(value))
-        for place, (name, value) in enumerate(zip(names, values, strict=True))
+    items = [
+        # the table has the category of the label only
+        Candidate(str(name), str(record["category"]) if label and not rank else "", float(value))
+        for rank, (name, value) in enumerate(zip(names, values, strict=True))
     ]
-    known = isinstance(margin, float) and np.isfinite(margin)
-    return Candidates(tuple(found[: max(top, 0)]), float(margin) if known else None, label)
+    has_margin = isinstance(margin, float) and np.isfinite(margin)
+    return Candidates(tuple(items[: max(top, 0)]), float(margin) if has_margin else None, label)

@@ -1,4 +1,4 @@
-"""Values of a map by component that outlive added layers: what was computed stays as it was."""
+"""Cache of a map's values by component; existing values stay the same when layers are added."""
 
 from __future__ import annotations
 
@@ -11,27 +11,29 @@ import pandas as pd
 from jaxtyping import Float32, Float64, Int64
 
 from semlens.analysis.compare.component_sets import ComponentSet
-from semlens.analysis.describe.clusters import nearest_old
+from semlens.analysis.describe.clusters import nearest_existing
 from semlens.analysis.query_embedding import unit
 from semlens.recipe import fingerprint
 from semlens.store.reader import Database
 from semlens.types import Layers, as_list
 
-_WHO = ["set", "component"]
-Join = Callable[[np.ndarray, Int64[np.ndarray, "n k"], Float64[np.ndarray, "n k"]], np.ndarray]
-"""Makes values of new components from those of old ones, their nearest ones and the weights."""
+_KEYS = ["set", "component"]
+Interpolate = Callable[
+    [np.ndarray, Int64[np.ndarray, "n k"], Float64[np.ndarray, "n k"]], np.ndarray
+]
+"""Computes values of new components from existing values, nearest components and weights."""
 
 
 @dataclass(frozen=True)
 class LayoutCache:
-    """Values by component, kept in the first of some databases.
+    """Values by component, saved in the first of several databases.
 
     Parameters
     ----------
     layers
-        The layers that were asked for; None for all, those that are added later too.
+        The requested layers; None for all, including layers added later.
     settings
-        What decides the values, besides the vectors.
+        What determines the values besides the vectors.
     """
 
     kind: str
@@ -41,83 +43,85 @@ class LayoutCache:
 
     @property
     def name(self) -> str:
-        """Name of the table: the same after layers were added, or the folder was moved."""
-        made = [_identity(one.database) for one in self.sets]
+        """Name of the table; it does not change when layers are added or the folder is moved."""
+        identities = [_identity(s.database) for s in self.sets]
         layers = None if self.layers is None else sorted(set(as_list(self.layers)))
-        return f"{self.kind}-{fingerprint(self.kind, made, layers, dict(self.settings))[:16]}"
+        return f"{self.kind}-{fingerprint(self.kind, identities, layers, dict(self.settings))[:16]}"
 
     def load(self) -> pd.DataFrame | None:
-        """Return the kept values, a row per component; None if there are none.
+        """Return the saved values, one row per component; None if there are none.
 
-        Values are missing (NaN) for components of layers that were added since. A table is
-        void once the vectors of one of its layers have changed.
+        Values of components of layers added since are NaN. A table is invalid once the vectors
+        of one of its layers have changed.
         """
-        found = self.sets[0].database.load_origin(self.name)
-        if found is None:
+        saved = self.sets[0].database.load_origin(self.name)
+        if saved is None:
             return None
-        table, origin = found
-        digests = zip(origin["layers"], self._digests(), strict=True)
-        if any(not was.items() <= now.items() for was, now in digests):
+        table, origin = saved
+        pairs = zip(origin["layers"], self._digests(), strict=True)
+        if any(not old.items() <= new.items() for old, new in pairs):
             return None
-        return self._who().merge(table, on=_WHO, how="left").drop(columns=_WHO)
+        return self._keys().merge(table, on=_KEYS, how="left").drop(columns=_KEYS)
 
     def save(self, values: pd.DataFrame) -> None:
-        """Keep values, a row per component, if the database can be written."""
+        """Save values, one row per component, if the database is writable."""
         database = self.sets[0].database
         if database.keeps_analysis:
-            table = pd.concat([self._who(), values], axis=1)
+            table = pd.concat([self._keys(), values], axis=1)
             origin = {"settings": dict(self.settings), "layers": self._digests()}
             database.save_analysis(self.name, table, origin)
 
     def complete(
         self,
         theta: Float32[np.ndarray, "n d"],
-        make: Callable[[Float32[np.ndarray, "n d"]], pd.DataFrame],
-        join: Join,
+        compute: Callable[[Float32[np.ndarray, "n d"]], pd.DataFrame],
+        interpolate: Interpolate,
         *,
         again: bool,
     ) -> tuple[pd.DataFrame, bool]:
-        """Return the values of all components, and whether some were kept.
+        """Return the values of all components, and whether saved ones were used.
 
         Parameters
         ----------
-        make
+        compute
             Computes all values from unit vectors.
-        join
-            Gives values to components that have come since; ``placed`` is true for them.
+        interpolate
+            Computes values of components added since; ``placed`` is true for these.
         again
-            Whether to forget what was kept.
+            Whether to ignore saved values.
         """
-        kept = None if again else self.load()
-        if kept is None:
-            made = make(unit(theta)).assign(placed=False)
-            self.save(made)
-            return made, False
-        made = kept["placed"].eq(False).to_numpy(bool)
-        new = kept["placed"].isna().to_numpy()
+        values = None if again else self.load()
+        if values is None:
+            values = compute(unit(theta)).assign(placed=False)
+            self.save(values)
+            return values, False
+        has_value = values["placed"].eq(False).to_numpy(bool)
+        new = values["placed"].isna().to_numpy()
         if new.any():
-            units, columns = unit(theta), [name for name in kept if name != "placed"]
-            near = nearest_old(units[made], units[new])
-            kept.loc[new, columns] = join(kept.loc[made, columns].to_numpy(), *near)
-            kept["placed"] = ~made
-            self.save(kept)
-        return kept, True
+            units, columns = unit(theta), [name for name in values if name != "placed"]
+            nearest = nearest_existing(units[has_value], units[new])
+            values.loc[new, columns] = interpolate(
+                values.loc[has_value, columns].to_numpy(), *nearest
+            )
+            values["placed"] = ~has_value
+            self.save(values)
+        return values, True
 
-    def _who(self) -> pd.DataFrame:
+    def _keys(self) -> pd.DataFrame:
         return pd.concat(
             [
-                pd.DataFrame({"set": number, "component": one.components})
-                for number, one in enumerate(self.sets)
+                pd.DataFrame({"set": index, "component": component_set.components})
+                for index, component_set in enumerate(self.sets)
             ],
             ignore_index=True,
         )
 
     def _digests(self) -> list[dict[str, str]]:
-        """SHA-256 of the vectors of each layer."""
+        """Return the SHA-256 of the vectors of each layer, for each set."""
         return [{name: s.database.digests(name)[0] for name in s.layers} for s in self.sets]
 
 
 def _identity(database: Database) -> str:
-    made = database.manifest
-    sources = [source.fingerprint for source in (made.model, made.data, made.embedder)]
-    return fingerprint(*sources, made.recipe.model_dump(mode="json"))
+    manifest = database.manifest
+    sources = [source.fingerprint for source in (manifest.model, manifest.data, manifest.embedder)]
+    return fingerprint(*sources, manifest.recipe.model_dump(mode="json"))

@@ -1,4 +1,4 @@
-"""What the points of a map can be coloured by."""
+"""Colourings of a map's points: alignment with queries, groups, measures, class relevance."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from semlens.errors import ConceptError
 Colour = Literal[
     "query", "layer", "model", "cluster", "clarity", "redundancy", "polysemanticity", "relevance"
 ]
-"""What points are coloured by."""
+"""What points can be coloured by."""
 KINDS: tuple[str, ...] = get_args(Colour)
 
 
 def check_colour(by: str, values: Sequence[str | int]) -> None:
-    """Refuse what no map can be coloured by, and values that do not belong to it.
+    """Check a colouring and its values.
 
     Raises
     ------
     ConceptError
-        If so.
+        If ``by`` is unknown, or the values do not fit it.
     """
     if by not in KINDS:
         raise ConceptError(
@@ -41,28 +41,28 @@ def check_colour(by: str, values: Sequence[str | int]) -> None:
         )
     if by == "query" and not values:
         raise ConceptError(
-            "The map is to be coloured by a query, and there is none.",
-            "Expected one text or more.",
-            "Say what to look for.",
+            "Colouring by query needs a query.",
+            "Expected one or more texts.",
+            "Give at least one.",
         )
     if by == "relevance" and len(values) != 1:
         raise ConceptError(
-            f"The map is to be coloured by relevance for {len(values)} classes.",
+            f"Colouring by relevance got {len(values)} classes.",
             "Expected one class.",
-            "Name it.",
+            "Give the name or the logit of one class.",
         )
     if by not in ("query", "relevance") and values:
         raise ConceptError(
-            f"The map is coloured by {by}, and {', '.join(map(repr, values))} was given.",
-            "Expected a text with query, a class with relevance, and nothing with the others.",
-            "Leave it out, or colour by query or relevance.",
+            f"Colouring by {by} takes no values, but got {', '.join(map(repr, values))}.",
+            "Expected texts for query, a class for relevance, and no values otherwise.",
+            "Omit the values, or colour by query or relevance.",
         )
 
 
 def colour(
     frame: pd.DataFrame, sets: Sequence[ComponentSet], by: str, values: Sequence[str | int]
 ) -> Colouring:
-    """Return the colours of a map's components; ``values`` are texts, or a class.
+    """Return the colouring of a map's components; ``values`` are query texts, or a class.
 
     Parameters
     ----------
@@ -72,42 +72,47 @@ def colour(
     Raises
     ------
     ConceptError
-        If ``by`` is unknown, or the values do not belong to it.
+        If ``by`` is unknown, or the values do not fit it.
     RelevanceError
-        If a database has no relevance, or not for this class.
+        If a database has no relevance for the class.
     """
     check_colour(by, values)
     if by == "query":
-        probe = embed_query(sets[0].database, tuple(dict.fromkeys(map(str, values))))
-        assert probe is not None  # noqa: S101  # check_colour has seen that there is a text
-        return Queries(probe.names, np.concatenate([alignment(one.theta, probe) for one in sets]))
+        embedding = embed_query(sets[0].database, tuple(dict.fromkeys(map(str, values))))
+        assert embedding is not None  # noqa: S101  # check_colour ensures that there is a text
+        return Queries(
+            embedding.names, np.concatenate([alignment(s.theta, embedding) for s in sets])
+        )
     if by == "relevance":
         return _relevance(sets, values[0])
     if by in MEASURES:
-        parts = [set_scores(one)[by].to_numpy(np.float32) for one in sets]
-        return Scale(by, np.concatenate(parts))
+        return Scale(by, np.concatenate([set_scores(s)[by].to_numpy(np.float32) for s in sets]))
     if by == "cluster":
-        group = frame["cluster"].to_numpy(np.int64)
-        names = [f"cluster {i}" for i in range(group.max(initial=-1) + 1)]
+        groups = frame["cluster"].to_numpy(np.int64)
+        names = [f"cluster {i}" for i in range(groups.max(initial=-1) + 1)]
     else:
-        group, names = pd.factorize(frame[by])
-    return Groups(by, tuple(map(str, names)), np.asarray(group, np.int64), ordered=by == "layer")
+        groups, names = pd.factorize(frame[by])
+    return Groups(by, tuple(map(str, names)), np.asarray(groups, np.int64), ordered=by == "layer")
 
 
 def _relevance(sets: Sequence[ComponentSet], target: int | str) -> Scale:
-    """Colour and size by the mean share of the layer's relevance for a class; zero if not kept."""
-    parts: list[Float32[np.ndarray, " n"]] = []
-    for one in sets:
-        found = one.database.relevance(find_class(one.database, target), one.layers)
-        share = found.set_index("component")["mean"].reindex(one.rows, fill_value=0.0)
-        parts.append(share.to_numpy(np.float32))
-    first = sets[0].database
-    name = class_name(first, find_class(first, target))
-    return Scale(f"share of relevance for '{name}'", np.concatenate(parts), signed=True, sized=True)
+    """Colour and size by the mean share of a layer's relevance for a class; zero if not stored."""
+    shares: list[Float32[np.ndarray, " n"]] = []
+    for component_set in sets:
+        relevance = component_set.database.relevance(
+            find_class(component_set.database, target), component_set.layers
+        )
+        mean = relevance.set_index("component")["mean"].reindex(component_set.rows, fill_value=0.0)
+        shares.append(mean.to_numpy(np.float32))
+    database = sets[0].database
+    name = class_name(database, find_class(database, target))
+    return Scale(
+        f"share of relevance for '{name}'", np.concatenate(shares), signed=True, sized=True
+    )
 
 
 def colour_columns(colouring: Colouring) -> dict[str, np.ndarray]:
-    """Return the values behind colours that the map's table does not hold."""
+    """Return the colouring's values that are not already columns of the map's table."""
     if isinstance(colouring, Queries):
         names = [f"alignment: {name}" for name in colouring.names]
         return dict(zip(names, colouring.alignment.T, strict=True))

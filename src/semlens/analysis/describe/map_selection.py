@@ -1,4 +1,4 @@
-"""Some components of a map: what they are about, and in which layers they lie."""
+"""Selections of components on a map, summarized by their labels and layers."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CLUSTERS = "clusters"
-"""Where labels come from while the database keeps none."""
+"""Source of labels when the database has no saved labels."""
 _ROWS = 20
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Selection(Result):
-    """Some components of a map, in its order.
+    """Selected components of a map, in its order.
 
     Parameters
     ----------
@@ -38,18 +38,20 @@ class Selection(Result):
         (None: no label).
     labels
         One row per label, most frequent first: label, count, share (of the selection),
-        total (number of components on the map with it).
+        total (components on the map with this label).
     layers
-        One row per layer that is selected from: layer, count, share, total.
+        One row per layer of the selection: layer, count, share, total.
     source
-        Where labels come from: ``labels-NAME``, kept in the database, or ``clusters``.
+        Where labels come from: ``labels-NAME``, saved in the database, or ``clusters``.
+    concept_map
+        The map.
     """
 
     frame: pd.DataFrame
     labels: pd.DataFrame
     layers: pd.DataFrame
     source: str
-    found: ConceptMap
+    concept_map: ConceptMap
 
     def __len__(self) -> int:
         """Return the number of components."""
@@ -57,7 +59,7 @@ class Selection(Result):
 
     @property
     def unlabelled(self) -> int:
-        """How many of the components have no label."""
+        """Number of selected components without a label."""
         return int(np.count_nonzero(self.frame["label"].isna()))
 
     def to_pandas(self) -> pd.DataFrame:
@@ -76,11 +78,11 @@ class Selection(Result):
         }
 
     def plot(self) -> Figure:
-        """Draw the map with the selected components in colour."""
+        """Draw the map with the selected components highlighted."""
         from semlens.draw.map_plot import draw_map
 
-        where = self.found.frame[["x", "y"]].to_numpy(np.float32)
-        group = np.where(self.found.frame["component"].isin(self.frame["component"]), 0, -1)
+        where = self.concept_map.frame[["x", "y"]].to_numpy(np.float32)
+        group = np.where(self.concept_map.frame["component"].isin(self.frame["component"]), 0, -1)
         x, y = np.median(self.frame[["x", "y"]].to_numpy(float), axis=0)
         text = ", ".join(self.labels["label"].head(2))
         labels = [MapLabel(text, float(x), float(y), len(self))] if text else []
@@ -96,74 +98,82 @@ class Selection(Result):
         )
 
 
-def select(found: ConceptMap, rows: Sequence[int]) -> Selection:
-    """Describe some components of a map of one database by their labels and layers.
+def select(concept_map: ConceptMap, rows: Sequence[int]) -> Selection:
+    """Select components of a map of one database, and count their labels and layers.
 
     Parameters
     ----------
     rows
-        Rows of ``components.parquet``; what stands twice counts once.
+        Rows of ``components.parquet``; duplicates count once.
 
     Raises
     ------
     RecipeError
-        If the map is of several databases: their rows do not tell components apart.
+        If the map has several databases: rows are ambiguous then.
     LayerError
         If no row is given, or one is not on the map.
     """
-    if len(found.sets) != 1:
+    if len(concept_map.sets) != 1:
         raise RecipeError(
-            f"The map is of {len(found.sets)} databases.",
-            "Expected one: rows do not tell components of several apart.",
-            "Select on the map of each.",
+            f"The map has {len(concept_map.sets)} databases.",
+            "Expected one: rows are ambiguous across databases.",
+            "Select on the map of each database.",
         )
-    places = _places(found.sets[0].rows, rows)
-    names, source = component_labels(found)
-    frame = found.frame[["component", "layer", "index", "sign", "x", "y", "cluster"]]
-    frame = frame.assign(label=pd.Series(names, dtype=object))
-    frame.insert(0, "row", found.sets[0].rows)
-    mine = frame.iloc[places].reset_index(drop=True)
-    layers = _counted(mine, frame, "layer").set_index("layer")
-    layers = layers.reindex([name for name in found.sets[0].layers if name in layers.index])
-    return Selection(mine, _counted(mine, frame, "label"), layers.reset_index(), source, found)
+    positions = _positions(concept_map.sets[0].rows, rows)
+    labels, source = component_labels(concept_map)
+    frame = concept_map.frame[["component", "layer", "index", "sign", "x", "y", "cluster"]]
+    frame = frame.assign(label=pd.Series(labels, dtype=object))
+    frame.insert(0, "row", concept_map.sets[0].rows)
+    selected = frame.iloc[positions].reset_index(drop=True)
+    layer_counts = _value_counts(selected, frame, "layer").set_index("layer")
+    layer_counts = layer_counts.reindex(
+        [name for name in concept_map.sets[0].layers if name in layer_counts.index]
+    )
+    return Selection(
+        selected,
+        _value_counts(selected, frame, "label"),
+        layer_counts.reset_index(),
+        source,
+        concept_map,
+    )
 
 
-def component_labels(found: ConceptMap) -> tuple[list[str | None], str]:
-    """Return the label of each component of a map of one database, and where labels come from.
+def component_labels(concept_map: ConceptMap) -> tuple[list[str | None], str]:
+    """Return the label of each component of a map of one database, and their source.
 
-    They are those that were kept last (``semlens label --save NAME``); while there are none,
-    those of the clusters.
+    These are the labels saved last (``semlens label --save NAME``), or else those of the
+    clusters.
     """
-    one = found.sets[0]
-    kept = saved_labels(one.database)
-    if kept is None:
-        labels, source = found.frame["cluster_label"], CLUSTERS
+    component_set = concept_map.sets[0]
+    table = saved_labels(component_set.database)
+    if table is None:
+        labels, source = concept_map.frame["cluster_label"], CLUSTERS
     else:
-        labels = kept["label"].iloc[one.rows]
-        source = PREFIX + label_tables(one.database)[0].name
+        labels = table["label"].iloc[component_set.rows]
+        source = PREFIX + label_tables(component_set.database)[0].name
     return [text if isinstance(text, str) else None for text in labels], source
 
 
-def _places(known: Int64[np.ndarray, " n"], rows: Sequence[int]) -> Int64[np.ndarray, " m"]:
-    """Return where rows are among those of the map, in its order."""
-    wanted = np.unique(np.asarray(rows, np.int64))
-    if not len(wanted):
+def _positions(map_rows: Int64[np.ndarray, " n"], rows: Sequence[int]) -> Int64[np.ndarray, " m"]:
+    """Return the positions of rows on the map, in its order."""
+    unique_rows = np.unique(np.asarray(rows, np.int64))
+    if not len(unique_rows):
         raise LayerError(
-            "No component is selected.", "Expected one row or more.", "Select some on the map."
+            "No component is selected.", "Expected one or more rows.", "Select some on the map."
         )
-    strange = wanted[~np.isin(wanted, known)]
-    if len(strange):
+    unknown = unique_rows[~np.isin(unique_rows, map_rows)]
+    if len(unknown):
         raise LayerError(
-            f"Row {strange[0]} is not on the map.",
-            f"Expected rows from {known.min()} to {known.max()}, of components with examples.",
-            "Select among those that the map shows.",
+            f"Row {unknown[0]} is not on the map.",
+            f"Expected components with examples, from {map_rows.min()} to {map_rows.max()}.",
+            "Select components that the map shows.",
         )
-    return np.flatnonzero(np.isin(known, wanted))
+    return np.flatnonzero(np.isin(map_rows, unique_rows))
 
 
-def _counted(mine: pd.DataFrame, everyone: pd.DataFrame, by: str) -> pd.DataFrame:
-    """Count a column's values, most frequent first, equal counts by name."""
-    counts = mine[by].value_counts().rename_axis(by).reset_index(name="count")
+def _value_counts(selected: pd.DataFrame, all_components: pd.DataFrame, by: str) -> pd.DataFrame:
+    """Count the values of a column, most frequent first, ties by name."""
+    counts = selected[by].value_counts().rename_axis(by).reset_index(name="count")
     counts = counts.sort_values(["count", by], ascending=[False, True], ignore_index=True)
-    total = everyone[by].value_counts().reindex(counts[by]).to_numpy(np.int64)
-    return counts.assign(share=counts["count"] / len(mine), total=total)
+    totals = all_components[by].value_counts().reindex(counts[by]).to_numpy(np.int64)
+    return counts.assign(share=counts["count"] / len(selected), total=totals)

@@ -1,4 +1,4 @@
-"""The components nearest to one: in its own model, and its twin in another (paper, 3.3)."""
+"""Nearest components in the same model, and the counterpart in another one (paper, 3.3)."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from semlens.types import Component, Layers
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A component, and how alike it is."""
+    """A component and its similarity."""
 
     component: Component
     cosine: float
-    """Of the concept vectors (Eq. 3)."""
+    """Cosine of the concept vectors (Eq. 3)."""
     label: str | None = None
-    """For whoever names it."""
+    """Filled in by callers that label components."""
 
 
 @dataclass(frozen=True)
 class Counterpart:
-    """The component of another model that is most like one of this model."""
+    """The component of another model that is most similar to one of this model."""
 
     nearest: Neighbour | None
-    """None if none of the other model has examples."""
+    """None if no component of the other model has examples."""
     mutual: bool
-    """Whether, of this model, the component is in turn the nearest to its twin."""
+    """Whether the component is in turn the nearest of this model to its counterpart."""
 
 
 def check_has_examples(database: Database, row: int) -> None:
-    """Refuse a component without examples: it has no vector.
+    """Check that a component has examples, and thus a concept vector.
 
     Raises
     ------
@@ -45,7 +45,7 @@ def check_has_examples(database: Database, row: int) -> None:
     if not database.alive[row]:
         raise LayerError(
             f"Component '{database.component(row)}' has no examples.",
-            "Expected one that some image activates: only those have a concept vector.",
+            "Expected one that some image activates: only these have a concept vector.",
             "Choose another component, or build with more images.",
         )
 
@@ -53,9 +53,9 @@ def check_has_examples(database: Database, row: int) -> None:
 def neighbours(
     database: Database, row: int, top: int = 6, layers: Layers = None
 ) -> tuple[Neighbour, ...]:
-    """Return the other components of some layers with the largest cosine, best first.
+    """Return the components with the largest cosine to one component, best first.
 
-    Of equal ones the smaller row comes first. Components without examples are left out.
+    Ties are in row order. Components without examples are excluded.
 
     Raises
     ------
@@ -63,46 +63,46 @@ def neighbours(
         If the component has no examples, or a layer is unknown.
     """
     check_has_examples(database, row)
-    among = np.zeros(database.manifest.rows, bool)
-    among[database.rows(layers)] = True
-    among[row] = False
-    rows, values = _ranked(database, database.concept_vectors([row]), among, top)
-    parts = map(database.component, rows.tolist())
-    return tuple(map(Neighbour, parts, values.tolist()))
+    eligible = np.zeros(database.manifest.rows, bool)
+    eligible[database.rows(layers)] = True
+    eligible[row] = False
+    rows, values = _nearest(database, database.concept_vectors([row]), eligible, top)
+    components = map(database.component, rows.tolist())
+    return tuple(map(Neighbour, components, values.tolist()))
 
 
 def counterpart(database: Database, row: int, other: Database) -> Counterpart:
-    """Find the nearest component of another model.
+    """Return the component of another model that is nearest to one component.
 
     Raises
     ------
     StaleError
         If the databases were embedded by different foundation models.
     RecipeError
-        If both are the same.
+        If both databases are the same.
     LayerError
         If the component has no examples.
     """
     check_databases([database, other])
     check_has_examples(database, row)
-    rows, values = _ranked(other, database.concept_vectors([row]), other.alive, 1)
+    rows, values = _nearest(other, database.concept_vectors([row]), other.alive, 1)
     if not len(rows):
         return Counterpart(None, False)
-    back, _ = _ranked(database, other.concept_vectors([int(rows[0])]), database.alive, 1)
+    back, _ = _nearest(database, other.concept_vectors([int(rows[0])]), database.alive, 1)
     nearest = Neighbour(other.component(int(rows[0])), float(values[0]))
     return Counterpart(nearest, int(back[0]) == row)
 
 
-def _ranked(
-    database: Database, vector: Float32[np.ndarray, "1 d"], among: np.ndarray, top: int
+def _nearest(
+    database: Database, vector: Float32[np.ndarray, "1 d"], eligible: np.ndarray, top: int
 ) -> tuple[Int64[np.ndarray, " k"], Float32[np.ndarray, " k"]]:
-    """Return the nearest living components of some, and their cosines."""
-    rows = np.flatnonzero(among & database.alive)
+    """Return the nearest of the eligible components with examples, and their cosines."""
+    rows = np.flatnonzero(eligible & database.alive)
     values = database.cosines(vector, rows)[:, 0]
     top = min(max(top, 0), len(rows))
     if top == 0:
         return rows[:0], values[:0]
-    # to sort all would take longer than to compare them
-    first = np.flatnonzero(values >= np.partition(values, -top)[-top])
-    order = first[np.argsort(-values[first], kind="stable")][:top]
+    # sorting all would take longer than comparing them: sort only those up to the top-th value
+    nearest = np.flatnonzero(values >= np.partition(values, -top)[-top])
+    order = nearest[np.argsort(-values[nearest], kind="stable")][:top]
     return rows[order], values[order]

@@ -1,4 +1,4 @@
-"""What stands behind components: the classes that they drive, and the samples they come from."""
+"""Provenance of components: relevance by class, and the samples of their examples."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from semlens.analysis.scores import clarity
 from semlens.store.reader import Database
 
 
-def clarity_of(
+def clarity_of_rows(
     database: Database, rows: Int64[np.ndarray, " n"], chunk: int = 512
 ) -> Float32[np.ndarray, " n"]:
-    """Return the clarity of some components (Eq. 7); NaN with fewer than two examples."""
+    """Return the clarity of components (Eq. 7); NaN with fewer than two examples."""
     value = np.full(len(rows), np.nan, np.float32)
     for entry in database.manifest.layers:
-        mine = np.flatnonzero((rows >= entry.first) & (rows < entry.first + entry.rows))
-        if not len(mine):
+        in_layer = np.flatnonzero((rows >= entry.first) & (rows < entry.first + entry.rows))
+        if not len(in_layer):
             continue
         index, used = database.crop_index(entry.name)
-        for start in range(0, len(mine), chunk):
-            part = mine[start : start + chunk]
-            place = rows[part] - entry.first
-            vectors = torch.from_numpy(database.crop_vectors[index[place]]).float()
-            value[part] = clarity(vectors, torch.from_numpy(used[place])).numpy()
+        for start in range(0, len(in_layer), chunk):
+            block = in_layer[start : start + chunk]
+            positions = rows[block] - entry.first
+            vectors = torch.from_numpy(database.crop_vectors[index[positions]]).float()
+            value[block] = clarity(vectors, torch.from_numpy(used[positions])).numpy()
     return value
 
 
-def driven_classes(
+def relevance_by_class(
     database: Database, rows: Int64[np.ndarray, " n"], layers: Sequence[str]
 ) -> pd.DataFrame:
-    """Return the components' relevance for every class, the largest mean first."""
+    """Return the components' relevance for every class, largest mean first."""
     table: Any = database.relevance(None, layers)
     table = table[table["component"].isin(rows)]
     order = pd.Series(np.arange(len(rows)), rows)
-    table = table.assign(place=table["component"].map(order))
-    table = table.sort_values(["place", "mean", "class"], ascending=[True, False, True])
+    table = table.assign(order=table["component"].map(order))
+    table = table.sort_values(["order", "mean", "class"], ascending=[True, False, True])
     return pd.DataFrame(
         {
             "row": table["component"].to_numpy(),
@@ -54,31 +54,31 @@ def driven_classes(
     )
 
 
-def among_classes(
+def share_among_classes(
     classes: pd.DataFrame, rows: Int64[np.ndarray, " n"], target: int
 ) -> pd.DataFrame:
-    """Return the class's part in what a component does for all classes, and its rank there.
+    """Return a class's share of each component's relevance over all classes, and its rank.
 
-    Only classes that a component speaks for on average count.
+    Only classes with a positive mean relevance count.
     """
-    part: Any = classes[classes["mean"] > 0]
-    group = part.groupby("row")["mean"]
-    share, rank = part["mean"] / group.transform("sum"), group.cumcount() + 1
-    mine = part["logit"] == target
+    positive: Any = classes[classes["mean"] > 0]
+    means = positive.groupby("row")["mean"]
+    share, rank = positive["mean"] / means.transform("sum"), means.cumcount() + 1
+    is_target = positive["logit"] == target
     frame = pd.DataFrame(
-        {"class_share": share[mine].to_numpy(), "class_rank": rank[mine].to_numpy()},
-        index=part.loc[mine, "row"].to_numpy(),
+        {"class_share": share[is_target].to_numpy(), "class_rank": rank[is_target].to_numpy()},
+        index=positive.loc[is_target, "row"].to_numpy(),
     ).reindex(rows)
     frame["class_share"] = frame["class_share"].fillna(0.0)
     frame["class_rank"] = frame["class_rank"].astype("Int64")
-    frame["classes"] = group.size().reindex(rows, fill_value=0).to_numpy()
+    frame["classes"] = means.size().reindex(rows, fill_value=0).to_numpy()
     return frame.reset_index(drop=True)
 
 
 def example_files(database: Database, rows: Int64[np.ndarray, " n"]) -> pd.DataFrame:
     """Return the concept examples of the components, with the class of each sample.
 
-    It is the name of the sample's logit, else its name in the data.
+    The class is the name of the sample's logit, or else its name in the data.
     """
     records = [
         {
@@ -92,29 +92,33 @@ def example_files(database: Database, rows: Int64[np.ndarray, " n"]) -> pd.DataF
         for rank, example in enumerate(database.examples_of(int(row)), start=1)
     ]
     frame = pd.DataFrame(records, columns=["row", "rank", "path", "activation", "sample"])
-    known = database.samples.iloc[frame["sample"].to_numpy(np.int64)]
-    logits = known["logit"].astype("Int64").array
+    samples = database.samples.iloc[frame["sample"].to_numpy(np.int64)]
+    logits = samples["logit"].astype("Int64").array
     names = [
-        text or None if pd.isna(logit) else class_name(database, int(logit))
-        for logit, text in zip(logits, known["target"], strict=True)
+        target or None if pd.isna(logit) else class_name(database, int(logit))
+        for logit, target in zip(logits, samples["target"], strict=True)
     ]
     frame.insert(3, "class", pd.Series(names, dtype=object))
     frame.insert(4, "logit", logits)
     return frame
 
 
-def examples_shown(files: pd.DataFrame, rows: Int64[np.ndarray, " n"], target: int) -> pd.DataFrame:
-    """Return how many examples there are, how many of the class, and the most usual class."""
-    mine: dict[Any, Any] = dict(iter(files.groupby("row")))
+def summarize_examples(
+    files: pd.DataFrame, rows: Int64[np.ndarray, " n"], target: int
+) -> pd.DataFrame:
+    """Return the number of examples, the number of the class, and the most common class."""
+    files_by_row: dict[Any, Any] = dict(iter(files.groupby("row")))
     records: list[dict[str, Any]] = []
     for row in rows:
-        part = mine.get(row, files.iloc[:0])
-        usual = Counter(part["class"].dropna()).most_common(1)
+        examples = files_by_row.get(row, files.iloc[:0])
+        most_common = Counter(examples["class"].dropna()).most_common(1)
         records.append(
             {
-                "examples": len(part),
-                "of_class": int((part["logit"] == target).fillna(False).sum()),
-                "examples_show": "".join(f"{n} of {len(part)} '{name}'" for name, n in usual),
+                "examples": len(examples),
+                "of_class": int((examples["logit"] == target).fillna(False).sum()),
+                "examples_show": "".join(
+                    f"{count} of {len(examples)} '{name}'" for name, count in most_common
+                ),
             }
         )
     return pd.DataFrame(records, columns=["examples", "of_class", "examples_show"])

@@ -1,4 +1,4 @@
-"""How the three measures are distributed over the components of each layer (paper, Fig. 5b)."""
+"""Distributions of the three measures over the components of each layer (paper, Fig. 5b)."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from jaxtyping import Float64
 from semlens.analysis.scores import MEASURES
 
 BINS = 40
-"""Bins at most."""
+"""Maximum number of bins."""
 _STEPS = (0.005, 0.01, 0.02, 0.025, 0.05, 0.1)
 
 
 @dataclass(frozen=True)
 class MeasureDescription:
-    """What a measure says, and how to read it."""
+    """Definition and interpretation of a measure."""
 
     definition: str
     reading: str
@@ -35,14 +35,14 @@ MEANINGS = {
     ),
     "redundancy": MeasureDescription(
         "Largest cosine similarity of a component's concept vector with another one of its layer.",
-        "High: the layer has a component of nearly the same meaning, though perhaps of another "
-        "use. Low: it is the only one.",
+        "High: the layer has a component with nearly the same meaning, though perhaps used "
+        "differently. Low: the component is unique in its layer.",
         "paper, Eqs. 8 and 9",
         "low",
     ),
     "polysemanticity": MeasureDescription(
-        "One less the cosine similarity of the two halves into which k-means splits a "
-        "component's concept examples.",
+        "1 - cosine similarity of the two clusters into which k-means splits a component's "
+        "concept examples.",
         "High: the examples show two different things. Low: they show one.",
         "paper, Eq. 10 with h = 2",
         "low",
@@ -53,12 +53,12 @@ MEANINGS = {
 
 @dataclass(frozen=True)
 class LayerSummary:
-    """One measure in one layer; None where no component has the measure."""
+    """One measure in one layer; None if no component has the measure."""
 
     layer: str
     counts: tuple[int, ...]
     components: int
-    """How many components have the measure."""
+    """Number of components with the measure."""
     mean: float | None
     quartiles: tuple[float, float, float] | None
 
@@ -74,7 +74,7 @@ class Distribution:
 
 
 def distributions(scores: pd.DataFrame) -> list[Distribution]:
-    """Count the components of each layer by each measure.
+    """Return the histogram of each measure per layer.
 
     Parameters
     ----------
@@ -86,23 +86,23 @@ def distributions(scores: pd.DataFrame) -> list[Distribution]:
 
 def _distribution(scores: pd.DataFrame, measure: str) -> Distribution:
     edges = _edges(scores[measure].to_numpy(np.float64))
-    spreads: list[LayerSummary] = []
-    for name, part in scores.groupby("layer", sort=False):
-        value = part[measure].dropna().to_numpy(np.float64)
-        spreads.append(
+    summaries: list[LayerSummary] = []
+    for name, group in scores.groupby("layer", sort=False):
+        values = group[measure].dropna().to_numpy(np.float64)
+        summaries.append(
             LayerSummary(
                 str(name),
-                tuple(np.histogram(value, edges)[0].tolist()),
-                len(value),
-                float(value.mean()) if len(value) else None,
-                tuple(np.quantile(value, (0.25, 0.5, 0.75)).tolist()) if len(value) else None,
+                tuple(np.histogram(values, edges)[0].tolist()),
+                len(values),
+                float(values.mean()) if len(values) else None,
+                tuple(np.quantile(values, (0.25, 0.5, 0.75)).tolist()) if len(values) else None,
             )
         )
-    return Distribution(measure, MEANINGS[measure], tuple(edges.tolist()), tuple(spreads))
+    return Distribution(measure, MEANINGS[measure], tuple(edges.tolist()), tuple(summaries))
 
 
 def _edges(values: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " e"]:
-    """Return round edges: the finest of a few steps that gives at most BINS bins."""
+    """Return round bin edges, with the smallest step that gives at most BINS bins."""
     values = values[np.isfinite(values)]
     if not len(values):
         return np.asarray([0.0, 1.0])
@@ -110,9 +110,9 @@ def _edges(values: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " e"]:
     step = next((s for s in _STEPS if (high - low) / s < BINS - 1), _STEPS[-1])
     first, last = int(np.floor(low / step)), int(np.floor(high / step)) + 1
     edges = np.arange(first, last + 1) * step
-    # rounded, so that 0.15000000000000002 can be asked for as 0.15
+    # rounded, so that 0.15 in a query matches 0.15000000000000002
     edges = np.round(edges, 3)
-    # a value beside an edge may lie on its other side after the division
+    # floating-point division may put a value near an outer edge on its other side
     if edges[0] > low:
         edges = np.concatenate([[np.round(edges[0] - step, 3)], edges])
     if edges[-1] <= high:

@@ -1,4 +1,4 @@
-"""The senses of a component: its examples in two clusters (paper, 3.5 and Eq. 10)."""
+"""Senses of a component: its examples split into two clusters (paper, 3.5 and Eq. 10)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from semlens.analysis.scores import two_means
 from semlens.store.reader import Database
 
 QUARTILE = 0.75
-"""Only the most polysemantic quarter of a layer is said to have senses."""
+"""Only components above this quantile of polysemanticity in their layer have senses."""
 SMALLEST = 0.1
-"""Least share of the examples that is called a sense: a lone outlier is none."""
+"""Least share of the examples for a sense, so that a single outlier does not count."""
 
 
 @dataclass(frozen=True)
@@ -25,21 +25,20 @@ class Sense:
     """One cluster of a component's examples."""
 
     ranks: tuple[int, ...]
-    """Ranks of the examples, from 0."""
+    """Positions of the examples, from 0, strongest first."""
     share: float
-    """Of all examples."""
+    """Share of all examples."""
     label: str | None = None
-    """For whoever names it (:func:`sense_vectors`), with its alignment."""
+    """Filled in by callers that label senses (:func:`sense_vectors`), with its alignment."""
     alignment: float | None = None
 
 
 @dataclass(frozen=True)
 class Senses:
-    """The two-way split of a component's examples, and whether it means something."""
+    """The two-way split of a component's examples, and whether it is meaningful."""
 
     senses: tuple[Sense, ...]
-    """The larger one first, of equal ones that of the strongest example; none without two
-    clusters."""
+    """The larger one first, ties by the strongest example; empty without two clusters."""
     polysemanticity: float | None
     threshold: float | None
     """Upper quartile of polysemanticity in the layer."""
@@ -47,7 +46,7 @@ class Senses:
     @computed_field
     @property
     def meaningful(self) -> bool:
-        """Whether this is a split to speak of: see :attr:`rule`."""
+        """Whether the clusters count as senses: see :attr:`rule`."""
         if self.polysemanticity is None or self.threshold is None or len(self.senses) < 2:
             return False
         return self.polysemanticity >= self.threshold and self.senses[1].share >= SMALLEST
@@ -55,42 +54,42 @@ class Senses:
     @computed_field
     @property
     def rule(self) -> str:
-        """When a split counts as senses, in words."""
+        """The rule for :attr:`meaningful`, in words."""
         return (
-            "Any set of examples can be split in two. The halves count as senses when the "
-            f"polysemanticity is in the top quarter of the layer and each half has at least "
+            "Any set of examples can be split in two. The clusters count as senses if the "
+            f"polysemanticity is in the top quarter of the layer and each cluster has at least "
             f"{SMALLEST:.0%} of the examples."
         )
 
 
 def senses(database: Database, row: int, layer: Float32[np.ndarray, " c"] | np.ndarray) -> Senses:
-    """Split a component's examples in two by k-means, as its polysemanticity does.
+    """Split a component's examples into two clusters by k-means, as for polysemanticity.
 
     Parameters
     ----------
     layer
-        Polysemanticity of all components of its layer: ``scores(database, [layer])``.
+        Polysemanticity of all components of its layer, from ``scores(database, [layer])``.
     """
-    rated = layer[np.isfinite(layer)]
-    threshold = float(np.quantile(rated, QUARTILE)) if len(rated) else None
+    finite = layer[np.isfinite(layer)]
+    quartile = float(np.quantile(finite, QUARTILE)) if len(finite) else None
     value = float(layer[row - database.layer(database.component(row).layer).first])
     polysemanticity = value if np.isfinite(value) else None
     units = _units(database, row)
     if len(units) < 2:
-        return Senses((), polysemanticity, threshold)
+        return Senses((), polysemanticity, quartile)
     second = two_means(units[None], torch.ones(1, len(units), dtype=torch.bool))[0]
-    halves = [torch.nonzero(side)[:, 0] for side in (~second, second)]
+    halves = [torch.nonzero(mask)[:, 0] for mask in (~second, second)]
     if any(len(half) == 0 for half in halves):
-        return Senses((), polysemanticity, threshold)
+        return Senses((), polysemanticity, quartile)
     halves.sort(key=lambda half: (-len(half), int(half[0])))
-    found = tuple(Sense(tuple(half.tolist()), len(half) / len(units)) for half in halves)
-    return Senses(found, polysemanticity, threshold)
+    result = tuple(Sense(tuple(half.tolist()), len(half) / len(units)) for half in halves)
+    return Senses(result, polysemanticity, quartile)
 
 
-def sense_vectors(database: Database, row: int, found: Senses) -> Float32[np.ndarray, "s d"]:
+def sense_vectors(database: Database, row: int, split: Senses) -> Float32[np.ndarray, "s d"]:
     """Return the mean of the unit vectors of each sense's examples."""
     units = _units(database, row)
-    return np.stack([units[list(sense.ranks)].mean(0).numpy() for sense in found.senses])
+    return np.stack([units[list(sense.ranks)].mean(0).numpy() for sense in split.senses])
 
 
 def _units(database: Database, row: int) -> Float32[Tensor, "e d"]:

@@ -1,4 +1,4 @@
-"""What a class relies on and no concept of a set describes (paper, 4.1.2 and Fig. 2d)."""
+"""Components that a class relies on but no concept of a set describes (paper, 4.1.2, Fig. 2d)."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from semlens.analysis.classes import class_name, find_class
 from semlens.analysis.concepts import as_concepts
 from semlens.analysis.describe.clusters import best_concepts
 from semlens.analysis.describe.provenance import (
-    among_classes,
-    clarity_of,
-    driven_classes,
+    clarity_of_rows,
     example_files,
-    examples_shown,
+    relevance_by_class,
+    share_among_classes,
+    summarize_examples,
 )
 from semlens.analysis.label import VOCABULARY, LabelConcepts
 from semlens.analysis.query_embedding import alignment, embed_concepts
@@ -38,12 +38,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DRAWN, CROPS, BARS = 6, 6, 5
-"""Components, examples and classes in the picture."""
+"""Components, examples and classes in the plot."""
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Unexpected(Result):
-    """Components that matter for a class and that no concept describes, most relevant first.
+    """Components that are relevant for a class but described by no concept, most relevant first.
 
     Parameters
     ----------
@@ -52,20 +52,20 @@ class Unexpected(Result):
     concepts
         Name of the concept set.
     threshold
-        Components whose best alignment is at or below it have no label; NaN where components
-        were named.
+        Components whose best alignment does not exceed it have no label; NaN if components
+        were given.
     minimum
-        Components whose largest share reaches it are relevant.
+        Components whose largest share of relevance reaches it are relevant.
     frame
         One row per component: relevance (mean, max), nearest concepts and alignments, clarity,
-        the class's share and rank among the classes, and what its examples show.
+        the class's share and rank among the classes, and the classes of its examples.
     classes
-        One row per component and class: mean and max of its share, the largest mean first.
+        One row per component and class: mean and max of its share, largest mean first.
     files
         One row per component and concept example: rank, path, class, logit, activation, sample.
     layers
-        One row per layer: relevant and unexpected components, and the part of the relevant
-        components' relevance that the unexpected ones carry.
+        One row per layer: relevant and unexpected components, and the unexpected ones' share
+        of the relevant components' relevance.
     """
 
     target: int
@@ -85,37 +85,37 @@ class Unexpected(Result):
 
     @property
     def relevant(self) -> int:
-        """How many components with a vector are relevant for the class."""
+        """Number of components with a vector that are relevant for the class."""
         return sum(self.layers["relevant"])
 
     @property
-    def found(self) -> int:
-        """How many of them no concept describes: with ``top``, more than the frame has."""
+    def total(self) -> int:
+        """Number of these that no concept describes, including those beyond ``top``."""
         return sum(self.layers["unexpected"])
 
     @property
     def components(self) -> list[str]:
-        """Their names, the most relevant first."""
+        """Names of the components, most relevant first."""
         return self.frame["component"].tolist()
 
     def summary(self) -> str:
-        """Say in words how much was found."""
+        """Return the result in a sentence."""
         if not self.relevant:
             return f"No component has {self.minimum:.1%} of the relevance for '{self.name}'."
-        if not self.found:
+        if not self.total:
             return (
-                f"Every one of the {self.relevant} components that matter for '{self.name}' has a "
-                f"concept of '{self.concepts}'."
+                f"All {self.relevant} components that matter for '{self.name}' are described by "
+                f"concepts of '{self.concepts}'."
             )
-        parts = ", ".join(
+        layers = ", ".join(
             f"{row['layer']} {row['unexpected']} of {row['relevant']} "
             f"({row['relevance_share']:.0%} of their relevance)"
             for row in self.layers.to_dict("records")
             if row["relevant"]
         )
         return (
-            f"No concept of '{self.concepts}' describes {self.found} of the {self.relevant} "
-            f"components that matter for '{self.name}': {parts}."
+            f"No concept of '{self.concepts}' describes {self.total} of the {self.relevant} "
+            f"components that matter for '{self.name}': {layers}."
         )
 
     def to_pandas(self) -> pd.DataFrame:
@@ -124,8 +124,8 @@ class Unexpected(Result):
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a program."""
-        driven = dict(iter(self.classes.groupby("component")))
-        behind = dict(iter(self.files.groupby("component")))
+        classes_of = dict(iter(self.classes.groupby("component")))
+        files_of = dict(iter(self.files.groupby("component")))
         return {
             "target": {"logit": self.target, "name": self.name},
             "concepts": self.concepts,
@@ -136,15 +136,15 @@ class Unexpected(Result):
             "components": [
                 {
                     **row,
-                    "classes": _records(driven.get(row["component"])),
-                    "files": _records(behind.get(row["component"])),
+                    "classes": _records(classes_of.get(row["component"])),
+                    "files": _records(files_of.get(row["component"])),
                 }
                 for row in self.frame.to_dict("records")
             ],
         }
 
     def save_files(self, path: str | Path) -> None:
-        """Write the samples behind the components as CSV.
+        """Write the samples of the components' examples as CSV.
 
         Raises
         ------
@@ -154,23 +154,26 @@ class Unexpected(Result):
         save_csv(check_end(path, (".csv",)), self.files)
 
     def plot(self, shown: int = DRAWN) -> Figure:
-        """Draw the strongest ones with their examples and classes, as Fig. 2d does."""
+        """Draw the most relevant components with their examples and classes, as in Fig. 2d."""
         from semlens.draw.component_plots import draw_unexpected
 
         return draw_unexpected(
             f"What '{self.name}' relies on and no concept of '{self.concepts}' describes",
             [self._card(row) for row in self.frame.head(shown).to_dict("records")],
-            self.found - min(shown, len(self)),
+            self.total - min(shown, len(self)),
         )
 
     def _card(self, row: dict[str, Any]) -> Any:
         from semlens.draw.component_plots import UnexpectedCard
         from semlens.draw.example_sheet import example_pictures
 
-        mine: Any = self.classes[self.classes["component"] == row["component"]]
-        first = mine[mine["mean"] > 0].head(BARS)
-        if self.target not in set(first["logit"]):
-            first = pd.concat([first.head(BARS - 1), mine[mine["logit"] == self.target]])
+        classes: Any = self.classes[self.classes["component"] == row["component"]]
+        top_classes = classes[classes["mean"] > 0].head(BARS)
+        if self.target not in set(top_classes["logit"]):
+            top_classes = pd.concat(
+                [top_classes.head(BARS - 1), classes[classes["logit"] == self.target]]
+            )
+        is_target = top_classes["logit"] == self.target
         files: Any = self.files[self.files["component"] == row["component"]]
         return UnexpectedCard(
             row["component"],
@@ -179,17 +182,17 @@ class Unexpected(Result):
             row["alignments"][0],
             example_pictures(self.database, self.database.rows_of(row["component"])[0], CROPS),
             files["path"].head(CROPS).tolist(),
-            list(zip(first["class"], first["mean"], first["logit"] == self.target, strict=True)),
+            [*zip(top_classes["class"], top_classes["mean"], is_target, strict=True)],
         )
 
     def __rich__(self) -> RenderableType:
-        """Return what a terminal shows."""
+        """Return the table and the summary for a terminal."""
         if not len(self):
             return Text(self.summary())
         others = self.classes[(self.classes["mean"] > 0) & (self.classes["logit"] != self.target)]
-        also = others.groupby("component")["class"].agg(lambda names: ", ".join(names[:2]))
+        other_classes = others.groupby("component")["class"].agg(lambda names: ", ".join(names[:2]))
         frame: Any = self.frame
-        shown = pd.DataFrame(
+        table = pd.DataFrame(
             {
                 "component": frame["component"],
                 "mean": [f"{value:.1%}" for value in frame["mean"]],
@@ -198,10 +201,10 @@ class Unexpected(Result):
                 "alignment": frame["alignments"].str[0],
                 "clarity": frame["clarity"],
                 "examples": frame["examples_show"],
-                "also drives": [also.get(name, "") for name in frame["component"]],
+                "also drives": [other_classes.get(name, "") for name in frame["component"]],
             }
         )
-        return Group(rich_table(shown), Text(self.summary()))
+        return Group(rich_table(table), Text(self.summary()))
 
 
 @question("embedder")
@@ -213,30 +216,29 @@ def unexpected(
     layers: Layers = None,
     threshold: Annotated[
         float | None,
-        setting("A component without an alignment above this has no label [0]."),
+        setting("A component has no label if no alignment exceeds this [0]."),
     ] = None,
     minimum: Minimum = MINIMUM,
-    top: Annotated[int | None, setting("Components at most.", ge=1)] = None,
-    nearest: Annotated[int, setting("Nearest concepts to tell.", ge=1)] = 3,
+    top: Annotated[int | None, setting("Maximum number of components.", ge=1)] = None,
+    nearest: Annotated[int, setting("Nearest concepts to report.", ge=1)] = 3,
     components: Components | None = None,
 ) -> Unexpected:
-    """Find the components that matter for a class and that no concept describes.
+    """Find components that are relevant for a class but described by no concept.
 
-    Only the relevant components are compared with the concepts; without examples there is no
-    vector to compare.
+    Only relevant components with examples are compared with the concepts.
 
     Parameters
     ----------
     concepts
-        What one expects, or knows of.
+        Expected or known concepts.
     layers
-        Layers to look at; all by default.
+        Layers to include; all by default.
     threshold
-        Components whose best alignment is at or below it have no label: 0, the alignment of
-        the empty template, unless given (paper, 4.1.2).
+        Components whose best alignment does not exceed it have no label. By default 0, the
+        alignment of the empty template (paper, 4.1.2).
     components
-        Describe these, if relevant, instead of those at or below a threshold: an audit's
-        (``audit.unexpected``) are held against chance.
+        Describe these, if relevant, instead of those without a label; for example an audit's
+        (``audit.unexpected``), which are tested against chance.
 
     Raises
     ------
@@ -245,58 +247,70 @@ def unexpected(
     EmbedderError
         If the embedder reads no texts.
     """
-    number, known = find_class(database, target), as_concepts(concepts)
-    limit = float("nan") if components is not None else _limit(database.embedder, threshold)
-    names = database.chosen(layers)
-    mine: Any = relevant_rows(database, number, names, minimum, empty_ok=True)
-    mine = mine[database.alive[mine["component"].to_numpy()]]
-    values = alignment(
-        database.theta[mine["component"].to_numpy()], embed_concepts(database, known)
+    logit, concept_set = find_class(database, target), as_concepts(concepts)
+    cutoff = float("nan") if components is not None else _cutoff(database.embedder, threshold)
+    layer_names = database.chosen(layers)
+    relevant: Any = relevant_rows(database, logit, layer_names, minimum, empty_ok=True)
+    relevant = relevant[database.alive[relevant["component"].to_numpy()]]
+    alignments = alignment(
+        database.theta[relevant["component"].to_numpy()], embed_concepts(database, concept_set)
     )
-    lacking = ~(values.max(axis=1, initial=-np.inf) > limit)
+    is_unexpected = ~(alignments.max(axis=1, initial=-np.inf) > cutoff)
     if components is not None:
-        lacking = mine["component"].isin(database.rows_of(components)).to_numpy()
-    chosen: Any = mine[lacking].head(len(mine) if top is None else top).reset_index(drop=True)
-    rows = chosen["component"].to_numpy(np.int64)
-    every = [concept.name for concept in known.concepts]
-    near = [best_concepts(line, every, -np.inf, nearest) for line in values[lacking][: len(rows)]]
-    classes = driven_classes(database, rows, names)
-    files = example_files(database, rows)
-    frame = chosen.assign(
-        component=database.names(rows),
-        nearest=[list(best) for best in near],
-        alignments=[list(best.values()) for best in near],
-        clarity=clarity_of(database, rows),
+        is_unexpected = relevant["component"].isin(database.rows_of(components)).to_numpy()
+    selected: Any = (
+        relevant[is_unexpected].head(len(relevant) if top is None else top).reset_index(drop=True)
     )
-    more = [among_classes(classes, rows, number), examples_shown(files, rows, number)]
-    frame = pd.concat([frame, *more], axis=1)
+    rows = selected["component"].to_numpy(np.int64)
+    concept_names = [concept.name for concept in concept_set.concepts]
+    nearest_concepts = [
+        best_concepts(row, concept_names, -np.inf, nearest)
+        for row in alignments[is_unexpected][: len(rows)]
+    ]
+    classes = relevance_by_class(database, rows, layer_names)
+    files = example_files(database, rows)
+    frame = selected.assign(
+        component=database.names(rows),
+        nearest=[list(best) for best in nearest_concepts],
+        alignments=[list(best.values()) for best in nearest_concepts],
+        clarity=clarity_of_rows(database, rows),
+    )
+    details = [share_among_classes(classes, rows, logit), summarize_examples(files, rows, logit)]
+    frame = pd.concat([frame, *details], axis=1)
     for table in (classes, files):
         table.insert(0, "component", database.names(table.pop("row").to_numpy(np.int64)))
     return Unexpected(
-        number, class_name(database, number), known.name, limit, minimum,
-        frame, classes, files, _layers(names, mine, lacking), database,
+        logit, class_name(database, logit), concept_set.name, cutoff, minimum,
+        frame, classes, files, _layers(layer_names, relevant, is_unexpected), database,
     )  # fmt: skip
 
 
-def _limit(embedder: Embedder, threshold: float | None) -> float:
-    """Return the threshold; without an empty template zero means nothing."""
+def _cutoff(embedder: Embedder, threshold: float | None) -> float:
+    """Return the threshold; the default 0 needs an empty template, and thus a text encoder."""
     if threshold is not None or embedder.has_text:
         return 0.0 if threshold is None else threshold
     raise EmbedderError(
-        f"The embedder '{embedder.spec}' reads images only: it has no empty template to compare "
-        "with, so that no component is known to lack a label.",
-        "Expected a database whose embedder reads texts, or a threshold of the cosine.",
-        "Build a database with such an embedder; or give concepts as images, and a threshold.",
+        f"The embedder '{embedder.spec}' reads images only, so that there is no empty template as "
+        "the default threshold.",
+        "Expected an embedder that reads texts, or a threshold of the cosine.",
+        "Build a database with such an embedder, or give concepts as images and a threshold.",
     )
 
 
-def _layers(names: Sequence[str], mine: pd.DataFrame, lacking: np.ndarray) -> pd.DataFrame:
-    """Count by layer; only what speaks for the class on average has a part in its relevance."""
-    weight = mine["mean"].clip(lower=0).astype(float)
+def _layers(
+    names: Sequence[str], relevant: pd.DataFrame, is_unexpected: np.ndarray
+) -> pd.DataFrame:
+    """Count by layer; only positive mean relevance counts for the relevance share."""
+    weight = relevant["mean"].clip(lower=0).astype(float)
     table: Any = pd.DataFrame(
-        {"relevant": 1, "unexpected": lacking, "total": weight, "part": weight * lacking}
+        {
+            "relevant": 1,
+            "unexpected": is_unexpected,
+            "total": weight,
+            "part": weight * is_unexpected,
+        }
     )
-    table = table.groupby(mine["layer"]).sum().reindex(list(names), fill_value=0)
+    table = table.groupby(relevant["layer"]).sum().reindex(list(names), fill_value=0)
     share = table.pop("part") / table.pop("total")
     table = table.astype(np.int64).assign(relevance_share=share.fillna(0.0))
     return table.rename_axis("layer").reset_index()

@@ -113,7 +113,7 @@ def components(
     """Return a page of the component table; ``cursor`` is the position of its first row."""
     context.db.chosen(query.layers)
     frame, labels, pending = _table(context, state, query)
-    rows = query.of(frame)
+    rows = query.select(frame)
     end = query.cursor + query.k
     return ComponentPage(
         components=len(frame),
@@ -134,7 +134,7 @@ def components_csv(
     context.db.chosen(query.layers)
     all_scores(context, state)
     frame, _, _ = _table(context, state, query)
-    rows = query.of(frame)
+    rows = query.select(frame)
 
     def lines() -> Iterator[str]:
         for start in range(0, max(len(rows), 1), _CHUNK):

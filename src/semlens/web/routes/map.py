@@ -12,7 +12,7 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
 from semlens.analysis.describe.clusters import NEIGHBOURS
-from semlens.analysis.describe.concept_map import ConceptMap, laid_out
+from semlens.analysis.describe.concept_map import ConceptMap, has_layout
 from semlens.analysis.describe.map_selection import component_labels, select
 from semlens.analysis.scores import MEASURES
 from semlens.draw.map_plot import Scale
@@ -119,7 +119,7 @@ def labelled_map(context: ModelContext, state: AppState) -> LabelledMap:
     """
     jobs, number = state.jobs, context.number
     saved = jobs.result(
-        f"map-saved/{number}", "Looking for the map", lambda: laid_out([context.db]), short=True
+        f"map-saved/{number}", "Looking for the map", lambda: has_layout([context.db]), short=True
     )
     components = f"{_components(context):,} components"
     description = f"Reading the map of {components}"

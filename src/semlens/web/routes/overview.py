@@ -9,8 +9,8 @@ from semlens.analysis.describe.database_warnings import DatabaseWarning, databas
 from semlens.analysis.describe.overview import (
     SuggestedQuery,
     class_table,
+    describe_settings,
     sample_queries,
-    settings_in_words,
 )
 from semlens.analysis.describe.score_distribution import Distribution, distributions
 from semlens.analysis.scores import Scores
@@ -80,7 +80,7 @@ def overview(context: Context) -> Overview:
             crops=sum(manifest.crops),
             classes=None if manifest.classes is None else len(manifest.classes),
         ),
-        settings=dict(settings_in_words(manifest)),
+        settings=dict(describe_settings(manifest)),
         layers=layer_infos(db),
         warnings=warnings,
         queries=sample_queries(db),

@@ -208,7 +208,7 @@ def _by_label(
         notice=f"The embedder '{context.db.manifest.embedder.spec}' cannot embed texts or could "
         "not be loaded, so the search uses the saved labels only.",
         hits=[_hit(hit, cosine=None, percentile=None) for hit in ranking.hits],
-        cursor=str(end) if end < ranking.found else None,
+        cursor=str(end) if end < ranking.total else None,
         query_id=None,
     )
 

@@ -1,0 +1,144 @@
+"""AUROCs and family-wise p-values: against plain loops, and where there is nothing to find."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from semlens.analysis.auroc import auroc_interval
+from semlens.analysis.contrast.separation import intervals, permuted_groups, separate
+
+
+def plain_auroc(a, b):
+    return np.mean([1.0 if x > y else 0.5 if x == y else 0.0 for x in a for y in b])
+
+
+def plain_score(ranks, groups, blocks):
+    """The standardised rank sum of group a, block by block."""
+    total, variance = 0.0, 0.0
+    for block in set(blocks):
+        mine = [i for i in range(len(ranks)) if blocks[i] == block]
+        values = np.array([ranks[i] for i in mine])
+        k, size = sum(groups[i] for i in mine), len(mine)
+        total += sum(ranks[i] for i in mine if groups[i]) - k * values.mean()
+        if size > 1:
+            variance += k * (size - k) / (size * (size - 1)) * ((values - values.mean()) ** 2).sum()
+    return abs(total) / np.sqrt(variance) if variance > 1e-12 else 0.0
+
+
+@pytest.mark.parametrize(
+    "blocks", [[0] * 9, [1, 2, 3, 4, 1, 2, 3, 4, 0], [1, 1, 0, 2, 1, 0, 2, 2, 2]]
+)
+def test_aurocs_and_p_values_are_those_of_plain_loops(blocks):
+    random = np.random.default_rng(0)
+    values = np.round(random.normal(size=(9, 4)), 1)
+    values[:, 3] = 1.0  # nothing to tell apart
+    blocks = np.array(blocks)
+    found = separate(values[:4], values[4:], blocks, 300, seed=1)
+    from scipy.stats import rankdata
+
+    ranks = rankdata(values, axis=0)
+    groups = [True] * 4 + [False] * 5
+    observed = [plain_score(ranks[:, c], groups, blocks) for c in range(4)]
+    largest = [
+        max(plain_score(ranks[:, c], drawn.astype(bool), blocks) for c in range(4))
+        for drawn in permuted_groups(np.array(groups), blocks, 300, 1)
+    ]
+    for c in range(4):
+        assert found.auroc[c] == pytest.approx(plain_auroc(values[:4, c], values[4:, c]))
+        reached = sum(value >= observed[c] - 1e-9 for value in largest)
+        assert found.p_value[c] == pytest.approx((1 + reached) / 301)
+    assert found.p_value[3] == 1
+    assert found.auroc[3] == 0.5
+
+
+def test_permutations_stay_within_blocks_and_are_all_alike():
+    in_first = np.array([True, True, False, False, False, True])
+    blocks = np.array([0, 0, 0, 1, 1, 1])
+    drawn = permuted_groups(in_first, blocks, 6000, 0)
+    assert (drawn[:, :3].sum(1) == 2).all()
+    assert (drawn[:, 3:].sum(1) == 1).all()
+    kinds, counts = np.unique(drawn, axis=0, return_counts=True)
+    assert len(kinds) == 9
+    assert counts.min() > 6000 / 9 * 0.85
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=5), st.integers(1, 400), st.integers(1, 400))
+def test_intervals_are_those_of_one_auroc(values, n, m):
+    low, high = intervals(np.array(values), n, m)
+    for i, value in enumerate(values):
+        assert (low[i], high[i]) == pytest.approx(auroc_interval(value, n, m), abs=1e-9)
+
+
+def test_a_column_that_is_not_finite_has_no_auroc_and_changes_no_other():
+    random = np.random.default_rng(0)
+    values = random.normal(size=(20, 3))
+    plain = separate(values[:8], values[8:], np.zeros(20, int), 200)
+    values[3, 1] = np.nan
+    found = separate(values[:8], values[8:], np.zeros(20, int), 200)
+    assert np.isnan([found.auroc[1], found.low[1], found.high[1], found.p_value[1]]).all()
+    assert found.auroc[[0, 2]].tolist() == plain.auroc[[0, 2]].tolist()
+
+
+def test_chunks_change_nothing(monkeypatch):
+    values = np.random.default_rng(0).normal(size=(20, 30))
+    whole = separate(values[:8], values[8:], np.zeros(20, int), 200)
+    monkeypatch.setattr("semlens.analysis.contrast.separation.CHUNK", 7)
+    parts = separate(values[:8], values[8:], np.zeros(20, int), 200)
+    assert parts.p_value.tolist() == whole.p_value.tolist()
+
+
+KINDS = {
+    "normal": lambda r, n, c: r.normal(size=(n, c)),
+    "heavy tails": lambda r, n, c: r.standard_cauchy((n, c)),
+    "mostly zero": lambda r, n, c: np.maximum(r.normal(-1, size=(n, c)), 0),
+    "one factor": lambda r, n, c: r.normal(size=(n, 1)) + 0.3 * r.normal(size=(n, c)),
+}
+
+
+@pytest.mark.parametrize("paired", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_under_the_null_the_smallest_p_value_is_below_a_level_as_often_as_it_says(kind, paired):
+    random, n, worlds = np.random.default_rng(5), 12, 400
+    below = {0.05: 0, 0.2: 0}
+    for world in range(worlds):
+        values = KINDS[kind](random, 2 * n, 15)
+        if paired:  # two versions of one image are alike
+            values[n:] = values[:n] + 0.5 * KINDS[kind](random, n, 15)
+            swap = random.random(n) < 0.5
+            values[:n][swap], values[n:][swap] = values[n:][swap], values[:n][swap]
+        blocks = np.tile(np.arange(1, n + 1), 2) if paired else np.zeros(2 * n, int)
+        p = separate(values[:n], values[n:], blocks, 199, seed=world).p_value
+        for level in below:
+            below[level] += p.min() <= level
+    for level, count in below.items():
+        spread = 4 * np.sqrt(level * (1 - level) / worlds)
+        share = count / worlds
+        assert share < level + spread, (level, share)
+        if kind != "mostly zero":  # with many ties, a test of ranks is conservative
+            assert share > level - spread, (level, share)
+
+
+def test_a_planted_difference_is_found_and_pairs_find_a_small_one():
+    random = np.random.default_rng(0)
+    base = random.normal(size=(30, 50))
+    other = base + 0.1 * random.normal(size=(30, 50))
+    other[:, 7] += 0.3
+    pairs = separate(other, base, np.tile(np.arange(1, 31), 2), 999)
+    plain = separate(other, base, np.zeros(60, int), 999)
+    assert pairs.p_value[7] <= 0.01 < plain.p_value[7]
+    assert (pairs.p_value < 0.05).sum() == 1
+
+
+def test_p_values_of_few_images_are_those_of_all_permutations():
+    values = np.array([[5.0], [4.0], [3.0], [2.0], [1.0]])
+    found = separate(values[:2], values[2:], np.zeros(5, int), 20_000)
+    exact = np.mean(
+        [abs(sum(c) - 6) >= 3 for c in itertools.combinations(range(1, 6), 2)]  # ranks 1 to 5
+    )
+    assert found.p_value[0] == pytest.approx(exact, abs=0.01)
