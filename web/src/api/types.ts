@@ -85,7 +85,7 @@ export interface components {
         };
         /** @description What an audit is made with, besides its lists; see :func:`audit`. */
         AuditSettings: {
-            /** @description Only these layers: given again, or joined by commas. */
+            /** @description Layers to include, repeated or separated by commas. */
             layers?: string | string[] | null;
             /**
              * @description Least share of relevance, on the best sample.
@@ -137,7 +137,7 @@ export interface components {
             right: number;
             bottom: number;
         };
-        /** @description A concept that might name a component. */
+        /** @description A concept that may label a component. */
         Candidate: {
             name: string;
             category: string;
@@ -149,7 +149,7 @@ export interface components {
             margin: number | null;
             label: string | null;
         };
-        /** @description One concept example, the strongest first. */
+        /** @description One concept example. */
         CardExample: {
             rank: number;
             sample: number;
@@ -182,7 +182,7 @@ export interface components {
             name: string;
             samples: number;
         };
-        /** @description How much a component matters for a class, as shares of its layer's relevance. */
+        /** @description Relevance of a component for a class, as shares of its layer's relevance. */
         ClassShare: {
             logit: number;
             name: string;
@@ -214,7 +214,7 @@ export interface components {
             threshold: number | null;
             unmatched: number;
         };
-        /** @description Who a component is, how it behaves on all images, and its examples. */
+        /** @description A component, its statistics over all images, and its examples. */
         ComponentCard: {
             component: string;
             layer_rows: number;
@@ -280,7 +280,7 @@ export interface components {
             share: number;
             total: number;
         };
-        /** @description The component of another model that is most like one of this model. */
+        /** @description The component of another model that is most similar to one of this model. */
         Counterpart: {
             nearest: components["schemas"]["Neighbour"] | null;
             mutual: boolean;
@@ -294,7 +294,7 @@ export interface components {
             crops: number;
             classes: number | null;
         };
-        /** @description One thing that is missing or wrong. */
+        /** @description One thing that is missing or wrong, and its remedy. */
         DatabaseWarning: {
             /** @enum {string} */
             kind: "layers" | "relevance" | "rules" | "thumbnails" | "texts" | "embedder" | "data" | "unreadable" | "not_finite";
@@ -429,7 +429,7 @@ export interface components {
             components_for_coverage: number | null;
             strongest: components["schemas"]["RelevantComponent"][];
         };
-        /** @description One measure in one layer; None where no component has the measure. */
+        /** @description One measure in one layer; None if no component has the measure. */
         LayerSummary: {
             layer: string;
             counts: number[];
@@ -469,7 +469,7 @@ export interface components {
             notice: string | null;
             clusters: components["schemas"]["MapCluster"][];
         };
-        /** @description One measure of interpretability, and where it stands in the layer. */
+        /** @description One measure of interpretability, and its position in the layer's distribution. */
         Measure: {
             name: string;
             value: number | null;
@@ -480,7 +480,7 @@ export interface components {
             meaning: components["schemas"]["MeasureDescription"];
             formula: string;
         };
-        /** @description What a measure says, and how to read it. */
+        /** @description Definition and interpretation of a measure. */
         MeasureDescription: {
             definition: string;
             reading: string;
@@ -522,7 +522,7 @@ export interface components {
             real: components["schemas"]["ScoreSet"];
             sets: components["schemas"]["TestedArtefact"][];
         };
-        /** @description A component, and how alike it is. */
+        /** @description A component and its similarity. */
         Neighbour: {
             component: string;
             cosine: number;
@@ -686,7 +686,7 @@ export interface components {
             persistent: boolean;
             has_text: boolean;
         };
-        /** @description One table of labels, as :meth:`semlens.analysis.label.Labels.save` keeps it. */
+        /** @description One table of labels, as :meth:`semlens.analysis.label.Labels.keep` writes it. */
         SavedLabels: {
             name: string;
             created: number;
@@ -762,14 +762,14 @@ export interface components {
             label?: string | null;
             alignment?: number | null;
         };
-        /** @description The two-way split of a component's examples, and whether it means something. */
+        /** @description The two-way split of a component's examples, and whether it is meaningful. */
         Senses: {
             senses: components["schemas"]["Sense"][];
             polysemanticity: number | null;
             threshold: number | null;
-            /** @description Whether this is a split to speak of: see :attr:`rule`. */
+            /** @description Whether the clusters count as senses: see :attr:`rule`. */
             readonly meaningful: boolean;
-            /** @description When a split counts as senses, in words. */
+            /** @description The rule for :attr:`meaningful`, in words. */
             readonly rule: string;
         };
         /** @description Share of a verdict in one layer or, last, in all layers; intervals are null if not drawn. */
@@ -790,13 +790,13 @@ export interface components {
             spec: string;
             fingerprint: string;
         };
-        /** @description One number about all images, and what it means. */
+        /** @description A statistic over all images, and what it means. */
         Statistic: {
             name: string;
             value: number | null;
             meaning: string;
         };
-        /** @description A query that is likely to find something, and where it comes from. */
+        /** @description A query that is likely to have matches, and where it comes from. */
         SuggestedQuery: {
             text: string;
             /** @enum {string} */
