@@ -353,7 +353,7 @@ def test_labelling_refuses_files_and_nothing(client, tmp_path):
     file = tmp_path / "mine.toml"
     file.write_text('concepts = ["dog"]')
     refused = post(client, expect=400, concepts=str(file))
-    assert "no concept set" in refused["value"]
+    assert "Unknown concept set" in refused["value"]
     assert "paper-ox" in post(client, expect=400, concepts="paper-oxen")["expected"]
     assert "No concepts" in post(client, expect=400, concepts="custom", texts=[" "])["value"]
     assert "threshold" in post(client, expect=422, threshold=9)["value"]

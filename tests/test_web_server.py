@@ -511,7 +511,7 @@ def test_the_address_is_one_that_can_be_opened(folder: Path, static: Path) -> No
 
 def test_wrong_input_is_refused_before_the_start(folder: Path, static: Path) -> None:
     one, colours = folder / "one.semlens", folder / "colours.semlens"
-    with pytest.raises(ServeError, match="no database"):
+    with pytest.raises(ServeError, match="No database"):
         make_server([], static=static)
     with pytest.raises(ServeError, match="given twice"):
         make_server([one, one], port=0, static=static)
