@@ -290,7 +290,7 @@ def test_the_command(db, model, spurious, pictures, tmp_path) -> None:
         (["--target", "c", "--artefact", "hue"], "has no samples"),
         (["--target", "nobody", "--artefact", "hue"], "Unknown class"),
         (["--target", "class1"], "no spurious features"),
-        (["--target", "class1", "--artefact", "glow"], "is no artefact"),
+        (["--target", "class1", "--artefact", "glow"], "Unknown artefact"),
         (["--target", "class1", "--spurious", "/nowhere"], "is not a folder"),
         (["--target", "class1", "--artefact", "hue", "--save", "x.txt"], "cannot be written"),
     ]:

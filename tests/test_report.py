@@ -532,7 +532,7 @@ def test_wrong_commands_end_before_the_work(built):
     assert "YYYY-MM-DD" in run(path, *concepts, "--date", "31.1.2026", check=1).stderr
     assert ".html" in run(path, *concepts, "--out", "report.pdf", check=1).stderr
     assert "Unknown class" in run(path, *concepts, "--target", "ox", check=1).stderr
-    assert "no artefact" in run(path, *concepts, "--artefact", "dirt", check=1).stderr
+    assert "Unknown artefact" in run(path, *concepts, "--artefact", "dirt", check=1).stderr
     assert "none.json" in run(path, *concepts, "--tested", "none.json", check=1).stderr
     assert "layer9" in run(path, *concepts, "--layer", "layer9", check=1).stderr
     (built / "any.toml").write_text('valid = ["bottle"]\nspurious = ["letters"]\n')
