@@ -77,10 +77,10 @@ def test_a_map_that_is_not_there_says_what_is_done_and_is_kept(base, tmp_path):
         time.sleep(0.2)
     assert answer.status_code == 200
     assert any((db.path / "analysis").glob("map-*.parquet"))
-    texts = [one["what"] for one in said if "Laying out" in one["what"]]
+    texts = [one["description"] for one in said if "Computing the map" in one["description"]]
     for text in texts:
-        assert f"{int(db.alive.sum())} components" in text
-        assert "kept in the database" in text
+        assert f"{int(db.has_examples.sum())} components" in text
+        assert "saved in the database" in text
     again = TestClient(
         create_app([sl.open(db.path, embedder=WordEmbedder())]), base_url="http://localhost"
     )
@@ -107,7 +107,7 @@ def test_the_clusters_are_those_of_the_library(client, db):
     answer = ask(client, "/clusters").json()
     found = db.concept_map()
     assert answer["components"] == len(found)
-    assert (answer["method"], answer["seed"], answer["way"]) == ("kmeans", 0, "UMAP")
+    assert (answer["method"], answer["seed"], answer["layout"]) == ("kmeans", 0, "UMAP")
     assert answer["notice"] is None
     assert len(answer["clusters"]) == len(found.clusters)
     for one, row in zip(answer["clusters"], found.clusters.to_dict("records"), strict=True):
@@ -124,7 +124,7 @@ def test_values_by_measure(client, db, by):
     again = load(ask(client, f"/colours?by={by}").content)["value"]
     np.testing.assert_array_equal(again, load(content)["value"])
     value = load(content)["value"]
-    expected = db.scores().frame[by].to_numpy()[db.alive]
+    expected = db.scores().frame[by].to_numpy()[db.has_examples]
     np.testing.assert_allclose(value, expected, rtol=1e-6)
     said = metadata(content)
     assert (said["title"], said["signed"]) == (by, "false")
@@ -136,7 +136,7 @@ def test_values_by_relevance_are_shares_and_zero_where_none_is_kept(client, db):
     content = ask(client, "/colours?by=relevance&class=1").content
     value = load(content)["value"]
     kept = {int(row): mean for row, mean in db.relevance(1)[["component", "mean"]].to_numpy()}
-    expected = [kept.get(int(row), 0.0) for row in np.flatnonzero(db.alive)]
+    expected = [kept.get(int(row), 0.0) for row in np.flatnonzero(db.has_examples)]
     np.testing.assert_allclose(value, expected, rtol=1e-6)
     assert value.any()
     said = metadata(content)
@@ -163,7 +163,7 @@ def test_labels_are_those_of_clusters_until_some_are_kept(base, tmp_path):
     kept.keep("mine")
     texts, source = labels()
     assert source == "labels-mine"
-    assert texts == [kept.of(db.component(int(row))) for row in np.flatnonzero(db.alive)]
+    assert texts == [kept.of(db.component(int(row))) for row in np.flatnonzero(db.has_examples)]
     chosen = ask(client, "/selection", {"rows": [1, 8, 12]}).json()
     assert chosen["source"] == "labels-mine"
     assert [one["label"] for one in chosen["components"]] == [
@@ -177,13 +177,18 @@ def test_a_selection_counts_and_names(client, db):
     assert [one["component"] for one in answer["components"]] == [
         str(db.component(row)) for row in (1, 8, 12)
     ]
-    alive = db.alive
+    alive = db.has_examples
     assert answer["layers"] == [
-        {"name": "first", "count": 1, "share": pytest.approx(1 / 3), "of": int(alive[:6].sum())},
-        {"name": "second", "count": 2, "share": pytest.approx(2 / 3), "of": int(alive[6:].sum())},
+        {"name": "first", "count": 1, "share": pytest.approx(1 / 3), "total": int(alive[:6].sum())},
+        {
+            "name": "second",
+            "count": 2,
+            "share": pytest.approx(2 / 3),
+            "total": int(alive[6:].sum()),
+        },
     ]
     assert sum(one["count"] for one in answer["labels"]) + answer["unlabelled"] == 3
-    assert answer["different"] == len(answer["labels"])
+    assert answer["distinct_labels"] == len(answer["labels"])
 
 
 def test_a_selection_as_csv(client, db):
@@ -252,9 +257,9 @@ def test_a_database_without_relevance_or_texts_has_a_map(tmp_path, pictures, net
     db = sl.build(path, net, images, ColourEmbedder(), ["first"], examples=4)
     client = TestClient(create_app([db]), base_url="http://localhost")
     answer = ask(client, "/clusters").json()
-    assert answer["way"] == "principal axes"
+    assert answer["layout"] == "principal axes"
     assert all(one["labels"] == [] for one in answer["clusters"])
-    assert len(load(ask(client, "/map").content)["x"]) == db.alive.sum()
+    assert len(load(ask(client, "/map").content)["x"]) == db.has_examples.sum()
     found = ask(client, "/colours?by=relevance&class=0").json()
     assert found["kind"] == "RelevanceError"
     assert "--relevance" in found["remedy"]

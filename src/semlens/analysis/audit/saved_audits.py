@@ -144,7 +144,7 @@ class AuditChanges(Checked):
     ----------
     reviews
         Changed reviews only, by component name; None deletes one.
-    renew
+    update_build
         Update the record to the database's current build.
     """
 
@@ -153,7 +153,7 @@ class AuditChanges(Checked):
     spurious: tuple[ListedConcept, ...] | None = None
     settings: AuditSettings | None = None
     reviews: Mapping[str, Review | None] = Field(default_factory=dict)
-    renew: bool = False
+    update_build: bool = False
 
 
 def read_record(document: Mapping[str, Any]) -> AuditRecord:
@@ -194,13 +194,13 @@ class SavedAudits:
 
     def __init__(self, database: Database, *, keeps: bool | None = None) -> None:
         self.database = database
-        keeps = database.keeps_analysis if keeps is None else keeps
-        self._documents = JsonDocuments(database.path / file_names.AUDITS, "audit", keeps=keeps)
+        keeps = database.is_writable if keeps is None else keeps
+        self._documents = JsonDocuments(database.path / file_names.AUDITS, "audit", writable=keeps)
 
     @property
     def keeps(self) -> bool:
         """Whether saved audits are written to disk."""
-        return self._documents.keeps
+        return self._documents.writable
 
     def numbers(self) -> list[int]:
         """Return the numbers of all saved audits."""
@@ -292,7 +292,7 @@ class SavedAudits:
             }
             if reviews:
                 changed["reviews"] = _merged_reviews(record.reviews, reviews)
-            if edit.renew:
+            if edit.update_build:
                 changed["database"] = self.database.fingerprint
             changed |= {"changed": _now(), "version": __version__}
             edited = read_record(record.model_copy(update=changed).model_dump(mode="json"))
@@ -335,7 +335,7 @@ class SavedAudits:
 
     def _check(self, record: AuditRecord) -> None:
         """Check layers and lists; lists may still be empty."""
-        self.database.chosen(record.settings.as_arguments()["layers"])
+        self.database.layer_names(record.settings.as_arguments()["layers"])
         check_lists(record.concepts)
 
 
