@@ -426,7 +426,7 @@ def test_foreign_embedders_and_doubles_are_refused(one, tmp_path, net, folder):
         sl.open(one.path, embedder=ColourEmbedder(seed=1))
     with pytest.raises(RecipeError, match="given twice"):
         sl.concept_map([one, one])
-    with pytest.raises(RecipeError, match="no database"):
+    with pytest.raises(RecipeError, match="No database"):
         sl.concept_map([])
     with pytest.raises(RecipeError, match="'paper-ox' is given where a database is meant"):
         as_databases(one, ["paper-ox"])
@@ -611,12 +611,12 @@ def test_the_command_takes_clusters_seed_and_no_concepts(run, one):
     [
         (("--color", "layer", "--query", "dog"), "--color query"),
         (("--query", "dog", "--target", "1"), "--color relevance"),
-        (("--color", "query", "--target", "1"), "--target is given"),
-        (("--color", "relevance", "--query", "ox"), "--query is given"),
+        (("--color", "query", "--target", "1"), "--target cannot be used"),
+        (("--color", "relevance", "--query", "ox"), "--query cannot be used"),
         (("--color", "query"), "Give at least one"),
         (("--color", "relevance"), "0 classes"),
         (("--save", "map.html"), ".png"),
-        (("--target", "zebra", "--concepts", "none"), "'zebra' is no class"),
+        (("--target", "zebra", "--concepts", "none"), "Unknown class 'zebra'"),
     ],
 )
 def test_wrong_options(run, given, part):

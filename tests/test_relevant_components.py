@@ -44,14 +44,14 @@ def test_those_that_reach_the_minimum_the_largest_mean_first(db, minimum, layers
 def test_nobody_relevant_is_refused_or_an_empty_table(db):
     with pytest.raises(RelevanceError) as error:
         relevant_rows(db, 1, minimum=1.0)
-    assert_says(error.value, "reaches 100 %", "class 'b'", "most relevant one has", "Lower")
+    assert_says(error.value, "reaches 100 %", "class 'b'", "most relevant component has", "Lower")
     assert relevant_rows(db, 1, minimum=1.0, empty_ok=True).empty
 
 
 def test_unknown_classes_and_layers_are_refused(db):
     with pytest.raises(RelevanceError, match="no relevance for class 2"):
         relevant_rows(db, "c")
-    with pytest.raises(RelevanceError, match="'x' is no class"):
+    with pytest.raises(RelevanceError, match="Unknown class 'x'"):
         relevant_rows(db, "x")
     with pytest.raises(LayerError):
         relevant_rows(db, "b", "thrid")

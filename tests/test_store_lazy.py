@@ -367,7 +367,7 @@ def test_offline_does_not_ask_the_hub(monkeypatch, tmp_path):
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     before = datasets.config.HF_HUB_OFFLINE
-    with pytest.raises(DataError, match="cannot be loaded"):
+    with pytest.raises(DataError, match="Cannot load"):
         HuggingFaceImages.load("someone/nothing", offline=True)
     assert states == [True]
     assert before == datasets.config.HF_HUB_OFFLINE

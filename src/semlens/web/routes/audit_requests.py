@@ -82,7 +82,7 @@ class ConceptSetFile(BaseModel):
 def sanitized(concept: ListedConcept, record: AuditRecord | None = None) -> ListedConcept:
     """Return a concept from the page; image paths are taken from the saved audit only."""
     if concept.images and record is not None:
-        return record.pictured(concept.text)
+        return record.image_concept(concept.text)
     return ListedConcept(text=" ".join(concept.text.split()), path=concept.path)
 
 

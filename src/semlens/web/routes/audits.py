@@ -15,7 +15,7 @@ from semlens.analysis.audit.concept_alignment import check_lists
 from semlens.analysis.audit.saved_audits import AuditRecord
 from semlens.analysis.audit.sweep import audit_all
 from semlens.analysis.classes import class_name, find_class
-from semlens.analysis.concept_file import read_text, to_toml
+from semlens.analysis.concept_file import parse_upload, to_toml
 from semlens.analysis.concepts import ConceptSet, bundled_names
 from semlens.analysis.report.report import report
 from semlens.analysis.resolve_concepts import SAVED, concepts_by_class
@@ -57,7 +57,7 @@ def concept_sets(context: Context) -> list[ConceptSetInfo]:
 @router.post("/concept-sets/read")
 def read_concept_set(context: Context, file: ConceptSetFile) -> ConceptSetInfo:
     """Parse an uploaded concept set; nothing is saved."""
-    concepts = read_text(file.text, file.filename)
+    concepts = parse_upload(file.text, file.filename)
     return set_info(context.db, concepts, concepts.name)
 
 
@@ -104,7 +104,7 @@ def preview_audit(context: Context, state: State, request: NewAudit) -> AuditRes
     result = state.jobs.result(
         f"audit/{context.number}/preview/{key}",
         f"Auditing '{class_name(context.db, number)}'",
-        lambda: audit(context.db, number, concepts, **settings.given()),
+        lambda: audit(context.db, number, concepts, **settings.as_arguments()),
     )
     return audit_response(result)
 

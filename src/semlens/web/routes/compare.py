@@ -145,18 +145,18 @@ def _compared(context: ModelContext, side: MappedModel) -> ComparedModel:
         number=context.number,
         name=context.name,
         components=len(side.rows),
-        similarity=side.mean,
+        similarity=side.set_similarity,
         threshold=side.threshold if np.isfinite(side.threshold) else None,
-        unmatched=int(side.alone.sum()),
+        unmatched=int(side.unmatched.sum()),
     )
 
 
 def _arrays(side: MappedModel) -> dict[str, np.ndarray]:
     return {
-        "x": side.where[:, 0],
-        "y": side.where[:, 1],
+        "x": side.positions[:, 0],
+        "y": side.positions[:, 1],
         "row": side.rows.astype(np.int32),
         "nearest": side.nearest.astype(np.int32),
         "similarity": side.similarity,
-        "flags": side.alone.astype(np.uint8) | (side.mutual.astype(np.uint8) << 1),
+        "flags": side.unmatched.astype(np.uint8) | (side.mutual.astype(np.uint8) << 1),
     }

@@ -12,10 +12,10 @@ from pydantic import BaseModel, Field
 
 from semlens.analysis.classes import class_name, class_samples
 from semlens.analysis.graph.attribution_graph import MINIMUM, AttributionGraph, GraphEdge, GraphNode
-from semlens.analysis.graph.prune_graph import prune
+from semlens.analysis.graph.prune_graph import prune_graph
 from semlens.analysis.graph.relevance_trace import (
     IMAGES,
-    MOST,
+    MAX_COMPONENTS,
     GraphTrace,
     reached_layers,
     trace_class,
@@ -58,7 +58,7 @@ class GraphResponse(BaseModel):
     """False if relevance is gradient times input, for models without rules."""
     minimum: float
     top: int
-    max_top: int = MOST
+    max_top: int = MAX_COMPONENTS
     """Components per layer that were traced; upper limit of ``top``."""
     groups: Literal["label", "component"]
     concepts: str | None
@@ -78,7 +78,7 @@ class GraphQuery(BaseModel):
     """Query parameters of the graph."""
 
     target: int = Field(alias="class", ge=0, le=MAX_INT)
-    top: int = Field(TOP, ge=1, le=MOST)
+    top: int = Field(TOP, ge=1, le=MAX_COMPONENTS)
     min_relevance: float = Field(MINIMUM, ge=0, le=1)
     groups: Literal["label", "component"] = "label"
     layers: list[str] | None = Field(None, alias="layer")
@@ -160,7 +160,7 @@ def _pruned(
         if grouped:
             raise
     example = context.db.images.read(trace.samples[0]) if image else None
-    graph = prune(
+    graph = prune_graph(
         trace,
         context.db,
         labels if grouped else None,
@@ -177,7 +177,7 @@ def _labels(
     components = [
         context.db.component(context.db.layer(layer.name).first + int(index))
         for layer in trace.layers
-        for index in layer.places
+        for index in layer.indices
     ]
     labels = component_labels(context, state, source, components)
     return {component: label for component, label in labels.items() if label is not None}
