@@ -15,10 +15,10 @@ from torch import Tensor
 import semlens as sl
 from semlens.analysis.auroc import auroc
 from semlens.demo.walkthrough import find_planted
-from semlens.models.activations import measure_form, spatial
+from semlens.models.activations import measure_layout, spatial_map
 from semlens.models.forward import readouts
 from semlens.models.hooks import run_layers
-from semlens.relevance.heatmap_boxes import heatmaps
+from semlens.relevance.heatmap_boxes import upsample_and_blur
 
 KNOWN_AUROC = 0.95
 DEPTHS = (1, 3)
@@ -215,11 +215,11 @@ class LayerHeatmaps:
             maps = self._activation(inputs)[image, channel] * sign[:, None, None]
         else:
             maps = self._relevance(inputs, image, channel, sign)
-        return heatmaps(maps, inputs.shape[2], inputs.shape[3], self._blur)
+        return upsample_and_blur(maps, inputs.shape[2], inputs.shape[3], self._blur)
 
     def _activation(self, inputs: Tensor) -> Tensor:
         def activation_map(name: str, output: Any) -> Tensor | None:
-            return spatial(measure_form(name, output), output)
+            return spatial_map(measure_layout(name, output), output)
 
         return run_layers(self._case.model.module, inputs, [self._layer], activation_map)[
             self._layer

@@ -96,8 +96,8 @@ class Ours:
         with meter.clock:
             chunks = []
             for chunk in self.heatmaps.split(32):
-                smooth = self._heatmap_boxes.heatmaps(chunk, size, size, BLUR)
-                chunks.append(self._heatmap_boxes.boxes(smooth, THRESHOLD))
+                smooth = self._heatmap_boxes.upsample_and_blur(chunk, size, size, BLUR)
+                chunks.append(self._heatmap_boxes.bounding_boxes(smooth, THRESHOLD))
             found_boxes = torch.cat(chunks)
         self.found_boxes = found_boxes
         return meter.read(len(found_boxes))

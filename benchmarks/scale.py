@@ -116,7 +116,7 @@ def write(
         "target": pa.array([f"class {i}" for i in logit]),
         "logit": pa.array(logit, pa.int32()),
         "error": pa.array([None] * size.samples, pa.string()),
-    }), group=file_names.SAMPLE_GROUP)  # fmt: skip
+    }), rows_per_group=file_names.SAMPLE_GROUP)  # fmt: skip
     save_table(path / file_names.RELEVANCE_CLASSES, pa.table({
         "class": np.arange(size.classes),
         "samples": np.full(size.classes, size.samples // size.classes),
@@ -154,7 +154,7 @@ def _write_crops(
         save_table(path / file_names.thumbnails_file(number), pa.table({
             "key": [f"{first + i:032x}" for i in range(count)],
             "webp": pa.array(webp, pa.binary()),
-        }), group=file_names.THUMBNAIL_GROUP, packed="webp")  # fmt: skip
+        }), rows_per_group=file_names.THUMBNAIL_GROUP, compressed_column="webp")  # fmt: skip
 
 
 def _write_layer(path: Path, entry: LayerEntry, size: Size, rng: np.random.Generator) -> None:
@@ -172,7 +172,7 @@ def _write_layer(path: Path, entry: LayerEntry, size: Size, rng: np.random.Gener
         "box": pa.FixedSizeListArray.from_arrays(boxes, 4),
         "crop": rng.integers(0, size.crops, count),
         "mask": pa.array([b"\x0f" * 32] * count, pa.binary(32)),
-    }), group=file_names.EXAMPLE_GROUP)  # fmt: skip
+    }), rows_per_group=file_names.EXAMPLE_GROUP)  # fmt: skip
     mean = rng.dirichlet(np.full(size.relevant, 0.5), size.classes)
     rows = np.stack([np.sort(rng.choice(size.rows, size.relevant, replace=False)) for _ in mean])
     class_index = np.repeat(np.arange(size.classes, dtype=np.int32), size.relevant)

@@ -100,9 +100,9 @@ def passing(
     for number, (name, place) in enumerate(names.items()):
         above, below = trace.values[place], trace.values["pre"]
         flow = noise(2, *above.shape, seed=number)
-        pulled = trace.pull({place: RelevanceSignal(flow)}, ["pre"])
+        pulled = trace.backward({place: RelevanceSignal(flow)}, ["pre"])
         arrived = pulled.layers["pre"] * below if "pre" in pulled.layers else below
-        found[name] = Passed(layers[name], below, above, flow * above, arrived, pulled.heat)
+        found[name] = Passed(layers[name], below, above, flow * above, arrived, pulled.heatmaps)
     return found
 
 

@@ -8,7 +8,12 @@ import torch
 from torch.nn import functional
 from torchvision.transforms.v2.functional import gaussian_blur
 
-from semlens.relevance.heatmap_boxes import boxes, heatmaps, kernel_size, smoothing
+from semlens.relevance.heatmap_boxes import (
+    bounding_boxes,
+    kernel_size,
+    smoothing_matrix,
+    upsample_and_blur,
+)
 
 
 def slow_heat(maps, height, width, blur):
@@ -52,12 +57,12 @@ CASES = [  # map, input, blur
 @pytest.mark.parametrize(("cells", "size", "blur"), CASES)
 def test_heat_and_box_are_those_of_the_slow_recipe(cells, size, blur):
     maps = torch.randn(6, *cells, generator=torch.Generator().manual_seed(0))
-    heat = heatmaps(maps, *size, blur)
+    heat = upsample_and_blur(maps, *size, blur)
     slow = slow_heat(maps, *size, blur)
     assert heat.shape == (6, *size)
     torch.testing.assert_close(heat.double(), slow, atol=1e-5, rtol=1e-4)
     for threshold in (0.01, 0.3, 0.9):
-        got = boxes(heat, threshold).tolist()
+        got = bounding_boxes(heat, threshold).tolist()
         assert got == [slow_box(one, threshold) for one in heat.numpy()]
         for box, expected in zip(got, (slow_box(s.numpy(), threshold) for s in slow), strict=True):
             assert np.abs(np.subtract(box, expected)).max() <= 1  # a rounding at the very edge
@@ -66,35 +71,37 @@ def test_heat_and_box_are_those_of_the_slow_recipe(cells, size, blur):
 def test_one_bright_cell_gives_a_box_around_it():
     maps = torch.zeros(1, 7, 7)
     maps[0, 2, 5] = 3
-    left, top, right, bottom = boxes(heatmaps(maps, 224, 224, 51 / 224), 0.01)[0].tolist()
+    left, top, right, bottom = bounding_boxes(upsample_and_blur(maps, 224, 224, 51 / 224), 0.01)[
+        0
+    ].tolist()
     assert left < 160 < 192 <= right
     assert top < 64 < 96 < bottom
     assert right - left < 160 and bottom - top < 160
-    narrow = boxes(heatmaps(maps, 224, 224, 0.0), 0.5)[0].tolist()
+    narrow = bounding_boxes(upsample_and_blur(maps, 224, 224, 0.0), 0.5)[0].tolist()
     assert narrow == [160, 64, 192, 96]
 
 
 def test_a_map_without_a_positive_value_gives_the_whole_input():
     maps = torch.stack([torch.zeros(3, 4), torch.full((3, 4), -2.0), torch.eye(3, 4)])
-    heat = heatmaps(maps, 30, 40, 0.1)
+    heat = upsample_and_blur(maps, 30, 40, 0.1)
     for threshold in (0.0, 0.01, 0.5):
-        got = boxes(heat, threshold).tolist()
+        got = bounding_boxes(heat, threshold).tolist()
         assert got[:2] == [[0, 0, 40, 30]] * 2
-    assert boxes(heat, 0.5)[2].tolist() != [0, 0, 40, 30]
-    assert boxes(torch.full((1, 5, 5), 1e-45), 0.01).tolist() == [[0, 0, 5, 5]]
+    assert bounding_boxes(heat, 0.5)[2].tolist() != [0, 0, 40, 30]
+    assert bounding_boxes(torch.full((1, 5, 5), 1e-45), 0.01).tolist() == [[0, 0, 5, 5]]
 
 
 def test_a_threshold_of_zero_keeps_what_is_positive():
     heat = torch.zeros(1, 6, 8)
     heat[0, 2, 3] = 1e-6
     heat[0, 4, 5] = 1
-    assert boxes(heat, 0.0).tolist() == [[3, 2, 6, 5]]
-    assert boxes(heat, 0.01).tolist() == [[5, 4, 6, 5]]
+    assert bounding_boxes(heat, 0.0).tolist() == [[3, 2, 6, 5]]
+    assert bounding_boxes(heat, 0.01).tolist() == [[5, 4, 6, 5]]
 
 
 def test_smoothing_keeps_constants_and_is_symmetric():
     for cells, size, kernel in ((7, 224, 51), (3, 20, 50), (1, 9, 3), (5, 4, 9)):
-        matrix = smoothing(cells, size, kernel)
+        matrix = smoothing_matrix(cells, size, kernel)
         assert matrix.shape == (size, cells)
         torch.testing.assert_close(matrix.sum(1), torch.ones(size))
         torch.testing.assert_close(matrix, matrix.flip(0, 1))

@@ -101,7 +101,7 @@ def test_silent_slots_of_a_rectified_layer_are_listed_but_not_averaged(tmp_path,
     assert silent["sample"].tolist() == [0, 1, 2, 3, 4]
     assert silent["box"].isna().all()
     assert (db.theta[0] == 0).all()
-    assert not db.alive[0]
+    assert not db.has_examples[0]
     assert 0 not in {hit.row for hit in search_all(db)}
     kept = frame[(frame["component"] == 1) & frame["crop"].notna()]
     assert len(kept) == 3
@@ -313,7 +313,7 @@ def test_changed_data_is_refused_with_what_changed(tmp_path, subject, embedder):
     victim = next(folder.rglob("*.png"))
     Image.new("RGB", (30, 30), (9, 9, 9)).save(victim)
     write_pictures(folder / "more", 1)
-    with pytest.raises(StaleError, match="1 images differ, 1 are new, 0 missing"):
+    with pytest.raises(StaleError, match="1 images differ, 1 are new and 0 are missing"):
         db.check_images(ImageFolder(folder))
     with pytest.raises(StaleError, match="1 images differ"):
         make(tmp_path / "db", subject, ImageFolder(folder), embedder, layers=["head"])
@@ -354,7 +354,7 @@ def test_a_folder_of_something_else_is_not_touched(tmp_path, subject, images, em
     target = tmp_path / "thesis"
     target.mkdir()
     (target / "chapter1.tex").write_text("important")
-    with pytest.raises(StoreError, match="is no database"):
+    with pytest.raises(StoreError, match="is not a database"):
         make(target, subject, images, embedder)
     assert [p.name for p in target.iterdir()] == ["chapter1.tex"]
 
@@ -386,7 +386,7 @@ def test_files_are_readable_by_others(tmp_path, subject, images, embedder):
 
 def test_names_of_derived_tables_stay_in_the_database(tmp_path, subject, images, embedder):
     db = make(tmp_path / "db", subject, images, embedder)
-    with pytest.raises(StoreError, match="cannot name a table"):
+    with pytest.raises(StoreError, match="is not a valid name"):
         db.save_analysis("../../x", pd.DataFrame({"a": [1]}))
     with pytest.raises(StoreError, match="cannot be written"):
         db.scores().save("/proc/nothing/here.csv")

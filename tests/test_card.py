@@ -54,7 +54,7 @@ def cos(a, b):
 
 
 def alive(db):
-    return [row for row in range(db.manifest.rows) if db.alive[row]]
+    return [row for row in range(db.manifest.rows) if db.has_examples[row]]
 
 
 # -- who it is, and its examples ---------------------------------------------------------------

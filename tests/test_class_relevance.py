@@ -18,12 +18,17 @@ from torch.nn import functional
 import semlens as sl
 from semlens.errors import RelevanceError
 from semlens.models.subject import SubjectModel
-from semlens.relevance.conditional_heatmaps import Slots, conditional_heatmaps, frame_of, peak_seed
-from semlens.relevance.heatmap_boxes import boxes, heatmaps, masks
+from semlens.relevance.conditional_heatmaps import (
+    SignalIndex,
+    conditional_heatmaps,
+    patch_geometry,
+    peak_seed,
+)
+from semlens.relevance.heatmap_boxes import bounding_boxes, display_masks, upsample_and_blur
 from semlens.relevance.lrp_engine import LRPEngine
 from semlens.relevance.make_engine import FallbackWarning
 from semlens.run.plan import Execution
-from semlens.streaming.statistics import ByClass
+from semlens.streaming.statistics import ClassShares
 from semlens.types import Component
 
 LAYERS = ["first", "second"]
@@ -48,13 +53,15 @@ def class_names(images):
 def test_means_and_maxima_are_exact_in_any_order(targets, random):
     shares = torch.tensor([[random.uniform(-1, 1) for _ in range(5)] for _ in targets])
     samples = list(zip(targets, shares, strict=True))
-    whole = ByClass.of(torch.tensor(targets), shares)
+    whole = ClassShares.from_batch(torch.tensor(targets), shares)
     random.shuffle(samples)
-    merged = ByClass.empty(5)
+    merged = ClassShares.empty(5)
     while samples:
         count = random.randint(1, len(samples))
         part, samples = samples[:count], samples[count:]
-        one = ByClass.of(torch.tensor([t for t, _ in part]), torch.stack([s for _, s in part]))
+        one = ClassShares.from_batch(
+            torch.tensor([t for t, _ in part]), torch.stack([s for _, s in part])
+        )
         merged = merged.merge(one) if random.random() < 0.5 else one.merge(merged)
     for name, value in vars(whole).items():
         assert torch.equal(value, getattr(merged, name)), name
@@ -65,7 +72,9 @@ def test_means_and_maxima_are_exact_in_any_order(targets, random):
 
 
 def test_shares_that_are_not_finite_count_as_nothing():
-    found = ByClass.of(torch.tensor([1, 1]), torch.tensor([[torch.nan, 0.5], [1.0, torch.inf]]))
+    found = ClassShares.from_batch(
+        torch.tensor([1, 1]), torch.tensor([[torch.nan, 0.5], [1.0, torch.inf]])
+    )
     assert found.mean.tolist() == [[0.5, 0.25]]
 
 
@@ -239,18 +248,18 @@ def test_boxes_and_masks_are_those_of_one_heatmap_at_a_time(tmp_path, subject, i
                 engine, to_tensor(image)[None], layer, torch.tensor([0]),
                 torch.tensor([component.index]), torch.tensor([component.sign]),
             )  # fmt: skip
-            smooth = heatmaps(heat, 32, 32, 51 / 224)
-            edges = boxes(smooth, 0.01)
+            smooth = upsample_and_blur(heat, 32, 32, 51 / 224)
+            edges = bounding_boxes(smooth, 0.01)
             box = geometry(*image.size).to_original(*(float(e) for e in edges[0]))
             assert tuple(example["box"]) == box.as_tuple()
             shown = np.unpackbits(np.frombuffer(example["mask"], np.uint8)).reshape(16, 16)
-            assert (shown == masks(smooth, edges)[0].numpy()).mean() > 0.99
+            assert (shown == display_masks(smooth, edges)[0].numpy()).mean() > 0.99
 
 
 def test_masks_are_sampled_at_the_middle_of_cells():
     heat = torch.rand(3, 40, 50, generator=torch.Generator().manual_seed(0))
     box = torch.tensor([[0, 0, 50, 40], [3, 7, 21, 33], [10, 10, 11, 11]])
-    found = masks(heat, box, 0.5)
+    found = display_masks(heat, box, 0.5)
     for n, (left, top, right, bottom) in enumerate(box.tolist()):
         for i in range(16):
             for j in range(16):
@@ -326,19 +335,19 @@ def test_patches_give_what_whole_images_give(rules):
     net = Stages().double().eval()
     x = torch.randn(3, 3, 96, 128, generator=torch.Generator().manual_seed(0)).double()
     engine = LRPEngine(net, x, ["high"], rules)
-    assert frame_of(engine, "high", x) is not None
+    assert patch_geometry(engine, "high", x) is not None
     rows, columns = 12, 16
     corners = [0, columns - 1, (rows - 1) * columns, rows * columns - 1, 5 * columns + 7, 37]
     position = torch.tensor(corners)
     image, channel = torch.tensor([0, 1, 2, 0, 1, 2]), torch.arange(6)
     sign = torch.ones(6, dtype=torch.int64)
     found = conditional_heatmaps(engine, x, "high", image, channel, sign, position=position)
-    seen = engine.field("high")
+    seen = engine.receptive_field("high")
     for n, place in enumerate(corners):
         trace = engine.trace(x[image[n : n + 1]], ["high"])
-        at = Slots(torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64))
+        at = SignalIndex(torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64))
         start = peak_seed(trace, "high", at, channel[n : n + 1], sign[:1], torch.tensor([place]))
-        whole = trace.pull({"high": start}).heat[0, 0]
+        whole = trace.backward({"high": start}).heatmaps[0, 0]
         torch.testing.assert_close(
             found[n], whole, rtol=1e-9, atol=1e-12 * float(whole.abs().max())
         )
@@ -357,7 +366,7 @@ def test_a_gate_over_the_whole_map_has_no_field():
             )
 
     engine = LRPEngine(Gated().eval(), torch.randn(1, 3, 64, 64), ["high"])
-    assert engine.field("high") is None
+    assert engine.receptive_field("high") is None
 
 
 def test_padding_as_tensorflow_does_it_is_part_of_the_convolution():

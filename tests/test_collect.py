@@ -12,17 +12,17 @@ from torch import nn
 
 from semlens.data.image_sequence import ImageSequence
 from semlens.errors import LayerError
-from semlens.models.activations import measure_form, read
+from semlens.models.activations import compute_readouts, measure_layout
 from semlens.models.hooks import run_layers
 from semlens.models.subject import SubjectModel
-from semlens.stages.collect import collect, layer_forms
-from semlens.stages.select_examples import select
+from semlens.stages.collect import collect, layer_layouts
+from semlens.stages.select_examples import select_examples
 
 LAYERS = ["first", "second", "head"]
 
 
 def gather(subject, images, batch_size=7, edges=None, readout="mean", signs="auto", m=9):
-    forms = layer_forms(subject, LAYERS, readout)
+    forms = layer_layouts(subject, LAYERS, readout)
     total = -(-len(images) // batch_size)
     merged = None
     edges = edges or [0, total]
@@ -32,7 +32,7 @@ def gather(subject, images, batch_size=7, edges=None, readout="mean", signs="aut
             signs=signs, batch_size=batch_size,
         )  # fmt: skip
         merged = part if merged is None else merged.merge(part)
-    return merged, [select(merged, form, signs) for form in forms]
+    return merged, [select_examples(merged, form, signs) for form in forms]
 
 
 def oracle(subject, images, layer, readout):
@@ -123,7 +123,7 @@ def test_hooks_are_removed_on_errors(subject):
 def test_in_place_operations_do_not_reach_the_readout(images):
     """The convolution of ``first`` is followed by an in-place ReLU, yet is read before it."""
     model = SubjectModel(LittleNet(), to_tensor, "v")
-    forms = layer_forms(model, ["first.0"], "mean")
+    forms = layer_layouts(model, ["first.0"], "mean")
     found = collect(model, images, forms, range(0, 6), examples=3, readout="mean", batch_size=7)
     assert float(found.moments["first.0"].total().minimum.min()) < 0
 
@@ -149,13 +149,13 @@ class NanNet(nn.Module):
 def test_not_finite_readouts_are_counted_and_take_no_slot():
     pictures = [np.full((8, 8, 3), v, np.uint8) for v in (10, 60, 110, 160, 210)]
     model = SubjectModel(NanNet(0.0), to_tensor, "v")
-    forms = layer_forms(model, ["out"], "mean")
+    forms = layer_layouts(model, ["out"], "mean")
     found = collect(
         model, ImageSequence(pictures), forms, range(0, 3), examples=4, readout="mean",
         batch_size=2,
     )  # fmt: skip
     assert found.not_finite["out"] == (3, 4)
-    layer = select(found, forms[0], "positive")
+    layer = select_examples(found, forms[0], "positive")
     assert layer.top.count.tolist() == [3, 3, 3]
     assert layer.top.sample[0, :3].tolist() == [2, 1, 0]
 
@@ -167,11 +167,11 @@ def test_not_finite_readouts_are_counted_and_take_no_slot():
 )  # fmt: skip
 def test_forms_and_their_readouts(shape, form, components):
     output = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
-    measured = measure_form("layer", (output, None))
+    measured = measure_layout("layer", (output, None))
     assert (measured.form, measured.components) == (form, components)
     axes = {"units": (), "tokens": (1,), "map": (2, 3), "map-last": (1, 2)}[form]
     expected = output.mean(axes) if axes else output
-    got = read(measured, (output, None), "mean")
+    got = compute_readouts(measured, (output, None), "mean")
     torch.testing.assert_close(got.value, expected)
     torch.testing.assert_close(got.peak[0], output.amax(axes) if axes else output)
     torch.testing.assert_close(got.peak[1], -(output.amin(axes) if axes else output))
@@ -179,16 +179,18 @@ def test_forms_and_their_readouts(shape, form, components):
 
 def test_class_token_readout():
     output = torch.randn(3, 17, 8)
-    form = measure_form("blocks.1", output)
+    form = measure_layout("blocks.1", output)
     assert (form.prefix, form.height, form.width) == (1, 4, 4)
-    torch.testing.assert_close(read(form, output, "cls").value, output[:, 0])
+    torch.testing.assert_close(compute_readouts(form, output, "cls").value, output[:, 0])
     with pytest.raises(LayerError, match="no class token"):
-        read(measure_form("conv", torch.randn(1, 3, 4, 4)), torch.randn(1, 3, 4, 4), "cls")
+        compute_readouts(
+            measure_layout("conv", torch.randn(1, 3, 4, 4)), torch.randn(1, 3, 4, 4), "cls"
+        )
 
 
 def test_wrong_layer_names_the_nearest(subject):
     with pytest.raises(LayerError) as error:
-        layer_forms(subject, ["secnd"], "mean")
+        layer_layouts(subject, ["secnd"], "mean")
     assert "'secnd'" in error.value.value
     assert "second" in error.value.expected
     assert "semlens layers" in error.value.remedy

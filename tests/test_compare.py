@@ -107,7 +107,7 @@ def units(database, rows):
 
 def living(database, layers=None):
     rows = database.rows(layers)
-    return rows[database.alive[rows]]
+    return rows[database.has_examples[rows]]
 
 
 def set_similarity(a, b):
@@ -215,7 +215,7 @@ def test_only_components_that_matter_for_a_class(databases):
     for db in pair:
         table = db.relevance(0, ["second"])
         kept_rows = sorted(table.loc[table["max"] >= 0.05, "component"])
-        rows.append([row for row in kept_rows if db.alive[row]])
+        rows.append([row for row in kept_rows if db.has_examples[row]])
         assert 0 < len(rows[-1]) < len(living(db, ["second"]))
     assert [one.rows.tolist() for one in found.sets] == rows
     expected = set_similarity(units(pair[0], rows[0]), units(pair[1], rows[1]))
@@ -392,7 +392,7 @@ def test_nearest_components_are_kept_by_the_vectors_and_found_again(
     files = [(db, f) for db in (one, two) for f in (db.path / "analysis").glob("nearest-*.parquet")]
     assert len(files) == 4 + 2 + 1  # pairs of layers, each layer alone, and its two layers
     for db, file in files:  # what is read back is what was kept, not what is computed again
-        frame = db.load_origin(file.stem)
+        frame = db.load_with_origin(file.stem)
         db.save_analysis(file.stem, frame[0].assign(similarity=np.float32(0.5)), frame[1])
     assert (nearest_between_sets(a, b, PairProgress(1))[0].similarity == 0.5).all()
     assert (nearest_between_sets(b, a, PairProgress(1))[1].similarity == 0.5).all()
@@ -484,7 +484,7 @@ def test_sets_that_cannot_be_compared_are_refused(databases, tmp_path):
     with pytest.raises(LayerError) as error:
         sl.compare([one, wide], layers=["first"])
     assert_says(error.value, "wide", "none of the layers first", "It has second")
-    with pytest.raises(LayerError, match="No layer was named"):
+    with pytest.raises(LayerError, match="No layer is named"):
         sl.compare([one, wide], layers=[])
     with pytest.raises(LayerError, match="thrid"):
         sl.compare([one, wide], layers=["second", "thrid"])

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from semlens.relevance.class_relevance import class_seed
-from semlens.relevance.conservation import KINDS, check, conserved, shares_kept
+from semlens.relevance.conservation import KINDS, absorbed_relevance, check, conserved_shares
 from semlens.relevance.gradient_engine import GradientEngine
 from semlens.relevance.lrp_engine import LRPEngine
 from semlens.relevance.make_engine import make_engine
@@ -83,8 +83,8 @@ def test_totals_are_those_of_the_engine(net):
     found = check(engine, x)
     trace = engine.trace(x)
     target = trace.values[OUTPUT].argmax(1)
-    pulled = trace.pull({OUTPUT: class_seed(trace, target[None])}, ["stem", "norm"])
-    np.testing.assert_allclose(found.pixels, pulled.heat[0].sum((1, 2)), rtol=1e-8)
+    pulled = trace.backward({OUTPUT: class_seed(trace, target[None])}, ["stem", "norm"])
+    np.testing.assert_allclose(found.pixels, pulled.heatmaps[0].sum((1, 2)), rtol=1e-8)
     for layer in ("stem", "norm"):
         total = (pulled.layers[layer][0] * trace.values[layer]).flatten(1).sum(1)
         np.testing.assert_allclose(found.layers[layer], total, rtol=1e-8)
@@ -107,13 +107,13 @@ def test_without_constants_nothing_is_absorbed_by_any_operation():
     def look(rule, flow):
         kept = sum(
             float((flow.values[0] * share).abs().sum())
-            for share in shares_kept(rule, trace.every).values()
+            for share in absorbed_relevance(rule, trace.all_values).values()
         )
-        reached = float((flow.values[0] * trace.every[rule.node]).abs().sum())
+        reached = float((flow.values[0] * trace.all_values[rule.node]).abs().sum())
         seen.append((rule, kept / max(reached, 1e-300)))
 
     start = class_seed(trace, torch.tensor([[2]]))
-    heat = trace.pull({OUTPUT: start}, seen=look).heat
+    heat = trace.backward({OUTPUT: start}, on_rule=look).heatmaps
     assert max(kept for _, kept in seen) < 1e-8
     assert {type(rule).__name__ for rule, _ in seen} >= {
         "Epsilon", "Sum", "Product", "Attention", "LayerNorm", "GroupNorm", "Join", "Reshape",
@@ -133,9 +133,9 @@ def test_operations_without_weights_keep_nothing_by_kind(net):
         name = type(rule).__name__
         if name in passed_on:
             met.add(name)
-            assert shares_kept(rule, trace.every) == {}
+            assert absorbed_relevance(rule, trace.all_values) == {}
 
-    trace.pull({OUTPUT: class_seed(trace, torch.tensor([[0]]))}, seen=look)
+    trace.backward({OUTPUT: class_seed(trace, torch.tensor([[0]]))}, on_rule=look)
     assert met == passed_on
 
 
@@ -200,7 +200,7 @@ def test_a_logit_that_is_zero_is_said_and_gives_no_shares():
     for text in (repr(none), console.export_text()):
         assert "exactly 0" in " ".join(text.split()) and "nan" not in text.lower()
     assert check(engine, x, torch.tensor([1, 2, 3])).notice == ""
-    assert np.isfinite(conserved(engine, x)).all()
+    assert np.isfinite(conserved_shares(engine, x)).all()
     module[2].weight.data[:], module[2].bias.data[:] = 0, 0
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -83,7 +83,7 @@ def planted(databases):
         for row, name in zip(db.rows([layer]), concepts, strict=False):
             theta[row] = vectors[names.index(name)]
     db.theta = theta.astype(np.float32)
-    assert db.alive.all()
+    assert db.has_examples.all()
     return db
 
 
@@ -188,7 +188,7 @@ def test_only_components_that_matter_for_a_class(databases):
     db = databases[0]
     found = sl.dissect(db, concepts=NESTED, target="a", minimum=0.08)
     table = db.relevance(0)
-    rows = set(table.loc[table["max"] >= 0.08, "component"]) & set(np.flatnonzero(db.alive))
+    rows = set(table.loc[table["max"] >= 0.08, "component"]) & set(np.flatnonzero(db.has_examples))
     assert 0 < len(rows) < len(db.components)
     assert found.sizes["components"].sum() == len(rows)
     labels = db.label(NESTED)
@@ -283,7 +283,7 @@ def test_bad_input(databases, tmp_path):
     Image.new("RGB", (20, 20), "red").save(red)
     pictured = ConceptSet((Concept("red", ("Colours",), images=(red,)),))
     found = sl.dissect(blind, concepts=pictured, threshold=-1.0)
-    assert row_of(found.totals, path="Colours")["count"] == blind.alive.sum()
+    assert row_of(found.totals, path="Colours")["count"] == blind.has_examples.sum()
 
 
 def test_on_the_command_line(tmp_path):
@@ -295,7 +295,7 @@ def test_on_the_command_line(tmp_path):
     assert done.exit_code == 0, done.output
     values = json.loads(done.stdout)
     assert values["concepts"] == "ox-tree"
-    assert values["sizes"][0]["components"] == db.alive.sum()
+    assert values["sizes"][0]["components"] == db.has_examples.sum()
     assert Image.open(tree).size[0] > 300
     assert Image.open(plot).size[0] > 300
     table = CliRunner().invoke(app, words)

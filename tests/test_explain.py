@@ -32,10 +32,10 @@ from semlens.errors import (
     StaleError,
     StoreError,
 )
-from semlens.models.geometry import Axis, Geometry
+from semlens.models.geometry import AxisMap, Geometry
 from semlens.models.subject import SubjectModel
 from semlens.relevance.class_relevance import class_relevance
-from semlens.relevance.heatmap_boxes import boxes, heatmaps
+from semlens.relevance.heatmap_boxes import bounding_boxes, upsample_and_blur
 from semlens.relevance.make_engine import make_engine
 from semlens.relevance.presets import preset
 from semlens.types import Box, Component
@@ -128,7 +128,9 @@ def test_boxes_are_of_the_blurred_heat_in_original_pixels(db, model):
     blur = db.manifest.recipe.crop_blur
     for part in explain(db, photo, 0, top=3).layers["first"]:
         heat = torch.from_numpy(part.heat * np.sign(part.relevance).astype(np.float32))[None]
-        left, top, right, bottom = boxes(heatmaps(heat, 32, 32, blur), 0.01)[0].tolist()
+        left, top, right, bottom = bounding_boxes(upsample_and_blur(heat, 32, 32, blur), 0.01)[
+            0
+        ].tolist()
         expected = (2 * left, 3 * top, 2 * right, 3 * bottom)
         np.testing.assert_allclose(part.box.as_tuple(), expected, atol=1)
 
@@ -312,16 +314,16 @@ def test_the_overlay_is_red_for_and_blue_against():
 
 def test_heat_is_read_where_the_model_looked():
     heat = np.arange(16, dtype=np.float32).reshape(4, 4) + 1
-    whole = Geometry(Axis(2.0, 0.0), Axis(2.0, 0.0), 8, 8)
+    whole = Geometry(AxisMap(2.0, 0.0), AxisMap(2.0, 0.0), 8, 8)
     np.testing.assert_allclose(onto(heat, whole, Box(0, 0, 8, 8), (4, 4)), heat)
     # the model sees the middle half of a 16-pixel side: nothing outside
-    middle = Geometry(Axis(2.0, 4.0), Axis(2.0, 4.0), 16, 16)
+    middle = Geometry(AxisMap(2.0, 4.0), AxisMap(2.0, 4.0), 16, 16)
     seen = onto(heat, middle, Box(0, 0, 16, 16), (8, 8))
     np.testing.assert_allclose(seen[2:6, 2:6], heat)
     assert seen.sum() == pytest.approx(heat.sum())
     part = onto(heat, middle, Box(4, 4, 8, 12), (2, 4))
     np.testing.assert_allclose(part, heat[:, :2])
-    mirrored = Geometry(Axis(-2.0, 8.0), Axis(2.0, 0.0), 8, 8)
+    mirrored = Geometry(AxisMap(-2.0, 8.0), AxisMap(2.0, 0.0), 8, 8)
     np.testing.assert_allclose(onto(heat, mirrored, Box(0, 0, 8, 8), (4, 4)), heat[:, ::-1])
 
 

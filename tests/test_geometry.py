@@ -200,6 +200,6 @@ def normalised_by_itself(image):
 def test_what_has_no_rectangles_is_refused(preprocess):
     with pytest.raises(ModelError) as caught:
         measure_geometry(preprocess, 200, 150)
-    assert "side to no straight scale" in str(caught.value)
+    assert "-pixel side linearly" in str(caught.value)
     assert "resize, crop, pad or mirror only" in str(caught.value)
     assert "--crop none" in str(caught.value)

@@ -190,11 +190,11 @@ def test_what_decides_a_trace_decides_the_table(db, trace):
         (1, {"max_components": 7}),
     ):  # fmt: skip
         trace_class(db, target, **{"samples": SAMPLES, **settings})
-        kept.add(len(db.kept_analyses("graph-")))
+        kept.add(len(db.list_analyses("graph-")))
     assert len(kept) >= 4  # the first is known from before, and others may be, too
-    before = db.kept_analyses("graph-")
+    before = db.list_analyses("graph-")
     trace_class(without_model(db), "class1", samples=SAMPLES, max_components=7)
-    assert db.kept_analyses("graph-") == before
+    assert db.list_analyses("graph-") == before
 
 
 def test_only_images_that_are_used_are_verified(db, subject, pictures, tmp_path):

@@ -10,8 +10,8 @@ from torch import nn
 
 import semlens as sl
 from semlens.errors import LayerError, ModelError, RelevanceError
-from semlens.models.activations import measure_form
-from semlens.models.channel_order import find_layouts
+from semlens.models.activations import measure_layout
+from semlens.models.channel_order import find_channel_orders
 from semlens.models.forward import class_scores, logits, readouts
 from semlens.models.hooks import pruned
 from semlens.models.subject import SubjectModel
@@ -71,11 +71,11 @@ def test_maps_that_are_not_square_are_read_as_the_module_means_them(channels, fi
     """[b 7 6 768] has 768 channels, and [b 7 7 6], with c = h, is a convolution's."""
     model = subject_of(Mixed(channels, fixed), *WIDE)
     if fixed and channels in (6, 7):  # shapes of which both readings fit, and no other size
-        found = model.layouts(["stem", "first", "block", "block.dense"])
+        found = model.channel_orders(["stem", "first", "block", "block.dense"])
         assert found["stem"] == "channels_first"
         assert found["block.dense"] == "channels_last"
         return
-    forms = sl.layers(model).forms
+    forms = sl.layers(model).layouts
     for name in ("stem", "first", "first.0", "first.1"):
         form = forms[name]
         assert (form.form, form.components, form.height, form.width) == ("map", channels, 7, 6)
@@ -118,8 +118,8 @@ def test_of_a_layer_that_nothing_tells_the_layout_is_asked_for(tmp_path, embedde
     options = {"examples": 2, "thumbnails": False, "crop": "none"}
     found = sl.layers(model)
     notes = found.to_pandas().set_index("layer")["note"]
-    assert found.forms["block"] is None and "layout" in notes["block"]
-    assert found.forms["stem"].form == "map"  # a convolution says so itself
+    assert found.layouts["block"] is None and "layout" in notes["block"]
+    assert found.layouts["stem"].form == "map"  # a convolution says so itself
     with pytest.raises(LayerError) as caught:
         sl.build(tmp_path / "db", model, images, embedder, ["block"], **options)
     assert_says(caught.value, "block", "first or last", "layout=")
@@ -137,16 +137,16 @@ def test_of_a_layer_that_nothing_tells_the_layout_is_asked_for(tmp_path, embedde
 def test_bare_outputs_are_read_by_their_square_or_not_at_all():
     for shape in ((1, 7, 6, 768), (1, 8, 8, 8), (1, 8, 9, 10)):
         with pytest.raises(LayerError, match="channels may come"):
-            measure_form("layer", torch.zeros(*shape))
-    assert measure_form("layer", torch.zeros(1, 8, 8, 10)).form == "map-last"
-    assert measure_form("layer", torch.zeros(1, 8, 8, 10), "channels_first").form == "map"
+            measure_layout("layer", torch.zeros(*shape))
+    assert measure_layout("layer", torch.zeros(1, 8, 8, 10)).form == "map-last"
+    assert measure_layout("layer", torch.zeros(1, 8, 8, 10), "channels_first").form == "map"
 
 
 def test_types_come_before_the_given_layout_and_norms_of_maps_are_not_mistaken():
     net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.LayerNorm((4, 4, 4)), nn.ReLU()).eval()
-    found = find_layouts(net, torch.randn(1, 3, 4, 4), ["0", "1", "2"], "channels_last")
+    found = find_channel_orders(net, torch.randn(1, 3, 4, 4), ["0", "1", "2"], "channels_last")
     assert found == {"0": "channels_first", "1": "channels_last", "2": "channels_last"}
-    found = find_layouts(net, torch.randn(1, 3, 4, 4), ["0", "1", "2"])
+    found = find_channel_orders(net, torch.randn(1, 3, 4, 4), ["0", "1", "2"])
     assert found == {"0": "channels_first", "1": "unknown", "2": "unknown"}
 
 
@@ -177,7 +177,7 @@ def test_layers_say_what_to_choose_and_what_to_mind():
     ]  # fmt: skip
     assert "without a grid" in table.loc["pooled", "note"]
     assert table.loc["first", "note"] == ""
-    assert "pooled" in repr(found) and list(found.forms) == list(table.index)
+    assert "pooled" in repr(found) and list(found.layouts) == list(table.index)
     demo = sl.layers("semlens/demo").to_pandas()
     assert demo.loc[demo["block"], "layer"].tolist() == ["layer1", "layer2", "layer3"]
 
@@ -230,7 +230,7 @@ def test_detectors_have_no_logits_and_all_say_so(tmp_path, images, embedder, kin
     x = model.example[:2]
     with pytest.raises(ModelError) as caught:
         logits(model, images.read, [0, 1])
-    assert_says(caught.value, "no logits", "Detectors")
+    assert_says(caught.value, "not logits", "Detectors")
     with pytest.raises(ModelError):
         engine_for(model, ["second"], classes=True)
     for rules in ("epsilon", "gradient"):
@@ -238,7 +238,7 @@ def test_detectors_have_no_logits_and_all_say_so(tmp_path, images, embedder, kin
         for verb in (lambda e: check(e, x), lambda e: class_relevance(e, x, torch.tensor([0, 1]))):
             with pytest.raises(RelevanceError) as caught:
                 verb(engine)
-            assert_says(caught.value, "no logits", "Detectors")
+            assert_says(caught.value, "not logits", "Detectors")
     options = {"examples": 2, "thumbnails": False}
     with pytest.raises(ModelError):
         sl.build(tmp_path / "no", model, images, embedder, ["second"], relevance=True, **options)

@@ -105,7 +105,7 @@ def kept_files(db, kind="map"):
 def test_one_row_per_component_with_examples(one):
     found = one.concept_map(concepts=CONCEPTS)
     assert list(found.frame.columns) == COLUMNS
-    rows = np.flatnonzero(one.alive)
+    rows = np.flatnonzero(one.has_examples)
     assert found.frame["component"].tolist() == [str(one.component(int(r))) for r in rows]
     assert set(found.frame["model"]) == {"one"}
     assert np.isfinite(where(found)).all()
@@ -353,7 +353,7 @@ def test_positions_do_not_depend_on_the_clusters(one):
 def test_a_kept_map_of_other_vectors_is_void(one):
     one.concept_map(concepts=None)
     (path,) = [file for file in kept_files(one) if "clusters" not in file.name]
-    frame, origin = one.load_origin(path.stem)
+    frame, origin = one.load_with_origin(path.stem)
     origin["layers"][0]["first"] = "0" * 64
     one.save_analysis(path.stem, frame, origin)
     assert not one.concept_map(concepts=None).reused
@@ -373,9 +373,9 @@ def test_a_table_with_an_origin_is_no_table_of_the_build(one):
     frame = pd.DataFrame({"a": [1]})
     one.save_analysis("mine", frame, {"from": 3})
     assert one.load_analysis("mine") is None
-    assert one.load_origin("mine")[1] == {"from": 3}
+    assert one.load_with_origin("mine")[1] == {"from": 3}
     one.save_analysis("theirs", frame)
-    assert one.load_origin("theirs") is None
+    assert one.load_with_origin("theirs") is None
     assert one.load_analysis("theirs").equals(frame)
 
 
@@ -385,7 +385,7 @@ def test_a_table_with_an_origin_is_no_table_of_the_build(one):
 def test_several_databases_share_one_space(one, other, net, folder, words):
     found = sl.concept_map(one, other, concepts=None)
     assert list(found.frame["model"].unique()) == ["one", "two"]
-    assert len(found) == one.alive.sum() + other.alive.sum()
+    assert len(found) == one.has_examples.sum() + other.has_examples.sum()
     assert len(kept_files(one)) == 2
     assert not kept_files(other)
     assert isinstance(found.colouring, Groups)
@@ -467,7 +467,7 @@ def test_query_colours_are_alignments(one, words):
 
 def test_measures_relevance_and_groups(one):
     found = one.concept_map(concepts=None)
-    scores = one.scores().to_pandas()[one.alive]
+    scores = one.scores().to_pandas()[one.has_examples]
     for measure in ("clarity", "redundancy", "polysemanticity"):
         values = found.coloured(measure).to_pandas()[measure]
         np.testing.assert_allclose(values, scores[measure], atol=1e-6)
@@ -476,7 +476,7 @@ def test_measures_relevance_and_groups(one):
     coloured = found.coloured("relevance", target)
     assert isinstance(coloured.colouring, Scale)
     share = table[table["class"] == target].set_index("component")["mean"]
-    expected = [share.get(int(row), 0.0) for row in np.flatnonzero(one.alive)]
+    expected = [share.get(int(row), 0.0) for row in np.flatnonzero(one.has_examples)]
     np.testing.assert_allclose(coloured.to_pandas()["relevance"], expected, atol=1e-7)
     assert np.count_nonzero(expected) > 0
     assert found.coloured("layer").colouring.names == ("first", "second")
@@ -584,7 +584,7 @@ def test_the_command_prints_clusters_and_writes_files(run, one, tmp_path, monkey
     assert result.exit_code == 0, result.output
     value = json.loads(result.stdout)
     assert value["reused"] is True
-    assert len(value["components"]) == one.alive.sum()
+    assert len(value["components"]) == one.has_examples.sum()
     assert "alignment: sea" in value["components"][0]
     assert value["clusters"][0]["size"] >= value["clusters"][-1]["size"]
     assert all(file.stat().st_size > 500 for file in files)

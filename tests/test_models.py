@@ -156,7 +156,10 @@ def test_files_that_are_no_weights(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("spec", "parts"),
     [
-        ("torchvision/resnet18", ["names no weights", "IMAGENET1K_V1", "--random-weights SEED"]),
+        (
+            "torchvision/resnet18",
+            ["does not name weights", "IMAGENET1K_V1", "random_weights=SEED (--random-weights)"],
+        ),
         ("torchvision/resnet50:V7", ["'V7' of resnet50", "IMAGENET1K_V2", "path of a checkpoint"]),
         ("torchvision/resnet18:no/such.pt", ["neither a tag nor a file", "IMAGENET1K_V1", "path"]),
         ("torchvision/resnet19:DEFAULT", ["'resnet19' is not", "resnet18", "list_models"]),
@@ -188,7 +191,7 @@ def test_a_hub_out_of_reach_is_an_error_with_a_remedy_and_soon(spec):
     start = time.monotonic()
     with pytest.raises(ModelError) as caught:
         load_model(spec)
-    assert_says(caught.value, f"'{spec}' cannot be fetched (", "hub that can be reached", ":PATH")
+    assert_says(caught.value, f"'{spec}' cannot be downloaded (", "reachable hub", ":PATH")
     assert time.monotonic() - start < 15
 
 

@@ -50,7 +50,7 @@ def units(db, rows):
 def expected_scores(db, positive, null, negative=None):
     """Alignment of each living component with the mean of vectors, in float64."""
     scores = {}
-    for row in np.flatnonzero(db.alive).tolist():
+    for row in np.flatnonzero(db.has_examples).tolist():
         theta = db.theta[row]
         scores[row] = cos(theta, np.mean(positive, 0)) - (cos(theta, null) if null is not None
                                                            else 0)  # fmt: skip
@@ -60,12 +60,12 @@ def expected_scores(db, positive, null, negative=None):
 
 
 def test_one_component_has_no_examples(db):
-    assert np.flatnonzero(~db.alive).tolist() == [2]
+    assert np.flatnonzero(~db.has_examples).tolist() == [2]
 
 
 def test_pages_are_cut_from_one_ranking(db):
     every = db.search("dog", top=1000)
-    assert len(every) == every.searched == db.alive.sum() == 25
+    assert len(every) == every.searched == db.has_examples.sum() == 25
     pages = [db.search("dog", top=4, offset=offset) for offset in range(0, 28, 4)]
     assert [hit for page in pages for hit in page.hits] == list(every.hits)
     assert [hit.rank for hit in pages[2].hits] == [9, 10, 11, 12]
@@ -87,7 +87,7 @@ def test_equal_components_have_equal_percentiles(db, words, monkeypatch):
     values = np.array([0.5, 0.1, 0.5, 0.5, 0.9, *np.linspace(-1, 0, 20)], np.float32)
     null = np.zeros(25, np.float32)
     monkeypatch.setattr(type(db), "cosines", lambda self, probes, rows: np.stack([values, null], 1))
-    rows = np.flatnonzero(db.alive)
+    rows = np.flatnonzero(db.has_examples)
     for top in (1, 2, 3, 4, 5, 25):
         hits = rank(db, make_query(db, ["dog"]), top=top)
         assert [hit.row for hit in hits.hits[:5]] == rows[[4, 0, 2, 3, 1]][:top].tolist()
@@ -114,7 +114,7 @@ def test_more_like_this_is_the_cosine_with_the_mean_of_units(db):
     assert found.query == "second:1 + second:6 - second:-4"
     expected = {
         int(row): cos(db.theta[row], vector) - cos(db.theta[row], away)
-        for row in np.flatnonzero(db.alive) if row not in (7, 12, 20)
+        for row in np.flatnonzero(db.has_examples) if row not in (7, 12, 20)
     }  # fmt: skip
     assert [hit.row for hit in found.hits] == sorted(expected, key=lambda row: -expected[row])
     assert found.searched == 22
@@ -162,7 +162,7 @@ def labelled(db, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(db.path, copy)
     db = sl.open(copy, embedder=WordEmbedder())
-    rows = np.flatnonzero(db.alive)
+    rows = np.flatnonzero(db.has_examples)
     values = np.random.default_rng(2).normal(size=(len(rows), 1)).astype(np.float32)
     values[4] = values[9]  # of equal ones the first row comes first
     places = (np.arange(len(rows)) % len(NAMES))[:, None]
@@ -225,7 +225,7 @@ def test_a_label_search_without_labels_or_words_says_so(db, labelled):
 
 def test_an_embedder_without_texts_still_finds_components(tmp_path, subject, images):
     db = sl.build(tmp_path / "db", subject, images, ColourEmbedder(), ["first"], examples=4)
-    row = int(np.flatnonzero(db.alive)[0])
+    row = int(np.flatnonzero(db.has_examples)[0])
     hits = db.search(like=db.component(row))
     assert row not in {hit.row for hit in hits.hits}
     picture = Image.new("RGB", (30, 30), (10, 200, 10))

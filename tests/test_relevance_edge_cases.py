@@ -10,7 +10,7 @@ from torch.nn import functional
 
 import semlens as sl
 from semlens.errors import RelevanceError
-from semlens.relevance.assign_rules import nonnegative
+from semlens.relevance.assign_rules import nonnegative_nodes
 from semlens.relevance.class_relevance import class_relevance
 from semlens.relevance.conditional_heatmaps import conditional_heatmaps
 from semlens.relevance.gradient_engine import GradientEngine
@@ -69,7 +69,7 @@ def test_known_positions_start_where_the_peak_is(name):
     found = conditional_heatmaps(engine, x, "0", image, channel, sign, position=position)
     expected = conditional_heatmaps(engine, x, "0", image, channel, sign)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
-    assert (engine.field("0") is not None) == (name == "padded")
+    assert (engine.receptive_field("0") is not None) == (name == "padded")
 
 
 def row_and_column_gates(self, x):
@@ -95,7 +95,7 @@ def test_factors_of_one_row_or_column_keep_their_place(between):
         dense[0, image[n], channel[n]].view(-1)[position[n]] = 1
         from semlens.relevance.relevance_signal import RelevanceSignal
 
-        heat = whole.pull({"last": RelevanceSignal(dense)}).heat[0, image[n]]
+        heat = whole.backward({"last": RelevanceSignal(dense)}).heatmaps[0, image[n]]
         assert heat.abs().sum() > 0
         torch.testing.assert_close(found[n], heat, rtol=1e-9, atol=1e-12)
 
@@ -214,7 +214,7 @@ def test_constants_that_know_their_place_forbid_patches():
     net = Places().double().eval()
     x = noise(2, 3, 64, 64)
     engine = LRPEngine(net, x, ["second"])
-    assert engine.field("second") is None
+    assert engine.receptive_field("second") is None
     image, channel, sign = pairs()
     position = peaks(engine, x, "second", image, channel)
     found = conditional_heatmaps(engine, x, "second", image, channel, sign, position=position)
@@ -241,7 +241,7 @@ def test_what_may_be_negative_is_not_called_positive(between, channels):
     net = Net(between, channels).double().eval()
     x = noise(2, 3, 16, 16)
     engine = LRPEngine(net, x, ["last"])
-    positive = nonnegative(engine.graph)
+    positive = nonnegative_nodes(engine.graph)
     assert engine.node("last").args[0] not in positive
 
     def check_positive(node, value):

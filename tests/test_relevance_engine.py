@@ -29,12 +29,12 @@ from semlens.errors import RelevanceError
 from semlens.models.subject import SubjectModel
 from semlens.relevance.assign_rules import PRODUCTS, SOFTMAX, SUMS
 from semlens.relevance.class_relevance import class_relevance, class_seed
-from semlens.relevance.conservation import check, conserved
+from semlens.relevance.conservation import check, conserved_shares
 from semlens.relevance.gradient_engine import GradientEngine
 from semlens.relevance.lrp_engine import LRPEngine
 from semlens.relevance.make_engine import (
     ConservationWarning,
-    Engines,
+    EngineCache,
     FallbackWarning,
     engine_for,
     make_engine,
@@ -119,7 +119,7 @@ def test_attnlrp_of_a_transformer_is_that_of_its_equations():
     net, x = seeded(OneBlock()), noise(2, 3, 8, 8)
     trace = LRPEngine(net, x, [], rules_of("gamma", attention="taylor")).trace(x)
     start = class_seed(trace, torch.tensor([[1, 3]]))
-    heat = trace.pull({OUTPUT: start}).heat[0]
+    heat = trace.backward({OUTPUT: start}).heatmaps[0]
     for image, target in ((0, 1), (1, 3)):
         logit, expected = slow_attnlrp(net, x[image], target)
         torch.testing.assert_close(trace.values[OUTPUT][image, target], logit)
@@ -230,7 +230,7 @@ def test_a_rule_that_is_interrupted_is_interrupted(monkeypatch):
     def interrupted(*_):
         raise Late
 
-    monkeypatch.setattr("semlens.relevance.lrp_engine.simplify", interrupted)
+    monkeypatch.setattr("semlens.relevance.lrp_engine.canonicalize", interrupted)
     with pytest.raises(Late):
         make_engine(Plain(nn.ReLU()), torch.randn(2, 3, 8, 8), ["conv"])
 
@@ -253,10 +253,10 @@ class Against(nn.Module):
 
 def test_auto_takes_the_first_preset_that_conserves():
     net, x = Against().eval(), torch.randn(2, 3, 12, 12)
-    assert (conserved(LRPEngine(net, x, []), x) < 0.01).all()
+    assert (conserved_shares(LRPEngine(net, x, []), x) < 0.01).all()
     engine = make_engine(net, x, ["conv"])
     assert engine.rules.name == "epsilon-gamma"
-    np.testing.assert_allclose(conserved(engine, x), 1, atol=0.01)
+    np.testing.assert_allclose(conserved_shares(engine, x), 1, atol=0.01)
     # as if it had been asked for by name
     target = torch.tensor([0, 1])
     named = class_relevance(make_engine(net, x, ["conv"], "epsilon-gamma"), x, target)["conv"]
@@ -279,7 +279,9 @@ class Erratic(nn.Module):
 def test_a_preset_that_conserves_by_the_mean_only_is_not_preferred(monkeypatch):
     shares = {"epsilon-plus-flat": [0.4, 0.45], "epsilon-gamma": [0.05, 1.95], "epsilon": [3, -1]}
     module = sys.modules["semlens.relevance.make_engine"]
-    monkeypatch.setattr(module, "conserved", lambda engine, _: np.array(shares[engine.rules.name]))
+    monkeypatch.setattr(
+        module, "conserved_shares", lambda engine, _: np.array(shares[engine.rules.name])
+    )
     with pytest.warns(ConservationWarning, match=r"'epsilon-plus-flat' 0\.4"):
         engine = make_engine(Erratic().eval(), torch.randn(2, 3, 12, 12), ["conv"])
     assert engine.rules.name == "epsilon-plus-flat"
@@ -295,10 +297,10 @@ def test_rules_that_do_not_conserve_are_said():
 
 def test_the_choice_is_the_models_whatever_the_images():
     model = SubjectModel(Against().eval(), to_tensor, "v")
-    engines = Engines(model, "auto")
+    engines = EngineCache(model, "auto")
     for inputs in (torch.zeros(1, 3, 32, 32), torch.randn(1, 3, 32, 32), torch.randn(1, 3, 24, 20)):
         engine = engines.engine(inputs, ["conv"])
-        assert engine.rules.name == "epsilon-gamma" == engines.name(["conv"])
+        assert engine.rules.name == "epsilon-gamma" == engines.rules_name(["conv"])
         engine.trace(inputs)
     assert engine_for(model, ["conv"]).rules.name == "epsilon-gamma"
 
@@ -362,14 +364,14 @@ def test_a_model_without_logits_has_no_classes(make):
 def test_the_fallback_is_gradient_times_input():
     net, x = Plain(torch.erf).double().eval(), noise(2, 3, 8, 8)
     trace = GradientEngine(net, x, ["conv"]).trace(x)
-    found = trace.pull({OUTPUT: class_seed(trace, torch.tensor([[0, 3], [2, 2]]))}, ["conv"])
+    found = trace.backward({OUTPUT: class_seed(trace, torch.tensor([[0, 3], [2, 2]]))}, ["conv"])
     leaf = x.clone().requires_grad_()
     kept = net.conv(leaf)
     logits = net.head(torch.erf(kept).mean((2, 3)))
     for start, targets in enumerate(([0, 3], [2, 2])):
         score = logits[0, targets[0]] + logits[1, targets[1]]
         pixels, conv = torch.autograd.grad(score, [leaf, kept], retain_graph=True)
-        torch.testing.assert_close(found.heat[start], (pixels * x).sum(1))
+        torch.testing.assert_close(found.heatmaps[start], (pixels * x).sum(1))
         torch.testing.assert_close(found.layers["conv"][start], conv)
 
 
@@ -385,7 +387,7 @@ def test_rules_by_family_by_name_and_by_layer():
     for rules in ("epsilon", own, Rules("z", "zplus", "zplus", "epsilon")):
         trace = LRPEngine(cnn, x, [], rules).trace(x)
         start = class_seed(trace, torch.tensor([[0, 1]]))
-        heat.append(trace.pull({OUTPUT: start}).heat)
+        heat.append(trace.backward({OUTPUT: start}).heatmaps)
     plain, changed, same = heat
     torch.testing.assert_close(changed, same)
     assert not torch.allclose(changed, plain)

@@ -225,7 +225,7 @@ def with_rules(engine, rules):
     """The same captured pass with other rules."""
     other = copy.copy(engine)
     other.rules = preset(rules, epsilon=1e-12)  # conservation is exact without
-    other._bound = assign_rules(other.graph, other.rules, other._nodes.values())
+    other.node_rules = assign_rules(other.graph, other.rules, other._nodes.values())
     return other
 
 
@@ -241,9 +241,9 @@ def test_families_are_captured_and_conserve(family):
         trace = with_rules(captured, rules).trace(x)
         torch.testing.assert_close(trace.values[OUTPUT], expected, atol=1e-8, rtol=1e-6)
         start, logit = largest_start(trace)
-        total = trace.pull({OUTPUT: start}).heat[0].sum((1, 2))
+        total = trace.backward({OUTPUT: start}).heatmaps[0].sum((1, 2))
         torch.testing.assert_close(total / logit, torch.ones(2).double(), atol=1e-6, rtol=0)
     # AttnLRP keeps a part in the softmax: it covers every operation, and its heat is finite
     trace = with_rules(captured, "attnlrp").trace(x)
-    heat = trace.pull({OUTPUT: largest_start(trace)[0]}).heat
+    heat = trace.backward({OUTPUT: largest_start(trace)[0]}).heatmaps
     assert torch.isfinite(heat).all() and heat.abs().amax((0, 2, 3)).min() > 0

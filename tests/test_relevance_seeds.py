@@ -108,7 +108,7 @@ def dense_heat(engine, inputs, layer, image, channel, sign):
     maps = trace.values[layer][0, channel] * sign
     values = torch.zeros(1, *trace.values[layer].shape, dtype=maps.dtype)
     values[0, 0, channel].view(-1)[maps.argmax()] = sign
-    return trace.pull({layer: RelevanceSignal(values)}).heat[0, 0]
+    return trace.backward({layer: RelevanceSignal(values)}).heatmaps[0, 0]
 
 
 @settings(max_examples=6, deadline=None, derandomize=True, phases=[Phase.generate])
@@ -345,14 +345,18 @@ def test_layers_of_tokens_maps_with_channels_last_and_units(layer, sign):
             if layer == "mix":
                 one[0] = -torch.inf  # the class token has no place in the image
             flow[0, image].view(-1, value.shape[-1])[one.argmax(), channel] = sign
-        torch.testing.assert_close(got, trace.pull({layer: RelevanceSignal(flow)}).heat[0, image])
+        torch.testing.assert_close(
+            got, trace.backward({layer: RelevanceSignal(flow)}).heatmaps[0, image]
+        )
 
 
 def test_relevance_of_components_by_sign(small):
     net, x, engine = small
     trace = engine.trace(x)
     targets = torch.tensor([[0, 1, 2], [4, 4, 4]])
-    flow = trace.pull({OUTPUT: class_seed(trace, targets)}, ["last"], heat=False).layers["last"]
+    flow = trace.backward({OUTPUT: class_seed(trace, targets)}, ["last"], heatmaps=False).layers[
+        "last"
+    ]
     found = component_relevance(trace, "last", flow)
     relevance = trace.values["last"] * flow
     assert found.shape == (2, 3, 2, 8)

@@ -44,7 +44,7 @@ def test_the_network_is_the_one_of_the_golden_file(case):
 def test_class_heatmaps(case):
     _, engine, inputs, golden = case
     trace = engine.trace(inputs)
-    heat = trace.pull({OUTPUT: class_seed(trace, golden["class/target"][None])}).heat
+    heat = trace.backward({OUTPUT: class_seed(trace, golden["class/target"][None])}).heatmaps
     assert_near(heat[0], golden["class/heatmap"])
 
 

@@ -41,7 +41,7 @@ def expected_alignment(db, words, positive, negative=(), templates=SEARCH_TEMPLA
         return cos(theta, np.mean(vectors, axis=0)) - cos(theta, null)
 
     result = {}
-    for row in np.flatnonzero(db.alive):
+    for row in np.flatnonzero(db.has_examples):
         theta = db.theta[row].astype(np.float64)
         value = align(theta, positive)
         if negative:
@@ -151,7 +151,7 @@ def test_labels_are_the_best_concepts_above_the_threshold(db, words):
     null = text_vector(words, "", LABEL_TEMPLATES)
     threshold = float(np.median(db.label(concepts).score[:, 0]))
     labels = db.label(concepts, threshold=threshold, candidates=2)
-    assert len(labels) == db.alive.sum()
+    assert len(labels) == db.has_examples.sum()
     found = {None: 0}
     for place, row in enumerate(labels.rows):
         theta = db.theta[row]

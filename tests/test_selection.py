@@ -77,7 +77,7 @@ def test_kept_labels_are_counted_the_most_frequent_first(db, found):
     each = [(None, "sea", "car", "sea", "a b", "car")[i % 6] for i in range(len(found))]
     kept = db.label(CONCEPTS).to_pandas().assign(label=each)
     db.save_analysis("labels-default", kept.sample(frac=1, random_state=0))
-    chosen = select(found, np.flatnonzero(db.alive).tolist())
+    chosen = select(found, np.flatnonzero(db.has_examples).tolist())
     assert chosen.source == "labels-default"
     assert chosen.frame["label"].where(chosen.frame["label"].notna(), None).tolist() == each
     assert 0 < chosen.unlabelled == each.count(None) < len(each)
@@ -124,7 +124,7 @@ def test_rows_that_are_not_on_the_map_are_refused(found, rows, parts):
 
 
 def test_a_component_without_examples_is_not_on_the_map(db, found):
-    silent = np.flatnonzero(~db.alive)
+    silent = np.flatnonzero(~db.has_examples)
     part = db.concept_map(layers=["second"], concepts=None)
     with pytest.raises(LayerError, match=r"Row 0 is not on the map"):
         select(part, [0])

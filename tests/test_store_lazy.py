@@ -24,7 +24,7 @@ from semlens.run.plan import Execution
 from semlens.store import file_names
 from semlens.store.atomic_files import load_table, save_table
 from semlens.store.locked_cached_property import locked_cached_property
-from semlens.store.row_group_cache import RowGroups
+from semlens.store.row_group_cache import RowGroupCache
 
 LAYERS = ["first", "second"]
 
@@ -58,7 +58,9 @@ def table():
 
 @pytest.fixture(params=[None, 64, 7, 1])
 def folder(request, tmp_path, table):
-    save_table(tmp_path / "t.parquet", table, group=request.param, packed="webp")
+    save_table(
+        tmp_path / "t.parquet", table, rows_per_group=request.param, compressed_column="webp"
+    )
     return tmp_path
 
 
@@ -66,7 +68,7 @@ COLUMNS = ("component", "value", "webp")
 
 
 def test_rows_are_those_of_the_whole_table_for_any_row_groups(folder, table):
-    groups = RowGroups(folder)
+    groups = RowGroupCache(folder)
     wanted = [499, 0, 63, 64, 7, 7, 250]
     assert groups.take("t.parquet", wanted, COLUMNS).equals(table.take(wanted).combine_chunks())
     assert groups.take("t.parquet", [3], ("webp",))["webp"][0].as_py() == table["webp"][3].as_py()
@@ -74,43 +76,45 @@ def test_rows_are_those_of_the_whole_table_for_any_row_groups(folder, table):
 
 
 def test_rows_of_a_value_are_those_of_a_filter(folder, table):
-    groups = RowGroups(folder)
+    groups = RowGroupCache(folder)
     frame = table.to_pandas()
     for value in range(-1, 42):
-        found = groups.equal("t.parquet", "component", value, ("value", "webp"))
+        found = groups.where_equal("t.parquet", "component", value, ("value", "webp"))
         expected = frame.loc[frame["component"] == value, ["value", "webp"]]
         assert found.to_pydict() == expected.to_dict("list")
 
 
 def test_a_file_without_statistics_is_read_right(tmp_path, table):
     pq.write_table(table, tmp_path / "t.parquet", row_group_size=50, write_statistics=False)
-    found = RowGroups(tmp_path).equal("t.parquet", "component", 17, ("component", "value"))
+    found = RowGroupCache(tmp_path).where_equal(
+        "t.parquet", "component", 17, ("component", "value")
+    )
     expected = table.filter(np.asarray(table["component"]) == 17).select(["component", "value"])
     assert found.to_pydict() == expected.to_pydict()
 
 
 def test_what_is_held_has_a_bound(tmp_path, table):
     for number in range(5):
-        save_table(tmp_path / f"{number}.parquet", table, group=50)
-    one = RowGroups(tmp_path)
+        save_table(tmp_path / f"{number}.parquet", table, rows_per_group=50)
+    one = RowGroupCache(tmp_path)
     one.take("0.parquet", [0], COLUMNS)
-    size = one.held_bytes
-    groups = RowGroups(tmp_path, held_bytes=3 * size + size // 2, open_files=2)
+    size = one.cached_bytes
+    groups = RowGroupCache(tmp_path, max_bytes=3 * size + size // 2, max_open_files=2)
     for number in range(5):
         for row in range(0, 500, 50):
             found = groups.take(f"{number}.parquet", [row], COLUMNS)
             assert found["value"][0].as_py() == table["value"][row].as_py()
-            assert groups.held_groups <= 4
-            assert groups.held_bytes <= 3 * size + size // 2
+            assert groups.cached_groups <= 4
+            assert groups.cached_bytes <= 3 * size + size // 2
             assert groups.open_files <= 2
-    assert groups.held_groups >= 2
-    tiny = RowGroups(tmp_path, held_bytes=1)
+    assert groups.cached_groups >= 2
+    tiny = RowGroupCache(tmp_path, max_bytes=1)
     tiny.take("0.parquet", [0, 499], COLUMNS)
-    assert tiny.held_groups == 1
+    assert tiny.cached_groups == 1
 
 
 def test_many_threads_read_the_same(folder, table):
-    groups = RowGroups(folder, held_bytes=4000, open_files=1)
+    groups = RowGroupCache(folder, max_bytes=4000, max_open_files=1)
     expected = table["webp"].to_pylist()
 
     def read(seed):
@@ -121,15 +125,15 @@ def test_many_threads_read_the_same(folder, table):
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(read, range(8)))
-    assert groups.held_groups * 20 < 500 * 8
+    assert groups.cached_groups * 20 < 500 * 8
 
 
 def test_missing_short_and_damaged_files(tmp_path, table):
-    groups = RowGroups(tmp_path)
+    groups = RowGroupCache(tmp_path)
     with pytest.raises(StoreError) as error:
         groups.take("no.parquet", [0], COLUMNS)
     assert_says(error.value, "no.parquet", "cannot be read", "Restore")
-    save_table(tmp_path / "t.parquet", table, group=100)
+    save_table(tmp_path / "t.parquet", table, rows_per_group=100)
     for row in (500, -1):
         with pytest.raises(StoreError) as error:
             groups.take("t.parquet", [row], COLUMNS)
@@ -138,7 +142,7 @@ def test_missing_short_and_damaged_files(tmp_path, table):
     data[200:4000] = b"\0" * 3800
     (tmp_path / "broken.parquet").write_bytes(data)
     with pytest.raises(StoreError, match="cannot be read"):
-        RowGroups(tmp_path).take("broken.parquet", [0], COLUMNS)
+        RowGroupCache(tmp_path).take("broken.parquet", [0], COLUMNS)
 
 
 def test_a_property_is_made_once_by_many_threads():
@@ -235,8 +239,8 @@ def test_builds_write_small_row_groups(db, monkeypatch, tmp_path, pictures):
     small = sl.open(small.path, embedder=WordEmbedder())
     example = small.examples_of(7, 1)[0]
     small.thumbnail(example.crop)
-    assert small.groups.held_groups <= 2 + 1 + 1
-    assert small.groups.open_files == 3
+    assert small.row_groups.cached_groups <= 2 + 1 + 1
+    assert small.row_groups.open_files == 3
 
 
 def test_threads_of_a_server_read_one_database(db):

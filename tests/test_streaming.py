@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semlens.streaming.statistics import Moments, TopExamples, leaf
+from semlens.streaming.statistics import Moments, TopExamples, batch_statistics
 
 VALUES = st.sampled_from([0.0, -0.0, 1.0, -1.0, 0.5, 1e-38, -1e-38, 3.4e38, -3.4e38, 2.0, 1e-45])
 
@@ -68,7 +68,7 @@ def test_moments_are_bit_identical_for_any_shards_and_order(batches, seed, rando
     leaves = []
     for _ in range(batches):
         values = torch.randn(5, 3, generator=generator) * 1e3
-        leaves.append(leaf(values, torch.stack([values, -values])))
+        leaves.append(batch_statistics(values, torch.stack([values, -values])))
     whole = Moments()
     for i, block in enumerate(leaves):
         whole = whole.update(i, block)
@@ -96,7 +96,7 @@ def test_moments_equal_plain_float64():
     moments = Moments()
     for i, start in enumerate(range(0, 37, 5)):
         part = values[start : start + 5]
-        moments = moments.update(i, leaf(part, torch.stack([part, -part])))
+        moments = moments.update(i, batch_statistics(part, torch.stack([part, -part])))
     total = moments.total()
     for c in range(4):
         column = values[:, c].numpy().astype(np.float64)
@@ -111,8 +111,8 @@ def test_moments_equal_plain_float64():
 
 def test_moments_of_an_unreadable_batch_keep_the_tree_aligned():
     none = torch.zeros(0, 2)
-    moments = Moments().update(0, leaf(none, torch.zeros(2, 0, 2)))
+    moments = Moments().update(0, batch_statistics(none, torch.zeros(2, 0, 2)))
     some = torch.tensor([[1.0, -2.0]])
-    moments = moments.update(1, leaf(some, torch.stack([some, -some])))
+    moments = moments.update(1, batch_statistics(some, torch.stack([some, -some])))
     assert list(moments.blocks) == [(1, 0)]
     assert moments.total().mean.tolist() == [1.0, -2.0]

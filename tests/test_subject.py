@@ -62,7 +62,7 @@ def test_transformers_vit_classifier(tmp_path):
     assert batch.shape == (1, 3, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(model.module(batch).logits, module(batch).logits)
-    forms = layers(model).forms
+    forms = layers(model).layouts
     tokens = [form for form in forms.values() if form.form == "tokens" and form.components == 24]
     assert all((form.height, form.width, form.prefix) in ((4, 4, 1), (4, 4, 0)) for form in tokens)
     assert forms["classifier"].components == 3
@@ -77,7 +77,7 @@ def test_transformers_resnet_and_unnamed_classes(tmp_path):
     saved(tmp_path, transformers.ResNetForImageClassification(config), vit_processor())
     model = load_model(f"transformers/{tmp_path}")
     assert model.classes is None  # LABEL_0 ... is no name
-    forms = layers(model).forms
+    forms = layers(model).layouts
     assert forms["resnet.encoder.stages.1"].form == "map"
     assert forms["resnet.encoder.stages.1"].components == 16
 
@@ -89,7 +89,7 @@ def test_transformers_dinov2_and_a_bare_vit_without_a_pooler(tmp_path):
     saved(tmp_path / "dino", transformers.Dinov2Model(config), dino_processor())
     model = load_model(f"transformers/{tmp_path / 'dino'}")
     assert model.classes is None
-    last = layers(model).forms["layernorm"]
+    last = layers(model).layouts["layernorm"]
     assert (last.components, last.height, last.prefix) == (24, 4, 1)
     bare = transformers.ViTModel(transformers.ViTConfig(**SMALL), add_pooling_layer=False)
     saved(tmp_path / "vit", bare, vit_processor())
@@ -115,7 +115,7 @@ def test_incomplete_transformers_folders(tmp_path):
         load_model(f"transformers/{tmp_path}")
     assert_says(caught.value, "lack", "(first: ", "its config.json asks for", "complete")
     (tmp_path / "preprocessor_config.json").unlink()
-    with pytest.raises(ModelError, match="cannot be fetched.*Give a local checkpoint"):
+    with pytest.raises(ModelError, match="cannot be downloaded.*Use a local checkpoint"):
         load_model(f"transformers/{tmp_path}")
 
 
@@ -168,7 +168,12 @@ def test_code_is_run_only_when_it_is_asked_for(user_file):
     user_file.write_text("raise SystemExit('code ran')")
     with pytest.raises(ModelError) as caught:
         load_model(f"{user_file}:make", run_files=False)
-    assert_says(caught.value, "which is code", "only when it is named", f"--model {user_file}:make")
+    assert_says(
+        caught.value,
+        "which is Python code",
+        "never runs code",
+        f"model='{user_file}:make' (--model)",
+    )
 
 
 @pytest.mark.parametrize(
@@ -185,7 +190,9 @@ def test_user_files_that_are_not_as_described(user_file, name, met):
     with pytest.raises(ModelError) as caught:
         load_model(f"{user_file}:{name}")
     assert_says(caught.value, met, "returns (module, preprocess)")
-    with pytest.raises(ModelError, match="is no file.*Expected FILE.py:CALLABLE.*Check the path"):
+    with pytest.raises(
+        ModelError, match="is not a file.*Expected FILE.py:CALLABLE.*Check the path"
+    ):
         load_model(f"{user_file.parent / 'gone.py'}:make")
 
 
@@ -278,7 +285,7 @@ def test_the_survey_is_in_running_order_and_leaves_the_model_as_it_was():
     module.first.eval()
     module.unused = nn.Linear(3, 3)
     found = layers(SubjectModel(module, to_tensor, "v"))
-    assert list(found.forms) == ["first.0", "first.1", "first", "second", "head"]
+    assert list(found.layouts) == ["first.0", "first.1", "first", "second", "head"]
     kinds = found.to_pandas()["module"].tolist()
     assert kinds == ["Conv2d", "ReLU", "Sequential", "Conv2d", "Linear"]
     assert set(found.to_pandas()["runs"]) == {1}
@@ -288,7 +295,7 @@ def test_the_survey_is_in_running_order_and_leaves_the_model_as_it_was():
 
 def test_survey_of_timm_vit_and_swin():
     vit = load_model("timm/test_vit", random_weights=0)
-    forms = layers(vit).forms
+    forms = layers(vit).layouts
     block = forms["blocks.1"]
     assert (block.form, block.components, block.height, block.prefix) == ("tokens", 64, 10, 1)
     assert forms["head"].form == "units"
@@ -299,7 +306,7 @@ def test_survey_of_timm_vit_and_swin():
         num_heads=(2, 2), num_classes=3,
     )  # fmt: skip
     swin = SubjectModel(module, v2.Compose([v2.Resize((64, 64)), *SCALE]), "v")
-    forms = layers(swin).forms
+    forms = layers(swin).layouts
     assert forms["layers.0"].form == forms["layers.1"].form == "map-last"
     assert (forms["layers.0"].components, forms["layers.0"].height) == (24, 16)
     assert (forms["layers.1"].components, forms["layers.1"].width) == (48, 8)

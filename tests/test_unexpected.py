@@ -64,7 +64,7 @@ def alignments(db, words):
     return {
         int(row): [cos(db.theta[row].astype(np.float64), embed(name))
                    - cos(db.theta[row].astype(np.float64), null) for name in NAMES]
-        for row in np.flatnonzero(db.alive)
+        for row in np.flatnonzero(db.has_examples)
     }  # fmt: skip
 
 
@@ -173,7 +173,7 @@ def test_a_layer_that_is_named_twice_counts_once(db):
     pd.testing.assert_frame_equal(found.frame, once.frame)
     pd.testing.assert_frame_equal(found.layers, once.layers)
     assert len(db.rows(["second", "first", "second"])) == len(db.rows())
-    with pytest.raises(LayerError, match="No layer was named"):
+    with pytest.raises(LayerError, match="No layer is named"):
         db.unexpected("a", CONCEPTS, layers=[])
 
 

@@ -205,7 +205,7 @@ def test_what_is_not_there_says_what_is(fetch):
     assert "Unknown model 9" in fetch("9/components/first:0", 404)["value"]
 
 
-def test_what_cannot_be_answered_says_why(ask):
+def test_what_cannot_be_answered_says_why(fetch):
     stale = fetch("0/components/first:0/counterpart", 409, other=2)
     assert stale["kind"] == "StaleError" and "python:colours" in stale["value"]
     same = fetch("0/components/first:0/counterpart", 400, other=0)
@@ -214,7 +214,7 @@ def test_what_cannot_be_answered_says_why(ask):
     assert lacking["kind"] == "RelevanceError" and "--relevance" in lacking["remedy"]
 
 
-def test_without_texts_there_are_kept_labels_or_a_notice(ask, databases):
+def test_without_texts_there_are_kept_labels_or_a_notice(fetch, databases):
     got = fetch("2/components/first:0/labels")
     assert got["concepts"] is None and got["choices"] == [] and got["suggestions"] is None
     assert "cannot embed texts" in got["notice"]

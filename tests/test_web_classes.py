@@ -222,7 +222,7 @@ def test_nothing_reaches_the_minimum(client):
 
 def test_the_graph_is_traced_once_and_kept(db, client):
     before = asked(client, "graph", **{"class": 0}).json()
-    kept = sorted(db.kept_analyses("graph-"))
+    kept = sorted(db.list_analyses("graph-"))
     assert kept
     # a new server, that has no model, reads the trace again
     with TestClient(
@@ -233,7 +233,7 @@ def test_the_graph_is_traced_once_and_kept(db, client):
     assert failed["kind"] == "ModelError"
     assert "'python:little'" in failed["value"]
     assert f"semlens serve {db.path} --model SPEC" in failed["remedy"]
-    assert sorted(db.kept_analyses("graph-")) == kept
+    assert sorted(db.list_analyses("graph-")) == kept
 
 
 def test_the_graph_comes_as_a_picture(client):

@@ -53,7 +53,7 @@ def plain(one, two):
     units = []
     rows = []
     for db in (one, two):
-        mine = np.flatnonzero(db.alive)
+        mine = np.flatnonzero(db.has_examples)
         theta = db.theta[mine].astype(np.float64)
         units.append(theta / np.linalg.norm(theta, axis=1, keepdims=True))
         rows.append(mine)

@@ -232,13 +232,13 @@ def test_kept_labels_are_by_row_and_the_newest(tmp_path, pictures):
     tables = label_tables(db)
     assert [(t.name, t.components, t.labelled) for t in tables] == [
         ("two", 6, 6),
-        ("one", int(db.alive.sum()), int(db.alive.sum())),
+        ("one", int(db.has_examples.sum()), int(db.has_examples.sum())),
     ]
     newest = saved_labels(db)
     assert newest["label"].tolist() == ["tree"] * 6 + [None] * 20
     assert np.isnan(newest["alignment"][6:]).all()
     named = saved_labels(db, "one")
-    for row in np.flatnonzero(db.alive):
+    for row in np.flatnonzero(db.has_examples):
         assert named["label"][row] == first.of(db.component(int(row)))
     with pytest.raises(ConceptError) as error:
         saved_labels(db, "three")

@@ -79,7 +79,7 @@ def test_a_map_that_is_not_there_says_what_is_done_and_is_kept(base, tmp_path):
     assert any((db.path / "analysis").glob("map-*.parquet"))
     texts = [one["description"] for one in said if "Computing the map" in one["description"]]
     for text in texts:
-        assert f"{int(db.alive.sum())} components" in text
+        assert f"{int(db.has_examples.sum())} components" in text
         assert "saved in the database" in text
     again = TestClient(
         create_app([sl.open(db.path, embedder=WordEmbedder())]), base_url="http://localhost"
@@ -124,7 +124,7 @@ def test_values_by_measure(client, db, by):
     again = load(ask(client, f"/colours?by={by}").content)["value"]
     np.testing.assert_array_equal(again, load(content)["value"])
     value = load(content)["value"]
-    expected = db.scores().frame[by].to_numpy()[db.alive]
+    expected = db.scores().frame[by].to_numpy()[db.has_examples]
     np.testing.assert_allclose(value, expected, rtol=1e-6)
     said = metadata(content)
     assert (said["title"], said["signed"]) == (by, "false")
@@ -136,7 +136,7 @@ def test_values_by_relevance_are_shares_and_zero_where_none_is_kept(client, db):
     content = ask(client, "/colours?by=relevance&class=1").content
     value = load(content)["value"]
     kept = {int(row): mean for row, mean in db.relevance(1)[["component", "mean"]].to_numpy()}
-    expected = [kept.get(int(row), 0.0) for row in np.flatnonzero(db.alive)]
+    expected = [kept.get(int(row), 0.0) for row in np.flatnonzero(db.has_examples)]
     np.testing.assert_allclose(value, expected, rtol=1e-6)
     assert value.any()
     said = metadata(content)
@@ -163,7 +163,7 @@ def test_labels_are_those_of_clusters_until_some_are_kept(base, tmp_path):
     kept.keep("mine")
     texts, source = labels()
     assert source == "labels-mine"
-    assert texts == [kept.of(db.component(int(row))) for row in np.flatnonzero(db.alive)]
+    assert texts == [kept.of(db.component(int(row))) for row in np.flatnonzero(db.has_examples)]
     chosen = ask(client, "/selection", {"rows": [1, 8, 12]}).json()
     assert chosen["source"] == "labels-mine"
     assert [one["label"] for one in chosen["components"]] == [
@@ -177,7 +177,7 @@ def test_a_selection_counts_and_names(client, db):
     assert [one["component"] for one in answer["components"]] == [
         str(db.component(row)) for row in (1, 8, 12)
     ]
-    alive = db.alive
+    alive = db.has_examples
     assert answer["layers"] == [
         {"name": "first", "count": 1, "share": pytest.approx(1 / 3), "total": int(alive[:6].sum())},
         {
@@ -259,7 +259,7 @@ def test_a_database_without_relevance_or_texts_has_a_map(tmp_path, pictures, net
     answer = ask(client, "/clusters").json()
     assert answer["layout"] == "principal axes"
     assert all(one["labels"] == [] for one in answer["clusters"])
-    assert len(load(ask(client, "/map").content)["x"]) == db.alive.sum()
+    assert len(load(ask(client, "/map").content)["x"]) == db.has_examples.sum()
     found = ask(client, "/colours?by=relevance&class=0").json()
     assert found["kind"] == "RelevanceError"
     assert "--relevance" in found["remedy"]

@@ -200,16 +200,16 @@ def test_a_trial_is_evaluate_with_and_without(client, db, built):
         assert one["accuracy"]["before"] == before.accuracy
         assert one["accuracy"]["after"] == after.accuracy
         mine = before.targets == 1
-        assert one["recall"]["before"] == (before.answers[mine] == 1).mean()
-        assert one["recall"]["after"] == (after.answers[mine] == 1).mean()
+        assert one["recall"]["before"] == (before.predictions[mine] == 1).mean()
+        assert one["recall"]["after"] == (after.predictions[mine] == 1).mean()
         assert one["recall"]["images"] == 5
-        assert one["false_positive_rate"]["before"] == (before.answers[~mine] == 1).mean()
-        assert one["false_positive_rate"]["after"] == (after.answers[~mine] == 1).mean()
-        differ = np.flatnonzero(before.answers != after.answers)
+        assert one["false_positive_rate"]["before"] == (before.predictions[~mine] == 1).mean()
+        assert one["false_positive_rate"]["after"] == (after.predictions[~mine] == 1).mean()
+        differ = np.flatnonzero(before.predictions != after.predictions)
         assert one["changed"] == len(differ)
         assert {shown["sample"] for shown in one["examples"]} <= set(samples[differ].tolist())
         assert len(one["examples"]) == min(12, len(differ))
-        hit, was = after.answers == after.targets, before.answers == before.targets
+        hit, was = after.predictions == after.targets, before.predictions == before.targets
         assert (one["fixed"], one["broken"]) == ((hit & ~was).sum(), (was & ~hit).sum())
     clean = {"clean": LabelledImages.of(images, subject, logits, samples.tolist())}
     table = accuracies(

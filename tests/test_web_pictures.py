@@ -119,7 +119,7 @@ def test_a_crop_is_cut_anew_where_the_thumbnail_shows_less(db, images):
 
 def test_a_small_crop_is_the_stored_thumbnail(tmp_path, images, subject, words):
     db = sl.build(tmp_path / "db", subject, images, words, ["first"], examples=4)
-    row = int(np.flatnonzero(db.alive)[0])
+    row = int(np.flatnonzero(db.has_examples)[0])
     for place, example in enumerate(db.examples_of(row)):
         assert crop_picture(db, row, place) == db.thumbnail(example.crop)
 
@@ -172,7 +172,7 @@ def test_a_database_without_thumbnails_cuts_from_the_originals(tmp_path, photos)
     folder = tmp_path / "photos"
     shutil.copytree(photos, folder)
     db = make(tmp_path / "db", folder, thumbnails=False)
-    row = int(np.flatnonzero(db.alive)[0])
+    row = int(np.flatnonzero(db.has_examples)[0])
     assert opened(strip(db, row, 2)).size == (192, 96)
     assert max(opened(crop_picture(db, row, 0)).size) <= CROP
     shutil.rmtree(folder)

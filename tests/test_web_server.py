@@ -452,8 +452,8 @@ def test_maps_are_laid_out_before_anybody_asks(
         )
         for name in ("one", "two")
     ]
-    monkeypatch.setattr(laid, "SMALL", int(copies[1].alive.sum()))
-    assert copies[0].alive.sum() > laid.SMALL
+    monkeypatch.setattr(laid, "SMALL", int(copies[1].has_examples.sum()))
+    assert copies[0].has_examples.sum() > laid.SMALL
     app = create_app(copies)
     laid.prepare_maps(app.state.semlens)
     assert not list((tmp_path / "one" / "analysis").glob("map-*"))

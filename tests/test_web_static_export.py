@@ -88,7 +88,7 @@ def test_each_recorded_answer_is_the_servers(site, db):
                 now["reused"] = recorded["reused"]  # by now the map is a kept one
             assert recorded == now, path
     tensors = load(base64.b64decode(found["models/0/map"]))
-    assert sorted(tensors["row"].tolist()) == list(np.flatnonzero(db.alive))
+    assert sorted(tensors["row"].tolist()) == list(np.flatnonzero(db.has_examples))
 
 
 def test_cards_are_those_of_the_most_relevant_components(site, db):
@@ -96,7 +96,7 @@ def test_cards_are_those_of_the_most_relevant_components(site, db):
     rows = set()
     for path in cards:
         rows.add(db.row(sl.Component.parse(unquote(path.rpartition("/")[2]))))
-    best = {row: 0.0 for row in np.flatnonzero(db.alive)}
+    best = {row: 0.0 for row in np.flatnonzero(db.has_examples)}
     for record in db.relevance().to_dict("records"):
         if record["component"] in best:
             best[record["component"]] = max(best[record["component"]], abs(record["mean"]))
@@ -119,7 +119,7 @@ def test_without_relevance_the_clearest_are_shown(db, tmp_path):
     (bare / "manifest.json").write_text(json.dumps(manifest))
     opened = sl.open(bare, embedder=WordEmbedder())
     clear = opened.scores().frame["clarity"].to_numpy(float)
-    alive = np.flatnonzero(opened.alive)
+    alive = np.flatnonzero(opened.has_examples)
     expected = sorted(alive, key=lambda row: (-np.nan_to_num(clear[row], nan=-1), row))[:5]
     assert set(notable_rows(opened, 5)) == set(expected)
     assert list(notable_rows(opened, 10_000)) == list(alive)

@@ -174,7 +174,7 @@ def relevant_components(
         If the database has no relevance for the class.
     """
     result: list[LayerRelevance] = []
-    for name in database.chosen(layers):
+    for name in database.layer_names(layers):
         table = database.relevance(target, [name])
         magnitude = table["mean"].abs()
         order = np.lexsort((table["component"], -magnitude))

@@ -14,7 +14,7 @@ from semlens.analysis.database_engine import engine_of
 from semlens.analysis.query_embedding import ImageLike, open_image
 from semlens.data.images import Images
 from semlens.errors import DataError, RelevanceError, nearest
-from semlens.models.forward import Reader
+from semlens.models.forward import ImageReader
 from semlens.relevance.presets import Rules
 from semlens.relevance.protocols import RelevanceEngine
 from semlens.settings import setting
@@ -121,7 +121,7 @@ class ClassImages:
 
     database: Database
     target: int
-    read: Reader
+    read: ImageReader
     samples: list[int]
 
     def engine(self, layers: Sequence[str], rules: str | Rules | None = None) -> RelevanceEngine:

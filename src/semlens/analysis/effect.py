@@ -20,7 +20,7 @@ from semlens.analysis.label import VOCABULARY, LabelSource, Named, as_labels, la
 from semlens.analysis.result import Chart, Result, plain
 from semlens.draw.text_table import rich_table
 from semlens.errors import ConceptError, LayerError, RelevanceError
-from semlens.models.forward import ablated_logits, batches
+from semlens.models.forward import batches, logits_without
 from semlens.relevance.class_relevance import class_relevance
 from semlens.relevance.protocols import RelevanceEngine
 from semlens.settings import question, setting
@@ -189,10 +189,10 @@ def effect(
     units = None if components is None else _units(components)
     selected = [component for unit in (units or {}).values() for component in unit]
     database.rows_of(selected)  # raises before the model is loaded
-    layers = database.chosen([c.layer for c in selected] or layer)
+    layers = database.layer_names([c.layer for c in selected] or layer)
     engine = class_data.engine(layers, rules)
     if units is None:
-        layers = engine.order(layers)[-1:]
+        layers = engine.sort_layers(layers)[-1:]
         selected = [database.component(int(row)) for row in database.rows(layers)]
         candidates = [c for c in selected if group_by is not None or c.sign > 0]
         units = {str(component): (component,) for component in candidates}
@@ -208,7 +208,7 @@ def effect(
     order = np.argsort(-np.abs(relevance.mean(1)), kind="stable")[:count]
     names = list(units)
     units = {names[i]: tuple(units[names[i]]) for i in order}
-    logit, ablated = ablated_logits(
+    logit, ablated = logits_without(
         database.model,
         class_data.read,
         class_data.samples,

@@ -33,7 +33,7 @@ from semlens.draw.text_table import rich_table
 from semlens.models.geometry import Geometry
 from semlens.relevance.class_relevance import class_seed, shares
 from semlens.relevance.conditional_heatmaps import pairs_per_pass
-from semlens.relevance.heatmap_boxes import boxes, heatmaps
+from semlens.relevance.heatmap_boxes import bounding_boxes, upsample_and_blur
 from semlens.relevance.protocols import OUTPUT, ForwardTrace, RelevanceEngine
 from semlens.relevance.relevance_signal import RelevanceSignal
 from semlens.settings import question, setting
@@ -240,7 +240,7 @@ class Explanation(Result):
         """Blur the positive part of a heatmap and resample it over a box of the image."""
         blur = self.blur if blur is None else blur
         height, width = heat.shape
-        blurred = heatmaps(torch.from_numpy(heat)[None], height, width, blur)[0].numpy()
+        blurred = upsample_and_blur(torch.from_numpy(heat)[None], height, width, blur)[0].numpy()
         return onto(blurred, self.geometry, box, _size(box))
 
     def _repr_html_(self) -> str:
@@ -318,7 +318,7 @@ def explain(
     LayerError
         If the database does not have a layer.
     """
-    names, picture = database.chosen(layers), open_image(image)
+    names, picture = database.layer_names(layers), open_image(image)
     requested = None if target is None else find_class(database, target)
     model = database.model
     inputs = model.batch([model.preprocess(picture)])
@@ -329,11 +329,11 @@ def explain(
     ranked = torch.argsort(-logits, stable=True).tolist()
     class_index = ranked[0] if requested is None else requested
     seed = class_seed(trace, torch.tensor([[class_index]]))
-    backward = trace.pull({OUTPUT: seed}, names)
+    backward = trace.backward({OUTPUT: seed}, names)
     geometry = model.geometry()(*picture.size)
     blur = database.manifest.recipe.crop_blur
     layer_components: dict[str, tuple[ExplainedComponent, ...]] = dict.fromkeys(
-        reversed(engine.order(names)), ()
+        reversed(engine.sort_layers(names)), ()
     )
     for layer, class_relevance in backward.layers.items():  # layers without relevance stay empty
         entry = database.layer(layer)
@@ -342,7 +342,9 @@ def explain(
         indices = [index for index in order if relevance[index] != 0]
         heat = _conditional(engine, trace, entry, class_relevance, indices)
         signs = relevance[indices].sign().float()[:, None, None]
-        blurred = heatmaps(torch.from_numpy(heat) * signs, heat.shape[1], heat.shape[2], blur)
+        blurred = upsample_and_blur(
+            torch.from_numpy(heat) * signs, heat.shape[1], heat.shape[2], blur
+        )
         components = [database.component(entry.first + index) for index in indices]
         layer_components[layer] = tuple(
             ExplainedComponent(
@@ -355,7 +357,7 @@ def explain(
                 component_heat,
             )
             for index, component, component_heat, box in zip(
-                indices, components, heat, boxes(blurred, THRESHOLD).tolist(), strict=True
+                indices, components, heat, bounding_boxes(blurred, THRESHOLD).tolist(), strict=True
             )
         )
     if name is None:
@@ -367,7 +369,7 @@ def explain(
     )
     return Explanation(
         name, picture, score, tuple(top_scores), engine.rules.name,
-        _heat(backward.heat, inputs)[0], layer_components, blur, geometry, database,
+        _heat(backward.heatmaps, inputs)[0], layer_components, blur, geometry, database,
     )  # fmt: skip
 
 
@@ -384,7 +386,7 @@ def _conditional(
     for start in range(0, len(indices), step):
         groups = [[index] for index in indices[start : start + step]]
         masks = group_masks(entry, trace.values[entry.name].detach(), groups)
-        heat = trace.pull({entry.name: RelevanceSignal(class_relevance * masks)}).heat
+        heat = trace.backward({entry.name: RelevanceSignal(class_relevance * masks)}).heatmaps
         heatmaps_by_chunk.append(_heat(heat, trace.inputs, len(groups)))
     return np.concatenate(heatmaps_by_chunk)
 

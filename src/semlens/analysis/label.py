@@ -163,7 +163,7 @@ def label(
     concept_set = as_concepts(concepts)
     embedding = embed_concepts(database, concept_set, templates)
     rows = database.rows(layers)
-    rows = rows[database.alive[rows]]
+    rows = rows[database.has_examples[rows]]
     name_ids = np.unique([c.name for c in concept_set.concepts], return_inverse=True)[1]
     count = min(candidates, len(concept_set))
     indices = np.zeros((len(rows), count), np.int64)

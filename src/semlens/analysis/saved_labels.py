@@ -35,7 +35,7 @@ class SavedLabels:
 def label_tables(database: Database) -> list[SavedLabels]:
     """Return the label tables of the current build, newest first."""
     tables: list[SavedLabels] = []
-    for file, modified in database.kept_analyses(PREFIX):
+    for file, modified in database.list_analyses(PREFIX):
         frame = database.load_analysis(file, ["label"])
         if frame is not None:
             labelled = int(np.count_nonzero(frame["label"].notna()))

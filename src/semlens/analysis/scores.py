@@ -217,7 +217,7 @@ def scores(database: Database, layers: Layers = None) -> Scores:
     """
     frames = [
         database.cached("scores", database.digests(name), partial(_layer_scores, database, name))
-        for name in database.chosen(layers)
+        for name in database.layer_names(layers)
     ]
     return Scores(pd.concat(frames, ignore_index=True))
 

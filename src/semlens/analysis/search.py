@@ -269,7 +269,7 @@ def rank(
 ) -> Hits:
     """Rank components by a query; components without examples are excluded."""
     rows = database.rows(layers)
-    rows = np.sort(rows[database.alive[rows]])
+    rows = np.sort(rows[database.has_examples[rows]])
     if query.excluded_rows:
         rows = rows[~np.isin(rows, np.asarray(query.excluded_rows))]
     score, similarity = _query_alignment(database, query, rows)
@@ -297,7 +297,7 @@ def alignments(database: Database, query: Query) -> Float32[np.ndarray, " n"]:
     NaN for components without examples.
     """
     values = np.full(database.manifest.rows, np.nan, np.float32)
-    rows = np.flatnonzero(database.alive)
+    rows = np.flatnonzero(database.has_examples)
     values[rows] = _query_alignment(database, query, rows)[0]
     return values
 

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float32, Shaped
 from PIL import Image
 
-from semlens.models.geometry import Axis, Geometry
+from semlens.models.geometry import AxisMap, Geometry
 from semlens.relevance.heatmap_boxes import MASK_CELLS
 from semlens.types import Box
 
@@ -106,7 +106,7 @@ def onto(
 
 
 def _weights(
-    axis: Axis, span: tuple[int, int], size: int, cells: int
+    axis: AxisMap, span: tuple[int, int], size: int, cells: int
 ) -> Float32[np.ndarray, "size cells"]:
     """Return the matrix that linearly interpolates ``cells`` input pixels at ``size`` positions.
 

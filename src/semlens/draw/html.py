@@ -56,7 +56,7 @@ def cards_html(database: Database, title: str, rows: Sequence[tuple[int, str]]) 
 
 def database_html(database: Database, shown: int = 4) -> str:
     """Return HTML of a database's identity and the examples of a few components, for notebooks."""
-    rows = [row for row in range(database.manifest.rows) if database.alive[row]]
+    rows = [row for row in range(database.manifest.rows) if database.has_examples[row]]
     step = max(1, len(rows) // shown)
     return render(
         "database.html.j2",

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from semlens.embedders.load import Embedder, unavailable_error
 from semlens.errors import EmbedderError
-from semlens.models.checkpoint import refuse_missing
+from semlens.models.checkpoint import check_missing_weights
 from semlens.models.model_libraries import seeded
 from semlens.models.subject import weights_digest
 from semlens.recipe import fingerprint
@@ -36,7 +36,7 @@ class TransformersEmbedder(Embedder):
             with seeded(0):  # initializes a pooler missing from the checkpoint
                 loaded: Any = transformers.AutoModel.from_pretrained(name, output_loading_info=True)
             model, report = loaded
-            refuse_missing(report["missing_keys"], self.spec, EmbedderError)
+            check_missing_weights(report["missing_keys"], self.spec, EmbedderError)
             self._processor = transformers.AutoImageProcessor.from_pretrained(name)
             self.has_text = hasattr(model, "get_text_features")
             if self.has_text:

@@ -1,1 +1,1 @@
-"""The subject model: a module, the preprocessing that travels with it, and its named layers."""
+"""Subject models: loading, preprocessing geometry, hooks, layer layouts and readouts."""

@@ -1,4 +1,4 @@
-"""From a layer's output, whatever its form, to one number per component and sample."""
+"""Layouts of layer outputs, and readouts: one number per component and sample."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from semlens.errors import LayerError
 from semlens.types import Layout, Readout
 
 Form = Literal["map", "map-last", "tokens", "units"]
-"""[b c h w], [b h w c] (Swin and its like), [b t c] and [b c]."""
+"""[b c h w], [b h w c] (Swin and similar models), [b t c] and [b c]."""
 
-KnownLayout = Layout | Literal["unknown"]
-"""What :func:`semlens.models.channel_order.find_layouts` says of a layer."""
+ChannelOrder = Layout | Literal["unknown"]
+"""Result of :func:`semlens.models.channel_order.find_channel_orders` for a layer."""
 
 
 @dataclass(frozen=True)
 class LayerLayout:
-    """What a layer puts out: measured once, on the first batch.
+    """Layout of a layer's output.
 
     Parameters
     ----------
     name
-        The layer, as in ``named_modules``.
+        Name of the layer, as in ``named_modules``.
     form
-        The order of the output's axes.
+        Order of the output's axes.
     components
         Number of channels, token features or units.
     height, width
-        Size of the spatial map; (0, 0) when the layer has none.
+        Size of the spatial map; (0, 0) if the layer has none.
     prefix
         Tokens before the spatial ones (class token, registers).
     """
@@ -48,47 +48,49 @@ class LayerLayout:
 
 
 @dataclass(frozen=True)
-class Readings:
-    """One batch's readouts of a layer; the leading axis of ``peak`` is sign +1, sign -1."""
+class LayerReadouts:
+    """Readouts of a layer for one batch; the leading axis of ``peak`` is sign +1, sign -1."""
 
     value: Float32[Tensor, "b c"]
-    """The readout that sign +1 ranks by."""
+    """The readout by which components of sign +1 rank samples."""
     negative: Float32[Tensor, "b c"]
-    """The readout that sign -1 ranks by, negated, so that the strongest is the largest."""
+    """The readout by which components of sign -1 rank samples, negated: strongest is largest."""
     peak: Float32[Tensor, "2 b c"]
     """Largest activation, and largest negated activation, over space or tokens."""
     position: Int32[Tensor, "2 b c"]
-    """Flat index of each peak in the map or token row."""
+    """Flat index of each peak in the map, or index of the token."""
 
 
 def first_tensor(output: Any) -> Any:
-    """Return the tensor of a module's output: itself, or the first one of a tuple or mapping."""
+    """Return a module's output if it is a tensor, or the first tensor in a tuple or mapping."""
     if isinstance(output, Tensor):
         return output
-    parts = output.values() if isinstance(output, Mapping) else output
-    found = map(first_tensor, parts) if isinstance(output, tuple | list | Mapping) else ()
-    return next((tensor for tensor in found if tensor is not None), None)
+    items = output.values() if isinstance(output, Mapping) else output
+    tensors = map(first_tensor, items) if isinstance(output, tuple | list | Mapping) else ()
+    return next((tensor for tensor in tensors if tensor is not None), None)
 
 
-def measure_form(name: str, output: Any, layout: KnownLayout = "auto") -> LayerLayout:
-    """Find out the form of a layer's output.
+def measure_layout(name: str, output: Any, channel_order: ChannelOrder = "auto") -> LayerLayout:
+    """Determine the layout of a layer's output.
 
     Parameters
     ----------
-    layout
-        Order of four axes. With ``auto``, the map is what is square, if there is one such.
+    channel_order
+        Order of four axes. With ``auto``, the two axes of equal size are the map.
 
     Raises
     ------
     LayerError
-        If it is no tensor of floating-point numbers with two to four axes, or the order of
-        four is not known.
+        If it is not a floating-point tensor with two to four axes, or the order of four axes is
+        not known.
     """
     tensor = first_tensor(output)
     if tensor is None or not tensor.is_floating_point() or not 2 <= tensor.ndim <= 4:
-        met = "nothing" if tensor is None else f"{tensor.dtype} of shape {list(tensor.shape)}"
+        received = (
+            "no tensor" if tensor is None else f"{tensor.dtype} of shape {list(tensor.shape)}"
+        )
         raise LayerError(
-            f"Layer '{name}' puts out {met}.",
+            f"Layer '{name}' returns {received}.",
             "Expected floats of shape [b c], [b t c], [b c h w] or [b h w c].",
             "Choose a layer before or after it; 'semlens layers MODEL' lists the forms.",
         )
@@ -98,27 +100,27 @@ def measure_form(name: str, output: Any, layout: KnownLayout = "auto") -> LayerL
     if tensor.ndim == 3:
         prefix, height, width = _token_grid(shape[1])
         return LayerLayout(name, "tokens", shape[2], height, width, prefix)
-    known = by_proportion(shape, 1, 1) if layout == "auto" else layout
-    if known == "unknown":
+    order = channel_order_by_proportion(shape, 1, 1) if channel_order == "auto" else channel_order
+    if order == "unknown":
         raise LayerError(
-            f"Layer '{name}' puts out {shape}: its channels may come first or last.",
-            "Expected a layer, or an input size, that tells which axes are the map.",
-            "Give layout='channels_first' or 'channels_last' to build, or to SubjectModel.",
+            f"The channels of layer '{name}', of shape {shape}, may come first or last.",
+            "Expected a layer or an input size from which the axes of the map can be determined.",
+            "Pass layout='channels_first' or 'channels_last' to build, or to SubjectModel.",
         )
-    if known == "channels_last":
+    if order == "channels_last":
         return LayerLayout(name, "map-last", shape[3], shape[1], shape[2])
     return LayerLayout(name, "map", shape[1], shape[2], shape[3])
 
 
-def by_proportion(shape: Sequence[int], height: int, width: int) -> KnownLayout:
-    """Say which axes are the map: those that are square, or proportioned as the images.
+def channel_order_by_proportion(shape: Sequence[int], height: int, width: int) -> ChannelOrder:
+    """Determine which axes are the map: those that are square, or have the images' aspect ratio.
 
     Parameters
     ----------
     shape
-        Of an output with four axes.
+        Shape of an output with four axes.
     height, width
-        Of the images. Maps may be rounded up or down to whole positions.
+        Size of the images. Maps may be rounded up or down to whole positions.
     """
 
     def fits(h: int, w: int) -> bool:
@@ -131,7 +133,7 @@ def by_proportion(shape: Sequence[int], height: int, width: int) -> KnownLayout:
 
 
 def _token_grid(tokens: int) -> tuple[int, int, int]:
-    """Split a token count into prefix tokens and a square grid, with as few prefix as fit."""
+    """Split a token count into as few prefix tokens as possible and a square grid."""
     for prefix in range(min(tokens, 17)):
         side = math.isqrt(tokens - prefix)
         if side > 1 and side * side == tokens - prefix:
@@ -139,10 +141,10 @@ def _token_grid(tokens: int) -> tuple[int, int, int]:
     return 0, 0, 0
 
 
-def flatten(form: LayerLayout, output: Any) -> Float32[Tensor, "b c p"]:
+def flatten(layout: LayerLayout, output: Any) -> Float32[Tensor, "b c p"]:
     """Return the output as [samples, components, positions] in float32."""
     tensor = first_tensor(output).detach()
-    match form.form:
+    match layout.form:
         case "map":
             tensor = tensor.flatten(2)
         case "map-last":
@@ -154,38 +156,40 @@ def flatten(form: LayerLayout, output: Any) -> Float32[Tensor, "b c p"]:
     return tensor.float()
 
 
-def spatial(form: LayerLayout, output: Any) -> Float32[Tensor, "b c h w"] | None:
-    """Return the spatial map without prefix tokens, or None when the layer has none."""
-    if form.height == 0:
+def spatial_map(layout: LayerLayout, output: Any) -> Float32[Tensor, "b c h w"] | None:
+    """Return the spatial map without prefix tokens, or None if the layer has none."""
+    if layout.height == 0:
         return None
-    return flatten(form, output)[:, :, form.prefix :].unflatten(2, (form.height, form.width))
+    return flatten(layout, output)[:, :, layout.prefix :].unflatten(
+        2, (layout.height, layout.width)
+    )
 
 
-def read(form: LayerLayout, output: Any, readout: Readout) -> Readings:
+def compute_readouts(layout: LayerLayout, output: Any, readout: Readout) -> LayerReadouts:
     """Reduce a layer's output to readouts and peaks (paper, 3.1).
 
     Raises
     ------
     LayerError
-        If ``cls`` is asked of a layer without a class token.
+        If the readout is ``cls`` and the layer has no class token.
     """
-    flat = flatten(form, output)
-    high, where_high = flat.max(dim=2)
-    low, where_low = flat.min(dim=2)
+    flat = flatten(layout, output)
+    high, argmax = flat.max(dim=2)
+    low, argmin = flat.min(dim=2)
     if readout == "max":
         value, negative = high, -low
-    elif readout == "mean" or (form.form == "tokens" and form.prefix > 0):
+    elif readout == "mean" or (layout.form == "tokens" and layout.prefix > 0):
         value = flat.mean(dim=2) if readout == "mean" else flat[:, :, 0].contiguous()
         negative = -value
     else:
         raise LayerError(
-            f"Layer '{form.name}' has no class token (its form is {form.form}).",
+            f"Layer '{layout.name}' has no class token (its form is {layout.form}).",
             "Readout 'cls' needs tokens that start with one.",
-            "Use readout 'mean' or 'max', or a transformer layer.",
+            "Use readout 'mean' or 'max', or choose a transformer layer.",
         )
-    return Readings(
+    return LayerReadouts(
         value,
         negative,
         torch.stack([high, -low]),
-        torch.stack([where_high, where_low]).to(torch.int32),
+        torch.stack([argmax, argmin]).to(torch.int32),
     )

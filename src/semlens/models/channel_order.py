@@ -1,4 +1,4 @@
-"""Whether a layer's maps have their channels first or last, where four axes leave it open."""
+"""Detecting whether the maps of a layer have their channels first or last."""
 
 from __future__ import annotations
 
@@ -9,90 +9,93 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from semlens.models.activations import KnownLayout, by_proportion, first_tensor
+from semlens.models.activations import ChannelOrder, channel_order_by_proportion, first_tensor
 from semlens.models.hooks import FAILURES, evaluating, find_layer, reading_layers
 from semlens.types import Layout
 
-_FIRST = (
+_CHANNELS_FIRST_MODULES = (
     nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.SyncBatchNorm, nn.InstanceNorm2d,
     nn.GroupNorm, nn.LocalResponseNorm, nn.MaxPool2d, nn.AvgPool2d, nn.LPPool2d,
     nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Upsample, nn.PixelShuffle, nn.PixelUnshuffle,
     nn.Dropout2d, nn.ZeroPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d,
 )  # fmt: skip
-"""Modules that take and give [b c h w]."""
+"""Modules whose inputs and outputs are [b c h w]."""
 
 
 @torch.inference_mode()
-def find_layouts(
+def find_channel_orders(
     module: nn.Module, batch: Tensor, names: Collection[str], layout: Layout = "auto"
-) -> dict[str, KnownLayout]:
-    """Find out in which order some layers' axes stand.
+) -> dict[str, ChannelOrder]:
+    """Determine the order of the axes of some layers' outputs.
 
-    A module's type decides where it can (a convolution, a dense layer), then ``layout``. Else
-    images of double width are run, which changes a map's width and nothing else; and for a
-    model that takes one size only, the map with the images' proportions is the map.
+    The type of the module decides if it can (a convolution, a dense layer), then ``layout``.
+    Otherwise images of double width are run, which changes nothing but the width of a map. For a
+    model that accepts one size only, the axes with the images' aspect ratio are the map.
 
     Parameters
     ----------
     batch
-        float[b 3 h w], as the model takes it.
+        float[b 3 h w], a batch for the model.
     layout
-        Holds for layers whose own type leaves it open.
+        Applies to layers whose type does not determine the order.
 
     Returns
     -------
     dict
-        By layer: ``unknown`` where nothing tells, and ``auto`` without four axes.
+        By layer: ``unknown`` if it cannot be determined, ``auto`` if the output does not have four
+        axes.
 
     Raises
     ------
     LayerError
         If the model has no such layer.
     """
-    shapes = _shapes(module, batch, names)
-    found: dict[str, KnownLayout] = dict.fromkeys(names, "auto")
-    maps = [name for name, shape in shapes.items() if len(shape) == 4]
-    found.update({name: _of_type(find_layer(module, name)) or layout for name in maps})
-    open_ = [name for name in maps if found[name] == "auto"]
-    if open_:
-        wide = _shapes(module, torch.cat([batch, batch], dim=-1), open_, whole=False)
-        for name in open_:
-            grown = _widened(shapes[name], wide.get(name, ()))
-            found[name] = grown or by_proportion(shapes[name], *batch.shape[-2:])
-    return found
+    shapes = _output_shapes(module, batch, names)
+    orders: dict[str, ChannelOrder] = dict.fromkeys(names, "auto")
+    map_layers = [name for name, shape in shapes.items() if len(shape) == 4]
+    orders.update({name: _order_of_type(find_layer(module, name)) or layout for name in map_layers})
+    undecided = [name for name in map_layers if orders[name] == "auto"]
+    if undecided:
+        wide_shapes = _output_shapes(
+            module, torch.cat([batch, batch], dim=-1), undecided, complete=False
+        )
+        for name in undecided:
+            detected = _order_by_widening(shapes[name], wide_shapes.get(name, ()))
+            orders[name] = detected or channel_order_by_proportion(shapes[name], *batch.shape[-2:])
+    return orders
 
 
-def _of_type(module: nn.Module) -> Literal["channels_first", "channels_last"] | None:
-    if isinstance(module, _FIRST):
+def _order_of_type(module: nn.Module) -> Literal["channels_first", "channels_last"] | None:
+    if isinstance(module, _CHANNELS_FIRST_MODULES):
         return "channels_first"
-    # subclasses of layer norm may take channels first
-    plain = type(module) is nn.LayerNorm and len(module.normalized_shape) == 1
-    return "channels_last" if plain or isinstance(module, nn.Linear) else None
+    # subclasses of LayerNorm may expect channels first
+    is_plain_norm = type(module) is nn.LayerNorm and len(module.normalized_shape) == 1
+    return "channels_last" if is_plain_norm or isinstance(module, nn.Linear) else None
 
 
-def _shapes(
-    module: nn.Module, batch: Tensor, names: Collection[str], *, whole: bool = True
+def _output_shapes(
+    module: nn.Module, batch: Tensor, names: Collection[str], *, complete: bool = True
 ) -> dict[str, Sequence[int]]:
-    """Run a batch and return the shapes of outputs; if not ``whole``, as far as the pass goes."""
-    found: dict[str, Sequence[int]] = {}
+    """Run a batch and return the shapes of outputs; the pass may fail unless ``complete``."""
+    shapes: dict[str, Sequence[int]] = {}
 
-    def seen(name: str, output: object) -> None:
+    def record(name: str, output: object) -> None:
         if (tensor := first_tensor(output)) is not None:
-            found[name] = tensor.shape
+            shapes[name] = tensor.shape
 
     with (
-        suppress(*(() if whole else FAILURES)),
+        suppress(*(() if complete else FAILURES)),
         evaluating(module),
-        reading_layers(module, names, seen),
+        reading_layers(module, names, record),
     ):
         module(batch)
-    return found
+    return shapes
 
 
-def _widened(shape: Sequence[int], wide: Sequence[int]) -> KnownLayout | None:
-    """Say which axis of a map has grown with the width of the images."""
-    if len(wide) != 4:
+def _order_by_widening(shape: Sequence[int], wide_shape: Sequence[int]) -> ChannelOrder | None:
+    """Determine the order of a map's axes from the axis that grew with the width of the images."""
+    if len(wide_shape) != 4:
         return None
-    grown = [axis for axis in range(4) if shape[axis] != wide[axis]]
-    known: dict[int, KnownLayout] = {3: "channels_first", 2: "channels_last"}
-    return known.get(grown[0]) if len(grown) == 1 else None
+    grown = [axis for axis in range(4) if shape[axis] != wide_shape[axis]]
+    order_of_axis: dict[int, ChannelOrder] = {3: "channels_first", 2: "channels_last"}
+    return order_of_axis.get(grown[0]) if len(grown) == 1 else None

@@ -1,4 +1,4 @@
-"""Weights from a local file: safetensors or a weights-only state dict, never a pickle of code."""
+"""Loading weights from a local file: safetensors or a weights-only state dict."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def read_state(path: Path) -> dict[str, Tensor]:
     Raises
     ------
     ModelError
-        If the file is missing, cannot be read, or holds something else.
+        If the file is missing, cannot be read, or does not hold a state dict.
     """
     remedy = "Save the state dict with torch.save(model.state_dict(), PATH) or as safetensors."
     if not path.is_file():
-        raise ModelError(f"'{path}' is no file.", "Expected a checkpoint.", "Check the path.")
+        raise ModelError(f"'{path}' is not a file.", "Expected a checkpoint.", "Check the path.")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -43,13 +43,13 @@ def read_state(path: Path) -> dict[str, Tensor]:
             remedy,
         ) from error
     while isinstance(loaded, Mapping):
-        inner = next((loaded[k] for k in _NESTED if isinstance(loaded.get(k), Mapping)), None)
-        if inner is None:
+        nested = next((loaded[k] for k in _NESTED if isinstance(loaded.get(k), Mapping)), None)
+        if nested is None:
             break
-        loaded = inner
+        loaded = nested
     if not isinstance(loaded, Mapping) or not all(isinstance(v, Tensor) for v in loaded.values()):
         raise ModelError(
-            f"'{path}' holds a {type(loaded).__name__}.", "Expected a state dict.", remedy
+            f"'{path}' contains a {type(loaded).__name__}.", "Expected a state dict.", remedy
         )
     state = dict(loaded)
     while prefix := next(
@@ -62,76 +62,94 @@ def read_state(path: Path) -> dict[str, Tensor]:
 def classes_in(state: Mapping[str, Tensor], module: nn.Module) -> int | None:
     """Return the number of logits of a checkpoint if it differs from that of ``module``.
 
-    A checkpoint of the same architecture with another head differs in the rows of the
-    classifier only; 0 stands for one without a head. None: the heads are the same, or it is
-    another architecture.
+    A checkpoint of the same architecture with another head differs only in the rows of the
+    classifier; 0 means that it has no head. None means that the heads are equal, or that the
+    checkpoint is of another architecture.
     """
-    mine = module.state_dict()
-    others = {
-        name: (mine[name].shape, state[name].shape)
-        for name in mine
-        if name in state and mine[name].shape != state[name].shape
+    expected = module.state_dict()
+    different_shapes = {
+        name: (expected[name].shape, state[name].shape)
+        for name in expected
+        if name in state and expected[name].shape != state[name].shape
     }
-    rows = {theirs[0] for ours, theirs in others.values() if ours[1:] == theirs[1:] and theirs}
-    if len(rows) == 1 and all(ours[1:] == theirs[1:] for ours, theirs in others.values()):
-        return rows.pop()
-    absent = {tuple(name.rpartition(".")[::2]) for name in mine if name not in state}
-    one = len({layer for layer, _ in absent}) == 1
-    return 0 if one and all(kind in ("weight", "bias") for _, kind in absent) else None
+    class_counts = {
+        found_shape[0]
+        for expected_shape, found_shape in different_shapes.values()
+        if expected_shape[1:] == found_shape[1:] and found_shape
+    }
+    if len(class_counts) == 1 and all(
+        expected_shape[1:] == found_shape[1:]
+        for expected_shape, found_shape in different_shapes.values()
+    ):
+        return class_counts.pop()
+    missing = {tuple(name.rpartition(".")[::2]) for name in expected if name not in state}
+    one_layer = len({layer for layer, _ in missing}) == 1
+    return (
+        0
+        if one_layer and all(tensor_name in ("weight", "bias") for _, tensor_name in missing)
+        else None
+    )
 
 
 def load_state(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    """Load weights that must fit exactly.
+    """Load weights whose names and shapes must match exactly.
 
     Raises
     ------
     ModelError
         If names or shapes differ.
     """
-    mine = module.state_dict()
-    lacking = sorted(set(mine) - set(state))
-    faults = {
-        "missing": [name for name in lacking if not name.endswith("num_batches_tracked")],
-        "unknown": sorted(set(state) - set(mine)),
-        "of another shape": [k for k in mine if k in state and mine[k].shape != state[k].shape],
+    expected = module.state_dict()
+    missing = sorted(set(expected) - set(state))
+    problems = {
+        "missing": [name for name in missing if not name.endswith("num_batches_tracked")],
+        "unknown": sorted(set(state) - set(expected)),
+        "of another shape": [
+            k for k in expected if k in state and expected[k].shape != state[k].shape
+        ],
     }
-    parts = [f"{len(n)} {kind} (first: {n[0]})" for kind, n in faults.items() if n]
-    if parts:
+    descriptions = [
+        f"{len(names)} {problem} (first: {names[0]})"
+        for problem, names in problems.items()
+        if names
+    ]
+    if descriptions:
         raise ModelError(
-            f"The weights of '{path}' do not fit {type(module).__name__}: {', '.join(parts)}.",
+            f"The weights of '{path}' do not fit {type(module).__name__}: "
+            f"{', '.join(descriptions)}.",
             "Expected the same names and shapes.",
-            "Name the architecture that the checkpoint was made with.",
+            "Use the architecture that the checkpoint was saved from.",
         )
     module.load_state_dict(dict(state), strict=False)
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
-    """Load a checkpoint of this very architecture into a module.
+    """Load a checkpoint of the same architecture into a module.
 
     Raises
     ------
     ModelError
         If it cannot be read, or names or shapes differ.
     """
-    state, mine = read_state(path), module.state_dict()
-    for prefix in _PREFIXES:  # which read_state takes off, though the module may have it itself
-        if not set(state) <= set(mine) and all(prefix + name in mine for name in state):
+    state, expected = read_state(path), module.state_dict()
+    for prefix in _PREFIXES:  # read_state removes it, but the module's own names may have it
+        if not set(state) <= set(expected) and all(prefix + name in expected for name in state):
             state = {prefix + name: value for name, value in state.items()}
     load_state(module, state, path)
 
 
-def refuse_missing(names: Iterable[str], spec: str, kind: type[SemlensError]) -> None:
-    """Refuse a checkpoint without weights that the model needs; a bare encoder's pooler is not.
+def check_missing_weights(names: Iterable[str], spec: str, error_type: type[SemlensError]) -> None:
+    """Raise an error if a checkpoint lacks weights; the pooler of a bare encoder is optional.
 
     Raises
     ------
     SemlensError
-        Of the ``kind`` given.
+        Of type ``error_type``.
     """
     missing = sorted(name for name in names if "pooler" not in name)
     if missing:
-        raise kind(
+        raise error_type(
             f"The weights of '{spec}' lack {len(missing)} tensors (first: {missing[0]}).",
-            "Expected all that its config.json asks for.",
+            "Expected all tensors that its config.json describes.",
             "Check that the checkpoint is complete and of this architecture.",
         )

@@ -1,4 +1,4 @@
-"""The bundled subject: a small residual network with a planted fault."""
+"""The bundled subject model: a small residual network with a planted spurious feature."""
 
 from __future__ import annotations
 
@@ -90,8 +90,8 @@ def preprocess(image: Image.Image) -> Tensor:
 def load_demo_net(path: Path | None = None) -> DemoNet:
     """Load the subject in evaluation mode from fp16 safetensors (default: the bundled file)."""
     if path is None:
-        with as_file(files("semlens") / "assets" / "demo" / ASSET) as bundled:
-            return load_demo_net(bundled)
+        with as_file(files("semlens") / "assets" / "demo" / ASSET) as asset:
+            return load_demo_net(asset)
     state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
     with safe_open(path, framework="pt") as file:
         widths = tuple(int(w) for w in (file.metadata() or {})["widths"].split(","))

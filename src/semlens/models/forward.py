@@ -1,4 +1,4 @@
-"""Running the whole model over images: logits, readouts of layers, logits without components."""
+"""Running a model over images: logits, readouts of layers, and logits with ablated components."""
 
 from __future__ import annotations
 
@@ -13,52 +13,52 @@ from torch import Tensor
 
 from semlens.data.prefetch import default_workers, prefetch
 from semlens.errors import ModelError
-from semlens.models.activations import first_tensor, measure_form, read
+from semlens.models.activations import compute_readouts, first_tensor, measure_layout
 from semlens.models.hooks import batched_ablation, evaluating, pruned, run_layers
 from semlens.models.subject import SubjectModel
 from semlens.progress import report
 from semlens.types import Component, Readout
 
-Reader = Callable[[int], Image.Image]
+ImageReader = Callable[[int], Image.Image]
 
 NO_LOGITS = (
     "Expected a classifier, with one row of logits per image.",
-    "Use a model with a classification head. Detectors and segmenters have no targets yet.",
+    "Use a model with a classification head. Detectors and segmenters are not supported yet.",
 )
-"""What is expected of a model that is asked for classes, and the remedy."""
+"""Expectation and remedy of the error for a model without logits."""
 
 
 def batches(
     model: SubjectModel,
-    reader: Reader,
+    reader: ImageReader,
     samples: Sequence[int],
     batch_size: int,
     stage: str | None = "running the model",
 ) -> Iterator[Tensor]:
-    """Yield preprocessed samples as batches float[b 3 h w], decoded ahead.
+    """Yield preprocessed samples as batches float[b 3 h w], decoded ahead in threads.
 
-    How many samples are done is reported as progress of ``stage``, if there is one.
+    Progress is reported as ``stage``, unless it is None.
     """
-    held: list[Tensor] = []
+    buffer: list[Tensor] = []
     stream = prefetch(lambda i: model.preprocess(reader(i)), samples, default_workers())
     for done, inputs in enumerate(stream, start=1):
-        held.append(inputs)
-        if len(held) == batch_size or done == len(samples):
-            yield model.batch(held)
+        buffer.append(inputs)
+        if len(buffer) == batch_size or done == len(samples):
+            yield model.batch(buffer)
             if stage is not None:
                 report(stage, done, len(samples))
-            held = []
+            buffer = []
 
 
 def class_scores(output: Any) -> Tensor | None:
-    """Return the tensor of a model's output that holds its logits, or its first one.
+    """Return the tensor of logits in a model's output, or its first tensor.
 
-    None for a detector's output: boxes of each image, of which none is a class's logit.
+    None for the output of a detector, which has no logits.
     """
-    named: Mapping[str, Any] = output if isinstance(output, Mapping) else {}
-    parts = output if isinstance(output, list | tuple) else ()
-    detects = "boxes" in named or any(isinstance(part, Mapping) for part in parts)
-    scores = getattr(output, "logits", named.get("logits"))
+    fields: Mapping[str, Any] = output if isinstance(output, Mapping) else {}
+    items = output if isinstance(output, list | tuple) else ()
+    detects = "boxes" in fields or any(isinstance(part, Mapping) for part in items)
+    scores = getattr(output, "logits", fields.get("logits"))
     return scores if scores is not None or detects else first_tensor(output)
 
 
@@ -68,24 +68,26 @@ def run_scores(model: SubjectModel, batch: Tensor) -> Tensor:
     Raises
     ------
     ModelError
-        If it does not put out one row of logits per image.
+        If it does not return one row of logits per image.
     """
     output = model.module(batch)
     scores = class_scores(output)
-    if scores is None or scores.ndim != 2 or len(scores) % len(batch):  # or some rows for each
-        met = type(output).__name__ if scores is None else f"a tensor {list(scores.shape)}"
-        raise ModelError(f"The model puts out {met}, no logits [b classes].", *NO_LOGITS)
+    if (
+        scores is None or scores.ndim != 2 or len(scores) % len(batch)
+    ):  # several rows per image are possible: batched_ablation
+        received = type(output).__name__ if scores is None else f"a tensor {list(scores.shape)}"
+        raise ModelError(f"The model returns {received}, not logits [b classes].", *NO_LOGITS)
     return scores
 
 
 @torch.inference_mode()
 def check_logits(model: SubjectModel) -> None:
-    """Refuse a model that puts out no logits, such as a detector.
+    """Raise an error for a model that returns no logits, such as a detector.
 
     Raises
     ------
     ModelError
-        If it does not put out one row of logits per image.
+        If it does not return one row of logits per image.
     """
     with evaluating(model.module):
         run_scores(model, model.example)
@@ -94,7 +96,7 @@ def check_logits(model: SubjectModel) -> None:
 @torch.inference_mode()
 def logits(
     model: SubjectModel,
-    reader: Reader,
+    reader: ImageReader,
     samples: Sequence[int],
     batch_size: int = 32,
     stage: str | None = "running the model",
@@ -104,7 +106,7 @@ def logits(
     Raises
     ------
     ModelError
-        If the model does not put out one row of logits per image.
+        If the model does not return one row of logits per image.
     """
     stream = batches(model, reader, samples, batch_size, stage)
     with evaluating(model.module):
@@ -114,57 +116,62 @@ def logits(
 
 def readouts(
     model: SubjectModel,
-    reader: Reader,
+    reader: ImageReader,
     samples: Sequence[int],
     layers: Sequence[str],
     readout: Readout = "mean",
     batch_size: int = 32,
 ) -> dict[str, Float32[np.ndarray, "n c"]]:
-    """Return the raw readouts of every component of some layers, sample by sample."""
-    layouts = model.layouts(layers)
+    """Return the raw readouts of all components of some layers for each sample."""
+    channel_orders = model.channel_orders(layers)
 
-    def use(name: str, output: Any) -> np.ndarray:
-        form = measure_form(name, output, layouts[name])
-        return read(form, output, readout).value.cpu().numpy()
+    def reduce(name: str, output: Any) -> np.ndarray:
+        layout = measure_layout(name, output, channel_orders[name])
+        return compute_readouts(layout, output, readout).value.cpu().numpy()
 
     stream = batches(model, reader, samples, batch_size)
-    parts = [run_layers(model.module, batch, layers, use) for batch in stream]
-    return {name: np.concatenate([part[name] for part in parts]) for name in layers}
+    batch_readouts = [run_layers(model.module, batch, layers, reduce) for batch in stream]
+    return {
+        name: np.concatenate([batch_values[name] for batch_values in batch_readouts])
+        for name in layers
+    }
 
 
-ROWS = 128
-"""Images that pass the part of the model behind the ablated layer at once."""
+IMAGES_PER_PASS = 128
+"""Images that run through the part of the model after the ablated layer together."""
 
 
 @torch.inference_mode()
-def ablated_logits(
+def logits_without(
     model: SubjectModel,
-    reader: Reader,
+    reader: ImageReader,
     samples: Sequence[int],
     target: int,
     units: Sequence[Sequence[Component]],
     to: Mapping[Component, float],
 ) -> tuple[Float64[np.ndarray, " s"], Float64[np.ndarray, "n s"]]:
-    """Return the class's logit of each sample with all components, and without each unit.
+    """Return a class's logit of each sample for the intact model, and with each unit ablated.
 
     Parameters
     ----------
     units
-        Components that are ablated together.
+        Each a group of components that are ablated together.
     to
-        What each component becomes, in units of its activation.
+        Value that replaces each component, in units of its activation.
 
     Raises
     ------
     ModelError
-        If the model puts out no logits, or none of the class.
+        If the model returns no logits, or has no such class.
     """
-    size = min(32, max(1, ROWS // (len(units) + 1)))
-    ways = _AblationPasses(model, target, units, to)
+    size = min(32, max(1, IMAGES_PER_PASS // (len(units) + 1)))
+    ablate = _AblationPasses(model, target, units, to)
     stream = batches(model, reader, samples, size, "ablating")
     with evaluating(model.module):
-        found = [(_scores(model, batch, target), ways(batch)) for batch in stream]
-    return np.concatenate([one for one, _ in found]), np.hstack([without for _, without in found])
+        results = [(_scores(model, batch, target), ablate(batch)) for batch in stream]
+    return np.concatenate([intact for intact, _ in results]), np.hstack(
+        [ablated for _, ablated in results]
+    )
 
 
 def _scores(model: SubjectModel, batch: Tensor, target: int) -> Float64[np.ndarray, " b"]:
@@ -180,10 +187,10 @@ def _scores(model: SubjectModel, batch: Tensor, target: int) -> Float64[np.ndarr
 
 
 class _AblationPasses:
-    """Logits of a batch without each unit, by as few passes as the model allows.
+    """Logits of a batch with each unit ablated, in as few passes as the model allows.
 
-    The units of one layer share a pass up to it where that gives the same logits; the first
-    batch finds out. It does not where a shortcut or a second branch goes past the layer.
+    The units of one layer share a pass up to that layer if this gives the same logits, which is
+    tested on the first batch. It does not if a shortcut or a second branch bypasses the layer.
     """
 
     def __init__(
@@ -194,53 +201,57 @@ class _AblationPasses:
         to: Mapping[Component, float],
     ) -> None:
         self.model, self.target, self.units, self.to = model, target, units, to
-        self.shared: dict[str, list[int]] = {}
-        self.single: list[int] = []
-        for place, unit in enumerate(units):
+        self.units_by_layer: dict[str, list[int]] = {}
+        self.separate_units: list[int] = []
+        for index, unit in enumerate(units):
             layers = {component.layer for component in unit}
             if len(layers) == 1:
-                self.shared.setdefault(layers.pop(), []).append(place)
+                self.units_by_layer.setdefault(layers.pop(), []).append(index)
             else:
-                self.single.append(place)
-        self.proven: set[str] = set()
+                self.separate_units.append(index)
+        self.verified_layers: set[str] = set()
 
     def __call__(self, batch: Tensor) -> Float64[np.ndarray, "n b"]:
-        """Return the logits of a batch, unit by unit."""
-        found = np.zeros((len(self.units), len(batch)))
-        step = max(1, ROWS // len(batch))
-        for layer, places in list(self.shared.items()):
-            if layer not in self.proven and not self._agrees(batch, layer, places):
-                self.single += self.shared.pop(layer)
+        """Return the logits of a batch for each unit."""
+        ablated = np.zeros((len(self.units), len(batch)))
+        units_per_pass = max(1, IMAGES_PER_PASS // len(batch))
+        for layer, indices in list(self.units_by_layer.items()):
+            if layer not in self.verified_layers and not self._shared_pass_is_exact(
+                batch, layer, indices
+            ):
+                self.separate_units += self.units_by_layer.pop(layer)
                 continue
-            self.proven.add(layer)
-            for part in (places[i : i + step] for i in range(0, len(places), step)):
-                found[part] = self._together(batch, layer, part)
-        for place in self.single:
-            found[place] = self._alone(batch, place)
-        return found
+            self.verified_layers.add(layer)
+            for chunk in (
+                indices[i : i + units_per_pass] for i in range(0, len(indices), units_per_pass)
+            ):
+                ablated[chunk] = self._shared_pass(batch, layer, chunk)
+        for index in self.separate_units:
+            ablated[index] = self._separate_pass(batch, index)
+        return ablated
 
-    def _alone(self, batch: Tensor, place: int) -> Float64[np.ndarray, " b"]:
-        with pruned(self.model, self.units[place], self.to):
+    def _separate_pass(self, batch: Tensor, index: int) -> Float64[np.ndarray, " b"]:
+        with pruned(self.model, self.units[index], self.to):
             return _scores(self.model, batch, self.target)
 
-    def _together(
-        self, batch: Tensor, layer: str, places: Sequence[int]
+    def _shared_pass(
+        self, batch: Tensor, layer: str, indices: Sequence[int]
     ) -> Float64[np.ndarray, "n b"]:
-        versions = [{c.index: self.to[c] for c in self.units[place]} for place in places]
+        versions = [{c.index: self.to[c] for c in self.units[index]} for index in indices]
         with batched_ablation(self.model, layer, versions):
-            return _scores(self.model, batch, self.target).reshape(len(places), len(batch))
+            return _scores(self.model, batch, self.target).reshape(len(indices), len(batch))
 
-    def _agrees(self, batch: Tensor, layer: str, places: Sequence[int]) -> bool:
-        """Say whether the shared pass gives what passes of their own give.
+    def _shared_pass_is_exact(self, batch: Tensor, layer: str, indices: Sequence[int]) -> bool:
+        """Whether the shared pass gives the same logits as separate passes.
 
-        Two images at least, since one would be broadcast against what goes past the layer.
+        Tested on at least two images, since one would be broadcast against a bypassing branch.
         """
         if len(batch) == 1:
             batch = torch.cat([batch, batch.flip(-1)])
-        some = [places[0], places[-1]]
+        probed = [indices[0], indices[-1]]
         try:
-            together = self._together(batch, layer, some)
-        except (RuntimeError, ValueError, IndexError):  # shapes that do not fit past the layer
+            shared = self._shared_pass(batch, layer, probed)
+        except (RuntimeError, ValueError, IndexError):  # shapes that do not match after the layer
             return False
-        alone = np.stack([self._alone(batch, place) for place in some])
-        return bool(np.allclose(together, alone, rtol=1e-4, atol=1e-4))
+        separate = np.stack([self._separate_pass(batch, index) for index in probed])
+        return bool(np.allclose(shared, separate, rtol=1e-4, atol=1e-4))

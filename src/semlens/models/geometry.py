@@ -1,9 +1,8 @@
-"""Where the model's input pixels lie in the original image, for any preprocessing.
+"""Measuring where the model's input pixels lie in the original image, for any preprocessing.
 
-A preprocessing function is a black box: the library's, or the user's own. Its
-geometry is measured instead of guessed: pictures whose brightness encodes the
-horizontal or the vertical place are sent through it, and a straight line is fitted to
-what comes out. Resizing, cropping, padding and mirroring are all found so.
+A preprocessing function is a black box, so its geometry is measured: images whose brightness
+encodes the horizontal or vertical position are preprocessed, and a straight line is fitted to the
+result. This covers resizing, cropping, padding and mirroring.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ Preprocess = Callable[[Image.Image], Tensor]
 
 
 @dataclass(frozen=True)
-class Axis:
-    """``original = scale * input + offset``, in pixel edges, along one axis."""
+class AxisMap:
+    """Linear map along one axis: ``original = scale * input + offset``, in pixel edges."""
 
     scale: float
     offset: float
@@ -38,10 +37,10 @@ class Axis:
 
 @dataclass(frozen=True)
 class Geometry:
-    """The place of the model's input in an original image of ``width`` x ``height``."""
+    """Position of the model's input in an original image of ``width`` x ``height`` pixels."""
 
-    horizontal: Axis
-    vertical: Axis
+    horizontal: AxisMap
+    vertical: AxisMap
     width: int
     height: int
 
@@ -58,73 +57,77 @@ def measure_geometry(preprocess: Preprocess, width: int, height: int) -> Geometr
     Raises
     ------
     ModelError
-        If the input's pixels do not lie on straight, evenly spaced lines of the image
-        (a rotation or a warp), so that a box has no rectangle in it.
+        If rows and columns of the input are not straight, evenly spaced lines of the image (after
+        a rotation or a warp), so that boxes do not map to rectangles.
     """
-    black = _through(preprocess, np.zeros((height, width), np.uint8))
-    range_ = _through(preprocess, np.full((height, width), 255, np.uint8)) - black
-    share = np.where(np.abs(range_) > 0.5 * np.abs(range_).max(), range_, np.nan)
+    black = _preprocess_grey(preprocess, np.zeros((height, width), np.uint8))
+    contrast = _preprocess_grey(preprocess, np.full((height, width), 255, np.uint8)) - black
+    usable_contrast = np.where(np.abs(contrast) > 0.5 * np.abs(contrast).max(), contrast, np.nan)
 
-    def shares(grey: np.ndarray) -> np.ndarray:
-        return (_through(preprocess, np.broadcast_to(grey, (height, width))) - black) / share
+    def normalised(grey: np.ndarray) -> np.ndarray:
+        return (
+            _preprocess_grey(preprocess, np.broadcast_to(grey, (height, width))) - black
+        ) / usable_contrast
 
     return Geometry(
-        _measure(lambda ramp: shares(ramp[None, :]), width),
-        _measure(lambda ramp: shares(ramp[:, None]).T, height),
+        _measure_axis(lambda ramp: normalised(ramp[None, :]), width),
+        _measure_axis(lambda ramp: normalised(ramp[:, None]).T, height),
         width,
         height,
     )
 
 
-def _through(preprocess: Preprocess, grey: np.ndarray) -> np.ndarray:
-    picture = Image.fromarray(np.repeat(grey[:, :, None], 3, axis=2))
-    return preprocess(picture).double().mean(0).numpy()
+def _preprocess_grey(preprocess: Preprocess, grey: np.ndarray) -> np.ndarray:
+    image = Image.fromarray(np.repeat(grey[:, :, None], 3, axis=2))
+    return preprocess(image).double().mean(0).numpy()
 
 
-def _measure(shares: Callable[[np.ndarray], np.ndarray], size: int) -> Axis:
-    """Fit a line through ramps that narrow down to what the input shows of a long side.
+def _measure_axis(send_ramp: Callable[[np.ndarray], np.ndarray], size: int) -> AxisMap:
+    """Fit a line to ramps that are narrowed down to the visible part of a long side.
 
-    ``shares`` sends a ramp through the preprocessing: [others, along] of shares of white,
-    NaN where the input shows nothing of the image. With 255 grey levels over the whole of a
-    4000-pixel side, a crop of 50 pixels would see three of them.
+    ``send_ramp`` preprocesses a ramp of grey levels and returns brightness in [0, 1] as
+    [others, along], NaN where the input does not show the image. Narrowing is needed because, with
+    255 grey levels over a 4000-pixel side, a crop of 50 pixels would contain only three of them.
     """
     if size == 1:
-        return Axis(0.0, 0.0)
+        return AxisMap(0.0, 0.0)
     start, stop = 0.0, float(size)
     while True:
         step = (stop - start) / 255
         ramp = np.clip((np.arange(size) + 0.5 - start) / step, 0, 255)
-        places = shares(np.round(ramp).astype(np.uint8)) * (stop - start) + start
-        axis = _fit(places, start, stop, size)
-        columns = np.flatnonzero(~np.isnan(places).all(axis=0))
-        ends = sorted(axis.scale * edge + axis.offset for edge in (columns[0], columns[-1] + 1))
-        margin = 0.25 * (ends[1] - ends[0]) + 3 * step + 2
-        low, high = max(ends[0] - margin, 0.0), min(ends[1] + margin, float(size))
+        positions = send_ramp(np.round(ramp).astype(np.uint8)) * (stop - start) + start
+        axis = _fit_axis(positions, start, stop, size)
+        columns = np.flatnonzero(~np.isnan(positions).all(axis=0))
+        visible = sorted(axis.scale * edge + axis.offset for edge in (columns[0], columns[-1] + 1))
+        margin = 0.25 * (visible[1] - visible[0]) + 3 * step + 2
+        low, high = max(visible[0] - margin, 0.0), min(visible[1] + margin, float(size))
         if high - low > 0.5 * (stop - start):
             return axis
         start, stop = low, high
 
 
-def _fit(places: np.ndarray, start: float, stop: float, size: int) -> Axis:
-    """Fit a line to original places [others, along] that lie between ``start`` and ``stop``."""
-    good = ~np.isnan(places).all(axis=0)
-    if good.sum() >= 2:
-        profile = np.nanmean(places[:, good], axis=0)
-        centre = np.flatnonzero(good) + 0.5
-        scale, offset = np.polyfit(centre, profile, 1)
-        for reach in (2, 1, 0.5):  # the image's border is clamped by the resampling filter
-            margin = reach * max(1.0, abs(scale))
-            line = scale * centre + offset
+def _fit_axis(positions: np.ndarray, start: float, stop: float, size: int) -> AxisMap:
+    """Fit a line to original positions [others, along] between ``start`` and ``stop``."""
+    visible = ~np.isnan(positions).all(axis=0)
+    if visible.sum() >= 2:
+        mean_position = np.nanmean(positions[:, visible], axis=0)
+        centres = np.flatnonzero(visible) + 0.5
+        scale, offset = np.polyfit(centres, mean_position, 1)
+        for margin_steps in (2, 1, 0.5):  # the resampling filter clamps at the image's border
+            margin = margin_steps * max(1.0, abs(scale))
+            line = scale * centres + offset
             inner = (line > start + margin) & (line < stop - margin)
-            if inner.sum() >= max(4, good.sum() / 4):
-                scale, offset = np.polyfit(centre[inner], profile[inner], 1)
+            if inner.sum() >= max(4, visible.sum() / 4):
+                scale, offset = np.polyfit(centres[inner], mean_position[inner], 1)
                 break
         tolerance = max(1.5, 0.01 * (stop - start)) + abs(scale)
-        stray = np.nanmax(np.abs(places[:, good] - (scale * centre + offset)[None, :]))
-        if abs(scale) * good.sum() > 0.5 and stray <= tolerance:
-            return Axis(float(scale), float(offset))
+        largest_error = np.nanmax(
+            np.abs(positions[:, visible] - (scale * centres + offset)[None, :])
+        )
+        if abs(scale) * visible.sum() > 0.5 and largest_error <= tolerance:
+            return AxisMap(float(scale), float(offset))
     raise ModelError(
-        f"The preprocessing maps a {size}-pixel side to no straight scale.",
-        "Crops need a preprocessing of resize, crop, pad or mirror only.",
-        "Use --crop none, or take rotations and warps out of the preprocessing.",
+        f"The preprocessing does not map a {size}-pixel side linearly.",
+        "Expected preprocessing that only resizes, crops, pads or mirrors.",
+        "Build with crop='none', or remove rotations and warps from the preprocessing.",
     )

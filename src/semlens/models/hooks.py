@@ -1,4 +1,4 @@
-"""Reading and ablating layers through hooks that are always taken off again."""
+"""Reading and ablating layers through forward hooks that are always removed again."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ import torch
 from torch import Tensor, nn
 
 from semlens.errors import LayerError, nearest
-from semlens.models.activations import first_tensor, measure_form
+from semlens.models.activations import first_tensor, measure_layout
 from semlens.types import Component, Components, as_components
 
 if TYPE_CHECKING:
     from semlens.models.subject import SubjectModel
 
 T = TypeVar("T")
-Values = Mapping[Component, float] | Mapping[str, float]
-"""What components become, by component or name, in units of the activation."""
+ComponentValues = Mapping[Component, float] | Mapping[str, float]
+"""Values that replace components, by component or name, in units of the activation."""
 
 FAILURES = (
     RuntimeError, TypeError, ValueError, AttributeError, LookupError, AssertionError,
     ArithmeticError,
 )  # fmt: skip
-"""What a forward pass raises by itself when it is run in a way that it does not take.
+"""Exceptions that a model raises for inputs that it does not support.
 
-Anything else is not the model's: a time-out's signal, lack of memory.
+Other exceptions, such as lack of memory, are not caused by the model.
 """
 
 
-class _Reached(BaseException):
-    """Thrown from the last hook that is needed, to end a forward pass early."""
+class _StopForward(BaseException):
+    """Raised by the last hook that is needed, to end a forward pass early."""
 
 
 def find_layer(module: nn.Module, name: str) -> nn.Module:
@@ -56,7 +56,7 @@ def find_layer(module: nn.Module, name: str) -> nn.Module:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put every sub-module into eval mode, and each back into its own mode afterwards."""
+    """Put every sub-module into eval mode, and restore the mode of each afterwards."""
     modes = [(m, m.training) for m in module.modules()]
     module.eval()
     try:
@@ -67,25 +67,27 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def hooked(module: nn.Module, hooks: Mapping[str, Callable[[Any], Any]]) -> Iterator[None]:
-    """Show each named layer's outputs to a function; what it returns, if not None, replaces them.
+def forward_hooks_on(
+    module: nn.Module, hooks: Mapping[str, Callable[[Any], Any]]
+) -> Iterator[None]:
+    """Call a function with each output of the named layers; a result that is not None replaces it.
 
-    A layer that runs twice in one pass is shown twice.
+    For a layer that runs twice in a pass, the function is called twice.
     """
     with ExitStack() as stack:
-        for name, use in hooks.items():
+        for name, on_output in hooks.items():
             handle = find_layer(module, name).register_forward_hook(
-                lambda _, __, output, use=use: use(output)
+                lambda _, __, output, on_output=on_output: on_output(output)
             )
             stack.callback(handle.remove)
         yield
 
 
 def reading_layers(
-    module: nn.Module, names: Iterable[str], seen: Callable[[str, Any], Any]
+    module: nn.Module, names: Iterable[str], on_output: Callable[[str, Any], Any]
 ) -> AbstractContextManager[None]:
-    """Call ``seen(name, output)`` whenever a named layer has run."""
-    return hooked(module, {name: partial(seen, name) for name in names})
+    """Call ``on_output(name, output)`` whenever a named layer has run."""
+    return forward_hooks_on(module, {name: partial(on_output, name) for name in names})
 
 
 @torch.inference_mode()
@@ -97,15 +99,15 @@ def run_layers(
     *,
     stop_early: bool = False,
 ) -> dict[str, T]:
-    """Run a batch and return what ``use(name, output)`` makes of each named layer's output.
+    """Run a batch and return the result of ``use(name, output)`` for each named layer.
 
-    ``use`` is called while the layer's output is fresh: a later in-place operation (a ReLU,
-    an added shortcut) may overwrite the tensor.
+    ``use`` is called as soon as the layer has run, since a later in-place operation (a ReLU, an
+    added shortcut) may overwrite the output.
 
     Parameters
     ----------
     stop_early
-        Whether to end the pass as soon as all of them are there.
+        Whether to end the pass after the last of these layers.
 
     Raises
     ------
@@ -113,113 +115,115 @@ def run_layers(
         If a layer does not run, or runs more than once in a pass.
     """
     names = list(names)
-    found: dict[str, T] = {}
+    results: dict[str, T] = {}
 
-    def seen(name: str, output: Any) -> None:
-        if name in found:
+    def collect(name: str, output: Any) -> None:
+        if name in results:
             raise LayerError(
                 f"Layer '{name}' runs more than once in a forward pass.",
                 "Expected one output per pass.",
-                "Choose the block around it, or the layers that use it.",
+                "Choose the block that contains it, or the layers that use it.",
             )
-        found[name] = use(name, output)
-        if stop_early and len(found) == len(names):
-            raise _Reached
+        results[name] = use(name, output)
+        if stop_early and len(results) == len(names):
+            raise _StopForward
 
-    with suppress(_Reached), evaluating(module), reading_layers(module, names, seen):
+    with suppress(_StopForward), evaluating(module), reading_layers(module, names, collect):
         module(batch)
-    missing = [name for name in names if name not in found]
+    missing = [name for name in names if name not in results]
     if missing:
         raise LayerError(
             f"Layer '{missing[0]}' did not run in the forward pass.",
-            "Expected every named layer to be used.",
-            "Choose a layer that is; 'semlens layers MODEL' lists those that run.",
+            "Expected layers that the model uses.",
+            "Choose a layer that runs; 'semlens layers MODEL' lists them.",
         )
-    return found
+    return results
 
 
 @contextmanager
 def pruned(
     model: SubjectModel,
     components: Components,
-    to: Values | None = None,
+    to: ComponentValues | None = None,
 ) -> Iterator[SubjectModel]:
-    """Set components to zero, or to values, while the block runs (paper, 4.3.3).
+    """Set components to zero, or to given values, inside a ``with`` block (paper, 4.3.3).
 
-    The model itself is not changed: hooks do it, and they are taken off at the end.
-    A channel is replaced as a whole, at all positions, whichever its sign.
+    The model itself is not changed: this uses hooks, which are removed at the end of the block.
+    A channel is replaced at all positions, whatever the sign of the component.
 
     Parameters
     ----------
     to
-        What components become, in units of the activation; those that it lacks become zero.
+        Values that replace components, in units of the activation; by default zero.
     """
     with ExitStack() as stack:
-        for name, values in new_values(components, to).items():
+        for name, values in replacement_values(components, to).items():
             stack.enter_context(batched_ablation(model, name, [values]))
         yield model
 
 
-def new_values(components: Components, to: Values | None = None) -> dict[str, dict[int, float]]:
-    """Return by layer what channels become; those that ``to`` lacks become zero."""
+def replacement_values(
+    components: Components, to: ComponentValues | None = None
+) -> dict[str, dict[int, float]]:
+    """Return the value of each replaced channel by layer; zero for components not in ``to``."""
     values = {str(component): float(value) for component, value in (to or {}).items()}
-    found: dict[str, dict[int, float]] = {}
-    for one in as_components(components):
-        found.setdefault(one.layer, {})[one.index] = values.get(str(one), 0.0)
-    return found
+    by_layer: dict[str, dict[int, float]] = {}
+    for component in as_components(components):
+        by_layer.setdefault(component.layer, {})[component.index] = values.get(str(component), 0.0)
+    return by_layer
 
 
 @contextmanager
 def batched_ablation(
     model: SubjectModel, layer: str, versions: Sequence[Mapping[int, float]]
 ) -> Iterator[SubjectModel]:
-    """Let a batch leave a layer once per version, each with channels of its own replaced.
+    """Repeat the output of a layer once per version, each with different channels replaced.
 
-    The part of the model before the layer runs once for all versions; its output is
-    [versions * b ...], version by version. Only right where nothing but this layer's output
-    goes on: compare it with :func:`pruned` before it is relied on.
+    The part of the model before the layer runs once for all versions; the layer's output becomes
+    [versions * b ...], version by version. Only correct if no branch bypasses the layer: compare
+    with :func:`pruned` before relying on it.
 
     Parameters
     ----------
     versions
-        Value by channel, for each version; an empty one leaves the layer as it is.
+        Value by channel, for each version; an empty version leaves the layer unchanged.
     """
-    last = max((index for version in versions for index in version), default=0)
-    layout = model.layouts([layer])[layer]
+    last_index = max((index for version in versions for index in version), default=0)
+    channel_order = model.channel_orders([layer])[layer]
 
     def change(output: Any) -> Any:
         tensor = first_tensor(output)
-        form = measure_form(layer, tensor, layout)
-        if last >= form.components:
+        layout = measure_layout(layer, tensor, channel_order)
+        if last_index >= layout.components:
             raise LayerError(
-                f"Component {last} is not in layer '{layer}'.",
-                f"It has components 0 to {form.components - 1}.",
-                "Take the components from a database of this model.",
+                f"Component {last_index} is not in layer '{layer}'.",
+                f"It has components 0 to {layout.components - 1}.",
+                "Choose components from a database of this model.",
             )
-        kept = tensor.new_ones(len(versions), form.components)
-        fill = torch.zeros_like(kept)
-        for place, version in enumerate(versions):
+        keep_mask = tensor.new_ones(len(versions), layout.components)
+        replacement = torch.zeros_like(keep_mask)
+        for row, version in enumerate(versions):
             for index, value in version.items():
-                kept[place, index], fill[place, index] = 0, value
+                keep_mask[row, index], replacement[row, index] = 0, value
         shape = [1] * tensor.ndim
-        shape[1 if form.form in ("map", "units") else -1] = form.components
+        shape[1 if layout.form in ("map", "units") else -1] = layout.components
         changed = [
-            torch.where(k.view(shape) > 0, tensor, f.view(shape))
-            for k, f in zip(kept, fill, strict=True)
+            torch.where(mask.view(shape) > 0, tensor, values.view(shape))
+            for mask, values in zip(keep_mask, replacement, strict=True)
         ]
-        return replace_first(output, changed[0] if len(changed) == 1 else torch.cat(changed))
+        return replace_first_tensor(output, changed[0] if len(changed) == 1 else torch.cat(changed))
 
-    with hooked(model.module, {layer: change}):
+    with forward_hooks_on(model.module, {layer: change}):
         yield model
 
 
-def replace_first(output: Any, tensor: Tensor) -> Any:
-    """Put ``tensor`` where :func:`first_tensor` found the original."""
+def replace_first_tensor(output: Any, tensor: Tensor) -> Any:
+    """Return a copy of ``output`` with ``tensor`` in place of its :func:`first_tensor`."""
     if isinstance(output, Tensor):
         return tensor
-    named = isinstance(output, Mapping)
-    changed: Any = copy(output) if named else list(output)
-    parts = output.items() if named else enumerate(output)
-    place, value = next((k, v) for k, v in parts if first_tensor(v) is not None)
-    changed[place] = replace_first(value, tensor)
-    return changed if named else type(output)(changed)
+    is_mapping = isinstance(output, Mapping)
+    changed: Any = copy(output) if is_mapping else list(output)
+    items = output.items() if is_mapping else enumerate(output)
+    key, value = next((k, v) for k, v in items if first_tensor(v) is not None)
+    changed[key] = replace_first_tensor(value, tensor)
+    return changed if is_mapping else type(output)(changed)

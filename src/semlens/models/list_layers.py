@@ -1,4 +1,4 @@
-"""Which layers a model has, and what each puts out."""
+"""Listing the layers of a model and the layouts of their outputs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from semlens.errors import LayerError
-from semlens.models.activations import LayerLayout, first_tensor, measure_form
+from semlens.models.activations import LayerLayout, first_tensor, measure_layout
 from semlens.models.hooks import evaluating, reading_layers
 from semlens.models.load import load_model
 from semlens.models.subject import SubjectModel
@@ -25,22 +25,22 @@ class LayerList:
     Parameters
     ----------
     model
-        Its SPEC.
-    forms
-        What each puts out; None where the order of its four axes is not known.
+        SPEC of the model.
+    layouts
+        Layout of each layer's output; None if the order of its four axes is not known.
     table
         One row per layer.
     """
 
     model: str
-    forms: Mapping[str, LayerLayout | None]
+    layouts: Mapping[str, LayerLayout | None]
     table: pd.DataFrame
 
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per layer.
 
-        ``runs`` counts in a forward pass; a ``block`` is one of several that the model is a chain
-        of, and a good choice; ``note`` says what stands in the way of choosing a layer.
+        ``runs`` is how often the layer runs in a forward pass. A ``block`` is one of several
+        similar modules in a chain, and a good choice. ``note`` says why a layer cannot be chosen.
         """
         return self.table.copy()
 
@@ -51,7 +51,7 @@ class LayerList:
 
 @torch.inference_mode()
 def layers(model: SubjectModel | str) -> LayerList:
-    """List the layers of a model that can be read, in the order in which they run.
+    """List the layers of a model whose outputs can be read, in execution order.
 
     Parameters
     ----------
@@ -71,59 +71,61 @@ def layers(model: SubjectModel | str) -> LayerList:
     """
     if isinstance(model, str):
         model = load_model(model)
-    kinds = {name: child for name, child in model.module.named_modules() if name}
-    layouts = model.layouts(list(kinds))
+    modules = {name: child for name, child in model.module.named_modules() if name}
+    channel_orders = model.channel_orders(list(modules))
     blocks = set(_blocks(model.module))
-    forms: dict[str, LayerLayout | None] = {}
+    layouts: dict[str, LayerLayout | None] = {}
     shapes: dict[str, list[int]] = {}
     runs = Counter[str]()
 
-    def seen(name: str, output: Any) -> None:
+    def record(name: str, output: Any) -> None:
         runs[name] += 1
         try:
-            forms[name] = measure_form(name, output, layouts[name])
+            layouts[name] = measure_layout(name, output, channel_orders[name])
         except LayerError:
-            if layouts[name] != "unknown":
+            if channel_orders[name] != "unknown":
                 return
-            forms[name] = None
+            layouts[name] = None
         shapes[name] = list(first_tensor(output).shape[1:])
 
-    with evaluating(model.module), reading_layers(model.module, kinds, seen):
+    with evaluating(model.module), reading_layers(model.module, modules, record):
         model.module(model.example[:1])
     rows = [
         {
             "layer": name,
-            "module": type(kinds[name]).__name__,
-            "form": form.form if form else "-",
+            "module": type(modules[name]).__name__,
+            "form": layout.form if layout else "-",
             "shape": " x ".join(str(size) for size in shapes[name]),
-            "components": form.components if form else 0,
-            "map": f"{form.height} x {form.width}" if form and form.height else "-",
+            "components": layout.components if layout else 0,
+            "map": f"{layout.height} x {layout.width}" if layout and layout.height else "-",
             "runs": runs[name],
-            "block": bool(name in blocks and form and form.height > 1 and runs[name] == 1),
-            "note": _note(form, runs[name]),
+            "block": bool(name in blocks and layout and layout.height > 1 and runs[name] == 1),
+            "note": _note(layout, runs[name]),
         }
-        for name, form in forms.items()
+        for name, layout in layouts.items()
     ]
-    return LayerList(model.spec, forms, pd.DataFrame(rows))
+    return LayerList(model.spec, layouts, pd.DataFrame(rows))
 
 
-def _note(form: LayerLayout | None, runs: int) -> str:
+def _note(layout: LayerLayout | None, runs: int) -> str:
     if runs > 1:
-        return "runs more than once: take the block around it"
-    if form is None:
-        return "order of axes not known: give a layout"
-    if form.form == "tokens" and not form.height:
+        return "runs more than once: choose the block that contains it"
+    if layout is None:
+        return "order of axes not known: set layout"
+    if layout.form == "tokens" and not layout.height:
         return "tokens without a grid: cropped by relevance or not at all"
     return ""
 
 
 def _blocks(module: nn.Module, prefix: str = "") -> Iterator[str]:
-    """Name the modules that stand beside others of their kind, outside of such modules."""
-    inner = {name: c for name, c in module.named_children() if next(c.children(), None) is not None}
-    kinds = Counter(type(child) for child in inner.values())
-    for name, child in inner.items():
-        alike = kinds[type(child)] > 1
-        if alike:
+    """Yield the names of outermost modules that have siblings of the same type."""
+    containers = {
+        name: c for name, c in module.named_children() if next(c.children(), None) is not None
+    }
+    counts = Counter(type(child) for child in containers.values())
+    for name, child in containers.items():
+        repeated = counts[type(child)] > 1
+        if repeated:
             yield prefix + name
-        if not alike or isinstance(child, nn.Sequential | nn.ModuleList | nn.ModuleDict):
+        if not repeated or isinstance(child, nn.Sequential | nn.ModuleList | nn.ModuleDict):
             yield from _blocks(child, f"{prefix}{name}.")

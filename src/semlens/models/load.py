@@ -1,4 +1,4 @@
-"""From a model SPEC to a subject model."""
+"""Loading a subject model from a SPEC."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from semlens.errors import ModelError
 from semlens.models.checkpoint import load_weights
 from semlens.models.subject import SubjectModel
 
-FORMS = (
+SPEC_FORMS = (
     "torchvision/NAME:WEIGHTS, timm/NAME[:WEIGHTS], transformers/ID-or-dir, "
     "FILE.py:CALLABLE or semlens/demo"
 )
 WEIGHTS = ":weights="
-"""Between a SPEC and the file of other weights for it."""
+"""Separates a SPEC from a file with other weights."""
 
 
 def load_model(
@@ -31,7 +31,7 @@ def load_model(
     device: str = "cpu",
     run_files: bool = True,
 ) -> SubjectModel:
-    """Load a subject model with the preprocessing that belongs to it.
+    """Load a subject model with its preprocessing.
 
     Parameters
     ----------
@@ -39,15 +39,15 @@ def load_model(
         ``torchvision/resnet50:IMAGENET1K_V2``, ``timm/vit_small_patch16_224:weights.safetensors``,
         ``transformers/facebook/dinov2-base``, ``my_model.py:make``, ``semlens/demo``.
     random_weights
-        A seed, to get the untrained architecture.
+        Seed of random weights, for an untrained model.
     weights
-        File of other weights for the same architecture, such as ``semlens prune`` and
-        ``semlens retrain`` write. The model's SPEC then ends in ``:weights=FILE``.
+        File with other weights for the same architecture, as written by ``semlens prune`` and
+        ``semlens retrain``. The model's SPEC then ends in ``:weights=FILE``.
     device
-        Where to put it.
+        Device for the model.
     run_files
-        Whether a ``FILE.py:CALLABLE`` may be run. Commands that read the SPEC from a
-        database set this to False: a database must not bring code with it.
+        Whether a ``FILE.py:CALLABLE`` may be executed. False if the SPEC was read from a
+        database, since opening a database must not run code.
 
     Raises
     ------
@@ -59,24 +59,24 @@ def load_model(
     >>> load_model("semlens/demo").classes[0]
     'mammal'
     """
-    spec, mark, given = spec.partition(WEIGHTS)
-    if mark and weights is None:
-        weights = given
+    spec, separator, weights_in_spec = spec.partition(WEIGHTS)
+    if separator and weights is None:
+        weights = weights_in_spec
     path, _, name = spec.rpartition(":")
     if random_weights is not None and (path.endswith(".py") or spec == "semlens/demo"):
-        raise _two_weights(spec, random_weights)
+        raise _conflicting_weights(spec, random_weights)
     if path.endswith(".py"):
         if not run_files:
             raise ModelError(
-                f"The database was built from '{spec}', which is code.",
-                "Code is run only when it is named on the command line.",
-                f"Add --model {spec} if you trust the file.",
+                f"The database was built from '{spec}', which is Python code.",
+                "Expected the model to be given explicitly: a database never runs code.",
+                f"Pass the model, such as model='{spec}' (--model), if you trust the file.",
             )
         model = userfile_model(Path(path).expanduser(), name)
     else:
         model = _library_model(spec, random_weights)
     if weights is not None:
-        file = Path(weights).expanduser().resolve()  # to be found from any folder
+        file = Path(weights).expanduser().resolve()  # absolute, so that it is valid in any folder
         load_weights(model.module, file)
         model = replace(model, spec=f"{model.spec}{WEIGHTS}{file}")
     model.module.to(device)
@@ -84,13 +84,13 @@ def load_model(
 
 
 def _library_model(spec: str, seed: int | None) -> SubjectModel:
-    """Load from a library; ``:random=SEED`` in a SPEC is how a manifest holds the seed."""
+    """Load from a library; a manifest stores the seed as ``:random=SEED`` in the SPEC."""
     if seed is not None:
         spec = f"{spec}:random={seed}"
-    random = re.fullmatch(r"(.*):random=(\d+)", spec)
-    plain, seed = (random[1], int(random[2])) if random else (spec, seed)
-    library, _, rest = plain.partition("/")
-    name, _, weights = rest.partition(":")
+    random_spec = re.fullmatch(r"(.*):random=(\d+)", spec)
+    base_spec, seed = (random_spec[1], int(random_spec[2])) if random_spec else (spec, seed)
+    library, _, name_and_weights = base_spec.partition("/")
+    name, _, weights = name_and_weights.partition(":")
     if spec == "semlens/demo":
         from semlens.models.demo import demo_model
 
@@ -98,77 +98,83 @@ def _library_model(spec: str, seed: int | None) -> SubjectModel:
     from semlens.models import model_libraries
 
     if weights and seed is not None and library in ("torchvision", "timm"):
-        raise _two_weights(plain, seed)
+        raise _conflicting_weights(base_spec, seed)
     if library == "torchvision" and name:
         return model_libraries.torchvision_model(spec, name, weights or None, seed)
     if library == "timm" and name:
         return model_libraries.timm_model(spec, name, weights or None, seed)
-    if library == "transformers" and rest:
-        return model_libraries.transformers_model(spec, rest, seed)
+    if library == "transformers" and name_and_weights:
+        return model_libraries.transformers_model(spec, name_and_weights, seed)
     if library.startswith("python:"):
         raise ModelError(
-            f"The model '{spec}' came from a Python object.",
-            "A SPEC cannot bring it back.",
-            "Use the same object.",
+            f"The model '{spec}' was a Python object.",
+            "Expected a SPEC that can be loaded.",
+            "Pass the same object as the model.",
         )
     raise ModelError(
         f"'{spec}' is not a model SPEC.",
-        f"Expected {FORMS}.",
+        f"Expected {SPEC_FORMS}.",
         "See 'semlens build --help' for examples.",
     )
 
 
-def _two_weights(spec: str, seed: int) -> ModelError:
+def _conflicting_weights(spec: str, seed: int) -> ModelError:
     return ModelError(
-        f"Random weights (seed {seed}) were asked for '{spec}', which brings its own.",
+        f"'{spec}' has its own weights, but random weights (seed {seed}) were requested.",
         "Expected one or the other.",
-        "Leave --random-weights out, or name the architecture only.",
+        "Omit random_weights (--random-weights), or name only the architecture.",
     )
 
 
 def userfile_model(path: Path, name: str) -> SubjectModel:
-    """Run ``path`` and call ``name()``, which returns ``(module, preprocess[, classes])``.
+    """Execute ``path`` and call ``name()``, which returns ``(module, preprocess[, classes])``.
 
-    ``preprocess`` takes one upright PIL image to a float tensor [3 h w]. The file's bytes
-    and the weights identify the model.
+    ``preprocess`` maps an upright PIL image to a float tensor [3 h w]. The file's bytes and the
+    weights identify the model.
 
     Raises
     ------
     ModelError
-        If the file, the callable or what it returns is not as described.
+        If the file, the callable or its result is not as described.
     """
-    expected = "Expected FILE.py:CALLABLE that returns (module, preprocess) or a third, classes."
+    expected = "Expected FILE.py:CALLABLE that returns (module, preprocess[, classes])."
     if not path.is_file():
-        raise ModelError(f"'{path}' is no file.", expected, "Check the path.")
-    plan = importlib.util.spec_from_file_location(f"_semlens_user_{path.stem}", path)
-    if plan is None or plan.loader is None:
+        raise ModelError(f"'{path}' is not a file.", expected, "Check the path.")
+    import_spec = importlib.util.spec_from_file_location(f"_semlens_user_{path.stem}", path)
+    if import_spec is None or import_spec.loader is None:
         raise ModelError(f"'{path}' is not Python source.", expected, "Check the path.")
-    loaded = importlib.util.module_from_spec(plan)
-    sys.modules[plan.name] = loaded  # dataclasses and pickling look it up by name
+    module_of_file = importlib.util.module_from_spec(import_spec)
+    sys.modules[import_spec.name] = module_of_file  # dataclasses and pickle look modules up by name
     folder = str(path.resolve().parent)
-    sys.path.insert(0, folder)  # as python FILE.py would: the file may import its neighbours
+    sys.path.insert(0, folder)  # as python FILE.py does: the file may import its siblings
     try:
-        plan.loader.exec_module(loaded)
-        make = getattr(loaded, name, None)
-        made = make() if callable(make) else None
+        import_spec.loader.exec_module(module_of_file)
+        factory = getattr(module_of_file, name, None)
+        returned = factory() if callable(factory) else None
     except Exception as error:  # the user's code may raise anything
         raise ModelError(
-            f"'{path}' fails ({error!r}).", expected, f"Run 'python {path}' and mend it."
+            f"'{path}' fails ({error!r}).", expected, f"Run 'python {path}' and fix the error."
         ) from error
     finally:
         sys.path.remove(folder)
-    if not callable(make):
+    if not callable(factory):
         raise ModelError(f"'{path}' has no callable '{name}'.", expected, "Check the name.")
     if not (
-        isinstance(made, tuple)
-        and len(made) in (2, 3)
-        and isinstance(made[0], nn.Module)
-        and callable(made[1])
+        isinstance(returned, tuple)
+        and len(returned) in (2, 3)
+        and isinstance(returned[0], nn.Module)
+        and callable(returned[1])
     ):
-        several = isinstance(made, tuple)
-        met = f"({', '.join(type(p).__name__ for p in made)})" if several else type(made).__name__
-        raise ModelError(f"'{name}' of '{path}' returned {met}.", expected, "Change it so.")
-    module, preprocess, classes = made if len(made) == 3 else (*made, None)
+        is_tuple = isinstance(returned, tuple)
+        received = (
+            f"({', '.join(type(p).__name__ for p in returned)})"
+            if is_tuple
+            else type(returned).__name__
+        )
+        raise ModelError(
+            f"'{name}' of '{path}' returned {received}.", expected, "Change what it returns."
+        )
+    module, preprocess, classes = returned if len(returned) == 3 else (*returned, None)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return SubjectModel(
         module.eval(), preprocess, f"file:{digest}", f"{path.resolve()}:{name}", classes

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from semlens.errors import ModelError, nearest
-from semlens.models.checkpoint import classes_in, load_state, read_state, refuse_missing
+from semlens.models.checkpoint import check_missing_weights, classes_in, load_state, read_state
 from semlens.models.subject import SubjectModel
 from semlens.recipe import fingerprint
 
@@ -36,7 +36,7 @@ def imagenet_classes() -> list[str]:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Draw initial weights from a seed, and put the user's own random state back."""
+    """Draw initial weights from a seed, and restore the previous random state."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
@@ -45,9 +45,9 @@ def seeded(seed: int) -> Iterator[None]:
 def _hub_error(spec: str, error: Exception) -> ModelError:
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return ModelError(
-        f"'{spec}' cannot be fetched ({reason}).",
-        "Expected a hub that can be reached, or weights on this machine.",
-        "Give a local checkpoint instead: the same SPEC with :PATH, or a folder.",
+        f"'{spec}' cannot be downloaded ({reason}).",
+        "Expected a reachable hub, or weights on this machine.",
+        "Use a local checkpoint instead: the same SPEC with :PATH, or a folder.",
     )
 
 
@@ -66,9 +66,9 @@ def torchvision_model(spec: str, name: str, weights: str | None, seed: int | Non
     default: Any = getattr(models.get_model_weights(name), "DEFAULT", None)
     if weights is None and seed is None:
         raise ModelError(
-            f"'{spec}' names no weights.",
+            f"'{spec}' does not name weights.",
             f"Expected torchvision/{name}:WEIGHTS, with {', '.join(by_name)} or a checkpoint.",
-            "Add them, or ask for an untrained model with --random-weights SEED.",
+            "Add them, or request an untrained model with random_weights=SEED (--random-weights).",
         )
     if weights is None:
         with seeded(seed or 0):
@@ -86,21 +86,21 @@ def torchvision_model(spec: str, name: str, weights: str | None, seed: int | Non
         raise ModelError(
             f"Weights '{weights}' of {name} are neither a tag nor a file.",
             f"The tags are {', '.join(by_name) or 'none'}.",
-            "Give one of them, or the path of a checkpoint.",
+            "Use one of them, or the path of a checkpoint.",
         )
     state = read_state(path)
-    known = next((t for t in tags if t.url.rsplit("/", 1)[-1] == path.name), None)
+    matching_tag = next((t for t in tags if t.url.rsplit("/", 1)[-1] == path.name), None)
     with seeded(0):
         module = models.get_model(name, weights=None)
         if logits := classes_in(state, module):
             module = models.get_model(name, weights=None, num_classes=logits)
-    if known is not None and hasattr(module, "transform_input"):
-        # torchvision sets it for the official Inception weights, which expect it
+    if matching_tag is not None and hasattr(module, "transform_input"):
+        # torchvision sets this for the official Inception weights, which expect it
         setattr(module, "transform_input", True)  # noqa: B010
     load_state(module, state, path)
-    spec = f"torchvision/{name}:{path.resolve()}"  # to be found from any folder
-    categories = list(known.meta["categories"]) if known is not None else None
-    return _torchvision_subject(module, known or default, spec, categories)
+    spec = f"torchvision/{name}:{path.resolve()}"  # absolute, so that it is valid in any folder
+    categories = list(matching_tag.meta["categories"]) if matching_tag is not None else None
+    return _torchvision_subject(module, matching_tag or default, spec, categories)
 
 
 def _torchvision_subject(
@@ -109,7 +109,7 @@ def _torchvision_subject(
     if tag is None:
         raise ModelError(
             f"'{spec}' has no preprocessing.",
-            "Expected a torchvision model with published weights, which bring theirs.",
+            "Expected a torchvision model with published weights, which define it.",
             "Write a FILE.py:CALLABLE that returns the model and its preprocessing.",
         )
     transform = tag.transforms()
@@ -129,18 +129,18 @@ def timm_model(spec: str, name: str, weights: str | None, seed: int | None) -> S
             "See timm.list_models().",
         )
     path = Path(weights).expanduser() if weights else None
-    local = path is not None and path.is_file()
-    full = f"{base}.{weights}" if weights and not local else name
+    is_local = path is not None and path.is_file()
+    full_name = f"{base}.{weights}" if weights and not is_local else name
     tags = timm.list_pretrained(f"{base}.*")
-    tag = full.partition(".")[2]
-    if (tag and full not in tags) or (not tags and not local and seed is None):
-        met = f"Weights '{tag}' of {base} are neither a tag nor a file."
+    tag = full_name.partition(".")[2]
+    if (tag and full_name not in tags) or (not tags and not is_local and seed is None):
+        problem = f"Weights '{tag}' of {base} are neither a tag nor a file."
         raise ModelError(
-            met if tag else f"'{spec}' names no weights.",
+            problem if tag else f"'{spec}' does not name weights.",
             f"The tags are {', '.join(t.partition('.')[2] for t in tags) or 'none'}.",
-            "Give one of them, or the path of a checkpoint.",
+            "Use one of them, or the path of a checkpoint.",
         )
-    if local and path is not None:
+    if is_local and path is not None:
         state = read_state(path)
         with seeded(0):
             module = timm.create_model(name, pretrained=False)
@@ -154,7 +154,7 @@ def timm_model(spec: str, name: str, weights: str | None, seed: int | None) -> S
             module = timm.create_model(name, pretrained=False)
         return _timm_subject(module, spec, trained=False)
     try:
-        module = timm.create_model(full, pretrained=True)
+        module = timm.create_model(full_name, pretrained=True)
     except Exception as error:  # hub clients raise many kinds
         raise _hub_error(spec, error) from error
     return _timm_subject(module, spec, trained=True)
@@ -200,17 +200,17 @@ def transformers_model(spec: str, name: str, seed: int | None) -> SubjectModel:
         auto = (
             transformers.AutoModelForImageClassification if classifies else transformers.AutoModel
         )
-        with seeded(seed or 0):  # a pooler that a checkpoint lacks gets the same numbers
+        with seeded(seed or 0):  # a pooler that the checkpoint lacks is always initialised equally
             if seed is None:
                 module, report = auto.from_pretrained(name, output_loading_info=True)
-                refuse_missing(report["missing_keys"], spec, ModelError)
+                check_missing_weights(report["missing_keys"], spec, ModelError)
             else:
                 module = auto.from_config(config)
     except ModelError:
         raise
     except Exception as error:  # hub clients and checkpoint readers raise many kinds
         raise _hub_error(spec, error) from error
-    module = getattr(module, "vision_model", module)  # of CLIP and its like
+    module = getattr(module, "vision_model", module)  # the vision part of CLIP and similar models
 
     def preprocess(image: Image.Image) -> Tensor:
         return processor(images=image, return_tensors="pt")["pixel_values"][0].float()

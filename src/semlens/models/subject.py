@@ -1,4 +1,4 @@
-"""The subject: a module, the preprocessing that travels with it, and who it is."""
+"""The subject model: a module with its preprocessing and identity."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from semlens.errors import ModelError
-from semlens.models.activations import KnownLayout
-from semlens.models.channel_order import find_layouts
+from semlens.models.activations import ChannelOrder
+from semlens.models.channel_order import find_channel_orders
 from semlens.models.geometry import Geometry, Preprocess, measure_geometry
 from semlens.recipe import fingerprint
 from semlens.types import Layout
@@ -24,31 +24,31 @@ from semlens.types import Layout
 
 @dataclass(frozen=True, eq=False)
 class SubjectModel:
-    """A model to be studied.
+    """A model to be analysed.
 
     Parameters
     ----------
     module
-        The network. It is never changed: modes and hooks are put back after every use.
+        The network. It is never changed: modes and hooks are restored after every use.
     preprocess
         From an upright RGB image of any size to a float tensor [3 h w]; must be
         deterministic.
     version
-        What identifies the preprocessing (its printed form, a file's hash, ...). A
-        function cannot be hashed, so this has no default.
+        A text that identifies the preprocessing, such as its ``repr`` or a file's hash. There is no
+        default, since a function cannot be hashed.
     spec
-        How to load the model again; ``python:...`` when it came from Python.
+        SPEC from which the model can be loaded again; ``python:...`` for a Python object.
     classes
-        Class names in logit order, when known.
+        Class names in logit order, if known.
     synsets
-        WordNet ids in logit order, when known.
+        WordNet ids in logit order, if known.
     layout
-        Order of the axes of maps, for layers of which it cannot be found out.
+        Order of the axes of maps, for layers where it cannot be detected.
 
     Raises
     ------
     ModelError
-        If the preprocessing is random, or returns something else than such a tensor.
+        If the preprocessing is random, or does not return such a tensor.
     """
 
     module: nn.Module
@@ -58,36 +58,38 @@ class SubjectModel:
     classes: Sequence[str] | None = None
     synsets: Sequence[str] | None = None
     layout: Layout = "auto"
-    _layouts: dict[str, KnownLayout] = field(
-        default_factory=dict[str, KnownLayout], init=False, repr=False
+    _channel_orders: dict[str, ChannelOrder] = field(
+        default_factory=dict[str, ChannelOrder], init=False, repr=False
     )
 
     def __post_init__(self) -> None:
-        """Take wrappers off the module, and check the preprocessing's contract on noise."""
-        object.__setattr__(self, "module", _unwrapped(self.module))
+        """Unwrap the module, and test the preprocessing on noise."""
+        object.__setattr__(self, "module", _unwrap(self.module))
         noise = np.random.default_rng(0).integers(0, 256, (97, 131, 3), dtype=np.uint8)
-        picture, before = Image.fromarray(noise), _generators()
+        image, state_before = Image.fromarray(noise), _random_states()
         try:
-            results: list[Any] = [self.preprocess(picture), self.preprocess(picture)]
+            results: list[Any] = [self.preprocess(image), self.preprocess(image)]
         except Exception as error:  # the user's function may raise anything
             raise ModelError(
                 f"The preprocessing fails on an RGB image of 131 x 97 pixels ({error!r}).",
                 "Expected a function from an upright PIL image to a float tensor [3 h w].",
-                "Try it on Image.new('RGB', (131, 97)) and mend it.",
+                "Try it on Image.new('RGB', (131, 97)) and fix the error.",
             ) from error
         first = results[0]
         if not (isinstance(first, Tensor) and first.ndim == 3 and first.is_floating_point()):
-            met = list(first.shape) if isinstance(first, Tensor) else type(first).__name__
+            received = list(first.shape) if isinstance(first, Tensor) else type(first).__name__
             raise ModelError(
-                f"The preprocessing returns {met}.",
+                f"The preprocessing returns {received}.",
                 "Expected a float tensor [3 h w] for one upright PIL image.",
                 "Add ToTensor (or torchvision.transforms.functional.to_tensor) at its end.",
             )
-        drawn = _generators() != before  # then two equal results may be luck
-        results += [self.preprocess(picture) for _ in range(30 if drawn else 0)]
+        drew_random = (
+            _random_states() != state_before
+        )  # then two equal results may be a coincidence
+        results += [self.preprocess(image) for _ in range(30 if drew_random else 0)]
         if not all(torch.equal(first, other) for other in results):
             raise ModelError(
-                "The preprocessing gives two results for one image.",
+                "The preprocessing returns different results for the same image.",
                 "Expected a deterministic function.",
                 "Use the evaluation transform, without random crops or flips.",
             )
@@ -99,12 +101,12 @@ class SubjectModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         first = next(self.module.parameters(), None)
         return torch.device("cpu") if first is None else first.device
 
     def batch(self, inputs: Sequence[Tensor]) -> Tensor:
-        """Stack preprocessed samples to [b 3 h w], with the model's device and precision.
+        """Stack preprocessed samples to [b 3 h w], in the device and precision of the model.
 
         Raises
         ------
@@ -118,51 +120,53 @@ class SubjectModel:
                 "Expected one shape for all images.",
                 "Add a resize and a crop to a fixed size.",
             )
-        kinds = (p.dtype for p in self.module.parameters() if p.is_floating_point())
-        return torch.stack(list(inputs)).to(self.device, next(kinds, inputs[0].dtype))
+        dtypes = (p.dtype for p in self.module.parameters() if p.is_floating_point())
+        return torch.stack(list(inputs)).to(self.device, next(dtypes, inputs[0].dtype))
 
     @property
     def example(self) -> Tensor:
-        """Eight pictures of smooth random colours as the model takes them, always the same."""
+        """Eight preprocessed images of smooth random colours, always the same."""
         colours = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3), dtype=np.uint8)
-        pictures = (Image.fromarray(each).resize((256, 256)) for each in colours)
-        return self.batch([self.preprocess(picture) for picture in pictures])
+        images = (Image.fromarray(grid).resize((256, 256)) for grid in colours)
+        return self.batch([self.preprocess(image) for image in images])
 
-    def layouts(self, names: Sequence[str]) -> Mapping[str, KnownLayout]:
-        """Return in which order layers' axes stand, as :func:`find_layouts` has found once."""
-        new = [name for name in names if name not in self._layouts]
-        if new:
-            self._layouts.update(find_layouts(self.module, self.example[:1], new, self.layout))
-        return self._layouts
+    def channel_orders(self, names: Sequence[str]) -> Mapping[str, ChannelOrder]:
+        """Return the cached order of some layers' axes; see :func:`find_channel_orders`."""
+        missing = [name for name in names if name not in self._channel_orders]
+        if missing:
+            self._channel_orders.update(
+                find_channel_orders(self.module, self.example[:1], missing, self.layout)
+            )
+        return self._channel_orders
 
     def geometry(self) -> Callable[[int, int], Geometry]:
-        """Return a cached measure of the preprocessing's geometry by image width and height."""
+        """Return a cached function from image width and height to the preprocessing's geometry."""
         return lru_cache(maxsize=4096)(partial(measure_geometry, self.preprocess))
 
 
-def _unwrapped(module: nn.Module) -> nn.Module:
-    """Take off torch.compile and data parallelism, whose layers have other names and no hooks."""
+def _unwrap(module: nn.Module) -> nn.Module:
+    """Remove torch.compile and data parallelism, which rename layers and bypass hooks."""
     while True:
         if isinstance(module, torch.jit.ScriptModule):
             raise ModelError(
                 f"The module is TorchScript ({type(module).__name__}).",
                 "Expected a plain module, whose layers can be read while it runs.",
-                "Give the module that it was scripted or traced from.",
+                "Use the module that it was scripted or traced from.",
             )
         if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
             module = module.module
-        elif isinstance(inner := getattr(module, "_orig_mod", None), nn.Module):
-            module = inner
+        elif isinstance(original := getattr(module, "_orig_mod", None), nn.Module):
+            module = original
         else:
             return module
 
 
-def _generators() -> tuple[bytes, int, int]:
-    """Return the state of the global random generators, to see whether one was drawn from."""
-    _, key, place, *_ = cast("tuple[str, np.ndarray, int]", np.random.get_state(legacy=True))
+def _random_states() -> tuple[bytes, int, int]:
+    """Return the states of the global random generators, to detect whether one was used."""
+    _, key, position, *_ = cast("tuple[str, np.ndarray, int]", np.random.get_state(legacy=True))
     return (
         torch.get_rng_state().numpy().tobytes(),
-        hash((bytes(key), place)),
+        hash((bytes(key), position)),
         hash(random.getstate()),
     )
 

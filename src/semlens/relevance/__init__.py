@@ -1,1 +1,1 @@
-"""Where in an image a component reacts: heatmaps, and the box that a heatmap selects."""
+"""Layer-wise relevance propagation: heatmaps of components, crop boxes, and class relevance."""

@@ -1,4 +1,4 @@
-"""Giving every node of a graph its rule, and saying which operations have none."""
+"""Assigning a relevance rule to every node of a captured graph."""
 
 from __future__ import annotations
 
@@ -32,116 +32,120 @@ from semlens.relevance.rules.structure import (
 
 aten = torch.ops.aten
 
-SUMS = (*CONV, aten.linear.default)
+WEIGHTED_SUMS = (*CONV, aten.linear.default)
 PRODUCTS = (aten.mul.Tensor, aten.div.Tensor, aten.matmul.default, aten.bmm.default)
 SOFTMAX = (aten.softmax.int, aten._softmax.default)
 GATES = {
     aten.sigmoid.default, aten.hardsigmoid.default, aten.rsqrt.default, aten.sqrt.default,
     aten.reciprocal.default, aten.linalg_vector_norm.default, aten.var.correction, aten.exp.default,
 }  # fmt: skip
-"""What scales something else rather than being something."""
+"""Operators whose results scale another value, such as the gate of squeeze-and-excitation."""
 
 NONNEGATIVE = {
     aten.relu.default, aten.relu6.default, aten.sigmoid.default, aten.hardsigmoid.default,
     aten.abs.default, aten.exp.default, *SOFTMAX,
 }  # fmt: skip
-_BREAKS_SIGN = {
+_CHANGES_SIGN = {
     aten.sub, aten.neg, aten.rsub, aten.index, aten.where, aten.masked_fill, aten.minimum,
     aten.upsample_bicubic2d, aten.pad, aten.constant_pad_nd, aten.slice_scatter,
 }  # fmt: skip
-KEEPS_SIGN = (LINEAR | MAXIMUM) - _BREAKS_SIGN
+PRESERVES_SIGN = (LINEAR | MAXIMUM) - _CHANGES_SIGN
 _ELEMENTWISE = (aten.mul.Tensor, aten.add.Tensor, aten.sub.Tensor, aten.div.Tensor)
 
 
 def assign_rules(
     graph: CapturedGraph, rules: Rules, targets: Collection[OpNode]
 ) -> dict[OpNode, Rule]:
-    """Return the rule of every node that relevance from the targets can reach.
+    """Return the rule of every node that relevance seeded at the targets can reach.
 
     Raises
     ------
     RelevanceError
-        If it reaches operations without a rule; the text lists them.
+        If some of these operations have no rule; the text lists them.
     """
-    choose = _RuleChooser(graph, rules, set(targets))
-    bound: dict[OpNode, Rule] = {}
-    unknown = Counter[str]()
+    rule_of = _RuleChooser(graph, rules, set(targets))
+    node_rules: dict[OpNode, Rule] = {}
+    unsupported = Counter[str]()
     reached = {node for node in targets if node.live}
     for node in reversed(graph.nodes):
         if node not in reached or node is graph.input:
             continue
-        rule = choose(node)
+        rule = rule_of(node)
         if rule is None:
-            unknown[str(node.target).removeprefix("aten.").partition(".")[0]] += 1
+            unsupported[str(node.target).removeprefix("aten.").partition(".")[0]] += 1
             continue
-        bound[node] = rule
-        if not rule.final:
+        node_rules[node] = rule
+        if not rule.ends_at_pixels:
             reached.update(rule.receivers())
-    if unknown:
-        listed = ", ".join(f"{name} ({count} x)" for name, count in sorted(unknown.items()))
+    if unsupported:
+        operators = ", ".join(f"{name} ({count} x)" for name, count in sorted(unsupported.items()))
         raise RelevanceError(
-            f"The model uses operations without a relevance rule: {listed}.",
-            "Expected those of CNNs and vision transformers; docs/relevance.md lists them.",
+            f"The model uses operations without a relevance rule: {operators}.",
+            "Expected operations of CNNs and vision transformers; docs/relevance.md lists them.",
             REMEDY,
         )
-    return bound
+    return node_rules
 
 
 def has_attention(graph: CapturedGraph) -> bool:
-    """Whether the model attends: it has a softmax over something that depends on the input."""
+    """Whether the model has attention: a softmax over values that depend on the input."""
     kinds = (*SOFTMAX, aten.scaled_dot_product_attention.default)
     users = graph.users()
     return any(node.live and node.target in kinds and users[node] for node in graph.nodes)
 
 
-def nonnegative(graph: CapturedGraph) -> set[OpNode]:
-    """Find the nodes whose values can never be negative."""
-    found: set[OpNode] = set()
+def nonnegative_nodes(graph: CapturedGraph) -> set[OpNode]:
+    """Return the nodes whose values can never be negative."""
+    nodes: set[OpNode] = set()
     for node in graph.nodes:
         sources = node.live_inputs()
-        packet = getattr(node.target, "overloadpacket", None)
-        clamped = node.target in (aten.hardtanh.default, aten.clamp.default, aten.clamp_min.default)
-        lowest = node.arg(1)
-        keeps = packet in KEEPS_SIGN or node.target == aten.mul.Tensor
-        below = bool(sources) and all(source in found for source in sources)
+        operator = getattr(node.target, "overloadpacket", None)
+        is_clamp = node.target in (
+            aten.hardtanh.default,
+            aten.clamp.default,
+            aten.clamp_min.default,
+        )
+        minimum = node.arg(1)
+        preserves_sign = operator in PRESERVES_SIGN or node.target == aten.mul.Tensor
+        sources_nonnegative = bool(sources) and all(source in nodes for source in sources)
         if (
             node.relu
             or node.target in NONNEGATIVE
-            or (clamped and isinstance(lowest, int | float) and lowest >= 0)
-            or (keeps and below and _constants_positive(node))
+            or (is_clamp and isinstance(minimum, int | float) and minimum >= 0)
+            or (preserves_sign and sources_nonnegative and _constants_nonnegative(node))
         ):
-            found.add(node)
-    return found
+            nodes.add(node)
+    return nodes
 
 
-def _constants_positive(node: OpNode) -> bool:
-    """Whether the tensors, and the numbers of sums and products, are not negative."""
+def _constants_nonnegative(node: OpNode) -> bool:
+    """Whether the constants among a node's arguments are not negative."""
     if node.target in _ELEMENTWISE:
         numbers = [v for v in (*node.args, *node.kwargs.values()) if isinstance(v, int | float)]
         if any(number < 0 for number in numbers):
             return False
     tensors = [leaf for leaf in tree_leaves(node.args) if isinstance(leaf, torch.Tensor)]
-    others = [source.target for source in node.inputs() if not source.live]
+    constants = [source.target for source in node.inputs() if not source.live]
     # batch sizes, and arithmetic with them
-    sizes = ("sym_size" in str(t) or getattr(t, "__module__", "") == "_operator" for t in others)
+    sizes = ("sym_size" in str(t) or getattr(t, "__module__", "") == "_operator" for t in constants)
     return all(sizes) and not any(bool((tensor < 0).any()) for tensor in tensors)
 
 
 def _first_sums(graph: CapturedGraph) -> set[OpNode]:
-    """Find the weighted sums that read pixels: none stands between them and the input."""
-    behind: set[OpNode] = set()
-    first: set[OpNode] = set()
+    """Return the first weighted sums: no other weighted sum lies between them and the input."""
+    after_sum: set[OpNode] = set()
+    first_sums: set[OpNode] = set()
     for node in graph.nodes:
-        if any(source in behind for source in node.live_inputs()):
-            behind.add(node)
-        elif node.live and node.target in SUMS:
-            first.add(node)
-            behind.add(node)
-    return first
+        if any(source in after_sum for source in node.live_inputs()):
+            after_sum.add(node)
+        elif node.live and node.target in WEIGHTED_SUMS:
+            first_sums.add(node)
+            after_sum.add(node)
+    return first_sums
 
 
 def _reads_pixels(node: OpNode, image: OpNode) -> bool:
-    """Whether a sum's input has the image's own positions: only elementwise steps lie between."""
+    """Whether a sum reads pixel positions: only elementwise steps lie between it and the image."""
     if node.target == aten.linear.default:
         return False
     source: Any = node.args[0]
@@ -154,7 +158,7 @@ def _reads_pixels(node: OpNode, image: OpNode) -> bool:
 
 @dataclass
 class _RuleChooser:
-    """Chooses the rule of one node after another."""
+    """Chooses the rule of each node of a graph."""
 
     graph: CapturedGraph
     rules: Rules
@@ -162,15 +166,15 @@ class _RuleChooser:
 
     def __post_init__(self) -> None:
         self.first = _first_sums(self.graph)
-        self.positive = nonnegative(self.graph)
+        self.nonnegative = nonnegative_nodes(self.graph)
         self.users = self.graph.users()
 
     def __call__(self, node: OpNode) -> Rule | None:
-        """Return the node's rule, or None when there is none."""
+        """Return the node's rule, or None if its operation is not supported."""
         target = node.target
-        if target in _SIMPLE:
-            return _SIMPLE[target](node)
-        if target in SUMS:
+        if target in _RULES_BY_OPERATOR:
+            return _RULES_BY_OPERATOR[target](node)
+        if target in WEIGHTED_SUMS:
             constant = all(not isinstance(value, OpNode) for value in node.args[1:3])
             return self._sum(node) if constant else None
         if target in PRODUCTS:
@@ -187,38 +191,38 @@ class _RuleChooser:
 
     def _pool(self, node: OpNode) -> Rule:
         source: OpNode = node.args[0]
-        alone = len(self.users[source]) == 1 and source not in self.targets
-        below = self(source) if alone and source.target in SUMS else None
-        return PooledFlat(node, below) if isinstance(below, Flat) else MaxPool(node)
+        sole_reader = len(self.users[source]) == 1 and source not in self.targets
+        source_rule = self(source) if sole_reader and source.target in WEIGHTED_SUMS else None
+        return PooledFlat(node, source_rule) if isinstance(source_rule, Flat) else MaxPool(node)
 
     def _product(self, node: OpNode) -> Rule | None:
-        top = node.args[0]
-        if node.target == aten.div.Tensor and not (isinstance(top, OpNode) and top.live):
+        dividend = node.args[0]
+        if node.target == aten.div.Tensor and not (isinstance(dividend, OpNode) and dividend.live):
             return None
         softmax_gates = self.rules.attention == "constant"
         return Product(node, lambda factor: _is_gate(factor, softmax_gates))
 
     def _sum(self, node: OpNode) -> Affine:
         rules = self.rules
-        dense, first = node.target == aten.linear.default, node in self.first
-        name = rules.at(node.scopes, "first" if first else "dense" if dense else "conv")
-        if name == "flat" and not (first and _reads_pixels(node, self.graph.input)):
-            # without pixels below there is nothing to spread over
-            name = "epsilon" if dense else "zplus"
-        known = node.args[0] in self.positive
+        is_dense, is_first = node.target == aten.linear.default, node in self.first
+        name = rules.rule_for(node.scopes, "first" if is_first else "dense" if is_dense else "conv")
+        if name == "flat" and not (is_first and _reads_pixels(node, self.graph.input)):
+            # the flat rule needs pixels to spread relevance over
+            name = "epsilon" if is_dense else "zplus"
+        nonnegative = node.args[0] in self.nonnegative
         match name:
             case "flat":
                 return Flat(node, rules.epsilon, self.graph.input)
             case "zplus":
-                return ZPlus(node, known, rules.epsilon)
+                return ZPlus(node, nonnegative, rules.epsilon)
             case "gamma":
-                gamma = rules.gamma_dense if dense else rules.gamma_conv
-                return Gamma(node, known, rules.epsilon, gamma)
+                gamma = rules.gamma_dense if is_dense else rules.gamma_conv
+                return Gamma(node, nonnegative, rules.epsilon, gamma)
             case "epsilon":
-                return Epsilon(node, known, rules.epsilon)
+                return Epsilon(node, nonnegative, rules.epsilon)
 
 
-_SIMPLE: Mapping[Any, type[Rule]] = {
+_RULES_BY_OPERATOR: Mapping[Any, type[Rule]] = {
     **dict.fromkeys(SHARES, Activation),
     **dict.fromkeys((*SOFTMAX, aten.sigmoid.default), Taylor),
     **dict.fromkeys((aten.layer_norm.default, aten.rms_norm.default), LayerNorm),
@@ -229,7 +233,7 @@ _SIMPLE: Mapping[Any, type[Rule]] = {
 
 
 def _is_gate(node: OpNode, softmax: bool) -> bool:
-    """Whether all that a factor says of the input has gone through a gate."""
+    """Whether a factor depends on the input through gates only."""
     if node.target in GATES or (softmax and node.target in SOFTMAX):
         return True
     packet = getattr(node.target, "overloadpacket", None)

@@ -1,7 +1,7 @@
-"""Rewriting a captured graph so that few rules suffice; the values that it computes stay.
+"""Rewriting a captured graph to fewer kinds of operations that compute the same values.
 
-Batch normalisation is folded into the convolution before it, constants are computed once,
-and operations that do nothing at inference are taken out.
+Batch normalisation is folded into the preceding convolution, constants are computed once, and
+operations that do nothing at inference are removed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def padded_conv2d(
     dilation: Any,
     groups: int,
 ) -> Tensor:
-    """Convolve after zero padding before (top, left) and after (bottom, right)."""
+    """Convolve after zero padding of ``((top, left), (bottom, right))``."""
     (top, left), (bottom, right) = padding
     padded = functional.pad(x, (left, right, top, bottom))
     return functional.conv2d(padded, weight, bias, stride, 0, dilation, groups)
@@ -50,60 +50,71 @@ SAME_VALUE = (
 
 
 def canonicalize(
-    graph: CapturedGraph, kept: Collection[OpNode]
+    graph: CapturedGraph, protected: Collection[OpNode]
 ) -> tuple[CapturedGraph, Callable[[OpNode], OpNode]]:
-    """Fold what can be folded.
+    """Rewrite a graph: fold constants, padding, batch normalisation and ReLUs.
 
     Parameters
     ----------
-    kept
-        Nodes whose values are asked for, and so must still be there.
+    protected
+        Nodes whose values are needed, and so must remain computable.
 
     Returns
     -------
     tuple
-        The new graph, and where each kept node's value is now.
+        The new graph, and a function from each protected node to the node that now has its value.
     """
-    stands_for: dict[OpNode, Any] = {}
+    replacements: dict[OpNode, Any] = {}
 
-    def now(node: OpNode) -> Any:
-        while node in stands_for and isinstance(stands_for[node], OpNode):
-            node = stands_for[node]
-        return stands_for.get(node, node)
+    def current(node: OpNode) -> Any:
+        while node in replacements and isinstance(replacements[node], OpNode):
+            node = replacements[node]
+        return replacements.get(node, node)
 
-    for step in (_constants, _aliases, _spelled_out, _paddings, _batch_norms, _relus):
-        graph = step(graph, {now(node) for node in kept}, stands_for)
+    for step in (
+        _fold_constants,
+        _drop_aliases,
+        _expand_fused,
+        _fold_padding,
+        _fold_batch_norms,
+        _fold_relus,
+    ):
+        graph = step(graph, {current(node) for node in protected}, replacements)
         for node in graph.nodes:
-            node.args, node.kwargs = tree_map_only(OpNode, now, (node.args, node.kwargs))
+            node.args, node.kwargs = tree_map_only(OpNode, current, (node.args, node.kwargs))
         graph.mark_live()
-    return graph, now
+    return graph, current
 
 
-Known = dict[OpNode, Any]
+NodeValues = dict[OpNode, Any]
 
 
-def _constants(graph: CapturedGraph, kept: Collection[OpNode], stands_for: Known) -> CapturedGraph:
-    """Compute what depends neither on the input nor on its shape."""
-    values: Known = {}
+def _fold_constants(
+    graph: CapturedGraph, protected: Collection[OpNode], replacements: NodeValues
+) -> CapturedGraph:
+    """Compute the nodes that depend neither on the input nor on its shape."""
+    values: NodeValues = {}
     with torch.no_grad():
         for node in graph.nodes:
             if node.target != INPUT and all(source in values for source in node.inputs()):
                 values[node] = execute(node, values, torch.empty(0))
-    stands_for.update(values)
+    replacements.update(values)
     return CapturedGraph([node for node in graph.nodes if node not in values])
 
 
-def _aliases(graph: CapturedGraph, kept: Collection[OpNode], stands_for: Known) -> CapturedGraph:
-    """Drop operations that return what they are given."""
-    gone = [n for n in graph.nodes if n.target in SAME_VALUE and isinstance(n.args[0], OpNode)]
-    stands_for.update({node: node.args[0] for node in gone})
-    return CapturedGraph([node for node in graph.nodes if node not in stands_for])
-
-
-def _spelled_out(
-    graph: CapturedGraph, kept: Collection[OpNode], stands_for: Known
+def _drop_aliases(
+    graph: CapturedGraph, protected: Collection[OpNode], replacements: NodeValues
 ) -> CapturedGraph:
-    """Write fused operators as the plain ones that have rules."""
+    """Drop operations that return their argument unchanged."""
+    removed = [n for n in graph.nodes if n.target in SAME_VALUE and isinstance(n.args[0], OpNode)]
+    replacements.update({node: node.args[0] for node in removed})
+    return CapturedGraph([node for node in graph.nodes if node not in replacements])
+
+
+def _expand_fused(
+    graph: CapturedGraph, protected: Collection[OpNode], replacements: NodeValues
+) -> CapturedGraph:
+    """Replace fused operators by the plain ones that have rules."""
     nodes: list[OpNode] = []
     for node in graph.nodes:
         args = node.args
@@ -131,46 +142,51 @@ def _spelled_out(
                 nodes += [flipped, product]
                 node.target, node.args = aten.add.Tensor, (product, args[2])
         elif node.target in (aten.view.default, aten._unsafe_view.default):
-            node.target = aten.reshape.default  # memory order is ours to choose
+            node.target = aten.reshape.default  # no rule depends on the memory format
         elif node.target is operator.getitem and isinstance(args[0], OpNode):
-            _as_part(node, args[0], int(args[1]))
+            _replace_getitem(node, args[0], int(args[1]))
         nodes.append(node)
     return CapturedGraph(nodes)
 
 
-def _as_part(node: OpNode, whole: OpNode, place: int) -> None:
-    """Write one of several outputs as an operation of its own on what was taken apart."""
-    source = whole.arg(0)
-    axis = whole.arg(2, whole.kwargs.get("dim", 0))
-    if whole.target == aten.unbind.int:
-        axis = whole.arg(1, whole.kwargs.get("dim", 0))
-        node.target, node.args = aten.select.int, (source, axis, place)
-    elif whole.target in (aten.split.Tensor, aten.split_with_sizes.default):
-        given = whole.arg(1)
-        sizes = [given] * (place + 1) if whole.target == aten.split.Tensor else given
+def _replace_getitem(node: OpNode, producer: OpNode, index: int) -> None:
+    """Replace one output of an operator with several by an operation on the operator's input."""
+    source = producer.arg(0)
+    axis = producer.arg(2, producer.kwargs.get("dim", 0))
+    if producer.target == aten.unbind.int:
+        axis = producer.arg(1, producer.kwargs.get("dim", 0))
+        node.target, node.args = aten.select.int, (source, axis, index)
+    elif producer.target in (aten.split.Tensor, aten.split_with_sizes.default):
+        size = producer.arg(1)
+        sizes = [size] * (index + 1) if producer.target == aten.split.Tensor else size
         node.target = aten.slice.Tensor
-        node.args = (source, axis, sum(sizes[:place]), sum(sizes[: place + 1]))
-    elif whole.target == aten.max_pool2d_with_indices.default and place == 0:
-        node.target, node.args = aten.max_pool2d.default, whole.args
-    elif (whole.target, place) == (aten.adaptive_max_pool2d.default, 0) and (
-        pair(whole.arg(1)) == (1, 1)
+        node.args = (source, axis, sum(sizes[:index]), sum(sizes[: index + 1]))
+    elif producer.target == aten.max_pool2d_with_indices.default and index == 0:
+        node.target, node.args = aten.max_pool2d.default, producer.args
+    elif (producer.target, index) == (aten.adaptive_max_pool2d.default, 0) and (
+        pair(producer.arg(1)) == (1, 1)
     ):
         node.target, node.args = aten.amax.default, (source, [-2, -1], True)
-    elif whole.target == aten.max.dim and place == 0:
-        node.target, node.args = aten.amax.default, (source, [whole.arg(1)], whole.arg(2, False))
+    elif producer.target == aten.max.dim and index == 0:
+        node.target, node.args = (
+            aten.amax.default,
+            (source, [producer.arg(1)], producer.arg(2, False)),
+        )
     else:
         return
     node.kwargs = {}
 
 
-def _paddings(graph: CapturedGraph, kept: Collection[OpNode], stands_for: Known) -> CapturedGraph:
-    """Make zero padding part of the convolution behind it, as TensorFlow's models have it."""
+def _fold_padding(
+    graph: CapturedGraph, protected: Collection[OpNode], replacements: NodeValues
+) -> CapturedGraph:
+    """Fold zero padding into the convolution that follows, as in models ported from TensorFlow."""
     users = graph.users()
-    gone: set[OpNode] = set()
+    removed: set[OpNode] = set()
     for node in graph.nodes:
         pad: Any = node.arg(0)
-        edges = _zeros_around(pad) if node.target == aten.conv2d.default else None
-        if edges is None or len(users[pad]) > 1 or pad in kept or any(pair(node.arg(4, 0))):
+        edges = _zero_padding(pad) if node.target == aten.conv2d.default else None
+        if edges is None or len(users[pad]) > 1 or pad in protected or any(pair(node.arg(4, 0))):
             continue
         left, right, top, bottom = edges
         node.args = (
@@ -178,12 +194,12 @@ def _paddings(graph: CapturedGraph, kept: Collection[OpNode], stands_for: Known)
             node.arg(5, 1), node.arg(6, 1),
         )  # fmt: skip
         node.target = padded_conv2d
-        gone.add(pad)
-    return CapturedGraph([node for node in graph.nodes if node not in gone])
+        removed.add(pad)
+    return CapturedGraph([node for node in graph.nodes if node not in removed])
 
 
-def _zeros_around(node: Any) -> list[int] | None:
-    """Return left, right, top and bottom, if this is a node that only adds zeros around maps."""
+def _zero_padding(node: Any) -> list[int] | None:
+    """Return left, right, top and bottom if the node only pads maps with zeros, else None."""
     pads = (aten.pad.default, aten.constant_pad_nd.default)
     if not isinstance(node, OpNode) or node.target not in pads:
         return None
@@ -197,10 +213,10 @@ def _zeros_around(node: Any) -> list[int] | None:
     return edges if right >= left and bottom >= top else None  # as TensorFlow pads
 
 
-def _batch_norms(
-    graph: CapturedGraph, kept: Collection[OpNode], stands_for: Known
+def _fold_batch_norms(
+    graph: CapturedGraph, protected: Collection[OpNode], replacements: NodeValues
 ) -> CapturedGraph:
-    """Fold each batch normalisation into its convolution, or make it a scale and a shift."""
+    """Fold each batch normalisation into its convolution, or replace it by a scale and a shift."""
     users = graph.users()
     nodes: list[OpNode] = []
     for node in graph.nodes:
@@ -210,32 +226,32 @@ def _batch_norms(
             eps = node.args[7] if node.target == aten.batch_norm.default else node.args[6]
             scale = torch.rsqrt(var + eps) * (1 if weight is None else weight)
             shift = (0 if bias is None else bias) - mean * scale
-            if source.target in CONV and len(users[source]) == 1 and source not in kept:
-                _scale_conv(source, scale, shift)
-                stands_for[node] = source
+            if source.target in CONV and len(users[source]) == 1 and source not in protected:
+                _scale_convolution(source, scale, shift)
+                replacements[node] = source
             else:
-                _as_affine(node, source, scale, shift, nodes)
+                _replace_by_scale_and_shift(node, source, scale, shift, nodes)
         elif (
             node.target is operator.getitem
             and isinstance(source, OpNode)
-            and (source in stands_for or source.target == aten.add.Tensor)
+            and (source in replacements or source.target == aten.add.Tensor)
         ):
-            stands_for[node] = source  # the normalisation's first output
+            replacements[node] = source  # the normalisation's first output
         else:
             nodes.append(node)
     return CapturedGraph(nodes)
 
 
-def _scale_conv(conv: OpNode, scale: Tensor, shift: Tensor) -> None:
+def _scale_convolution(conv: OpNode, scale: Tensor, shift: Tensor) -> None:
     weight, bias = conv.args[1] * scale[:, None, None, None], conv.arg(2)
     shifted = shift if bias is None else bias * scale + shift
     conv.args = (conv.args[0], weight, shifted, *conv.args[3:])
 
 
-def _as_affine(
+def _replace_by_scale_and_shift(
     node: OpNode, source: OpNode, scale: Tensor, shift: Tensor, nodes: list[OpNode]
 ) -> None:
-    shape = (-1, *[1] * (source.axes - 2))  # channels are the second axis
+    shape = (-1, *[1] * (source.ndim - 2))  # channels are the second axis
     scaled = OpNode(
         f"{node.name}_scale", aten.mul.Tensor, (source, scale.view(shape)), {}, node.scopes
     )
@@ -244,8 +260,10 @@ def _as_affine(
     nodes.append(node)
 
 
-def _relus(graph: CapturedGraph, kept: Collection[OpNode], stands_for: Known) -> CapturedGraph:
-    """Make a ReLU part of the sum that nothing else reads."""
+def _fold_relus(
+    graph: CapturedGraph, protected: Collection[OpNode], replacements: NodeValues
+) -> CapturedGraph:
+    """Fold each ReLU into the weighted sum before it, if nothing else reads that sum."""
     users = graph.users()
     for node in graph.nodes:
         source: Any = node.arg(0)
@@ -254,8 +272,8 @@ def _relus(graph: CapturedGraph, kept: Collection[OpNode], stands_for: Known) ->
             and isinstance(source, OpNode)
             and source.target in (*CONV, aten.linear.default, aten.add.Tensor)
             and len(users[source]) == 1
-            and source not in kept
+            and source not in protected
         ):
             source.relu = True
-            stands_for[node] = source
-    return CapturedGraph([node for node in graph.nodes if node not in stands_for])
+            replacements[node] = source
+    return CapturedGraph([node for node in graph.nodes if node not in replacements])

@@ -1,8 +1,8 @@
-"""A model's forward pass as a list of operations, captured without touching the model.
+"""A model's forward pass captured as a graph of operations, without changing the model.
 
 ``torch.export`` traces the pass into functional operators: in-place operations, shared
-modules and shortcuts written in Python are all plain nodes afterwards, so that no rule needs
-to know how the model was written.
+modules and shortcuts written in Python all become plain nodes, so that no rule depends on how
+the model was written.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SHAPE_ONLY = (
     "sym_size", "new_zeros", "new_ones", "new_full", "new_empty", "zeros_like", "ones_like",
     "full_like", "empty_like", "aten.fill.", "aten.zero.",
 )  # fmt: skip
-"""Operators that read the shape of what they are given, not its values."""
+"""Operators that read the shape of their argument, not its values."""
 
 
 @dataclass(eq=False)
@@ -43,13 +43,13 @@ class OpNode:
     target
         The operator; for the input, the text ``input``.
     scopes
-        Names of the modules in whose forward it stands, outermost first.
+        Names of the modules whose forward pass contains it, outermost first.
     live
         Whether its value depends on the input's values (and so can carry relevance).
     relu
-        Whether a ReLU follows at once and belongs to the node.
-    axes
-        Number of axes of its value, where the capture knows it.
+        Whether a ReLU follows immediately and is part of the node.
+    ndim
+        Number of axes of its value, if the capture knows it.
     """
 
     name: str
@@ -59,18 +59,18 @@ class OpNode:
     scopes: tuple[str, ...] = ()
     live: bool = False
     relu: bool = False
-    axes: int = 4
+    ndim: int = 4
 
     def __repr__(self) -> str:
         """Return the name and the operator."""
         return f"<{self.name}: {self.target}>"
 
-    def arg(self, place: int, otherwise: Any = None) -> Any:
-        """Return a positional argument, or what holds when it is left out."""
-        return self.args[place] if len(self.args) > place else otherwise
+    def arg(self, index: int, default: Any = None) -> Any:
+        """Return a positional argument, or the default if it was omitted."""
+        return self.args[index] if len(self.args) > index else default
 
     def inputs(self) -> list[OpNode]:
-        """Return the nodes among the arguments, nested ones too, in order."""
+        """Return the nodes among the arguments, including nested ones, in order."""
         return [leaf for leaf in tree_leaves((self.args, self.kwargs)) if isinstance(leaf, OpNode)]
 
     def live_inputs(self) -> list[OpNode]:
@@ -86,33 +86,33 @@ class CapturedGraph:
 
     @property
     def input(self) -> OpNode:
-        """Return the node that stands for the images."""
+        """The node of the input images."""
         return self.nodes[0]
 
     def users(self) -> dict[OpNode, list[OpNode]]:
-        """Return the nodes that read each node."""
-        found: dict[OpNode, list[OpNode]] = {node: [] for node in self.nodes}
+        """Return the nodes that read each node, by node."""
+        users: dict[OpNode, list[OpNode]] = {node: [] for node in self.nodes}
         for node in self.nodes:
             for source in node.inputs():
-                found[source].append(node)
-        return found
+                users[source].append(node)
+        return users
 
-    def ends(self) -> list[OpNode]:
-        """Return the nodes that nothing reads: to compute them is to compute all."""
+    def terminal_nodes(self) -> list[OpNode]:
+        """Return the nodes that no other node reads; computing them computes the whole graph."""
         return [node for node, users in self.users().items() if not users]
 
-    def needed(self, targets: Collection[OpNode]) -> list[OpNode]:
-        """Return what must run to compute the targets, in order."""
-        wanted, open_ = set[OpNode](), list(targets)
-        while open_:
-            node = open_.pop()
-            if node not in wanted:
-                wanted.add(node)
-                open_.extend(node.inputs())
-        return [node for node in self.nodes if node in wanted]
+    def ancestors(self, targets: Collection[OpNode]) -> list[OpNode]:
+        """Return the targets and all nodes that they depend on, in execution order."""
+        required, pending = set[OpNode](), list(targets)
+        while pending:
+            node = pending.pop()
+            if node not in required:
+                required.add(node)
+                pending.extend(node.inputs())
+        return [node for node in self.nodes if node in required]
 
     def mark_live(self) -> None:
-        """Find out which nodes depend on the values of the input."""
+        """Mark the nodes that depend on the values of the input."""
         for node in self.nodes:
             reads_values = not any(name in str(node.target) for name in SHAPE_ONLY)
             node.live = node is self.input or (reads_values and bool(node.live_inputs()))
@@ -121,30 +121,30 @@ class CapturedGraph:
         self,
         inputs: Tensor,
         targets: Collection[OpNode],
-        seen: Callable[[OpNode, Any], None] = lambda *_: None,
+        on_value: Callable[[OpNode, Any], None] = lambda *_: None,
         *,
         keep: Collection[OpNode] = (),
         compute: Callable[[OpNode, dict[OpNode, Any], Tensor], Any] | None = None,
     ) -> dict[OpNode, Any]:
-        """Compute the targets as the model would, or by ``compute``.
+        """Compute the targets as the model would, or with ``compute``.
 
-        ``seen`` is shown every value on the way. Those of the targets are returned, and of the
-        nodes of ``keep`` that were computed.
+        ``on_value`` is called with every node and its value. Returns the values of the targets, and
+        of those nodes of ``keep`` that were computed.
         """
-        order, kept = self.needed(targets), {*targets, *keep}
-        last = {source: node for node in order for source in node.inputs()}
+        order, retained = self.ancestors(targets), {*targets, *keep}
+        last_user = {source: node for node in order for source in node.inputs()}
         values: dict[OpNode, Any] = {}
         for node in order:
             values[node] = (compute or execute)(node, values, inputs)
-            seen(node, values[node])
+            on_value(node, values[node])
             for source in node.inputs():
-                if last[source] is node and source not in kept:
+                if last_user[source] is node and source not in retained:
                     values.pop(source, None)
-        return {node: value for node, value in values.items() if node in kept}
+        return {node: value for node, value in values.items() if node in retained}
 
 
 def execute(node: OpNode, values: dict[OpNode, Any], inputs: Tensor) -> Any:
-    """Compute one node from the values of those that it reads."""
+    """Compute one node from the values of the nodes that it reads."""
     if node.target == INPUT:
         return inputs
     args, kwargs = tree_map_only(OpNode, values.__getitem__, (node.args, node.kwargs))
@@ -153,53 +153,53 @@ def execute(node: OpNode, values: dict[OpNode, Any], inputs: Tensor) -> Any:
 
 
 def capture(module: nn.Module, example: Tensor) -> CapturedGraph:
-    """Trace a module's forward pass; its batch size stays free.
+    """Capture a module's forward pass, with a dynamic batch size.
 
     Parameters
     ----------
     module
-        Run in evaluation mode, and left as it was. Half precision is captured as a float32
-        copy: relevance overflows in float16.
+        Traced in evaluation mode and left unchanged. Half precision is captured as a float32
+        copy, since relevance overflows in float16.
     example
         float[b 3 h w], a batch as the model takes it.
 
     Raises
     ------
     RelevanceError
-        If the pass cannot be traced; it says where.
+        If the pass cannot be traced; the text says where.
     """
     module = in_full_precision(module)
-    pair = prepared(example[:1], module).repeat(2, 1, 1, 1)
+    example_pair = prepare_inputs(example[:1], module).repeat(2, 1, 1, 1)
     batch = torch.export.Dim("batch", min=1, max=65536)
-    with refusing(
+    with relevance_errors(
         f"The forward pass of {type(module).__name__} cannot be captured",
-        "Expected a pass without branches on the values of tensors, or quantised layers.",
-    ), evaluating(module), torch.no_grad(), _quiet():  # fmt: skip
+        "Expected a pass without branches on tensor values and without quantised layers.",
+    ), evaluating(module), torch.no_grad(), _silenced():  # fmt: skip
         try:
             program = torch.export.export(
-                module, (pair,), dynamic_shapes=({0: batch},), strict=False
+                module, (example_pair,), dynamic_shapes=({0: batch},), strict=False
             )
-        except _UNTRACEABLE:  # a model that fixes its batch size is traced at one image
-            program = torch.export.export(module, (pair[:1],), strict=False)
+        except _UNTRACEABLE:  # a model with a fixed batch size is traced with one image
+            program = torch.export.export(module, (example_pair[:1],), strict=False)
         traced = program.run_decompositions({}).module()
     return _from_fx(traced.graph, traced)
 
 
 _UNTRACEABLE = (*FAILURES, SpecViolationError)
 REMEDY = "Use rules 'gradient' (gradient times input), or crop='activation'."
-"""What to do about a model that has no exact relevance."""
+"""Remedy for a model that the rules do not support."""
 
 
 @contextmanager
-def refusing(value: str, expected: str) -> Iterator[None]:
-    """Turn what breaks a capture, or a forward pass, into an error; the reason is added to it.
+def relevance_errors(value: str, expected: str) -> Iterator[None]:
+    """Turn exceptions of a capture or forward pass into a RelevanceError that names the reason.
 
-    Nothing else is turned into one: a time-out's signal, or lack of memory, is not the model's.
+    Other exceptions pass, such as lack of memory: they are not a property of the model.
 
     Raises
     ------
     RelevanceError
-        From ``value``, in brackets the reason, and ``expected``.
+        From ``value``, followed by the reason in brackets, and ``expected``.
     """
     try:
         yield
@@ -212,68 +212,69 @@ def refusing(value: str, expected: str) -> Iterator[None]:
 
 
 def full_precision(dtype: torch.dtype) -> torch.dtype:
-    """Return float64 for itself and float32 for everything else."""
+    """Return float64 for float64, and float32 for any other type."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def pair(value: int | Sequence[int]) -> tuple[int, int]:
-    """Return an operator's argument that is one number for both axes, or one for each."""
-    numbers = [value] if isinstance(value, int) else list(value)
-    return (numbers[0], numbers[-1])
+    """Return an operator's argument as (vertical, horizontal); one number stands for both."""
+    sizes = [value] if isinstance(value, int) else list(value)
+    return (sizes[0], sizes[-1])
 
 
-def prepared(inputs: Tensor, module: nn.Module) -> Tensor:
-    """Put images where the module is, in its precision."""
+def prepare_inputs(inputs: Tensor, module: nn.Module) -> Tensor:
+    """Move images to the module's device, in float32 (float64 if the module uses it)."""
     first = next(module.parameters(), inputs)
     return inputs.to(first.device, full_precision(first.dtype))
 
 
 def in_full_precision(module: nn.Module) -> nn.Module:
-    """Return the module, or a float32 copy when it computes in half precision."""
-    kinds = {p.dtype for p in module.parameters() if p.is_floating_point()}
-    if kinds <= {torch.float32, torch.float64}:
+    """Return the module, or a float32 copy if it computes in half precision."""
+    dtypes = {p.dtype for p in module.parameters() if p.is_floating_point()}
+    if dtypes <= {torch.float32, torch.float64}:
         return module
     return copy.deepcopy(module).float()
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the tracer's warnings and logs from the user: what fails is said by our error."""
+def _silenced() -> Iterator[None]:
+    """Suppress the tracer's warnings and logs; a failure is reported by our own error."""
     with warnings.catch_warnings(action="ignore"):
-        before = logging.root.manager.disable
+        previous_level = logging.root.manager.disable
         logging.disable(logging.ERROR)
         try:
             yield
         finally:
-            logging.disable(before)
+            logging.disable(previous_level)
 
 
 def _from_fx(graph: fx.Graph, owner: nn.Module) -> CapturedGraph:
-    known: dict[fx.Node, Any] = {}
+    """Convert a torch.fx graph, whose constants are attributes of ``owner``."""
+    converted: dict[fx.Node, Any] = {}
     nodes: list[OpNode] = []
-    for item in graph.nodes:
-        if item.op == "placeholder":
-            known[item] = OpNode(item.name, INPUT)
-        elif item.op == "get_attr":
-            value: Any = attrgetter(str(item.target))(owner)
-            known[item] = value.detach() if isinstance(value, Tensor) else value
+    for fx_node in graph.nodes:
+        if fx_node.op == "placeholder":
+            converted[fx_node] = OpNode(fx_node.name, INPUT)
+        elif fx_node.op == "get_attr":
+            value: Any = attrgetter(str(fx_node.target))(owner)
+            converted[fx_node] = value.detach() if isinstance(value, Tensor) else value
             continue
-        elif item.op == "call_function" and not _is_check(item):
-            stack = item.meta.get("nn_module_stack") or {}
-            given = (item.args, dict(item.kwargs))
-            args, kwargs = tree_map_only(fx.Node, known.__getitem__, given)
+        elif fx_node.op == "call_function" and not _is_check(fx_node):
+            stack = fx_node.meta.get("nn_module_stack") or {}
+            arguments = (fx_node.args, dict(fx_node.kwargs))
+            args, kwargs = tree_map_only(fx.Node, converted.__getitem__, arguments)
             scopes = tuple(str(entry[0]) for entry in stack.values())
-            known[item] = OpNode(item.name, item.target, args, kwargs, scopes)
-            known[item].axes = getattr(item.meta.get("val"), "ndim", 4)
+            converted[fx_node] = OpNode(fx_node.name, fx_node.target, args, kwargs, scopes)
+            converted[fx_node].ndim = getattr(fx_node.meta.get("val"), "ndim", 4)
         else:
             continue
-        nodes.append(known[item])
+        nodes.append(converted[fx_node])
     nodes.sort(key=lambda node: node.target != INPUT)  # stable: the input first
-    found = CapturedGraph(nodes)
-    found.mark_live()
-    return found
+    captured = CapturedGraph(nodes)
+    captured.mark_live()
+    return captured
 
 
-def _is_check(item: fx.Node) -> bool:
-    """Whether the node only asserts something."""
-    return "assert" in str(item.target) or "guard" in item.name
+def _is_check(fx_node: fx.Node) -> bool:
+    """Whether the node is only an assertion."""
+    return "assert" in str(fx_node.target) or "guard" in fx_node.name

@@ -1,4 +1,4 @@
-"""How much each component matters for a class (paper, Section 4 and H.2; CRP)."""
+"""Relevance of components for a class (paper, Section 4 and H.2; CRP)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from semlens.relevance.relevance_signal import RelevanceSignal
 
 
 def class_seed(trace: ForwardTrace, targets: Int[Tensor, "n u"]) -> RelevanceSignal:
-    """Start at one logit per image and start, with the logit itself as relevance.
+    """Seed one logit per image and seed, with the logit itself as relevance.
 
     Raises
     ------
@@ -37,16 +37,16 @@ def class_seed(trace: ForwardTrace, targets: Int[Tensor, "n u"]) -> RelevanceSig
 
 
 def component_relevance(
-    trace: ForwardTrace, layer: str, flow: Float[Tensor, "n u ..."]
+    trace: ForwardTrace, layer: str, signal: Float[Tensor, "n u ..."]
 ) -> Float[Tensor, "n u 2 c"]:
-    """Sum what reached a layer over space or tokens, for either sign of each component.
+    """Sum the relevance of a layer over space or tokens, for either sign of each component.
 
-    Relevance at positions where the channel is negative belongs to the component of sign -1.
+    Relevance at positions where the channel is negative counts for the component of sign -1.
     """
-    form = trace.form(layer)
-    activation = flatten(form, trace.values[layer])
-    passed = torch.stack([flatten(form, part) for part in flow])
-    product = activation * passed
+    layout = trace.layout(layer)
+    activation = flatten(layout, trace.values[layer])
+    flat_signal = torch.stack([flatten(layout, seed_signal) for seed_signal in signal])
+    product = activation * flat_signal
     positive = torch.where(activation >= 0, product, 0).sum(-1)
     return torch.stack([positive, product.sum(-1) - positive], dim=2)
 
@@ -57,7 +57,7 @@ def class_relevance(
     targets: Int[Tensor, " u"],
     layers: Sequence[str] | None = None,
 ) -> Mapping[str, Float[Tensor, "u c"]]:
-    """Return the relevance of every channel for one class per image, in one backward pass.
+    """Return the relevance of every channel for one class per image.
 
     Parameters
     ----------
@@ -70,35 +70,37 @@ def class_relevance(
         By layer, relevance summed over space, in units of the logit.
     """
     names = list(engine.layers if layers is None else layers)
-    step = images_per_pass(engine)
-    parts: list[Mapping[str, Tensor]] = []
-    for start in range(0, len(inputs), step):
-        trace = engine.trace(inputs[start : start + step])
-        begin = class_seed(trace, targets[None, start : start + step])
-        pulled = trace.pull({OUTPUT: begin}, names, heat=False)
-        parts.append(
+    batch_size = images_per_pass(engine)
+    batches: list[Mapping[str, Tensor]] = []
+    for first in range(0, len(inputs), batch_size):
+        trace = engine.trace(inputs[first : first + batch_size])
+        seed = class_seed(trace, targets[None, first : first + batch_size])
+        result = trace.backward({OUTPUT: seed}, names, heatmaps=False)
+        batches.append(
             {
-                name: component_relevance(trace, name, passed)[0].sum(1)
-                for name, passed in pulled.layers.items()
+                name: component_relevance(trace, name, signal)[0].sum(1)
+                for name, signal in result.layers.items()
             }
         )
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
 
 
 def images_per_pass(engine: RelevanceEngine) -> int:
-    """Choose how many images are traced at once: what a backward pass needs of them is kept.
+    """Choose how many images to trace together from the memory that a backward pass needs.
 
-    That is about twice the values of the forward pass: half a GiB of it on a CPU, a quarter of the
-    free memory on a GPU.
+    This is about twice the values of the forward pass; the budget is half a GiB on a CPU and a
+    quarter of the free memory on a GPU.
     """
-    return int(min(max(engine.memory(1 / 4, 2.0**29) / (2 * engine.total), 1), 1024))
+    return int(
+        min(max(engine.memory_budget(1 / 4, 2.0**29) / (2 * engine.bytes_per_image), 1), 1024)
+    )
 
 
 def shares(relevance: Float[Tensor, "... c"]) -> Float[Tensor, "... c"]:
     """Divide by the layer's total of absolute values, as CRP does (Achtibat et al. 2023).
 
-    The paper gives percentages without their base; this one stays meaningful when relevance
-    of both signs cancels. Shares lie in [-1, 1]; a layer that nothing reaches has zeros.
+    The paper does not state the base of its percentages; this one stays meaningful if relevance
+    of both signs cancels. Shares lie in [-1, 1]; they are zero if no relevance reaches the layer.
     """
     total = relevance.abs().sum(-1, keepdim=True)
     return torch.where(total > 0, relevance / total.clamp(min=torch.finfo(total.dtype).tiny), 0)

@@ -1,6 +1,6 @@
-"""Conditional relevance: where in an image a component finds what it reacts to (CRP).
+"""Conditional relevance (CRP): heatmaps of the pixels that a component responds to.
 
-Relevance starts at the component's largest spatial activation and goes down to the pixels
+Relevance is seeded at the component's largest spatial activation and propagated to the pixels
 (paper, 3.1 and H.1; Achtibat et al. 2023). One forward pass per image serves all of its
 components.
 """
@@ -42,52 +42,54 @@ def conditional_heatmaps(
     image, channel, sign
         For each pair: the image's row in ``inputs``, and the component.
     position
-        Where to start, if not at the peak of each map: flat in the map, or the token's place in
-        its row. When it is known, an early layer is computed on no more of the image than that
-        position sees.
+        Where to seed, if not at the peak of each map: flat index in the map, or index of the
+        token. If given, an early layer is computed only on the part of the image in the
+        receptive field of that position.
     chunk
-        Pairs per backward pass; None chooses by the size of the model's maps.
+        Pairs per backward pass; by default chosen from the size of the model's maps.
 
     Returns
     -------
     Tensor
-        Relevance per input pixel, summed over colours.
+        Relevance of each input pixel, summed over colours.
     """
     if position is not None:
-        frame = frame_of(engine, layer, inputs)
-        if frame is not None:
-            return patch_heatmaps(engine, inputs, layer, frame, image, channel, sign, position)
-    heat = inputs.new_zeros(len(image), *inputs.shape[-2:], dtype=full_precision(inputs.dtype))
+        geometry = patch_geometry(engine, layer, inputs)
+        if geometry is not None:
+            return patch_heatmaps(engine, inputs, layer, geometry, image, channel, sign, position)
+    heatmaps = inputs.new_zeros(len(image), *inputs.shape[-2:], dtype=full_precision(inputs.dtype))
     chunk = chunk or pairs_per_pass(engine, layer)
-    for rows, pairs in batches(image.tolist(), chunk):
+    for rows, pairs in group_pairs(image.tolist(), chunk):
         trace = engine.trace(inputs[rows], [layer])
-        place = {row: number for number, row in enumerate(rows)}
-        local = torch.tensor([place[int(image[pair])] for pair in pairs])
-        index = torch.tensor(pairs)
-        own = None if position is None else position[index]
-        found = backward_heatmaps(trace, layer, local, channel[index], sign[index], chunk, own)
-        heat[index] = found.to(heat)
-    return heat
+        row_in_trace = {row: index for index, row in enumerate(rows)}
+        trace_row = torch.tensor([row_in_trace[int(image[pair])] for pair in pairs])
+        pair_index = torch.tensor(pairs)
+        positions = None if position is None else position[pair_index]
+        computed = backward_heatmaps(
+            trace, layer, trace_row, channel[pair_index], sign[pair_index], chunk, positions
+        )
+        heatmaps[pair_index] = computed.to(heatmaps)
+    return heatmaps
 
 
-def batches(image: Sequence[int], chunk: int) -> Iterator[tuple[list[int], list[int]]]:
-    """Group pairs into batches of images with alike numbers of pairs.
+def group_pairs(image: Sequence[int], chunk: int) -> Iterator[tuple[list[int], list[int]]]:
+    """Group pairs into batches of images with similar numbers of pairs.
 
     Yields
     ------
     tuple
-        Rows of the images, and numbers of their pairs.
+        Rows of the images, and indices of their pairs.
     """
-    of: dict[int, list[int]] = {}
+    pairs_of_image: dict[int, list[int]] = {}
     for pair, row in enumerate(image):
-        of.setdefault(int(row), []).append(pair)
-    rows = sorted(of, key=lambda row: -len(of[row]))
-    start = 0
-    while start < len(rows):
-        count = max(1, chunk // len(of[rows[start]]))
-        part = rows[start : start + count]
-        start += count
-        yield part, [pair for row in part for pair in of[row]]
+        pairs_of_image.setdefault(int(row), []).append(pair)
+    rows = sorted(pairs_of_image, key=lambda row: -len(pairs_of_image[row]))
+    first = 0
+    while first < len(rows):
+        count = max(1, chunk // len(pairs_of_image[rows[first]]))
+        batch = rows[first : first + count]
+        first += count
+        yield batch, [pair for row in batch for pair in pairs_of_image[row]]
 
 
 def backward_heatmaps(
@@ -99,168 +101,187 @@ def backward_heatmaps(
     chunk: int,
     position: Int[Tensor, " p"] | None = None,
 ) -> Float[Tensor, "p h w"]:
-    """Return the heatmaps of pairs on images that have been traced."""
+    """Return the heatmaps of pairs on traced images."""
     images = len(trace.inputs)
-    turn = turns(image)
-    step = max(1, chunk // images)
-    heat = trace.inputs.new_zeros(len(image), *trace.inputs.shape[-2:])
-    for first in range(0, int(turn.max()) + 1 if len(turn) else 0, step):
-        mine = torch.nonzero((turn >= first) & (turn < first + step))[:, 0]
-        at = Slots(turn[mine] - first, image[mine])
-        own = None if position is None else position[mine].to(trace.inputs.device)
-        start = peak_seed(trace, layer, at, channel[mine], sign[mine], own)
-        pulled = trace.pull({layer: start})
-        if pulled.heat is not None:
-            heat[mine.to(heat.device)] = pulled.heat[at.start, at.image].to(heat)
-    return heat
+    ranks = rank_within_image(image)
+    seeds_per_pass = max(1, chunk // images)
+    heatmaps = trace.inputs.new_zeros(len(image), *trace.inputs.shape[-2:])
+    for first in range(0, int(ranks.max()) + 1 if len(ranks) else 0, seeds_per_pass):
+        selected = torch.nonzero((ranks >= first) & (ranks < first + seeds_per_pass))[:, 0]
+        index = SignalIndex(ranks[selected] - first, image[selected])
+        positions = None if position is None else position[selected].to(trace.inputs.device)
+        seed = peak_seed(trace, layer, index, channel[selected], sign[selected], positions)
+        result = trace.backward({layer: seed})
+        if result.heatmaps is not None:
+            heatmaps[selected.to(heatmaps.device)] = result.heatmaps[index.seed, index.image].to(
+                heatmaps
+            )
+    return heatmaps
 
 
 def patch_heatmaps(
     engine: RelevanceEngine,
     inputs: Float[Tensor, "u 3 h w"],
     layer: str,
-    frame: Frame,
+    geometry: PatchGeometry,
     image: Int[Tensor, " p"],
     channel: Int[Tensor, " p"],
     sign: Int[Tensor, " p"],
     position: Int[Tensor, " p"],
 ) -> Float[Tensor, "p h w"]:
-    """Return heatmaps from the part of the image that each pair's peak sees.
+    """Return heatmaps computed on the receptive field of each pair's peak.
 
-    The same numbers as from whole images: what lies outside has no part in them.
+    The result is the same as for whole images, since pixels outside have no influence.
     """
-    heat = inputs.new_zeros(len(image), *inputs.shape[-2:], dtype=full_precision(inputs.dtype))
-    share = frame.height * frame.width / (inputs.shape[-2] * inputs.shape[-1])
-    step = max(1, int(pairs_per_pass(engine, layer) / share))
-    for start in range(0, len(image), step):
-        part = slice(start, start + step)
-        patches, corner, local = cut(frame, inputs, image[part], position[part])
+    heatmaps = inputs.new_zeros(len(image), *inputs.shape[-2:], dtype=full_precision(inputs.dtype))
+    area_share = geometry.height * geometry.width / (inputs.shape[-2] * inputs.shape[-1])
+    pairs_at_once = max(1, int(pairs_per_pass(engine, layer) / area_share))
+    for first in range(0, len(image), pairs_at_once):
+        chunk = slice(first, first + pairs_at_once)
+        patches, corner, peak = cut_patches(geometry, inputs, image[chunk], position[chunk])
         trace = engine.trace(patches, [layer])
-        at = Slots(torch.zeros_like(local), torch.arange(len(local)))
-        begin = peak_seed(trace, layer, at, channel[part], sign[part], local.to(inputs.device))
-        pulled = trace.pull({layer: begin})
-        if pulled.heat is not None:
+        index = SignalIndex(torch.zeros_like(peak), torch.arange(len(peak)))
+        seed = peak_seed(trace, layer, index, channel[chunk], sign[chunk], peak.to(inputs.device))
+        result = trace.backward({layer: seed})
+        if result.heatmaps is not None:
             for row, (top, left) in enumerate(corner.tolist()):
-                place = heat[start + row, top : top + frame.height, left : left + frame.width]
-                place.copy_(pulled.heat[0, row])
-    return heat
+                target = heatmaps[
+                    first + row, top : top + geometry.height, left : left + geometry.width
+                ]
+                target.copy_(result.heatmaps[0, row])
+    return heatmaps
 
 
 @dataclass(frozen=True)
-class Slots:
-    """Where pairs stand in a flow [n U ...].
+class SignalIndex:
+    """Indices of pairs in a signal [n U ...].
 
     Parameters
     ----------
-    start, image
-        int64[p]: the place along the first and the second axis.
+    seed, image
+        int64[p], index along the first and the second axis.
     """
 
-    start: Tensor
+    seed: Tensor
     image: Tensor
 
 
-def turns(image: Int[Tensor, " p"]) -> Int[Tensor, " p"]:
-    """Return for each pair how many pairs of the same image come before it."""
+def rank_within_image(image: Int[Tensor, " p"]) -> Int[Tensor, " p"]:
+    """Return, for each pair, how many pairs of the same image come before it."""
+    # in sorted order the pairs of an image are contiguous, and searchsorted gives its first one
     order = torch.argsort(image, stable=True)
-    ordered = image[order]
-    first = torch.searchsorted(ordered, ordered)
-    found = torch.empty_like(image)
-    found[order] = torch.arange(len(image)) - first
-    return found
+    sorted_image = image[order]
+    first_of_image = torch.searchsorted(sorted_image, sorted_image)
+    ranks = torch.empty_like(image)
+    ranks[order] = torch.arange(len(image)) - first_of_image
+    return ranks
 
 
 def peak_seed(
     trace: ForwardTrace,
     layer: str,
-    at: Slots,
+    index: SignalIndex,
     channel: Int[Tensor, " p"],
     sign: Int[Tensor, " p"],
     position: Int[Tensor, " p"] | None = None,
 ) -> RelevanceSignal:
-    """Start at each component's largest activation, with the activation as relevance.
+    """Seed each component at its largest activation, with the activation as relevance.
 
-    Over a map that is one position; of tokens, the spatial ones count. A component of sign -1
-    starts at its most negative activation, with that one's size as relevance. ``position``
-    says where to start instead: flat in a map, or a token's place in its row.
+    Of tokens, only spatial ones are considered. A component of sign -1 is seeded at its most
+    negative activation, with the absolute value as relevance. ``position`` overrides where: flat
+    index in a map, or index of a token.
     """
-    value, form = trace.values[layer], trace.form(layer)
+    value, layout = trace.values[layer], trace.layout(layer)
     device = value.device
-    starts = int(at.start.max()) + 1
-    where, image = (at.start.to(device), at.image.to(device))
-    channel, strength = channel.to(device).long(), sign.to(device, value.dtype)
-    if position is None:  # flat in a map, or in the row of tokens, prefix tokens counted
-        readings = flatten(form, value)[image, channel, form.prefix :]
-        position = form.prefix + (readings * strength[:, None]).argmax(1)
-    row, column = position // max(form.width, 1), position % max(form.width, 1)
-    if form.form == "map":
-        values = value.new_zeros(starts, len(value), value.shape[1], 1, 1)
-        values[where, image, channel] = strength[:, None, None]
-        corner = torch.zeros(starts, len(value), 2, dtype=torch.int64, device=device)
-        # slots without a pair hold zeros, anywhere; all windows keep one stride to their start
-        corner[where, image] = torch.stack([row, column], dim=1)
+    seed_count = int(index.seed.max()) + 1
+    seed_index, image = (index.seed.to(device), index.image.to(device))
+    channel, signed_one = channel.to(device).long(), sign.to(device, value.dtype)
+    if position is None:  # flat in the map, or among all tokens
+        activations = flatten(layout, value)[image, channel, layout.prefix :]
+        position = layout.prefix + (activations * signed_one[:, None]).argmax(1)
+    row, column = position // max(layout.width, 1), position % max(layout.width, 1)
+    # relevance divided by activation: |a| / a is the sign
+    if layout.form == "map":
+        values = value.new_zeros(seed_count, len(value), value.shape[1], 1, 1)
+        values[seed_index, image, channel] = signed_one[:, None, None]
+        corner = torch.zeros(seed_count, len(value), 2, dtype=torch.int64, device=device)
+        # entries without a pair hold zeros, so their window may lie anywhere
+        corner[seed_index, image] = torch.stack([row, column], dim=1)
         return RelevanceSignal(values, corner)
-    places = {"units": (), "tokens": (position,), "map-last": (row, column)}  # tokens: any number
-    values = value.new_zeros(starts, *value.shape)
-    values[(where, image, *places[form.form], channel)] = strength
+    # tokens may have no grid, so their position is not split into row and column
+    position_index = {"units": (), "tokens": (position,), "map-last": (row, column)}
+    values = value.new_zeros(seed_count, *value.shape)
+    values[(seed_index, image, *position_index[layout.form], channel)] = signed_one
     return RelevanceSignal(values)
 
 
 def pairs_per_pass(engine: RelevanceEngine, layer: str) -> int:
-    """Choose the number of pairs of a backward pass, from the size of the model's maps.
+    """Choose the number of pairs per backward pass from the size of the model's maps.
 
-    On a CPU, maps of about 25 MB are fastest; a GPU takes what a sixteenth of its free memory
-    holds.
+    On a CPU, maps of about 25 MB are fastest; on a GPU they may fill a sixteenth of the free
+    memory.
     """
-    most = 1024 if engine.device.type == "cuda" else 256
-    return int(np.clip(engine.memory(1 / 16, 25e6) / engine.largest(layer), 1, most))
+    max_pairs = 1024 if engine.device.type == "cuda" else 256
+    return int(
+        np.clip(
+            engine.memory_budget(1 / 16, 25e6) / engine.largest_value_bytes(layer), 1, max_pairs
+        )
+    )
 
 
-_WORTH_IT = 0.6
-"""Patches pay off below this share of the image: each pair has its own forward pass."""
+_MAX_PATCH_SHARE = 0.6
+"""Patches pay off below this share of the image, since each pair needs its own forward pass."""
 
 
 @dataclass(frozen=True)
-class Frame:
+class PatchGeometry:
     """The size of patches for one layer.
 
     Parameters
     ----------
     height, width
         Of a patch, in pixels: multiples of the stride.
-    columns, inner_columns
-        Width of the layer's map over an image, and over a patch.
+    map_columns, patch_columns
+        Width of the layer's map for an image, and for a patch.
     """
 
-    field: ReceptiveField
+    receptive_field: ReceptiveField
     height: int
     width: int
-    columns: int
-    inner_columns: int
+    map_columns: int
+    patch_columns: int
 
 
-def frame_of(engine: RelevanceEngine, layer: str, inputs: Float[Tensor, "u 3 h w"]) -> Frame | None:
-    """Return the patches that suit a layer, or None when whole images are as good.
+def patch_geometry(
+    engine: RelevanceEngine, layer: str, inputs: Float[Tensor, "u 3 h w"]
+) -> PatchGeometry | None:
+    """Return the geometry of a layer's patches, or None if whole images are as fast.
 
-    Patches start at multiples of the layer's stride, so that all positions on the way line up,
-    and lie inside the image. Where a patch ends within the image, its border is wrong (zeros
-    instead of neighbours), but only at positions that the peak does not see.
+    Patches lie inside the image and start at multiples of the layer's stride, so that the positions
+    of all maps line up. Values at the border of a patch are wrong (zeros instead of neighbours),
+    but only at positions outside of the peak's receptive field.
     """
-    field = engine.field(layer)
-    high, wide = inputs.shape[-2:]
-    if field is None or high % field.stride[0] or wide % field.stride[1]:
+    field = engine.receptive_field(layer)
+    image_height, image_width = inputs.shape[-2:]
+    if field is None or image_height % field.stride[0] or image_width % field.stride[1]:
         return None
     height, width = (
         -(-(size + stride - 1) // stride) * stride
         for size, stride in zip(field.size, field.stride, strict=True)
     )
-    if height > high or width > wide or height * width > _WORTH_IT * high * wide:
+    if (
+        height > image_height
+        or width > image_width
+        or height * width > _MAX_PATCH_SHARE * image_height * image_width
+    ):
         return None
-    return Frame(field, height, width, wide // field.stride[1], width // field.stride[1])
+    return PatchGeometry(
+        field, height, width, image_width // field.stride[1], width // field.stride[1]
+    )
 
 
-def cut(
-    frame: Frame,
+def cut_patches(
+    geometry: PatchGeometry,
     inputs: Float[Tensor, "u 3 h w"],
     image: Int[Tensor, " p"],
     position: Int[Tensor, " p"],
@@ -272,16 +293,22 @@ def cut(
     tuple
         The patches, their top left corners, and the peaks' flat positions within them.
     """  # fmt: skip
-    position, stride = position.cpu(), torch.tensor(frame.field.stride)
-    place = torch.stack([position // frame.columns, position % frame.columns], dim=1)
-    first = place + torch.tensor(frame.field.first).div(stride, rounding_mode="floor")
-    most = torch.tensor(inputs.shape[-2:]) - torch.tensor([frame.height, frame.width])
-    corner = torch.minimum((first * stride).clamp(min=0), most)
+    position, stride = position.cpu(), torch.tensor(geometry.receptive_field.stride)
+    map_position = torch.stack(
+        [position // geometry.map_columns, position % geometry.map_columns], dim=1
+    )
+    first_stride = map_position + torch.tensor(geometry.receptive_field.first).div(
+        stride, rounding_mode="floor"
+    )
+    last_corner = torch.tensor(inputs.shape[-2:]) - torch.tensor([geometry.height, geometry.width])
+    # corners are multiples of the stride, and clamping keeps them so: sizes of images and patches
+    # are multiples, too
+    corner = torch.minimum((first_stride * stride).clamp(min=0), last_corner)
     patches = torch.stack(
         [
-            inputs[row, :, top : top + frame.height, left : left + frame.width]
+            inputs[row, :, top : top + geometry.height, left : left + geometry.width]
             for row, (top, left) in zip(image.tolist(), corner.tolist(), strict=True)
         ]
     )
-    inner = place - torch.div(corner, stride, rounding_mode="floor")
-    return patches, corner, inner[:, 0] * frame.inner_columns + inner[:, 1]
+    patch_position = map_position - torch.div(corner, stride, rounding_mode="floor")
+    return patches, corner, patch_position[:, 0] * geometry.patch_columns + patch_position[:, 1]

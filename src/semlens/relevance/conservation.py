@@ -1,9 +1,9 @@
-"""The account of relevance: whether it is conserved, and if not, what has absorbed it.
+"""Checking conservation: how much relevance reaches the pixels, and what absorbs the rest.
 
-A biased layer keeps relevance for its bias, a normalisation for its shift: what arrives at the
-pixels may be less, or more, than the start. :func:`check` accounts for all of it. What an
-operation absorbs is derived here from its rule's equation and its inputs alone, apart from the
-code that propagates, so that the remainder of the account tests that code.
+Biases and the shifts of normalisations absorb relevance, so that less, or more, than the logit may
+reach the pixels. :func:`check` accounts for all of it. What an operation absorbs is derived here
+from the equation of its rule and its inputs alone, independently of the code that propagates, so
+that the residual tests that code.
 """
 
 from __future__ import annotations
@@ -39,40 +39,40 @@ CONSTANT = "constants"
 SOFTMAX = "softmax and sigmoid"
 
 KINDS = (BIAS, STABILISER, SHIFT, CONSTANT, SOFTMAX)
-"""What can absorb relevance. Constants are values that do not depend on the image: positional
+"""Kinds of absorption. Constants are values that do not depend on the image: positional
 embeddings, class tokens, the shift of a batch normalisation that stands alone."""
 
 Absorbed = Mapping[str, Tensor]
-"""By kind, relevance that an operation keeps per unit of the flow, in its output's shape."""
+"""Relevance that an operation absorbs per unit of the signal, by kind, in its output's shape."""
 
 
 @dataclass(frozen=True, repr=False)
 class Conservation:
-    """Where the relevance of one logit per image has gone, in units of the logit."""
+    """Where the relevance of one logit per image ends up, in units of the logit."""
 
     rules: str
     """Name of the rules."""
     start: Float64[np.ndarray, " u"]
-    """The logit of each image, which relevance starts with."""
+    """The logit of each image, with which relevance is seeded."""
     layers: Mapping[str, Float64[np.ndarray, " u"]]
-    """What reached each layer; a layer beside a shortcut gets a part."""
+    """What reached each layer; a layer parallel to a shortcut receives a part."""
     pixels: Float64[np.ndarray, " u"]
     """What reached the pixels."""
     absorbed: Mapping[str, Float64[np.ndarray, " u"]]
-    """What stayed on the way, by kind; empty for rules that keep no account (``gradient``)."""
+    """What was absorbed, by kind; empty for ``gradient``."""
 
     @property
     def residual(self) -> Float64[np.ndarray, " u"]:
-        """What is not accounted for: zero, up to rounding, wherever ``absorbed`` is known."""
+        """What is not accounted for; zero up to rounding if ``absorbed`` is known."""
         return self.start - self.pixels - sum(self.absorbed.values(), np.zeros_like(self.start))
 
     @property
     def notice(self) -> str:
-        """What is to be said of logits that are exactly zero; empty if there are none."""
+        """A remark on logits that are exactly zero; empty if there are none."""
         zeros = int((self.start == 0).sum())
         text = (
-            f"The logit is exactly 0 on {zeros} of {len(self.start)} images, as with a head that "
-            "is initialised with zeros: no relevance starts there, and they have no shares."
+            f"The logit is exactly 0 on {zeros} of {len(self.start)} images, as with a "
+            "zero-initialised head: they have no relevance and no shares."
         )
         return text if zeros else ""
 
@@ -90,10 +90,10 @@ class Conservation:
             *(("absorbed", name, total, 0.0) for name, total in self.absorbed.items()),
             ("residual", "", self.residual, 0.0),
         ]
-        counted = self.start != 0
+        nonzero = self.start != 0
         records: list[dict[str, Any]] = []
-        for part, name, total, ideal in rows if counted.any() else ():
-            share = total[counted] / self.start[counted]
+        for part, name, total, ideal in rows if nonzero.any() else ():
+            share = total[nonzero] / self.start[nonzero]
             worst = share[np.argmax(np.abs(share - ideal))]
             records.append(
                 {"part": part, "name": name, "share": share.mean(), "worst": float(worst)}
@@ -102,8 +102,8 @@ class Conservation:
 
     def __repr__(self) -> str:
         """Return the table as text."""
-        found = self.to_pandas()
-        table = found.to_string(index=False, float_format="{:.4f}".format) if len(found) else ""
+        frame = self.to_pandas()
+        table = frame.to_string(index=False, float_format="{:.4f}".format) if len(frame) else ""
         lines = (f"{self._title()}, in shares of the logit", self.notice, table)
         return "\n".join(line for line in lines if line)
 
@@ -126,14 +126,14 @@ def check(
     inputs: Float[Tensor, "u 3 h w"],
     targets: Int[Tensor, " u"] | None = None,
 ) -> Conservation:
-    """Follow one logit per image down to the pixels, and account for all of its relevance.
+    """Propagate one logit per image to the pixels, and account for all of its relevance.
 
     Parameters
     ----------
     engine
-        Its layers are reported. For ``gradient`` only totals are.
+        Its layers are reported. For ``gradient``, what was absorbed is not known.
     inputs
-        Preprocessed images. They run one by one, since every operation's value is kept.
+        Preprocessed images. They are processed one by one, since every operation's value is kept.
     targets
         Logit of each image; by default the largest.
 
@@ -142,13 +142,13 @@ def check(
     RelevanceError
         If the model has no logits, or a target is not one of them.
     """
-    found = [
+    accounts = [
         _account(engine, inputs[i : i + 1], None if targets is None else targets[i : i + 1])
         for i in range(len(inputs))
     ]
 
     def column(part: str, name: str = "") -> Float64[np.ndarray, " u"]:
-        return np.array([one.get((part, name), 0.0) for one in found])
+        return np.array([account.get((part, name), 0.0) for account in accounts])
 
     return Conservation(
         engine.rules.name,
@@ -159,53 +159,57 @@ def check(
     )
 
 
-def conserved(
+def conserved_shares(
     engine: RelevanceEngine, inputs: Float[Tensor, "u 3 h w"]
 ) -> Float64[np.ndarray, " n"]:
     """Return the share of each image's largest logit that reaches the pixels.
 
-    A single one where nothing can be measured: the model has no logits, or they are zero.
+    A single 1 if nothing can be measured: the model has no logits, or they are all zero.
     """
     try:
         trace = engine.trace(inputs)
-        start = class_seed(trace, _targets(trace, None))
+        seed = class_seed(trace, _targets(trace, None))
     except RelevanceError:
         return np.ones(1)
-    heat = trace.pull({OUTPUT: start}).heat
+    heatmaps = trace.backward({OUTPUT: seed}).heatmaps
     logit = trace.values[OUTPUT].detach().double().amax(1)
-    pixels = torch.zeros_like(logit) if heat is None else heat[0].detach().double().sum((1, 2))
-    counted = logit != 0
-    shares = (pixels[counted] / logit[counted]).nan_to_num(torch.inf).cpu().numpy()
-    return shares if len(shares) else np.ones(1)
+    pixels = (
+        torch.zeros_like(logit) if heatmaps is None else heatmaps[0].detach().double().sum((1, 2))
+    )
+    nonzero = logit != 0
+    conserved = (pixels[nonzero] / logit[nonzero]).nan_to_num(torch.inf).cpu().numpy()
+    return conserved if len(conserved) else np.ones(1)
 
 
 def _account(
     engine: RelevanceEngine, inputs: Tensor, targets: Tensor | None
 ) -> Mapping[tuple[str, str], float]:
     """Return the rows of :class:`Conservation` for one image, by part and name."""
-    found: dict[tuple[str, str], float] = {}
+    account: dict[tuple[str, str], float] = {}
     trace = engine.trace(inputs, keep_all=True)
-    start = class_seed(trace, _targets(trace, targets))
+    seed = class_seed(trace, _targets(trace, targets))
 
-    def seen(rule: Rule, flow: RelevanceSignal) -> None:
-        for kind, share in shares_kept(rule, trace.every).items():
-            place = ("absorbed", kind)
-            found[place] = found.get(place, 0.0) + _total(flow.values[0], share)
+    def absorb(rule: Rule, signal: RelevanceSignal) -> None:
+        for kind, share in absorbed_relevance(rule, trace.all_values).items():
+            key = ("absorbed", kind)
+            account[key] = account.get(key, 0.0) + _total(signal.values[0], share)
 
-    pulled = trace.pull({OUTPUT: start}, engine.layers, seen=seen)
-    for name, passed in pulled.layers.items():  # without those that nothing has reached
-        found["layer", name] = _total(trace.values[name], passed[0])
-    found["start", ""] = _total(trace.values[OUTPUT], start.values[0])
-    found["pixels", ""] = 0.0 if pulled.heat is None else float(pulled.heat.double().sum())
-    return found
+    result = trace.backward({OUTPUT: seed}, engine.layers, on_rule=absorb)
+    for name, layer_signal in result.layers.items():  # only layers that relevance reaches
+        account["layer", name] = _total(trace.values[name], layer_signal[0])
+    account["start", ""] = _total(trace.values[OUTPUT], seed.values[0])
+    account["pixels", ""] = (
+        0.0 if result.heatmaps is None else float(result.heatmaps.double().sum())
+    )
+    return account
 
 
 def _targets(trace: ForwardTrace, targets: Tensor | None) -> Tensor:
-    """Return int64[1 u], the largest logits by default; nothing is chosen where there are none."""
+    """Return int64[1 u], by default the largest logits; zeros if the model has no logits."""
     if targets is not None:
         return targets[None]
     scores = trace.values.get(OUTPUT)
-    if scores is None or scores.ndim != 2:  # which is refused where relevance starts
+    if scores is None or scores.ndim != 2:  # class_seed raises the error
         return torch.zeros(1, 1, dtype=torch.int64)
     return scores.detach().argmax(1)[None]
 
@@ -214,8 +218,8 @@ def _total(first: Tensor, second: Tensor) -> float:
     return float((first.detach().double() * second.detach().double()).sum())
 
 
-def shares_kept(rule: Rule, values: Mapping[OpNode, Any]) -> Absorbed:
-    """Return what a rule keeps to itself, per unit of the flow that reaches its node.
+def absorbed_relevance(rule: Rule, values: Mapping[OpNode, Any]) -> Absorbed:
+    """Return what a rule absorbs, per unit of the signal that reaches its node.
 
     Parameters
     ----------
@@ -225,62 +229,62 @@ def shares_kept(rule: Rule, values: Mapping[OpNode, Any]) -> Absorbed:
     Returns
     -------
     Mapping
-        By kind, in the shape of the node's value or one that broadcasts to it; empty for an
-        operation that passes everything on.
+        By kind, in a shape that broadcasts to the node's value; empty for an operation that
+        conserves relevance.
     """
-    derive = _DERIVED.get(type(rule))
+    derive = _ABSORPTION.get(type(rule))
     return derive(rule, values) if derive else {}
 
 
 def _epsilon(rule: Epsilon, values: Mapping[OpNode, Any]) -> Absorbed:
     y = values[rule.node]
-    part = y / stabilised(y, rule.epsilon)
-    return _with_bias(part, y - part * y, rule, rule.operator.bias)
+    ratio = y / stabilised(y, rule.epsilon)
+    return _with_bias(ratio, y - ratio * y, rule, rule.operator.bias)
 
 
 def _zplus(rule: ZPlus, values: Mapping[OpNode, Any]) -> Absorbed:
-    x, y, op = values[rule.source], values[rule.node], rule.operator
-    bias = None if op.bias is None else op.bias.clamp(min=0)
-    z = op.run(x.clamp(min=0), op.weight.clamp(min=0), bias)
-    z = z + op.run(x.clamp(max=0), op.weight.clamp(max=0), None)
-    part = y / (z + rule.epsilon)
-    return _with_bias(part, y - part * z, rule, bias)
+    x, y, operator = values[rule.source], values[rule.node], rule.operator
+    bias = None if operator.bias is None else operator.bias.clamp(min=0)
+    z = operator.apply(x.clamp(min=0), operator.weight.clamp(min=0), bias)
+    z = z + operator.apply(x.clamp(max=0), operator.weight.clamp(max=0), None)
+    ratio = y / (z + rule.epsilon)
+    return _with_bias(ratio, y - ratio * z, rule, bias)
 
 
 def _gamma(rule: Gamma, values: Mapping[OpNode, Any]) -> Absorbed:
-    x, y, op = values[rule.source], values[rule.node], rule.operator
-    kept: dict[str, Tensor] = {}
-    for sign in (1, -1):  # of the outputs, and of the contributions that they favour
+    x, y, operator = values[rule.source], values[rule.node], rule.operator
+    absorbed: dict[str, Tensor] = {}
+    for sign in (1, -1):  # of the outputs, and so of the contributions that are favoured
 
-        def favoured(value: Tensor, of: int = sign) -> Tensor:
-            return value + rule.gamma * of * (value * of).clamp(min=0)
+        def favoured(value: Tensor, direction: int = sign) -> Tensor:
+            return value + rule.gamma * direction * (value * direction).clamp(min=0)
 
-        mine = torch.where(y * sign > 0, y, 0)
-        bias = None if op.bias is None else favoured(op.bias)
-        z = op.run(x.clamp(min=0), favoured(op.weight), bias)
-        z = z + op.run(x.clamp(max=0), favoured(op.weight, -sign), None)
-        part = mine / stabilised(z, rule.epsilon)
-        for kind, share in _with_bias(part, mine - part * z, rule, bias).items():
-            kept[kind] = kept[kind] + share if kind in kept else share
-    return kept
+        matching = torch.where(y * sign > 0, y, 0)
+        bias = None if operator.bias is None else favoured(operator.bias)
+        z = operator.apply(x.clamp(min=0), favoured(operator.weight), bias)
+        z = z + operator.apply(x.clamp(max=0), favoured(operator.weight, -sign), None)
+        ratio = matching / stabilised(z, rule.epsilon)
+        for kind, share in _with_bias(ratio, matching - ratio * z, rule, bias).items():
+            absorbed[kind] = absorbed[kind] + share if kind in absorbed else share
+    return absorbed
 
 
-def _with_bias(part: Tensor, rest: Tensor, rule: Affine, bias: Tensor | None) -> Absorbed:
+def _with_bias(ratio: Tensor, remainder: Tensor, rule: Affine, bias: Tensor | None) -> Absorbed:
     if bias is None:
-        return {STABILISER: rest}
-    dense = rule.node.target == torch.ops.aten.linear.default
-    return {STABILISER: rest, BIAS: part * (bias if dense else bias[:, None, None])}
+        return {STABILISER: remainder}
+    is_dense = rule.node.target == torch.ops.aten.linear.default
+    return {STABILISER: remainder, BIAS: ratio * (bias if is_dense else bias[:, None, None])}
 
 
 def _sum(rule: Sum, values: Mapping[OpNode, Any]) -> Absorbed:
     y = values[rule.node]
-    part = y / stabilised(y, rule.epsilon)
-    kept = {STABILISER: y - part * y}
+    ratio = y / stabilised(y, rule.epsilon)
+    absorbed = {STABILISER: y - ratio * y}
     for term, weight in zip(rule.node.args[:2], rule.weights, strict=True):
         if not (isinstance(term, OpNode) and term.live):
             constant = values[term] if isinstance(term, OpNode) else term
-            kept[CONSTANT] = part * constant * weight
-    return kept
+            absorbed[CONSTANT] = ratio * constant * weight
+    return absorbed
 
 
 def _layer_norm(rule: LayerNorm, values: Mapping[OpNode, Any]) -> Absorbed:
@@ -299,13 +303,13 @@ def _taylor(rule: Taylor, values: Mapping[OpNode, Any]) -> Absorbed:
     x, y = values[rule.node.args[0]], values[rule.node]
     if "softmax" not in str(rule.node.target):
         return {SOFTMAX: y - x * y * (1 - y)}
-    return {SOFTMAX: y - _spread(x, y, rule.node.args[1])}
+    return {SOFTMAX: y - _softmax_expansion(x, y, rule.node.args[1])}
 
 
-def _spread(x: Tensor, y: Tensor, axis: int) -> Tensor:
-    """Return ``y (x - mean of x)``: what a softmax passes on of each of its outputs.
+def _softmax_expansion(x: Tensor, y: Tensor, axis: int) -> Tensor:
+    """Return ``y (x - sum of y x)``: the first-order part of a softmax, which is propagated.
 
-    Inputs at minus infinity, which a mask has taken out, count nothing.
+    Masked inputs, at minus infinity, count as zero.
     """
     x = torch.where(y > 0, x, 0)
     return y * (x - (y * x).sum(axis, keepdim=True))
@@ -316,16 +320,16 @@ def _attention(rule: Attention, values: Mapping[OpNode, Any]) -> Absorbed:
         return {}
     y, (_, (q, k, v, weights, scale)) = values[rule.node], rule.forward(dict(values))
     scores = q @ k.transpose(-1, -2) * scale
-    return {SOFTMAX: (y - _spread(scores, weights, -1) @ v) / 2}
+    return {SOFTMAX: (y - _softmax_expansion(scores, weights, -1) @ v) / 2}
 
 
 def _join(rule: Join, values: Mapping[OpNode, Any]) -> Absorbed:
-    def constant(part: Any) -> Tensor:
-        value = values[part] if isinstance(part, OpNode) else part
-        return torch.zeros_like(value) if isinstance(part, OpNode) and part.live else value
+    def constant(item: Any) -> Tensor:
+        value = values[item] if isinstance(item, OpNode) else item
+        return torch.zeros_like(value) if isinstance(item, OpNode) and item.live else value
 
-    parts = [constant(part) for part in rule.node.args[0]]
-    return {CONSTANT: torch.cat(parts, rule.node.arg(1, 0))}
+    constants = [constant(item) for item in rule.node.args[0]]
+    return {CONSTANT: torch.cat(constants, rule.node.arg(1, 0))}
 
 
 def _gradient(rule: Gradient, values: Mapping[OpNode, Any]) -> Absorbed:
@@ -337,7 +341,7 @@ def _gradient(rule: Gradient, values: Mapping[OpNode, Any]) -> Absorbed:
     return {CONSTANT: rule.node.target(*args, **kwargs)}
 
 
-_DERIVED: Mapping[type[Rule], Callable[[Any, Mapping[OpNode, Any]], Absorbed]] = {
+_ABSORPTION: Mapping[type[Rule], Callable[[Any, Mapping[OpNode, Any]], Absorbed]] = {
     Epsilon: _epsilon,
     ZPlus: _zplus,
     Gamma: _gamma,

@@ -1,6 +1,6 @@
-"""From a heatmap to a box: up-sample, blur, keep what exceeds a share of the maximum.
+"""From heatmaps to boxes: up-sample, blur, and bound what exceeds a share of the maximum.
 
-All three are linear and separable but the last, so a heatmap is two small matrix
+Up-sampling and blurring are linear and separable, so together they are two small matrix
 products: ``rows @ map @ columns.T``.
 """
 
@@ -23,17 +23,17 @@ from semlens.relevance.rules.activation import SHARES
 
 aten = torch.ops.aten
 
-_BY_ELEMENT = {
+_ELEMENTWISE = {
     *SHARES, aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.sigmoid.default,
     aten.hardsigmoid.default,
 }  # fmt: skip
-_Reach = tuple[int, int, int]
-"""Along one axis: stride, first pixel for position zero, number of pixels."""
+_AxisField = tuple[int, int, int]
+"""Receptive field along one axis: stride, first pixel of position zero, number of pixels."""
 
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """Position ``p`` of a layer sees pixels ``p * stride + first`` to ``+ size - 1``.
+    """Position ``p`` of a layer depends on pixels ``p * stride + first`` to ``+ size - 1``.
 
     Parameters
     ----------
@@ -47,136 +47,153 @@ class ReceptiveField:
 
 
 def receptive_field(graph: CapturedGraph, target: OpNode) -> ReceptiveField | None:
-    """Return what a node's positions see of the image, or None when that has no bound."""
-    reach: dict[OpNode, tuple[_Reach, _Reach]] = {target: ((1, 0, 1), (1, 0, 1))}
-    for node in reversed(graph.needed([target])):
-        if not node.live or node is graph.input or node not in reach:
+    """Return the receptive field of a node's positions, or None if it is unbounded."""
+    fields: dict[OpNode, tuple[_AxisField, _AxisField]] = {target: ((1, 0, 1), (1, 0, 1))}
+    for node in reversed(graph.ancestors([target])):
+        if not node.live or node is graph.input or node not in fields:
             continue
-        found = _below(node, reach[node])
+        field_below = _field_of_inputs(node, fields[node])
         for source in node.live_inputs():
-            joined = found and _joined(reach.get(source, found), found)
-            if joined is None:
+            union = field_below and _union(fields.get(source, field_below), field_below)
+            if union is None:
                 return None
-            reach[source] = joined
-    rows, columns = reach[graph.input]
+            fields[source] = union
+    rows, columns = fields[graph.input]
     return ReceptiveField(*((rows[i], columns[i]) for i in range(3)))  # type: ignore[arg-type]
 
 
-def _below(node: OpNode, reach: tuple[_Reach, _Reach]) -> tuple[_Reach, _Reach] | None:
-    """Return what is seen of a node's inputs."""
-    if node.target in _BY_ELEMENT or (node.target == aten.cat.default and node.arg(1, 0) == 1):
-        return reach if _same_everywhere(node) else None
+def _field_of_inputs(
+    node: OpNode, field: tuple[_AxisField, _AxisField]
+) -> tuple[_AxisField, _AxisField] | None:
+    """Return the field over a node's inputs, given the field over its output."""
+    if node.target in _ELEMENTWISE or (node.target == aten.cat.default and node.arg(1, 0) == 1):
+        return field if _position_independent(node) else None
     if node.target in CONV and not isinstance(node.arg(4, 0), str):
         kernel: Sequence[int] = node.arg(1).shape[-2:]
         padding = node.arg(4, 0)
-        before = padding[0] if node.target is padded_conv2d else padding
-        return _slid(reach, kernel, node.arg(3, 1), before, node.arg(5, 1))
+        padding_before = padding[0] if node.target is padded_conv2d else padding
+        return _through_window(field, kernel, node.arg(3, 1), padding_before, node.arg(5, 1))
     if node.target == aten.max_pool2d.default and not node.arg(5):
         kernel = pair(node.arg(1))
-        return _slid(reach, kernel, node.arg(2) or kernel, node.arg(3, 0), node.arg(4, 1))
+        return _through_window(field, kernel, node.arg(2) or kernel, node.arg(3, 0), node.arg(4, 1))
     return None
 
 
-def _same_everywhere(node: OpNode) -> bool:
-    """Whether a node's constants know no positions: a patch has others than the image."""
+def _position_independent(node: OpNode) -> bool:
+    """Whether a node's constants are the same at all positions, so that patches can be used."""
     leaves = [*tree_leaves(node.args), *tree_leaves(node.kwargs)]
     tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.numel() > 1]
     plain = all(tensor.ndim >= 2 and tensor.shape[-2:] == (1, 1) for tensor in tensors)
     return plain and all(source.live for source in node.inputs())
 
 
-def _slid(
-    reach: tuple[_Reach, _Reach], kernel: Sequence[int], stride: Any, padding: Any, dilation: Any
-) -> tuple[_Reach, _Reach]:
-    found: list[_Reach] = []
+def _through_window(
+    field: tuple[_AxisField, _AxisField],
+    kernel: Sequence[int],
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+) -> tuple[_AxisField, _AxisField]:
+    # position p reads p * stride - padding and on to + dilation * (kernel - 1); inserted into the
+    # field of the output, strides multiply and extents add
+    axes: list[_AxisField] = []
     for axis in (0, 1):
-        (every, first, size), step = reach[axis], pair(stride)[axis]
-        wide = (size - 1) * step + pair(dilation)[axis] * (kernel[axis] - 1) + 1
-        found.append((every * step, first * step - pair(padding)[axis], wide))
-    return found[0], found[1]
+        (input_stride, first, size), window_stride = field[axis], pair(stride)[axis]
+        extent = (size - 1) * window_stride + pair(dilation)[axis] * (kernel[axis] - 1) + 1
+        axes.append(
+            (input_stride * window_stride, first * window_stride - pair(padding)[axis], extent)
+        )
+    return axes[0], axes[1]
 
 
-def _joined(
-    one: tuple[_Reach, _Reach], other: tuple[_Reach, _Reach]
-) -> tuple[_Reach, _Reach] | None:
-    found: list[_Reach] = []
-    for (stride, first, size), (stride2, first2, size2) in zip(one, other, strict=True):
+def _union(
+    first_field: tuple[_AxisField, _AxisField], second_field: tuple[_AxisField, _AxisField]
+) -> tuple[_AxisField, _AxisField] | None:
+    axes: list[_AxisField] = []
+    for (stride, first, size), (stride2, first2, size2) in zip(
+        first_field, second_field, strict=True
+    ):
         if stride != stride2:
             return None
-        start = min(first, first2)
-        found.append((stride, start, max(first + size, first2 + size2) - start))
-    return found[0], found[1]
+        low = min(first, first2)
+        axes.append((stride, low, max(first + size, first2 + size2) - low))
+    return axes[0], axes[1]
 
 
 def kernel_size(share: float, size: int) -> int:
-    """Return the odd blur kernel for an input of ``size`` pixels (paper, H.1: 51 at 224)."""
+    """Return the odd width of the blur kernel for ``size`` pixels (paper, H.1: 51 at 224)."""
     return 2 * round((share * size - 1) / 2) + 1 if share * size > 1 else 1
 
 
 @lru_cache(maxsize=64)
-def smoothing(cells: int, size: int, kernel: int) -> Float32[Tensor, "size cells"]:
+def smoothing_matrix(cells: int, size: int, kernel: int) -> Float32[Tensor, "size cells"]:
     """Return the matrix that up-samples ``cells`` values to ``size`` and blurs them.
 
     Bilinear up-sampling (corners not aligned), then a Gaussian with reflected borders and
     the usual width for its kernel, ``0.3 * ((kernel - 1) / 2 - 1) + 0.8``.
     """
+    # both steps are linear along the axis: applied to the identity, they give their matrix
     matrix = functional.interpolate(
         torch.eye(cells)[None], size=size, mode="linear", align_corners=False
     )[0]
-    reach = min(kernel // 2, size - 1)
-    if reach > 0:
+    radius = min(kernel // 2, size - 1)
+    if radius > 0:
         sigma = 0.3 * ((kernel - 1) * 0.5 - 1) + 0.8
-        places = torch.arange(-reach, reach + 1, dtype=torch.float32)
-        weights = torch.exp(-0.5 * (places / sigma) ** 2)
-        padded = functional.pad(matrix[None], (reach, reach), mode="reflect")
+        offsets = torch.arange(-radius, radius + 1, dtype=torch.float32)
+        weights = torch.exp(-0.5 * (offsets / sigma) ** 2)
+        padded = functional.pad(matrix[None], (radius, radius), mode="reflect")
         matrix = functional.conv1d(padded[0][:, None], (weights / weights.sum())[None, None])[:, 0]
     return matrix.T.contiguous()
 
 
-def heatmaps(
+def upsample_and_blur(
     maps: Float32[Tensor, "n h w"], height: int, width: int, blur: float
 ) -> Float32[Tensor, "n height width"]:
     """Up-sample and blur the positive part of activation maps to the input's size."""
-    rows = smoothing(maps.shape[1], height, kernel_size(blur, height)).to(maps.device)
-    columns = smoothing(maps.shape[2], width, kernel_size(blur, width)).to(maps.device)
+    rows = smoothing_matrix(maps.shape[1], height, kernel_size(blur, height)).to(maps.device)
+    columns = smoothing_matrix(maps.shape[2], width, kernel_size(blur, width)).to(maps.device)
     return rows @ maps.clamp(min=0) @ columns.T
 
 
-def boxes(heat: Float32[Tensor, "n height width"], threshold: float) -> Int64[Tensor, "n 4"]:
-    """Bound what exceeds ``threshold`` of each map's maximum (paper, H.1).
+def bounding_boxes(
+    heatmaps: Float32[Tensor, "n height width"], threshold: float
+) -> Int64[Tensor, "n 4"]:
+    """Bound the pixels that exceed ``threshold`` times the maximum of each map (paper, H.1).
 
     Returns
     -------
     Tensor
-        Left, top, right, bottom in input pixels, the last two exclusive. A map without a
-        positive value gives the whole input.
+        Left, top, right and bottom in input pixels, the last two exclusive. For a map without a
+        positive value, the whole input.
     """
-    height, width = heat.shape[1:]
-    columns, rows = heat.amax(1), heat.amax(2)
+    height, width = heatmaps.shape[1:]
+    columns, rows = heatmaps.amax(1), heatmaps.amax(2)
     limit = threshold * rows.amax(1, keepdim=True)
     empty = (limit <= 0) if threshold > 0 else (rows.amax(1, keepdim=True) <= 0)
-    wide, high = (columns > limit) | empty, (rows > limit) | empty
-    left, top = wide.int().argmax(1), high.int().argmax(1)
-    right = width - wide.flip(1).int().argmax(1)
-    bottom = height - high.flip(1).int().argmax(1)
+    columns_inside, rows_inside = (columns > limit) | empty, (rows > limit) | empty
+    # argmax of booleans is the index of the first True; of the flipped ones, of the last
+    left, top = columns_inside.int().argmax(1), rows_inside.int().argmax(1)
+    right = width - columns_inside.flip(1).int().argmax(1)
+    bottom = height - rows_inside.flip(1).int().argmax(1)
     return torch.stack([left, top, right, bottom], dim=1)
 
 
 MASK_CELLS = 16
-"""A display mask has this many cells along each side of its box."""
+"""Cells of a display mask along each side of its box."""
 
 
-def masks(
-    heat: Float32[Tensor, "n height width"], box: Int64[Tensor, "n 4"], threshold: float = 0.02
+def display_masks(
+    heatmaps: Float32[Tensor, "n height width"], box: Int64[Tensor, "n 4"], threshold: float = 0.02
 ) -> Bool[Tensor, "n 16 16"]:
     """Sample, within each box, where a heatmap exceeds a share of its maximum (paper, H.1: 2 %).
 
-    What is under it is darkened when a crop is shown with its mask.
+    The rest of the box is darkened when a crop is shown with its mask.
     """
-    at = (torch.arange(MASK_CELLS, device=heat.device) + 0.5) / MASK_CELLS
+    centres = (torch.arange(MASK_CELLS, device=heatmaps.device) + 0.5) / MASK_CELLS
     left, top, right, bottom = box.unbind(1)
-    rows = (top[:, None] + at * (bottom - top)[:, None]).long()
-    columns = (left[:, None] + at * (right - left)[:, None]).long()
-    each = torch.arange(len(heat), device=heat.device)[:, None, None]
-    picked = heat[each, rows[:, :, None], columns[:, None, :]]
-    return picked > threshold * heat.amax((1, 2))[:, None, None]
+    rows = (top[:, None] + centres * (bottom - top)[:, None]).long()
+    columns = (left[:, None] + centres * (right - left)[:, None]).long()
+    # the centre of each of the 16 x 16 cells of the box, by broadcasting rows against columns
+    index = torch.arange(len(heatmaps), device=heatmaps.device)[:, None, None]
+    sampled = heatmaps[index, rows[:, :, None], columns[:, None, :]]
+    return sampled > threshold * heatmaps.amax((1, 2))[:, None, None]

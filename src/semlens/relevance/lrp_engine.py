@@ -1,7 +1,7 @@
 """Layer-wise relevance propagation over a captured graph.
 
 One forward pass per image computes each node's multipliers; backward passes for any number of
-starts reuse them. Which node of the graph is the output of a named layer is found by its value.
+seeds reuse them. The node of a named layer is identified by its value.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from semlens.errors import RelevanceError
 from semlens.models.activations import first_tensor
-from semlens.models.channel_order import find_layouts
+from semlens.models.channel_order import find_channel_orders
 from semlens.models.forward import class_scores
 from semlens.models.hooks import evaluating, run_layers
 from semlens.relevance.assign_rules import assign_rules, has_attention
@@ -28,8 +28,8 @@ from semlens.relevance.captured_graph import (
     OpNode,
     capture,
     execute,
-    prepared,
-    refusing,
+    prepare_inputs,
+    relevance_errors,
 )
 from semlens.relevance.heatmap_boxes import ReceptiveField, receptive_field
 from semlens.relevance.presets import AUTO, Rules, preset
@@ -42,26 +42,27 @@ from semlens.relevance.protocols import (
     no_logits,
 )
 from semlens.relevance.relevance_signal import RelevanceSignal
-from semlens.relevance.rules.base import Rule, Sent
+from semlens.relevance.rules.base import NodeSignals, Rule
 from semlens.types import Layout
 
 
 class LRPEngine(RelevanceEngine):
-    """A model, ready for relevance at some layers.
+    """A model prepared for layer-wise relevance propagation at some layers.
 
     Parameters
     ----------
     module
-        Any vision model; it is not changed. Computes in float32 (float64 if it does itself).
+        Any vision model; it is not changed. Relevance is computed in float32, or in float64 if the
+        model is.
     example
-        float[b 3 h w], a batch as the model takes it; other batches must have its h and w.
+        float[b 3 h w], a batch for the model; other batches must have the same h and w.
     layers
-        Where relevance starts, is read, or both.
+        Layers at which relevance is seeded or read.
     rules
-        A preset's name, rules of one's own, or ``auto``: AttnLRP for models that attend,
-        else the paper's composite (H.1).
+        Name of a preset, custom rules, or ``auto``: AttnLRP for models with attention, otherwise
+        the paper's composite (H.1).
     layout
-        Order of the axes of maps, for layers of which it cannot be found out.
+        Order of the axes of maps, for layers where it cannot be detected.
 
     Raises
     ------
@@ -81,53 +82,53 @@ class LRPEngine(RelevanceEngine):
     ) -> None:
         super().__init__(module)
         module = self.module
-        example = prepared(example[:1].repeat(2, 1, 1, 1), module)
+        example = prepare_inputs(example[:1].repeat(2, 1, 1, 1), module)
         noise = torch.randn(example.shape, generator=torch.Generator().manual_seed(0))
-        example = example + 0.1 * noise.to(example)  # tells equal values of layers apart
-        wanted = layer_values(module, example, layers)
-        self.layouts = find_layouts(module, example[:1], list(layers), layout)
+        example = example + 0.1 * noise.to(example)  # so that no two layers have equal values
+        expected_values = layer_values(module, example, layers)
+        self.channel_orders = find_channel_orders(module, example[:1], list(layers), layout)
         graph = capture(module, example)
-        places = layer_nodes(graph, module, example, wanted)
+        captured_nodes = layer_nodes(graph, module, example, expected_values)
         self.shape = tuple(example.shape[1:])
-        self._fields: dict[str, ReceptiveField | None] = {}
-        with _told(module):
-            self.graph, now = canonicalize(graph, set(places.values()))
-            self._nodes = {name: now(node) for name, node in places.items()}
-            names = {node: number for number, node in enumerate(self.graph.nodes)}
-            order = sorted(places, key=lambda name: names[self._nodes[name]])
-            self.layers = [name for name in order if name != OUTPUT]
-            self.family = AUTO[has_attention(self.graph)]
-            self._bind(self.family[0] if rules == "auto" else rules)
-            self._sizes = self._measured(example[:1])
-            found = self.trace(example, list(self._nodes)).values
-        for name, expected in wanted.items():  # a rewritten graph may compute something else
-            if not same_values(found[name], expected):
-                raise another_value(module, name)
+        self._receptive_fields: dict[str, ReceptiveField | None] = {}
+        with _unsupported_usage(module):
+            self.graph, current_node = canonicalize(graph, set(captured_nodes.values()))
+            self._nodes = {name: current_node(node) for name, node in captured_nodes.items()}
+            positions = {node: number for number, node in enumerate(self.graph.nodes)}
+            ordered = sorted(captured_nodes, key=lambda name: positions[self._nodes[name]])
+            self.layers = [name for name in ordered if name != OUTPUT]
+            self.auto_presets = AUTO[has_attention(self.graph)]
+            self._assign_rules(self.auto_presets[0] if rules == "auto" else rules)
+            self._meta_values = self._measure_shapes(example[:1])
+            values = self.trace(example, list(self._nodes)).values
+        for name, expected in expected_values.items():  # verify the rewritten graph
+            if not same_values(values[name], expected):
+                raise value_mismatch(module, name)
 
-    def _bind(self, rules: str | Rules) -> None:
+    def _assign_rules(self, rules: str | Rules) -> None:
         self.rules = preset(rules)
-        self._bound: Mapping[OpNode, Rule] = assign_rules(
+        self.node_rules: Mapping[OpNode, Rule] = assign_rules(
             self.graph, self.rules, self._nodes.values()
         )
 
     def with_rules(self, rules: str | Rules) -> LRPEngine:
-        """Return the engine with other rules, without another capture."""
+        """Return a copy with other rules that shares the captured graph."""
         other = copy(self)
-        with _told(self.module):
-            other._bind(rules)
+        with _unsupported_usage(self.module):
+            other._assign_rules(rules)
         return other
 
-    def _measured(self, example: Tensor) -> Mapping[OpNode, Tensor]:
-        """Each node's value for one image, without its numbers."""
-        found: dict[OpNode, Tensor] = {}
+    def _measure_shapes(self, example: Tensor) -> Mapping[OpNode, Tensor]:
+        """Return each node's value for one image as a meta tensor: its shape and type."""
+        meta_values: dict[OpNode, Tensor] = {}
 
-        def seen(node: OpNode, value: Any) -> None:
+        def keep_shape(node: OpNode, value: Any) -> None:
             if isinstance(value, Tensor):
-                found[node] = value.to("meta")
+                meta_values[node] = value.to("meta")
 
         with torch.no_grad():
-            self.graph.run(example, self.graph.ends(), seen)
-        return found
+            self.graph.run(example, self.graph.terminal_nodes(), keep_shape)
+        return meta_values
 
     def node(self, layer: str) -> OpNode:
         """Return the node of a layer, or of the output (an empty name).
@@ -137,62 +138,62 @@ class LRPEngine(RelevanceEngine):
         LayerError
             If the engine was not made for it.
         RelevanceError
-            If the model has no output that relevance could start at.
+            If the model's output is not a tensor of logits.
         """
         if layer != OUTPUT:
-            self.place(layer)
+            self.index(layer)
         elif OUTPUT not in self._nodes:
             raise no_logits(None)
         return self._nodes[layer]
 
-    def largest(self, layer: str = OUTPUT) -> int:
-        """Return the bytes per image of the largest value below a layer."""
-        order = self.graph.needed([self.node(layer)])
-        return max(self._sizes[node].nbytes for node in order if node in self._sizes)
+    def largest_value_bytes(self, layer: str = OUTPUT) -> int:
+        """Return the bytes per image of the largest value that a layer depends on."""
+        order = self.graph.ancestors([self.node(layer)])
+        return max(self._meta_values[node].nbytes for node in order if node in self._meta_values)
 
     @property
-    def total(self) -> int:
+    def bytes_per_image(self) -> int:
         """Bytes per image of all values of a forward pass."""
-        return sum(value.nbytes for value in self._sizes.values())
+        return sum(value.nbytes for value in self._meta_values.values())
 
-    def field(self, layer: str) -> ReceptiveField | None:
-        """Return what one position of a layer sees, or None when it sees the whole image."""
-        if layer not in self._fields:
+    def receptive_field(self, layer: str) -> ReceptiveField | None:
+        """Return the receptive field of a layer's positions, or None if it is the whole image."""
+        if layer not in self._receptive_fields:
             node = self.node(layer)
-            field, cells = receptive_field(self.graph, node), self._sizes[node].shape[-2:]
-            # the layer's map must have one position for each stride of the image
-            tiles = field is not None and self.shape[-2:] == tuple(
-                count * stride for count, stride in zip(cells, field.stride, strict=True)
+            bounds, map_size = receptive_field(self.graph, node), self._meta_values[node].shape[-2:]
+            # patches line up only if the map has exactly one position per stride of the image
+            aligned = bounds is not None and self.shape[-2:] == tuple(
+                count * stride for count, stride in zip(map_size, bounds.stride, strict=True)
             )
-            self._fields[layer] = field if tiles else None
-        return self._fields[layer]
+            self._receptive_fields[layer] = bounds if aligned else None
+        return self._receptive_fields[layer]
 
     @torch.no_grad()
     def trace(
         self, inputs: Tensor, upto: Sequence[str] = (OUTPUT,), *, keep_all: bool = False
     ) -> LRPTrace:
-        """Run the model over images, as far as the named layers, ready to go back from them.
+        """Run the model over images up to the named layers, and save what backward passes need.
 
         Parameters
         ----------
         inputs
-            float[U 3 h w]; may be patches of images where the layers see no more than that.
+            float[U 3 h w]; may be patches if the receptive fields of the layers are bounded.
         keep_all
-            Whether the trace holds every operation's value, which takes much memory.
+            Whether the trace keeps every operation's value, which takes much memory.
 
         Raises
         ------
         RelevanceError
-            If the images have another size than the example, or a value is not finite.
+            If the images differ in size from the example, or a value is not finite.
         """
-        inputs = prepared(inputs, self.module)
+        inputs = prepare_inputs(inputs, self.module)
         if tuple(inputs.shape[1:]) != self.shape and not (
-            inputs.ndim == 4 and all(name and self.field(name) for name in upto)
+            inputs.ndim == 4 and all(name and self.receptive_field(name) for name in upto)
         ):
             raise RelevanceError(
                 f"The images have the shape {list(inputs.shape[1:])}.",
                 f"The engine was made for {list(self.shape)}.",
-                "Make one for that size.",
+                "Make an engine for that size.",
             )
         if inputs.is_contiguous() and inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
@@ -201,30 +202,32 @@ class LRPEngine(RelevanceEngine):
         shapes: dict[OpNode, torch.Size] = {}
 
         def compute(node: OpNode, values: dict[OpNode, Any], inputs: Tensor) -> Any:
-            rule = self._bound.get(node)
-            value, kept = rule.forward(values) if rule else (execute(node, values, inputs), None)
-            saved[node], shapes[node] = kept, getattr(value, "shape", torch.Size())
+            rule = self.node_rules.get(node)
+            value, state = rule.forward(values) if rule else (execute(node, values, inputs), None)
+            saved[node], shapes[node] = state, getattr(value, "shape", torch.Size())
             return value
 
-        keep = self.graph.nodes if keep_all else (self.graph.input, *self._nodes.values())
-        values = self.graph.run(inputs, targets, keep=keep, compute=compute)
-        known = {name: values[node] for name, node in self._nodes.items() if node in values}
-        check_finite(known)
-        every, order = values if keep_all else {}, self.graph.needed(targets)
-        return LRPTrace(inputs, known, self.layouts, every, self, order, saved, shapes)
+        retained = self.graph.nodes if keep_all else (self.graph.input, *self._nodes.values())
+        values = self.graph.run(inputs, targets, keep=retained, compute=compute)
+        recorded = {name: values[node] for name, node in self._nodes.items() if node in values}
+        check_finite(recorded)
+        all_values, order = values if keep_all else {}, self.graph.ancestors(targets)
+        return LRPTrace(
+            inputs, recorded, self.channel_orders, all_values, self, order, saved, shapes
+        )
 
 
-def _told(module: nn.Module) -> AbstractContextManager[None]:
-    """Turn what arguments of operators break that no rule has met yet into an error."""
-    return refusing(
-        f"An operation of {type(module).__name__} is used in a way that has no rule",
+def _unsupported_usage(module: nn.Module) -> AbstractContextManager[None]:
+    """Turn a failure caused by unusual arguments of an operator into a RelevanceError."""
+    return relevance_errors(
+        f"{type(module).__name__} uses an operation in a way that has no rule",
         "Expected the operations of CNNs and vision transformers.",
     )
 
 
 @dataclass(frozen=True)
 class LRPTrace(ForwardTrace):
-    """A forward pass over U images that can be gone back through."""
+    """A forward pass over U images, with the values that the rules need."""
 
     engine: LRPEngine
     order: Sequence[OpNode]
@@ -232,66 +235,71 @@ class LRPTrace(ForwardTrace):
     shapes: Mapping[OpNode, torch.Size]
 
     @torch.no_grad()
-    def pull(
+    def backward(
         self,
-        starts: Mapping[str, RelevanceSignal],
+        seeds: Mapping[str, RelevanceSignal],
         record: Collection[str] = (),
         *,
-        heat: bool = True,
-        seen: Callable[[Rule, RelevanceSignal], None] = lambda *_: None,
+        heatmaps: bool = True,
+        on_rule: Callable[[Rule, RelevanceSignal], None] = lambda *_: None,
     ) -> BackwardResult:
-        """Propagate relevance back.
+        """Propagate relevance backwards.
 
         Parameters
         ----------
-        starts
-            By layer, relevance over activation with which to start.
+        seeds
+            Relevance divided by activation, by layer.
         record
-            Layers at which to read what passes.
-        heat
-            Whether to go down to the pixels; else the pass ends at the last layer of
+            Layers at which to read the relevance that reaches them.
+        heatmaps
+            Whether to propagate to the pixels; otherwise the pass ends at the last layer of
             ``record``.
-        seen
-            Is shown every rule, and what reaches its node.
+        on_rule
+            Called with every rule and the signal that reaches its node.
         """
         engine = self.engine
-        pending = {engine.node(name): flow for name, flow in starts.items()}
-        wanted = {name: engine.node(name) for name in record}
-        found: dict[str, Tensor] = {}
+        # nodes in reverse execution order: all readers of a node come before it, so its signal is
+        # complete when it is popped
+        pending = {engine.node(name): signal for name, signal in seeds.items()}
+        record_nodes = {name: engine.node(name) for name in record}
+        layer_signals: dict[str, Tensor] = {}
         pixels: list[RelevanceSignal] = []
-        size = (self.inputs.shape[-2], self.inputs.shape[-1])
+        image_size = (self.inputs.shape[-2], self.inputs.shape[-1])
         for node in reversed(self.order):
-            flow = pending.pop(node, None)
-            if flow is None:
+            signal = pending.pop(node, None)
+            if signal is None:
                 continue
-            if node in wanted.values():
-                whole = flow.whole(self._map_size(node)).values
-                found.update({name: whole for name, place in wanted.items() if place is node})
-                if len(found) == len(record) and not heat:
+            if node in record_nodes.values():
+                full = signal.full_map(self._map_size(node)).values
+                layer_signals.update(
+                    {name: full for name, layer_node in record_nodes.items() if layer_node is node}
+                )
+                if len(layer_signals) == len(record) and not heatmaps:
                     break
             if node is engine.graph.input:
-                whole = flow.whole(size)
-                pixels.append(RelevanceSignal((whole.values * self.inputs).sum(2, keepdim=True)))
+                full = signal.full_map(image_size)
+                pixels.append(RelevanceSignal((full.values * self.inputs).sum(2, keepdim=True)))
                 continue
-            rule = engine._bound[node]  # pyright: ignore[reportPrivateUsage]
-            seen(rule, flow)
-            for source, passed in self._sent(node, rule, flow):
-                if rule.final:
-                    pixels.append(passed.whole(size))
+            rule = engine.node_rules[node]
+            on_rule(rule, signal)
+            for source, received in self._propagate(node, rule, signal):
+                if rule.ends_at_pixels:
+                    pixels.append(received.full_map(image_size))
                 else:
-                    known = source in pending
-                    pending[source] = pending[source].plus(passed) if known else passed
+                    waiting = source in pending
+                    pending[source] = pending[source].add(received) if waiting else received
         return BackwardResult(
-            torch.stack([f.values for f in pixels]).sum(0)[:, :, 0] if pixels else None, found
+            torch.stack([f.values for f in pixels]).sum(0)[:, :, 0] if pixels else None,
+            layer_signals,
         )
 
-    def _sent(self, node: OpNode, rule: Rule, flow: RelevanceSignal) -> Sent:
-        if flow.corner is not None:
+    def _propagate(self, node: OpNode, rule: Rule, signal: RelevanceSignal) -> NodeSignals:
+        if signal.corner is not None:
             height, width = self._map_size(node)
-            if not rule.windowed or flow.window[0] * flow.window[1] >= height * width:
-                flow = flow.whole((height, width))
-        passed = rule.backward(self.saved[node], flow)
-        return [(source, part) for source, part in passed if source.live]
+            if not rule.windowed or signal.window[0] * signal.window[1] >= height * width:
+                signal = signal.full_map((height, width))
+        propagated = rule.backward(self.saved[node], signal)
+        return [(source, received) for source, received in propagated if source.live]
 
     def _map_size(self, node: OpNode) -> tuple[int, int]:
         shape = self.shapes[node]
@@ -299,50 +307,50 @@ class LRPTrace(ForwardTrace):
 
 
 def layer_nodes(
-    graph: CapturedGraph, module: nn.Module, example: Tensor, wanted: Mapping[str, Tensor]
+    graph: CapturedGraph, module: nn.Module, example: Tensor, expected_values: Mapping[str, Tensor]
 ) -> dict[str, OpNode]:
-    """Find the nodes of some layers and of the output, by running model and graph once.
+    """Find the nodes of some layers and of the output by running the graph once.
 
-    A layer's name does not say which operation ends it (a shortcut may be added in place, a
-    tuple returned), but its value does.
+    A layer's name does not determine which operation ends it (a shortcut may be added in place, or
+    a tuple returned), but its value does.
 
     Parameters
     ----------
-    wanted
-        What :func:`layer_values` gives.
+    expected_values
+        Values of the layers, from :func:`layer_values`.
 
     Raises
     ------
     RelevanceError
-        If the graph has no such value: the pass does something else when it is traced; or
-        if it holds for one batch size only, or a value is not finite.
+        If the graph has no such value, because the model behaves differently when traced, or if it
+        only supports one batch size.
     """
-    found: dict[str, OpNode] = {}
+    nodes: dict[str, OpNode] = {}
 
-    def seen(node: OpNode, value: Any) -> None:
-        for name, expected in wanted.items():
-            # the last such node inside the layer; else the first one anywhere
-            if (name in node.scopes or name not in found) and same_values(value, expected):
-                found[name] = node
+    def match(node: OpNode, value: Any) -> None:
+        for name, expected in expected_values.items():
+            # the last such node inside the layer, otherwise the first one anywhere
+            if (name in node.scopes or name not in nodes) and same_values(value, expected):
+                nodes[name] = node
 
-    # a pass that was traced at one image has fixed its shapes
-    with refusing(
-        f"The captured pass of {type(module).__name__} fails at {len(example)} images",
-        "Expected a forward pass that takes its batch size from x.shape[0].",
+    # a pass traced with one image has fixed shapes
+    with relevance_errors(
+        f"The captured pass of {type(module).__name__} fails with {len(example)} images",
+        "Expected a forward pass that reads its batch size from x.shape[0].",
     ), torch.no_grad():  # fmt: skip
-        graph.run(example, graph.ends(), seen)
-    for name in wanted:
-        if name not in found:
-            raise another_value(module, name)
-    return found
+        graph.run(example, graph.terminal_nodes(), match)
+    for name in expected_values:
+        if name not in nodes:
+            raise value_mismatch(module, name)
+    return nodes
 
 
-def another_value(module: nn.Module, name: str) -> RelevanceError:
-    """Return the error for a captured pass that computes something else than the model."""
+def value_mismatch(module: nn.Module, name: str) -> RelevanceError:
+    """Return the error for a captured pass whose values differ from the model's."""
     return RelevanceError(
-        f"The captured pass of {type(module).__name__} has another value at "
+        f"The captured pass of {type(module).__name__} differs from the model at "
         f"'{name or 'the output'}'.",
-        "Expected the same numbers as when the model runs.",
+        "Expected the same values as when the model runs.",
         REMEDY,
     )
 
@@ -357,18 +365,18 @@ def layer_values(module: nn.Module, example: Tensor, layers: Sequence[str]) -> d
     RelevanceError
         If a value is not finite.
     """
-    # a copy: a later operation may overwrite the tensor
-    wanted = run_layers(module, example, layers, lambda _, out: first_tensor(out).clone())
+    # cloned, since a later operation may overwrite the tensor
+    values = run_layers(module, example, layers, lambda _, out: first_tensor(out).clone())
     with evaluating(module), torch.no_grad():
         scores = class_scores(module(example))
     if scores is not None:
-        wanted[OUTPUT] = scores
-    check_finite(wanted)
-    return wanted
+        values[OUTPUT] = scores
+    check_finite(values)
+    return values
 
 
 def same_values(value: Any, expected: Tensor) -> bool:
-    """Whether two tensors agree up to rounding; anything else than a tensor does not."""
+    """Whether a value is a tensor that agrees with ``expected`` up to rounding."""
     if not isinstance(value, Tensor) or value.shape != expected.shape:
         return False
     scale = float(expected.abs().max())

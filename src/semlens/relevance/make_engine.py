@@ -1,4 +1,4 @@
-"""The engine for a model: rules that hold and conserve, else a fallback that says it is one."""
+"""Choosing the relevance engine of a model: LRP rules that conserve, or gradient times input."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from torch.nn import functional
 from semlens.errors import RelevanceError
 from semlens.models.forward import check_logits
 from semlens.models.subject import SubjectModel
-from semlens.relevance.conservation import conserved
+from semlens.relevance.conservation import conserved_shares
 from semlens.relevance.gradient_engine import GradientEngine
 from semlens.relevance.lrp_engine import LRPEngine
 from semlens.relevance.presets import GRADIENT, Rules
 from semlens.relevance.protocols import RelevanceEngine
 from semlens.types import Layout
 
-CONSERVED = (0.5, 1.5)
-"""Share of a logit that should reach the pixels."""
-STEADY = 0.75
-"""Part of the images on which a later preset has to conserve, to be preferred."""
+CONSERVED_RANGE = (0.5, 1.5)
+"""Range of the share of a logit that should reach the pixels."""
+MIN_CONSERVED_IMAGES = 0.75
+"""Share of the images on which a later preset must conserve to be preferred."""
 
 
 class FallbackWarning(UserWarning):
-    """Relevance is gradient times input, because the model has no exact rules."""
+    """Relevance is gradient times input, because the LRP rules do not cover the model."""
 
 
 class ConservationWarning(UserWarning):
-    """Much less, or much more, of a logit reaches the pixels than it has."""
+    """Much less, or much more, than a logit reaches the pixels."""
 
 
 def make_engine(
@@ -48,18 +48,18 @@ def make_engine(
     example
         float[b 3 h w]. Conservation is measured on it.
     rules
-        A preset, rules of one's own, ``gradient``, or ``auto``: the first preset of the model's
-        family (:data:`~semlens.relevance.presets.AUTO`), unless it does not conserve on the
-        median image and a later one does so on three quarters of them; and ``gradient`` with a
-        :class:`FallbackWarning` for a model that they do not cover. A
-        :class:`ConservationWarning` says when rules do not conserve.
+        A preset, custom rules, ``gradient``, or ``auto``: the first preset for the kind of model
+        (:data:`~semlens.relevance.presets.AUTO`), unless it does not conserve on the median image
+        and a later one does on three quarters of the images. For a model that the rules do not
+        cover, ``auto`` uses ``gradient`` and issues a :class:`FallbackWarning`. A
+        :class:`ConservationWarning` is issued if the rules do not conserve.
     layout
-        Order of the axes of maps, for layers of which it cannot be found out.
+        Order of the axes of maps, for layers where it cannot be detected.
 
     Raises
     ------
     RelevanceError
-        If rules were asked for by name and the model has operations that they do not cover.
+        If rules were named and do not cover the model's operations.
     """
     if rules == GRADIENT:
         return GradientEngine(module, example, layers, layout)
@@ -75,19 +75,22 @@ def make_engine(
             stacklevel=2,
         )
         return GradientEngine(module, example, layers, layout)
-    share = float(np.median(conserved(engine, example)))
-    for name in engine.family[1:] if rules == "auto" else ():
+    share = float(np.median(conserved_shares(engine, example)))
+    for name in engine.auto_presets[1:] if rules == "auto" else ():
         if _conserves(share):
             break
-        other = engine.with_rules(name)
-        passed = conserved(other, example)
-        # a mean near one may hide shares far below and above it
-        if np.mean([_conserves(float(each)) for each in passed]) >= STEADY:
-            engine, share = other, float(np.median(passed))
+        candidate = engine.with_rules(name)
+        candidate_shares = conserved_shares(candidate, example)
+        # a mean near 1 may hide shares far below and above it
+        if (
+            np.mean([_conserves(float(value)) for value in candidate_shares])
+            >= MIN_CONSERVED_IMAGES
+        ):
+            engine, share = candidate, float(np.median(candidate_shares))
     if not _conserves(share):
         warnings.warn(
-            f"With rules '{engine.rules.name}' {share:.2f} of a logit reach the pixels, where 1 "
-            "should: heatmaps and relevances may mislead. semlens.check shows where it goes.",
+            f"With rules '{engine.rules.name}' {share:.2f} of a logit reaches the pixels; 1 "
+            "is expected. Heatmaps and relevance may mislead; semlens.check shows what absorbs it.",
             ConservationWarning,
             stacklevel=2,
         )
@@ -95,7 +98,7 @@ def make_engine(
 
 
 def _conserves(share: float) -> bool:
-    return bool(CONSERVED[0] <= share <= CONSERVED[1])
+    return bool(CONSERVED_RANGE[0] <= share <= CONSERVED_RANGE[1])
 
 
 def engine_for(
@@ -106,21 +109,21 @@ def engine_for(
     *,
     classes: bool = False,
 ) -> RelevanceEngine:
-    """Return a model's relevance engine: the same rules whatever the images.
+    """Return a subject model's relevance engine, with rules that do not depend on the images.
 
     Parameters
     ----------
     rules
-        As for :func:`make_engine`; ``auto`` is decided on the model's own example pictures.
+        As for :func:`make_engine`; ``auto`` is decided on the model's example pictures.
     size
         Height and width of the inputs; by default those of the example pictures.
     classes
-        Whether relevance will start at classes, so that a model without logits is refused.
+        Whether relevance will be seeded at classes, which requires a model with logits.
 
     Raises
     ------
     ModelError
-        If ``classes`` are meant and the model puts out no logits, as a detector.
+        If ``classes`` is true and the model returns no logits, such as a detector.
     RelevanceError
         As for :func:`make_engine`.
     """
@@ -132,8 +135,8 @@ def engine_for(
     return make_engine(model.module, example, layers, rules, model.layout)
 
 
-class Engines:
-    """The engines of a model, made when they are asked for and then kept.
+class EngineCache:
+    """The relevance engines of a model, made on first use.
 
     Parameters
     ----------
@@ -146,20 +149,20 @@ class Engines:
     def __init__(self, model: SubjectModel, rules: str) -> None:
         self._model = model
         self._rules = rules
-        self._known: dict[tuple[tuple[str, ...], torch.Size], RelevanceEngine] = {}
+        self._engines: dict[tuple[tuple[str, ...], torch.Size], RelevanceEngine] = {}
 
     def engine(self, inputs: Tensor, layers: Sequence[str]) -> RelevanceEngine:
-        """Return the engine for some layers and for images of the size of ``inputs``."""
+        """Return the engine for some layers and images of the size of ``inputs``."""
         key = (tuple(layers), inputs.shape[-2:])
-        if key not in self._known:
-            self._known[key] = engine_for(self._model, layers, self._rules, key[1])
-        return self._known[key]
+        if key not in self._engines:
+            self._engines[key] = engine_for(self._model, layers, self._rules, key[1])
+        return self._engines[key]
 
-    def exact(self, layers: Sequence[str]) -> bool:
-        """Whether rules, not the fallback, cover the model from these layers down."""
-        return self.name(layers) != GRADIENT
+    def is_exact(self, layers: Sequence[str]) -> bool:
+        """Whether the LRP rules, not the fallback, are used for these layers."""
+        return self.rules_name(layers) != GRADIENT
 
-    def name(self, layers: Sequence[str]) -> str:
-        """Return the name of the rules that are used."""
-        known = [engine for (names, _), engine in self._known.items() if names == tuple(layers)]
-        return (known or [self.engine(self._model.example, layers)])[0].rules.name
+    def rules_name(self, layers: Sequence[str]) -> str:
+        """Return the name of the rules used for these layers."""
+        cached = [engine for (names, _), engine in self._engines.items() if names == tuple(layers)]
+        return (cached or [self.engine(self._model.example, layers)])[0].rules.name

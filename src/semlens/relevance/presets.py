@@ -1,4 +1,4 @@
-"""Which rule each kind of layer gets: named presets, and changes to them."""
+"""Presets of relevance rules by kind of layer, and how to change them."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ SUM_RULES: tuple[str, ...] = get_args(SumRule)
 
 @dataclass(frozen=True)
 class Rules:
-    """Rules by kind of layer.
+    """Relevance rules by kind of layer.
 
     Parameters
     ----------
     name
-        Under which they are known.
+        Name of the preset.
     first
-        For the layer that reads the pixels.
+        Rule of the layer that reads the pixels.
     conv, dense
-        For the other convolutions and dense layers.
+        Rules of the other convolutions and dense layers.
     attention
         ``constant``: attention weights carry no relevance (CP-LRP); ``taylor``: AttnLRP.
     epsilon
         Stabiliser of denominators.
     gamma_conv, gamma_dense
-        Strength of the gamma rule, where it is used.
+        Strength of the gamma rule.
     layers
-        Exceptions: rule by name of a module; all weighted sums inside it get that rule.
+        Overrides: rule by name of a module, for all weighted sums inside of it.
     """
 
     name: str
@@ -59,10 +59,12 @@ class Rules:
                 "Try 1e-6 and 0.25.",
             )
 
-    def at(self, scopes: tuple[str, ...], kind: Literal["first", "conv", "dense"]) -> SumRule:
+    def rule_for(self, scopes: tuple[str, ...], kind: Literal["first", "conv", "dense"]) -> SumRule:
         """Return the rule of a weighted sum inside some modules."""
-        named: list[SumRule] = [self.layers[one] for one in reversed(scopes) if one in self.layers]
-        return named[0] if named else getattr(self, kind)
+        overrides: list[SumRule] = [
+            self.layers[scope] for scope in reversed(scopes) if scope in self.layers
+        ]
+        return overrides[0] if overrides else getattr(self, kind)
 
 
 EPSILON_PLUS_FLAT = Rules("epsilon-plus-flat")
@@ -90,7 +92,7 @@ AUTO = MappingProxyType(
         True: ("attnlrp", "attnlrp-epsilon", "cp-lrp", "epsilon"),
     }
 )
-"""What ``auto`` tries, in this order, for models without and with attention."""
+"""The presets that ``auto`` tries in order, for models without and with attention."""
 
 GRADIENT = "gradient"
 """Name of the fallback, gradient times input, which works for any differentiable model."""
@@ -102,29 +104,29 @@ def preset(rules: str | Rules, **changes: Any) -> Rules:
     Raises
     ------
     RelevanceError
-        If there is none of that name, or a rule or number is wrong.
+        If the name, a rule or a number is not valid.
     """
-    found = rules if isinstance(rules, Rules) else PRESETS.get(rules)
-    if found is None:
+    base = rules if isinstance(rules, Rules) else PRESETS.get(rules)
+    if base is None:
         raise _unknown(str(rules), (*PRESETS, GRADIENT, "auto"))
-    return replace(found, **changes)
+    return replace(base, **changes)
 
 
-def _unknown(name: str, known: tuple[str, ...]) -> RelevanceError:
+def _unknown(name: str, names: tuple[str, ...]) -> RelevanceError:
     return RelevanceError(
-        f"There are no rules '{name}'.",
-        f"The nearest names are {nearest(name, known)}.",
-        f"Choose one of {', '.join(known)}.",
+        f"Unknown rules '{name}'.",
+        f"The nearest names are {nearest(name, names)}.",
+        f"Choose one of {', '.join(names)}.",
     )
 
 
 def check_rules(name: str) -> None:
-    """Refuse a name that is no preset, ``gradient`` or ``auto``.
+    """Raise an error unless the name is a preset, ``gradient`` or ``auto``.
 
     Raises
     ------
     RelevanceError
-        It lists the names.
+        If it is none of them; the text lists the names.
     """
     if name not in (GRADIENT, "auto"):
         preset(name)

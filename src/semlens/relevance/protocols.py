@@ -1,4 +1,4 @@
-"""What the relevance engines have in common: trace images once, then pull relevance back."""
+"""Interfaces of the relevance engines: trace images once, then propagate relevance backwards."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from semlens.errors import LayerError, RelevanceError, nearest
-from semlens.models.activations import KnownLayout, LayerLayout, measure_form
+from semlens.models.activations import ChannelOrder, LayerLayout, measure_layout
 from semlens.models.forward import NO_LOGITS
 from semlens.relevance.captured_graph import OpNode, in_full_precision
 from semlens.relevance.heatmap_boxes import ReceptiveField
@@ -20,114 +20,114 @@ from semlens.relevance.relevance_signal import RelevanceSignal
 from semlens.relevance.rules.base import Rule
 
 OUTPUT = ""
-"""The name under which the model's own output is kept."""
+"""Layer name that stands for the model's output."""
 
 
 @dataclass(frozen=True)
 class BackwardResult:
-    """What a backward pass has found, for n starts on each of U images.
+    """Result of a backward pass, for n seeds on each of U images.
 
     Parameters
     ----------
-    heat
-        float[n U h w], relevance of each pixel (summed over colours); None when it was not
-        asked for, or no pixel was reached.
+    heatmaps
+        float[n U h w], relevance of each pixel, summed over colours; None if it was not
+        requested or no pixel was reached.
     layers
-        float[n U ...] by name: relevance over activation, in the layer's own shape.
+        float[n U ...] by layer: relevance divided by activation, in the layer's own shape.
     """
 
-    heat: Tensor | None
+    heatmaps: Tensor | None
     layers: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
 class ForwardTrace(ABC):
-    """A forward pass over U images that can be gone back through.
+    """A forward pass over U images, ready for backward passes.
 
     Parameters
     ----------
     inputs
         float[U 3 h w].
     values
-        The layers' outputs in their own shape; the model's own is ``""``.
-    layouts
-        By layer, in which order the axes of a map stand.
-    every
-        Each operation's value, in a trace that was made to keep all, by an engine with rules.
+        Outputs of the layers in their own shape; that of the model is ``values[""]``.
+    channel_orders
+        Order of the axes of maps, by layer.
+    all_values
+        Every operation's value, if an LRP engine made the trace with ``keep_all``.
     """
 
     inputs: Tensor
     values: Mapping[str, Tensor]
-    layouts: Mapping[str, KnownLayout]
-    every: Mapping[OpNode, Any]
+    channel_orders: Mapping[str, ChannelOrder]
+    all_values: Mapping[OpNode, Any]
 
-    def form(self, layer: str) -> LayerLayout:
-        """Return the form of a layer's output."""
-        return measure_form(layer, self.values[layer], self.layouts.get(layer, "auto"))
+    def layout(self, layer: str) -> LayerLayout:
+        """Return the layout of a layer's output."""
+        return measure_layout(layer, self.values[layer], self.channel_orders.get(layer, "auto"))
 
     @abstractmethod
-    def pull(
+    def backward(
         self,
-        starts: Mapping[str, RelevanceSignal],
+        seeds: Mapping[str, RelevanceSignal],
         record: Collection[str] = (),
         *,
-        heat: bool = True,
-        seen: Callable[[Rule, RelevanceSignal], None] = lambda *_: None,
+        heatmaps: bool = True,
+        on_rule: Callable[[Rule, RelevanceSignal], None] = lambda *_: None,
     ) -> BackwardResult:
-        """Propagate relevance back from ``starts``, reading it at ``record``.
+        """Propagate relevance backwards from ``seeds``, and read it at the layers of ``record``.
 
-        ``seen`` is shown every rule, and what reaches its node.
+        ``on_rule`` is called with every rule and the signal that reaches its node.
         """
 
 
 class RelevanceEngine(ABC):
-    """A model that relevance can be computed of.
+    """A model prepared for computing relevance.
 
     Parameters
     ----------
     module
-        It is not changed; one of half precision is copied to float32.
+        Any vision model. It is not changed; half precision is copied to float32.
     """
 
     rules: Rules
-    """Which rules it follows."""
+    """The rules that it applies."""
     layers: list[str]
-    """Layers at which relevance can start or be read, in the order of the forward pass."""
-    layouts: Mapping[str, KnownLayout]
-    """By layer, in which order the axes of a map stand."""
+    """Layers at which relevance can be seeded or read, in the order of the forward pass."""
+    channel_orders: Mapping[str, ChannelOrder]
+    """Order of the axes of maps, by layer."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module = in_full_precision(module)
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """The device of the module's parameters."""
         first = next(self.module.parameters(), None)
         return torch.device("cpu") if first is None else first.device
 
-    def memory(self, share: float, otherwise: float) -> float:
-        """Return a share of a GPU's free memory in bytes, and on a CPU ``otherwise``."""
+    def memory_budget(self, gpu_share: float, cpu_bytes: float) -> float:
+        """Return a share of the GPU's free memory in bytes, or ``cpu_bytes`` on a CPU."""
         cuda = self.device.type == "cuda"
-        return torch.cuda.mem_get_info(self.device)[0] * share if cuda else otherwise
+        return torch.cuda.mem_get_info(self.device)[0] * gpu_share if cuda else cpu_bytes
 
     @abstractmethod
     def trace(
         self, inputs: Tensor, upto: Sequence[str] = (OUTPUT,), *, keep_all: bool = False
     ) -> ForwardTrace:
-        """Run the model over images float[U 3 h w], at least as far as the named layers."""
+        """Run the model over images float[U 3 h w], at least up to the named layers."""
 
-    def order(self, layers: Sequence[str]) -> list[str]:
-        """Sort layers by their place in the forward pass.
+    def sort_layers(self, layers: Sequence[str]) -> list[str]:
+        """Sort layers by their order in the forward pass.
 
         Raises
         ------
         LayerError
-            If the engine was not made for one of them.
+            If the engine was not made for a layer.
         """
-        return sorted(layers, key=self.place)
+        return sorted(layers, key=self.index)
 
-    def place(self, layer: str) -> int:
-        """Return a layer's place among the engine's layers.
+    def index(self, layer: str) -> int:
+        """Return the index of a layer in :attr:`layers`.
 
         Raises
         ------
@@ -137,38 +137,38 @@ class RelevanceEngine(ABC):
         if layer not in self.layers:
             raise LayerError(
                 f"Layer '{layer}' is not among the engine's layers.",
-                f"It was made for {nearest(layer, self.layers) or 'none'}.",
-                "Name it when the engine is made.",
+                f"It was made for {nearest(layer, self.layers) or 'no layers'}.",
+                "Pass it in `layers` when the engine is made.",
             )
         return self.layers.index(layer)
 
-    def field(self, layer: str) -> ReceptiveField | None:
-        """Return what one position of a layer sees, or None when that has no bound."""
+    def receptive_field(self, layer: str) -> ReceptiveField | None:
+        """Return the receptive field of a layer's positions, or None if it is unbounded."""
         return None
 
     @property
     @abstractmethod
-    def total(self) -> int:
+    def bytes_per_image(self) -> int:
         """Bytes per image of all values of a forward pass."""
 
     @abstractmethod
-    def largest(self, layer: str = OUTPUT) -> int:
-        """Return the bytes per image of the largest value below a layer."""
+    def largest_value_bytes(self, layer: str = OUTPUT) -> int:
+        """Return the bytes per image of the largest value that a layer depends on."""
 
 
 def no_logits(scores: Tensor | None) -> RelevanceError:
-    """Return the error for a model whose output is ``scores``, or nothing like logits."""
-    met = "boxes, or no tensor" if scores is None else f"a tensor of shape {list(scores.shape)}"
-    return RelevanceError(f"The model puts out {met}, no logits [b classes].", *NO_LOGITS)
+    """Return the error for a model whose output ``scores`` are not logits; None: no tensor."""
+    received = "boxes or no tensor" if scores is None else f"a tensor of shape {list(scores.shape)}"
+    return RelevanceError(f"The model returns {received}, not logits [b classes].", *NO_LOGITS)
 
 
 def check_finite(values: Mapping[str, Tensor]) -> None:
-    """Refuse to go on from values that are not finite.
+    """Raise an error if a value is not finite.
 
     Raises
     ------
     RelevanceError
-        It names the layer.
+        If a layer's value is NaN or infinite; the text names the layer.
     """
     for name, value in values.items():
         if not bool(torch.isfinite(value).all()):

@@ -1,1 +1,1 @@
-"""Runs the stages over shards, and goes on where a run was stopped."""
+"""Running the stages of a build over shards, resumable."""

@@ -1,4 +1,4 @@
-"""The build on one machine: stages over shards, resumable, the manifest last."""
+"""Building a database on one machine: stages over shards, resumable, the manifest last."""
 
 from __future__ import annotations
 
@@ -21,68 +21,70 @@ from semlens.progress import report
 from semlens.relevance.presets import check_rules
 from semlens.run.crops import (
     CroppedPairs,
-    attributor,
     crop_pairs,
     crop_refs,
-    references,
+    list_pairs,
+    region_finder,
     thumbnails_table,
 )
 from semlens.run.plan import Advance, Plan, Shards
 from semlens.run.relevance import add_relevance, relabel
-from semlens.stages.collect import Collected, collect, layer_forms
+from semlens.stages.collect import Collected, collect, layer_layouts
 from semlens.stages.embed import CropRef
 from semlens.stages.select_examples import (
     LayerExamples,
     components_table,
     examples_table,
-    select,
+    select_examples,
     theta,
 )
 from semlens.store import file_names
-from semlens.store.manifest import NAME, LayerEntry, Manifest, Source
+from semlens.store.manifest import MANIFEST_NAME, LayerEntry, Manifest, Source
 from semlens.store.reader import Database, data_fingerprint
 from semlens.store.schema import SAMPLES
-from semlens.store.writer import BuildWriter, move_staged, writing
+from semlens.store.writer import BuildWriter, move_staged, write_lock
 from semlens.types import Crop
 
 
 def build_database(path: Path, plan: Plan) -> Database:
-    """Make a database, go on with one, or add layers or other classes to one.
+    """Build a database, resume a build, or add layers or other classes to a database.
 
-    A shard is saved as soon as it is done, and the manifest last of all: whenever the
-    process ends, running it again does only what is missing and ends with the same bytes.
+    Each shard is saved as soon as it is computed, and the manifest is written last: after an
+    interruption, the same build computes only what is missing and gives the same bytes.
 
     Raises
     ------
     BusyError
         If another process is writing to it.
     StaleError
-        If it was made from another model, other data or another embedder, or if images change
-        while it is made.
+        If the database was built from another model, other data or another embedder, or if images
+        change during the build.
     RecipeError
-        If it was made with other settings, or no layer is named.
+        If the database was built with other settings, or no layer is named.
     DataError
         If no image can be read.
     """
     if not plan.layers:
         raise RecipeError(
-            "No layer is named.", "Expected at least one.", "Run 'semlens layers MODEL'."
+            "No layer is named.", "Expected at least one.", "Run 'semlens layers MODEL' for a list."
         )
     check_rules(plan.recipe.rules)
     if plan.relevance:
         check_logits(plan.model)
     if plan.recipe.layout != "auto":
         plan = replace(plan, model=replace(plan.model, layout=plan.recipe.layout))
-    with writing(path):
+    with write_lock(path):
         database = None
-        if (path / NAME).is_file():
+        if (path / MANIFEST_NAME).is_file():
             move_staged(path, Manifest.load(path).files)
             database = Database(path)
-            _check_same(database, plan)
-        known = database.layers if database else ()
-        plan = replace(plan, layers=tuple(n for n in dict.fromkeys(plan.layers) if n not in known))
-        # a wrong layer is known before the data is hashed
-        forms = layer_forms(plan.model, plan.layers, plan.recipe.readout)
+            _check_compatible(database, plan)
+        existing_layers = database.layers if database else ()
+        plan = replace(
+            plan, layers=tuple(n for n in dict.fromkeys(plan.layers) if n not in existing_layers)
+        )
+        # fails for a wrong layer before the data is hashed
+        layouts = layer_layouts(plan.model, plan.layers, plan.recipe.readout)
         digests = _digests(plan)
         plan = replace(plan, images=VerifiedImages(plan.images, digests))
         if database:
@@ -90,15 +92,15 @@ def build_database(path: Path, plan: Plan) -> Database:
             database, plan = relabel(database, plan)
         shards = Shards(path / file_names.PARTIAL)
         if plan.layers:
-            database = _add_layers(path, database, plan, forms, digests, shards)
-        assert database is not None  # noqa: S101  # a new one has layers
+            database = _add_layers(path, database, plan, layouts, digests, shards)
+        assert database is not None  # noqa: S101  # a new database has layers
         if plan.relevance or database.manifest.relevance is not None:
             database = add_relevance(database, plan, shards)
         shutil.rmtree(shards.folder, ignore_errors=True)
         return database
 
 
-def _check_same(database: Database, plan: Plan) -> None:
+def _check_compatible(database: Database, plan: Plan) -> None:
     database.check_model(plan.model)
     database.check_embedder(plan.embedder)
     different = database.manifest.recipe.differences(plan.recipe)
@@ -106,7 +108,7 @@ def _check_same(database: Database, plan: Plan) -> None:
         raise RecipeError(
             f"The database '{database.path}' was built with other settings.",
             f"They differ in {'; '.join(different)}.",
-            "Give the same settings to add layers, or build into a new path.",
+            "Use the same settings to add layers, or build into a new path.",
         )
 
 
@@ -122,38 +124,40 @@ def _add_layers(
     path: Path,
     database: Database | None,
     plan: Plan,
-    forms: list[LayerLayout],
+    layouts: list[LayerLayout],
     digests: list[str],
     shards: Shards,
 ) -> Database:
     """Collect, select, attribute, embed and index the plan's layers."""
     data, model = data_fingerprint(plan.images.ids, digests), plan.model.fingerprint
     key = plan.collect_key(data, model)
-    crops = plan.crops(forms)
-    collected = _collect(plan, forms, shards, key)
-    layers = [select(collected, form, plan.recipe.signs) for form in forms]
-    pairs, slots = references(layers)
-    old = database.manifest if database else None
-    key = plan.embed_key(key, crops, old.crops if old else [])
+    crops = plan.crops(layouts)
+    collected = _collect(plan, layouts, shards, key)
+    layers = [select_examples(collected, layout, plan.recipe.signs) for layout in layouts]
+    pairs, slots = list_pairs(layers)
+    previous = database.manifest if database else None
+    key = plan.embed_key(key, crops, previous.crops if previous else [])
     cropped = crop_pairs(
-        plan, attributor(plan, forms, crops), pairs, _known_crops(database), shards, key
+        plan, region_finder(plan, layouts, crops), pairs, _existing_crops(database), shards, key
     )
 
-    writer = BuildWriter(path, old)
-    vectors = [torch.from_numpy(database.crop_vectors)] if database else []
-    sizes = _write_crops(writer, cropped.fresh, digests, plan, list(old.crops) if old else [])
-    joined = torch.cat([*vectors, *(part["vector"] for part in cropped.fresh)])
-    entries = list(old.layers) if old else []
-    for number, layer in enumerate(layers):
-        first = entries[-1].first + entries[-1].rows if entries else 0
-        _write_layer(writer, layer, first, cropped, slots, number, joined, plan)
-        entries.append(_entry(layer, crops[number], first, collected))
+    writer = BuildWriter(path, previous)
+    old_vectors = [torch.from_numpy(database.crop_vectors)] if database else []
+    crop_sizes = _write_crops(
+        writer, cropped.new_crops, digests, plan, list(previous.crops) if previous else []
+    )
+    all_vectors = torch.cat([*old_vectors, *(shard["vector"] for shard in cropped.new_crops)])
+    entries = list(previous.layers) if previous else []
+    for layer_index, layer in enumerate(layers):
+        first_row = entries[-1].first + entries[-1].rows if entries else 0
+        _write_layer(writer, layer, first_row, cropped, slots, layer_index, all_vectors, plan)
+        entries.append(_layer_entry(layer, crops[layer_index], first_row, collected))
     tables = [components_table(layer) for layer in layers]
     if database:
         tables.insert(0, database.files.table(file_names.COMPONENTS))
     else:
         samples = _samples_table(plan, digests, collected)
-        writer.table(file_names.SAMPLES, samples, group=file_names.SAMPLE_GROUP)
+        writer.table(file_names.SAMPLES, samples, rows_per_group=file_names.SAMPLE_GROUP)
     writer.table(file_names.COMPONENTS, pa.concat_tables(tables))
     writer.commit(
         Manifest(
@@ -166,97 +170,103 @@ def _add_layers(
             unreadable=len(collected.unreadable),
             dim=plan.embedder.dim,
             layers=entries,
-            relevance=old.relevance if old else None,
-            crops=sizes,
+            relevance=previous.relevance if previous else None,
+            crops=crop_sizes,
             files={},
         )
     )
     return Database(path)
 
 
-def _collect(plan: Plan, forms: list[LayerLayout], shards: Shards, key: str) -> Collected:
-    size, total = plan.execution.batch_size, len(plan.images)
+def _collect(plan: Plan, layouts: list[LayerLayout], shards: Shards, key: str) -> Collected:
+    batch_size, total = plan.execution.batch_size, len(plan.images)
 
     def compute(shard: range, advance: Mapping[str, Advance]) -> Mapping[str, Tensor]:
         return collect(
             plan.model,
             plan.images,
-            forms,
-            range(shard.start // size, -(-shard.stop // size)),
+            layouts,
+            range(shard.start // batch_size, -(-shard.stop // batch_size)),
             examples=plan.recipe.examples,
             readout=plan.recipe.readout,
             signs=plan.recipe.signs,
-            batch_size=size,
+            batch_size=batch_size,
             workers=plan.execution.threads,
             progress=advance["collect"],
         ).tensors()
 
-    parts = shards.of(("collect",), key, plan.execution.shards(total), total, compute)
-    found = reduce(Collected.merge, (Collected.from_tensors(p, plan.layers) for p in parts))
-    if len(found.unreadable) == total:
+    shard_tensors = shards.load_or_compute(
+        ("collect",), key, plan.execution.shards(total), total, compute
+    )
+    collected = reduce(
+        Collected.merge, (Collected.from_tensors(tensors, plan.layers) for tensors in shard_tensors)
+    )
+    if len(collected.unreadable) == total:
         raise DataError(
             f"None of the {total} images of '{plan.images.spec}' can be read. "
-            f"{next(iter(found.unreadable.values()))}",
-            "Expected at least one whole image.",
+            f"{next(iter(collected.unreadable.values()))}",
+            "Expected at least one readable image.",
             "Check the files.",
         )
-    return found
+    return collected
 
 
-def _known_crops(database: Database | None) -> dict[CropRef, int]:
+def _existing_crops(database: Database | None) -> dict[CropRef, int]:
     if database is None:
         return {}
     samples, boxes = map(torch.from_numpy, (database.crop_samples, database.crop_boxes))
-    return {crop: place for place, crop in enumerate(crop_refs(samples, boxes))}
+    return {crop: index for index, crop in enumerate(crop_refs(samples, boxes))}
 
 
 def _write_crops(
     writer: BuildWriter,
-    fresh: list[Mapping[str, Tensor]],
+    new_crops: list[Mapping[str, Tensor]],
     digests: list[str],
     plan: Plan,
-    sizes: list[int],
+    crop_sizes: list[int],
 ) -> list[int]:
-    """Write the files of new crops; return the sizes of all crops files, old ones first."""
-    for part in fresh:
-        kept = {name: part[name] for name in ("vector", "sample", "box")}
-        writer.tensors(file_names.crops_file(len(sizes)), kept)
+    """Write the files of new crops; return the sizes of all crops files, existing ones first."""
+    for shard in new_crops:
+        tensors = {name: shard[name] for name in ("vector", "sample", "box")}
+        writer.tensors(file_names.crops_file(len(crop_sizes)), tensors)
         if plan.recipe.thumbnails:
             writer.table(
-                file_names.thumbnails_file(len(sizes)),
-                thumbnails_table(part, digests),
-                group=file_names.THUMBNAIL_GROUP,
-                packed="webp",
+                file_names.thumbnails_file(len(crop_sizes)),
+                thumbnails_table(shard, digests),
+                rows_per_group=file_names.THUMBNAIL_GROUP,
+                compressed_column="webp",
             )
-        sizes.append(len(part["vector"]))
-    return sizes
+        crop_sizes.append(len(shard["vector"]))
+    return crop_sizes
 
 
 def _write_layer(
     writer: BuildWriter,
     layer: LayerExamples,
-    first: int,
+    first_row: int,
     cropped: CroppedPairs,
     slots: np.ndarray,
-    number: int,
+    layer_index: int,
     vectors: Tensor,
     plan: Plan,
 ) -> None:
-    mine = slots[:, 0] == number
-    place = tuple(torch.from_numpy(slots[mine, i]) for i in (1, 2))
+    of_layer = slots[:, 0] == layer_index
+    row_and_rank = tuple(torch.from_numpy(slots[of_layer, i]) for i in (1, 2))
 
-    def by_slot(values: np.ndarray) -> Tensor:
-        """Values of the layer's pairs [n ...], as [C m ...]; zeros in unused slots."""
-        picked = torch.from_numpy(values[mine])
-        found = torch.zeros(*layer.used.shape, *picked.shape[1:], dtype=picked.dtype)
-        found[place] = picked
-        return found
+    def to_slots(values: np.ndarray) -> Tensor:
+        """Return values of the layer's pairs [n ...] as [C m ...], with zeros in unused slots."""
+        layer_values = torch.from_numpy(values[of_layer])
+        filled = torch.zeros(*layer.used.shape, *layer_values.shape[1:], dtype=layer_values.dtype)
+        filled[row_and_rank] = layer_values
+        return filled
 
-    crop = by_slot(cropped.crop)
+    crop = to_slots(cropped.crop)
     means = theta(vectors, crop, layer.used, layer.top.activation, plan.recipe.aggregate)
-    writer.tensors(file_names.theta_file(layer.form.name), {"theta": means})
-    table = examples_table(layer, first, by_slot(cropped.box), crop, by_slot(cropped.mask))
-    writer.table(file_names.examples_file(layer.form.name), table, group=file_names.EXAMPLE_GROUP)
+    writer.tensors(file_names.theta_file(layer.layout.name), {"theta": means})
+    table = examples_table(layer, first_row, to_slots(cropped.box), crop, to_slots(cropped.mask))
+    writer.table(
+        file_names.examples_file(layer.layout.name), table, rows_per_group=file_names.EXAMPLE_GROUP
+    )
 
 
 def _samples_table(plan: Plan, digests: list[str], collected: Collected) -> pa.Table:
@@ -274,18 +284,20 @@ def _samples_table(plan: Plan, digests: list[str], collected: Collected) -> pa.T
     )
 
 
-def _entry(layer: LayerExamples, crop: Crop, first: int, collected: Collected) -> LayerEntry:
-    form = layer.form
+def _layer_entry(
+    layer: LayerExamples, crop: Crop, first_row: int, collected: Collected
+) -> LayerEntry:
+    layout = layer.layout
     return LayerEntry(
-        name=form.name,
-        form=form.form,
-        channels=form.components,
-        height=form.height,
-        width=form.width,
-        prefix=form.prefix,
-        first=first,
+        name=layout.name,
+        form=layout.form,
+        channels=layout.components,
+        height=layout.height,
+        width=layout.width,
+        prefix=layout.prefix,
+        first=first_row,
         rows=len(layer.index),
         lowest=layer.lowest,
-        not_finite=len(collected.not_finite[form.name]),
+        not_finite=len(collected.not_finite[layout.name]),
         crop=crop,
     )

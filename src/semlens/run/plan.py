@@ -1,4 +1,4 @@
-"""What a build is about to do: its inputs, how it runs, and the shards that it is cut into."""
+"""The plan of a build: its inputs, how it is executed, and its shards."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from semlens.models.activations import LayerLayout
 from semlens.models.subject import SubjectModel
 from semlens.progress import report
 from semlens.recipe import FORMAT, Recipe, fingerprint
-from semlens.relevance.make_engine import Engines, FallbackWarning
+from semlens.relevance.make_engine import EngineCache, FallbackWarning
 from semlens.store.atomic_files import load_tensors, save_tensors
 from semlens.types import Crop
 
 
 @dataclass(frozen=True)
 class Execution:
-    """How a build runs; nothing of it changes the result beyond rounding.
+    """How a build is executed; it does not change the result beyond rounding.
 
     Parameters
     ----------
     batch_size
-        Samples per forward pass. Results are byte-identical at equal batch size and
-        device, and agree to 1e-5 otherwise.
+        Samples per forward pass. Results are byte-identical for equal batch size and device, and
+        agree to 1e-5 otherwise.
     workers
-        Threads that decode and preprocess.
+        Threads that decode and preprocess; -1 means one per core.
     shard
-        Samples per saved shard, or None to choose by the size of the data.
+        Samples per saved shard, or None to choose from the size of the data.
     """
 
     batch_size: int = 32
@@ -52,11 +52,11 @@ class Execution:
 
     @property
     def threads(self) -> int:
-        """Decoding threads; -1 means one per core."""
+        """Number of decoding threads."""
         return default_workers() if self.workers < 0 else self.workers
 
     def shards(self, samples: int, size: int | None = None) -> Iterator[range]:
-        """Split sample places into runs of whole batches, 64 at most unless a size is given."""
+        """Split samples into ranges of whole batches, at most 64 unless a size is given."""
         size = self.shard or size or max(1024, -(-samples // 64))
         step = max(1, round(size / self.batch_size)) * self.batch_size
         for start in range(0, samples, step):
@@ -76,35 +76,41 @@ class Plan:
     targets: TargetMap
     """The class of each sample."""
     relabel: bool = False
-    """Whether a database that is there takes the classes, too, or keeps its own."""
+    """Whether an existing database takes over these classes, or keeps its own."""
     relevance: bool = False
     """Whether class relevance is computed for all layers."""
 
     @cached_property
-    def engines(self) -> Engines:
-        """The model's relevance engines."""
-        return Engines(self.model, self.recipe.rules)
+    def engines(self) -> EngineCache:
+        """Relevance engines of the model."""
+        return EngineCache(self.model, self.recipe.rules)
 
-    def crops(self, forms: Sequence[LayerLayout]) -> list[Crop]:
-        """Decide how each layer is cropped (paper, H.1).
+    def crops(self, layouts: Sequence[LayerLayout]) -> list[Crop]:
+        """Return how each layer is cropped (paper, H.1).
 
-        With ``auto`` channels and units are cropped by relevance, token features by their
-        activation map; and all by the map when the model's relevance would only be gradient
-        times input.
+        With ``auto``, channels and units are cropped by relevance and token features by activation
+        map; all are cropped by activation map if relevance would be gradient times input.
         """
-        asked = self.recipe.crop
-        if asked != "auto":
-            return [asked] * len(forms)
-        plain = [form.form in ("map", "units") for form in forms]
-        names = [form.name for form, crp in zip(forms, plain, strict=True) if crp]
-        exact = bool(names) and self.engines.exact(names)
-        if names and not exact:
-            text = "So examples are cropped by activation maps; crop='crp' insists on relevance."
+        crop = self.recipe.crop
+        if crop != "auto":
+            return [crop] * len(layouts)
+        by_relevance = [layout.form in ("map", "units") for layout in layouts]
+        names = [
+            layout.name
+            for layout, suits_relevance in zip(layouts, by_relevance, strict=True)
+            if suits_relevance
+        ]
+        is_exact = bool(names) and self.engines.is_exact(names)
+        if names and not is_exact:
+            text = "So examples are cropped by activation maps; crop='crp' uses relevance anyway."
             warnings.warn(text, FallbackWarning, stacklevel=2)
-        return ["crp" if crp and exact else "activation" for crp in plain]
+        return [
+            "crp" if suits_relevance and is_exact else "activation"
+            for suits_relevance in by_relevance
+        ]
 
     def collect_key(self, data: str, model: str) -> str:
-        """Fingerprint of everything that decides the collect shards."""
+        """Return a fingerprint of everything that determines the collect shards."""
         recipe = self.recipe
         return fingerprint(
             FORMAT,
@@ -116,11 +122,11 @@ class Plan:
             [self.execution.batch_size, self.model.device.type],
         )
 
-    def embed_key(self, collect_key: str, crops: list[Crop], known_crops: list[int]) -> str:
-        """Fingerprint of everything that decides the attribute and embed shards."""
+    def embed_key(self, collect_key: str, crops: list[Crop], existing_crops: list[int]) -> str:
+        """Return a fingerprint of everything that determines the crop and embed shards."""
         recipe = self.recipe.model_dump()
         return fingerprint(
-            FORMAT, "embed", collect_key, self.embedder.fingerprint, recipe, crops, known_crops
+            FORMAT, "embed", collect_key, self.embedder.fingerprint, recipe, crops, existing_crops
         )
 
 
@@ -135,12 +141,12 @@ class Shards:
     Parameters
     ----------
     folder
-        Where they are saved.
+        Folder of the shard files.
     """
 
     folder: Path
 
-    def of(
+    def load_or_compute(
         self,
         steps: tuple[str, ...],
         key: str,
@@ -148,18 +154,18 @@ class Shards:
         total: int,
         compute: Callable[[range, Mapping[str, Advance]], Mapping[str, Tensor]],
     ) -> Iterator[dict[str, Tensor]]:
-        """Yield what each shard of a stage holds, mapped from its file.
+        """Yield the tensors of each shard of a stage, computing those that are not saved yet.
 
         Parameters
         ----------
         steps
-            What progress is reported of; the first names the stage.
+            Names under which progress is reported; the first one names the files.
         key
-            Fingerprint of everything that decides what the shards hold.
+            Fingerprint of everything that determines the content of the shards.
         ranges, total
-            Places of the samples in each shard, and their number in all.
+            Range of samples of each shard, and the total number of samples.
         compute
-            Makes the tensors of a shard, and reports to the steps by their names.
+            Returns the tensors of a shard; called with its range and a progress callback by step.
         """
         for shard in ranges:
             name = f"{steps[0]}-{key[:16]}-{shard.start:08d}-{shard.stop:08d}.safetensors"

@@ -1,4 +1,4 @@
-"""Classes of a finished database: other ones for its images, and class relevance by shards."""
+"""Adding class relevance to a finished database, and changing the classes of its images."""
 
 from __future__ import annotations
 
@@ -20,119 +20,123 @@ from semlens.store.manifest import LayerEntry, RelevanceEntry
 from semlens.store.reader import Database
 from semlens.store.schema import RELEVANCE, RELEVANCE_CLASSES, SAMPLES
 from semlens.store.writer import BuildWriter
-from semlens.streaming.statistics import ByClass
+from semlens.streaming.statistics import ClassShares
 
-FLOOR = 1e-3
-"""Shares under a thousandth, on every sample and on average, are not kept."""
+MIN_SHARE = 1e-3
+"""Shares below a thousandth, on every sample and on average, are not stored."""
 
 
 def add_relevance(database: Database, plan: Plan, shards: Shards) -> Database:
-    """Compute what class relevance a database still lacks, and add it.
+    """Compute the class relevance that a database lacks, and add it.
 
-    Shards are saved as they are done; the manifest names the new files last of all.
+    Shards are saved as soon as they are computed; the manifest is written last.
 
     Raises
     ------
     RelevanceError
-        If the model has no logits, or no relevance of it can be computed.
+        If the model has no logits, or its relevance cannot be computed.
     """
     manifest = database.manifest
-    there = manifest.files
-    lacking = [one for one in manifest.layers if file_names.relevance_file(one.name) not in there]
-    if not lacking:
+    files = manifest.files
+    missing = [
+        layer for layer in manifest.layers if file_names.relevance_file(layer.name) not in files
+    ]
+    if not missing:
         return database
-    rules = plan.engines.name([layer.name for layer in lacking])
-    before = manifest.relevance
-    if before is not None and before.rules != rules and len(lacking) < len(manifest.layers):
+    rules = plan.engines.rules_name([layer.name for layer in missing])
+    previous = manifest.relevance
+    if previous is not None and previous.rules != rules and len(missing) < len(manifest.layers):
         raise RelevanceError(
-            f"The new layers would follow the rules '{rules}'.",
-            f"Expected '{before.rules}', as the layers that are there.",
-            "Build all of them into a new path.",
+            f"The new layers would use the rules '{rules}'.",
+            f"Expected '{previous.rules}', like the existing layers.",
+            "Build all layers into a new path.",
         )
-    related = _related(database, plan, lacking, shards)
+    totals = _compute_totals(database, plan, missing, shards)
     writer = BuildWriter(database.path, manifest)
-    for layer in lacking:
-        table = relevance_table(related.layers[layer.name], layer)
+    for layer in missing:
+        table = relevance_table(totals.layers[layer.name], layer)
         writer.table(file_names.relevance_file(layer.name), table)
-    some = related.layers[lacking[0].name]
-    counts = {"class": some.classes.numpy(), "samples": some.count.numpy()}
+    any_layer = totals.layers[missing[0].name]
+    counts = {"class": any_layer.classes.numpy(), "samples": any_layer.count.numpy()}
     writer.table(file_names.RELEVANCE_CLASSES, pa.table(counts, schema=RELEVANCE_CLASSES))
-    known = any(logit is not None for logit in plan.targets.logits)
-    targets = "classes" if known else "predictions"
-    entry = RelevanceEntry(rules=rules, targets=targets, floor=FLOOR)
+    has_classes = any(logit is not None for logit in plan.targets.logits)
+    targets = "classes" if has_classes else "predictions"
+    entry = RelevanceEntry(rules=rules, targets=targets, floor=MIN_SHARE)
     writer.commit(manifest.model_copy(update={"relevance": entry}))
     return Database(database.path)
 
 
-def _related(
-    database: Database, plan: Plan, lacking: list[LayerEntry], shards: Shards
+def _compute_totals(
+    database: Database, plan: Plan, missing: list[LayerEntry], shards: Shards
 ) -> ClassRelevanceTotals:
-    rows = {layer.name: layer.rows for layer in lacking}
+    rows = {layer.name: layer.rows for layer in missing}
     logits, execution = plan.targets.logits, plan.execution
-    known = {i: logit for i, logit in enumerate(logits) if logit is not None} or None
+    logit_of_sample = {i: logit for i, logit in enumerate(logits) if logit is not None} or None
     readable = np.flatnonzero(database.samples["error"].isna().to_numpy()).tolist()
-    samples: list[int] = [i for i in readable if known is None or i in known]
+    samples: list[int] = [i for i in readable if logit_of_sample is None or i in logit_of_sample]
     if not samples:
         raise RelevanceError(
             "No sample has a class that is a logit of the model.",
-            "Expected samples that can be read, with class names of the model.",
-            "Map the class names to logits with classes=FILE (--classes), or leave relevance out.",
+            "Expected readable samples with class names of the model.",
+            "Map the class names to logits with classes=FILE (--classes), or omit relevance.",
         )
 
     def compute(shard: range, advance: Mapping[str, Advance]) -> Mapping[str, Tensor]:
         return collect_class_relevance(
             plan.model, plan.engines, plan.images, rows, samples[shard.start : shard.stop],
-            known, batch_size=execution.batch_size, workers=execution.threads,
+            logit_of_sample, batch_size=execution.batch_size, workers=execution.threads,
             progress=advance["relate"],
         ).tensors()  # fmt: skip
 
     key = fingerprint(
         FORMAT, "relate", database.manifest.model.fingerprint, database.manifest.data.fingerprint,
-        rows, plan.engines.name(list(rows)), list(logits), execution.batch_size,
+        rows, plan.engines.rules_name(list(rows)), list(logits), execution.batch_size,
         plan.model.device.type,
     )  # fmt: skip
-    parts = shards.of(("relate",), key, execution.shards(len(samples)), len(samples), compute)
+    shard_tensors = shards.load_or_compute(
+        ("relate",), key, execution.shards(len(samples)), len(samples), compute
+    )
     return reduce(
         ClassRelevanceTotals.merge,
-        (ClassRelevanceTotals.from_tensors(part, list(rows)) for part in parts),
+        (ClassRelevanceTotals.from_tensors(tensors, list(rows)) for tensors in shard_tensors),
     )
 
 
-def relevance_table(found: ByClass, layer: LayerEntry) -> pa.Table:
-    """Rows of ``relevance/LAYER.parquet``: component, class, mean and maximum share."""
-    mean, most = found.mean.numpy(), found.maximum.numpy()
-    kept = (np.abs(mean) >= FLOOR) | (most >= FLOOR)
-    place, component = np.nonzero(kept)
+def relevance_table(shares: ClassShares, layer: LayerEntry) -> pa.Table:
+    """Return rows of ``relevance/LAYER.parquet``: component, class, mean and maximum share."""
+    mean, maximum = shares.mean.numpy(), shares.maximum.numpy()
+    above_floor = (np.abs(mean) >= MIN_SHARE) | (maximum >= MIN_SHARE)
+    class_index, component = np.nonzero(above_floor)
     return pa.table(
         {
             "component": component + layer.first,
-            "class": found.classes.numpy()[place],
-            "mean": mean[kept],
-            "max": most[kept],
+            "class": shares.classes.numpy()[class_index],
+            "mean": mean[above_floor],
+            "max": maximum[above_floor],
         },
         schema=RELEVANCE,
     )
 
 
 def relabel(database: Database, plan: Plan) -> tuple[Database, Plan]:
-    """Give the images the plan's classes if it says so, or the plan those of the database.
+    """Set the database's classes to those of the plan if it says so, or else the reverse.
 
-    Class relevance of before is void then: the manifest no longer names its files, and
-    :func:`semlens.run.relevance.add_relevance` computes them again.
+    If logits change, previous class relevance becomes invalid: the manifest no longer lists its
+    files, and :func:`semlens.run.relevance.add_relevance` recomputes them.
     """
     table = database.files.table(file_names.SAMPLES)
-    kept = TargetMap(tuple(table["logit"].to_pylist()), tuple(table["target"].to_pylist()))
+    current = TargetMap(tuple(table["logit"].to_pylist()), tuple(table["target"].to_pylist()))
     names = plan.targets.names or (None,) * len(plan.images)
-    if not plan.relabel or (plan.targets.logits, names) == (kept.logits, kept.names):
-        return database, replace(plan, targets=kept)
+    if not plan.relabel or (plan.targets.logits, names) == (current.logits, current.names):
+        return database, replace(plan, targets=current)
     for name, values in (("target", names), ("logit", plan.targets.logits)):
-        place = SAMPLES.get_field_index(name)
+        column = SAMPLES.get_field_index(name)
         table = table.set_column(
-            place, SAMPLES.field(name), pa.array(values, SAMPLES.field(name).type)
+            column, SAMPLES.field(name), pa.array(values, SAMPLES.field(name).type)
         )
     writer = BuildWriter(database.path, database.manifest)
-    writer.table(file_names.SAMPLES, table, group=file_names.SAMPLE_GROUP)
-    if plan.targets.logits != kept.logits:
-        writer.forget(file_names.RELEVANCE)
+    writer.table(file_names.SAMPLES, table, rows_per_group=file_names.SAMPLE_GROUP)
+    if plan.targets.logits != current.logits:
+        writer.drop(file_names.RELEVANCE)
     writer.commit(database.manifest)
     return Database(database.path), plan

@@ -1,1 +1,1 @@
-"""The four stages of a build; each turns a range of samples into one immutable file."""
+"""The stages of a build: collect, select, crop, embed, and class relevance."""

@@ -1,4 +1,4 @@
-"""Images on their way into the model: read and preprocessed ahead by threads, in batches."""
+"""Batches of samples, read and preprocessed ahead in threads."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from semlens.models.subject import SubjectModel
 
 @dataclass(frozen=True)
 class PreparedSample:
-    """A sample that is ready for the model, or the reason why it is not."""
+    """A preprocessed sample, or the reason why it cannot be read."""
 
-    number: int
+    sample: int
     inputs: Tensor | None
     size: tuple[int, int] = (0, 0)
     """Width and height of the original."""
@@ -32,14 +32,14 @@ def prepared_batches(
     batch_size: int,
     workers: int,
 ) -> Iterator[list[PreparedSample]]:
-    """Yield samples in their order, ``batch_size`` at a time."""
+    """Yield preprocessed samples in order, ``batch_size`` at a time."""
 
-    def prepare(number: int) -> PreparedSample:
+    def prepare(sample: int) -> PreparedSample:
         try:
-            image = read(number)
-            return PreparedSample(number, model.preprocess(image), image.size)
+            image = read(sample)
+            return PreparedSample(sample, model.preprocess(image), image.size)
         except ImageError as error:
-            return PreparedSample(number, None, reason=str(error))
+            return PreparedSample(sample, None, reason=str(error))
 
     stream = prefetch(prepare, samples, workers, ahead=2 * batch_size)
     while batch := list(islice(stream, batch_size)):
@@ -47,5 +47,5 @@ def prepared_batches(
 
 
 def batch_inputs(model: SubjectModel, batch: Iterable[PreparedSample]) -> Tensor:
-    """Join what is ready into one batch on the model's device."""
-    return model.batch([one.inputs for one in batch if one.inputs is not None])
+    """Stack the readable samples to one batch on the model's device."""
+    return model.batch([item.inputs for item in batch if item.inputs is not None])

@@ -1,4 +1,4 @@
-"""Relate: how much each component matters for each class (paper, Section 4 and H.2).
+"""Class relevance: how much each component matters for each class (paper, Section 4 and H.2).
 
 One forward and one backward pass per sample serve all layers.
 """
@@ -19,42 +19,44 @@ from semlens.relevance.class_relevance import (
     images_per_pass,
     shares,
 )
-from semlens.relevance.make_engine import Engines
+from semlens.relevance.make_engine import EngineCache
 from semlens.relevance.protocols import OUTPUT
 from semlens.stages.batches import batch_inputs, prepared_batches
-from semlens.streaming.statistics import ByClass
+from semlens.streaming.statistics import ClassShares
 
 
 @dataclass(frozen=True)
 class ClassRelevanceTotals:
-    """Shares of relevance by layer; merging is associative and free of order."""
+    """Shares of relevance by layer; merging is associative and commutative."""
 
-    layers: Mapping[str, ByClass]
+    layers: Mapping[str, ClassShares]
 
     def merge(self, other: ClassRelevanceTotals) -> ClassRelevanceTotals:
-        """Join the findings over two disjoint sets of samples."""
+        """Merge the totals of two disjoint sets of samples."""
         return ClassRelevanceTotals(
-            {name: part.merge(other.layers[name]) for name, part in self.layers.items()}
+            {name: shares.merge(other.layers[name]) for name, shares in self.layers.items()}
         )
 
     def tensors(self) -> dict[str, Tensor]:
-        """Flatten to named tensors, for a file."""
+        """Return all values as named tensors, for a file."""
         return {
-            f"{name}/{part}": value
-            for name, found in self.layers.items()
-            for part, value in vars(found).items()
+            f"{name}/{field}": value
+            for name, layer_shares in self.layers.items()
+            for field, value in vars(layer_shares).items()
         }
 
     @classmethod
     def from_tensors(cls, flat: Mapping[str, Tensor], names: Sequence[str]) -> ClassRelevanceTotals:
-        """Undo :meth:`tensors`."""
-        parts = ("classes", "count", "total", "maximum")
-        return cls({name: ByClass(*(flat[f"{name}/{part}"] for part in parts)) for name in names})
+        """Return totals from the result of :meth:`tensors`."""
+        fields = ("classes", "count", "total", "maximum")
+        return cls(
+            {name: ClassShares(*(flat[f"{name}/{field}"] for field in fields)) for name in names}
+        )
 
 
 def collect_class_relevance(
     model: SubjectModel,
-    engines: Engines,
+    engines: EngineCache,
     images: Images,
     rows: Mapping[str, int],
     samples: Sequence[int],
@@ -69,47 +71,47 @@ def collect_class_relevance(
     Parameters
     ----------
     rows
-        By layer, its number of components: channels, or twice that where both signs count.
+        Number of components by layer: channels, or twice as many if both signs count.
     samples
-        Those to explain; one that cannot be read is left out.
+        Samples to explain; samples that cannot be read are skipped.
     targets
-        Logit of each sample, or None to explain what the model predicts.
+        Logit of each sample, or None to explain the predicted class.
     """
-    found = ClassRelevanceTotals({name: ByClass.empty(count) for name, count in rows.items()})
+    totals = ClassRelevanceTotals({name: ClassShares.empty(count) for name, count in rows.items()})
 
     for batch in prepared_batches(model, images.read, samples, batch_size, workers):
-        ready = [one for one in batch if one.inputs is not None]
+        ready = [item for item in batch if item.inputs is not None]
         if ready:
             inputs = batch_inputs(model, ready)
-            known = None if targets is None else [targets[one.number] for one in ready]
-            step = images_per_pass(engines.engine(inputs, list(rows)))
-            for start in range(0, len(inputs), step):
-                part = slice(start, start + step)
-                mine = None if known is None else known[part]
-                found = found.merge(_batch(engines, inputs[part], rows, mine))
+            classes = None if targets is None else [targets[item.sample] for item in ready]
+            images_at_once = images_per_pass(engines.engine(inputs, list(rows)))
+            for start in range(0, len(inputs), images_at_once):
+                chunk = slice(start, start + images_at_once)
+                chunk_classes = None if classes is None else classes[chunk]
+                totals = totals.merge(_explain_batch(engines, inputs[chunk], rows, chunk_classes))
         progress(len(batch))
-    return found
+    return totals
 
 
-def _batch(
-    engines: Engines, inputs: Tensor, rows: Mapping[str, int], known: list[int] | None
+def _explain_batch(
+    engines: EngineCache, inputs: Tensor, rows: Mapping[str, int], classes: list[int] | None
 ) -> ClassRelevanceTotals:
     engine = engines.engine(inputs, list(rows))
     trace = engine.trace(inputs)
     target = (
         trace.values[OUTPUT].detach().argmax(1).cpu()
-        if known is None
-        else torch.tensor(known, dtype=torch.int64)
+        if classes is None
+        else torch.tensor(classes, dtype=torch.int64)
     )
-    pulled = trace.pull({OUTPUT: class_seed(trace, target[None])}, list(rows), heat=False)
-    found: dict[str, ByClass] = {}
+    result = trace.backward({OUTPUT: class_seed(trace, target[None])}, list(rows), heatmaps=False)
+    by_layer: dict[str, ClassShares] = {}
     for name, count in rows.items():
-        passed = pulled.layers.get(name)
-        if passed is None:  # nothing goes from this layer to the logits
-            found[name] = ByClass.of(target, torch.zeros(len(target), count))
+        signal = result.layers.get(name)
+        if signal is None:  # the logits do not depend on this layer
+            by_layer[name] = ClassShares.from_batch(target, torch.zeros(len(target), count))
             continue
-        signed = component_relevance(trace, name, passed)[0]
-        both = count == 2 * signed.shape[-1]
-        value = signed.flatten(1) if both else signed.sum(1)
-        found[name] = ByClass.of(target, shares(value).float().cpu())
-    return ClassRelevanceTotals(found)
+        by_sign = component_relevance(trace, name, signal)[0]
+        both_signs = count == 2 * by_sign.shape[-1]
+        value = by_sign.flatten(1) if both_signs else by_sign.sum(1)
+        by_layer[name] = ClassShares.from_batch(target, shares(value).float().cpu())
+    return ClassRelevanceTotals(by_layer)

@@ -1,9 +1,8 @@
-"""Attribute: the box in which a component reacts, for each of its examples (paper, H.1).
+"""Crop regions: the box to which a component responds, for each of its examples (paper, H.1).
 
-Heatmaps say where: activation maps, or conditional relevance of the pixels.
-
-The work follows the samples: one decode and one forward pass, up to the deepest layer
-that is needed, serve all components that refer to a sample.
+Boxes come from heatmaps: activation maps, or conditional relevance of the pixels. Work is
+organised by sample: one decode and one forward pass, up to the deepest layer that is needed, serve
+all components that refer to a sample.
 """
 
 from __future__ import annotations
@@ -19,38 +18,43 @@ from PIL import Image
 from torch import Tensor
 
 from semlens.data.prefetch import prefetch
-from semlens.models.activations import LayerLayout, spatial
+from semlens.models.activations import LayerLayout, spatial_map
 from semlens.models.hooks import run_layers
 from semlens.models.subject import SubjectModel
 from semlens.relevance.conditional_heatmaps import (
     backward_heatmaps,
-    batches,
     conditional_heatmaps,
-    frame_of,
+    group_pairs,
     pairs_per_pass,
+    patch_geometry,
 )
-from semlens.relevance.heatmap_boxes import MASK_CELLS, boxes, heatmaps, masks
-from semlens.relevance.make_engine import Engines
+from semlens.relevance.heatmap_boxes import (
+    MASK_CELLS,
+    bounding_boxes,
+    display_masks,
+    upsample_and_blur,
+)
+from semlens.relevance.make_engine import EngineCache
 from semlens.relevance.protocols import RelevanceEngine
 from semlens.stages.batches import batch_inputs, prepared_batches
 from semlens.types import Box, Readout
 
-_AT_ONCE = 256
-"""Heatmaps that are blurred together."""
+_BLUR_BATCH = 256
+"""Number of heatmaps that are blurred together."""
 
 
 @dataclass(frozen=True)
 class ExamplePairs:
-    """Examples to be cut out: n pairs of a component and a sample, sorted by sample.
+    """Examples to be cropped: n pairs of a component and a sample, sorted by sample.
 
     Parameters
     ----------
     layer
-        int32[n], place in the list of layers.
+        int32[n], index in the list of layers.
     channel, sign
         int32[n] and int8[n].
     sample
-        int64[n]: its number, or its row in a batch.
+        int64[n], sample number, or row in a batch.
     position
         int32[n], flat position of the peak in the layer's map or token row.
     """
@@ -65,8 +69,8 @@ class ExamplePairs:
         """Return the number of pairs."""
         return len(self.sample)
 
-    def of(self, samples: Sequence[int]) -> ExamplePairs:
-        """Return the pairs of consecutive referenced samples."""
+    def for_samples(self, samples: Sequence[int]) -> ExamplePairs:
+        """Return the pairs of some consecutive referenced samples."""
         start = np.searchsorted(self.sample, samples[0], "left")
         stop = np.searchsorted(self.sample, samples[-1], "right")
         return ExamplePairs(*(column[start:stop] for column in vars(self).values()))
@@ -77,13 +81,13 @@ class ExamplePairs:
             yield torch.from_numpy(column[rows].astype(np.int64))
 
 
-Keep = Callable[[np.ndarray, Tensor, float], None]
-"""Takes rows of the pairs, their blurred heatmaps float32[n h w], and the box's threshold."""
+OnHeatmaps = Callable[[np.ndarray, Tensor, float], None]
+"""Called with rows of the pairs, their blurred heatmaps float32[n h w] and the box threshold."""
 
 
-Heatmaps = Callable[[Tensor, ExamplePairs, Keep], None]
-"""One kind of heatmap, for some of the layers: shows ``Keep`` those of its layers' pairs on a
-batch float[b 3 h w]."""
+HeatmapSource = Callable[[Tensor, ExamplePairs, OnHeatmaps], None]
+"""One kind of heatmap, for some of the layers: called with a batch float[b 3 h w] and pairs, it
+passes the heatmaps of its layers' pairs to a callback."""
 
 
 @dataclass(frozen=True)
@@ -92,124 +96,149 @@ class ActivationMaps:
 
     Parameters
     ----------
-    forms
-        By place in the list of layers, those that are cropped this way.
+    layouts
+        The layers that are cropped this way, by index in the list of layers.
     """
 
     model: SubjectModel
-    forms: Mapping[int, LayerLayout]
+    layouts: Mapping[int, LayerLayout]
     blur: float
     threshold: float
 
-    def __call__(self, inputs: Tensor, pairs: ExamplePairs, keep: Keep) -> None:
-        """Show the maps; a layer without a map shows none."""
+    def __call__(self, inputs: Tensor, pairs: ExamplePairs, on_heatmaps: OnHeatmaps) -> None:
+        """Emit the heatmaps; a layer without a spatial map has none."""
         height, width = inputs.shape[-2:]
-        used = set(np.unique(pairs.layer).tolist())
-        wanted = {form.name: number for number, form in self.forms.items() if number in used}
+        used_layers = set(np.unique(pairs.layer).tolist())
+        layer_of_name = {
+            layout.name: layer_index
+            for layer_index, layout in self.layouts.items()
+            if layer_index in used_layers
+        }
 
-        def cut(name: str, output: Any) -> None:
-            number = wanted[name]
-            maps = spatial(self.forms[number], output)
+        def emit_maps(name: str, output: Any) -> None:
+            layer_index = layer_of_name[name]
+            maps = spatial_map(self.layouts[layer_index], output)
             if maps is None:
                 return
-            rows = np.flatnonzero(pairs.layer == number)
-            for start in range(0, len(rows), _AT_ONCE):
-                part = rows[start : start + _AT_ONCE]
-                image, channel, sign, _ = pairs.tensors(part)
-                picked = maps[image, channel] * sign.to(maps)[:, None, None]
-                keep(part, heatmaps(picked, height, width, self.blur), self.threshold)
+            rows = np.flatnonzero(pairs.layer == layer_index)
+            for start in range(0, len(rows), _BLUR_BATCH):
+                chunk = rows[start : start + _BLUR_BATCH]
+                image, channel, sign, _ = pairs.tensors(chunk)
+                component_maps = maps[image, channel] * sign.to(maps)[:, None, None]
+                on_heatmaps(
+                    chunk,
+                    upsample_and_blur(component_maps, height, width, self.blur),
+                    self.threshold,
+                )
 
-        if wanted:
-            run_layers(self.model.module, inputs, list(wanted), cut, stop_early=True)
+        if layer_of_name:
+            run_layers(self.model.module, inputs, list(layer_of_name), emit_maps, stop_early=True)
 
 
 @dataclass(frozen=True)
 class ConditionalMaps:
-    """Relevance of the pixels for a component, started at its peak (CRP).
+    """Relevance of the pixels for a component, seeded at its peak (CRP).
 
     Parameters
     ----------
     names
-        By place in the list of layers, those that are cropped this way.
+        The layers that are cropped this way, by index in the list of layers.
     readout
-        With ``cls``, relevance starts at the class token, where the component is read; else at
-        its largest spatial activation.
+        With ``cls``, relevance is seeded at the class token, where the component is read;
+        otherwise at its largest spatial activation.
     engines
-        Of the model.
+        Relevance engines of the model.
     """
 
     names: Mapping[int, str]
     readout: Readout
-    engines: Engines
+    engines: EngineCache
     blur: float
     threshold: float
 
-    def __call__(self, inputs: Tensor, pairs: ExamplePairs, keep: Keep) -> None:
-        """Show the maps: one forward pass per image, one backward pass for many pairs."""
+    def __call__(self, inputs: Tensor, pairs: ExamplePairs, on_heatmaps: OnHeatmaps) -> None:
+        """Emit the heatmaps: one forward pass per image, one backward pass for many pairs."""
         if not np.isin(pairs.layer, list(self.names)).any():
             return
         engine = self.engines.engine(inputs, list(self.names.values()))
-        early = [n for n, name in self.names.items() if frame_of(engine, name, inputs) is not None]
-        for number in early:
-            self._patches(engine, inputs, pairs, number, keep)
-        late = {n: name for n, name in self.names.items() if n not in early}
-        self._images(engine, inputs, pairs, late, keep)
+        early = [
+            index
+            for index, name in self.names.items()
+            if patch_geometry(engine, name, inputs) is not None
+        ]
+        for index in early:
+            self._early_layer(engine, inputs, pairs, index, on_heatmaps)
+        late = {index: name for index, name in self.names.items() if index not in early}
+        self._late_layers(engine, inputs, pairs, late, on_heatmaps)
 
-    def _patches(
-        self, engine: RelevanceEngine, inputs: Tensor, pairs: ExamplePairs, number: int, keep: Keep
+    def _early_layer(
+        self,
+        engine: RelevanceEngine,
+        inputs: Tensor,
+        pairs: ExamplePairs,
+        layer_index: int,
+        on_heatmaps: OnHeatmaps,
     ) -> None:
-        """Treat an early layer: each pair from what its peak sees."""
-        mine = np.flatnonzero(pairs.layer == number)
-        for start in range(0, len(mine), _AT_ONCE):
-            rows = mine[start : start + _AT_ONCE]
+        """Emit the heatmaps of an early layer, computed on the receptive field of each peak."""
+        layer_rows = np.flatnonzero(pairs.layer == layer_index)
+        for start in range(0, len(layer_rows), _BLUR_BATCH):
+            rows = layer_rows[start : start + _BLUR_BATCH]
             image, channel, sign, position = pairs.tensors(rows)
-            heat = conditional_heatmaps(
-                engine, inputs, self.names[number], image, channel, sign, position=position
+            heatmaps = conditional_heatmaps(
+                engine, inputs, self.names[layer_index], image, channel, sign, position=position
             )
-            self._show(rows, heat.float(), keep)
+            self._blur_and_emit(rows, heatmaps.float(), on_heatmaps)
 
-    def _images(
+    def _late_layers(
         self,
         engine: RelevanceEngine,
         inputs: Tensor,
         pairs: ExamplePairs,
         names: Mapping[int, str],
-        keep: Keep,
+        on_heatmaps: OnHeatmaps,
     ) -> None:
-        """Treat the later layers: one forward pass per image serves them all."""
-        mine = np.flatnonzero(np.isin(pairs.layer, list(names)))
-        if not len(mine):
+        """Emit the heatmaps of the later layers; one forward pass per image serves them all."""
+        selected = np.flatnonzero(np.isin(pairs.layer, list(names)))
+        if not len(selected):
             return
-        chunk = pairs_per_pass(engine, engine.order(list(names.values()))[-1])
-        for rows, part in batches(pairs.sample[mine].tolist(), chunk):
-            members = mine[part]
-            here = {n: names[n] for n in np.unique(pairs.layer[members]).tolist()}
-            trace = engine.trace(inputs[rows], [engine.order(list(here.values()))[-1]])
-            place = np.zeros(len(inputs), np.int64)
-            place[rows] = np.arange(len(rows))
-            for number, name in here.items():
-                own = members[pairs.layer[members] == number]
-                image, channel, sign, _ = pairs.tensors(own)
-                local = torch.from_numpy(place)[image]
-                position = torch.zeros_like(local) if self.readout == "cls" else None
-                heat = backward_heatmaps(trace, name, local, channel, sign, chunk, position)
-                self._show(own, heat.float(), keep)
+        chunk = pairs_per_pass(engine, engine.sort_layers(list(names.values()))[-1])
+        for images, batch_pairs in group_pairs(pairs.sample[selected].tolist(), chunk):
+            members = selected[batch_pairs]
+            batch_layers = {
+                index: names[index] for index in np.unique(pairs.layer[members]).tolist()
+            }
+            trace = engine.trace(
+                inputs[images], [engine.sort_layers(list(batch_layers.values()))[-1]]
+            )
+            row_in_trace = np.zeros(len(inputs), np.int64)
+            row_in_trace[images] = np.arange(len(images))
+            for layer_index, name in batch_layers.items():
+                layer_rows = members[pairs.layer[members] == layer_index]
+                image, channel, sign, _ = pairs.tensors(layer_rows)
+                trace_row = torch.from_numpy(row_in_trace)[image]
+                position = torch.zeros_like(trace_row) if self.readout == "cls" else None
+                heatmaps = backward_heatmaps(trace, name, trace_row, channel, sign, chunk, position)
+                self._blur_and_emit(layer_rows, heatmaps.float(), on_heatmaps)
 
-    def _show(self, rows: np.ndarray, heat: Tensor, keep: Keep) -> None:
-        height, width = heat.shape[-2:]
-        for start in range(0, len(rows), _AT_ONCE):
-            part = slice(start, start + _AT_ONCE)
-            keep(rows[part], heatmaps(heat[part], height, width, self.blur), self.threshold)
+    def _blur_and_emit(self, rows: np.ndarray, heatmaps: Tensor, on_heatmaps: OnHeatmaps) -> None:
+        height, width = heatmaps.shape[-2:]
+        for start in range(0, len(rows), _BLUR_BATCH):
+            chunk = slice(start, start + _BLUR_BATCH)
+            on_heatmaps(
+                rows[chunk],
+                upsample_and_blur(heatmaps[chunk], height, width, self.blur),
+                self.threshold,
+            )
 
 
 @dataclass(frozen=True)
 class CropRegion:
-    """Where a component reacts in an image.
+    """Region of an image to which a component responds.
 
     Parameters
     ----------
     box
-        In original pixels.
+        Box in original pixels.
     mask
         Display mask over the box, bool[16 16] packed to 32 bytes; None for a whole image.
     """
@@ -218,17 +247,17 @@ class CropRegion:
     mask: bytes | None = None
 
 
-Attributor = Callable[
+RegionFinder = Callable[
     [Sequence[int], ExamplePairs, Callable[[int], Image.Image], Callable[[int], None]],
     list[CropRegion],
 ]
-"""One way to find regions: given samples, all pairs, what reads a sample, and what is told how many
-are done, it returns the regions of all pairs of these samples, in the pairs' order."""
+"""One way to find regions: called with samples, all pairs, a function that reads a sample and a
+progress callback, it returns the regions of all pairs of these samples, in the pairs' order."""
 
 
 @dataclass(frozen=True)
 class WholeImage:
-    """No crop: the box is the image."""
+    """No crop: the box is the whole image."""
 
     workers: int = 2
 
@@ -239,26 +268,29 @@ class WholeImage:
         read: Callable[[int], Image.Image],
         progress: Callable[[int], None],
     ) -> list[CropRegion]:
-        """Return each pair's whole image."""
+        """Return the whole image for each pair."""
         sizes: dict[int, tuple[int, int]] = {}
         for sample, image in zip(samples, prefetch(read, samples, self.workers), strict=True):
             sizes[sample] = image.size
             progress(1)
-        return [CropRegion(Box(0, 0, *sizes[int(number)])) for number in pairs.of(samples).sample]
+        return [
+            CropRegion(Box(0, 0, *sizes[int(pair_sample)]))
+            for pair_sample in pairs.for_samples(samples).sample
+        ]
 
 
 @dataclass(frozen=True)
 class HeatmapCrops:
-    """Boxes from heatmaps: batches of images are decoded once and shown to every kind of map.
+    """Boxes from heatmaps: each batch of images is decoded once for all kinds of heatmaps.
 
     Parameters
     ----------
     maps
-        Makes the heatmaps; each kind for the layers that are its own.
+        Compute the heatmaps, each for its own layers.
     """
 
     model: SubjectModel
-    maps: Sequence[Heatmaps]
+    maps: Sequence[HeatmapSource]
     batch_size: int = 32
     workers: int = 2
 
@@ -269,33 +301,37 @@ class HeatmapCrops:
         read: Callable[[int], Image.Image],
         progress: Callable[[int], None],
     ) -> list[CropRegion]:
-        """Return each pair's region; a component without a map gets the model's whole view."""
+        """Return each pair's region; without a map, the whole input of the model."""
         geometry = self.model.geometry()
-        found: list[CropRegion] = []
+        regions: list[CropRegion] = []
         for batch in prepared_batches(self.model, read, samples, self.batch_size, self.workers):
-            numbers = [one.number for one in batch]
-            sizes = {one.number: one.size for one in batch}
-            mine = pairs.of(numbers)
-            by_row = replace(mine, sample=np.searchsorted(np.asarray(numbers), mine.sample))
-            view, masks = self._regions(batch_inputs(self.model, batch), by_row)
-            for sample, box, mask in zip(mine.sample, view, masks, strict=True):
-                to = geometry(*sizes[int(sample)]).to_original
-                found.append(CropRegion(to(*(float(edge) for edge in box)), mask.tobytes()))
+            batch_samples = [item.sample for item in batch]
+            sizes = {item.sample: item.size for item in batch}
+            batch_pairs = pairs.for_samples(batch_samples)
+            pairs_by_row = replace(
+                batch_pairs, sample=np.searchsorted(np.asarray(batch_samples), batch_pairs.sample)
+            )
+            input_boxes, masks = self._regions(batch_inputs(self.model, batch), pairs_by_row)
+            for sample, box, mask in zip(batch_pairs.sample, input_boxes, masks, strict=True):
+                to_original = geometry(*sizes[int(sample)]).to_original
+                regions.append(
+                    CropRegion(to_original(*(float(edge) for edge in box)), mask.tobytes())
+                )
             progress(len(batch))
-        return found
+        return regions
 
     def _regions(self, inputs: Tensor, pairs: ExamplePairs) -> tuple[np.ndarray, np.ndarray]:
-        """Boxes int64[n 4] in input pixels, and packed masks uint8[n 32]."""
+        """Return boxes int64[n 4] in input pixels, and packed masks uint8[n 32]."""
         height, width = inputs.shape[-2:]
-        box = np.tile(np.array([0, 0, width, height]), (len(pairs), 1))
-        mask = np.full((len(pairs), MASK_CELLS**2 // 8), 255, np.uint8)
+        boxes = np.tile(np.array([0, 0, width, height]), (len(pairs), 1))
+        packed_masks = np.full((len(pairs), MASK_CELLS**2 // 8), 255, np.uint8)
 
-        def keep(rows: np.ndarray, heat: Tensor, threshold: float) -> None:
-            edges = boxes(heat, threshold)
-            box[rows] = edges.cpu().numpy()
-            shown = masks(heat, edges).flatten(1).cpu().numpy()
-            mask[rows] = np.packbits(shown, axis=1)
+        def store(rows: np.ndarray, heatmaps: Tensor, threshold: float) -> None:
+            input_boxes = bounding_boxes(heatmaps, threshold)
+            boxes[rows] = input_boxes.cpu().numpy()
+            cells = display_masks(heatmaps, input_boxes).flatten(1).cpu().numpy()
+            packed_masks[rows] = np.packbits(cells, axis=1)
 
         for maps in self.maps:
-            maps(inputs, pairs, keep)
-        return box, mask
+            maps(inputs, pairs, store)
+        return boxes, packed_masks

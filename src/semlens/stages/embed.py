@@ -1,4 +1,4 @@
-"""Embed: one vector per unique crop, one decode per unique sample (paper, Eq. 2)."""
+"""Embedding crops: one vector per unique crop, one decode per unique sample (paper, Eq. 2)."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ THUMBNAIL = 96
 
 @dataclass(frozen=True, order=True)
 class CropRef:
-    """A piece of a sample; equal crops of two components are one."""
+    """A box of a sample; equal crops of several components are embedded once."""
 
     sample: int
     box: Box
 
     def key(self, digest: str) -> str:
-        """Content hash: the image's bytes and the box."""
+        """Return a hash of the image's digest and the box."""
         text = f"{digest}:{self.box.as_tuple()}:{THUMBNAIL}"
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -49,7 +49,7 @@ def embed(
     Returns
     -------
     tuple
-        Unit vectors in the crops' order, and WebP thumbnails, or none.
+        Unit vectors and WebP thumbnails, if any, in the order of the crops.
     """
     by_sample = {
         sample: [crop.box for crop in group]
@@ -62,8 +62,8 @@ def embed(
         return [(embedder.preprocess(p), _webp(p) if thumbnails else b"") for p in pieces]
 
     def prepared() -> Iterator[tuple[Tensor, bytes]]:
-        for made in prefetch(prepare, by_sample, workers, ahead=batch_size):
-            yield from made
+        for sample_crops in prefetch(prepare, by_sample, workers, ahead=batch_size):
+            yield from sample_crops
             progress(1)
 
     vectors = [torch.zeros(0, embedder.dim, dtype=torch.float16)]
@@ -77,8 +77,8 @@ def embed(
 
 
 def _webp(image: Image.Image) -> bytes:
-    small = image.copy()
-    small.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BICUBIC)
+    thumbnail = image.copy()
+    thumbnail.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BICUBIC)
     buffer = io.BytesIO()
-    small.save(buffer, "WEBP", quality=80, method=2)
+    thumbnail.save(buffer, "WEBP", quality=80, method=2)
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Index: from what a pass has found to components, their examples and one theta each (Eq. 2)."""
+"""Components, their examples and concept vectors from the collected statistics (Eq. 2)."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ class LayerExamples:
     Parameters
     ----------
     index, sign
-        int32[C] and int8[C]: who each row is.
+        int32[C] and int8[C], the component of each row.
     top
         Examples; ``top.activation`` is in the direction of the sign.
     used
-        bool[C m]: slots that speak for the component. In a layer that never goes
-        negative a readout of zero means that the component was silent on the sample.
+        bool[C m], slots that are examples of the component. In a layer that is never negative, a
+        readout of zero means that the component was not active on the sample.
     """
 
-    form: LayerLayout
+    layout: LayerLayout
     block: ReadoutBlock
     index: np.ndarray
     sign: np.ndarray
@@ -47,27 +47,27 @@ class LayerExamples:
         return torch.where(self.top.filled, raw, torch.nan)
 
 
-def select(collected: Collected, form: LayerLayout, signs: Signs) -> LayerExamples:
-    """Choose the signs of a layer's components (paper, B.1).
+def select_examples(collected: Collected, layout: LayerLayout, signs: Signs) -> LayerExamples:
+    """Select the signs of a layer's components and the used examples (paper, B.1).
 
-    With ``auto`` a layer whose activations were anywhere below zero gets both signs.
+    With ``auto``, a layer with any activation below zero gets both signs.
     """
-    block = collected.moments[form.name].total()
-    top = collected.top[form.name]
-    channels = form.components
+    block = collected.moments[layout.name].total()
+    top = collected.top[layout.name]
+    channels = layout.components
     lowest = -float(block.peak[1].max())
-    seen = np.isfinite(lowest)
-    repeat = 2 if signs == "both" or (signs == "auto" and seen and lowest < 0) else 1
-    chosen = top.rows(torch.arange(2 * channels) < repeat * channels)
-    speaks = (chosen.activation > 0) if seen and lowest >= 0 else torch.tensor(True)
+    measured = np.isfinite(lowest)
+    sign_count = 2 if signs == "both" or (signs == "auto" and measured and lowest < 0) else 1
+    examples = top.select(torch.arange(2 * channels) < sign_count * channels)
+    active = (examples.activation > 0) if measured and lowest >= 0 else torch.tensor(True)
     return LayerExamples(
-        form,
+        layout,
         block,
-        np.tile(np.arange(channels, dtype=np.int32), repeat),
-        np.repeat(np.array([1, -1], np.int8)[:repeat], channels),
-        chosen,
-        chosen.filled & speaks,
-        lowest if seen else None,
+        np.tile(np.arange(channels, dtype=np.int32), sign_count),
+        np.repeat(np.array([1, -1], np.int8)[:sign_count], channels),
+        examples,
+        examples.filled & active,
+        lowest if measured else None,
     )
 
 
@@ -79,11 +79,11 @@ def theta(
     aggregate: Aggregate,
     chunk: int = 1024,
 ) -> Float16[Tensor, "c d"]:
-    """Join the unit vectors of each component's examples.
+    """Aggregate the unit vectors of each component's examples.
 
-    ``mean`` is the paper's Eq. 2; ``median`` and ``weighted`` (see :func:`example_weights`)
-    are what it leaves to future work. The result is not normalised again; a component
-    without examples gets zeros.
+    ``mean`` is the paper's Eq. 2; ``median`` and ``weighted`` (see :func:`example_weights`) are
+    mentioned there as future work. The result is not normalised; it is zero for a component without
+    examples.
 
     Parameters
     ----------
@@ -97,26 +97,25 @@ def theta(
         mask = used[rows]
         if vectors.shape[0] == 0 or not mask.any():
             continue
-        picked = vectors[torch.where(mask, crop[rows], 0)].float()
+        crop_vectors = vectors[torch.where(mask, crop[rows], 0)].float()
         if aggregate == "median":
-            picked = torch.where(mask[..., None], picked, torch.nan)
-            joined = torch.from_numpy(_nanmedian(picked.numpy()))
+            crop_vectors = torch.where(mask[..., None], crop_vectors, torch.nan)
+            concept_vectors = torch.from_numpy(_nanmedian(crop_vectors.numpy()))
         else:
             weight = example_weights(mask, strength[rows] if aggregate == "weighted" else None)
-            joined = torch.einsum("cm,cmd->cd", weight.float(), picked)
-        out[rows] = joined.to(torch.float16)
+            concept_vectors = torch.einsum("cm,cmd->cd", weight.float(), crop_vectors)
+        out[rows] = concept_vectors.to(torch.float16)
     return out
 
 
 def example_weights(
     used: Bool[Tensor, "c m"], strength: Float32[Tensor, "c m"] | None
 ) -> Float64[Tensor, "c m"]:
-    """Weights of each component's examples, with sum 1; zeros where it has none.
+    """Return the weights of each component's examples, with sum 1; zeros if it has none.
 
-    Equal without ``strength``. With it they are proportional to the readout in the direction
-    of the sign; where the weakest used one is below zero, to what lies above that one. So a
-    weight never rises as the readout falls. Where nothing lies above (all readouts are equal
-    and not positive) the weights are equal.
+    Without ``strength`` they are equal. Otherwise they are proportional to the readout in the
+    direction of the sign, minus the smallest used readout if that is negative, so that weights
+    never increase as readouts fall. If this gives only zeros, the weights are equal.
     """
     weight = equal = used.double()
     if strength is not None:
@@ -128,20 +127,20 @@ def example_weights(
 
 
 def _nanmedian(values: np.ndarray) -> np.ndarray:
-    """Median over axis 1 of [c m d]; zeros where a row holds nothing."""
+    """Return the median over axis 1 of [c m d], ignoring NaN; zeros for rows of NaN only."""
     empty = np.isnan(values[:, :, 0]).all(axis=1, keepdims=True)
     filled = np.where(np.expand_dims(empty, 2), 0.0, values)
     return np.nanmedian(filled, axis=1).astype(np.float32)
 
 
 def components_table(layer: LayerExamples) -> pa.Table:
-    """Rows of ``components.parquet``: identity and statistics of the raw readout."""
+    """Return rows of ``components.parquet``: identity and statistics of the raw readout."""
     block, index = layer.block, layer.index
     count = block.count.numpy()[index]
     fired = block.fired.numpy()[(layer.sign < 0).astype(int), index]
     return pa.table(
         {
-            "layer": [layer.form.name] * len(index),
+            "layer": [layer.layout.name] * len(index),
             "index": index,
             "sign": layer.sign,
             "samples": count,
@@ -163,21 +162,21 @@ def examples_table(
     crop: Int64[Tensor, "c m"],
     mask: UInt8[Tensor, "c m bytes"],
 ) -> pa.Table:
-    """Rows of ``examples/LAYER.parquet``, strongest first within each component.
+    """Return rows of ``examples/LAYER.parquet``, strongest first within each component.
 
     Parameters
     ----------
     first
         Row of the layer's first component in ``components.parquet``.
     box, crop, mask
-        Box in original pixels, number of the crop's vector, and packed display mask over the
-        box; meaningless where ``layer.used`` is false, and null in the table.
+        Box in original pixels, row of the crop's vector, and packed display mask over the box;
+        undefined where ``layer.used`` is false, and null in the table.
     """
     filled = layer.top.filled.numpy()
     row, rank = np.nonzero(filled)
     used = layer.used.numpy()[filled]
     flat = pa.array(box.numpy()[filled].reshape(-1), pa.int32())
-    none = pa.array(~used)
+    no_box = pa.array(~used)
     masks = zip(mask.numpy()[filled], used, strict=True)
     return pa.table(
         {
@@ -186,9 +185,9 @@ def examples_table(
             "sample": layer.top.sample.numpy()[filled],
             "activation": layer.activation.numpy()[filled],
             "position": layer.top.position.numpy()[filled],
-            "box": pa.FixedSizeListArray.from_arrays(flat, 4, mask=none),
+            "box": pa.FixedSizeListArray.from_arrays(flat, 4, mask=no_box),
             "crop": pa.array(crop.numpy()[filled], pa.int64(), mask=~used),
-            "mask": [bits.tobytes() if ok else None for bits, ok in masks],
+            "mask": [packed.tobytes() if is_used else None for packed, is_used in masks],
         },
         schema=EXAMPLES,
     )

@@ -1,1 +1,1 @@
-"""The concept database on disk: the only room that writes files."""
+"""The concept database on disk; the only package that writes database files."""

@@ -1,4 +1,4 @@
-"""Tables that questions have derived from a database, kept beside it."""
+"""Cache of tables derived from a database, stored in its ``analysis`` folder."""
 
 from __future__ import annotations
 
@@ -19,97 +19,97 @@ from semlens.errors import StoreError
 from semlens.recipe import fingerprint
 from semlens.store import file_names
 from semlens.store.atomic_files import file_digest, load_table, save_table
-from semlens.store.manifest import NAME as MANIFEST
+from semlens.store.manifest import MANIFEST_NAME
 
 
 class AnalysisCache:
-    """The folder of derived tables; each table remembers what it was made from."""
+    """Folder of derived tables; each one records what it was computed from."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the manifest, and so of every file of the build."""
-        return file_digest(self.path / MANIFEST)
+        """SHA-256 of the manifest, which identifies every file of the build."""
+        return file_digest(self.path / MANIFEST_NAME)
 
     def cached(
         self,
         kind: str,
         key: Sequence[object],
-        make: Callable[[], pd.DataFrame],
+        compute: Callable[[], pd.DataFrame],
         *,
-        keep: Callable[[pd.DataFrame], bool] = lambda _: True,
+        worth_saving: Callable[[pd.DataFrame], bool] = lambda _: True,
     ) -> pd.DataFrame:
-        """Return a table that follows from ``key`` alone: the one that is kept, else a new one.
+        """Return a saved table that is determined by ``key``, or compute it.
 
         Parameters
         ----------
         kind
-            What it is; the file's name begins with it.
+            Prefix of the file's name.
         key
-            Plain values that decide the table: settings, and digests of what it was made from.
-        make
-            Computes it; plain values in its ``attrs`` are kept, too.
-        keep
-            Whether a new table is worth a file. None is written in a read-only folder.
+            Plain values that determine the table: settings, and digests of its inputs.
+        compute
+            Computes the table; plain values in its ``attrs`` are saved too.
+        worth_saving
+            Whether to save a new table. Nothing is saved in a read-only folder.
         """
         name = f"{kind}-{fingerprint(kind, list(key))[:24]}"
-        with suppress(StoreError):  # it can be made again
-            kept = self.load_origin(name)
-            if kept is not None:
-                kept[0].attrs.update(kept[1])
-                return kept[0]
-        made = make()
-        if self.keeps_analysis and keep(made):
-            self.save_analysis(name, made, {str(k): v for k, v in made.attrs.items()})
-        return made
+        with suppress(StoreError):  # it can be recomputed
+            saved = self.load_with_origin(name)
+            if saved is not None:
+                saved[0].attrs.update(saved[1])
+                return saved[0]
+        frame = compute()
+        if self.is_writable and worth_saving(frame):
+            self.save_analysis(name, frame, {str(k): v for k, v in frame.attrs.items()})
+        return frame
 
     def save_analysis(
         self, name: str, frame: pd.DataFrame, origin: Mapping[str, Any] | None = None
     ) -> Path:
-        """Keep a derived table; it remembers what it was made from.
+        """Save a derived table and what it was computed from.
 
         Parameters
         ----------
         origin
-            Plain values that say what it was made from, for :meth:`load_origin`. By default
-            the whole build, so that the table is void once layers are added.
+            Plain values that say what it was computed from, for :meth:`load_with_origin`. By
+            default the whole build, so that the table becomes invalid when layers are added.
 
         Raises
         ------
         StoreError
-            If the name is no plain file name.
+            If the name is not a plain file name.
         """
         if not re.fullmatch(r"[\w][\w.-]*", name):
             raise StoreError(
-                f"'{name}' cannot name a table.",
+                f"'{name}' is not a valid name of a table.",
                 "Expected letters, digits, '_', '-' and '.'.",
                 "Choose another name.",
             )
-        made_from = (
+        metadata = (
             {"database": self.fingerprint}
             if origin is None
             else {"origin": json.dumps(origin, sort_keys=True)}
         )
         path = self._analysis_file(name)
         table = pa.Table.from_pandas(frame, preserve_index=False)
-        save_table(path, table.replace_schema_metadata(made_from))
+        save_table(path, table.replace_schema_metadata(metadata))
         return path
 
     def load_analysis(self, name: str, columns: list[str] | None = None) -> pd.DataFrame | None:
-        """Return a derived table, or some columns; None when there is none of this very build."""
+        """Return a derived table, or some columns; None if there is none for this build."""
         path = self._analysis_file(name)
         if not path.is_file():
             return None
         table = load_table(path, columns)
-        made_from = (table.schema.metadata or {}).get(b"database", b"").decode()
-        return table.to_pandas() if made_from == self.fingerprint else None
+        built_from = (table.schema.metadata or {}).get(b"database", b"").decode()
+        return table.to_pandas() if built_from == self.fingerprint else None
 
-    def load_origin(self, name: str) -> tuple[pd.DataFrame, dict[str, Any]] | None:
-        """Return a derived table that was kept with an origin, and the origin; or None.
+    def load_with_origin(self, name: str) -> tuple[pd.DataFrame, dict[str, Any]] | None:
+        """Return a derived table that was saved with an origin, and the origin; or None.
 
-        Whether the origin still holds is for the caller to see: it may outlive added layers.
+        The caller must check whether the origin is still valid: it may be after layers were added.
         """
         path = self._analysis_file(name)
         if not path.is_file():
@@ -118,19 +118,21 @@ class AnalysisCache:
         origin = (table.schema.metadata or {}).get(b"origin")
         return None if origin is None else (table.to_pandas(), json.loads(origin))
 
-    def kept_analyses(self, prefix: str = "") -> list[tuple[str, float]]:
+    def list_analyses(self, prefix: str = "") -> list[tuple[str, float]]:
         """Return the names of derived tables and when each was written, newest first.
 
-        Times are seconds since 1970. Whether a table is of this very build is for
-        :meth:`load_analysis` to say.
+        Times are seconds since 1970. The tables may be of an earlier build, see
+        :meth:`load_analysis`.
         """
         files = (self.path / file_names.ANALYSIS).glob(f"{glob.escape(prefix)}*.parquet")
-        found = [(f.stem, f.stat().st_mtime) for f in files if not f.name.startswith(".")]
-        return sorted(found, key=lambda pair: (-pair[1], pair[0]))
+        names = [
+            (file.stem, file.stat().st_mtime) for file in files if not file.name.startswith(".")
+        ]
+        return sorted(names, key=lambda pair: (-pair[1], pair[0]))
 
     @property
-    def keeps_analysis(self) -> bool:
-        """Whether derived tables can be kept: not in a folder that is only for reading."""
+    def is_writable(self) -> bool:
+        """Whether derived tables can be saved: the folder is not read-only."""
         folder = self.path / file_names.ANALYSIS
         return os.access(folder if folder.is_dir() else self.path, os.W_OK)
 

@@ -1,4 +1,4 @@
-"""Writing whole files or none: a temporary file, flushed to disk, then renamed."""
+"""Atomic writing of files: a temporary file, flushed to disk, then renamed."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from torch import Tensor
 
 from semlens.errors import StoreError
 
-_FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up"}
-_FULL[errno.EFBIG] = "the file-size limit is reached"
+_DISK_FULL_REASONS = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up"}
+_DISK_FULL_REASONS[errno.EFBIG] = "the file-size limit is reached"
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
@@ -28,41 +28,42 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     Raises
     ------
     StoreError
-        If there is no space or no permission; what was there before stays.
+        If there is no space or no permission; an existing file is left unchanged.
     """
     temporary = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch()
-        mode = temporary.stat().st_mode  # as the user's umask has it; safetensors narrows it
+        # permissions by the user's umask, which safetensors restricts
+        mode = temporary.stat().st_mode
         write(temporary)
         temporary.chmod(mode)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException as error:
-        with contextlib.suppress(OSError):  # below a file there is nothing to remove
+        with contextlib.suppress(OSError):  # the parent may be a file
             temporary.unlink(missing_ok=True)
-        found = _not_written(path, error)
-        if found is not None:
-            raise found from error
+        store_error = _write_error(path, error)
+        if store_error is not None:
+            raise store_error from error
         raise
 
 
-def _not_written(path: Path, error: BaseException) -> StoreError | None:
-    """Return the error for a path that cannot be written; None for any other fault."""
-    text = str(error)  # safetensors and pyarrow wrap the system's error into text
-    for code, reason in _FULL.items():
+def _write_error(path: Path, error: BaseException) -> StoreError | None:
+    """Return the error for a path that cannot be written, or None for other exceptions."""
+    text = str(error)  # safetensors and pyarrow convert the system's error to text
+    for code, reason in _DISK_FULL_REASONS.items():
         if getattr(error, "errno", None) == code or f"os error {code}" in text:
             return StoreError(
                 f"'{path}' cannot be written: {reason}.",
-                "Expected room for it.",
-                "Make room and run the same command: it goes on where it stopped.",
+                "Expected enough free space.",
+                "Free some space and run the same command again: it resumes.",
             )
     if isinstance(error, OSError):
         return StoreError(
             f"'{path}' cannot be written ({error.strerror or error}).",
-            "Expected a place that can be written.",
+            "Expected a writable path.",
             "Check the path and its permissions, or choose another one.",
         )
     return None
@@ -89,27 +90,36 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def save_table(
-    path: Path, table: pa.Table, *, group: int | None = None, packed: str | None = None
+    path: Path,
+    table: pa.Table,
+    *,
+    rows_per_group: int | None = None,
+    compressed_column: str | None = None,
 ) -> None:
     """Write a Parquet file, atomically.
 
     Parameters
     ----------
-    group
-        Rows per row group: the least that can be read of it. By default all are in one.
-    packed
-        A column whose values are compressed already.
+    rows_per_group
+        Rows per row group, the smallest unit of reading; by default one group for all.
+    compressed_column
+        A column whose values are already compressed.
     """
-    # a dictionary of values that are all different only takes time
+    # dictionary encoding is useless for values that are all different
     options: dict[str, Any] = {"compression": "ZSTD"}
-    if packed is not None:
-        kinds = {n: "NONE" if n == packed else "ZSTD" for n in table.column_names}
-        options = {"compression": kinds, "use_dictionary": [n for n in kinds if n != packed]}
-    write_atomic(path, lambda part: pq.write_table(table, part, row_group_size=group, **options))
+    if compressed_column is not None:
+        compression = {n: "NONE" if n == compressed_column else "ZSTD" for n in table.column_names}
+        options = {
+            "compression": compression,
+            "use_dictionary": [n for n in compression if n != compressed_column],
+        }
+    write_atomic(
+        path, lambda part: pq.write_table(table, part, row_group_size=rows_per_group, **options)
+    )
 
 
 def save_text(path: Path, text: str) -> None:
-    """Write a text as UTF-8, atomically."""
+    """Write text as UTF-8, atomically."""
     write_atomic(path, lambda part: part.write_text(text, "utf-8"))
 
 
@@ -143,6 +153,6 @@ def damaged(path: Path, error: Exception) -> StoreError:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file."""
+    """Return the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

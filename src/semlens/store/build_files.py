@@ -1,4 +1,4 @@
-"""The files of a build, each compared with the manifest before anything is answered from it."""
+"""The files of a build, verified against the manifest before they are used."""
 
 from __future__ import annotations
 
@@ -17,104 +17,103 @@ from semlens.store import file_names, schema
 from semlens.store.atomic_files import damaged, file_digest, load_table, load_tensors
 from semlens.store.manifest import Manifest
 
-Table = tuple[pa.Schema, int | None]
-"""Columns, and the number of rows where the manifest knows it."""
-Tensors = dict[str, tuple[str, list[int]]]
-"""By name, a tensor's type, as safetensors writes it, and its shape."""
+ExpectedTable = tuple[pa.Schema, int | None]
+"""Columns, and the number of rows if the manifest defines it."""
+ExpectedTensors = dict[str, tuple[str, list[int]]]
+"""Type (as safetensors names it) and shape of each tensor, by name."""
 
 
 class BuildFiles:
-    """Reads the files of a database; safe in threads.
+    """Reads the files of a database; thread-safe.
 
-    At opening, the head of every file is read: columns and number of rows of tables, names,
-    types and shapes of tensors. When a file is first needed, all of it is hashed, and its
-    tensors must be finite.
+    On opening, the header of every file is checked: columns and number of rows of tables, names,
+    types and shapes of tensors. On first use, a file is hashed, and its tensors must be finite.
 
     Raises
     ------
     StoreError
-        If a file is missing, or is not the one that the manifest names.
+        If a file is missing, or differs from the one in the manifest.
     """
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder, self.manifest = folder, manifest
         self._lock = threading.RLock()
-        self._places: dict[str, Path] = {}
+        self._verified_paths: dict[str, Path] = {}
         self._tensors: dict[str, Mapping[str, Tensor]] = {}
-        for name, what in expected_files(manifest).items():
+        for name, expected in expected_files(manifest).items():
             if name not in manifest.files:
-                raise _other_content(folder / name, "the manifest does not list it")
-            place = find_file(folder, manifest, name)
+                raise _content_error(folder / name, "the manifest does not list it")
+            path = find_file(folder, manifest, name)
             try:
-                wrong = (
-                    _table_fault(place, *what)
-                    if isinstance(what, tuple)
-                    else _tensors_fault(place, what)
+                problem = (
+                    _table_problem(path, *expected)
+                    if isinstance(expected, tuple)
+                    else _tensors_problem(path, expected)
                 )
-            except Exception as error:  # whatever the readers raise for a damaged file
-                raise damaged(place, error) from error
-            if wrong:
-                raise _other_content(place, wrong)
+            except Exception as error:  # readers raise many kinds for a damaged file
+                raise damaged(path, error) from error
+            if problem:
+                raise _content_error(path, problem)
 
-    def place(self, name: str) -> Path:
-        """Return where a file lies, once its content was found to be the manifest's."""
+    def verified_path(self, name: str) -> Path:
+        """Return the path of a file after verifying its SHA-256 once."""
         with self._lock:
-            if name not in self._places:
-                place = find_file(self.folder, self.manifest, name)
-                if not _unchanged(place, self.manifest.files[name]):
-                    raise _other_content(place, "its SHA-256 differs")
-                self._places[name] = place
-            return self._places[name]
+            if name not in self._verified_paths:
+                path = find_file(self.folder, self.manifest, name)
+                if not _unchanged(path, self.manifest.files[name]):
+                    raise _content_error(path, "its SHA-256 differs")
+                self._verified_paths[name] = path
+            return self._verified_paths[name]
 
     def table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         """Return a table, or some columns of it."""
-        return load_table(self.place(name), columns)
+        return load_table(self.verified_path(name), columns)
 
     def tensors(self, name: str) -> Mapping[str, Tensor]:
-        """Return the tensors of a file: mapped, so that only what is used takes memory."""
+        """Return the tensors of a file, memory-mapped so that only used parts take memory."""
         with self._lock:
             if name not in self._tensors:
-                place = self.place(name)
-                for key, tensor in load_tensors(place).items():  # a mapping that ends with this
+                path = self.verified_path(name)
+                for key, tensor in load_tensors(path).items():  # this mapping is closed again
                     if tensor.is_floating_point() and not _finite(tensor):
-                        raise _other_content(place, f"'{key}' is not finite everywhere")
-                self._tensors[name] = load_tensors(place)
+                        raise _content_error(path, f"'{key}' is not finite everywhere")
+                self._tensors[name] = load_tensors(path)
             return self._tensors[name]
 
 
-def expected_files(manifest: Manifest) -> Mapping[str, Table | Tensors]:
-    """Return what each file of a build must hold, by the manifest."""
+def expected_files(manifest: Manifest) -> Mapping[str, ExpectedTable | ExpectedTensors]:
+    """Return the content that each file of a build must have according to the manifest."""
     dim = manifest.dim
-    found: dict[str, Table | Tensors] = {
+    expected: dict[str, ExpectedTable | ExpectedTensors] = {
         file_names.COMPONENTS: (schema.COMPONENTS, manifest.rows),
         file_names.SAMPLES: (schema.SAMPLES, manifest.samples),
     }
     for layer in manifest.layers:
-        found[file_names.examples_file(layer.name)] = (schema.EXAMPLES, None)
-        found[file_names.theta_file(layer.name)] = {"theta": ("F16", [layer.rows, dim])}
-        found[file_names.relevance_file(layer.name)] = (schema.RELEVANCE, None)
-    for number, crops in enumerate(manifest.crops):
-        found[file_names.crops_file(number)] = {
+        expected[file_names.examples_file(layer.name)] = (schema.EXAMPLES, None)
+        expected[file_names.theta_file(layer.name)] = {"theta": ("F16", [layer.rows, dim])}
+        expected[file_names.relevance_file(layer.name)] = (schema.RELEVANCE, None)
+    for file_index, crops in enumerate(manifest.crops):
+        expected[file_names.crops_file(file_index)] = {
             "vector": ("F16", [crops, dim]),
             "sample": ("I64", [crops]),
             "box": ("I32", [crops, 4]),
         }
         if manifest.recipe.thumbnails:
-            found[file_names.thumbnails_file(number)] = (schema.THUMBNAILS, crops)
-    found[file_names.RELEVANCE_CLASSES] = (schema.RELEVANCE_CLASSES, None)
-    optional = file_names.RELEVANCE  # computed only if asked for, and void once classes change
+            expected[file_names.thumbnails_file(file_index)] = (schema.THUMBNAILS, crops)
+    expected[file_names.RELEVANCE_CLASSES] = (schema.RELEVANCE_CLASSES, None)
+    optional = file_names.RELEVANCE  # only computed on request, and invalid once classes change
     return {
-        name: what
-        for name, what in found.items()
+        name: content
+        for name, content in expected.items()
         if name in manifest.files or not name.startswith(optional)
     }
 
 
 def find_file(folder: Path, manifest: Manifest, name: str) -> Path:
-    """Return a file's place; a writer that was stopped may not have moved it there yet."""
+    """Return the path of a file; an interrupted writer may have left it in the staging folder."""
     staged = folder / file_names.STAGED / name
-    waiting = staged.is_file() and _unchanged(staged, manifest.files[name])
-    return staged if waiting else folder / name
+    is_current = staged.is_file() and _unchanged(staged, manifest.files[name])
+    return staged if is_current else folder / name
 
 
 def damaged_files(folder: Path, manifest: Manifest) -> list[str]:
@@ -126,41 +125,46 @@ def damaged_files(folder: Path, manifest: Manifest) -> list[str]:
     ]
 
 
-def _unchanged(place: Path, digest: str) -> bool:
+def _unchanged(path: Path, digest: str) -> bool:
     try:
-        return file_digest(place) == digest
+        return file_digest(path) == digest
     except OSError:
         return False
 
 
-def _table_fault(place: Path, schema: pa.Schema, rows: int | None) -> str:
-    head = pq.read_metadata(place)
-    found = head.schema.to_arrow_schema()
-    if not found.equals(schema):
-        return f"its columns are {', '.join(f'{f.name} {f.type}' for f in found)}"
-    return "" if rows in (None, head.num_rows) else f"it has {head.num_rows} rows, not {rows}"
+def _table_problem(path: Path, schema: pa.Schema, rows: int | None) -> str:
+    metadata = pq.read_metadata(path)
+    columns = metadata.schema.to_arrow_schema()
+    if not columns.equals(schema):
+        return f"its columns are {', '.join(f'{f.name} {f.type}' for f in columns)}"
+    return (
+        "" if rows in (None, metadata.num_rows) else f"it has {metadata.num_rows} rows, not {rows}"
+    )
 
 
-def _tensors_fault(place: Path, expected: Tensors) -> str:
-    with safe_open(place, "numpy") as file:
-        parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-        found = {name: (part.get_dtype(), part.get_shape()) for name, part in parts.items()}
-    return "" if found == expected else f"it holds {_described(found)}, not {_described(expected)}"
+def _tensors_problem(path: Path, expected: ExpectedTensors) -> str:
+    with safe_open(path, "numpy") as file:
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        actual = {
+            name: (tensor_slice.get_dtype(), tensor_slice.get_shape())
+            for name, tensor_slice in slices.items()
+        }
+    return "" if actual == expected else f"it holds {_describe(actual)}, not {_describe(expected)}"
 
 
-def _described(tensors: Tensors) -> str:
+def _describe(tensors: ExpectedTensors) -> str:
     return ", ".join(f"{name} {kind} {shape}" for name, (kind, shape) in sorted(tensors.items()))
 
 
 def _finite(tensor: Tensor) -> bool:
-    # NaN and infinity reach the extremes, and nothing as large as the tensor is made
+    # NaN and infinity propagate to the extremes, and no temporary of the tensor's size is needed
     return not tensor.numel() or bool(torch.isfinite(torch.stack(tensor.aminmax())).all())
 
 
-def _other_content(place: Path, reason: str) -> StoreError:
+def _content_error(path: Path, reason: str) -> StoreError:
     return StoreError(
-        f"'{place}' is not the file that the build wrote: {reason}.",
+        f"'{path}' is not the file that the build wrote: {reason}.",
         "Expected the content that the manifest describes.",
-        "Restore it, or remove the database and build it again; if a build has just ended, open "
-        "the database again.",
+        "Restore it, or remove the database and build it again. If a build has just finished, "
+        "open the database again.",
     )

@@ -1,4 +1,4 @@
-"""Concept examples of components, and vectors: of components and of the crops of examples."""
+"""Reading concept examples, samples, concept vectors and crop vectors of a database."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from semlens.errors import StoreError
 from semlens.store import file_names
 from semlens.store.component_index import ComponentIndex
 from semlens.store.locked_cached_property import locked_cached_property, workers
-from semlens.store.row_group_cache import RowGroups
+from semlens.store.row_group_cache import RowGroupCache
 from semlens.types import Box
 
-_EXAMPLE = ("sample", "activation", "box", "crop", "mask")
-_SAMPLE = ("path", "sha256", "target", "logit", "error")
+_EXAMPLE_COLUMNS = ("sample", "activation", "box", "crop", "mask")
+_SAMPLE_COLUMNS = ("path", "sha256", "target", "logit", "error")
 
 
 @dataclass(frozen=True)
@@ -48,23 +48,23 @@ class Sample:
     path: str
     sha256: str
     target: str | None
-    """Its class in the data."""
+    """Class name in the data."""
     logit: int | None
-    """The model's logit for that class."""
+    """Index of the model's logit for that class."""
     error: str | None
-    """Why it was skipped."""
+    """Why the sample was skipped."""
 
 
 class Examples(ComponentIndex):
-    """What a database knows of examples and samples, read a few rows at a time; safe in threads.
+    """Examples and samples of a database, read a few rows at a time; thread-safe.
 
-    Files of any row groups are read, but those of :mod:`semlens.store.file_names` cost the least.
+    Any row-group size can be read; the sizes of :mod:`semlens.store.file_names` are the fastest.
     """
 
     @locked_cached_property
-    def groups(self) -> RowGroups:
-        """What is read a few rows at a time, and how much of it is in memory."""
-        return RowGroups(self.path, place=self.files.place)
+    def row_groups(self) -> RowGroupCache:
+        """Cache for tables that are read a few rows at a time."""
+        return RowGroupCache(self.path, locate=self.files.verified_path)
 
     @locked_cached_property
     def samples(self) -> pd.DataFrame:
@@ -72,12 +72,12 @@ class Examples(ComponentIndex):
         return self.files.table(file_names.SAMPLES).to_pandas()
 
     def sample(self, number: int) -> Sample:
-        """Return one sample, without reading all of them.
+        """Return one sample without reading all of them.
 
         Raises
         ------
         StoreError
-            If there is none of this number.
+            If there is no such sample.
         """
         if not 0 <= number < self.manifest.samples:
             raise StoreError(
@@ -86,24 +86,25 @@ class Examples(ComponentIndex):
                 "Choose one of them.",
             )
         return Sample(
-            number, **self.groups.take(file_names.SAMPLES, [number], _SAMPLE).to_pylist()[0]
+            number,
+            **self.row_groups.take(file_names.SAMPLES, [number], _SAMPLE_COLUMNS).to_pylist()[0],
         )
 
     def examples(self, layer: str) -> pd.DataFrame:
-        """Concept examples of a layer: component, rank, sample, activation, position, box, crop."""
+        """Return a layer's examples: component, rank, sample, activation, position, box, crop."""
         return self.files.table(file_names.examples_file(self.layer(layer).name)).to_pandas()
 
     def examples_of(self, row: int, count: int | None = None) -> list[Example]:
-        """Concept examples of one component that speak for it, strongest first."""
+        """Return the used concept examples of one component, strongest first."""
         file = file_names.examples_file(self.component(row).layer)
-        table = self.groups.equal(file, "component", row, _EXAMPLE)
-        used = table.filter(table["crop"].is_valid()).slice(0, count).to_pylist()
-        samples = [record.pop("sample") for record in used]
-        paths = self.groups.take(file_names.SAMPLES, samples, ("path",))["path"].to_pylist()
-        boxes = [Box(*record.pop("box")) for record in used]
+        table = self.row_groups.where_equal(file, "component", row, _EXAMPLE_COLUMNS)
+        records = table.filter(table["crop"].is_valid()).slice(0, count).to_pylist()
+        samples = [record.pop("sample") for record in records]
+        paths = self.row_groups.take(file_names.SAMPLES, samples, ("path",))["path"].to_pylist()
+        boxes = [Box(*record.pop("box")) for record in records]
         return [
             Example(sample=sample, path=path, box=box, **record)
-            for sample, path, box, record in zip(samples, paths, boxes, used, strict=True)
+            for sample, path, box, record in zip(samples, paths, boxes, records, strict=True)
         ]
 
     def crop_index(self, layer: str) -> tuple[Int64[np.ndarray, "c m"], Bool[np.ndarray, "c m"]]:
@@ -137,99 +138,101 @@ class Examples(ComponentIndex):
         return {}
 
     def thumbnail(self, crop: int) -> bytes | None:
-        """Return the WebP of a crop, or None when the database was built without."""
+        """Return a crop's thumbnail as WebP, or None if the database has no thumbnails."""
         if not self.manifest.recipe.thumbnails:
             return None
-        number, row = self._crop_place(crop)
-        return self.groups.take(file_names.thumbnails_file(number), [row], ("webp",))["webp"][
-            0
-        ].as_py()
+        file_index, row = self._locate_crop(crop)
+        return self.row_groups.take(file_names.thumbnails_file(file_index), [row], ("webp",))[
+            "webp"
+        ][0].as_py()
 
 
-_CHUNK = 2048
-"""Rows that are widened to 32 bits at a time; they stay in the processor's cache."""
+_CHUNK_ROWS = 2048
+"""Rows that are converted to 32 bits at a time, so that they fit into the CPU's cache."""
 
 
 class Vectors(ComponentIndex):
-    """What a database knows of vectors; the system reads their pages as they are needed."""
+    """Vectors of a database; memory-mapped, so that pages are read on demand."""
 
     @locked_cached_property
     def theta(self) -> Float32[np.ndarray, "n d"]:
-        """Concept vectors of all components (zeros where there is no example)."""
-        every = range(len(self.manifest.layers))
-        return np.concatenate([self._theta(layer).float().numpy() for layer in every])
+        """Concept vectors of all components; zeros for components without examples."""
+        layers = range(len(self.manifest.layers))
+        return np.concatenate([self._theta(layer).float().numpy() for layer in layers])
 
     @locked_cached_property
     def crop_vectors(self) -> Float16[np.ndarray, "u d"]:
         """Unit vectors of all unique crops."""
-        return self._of_crops("vector", np.zeros((0, self.manifest.dim), np.float16))
+        return self._concatenate_crops("vector", np.zeros((0, self.manifest.dim), np.float16))
 
     @locked_cached_property
     def crop_samples(self) -> Int64[np.ndarray, " u"]:
-        """The sample that each unique crop was cut from."""
-        return self._of_crops("sample", np.zeros(0, np.int64))
+        """Sample of each unique crop."""
+        return self._concatenate_crops("sample", np.zeros(0, np.int64))
 
     @locked_cached_property
     def crop_boxes(self) -> Int32[np.ndarray, "u 4"]:
-        """The box of each unique crop, in upright original pixels."""
-        return self._of_crops("box", np.zeros((0, 4), np.int32))
+        """Box of each unique crop, in upright original pixels."""
+        return self._concatenate_crops("box", np.zeros((0, 4), np.int32))
 
     def concept_vectors(self, rows: Sequence[int]) -> Float32[np.ndarray, "n d"]:
         """Return the concept vectors of some components, without loading theta."""
-        places = zip(rows, self._layer_of(np.asarray(rows, np.int64)).tolist(), strict=True)
-        found = [
+        row_and_layer = zip(
+            rows, self._layer_index(np.asarray(rows, np.int64)).tolist(), strict=True
+        )
+        vectors = [
             self._theta(layer)[row - self.manifest.layers[layer].first].numpy()
-            for row, layer in places
+            for row, layer in row_and_layer
         ]
-        return np.array(found, np.float32).reshape(-1, self.manifest.dim)
+        return np.array(vectors, np.float32).reshape(-1, self.manifest.dim)
 
     def vectors_of(self, crops: Sequence[int]) -> Float16[np.ndarray, "n d"]:
         """Return the unit vectors of some crops in the order given, without loading all."""
-        found = [
-            self.files.tensors(file_names.crops_file(number))["vector"][row].numpy()
-            for number, row in map(self._crop_place, crops)
+        vectors = [
+            self.files.tensors(file_names.crops_file(file_index))["vector"][row].numpy()
+            for file_index, row in map(self._locate_crop, crops)
         ]
-        return np.array(found, np.float16).reshape(-1, self.manifest.dim)
+        return np.array(vectors, np.float16).reshape(-1, self.manifest.dim)
 
     def cosines(
         self, probes: Float32[np.ndarray, "q d"], rows: Int64[np.ndarray, " n"]
     ) -> Float32[np.ndarray, "n q"]:
         """Return cosine similarities of components with probes (Eq. 3); 0 for a vector of zeros.
 
-        Theta is not loaded: several times faster than to widen all of it first, and in a few
-        megabytes.
+        Theta is converted in chunks, which is several times faster than converting all of it, and
+        takes a few megabytes.
         """
         units = functional.normalize(torch.from_numpy(probes.astype(np.float32)), dim=1).T
-        every = torch.empty(self.manifest.rows, len(probes))
-        wanted = np.bincount(self._layer_of(rows), minlength=len(self.manifest.layers))
+        products = torch.empty(self.manifest.rows, len(probes))
+        rows_per_layer = np.bincount(self._layer_index(rows), minlength=len(self.manifest.layers))
 
         def multiply(layer: int) -> None:
-            for rows, part in self._chunks(layer):
-                every[rows] = part @ units
+            for rows, vectors in self._chunks(layer):
+                products[rows] = vectors @ units
 
-        list(workers().map(multiply, np.flatnonzero(wanted).tolist()))
-        found = every.numpy()[rows]
-        return found / np.maximum(self.lengths[rows], np.float32(1e-12))[:, None]
+        list(workers().map(multiply, np.flatnonzero(rows_per_layer).tolist()))
+        selected = products.numpy()[rows]
+        return selected / np.maximum(self.norms[rows], np.float32(1e-12))[:, None]
 
     @locked_cached_property
-    def lengths(self) -> Float32[np.ndarray, " n"]:
-        """Length of each concept vector."""
-        found = np.zeros(self.manifest.rows, np.float32)
+    def norms(self) -> Float32[np.ndarray, " n"]:
+        """Norm of each concept vector."""
+        norms = np.zeros(self.manifest.rows, np.float32)
         for layer in range(len(self.manifest.layers)):
-            for rows, part in self._chunks(layer):
-                found[rows] = torch.linalg.vector_norm(part, dim=1).numpy()
-        return found
+            for rows, vectors in self._chunks(layer):
+                norms[rows] = torch.linalg.vector_norm(vectors, dim=1).numpy()
+        return norms
 
     def _chunks(self, layer: int) -> Iterator[tuple[slice, Float32[Tensor, "c d"]]]:
-        """Yield a layer's theta widened, piece by piece, and the rows of each piece."""
-        first = self.manifest.layers[layer].first
-        for part in self._theta(layer).split(_CHUNK):
-            yield slice(first, first + len(part)), part.float()
-            first += len(part)
+        """Yield a layer's theta in chunks of float32, with the rows of each chunk."""
+        first_row = self.manifest.layers[layer].first
+        for chunk in self._theta(layer).split(_CHUNK_ROWS):
+            yield slice(first_row, first_row + len(chunk)), chunk.float()
+            first_row += len(chunk)
 
     def _theta(self, layer: int) -> Float16[Tensor, "c d"]:
         return self.files.tensors(file_names.theta_file(self.manifest.layers[layer].name))["theta"]
 
-    def _of_crops(self, part: str, none: np.ndarray) -> np.ndarray:
+    def _concatenate_crops(self, name: str, empty: np.ndarray) -> np.ndarray:
         names = [file_names.crops_file(number) for number in range(len(self.manifest.crops))]
-        return np.concatenate([none, *(self.files.tensors(n)[part].numpy() for n in names)])
+        return np.concatenate([empty, *(self.files.tensors(file)[name].numpy() for file in names)])

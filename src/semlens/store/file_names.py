@@ -9,9 +9,9 @@ SAMPLES = "samples.parquet"
 LOCK = ".lock"
 PARTIAL = "partial"
 STAGED = "partial/next"
-"""Files that replace others as soon as the manifest that names them is written."""
+"""Folder of files that replace existing ones once the manifest that names them is written."""
 THUMBNAIL_GROUP, EXAMPLE_GROUP, SAMPLE_GROUP = 256, 8192, 4096
-"""Rows per row group, about half a megabyte each: what a reader must load for one of them."""
+"""Rows per row group, about half a megabyte each: the amount read for a single row."""
 ANALYSIS = "analysis"
 AUDITS = "analysis/audits"
 """Saved audits: ``1.json``, ``2.json``, ...; see :mod:`semlens.store.json_documents`."""
@@ -24,7 +24,7 @@ def examples_file(layer: str) -> str:
 
 RELEVANCE = "relevance"
 RELEVANCE_CLASSES = f"{RELEVANCE}.parquet"
-"""Number of samples behind each class's relevance."""
+"""Number of samples from which each class's relevance was computed."""
 
 
 def relevance_file(layer: str) -> str:
@@ -43,5 +43,5 @@ def crops_file(number: int) -> str:
 
 
 def thumbnails_file(number: int) -> str:
-    """WebP thumbnails, row by row those of the crops file of the same number."""
+    """WebP thumbnails, row by row for the crops file of the same number."""
     return f"thumbnails/{number:04d}.parquet"

@@ -1,4 +1,4 @@
-"""Numbered documents that people edit, beside a database: several writers, none lost."""
+"""Numbered JSON documents beside a database, with revisions that prevent lost edits."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ from semlens.store.atomic_files import damaged, save_text
 
 Document = dict[str, Any]
 ID, REVISION = "id", "revision"
-PATIENCE = 10.0
-"""Seconds that a writer waits for another: writing one takes some milliseconds."""
-_LAST = "last.txt"
-"""Holds the highest number that was ever given, so that none is given again."""
+LOCK_TIMEOUT = 10.0
+"""Seconds that a writer waits for another; writing a document takes milliseconds."""
+_LAST_NUMBER_FILE = "last.txt"
+"""File with the highest number so far, so that numbers are never reused."""
 
 
 class JsonDocuments:
-    """A folder of JSON documents that are numbered from 1, each with a count of its edits.
+    """A folder of JSON documents, numbered from 1, each with a revision.
 
-    Who edits a document says which revision they have read; if it has been edited since, that is
-    refused, and nobody's edit is lost. A document is a whole file or none: see
+    An edit names the revision that it is based on, and is refused if the document has been edited
+    since, so that no edit is lost. Documents are written atomically, see
     :func:`semlens.store.atomic_files.write_atomic`.
 
     Parameters
     ----------
-    what
-        What one of them is called in errors.
-    keeps
-        Whether the folder can be written. If not, edits last as long as this object.
+    kind
+        What a document is called in errors.
+    writable
+        Whether the folder can be written. Otherwise edits last as long as this object.
     """
 
-    def __init__(self, folder: Path, what: str, *, keeps: bool = True) -> None:
-        self.folder, self.what, self.keeps = folder, what, keeps
+    def __init__(self, folder: Path, kind: str, *, writable: bool = True) -> None:
+        self.folder, self.kind, self.writable = folder, kind, writable
         self._memory: dict[int, Document | None] = {}  # None: removed
-        self._guard = threading.Lock()
+        self._lock = threading.Lock()
 
     def numbers(self) -> list[int]:
         """Return the numbers of all documents, lowest first."""
-        # nothing is found in a folder that is not there
-        found = {int(p.stem) for p in self.folder.glob("*.json") if p.stem.isdecimal()}
-        removed = {number for number, one in self._memory.items() if one is None}
-        return sorted((found | self._memory.keys()) - removed)
+        # empty if the folder does not exist
+        in_files = {int(p.stem) for p in self.folder.glob("*.json") if p.stem.isdecimal()}
+        removed = {number for number, document in self._memory.items() if document is None}
+        return sorted((in_files | self._memory.keys()) - removed)
 
     def read(self, number: int) -> Document:
         """Return a document.
@@ -56,7 +56,7 @@ class JsonDocuments:
         Raises
         ------
         StoreError
-            If there is none of this number, or its file is damaged.
+            If there is no such document, or its file is damaged.
         """
         if number in self._memory:
             document = self._memory[number]
@@ -75,96 +75,96 @@ class JsonDocuments:
         return document
 
     def add(self, content: Mapping[str, Any]) -> Document:
-        """Keep a new document and return it with its number and its first revision."""
+        """Save a new document and return it with its number and first revision."""
         with self._writing():
-            last = max([self._last(), *self.numbers()], default=0)
+            last = max([self._last_number(), *self.numbers()], default=0)
             document = {ID: last + 1, REVISION: 1, **content}
-            # first the number: if this ends here, one is left out and none is given twice
-            if self.keeps:
-                save_text(self.folder / _LAST, str(last + 1))
+            # the number first: if interrupted here, a number is skipped but never reused
+            if self.writable:
+                save_text(self.folder / _LAST_NUMBER_FILE, str(last + 1))
             self._write(document)
         return document
 
     def edit(
         self, number: int, revision: int, change: Callable[[Document], Mapping[str, Any]]
     ) -> Document:
-        """Replace what a document says, and return it with its new revision.
+        """Replace a document's content and return it with its new revision.
 
         Raises
         ------
         EditError
-            If ``revision`` is not the one that the document has now.
+            If ``revision`` is not the document's current revision.
         StoreError
             If there is no such document, or it cannot be written.
         """
         with self._writing():
-            known = self._current(number, revision)
-            document = {**change(known), ID: number, REVISION: known[REVISION] + 1}
+            current = self._read_revision(number, revision)
+            document = {**change(current), ID: number, REVISION: current[REVISION] + 1}
             self._write(document)
         return document
 
     def remove(self, number: int, revision: int) -> None:
-        """Remove a document, under the same condition as for an edit."""
+        """Remove a document; errors as for :meth:`edit`."""
         with self._writing():
-            self._current(number, revision)
-            if self.keeps:
+            self._read_revision(number, revision)
+            if self.writable:
                 self._file(number).unlink(missing_ok=True)
             else:
                 self._memory[number] = None
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        with self._guard:
-            if not self.keeps:
+        with self._lock:
+            if not self.writable:
                 yield
                 return
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                held = FileLock(str(self.folder / ".lock")).acquire(timeout=PATIENCE)
+                lock = FileLock(str(self.folder / ".lock")).acquire(timeout=LOCK_TIMEOUT)
             except Timeout as error:
                 raise BusyError(
-                    f"Another process has been writing to '{self.folder}' for {PATIENCE:g} s.",
-                    "Expected a writer that ends at once.",
-                    "Try again; if it stays so, end that process.",
+                    f"Another process has been writing to '{self.folder}' for {LOCK_TIMEOUT:g} s.",
+                    "Expected it to finish within milliseconds.",
+                    "Try again; if that does not help, end that process.",
                 ) from error
             except OSError as error:
                 raise StoreError(
                     f"'{self.folder}' cannot be written ({error.strerror or error}).",
-                    "Expected a place that can be written.",
+                    "Expected a writable folder.",
                     "Check its permissions and the disk.",
                 ) from error
-            with held:
+            with lock:
                 yield
 
-    def _current(self, number: int, revision: int) -> Document:
-        known = self.read(number)
-        if known[REVISION] != revision:
+    def _read_revision(self, number: int, revision: int) -> Document:
+        document = self.read(number)
+        if document[REVISION] != revision:
             raise EditError(
-                f"{self.what.capitalize()} {number} has been edited since: it is at revision "
-                f"{known[REVISION]}.",
-                f"Expected an edit of that one, not of revision {revision}.",
-                "Load the newer one and make the edit again.",
+                f"{self.kind.capitalize()} {number} has been edited since: it is at revision "
+                f"{document[REVISION]}.",
+                f"Expected an edit of that revision, not of {revision}.",
+                "Load the newer one and repeat the edit.",
             )
-        return known
+        return document
 
     def _write(self, document: Document) -> None:
-        if self.keeps:
+        if self.writable:
             text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
             save_text(self._file(document[ID]), text)
         else:
             self._memory[document[ID]] = copy.deepcopy(document)
 
-    def _last(self) -> int:
+    def _last_number(self) -> int:
         try:
-            return int((self.folder / _LAST).read_text("utf-8"))
+            return int((self.folder / _LAST_NUMBER_FILE).read_text("utf-8"))
         except (OSError, ValueError):
-            return max(self._memory, default=0)  # the numbers of the files say the rest
+            return max(self._memory, default=0)  # the caller also considers existing files
 
     def _file(self, number: int) -> Path:
         return self.folder / f"{number}.json"
 
     def _missing(self, number: int) -> StoreError:
-        known = ", ".join(map(str, self.numbers())) or "none"
+        existing = ", ".join(map(str, self.numbers())) or "none"
         return StoreError(
-            f"There is no {self.what} {number}.", f"There are: {known}.", "Choose one of them."
+            f"There is no {self.kind} {number}.", f"Existing: {existing}.", "Choose one of them."
         )

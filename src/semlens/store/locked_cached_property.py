@@ -1,4 +1,4 @@
-"""What many threads share: properties that are computed once, and a few workers."""
+"""Cached properties that are computed once across threads, and a shared pool of workers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class locked_cached_property(cached_property[T]):  # noqa: N801  # used as a decorator, like its base
-    """A ``cached_property`` that two threads never compute twice; each object has one lock."""
+    """A ``cached_property`` that threads compute only once, with one lock per object."""
 
     @overload
     def __get__(
@@ -25,28 +25,28 @@ class locked_cached_property(cached_property[T]):  # noqa: N801  # used as a dec
     def __get__(
         self, instance: object | None, owner: type[Any] | None = None
     ) -> locked_cached_property[T] | T:
-        """Return the value; reading it again does not come here."""
+        """Return the value; once cached, this method is no longer called."""
         if instance is None:
             return self
-        with vars(instance).setdefault("_making", threading.RLock()):
+        with vars(instance).setdefault("_property_lock", threading.RLock()):
             return super().__get__(instance, owner)
 
 
-MOST = 8
+MAX_WORKERS = 8
 
 
 @cache
 def workers() -> ThreadPoolExecutor:
-    """Return threads, one per core, for what takes much memory for a moment.
+    """Return a pool of threads, one per core, for work that needs much temporary memory.
 
-    Allocators and matrix libraries keep buffers for every thread that ever used them. A server's
-    hundred threads would keep gigabytes, so they hand such work to these. What these run must not
-    wait for them.
+    Allocators and matrix libraries keep buffers for every thread that used them. With a server's
+    hundred threads these would be gigabytes, so such work is submitted to this pool. Its jobs must
+    not wait for other jobs of the pool.
     """
-    count = min(MOST, os.cpu_count() or 1)
-    return ThreadPoolExecutor(count, "concept-store", initializer=_alone)
+    count = min(MAX_WORKERS, os.cpu_count() or 1)
+    return ThreadPoolExecutor(count, "concept-store", initializer=_limit_openmp)
 
 
-def _alone() -> None:
-    """Keep OpenMP from starting further threads: each core has its worker, and they spin."""
+def _limit_openmp() -> None:
+    """Keep OpenMP from starting more threads: each core has a worker already, and threads spin."""
     ThreadpoolController().limit(limits=1, user_api="openmp")

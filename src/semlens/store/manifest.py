@@ -1,4 +1,4 @@
-"""What a database is made of; written last, so that its presence means completeness."""
+"""The manifest of a database; written last, so that it only exists for complete databases."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from semlens.store.atomic_files import save_text
 from semlens.store.file_names import LOCK, PARTIAL
 from semlens.types import Crop
 
-NAME = "manifest.json"
+MANIFEST_NAME = "manifest.json"
 
 
 class _Entry(BaseModel):
@@ -22,7 +22,7 @@ class _Entry(BaseModel):
 
 
 class Source(_Entry):
-    """A model, data set or embedder: how to load it again, and who it was."""
+    """A model, data set or embedder: how to load it again, and its identity."""
 
     spec: str
     fingerprint: str
@@ -40,26 +40,26 @@ class LayerEntry(_Entry):
     first: int
     rows: int
     lowest: float | None
-    """Smallest activation that was met; below zero the layer counts as signed."""
+    """Smallest activation; below zero the layer counts as signed."""
     not_finite: int
     """Samples on which some component was NaN or infinite."""
     crop: Crop
-    """How its examples were cut out: never ``auto``."""
+    """How its examples were cropped; never ``auto``."""
 
 
 class RelevanceEntry(_Entry):
     """How class relevance was computed."""
 
     rules: str
-    """Name of the rules; ``gradient`` when the model had no exact ones."""
+    """Name of the rules; ``gradient`` if the LRP rules did not cover the model."""
     targets: Literal["classes", "predictions"]
-    """What the samples were explained for: their own class, or without classes the prediction."""
+    """Whether samples were explained for their own class or for the predicted one."""
     floor: float
-    """Shares that are smaller on every sample and on average are not kept."""
+    """Shares that are smaller on every sample and on average are not stored."""
 
 
 class Manifest(_Entry):
-    """The head of a database."""
+    """The manifest of a database: its inputs, settings, layers and files."""
 
     format: int = FORMAT
     model: Source
@@ -83,27 +83,27 @@ class Manifest(_Entry):
         return sum(layer.rows for layer in self.layers)
 
     def save(self, database: Path) -> None:
-        """Write it into the folder of the database."""
-        save_text(database / NAME, self.model_dump_json(indent=2) + "\n")
+        """Write the manifest into the folder of the database."""
+        save_text(database / MANIFEST_NAME, self.model_dump_json(indent=2) + "\n")
 
     @classmethod
     def load(cls, database: Path) -> Manifest:
-        """Read it.
+        """Read the manifest of a database.
 
         Raises
         ------
         StoreError
-            If the folder is no finished database, or one of another format.
+            If the folder is not a finished database, or has another format.
         """
-        path = database / NAME
+        path = database / MANIFEST_NAME
         if not path.is_file():
             unfinished = (database / PARTIAL).is_dir() or (database / LOCK).is_file()
             raise StoreError(
                 f"'{database}' is {'an unfinished' if unfinished else 'not a'} database.",
-                f"Expected a folder with {NAME}.",
-                "Run the same 'semlens build' again: it goes on where it stopped."
+                f"Expected a folder with {MANIFEST_NAME}.",
+                "Run the same build again: it resumes."
                 if unfinished
-                else "Check the path, or make one with 'semlens build'.",
+                else "Check the path, or build a database with 'semlens build'.",
             )
         try:
             manifest = cls.model_validate_json(path.read_text("utf-8"))
@@ -116,7 +116,7 @@ class Manifest(_Entry):
         if manifest.format != FORMAT:
             raise StoreError(
                 f"'{database}' has format {manifest.format}.",
-                f"This semlens reads format {FORMAT}.",
-                "Build it again, or use the semlens that wrote it.",
+                f"This version of semlens reads format {FORMAT}.",
+                "Build it again, or use the version of semlens that wrote it.",
             )
         return manifest

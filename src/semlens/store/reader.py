@@ -1,4 +1,4 @@
-"""A finished database and its images, read lazily: what grows with them a few rows at a time."""
+"""Reading a finished database and its images lazily."""
 
 from __future__ import annotations
 
@@ -25,37 +25,37 @@ from semlens.store.examples import Examples, Vectors
 from semlens.store.locked_cached_property import locked_cached_property
 from semlens.store.manifest import Manifest
 
-_REMEDY = "Put it back, or say where the data is now."
+_MISSING_DATA_REMEDY = "Restore it, or pass the current location of the data as images (--data)."
 
 
-class BuiltImages(Images):
-    """A database's images: only those that are read are looked for and hashed.
+class DatabaseImages(Images):
+    """The images of a database; only images that are read are accessed and hashed.
 
-    A folder is not listed: an image is read by its path. A Hugging Face data set is opened with
-    the first image. Nothing is downloaded. Safe in threads.
+    Folders are not listed: images are read by path. A Hugging Face data set is opened with the
+    first image. Nothing is downloaded. Thread-safe.
 
     Parameters
     ----------
-    given
-        The images, or a SPEC of where they are now; by default where the database says.
+    images
+        The images, or a SPEC of their current location; by default that of the build.
 
     Raises
     ------
     DataError
-        If ``given`` holds other samples or another order.
+        If ``images`` has other samples or another order.
     """
 
-    def __init__(self, database: Database, given: Images | str | Path | None = None) -> None:
+    def __init__(self, database: Database, images: Images | str | Path | None = None) -> None:
         self._database = database
-        self._given = given if isinstance(given, Images) else None
+        self._images = images if isinstance(images, Images) else None
         self.spec = str(
-            given.spec if isinstance(given, Images) else given or database.manifest.data.spec
+            images.spec if isinstance(images, Images) else images or database.manifest.data.spec
         )
-        if self._given is not None and list(self._given.ids) != list(self.ids):
+        if self._images is not None and list(self._images.ids) != list(self.ids):
             raise DataError(
-                f"'{self.spec}' holds {len(self._given)} samples, not those of the database.",
+                f"'{self.spec}' holds {len(self._images)} samples, not those of the database.",
                 f"Expected the {len(self)} images of '{database.manifest.data.spec}'.",
-                "Give the images that the database was built from, in their order.",
+                "Pass the images that the database was built from, in their order.",
             )
 
     def __len__(self) -> int:
@@ -64,37 +64,37 @@ class BuiltImages(Images):
 
     @property
     def ids(self) -> Sequence[str]:  # type: ignore[override]
-        """Their paths; read when they are asked for, since there may be millions."""
+        """Paths of the samples; read on demand, since there may be millions."""
         return self._database.samples["path"].tolist()
 
     @property
     def targets(self) -> Sequence[str] | None:  # type: ignore[override]
-        """The class name of each sample, as at the build."""
+        """Class name of each sample at the time of the build."""
         return self._database.samples["target"].tolist()
 
     def content(self, sample: int) -> bytes | Image.Image:
-        """Return what a sample holds.
+        """Return the content of a sample.
 
         Raises
         ------
         StaleError
             If it has changed since the build.
         DataError
-            If it is not there any more.
+            If it no longer exists.
         """
-        known = self._database.sample(sample)
+        saved_sample = self._database.sample(sample)
         try:
-            content = self._content(sample, known.path)
+            content = self._content(sample, saved_sample.path)
         except ImageError as error:
             raise DataError(
-                f"The image '{known.path}' is not in '{self.spec}' any more: {error.value}",
+                f"The image '{saved_sample.path}' is no longer in '{self.spec}': {error.value}",
                 "Expected the data that the database was built from.",
-                _REMEDY,
+                _MISSING_DATA_REMEDY,
             ) from error
-        if content_digest(content) != known.sha256:
+        if content_digest(content) != saved_sample.sha256:
             raise StaleError(
-                f"The image '{known.path}' of '{self.spec}' has changed since the build.",
-                "Expected the very image that the examples were cut from.",
+                f"The image '{saved_sample.path}' of '{self.spec}' has changed since the build.",
+                "Expected the image from which the examples were cropped.",
                 "Restore it, or build a new database.",
             )
         return content
@@ -107,58 +107,59 @@ class BuiltImages(Images):
         return content
 
     def _content(self, sample: int, path: str) -> bytes | Image.Image:
-        if self._given is not None:
-            return self._given.content(sample)
+        if self._images is not None:
+            return self._images.content(sample)
         root = Path(self.spec).expanduser()
         if root.is_dir() and not is_saved_dataset(root):
             return read_file(root / path, path)
-        return self._rows.content(sample)
+        return self._hugging_face_images.content(sample)
 
     @locked_cached_property
-    def _rows(self) -> Images:
+    def _hugging_face_images(self) -> Images:
         if not (self.spec.startswith("datasets/") or Path(self.spec).expanduser().is_dir()):
             raise DataError(
                 f"The data '{self.spec}' is not on this machine.",
                 "Expected the folder or data set that the database was built from.",
-                _REMEDY,
+                _MISSING_DATA_REMEDY,
             )
         return load_hugging_face(self.spec, offline=True)
 
 
 def data_fingerprint(ids: Sequence[str], digests: Sequence[str]) -> str:
-    """Identify a data set by its ids and the hashes of its contents."""
+    """Return the fingerprint of a data set from its ids and the hashes of its contents."""
     return fingerprint(list(ids), list(digests))
 
 
-def _stale(kind: str, given: str, built: str) -> StaleError:
+def _stale(kind: str, spec: str, built_spec: str) -> StaleError:
     return StaleError(
-        f"The {kind} '{given}' is not the one of the database (its fingerprint differs).",
-        f"Expected '{built}' with unchanged weights and preprocessing.",
-        "Give that one, or build a new database.",
+        f"The {kind} '{spec}' is not the one of the database (its fingerprint differs).",
+        f"Expected '{built_spec}' with unchanged weights and preprocessing.",
+        "Use that one, or build a new database.",
     )
 
 
 class Database(Examples, Vectors, ClassRelevanceIndex, AnalysisCache):
-    """Everything that a build has left on disk, with its model, images and embedder.
+    """A finished database on disk, with its model, images and embedder.
 
-    The three are loaded on first use by their SPECs, unless they are given, and verified against
-    the build. A database never runs code: a model from ``FILE.py:CALLABLE`` has to be given.
+    Model, images and embedder are loaded from their SPECs on first use, unless they are passed, and
+    verified against the build. A database never runs code: a model from ``FILE.py:CALLABLE`` must
+    be passed.
 
     Parameters
     ----------
     path
         The database's folder.
     model, images, embedder
-        Objects, or SPECs of where they are now, in place of those of the build.
+        Objects, or SPECs of their current locations, in place of those of the build.
     device
-        Where the model and the embedder run, if they are loaded here.
+        Device for the model and the embedder, if they are loaded from SPECs.
 
     Raises
     ------
     StoreError
         If it is missing, unfinished, damaged or of another format.
     StaleError
-        If a ``model`` or an ``embedder`` that is given is not the one of the build.
+        If ``model`` or ``embedder`` is an object other than that of the build.
     """
 
     def __init__(
@@ -175,7 +176,7 @@ class Database(Examples, Vectors, ClassRelevanceIndex, AnalysisCache):
         self.manifest = Manifest.load(self.path)
         self.files = BuildFiles(self.path, self.manifest)
         self.sources = (model, images, embedder)
-        """Model, images and embedder as they were given; None where the build says it."""
+        """Model, images and embedder as passed; None for those of the build."""
         if isinstance(model, SubjectModel):
             self.check_model(model)
         if isinstance(embedder, Embedder):
@@ -199,11 +200,11 @@ class Database(Examples, Vectors, ClassRelevanceIndex, AnalysisCache):
 
     @locked_cached_property
     def images(self) -> Images:
-        """The images of the database; each one that is read is verified by its digest."""
-        given = self.sources[1]
-        if not isinstance(given, Images):
-            check_spec(str(given or self.manifest.data.spec))
-        return BuiltImages(self, given)
+        """The images of the database; each image is verified by its digest when read."""
+        images = self.sources[1]
+        if not isinstance(images, Images):
+            check_spec(str(images or self.manifest.data.spec))
+        return DatabaseImages(self, images)
 
     def original(self, sample: int, data: str | Path | None = None) -> Image.Image:
         """Return the original image of a sample as upright RGB, verified by its own hash.
@@ -213,20 +214,22 @@ class Database(Examples, Vectors, ClassRelevanceIndex, AnalysisCache):
         Parameters
         ----------
         data
-            Where the data is now, if not where it was built from.
+            Current location of the data, if not that of the build.
 
         Raises
         ------
         DataError
-            If the data or the image is not there.
+            If the data or the image does not exist.
         StaleError
             If the image has changed since the build.
         """
-        images = self._originals.setdefault(str(data), BuiltImages(self, data or self.sources[1]))
+        images = self._images_by_spec.setdefault(
+            str(data), DatabaseImages(self, data or self.sources[1])
+        )
         return images.read(sample)
 
     @locked_cached_property
-    def _originals(self) -> dict[str, BuiltImages]:
+    def _images_by_spec(self) -> dict[str, DatabaseImages]:
         return {}
 
     @locked_cached_property
@@ -243,27 +246,28 @@ class Database(Examples, Vectors, ClassRelevanceIndex, AnalysisCache):
     # -- identity -----------------------------------------------------------------------
 
     def check_model(self, model: SubjectModel) -> None:
-        """Refuse a model with other weights or preprocessing than the database's."""
+        """Raise an error if the model's weights or preprocessing differ from the database's."""
         if model.fingerprint != self.manifest.model.fingerprint:
             raise _stale("model", model.spec, self.manifest.model.spec)
 
     def check_embedder(self, embedder: Embedder) -> None:
-        """Refuse probes of another foundation model: their vectors mean something else."""
+        """Raise an error for another foundation model, whose vectors are not comparable."""
         if embedder.fingerprint != self.manifest.embedder.fingerprint:
             raise _stale("embedder", embedder.spec, self.manifest.embedder.spec)
 
     def check_images(self, images: Images, digests: Sequence[str] | None = None) -> None:
-        """Hash the images (or take their ``digests``) and refuse any that have changed."""
+        """Hash the images (or use their ``digests``) and raise an error if any has changed."""
         if digests is None:
             digests = list(content_digests(images, default_workers()))
         if data_fingerprint(images.ids, digests) == self.manifest.data.fingerprint:
             return
-        known = dict(zip(self.samples["path"], self.samples["sha256"], strict=True))
-        now = dict(zip(images.ids, digests, strict=True))
-        changed = sum(known[k] != now[k] for k in known.keys() & now.keys())
+        saved = dict(zip(self.samples["path"], self.samples["sha256"], strict=True))
+        current = dict(zip(images.ids, digests, strict=True))
+        changed = sum(saved[k] != current[k] for k in saved.keys() & current.keys())
         raise StaleError(
             f"The data '{images.spec}' has changed since the build: {changed} images differ, "
-            f"{len(now.keys() - known.keys())} are new, {len(known.keys() - now.keys())} missing.",
+            f"{len(current.keys() - saved.keys())} are new and "
+            f"{len(saved.keys() - current.keys())} are missing.",
             f"Expected the images of '{self.manifest.data.spec}'.",
             "Restore them, or build a new database.",
         )
@@ -273,5 +277,5 @@ class Database(Examples, Vectors, ClassRelevanceIndex, AnalysisCache):
         return damaged_files(self.path, self.manifest)
 
     def warm(self) -> None:
-        """Read what the first search needs; the page of a server then need not wait for it."""
-        _ = self.components, self.lengths
+        """Load what the first search needs, so that a server's first page need not wait for it."""
+        _ = self.components, self.norms

@@ -1,4 +1,4 @@
-"""Rows of Parquet files, one row group at a time, in bounded memory."""
+"""Reading rows of Parquet files by row group, with a bounded cache."""
 
 from __future__ import annotations
 
@@ -17,68 +17,67 @@ from semlens.errors import StoreError
 from semlens.store.atomic_files import damaged
 from semlens.store.locked_cached_property import workers
 
-HELD_BYTES = 32 * 2**20
-OPEN_FILES = 32
+MAX_BYTES = 32 * 2**20
+MAX_OPEN_FILES = 32
 
 
 @dataclass(eq=False)
-class _File:
-    """An open file; it is closed when nobody holds it any more."""
+class _OpenFile:
+    """An open file; it is closed when it is no longer referenced."""
 
     parquet: pq.ParquetFile
     starts: Int64[np.ndarray, " g_plus_1"]
-    """First row of each row group, and the number of rows."""
+    """First row of each row group, followed by the number of rows."""
     ranges: dict[str, np.ndarray] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
     """A Parquet reader serves one thread at a time."""
 
 
-class RowGroups:
-    """The tables of a folder, of which only the row groups that were read last stay in memory.
+class RowGroupCache:
+    """Tables of a folder, of which the most recently used row groups stay in memory.
 
-    Files are read and not mapped: the pages of a mapped file count as memory of the process.
-    Safe to be asked by several threads at once.
+    Files are not memory-mapped, since mapped pages count as memory of the process. Thread-safe.
 
     Parameters
     ----------
     folder
-        Files are named relative to it.
-    place
-        Says where a file lies, if not in the folder.
-    held_bytes
-        Decoded row groups may take so much; one that is larger is held alone.
-    open_files
-        So many files stay open.
+        Folder that file names are relative to.
+    locate
+        Returns the path of a file, if not in the folder.
+    max_bytes
+        Limit for decoded row groups; a larger group is cached alone.
+    max_open_files
+        Limit for open files.
     """
 
     def __init__(
         self,
         folder: Path,
-        held_bytes: int = HELD_BYTES,
-        open_files: int = OPEN_FILES,
-        place: Callable[[str], Path] | None = None,
+        max_bytes: int = MAX_BYTES,
+        max_open_files: int = MAX_OPEN_FILES,
+        locate: Callable[[str], Path] | None = None,
     ) -> None:
         self.folder = folder
-        self._place = place or folder.joinpath
-        self._most_bytes = held_bytes
-        self._most_files = open_files
+        self._locate = locate or folder.joinpath
+        self._max_bytes = max_bytes
+        self._max_open_files = max_open_files
         self._lock = threading.Lock()
-        self._files: OrderedDict[str, _File] = OrderedDict()
+        self._files: OrderedDict[str, _OpenFile] = OrderedDict()
         self._groups: OrderedDict[tuple[str, int, tuple[str, ...]], pa.Table] = OrderedDict()
 
     @property
-    def held_groups(self) -> int:
+    def cached_groups(self) -> int:
         """Number of decoded row groups in memory."""
         return len(self._groups)
 
     @property
-    def held_bytes(self) -> int:
-        """Memory that they take."""
+    def cached_bytes(self) -> int:
+        """Memory taken by decoded row groups."""
         return sum(table.nbytes for table in list(self._groups.values()))
 
     @property
     def open_files(self) -> int:
-        """Number of files that are open."""
+        """Number of open files."""
         return len(self._files)
 
     def take(self, name: str, rows: Sequence[int], columns: Sequence[str]) -> pa.Table:
@@ -87,29 +86,33 @@ class RowGroups:
         Raises
         ------
         StoreError
-            If the file is missing or damaged, or shorter.
+            If the file is missing, damaged or too short.
         """
         file = self._file(name)
-        wanted = np.asarray(rows, np.int64)
-        if len(wanted) and not 0 <= wanted.min() <= wanted.max() < file.starts[-1]:
+        indices = np.asarray(rows, np.int64)
+        if len(indices) and not 0 <= indices.min() <= indices.max() < file.starts[-1]:
             raise StoreError(
                 f"'{self.folder / name}' has {file.starts[-1]} rows.",
-                f"Row {wanted.max()} was asked for.",
+                f"Expected a row {indices.max()}.",
                 "Restore it, or build the database again.",
             )
-        group = np.searchsorted(file.starts, wanted, "right") - 1
-        parts = [
-            self._group(name, file, one, tuple(columns)).take(
-                wanted[group == one] - file.starts[one]
+        group_of_row = np.searchsorted(file.starts, indices, "right") - 1
+        tables = [
+            self._group(name, file, group_index, tuple(columns)).take(
+                indices[group_of_row == group_index] - file.starts[group_index]
             )
-            for one in np.unique(group).tolist()
+            for group_index in np.unique(group_of_row).tolist()
         ]
-        found = _joined(file, parts, columns)
-        # back from the order of the groups to that of the rows
-        return found.take(np.argsort(np.argsort(group, kind="stable"))) if len(parts) > 1 else found
+        rows_by_group = _concatenate(file, tables, columns)
+        # tables are in the order of groups; the inverse permutation restores that of the rows
+        return (
+            rows_by_group.take(np.argsort(np.argsort(group_of_row, kind="stable")))
+            if len(tables) > 1
+            else rows_by_group
+        )
 
-    def equal(self, name: str, column: str, value: int, columns: Sequence[str]) -> pa.Table:
-        """Return the rows whose ``column`` is ``value``, in a file that is sorted by it.
+    def where_equal(self, name: str, column: str, value: int, columns: Sequence[str]) -> pa.Table:
+        """Return the rows whose ``column`` equals ``value``, in a file that is sorted by it.
 
         Raises
         ------
@@ -117,36 +120,36 @@ class RowGroups:
             If the file is missing or damaged.
         """
         file = self._file(name)
-        wanted = tuple(dict.fromkeys((column, *columns)))
+        columns_read = tuple(dict.fromkeys((column, *columns)))
         lowest, highest = _ranges(file, column)
-        parts: list[pa.Table] = []
+        tables: list[pa.Table] = []
         for group in np.flatnonzero((lowest <= value) & (value <= highest)):
-            table = self._group(name, file, int(group), wanted)
+            table = self._group(name, file, int(group), columns_read)
             start, stop = np.searchsorted(table[column].to_numpy(), [value, value + 1])
-            parts.append(table.slice(start, stop - start))
-        return _joined(file, parts, wanted).select(list(columns))
+            tables.append(table.slice(start, stop - start))
+        return _concatenate(file, tables, columns_read).select(list(columns))
 
     # -- files and groups -------------------------------------------------------------------
 
-    def _file(self, name: str) -> _File:
+    def _file(self, name: str) -> _OpenFile:
         with self._lock:
             if name not in self._files:
-                path = self._place(name)
+                path = self._locate(name)
                 try:
                     parquet = pq.ParquetFile(path)
                     sizes = [group.num_rows for group in _row_groups(parquet)]
                 except Exception as error:
                     raise damaged(path, error) from error
                 starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).astype(np.int64)
-                self._files[name] = _File(parquet, starts)
+                self._files[name] = _OpenFile(parquet, starts)
             self._files.move_to_end(name)
-            while len(self._files) > self._most_files:
+            while len(self._files) > self._max_open_files:
                 self._files.popitem(last=False)
             return self._files[name]
 
-    def _group(self, name: str, file: _File, group: int, columns: tuple[str, ...]) -> pa.Table:
+    def _group(self, name: str, file: _OpenFile, group: int, columns: tuple[str, ...]) -> pa.Table:
         key = (name, group, columns)
-        with file.lock:  # who comes second finds what the first has read
+        with file.lock:  # a second thread finds what the first one has read
             with self._lock:
                 if key in self._groups:
                     self._groups.move_to_end(key)
@@ -157,7 +160,7 @@ class RowGroups:
                 raise damaged(self.folder / name, error) from error
             with self._lock:
                 self._groups[key] = table
-                while self.held_bytes > self._most_bytes and len(self._groups) > 1:
+                while self.cached_bytes > self._max_bytes and len(self._groups) > 1:
                     self._groups.popitem(last=False)
             return table
 
@@ -167,19 +170,22 @@ def _row_groups(parquet: pq.ParquetFile) -> list[pq.RowGroupMetaData]:
     return [meta.row_group(number) for number in range(meta.num_row_groups)]
 
 
-def _ranges(file: _File, column: str) -> Float64[np.ndarray, "2 g"]:
-    """Return the smallest and largest value of each row group, by the file's statistics."""
+def _ranges(file: _OpenFile, column: str) -> Float64[np.ndarray, "2 g"]:
+    """Return the smallest and largest value of each row group from the file's statistics."""
     if column not in file.ranges:
-        place = file.parquet.metadata.schema.names.index(column)
-        known = [group.column(place).statistics for group in _row_groups(file.parquet)]
-        limits = [(s.min, s.max) if s and s.has_min_max else (-np.inf, np.inf) for s in known]
+        column_index = file.parquet.metadata.schema.names.index(column)
+        statistics = [group.column(column_index).statistics for group in _row_groups(file.parquet)]
+        limits = [
+            (stats.min, stats.max) if stats and stats.has_min_max else (-np.inf, np.inf)
+            for stats in statistics
+        ]
         file.ranges[column] = np.array(limits, np.float64).reshape(-1, 2).T
     return file.ranges[column]
 
 
-def _joined(file: _File, parts: list[pa.Table], columns: Sequence[str]) -> pa.Table:
-    if parts:
-        return pa.concat_tables(parts)
+def _concatenate(file: _OpenFile, tables: list[pa.Table], columns: Sequence[str]) -> pa.Table:
+    if tables:
+        return pa.concat_tables(tables)
     return pa.schema([file.parquet.schema_arrow.field(name) for name in columns]).empty_table()
 
 

@@ -1,4 +1,4 @@
-"""Writing a build, one writer at a time: its files first, and last the manifest."""
+"""Writing the files of a build under a lock, the manifest last."""
 
 from __future__ import annotations
 
@@ -14,93 +14,105 @@ from torch import Tensor
 from semlens.errors import BusyError, StoreError
 from semlens.store import file_names
 from semlens.store.atomic_files import file_digest, save_table, save_tensors
-from semlens.store.manifest import NAME, Manifest
+from semlens.store.manifest import MANIFEST_NAME, Manifest
 
 
 @contextmanager
-def writing(database: Path) -> Iterator[None]:
-    """Hold the right to write; the system gives it back if the process is killed.
+def write_lock(database: Path) -> Iterator[None]:
+    """Hold the write lock of a database; the system releases it if the process is killed.
 
     Raises
     ------
     BusyError
         If another process holds it.
     StoreError
-        If the path is a file, or a folder of something else.
+        If the path is a file, or a folder that is not a database.
     """
     if database.exists():
-        inside = {p.name for p in database.iterdir()} if database.is_dir() else {"a file"}
-        if inside and inside.isdisjoint((NAME, file_names.PARTIAL, file_names.LOCK)):
+        names = {p.name for p in database.iterdir()} if database.is_dir() else {"a file"}
+        if names and names.isdisjoint((MANIFEST_NAME, file_names.PARTIAL, file_names.LOCK)):
             raise StoreError(
-                f"'{database}' exists and is no database.",
-                "Expected a new path, or a database to go on with.",
+                f"'{database}' exists and is not a database.",
+                "Expected a new path, or a database to resume or extend.",
                 "Choose another path; nothing was changed.",
             )
     try:
         database.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(
-            f"'{database}' cannot be made ({error.strerror}).",
-            "Expected a place that can be written.",
+            f"'{database}' cannot be created ({error.strerror}).",
+            "Expected a writable path.",
             "Choose another path.",
         ) from error
     try:
-        held = FileLock(str(database / file_names.LOCK)).acquire(timeout=0)
+        lock = FileLock(str(database / file_names.LOCK)).acquire(timeout=0)
     except Timeout as error:
         raise BusyError(
             f"'{database}' is being written by another process.",
             "Expected one writer at a time.",
-            "Wait until it has ended, or choose another path.",
+            "Wait until it has finished, or choose another path.",
         ) from error
-    with held:
+    with lock:
         yield
 
 
 class BuildWriter:
-    """Writes files of a database and remembers their hashes.
+    """Writes files of a database and records their hashes.
 
-    A file that is part of the database already is written aside and takes its place after the
-    manifest: whenever the writer is stopped, the manifest that is there finds its own files.
+    Files that replace existing ones are staged and moved after the manifest is written: whenever
+    the writer is interrupted, the current manifest finds its own files.
 
     Parameters
     ----------
-    before
-        The database's manifest, or None for a new one.
+    previous
+        The database's current manifest, or None for a new database.
     """
 
-    def __init__(self, path: Path, before: Manifest | None) -> None:
+    def __init__(self, path: Path, previous: Manifest | None) -> None:
         self.path = path
-        self.files: dict[str, str] = dict(before.files) if before else {}
-        self._there = frozenset(self.files)
+        self.files: dict[str, str] = dict(previous.files) if previous else {}
+        self._existing = frozenset(self.files)
 
     def tensors(self, name: str, tensors: Mapping[str, Tensor]) -> None:
         """Write a file of tensors."""
-        save_tensors(self._place(name), tensors)
-        self.files[name] = file_digest(self._place(name))
+        save_tensors(self._target_path(name), tensors)
+        self.files[name] = file_digest(self._target_path(name))
 
     def table(
-        self, name: str, table: pa.Table, *, group: int | None = None, packed: str | None = None
+        self,
+        name: str,
+        table: pa.Table,
+        *,
+        rows_per_group: int | None = None,
+        compressed_column: str | None = None,
     ) -> None:
         """Write a table; see :func:`semlens.store.atomic_files.save_table`."""
-        save_table(self._place(name), table, group=group, packed=packed)
-        self.files[name] = file_digest(self._place(name))
+        save_table(
+            self._target_path(name),
+            table,
+            rows_per_group=rows_per_group,
+            compressed_column=compressed_column,
+        )
+        self.files[name] = file_digest(self._target_path(name))
 
-    def forget(self, prefix: str) -> None:
-        """Leave files out of the next manifest whose names start so."""
-        self.files = {name: d for name, d in self.files.items() if not name.startswith(prefix)}
+    def drop(self, prefix: str) -> None:
+        """Leave files whose names start with ``prefix`` out of the next manifest."""
+        self.files = {
+            name: digest for name, digest in self.files.items() if not name.startswith(prefix)
+        }
 
     def commit(self, manifest: Manifest) -> None:
-        """Write the manifest with the hashes of all files, and put what was replaced in place."""
+        """Write the manifest with the hashes of all files, and move staged files into place."""
         files = dict(sorted(self.files.items()))
         manifest.model_copy(update={"files": files}).save(self.path)
         move_staged(self.path, files)
 
-    def _place(self, name: str) -> Path:
-        return self.path / (f"{file_names.STAGED}/{name}" if name in self._there else name)
+    def _target_path(self, name: str) -> Path:
+        return self.path / (f"{file_names.STAGED}/{name}" if name in self._existing else name)
 
 
 def move_staged(path: Path, files: Mapping[str, str]) -> None:
-    """Put files into place that a writer had no time to move, and remove unfinished ones."""
+    """Move staged files that the manifest lists into place, and remove all others."""
     staged = path / file_names.STAGED
     for file in staged.rglob("*.*") if staged.is_dir() else ():
         name = file.relative_to(staged).as_posix()

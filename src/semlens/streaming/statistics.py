@@ -1,8 +1,9 @@
 """Statistics of a stream of batches that merge exactly, in any order of shards.
 
-A slot of :class:`TopExamples` is one 64-bit key: the activation's float32 bits, made to sort as an
-integer, above the sample's number, counted down. Keys are unique within a component, so ``topk``
-has no ties to break and the result is that of a full sort by (-activation, sample).
+A slot of :class:`TopExamples` is one 64-bit key: the upper 32 bits are the float32 bits of the
+activation, mapped to an integer of the same order, the lower ones the inverted sample number. Keys
+are unique within a component, so ``topk`` has no ties to break and the result equals a full sort
+by (-activation, sample).
 """
 
 from __future__ import annotations
@@ -13,16 +14,19 @@ import torch
 from jaxtyping import Bool, Float32, Float64, Int32, Int64
 from torch import Tensor
 
-_LOW = 0xFFFFFFFF
-_EMPTY = torch.iinfo(torch.int64).min
+_SAMPLE_MASK = 0xFFFFFFFF
+_EMPTY_KEY = torch.iinfo(torch.int64).min
 
 
-def _keys(activation: Float32[Tensor, "c b"], sample: Int64[Tensor, " b"]) -> Int64[Tensor, "c b"]:
-    """Order-preserving 64-bit keys; what is not finite becomes an empty slot."""
+def _sort_keys(
+    activation: Float32[Tensor, "c b"], sample: Int64[Tensor, " b"]
+) -> Int64[Tensor, "c b"]:
+    """Return order-preserving 64-bit keys; activations that are not finite become empty slots."""
     bits = (activation + 0.0).view(torch.int32).to(torch.int64)  # + 0.0 turns -0.0 into 0.0
+    # the bits of positive floats sort as integers; of negative ones they sort in reverse order
     ordered = torch.where(bits >= 0, bits, -(bits & 0x7FFFFFFF))
-    keys = (ordered << 32) | (_LOW - sample)[None, :]
-    return torch.where(torch.isfinite(activation), keys, _EMPTY)
+    keys = (ordered << 32) | (_SAMPLE_MASK - sample)[None, :]
+    return torch.where(torch.isfinite(activation), keys, _EMPTY_KEY)
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class TopExamples:
         """Return ``components`` rows of ``examples`` empty slots."""
         shape = (components, examples)
         return cls(
-            torch.full(shape, _EMPTY, dtype=torch.int64, device=device),
+            torch.full(shape, _EMPTY_KEY, dtype=torch.int64, device=device),
             torch.zeros(shape, dtype=torch.int32, device=device),
         )
 
@@ -57,25 +61,25 @@ class TopExamples:
         sample: Int64[Tensor, " b"],
         position: Int32[Tensor, "b c"],
     ) -> TopExamples:
-        """Take in one batch; ``sample`` holds numbers below 2**32 that were not seen before.
+        """Add one batch; ``sample`` holds numbers below 2**32 that were not added before.
 
-        Readouts that are NaN or infinite take no slot.
+        Readouts that are NaN or infinite are ignored.
         """
-        return self._best(_keys(activation.T.contiguous(), sample), position.T)
+        return self._best(_sort_keys(activation.T.contiguous(), sample), position.T)
 
     def merge(self, other: TopExamples) -> TopExamples:
-        """Join the examples of two disjoint sets of samples (associative and commutative)."""
+        """Merge the examples of two disjoint sets of samples (associative and commutative)."""
         return self._best(other.key, other.position)
 
     def _best(self, key: Int64[Tensor, "c b"], position: Int32[Tensor, "c b"]) -> TopExamples:
         best = torch.topk(torch.cat([self.key, key], dim=1), self.key.shape[1], dim=1, sorted=True)
         positions = torch.cat([self.position, position], dim=1).gather(1, best.indices)
-        return TopExamples(best.values, torch.where(best.values == _EMPTY, 0, positions))
+        return TopExamples(best.values, torch.where(best.values == _EMPTY_KEY, 0, positions))
 
     @property
     def filled(self) -> Bool[Tensor, "c m"]:
         """Which slots hold a sample."""
-        return self.key != _EMPTY
+        return self.key != _EMPTY_KEY
 
     @property
     def count(self) -> Int64[Tensor, " c"]:
@@ -92,11 +96,11 @@ class TopExamples:
 
     @property
     def sample(self) -> Int64[Tensor, "c m"]:
-        """Sample numbers; 2**32 - 1 in empty slots, which no sample can have."""
-        return torch.where(self.filled, _LOW - (self.key & _LOW), _LOW)
+        """Sample numbers; 2**32 - 1, which is not a valid number, in empty slots."""
+        return torch.where(self.filled, _SAMPLE_MASK - (self.key & _SAMPLE_MASK), _SAMPLE_MASK)
 
-    def rows(self, keep: Bool[Tensor, " c"]) -> TopExamples:
-        """Return the components where ``keep`` holds, in order."""
+    def select(self, keep: Bool[Tensor, " c"]) -> TopExamples:
+        """Return the components for which ``keep`` is true, in order."""
         return TopExamples(self.key[keep], self.position[keep])
 
     def to(self, device: torch.device | str) -> TopExamples:
@@ -106,7 +110,7 @@ class TopExamples:
 
 @dataclass(frozen=True)
 class ReadoutBlock:
-    """Statistics of an aligned run of batches, per component."""
+    """Statistics of consecutive batches, per component."""
 
     count: Int64[Tensor, " c"]
     mean: Float64[Tensor, " c"]
@@ -116,10 +120,10 @@ class ReadoutBlock:
     peak: Float32[Tensor, "2 c"]
     """Largest activation anywhere, and largest negated activation."""
     fired: Int64[Tensor, "2 c"]
-    """Samples on which the activation was somewhere above zero, and below zero."""
+    """Samples with an activation above zero anywhere, and below zero anywhere."""
 
     def __add__(self, other: ReadoutBlock) -> ReadoutBlock:
-        """Join two runs (Chan, Golub & LeVeque 1983)."""
+        """Merge two blocks by the pairwise update of Chan, Golub & LeVeque (1983)."""
         count = self.count + other.count
         share = other.count.double() / count.clamp(min=1).double()
         delta = other.mean - self.mean
@@ -134,85 +138,91 @@ class ReadoutBlock:
         )
 
 
-def leaf(readout: Float32[Tensor, "b c"], peak: Float32[Tensor, "2 b c"]) -> ReadoutBlock:
-    """Statistics of one batch's readouts and peaks; what is not finite is left out."""
+def batch_statistics(
+    readout: Float32[Tensor, "b c"], peak: Float32[Tensor, "2 b c"]
+) -> ReadoutBlock:
+    """Return the statistics of one batch's readouts and peaks, ignoring non-finite values."""
     readout, peak = readout.cpu(), peak.cpu()  # not every device has float64
-    good = torch.isfinite(readout)
-    count = good.sum(0)
-    values = torch.where(good, readout, 0).double()
+    finite = torch.isfinite(readout)
+    count = finite.sum(0)
+    values = torch.where(finite, readout, 0).double()
     mean = values.sum(0) / count.clamp(min=1).double()
-    m2 = torch.where(good, values - mean, 0).square().sum(0)
-    peaks = torch.where(torch.isfinite(peak), peak, -torch.inf)
+    m2 = torch.where(finite, values - mean, 0).square().sum(0)
+    finite_peaks = torch.where(torch.isfinite(peak), peak, -torch.inf)
     return ReadoutBlock(
         count,
         mean,
         m2,
-        -_largest(torch.where(good, -readout, -torch.inf)),
-        _largest(torch.where(good, readout, -torch.inf)),
-        torch.stack([_largest(side) for side in peaks]),
-        (peaks > 0).sum(1),
+        -_max_over_batch(torch.where(finite, -readout, -torch.inf)),
+        _max_over_batch(torch.where(finite, readout, -torch.inf)),
+        torch.stack([_max_over_batch(side) for side in finite_peaks]),
+        (finite_peaks > 0).sum(1),
     )
 
 
-def _largest(values: Float32[Tensor, "b c"]) -> Float32[Tensor, " c"]:
-    """Maximum over the batch; -inf for a batch whose images were all unreadable."""
+def _max_over_batch(values: Float32[Tensor, "b c"]) -> Float32[Tensor, " c"]:
+    """Return the maximum over the batch; -inf if all of its images were unreadable."""
     return torch.cat([values, values.new_full((1, values.shape[1]), -torch.inf)]).amax(0)
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Blocks by (level, number); block ``(l, i)`` covers the ``2**l`` batches from ``i * 2**l``."""
+    """Statistics of readouts as blocks of a binary tree over batches.
+
+    Block ``(l, i)`` covers the ``2**l`` batches from batch ``i * 2**l``. Floats are always added
+    along this tree, so the result does not depend on the order of updates and merges.
+    """
 
     blocks: dict[tuple[int, int], ReadoutBlock] = field(
         default_factory=dict[tuple[int, int], ReadoutBlock]
     )
 
     def update(self, batch: int, block: ReadoutBlock) -> Moments:
-        """Take in batch number ``batch``."""
+        """Add batch number ``batch``."""
         return self.merge(Moments({(0, batch): block}))
 
     def merge(self, other: Moments) -> Moments:
-        """Join the statistics of disjoint batches (associative and commutative, to the bit)."""
+        """Merge the statistics of disjoint batches (associative and commutative, to the bit)."""
         blocks = {**self.blocks, **other.blocks}
-        ready = list(other.blocks)
-        while ready:
-            level, number = ready.pop()
-            pair = (level, number & ~1), (level, number | 1)
-            if all(key in blocks for key in pair):
-                left, right = (blocks.pop(key) for key in pair)
+        new_keys = list(other.blocks)
+        while new_keys:
+            level, number = new_keys.pop()
+            siblings = (level, number & ~1), (level, number | 1)
+            if all(key in blocks for key in siblings):
+                left, right = (blocks.pop(key) for key in siblings)
                 parent = (level + 1, number >> 1)
                 blocks[parent] = left + right
-                ready.append(parent)
+                new_keys.append(parent)
         return Moments(blocks)
 
     def total(self) -> ReadoutBlock:
-        """Join what is left, first batches first.
+        """Merge all blocks in the order of their batches.
 
         Raises
         ------
         ValueError
-            If no batch was taken in.
+            If there are no batches.
         """
         ordered = sorted(self.blocks, key=lambda key: key[1] << key[0])
         if not ordered:
-            raise ValueError("Moments of no batches. Expected at least one. Call update first.")
+            raise ValueError("No batches were added. Expected at least one. Call update first.")
         return sum((self.blocks[key] for key in ordered[1:]), self.blocks[ordered[0]])
 
 
-_SCALE = 2.0**40
-"""Resolution of the sums; 8 million samples of a class fit into 64 bits."""
+_SHARE_SCALE = 2.0**40
+"""Shares are summed as integers in units of 2^-40; sums of 8 million samples fit into 64 bits."""
 
 
 @dataclass(frozen=True)
-class ByClass:
-    """Shares of R components, collected for n classes.
+class ClassShares:
+    """Relevance shares of R components, collected by class for n classes.
 
     Parameters
     ----------
     classes
-        The classes that were met, ascending.
+        The classes, ascending.
     count
-        Samples of each.
+        Number of samples of each class.
     total
         Sum of the shares in units of 2^-40.
     maximum
@@ -225,40 +235,41 @@ class ByClass:
     maximum: Float32[Tensor, "n r"]
 
     @classmethod
-    def empty(cls, components: int) -> ByClass:
-        """Nothing met yet."""
-        none = torch.zeros(0, dtype=torch.int64)
+    def empty(cls, components: int) -> ClassShares:
+        """Return shares without any class."""
+        no_classes = torch.zeros(0, dtype=torch.int64)
         total = torch.zeros(0, components, dtype=torch.int64)
-        return cls(none, none, total, torch.zeros(0, components))
+        return cls(no_classes, no_classes, total, torch.zeros(0, components))
 
     @classmethod
-    def of(cls, target: Int64[Tensor, " b"], share: Float32[Tensor, "b r"]) -> ByClass:
-        """Collect one batch; shares that are not finite count as zero."""
+    def from_batch(cls, target: Int64[Tensor, " b"], share: Float32[Tensor, "b r"]) -> ClassShares:
+        """Return the shares of one batch; values that are not finite count as zero."""
         share = torch.nan_to_num(share.double(), 0, 0, 0).clamp(-1, 1)
-        classes, place = torch.unique(target, return_inverse=True)
-        shape, index = (len(classes), share.shape[1]), place[:, None].expand(share.shape)
-        whole = (share * _SCALE).round().long()
+        # integer sums are exact, so that merging in any order gives the same bits
+        classes, class_index = torch.unique(target, return_inverse=True)
+        shape, rows = (len(classes), share.shape[1]), class_index[:, None].expand(share.shape)
+        scaled_share = (share * _SHARE_SCALE).round().long()
         return cls(
             classes,
-            torch.bincount(place, minlength=len(classes)),
-            torch.zeros(shape, dtype=torch.int64).scatter_add_(0, index, whole),
-            torch.full(shape, -torch.inf).scatter_reduce_(0, index, share.float(), "amax"),
+            torch.bincount(class_index, minlength=len(classes)),
+            torch.zeros(shape, dtype=torch.int64).scatter_add_(0, rows, scaled_share),
+            torch.full(shape, -torch.inf).scatter_reduce_(0, rows, share.float(), "amax"),
         )
 
-    def merge(self, other: ByClass) -> ByClass:
-        """Join the findings over two disjoint sets of samples."""
+    def merge(self, other: ClassShares) -> ClassShares:
+        """Merge the shares of two disjoint sets of samples."""
         classes = torch.unique(torch.cat([self.classes, other.classes]))
         count = torch.zeros(len(classes), dtype=torch.int64)
         total = torch.zeros(len(classes), self.total.shape[1], dtype=torch.int64)
         maximum = torch.full(total.shape, -torch.inf)
-        for part in (self, other):
-            place = torch.searchsorted(classes, part.classes)
-            count[place] += part.count
-            total[place] += part.total
-            maximum[place] = torch.maximum(maximum[place], part.maximum)
-        return ByClass(classes, count, total, maximum)
+        for source in (self, other):
+            rows = torch.searchsorted(classes, source.classes)
+            count[rows] += source.count
+            total[rows] += source.total
+            maximum[rows] = torch.maximum(maximum[rows], source.maximum)
+        return ClassShares(classes, count, total, maximum)
 
     @property
     def mean(self) -> Float64[Tensor, "n r"]:
-        """Mean share over each class's samples."""
-        return self.total.double() / _SCALE / self.count[:, None].clamp(min=1)
+        """Mean share over the samples of each class."""
+        return self.total.double() / _SHARE_SCALE / self.count[:, None].clamp(min=1)

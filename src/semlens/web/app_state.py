@@ -23,7 +23,7 @@ from semlens.analysis.search import Query
 from semlens.api import ConceptDatabase
 from semlens.errors import ModelError, SemlensError, ServeError, StaleError
 from semlens.store.atomic_files import file_digest
-from semlens.store.manifest import NAME as MANIFEST
+from semlens.store.manifest import MANIFEST_NAME
 from semlens.types import Component
 from semlens.web.embedder import SharedEmbedder, share
 from semlens.web.errors import HttpError, not_found
@@ -63,7 +63,7 @@ class ModelContext:
         StaleError
             If layers or relevance were added, or the database was rebuilt or removed.
         """
-        manifest = self.db.path / MANIFEST
+        manifest = self.db.path / MANIFEST_NAME
         try:
             info = manifest.stat()
             stat = (info.st_mtime_ns, info.st_size, info.st_ino)

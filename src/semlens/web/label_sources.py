@@ -86,7 +86,7 @@ def label_rows(
     if vectors is not None:
         return list(candidates(vectors, embedding, concepts, top))
     results = candidates(context.db.concept_vectors(rows), embedding, concepts, top)
-    alive = context.db.alive
+    alive = context.db.has_examples
     return [result if alive[row] else None for row, result in zip(rows, results, strict=True)]
 
 

@@ -246,7 +246,7 @@ class _Exporter:
     async def _labels(self, context: ModelContext, base: str) -> None:
         """Label the components if no labels are saved: the export searches in labels."""
         db = context.db
-        if db.embedder.has_text and db.keeps_analysis and not label_tables(db):
+        if db.embedder.has_text and db.is_writable and not label_tables(db):
             await self.recorder.post(f"{base}/labels", {})
 
     def _classes(self, context: ModelContext) -> Iterator[int]:

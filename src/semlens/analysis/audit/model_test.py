@@ -20,7 +20,7 @@ from semlens.data.artefact import Artefact, Artefacts, artefact_seed, as_artefac
 from semlens.data.images import Images
 from semlens.data.load import as_images
 from semlens.errors import DataError, ModelError
-from semlens.models.forward import Reader, logits
+from semlens.models.forward import ImageReader, logits
 from semlens.models.subject import SubjectModel
 from semlens.settings import question, setting
 from semlens.store.reader import Database
@@ -126,7 +126,7 @@ def _outputs(
     target: int,
     batch_size: int,
     label: str,
-    read: Reader,
+    read: ImageReader,
     samples: Sequence[int],
 ) -> Outputs:
     """Run the model on images and return its outputs for the class."""
@@ -222,7 +222,7 @@ def _artefact_groups(artefacts: Sequence[Artefact]) -> list[tuple[str, tuple[Art
     return [*groups, (ALL_ARTEFACTS, tuple(artefacts))] if len(artefacts) > 1 else groups
 
 
-def _with_artefacts(images: Images, artefacts: Sequence[Artefact], seed: int) -> Reader:
+def _with_artefacts(images: Images, artefacts: Sequence[Artefact], seed: int) -> ImageReader:
     """Return a function that reads an image and inserts all artefacts in order."""
 
     def read(sample: int) -> Image.Image:

@@ -194,13 +194,13 @@ class SavedAudits:
 
     def __init__(self, database: Database, *, keeps: bool | None = None) -> None:
         self.database = database
-        keeps = database.keeps_analysis if keeps is None else keeps
-        self._documents = JsonDocuments(database.path / file_names.AUDITS, "audit", keeps=keeps)
+        keeps = database.is_writable if keeps is None else keeps
+        self._documents = JsonDocuments(database.path / file_names.AUDITS, "audit", writable=keeps)
 
     @property
     def keeps(self) -> bool:
         """Whether saved audits are written to disk."""
-        return self._documents.keeps
+        return self._documents.writable
 
     def numbers(self) -> list[int]:
         """Return the numbers of all saved audits."""
@@ -335,7 +335,7 @@ class SavedAudits:
 
     def _check(self, record: AuditRecord) -> None:
         """Check layers and lists; lists may still be empty."""
-        self.database.chosen(record.settings.as_arguments()["layers"])
+        self.database.layer_names(record.settings.as_arguments()["layers"])
         check_lists(record.concepts)
 
 

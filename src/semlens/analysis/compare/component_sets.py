@@ -181,7 +181,7 @@ def component_sets(
             if by_layer and len(databases) == 1:
                 set_name = group[0]
             rows = database.rows(group)
-            rows = rows[database.alive[rows]]
+            rows = rows[database.has_examples[rows]]
             if target is not None:
                 relevant = relevant_rows(database, target, group, minimum)
                 rows = rows[np.isin(rows, relevant["component"])]
@@ -222,4 +222,4 @@ def _layers(database: Database, available: set[str], layers: Layers) -> list[str
             f"It has {', '.join(database.layers)}.",
             "Give layers of every database, or leave this one out.",
         )
-    return database.chosen(selected)
+    return database.layer_names(selected)

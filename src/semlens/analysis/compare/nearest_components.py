@@ -116,7 +116,9 @@ def _of_layers(progress: PairProgress, *layers: ComponentSet) -> list[Nearest]:
 
     pairs = len(first) * len(second)
     progress_end = progress.done + (pairs // 2 if first is second else pairs)
-    frame = first.database.cached("nearest", keys, make, keep=lambda _: pairs >= MIN_CACHED_PAIRS)
+    frame = first.database.cached(
+        "nearest", keys, make, worth_saving=lambda _: pairs >= MIN_CACHED_PAIRS
+    )
     progress.advance_to(progress_end)
     slices = [slice(len(first)), slice(len(first), None)]
     index, similarity = frame["place"].to_numpy(), frame["similarity"].to_numpy()

@@ -28,7 +28,7 @@ from semlens.analysis.label import VOCABULARY, LabelSource, as_labels, label_of
 from semlens.analysis.result import Chart, Result
 from semlens.draw.text_table import titled
 from semlens.errors import RelevanceError
-from semlens.models.activations import measure_form, read
+from semlens.models.activations import compute_readouts, measure_layout
 from semlens.models.forward import batches, class_scores
 from semlens.models.hooks import evaluating, reading_layers
 from semlens.settings import question, setting
@@ -183,7 +183,7 @@ def contrast(
         If there is no such class.
     """
     number = None if target is None else find_class(database, target)
-    names = database.chosen(layers)
+    names = database.layer_names(layers)
     if errors is not None:
         first, second = error_groups(database, errors, samples, batch_size)
         number = find_class(database, errors) if number is None else number
@@ -213,15 +213,15 @@ def _run(
 ) -> tuple[Float32[np.ndarray, "n c"], Float32[np.ndarray, "n k"] | None]:
     """Return the readout of every component and the logits, from one pass over the images."""
     model, readout = database.model, database.manifest.recipe.readout
-    layouts = model.layouts(layers)
+    layouts = model.channel_orders(layers)
     rows: list[np.ndarray] = []
     scores: list[np.ndarray] = []
     for batch in batches(model, group.images.read, group.samples, batch_size):
         found: dict[str, np.ndarray] = {}
 
         def keep(name: str, output: Any, found: dict[str, np.ndarray] = found) -> None:
-            form = measure_form(name, output, layouts[name])
-            found[name] = read(form, output, readout).value.float().cpu().numpy()
+            form = measure_layout(name, output, layouts[name])
+            found[name] = compute_readouts(form, output, readout).value.float().cpu().numpy()
 
         with torch.inference_mode(), evaluating(model.module):
             with reading_layers(model.module, layers, keep):

@@ -16,7 +16,7 @@ from semlens.analysis.correct.component_files import resolve_components
 from semlens.analysis.correct.sensitivity import CLEAN, change_interval, wilson_interval
 from semlens.analysis.evaluate import check_targets
 from semlens.data.artefact import Artefact, as_artefacts, insert_drawn
-from semlens.models.forward import Reader, batches, run_scores
+from semlens.models.forward import ImageReader, batches, run_scores
 from semlens.models.hooks import evaluating, pruned
 from semlens.models.subject import SubjectModel
 from semlens.settings import question, setting
@@ -164,7 +164,7 @@ def ablation_preview(
     """
     selected = resolve_components(components, database)
     logit, images = find_class(database, target), database.images
-    sources: dict[str, Reader] = {CLEAN: images.read}
+    sources: dict[str, ImageReader] = {CLEAN: images.read}
     for item in as_artefacts(artefact or ()):
         sources[item.name] = lambda sample, item=item: insert_drawn(
             images.read(sample), [item], seed, sample
@@ -183,7 +183,7 @@ def ablation_preview(
 def _predict(
     model: SubjectModel,
     name: str,
-    reader: Reader,
+    reader: ImageReader,
     samples: Int64[np.ndarray, " n"],
     right: Int64[np.ndarray, " n"],
     components: Sequence[Component],

@@ -19,7 +19,7 @@ from torch import Tensor
 from semlens.analysis.auroc import auroc
 from semlens.errors import DataError, RelevanceError
 from semlens.models.forward import readouts
-from semlens.relevance.heatmap_boxes import heatmaps
+from semlens.relevance.heatmap_boxes import upsample_and_blur
 from semlens.relevance.protocols import ForwardTrace, RelevanceEngine
 from semlens.relevance.relevance_signal import RelevanceSignal
 from semlens.store.reader import Database
@@ -253,7 +253,7 @@ def cav_seed(
     """
     value = trace.values[vector.layer].detach()
     weight = torch.from_numpy(vector.direction).to(value)
-    form = trace.form(vector.layer)
+    form = trace.layout(vector.layer)
     if form.form == "map":
         weight = weight[:, None, None]
     values = weight.expand(1, *value.shape).clone()
@@ -270,7 +270,7 @@ def cav_heatmap(
 ) -> Float32[Tensor, "u h w"]:
     """Return the relevance of a concept vector by input pixel, summed over colour channels."""
     trace = engine.trace(inputs, [vector.layer])
-    heat = trace.pull({vector.layer: cav_seed(trace, vector, readout)}).heat
+    heat = trace.backward({vector.layer: cav_seed(trace, vector, readout)}).heatmaps
     if heat is None:
         raise RelevanceError(
             f"No relevance from layer '{vector.layer}' reaches the image.",
@@ -285,6 +285,6 @@ def soft_masks(heat: Float32[Tensor, "u h w"]) -> Float32[Tensor, "u h w"]:
 
     A map without positive values stays zero.
     """
-    smooth = heatmaps(heat, heat.shape[1], heat.shape[2], BLUR).clamp(min=0) ** POWER
+    smooth = upsample_and_blur(heat, heat.shape[1], heat.shape[2], BLUR).clamp(min=0) ** POWER
     largest = smooth.amax((1, 2), keepdim=True)
     return smooth / torch.where(largest > 0, largest, 1)

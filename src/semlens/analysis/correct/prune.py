@@ -28,11 +28,11 @@ from semlens.analysis.result import IMAGE_SUFFIXES, TABLE_SUFFIXES
 from semlens.draw.example_sheet import sheet
 from semlens.draw.text_table import rich_table
 from semlens.errors import ModelError, RelevanceError
-from semlens.models.activations import measure_form
+from semlens.models.activations import measure_layout
 from semlens.models.forward import class_scores
-from semlens.models.hooks import Values, evaluating, new_values, pruned
+from semlens.models.hooks import ComponentValues, evaluating, pruned, replacement_values
 from semlens.models.subject import SubjectModel
-from semlens.relevance.captured_graph import OpNode, capture, in_full_precision, prepared
+from semlens.relevance.captured_graph import OpNode, capture, in_full_precision, prepare_inputs
 from semlens.relevance.lrp_engine import layer_nodes, layer_values
 from semlens.settings import question
 from semlens.store.reader import Database
@@ -95,7 +95,7 @@ def prune(database: Database, components: Components) -> PrunedModel:
 def pruned_state(
     model: SubjectModel,
     components: Components,
-    to: Values | None = None,
+    to: ComponentValues | None = None,
 ) -> dict[str, Tensor]:
     """Return the model's weights without some components: a state dict for the same module.
 
@@ -129,7 +129,7 @@ def pruned_state(
 def prune_weights(
     model: SubjectModel,
     components: Components,
-    to: Values | None = None,
+    to: ComponentValues | None = None,
 ) -> tuple[dict[str, Tensor], tuple[TensorEdit, ...]]:
     """Return the state dict of :func:`pruned_state`, and the edits that were made."""
     selected = resolve_components(components)
@@ -138,7 +138,7 @@ def prune_weights(
         expected = class_scores(model.module(example))
     if expected is None:
         raise _inexact(selected, "the model outputs boxes, not logits that can be compared")
-    pruner = _WeightPruner(model, selected, new_values(selected, to), example[:1])
+    pruner = _WeightPruner(model, selected, replacement_values(selected, to), example[:1])
     state = pruner.run()
     with evaluating(model.module), torch.no_grad():
         logits: Any = class_scores(torch.func.functional_call(model.module, state, (example,)))
@@ -165,15 +165,17 @@ class _WeightPruner:
             self.module = copy.deepcopy(self.module).cpu()
         try:
             self.graph = capture(self.module, example)
-            self.example = prepared(example, self.module)
+            self.example = prepare_inputs(example, self.module)
             values = layer_values(self.module, self.example, list(new_values))
             nodes = layer_nodes(self.graph, self.module, self.example, values)
         except RelevanceError as error:
             raise _inexact(components, f"its operations are unknown ({error.value})") from error
         self.weights = EditableWeights(self.module, self.graph)
         self.nodes = {name: nodes[name] for name in new_values}
-        layouts = model.layouts(list(new_values))
-        forms = {name: measure_form(name, values[name], layouts[name]).form for name in new_values}
+        layouts = model.channel_orders(list(new_values))
+        forms = {
+            name: measure_layout(name, values[name], layouts[name]).form for name in new_values
+        }
         self.axes = {name: 1 if form in ("map", "units") else -1 for name, form in forms.items()}
         replacements = {self.nodes[name]: partial(self._replaced, name) for name in new_values}
         self.values = pruned_values(self.graph, self.example, replacements)

@@ -250,7 +250,7 @@ def cut_out(
     size = model.preprocess(database.images.read(readable)).shape[-2:]
     engine = engine_for(model, layer_names, rules or recipe.rules, size)
     vector = concept_vector(
-        database, selected, engine.order(layer_names)[-1],
+        database, selected, engine.sort_layers(layer_names)[-1],
         positives=positives, negatives=negatives, seed=seed,
     )  # fmt: skip
     strongest = np.argsort(-vector.score, kind="stable")[:count].tolist()

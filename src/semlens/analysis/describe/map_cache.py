@@ -54,7 +54,7 @@ class LayoutCache:
         Values of components of layers added since are NaN. A table is invalid once the vectors
         of one of its layers have changed.
         """
-        saved = self.sets[0].database.load_origin(self.name)
+        saved = self.sets[0].database.load_with_origin(self.name)
         if saved is None:
             return None
         table, origin = saved
@@ -66,7 +66,7 @@ class LayoutCache:
     def save(self, values: pd.DataFrame) -> None:
         """Save values, one row per component, if the database is writable."""
         database = self.sets[0].database
-        if database.keeps_analysis:
+        if database.is_writable:
             table = pd.concat([self._keys(), values], axis=1)
             origin = {"settings": dict(self.settings), "layers": self._digests()}
             database.save_analysis(self.name, table, origin)

@@ -42,7 +42,7 @@ def check_has_examples(database: Database, row: int) -> None:
     LayerError
         If no image activates it.
     """
-    if not database.alive[row]:
+    if not database.has_examples[row]:
         raise LayerError(
             f"Component '{database.component(row)}' has no examples.",
             "Expected one that some image activates: only these have a concept vector.",
@@ -85,10 +85,10 @@ def counterpart(database: Database, row: int, other: Database) -> Counterpart:
     """
     check_databases([database, other])
     check_has_examples(database, row)
-    rows, values = _nearest(other, database.concept_vectors([row]), other.alive, 1)
+    rows, values = _nearest(other, database.concept_vectors([row]), other.has_examples, 1)
     if not len(rows):
         return Counterpart(None, False)
-    back, _ = _nearest(database, other.concept_vectors([int(rows[0])]), database.alive, 1)
+    back, _ = _nearest(database, other.concept_vectors([int(rows[0])]), database.has_examples, 1)
     nearest = Neighbour(other.component(int(rows[0])), float(values[0]))
     return Counterpart(nearest, int(back[0]) == row)
 
@@ -97,7 +97,7 @@ def _nearest(
     database: Database, vector: Float32[np.ndarray, "1 d"], eligible: np.ndarray, top: int
 ) -> tuple[Int64[np.ndarray, " k"], Float32[np.ndarray, " k"]]:
     """Return the nearest of the eligible components with examples, and their cosines."""
-    rows = np.flatnonzero(eligible & database.alive)
+    rows = np.flatnonzero(eligible & database.has_examples)
     values = database.cosines(vector, rows)[:, 0]
     top = min(max(top, 0), len(rows))
     if top == 0:

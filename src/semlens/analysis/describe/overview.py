@@ -116,7 +116,7 @@ def notable_rows(database: Database, count: int) -> Int64[np.ndarray, " n"]:
     These are the components with the largest share of relevance for any class. In a database
     without class relevance they are the clearest ones (paper, Eq. 6).
     """
-    rows = np.flatnonzero(database.alive).astype(np.int64)
+    rows = np.flatnonzero(database.has_examples).astype(np.int64)
     if len(rows) <= count:
         return rows
     weight = np.zeros(database.manifest.rows)

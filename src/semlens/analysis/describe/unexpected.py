@@ -249,9 +249,9 @@ def unexpected(
     """
     logit, concept_set = find_class(database, target), as_concepts(concepts)
     cutoff = float("nan") if components is not None else _cutoff(database.embedder, threshold)
-    layer_names = database.chosen(layers)
+    layer_names = database.layer_names(layers)
     relevant: Any = relevant_rows(database, logit, layer_names, minimum, empty_ok=True)
-    relevant = relevant[database.alive[relevant["component"].to_numpy()]]
+    relevant = relevant[database.has_examples[relevant["component"].to_numpy()]]
     alignments = alignment(
         database.theta[relevant["component"].to_numpy()], embed_concepts(database, concept_set)
     )

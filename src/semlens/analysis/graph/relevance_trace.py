@@ -70,7 +70,7 @@ class TraceJob:
         for inputs in batches(model, images.read, images.samples, self.batch_size, stage):
             trace = self.engine.trace(inputs)
             seed = class_seed(trace, torch.full((1, len(inputs)), images.target))
-            relevance = trace.pull({OUTPUT: seed}, names, heat=False).layers
+            relevance = trace.backward({OUTPUT: seed}, names, heatmaps=False).layers
             _check_reached(names, relevance)
             yield trace, relevance
 
@@ -85,10 +85,10 @@ def make_job(
     batch_size: int | None = None,
 ) -> TraceJob:
     """Resolve images, engine and batch size; see :func:`semlens.attribution_graph`."""
-    names = database.chosen(layers)
+    names = database.layer_names(layers)
     class_data = class_images(database, target, samples, images)
     engine = class_data.engine(names, rules)
-    entries = [database.layer(name) for name in engine.order(names)]
+    entries = [database.layer(name) for name in engine.sort_layers(names)]
     return TraceJob(
         class_data, engine, entries, batch_size or pairs_per_pass(engine, entries[-1].name)
     )
@@ -176,8 +176,8 @@ def _passed(
     step = max(1, pairs_per_pass(engine, upper.name) // len(trace.inputs))
     for start in range(0, len(groups), step):
         masks = group_masks(upper, trace.values[upper.name], groups[start : start + step])
-        layers = trace.pull(
-            {upper.name: RelevanceSignal(relevance * masks)}, [lower.name], heat=False
+        layers = trace.backward(
+            {upper.name: RelevanceSignal(relevance * masks)}, [lower.name], heatmaps=False
         ).layers
         if lower.name in layers:
             passed.append(relevance_per_component(lower, trace, layers[lower.name]))
@@ -356,7 +356,7 @@ def reached_layers(database: Database, target: int, layers: Layers = None) -> li
 
     All layers if the database has no relevance for the class.
     """
-    names = database.chosen(layers)
+    names = database.layer_names(layers)
     if database.manifest.relevance is None or (
         target not in set(database.relevance_classes["class"])
     ):

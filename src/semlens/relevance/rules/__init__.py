@@ -1,1 +1,1 @@
-"""What each kind of operation does to relevance, in the form relevance / activation."""
+"""Rules by which operations propagate relevance, in the form relevance / activation."""

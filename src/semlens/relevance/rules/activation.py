@@ -1,9 +1,9 @@
-"""Elementwise functions, and normalisations over the activations of one sample.
+"""Rules for elementwise functions and for normalisations over the activations of one sample.
 
-Functions follow the identity rule, ``R_in = R_out`` (Achtibat et al. 2024, Eq. 9): carried as
-relevance over activation, that is a multiplication by ``f(x) / x``. Of a normalisation the
-spread is taken as constant (Prop. 3.4): dividing by the standard deviation keeps relevance, so
-only the mean's subtraction is propagated.
+Functions follow the identity rule, ``R_in = R_out`` (Achtibat et al. 2024, Eq. 9): in the
+form relevance / activation this is a multiplication by ``f(x) / x``. A normalisation's standard
+deviation is treated as a constant (Prop. 3.4): dividing by it conserves relevance, so that only
+the subtraction of the mean is propagated.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from semlens.relevance.captured_graph import OpNode, execute
 from semlens.relevance.relevance_signal import RelevanceSignal
-from semlens.relevance.rules.base import Rule, Sent
+from semlens.relevance.rules.base import NodeSignals, Rule
 
 aten = torch.ops.aten
 
@@ -34,8 +34,8 @@ def _gelu(node: OpNode, x: Tensor, y: Tensor) -> Tensor:
 
 def _slope_at_zero(slope: float) -> Callable[[OpNode, Tensor, Tensor], Tensor]:
     def share(node: OpNode, x: Tensor, y: Tensor) -> Tensor:
-        small = x.abs() < _TINY
-        return torch.where(small, slope, y / torch.where(small, 1, x))
+        near_zero = x.abs() < _TINY
+        return torch.where(near_zero, slope, y / torch.where(near_zero, 1, x))
 
     return share
 
@@ -55,41 +55,41 @@ SHARES: Mapping[Any, Callable[[OpNode, Tensor, Tensor], Tensor]] = {
     aten.hardtanh.default: _slope_at_zero(1.0),
     aten.relu6.default: _slope_at_zero(1.0),
 }
-"""``f(x) / x`` of each function that is zero at zero, with its limit there."""
+"""``f(x) / x`` of each function that is zero at zero, with the limit at zero."""
 
 
 class Activation(Rule):
-    """A function of each value by itself."""
+    """An elementwise function."""
 
     windowed = True
 
     def forward(self, values: dict[OpNode, Any]) -> tuple[Any, Any]:
-        """Compute the node and ``f(x) / x``."""
+        """Return the node's value and ``f(x) / x``."""
         y = execute(self.node, values, torch.empty(0))
         return y, SHARES[self.node.target](self.node, values[self.node.args[0]], y)
 
-    def backward(self, saved: Any, flow: RelevanceSignal) -> Sent:
-        """Pass all of it on."""
-        return [(self.node.args[0], flow.times(saved))]
+    def backward(self, saved: Any, signal: RelevanceSignal) -> NodeSignals:
+        """Propagate all of the relevance."""
+        return [(self.node.args[0], signal.multiply(saved))]
 
 
 class Taylor(Rule):
     """The plain gradient of a function that is not zero at zero (softmax, sigmoid).
 
-    First-order Taylor expansion; its constant term keeps a part of the relevance (Achtibat et
+    First-order Taylor expansion; its constant term absorbs part of the relevance (Achtibat et
     al. 2024, Eq. 13).
     """
 
     def forward(self, values: dict[OpNode, Any]) -> tuple[Any, Any]:
-        """Compute the node."""
+        """Return the node's value, twice."""
         y = execute(self.node, values, torch.empty(0))
         return y, y
 
-    def backward(self, saved: Any, flow: RelevanceSignal) -> Sent:
+    def backward(self, saved: Any, signal: RelevanceSignal) -> NodeSignals:
         """Multiply by the derivative."""
-        y, g = saved, flow.values
+        y, g = saved, signal.values
         if "softmax" in str(self.node.target):
-            # the axis counts from the front of one batch: the axis of starts stands before it
+            # the axis was counted without the leading axis of seeds
             axis = int(self.node.args[1])
             axis = axis if axis < 0 else axis + 1
             passed = y * (g - (g * y).sum(axis, keepdim=True))
@@ -101,28 +101,28 @@ class Taylor(Rule):
 class LayerNorm(Rule):
     """``y = w (x - mean) / sd + b`` over the last axes, with ``sd`` constant.
 
-    Also RMS normalisation, which subtracts no mean.
+    Also RMS normalisation, which does not subtract the mean.
     """
 
     def forward(self, values: dict[OpNode, Any]) -> tuple[Any, Any]:
-        """Compute the node and ``1 / sd``."""
+        """Return the node's value and ``1 / sd``."""
         node = self.node
         x: Tensor = values[node.arg(0)]
         axes = tuple(range(-len(node.arg(1)), 0))
         if node.target == aten.rms_norm.default:
-            given = node.arg(3)
-            eps = torch.finfo(x.dtype).eps if given is None else given
+            given_eps = node.arg(3)
+            eps = torch.finfo(x.dtype).eps if given_eps is None else given_eps
             scale = torch.rsqrt(x.square().mean(axes, keepdim=True) + eps)
         else:
             eps = node.arg(4, 1e-5)
             scale = torch.rsqrt(x.var(axes, unbiased=False, keepdim=True) + eps)
         return execute(node, values, torch.empty(0)), scale
 
-    def backward(self, saved: Any, flow: RelevanceSignal) -> Sent:
-        """Pass on through scale and mean."""
+    def backward(self, saved: Any, signal: RelevanceSignal) -> NodeSignals:
+        """Propagate through the scale and the subtraction of the mean."""
         node = self.node
         weight = node.arg(2)
-        g = flow.values * saved
+        g = signal.values * saved
         if weight is not None:
             g = g * weight
         if node.target != aten.rms_norm.default:
@@ -134,20 +134,20 @@ class GroupNorm(Rule):
     """``y = w (x - mean) / sd + b`` over groups of channels and all positions, ``sd`` constant."""
 
     def forward(self, values: dict[OpNode, Any]) -> tuple[Any, Any]:
-        """Compute the node and ``1 / sd`` [U groups 1]."""
+        """Return the node's value and ``1 / sd`` [U groups 1]."""
         x: Tensor = values[self.node.arg(0)]
         groups = self.node.arg(1)
         eps = self.node.arg(4, 1e-5)
-        parts = x.unflatten(1, (groups, -1)).flatten(2)
-        scale = torch.rsqrt(parts.var(2, unbiased=False, keepdim=True) + eps)
+        groups_of_values = x.unflatten(1, (groups, -1)).flatten(2)
+        scale = torch.rsqrt(groups_of_values.var(2, unbiased=False, keepdim=True) + eps)
         return execute(self.node, values, torch.empty(0)), scale
 
-    def backward(self, saved: Any, flow: RelevanceSignal) -> Sent:
-        """Pass on through scale and mean."""
+    def backward(self, saved: Any, signal: RelevanceSignal) -> NodeSignals:
+        """Propagate through the scale and the subtraction of the mean."""
         weight = self.node.arg(2)
-        g = flow.values
+        g = signal.values
         if weight is not None:
             g = g * weight.view(-1, *[1] * (g.ndim - 3))
-        parts = g.unflatten(2, (self.node.arg(1), -1)).flatten(3) * saved
-        parts = parts - parts.mean(-1, keepdim=True)
-        return [(self.node.arg(0), RelevanceSignal(parts.reshape(g.shape)))]
+        grouped = g.unflatten(2, (self.node.arg(1), -1)).flatten(3) * saved
+        grouped = grouped - grouped.mean(-1, keepdim=True)
+        return [(self.node.arg(0), RelevanceSignal(grouped.reshape(g.shape)))]

@@ -1,7 +1,7 @@
-"""The rules for weighted sums: epsilon, gamma, z+ and flat, for convolutions and dense layers.
+"""Rules for weighted sums: epsilon, gamma, z+ and flat, for convolutions and dense layers.
 
-Each is written for any weighted sum ``y = w x + b``: it says which weights multiply which part
-of the input, and the operator does the sums and goes back through the weights. Sources: Bach et
+Each rule is written for any weighted sum ``y = w x + b``: it decides which weights multiply which
+part of the input, and the operator applies the weights forwards and transposed. Sources: Bach et
 al. 2015 (epsilon), Montavon et al. 2019 (gamma, its form for inputs and outputs of both signs as
 in zennit), Montavon et al. 2017 (z+), Lapuschkin et al. 2019 (flat); the composite is the paper's
 (H.1).
@@ -18,154 +18,160 @@ from torch.nn import functional
 
 from semlens.relevance.captured_graph import OpNode, pair
 from semlens.relevance.relevance_signal import RelevanceSignal
-from semlens.relevance.rules.base import Rule, Sent, stabilised
+from semlens.relevance.rules.base import NodeSignals, Rule, stabilised
 
 
 class Dense:
-    """A dense layer: float[U ... i] to float[U ... o]."""
+    """Apply the weights of a dense layer: float[U ... i] to float[U ... o]."""
 
     def __init__(self, node: OpNode) -> None:
         self.weight: Tensor = node.arg(1)
         self.bias: Tensor | None = node.arg(2)
 
-    def run(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Apply weights [o i]."""
         return functional.linear(x, weight, bias)
 
-    def back(self, flow: RelevanceSignal, weight: Tensor, shape: Sequence[int]) -> RelevanceSignal:
+    def apply_transposed(
+        self, signal: RelevanceSignal, weight: Tensor, shape: Sequence[int]
+    ) -> RelevanceSignal:
         """Apply the transposed weights."""
-        return RelevanceSignal(flow.values @ weight)
+        return RelevanceSignal(signal.values @ weight)
 
-    def format(self, weight: Tensor) -> Tensor:
+    def to_memory_format(self, weight: Tensor) -> Tensor:
         """Return the weights as they are."""
         return weight
 
 
 class Convolution:
-    """A two-dimensional convolution, with groups, stride and dilation."""
+    """Apply the weights of a 2D convolution, with groups, stride and dilation."""
 
     def __init__(self, node: OpNode) -> None:
-        self.weight: Tensor = self.format(node.arg(1))
+        self.weight: Tensor = self.to_memory_format(node.arg(1))
         self.bias: Tensor | None = node.arg(2)
         self.stride, self.dilation = pair(node.arg(3, 1)), pair(node.arg(5, 1))
         self.groups: int = node.arg(6, 1)
-        self.padding, after = _padding(node.arg(4, 0), self.weight.shape[-2:], self.dilation)
-        self.uneven = tuple(b - a for a, b in zip(self.padding, after, strict=True))
+        self.padding, after = _padding_before_after(
+            node.arg(4, 0), self.weight.shape[-2:], self.dilation
+        )
+        self.extra_padding = tuple(b - a for a, b in zip(self.padding, after, strict=True))
 
-    def run(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Convolve with weights [o i/groups h w]."""
-        if any(self.uneven):
-            x = functional.pad(x, (0, self.uneven[1], 0, self.uneven[0]))
+        if any(self.extra_padding):
+            x = functional.pad(x, (0, self.extra_padding[1], 0, self.extra_padding[0]))
         return functional.conv2d(
             x, weight, bias, self.stride, self.padding, self.dilation, self.groups
         )
 
-    def back(self, flow: RelevanceSignal, weight: Tensor, shape: Sequence[int]) -> RelevanceSignal:
-        """Convolve with the transposed weights; a window grows by the kernel."""
-        return self._transposed(flow, weight, shape, self.groups)
+    def apply_transposed(
+        self, signal: RelevanceSignal, weight: Tensor, shape: Sequence[int]
+    ) -> RelevanceSignal:
+        """Apply the transposed convolution; a window grows by the kernel."""
+        return self._transposed(signal, weight, shape, self.groups)
 
-    def spread(self, ones: Tensor) -> Tensor:
-        """Count the pixels under each position of the kernel."""
+    def count_pixels(self, ones: Tensor) -> Tensor:
+        """Count the input pixels under each position of the kernel."""
         kernel = ones.new_ones(1, 1, *self.weight.shape[-2:])
-        if any(self.uneven):
-            ones = functional.pad(ones, (0, self.uneven[1], 0, self.uneven[0]))
+        if any(self.extra_padding):
+            ones = functional.pad(ones, (0, self.extra_padding[1], 0, self.extra_padding[0]))
         return functional.conv2d(ones, kernel, None, self.stride, self.padding, self.dilation)
 
-    def gather(self, flow: RelevanceSignal, shape: Sequence[int]) -> RelevanceSignal:
+    def sum_over_kernel(self, signal: RelevanceSignal, shape: Sequence[int]) -> RelevanceSignal:
         """Sum over the kernel's positions."""
-        kernel = flow.values.new_ones(1, 1, *self.weight.shape[-2:])
-        return self._transposed(flow, kernel, shape, 1)
+        kernel = signal.values.new_ones(1, 1, *self.weight.shape[-2:])
+        return self._transposed(signal, kernel, shape, 1)
 
-    def format(self, weight: Tensor) -> Tensor:
-        """Put the channels last, which convolutions on CPU and GPU are fastest with."""
+    def to_memory_format(self, weight: Tensor) -> Tensor:
+        """Store the channels last, the fastest format for convolutions on CPU and GPU."""
         return weight.contiguous(memory_format=torch.channels_last)
 
     def _transposed(
-        self, flow: RelevanceSignal, weight: Tensor, shape: Sequence[int], groups: int
+        self, signal: RelevanceSignal, weight: Tensor, shape: Sequence[int], groups: int
     ) -> RelevanceSignal:
-        if flow.corner is None:
+        if signal.corner is None:
             size = (shape[-2], shape[-1])
             full = [
-                (place - 1) * stride + dilation * (width - 1) + 1
-                for place, stride, dilation, width in zip(
-                    flow.window, self.stride, self.dilation, weight.shape[-2:], strict=True
+                (cells - 1) * stride + dilation * (kernel - 1) + 1
+                for cells, stride, dilation, kernel in zip(
+                    signal.window, self.stride, self.dilation, weight.shape[-2:], strict=True
                 )
             ]
             if self._is_point(weight, groups):
-                return flow.like(self._strided_point(flow.flat(), weight, size))
-            # positions that no kernel reaches: stride leaves them over, or uneven padding
+                return signal.from_batch(self._strided_point(signal.as_batch(), weight, size))
+            # positions that no kernel reaches, because of the stride or uneven padding
             missing = [
-                max(0, length - (got - 2 * pad))
-                for length, got, pad in zip(size, full, self.padding, strict=True)
+                max(0, length - (reached - 2 * pad))
+                for length, reached, pad in zip(size, full, self.padding, strict=True)
             ]
-            out = functional.conv_transpose2d(
-                flow.flat(), weight, None, self.stride, self.padding,
+            result = functional.conv_transpose2d(
+                signal.as_batch(), weight, None, self.stride, self.padding,
                 [min(m, s - 1) for m, s in zip(missing, self.stride, strict=True)],
                 groups, self.dilation,
             )  # fmt: skip
-            return flow.like(_cropped(out, size))
+            return signal.from_batch(_pad_or_crop(result, size))
         if self._is_point(weight, groups):
-            size = tuple((p - 1) * s + 1 for p, s in zip(flow.window, self.stride, strict=True))
-            out = self._strided_point(flow.flat(), weight, size)
+            size = tuple((p - 1) * s + 1 for p, s in zip(signal.window, self.stride, strict=True))
+            result = self._strided_point(signal.as_batch(), weight, size)
         else:
-            out = functional.conv_transpose2d(
-                flow.flat(), weight, None, self.stride, 0, 0, groups, self.dilation
+            result = functional.conv_transpose2d(
+                signal.as_batch(), weight, None, self.stride, 0, 0, groups, self.dilation
             )
-        device = flow.corner.device
-        corner = flow.corner * torch.tensor(self.stride, device=device)
-        return flow.like(out, corner - torch.tensor(self.padding, device=device))
+        device = signal.corner.device
+        corner = signal.corner * torch.tensor(self.stride, device=device)
+        return signal.from_batch(result, corner - torch.tensor(self.padding, device=device))
 
     def _is_point(self, weight: Tensor, groups: int) -> bool:
-        """Whether the kernel is a 1 x 1 one with a stride, which most positions never see."""
+        """Whether this is a 1 x 1 kernel with a stride, which skips most positions."""
         plain = groups == 1 and max(self.padding) == 0
         return plain and tuple(weight.shape[-2:]) == (1, 1) and max(self.stride) > 1
 
-    def _strided_point(self, flat: Tensor, weight: Tensor, size: Sequence[int]) -> Tensor:
-        small = functional.conv2d(flat, weight.transpose(0, 1))
-        out = small.new_zeros(len(flat), weight.shape[1], *size)
-        out = out.contiguous(memory_format=torch.channels_last)
+    def _strided_point(self, batch: Tensor, weight: Tensor, size: Sequence[int]) -> Tensor:
+        dense = functional.conv2d(batch, weight.transpose(0, 1))
+        result = dense.new_zeros(len(batch), weight.shape[1], *size)
+        result = result.contiguous(memory_format=torch.channels_last)
         rows, columns = (
-            (n - 1) * s + 1 for n, s in zip(small.shape[-2:], self.stride, strict=True)
+            (n - 1) * s + 1 for n, s in zip(dense.shape[-2:], self.stride, strict=True)
         )
-        out[:, :, : rows : self.stride[0], : columns : self.stride[1]] = small
-        return out
+        result[:, :, : rows : self.stride[0], : columns : self.stride[1]] = dense
+        return result
 
 
-def _cropped(out: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Bring maps to ``size``, with zeros or without what is too much."""
-    more = (size[0] - out.shape[-2], size[1] - out.shape[-1])
-    return functional.pad(out, (0, more[1], 0, more[0])) if any(more) else out
+def _pad_or_crop(maps: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Pad maps with zeros, or crop them, to ``size``."""
+    missing = (size[0] - maps.shape[-2], size[1] - maps.shape[-1])
+    return functional.pad(maps, (0, missing[1], 0, missing[0])) if any(missing) else maps
 
 
-def _padding(
+def _padding_before_after(
     value: Any, kernel: Sequence[int], dilation: Sequence[int]
 ) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Return the padding before (top, left) and after (bottom, right)."""
+    """Return the padding before (top, left) and after (bottom, right) the map."""
     if isinstance(value, tuple) and isinstance(value[0], tuple):
         return value
     if value == "valid":
         return (0, 0), (0, 0)
     if value == "same":
-        total = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
-        before = (total[0] // 2, total[1] // 2)
-        return before, (total[0] - before[0], total[1] - before[1])
-    both = pair(value)
-    return both, both
+        padding = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+        before = (padding[0] // 2, padding[1] // 2)
+        return before, (padding[0] - before[0], padding[1] - before[1])
+    symmetric = pair(value)
+    return symmetric, symmetric
 
 
 Operator = Dense | Convolution
-"""``y = w x + b`` for one kind of weights."""
+"""Applies the weights of ``y = w x + b`` in both directions."""
 
 
 class Affine(Rule):
-    """A weighted sum with constant weights.
+    """Base of the rules for a weighted sum with constant weights.
 
     Parameters
     ----------
     node
         A ``conv2d`` or ``linear``, with or without a ReLU.
     nonnegative
-        Whether the input is known never to be negative.
+        Whether the input can never be negative.
     epsilon
         Stabiliser of the denominators.
     """
@@ -181,9 +187,9 @@ class Affine(Rule):
         self.epsilon = epsilon
 
     def output(self, x: Tensor) -> Tensor:
-        """Return the node's value."""
-        op = self.operator
-        y = op.run(x, op.weight, op.bias)
+        """Compute the node's value."""
+        operator = self.operator
+        y = operator.apply(x, operator.weight, operator.bias)
         return y.relu_() if self.node.relu else y
 
 
@@ -191,91 +197,110 @@ class Epsilon(Affine):
     """``R_i = sum_j x_i w_ij R_j / (y_j + eps)`` (Bach et al. 2015, Eq. 58)."""
 
     def forward(self, values: dict[OpNode, Any]) -> tuple[Any, Any]:
-        """Compute the node."""
+        """Return the node's value, and ``y / (y + eps)``."""
         x = values[self.source]
         y = self.output(x)
         return y, (y / stabilised(y, self.epsilon), x.shape)
 
-    def backward(self, saved: Any, flow: RelevanceSignal) -> Sent:
-        """Pass on by the weights as they are."""
+    def backward(self, saved: Any, signal: RelevanceSignal) -> NodeSignals:
+        """Propagate through the unchanged weights."""
         factor, shape = saved
-        passed = self.operator.back(flow.times(factor), self.operator.weight, shape)
+        passed = self.operator.apply_transposed(
+            signal.multiply(factor), self.operator.weight, shape
+        )
         return [(self.source, passed)]
 
 
 class ZPlus(Affine):
-    """Only what speaks for the output counts (Montavon et al. 2017, Eq. 13).
+    """Only positive contributions count (Montavon et al. 2017, Eq. 13).
 
-    ``R_i = sum_j (x_i w_ij)^+ R_j / sum_i (x_i w_ij)^+``; a positive bias takes its share.
+    ``R_i = sum_j (x_i w_ij)^+ R_j / sum_i (x_i w_ij)^+``; a positive bias absorbs its share.
     """
 
     def __init__(self, node: OpNode, nonnegative: bool, epsilon: float) -> None:
         super().__init__(node, nonnegative, epsilon)
         weight, bias = self.operator.weight, self.operator.bias
-        self.positive = self.operator.format(weight.clamp(min=0))
-        self.negative = None if nonnegative else self.operator.format(weight.clamp(max=0))
+        self.positive_weight = self.operator.to_memory_format(weight.clamp(min=0))
+        self.negative_weight = (
+            None if nonnegative else self.operator.to_memory_format(weight.clamp(max=0))
+        )
         self.bias = None if bias is None else bias.clamp(min=0)
 
     def forward(self, values: dict[OpNode, Any]) -> tuple[Any, Any]:
-        """Compute the node and its denominators."""
-        x, run = values[self.source], self.operator.run
+        """Return the node's value, and ``y`` divided by the positive contributions."""
+        x, apply = values[self.source], self.operator.apply
         y = self.output(x)
-        if self.negative is None:
-            below, z = None, run(x, self.positive, self.bias)
+        if self.negative_weight is None:
+            is_negative, z = None, apply(x, self.positive_weight, self.bias)
         else:
-            below = x < 0
-            z = run(x.clamp(min=0), self.positive, self.bias)
-            z += run(x.clamp(max=0), self.negative, None)
+            is_negative = x < 0
+            z = apply(x.clamp(min=0), self.positive_weight, self.bias)
+            z += apply(x.clamp(max=0), self.negative_weight, None)
         factor = torch.div(y, z.add_(self.epsilon), out=z)  # z is never negative
-        return y, (factor, x.shape, below)
+        return y, (factor, x.shape, is_negative)
 
-    def backward(self, saved: Any, flow: RelevanceSignal) -> Sent:
-        """Pass on by the positive weights, or the negative ones where the input is negative."""
-        factor, shape, below = saved
-        scaled = flow.times(factor)
-        passed = self.operator.back(scaled, self.positive, shape)
-        if self.negative is not None:
-            other = self.operator.back(scaled, self.negative, shape)
-            passed = _either(below, other, passed)
+    def backward(self, saved: Any, signal: RelevanceSignal) -> NodeSignals:
+        """Propagate through the positive weights, or the negative ones for negative inputs."""
+        factor, shape, is_negative = saved
+        scaled = signal.multiply(factor)
+        passed = self.operator.apply_transposed(scaled, self.positive_weight, shape)
+        if self.negative_weight is not None:
+            from_negative = self.operator.apply_transposed(scaled, self.negative_weight, shape)
+            passed = _where(is_negative, from_negative, passed)
         return [(self.source, passed)]
 
 
 class Gamma(Affine):
     """Positive contributions count ``1 + gamma`` times (Montavon et al. 2019).
 
-    For inputs of both signs, and outputs of both, the contributions that have the output's
-    sign are the ones that are favoured.
+    With inputs and outputs of both signs, the contributions that have the sign of the output are
+    the ones that are favoured.
     """
 
     def __init__(self, node: OpNode, nonnegative: bool, epsilon: float, gamma: float) -> None:
         super().__init__(node, nonnegative, epsilon)
         self.gamma = gamma
         weight, bias = self.operator.weight, self.operator.bias
-        self.high = self.operator.format(weight + gamma * weight.clamp(min=0))
-        self.low = self.operator.format(weight + gamma * weight.clamp(max=0))
-        self.bias_high = None if bias is None else bias + gamma * bias.clamp(min=0)
-        self.bias_low = None if bias is None else bias + gamma * bias.clamp(max=0)
+        self.positive_weight = self.operator.to_memory_format(weight + gamma * weight.clamp(min=0))
+        self.negative_weight = self.operator.to_memory_format(weight + gamma * weight.clamp(max=0))
+        self.positive_bias = None if bias is None else bias + gamma * bias.clamp(min=0)
+        self.negative_bias = None if bias is None else bias + gamma * bias.clamp(max=0)
 
     def forward(self, values: dict[OpNode, Any]) -> tuple[Any, Any]:
-        """Compute the node and a denominator for either sign of it."""
-        x, run = values[self.source], self.operator.run
+        """Return the node's value, and ``y / denominator`` for either sign of ``y``."""
+        x, apply = values[self.source], self.operator.apply
         y = self.output(x)
-        above, below = (x, None) if self.nonnegative else (x.clamp(min=0), x.clamp(max=0))
-        up, down = run(above, self.high, self.bias_high), run(above, self.low, self.bias_low)
-        if below is not None:
-            up, down = up + run(below, self.low, None), down + run(below, self.high, None)
-        factor_up = torch.where(y > 0, y, 0) / stabilised(up, self.epsilon)
-        factor_down = torch.where(y < 0, y, 0) / stabilised(down, self.epsilon)
-        return y, (factor_up, factor_down, x.shape, None if below is None else x < 0)
+        # a negative input flips the sign of a contribution, so it takes the other sign's weights
+        positive, negative = (x, None) if self.nonnegative else (x.clamp(min=0), x.clamp(max=0))
+        z_positive, z_negative = (
+            apply(positive, self.positive_weight, self.positive_bias),
+            apply(positive, self.negative_weight, self.negative_bias),
+        )
+        if negative is not None:
+            z_positive, z_negative = (
+                z_positive + apply(negative, self.negative_weight, None),
+                z_negative + apply(negative, self.positive_weight, None),
+            )
+        factor_positive = torch.where(y > 0, y, 0) / stabilised(z_positive, self.epsilon)
+        factor_negative = torch.where(y < 0, y, 0) / stabilised(z_negative, self.epsilon)
+        return y, (factor_positive, factor_negative, x.shape, None if negative is None else x < 0)
 
-    def backward(self, saved: Any, flow: RelevanceSignal) -> Sent:
-        """Pass on by the weights that favour the sign of the output."""
-        factor_up, factor_down, shape, below = saved
-        up, down, back = flow.times(factor_up), flow.times(factor_down), self.operator.back
-        passed = back(up, self.high, shape).plus(back(down, self.low, shape))
-        if below is not None:
-            other = back(up, self.low, shape).plus(back(down, self.high, shape))
-            passed = _either(below, other, passed)
+    def backward(self, saved: Any, signal: RelevanceSignal) -> NodeSignals:
+        """Propagate through the weights that favour the sign of the output."""
+        factor_positive, factor_negative, shape, is_negative = saved
+        positive, negative, transposed = (
+            signal.multiply(factor_positive),
+            signal.multiply(factor_negative),
+            self.operator.apply_transposed,
+        )
+        passed = transposed(positive, self.positive_weight, shape).add(
+            transposed(negative, self.negative_weight, shape)
+        )
+        if is_negative is not None:
+            from_negative = transposed(positive, self.negative_weight, shape).add(
+                transposed(negative, self.positive_weight, shape)
+            )
+            passed = _where(is_negative, from_negative, passed)
         return [(self.source, passed)]
 
 
@@ -283,15 +308,15 @@ class Flat(Affine):
     """Each output's relevance is spread evenly over its receptive field.
 
     For the layer that reads the pixels, whose values say little about importance
-    (Lapuschkin et al. 2019). What it sends is relevance, summed over the input's channels.
+    (Lapuschkin et al. 2019). The result is relevance, summed over the input's channels.
 
     Parameters
     ----------
     image
-        The node of the images, whose positions the layer's input has.
+        The node of the images; the layer's input has the same positions.
     """
 
-    final: ClassVar[bool] = True
+    ends_at_pixels: ClassVar[bool] = True
     operator: Convolution  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(self, node: OpNode, epsilon: float, image: OpNode) -> None:
@@ -300,33 +325,33 @@ class Flat(Affine):
         self._shares: dict[tuple[int, int], Tensor] = {}
 
     def forward(self, values: dict[OpNode, Any]) -> tuple[Any, Any]:
-        """Compute the node, and keep the images' size."""
+        """Return the node's value, and the images' size."""
         y = self.output(values[self.source])
         return y, (y, self.size(values))
 
-    def backward(self, saved: Any, flow: RelevanceSignal) -> Sent:
-        """Spread relevance over pixels: [n U 1 H W]."""
+    def backward(self, saved: Any, signal: RelevanceSignal) -> NodeSignals:
+        """Spread relevance over the pixels: [n U 1 H W]."""
         y, size = saved
-        relevance = flow.times(y)
+        relevance = signal.multiply(y)
         return self.spread(
             RelevanceSignal(relevance.values.sum(2, keepdim=True), relevance.corner), size
         )
 
     def size(self, values: dict[OpNode, Any]) -> tuple[int, int]:
-        """Return height and width of the images."""
+        """Return the height and width of the images."""
         shape = values[self.image].shape
         return (shape[-2], shape[-1])
 
-    def spread(self, relevance: RelevanceSignal, size: tuple[int, int]) -> Sent:
-        """Spread the relevance [n U 1 h w] of this layer's positions over images of ``size``."""
+    def spread(self, relevance: RelevanceSignal, size: tuple[int, int]) -> NodeSignals:
+        """Spread relevance [n U 1 h w] of this layer's positions over images of ``size``."""
         if size not in self._shares:
-            pixels = self.operator.spread(self.operator.weight.new_ones(1, 1, *size))
-            self._shares[size] = 1 / pixels.clamp(min=1)
-        even = relevance.times(self._shares[size])
-        return [(self.source, self.operator.gather(even, (1, 1, *size)))]
+            counts = self.operator.count_pixels(self.operator.weight.new_ones(1, 1, *size))
+            self._shares[size] = 1 / counts.clamp(min=1)
+        per_pixel = relevance.multiply(self._shares[size])
+        return [(self.source, self.operator.sum_over_kernel(per_pixel, (1, 1, *size)))]
 
 
-def _either(mask: Tensor, first: RelevanceSignal, second: RelevanceSignal) -> RelevanceSignal:
-    """Take ``first`` where bool[U ...] holds, else ``second``."""
-    chosen = mask.to(first.values.dtype)
-    return first.times(chosen).plus(second.times(1 - chosen))
+def _where(mask: Tensor, first: RelevanceSignal, second: RelevanceSignal) -> RelevanceSignal:
+    """Return ``first`` where the mask bool[U ...] is true, else ``second``."""
+    weight = mask.to(first.values.dtype)
+    return first.multiply(weight).add(second.multiply(1 - weight))

@@ -1,7 +1,7 @@
-"""What a rule is.
+"""Base class of relevance rules.
 
-Relevance ``R`` is carried as ``G = R / activation``. A rule that is linear in its input then
-is a plain gradient, a shortcut needs no canonizer, and nothing is divided by small
+Relevance ``R`` is carried as ``G = R / activation``. A rule that is linear in its input is
+then a plain gradient, a shortcut needs no canonizer, and nothing is divided by small
 activations on the way (Achtibat et al. 2024, App. B, do the same for the identity rule).
 """
 
@@ -16,12 +16,12 @@ from torch import Tensor
 from semlens.relevance.captured_graph import OpNode, execute
 from semlens.relevance.relevance_signal import RelevanceSignal
 
-Sent = list[tuple[OpNode, RelevanceSignal]]
-"""Which nodes receive what."""
+NodeSignals = list[tuple[OpNode, RelevanceSignal]]
+"""The signal that each receiving node gets."""
 
 
 class Rule(ABC):
-    """How one node passes on what reaches it.
+    """How one node propagates relevance to the nodes that it reads.
 
     Parameters
     ----------
@@ -30,36 +30,36 @@ class Rule(ABC):
     """
 
     windowed: ClassVar[bool] = False
-    """Whether :meth:`backward` takes flows that cover a window only."""
-    final: ClassVar[bool] = False
-    """Whether what is sent is relevance over pixels, to be added to the heatmap."""
+    """Whether :meth:`backward` accepts signals that cover only a window of the map."""
+    ends_at_pixels: ClassVar[bool] = False
+    """Whether :meth:`backward` returns relevance of pixels, to be added to the heatmap."""
 
     def __init__(self, node: OpNode) -> None:
         self.node = node
 
     def receivers(self) -> list[OpNode]:
-        """Return the nodes that relevance is passed on to."""
+        """Return the nodes that relevance is propagated to."""
         return self.node.live_inputs()
 
     def forward(self, values: dict[OpNode, Any]) -> tuple[Any, Any]:
-        """Compute the node for U images, and what :meth:`backward` needs."""
+        """Return the node's value for U images, and what :meth:`backward` needs."""
         return execute(self.node, values, torch.empty(0)), None
 
     @abstractmethod
-    def backward(self, saved: Any, flow: RelevanceSignal) -> Sent:
-        """Pass on a flow; ``saved`` comes from :meth:`forward`."""
+    def backward(self, saved: Any, signal: RelevanceSignal) -> NodeSignals:
+        """Propagate a signal to the receivers; ``saved`` comes from :meth:`forward`."""
 
 
 def stabilised(value: Tensor, epsilon: float) -> Tensor:
-    """Move values away from zero by ``epsilon``, zero itself upwards."""
+    """Move values away from zero by ``epsilon``; zero becomes ``epsilon``."""
     return value + torch.where(value >= 0, epsilon, -epsilon)
 
 
 def unbroadcast(g: Tensor, shape: torch.Size) -> Tensor:
-    """Sum a flow [n U ...] to [n *shape], where a value of ``shape`` was broadcast."""
+    """Sum a signal [n U ...] to [n *shape], over the axes along which ``shape`` was broadcast."""
     missing = g.ndim - 1 - len(shape)
     if missing > 0:
         g = g.sum(tuple(range(1, 1 + missing)))
     pairs = zip(g.shape[1:], shape, strict=True)
-    axes = tuple(place + 1 for place, (got, want) in enumerate(pairs) if want == 1 and got != 1)
+    axes = tuple(axis + 1 for axis, (length, size) in enumerate(pairs) if size == 1 and length != 1)
     return g.sum(axes, keepdim=True) if axes else g

@@ -1,4 +1,4 @@
-"""Operations that move, add or average values: the plain gradient is the rule.
+"""Rules for operations that move, add or average values: the plain gradient.
 
 For a weighted sum without weights of its own (a shortcut, a mean, a concatenation) that is
 LRP's epsilon rule with epsilon zero; for the maximum, in a window or over the whole map, it is
@@ -16,9 +16,9 @@ from torch.nn import functional
 from torch.utils._pytree import tree_map_only
 
 from semlens.relevance.captured_graph import OpNode, execute, pair
-from semlens.relevance.relevance_signal import RelevanceSignal, windows
+from semlens.relevance.relevance_signal import RelevanceSignal, extract_windows
 from semlens.relevance.rules.affine import Flat
-from semlens.relevance.rules.base import Rule, Sent, stabilised, unbroadcast
+from semlens.relevance.rules.base import NodeSignals, Rule, stabilised, unbroadcast
 
 aten = torch.ops.aten
 
@@ -35,23 +35,23 @@ _MAXIMUM = """
 """.split()
 
 LINEAR = {getattr(aten, name) for name in _LINEAR if hasattr(aten, name)}
-"""Linear in what depends on the input, as long as the rest does not."""
+"""Operators that are linear in one input-dependent argument while the others are constant."""
 
 MAXIMUM = {getattr(aten, name) for name in _MAXIMUM if hasattr(aten, name)}
-"""Positively homogeneous: the gradient passes all of the relevance to the winner."""
+"""Positively homogeneous operators: the gradient sends all relevance to the winner."""
 
 
 class Gradient(Rule):
     """The plain gradient, by automatic differentiation."""
 
     def receivers(self) -> list[OpNode]:
-        """Return what depends on the input."""
+        """Return the arguments that depend on the input; a condition receives nothing."""
         if self.node.target == aten.where.self and isinstance(self.node.args[0], OpNode):
             return [n for n in self.node.args[1:] if isinstance(n, OpNode) and n.live]
         return self.node.live_inputs()
 
     def forward(self, values: dict[OpNode, Any]) -> tuple[Any, Any]:
-        """Compute the node with a way back."""
+        """Return the node's value, and what automatic differentiation needs."""
         leaves: dict[OpNode, Tensor] = {}
 
         def leaf(node: OpNode) -> Any:
@@ -65,23 +65,25 @@ class Gradient(Rule):
             out = self.node.target(*args, **kwargs)
         return out.detach(), (out, leaves)
 
-    def backward(self, saved: Any, flow: RelevanceSignal) -> Sent:
-        """Multiply by the derivative, all starts at once."""
+    def backward(self, saved: Any, signal: RelevanceSignal) -> NodeSignals:
+        """Multiply by the derivative, for all seeds at once."""
         out, leaves = saved
-        found: Any = torch.autograd.grad(
+        gradients: Any = torch.autograd.grad(
             out,
             list(leaves.values()),
-            flow.values,
+            signal.values,
             is_grads_batched=True,
             retain_graph=True,
             allow_unused=True,
         )
-        pairs = zip(leaves, cast("Sequence[Tensor | None]", found), strict=True)
-        return [(node, RelevanceSignal(g)) for node, g in pairs if g is not None]
+        pairs = zip(leaves, cast("Sequence[Tensor | None]", gradients), strict=True)
+        return [
+            (node, RelevanceSignal(gradient)) for node, gradient in pairs if gradient is not None
+        ]
 
 
 def is_float(value: Any) -> bool:
-    """Whether a value is a tensor that derivatives exist for."""
+    """Whether a value is a floating-point tensor, which has derivatives."""
     return isinstance(value, Tensor) and value.is_floating_point()
 
 
@@ -103,21 +105,23 @@ class Sum(Rule):
         self.weights = (1, -alpha if node.target == aten.sub.Tensor else alpha)
 
     def forward(self, values: dict[OpNode, Any]) -> tuple[Any, Any]:
-        """Compute the node, and keep the terms' shapes."""
+        """Return the node's value, ``y / (y + eps)`` and the shapes of the terms."""
         y = execute(self.node, values, torch.empty(0))
         shapes = {
-            x: values[x].shape for x in self.node.args[:2] if isinstance(x, OpNode) and x.live
+            term: values[term].shape
+            for term in self.node.args[:2]
+            if isinstance(term, OpNode) and term.live
         }
         return y, (y / stabilised(y, self.epsilon), shapes)
 
-    def backward(self, saved: Any, flow: RelevanceSignal) -> Sent:
-        """Send the same to both, summed where a term was broadcast."""
+    def backward(self, saved: Any, signal: RelevanceSignal) -> NodeSignals:
+        """Propagate the same signal to both terms, summed where a term was broadcast."""
         factor, shapes = saved
         size = factor.shape[-2:]
-        if flow.corner is not None and any(s[-2:] not in (size, (1, 1)) for s in shapes.values()):
-            flow = flow.whole((size[0], size[1]))
-        scaled = flow.times(factor)
-        sent: Sent = []
+        if signal.corner is not None and any(s[-2:] not in (size, (1, 1)) for s in shapes.values()):
+            signal = signal.full_map((size[0], size[1]))
+        scaled = signal.multiply(factor)
+        result: NodeSignals = []
         for source, weight in zip(self.node.args[:2], self.weights, strict=True):
             if source not in shapes:
                 continue
@@ -126,20 +130,20 @@ class Sum(Rule):
             )
             if shapes[source] != factor.shape:
                 passed = RelevanceSignal(unbroadcast(passed.values, shapes[source]))
-            sent.append((source, passed))
-        return sent
+            result.append((source, passed))
+        return result
 
 
 class Reshape(Rule):
     """``view``, ``permute`` and ``transpose``: the same values in another order."""
 
     def forward(self, values: dict[OpNode, Any]) -> tuple[Any, Any]:
-        """Compute the node and keep the input's shape."""
+        """Return the node's value, and the input's shape."""
         return execute(self.node, values, torch.empty(0)), values[self.node.args[0]].shape
 
-    def backward(self, saved: Any, flow: RelevanceSignal) -> Sent:
-        """Put the values back."""
-        node, g, shape = self.node, flow.values, saved
+    def backward(self, saved: Any, signal: RelevanceSignal) -> NodeSignals:
+        """Undo the reordering."""
+        node, g, shape = self.node, signal.values, saved
         if node.target == aten.permute.default:
             order = [axis % len(shape) for axis in node.args[1]]
             g = g.permute(0, *(order.index(axis) + 1 for axis in range(len(shape))))
@@ -152,26 +156,28 @@ class Reshape(Rule):
 
 
 class Join(Rule):
-    """``cat``: each part receives its own."""
+    """``cat``: each input receives its own part of the signal."""
 
     windowed = True
 
     def forward(self, values: dict[OpNode, Any]) -> tuple[Any, Any]:
-        """Compute the node and keep the parts' lengths."""
+        """Return the node's value, and the axis and lengths of its inputs."""
         y = execute(self.node, values, torch.empty(0))
         axis = self.node.arg(1, 0)
-        parts = [values[p] if isinstance(p, OpNode) else p for p in self.node.args[0]]
-        return y, (axis % y.ndim + 1, [p.shape[axis] for p in parts])
+        tensors = [
+            values[tensor] if isinstance(tensor, OpNode) else tensor for tensor in self.node.args[0]
+        ]
+        return y, (axis % y.ndim + 1, [tensor.shape[axis] for tensor in tensors])
 
-    def backward(self, saved: Any, flow: RelevanceSignal) -> Sent:
-        """Cut the flow apart."""
+    def backward(self, saved: Any, signal: RelevanceSignal) -> NodeSignals:
+        """Split the signal."""
         axis, lengths = saved
-        if flow.corner is not None and axis != 2:
-            raise ValueError("A window can only be cut along its channels.")
-        parts = flow.values.split(lengths, axis)
+        if signal.corner is not None and axis != 2:
+            raise ValueError("A window can only be split along its channels.")
+        pieces = signal.values.split(lengths, axis)
         return [
-            (source, RelevanceSignal(part, flow.corner))
-            for source, part in zip(self.node.arg(0), parts, strict=True)
+            (source, RelevanceSignal(piece, signal.corner))
+            for source, piece in zip(self.node.arg(0), pieces, strict=True)
             if isinstance(source, OpNode) and source.live
         ]
 
@@ -188,7 +194,7 @@ RESHAPES = {
 class MaxPool(Rule):
     """Each output sends everything to the input that was the largest.
 
-    The winner is kept as its number within the kernel, one byte per output.
+    The winner is stored as its index within the kernel, one byte per output.
     """
 
     windowed = True
@@ -202,13 +208,13 @@ class MaxPool(Rule):
 
     @staticmethod
     def handles(node: OpNode) -> bool:
-        """Whether the kernel is a plain one: no dilation, no partial kernels, 255 at most."""
+        """Whether the kernel has no dilation, no partial windows and at most 255 positions."""
         size = pair(node.arg(1))
         plain = pair(node.arg(4, 1)) == (1, 1) and not node.arg(5)
         return plain and size[0] * size[1] <= 255
 
     def forward(self, values: dict[OpNode, Any]) -> tuple[Any, Any]:
-        """Compute the node and who won."""
+        """Return the node's value, and the index of each winner within its kernel."""
         x: Tensor = values[self.source]
         y, index = functional.max_pool2d(
             x, self.kernel, self.stride, self.padding, return_indices=True
@@ -220,44 +226,46 @@ class MaxPool(Rule):
         right = index % width - columns
         return y, ((down * self.kernel[1] + right).to(torch.uint8), x.shape)
 
-    def backward(self, saved: Any, flow: RelevanceSignal) -> Sent:
-        """Send each value to its winner's place."""
+    def backward(self, saved: Any, signal: RelevanceSignal) -> NodeSignals:
+        """Send each value to the position of its winner."""
         winner, shape = saved
-        if flow.corner is not None:
-            winner = windows(winner, flow.corner, flow.window)
-        g = flow.values
-        (high, wide), (down, right) = flow.window, self.stride
-        out = g.new_zeros(*g.shape[:3], *self.covered(flow))
-        for place in range(self.kernel[0] * self.kernel[1]):
-            row, column = divmod(place, self.kernel[1])
-            to = out[
+        if signal.corner is not None:
+            winner = extract_windows(winner, signal.corner, signal.window)
+        g = signal.values
+        (high, wide), (down, right) = signal.window, self.stride
+        out = g.new_zeros(*g.shape[:3], *self.input_window(signal))
+        # one strided view of the input window per kernel offset, so that each value is added at
+        # exactly the position of its winner, and overlapping kernels accumulate
+        for offset in range(self.kernel[0] * self.kernel[1]):
+            row, column = divmod(offset, self.kernel[1])
+            view = out[
                 ..., row : row + (high - 1) * down + 1 : down,
                 column : column + (wide - 1) * right + 1 : right,
             ]  # fmt: skip
-            to += g * (winner == place)
-        return [(self.source, self.placed(out, flow, shape))]
+            view += g * (winner == offset)
+        return [(self.source, self.to_input(out, signal, shape))]
 
-    def covered(self, flow: RelevanceSignal) -> tuple[int, int]:
-        """Return how many of the input's rows and columns a flow's window reads."""
-        (high, wide), (down, right) = flow.window, self.stride
+    def input_window(self, signal: RelevanceSignal) -> tuple[int, int]:
+        """Return how many rows and columns of the input a signal's window reads."""
+        (high, wide), (down, right) = signal.window, self.stride
         return (high - 1) * down + self.kernel[0], (wide - 1) * right + self.kernel[1]
 
-    def placed(self, out: Tensor, flow: RelevanceSignal, shape: torch.Size) -> RelevanceSignal:
-        """Return values over what a flow's window reads as a flow over an input of ``shape``."""
+    def to_input(self, out: Tensor, signal: RelevanceSignal, shape: torch.Size) -> RelevanceSignal:
+        """Return ``out``, over a signal's input window, as a signal for an input of ``shape``."""
         padding = torch.tensor(self.padding, device=out.device)
-        if flow.corner is not None:
+        if signal.corner is not None:
             return RelevanceSignal(
-                out, flow.corner * torch.tensor(self.stride, device=out.device) - padding
+                out, signal.corner * torch.tensor(self.stride, device=out.device) - padding
             )
         whole = RelevanceSignal(out, padding.neg().expand(*out.shape[:2], 2))
-        return whole.whole((shape[-2], shape[-1]))
+        return whole.full_map((shape[-2], shape[-1]))
 
 
 class PooledFlat(MaxPool):
-    """Maximum pooling right behind a flat layer, in one step.
+    """Maximum pooling directly after a layer with the flat rule, in one step.
 
-    The flat rule asks only for each position's relevance, so channels are summed before they
-    are sent to the winners: the largest maps of a network are never made per start.
+    The flat rule only needs the relevance of each position, so channels are summed while they are
+    sent to the winners: the largest maps of a network are never allocated per seed.
 
     Parameters
     ----------
@@ -265,33 +273,38 @@ class PooledFlat(MaxPool):
         The rule of the layer whose outputs are pooled.
     """
 
-    final: ClassVar[bool] = True
+    ends_at_pixels: ClassVar[bool] = True
 
     def __init__(self, node: OpNode, flat: Flat) -> None:
         super().__init__(node)
         self.flat = flat
 
     def forward(self, values: dict[OpNode, Any]) -> tuple[Any, Any]:
-        """Compute the node; keep its value and the images' size too."""
+        """Return the node's value; its value, the winners and the images' size are saved."""
         y, (winner, shape) = super().forward(values)
         return y, (y, winner, shape, self.flat.size(values))
 
-    def backward(self, saved: Any, flow: RelevanceSignal) -> Sent:
-        """Sum relevance over channels at the winners' places, and spread it."""
+    def backward(self, saved: Any, signal: RelevanceSignal) -> NodeSignals:
+        """Sum relevance over channels at the positions of the winners, and spread it."""
         y, winner, shape, pixels = saved
-        relevance = flow.times(y).values
-        if flow.corner is not None:
-            winner = windows(winner, flow.corner, flow.window)
-        (high, wide), (down, right) = flow.window, self.stride
-        size = self.covered(flow)
+        relevance = signal.multiply(y).values
+        if signal.corner is not None:
+            winner = extract_windows(winner, signal.corner, signal.window)
+        (high, wide), (down, right) = signal.window, self.stride
+        covered = self.input_window(signal)
         device = winner.device
         rows = torch.arange(high, device=device)[:, None] * down
         columns = torch.arange(wide, device=device) * right
-        number = winner.clamp(max=self.kernel[0] * self.kernel[1] - 1).long()
-        place = (rows + number // self.kernel[1]) * size[1] + columns + number % self.kernel[1]
-        # channels last in memory, so that both are read in order
-        source = relevance.movedim(2, -1).flatten(2)
-        index = place.movedim(-3, -1).flatten(-3).expand(source.shape)
-        out = source.new_zeros(*source.shape[:2], size[0] * size[1])
-        out = out.scatter_add_(2, index, source).unflatten(2, (1, *size))
-        return self.flat.spread(self.placed(out, flow, shape), pixels)
+        winner_offset = winner.clamp(max=self.kernel[0] * self.kernel[1] - 1).long()
+        position = (
+            (rows + winner_offset // self.kernel[1]) * covered[1]
+            + columns
+            + winner_offset % self.kernel[1]
+        )
+        # scatter-add sums, over channels, all values whose winner has the same position; with
+        # channels last in memory both operands are read in order
+        relevance_rows = relevance.movedim(2, -1).flatten(2)
+        position_rows = position.movedim(-3, -1).flatten(-3).expand(relevance_rows.shape)
+        out = relevance_rows.new_zeros(*relevance_rows.shape[:2], covered[0] * covered[1])
+        out = out.scatter_add_(2, position_rows, relevance_rows).unflatten(2, (1, *covered))
+        return self.flat.spread(self.to_input(out, signal, shape), pixels)

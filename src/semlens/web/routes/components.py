@@ -111,7 +111,7 @@ def components(
     context: Context, state: State, query: Annotated[PageQuery, Query()]
 ) -> ComponentPage:
     """Return a page of the component table; ``cursor`` is the position of its first row."""
-    context.db.chosen(query.layers)
+    context.db.layer_names(query.layers)
     frame, labels, pending = _table(context, state, query)
     rows = query.select(frame)
     end = query.cursor + query.k
@@ -131,7 +131,7 @@ def components_csv(
     context: Context, state: State, query: Annotated[TableQuery, Query()]
 ) -> StreamingResponse:
     """Return all rows of the table as CSV; waits for the measures."""
-    context.db.chosen(query.layers)
+    context.db.layer_names(query.layers)
     all_scores(context, state)
     frame, _, _ = _table(context, state, query)
     rows = query.select(frame)

@@ -143,7 +143,7 @@ def prepare_maps(state: AppState) -> None:
     Errors are raised when the map is requested.
     """
     for context in state.models:
-        while _components(context) <= SMALL and context.db.keeps_analysis:
+        while _components(context) <= SMALL and context.db.is_writable:
             try:
                 labelled_map(context, state)
             except JobPending:
@@ -154,13 +154,13 @@ def prepare_maps(state: AppState) -> None:
 
 
 def _components(context: ModelContext) -> int:
-    return int(context.db.alive.sum())
+    return int(context.db.has_examples.sum())
 
 
 def _duration(context: ModelContext) -> str:
     count = _components(context)
     time = next((text for limit, text in _DURATION if count <= limit), "many minutes")
-    if not context.db.keeps_analysis:
+    if not context.db.is_writable:
         return f"This takes {time} each time the server starts: the database is read-only."
     return f"This takes {time} once: the map is saved in the database."
 

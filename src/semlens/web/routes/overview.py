@@ -74,7 +74,7 @@ def overview(context: Context) -> Overview:
         embedder=manifest.embedder,
         counts=Counts(
             components=manifest.rows,
-            without_examples=int((~db.alive).sum()),
+            without_examples=int((~db.has_examples).sum()),
             samples=manifest.samples,
             unreadable=manifest.unreadable,
             crops=sum(manifest.crops),

@@ -219,7 +219,7 @@ def _hit(hit: Hit | LabelHit, **fields: str | None) -> SearchHit:
 
 def _labels(context: ModelContext, state: AppState) -> list[str | None] | None:
     """Return the newest saved labels by row; read again only when newer ones are saved."""
-    saved = context.db.kept_analyses(PREFIX)
+    saved = context.db.list_analyses(PREFIX)
     if not saved:
         return None
 
