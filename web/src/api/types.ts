@@ -785,7 +785,7 @@ export interface components {
             by_relevance_low: number | null;
             by_relevance_high: number | null;
         };
-        /** @description A model, data set or embedder: how to load it again, and who it was. */
+        /** @description A model, data set or embedder: how to load it again, and its identity. */
         Source: {
             spec: string;
             fingerprint: string;
