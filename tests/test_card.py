@@ -53,7 +53,7 @@ def cos(a, b):
     return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
 
 
-def alive(db):
+def rows_with_examples(db):
     return [row for row in range(db.manifest.rows) if db.has_examples[row]]
 
 
@@ -187,7 +187,7 @@ def test_candidates_are_the_best_alignments_each_name_once(db):
         )
 
     null, vectors = text(""), {word: text(word) for word in WORDS}
-    rows = alive(db)
+    rows = rows_with_examples(db)
     got = candidates(db.theta[rows], embed_concepts(db, CONCEPTS), CONCEPTS, top=3, threshold=0.1)
     for row, mine in zip(rows, got, strict=True):
         exact = {w: cos(db.theta[row], v) - cos(db.theta[row], null) for w, v in vectors.items()}
@@ -292,8 +292,8 @@ def test_a_lone_outlier_is_no_sense(db):
 
 @pytest.mark.parametrize("layers", [None, ["second"]])
 def test_neighbours_are_the_largest_cosines(db, layers):
-    among = [r for r in alive(db) if layers is None or db.component(r).layer in layers]
-    for row in alive(db):
+    among = [r for r in rows_with_examples(db) if layers is None or db.component(r).layer in layers]
+    for row in rows_with_examples(db):
         exact = {r: cos(db.theta[row], db.theta[r]) for r in among if r != row}
         best = sorted(exact, key=lambda r: (-exact[r], r))[:4]
         got = neighbours(db, row, 4, layers)
@@ -303,10 +303,10 @@ def test_neighbours_are_the_largest_cosines(db, layers):
 
 def test_a_twin_is_the_nearest_of_the_other_model(db, other):
     mutual = set()
-    for row in alive(db):
-        there = {r: cos(db.theta[row], other.theta[r]) for r in alive(other)}
+    for row in rows_with_examples(db):
+        there = {r: cos(db.theta[row], other.theta[r]) for r in rows_with_examples(other)}
         best = max(there, key=lambda r: (there[r], -r))
-        here = {r: cos(other.theta[best], db.theta[r]) for r in alive(db)}
+        here = {r: cos(other.theta[best], db.theta[r]) for r in rows_with_examples(db)}
         got = counterpart(db, row, other)
         assert got.nearest is not None
         assert (other.row(got.nearest.component), got.mutual) == (

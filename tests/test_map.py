@@ -59,7 +59,7 @@ def base(tmp_path_factory, net, folder):
 
 
 @pytest.fixture
-def one(base, tmp_path, words):
+def single(base, tmp_path, words):
     return sl.open(shutil.copytree(base, tmp_path / "one.semlens"), embedder=words)
 
 
@@ -102,26 +102,26 @@ def kept_files(db, kind="map"):
 # -- what the map holds ---------------------------------------------------------------------
 
 
-def test_one_row_per_component_with_examples(one):
-    found = one.concept_map(concepts=CONCEPTS)
+def test_one_row_per_component_with_examples(single):
+    found = single.concept_map(concepts=CONCEPTS)
     assert list(found.frame.columns) == COLUMNS
-    rows = np.flatnonzero(one.has_examples)
-    assert found.frame["component"].tolist() == [str(one.component(int(r))) for r in rows]
+    rows = np.flatnonzero(single.has_examples)
+    assert found.frame["component"].tolist() == [str(single.component(int(r))) for r in rows]
     assert set(found.frame["model"]) == {"one"}
     assert np.isfinite(where(found)).all()
     assert not found.frame["placed"].any()
     assert not found.reused
     assert len(found.clusters) == default_count(len(rows)) > 1
-    part = one.concept_map(layers="second", concepts=None)
+    part = single.concept_map(layers="second", concepts=None)
     assert set(part.frame["layer"]) == {"second"}
 
 
-def test_labels_are_the_best_concepts_of_the_mean_theta(one, words):
-    low = one.concept_map(concepts=CONCEPTS, threshold=-2.0, top_labels=4)
+def test_labels_are_the_best_concepts_of_the_mean_theta(single, words):
+    low = single.concept_map(concepts=CONCEPTS, threshold=-2.0, top_labels=4)
     threshold = float(np.median([values[1] for values in low.clusters["alignments"]])) + 1e-4
-    found = one.concept_map(concepts=CONCEPTS, threshold=threshold)
+    found = single.concept_map(concepts=CONCEPTS, threshold=threshold)
     null = text_vector(words, "", LABEL_TEMPLATES)
-    theta = theta_of(one, found.frame)
+    theta = theta_of(single, found.frame)
     kept = 0
     for row in found.clusters.to_dict("records"):
         inside = (found.frame["cluster"] == row["cluster"]).to_numpy()
@@ -281,17 +281,17 @@ def test_a_twin_lies_where_its_twin_lies_and_one_old_component_is_enough():
     np.testing.assert_allclose(alone, np.tile(positions[:1], (8, 1)), atol=1e-6)
 
 
-def test_added_layers_are_placed_among_what_was_there(one, net, folder, words):
-    before = one.concept_map(concepts=CONCEPTS)
-    one = sl.build(one.path, net, folder, words, ["head"], examples=6)
-    found = one.concept_map(concepts=CONCEPTS)
+def test_added_layers_are_placed_among_what_was_there(single, net, folder, words):
+    before = single.concept_map(concepts=CONCEPTS)
+    single = sl.build(single.path, net, folder, words, ["head"], examples=6)
+    found = single.concept_map(concepts=CONCEPTS)
     new = (found.frame["layer"] == "head").to_numpy()
     assert found.reused
     assert found.placed == new.sum() > 0
     np.testing.assert_array_equal(found.frame["placed"], new)
     np.testing.assert_array_equal(where(found)[~new], where(before))
     np.testing.assert_array_equal(found.frame["cluster"][~new], before.frame["cluster"])
-    theta = theta_of(one, found.frame)
+    theta = theta_of(single, found.frame)
     made, votes = expected_places(
         theta[~new], theta[new], where(before).astype(float), before.frame["cluster"].to_numpy()
     )
@@ -299,10 +299,10 @@ def test_added_layers_are_placed_among_what_was_there(one, net, folder, words):
     np.testing.assert_array_equal(found.frame["cluster"][new], votes)
     assert f"{new.sum()} new components were placed among {(~new).sum()}" in repr(found)
     assert found.clusters["size"].sum() == len(found)
-    again = one.concept_map(concepts=CONCEPTS)  # the placed ones are kept, too
+    again = single.concept_map(concepts=CONCEPTS)  # the placed ones are kept, too
     pd.testing.assert_frame_equal(again.frame, found.frame)
-    assert len(kept_files(one, "map")) == 2
-    anew = one.concept_map(concepts=CONCEPTS, again=True)
+    assert len(kept_files(single, "map")) == 2
+    anew = single.concept_map(concepts=CONCEPTS, again=True)
     assert anew.placed == 0
     assert not anew.reused
     assert not np.array_equal(where(anew)[~new], where(before))
@@ -322,99 +322,99 @@ def shift(path):
     pq.write_table(moved.replace_schema_metadata(table.schema.metadata), path)
 
 
-def test_a_kept_map_is_used_and_other_settings_are_another_map(one):
-    first = one.concept_map(concepts=None)
-    (path,) = [file for file in kept_files(one) if "clusters" not in file.name]
+def test_a_kept_map_is_used_and_other_settings_are_another_map(single):
+    first = single.concept_map(concepts=None)
+    (path,) = [file for file in kept_files(single) if "clusters" not in file.name]
     content = path.read_bytes()
-    assert one.concept_map(concepts=None).reused
+    assert single.concept_map(concepts=None).reused
     assert path.read_bytes() == content
     shift(path)
     moved = path.read_bytes()
     np.testing.assert_allclose(
-        where(one.concept_map(concepts=None)), where(first) + [100, 0], atol=1e-4
+        where(single.concept_map(concepts=None)), where(first) + [100, 0], atol=1e-4
     )
-    seeded = one.concept_map(concepts=None, seed=7)
+    seeded = single.concept_map(concepts=None, seed=7)
     assert not seeded.reused
     assert where(seeded)[:, 0].max() < 90
     assert path.read_bytes() == moved
-    anew = one.concept_map(concepts=None, again=True)
+    anew = single.concept_map(concepts=None, again=True)
     assert not anew.reused
     np.testing.assert_array_equal(where(anew), where(first))
-    assert one.concept_map(concepts=None).frame.equals(first.frame)
+    assert single.concept_map(concepts=None).frame.equals(first.frame)
 
 
-def test_positions_do_not_depend_on_the_clusters(one):
-    a, b = one.concept_map(concepts=None), one.concept_map(concepts=None, clusters=3)
+def test_positions_do_not_depend_on_the_clusters(single):
+    a, b = single.concept_map(concepts=None), single.concept_map(concepts=None, clusters=3)
     np.testing.assert_array_equal(where(a), where(b))
     assert b.reused
     assert len(b.clusters) == 3
 
 
-def test_a_kept_map_of_other_vectors_is_void(one):
-    one.concept_map(concepts=None)
-    (path,) = [file for file in kept_files(one) if "clusters" not in file.name]
-    frame, origin = one.load_with_origin(path.stem)
+def test_a_kept_map_of_other_vectors_is_void(single):
+    single.concept_map(concepts=None)
+    (path,) = [file for file in kept_files(single) if "clusters" not in file.name]
+    frame, origin = single.load_with_origin(path.stem)
     origin["layers"][0]["first"] = "0" * 64
-    one.save_analysis(path.stem, frame, origin)
-    assert not one.concept_map(concepts=None).reused
+    single.save_analysis(path.stem, frame, origin)
+    assert not single.concept_map(concepts=None).reused
 
 
-def test_a_database_that_cannot_be_written_works(one, monkeypatch):
+def test_a_database_that_cannot_be_written_works(single, monkeypatch):
     monkeypatch.setattr(os, "access", lambda *_: False)
-    before = sorted(one.path.rglob("*"))
-    first = one.concept_map(concepts=CONCEPTS)
-    assert sorted(one.path.rglob("*")) == before
-    second = one.concept_map(concepts=CONCEPTS)
+    before = sorted(single.path.rglob("*"))
+    first = single.concept_map(concepts=CONCEPTS)
+    assert sorted(single.path.rglob("*")) == before
+    second = single.concept_map(concepts=CONCEPTS)
     assert not second.reused
     np.testing.assert_array_equal(where(first), where(second))
 
 
-def test_a_table_with_an_origin_is_no_table_of_the_build(one):
+def test_a_table_with_an_origin_is_no_table_of_the_build(single):
     frame = pd.DataFrame({"a": [1]})
-    one.save_analysis("mine", frame, {"from": 3})
-    assert one.load_analysis("mine") is None
-    assert one.load_with_origin("mine")[1] == {"from": 3}
-    one.save_analysis("theirs", frame)
-    assert one.load_with_origin("theirs") is None
-    assert one.load_analysis("theirs").equals(frame)
+    single.save_analysis("mine", frame, {"from": 3})
+    assert single.load_analysis("mine") is None
+    assert single.load_with_origin("mine")[1] == {"from": 3}
+    single.save_analysis("theirs", frame)
+    assert single.load_with_origin("theirs") is None
+    assert single.load_analysis("theirs").equals(frame)
 
 
 # -- several databases ----------------------------------------------------------------------
 
 
-def test_several_databases_share_one_space(one, other, net, folder, words):
-    found = sl.concept_map(one, other, concepts=None)
+def test_several_databases_share_one_space(single, other, net, folder, words):
+    found = sl.concept_map(single, other, concepts=None)
     assert list(found.frame["model"].unique()) == ["one", "two"]
-    assert len(found) == one.has_examples.sum() + other.has_examples.sum()
-    assert len(kept_files(one)) == 2
+    assert len(found) == single.has_examples.sum() + other.has_examples.sum()
+    assert len(kept_files(single)) == 2
     assert not kept_files(other)
     assert isinstance(found.colouring, Groups)
     assert found.colouring.names == ("one", "two")
-    assert sl.concept_map([one, other], concepts=None).reused
-    one = sl.build(one.path, net, folder, words, ["head"], examples=6)
-    grown = sl.concept_map([one, other], concepts=None)
+    assert sl.concept_map([single, other], concepts=None).reused
+    single = sl.build(single.path, net, folder, words, ["head"], examples=6)
+    grown = sl.concept_map([single, other], concepts=None)
     assert set(grown.frame.loc[grown.frame["placed"], "layer"]) == {"head"}
     old = ~grown.frame["placed"].to_numpy()
     np.testing.assert_array_equal(where(grown)[old], where(found))
-    part = sl.concept_map([one, other], layers=["second"], concepts=None)
+    part = sl.concept_map([single, other], layers=["second"], concepts=None)
     assert set(part.frame["layer"]) == {"second"}
     with pytest.raises(LayerError) as error:
-        sl.concept_map([one, other], layers=["first"])
+        sl.concept_map([single, other], layers=["first"])
     assert_says(error.value, "two.semlens'", "none of the layers first", "second")
 
 
-def test_databases_that_are_called_alike_are_told_apart(one, base):
-    found = sl.concept_map([one, sl.open(base, embedder=one.embedder)], concepts=None)
+def test_databases_that_are_called_alike_are_told_apart(single, base):
+    found = sl.concept_map([single, sl.open(base, embedder=single.embedder)], concepts=None)
     names = found.frame["model"].unique()
     assert len(names) == 2
     assert all(name.endswith("/one") for name in names)
 
 
-def test_foreign_embedders_and_doubles_are_refused(one, tmp_path, net, folder):
+def test_foreign_embedders_and_doubles_are_refused(single, tmp_path, net, folder):
     foreign = tmp_path / "x.semlens"
     foreign = sl.build(foreign, net, folder, ColourEmbedder(seed=1), ["first"], examples=3)
     with pytest.raises(StaleError) as error:
-        sl.concept_map([one, foreign])
+        sl.concept_map([single, foreign])
     assert_says(
         error.value,
         "one.semlens' was embedded by 'python:words'",
@@ -423,13 +423,13 @@ def test_foreign_embedders_and_doubles_are_refused(one, tmp_path, net, folder):
     )
     assert "x.semlens'" in str(error.value)
     with pytest.raises(StaleError, match="embedder"):
-        sl.open(one.path, embedder=ColourEmbedder(seed=1))
+        sl.open(single.path, embedder=ColourEmbedder(seed=1))
     with pytest.raises(RecipeError, match="given twice"):
-        sl.concept_map([one, one])
+        sl.concept_map([single, single])
     with pytest.raises(RecipeError, match="No database"):
         sl.concept_map([])
     with pytest.raises(RecipeError, match="'paper-ox' is given where a database is meant"):
-        as_databases(one, ["paper-ox"])
+        as_databases(single, ["paper-ox"])
 
 
 @pytest.mark.parametrize(
@@ -445,38 +445,38 @@ def test_foreign_embedders_and_doubles_are_refused(one, tmp_path, net, folder):
         ({"method": "means"}, RecipeError, ("'means'", "kmeans or hdbscan")),
     ],
 )
-def test_wrong_settings(one, settings, kind, parts):
+def test_wrong_settings(single, settings, kind, parts):
     with pytest.raises(kind) as error:
-        one.concept_map(concepts=None, **settings)
+        single.concept_map(concepts=None, **settings)
     assert_says(error.value, *parts)
 
 
 # -- colours --------------------------------------------------------------------------------
 
 
-def test_query_colours_are_alignments(one, words):
-    found = one.concept_map(concepts=None).coloured("query", "dog", "sea")
+def test_query_colours_are_alignments(single, words):
+    found = single.concept_map(concepts=None).coloured("query", "dog", "sea")
     assert isinstance(found.colouring, Queries)
     null = text_vector(words, "", SEARCH_TEMPLATES)
     frame = found.to_pandas()
     for text in ("dog", "sea"):
         vector = text_vector(words, text, SEARCH_TEMPLATES)
-        expected = [cos(theta, vector) - cos(theta, null) for theta in theta_of(one, frame)]
+        expected = [cos(theta, vector) - cos(theta, null) for theta in theta_of(single, frame)]
         np.testing.assert_allclose(frame[f"alignment: {text}"], expected, atol=2e-6)
 
 
-def test_measures_relevance_and_groups(one):
-    found = one.concept_map(concepts=None)
-    scores = one.scores().to_pandas()[one.has_examples]
+def test_measures_relevance_and_groups(single):
+    found = single.concept_map(concepts=None)
+    scores = single.scores().to_pandas()[single.has_examples]
     for measure in ("clarity", "redundancy", "polysemanticity"):
         values = found.coloured(measure).to_pandas()[measure]
         np.testing.assert_allclose(values, scores[measure], atol=1e-6)
-    table = one.relevance()
+    table = single.relevance()
     target = int(table["class"].iloc[0])
     coloured = found.coloured("relevance", target)
     assert isinstance(coloured.colouring, Scale)
     share = table[table["class"] == target].set_index("component")["mean"]
-    expected = [share.get(int(row), 0.0) for row in np.flatnonzero(one.has_examples)]
+    expected = [share.get(int(row), 0.0) for row in np.flatnonzero(single.has_examples)]
     np.testing.assert_allclose(coloured.to_pandas()["relevance"], expected, atol=1e-7)
     assert np.count_nonzero(expected) > 0
     assert found.coloured("layer").colouring.names == ("first", "second")
@@ -493,8 +493,8 @@ def test_measures_relevance_and_groups(one):
         (("layer", "dog"), "takes no values, but got 'dog'"),
     ],
 )
-def test_wrong_colours(one, values, part):
-    found = one.concept_map(concepts=None)
+def test_wrong_colours(single, values, part):
+    found = single.concept_map(concepts=None)
     with pytest.raises(ConceptError) as error:
         found.coloured(*values)
     assert_says(error.value, part)
@@ -561,17 +561,17 @@ def test_many_points_are_pixels_in_a_vector_file(colouring, tmp_path):
 
 
 @pytest.fixture
-def run(one, monkeypatch):
+def run(single, monkeypatch):
     # the embedder of these tests exists in this process only: its SPEC cannot be loaded
-    monkeypatch.setattr("semlens.store.reader.load_embedder", lambda *_, **__: one.embedder)
+    monkeypatch.setattr("semlens.store.reader.load_embedder", lambda *_, **__: single.embedder)
 
     def call(*words):
-        return CliRunner().invoke(app, ["map", str(one.path), *map(str, words)])
+        return CliRunner().invoke(app, ["map", str(single.path), *map(str, words)])
 
     return call
 
 
-def test_the_command_prints_clusters_and_writes_files(run, one, tmp_path, monkeypatch):
+def test_the_command_prints_clusters_and_writes_files(run, single, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     before = set(tmp_path.iterdir())
     result = run("--embedder", "words")
@@ -584,14 +584,14 @@ def test_the_command_prints_clusters_and_writes_files(run, one, tmp_path, monkey
     assert result.exit_code == 0, result.output
     value = json.loads(result.stdout)
     assert value["reused"] is True
-    assert len(value["components"]) == one.has_examples.sum()
+    assert len(value["components"]) == single.has_examples.sum()
     assert "alignment: sea" in value["components"][0]
     assert value["clusters"][0]["size"] >= value["clusters"][-1]["size"]
     assert all(file.stat().st_size > 500 for file in files)
     assert list(pd.read_csv(files[2]).columns)[: len(COLUMNS)] == COLUMNS
 
 
-def test_the_command_takes_clusters_seed_and_no_concepts(run, one):
+def test_the_command_takes_clusters_seed_and_no_concepts(run, single):
     result = run(
         "--layer", "second", "--concepts", "none", "--clusters", 2, "--seed", 4, "--again",
         "--color", "clarity", "--json",

@@ -265,7 +265,7 @@ def test_concepts_without_sides_give_no_audit_but_unexpected_components(db):
 
 
 @pytest.fixture(scope="module")
-def given(db, pictures):
+def sections(db, pictures):
     """A graph, a test and a correction of the little model."""
     images, model = ImageFolder(pictures), little()
     names = [db.component(int(row)) for row in db.rows()]
@@ -280,8 +280,8 @@ def given(db, pictures):
     return graph, test, correction
 
 
-def test_graph_test_and_correction_are_shown(db, audit, given):
-    graph, test, correction = given
+def test_graph_test_and_correction_are_shown(db, audit, sections):
+    graph, test, correction = sections
     found = report(
         db, "b", CONCEPTS, audit=audit, graph=graph, model_test=test,
         sensitivity=correction,
@@ -303,7 +303,7 @@ def test_graph_test_and_correction_are_shown(db, audit, given):
     assert "trained on them" in limits
 
 
-def test_a_report_makes_its_graph_and_its_test(db, audit, given, tmp_path):
+def test_a_report_makes_its_graph_and_its_test(db, audit, sections, tmp_path):
     seen = []
     with listening(lambda *told: seen.append(told)):
         found = sl.report(
@@ -315,7 +315,7 @@ def test_a_report_makes_its_graph_and_its_test(db, audit, given, tmp_path):
     made = found.to_pandas().set_index("section")["made"]
     assert made[~made].index.tolist() == ["map", "correction"]
     assert "The map was not requested." in page.text["map"]
-    one = given[1].sets[0]
+    one = sections[1].sets[0]
     assert f"{one.auroc:.3f} ({one.interval[0]:.3f} to {one.interval[1]:.3f})" in page.text["test"]
     # the graph is of the class's samples, by the concepts of the audit
     labels = graph_labels([db.component(int(row)) for row in db.rows()], audit, db.label())
@@ -325,7 +325,7 @@ def test_a_report_makes_its_graph_and_its_test(db, audit, given, tmp_path):
         assert f"{node.label}" in page.text["graph"]
     assert f"{graph.overall:.0%} of the relevance" in found.html
     other = sl.report(
-        db, "b", CONCEPTS, audit=audit, graph=graph, model_test=given[1], concept_map=False,
+        db, "b", CONCEPTS, audit=audit, graph=graph, model_test=sections[1], concept_map=False,
         date=DATE,
     )  # fmt: skip
     assert check_page(other.html).text["graph"] == page.text["graph"]
@@ -342,8 +342,8 @@ def test_a_saved_audit_is_a_report(db):
     assert found.html == report(db, None, None, saved=kept, audit=plain).html
 
 
-def test_saved_results_read_back_say_the_same(db, audit, given, tmp_path):
-    _, test, correction = given
+def test_saved_results_read_back_say_the_same(db, audit, sections, tmp_path):
+    _, test, correction = sections
     test.save(tmp_path / "test.json")
     correction.save(tmp_path / "evaluate.json")
     read = read_sensitivity(tmp_path / "evaluate.json")
@@ -378,8 +378,8 @@ def test_saved_results_of_another_kind_are_refused(tmp_path, text):
         read_sensitivity(tmp_path / "none.json")
 
 
-def test_a_saved_test_of_another_class_is_refused(given, tmp_path):
-    given[1].save(tmp_path / "test.json")
+def test_a_saved_test_of_another_class_is_refused(sections, tmp_path):
+    sections[1].save(tmp_path / "test.json")
     with pytest.raises(DataError) as error:
         read_model_test(tmp_path / "test.json", "a")
     assert_says(error.value, "'b'", "'a'")

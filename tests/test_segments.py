@@ -70,7 +70,7 @@ def subject(net):
     return SubjectModel(net, to_tensor, "32 bilinear", "python:red", CLASSES)
 
 
-def place(number: int) -> tuple[int, int]:
+def square_position(number: int) -> tuple[int, int]:
     draw = np.random.default_rng(number)
     return int(draw.integers(0, 64 - SIDE)), int(draw.integers(0, 48 - SIDE))
 
@@ -84,7 +84,7 @@ def folder(tmp_path_factory):
         pixels = draw.integers(60, 200, (48, 64, 3))
         pixels[:, :, 0] = pixels[:, :, 2] // 2
         if i % 2 == 0 and i % 3:
-            x, y = place(i)
+            x, y = square_position(i)
             pixels[y : y + SIDE, x : x + SIDE] = (235, 20, 20)
         path = folder / f"class{i % 2}" / f"{i:03d}.png"
         path.parent.mkdir(exist_ok=True)
@@ -112,7 +112,7 @@ def data(folder):
 
 
 @pytest.fixture(scope="module")
-def found(db, model, data):
+def segments(db, model, data):
     return cut_out(db, ["first:0"], count=8)
 
 
@@ -122,7 +122,7 @@ def carries(path: str) -> bool:
 
 
 def truth(path: str) -> np.ndarray:
-    x, y = place(int(path.split("/")[1][:3]))
+    x, y = square_position(int(path.split("/")[1][:3]))
     mask = np.zeros((48, 64), bool)
     mask[y : y + SIDE, x : x + SIDE] = True
     return mask
@@ -200,25 +200,25 @@ def test_exact_rules_conserve_the_dot_product_without_biases(model, data) -> Non
     np.testing.assert_allclose(heat.sum((1, 2)), product, rtol=1e-3)
 
 
-def test_the_planted_patch_is_found(found) -> None:
-    assert len(found) == 8 and found.vector.separation > 0.95
-    for cutout in found.cutouts:
+def test_the_planted_patch_is_found(segments) -> None:
+    assert len(segments) == 8 and segments.vector.separation > 0.95
+    for cutout in segments.cutouts:
         assert carries(cutout.path) and cutout.target == "class0"
         true, mask = truth(cutout.path), cutout.mask
         assert mask.shape == (48, 64) and mask.min() >= 0 and 0.9 < mask.max() <= 1
         assert mask[true].sum() / mask.sum() > 6 * true.mean()
         assert mask[true].mean() > 5 * mask[~true].mean()
-    assert not any(carries(found.images.ids[i]) for i in found.clean)
+    assert not any(carries(segments.images.ids[i]) for i in segments.clean)
 
 
-def test_the_vector_is_of_length_one_and_scores_are_dot_products(found, db, model, data) -> None:
-    v = found.vector
+def test_the_vector_is_of_length_one_and_scores_are_dot_products(segments, db, model, data) -> None:
+    v = segments.vector
     assert np.linalg.norm(v.direction) == pytest.approx(1)
     values = readouts(model, data.read, v.positives.tolist(), ["first"])["first"]
     np.testing.assert_allclose(v.score, values.astype(np.float64) @ v.direction, atol=1e-5)
     assert set(v.positives) == {e.sample for e in db.examples_of(db.row(Component("first", 0)))}
     assert not set(v.positives) & set(v.negatives)
-    order = [cutout.score for cutout in found.cutouts]
+    order = [cutout.score for cutout in segments.cutouts]
     assert order == sorted(order, reverse=True) and order[0] == pytest.approx(v.score.max())
     # of the artefact's class those without it come, though two thirds of it carry it
     own = [data.ids[i] for i in v.negatives if data.targets[i] == "class0"]
@@ -242,66 +242,66 @@ def test_the_svm_itself(db, model, data) -> None:
     assert np.corrcoef(told, x @ v.direction)[0, 1] == pytest.approx(1, abs=1e-4)
 
 
-def test_cut_outs_are_written_and_pasted(found, tmp_path) -> None:
-    paths = found.write(tmp_path / "cut")
+def test_cut_outs_are_written_and_pasted(segments, tmp_path) -> None:
+    paths = segments.write(tmp_path / "cut")
     assert [path.name for path in paths] == [f"{i:03d}.png" for i in range(8)]
     sources = json.loads((tmp_path / "cut" / "sources.json").read_text("utf-8"))
-    assert [c["path"] for c in sources["cutouts"]] == [c.path for c in found.cutouts]
+    assert [c["path"] for c in sources["cutouts"]] == [c.path for c in segments.cutouts]
     assert sources["components"] == ["first:0"] and sources["layer"] == "first"
     read = np.asarray(Image.open(paths[0]), np.float64)
-    first = found.cutouts[0]
+    first = segments.cutouts[0]
     assert np.abs(read[:, :, 3] / 255 - first.mask).max() <= 0.5 / 255 + 1e-6
     seen = read[:, :, 3] > 0
-    source = np.asarray(found.images.read(first.sample))
+    source = np.asarray(segments.images.read(first.sample))
     assert (read[:, :, :3][seen] == source[seen]).all()
     clean = Image.new("RGB", (64, 48), (0, 0, 255))
     pasted = np.asarray(load_artefact(f"paste:{paths[0]}").insert(clean, 0), np.float64)
     mask = first.mask[:, :, None].astype(np.float64)
     wanted = np.array([0, 0, 255]) * (1 - mask) + source * mask
     assert np.abs(pasted - wanted).max() < 1.6  # alpha has 8 bits
-    assert np.abs(pasted - np.asarray(found.inserted(0, clean), np.float64)).max() < 2.1
+    assert np.abs(pasted - np.asarray(segments.inserted(0, clean), np.float64)).max() < 2.1
     with pytest.raises(StoreError) as error:
-        found.write(tmp_path / "cut")
+        segments.write(tmp_path / "cut")
     assert_says(error.value, "already contains images", "empty or new folder")
 
 
-def test_results(found, tmp_path) -> None:
-    frame = found.to_pandas()
+def test_results(segments, tmp_path) -> None:
+    frame = segments.to_pandas()
     assert list(frame) == ["file", "sample", "path", "target", "score", "area"]
-    assert frame["area"][0] == pytest.approx(found.cutouts[0].mask.mean())
-    assert "first:0" in repr(found) and "AUROC" in repr(found)
+    assert frame["area"][0] == pytest.approx(segments.cutouts[0].mask.mean())
+    assert "first:0" in repr(segments) and "AUROC" in repr(segments)
     for name in ("sheet.png", "table.csv", "all.json"):
-        found.save(tmp_path / name)
+        segments.save(tmp_path / name)
         assert (tmp_path / name).stat().st_size > 500
 
 
-def test_the_seed_and_the_layer(db, model, data, found) -> None:
+def test_the_seed_and_the_layer(db, model, data, segments) -> None:
     again = cut_out(db, ["first:0"], count=8)
-    assert (again.vector.direction == found.vector.direction).all()
-    assert (again.cutouts[3].mask == found.cutouts[3].mask).all()
+    assert (again.vector.direction == segments.vector.direction).all()
+    assert (again.cutouts[3].mask == segments.cutouts[3].mask).all()
     other = cut_out(db, ["first:0"], count=2, layer="second", seed=1)
     assert other.vector.layer == "second" and len(other) == 2
     both = db.cut_out([Component("first", 0), "second:3"], count=1)
     assert both.vector.layer == "second"
 
 
-def test_bad_input(db, model, data, found, tmp_path) -> None:
-    def ask(*components, **settings):
+def test_bad_input(db, model, data, segments, tmp_path) -> None:
+    def cut(*components, **settings):
         return cut_out(db, components, rules="epsilon", **settings)
 
     for kind, says, call in [
-        (LayerError, "No component is given", lambda: ask()),
-        (LayerError, "not in the database", lambda: ask("first:99")),
-        (LayerError, "not in the database", lambda: ask("first:0", layer="third")),
-        (LayerError, "does not name a component", lambda: ask("first")),
-        (DataError, "There are 2 samples that show", lambda: ask("first:0", positives=[2, 4])),
-        (DataError, "There are 1 samples without", lambda: ask("first:0", negatives=[3])),
-        (DataError, "no sample 60", lambda: ask("first:0", positives=[2, 4, 60])),
-        (DataError, "no sample -1", lambda: ask("first:0", positives=[2, 4, -1])),
+        (LayerError, "No component is given", lambda: cut()),
+        (LayerError, "not in the database", lambda: cut("first:99")),
+        (LayerError, "not in the database", lambda: cut("first:0", layer="third")),
+        (LayerError, "does not name a component", lambda: cut("first")),
+        (DataError, "There are 2 samples that show", lambda: cut("first:0", positives=[2, 4])),
+        (DataError, "There are 1 samples without", lambda: cut("first:0", negatives=[3])),
+        (DataError, "no sample 60", lambda: cut("first:0", positives=[2, 4, 60])),
+        (DataError, "no sample -1", lambda: cut("first:0", positives=[2, 4, -1])),
         (
             DataError,
             "both positives and negatives",
-            lambda: ask("first:0", positives=[2, 4, 8], negatives=[1, 2, 3]),
+            lambda: cut("first:0", positives=[2, 4, 8], negatives=[1, 2, 3]),
         ),
     ]:
         with pytest.raises(kind) as error:
@@ -336,7 +336,7 @@ def make():
 """
 
 
-def test_the_command(folder, data, tmp_path, found) -> None:
+def test_the_command(folder, data, tmp_path, segments) -> None:
     (tmp_path / "red.py").write_text(MODEL)
     spec = f"{tmp_path}/red.py:make"
     base = sl.build(
@@ -351,7 +351,7 @@ def test_the_command(folder, data, tmp_path, found) -> None:
     ended = CliRunner().invoke(app, [*given, "--json"])
     assert ended.exit_code == 0, ended.output
     printed = json.loads(ended.stdout)
-    assert [c["path"] for c in printed["cutouts"]] == [c.path for c in found.cutouts]
+    assert [c["path"] for c in printed["cutouts"]] == [c.path for c in segments.cutouts]
     assert (tmp_path / "sheet.csv").exists() and (tmp_path / "cut" / "007.png").exists()
     ended = CliRunner().invoke(app, given)
     assert ended.exit_code == 1 and "already contains images" in " ".join(ended.output.split())

@@ -36,15 +36,15 @@ def db(base, tmp_path, words):
 
 
 @pytest.fixture
-def found(db):
+def concept_map(db):
     return db.concept_map(concepts=CONCEPTS, threshold=-2.0)
 
 
-def test_a_selection_lists_its_components_in_the_order_of_the_map(db, found):
-    frame = select(found, ROWS).to_pandas()
+def test_a_selection_lists_its_components_in_the_order_of_the_map(db, concept_map):
+    frame = select(concept_map, ROWS).to_pandas()
     assert frame["row"].tolist() == sorted(set(ROWS))
     assert frame["component"].tolist() == [str(db.component(row)) for row in sorted(set(ROWS))]
-    of_map = found.frame.set_index("component")
+    of_map = concept_map.frame.set_index("component")
     for record in frame.to_dict("records"):
         mine = of_map.loc[record["component"]]
         assert (record["x"], record["y"]) == (mine["x"], mine["y"])
@@ -60,10 +60,12 @@ def check_counts(table, by, mine, everyone):
         assert record["of"] == of[record[by]]
 
 
-def test_without_kept_labels_those_of_clusters_are_counted(db, found):
-    chosen = select(found, ROWS)
+def test_without_kept_labels_those_of_clusters_are_counted(db, concept_map):
+    chosen = select(concept_map, ROWS)
     assert chosen.source == "clusters"
-    everyone = dict(zip(found.frame["component"], found.frame["cluster_label"], strict=True))
+    everyone = dict(
+        zip(concept_map.frame["component"], concept_map.frame["cluster_label"], strict=True)
+    )
     mine = [everyone[str(db.component(row))] for row in set(ROWS)]
     check_counts(chosen.labels, "label", mine, everyone.values())
     assert chosen.unlabelled == 0
@@ -73,11 +75,11 @@ def test_without_kept_labels_those_of_clusters_are_counted(db, found):
     assert chosen.layers["layer"].tolist() == ["first", "second"]
 
 
-def test_kept_labels_are_counted_the_most_frequent_first(db, found):
-    each = [(None, "sea", "car", "sea", "a b", "car")[i % 6] for i in range(len(found))]
+def test_kept_labels_are_counted_the_most_frequent_first(db, concept_map):
+    each = [(None, "sea", "car", "sea", "a b", "car")[i % 6] for i in range(len(concept_map))]
     kept = db.label(CONCEPTS).to_pandas().assign(label=each)
     db.save_analysis("labels-default", kept.sample(frac=1, random_state=0))
-    chosen = select(found, np.flatnonzero(db.has_examples).tolist())
+    chosen = select(concept_map, np.flatnonzero(db.has_examples).tolist())
     assert chosen.source == "labels-default"
     assert chosen.frame["label"].where(chosen.frame["label"].notna(), None).tolist() == each
     assert 0 < chosen.unlabelled == each.count(None) < len(each)
@@ -86,18 +88,18 @@ def test_kept_labels_are_counted_the_most_frequent_first(db, found):
     assert chosen.labels["label"].tolist() == [record["label"] for record in order]
 
 
-def test_components_whose_layer_was_not_labelled_have_no_label(db, found):
+def test_components_whose_layer_was_not_labelled_have_no_label(db, concept_map):
     labels = db.label(CONCEPTS, layers=["second"], threshold=-2.0)
     labels.keep()
-    names, source = component_labels(found)
+    names, source = component_labels(concept_map)
     assert source == "labels-default"
-    first = found.frame["layer"] == "first"
+    first = concept_map.frame["layer"] == "first"
     assert all((name is None) == is_first for name, is_first in zip(names, first, strict=True))
     assert names[-1] == labels.label(len(labels) - 1)
 
 
-def test_a_selection_can_be_kept_and_drawn(found, tmp_path):
-    chosen = select(found, ROWS)
+def test_a_selection_can_be_kept_and_drawn(concept_map, tmp_path):
+    chosen = select(concept_map, ROWS)
     chosen.save(tmp_path / "a.csv")
     again = pd.read_csv(tmp_path / "a.csv")
     assert again["row"].tolist() == chosen.frame["row"].tolist()
@@ -105,7 +107,7 @@ def test_a_selection_can_be_kept_and_drawn(found, tmp_path):
     plain = json.loads((tmp_path / "a.json").read_text())
     assert plain["count"] == len(chosen) == len(plain["components"])
     axes = chosen.plot().axes[0]
-    assert axes.get_title(loc="left").startswith(f"{len(chosen)} of {len(found)}")
+    assert axes.get_title(loc="left").startswith(f"{len(chosen)} of {len(concept_map)}")
     assert f"{len(chosen)} components, 0 without a label (clusters)" in repr(chosen)
 
 
@@ -117,20 +119,20 @@ def test_a_selection_can_be_kept_and_drawn(found, tmp_path):
         ([-1], ("Row -1", "examples")),
     ],
 )
-def test_rows_that_are_not_on_the_map_are_refused(found, rows, parts):
+def test_rows_that_are_not_on_the_map_are_refused(concept_map, rows, parts):
     with pytest.raises(LayerError) as error:
-        select(found, rows)
+        select(concept_map, rows)
     assert_says(error.value, *parts)
 
 
-def test_a_component_without_examples_is_not_on_the_map(db, found):
+def test_a_component_without_examples_is_not_on_the_map(db, concept_map):
     silent = np.flatnonzero(~db.has_examples)
     part = db.concept_map(layers=["second"], concepts=None)
     with pytest.raises(LayerError, match=r"Row 0 is not on the map"):
         select(part, [0])
     for row in silent:
         with pytest.raises(LayerError, match=f"Row {row} is not on the map"):
-            select(found, [int(row)])
+            select(concept_map, [int(row)])
 
 
 def test_maps_of_several_databases_are_refused(db, base, words):
@@ -147,14 +149,14 @@ def test_a_map_is_laid_out_once_for_a_seed(db):
     assert not has_layout([db], seed=1)
 
 
-def test_labels_of_another_set_leave_the_map_as_it_is(db, found):
+def test_labels_of_another_set_leave_the_map_as_it_is(db, concept_map):
     other = ConceptSet.of(["sea", "dog"])
-    again = found.labelled(other, threshold=-2.0, top_labels=1)
+    again = concept_map.labelled(other, threshold=-2.0, top_labels=1)
     fresh = db.concept_map(concepts=other, threshold=-2.0, top_labels=1)
     pd.testing.assert_frame_equal(again.clusters, fresh.clusters)
     pd.testing.assert_frame_equal(again.frame, fresh.frame)
     assert set(again.labelled(None).frame["cluster_label"]) == {None}
-    pd.testing.assert_series_equal(found.frame["x"], again.frame["x"])
+    pd.testing.assert_series_equal(concept_map.frame["x"], again.frame["x"])
 
 
 @pytest.mark.parametrize(

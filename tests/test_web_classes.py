@@ -53,7 +53,7 @@ def client(db, subject):
         yield client
 
 
-def asked(client, path, status=200, **params):
+def fetch(client, path, status=200, **params):
     """Ask until the work is done."""
     for _ in range(400):
         answer = client.get(f"/api/v1/models/0/{path}", params=params)
@@ -73,13 +73,13 @@ def test_classes_are_counted_by_hand(db, client):
         name = f"class{number}"
         expected.append({"target": number, "name": name, "samples": samples, "relevant": reach})
     assert len(expected) == 2
-    assert asked(client, "classes").json() == expected
+    assert fetch(client, "classes").json() == expected
     assert list(class_table(db, minimum=2.0)["relevant"]) == [0, 0]
 
 
 @pytest.mark.parametrize("minimum", [0.0, 0.05])
 def test_relevance_is_added_up_by_hand(db, client, minimum):
-    found = asked(client, "classes/1/relevance", k=4, minimum=minimum).json()
+    found = fetch(client, "classes/1/relevance", k=4, minimum=minimum).json()
     assert (found["target"], found["name"], found["samples"]) == (1, "class1", 20)
     assert (found["minimum"], found["coverage"], found["concepts"]) == (minimum, 0.8, "saved:mine")
     labels = {
@@ -117,7 +117,7 @@ def test_relevance_is_added_up_by_hand(db, client, minimum):
 
 
 def test_one_layer_can_be_asked_for(db, client):
-    found = asked(client, "classes/0/relevance", layer="second", k=2).json()
+    found = fetch(client, "classes/0/relevance", layer="second", k=2).json()
     assert [layer["layer"] for layer in found["layers"]] == ["second"]
     assert len(found["layers"][0]["strongest"]) == 2
     assert len(relevant_components(db, 0, layers=["second"], top=1)[0].strongest) == 1
@@ -169,7 +169,7 @@ def test_a_database_without_relevance_says_how_to_add_it(tmp_path, subject, pict
 @pytest.mark.parametrize(("top", "minimum"), [(3, 0.0), (16, 0.1), (48, 0.02)])
 def test_the_graph_is_that_of_the_package(db, subject, client, pictures, groups, top, minimum):
     params = {"class": 1, "top": top, "min_relevance": minimum, "groups": groups}
-    found = asked(client, "graph", **params).json()
+    found = fetch(client, "graph", **params).json()
     kept = db.load_analysis("labels-mine").itertuples()
     labels = {
         Component(one.layer, one.index, one.sign): one.label
@@ -213,7 +213,7 @@ def test_the_graph_is_that_of_the_package(db, subject, client, pictures, groups,
 
 
 def test_nothing_reaches_the_minimum(client):
-    found = asked(client, "graph", **{"class": 0, "min_relevance": 1}).json()
+    found = fetch(client, "graph", **{"class": 0, "min_relevance": 1}).json()
     assert [node["id"] for node in found["nodes"]] == ["target"]
     assert found["edges"] == []
     assert all(0 < layer["largest_share"] < 1 for layer in found["layers"])
@@ -221,15 +221,15 @@ def test_nothing_reaches_the_minimum(client):
 
 
 def test_the_graph_is_traced_once_and_kept(db, client):
-    before = asked(client, "graph", **{"class": 0}).json()
+    before = fetch(client, "graph", **{"class": 0}).json()
     kept = sorted(db.list_analyses("graph-"))
     assert kept
     # a new server, that has no model, reads the trace again
     with TestClient(
         create_app([sl.open(db.path, embedder=WordEmbedder())]), base_url="http://localhost"
     ) as other:
-        assert asked(other, "graph", **{"class": 0}).json() == before
-        failed = asked(other, "graph", status=400, **{"class": 0, "layer": "second"}).json()
+        assert fetch(other, "graph", **{"class": 0}).json() == before
+        failed = fetch(other, "graph", status=400, **{"class": 0, "layer": "second"}).json()
     assert failed["kind"] == "ModelError"
     assert "'python:little'" in failed["value"]
     assert f"semlens serve {db.path} --model SPEC" in failed["remedy"]
@@ -238,12 +238,12 @@ def test_the_graph_is_traced_once_and_kept(db, client):
 
 def test_the_graph_comes_as_a_picture(client):
     params = {"class": 1, "top": 5}
-    answer = asked(client, "graph.svg", **params)
+    answer = fetch(client, "graph.svg", **params)
     assert answer.headers["content-type"].startswith("image/svg+xml")
     root = ElementTree.fromstring(answer.text)
-    nodes = asked(client, "graph", **params).json()["nodes"]
+    nodes = fetch(client, "graph", **params).json()["nodes"]
     assert len(root.findall("{http://www.w3.org/2000/svg}g")) == len(nodes)
-    answer = asked(client, "graph.png", **params)
+    answer = fetch(client, "graph.png", **params)
     assert answer.headers["content-type"] == "image/png"
     drawn = Image.open(BytesIO(answer.content))
     assert drawn.width == pytest.approx(2 * float(root.attrib["width"]), abs=1)

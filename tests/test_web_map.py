@@ -50,7 +50,7 @@ def client(db):
     return TestClient(create_app([db]), base_url="http://localhost")
 
 
-def ask(client, path, body=None):
+def fetch(client, path, body=None):
     """Ask as the page does: again while the server is at work."""
     for _ in range(240):
         answer = client.get(BASE + path) if body is None else client.post(BASE + path, json=body)
@@ -84,12 +84,14 @@ def test_a_map_that_is_not_there_says_what_is_done_and_is_kept(base, tmp_path):
     again = TestClient(
         create_app([sl.open(db.path, embedder=WordEmbedder())]), base_url="http://localhost"
     )
-    assert ask(again, "/clusters").json()["reused"]
-    np.testing.assert_array_equal(load(ask(again, "/map").content)["x"], load(answer.content)["x"])
+    assert fetch(again, "/clusters").json()["reused"]
+    np.testing.assert_array_equal(
+        load(fetch(again, "/map").content)["x"], load(answer.content)["x"]
+    )
 
 
 def test_the_bytes_are_the_map(client, db):
-    tensors = load(ask(client, "/map").content)
+    tensors = load(fetch(client, "/map").content)
     found = db.concept_map(concepts=None)
     kinds = {name: str(value.dtype) for name, value in tensors.items()}
     assert kinds == {
@@ -104,7 +106,7 @@ def test_the_bytes_are_the_map(client, db):
 
 
 def test_the_clusters_are_those_of_the_library(client, db):
-    answer = ask(client, "/clusters").json()
+    answer = fetch(client, "/clusters").json()
     found = db.concept_map()
     assert answer["components"] == len(found)
     assert (answer["method"], answer["seed"], answer["layout"]) == ("kmeans", 0, "UMAP")
@@ -120,8 +122,8 @@ def test_the_clusters_are_those_of_the_library(client, db):
 
 @pytest.mark.parametrize("by", ["clarity", "redundancy", "polysemanticity"])
 def test_values_by_measure(client, db, by):
-    content = ask(client, f"/colours?by={by}").content
-    again = load(ask(client, f"/colours?by={by}").content)["value"]
+    content = fetch(client, f"/colours?by={by}").content
+    again = load(fetch(client, f"/colours?by={by}").content)["value"]
     np.testing.assert_array_equal(again, load(content)["value"])
     value = load(content)["value"]
     expected = db.scores().frame[by].to_numpy()[db.has_examples]
@@ -133,7 +135,7 @@ def test_values_by_measure(client, db, by):
 
 
 def test_values_by_relevance_are_shares_and_zero_where_none_is_kept(client, db):
-    content = ask(client, "/colours?by=relevance&class=1").content
+    content = fetch(client, "/colours?by=relevance&class=1").content
     value = load(content)["value"]
     kept = {int(row): mean for row, mean in db.relevance(1)[["component", "mean"]].to_numpy()}
     expected = [kept.get(int(row), 0.0) for row in np.flatnonzero(db.has_examples)]
@@ -150,7 +152,7 @@ def test_labels_are_those_of_clusters_until_some_are_kept(base, tmp_path):
     client = TestClient(create_app([db]), base_url="http://localhost")
 
     def labels():
-        content = ask(client, "/map/labels").content
+        content = fetch(client, "/map/labels").content
         said = metadata(content)
         names = [*json.loads(said["names"]), None]
         return [names[code] for code in load(content)["label"]], said["source"]
@@ -164,7 +166,7 @@ def test_labels_are_those_of_clusters_until_some_are_kept(base, tmp_path):
     texts, source = labels()
     assert source == "labels-mine"
     assert texts == [kept.of(db.component(int(row))) for row in np.flatnonzero(db.has_examples)]
-    chosen = ask(client, "/selection", {"rows": [1, 8, 12]}).json()
+    chosen = fetch(client, "/selection", {"rows": [1, 8, 12]}).json()
     assert chosen["source"] == "labels-mine"
     assert [one["label"] for one in chosen["components"]] == [
         kept.of(db.component(row)) for row in (1, 8, 12)
@@ -172,7 +174,7 @@ def test_labels_are_those_of_clusters_until_some_are_kept(base, tmp_path):
 
 
 def test_a_selection_counts_and_names(client, db):
-    answer = ask(client, "/selection", {"rows": [12, 1, 8, 8]}).json()
+    answer = fetch(client, "/selection", {"rows": [12, 1, 8, 8]}).json()
     assert answer["count"] == 3
     assert [one["component"] for one in answer["components"]] == [
         str(db.component(row)) for row in (1, 8, 12)
@@ -192,12 +194,12 @@ def test_a_selection_counts_and_names(client, db):
 
 
 def test_a_selection_as_csv(client, db):
-    answer = ask(client, "/selection.csv", {"rows": [12, 1]})
+    answer = fetch(client, "/selection.csv", {"rows": [12, 1]})
     assert answer.headers["content-type"] == "text/csv; charset=utf-8"
     assert "selection.csv" in answer.headers["content-disposition"]
     frame = pd.read_csv(io.StringIO(answer.text))
     assert frame["component"].tolist() == [str(db.component(1)), str(db.component(12))]
-    tensors = load(ask(client, "/map").content)
+    tensors = load(fetch(client, "/map").content)
     places = [tensors["row"].tolist().index(row) for row in frame["row"]]
     np.testing.assert_allclose(frame["x"], tensors["x"][places], rtol=1e-6)
     assert frame["cluster"].tolist() == tensors["cluster"][places].tolist()
@@ -207,7 +209,7 @@ def test_no_label_of_the_csv_is_run_as_a_formula(base, tmp_path):
     db = sl.open(shutil.copytree(base, tmp_path / "one"), embedder=WordEmbedder())
     client = TestClient(create_app([db]), base_url="http://localhost")
     db.label(ConceptSet.of(["=1+1"]), threshold=-2.0).keep("mine")
-    text = ask(client, "/selection.csv", {"rows": [1, 12]}).text
+    text = fetch(client, "/selection.csv", {"rows": [1, 12]}).text
     assert pd.read_csv(io.StringIO(text))["label"].tolist() == ["'=1+1", "'=1+1"]
 
 
@@ -225,7 +227,7 @@ def test_no_label_of_the_csv_is_run_as_a_formula(base, tmp_path):
     ],
 )
 def test_colours_that_cannot_be(client, path, status, kind, parts):
-    answer = ask(client, path)
+    answer = fetch(client, path)
     assert answer.status_code == status
     found = answer.json()
     assert found["kind"] == kind
@@ -246,7 +248,7 @@ def test_colours_that_cannot_be(client, path, status, kind, parts):
 )
 def test_selections_that_cannot_be(client, rows, status, part):
     for path in ("/selection", "/selection.csv"):
-        answer = ask(client, path, {"rows": rows})
+        answer = fetch(client, path, {"rows": rows})
         assert answer.status_code == status
         assert part in answer.json()["value"]
 
@@ -256,10 +258,10 @@ def test_a_database_without_relevance_or_texts_has_a_map(tmp_path, pictures, net
     images = sl.ImageFolder(pictures)
     db = sl.build(path, net, images, ColourEmbedder(), ["first"], examples=4)
     client = TestClient(create_app([db]), base_url="http://localhost")
-    answer = ask(client, "/clusters").json()
+    answer = fetch(client, "/clusters").json()
     assert answer["layout"] == "principal axes"
     assert all(one["labels"] == [] for one in answer["clusters"])
-    assert len(load(ask(client, "/map").content)["x"]) == db.has_examples.sum()
-    found = ask(client, "/colours?by=relevance&class=0").json()
+    assert len(load(fetch(client, "/map").content)["x"]) == db.has_examples.sum()
+    found = fetch(client, "/colours?by=relevance&class=0").json()
     assert found["kind"] == "RelevanceError"
     assert "--relevance" in found["remedy"]

@@ -62,7 +62,7 @@ def client(app):
 
 
 @pytest.fixture
-def ask(client):
+def fetch(client):
     def request(path, method="GET", model=0, status=200, **options):
         for _ in range(200):
             answer = client.request(method, f"/api/v1/models/{model}/{path}", **options)
@@ -90,34 +90,34 @@ def same(answer, hits, db):
             assert found[name] == pytest.approx(getattr(hit, name), abs=1e-6)
 
 
-def test_words(ask, databases):
+def test_words(fetch, databases):
     db = databases[0]
-    same(ask("search?q=dog&k=7"), db.search("dog", top=7), db)
-    answer = ask("search?q=dog&q=green frog&without=car&without=tree&layer=second&k=200")
+    same(fetch("search?q=dog&k=7"), db.search("dog", top=7), db)
+    answer = fetch("search?q=dog&q=green frog&without=car&without=tree&layer=second&k=200")
     hits = db.search("dog", "green frog", without=["car", "tree"], layers=["second"], top=200)
     same(answer, hits, db)
     assert answer["cursor"] is None
     assert answer["query_id"] is None
 
 
-def test_hits_carry_the_kept_labels(ask, databases):
+def test_hits_carry_the_kept_labels(fetch, databases):
     db = databases[0]
     table = db.load_analysis("labels-mine")
     known = {
         str(sl.Component(*who)): label
         for *who, label in table[["layer", "index", "sign", "label"]].values.tolist()
     }
-    answer = ask("search?q=dog&k=200")
+    answer = fetch("search?q=dog&k=200")
     assert {hit["component"]: hit["label"] for hit in answer["hits"]} == known
-    plain = ask("search/image", "POST", 2, content=encoded(RED, "PNG"))
+    plain = fetch("search/image", "POST", 2, content=encoded(RED, "PNG"))
     assert {hit["label"] for hit in plain["hits"]} == {None}
 
 
-def test_a_cursor_leads_through_all_hits(ask, databases):
-    every = ask("search?q=dog&k=200")["hits"]
+def test_a_cursor_leads_through_all_hits(fetch, databases):
+    every = fetch("search?q=dog&k=200")["hits"]
     found, cursor = [], ""
     for _ in range(20):
-        page = ask(f"search?q=dog&k=6{cursor}")
+        page = fetch(f"search?q=dog&k=6{cursor}")
         found += page["hits"]
         if page["cursor"] is None:
             break
@@ -126,53 +126,53 @@ def test_a_cursor_leads_through_all_hits(ask, databases):
     assert len(every) == 25
 
 
-def test_an_image_and_its_number(ask, databases):
+def test_an_image_and_its_number(fetch, databases):
     db = databases[0]
     content = encoded(RED, "PNG")
-    answer = ask("search/image?k=5", "POST", content=content)
+    answer = fetch("search/image?k=5", "POST", content=content)
     same(answer, db.search(images=[RED], top=5), db)
     number = answer["query_id"]
-    page = ask(f"search?query_id={number}&k=5&cursor={answer['cursor']}")
+    page = fetch(f"search?query_id={number}&k=5&cursor={answer['cursor']}")
     same(page, db.search(images=[RED], top=5, offset=5), db)
     assert page["query_id"] == number
-    alone = ask(f"search?query_id={number}&k=3&layer=first")
+    alone = fetch(f"search?query_id={number}&k=3&layer=first")
     same(alone, db.search(images=[RED], top=3, layers=["first"]), db)
-    mixed = ask("search/image?k=5&q=dog&without=car&layer=second", "POST", content=content)
+    mixed = fetch("search/image?k=5&q=dog&without=car&layer=second", "POST", content=content)
     same(mixed, db.search("dog", images=[RED], without=["car"], top=5, layers=["second"]), db)
 
 
-def test_more_like_these(ask, databases):
+def test_more_like_these(fetch, databases):
     db = databases[0]
     terms = {"like": ["second:1", "second:6"], "unlike": ["second:-4"], "k": 6}
-    answer = ask("search/components", "POST", json=terms)
+    answer = fetch("search/components", "POST", json=terms)
     chosen = {"like": ["second:1", "second:6"], "unlike": ["second:-4"]}
     same(answer, db.search(**chosen, top=6), db)
-    rest = ask(f"search?query_id={answer['query_id']}&k=200&cursor=6")
+    rest = fetch(f"search?query_id={answer['query_id']}&k=200&cursor=6")
     same(rest, db.search(**chosen, top=200, offset=6), db)
     assert not {7, 12, 20} & {hit["row"] for hit in answer["hits"] + rest["hits"]}
     mixed = {"like": ["second:1"], "q": ["dog"], "without": ["car"], "layers": ["first"], "k": 4}
     hits = db.search("dog", like=["second:1"], without=["car"], layers=["first"], top=4)
-    same(ask("search/components", "POST", json=mixed), hits, db)
+    same(fetch("search/components", "POST", json=mixed), hits, db)
 
 
-def test_similarity_of_all_components(ask, databases, words):
+def test_similarity_of_all_components(fetch, databases, words):
     db = databases[0]
     expected = alignments(db, make_query(db, "dog", without="car"))
-    found = ask("similarity?q=dog&without=car")
+    found = fetch("similarity?q=dog&without=car")
     assert list(found) == ["alignment"]
     assert found["alignment"].dtype == np.float32
     np.testing.assert_allclose(found["alignment"], expected, atol=1e-6)
     assert np.flatnonzero(np.isnan(found["alignment"])).tolist() == [2]
-    answer = ask("search/components", "POST", json={"like": ["second:1"], "k": 200})
-    values = ask(f"similarity?query_id={answer['query_id']}")["alignment"]
+    answer = fetch("search/components", "POST", json={"like": ["second:1"], "k": 200})
+    values = fetch(f"similarity?query_id={answer['query_id']}")["alignment"]
     for hit in answer["hits"]:
         assert values[hit["row"]] == pytest.approx(hit["alignment"], abs=1e-6)
 
 
-def test_an_embedder_without_texts_searches_labels(ask, databases):
+def test_an_embedder_without_texts_searches_labels(fetch, databases):
     db = databases[1]
     assert not db.embedder.has_text
-    answer = ask("search?q=frog&k=2", model=1)
+    answer = fetch("search?q=frog&k=2", model=1)
     found = search_labels(db, ["frog"], top=2)
     assert found.total > 2
     assert answer["mode"] == "label"
@@ -183,21 +183,21 @@ def test_an_embedder_without_texts_searches_labels(ask, databases):
     ]
     assert {(h["cosine"], h["percentile"]) for h in answer["hits"]} == {(None, None)}
     assert answer["cursor"] == "2"
-    rest = ask("search?q=frog&k=200&cursor=2", model=1)
+    rest = fetch("search?q=frog&k=200&cursor=2", model=1)
     assert len(rest["hits"]) == found.total - 2
     assert rest["cursor"] is None
-    by_image = ask("search/image?k=4", "POST", 1, content=encoded(RED, "PNG"))
+    by_image = fetch("search/image?k=4", "POST", 1, content=encoded(RED, "PNG"))
     same(by_image, db.search(images=[RED], top=4), db)
-    like = ask("search/components", "POST", 1, json={"like": ["second:1"], "k": 4})
+    like = fetch("search/components", "POST", 1, json={"like": ["second:1"], "k": 4})
     same(like, db.search(like=["second:1"], top=4), db)
 
 
-def test_without_labels_the_remedy_is_said(ask, databases):
-    found = ask("search?q=frog", model=2, status=400)
+def test_without_labels_the_remedy_is_said(fetch, databases):
+    found = fetch("search?q=frog", model=2, status=400)
     assert found["kind"] == "ConceptError"
     assert "no saved labels" in found["value"]
     assert "semlens label" in found["remedy"]
-    found = ask("similarity?q=frog", model=2, status=400)
+    found = fetch("similarity?q=frog", model=2, status=400)
     assert found["kind"] == "EmbedderError"
 
 
@@ -217,8 +217,8 @@ def test_without_labels_the_remedy_is_said(ask, databases):
         ("similarity", 400, "query is empty"),
     ],
 )
-def test_wrong_questions(ask, path, status, words):
-    found = ask(path, status=status)
+def test_wrong_questions(fetch, path, status, words):
+    found = fetch(path, status=status)
     assert words in found["value"]
     assert found["expected"]
     assert found["remedy"]
@@ -235,13 +235,13 @@ def test_wrong_questions(ask, path, status, words):
         ({"like": ["first:1"], "layers": ["no"]}, 404, "Layer 'no' is not in"),
     ],
 )
-def test_wrong_components(ask, body, status, words):
-    assert words in ask("search/components", "POST", status=status, json=body)["value"]
+def test_wrong_components(fetch, body, status, words):
+    assert words in fetch("search/components", "POST", status=status, json=body)["value"]
 
 
-def test_numbers_are_of_one_model(ask):
-    number = ask("search/components", "POST", json={"like": ["second:1"]})["query_id"]
-    found = ask(f"search?query_id={number}", model=1, status=404)
+def test_numbers_are_of_one_model(fetch):
+    number = fetch("search/components", "POST", json={"like": ["second:1"]})["query_id"]
+    found = fetch(f"search?query_id={number}", model=1, status=404)
     assert "has expired" in found["value"]
     assert found["remedy"] == "Search again."
 
@@ -258,9 +258,9 @@ def test_numbers_are_forgotten_in_the_order_of_use(databases):
         probes.get(0, second)
 
 
-def test_many_at_once_get_their_own_answers(ask):
+def test_many_at_once_get_their_own_answers(fetch):
     names = ["dog", "car", "green frog", "tree", "sky", "wheel"] * 4
-    alone = {name: ask(f"search?q={name}&k=5") for name in set(names)}
+    alone = {name: fetch(f"search?q={name}&k=5") for name in set(names)}
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda name: ask(f"search?q={name}&k=5"), names))
+        found = list(pool.map(lambda name: fetch(f"search?q={name}&k=5"), names))
     assert [json.dumps(one) for one in found] == [json.dumps(alone[name]) for name in names]

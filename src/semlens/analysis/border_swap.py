@@ -235,7 +235,9 @@ def leave_one_out(values: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"
     return p_values
 
 
-def _small(images: Images, receiver: int, donor: int, width: float) -> tuple[Image.Image, ...]:
+def _small(
+    images: Images, receiver: int, donor: int, width: float
+) -> tuple[Image.Image, Image.Image]:
     """Return a picture of an image, and of the same with the border."""
     plain = images.read(receiver)
     both = (plain.copy(), paste_border(plain, images.read(donor), width))
