@@ -180,7 +180,7 @@ def relevant_components(
         order = np.lexsort((table["component"], -magnitude))
         table, magnitude = table.iloc[order], magnitude.iloc[order].to_numpy(np.float64)
         cumulative = np.cumsum(magnitude)
-        mostly_count = int(np.searchsorted(cumulative, COVERAGE)) + 1
+        coverage_count = int(np.searchsorted(cumulative, COVERAGE)) + 1
         relevant = relevant_rows(database, target, name, minimum, empty_ok=True)
         is_listed = table["component"].isin(relevant["component"]) | (magnitude >= minimum)
         columns = table[["component", "mean", "max"]].assign(cumulative=cumulative)
@@ -191,7 +191,7 @@ def relevant_components(
                 database.layer(name).rows,
                 len(relevant),
                 float(cumulative[-1]) if len(cumulative) else 0.0,
-                mostly_count if mostly_count <= len(cumulative) else None,
+                coverage_count if coverage_count <= len(cumulative) else None,
                 tuple(
                     RelevantComponent(database.component(row), mean, largest, share)
                     for row, mean, largest, share in rows

@@ -83,17 +83,17 @@ export interface components {
             concepts: components["schemas"]["ConceptRow"][];
             components: components["schemas"]["AuditedComponent"][];
         };
-        /** @description What an audit is made with, besides its lists; see :func:`audit`. */
+        /** @description Settings of an audit besides its concept lists; see :func:`audit`. */
         AuditSettings: {
             /** @description Layers to include, repeated or separated by commas. */
             layers?: string | string[] | null;
             /**
-             * @description Least share of relevance, on the best sample.
+             * @description Minimum share of relevance, on the best sample.
              * @default 0.01
              */
             minimum: number;
             /**
-             * @description Chance at which as many random concepts would count as aligned.
+             * @description Probability that as many random concepts would align by chance.
              * @default 0.05
              */
             level: number;
@@ -108,7 +108,7 @@ export interface components {
                 number | null
             ];
             /**
-             * @description Seed of what is drawn.
+             * @description Random seed.
              * @default 0
              */
             seed: number;
@@ -316,7 +316,7 @@ export interface components {
             expected: string;
             remedy: string;
         };
-        /** @description What reaches ``target`` when relevance starts at ``source``, the upper one, only. */
+        /** @description Relevance that reaches ``target`` if it starts only at ``source``, in the upper layer. */
         GraphEdge: {
             source: string;
             target: string;
@@ -332,9 +332,9 @@ export interface components {
             edges_shown: number;
         };
         /**
-         * @description The kept components of one layer that have one label; or the class itself.
+         * @description The selected components of one layer with the same label, or the class itself.
          *
-         *     Shares are signed: below zero, the components speak against the class.
+         *     Shares are signed; a negative share speaks against the class.
          */
         GraphNode: {
             id: string;
@@ -404,22 +404,22 @@ export interface components {
             without_examples: number;
         };
         /**
-         * @description The components of one layer that matter for a class.
+         * @description The components of one layer that are relevant for a class.
          *
          *     Parameters
          *     ----------
          *     components
-         *         How many the layer has.
+         *         Number of components of the layer.
          *     relevant
-         *         How many of them reach the minimum on some sample.
+         *         Number of components that reach the minimum on some sample.
          *     covered
-         *         Share of the layer's relevance of all components whose shares were saved, by the absolute
-         *         mean: components whose sign changes between samples count less.
+         *         Sum of the absolute mean shares of all components in the database's table. Shares that
+         *         change sign from sample to sample count less.
          *     components_for_coverage
-         *         Number of strongest components that together have :data:`COVERAGE` of the layer's
-         *         relevance; None if all of them have less.
+         *         Number of strongest components that together carry :data:`COVERAGE` of the layer's
+         *         relevance; None if all of them carry less.
          *     strongest
-         *         The largest mean share, in size, comes first.
+         *         Sorted by the absolute mean share, largest first.
          */
         LayerRelevance: {
             layer: string;
@@ -441,7 +441,7 @@ export interface components {
                 number
             ] | null;
         };
-        /** @description One concept of a list: its name, its categories, outermost first, and its images. */
+        /** @description One concept of a list: name, categories from the outermost, and paths of images. */
         ListedConcept: {
             text: string;
             /** @default [] */
@@ -590,7 +590,7 @@ export interface components {
             pairs: components["schemas"]["PairInfo"][];
             cursor: number | null;
         };
-        /** @description Two shares of the same images with 95 % intervals, and how the share has changed. */
+        /** @description A rate on the same images before and after, and its change, with 95 % intervals. */
         RateChange: {
             images: number;
             before: number;
@@ -622,7 +622,7 @@ export interface components {
             pending_labels: components["schemas"]["JobStatus"] | null;
             layers: components["schemas"]["LayerRelevance"][];
         };
-        /** @description One component, with its shares of its layer's relevance for a class. */
+        /** @description A component, with its shares of its layer's relevance for a class. */
         RelevantComponent: {
             component: string;
             mean: number;
@@ -630,7 +630,7 @@ export interface components {
             cumulative: number;
             label?: string | null;
         };
-        /** @description What a person says of a component. */
+        /** @description A person's review of a component. */
         Review: {
             /**
              * @default reviewed
@@ -785,7 +785,7 @@ export interface components {
             by_relevance_low: number | null;
             by_relevance_high: number | null;
         };
-        /** @description A model, data set or embedder: how to load it again, and who it was. */
+        /** @description A model, data set or embedder: how to load it again, and its identity. */
         Source: {
             spec: string;
             fingerprint: string;
