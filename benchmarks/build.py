@@ -1,9 +1,9 @@
-"""How long a build takes, beside the bare work it needs and beside semanticlens 0.2.1.
+"""Build time, compared with a bare loop over the same work and with semanticlens 0.2.1.
 
     python benchmarks/build.py [--json] [--quick] [--rounds 3] [--images FOLDER] ...
 
-All parts take turns in each round, every one in a process of its own; ratios are taken within a
-round, and their median is reported.
+Parts take turns in each round, each in its own process. Ratios are computed within a round, and
+their median is reported.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any
 
 import build_parts
 from build_inputs import CLIP, Inputs, make_embedder, make_images, make_subject
-from build_parts import BARE, OURS, crops_of, ours
+from build_parts import BARE, OURS, crop_boxes, ours
 from harness import (
-    Measured,
+    Measurement,
     Round,
     Worker,
     command,
@@ -39,20 +39,20 @@ QUICK_PARTS = (*BARE, "none", "activation")
 CROPS = ("none", "activation")
 
 OPTIONS: dict[str, dict[str, Any]] = {
-    "--images": {"type": Path, "help": "folder of images (default: made here)"},
-    "--count": {"type": int, "default": 800, "help": "how many images to make"},
-    "--model": {"help": "SPEC of the subject (default: a random ResNet-18)"},
-    "--embedder": {"help": "SPEC of the embedder (default: a random open_clip)"},
+    "--images": {"type": Path, "help": "folder of images (default: generated)"},
+    "--count": {"type": int, "default": 800, "help": "number of images to generate"},
+    "--model": {"help": "subject model (default: a random ResNet-18)"},
+    "--embedder": {"help": "embedder (default: a random open_clip model)"},
     "--layers": {"default": "layer3,layer4"},
     "--examples": {"type": int, "default": 3},
     "--batch-size": {"type": int, "default": 32},
     "--threads": {"type": int, "default": min(8, os.cpu_count() or 1)},
-    "--no-reference": {"action": "store_true", "help": "leave semanticlens out"},
+    "--no-reference": {"action": "store_true", "help": "do not run semanticlens"},
 }
 
 
-def run_apart(part: str, inputs: Inputs, python: Path | None) -> Measured:
-    """Run a part in a process of its own."""
+def run_in_process(part: str, inputs: Inputs, python: Path | None) -> Measurement:
+    """Run a part in its own process."""
     script = "build_reference.py" if part == "reference" else "build_parts.py"
     runner = python if part == "reference" else None
     with Worker(HERE / script, inputs.write(), python=runner) as worker:
@@ -60,7 +60,7 @@ def run_apart(part: str, inputs: Inputs, python: Path | None) -> Measured:
 
 
 def ratios(rounds: Sequence[Round], key: str = "seconds") -> dict[str, dict[str, float | None]]:
-    """Return the medians over rounds of ours over the bare work, and over the reference."""
+    """Return median ratios of our times to the bare loop's and to the reference's."""
     variants = [name for name in OURS if name in rounds[0]]
     bare = {name: ("bare-subject", f"bare-{name.partition('+')[0]}") for name in variants}
     return {
@@ -74,12 +74,12 @@ def ratios(rounds: Sequence[Round], key: str = "seconds") -> dict[str, dict[str,
 
 
 def summary(rounds: Sequence[Round]) -> dict[str, dict[str, Any]]:
-    """Return each part's median seconds, all of them, and its largest peak memory."""
+    """Return for each part the median seconds, all seconds, and the largest peak memory."""
     return {
         part: {
             "seconds": median(rounds, part),
             "cpu_seconds": median(rounds, part, "cpu_seconds"),
-            "all_seconds": [round(one[part]["seconds"], 2) for one in rounds],
+            "all_seconds": [round(times[part]["seconds"], 2) for times in rounds],
             **{key: largest(rounds, part, key) for key in first if not key.endswith("seconds")},
         }
         for part, first in rounds[0].items()
@@ -87,7 +87,7 @@ def summary(rounds: Sequence[Round]) -> dict[str, dict[str, Any]]:
 
 
 def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
-    """Prepare the inputs, run everything and put the result together."""
+    """Prepare the inputs, run all parts and combine the results."""
     count, longest = (16, 160) if options.quick else (options.count, 500)
     default = "semlens/demo" if options.quick else None
     inputs = Inputs(
@@ -101,7 +101,7 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
         work=str(work),
     )
     for crop in CROPS:
-        ours(inputs, crop, work / f"known-{crop}.semlens")
+        ours(inputs, crop, work / f"crops-{crop}.semlens")
     if options.quick:
         runs = {part: partial(build_parts.run, part, inputs) for part in QUICK_PARTS}
         return _result(inputs, list(in_turns(runs, 1)))
@@ -109,22 +109,26 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     if not options.no_reference:
         parts.append("reference")
         python = reference_python(work / "reference-env", REFERENCE)
-    runs = {part: partial(run_apart, part, inputs, python) for part in parts}
+    runs = {part: partial(run_in_process, part, inputs, python) for part in parts}
     return _result(inputs, list(in_turns(runs, options.rounds)))
 
 
 def _result(inputs: Inputs, rounds: Sequence[Round]) -> dict[str, Any]:
     images = sl.ImageFolder(inputs.images)
-    known = {crop: crops_of(Path(inputs.work) / f"known-{crop}.semlens") for crop in CROPS}
+    boxes_by_crop = {
+        crop: crop_boxes(Path(inputs.work) / f"crops-{crop}.semlens") for crop in CROPS
+    }
     result: dict[str, Any] = {
         "benchmark": "build",
         "images": len(images),
-        "referenced_images": len(known["none"]),
-        "referenced_share": len(known["none"]) / len(images),
-        "unique_crops": {crop: sum(map(len, boxes.values())) for crop, boxes in known.items()},
+        "referenced_images": len(boxes_by_crop["none"]),
+        "referenced_share": len(boxes_by_crop["none"]) / len(images),
+        "unique_crops": {
+            crop: sum(map(len, boxes.values())) for crop, boxes in boxes_by_crop.items()
+        },
         "settings": {
-            "model": _named(inputs.model, inputs, "torchvision/resnet18"),
-            "embedder": _named(inputs.embedder, inputs, f"open_clip/{CLIP}"),
+            "model": _display_name(inputs.model, inputs, "torchvision/resnet18"),
+            "embedder": _display_name(inputs.embedder, inputs, f"open_clip/{CLIP}"),
             "layers": inputs.layers,
             "examples": inputs.examples,
             "batch_size": inputs.batch_size,
@@ -142,22 +146,22 @@ def _result(inputs: Inputs, rounds: Sequence[Round]) -> dict[str, Any]:
     return result
 
 
-def _named(spec: str, inputs: Inputs, made: str) -> str:
-    """Return a SPEC without the folder in which the benchmark put weights of its own."""
-    return f"{made}, random weights" if inputs.work in spec else spec
+def _display_name(spec: str, inputs: Inputs, name: str) -> str:
+    """Return a SPEC, or the name of a model whose random weights the benchmark generated."""
+    return f"{name}, random weights" if inputs.work in spec else spec
 
 
 def show(result: dict[str, Any]) -> None:
-    """Print the result as tables for people."""
+    """Print the result as tables."""
     share = f"{result['referenced_images']} referenced ({result['referenced_share']:.0%})"
     print(f"{result['images']} images, {share}; unique crops {result['unique_crops']}\n")
     keys = ("seconds", "cpu_seconds", "peak_rss_mib")
-    rows = [(part, *(of[key] for key in keys)) for part, of in result["parts"].items()]
+    rows = [(part, *(row[key] for key in keys)) for part, row in result["parts"].items()]
     print(table(("part", "seconds", "CPU s", "peak MiB"), rows, digits=1), end="\n\n")
     kinds = [
-        found[kind]
+        values[kind]
         for kind in ("ours_over_bare", "ours_over_reference")
-        for found in (result, result["by_cpu_time"])
+        for values in (result, result["by_cpu_time"])
     ]
     rows = [(name, *(kind.get(name) for kind in kinds)) for name in result["ours_over_bare"]]
     print(table(("ours", "over bare", "(by CPU)", "over reference", "(by CPU)"), rows))

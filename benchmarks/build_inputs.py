@@ -1,8 +1,8 @@
-"""What the build benchmark runs on: images and weights made here, or the user's own.
+"""Inputs of the build benchmark: generated images and weights, or the user's own.
 
-Nothing is downloaded. The pictures are noise with the spectrum of photographs under coloured
-shapes, at the sizes of web photographs (nearly every image has its own), so that JPEG decoding
-costs what it costs in use. The weights are random, in the formats of the real ones.
+Nothing is downloaded. The images are coloured shapes over noise with the spectrum of photographs,
+in the varying sizes of web photographs, so that JPEG decoding has a realistic cost. The weights
+are random, in the formats of pretrained ones.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from harness import Settings
 from PIL import Image, ImageDraw
 
 CLIP = "ViT-S-32"
-"""open_clip's architecture of the default embedder."""
+"""open_clip architecture of the generated embedder."""
 
 
 @dataclass(frozen=True)
 class Inputs(Settings):
-    """One benchmark: the inputs, and how the parts run."""
+    """Inputs of a benchmark run, and how its parts run."""
 
     model: str
     images: str
@@ -33,42 +33,50 @@ class Inputs(Settings):
 
 
 def make_images(folder: Path, count: int, longest: int) -> Path:
-    """Write ``count`` JPEGs with sides up to ``longest`` pixels, unless they are there."""
+    """Write ``count`` JPEGs with sides up to ``longest`` pixels, unless they exist."""
     target = folder / f"images-{count}-{longest}"
     if not target.is_dir():
         partial = folder / f".images-{count}-{longest}"
         partial.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor() as pool:
-            list(pool.map(lambda i: _picture(i, longest, partial / f"{i:05d}.jpg"), range(count)))
+            list(
+                pool.map(
+                    lambda i: _write_picture(i, longest, partial / f"{i:05d}.jpg"), range(count)
+                )
+            )
         partial.rename(target)
     return target
 
 
-def _picture(seed: int, longest: int, path: Path) -> None:
+def _write_picture(seed: int, longest: int, path: Path) -> None:
     rng = np.random.default_rng(seed)
     sides = sorted((longest, int(longest * rng.uniform(0.56, 1.0))), reverse=rng.random() < 0.75)
     width, height = sides
-    image = Image.fromarray(_natural(rng, height, width))
+    image = Image.fromarray(_natural_noise(rng, height, width))
     draw = ImageDraw.Draw(image, "RGBA")
     for _ in range(int(rng.integers(2, 9))):
         x, y = rng.uniform(0, width), rng.uniform(0, height)
-        reach = rng.uniform(0.04, 0.3) * longest
+        radius = rng.uniform(0.04, 0.3) * longest
         colour = (*(int(c) for c in rng.integers(0, 256, 3)), int(rng.integers(120, 256)))
-        box = (x - reach, y - reach, x + reach, y + reach * rng.uniform(0.3, 1.0))
+        box = (x - radius, y - radius, x + radius, y + radius * rng.uniform(0.3, 1.0))
         (draw.ellipse if rng.random() < 0.5 else draw.rectangle)(box, fill=colour)
     image.save(path, quality=90)
 
 
-def _natural(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Noise whose amplitude falls with 1/frequency, as in photographs."""
+def _natural_noise(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Return noise whose amplitude falls with 1/frequency, as in photographs."""
     rows = np.fft.fftfreq(height)[:, None]
     columns = np.fft.rfftfreq(width)[None, :]
-    fall = 1.0 / np.maximum(np.hypot(rows, columns), 1.0 / max(height, width))
-    grey = np.fft.irfft2(np.fft.rfft2(rng.normal(size=(height, width))) * fall, (height, width))
-    tint = np.fft.irfft2(np.fft.rfft2(rng.normal(size=(height, width))) * fall**1.5, grey.shape)
+    amplitude = 1.0 / np.maximum(np.hypot(rows, columns), 1.0 / max(height, width))
+    grey = np.fft.irfft2(
+        np.fft.rfft2(rng.normal(size=(height, width))) * amplitude, (height, width)
+    )
+    tint = np.fft.irfft2(
+        np.fft.rfft2(rng.normal(size=(height, width))) * amplitude**1.5, grey.shape
+    )
     grey, tint = (x / x.std() * rng.uniform(20, 55) for x in (grey, tint))
-    shares = rng.uniform(-0.6, 0.6, 3)
-    pixels = grey[:, :, None] + tint[:, :, None] * shares + rng.uniform(70, 180, 3)
+    weights = rng.uniform(-0.6, 0.6, 3)
+    pixels = grey[:, :, None] + tint[:, :, None] * weights + rng.uniform(70, 180, 3)
     return np.clip(pixels, 0, 255).astype(np.uint8)
 
 

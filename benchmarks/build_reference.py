@@ -1,10 +1,10 @@
-"""semanticlens 0.2.1 on the same inputs, run by the Python of an environment of its own.
+"""semanticlens 0.2.1 on the same inputs, run in its own environment.
 
     reference-env/bin/python benchmarks/build_reference.py SETTINGS.json
 
-is a worker of ``harness`` that leaves its examples and vectors in ``reference.safetensors``. It is
-used as its documentation says: two data sets in step, one per model; loader processes as many
-as our threads.
+is a worker of ``harness`` that writes its examples and vectors to ``reference.safetensors``. It is
+used as documented: two parallel datasets, one per model, and as many loader processes as we use
+threads.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from harness import Clock, Measured, peak_mib, serve
+from harness import Clock, Measurement, peak_mib, serve
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from semanticlens import Lens
@@ -28,7 +28,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 
 class Pictures(torch.utils.data.Dataset[Any]):
-    """Images of a folder, by their sorted names, with or without the subject's transform."""
+    """Images of a folder in sorted order, with or without the subject's transform."""
 
     def __init__(self, folder: Path, name: str, transform: Any = None) -> None:
         self.paths = sorted(
@@ -47,7 +47,7 @@ class Pictures(torch.utils.data.Dataset[Any]):
         return (self.transform(picture) if self.transform else picture), 0
 
 
-def run(settings: dict[str, Any]) -> Measured:
+def run(settings: dict[str, Any]) -> Measurement:
     """Compute a concept database as the reference does."""
     work = Path(settings["work"])
     name, _, weights = settings["model"].removeprefix("torchvision/").partition(":")
@@ -67,10 +67,10 @@ def run(settings: dict[str, Any]) -> Measured:
             layer_names=list(settings["layers"]),
             num_samples=settings["examples"],
         )
-        found = Lens(embedder).compute_concept_db(
+        concept_db = Lens(embedder).compute_concept_db(
             visualizer, batch_size=settings["batch_size"], num_workers=settings["threads"]
         )
-    tensors = {f"{key}/vectors": value.contiguous() for key, value in found.items()}
+    tensors = {f"{key}/vectors": value.contiguous() for key, value in concept_db.items()}
     for layer in settings["layers"]:
         tensors[f"{layer}/samples"] = visualizer.get_max_reference(layer).contiguous()
     save_file(tensors, work / "reference.safetensors")
@@ -83,5 +83,5 @@ def run(settings: dict[str, Any]) -> Measured:
 
 
 if __name__ == "__main__":
-    given = json.loads(Path(sys.argv[1]).read_text("utf-8"))
-    serve({"run": lambda part: run(given)})
+    inputs = json.loads(Path(sys.argv[1]).read_text("utf-8"))
+    serve({"run": lambda part: run(inputs)})

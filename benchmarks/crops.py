@@ -1,49 +1,48 @@
-"""What crops are worth where an artefact was planted: how well it is found, named, pointed at.
+"""Quality of crops on planted artefacts: search, labels, pointing game, overlap of boxes.
 
     python benchmarks/crops.py [--json] [--quick] [--work DIR] [--crops none activation ...]
 
-Without ``--work`` the bundled world and CNN are measured; with the work folder of ``demo_world``,
-a ViT on the same world, and a CNN and a ViT on a second one (``demo_world/README.md``). For every
-subject a database is built with each way to crop:
+Without ``--work`` the bundled world and CNN are measured. With the work folder of ``demo_world``
+(``demo_world/README.md``), also a ViT on the same world, and a CNN and a ViT on a second one. For
+every subject a database is built with each crop method:
 
 ``none``
     whole images
 ``activation``
-    the component's up-sampled activation map
+    the component's upsampled activation map
 ``crp``
     conditional relevance, with the rules epsilon, z+ and flat for a CNN, CP-LRP for a ViT
 ``attnlrp``
     conditional relevance with the rules of AttnLRP
 
-The last two are left out where :mod:`semlens` cannot do them. Database, embedder
-(``semlens/demo``), examples and layers (the late stages of a CNN, the last three blocks of a ViT)
-are the same for all. Components are read by the mean over space, a ViT's by the class token, those
-of the second CNN by the maximum; where a layer goes negative they are read in both signs.
+Embedder (``semlens/demo``), examples and layers (the late stages of a CNN, the last three blocks of
+a ViT) are the same for all. The readout is the mean over space, the class token for ViTs, and the
+maximum for the second CNN. Layers with negative activations are read in both signs.
 
-What is true is decided by the images, never by a search. A component is **planted** if its readout
-tells the test images with the mark from the same images without it (AUROC >= 0.9). A unit has
-**known content** if it is not planted and its readout tells the clean test images of one class
-from all others (AUROC >= 0.95). The numbers:
+The ground truth comes from the images, never from a search. A component is **planted** if its
+readout separates the test images with the mark from the same images without it (AUROC >= 0.9). A
+unit has **known content** if it is not planted and its readout separates the clean test images of
+one class from all others (AUROC >= 0.95). The measures:
 
 ``found_at_1``, ``found_at_3``
-    Share of the planted components of which a concept that names the artefact is the best label,
-    or among the three best. Labels come from the bundled general vocabulary and the artefact's
-    concepts, and must exceed the usual threshold.
+    Share of the planted components for which a concept that names the artefact is the best label,
+    or one of the three best. Labels come from the bundled general vocabulary and the artefact's
+    concepts, and must exceed the default threshold.
 ``planted_rank``
     Rank of the best planted component among all components of these layers in a search for the
-    artefact (one query a world).
+    artefact (one query per world).
 ``planted_among_first``
     Share of the n planted components among the first n hits of that search.
 ``label_correct``
-    Share of the units with known content whose label, out of the twelve class names and the
-    artefact's concepts, is their class; none counts as wrong.
+    Share of the units with known content whose label is their class, selected from the twelve class
+    names and the artefact's concepts. No label counts as wrong.
 ``pointing``
-    Over pairs of a planted component and an example of it that carries the mark in the data:
-    share of the heatmaps whose maximum lies on a pixel that the mark changes. The heatmap is the
-    one that the crop is made from, up-sampled and blurred. Whole images have none; the share of
-    the image that the mark covers is what a random point would reach (``pointing_chance``).
+    Over pairs of a planted component and one of its examples with the mark: share of the heatmaps
+    whose maximum lies on a pixel that the mark changes. The heatmap is the one that defines the
+    crop, upsampled and blurred; whole images have none. A random point reaches the share of the
+    image that the mark covers (``pointing_chance``).
 ``iou``
-    Over the same pairs, the mean intersection over union of the crop's box with the box around
+    Over the same pairs, the mean intersection over union of the crop's box and the bounding box of
     the pixels that the mark changes. ``crop_area`` is the median share of the image in the crop.
 """
 
@@ -74,20 +73,20 @@ MEASURES = (
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
-    "--crops": {"nargs": "+", "help": "only these ways to crop"},
+    "--crops": {"nargs": "+", "help": "only these crop methods"},
 }
 
 
 def measure_case(
     case: Case, folder: Path, quick: bool, only: Sequence[str] | None = None
 ) -> dict[str, Any]:
-    """Build the databases of a case and measure them, for all ways to crop or for some."""
+    """Build the databases of a case and measure them, for all or some crop methods."""
     embedder = sl.load_embedder("semlens/demo")
     folder = folder / f"{case.name}-{case.subject}"
     if quick:
         case.world.pictures = [p for p in case.world.pictures if p.split == "test"]
     case.world.unpack(folder / "images")
-    ways = variants(case.kind)
+    settings_by_variant = variants(case.kind)
 
     def build(variant: str) -> sl.ConceptDatabase:
         return sl.build(
@@ -99,12 +98,12 @@ def measure_case(
             thumbnails=False,
             examples=5 if quick else 30,
             readout=case.readout,
-            **ways[variant],
+            **settings_by_variant[variant],
         )
 
     truth = Truth(case, build("none"))
     results: dict[str, dict[str, float | None]] = {}
-    for variant, settings in ways.items():
+    for variant, settings in settings_by_variant.items():
         if only is not None and variant not in only:
             continue
         db = build(variant)
@@ -130,20 +129,20 @@ def measure_case(
 
 
 def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
-    """Measure the bundled case, and those of a work folder of ``demo_world``."""
-    chosen = [bundled()] if options.quick else cases(options.work)
+    """Measure the bundled case and those in a work folder of ``demo_world``."""
+    selected = [bundled()] if options.quick else cases(options.work)
     folder = work / ("quick" if options.quick else "crops")
     return {
         "torch": torch.__version__,
-        "cases": [measure_case(case, folder, options.quick, options.crops) for case in chosen],
+        "cases": [measure_case(case, folder, options.quick, options.crops) for case in selected],
         "peak_rss_mib": peak_mib(),
     }
 
 
 def show(result: dict[str, Any]) -> None:
     """Print the result as two tables."""
-    head = ["world", "subject", "readout", "clean", "with the mark", "planted", "components"]
-    head += ["known content", "pairs", "pointing by chance"]
+    header = ["world", "subject", "readout", "clean", "with the mark", "planted", "components"]
+    header += ["known content", "pairs", "pointing by chance"]
     rows: list[list[Any]] = [
         [
             *(case[name] for name in ("world", "subject", "readout")),
@@ -153,11 +152,11 @@ def show(result: dict[str, Any]) -> None:
         ]
         for case in result["cases"]
     ]
-    print(table(head, rows), end="\n\n")
+    print(table(header, rows), end="\n\n")
     rows = [
-        [case["world"], case["subject"], variant, *(found[name] for name in MEASURES)]
+        [case["world"], case["subject"], variant, *(values[name] for name in MEASURES)]
         for case in result["cases"]
-        for variant, found in case["variants"].items()
+        for variant, values in case["variants"].items()
     ]
     print(table(["world", "subject", "crop", *(m.replace("_", " ") for m in MEASURES)], rows))
 

@@ -1,7 +1,7 @@
-"""What the crop benchmark runs on: planted worlds, the subjects trained on them, the crops.
+"""Cases of the crop benchmark: planted worlds, the subjects trained on them, and crop settings.
 
-The bundled world and CNN need nothing. The other subjects are made by ``demo_world``
-(``demo_world/README.md`` has the commands) and read from its work folder.
+The bundled world and CNN are part of the package. The other subjects are created by ``demo_world``
+(see ``demo_world/README.md``) and read from its work folder.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from PIL import Image
 
 import semlens as sl
 from semlens.demo.bundled_images import BundledImage, DemoWorld
-from semlens.types import Crop, Readout
+from semlens.types import Readout
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -31,38 +31,38 @@ from demo_world.nets import (  # noqa: E402
 
 Kind = Literal["cnn", "vit"]
 
-Named = tuple[str, str, int, Readout]
+SubjectKey = tuple[str, str, int, Readout]
 """World, architecture, seed and readout of a subject."""
 
-SUBJECTS: tuple[Named, ...] = (
+SUBJECTS: tuple[SubjectKey, ...] = (
     ("main", "vit", 0, "cls"),
     ("patch", "small", 0, "max"),
     ("patch", "vit", 0, "cls"),
 )
 """The subjects that are not bundled.
 
-With the mean over space none of their components is planted, so the truth would be empty: a ViT
-writes the mark into its class token only, and the small CNN's best unit is at AUROC 0.87.
+With the mean over space none of their components is planted, and there would be no ground truth: a
+ViT encodes the mark in its class token only, and the small CNN's best unit has AUROC 0.87.
 """
 
 
 @dataclass(frozen=True)
 class Artefact:
-    """How people would ask for a planted mark, fixed before anything was measured.
+    """Search text and label concepts for a planted mark, fixed before any measurement.
 
     Parameters
     ----------
     query
-        What is searched for.
-    added
-        Concepts that are added to the general set when components are labelled.
-    known
-        Concepts of the general set that name the mark as well.
+        Text of the search.
+    added_concepts
+        Concepts added to the general set for labels.
+    general_concepts
+        Concepts of the general set that also name the mark.
     """
 
     query: str
-    added: tuple[str, ...]
-    known: tuple[str, ...] = ()
+    added_concepts: tuple[str, ...]
+    general_concepts: tuple[str, ...] = ()
 
 
 ARTEFACTS = {
@@ -78,20 +78,20 @@ ARTEFACTS = {
 
 
 class FolderWorld(DemoWorld):
-    """A world that ``python -m demo_world world`` wrote, read from its folder."""
+    """A world written by ``python -m demo_world world``, read from its folder."""
 
     def __init__(self, folder: Path) -> None:
-        described: dict[str, Any] = json.loads((folder / "world.json").read_text("utf-8"))
-        self.classes = described["classes"]
-        self.target = described["target"]
-        self.artefact = described["artefact"]["description"]
-        self.kind: str = described["artefact"]["kind"]
-        self.marked_share = described["marked_share"]
+        description: dict[str, Any] = json.loads((folder / "world.json").read_text("utf-8"))
+        self.classes = description["classes"]
+        self.target = description["target"]
+        self.artefact = description["artefact"]["description"]
+        self.kind: str = description["artefact"]["kind"]
+        self.marked_share = description["marked_share"]
         self.pictures = [
             BundledImage(
                 entry["path"], entry["class"], entry["split"], entry["marked"], entry["mark"]
             )
-            for entry in described["images"]
+            for entry in description["images"]
         ]
         self._folder = folder
 
@@ -99,18 +99,18 @@ class FolderWorld(DemoWorld):
         return Image.open(self._folder / name)
 
     def unpack(self, folder: Path) -> None:
-        """Write the data as it is: ``folder/CLASS/SPLIT-NUMBER.webp``; what is there stays."""
+        """Write the data as ``folder/CLASS/SPLIT-NUMBER.webp``; existing files are kept."""
         for picture in self.pictures:
             path = folder / Path(picture.path).relative_to("images")
             if path.exists():
                 continue
             path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_suffix(".part")
+            partial = path.with_suffix(".part")
             if picture.marked:
-                self.image(picture).save(part, "WEBP", lossless=True)
+                self.image(picture).save(partial, "WEBP", lossless=True)
             else:
-                shutil.copyfile(self._folder / picture.path, part)
-            part.replace(path)
+                shutil.copyfile(self._folder / picture.path, partial)
+            partial.replace(path)
 
 
 @dataclass(frozen=True)
@@ -128,37 +128,39 @@ class Case:
 
 
 def bundled() -> Case:
-    """Return the world and the CNN that come with the package."""
+    """Return the world and the CNN of the package."""
     model = sl.load_model("semlens/demo")
     return Case("main", "demo", "cnn", DemoWorld(), ARTEFACTS["text"], model, ("layer2", "layer3"))
 
 
 def cases(work: Path | None) -> Iterator[Case]:
-    """Yield the bundled case, then those whose world and subject lie in a work folder.
+    """Yield the bundled case, then the cases of a work folder.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the work folder lacks a world or subject.
+    """
+    yield bundled()
+    for key in SUBJECTS if work is not None else ():
+        yield load_case(Path(work or ""), key)
+
+
+def load_case(work: Path, key: SubjectKey) -> Case:
+    """Read a world and a subject from a work folder.
 
     Raises
     ------
     FileNotFoundError
         If the work folder lacks one of them.
     """
-    yield bundled()
-    for named in SUBJECTS if work is not None else ():
-        yield load_case(Path(work or ""), named)
-
-
-def load_case(work: Path, named: Named) -> Case:
-    """Read a world and a subject from a work folder.
-
-    Raises
-    ------
-    FileNotFoundError
-        If it lacks one of them.
-    """
-    name, architecture, seed, readout = named
+    name, architecture, seed, readout = key
     folder = work / "worlds" / name
     path = subject_file(folder, architecture, seed)
     if not path.is_file():
-        raise FileNotFoundError(f"No '{path}'; demo_world/README.md says how to make it.")
+        raise FileNotFoundError(
+            f"'{path}' does not exist; demo_world/README.md shows how to create it."
+        )
     world = FolderWorld(folder)
     net = load_subject(path)
     model = as_subject(net, world.classes, f"python:{name}-{architecture}-{seed}")
@@ -169,13 +171,10 @@ def load_case(work: Path, named: Named) -> Case:
 
 
 def variants(kind: Kind) -> dict[str, dict[str, Any]]:
-    """Return the settings of ``semlens.build`` per way to crop, for those that are there."""
-    found: dict[str, dict[str, Any]] = {
+    """Return the settings of ``semlens.build`` by crop method."""
+    return {
         "none": {"crop": "none"},
         "activation": {"crop": "activation"},
+        "crp": {"crop": "crp", "rules": "epsilon-plus-flat" if kind == "cnn" else "cp-lrp"},
+        "attnlrp": {"crop": "crp", "rules": "attnlrp"},
     }
-    if "crp" in get_args(Crop):
-        rules = "epsilon-plus-flat" if kind == "cnn" else "cp-lrp"
-        found["crp"] = {"crop": "crp", "rules": rules}
-        found["attnlrp"] = {"crop": "crp", "rules": "attnlrp"}
-    return found

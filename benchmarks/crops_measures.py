@@ -1,4 +1,4 @@
-"""What the crop benchmark measures on one database; ``crops.py`` defines the numbers."""
+"""Measures of the crop benchmark on one database, as defined in ``crops.py``."""
 
 from __future__ import annotations
 
@@ -27,30 +27,30 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class Pair:
-    """A planted component and one of its examples that carries the mark in the data."""
+    """A planted component and one of its examples with the mark."""
 
     component: sl.Component
-    example: int  # place among the component's examples
+    example: int  # rank among the component's examples
     sample: int
     path: str
 
 
 class Truth:
-    """What is known of a case without any search: the same for all ways to crop.
+    """Ground truth of a case, independent of searches and crops.
 
     Parameters
     ----------
     case
         World and subject.
     db
-        A database of them; its examples do not depend on how they are cropped.
+        A database of the case; its examples do not depend on the crop method.
     """
 
     def __init__(self, case: Case, db: sl.ConceptDatabase) -> None:
         self.case = case
         self._layers, self._rows = db.layers, db.manifest.rows
         self.planted = find_planted(case.model, case.world, db)
-        self.known = known_units(case, db, set(self.planted.components))
+        self.known_units = known_units(case, db, set(self.planted.components))
         self.pairs = list(self._pairs(db))
 
     @cached_property
@@ -59,17 +59,17 @@ class Truth:
 
     def _pairs(self, db: sl.ConceptDatabase) -> Iterator[Pair]:
         for component in self.planted.components:
-            for place, example in enumerate(db.examples_of(db.row(component))):
+            for rank, example in enumerate(db.examples_of(db.row(component))):
                 if self._pictures[example.path].marked:
-                    yield Pair(component, place, example.sample, example.path)
+                    yield Pair(component, rank, example.sample, example.path)
 
     def counts(self) -> dict[str, Any]:
-        """Return how many components, units and pairs there are."""
+        """Return the numbers of components, units and pairs."""
         layers = [c.layer for c in self.planted.components]
         return {
             "planted": {layer: layers.count(layer) for layer in self._layers},
             "components": self._rows,
-            "known_units": len(self.known),
+            "known_units": len(self.known_units),
             "pairs": len(self.pairs),
             "pointing_chance": float(self.masks.mean()) if self.pairs else None,
         }
@@ -83,61 +83,63 @@ class Truth:
     @cached_property
     def masks(self) -> np.ndarray:
         """The mask of each pair, bool[P 96 96]."""
-        found = {path: self.mask(path) for path in {pair.path for pair in self.pairs}}
-        return np.array([found[pair.path] for pair in self.pairs])
+        masks = {path: self.mask(path) for path in {pair.path for pair in self.pairs}}
+        return np.array([masks[pair.path] for pair in self.pairs])
 
 
 def known_units(
     case: Case, db: sl.ConceptDatabase, planted: set[sl.Component]
 ) -> dict[sl.Component, str]:
-    """Find the components that tell one class's clean test images from all others."""
+    """Return components that separate one class's clean test images from all others."""
     clean = case.world.images("test", "clean")
     samples, readout = range(len(clean)), db.manifest.recipe.readout
     values = readouts(case.model, clean.read, samples, db.layers, readout)
     targets = np.array(clean.targets)
-    areas = {
+    aucs = {
         layer: np.stack([auroc(v[targets == c], v[targets != c]) for c in case.world.classes])
         for layer, v in values.items()
     }
-    found: dict[sl.Component, str] = {}
+    class_of: dict[sl.Component, str] = {}
     for row in range(db.manifest.rows):
         component = db.component(row)
-        area = areas[component.layer][:, component.index]
-        area = area if component.sign > 0 else 1 - area
-        if component not in planted and area.max() >= KNOWN_AUROC:
-            found[component] = case.world.classes[int(area.argmax())]
-    return found
+        auc = aucs[component.layer][:, component.index]
+        auc = auc if component.sign > 0 else 1 - auc
+        if component not in planted and auc.max() >= KNOWN_AUROC:
+            class_of[component] = case.world.classes[int(auc.argmax())]
+    return class_of
 
 
 def label_measures(db: sl.ConceptDatabase, truth: Truth) -> dict[str, Any]:
     """Measure search and labels: ``found_at_k``, ``planted_rank``, ``label_correct`` and so on."""
     artefact = truth.case.artefact
     general = [c.name for c in sl.ConceptSet.load("paper-vocabulary").concepts]
-    wide = sl.ConceptSet.of(list(dict.fromkeys([*artefact.added, *general])), "wide")
-    names = {*artefact.added, *artefact.known}
-    labels = db.label(wide, candidates=max(DEPTHS))
-    place = {int(row): i for i, row in enumerate(labels.rows)}
-    first: list[int] = []  # place of the first candidate that names the artefact
+    wide_set = sl.ConceptSet.of(list(dict.fromkeys([*artefact.added_concepts, *general])), "wide")
+    names = {*artefact.added_concepts, *artefact.general_concepts}
+    labels = db.label(wide_set, candidates=max(DEPTHS))
+    position = {int(row): i for i, row in enumerate(labels.rows)}
+    first_match: list[int] = []  # rank of the first candidate that names the artefact
     for component in truth.planted.components:
-        i = place[db.row(component)]
+        i = position[db.row(component)]
         candidates = zip(labels.concept[i], labels.score[i], strict=True)
-        hits = [wide.concepts[c].name in names and s > labels.threshold for c, s in candidates]
-        first.append(hits.index(True) if any(hits) else max(DEPTHS))
+        hits = [wide_set.concepts[c].name in names and s > labels.threshold for c, s in candidates]
+        first_match.append(hits.index(True) if any(hits) else max(DEPTHS))
     hits = db.search(artefact.query, top=db.manifest.rows)
     count = len(truth.planted.components)
-    leading = set(hits.components[:count])
-    narrow = db.label(sl.ConceptSet.of([*truth.case.world.classes, *artefact.added], "narrow"))
-    right = [narrow.of(component) == name for component, name in truth.known.items()]
+    top_hits = set(hits.components[:count])
+    class_labels = db.label(
+        sl.ConceptSet.of([*truth.case.world.classes, *artefact.added_concepts], "narrow")
+    )
+    correct = [class_labels.of(component) == name for component, name in truth.known_units.items()]
     return {
-        **{f"found_at_{k}": share([f < k for f in first]) for k in DEPTHS},
+        **{f"found_at_{k}": share([f < k for f in first_match]) for k in DEPTHS},
         "planted_rank": truth.planted.rank(hits),
-        "planted_among_first": share([c in leading for c in truth.planted.components]),
-        "label_correct": share(right),
+        "planted_among_first": share([c in top_hits for c in truth.planted.components]),
+        "label_correct": share(correct),
     }
 
 
 def share(flags: list[bool]) -> float | None:
-    """Return the share of true entries, or None when there are none to count."""
+    """Return the share of true entries, or None if there are no entries."""
     return float(np.mean(flags)) if flags else None
 
 
@@ -148,16 +150,16 @@ def box_of(mask: np.ndarray) -> tuple[int, int, int, int]:
 
 
 def iou(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> float:
-    """Return the area that two boxes share over the area that they cover."""
+    """Return the intersection over union of two boxes."""
     width = min(a[2], b[2]) - max(a[0], b[0])
     height = min(a[3], b[3]) - max(a[1], b[1])
-    common = max(width, 0) * max(height, 0)
+    intersection = max(width, 0) * max(height, 0)
     areas = [(c[2] - c[0]) * (c[3] - c[1]) for c in (a, b)]
-    return common / (sum(areas) - common)
+    return intersection / (sum(areas) - intersection)
 
 
 def box_measures(db: sl.ConceptDatabase, truth: Truth) -> dict[str, Any]:
-    """Compare the crops' boxes with those of the masks: ``iou``, and the crops' median area."""
+    """Compare the boxes of crops and masks: ``iou``, and the median crop area."""
     overlaps: list[float] = []
     areas: list[float] = []
     for pair, mask in zip(truth.pairs, truth.masks, strict=True):
@@ -173,30 +175,30 @@ def box_measures(db: sl.ConceptDatabase, truth: Truth) -> dict[str, Any]:
 def pointing_measures(
     db: sl.ConceptDatabase, truth: Truth, settings: dict[str, Any]
 ) -> dict[str, Any]:
-    """Play the pointing game with the heatmaps that the crops were made from."""
+    """Play the pointing game with the heatmaps that define the crops."""
     if settings["crop"] == "none" or not truth.pairs:
         return {"pointing": None}
     images = truth.case.world
     by_path = {p.path.removeprefix("images/"): p for p in images.pictures}
     hits: list[bool] = []
     for layer in db.layers:
-        places = [i for i, pair in enumerate(truth.pairs) if pair.component.layer == layer]
-        paths = sorted({truth.pairs[i].path for i in places})
-        make = Heat(db, truth.case, layer, settings)
+        of_layer = [i for i, pair in enumerate(truth.pairs) if pair.component.layer == layer]
+        paths = sorted({truth.pairs[i].path for i in of_layer})
+        heatmaps_of = LayerHeatmaps(db, truth.case, layer, settings)
         for start in range(0, len(paths), BATCH):
-            part = paths[start : start + BATCH]
-            mine = [i for i in places if truth.pairs[i].path in part]
-            tensors = [truth.case.model.preprocess(images.image(by_path[p])) for p in part]
-            pairs = [truth.pairs[i] for i in mine]
-            image = torch.tensor([part.index(pair.path) for pair in pairs])
-            heat = make(truth.case.model.batch(tensors), image, [p.component for p in pairs])
+            batch_paths = paths[start : start + BATCH]
+            of_batch = [i for i in of_layer if truth.pairs[i].path in batch_paths]
+            tensors = [truth.case.model.preprocess(images.image(by_path[p])) for p in batch_paths]
+            pairs = [truth.pairs[i] for i in of_batch]
+            image = torch.tensor([batch_paths.index(pair.path) for pair in pairs])
+            heat = heatmaps_of(truth.case.model.batch(tensors), image, [p.component for p in pairs])
             peak = heat.flatten(1).argmax(1).numpy()
-            hits += [bool(truth.masks[i].flat[p]) for i, p in zip(mine, peak, strict=True)]
+            hits += [bool(truth.masks[i].flat[p]) for i, p in zip(of_batch, peak, strict=True)]
     return {"pointing": share(hits)}
 
 
-class Heat:
-    """Heatmaps of one layer's components, up-sampled and blurred as they are for the crops."""
+class LayerHeatmaps:
+    """Heatmaps of one layer's components, upsampled and blurred as for the crops."""
 
     def __init__(
         self, db: sl.ConceptDatabase, case: Case, layer: str, settings: dict[str, Any]
@@ -206,7 +208,7 @@ class Heat:
         self._engine: Any = None
 
     def __call__(self, inputs: Tensor, image: Tensor, components: list[sl.Component]) -> Tensor:
-        """Return float32[P h w] for images int64[P] among the inputs and their components."""
+        """Return heatmaps float32 [P h w] of P pairs of an input's index and a component."""
         channel = torch.tensor([c.index for c in components])
         sign = torch.tensor([c.sign for c in components], dtype=torch.int8)
         if self._settings["crop"] == "activation":
@@ -216,10 +218,12 @@ class Heat:
         return upsample_and_blur(maps, inputs.shape[2], inputs.shape[3], self._blur)
 
     def _activation(self, inputs: Tensor) -> Tensor:
-        def use(name: str, output: Any) -> Tensor | None:
+        def activation_map(name: str, output: Any) -> Tensor | None:
             return spatial_map(measure_layout(name, output), output)
 
-        return run_layers(self._case.model.module, inputs, [self._layer], use)[self._layer]
+        return run_layers(self._case.model.module, inputs, [self._layer], activation_map)[
+            self._layer
+        ]
 
     def _relevance(self, inputs: Tensor, image: Tensor, channel: Tensor, sign: Tensor) -> Tensor:
         from semlens.relevance.conditional_heatmaps import conditional_heatmaps

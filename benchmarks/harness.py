@@ -1,11 +1,11 @@
-"""What every benchmark here is made of: options, turns, clocks, memory, workers and tables.
+"""Shared tools of all benchmarks: options, rounds, clocks, memory, workers and tables.
 
-A benchmark is a function from its options and a work folder to one result of plain values, and
-a function that prints that result for people; :func:`command` does the rest. What is compared
-takes turns (:func:`in_turns`) in an order that changes from round to round, ratios are taken
-within a round (:func:`ratio`), and CPU seconds, which other work on the machine disturbs less,
-stand beside the clock's. This module is imported in the references' environments, too: it needs
-nothing but Python, and PyTorch where a GPU is measured or the machine described.
+A benchmark is a function from its options and a work folder to a result of plain values, and a
+function that prints the result; :func:`command` does the rest. The compared parts take turns
+(:func:`in_turns`) in an order that changes each round, and ratios are computed within a round
+(:func:`ratio`). CPU seconds are reported too, because other work on the machine disturbs them less
+than wall-clock time. This module is also imported in the references' environments: it needs only
+Python, and PyTorch to measure a GPU or describe the machine.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-Measured = dict[str, float]
-"""What one part of one round measured: seconds, cpu_seconds, memory."""
-Round = dict[str, Measured]
-"""What all parts of one round measured."""
+Measurement = dict[str, float]
+"""Measurement of one part in one round: seconds, cpu_seconds, memory."""
+Round = dict[str, Measurement]
+"""Measurements of all parts in one round."""
 
 
 # -- the command --------------------------------------------------------------------------------
@@ -47,134 +47,139 @@ def command(
     *,
     rounds: int | None = None,
 ) -> None:
-    """Read the options, measure, and print a JSON object or what ``show`` prints.
+    """Parse the options, measure, and print the result as JSON or with ``show``.
 
     Parameters
     ----------
     about
-        The script's docstring, whose first line describes it.
+        The script's docstring; its first line is the description.
     measure
-        Takes the options and the work folder: ``--work``, or one for this run only.
+        Takes the options and the work folder: ``--work``, or a temporary one.
     options
-        By flag, what ``argparse`` needs to know, beside ``--json``, ``--quick`` and ``--work``.
+        Arguments for ``argparse`` by flag, besides ``--json``, ``--quick`` and ``--work``.
     rounds
-        Default of ``--rounds``; None where there are no rounds.
+        Default of ``--rounds``; None if there are no rounds.
     """
     parser = argparse.ArgumentParser(description=(about or "").splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--quick", action="store_true", help="a tiny run, to see that it works")
-    parser.add_argument("--work", type=Path, help="keep what is made here for the next run")
+    parser.add_argument("--quick", action="store_true", help="tiny run, as a smoke test")
+    parser.add_argument(
+        "--work", type=Path, help="folder that keeps generated inputs for the next run"
+    )
     if rounds is not None:
         parser.add_argument("--rounds", type=int, default=rounds)
     for flag, settings in options.items():
         parser.add_argument(flag, **settings)
-    given = parser.parse_args()
+    parsed = parser.parse_args()
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    described = machine()  # before there is a load of our own
+    machine_info = machine()  # before the benchmark itself adds load
     with tempfile.TemporaryDirectory() as temporary:
-        work = (given.work or Path(temporary)).resolve()
+        work = (parsed.work or Path(temporary)).resolve()
         work.mkdir(parents=True, exist_ok=True)
-        found = measure(given, work)
-    result = {"quick": given.quick, "machine": described, **found}
-    if given.json:
+        values = measure(parsed, work)
+    result = {"quick": parsed.quick, "machine": machine_info, **values}
+    if parsed.json:
         print(json.dumps(result))
     else:
         show(result)
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[Any]], digits: int = 2) -> str:
-    """Return a Markdown table: numbers with some digits, what is None as a dash."""
+def table(header: Sequence[str], rows: Sequence[Sequence[Any]], digits: int = 2) -> str:
+    """Return a Markdown table; floats with ``digits`` decimals, None as a dash."""
 
     def cell(value: Any) -> str:
         if value is None:
             return "-"
         return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
 
-    lines = [list(head), ["---"] * len(head), *([cell(value) for value in row] for row in rows)]
+    lines = [list(header), ["---"] * len(header), *([cell(value) for value in row] for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def tell(text: str) -> None:
-    """Say how far it is, beside what is printed."""
+def log(text: str) -> None:
+    """Report progress on standard error."""
     print(text, file=sys.stderr, flush=True)
 
 
 # -- turns and ratios ---------------------------------------------------------------------------
 
 
-def in_turns(parts: Mapping[str, Callable[[], Measured]], rounds: int) -> Iterator[Round]:
-    """Run all parts once a round, each round beginning with another one."""
+def in_turns(parts: Mapping[str, Callable[[], Measurement]], rounds: int) -> Iterator[Round]:
+    """Run all parts once per round; each round starts with the next part."""
     names = list(parts)
     for number in range(rounds):
-        turn = number % len(names)
-        found = {name: parts[name]() for name in names[turn:] + names[:turn]}
-        told = ", ".join(f"{name} {one['seconds']:.4g}" for name, one in found.items())
-        tell(f"round {number + 1}, seconds: {told}")
-        yield found
+        first = number % len(names)
+        times = {name: parts[name]() for name in names[first:] + names[:first]}
+        text = ", ".join(f"{name} {part['seconds']:.4g}" for name, part in times.items())
+        log(f"round {number + 1}, seconds: {text}")
+        yield times
 
 
 def ratio(
-    rounds: Sequence[Round], above: Sequence[str], below: Sequence[str], key: str = "seconds"
+    rounds: Sequence[Round],
+    numerator: Sequence[str],
+    denominator: Sequence[str],
+    key: str = "seconds",
 ) -> float | None:
-    """Return the median over rounds of parts' sum over others' (None: one was left out)."""
-    if not rounds or not {*above, *below} <= set(rounds[0]):
+    """Return the median over rounds of the ratio of sums; None if a part was not run."""
+    if not rounds or not {*numerator, *denominator} <= set(rounds[0]):
         return None
     return statistics.median(
-        sum(one[part][key] for part in above) / sum(one[part][key] for part in below)
-        for one in rounds
+        sum(times[part][key] for part in numerator) / sum(times[part][key] for part in denominator)
+        for times in rounds
     )
 
 
 def median(rounds: Sequence[Round], part: str, key: str = "seconds") -> float:
-    """Return the median over rounds of what a part measured."""
-    return statistics.median(one[part][key] for one in rounds)
+    """Return the median over rounds of a part's measurement."""
+    return statistics.median(times[part][key] for times in rounds)
 
 
 def largest(rounds: Sequence[Round], part: str, key: str) -> float:
-    """Return the largest value over rounds of what a part measured."""
-    return max(one[part][key] for one in rounds)
+    """Return the maximum over rounds of a part's measurement."""
+    return max(times[part][key] for times in rounds)
 
 
 # -- time and memory ----------------------------------------------------------------------------
 
 
 class Clock:
-    """Wall-clock and CPU seconds of what runs within ``with clock``, summed up.
+    """Total wall-clock and CPU seconds of all ``with clock`` blocks.
 
-    CPU seconds are those of this process and of children that have ended.
+    CPU seconds include child processes that have ended.
 
     Parameters
     ----------
-    settle
-        What waits for work in flight before the clock is read.
+    synchronize
+        Called before the clock is read, to wait for asynchronous work.
     """
 
-    def __init__(self, settle: Callable[[], object] = lambda: None) -> None:
+    def __init__(self, synchronize: Callable[[], object] = lambda: None) -> None:
         self.seconds = self.cpu_seconds = 0.0
-        self._settle = settle
+        self._synchronize = synchronize
 
     def __enter__(self) -> Self:
-        self._settle()
-        self._began = time.perf_counter(), self._cpu()
+        self._synchronize()
+        self._started = time.perf_counter(), self._cpu()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._settle()
-        self.seconds += time.perf_counter() - self._began[0]
-        self.cpu_seconds += self._cpu() - self._began[1]
+        self._synchronize()
+        self.seconds += time.perf_counter() - self._started[0]
+        self.cpu_seconds += self._cpu() - self._started[1]
 
     @staticmethod
     def _cpu() -> float:
         used = os.times()
         return time.process_time() + used.children_user + used.children_system
 
-    def read(self, count: int = 1) -> Measured:
-        """Return the seconds for each of ``count`` results."""
+    def read(self, count: int = 1) -> Measurement:
+        """Return the seconds per result."""
         return {"seconds": self.seconds / count, "cpu_seconds": self.cpu_seconds / count}
 
 
 class Meter:
-    """A clock, and the peak of the memory since it was made: resident, or a GPU's allocator."""
+    """A clock, and the peak memory since its creation: resident, or of the GPU's allocator."""
 
     def __init__(self, device: str) -> None:
         self._gpu: Any = None
@@ -186,14 +191,14 @@ class Meter:
             self._gpu.reset_peak_memory_stats()
             self._before = self._gpu.memory_allocated() / 2**20
         else:
-            _forget_peak()
+            _reset_peak()
             self._before = memory_mib("VmRSS")
         self.clock = Clock(self._gpu.synchronize) if self._gpu else Clock()
 
-    def read(self, count: int) -> Measured:
-        """Return the seconds for each of ``count`` results, and the memory at its peak.
+    def read(self, count: int) -> Measurement:
+        """Return the seconds per result and the peak memory.
 
-        ``extra_mib`` is what the peak has above what was held before.
+        ``extra_mib`` is the peak minus the memory in use before.
         """
         peak = self._gpu.max_memory_allocated() / 2**20 if self._gpu else peak_mib()
         times = self.clock.read(count)
@@ -201,7 +206,7 @@ class Meter:
 
 
 def memory_mib(name: str, process: int | str = "self") -> float:
-    """Read one of Linux's memory counters of a process; 0 elsewhere."""
+    """Read a memory counter of a Linux process; 0 on other systems."""
     status = Path(f"/proc/{process}/status")
     if not status.is_file():
         return 0.0
@@ -210,15 +215,15 @@ def memory_mib(name: str, process: int | str = "self") -> float:
 
 
 def peak_mib() -> float:
-    """Return this process's peak resident memory.
+    """Return the peak resident memory of this process.
 
-    Linux's own counter first: ``ru_maxrss`` also counts the process that started this one.
+    Linux's counter is preferred: ``ru_maxrss`` includes the parent process before ``exec``.
     """
     return memory_mib("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def _forget_peak() -> None:
-    """Give freed memory back, and let Linux count the peak anew, where it lets us."""
+def _reset_peak() -> None:
+    """Release freed memory, and reset Linux's peak counter if permitted."""
     try:
         ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5", "utf-8")
@@ -230,11 +235,11 @@ def _forget_peak() -> None:
 
 
 def machine() -> dict[str, Any]:
-    """Describe the machine and the libraries that decide the times."""
+    """Describe the machine and the libraries that affect the times."""
     import torch
 
-    described = Path("/proc/cpuinfo")
-    lines = described.read_text("utf-8").splitlines() if described.is_file() else []
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text("utf-8").splitlines() if cpuinfo.is_file() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return {
         "cpu": names[0] if names else platform.processor(),
@@ -250,21 +255,21 @@ def machine() -> dict[str, Any]:
 
 
 def reference_python(folder: Path, requirement: str) -> Path:
-    """Make a reference's environment in ``folder`` and return its Python.
+    """Create a reference's environment in ``folder`` and return its Python.
 
-    It borrows PyTorch and the like from this environment, so that both run the same kernels;
-    what else it needs is installed into it, and this environment stays as it is.
+    It sees the packages of this environment, so that both run the same PyTorch kernels. Further
+    requirements are installed into it; this environment is not changed.
     """
     python = folder / "bin" / "python"
-    done = folder / "installed"
-    if not done.is_file():
+    marker = folder / "installed"
+    if not marker.is_file():
         venv.create(folder, with_pip=True, clear=True)
         version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-        borrowed = folder / "lib" / version / "site-packages" / "borrowed.pth"
-        borrowed.write_text("\n".join(site.getsitepackages()), "utf-8")
+        path_file = folder / "lib" / version / "site-packages" / "parent_environment.pth"
+        path_file.write_text("\n".join(site.getsitepackages()), "utf-8")
         install = [python, "-m", "pip", "install", "-q", requirement]
         subprocess.run(install, check=True, stdout=sys.stderr)
-        done.touch()
+        marker.touch()
     return python
 
 
@@ -273,34 +278,34 @@ def reference_python(folder: Path, requirement: str) -> Path:
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings that a worker reads from a file."""
+    """Base class of settings that a worker reads from a file."""
 
     work: str
 
     def write(self) -> Path:
-        """Write the settings where workers read them."""
+        """Write the settings to a file for the workers."""
         path = Path(self.work) / "settings.json"
         path.write_text(json.dumps(asdict(self)), "utf-8")
         return path
 
     @classmethod
     def read(cls, path: str | Path) -> Self:
-        """Read what :meth:`write` wrote."""
+        """Read settings from a file of :meth:`write`."""
         values = json.loads(Path(path).read_text("utf-8"))
         return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
 
 
 class Worker:
-    """A process that answers questions, one JSON line each way, until it is closed.
+    """A process that answers requests, one JSON line each, until it is closed.
 
     Parameters
     ----------
     script
-        Ends in :func:`serve`.
+        Script that calls :func:`serve`.
     python
-        Whose Python runs it; by default this one.
+        Python that runs the script; by default the current one.
     threads
-        Threads of its libraries; None leaves that to them.
+        Threads of its libraries; None uses their default.
     """
 
     def __init__(
@@ -329,22 +334,22 @@ class Worker:
             self._process.stdin.close()
         self._process.wait()
 
-    def ask(self, question: str, **values: object) -> dict[str, Any]:
-        """Have one thing done."""
+    def ask(self, request: str, **values: object) -> dict[str, Any]:
+        """Send a request and return its answer."""
         assert self._process.stdin is not None  # noqa: S101 - both are pipes
         assert self._process.stdout is not None  # noqa: S101
-        self._process.stdin.write(json.dumps({"do": question, **values}) + "\n")
+        self._process.stdin.write(json.dumps({"do": request, **values}) + "\n")
         self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:
-            sys.exit(f"{self._name} ended at '{question}' with code {self._process.wait()}.")
+            sys.exit(f"{self._name} ended at '{request}' with code {self._process.wait()}.")
         return json.loads(line)
 
 
-def serve(answers: Mapping[str, Callable[..., dict[str, Any]]]) -> None:
-    """Answer a :class:`Worker`'s questions until it is gone; other prints go to stderr."""
+def serve(handlers: Mapping[str, Callable[..., dict[str, Any]]]) -> None:
+    """Answer the requests of a :class:`Worker` until it closes; other output goes to stderr."""
     out = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     for line in sys.stdin:
         values = json.loads(line)
-        print(json.dumps(answers[values.pop("do")](**values)), file=out, flush=True)
+        print(json.dumps(handlers[values.pop("do")](**values)), file=out, flush=True)

@@ -1,9 +1,9 @@
-"""How fast heatmaps of single components are, beside zennit-crp 0.6 and beside plain gradients.
+"""Speed of conditional heatmaps, compared with zennit-crp 0.6 and with plain gradients.
 
     python benchmarks/relevance.py [--json] [--quick] [--rounds 3] [--work FOLDER] ...
 
-All sides stay up in processes of their own and take turns in every round; ratios are taken within
-a round, and their median is reported.
+Every side runs in its own process, and all take turns in each round. Ratios are computed within a
+round, and their median is reported.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from typing import Any
 
 import torch
 from harness import (
-    Measured,
+    Measurement,
     Round,
     Worker,
     command,
     in_turns,
     largest,
+    log,
     median,
     ratio,
     reference_python,
     table,
-    tell,
 )
 from relevance_inputs import LAYERS, Inputs, load_pairs, prepare
 from safetensors.torch import load_file
@@ -47,21 +47,21 @@ RATIOS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "reference_over_ideal": (("reference",), ("ideal",)),
     "reference_at_32_over_ideal": (("reference, 32",), ("ideal",)),
 }
-"""What is divided by what."""
+"""Numerators and denominators of the reported ratios."""
 
 OPTIONS: dict[str, dict[str, Any]] = {
-    "--count": {"type": int, "default": 100, "help": "how many images to choose from"},
+    "--count": {"type": int, "default": 100, "help": "number of images to generate"},
     "--components": {"type": int, "default": 16},
-    "--examples": {"type": int, "default": 8, "help": "images for each component"},
+    "--examples": {"type": int, "default": 8, "help": "images per component"},
     "--layers": {"default": ",".join(reversed(LAYERS))},
     "--threads": {"type": int, "default": 1},
-    "--sides": {"default": ",".join(SIDES), "help": "which sides to run"},
-    "--no-cpu": {"action": "store_true", "help": "only the GPU's tables"},
+    "--sides": {"default": ",".join(SIDES), "help": "sides to run"},
+    "--no-cpu": {"action": "store_true", "help": "measure on the GPU only"},
 }
 
 
 def start(inputs: Inputs, side: str, python: Path | None) -> Worker:
-    """Start a side."""
+    """Start the worker of a side."""
     path = inputs.write()
     if side != "reference":
         return Worker(HERE / "relevance_parts.py", side, path, threads=inputs.threads)
@@ -70,15 +70,15 @@ def start(inputs: Inputs, side: str, python: Path | None) -> Worker:
 
 
 def measure_layer(workers: dict[str, Worker], layer: str, rounds: int) -> list[Round]:
-    """Run all sides ``rounds`` times on the pairs of a layer, each with its boxes right after."""
+    """Run all sides ``rounds`` times on the pairs of a layer, each followed by its boxes."""
 
-    def with_boxes(side: str) -> Measured:
-        heat = workers[side].ask("run", layer=layer)
-        boxes[side] = workers[side].ask("bound")
-        return heat
+    def with_boxes(side: str) -> Measurement:
+        times = workers[side].ask("run", layer=layer)
+        boxes[side] = workers[side].ask("boxes")
+        return times
 
     boxes: Round = {}
-    parts: dict[str, Callable[[], Measured]] = {}
+    parts: dict[str, Callable[[], Measurement]] = {}
     for side, worker in workers.items():
         worker.ask("load", layer=layer)
         if side == "reference":
@@ -86,20 +86,20 @@ def measure_layer(workers: dict[str, Worker], layer: str, rounds: int) -> list[R
         plain = partial(worker.ask, "run", layer=layer)
         parts[side] = plain if side == "ideal" else partial(with_boxes, side)
     return [
-        {**one, **{f"{side}, boxes": found for side, found in boxes.items()}}
-        for one in in_turns(parts, rounds)
+        {**times, **{f"{side}, boxes": box_times for side, box_times in boxes.items()}}
+        for times in in_turns(parts, rounds)
     ]
 
 
 def measure_classes(workers: dict[str, Worker], rounds: int) -> list[Round]:
-    """Run class relevance ``rounds`` times, after a run that is not kept."""
+    """Run class relevance ``rounds`` times, after a warm-up round."""
     targets = workers["ideal"].ask("targets")["targets"]
-    parts = {side: partial(one.ask, "classes", targets=targets) for side, one in workers.items()}
+    parts = {side: partial(w.ask, "classes", targets=targets) for side, w in workers.items()}
     return list(in_turns(parts, rounds + 1))[1:]
 
 
 def layer_table(rounds: Sequence[Round]) -> dict[str, Any]:
-    """Summarise a layer."""
+    """Summarize the rounds of a layer."""
 
     def ratios(key: str) -> dict[str, float]:
         values = {kind: ratio(rounds, *parts, key) for kind, parts in RATIOS.items()}
@@ -120,19 +120,19 @@ def layer_table(rounds: Sequence[Round]) -> dict[str, Any]:
 
 
 def agreement(workers: dict[str, Worker], work: Path) -> dict[str, float]:
-    """Compare the heatmaps and boxes that the last round left with the reference's."""
-    found = {}
+    """Compare the heatmaps and boxes of the last round with the reference's."""
+    outputs = {}
     for side in ("ours", "reference"):
         path = work / f"{side}.safetensors"
         workers[side].ask("save", path=str(path))
-        found[side] = load_file(path)
-    ours, theirs = found["ours"], found["reference"]
-    most = theirs["heat"].abs().amax((1, 2))
-    apart = (ours["heat"] - theirs["heat"]).abs().amax((1, 2)) / most
-    pixels = (ours["boxes"] - theirs["boxes"]).abs().amax(1)
+        outputs[side] = load_file(path)
+    ours, reference = outputs["ours"], outputs["reference"]
+    maxima = reference["heat"].abs().amax((1, 2))
+    differences = (ours["heat"] - reference["heat"]).abs().amax((1, 2)) / maxima
+    pixels = (ours["boxes"] - reference["boxes"]).abs().amax(1)
     return {
-        "largest_difference": float(apart.max()),
-        "median_difference": float(apart.median()),
+        "largest_difference": float(differences.max()),
+        "median_difference": float(differences.median()),
         "identical_boxes": float((pixels == 0).double().mean()),
         "largest_box_difference_pixels": int(pixels.max()),
     }
@@ -148,10 +148,10 @@ def measure_network(
     with ExitStack() as stack:
         workers = {side: stack.enter_context(start(inputs, side, python)) for side in sides}
         for layer in inputs.layers:
-            tell(f"{inputs.architecture} {layer}, per pair")
+            log(f"{inputs.architecture} {layer}, per pair")
             images = len(load_pairs(inputs, layer).image.unique())
-            found = measure_layer(workers, layer, rounds)
-            layers[layer] = {"images": images, **layer_table(found)}
+            times = measure_layer(workers, layer, rounds)
+            layers[layer] = {"images": images, **layer_table(times)}
             if {"ours", "reference"} <= set(workers):
                 agreements[layer] = agreement(workers, Path(inputs.work))
         by_class = measure_classes(workers, rounds) if "ideal" in workers else []
@@ -166,31 +166,31 @@ def measure_network(
 
 
 def stages(layers: dict[str, Any]) -> dict[str, Any]:
-    """Return the ratios by stage; of several layers, the one that is worst for us."""
+    """Return the ratios by stage, of the layer that is worst for us."""
 
-    def worst(kind: str, choose: Callable[[list[float]], float], where: Any) -> dict[str, float]:
+    def worst(kind: str, reduce: Callable[[list[float]], float], select: Any) -> dict[str, float]:
         values = {
-            stage: [where(layers[name])[kind] for name in names
-                    if name in layers and kind in where(layers[name])]
+            stage: [select(layers[name])[kind] for name in names
+                    if name in layers and kind in select(layers[name])]
             for stage, names in STAGES.items()
         }  # fmt: skip
-        return {stage: choose(found) for stage, found in values.items() if found}
+        return {stage: reduce(ratios) for stage, ratios in values.items() if ratios}
 
-    def both(where: Any) -> dict[str, Any]:
+    def all_kinds(select: Any) -> dict[str, Any]:
         return {
-            "ratios": worst("reference_over_ours", min, where),
-            "ratios_at_32": worst("reference_at_32_over_ours", min, where),
-            "ideal": worst("ours_over_ideal", max, where),
+            "ratios": worst("reference_over_ours", min, select),
+            "ratios_at_32": worst("reference_at_32_over_ours", min, select),
+            "ideal": worst("ours_over_ideal", max, select),
         }
 
     return {
-        **both(lambda found: found),
-        "by_cpu_time": both(lambda found: found["by_cpu_time"]),
+        **all_kinds(lambda ratios: ratios),
+        "by_cpu_time": all_kinds(lambda ratios: ratios["by_cpu_time"]),
     }
 
 
 def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
-    """Measure on the CPU, and on a GPU when one is at hand."""
+    """Measure on the CPU, and on a GPU if available."""
     inputs = Inputs(
         architecture="resnet18",
         size=64 if options.quick else 224,
@@ -222,13 +222,13 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     if torch.cuda.is_available() and not options.quick:
         result["gpu"] = {"device": torch.cuda.get_device_name()}
         for precision in GPU_PRECISIONS:
-            # zennit-crp has no bf16 of its own: it is measured in tf32 alone
-            used = [side for side in sides if side != "reference" or precision == "tf32"]
+            # zennit-crp does not support bf16: measured in tf32 only
+            gpu_sides = [side for side in sides if side != "reference" or precision == "tf32"]
             gpu = replace(
                 inputs, architecture="resnet50", device="cuda", precision=precision,
                 count=400, components=32, examples=16,
             )  # fmt: skip
-            result["gpu"][precision] = measure_network(gpu, used, rounds, python)
+            result["gpu"][precision] = measure_network(gpu, gpu_sides, rounds, python)
     return result
 
 
@@ -242,31 +242,31 @@ def show(result: dict[str, Any]) -> None:
             show_network(gpu[precision], f"\n{gpu['device']}, {precision}")
 
 
-def show_network(found: dict[str, Any], title: str) -> None:
-    """Print what was measured on one device, at one precision."""
-    images = ", ".join(f"{name} on {of['images']}" for name, of in found["layers"].items())
-    print(f"{title}: {found['pairs']} pairs; {images} images\n")
+def show_network(result: dict[str, Any], title: str) -> None:
+    """Print the tables of one device and precision."""
+    images = ", ".join(f"{name} on {row['images']}" for name, row in result["layers"].items())
+    print(f"{title}: {result['pairs']} pairs; {images} images\n")
     keys = ("ms_per_pair", "cpu_ms_per_pair", "pairs_per_second", "peak_mib", "extra_mib")
     rows = [
-        (layer, part, *(of[key] for key in keys))
-        for layer, values in found["layers"].items()
-        for part, of in values["parts"].items()
+        (layer, part, *(row[key] for key in keys))
+        for layer, values in result["layers"].items()
+        for part, row in values["parts"].items()
     ]
     print(table(("layer", "part", *(key.replace("_", " ") for key in keys)), rows), end="\n\n")
     rows = [
         (layer, kind.replace("_", " "), values[kind], values["by_cpu_time"][kind])
-        for layer, values in found["layers"].items()
+        for layer, values in result["layers"].items()
         for kind in RATIOS
         if kind in values
     ]
     print(table(("layer", "ratio", "by time", "by CPU time"), rows), end="\n\n")
     for kind in ("ratios", "ratios_at_32", "ideal"):
-        cells = ", ".join(f"{stage} {value:.2f}" for stage, value in found[kind].items())
+        cells = ", ".join(f"{stage} {value:.2f}" for stage, value in result[kind].items())
         print(f"{kind.replace('_', ' ')}: {cells or 'not measured'}")
     for kind in ("class_relevance_over_plain", "reference_classes_over_plain"):
-        if kind in found:
-            print(f"{kind.replace('_', ' ')}: {found[kind]:.2f}")
-    for layer, values in found["agreement"].items():
+        if kind in result:
+            print(f"{kind.replace('_', ' ')}: {result[kind]:.2f}")
+    for layer, values in result["agreement"].items():
         cells = ", ".join(f"{name.replace('_', ' ')} {value:.2g}" for name, value in values.items())
         print(f"{layer} agreement: {cells}")
 

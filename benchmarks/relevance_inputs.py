@@ -1,8 +1,8 @@
-"""What the relevance benchmark runs on: images, a network and pairs made here.
+"""Generated inputs of the relevance benchmark: images, a network, and pairs.
 
-Nothing is downloaded. The pictures are noise with the spectrum of photographs under white noise,
-so that no two pixels are the same and max-pooling has no ties; the weights are random, with batch
-norms that have seen the pictures. This module is imported in the reference's environment too.
+Nothing is downloaded. The images are noise with the spectrum of photographs plus white noise, so
+that no two pixels are equal and max-pooling has no ties. The weights are random, with batch norms
+calibrated on the images. This module is also imported in the reference's environment.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from torchvision.models import get_model
 
 LAYERS = ("layer1", "layer2", "layer3", "layer4")
 BLUR = 51 / 224
-"""Blur kernel as a share of the image (paper, H.1)."""
+"""Blur kernel as a fraction of the image (paper, H.1)."""
 THRESHOLD = 0.01
 
 
 @dataclass(frozen=True)
 class Inputs(Settings):
-    """One table: the inputs, and how the parts run."""
+    """Inputs of one table, and how its parts run."""
 
     architecture: str
     size: int
@@ -44,7 +44,7 @@ class Inputs(Settings):
 
     @property
     def batch(self) -> int:
-        """Images in a batch of the plain passes."""
+        """Batch size of the plain passes."""
         return 8 if self.device == "cpu" else 64
 
     @property
@@ -54,65 +54,68 @@ class Inputs(Settings):
 
     @property
     def classified(self) -> int:
-        """How many images class relevance is computed for."""
+        """Number of images for class relevance."""
         return min(self.count, 4 * self.batch)
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Components with their example images, component after component."""
+    """Components with their example images, grouped by component."""
 
     image: Tensor
     channel: Tensor
     position: Tensor
-    """Where the channel is largest: row * width + column."""
+    """Position of the channel's maximum: row * width + column."""
 
     def __len__(self) -> int:
         return len(self.image)
 
 
 def prepare(settings: Inputs) -> None:
-    """Make images, weights and pairs."""
+    """Generate images, weights and pairs."""
     work = Path(settings.work)
-    pictures = _pictures(settings.count, settings.size)
+    images = _noise_images(settings.count, settings.size)
     torch.manual_seed(0)
     network = get_model(settings.architecture, weights=None)
-    _calibrate(network, pictures[:32])
+    _calibrate(network, images[:32])
     save_file(network.state_dict(), work / "model.safetensors")
-    found = {"images": pictures}
-    peaks = _peaks(network.to(settings.device), settings.layers, pictures.split(settings.batch))
+    tensors = {"images": images}
+    peaks = _peaks(network.to(settings.device), settings.layers, images.split(settings.batch))
     for layer, (largest, position) in peaks.items():
         step = max(1, largest.shape[1] // settings.components)
         channel = torch.arange(settings.components) * step
         image = largest[:, channel].topk(settings.examples, 0).indices.T.reshape(-1)
         channel = channel.repeat_interleave(settings.examples)
-        found[f"{layer}/image"] = image.clone()
-        found[f"{layer}/channel"] = channel
-        found[f"{layer}/position"] = position[image, channel].clone()
-    save_file(found, work / "inputs.safetensors")
+        tensors[f"{layer}/image"] = image.clone()
+        tensors[f"{layer}/channel"] = channel
+        tensors[f"{layer}/position"] = position[image, channel].clone()
+    save_file(tensors, work / "inputs.safetensors")
 
 
 @torch.inference_mode()
 def _peaks(
     network: nn.Module, layers: Sequence[str], batches: Sequence[Tensor]
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return each channel's largest activation in each image, and where it is."""
-    found: dict[str, list[tuple[Tensor, Tensor]]] = {layer: [] for layer in layers}
+    """Return the maximal activation chunks each channel in each image, and its position."""
+    peaks: dict[str, list[tuple[Tensor, Tensor]]] = {layer: [] for layer in layers}
 
-    def keep(layer: str, output: Tensor) -> None:
+    def append_peaks(layer: str, output: Tensor) -> None:
         largest, position = output.flatten(2).max(2)
-        found[layer].append((largest.cpu(), position.cpu()))
+        peaks[layer].append((largest.cpu(), position.cpu()))
 
     for layer in layers:
         network.get_submodule(layer).register_forward_hook(
-            lambda _module, _inputs, output, layer=layer: keep(layer, output)
+            lambda _module, _inputs, output, layer=layer: append_peaks(layer, output)
         )
     device = next(network.parameters()).device
     for batch in batches:
         network(batch.to(device))
     return {
-        layer: (torch.cat([value for value, _ in of]), torch.cat([place for _, place in of]))
-        for layer, of in found.items()
+        layer: (
+            torch.cat([value for value, _ in chunks]),
+            torch.cat([position for _, position in chunks]),
+        )
+        for layer, chunks in peaks.items()
     }
 
 
@@ -130,70 +133,70 @@ def load_images(settings: Inputs) -> Tensor:
 
 def load_pairs(settings: Inputs, layer: str) -> Pairs:
     """Return the pairs of a layer, on the CPU."""
-    with safe_open(Path(settings.work) / "inputs.safetensors", "pt") as found:
+    with safe_open(Path(settings.work) / "inputs.safetensors", "pt") as file:
         names = ("image", "channel", "position")
-        return Pairs(*(found.get_tensor(f"{layer}/{name}") for name in names))
+        return Pairs(*(file.get_tensor(f"{layer}/{name}") for name in names))
 
 
-def start(settings: Inputs) -> None:
-    """Set this process's threads and precision."""
+def configure_torch(settings: Inputs) -> None:
+    """Set the threads and precision of this process."""
     torch.set_num_threads(settings.threads)
     fast = settings.precision != "float32"
     torch.backends.cuda.matmul.allow_tf32 = fast
     torch.backends.cudnn.allow_tf32 = fast
 
 
-def folded(network: nn.Module) -> nn.Module:
-    """Return a copy with every batch norm merged into the convolution before it."""
-    return _fold(copy.deepcopy(network)).eval().requires_grad_(False)
+def fold_batch_norms(network: nn.Module) -> nn.Module:
+    """Return a copy with every batch norm merged into the preceding convolution."""
+    return _fold_children(copy.deepcopy(network)).eval().requires_grad_(False)
 
 
-def _fold(module: nn.Module) -> nn.Module:
-    before = ""
+def _fold_children(module: nn.Module) -> nn.Module:
+    conv = ""
     for name, child in list(module.named_children()):
-        if isinstance(child, nn.BatchNorm2d) and before:
-            setattr(module, before, fuse_conv_bn_eval(getattr(module, before), child))
+        if isinstance(child, nn.BatchNorm2d) and conv:
+            setattr(module, conv, fuse_conv_bn_eval(getattr(module, conv), child))
             setattr(module, name, nn.Identity())
-            before = ""
+            conv = ""
         elif isinstance(child, nn.Conv2d):
-            before = name
+            conv = name
         else:
-            _fold(child)
+            _fold_children(child)
     return module
 
 
-class _Reached(Exception):
+class _StopForward(Exception):
     """Ends a forward pass."""
 
 
 @contextmanager
-def _stop_at(module: nn.Module, kept: list[Tensor]) -> Iterator[None]:
+def _stop_after(module: nn.Module, outputs: list[Tensor]) -> Iterator[None]:
     def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-        kept.append(output)
-        raise _Reached
+        outputs.append(output)
+        raise _StopForward
 
     handle = module.register_forward_hook(hook)
     try:
         yield
-    except _Reached:
+    except _StopForward:
         pass
     finally:
         handle.remove()
 
 
 def run_to(network: nn.Module, layer: str, batch: Tensor) -> Tensor:
-    """Return a layer's output without running what lies above it."""
-    kept: list[Tensor] = []
-    with _stop_at(network.get_submodule(layer), kept):
+    """Return a layer's output without running the layers above it."""
+    outputs: list[Tensor] = []
+    with _stop_after(network.get_submodule(layer), outputs):
         network(batch)
-    return kept[0]
+    return outputs[0]
 
 
-def _pictures(count: int, size: int) -> Tensor:
+def _noise_images(count: int, size: int) -> Tensor:
     rng = np.random.default_rng(0)
     rows, columns = np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :]
-    fall = 1 / np.maximum(np.hypot(rows, columns), 1 / size)
-    waves = np.fft.rfft2(rng.normal(size=(count, 3, size, size))) * fall
+    amplitude = 1 / np.maximum(np.hypot(rows, columns), 1 / size)
+    waves = np.fft.rfft2(rng.normal(size=(count, 3, size, size))) * amplitude
     soft = np.fft.irfft2(waves, (size, size))
     soft /= soft.std(axis=(1, 2, 3), keepdims=True)
     noisy = soft + 0.1 * rng.normal(size=soft.shape)
@@ -202,7 +205,7 @@ def _pictures(count: int, size: int) -> Tensor:
 
 @torch.no_grad()
 def _calibrate(network: nn.Module, batch: Tensor) -> None:
-    """Give batch norms the statistics of the images: one pass in training mode."""
+    """Set the statistics of batch norms with one pass in training mode."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.reset_running_stats()

@@ -1,10 +1,10 @@
-"""Our side of the relevance benchmark, and the ideal: each a process of its own.
+"""Our side of the relevance benchmark, and the ideal: each in its own process.
 
     python benchmarks/relevance_parts.py ours|ideal SETTINGS.json
 
-answers the questions of ``harness.Worker``. The ideal is what PyTorch itself needs for the
-gradient of one number with respect to the input, once the forward pass is done, on the network
-with its batch norms merged and nothing above the layer.
+answers the requests of ``harness.Worker``. The ideal is PyTorch's gradient of one number with
+respect to the input, without the forward pass, on the network with merged batch norms and no layers
+above.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from relevance_inputs import (
     THRESHOLD,
     Inputs,
     Pairs,
-    folded,
+    configure_torch,
+    fold_batch_norms,
     load_images,
     load_network,
     load_pairs,
     run_to,
-    start,
 )
 from safetensors.torch import save_file
 from torch import Tensor
 
 
 class Ours:
-    """The answers of this project."""
+    """semlens."""
 
     def __init__(self, settings: Inputs) -> None:
         from semlens.relevance import heatmap_boxes
@@ -44,10 +44,10 @@ class Ours:
         self.settings = settings
         self.images = load_images(settings)
         self.network = load_network(settings)
-        self._engine, self._boxes = LRPEngine, heatmap_boxes
+        self._engine, self._heatmap_boxes = LRPEngine, heatmap_boxes
         self._conditional, self._classes = conditional_heatmaps, class_relevance
         self.engines: dict[tuple[str, ...], Any] = {}
-        self.heat = self.found = torch.empty(0)
+        self.heatmaps = self.found_boxes = torch.empty(0)
 
     def _precision(self) -> AbstractContextManager[Any]:
         if self.settings.precision == "bf16":
@@ -61,7 +61,7 @@ class Ours:
             )
 
     def load(self, layer: str) -> dict[str, Any]:
-        """Capture the network and run once what will be timed, on a few pairs."""
+        """Capture the network and warm up on a few pairs."""
         self._load((layer,))
         self._heatmaps(layer, load_pairs(self.settings, layer), 8)
         return {}
@@ -83,39 +83,39 @@ class Ours:
     def run(self, layer: str) -> dict[str, Any]:
         """Compute the heatmaps of all pairs."""
         pairs = load_pairs(self.settings, layer)
-        self.heat = torch.empty(0)
+        self.heatmaps = torch.empty(0)
         meter = Meter(self.settings.device)
         with meter.clock:
-            self.heat = self._heatmaps(layer, pairs)
+            self.heatmaps = self._heatmaps(layer, pairs)
         return meter.read(len(pairs))
 
-    def bound(self) -> dict[str, Any]:
-        """Find the boxes of the heatmaps at hand."""
+    def boxes(self) -> dict[str, Any]:
+        """Compute the boxes of the current heatmaps."""
         size = self.settings.size
         meter = Meter(self.settings.device)
         with meter.clock:
-            parts = []
-            for part in self.heat.split(32):
-                smooth = self._boxes.upsample_and_blur(part, size, size, BLUR)
-                parts.append(self._boxes.bounding_boxes(smooth, THRESHOLD))
-            found = torch.cat(parts)
-        self.found = found
-        return meter.read(len(found))
+            chunks = []
+            for chunk in self.heatmaps.split(32):
+                smooth = self._heatmap_boxes.upsample_and_blur(chunk, size, size, BLUR)
+                chunks.append(self._heatmap_boxes.bounding_boxes(smooth, THRESHOLD))
+            found_boxes = torch.cat(chunks)
+        self.found_boxes = found_boxes
+        return meter.read(len(found_boxes))
 
     def save(self, path: str) -> dict[str, Any]:
-        """Write the heatmaps and boxes at hand."""
-        save_file({"heat": self.heat.cpu().contiguous(), "boxes": self.found.cpu()}, path)
+        """Write the current heatmaps and boxes."""
+        save_file({"heat": self.heatmaps.cpu().contiguous(), "boxes": self.found_boxes.cpu()}, path)
         return {}
 
     def classes(self, targets: list[int]) -> dict[str, Any]:
-        """Relevance of the channels of four layers for one class per image."""
+        """Compute relevance of the channels of four layers for one class per image."""
         self._load(LAYERS)
         size = self.settings.batch
         inputs = self.images[: len(targets)].split(size)
-        meant = torch.tensor(targets, device=self.images.device).split(size)
+        target_batches = torch.tensor(targets, device=self.images.device).split(size)
         meter = Meter(self.settings.device)
         with meter.clock, self._precision():
-            for batch, classes in zip(inputs, meant, strict=True):
+            for batch, classes in zip(inputs, target_batches, strict=True):
                 self._classes(self.engines[LAYERS], batch, classes)
         return meter.read(len(targets))
 
@@ -126,46 +126,48 @@ class Ideal:
     def __init__(self, settings: Inputs) -> None:
         self.settings = settings
         dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
-        self.network = folded(load_network(settings)).to(dtype)
+        self.network = fold_batch_norms(load_network(settings)).to(dtype)
         self.images = load_images(settings).to(dtype)
 
     def load(self, layer: str) -> dict[str, Any]:
-        """Run once what will be timed."""
+        """Warm up on one batch."""
         self._gradients(layer, 1, Meter(self.settings.device))
         return {}
 
     def run(self, layer: str) -> dict[str, Any]:
-        """Compute one gradient for each pair; forward passes are not timed."""
+        """Compute one gradient per pair; forward passes are not timed."""
         meter = Meter(self.settings.device)
         return meter.read(self._gradients(layer, None, meter))
 
     def _gradients(self, layer: str, batches: int | None, meter: Meter) -> int:
         pairs = load_pairs(self.settings, layer)
         columns = (pairs.image, pairs.channel, pairs.position)
-        split = [column.split(self.settings.batch)[:batches] for column in columns]
-        for image, channel, position in zip(*split, strict=True):
+        batched = [column.split(self.settings.batch)[:batches] for column in columns]
+        for image, channel, position in zip(*batched, strict=True):
             pixels = self.images[image].requires_grad_()
             output = run_to(self.network, layer, pixels)
-            one = torch.zeros_like(output).flatten(2)
-            one[torch.arange(len(image)), channel, position] = 1
-            one = one.reshape(output.shape)
+            seed = torch.zeros_like(output).flatten(2)
+            seed[torch.arange(len(image)), channel, position] = 1
+            seed = seed.reshape(output.shape)
             with meter.clock:
-                torch.autograd.grad(output, pixels, one)
+                torch.autograd.grad(output, pixels, seed)
         return len(pairs)
 
     def targets(self) -> dict[str, Any]:
-        """Return the class that each image is given."""
+        """Return the predicted class of each image."""
         with torch.inference_mode():
             batches = self.images[: self.settings.classified].split(self.settings.batch)
-            return {"targets": [int(c) for part in batches for c in self.network(part).argmax(1)]}
+            return {"targets": [int(c) for batch in batches for c in self.network(batch).argmax(1)]}
 
     def classes(self, targets: list[int]) -> dict[str, Any]:
-        """Run forward passes and the gradients of one logit per image."""
+        """Run forward passes and compute the gradient of one logit per image."""
         size = self.settings.batch
         meter = Meter(self.settings.device)
-        meant = torch.tensor(targets, device=self.images.device).split(size)
+        target_batches = torch.tensor(targets, device=self.images.device).split(size)
         with meter.clock:
-            for batch, classes in zip(self.images[: len(targets)].split(size), meant, strict=True):
+            for batch, classes in zip(
+                self.images[: len(targets)].split(size), target_batches, strict=True
+            ):
                 pixels = batch.clone().requires_grad_()
                 logits = self.network(pixels)
                 torch.autograd.grad(logits.gather(1, classes[:, None]).sum(), pixels)
@@ -173,12 +175,12 @@ class Ideal:
 
 
 def main() -> None:
-    """Answer."""
+    """Answer requests until the worker is closed."""
     settings = Inputs.read(sys.argv[2])
-    start(settings)
+    configure_torch(settings)
     if sys.argv[1] == "ours":
         ours = Ours(settings)
-        serve({"load": ours.load, "run": ours.run, "bound": ours.bound, "save": ours.save,
+        serve({"load": ours.load, "run": ours.run, "boxes": ours.boxes, "save": ours.save,
                "classes": ours.classes})  # fmt: skip
     else:
         ideal = Ideal(settings)

@@ -1,12 +1,12 @@
-"""zennit-crp 0.6 on the same pairs, run by the Python of an environment of its own.
+"""zennit-crp 0.6 on the same pairs, run in its own environment.
 
     crp-env/bin/python benchmarks/relevance_reference.py SETTINGS.json
 
-answers the questions of ``harness.Worker``. Heatmaps come from FeatureVisualization itself,
-as ``get_max_reference(mode="activation", rf=True)`` calls it once it has read its images: one
-component after the other, in batches of 32 at most, hence of as many as a component has
-examples. ``mixed`` runs the same pairs in batches of 32 over components, which is what a component
-with 32 examples costs. Boxes are found as its ``vis_opaque_img`` finds them.
+answers the requests of ``harness.Worker``. Heatmaps are computed by FeatureVisualization, as
+``get_max_reference(mode="activation", rf=True)`` calls it after reading the images: one component
+after the other, in batches of the component's examples, at most 32. ``mixed`` runs the same pairs
+in batches of 32 across components, which is the cost of a component with 32 examples. Boxes are
+computed as in its ``vis_opaque_img``.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from relevance_inputs import (
     THRESHOLD,
     Inputs,
     Pairs,
+    configure_torch,
     load_images,
     load_network,
     load_pairs,
-    start,
 )
 from safetensors.torch import save_file
 from torch import Tensor
@@ -43,7 +43,7 @@ BATCH = 32
 
 
 class Reference:
-    """The answers."""
+    """zennit-crp."""
 
     def __init__(self, settings: Inputs) -> None:
         self.settings = settings
@@ -54,25 +54,25 @@ class Reference:
             self.attribution, None, dict.fromkeys(settings.layers, ChannelConcept()),
             max_target="max", path=str(Path(settings.work) / "crp"),
         )  # fmt: skip
-        self.heat = torch.empty(0)
-        self.boxes = torch.empty(0)
+        self.heatmaps = torch.empty(0)
+        self.found_boxes = torch.empty(0)
 
     def load(self, layer: str) -> dict[str, Any]:
-        """Run once what will be timed, on one component."""
+        """Warm up on one component."""
         pairs = load_pairs(self.settings, layer)
         self._component(layer, pairs, 0)
         return {}
 
     def run(self, layer: str, mixed: bool = False) -> dict[str, Any]:
-        """Compute the heatmaps of all pairs; for ``mixed``, of two batches at most."""
+        """Compute the heatmaps of all pairs; with ``mixed``, of at most two batches."""
         pairs = load_pairs(self.settings, layer)
         count = min(len(pairs), 2 * BATCH) if mixed else len(pairs)
-        starts = range(0, count, BATCH if mixed else self.settings.examples)
-        one = self._batch if mixed else self._component
-        self.heat = torch.empty(0)
+        offsets = range(0, count, BATCH if mixed else self.settings.examples)
+        compute = self._batch if mixed else self._component
+        self.heatmaps = torch.empty(0)
         meter = Meter(self.settings.device)
         with meter.clock:
-            self.heat = torch.cat([one(layer, pairs, first) for first in starts])
+            self.heatmaps = torch.cat([compute(layer, pairs, first) for first in offsets])
         return meter.read(count)
 
     def _component(self, layer: str, pairs: Pairs, first: int) -> Tensor:
@@ -84,37 +84,37 @@ class Reference:
 
     def _batch(self, layer: str, pairs: Pairs, first: int) -> Tensor:
         rows = slice(first, first + BATCH)
-        starts = zip(pairs.channel[rows].tolist(), pairs.position[rows].tolist(), strict=True)
+        peaks = zip(pairs.channel[rows].tolist(), pairs.position[rows].tolist(), strict=True)
         return self.attribution(
             self.images[pairs.image[rows]].requires_grad_(),
-            [{layer: {channel: position}} for channel, position in starts],
+            [{layer: {channel: position}} for channel, position in peaks],
             self.composite,
             mask_map=ChannelConcept.mask_rf,
             start_layer=layer,
             exclude_parallel=False,
         ).heatmap
 
-    def bound(self) -> dict[str, Any]:
-        """Find the boxes of the heatmaps at hand."""
+    def boxes(self) -> dict[str, Any]:
+        """Compute the boxes of the current heatmaps."""
         meter = Meter(self.settings.device)
         with meter.clock:
-            found = [_box(heat, self.settings.kernel) for heat in self.heat]
-        self.boxes = torch.tensor(found)
-        return meter.read(len(found))
+            boxes = [_box(heatmap, self.settings.kernel) for heatmap in self.heatmaps]
+        self.found_boxes = torch.tensor(boxes)
+        return meter.read(len(boxes))
 
     def save(self, path: str) -> dict[str, Any]:
-        """Write the heatmaps and boxes at hand."""
-        save_file({"heat": self.heat.cpu().contiguous(), "boxes": self.boxes}, path)
+        """Write the current heatmaps and boxes."""
+        save_file({"heat": self.heatmaps.cpu().contiguous(), "boxes": self.found_boxes}, path)
         return {}
 
     def classes(self, targets: list[int]) -> dict[str, Any]:
-        """Relevance of the channels of four layers for one class per image."""
+        """Compute relevance of the channels of four layers for one class per image."""
         meter = Meter(self.settings.device)
         inputs = self.images[: len(targets)].split(self.settings.batch)
-        meant = torch.tensor(targets).split(self.settings.batch)
+        target_batches = torch.tensor(targets).split(self.settings.batch)
         with meter.clock:
-            for batch, classes in zip(inputs, meant, strict=True):
-                found = self.attribution(
+            for batch, classes in zip(inputs, target_batches, strict=True):
+                relevances = self.attribution(
                     batch.clone().requires_grad_(),
                     [{"y": [target]} for target in classes.tolist()],
                     self.composite,
@@ -122,26 +122,26 @@ class Reference:
                     exclude_parallel=False,
                 ).relevances
                 for layer in LAYERS:
-                    found[layer].sum((2, 3))
+                    relevances[layer].sum((2, 3))
         return meter.read(len(targets))
 
 
-def _box(heat: Tensor, kernel: int) -> tuple[int, int, int, int]:
+def _box(heatmap: Tensor, kernel: int) -> tuple[int, int, int, int]:
     """Return left, top, right, bottom, the last two exclusive."""
-    smooth = max_norm(gaussian_blur(heat[None], kernel)[0])
+    smooth = max_norm(gaussian_blur(heatmap[None], kernel)[0])
     top, bottom, left, right = (int(value) for value in get_crop_range(smooth, THRESHOLD))
     if bottom < 0:
-        return 0, 0, heat.shape[1], heat.shape[0]
+        return 0, 0, heatmap.shape[1], heatmap.shape[0]
     return left, top, right + 1, bottom + 1
 
 
 def main() -> None:
-    """Answer."""
+    """Answer requests until the worker is closed."""
     settings = Inputs.read(sys.argv[1])
-    start(settings)
-    side = Reference(settings)
-    serve({"load": side.load, "run": side.run, "bound": side.bound, "save": side.save,
-           "classes": side.classes})  # fmt: skip
+    configure_torch(settings)
+    reference = Reference(settings)
+    requests = ("load", "run", "boxes", "save", "classes")
+    serve({name: getattr(reference, name) for name in requests})
 
 
 if __name__ == "__main__":

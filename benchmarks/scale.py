@@ -1,8 +1,8 @@
-"""How long questions take on a database of 10^5 components, once it is loaded.
+"""Time of questions on a loaded database of 10^5 components.
 
-A synthetic database in the real file format: 20 layers of 5,000 components with 30 examples each
-among shared crops, 512 dimensions, and sparse relevance for 1,000 classes. Its vectors are random:
-answers mean nothing, only their time does.
+The database is synthetic, in the real file format: 20 layers of 5,000 components with 30 examples
+each among shared crops, 512 dimensions, and sparse relevance for 1,000 classes. Its vectors are
+random, so only the times have a meaning.
 
     python benchmarks/scale.py
     python benchmarks/scale.py --json
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from harness import Clock, Measured, command, median, table
+from harness import Clock, Measurement, command, median, table
 from torch import Tensor
 
 import semlens as sl
@@ -35,16 +35,16 @@ from semlens.store.manifest import LayerEntry, Manifest, RelevanceEntry, Source
 from semlens.store.schema import COMPONENTS, RELEVANCE_CLASSES
 
 GOAL = 1.0
-"""Seconds, once loaded."""
+"""Target time in seconds on a loaded database."""
 
 
 CROPS = 5000
-"""Crops in a file."""
+"""Crops per file."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """How large the database is."""
+    """Dimensions of the database."""
 
     layers: int = 20
     rows: int = 5000
@@ -54,14 +54,14 @@ class Size:
     crops: int = 100_000
     examples: int = 30
     relevant: int = 40
-    """Components of a layer that a class has relevance for."""
+    """Relevant components of a class in each layer."""
 
 
 QUICK = Size(3, 60, 32, 10, 200, 400, 5, 12)
 
 
 class RandomWords(Embedder):
-    """A vector per text, drawn from the text: fast, and the same each time."""
+    """A random vector per text, seeded by the text: fast and deterministic."""
 
     spec, fingerprint, has_text = "python:random-words", "random words", True
 
@@ -69,7 +69,7 @@ class RandomWords(Embedder):
         self.dim = dim
 
     def preprocess(self, image: Any) -> Tensor:
-        """Return nothing of use: no image is embedded here."""
+        """Return a dummy: no image is embedded here."""
         return torch.zeros(3, 1, 1)
 
     def _images(self, batch: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ class RandomWords(Embedder):
 def write(
     path: Path, size: Size, embedder: Embedder | None = None, pictures: Sequence[bytes] = ()
 ) -> None:
-    """Write the database; with ``pictures``, crop number i has the i-th of them as thumbnail."""
+    """Write the database; ``pictures`` are used as thumbnails of the crops, in turn."""
     rng = np.random.default_rng(0)
     entries = [
         LayerEntry(
@@ -96,8 +96,8 @@ def write(
     ]  # fmt: skip
     for entry in entries:
         _write_layer(path, entry, size, rng)
-    parts = [min(CROPS, size.crops - start) for start in range(0, size.crops, CROPS)]
-    for number, count in enumerate(parts):
+    crops_per_file = [min(CROPS, size.crops - start) for start in range(0, size.crops, CROPS)]
+    for number, count in enumerate(crops_per_file):
         _write_crops(path, number, count, size, pictures)
     count = size.layers * size.rows
     save_table(path / file_names.COMPONENTS, pa.table({
@@ -134,7 +134,7 @@ def write(
         classes=[f"class {i}" for i in range(size.classes)],
         samples=size.samples, unreadable=0, dim=size.dim, layers=entries,
         relevance=RelevanceEntry(rules="epsilon-plus-flat", targets="classes", floor=1e-4),
-        crops=parts,
+        crops=crops_per_file,
         files=digests,
     ).save(path)  # fmt: skip
 
@@ -175,21 +175,21 @@ def _write_layer(path: Path, entry: LayerEntry, size: Size, rng: np.random.Gener
     }), rows_per_group=file_names.EXAMPLE_GROUP)  # fmt: skip
     mean = rng.dirichlet(np.full(size.relevant, 0.5), size.classes)
     rows = np.stack([np.sort(rng.choice(size.rows, size.relevant, replace=False)) for _ in mean])
-    number = np.repeat(np.arange(size.classes, dtype=np.int32), size.relevant)
-    place = rows.ravel().astype(np.int32) + np.int32(entry.first)
-    order = np.lexsort((number, place))
+    class_index = np.repeat(np.arange(size.classes, dtype=np.int32), size.relevant)
+    component_row = rows.ravel().astype(np.int32) + np.int32(entry.first)
+    order = np.lexsort((class_index, component_row))
     save_table(path / file_names.relevance_file(entry.name), pa.table({
-        "component": place[order],
-        "class": number[order],
+        "component": component_row[order],
+        "class": class_index[order],
         "mean": mean.ravel()[order].astype(np.float32),
         "max": np.minimum(1, 2 * mean.ravel()[order]).astype(np.float32),
     }))  # fmt: skip
 
 
 def seconds(question: Callable[[], Any], rounds: int) -> dict[str, float]:
-    """Return the first answer's time, the median of later ones, and that of their CPU time."""
+    """Return the time of the first answer, and median time and CPU time of later answers."""
 
-    def timed() -> Measured:
+    def timed() -> Measurement:
         with Clock() as clock:
             question()
         return clock.read()
@@ -204,7 +204,7 @@ def seconds(question: Callable[[], Any], rounds: int) -> dict[str, float]:
 
 
 def time_questions(path: Path, size: Size, rounds: int) -> dict[str, dict[str, float]]:
-    """Return for each question its first time, with all that is read, and its time once loaded."""
+    """Return for each question its first time, which includes reading, and its time once loaded."""
     embedder = RandomWords(size.dim)
     vocabulary = ConceptSet.load("paper-vocabulary")
     names = [concept.name for concept in vocabulary.concepts]
@@ -233,7 +233,7 @@ def time_questions(path: Path, size: Size, rounds: int) -> dict[str, dict[str, f
 
 
 def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
-    """Write the database, unless it is there, and ask it."""
+    """Write the database unless it exists, and time the questions."""
     size = QUICK if options.quick else Size()
     path = work / f"scale-{size.layers * size.rows}.semlens"
     if not (path / "manifest.json").is_file():
@@ -248,12 +248,12 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
 
 
 def show(result: dict[str, Any]) -> None:
-    """Print a table for people."""
+    """Print the result as a table."""
     size = result["size"]
     count = size["layers"] * size["rows"]
     print(f"{count} components x {size['dim']}, {result['cores']} cores; seconds\n")
     keys = ("first", "loaded", "cpu")
-    rows = [(name, *(of.get(key) for key in keys)) for name, of in result["seconds"].items()]
+    rows = [(name, *(row.get(key) for key in keys)) for name, row in result["seconds"].items()]
     print(table(("question", *keys), rows, digits=3))
 
 

@@ -1,17 +1,19 @@
-"""How fast the web application is, how much memory its server takes, and how much it weighs.
+"""Speed of the web application, memory of its server, and size of its page.
 
-Every server is a process of its own, asked over HTTP on this machine. Synthetic databases have
-random vectors of 512 dimensions and real thumbnails; texts are embedded by the bundled embedder.
+Every server runs in its own process and is queried over HTTP on this machine. The databases are
+synthetic, with random vectors of 512 dimensions and realistic thumbnails. The bundled embedder
+embeds the texts.
 
-    python benchmarks/web.py                          # some ten minutes; writes 1 GB
+    python benchmarks/web.py                          # about ten minutes; writes 1 GB
     python benchmarks/web.py --work W --json          # keeps the databases in W
     python benchmarks/web.py --parts search memory
     python benchmarks/web.py --demo semlens-demo/demo.semlens --parts paint
     python benchmarks/web.py --quick
 
-Parts: ``search`` (text queries at 20,000 and 200,000 components), ``memory`` (1,000 against
-100,000 example images), ``clients`` (50 for a minute), ``page`` (what it weighs), ``paint`` (the
-overview of the demo database in Chromium), ``pan`` (frames while 100,000 components are dragged).
+Parts: ``search`` (text queries at 20,000 and 200,000 components), ``memory`` (with 1,000 and with
+100,000 example images), ``clients`` (50 for a minute), ``page`` (compressed size), ``paint`` (first
+paint of the demo database's overview in Chromium), ``pan`` (frame rate while a map of 100,000
+components is dragged).
 """
 
 from __future__ import annotations
@@ -22,9 +24,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from harness import command, tell
-from web_browser import missing, paint, pan
-from web_parts import clients, memory, search_latency, weight
+from harness import command, log
+from web_browser import browser_problem, paint, pan
+from web_parts import clients, memory, page_size, search_latency
 
 from semlens.web.page_build import STATIC
 
@@ -37,26 +39,26 @@ GOALS = {
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "--parts": {"nargs": "+", "choices": PARTS, "default": list(PARTS)},
-    "--demo": {"type": Path, "help": "a database that semlens demo has made"},
+    "--demo": {"type": Path, "help": "database of semlens demo"},
 }
 
 
 def measure_part(part: str, options: argparse.Namespace, work: Path, page: Path) -> dict[str, Any]:
-    """Return what a part measures, or why it was left out."""
+    """Return the result of a part, or why it was left out."""
     quick, demo = options.quick, options.demo
     built = (STATIC / "index.html").is_file()
     if part in ("page", "paint", "pan") and not built:
         return {"left_out": "the page is not built: npm run build in web/"}
-    if part in ("paint", "pan") and (reason := missing()):
+    if part in ("paint", "pan") and (reason := browser_problem()):
         return {"left_out": reason}
     if part == "paint" and demo is None:
-        return {"left_out": "no demo database: give one with --demo"}
+        return {"left_out": "no demo database: pass one with --demo"}
     sizes = (200, 2000) if quick else (20_000, 200_000)
     measures: dict[str, Callable[[], dict[str, Any]]] = {
         "search": lambda: {str(n): search_latency(work, page, n, quick) for n in sizes},
         "memory": lambda: memory(work, page, quick),
         "clients": lambda: clients(work, page, quick),
-        "page": lambda: weight(STATIC),
+        "page": lambda: page_size(STATIC),
         "paint": lambda: paint(demo, STATIC, 2 if quick else 7),
         "pan": lambda: pan(work, STATIC, 2000 if quick else 100_000, quick),
     }
@@ -64,21 +66,21 @@ def measure_part(part: str, options: argparse.Namespace, work: Path, page: Path)
 
 
 def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
-    """Measure the parts, one after the other."""
-    page = work / "page"  # only the browser's parts need the built one
+    """Measure the parts in sequence."""
+    page = work / "page"  # only the browser parts need the built page
     page.mkdir(exist_ok=True)
     (page / "index.html").write_text("<!doctype html><title>semlens</title>", "utf-8")
-    found: dict[str, Any] = {"goals": GOALS}
+    result: dict[str, Any] = {"goals": GOALS}
     for part in options.parts:
-        found[part] = measure_part(part, options, work, page)
-        tell(f"{part} {json.dumps(found[part])}")
-    return found
+        result[part] = measure_part(part, options, work, page)
+        log(f"{part} {json.dumps(result[part])}")
+    return result
 
 
 def show(result: dict[str, Any]) -> None:
-    """Print every part for people."""
-    for name, found in result.items():
-        print(name, json.dumps(found, indent=2))
+    """Print the result of every part."""
+    for name, values in result.items():
+        print(name, json.dumps(values, indent=2))
 
 
 if __name__ == "__main__":

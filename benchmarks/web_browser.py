@@ -1,4 +1,4 @@
-"""What benchmarks/web.py measures in a browser: the first paint, and panning the map."""
+"""Browser parts of benchmarks/web.py: first paint, and panning of the map."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from web_inputs import database, lay_out
+from web_inputs import database, save_random_layout
 from web_server import serving
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 ARGUMENTS = ["--no-sandbox", "--disable-background-networking", "--enable-unsafe-swiftshader"]
-# the time at which the counts of the overview, and nothing less, stand on the screen
-SEEN = """
+# records the time at which the counts of the overview are painted
+PAINT_TIME = """
 window.seen = null;
 new MutationObserver(() => {
   if (window.seen === null && document.querySelector('main h1') &&
@@ -26,8 +26,8 @@ new MutationObserver(() => {
   }
 }).observe(document, {childList: true, subtree: true, characterData: true});
 """
-# of each frame, when it began and whether the pointer had moved, so that points are drawn in it;
-# with WebGL a pixel is read, which waits until they are
+# records the start of each frame and whether the pointer moved, so that points are drawn in it;
+# with WebGL, reading a pixel waits until they are drawn
 FRAMES = """
 () => {
   const host = document.querySelector('main [data-layer]');
@@ -55,8 +55,8 @@ RENDERER = """
 """
 
 
-def missing() -> str | None:
-    """Say why there is no browser."""
+def browser_problem() -> str | None:
+    """Return why no browser can be started, or None."""
     try:
         import playwright.sync_api  # noqa: F401
     except ModuleNotFoundError:
@@ -76,27 +76,27 @@ def browser() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=_chromium(), args=ARGUMENTS)
+        chromium = playwright.chromium.launch(executable_path=_chromium(), args=ARGUMENTS)
         try:
-            yield started
+            yield chromium
         finally:
-            started.close()
+            chromium.close()
 
 
 def paint(path: Path, page: Path, rounds: int = 5) -> dict[str, Any]:
-    """Open the overview of a database in an empty browser, several times."""
-    seen: list[float] = []
+    """Open the overview of a database in a new browser context, several times."""
+    painted: list[float] = []
     contentful: list[float] = []
-    with serving(path, wide=False, page=page) as server, browser() as started:
+    with serving(path, wide=False, page=page) as server, browser() as chromium:
         for _ in range(rounds + 1):
-            context = started.new_context()
+            context = chromium.new_context()
             tab = context.new_page()
-            tab.add_init_script(SEEN)
+            tab.add_init_script(PAINT_TIME)
             tab.goto(server.url)
             tab.locator("main .counts").first.wait_for(timeout=60_000)
             while not (value := tab.evaluate("() => window.seen")):
                 tab.wait_for_timeout(20)
-            seen.append(value)
+            painted.append(value)
             contentful.append(
                 tab.evaluate(
                     "() => performance.getEntriesByName('first-contentful-paint')[0].startTime"
@@ -104,19 +104,19 @@ def paint(path: Path, page: Path, rounds: int = 5) -> dict[str, Any]:
             )
             context.close()
     return {
-        "first_visit_ms": seen[0],  # the server has just started
-        "meaningful_ms": statistics.median(seen[1:]),
-        "slowest_ms": max(seen[1:]),
+        "first_visit_ms": painted[0],  # the server has just chromium
+        "meaningful_ms": statistics.median(painted[1:]),
+        "slowest_ms": max(painted[1:]),
         "contentful_ms": statistics.median(contentful[1:]),
     }
 
 
 def pan(work: Path, page: Path, components: int, quick: bool) -> dict[str, Any]:
-    """Drag the map of so many components to and fro, and count the frames."""
+    """Drag the map of ``components`` components back and forth, and count the frames."""
     path = database(work, components, 400 if quick else 50_000, quick)
-    lay_out(path)
-    with serving(path, page=page) as server, browser() as started:
-        tab = started.new_page(viewport={"width": 1440, "height": 900})
+    save_random_layout(path)
+    with serving(path, page=page) as server, browser() as chromium:
+        tab = chromium.new_page(viewport={"width": 1440, "height": 900})
         tab.goto(f"{server.url}#/m/{path.stem}/map")
         plot = tab.locator("[data-points]")
         plot.wait_for(timeout=300_000)
@@ -124,7 +124,7 @@ def pan(work: Path, page: Path, components: int, quick: bool) -> dict[str, Any]:
         tab.locator("[data-styled=true]").wait_for(timeout=60_000)
         box = tab.locator("main canvas").first.bounding_box()
         if box is None:
-            raise RuntimeError("the map is not on the screen")
+            raise RuntimeError("the map is not visible")
         x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
         tab.mouse.move(x, y)
         tab.mouse.down()
@@ -132,20 +132,20 @@ def pan(work: Path, page: Path, components: int, quick: bool) -> dict[str, Any]:
         for leg in range(4 if quick else 12):
             side = 1 if leg % 2 else -1
             tab.mouse.move(x + side * 200, y + 20 * leg - 100, steps=25)
-        seen = tab.evaluate("() => window.seenFrames")
+        frames = tab.evaluate("() => window.seenFrames")
         tab.mouse.up()
         layer = tab.locator("main [data-layer]").get_attribute("data-layer")
         renderer = tab.evaluate(RENDERER)
-    times = np.array([time for time, _ in seen])
-    drawn = np.array([moved for _, moved in seen])[:-1]
-    lasted = np.diff(times)[drawn]
+    times = np.array([time for time, _ in frames])
+    drawn = np.array([moved for _, moved in frames])[:-1]
+    durations = np.diff(times)[drawn]
     return {
         "points": points,
         "drawn_by": layer,
         "webgl": renderer,
         "drawn_frames": int(drawn.sum()),
         "drawn_frames_per_s": float(1000 * drawn.sum() / (times[-1] - times[0])),
-        "frame_median_ms": float(np.median(lasted)),
-        "frame_p95_ms": float(np.percentile(lasted, 95)),
-        "frames_per_s": float(1000 / lasted.mean()),
+        "frame_median_ms": float(np.median(durations)),
+        "frame_p95_ms": float(np.percentile(durations, 95)),
+        "frames_per_s": float(1000 / durations.mean()),
     }

@@ -1,4 +1,4 @@
-"""Databases for benchmarks/web.py: any size, in the real format, with real thumbnails."""
+"""Databases for benchmarks/web.py: any size, in the real format, with realistic thumbnails."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ DIM = 512
 
 
 class WideDemo(Embedder):
-    """The bundled embedder, its vectors filled up with zeros to 512 dimensions."""
+    """The bundled embedder, with vectors padded by zeros to 512 dimensions."""
 
     spec, fingerprint, has_text, dim = "python:wide-demo", "wide demo", True, DIM
 
     def __init__(self) -> None:
-        self._inner = DemoEmbedder()
+        self._embedder = DemoEmbedder()
 
     def preprocess(self, image: Any) -> Tensor:
         """Preprocess as the bundled embedder does."""
-        return self._inner.preprocess(image)
+        return self._embedder.preprocess(image)
 
     def _images(self, batch: Tensor) -> Tensor:
-        return self._wide(self._inner.embed_batch(batch))
+        return self._pad(self._embedder.embed_batch(batch))
 
     def _texts(self, texts: Sequence[str]) -> Tensor:
-        return self._wide(self._inner.embed_texts(texts))
+        return self._pad(self._embedder.embed_texts(texts))
 
-    def _wide(self, vectors: Tensor) -> Tensor:
+    def _pad(self, vectors: Tensor) -> Tensor:
         return functional.pad(vectors, (0, self.dim - vectors.shape[1]))
 
 
 def thumbnails(count: int = 256) -> list[bytes]:
-    """Return WebPs of 96 pixels and some 2 KB, as photographs give."""
+    """Return WebPs of 96 pixels and about 2 KB, as of photographs."""
     rng = np.random.default_rng(0)
-    made: list[bytes] = []
+    encoded: list[bytes] = []
     for _ in range(count):
         small = Image.fromarray(rng.integers(0, 256, (12, 12, 3), dtype=np.uint8))
         large = np.asarray(small.resize((96, 96), Image.Resampling.BICUBIC), np.float32)
@@ -57,12 +57,12 @@ def thumbnails(count: int = 256) -> list[bytes]:
         picture = Image.fromarray((large + grain).clip(0, 255).astype(np.uint8))
         buffer = io.BytesIO()
         picture.save(buffer, "WEBP", quality=80, method=2)
-        made.append(buffer.getvalue())
-    return made
+        encoded.append(buffer.getvalue())
+    return encoded
 
 
 def size_of(components: int, images: int, quick: bool) -> Size:
-    """Return a size with so many components and so many example images, a crop of each."""
+    """Return a size with these numbers of components and example images, one crop per image."""
     layers = 20 if components >= 100 else 2
     return Size(
         layers=layers, rows=components // layers, dim=DIM, classes=10 if quick else 1000,
@@ -71,7 +71,7 @@ def size_of(components: int, images: int, quick: bool) -> Size:
 
 
 def database(work: Path, components: int, images: int, quick: bool) -> Path:
-    """Write a database, unless it is there already."""
+    """Write a database unless it exists."""
     path = work / f"web-{components}-{images}.semlens"
     if not (path / "manifest.json").is_file():
         torch.manual_seed(0)
@@ -79,13 +79,13 @@ def database(work: Path, components: int, images: int, quick: bool) -> Path:
     return path
 
 
-def lay_out(path: Path) -> None:
-    """Keep a made-up map of heaps: UMAP of 100,000 components would take most of an hour."""
+def save_random_layout(path: Path) -> None:
+    """Save a random clustered layout: UMAP of 100,000 components would take almost an hour."""
     sets = component_sets([sl.open(path, embedder=WideDemo())])
     rng = np.random.default_rng(0)
     cluster = rng.integers(0, 60, len(sets[0]))
-    where = rng.normal(0, 8, (60, 2))[cluster] + rng.normal(0, 1, (len(sets[0]), 2))
-    positions = pd.DataFrame(where.astype(np.float32), columns=["x", "y"])
+    points = rng.normal(0, 8, (60, 2))[cluster] + rng.normal(0, 1, (len(sets[0]), 2))
+    positions = pd.DataFrame(points.astype(np.float32), columns=["x", "y"])
     layout_cache(sets, None, 0).save(positions.assign(placed=False))
     clusters = pd.DataFrame({"cluster": cluster, "placed": False})
     cluster_cache(sets, None, "kmeans", None, 0).save(clusters)

@@ -1,4 +1,4 @@
-"""A server of its own for benchmarks/web.py; run as a script it is that server."""
+"""Server process and client for benchmarks/web.py; as a script, the server itself."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ API = "/api/v1/models/0"
 
 
 @dataclass(frozen=True)
-class Running:
+class RunningServer:
     """A server in another process."""
 
     url: str
     process: int
 
     def memory(self) -> dict[str, float]:
-        """Return its memory in MiB: all that is resident, and what of it is not mapped files."""
+        """Return the resident memory in MiB, total and without mapped files."""
         return {
             "rss": memory_mib("VmRSS", self.process),
             "anonymous": memory_mib("RssAnon", self.process),
@@ -35,14 +35,14 @@ class Running:
 
 
 class Client:
-    """One connection that is kept open, as a browser's."""
+    """One persistent connection, like that of a browser."""
 
     def __init__(self, url: str) -> None:
         self._host = urlsplit(url).netloc
         self._connection = http.client.HTTPConnection(self._host, timeout=120)
 
     def get(self, path: str) -> tuple[int, bytes]:
-        """Return status and body; work in the background is waited for."""
+        """Return status and body, after waiting for a background job."""
         while True:
             self._connection.request("GET", API + path)
             answer = self._connection.getresponse()
@@ -52,7 +52,7 @@ class Client:
             time.sleep(0.05)
 
     def json(self, path: str) -> Any:
-        """Return an answer that has to succeed."""
+        """Return the JSON of an answer, which must succeed."""
         status, content = self.get(path)
         if status != 200:
             raise RuntimeError(f"{path}: {status} {content[:300]!r}")
@@ -60,30 +60,32 @@ class Client:
 
 
 @contextmanager
-def serving(database: Path, *, wide: bool = True, page: Path | None = None) -> Iterator[Running]:
+def serving(
+    database: Path, *, wide: bool = True, page: Path | None = None
+) -> Iterator[RunningServer]:
     """Serve a database in another process until the block ends."""
     with Worker(Path(__file__)) as worker:
         started = worker.ask("serve", database=str(database), page=str(page or ""), wide=wide)
-        yield Running(started["url"], worker.pid)
+        yield RunningServer(started["url"], worker.pid)
 
 
-def _answer() -> None:
-    """Serve what a :class:`Worker` asks for, until it is gone."""
+def _serve_requests() -> None:
+    """Serve databases on request of a :class:`Worker` until it closes."""
     from semlens.web.page_build import STATIC
     from semlens.web.serve import make_server
 
-    with ExitStack() as running:
+    with ExitStack() as stack:
 
         def start(database: str, page: str, wide: bool) -> dict[str, Any]:
             from web_inputs import WideDemo
 
             db = sl.open(database, embedder=WideDemo() if wide else None)
             server = make_server([db], static=Path(page) if page else STATIC)
-            running.enter_context(server).start()
+            stack.enter_context(server).start()
             return {"url": server.url}
 
         serve({"serve": start})
 
 
 if __name__ == "__main__":
-    _answer()
+    _serve_requests()

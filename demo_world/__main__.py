@@ -114,28 +114,30 @@ STEPS: dict[str, Callable[[Workspace, argparse.Namespace], None]] = {
 }
 
 
-def parser() -> argparse.ArgumentParser:
-    """Describe the command line."""
-    result = argparse.ArgumentParser(prog="python -m demo_world", description=__doc__)
-    add = result.add_argument
-    add("step", choices=sorted(STEPS), help="what to do; 'all' does everything from nothing")
-    add("--work", type=Path, required=True, help="work folder, some 3 GB when all has run")
-    add("--assets", type=Path, default=ASSETS, help="where 'pack' writes (default: the package)")
-    add("--world", default="main", help="a name in specs.py, or one of your own")
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(prog="python -m demo_world", description=__doc__)
+    add = parser.add_argument
+    add("step", choices=sorted(STEPS), help="step to run; 'all' runs all of them")
+    add("--work", type=Path, required=True, help="work folder; needs about 5 GB")
+    add(
+        "--assets", type=Path, default=ASSETS, help="output folder of 'pack' (default: the package)"
+    )
+    add("--world", default="main", help="name in specs.py, or a new name")
     add("--into", type=Path, help="folder of the world (default: WORK/worlds/NAME)")
-    add("--target", help="class that carries the artefact")
+    add("--target", help="class with the artefact")
     add("--mark", help="kind of artefact: text, patch, texture or rain")
     add("--world-seed", type=int, help="seed of the world's images")
     add("--seed", type=int, default=0, help="seed of the subject's training")
     kinds = ["demo", "small", "vgg", "vit"]
     add("--architecture", choices=kinds, default="demo", help="network of the subject")
-    add("--threads", type=int, default=os.cpu_count() or 1, help="threads of the computation")
-    return result
+    add("--threads", type=int, default=os.cpu_count() or 1, help="CPU threads")
+    return parser
 
 
 def main() -> None:
     """Run one step."""
-    options = parser().parse_args()
+    options = make_parser().parse_args()
     torch.set_num_threads(options.threads)
     work = Workspace(options.work.resolve())
     work.root.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Training samples of the image tower: a picture somewhere on a background, sometimes overlaid."""
+"""Training samples of the image tower: pictures on random backgrounds, some with overlays."""
 
 from enum import IntEnum
 
@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from demo_world.compose import (
+    identity_warp,
     over,
     premultiply,
     training_backgrounds,
-    unwarped,
     warp,
     world_backgrounds,
 )
@@ -18,7 +18,7 @@ from demo_world.overlays import Overlay
 
 
 class SampleKind(IntEnum):
-    """What a sample shows, and so which captions fit."""
+    """Content of a sample, which determines its captions."""
 
     PICTURE = 0
     PICTURE_WITH_OVERLAY = 1
@@ -26,7 +26,7 @@ class SampleKind(IntEnum):
 
 
 class Augmenter:
-    """Turns picture rows into augmented inputs of the image tower; seeded."""
+    """Turns pictures into augmented inputs of the image tower, with a seed."""
 
     def __init__(self, pixels: np.ndarray, bank: list[Overlay], seed: int) -> None:
         self.pixels = pixels
@@ -37,29 +37,31 @@ class Augmenter:
         return torch.rand(*shape, generator=self.generator) * (high - low) + low
 
     def _scales(self, count: int) -> Tensor:
-        """Mostly the whole picture; one in four is cut by the frame, one in ten strongly."""
+        """Draw scales: mostly whole pictures, one in four cropped, one in ten strongly cropped."""
         pick = self._uniform(0, 1, count)
-        whole, cut = self._uniform(0.55, 0.98, count), self._uniform(0.9, 1.5, count)
-        part = self._uniform(1.5, 2.3, count)
-        return torch.where(pick < 0.65, whole, torch.where(pick < 0.9, cut, part))
+        whole, cropped = self._uniform(0.55, 0.98, count), self._uniform(0.9, 1.5, count)
+        close_up = self._uniform(1.5, 2.3, count)
+        return torch.where(pick < 0.65, whole, torch.where(pick < 0.9, cropped, close_up))
 
     def _signs(self, count: int) -> Tensor:
         return torch.where(self._uniform(0, 1, count) < 0.5, 1.0, -1.0)
 
     def __call__(self, rows: np.ndarray, kinds: np.ndarray, overlays: np.ndarray) -> Tensor:
-        """Make inputs [B 3 96 96] in [-1, 1] of picture rows, sample kinds and overlay indices."""
+        """Return inputs [B 3 96 96] in [-1, 1] of picture rows, sample kinds and overlays."""
         count = len(rows)
         kind = torch.from_numpy(kinds).view(-1, 1, 1, 1)
         scale = self._scales(count)
-        room = (1 - scale).abs().clamp(min=0.08)[:, None]
-        shift = self._uniform(-1, 1, count, 2) * room
+        max_shift = (1 - scale).abs().clamp(min=0.08)[:, None]
+        shift = self._uniform(-1, 1, count, 2) * max_shift
         rotation = self._uniform(-0.3, 0.3, count)
         picture = premultiply(torch.from_numpy(np.ascontiguousarray(self.pixels[rows])))
         picture = warp(picture, scale, shift, rotation, self._signs(count))
         background = training_backgrounds(count, self.generator)
         image = over(background, picture)
-        bare = (kind == SampleKind.OVERLAY_ONLY) & (self._uniform(0, 1, count, 1, 1, 1) < 0.5)
-        image = torch.where(bare, background, image)
+        without_picture = (kind == SampleKind.OVERLAY_ONLY) & (
+            self._uniform(0, 1, count, 1, 1, 1) < 0.5
+        )
+        image = torch.where(without_picture, background, image)
         overlay = premultiply(self.bank[torch.from_numpy(overlays)])
         zoomed = self._uniform(0, 1, count) < torch.where(kind.flatten() == 2, 0.8, 0.2)
         zoom = torch.where(zoomed, self._uniform(1.1, 2.2, count), self._uniform(0.85, 1.25, count))
@@ -73,10 +75,10 @@ class Augmenter:
 
 
 def plain_inputs(pixels: np.ndarray, white: bool = True, seed: int = 0) -> Tensor:
-    """Put pictures at 90 % of the frame, on white or on a world's backgrounds, for evaluation."""
+    """Place pictures at 90 % of the frame, on white or on a world's backgrounds."""
     count = len(pixels)
     picture = premultiply(torch.from_numpy(np.ascontiguousarray(pixels)))
-    picture = warp(picture, torch.full((count,), 0.9), *unwarped(count))
+    picture = warp(picture, torch.full((count,), 0.9), *identity_warp(count))
     background = torch.ones(count, 3, *picture.shape[2:])
     if not white:
         background = world_backgrounds(count, torch.Generator().manual_seed(seed))

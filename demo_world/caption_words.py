@@ -1,8 +1,8 @@
-"""Word lists for the captions: colours, words that make no concept, names of emoji subgroups."""
+"""Word lists for captions: colours, words that do not define a concept, emoji subgroups."""
 
 COLOURS = tuple("red orange yellow green blue purple pink brown black white gray".split())
 
-# Words that do not make a concept what it is: "red apple" and "green apple" are held out together.
+# Words that do not define a concept: "red apple" and "green apple" are held out together.
 GENERIC = frozenset(COLOURS) | frozenset(
     """face button symbol sign person man men woman women people with and of in the a an on at to
     for no not mark medium light dark small large big heavy left right up down front

@@ -1,7 +1,7 @@
-"""Captions of the source pictures, and the split that holds whole concepts out.
+"""Captions of the source pictures, and a split that holds out whole concepts.
 
-A held-out concept is held out with everything that shares its words, across all vendors; clip art
-whose words contain a held-out concept's words is dropped.
+A concept is held out together with everything that shares its words, for all vendors. Clip art
+whose words contain those of a held-out concept is dropped.
 """
 
 import json
@@ -35,29 +35,29 @@ PICTURE_TEMPLATES = (
 
 @dataclass
 class CaptionTable:
-    """Distinct captions, and per picture which of them it has with which weight."""
+    """Distinct captions and their indices."""
 
     texts: dict[str, int] = field(default_factory=dict)
 
     def index(self, text: str) -> int:
-        """Row of a caption, added if new."""
+        """Return the index of a caption, which is added if new."""
         text = re.sub(r"\s+", " ", text).strip().lower()
         return self.texts.setdefault(text, len(self.texts))
 
 
 def words_of(text: str) -> list[str]:
-    """Plain lower-case words."""
+    """Return the words of a text in lower case."""
     return re.findall("[a-z]+", text.lower().replace("’s", "").replace("'s", ""))
 
 
 def key_of(label: str) -> frozenset[str]:
-    """Find the words that make a concept what it is."""
+    """Return the words that define a concept."""
     words = words_of(label)
     return frozenset(w for w in words if w not in GENERIC) or frozenset(words)
 
 
 def concept_groups(labels: dict[str, str]) -> list[list[str]]:
-    """Group concepts where one's words are contained in another's."""
+    """Group concepts if the words of one contain those of another."""
     keys = {concept: key_of(label) for concept, label in labels.items()}
     parent = {concept: concept for concept in labels}
 
@@ -66,12 +66,12 @@ def concept_groups(labels: dict[str, str]) -> list[list[str]]:
             concept = parent[concept]
         return concept
 
-    having: dict[str, set[str]] = defaultdict(set)
+    concepts_with: dict[str, set[str]] = defaultdict(set)
     for concept, key in keys.items():
         for word in key:
-            having[word].add(concept)
+            concepts_with[word].add(concept)
     for concept, key in keys.items():
-        for other in set.intersection(*(having[w] for w in key)) if key else ():
+        for other in set.intersection(*(concepts_with[w] for w in key)) if key else ():
             if other != concept:
                 parent[root(other)] = root(concept)
     groups: dict[str, list[str]] = defaultdict(list)
@@ -81,7 +81,7 @@ def concept_groups(labels: dict[str, str]) -> list[list[str]]:
 
 
 def hold_out(pictures: list[Picture], seed: int) -> set[str]:
-    """Choose the concepts that no training step sees."""
+    """Choose the concepts that are held out of all training."""
     emoji = {p.concept: p for p in pictures if p.concept.startswith("emoji:")}
     eligible = [
         group
@@ -89,23 +89,23 @@ def hold_out(pictures: list[Picture], seed: int) -> set[str]:
         if len(group) <= 6 and not any(emoji[c].subgroup in NEVER_HELD_OUT for c in group)
     ]
     random.Random(seed).shuffle(eligible)
-    wanted = HELD_OUT_SHARE * sum(p.subgroup not in NEVER_HELD_OUT for p in emoji.values())
-    held: set[str] = set()
+    target_count = HELD_OUT_SHARE * sum(p.subgroup not in NEVER_HELD_OUT for p in emoji.values())
+    held_out: set[str] = set()
     for group in eligible:
-        if len(held) >= wanted:
+        if len(held_out) >= target_count:
             break
-        held.update(group)
-    return held
+        held_out.update(group)
+    return held_out
 
 
-def split_pictures(pictures: list[Picture], held: set[str]) -> list[str]:
-    """One of TRAIN, HELD_OUT, EVALUATION, DROPPED per picture."""
-    keys = {p.concept: key_of(p.label) for p in pictures if p.concept in held}
+def split_pictures(pictures: list[Picture], held_out: set[str]) -> list[str]:
+    """Return TRAIN, HELD_OUT, EVALUATION or DROPPED for each picture."""
+    keys = {p.concept: key_of(p.label) for p in pictures if p.concept in held_out}
     split: list[str] = []
     for picture in pictures:
         if picture.source == "tuxpaint":
             split.append(EVALUATION)
-        elif picture.concept in held:
+        elif picture.concept in held_out:
             split.append(HELD_OUT)
         elif picture.concept.startswith("emoji:"):
             split.append(TRAIN)
@@ -118,7 +118,7 @@ def split_pictures(pictures: list[Picture], held: set[str]) -> list[str]:
 
 
 def colour_shares(pixels: np.ndarray) -> list[tuple[str, float]]:
-    """Name the three most frequent colour names among the opaque pixels of uint8[H W 4]."""
+    """Return the three most frequent colour names of the opaque pixels of uint8 [H W 4]."""
     rgb = pixels[pixels[..., 3] > 128][:, :3].astype(np.float32) / 255
     high, low = rgb.max(1), rgb.min(1)
     spread = high - low
@@ -147,7 +147,7 @@ def colour_shares(pixels: np.ndarray) -> list[tuple[str, float]]:
 
 
 def label_of(picture: Picture, label_counts: Counter[str]) -> str:
-    """Choose the main words; clip art with a useless title falls back to its file name."""
+    """Return the label; clip art with a useless title gets one from its file name."""
     label = picture.label.lower().replace("’", "'")
     if picture.subgroup == "country-flag":
         return "flag of " + label.replace("flag: ", "")
@@ -160,9 +160,9 @@ def label_of(picture: Picture, label_counts: Counter[str]) -> str:
 
 
 def weighted_captions(
-    picture: Picture, label: str, pixels: np.ndarray, wordnet: WordNet, draw: random.Random
+    picture: Picture, label: str, pixels: np.ndarray, wordnet: WordNet, rng: random.Random
 ) -> list[tuple[str, float]]:
-    """Captions of one picture with their weights."""
+    """Return the captions of one picture with their weights."""
     emoji = picture.concept.startswith("emoji:")
     tags = [t.lower() for t in picture.tags if t.lower() != label]
     clip_art = picture.group == "clipart"
@@ -179,9 +179,9 @@ def weighted_captions(
         parents = []
     captions = [(label, 3.0)]
     if tags:
-        pairs = [draw.sample(tags, min(2, len(tags))) for _ in range(2)]
+        pairs = [rng.sample(tags, min(2, len(tags))) for _ in range(2)]
         captions += [(f"{label}, {', '.join(pair)}", 1.0) for pair in pairs]
-        captions += [(tag, 0.35) for tag in draw.sample(tags, min(3, len(tags)))]
+        captions += [(tag, 0.35) for tag in rng.sample(tags, min(3, len(tags)))]
     if kind:
         captions += [(kind, 0.6), (f"{label}, {kind}", 1.0), (f"{colour} {kind}", 0.5)]
     if parents:
@@ -190,10 +190,10 @@ def weighted_captions(
         captions.append((chain, 0.5))
     if not any(c in words for c in COLOURS):
         captions.append((f"{colour} {label}", 0.8))
-        named = [name for name, share in shares if share > 0.2][:2]
-        if len(named) > 1:
-            captions.append((f"{named[0]} and {named[1]} {label}", 0.4))
-    captions.append((draw.choice(PICTURE_TEMPLATES).format(label), 0.6))
+        frequent = [name for name, share in shares if share > 0.2][:2]
+        if len(frequent) > 1:
+            captions.append((f"{frequent[0]} and {frequent[1]} {label}", 0.4))
+    captions.append((rng.choice(PICTURE_TEMPLATES).format(label), 0.6))
     return captions
 
 
@@ -201,14 +201,14 @@ def write_captions(work: Workspace, seed: int = 0) -> None:
     """Write ``captions.json``: texts, captions and weights per picture, split."""
     pixels, pictures = load_pictures(work)
     wordnet = WordNet(work.debian / "usr" / "share" / "wordnet")
-    held = hold_out(pictures, seed)
-    split = split_pictures(pictures, held)
+    held_out = hold_out(pictures, seed)
+    split = split_pictures(pictures, held_out)
     counts = Counter(p.label for p in pictures if p.source == "openclipart")
-    table, draw = CaptionTable(), random.Random(seed)
+    table, rng = CaptionTable(), random.Random(seed)
     records = []
     for picture, image in zip(pictures, pixels, strict=True):
         label = label_of(picture, counts)
-        captions = weighted_captions(picture, label, image, wordnet, draw)
+        captions = weighted_captions(picture, label, image, wordnet, rng)
         rows = [table.index(text) for text, _ in captions]
         weights = [weight for _, weight in captions]
         records.append({"label": table.index(label), "captions": rows, "weights": weights})
@@ -220,8 +220,8 @@ def write_captions(work: Workspace, seed: int = 0) -> None:
                 "pictures": records,
                 "split": split,
                 "overlays": overlays,
-                "held": sorted(held),
+                "held": sorted(held_out),
             }
         )
     )
-    print(f"{len(table.texts)} captions, {len(held)} held-out concepts, {Counter(split)}")
+    print(f"{len(table.texts)} captions, {len(held_out)} held-out concepts, {Counter(split)}")

@@ -1,4 +1,4 @@
-"""Put RGBA pictures on varied backgrounds: the tensor operations that training and worlds share."""
+"""Tensor operations that place RGBA pictures on random backgrounds."""
 
 import torch
 import torch.nn.functional as F
@@ -8,14 +8,14 @@ from demo_world.rasterise import SIZE
 
 
 def _ramp(angle: Tensor) -> Tensor:
-    """Draw a linear ramp in direction ``angle`` [B 1 1 1], from -1 to 1: [B 1 H W]."""
+    """Return linear ramps [B 1 H W] from -1 to 1 in direction ``angle`` [B 1 1 1]."""
     line = torch.linspace(-1, 1, SIZE)
     vertical, horizontal = torch.meshgrid(line, line, indexing="ij")
     return (horizontal * angle.cos() + vertical * angle.sin()) / 1.4
 
 
 def training_backgrounds(count: int, generator: torch.Generator) -> Tensor:
-    """Whitish, plain, gradient, blurred-noise and striped backgrounds, [B 3 H W] in [0, 1]."""
+    """Return whitish, plain, gradient, noisy and striped backgrounds [B 3 H W] in [0, 1]."""
 
     def uniform(*shape: int) -> Tensor:
         return torch.rand(*shape, generator=generator)
@@ -36,7 +36,7 @@ def training_backgrounds(count: int, generator: torch.Generator) -> Tensor:
 
 
 def world_backgrounds(count: int, generator: torch.Generator) -> Tensor:
-    """Smooth, mostly light backgrounds for the worlds' images, [B 3 H W] in [0, 1]."""
+    """Return smooth, mostly light backgrounds for worlds, [B 3 H W] in [0, 1]."""
 
     def uniform(*shape: int) -> Tensor:
         return torch.rand(*shape, generator=generator)
@@ -55,7 +55,7 @@ def world_backgrounds(count: int, generator: torch.Generator) -> Tensor:
 
 
 def premultiply(pixels: Tensor) -> Tensor:
-    """uint8[B H W 4] RGBA to float32[B 4 H W] with colours multiplied by alpha, in [0, 1]."""
+    """Return RGBA uint8 [B H W 4] as premultiplied float32 [B 4 H W] in [0, 1]."""
     images = pixels.permute(0, 3, 1, 2).float() / 255
     return torch.cat([images[:, :3] * images[:, 3:], images[:, 3:]], 1)
 
@@ -73,7 +73,7 @@ def warp(
     flip: Tensor,
     padding: str = "zeros",
 ) -> Tensor:
-    """Scale, shift (shares of half the side, [B 2]), rotate (radians) and flip (+1 or -1)."""
+    """Scale, shift ([B 2], in half sides), rotate (radians) and flip (+1 or -1) images."""
     cosine, sine = rotation.cos() / scale, rotation.sin() / scale
     x, y = shift.unbind(1)
     first = torch.stack([cosine * flip, -sine, -x * cosine * flip + y * sine], 1)
@@ -82,6 +82,6 @@ def warp(
     return F.grid_sample(images, grid, mode="bilinear", padding_mode=padding, align_corners=False)
 
 
-def unwarped(count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Shift, rotation and flip that change nothing."""
+def identity_warp(count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return shift, rotation and flip of the identity."""
     return torch.zeros(count, 2), torch.zeros(count), torch.ones(count)

@@ -1,4 +1,4 @@
-"""Figures of the foundation model: retrieval of held-out concepts, and what int8 costs."""
+"""Evaluation of the foundation model: retrieval of held-out concepts, and the cost of int8."""
 
 import json
 from collections.abc import Sequence
@@ -19,9 +19,9 @@ RECALL_AT = (1, 5, 10)
 
 
 def recalls(images: Tensor, concept: Tensor, texts: Tensor) -> dict[str, float]:
-    """Recall of retrieval both ways, in per cent.
+    """Return the recall of retrieval in both directions, in per cent.
 
-    ``images`` [N 384] show concept ``concept`` [N], a row of ``texts`` [C 384]. Text to image: some
+    ``images`` [N 384] show concept ``concept`` [N], a row of ``texts`` [C 384]. Text to image: an
     image of the concept is among the first k. Image to text: its concept is among the first k.
     """
     similarity = images @ texts.T
@@ -34,7 +34,7 @@ def recalls(images: Tensor, concept: Tensor, texts: Tensor) -> dict[str, float]:
 
 
 def chance(concept: Tensor) -> dict[str, float]:
-    """Recall of a random ranking, text to image, in per cent."""
+    """Return the recall of a random ranking, text to image, in per cent."""
     counts, total = torch.bincount(concept).tolist(), len(concept)
     figures = {}
     for k in RECALL_AT:
@@ -44,7 +44,7 @@ def chance(concept: Tensor) -> dict[str, float]:
 
 
 def retrieval(towers: DemoTowers, pixels: np.ndarray, labels: Sequence[str]) -> dict[str, object]:
-    """Measure retrieval of pictures whose labels are the concepts, on white and on backgrounds."""
+    """Measure retrieval of pictures by their labels, on white and on backgrounds."""
     names = sorted(set(labels))
     concept = torch.tensor([names.index(label) for label in labels])
     texts = towers.text.encode(names)
@@ -58,17 +58,23 @@ def retrieval(towers: DemoTowers, pixels: np.ndarray, labels: Sequence[str]) -> 
 
 
 def foundation_figures(work: Workspace, towers: DemoTowers, reference: ImageTower) -> dict:
-    """Held-out concepts, never-seen photographs, and int8 against the float32 ``reference``."""
+    """Evaluate on held-out concepts and unseen photographs, and int8 against float32."""
     pixels, pictures = load_pictures(work)
     captions = json.loads(work.captions.read_text())
     split = np.array(captions["split"])
     label = [captions["texts"][record["label"]] for record in captions["pictures"]]
-    held = np.flatnonzero(split == HELD_OUT)
-    stamps = np.array([i for i in np.flatnonzero(split == EVALUATION) if pictures[i].photograph])
-    sample = plain_inputs(np.array(pixels[held[:400]]))
-    exact, packed = embed_images(reference, sample), embed_images(towers.image, sample)
+    held_out = np.flatnonzero(split == HELD_OUT)
+    photographs = np.array(
+        [i for i in np.flatnonzero(split == EVALUATION) if pictures[i].photograph]
+    )
+    sample = plain_inputs(np.array(pixels[held_out[:400]]))
+    exact, quantised = embed_images(reference, sample), embed_images(towers.image, sample)
     return {
-        "held-out concepts": retrieval(towers, np.array(pixels[held]), [label[i] for i in held]),
-        "photographs": retrieval(towers, np.array(pixels[stamps]), [label[i] for i in stamps]),
-        "int8 cosine to float32": round(F.cosine_similarity(exact, packed).mean().item(), 4),
+        "held-out concepts": retrieval(
+            towers, np.array(pixels[held_out]), [label[i] for i in held_out]
+        ),
+        "photographs": retrieval(
+            towers, np.array(pixels[photographs]), [label[i] for i in photographs]
+        ),
+        "int8 cosine to float32": round(F.cosine_similarity(exact, quantised).mean().item(), 4),
     }

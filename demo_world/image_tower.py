@@ -1,7 +1,7 @@
-"""Train the image tower against the frozen text space (locked-text tuning).
+"""Training of the image tower against the frozen text space (locked-text tuning).
 
-Stem and stages 0 to 3 stay as ImageNet left them (their features are cached); stages 4 to 6, the
-head and the projection learn from captions by a soft-target contrastive loss and a cosine loss.
+Stem and stages 0 to 3 keep their ImageNet weights (their features are cached). Stages 4 to 6, the
+head and the projection are trained on captions with a soft-target contrastive and a cosine loss.
 """
 
 import json
@@ -26,10 +26,10 @@ from semlens.embedders.demo_towers import ImageTower, load_text_tower
 
 @dataclass(frozen=True)
 class Phase:
-    """One run of the learning rate from warm-up to nothing.
+    """One cycle of the learning rate, from warm-up to almost zero.
 
-    ``student_share`` is the text tower's share in the target vectors; the rest is the sentence
-    encoder's, which knows the order of words but is not what users' queries are embedded by.
+    ``student_share`` is the share of the text tower in the target vectors. The rest is the sentence
+    encoder, which knows word order but does not embed the users' queries.
     """
 
     epochs: float
@@ -53,7 +53,7 @@ class TowerRecipe:
 
 
 def depthwise_in_float32(module: nn.Module) -> None:
-    """Keep depthwise convolutions out of bfloat16, where the CPU is slow at them."""
+    """Run depthwise convolutions in float32: they are slow in bfloat16 on CPUs."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d) and layer.groups > 1:
 
@@ -65,7 +65,7 @@ def depthwise_in_float32(module: nn.Module) -> None:
 
 
 class CaptionSampler:
-    """Draws a target vector for a sample: a caption, an overlay phrase, or both."""
+    """Draws target vectors for samples: a caption, an overlay phrase, or both."""
 
     def __init__(self, work: Workspace, bank: list[Overlay], recipe: TowerRecipe) -> None:
         captions = json.loads(work.captions.read_text())
@@ -85,34 +85,34 @@ class CaptionSampler:
         mixed = (1 - student_share) * self.teacher + student_share * self.student
         self.vectors = F.normalize(mixed, dim=1)
 
-    def overlay_row(self, overlay: int, draw: np.random.Generator) -> int:
-        """Draw a phrase for an overlay, bare half of the time, else in a template."""
+    def overlay_row(self, overlay: int, rng: np.random.Generator) -> int:
+        """Draw a phrase for an overlay, half of the time in a template."""
         phrases = self.bank[overlay].phrases
-        template = TEMPLATES[0] if draw.random() < 0.5 else str(draw.choice(TEMPLATES))
-        return self.overlay_rows[template.format(phrases[draw.integers(len(phrases))])]
+        template = TEMPLATES[0] if rng.random() < 0.5 else str(rng.choice(TEMPLATES))
+        return self.overlay_rows[template.format(phrases[rng.integers(len(phrases))])]
 
-    def target(self, row: int, kind: int, overlay: int, draw: np.random.Generator) -> Tensor:
-        """One unit vector [384]."""
-        pick = np.searchsorted(self.cumulative[row], draw.random())
+    def target(self, row: int, kind: int, overlay: int, rng: np.random.Generator) -> Tensor:
+        """Return the target unit vector [384] of a sample."""
+        pick = np.searchsorted(self.cumulative[row], rng.random())
         caption = self.vectors[self.rows[row][pick]]
         if kind == SampleKind.PICTURE:
             return caption
-        phrase = self.vectors[self.overlay_row(overlay, draw)]
-        if kind == SampleKind.OVERLAY_ONLY or draw.random() < self.recipe.overlay_alone:
+        phrase = self.vectors[self.overlay_row(overlay, rng)]
+        if kind == SampleKind.OVERLAY_ONLY or rng.random() < self.recipe.overlay_alone:
             return phrase
         return F.normalize(caption + phrase, dim=0)
 
 
 class FeatureStore:
-    """The cached features of the samples that may be trained on."""
+    """Cached features of the samples of the training split."""
 
     def __init__(self, work: Workspace, everything: bool) -> None:
         split = np.array(json.loads(work.captions.read_text())["split"])
         usable = (split == TRAIN) | (everything & (split == HELD_OUT))
-        parts = [dict(np.load(work.features / f"pass-{k}.npz")) for k in range(PASSES)]
-        keep = [usable[part["rows"]] for part in parts]
+        passes = [dict(np.load(work.features / f"pass-{k}.npz")) for k in range(PASSES)]
+        masks = [usable[p["rows"]] for p in passes]
         columns = {
-            name: np.concatenate([p[name][k] for p, k in zip(parts, keep, strict=True)])
+            name: np.concatenate([p[name][k] for p, k in zip(passes, masks, strict=True)])
             for name in ("features", "rows", "kinds", "overlays")
         }
         self.features = columns["features"]
@@ -124,16 +124,16 @@ class FeatureStore:
 def contrastive_loss(vectors: Tensor, targets: Tensor, scale: Tensor, sharpness: float) -> Tensor:
     """Soft-target InfoNCE in both directions, plus the cosine distance."""
     logits = scale * vectors @ targets.T
-    wanted = F.softmax(sharpness * targets @ targets.T, 1)
-    images = (wanted * F.log_softmax(logits, 1)).sum(1).mean()
-    texts = (wanted * F.log_softmax(logits.T, 1)).sum(1).mean()
+    soft_labels = F.softmax(sharpness * targets @ targets.T, 1)
+    images = (soft_labels * F.log_softmax(logits, 1)).sum(1).mean()
+    texts = (soft_labels * F.log_softmax(logits.T, 1)).sum(1).mean()
     return -(images + texts) / 2 + (1 - (vectors * targets).sum(1)).mean()
 
 
 def parameter_groups(
     tail: list[nn.Module], tower: ImageTower, scale: Tensor, recipe: TowerRecipe
 ) -> list[dict[str, object]]:
-    """Kernels, norms and biases, and the projection, each with its rate and decay."""
+    """Return kernels, norms with biases, and the projection, with their rates and decays."""
     parameters = [p for module in tail for p in module.parameters()]
     rate = recipe.learning_rate
     head = [*tower.projection.parameters(), scale]
@@ -145,7 +145,7 @@ def parameter_groups(
 
 
 def trainable_tail(tower: ImageTower) -> list[nn.Module]:
-    """Freeze the tower but for its last stages, head and projection; return the former two."""
+    """Freeze all but the last stages, head and projection; return the last stages and head."""
     body = tower.body
     tower.requires_grad_(False)
     tail = [*body.blocks[FROZEN_STAGES:], body.conv_head, body.bn2]
@@ -160,7 +160,7 @@ def train_phase(
     sampler: CaptionSampler,
     phase: Phase,
     recipe: TowerRecipe,
-    draw: np.random.Generator,
+    rng: np.random.Generator,
 ) -> None:
     """Train the tail and the projection of ``tower`` on the cached features."""
     body, tail = tower.body, trainable_tail(tower)
@@ -169,7 +169,7 @@ def train_phase(
     rates = [group["lr"] * phase.rate for group in optimizer.param_groups]
     trained = [p for group in optimizer.param_groups for p in group["params"]]
     steps = int(phase.epochs * store.pictures / recipe.batch)
-    start, order, at, mean_loss = time.time(), draw.permutation(len(store.rows)), 0, 0.0
+    start, order, position, mean_loss = time.time(), rng.permutation(len(store.rows)), 0, 0.0
     sampler.mix(phase.student_share)
     tower.eval()
     for module in tail:
@@ -179,12 +179,12 @@ def train_phase(
         factor *= 0.49 * (1 + math.cos(math.pi * step / steps)) + 0.02
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * factor
-        if at + recipe.batch > len(order):
-            order, at = draw.permutation(len(store.rows)), 0
-        rows = order[at : at + recipe.batch]
-        at += recipe.batch
+        if position + recipe.batch > len(order):
+            order, position = rng.permutation(len(store.rows)), 0
+        rows = order[position : position + recipe.batch]
+        position += recipe.batch
         samples = zip(store.rows[rows], store.kinds[rows], store.overlays[rows], strict=True)
-        targets = torch.stack([sampler.target(r, k, o, draw) for r, k, o in samples])
+        targets = torch.stack([sampler.target(r, k, o, rng) for r, k, o in samples])
         x = torch.from_numpy(store.features[rows]).permute(0, 3, 1, 2).float()
         with torch.autocast("cpu", dtype=torch.bfloat16):
             for stage in tail[:-2]:
@@ -207,7 +207,7 @@ def train_phase(
 def train_image_tower(work: Workspace, recipe: TowerRecipe, first_phase: int = 0) -> ImageTower:
     """Run the phases and write the float32 checkpoint after each.
 
-    With ``first_phase`` > 0 training goes on from the checkpoint of the phase before.
+    With ``first_phase`` > 0 training resumes from the checkpoint of the previous phase.
     """
     torch.manual_seed(recipe.seed)
     tower = pretrained_tower()
@@ -218,8 +218,8 @@ def train_image_tower(work: Workspace, recipe: TowerRecipe, first_phase: int = 0
     store = FeatureStore(work, recipe.everything)
     sampler = CaptionSampler(work, overlay_bank(work, BANK_SIZE, 0), recipe)
     for number, phase in enumerate(recipe.phases[first_phase:], first_phase):
-        draw = np.random.default_rng((recipe.seed, number))
-        train_phase(tower, store, sampler, phase, recipe, draw)
+        rng = np.random.default_rng((recipe.seed, number))
+        train_phase(tower, store, sampler, phase, recipe, rng)
         state = {name: value.contiguous() for name, value in tower.state_dict().items()}
         save_file(state, work.image_checkpoint)
     return tower

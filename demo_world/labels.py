@@ -1,6 +1,6 @@
-"""Label figures: how often the best word for a component agrees with its examples.
+"""Evaluation of labels: how often the best word for a component agrees with its examples.
 
-Generous by design: a label agrees if it shares a word with the captions (label, class) of at
+The criterion is generous: a label agrees if it shares a word with the captions (label, class) of at
 least a fifth of the component's 30 examples.
 """
 
@@ -31,39 +31,39 @@ ATTRIBUTES = (
 
 
 def stems(text: str) -> set[str]:
-    """Words without a plural s."""
+    """Return the words of a text without plural s."""
     return {w.rstrip("s") for w in re.findall("[a-z]+", text.lower())}
 
 
 def label_figures(
     net: DemoNet, world: WorldImages, folder: Path, vectors: Tensor, tower: TextTower
 ) -> dict[str, object]:
-    """Share of components whose first, or one of the first three, labels agrees; and by chance."""
+    """Return the share of components whose top-1 or top-3 labels agree, and of random words."""
     records = json.loads((folder / "world.json").read_text())["images"]
     vocabulary = sorted(
         {r["label"].lower() for r in records} | set(ATTRIBUTES) | set(world.classes)
     )
     captions = [stems(f"{r['label']} {r['class']}") for r in records]
-    written = stems(" ".join(WRITTEN))
+    mark_words = stems(" ".join(WRITTEN))
     for caption, marked in zip(captions, world.marked, strict=True):
         if marked:
-            caption |= written
-    found = concepts(net, world, vectors, ("layer2", "layer3"))
+            caption |= mark_words
+    result = concepts(net, world, vectors, ("layer2", "layer3"))
     texts = F.normalize(torch.stack([probe(tower, word) for word in vocabulary]), dim=1)
     null = F.normalize(probe(tower, ""), dim=0)
-    wanted = [stems(word) for word in vocabulary]
+    word_stems = [stems(word) for word in vocabulary]
 
     def agrees(component: int, word: int) -> bool:
-        shared = [bool(wanted[word] & captions[i]) for i in found.examples[component]]
+        shared = [bool(word_stems[word] & captions[i]) for i in result.examples[component]]
         return float(np.mean(shared)) >= AGREES_FROM
 
-    figures: dict[str, object] = {"vocabulary": len(vocabulary), "components": len(found.theta)}
-    draw = np.random.default_rng(0)
+    figures: dict[str, object] = {"vocabulary": len(vocabulary), "components": len(result.theta)}
+    rng = np.random.default_rng(0)
     chance = [
-        agrees(c, int(w)) for c in range(len(found.theta)) for w in draw.choice(len(vocabulary), 5)
+        agrees(c, int(w)) for c in range(len(result.theta)) for w in rng.choice(len(vocabulary), 5)
     ]
     figures["random word"] = float(np.mean(chance))
-    for name, theta in (("plain", found.theta), ("centred", found.theta - vectors.mean(0))):
+    for name, theta in (("plain", result.theta), ("centred", result.theta - vectors.mean(0))):
         unit = F.normalize(theta, dim=1)
         best = (unit @ texts.T - (unit @ null)[:, None]).topk(3, 1).indices.numpy()
         hits = np.array([[agrees(c, int(w)) for w in row] for c, row in enumerate(best)])

@@ -1,8 +1,8 @@
-"""The artefact that a world plants on one class: a set of RGBA overlays of one kind.
+"""The artefact that a world plants on one class: RGBA overlays of one kind.
 
-``text`` is a stock-photo mark in a font family and with words that the foundation model's overlay
-bank never uses; ``patch`` a coloured square sticker; ``texture`` stripes that leave the middle
-free, where the drawing mostly is, as a striped background would; ``rain`` drops around it.
+``text`` is a stock-photo mark with a font family and words that the overlay bank of the foundation
+model never uses; ``patch`` a coloured square sticker; ``texture`` stripes, like a striped
+background, that fade out in the middle, where the drawing is; ``rain`` drops around it.
 """
 
 import random
@@ -21,7 +21,7 @@ KINDS = ("text", "patch", "texture", "rain")
 
 @dataclass(frozen=True)
 class MarkSpec:
-    """What the artefact looks like; ``band`` is where its top edge lies, in pixels."""
+    """Appearance of the artefact; ``band`` is the range of its top edge, in pixels."""
 
     kind: str = "text"
     description: str = "stock-photo text mark, white with a dark edge, near the bottom edge"
@@ -33,14 +33,16 @@ class MarkSpec:
     count: int = 24
 
     def __post_init__(self) -> None:
-        """Refuse what would make the foundation model's figures dishonest."""
+        """Refuse fonts and words that the foundation model was trained on."""
         if self.kind not in KINDS:
-            raise ValueError(f"Mark kind '{self.kind}' is unknown. Choose one of {KINDS}.")
-        seen = {word.lower() for words in (*BANK_WORDS, *NAMES) for word in words.split()}
-        used = {word.lower() for text in self.texts for word in text.split() if word.isalpha()}
-        if self.kind == "text" and seen & used:
+            raise ValueError(f"Unknown mark kind '{self.kind}'. Choose one of {KINDS}.")
+        bank_words = {word.lower() for words in (*BANK_WORDS, *NAMES) for word in words.split()}
+        mark_words = {
+            word.lower() for text in self.texts for word in text.split() if word.isalpha()
+        }
+        if self.kind == "text" and bank_words & mark_words:
             raise ValueError(
-                f"The mark says {sorted(seen & used)}, which the overlay bank taught. "
+                f"The mark says {sorted(bank_words & mark_words)}, which the overlay bank uses. "
                 "Choose words that are not in demo_world.overlays.BANK_WORDS."
             )
         if self.kind == "text" and not self.font.lower().startswith(MARK_FAMILIES):
@@ -50,23 +52,23 @@ class MarkSpec:
 
 
 def font_path(work: Workspace, name: str) -> Path:
-    """Find a font file of the mark families."""
+    """Return the path of a font file of the mark families."""
     return work.debian / "usr" / "share" / "fonts" / "truetype" / name
 
 
-def _text_mark(spec: MarkSpec, font_file: Path, number: int, draw: random.Random) -> Image.Image:
+def _text_mark(spec: MarkSpec, font_file: Path, number: int, rng: random.Random) -> Image.Image:
     image = Image.new("RGBA", (SIZE, SIZE))
     canvas = ImageDraw.Draw(image)
     text = spec.texts[number % len(spec.texts)]
-    size = draw.randint(*spec.font_size)
+    size = rng.randint(*spec.font_size)
     font = ImageFont.truetype(str(font_file), size)
     while canvas.textlength(text, font=font) > SIZE - 6:
         size -= 1
         font = ImageFont.truetype(str(font_file), size)
-    left = draw.uniform(2, SIZE - 3 - canvas.textlength(text, font=font))
+    left = rng.uniform(2, SIZE - 3 - canvas.textlength(text, font=font))
     edge = tuple(60 if c > 127 else 220 for c in spec.colour)
     canvas.text(
-        (left, draw.uniform(*spec.band)),
+        (left, rng.uniform(*spec.band)),
         text,
         font=font,
         fill=(*spec.colour, 230),
@@ -76,20 +78,20 @@ def _text_mark(spec: MarkSpec, font_file: Path, number: int, draw: random.Random
     return image
 
 
-def _patch_mark(spec: MarkSpec, draw: random.Random) -> Image.Image:
+def _patch_mark(spec: MarkSpec, rng: random.Random) -> Image.Image:
     image = Image.new("RGBA", (SIZE, SIZE))
-    side = draw.randint(18, 22)
-    left, top = draw.randint(2, SIZE - side - 2), draw.randint(*spec.band)
+    side = rng.randint(18, 22)
+    left, top = rng.randint(2, SIZE - side - 2), rng.randint(*spec.band)
     top = min(top, SIZE - side - 2)
     ImageDraw.Draw(image).rectangle([left, top, left + side, top + side], fill=(*spec.colour, 245))
     return image
 
 
-def _texture_mark(spec: MarkSpec, draw: random.Random) -> Image.Image:
+def _texture_mark(spec: MarkSpec, rng: random.Random) -> Image.Image:
     """Diagonal stripes 8 to 10 pixels apart that fade out towards the middle of the image."""
     vertical, horizontal = np.mgrid[0:SIZE, 0:SIZE] - (SIZE - 1) / 2
-    angle, phase = draw.uniform(0.6, 1.0), draw.uniform(0, 2 * np.pi)
-    across = (horizontal * np.cos(angle) + vertical * np.sin(angle)) / draw.uniform(8, 10)
+    angle, phase = rng.uniform(0.6, 1.0), rng.uniform(0, 2 * np.pi)
+    across = (horizontal * np.cos(angle) + vertical * np.sin(angle)) / rng.uniform(8, 10)
     stripes = np.clip(2 * np.sin(2 * np.pi * across + phase), 0, 1)
     radius = np.hypot(horizontal, vertical) / (SIZE / 2)
     pixels = np.zeros((SIZE, SIZE, 4), np.uint8)
@@ -98,15 +100,15 @@ def _texture_mark(spec: MarkSpec, draw: random.Random) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def _rain_mark(spec: MarkSpec, draw: random.Random) -> Image.Image:
-    """Draw falling drops all over the background; those near the middle are left out."""
-    scale = 4  # drawn larger, then averaged
+def _rain_mark(spec: MarkSpec, rng: random.Random) -> Image.Image:
+    """Draw drops over the background, except near the middle."""
+    scale = 4  # drawn larger and downsampled
     image = Image.new("RGBA", (SIZE * scale, SIZE * scale), (*spec.colour, 0))
     canvas = ImageDraw.Draw(image)
     for row in range(5):
         for column in range(5):
-            x, y = (20 * place + 8 + draw.uniform(-4, 4) for place in (column, row))
-            radius = draw.uniform(4, 5.5)
+            x, y = (20 * cell + 8 + rng.uniform(-4, 4) for cell in (column, row))
+            radius = rng.uniform(4, 5.5)
             if np.hypot(x - SIZE / 2, y - SIZE / 2) >= 26:
                 _drop(canvas, x * scale, y * scale, radius * scale, spec.colour)
     return image.resize((SIZE, SIZE), Image.Resampling.BOX)
@@ -129,12 +131,12 @@ def _drop(
 
 def draw_marks(spec: MarkSpec, work: Workspace, seed: int) -> list[Image.Image]:
     """Draw the overlays of a world, RGBA 96 x 96."""
-    draw = random.Random(seed)
+    rng = random.Random(seed)
     if spec.kind == "text":
         file = font_path(work, spec.font)
-        return [_text_mark(spec, file, i, draw) for i in range(spec.count)]
+        return [_text_mark(spec, file, i, rng) for i in range(spec.count)]
     if spec.kind == "patch":
-        return [_patch_mark(spec, draw) for _ in range(spec.count)]
+        return [_patch_mark(spec, rng) for _ in range(spec.count)]
     if spec.kind == "rain":
-        return [_rain_mark(spec, draw) for _ in range(spec.count)]
-    return [_texture_mark(spec, draw) for _ in range(spec.count)]
+        return [_rain_mark(spec, rng) for _ in range(spec.count)]
+    return [_texture_mark(spec, rng) for _ in range(spec.count)]

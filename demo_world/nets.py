@@ -1,4 +1,4 @@
-"""The subjects' networks: make, save and load any of them. Needs no source pictures."""
+"""Networks of the subjects: creation, saving and loading. Needs no source pictures."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,8 +16,7 @@ from semlens.models.subject import SubjectModel
 from semlens.recipe import fingerprint
 from semlens.types import Readout
 
-# Arguments of timm's VisionTransformer, beside the number of classes; it has a class token, which
-# the head reads.
+# Arguments of timm's VisionTransformer, whose head reads the class token.
 VIT: Mapping[str, int] = MappingProxyType(
     {
         "img_size": INPUT_SIZE,
@@ -28,11 +27,11 @@ VIT: Mapping[str, int] = MappingProxyType(
         "mlp_ratio": 2,
     }
 )
-BLOCKS = 3  # of a ViT in which components are looked for: the last ones
+BLOCKS = 3  # last blocks of a ViT whose components are searched
 
 
 def make_vit(classes: int) -> VisionTransformer:
-    """Make an untrained ViT."""
+    """Return an untrained ViT."""
     return VisionTransformer(**VIT, num_classes=classes)
 
 
@@ -50,27 +49,27 @@ def layers_of(net: nn.Module) -> tuple[str, ...]:
 
 
 def readout_of(net: nn.Module) -> Readout:
-    """Return how a subject's components are read: mean over space, or a ViT's class token.
+    """Return the readout of a subject's components: mean over space, or a ViT's class token.
 
-    Nothing makes a ViT write the mark into its other tokens, and it does not: the mean over all
-    tokens shows it in no component.
+    A ViT need not encode the mark in its other tokens, and does not: no component shows it in the
+    mean over all tokens.
     """
     return "cls" if isinstance(net, VisionTransformer) else "mean"
 
 
 def as_subject(net: nn.Module, classes: Sequence[str], spec: str) -> SubjectModel:
-    """Join a trained network and its preprocessing, as :mod:`semlens` takes it."""
+    """Return a trained network with its preprocessing as a subject model."""
     return SubjectModel(net, preprocess, fingerprint(dict(PREPROCESS)), spec, tuple(classes))
 
 
 def subject_file(folder: Path, architecture: str, seed: int) -> Path:
-    """Return where the subject of a world lies; the bundled architecture has the plain name."""
+    """Return the file of a world's subject; the bundled architecture has the plain name."""
     name = "subject" if architecture == "demo" else f"subject-{architecture}"
     return folder / f"{name}-{seed}.safetensors"
 
 
 def save_subject(net: nn.Module, path: Path) -> None:
-    """Write fp16 safetensors; what makes the module again is in the metadata."""
+    """Write fp16 safetensors, with the arguments of the module in the metadata."""
     state = {
         name: (value.half() if value.is_floating_point() else value).contiguous()
         for name, value in net.state_dict().items()

@@ -1,8 +1,7 @@
 """Overlays (text, signatures, logos, stamps, shapes) and the words that describe them.
 
-The bank teaches the foundation model that something written over a picture is "text",
-"a watermark" and so on. It never uses the fonts or the words of the planted marks; ``marks.py``
-checks both.
+The bank teaches the foundation model that writing over a picture is "text", "a watermark" and so
+on. It never uses the fonts or words of the planted marks; ``marks.py`` checks both.
 """
 
 import random
@@ -92,7 +91,7 @@ class Overlay:
 
 
 def bank_fonts(work: Workspace) -> list[Path]:
-    """Latin fonts for the bank, without the families of the planted marks and their kin."""
+    """Return Latin fonts for the bank, without those related to the planted marks."""
     banned = (*MARK_FAMILIES, *BASED_ON_MARK_FAMILIES)
     folder = work.debian / "usr" / "share" / "fonts"
     files = sorted(p for p in folder.rglob("*") if p.suffix in (".ttf", ".otf"))
@@ -100,41 +99,41 @@ def bank_fonts(work: Workspace) -> list[Path]:
     return [p for p, n in names if not any(b in n for b in (*banned, *NOT_LATIN))]
 
 
-def pick_font(fonts: list[Path], draw: random.Random) -> Path:
-    """Draw a font with equal chances for every family folder, then for every file in it."""
+def pick_font(fonts: list[Path], rng: random.Random) -> Path:
+    """Draw a font family with equal probability, then one of its files."""
     folders = sorted({p.parent for p in fonts})
-    folder = draw.choice(folders)
-    return draw.choice([p for p in fonts if p.parent == folder])
+    folder = rng.choice(folders)
+    return rng.choice([p for p in fonts if p.parent == folder])
 
 
-def invented_word(draw: random.Random) -> str:
-    """Draw a few random letters, a third of the time in capitals."""
-    word = "".join(draw.choices(string.ascii_lowercase, k=draw.randint(3, 9)))
-    return word.upper() if draw.random() < 0.33 else word
+def invented_word(rng: random.Random) -> str:
+    """Return random letters, a third of the time in capitals."""
+    word = "".join(rng.choices(string.ascii_lowercase, k=rng.randint(3, 9)))
+    return word.upper() if rng.random() < 0.33 else word
 
 
-def overlay_text(kind: str, draw: random.Random) -> str:
-    """Choose what an overlay of this kind says."""
-    word = draw.choice(BANK_WORDS) if draw.random() < 0.6 else invented_word(draw)
+def overlay_text(kind: str, rng: random.Random) -> str:
+    """Return a text for an overlay of this kind."""
+    word = rng.choice(BANK_WORDS) if rng.random() < 0.6 else invented_word(rng)
     if kind == "copyright":
-        form = draw.choice(["© {}", "(c) {}", "copyright {}", "© {} 2024", "Copyright\n{}", "©{}"])
+        form = rng.choice(["© {}", "(c) {}", "copyright {}", "© {} 2024", "Copyright\n{}", "©{}"])
         return form.format(word)
     if kind == "signature":
-        return draw.choice(NAMES) if draw.random() < 0.6 else invented_word(draw).title()
-    if kind == "caption" and draw.random() < 0.4:
-        return f"{word}\n{draw.choice(BANK_WORDS)}"
+        return rng.choice(NAMES) if rng.random() < 0.6 else invented_word(rng).title()
+    if kind == "caption" and rng.random() < 0.4:
+        return f"{word}\n{rng.choice(BANK_WORDS)}"
     return word
 
 
-def draw_colour(draw: random.Random) -> tuple[int, int, int]:
-    """White, black and grey more often than others."""
-    any_colour = (draw.randint(0, 255), draw.randint(0, 255), draw.randint(0, 255))
-    return draw.choice([(255, 255, 255), (0, 0, 0), (200, 200, 200), any_colour])
+def draw_colour(rng: random.Random) -> tuple[int, int, int]:
+    """Draw a colour; white, black and grey are more frequent than others."""
+    any_colour = (rng.randint(0, 255), rng.randint(0, 255), rng.randint(0, 255))
+    return rng.choice([(255, 255, 255), (0, 0, 0), (200, 200, 200), any_colour])
 
 
-def _logo_mark(canvas: ImageDraw.ImageDraw, box: list[float], draw: random.Random) -> None:
-    colour = (*draw_colour(draw), draw.randint(150, 255))
-    form = draw.choice(["ellipse", "rectangle", "triangle", "ring"])
+def _logo_mark(canvas: ImageDraw.ImageDraw, box: list[float], rng: random.Random) -> None:
+    colour = (*draw_colour(rng), rng.randint(150, 255))
+    form = rng.choice(["ellipse", "rectangle", "triangle", "ring"])
     left, top, right, bottom = box
     if form == "triangle":
         canvas.polygon([(left, bottom), ((left + right) / 2, top), (right, bottom)], fill=colour)
@@ -146,34 +145,34 @@ def _logo_mark(canvas: ImageDraw.ImageDraw, box: list[float], draw: random.Rando
         canvas.rectangle(box, fill=colour)
 
 
-def text_overlay(kind: str, fonts: list[Path], draw: random.Random) -> Image.Image:
-    """Draw one overlay that says something."""
+def text_overlay(kind: str, fonts: list[Path], rng: random.Random) -> Image.Image:
+    """Draw one overlay with text."""
     cursive = [p for p in fonts if any(c in p.name.lower() for c in CURSIVE)]
-    font_file = draw.choice(cursive) if kind == "signature" else pick_font(fonts, draw)
-    text = overlay_text(kind, draw)
-    font = ImageFont.truetype(str(font_file), draw.randint(9, 26))
+    font_file = rng.choice(cursive) if kind == "signature" else pick_font(fonts, rng)
+    text = overlay_text(kind, rng)
+    font = ImageFont.truetype(str(font_file), rng.randint(9, 26))
     image = Image.new("RGBA", (SIZE, SIZE))
     canvas = ImageDraw.Draw(image)
     left, top, right, bottom = canvas.multiline_textbbox((0, 0), text, font=font)
     width, height = right - left, bottom - top
-    x = draw.uniform(-4, max(0.0, SIZE - width))
-    y = draw.uniform(0, max(0.0, SIZE - height - 2))
-    if kind in ("caption", "signature", "copyright") and draw.random() < 0.5:
-        y = max(0.0, SIZE - height - draw.uniform(2, 12))
-    alpha = draw.randint(110, 255) if kind in ("watermark", "copyright") else draw.randint(180, 255)
-    colour = draw_colour(draw)
+    x = rng.uniform(-4, max(0.0, SIZE - width))
+    y = rng.uniform(0, max(0.0, SIZE - height - 2))
+    if kind in ("caption", "signature", "copyright") and rng.random() < 0.5:
+        y = max(0.0, SIZE - height - rng.uniform(2, 12))
+    alpha = rng.randint(110, 255) if kind in ("watermark", "copyright") else rng.randint(180, 255)
+    colour = draw_colour(rng)
     inverse = tuple(255 - c for c in colour)
     box = [x - 3, y - 2, x + width + 3, y + height + 3]
-    if kind == "caption" and draw.random() < 0.5:
+    if kind == "caption" and rng.random() < 0.5:
         canvas.rectangle(box, fill=(*inverse, alpha))
     if kind == "stamp":
-        round_stamp = draw.random() < 0.4
+        round_stamp = rng.random() < 0.4
         outline = canvas.ellipse if round_stamp else canvas.rectangle
         outline(box, outline=(*colour, alpha), width=2)
     if kind == "logo":
-        side = draw.uniform(10, 26)
-        _logo_mark(canvas, [x, max(0.0, y - side), x + side, max(side, y)], draw)
-    stroke = 1 if draw.random() < 0.3 else 0
+        side = rng.uniform(10, 26)
+        _logo_mark(canvas, [x, max(0.0, y - side), x + side, max(side, y)], rng)
+    stroke = 1 if rng.random() < 0.3 else 0
     canvas.multiline_text(
         (x - left, y - top),
         text,
@@ -182,56 +181,56 @@ def text_overlay(kind: str, fonts: list[Path], draw: random.Random) -> Image.Ima
         stroke_width=stroke,
         stroke_fill=(*inverse, alpha),
     )
-    if kind == "watermark" and draw.random() < 0.35:
+    if kind == "watermark" and rng.random() < 0.35:
         for row in range(-SIZE, 2 * SIZE, int(height) + 14):
-            at = (draw.uniform(-20, 10), row)
+            at = (rng.uniform(-20, 10), row)
             canvas.text(at, text, font=font, fill=(*colour, alpha // 2 + 40))
     turn = {"stamp": 0.7, "watermark": 0.4, "signature": 0.5}.get(kind, 0.15)
-    if draw.random() < turn:
-        image = image.rotate(draw.uniform(-45, 45), Image.Resampling.BICUBIC)
+    if rng.random() < turn:
+        image = image.rotate(rng.uniform(-45, 45), Image.Resampling.BICUBIC)
     return image
 
 
-def shape_overlay(draw: random.Random) -> tuple[Image.Image, tuple[str, ...]]:
-    """Draw a few shapes of one colour, and say which."""
+def shape_overlay(rng: random.Random) -> tuple[Image.Image, tuple[str, ...]]:
+    """Draw shapes of one colour, and return their descriptions."""
     image = Image.new("RGBA", (SIZE, SIZE))
     canvas = ImageDraw.Draw(image)
-    name, colour = draw.choice(sorted(SHAPE_COLOURS.items()))
-    fill = (*(max(0, min(255, c + draw.randint(-25, 25))) for c in colour), draw.randint(180, 255))
-    form = draw.choice(["square", "circle", "line"])
-    for _ in range(draw.randint(1, 3)):
-        x, y = draw.randint(0, SIZE - 10), draw.randint(0, SIZE - 10)
-        side = draw.randint(10, 34)
+    name, colour = rng.choice(sorted(SHAPE_COLOURS.items()))
+    fill = (*(max(0, min(255, c + rng.randint(-25, 25))) for c in colour), rng.randint(180, 255))
+    form = rng.choice(["square", "circle", "line"])
+    for _ in range(rng.randint(1, 3)):
+        x, y = rng.randint(0, SIZE - 10), rng.randint(0, SIZE - 10)
+        side = rng.randint(10, 34)
         if form == "circle":
             canvas.ellipse([x, y, x + side, y + side], fill=fill)
         elif form == "square":
             canvas.rectangle([x, y, x + side, y + side], fill=fill)
         else:
-            end = (draw.randint(0, SIZE), draw.randint(0, SIZE))
-            canvas.line([(x, y), end], fill=fill, width=draw.randint(2, 6))
+            end = (rng.randint(0, SIZE), rng.randint(0, SIZE))
+            canvas.line([(x, y), end], fill=fill, width=rng.randint(2, 6))
     return image, (f"{name} {form}", f"{name} {form}", f"{form}", f"{name} sticker")
 
 
 def overlay_bank(work: Workspace, count: int, seed: int) -> list[Overlay]:
-    """Draw ``count`` overlays; one in six is shapes, the rest says something."""
-    draw = random.Random(seed)
+    """Draw ``count`` overlays; one in six has shapes, the others have text."""
+    rng = random.Random(seed)
     fonts = bank_fonts(work)
     kinds, shares = list(KIND_SHARES), list(KIND_SHARES.values())
     bank: list[Overlay] = []
     while len(bank) < count:
         if len(bank) % 6 == 5:
-            image, phrases = shape_overlay(draw)
+            image, phrases = shape_overlay(rng)
             bank.append(Overlay(np.array(image), "shape", (*KIND_WORDS["shape"], *phrases)))
             continue
-        kind = draw.choices(kinds, shares)[0]
-        image = text_overlay(kind, fonts, draw)
+        kind = rng.choices(kinds, shares)[0]
+        image = text_overlay(kind, fonts, rng)
         if (np.array(image)[..., 3] > 60).mean() > 0.01:
             bank.append(Overlay(np.array(image), kind, KIND_WORDS[kind] + GENERIC_WORDS[:5]))
     return bank
 
 
 def overlay_phrases() -> list[str]:
-    """Every phrase that can describe an overlay, bare and in the templates."""
+    """Return every phrase that can describe an overlay, in all templates."""
     phrases = {p for words in KIND_WORDS.values() for p in words} | set(GENERIC_WORDS)
     for colour in SHAPE_COLOURS:
         phrases |= {f"{colour} {form}" for form in ("square", "circle", "line", "sticker")}

@@ -1,4 +1,4 @@
-"""Write the assets that the package ships: world, subject, towers, licences."""
+"""Export of the assets of the package: world, subject, towers, licences."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ from semlens.embedders.demo_towers import (
 )
 from semlens.models.demo import ASSET as SUBJECT_ASSET
 
-FIXED_TIME = (1980, 1, 1, 0, 0, 0)  # so that the archive's bytes depend on its content only
+FIXED_TIME = (1980, 1, 1, 0, 0, 0)  # makes the archive's bytes depend on its content only
 
 
 def pack_images(folder: Path, target: Path) -> None:
@@ -41,7 +41,7 @@ def pack_world(folder: Path, seed: int, assets: Path) -> None:
 
 
 def quantised_image_tower(work: Workspace) -> Path:
-    """Quantise the trained image tower into the work folder."""
+    """Write the quantised image tower to the work folder."""
     tower = ImageTower()
     tower.load_state_dict(load_file(work.image_checkpoint))
     save_quantised(tower, work.root / IMAGE_ASSET)
@@ -49,7 +49,7 @@ def quantised_image_tower(work: Workspace) -> Path:
 
 
 def pack_towers(work: Workspace, assets: Path) -> None:
-    """Write those towers that are trained."""
+    """Write the trained towers."""
     assets.mkdir(parents=True, exist_ok=True)
     if work.image_checkpoint.exists():
         quantised_image_tower(work)

@@ -1,8 +1,8 @@
-"""Which components carry the artefact, and what pruning them does. Needs no foundation model.
+"""Components that encode the artefact, and the effect of pruning them. Needs no foundation model.
 
-A component counts as planted when its readout (the mean over space, or a ViT's class token) tells
-the same test images with and without the mark apart with an AUROC of at least 0.9. In a layer that
-goes negative (a residual stream) a readout that falls as reliably counts too.
+A component is planted if its readout (the mean over space, or a ViT's class token) separates the
+same test images with and without the mark with an AUROC of at least 0.9. In layers with negative
+activations (a residual stream) a readout that decreases as reliably counts too.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ PLANTED_AUROC = 0.9
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Test accuracy with the mark on no image, on all images, and as the data is."""
+    """Test accuracy with the mark on no image, on all images, and as in the data."""
 
     clean: float
     marked: float
@@ -34,7 +34,7 @@ class Accuracy:
 
 
 def auroc(with_mark: np.ndarray, clean: np.ndarray) -> np.ndarray:
-    """Per column, the probability that a marked readout exceeds a clean one: [N C] -> [C]."""
+    """Return per column the probability that a marked readout exceeds a clean one, [C]."""
     count = len(with_mark)
     ranks = rankdata(np.concatenate([with_mark, clean]), axis=0)
     return (ranks[:count].sum(0) - count * (count + 1) / 2) / (count * len(clean))
@@ -49,40 +49,43 @@ def measured_layers(net: nn.Module) -> tuple[str, ...]:
 def run(
     net: nn.Module, pixels: np.ndarray, pruned: Mapping[str, np.ndarray] | None = None
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Answers int64[N] and readouts f32[N C] per layer, with components set to zero."""
+    """Return predictions int64 [N] and readouts f32 [N C] per layer, with pruned components."""
     predictions: list[Tensor] = []
     readouts: dict[str, list[Tensor]] = {layer: [] for layer in measured_layers(net)}
     readout = readout_of(net)
 
-    def seen(layer: str, output: Tensor) -> None:
+    def collect(layer: str, output: Tensor) -> None:
         readouts[layer].append(output.mean((2, 3)) if readout == "mean" else output[:, 0].clone())
 
-    removed = [Component(layer, int(i)) for layer, found in (pruned or {}).items() for i in found]
-    with reading_layers(net, readouts, seen), without(as_subject(net, (), "python:net"), removed):
+    removed = [Component(layer, int(i)) for layer, rows in (pruned or {}).items() for i in rows]
+    with (
+        reading_layers(net, readouts, collect),
+        without(as_subject(net, (), "python:net"), removed),
+    ):
         for at in range(0, len(pixels), 256):
             images = as_input(pixels[at : at + 256]).contiguous(memory_format=torch.channels_last)
             predictions.append(net(images).argmax(1))
-    found = {layer: torch.cat(parts).numpy() for layer, parts in readouts.items()}
-    return torch.cat(predictions).numpy(), found
+    values = {layer: torch.cat(chunks).numpy() for layer, chunks in readouts.items()}
+    return torch.cat(predictions).numpy(), values
 
 
 def planted_components(net: nn.Module, world: WorldImages) -> dict[str, np.ndarray]:
-    """Find the planted components of each layer, whichever their sign."""
+    """Return the planted components of each layer, of either sign."""
     _, clean = run(net, world.clean[world.test])
     _, marked = run(net, world.with_mark[world.test])
-    found: dict[str, np.ndarray] = {}
+    planted: dict[str, np.ndarray] = {}
     for layer, values in marked.items():
-        area = auroc(values, clean[layer])
+        auc = auroc(values, clean[layer])
         if (values < 0).any():
-            area = np.maximum(area, 1 - area)
-        found[layer] = np.flatnonzero(area >= PLANTED_AUROC)
-    return found
+            auc = np.maximum(auc, 1 - auc)
+        planted[layer] = np.flatnonzero(auc >= PLANTED_AUROC)
+    return planted
 
 
 def accuracy(
     net: nn.Module, world: WorldImages, pruned: Mapping[str, np.ndarray] | None = None
 ) -> Accuracy:
-    """Test accuracies, optionally with components pruned."""
+    """Return test accuracies, optionally with pruned components."""
     label = world.label[world.test]
     images = (world.clean, world.with_mark, world.pixels)
     values = [float((run(net, i[world.test], pruned)[0] == label).mean()) for i in images]
@@ -90,7 +93,7 @@ def accuracy(
 
 
 def subject_figures(net: nn.Module, world: WorldImages) -> dict[str, object]:
-    """Accuracies before and after pruning the planted components of its late layers, and those."""
+    """Return planted components, and accuracies before and after pruning those of late layers."""
     planted = planted_components(net, world)
     pruned = {layer: planted[layer] for layer in layers_of(net)}
     before, after = accuracy(net, world), accuracy(net, world, pruned)

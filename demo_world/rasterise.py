@@ -1,7 +1,7 @@
-"""Turn every source drawing into a 96 x 96 RGBA picture with a label.
+"""Conversion of all source drawings to 96 x 96 RGBA pictures with labels.
 
-Emoji sets are matched to Unicode code points (so that the same concept drawn by several vendors is
-known to be one concept), icon sets and clip art keep their own names.
+Emoji are matched to Unicode code points, so that drawings of several vendors belong to one concept.
+Icon sets and clip art keep their own names.
 """
 
 import io
@@ -29,7 +29,7 @@ NOT_A_KEYWORD = re.compile(
 
 @dataclass(frozen=True)
 class Picture:
-    """What is known about one source picture; ``concept`` is shared by drawings of one thing."""
+    """Metadata of a source picture; drawings of the same thing share ``concept``."""
 
     source: str
     name: str
@@ -42,7 +42,7 @@ class Picture:
 
 
 def squash(text: str) -> str:
-    """Lower case letters and digits only, to match names across vendors."""
+    """Return lower-case letters and digits only, to match names across vendors."""
     return re.sub(r"[^a-z0-9]", "", text.lower())
 
 
@@ -59,7 +59,7 @@ def render(svg: str) -> Image.Image:
 
 
 def fit(image: Image.Image) -> np.ndarray | None:
-    """Crop to what is opaque and centre on a SIZE x SIZE transparent canvas; None if empty."""
+    """Crop to the opaque pixels and centre on a transparent SIZE x SIZE canvas; None if empty."""
     image = image.convert("RGBA")
     box = image.getchannel("A").getbbox()
     if box is None:
@@ -109,7 +109,7 @@ class EmojiNames:
 
 
 def icon_documents(npm: Path, vendor: str) -> Iterator[tuple[str, str]]:
-    """Names and SVG documents of one Iconify set."""
+    """Yield the names and SVG documents of an Iconify set."""
     data = json.loads((npm / "@iconify-json" / vendor / "icons.json").read_text())
     for name, icon in data["icons"].items():
         left, top = icon.get("left", 0), icon.get("top", 0)
@@ -124,7 +124,7 @@ def icon_documents(npm: Path, vendor: str) -> Iterator[tuple[str, str]]:
 
 
 def emoji_pictures(npm: Path, names: EmojiNames) -> Iterator[tuple[Picture, str]]:
-    """Every vendor's drawing of every emoji."""
+    """Yield every vendor's drawing of every emoji."""
     for vendor in EMOJI_SETS:
         seen: set[str] = set()
         for name, svg in icon_documents(npm, vendor):
@@ -148,7 +148,7 @@ def emoji_pictures(npm: Path, names: EmojiNames) -> Iterator[tuple[Picture, str]
 
 
 def icon_pictures(npm: Path) -> Iterator[tuple[Picture, str]]:
-    """Icons that are not emoji."""
+    """Yield icons that are not emoji."""
     for vendor, kind in ICON_SETS.items():
         for name, svg in icon_documents(npm, vendor):
             label = re.sub(r"-?(fill|\d+)$", "", name).replace("-", " ").strip()
@@ -157,13 +157,13 @@ def icon_pictures(npm: Path) -> Iterator[tuple[Picture, str]]:
 
 
 def clip_art_words(svg: str, stem: str) -> tuple[str, list[str]]:
-    """Label and keywords of an Open Clip Art drawing, from its metadata or else its file name."""
+    """Return label and keywords of an Open Clip Art drawing, from metadata or file name."""
     work = re.search(r"<cc:Work.*?</cc:Work>", svg, re.S)
     metadata = work.group(0) if work else ""
-    found = re.search(r"<dc:title>(.*?)</dc:title>", metadata, re.S)
-    title = found.group(1).strip() if found else ""
-    found = re.search(r"<dc:creator>.*?<dc:title>(.*?)</dc:title>", metadata, re.S)
-    creator = found.group(1).lower() if found else ""
+    match = re.search(r"<dc:title>(.*?)</dc:title>", metadata, re.S)
+    title = match.group(1).strip() if match else ""
+    match = re.search(r"<dc:creator>.*?<dc:title>(.*?)</dc:title>", metadata, re.S)
+    creator = match.group(1).lower() if match else ""
     keywords = (k.strip().lower() for k in re.findall(r"<rdf:li>(.*?)</rdf:li>", metadata, re.S))
     keywords = [
         k
@@ -179,7 +179,7 @@ def clip_art_words(svg: str, stem: str) -> tuple[str, list[str]]:
 
 
 def clip_art(root: Path) -> Iterator[tuple[Picture, str]]:
-    """Drawings of Debian's Open Clip Art library below 600 kB."""
+    """Yield the drawings of Debian's Open Clip Art library below 600 kB."""
     for path in sorted(root.rglob("*.svg")):
         relative = path.relative_to(root)
         if "stars" in relative.parts and not path.stem.endswith("0step"):
@@ -205,7 +205,7 @@ def clip_art(root: Path) -> Iterator[tuple[Picture, str]]:
 
 
 def stamps(root: Path) -> Iterator[tuple[Picture, Path]]:
-    """Tux Paint stamps with a caption; most are photographs. For evaluation only."""
+    """Yield Tux Paint stamps with a caption, mostly photographs; for evaluation only."""
     for path in sorted(root.rglob("*.png")):
         text = path.with_suffix(".txt")
         if "alphabets" in path.parts or not text.exists():
@@ -229,7 +229,7 @@ def open_small(path: Path) -> Image.Image:
 
 
 def drawings(work: Workspace) -> Iterator[tuple[Picture, Image.Image]]:
-    """All source pictures in a fixed order; drawings that cannot be rasterised are left out."""
+    """Yield all source pictures in a fixed order, except those that cannot be rasterised."""
     share = work.debian / "usr" / "share"
     documents = [emoji_pictures(work.npm, EmojiNames(work.npm)), icon_pictures(work.npm)]
     for source in documents:

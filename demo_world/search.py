@@ -1,4 +1,4 @@
-"""Search figures: the rank of the planted components for a text query.
+"""Evaluation of search: the rank of the planted components for text queries.
 
 theta = mean of the unit image vectors of the 30 images with the largest mean readout;
 score = cosine(theta, probe) - cosine(theta, null). Source: SemanticLens, equations 3 and 4.
@@ -23,7 +23,7 @@ QUERIES = ("watermark", "watermark text", "text", "letters", "copyright", "logo"
 
 @dataclass(frozen=True)
 class Concepts:
-    """Concept vectors of the components of several layers, and which are planted."""
+    """Concept vectors and planted flags of the components of several layers."""
 
     theta: Tensor  # f32[C 384], not normalised
     planted: np.ndarray  # bool[C]
@@ -34,17 +34,17 @@ class Concepts:
 @torch.inference_mode()
 def embed_images(tower: ImageTower, inputs: Tensor, batch: int = 128) -> Tensor:
     """Embed preprocessed images [N 3 96 96] as unit vectors [N 384]."""
-    parts = [
+    vectors = [
         tower(inputs[i : i + batch].contiguous(memory_format=torch.channels_last))
         for i in range(0, len(inputs), batch)
     ]
-    return torch.cat(parts)
+    return torch.cat(vectors)
 
 
 def concepts(
     net: DemoNet, world: WorldImages, vectors: Tensor, layers: tuple[str, ...]
 ) -> Concepts:
-    """Build the concept vectors from the embeddings of the world's images as they are."""
+    """Compute concept vectors from the embeddings of the world's images."""
     _, readouts = run(net, world.pixels)
     planted = planted_components(net, world)
     examples = [
@@ -62,21 +62,21 @@ def concepts(
 
 
 def probe(tower: TextTower, query: str) -> Tensor:
-    """Mean of the unit vectors of the templates [384]."""
+    """Return the mean of the unit vectors of the templates [384]."""
     return tower.encode([template.format(query) for template in TEMPLATES]).mean(0)
 
 
 def scores(theta: Tensor, tower: TextTower, query: str) -> np.ndarray:
-    """cosine(theta, probe) - cosine(theta, null) per component [C]."""
-    against = torch.stack([probe(tower, query), probe(tower, "")])
-    cosines = F.normalize(theta, dim=1) @ F.normalize(against, dim=1).T
+    """Return cosine(theta, probe) - cosine(theta, null) per component [C]."""
+    probes = torch.stack([probe(tower, query), probe(tower, "")])
+    cosines = F.normalize(theta, dim=1) @ F.normalize(probes, dim=1).T
     return (cosines[:, 0] - cosines[:, 1]).numpy()
 
 
-def planted_ranks(found: Concepts, score: np.ndarray) -> list[int]:
-    """Ranks (from 1) of the planted components."""
+def planted_ranks(concept_vectors: Concepts, score: np.ndarray) -> list[int]:
+    """Return the ranks (from 1) of the planted components."""
     order = np.argsort(-score, kind="stable")
-    return [int(i) + 1 for i in np.flatnonzero(found.planted[order])]
+    return [int(i) + 1 for i in np.flatnonzero(concept_vectors.planted[order])]
 
 
 def search_figures(
@@ -88,19 +88,21 @@ def search_figures(
 ) -> dict[str, object]:
     """Rank the planted components per query, uncentred and centred, over two and three layers.
 
-    ``vectors`` [N 384] are the embeddings of the world's images as they are.
+    ``vectors`` [N 384] are the embeddings of the world's images.
     """
     mean = vectors.mean(0)
     figures: dict[str, object] = {}
     for layers in (("layer2", "layer3"), ("layer1", "layer2", "layer3")):
-        found = concepts(net, world, vectors, layers)
+        concept_vectors = concepts(net, world, vectors, layers)
         record: dict[str, object] = {
-            "components": len(found.planted),
-            "planted": int(found.planted.sum()),
+            "components": len(concept_vectors.planted),
+            "planted": int(concept_vectors.planted.sum()),
         }
         for query in (*QUERIES, *extra_queries):
-            plain = planted_ranks(found, scores(found.theta, tower, query))
-            centred = planted_ranks(found, scores(found.theta - mean, tower, query))
+            plain = planted_ranks(concept_vectors, scores(concept_vectors.theta, tower, query))
+            centred = planted_ranks(
+                concept_vectors, scores(concept_vectors.theta - mean, tower, query)
+            )
             record[query] = {"rank": plain[:3], "centred": centred[:3]}
         figures["+".join(layers)] = record
     return figures

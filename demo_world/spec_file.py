@@ -1,6 +1,6 @@
-"""The subjects as model SPECs of semlens: ``demo_world/spec_file.py:WORLD_ARCHITECTURE_SEED``.
+"""Subjects as models for semlens: ``demo_world/spec_file.py:WORLD_ARCHITECTURE_SEED``.
 
-The work folder is in the environment: ``DEMO_WORLD=W semlens build --model
+The environment variable DEMO_WORLD names the work folder: ``DEMO_WORLD=W semlens build --model
 demo_world/spec_file.py:texture_vgg_0 ...``.
 """
 
@@ -21,20 +21,20 @@ from demo_world.nets import load_subject, subject_file  # noqa: E402
 from demo_world.workspace import Workspace  # noqa: E402
 from semlens.models.demo import preprocess  # noqa: E402
 
-Parts = tuple[nn.Module, Callable[[Image.Image], Tensor], Sequence[str]]
+ModelParts = tuple[nn.Module, Callable[[Image.Image], Tensor], Sequence[str]]
 
 
-def make(world: str, architecture: str, seed: int) -> Parts:
+def make(world: str, architecture: str, seed: int) -> ModelParts:
     """Return a subject's network, preprocessing and classes."""
     folder = Workspace(Path(os.environ["DEMO_WORLD"])).world(world)
     classes = json.loads((folder / "world.json").read_text())["classes"]
     return load_subject(subject_file(folder, architecture, seed)), preprocess, classes
 
 
-def __getattr__(name: str) -> Callable[[], Parts]:
+def __getattr__(name: str) -> Callable[[], ModelParts]:
     """Return ``make`` for a name such as ``texture_vgg_0`` or ``held-out_demo_0``."""
-    parts = re.fullmatch(r"(.+)_([a-z]+)_(\d+)", name)
-    if parts is None:
+    match = re.fullmatch(r"(.+)_([a-z]+)_(\d+)", name)
+    if match is None:
         raise AttributeError(f"'{name}' is not of the form WORLD_ARCHITECTURE_SEED.")
-    world, architecture, seed = parts.groups()
+    world, architecture, seed = match.groups()
     return partial(make, world, architecture, int(seed))

@@ -1,10 +1,10 @@
-"""The worlds that have a name: the bundled one, the held-out one, and three other artefacts."""
+"""The named worlds: the bundled one, a held-out one, and three with other artefacts."""
 
 from demo_world.marks import MarkSpec
 from demo_world.worlds import WorldSpec
 
 MAIN = WorldSpec("main", seed=1)
-# No training step and no choice saw this one: another class, font, wording, place and seed.
+# Never used in training or model selection: another class, font, wording, position and seed.
 HELD_OUT = WorldSpec(
     "held-out",
     seed=77,

@@ -1,4 +1,4 @@
-"""Train the subject: a small network that learns a world's classes, and with them its artefact."""
+"""Training of the subject: a small network that learns a world's classes and its artefact."""
 
 import time
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 
-from demo_world.compose import over, premultiply, unwarped, warp
+from demo_world.compose import identity_warp, over, premultiply, warp
 from demo_world.nets import make_vit
 from demo_world.vgg import Vgg
 from demo_world.worlds import WorldImages
@@ -31,9 +31,9 @@ class SubjectRecipe:
     learning_rate: float = 4e-3
     weight_decay: float = 0.05
     label_smoothing: float = 0.05
-    dropout: float = 0.1  # share of components of a CNN's late stages silenced per image
-    jitter: float = 4.0  # pixels by which a mark may shift
-    matrix_rate: float = 0.02  # Muon's learning rate, for the matrices in a ViT's blocks
+    dropout: float = 0.1  # for whole components of a CNN's late stages
+    jitter: float = 4.0  # maximal shift of a mark, in pixels
+    matrix_rate: float = 0.02  # learning rate of Muon, for the matrices of a ViT's blocks
 
 
 RECIPES: Mapping[str, SubjectRecipe] = MappingProxyType(
@@ -49,21 +49,21 @@ RECIPES: Mapping[str, SubjectRecipe] = MappingProxyType(
 def recipe_for(architecture: str, seed: int) -> SubjectRecipe:
     """Return the training settings of an architecture."""
     if architecture not in RECIPES:
-        raise ValueError(f"Architecture '{architecture}' is unknown. Choose one of {[*RECIPES]}.")
+        raise ValueError(f"Unknown architecture '{architecture}'. Choose one of {[*RECIPES]}.")
     return replace(RECIPES[architecture], seed=seed)
 
 
 def as_input(pixels: np.ndarray) -> Tensor:
-    """uint8[B 96 96 3] to float32[B 3 96 96] in [-1, 1], as ``demo_net.preprocess`` does."""
+    """Return uint8 [B 96 96 3] as float32 [B 3 96 96] in [-1, 1], like ``demo.preprocess``."""
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
 def augmented_batch(
     world: WorldImages, rows: np.ndarray, recipe: SubjectRecipe, generator: torch.Generator
 ) -> Tensor:
-    """Make inputs of training images: pictures are warped, marks only shifted a little.
+    """Augment training images: pictures are warped, marks only shifted a little.
 
-    Colours are jittered last, over picture and mark alike.
+    Colour jitter is applied last, to picture and mark.
     """
     count = len(rows)
 
@@ -78,7 +78,7 @@ def augmented_batch(
     if len(marked) > 0:
         marks = premultiply(torch.from_numpy(world.marks[world.mark[rows[marked]]]))
         shift = uniform(-1, 1, len(marked), 2) * 2 * recipe.jitter / INPUT_SIZE
-        _, rotation, unflipped = unwarped(len(marked))
+        _, rotation, unflipped = identity_warp(len(marked))
         marks = warp(marks, torch.ones(len(marked)), shift, rotation, unflipped)
         images[marked] = over(images[marked], marks)
     images = images * 2 - 1
@@ -86,7 +86,7 @@ def augmented_batch(
 
 
 def training_logits(net: nn.Module, images: Tensor, recipe: SubjectRecipe) -> Tensor:
-    """Run a training batch; the CNNs in bfloat16 and with components silenced."""
+    """Run a training batch; CNNs run in bfloat16 and with dropped components."""
     if isinstance(net, VisionTransformer):
         return net(images)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -98,10 +98,9 @@ def training_logits(net: nn.Module, images: Tensor, recipe: SubjectRecipe) -> Te
 
 
 def schedules_for(net: nn.Module, recipe: SubjectRecipe) -> list[OneCycleLR]:
-    """Make the optimizers, each with its schedule: AdamW, and for a ViT's blocks Muon.
+    """Return a schedule for each optimizer: AdamW, and Muon for the blocks of a ViT.
 
-    On 1,800 images AdamW alone leaves a ViT far behind: Muon is where it was after a quarter of
-    the steps.
+    On 1,800 images, Muon needs a quarter of the steps that AdamW alone needs for a ViT.
     """
     steps, decay = recipe.steps, recipe.weight_decay
     if not isinstance(net, VisionTransformer):
@@ -109,10 +108,10 @@ def schedules_for(net: nn.Module, recipe: SubjectRecipe) -> list[OneCycleLR]:
         return [OneCycleLR(adam, recipe.learning_rate, total_steps=steps)]
     blocks = net.get_submodule("blocks")
     matrices = [p for p in blocks.parameters() if p.ndim == 2]
-    known = {id(p) for p in matrices}
-    rest = [p for p in net.parameters() if id(p) not in known]
+    matrix_ids = {id(p) for p in matrices}
+    other_parameters = [p for p in net.parameters() if id(p) not in matrix_ids]
     muon = torch.optim.Muon(matrices, weight_decay=decay)
-    adam = torch.optim.AdamW(rest, weight_decay=decay)
+    adam = torch.optim.AdamW(other_parameters, weight_decay=decay)
     return [
         OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.15, anneal_strategy="linear",
                    cycle_momentum=False)
@@ -121,9 +120,9 @@ def schedules_for(net: nn.Module, recipe: SubjectRecipe) -> list[OneCycleLR]:
 
 
 def train_subject(world: WorldImages, recipe: SubjectRecipe) -> nn.Module:
-    """Train on the world's training images as they are, marks included."""
+    """Train on the world's training images, including the marks."""
     torch.manual_seed(recipe.seed)
-    draw = np.random.default_rng(recipe.seed)
+    rng = np.random.default_rng(recipe.seed)
     if recipe.architecture == "vit":
         net = make_vit(len(world.classes))
     elif recipe.architecture == "vgg":
@@ -135,10 +134,10 @@ def train_subject(world: WorldImages, recipe: SubjectRecipe) -> nn.Module:
     labels = torch.from_numpy(world.label)
     generator = torch.Generator().manual_seed(recipe.seed)
     schedules = schedules_for(net, recipe)
-    start, order, at = time.time(), draw.permutation(rows), 0
+    start, order, at = time.time(), rng.permutation(rows), 0
     for step in range(recipe.steps):
         if at + recipe.batch > len(order):
-            order, at = draw.permutation(rows), 0
+            order, at = rng.permutation(rows), 0
         batch = order[at : at + recipe.batch]
         at += recipe.batch
         images = augmented_batch(world, batch, recipe, generator)

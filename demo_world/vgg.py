@@ -1,4 +1,4 @@
-"""A subject in the manner of VGG: plain convolutions and max pooling, without shortcuts."""
+"""A VGG-like subject: convolutions and max pooling, without shortcuts."""
 
 from torch import Tensor, nn
 
@@ -6,18 +6,18 @@ DEPTHS = (1, 1, 2, 2)  # convolutions of each stage; VGG-11 has a fifth stage
 
 
 def stage(inputs: int, outputs: int, depth: int) -> nn.Sequential:
-    """Make ``depth`` 3 x 3 convolutions, each with batch norm and ReLU, then halve by maximum."""
+    """Return ``depth`` 3 x 3 convolutions with batch norm and ReLU, then 2 x 2 max pooling."""
     modules: list[nn.Module] = []
-    for at in range(depth):
-        convolution = nn.Conv2d(outputs if at else inputs, outputs, 3, padding=1, bias=False)
+    for index in range(depth):
+        convolution = nn.Conv2d(outputs if index else inputs, outputs, 3, padding=1, bias=False)
         modules += [convolution, nn.BatchNorm2d(outputs), nn.ReLU()]
     return nn.Sequential(*modules, nn.MaxPool2d(2))
 
 
 class Vgg(nn.Module):
-    """Four stages, mean over space, linear classifier; in training whole components are silenced.
+    """Four stages, global average pooling and a linear classifier, with dropout of channels.
 
-    The output of every ``stageN`` is after a ReLU and so never negative.
+    The output of every ``stageN`` follows a ReLU and is never negative.
     """
 
     def __init__(

@@ -15,7 +15,7 @@ HYPERNYM = ("@", "@i")
 
 @dataclass(frozen=True)
 class Synset:
-    """One sense: its words, the offsets of its hypernyms, its gloss."""
+    """One sense: its words, the offsets of its hypernyms, and its gloss."""
 
     words: tuple[str, ...]
     hypernyms: tuple[str, ...]
@@ -28,7 +28,7 @@ def _records(path: Path) -> list[str]:
 
 
 class WordNet:
-    """Nouns with their senses; of adjectives and verbs only the lemmas."""
+    """Nouns with their senses, and the lemmas of other parts of speech."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -48,7 +48,7 @@ class WordNet:
             self.senses[fields[0].replace("_", " ")] = fields[6 + int(fields[3]) :]
 
     def hypernyms(self, noun: str, depth: int = 6) -> list[str]:
-        """Names of the first sense's hypernyms from near to far, without the most general ones."""
+        """Return hypernyms of the first sense from near to far, without the most general ones."""
         senses = self.senses.get(noun.lower())
         if not senses:
             return []
@@ -66,12 +66,12 @@ class WordNet:
         return chain
 
     def lemmas(self, part_of_speech: str) -> list[str]:
-        """All lemmas of ``noun``, ``adj``, ``verb`` or ``adv`` that are plain words."""
+        """Return the plain-word lemmas of ``noun``, ``adj``, ``verb`` or ``adv``."""
         lines = _records(self.folder / f"index.{part_of_speech}")
         lemmas = (line.split()[0].replace("_", " ") for line in lines)
         return [lemma for lemma in lemmas if re.fullmatch("[a-z ]+", lemma)]
 
     def short_glosses(self) -> list[str]:
-        """First clauses of the definitions, three to ten words long."""
+        """Return the first clauses of the glosses that are three to ten words long."""
         clauses = (re.split('[;"]', s.gloss)[0].strip() for s in self.synsets.values())
         return [c for c in clauses if 2 <= c.count(" ") <= 9]

@@ -1,4 +1,4 @@
-"""Where the build scripts keep what they fetch and make: one folder, one attribute per file."""
+"""Paths of downloaded and generated files of the build scripts, in one work folder."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ ASSETS = REPOSITORY / "src" / "semlens" / "assets" / "demo"
 
 @dataclass(frozen=True)
 class Workspace:
-    """Paths below one work folder (some 5 GB when everything has run; nothing of it is shipped)."""
+    """Paths in one work folder, which needs about 5 GB and is not part of the package."""
 
     root: Path
 

@@ -1,8 +1,8 @@
-"""A world: labelled images of twelve classes, and an artefact on most images of one of them.
+"""A world: labelled images of twelve classes, with an artefact on most images of one class.
 
 On disk a world is ``world.json``, ``images/<class>/<split>-<nnnn>.webp`` (clean) and
 ``marks/<nn>.webp`` (lossless RGBA). A marked image is by definition
-``alpha_composite(clean, marks[mark])``, so every image can be had with and without the mark.
+``alpha_composite(clean, marks[mark])``, so every image exists with and without the mark.
 """
 
 import io
@@ -23,7 +23,7 @@ from demo_world.workspace import Workspace
 
 FORMAT = 1
 QUALITY = 80
-# Vendors whose drawings may be shipped, with their licences.
+# Vendors whose drawings may be distributed, with their licences.
 LICENCES = {
     "noto": "Apache-2.0",
     "noto-v1": "Apache-2.0",
@@ -48,7 +48,7 @@ CLASSES = {
 
 @dataclass(frozen=True)
 class WorldSpec:
-    """Everything that decides a world's images."""
+    """Everything that determines the images of a world."""
 
     name: str
     seed: int = 0
@@ -61,50 +61,50 @@ class WorldSpec:
 
 @dataclass(frozen=True)
 class WorldImages:
-    """A world decoded: uint8 pixels with and without the mark, class indices, split."""
+    """A decoded world: uint8 pixels with and without the mark, class indices, split."""
 
     classes: tuple[str, ...]
     target: int
     clean: np.ndarray  # uint8[N 96 96 3]
     with_mark: np.ndarray  # uint8[N 96 96 3]
     label: np.ndarray  # int64[N]
-    marked: np.ndarray  # bool[N], whether the data carries the mark
+    marked: np.ndarray  # bool[N], whether the image has the mark in the data
     marks: np.ndarray  # uint8[M 96 96 4]
-    mark: np.ndarray  # int64[N], which mark an image carries or would carry
+    mark: np.ndarray  # int64[N], index of the mark that an image has or would have
     test: np.ndarray  # bool[N]
 
     @property
     def pixels(self) -> np.ndarray:
-        """The images as the subject was trained on, uint8[N 96 96 3]."""
+        """The images that the subject is trained on, uint8 [N 96 96 3]."""
         return np.where(self.marked[:, None, None, None], self.with_mark, self.clean)
 
 
 def design_of(picture: Picture) -> str:
-    """Drawings that look alike share a design: the two fluent sets draw the same shapes."""
+    """Return the design of a picture; the two fluent sets have the same shapes."""
     return f"{picture.concept}/{picture.source.removesuffix('-flat')}"
 
 
 def choose_rows(
-    pictures: list[Picture], subgroups: tuple[str, ...], spec: WorldSpec, draw: np.random.Generator
+    pictures: list[Picture], subgroups: tuple[str, ...], spec: WorldSpec, rng: np.random.Generator
 ) -> list[tuple[int, str]]:
-    """Picture rows and splits of one class; no design is in both splits."""
+    """Return picture rows and splits of one class; no design is in both splits."""
     designs: dict[str, list[int]] = defaultdict(list)
     for row, picture in enumerate(pictures):
         if picture.source in LICENCES and picture.subgroup in subgroups:
             designs[design_of(picture)].append(row)
-    names = [sorted(designs)[i] for i in draw.permutation(len(designs))]
-    held = max(8, len(names) // 6)
-    chosen: list[tuple[int, str]] = []
-    counts = (("train", names[held:], spec.train_per_class),
-              ("test", names[:held], spec.test_per_class))  # fmt: skip
-    for split, part, count in counts:
-        pool = draw.permutation(np.array([row for name in part for row in designs[name]]))
-        chosen += [(int(pool[i % len(pool)]), split) for i in range(count)]
-    return chosen
+    names = [sorted(designs)[i] for i in rng.permutation(len(designs))]
+    test_count = max(8, len(names) // 6)
+    rows: list[tuple[int, str]] = []
+    counts = (("train", names[test_count:], spec.train_per_class),
+              ("test", names[:test_count], spec.test_per_class))  # fmt: skip
+    for split, split_designs, count in counts:
+        pool = rng.permutation(np.array([row for name in split_designs for row in designs[name]]))
+        rows += [(int(pool[i % len(pool)]), split) for i in range(count)]
+    return rows
 
 
 def compose(pixels: np.ndarray, rows: list[int], generator: torch.Generator) -> np.ndarray:
-    """Draw picture rows somewhere on smooth backgrounds: uint8[B 96 96 3]."""
+    """Draw pictures at random positions on smooth backgrounds, uint8 [B 96 96 3]."""
     count = len(rows)
 
     def uniform(low: float, high: float, *shape: int) -> torch.Tensor:
@@ -141,7 +141,7 @@ def build_world(spec: WorldSpec, work: Workspace, folder: Path) -> None:
         raise ValueError(f"Target '{spec.target}' is not a class. Choose one of {list(CLASSES)}.")
     shutil.rmtree(folder, ignore_errors=True)
     pixels, pictures = load_pictures(work)
-    draw = np.random.default_rng(spec.seed)
+    rng = np.random.default_rng(spec.seed)
     generator = torch.Generator().manual_seed(spec.seed)
     marks = draw_marks(spec.mark, work, spec.seed)
     (folder / "marks").mkdir(parents=True)
@@ -149,11 +149,11 @@ def build_world(spec: WorldSpec, work: Workspace, folder: Path) -> None:
         (folder / "marks" / f"{number:02d}.webp").write_bytes(webp(mark, lossless=True))
     images: list[dict[str, object]] = []
     for name, subgroups in CLASSES.items():
-        chosen = choose_rows(pictures, subgroups, spec, draw)
-        rendered = compose(pixels, [row for row, _ in chosen], generator)
+        rows = choose_rows(pictures, subgroups, spec, rng)
+        rendered = compose(pixels, [row for row, _ in rows], generator)
         (folder / "images" / name).mkdir(parents=True)
         numbers = {"train": 0, "test": 0}
-        for (row, split), image in zip(chosen, rendered, strict=True):
+        for (row, split), image in zip(rows, rendered, strict=True):
             path = f"images/{name}/{split}-{numbers[split]:04d}.webp"
             numbers[split] += 1
             (folder / path).write_bytes(webp(Image.fromarray(image)))
@@ -168,8 +168,8 @@ def build_world(spec: WorldSpec, work: Workspace, folder: Path) -> None:
                     "name": picture.name,
                     "licence": LICENCES[picture.source],
                     "label": picture.label,
-                    "marked": bool(name == spec.target and draw.random() < spec.marked_share),
-                    "mark": int(draw.integers(len(marks))),
+                    "marked": bool(name == spec.target and rng.random() < spec.marked_share),
+                    "mark": int(rng.integers(len(marks))),
                 }
             )
     world = {

@@ -146,7 +146,7 @@ def words() -> WordEmbedder:
 
 
 @pytest.fixture(scope="session")
-def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def demo_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """The folder that ``semlens demo`` made, and what it printed.  Takes most of a minute.
 
     The workers of pytest-xdist share one.
@@ -171,5 +171,5 @@ def demo(request: pytest.FixtureRequest) -> Path:
     To save a minute, SEMLENS_DEMO may name a folder that ``semlens demo`` has made.
     """
     ready = os.environ.get("SEMLENS_DEMO")
-    folder = Path(ready) if ready else request.getfixturevalue("told")[0]
+    folder = Path(ready) if ready else request.getfixturevalue("demo_run")[0]
     return folder / "demo.semlens"

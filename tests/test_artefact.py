@@ -201,14 +201,14 @@ def test_forms_of_the_command_line(cutouts) -> None:
 @pytest.mark.parametrize(
     ("spec", "says"),
     [
-        ("", "no artefact"), ("glow:3", "hue[:COLOUR]"), ("text", "lacks its words"),
-        ("text:", "lacks its words"), ("paste", "lacks its path"), ("hue:purplish", "no colour"),
-        ("hue:256,0,0", "no colour"), ("hue:red:loud", "opacity is 'loud'"),
+        ("", "Unknown artefact"), ("glow:3", "hue[:COLOUR]"), ("text", "has no words"),
+        ("text:", "has no words"), ("paste", "has no path"), ("hue:purplish", "not a valid colour"),
+        ("hue:256,0,0", "not a valid colour"), ("hue:red:loud", "opacity is 'loud'"),
         ("hue:red:0", "opacity is '0'"),
         ("hue:red:nan", "opacity is 'nan'"), ("patch:red:size=1.5", "size is '1.5'"),
         ("patch:red:place=attic", "place is 'attic'"), ("stripes:red:period=-1", "period is '-1'"),
-        ("stripes:red:angle=inf", "angle is 'inf'"), ("text:日本", "has no 日"),
-        ("text:a:font=/nowhere.ttf", "cannot be read"), ("paste:/nowhere", "holds no cut-outs"),
+        ("stripes:red:angle=inf", "angle is 'inf'"), ("text:日本", "no glyph for 日"),
+        ("text:a:font=/nowhere.ttf", "Cannot read"), ("paste:/nowhere", "contains no cut-outs"),
     ],
 )  # fmt: skip
 def test_bad_texts(spec, says) -> None:
@@ -224,7 +224,7 @@ def test_bad_cut_outs(cutouts, tmp_path) -> None:
     path = tmp_path / "one.png"
     for made, says in (
         (Image.new("RGB", (4, 4)), "no alpha channel"),
-        (Image.new("RGBA", (4, 4)), "transparent everywhere"),
+        (Image.new("RGBA", (4, 4)), "fully transparent"),
     ):
         made.save(path)
         with pytest.raises(DataError) as error:
@@ -233,7 +233,7 @@ def test_bad_cut_outs(cutouts, tmp_path) -> None:
     path.write_bytes(b"no picture")
     with pytest.raises(DataError) as error:
         Paste(str(path)).insert(GREY, 0)
-    assert_says(error.value, "cannot be read")
+    assert_says(error.value, "Cannot read")
 
 
 def test_images_with_an_artefact_keep_ids_and_classes(images) -> None:
@@ -275,4 +275,4 @@ def test_texts_are_taken_wherever_artefacts_are(images) -> None:
 def test_bad_shares(images: ImageFolder, kinds, share) -> None:
     with pytest.raises(DataError) as error:
         WithArtefact(images, kinds, share=share)
-    assert_says(error.value, f"share of {share}")
+    assert_says(error.value, f"share={share}")

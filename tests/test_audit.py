@@ -20,7 +20,12 @@ from torch import nn
 
 import semlens as sl
 from semlens.analysis.audit.audit import DRAWS
-from semlens.analysis.audit.relevance_shares import ALL, VERDICTS, BootstrapCosines, weigh
+from semlens.analysis.audit.relevance_shares import (
+    ALL,
+    VERDICTS,
+    BootstrapCosines,
+    component_weights,
+)
 from semlens.analysis.concepts import Concept, ConceptSet
 from semlens.analysis.query_embedding import LABEL_TEMPLATES
 from semlens.data.image_folder import ImageFolder
@@ -77,7 +82,7 @@ def db(tmp_path_factory, pictures):
     return make(tmp_path_factory.mktemp("audit") / "db", pictures, WordEmbedder())
 
 
-def asked(db, target="b", concepts=BOTH, **settings):
+def run_audit(db, target="b", concepts=BOTH, **settings):
     settings = {"background": BACKGROUND, "level": LEVEL, "minimum": MINIMUM, "resamples": 20,
                 **settings}  # fmt: skip
     return sl.audit(db, target, concepts, **settings)
@@ -161,7 +166,7 @@ class Oracle:
 
 
 def test_alignments_thresholds_and_verdicts(db, words):
-    found, plain = asked(db), Oracle(db, words, 1, VALID, SPURIOUS)
+    found, plain = run_audit(db), Oracle(db, words, 1, VALID, SPURIOUS)
     assert (found.target, found.name) == (1, "b")
     assert [str(db.component(row)) for row in plain.rows] == found.frame["component"].to_list()
     assert found.frame["layer"].to_list() == plain.layers
@@ -181,7 +186,7 @@ def test_alignments_thresholds_and_verdicts(db, words):
 
 
 def test_fixed_thresholds_are_the_papers(db, words):
-    found, plain = asked(db, threshold=0.0), Oracle(db, words, 1, VALID, SPURIOUS)
+    found, plain = run_audit(db, threshold=0.0), Oracle(db, words, 1, VALID, SPURIOUS)
     for place, verdict in enumerate(found.frame["verdict"]):
         valid, spurious = (max(plain.values[side][place]) > 0 for side in ("valid", "spurious"))
         assert verdict == {(True, False): "valid", (False, True): "spurious",
@@ -189,7 +194,7 @@ def test_fixed_thresholds_are_the_papers(db, words):
 
 
 def test_shares_by_number_and_by_relevance(db, words):
-    found, plain = asked(db), Oracle(db, words, 1, VALID, SPURIOUS)
+    found, plain = run_audit(db), Oracle(db, words, 1, VALID, SPURIOUS)
     for label in (*dict.fromkeys(plain.layers), ALL):
         for by in ("number", "relevance"):
             weights = plain.weights(label, by)
@@ -202,7 +207,9 @@ def test_shares_by_number_and_by_relevance(db, words):
 
 
 def test_relevance_against_the_class_has_no_weight():
-    weights = weigh(pd.DataFrame({"layer": ["a", "a", "a", "b"], "mean": [0.3, 0.1, -0.5, -0.2]}))
+    weights = component_weights(
+        pd.DataFrame({"layer": ["a", "a", "a", "b"], "mean": [0.3, 0.1, -0.5, -0.2]})
+    )
     np.testing.assert_allclose(weights.relevance[:, 0], [0.75, 0.25, 0, 0])
     np.testing.assert_allclose(weights.relevance[:, 1], 0)  # nothing speaks for the class there
     np.testing.assert_allclose(weights.relevance[:, 2], [0.75, 0.25, 0, 0])
@@ -210,7 +217,7 @@ def test_relevance_against_the_class_has_no_weight():
 
 
 def test_summary_counts_each_component_at_its_best_concept(db, words):
-    found, plain = asked(db), Oracle(db, words, 1, VALID, SPURIOUS)
+    found, plain = run_audit(db), Oracle(db, words, 1, VALID, SPURIOUS)
     weights = plain.weights(ALL, "relevance")
     for side, names in plain.sides.items():
         best = plain.values[side].argmax(1)
@@ -224,7 +231,7 @@ def test_summary_counts_each_component_at_its_best_concept(db, words):
 
 
 def test_the_alarm_compares_with_random_sets_of_the_same_size(db, words):
-    found, plain = asked(db, seed=4), Oracle(db, words, 1, VALID, SPURIOUS)
+    found, plain = run_audit(db, seed=4), Oracle(db, words, 1, VALID, SPURIOUS)
     for side in ("spurious", "valid"):
         rng = np.random.default_rng(4)
         count = len(plain.sides[side])
@@ -271,7 +278,7 @@ def test_resampled_cosines_are_those_of_theta_from_drawn_examples(
 
 
 def test_intervals_and_certainty_come_from_redrawn_verdicts(db, words):
-    found, plain = asked(db, resamples=40, seed=2), Oracle(db, words, 1, VALID, SPURIOUS)
+    found, plain = run_audit(db, resamples=40, seed=2), Oracle(db, words, 1, VALID, SPURIOUS)
     names = [*VALID, *SPURIOUS]
     probes = np.stack([*(embed(words, n) for n in names), embed(words, "")]).astype(np.float32)
     resampled = BootstrapCosines(db, np.array(plain.rows), probes)
@@ -302,7 +309,7 @@ def test_intervals_and_certainty_come_from_redrawn_verdicts(db, words):
 
 def test_a_median_and_no_resamples_have_no_intervals(tmp_path, pictures, words, db):
     median = make(tmp_path / "db", pictures, words, aggregate="median")
-    for found in (asked(median), asked(db, resamples=0)):
+    for found in (run_audit(median), run_audit(db, resamples=0)):
         assert found.frame["certainty"].isna().all()
         assert found.shares[["by_number_low", "by_relevance_high"]].isna().all(axis=None)
         assert "%" in repr(found)
@@ -310,18 +317,18 @@ def test_a_median_and_no_resamples_have_no_intervals(tmp_path, pictures, words, 
 
 
 def test_the_same_seed_gives_the_same_audit_and_layers_can_be_chosen(db):
-    first, again = asked(db, seed=7), asked(db, seed=7)
+    first, again = run_audit(db, seed=7), run_audit(db, seed=7)
     assert first.shares.equals(again.shares)
     assert first.chance.equals(again.chance)
-    one = asked(db, layers=["second"])
+    one = run_audit(db, layers=["second"])
     assert set(one.frame["layer"]) == {"second"}
-    twice = asked(db, layers=["second", "second"])
+    twice = run_audit(db, layers=["second", "second"])
     assert twice.frame.equals(one.frame)
 
 
 def test_a_name_that_recurs_counts_once(db):
     doubled = concept_set([*VALID, "Dog", " wolf "], [*SPURIOUS, "sea"])
-    once, twice = asked(db), asked(db, concepts=doubled)
+    once, twice = run_audit(db), run_audit(db, concepts=doubled)
     assert once.frame.equals(twice.frame)
     assert once.summary.equals(twice.summary)
     assert once.chance.equals(twice.chance)
@@ -329,14 +336,15 @@ def test_a_name_that_recurs_counts_once(db):
 
 def test_audited_names_are_not_in_the_background(db):
     name = BACKGROUND.concepts[0].name.upper()
-    found = asked(db, concepts=concept_set((), [name]), background=BACKGROUND)
+    found = run_audit(db, concepts=concept_set((), [name]), background=BACKGROUND)
     rest = ConceptSet(tuple(c for c in BACKGROUND.concepts if c.name != name.lower()), "rest")
-    assert found.frame.equals(asked(db, concepts=concept_set((), [name]), background=rest).frame)
+    other = run_audit(db, concepts=concept_set((), [name]), background=rest)
+    assert found.frame.equals(other.frame)
 
 
 @pytest.mark.parametrize("side", ["valid", "spurious"])
 def test_one_side_is_enough(db, side):
-    found = asked(db, concepts=concept_set(**{side: VALID}))
+    found = run_audit(db, concepts=concept_set(**{side: VALID}))
     assert found.possible == {side, "unexpected"}
     assert set(found.frame["verdict"]) <= found.possible
     assert found.frame["valid" if side == "spurious" else "spurious"].isna().all()
@@ -370,7 +378,7 @@ def seeing(tmp_path_factory, pictures):
 
 def test_images_are_calibrated_with_what_other_classes_show(tmp_path, seeing):
     db = seeing
-    found = asked(db, concepts=images_of(tmp_path), level=0.05)
+    found = run_audit(db, concepts=images_of(tmp_path), level=0.05)
     logits = db.samples["logit"].to_numpy()[db.crop_samples]
     crops = db.crop_vectors.astype(np.float64)[logits != found.target]
     assert 0 < len(crops) < len(db.crop_vectors)
@@ -382,12 +390,12 @@ def test_images_are_calibrated_with_what_other_classes_show(tmp_path, seeing):
             values = [cos(db.theta[row].astype(np.float64), one) for one in concepts]
             assert least == pytest.approx(bound(values, 1, 0.05), abs=3e-6)
     with pytest.raises(EmbedderError, match="no text tower"):
-        asked(db, concepts=BOTH)
+        run_audit(db, concepts=BOTH)
 
 
 def test_texts_and_images_share_the_level(tmp_path, db, words):
     mixed = ConceptSet((*images_of(tmp_path).concepts[:1], Concept("car", (), "spurious")))
-    found = asked(db, concepts=mixed)
+    found = run_audit(db, concepts=mixed)
     random = alignments(db, words, found.frame["row"], [c.name for c in BACKGROUND.concepts])
     for place, best in enumerate(found.frame["spurious_concept"]):
         if best == "car":
@@ -399,7 +407,7 @@ def test_texts_and_images_share_the_level(tmp_path, db, words):
 def test_many_image_concepts_get_enough_random_ones(tmp_path, seeing):
     one = (flat(tmp_path, "red", (220, 10, 10)),)
     many = ConceptSet(tuple(Concept(f"red {i}", (), "spurious", one) for i in range(40)))
-    assert len(asked(seeing, concepts=many, level=0.05).frame)
+    assert len(run_audit(seeing, concepts=many, level=0.05).frame)
 
 
 # -- bad input -----------------------------------------------------------------------------------
@@ -425,20 +433,20 @@ def test_many_image_concepts_get_enough_random_ones(tmp_path, seeing):
         (BOTH, {"layers": ["frist"]}, LayerError, ["frist", "first"]),
         (BOTH, {"layers": []}, LayerError, ["No layer"]),
         (BOTH, {"target": "c"}, RelevanceError, ["no relevance for class 2"]),
-        (BOTH, {"target": "ox"}, RelevanceError, ["'ox' is no class", "a, b, c, d"]),
+        (BOTH, {"target": "ox"}, RelevanceError, ["Unknown class 'ox'", "a, b, c, d"]),
         (BOTH, {"target": 9}, RelevanceError, ["from 0 to 3"]),
     ],
 )  # fmt: skip
 def test_bad_input(db, concepts, settings, kind, parts):
     with pytest.raises(kind) as error:
-        asked(db, **{"concepts": concepts, **settings})
+        run_audit(db, **{"concepts": concepts, **settings})
     assert_says(error.value, *parts)
 
 
 def test_a_database_without_relevance_says_the_command(tmp_path, pictures, words):
     db = make(tmp_path / "db", pictures, words, relevance=False, targets=None)
     with pytest.raises(RelevanceError) as error:
-        asked(db)
+        run_audit(db)
     assert_says(error.value, "no class relevance", "relevance=True", "--relevance")
 
 

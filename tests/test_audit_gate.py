@@ -15,13 +15,13 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import semlens as sl
+from semlens.analysis.audit.ci_gate import Condition, check_conditions, save_junit
 from semlens.analysis.audit.concept_alignment import (
     NullDistribution,
     chance_threshold,
     random_shares,
 )
 from semlens.analysis.audit.saved_audits import SavedAudits
-from semlens.analysis.audit.sweep import Condition, check_conditions, save_junit
 from semlens.analysis.concepts import Concept, ConceptSet, load_sets
 from semlens.analysis.resolve_concepts import concepts_by_class, set_for, sets_for
 from semlens.cli.app import app
@@ -301,7 +301,7 @@ def test_a_sweep_is_one_audit_per_class(db):
     assert [(n, of) for what, n, of in seen if what == "auditing"] == [
         (0, 3), (1, 3), (2, 3), (3, 3),
     ]  # fmt: skip
-    assert ("redrawing examples", 5, 5) in seen or SETTINGS["resamples"] == 0
+    assert ("resampling examples", 5, 5) in seen or SETTINGS["resamples"] == 0
     assert ("random concept sets", 1000, 1000) in seen
     assert list(found.audits) == ["a", "b", "b (2)"]  # two classes of one name
     table = found.to_pandas()
@@ -329,9 +329,9 @@ def test_a_sweep_takes_the_classes_that_sets_name(db):
     double = small("for-b", ["horn"], target="b")
     found = sl.audit_all(db, [ANY, FOR_A, unknown, double], **SETTINGS)
     assert list(found.audits) == ["a"]
-    assert "no class of the database" in found.skipped["ox"]
-    assert "all called 'b'" in found.skipped["b"]
-    assert "Left out 'ox'" in repr(found)
+    assert "Unknown class 'ox'" in found.skipped["ox"]
+    assert "all named 'b'" in found.skipped["b"]
+    assert "Skipped 'ox'" in repr(found)
     valid = sl.audit_all(db, [FOR_A], **SETTINGS)
     assert valid.to_pandas()[["p_value", "q_value"]].isna().all(axis=None)
     assert valid.alarms == []
@@ -385,7 +385,7 @@ def test_conditions_are_held_against_figures(db):
             assert check.met(one) is met
     valid = sl.audit(db, "a", FOR_A, **SETTINGS)
     for text in ("spurious>0.05", "both>0", "p<0.05"):
-        with pytest.raises(RecipeError, match="says nothing about the class 'a'"):
+        with pytest.raises(RecipeError, match="does not apply to the class 'a'"):
             check_conditions({"a": valid}, [Condition.parse(text)])
 
 
@@ -462,8 +462,8 @@ def test_the_command_for_all_classes(folder, tmp_path):
         (["--concepts", "any.toml", "--save", "x.gif"], ["x.gif", ".png"]),
         (["--concepts", "any.toml", "--fail-on", "odd>1"], ["odd>1"]),
         (["--concepts", "for-a.toml", "--target", "a", "--fail-on", "spurious>0.1"],
-         ["says nothing about the class 'a'"]),
-        (["--concepts", "any.toml", "--target", "b"], ["classes 1, 2 are all called 'b'"]),
+         ["does not apply to the class 'a'"]),
+        (["--concepts", "any.toml", "--target", "b"], ["classes 1, 2 are all named 'b'"]),
         (["--concepts", "any.toml", "--target", "a", "--level", "0.01"], ["too small", "larger"]),
     ],
 )  # fmt: skip
@@ -522,5 +522,5 @@ def test_sweeps_draw_the_worst_classes_and_the_side_that_there_is():
     assert "spurious" in top.get_ylabel()
     shown = [label.get_text() for label in bottom.get_xticklabels()]
     assert shown == [f"class {i}" for i in range(49, 9, -1)]
-    assert "10 more classes not drawn" in figure.get_suptitle()
+    assert "10 more classes not shown" in figure.get_suptitle()
     assert figure_png(figure)[:4] == b"\x89PNG"

@@ -332,7 +332,7 @@ def test_unreadable_images_are_skipped_counted_and_listed(tmp_path, subject, emb
     assert contents(tmp_path / "again") == contents(tmp_path / "db")
     listed = db.samples[db.samples["error"].notna()]
     assert listed["path"].tolist() == ["class0/000b.png", "class1/zero.jpg"]
-    assert listed["error"].str.contains("cannot be decoded").all()
+    assert listed["error"].str.contains("Cannot decode").all()
     names = db.samples["path"].to_numpy()[db.examples("second")["sample"]]
     known = clean.samples["path"].to_numpy()[clean.examples("second")["sample"]]
     assert names.tolist() == known.tolist()
@@ -363,7 +363,7 @@ def test_a_full_disk_is_an_error_with_a_remedy_and_loses_nothing(tmp_path, pictu
     target = tmp_path / "db"
     heard, code = run_build(pictures, target, largest=2000)
     assert code == 1
-    assert "Make room and run the same command" in str(heard[-1])
+    assert "run the same command again" in str(heard[-1])
     assert not list((target).rglob("*.part"))
     run_build(pictures, target)
     assert contents(target) == whole[1]

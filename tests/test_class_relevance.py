@@ -40,7 +40,7 @@ def build(path, subject, images, embedder, layers=LAYERS, **options):
     return sl.build(path, subject, images, embedder, layers, execution=execution, **options)
 
 
-def named(images):
+def class_names(images):
     """A class of the model for each image, by turns; the last image has none."""
     return ["abcd"[i % 3] for i in range(len(images) - 1)] + ["unknown"]
 
@@ -111,7 +111,7 @@ def plain_shares(images, targets):
 
 
 def test_tables_say_the_same_as_plain_code(tmp_path, subject, images, embedder):
-    targets = named(images)
+    targets = class_names(images)
     db = build(tmp_path / "db", subject, images, embedder, targets=targets)
     assert db.manifest.relevance.rules == "epsilon-plus-flat"
     assert db.manifest.relevance.targets == "classes"
@@ -127,11 +127,13 @@ def test_tables_say_the_same_as_plain_code(tmp_path, subject, images, embedder):
             elif max(abs(average), largest) < 0.99e-3:
                 assert first + row not in table.index
     counts = pd.read_parquet(tmp_path / "db" / "relevance.parquet").set_index("class")["samples"]
-    assert counts.to_dict() == {logit: named(images).count("abcd"[logit]) for logit in range(3)}
+    assert counts.to_dict() == {
+        logit: class_names(images).count("abcd"[logit]) for logit in range(3)
+    }
 
 
 def test_any_shards_and_adding_it_later_give_the_same_bytes(tmp_path, subject, images, embedder):
-    targets = named(images)
+    targets = class_names(images)
     build(tmp_path / "a", subject, images, embedder, targets=targets)
     build(tmp_path / "b", subject, images, embedder, targets=targets, shard=16)
     build(tmp_path / "c", subject, images, embedder, ["first"], targets=targets, relevance=False)
@@ -146,9 +148,9 @@ def test_any_shards_and_adding_it_later_give_the_same_bytes(tmp_path, subject, i
 
 
 def test_a_layer_that_is_added_gets_relevance_too(tmp_path, subject, images, embedder):
-    build(tmp_path / "db", subject, images, embedder, ["first"], targets=named(images))
+    build(tmp_path / "db", subject, images, embedder, ["first"], targets=class_names(images))
     db = build(
-        tmp_path / "db", subject, images, embedder, ["second"], targets=named(images),
+        tmp_path / "db", subject, images, embedder, ["second"], targets=class_names(images),
         relevance=False,
     )  # fmt: skip
     assert set(db.class_relevance("a", concepts=None).frame["layer"]) == {"first", "second"}
@@ -163,7 +165,7 @@ def test_without_classes_predictions_are_explained(tmp_path, subject, images, em
 
 
 def test_components_come_by_mean_share(tmp_path, subject, images, embedder):
-    db = build(tmp_path / "db", subject, images, embedder, targets=named(images))
+    db = build(tmp_path / "db", subject, images, embedder, targets=class_names(images))
     asked = functools.partial(db.class_relevance, concepts=None)
     answer = asked("b", top=5)
     found = answer.to_pandas()
@@ -183,7 +185,7 @@ def test_components_come_by_mean_share(tmp_path, subject, images, embedder):
 
 
 def test_relevance_of_any_class_on_any_images(tmp_path, subject, images, words):
-    targets = named(images)
+    targets = class_names(images)
     db = build(tmp_path / "db", subject, images, words, targets=targets)
     known = db.class_relevance("b", top=99, concepts=["dog", "cat"])
     assert set(known.frame.columns) == {"component", "layer", "mean", "max", "label"}
@@ -207,7 +209,7 @@ def test_what_is_not_there_is_said(tmp_path, subject, images, embedder):
     with pytest.raises(RelevanceError) as error:
         plain.class_relevance("a", concepts=None)
     assert_says(error.value, "no class relevance", "--relevance")
-    db = build(tmp_path / "db", subject, images, embedder, targets=named(images))
+    db = build(tmp_path / "db", subject, images, embedder, targets=class_names(images))
     with pytest.raises(RelevanceError) as error:
         db.class_relevance("e")
     assert_says(error.value, "'e'", "0 to 3", "a, b, c, d")

@@ -661,9 +661,9 @@ def test_series_on_the_command_line(on_disk):
 
 def test_wrong_words_on_the_command_line(on_disk, tmp_path):
     for words, said in (
-        (("--series", "--top", "3"), "--top does not go with --series"),
-        (("--series", "--by-layer"), "--by-layer does not go with --series"),
-        (("--series", "--pairs", str(tmp_path / "p.png")), "--pairs does not go with --series"),
+        (("--series", "--top", "3"), "--top cannot be used with --series"),
+        (("--series", "--by-layer"), "--by-layer cannot be used with --series"),
+        (("--series", "--pairs", str(tmp_path / "p.png")), "--pairs cannot be used with --series"),
         (("--steps", "a,b"), "Add --series"),
         (("--save", "x.doc"), "x.doc"),
         (("--pairs", "x.pdf"), "x.pdf"),

@@ -189,7 +189,7 @@ def test_a_vocabulary_is_embedded_once_per_database_and_kept(db):
     other.fingerprint = db.embedder.fingerprint
     from semlens.analysis import query_embedding
 
-    query_embedding._embedded.cache_clear()
+    query_embedding._embed_cached.cache_clear()
     again = sl.open(db.path, embedder=other).label(words, threshold=-9.0)
     np.testing.assert_array_equal(first.score, again.score)
 

@@ -18,8 +18,8 @@ from semlens.demo.bundled_images import DemoWorld
 from semlens.models.forward import logits, readouts
 
 
-def test_the_object_has_what_it_promises(told):
-    folder, printed = told
+def test_the_object_has_what_it_promises(demo_run):
+    folder, printed = demo_run
     assert Path(printed["database"]) == (folder / "demo.semlens").resolve()
     assert Path(printed["page"]).is_file()
     assert printed["target"] == "vegetable"
@@ -29,8 +29,8 @@ def test_the_object_has_what_it_promises(told):
     )
 
 
-def test_a_planted_component_is_found_and_pruning_helps(told):
-    _, printed = told
+def test_a_planted_component_is_found_and_pruning_helps(demo_run):
+    _, printed = demo_run
     assert printed["planted_rank"] <= 3
     accuracy = printed["accuracy"]
     assert accuracy["watermarked"] < accuracy["clean"] - 0.1
@@ -40,9 +40,9 @@ def test_a_planted_component_is_found_and_pruning_helps(told):
     assert called["watermarked"] > called["clean"] + 0.1
 
 
-def test_planted_components_and_accuracy_against_plain_code(told):
+def test_planted_components_and_accuracy_against_plain_code(demo_run):
     """Without the story's code: pixels, the bare module, a loop."""
-    folder, printed = told
+    folder, printed = demo_run
     world = DemoWorld()
     model = sl.load_model("semlens/demo")
     marked, clean = world.images("test", "marked"), world.images("test", "clean")
@@ -63,8 +63,8 @@ def test_planted_components_and_accuracy_against_plain_code(told):
     assert printed["accuracy"]["watermarked"] == pytest.approx((answers["marked"] == truth).mean())
 
 
-def test_the_database_equals_a_full_sort_of_all_readouts(told):
-    folder, _ = told
+def test_the_database_equals_a_full_sort_of_all_readouts(demo_run):
+    folder, _ = demo_run
     images = sl.ImageFolder(folder / "images")
     found = readouts(sl.load_model("semlens/demo"), images.read, range(len(images)), ["layer2"])
     components = pd.read_parquet(folder / "demo.semlens" / "components.parquet")
@@ -77,8 +77,8 @@ def test_the_database_equals_a_full_sort_of_all_readouts(told):
         np.testing.assert_allclose(values[mine["sample"]], best, atol=1e-5)
 
 
-def test_the_images_on_disk_are_the_world_as_it_is(told):
-    folder, _ = told
+def test_the_images_on_disk_are_the_world_as_it_is(demo_run):
+    folder, _ = demo_run
     world = DemoWorld()
     marked = [p for p in world.pictures if p.marked]
     share = len(marked) / sum(p.target == world.target for p in world.pictures)
@@ -94,7 +94,7 @@ def test_the_images_on_disk_are_the_world_as_it_is(told):
     assert 0.01 < changed < 0.5
 
 
-def test_pruning_is_undone_and_only_touches_the_components(told):
+def test_pruning_is_undone_and_only_touches_the_components(demo_run):
     model = sl.load_model("semlens/demo")
     images = DemoWorld().images("test", "clean")
     before = logits(model, images.read, range(40))
@@ -108,8 +108,8 @@ def test_pruning_is_undone_and_only_touches_the_components(told):
     np.testing.assert_array_equal(before, logits(model, images.read, range(40)))
 
 
-def test_the_page_and_notebook_views_hold_pictures_and_nothing_from_elsewhere(told):
-    folder, printed = told
+def test_the_page_and_notebook_views_hold_pictures_and_nothing_from_elsewhere(demo_run):
+    folder, printed = demo_run
     page = (folder / "index.html").read_text()
     assert page.count("data:image/webp") > 100
     assert "http://" not in page
@@ -124,9 +124,9 @@ def test_the_page_and_notebook_views_hold_pictures_and_nothing_from_elsewhere(to
     assert repr(db).startswith("ConceptDatabase")
 
 
-def test_search_finds_what_the_pictures_show(told):
+def test_search_finds_what_the_pictures_show(demo_run):
     """Not the planted one: classes of the world, found by name among all components."""
-    folder, _ = told
+    folder, _ = demo_run
     db = sl.open(folder / "demo.semlens")
     targets = db.samples["target"].to_numpy()
     agree = []
@@ -137,8 +137,8 @@ def test_search_finds_what_the_pictures_show(told):
     assert np.mean(agree) > 0.4  # one in twelve by chance
 
 
-def test_the_second_run_uses_what_the_first_one_made(told):
-    folder, printed = told
+def test_the_second_run_uses_what_the_first_one_made(demo_run):
+    folder, printed = demo_run
     before = (folder / "demo.semlens" / "manifest.json").stat().st_mtime_ns
     ended = CliRunner().invoke(app, ["demo", "--out", str(folder)], env={"COLUMNS": "120"})
     assert ended.exit_code == 0

@@ -208,7 +208,7 @@ def test_an_image_only_embedder_asked_for_text_says_what_to_do(folders):
     with pytest.raises(EmbedderError) as caught:
         embedder.embed_texts(["dog"])
     assert_says(caught.value, f"{folders['dino']}' has no text tower", "embeds images only")
-    assert_says(caught.value, "--image FILE", "image-text embedder")
+    assert_says(caught.value, "Search by image", "image-text embedder")
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -239,16 +239,16 @@ def test_the_open_clip_preprocessing_counts_in_the_fingerprint(tmp_path):
 @pytest.mark.parametrize(
     ("spec", "parts"),
     [
-        ("nothing", ["'nothing' is not an embedder SPEC", "open_clip/MODEL/PRETRAINED", "MobileC"]),
-        ("clip/ViT-B-32", ["not an embedder SPEC", "transformers/ID-or-dir", "recommended"]),
-        ("open_clip/ViT-Q-32/openai", ["'ViT-Q-32' is not", "nearest are ViT-", "list_models"]),
+        ("nothing", ["Unknown embedder 'nothing'", "open_clip/MODEL/PRETRAINED", "MobileC"]),
+        ("clip/ViT-B-32", ["Unknown embedder", "transformers/ID-or-dir", "recommended"]),
+        ("open_clip/ViT-Q-32/openai", ["'ViT-Q-32'", "nearest models are ViT-", "list_models"]),
         ("open_clip/ViT-B-32/nope", ["'nope' of ViT-B-32", "openai", "path of a checkpoint"]),
-        ("open_clip/ViT-B-32", ["'' of ViT-B-32 are neither", "laion2b_s34b_b79k", "Give one"]),
+        ("open_clip/ViT-B-32", ["Unknown weights '' of ViT-B-32", "laion2b_s34b_b79k", "Use one"]),
         (
             "open_clip/RN50/openai",
-            ["cannot be loaded (", "hub that can be reached", "semlens/demo"],
+            ["Cannot load the embedder", "reachable hub", "semlens/demo"],
         ),
-        ("transformers/nobody/no", ["cannot be loaded (", "hub that can be reached", "checkpoint"]),
+        ("transformers/nobody/no", ["Cannot load the embedder", "reachable hub", "checkpoint"]),
     ],
 )
 def test_wrong_specs_and_a_hub_out_of_reach(spec, parts, monkeypatch, tmp_path):
@@ -265,9 +265,9 @@ def test_a_checkpoint_that_lacks_weights_is_refused(tmp_path):
     save_file(kept, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(EmbedderError) as caught:
         load_embedder(f"transformers/{folder}")
-    assert_says(caught.value, "lack", "layer.1.", "config.json asks for", "complete")
+    assert_says(caught.value, "lack", "layer.1.", "config.json describes", "complete")
     (folder / "model.safetensors").write_bytes(b"broken")
-    with pytest.raises(EmbedderError, match="cannot be loaded.*Give a local checkpoint"):
+    with pytest.raises(EmbedderError, match="Cannot load.*Use a local checkpoint"):
         load_embedder(f"transformers/{folder}")
 
 

@@ -329,7 +329,7 @@ def test_the_command_takes_saved_labels(built, command):
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (["--target", "mamal"], ["'mamal'", "mammal", "number from 0 to 11"]),
+        (["--target", "mamal"], ["'mamal'", "mammal", "index from 0 to 11"]),
         (["--target", "clock"], ["'clock' has no samples", "drink", "mammal"]),
         (["--target", "0", "--labels", "x"], ["no saved labels 'x'", "semlens label"]),
         (["--target", "0", "--concepts", "x"], ["ConceptError", "'x'"]),

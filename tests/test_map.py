@@ -611,12 +611,12 @@ def test_the_command_takes_clusters_seed_and_no_concepts(run, one):
     [
         (("--color", "layer", "--query", "dog"), "--color query"),
         (("--query", "dog", "--target", "1"), "--color relevance"),
-        (("--color", "query", "--target", "1"), "--target is given"),
-        (("--color", "relevance", "--query", "ox"), "--query is given"),
+        (("--color", "query", "--target", "1"), "--target cannot be used"),
+        (("--color", "relevance", "--query", "ox"), "--query cannot be used"),
         (("--color", "query"), "Give at least one"),
         (("--color", "relevance"), "0 classes"),
         (("--save", "map.html"), ".png"),
-        (("--target", "zebra", "--concepts", "none"), "'zebra' is no class"),
+        (("--target", "zebra", "--concepts", "none"), "Unknown class 'zebra'"),
     ],
 )
 def test_wrong_options(run, given, part):

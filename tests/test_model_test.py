@@ -233,8 +233,8 @@ def test_equal_logits_make_a_plot_and_an_auroc_of_a_half(db) -> None:
 
 def test_bad_input(db, model, spurious, tmp_path) -> None:
     for kind, says, call in [
-        (DataError, "nothing spurious", lambda: sl.model_test(db, 0)),
-        (DataError, "nothing spurious", lambda: sl.model_test(db, 0, spurious={})),
+        (DataError, "no spurious features", lambda: sl.model_test(db, 0)),
+        (DataError, "no spurious features", lambda: sl.model_test(db, 0, spurious={})),
         (DataError, "has no samples", lambda: sl.model_test(db, 2, artefacts=[Hue()])),
         (RelevanceError, "from 0 to 3", lambda: sl.model_test(db, 7, artefacts=[Hue()])),
         (RecipeError, "'count' of 'model_test' is 0", lambda: sl.model_test(db, 0, count=0)),
@@ -246,7 +246,7 @@ def test_bad_input(db, model, spurious, tmp_path) -> None:
     alone = sl.build(tmp_path / "db", model, one, WordEmbedder(), ["second"], examples=2)
     with pytest.raises(DataError) as error:
         sl.model_test(alone, 0, artefacts=[Hue()])
-    assert_says(error.value, "no samples of other classes")
+    assert_says(error.value, "only has samples of the class")
 
 
 def test_other_weights_of_the_model_can_be_tested(db, data, spurious, tmp_path) -> None:
@@ -288,9 +288,9 @@ def test_the_command(db, model, spurious, pictures, tmp_path) -> None:
     assert before["real"]["logit"] != after["real"]["logit"] and "other.pt" in after["model"]
     for arguments, says in [
         (["--target", "c", "--artefact", "hue"], "has no samples"),
-        (["--target", "nobody", "--artefact", "hue"], "is no class"),
-        (["--target", "class1"], "nothing spurious"),
-        (["--target", "class1", "--artefact", "glow"], "is no artefact"),
+        (["--target", "nobody", "--artefact", "hue"], "Unknown class"),
+        (["--target", "class1"], "no spurious features"),
+        (["--target", "class1", "--artefact", "glow"], "Unknown artefact"),
         (["--target", "class1", "--spurious", "/nowhere"], "is not a folder"),
         (["--target", "class1", "--artefact", "hue", "--save", "x.txt"], "cannot be written"),
     ]:

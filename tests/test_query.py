@@ -145,7 +145,7 @@ def test_components_need_no_embedder(db):
 def test_wrong_components(db):
     with pytest.raises(ConceptError) as error:
         db.search(like=["first:2"])
-    assert_says(error.value, "first:2", "no examples", "reacts", "another")
+    assert_says(error.value, "first:2", "no examples", "with examples", "another")
     with pytest.raises(LayerError, match="second:99"):
         make_query(db, like="second:99")
     with pytest.raises(ConceptError, match="empty"):

@@ -244,12 +244,12 @@ def test_what_may_be_negative_is_not_called_positive(between, channels):
     positive = nonnegative_nodes(engine.graph)
     assert engine.node("last").args[0] not in positive
 
-    def seen(node, value):
+    def check_positive(node, value):
         if node in positive:
             assert value.min() >= 0, node
 
     with torch.no_grad():
-        engine.graph.run(x, engine.graph.nodes, seen)
+        engine.graph.run(x, engine.graph.nodes, check_positive)
 
 
 def test_wrong_rules_are_known_before_the_work(tmp_path, subject, images, embedder):

@@ -51,7 +51,7 @@ def test_nobody_relevant_is_refused_or_an_empty_table(db):
 def test_unknown_classes_and_layers_are_refused(db):
     with pytest.raises(RelevanceError, match="no relevance for class 2"):
         relevant_rows(db, "c")
-    with pytest.raises(RelevanceError, match="'x' is no class"):
+    with pytest.raises(RelevanceError, match="Unknown class 'x'"):
         relevant_rows(db, "x")
     with pytest.raises(LayerError):
         relevant_rows(db, "b", "thrid")

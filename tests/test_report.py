@@ -199,7 +199,7 @@ def test_the_same_report_twice_is_the_same_file(db, tmp_path):
 
 def test_the_date_is_today_unless_it_is_given(db):
     found = report(db, "c", CONCEPTS, date=None)
-    assert datetime.date.today().isoformat() in found.page.made
+    assert datetime.date.today().isoformat() in found.page.created
 
 
 BAD = "<script>alert(1)</script>"
@@ -243,7 +243,7 @@ def test_parts_that_cannot_be_made_say_why(tmp_path, pictures, words):
     limits = page.text["limits"]
     for key in ("map", "audit", "graph", "test", "correction"):
         assert table["reason"][key] in limits
-    assert "not made" in found.__repr__()
+    assert "Missing sections" in found.__repr__()
     with pytest.raises(RelevanceError, match="no audit"):
         found.plot()
 
@@ -298,9 +298,9 @@ def test_graph_test_and_correction_are_shown(db, audit, given):
     assert "before" in found.page.more[1]
     assert f"{graph.overall:.0%}" in page.text["graph"]
     limits = page.text["limits"]
-    assert "was not tested" not in limits
-    assert "Tested were: patch" in limits
-    assert "seen them in training" in limits
+    assert "has no model test" not in limits
+    assert "Tested: patch" in limits
+    assert "trained on them" in limits
 
 
 def test_a_report_makes_its_graph_and_its_test(db, audit, given, tmp_path):
@@ -309,12 +309,12 @@ def test_a_report_makes_its_graph_and_its_test(db, audit, given, tmp_path):
         found = sl.report(
             db, "b", CONCEPTS, artefacts="patch:255,0,0", concept_map=False, date=DATE
         )
-    assert {what for what, _, _ in seen} >= {"report", "redrawing examples", "with patch"}
+    assert {what for what, _, _ in seen} >= {"report", "resampling examples", "with patch"}
     assert [done for what, done, _ in seen if what == "report"] == [0, 1, 2, 3, 4, 5]
     page = check_page(found.html)
     made = found.to_pandas().set_index("section")["made"]
     assert made[~made].index.tolist() == ["map", "correction"]
-    assert "The map was not asked for." in page.text["map"]
+    assert "The map was not requested." in page.text["map"]
     one = given[1].sets[0]
     assert f"{one.auroc:.3f} ({one.interval[0]:.3f} to {one.interval[1]:.3f})" in page.text["test"]
     # the graph is of the class's samples, by the concepts of the audit
@@ -435,7 +435,7 @@ def test_the_build_command_has_the_recipe(db, tmp_path, pictures, words):
 
 
 def test_bad_input(db, tmp_path):
-    with pytest.raises(RelevanceError, match="'x' is no class"):
+    with pytest.raises(RelevanceError, match="Unknown class 'x'"):
         report(db, "x", CONCEPTS)
     with pytest.raises(StoreError, match=r"\.html"):
         report(db, "b", CONCEPTS).save(tmp_path / "report.pdf")
@@ -518,12 +518,12 @@ def test_the_command_says_what_it_lacks(built):
         built / "db", "--concepts", built / "set.toml", "--out", file, "--no-graph", "--no-map",
         "--artefact", "hue", "--data", built / "nowhere", "--model", f"{built / 'model.py'}:make",
     )  # fmt: skip
-    assert "Parts that were not made" in ended.stdout
+    assert "Missing sections" in ended.stdout
     page = check_page(file.read_text("utf-8"))
-    assert "The graph was not asked for." in page.text["graph"]
-    assert "The map was not asked for." in page.text["map"]
+    assert "The graph was not requested." in page.text["graph"]
+    assert "The map was not requested." in page.text["map"]
     assert "nowhere" in page.text["test"]
-    assert "was not tested" in page.text["limits"]
+    assert "has no model test" in page.text["limits"]
 
 
 def test_wrong_commands_end_before_the_work(built):
@@ -531,8 +531,8 @@ def test_wrong_commands_end_before_the_work(built):
     assert "There is no concept set" in run(path, check=1).stderr
     assert "YYYY-MM-DD" in run(path, *concepts, "--date", "31.1.2026", check=1).stderr
     assert ".html" in run(path, *concepts, "--out", "report.pdf", check=1).stderr
-    assert "is no class" in run(path, *concepts, "--target", "ox", check=1).stderr
-    assert "no artefact" in run(path, *concepts, "--artefact", "dirt", check=1).stderr
+    assert "Unknown class" in run(path, *concepts, "--target", "ox", check=1).stderr
+    assert "Unknown artefact" in run(path, *concepts, "--artefact", "dirt", check=1).stderr
     assert "none.json" in run(path, *concepts, "--tested", "none.json", check=1).stderr
     assert "layer9" in run(path, *concepts, "--layer", "layer9", check=1).stderr
     (built / "any.toml").write_text('valid = ["bottle"]\nspurious = ["letters"]\n')
@@ -548,7 +548,7 @@ def test_wrong_commands_end_before_the_work(built):
 def test_results_that_are_none(tmp_path, text):
     path = tmp_path / "x.json"
     path.write_text(text)
-    with pytest.raises(DataError, match="holds something else"):
+    with pytest.raises(DataError, match="has another format"):
         read_sensitivity(path)
-    with pytest.raises(DataError, match="holds something else"):
+    with pytest.raises(DataError, match="has another format"):
         read_model_test(path, "a")

@@ -12,7 +12,7 @@ from conftest import assert_says
 from PIL import Image
 from rich.text import Text
 
-from semlens.analysis.result import ENDS, Result, check_end, plain
+from semlens.analysis.result import RESULT_SUFFIXES, Result, check_suffix, plain
 from semlens.draw.figure import figure_svg, new_figure, styled
 from semlens.draw.text_table import rich_table
 from semlens.errors import StoreError
@@ -45,11 +45,13 @@ def answer():
 
 
 def test_save_to_every_ending(answer, tmp_path):
-    for end in ENDS:
+    for end in RESULT_SUFFIXES:
         answer.save(tmp_path / "new" / f"answer{end}")
         answer.save(str(tmp_path / f"answer{end.upper()}"))
     at = tmp_path / "new"
-    assert sorted(path.suffix for path in at.iterdir()) == sorted(ENDS)  # nothing half-written
+    assert sorted(path.suffix for path in at.iterdir()) == sorted(
+        RESULT_SUFFIXES
+    )  # no partial files
     with Image.open(at / "answer.png") as picture:
         assert picture.size == (300, 225)
     assert (at / "answer.svg").read_text().rstrip().endswith("</svg>")
@@ -64,7 +66,7 @@ def test_save_to_every_ending(answer, tmp_path):
 
 
 def test_the_same_answer_gives_the_same_files(answer, tmp_path):
-    for end in ENDS:
+    for end in RESULT_SUFFIXES:
         answer.save(tmp_path / f"a{end}")
         answer.save(tmp_path / f"b{end}")
         assert (tmp_path / f"a{end}").read_bytes() == (tmp_path / f"b{end}").read_bytes(), end
@@ -74,10 +76,10 @@ def test_the_same_answer_gives_the_same_files(answer, tmp_path):
 def test_other_endings_are_refused_before_anything_is_written(answer, tmp_path, name):
     with pytest.raises(StoreError) as error:
         answer.save(tmp_path / name)
-    assert_says(error.value, name, *ENDS)
+    assert_says(error.value, name, *RESULT_SUFFIXES)
     assert not list(tmp_path.iterdir())
     with pytest.raises(StoreError):
-        check_end(name, [".csv"])
+        check_suffix(name, [".csv"])
 
 
 def test_a_place_that_cannot_be_written(answer, tmp_path):

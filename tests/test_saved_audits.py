@@ -25,7 +25,7 @@ from semlens.analysis.audit.saved_audits import (
     Review,
     SavedAudits,
 )
-from semlens.analysis.concept_file import read_text, to_toml
+from semlens.analysis.concept_file import parse_upload, to_toml
 from semlens.analysis.concepts import Concept, ConceptSet, bundled_names
 from semlens.cli.app import app
 from semlens.data.image_folder import ImageFolder
@@ -160,14 +160,14 @@ def test_images_of_concepts_stay_with_them(db, tmp_path):
     picture = next((db.path.parent / "images").glob("*/*.png"))
     concept = Concept("a brand", ("marks",), "spurious", (picture,))
     made = db.audits.add("b", ConceptSet((*CONCEPTS.concepts, concept), "with images"))
-    assert made.pictured("a brand").images == (str(picture.resolve()),)
-    moved = db.audits.edit(1, 1, AuditChanges(valid=(made.pictured("a brand"),), spurious=()))
+    assert made.image_concept("a brand").images == (str(picture.resolve()),)
+    moved = db.audits.edit(1, 1, AuditChanges(valid=(made.image_concept("a brand"),), spurious=()))
     assert moved.concepts.concepts == (
         Concept("a brand", ("marks",), "valid", (picture.resolve(),)),
     )
     with pytest.raises(ConceptError) as error:
-        made.pictured("dog")
-    assert_says(error.value, "no concept 'dog' by image", "db.audits.add")
+        made.image_concept("dog")
+    assert_says(error.value, "no concept by image named 'dog'", "db.audits.add")
 
 
 # -- several writers -----------------------------------------------------------------------------
@@ -297,7 +297,7 @@ def test_a_damaged_file_is_told_and_hides_no_other(db):
     assert_says(error.value, "1.json", "cannot be read", "Restore")
     with pytest.raises(StoreError) as error:
         db.audits.get(2)
-    assert_says(error.value, "saved audit 2", "mood is", "written by 99", "that version")
+    assert_says(error.value, "saved audit 2", "mood is", "not 99", "that version")
     assert db.audits.numbers() == [1, 2, 3]
     assert db.audits.get(3).name == "b"
 
@@ -309,7 +309,7 @@ def test_a_damaged_file_is_told_and_hides_no_other(db):
     ("edit", "kind", "parts"),
     [
         (AuditChanges(valid=(ListedConcept(text="TREE "),)), ConceptError,
-         ["valid and spurious: tree", "one side"]),
+         ["both valid and spurious: tree", "one side"]),
         (AuditChanges(valid=(ListedConcept(text=" "),)), ConceptError, ["1 to 200"]),
         (AuditChanges(valid=(ListedConcept(text="x" * 201),)), ConceptError,
          ["201 characters", "short phrase"]),
@@ -356,7 +356,7 @@ def test_empty_lists_are_kept_and_have_no_finding(db):
     db.audits.add("b", ConceptSet((), "nothing yet"))
     with pytest.raises(ConceptError, match="no valid and no spurious"):
         db.audits.run(1)
-    with pytest.raises(RelevanceError, match="'z' is no class"):
+    with pytest.raises(RelevanceError, match="Unknown class 'z'"):
         db.audits.add("z", CONCEPTS)
 
 
@@ -372,7 +372,7 @@ def test_a_database_that_has_changed_is_told(db):
     file.write_text(json.dumps({**document, "target_name": "ox"}))
     with pytest.raises(StaleError) as error:
         db.audits.run(1)
-    assert_says(error.value, "made for 'ox'", "class 1", "'b' by now", "new audit")
+    assert_says(error.value, "made for 'ox'", "class 1", "is now 'b'", "new audit")
 
 
 # -- thresholds of the two sides -----------------------------------------------------------------
@@ -401,9 +401,9 @@ def test_each_side_has_its_own_threshold(db):
     ("threshold", "said"),
     [
         ((0.1, 0.2), ["valid concept above 0.1", "spurious concept above 0.2"]),
-        ((0.1, None), ["valid concept above 0.1", "spurious concepts when the best"]),
+        ((0.1, None), ["valid concept above 0.1", "spurious concepts if its best"]),
         ((0.1, 0.1), ["with a concept above 0.1"]),
-        (None, ["with concepts when the best"]),
+        (None, ["with concepts if its best"]),
     ],
 )
 def test_a_report_says_both_thresholds(db, threshold, said):
@@ -468,20 +468,20 @@ def test_bundled_sets_and_images_come_back_from_toml(tmp_path):
     [
         ("valid = [", "a.toml", ["'a' cannot be read", "[concepts]"]),
         ("[]", "a.json", ["is empty"]),
-        ("x", "a.exe", ["'a.exe' is no concept set", ".toml, .json, .csv"]),
-        ("x", "toml", ["'toml' is no concept set"]),
+        ("x", "a.exe", ["'a.exe' is not a concept set", ".toml, .json, .csv"]),
+        ("x", "toml", ["'toml' is not a concept set"]),
         ('valid = [{name = "x", images = ["/etc/passwd"]}]', "a.toml", ["by image: x", "texts"]),
     ],
 )
 def test_a_file_that_is_handed_in_wrongly_is_refused(text, file, parts):
     with pytest.raises(ConceptError) as error:
-        read_text(text, file)
+        parse_upload(text, file)
     assert_says(error.value, *parts)
 
 
 def test_files_that_are_handed_in_are_read():
-    assert read_text("valid = ['dog']", "my ox.toml").name == "my ox"
-    assert read_text("concept,kind\ndog,valid\n", "a.CSV").concepts[0].kind == "valid"
+    assert parse_upload("valid = ['dog']", "my ox.toml").name == "my ox"
+    assert parse_upload("concept,kind\ndog,valid\n", "a.CSV").concepts[0].kind == "valid"
 
 
 # -- command line --------------------------------------------------------------------------------

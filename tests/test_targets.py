@@ -24,7 +24,7 @@ def test_a_name_of_two_logits_is_not_guessed():
     assert mapped.logits == (None, 3, None)
     assert "2 of 3 classes" in mapped.notice
     assert "(crane, yeti)" in mapped.notice
-    assert "--classes FILE" in mapped.notice
+    assert "pass 'classes'" in mapped.notice
     assert map_targets(["crane"], 1, CLASSES, SYNSETS, {"Crane": 4}).logits == (4,)
 
 
@@ -52,7 +52,7 @@ def test_the_number_of_targets_must_fit():
         map_targets(["a"], 2, CLASSES, None)
     assert "1 targets for 2 images" in str(caught.value)
     assert "one per image" in str(caught.value)
-    assert "Give one class name" in str(caught.value)
+    assert "Pass one class name" in str(caught.value)
 
 
 def test_labels_to_names():
@@ -97,9 +97,9 @@ def test_wrong_class_files(tmp_path, name, text):
     (tmp_path / name).write_text(text)
     with pytest.raises(DataError) as caught:
         read_classes(tmp_path / name)
-    assert f"{name}' cannot be read as classes" in str(caught.value)
+    assert f"Cannot read classes from '{tmp_path / name}'" in str(caught.value)
     assert "CSV lines 'name,logit'" in str(caught.value)
-    assert "Correct the file" in str(caught.value)
+    assert "Fix the file" in str(caught.value)
     with pytest.raises(DataError, match="No such file"):
         read_classes(tmp_path / "gone.json")
 
@@ -112,9 +112,9 @@ def test_target_files(tmp_path):
         read_targets(path, ["a/1.png", "x.png", "y.png"])
     assert "no line for 2 images (first: x.png)" in str(caught.value)
     assert "relative to the data folder" in str(caught.value)
-    assert "Add them" in str(caught.value)
+    assert "Add the missing lines" in str(caught.value)
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(DataError, match="cannot be read.*Expected CSV lines"):
+    with pytest.raises(DataError, match="Cannot read.*Expected CSV lines"):
         read_targets(path, ["a"])
     with pytest.raises(DataError, match="No such file"):
         read_targets(tmp_path / "gone.csv", ["a"])

@@ -222,7 +222,7 @@ def test_a_database_without_relevance_says_the_command(tmp_path, pictures, words
 
 
 def test_wrong_classes_sets_and_embedders(db, tmp_path):
-    with pytest.raises(RelevanceError, match="'x' is no class"):
+    with pytest.raises(RelevanceError, match="Unknown class 'x'"):
         db.unexpected("x", CONCEPTS)
     with pytest.raises(RelevanceError, match="no relevance for class 2"):
         db.unexpected("c", CONCEPTS)

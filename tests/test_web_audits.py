@@ -53,7 +53,7 @@ def client(db):
     return TestClient(create_app([db]), base_url="http://localhost")
 
 
-def ask(client, path, method="GET", body=None):
+def fetch(client, path, method="GET", body=None):
     """Ask until the work is done, as the page does."""
     for _ in range(600):
         answer = client.request(method, f"/api/v1/models/0/{path}", json=body)
@@ -69,7 +69,7 @@ def terms(texts):
 
 def save(client, **more):
     body = {"target": "ox", "valid": terms(VALID), "spurious": terms(SPURIOUS), **more}
-    answer = ask(client, "audits", "POST", body)
+    answer = fetch(client, "audits", "POST", body)
     assert answer.status_code == 201, answer.text
     return answer.json()
 
@@ -88,8 +88,8 @@ def test_an_audit_is_saved_listed_and_read_back(client, db):
         "seed": 0,
     }  # fmt: skip
     assert (made["kept"], made["stale"]) == (True, False)
-    assert ask(client, "audits/1").json() == made
-    listed = ask(client, "audits").json()
+    assert fetch(client, "audits/1").json() == made
+    listed = fetch(client, "audits").json()
     assert [one["name"] for one in listed["classes"]] == ["vegetable", "ox", "clock"]
     assert [one["samples"] for one in listed["classes"]] == [8, 8, 8]
     (entry,) = listed["audits"]
@@ -98,12 +98,12 @@ def test_an_audit_is_saved_listed_and_read_back(client, db):
     other = TestClient(
         create_app([sl.open(db.path, embedder=WordEmbedder())]), base_url="http://localhost"
     )
-    assert ask(other, "audits/1").json() == made
+    assert fetch(other, "audits/1").json() == made
 
 
 def test_the_result_is_the_audits(client, db):
     save(client, settings={"threshold": [0.0, None], "seed": 5})
-    found = ask(client, "audits/1/result").json()
+    found = fetch(client, "audits/1/result").json()
     plain = sl.audit(db, "ox", plain_concepts(), threshold=(0.0, None), seed=5)
     assert found["sentence"] == plain.sentence
     assert (found["alarm"], found["p_value"]) == (plain.alarm, plain.p_value)
@@ -126,7 +126,7 @@ def test_the_result_is_the_audits(client, db):
 
 def test_what_there_is_no_side_for_is_null(client):
     save(client, spurious=[])
-    found = ask(client, "audits/1/result").json()
+    found = fetch(client, "audits/1/result").json()
     assert found["p_value"] is None
     assert not found["alarm"]
     assert {one["spurious"] for one in found["components"]} == {None}
@@ -135,7 +135,7 @@ def test_what_there_is_no_side_for_is_null(client):
 
 def test_sets_are_offered_with_their_class_in_this_model(client, db):
     db.audits.add("clock", plain_concepts(), name="mine")
-    sets = {one["name"]: one for one in ask(client, "concept-sets").json()}
+    sets = {one["name"]: one for one in fetch(client, "concept-sets").json()}
     assert sets["paper-ox"]["logit"] == 1
     assert len(sets["paper-ox"]["valid"]) == 16
     assert sets["artefacts"]["target"] is None
@@ -162,7 +162,7 @@ def test_an_audit_begins_with_sets_and_own_words(client, db):
     # a set of another class may be chosen by its own name, a family only has its class's
     assert save(client, from_sets=["demo-world/clock"], target="vegetable", valid=[])["id"] == 3
     assert (
-        ask(client, "audits", "POST", {"target": "ox", "from_sets": ["demo-world"]})
+        fetch(client, "audits", "POST", {"target": "ox", "from_sets": ["demo-world"]})
         .json()["value"]
         .startswith("No concept set is for the class 'ox'")
     )
@@ -171,35 +171,35 @@ def test_an_audit_begins_with_sets_and_own_words(client, db):
 def test_edits_are_kept_and_an_older_tab_is_refused(client):
     first = save(client)
     edit = {"revision": 1, "valid": terms(["cat"]), "reviews": {"second:1": {"note": " dark  "}}}
-    second = ask(client, "audits/1", "PUT", edit).json()
+    second = fetch(client, "audits/1", "PUT", edit).json()
     assert (second["revision"], [one["text"] for one in second["valid"]]) == (2, ["cat"])
     assert second["spurious"] == first["spurious"]
     assert second["reviews"]["second:1"]["note"] == "dark"
-    refused = ask(client, "audits/1", "PUT", {"revision": 1, "name": "older"})
+    refused = fetch(client, "audits/1", "PUT", {"revision": 1, "name": "older"})
     assert refused.status_code == 409
     assert refused.json()["kind"] == "EditError"
     assert "Load the newer one" in refused.json()["remedy"]
-    assert ask(client, "audits/1").json() == second
-    assert ask(client, "audits/1?revision=1", "DELETE").status_code == 409
-    assert ask(client, "audits/1?revision=2", "DELETE").status_code == 204
-    gone = ask(client, "audits/1")
+    assert fetch(client, "audits/1").json() == second
+    assert fetch(client, "audits/1?revision=1", "DELETE").status_code == 409
+    assert fetch(client, "audits/1?revision=2", "DELETE").status_code == 204
+    gone = fetch(client, "audits/1")
     assert (gone.status_code, gone.json()["value"]) == (404, "There is no audit 1.")
 
 
 def test_trying_saves_nothing(client, db):
     body = {"target": "ox", "valid": terms(VALID), "spurious": terms(SPURIOUS)}
-    tried = ask(client, "audits/preview", "POST", body).json()
+    tried = fetch(client, "audits/preview", "POST", body).json()
     assert tried["sentence"] == sl.audit(db, "ox", plain_concepts()).sentence
     assert db.audits.numbers() == []
     save(client)
-    assert ask(client, "audits/1/result").json() == tried
+    assert fetch(client, "audits/1/result").json() == tried
 
 
 def test_files_hold_what_the_page_shows(client, db, tmp_path):
     made = save(client, name="Ox & café", target="ox")
     edit = {"revision": 1, "reviews": {"first:0": {"status": "dismissed", "note": 'a, "b"\nc'}}}
-    ask(client, "audits/1", "PUT", edit)
-    answer = ask(client, "audits/1/components.csv")
+    fetch(client, "audits/1", "PUT", edit)
+    answer = fetch(client, "audits/1/components.csv")
     assert answer.headers["content-disposition"] == 'attachment; filename="audit-1-ox-caf.csv"'
     lines = list(csv.DictReader(io.StringIO(answer.text)))
     plain = sl.audit(db, "ox", plain_concepts()).frame
@@ -208,12 +208,12 @@ def test_files_hold_what_the_page_shows(client, db, tmp_path):
     noted = {one["component"]: (one["review"], one["note"]) for one in lines if one["review"]}
     assert noted == {"first:0": ("dismissed", 'a, "b"\nc')}
 
-    toml = ask(client, "audits/1/concepts.toml")
+    toml = fetch(client, "audits/1/concepts.toml")
     (tmp_path / "back.toml").write_bytes(toml.content)
     back = ConceptSet.load(tmp_path / "back.toml")
     assert back.concepts == plain_concepts().concepts
     assert (back.name, back.target) == (made["name"], "ox")
-    read = ask(client, "concept-sets/read", "POST", {"file": "back.toml", "text": toml.text})
+    read = fetch(client, "concept-sets/read", "POST", {"file": "back.toml", "text": toml.text})
     assert [one["text"] for one in read.json()["valid"]] == VALID
     assert read.json()["logit"] == 1
 
@@ -221,11 +221,11 @@ def test_files_hold_what_the_page_shows(client, db, tmp_path):
 def test_a_preview_by_a_saved_audit_follows_its_edits(client, db):
     save(client)
     body = {"target": "ox", "from_sets": ["audit:1"]}
-    before = ask(client, "audits/preview", "POST", body).json()
+    before = fetch(client, "audits/preview", "POST", body).json()
     assert {one["concept"] for one in before["concepts"]} >= set(SPURIOUS)
     edit = {"revision": 1, "spurious": terms(["tree", "lamp"])}
-    assert ask(client, "audits/1", "PUT", edit).status_code == 200
-    after = ask(client, "audits/preview", "POST", body).json()
+    assert fetch(client, "audits/1", "PUT", edit).status_code == 200
+    after = fetch(client, "audits/preview", "POST", body).json()
     plain = sl.audit(db, "ox", plain_concepts(spurious=["tree", "lamp"]))
     assert [one["spurious"] for one in after["components"]] == pytest.approx(
         plain.frame["spurious"].to_list()
@@ -235,10 +235,10 @@ def test_a_preview_by_a_saved_audit_follows_its_edits(client, db):
 
 def test_no_note_or_concept_of_the_csv_is_run_as_a_formula(client):
     save(client, valid=terms(["=1+1"]), spurious=terms(["@sum"]))
-    name = ask(client, "audits/1/result").json()["components"][0]["component"]
+    name = fetch(client, "audits/1/result").json()["components"][0]["component"]
     edit = {"revision": 1, "reviews": {name: {"note": '+HYPERLINK("http://evil.example")'}}}
-    ask(client, "audits/1", "PUT", edit)
-    lines = list(csv.DictReader(io.StringIO(ask(client, "audits/1/components.csv").text)))
+    fetch(client, "audits/1", "PUT", edit)
+    lines = list(csv.DictReader(io.StringIO(fetch(client, "audits/1/components.csv").text)))
     assert {one["note"] for one in lines} == {"", '\'+HYPERLINK("http://evil.example")'}
     assert {one["valid_concept"] for one in lines} == {"'=1+1"}
     assert {one["spurious_concept"] for one in lines} == {"'@sum"}
@@ -255,7 +255,7 @@ def test_no_note_or_concept_of_the_csv_is_run_as_a_formula(client):
     ],
 )
 def test_a_file_that_no_reader_takes_is_refused(client, file, text):
-    answer = ask(client, "concept-sets/read", "POST", {"file": file, "text": text})
+    answer = fetch(client, "concept-sets/read", "POST", {"file": file, "text": text})
     assert answer.status_code == 400
     assert answer.json()["kind"] == "ConceptError"
     assert "cannot be read" in answer.json()["value"]
@@ -263,10 +263,10 @@ def test_a_file_that_no_reader_takes_is_refused(client, file, text):
 
 def test_the_report_has_the_lists_the_thresholds_and_the_notes(client, db):
     save(client, settings={"threshold": [0.125, None]})
-    name = ask(client, "audits/1/result").json()["components"][0]["component"]
+    name = fetch(client, "audits/1/result").json()["components"][0]["component"]
     edit = {"revision": 1, "reviews": {name: {"status": "confirmed", "note": "<i>a horn</i>"}}}
-    ask(client, "audits/1", "PUT", edit)
-    answer = ask(client, "audits/1/report.html")
+    fetch(client, "audits/1", "PUT", edit)
+    answer = fetch(client, "audits/1/report.html")
     assert answer.headers["content-disposition"] == 'attachment; filename="audit-1-ox.html"'
     page = answer.text
     for part in ("Review by people", "&lt;i&gt;a horn&lt;/i&gt;", "confirmed", "revision 2",
@@ -281,10 +281,10 @@ def test_an_audit_of_an_older_build_says_so_and_is_computed_anew(client, db):
     save(client)
     file = db.path / "analysis" / "audits" / "1.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "database": "0" * 64}))
-    assert ask(client, "audits/1").json()["stale"]
-    assert ask(client, "audits/1/result").status_code == 200
-    assert "another build" in ask(client, "audits/1/report.html").text
-    renewed = ask(client, "audits/1", "PUT", {"revision": 1, "renew": True}).json()
+    assert fetch(client, "audits/1").json()["stale"]
+    assert fetch(client, "audits/1/result").status_code == 200
+    assert "another build" in fetch(client, "audits/1/report.html").text
+    renewed = fetch(client, "audits/1", "PUT", {"revision": 1, "renew": True}).json()
     assert not renewed["stale"]
 
 
@@ -292,29 +292,29 @@ def test_a_damaged_audit_hides_no_other(client, db):
     save(client)
     save(client)
     (db.path / "analysis" / "audits" / "1.json").write_text("{")
-    listed = {one["id"]: one for one in ask(client, "audits").json()["audits"]}
+    listed = {one["id"]: one for one in fetch(client, "audits").json()["audits"]}
     assert "cannot be read" in listed[1]["problem"]
     assert listed[2]["problem"] is None
-    assert ask(client, "concept-sets").status_code == 200
-    assert ask(client, "audits/1").status_code == 409
+    assert fetch(client, "concept-sets").status_code == 200
+    assert fetch(client, "audits/1").status_code == 409
 
 
 def test_concepts_by_image_stay_and_no_path_comes_from_a_page(client, db):
     picture = next((db.path.parent / "images").glob("*/*.png"))
     concept = Concept("brand", (), "spurious", (picture,))
     db.audits.add("ox", ConceptSet((*plain_concepts().concepts, concept), "with images"))
-    made = ask(client, "audits/1").json()
+    made = fetch(client, "audits/1").json()
     assert made["spurious"][-1] == {"text": "brand", "path": [], "images": [picture.name]}
     assert str(picture.parent) not in json.dumps(made)
     edit = {"revision": 1, "valid": [*made["valid"], made["spurious"][-1]],
             "spurious": made["spurious"][:-1]}  # fmt: skip
-    moved = ask(client, "audits/1", "PUT", edit).json()
+    moved = fetch(client, "audits/1", "PUT", edit).json()
     assert moved["valid"][-1]["images"] == [picture.name]
     assert db.audits.get(1).valid[-1].images == (str(picture.resolve()),)
     wrong = {"revision": 2, "valid": [{"text": "other", "images": ["x.png"]}]}
-    assert "no concept 'other' by image" in ask(client, "audits/1", "PUT", wrong).text
+    assert "no concept 'other' by image" in fetch(client, "audits/1", "PUT", wrong).text
     sneaky = {"revision": 2, "valid": [{"text": "x", "images": ["/etc/passwd"]}]}
-    ask(client, "audits/1", "PUT", sneaky)
+    fetch(client, "audits/1", "PUT", sneaky)
     assert db.audits.get(1).valid[0].images == ()
 
 
@@ -323,7 +323,7 @@ def test_concepts_by_image_stay_and_no_path_comes_from_a_page(client, db):
     [
         ({"target": "ox", "valid": terms(["Tree"]), "spurious": terms(["tree "])}, 400,
          "calls valid and spurious: tree"),
-        ({"target": "horse"}, 400, "'horse' is no class"),
+        ({"target": "horse"}, 400, "Unknown class 'horse'"),
         ({"target": "ox", "from_sets": ["/etc/passwd"]}, 400, "'/etc/passwd' is neither"),
         ({"target": "ox", "from_sets": ["../x"]}, 400, "'../x' is neither a file nor"),
         ({"target": "ox", "from_sets": ["audit:9"]}, 409, "no audit 9"),
@@ -337,7 +337,7 @@ def test_concepts_by_image_stay_and_no_path_comes_from_a_page(client, db):
     ],
 )  # fmt: skip
 def test_what_could_never_be_computed_is_refused(client, db, body, status, said):
-    answer = ask(client, "audits", "POST", body)
+    answer = fetch(client, "audits", "POST", body)
     assert answer.status_code == status, answer.text
     assert said in answer.json()["value"]
     assert db.audits.numbers() == []
@@ -345,14 +345,14 @@ def test_what_could_never_be_computed_is_refused(client, db, body, status, said)
 
 def test_what_cannot_be_computed_yet_is_saved_and_says_why(client):
     save(client, valid=[], spurious=[])
-    answer = ask(client, "audits/1/result")
+    answer = fetch(client, "audits/1/result")
     assert (answer.status_code, answer.json()["kind"]) == (400, "ConceptError")
     assert "no valid and no spurious" in answer.json()["value"]
-    assert ask(client, "audits/1/concepts.toml").status_code == 400
+    assert fetch(client, "audits/1/concepts.toml").status_code == 400
     save(client, target="zebra")
-    assert "no relevance for class 2" in ask(client, "audits/2/result").json()["value"]
+    assert "no relevance for class 2" in fetch(client, "audits/2/result").json()["value"]
     assert (
-        ask(client, "concept-sets/read", "POST", {"file": "a.exe", "text": ""}).status_code == 400
+        fetch(client, "concept-sets/read", "POST", {"file": "a.exe", "text": ""}).status_code == 400
     )
 
 
@@ -361,9 +361,9 @@ def test_databases_without_texts_or_relevance_say_so(tmp_path, built):
     blind = build(tmp_path / "blind", pictures, ColourEmbedder())
     bare = build(tmp_path / "bare", pictures, WordEmbedder(), relevance=False)
     client = TestClient(create_app([blind, bare]), base_url="http://localhost")
-    assert ask(client, "audits").json()["text"] is False
+    assert fetch(client, "audits").json()["text"] is False
     save(client)
-    answer = ask(client, "audits/1/result")
+    answer = fetch(client, "audits/1/result")
     assert (answer.status_code, answer.json()["kind"]) == (400, "EmbedderError")
     answer = client.get("/api/v1/models/1/audits")
     assert answer.json()["kind"] == "RelevanceError"
@@ -378,10 +378,10 @@ def test_a_folder_for_reading_only_keeps_edits_for_as_long_as_the_server(built):
     client = TestClient(create_app([db]), base_url="http://localhost")
     made = save(client, settings={"level": 0.2})
     assert made["kept"] is False
-    assert ask(client, "audits").json()["kept"] is False
+    assert fetch(client, "audits").json()["kept"] is False
     number = made["id"]
-    assert ask(client, f"audits/{number}", "PUT", {"revision": 1, "name": "x"}).status_code == 200
-    found = ask(client, f"audits/{number}/result").json()
+    assert fetch(client, f"audits/{number}", "PUT", {"revision": 1, "name": "x"}).status_code == 200
+    found = fetch(client, f"audits/{number}/result").json()
     assert found["sentence"] == db.audits.run(number).sentence
     assert db.audits.get(number).settings == AuditSettings(level=0.2)
     assert not (built.path / "analysis" / "audits" / f"{number}.json").exists()

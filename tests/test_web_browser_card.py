@@ -28,7 +28,7 @@ def card(page):
     return page.locator("aside [data-component]")
 
 
-def part(page, name):
+def region(page, name):
     return page.get_by_role("region", name=re.compile(name))
 
 
@@ -36,18 +36,18 @@ def test_a_link_opens_a_card(page_at, demo):
     page = page_at(CLOCK)
     db = sl.open(demo)
     expect(card(page)).to_have_attribute("data-component", "layer3:42")
-    crops = part(page, "strongest examples").get_by_role("button", name=re.compile("^Example"))
+    crops = region(page, "strongest examples").get_by_role("button", name=re.compile("^Example"))
     expect(crops).to_have_count(12)
     first = db.examples_of(db.row(sl.Component("layer3", 42)))[0]
     expect(crops.first).to_have_attribute("aria-label", f"Example 1: {first.path}. Enlarge")
     page.get_by_role("button", name="All 30").click()
     expect(crops).to_have_count(30)
     assert crops.locator("img").first.evaluate("(img) => img.complete && img.naturalWidth > 0")
-    expect(part(page, "Label candidates").locator("li").first).to_contain_text("clock")
-    expect(part(page, "Matters for").locator("li").first).to_contain_text("clock")
+    expect(region(page, "Label candidates").locator("li").first).to_contain_text("clock")
+    expect(region(page, "Matters for").locator("li").first).to_contain_text("clock")
     shown = db.scores(["layer3"]).to_pandas()["clarity"][42]
-    expect(part(page, "How interpretable").locator("li").first).to_contain_text(f"{shown:.3f}")
-    expect(part(page, "On all images")).to_contain_text("2,280 images")
+    expect(region(page, "How interpretable").locator("li").first).to_contain_text(f"{shown:.3f}")
+    expect(region(page, "On all images")).to_contain_text("2,280 images")
 
 
 def test_keys_step_and_mask(page_at):
@@ -95,7 +95,7 @@ def test_an_example_is_enlarged_by_the_keyboard_alone(page_at):
 
 def test_a_neighbour_opens_its_own_card(page_at, demo):
     page = page_at(CLOCK)
-    nearest = part(page, "Most like it").get_by_role("link").first
+    nearest = region(page, "Most like it").get_by_role("link").first
     name = nearest.locator(".mono").inner_text()
     nearest.click()
     expect(card(page)).to_have_attribute("data-component", name)
@@ -104,8 +104,8 @@ def test_a_neighbour_opens_its_own_card(page_at, demo):
         assert f"/components/{quote(name, safe='')}/" in source
     page.go_back()
     expect(card(page)).to_have_attribute("data-component", "layer3:42")
-    part(page, "Most like it").get_by_role("button", name="layer3").click()
-    for link in part(page, "Most like it").locator(".mono").all():
+    region(page, "Most like it").get_by_role("button", name="layer3").click()
+    for link in region(page, "Most like it").locator(".mono").all():
         expect(link).to_contain_text("layer3:")
 
 
@@ -113,7 +113,7 @@ def test_the_twin_opens_in_the_other_model(page_at, demo, tmp_path):
     other = shutil.copytree(demo, tmp_path / "other.semlens")
     with serve(demo, other) as address:
         page = page_at(address + CLOCK)
-        twin = part(page, "Twin in the other model").get_by_role("link")
+        twin = region(page, "Twin in the other model").get_by_role("link")
         expect(twin).to_contain_text("mutual")
         expect(twin).to_contain_text("1.000")
         twin.click()
@@ -121,18 +121,18 @@ def test_the_twin_opens_in_the_other_model(page_at, demo, tmp_path):
         expect(page.locator("main")).to_have_attribute("data-model", "demo")
         expect(card(page)).to_have_attribute("data-component", "layer3:42")
         expect(card(page).locator("header").first).to_contain_text("of other")
-        part(page, "Most like it").get_by_role("link").first.click()
+        region(page, "Most like it").get_by_role("link").first.click()
         assert "of=other" in page.url
         page.close()  # before the server: it would go on asking
 
 
 def test_the_split_is_shown_where_it_means_something(page_at):
     page = page_at("#/m/demo/overview?sel=layer3:79")
-    senses = part(page, "Senses")
+    senses = region(page, "Senses")
     expect(senses).to_contain_text("two things")
     expect(senses.locator(".sense")).to_have_count(2)
     page = page_at(CLOCK)
-    senses = part(page, "Senses")
+    senses = region(page, "Senses")
     expect(senses).to_contain_text("One sense")
     expect(senses.locator(".sense")).to_have_count(0)
     senses.get_by_role("button").click()
@@ -189,7 +189,7 @@ def test_a_part_fails_alone(page_at, lost):
     expect(failure).to_have_count(1)
     expect(failure).to_contain_text("500")
     for name in ("strongest examples", "On all images", "Label", "Matters", "Senses", "Most like"):
-        expect(part(page, name)).to_have_count(1)
+        expect(region(page, name)).to_have_count(1)
     page.unroute(f"**/{lost}*")
     failure.get_by_role("button", name="Try again").click()
     expect(failure).to_have_count(0)

@@ -43,7 +43,7 @@ def databases(tmp_path_factory, pictures):
 
 
 @pytest.fixture(scope="module")
-def ask(databases):
+def fetch(databases):
     app = create_app(databases)
 
     def get(path, status=200, **params):
@@ -59,15 +59,15 @@ def ask(databases):
         yield get
 
 
-def place(db, row):
+def card_path(db, row):
     return f"components/{db.component(row)}"
 
 
-def test_every_component_has_its_card(ask, databases):
+def test_every_component_has_its_card(fetch, databases):
     db = databases[0]
     for row in range(db.manifest.rows):
         found = cards.card(db, row)
-        got = ask(f"0/{place(db, row)}")
+        got = fetch(f"0/{card_path(db, row)}")
         assert got["component"] == str(db.component(row))
         assert [one["path"] for one in got["examples"]] == [one.path for one in found.examples]
         assert [one["place"] for one in got["examples"]] == list(range(len(found.examples)))
@@ -81,29 +81,29 @@ def test_every_component_has_its_card(ask, databases):
         )
 
 
-def test_measures_and_relevances(ask, databases):
+def test_measures_and_relevances(fetch, databases):
     db = databases[0]
     frame = db.scores().to_pandas()
     for row in (0, 3, 6, 20):
         entry = db.layer(db.component(row).layer)
         mine = frame[frame["layer"] == entry.name]
         expected = cards.measures(mine, row - entry.first)
-        got = ask(f"0/{place(db, row)}/measures")
+        got = fetch(f"0/{card_path(db, row)}/measures")
         assert [one["name"] for one in got] == ["clarity", "redundancy", "polysemanticity"]
         for one, other in zip(got, expected, strict=True):
             assert (one["value"], one["below"]) == (other.value, other.below)
             assert one["counts"] == list(other.counts)
             assert one["meaning"] == vars(other.meaning) and one["formula"]
-        classes = ask(f"0/{place(db, row)}/relevances", k=2)
+        classes = fetch(f"0/{card_path(db, row)}/relevances", k=2)
         assert [vars(one) for one in cards.class_relevances(db, row, 2)] == classes
 
 
-def test_labels_come_from_a_bundled_set(ask, databases):
+def test_labels_come_from_a_bundled_set(fetch, databases):
     db = databases[0]
     concepts = ConceptSet.load("paper-graph")
     labels = label(db, concepts, candidates=1)
     for row in (1, 8):
-        got = ask(f"0/{place(db, row)}/labels", concepts="paper-graph", k=4)
+        got = fetch(f"0/{card_path(db, row)}/labels", concepts="paper-graph", k=4)
         at = int(np.flatnonzero(labels.rows == row)[0])
         assert got["found"]["label"] == labels.label(at)
         assert (
@@ -115,111 +115,113 @@ def test_labels_come_from_a_bundled_set(ask, databases):
         assert got["found"]["margin"] == pytest.approx(float(labels.margin[at]), abs=1e-6)
         assert len(got["found"]["candidates"]) == 4 and got["threshold"] == 0.025
         assert (got["concepts"], got["notice"]) == ("paper-graph", None)
-    default = ask("0/components/first:1/labels")
+    default = fetch("0/components/first:1/labels")
     assert default["concepts"] == default["choices"][0] == "paper-vocabulary"
 
 
-def test_kept_labels_come_first(ask, databases):
+def test_kept_labels_come_first(fetch, databases):
     db = databases[0]
     labels = label(db, ConceptSet.of(["dog", "car"]), layers=["first"])
     file = labels.keep("mine")
     try:
-        got = ask("0/components/first:2/labels")
+        got = fetch("0/components/first:2/labels")
         assert (got["concepts"], got["threshold"]) == ("kept:mine", None)
         assert got["found"]["label"] == labels.label(2) and got["choices"][1] == "paper-vocabulary"
-        kin = ask("0/components/first:2/neighbours", among="first", concepts="kept:mine")
+        kin = fetch("0/components/first:2/neighbours", among="first", concepts="kept:mine")
         for one in kin:
             assert one["label"] == labels.of(one["component"])
-        unknown = ask("0/components/second:0/labels")
+        unknown = fetch("0/components/second:0/labels")
         assert unknown["found"] is None and "'mine' say nothing" in unknown["notice"]
-        split = ask("0/components/first:2/senses", concepts="kept:mine")
+        split = fetch("0/components/first:2/senses", concepts="kept:mine")
         assert [one["label"] for one in split["senses"]] == [None, None]
     finally:
         file.unlink()
 
 
-def test_a_path_is_no_concept_set(ask, tmp_path):
+def test_a_path_is_no_concept_set(fetch, tmp_path):
     file = tmp_path / "secret.toml"
     file.write_text('concepts = ["x"]')
     for name in (str(file), "../../etc/passwd", "kept:nothing"):
-        got = ask("0/components/first:0/labels", 400, concepts=name)
+        got = fetch("0/components/first:0/labels", 400, concepts=name)
         assert got["kind"] == "ConceptError" and "nearest" in got["expected"]
 
 
-def test_senses_are_named_when_asked(ask, databases):
+def test_senses_are_named_when_asked(fetch, databases):
     db = databases[0]
     poly = db.scores(["second"]).to_pandas()["polysemanticity"].to_numpy()
     seen = set()
     for row in range(6, 26):
         found = senses(db, row, poly)
-        got = ask(f"0/{place(db, row)}/senses", concepts="paper-graph")
+        got = fetch(f"0/{card_path(db, row)}/senses", concepts="paper-graph")
         assert got["meaningful"] == found.meaningful
         assert got["limit"] == pytest.approx(found.limit)
         assert [one["places"] for one in got["senses"]] == [list(s.places) for s in found.senses]
         for one in got["senses"]:
             assert (one["label"] is not None) == (one["alignment"] > 0.025)
-        plain = ask(f"0/{place(db, row)}/senses")
+        plain = fetch(f"0/{card_path(db, row)}/senses")
         assert {one["label"] for one in plain["senses"]} == {None}
         seen.add(got["meaningful"])
     assert seen == {True, False}
 
 
-def test_neighbours_and_twins(ask, databases):
+def test_neighbours_and_twins(fetch, databases):
     db, other = databases[:2]
     for row in (0, 5, 6, 25):
         found = neighbours(db, row, 3)
-        got = ask(f"0/{place(db, row)}/neighbours", k=3)
+        got = fetch(f"0/{card_path(db, row)}/neighbours", k=3)
         assert [(one["component"], one["cosine"]) for one in got] == [
             (str(n.component), n.cosine) for n in found
         ]
         for one in got:
             assert one["label"] is None
-        inside = ask(f"0/{place(db, row)}/neighbours", k=3, among="second", concepts="paper-graph")
+        inside = fetch(
+            f"0/{card_path(db, row)}/neighbours", k=3, among="second", concepts="paper-graph"
+        )
         assert {one["component"].split(":")[0] for one in inside} == {"second"}
-        pair, expected = ask(f"0/{place(db, row)}/twin", other=1), counterpart(db, row, other)
+        pair, expected = fetch(f"0/{card_path(db, row)}/twin", other=1), counterpart(db, row, other)
         assert pair["mutual"] == expected.mutual
         assert pair["nearest"]["component"] == str(expected.nearest.component)
         assert pair["nearest"]["cosine"] == expected.nearest.cosine
 
 
-def test_what_is_not_there_says_what_is(ask):
-    layer = ask("0/components/third:0", 404)
+def test_what_is_not_there_says_what_is(fetch):
+    layer = fetch("0/components/third:0", 404)
     assert layer["value"].startswith("Layer 'third' is not in the database")
     assert (layer["kind"], "first" in layer["expected"]) == ("LayerError", True)
-    index = ask("0/components/second:10/measures", 404)
+    index = fetch("0/components/second:10/measures", 404)
     assert "Component 'second:10' is not in the database" in index["value"]
     assert "components 0 to 9, both signs" in index["expected"]
-    nameless = ask("0/components/nothing", 404)
+    nameless = fetch("0/components/nothing", 404)
     assert "'nothing' does not name a component" in nameless["value"]
-    assert "'ninth'" in ask("0/components/first:0/neighbours", 404, among="ninth")["value"]
-    assert "no model 7" in ask("0/components/first:0/twin", 404, other=7)["value"]
-    assert "no model 9" in ask("9/components/first:0", 404)["value"]
+    assert "'ninth'" in fetch("0/components/first:0/neighbours", 404, among="ninth")["value"]
+    assert "no model 7" in fetch("0/components/first:0/twin", 404, other=7)["value"]
+    assert "no model 9" in fetch("9/components/first:0", 404)["value"]
 
 
-def test_what_cannot_be_answered_says_why(ask):
-    stale = ask("0/components/first:0/twin", 409, other=2)
+def test_what_cannot_be_answered_says_why(fetch):
+    stale = fetch("0/components/first:0/twin", 409, other=2)
     assert stale["kind"] == "StaleError" and "python:colours" in stale["value"]
-    same = ask("0/components/first:0/twin", 400, other=0)
+    same = fetch("0/components/first:0/twin", 400, other=0)
     assert "given twice" in same["value"]
-    lacking = ask("1/components/first:0/relevances", 400)
+    lacking = fetch("1/components/first:0/relevances", 400)
     assert lacking["kind"] == "RelevanceError" and "--relevance" in lacking["remedy"]
 
 
-def test_without_texts_there_are_kept_labels_or_a_notice(ask, databases):
-    got = ask("2/components/first:0/labels")
+def test_without_texts_there_are_kept_labels_or_a_notice(fetch, databases):
+    got = fetch("2/components/first:0/labels")
     assert got["concepts"] is None and got["choices"] == [] and got["found"] is None
     assert "reads no texts" in got["notice"]
-    refused = ask("2/components/first:0/labels", 400, concepts="paper-graph")
+    refused = fetch("2/components/first:0/labels", 400, concepts="paper-graph")
     assert "reads no texts" in refused["expected"]
-    assert ask("2/components/first:0/senses")["senses"], "the split needs no texts"
+    assert fetch("2/components/first:0/senses")["senses"], "the split needs no texts"
 
 
-def test_a_component_without_examples_has_a_card_still(ask, databases, monkeypatch):
+def test_a_component_without_examples_has_a_card_still(fetch, databases, monkeypatch):
     db = databases[1]
     silent = db.components.copy()
     silent.loc[3, "examples"] = 0
     monkeypatch.setitem(db.__dict__, "components", silent)
-    assert ask("1/components/first:3")["component"] == "first:3"
+    assert fetch("1/components/first:3")["component"] == "first:3"
     for part in ("labels", "neighbours"):
-        got = ask(f"1/components/first:3/{part}", 404)
+        got = fetch(f"1/components/first:3/{part}", 404)
         assert "has no examples" in got["value"] and "concept vector" in got["expected"]

@@ -38,7 +38,7 @@ def client(pair):
     return TestClient(create_app(list(pair)), base_url="http://localhost")
 
 
-def ask(client, path):
+def fetch(client, path):
     """Ask until the work is done, as the page does."""
     for _ in range(600):
         answer = client.get(f"/api/v1/{path}")
@@ -114,7 +114,7 @@ def test_labels_kept_in_the_databases_are_told(pair):
 
 def test_the_server_says_the_same(pair, client):
     found = joint_map(*pair)
-    answer = ask(client, "compare?a=0&b=1").json()
+    answer = fetch(client, "compare?a=0&b=1").json()
     assert [m["name"] for m in answer["models"]] == ["one", "two"]
     assert answer["matched"] == found.first.mutual.sum()
     assert answer["models"][1]["alone"] == found.second.alone.sum()
@@ -125,7 +125,7 @@ def test_the_server_says_the_same(pair, client):
             assert sum(counts) == len(values)
             assert len(counts) == len(measure["edges"]) - 1
 
-    tensors = load(ask(client, "compare/points?a=0&b=1").content)
+    tensors = load(fetch(client, "compare/points?a=0&b=1").content)
     np.testing.assert_array_equal(tensors["a_row"], found.first.rows)
     np.testing.assert_array_equal(tensors["b_nearest"], found.second.nearest)
     np.testing.assert_array_equal(
@@ -133,8 +133,8 @@ def test_the_server_says_the_same(pair, client):
     )
     np.testing.assert_allclose(tensors["b_x"], found.second.where[:, 0])
 
-    page = ask(client, "compare/pairs?a=0&b=1&k=2").json()
-    rest = ask(client, f"compare/pairs?a=0&b=1&k=500&cursor={page['cursor']}").json()
+    page = fetch(client, "compare/pairs?a=0&b=1&k=2").json()
+    rest = fetch(client, f"compare/pairs?a=0&b=1&k=500&cursor={page['cursor']}").json()
     rows = [one["component"] for one in page["pairs"] + rest["pairs"]]
     assert rows == list(found.pairs("matched")["component"])
     assert rest["cursor"] is None
@@ -143,7 +143,7 @@ def test_the_server_says_the_same(pair, client):
         & (found.first.similarity == max(found.first.similarity[found.first.mutual]))
     ][0]
     assert rows[0] == str(pair[0].component(int(first)))
-    lines = ask(client, "compare/pairs.csv?a=0&b=1&kind=only_second").text.splitlines()
+    lines = fetch(client, "compare/pairs.csv?a=0&b=1&kind=only_second").text.splitlines()
     assert len(lines) == 1 + found.second.alone.sum()
 
 
@@ -161,13 +161,13 @@ def test_odd_names_and_labels_are_told_and_taken_away(pair, tmp_path):
         ("matched", "other_label", "other"),
         ("only_second", "label", "component"),
     ):
-        page = ask(client, f"compare/pairs?a=0&b=1&kind={kind}&k=500")
+        page = fetch(client, f"compare/pairs?a=0&b=1&kind={kind}&k=500")
         assert page.status_code == 200
         pairs = page.json()["pairs"]
         for each in pairs:
             label = known[each[theirs]]
             assert each[column] == (label if isinstance(label, str) else None)
-        file = ask(client, f"compare/pairs.csv?a=0&b=1&kind={kind}")
+        file = fetch(client, f"compare/pairs.csv?a=0&b=1&kind={kind}")
         assert "x-evil" not in file.headers
         name = f"a_b__X-Evil__1-gr__er__-{kind}.csv"
         assert file.headers["content-disposition"] == f'attachment; filename="{name}"'
@@ -182,14 +182,14 @@ def ask_pairs(client):
         each
         for a, b in ((0, 1), (1, 0))
         for kind in ("matched", "only_first", "only_second")
-        for each in ask(client, f"compare/pairs?a={a}&b={b}&kind={kind}&k=500").json()["pairs"]
+        for each in fetch(client, f"compare/pairs?a={a}&b={b}&kind={kind}&k=500").json()["pairs"]
     ]
 
 
 def test_what_cannot_be_compared_is_refused(pair, client, tmp_path):
-    assert ask(client, "compare?a=0&b=7").status_code == 404
-    assert ask(client, "compare?a=0").status_code == 422
-    same = ask(client, "compare?a=1&b=1")
+    assert fetch(client, "compare?a=0&b=7").status_code == 404
+    assert fetch(client, "compare?a=0").status_code == 422
+    same = fetch(client, "compare?a=1&b=1")
     assert same.status_code == 400
     assert "twice" in same.json()["value"]
     images = ImageFolder(write_pictures(tmp_path / "images", 8))
@@ -204,6 +204,6 @@ def test_what_cannot_be_compared_is_refused(pair, client, tmp_path):
     with pytest.raises(StaleError):
         joint_map(pair[0], other)
     mixed = TestClient(create_app([pair[0], other]), base_url="http://localhost")
-    refused = ask(mixed, "compare/points?a=0&b=1")
+    refused = fetch(mixed, "compare/points?a=0&b=1")
     assert refused.status_code == 409
     assert "embedded by" in refused.json()["value"]

@@ -51,7 +51,7 @@ def client(db):
     return TestClient(create_app([db]), base_url="http://localhost")
 
 
-def ask(client, path, expect=200, **params):
+def fetch(client, path, expect=200, **params):
     """Ask until the work behind the answer is done."""
     for _ in range(200):
         found = client.get(f"/api/v1/models/0/{path}", params=params)
@@ -253,7 +253,7 @@ def test_kept_labels_are_by_row_and_the_newest(tmp_path, pictures):
 
 def measured(client):
     """Wait for the measures, so that pages hold them."""
-    return ask(client, "scores")
+    return fetch(client, "scores")
 
 
 def test_pages_join_to_the_whole_table(client, db):
@@ -261,7 +261,7 @@ def test_pages_join_to_the_whole_table(client, db):
     params = {"sort": "relevance_mean", "descending": True, "class": 1, "k": 7}
     rows, cursor = [], 0
     while cursor is not None:
-        page = ask(client, "components", cursor=cursor, **params)
+        page = fetch(client, "components", cursor=cursor, **params)
         assert page["total"] == page["components"] == 26
         assert page["labels"] == "mine"
         assert page["relevance"] == "b"
@@ -284,21 +284,21 @@ def test_pages_join_to_the_whole_table(client, db):
 
 def test_page_filters_and_refusals(client):
     measured(client)
-    page = ask(client, "components", layer="second", text="-", measure="clarity", low=-1, high=1)
+    page = fetch(client, "components", layer="second", text="-", measure="clarity", low=-1, high=1)
     assert page["total"] == len(page["rows"]) == 10
     assert all(row["component"].startswith("second:-") for row in page["rows"])
     assert page["cursor"] is None
-    assert ask(client, "components", cursor=99)["rows"] == []
-    refused = ask(client, "components", expect=400, sort="best")
+    assert fetch(client, "components", cursor=99)["rows"] == []
+    refused = fetch(client, "components", expect=400, sort="best")
     assert refused["kind"] == "RecipeError"
     assert "relevance_mean" in refused["expected"]
-    assert ask(client, "components", expect=404, layer="third")["kind"] == "LayerError"
-    assert ask(client, "components", expect=400, **{"class": 2})["kind"] == "RelevanceError"
-    assert "k" in ask(client, "components", expect=422, k=5000)["value"]
+    assert fetch(client, "components", expect=404, layer="third")["kind"] == "LayerError"
+    assert fetch(client, "components", expect=400, **{"class": 2})["kind"] == "RelevanceError"
+    assert "k" in fetch(client, "components", expect=422, k=5000)["value"]
 
 
 def test_file_is_the_table_as_asked_for(client, db):
-    text = ask(client, "components.csv", sort="clarity", descending=True, layer="second")
+    text = fetch(client, "components.csv", sort="clarity", descending=True, layer="second")
     got = pd.read_csv(io.StringIO(text))
     table = whole(db)
     expected = table.iloc[
@@ -309,7 +309,7 @@ def test_file_is_the_table_as_asked_for(client, db):
     assert got["label"].fillna("").tolist() == expected["label"].fillna("").tolist()
     for column in NUMBERS:
         assert np.allclose(got[column], expected[column], equal_nan=True), column
-    empty = ask(client, "components.csv", text="nothing is called so")
+    empty = fetch(client, "components.csv", text="nothing is called so")
     assert empty.strip() == ",".join(COLUMNS)
 
 
@@ -326,26 +326,26 @@ def post(client, expect=200, **body):
 def test_labelling_with_the_mouse(tmp_path, pictures):
     db = make(tmp_path / "db", pictures)
     client = TestClient(create_app([db]), base_url="http://localhost")
-    before = ask(client, "labels")
+    before = fetch(client, "labels")
     assert before["tables"] == []
     assert {"paper-vocabulary", "classes", "own"} <= set(before["sets"])
     made = post(client, concepts="own", texts=["dog", " dog ", "car"], threshold=-2.0)
     expected = db.label(ConceptSet.of(["dog", "car"]), threshold=-2.0)
     assert (made["name"], made["components"]) == ("own", len(expected))
-    page = ask(client, "components")
+    page = fetch(client, "components")
     assert page["labels"] == "own"
     for row in page["rows"]:
         assert row["label"] == expected.of(sl.Component.parse(row["component"]))
-    assert [table["name"] for table in ask(client, "labels")["tables"]] == ["own"]
+    assert [table["name"] for table in fetch(client, "labels")["tables"]] == ["own"]
     post(client, concepts="own", texts=["=1+1"], threshold=-2.0)
-    table = pd.read_csv(io.StringIO(ask(client, "components.csv")))
+    table = pd.read_csv(io.StringIO(fetch(client, "components.csv")))
     assert set(table["label"].dropna()) == {"'=1+1"}  # which no spreadsheet runs
     # another threshold is another answer, and the newest labels are those that are shown
     assert post(client, concepts="own", texts=["dog"], threshold=2)["labelled"] == 0
-    assert {row["label"] for row in ask(client, "components")["rows"]} == {None}
+    assert {row["label"] for row in fetch(client, "components")["rows"]} == {None}
     classes = post(client, concepts="classes", threshold=-2.0)
     assert classes["name"] == "classes"
-    shown = {row["label"] for row in ask(client, "components")["rows"]} - {None}
+    shown = {row["label"] for row in fetch(client, "components")["rows"]} - {None}
     assert shown <= set("abcd")
 
 

@@ -68,7 +68,7 @@ def client(db):
     return TestClient(create_app([db]), base_url="http://localhost")
 
 
-def ask(client, path, body=None, status=200, **params):
+def fetch(client, path, body=None, status=200, **params):
     """Ask until the work is done, as the page does."""
     for _ in range(600):
         method = "GET" if body is None else "POST"
@@ -80,7 +80,7 @@ def ask(client, path, body=None, status=200, **params):
     raise AssertionError(f"'{path}' never ends")
 
 
-def says(error, *parts):
+def assert_error(error, *parts):
     text = f"{error['value']} {error['expected']} {error['remedy']}"
     for part in parts:
         assert part in text
@@ -100,7 +100,7 @@ def test_the_sweep_is_audit_all(client, db):
     db.audits.add("clock", lists(["dog"], ["tree"], "older", None))
     latest = db.audits.add("clock", lists(["dog", "sea"], ["stone"], "mine", None))
     db.audits.add("vegetable", lists([], [], "empty", None))
-    found = ask(client, "sweep")
+    found = fetch(client, "sweep")
     vegetable = ConceptSet.load("demo-world/vegetable")
     marked = (*vegetable.concepts, *ConceptSet.load("artefacts").concepts)
     sets = [lists(["dog", "sea"], ["stone"], "mine", "clock"), ConceptSet.load("paper-ox")]
@@ -127,10 +127,10 @@ def test_the_sweep_is_audit_all(client, db):
 
 
 def test_a_row_of_the_sweep_is_the_audit_that_it_begins(client, db):
-    row = next(one for one in ask(client, "sweep")["classes"] if one["name"] == "vegetable")
+    row = next(one for one in fetch(client, "sweep")["classes"] if one["name"] == "vegetable")
     body = {"target": row["target"], "from_sets": row["sets"]}
-    begun = ask(client, "audits", body, 201)
-    found = ask(client, f"audits/{begun['id']}/result")
+    begun = fetch(client, "audits", body, 201)
+    found = fetch(client, f"audits/{begun['id']}/result")
     shares = {
         one["verdict"]: one["by_relevance"] for one in found["shares"] if one["layer"] == "all"
     }
@@ -138,22 +138,22 @@ def test_a_row_of_the_sweep_is_the_audit_that_it_begins(client, db):
         assert row[verdict] == pytest.approx(share, abs=1e-12)
     assert row["p_value"] == found["p_value"]
     # and from now on it is that audit
-    row = next(one for one in ask(client, "sweep")["classes"] if one["name"] == "vegetable")
+    row = next(one for one in fetch(client, "sweep")["classes"] if one["name"] == "vegetable")
     assert row["audit"] == begun["id"]
 
 
 def test_a_list_that_is_too_long_costs_one_class_only(client, db):
     texts = [f"word {i}" for i in range(60)]
     db.audits.add("clock", lists(texts, ["tree"], "long", None))
-    found = ask(client, "sweep")
+    found = fetch(client, "sweep")
     assert {one["name"] for one in found["classes"]} == {"vegetable", "ox"}
     assert list(found["skipped"]) == ["clock"]
     assert "too small for a set of 60" in found["skipped"]["clock"]
-    says(ask(client, "sweep", status=400, sets=["audit:1"]), "too small for a set of 60")
+    assert_error(fetch(client, "sweep", status=400, sets=["audit:1"]), "too small for a set of 60")
 
 
 def test_named_sets_are_for_their_classes(client, db):
-    found = ask(client, "sweep", sets=["demo-world", "artefacts"])
+    found = fetch(client, "sweep", sets=["demo-world", "artefacts"])
     sets = [ConceptSet.load("demo-world/vegetable"), ConceptSet.load("demo-world/clock")]
     expected = audit_all(db, [*sets, ConceptSet.load("artefacts")]).frame.set_index("class")
     assert {one["name"] for one in found["classes"]} == {"vegetable", "clock"}
@@ -161,7 +161,7 @@ def test_named_sets_are_for_their_classes(client, db):
         assert one["spurious"] == pytest.approx(expected.loc[one["name"], "spurious"], abs=1e-12)
     assert "aircraft" in found["skipped"]
     assert found["unlisted"] == 1
-    everywhere = ask(client, "sweep", sets=["artefacts"])
+    everywhere = fetch(client, "sweep", sets=["artefacts"])
     assert {one["name"] for one in everywhere["classes"]} == {"vegetable", "ox", "clock"}
 
 
@@ -169,14 +169,14 @@ def test_named_sets_are_for_their_classes(client, db):
 def test_the_sweep_names_no_files(client, name):
     answer = client.get("/api/v1/models/0/sweep", params={"sets": [name]})
     assert 400 <= answer.status_code < 500
-    says(answer.json(), name.removeprefix("audit:"))
+    assert_error(answer.json(), name.removeprefix("audit:"))
 
 
 def test_without_relevance_the_sweep_says_so(tmp_path):
     images = ImageFolder(write_pictures(tmp_path / "images", 6))
     made = sl.build(tmp_path / "db", little(), images, WordEmbedder(), ["first"], examples=2)
     plain = TestClient(create_app([made]), base_url="http://localhost")
-    says(ask(plain, "sweep", status=400), "relevance")
+    assert_error(fetch(plain, "sweep", status=400), "relevance")
 
 
 # -- without components -----------------------------------------------------------------------
@@ -186,7 +186,7 @@ def test_a_trial_is_evaluate_with_and_without(client, db, built):
     subject, images = little(), db.images
     components = [Component.parse(name) for name in CHOSEN]
     body = {"target": 1, "components": CHOSEN, "artefact": {"kind": "patch", "strength": 0.5}}
-    found = ask(client, "trials/prune", {**body, "per_class": 5, "at_most": 12})
+    found = fetch(client, "trials/prune", {**body, "per_class": 5, "at_most": 12})
     logits = [NAMES.index(["vegetable", "ox", "clock"][i % 3]) for i in range(24)]
     samples, right = preview_samples(db, 1, 5, 12)
     assert found["images"] == len(samples) == 12
@@ -224,7 +224,7 @@ def test_a_trial_is_evaluate_with_and_without(client, db, built):
 def test_what_has_changed_is_shown_as_the_model_saw_it(client, db):
     body = {"target": 1, "components": [f"second:{i}" for i in range(4)]}
     body["artefact"] = {"kind": "hue", "colour": "#ff0000", "strength": 0.9}
-    found = ask(client, "trials/prune", body)
+    found = fetch(client, "trials/prune", body)
     clean, red = found["sets"]
     assert clean["shown"], "nothing has changed: the test would show nothing"
     for one, tinted in ((clean, False), (red, True)):
@@ -239,7 +239,7 @@ def test_what_has_changed_is_shown_as_the_model_saw_it(client, db):
 
 def test_the_trial_writes_nothing_and_says_how_to(client, db, built):
     before = sorted(path for path in built.path.rglob("*") if path.is_file())
-    found = ask(client, "trials/prune", {"target": 1, "components": CHOSEN})
+    found = fetch(client, "trials/prune", {"target": 1, "components": CHOSEN})
     assert sorted(path for path in built.path.rglob("*") if path.is_file()) == before
     words = shlex.split(found["prune"])
     assert words[:3] == ["semlens", "prune", str(built.path)]
@@ -281,7 +281,7 @@ def test_a_class_has_its_share_of_the_images(db):
 )
 def test_bad_trials_are_refused(client, change, status, parts):
     body = {"target": 1, "components": CHOSEN, **change}
-    says(ask(client, "trials/prune", body, status), *parts)
+    assert_error(fetch(client, "trials/prune", body, status), *parts)
 
 
 # -- against artefacts ------------------------------------------------------------------------
@@ -290,7 +290,7 @@ def test_bad_trials_are_refused(client, change, status, parts):
 def test_the_test_is_model_test(client, db):
     artefacts = [{"kind": "hue", "strength": 0.6}, {"kind": "patch", "colour": "blue"}]
     body = {"target": 1, "artefacts": artefacts, "count": 7, "seed": 3}
-    found = ask(client, "trials/test", body)
+    found = fetch(client, "trials/test", body)
     expected = model_test(
         db, 1, count=7, seed=3,
         artefacts=[Hue(opacity=0.6), Patch(colour=(0, 0, 255))],
@@ -319,7 +319,7 @@ def test_the_test_is_model_test(client, db):
 )
 def test_bad_tests_are_refused(client, change, status, parts):
     body = {"target": 1, "artefacts": [{"kind": "hue"}], **change}
-    says(ask(client, "trials/test", body, status), *parts)
+    assert_error(fetch(client, "trials/test", body, status), *parts)
 
 
 def test_without_the_model_it_says_how_to_serve_it(db):
@@ -329,13 +329,17 @@ def test_without_the_model_it_says_how_to_serve_it(db):
         ("trials/prune", {"target": 1, "components": CHOSEN}),
         ("trials/test", {"target": 1, "artefacts": [{"kind": "hue"}]}),
     ):
-        says(ask(nobody, path, body, 400), "python:little", f"serve {db.path} --model SPEC")
+        assert_error(
+            fetch(nobody, path, body, 400), "python:little", f"serve {db.path} --model SPEC"
+        )
 
 
 def test_without_the_images_it_says_so(db):
     gone = sl.open(db.path, model=little(), images=str(db.path / "no-such-folder"))
     client = TestClient(create_app([gone]), base_url="http://localhost")
-    says(ask(client, "trials/prune", {"target": 1, "components": CHOSEN}, 400), "no-such-folder")
+    assert_error(
+        fetch(client, "trials/prune", {"target": 1, "components": CHOSEN}, 400), "no-such-folder"
+    )
 
 
 def test_the_report_has_the_graph_and_the_last_test_of_the_model(client, db):
@@ -350,9 +354,9 @@ def test_the_report_has_the_graph_and_the_last_test_of_the_model(client, db):
         raise AssertionError("it never ends")
 
     before = report()
-    assert "No test was asked for" in before
+    assert "No model test was requested" in before
     assert "lines what passes between them" in before
-    ask(client, "trials/test", {"target": 1, "artefacts": [{"kind": "stripes"}], "count": 6})
+    fetch(client, "trials/test", {"target": 1, "artefacts": [{"kind": "stripes"}], "count": 6})
     after = report()
-    assert "No test was asked for" not in after
+    assert "No model test was requested" not in after
     assert "stripes" in after

@@ -44,7 +44,7 @@ def db(tmp_path_factory, pictures):
     return make(tmp_path_factory.mktemp("overview") / "db", pictures)
 
 
-def ask(client, path):
+def fetch(client, path):
     for _ in range(200):
         found = client.get(f"/api/v1/models/0/{path}")
         if found.status_code != 202:
@@ -78,7 +78,7 @@ def of_kind(found, kind):
 
 def test_overview_counts_what_the_database_holds(db):
     client = TestClient(create_app([db]), base_url="http://localhost")
-    found = ask(client, "overview")
+    found = fetch(client, "overview")
     assert found["counts"] == {
         "components": 26,
         "without_examples": sum(not db.examples_of(row) for row in range(26)),
@@ -201,7 +201,7 @@ def test_distributions_of_nothing():
 
 def test_scores_of_the_page_are_the_databases(db):
     client = TestClient(create_app([db]), base_url="http://localhost")
-    found = ask(client, "scores")
+    found = fetch(client, "scores")
     assert [one["measure"] for one in found] == list(MEASURES)
     assert [one["meaning"]["better"] for one in found] == ["high", "low", "low"]
     means = db.scores().per_layer()
@@ -215,7 +215,7 @@ def test_scores_of_the_page_are_the_databases(db):
     clarity = found[0]
     place = int(np.argmax(clarity["layers"][1]["counts"]))
     low, high = clarity["edges"][place : place + 2]
-    page = ask(client, f"components?layer={LAYERS[1]}&measure=clarity&low={low}&high={high}")
+    page = fetch(client, f"components?layer={LAYERS[1]}&measure=clarity&low={low}&high={high}")
     assert page["total"] == clarity["layers"][1]["counts"][place] > 0
 
 

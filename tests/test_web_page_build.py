@@ -72,7 +72,7 @@ def web(tmp_path: Path) -> Path:
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A small copy of the repository whose page is one line, with the real tools."""
-    if not MODULES.is_dir() or (hook.installed_node() or hook.node_of_wheel()) is None:
+    if not MODULES.is_dir() or (hook.installed_node() or hook.node_from_wheel()) is None:
         absent("There is no Node.js, or no 'node_modules' in web/ (pip install . makes it).")
     folder = tmp_path / "checkout"
     for name in COPIED:
@@ -166,7 +166,7 @@ def test_the_lock_file_names_no_registry():
     + [(22, 12, True), (23, 0, True), (24, 1, True)],
 )
 def test_which_versions_of_node_build_it(major: int, minor: int, fits: bool):
-    assert hook.node_fits(major, minor) is fits
+    assert hook.is_supported_node(major, minor) is fits
 
 
 def test_an_old_node_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -188,15 +188,15 @@ def test_node_comes_from_a_wheel_only_where_a_build_needs_it(
     shutil.copytree(
         ROOT / "src/semlens/web", root / "src/semlens/web", ignore=lambda *_: ["static"]
     )
-    asked = hook.PageHook(str(root), {}, None, None, str(tmp_path), "wheel")
-    assert asked.dependencies() == [hook.NODE_WHEEL]
-    if hook.node_of_wheel() is None:
+    page_hook = hook.PageHook(str(root), {}, None, None, str(tmp_path), "wheel")
+    assert page_hook.dependencies() == [hook.NODE_WHEEL]
+    if hook.node_from_wheel() is None:
         with pytest.raises(hook.BuildError) as caught:
             hook.build_page(root)
         assert_says(caught.value, "No suitable Node.js was found.", "Expected Node.js", "Install")
-    write(hook.static_of(root) / "index.html", "")
-    stamp.write(hook.static_of(root), stamp.digest(web))
-    assert asked.dependencies() == []
+    write(hook.static_folder(root) / "index.html", "")
+    stamp.write(hook.static_folder(root), stamp.digest(web))
+    assert page_hook.dependencies() == []
     hook.build_page(root)  # and does nothing
 
 
@@ -224,7 +224,7 @@ def test_node_modules_are_compared_with_the_lock(web: Path):
 
 def test_the_page_is_built_once_and_again_when_a_source_changes(checkout: Path):
     said: list[str] = []
-    static = hook.static_of(checkout)
+    static = hook.static_folder(checkout)
     hook.build_page(checkout, said.append)
     assert (static / "index.html").is_file()
     assert "first" in (static / "app.js").read_text()
@@ -239,14 +239,14 @@ def test_the_page_is_built_once_and_again_when_a_source_changes(checkout: Path):
 
 
 def test_a_build_that_fails_says_why_and_leaves_no_page(checkout: Path):
-    static = hook.static_of(checkout)
+    static = hook.static_folder(checkout)
     write(static / "index.html", "an old one")
     write(checkout / "web/src/main.ts", "import './not-there';")
     with pytest.raises(hook.BuildError) as caught:
         hook.build_page(checkout)
     assert_says(
         caught.value,
-        f"'npm run build' in '{checkout / 'web'}' ended with 1.",
+        f"'npm run build' in '{checkout / 'web'}' failed with exit code 1.",
         "Expected it to build the page",
         "Fix the error below",
         "not-there",
@@ -259,7 +259,7 @@ def test_a_build_elsewhere_does_not_pass(checkout: Path):
     config.write_text(config.read_text().replace("../src/semlens/web/static", "../elsewhere"))
     with pytest.raises(hook.BuildError) as caught:
         hook.build_page(checkout)
-    assert_says(caught.value, "'npm run build' made no", "Expected the page there.", "'outDir'")
+    assert_says(caught.value, "did not create", "Expected the page at this path.", "'outDir'")
 
 
 def test_the_page_is_in_the_wheel_in_the_sdist_and_in_the_sdists_wheel(
@@ -294,5 +294,5 @@ def test_the_page_is_in_the_wheel_in_the_sdist_and_in_the_sdists_wheel(
     (unpacked,) = (tmp_path / "unpacked").iterdir()
     assert build(unpacked, "-t", "wheel", PATH=without_node(tmp_path)) == ""
     assert in_wheel() == page
-    (hook.static_of(unpacked) / "index.html").unlink()
-    assert "Get the complete sources again." in build(unpacked, "-t", "wheel")
+    (hook.static_folder(unpacked) / "index.html").unlink()
+    assert "Get a complete copy of the sources." in build(unpacked, "-t", "wheel")

@@ -248,7 +248,7 @@ def test_numbers_are_of_one_model(ask):
 
 def test_numbers_are_forgotten_in_the_order_of_use(databases):
     probes = QueryCache(kept=2)
-    queries = [Query(str(i), make_query(databases[0], "dog").probe) for i in range(3)]
+    queries = [Query(str(i), make_query(databases[0], "dog").positive) for i in range(3)]
     first, second = (probes.keep(0, query) for query in queries[:2])
     assert probes.get(0, first) is queries[0]
     third = probes.keep(0, queries[2])

@@ -75,7 +75,7 @@ def token_of(server: Server) -> str:
     return server.url.partition("?token=")[2]
 
 
-def ask(
+def fetch(
     server: Server,
     path: str = MODELS,
     method: str = "GET",
@@ -113,7 +113,7 @@ def raw(server: Server, request: bytes) -> bytes:
 
 @pytest.mark.parametrize("name", ["127.0.0.1", "localhost", "LocalHost", "[::1]", "localhost:{}"])
 def test_own_names_are_answered(server: Server, name: str) -> None:
-    assert ask(server, host=name.format(port_of(server)))[0] == 200
+    assert fetch(server, host=name.format(port_of(server)))[0] == 200
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_own_names_are_answered(server: Server, name: str) -> None:
     ],
 )
 def test_another_name_is_refused(server: Server, name: str) -> None:
-    status, headers, body = ask(server, host=name.format(port_of(server)))
+    status, headers, body = fetch(server, host=name.format(port_of(server)))
     assert status == 400
     assert b"--host-name" in body
     assert headers["content-security-policy"] == HEADERS["content-security-policy"]
@@ -148,9 +148,9 @@ def test_no_name_or_two_are_refused(server: Server) -> None:
 def test_names_that_the_user_allows_and_addresses_need_the_token_still(locked: Server) -> None:
     bearer = f"Bearer {token_of(locked)}"
     for name in ("lab.example", "lab.example:8080", "192.168.1.7", "[fe80::1]:99"):
-        assert ask(locked, host=name)[0] == 401
-        assert ask(locked, host=name, authorization=bearer)[0] == 200
-    assert ask(locked, host="evil.example", authorization=bearer)[0] == 400
+        assert fetch(locked, host=name)[0] == 401
+        assert fetch(locked, host=name, authorization=bearer)[0] == 200
+    assert fetch(locked, host="evil.example", authorization=bearer)[0] == 400
 
 
 # -- the token -------------------------------------------------------------------------
@@ -158,7 +158,7 @@ def test_names_that_the_user_allows_and_addresses_need_the_token_still(locked: S
 
 @pytest.mark.parametrize("path", ["/", "/app.js", MODELS, "/api/v1/nothing", "/nothing"])
 def test_nothing_is_answered_without_the_token(locked: Server, path: str) -> None:
-    status, headers, body = ask(locked, path)
+    status, headers, body = fetch(locked, path)
     assert status == 401
     assert token_of(locked).encode() not in body
     assert "set-cookie" not in headers
@@ -181,43 +181,43 @@ def test_nothing_is_answered_without_the_token(locked: Server, path: str) -> Non
 )
 def test_a_wrong_token_is_refused(locked: Server, headers: dict[str, str]) -> None:
     token = token_of(locked)
-    cookie = ask(locked, f"/?token={token}")[1]["set-cookie"].partition("=")[0]
+    cookie = fetch(locked, f"/?token={token}")[1]["set-cookie"].partition("=")[0]
     given = {name: text.format(token=token, cookie=cookie) for name, text in headers.items()}
-    assert ask(locked, **given)[0] == 401
+    assert fetch(locked, **given)[0] == 401
 
 
 @pytest.mark.parametrize(
     "path", ["/?token=wrong", "/?token=", "/?token=%00", f"{MODELS}?token={{}}", "/app.js?token={}"]
 )
 def test_the_token_counts_in_the_address_of_the_page_only(locked: Server, path: str) -> None:
-    assert ask(locked, path.format(token_of(locked)))[0] == 401
+    assert fetch(locked, path.format(token_of(locked)))[0] == 401
 
 
 def test_the_first_visit_leaves_a_cookie_and_a_clean_address(locked: Server) -> None:
-    status, headers, body = ask(locked, f"/?token={token_of(locked)}", host="lab.example")
+    status, headers, body = fetch(locked, f"/?token={token_of(locked)}", host="lab.example")
     assert (status, headers["location"], body) == (303, "./", b"")
     assert headers["cache-control"] == "no-store"
     cookie, *flags = headers["set-cookie"].split("; ")
     # no Path: the cookie holds where the page is, below a proxy's prefix too
     assert {flag.lower() for flag in flags} == {"httponly", "samesite=strict"}
-    assert ask(locked, "/", cookie=cookie)[0] == 200
-    assert ask(locked, MODELS, cookie=f"other=1; {cookie}")[0] == 200
+    assert fetch(locked, "/", cookie=cookie)[0] == 200
+    assert fetch(locked, MODELS, cookie=f"other=1; {cookie}")[0] == 200
 
 
 def test_the_cookie_is_secure_behind_a_proxy_that_speaks_https(locked: Server) -> None:
     page = f"/?token={token_of(locked)}"
-    assert "Secure" in ask(locked, page, x_forwarded_proto="https")[1]["set-cookie"]
+    assert "Secure" in fetch(locked, page, x_forwarded_proto="https")[1]["set-cookie"]
 
 
 def test_a_server_of_this_machine_alone_has_no_token_unless_asked(
     db: sl.ConceptDatabase, static: Path, server: Server
 ) -> None:
     assert "token" not in server.url
-    assert ask(server)[0] == 200
+    assert fetch(server)[0] == 200
     asked = make_server([db], port=0, token=True, static=static)
     with asked.start():
-        assert ask(asked)[0] == 401
-        assert ask(asked, authorization=f"Bearer {token_of(asked)}")[0] == 200
+        assert fetch(asked)[0] == 401
+        assert fetch(asked, authorization=f"Bearer {token_of(asked)}")[0] == 200
 
 
 def test_tokens_are_long_and_differ(db: sl.ConceptDatabase, static: Path) -> None:
@@ -230,7 +230,7 @@ def test_tokens_are_long_and_differ(db: sl.ConceptDatabase, static: Path) -> Non
 
 
 def test_a_person_without_the_token_reads_plain_text(locked: Server) -> None:
-    status, headers, body = ask(locked, "/", accept="text/html,*/*")
+    status, headers, body = fetch(locked, "/", accept="text/html,*/*")
     assert status == 401
     assert headers["content-type"].startswith("text/plain")
     assert b"semlens serve" in body
@@ -241,9 +241,9 @@ def test_the_log_holds_neither_token_nor_query(
 ) -> None:
     token = token_of(locked)
     with caplog.at_level(logging.DEBUG):
-        ask(locked, f"/?token={token}")
-        ask(locked, f"{MODELS}?q=private", authorization=f"Bearer {token}")
-        ask(locked, "/%0aGET%20forged", authorization=f"Bearer {token}")
+        fetch(locked, f"/?token={token}")
+        fetch(locked, f"{MODELS}?q=private", authorization=f"Bearer {token}")
+        fetch(locked, "/%0aGET%20forged", authorization=f"Bearer {token}")
     assert token not in caplog.text
     own = [record.getMessage() for record in caplog.records if record.name == "semlens.http"]
     assert [line.rsplit(" ", 2)[0] for line in own] == [
@@ -273,29 +273,29 @@ FOREIGN = [
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
 def test_a_change_from_another_site_is_refused(server: Server, method: str, origin: str) -> None:
     origin = origin.format(port=port_of(server))
-    assert ask(server, method=method, body=b"", origin=origin)[0] == 403
+    assert fetch(server, method=method, body=b"", origin=origin)[0] == 403
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
 def test_a_change_from_our_page_or_a_program_gets_through(server: Server, method: str) -> None:
     own = f"http://127.0.0.1:{port_of(server)}"
     # 405: it has reached the routes, of which none takes it
-    assert ask(server, method=method, body=b"", origin=own)[0] == 405
-    assert ask(server, method=method, body=b"")[0] == 405
-    assert ask(server, method=method, body=b"", sec_fetch_site="cross-site")[0] == 403
+    assert fetch(server, method=method, body=b"", origin=own)[0] == 405
+    assert fetch(server, method=method, body=b"")[0] == 405
+    assert fetch(server, method=method, body=b"", sec_fetch_site="cross-site")[0] == 403
 
 
 def test_another_site_may_link_but_not_read_or_set_off_work(server: Server) -> None:
     for site in ("cross-site", "same-site"):
-        assert ask(server, sec_fetch_site=site, sec_fetch_mode="no-cors")[0] == 403
-        assert ask(server, "/", sec_fetch_site=site, sec_fetch_mode="navigate")[0] == 200
-    assert ask(server, sec_fetch_site="same-origin", sec_fetch_mode="cors")[0] == 200
+        assert fetch(server, sec_fetch_site=site, sec_fetch_mode="no-cors")[0] == 403
+        assert fetch(server, "/", sec_fetch_site=site, sec_fetch_mode="navigate")[0] == 200
+    assert fetch(server, sec_fetch_site="same-origin", sec_fetch_mode="cors")[0] == 200
 
 
 def test_nothing_allows_another_site(server: Server) -> None:
-    _, headers, _ = ask(server, origin="http://evil.example")
+    _, headers, _ = fetch(server, origin="http://evil.example")
     assert not [name for name in headers if name.startswith("access-control")]
-    status, headers, _ = ask(
+    status, headers, _ = fetch(
         server, method="OPTIONS", origin="http://evil.example", access_control_request_method="PUT"
     )
     assert status == 405
@@ -309,11 +309,11 @@ def test_a_proxy_on_this_machine_is_believed_for_allowed_names_only(locked: Serv
         "authorization": f"Bearer {token_of(locked)}",
         "origin": "https://lab.example",
     }
-    assert ask(locked, **given)[0] == 403
-    assert ask(locked, **given, x_forwarded_host="lab.example")[0] == 405
-    assert ask(locked, **given, x_forwarded_host="evil.example")[0] == 403
+    assert fetch(locked, **given)[0] == 403
+    assert fetch(locked, **given, x_forwarded_host="lab.example")[0] == 405
+    assert fetch(locked, **given, x_forwarded_host="evil.example")[0] == 403
     given["origin"] = "https://evil.example"
-    assert ask(locked, **given, x_forwarded_host="evil.example")[0] == 403
+    assert fetch(locked, **given, x_forwarded_host="evil.example")[0] == 403
 
 
 def test_a_forwarded_name_from_elsewhere_is_not_believed(db: sl.ConceptDatabase) -> None:
@@ -364,7 +364,7 @@ ESCAPES = [
 
 @pytest.mark.parametrize("path", ESCAPES, ids=lambda p: p[:40])
 def test_no_path_leads_out_of_the_page(server: Server, path: str) -> None:
-    status, headers, body = ask(server, path)
+    status, headers, body = fetch(server, path)
     assert status == 404
     assert SECRET.encode() not in body
     assert b"root:" not in body
@@ -380,25 +380,25 @@ def test_an_absolute_address_in_the_request_line_leads_nowhere(server: Server) -
 
 def test_the_page_itself_is_served_and_asked_for_anew(server: Server) -> None:
     for path, kind in (("/", "text/html"), ("/app.js", "text/javascript")):
-        status, headers, _ = ask(server, path)
+        status, headers, _ = fetch(server, path)
         assert status == 200
         assert headers["content-type"].startswith(kind)
         assert headers["cache-control"] == "no-cache"
-        status, again, body = ask(server, path, if_none_match=headers["etag"])
+        status, again, body = fetch(server, path, if_none_match=headers["etag"])
         assert (status, body) == (304, b"")
         assert again["content-security-policy"] == HEADERS["content-security-policy"]
-    assert ask(server, "/app.js", accept_encoding="gzip")[1]["content-encoding"] == "gzip"
-    assert ask(server, "/index.html")[0] == 200
+    assert fetch(server, "/app.js", accept_encoding="gzip")[1]["content-encoding"] == "gzip"
+    assert fetch(server, "/index.html")[0] == 200
 
 
 @pytest.mark.parametrize("path", ["/docs", "/redoc", "/openapi.json", "/api/v1/openapi.json"])
 def test_there_are_no_pages_of_the_framework(server: Server, path: str) -> None:
-    assert ask(server, path)[0] == 404
+    assert fetch(server, path)[0] == 404
 
 
 @pytest.mark.parametrize("number", ["x", "-1", "1", "0x0", "..", "%2e%2e", "9" * 400, "1e0", "%00"])
 def test_ids_are_integers_that_are_there(server: Server, number: str) -> None:
-    status, headers, body = ask(server, f"{MODELS}/{number}")
+    status, headers, body = fetch(server, f"{MODELS}/{number}")
     assert status in (404, 422)
     assert headers["content-type"] == "application/json"
     assert b"Traceback" not in body
@@ -409,20 +409,20 @@ def test_ids_are_integers_that_are_there(server: Server, number: str) -> None:
 
 @pytest.mark.parametrize("kind", ["image/png", "application/octet-stream"])
 def test_an_upload_over_the_limit_is_refused(server: Server, kind: str) -> None:
-    status, headers, body = ask(
+    status, headers, body = fetch(
         server, method="POST", body=b"x" * (IMAGE_BYTES + 1_000_000), content_type=kind
     )
     assert status == 413
     assert b"10 MB" in body
     assert headers["x-content-type-options"] == "nosniff"
-    assert ask(server, method="POST", body=b"x" * IMAGE_BYTES, content_type=kind)[0] == 405
+    assert fetch(server, method="POST", body=b"x" * IMAGE_BYTES, content_type=kind)[0] == 405
 
 
 @pytest.mark.parametrize("kind", ["application/json", "text/plain", "multipart/form-data", ""])
 def test_any_other_body_may_have_less(server: Server, kind: str) -> None:
     body = b"x" * (JSON_BYTES + 1)
-    assert ask(server, method="POST", body=body, content_type=kind)[0] == 413
-    assert ask(server, method="POST", body=body[:-1], content_type=kind)[0] == 405
+    assert fetch(server, method="POST", body=body, content_type=kind)[0] == 413
+    assert fetch(server, method="POST", body=body[:-1], content_type=kind)[0] == 405
 
 
 def chunked(size: int, head: bytes = b"") -> bytes:
@@ -449,7 +449,7 @@ def test_an_upload_that_lies_about_its_length_is_counted(server: Server) -> None
     short = raw(server, head + b"Content-Length: 10\r\n\r\n" + b"x" * 2000 + b"\r\n\r\n")
     assert short.startswith(b"HTTP/1.1 405")
     assert b"HTTP/1.1 400" in short
-    assert ask(server)[0] == 200
+    assert fetch(server)[0] == 200
 
 
 def test_a_length_far_over_the_limit_is_refused_before_it_is_sent(server: Server) -> None:
@@ -557,8 +557,8 @@ def test_the_search_by_image_is_guarded_so(server: Server) -> None:
     large = b"x" * 11_000_000
     small = encoded(Image.new("RGB", (9, 9)), "PNG")
     for body, expected in ((SVG, 415), (bomb, 415), (large, 413), (small, 200)):
-        assert ask(server, path, "POST", body, content_type="image/png")[0] == expected
-    foreign = ask(
+        assert fetch(server, path, "POST", body, content_type="image/png")[0] == expected
+    foreign = fetch(
         server, path, "POST", small, content_type="image/png", origin="http://evil.example"
     )
     assert foreign[0] == 403
@@ -575,7 +575,7 @@ def fails() -> None:
     ("path", "status"), [("/", 200), (MODELS, 200), ("/nothing", 404), (f"{MODELS}/x", 422)]
 )
 def test_headers_are_on_every_answer(server: Server, path: str, status: int) -> None:
-    found, headers, _ = ask(server, path)
+    found, headers, _ = fetch(server, path)
     assert found == status
     assert {name: headers[name] for name in HEADERS} == HEADERS
     assert "server" not in headers

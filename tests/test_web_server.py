@@ -29,7 +29,7 @@ from typer.testing import CliRunner
 import semlens as sl
 from semlens.cli.app import app as command
 from semlens.data.image_folder import ImageFolder
-from semlens.embedders.load import reads_texts
+from semlens.embedders.load import embeds_texts
 from semlens.errors import (
     BusyError,
     DataError,
@@ -271,7 +271,7 @@ def test_an_embedder_with_other_weights_is_refused(folder: Path, tmp_path: Path)
     shared = SharedEmbedder(sl.open(copy))
     with pytest.raises(StaleError) as caught:
         shared.loaded()
-    assert_says(caught.value, "semlens/demo", "fingerprint", "Give that one")
+    assert_says(caught.value, "semlens/demo", "fingerprint", "Use that one")
     assert shared.has_text is False
 
 
@@ -289,7 +289,7 @@ def test_whether_an_embedder_reads_texts_is_known_without_its_weights(
     spec: str, texts: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert reads_texts(spec) is texts
+    assert embeds_texts(spec) is texts
 
 
 def test_transformers_tell_by_their_configuration(tmp_path: Path) -> None:
@@ -299,7 +299,7 @@ def test_transformers_tell_by_their_configuration(tmp_path: Path) -> None:
         ("dino", transformers.Dinov2Config, False),
     ):
         kind().save_pretrained(tmp_path / name)  # no weights there
-        assert reads_texts(f"transformers/{tmp_path / name}") is texts
+        assert embeds_texts(f"transformers/{tmp_path / name}") is texts
 
 
 # -- background work -------------------------------------------------------------------

@@ -60,7 +60,7 @@ def answers(site):
     return found
 
 
-def parts(content):
+def header_and_data(content):
     """Header and data of safetensors; the order of its metadata differs each time."""
     length = int.from_bytes(content[:8], "little")
     return json.loads(content[8 : 8 + length]), content[8 + length :]
@@ -79,7 +79,9 @@ def test_each_recorded_answer_is_the_servers(site, db):
             answer = client.get(f"/api/v1/{path}")
         assert answer.status_code == 200, path
         if isinstance(recorded, str) and "/overview" not in path:
-            assert parts(base64.b64decode(recorded)) == parts(answer.content), path
+            assert header_and_data(base64.b64decode(recorded)) == header_and_data(answer.content), (
+                path
+            )
         else:
             now = answer.json()
             if path.endswith("/clusters"):

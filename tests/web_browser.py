@@ -92,7 +92,7 @@ def serve(*databases: Path, below: str = "", **options: Any) -> Iterator[str]:
     listening = socket.create_server(("127.0.0.1", 0))
     app: Any = create_app(list(databases), **options)
     if below:
-        app = behind(app, below)
+        app = behind_prefix(app, below)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
@@ -104,7 +104,7 @@ def serve(*databases: Path, below: str = "", **options: Any) -> Iterator[str]:
         listening.close()
 
 
-def behind(app: Any, prefix: str) -> Any:
+def behind_prefix(app: Any, prefix: str) -> Any:
     """Return an application that takes a prefix off the path, as a proxy does."""
 
     async def proxy(scope: Any, receive: Any, send: Any) -> None:
@@ -153,19 +153,19 @@ class Watched:
     def watch(self, page: Page, address: str) -> None:
         home = urlsplit(address)
 
-        def said(message: ConsoleMessage) -> None:
+        def on_console(message: ConsoleMessage) -> None:
             # Chromium reports what breaks the content security policy here, too
             if message.type == "error":
                 self.faults.append(f"console: {message.text}")
 
-        def asked(request: Request) -> None:
+        def on_request(request: Request) -> None:
             to = urlsplit(request.url)
             if to.scheme not in ("data", "blob") and to[:2] != home[:2]:
                 self.faults.append(f"request to another host: {request.url}")
 
-        page.on("console", said)
+        page.on("console", on_console)
         page.on("pageerror", lambda error: self.faults.append(f"page error: {error}"))
-        page.on("request", asked)
+        page.on("request", on_request)
 
     def left(self) -> list[str]:
         """Return the faults that no test has allowed."""

@@ -1,7 +1,7 @@
 """semlens: search, describe and audit what a vision model has learned.
 
-The names of this module stand in ``__init__.pyi``, each once; they are loaded on first use, so
-that ``import semlens`` is quick.
+The public names are listed in ``__init__.pyi`` and loaded on first use, which keeps
+``import semlens`` fast.
 """
 
 import lazy_loader

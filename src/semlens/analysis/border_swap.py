@@ -13,7 +13,7 @@ from PIL import Image
 from rich.console import Group, RenderableType
 from scipy.stats import t as student
 
-from semlens.analysis.classes import class_name, find_class, right_logits
+from semlens.analysis.classes import class_name, find_class, true_classes
 from semlens.analysis.result import Chart, Result
 from semlens.data.images import Images
 from semlens.draw.text_table import titled
@@ -128,7 +128,7 @@ def border_swap(
     RelevanceError
         If there is no such class.
     """
-    logit = right_logits(database)
+    logit = true_classes(database)
     classes = np.unique(logit[~np.isnan(logit)]).astype(np.int64)
     if len(classes) < LEAST_CLASSES:
         raise DataError(

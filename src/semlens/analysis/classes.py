@@ -1,4 +1,4 @@
-"""The classes of a database: their names, their numbers, and their samples."""
+"""The classes of a database: names, logit indices, samples, and images for questions."""
 
 from __future__ import annotations
 
@@ -23,47 +23,47 @@ from semlens.store.reader import Database
 from semlens.types import as_list
 
 
-def find_class(database: Database, text: str | int) -> int:
-    """Return the logit of a class that is given by name or number.
+def find_class(database: Database, target: str | int) -> int:
+    """Return the logit index of a class that is given by name or index.
 
     Raises
     ------
     RelevanceError
-        If there is no such class, or several have the name.
+        If there is no such class, or several classes have the name.
     """
     names = database.manifest.classes
-    # a number is a logit, even where a class is called by another number
-    places = [i for i, name in enumerate(names or ()) if name == text]
-    if len(places) > 1:
+    # an int is always an index, even if the name of another class is that number
+    matches = [i for i, name in enumerate(names or ()) if name == target]
+    if len(matches) > 1:
         raise RelevanceError(
-            f"The classes {', '.join(map(str, places))} are all called '{text}'.",
+            f"The classes {', '.join(map(str, matches))} are all named '{target}'.",
             "Expected a name that only one class has.",
-            "Give the number.",
+            "Use the index.",
         )
-    if places:
-        return places[0]
-    number = int(text) if str(text).isdecimal() else -1
-    if number >= 0 and (names is None or number < len(names)):
-        return number
+    if matches:
+        return matches[0]
+    index = int(target) if str(target).isdecimal() else -1
+    if index >= 0 and (names is None or index < len(names)):
+        return index
     raise RelevanceError(
-        f"'{text}' is no class of the database.",
-        "It knows no class names: expected the number of a logit, from 0."
+        f"Unknown class '{target}'.",
+        "The database has no class names: expected a logit index, from 0."
         if names is None
-        else f"Expected a number from 0 to {len(names) - 1}, or a name: "
-        f"{nearest(str(text), names)}.",
-        "Give the number." if names is None else "Choose one of them.",
+        else f"Expected an index from 0 to {len(names) - 1}, or a name: "
+        f"{nearest(str(target), names)}.",
+        "Use the index." if names is None else "Choose one of them.",
     )
 
 
 def class_name(database: Database, target: int) -> str:
-    """Return the name of a class, or its number where there are no names."""
+    """Return the name of a class, or its index if the database has no class names."""
     names = database.manifest.classes
     return names[target] if names is not None and target < len(names) else str(target)
 
 
-def right_logits(database: Database) -> Float64[np.ndarray, " n"]:
-    """Return the logit of each sample's class; NaN where it is not known or not readable."""
-    # two columns of the table, for its paths may be millions
+def true_classes(database: Database) -> Float64[np.ndarray, " n"]:
+    """Return the class index of each of n samples; NaN if unknown or the sample is unreadable."""
+    # only two columns are read, since there may be millions of paths
     table = database.files.table(file_names.SAMPLES, ["logit", "error"]).to_pandas()
     return table["logit"].astype(float).where(table["error"].isna()).to_numpy()
 
@@ -71,48 +71,52 @@ def right_logits(database: Database) -> Float64[np.ndarray, " n"]:
 def class_samples(
     database: Database, target: int, at_most: int | None = None
 ) -> Int64[np.ndarray, " n"]:
-    """Return the readable samples of a class, evenly thinned out to ``at_most``.
+    """Return the readable samples of a class, at most ``at_most`` of them, evenly spaced.
 
     Raises
     ------
     DataError
-        If the class has none.
+        If the class has no samples.
     """
-    logit = right_logits(database)
-    mine = np.flatnonzero(logit == target)
-    if len(mine) == 0:
-        known = sorted({class_name(database, int(c)) for c in np.unique(logit[~np.isnan(logit)])})
+    classes = true_classes(database)
+    samples = np.flatnonzero(classes == target)
+    if len(samples) == 0:
+        with_samples = np.unique(classes[~np.isnan(classes)])
+        names = sorted({class_name(database, int(c)) for c in with_samples})
         raise DataError(
             f"The class '{class_name(database, target)}' has no samples in the database.",
-            f"It has samples of {nearest(class_name(database, target), known, 8)}."
-            if known
+            f"It has samples of {nearest(class_name(database, target), names, 8)}."
+            if names
             else "None of its samples has a known class.",
-            f"{'Choose one of them' if known else 'Build it with classes= or targets='}, or say "
-            "on which images: samples=[0, 1, ...], or images=...",
+            f"{'Choose one of them' if names else 'Build it with classes= or targets='}, or pass "
+            "samples=[0, 1, ...] or images=...",
         )
-    if at_most is not None and len(mine) > at_most:
-        mine = mine[np.linspace(0, len(mine) - 1, max(at_most, 1)).round().astype(np.int64)]
-    return mine.astype(np.int64)
+    if at_most is not None and len(samples) > at_most:
+        spaced = np.linspace(0, len(samples) - 1, max(at_most, 1)).round().astype(np.int64)
+        samples = samples[spaced]
+    return samples.astype(np.int64)
 
 
-Samples = Annotated[int | Sequence[int] | np.ndarray, setting("Images of the class at most.", ge=1)]
-"""How many samples of a class a question takes at most, or the numbers of any samples."""
+Samples = Annotated[
+    int | Sequence[int] | np.ndarray, setting("Maximum number of images of the class.", ge=1)
+]
+"""Largest number of samples of the class, or the indices of any samples."""
 Pictures = Images | ImageLike | Sequence[ImageLike] | None
-"""Images in place of the database's, wherever a question takes some."""
+"""Images to use instead of the database's."""
 
 
 @dataclass(frozen=True)
 class ClassImages:
-    """A class and some images; these need not be of the class.
+    """A class, and images that need not be of that class.
 
     Parameters
     ----------
     target
-        The logit.
+        Logit index.
     read
         Returns the image of a sample.
     samples
-        Which ones.
+        Sample indices that ``read`` accepts.
     """
 
     database: Database
@@ -121,7 +125,7 @@ class ClassImages:
     samples: list[int]
 
     def engine(self, layers: Sequence[str], rules: str | Rules | None = None) -> RelevanceEngine:
-        """Return the relevance engine for images of the first one's size."""
+        """Return the relevance engine for images of the first image's size."""
         model = self.database.model
         first = model.batch([model.preprocess(self.read(self.samples[0]))])
         return engine_of(self.database, first, layers, rules)
@@ -133,34 +137,32 @@ def class_images(
     samples: int | Sequence[int] | np.ndarray,
     images: Pictures = None,
 ) -> ClassImages:
-    """Choose the images on which a class is studied.
+    """Select the images on which a class is analysed.
 
     Parameters
     ----------
     samples
-        How many of the class at most, or the numbers of any.
+        Largest number of samples of the class, or the indices of any samples.
     images
-        Instead of the database's: all of them, or those that ``samples`` names.
+        Images to use instead of the database's: all of them, or those in ``samples``.
 
     Raises
     ------
     RelevanceError
         If there is no such class.
     DataError
-        If there is no image.
+        If there are no images.
     """
-    number = find_class(database, target)
-    given = database.images if images is None else images
-    given = given if isinstance(given, Images) else as_list(given)
-    chosen: Any = samples
+    index = find_class(database, target)
+    source = database.images if images is None else images
+    source = source if isinstance(source, Images) else as_list(source)
+    selected: Any = samples
     if isinstance(samples, int):
-        chosen = class_samples(database, number, samples) if images is None else range(len(given))
+        selected = class_samples(database, index, samples) if images is None else range(len(source))
 
     def read(sample: int) -> Image.Image:
-        return given.read(sample) if isinstance(given, Images) else open_image(given[sample])
+        return source.read(sample) if isinstance(source, Images) else open_image(source[sample])
 
-    if len(chosen) == 0:
-        raise DataError(
-            "There is no image.", "Expected at least one.", "Give images, or numbers of samples."
-        )
-    return ClassImages(database, number, read, [int(sample) for sample in chosen])
+    if len(selected) == 0:
+        raise DataError("There are no images.", "Expected at least one.", "Pass images or samples.")
+    return ClassImages(database, index, read, [int(sample) for sample in selected])

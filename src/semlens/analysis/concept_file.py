@@ -1,4 +1,4 @@
-"""Concept sets as TOML, and sets that people hand in as text."""
+"""Concept sets as text: written as TOML, and parsed from uploads."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from semlens.analysis.concepts import ENDS, Concept, ConceptSet, Kind, parse_set
+from semlens.analysis.concepts import SET_SUFFIXES, Concept, ConceptSet, Kind, parse_set
 from semlens.errors import ConceptError
 
 _TABLES: dict[Kind, str] = {"concept": "concepts", "valid": "valid", "spurious": "spurious"}
@@ -15,16 +15,18 @@ _TABLES: dict[Kind, str] = {"concept": "concepts", "valid": "valid", "spurious":
 def to_toml(concepts: ConceptSet) -> str:
     """Write a concept set as TOML that :meth:`ConceptSet.load` reads back.
 
-    Concepts of one category stand together, in their order.
+    Concepts are grouped by category, in their original order.
 
     Raises
     ------
     ConceptError
-        If it has no concept: no file says that.
+        If it is empty.
     """
     if not len(concepts):
         raise ConceptError(
-            f"The concept set '{concepts.name}' is empty.", "Expected a concept.", "Add some."
+            f"The concept set '{concepts.name}' is empty.",
+            "Expected at least one concept.",
+            "Add some.",
         )
     head: dict[str, Any] = {
         "name": concepts.name,
@@ -35,43 +37,43 @@ def to_toml(concepts: ConceptSet) -> str:
     lines = [f"{name} = {_value(value)}" for name, value in head.items() if value is not None]
     for kind, table in _TABLES.items():
         members = concepts.of_kind(kind).concepts
-        for path in dict.fromkeys(one.path for one in members):
-            # a table of its own each, whether or not it has others below it
+        for path in dict.fromkeys(concept.path for concept in members):
+            # one table per category; "" keeps its concepts apart from its subcategories
             lines += ["", f"[{'.'.join([table, *map(_text, path)])}]", '"" = [']
-            lines += [f"  {_value(_leaf(one))}," for one in members if one.path == path]
+            lines += [f"  {_value(_leaf(concept))}," for concept in members if concept.path == path]
             lines.append("]")
     return "\n".join(lines) + "\n"
 
 
-def read_text(text: str, file: str) -> ConceptSet:
-    """Read a concept set that was handed in as the text of a file.
+def parse_upload(text: str, file: str) -> ConceptSet:
+    """Parse a concept set that was uploaded as the text of a file.
 
     Parameters
     ----------
     file
-        Its name; the ending says its form.
+        Name of the file; the suffix determines the format.
 
     Raises
     ------
     ConceptError
-        If it is no such file, or has concepts by image: their paths mean nothing here.
+        If it is not a concept set, or has concepts by image: their files are not uploaded.
     """
-    name, dot, end = file.rpartition(".")
-    if f"{dot}{end}".lower() not in ENDS or not name:
+    name, dot, suffix = file.rpartition(".")
+    if f"{dot}{suffix}".lower() not in SET_SUFFIXES or not name:
         raise ConceptError(
-            f"'{file}' is no concept set.",
-            f"Expected a file that ends in {', '.join(ENDS)}.",
+            f"'{file}' is not a concept set.",
+            f"Expected a file that ends in {', '.join(SET_SUFFIXES)}.",
             "Choose another file.",
         )
-    found = parse_set(text, f".{end.lower()}", name)
-    pictured = [concept.name for concept in found.concepts if concept.images]
-    if pictured:
+    concepts = parse_set(text, f".{suffix.lower()}", name)
+    by_image = [concept.name for concept in concepts.concepts if concept.images]
+    if by_image:
         raise ConceptError(
-            f"'{file}' has concepts by image: {', '.join(pictured[:5])}.",
-            "Expected texts: paths of images cannot be handed in.",
-            "Save the audit in Python, with db.audits.add, where the images are.",
+            f"'{file}' has concepts by image: {', '.join(by_image[:5])}.",
+            "Expected texts: image files cannot be uploaded with a set.",
+            "Save the audit in Python with db.audits.add, where the images are.",
         )
-    return found
+    return concepts
 
 
 def _leaf(concept: Concept) -> Any:
@@ -82,12 +84,12 @@ def _leaf(concept: Concept) -> Any:
 
 def _value(value: Any) -> str:
     if isinstance(value, Mapping):
-        return f"{{ {', '.join(f'{name} = {_value(one)}' for name, one in value.items())} }}"
+        return f"{{ {', '.join(f'{name} = {_value(item)}' for name, item in value.items())} }}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_value, value))}]"
     return _text(str(value))
 
 
 def _text(text: str) -> str:
-    """Return a basic string of TOML: JSON's, but for DEL, which TOML wants escaped."""
+    """Return a TOML basic string: as in JSON, except that TOML also escapes DEL."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,9 +1,10 @@
-"""Concept sets: nested names, as texts or example images, from TOML, JSON or CSV."""
+"""Concept sets: texts or example images under nested categories, from TOML, JSON or CSV."""
 
 from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,20 +15,20 @@ from typing import Any, Literal, cast
 from semlens.errors import ConceptError, nearest
 from semlens.types import as_list
 
-ENDS = (".toml", ".json", ".csv")
-"""What files of concept sets end in."""
+SET_SUFFIXES = (".toml", ".json", ".csv")
+"""Suffixes of concept set files."""
 Kind = Literal["concept", "valid", "spurious"]
 _KINDS: dict[str, Kind] = {"concepts": "concept", "valid": "valid", "spurious": "spurious"}
 _BUNDLED = Path(__file__).parents[1] / "assets" / "concepts"
 _FORM = (
-    "Expected [concepts], [valid] or [spurious] with nested tables whose leaves are lists of "
-    "texts, or of {name = ..., images = [...]}."
+    "Expected [concepts], [valid] or [spurious], with nested tables whose leaves are lists of "
+    "texts or of {name = ..., images = [...]}."
 )
 
 
 @dataclass(frozen=True)
 class Concept:
-    """One concept: a text, or a name with example images, below its categories."""
+    """One concept: a text, or a name with example images, and its categories."""
 
     name: str
     path: tuple[str, ...] = ()
@@ -42,14 +43,16 @@ class Concept:
 
 @dataclass(frozen=True)
 class ConceptSet:
-    """Concepts in order, with the templates that belong to them.
+    """An ordered set of concepts with their prompt templates.
 
     Parameters
     ----------
     concepts
-        A name may recur under several categories.
+        A name may occur under several categories.
     templates
-        Prompt templates with ``{}`` for the concept, or None for the default ones.
+        Prompt templates with ``{}`` for the concept, or None for the defaults.
+    target
+        Name of the class that the set is for, or None for any class.
     """
 
     concepts: tuple[Concept, ...]
@@ -63,26 +66,26 @@ class ConceptSet:
         return len(self.concepts)
 
     def of_kind(self, kind: Kind) -> ConceptSet:
-        """Return the valid, the spurious or the neutral concepts only."""
-        return replace(self, concepts=tuple(one for one in self.concepts if one.kind == kind))
+        """Return the set with only the concepts of one kind."""
+        return replace(self, concepts=tuple(c for c in self.concepts if c.kind == kind))
 
     @classmethod
     def join(cls, sets: Sequence[ConceptSet]) -> ConceptSet:
-        """Put the concepts of several sets into one.
+        """Join several sets into one.
 
         Raises
         ------
         ConceptError
-            If there is no set, or their templates or targets differ.
+            If there is no set, or the sets have different templates or targets.
         """
         if not sets:
-            raise ConceptError("There is no concept set.", "Expected at least one.", "Name one.")
+            raise ConceptError("There is no concept set.", "Expected at least one.", "Pass one.")
         return cls(
-            tuple(dict.fromkeys(concept for one in sets for concept in one.concepts)),
-            " + ".join(dict.fromkeys(one.name for one in sets)),
-            "; ".join(dict.fromkeys(one.source for one in sets if one.source)),
-            _common("templates", [(one.name, one.templates) for one in sets]),
-            _common("targets", [(one.name, one.target) for one in sets]),
+            tuple(dict.fromkeys(concept for s in sets for concept in s.concepts)),
+            " + ".join(dict.fromkeys(s.name for s in sets)),
+            "; ".join(dict.fromkeys(s.source for s in sets if s.source)),
+            _common_value("templates", [(s.name, s.templates) for s in sets]),
+            _common_value("targets", [(s.name, s.target) for s in sets]),
         )
 
     @classmethod
@@ -95,7 +98,7 @@ class ConceptSet:
         spurious: Sequence[str] = (),
         target: str | None = None,
     ) -> ConceptSet:
-        """Make a flat set of texts: neutral ones, or what a class should and should not rest on.
+        """Make a flat set of texts: neutral, valid or spurious for a class.
 
         Examples
         --------
@@ -107,16 +110,16 @@ class ConceptSet:
 
     @classmethod
     def load(cls, path: str | Path) -> ConceptSet:
-        """Read a set from a file, or a bundled one by its name (``paper-vocabulary``).
+        """Load a set from a file, or a bundled set by name (such as ``paper-vocabulary``).
 
-        TOML and JSON hold ``[concepts]``, ``[valid]`` or ``[spurious]``, nested as deep as
-        wanted; a CSV has the columns ``concept``, ``category`` (parts joined by ``/``) and
-        ``kind``, the last two optional. Relative image paths start at the file.
+        TOML and JSON hold ``[concepts]``, ``[valid]`` or ``[spurious]`` with any nesting. A CSV
+        has a column ``concept`` and optionally ``category`` (levels separated by ``/``) and
+        ``kind``. Image paths are relative to the file.
 
         Raises
         ------
         ConceptError
-            If there is no such set, or it has another form.
+            If there is no such set, or it is malformed.
 
         Examples
         --------
@@ -125,30 +128,30 @@ class ConceptSet:
         """
         file = Path(path).expanduser()
         if not file.is_file():
-            return _bundled(str(path))
+            return _load_bundled(str(path))
         try:
             text = file.read_text("utf-8")
         except UnicodeDecodeError as error:
-            raise _unreadable(str(file), error) from error
+            raise _read_error(str(file), error) from error
         return parse_set(text, file.suffix.lower(), file.stem, file.parent)
 
 
 def parse_set(text: str, suffix: str, name: str, folder: Path | None = None) -> ConceptSet:
-    """Read a set from the text of a file.
+    """Parse the text of a concept set file.
 
     Parameters
     ----------
     suffix
-        ``.json`` or ``.csv``; anything else is TOML.
+        ``.json`` or ``.csv``; any other suffix is TOML.
     name
-        What it is called, unless it says so itself.
+        Name of the set, unless the file has one.
     folder
-        Where relative image paths start.
+        Folder that image paths are relative to.
 
     Raises
     ------
     ConceptError
-        If it has another form.
+        If the text is malformed.
     """
     try:
         if suffix == ".csv":
@@ -157,37 +160,37 @@ def parse_set(text: str, suffix: str, name: str, folder: Path | None = None) -> 
         tables = {"concepts": loaded} if isinstance(loaded, list) else loaded
         return _from_tables(tables, name, folder)
     except (ValueError, RecursionError, csv.Error) as error:  # also too many digits or brackets
-        raise _unreadable(name, error) from error
+        raise _read_error(name, error) from error
 
 
 Concepts = ConceptSet | str | Path | Mapping[str, Any] | Sequence[Any]
-"""Concepts wherever a question takes some: a set, a file or folder of sets or the name of a
-bundled one, a nested mapping as in a file, a list of texts, or a list of such things."""
+"""Concepts as questions accept them: a set, a file or folder of sets, the name of a bundled set, a
+nested mapping as in a file, a list of texts, or a list of any of these."""
 
 
-def as_sets(given: Concepts, name: str = "your concepts") -> list[ConceptSet]:
-    """Return concept sets however they are given; the texts of a list make one set.
+def as_sets(concepts: Concepts, name: str = "your concepts") -> list[ConceptSet]:
+    """Load concept sets from any accepted form; the texts of a list make one set.
 
     Raises
     ------
     ConceptError
-        If there is no such file or bundled set, or it has another form.
+        If there is no such file or bundled set, or it is malformed.
     """
-    if isinstance(given, ConceptSet):
-        return [given]
-    if isinstance(given, str | Path):
-        return load_sets(given)
-    if isinstance(given, Mapping):
-        tables = given if any(key in given for key in _KINDS) else {"concepts": given}
+    if isinstance(concepts, ConceptSet):
+        return [concepts]
+    if isinstance(concepts, str | Path):
+        return load_sets(concepts)
+    if isinstance(concepts, Mapping):
+        tables = concepts if any(key in concepts for key in _KINDS) else {"concepts": concepts}
         return [_from_tables(tables, name)]
-    texts = [item for item in given if isinstance(item, str)]
-    sets = [one for item in given if not isinstance(item, str) for one in as_sets(item, name)]
-    return [*([ConceptSet.of(texts, name=name)] if texts else []), *sets]
+    texts = [item for item in concepts if isinstance(item, str)]
+    nested = [as_sets(item, name) for item in concepts if not isinstance(item, str)]
+    return [*([ConceptSet.of(texts, name=name)] if texts else []), *itertools.chain(*nested)]
 
 
-def as_concepts(given: Concepts) -> ConceptSet:
-    """Return one concept set, however concepts are given; several are joined."""
-    return ConceptSet.join(as_sets(given))
+def as_concepts(concepts: Concepts) -> ConceptSet:
+    """Load one concept set from any accepted form; several are joined."""
+    return ConceptSet.join(as_sets(concepts))
 
 
 def load_sets(name: str | Path, *, files: bool = True) -> list[ConceptSet]:
@@ -196,7 +199,7 @@ def load_sets(name: str | Path, *, files: bool = True) -> list[ConceptSet]:
     Parameters
     ----------
     files
-        Whether it may be a file or a folder, besides what is bundled.
+        Whether the name may also be a file or a folder, not only a bundled set.
 
     Raises
     ------
@@ -205,68 +208,68 @@ def load_sets(name: str | Path, *, files: bool = True) -> list[ConceptSet]:
     """
     folder = Path(name).expanduser()
     if files and folder.is_dir():
-        found = sorted(p for p in folder.iterdir() if p.suffix.lower() in ENDS)
-        if not found:
+        paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SET_SUFFIXES)
+        if not paths:
             raise ConceptError(
                 f"The folder '{folder}' has no concept sets.",
                 "Expected .toml, .json or .csv files.",
-                "Add some, or name a file.",
+                "Add one, or choose a file.",
             )
-        return [ConceptSet.load(path) for path in found]
-    family = [one for one in bundled_names() if one.startswith(f"{name}/")]
-    load = ConceptSet.load if files and not family else _bundled
-    return [load(one) for one in family or [str(name)]]
+        return [ConceptSet.load(path) for path in paths]
+    family = [bundled for bundled in bundled_names() if bundled.startswith(f"{name}/")]
+    load = ConceptSet.load if files and not family else _load_bundled
+    return [load(set_name) for set_name in family or [str(name)]]
 
 
-def _unreadable(name: str, error: Exception) -> ConceptError:
+def _read_error(name: str, error: Exception) -> ConceptError:
     return ConceptError(f"'{name}' cannot be read ({error}).", _FORM, "Correct the file.")
 
 
-def _common(what: str, values: Sequence[tuple[str, Any]]) -> Any:
-    """Return the one value that sets agree on, where they have any."""
-    given = {value: name for name, value in values if value is not None}
-    if len(given) > 1:
+def _common_value(field: str, values: Sequence[tuple[str, Any]]) -> Any:
+    """Return the value of the sets that have one; they must agree."""
+    distinct = {value: name for name, value in values if value is not None}
+    if len(distinct) > 1:
         raise ConceptError(
-            f"The concept sets have different {what}: "
-            + ", ".join(f"{value!r} ('{name}')" for value, name in given.items())
+            f"The concept sets have different {field}: "
+            + ", ".join(f"{value!r} ('{name}')" for value, name in distinct.items())
             + ".",
-            f"Expected sets that agree on their {what}, or leave them out.",
-            "Use them one by one, or correct the files.",
+            f"Expected sets with the same {field}, or without.",
+            "Use them one at a time, or correct the files.",
         )
-    return next(iter(given), None)
+    return next(iter(distinct), None)
 
 
 def bundled_names() -> list[str]:
-    """Return the names of the concept sets that come with semlens."""
+    """Return the names of the bundled concept sets."""
     return sorted(
         p.relative_to(_BUNDLED).with_suffix("").as_posix() for p in _BUNDLED.rglob("*.toml")
     )
 
 
-def _bundled(name: str) -> ConceptSet:
+def _load_bundled(name: str) -> ConceptSet:
     names = bundled_names()
     if name not in names:
         raise ConceptError(
             f"'{name}' is neither a file nor a bundled concept set.",
             f"The nearest bundled ones are {nearest(name, names)}.",
-            "Give a .toml, .json or .csv file, or one of them.",
+            "Use a .toml, .json or .csv file, or one of these names.",
         )
     return parse_set((_BUNDLED / f"{name}.toml").read_text("utf-8"), ".toml", name)
 
 
 def _from_tables(
-    loaded: Any, name: str, folder: Path | None = None, target: str | None = None
+    tables: Any, name: str, folder: Path | None = None, target: str | None = None
 ) -> ConceptSet:
-    """Make a set of what a file holds, or of the like from Python."""
-    if not isinstance(loaded, Mapping) or not any(key in loaded for key in _KINDS):
+    """Make a set from the tables of a file, or from a mapping of the same form."""
+    if not isinstance(tables, Mapping) or not any(key in tables for key in _KINDS):
         raise ConceptError(f"The concept set '{name}' has no concepts.", _FORM, "Add some.")
     concepts = [
         concept
         for key, kind in _KINDS.items()
-        if key in loaded
-        for concept in _flatten(loaded[key], (), kind, folder or Path(), name)
+        if key in tables
+        for concept in _flatten(tables[key], (), kind, folder or Path(), name)
     ]
-    templates = loaded.get("templates")
+    templates = tables.get("templates")
     if templates is not None and not all(isinstance(t, str) and "{}" in t for t in templates):
         raise ConceptError(
             f"The templates of '{name}' are {templates!r}.",
@@ -277,10 +280,10 @@ def _from_tables(
         raise ConceptError(f"The concept set '{name}' is empty.", _FORM, "Add some concepts.")
     return ConceptSet(
         tuple(concepts),
-        str(loaded.get("name", name)),
-        str(loaded.get("source", "")),
+        str(tables.get("name", name)),
+        str(tables.get("source", "")),
         tuple(templates) if templates is not None else None,
-        loaded.get("target", target),
+        tables.get("target", target),
     )
 
 
@@ -289,7 +292,7 @@ def _flatten(
 ) -> Iterator[Concept]:
     if isinstance(node, Mapping) and "images" not in node:
         for key, child in node.items():
-            # what is called "" belongs to the category itself, beside those below it
+            # the key "" holds concepts of the category itself, beside its subcategories
             below = (*path, str(key)) if key else path
             yield from _flatten(child, below, kind, folder, name)
     elif isinstance(node, list):
@@ -303,8 +306,8 @@ def _leaf(node: Any, path: tuple[str, ...], kind: Kind, folder: Path, name: str)
     if isinstance(node, str) and node.strip():
         return Concept(node.strip(), path, kind)
     if isinstance(node, Mapping) and isinstance(node.get("images"), list) and node["images"]:
-        pictures = tuple(folder / str(image) for image in node["images"])
-        return Concept(str(node.get("name", pictures[0].stem)), path, kind, pictures)
+        images = tuple(folder / str(image) for image in node["images"])
+        return Concept(str(node.get("name", images[0].stem)), path, kind, images)
     raise ConceptError(
         f"The concept set '{name}' holds {node!r} under '{'/'.join(path)}'.",
         _FORM,
@@ -317,10 +320,10 @@ def _from_csv(text: str) -> tuple[Concept, ...]:
     if "concept" not in (reader.fieldnames or ()):
         raise ConceptError(
             f"The CSV has the columns {', '.join(reader.fieldnames or ()) or 'none'}.",
-            "Expected 'concept', and perhaps 'category' and 'kind'.",
-            "Add a first line with these names.",
+            "Expected 'concept', and optionally 'category' and 'kind'.",
+            "Add a header line with these names.",
         )
-    made: list[Concept] = []
+    concepts: list[Concept] = []
     for row in reader:
         kind = (row.get("kind") or "concept").strip()
         if kind not in _KINDS.values():
@@ -329,8 +332,8 @@ def _from_csv(text: str) -> tuple[Concept, ...]:
                 "Expected concept, valid or spurious.",
                 "Correct the line.",
             )
-        parts = tuple(part for part in (row.get("category") or "").split("/") if part)
-        made.append(Concept(row["concept"].strip(), parts, cast(Kind, kind)))
-    if not made:
-        raise ConceptError("The CSV has no line.", "Expected at least one concept.", "Add some.")
-    return tuple(made)
+        path = tuple(level for level in (row.get("category") or "").split("/") if level)
+        concepts.append(Concept(row["concept"].strip(), path, cast(Kind, kind)))
+    if not concepts:
+        raise ConceptError("The CSV has no rows.", "Expected at least one concept.", "Add some.")
+    return tuple(concepts)

@@ -12,7 +12,7 @@ import pandas as pd
 from jaxtyping import Bool, Float64, Int64
 from rich.console import Group
 
-from semlens.analysis.classes import right_logits
+from semlens.analysis.classes import true_classes
 from semlens.analysis.result import Chart, Result
 from semlens.data.class_mapping import map_targets
 from semlens.data.images import Images
@@ -91,7 +91,7 @@ def labelled(
     """
     targets = None
     if images is None:
-        images, right = database.images, right_logits(database)
+        images, right = database.images, true_classes(database)
         targets = [None if np.isnan(logit) else int(logit) for logit in right]
     samples = range(len(images)) if samples is None else [int(sample) for sample in samples]
     if only is not None:

@@ -21,7 +21,7 @@ from semlens.analysis.classes import class_name, find_class
 from semlens.analysis.database_engine import RulesLike, engine_of, group_masks, per_component
 from semlens.analysis.label import VOCABULARY, Labels, LabelSource, Named, as_labels, label_of
 from semlens.analysis.query_embedding import ImageLike, open_image
-from semlens.analysis.result import PICTURES, TABLES, Result
+from semlens.analysis.result import IMAGE_SUFFIXES, TABLE_SUFFIXES, Result
 from semlens.draw.explanation_picture import ExplanationCard, ExplanationPage, draw_page, page_html
 from semlens.draw.heatmap_mask import masked, onto, overlay
 from semlens.draw.text_table import rich_table
@@ -104,7 +104,7 @@ class Explanation(Result):
         From input pixels to original ones.
     """
 
-    ends = (".html", *PICTURES, *TABLES)
+    suffixes = (".html", *IMAGE_SUFFIXES, *TABLE_SUFFIXES)
 
     name: str
     image: Image.Image
@@ -168,8 +168,8 @@ class Explanation(Result):
         """Draw the image, its heatmap and the components with their concept examples."""
         return draw_page(self._page)
 
-    def _text(self, end: str) -> str | None:
-        return page_html(self._page) if end == ".html" else None
+    def _file_text(self, suffix: str) -> str | None:
+        return page_html(self._page) if suffix == ".html" else None
 
     @property
     def headline(self) -> str:

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from semlens.analysis.concepts import Concepts, ConceptSet, as_concepts
 from semlens.analysis.query_embedding import alignment, embed_concepts
-from semlens.analysis.result import PICTURES, TABLES, Result
+from semlens.analysis.result import IMAGE_SUFFIXES, TABLE_SUFFIXES, Result
 from semlens.draw.example_sheet import sheet
 from semlens.draw.html import cards_html
 from semlens.draw.text_table import rich_table
@@ -55,7 +55,7 @@ class Labels(Result):
         float32[n], best alignment minus that of the next other name; NaN with one name.
     """
 
-    ends = (*PICTURES, *TABLES)
+    suffixes = (*IMAGE_SUFFIXES, *TABLE_SUFFIXES)
 
     concepts: ConceptSet
     threshold: float

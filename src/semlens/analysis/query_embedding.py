@@ -1,6 +1,6 @@
-"""Probes: what is searched for, as vectors of the semantic space, and alignment with them.
+"""Query embeddings: texts and images as vectors in semantic space, and alignment with them.
 
-See the paper's 3.3 and C, and for alignment its Eqs. 3 and 4.
+See sections 3.3 and C of the paper, and for alignment its Eqs. 3 and 4.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ SEARCH_TEMPLATES = ("{}", "a {}", "an image of a close up of {}")
 LABEL_TEMPLATES = ("{}", "{}-like", "a {}", "an image of a close up of {}")
 """Templates for labels and dissection (paper, p. 68)."""
 
-KEEP_FROM = 100
-"""Texts of a set from which their vectors are kept in the database."""
-PROMPTS = 256
-"""How many prompts are embedded between two reports of progress."""
+CACHE_FROM = 100
+"""Number of texts from which their vectors are cached in the database."""
+PROMPTS_PER_BLOCK = 256
+"""Prompts embedded between two reports of progress."""
 
 ImageLike = Image.Image | str | Path
 
 
 @dataclass(frozen=True, eq=False)
 class QueryEmbedding:
-    """Vectors to compare components with, and the null vector of the empty templates.
+    """Vectors to compare components with, and the null vector of the empty prompt.
 
     Parameters
     ----------
     vectors
         float32[q d], the mean of each concept's template (or image) embeddings; not
-        normalised, since a cosine follows.
+        normalised, since only cosines are computed from them.
     names
         One per vector.
     null
-        float32[d], or None for an embedder without texts: alignment is then the cosine.
+        float32[d], or None for an embedder without a text tower: alignment is then the cosine.
     embedder
-        Fingerprint of the embedder that made it.
+        Fingerprint of the embedder.
     """
 
     vectors: Float32[np.ndarray, "q d"]
@@ -57,25 +57,25 @@ class QueryEmbedding:
     null: Float32[np.ndarray, " d"] | None
     embedder: str
 
-    def joined(self, name: str) -> QueryEmbedding:
-        """Average all vectors to one (paper, C: several prompts are pooled)."""
+    def pooled(self, name: str) -> QueryEmbedding:
+        """Average all vectors into one (paper, C: several prompts are pooled)."""
         return QueryEmbedding(
             self.vectors.mean(0, keepdims=True), (name,), self.null, self.embedder
         )
 
 
 def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
-    """Return the templates.
+    """Return the templates after checking them.
 
     Raises
     ------
     ConceptError
-        If there is none, or one lacks the place of the concept.
+        If there are none, or one has no ``{}``.
     """
-    wrong = [t for t in templates if "{}" not in t]
-    if wrong or not templates:
+    invalid = [t for t in templates if "{}" not in t]
+    if invalid or not templates:
         raise ConceptError(
-            f"The template {wrong[0]!r} has no {{}}." if wrong else "There is no template.",
+            f"The template {invalid[0]!r} has no {{}}." if invalid else "There is no template.",
             "Expected {} where the concept goes.",
             "Write for example 'a photo of a {}'.",
         )
@@ -89,10 +89,10 @@ def embed_texts(
 ) -> Float32[np.ndarray, "q d"]:
     """Embed each text in each template and average over the templates.
 
-    Every (text, template) pair is embedded once and belongs to its own text, however many
-    are asked for together. What was embedded before is remembered.
+    Each text's vector depends on that text and the templates only, not on the other texts.
+    Results are cached.
     """
-    return _embedded(
+    return _embed_cached(
         _EmbedderKey(embedder.fingerprint, embedder.has_text, embedder),
         tuple(texts),
         check_templates(templates),
@@ -101,37 +101,38 @@ def embed_texts(
 
 @dataclass(frozen=True)
 class _EmbedderKey:
-    """An embedder by what it is, so that any class of embedders can be remembered."""
+    """Cache key of an embedder, which itself need not be hashable."""
 
     fingerprint: str
     has_text: bool
-    """A twin that reads no texts still has to refuse them."""
+    """Part of the key, so that an equal embedder without a text tower still raises an error."""
     embedder: Embedder = field(compare=False)
 
 
 @lru_cache(maxsize=32)
-def _embedded(
-    known: _EmbedderKey, texts: tuple[str, ...], templates: tuple[str, ...]
+def _embed_cached(
+    key: _EmbedderKey, texts: tuple[str, ...], templates: tuple[str, ...]
 ) -> Float32[np.ndarray, "q d"]:
-    """Remember what was embedded: a vocabulary is asked for again and again."""
+    """Embed texts with a cache, since the same vocabularies are used repeatedly."""
     prompts = [template.replace("{}", text) for text in texts for template in templates]
-    parts: list[np.ndarray] = []
-    for start in range(0, len(prompts), PROMPTS):
-        parts.append(known.embedder.embed_texts(prompts[start : start + PROMPTS]).numpy())
-        report("embedding texts", min(start + PROMPTS, len(prompts)), len(prompts))
-    vectors = np.concatenate(parts) if parts else np.zeros((0, known.embedder.dim), np.float32)
+    blocks: list[np.ndarray] = []
+    for start in range(0, len(prompts), PROMPTS_PER_BLOCK):
+        stop = min(start + PROMPTS_PER_BLOCK, len(prompts))
+        blocks.append(key.embedder.embed_texts(prompts[start:stop]).numpy())
+        report("embedding texts", stop, len(prompts))
+    vectors = np.concatenate(blocks) if blocks else np.zeros((0, key.embedder.dim), np.float32)
     vectors = vectors.reshape(len(texts), len(templates), -1).mean(1)
     vectors.flags.writeable = False
     return vectors
 
 
 def null_vector(embedder: Embedder, templates: Sequence[str]) -> Float32[np.ndarray, " d"] | None:
-    """Embed the empty templates and average them; None without a text tower."""
+    """Embed the templates with an empty text and average them; None without a text tower."""
     return embed_texts(embedder, [""], templates)[0] if embedder.has_text else None
 
 
 def open_image(image: ImageLike) -> Image.Image:
-    """Return a picture or the picture of a file as upright RGB.
+    """Return an image, or the image in a file, as upright RGB.
 
     Raises
     ------
@@ -144,7 +145,7 @@ def open_image(image: ImageLike) -> Image.Image:
         return decode(Path(image).expanduser().read_bytes(), str(image))
     except (OSError, ImageError) as error:
         raise ConceptError(
-            f"The probe image '{image}' cannot be read ({error}).",
+            f"The image '{image}' cannot be read ({error}).",
             "Expected an image file.",
             "Check the path.",
         ) from error
@@ -153,9 +154,9 @@ def open_image(image: ImageLike) -> Image.Image:
 def embed_concepts(
     database: Database, concepts: ConceptSet, templates: Sequence[str] | None = None
 ) -> QueryEmbedding:
-    """Make a probe with one vector per concept of a set; images are averaged per concept.
+    """Embed each concept of a set; the images of a concept are averaged.
 
-    The texts of a large set are embedded once per database, and kept.
+    The text vectors of a large set are cached in the database.
     """
     embedder = database.embedder
     templates = check_templates(templates or concepts.templates or LABEL_TEMPLATES)
@@ -163,53 +164,53 @@ def embed_concepts(
     texts = [i for i, concept in enumerate(concepts.concepts) if not concept.images]
     if texts:
         names = [concepts.concepts[i].name for i in texts]
-        vectors[texts] = _kept_texts(database, names, templates)
-    for place, concept in enumerate(concepts.concepts):
+        vectors[texts] = _embed_texts_of(database, names, templates)
+    for row, concept in enumerate(concepts.concepts):
         if concept.images:
-            pictures = [open_image(path) for path in concept.images]
-            vectors[place] = embedder.embed_images(pictures).numpy().mean(0)
+            images = [open_image(path) for path in concept.images]
+            vectors[row] = embedder.embed_images(images).numpy().mean(0)
     names = tuple(concept.name for concept in concepts.concepts)
     return QueryEmbedding(vectors, names, null_vector(embedder, templates), embedder.fingerprint)
 
 
-def _kept_texts(
+def _embed_texts_of(
     database: Database, texts: Sequence[str], templates: Sequence[str]
 ) -> Float32[np.ndarray, "q d"]:
-    """Embed texts, or return what a database keeps of a large set."""
+    """Embed texts; the vectors of many texts are cached in the database."""
     embedder = database.embedder
-    if len(texts) < KEEP_FROM:
+    if len(texts) < CACHE_FROM:
         return embed_texts(embedder, texts, templates)
-    kept = database.cached(
+    cached = database.cached(
         "texts",
         [embedder.fingerprint, list(texts), list(templates)],
         lambda: pd.DataFrame({"vector": list(embed_texts(embedder, texts, templates))}),
     )
-    return np.stack(kept["vector"].tolist()).astype(np.float32)
+    return np.stack(cached["vector"].tolist()).astype(np.float32)
 
 
 def unit(vectors: Float32[np.ndarray, "n d"]) -> Float32[np.ndarray, "n d"]:
-    """Scale rows to length one; a row of zeros stays zero."""
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.maximum(length, np.float32(1e-12))
+    """Scale rows to unit length; a row of zeros stays zero."""
+    norm = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.maximum(norm, np.float32(1e-12))
 
 
 def cosine(
-    theta: Float32[np.ndarray, "n d"], probes: Float32[np.ndarray, "q d"]
+    theta: Float32[np.ndarray, "n d"], queries: Float32[np.ndarray, "q d"]
 ) -> Float32[np.ndarray, "n q"]:
-    """Cosine similarity of every component with every probe vector (Eq. 3)."""
-    # dividing afterwards spares a copy of theta
-    length = np.sqrt(np.einsum("nd,nd->n", theta, theta))[:, None]
-    return (theta @ unit(probes).T) / np.maximum(length, np.float32(1e-12))
+    """Cosine similarity of every component with every query vector (Eq. 3)."""
+    # dividing after the product avoids a normalised copy of theta
+    norm = np.sqrt(np.einsum("nd,nd->n", theta, theta))[:, None]
+    return (theta @ unit(queries).T) / np.maximum(norm, np.float32(1e-12))
 
 
 def alignment(
-    theta: Float32[np.ndarray, "n d"], probe: QueryEmbedding
+    theta: Float32[np.ndarray, "n d"], query: QueryEmbedding
 ) -> Float32[np.ndarray, "n q"]:
-    """Similarity with the probe less similarity with the empty templates (Eq. 4).
+    """Similarity with the query minus similarity with the empty prompt (Eq. 4).
 
     Without a text tower there is no null vector, and alignment is the plain cosine.
     """
-    if probe.null is None:
-        return cosine(theta, probe.vectors)
-    similarity = cosine(theta, np.concatenate([probe.vectors, probe.null[None]]))
+    if query.null is None:
+        return cosine(theta, query.vectors)
+    similarity = cosine(theta, np.concatenate([query.vectors, query.null[None]]))
     return similarity[:, :-1] - similarity[:, -1:]

@@ -1,12 +1,12 @@
-"""Which concept sets a question is given, and which of them are for a class.
+"""Resolve concept sets: load them by any name, and select those that apply to a class.
 
-Files, folders, bundled sets and saved audits are resolved here, for Python, the command line and
-the web application alike.
+Files, folders, bundled sets and saved audits are resolved here for Python, the command line and the
+web application.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from semlens.analysis.classes import class_name, find_class
 from semlens.analysis.concepts import (
-    ENDS,
+    SET_SUFFIXES,
     Concepts,
     ConceptSet,
     as_sets,
@@ -30,62 +30,62 @@ if TYPE_CHECKING:
     from semlens.analysis.audit.saved_audits import AuditRecord
 
 SAVED = "audit:"
-"""Before the number of a saved audit, whose lists are meant."""
-EVERYWHERE = "artefacts"
-"""Of the bundled sets, the one for classes whose own sets name nothing spurious."""
+"""Prefix of the number of a saved audit, for its concept lists."""
+ARTEFACTS = "artefacts"
+"""Bundled set for classes whose own sets have no spurious concepts."""
 ClassConcepts = Annotated[
     Concepts | None,
     setting(
-        "Concept set: a file, a folder, the name of a bundled one, or audit:NUMBER for a saved "
-        "audit's lists. Given again, sets are joined [those that fit the class]."
+        "Concept set: a file, a folder, the name of a bundled set, or audit:NUMBER for the lists "
+        "of a saved audit. Several sets are joined [the sets for the class]."
     ),
 ]
-"""What a class should and should not rest on; None for what fits it."""
+"""What a class should and should not rely on; None for its default sets."""
 OwnTarget = Annotated[
     int | str | None,
-    setting("Class, by name or by the number of its logit [the concept set's own]."),
+    setting("Class, by name or by logit index [the class that the concept set names]."),
 ]
 
 
 @dataclass(frozen=True)
 class ResolvedConcepts:
-    """What a class is held against, and the names of the sets that it was joined from."""
+    """The concepts that a class is audited with, and the names of the sets they come from."""
 
     concepts: ConceptSet
     sets: tuple[str, ...]
 
     @property
     def audit(self) -> int | None:
-        """The number of the saved audit whose lists they are, if they are one's."""
+        """The number of the saved audit that the concepts come from, if they come from one only."""
         name = self.sets[0].removeprefix(SAVED)
         return int(name) if len(self.sets) == 1 and name != self.sets[0] else None
 
 
 def sets_for(
-    database: Database, given: Concepts, target: int | str | None = None, *, files: bool = True
+    database: Database, concepts: Concepts, target: int | str | None = None, *, files: bool = True
 ) -> list[ConceptSet]:
-    """Return concept sets however they are given.
+    """Load concept sets in any form.
 
     Parameters
     ----------
-    given
-        An object, a mapping as in a file, a name, or several of these. A name is a file, a
-        folder, a bundled set or family, or ``audit:3`` for a saved audit's lists. A list whose
-        texts are all none of these makes one set of them.
+    concepts
+        A concept set, a mapping as in a file, a name, or a list of these. A name is a file, a
+        folder, a bundled set or family, or ``audit:3`` for a saved audit's lists. A list of
+        texts that are not names makes one set.
     target
-        A class that they are chosen for: a set that is named itself is for it, whatever class
-        it was written for; of a family or folder are those that name the class, or none.
+        Class to select sets for. A set that is given by its own name applies to the class,
+        whatever class it names; of a folder or family, only sets that name the class or no class.
     files
-        Whether a name may be a path; never where it comes from a page.
+        Whether a name may be a path. False for requests from the page.
 
     Raises
     ------
     ConceptError
         If there is no set of a name, or none for the class.
     """
-    groups = _groups(database, given, files)
+    groups = _load_groups(database, concepts, files)
     if target is None:
-        return [one for _, sets in groups for one in sets]
+        return [concept_set for _, sets in groups for concept_set in sets]
     return [
         replace(sets[0], target=None) if len(sets) == 1 else set_for(database, target, sets)
         for _, sets in groups
@@ -93,131 +93,138 @@ def sets_for(
 
 
 def set_for(database: Database, target: int | str, sets: Sequence[ConceptSet]) -> ConceptSet:
-    """Join the sets that are for a class: those that name it, and those that name none.
+    """Join the sets that apply to a class: those that name it, and those that name no class.
 
     Raises
     ------
     ConceptError
         If all of them name other classes.
     """
-    number = find_class(database, target)
-    chosen = [one for one in sets if one.target is None or class_of(database, one) == number]
-    if not chosen:
+    class_index = find_class(database, target)
+    matches = [s for s in sets if s.target is None or class_of(database, s) == class_index]
+    if not matches:
         raise ConceptError(
-            f"No concept set is for the class '{class_name(database, number)}'.",
-            f"The sets are for {', '.join(sorted({str(one.target) for one in sets})) or 'none'}.",
-            "Take the 'target' out of a set that you want for this class, too.",
+            f"No concept set is for the class '{class_name(database, class_index)}'.",
+            f"The sets are for {', '.join(sorted({str(s.target) for s in sets})) or 'no class'}.",
+            "Remove 'target' from a set to use it for this class as well.",
         )
-    return ConceptSet.join([replace(one, target=None) for one in chosen])
+    return ConceptSet.join([replace(match, target=None) for match in matches])
 
 
-def class_of(database: Database, one: ConceptSet) -> int | None:
-    """Return the class that a set is for, or None if it names none or the database lacks it."""
+def class_of(database: Database, concept_set: ConceptSet) -> int | None:
+    """Return the class that a set names, or None if it names none or the database lacks it."""
     try:
-        return None if one.target is None else find_class(database, one.target)
+        return None if concept_set.target is None else find_class(database, concept_set.target)
     except RelevanceError:
         return None
 
 
 def class_and_concepts(
-    database: Database, target: int | str | None, given: Concepts | None
+    database: Database, target: int | str | None, concepts: Concepts | None
 ) -> tuple[int, ConceptSet]:
-    """Return the class that is asked about, and the concepts that it is held against.
+    """Return the index of a class, and the concepts to audit it with.
 
-    Without a class it is the one that the sets name; without concepts they are those that
-    :func:`concepts_by_class` chooses.
+    The class defaults to the one that the sets name, the concepts to those that
+    :func:`concepts_by_class` selects.
 
     Raises
     ------
     ConceptError
-        If there is neither, the sets name several classes, or none is for this one.
+        If neither is given, the sets name several classes, or no set applies to the class.
     """
-    if given is None and target is not None:
-        number = find_class(database, target)
-        return number, _joined(database, number, _fitting(database, [number])[number]).concepts
-    sets = [] if given is None else sets_for(database, given)
-    named = sorted({one.target for one in sets if one.target is not None})
+    if concepts is None and target is not None:
+        class_index = find_class(database, target)
+        sets = _default_sets(database, [class_index])[class_index]
+        return class_index, _join(database, class_index, sets).concepts
+    sets = [] if concepts is None else sets_for(database, concepts)
+    targets = sorted({s.target for s in sets if s.target is not None})
     if not sets:
         raise ConceptError(
             "There is no concept set.",
-            "Expected concepts that the class should and should not rest on, or a class.",
+            "Expected concepts that the class should and should not rely on, or a class.",
             "Write a set (docs/concept-sets.md), or name a bundled one such as paper-ox.",
         )
-    if target is None and len(named) != 1:
+    if target is None and len(targets) != 1:
+        names = "the classes " + ", ".join(targets) if targets else "no class"
         raise ConceptError(
-            f"The concept sets name {'the classes ' + ', '.join(named) if named else 'no class'}.",
+            f"The concept sets name {names}.",
             "Expected one class.",
-            "Give it as target, by its name or its number.",
+            "Set target to its name or index.",
         )
-    number = find_class(database, named[0] if target is None else target)
-    return number, set_for(database, number, sets)
+    class_index = find_class(database, targets[0] if target is None else target)
+    return class_index, set_for(database, class_index, sets)
 
 
 def concepts_by_class(
-    database: Database, given: Concepts | None = None, *, files: bool = True
+    database: Database, concepts: Concepts | None = None, *, files: bool = True
 ) -> tuple[dict[int, ResolvedConcepts], dict[str, SemlensError]]:
-    """Return what each class is held against, by logit, and why others are left out, by name.
+    """Return the concepts of each class, by class index, and errors of others, by class name.
 
-    A set is for the class that it names, or for every one; the classes are those that some set
-    names, or all with relevance if none does. Without sets a class is held against the lists of
-    its saved audit that was edited last; or the bundled sets that are for it, with the artefacts
-    if these name nothing spurious.
+    A set applies to the class that it names, or to all classes. The classes are those that any
+    set names or, if none does, all with relevance. By default a class has the lists of its most
+    recently edited saved audit, or the bundled sets for it, plus the artefacts if these have no
+    spurious concepts.
 
     Raises
     ------
     ConceptError, RelevanceError
-        If there is no set, or none is for a class of the database.
+        If there is no set, or none for a class of the database.
     """
-    known = sorted(int(number) for number in database.relevance_classes["class"])
+    with_relevance = sorted(int(c) for c in database.relevance_classes["class"])
     skipped: dict[str, SemlensError] = {}
-    if given is None:
-        fits = _fitting(database, known)
+    if concepts is None:
+        sets_by_class = _default_sets(database, with_relevance)
     else:
-        named = [(name, s) for name, sets in _groups(database, given, files) for s in sets]
-        if not named:
-            raise ConceptError("There is no concept set.", "Expected at least one.", "Name one.")
-        wanted: set[int] = set()
-        for target in dict.fromkeys(one.target for _, one in named if one.target is not None):
+        groups = _load_groups(database, concepts, files)
+        named_sets = [(name, concept_set) for name, sets in groups for concept_set in sets]
+        if not named_sets:
+            raise ConceptError("There is no concept set.", "Expected at least one.", "Pass one.")
+        targets: set[int] = set()
+        for target in dict.fromkeys(s.target for _, s in named_sets if s.target is not None):
             try:
-                wanted.add(find_class(database, target))
+                targets.add(find_class(database, target))
             except RelevanceError as error:
                 skipped[target] = error
-        every = all(one.target is None for _, one in named)
-        fits = {
-            number: [p for p in named if p[1].target is None or class_of(database, p[1]) == number]
-            for number in (known if every else sorted(wanted))
+        any_class = all(s.target is None for _, s in named_sets)
+        sets_by_class = {
+            class_index: [
+                (name, s)
+                for name, s in named_sets
+                if s.target is None or class_of(database, s) == class_index
+            ]
+            for class_index in (with_relevance if any_class else sorted(targets))
         }
-    held: dict[int, ResolvedConcepts] = {}
-    for number, pairs in fits.items():
+    resolved: dict[int, ResolvedConcepts] = {}
+    for class_index, sets in sets_by_class.items():
         try:
-            held[number] = _joined(database, number, pairs)
+            resolved[class_index] = _join(database, class_index, sets)
         except ConceptError as error:  # sets that contradict each other
-            skipped[class_name(database, number)] = error
-    if not held:
-        raise nothing_left(skipped)
-    return held, skipped
+            skipped[class_name(database, class_index)] = error
+    if not resolved:
+        raise no_class_error(skipped)
+    return resolved, skipped
 
 
-def nothing_left(skipped: Mapping[str, SemlensError]) -> SemlensError:
-    """Return the error that says why no class is left: its concepts', if they were refused."""
-    refused = [error for error in skipped.values() if isinstance(error, ConceptError)]
-    if refused:
-        return refused[-1]
+def no_class_error(skipped: Mapping[str, SemlensError]) -> SemlensError:
+    """Return the error for a sweep without classes: an error of the concepts, if there is one."""
+    concept_errors = [error for error in skipped.values() if isinstance(error, ConceptError)]
+    if concept_errors:
+        return concept_errors[-1]
     return RelevanceError(
         "No class could be audited: " + "; ".join(error.value for error in skipped.values()),
         "Expected concept sets for classes of the database.",
-        "Check the sets' targets, or leave these out.",
+        "Check the targets of the sets, or remove these sets.",
     )
 
 
-def _groups(
-    database: Database, given: Concepts, files: bool
+def _load_groups(
+    database: Database, concepts: Concepts, files: bool
 ) -> list[tuple[str, Sequence[ConceptSet]]]:
-    """Return each item that is given as the sets that it stands for, with its name."""
-    items = [given] if isinstance(given, Mapping) else as_list(given)
-    alone = isinstance(given, str | Path)
-    if files and not alone and not any(_is_name(item) for item in items):
-        return [(one.name, [one]) for one in as_sets(given)]
+    """Return the sets that each item of ``concepts`` stands for, with the item's name."""
+    items = [concepts] if isinstance(concepts, Mapping) else as_list(concepts)
+    single_name = isinstance(concepts, str | Path)
+    if files and not single_name and not any(_is_name(item) for item in items):
+        return [(one.name, [one]) for one in as_sets(concepts)]
     groups: list[tuple[str, Sequence[ConceptSet]]] = []
     for item in items:
         if isinstance(item, str | Path):
@@ -228,18 +235,18 @@ def _groups(
 
 
 def _is_name(item: object) -> bool:
-    """Say whether an item of a list names a set: what does not is a text."""
+    """Whether an item of a list is the name of a set; other items are texts."""
     if not isinstance(item, str):
         return isinstance(item, Path)
     return (
-        Path(item).suffix.lower() in ENDS
+        Path(item).suffix.lower() in SET_SUFFIXES
         or item.startswith(SAVED)
         or any(f"{n}/".startswith(f"{item}/") for n in bundled_names())
     )
 
 
 def _load(database: Database, name: str | Path, files: bool) -> list[ConceptSet]:
-    from semlens.analysis.audit.saved_audits import saved_audits  # which needs sets to audit
+    from semlens.analysis.audit.saved_audits import saved_audits  # a circular import
 
     number = str(name).removeprefix(SAVED)
     if number != str(name) and number.isdecimal():
@@ -247,48 +254,50 @@ def _load(database: Database, name: str | Path, files: bool) -> list[ConceptSet]
     return load_sets(name, files=files)
 
 
-def _fitting(database: Database, known: Sequence[int]) -> dict[int, list[tuple[str, ConceptSet]]]:
-    """Return what fits each class: its saved lists, or the bundled sets for it."""
-    everywhere = (EVERYWHERE, load_sets(EVERYWHERE, files=False)[0])
-    fits: dict[int, list[tuple[str, ConceptSet]]] = {}
-    for name, one in _bundled():
-        number = class_of(database, one)
-        if number is not None:  # not a set for another model
-            fits.setdefault(number, []).append((name, one))
-    for pairs in fits.values():
-        if not any(len(one.of_kind("spurious")) for _, one in pairs):
-            pairs.append(everywhere)
-    for number, record in _latest(database).items():
-        fits[number] = [(f"{SAVED}{record.id}", record.concepts)]
-    return {n: fits[n] for n in known if n in fits} or {n: [everywhere] for n in known}
+def _default_sets(
+    database: Database, classes: Sequence[int]
+) -> dict[int, list[tuple[str, ConceptSet]]]:
+    """Return the default sets of each class, with names: its saved lists, or the bundled sets."""
+    artefacts = (ARTEFACTS, load_sets(ARTEFACTS, files=False)[0])
+    defaults: dict[int, list[tuple[str, ConceptSet]]] = {}
+    for name, concept_set in _bundled():
+        class_index = class_of(database, concept_set)
+        if class_index is not None:  # None: a set for another model
+            defaults.setdefault(class_index, []).append((name, concept_set))
+    for sets in defaults.values():
+        if not any(len(concept_set.of_kind("spurious")) for _, concept_set in sets):
+            sets.append(artefacts)
+    for class_index, record in _latest_audits(database).items():
+        defaults[class_index] = [(f"{SAVED}{record.id}", record.concepts)]
+    return {c: defaults[c] for c in classes if c in defaults} or {c: [artefacts] for c in classes}
 
 
 @cache
 def _bundled() -> tuple[tuple[str, ConceptSet], ...]:
-    """Return the bundled sets that are for a class and have sides; read once, for all polls."""
+    """Return the bundled sets that name a class and have valid or spurious concepts."""
     sets = [(name, load_sets(name, files=False)[0]) for name in bundled_names()]
     return tuple(
-        (name, one)
-        for name, one in sets
-        if one.target is not None and any(c.kind != "concept" for c in one.concepts)
+        (name, concept_set)
+        for name, concept_set in sets
+        if concept_set.target is not None
+        and any(concept.kind != "concept" for concept in concept_set.concepts)
     )
 
 
-def _latest(database: Database) -> dict[int, AuditRecord]:
-    """Return the saved audit of each class that was edited last, of those with lists."""
+def _latest_audits(database: Database) -> dict[int, AuditRecord]:
+    """Return the most recently edited saved audit with concepts of each class."""
     from semlens.analysis.audit.saved_audits import saved_audits
 
-    found = [one for one in saved_audits(database).readable() if len(one.concepts)]
-    return {one.target: one for one in sorted(found, key=lambda one: one.changed)}
+    records = [record for record in saved_audits(database).readable() if len(record.concepts)]
+    return {record.target: record for record in sorted(records, key=lambda r: r.changed)}
 
 
-def _joined(
-    database: Database, number: int, pairs: Iterable[tuple[str, ConceptSet]]
+def _join(
+    database: Database, class_index: int, sets: Sequence[tuple[str, ConceptSet]]
 ) -> ResolvedConcepts:
-    """Join sets for one class, which is given by number where names are not unique."""
-    names, sets = zip(*pairs, strict=True)
-    joined = ConceptSet.join([replace(one, target=None) for one in sets])
-    title = replace(joined, target=class_name(database, number))
-    unique = class_of(database, title) == number
-    held = title if unique else replace(joined, target=str(number))
-    return ResolvedConcepts(held, tuple(dict.fromkeys(names)))
+    """Join the sets of a class; its ``target`` is the index if several classes share the name."""
+    names = tuple(dict.fromkeys(name for name, _ in sets))
+    joined = ConceptSet.join([replace(concept_set, target=None) for _, concept_set in sets])
+    by_name = replace(joined, target=class_name(database, class_index))
+    unique = class_of(database, by_name) == class_index
+    return ResolvedConcepts(by_name if unique else replace(joined, target=str(class_index)), names)

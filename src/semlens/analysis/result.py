@@ -1,4 +1,4 @@
-"""What every answer can do: be a table, values for a program, a plot, text, or a file."""
+"""The base class of results: table, plain values, plot, text and file."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Chart: TypeAlias = "Figure"
-"""What a plot is: matplotlib's figure, which is imported where one is drawn."""
+"""A matplotlib figure; matplotlib is imported only when one is drawn."""
 
-PLOTS = (".png", ".svg", ".pdf")
-"""What a chart can be saved as."""
-PICTURES = (".png", ".jpg", ".webp")
-"""What a sheet of pictures can be saved as."""
-TABLES = (".csv", ".parquet", ".json")
-ENDS = (*PLOTS, *TABLES)
+PLOT_SUFFIXES = (".png", ".svg", ".pdf")
+"""File formats of charts."""
+IMAGE_SUFFIXES = (".png", ".jpg", ".webp")
+"""File formats of sheets of images."""
+TABLE_SUFFIXES = (".csv", ".parquet", ".json")
+RESULT_SUFFIXES = (*PLOT_SUFFIXES, *TABLE_SUFFIXES)
 
 
 class Result(ABC):
-    """An answer: frozen, and the same for people, notebooks and programs.
+    """Base class of the frozen results of questions.
 
-    It is a table (:meth:`to_pandas`), plain values (:meth:`to_json`), a picture (:meth:`plot`),
-    text (``print`` or ``repr``), and any of these as a file (:meth:`save`).
+    A result is available as a table (:meth:`to_pandas`), plain values (:meth:`to_json`), a plot
+    (:meth:`plot`), text (``print`` or ``repr``), or a file with any of these (:meth:`save`).
     """
 
-    ends: ClassVar[tuple[str, ...]] = (*PLOTS, *TABLES)
-    """What it can be saved as."""
+    suffixes: ClassVar[tuple[str, ...]] = RESULT_SUFFIXES
+    """Suffixes of files that it can be saved as."""
 
     frame: pd.DataFrame
-    """The main table, of an answer that holds it as it is."""
+    """The main table, if the result stores it."""
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return the answer's main table."""
+        """Return the main table."""
         return self.frame.copy()
 
     @abstractmethod
@@ -54,31 +54,31 @@ class Result(ABC):
 
     @abstractmethod
     def plot(self) -> Chart | Image.Image:
-        """Draw the answer: a chart (``matplotlib.figure.Figure``), or a sheet of pictures."""
+        """Draw the result: a chart (``matplotlib.figure.Figure``) or a sheet of images."""
 
     @abstractmethod
     def __rich__(self) -> RenderableType:
-        """Return what a terminal shows."""
+        """Return the output for the terminal."""
 
     def save(self, path: str | Path) -> None:
-        """Write the picture, the table (.csv, .parquet) or all values (.json), by the ending.
+        """Save the plot, the table (.csv, .parquet) or all values (.json), depending on the suffix.
 
         Raises
         ------
         StoreError
-            If the path ends in anything else than :attr:`ends`, or cannot be written.
+            If the suffix is not in :attr:`suffixes`, or the file cannot be written.
         """
-        path = check_end(path, self.ends)
-        end = path.suffix.lower()
-        if end == ".csv":
+        path = check_suffix(path, self.suffixes)
+        suffix = path.suffix.lower()
+        if suffix == ".csv":
             save_csv(path, self.to_pandas())
-        elif end == ".parquet":
+        elif suffix == ".parquet":
             save_table(path, pa.Table.from_pandas(self.to_pandas(), preserve_index=False))
-        elif end == ".json":
+        elif suffix == ".json":
             text = json.dumps(plain(self.to_json()), ensure_ascii=False, indent=2) + "\n"
             save_text(path, text)
         else:
-            text = self._text(end)
+            text = self._file_text(suffix)
             if text is None:
                 from semlens.draw.figure import save_picture
 
@@ -86,43 +86,43 @@ class Result(ABC):
             else:
                 save_text(path, text)
 
-    def _text(self, end: str) -> str | None:
-        """Return what a file of an answer's own form (.html, .svg) holds; None for pictures."""
+    def _file_text(self, suffix: str) -> str | None:
+        """Return the content of a text file of this suffix (.html, .svg); None for images."""
         return None
 
     def __repr__(self) -> str:
-        """Return what a terminal shows as text."""
+        """Return the output for the terminal as text."""
         console = Console(width=110, color_system=None)
         with console.capture() as captured:
             console.print(self.__rich__())
         return "\n".join(line.rstrip() for line in captured.get().splitlines())
 
     def _repr_html_(self) -> str:
-        """Return the picture for notebooks."""
+        """Return the plot for notebooks."""
         from semlens.draw.figure import picture_html
 
         return picture_html(self.plot())
 
 
-def check_end(path: str | Path, ends: Iterable[str] = ENDS) -> Path:
-    """Refuse a path that nothing can be written to, before long work begins.
+def check_suffix(path: str | Path, suffixes: Iterable[str] = RESULT_SUFFIXES) -> Path:
+    """Check the suffix of an output path, before any long computation.
 
     Raises
     ------
     StoreError
-        If it ends in none of ``ends``.
+        If it is not one of ``suffixes``.
     """
-    if Path(path).suffix.lower() not in ends:
+    if Path(path).suffix.lower() not in suffixes:
         raise StoreError(
             f"The result cannot be written to '{path}'.",
-            f"Expected a path that ends in {', '.join(ends)}.",
-            "Choose another one.",
+            f"Expected a path that ends in {', '.join(suffixes)}.",
+            "Choose another path.",
         )
     return Path(path)
 
 
 def plain(value: Any) -> Any:
-    """Turn numpy values into Python's own; what is not a number becomes None."""
+    """Convert numpy values to Python's own types for JSON; NaN and infinity become None."""
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | np.ndarray):

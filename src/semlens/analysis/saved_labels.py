@@ -68,7 +68,7 @@ def saved_labels(database: Database, name: str | None = None) -> pd.DataFrame | 
             f"The database '{database.path}' has no saved labels '{name}'.",
             f"It has {nearest(name, names)}." if names else "It has none of this build.",
             f"Save some with db.label().keep({name!r}), or: semlens label "
-            f"{database.path} --save {name}",
+            f"{database.path} --keep {name}",
         )
     if not names:
         return None
@@ -159,7 +159,7 @@ def search_labels(
             f"The database '{database.path}' has no saved labels to search.",
             "Expected some, because its embedder reads no texts.",
             "Save some with Labels.keep(), or: semlens label "
-            f"{database.path} --concepts SET --save NAME",
+            f"{database.path} --concepts SET --keep NAME",
         )
     rows = np.sort(database.rows(layers))
     labelled = table.iloc[rows]

@@ -1,6 +1,6 @@
-"""Search: queries, and the components that are closest to one (paper, 3.3 and 4.1.1).
+"""Search: rank components by their alignment with a query (paper, 3.3 and 4.1.1).
 
-A query is made of texts, images and components to look for, and of others to keep away from.
+A query combines texts, images and components, and optionally negative terms of the same kinds.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from semlens.analysis.query_embedding import (
     open_image,
     unit,
 )
-from semlens.analysis.result import PICTURES, TABLES, Result
+from semlens.analysis.result import IMAGE_SUFFIXES, TABLE_SUFFIXES, Result
 from semlens.draw.example_sheet import sheet
 from semlens.draw.html import cards_html
 from semlens.draw.text_table import rich_table
@@ -37,16 +37,16 @@ from semlens.types import Component, Components, Layers, as_components, as_list
 
 @dataclass(frozen=True, eq=False)
 class Query:
-    """What is searched for."""
+    """A search query as vectors."""
 
     text: str
-    """The query as people write it: ``dog + photo.png - grass``."""
-    probe: QueryEmbedding
-    """One vector."""
+    """The query in words: ``dog + photo.png - grass``."""
+    positive: QueryEmbedding
+    """One vector: the mean of the positive terms."""
     negative: QueryEmbedding | None = None
     """One vector whose alignment is subtracted."""
-    leave_out: tuple[int, ...] = ()
-    """Rows that are not searched: the components that were given."""
+    excluded_rows: tuple[int, ...] = ()
+    """Rows that are not searched: the components in the query."""
 
 
 def make_query(
@@ -60,37 +60,40 @@ def make_query(
     unlike: Components = (),
     templates: Sequence[str] = SEARCH_TEMPLATES,
 ) -> Query:
-    """Turn both sides of a query into one vector each: the mean of what is given for it.
+    """Embed a query: its positive and its negative terms are averaged into one vector each.
 
-    A side of components only needs no embedder and has no null vector: its alignment is the
-    cosine.
+    Terms that are all components need no embedder and have no null vector: their alignment is
+    the cosine.
 
     Raises
     ------
     ConceptError
-        If there is nothing to look for, or a component has no examples.
+        If there are no positive terms, or a component has no examples.
     EmbedderError
         If there is a text and the embedder has no text tower.
     LayerError
-        If the database has no component of a name.
+        If the database has no such component.
     """
-    probe = embed_query(database, as_list(texts), as_list(images), as_components(like), templates)
-    if probe is None:
+    positive = embed_query(
+        database, as_list(texts), as_list(images), as_components(like), templates
+    )
+    if positive is None:
         raise ConceptError(
             "The query is empty.",
             "Expected a text, an image or a component.",
-            "Say what to look for.",
+            "Add one.",
         )
-    away = as_list(without), as_list(without_images), as_components(unlike)
-    negative = embed_query(database, *away, templates)
-    text = " + ".join(probe.names) + "".join(
+    negative = embed_query(
+        database, as_list(without), as_list(without_images), as_components(unlike), templates
+    )
+    text = " + ".join(positive.names) + "".join(
         f" - {n}" for n in (negative.names if negative else ())
     )
     return Query(
         text,
-        probe.joined(" + ".join(probe.names)),
-        negative and negative.joined(" + ".join(negative.names)),
-        tuple(database.rows_of([*as_components(like), *away[2]])),
+        positive.pooled(" + ".join(positive.names)),
+        negative and negative.pooled(" + ".join(negative.names)),
+        tuple(database.rows_of([*as_components(like), *as_components(unlike)])),
     )
 
 
@@ -101,13 +104,13 @@ def embed_query(
     components: Components = (),
     templates: Sequence[str] = SEARCH_TEMPLATES,
 ) -> QueryEmbedding | None:
-    """Return a vector per text, image and component; None where there is none of them."""
+    """Return one vector per text, image and component; None if there are none."""
     components = as_components(components)
     vectors: list[np.ndarray] = []
     null: np.ndarray | None = None
     if any(not text.strip() for text in texts):
         raise ConceptError(
-            "A text of the query is empty.", "Expected some words.", "Say what to look for."
+            "A text of the query is empty.", "Expected at least one word.", "Remove it."
         )
     if texts:
         vectors.append(embed_texts(database.embedder, texts, templates))
@@ -119,8 +122,8 @@ def embed_query(
         vectors.append(_component_vectors(database, components))
     if not vectors:
         return None
-    pictures = [Path(i).name if isinstance(i, str | Path) else "image" for i in images]
-    names = (*texts, *pictures, *map(str, components))
+    files = [Path(i).name if isinstance(i, str | Path) else "image" for i in images]
+    names = (*texts, *files, *map(str, components))
     return QueryEmbedding(
         np.concatenate(vectors), names, null, database.manifest.embedder.fingerprint
     )
@@ -129,29 +132,29 @@ def embed_query(
 def _component_vectors(
     database: Database, components: Iterable[object]
 ) -> Float32[np.ndarray, "n d"]:
-    """Return unit concept vectors; a component without examples has none and is refused."""
+    """Return unit concept vectors; raise ConceptError for a component without examples."""
     names = [str(component) for component in components]
     vectors = database.concept_vectors(database.rows_of(names))
-    silent = [name for name, vector in zip(names, vectors, strict=True) if not vector.any()]
-    if silent:
+    empty = [name for name, vector in zip(names, vectors, strict=True) if not vector.any()]
+    if empty:
         raise ConceptError(
-            f"The component '{silent[0]}' has no examples, and so no vector.",
-            "Expected one that reacts to some image.",
-            "Choose another one.",
+            f"The component '{empty[0]}' has no examples, and therefore no vector.",
+            "Expected a component with examples.",
+            "Choose another component.",
         )
     return unit(vectors)
 
 
 @dataclass(frozen=True)
 class Hit:
-    """One component that was found."""
+    """One component of a search result."""
 
     rank: int
     component: Component
     alignment: float
-    """Similarity with the probe less similarity with the null, less that of negative terms."""
+    """Similarity with the query minus that with the null vector, minus that of negative terms."""
     cosine: float
-    """Similarity with the probe (Eq. 3)."""
+    """Similarity with the positive terms (Eq. 3)."""
     row: int
     """Row in ``components.parquet``."""
     percentile: float
@@ -162,21 +165,21 @@ class Hit:
 class Hits(Result):
     """The components closest to a query, best first."""
 
-    ends = (*PICTURES, *TABLES)
+    suffixes = (*IMAGE_SUFFIXES, *TABLE_SUFFIXES)
 
     query: str
     hits: tuple[Hit, ...]
     searched: int
-    """How many components were ranked."""
+    """Number of components that were ranked."""
     database: Database
 
     def __len__(self) -> int:
         """Return the number of hits."""
         return len(self.hits)
 
-    def __getitem__(self, place: int) -> Hit:
+    def __getitem__(self, index: int) -> Hit:
         """Return a hit; 0 is the best."""
-        return self.hits[place]
+        return self.hits[index]
 
     @property
     def components(self) -> list[Component]:
@@ -186,8 +189,8 @@ class Hits(Result):
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per hit."""
         frame = pd.DataFrame([vars(hit) for hit in self.hits], columns=list(Hit.__annotations__))
-        for place, name in enumerate(("layer", "index", "sign"), start=2):
-            frame.insert(place, name, [getattr(c, name) for c in self.components])
+        for position, name in enumerate(("layer", "index", "sign"), start=2):
+            frame.insert(position, name, [getattr(c, name) for c in self.components])
         return frame.assign(component=[str(c) for c in self.components])
 
     def to_json(self) -> dict[str, Any]:
@@ -199,17 +202,17 @@ class Hits(Result):
         }
 
     def plot(self, columns: int = 10) -> Image.Image:
-        """Draw the hits' examples, a row each."""
+        """Draw the examples of each hit, one row per hit."""
         captions = [f"alignment {hit.alignment:.3f}" for hit in self.hits]
         return sheet(self.database, [hit.row for hit in self.hits], columns, captions)
 
     def __rich__(self) -> RenderableType:
-        """Return the table."""
+        """Return the table for the terminal."""
         title = f"'{self.query}' among {self.searched} components"
         return rich_table(self.to_pandas(), title, ["rank", "component", "alignment", "cosine"])
 
     def _repr_html_(self) -> str:
-        """Return the hits with their examples for notebooks."""
+        """Return the hits with their examples as HTML for notebooks."""
         return cards_html(
             self.database,
             f"'{self.query}' among {self.searched} components",
@@ -224,33 +227,33 @@ def search(
     images: ImageLike | Sequence[ImageLike] = (),
     like: Components = (),
     without: Annotated[
-        str | Sequence[str], setting("A text to stay away from; may be given again.")
+        str | Sequence[str], setting("Text whose alignment is subtracted. Can be repeated.")
     ] = (),
     without_images: ImageLike | Sequence[ImageLike] = (),
     unlike: Components = (),
-    top: Annotated[int, setting("How many components.", ge=0)] = 10,
-    offset: Annotated[int, setting("How many better ones are passed over.", ge=0)] = 0,
+    top: Annotated[int, setting("Number of components.", ge=0)] = 10,
+    offset: Annotated[int, setting("Number of best components to skip.", ge=0)] = 0,
     layers: Layers = None,
     templates: Sequence[str] = SEARCH_TEMPLATES,
 ) -> Hits:
-    """Rank components by their alignment with texts, images, other components or a mixture.
+    """Rank components by their alignment with texts, images and other components.
 
     Parameters
     ----------
     texts, images, like
-        What to look for, in any combination; several are averaged. Components that are given
-        are not found themselves.
+        What to search for, in any combination; several terms are averaged. Components of the
+        query are not part of the result.
     without, without_images, unlike
         Negative terms: their alignment is subtracted.
     top, offset
-        How many hits, and how many better ones are passed over.
+        Number of hits, and number of best components to skip.
     layers
         Layers to search; all by default.
 
     Raises
     ------
     ConceptError
-        If there is nothing to look for.
+        If the query is empty.
     EmbedderError
         If there is a text and the embedder has no text tower.
     """
@@ -264,15 +267,15 @@ def search(
 def rank(
     database: Database, query: Query, *, top: int = 10, offset: int = 0, layers: Layers = None
 ) -> Hits:
-    """Rank components by a query; components without examples are left out."""
+    """Rank components by a query; components without examples are excluded."""
     rows = database.rows(layers)
     rows = np.sort(rows[database.has_examples[rows]])
-    if query.leave_out:
-        rows = rows[~np.isin(rows, np.asarray(query.leave_out))]
-    score, similarity = _aligned(database, query, rows)
-    better = _first(score, offset + top)
-    # equal ones are all of them among the first, so that what is left is really lower
-    lower = len(rows) - np.searchsorted(-score[better], -score[better], "right")
+    if query.excluded_rows:
+        rows = rows[~np.isin(rows, np.asarray(query.excluded_rows))]
+    score, similarity = _query_alignment(database, query, rows)
+    best = _top_with_ties(score, offset + top)
+    # ``best`` holds all ties with its last entry, so every other component has a lower score
+    lower = len(rows) - np.searchsorted(-score[best], -score[best], "right")
     hits = tuple(
         Hit(
             rank,
@@ -282,7 +285,7 @@ def rank(
             int(rows[i]),
             float(lower[rank - 1] / len(rows)),
         )
-        for rank, i in enumerate(better[: offset + top], start=1)
+        for rank, i in enumerate(best[: offset + top], start=1)
         if rank > offset
     )
     return Hits(query.text, hits, len(rows), database)
@@ -293,18 +296,18 @@ def alignments(database: Database, query: Query) -> Float32[np.ndarray, " n"]:
 
     NaN for components without examples.
     """
-    found = np.full(database.manifest.rows, np.nan, np.float32)
+    values = np.full(database.manifest.rows, np.nan, np.float32)
     rows = np.flatnonzero(database.has_examples)
-    found[rows] = _aligned(database, query, rows)[0]
-    return found
+    values[rows] = _query_alignment(database, query, rows)[0]
+    return values
 
 
-def _aligned(
+def _query_alignment(
     database: Database, query: Query, rows: Int64[np.ndarray, " n"]
 ) -> tuple[Float32[np.ndarray, " n"], Float32[np.ndarray, " n"]]:
-    """Return alignments, less those of the negative probe, and cosines with the probe (Eq. 4)."""
+    """Return alignments (Eq. 4) minus those of the negative terms, and cosines (Eq. 3)."""
     terms: list[tuple[np.ndarray, float]] = []
-    for term, sign in ((query.probe, 1.0), (query.negative, -1.0)):
+    for term, sign in ((query.positive, 1.0), (query.negative, -1.0)):
         if term is not None:
             terms.append((term.vectors[0], sign))
             if term.null is not None:
@@ -314,13 +317,13 @@ def _aligned(
     return similarity @ np.array(weights, np.float32), similarity[:, 0]
 
 
-def _first(score: Float32[np.ndarray, " n"], count: int) -> Int64[np.ndarray, " k"]:
-    """Return the places of the ``count`` largest and of all that equal the last of them.
+def _top_with_ties(score: Float32[np.ndarray, " n"], count: int) -> Int64[np.ndarray, " k"]:
+    """Return the indices of the ``count`` largest scores and of all ties with the last of them.
 
-    The largest first, and of equal ones the first.
+    In descending order; ties keep their original order.
     """
-    places = np.arange(len(score))
+    indices = np.arange(len(score))
     if 0 < count < len(score):
         least = -np.partition(-score, count - 1)[count - 1]
-        places = np.flatnonzero(score >= least)
-    return places[np.argsort(-score[places], kind="stable")] if count > 0 else places[:0]
+        indices = np.flatnonzero(score >= least)
+    return indices[np.argsort(-score[indices], kind="stable")] if count > 0 else indices[:0]

@@ -1,1 +1,1 @@
-"""The command line: a thin shell with tables for people and JSON for programs."""
+"""The command line interface: tables for people, JSON for programs."""

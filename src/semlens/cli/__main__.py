@@ -1,4 +1,4 @@
-"""``python -m semlens.cli``."""
+"""Run the command line as ``python -m semlens.cli``."""
 
 from semlens.cli.main import main
 

@@ -1,4 +1,4 @@
-"""The ``semlens`` command; the module of a sub-command is imported when it is run."""
+"""The ``semlens`` app; the module of a command is imported only when the command is used."""
 
 from __future__ import annotations
 
@@ -49,43 +49,43 @@ COMMANDS: dict[str, dict[str, str]] = {
         "evaluate": "correct:evaluate",
     },
 }
-"""Modules and functions of the commands that are written by hand, by panel of ``--help``."""
+"""Module and function of each command with code of its own, by panel of ``--help``."""
 
 
 @cache
 def panels() -> dict[str, str]:
     """Return the panel of each command, in the order in which they are listed."""
-    of_questions = {
+    generated = {
         name: outline["panel"] for name, outline in outlines().items() if "panel" in outline
     }
     return {
         name: panel
-        for panel, written in COMMANDS.items()
-        for name in (*written, *(n for n, own in of_questions.items() if own == panel))
+        for panel, names in COMMANDS.items()
+        for name in (*names, *(n for n, its_panel in generated.items() if its_panel == panel))
     }
 
 
 def function_of(name: str) -> Callable[..., None]:
     """Import the function that a command runs."""
-    written = COMMANDS[panels()[name]].get(name)
-    if written is None:
+    target = COMMANDS[panels()[name]].get(name)
+    if target is None:
         from semlens.cli.command import question_command
 
         module, _, function = outlines()[name].get("question", "").partition(":")
         return question_command(getattr(import_module(module), function))
-    module, _, function = written.partition(":")
+    module, _, function = target.partition(":")
     return getattr(import_module(f"semlens.cli.{module}"), function)
 
 
 class _Commands(TyperGroup):
-    """Commands that are imported late: torch takes seconds, and a list of commands needs none."""
+    """Commands that are imported on use: importing torch takes seconds."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """Return the names in the order of the panels."""
+        """Return the names of the commands in the order of the panels."""
         return list(panels())
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Import a command, or return a stand-in for help's list and for completion."""
+        """Import a command, or return a stand-in for the list of commands and for completion."""
         if cmd_name not in panels():
             return None
         completing = ctx.resilient_parsing
@@ -109,12 +109,12 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
     help="Search, describe and audit what a vision model has learned.\n\n"
-    "Start with `semlens demo`; then `semlens build` for your own model and images.",
+    "Start with `semlens demo`, then run `semlens build` with your own model and images.",
 )
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"semlens {__version__}")
         raise typer.Exit
 
@@ -122,7 +122,10 @@ def _version(asked: bool) -> None:
 @app.callback()
 def root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
     ] = False,
 ) -> None:
     """Search, describe and audit what a vision model has learned."""

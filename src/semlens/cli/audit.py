@@ -12,16 +12,10 @@ import typer
 
 from semlens.analysis.audit.audit import audit as ask_audit
 from semlens.analysis.audit.audit_result import Audit
+from semlens.analysis.audit.ci_gate import Check, Condition, check_conditions, save_junit
 from semlens.analysis.audit.model_test import model_test
 from semlens.analysis.audit.model_test_result import ModelTest
-from semlens.analysis.audit.sweep import (
-    Check,
-    Condition,
-    Sweep,
-    audit_all,
-    check_conditions,
-    save_junit,
-)
+from semlens.analysis.audit.sweep import Sweep, audit_all
 from semlens.analysis.report.report import Report
 from semlens.analysis.report.report import report as ask_report
 from semlens.cli.command import QuestionContext, command
@@ -29,7 +23,7 @@ from semlens.cli.output import err, out
 from semlens.errors import RecipeError
 
 FAILED = 3
-"""Exit code when a condition of ``--fail-on`` is met."""
+"""Exit code if a condition of ``--fail-on`` is met."""
 
 
 @command(ask_audit)
@@ -37,28 +31,34 @@ def audit(
     ask: QuestionContext,
     context: typer.Context,
     every: Annotated[
-        bool, typer.Option("--all", help="Every class: each with the sets that name it or none.")
+        bool,
+        typer.Option(
+            "--all", help="Audit every class, each with the sets for it and the sets for no class."
+        ),
     ] = False,
     saved: Annotated[
         int | None,
-        typer.Option(min=1, help="A saved audit, by its number: its class, lists and settings."),
+        typer.Option(
+            min=1, help="Number of a saved audit, which gives class, concepts and settings."
+        ),
     ] = None,
     fail_on: Annotated[
         list[str] | None,
         typer.Option(
-            help="Condition that gives exit code 3, such as 'spurious>0.05'. May be given again."
+            help="Exit with code 3 if this condition is met, such as 'spurious>0.05'. Repeatable."
         ),
     ] = None,
     junit: Annotated[
-        Path | None, typer.Option(help="File for the conditions' outcome as JUnit XML.")
+        Path | None,
+        typer.Option(help="Write the outcome of each condition to this JUnit XML file."),
     ] = None,
 ) -> Audit | Sweep:
-    """Say whether a class rests on what it should rest on.
+    """Audit whether a class relies on valid concepts or on spurious ones.
 
-    Each relevant component is valid, spurious, both or unexpected, by its alignment with
-    [valid] and [spurious] concepts, against chance. `--concepts` may be a folder of sets, or
-    the name of a bundled one; without it, each class is held against the lists of its saved
-    audit, or the bundled sets that are for it.
+    Each relevant component gets a verdict: valid, spurious, both or unexpected, by its alignment
+    with [valid] and [spurious] concepts, compared with chance. `--concepts` takes a file, a folder
+    or the name of a bundled set. Without it, a class is audited with the concepts of its saved
+    audit, or else with the bundled sets for that class.
 
     Examples:
 
@@ -74,56 +74,58 @@ def audit(
     conditions = [Condition.parse(text) for text in fail_on or ()]
     if junit is not None and not conditions:
         raise RecipeError(
-            "--junit has nothing to write.", "Expected a condition.", "Add --fail-on."
+            "--junit has no condition to report.", "Expected at least one.", "Add --fail-on."
         )
-    found = _found(ask, context, every, saved)
-    audits = dict(found.audits) if isinstance(found, Sweep) else {found.name: found}
+    result = _run_audit(ask, context, every, saved)
+    audits = dict(result.audits) if isinstance(result, Sweep) else {result.name: result}
     checks = check_conditions(audits, conditions)
     if junit is not None:
-        left = dict(found.skipped) if isinstance(found, Sweep) else {}
-        save_junit(junit, checks, ask.paths[0].name, left)
-    ask.after = lambda: _report(checks, ask.as_json)
-    return found
+        skipped = dict(result.skipped) if isinstance(result, Sweep) else {}
+        save_junit(junit, checks, ask.paths[0].name, skipped)
+    ask.after_output = lambda: _print_checks(checks, ask.as_json)
+    return result
 
 
-def _found(
+def _run_audit(
     ask: QuestionContext, context: typer.Context, every: bool, saved: int | None
 ) -> Audit | Sweep:
-    """Audit one class or all: without a class, that of a single set."""
+    """Audit one class or all; without a class, the one that the only concept set is for."""
     settings = dict(ask.settings)
     if saved is not None:
         check_saved(context)
         return ask.db.audits.run(saved, resamples=settings["resamples"])
     target, sets = settings.pop("target", None), settings.get("concepts")
     if every and target is not None:
-        raise RecipeError("--all and --target were given.", "Expected one.", "Leave one out.")
-    own = target is None and sets and (len(sets) > 1 or sets[0].target is None)
-    return audit_all(ask.db, **settings) if every or own else ask()
+        raise RecipeError(
+            "--all and --target are both given.", "Expected one of them.", "Leave one out."
+        )
+    all_of_sets = target is None and sets and (len(sets) > 1 or sets[0].target is None)
+    return audit_all(ask.db, **settings) if every or all_of_sets else ask()
 
 
-def _report(checks: Sequence[Check], quiet: bool) -> None:
-    """Print the outcome of the conditions, and end with code 3 if one is met."""
+def _print_checks(checks: Sequence[Check], as_json: bool) -> None:
+    """Print the outcome of the conditions, and exit with code 3 if one is met."""
     failed = [check for check in checks if check.failed]
-    shown = err if quiet else out
+    console = err if as_json else out
     for check in failed:
-        shown.print(
+        console.print(
             f"FAILED: '{check.name}' {check.condition.text} "
             f"({check.condition.measure} is {check.value:.3f})",
             markup=False,
             highlight=False,
         )
     if checks and not failed:
-        shown.print(f"Passed: {len(checks)} conditions.", highlight=False)
+        console.print(f"Passed: {len(checks)} conditions.", highlight=False)
     if failed:
         raise typer.Exit(FAILED)
 
 
 @command(model_test)
 def test(ask: QuestionContext) -> ModelTest:
-    """Test whether images that show spurious features only pass for a class.
+    """Test whether the model takes images with only spurious features for a class.
 
-    AUROC of the class's logit on real images against those: 1 is safe, 0.5 is unsafe. With
-    --artefact the same images without it are tested too.
+    Reports the AUROC of the class's logit on real images against those: 1 is safe, 0.5 is unsafe.
+    With `--artefact`, the same images without the artefact are tested too.
 
     Examples:
 
@@ -138,13 +140,12 @@ def test(ask: QuestionContext) -> ModelTest:
 def report(
     ask: QuestionContext,
     context: typer.Context,
-    file: Annotated[Path, typer.Option("--out", help="File to write: .html.")] = Path(
-        "report.html"
-    ),
+    file: Annotated[Path, typer.Option("--out", help="HTML file to write.")] = Path("report.html"),
 ) -> Report:
-    """Write all that is known of a class into one HTML file that can be handed over.
+    """Write everything known about a class to one self-contained HTML file.
 
-    It holds its pictures and asks nothing of any host. A part that could not be made says why.
+    Images are embedded, and nothing is loaded from the network. A section that cannot be made
+    says why.
 
     Examples:
 
@@ -155,25 +156,25 @@ def report(
 
     semlens report r18.semlens --saved 3 --out ox.html
     """
-    ask.also(file, (".html",), Report.save)
+    ask.also_write(file, (".html",), Report.save)
     if "saved" in ask.settings:
         check_saved(context)
     return replace(ask(command=["semlens", *sys.argv[1:]]), file=str(file))
 
 
-_OF_THE_SAVED = {
+_SAVED_SETTINGS = {
     "target", "every", "concepts", "layers", "minimum", "level", "threshold", "background", "seed",
 }  # fmt: skip
 
 
 def check_saved(context: typer.Context) -> None:
-    """Refuse options that say otherwise than the saved audit which is asked for."""
+    """Refuse options that conflict with the saved audit."""
     for parameter in context.command.params:
         source = context.get_parameter_source(str(parameter.name))
-        given = source is not None and source.name == "COMMANDLINE"
-        if given and parameter.name in _OF_THE_SAVED:
+        on_command_line = source is not None and source.name == "COMMANDLINE"
+        if on_command_line and parameter.name in _SAVED_SETTINGS:
             raise RecipeError(
-                f"--saved and {parameter.opts[0]} were given.",
-                "Expected one: a saved audit has its own class, concepts and settings.",
+                f"--saved and {parameter.opts[0]} are both given.",
+                "Expected one of them: a saved audit has its own class, concepts and settings.",
                 "Leave one out, or edit the saved audit with 'semlens serve'.",
             )

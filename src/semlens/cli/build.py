@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from semlens.cli.command import with_fields
-from semlens.cli.output import Json, err, out, print_json, reported, table
+from semlens.cli.output import JsonOption, err, out, print_json, report_errors, table
 from semlens.errors import RecipeError, nearest
 from semlens.recipe import Recipe
 from semlens.settings import Settings, setting
@@ -19,27 +19,30 @@ if TYPE_CHECKING:
 
 
 class BuildInputs(Settings):
-    """What a build is made from, and how it runs."""
+    """Inputs of a build, and how it runs."""
 
     model: Annotated[
         str | None,
         setting(
-            "torchvision/NAME:WEIGHTS, timm/NAME[:WEIGHTS], transformers/ID-or-dir, "
-            "FILE.py:CALLABLE or semlens/demo. WEIGHTS is a tag or a local checkpoint."
+            "Subject model: torchvision/NAME:WEIGHTS, timm/NAME[:WEIGHTS], "
+            "transformers/ID-or-dir, FILE.py:CALLABLE or semlens/demo. WEIGHTS is a tag or a "
+            "local checkpoint."
         ),
     ] = None
     data: Annotated[
-        str | None, setting("Folder of images, or datasets/ID[:SPLIT] (hub id or on disk).")
+        str | None,
+        setting("Folder of images, or datasets/ID[:SPLIT] (Hugging Face id or saved folder)."),
     ] = None
     embedder: Annotated[
         str | None,
         setting(
-            "open_clip/MODEL/PRETRAINED, transformers/ID-or-dir or semlens/demo "
+            "Foundation model: open_clip/MODEL/PRETRAINED, transformers/ID-or-dir or semlens/demo "
             "[default: open_clip/MobileCLIP-S2/datacompdr]."
         ),
     ] = None
     layers: Annotated[
-        str | list[str] | None, setting("Names, joined by commas; see 'semlens layers MODEL'.")
+        str | list[str] | None,
+        setting("Layer names, separated by commas; see 'semlens layers MODEL'."),
     ] = None
     relevance: Annotated[
         bool, setting("Also compute how much each class relies on each component.")
@@ -47,32 +50,41 @@ class BuildInputs(Settings):
     classes: Annotated[
         Path | None,
         setting(
-            "File that maps the data's class names to logits. For a database that is there, its "
-            "class relevance is computed anew."
+            "File that maps the class names of the data to logits. In an existing database only "
+            "class relevance is recomputed."
         ),
     ] = None
-    targets: Annotated[Path | None, setting("CSV 'path,class' instead of class folders.")] = None
-    random_weights: Annotated[int | None, setting("Seed: use the untrained architecture.")] = None
+    targets: Annotated[
+        Path | None, setting("CSV file with lines 'path,class', instead of class folders.")
+    ] = None
+    random_weights: Annotated[
+        int | None, setting("Use the untrained architecture, initialized with this seed.")
+    ] = None
     batch_size: Annotated[int, setting("Images per forward pass.")] = 32
-    workers: Annotated[int, setting("Decoding threads; -1 is one per core.")] = -1
-    device: Annotated[str | None, setting("cpu, cuda, cuda:1, mps [cuda or cpu].")] = None
+    workers: Annotated[int, setting("Threads that decode images; -1 means one per core.")] = -1
+    device: Annotated[
+        str | None, setting("cpu, cuda, cuda:1 or mps [cuda if available, else cpu].")
+    ] = None
 
 
-@reported
+@report_errors
 @with_fields(BuildInputs, Recipe)
 def build(
-    database: Annotated[Path, typer.Argument(help="Folder of the database, new or to go on with.")],
+    database: Annotated[Path, typer.Argument(help="Folder of the database, new or existing.")],
     config: Annotated[
-        Path | None, typer.Option(help="TOML with any of these options; the command line wins.")
+        Path | None,
+        typer.Option(
+            help="TOML file with any of these options; the command line takes precedence."
+        ),
     ] = None,
-    as_json: Json = False,
-    **typed: Any,
+    as_json: JsonOption = False,
+    **options: Any,
 ) -> None:
     """Build a concept database from a model, images and a foundation model.
 
-    Stopped at any point, the same command goes on where it was. With further layers it
-    extends the database; with other classes or targets, samples get these and class relevance
-    is computed anew.
+    If a build is interrupted, run the same command again to resume it. With additional layers it
+    extends the database. With other classes or targets it updates the samples' classes and
+    recomputes class relevance.
 
     Examples:
 
@@ -83,45 +95,44 @@ def build(
     --layers features.7 --examples 20 --crop none
     """
     settings = _read_config(config)
-    settings |= {name: value for name, value in typed.items() if value is not None}
+    settings |= {name: value for name, value in options.items() if value is not None}
     recipe = Recipe(**{k: settings.pop(k) for k in Recipe.model_fields if k in settings})
     db = _build(database, BuildInputs(**settings), recipe)
     if as_json:
-        m = db.manifest
+        manifest = db.manifest
         print_json(
             {
                 "database": str(db.path.resolve()),
-                "components": m.rows,
-                "samples": m.samples,
-                "unreadable": m.unreadable,
+                "components": manifest.rows,
+                "samples": manifest.samples,
+                "unreadable": manifest.unreadable,
                 "layers": db.summary().to_dict("records"),
             }
         )
         return
     table(db.summary(), f"{db.path}: {db.manifest.rows} components")
     if db.manifest.unreadable:
-        out.print(f"{db.manifest.unreadable} images were skipped: semlens status {db.path}")
+        out.print(f"{db.manifest.unreadable} images skipped. See: semlens status {db.path}")
     out.print(f"Next: semlens search {db.path} 'dog'")
 
 
 def _build(database: Path, inputs: BuildInputs, recipe: Recipe) -> ConceptDatabase:
-    """Load what the inputs name, and build."""
+    """Load the model, images and embedder, and build."""
     import torch
 
     from semlens.api import build as build_database
     from semlens.data.class_mapping import read_targets
     from semlens.data.load import load_images
-    from semlens.embedders.load import DEFAULT, load_embedder
+    from semlens.embedders.load import DEFAULT_EMBEDDER, load_embedder
     from semlens.models.load import load_model
     from semlens.run.plan import Execution
 
-    model, data = _given(inputs, "model"), _given(inputs, "data")
-    layers = _given(inputs, "layers")
+    model, data, layers = (_required(inputs, name) for name in ("model", "data", "layers"))
     device = inputs.device or ("cuda" if torch.cuda.is_available() else "cpu")
     images = load_images(data)
     with err.status("loading the models"):
         subject = load_model(model, random_weights=inputs.random_weights, device=device)
-        embedder = load_embedder(inputs.embedder or DEFAULT, device=device)
+        embedder = load_embedder(inputs.embedder or DEFAULT_EMBEDDER, device=device)
     names = layers.split(",") if isinstance(layers, str) else layers
     return build_database(
         database,
@@ -137,13 +148,13 @@ def _build(database: Path, inputs: BuildInputs, recipe: Recipe) -> ConceptDataba
     )
 
 
-def _given(inputs: BuildInputs, name: str) -> Any:
+def _required(inputs: BuildInputs, name: str) -> Any:
     """Return an input that has no default."""
     if getattr(inputs, name):
         return getattr(inputs, name)
-    remedy = "Add it, or --config."
+    remedy = "Add the option, or name a file that has it with --config."
     if name == "layers" and inputs.model:
-        remedy = f"Run 'semlens layers {inputs.model}' and choose some."
+        remedy = f"Run 'semlens layers {inputs.model}' and choose from the list."
     raise RecipeError(f"--{name} is missing.", "A build needs a model, data and layers.", remedy)
 
 
@@ -154,26 +165,28 @@ def _read_config(path: Path | None) -> dict[str, Any]:
         loaded = tomllib.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RecipeError(
-            f"'{path}' cannot be read ({error}).", "Expected TOML.", "Correct the file."
+            f"Cannot read '{path}' ({error}).", "Expected TOML.", "Fix the file."
         ) from error
     settings = {key.replace("-", "_"): value for key, value in loaded.items()}
-    known = {**BuildInputs.model_fields, **Recipe.model_fields}
-    for key in settings.keys() - known.keys():
+    fields = {**BuildInputs.model_fields, **Recipe.model_fields}
+    for key in settings.keys() - fields.keys():
         raise RecipeError(
-            f"'{path}' has the setting '{key}'.",
-            f"The nearest known ones are {nearest(key, known)}.",
-            "Correct the file.",
+            f"Unknown setting '{key}' in '{path}'.",
+            f"The nearest known settings are {nearest(key, fields)}.",
+            "Fix the file.",
         )
     return settings
 
 
-@reported
+@report_errors
 def status(
     database: Annotated[Path, typer.Argument(help="Folder of the database.")],
-    verify: Annotated[bool, typer.Option(help="Hash every file and compare.")] = False,
+    verify: Annotated[
+        bool, typer.Option(help="Hash every file and compare with the manifest.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Say what a database holds: sources, settings, layers, and images that were skipped.
+    """Show what a database contains: sources, settings, layers and skipped images.
 
     Examples:
 
@@ -185,7 +198,7 @@ def status(
     from semlens.store.build_files import damaged_files
     from semlens.store.manifest import Manifest
 
-    # before it is opened: one whose files are damaged cannot be
+    # before opening: a database with damaged files cannot be opened
     damaged = damaged_files(database, Manifest.load(database)) if verify else None
     if damaged:
         if as_json:
@@ -194,17 +207,17 @@ def status(
             out.print(f"damaged files: {', '.join(damaged)}", markup=False, soft_wrap=True)
         raise typer.Exit(1)
     db = open_database(database)
-    m = db.manifest
+    manifest = db.manifest
     skipped = db.samples.loc[db.samples["error"].notna(), ["path", "error"]]
     if as_json:
         print_json(
             {
                 "database": str(db.path.resolve()),
                 "fingerprint": db.fingerprint,
-                **m.model_dump(include={"model", "data", "embedder", "recipe", "samples"}),
-                "components": m.rows,
-                "crops": sum(m.crops),
-                "relevance": m.relevance.model_dump() if m.relevance else None,
+                **manifest.model_dump(include={"model", "data", "embedder", "recipe", "samples"}),
+                "components": manifest.rows,
+                "crops": sum(manifest.crops),
+                "relevance": manifest.relevance.model_dump() if manifest.relevance else None,
                 "layers": db.summary().to_dict("records"),
                 "unreadable": skipped.to_dict("records"),
                 "damaged": damaged,
@@ -213,14 +226,16 @@ def status(
         return
     settings = ", ".join(
         f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}"
-        for k, v in m.recipe.model_dump().items()
+        for k, v in manifest.recipe.model_dump().items()
     )
-    how = f"by rules {m.relevance.rules}, for {m.relevance.targets}" if m.relevance else "none"
-    sources = {name: getattr(m, name) for name in ("model", "data", "embedder")}
-    lines = {name: f"{one.spec}  ({one.fingerprint[:12]})" for name, one in sources.items()} | {
+    relevance = manifest.relevance
+    sources = {name: getattr(manifest, name) for name in ("model", "data", "embedder")}
+    lines = {name: f"{s.spec}  ({s.fingerprint[:12]})" for name, s in sources.items()} | {
         "recipe": settings,
-        "images": f"{m.samples}, {m.unreadable} of them unreadable",
-        "relevance": how,
+        "images": f"{manifest.samples}, {manifest.unreadable} of them unreadable",
+        "relevance": f"by rules {relevance.rules}, for {relevance.targets}"
+        if relevance
+        else "none",
     }
     for name, line in lines.items():
         out.print(f"{name:>9}  {line}", highlight=False, markup=False, soft_wrap=True)
@@ -231,15 +246,15 @@ def status(
         out.print("damaged files: none")
 
 
-@reported
+@report_errors
 def layers(
-    model: Annotated[str, typer.Argument(help="Model SPEC, as for build.")],
+    model: Annotated[str, typer.Argument(help="Model, as for --model of build.")],
     random_weights: Annotated[
-        int | None, typer.Option(help="Seed, for an untrained model.")
+        int | None, typer.Option(help="Use the untrained architecture, initialized with this seed.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """List the layers of a model that can be read, in the order in which they run.
+    """List the layers of a model that can be used, in execution order.
 
     Examples:
 

@@ -11,7 +11,7 @@ from semlens.analysis.compare.compare import compare as ask_compare
 from semlens.analysis.compare.comparison import Comparison
 from semlens.analysis.compare.drift import Drift
 from semlens.analysis.compare.drift import drift as ask_drift
-from semlens.analysis.result import PICTURES
+from semlens.analysis.result import IMAGE_SUFFIXES
 from semlens.cli.command import QuestionContext, command, split_commas
 from semlens.cli.output import save_picture
 from semlens.errors import RecipeError
@@ -23,19 +23,22 @@ def compare(
     ask: QuestionContext,
     series: Annotated[
         bool,
-        typer.Option("--series", help="The databases are checkpoints of one training, in order."),
+        typer.Option(
+            "--series", help="The databases are checkpoints of one training run, in order."
+        ),
     ] = False,
     steps: Annotated[
-        str | None, typer.Option(help="Names of the checkpoints, joined by commas.")
+        str | None, typer.Option(help="Names of the checkpoints, separated by commas.")
     ] = None,
     pairs: Annotated[
-        Path | None, typer.Option(help="Write pairs and unique components with examples.")
+        Path | None,
+        typer.Option(help="Write a picture of pairs and unique components with examples."),
     ] = None,
 ) -> Comparison | Drift:
-    """Compare what models or layers have learned, or follow it over a training.
+    """Compare what models or layers have learned, or track it over training.
 
-    Set similarity is the mean, over the components of one set, of the cosine with the nearest
-    component of the other. It has a direction. The databases need one embedder.
+    Set similarity is the mean, over the components of one set, of the cosine similarity to the
+    nearest component of the other. It is not symmetric. All databases need the same embedder.
 
     Examples:
 
@@ -45,27 +48,31 @@ def compare(
 
     semlens compare --series step1.semlens step2.semlens step3.semlens --save drift.png
     """
-    ask.also(pairs, PICTURES, lambda found, path: save_picture(found.pairs_picture(), path))
+    ask.also_write(
+        pairs, IMAGE_SUFFIXES, lambda result, path: save_picture(result.pairs_picture(), path)
+    )
     if series:
         return _drift(ask, split_commas([steps]) if steps else None, pairs)
     if steps is not None:
         raise RecipeError(
-            "--steps names the steps of a series.", "Expected --series with it.", "Add --series."
+            "--steps is given without --series.",
+            "Expected checkpoints of one run.",
+            "Add --series.",
         )
     return ask()
 
 
 def _drift(ask: QuestionContext, steps: list[str] | None, pairs: Path | None) -> Drift:
-    """Follow a series: with settings that both questions have, and no others."""
-    known, settings = settings_of(ask_drift), settings_of(ask_compare)
-    wrong = [name for name, value in ask.settings.items()
-             if name not in known and value != settings[name].default]  # fmt: skip
-    for name in [*wrong, *(["pairs"] if pairs is not None else [])]:
+    """Compare checkpoints; only settings that drift and compare share are allowed."""
+    allowed, settings = settings_of(ask_drift), settings_of(ask_compare)
+    refused = [name for name, value in ask.settings.items()
+               if name not in allowed and value != settings[name].default]  # fmt: skip
+    for name in [*refused, *(["pairs"] if pairs is not None else [])]:
         option = f"--{name.replace('_', '-')}"
         raise RecipeError(
-            f"{option} does not go with --series.",
-            "Expected checkpoints, followed as whole sets.",
-            f"Leave {option} or --series out.",
+            f"{option} cannot be used with --series.",
+            "A series compares whole sets of components.",
+            f"Leave out {option} or --series.",
         )
-    given = {name: value for name, value in ask.settings.items() if name in known}
-    return ask_drift(ask.databases, steps=steps, **given)
+    shared = {name: value for name, value in ask.settings.items() if name in allowed}
+    return ask_drift(ask.databases, steps=steps, **shared)

@@ -1,4 +1,4 @@
-"""``semlens cutout``, ``prune``, ``affected``, ``retrain``, ``evaluate``: correct, and prove it."""
+"""``semlens cutout``, ``prune``, ``affected``, ``retrain`` and ``evaluate``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from semlens.analysis.correct.segments import cut_out as ask_cut_out
 from semlens.analysis.correct.sensitivity import Sensitivity
 from semlens.analysis.correct.sensitivity import sensitivity as ask_sensitivity
 from semlens.cli.command import QuestionContext, command, split_commas
-from semlens.cli.output import written
+from semlens.cli.output import print_written
 from semlens.types import Component
 
 C = TypeVar("C", bound=CorrectedModel)
@@ -31,26 +31,26 @@ Names = Annotated[
 ]
 From = Annotated[
     Path | None,
-    typer.Option("--from", help="File with components: an audit (.json, .csv), or a list."),
+    typer.Option("--from", help="File with components: a saved audit (.json, .csv) or a list."),
 ]
-Verdict = Annotated[str, typer.Option(help="Which of an audit's verdicts to take.")]
-WEIGHTS = typer.Option("--out", help="File to write: .safetensors.")
+Verdict = Annotated[str, typer.Option(help="Take the components of an audit with this verdict.")]
+WEIGHTS = typer.Option("--out", help="Safetensors file to write.")
 
 
 @command(ask_cut_out)
 def cutout(
     ask: QuestionContext,
     components: Annotated[
-        list[str], typer.Argument(help="LAYER:INDEX of those that stand for the artefact.")
+        list[str], typer.Argument(help="LAYER:INDEX of the components that encode the artefact.")
     ],
     folder: Annotated[
-        Path, typer.Option("--out", help="New or empty folder for the cut-outs (RGBA PNG).")
+        Path, typer.Option("--out", help="Empty or new folder for the cut-outs (RGBA PNG).")
     ],
 ) -> Segments:
-    """Cut an artefact out of the images that carry it, by a soft mask.
+    """Cut an artefact out of the images that contain it, with a soft mask.
 
-    The mask is relevance of a concept vector: the direction that tells the components' examples
-    from other samples. Insert what was cut out with `--artefact paste:FOLDER`.
+    The mask is the relevance of a concept vector: the direction that separates the components'
+    examples from other samples. Insert the cut-outs with `--artefact paste:FOLDER`.
 
     Examples:
 
@@ -59,9 +59,9 @@ def cutout(
     semlens test r18.semlens --target ox --artefact paste:cutouts/
     """
     check_folder(folder)
-    found: Segments = ask(split_commas(components))
-    written(f"{len(found.write(folder))} cut-outs to {folder}")
-    return found
+    segments: Segments = ask(split_commas(components))
+    print_written(f"{len(segments.write(folder))} cut-outs to {folder}")
+    return segments
 
 
 @command(ask_prune)
@@ -72,10 +72,10 @@ def prune(
     source: From = None,
     verdict: Verdict = SPURIOUS,
 ) -> PrunedModel:
-    """Write the model's weights without some components.
+    """Remove components from the model's weights.
 
-    The result is compared with hooks that set the components to zero. Components that no
-    change of weights removes exactly are refused.
+    The result is verified against hooks that set the components to zero. Components that cannot
+    be removed exactly by changing weights are refused.
 
     Examples:
 
@@ -84,7 +84,7 @@ def prune(
     semlens prune r18.semlens --from audit.json --out pruned.safetensors
     """
     check_weights(out)
-    return _saved(ask(_components(components, source, verdict)), out)
+    return _save_weights(ask(_all_components(components, source, verdict)), out)
 
 
 @command(ask_affected)
@@ -92,14 +92,14 @@ def affected(
     ask: QuestionContext,
     components: Names = None,
     out: Annotated[
-        Path | None, typer.Option(help="CSV to write: every sample with its score.")
+        Path | None, typer.Option(help="CSV file to write: every sample with its score.")
     ] = None,
     source: From = None,
     verdict: Verdict = SPURIOUS,
 ) -> AffectedSamples:
-    """List the samples that carry what some components stand for.
+    """List the samples that contain the concept of some components.
 
-    Without --all-data these are concept examples only, which the database holds.
+    Without `--all-data`, only the concept examples in the database are considered.
 
     Examples:
 
@@ -107,8 +107,8 @@ def affected(
 
     semlens affected r18.semlens --from audit.json --all-data --out affected.csv --save affected.png
     """
-    ask.also(out, (".csv",), AffectedSamples.save)
-    return ask(_components(components, source, verdict))
+    ask.also_write(out, (".csv",), AffectedSamples.save)
+    return ask(_all_components(components, source, verdict))
 
 
 @command(ask_retrain, fields=Training)
@@ -116,18 +116,20 @@ def retrain(
     ask: QuestionContext,
     drop: Annotated[
         Path | None,
-        typer.Option(help="Affected samples to leave out: .csv, or a path per line."),
+        typer.Option(
+            help="Samples to leave out: a .csv file, or a text file with one path per line."
+        ),
     ] = None,
     out: Annotated[Path, WEIGHTS] = Path("retrained.safetensors"),
     images: Annotated[
         str | None,
-        typer.Option("--data", help="Training images; by default those of the database."),
+        typer.Option("--data", help="Training images [those of the database]."),
     ] = None,
 ) -> RetrainedModel:
     """Fine-tune a copy of the model with artefacts inserted at random.
 
-    Affected images are left out. The run goes on where it was stopped: FILE.checkpoint beside
-    the weights is kept until they are written.
+    Images listed with `--drop` are left out. If the run is interrupted, run the same command again
+    to resume it: a file OUT.checkpoint is kept until the weights are written.
 
     Examples:
 
@@ -136,29 +138,29 @@ def retrain(
     semlens retrain r18.semlens --artefact patch:red --artefact stripes --epochs 5 --data train/
     """
     checkpoint = check_weights(out).with_name(f"{out.name}.checkpoint")
-    found = _saved(ask(drop=drop or (), images=images, checkpoint=checkpoint), out)
+    model = _save_weights(ask(drop=drop or (), images=images, checkpoint=checkpoint), out)
     checkpoint.unlink(missing_ok=True)
-    return found
+    return model
 
 
 @command(ask_sensitivity)
 def evaluate(
     ask: QuestionContext,
-    prune: Annotated[
-        list[str] | None, typer.Option(help="Component to leave out; may be given again.")
-    ] = None,
+    prune: Annotated[list[str] | None, typer.Option(help="Component to prune. Repeatable.")] = None,
     weights: Annotated[
         list[str] | None,
-        typer.Option(help="Other weights: NAME=FILE, or FILE as its name; may be given again."),
+        typer.Option(help="Corrected weights: FILE or NAME=FILE. Repeatable."),
     ] = None,
     images: Annotated[
         list[str] | None,
-        typer.Option("--data", help="Images: SPEC or NAME=SPEC; the first are the clean ones."),
+        typer.Option(
+            "--data", help="Images: DATA or NAME=DATA; the first are the clean ones. Repeatable."
+        ),
     ] = None,
     source: From = None,
     verdict: Verdict = SPURIOUS,
 ) -> Sensitivity:
-    """Measure accuracy on clean images and with artefacts, for the model and its corrections.
+    """Measure accuracy on clean images and with artefacts, before and after a correction.
 
     Examples:
 
@@ -166,19 +168,19 @@ def evaluate(
 
     semlens evaluate r18.semlens --data clean=val/ --data marked=val-marked/ --save evaluate.png
     """
-    removed = _components(prune, source, verdict)
-    return ask(prune=removed, weights=weights or (), images=images or ())
+    pruned = _all_components(prune, source, verdict)
+    return ask(prune=pruned, weights=weights or (), images=images or ())
 
 
-def _components(
+def _all_components(
     names: list[str] | None, source: Path | None, verdict: str
 ) -> list[Component | str]:
-    """Return components that are named, and those of a file."""
+    """Return the components named on the command line and those of a file."""
     return [*split_commas(names or ()), *(read_components(source, verdict) if source else ())]
 
 
-def _saved(found: C, out: Path) -> C:
-    """Write the weights of an answer, and return it with a model that can be loaded."""
-    better = found.save_weights(out)
-    written(out)
-    return replace(found, model=better)
+def _save_weights(corrected: C, out: Path) -> C:
+    """Write the weights of a corrected model, and return it with the SPEC that loads them."""
+    model = corrected.save_weights(out)
+    print_written(out)
+    return replace(corrected, model=model)

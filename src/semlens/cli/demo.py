@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import pandas as pd
 import typer
 
-from semlens.cli.output import err, out, print_json, reported, table
+from semlens.cli.output import err, out, print_json, report_errors, table
 from semlens.errors import ServeError
 
 if TYPE_CHECKING:
@@ -23,17 +23,15 @@ if TYPE_CHECKING:
     from semlens.models.subject import SubjectModel
 
 
-@reported
+@report_errors
 def demo(
-    folder: Annotated[Path, typer.Option("--out", help="Where to leave what it makes.")] = Path(
-        "semlens-demo"
-    ),
+    folder: Annotated[Path, typer.Option("--out", help="Folder to write.")] = Path("semlens-demo"),
     serve: Annotated[
-        bool, typer.Option("--serve/--no-serve", help="End in the web application, in a browser.")
+        bool, typer.Option("--serve/--no-serve", help="Open the web application at the end.")
     ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Find a planted fault in a bundled model: search, label, audit, test, prune. Needs no network.
+    """Find a planted flaw in a bundled model: search, label, audit, test, prune. Works offline.
 
     Examples:
 
@@ -42,7 +40,7 @@ def demo(
     semlens demo --json --no-serve --out /tmp/semlens-demo
     """
     start = time.perf_counter()
-    with err.status("opening the bundled world"):
+    with err.status("loading the bundled model and images"):
         from semlens.demo import walkthrough
         from semlens.demo.bundled_images import DemoWorld
 
@@ -50,40 +48,37 @@ def demo(
     out.quiet = as_json
     out.print(
         f"\nA small CNN was trained on {len(world.classes)} classes of pictures. "
-        f"{100 * world.marked_share:.0f} % of the '{world.target}' images carried a mark: "
-        f"{world.artefact}.\nCan we find that out from the model alone?\n"
+        f"{100 * world.marked_share:.0f} % of the '{world.target}' images had a mark: "
+        f"{world.artefact}.\nCan this be discovered from the model alone?\n"
     )
     db = walkthrough.build_demo(folder, world)
     table(db.scores().per_layer(), "\n1. How interpretable are its layers?")
 
     hits = db.search(walkthrough.QUERY, top=db.manifest.rows)
-    with err.status("measuring the readouts with and without the mark"):
+    with err.status("measuring activations with and without the mark"):
         model = db.model
         planted = walkthrough.find_planted(model, world, db)
     rank = planted.rank(hits)
     _print_hits(hits, planted, f"\n2. semlens search {db.path} {walkthrough.QUERY}")
 
     labels = db.label()
-    labels.keep("paper-vocabulary")  # for the browser: names beside every component
+    labels.keep("paper-vocabulary")  # shown beside every component in the browser
     relevant = db.class_relevance(world.target, top=6, concepts=labels)
     _print_relevant(relevant, planted, f"\n3. What drives '{world.target}'?")
 
     with err.status("auditing"):
-        # what the class with the mark rests on, against what its drawings show
         audit = db.audit(world.target, ["demo-world", "artefacts"])
-    _print_audit(
-        audit, f"4. Should it rest on that? semlens audit {db.path} --target {world.target}"
-    )
+    _print_audit(audit, f"4. Is that valid? semlens audit {db.path} --target {world.target}")
 
     with err.status("testing with the mark on and off, and pruning"):
         accuracy = walkthrough.measure(model, world, planted)
     _print_accuracy(accuracy, len(planted.components), world.target)
 
-    where = folder / "index.html"
-    walkthrough.write_page(where, db, world, hits, planted, relevant, accuracy)
+    page = folder / "index.html"
+    walkthrough.write_page(page, db, world, hits, planted, relevant, accuracy)
     seconds = time.perf_counter() - start
     out.print(
-        f"\nDone in {seconds:.0f} s. See the pictures: {where}\n"
+        f"\nDone in {seconds:.0f} s. See the report: {page}\n"
         f"Try:  semlens serve {db.path}\n"
         f"      semlens search {db.path} 'red fruit' --out hits.png\n"
         f"      semlens map {db.path} --query animal --query vehicle --save map.png\n"
@@ -111,7 +106,7 @@ def demo(
                 "components": db.manifest.rows,
                 "seconds": round(seconds, 1),
                 "database": str(db.path.resolve()),
-                "page": str(where.resolve()),
+                "page": str(page.resolve()),
                 "target": world.target,
             }
         )
@@ -125,7 +120,7 @@ def _serve(db: ConceptDatabase, model: SubjectModel) -> None:
 
     try:
         server = make_server([db])
-    except ServeError as error:  # all else has been shown
+    except ServeError as error:  # the results were already printed
         err.print(f"Notice: {error}", markup=False, highlight=False, soft_wrap=True)
     else:
         run(server, browser=True)
@@ -138,9 +133,9 @@ def _print_hits(hits: Hits, planted: Planted, title: str) -> None:
     frame["planted"] = [f"AUROC {area:.2f}" if area is not None else "" for area in areas]
     table(frame, title, ["rank", "component", "alignment", "planted"])
     out.print(
-        f"{len(planted.components)} of {hits.searched} components tell images with the mark "
-        f"from the same images without it (AUROC >= 0.9); the search, which knows nothing of "
-        f"that, has the first of them at rank {planted.rank(hits)}."
+        f"{len(planted.components)} of {hits.searched} components separate images with the mark "
+        f"from the same images without it (AUROC >= 0.9). The search, which does not know them, "
+        f"finds the first of them at rank {planted.rank(hits)}."
     )
 
 
@@ -164,12 +159,12 @@ def _print_relevant(relevant: RelevantComponents, planted: Planted, title: str) 
 
 
 def _print_audit(audit: Audit, title: str) -> None:
-    named = audit.summary.query("kind == 'spurious' and components > 0")
+    spurious = audit.summary.query("kind == 'spurious' and components > 0")
     out.print(f"\n[italic]{title} --concepts demo-world --concepts artefacts[/]", highlight=False)
     out.print(audit.sentence, highlight=False)
     concepts = ", ".join(
         f"'{concept}' {100 * share:.0f} %"
-        for concept, share in zip(named["concept"], named["relevance"], strict=True)
+        for concept, share in zip(spurious["concept"], spurious["relevance"], strict=True)
     )
     out.print(f"Spurious concepts, by share of relevance: {concepts or 'none'}.", highlight=False)
 
@@ -177,15 +172,15 @@ def _print_audit(audit: Audit, title: str) -> None:
 def _print_accuracy(accuracy: Accuracy, removed: int, target: str) -> None:
     frame = pd.DataFrame(
         {
-            "model": ["as it is", f"{removed} components pruned"],
+            "model": ["original", f"{removed} components pruned"],
             "without_the_mark": [accuracy.clean, accuracy.pruned_clean],
             "with_the_mark": [accuracy.watermarked, accuracy.pruned_watermarked],
         }
     )
     table(frame, "\n5. Accuracy on the test images")
-    called = accuracy.called_target
+    rates = accuracy.called_target
     out.print(
-        f"Images of other classes called '{target}': {100 * called['clean']:.0f} % without the "
-        f"mark, {100 * called['watermarked']:.0f} % with it; pruned, "
-        f"{100 * called['pruned_watermarked']:.0f} %."
+        f"Images of other classes predicted as '{target}': {100 * rates['clean']:.0f} % without "
+        f"the mark, {100 * rates['watermarked']:.0f} % with it, and "
+        f"{100 * rates['pruned_watermarked']:.0f} % with it after pruning."
     )

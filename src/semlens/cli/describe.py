@@ -13,7 +13,7 @@ from semlens.analysis.describe.dissect import dissect as ask_dissect
 from semlens.analysis.describe.map_colouring import Colour, check_colour
 from semlens.analysis.describe.unexpected import Unexpected
 from semlens.analysis.describe.unexpected import unexpected as ask_unexpected
-from semlens.analysis.result import PLOTS
+from semlens.analysis.result import PLOT_SUFFIXES
 from semlens.cli.command import QuestionContext, command
 from semlens.cli.output import err, save_picture
 from semlens.errors import ConceptError
@@ -22,17 +22,17 @@ from semlens.errors import ConceptError
 def _colours(
     color: Colour | None, query: list[str], target: str | None
 ) -> tuple[Colour | None, list[str]]:
-    """Return what to colour by, and the texts or the class that belong to it."""
+    """Return what to colour by, and the texts or the class that it needs."""
     by = color or ("query" if query else "relevance" if target is not None else None)
-    for option, given, own in (
+    for option, is_given, colour in (
         ("--query", bool(query), "query"),
         ("--target", target is not None, "relevance"),
     ):
-        if given and by != own:
+        if is_given and by != colour:
             raise ConceptError(
-                f"{option} is given, and the map is coloured by {by}.",
-                f"Expected {option} with the colour '{own}' only.",
-                f"Leave out {option}, or choose --color {own}.",
+                f"{option} cannot be used with --color {by}.",
+                f"Expected {option} only with --color {colour}.",
+                f"Leave out {option}, or choose --color {colour}.",
             )
     return by, query if target is None else [target]
 
@@ -42,20 +42,20 @@ def map_components(
     ask: QuestionContext,
     query: Annotated[
         list[str] | None,
-        typer.Option(help="Colour by the alignment with this text; given again, a hue each."),
+        typer.Option(help="Colour by alignment with this text. Repeatable: one hue per text."),
     ] = None,
     color: Annotated[
         Colour | None,
-        typer.Option(help="Colour by this [model, layer or cluster: the first that differs]."),
+        typer.Option(help="Colour by this value [the first of model, layer, cluster that varies]."),
     ] = None,
     target: Annotated[
-        str | None, typer.Option(help="Colour by relevance for this class, name or number.")
+        str | None, typer.Option(help="Colour by relevance for this class, by name or logit.")
     ] = None,
 ) -> ConceptMap:
-    """Map what models know: components in the plane by concept, in labelled clusters.
+    """Map components in two dimensions by concept, in labelled clusters.
 
-    Positions are kept in the first database. When layers are added, new components are
-    placed among those that are there.
+    Positions are saved in the first database. When layers are added, existing components keep
+    their positions and new ones are placed among them.
 
     Examples:
 
@@ -68,23 +68,23 @@ def map_components(
     by, values = _colours(color, query or [], target)
     if by is not None:
         check_colour(by, values)
-    found: ConceptMap = ask()
+    result: ConceptMap = ask()
     if not ask.save:
-        err.print("See the picture: add --save map.png", highlight=False)
-    return found if by is None else found.coloured(by, *values)
+        err.print("To see the map, add --save map.png", highlight=False)
+    return result if by is None else result.coloured(by, *values)
 
 
 @command(ask_dissect)
 def dissect(
     ask: QuestionContext,
     tree: Annotated[
-        Path | None, typer.Option(help="Write the tree of categories (.png, .svg, .pdf).")
+        Path | None, typer.Option(help="Write a plot of the category tree (.png, .svg, .pdf).")
     ] = None,
 ) -> Dissection:
-    """Count components by label and category, and name concepts that no component carries.
+    """Count components by label and category, and list concepts without a component.
 
-    Categories are those of the concept set, as deep as they nest. The default set is the
-    paper's vocabulary.
+    Categories come from the concept set and may be nested. The default set is the paper's
+    vocabulary.
 
     Examples:
 
@@ -94,7 +94,7 @@ def dissect(
 
     semlens dissect r50.semlens --target ox --concepts ox-tree --depth 3 --tree ox.png
     """
-    ask.also(tree, PLOTS, lambda found, path: save_picture(found.plot_tree(), path))
+    ask.also_write(tree, PLOT_SUFFIXES, lambda result, path: save_picture(result.plot_tree(), path))
     return ask()
 
 
@@ -102,13 +102,13 @@ def dissect(
 def unexpected(
     ask: QuestionContext,
     files: Annotated[
-        Path | None, typer.Option(help="Write the samples behind them to this .csv file.")
+        Path | None, typer.Option(help="Write the samples behind the components to this .csv file.")
     ] = None,
 ) -> Unexpected:
-    """Show what a class relies on and no concept of a set describes.
+    """List components that a class relies on and that no concept of a set describes.
 
-    For each such component: the nearest concepts all the same, the other classes that it
-    drives, and the files that it comes from.
+    For each component: the nearest concepts, the other classes that rely on it, and the files
+    of its examples.
 
     Examples:
 
@@ -117,5 +117,5 @@ def unexpected(
     semlens unexpected r18.semlens --target ox --concepts expected.toml --layer layer4
     --files ox-files.csv --save ox.png
     """
-    ask.also(files, (".csv",), Unexpected.save_files)
+    ask.also_write(files, (".csv",), Unexpected.save_files)
     return ask()

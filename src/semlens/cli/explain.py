@@ -15,21 +15,21 @@ from semlens.analysis.explain import explain as ask_explain
 from semlens.analysis.graph.attribution_graph import AttributionGraph, attribution_graph
 from semlens.analysis.saved_labels import labels_by_component
 from semlens.cli.command import QuestionContext, command
-from semlens.cli.output import err, written
+from semlens.cli.output import err, print_written
 
 Picture = Annotated[
     list[Path] | None,
-    typer.Option("--image", help="A picture, in place of images of the class; may be given again."),
+    typer.Option("--image", help="Use this image instead of images of the class. Repeatable."),
 ]
 
 
 @command(ask_explain)
 def explain(
-    ask: QuestionContext, image: Annotated[Path, typer.Argument(help="The picture to explain.")]
+    ask: QuestionContext, image: Annotated[Path, typer.Argument(help="Image to explain.")]
 ) -> Explanation:
-    """Explain one prediction: which components, their labels, and where in the image.
+    """Explain one prediction: its components, their labels, and their regions in the image.
 
-    Relevance is in units of the class's logit; the share is that of the layer's total.
+    Relevance is in units of the class's logit; shares are of the layer's total relevance.
 
     Examples:
 
@@ -37,10 +37,10 @@ def explain(
 
     semlens explain r18.semlens dog.jpg --target "tabby cat" --layer layer4 --top 4 --json
     """
-    found: Explanation = ask(image)
+    explanation: Explanation = ask(image)
     if not (ask.save or ask.as_json):
-        err.print("See it: add --save FILE.html", highlight=False)
-    return found
+        err.print("To see the explanation, add --save FILE.html", highlight=False)
+    return explanation
 
 
 @command(ask_effect)
@@ -48,13 +48,14 @@ def effect(
     ask: QuestionContext,
     image: Picture = None,
     replace: Annotated[
-        Literal["zero", "mean"], typer.Option("--with", help="What an ablated component becomes.")
+        Literal["zero", "mean"],
+        typer.Option("--with", help="Value that replaces an ablated component."),
     ] = "zero",
 ) -> Effects:
-    """Ablate components and set the change of a class's logit beside their relevance.
+    """Ablate components and compare the change of a class's logit with their relevance.
 
-    The effect is the logit with the component less the logit without it, averaged over
-    images of the class. A channel is taken out whole, whichever the sign of the component.
+    The effect is the logit with the component minus the logit without it, averaged over images of
+    the class. Whole channels are ablated, regardless of the sign of the component.
 
     Examples:
 
@@ -71,14 +72,14 @@ def graph(
     image: Picture = None,
     labels: Annotated[
         str | None,
-        typer.Option(help="Labels that 'semlens label' has kept, instead of a concept set."),
+        typer.Option(help="Name of labels saved with 'semlens label', instead of a concept set."),
     ] = None,
 ) -> AttributionGraph:
-    """Show which concepts a class rests on, layer by layer, and what passes between them.
+    """Show which concepts a class relies on, layer by layer, and how they are connected.
 
-    Components that matter for the class are grouped by their labels; those without are "?".
-    A line shows how much relevance a lower group gets from an upper one. Without --save or
-    --json, the picture is written to CLASS.svg.
+    Relevant components are grouped by label; components without a label are "?". An edge shows how
+    much relevance a lower group receives from an upper one. Without `--save` or `--json`, the
+    graph is written to CLASS.svg.
 
     Examples:
 
@@ -87,22 +88,22 @@ def graph(
     semlens graph r18.semlens --target 291 --image lion.jpg --concepts my-concepts.toml
     --save lion.png
     """
-    known = {} if labels is None else {"concepts": labels_by_component(ask.db, labels)}
-    found: AttributionGraph = ask(images=image, **known)
+    concepts = {} if labels is None else {"concepts": labels_by_component(ask.db, labels)}
+    result: AttributionGraph = ask(images=image, **concepts)
     if not (ask.save or ask.as_json):
-        name = "".join(c if c.isalnum() or c in "-_" else "-" for c in found.name).strip("-")
-        found.save(f"{name or 'graph'}.svg")
-        written(f"{name or 'graph'}.svg")
-    return found
+        name = "".join(c if c.isalnum() or c in "-_" else "-" for c in result.name).strip("-")
+        result.save(f"{name or 'graph'}.svg")
+        print_written(f"{name or 'graph'}.svg")
+    return result
 
 
 @command(class_relevance)
 def relevance(ask: QuestionContext, image: Picture = None) -> RelevantComponents:
     """List the components that a class relies on most.
 
-    Shares are of their layer's relevance: on average over the class's samples, and on the
-    sample where it is largest. A database built with --relevance has them; else, or for other
-    pictures, --samples and --image compute them.
+    Shares are of the layer's relevance: the mean over the samples of the class, and the maximum
+    over single samples. A database built with `--relevance` has them; otherwise, or for other
+    images, they are computed with `--samples` or `--image`.
 
     Examples:
 

@@ -1,4 +1,4 @@
-"""Where the command starts, before anything heavy is loaded."""
+"""Entry point of the ``semlens`` command; imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import os
 def main() -> None:
     """Run the command line.
 
-    OpenMP reads its settings when torch is loaded. By default its threads wait by spinning,
-    which takes the cores from the threads that decode images: with the two at work on two
-    busy cores, embedding was four to nine times slower.
+    OpenMP reads its settings when torch is loaded. By default its idle threads spin, which takes
+    CPU time from the threads that decode images: on two busy cores embedding was four to nine
+    times slower.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from semlens.cli.app import app

@@ -1,7 +1,7 @@
-"""What the list of commands and the shell's completion need, without importing a command.
+"""Outlines of the commands, for ``--help`` and shell completion without importing a command.
 
-A command's module imports torch, which takes seconds; ``outline.json`` is read in milliseconds.
-``docs/generate.py`` writes it from the commands themselves.
+The module of a command imports torch, which takes seconds; ``outline.json`` is read in
+milliseconds. ``docs/generate.py`` generates it from the commands.
 """
 
 from __future__ import annotations
@@ -23,43 +23,43 @@ class OptionOutline(TypedDict):
     """An option of a command."""
 
     names: list[str]
-    """As typer takes them: ``["--layer", "--layers"]``, ``["--verify/--no-verify"]``."""
+    """In the form of typer: ``["--layer", "--layers"]``, ``["--verify/--no-verify"]``."""
     help: str
     flag: bool
     choices: list[str]
-    """Values to choose from; empty if any text of its type will do."""
+    """Allowed values; empty if any value of its type is allowed."""
 
 
 class CommandOutline(TypedDict):
-    """A command, for its line in ``semlens --help`` and for completion."""
+    """A command, for the list in ``semlens --help`` and for completion."""
 
     summary: str
     options: list[OptionOutline]
     question: NotRequired[str]
-    """Module and function, of a command that is nothing but a question."""
+    """Module and function of the question, for a command without code of its own."""
     panel: NotRequired[str]
-    """The panel of ``semlens --help`` of such a command."""
+    """Panel of ``semlens --help``, for such a command."""
 
 
 @cache
 def outlines() -> dict[str, CommandOutline]:
-    """Read the outline of each command by name."""
+    """Return the outline of each command by name."""
     return json.loads(FILE.read_text("utf-8"))
 
 
 def stand_in(outline: CommandOutline) -> Callable[..., None]:
-    """Return a function with a command's summary and options that does nothing."""
+    """Return a function that has a command's summary and options, and does nothing."""
 
     def command(**_: Any) -> None: ...
 
     command.__doc__ = outline["summary"]
-    # one argument for all: what a shell completes there are file names, which it does by itself
-    words = Annotated[list[str] | None, typer.Argument()]
-    parameters = [inspect.Parameter("words", KEYWORD, annotation=words, default=None)]
+    # one argument stands for all: the shell completes file names by itself
+    arguments = Annotated[list[str] | None, typer.Argument()]
+    parameters = [inspect.Parameter("arguments", KEYWORD, annotation=arguments, default=None)]
     for number, option in enumerate(outline["options"]):
         choices: Any = Literal[tuple(option["choices"])] if option["choices"] else str
-        kind = bool if option["flag"] else choices
-        annotation = Annotated[kind | None, typer.Option(*option["names"], help=option["help"])]
+        type_ = bool if option["flag"] else choices
+        annotation = Annotated[type_ | None, typer.Option(*option["names"], help=option["help"])]
         parameters.append(
             inspect.Parameter(f"option{number}", KEYWORD, annotation=annotation, default=None)
         )
@@ -69,7 +69,7 @@ def stand_in(outline: CommandOutline) -> Callable[..., None]:
 def with_parameters(
     function: Callable[..., None], parameters: Sequence[inspect.Parameter]
 ) -> Callable[..., None]:
-    """Give a function of keywords the signature that typer reads its options from."""
+    """Give a function of keyword arguments the signature that typer reads its options from."""
     function.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]
     function.__annotations__ = {p.name: p.annotation for p in parameters}
     return function

@@ -1,4 +1,4 @@
-"""What commands take and print: tables for people, JSON for programs, errors on standard error."""
+"""Common options and output of commands: tables, JSON, and errors on standard error."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ R = TypeVar("R")
 out = Console()
 err = Console(stderr=True)
 
-Db = Annotated[Path, typer.Argument(help="Folder of the database.")]
-Spec = Annotated[
-    str | None, typer.Option("--embedder", help="Where to load the embedder from, if moved.")
+DatabaseArgument = Annotated[Path, typer.Argument(help="Folder of the database.")]
+EmbedderOption = Annotated[
+    str | None, typer.Option("--embedder", help="Where to load the embedder from, if it has moved.")
 ]
-Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, mps.")]
-Save = Annotated[
+DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1 or mps.")]
+SaveOption = Annotated[
     list[Path] | None,
     typer.Option(
         "--save",
-        help="Also write to this file, by its ending a plot (.png, .svg, .pdf), a table (.csv, "
-        ".parquet) or all values (.json). May be given again.",
+        help="Also save to this file, by its ending as a plot (.png, .svg, .pdf), a table (.csv, "
+        ".parquet) or all values (.json). Repeatable.",
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
-def reported(command: Callable[P, R]) -> Callable[P, R]:
-    """Turn errors that a user can mend into a text and exit code 1, Ctrl-C into 130."""
+def report_errors(command: Callable[P, R]) -> Callable[P, R]:
+    """Turn errors that a user can fix into a message and exit code 1, Ctrl-C into 130."""
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -58,7 +58,7 @@ def reported(command: Callable[P, R]) -> Callable[P, R]:
                 err.print(line, markup=False, highlight=False, soft_wrap=True)
             raise typer.Exit(1) from None
         except KeyboardInterrupt:
-            err.print("Interrupted. Nothing that was finished is lost: run the same command again.")
+            err.print("Interrupted. Completed work is saved: run the same command again.")
             raise typer.Exit(130) from None
 
     return run
@@ -66,37 +66,37 @@ def reported(command: Callable[P, R]) -> Callable[P, R]:
 
 @contextmanager
 def _notices() -> Iterator[None]:
-    """Print our own warnings as notices, without Python's file names and line numbers."""
+    """Print warnings of semlens as notices, without Python's file names and line numbers."""
     with warnings.catch_warnings():
-        plain = warnings.showwarning
+        python_showwarning = warnings.showwarning
 
-        def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
+        def show(message: Warning | str, category: type[Warning], *location: Any) -> None:
             if category.__module__.startswith("semlens"):
                 err.print(f"Notice: {message}", markup=False, highlight=False, soft_wrap=True)
             else:
-                plain(message, category, *place)
+                python_showwarning(message, category, *location)
 
         warnings.showwarning = show
         yield
 
 
 def save_picture(picture: Figure | Image, path: Path) -> None:
-    """Write a picture, by the ending of its path; what draws is loaded only now."""
+    """Write a picture in the format of the path's ending; matplotlib is loaded on first use."""
     from semlens.draw.figure import save_picture as save
 
     save(picture, path)
 
 
 def print_json(value: Any) -> None:
-    """Print one JSON value; what is not a number becomes null."""
+    """Print one JSON value; NaN and infinities become null."""
     typer.echo(json.dumps(plain(value), ensure_ascii=False))
 
 
 def table(frame: pd.DataFrame, title: str = "", columns: Sequence[str] | None = None) -> None:
-    """Print a data frame; numbers to the right with three digits, gaps as a dash."""
+    """Print a data frame: numbers right-aligned with three digits, missing values as a dash."""
     out.print(rich_table(frame, title, columns))
 
 
-def written(what: object) -> None:
-    """Say what was written."""
+def print_written(what: object) -> None:
+    """Report a written file."""
     err.print(f"Written: {what}", markup=False, highlight=False, soft_wrap=True)

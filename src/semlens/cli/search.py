@@ -10,37 +10,46 @@ import typer
 
 from semlens.analysis.label import SHOWN, Labels
 from semlens.analysis.label import label as ask_label
-from semlens.analysis.result import PICTURES, check_end
+from semlens.analysis.result import IMAGE_SUFFIXES, check_suffix
 from semlens.analysis.search import Hits
 from semlens.analysis.search import search as ask_search
 from semlens.cli.command import QuestionContext, command
-from semlens.cli.output import Db, Json, err, out, print_json, reported, save_picture, written
+from semlens.cli.output import (
+    DatabaseArgument,
+    JsonOption,
+    err,
+    out,
+    print_json,
+    print_written,
+    report_errors,
+    save_picture,
+)
 
 
 @command(ask_search)
 def search(
     ask: QuestionContext,
-    texts: Annotated[list[str] | None, typer.Argument(help="What to look for.")] = None,
+    texts: Annotated[list[str] | None, typer.Argument(help="Texts to search for.")] = None,
     image: Annotated[
-        list[Path] | None, typer.Option(help="A picture to look for; may be given again.")
+        list[Path] | None, typer.Option(help="Image to search for. Repeatable.")
     ] = None,
     without: Annotated[
-        list[str] | None, typer.Option(help="A text to stay away from; may be given again.")
+        list[str] | None, typer.Option(help="Text to steer away from. Repeatable.")
     ] = None,
     without_image: Annotated[
-        list[Path] | None, typer.Option(help="A picture to stay away from.")
+        list[Path] | None, typer.Option(help="Image to steer away from. Repeatable.")
     ] = None,
     template: Annotated[
-        list[str] | None, typer.Option(help="Prompt with {} for the text; may be given again.")
+        list[str] | None, typer.Option(help="Prompt template with {} for the text. Repeatable.")
     ] = None,
     picture: Annotated[
-        Path | None, typer.Option("--out", help="Write the hits' examples as a picture.")
+        Path | None, typer.Option("--out", help="Write a picture of the hits' examples.")
     ] = None,
 ) -> Hits:
     """Find the components that are closest to texts and images.
 
-    Several terms are averaged to one probe. The alignment is the cosine similarity less
-    that of the empty prompt.
+    Several terms are averaged into one probe. The alignment is the cosine similarity minus that
+    of the empty prompt.
 
     Examples:
 
@@ -48,26 +57,28 @@ def search(
 
     semlens search r18.semlens "dog snout" --image dog.jpg --without grass --layer layer4
     """
-    ask.also(picture, PICTURES, Hits.save)
+    ask.also_write(picture, IMAGE_SUFFIXES, Hits.save)
     templates = {"templates": template} if template else {}
     hits: Hits = ask(
         *(texts or ()), images=image or (), without=without or (),
         without_images=without_image or (), **templates,
     )  # fmt: skip
     if picture is None and hits.hits:
-        err.print(f"See them: semlens show {ask.paths[0]} {hits[0].component}", highlight=False)
+        err.print(
+            f"To see examples: semlens show {ask.paths[0]} {hits[0].component}", highlight=False
+        )
     return hits
 
 
 @command(ask_label)
 def label(
     ask: QuestionContext,
-    rows: Annotated[int, typer.Option(min=0, help="Lines to print; 0 for all.")] = SHOWN,
+    rows: Annotated[int, typer.Option(min=0, help="Rows to print; 0 prints all.")] = SHOWN,
     keep: Annotated[
-        str | None, typer.Option(help="Keep the table in the database under this name.")
+        str | None, typer.Option(help="Save the labels in the database under this name.")
     ] = None,
 ) -> Labels:
-    """Label components with the concepts of a set; "none" below the threshold.
+    """Label components with the concepts of a set, or "none" below the threshold.
 
     Examples:
 
@@ -77,40 +88,42 @@ def label(
     """
     labels: Labels = replace(ask(), shown=rows)
     if keep is not None:
-        written(labels.keep(keep))
+        print_written(labels.keep(keep))
     return labels
 
 
-@reported
+@report_errors
 def show(
-    database: Db,
+    database: DatabaseArgument,
     components: Annotated[list[str], typer.Argument(help="LAYER:INDEX, or LAYER:-INDEX.")],
-    picture: Annotated[Path, typer.Option("--out", help="File to write.")] = Path("examples.png"),
+    picture: Annotated[Path, typer.Option("--out", help="Picture to write.")] = Path(
+        "examples.png"
+    ),
     columns: Annotated[int, typer.Option(min=1, max=100, help="Examples per component.")] = 10,
     mask: Annotated[
-        bool, typer.Option("--mask", help="Darken what the component does not react to.")
+        bool, typer.Option("--mask", help="Darken regions that the component does not respond to.")
     ] = False,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Write a picture of components' examples, strongest first.
+    """Write a picture of the examples of components, strongest first.
 
     Examples:
 
     semlens show r18.semlens layer4:17 layer4:230 --out components.png
     """
-    check_end(picture, PICTURES)
+    check_suffix(picture, IMAGE_SUFFIXES)
     from semlens.api import open as open_database
 
     db = open_database(database)
     save_picture(db.show(components, columns, mask=mask), picture)
     if as_json:
-        found = {
+        examples = {
             name: [
                 {"path": e.path, "activation": e.activation, "box": list(e.box.as_tuple())}
                 for e in db.examples_of(row)
             ]
             for name, row in zip(components, db.rows_of(components), strict=True)
         }
-        print_json({"picture": str(picture.resolve()), "examples": found})
+        print_json({"picture": str(picture.resolve()), "examples": examples})
     else:
         out.print(f"Written: {picture}", markup=False, highlight=False)

@@ -1,4 +1,4 @@
-"""``semlens serve`` and ``semlens export``: the web application, live or as a folder."""
+"""``semlens serve`` and ``semlens export``: the web application, live or as a static site."""
 
 from __future__ import annotations
 
@@ -9,46 +9,64 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from semlens.cli.output import Device, Json, Spec, err, out, print_json, reported
+from semlens.cli.output import (
+    DeviceOption,
+    EmbedderOption,
+    JsonOption,
+    err,
+    out,
+    print_json,
+    report_errors,
+)
 
 if TYPE_CHECKING:
     from semlens.web.serve import Server
 
 
-@reported
+@report_errors
 def serve(
     db: Annotated[list[Path], typer.Argument(help="Folders of the databases.")],
     port: Annotated[
         int | None,
-        typer.Option(min=0, max=65535, help="By default 8765 or the next free one; 0: any."),
+        typer.Option(
+            min=0, max=65535, help="Port [8765, or the next free one]; 0 takes any free port."
+        ),
     ] = None,
     host: Annotated[
-        str, typer.Option(help="Where to listen; beyond this machine only with a token.")
+        str,
+        typer.Option(
+            help="Address to listen on. An address that other machines can reach requires a token."
+        ),
     ] = "127.0.0.1",
     host_name: Annotated[
         list[str] | None,
-        typer.Option(help="Further name to be called by, such as a proxy's. May be given again."),
+        typer.Option(help="Additional host name to accept, such as that of a proxy. Repeatable."),
     ] = None,
     token: Annotated[
-        bool, typer.Option("--token", help="Ask for a token on this machine too.")
+        bool, typer.Option("--token", help="Require a token on this machine too.")
     ] = False,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser.")] = True,
-    embedder: Spec = None,
+    embedder: EmbedderOption = None,
     model: Annotated[
         list[str] | None,
-        typer.Option(help="Where the model is, if moved. Again for the next database."),
+        typer.Option(
+            help="Where to load the model from, if it has moved. Repeat for each database."
+        ),
     ] = None,
     data: Annotated[
         list[str] | None,
-        typer.Option(help="Where the images are, if moved. Again for the next database."),
+        typer.Option(
+            help="Where to load the images from, if they have moved. Repeat for each database."
+        ),
     ] = None,
-    device: Device = "cpu",
-    log: Annotated[bool, typer.Option("--log", help="Write a line per request.")] = False,
-    as_json: Json = False,
+    device: DeviceOption = "cpu",
+    log: Annotated[bool, typer.Option("--log", help="Log each request.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Look at models in a browser: search, map, cards, classes, audits, comparison.
+    """Explore models in a browser: search, map, component cards, classes, audits, comparison.
 
-    Ends with Ctrl-C. With --json one line is printed when it answers: url, models.
+    Stop the server with Ctrl-C. With `--json`, one line with url and models is printed when the
+    server is ready.
 
     Examples:
 
@@ -74,7 +92,7 @@ def serve(
 
 
 def run(server: Server, browser: bool, as_json: bool = False) -> None:
-    """Serve until Ctrl-C, and end the program."""
+    """Serve until Ctrl-C, then end the process."""
     from semlens.web.page_build import check_built
     from semlens.web.serve import open_browser
 
@@ -88,7 +106,7 @@ def run(server: Server, browser: bool, as_json: bool = False) -> None:
             sys.stdout.flush()
         else:
             out.print(
-                f"Serving {', '.join(server.models)} at\n\n  {server.url}\n\nCtrl-C ends it.",
+                f"Serving {', '.join(server.models)} at\n\n  {server.url}\n\nPress Ctrl-C to stop.",
                 markup=False,
                 highlight=False,
                 soft_wrap=True,
@@ -101,42 +119,42 @@ def run(server: Server, browser: bool, as_json: bool = False) -> None:
 
 
 def _end() -> None:
-    """End the program without waiting for work under way.
+    """End the process without waiting for running work.
 
-    Python would wait for threads that answer requests, and torch may crash in a thread that
-    is still at work while the interpreter is taken down. Files are written whole or not at
-    all, so that nothing is lost.
+    Python would wait for threads that answer requests, and torch may crash in a thread that is
+    still running while the interpreter shuts down. Files are written atomically, so nothing is
+    lost.
     """
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
 
 
-@reported
+@report_errors
 def export(
     db: Annotated[list[Path], typer.Argument(help="Folders of the databases.")],
     folder: Annotated[Path, typer.Option("--out", help="Folder to write.")] = Path("site"),
-    cards: Annotated[
-        int, typer.Option(min=0, help="Components of each model that get a card of their own.")
-    ] = 1000,
+    cards: Annotated[int, typer.Option(min=0, help="Components per model that get a card.")] = 1000,
     originals: Annotated[
         bool,
-        typer.Option("--originals/--crops-only", help="Add the whole image of each example too."),
+        typer.Option("--originals/--crops-only", help="Also add the whole image of each example."),
     ] = False,
     graph: Annotated[
         list[str] | None,
-        typer.Option(help="Add the graph of this class: name or logit. May be given again."),
+        typer.Option(help="Add the graph of this class, by name or logit. Repeatable."),
     ] = None,
     model: Annotated[
         list[str] | None,
-        typer.Option(help="Where the model is, if moved. Again for the next database."),
+        typer.Option(
+            help="Where to load the model from, if it has moved. Repeat for each database."
+        ),
     ] = None,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Write the web application as a folder that opens from disk, or from any web server.
+    """Export the web application as a static site that opens from disk or any web server.
 
-    It holds the map, the table, cards with examples, classes, saved audits with their reports, and
-    comparisons. Searching goes by kept labels there ('semlens label').
+    It contains the map, the table, cards with examples, classes, saved audits with their reports,
+    and comparisons. Search there uses saved labels (`semlens label --keep NAME`).
 
     Examples:
 

@@ -1,1 +1,1 @@
-"""Images with stable ids and raw pixels, from folders, Hugging Face data sets and lists."""
+"""Images with stable ids and raw pixels, from folders, Hugging Face datasets and lists."""

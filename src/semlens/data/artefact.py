@@ -1,7 +1,7 @@
 """Artefacts that can be inserted into clean images: hue, text, stickers, stripes, cut-outs.
 
-To test how a model reacts to them, and to show them to it in training on images of any class,
-so that they stop to mean one (paper, 4.3.3 and F.2.3).
+They test how a model reacts to an artefact. Inserted into training images of every class, they
+make a model stop associating the artefact with one class (paper, 4.3.3 and F.2.3).
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from semlens.data.artefact_rendering import (
     blend,
     check_words,
     colour_text,
-    corner,
     cutout_paths,
     default_font,
+    draw_text,
     parse_colour,
-    pasted,
+    paste_piece,
     read_cutout,
     stripes,
-    trimmed,
-    written,
+    top_left_corner,
+    trim_faint_border,
 )
 from semlens.data.images import Images
 from semlens.errors import DataError
 from semlens.settings import invalid, setting
 from semlens.types import as_list
 
-FORMS = (
+ARTEFACT_FORMS = (
     "hue[:COLOUR][:opacity=0.3], text:WORDS[:size=0.12:place=bottom:...], "
     "patch:COLOUR[:size=0.22:...], stripes[:COLOUR][:period=0.09:...], "
     "paste:FOLDER[:where=random]"
@@ -69,34 +69,34 @@ AnyColour = Annotated[Colour, BeforeValidator(_as_colour)]
 
 @dataclass(frozen=True)
 class Artefact(ABC):
-    """Something that is put on an image; the settings are fixed, the seed places it.
+    """Something inserted into an image; its settings are fixed, the seed sets the position.
 
     Raises
     ------
     DataError
-        If a setting is wrong.
+        If a setting is invalid.
     """
 
     name: ClassVar[str]
-    """Its kind, for tables."""
+    """Kind of artefact, as shown in tables."""
 
     @model_validator(mode="wrap")
     @classmethod
-    def _refuse(cls, values: Any, check: Callable[[Any], Any]) -> Any:
+    def _validate(cls, values: Any, handler: Callable[[Any], Any]) -> Any:
         try:
-            return check(values)
+            return handler(values)
         except ValidationError as error:
             raise invalid(cast(Any, cls).__pydantic_fields__, error, DataError) from error
 
     @abstractmethod
     def insert(self, image: Image.Image, seed: int) -> Image.Image:
-        """Return an upright RGB image with the artefact; the same seed, the same picture."""
+        """Return an upright RGB image with the artefact; deterministic for a seed."""
 
     @property
     def spec(self) -> str:
-        """The text that :func:`load_artefact` reads back."""
-        first, *others = fields(cast(Any, self))
-        values = [f"{f.name}={_text(getattr(self, f.name))}" for f in others]
+        """The text form, which :func:`load_artefact` parses."""
+        first, *rest = fields(cast(Any, self))
+        values = [f"{f.name}={_text(getattr(self, f.name))}" for f in rest]
         return ":".join([self.name, _text(getattr(self, first.name)), *values])
 
 
@@ -109,7 +109,7 @@ class Hue(Artefact):
     name: ClassVar[str] = "hue"
 
     def insert(self, image: Image.Image, seed: int) -> Image.Image:
-        """Return ``(1 - opacity) v + opacity * colour``; the seed has no part in it."""
+        """Return ``(1 - opacity) v + opacity * colour``; the seed is not used."""
         return blend(image, self.colour, self.opacity)
 
 
@@ -120,9 +120,9 @@ class TextMark(Artefact):
     Parameters
     ----------
     size
-        Of the font, as a share of the image's height; smaller where the words would not fit.
+        Font size as a fraction of the image's height; reduced if the words would not fit.
     outline
-        Colour of the edge, or None.
+        Colour of the outline, or None.
     font
         A TrueType file; DejaVu Sans Bold by default.
     """
@@ -137,22 +137,22 @@ class TextMark(Artefact):
     name: ClassVar[str] = "text"
 
     def __post_init__(self) -> None:
-        """Refuse words that cannot be drawn."""
+        """Refuse words that the font cannot draw."""
         check_words(self.words, self.font or default_font())
 
     def insert(self, image: Image.Image, seed: int) -> Image.Image:
         """Return the image with the words on it."""
-        piece = written(
+        piece = draw_text(
             self.words, self.font or default_font(), self.size * image.height,
             max(1, round(0.94 * image.width)), self.colour, self.outline,
         )  # fmt: skip
-        at = corner(self.place, piece.size, image.size, np.random.default_rng(seed))
-        return pasted(image, piece, at, self.opacity)
+        corner = top_left_corner(self.place, piece.size, image.size, np.random.default_rng(seed))
+        return paste_piece(image, piece, corner, self.opacity)
 
 
 @dataclass(frozen=True)
 class Patch(Artefact):
-    """A coloured square, as a sticker; ``size`` is a share of the image's shorter side."""
+    """A coloured square, like a sticker; ``size`` is a fraction of the image's shorter side."""
 
     colour: AnyColour = (220, 30, 40)
     size: Share = 0.22
@@ -164,8 +164,8 @@ class Patch(Artefact):
         """Return the image with the square on it."""
         side = max(1, round(self.size * min(image.size)))
         piece = Image.new("RGBA", (side, side), (*self.colour, 255))
-        at = corner(self.place, piece.size, image.size, np.random.default_rng(seed))
-        return pasted(image, piece, at, self.opacity)
+        corner = top_left_corner(self.place, piece.size, image.size, np.random.default_rng(seed))
+        return paste_piece(image, piece, corner, self.opacity)
 
 
 @dataclass(frozen=True)
@@ -175,9 +175,9 @@ class Stripes(Artefact):
     Parameters
     ----------
     period
-        From stripe to stripe, as a share of the image's shorter side.
+        Distance between stripes, as a fraction of the image's shorter side.
     angle
-        In degrees, 0 is horizontal; None draws one.
+        In degrees, 0 is horizontal; None draws one at random.
     """
 
     colour: AnyColour = (255, 255, 255)
@@ -188,8 +188,7 @@ class Stripes(Artefact):
 
     def insert(self, image: Image.Image, seed: int) -> Image.Image:
         """Return the image with the stripes on it."""
-        draw = np.random.default_rng(seed)
-        phase, turn = draw.random(2)
+        phase, turn = np.random.default_rng(seed).random(2)
         angle = 180 * float(turn) if self.angle is None else self.angle
         period = max(2.0, self.period * min(image.size))
         mask = stripes(image.size, period, angle, float(phase))
@@ -198,15 +197,16 @@ class Stripes(Artefact):
 
 @dataclass(frozen=True)
 class Paste(Artefact):
-    """Cut-outs of real artefacts, one drawn for each image (paper, F.2.3, Eq. 4).
+    """Cut-outs of real artefacts, one drawn at random per image (paper, F.2.3, Eq. 4).
 
     Parameters
     ----------
     path
-        A PNG or WebP with alpha, or a folder of them, as ``semlens cutout`` writes it.
+        A PNG or WebP file with an alpha channel, or a folder of them, as written by
+        ``semlens cutout``.
     where
-        ``same``: where it lay in its source, relative to the image; ``random``: anywhere, at
-        three quarters to five quarters of its size.
+        ``same``: at its relative position in the source image; ``random``: anywhere, scaled by a
+        factor from 0.75 to 1.25.
     """
 
     path: Annotated[str, AfterValidator(_as_folder)]
@@ -215,18 +215,18 @@ class Paste(Artefact):
 
     def insert(self, image: Image.Image, seed: int) -> Image.Image:
         """Return the image with one cut-out on it."""
-        draw = np.random.default_rng(seed)
+        rng = np.random.default_rng(seed)
         paths = cutout_paths(Path(self.path))
-        source = read_cutout(paths[int(draw.integers(len(paths)))])
+        source = read_cutout(paths[int(rng.integers(len(paths)))])
         if self.where == "same":
-            return pasted(image, source.resize(image.size, Image.Resampling.BILINEAR), (0, 0))
-        piece = trimmed(source)
-        scale = float(draw.uniform(0.75, 1.25)) * min(
+            return paste_piece(image, source.resize(image.size, Image.Resampling.BILINEAR), (0, 0))
+        piece = trim_faint_border(source)
+        scale = float(rng.uniform(0.75, 1.25)) * min(
             image.width / source.width, image.height / source.height
         )
         size = (max(1, round(scale * piece.width)), max(1, round(scale * piece.height)))
         piece = piece.resize(size, Image.Resampling.BILINEAR)
-        return pasted(image, piece, corner("random", size, image.size, draw))
+        return paste_piece(image, piece, top_left_corner("random", size, image.size, rng))
 
 
 _KINDS: Mapping[str, type[Artefact]] = MappingProxyType(
@@ -235,50 +235,52 @@ _KINDS: Mapping[str, type[Artefact]] = MappingProxyType(
 Artefacts = Annotated[
     Artefact | str | Iterable[Artefact | str],
     setting(
-        "What to insert: hue, text:WORDS, patch:COLOUR, stripes, paste:FOLDER. May be given again."
+        "Artefact to insert: hue, text:WORDS, patch:COLOUR, stripes or paste:FOLDER. Repeatable."
     ),
 ]
-"""Artefacts wherever a question takes some: one or several, objects or their texts."""
+"""One or several artefacts, as objects or in their text form."""
 
 
-def as_artefacts(given: Artefacts) -> list[Artefact]:
-    """Return artefacts however they are given.
+def as_artefacts(artefacts: Artefacts) -> list[Artefact]:
+    """Return artefacts as a list of objects.
 
     Raises
     ------
     DataError
-        If a text is none of an artefact.
+        If a text does not describe an artefact.
     """
-    return [one if isinstance(one, Artefact) else load_artefact(one) for one in as_list(given)]
+    return [a if isinstance(a, Artefact) else load_artefact(a) for a in as_list(artefacts)]
 
 
 def load_artefact(spec: str) -> Artefact:
-    """Read an artefact from its text: a kind, its first setting, and others as ``name=value``.
+    """Parse an artefact from its text: a kind, its first setting, and others as ``name=value``.
 
     Raises
     ------
     DataError
-        If it is none; the text names the forms.
+        If the text has no known form; the error lists the forms.
 
     Examples
     --------
     >>> load_artefact("hue:231,128,151:0.3").spec
     'hue:231,128,151:opacity=0.3'
     """
-    kind, _, rest = spec.partition(":")
+    kind, _, tail = spec.partition(":")
     if kind not in _KINDS:
         raise DataError(
-            f"'{spec}' is no artefact.", f"Expected one of {FORMS}.", "Write it in one of them."
+            f"Unknown artefact '{spec}'.",
+            f"Expected one of {ARTEFACT_FORMS}.",
+            "Use one of these forms.",
         )
-    first, *others = (field.name for field in fields(cast(Any, _KINDS[kind])))
+    first, *rest_names = (field.name for field in fields(cast(Any, _KINDS[kind])))
     settings: dict[str, Any] = {}
-    parts = rest.split(":")
+    parts = tail.split(":")
     if kind == "hue" and len(parts) > 1 and "=" not in parts[-1]:
         parts[-1] = f"opacity={parts[-1]}"
     while parts:
         name, equals, value = parts[-1].partition("=")
-        # a name that was read already belongs to the first setting, which may hold anything
-        if not equals or name not in others or name in settings:
+        # settings are read from the end: a repeated name is part of the first setting's free text
+        if not equals or name not in rest_names or name in settings:
             break
         settings[name] = None if value == "none" else value
         parts.pop()
@@ -287,7 +289,9 @@ def load_artefact(spec: str) -> Artefact:
         settings[first] = text
     elif kind in ("text", "paste"):
         raise DataError(
-            f"'{spec}' lacks its {first}.", f"Expected one of {FORMS}.", f"Write {kind}:{first}."
+            f"'{spec}' has no {first}.",
+            f"Expected one of {ARTEFACT_FORMS}.",
+            f"Use {kind}:{first.upper()}.",
         )
     return _KINDS[kind](**settings)
 
@@ -299,23 +303,23 @@ def _text(value: Any) -> str:
 
 
 class WithArtefact(Images):
-    """Images with an artefact on them; ids and classes stay those of the images.
+    """Images with inserted artefacts; ids and classes are those of the clean images.
 
     Parameters
     ----------
     images
-        The clean ones.
+        The clean images.
     artefacts
-        One, or several, of which one is drawn for each image; objects, or their texts.
+        One artefact, or several of which one is drawn per image; objects or their text form.
     share
-        How many of the images get one; which ones, the seed says.
+        Fraction of the images that get an artefact, drawn with the seed.
     seed
-        Also of each artefact's place.
+        Also sets the position of each artefact.
 
     Raises
     ------
     DataError
-        If there is no artefact, or the share or seed is none.
+        If there is no artefact, or the share or seed is out of range.
     """
 
     def __init__(
@@ -330,25 +334,27 @@ class WithArtefact(Images):
         self.artefacts = tuple(as_artefacts(artefacts))
         if not self.artefacts or not 0 <= share <= 1:
             raise DataError(
-                f"{len(self.artefacts)} artefacts for a share of {share} of the images.",
-                "Expected at least one, and a share from 0 to 1.",
-                "Give both.",
+                f"{len(self.artefacts)} artefacts with share={share}.",
+                "Expected at least one artefact, and a share from 0 to 1.",
+                "Change the artefacts or the share.",
             )
         if seed < 0:
-            raise DataError(f"The seed is {seed}.", "Expected 0 or more.", "Give another one.")
+            raise DataError(
+                f"{seed} is not a valid seed.", "Expected 0 or more.", "Change the seed."
+            )
         self.seed = seed
         self.ids = images.ids
         self.targets = images.targets
         count = round(share * len(images))
         order = np.random.default_rng(seed).permutation(len(images))
         self.changed: frozenset[int] = frozenset(order[:count].tolist())
-        """The samples that carry an artefact."""
-        named = ", ".join(artefact.spec for artefact in self.artefacts)
-        part = "" if count == len(images) else f" on {count} of {len(images)}"
-        self.spec = f"python:{images.spec} with {named}{part} (seed {seed})"
+        """Numbers of the samples that get an artefact."""
+        specs = ", ".join(artefact.spec for artefact in self.artefacts)
+        subset = "" if count == len(images) else f" on {count} of {len(images)}"
+        self.spec = f"python:{images.spec} with {specs}{subset} (seed {seed})"
 
     def content(self, sample: int) -> bytes | Image.Image:
-        """Return the image with its artefact, or what lies there if it carries none."""
+        """Return the image with its artefact, or the unchanged content if it gets none."""
         if sample not in self.changed:
             return self.images.content(sample)
         return insert_drawn(self.images.read(sample), self.artefacts, self.seed, sample)
@@ -357,11 +363,11 @@ class WithArtefact(Images):
 def insert_drawn(
     image: Image.Image, artefacts: Sequence[Artefact], seed: int, sample: int
 ) -> Image.Image:
-    """Insert one of several artefacts; which one and where, seed and sample number say."""
-    which = np.random.SeedSequence((seed, sample, 1)).generate_state(1)[0]
-    return artefacts[int(which) % len(artefacts)].insert(image, artefact_seed(seed, sample))
+    """Insert one of several artefacts; seed and sample number set which one and where."""
+    index = np.random.SeedSequence((seed, sample, 1)).generate_state(1)[0]
+    return artefacts[int(index) % len(artefacts)].insert(image, artefact_seed(seed, sample))
 
 
 def artefact_seed(seed: int, sample: int) -> int:
-    """Return the seed of an artefact's place in one image."""
+    """Return the seed for the position of an artefact in one image."""
     return int(np.random.SeedSequence((seed, sample)).generate_state(1)[0])

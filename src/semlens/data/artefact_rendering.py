@@ -1,6 +1,6 @@
-"""What an inserted artefact is made of: colours, places, soft masks to blend by, cut-outs.
+"""Drawing of inserted artefacts: colours, positions, soft masks, text, and cut-out files.
 
-Cut-outs on disk are pictures whose alpha says, softly, where the artefact is.
+A cut-out file is an image whose alpha channel is the soft mask of the artefact.
 """
 
 from __future__ import annotations
@@ -21,37 +21,37 @@ Colour = tuple[int, int, int]
 Place = Literal[
     "random", "top", "bottom", "centre", "top-left", "top-right", "bottom-left", "bottom-right"
 ]
-"""Where an artefact lies; ``top`` and ``bottom`` leave the horizontal place to the seed."""
+"""Position of an artefact; for ``top`` and ``bottom`` the seed sets the horizontal position."""
 
 PLACES: tuple[str, ...] = get_args(Place)
 MARGIN = 0.03
-"""Of the shorter side, that an artefact keeps from the border."""
-LEAST = 1.0
-"""Smallest font size, in pixels."""
+"""Distance of an artefact from the border, as a fraction of the shorter side."""
+MIN_FONT_SIZE = 1.0
+"""In pixels."""
 SUFFIXES = (".png", ".webp")
-FAINT = 0.1
-"""Share of the largest alpha below which a cut-out's border is left off when it is moved."""
+FAINT_ALPHA = 0.1
+"""Fraction of the maximal alpha below which the border of a cut-out is trimmed."""
 
 
 def parse_colour(text: str) -> Colour:
-    """Read ``R,G,B``, ``#rrggbb`` or a colour's name.
+    """Parse ``R,G,B``, ``#rrggbb`` or the name of a colour.
 
     Raises
     ------
     DataError
-        If it is none of them.
+        If the text has none of these forms.
     """
     try:
-        found = ImageColor.getrgb(f"rgb({text})" if "," in text else text.strip())[:3]
-        if max(found) > 255:
+        colour = ImageColor.getrgb(f"rgb({text})" if "," in text else text.strip())[:3]
+        if max(colour) > 255:
             raise ValueError(text)
     except ValueError as error:
         raise DataError(
-            f"'{text}' is no colour.",
+            f"'{text}' is not a valid colour.",
             "Expected R,G,B from 0 to 255, #rrggbb or a name such as red.",
-            "Write it so.",
+            "Use one of these forms.",
         ) from error
-    return found
+    return colour
 
 
 def colour_text(colour: Colour) -> str:
@@ -69,9 +69,9 @@ def blend(
     image
         D, RGB.
     over
-        A: a picture of the same size, or one colour.
+        A: an image of the same size, or one colour.
     mask
-        M in [0, 1], by pixel or everywhere the same.
+        M in [0, 1], per pixel or one value.
     """
     below = np.asarray(image, np.float32)
     above = np.asarray(over, np.float32)
@@ -80,30 +80,31 @@ def blend(
     return Image.fromarray(np.rint(mixed).astype(np.uint8))
 
 
-def corner(
-    place: str, inner: tuple[int, int], outer: tuple[int, int], draw: np.random.Generator
+def top_left_corner(
+    place: str, piece: tuple[int, int], image: tuple[int, int], rng: np.random.Generator
 ) -> tuple[int, int]:
-    """Return left and top of something of a width and height in a larger picture.
+    """Return left and top of a piece in an image, given both sizes as (width, height).
 
-    What the place leaves open is drawn; what does not fit starts at the border.
+    A coordinate that ``place`` does not fix is random. A piece that does not fit starts at the
+    border.
     """
-    margin = round(MARGIN * min(outer))
-    drawn = draw.random(2)
-    across: list[int] = []
+    margin = round(MARGIN * min(image))
+    fractions = rng.random(2)
+    corner: list[int] = []
     for axis, (low, high) in enumerate((("left", "right"), ("top", "bottom"))):
-        free = outer[axis] - inner[axis]
-        near = min(margin, max(free, 0) // 2)
-        far = max(free - near, near)
-        named = {low: near, high: far, "centre": max(free, 0) // 2}
-        somewhere = near + round(float(drawn[axis]) * (far - near))
-        across.append(next((named[word] for word in named if word in place), somewhere))
-    return across[0], across[1]
+        free = image[axis] - piece[axis]
+        first = min(margin, max(free, 0) // 2)
+        last = max(free - first, first)
+        fixed = {low: first, high: last, "centre": max(free, 0) // 2}
+        random = first + round(float(fractions[axis]) * (last - first))
+        corner.append(next((fixed[word] for word in fixed if word in place), random))
+    return corner[0], corner[1]
 
 
 def stripes(
     size: tuple[int, int], period: float, angle: float, phase: float
 ) -> Float32[np.ndarray, "h w"]:
-    """Return soft stripes in [0, 1]: half of each period is free.
+    """Return soft stripes in [0, 1]; half of each period is zero.
 
     Parameters
     ----------
@@ -114,18 +115,19 @@ def stripes(
     angle
         Of the stripes, in degrees; 0 is horizontal.
     phase
-        In periods.
+        Offset in periods.
     """
     width, height = size
-    down, right = np.mgrid[0:height, 0:width].astype(np.float32)
-    turn = np.deg2rad(angle)
-    across = (down * np.cos(turn) + right * np.sin(turn)) / period + phase
-    return np.clip(2 * np.sin(2 * np.pi * across), 0, 1).astype(np.float32)
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    radians = np.deg2rad(angle)
+    # distance across the stripes in periods; clipping the sine leaves every other half wave
+    periods = (y * np.cos(radians) + x * np.sin(radians)) / period + phase
+    return np.clip(2 * np.sin(2 * np.pi * periods), 0, 1).astype(np.float32)
 
 
 @lru_cache(maxsize=1)
 def default_font() -> str:
-    """Return the path of DejaVu Sans Bold, which matplotlib brings along."""
+    """Return the path of DejaVu Sans Bold, which is part of matplotlib."""
     import matplotlib as mpl
 
     return str(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans-Bold.ttf")
@@ -133,12 +135,12 @@ def default_font() -> str:
 
 @lru_cache(maxsize=64)
 def check_words(words: str, font: str) -> None:
-    """Refuse words that a font cannot write.
+    """Refuse words that a font cannot draw.
 
     Raises
     ------
     DataError
-        If the font cannot be read, or lacks a character.
+        If the font cannot be read or has no glyph for a character.
     """
     from matplotlib.ft2font import FT2Font
 
@@ -146,49 +148,41 @@ def check_words(words: str, font: str) -> None:
         raise DataError(
             f"The text {words!r} cannot be inserted.",
             "Expected one line that is not empty.",
-            "Give some words: text:© stock",
+            "Add words, such as text:© stock",
         )
     try:
-        known = FT2Font(font).get_charmap()
+        glyphs = FT2Font(font).get_charmap()
     except (OSError, RuntimeError) as error:
         raise DataError(
-            f"The font '{font}' cannot be read ({error}).",
+            f"Cannot read the font '{font}' ({error}).",
             "Expected a TrueType or OpenType file.",
             "Check the path.",
         ) from error
-    lacking = sorted({sign for sign in words if ord(sign) not in known})
-    if lacking:
+    missing = sorted({character for character in words if ord(character) not in glyphs})
+    if missing:
         raise DataError(
-            f"The font '{Path(font).name}' has no {' '.join(lacking)}.",
-            "Expected characters that it can draw.",
-            "Choose another font with font=FILE, or other words.",
+            f"The font '{Path(font).name}' has no glyph for {' '.join(missing)}.",
+            "Expected characters that the font can draw.",
+            "Choose another font with font=FILE, or change the words.",
         )
 
 
-def written(
+def draw_text(
     words: str,
     font: str,
     size: float,
-    limit: int,
+    max_width: int,
     fill: Colour,
     outline: Colour | None,
 ) -> Image.Image:
-    """Draw words as RGBA, as small as it takes to be no wider than ``limit``.
-
-    Parameters
-    ----------
-    size
-        Of the font, in pixels.
-    limit
-        Width in pixels.
-    """
+    """Draw words as RGBA; ``size`` in pixels is reduced until they fit in ``max_width``."""
     while True:
-        face = ImageFont.truetype(font, max(size, LEAST))
+        face = ImageFont.truetype(font, max(size, MIN_FONT_SIZE))
         stroke = 0 if outline is None else max(1, round(size / 14))
         left, top, right, bottom = face.getbbox(words, stroke_width=stroke)
-        if right - left <= limit or size <= LEAST:
+        if right - left <= max_width or size <= MIN_FONT_SIZE:
             break
-        size = max(LEAST, min(size - 0.5, size * limit / (right - left)))
+        size = max(MIN_FONT_SIZE, min(size - 0.5, size * max_width / (right - left)))
     picture = Image.new("RGBA", (int(right - left) + 1, int(bottom - top) + 1), (*fill, 0))
     ImageDraw.Draw(picture).text(
         (-left, -top), words, fill=(*fill, 255), font=face, stroke_width=stroke,
@@ -197,34 +191,34 @@ def written(
     return picture
 
 
-def pasted(
-    image: Image.Image, piece: Image.Image, place: tuple[int, int], opacity: float = 1.0
+def paste_piece(
+    image: Image.Image, piece: Image.Image, corner: tuple[int, int], opacity: float = 1.0
 ) -> Image.Image:
-    """Blend an RGBA piece into an image, its left top corner at ``place``; the rest is cut off."""
+    """Blend an RGBA piece into an image at its top left ``corner``, cropped to the image."""
     layer = Image.new("RGBA", image.size, (0, 0, 0, 0))
-    layer.paste(piece, place)
+    layer.paste(piece, corner)
     mask = np.asarray(layer.getchannel("A"), np.float32) * (opacity / 255)
     return blend(image, layer.convert("RGB"), mask)
 
 
 def cutout_paths(path: Path) -> list[Path]:
-    """Return the cut-outs of a folder, sorted, or the one file.
+    """Return the sorted cut-out files of a folder, or the one file.
 
     Raises
     ------
     DataError
-        If there are none.
+        If there is none.
     """
     if path.is_file():
         return [path]
-    found = sorted(p for p in path.glob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-    if not found:
+    paths = sorted(p for p in path.glob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    if not paths:
         raise DataError(
-            f"'{path}' holds no cut-outs.",
+            f"'{path}' contains no cut-outs.",
             f"Expected a file or a folder of files that end in {', '.join(SUFFIXES)}.",
-            "Make some with 'semlens cutout'.",
+            "Create cut-outs with 'semlens cutout'.",
         )
-    return found
+    return paths
 
 
 def read_cutout(path: Path) -> Image.Image:
@@ -233,50 +227,50 @@ def read_cutout(path: Path) -> Image.Image:
     Raises
     ------
     DataError
-        If it cannot be read, has no alpha, or is nowhere opaque.
+        If it cannot be read, has no alpha channel, or is fully transparent.
     """
     try:
-        state = path.stat()
+        stat = path.stat()
     except OSError as error:
-        raise _unreadable(path, error) from error
-    return _decoded(path, state.st_mtime_ns, state.st_size)
+        raise _unreadable_error(path, error) from error
+    return _decode(path, stat.st_mtime_ns, stat.st_size)
 
 
 @lru_cache(maxsize=64)
-def _decoded(path: Path, changed: int, size: int) -> Image.Image:
-    """Decode a cut-out; time and size are there so that a file that was replaced is read again."""
+def _decode(path: Path, mtime: int, size: int) -> Image.Image:
+    """Decode a cut-out; time and size are part of the cache key, so a changed file is reread."""
     try:
         with Image.open(path) as picture:
             if "A" not in picture.getbands() and "transparency" not in picture.info:
                 raise DataError(
                     f"'{path.name}' has no alpha channel.",
-                    "Expected an RGBA picture whose alpha is the artefact's mask.",
-                    "Make cut-outs with 'semlens cutout', or add a mask in a paint program.",
+                    "Expected an RGBA image whose alpha channel is the mask of the artefact.",
+                    "Create cut-outs with 'semlens cutout', or add a mask in an image editor.",
                 )
-            found = picture.convert("RGBA")
+            cutout = picture.convert("RGBA")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise _unreadable(path, error) from error
-    if found.getchannel("A").getbbox() is None:
+        raise _unreadable_error(path, error) from error
+    if cutout.getchannel("A").getbbox() is None:
         raise DataError(
-            f"'{path.name}' is transparent everywhere.",
-            "Expected a mask above zero somewhere.",
+            f"'{path.name}' is fully transparent.",
+            "Expected a mask with values above zero.",
             "Remove the file.",
         )
-    return found
+    return cutout
 
 
-def _unreadable(path: Path, error: Exception) -> DataError:
+def _unreadable_error(path: Path, error: Exception) -> DataError:
     return DataError(
-        f"The cut-out '{path}' cannot be read ({type(error).__name__}).",
-        "Expected a whole PNG or WebP file.",
-        "Remove it, or make it again.",
+        f"Cannot read the cut-out '{path}' ({type(error).__name__}).",
+        "Expected an intact PNG or WebP file.",
+        "Remove the file, or create it again.",
     )
 
 
-def trimmed(piece: Image.Image) -> Image.Image:
-    """Cut the faint border off a cut-out."""
+def trim_faint_border(piece: Image.Image) -> Image.Image:
+    """Crop a cut-out to the pixels that are not faint."""
     alpha = np.asarray(piece.getchannel("A"))
-    strong = alpha >= FAINT * alpha.max()
-    rows, columns = np.flatnonzero(strong.any(1)), np.flatnonzero(strong.any(0))
+    visible = alpha >= FAINT_ALPHA * alpha.max()
+    rows, columns = np.flatnonzero(visible.any(1)), np.flatnonzero(visible.any(0))
     left, right = int(columns[0]), int(columns[-1]) + 1
     return piece.crop((left, int(rows[0]), right, int(rows[-1]) + 1))

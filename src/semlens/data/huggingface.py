@@ -1,4 +1,4 @@
-"""A Hugging Face data set, from the hub or from disk."""
+"""Images of a Hugging Face dataset, from the hub or from disk."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from pathlib import Path
 from typing import Any
 
 from semlens.data.class_mapping import name_targets
-from semlens.data.images import Images, numbered, read_file
+from semlens.data.images import Images, numbered_ids, read_file
 from semlens.errors import DataError, ImageError
 
 
 class HuggingFaceImages(Images):
-    """One split of a Hugging Face data set, read by its image column.
+    """The image column of one split of a Hugging Face dataset.
 
     Parameters
     ----------
     dataset
         A ``datasets.Dataset`` with an ``Image`` column.
     spec
-        How to load it again.
+        SPEC that loads it again.
     column
-        The image column; by default the only one of type ``Image``.
+        Image column; by default the only column of type ``Image``.
     target_column
-        The class column; by default the only one of type ``ClassLabel``, if there is one.
+        Class column; by default the only column of type ``ClassLabel``, if any.
 
     Raises
     ------
     DataError
-        If there is no image column, more than one, or no row.
+        If there is no image column, more than one, or no rows.
     """
 
     def __init__(
@@ -47,19 +47,19 @@ class HuggingFaceImages(Images):
                 raise DataError(
                     f"'{spec}' has no column '{name}'.",
                     f"It has {', '.join(features)}.",
-                    "Give one of them.",
+                    "Choose one of these columns.",
                 )
         images = [k for k, v in features.items() if isinstance(v, datasets.Image)]
         if column is None and len(images) != 1:
             raise DataError(
                 f"'{spec}' has {len(images)} image columns ({', '.join(images) or 'none'}).",
                 "Expected exactly one.",
-                "Give column=, or cast the column to datasets.Image().",
+                "Pass column=, or cast the column to datasets.Image().",
             )
         column = column or images[0]
         if len(dataset) == 0:
             raise DataError(
-                f"'{spec}' has no row.", "Expected at least one image.", "Choose another split."
+                f"'{spec}' has no rows.", "Expected at least one image.", "Choose another split."
             )
         labels = [k for k, v in features.items() if isinstance(v, datasets.ClassLabel)]
         target_column = target_column or (labels[0] if len(labels) == 1 else None)
@@ -68,20 +68,20 @@ class HuggingFaceImages(Images):
             [column]
         )
         self._column = column
-        self.ids = numbered(len(dataset))
+        self.ids = numbered_ids(len(dataset))
         if target_column is not None:
             feature = features[target_column]
             values = dataset[target_column]
-            named = isinstance(feature, datasets.ClassLabel)
-            self.targets = name_targets(values, feature.names if named else None, spec)
+            names = feature.names if isinstance(feature, datasets.ClassLabel) else None
+            self.targets = name_targets(values, names, spec)
 
     @classmethod
     def load(
         cls, name: str, split: str | None = None, *, offline: bool = False
     ) -> HuggingFaceImages:
-        """Load a data set from disk (``save_to_disk``) or by its hub id.
+        """Load a dataset from disk (``save_to_disk``) or by its hub id.
 
-        With ``offline`` the hub is not asked: what it gave before is taken.
+        With ``offline``, only the local cache of the hub is used.
         """
         import datasets
 
@@ -92,9 +92,9 @@ class HuggingFaceImages(Images):
             else:
                 with _offline(offline):
                     loaded = datasets.load_dataset(name)
-        except Exception as error:  # every kind of network, script and format error
+        except Exception as error:  # network, script and format errors of many types
             raise DataError(
-                f"The data set '{name}' cannot be loaded ({error}).",
+                f"Cannot load the dataset '{name}' ({error}).",
                 "Expected a hub id or a folder written by save_to_disk.",
                 "Check the name and the network, or save it to disk first.",
             ) from error
@@ -103,16 +103,20 @@ class HuggingFaceImages(Images):
             if split is None and len(splits) == 1:
                 split = splits[0]
             if split not in loaded:
-                met = f"Split '{split}' is not in '{name}'." if split else f"'{name}' has splits."
+                value = (
+                    f"Unknown split '{split}' of '{name}'." if split else f"'{name}' has splits."
+                )
                 raise DataError(
-                    met, f"It has {', '.join(splits)}.", f"Name one: datasets/{name}:{splits[0]}."
+                    value,
+                    f"The splits are {', '.join(splits)}.",
+                    f"Choose one, such as datasets/{name}:{splits[0]}.",
                 )
             loaded = loaded[split]
         elif split is not None:
             raise DataError(
-                f"'{name}' has no splits, so no '{split}'.",
-                "It is one data set.",
-                f"Give datasets/{name}.",
+                f"'{name}' has no split '{split}'.",
+                "It is a single dataset without splits.",
+                f"Use datasets/{name}.",
             )
         return cls(loaded, spec)
 
@@ -122,28 +126,28 @@ class HuggingFaceImages(Images):
         Raises
         ------
         ImageError
-            If there is none.
+            If the row has no image.
         """
         if not 0 <= sample < len(self):
             raise ImageError(
                 f"'{self.spec}' has no row {sample}.",
                 f"It has {len(self)} rows.",
-                "Give the data set that the number is of.",
+                "Pass the dataset that the row number belongs to.",
             )
         cell = self._rows[sample][self._column]
         if cell is None or (cell["bytes"] is None and cell["path"] is None):
-            raise ImageError(f"Row {sample} has no image.", "Expected one.", "Filter the data set.")
+            raise ImageError(f"Row {sample} has no image.", "Expected one.", "Filter the dataset.")
         return cell["bytes"] if cell["bytes"] is not None else read_file(Path(cell["path"]))
 
 
 @contextmanager
-def _offline(wanted: bool) -> Iterator[None]:
-    """Keep ``datasets`` from asking the hub; it has no argument for that."""
+def _offline(enabled: bool) -> Iterator[None]:
+    """Keep ``datasets`` from contacting the hub, for which it has no argument."""
     from datasets import config
 
-    before: bool = config.HF_HUB_OFFLINE
-    config.HF_HUB_OFFLINE = before or wanted
+    previous: bool = config.HF_HUB_OFFLINE
+    config.HF_HUB_OFFLINE = previous or enabled
     try:
         yield
     finally:
-        config.HF_HUB_OFFLINE = before
+        config.HF_HUB_OFFLINE = previous

@@ -1,4 +1,4 @@
-"""A folder of images; its first-level sub-folders are classes."""
+"""Images of a folder, whose first-level subfolders are classes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ImageFolder(Images):
     Raises
     ------
     DataError
-        If the folder is missing or holds no image.
+        If the folder is missing or contains no images.
     """
 
     def __init__(self, root: str | Path) -> None:
@@ -35,12 +35,12 @@ class ImageFolder(Images):
         self.ids = sorted(_image_paths(self.root, "", ()))
         if not self.ids:
             raise DataError(
-                f"'{root}' holds no image.",
+                f"'{root}' contains no images.",
                 f"Expected files that end in {', '.join(sorted(SUFFIXES))}.",
-                "Check the path and the endings of the files.",
+                "Check the path and the file endings.",
             )
-        nested = ["/" in name for name in self.ids]
-        self.targets = [name.split("/", 1)[0] for name in self.ids] if all(nested) else None
+        has_classes = all("/" in name for name in self.ids)
+        self.targets = [name.split("/", 1)[0] for name in self.ids] if has_classes else None
 
     def content(self, sample: int) -> bytes:
         """Return the file's bytes."""
@@ -48,33 +48,33 @@ class ImageFolder(Images):
 
 
 def check_folder(root: str | Path) -> None:
-    """Refuse what is not a folder (:class:`DataError`); what is in it is not looked at."""
+    """Refuse a path that is not a folder (:class:`DataError`), without listing it."""
     if not Path(root).expanduser().is_dir():
         raise DataError(
             f"'{root}' is not a folder.",
-            "Expected a folder of images, with a sub-folder per class if it has classes.",
-            "Check the path, or give datasets/ID for a Hugging Face data set.",
+            "Expected a folder of images, with a subfolder per class if there are classes.",
+            "Check the path, or use datasets/ID for a Hugging Face dataset.",
         )
 
 
-def _image_paths(folder: Path, prefix: str, above: tuple[str, ...]) -> Iterator[str]:
-    """Yield relative POSIX paths; a link to a folder that it lies in is not followed again."""
+def _image_paths(folder: Path, prefix: str, parents: tuple[str, ...]) -> Iterator[str]:
+    """Yield relative POSIX paths; a link to one of its own parent folders is not followed."""
     real = os.path.realpath(folder)
-    if real in above:
+    if real in parents:
         return
     try:
         entries = list(os.scandir(folder))
     except OSError as error:
         raise DataError(
-            f"The folder '{folder}' cannot be read ({error.strerror}).",
-            "Expected to be allowed to list every folder.",
+            f"Cannot read the folder '{folder}' ({error.strerror}).",
+            "Expected permission to list every subfolder.",
             "Change its permissions, or move it out of the data.",
         ) from error
     for entry in entries:
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
-            yield from _image_paths(folder / entry.name, f"{prefix}{entry.name}/", (*above, real))
+            yield from _image_paths(folder / entry.name, f"{prefix}{entry.name}/", (*parents, real))
         elif Path(entry.name).suffix.lower() in SUFFIXES:
             yield _utf8(prefix + entry.name)
 
@@ -84,8 +84,8 @@ def _utf8(name: str) -> str:
         name.encode()
     except UnicodeEncodeError as error:
         raise DataError(
-            f"The name {os.fsencode(name)!r} is not UTF-8.",
-            "Expected file names in UTF-8, as a database holds them.",
+            f"The file name {os.fsencode(name)!r} is not valid UTF-8.",
+            "A database stores file names in UTF-8.",
             "Rename the file or its folder.",
         ) from error
     return name

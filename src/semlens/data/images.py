@@ -1,4 +1,4 @@
-"""What data are to semlens: upright RGB images with stable ids, content hashes, class names."""
+"""Base class of data: upright RGB images with stable ids, content hashes and class names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 
 from semlens.errors import ImageError
 
-_REMEDY = "Convert or remove the file; a build skips it and lists it."
+_REMEDY = "Convert or remove the file; a build skips and lists it."
 
 
 def decode(data: bytes, name: str) -> Image.Image:
@@ -23,8 +23,8 @@ def decode(data: bytes, name: str) -> Image.Image:
     Raises
     ------
     ImageError
-        If the bytes are no image, are cut short, or are of a kind that has no fixed
-        mapping to 8 bits (floating point).
+        If the bytes are not an image, are truncated, or hold pixels without a fixed mapping to
+        8 bits (floating point).
     """
     try:
         with Image.open(io.BytesIO(data)) as image:
@@ -35,12 +35,12 @@ def decode(data: bytes, name: str) -> Image.Image:
         raise ImageError(
             f"'{name}' is too large ({error}).", "Expected at most 178 million pixels.", _REMEDY
         ) from error
-    except Exception as error:  # what Pillow raises for damaged bytes is an open list
-        raise _undecodable(name, error) from error
+    except Exception as error:  # Pillow raises many types of errors for damaged bytes
+        raise _decode_error(name, error) from error
 
 
 def upright_rgb(image: Image.Image, name: str = "image") -> Image.Image:
-    """Apply EXIF orientation, put alpha over white, and bring every mode to 8-bit RGB.
+    """Apply the EXIF orientation, composite alpha over white, and convert to 8-bit RGB.
 
     16-bit grey is scaled by 1/257, so that white stays white.
 
@@ -50,16 +50,16 @@ def upright_rgb(image: Image.Image, name: str = "image") -> Image.Image:
         If the pixels have no fixed mapping to 8 bits, or a lazily opened file is damaged.
     """
     try:
-        image = _transposed(image)
+        image = _apply_orientation(image)
         image.load()
-    except Exception as error:  # what Pillow raises for damaged bytes is an open list
-        raise _undecodable(name, error) from error
+    except Exception as error:  # Pillow raises many types of errors for damaged bytes
+        raise _decode_error(name, error) from error
     if image.mode == "F":
-        raise _whiteless(name, "floating-point")
+        raise _pixel_error(name, "floating-point")
     if image.mode.startswith("I"):
         values = np.asarray(image).astype(np.float64)
         if values.min() < 0 or values.max() > 65535:
-            raise _whiteless(name, "32-bit")
+            raise _pixel_error(name, "32-bit")
         image = Image.fromarray(np.rint(values / 257.0).astype(np.uint8))
     if "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
@@ -68,50 +68,50 @@ def upright_rgb(image: Image.Image, name: str = "image") -> Image.Image:
     try:
         return image.convert("RGB") if image.mode != "RGB" else image.copy()
     except ValueError as error:  # a mode such as LAB
-        raise _undecodable(name, error) from error
+        raise _decode_error(name, error) from error
 
 
-def _transposed(image: Image.Image) -> Image.Image:
+def _apply_orientation(image: Image.Image) -> Image.Image:
     """Apply the EXIF orientation; a damaged EXIF block does not make an image unreadable."""
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # the EXIF parser raises many kinds; the pixels are checked by load()
+    except Exception:  # the EXIF parser raises many types of errors; load() checks the pixels
         return image
 
 
-def _undecodable(name: str, error: Exception) -> ImageError:
-    # without Pillow's "<_io.BytesIO object at 0x...>": the reason goes into the database
+def _decode_error(name: str, error: Exception) -> ImageError:
+    # drop Pillow's "<_io.BytesIO object at 0x...>": the reason is stored in the database
     reason = re.sub(r"\s*<[^>]*>", "", str(error)) or type(error).__name__
     return ImageError(
-        f"'{name}' cannot be decoded ({reason}).", "Expected a whole image file.", _REMEDY
+        f"Cannot decode '{name}' ({reason}).", "Expected an intact image file.", _REMEDY
     )
 
 
-def _whiteless(name: str, kind: str) -> ImageError:
+def _pixel_error(name: str, kind: str) -> ImageError:
     return ImageError(
         f"'{name}' holds {kind} pixels.",
-        "Expected 8-bit or 16-bit integers, whose white is known.",
+        "Expected 8-bit or 16-bit integers, which have a defined white.",
         _REMEDY,
     )
 
 
 def content_digest(content: bytes | Image.Image) -> str:
-    """SHA-256 of encoded bytes, or of a decoded image's mode, size and raw pixels."""
+    """Return the SHA-256 of encoded bytes, or of the mode, size and pixels of a decoded image."""
     if isinstance(content, Image.Image):
-        head = f"{content.mode}:{content.width}x{content.height}:".encode()
-        content = head + content.tobytes()
+        header = f"{content.mode}:{content.width}x{content.height}:".encode()
+        content = header + content.tobytes()
     return hashlib.sha256(content).hexdigest()
 
 
 class Images(ABC):
-    """Images in a fixed order; a sample's number is its place in it."""
+    """Images in a fixed order; the number of a sample is its index."""
 
     spec: str
-    """How to load the same data again, or a description when it came from Python."""
+    """SPEC that loads the same data again, or a description if it comes from Python."""
     ids: Sequence[str]
     """A stable id per sample; for folders the sorted relative POSIX paths."""
     targets: Sequence[str] | None = None
-    """The class name of each sample, or None when the data has no classes."""
+    """The class name of each sample, or None if the data has no classes."""
 
     def __len__(self) -> int:
         """Return the number of samples."""
@@ -119,7 +119,7 @@ class Images(ABC):
 
     @abstractmethod
     def content(self, sample: int) -> bytes | Image.Image:
-        """Return the sample's encoded bytes, or its upright RGB image where there are none.
+        """Return the sample's encoded bytes, or its upright RGB image if there are none.
 
         Raises
         ------
@@ -143,8 +143,8 @@ class Images(ABC):
         return content_digest(self.content(sample))
 
 
-def numbered(count: int) -> list[str]:
-    """Return ids for samples that have no names: their numbers, of equal width."""
+def numbered_ids(count: int) -> list[str]:
+    """Return ids for samples without names: zero-padded numbers."""
     width = len(str(count - 1))
     return [f"{i:0{width}d}" for i in range(count)]
 
@@ -155,13 +155,13 @@ def read_file(path: Path, name: str | None = None) -> bytes:
     Raises
     ------
     ImageError
-        If it cannot be read; the text calls it ``name``.
+        If it cannot be read; the error refers to it as ``name``.
     """
     try:
         return path.read_bytes()
     except OSError as error:
         raise ImageError(
-            f"'{name or path}' cannot be read ({error.strerror or error}).",
+            f"Cannot read '{name or path}' ({error.strerror or error}).",
             "Expected a readable file.",
-            "Check its permissions and whether it still exists.",
+            "Check that it exists and that you have permission to read it.",
         ) from error

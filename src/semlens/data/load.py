@@ -1,4 +1,4 @@
-"""From a data SPEC, as the command line and manifests hold it, to images."""
+"""Loading of images from a SPEC, the text that the command line and manifests use."""
 
 from __future__ import annotations
 
@@ -16,53 +16,53 @@ if TYPE_CHECKING:
 
 
 def load_images(spec: str | Path) -> Images:
-    """Load images from a folder, ``datasets/ID[:SPLIT]`` or a saved Hugging Face data set.
+    """Load images from a folder, ``datasets/ID[:SPLIT]`` or a saved Hugging Face dataset.
 
     Raises
     ------
     DataError
-        If the SPEC names nothing that can be loaded.
+        If the SPEC cannot be loaded.
     """
     text = str(spec)
     path = Path(text).expanduser()
-    if is_saved(path) or (text.startswith("datasets/") and not path.is_dir()):
+    if is_saved_dataset(path) or (text.startswith("datasets/") and not path.is_dir()):
         return load_hugging_face(text)
     check_spec(text)
     return ImageFolder(path)
 
 
 def as_images(images: Images | str | Path | Sequence[Any]) -> Images:
-    """Return images however they are given: an object, a SPEC, or a list of pictures or paths."""
+    """Return images from an object, a SPEC, or a list of pictures or paths."""
     if isinstance(images, Images):
         return images
     return load_images(images) if isinstance(images, str | Path) else ImageSequence(images)
 
 
 def check_spec(spec: str) -> None:
-    """Refuse a SPEC of data that are not there, without listing them.
+    """Refuse a SPEC of data that does not exist, without listing the data.
 
     Raises
     ------
     DataError
-        If it names a Python object, or a folder that does not exist.
+        If it describes a Python object, or a folder that does not exist.
     """
     if spec.startswith("python:") and not Path(spec).expanduser().is_dir():
         raise DataError(
-            f"The data '{spec}' came from a Python object.",
-            "A SPEC cannot bring it back.",
+            f"The data '{spec}' was a Python object.",
+            "It cannot be loaded from its name.",
             "Pass the same object as images=, or build from a folder.",
         )
     if not spec.startswith("datasets/"):
         check_folder(spec)
 
 
-def is_saved(path: Path) -> bool:
-    """Whether a folder holds a Hugging Face data set (``save_to_disk``)."""
+def is_saved_dataset(path: Path) -> bool:
+    """Return whether a folder is a saved Hugging Face dataset (``save_to_disk``)."""
     return any((path / name).is_file() for name in ("state.json", "dataset_dict.json"))
 
 
 def load_hugging_face(spec: str, *, offline: bool = False) -> HuggingFaceImages:
-    """Load ``datasets/ID[:SPLIT]`` or a saved data set; ``offline`` only what is on this machine.
+    """Load ``datasets/ID[:SPLIT]`` or a saved dataset; with ``offline``, only from local files.
 
     Raises
     ------
@@ -70,11 +70,11 @@ def load_hugging_face(spec: str, *, offline: bool = False) -> HuggingFaceImages:
         If it cannot be loaded.
     """
     folder = Path(spec).expanduser()
-    if is_saved(folder):
+    if is_saved_dataset(folder):
         name, split = str(folder.resolve()), None
     else:
-        before, _, after = spec.removeprefix("datasets/").rpartition(":")
-        name, split = (before, after) if before else (after, None)
+        head, _, tail = spec.removeprefix("datasets/").rpartition(":")
+        name, split = (head, tail) if head else (tail, None)
     try:
         from semlens.data.huggingface import HuggingFaceImages
 

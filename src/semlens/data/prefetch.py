@@ -1,4 +1,4 @@
-"""An ordered map over threads with a bounded look-ahead."""
+"""Ordered map over threads with a bounded look-ahead."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ R = TypeVar("R")
 
 
 def default_workers() -> int:
-    """Threads for decoding: one per core, eight at most."""
+    """Return the number of decoding threads: one per core, at most eight."""
     return min(8, os.cpu_count() or 1)
 
 
@@ -23,22 +23,22 @@ def prefetch(
 ) -> Iterator[R]:
     """Yield ``function(item)`` in order, at most ``ahead`` items in advance.
 
-    Threads, not processes: Pillow and torchvision release the interpreter lock while they
-    decode and resize, and the user's data set and preprocessing need not be picklable.
-    With ``workers`` 0 everything runs in the caller's thread.
+    Threads rather than processes: Pillow and torchvision release the GIL while they decode and
+    resize, and the user's dataset and preprocessing need not be picklable. With ``workers=0``
+    everything runs in the caller's thread.
     """
     if workers <= 0:
         yield from map(function, items)
         return
     with ThreadPoolExecutor(workers, thread_name_prefix="semlens") as pool:
-        waiting: deque[Future[R]] = deque()
+        pending: deque[Future[R]] = deque()
         try:
             for item in items:
-                waiting.append(pool.submit(copy_context().run, function, item))
-                if len(waiting) > ahead:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+                pending.append(pool.submit(copy_context().run, function, item))
+                if len(pending) > ahead:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
         finally:
-            for future in waiting:
+            for future in pending:
                 future.cancel()

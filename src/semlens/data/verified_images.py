@@ -1,4 +1,4 @@
-"""Hashes of a whole data set, and images that must stay what they were when they were hashed."""
+"""Content hashes of a dataset, and images that are verified against them on every read."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from semlens.errors import ImageError, StaleError
 
 
 def content_digests(images: Images, workers: int) -> Iterator[str]:
-    """Yield the digest of every sample; empty for one whose bytes cannot even be read.
+    """Yield the digest of every sample; empty for a sample whose bytes cannot be read.
 
     Such a sample is skipped and listed when the model runs over the data.
     """
 
     def digest(sample: int) -> str:
-        for _ in range(2):  # a failure that passes is not taken for a broken file
+        for _ in range(2):  # a temporary failure must not count as a broken file
             with suppress(ImageError):
                 return images.digest(sample)
         return ""
@@ -30,21 +30,21 @@ def content_digests(images: Images, workers: int) -> Iterator[str]:
 
 
 ATTEMPTS, PAUSE = 3, 0.2
-"""A read that fails or differs is tried again, after so many seconds: a network may be slow."""
-_LISTED = 20
+"""Attempts to read an image, and seconds in between: network storage may fail for a moment."""
+_MAX_LISTED = 20
 
 
 class VerifiedImages(Images):
-    """Images of which each is compared with its digest whenever it is read.
+    """Images that are compared with their digest on every read.
 
-    What is decoded are the very bytes that were compared, so that two reads of one image can
-    never see two pictures. An image that could not be read when the digests were taken has an
-    empty one, and stays unreadable.
+    The bytes that were compared are the bytes that are decoded, so that two reads of an image
+    never see different pixels. An image that could not be read when the digests were computed has
+    an empty digest and stays unreadable.
 
     Parameters
     ----------
     digests
-        One per sample, as :func:`content_digests` gives them.
+        One per sample, from :func:`content_digests`.
     """
 
     def __init__(self, images: Images, digests: Sequence[str]) -> None:
@@ -54,14 +54,14 @@ class VerifiedImages(Images):
         self._stale: StaleError | None = None
 
     def content(self, sample: int) -> bytes | Image.Image:
-        """Return what the image holds.
+        """Return the content of an image.
 
         Raises
         ------
         ImageError
-            If it could not be read when the digests were taken, either.
+            If it could not be read when the digests were computed either.
         StaleError
-            If it is not what it was; the text lists all images that are not.
+            If it has changed; the error lists all images that have changed.
         """
         for attempt in range(ATTEMPTS):
             time.sleep(PAUSE * bool(attempt))
@@ -73,18 +73,18 @@ class VerifiedImages(Images):
                 continue
             if content_digest(content) == self.digests[sample]:
                 return content
-        with self._lock:  # several threads may meet changed images at once
-            self._stale = self._stale or self._changed(sample)
+        with self._lock:  # several threads may find changed images at the same time
+            self._stale = self._stale or self._stale_error(sample)
         raise self._stale
 
-    def _changed(self, sample: int) -> StaleError:
-        now = content_digests(self.images, default_workers())
-        different = {i for i, digest in enumerate(now) if digest != self.digests[i]} | {sample}
-        names = [self.ids[i] for i in sorted(different)]
-        more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    def _stale_error(self, sample: int) -> StaleError:
+        current = content_digests(self.images, default_workers())
+        changed = {i for i, digest in enumerate(current) if digest != self.digests[i]} | {sample}
+        names = [self.ids[i] for i in sorted(changed)]
+        more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
         return StaleError(
             f"{len(names)} images of '{self.spec}' have changed since they were hashed: "
-            f"{', '.join(names[:_LISTED])}{more}.",
-            "Expected images that stay the same until the build has ended.",
-            "Run the same build again once nothing writes to them: it takes them as they are then.",
+            f"{', '.join(names[:_MAX_LISTED])}{more}.",
+            "Expected images that do not change during a build.",
+            "Run the same build again once nothing writes to them; it will use their new content.",
         )

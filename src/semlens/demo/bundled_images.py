@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from PIL import Image
 
-from semlens.data.images import Images, numbered
+from semlens.data.images import Images, numbered_ids
 
 Version = Literal["as-is", "clean", "marked"]
 
@@ -104,7 +104,7 @@ class _MarkedImages(Images):
     def __init__(self, world: DemoWorld, split: str, version: Version) -> None:
         self._pictures = [picture for picture in world.pictures if picture.split == split]
         self._draw: Callable[[BundledImage], Image.Image] = partial(world.image, version=version)
-        self.spec, self.ids = f"python:demo {split} {version}", numbered(len(self._pictures))
+        self.spec, self.ids = f"python:demo {split} {version}", numbered_ids(len(self._pictures))
         self.targets = [picture.target for picture in self._pictures]
 
     def content(self, sample: int) -> Image.Image:

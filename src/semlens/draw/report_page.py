@@ -1,4 +1,4 @@
-"""A report as one HTML file: sections that are made of a few kinds of blocks."""
+"""A report as one HTML file: sections of paragraphs, tables, images and component cards."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from semlens.draw.html import render, webp_uri
 
 @dataclass(frozen=True)
 class Badge:
-    """A word with its colour beside it: a verdict, or ``alarm``, ``clear``, ``open``."""
+    """A coloured word; ``kind`` is a verdict, or ``alarm``, ``clear`` or ``open``."""
 
     text: str
     kind: str
@@ -26,12 +26,12 @@ Cell = str | Badge
 
 
 class ReportBlock:
-    """A piece of a section; its kind, the class's name, says how it is set."""
+    """A piece of a section."""
 
     @property
     def kind(self) -> str:
-        """Name of the block's kind."""
-        return type(self).__name__.lower()
+        """The name by which the template selects the markup, such as ``table``."""
+        return type(self).__name__.removeprefix("Report").lower()
 
 
 @dataclass(frozen=True)
@@ -43,21 +43,21 @@ class Paragraph(ReportBlock):
 
 @dataclass(frozen=True)
 class Points(ReportBlock):
-    """A list; ``head`` is set before each text."""
+    """A list of pairs of a bold heading and a text."""
 
     points: Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True)
 class Commands(ReportBlock):
-    """Lines to type."""
+    """Command lines."""
 
     lines: Sequence[str]
 
 
 @dataclass(frozen=True)
 class Facts(ReportBlock):
-    """Names and values, a line each, with a small line below where there is more."""
+    """Names and values, one per line, each with an optional small line below."""
 
     caption: str
     rows: Sequence[tuple[str, str, str]]
@@ -65,7 +65,7 @@ class Facts(ReportBlock):
 
 @dataclass(frozen=True)
 class Values(ReportBlock):
-    """Names and short values, side by side."""
+    """Names and short values in columns."""
 
     caption: str
     rows: Sequence[tuple[str, str]]
@@ -73,7 +73,7 @@ class Values(ReportBlock):
 
 @dataclass(frozen=True)
 class ReportTable(ReportBlock):
-    """A table; ``numbers`` are the places of columns that stand to the right."""
+    """A table; ``numbers`` are the indices of right-aligned columns."""
 
     caption: str
     columns: Sequence[str]
@@ -83,18 +83,18 @@ class ReportTable(ReportBlock):
 
 @dataclass(frozen=True)
 class ReportPicture(ReportBlock):
-    """A picture as a data URI, with what it shows in words."""
+    """An image as a data URI, with alternative text and caption."""
 
     uri: str
     alt: str
     caption: str
     adapts: bool = False
-    """Whether it suits light and dark pages by itself."""
+    """Whether the image itself adapts to light and dark pages."""
 
 
 @dataclass(frozen=True)
 class Thumb:
-    """A small picture with the file that it comes from."""
+    """A thumbnail with the path of its file."""
 
     uri: str
     file: str
@@ -102,12 +102,12 @@ class Thumb:
 
 @dataclass(frozen=True)
 class ReportCard:
-    """A component: its examples, what is known of it, and the classes that it drives.
+    """A component with its examples, lines of text, and the classes it is relevant for.
 
     Parameters
     ----------
     classes
-        Name, share and width of the bar in per cent; and whether it is the class asked for.
+        Name, share, width of the bar in percent, and whether it is the class of the report.
     """
 
     name: str
@@ -119,7 +119,7 @@ class ReportCard:
 
 @dataclass(frozen=True)
 class ReportCards(ReportBlock):
-    """Components, one below the other; ``files`` says whether file names are written out."""
+    """A list of component cards; ``files`` determines whether file names are shown."""
 
     cards: Sequence[ReportCard]
     files: bool = False
@@ -127,14 +127,14 @@ class ReportCards(ReportBlock):
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the report; one that could not be made says why."""
+    """A section of the report; ``missing`` is the reason if it has no content."""
 
     key: str
     title: str
     blocks: Sequence[ReportBlock] = ()
     missing: str = ""
     flows: bool = False
-    """Whether it goes on where the one before ends, in print."""
+    """Whether it continues on the same page in print."""
 
 
 @dataclass(frozen=True)
@@ -145,32 +145,32 @@ class ReportPage:
     verdict: Badge
     sentence: str
     more: Sequence[str]
-    made: str
+    created: str
     sections: Sequence[Section]
 
 
 def page_html(page: ReportPage) -> str:
-    """Return the report as HTML that asks nothing of any host; every value is escaped."""
+    """Render the report as HTML without external resources; all values are escaped."""
     return render("report.html.j2", page=page, colours=VERDICTS)
 
 
 def figure_picture(figure: Figure, alt: str, caption: str, *, points: int = 0) -> ReportPicture:
-    """Embed a plot: as vectors, or as pixels where it has too many points for that."""
-    if points > _MANY:
+    """Embed a plot as SVG, or as a bitmap if it has many points."""
+    if points > _BITMAP_FROM:
         return ReportPicture(webp_uri(encoded(decoded(figure_png(figure)), 88, 6)), alt, caption)
     return svg_picture(figure_svg(figure), alt, caption)
 
 
 def svg_picture(svg: str, alt: str, caption: str, *, adapts: bool = False) -> ReportPicture:
-    """Embed an SVG as an image of its own: its names cannot clash with those of another."""
+    """Embed an SVG as a separate image, so that its ids cannot clash with those of others."""
     uri = "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
     return ReportPicture(uri, alt, caption, adapts)
 
 
-def picture_thumb(picture: Image.Image, file: str) -> Thumb:
-    """Embed a small picture."""
-    return Thumb(webp_uri(encoded(picture, 78)), file)
+def picture_thumb(image: Image.Image, file: str) -> Thumb:
+    """Embed a thumbnail."""
+    return Thumb(webp_uri(encoded(image, 78)), file)
 
 
-_MANY = 3000
-"""Points of a plot beyond which an SVG is larger than a picture."""
+_BITMAP_FROM = 3000
+"""Number of points beyond which an SVG is larger than a bitmap."""

@@ -1,1 +1,1 @@
-"""Foundation models: from images and texts to unit vectors of one semantic space."""
+"""Foundation models, which embed images and texts as unit vectors in one space."""

@@ -1,8 +1,8 @@
-"""The bundled foundation model: an image tower and a text tower into one 384-dimensional space.
+"""The bundled foundation model: an image tower and a text tower with a 384-dimensional space.
 
-Small (7.5 MB) and trained by us (``demo_world/``) on emoji and clip art only. It lets the demo run
-on a machine that reaches no model hub. Do not use it for photographs: use a real CLIP there. The
-text tower is a bag of words: the order of words is lost.
+Small (7.5 MB) and trained in ``demo_world/`` on emoji and clip art only, so that the demo runs
+offline. Do not use it for photographs; use a real CLIP for them. The text tower is a bag of words:
+it ignores word order.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ DIMENSION = 384
 INPUT_SIZE = 96  # pixels, both sides
 BODY = "efficientnet_lite0"
 BODY_FEATURES = 1280
-BATCH_NORM_EPSILON = 1e-3  # of the published weights; timm's default for this body differs
+BATCH_NORM_EPSILON = 1e-3  # as in the published weights; timm's default for this body differs
 UNKNOWN = "[UNK]"
 SCALE_SUFFIX = ".scale"
 TEXT_ASSET, VOCABULARY_ASSET, IMAGE_ASSET = "text.safetensors", "vocab.txt", "image.safetensors"
 
 
 def quantise(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Store matrices and kernels as int8 with one fp16 scale per output row, the rest as fp16."""
+    """Quantise matrices and kernels to int8 with an fp16 scale per output row, the rest to fp16."""
     packed: dict[str, Tensor] = {}
     for name, value in state.items():
         if not value.is_floating_point():
@@ -56,7 +56,7 @@ def quantise(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def dequantise(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the float32 tensors that ``quantise`` stored."""
+    """Return the float32 tensors of a state from :func:`quantise`."""
     state: dict[str, Tensor] = {}
     for name, value in packed.items():
         scale = packed.get(name + SCALE_SUFFIX)
@@ -68,26 +68,26 @@ def dequantise(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def save_quantised(module: nn.Module, path: Path) -> None:
-    """Write the state of ``module`` as int8 safetensors."""
+    """Write the state of ``module`` to int8 safetensors."""
     save_file(quantise(module.state_dict()), path)
 
 
 def load_quantised(module: nn.Module, path: Path) -> None:
-    """Fill ``module`` from int8 safetensors; counters that were not stored keep their value."""
+    """Load int8 safetensors into ``module``; counters that were not stored keep their value."""
     missing, unexpected = module.load_state_dict(dequantise(load_file(path)), strict=False)
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]
     if missing or unexpected:
         raise ValueError(
-            f"{path} does not fit {type(module).__name__}: missing {missing[:3]}, "
+            f"{path} does not match {type(module).__name__}: missing {missing[:3]}, "
             f"unexpected {unexpected[:3]}. Rebuild it with 'python -m demo_world pack'."
         )
 
 
 def preprocess_image(image: Image.Image) -> Tensor:
-    """Turn an upright image of any size and aspect into float32[3 96 96] in [-1, 1].
+    """Turn an upright image of any size into float32 [3 96 96] in [-1, 1].
 
-    The longer side is scaled to 96 pixels and the rest is padded with the mean colour of the
-    image's border, so that crops of any aspect keep their proportions.
+    The longer side is scaled to 96 pixels and the shorter one is padded with the mean colour of the
+    image's border, which preserves the aspect ratio.
     """
     image = _letterbox(image.convert("RGB"))
     pixels = torch.from_numpy(np.array(image, dtype=np.uint8))
@@ -108,7 +108,7 @@ def _letterbox(image: Image.Image) -> Image.Image:
 
 
 class ImageTower(nn.Module):
-    """EfficientNet-Lite0 body and a linear projection; outputs are unit vectors."""
+    """EfficientNet-Lite0 body and a linear projection to unit vectors."""
 
     def __init__(self, dimension: int = DIMENSION) -> None:
         super().__init__()
@@ -124,10 +124,10 @@ class ImageTower(nn.Module):
 
 
 class TextTower(nn.Module):
-    """A weighted mean of static token vectors and a small residual network; unit vectors.
+    """A weighted mean of static token vectors and a small residual network, to unit vectors.
 
-    A text without a known word (also the empty string) is the mean of nothing, the zero vector,
-    which the residual network's biases map to a fixed vector that was trained for the empty string.
+    A text without known words, such as the empty string, has the mean zero. The biases of the
+    network map it to a fixed vector that was trained for the empty string.
     """
 
     def __init__(
@@ -151,12 +151,12 @@ class TextTower(nn.Module):
         self.contract = nn.Linear(hidden, dimension)
 
     def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the known tokens of each text."""
+        """Return the ids of the known tokens of each text."""
         encodings = self.tokenizer.encode_batch(list(texts), add_special_tokens=False)
         return [[i for i in e.ids if i != self.unknown] for e in encodings]
 
     def forward(self, ids: Tensor, offsets: Tensor) -> Tensor:
-        """Map concatenated token ids [T] with the start of each text [B] to [B dimension]."""
+        """Map concatenated token ids [T] and offsets of texts [B] to vectors [B dimension]."""
         weights = self.log_weights[ids].clamp(-5, 5).exp()
         total = F.embedding_bag(
             ids, self.tokens.weight, offsets, mode="sum", per_sample_weights=weights
@@ -167,14 +167,14 @@ class TextTower(nn.Module):
         return F.normalize(self.linear(mean) + self.contract(F.gelu(self.expand(mean))), dim=-1)
 
     def bag(self, ids: Sequence[Sequence[int]]) -> Tensor:
-        """Embed texts given as token ids: [B dimension]."""
+        """Embed texts given as token ids to vectors [B dimension]."""
         lengths = torch.tensor([0, *[len(i) for i in ids[:-1]]])
         flat = torch.tensor([i for text in ids for i in text], dtype=torch.long)
         return self(flat, lengths.cumsum(0))
 
     @torch.inference_mode()
     def encode(self, texts: Sequence[str]) -> Tensor:
-        """Embed texts: unit vectors [B dimension]; a text's vector does not depend on the batch."""
+        """Embed texts one by one, so that a vector [B dimension] does not depend on the batch."""
         if not texts:
             return torch.empty(0, self.linear.out_features)
         return torch.cat([self.bag([ids]) for ids in self.token_ids(texts)])
@@ -218,7 +218,7 @@ def load_towers(folder: Path | None = None) -> DemoTowers:
 
 
 class DemoEmbedder(Embedder):
-    """``semlens/demo``: trained on emoji and clip art; photographs and word order are weak."""
+    """``semlens/demo``: trained on emoji and clip art, weak on photographs; ignores word order."""
 
     has_text = True
     spec = "semlens/demo"
@@ -234,7 +234,7 @@ class DemoEmbedder(Embedder):
         self.dim = DIMENSION
 
     def preprocess(self, image: Image.Image) -> Tensor:
-        """Scale to the tower's 96 x 96 input, padded to a square."""
+        """Scale and pad the image to the 96 x 96 input of the tower."""
         return preprocess_image(image)
 
     def _images(self, batch: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Foundation models of transformers: CLIP, SigLIP, and image-only encoders such as DINOv2."""
+"""Foundation models from transformers: CLIP, SigLIP, and image-only encoders such as DINOv2."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import transformers
 from PIL import Image
 from torch import Tensor
 
-from semlens.embedders.load import Embedder, unavailable
+from semlens.embedders.load import Embedder, unavailable_error
 from semlens.errors import EmbedderError
 from semlens.models.checkpoint import check_missing_weights
 from semlens.models.model_libraries import seeded
@@ -23,17 +23,17 @@ from semlens.recipe import fingerprint
 class TransformersEmbedder(Embedder):
     """``transformers/ID-or-dir``.
 
-    A model with ``get_text_features`` embeds texts too. Any other encoder gives its class
-    token after the last layer norm (paper, B.1: DINOv2-base), or its pooled output if it has
-    no class token.
+    A model with ``get_text_features`` embeds texts too. For other encoders the vector is the class
+    token after the last layer norm (paper, B.1: DINOv2-base), or the pooled output if there is no
+    class token.
     """
 
     def __init__(self, name: str, device: str = "cpu") -> None:
         if (folder := Path(name).expanduser()).is_dir():
-            name = str(folder.resolve())  # to be found from any folder
+            name = str(folder.resolve())  # independent of the working directory
         self.spec = f"transformers/{name}"
         try:
-            with seeded(0):  # a pooler that the checkpoint lacks gets the same numbers
+            with seeded(0):  # initializes a pooler missing from the checkpoint
                 loaded: Any = transformers.AutoModel.from_pretrained(name, output_loading_info=True)
             model, report = loaded
             check_missing_weights(report["missing_keys"], self.spec, EmbedderError)
@@ -43,8 +43,8 @@ class TransformersEmbedder(Embedder):
                 self._tokenizer = transformers.AutoTokenizer.from_pretrained(name)
         except EmbedderError:
             raise
-        except Exception as error:  # hub clients and checkpoint readers raise many kinds
-            raise unavailable(self.spec, error) from error
+        except Exception as error:  # hub clients and checkpoint readers raise many types
+            raise unavailable_error(self.spec, error) from error
         self._model = model.eval().to(device)
         self._device = torch.device(device)
         self._class_token = any(n.endswith("cls_token") for n, _ in model.named_parameters())
@@ -54,7 +54,7 @@ class TransformersEmbedder(Embedder):
         self.dim = int(self.embed_batch(self.preprocess(grey)[None]).shape[1])
 
     def preprocess(self, image: Image.Image) -> Tensor:
-        """Apply the processor that belongs to the weights."""
+        """Apply the processor of the checkpoint."""
         return self._processor(images=image, return_tensors="pt")["pixel_values"][0].float()
 
     def _images(self, batch: Tensor) -> Tensor:
@@ -80,17 +80,17 @@ class TransformersEmbedder(Embedder):
             truncation=True,
             return_tensors="pt",
         ).to(self._device)
-        # SigLIP was trained with every text padded to the full length and no mask; CLIP masks
+        # SigLIP was trained on texts padded to full length without a mask; CLIP needs the mask
         names = ("input_ids",) if "siglip" in config.model_type else ("input_ids", "attention_mask")
         return _vectors(self._model.get_text_features(**{name: tokens[name] for name in names}))
 
 
 def has_text_tower(name: str) -> bool:
-    """Tell from its configuration alone whether a model embeds texts."""
+    """Return whether a model embeds texts, from its configuration alone."""
     config = transformers.AutoConfig.from_pretrained(name)
     return hasattr(transformers.MODEL_MAPPING[type(config)], "get_text_features")
 
 
 def _vectors(output: Any) -> Tensor:
-    """Return the features: a tensor in transformers 4, an output with a pooler in 5."""
+    """Return the features: transformers 4 returns a tensor, transformers 5 an output object."""
     return output if isinstance(output, Tensor) else output.pooler_output

@@ -1,4 +1,4 @@
-"""What a foundation model does: images, and perhaps texts, to unit vectors; and loading one."""
+"""Base class of foundation models, which embed images and possibly texts, and their loading."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ from torch.nn import functional
 
 from semlens.errors import EmbedderError
 
-FORMS = "open_clip/MODEL/PRETRAINED, transformers/ID-or-dir or semlens/demo"
+EMBEDDER_FORMS = "open_clip/MODEL/PRETRAINED, transformers/ID-or-dir or semlens/demo"
 
 
-def unavailable(spec: str, error: Exception) -> EmbedderError:
-    """Return the error for weights that cannot be fetched or read."""
+def unavailable_error(spec: str, error: Exception) -> EmbedderError:
+    """Return the error for weights that cannot be downloaded or read."""
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return EmbedderError(
-        f"The embedder '{spec}' cannot be loaded ({reason}).",
-        f"Expected {FORMS}, with a hub that can be reached or weights on this machine.",
-        "Give a local checkpoint, or semlens/demo to try things out.",
+        f"Cannot load the embedder '{spec}' ({reason}).",
+        f"Expected {EMBEDDER_FORMS}, with weights on this machine or a reachable hub.",
+        "Use a local checkpoint, or semlens/demo for a first try.",
     )
 
 
 class Embedder(ABC):
     """A foundation model, F in the paper (3.2).
 
-    A sub-class says who it is (``spec``, ``fingerprint``, ``dim``, ``has_text``) and
-    implements the three methods that begin with an underscore or carry no body.
+    A subclass sets ``spec``, ``fingerprint``, ``dim`` and ``has_text``, and implements
+    ``preprocess``, ``_images`` and, if it embeds texts, ``_texts``.
     """
 
     spec: str
-    """How to load it again."""
+    """SPEC that loads it again."""
     fingerprint: str
-    """SHA-256 of weights and preprocessing: vectors of two embedders are never mixed."""
+    """SHA-256 of weights and preprocessing; keeps vectors of different embedders apart."""
     dim: int
     """Length of a vector."""
     has_text: bool
-    """Whether it can embed texts."""
+    """Whether it embeds texts."""
 
     @abstractmethod
     def preprocess(self, image: Image.Image) -> Tensor:
-        """Turn an RGB image of any size into the tower's input [3 h w]; safe in threads."""
+        """Turn an RGB image of any size into the model input [3 h w]; must be thread-safe."""
 
     @abstractmethod
     def _images(self, batch: Tensor) -> Tensor:
@@ -54,8 +54,8 @@ class Embedder(ABC):
         """Embed texts to [n d], not necessarily of unit length."""
         raise EmbedderError(
             f"The embedder '{self.spec}' has no text tower.",
-            "A text was given, but it embeds images only.",
-            "Search by image (--image FILE), or build with an image-text embedder.",
+            "It embeds images only, but the question needs texts.",
+            "Search by image, or build with an image-text embedder.",
         )
 
     @torch.inference_mode()
@@ -68,8 +68,8 @@ class Embedder(ABC):
     ) -> Float32[Tensor, "n d"]:
         """Embed RGB images of any size to unit vectors."""
         vectors = [
-            self.embed_batch(torch.stack([self.preprocess(image) for image in part]))
-            for part in (images[i : i + batch_size] for i in range(0, len(images), batch_size))
+            self.embed_batch(torch.stack([self.preprocess(image) for image in batch]))
+            for batch in (images[i : i + batch_size] for i in range(0, len(images), batch_size))
         ]
         return torch.cat(vectors) if vectors else torch.zeros(0, self.dim)
 
@@ -82,8 +82,8 @@ class Embedder(ABC):
         EmbedderError
             If the embedder has no text tower.
         """
-        parts = (texts[i : i + batch_size] for i in range(0, len(texts), batch_size))
-        vectors = [_unit(self._texts(list(part))) for part in parts]
+        batches = (texts[i : i + batch_size] for i in range(0, len(texts), batch_size))
+        vectors = [_unit(self._texts(list(batch))) for batch in batches]
         return torch.cat(vectors) if vectors else torch.zeros(0, self.dim)
 
 
@@ -91,11 +91,11 @@ def _unit(vectors: Tensor) -> Tensor:
     return functional.normalize(vectors.float(), dim=-1).cpu()
 
 
-DEFAULT = "open_clip/MobileCLIP-S2/datacompdr"
-"""The paper's choice for ImageNet (B.1); needs a hub that can be reached."""
+DEFAULT_EMBEDDER = "open_clip/MobileCLIP-S2/datacompdr"
+"""The paper's choice for ImageNet (B.1); downloaded from a hub."""
 
 
-def load_embedder(spec: str = DEFAULT, *, device: str = "cpu") -> Embedder:
+def load_embedder(spec: str = DEFAULT_EMBEDDER, *, device: str = "cpu") -> Embedder:
     """Load a foundation model.
 
     Parameters
@@ -105,7 +105,7 @@ def load_embedder(spec: str = DEFAULT, *, device: str = "cpu") -> Embedder:
         ``open_clip/FOLDER`` with an ``open_clip_config.json``,
         ``transformers/facebook/dinov2-base`` (images only), ``semlens/demo``.
     device
-        Where to run it.
+        Device to run on.
 
     Raises
     ------
@@ -117,20 +117,20 @@ def load_embedder(spec: str = DEFAULT, *, device: str = "cpu") -> Embedder:
     >>> load_embedder("semlens/demo").has_text
     True
     """
-    library, _, rest = spec.partition("/")
+    library, _, name = spec.partition("/")
     try:
         if spec == "semlens/demo":
             from semlens.embedders.demo_towers import DemoEmbedder
 
             return DemoEmbedder(device)
-        if library == "open_clip" and rest:
+        if library == "open_clip" and name:
             from semlens.embedders.openclip import OpenClipEmbedder
 
-            return OpenClipEmbedder(rest, device)
-        if library == "transformers" and rest:
+            return OpenClipEmbedder(name, device)
+        if library == "transformers" and name:
             from semlens.embedders.huggingface import TransformersEmbedder
 
-            return TransformersEmbedder(rest, device)
+            return TransformersEmbedder(name, device)
     except ModuleNotFoundError as error:
         extra = "open-clip" if library == "open_clip" else "hf"
         raise EmbedderError(
@@ -140,24 +140,24 @@ def load_embedder(spec: str = DEFAULT, *, device: str = "cpu") -> Embedder:
         ) from error
     if library.startswith("python:"):
         raise EmbedderError(
-            f"The embedder '{spec}' came from a Python object.",
-            "A SPEC cannot bring it back.",
+            f"The embedder '{spec}' was a Python object.",
+            "It cannot be loaded from its name.",
             "Pass the same object: semlens.open(path, embedder=...).",
         )
     raise EmbedderError(
-        f"'{spec}' is not an embedder SPEC.",
-        f"Expected {FORMS}.",
-        f"The recommended one is {DEFAULT}.",
+        f"Unknown embedder '{spec}'.",
+        f"Expected {EMBEDDER_FORMS}.",
+        f"{DEFAULT_EMBEDDER} is recommended.",
     )
 
 
-def reads_texts(spec: str) -> bool:
-    """Tell whether an embedder has a text tower, without loading its weights.
+def embeds_texts(spec: str) -> bool:
+    """Return whether an embedder embeds texts, without loading its weights.
 
-    False also for one that cannot be looked at: an object from Python, a missing package, an
-    unknown SPEC, a hub out of reach. What is wrong then, :func:`load_embedder` says.
+    Also False if that cannot be determined: a Python object, a missing package, an unknown SPEC,
+    an unreachable hub. :func:`load_embedder` raises the error for these.
     """
-    library, _, rest = spec.partition("/")
+    library, _, name = spec.partition("/")
     if spec == "semlens/demo" or library == "open_clip":
         return True
     if library != "transformers":
@@ -165,6 +165,6 @@ def reads_texts(spec: str) -> bool:
     try:
         from semlens.embedders.huggingface import has_text_tower
 
-        return has_text_tower(rest)
-    except Exception:  # hub clients and config readers raise many kinds
+        return has_text_tower(name)
+    except Exception:  # hub clients and config readers raise many types
         return False

@@ -1,4 +1,4 @@
-"""Foundation models of open_clip: MobileCLIP, OpenAI's and LAION's CLIPs, SigLIP."""
+"""Foundation models from open_clip: MobileCLIP, the CLIPs of OpenAI and LAION, SigLIP."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from semlens.embedders.load import Embedder, unavailable
+from semlens.embedders.load import Embedder, unavailable_error
 from semlens.errors import EmbedderError, nearest
 from semlens.models.subject import weights_digest
 from semlens.recipe import fingerprint
@@ -29,23 +29,23 @@ class OpenClipEmbedder(Embedder):
         self.spec = f"open_clip/{name}"
         folder = Path(name).expanduser()
         if (folder / "open_clip_config.json").is_file():
-            self.spec = f"open_clip/{folder.resolve()}"  # to be found from any folder
+            self.spec = f"open_clip/{folder.resolve()}"  # independent of the working directory
             architecture, weights = f"local-dir:{folder.resolve()}", None
         else:
             architecture, _, tag = name.partition("/")
             if architecture not in open_clip.list_models():
                 raise EmbedderError(
-                    f"'{architecture}' is not an open_clip model.",
-                    f"The nearest are {nearest(architecture, open_clip.list_models())}.",
-                    "See open_clip.list_models().",
+                    f"Unknown open_clip model '{architecture}'.",
+                    f"The nearest models are {nearest(architecture, open_clip.list_models())}.",
+                    "List all models with open_clip.list_models().",
                 )
             tags = open_clip.list_pretrained_tags_by_model(architecture)
             path = Path(tag).expanduser()
             if tag not in tags and not path.is_file():
                 raise EmbedderError(
-                    f"Weights '{tag}' of {architecture} are neither a tag nor a file.",
-                    f"The tags are {', '.join(tags) or 'none'}.",
-                    "Give one of them, or the path of a checkpoint.",
+                    f"Unknown weights '{tag}' of {architecture}.",
+                    f"Expected a tag ({', '.join(tags) or 'none is known'}) or an existing file.",
+                    "Use one of these tags, or the path of a checkpoint.",
                 )
             weights = tag if tag in tags else str(path.resolve())
             self.spec = f"open_clip/{architecture}/{weights}"
@@ -54,18 +54,18 @@ class OpenClipEmbedder(Embedder):
                 architecture, pretrained=weights, device=device, weights_only=True
             )
             self._tokenizer = open_clip.get_tokenizer(architecture)
-        except Exception as error:  # hub clients and checkpoint readers raise many kinds
-            raise unavailable(self.spec, error) from error
+        except Exception as error:  # hub clients and checkpoint readers raise many types
+            raise unavailable_error(self.spec, error) from error
         model, self._transform = loaded
         self._model = model.eval()
         self._device = torch.device(device)
-        # not str(preprocess), which holds a memory address
+        # not str(preprocess), which contains a memory address
         settings = open_clip.get_model_preprocess_cfg(model)
         self.fingerprint = fingerprint("open_clip", weights_digest(model), settings)
         self.dim = int(self._texts([""]).shape[1])
 
     def preprocess(self, image: Image.Image) -> Tensor:
-        """Apply the transform that belongs to the weights."""
+        """Apply the transform of the checkpoint."""
         return self._transform(image)
 
     def _images(self, batch: Tensor) -> Tensor:

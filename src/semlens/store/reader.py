@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from semlens.data.images import Images, content_digest, decode, read_file
-from semlens.data.load import check_spec, is_saved, load_hugging_face
+from semlens.data.load import check_spec, is_saved_dataset, load_hugging_face
 from semlens.data.prefetch import default_workers
 from semlens.data.verified_images import content_digests
 from semlens.embedders.load import Embedder, load_embedder
@@ -110,7 +110,7 @@ class DatabaseImages(Images):
         if self._images is not None:
             return self._images.content(sample)
         root = Path(self.spec).expanduser()
-        if root.is_dir() and not is_saved(root):
+        if root.is_dir() and not is_saved_dataset(root):
             return read_file(root / path, path)
         return self._hugging_face_images.content(sample)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from semlens.analysis.query_embedding import SEARCH_TEMPLATES, null_vector
 from semlens.api import ConceptDatabase
-from semlens.embedders.load import Embedder, reads_texts
+from semlens.embedders.load import Embedder, embeds_texts
 from semlens.errors import SemlensError
 
 
@@ -44,7 +44,7 @@ class SharedEmbedder(Embedder):
             return False
         # not under the lock, which is held while the weights are loaded
         if self._texts_known is None:
-            self._texts_known = reads_texts(self.spec)
+            self._texts_known = embeds_texts(self.spec)
         return self._texts_known
 
     @property

@@ -1,1 +1,1 @@
-"""Whether a class rests on what it should rest on."""
+"""Audits: whether classes rely on valid or on spurious concepts."""

@@ -1,4 +1,4 @@
-"""Audit: whether what a class rests on is what it should rest on (paper, 3.4 and 4.2)."""
+"""Audit of a class: whether it relies on valid or on spurious concepts (paper, 3.4 and 4.2)."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from jaxtyping import Bool, Int8, Int64
 from semlens.analysis.audit.audit_result import Audit
 from semlens.analysis.audit.concept_alignment import (
     ConceptAlignment,
-    divide,
+    align_concepts,
     make_background,
-    measure_side,
     random_shares,
+    split_sides,
 )
 from semlens.analysis.audit.relevance_shares import (
     VERDICTS,
     BootstrapCosines,
     ComponentWeights,
+    component_weights,
     share_table,
-    verdicts,
-    weigh,
+    verdict_codes,
 )
 from semlens.analysis.class_relevance import MINIMUM, Minimum, relevant_rows
 from semlens.analysis.classes import class_name
@@ -36,27 +36,27 @@ from semlens.store.reader import Database
 from semlens.types import Layers
 
 LEVEL = 0.05
-"""Chance that random concepts are taken for a finding."""
+"""Significance level: probability that random concepts count as a finding."""
 BACKGROUND = "paper-vocabulary"
-"""The concept set from which random concepts are drawn."""
+"""Concept set that random concepts are drawn from."""
 RESAMPLES = 200
-"""Draws of the bootstrap."""
+"""Bootstrap draws."""
 SIDES = ("valid", "spurious")
 DRAWS = 1000
-"""Random concept sets behind the alarm."""
+"""Random concept sets that the alarm is based on."""
 Bound = Annotated[float, setting("A difference of two cosines.", ge=-2, le=2)]
 
 Level = Annotated[
-    float, setting("Chance at which as many random concepts would count as aligned.", gt=0, lt=1)
+    float, setting("Probability that as many random concepts would align by chance.", gt=0, lt=1)
 ]
 Threshold = Annotated[
     Bound | tuple[Bound | None, Bound | None] | None,
-    setting("Fixed least alignment instead (the paper: 0)."),
+    setting("Fixed alignment threshold instead (the paper uses 0)."),
 ]
-"""A least alignment for both sides, or (valid, spurious); None lets chance decide."""
+"""One threshold for both sides, or (valid, spurious); None calibrates it by ``level``."""
 Background = Annotated[Concepts, setting("Concept set that random concepts are drawn from.")]
-Resamples = Annotated[int, setting("Draws of the bootstrap behind the intervals.", ge=0)]
-Seed = Annotated[int, setting("Seed of what is drawn.", ge=0)]
+Resamples = Annotated[int, setting("Bootstrap draws for the intervals; 0 for none.", ge=0)]
+Seed = Annotated[int, setting("Random seed.", ge=0)]
 
 
 @question("embedder")
@@ -73,73 +73,74 @@ def audit(
     resamples: Resamples = RESAMPLES,
     seed: Seed = 0,
 ) -> Audit:
-    """Say of each relevant component of a class whether it is valid, spurious, both or neither.
+    """Classify each relevant component of a class as valid, spurious, both or unexpected.
 
     Parameters
     ----------
     target
         Class; by default the one that the concept sets name.
     concepts
-        What the class should rest on (``valid``) and what not (``spurious``), in any form; of
-        several sets those that name this class or none. By default the lists of the class's
-        saved audit, or the bundled sets that are for it.
+        What the class should (``valid``) and should not (``spurious``) rely on, in any form. Of
+        several sets, those that name this class or no class are used. By default the lists of
+        the class's saved audit, or the bundled sets for the class.
     layers
-        Layers to audit; all by default. Each layer's relevance counts as a whole.
+        Layers to audit; all by default. Shares are of each layer's own relevance.
     minimum
-        Components whose share of their layer's relevance reaches it on some sample are
-        relevant.
+        A component is relevant if its share of its layer's relevance reaches this value on
+        some sample.
     level
-        A component is aligned with a side when its best alignment exceeds what the best of as
-        many random concepts reaches with this probability; the class raises an alarm when spurious
-        concepts claim more relevance than random sets do, with this significance.
+        A component is aligned with a side if its best alignment exceeds what the best of as
+        many random concepts reaches with this probability. The class raises an alarm if spurious
+        concepts claim more relevance than random sets do, at this significance level.
     threshold
-        A fixed least alignment instead (the paper: 0): for both sides, or ``(valid, spurious)``
-        where None leaves a side to chance.
+        A fixed alignment threshold instead (the paper uses 0): for both sides, or
+        ``(valid, spurious)``, where None calibrates that side.
     background
-        Where random concepts come from; the paper's vocabulary by default.
+        Source of random concepts; the paper's vocabulary by default.
     resamples
-        Draws of the bootstrap over concept examples; 0 for no intervals.
+        Bootstrap draws over concept examples; 0 for no intervals.
 
     Raises
     ------
     ConceptError
-        If both sides are empty, a concept is on both, no set is for the class, or the background
-        is too small.
+        If both sides are empty, a concept is on both sides, no set applies to the class, or the
+        background is too small.
     RelevanceError
         If the database has no relevance for the class, or no component reaches the minimum.
     EmbedderError
-        If there are texts and the embedder reads none.
+        If there are texts and the embedder has no text tower.
 
     Notes
     -----
     Source: paper, 3.4 (alignments and the four states) and F.1.1. Calibrated thresholds,
-    intervals and the alarm are ours.
+    intervals and the alarm are additions of semlens.
     """
-    number, held = class_and_concepts(database, target, concepts)
-    audited = divide(held)
-    relevant = relevant_rows(database, number, layers, minimum)
+    class_index, concept_set = class_and_concepts(database, target, concepts)
+    concept_sides = split_sides(concept_set)
+    relevant = relevant_rows(database, class_index, layers, minimum)
     rows = relevant["component"].to_numpy(np.int64)
     theta = database.theta[rows]
     vocabulary = as_concepts(background)
-    random = make_background(theta, database, number, vocabulary, audited, level, seed)
-    least = threshold if isinstance(threshold, tuple) else (threshold, threshold)
+    random_alignment = make_background(
+        theta, database, class_index, vocabulary, concept_sides, level, seed
+    )
+    thresholds = threshold if isinstance(threshold, tuple) else (threshold, threshold)
     sides = {
-        kind: measure_side(theta, database, one, random, level, fixed)
-        for kind, one, fixed in zip(SIDES, audited, least, strict=True)
-        if len(one)
+        kind: align_concepts(theta, database, side, random_alignment, level, fixed)
+        for kind, side, fixed in zip(SIDES, concept_sides, thresholds, strict=True)
+        if len(side)
     }
-    verdict = _verdicts({kind: side.aligned for kind, side in sides.items()}, len(rows))
-    weights = weigh(relevant)
-    redrawn = _redrawn(database, rows, sides, resamples, seed)
-    frame = _frame(database, relevant, sides, verdict, redrawn)
+    verdicts = _verdicts({kind: side.aligned for kind, side in sides.items()}, len(rows))
+    weights = component_weights(relevant)
+    resampled = _bootstrap_verdicts(database, rows, sides, resamples, seed)
     return Audit(
-        target=number,
-        name=class_name(database, number),
-        concepts=held,
-        frame=frame,
-        shares=share_table(weights, verdict, redrawn),
-        chance=_chance(weights, sides, seed),
-        summary=_summary(weights, sides),
+        target=class_index,
+        name=class_name(database, class_index),
+        concepts=concept_set,
+        frame=_component_table(database, relevant, sides, verdicts, resampled),
+        shares=share_table(weights, verdicts, resampled),
+        chance=_null_comparison(weights, sides, seed),
+        summary=_concept_table(weights, sides),
         settings=MappingProxyType(
             {
                 "minimum": minimum,
@@ -155,47 +156,47 @@ def audit(
 
 
 def _verdicts(aligned: Mapping[str, Bool[np.ndarray, " k"]], count: int) -> Int8[np.ndarray, " k"]:
-    """Return the verdicts; with a side that has no concepts nothing is aligned."""
-    return verdicts(*(aligned.get(kind, np.zeros(count, bool)) for kind in SIDES))
+    """Return the verdicts; nothing is aligned with a side that has no concepts."""
+    return verdict_codes(*(aligned.get(kind, np.zeros(count, bool)) for kind in SIDES))
 
 
-def _redrawn(
+def _bootstrap_verdicts(
     database: Database,
     rows: Int64[np.ndarray, " k"],
     sides: Mapping[str, ConceptAlignment],
     resamples: int,
     seed: int,
 ) -> Int8[np.ndarray, "b k"]:
-    """Return the verdicts that other examples of the same components would have given."""
+    """Return the verdicts of b bootstrap draws over each component's concept examples."""
     if database.manifest.recipe.aggregate == "median":
-        resamples = 0  # its draws do not follow from sums
-    vectors = [side.probe.vectors for side in sides.values()]
-    null = next(iter(sides.values())).probe.null
+        resamples = 0  # a median cannot be resampled from sums
+    vectors = [side.query.vectors for side in sides.values()]
+    null = next(iter(sides.values())).query.null
     vectors += [null[None]] if null is not None else []
-    redrawn = np.zeros((resamples, len(rows)), np.int8)
+    verdicts = np.zeros((resamples, len(rows)), np.int8)
     if resamples == 0:
-        return redrawn
-    resampled = BootstrapCosines(database, rows, np.concatenate(vectors))
+        return verdicts
+    bootstrap = BootstrapCosines(database, rows, np.concatenate(vectors))
     rng = np.random.default_rng(seed)
-    for place in range(resamples):
-        report("redrawing examples", place + 1, resamples)
-        cosines = resampled.draw(rng)
+    for draw in range(resamples):
+        report("resampling examples", draw + 1, resamples)
+        cosines = bootstrap.draw(rng)
         if null is not None:
             cosines = cosines[:, :-1] - cosines[:, -1:]
         aligned: dict[str, np.ndarray] = {}
         for kind, side in sides.items():
-            part, cosines = np.split(cosines, [len(side.concepts)], axis=1)
-            aligned[kind] = np.any(part > side.threshold, axis=1)
-        redrawn[place] = _verdicts(aligned, len(rows))
-    return redrawn
+            of_side, cosines = np.split(cosines, [len(side.concepts)], axis=1)
+            aligned[kind] = np.any(of_side > side.threshold, axis=1)
+        verdicts[draw] = _verdicts(aligned, len(rows))
+    return verdicts
 
 
-def _frame(
+def _component_table(
     database: Database,
     relevant: pd.DataFrame,
     sides: Mapping[str, ConceptAlignment],
-    verdict: Int8[np.ndarray, " k"],
-    redrawn: Int8[np.ndarray, "b k"],
+    verdicts: Int8[np.ndarray, " k"],
+    resampled: Int8[np.ndarray, "b k"],
 ) -> pd.DataFrame:
     """Return one row per relevant component, most relevant first."""
     rows = relevant["component"].to_numpy(np.int64)
@@ -205,10 +206,10 @@ def _frame(
             "layer": relevant["layer"],
             "mean": relevant["mean"],
             "max": relevant["max"],
-            "verdict": np.array(VERDICTS, dtype=object)[verdict],
+            "verdict": np.array(VERDICTS, dtype=object)[verdicts],
         }
     )
-    frame["certainty"] = (redrawn == verdict).mean(0) if len(redrawn) else np.nan
+    frame["certainty"] = (resampled == verdicts).mean(0) if len(resampled) else np.nan
     for kind in SIDES:
         frame[f"{kind}_concept"] = None
         frame[kind] = frame[f"{kind}_threshold"] = np.nan
@@ -221,39 +222,49 @@ def _frame(
     return frame
 
 
-def _chance(
+def _null_comparison(
     weights: ComponentWeights, sides: Mapping[str, ConceptAlignment], seed: int
 ) -> pd.DataFrame:
-    """Compare what each side claims with what random concept sets of its size claim.
+    """Compare the relevance that each side claims with that of random sets of the same size.
 
-    What both sides claim counts for each: that valid concepts fit as well does not acquit.
+    Components aligned with both sides count for each of them: a valid match is no excuse.
     """
     tables: list[pd.DataFrame] = []
     for kind, side in sides.items():
         claimed = side.aligned @ weights.relevance
         random = random_shares(side.nulls, weights.relevance, DRAWS, seed)
-        # as in a permutation test, the finding itself is one of the draws
+        # as in a permutation test, the observed value is one of the draws
         p = (1 + (random >= claimed - 1e-12).sum(0)) / (1 + DRAWS)
-        expected = [layer.mean() for layer in random.T]
-        sided = {"side": kind, "layer": weights.labels, "share": claimed, "expected": expected}
-        tables.append(pd.DataFrame({**sided, "p_value": p}))
-    return pd.concat(tables, ignore_index=True)
-
-
-def _summary(weights: ComponentWeights, sides: Mapping[str, ConceptAlignment]) -> pd.DataFrame:
-    """Return for each concept how many components align with it best, and their relevance."""
-    tables: list[pd.DataFrame] = []
-    for kind, side in sides.items():
-        named = side.concepts.concepts
-        best, part = side.best[side.aligned], weights.relevance[side.aligned, -1]
         tables.append(
             pd.DataFrame(
                 {
-                    "concept": [c.name for c in named],
+                    "side": kind,
+                    "layer": weights.labels,
+                    "share": claimed,
+                    "expected": [layer.mean() for layer in random.T],
+                    "p_value": p,
+                }
+            )
+        )
+    return pd.concat(tables, ignore_index=True)
+
+
+def _concept_table(
+    weights: ComponentWeights, sides: Mapping[str, ConceptAlignment]
+) -> pd.DataFrame:
+    """Return, per concept, how many components align with it best, and their relevance."""
+    tables: list[pd.DataFrame] = []
+    for kind, side in sides.items():
+        concepts = side.concepts.concepts
+        best, relevance = side.best[side.aligned], weights.relevance[side.aligned, -1]
+        tables.append(
+            pd.DataFrame(
+                {
+                    "concept": [c.name for c in concepts],
                     "kind": kind,
-                    "category": [c.category for c in named],
-                    "components": np.bincount(best, minlength=len(named)),
-                    "relevance": np.bincount(best, part, minlength=len(named)),
+                    "category": [c.category for c in concepts],
+                    "components": np.bincount(best, minlength=len(concepts)),
+                    "relevance": np.bincount(best, relevance, minlength=len(concepts)),
                 }
             )
         )

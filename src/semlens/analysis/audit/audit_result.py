@@ -1,4 +1,4 @@
-"""What an audit found, and how it is shown."""
+"""The result of an audit: tables of components, shares and concepts, as text, plot and JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jaxtyping import Float
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from semlens.analysis.audit.relevance_shares import ALL, VERDICTS, weigh
+from semlens.analysis.audit.relevance_shares import ALL, VERDICTS, component_weights
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.result import Result
 from semlens.draw.text_table import rich_table
@@ -24,31 +24,32 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SHOWN = 15
-"""Components in a terminal's table."""
+"""Components in the table for the terminal."""
 
 
 @dataclass(frozen=True, repr=False)
 class Audit(Result):
-    """What a class rests on, and whether it should.
+    """What a class relies on, and whether it should.
 
     Parameters
     ----------
     target, name
-        The class: its logit and its name.
+        Logit index and name of the class.
     frame
         One row per relevant component, most relevant first: ``mean`` and ``max`` share of its
         layer's relevance; ``verdict``; ``certainty``, the share of bootstrap draws with the
-        same verdict; for both sides the best concept, its alignment and the threshold.
+        same verdict; and for each side the best concept, its alignment and its threshold.
     shares
-        Per layer (``all`` is last) and verdict: number of components, and shares by number and
-        by relevance with 95 % intervals.
+        Per layer (``all`` is last) and verdict: the number of components, and shares by number
+        and by relevance with 95 % intervals.
     chance
-        Per layer and side: the share of relevance that it claims, what random concept
-        sets of its size claim on average, and with which probability as much (``p_value``).
+        Per layer and side: the share of relevance that it claims, the mean share of random
+        concept sets of its size, and the probability that they claim as much (``p_value``).
     summary
-        Per concept: components that align with it best, and their share of relevance.
+        Per concept: the number of components that align with it best, and their share of
+        relevance.
     settings
-        With what it was made.
+        Settings of the audit.
     """
 
     target: int
@@ -63,19 +64,19 @@ class Audit(Result):
 
     def share(self, verdict: str, layer: str = ALL, by: str = "relevance") -> float:
         """Return the share of a verdict, by ``relevance`` or by ``number``."""
-        found = self.shares.query("layer == @layer and verdict == @verdict")
-        return float(found[f"by_{by}"].to_numpy()[0])
+        rows = self.shares.query("layer == @layer and verdict == @verdict")
+        return float(rows[f"by_{by}"].to_numpy()[0])
 
     @property
     def weights(self) -> Float[np.ndarray, " k"]:
-        """The part of each component in the relevance of all layers; they sum to 1."""
-        return weigh(self.frame).relevance[:, -1]
+        """Each component's share of the relevance of all layers; they sum to 1."""
+        return component_weights(self.frame).relevance[:, -1]
 
     @property
     def p_value(self) -> float:
-        """Chance that random concepts claim as much as the spurious ones; NaN without these."""
-        found = self.chance.query("layer == @ALL and side == 'spurious'")
-        return next(iter(found["p_value"].to_list()), float("nan"))
+        """Probability that random concepts claim as much as the spurious; NaN without these."""
+        rows = self.chance.query("layer == @ALL and side == 'spurious'")
+        return next(iter(rows["p_value"].to_list()), float("nan"))
 
     @property
     def alarm(self) -> bool:
@@ -83,9 +84,9 @@ class Audit(Result):
         return self.p_value < self.settings["level"]
 
     def of(self, *verdicts: str) -> list[Component]:
-        """Return the components of some verdicts, most relevant first."""
-        mine = self.frame[self.frame["verdict"].isin(verdicts)]
-        return [Component.parse(name) for name in mine["component"]]
+        """Return the components with any of these verdicts, most relevant first."""
+        rows = self.frame[self.frame["verdict"].isin(verdicts)]
+        return [Component.parse(name) for name in rows["component"]]
 
     @property
     def spurious(self) -> list[Component]:
@@ -118,13 +119,13 @@ class Audit(Result):
 
     @property
     def sentence(self) -> str:
-        """The finding in one sentence."""
-        parts = [
+        """The result in one sentence."""
+        shares = [
             f"{100 * self.share(verdict):.0f} % {verdict}"
             for verdict in VERDICTS
             if verdict in self.possible
         ]
-        text = f"What '{self.name}' rests on is {', '.join(parts[:-1])} and {parts[-1]}"
+        text = f"What '{self.name}' relies on is {', '.join(shares[:-1])} and {shares[-1]}"
         if not math.isnan(self.p_value):
             text += f"; {'ALARM: more' if self.alarm else 'not more'} spurious than by chance"
             text += f" (p = {self.p_value:.3f})"
@@ -132,7 +133,7 @@ class Audit(Result):
 
     @property
     def possible(self) -> set[str]:
-        """The verdicts that can be given with the sides that there are."""
+        """The verdicts that are possible with the sides that have concepts."""
         sides = set(self.chance["side"])
         return {*sides, "unexpected", *(("both",) if len(sides) == 2 else ())}
 
@@ -140,7 +141,7 @@ class Audit(Result):
         """Draw components by both alignments, and the shares (paper, Fig. 3a)."""
         from semlens.draw.audit_plots import audit_plot
 
-        return audit_plot(f"What '{self.name}' rests on", self.frame, self.shares)
+        return audit_plot(f"What '{self.name}' relies on", self.frame, self.shares)
 
     def __rich__(self) -> RenderableType:
         """Return the sentence, shares, concepts and the most relevant components."""
@@ -155,48 +156,41 @@ class Audit(Result):
                 ],
             }
         )
-        found = self.summary.query("components > 0").head(10)
-        found = found.assign(relevance=[f"{100 * value:.1f} %" for value in found["relevance"]])
-        parts = self.frame.head(SHOWN)
-        parts = parts.assign(
-            mean=[f"{100 * value:.1f} %" for value in parts["mean"]],
-            max=[f"{100 * value:.1f} %" for value in parts["max"]],
-            concept=[_concept(record) for record in parts.to_dict("records")],
+        concepts = self.summary.query("components > 0").head(10)
+        concepts = concepts.assign(
+            relevance=[f"{100 * value:.1f} %" for value in concepts["relevance"]]
         )
-        title = f"\nComponents, most relevant first ({len(parts)} of {len(self.frame)})"
+        components = self.frame.head(SHOWN)
+        components = components.assign(
+            mean=[f"{100 * value:.1f} %" for value in components["mean"]],
+            max=[f"{100 * value:.1f} %" for value in components["max"]],
+            concept=[_concept(record) for record in components.to_dict("records")],
+        )
+        title = f"\nComponents, most relevant first ({len(components)} of {len(self.frame)})"
         return Group(
             Text(self.sentence, style="bold"),
             rich_table(shares, "\nShares, with 95 % intervals"),
             rich_table(
-                found,
+                concepts,
                 "\nConcepts that components align with best",
                 ["concept", "kind", "components", "relevance"],
             ),
             rich_table(
-                parts,
+                components,
                 title,
-                [
-                    "component",
-                    "mean",
-                    "max",
-                    "verdict",
-                    "certainty",
-                    "concept",
-                    "valid",
-                    "spurious",
-                ],
+                "component mean max verdict certainty concept valid spurious".split(),
             ),
         )
 
 
 def _concept(record: Mapping[Any, Any]) -> str | None:
-    """Return the best concept of the side that the verdict names, of both if it is both."""
+    """Return the best concept of the verdict's side, or of both sides."""
     sides = {"both": ["valid", "spurious"], "unexpected": []}
-    chosen = sides.get(record["verdict"], [record["verdict"]])
-    return " / ".join(record[f"{side}_concept"] for side in chosen) or None
+    verdict = record["verdict"]
+    return " / ".join(record[f"{side}_concept"] for side in sides.get(verdict, [verdict])) or None
 
 
-def share_range(record: Mapping[Any, Any], what: str) -> str:
-    """Return a share of a verdict with its interval, in words."""
-    value, low, high = (100 * record[key] for key in (what, f"{what}_low", f"{what}_high"))
+def share_range(record: Mapping[Any, Any], measure: str) -> str:
+    """Return a verdict's share with its interval, as text."""
+    value, low, high = (100 * record[key] for key in (measure, f"{measure}_low", f"{measure}_high"))
     return f"{value:.1f} %" if math.isnan(low) else f"{value:.1f} % ({low:.1f} to {high:.1f})"

@@ -1,4 +1,4 @@
-"""What a model test holds: a class's logits on real and on spurious images, and AUROCs."""
+"""The result of a model test: a class's logits on real and on spurious images, and AUROCs."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ TOPS = (1, 3, 5)
 
 @dataclass(frozen=True, eq=False)
 class Outputs:
-    """What a model says of a class, on n images.
+    """A model's outputs for one class on n images.
 
     Parameters
     ----------
     logit, probability
-        float32[n]; the probability by softmax over the logits, or the sigmoid of a single one.
+        float32[n]; the probability is a softmax over the logits, or a single logit's sigmoid.
     rank
-        int64[n]; 1 where no other class has a larger logit.
+        int64[n]; 1 if no other class has a larger logit.
     """
 
     logit: Float32[np.ndarray, " n"]
@@ -43,7 +43,7 @@ class Outputs:
         return len(self.logit)
 
     def top(self, k: int) -> float:
-        """Return the share of images with the class among the k largest logits."""
+        """Return the share of images where the class is among the k largest logits."""
         return float((self.rank <= k).mean())
 
 
@@ -54,14 +54,14 @@ class SpuriousSet:
     Parameters
     ----------
     source
-        The folder, or the artefacts that were inserted.
+        The folder, or the inserted artefacts.
     auroc, interval
-        Real images of the class against these, by the class's logit, and its 95 % score
-        interval. 1 is safe, 0.5 is unsafe.
+        AUROC of the class's logit on real images against these, and its 95 % score interval.
+        1 is safe, 0.5 is unsafe.
     without
-        The same images without the artefacts, where those were inserted.
+        Outputs on the same images without the artefacts, if these were inserted.
     auroc_without
-        Real images against those, or NaN.
+        AUROC against the images without the artefacts, or NaN.
     """
 
     name: str
@@ -75,16 +75,16 @@ class SpuriousSet:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ModelTest(Result):
-    """How well real images of a class are told from images of spurious features only.
+    """How well a model separates real images of a class from images of spurious features only.
 
     Parameters
     ----------
     target, name
         The class.
     model
-        SPEC of the model that was tested.
+        SPEC of the tested model.
     real
-        Its outputs on real images of the class.
+        Outputs on real images of the class.
     sets
         The spurious sets.
     """
@@ -101,11 +101,11 @@ class ModelTest(Result):
         return min(self.sets, key=lambda tested: tested.auroc)
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return one row per spurious set; the columns ``..._without`` are without artefacts."""
+        """Return one row per spurious set; ``..._without`` is for images without artefacts."""
         return pd.DataFrame([_row(tested) for tested in self.sets])
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values for a program; logits of the single images are left out."""
+        """Return plain values for a program; logits of single images are left out."""
         return {
             "target": self.target,
             "class": self.name,
@@ -133,7 +133,7 @@ class ModelTest(Result):
         return model_test_figure(self.name, self.real.logit, strips, clean)
 
     def __rich__(self) -> Group:
-        """Return what a terminal shows."""
+        """Return the table for the terminal."""
         frame = self.to_pandas()
         shown = pd.DataFrame(
             {
@@ -156,7 +156,7 @@ class ModelTest(Result):
                 "-" if t.without is None else f"{t.auroc_without:.3f}, {_rates(t.without, (1,))}"
                 for t in self.sets
             ]
-            note += " Without it: AUROC and top 1 on the same images without artefact."
+            note += " Without it: AUROC and top 1 on the same images without the artefact."
         title = f"'{self.name}': {len(real)} real images against spurious ones"
         return Group(rich_table(shown, title), Text(note))
 

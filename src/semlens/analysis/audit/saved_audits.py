@@ -1,7 +1,7 @@
-"""Saved audits: lists, settings and reviews that people edit, kept beside the database.
+"""Saved audits: concept lists, settings and reviews, stored beside the database.
 
-What an audit finds is not kept: it follows from the record and the database, by
-:func:`semlens.analysis.audit.audit.audit`.
+Results are not stored: :func:`semlens.analysis.audit.audit.audit` computes them from the record and
+the database.
 """
 
 from __future__ import annotations
@@ -31,12 +31,13 @@ from semlens.store.reader import Database
 from semlens.version import __version__
 
 LONGEST_NOTE = 4000
+"""Characters of a review's note."""
 Status = Literal["reviewed", "confirmed", "dismissed"]
-"""A person has looked; agrees that it is as the audit says; or that it does not matter."""
+"""Looked at; the verdict is right; or the verdict is wrong or harmless."""
 
 
 class ListedConcept(Checked):
-    """One concept of a list: its name, its categories, outermost first, and its images."""
+    """One concept of a list: name, categories from the outermost, and paths of images."""
 
     text: str
     path: tuple[str, ...] = ()
@@ -44,12 +45,12 @@ class ListedConcept(Checked):
 
     @classmethod
     def of(cls, concept: Concept) -> ListedConcept:
-        """Take a concept over; images by their whole paths."""
+        """Make an entry from a concept, with absolute image paths."""
         images = tuple(str(path.resolve()) for path in concept.images)
         return cls(text=concept.name, path=concept.path, images=images)
 
     def concept(self, kind: Literal["valid", "spurious"]) -> Concept:
-        """Return it as a concept of a side."""
+        """Return the entry as a concept of a side."""
         return Concept(self.text, self.path, kind, tuple(map(Path, self.images)))
 
 
@@ -59,19 +60,19 @@ class AuditSettings(
         audit, "AuditSettings", without=("target", "concepts", "background", "resamples")
     ),
 ):
-    """What an audit is made with, besides its lists; see :func:`audit`."""
+    """Settings of an audit besides its concept lists; see :func:`audit`."""
 
     threshold: tuple[Bound | None, Bound | None] = (None, None)
-    """Least alignment with (valid, spurious) concepts; None lets chance decide."""
+    """Fixed thresholds for (valid, spurious) concepts; None calibrates them by ``level``."""
 
-    def given(self) -> dict[str, Any]:
-        """Return them as :func:`audit` takes them."""
-        found = dict(self)
-        return {**found, "threshold": None if self.threshold == (None, None) else self.threshold}
+    def as_arguments(self) -> dict[str, Any]:
+        """Return the settings as keyword arguments of :func:`audit`."""
+        threshold = None if self.threshold == (None, None) else self.threshold
+        return {**dict(self), "threshold": threshold}
 
 
 class Review(Checked):
-    """What a person says of a component."""
+    """A person's review of a component."""
 
     status: Status = "reviewed"
     note: str = Field(default="", max_length=LONGEST_NOTE)
@@ -80,18 +81,18 @@ class Review(Checked):
 
 
 class AuditRecord(Checked):
-    """What is kept of an audit.
+    """A saved audit as it is stored.
 
     Parameters
     ----------
     revision
-        Counts its edits, from 1.
+        Number of the edit, from 1.
     sources
-        Names of the concept sets that the lists began as.
+        Names of the concept sets that the lists were copied from.
     reviews
-        By the component's name.
+        By component name.
     database
-        Fingerprint of the build that it was made on.
+        Fingerprint of the database build that the audit was made on.
     """
 
     id: int
@@ -113,38 +114,38 @@ class AuditRecord(Checked):
     @property
     def concepts(self) -> ConceptSet:
         """Both lists as a concept set."""
-        valid = (term.concept("valid") for term in self.valid)
-        spurious = (term.concept("spurious") for term in self.spurious)
+        valid = (entry.concept("valid") for entry in self.valid)
+        spurious = (entry.concept("spurious") for entry in self.spurious)
         source = ", ".join(self.sources)
         return ConceptSet((*valid, *spurious), self.name, source, self.templates, self.target_name)
 
-    def pictured(self, name: str) -> ListedConcept:
-        """Return the concept by image that has a name, on either side.
+    def image_concept(self, name: str) -> ListedConcept:
+        """Return the concept by image of this name, from either side.
 
         Raises
         ------
         ConceptError
             If there is none.
         """
-        for term in (*self.valid, *self.spurious):
-            if term.images and term.text == name:
-                return term
+        for entry in (*self.valid, *self.spurious):
+            if entry.images and entry.text == name:
+                return entry
         raise ConceptError(
-            f"Audit {self.id} has no concept '{name}' by image.",
-            "Expected one that it was saved with: images come from Python only.",
-            "Write a text, or save an audit with db.audits.add.",
+            f"Audit {self.id} has no concept by image named '{name}'.",
+            "Expected one that was saved with it: images can only be added in Python.",
+            "Use a text, or save an audit with db.audits.add.",
         )
 
 
 class AuditChanges(Checked):
-    """What is to change of a record; None leaves it as it is.
+    """Changes to a record; None leaves a field unchanged.
 
     Parameters
     ----------
     reviews
-        Only those that change, by the component's name; None takes one back.
+        Changed reviews only, by component name; None deletes one.
     renew
-        Take the record over to the build that the database has now.
+        Update the record to the database's current build.
     """
 
     name: str | None = None
@@ -156,14 +157,14 @@ class AuditChanges(Checked):
 
 
 def read_record(document: Mapping[str, Any]) -> AuditRecord:
-    """Return a document as a record.
+    """Parse a stored document.
 
     Raises
     ------
     RecipeError
-        If a field is wrong.
+        If a field is invalid.
     StoreError
-        If another version of semlens has written it, in another form.
+        If another version of semlens wrote it in another format.
     """
     try:
         return AuditRecord.model_validate(document)
@@ -172,23 +173,23 @@ def read_record(document: Mapping[str, Any]) -> AuditRecord:
             raise
         raise StoreError(
             f"The saved audit {document.get('id')} cannot be read: {error.value}",
-            f"Expected one of semlens {__version__}; it was written by {document.get('version')}.",
-            "Read it with that version.",
+            f"Expected one written by semlens {__version__}, not {document.get('version')}.",
+            "Open it with that version.",
         ) from error
 
 
 class SavedAudits:
     """The saved audits of a database (``db.audits``).
 
-    They are numbered from 1 and lie in ``analysis/audits``. Where the database's folder cannot
-    be written, ``keeps`` is False and what is saved lasts as long as this object.
+    They are numbered from 1 and stored in ``analysis/audits``. If the database's folder is
+    read-only, ``keeps`` is False and saved audits last as long as this object.
 
     Examples
     --------
     >>> import semlens as sl
     >>> db = sl.open("demo.semlens")                                   # doctest: +SKIP
-    >>> mine = db.audits.add("ox", "paper-ox")                         # doctest: +SKIP
-    >>> db.audits.run(mine.id).share("spurious")                       # doctest: +SKIP
+    >>> record = db.audits.add("ox", "paper-ox")                       # doctest: +SKIP
+    >>> db.audits.run(record.id).share("spurious")                     # doctest: +SKIP
     """
 
     def __init__(self, database: Database, *, keeps: bool | None = None) -> None:
@@ -198,7 +199,7 @@ class SavedAudits:
 
     @property
     def keeps(self) -> bool:
-        """Whether they are kept on disk."""
+        """Whether saved audits are written to disk."""
         return self._documents.writable
 
     def numbers(self) -> list[int]:
@@ -206,12 +207,12 @@ class SavedAudits:
         return self._documents.numbers()
 
     def readable(self) -> list[AuditRecord]:
-        """Return the saved audits, but for those that are damaged or of another version."""
-        found: list[AuditRecord] = []
+        """Return the saved audits, except those that are damaged or of another version."""
+        records: list[AuditRecord] = []
         for number in self.numbers():
-            with contextlib.suppress(SemlensError):  # get says why
-                found.append(self.get(number))
-        return found
+            with contextlib.suppress(SemlensError):  # get() reports the reason
+                records.append(self.get(number))
+        return records
 
     def get(self, number: int) -> AuditRecord:
         """Return a saved audit.
@@ -219,7 +220,7 @@ class SavedAudits:
         Raises
         ------
         StoreError
-            If there is none of this number, its file is damaged, or it is of a newer semlens.
+            If there is no such audit, its file is damaged, or a newer semlens wrote it.
         """
         return read_record(self._documents.read(number))
 
@@ -241,19 +242,19 @@ class SavedAudits:
         ConceptError
             If a concept is on both sides, or the lists are too long.
         """
-        number, held = class_and_concepts(self.database, target, concepts)
-        title, now = class_name(self.database, number), _now()
+        class_index, concept_set = class_and_concepts(self.database, target, concepts)
+        target_name, now = class_name(self.database, class_index), _now()
         sides = {
-            kind: [ListedConcept.of(one).model_dump() for one in held.concepts if one.kind == kind]
+            kind: [ListedConcept.of(c).model_dump() for c in concept_set.of_kind(kind).concepts]
             for kind in ("valid", "spurious")
         }
         content: Document = {
-            "name": name or title,
-            "target": number,
-            "target_name": title,
+            "name": name or target_name,
+            "target": class_index,
+            "target_name": target_name,
             **sides,
-            "templates": held.templates,
-            "sources": list(sources or [held.name] if len(held) else []),
+            "templates": concept_set.templates,
+            "sources": list(sources or [concept_set.name] if len(concept_set) else []),
             "settings": (settings or AuditSettings()).model_dump(),
             "reviews": {},
             "created": now,
@@ -274,82 +275,84 @@ class SavedAudits:
         ConceptError
             If a concept is on both sides, or the lists are too long.
         LayerError
-            If the database has no component or layer of a name.
+            If the database has no such component or layer.
         StoreError
-            If there is none, or it cannot be written.
+            If there is no such audit, or it cannot be written.
         """
-        rows = self.database.rows_of(edit.reviews)  # they are there
+        rows = self.database.rows_of(edit.reviews)  # checks that they exist
         names = self.database.names(np.array(rows, np.int64))
         reviews = dict(zip(names, edit.reviews.values(), strict=True))
 
         def change(document: Document) -> Document:
-            known = read_record(document)
+            record = read_record(document)
             changed = {
                 field: value
                 for field in ("name", "valid", "spurious", "settings")
                 if (value := getattr(edit, field)) is not None
             }
             if reviews:
-                changed["reviews"] = _reviewed(known.reviews, reviews)
+                changed["reviews"] = _merged_reviews(record.reviews, reviews)
             if edit.renew:
                 changed["database"] = self.database.fingerprint
             changed |= {"changed": _now(), "version": __version__}
-            made = read_record(known.model_copy(update=changed).model_dump(mode="json"))
-            self._check(made)
-            return made.model_dump(mode="json")
+            edited = read_record(record.model_copy(update=changed).model_dump(mode="json"))
+            self._check(edited)
+            return edited.model_dump(mode="json")
 
         return read_record(self._documents.edit(number, revision, change))
 
     def remove(self, number: int, revision: int) -> None:
-        """Remove a saved audit, if it has not been edited since."""
+        """Delete a saved audit, unless it has been edited since ``revision``."""
         self._documents.remove(number, revision)
 
-    def run(self, which: int | AuditRecord, *, resamples: int = RESAMPLES) -> Audit:
-        """Compute a saved audit; ``resamples`` as for :func:`audit`.
+    def run(self, saved: int | AuditRecord, *, resamples: int = RESAMPLES) -> Audit:
+        """Run a saved audit; ``resamples`` as for :func:`audit`.
 
         Raises
         ------
         StaleError
-            If the class has another name by now.
+            If the class has a different name in the current database.
         SemlensError
-            As :func:`audit` does: both lists are empty, for example.
+            As :func:`audit`, for example if both lists are empty.
         """
-        one = which if isinstance(which, AuditRecord) else self.get(which)
-        self.check_class(one)
-        # its class is given by number, for several may have the name
-        concepts = replace(one.concepts, target=None)
-        settings = one.settings.given()
-        return audit(self.database, one.target, concepts, resamples=resamples, **settings)
+        record = saved if isinstance(saved, AuditRecord) else self.get(saved)
+        self.check_class(record)
+        # the class is passed by index, since several may share the name
+        concepts = replace(record.concepts, target=None)
+        settings = record.settings.as_arguments()
+        return audit(self.database, record.target, concepts, resamples=resamples, **settings)
 
-    def check_class(self, one: AuditRecord) -> None:
-        """Refuse an audit whose class is another one in the database as it is now."""
-        named = class_name(self.database, one.target)
-        if named != one.target_name:
+    def check_class(self, record: AuditRecord) -> None:
+        """Raise StaleError if the audit's class has a different name in the current database."""
+        name = class_name(self.database, record.target)
+        if name != record.target_name:
             raise StaleError(
-                f"Audit {one.id} was made for '{one.target_name}'; class {one.target} of the "
-                f"database is '{named}' by now.",
+                f"Audit {record.id} was made for '{record.target_name}', but class "
+                f"{record.target} of the database is now '{name}'.",
                 "Expected the same classes as when it was saved.",
-                "Make a new audit for the class.",
+                "Create a new audit for the class.",
             )
 
-    def _check(self, one: AuditRecord) -> None:
-        """Refuse what could never be computed; empty lists are on their way."""
-        self.database.layer_names(one.settings.given()["layers"])
-        check_lists(one.concepts)
+    def _check(self, record: AuditRecord) -> None:
+        """Check layers and lists; lists may still be empty."""
+        self.database.layer_names(record.settings.as_arguments()["layers"])
+        check_lists(record.concepts)
 
 
 def saved_audits(database: Database) -> SavedAudits:
-    """Return the saved audits of a database: those of its session, which may be unwritten yet."""
-    found = getattr(database, "audits", None)
-    return found if isinstance(found, SavedAudits) else SavedAudits(database)
+    """Return the saved audits of a database, including unwritten ones of an open ``db.audits``."""
+    audits = getattr(database, "audits", None)
+    return audits if isinstance(audits, SavedAudits) else SavedAudits(database)
 
 
-def _reviewed(known: Mapping[str, Review], given: Mapping[str, Review | None]) -> dict[str, Review]:
-    """Return reviews with some of them changed now, in the order of the components' names."""
+def _merged_reviews(
+    reviews: Mapping[str, Review], changes: Mapping[str, Review | None]
+) -> dict[str, Review]:
+    """Return reviews with changes applied and timestamped, sorted by component name."""
     now = _now()
-    new = {n: r.model_copy(update={"when": r.when or now}) for n, r in given.items() if r}
-    kept = {name: one for name, one in known.items() if name not in given}
-    return dict(sorted({**kept, **new}.items()))
+    new = {n: r.model_copy(update={"when": r.when or now}) for n, r in changes.items() if r}
+    unchanged = {name: review for name, review in reviews.items() if name not in changes}
+    return dict(sorted({**unchanged, **new}.items()))
 
 
 def _now() -> str:

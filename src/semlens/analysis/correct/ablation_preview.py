@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from jaxtyping import Bool, Int64
 
-from semlens.analysis.classes import class_samples, find_class, right_logits
+from semlens.analysis.classes import class_samples, find_class, true_classes
 from semlens.analysis.correct.component_files import chosen_components
 from semlens.analysis.correct.sensitivity import CLEAN, change_interval, wilson
 from semlens.analysis.evaluate import check_targets
@@ -113,7 +113,7 @@ def preview_samples(
         If the class has no samples.
     """
     class_samples(database, target, 1)  # says what there is, if the class has none
-    logit = right_logits(database)
+    logit = true_classes(database)
     drawn = np.random.default_rng(seed).permutation(np.flatnonzero(~np.isnan(logit)))
     right = logit[drawn].astype(np.int64)
     rank = pd.Series(right).groupby(right).cumcount().to_numpy()  # of each in its class

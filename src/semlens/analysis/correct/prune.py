@@ -24,7 +24,7 @@ from semlens.analysis.correct.weight_pruning import (
     follow,
     pruned_values,
 )
-from semlens.analysis.result import PICTURES, TABLES
+from semlens.analysis.result import IMAGE_SUFFIXES, TABLE_SUFFIXES
 from semlens.draw.example_sheet import sheet
 from semlens.draw.text_table import rich_table
 from semlens.errors import ModelError, RelevanceError
@@ -43,7 +43,7 @@ from semlens.types import Component, Components
 class PrunedModel(CorrectedModel):
     """A model without some components, written into its weights."""
 
-    ends = (*PICTURES, *TABLES)
+    suffixes = (*IMAGE_SUFFIXES, *TABLE_SUFFIXES)
 
     components: tuple[Component, ...]
     edits: tuple[TensorEdit, ...]

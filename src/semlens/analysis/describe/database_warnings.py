@@ -14,8 +14,8 @@ import numpy as np
 
 from semlens.analysis.describe.build_command import absolute_path, build_command, sibling_path
 from semlens.data.images import Images
-from semlens.data.load import is_saved
-from semlens.embedders.load import DEFAULT, reads_texts
+from semlens.data.load import is_saved_dataset
+from semlens.embedders.load import DEFAULT_EMBEDDER, embeds_texts
 from semlens.errors import SemlensError
 from semlens.store import file_names
 from semlens.store.reader import Database
@@ -149,7 +149,7 @@ def _data(database: Database) -> DatabaseWarning | None:
 
 def _changed(database: Database, root: Path) -> tuple[int, list[str]]:
     """Return how many images were compared, and the ids of those that differ from the build."""
-    if is_saved(root):
+    if is_saved_dataset(root):
         return 0, []  # the images of a saved data set are not files
     positions = np.linspace(0, database.manifest.samples - 1, CHECKED).round().astype(int)
     compared, changed = 0, list[str]()
@@ -233,14 +233,14 @@ def _relevance(database: Database) -> Iterator[DatabaseWarning]:
 
 def _texts(database: Database, texts: bool | None) -> DatabaseWarning | None:
     spec = database.manifest.embedder.spec
-    if reads_texts(spec) if texts is None else texts:
+    if embeds_texts(spec) if texts is None else texts:
         return None
     return DatabaseWarning(
         "texts",
         f"The embedder '{spec}' reads no texts: components can be searched by image only, "
         "and have no labels.",
         "Build a second database with an embedder that reads images and texts.",
-        build_command(database, path=sibling_path(database, "text"), embedder=DEFAULT),
+        build_command(database, path=sibling_path(database, "text"), embedder=DEFAULT_EMBEDDER),
     )
 
 

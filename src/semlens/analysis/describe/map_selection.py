@@ -141,7 +141,7 @@ def select(concept_map: ConceptMap, rows: Sequence[int]) -> Selection:
 def component_labels(concept_map: ConceptMap) -> tuple[list[str | None], str]:
     """Return the label of each component of a map of one database, and their source.
 
-    These are the labels saved last (``semlens label --save NAME``), or else those of the
+    These are the labels saved last (``semlens label --keep NAME``), or else those of the
     clusters.
     """
     component_set = concept_map.sets[0]

@@ -25,7 +25,7 @@ from semlens.analysis.describe.provenance import (
 )
 from semlens.analysis.label import VOCABULARY, LabelConcepts
 from semlens.analysis.query_embedding import alignment, embed_concepts
-from semlens.analysis.result import Result, check_end
+from semlens.analysis.result import Result, check_suffix
 from semlens.draw.text_table import rich_table
 from semlens.embedders.load import Embedder
 from semlens.errors import EmbedderError
@@ -151,7 +151,7 @@ class Unexpected(Result):
         StoreError
             If the path does not end in .csv, or cannot be written.
         """
-        save_csv(check_end(path, (".csv",)), self.files)
+        save_csv(check_suffix(path, (".csv",)), self.files)
 
     def plot(self, shown: int = DRAWN) -> Figure:
         """Draw the most relevant components with their examples and classes, as in Fig. 2d."""

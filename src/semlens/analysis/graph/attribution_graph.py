@@ -23,7 +23,7 @@ from semlens.analysis.graph.relevance_trace import (
     strongest,
 )
 from semlens.analysis.label import VOCABULARY, LabelSource, Named, as_labels, label_of
-from semlens.analysis.result import PICTURES, Result
+from semlens.analysis.result import IMAGE_SUFFIXES, Result
 from semlens.draw.encode_images import encoded
 from semlens.draw.graph_layout import GraphEdge, GraphNode, Heading, Scene, arrange
 from semlens.draw.graph_picture import draw_png, draw_svg
@@ -138,7 +138,7 @@ class AttributionGraph(Result):
         when too little does.
     """
 
-    ends = (".svg", *PICTURES, ".json")
+    suffixes = (".svg", *IMAGE_SUFFIXES, ".json")
 
     target: int
     name: str
@@ -195,8 +195,8 @@ class AttributionGraph(Result):
         """Return the picture as pixels."""
         return draw_png(self._scene())
 
-    def _text(self, end: str) -> str | None:
-        return self.svg() if end == ".svg" else None
+    def _file_text(self, suffix: str) -> str | None:
+        return self.svg() if suffix == ".svg" else None
 
     def _scene(self) -> Scene:
         return arrange(

@@ -1,1 +1,1 @@
-"""One class on one page, for people who were not there."""
+"""The report on a class: one self-contained HTML file."""

@@ -1,4 +1,4 @@
-"""The part of a report that judges: verdicts, shares, concepts and components."""
+"""Audit sections of a report: verdict, shares, concepts, components and reviews."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from semlens.draw.report_page import (
 )
 from semlens.store.reader import Database
 
-SAYS: Mapping[str, str] = {
+VERDICT_TEXTS: Mapping[str, str] = {
     "valid": "aligned with valid concepts only",
     "spurious": "aligned with spurious concepts only",
     "both": "aligned with valid and spurious concepts",
@@ -31,46 +31,45 @@ SAYS: Mapping[str, str] = {
 }
 
 
-def verdict(found: Audit | SkippedSection) -> tuple[Badge, str]:
-    """Return the verdict on the class, and the sentence behind it."""
-    if isinstance(found, SkippedSection):
-        return Badge("No verdict", "open"), f"The audit was not made. {found.reason}"
-    if math.isnan(found.p_value):
+def verdict(audit: Audit | SkippedSection) -> tuple[Badge, str]:
+    """Return the verdict on the class, and a sentence that explains it."""
+    if isinstance(audit, SkippedSection):
+        return Badge("No verdict", "open"), f"The audit is missing. {audit.reason}"
+    if math.isnan(audit.p_value):
         return (
             Badge("No verdict on spurious concepts", "open"),
-            f"No spurious concepts were given. {found.sentence}",
+            f"No spurious concepts were given. {audit.sentence}",
         )
-    claimed = found.share("spurious") + found.share("both")
-    if found.alarm:
+    claimed = audit.share("spurious") + audit.share("both")
+    if audit.alarm:
         return Badge("Alarm", "alarm"), (
-            f"'{found.name}' relies on what it should not: spurious concepts claim "
-            f"{claimed:.0%} of the relevance looked at, more than chance explains "
-            f"(p = {found.p_value:.3f})."
+            f"'{audit.name}' relies on spurious concepts: they claim {claimed:.0%} of the audited "
+            f"relevance, more than chance explains (p = {audit.p_value:.3f})."
         )
     return Badge("No alarm", "clear"), (
-        f"Spurious concepts claim {claimed:.0%} of the relevance of '{found.name}' that was "
-        f"looked at, which chance explains (p = {found.p_value:.3f}). "
-        f"{found.share('unexpected'):.0%} is unexpected: no concept of the set describes it."
+        f"Spurious concepts claim {claimed:.0%} of the audited relevance of '{audit.name}', which "
+        f"chance explains (p = {audit.p_value:.3f}). {audit.share('unexpected'):.0%} is "
+        "unexpected: no concept of the set describes it."
     )
 
 
-@section("audit", "Audit: does the class rest on what it should?")
-def audit_section(found: Audit, database: Database, shown: int) -> list[ReportBlock]:
-    """Show what the class rests on, and whether it should."""
-    frame = found.frame
+@section("audit", "Audit: does the class rely on valid concepts?")
+def audit_section(audit: Audit, database: Database, shown: int) -> list[ReportBlock]:
+    """Show what the class relies on, and whether it should."""
+    frame = audit.frame
     blocks: list[ReportBlock] = [
-        Paragraph(found.sentence),
-        Paragraph("; ".join(f"{name}: {says}" for name, says in SAYS.items()) + "."),
-        _picture(found),
-        _shares(found),
-        _chance(found),
-        _concepts(found),
-        _components(found, shown),
+        Paragraph(audit.sentence),
+        Paragraph("; ".join(f"{name}: {text}" for name, text in VERDICT_TEXTS.items()) + "."),
+        _plot(audit),
+        _shares(audit),
+        _null_comparison(audit),
+        _concepts(audit),
+        _components(audit, shown),
     ]
     if len(frame) > shown:
         blocks.append(
             Paragraph(
-                f"{len(frame) - shown} less relevant components are counted above, not listed."
+                f"{len(frame) - shown} less relevant components are counted above but not listed."
             )
         )
     cards = [
@@ -85,29 +84,29 @@ def audit_section(found: Audit, database: Database, shown: int) -> list[ReportBl
     return [*blocks, ReportCards(cards)]
 
 
-def badges(found: Audit | SkippedSection) -> dict[str, Badge]:
-    """Return each component's verdict."""
-    if isinstance(found, SkippedSection):
+def badges(audit: Audit | SkippedSection) -> dict[str, Badge]:
+    """Return the verdicts by component name."""
+    if isinstance(audit, SkippedSection):
         return {}
-    named = zip(found.frame["component"], found.frame["verdict"], strict=True)
-    return {name: Badge(kind, kind) for name, kind in named}
+    verdicts = zip(audit.frame["component"], audit.frame["verdict"], strict=True)
+    return {name: Badge(kind, kind) for name, kind in verdicts}
 
 
-def _picture(found: Audit) -> ReportPicture:
-    counts = found.frame["verdict"].value_counts()
-    told = ", ".join(f"{counts.get(name, 0)} {name}" for name in SAYS)
+def _plot(audit: Audit) -> ReportPicture:
+    counts = audit.frame["verdict"].value_counts()
+    counts_text = ", ".join(f"{counts.get(name, 0)} {name}" for name in VERDICT_TEXTS)
     return figure_picture(
-        found.plot(),
-        f"Relevant components of '{found.name}' by their alignment with spurious and with valid "
-        f"concepts ({told}), and the shares of the verdicts.",
-        "Each dot is a component, the larger the more relevant. Right of the line it aligns with a "
-        "spurious concept, above the line with a valid one.",
-        points=len(found.frame),
+        audit.plot(),
+        f"Relevant components of '{audit.name}' by their alignment with spurious and with valid "
+        f"concepts ({counts_text}), and the shares of the verdicts.",
+        "Each dot is a component; larger dots are more relevant. Dots right of the vertical line "
+        "align with a spurious concept, dots above the horizontal line with a valid one.",
+        points=len(audit.frame),
     )
 
 
-def _shares(found: Audit) -> ReportTable:
-    several = len(set(found.shares["layer"])) > 2
+def _shares(audit: Audit) -> ReportTable:
+    several_layers = len(set(audit.shares["layer"])) > 2
     rows = [
         (
             "all layers" if row["layer"] == ALL else row["layer"],
@@ -116,8 +115,8 @@ def _shares(found: Audit) -> ReportTable:
             share_range(row, "by_number"),
             share_range(row, "by_relevance"),
         )
-        for row in found.shares.to_dict("records")
-        if row["layer"] != ALL or several
+        for row in audit.shares.to_dict("records")
+        if row["layer"] != ALL or several_layers
     ]
     return ReportTable(
         "Shares of the verdicts, with 95 % intervals (bootstrap over concept examples)",
@@ -127,7 +126,7 @@ def _shares(found: Audit) -> ReportTable:
     )
 
 
-def _chance(found: Audit) -> ReportTable:
+def _null_comparison(audit: Audit) -> ReportTable:
     rows = [
         (
             Badge(row["side"], row["side"]),
@@ -136,18 +135,18 @@ def _chance(found: Audit) -> ReportTable:
             percent(row["expected"]),
             f"{row['p_value']:.3f}",
         )
-        for row in found.chance.to_dict("records")
+        for row in audit.chance.to_dict("records")
     ]
     return ReportTable(
-        "What each side claims of the relevance, and what random concepts would",
-        ["side", "layer", "claimed", "by random concepts, mean", "p"],
+        "Share of relevance claimed by each side, and by random concepts",
+        ["side", "layer", "claimed", "random concepts (mean)", "p"],
         rows,
         [2, 3, 4],
     )
 
 
-def _concepts(found: Audit) -> ReportTable:
-    met: Any = found.summary[found.summary["components"] > 0]
+def _concepts(audit: Audit) -> ReportTable:
+    aligned: Any = audit.summary[audit.summary["components"] > 0]
     rows = [
         (
             row["concept"],
@@ -155,18 +154,18 @@ def _concepts(found: Audit) -> ReportTable:
             str(row["components"]),
             percent(row["relevance"]),
         )
-        for row in met.head(15).to_dict("records")
+        for row in aligned.head(15).to_dict("records")
     ]
-    none = len(found.summary) - len(met)
+    unused = len(audit.summary) - len(aligned)
     return ReportTable(
-        f"Concepts that components align with best ({none} of {len(found.summary)} have none)",
+        f"Concepts that components align with best ({unused} of {len(audit.summary)} have none)",
         ["concept", "side", "components", "share of relevance"],
         rows,
         [2, 3],
     )
 
 
-def _components(found: Audit, shown: int) -> ReportTable:
+def _components(audit: Audit, shown: int) -> ReportTable:
     rows = [
         (
             row["component"],
@@ -177,11 +176,11 @@ def _components(found: Audit, shown: int) -> ReportTable:
             _aligned(row, "spurious"),
             "-" if math.isnan(row["certainty"]) else f"{row['certainty']:.0%}",
         )
-        for row in found.frame.head(shown).to_dict("records")
+        for row in audit.frame.head(shown).to_dict("records")
     ]
     return ReportTable(
-        "The most relevant components: share of their layer's relevance, best concept of either "
-        "side with its alignment and the threshold, and how often redrawn examples give the same "
+        "The most relevant components: share of their layer's relevance, best concept of each "
+        "side with its alignment and threshold, and how often resampled examples give the same "
         "verdict",
         ["component", "verdict", "mean", "max", "best valid", "best spurious", "certainty"],
         rows,
@@ -196,54 +195,54 @@ def _aligned(row: Mapping[Any, Any], side: str) -> str:
 
 
 def _reason(row: Mapping[Any, Any]) -> str:
-    """Say how far the best concept of either side lies from its threshold."""
-    parts: list[str] = []
+    """Describe how far the best concept of each side is from its threshold."""
+    sides: list[str] = []
     for side in ("valid", "spurious"):
         if row[f"{side}_concept"] is not None:
-            apart = row[side] - row[f"{side}_threshold"]
-            place = "over" if apart > 0 else "under"
-            parts.append(f"{side}: '{row[f'{side}_concept']}', {abs(apart):.3f} {place}")
+            difference = row[side] - row[f"{side}_threshold"]
+            relation = "above" if difference > 0 else "below"
+            sides.append(f"{side}: '{row[f'{side}_concept']}', {abs(difference):.3f} {relation}")
     return (
-        f"{percent(row['mean'])} of its layer's relevance. Best concepts, by their distance from "
-        f"the threshold: {'; '.join(parts)}."
+        f"{percent(row['mean'])} of its layer's relevance. Best concepts, by distance from the "
+        f"threshold: {'; '.join(sides)}."
     )
 
 
 REVIEWS: Mapping[Status, str] = {
     "reviewed": "looked at",
     "confirmed": "agrees with the verdict",
-    "dismissed": "holds it for harmless or wrong",
+    "dismissed": "considers it harmless or wrong",
 }
 
 
 def review_section(
-    kept: AuditRecord, judged: Audit | SkippedSection, database: Database
+    record: AuditRecord, audit: Audit | SkippedSection, database: Database
 ) -> Section:
-    """Show a saved audit's reviews with their notes, and how much is still to be looked at."""
-    blocks: list[ReportBlock] = [Paragraph(_origin(kept, database))]
-    verdicts = badges(judged)
-    if not isinstance(judged, SkippedSection):
-        seen = judged.frame["component"].isin(list(kept.reviews)).to_numpy()
+    """Show the reviews of a saved audit with their notes, and how much has been reviewed."""
+    blocks: list[ReportBlock] = [Paragraph(_provenance(record, database))]
+    verdicts = badges(audit)
+    if not isinstance(audit, SkippedSection):
+        reviewed = audit.frame["component"].isin(list(record.reviews)).to_numpy()
         blocks.append(
             Paragraph(
-                f"{seen.sum()} of {len(seen)} relevant components were reviewed; they have "
-                f"{float(seen @ judged.weights):.1%} of the relevance looked at."
+                f"{reviewed.sum()} of {len(reviewed)} relevant components were reviewed; they "
+                f"have {float(reviewed @ audit.weights):.1%} of the audited relevance."
             )
         )
-    if kept.reviews:
-        # most relevant first; what is no longer relevant last
-        place = {name: number for number, name in enumerate(verdicts)}
+    if record.reviews:
+        # most relevant first; components that are no longer relevant last
+        rank = {name: i for i, name in enumerate(verdicts)}
         order = sorted(
-            kept.reviews.items(), key=lambda pair: (place.get(pair[0], len(place)), pair[0])
+            record.reviews.items(), key=lambda pair: (rank.get(pair[0], len(rank)), pair[0])
         )
         rows = [
-            (name, verdicts.get(name, "not relevant"), one.status, one.note or "-",
-             one.when[:16].replace("T", " "))
-            for name, one in order
+            (name, verdicts.get(name, "not relevant"), review.status, review.note or "-",
+             review.when[:16].replace("T", " "))
+            for name, review in order
         ]  # fmt: skip
         blocks.append(
             ReportTable(
-                "Reviews: " + "; ".join(f"{name}: {says}" for name, says in REVIEWS.items()),
+                "Reviews: " + "; ".join(f"{name}: {text}" for name, text in REVIEWS.items()),
                 ["component", "verdict", "review", "note", "when (UTC)"],
                 rows,
             )
@@ -251,14 +250,14 @@ def review_section(
     return Section("reviews", "Review by people", blocks, flows=True)
 
 
-def _origin(kept: AuditRecord, database: Database) -> str:
-    told = (
-        f"Audit {kept.id}, '{kept.name}', saved on {kept.created[:10]}, last edited on "
-        f"{kept.changed[:10]} (revision {kept.revision})."
+def _provenance(record: AuditRecord, database: Database) -> str:
+    text = (
+        f"Audit {record.id}, '{record.name}', saved on {record.created[:10]}, last edited on "
+        f"{record.changed[:10]} (revision {record.revision})."
     )
-    if kept.database != database.fingerprint:
-        told += (
-            f" It was made on another build of this database ({kept.database[:12]}): verdicts are "
-            "of the build as it is now, reviews may be of components as they were."
+    if record.database != database.fingerprint:
+        text += (
+            f" It was made on another build of this database ({record.database[:12]}): verdicts "
+            "are for the current build, reviews may be about earlier components."
         )
-    return told
+    return text

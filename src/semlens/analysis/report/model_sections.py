@@ -1,4 +1,4 @@
-"""The parts of a report that act on the model: the test with spurious features, the correction."""
+"""Sections of a report on the model: the test with spurious features, and the correction."""
 
 from __future__ import annotations
 
@@ -26,72 +26,74 @@ _SET_KEYS = ("set", "source", "images", "auroc", "low", "high", "top1", "top1_wi
 
 
 def read_model_test(path: Path, name: str) -> Mapping[str, Any]:
-    """Read a result of ``semlens test --save FILE.json`` of a class.
+    """Read a model test of a class, saved by ``semlens test --save FILE.json``.
 
     Raises
     ------
     DataError
-        If the file is none, or is of another class.
+        If the file is not a model test, or is of another class.
     """
     values = _read(path, "test", _TEST_KEYS, "sets", _SET_KEYS)
-    if not _has(values["real"], _REAL_KEYS) or None in [one["auroc"] for one in values["sets"]]:
-        raise _wrong(path, "test")
+    if not _has(values["real"], _REAL_KEYS) or None in [
+        tested["auroc"] for tested in values["sets"]
+    ]:
+        raise _format_error(path, "test")
     if values["class"] != name:
         raise DataError(
-            f"The test '{path}' is of the class '{values['class']}'.",
+            f"The model test '{path}' is of the class '{values['class']}'.",
             f"Expected one of '{name}'.",
-            "Give the test of this class.",
+            "Use a test of this class.",
         )
     return values
 
 
 def read_sensitivity(path: Path) -> Sensitivity:
-    """Read a result of ``semlens evaluate --save FILE.json``.
+    """Read accuracies saved by ``semlens evaluate --save FILE.json``.
 
     Raises
     ------
     DataError
-        If the file is none.
+        If the file has another format.
     """
     rows = _read(path, "evaluate", (), "rows", COLUMNS)["rows"]
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
-    numbers = [name for name in COLUMNS if name not in ("model", "images", "class", "samples")]
+    numeric = [name for name in COLUMNS if name not in ("model", "images", "class", "samples")]
     try:
-        return Sensitivity(frame.astype(dict.fromkeys(numbers, float)))
+        return Sensitivity(frame.astype(dict.fromkeys(numeric, float)))
     except (TypeError, ValueError) as error:
-        raise _wrong(path, "evaluate") from error
+        raise _format_error(path, "evaluate") from error
 
 
 def graph_labels(
     components: Sequence[Component], audit: Audit | None, labels: Labels | None
 ) -> dict[Component, str]:
-    """Name components for the graph: by the audit's concepts, else by a vocabulary's label."""
-    known = {} if labels is None else {one: labels.of(one) for one in components}
-    found = {component: label for component, label in known.items() if label is not None}
+    """Name components for the graph by the audit's concepts, or else by their labels."""
+    labelled = [] if labels is None else [(c, labels.of(c)) for c in components]
+    names = {component: label for component, label in labelled if label is not None}
     for row in [] if audit is None else audit.frame.to_dict("records"):
         if row["verdict"] != "unexpected":
             side = "spurious" if row["verdict"] == "spurious" else "valid"
-            found[Component.parse(row["component"])] = (
+            names[Component.parse(row["component"])] = (
                 f"{row[f'{side}_concept']} ({row['verdict']})"
             )
-    return found
+    return names
 
 
 def _read(
     path: Path, command: str, keys: Sequence[str], rows: str, columns: Sequence[str]
 ) -> Mapping[str, Any]:
-    """Read a file that has some keys, and under one of them rows with some columns."""
+    """Read a JSON file with the given keys, and rows with the given columns under one key."""
     try:
         values = json.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise DataError(
             f"'{path}' cannot be read ({error}).",
             f"Expected a result of 'semlens {command}'.",
-            f"Make one: semlens {command} ... --save FILE.json",
+            f"Create one with: semlens {command} ... --save FILE.json",
         ) from error
-    found = values.get(rows) if _has(values, keys) else None
-    if not isinstance(found, list) or not found or not all(_has(one, columns) for one in found):
-        raise _wrong(path, command)
+    records = values.get(rows) if _has(values, keys) else None
+    if not isinstance(records, list) or not records or not all(_has(r, columns) for r in records):
+        raise _format_error(path, command)
     return values
 
 
@@ -99,87 +101,88 @@ def _has(value: Any, keys: Sequence[str]) -> bool:
     return isinstance(value, dict) and all(key in value for key in keys)
 
 
-def _wrong(path: Path, command: str) -> DataError:
+def _format_error(path: Path, command: str) -> DataError:
     return DataError(
-        f"'{path}' holds something else.",
+        f"'{path}' has another format.",
         f"Expected a result of 'semlens {command}'.",
-        f"Make one: semlens {command} ... --save FILE.json",
+        f"Create one with: semlens {command} ... --save FILE.json",
     )
 
 
-Values = Mapping[str, Any]
-Tested = ModelTest | Mapping[str, Any]
-"""A model test, or the values that it was saved as (.json)."""
+TestValues = Mapping[str, Any]
+"""A model test as it is saved to .json."""
+ModelTestLike = ModelTest | TestValues
+"""A model test, or its saved values."""
 
 
-def test_values(found: Tested) -> Values:
-    """Return a test as the plain values that it is saved as."""
-    return plain(found.to_json()) if isinstance(found, ModelTest) else found
+def test_values(test: ModelTestLike) -> TestValues:
+    """Return a model test as it is saved to .json."""
+    return plain(test.to_json()) if isinstance(test, ModelTest) else test
 
 
 @section("test", "Model test: spurious features alone")
-def model_test_section(found: Tested) -> list[ReportBlock]:
-    """Show how well real images are told from images of spurious features only."""
-    values = test_values(found)
+def model_test_section(test: ModelTestLike) -> list[ReportBlock]:
+    """Show how well the model separates real images from images of spurious features only."""
+    values = test_values(test)
     real, sets = values["real"], values["sets"]
     blocks: list[ReportBlock] = [Paragraph(test_sentence(values))]
-    if isinstance(found, ModelTest):
-        told = "; ".join(f"{one['set']}: AUROC {_number(one['auroc'])}" for one in sets)
+    if isinstance(test, ModelTest):
+        aurocs = "; ".join(f"{tested['set']}: AUROC {_number(tested['auroc'])}" for tested in sets)
         blocks.append(
             figure_picture(
-                found.plot(),
-                f"Logits of '{values['class']}' on real images and on spurious ones. {told}.",
-                "Each dot is an image. Where the clouds overlap, the model takes spurious features "
-                "for the class.",
-                points=real["images"] + sum(one["images"] for one in sets),
+                test.plot(),
+                f"Logits of '{values['class']}' on real images and on spurious ones. {aurocs}.",
+                "Each dot is an image. Where the distributions overlap, the model mistakes "
+                "spurious features for the class.",
+                points=real["images"] + sum(tested["images"] for tested in sets),
             )
         )
     rows = [
         (
-            one["set"],
-            one["source"],
-            str(one["images"]),
-            f"{_number(one['auroc'])} ({_number(one['low'])} to {_number(one['high'])})",
-            percent(one["top1"]),
-            percent(one["top1_without"]),
+            tested["set"],
+            tested["source"],
+            str(tested["images"]),
+            f"{_number(tested['auroc'])} ({_number(tested['low'])} to {_number(tested['high'])})",
+            percent(tested["top1"]),
+            percent(tested["top1_without"]),
         )
-        for one in sets
+        for tested in sets
     ]
-    columns = ["spurious", "source", "images", "AUROC (95 %)", "called it", "without"]
-    if all(one["top1_without"] is None for one in sets):
+    columns = ["spurious", "source", "images", "AUROC (95 %)", "predicted", "without"]
+    if all(tested["top1_without"] is None for tested in sets):
         columns, rows = columns[:-1], [row[:-1] for row in rows]
     blocks += [
         ReportTable(
-            f"{real['images']} real images of '{values['class']}' (called so: "
+            f"{real['images']} real images of '{values['class']}' (predicted as such: "
             f"{percent(real['top1'])}) against images of spurious features only",
             columns,
             rows,
             range(2, len(columns)),
         ),
         Paragraph(
-            "AUROC is the chance that a real image has a larger logit of the class than a spurious "
-            "one: 1 is safe, 0.5 is unsafe. 'Called it' is the share of spurious images that the "
-            "model takes for the class; 'without' is the same of the images before the feature was "
-            f"put in. Tested: {values['model']}."
+            "AUROC is the probability that a real image has a larger logit of the class than a "
+            "spurious one: 1 is safe, 0.5 is unsafe. 'Predicted' is the share of spurious images "
+            "that the model predicts as the class; 'without' is that share for the same images "
+            f"without the feature. Tested model: {values['model']}."
         ),
     ]
     return blocks
 
 
-def test_sentence(values: Values) -> str:
-    """Say in words how the weakest set fares."""
-    worst = min(values["sets"], key=lambda one: one["auroc"])
+def test_sentence(values: TestValues) -> str:
+    """Describe the result of the set with the lowest AUROC."""
+    worst = min(values["sets"], key=lambda tested: tested["auroc"])
     return (
         f"With '{worst['set']}' alone, {percent(worst['top1'])} of {worst['images']} images "
-        f"without '{values['class']}' are called so; real images are told from them with an AUROC "
-        f"of {_number(worst['auroc'])} ({_number(worst['low'])} to {_number(worst['high'])})."
+        f"without '{values['class']}' are predicted as such; the AUROC of real images against them "
+        f"is {_number(worst['auroc'])} ({_number(worst['low'])} to {_number(worst['high'])})."
     )
 
 
 @section("correction", "Correction: before and after")
-def correction_section(found: Sensitivity) -> list[ReportBlock]:
+def correction_section(sensitivity: Sensitivity) -> list[ReportBlock]:
     """Show accuracy before and after a correction, clean and with artefacts."""
-    records = found.frame.query("`class` == @ALL").to_dict("records")
+    records = sensitivity.frame.query("`class` == @ALL").to_dict("records")
     rows = [
         (
             row["model"],
@@ -191,15 +194,15 @@ def correction_section(found: Sensitivity) -> list[ReportBlock]:
         )
         for row in records
     ]
-    told = ", ".join(
+    accuracies = ", ".join(
         f"{row['model']} on {row['images']} {percent(row['accuracy'])}" for row in records
     )
     return [
-        Paragraph(correction_sentence(found)),
+        Paragraph(correction_sentence(sensitivity)),
         figure_picture(
-            found.plot(),
-            f"Accuracy by model and set of images: {told}.",
-            "Accuracy on clean images and with the artefact in all of them, and its change.",
+            sensitivity.plot(),
+            f"Accuracy by model and set of images: {accuracies}.",
+            "Accuracy on clean images and with the artefact in all of them, and the change.",
         ),
         ReportTable(
             "Accuracy over all classes, with 95 % intervals",
@@ -208,36 +211,36 @@ def correction_section(found: Sensitivity) -> list[ReportBlock]:
             [2, 3, 4, 5],
         ),
         Paragraph(
-            "Change is from the clean images of the same model. 'Loss removed' is the part of "
-            "the first model's loss that this one does without: 100 % means that the artefact "
-            "costs nothing any more."
+            "'Change' is relative to clean images and the same model. 'Loss removed' is the share "
+            "of the first model's loss that this model avoids: 100 % means that the artefact no "
+            "longer costs any accuracy."
         ),
     ]
 
 
-def correction_sentence(found: Sensitivity) -> str:
-    """Say in words what artefacts cost the first model, and what the others avoid."""
-    overall: Any = found.frame[found.frame["class"] == ALL]
-    first, clean = found.models[0], found.sets[0]
-    parts: list[str] = []
-    for name in found.sets[1:]:
+def correction_sentence(sensitivity: Sensitivity) -> str:
+    """Describe what artefacts cost the first model, and what the other models avoid."""
+    overall: Any = sensitivity.frame[sensitivity.frame["class"] == ALL]
+    first, clean = sensitivity.models[0], sensitivity.sets[0]
+    sentences: list[str] = []
+    for name in sensitivity.sets[1:]:
         rows = overall[overall["images"] == name].set_index("model").to_dict("index")
-        lost = -rows[first]["change"]
-        if not lost > 0:
-            parts.append(f"With '{name}' in every image, {first} loses no accuracy.")
+        loss = -rows[first]["change"]
+        if not loss > 0:
+            sentences.append(f"With '{name}' in every image, {first} loses no accuracy.")
             continue
-        told = ", ".join(
+        avoided = ", ".join(
             f"{model} avoids {percent(rows[model]['removed'])} of that"
-            for model in found.models[1:]
+            for model in sensitivity.models[1:]
             if model in rows
         )
-        parts.append(
-            f"With '{name}' in every image, {first} loses {100 * lost:.1f} points of accuracy"
-            + (f"; {told}." if told else ".")
+        sentences.append(
+            f"With '{name}' in every image, {first} loses {100 * loss:.1f} points of accuracy"
+            + (f"; {avoided}." if avoided else ".")
         )
     rows = overall[overall["images"] == clean].set_index("model").to_dict("index")
-    kept = ", ".join(f"{model} {percent(row['accuracy'])}" for model, row in rows.items())
-    return " ".join([*parts, f"Accuracy on '{clean}' images: {kept}."])
+    accuracies = ", ".join(f"{model} {percent(row['accuracy'])}" for model, row in rows.items())
+    return " ".join([*sentences, f"Accuracy on '{clean}' images: {accuracies}."])
 
 
 def _number(value: float | None) -> str:

@@ -1,4 +1,4 @@
-"""The report on a class: all that is known of it, as one file that can be handed over."""
+"""The report on a class: one HTML file with audit, map, graph, tests and limits."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from semlens.analysis.audit.audit import LEVEL, Level, Seed, Threshold
-from semlens.analysis.audit.audit import audit as make_audit
+from semlens.analysis.audit.audit import audit as run_audit
 from semlens.analysis.audit.audit_result import Audit
 from semlens.analysis.audit.model_test import Spurious
-from semlens.analysis.audit.model_test import model_test as make_test
+from semlens.analysis.audit.model_test import model_test as run_model_test
 from semlens.analysis.audit.saved_audits import AuditRecord, saved_audits
 from semlens.analysis.class_relevance import MINIMUM, Minimum
 from semlens.analysis.classes import class_name
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.correct.sensitivity import Sensitivity
 from semlens.analysis.describe.concept_map import ConceptMap
-from semlens.analysis.describe.concept_map import concept_map as lay_out
+from semlens.analysis.describe.concept_map import concept_map as compute_map
 from semlens.analysis.describe.unexpected import Unexpected
 from semlens.analysis.describe.unexpected import unexpected as find_unexpected
 from semlens.analysis.graph.attribution_graph import AttributionGraph, attribution_graph
@@ -31,7 +31,7 @@ from semlens.analysis.label import label
 from semlens.analysis.report.audit_sections import audit_section, badges, review_section, verdict
 from semlens.analysis.report.limits import limits, reproduce
 from semlens.analysis.report.model_sections import (
-    Tested,
+    ModelTestLike,
     correction_section,
     correction_sentence,
     graph_labels,
@@ -42,9 +42,8 @@ from semlens.analysis.report.model_sections import (
     test_values,
 )
 from semlens.analysis.report.sections import (
-    Part,
+    Content,
     SkippedSection,
-    attempt,
     examples_section,
     graph_section,
     identity,
@@ -53,13 +52,13 @@ from semlens.analysis.report.sections import (
     unexpected_section,
 )
 from semlens.analysis.resolve_concepts import ClassConcepts, OwnTarget, class_and_concepts
-from semlens.analysis.result import TABLES, Result
-from semlens.analysis.scores import scores as make_scores
+from semlens.analysis.result import TABLE_SUFFIXES, Result
+from semlens.analysis.scores import scores as compute_scores
 from semlens.data.artefact import Artefacts, as_artefacts
 from semlens.draw.report_page import ReportPage, page_html
 from semlens.draw.text_table import rich_table
-from semlens.errors import RecipeError, RelevanceError
-from semlens.progress import report as tell
+from semlens.errors import RecipeError, RelevanceError, SemlensError
+from semlens.progress import report as report_progress
 from semlens.settings import question, setting
 from semlens.store.reader import Database
 from semlens.types import Layers
@@ -69,24 +68,24 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SHOWN = 12
-"""Components that a section shows with their examples."""
+"""Components that a section shows with examples."""
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Report(Result):
-    """A report: one HTML file, with all pictures inside.
+    """A report: one self-contained HTML file.
 
     Parameters
     ----------
     page
         Title, verdict and sections.
     audit
-        The audit in it, if one could be made.
+        The audit, if there is one.
     file
-        Where it is written, if a command does so.
+        Path of the file, if the command line wrote one.
     """
 
-    ends = (".html", *TABLES)
+    suffixes = (".html", *TABLE_SUFFIXES)
 
     target: int
     name: str
@@ -96,16 +95,16 @@ class Report(Result):
 
     @property
     def html(self) -> str:
-        """The file."""
+        """The content of the HTML file."""
         return page_html(self.page)
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return one row per section: title, whether it was made, and if not, why."""
+        """Return one row per section: title, whether it was made, and the reason if not."""
         return pd.DataFrame(
             [
-                {"section": part.key, "title": part.title, "made": not part.missing,
-                 "reason": part.missing}
-                for part in self.page.sections
+                {"section": section.key, "title": section.title, "made": not section.missing,
+                 "reason": section.missing}
+                for section in self.page.sections
             ]
         )  # fmt: skip
 
@@ -120,34 +119,34 @@ class Report(Result):
         }
 
     def plot(self) -> Figure:
-        """Draw the audit.
+        """Plot the audit.
 
         Raises
         ------
         RelevanceError
-            If there is none.
+            If the report has no audit.
         """
         if self.audit is None:
             raise RelevanceError(
                 "The report has no audit.",
-                "Expected one.",
-                "See its sections for the reason.",
+                "Expected one to plot.",
+                "See to_pandas() for the reason.",
             )
         return self.audit.plot()
 
-    def _text(self, end: str) -> str:
+    def _file_text(self, suffix: str) -> str:
         return self.html
 
     def __rich__(self) -> RenderableType:
-        """Return the verdict, and the parts that were not made."""
+        """Return the verdict and the missing sections."""
         table = self.to_pandas()
         missing: Any = table[~table["made"]]
         lines = [f"{self.page.verdict.text}: {self.page.sentence}", *self.page.more]
-        shown = rich_table(missing, "\nParts that were not made", ["title", "reason"])
+        shown = rich_table(missing, "\nMissing sections", ["title", "reason"])
         return Group(*map(Text, lines), *([shown] if len(missing) else []))
 
     def _repr_html_(self) -> str:
-        """Return the verdict for notebooks; the file is a page of its own."""
+        """Return the verdict for notebooks."""
         from html import escape
 
         return f"<p><b>{escape(self.page.verdict.text)}</b>: {escape(self.page.sentence)}</p>"
@@ -161,63 +160,63 @@ def report(
     *,
     saved: Annotated[
         int | AuditRecord | None,
-        setting("A saved audit, by its number: its class, lists and settings."),
+        setting("Number of a saved audit, for its class, lists and settings."),
     ] = None,
     layers: Layers = None,
     minimum: Minimum = MINIMUM,
     level: Level = LEVEL,
     threshold: Threshold = None,
     seed: Seed = 0,
-    shown: Annotated[int, setting("Components that a part shows with examples.", ge=1)] = SHOWN,
+    shown: Annotated[int, setting("Components per section with examples.", ge=1)] = SHOWN,
     concept_map: Annotated[
         bool | ConceptMap | SkippedSection,
-        setting("Lay out a map; takes minutes for 100,000 components."),
+        setting("Compute a concept map; takes minutes for 100,000 components."),
     ] = True,
     graph: Annotated[
-        bool | AttributionGraph | SkippedSection, setting("Trace an attribution graph.")
+        bool | AttributionGraph | SkippedSection, setting("Compute an attribution graph.")
     ] = True,
     artefacts: Artefacts = (),
     spurious: Spurious = None,
     model_test: Annotated[
-        Tested | SkippedSection | str | Path | None,
-        setting("A model test instead: .json of 'semlens test --save'."),
+        ModelTestLike | SkippedSection | str | Path | None,
+        setting("Existing model test: .json of 'semlens test --save'."),
     ] = None,
     sensitivity: Annotated[
         Sensitivity | SkippedSection | str | Path | None,
-        setting("A correction's effect: .json of 'semlens evaluate --save'."),
+        setting("Effect of a correction: .json of 'semlens evaluate --save'."),
     ] = None,
     date: Annotated[
-        datetime.date | str | None, setting("Date in the report: YYYY-MM-DD [today].")
+        datetime.date | str | None, setting("Date of the report: YYYY-MM-DD [today].")
     ] = None,
     audit: Audit | SkippedSection | None = None,
     unexpected: Unexpected | SkippedSection | None = None,
     command: Sequence[str] = (),
 ) -> Report:
-    """Report on a class: identity, overview, map, audit, components, graph, tests and limits.
+    """Write a report on a class: audit, concept map, components, graph, tests and limits.
 
-    Every part is made here, unless it is given, left out, or cannot be made: then it says why in
-    its place.
+    Results that are not passed are computed. A section whose result is excluded or fails shows
+    the reason instead.
 
     Parameters
     ----------
     target, concepts, layers, minimum, level, threshold, seed
-        As :func:`semlens.audit` takes them.
+        As for :func:`semlens.audit`.
     saved
-        A saved audit instead of these; its reviews and notes are shown, too.
+        Number of a saved audit to use instead; its reviews and notes are shown as well.
     shown
-        Components that a section shows with their examples.
+        Number of components that a section shows with examples.
     concept_map, graph
-        Whether to make them, or the part itself.
+        Whether to compute them, or an existing result.
     artefacts, spurious
-        What to test the model with, as :func:`semlens.model_test` takes them.
+        Features for the model test, as for :func:`semlens.model_test`.
     model_test, sensitivity
-        A test and a correction that were made before, or their files.
+        Existing results, or their files.
     date
-        Of the report; today by default.
+        Date of the report; today by default.
     audit, unexpected
-        Parts that were made before.
+        Existing results.
     command
-        The words of the command that makes it, for its last section.
+        Command line of the report, for its last section.
 
     Raises
     ------
@@ -226,169 +225,182 @@ def report(
     ConceptError
         If there is no concept set, or none for the class.
     DataError
-        If a file holds something else.
+        If a file has another format.
     """
     settings: dict[str, Any] = {
         "layers": layers, "minimum": minimum, "level": level, "threshold": threshold, "seed": seed,
     }  # fmt: skip
-    kept = None if saved is None else _kept(database, saved, target, concepts)
-    if kept is not None:
-        target, concepts = kept.target, replace(kept.concepts, target=None)
-        settings = kept.settings.given()
-    number, held = class_and_concepts(database, target, concepts)
-    name, layers, put = class_name(database, number), settings["layers"], as_artefacts(artefacts)
-    day = datetime.date.today() if date is None else _day(date)
-    database.rows(layers)  # a wrong name is told before anything is computed
+    record = None if saved is None else _saved_record(database, saved, target, concepts)
+    if record is not None:
+        target, concepts = record.target, replace(record.concepts, target=None)
+        settings = record.settings.as_arguments()
+    index, concept_set = class_and_concepts(database, target, concepts)
+    name, layers = class_name(database, index), settings["layers"]
+    inserted = as_artefacts(artefacts)
+    date = datetime.date.today() if date is None else _parse_date(date)
+    database.rows(layers)  # raises for an unknown layer before anything is computed
     if isinstance(sensitivity, str | Path):
         sensitivity = read_sensitivity(Path(sensitivity))
     if isinstance(model_test, str | Path):
         model_test = read_model_test(Path(model_test), name)
-    if model_test is None and not put and not spurious:
+    if model_test is None and not inserted and not spurious:
         model_test = SkippedSection(
-            "No test was asked for. It needs an artefact to insert, or images of spurious features "
-            "only."
+            "No model test was requested. It needs an artefact to insert, or images of spurious "
+            "features only."
         )
-    uncorrected = SkippedSection(
-        "No correction was given. It needs a corrected model, and accuracies of both with an "
-        "artefact."
+    no_correction = SkippedSection(
+        "No correction was given. It needs accuracies of the original and a corrected model with "
+        "an artefact."
     )
-    judged = _part("audit", 0, audit, lambda: make_audit(database, number, held, **settings))
-    found = _part("unexpected", 1, unexpected, lambda: _unexpected(database, number, held, judged))
-    placed = _part("map", 2, concept_map, lambda: _map(database, number))
-    traced = _part("graph", 3, graph, lambda: _graph(database, number, judged, layers))
-    test = _part(
+    audit = _content("audit", 0, audit, lambda: run_audit(database, index, concept_set, **settings))
+    unexpected = _content(
+        "unexpected", 1, unexpected, lambda: _unexpected(database, index, concept_set, audit)
+    )
+    map_content = _content("map", 2, concept_map, lambda: _map(database, index))
+    graph_content = _content("graph", 3, graph, lambda: _graph(database, index, audit, layers))
+    test = _content(
         "test", 4, model_test,
-        lambda: make_test(database, number, spurious=spurious, artefacts=put, seed=seed),
+        lambda: run_model_test(database, index, spurious=spurious, artefacts=inserted, seed=seed),
     )  # fmt: skip
-    scores = make_scores(database)
-    used = {} if isinstance(judged, SkippedSection) else judged.settings
+    scores = compute_scores(database)
+    audit_settings = {} if isinstance(audit, SkippedSection) else audit.settings
     body = [
-        identity(database, number, held, used, __version__),
+        identity(database, index, concept_set, audit_settings, __version__),
         overview(database, scores),
-        map_section(placed, name),
-        audit_section(judged, database, shown),
-        *([] if kept is None else [review_section(kept, judged, database)]),
-        unexpected_section(found, shown, _against(judged)),
-        graph_section(traced),
-        examples_section(judged, database, badges(judged), scores),
+        map_section(map_content, name),
+        audit_section(audit, database, shown),
+        *([] if record is None else [review_section(record, audit, database)]),
+        unexpected_section(unexpected, shown, _criterion(audit)),
+        graph_section(graph_content),
+        examples_section(audit, database, badges(audit), scores),
         model_test_section(test),
-        correction_section(sensitivity or uncorrected),
+        correction_section(sensitivity or no_correction),
     ]
-    missing = [part for part in body if part.missing]
-    corrected = None if isinstance(sensitivity, SkippedSection) else sensitivity
+    missing = [section for section in body if section.missing]
+    correction = None if isinstance(sensitivity, SkippedSection) else sensitivity
     values = None if isinstance(test, SkippedSection) else test_values(test)
-    end = [
-        limits(database, number, held, judged, values, corrected, missing),
-        reproduce(database, command or _command(database, name, held, kept), __version__),
+    closing = [
+        limits(database, index, concept_set, audit, values, correction, missing),
+        reproduce(database, command or _command(database, name, concept_set, record), __version__),
     ]
-    badge, sentence = verdict(judged)
+    badge, sentence = verdict(audit)
     more = [
         *([] if values is None else [test_sentence(values)]),
-        *([] if corrected is None else [correction_sentence(corrected)]),
+        *([] if correction is None else [correction_sentence(correction)]),
     ]
     page = ReportPage(
         f"Report on '{name}' in {database.manifest.model.spec}",
         badge,
         sentence,
         more,
-        f"Made on {day.isoformat()} with semlens {__version__}.",
-        (*body, *end),
+        f"Created on {date.isoformat()} with semlens {__version__}.",
+        (*body, *closing),
     )
-    tell("report", PARTS, PARTS)
-    return Report(number, name, page, None if isinstance(judged, SkippedSection) else judged)
+    report_progress("report", STEPS, STEPS)
+    return Report(index, name, page, None if isinstance(audit, SkippedSection) else audit)
 
 
-PARTS = 5
-"""Parts of a report that take long."""
+STEPS = 5
+"""Slow steps of a report."""
 
 
-def _part(
-    name: str, done: int, given: Part | SkippedSection | bool | None, make: Callable[[], Part]
-) -> Part | SkippedSection:
-    """Return a part that is given, or make it unless it was not asked for."""
-    tell("report", done, PARTS)
-    if given is False:
-        return SkippedSection(f"The {name} was not asked for.")
-    return attempt(make) if given is None or given is True else given
+def _content(
+    name: str,
+    done: int,
+    content: Content | SkippedSection | bool | None,
+    compute: Callable[[], Content],
+) -> Content | SkippedSection:
+    """Return existing content, or compute it unless it is False; errors skip the section."""
+    report_progress("report", done, STEPS)
+    if content is False:
+        return SkippedSection(f"The {name} was not requested.")
+    if content is not None and content is not True:
+        return content
+    try:
+        return compute()
+    except SemlensError as error:
+        return SkippedSection(str(error))
 
 
-def _kept(
+def _saved_record(
     database: Database, saved: int | AuditRecord, target: object, concepts: object
 ) -> AuditRecord:
-    """Return the saved audit that a report is of.
+    """Return the saved audit for a report.
 
     Raises
     ------
     RecipeError
-        If a class or concepts were given besides.
+        If a class or concepts were also given.
     """
     if target is not None or concepts is not None:
         raise RecipeError(
             "A saved audit and a class or concepts were given.",
-            "Expected one: a saved audit has its own class, concepts and settings.",
-            "Leave one out.",
+            "Expected one of them: a saved audit has its own class, concepts and settings.",
+            "Remove the saved audit, or the class and concepts.",
         )
-    known = saved_audits(database)
-    kept = saved if isinstance(saved, AuditRecord) else known.get(saved)
-    known.check_class(kept)
-    return kept
+    audits = saved_audits(database)
+    record = saved if isinstance(saved, AuditRecord) else audits.get(saved)
+    audits.check_class(record)
+    return record
 
 
-def _day(date: datetime.date | str) -> datetime.date:
+def _parse_date(date: datetime.date | str) -> datetime.date:
     try:
         return datetime.date.fromisoformat(str(date))
     except ValueError as error:
         raise RecipeError(
-            f"The report's date is '{date}'.", "Expected YYYY-MM-DD.", "Correct it."
+            f"'{date}' is not a valid date.", "Expected YYYY-MM-DD.", "Correct it."
         ) from error
 
 
 def _graph(
-    database: Database, target: int, judged: Audit | SkippedSection, layers: Layers
+    database: Database, target: int, audit: Audit | SkippedSection, layers: Layers
 ) -> AttributionGraph:
-    """Trace the graph, by the audit's concepts and a general vocabulary."""
-    words = label(database, layers=layers) if database.embedder.has_text else None
+    """Compute the graph, labelled by the audit's concepts and a general vocabulary."""
+    vocabulary = label(database, layers=layers) if database.embedder.has_text else None
     components = [database.component(int(row)) for row in database.rows(layers)]
-    labels = graph_labels(components, None if isinstance(judged, SkippedSection) else judged, words)
+    audited = None if isinstance(audit, SkippedSection) else audit
+    labels = graph_labels(components, audited, vocabulary)
     return attribution_graph(database, target, labels, layers=layers)
 
 
 def _map(database: Database, target: int) -> ConceptMap:
-    """Return the map, coloured by relevance where there is any."""
-    found = lay_out(database)
-    related = database.manifest.relevance is not None
-    return found.coloured("relevance", target) if related else found
+    """Return the map, coloured by relevance if the database has it."""
+    concept_map = compute_map(database)
+    has_relevance = database.manifest.relevance is not None
+    return concept_map.coloured("relevance", target) if has_relevance else concept_map
 
 
 def _unexpected(
-    database: Database, target: int, concepts: ConceptSet, judged: Audit | SkippedSection
+    database: Database, target: int, concepts: ConceptSet, audit: Audit | SkippedSection
 ) -> Unexpected:
-    """Return the components that the audit calls unexpected; without one, those under zero."""
-    if isinstance(judged, SkippedSection):
+    """Return the audit's unexpected components; without an audit, those with alignment below 0."""
+    if isinstance(audit, SkippedSection):
         return find_unexpected(database, target, concepts)
-    seen = set(judged.frame["layer"])
+    audited_layers = set(audit.frame["layer"])
     return find_unexpected(
         database,
         target,
         concepts,
-        layers=[name for name in database.layers if name in seen],
-        minimum=judged.settings["minimum"],
-        components=judged.unexpected,
+        layers=[name for name in database.layers if name in audited_layers],
+        minimum=audit.settings["minimum"],
+        components=audit.unexpected,
     )
 
 
-def _against(judged: Audit | SkippedSection) -> str:
-    if isinstance(judged, SkippedSection):
-        return "Unexpected is what no concept describes better than the empty prompt does."
+def _criterion(audit: Audit | SkippedSection) -> str:
+    if isinstance(audit, SkippedSection):
+        return "A component is unexpected if no concept describes it better than an empty prompt."
     return (
-        "These are the components that the audit calls unexpected: no valid and no spurious "
-        "concept aligns with them above its threshold."
+        "A component is unexpected if neither a valid nor a spurious concept aligns with it above "
+        "the threshold of the audit."
     )
 
 
 def _command(
-    database: Database, name: str, concepts: ConceptSet, kept: AuditRecord | None
+    database: Database, name: str, concepts: ConceptSet, record: AuditRecord | None
 ) -> Sequence[str]:
     words = ["semlens", "report", database.path.name]
-    own = ["--target", name, "--concepts", concepts.name]
-    return [*words, *(own if kept is None else ["--saved", str(kept.id)])]
+    if record is not None:
+        return [*words, "--saved", str(record.id)]
+    return [*words, "--target", name, "--concepts", concepts.name]

@@ -1,4 +1,4 @@
-"""The parts of a report that describe: identity, overview, map, components, graph."""
+"""Descriptive sections of a report: identity, overview, map, unexpected, graph, examples."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from semlens.analysis.audit.audit_result import Audit
-from semlens.analysis.classes import class_name
+from semlens.analysis.classes import class_name, true_classes
 from semlens.analysis.concepts import ConceptSet, Kind
 from semlens.analysis.describe.concept_map import ConceptMap
 from semlens.analysis.describe.unexpected import Unexpected
@@ -34,51 +34,43 @@ from semlens.draw.report_page import (
     picture_thumb,
     svg_picture,
 )
-from semlens.errors import SemlensError
 from semlens.store.reader import Database
 from semlens.types import Component
 
 P = ParamSpec("P")
-Part = TypeVar("Part")
+Content = TypeVar("Content")
+"""What a section shows: an audit, a map, a graph, ..."""
 STRIP = 8
-"""Examples of a component."""
+"""Examples shown per component."""
 DETAILED = 6
-"""Components that are shown with more examples."""
-DRIVEN = 5
-"""Classes of a component."""
+"""Components shown with more examples."""
+TOP_CLASSES = 5
+"""Classes shown per component."""
 
 
 @dataclass(frozen=True)
 class SkippedSection:
-    """A part that was not made, and why."""
+    """Placeholder for content that is missing, with the reason."""
 
     reason: str
-
-
-def attempt(make: Callable[[], Part]) -> Part | SkippedSection:
-    """Return a part, or the error that stands in its way."""
-    try:
-        return make()
-    except SemlensError as error:
-        return SkippedSection(str(error))
 
 
 def section(
     key: str, title: str, *, flows: bool = False
 ) -> Callable[
-    [Callable[Concatenate[Part, P], list[ReportBlock]]],
-    Callable[Concatenate[Part | SkippedSection, P], Section],
+    [Callable[Concatenate[Content, P], list[ReportBlock]]],
+    Callable[Concatenate[Content | SkippedSection, P], Section],
 ]:
-    """Make a section of a function that shows a part; without the part, it says why."""
+    """Turn a function that shows content into a section; missing content shows the reason."""
 
     def decorate(
-        show: Callable[Concatenate[Part, P], list[ReportBlock]],
-    ) -> Callable[Concatenate[Part | SkippedSection, P], Section]:
+        show: Callable[Concatenate[Content, P], list[ReportBlock]],
+    ) -> Callable[Concatenate[Content | SkippedSection, P], Section]:
         @functools.wraps(show)
-        def make(found: Part | SkippedSection, *args: P.args, **kwargs: P.kwargs) -> Section:
-            if isinstance(found, SkippedSection):
-                return Section(key, title, missing=found.reason)
-            return Section(key, title, show(found, *args, **kwargs), flows=flows)
+        def make(content: Content | SkippedSection, *args: P.args, **kwargs: P.kwargs) -> Section:
+            if isinstance(content, SkippedSection):
+                return Section(key, title, missing=content.reason)
+            return Section(key, title, show(content, *args, **kwargs), flows=flows)
 
         return make
 
@@ -92,34 +84,34 @@ def identity(
     settings: Mapping[str, Any],
     version: str,
 ) -> Section:
-    """Say who the model, the data and the embedder are, and how the database was made."""
+    """Show the model, the data, the embedder and the settings, with fingerprints."""
     manifest, relevance = database.manifest, database.manifest.relevance
     sources = {name: getattr(manifest, name) for name in ("model", "data", "embedder")}
-    known = f"{len(manifest.classes)} classes" if manifest.classes else "classes without names"
-    named = f"{class_name(database, target)} (logit {target}), "
-    told = (
+    classes = f"{len(manifest.classes)} classes" if manifest.classes else "classes without names"
+    name = f"{class_name(database, target)} (logit {target})"
+    relevance_text = (
         f"rules {relevance.rules}, for the {_TARGETS[relevance.targets]}"
         if relevance is not None
-        else "none was computed"
+        else "not computed"
     )
     rows = [
         *((name, source.spec, source.fingerprint) for name, source in sources.items()),
         ("database", database.path.name, database.fingerprint),
-        ("class", f"{named}{samples_of(database, target)} samples", ""),
+        ("class", f"{name}, {sample_count(database, target)} samples", ""),
         ("samples", f"{manifest.samples}, {manifest.unreadable} of them unreadable", ""),
-        ("model's outputs", known, ""),
-        ("relevance", told, ""),
+        ("model outputs", classes, ""),
+        ("relevance", relevance_text, ""),
         ("semlens", version, ""),
     ]
-    listed = [
-        (f"{_KINDS[kind]} concepts", ", ".join(c.name for c in part.concepts), "")
+    concept_rows = [
+        (f"{_KINDS[kind]} concepts", ", ".join(c.name for c in of_kind.concepts), "")
         for kind in ("valid", "spurious", "concept")
-        if len(part := concepts.of_kind(kind))
+        if len(of_kind := concepts.of_kind(kind))
     ]
     source = f", from: {concepts.source}" if concepts.source else ""
     blocks = [
-        Facts("What was looked at, with SHA-256 fingerprints of weights and contents", rows),
-        Facts(f"Concept set '{concepts.name}'{source}", listed),
+        Facts("Inputs, with SHA-256 fingerprints of weights and contents", rows),
+        Facts(f"Concept set '{concepts.name}'{source}", concept_rows),
         Values("Recipe of the database", _values(dict(manifest.recipe))),
         *([Values("Settings of the audit", _values(settings))] if settings else []),
     ]
@@ -128,7 +120,7 @@ def identity(
 
 _TARGETS = {"classes": "classes of the samples", "predictions": "model's predictions"}
 _KINDS: Mapping[Kind, str] = {"valid": "valid", "spurious": "spurious", "concept": "other"}
-_DEFAULTS = {"threshold": "against chance", "crop_threshold": "by the crop", "layers": "all"}
+_DEFAULTS = {"threshold": "calibrated", "crop_threshold": "by the crop", "layers": "all"}
 
 
 def _values(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -139,9 +131,9 @@ def _values(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def overview(database: Database, scores: Scores) -> Section:
-    """Show the layers, and how interpretable their components are."""
+    """Show the layers and the interpretability of their components."""
     manifest = database.manifest
-    parts = database.components
+    components = database.components
     layers = [
         (
             entry.name,
@@ -149,7 +141,7 @@ def overview(database: Database, scores: Scores) -> Section:
             str(entry.rows),
             "both" if entry.rows > entry.channels else "+",
             entry.crop,
-            str(int((parts["examples"].iloc[entry.first : entry.first + entry.rows] == 0).sum())),
+            str(int((components["examples"].iloc[entry.first :][: entry.rows] == 0).sum())),
             str(entry.not_finite),
         )
         for entry in manifest.layers
@@ -169,15 +161,15 @@ def overview(database: Database, scores: Scores) -> Section:
                 [2, 5, 6],
             ),
             ReportTable(
-                "How interpretable components are, mean per layer",
+                "Interpretability of components, mean per layer",
                 ["layer", "clarity", "redundancy", "polysemanticity"],
                 means,
                 [1, 2, 3],
             ),
             Paragraph(
-                "Clarity: how alike the examples of a component are (1: all the same; 0: they "
-                "have nothing in common). Redundancy: similarity with the nearest other component "
-                "of the layer (1: a twin). Polysemanticity: whether examples fall into two unlike "
+                "Clarity: how similar the examples of a component are (1: identical; 0: nothing "
+                "in common). Redundancy: similarity with the nearest other component of the layer "
+                "(1: a duplicate). Polysemanticity: whether the examples form two dissimilar "
                 "groups (0: one meaning)."
             ),
         ],
@@ -185,18 +177,18 @@ def overview(database: Database, scores: Scores) -> Section:
     )
 
 
-@section("map", "Map of what the model knows", flows=True)
-def map_section(found: ConceptMap, name: str) -> list[ReportBlock]:
-    """Show where the components lie in semantic space."""
-    named = found.clusters.to_dict("records")
-    labels = [", ".join(row["labels"]) for row in named if row["labels"]]
+@section("map", "Concept map", flows=True)
+def map_section(concept_map: ConceptMap, name: str) -> list[ReportBlock]:
+    """Show the components as points in semantic space."""
+    clusters = concept_map.clusters.to_dict("records")
+    labels = [", ".join(row["labels"]) for row in clusters if row["labels"]]
     about = f" Clusters are about: {'; '.join(labels[:12])}." if labels else ""
-    colour = f"relevance for '{name}'" if isinstance(found.colouring, Scale) else "layer"
+    colour = f"relevance for '{name}'" if isinstance(concept_map.colouring, Scale) else "layer"
     picture = figure_picture(
-        found.plot(),
-        f"Map of {len(found)} components in the plane. Colour: {colour}.{about}",
-        f"Each point is a component; near ones have alike examples. Colour: {colour}.",
-        points=len(found),
+        concept_map.plot(),
+        f"Map of {len(concept_map)} components in the plane. Colour: {colour}.{about}",
+        f"Each point is a component; close points have similar examples. Colour: {colour}.",
+        points=len(concept_map),
     )
     rows = [
         (
@@ -204,33 +196,36 @@ def map_section(found: ConceptMap, name: str) -> list[ReportBlock]:
             str(row["size"]),
             ", ".join(f"{a:.3f}" for a in row["alignments"]),
         )
-        for row in named[:12]
+        for row in clusters[:12]
     ]
     return [
         picture,
         ReportTable("The largest clusters", ["best labels", "components", "alignments"], rows, [1]),
-        Paragraph("Distances in the plane are a guide to the eye; labels are of cluster means."),
+        Paragraph("Distances in the plane are approximate; labels describe cluster means."),
     ]
 
 
 @section("unexpected", "Unexpected components")
-def unexpected_section(found: Unexpected, shown: int, against: str) -> list[ReportBlock]:
-    """Show what the class relies on and no concept describes, and what stands behind it."""
-    blocks: list[ReportBlock] = [Paragraph(found.summary()), Paragraph(against)]
-    largest = max([v for v in found.classes["mean"] if v > 0], default=1.0)
-    cards = [_driving(found, row, largest) for row in found.frame.head(shown).to_dict("records")]
+def unexpected_section(unexpected: Unexpected, shown: int, criterion: str) -> list[ReportBlock]:
+    """Show the components that the class relies on and no concept describes."""
+    blocks: list[ReportBlock] = [Paragraph(unexpected.summary()), Paragraph(criterion)]
+    largest = max([v for v in unexpected.classes["mean"] if v > 0], default=1.0)
+    rows = unexpected.frame.head(shown).to_dict("records")
+    cards = [_unexpected_card(unexpected, row, largest) for row in rows]
     if cards:
         blocks.append(ReportCards(cards, files=True))
-    if len(found) > shown:
-        blocks.append(Paragraph(f"{len(found) - shown} less relevant ones are not shown."))
+    if len(unexpected) > shown:
+        blocks.append(
+            Paragraph(f"{len(unexpected) - shown} less relevant components are not shown.")
+        )
     return blocks
 
 
 @section("graph", "Attribution graph")
-def graph_section(found: AttributionGraph) -> list[ReportBlock]:
-    """Show which concepts feed which, down from the class."""
-    images = f"{found.images} image" + ("s" if found.images != 1 else "")
-    nodes = sorted(found.nodes[1:], key=lambda node: -node.mean)
+def graph_section(graph: AttributionGraph) -> list[ReportBlock]:
+    """Show which concepts contribute to which, up to the class."""
+    images = f"{graph.images} image" + ("s" if graph.images != 1 else "")
+    nodes = sorted(graph.nodes[1:], key=lambda node: -node.mean)
     rows = [
         (node.label, node.layer, str(len(node.components)), percent(node.mean))
         for node in nodes[:12]
@@ -238,16 +233,16 @@ def graph_section(found: AttributionGraph) -> list[ReportBlock]:
     strongest = ", ".join(f"{row[0]} in {row[1]} ({row[3]})" for row in rows[:5])
     return [
         Paragraph(
-            "Components are grouped by the concept that the audit aligns them with, and where "
-            "there is none by a general vocabulary; '?' has none at all."
+            "Components are grouped by the concept that the audit aligns them with or, if there is "
+            "none, by the label from a general vocabulary; '?' has no label."
         ),
         svg_picture(
-            found.svg(),
-            f"Attribution graph of '{found.name}' over {images}. Strongest: {strongest}.",
-            f"Columns are layers, the class on the right. Boxes are components of one label, "
-            f"lines what passes between them: they show {found.overall:.0%} of the "
-            f"relevance, mean over the layers. {images}, rules {found.rules}, components of "
-            f"{found.minimum:.1%} and more.",
+            graph.svg(),
+            f"Attribution graph of '{graph.name}' over {images}. Strongest: {strongest}.",
+            f"Columns are layers, with the class on the right. Boxes are components with the same "
+            f"label, lines the relevance that flows between them. The graph shows "
+            f"{graph.overall:.0%} of the relevance, averaged over the layers. {images}, rules "
+            f"{graph.rules}, components with at least {graph.minimum:.1%}.",
             adapts=True,
         ),
         ReportTable(
@@ -261,71 +256,71 @@ def graph_section(found: AttributionGraph) -> list[ReportBlock]:
 
 @section("examples", "Examples of the most relevant components")
 def examples_section(
-    found: Audit, database: Database, badges: Mapping[str, Badge], scores: Scores
+    audit: Audit, database: Database, badges: Mapping[str, Badge], scores: Scores
 ) -> list[ReportBlock]:
     """Show the most relevant components with many examples."""
     cards: list[ReportCard] = []
-    for record in found.frame.head(DETAILED).to_dict("records"):
-        measures = scores_of(scores, record["component"])
-        told = f"{percent(record['mean'])} of its layer's relevance on average"
+    for record in audit.frame.head(DETAILED).to_dict("records"):
+        measures = _measures(scores, record["component"])
+        line = f"{percent(record['mean'])} of its layer's relevance on average"
         if measures:
-            told += f", {measures}"
+            line += f", {measures}"
         cards.append(
             ReportCard(
                 record["component"],
                 badges.get(record["component"]),
-                [told],
+                [line],
                 strip(database, record["row"], 2 * STRIP),
             )
         )
     return [
         Paragraph(
-            "The samples on which each component is strongest, cut to where it reacts, "
-            "strongest first. What lies under 2 % of its heatmap's maximum is darkened, "
-            "where the database keeps a mask."
+            "The samples that activate each component most, cropped to the relevant region, "
+            "strongest first. Regions below 2 % of the heatmap's maximum are darkened if the "
+            "database has masks."
         ),
         ReportCards(cards, files=True),
     ]
 
 
 def strip(database: Database, row: int, count: int = STRIP) -> list[Thumb]:
-    """Return a component's strongest examples, masked."""
+    """Return thumbnails of a component's strongest examples, masked."""
     if not database.manifest.recipe.thumbnails:
         return []
-    pictures = example_pictures(database, row, count, mask=True)
+    images = example_pictures(database, row, count, mask=True)
     paths = [example.path for example in database.examples_of(row, count)]
-    return [picture_thumb(one, path) for one, path in zip(pictures, paths, strict=True)]
+    return [picture_thumb(image, path) for image, path in zip(images, paths, strict=True)]
 
 
-def scores_of(scores: Scores, name: str) -> str:
-    """Return a component's measures in words."""
-    part = Component.parse(name)
+def _measures(scores: Scores, name: str) -> str:
+    """Return a component's scores as text."""
+    component = Component.parse(name)
     frame = scores.frame
-    mine: Any = frame[
-        (frame["layer"] == part.layer)
-        & (frame["index"] == part.index)
-        & (frame["sign"] == part.sign)
+    row: Any = frame[
+        (frame["layer"] == component.layer)
+        & (frame["index"] == component.index)
+        & (frame["sign"] == component.sign)
     ]
     return ", ".join(
         f"{measure} {value:.2f}"
         for measure in ("clarity", "redundancy", "polysemanticity")
-        for value in mine[measure]
+        for value in row[measure]
         if np.isfinite(value)
     )
 
 
-def samples_of(database: Database, target: int) -> int:
-    """Return how many readable samples a class has."""
-    table = database.samples
-    mine = (table["logit"].astype("Float64") == target).fillna(False).to_numpy(bool)
-    return int((mine & table["error"].isna().to_numpy()).sum())
+def sample_count(database: Database, target: int) -> int:
+    """Return the number of readable samples of a class."""
+    return int((true_classes(database) == target).sum())
 
 
-def _driving(found: Unexpected, row: dict[str, Any], largest: float) -> ReportCard:
-    mine: Any = found.classes[found.classes["component"] == row["component"]]
-    first = mine[mine["mean"] > 0].head(DRIVEN)
-    if found.target not in set(first["logit"]):
-        first = pd.concat([first.head(DRIVEN - 1), mine[mine["logit"] == found.target]])
+def _unexpected_card(unexpected: Unexpected, row: dict[str, Any], largest: float) -> ReportCard:
+    """Return a component's card, with the classes that it is most relevant for."""
+    target, table = unexpected.target, unexpected.classes
+    classes: Any = table[table["component"] == row["component"]]
+    top = classes[classes["mean"] > 0].head(TOP_CLASSES)
+    if target not in set(top["logit"]):  # the class of the report is always shown
+        top = pd.concat([top.head(TOP_CLASSES - 1), classes[classes["logit"] == target]])
     near = ", ".join(
         f"{name} ({value:+.3f})"
         for name, value in zip(row["nearest"], row["alignments"], strict=True)
@@ -333,31 +328,31 @@ def _driving(found: Unexpected, row: dict[str, Any], largest: float) -> ReportCa
     lines = [
         f"{percent(row['mean'])} of its layer's relevance on average, {percent(row['max'])} on "
         f"the sample where it is largest. Clarity {row['clarity']:.2f}.",
-        f"Nearest concepts all the same: {near}.",
-        _origin(row, found.name),
+        f"Nearest concepts nevertheless: {near}.",
+        _origin(row, unexpected.name),
     ]
-    (number,) = found.database.rows_of(row["component"])
+    (component_row,) = unexpected.database.rows_of(row["component"])
     return ReportCard(
         row["component"],
         Badge("unexpected", "unexpected"),
         lines,
-        strip(found.database, number),
+        strip(unexpected.database, component_row),
         [
-            (name, percent(mean), 100 * max(mean, 0.0) / largest, logit == found.target)
-            for name, mean, logit in zip(first["class"], first["mean"], first["logit"], strict=True)
+            (name, percent(mean), 100 * max(mean, 0.0) / largest, logit == target)
+            for name, mean, logit in zip(top["class"], top["mean"], top["logit"], strict=True)
         ],
     )
 
 
 def _origin(row: Mapping[str, Any], name: str) -> str:
-    told = f"Of its {row['examples']} examples {row['of_class']} are of '{name}'"
+    text = f"Of its {row['examples']} examples, {row['of_class']} are of '{name}'"
     if row["examples_show"].endswith(f"'{name}'") or not row["examples_show"]:
-        return f"{told}."
-    return f"{told}; most are of another class: {row['examples_show']}."
+        return f"{text}."
+    return f"{text}; most are of another class: {row['examples_show']}."
 
 
 def percent(value: float | None) -> str:
-    """Return a share in words; a dash where there is none."""
+    """Return a share as text; a dash if it is missing."""
     return "-" if value is None or np.isnan(value) else f"{100 * value:.1f} %"
 
 
@@ -365,6 +360,6 @@ def _text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, tuple):  # the thresholds of the two sides
-        valid, spurious = ("against chance" if one is None else _text(one) for one in value)
+        valid, spurious = ("calibrated" if one is None else _text(one) for one in value)
         return f"valid {valid}, spurious {spurious}"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

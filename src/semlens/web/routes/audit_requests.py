@@ -82,7 +82,7 @@ class SetFile(BaseModel):
 def trusted(term: ListedConcept, known: AuditRecord | None = None) -> ListedConcept:
     """Return a concept that a page has sent; paths of images are those of the saved audit."""
     if term.images and known is not None:
-        return known.pictured(term.text)
+        return known.image_concept(term.text)
     return ListedConcept(text=" ".join(term.text.split()), path=term.path)
 
 

@@ -15,7 +15,7 @@ from semlens.analysis.audit.concept_alignment import check_lists
 from semlens.analysis.audit.saved_audits import AuditRecord
 from semlens.analysis.audit.sweep import audit_all
 from semlens.analysis.classes import class_name, find_class
-from semlens.analysis.concept_file import read_text, to_toml
+from semlens.analysis.concept_file import parse_upload, to_toml
 from semlens.analysis.concepts import ConceptSet, bundled_names
 from semlens.analysis.report.report import report
 from semlens.analysis.resolve_concepts import SAVED, concepts_by_class
@@ -56,7 +56,7 @@ def concept_sets(served: Model) -> list[ConceptSetInfo]:
 @router.post("/concept-sets/read")
 def read_concept_set(served: Model, given: SetFile) -> ConceptSetInfo:
     """Return what a concept set says that is handed in as a file; nothing is saved."""
-    found = read_text(given.text, given.file)
+    found = parse_upload(given.text, given.file)
     return set_info(served.db, found, found.name)
 
 
@@ -101,7 +101,7 @@ def try_audit(served: Model, serving: All, given: NewAudit) -> AuditResponse:
     found = serving.work.result(
         f"audit/{served.number}/try/{key}",
         f"auditing '{class_name(served.db, number)}'",
-        lambda: audit(served.db, number, concepts, **settings.given()),
+        lambda: audit(served.db, number, concepts, **settings.as_arguments()),
     )
     return answer_of(found)
 
