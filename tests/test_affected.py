@@ -15,8 +15,8 @@ from torch import nn
 from typer.testing import CliRunner
 
 import semlens as sl
-from semlens.analysis.correct.affected_samples import STRENGTH, affected, separated
-from semlens.analysis.correct.cav import standardised
+from semlens.analysis.correct.affected_samples import SVM_C, affected, signed_distances
+from semlens.analysis.correct.cav import standardise
 from semlens.analysis.correct.component_files import read_affected
 from semlens.cli.app import app
 from semlens.errors import DataError, LayerError, StaleError
@@ -92,7 +92,7 @@ def test_all_planted_samples_are_flagged_and_no_other(db, planted):
     assert found.samples == [sl.ImageFolder(folder).ids.index(path) for path in found.paths]
     assert set(found.per_class()["class"]) == {"class0", "class1"}
     assert found.per_class().iloc[0].tolist() == ["class0", len(marked), 30]
-    assert len(found.near) == 16
+    assert len(found.pictures) == 16
     assert f"{len(marked)} of 60 samples" in repr(found)
 
 
@@ -114,7 +114,7 @@ def test_without_a_model_there_are_the_concept_examples(db):
 
 def test_the_plane_is_the_optimum_of_the_machine():
     draw = np.random.default_rng(3)
-    features = standardised(draw.normal(size=(40, 4)))[0]
+    features = standardise(draw.normal(size=(40, 4)))[0]
     seeds = np.arange(40) < 9
     features[seeds] += 1.2
     sign = np.where(seeds, 1.0, -1.0)
@@ -123,21 +123,21 @@ def test_the_plane_is_the_optimum_of_the_machine():
     def loss(plane: np.ndarray) -> float:
         # squared hinge; the intercept is a weight like the others (scikit-learn's LinearSVC)
         margin = np.maximum(0, 1 - sign * (features @ plane[:4] + plane[4]))
-        return 0.5 * plane @ plane + STRENGTH * float(weight @ margin**2)
+        return 0.5 * plane @ plane + SVM_C * float(weight @ margin**2)
 
     plane = minimize(loss, np.zeros(5), method="BFGS", options={"gtol": 1e-9}).x
     expected = (features @ plane[:4] + plane[4]) / np.linalg.norm(plane[:4])
-    np.testing.assert_allclose(separated(features, seeds), expected, atol=2e-3)
+    np.testing.assert_allclose(signed_distances(features, seeds), expected, atol=2e-3)
 
 
 def test_a_constant_column_stays_zero():
     values = np.stack([np.arange(5.0), np.full(5, 3.0)], 1)
-    found, spread = standardised(values)
+    found, spread = standardise(values)
     np.testing.assert_allclose(spread, [np.sqrt(2), 0])
     np.testing.assert_allclose(found[:, 0], (np.arange(5) - 2) / np.sqrt(2))
     assert (found[:, 1] == 0).all()
     # of 0.1 the mean is not exactly the same number
-    assert (standardised(np.full((7, 1), 0.1))[0] == 0).all()
+    assert (standardise(np.full((7, 1), 0.1))[0] == 0).all()
 
 
 def test_components_in_every_form(db):
@@ -152,7 +152,7 @@ def test_components_in_every_form(db):
 def test_bad_input(db, planted, images):
     with pytest.raises(LayerError) as error:
         affected(db, [])
-    assert_says(error.value, "No component is named", "LAYER:INDEX", "semlens search")
+    assert_says(error.value, "No component is given", "LAYER:INDEX", "semlens search")
     with pytest.raises(LayerError, match="eyes:77"):
         affected(db, [Component("eyes", 77)])
     with pytest.raises(DataError, match="not those of the database"):

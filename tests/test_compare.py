@@ -20,12 +20,12 @@ from semlens.analysis.compare import nearest_components
 from semlens.analysis.compare.component_sets import component_sets, database_names
 from semlens.analysis.compare.nearest_components import (
     PairProgress,
-    both_ways,
-    nearest_of_sets,
-    nearest_within,
-    within,
+    nearest_among,
+    nearest_between,
+    nearest_between_sets,
+    nearest_within_set,
 )
-from semlens.analysis.compare.summary import assign, set_scores
+from semlens.analysis.compare.summary import assign_labels, set_scores
 from semlens.analysis.concepts import Concept, ConceptSet
 from semlens.analysis.query_embedding import embed_concepts
 from semlens.cli.app import app
@@ -128,16 +128,16 @@ def test_nearest_both_ways_is_exact_in_any_blocks(block):
     a, b = (random.standard_normal((n, 16)).astype(np.float32) for n in (23, 17))
     a, b = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (a, b))
     cosine = a.astype(np.float64) @ b.astype(np.float64).T
-    ahead, back = both_ways(a, b, block=block)
-    assert ahead.place.tolist() == cosine.argmax(1).tolist()
-    assert back.place.tolist() == cosine.argmax(0).tolist()
+    ahead, back = nearest_between(a, b, block=block)
+    assert ahead.index.tolist() == cosine.argmax(1).tolist()
+    assert back.index.tolist() == cosine.argmax(0).tolist()
     np.testing.assert_allclose(ahead.similarity, cosine.max(1), atol=1e-6)
     np.testing.assert_allclose(back.similarity, cosine.max(0), atol=1e-6)
     assert ahead.mean == pytest.approx(set_similarity(a, b), abs=1e-6)
     own = a.astype(np.float64) @ a.astype(np.float64).T
     np.fill_diagonal(own, -np.inf)
-    alone = within(a, block=block)
-    assert alone.place.tolist() == own.argmax(1).tolist()
+    alone = nearest_among(a, block=block)
+    assert alone.index.tolist() == own.argmax(1).tolist()
     np.testing.assert_allclose(alone.similarity, own.max(1), atol=1e-6)
 
 
@@ -145,10 +145,10 @@ def test_of_equal_ones_the_first_wins_and_a_single_one_has_no_fellow():
     a = np.eye(3, dtype=np.float32)[[0, 1]]
     b = np.eye(3, dtype=np.float32)[[2, 1, 0, 0, 1]]
     for block in (1, 2, 9):
-        assert both_ways(a, b, block=block)[0].place.tolist() == [2, 1]
-        assert both_ways(b, a, block=block)[1].place.tolist() == [2, 1]
-    alone = within(a[:1])
-    assert alone.place.tolist() == [-1]
+        assert nearest_between(a, b, block=block)[0].index.tolist() == [2, 1]
+        assert nearest_between(b, a, block=block)[1].index.tolist() == [2, 1]
+    alone = nearest_among(a[:1])
+    assert alone.index.tolist() == [-1]
     assert np.isnan(alone.similarity).all()
 
 
@@ -340,7 +340,7 @@ def test_assignment_is_the_label_and_the_nearest_component(databases, chunk):
     db = databases["one"]
     one = component_sets([db])[0]
     probe = embed_concepts(db, WORDS)
-    found = assign(one, probe, WORDS, 0.025, chunk)
+    found = assign_labels(one, probe, WORDS, 0.025, chunk)
     labels = db.label(WORDS, threshold=0.025)
     expected = [labels.label(i) for i in range(len(labels))]
     names = [c.name for c in WORDS.concepts]
@@ -350,7 +350,7 @@ def test_assignment_is_the_label_and_the_nearest_component(databases, chunk):
     null = probe.null / np.linalg.norm(probe.null)
     value = theta @ probes.T - (theta @ null)[:, None]
     assert found.component.tolist() == value.argmax(0).tolist()
-    np.testing.assert_allclose(found.reached, value.max(0), atol=1e-5)
+    np.testing.assert_allclose(found.concept_alignment, value.max(0), atol=1e-5)
 
 
 def test_scores_side_by_side(databases):
@@ -385,34 +385,34 @@ def test_nearest_components_are_kept_by_the_vectors_and_found_again(
 ):
     one, two = copied(databases["one"], tmp_path / "a"), copied(databases["two"], tmp_path / "b")
     a, b = component_sets([one, two])
-    monkeypatch.setattr(nearest_components, "KEEP_FROM", 1)
-    ahead, back = nearest_of_sets(a, b, PairProgress(1))
-    own = nearest_within(a, PairProgress(1))
+    monkeypatch.setattr(nearest_components, "MIN_CACHED_PAIRS", 1)
+    ahead, back = nearest_between_sets(a, b, PairProgress(1))
+    own = nearest_within_set(a, PairProgress(1))
     monkeypatch.undo()
     files = [(db, f) for db in (one, two) for f in (db.path / "analysis").glob("nearest-*.parquet")]
     assert len(files) == 4 + 2 + 1  # pairs of layers, each layer alone, and its two layers
     for db, file in files:  # what is read back is what was kept, not what is computed again
         frame = db.load_with_origin(file.stem)
         db.save_analysis(file.stem, frame[0].assign(similarity=np.float32(0.5)), frame[1])
-    assert (nearest_of_sets(a, b, PairProgress(1))[0].similarity == 0.5).all()
-    assert (nearest_of_sets(b, a, PairProgress(1))[1].similarity == 0.5).all()
-    assert (nearest_within(a, PairProgress(1)).similarity == 0.5).all()
+    assert (nearest_between_sets(a, b, PairProgress(1))[0].similarity == 0.5).all()
+    assert (nearest_between_sets(b, a, PairProgress(1))[1].similarity == 0.5).all()
+    assert (nearest_within_set(a, PairProgress(1)).similarity == 0.5).all()
     # other vectors of the same names are computed anew
     vectors = np.random.default_rng(0).standard_normal((20, 24))
     changed = plant(two, "second", vectors)
-    again = nearest_of_sets(a, component_sets([changed])[0], PairProgress(1))[0]
+    again = nearest_between_sets(a, component_sets([changed])[0], PairProgress(1))[0]
     expected = units(one, a.rows) @ units(changed, living(changed)).T
     # layer 'first' is as it was, and comes from what was kept: 0.5
     second = expected[:, len(living(changed, ["first"])) :].max(1)
     np.testing.assert_allclose(again.similarity, np.maximum(second, 0.5), atol=1e-3)
-    assert len(ahead.place) == len(own.place) == len(a)
-    assert len(back.place) == len(b)
+    assert len(ahead.index) == len(own.index) == len(a)
+    assert len(back.index) == len(b)
 
 
 def test_small_sets_leave_no_files(databases):
     sl.compare([databases["one"], databases["two"]])
     assert not list(databases["one"].path.glob("analysis/nearest-*"))
-    assert nearest_components.KEEP_FROM > 10**6
+    assert nearest_components.MIN_CACHED_PAIRS > 10**6
 
 
 # -- result ------------------------------------------------------------------------------------
@@ -435,9 +435,9 @@ def test_the_result_is_text_values_plot_and_files(databases, tmp_path):
     assert np.asarray(picture).std() > 5
     turned = found.pairs_picture("two", "one", columns=3)
     assert turned.width == picture.width
-    with pytest.raises(RecipeError, match="none of the sets"):
+    with pytest.raises(RecipeError, match="Unknown set"):
         found.pairs_picture("three")
-    with pytest.raises(RecipeError, match="named twice"):
+    with pytest.raises(RecipeError, match="given twice"):
         found.pairs_picture("one", "one")
 
 
@@ -446,7 +446,7 @@ def test_many_sets_stay_a_list(databases, tmp_path):
     found = sl.compare(several, by_layer=True, scores=False)
     assert len(found.sets) == 10
     assert cell(found, "c0/first", "c1/first") == pytest.approx(1, abs=1e-6)
-    assert "most alike" in repr(found)
+    assert "most similar" in repr(found)
     assert len(found.plot().axes) >= 1
 
 
@@ -459,7 +459,7 @@ def test_another_embedder_is_refused_and_both_are_named(databases, tmp_path):
                      LAYERS, examples=3)  # fmt: skip
     alone = other.compare(by_layer=True, scores=False)
     assert alone.labels is None
-    assert any("reads no texts" in note for note in alone.notes)
+    assert any("does not embed texts" in note for note in alone.notes)
     with pytest.raises(StaleError) as error:
         sl.compare([databases["one"], other])
     assert_says(
@@ -467,7 +467,7 @@ def test_another_embedder_is_refused_and_both_are_named(databases, tmp_path):
     )
     same = sl.build(tmp_path / "s", make(LittleNet(0), "one"), images, WordEmbedder(4), ["first"],
                     examples=3)  # fmt: skip
-    with pytest.raises(StaleError, match="other weights"):
+    with pytest.raises(StaleError, match="different weights"):
         sl.compare([databases["one"], same])
 
 
@@ -475,7 +475,7 @@ def test_sets_that_cannot_be_compared_are_refused(databases, tmp_path):
     one, wide = databases["one"], databases["wide"]
     again = sl.open(one.path, embedder=WordEmbedder())
     for given, what, kind in (
-        ([], "no database", RecipeError),
+        ([], "No database", RecipeError),
         ([one], "only one set", RecipeError),
         ([one, again], "given twice", RecipeError),
     ):
@@ -500,7 +500,7 @@ def test_sets_that_cannot_be_compared_are_refused(databases, tmp_path):
     dead.components = frame
     with pytest.raises(RecipeError) as empty:
         sl.compare([one, dead])
-    assert_says(empty.value, "dead", "no component with a vector", "leave it out")
+    assert_says(empty.value, "dead", "no component with a vector", "leave this set out")
 
 
 def test_names_tell_databases_apart(databases, tmp_path):
@@ -586,13 +586,13 @@ def test_drift_follows_each_component(checkpoints):
 
 def test_drift_of_other_shapes_follows_the_sets_only(databases):
     found = sl.drift([databases["one"], databases["wide"]], concepts=WORDS)
-    assert "do not correspond" in found.apart
+    assert "do not correspond" in found.mismatch
     assert found.components.empty
     assert found.series["moved"].isna().all()
     assert found.series["previous_in_this"].notna().sum() == 1
     assert "do not correspond" in repr(found)
     widths = sl.drift([databases["one"], databases["wide"]], layers=["second"])
-    assert "channels" in widths.apart
+    assert "channels" in widths.mismatch
     assert found.to_json()["components_correspond"] is False
     found.plot()
 

@@ -270,7 +270,7 @@ def test_bad_input(databases, tmp_path):
     assert_says(error.value, "no class relevance", "--relevance")
     with pytest.raises(RecipeError, match="given twice"):
         sl.dissect(databases[0], sl.open(databases[0].path, embedder=WordEmbedder()))
-    with pytest.raises(RecipeError, match="no database"):
+    with pytest.raises(RecipeError, match="No database"):
         sl.dissect([])
     images = ImageFolder(write_pictures(tmp_path / "pictures", 6))
     blind = sl.build(tmp_path / "b", make(0), images, ColourEmbedder(), ["first"], examples=3)

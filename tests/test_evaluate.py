@@ -41,14 +41,14 @@ def test_a_database_is_evaluated_on_its_known_classes(tmp_path, model, db):
     found = db.evaluate(batch_size=5)  # what cannot be read is left out
     assert found.samples == len(mine) == 7
     np.testing.assert_array_equal(found.targets, right)
-    np.testing.assert_array_equal(found.answers, answers(model, db, mine))
-    assert found.accuracy == (found.answers == right).mean()
+    np.testing.assert_array_equal(found.predictions, answers(model, db, mine))
+    assert found.accuracy == (found.predictions == right).mean()
     frame = found.to_pandas()
     assert frame["class"].tolist() == ["class0", "class1"]
     assert frame["samples"].tolist() == [3, 4]
-    assert frame["recall"].tolist() == [(found.answers[right == c] == c).mean() for c in (0, 1)]
+    assert frame["recall"].tolist() == [(found.predictions[right == c] == c).mean() for c in (0, 1)]
     some = sl.evaluate(db, samples=mine[:2])
-    np.testing.assert_array_equal(some.answers, found.answers[:2])
+    np.testing.assert_array_equal(some.predictions, found.predictions[:2])
     for end in (".png", ".csv", ".json"):
         found.save(tmp_path / f"evaluation{end}")
     assert Image.open(tmp_path / "evaluation.png").width > 500
@@ -63,7 +63,7 @@ def test_a_database_is_evaluated_on_its_known_classes(tmp_path, model, db):
 def test_pruned_components_count(model, db):
     with sl.pruned(model, [sl.Component("second", i) for i in range(10)]):
         found = db.evaluate()
-    assert set(found.answers) == {int(model.module.head.bias.argmax())}
+    assert set(found.predictions) == {int(model.module.head.bias.argmax())}
 
 
 def test_images_without_a_known_class_are_refused(db):

@@ -23,8 +23,10 @@ from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.graph.attribution_graph import UNLABELLED, GraphEdge, GraphNode
 from semlens.cli.explain import graph
 from semlens.draw.encode_images import shortened
-from semlens.draw.graph_layout import CARD, MOST, Heading, arrange, by_barycentre, crossings
+from semlens.draw.graph_layout import MAX_CARDS, GraphHeading, layout_graph
+from semlens.draw.graph_ordering import crossing_weight, order_by_barycentre
 from semlens.draw.graph_picture import draw_png, draw_svg
+from semlens.draw.graph_scene import CARD
 from semlens.errors import DataError, RelevanceError, StoreError
 from semlens.models.subject import SubjectModel
 from semlens.progress import listening
@@ -356,14 +358,14 @@ def test_a_crowded_layer_is_joined_to_one_more_box():
         [("target", "b/0", -0.5)] + [("b/0", f"a/{i}", -0.1) for i in range(20)],
     )
     shown = {"a": 0.5, "b": 0.6}
-    heading = Heading("an <odd> & long class", 1, 0.01, shown, shown, 0.5)
-    scene = arrange(nodes, edges, heading, {})
-    assert len(scene.cards) == MOST + 2
-    more = next(card for card in scene.cards if card.rest)
+    heading = GraphHeading("an <odd> & long class", 1, 0.01, shown, shown, 0.5)
+    scene = layout_graph(nodes, edges, heading, {})
+    assert len(scene.cards) == MAX_CARDS + 2
+    more = next(card for card in scene.cards if card.merged)
     assert more.texts[0].text == "+9 more"
     assert more.y == max(card.y for card in scene.cards)  # below the others
     ends = {curve.ends for curve in scene.curves if curve.ends}
-    assert len(ends) == MOST + 1
+    assert len(ends) == MAX_CARDS + 1
     against = next(card for card in scene.cards if card.texts[0].text == "g0" and card.against)
     assert all(curve.against for curve in scene.curves if curve.ends)
     assert against.x > more.x
@@ -377,17 +379,17 @@ def test_a_crowded_layer_is_joined_to_one_more_box():
 
 def test_an_empty_layer_can_be_drawn():
     nodes, _ = little([], [])
-    heading = Heading("x", 3, 0.9, {"a": 0.0}, {"a": 0.0}, 0.0)
-    ElementTree.fromstring(draw_svg(arrange(nodes, [], heading, {})))
-    draw_png(arrange(nodes, [], heading, {}))
+    heading = GraphHeading("x", 3, 0.9, {"a": 0.0}, {"a": 0.0}, 0.0)
+    ElementTree.fromstring(draw_svg(layout_graph(nodes, [], heading, {})))
+    draw_png(layout_graph(nodes, [], heading, {}))
 
 
 def test_the_order_has_no_needless_crossings():
     columns = [["a", "b", "c"], ["x", "y", "z"]]
     links = {("x", "c"): 1.0, ("y", "a"): 1.0, ("z", "b"): -1.0}
-    assert crossings(columns, links) == 2
-    assert crossings(by_barycentre(columns, links), links) == 0
-    assert by_barycentre(columns, {}) == columns
+    assert crossing_weight(columns, links) == 2
+    assert crossing_weight(order_by_barycentre(columns, links), links) == 0
+    assert order_by_barycentre(columns, {}) == columns
 
 
 def test_long_texts_are_cut():

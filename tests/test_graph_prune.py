@@ -1,4 +1,4 @@
-"""Pruned graphs against graphs that are traced anew, and against sums by hand in float64."""
+"""Pruned graphs compared with directly traced graphs, and with sums computed by hand in float64."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from conftest import LittleNet, WordEmbedder, assert_says, to_tensor
 from torch import nn
 
 import semlens as sl
-from semlens.analysis.graph.prune_graph import prune
+from semlens.analysis.graph.prune_graph import prune_graph
 from semlens.analysis.graph.relevance_trace import (
     GraphTrace,
     TracedLayer,
@@ -77,18 +77,18 @@ def assert_equal(pruned, traced):
 )
 def test_pruning_is_tracing_anew(db, trace, labels, minimum, top):
     traced = sl.attribution_graph(db, 1, labels, samples=SAMPLES, minimum=minimum, top=top)
-    assert_equal(prune(trace, db, labels, minimum=minimum, top=top), traced)
+    assert_equal(prune_graph(trace, db, labels, minimum=minimum, top=top), traced)
 
 
 def test_some_layers_have_a_trace_of_their_own(db):
     layers = ["second", "first"]
-    trace = trace_class(db, 0, samples=SAMPLES, layers=layers, most=4)
+    trace = trace_class(db, 0, samples=SAMPLES, layers=layers, max_components=4)
     assert [layer.name for layer in trace.layers] == ["first", "second"]
-    assert [len(layer.places) for layer in trace.layers] == [4, 4]
+    assert [len(layer.indices) for layer in trace.layers] == [4, 4]
     traced = sl.attribution_graph(
         db, 0, LABELS, samples=SAMPLES, layers=layers, minimum=0.01, top=4
     )
-    assert_equal(prune(trace, db, LABELS, minimum=0.01, top=4), traced)
+    assert_equal(prune_graph(trace, db, LABELS, minimum=0.01, top=4), traced)
 
 
 def made_up(seed, lower=5, upper=4, samples=3):
@@ -114,7 +114,7 @@ def made_up(seed, lower=5, upper=4, samples=3):
 def test_what_edges_explain_is_summed_by_hand(db, seed):
     trace = made_up(seed, lower=6, upper=20)
     minimum, top = 0.08, 5
-    graph = prune(trace, db, LABELS, minimum=minimum, top=top)
+    graph = prune_graph(trace, db, LABELS, minimum=minimum, top=top)
     low, high = trace.layers
     kept = {}
     for layer in trace.layers:
@@ -125,10 +125,12 @@ def test_what_edges_explain_is_summed_by_hand(db, seed):
     for s in range(3):
         total = sum(abs(float(v)) for v in low.share[s])
         missing = 0.0
-        for k in range(len(low.places)):
+        for k in range(len(low.indices)):
             own = float(low.share[s, k])
             came = (
-                sum(float(low.came[s, a, k]) for a in kept["second"]) if k in kept["first"] else 0
+                sum(float(low.received[s, a, k]) for a in kept["second"])
+                if k in kept["first"]
+                else 0
             )
             missing += abs(own - came)
         explained += (1 - missing) / 3 if total > 0 else 0.0
@@ -137,28 +139,30 @@ def test_what_edges_explain_is_summed_by_hand(db, seed):
     assert graph.share_shown["first"] == pytest.approx(shown, abs=1e-6)
 
     def label(layer, k):
-        component = db.component(db.layer(layer.name).first + int(layer.places[k]))
+        component = db.component(db.layer(layer.name).first + int(layer.indices[k]))
         return f"{layer.name}/{LABELS.get(component, '?')}"
 
     sums = {}
     for a in kept["second"]:
         for k in kept["first"]:
             key = (label(high, a), label(low, k))
-            sums[key] = sums.get(key, 0.0) + sum(float(low.came[s, a, k]) for s in range(3)) / 3
+            sums[key] = sums.get(key, 0.0) + sum(float(low.received[s, a, k]) for s in range(3)) / 3
     found = {(e.source, e.target): e.weight for e in graph.edges if e.source != "target"}
     assert found == pytest.approx(sums, abs=1e-7)
 
 
 def test_a_shallow_trace_refuses_what_it_does_not_hold(db):
-    trace = trace_class(db, 1, samples=SAMPLES, most=3)
+    trace = trace_class(db, 1, samples=SAMPLES, max_components=3)
     least = max(float(layer.strength[-1]) for layer in trace.layers)
-    assert len(prune(trace, db, minimum=least + 1e-4).nodes) > 1  # nothing is left out
+    assert len(prune_graph(trace, db, minimum=least + 1e-4).nodes) > 1  # nothing is left out
     with pytest.raises(RelevanceError) as caught:
-        prune(trace, db, minimum=0.0)
+        prune_graph(trace, db, minimum=0.0)
     assert_says(caught.value, "More than 3 components of 'first'", "3 components per layer at most")
     with pytest.raises(RelevanceError):
-        prune(trace, db, minimum=0.0, top=4)
-    assert [node.layer for node in prune(trace, db, minimum=0.0, top=3).nodes].count("first") == 3
+        prune_graph(trace, db, minimum=0.0, top=4)
+    assert [node.layer for node in prune_graph(trace, db, minimum=0.0, top=3).nodes].count(
+        "first"
+    ) == 3
 
 
 def without_model(db):
@@ -173,7 +177,7 @@ def test_a_kept_trace_is_the_same(db, trace):
     assert (again.target, again.samples, again.rules) == (1, tuple(SAMPLES), trace.rules)
     for one, other in zip(again.layers, trace.layers, strict=True):
         assert one.name == other.name
-        for part in ("places", "share", "mass", "came"):
+        for part in ("indices", "share", "total", "received"):
             np.testing.assert_array_equal(getattr(one, part), getattr(other, part))
             assert getattr(one, part).dtype == getattr(other, part).dtype
             assert getattr(one, part).shape == getattr(other, part).shape
@@ -183,13 +187,13 @@ def test_what_decides_a_trace_decides_the_table(db, trace):
     kept = set()
     for target, settings in (
         (1, {}), (2, {}), (1, {"samples": SAMPLES[:-1]}), (1, {"layers": ["first", "second"]}),
-        (1, {"most": 7}),
+        (1, {"max_components": 7}),
     ):  # fmt: skip
         trace_class(db, target, **{"samples": SAMPLES, **settings})
         kept.add(len(db.list_analyses("graph-")))
     assert len(kept) >= 4  # the first is known from before, and others may be, too
     before = db.list_analyses("graph-")
-    trace_class(without_model(db), "class1", samples=SAMPLES, most=7)
+    trace_class(without_model(db), "class1", samples=SAMPLES, max_components=7)
     assert db.list_analyses("graph-") == before
 
 

@@ -426,7 +426,7 @@ def test_foreign_embedders_and_doubles_are_refused(one, tmp_path, net, folder):
         sl.open(one.path, embedder=ColourEmbedder(seed=1))
     with pytest.raises(RecipeError, match="given twice"):
         sl.concept_map([one, one])
-    with pytest.raises(RecipeError, match="no database"):
+    with pytest.raises(RecipeError, match="No database"):
         sl.concept_map([])
     with pytest.raises(RecipeError, match="'paper-ox' is given where a database is meant"):
         as_databases(one, ["paper-ox"])

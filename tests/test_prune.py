@@ -236,7 +236,7 @@ def test_a_pass_that_cannot_be_captured_is_refused() -> None:
 
 
 def test_wrong_components(subject) -> None:
-    with pytest.raises(LayerError, match="No component is named"):
+    with pytest.raises(LayerError, match="No component is given"):
         sl.pruned_state(subject, [])
     with pytest.raises(LayerError, match="Component 99"):
         sl.pruned_state(subject, [Component("first", 99)])
@@ -291,7 +291,7 @@ def test_components_from_files(tmp_path) -> None:
     table = tmp_path / "hits.csv"
     table.write_text("rank,layer,index,sign\n1,first,5,1\n")
     assert read_components(table) == [Component("first", 5)]
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="Cannot read"):
         read_components(tmp_path / "nothing.json")
 
 
@@ -337,7 +337,7 @@ def test_the_command_writes_weights_that_load_again(tmp_path, code, images, word
         np.testing.assert_allclose(again.module(batch), model.module(batch), atol=1e-6)
     result = CliRunner().invoke(app, ["prune", str(db.path), "--model", code])
     assert result.exit_code == 1
-    assert "No component is named" in result.stderr
+    assert "No component is given" in result.stderr
     result = CliRunner().invoke(
         app, ["prune", str(db.path), "first:1", "--out", "x.pt", "--model", code]
     )

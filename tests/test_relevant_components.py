@@ -44,7 +44,7 @@ def test_those_that_reach_the_minimum_the_largest_mean_first(db, minimum, layers
 def test_nobody_relevant_is_refused_or_an_empty_table(db):
     with pytest.raises(RelevanceError) as error:
         relevant_rows(db, 1, minimum=1.0)
-    assert_says(error.value, "reaches 100 %", "class 'b'", "most relevant one has", "Lower")
+    assert_says(error.value, "reaches 100 %", "class 'b'", "most relevant component has", "Lower")
     assert relevant_rows(db, 1, minimum=1.0, empty_ok=True).empty
 
 

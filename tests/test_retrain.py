@@ -16,12 +16,12 @@ from typer.testing import CliRunner
 
 import semlens as sl
 from semlens.analysis.correct.fine_tuning import (
-    CUT,
+    MAX_CROP,
     Training,
     TrainingData,
     TrainingRun,
-    held_out,
-    varied,
+    augment,
+    split_held_out,
 )
 from semlens.analysis.correct.retrain import fine_tune
 from semlens.analysis.evaluate import LabelledImages
@@ -180,9 +180,9 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(shortcut, tmp_path):
     assert found.history[kept].equals(whole.history[kept])
     with pytest.raises(StoreError) as error:
         retrained(model, images, [Patch(size=0.4)], settings=settings, checkpoint=checkpoint)
-    assert_says(error.value, "another run", "Expected the same model", "Remove it")
+    assert_says(error.value, "different run", "Expected the same model", "Remove it")
     checkpoint.write_bytes(b"nothing")
-    with pytest.raises(StoreError, match="cannot be read"):
+    with pytest.raises(StoreError, match="Cannot read"):
         retrained(model, images, artefacts, settings=settings, checkpoint=checkpoint)
 
 
@@ -200,7 +200,7 @@ def test_the_loss_is_that_of_a_plain_loop(shortcut):
     material = TrainingData(images, samples, targets, (Patch(),))
     other = LittleNet()
     run = TrainingRun(learner, material, settings, "x", None)
-    history = run.go(lambda: {})
+    history = run.train(lambda: {})
     weights = [p for p in other.parameters() if p.ndim > 1]
     rest = [p for p in other.parameters() if p.ndim == 1]
     plain = torch.optim.AdamW(
@@ -211,7 +211,7 @@ def test_the_loss_is_that_of_a_plain_loop(shortcut):
     for step, start in enumerate(range(0, 50, 20)):
         part = order[start : start + 20]
         inputs = [
-            to_tensor(varied(images.read(int(samples[place])),
+            to_tensor(augment(images.read(int(samples[place])),
                              np.random.default_rng((0, 1, start + at)), flip=False))
             for at, place in enumerate(part)
         ]  # fmt: skip
@@ -235,7 +235,7 @@ def test_artefacts_are_on_the_share_that_was_asked_for(shortcut):
     settings = Training(insert_share=0.3)
     with_one = 0
     for seed in range(1000):
-        picture = material.picture(seed % 4, settings, np.random.default_rng(seed))
+        picture = material.augmented_image(seed % 4, settings, np.random.default_rng(seed))
         with_one += int(np.ptp(np.asarray(picture)) > 0)
     assert with_one / 1000 == pytest.approx(0.3, abs=0.045)  # three standard errors
 
@@ -255,12 +255,12 @@ def test_variation_keeps_shape_and_shows_a_part():
     ramp = Image.fromarray(np.arange(200, dtype=np.uint8)[None, :, None].repeat(20, 0).repeat(3, 2))
     mirrored = 0
     for seed in range(40):
-        found = np.asarray(varied(ramp, np.random.default_rng(seed), flip=True)).astype(int)
+        found = np.asarray(augment(ramp, np.random.default_rng(seed), flip=True)).astype(int)
         assert found.shape == (20, 200, 3)
         row = found[10, :, 0]
         mirrored += int(row[0] > row[-1])
-        assert abs(int(row[0]) - int(row[-1])) >= 199 * (1 - CUT) - 2
-        assert not np.any(np.diff(np.asarray(varied(ramp, np.random.default_rng(seed), flip=False))
+        assert abs(int(row[0]) - int(row[-1])) >= 199 * (1 - MAX_CROP) - 2
+        assert not np.any(np.diff(np.asarray(augment(ramp, np.random.default_rng(seed), flip=False))
                                   .astype(int)[10, :, 0]) < 0)  # fmt: skip
     assert 10 < mirrored < 30
 
@@ -278,11 +278,11 @@ def test_small_batches_leave_the_statistics_of_norms(shortcut):
 
 def test_held_out_samples_are_of_every_class():
     samples, targets = np.arange(40), np.repeat([0, 1], 20)
-    train, aside = held_out(samples, targets, Training(held_out=0.25))
+    train, aside = split_held_out(samples, targets, Training(held_out=0.25))
     assert sorted([*train, *aside]) == list(range(40))
     assert np.bincount(targets[aside]).tolist() == [5, 5]
     with pytest.raises(DataError, match="1 classes"):
-        held_out(samples, np.zeros(40, np.int64), Training())
+        split_held_out(samples, np.zeros(40, np.int64), Training())
 
 
 def test_bad_input(shortcut):
@@ -295,10 +295,10 @@ def test_bad_input(shortcut):
     with pytest.raises(DataError, match="'999'"):
         retrained(model, images, artefacts, [999])
     first = [i for i, name in enumerate(images.targets) if name == "across"]
-    with pytest.raises(DataError, match="class across would lose"):
+    with pytest.raises(DataError, match="Class across would lose"):
         retrained(model, images, artefacts, first)
     unknown = sl.SubjectModel(model.module, to_tensor, "v", classes=["x", "y"])
-    with pytest.raises(DataError, match="has a class that the model knows"):
+    with pytest.raises(DataError, match="has a class of the model"):
         retrained(unknown, images, artefacts)
     for name, value in (("epochs", 0), ("insert_share", 1.5), ("learning_rate", 0.0)):
         with pytest.raises(RecipeError, match=f"{name} is '{value}'"):

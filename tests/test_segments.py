@@ -262,7 +262,7 @@ def test_cut_outs_are_written_and_pasted(found, tmp_path) -> None:
     assert np.abs(pasted - np.asarray(found.inserted(0, clean), np.float64)).max() < 2.1
     with pytest.raises(StoreError) as error:
         found.write(tmp_path / "cut")
-    assert_says(error.value, "holds pictures already", "empty or new folder")
+    assert_says(error.value, "already contains images", "empty or new folder")
 
 
 def test_results(found, tmp_path) -> None:
@@ -290,7 +290,7 @@ def test_bad_input(db, model, data, found, tmp_path) -> None:
         return cut_out(db, components, rules="epsilon", **settings)
 
     for kind, says, call in [
-        (LayerError, "No component is named", lambda: ask()),
+        (LayerError, "No component is given", lambda: ask()),
         (LayerError, "not in the database", lambda: ask("first:99")),
         (LayerError, "not in the database", lambda: ask("first:0", layer="third")),
         (LayerError, "does not name a component", lambda: ask("first")),
@@ -300,7 +300,7 @@ def test_bad_input(db, model, data, found, tmp_path) -> None:
         (DataError, "no sample -1", lambda: ask("first:0", positives=[2, 4, -1])),
         (
             DataError,
-            "both as showing",
+            "both positives and negatives",
             lambda: ask("first:0", positives=[2, 4, 8], negatives=[1, 2, 3]),
         ),
     ]:
@@ -354,4 +354,4 @@ def test_the_command(folder, data, tmp_path, found) -> None:
     assert [c["path"] for c in printed["cutouts"]] == [c.path for c in found.cutouts]
     assert (tmp_path / "sheet.csv").exists() and (tmp_path / "cut" / "007.png").exists()
     ended = CliRunner().invoke(app, given)
-    assert ended.exit_code == 1 and "holds pictures already" in " ".join(ended.output.split())
+    assert ended.exit_code == 1 and "already contains images" in " ".join(ended.output.split())

@@ -18,7 +18,7 @@ from semlens.analysis.correct.sensitivity import (
     accuracies,
     change_interval,
     sensitivity,
-    wilson,
+    wilson_interval,
     with_artefacts,
 )
 from semlens.analysis.evaluate import LabelledImages, check_targets
@@ -127,8 +127,8 @@ def test_every_number_is_a_count(images, db):
 
 def test_intervals():
     # Wilson 1927 for 8 of 10 and 0 of 5; values of statsmodels' proportion_confint(method="wilson")
-    assert wilson(8, 10) == pytest.approx((0.490162, 0.943318), abs=1e-5)
-    assert wilson(0, 5) == pytest.approx((0.0, 0.434482), abs=1e-5)
+    assert wilson_interval(8, 10) == pytest.approx((0.490162, 0.943318), abs=1e-5)
+    assert wilson_interval(0, 5) == pytest.approx((0.0, 0.434482), abs=1e-5)
     now, before = np.arange(80) < 56, np.arange(80) < 48
     # Newcombe 1998, table II (a), method 10: 56/70 against 48/80
     assert change_interval(np.arange(70) < 56, before, paired=False) == pytest.approx(
@@ -178,13 +178,13 @@ def test_bad_input(images, db):
         accuracies({}, {"clean": clean})
     with pytest.raises(DataError) as error:
         accuracies({"a": model(), "pruned": model()}, {"x": clean}, prune=[Component("eyes", 1)])
-    assert_says(error.value, "a, pruned, pruned", "name of its own", "Rename")
-    with pytest.raises(DataError, match="two sets of images"):
+    assert_says(error.value, "a, pruned, pruned", "different names", "Rename")
+    with pytest.raises(DataError, match="Two sets of images"):
         db.sensitivity([Hue(), Hue()])
-    with pytest.raises(DataError, match="no images"):
+    with pytest.raises(DataError, match="No images"):
         with_artefacts({}, [])
     nameless = sl.ImageSequence([Image.new("RGB", (9, 9))])
-    with pytest.raises(DataError, match="has a class that the model knows"):
+    with pytest.raises(DataError, match="has a class of the model"):
         db.sensitivity(images=nameless)
     for wrong in (7, -1):
         with pytest.raises(DataError, match=f"logit {wrong}"):
@@ -194,14 +194,14 @@ def test_bad_input(images, db):
     with pytest.raises(DataError, match="seed is -1"):
         WithArtefact(images, Hue(), seed=-1)
     for name in ("vanilla", "pruned"):
-        with pytest.raises(DataError, match=f"two called '{name}'|vanilla, pruned, {name}"):
+        with pytest.raises(DataError, match=f"'{name}'|vanilla, pruned, {name}"):
             db.sensitivity(prune="eyes:1", weights={name: model()})
 
 
 def test_one_logit_has_no_largest():
     with pytest.raises(ModelError) as error:
         check_targets(np.zeros(3, np.int64), 1)
-    assert_says(error.value, "one logit", "one per class", "zero beside it")
+    assert_says(error.value, "one logit", "one logit per class", "Add a logit of zero")
 
 
 def test_samples_by_set(images):
@@ -232,7 +232,7 @@ def test_a_preview_counts_the_same(db, images):
     assert table["accuracy"].tolist() == expected
     with pytest.raises(RecipeError, match="per_class"):
         ablation_preview(db, 1, "eyes:1", per_class=0)
-    with pytest.raises(LayerError, match="No component is named"):
+    with pytest.raises(LayerError, match="No component is given"):
         ablation_preview(db, 1, [])
 
 
@@ -289,4 +289,4 @@ def test_the_command(images, tmp_path):
     assert [row["change"] for row in said["rows"]] == [0.0] * len(said["rows"])
     result = CliRunner().invoke(app, [*line, "--data", f"a={folder}", "--data", f"a={folder}"])
     assert result.exit_code == 1
-    assert "two called 'a'" in result.stderr
+    assert "The name 'a' is used twice" in result.stderr

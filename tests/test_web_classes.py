@@ -17,7 +17,7 @@ from semlens.analysis.class_relevance import class_table, relevant_components
 from semlens.analysis.classes import class_samples
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.graph.attribution_graph import UNLABELLED, attribution_graph
-from semlens.analysis.graph.relevance_trace import MOST
+from semlens.analysis.graph.relevance_trace import MAX_COMPONENTS
 from semlens.data.image_folder import ImageFolder
 from semlens.models.subject import SubjectModel
 from semlens.types import Component
@@ -134,7 +134,7 @@ def test_one_layer_can_be_asked_for(db, client):
         ("graph", 422, ["class"]),
         ("graph?class=3", 400, ["'d' has no samples", "class0, class1"]),
         ("graph?class=9", 400, ["'9' has no samples"]),
-        (f"graph?class=0&top={MOST + 1}", 422, ["top", str(MOST)]),
+        (f"graph?class=0&top={MAX_COMPONENTS + 1}", 422, ["top", str(MAX_COMPONENTS)]),
         ("graph?class=0&top=0", 422, ["top"]),
         ("graph?class=0&groups=x", 422, ["groups"]),
         ("graph?class=0&min_relevance=2", 422, ["min_relevance"]),
@@ -182,7 +182,7 @@ def test_the_graph_is_that_of_the_package(db, subject, client, pictures, groups,
     )  # fmt: skip
     assert (found["target"], found["name"], found["images"]) == (1, "class1", 20)
     assert (found["rules"], found["conserves"]) == (traced.rules, True)
-    assert (found["top"], found["minimum"], found["most"]) == (top, minimum, MOST)
+    assert (found["top"], found["minimum"], found["most"]) == (top, minimum, MAX_COMPONENTS)
     assert (found["groups"], found["concepts"]) == (groups, "kept:mine")
     assert [layer["name"] for layer in found["layers"]] == traced.layers
     for layer in found["layers"]:

@@ -200,16 +200,16 @@ def test_a_trial_is_evaluate_with_and_without(client, db, built):
         assert one["accuracy"]["before"] == before.accuracy
         assert one["accuracy"]["after"] == after.accuracy
         mine = before.targets == 1
-        assert one["of_class"]["before"] == (before.answers[mine] == 1).mean()
-        assert one["of_class"]["after"] == (after.answers[mine] == 1).mean()
+        assert one["of_class"]["before"] == (before.predictions[mine] == 1).mean()
+        assert one["of_class"]["after"] == (after.predictions[mine] == 1).mean()
         assert one["of_class"]["images"] == 5
-        assert one["mistaken"]["before"] == (before.answers[~mine] == 1).mean()
-        assert one["mistaken"]["after"] == (after.answers[~mine] == 1).mean()
-        differ = np.flatnonzero(before.answers != after.answers)
+        assert one["mistaken"]["before"] == (before.predictions[~mine] == 1).mean()
+        assert one["mistaken"]["after"] == (after.predictions[~mine] == 1).mean()
+        differ = np.flatnonzero(before.predictions != after.predictions)
         assert one["changed"] == len(differ)
         assert {shown["sample"] for shown in one["shown"]} <= set(samples[differ].tolist())
         assert len(one["shown"]) == min(12, len(differ))
-        hit, was = after.answers == after.targets, before.answers == before.targets
+        hit, was = after.predictions == after.targets, before.predictions == before.targets
         assert (one["mended"], one["broken"]) == ((hit & ~was).sum(), (was & ~hit).sum())
     clean = {"clean": LabelledImages.of(images, subject, logits, samples.tolist())}
     table = accuracies(
@@ -263,7 +263,7 @@ def test_a_class_has_its_share_of_the_images(db):
 @pytest.mark.parametrize(
     ("change", "status", "parts"),
     [
-        ({"components": []}, 404, ["No component is named"]),
+        ({"components": []}, 404, ["No component is given"]),
         ({"components": ["third:1"]}, 404, ["third"]),
         ({"components": ["first:99"]}, 404, ["99"]),
         ({"components": ["nonsense"]}, 404, ["nonsense", "LAYER:INDEX"]),

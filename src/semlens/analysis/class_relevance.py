@@ -1,4 +1,4 @@
-"""Which components a class relies on: as the database knows it, or on any images."""
+"""Components that a class relies on, from the database or computed on any images."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ from semlens.store.reader import Database
 from semlens.types import Component, Layers, Target
 
 MINIMUM = 0.01
-"""Least share of its layer's relevance with which a component is relevant (paper, D.5)."""
+"""Minimum share of its layer's relevance for a component to be relevant (paper, D.5)."""
 MOSTLY = 0.8
-"""The part of a layer's relevance that is carried by few components or by many."""
-Minimum = Annotated[float, setting("Least share of relevance, on the best sample.", ge=0, le=1)]
-"""The least share wherever a question is about the relevant components of a class."""
-OnlyTarget = Annotated[int | str | None, setting("Only components that matter for this class.")]
-"""A class wherever a question may be about its relevant components only."""
+"""Fraction of a layer's relevance for which the number of components is counted."""
+Minimum = Annotated[float, setting("Minimum share of relevance, on the best sample.", ge=0, le=1)]
+"""Minimum share, for questions about the relevant components of a class."""
+TargetFilter = Annotated[
+    int | str | None, setting("Use only components that are relevant for this class.")
+]
+"""A class, for questions that can be restricted to its relevant components."""
 
 
 def relevant_rows(
@@ -38,15 +40,15 @@ def relevant_rows(
     *,
     empty_ok: bool = False,
 ) -> pd.DataFrame:
-    """Return the components that are relevant for a class, the largest mean share first.
+    """Return the components that are relevant for a class, largest mean share first.
 
-    A component is relevant if its share of its layer's relevance reaches ``minimum`` on some
+    A component is relevant if its share of its layer's relevance is at least ``minimum`` on some
     sample of the class.
 
     Parameters
     ----------
     empty_ok
-        Whether an empty table is an answer.
+        Whether to return an empty table instead of raising an error.
 
     Returns
     -------
@@ -58,49 +60,51 @@ def relevant_rows(
     RelevanceError
         If the database has no relevance for the class, or no component reaches the minimum.
     """
-    number = find_class(database, target)
-    found = database.relevance(number, layers)
-    kept: Any = found[found["max"] >= minimum]
-    if kept.empty and not empty_ok:
+    logit = find_class(database, target)
+    table = database.relevance(logit, layers)
+    relevant: Any = table[table["max"] >= minimum]
+    if relevant.empty and not empty_ok:
         raise RelevanceError(
             f"No component of '{database.path}' reaches {100 * minimum:g} % of its layer's "
-            f"relevance for class '{class_name(database, number)}'.",
-            f"The most relevant one has {100 * found['max'].max():.2g} %."
-            if len(found)
-            else "None has a share that was kept.",
+            f"relevance for class '{class_name(database, logit)}'.",
+            f"The most relevant component has {100 * table['max'].max():.2g} %."
+            if len(table)
+            else "The database has no shares for it.",
             "Lower the minimum, or choose other layers.",
         )
-    kept = kept.sort_values(["mean", "component"], ascending=[False, True], ignore_index=True)
-    layer = database.components["layer"].to_numpy()[kept["component"]]
-    return kept.assign(layer=layer)[["component", "layer", "mean", "max"]]
+    relevant = relevant.sort_values(
+        ["mean", "component"], ascending=[False, True], ignore_index=True
+    )
+    layer = database.components["layer"].to_numpy()[relevant["component"]]
+    return relevant.assign(layer=layer)[["component", "layer", "mean", "max"]]
 
 
 def class_table(database: Database, minimum: float = MINIMUM) -> pd.DataFrame:
-    """Return the classes that relevance is known for, in the order of their logits.
+    """Return the classes that the database has relevance for, in the order of their logits.
 
     Returns
     -------
     DataFrame
-        ``target``, ``name``, ``samples``, and ``relevant``: how many components reach the
-        minimum on some sample.
+        ``target``, ``name``, ``samples``, and ``relevant``: the number of components that reach
+        the minimum on some sample.
 
     Raises
     ------
     RelevanceError
         If the database was built without relevance.
     """
-    known = database.relevance_classes.sort_values("class", ignore_index=True)
-    classes = known["class"].to_numpy(np.int64)
+    table = database.relevance_classes.sort_values("class", ignore_index=True)
+    classes = table["class"].to_numpy(np.int64)
     relevant = np.zeros(len(classes), np.int64)
-    for layer in database.layers:  # one at a time: all of them may not fit into memory
-        found = database.relevance(None, [layer])
-        reached = found["class"].to_numpy()[found["max"].to_numpy() >= minimum]
+    for layer in database.layers:  # one at a time, to limit memory
+        layer_table = database.relevance(None, [layer])
+        reached = layer_table["class"].to_numpy()[layer_table["max"].to_numpy() >= minimum]
         relevant += np.bincount(np.searchsorted(classes, reached), minlength=len(classes))
     return pd.DataFrame(
         {
             "target": classes,
-            "name": [class_name(database, int(number)) for number in classes],
-            "samples": known["samples"].to_numpy(np.int64),
+            "name": [class_name(database, int(target)) for target in classes],
+            "samples": table["samples"].to_numpy(np.int64),
             "relevant": relevant,
         }
     )
@@ -108,37 +112,36 @@ def class_table(database: Database, minimum: float = MINIMUM) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class RelevantComponent:
-    """One component, with its shares of its layer's relevance for a class."""
+    """A component, with its shares of its layer's relevance for a class."""
 
     component: Component
     mean: float
-    """On average over the class's samples; below zero it speaks against the class."""
+    """Mean over the class's samples; a negative share speaks against the class."""
     max: float
-    """On the sample where it is largest."""
+    """Share on the sample where it is largest."""
     cumulated: float
-    """What the components down to this one carry of the layer."""
+    """Sum of the absolute mean shares of this component and all stronger ones."""
     label: str | None = None
-    """For whoever names it."""
 
 
 @dataclass(frozen=True)
 class LayerRelevance:
-    """The components of one layer that matter for a class.
+    """The components of one layer that are relevant for a class.
 
     Parameters
     ----------
     components
-        How many the layer has.
+        Number of components of the layer.
     relevant
-        How many of them reach the minimum on some sample.
+        Number of components that reach the minimum on some sample.
     carried
-        Part of the layer's relevance that all components carry whose shares were kept, each
-        with the size of its mean: what changes sign from sample to sample counts less.
+        Sum of the absolute mean shares of all components in the database's table. Shares that
+        change sign from sample to sample count less.
     mostly
-        How many of the strongest carry :data:`MOSTLY` of the layer's relevance; None if all
-        together do not.
+        Number of strongest components that together carry :data:`MOSTLY` of the layer's
+        relevance; None if all of them carry less.
     strongest
-        The largest mean share, in size, comes first.
+        Sorted by the absolute mean share, largest first.
     """
 
     layer: str
@@ -157,45 +160,45 @@ def relevant_components(
     top: int = 20,
     minimum: float = MINIMUM,
 ) -> list[LayerRelevance]:
-    """Return what a class relies on most in each layer, in the order of the database.
+    """Return the components that a class relies on most, by layer in the order of the database.
 
     Parameters
     ----------
     minimum
-        Components are listed whose share reaches it on some sample, or on average against the
-        class.
+        Components are listed if their share reaches it on some sample, or if their absolute mean
+        share reaches it.
 
     Raises
     ------
     RelevanceError
         If the database has no relevance for the class.
     """
-    found: list[LayerRelevance] = []
+    result: list[LayerRelevance] = []
     for name in database.layer_names(layers):
         table = database.relevance(target, [name])
-        size = table["mean"].abs()
-        order = np.lexsort((table["component"], -size))
-        table, size = table.iloc[order], size.iloc[order].to_numpy(np.float64)
-        cumulated = np.cumsum(size)
-        enough = int(np.searchsorted(cumulated, MOSTLY)) + 1
+        magnitude = table["mean"].abs()
+        order = np.lexsort((table["component"], -magnitude))
+        table, magnitude = table.iloc[order], magnitude.iloc[order].to_numpy(np.float64)
+        cumulated = np.cumsum(magnitude)
+        mostly_count = int(np.searchsorted(cumulated, MOSTLY)) + 1
         relevant = relevant_rows(database, target, name, minimum, empty_ok=True)
-        mine = table["component"].isin(relevant["component"]) | (size >= minimum)
+        is_listed = table["component"].isin(relevant["component"]) | (magnitude >= minimum)
         columns = table[["component", "mean", "max"]].assign(cumulated=cumulated)
-        listed = columns[mine].head(top).itertuples(index=False, name=None)
-        found.append(
+        rows = columns[is_listed].head(top).itertuples(index=False, name=None)
+        result.append(
             LayerRelevance(
                 name,
                 database.layer(name).rows,
                 len(relevant),
                 float(cumulated[-1]) if len(cumulated) else 0.0,
-                enough if enough <= len(cumulated) else None,
+                mostly_count if mostly_count <= len(cumulated) else None,
                 tuple(
                     RelevantComponent(database.component(row), mean, largest, share)
-                    for row, mean, largest, share in listed
+                    for row, mean, largest, share in rows
                 ),
             )
         )
-    return found
+    return result
 
 
 @dataclass(frozen=True, repr=False)
@@ -205,13 +208,13 @@ class RelevantComponents(Result):
     Parameters
     ----------
     target, name
-        The class: its logit and its name.
+        Logit and name of the class.
     rules
-        The rules of relevance.
+        Name of the relevance rules.
     frame
-        ``component``, ``layer``, ``mean``, ``max``, and ``label`` if labels were asked for. Both
-        numbers are shares of the layer's absolute relevance: mean over the images, and on
-        the image where it is largest. The largest mean comes first.
+        ``component``, ``layer``, ``mean``, ``max``, and ``label`` if there are labels, largest
+        mean first. ``mean`` and ``max`` are shares of the layer's absolute relevance: the mean
+        over the images, and the share on the image where it is largest.
     """
 
     target: int
@@ -221,11 +224,11 @@ class RelevantComponents(Result):
 
     @property
     def components(self) -> list[Component]:
-        """The components, the most relevant first."""
+        """The components, most relevant first."""
         return [Component.parse(name) for name in self.frame["component"]]
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values for a program."""
+        """Return plain values for JSON."""
         return {
             "target": self.target,
             "rules": self.rules,
@@ -233,7 +236,7 @@ class RelevantComponents(Result):
         }
 
     def plot(self) -> Chart:
-        """Draw the mean shares as bars, the largest ones as marks."""
+        """Draw mean shares as bars, and the largest shares as marks."""
         from semlens.draw.component_plots import bars_plot
 
         names = self.frame["component"]
@@ -244,14 +247,12 @@ class RelevantComponents(Result):
 
     @property
     def _title(self) -> str:
-        return f"What '{self.name}' relies on (share of the layer's relevance)"
+        return f"Components that '{self.name}' relies on (share of the layer's relevance)"
 
     def __rich__(self) -> RenderableType:
-        """Return the table, in per cent."""
-        shown = self.frame.drop(columns="layer")
-        for column in ("mean", "max"):
-            shown[column] = [f"{100 * value:.1f} %" for value in shown[column]]
-        return rich_table(shown, self._title)
+        """Return the components as a table, with shares in per cent."""
+        shares = {name: [f"{100 * v:.1f} %" for v in self.frame[name]] for name in ("mean", "max")}
+        return rich_table(self.frame.drop(columns="layer").assign(**shares), self._title)
 
 
 @question("model", "images", "embedder")
@@ -259,65 +260,66 @@ def class_relevance(
     database: Database,
     target: Target,
     *,
-    top: Annotated[int, setting("How many components.", ge=1)] = 20,
+    top: Annotated[int, setting("Number of components.", ge=1)] = 20,
     layers: Layers = None,
     concepts: LabelSource = VOCABULARY,
     samples: Annotated[
         int | Sequence[int] | np.ndarray | None,
-        setting("Compute it on so many images of the class [as it was built].", ge=1),
+        setting("Compute relevance on this many images of the class [use the build's].", ge=1),
     ] = None,
     images: Pictures = None,
 ) -> RelevantComponents:
     """List the components that a class relies on most.
 
-    The relevance is what the build has kept of the class's samples, unless images are named.
+    Without ``samples`` and ``images``, relevance is read from the database; otherwise it is
+    computed on them.
 
     Parameters
     ----------
     concepts
-        What labels are taken from: concepts, labels from :func:`semlens.label`, or None.
+        Source of labels: concepts, labels from :func:`semlens.label`, or None.
     samples, images
-        How many samples of the class at most, or the numbers of any samples; or pictures from
-        anywhere: their relevance for the class is computed now.
+        Maximum number of samples of the class, or numbers of any samples; or pictures from
+        anywhere.
 
     Raises
     ------
     RelevanceError
         If there is no such class, or the database has no relevance for it.
     """
-    number = find_class(database, target)
+    logit = find_class(database, target)
     if samples is None and images is None:
-        known = set(database.relevance_classes["class"])
-        if number not in known:
+        available = set(database.relevance_classes["class"])
+        if logit not in available:
             raise RelevanceError(
-                f"The database holds no relevance for class {number}.",
-                f"It has {len(known)} classes with samples.",
-                "Choose one of them, or say on which images: samples=[0, 1, ...], or images=...",
+                f"The database has no relevance for class {logit}.",
+                f"Expected one of its {len(available)} classes with samples.",
+                "Choose one of them, or compute relevance on samples or images of your choice.",
             )
-        found = database.relevance(number, layers)
+        table = database.relevance(logit, layers)
         entry = database.manifest.relevance
         rules = None if entry is None else entry.rules
     else:
-        layers = reached_layers(database, number, layers)
-        job = make_job(database, number, 1 if samples is None else samples, images, layers)
-        found = pd.concat(
+        layers = reached_layers(database, logit, layers)
+        job = make_job(database, logit, 1 if samples is None else samples, images, layers)
+        table = pd.concat(
             pd.DataFrame(
                 {"component": database.rows(name), "mean": share.mean(0), "max": share.max(0)}
             )
             for name, share in component_shares(job).items()
         )
         rules = job.engine.rules.name
-    found = found.nlargest(top, "mean")
-    components = [database.component(int(row)) for row in found["component"]]
+    table = table.nlargest(top, "mean")
+    components = [database.component(int(row)) for row in table["component"]]
     frame = pd.DataFrame(
         {
             "component": [str(component) for component in components],
             "layer": [component.layer for component in components],
-            "mean": found["mean"].to_numpy(),
-            "max": found["max"].to_numpy(),
+            "mean": table["mean"].to_numpy(),
+            "max": table["max"].to_numpy(),
         }
     )
     labels = as_labels(database, concepts, sorted(set(frame["layer"])) or None)
     if labels is not None:
         frame["label"] = [label_of(labels, component) for component in components]
-    return RelevantComponents(number, class_name(database, number), rules, frame)
+    return RelevantComponents(logit, class_name(database, logit), rules, frame)

@@ -1,4 +1,4 @@
-"""The relevance engine of a database's model, read and started by the database's components."""
+"""Relevance engines for databases, and relevance by the components of a database."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ RulesLike = Annotated[
     str | Rules | None,
     setting("Relevance rules: a preset, gradient or auto [those of the database]."),
 ]
-"""Rules of relevance wherever a question takes some."""
+"""Relevance rules, for questions that compute relevance."""
 
 _ENGINES: WeakKeyDictionary[Database, dict[Any, RelevanceEngine]] = WeakKeyDictionary()
-"""To capture a model takes seconds, and is the same for every image and class."""
+"""Cached engines: capturing a model takes seconds, and does not depend on image or class."""
 
 
 def engine_of(
@@ -39,48 +39,49 @@ def engine_of(
     Raises
     ------
     ModelError
-        If the model puts out no logits.
+        If the model outputs no logits.
     RelevanceError
-        If rules are asked for by name that do not cover the model.
+        If the rules do not cover the model.
     """
     model, rules = database.model, rules or database.manifest.recipe.rules
-    # hooks change what a module computes, as in semlens.pruned
+    # hooks, such as those of semlens.pruned, change what the module computes
     hooked = any(vars(part).get("_forward_hooks") for part in model.module.modules())
-    known = {} if hooked else _ENGINES.setdefault(database, {})
+    engines = {} if hooked else _ENGINES.setdefault(database, {})
     key = (tuple(layers), inputs.shape[-2:], repr(rules))
-    if key not in known:
-        known[key] = engine_for(model, layers, rules, inputs.shape[-2:], classes=True)
-    return known[key]
+    if key not in engines:
+        engines[key] = engine_for(model, layers, rules, inputs.shape[-2:], classes=True)
+    return engines[key]
 
 
-def per_component(
-    entry: LayerEntry, trace: ForwardTrace, flow: Float[Tensor, "n u ..."]
+def relevance_per_component(
+    entry: LayerEntry, trace: ForwardTrace, relevance: Float[Tensor, "n u ..."]
 ) -> Float[Tensor, "n u k"]:
-    """Return what reached a layer, for each of its components in the order of the database.
+    """Return the relevance of each component of a layer, in the order of the database.
 
-    A database of one sign has channels as components; what passes where they are negative is
-    theirs too.
+    If the database has only positive components, each stands for its whole channel, including
+    positions where the activation is negative.
     """
-    signed = component_relevance(trace, entry.name, flow)
+    signed = component_relevance(trace, entry.name, relevance)
     return signed.flatten(2) if entry.rows > entry.channels else signed.sum(2)
 
 
 def group_masks(
     entry: LayerEntry, value: Float[Tensor, "u ..."], groups: Sequence[Sequence[int]]
 ) -> Float[Tensor, "n ..."]:
-    """Return 1 where a value of a layer belongs to a group of components, and 0 elsewhere.
+    """Return masks that are 1 where a layer's value belongs to a group of components, else 0.
 
-    A channel of which both signs are components belongs to one of them where it is negative,
-    and to the other elsewhere. The second axis has the length 1 if all images agree.
+    If both signs of a channel are components, values below 0 belong to the negative one and all
+    others to the positive one. The second axis has length 1 if the masks are equal for all
+    images.
 
     Parameters
     ----------
     groups
-        Places of components in their layer, group by group.
+        Indices of components in their layer, group by group.
     """
     member = value.new_zeros(len(groups), entry.rows)
-    for number, places in enumerate(groups):
-        member[number, list(places)] = 1
+    for index, members in enumerate(groups):
+        member[index, list(members)] = 1
     shape = [len(groups), *[1] * value.ndim]
     shape[2 if entry.form in ("map", "units") else -1] = entry.channels
     positive = member[:, : entry.channels].reshape(shape)

@@ -1,4 +1,4 @@
-"""Accuracy of a model on images with known logits, per class and over all (paper, 4.3.3)."""
+"""Accuracy of a model on labelled images, overall and per class (paper, 4.3.3)."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from semlens.settings import question, setting
 from semlens.store.reader import Database
 
 SHOWN = 40
-"""Classes in a plot: those of the lowest recall."""
+"""Number of classes in the plot: those with the lowest recall."""
 
 
 @dataclass(frozen=True, eq=False)
 class LabelledImages:
-    """Some samples of images, and the right logit of each."""
+    """A selection of images, with the correct logit of each."""
 
     images: Images
     samples: Int64[np.ndarray, " n"]
@@ -44,55 +44,55 @@ class LabelledImages:
         targets: Sequence[int | None] | None = None,
         samples: Sequence[int] | None = None,
     ) -> LabelledImages:
-        """Take samples with a known logit, of all or of some.
+        """Select the samples whose logit is known, of all or of ``samples``.
 
         Parameters
         ----------
         targets
-            Logit of each image; by default found by class name.
+            Logit of each image, or None; by default found by class name.
 
         Raises
         ------
         DataError
-            If no sample has one.
+            If no sample has a known logit.
         """
         if targets is None:
             targets = map_targets(images.targets, len(images), model.classes, model.synsets).logits
-        chosen = range(len(images)) if samples is None else samples
-        known = {i: logit for i in chosen if (logit := targets[i]) is not None}
-        if not known:
+        indices = range(len(images)) if samples is None else samples
+        logits = {i: logit for i in indices if (logit := targets[i]) is not None}
+        if not logits:
             raise DataError(
-                f"No image of '{images.spec}' has a class that the model knows.",
-                "Expected class folders named as the model's classes or WordNet ids.",
+                f"No image of '{images.spec}' has a class of the model.",
+                "Expected class folders named after the model's classes or WordNet ids.",
                 "Rename the folders, or give targets.",
             )
-        return cls(images, np.array([*known], np.int64), np.array([*known.values()], np.int64))
+        return cls(images, np.array([*logits], np.int64), np.array([*logits.values()], np.int64))
 
 
-def labelled(
+def labelled_images(
     database: Database,
     images: Images | None = None,
     only: str | None = None,
     samples: Sequence[int] | np.ndarray | None = None,
 ) -> LabelledImages:
-    """Return images with their right logits: the database's as it knows them, or others by name.
+    """Return the database's images with their logits, or other images with logits by class name.
 
     Parameters
     ----------
     only
-        Only images whose file name starts so.
+        Use only images whose file name starts with this.
     samples
-        Which of the images.
+        Numbers of the images; all by default.
 
     Raises
     ------
     DataError
-        If there is none, or none has a class that the model knows.
+        If there are no such images, or none has a class of the model.
     """
     targets = None
     if images is None:
-        images, right = database.images, true_classes(database)
-        targets = [None if np.isnan(logit) else int(logit) for logit in right]
+        images, logits = database.images, true_classes(database)
+        targets = [None if np.isnan(logit) else int(logit) for logit in logits]
     samples = range(len(images)) if samples is None else [int(sample) for sample in samples]
     if only is not None:
         names = [name.rsplit("/", 1)[-1] for name in images.ids]
@@ -100,61 +100,70 @@ def labelled(
         if not samples:
             raise DataError(
                 f"No file name of '{images.spec}' starts with '{only}'.",
-                f"Expected names such as '{names[0]}'.",
-                "Correct only=, or leave it out.",
+                f"Expected a prefix of names such as '{names[0]}'.",
+                "Give another value of only, or leave it out.",
             )
     return LabelledImages.of(images, database.model, targets, samples)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Evaluation(Result):
-    """How often the largest logit is the right one."""
+    """Predictions and accuracy on labelled images.
+
+    Parameters
+    ----------
+    classes
+        Names of the model's classes, if it has them.
+    predictions
+        int64[n], index of the largest logit of each sample.
+    logit
+        float64[n], value of the correct logit.
+    best_other
+        float64[n], largest value of the other logits.
+    """
 
     data: LabelledImages
     classes: Sequence[str] | None
-    answers: Int64[np.ndarray, " n"]
-    """The largest logit of each sample."""
+    predictions: Int64[np.ndarray, " n"]
     logit: Float64[np.ndarray, " n"]
-    """The value of the right one."""
-    other: Float64[np.ndarray, " n"]
-    """The largest value of the others."""
+    best_other: Float64[np.ndarray, " n"]
 
     @property
     def targets(self) -> Int64[np.ndarray, " n"]:
-        """The right logit of each sample."""
+        """The correct logit of each sample."""
         return self.data.targets
 
     @property
-    def hit(self) -> Bool[np.ndarray, " n"]:
-        """Whether the largest logit is the right one."""
-        return self.answers == self.targets
+    def correct(self) -> Bool[np.ndarray, " n"]:
+        """Whether each prediction is correct."""
+        return self.predictions == self.targets
 
     @property
     def accuracy(self) -> float:
-        """Share of right answers."""
-        return float(self.hit.mean())
+        """Fraction of correct predictions."""
+        return float(self.correct.mean())
 
     @property
     def samples(self) -> int:
-        """How many images were asked about."""
+        """Number of images."""
         return len(self.targets)
 
     def of_class(self, target: int | None) -> Bool[np.ndarray, " n"]:
-        """Return which samples are of a class; all of them for None."""
+        """Return which samples belong to a class; all of them for None."""
         return np.full(self.samples, True) if target is None else self.targets == target
 
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per class: ``class``, ``samples``, ``recall``."""
-        found = pd.DataFrame({"class": self.targets, "hit": self.hit}).groupby("class")["hit"]
-        table = found.agg(samples="size", recall="mean").reset_index()
+        frame = pd.DataFrame({"class": self.targets, "correct": self.correct})
+        table = frame.groupby("class")["correct"].agg(samples="size", recall="mean").reset_index()
         return table.assign(**{"class": table["class"].map(self.name_of)})
 
     def name_of(self, target: int) -> str:
-        """Return the name of a class, or its number where there are no names."""
+        """Return the name of a class, or its number if the model has no class names."""
         return str(target) if self.classes is None else self.classes[target]
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values for a program."""
+        """Return plain values for JSON."""
         return {
             "accuracy": self.accuracy,
             "samples": self.samples,
@@ -162,7 +171,7 @@ class Evaluation(Result):
         }
 
     def plot(self) -> Chart:
-        """Draw the recall of the classes, the lowest first."""
+        """Draw the recall of the classes, lowest first."""
         from semlens.draw.component_plots import bars_plot
 
         lowest = self.to_pandas().nsmallest(SHOWN, "recall")
@@ -173,7 +182,7 @@ class Evaluation(Result):
         return f"Accuracy {self.accuracy:.3f} on {self.samples} images"
 
     def __rich__(self) -> Group:
-        """Return the accuracy, and a row per class."""
+        """Return the accuracy and the recall of each class."""
         return Group(self._title, rich_table(self.to_pandas()))
 
 
@@ -185,26 +194,26 @@ def evaluate(
     samples: Sequence[int] | np.ndarray | None = None,
     batch_size: Annotated[int, setting("Images per pass.", ge=1)] = 32,
 ) -> Evaluation:
-    """Measure the accuracy of a database's model; images without a known class are left out.
+    """Measure the accuracy of a database's model; images without a known class are skipped.
 
-    Components that are pruned meanwhile (:func:`semlens.pruned`) are left out, too.
+    Inside a :func:`semlens.pruned` block, the model is measured without the pruned components.
 
     Parameters
     ----------
     images
-        Images with class names, in place of the database's.
+        Images with class names, instead of the database's.
     samples
-        Which of the images; all by default.
+        Numbers of the images; all by default.
 
     Raises
     ------
     DataError
-        If no image has a class that the model knows.
+        If no image has a class of the model.
     ModelError
-        If the model has one logit only.
+        If the model has only one logit.
     """
-    given = None if images is None else as_images(images)
-    return answers(database.model, labelled(database, given, samples=samples), batch_size)
+    data = labelled_images(database, None if images is None else as_images(images), samples=samples)
+    return evaluate_labelled(database.model, data, batch_size)
 
 
 def evaluate_model(
@@ -219,41 +228,43 @@ def evaluate_model(
     Parameters
     ----------
     targets
-        Logit of each sample; by default found by class name.
+        Logit of each image, or None; by default found by class name.
     """
-    return answers(model, LabelledImages.of(images, model, targets, samples), batch_size)
+    return evaluate_labelled(model, LabelledImages.of(images, model, targets, samples), batch_size)
 
 
-def answers(model: SubjectModel, data: LabelledImages, batch_size: int = 32) -> Evaluation:
-    """Run a model over images whose right logits are known; errors as of :func:`evaluate`."""
+def evaluate_labelled(
+    model: SubjectModel, data: LabelledImages, batch_size: int = 32
+) -> Evaluation:
+    """Measure a model's accuracy on labelled images; raises the errors of :func:`evaluate`."""
     scores = logits(model, data.images.read, data.samples.tolist(), batch_size)
     check_targets(data.targets, scores.shape[1])
-    largest, place = scores.argmax(1), (np.arange(len(scores)), data.targets)
-    right = scores[place].astype(np.float64)
-    scores[place] = -np.inf
-    return Evaluation(data, model.classes, largest, right, scores.max(1).astype(np.float64))
+    predictions, entries = scores.argmax(1), (np.arange(len(scores)), data.targets)
+    correct = scores[entries].astype(np.float64)
+    scores[entries] = -np.inf
+    return Evaluation(data, model.classes, predictions, correct, scores.max(1).astype(np.float64))
 
 
 def check_targets(targets: Int64[np.ndarray, " n"], count: int) -> None:
-    """Refuse targets that are none of a model's ``count`` logits, and a model with one only.
+    """Check targets against a model's number of logits, ``count``.
 
     Raises
     ------
     DataError
-        If a target is none of them.
+        If a target is not a logit of the model.
     ModelError
-        If there is one logit: it would be the largest on every image.
+        If there is only one logit, which would be the prediction for every image.
     """
     for target in (int(targets.min()), int(targets.max())):
         if not 0 <= target < count:
             raise DataError(
                 f"A target is logit {target}.",
-                f"The model has logits 0 to {count - 1}.",
+                f"Expected logits from 0 to {count - 1}.",
                 "Correct the class map.",
             )
     if count == 1:
         raise ModelError(
-            "The model puts out one logit.",
-            "Expected one per class: the largest one is the answer.",
-            "Put a logit of zero beside it: torch.cat([x, torch.zeros_like(x)], 1).",
+            "The model outputs only one logit.",
+            "Expected one logit per class, of which the largest is the prediction.",
+            "Add a logit of zero: torch.cat([x, torch.zeros_like(x)], 1).",
         )

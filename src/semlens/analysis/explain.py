@@ -1,4 +1,4 @@
-"""One prediction: which components it rests on, their labels, and where in the image."""
+"""Explanation of one prediction: the relevant components, their labels, and where they occur."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ from rich.text import Text
 from torch import Tensor
 
 from semlens.analysis.classes import class_name, find_class
-from semlens.analysis.database_engine import RulesLike, engine_of, group_masks, per_component
+from semlens.analysis.database_engine import (
+    RulesLike,
+    engine_of,
+    group_masks,
+    relevance_per_component,
+)
 from semlens.analysis.label import VOCABULARY, Labels, LabelSource, Named, as_labels, label_of
 from semlens.analysis.query_embedding import ImageLike, open_image
 from semlens.analysis.result import IMAGE_SUFFIXES, TABLE_SUFFIXES, Result
@@ -37,36 +42,36 @@ from semlens.store.reader import Database
 from semlens.types import Box, Component, Layers
 
 SIDE = 448
-"""Longest side of the pictures that are made, in pixels."""
+"""Longest side of the pictures, in pixels."""
 
 
 @dataclass(frozen=True)
 class ClassScore:
-    """One class of the model, and what the model says of it."""
+    """The model's output for one class."""
 
     target: int
     name: str
     logit: float
     probability: float
-    """By softmax over the logits."""
+    """Softmax over the logits."""
 
 
 @dataclass(frozen=True)
 class ExplainedComponent:
-    """One component's part in a prediction.
+    """A component's contribution to a prediction.
 
     Parameters
     ----------
     relevance
         In units of the logit.
     share
-        Relevance divided by the layer's total of absolute values, in [-1, 1].
+        Relevance divided by the sum of absolute relevance in the layer, in [-1, 1].
     label, alignment
-        Label of the concept set, or None; alignment is that of the best concept either way.
+        Label or None, and the alignment of the best concept, even if it is not the label.
     box
-        Where in the image, in original pixels.
+        Region in the image, in original pixels.
     heat
-        float32[h w], relevance by input pixel, of the share that passes through it.
+        float32[h w], relevance by input pixel that passes through the component.
     """
 
     component: Component
@@ -80,14 +85,14 @@ class ExplainedComponent:
 
 @dataclass(frozen=True, repr=False)
 class Explanation(Result):
-    """What one prediction rests on.
+    """Explanation of one prediction by components.
 
     Parameters
     ----------
     name
-        Of the image.
+        Name of the image.
     image
-        Upright RGB.
+        The image, upright and in RGB.
     target
         The class that is explained.
     scores
@@ -99,9 +104,9 @@ class Explanation(Result):
     layers
         The most relevant components of each layer; the deepest layer first.
     blur
-        Width of the heatmaps' blur for boxes and masks, as a share of the input.
+        Width of the blur of heatmaps for boxes and masks, as a fraction of the input.
     geometry
-        From input pixels to original ones.
+        Maps input pixels to original pixels.
     """
 
     suffixes = (".html", *IMAGE_SUFFIXES, *TABLE_SUFFIXES)
@@ -127,11 +132,11 @@ class Explanation(Result):
         return pd.DataFrame(
             [
                 (
-                    layer, rank, str(part.component), part.component.index, part.component.sign,
-                    part.relevance, part.share, part.label, part.alignment, *part.box.as_tuple(),
+                    layer, rank, str(item.component), item.component.index, item.component.sign,
+                    item.relevance, item.share, item.label, item.alignment, *item.box.as_tuple(),
                 )
-                for layer, parts in self.layers.items()
-                for rank, part in enumerate(parts, start=1)
+                for layer, components in self.layers.items()
+                for rank, item in enumerate(components, start=1)
             ],
             columns=[
                 "layer", "rank", "component", "index", "sign", "relevance", "share", "label",
@@ -140,7 +145,7 @@ class Explanation(Result):
         )  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values for a program; heatmaps are left out."""
+        """Return plain values for JSON; heatmaps are left out."""
         return {
             "image": self.name,
             "size": list(self.image.size),
@@ -151,16 +156,16 @@ class Explanation(Result):
             "layers": {
                 layer: [
                     {
-                        "component": str(part.component),
-                        "relevance": part.relevance,
-                        "share": part.share,
-                        "label": part.label,
-                        "alignment": part.alignment,
-                        "box": list(part.box.as_tuple()),
+                        "component": str(item.component),
+                        "relevance": item.relevance,
+                        "share": item.share,
+                        "label": item.label,
+                        "alignment": item.alignment,
+                        "box": list(item.box.as_tuple()),
                     }
-                    for part in parts
+                    for item in components
                 ]
-                for layer, parts in self.layers.items()
+                for layer, components in self.layers.items()
             },
         }
 
@@ -173,18 +178,20 @@ class Explanation(Result):
 
     @property
     def headline(self) -> str:
-        """The class that is explained, and the prediction if it is another one."""
-        asked, best = self.target, self.predicted
-        text = f"logit {asked.logit:.2f}, probability {100 * asked.probability:.1f} %"
-        if asked.target == best.target:
+        """Score of the explained class, and the prediction if it is a different class."""
+        target, predicted = self.target, self.predicted
+        text = f"logit {target.logit:.2f}, probability {100 * target.probability:.1f} %"
+        if target.target == predicted.target:
             return f"predicted, {text}"
-        return f"{text}; predicted: {best.name}, {100 * best.probability:.1f} %"
+        return f"{text}; predicted: {predicted.name}, {100 * predicted.probability:.1f} %"
 
     @cached_property
     def _page(self) -> ExplanationPage:
-        whole = Box(0, 0, *self.image.size)
-        picture = _cut(self.image, whole)
-        heat = [self._onto(part, whole, 0.25 * self.blur) for part in (self.heat, -self.heat)]
+        full_box = Box(0, 0, *self.image.size)
+        picture = _cut(self.image, full_box)
+        positive, negative = [
+            self._onto(heat, full_box, 0.25 * self.blur) for heat in (self.heat, -self.heat)
+        ]
         return ExplanationPage(
             f"Why “{self.target.name}”?",
             [
@@ -195,46 +202,46 @@ class Explanation(Result):
                 "",
                 f"Model: {self.database.manifest.model.spec}",
                 f"Relevance: rules '{self.rules}', in units of the logit.",
-                "Each component: where it counts in this image, beside the",
-                "examples that it reacts to most, and its share of the layer.",
+                "Each component: where it is relevant in this image, its strongest",
+                "examples, and its share of the layer's relevance.",
             ],
             picture,
-            overlay(picture, heat[0] - heat[1]),
+            overlay(picture, positive - negative),
             [
-                (layer, self._note(parts), [self._card(part) for part in parts])
-                for layer, parts in self.layers.items()
+                (layer, self._note(components), [self._card(item) for item in components])
+                for layer, components in self.layers.items()
             ],
         )
 
-    def _note(self, parts: Sequence[ExplainedComponent]) -> str:
-        share = sum(abs(part.share) for part in parts)
-        return f"{len(parts)} components with {100 * share:.0f} % of the layer's relevance"
+    def _note(self, components: Sequence[ExplainedComponent]) -> str:
+        share = sum(abs(item.share) for item in components)
+        return f"{len(components)} components with {100 * share:.0f} % of the layer's relevance"
 
-    def _card(self, part: ExplainedComponent) -> ExplanationCard:
-        heat = part.heat if part.relevance >= 0 else -part.heat
-        examples = self.database.examples_of(self.database.row(part.component), 4)
+    def _card(self, explained: ExplainedComponent) -> ExplanationCard:
+        heat = explained.heat if explained.relevance >= 0 else -explained.heat
+        examples = self.database.examples_of(self.database.row(explained.component), 4)
         pictures = [self.database.thumbnail(example.crop) for example in examples]
-        whole = self._onto(heat, Box(0, 0, *self.image.size)).max()
-        cut = self._onto(heat, part.box)
-        # the mask's 2 % are of the whole heatmap's maximum, not of the part's
-        threshold = 0.02 * float(whole / cut.max()) if cut.max() > 0 else 0.02
+        maximum = self._onto(heat, Box(0, 0, *self.image.size)).max()
+        box_heat = self._onto(heat, explained.box)
+        # the mask's 2 % refer to the maximum of the whole heatmap, not of the box
+        threshold = 0.02 * float(maximum / box_heat.max()) if box_heat.max() > 0 else 0.02
         return ExplanationCard(
-            str(part.component),
-            part.label or "",
-            part.relevance,
-            part.share,
-            masked(_cut(self.image, part.box), cut, threshold),
+            str(explained.component),
+            explained.label or "",
+            explained.relevance,
+            explained.share,
+            masked(_cut(self.image, explained.box), box_heat, threshold),
             [webp for webp in pictures if webp is not None],
         )
 
     def _onto(
         self, heat: Float32[np.ndarray, "h w"], box: Box, blur: float | None = None
     ) -> Float32[np.ndarray, "height width"]:
-        """Blur the positive part of a heatmap and read it over a part of the image."""
-        share = self.blur if blur is None else blur
+        """Blur the positive part of a heatmap and resample it over a box of the image."""
+        blur = self.blur if blur is None else blur
         height, width = heat.shape
-        smooth = upsample_and_blur(torch.from_numpy(heat)[None], height, width, share)[0].numpy()
-        return onto(smooth, self.geometry, box, _size(box))
+        blurred = upsample_and_blur(torch.from_numpy(heat)[None], height, width, blur)[0].numpy()
+        return onto(blurred, self.geometry, box, _size(box))
 
     def _repr_html_(self) -> str:
         """Return the page's content for notebooks."""
@@ -255,7 +262,7 @@ class Explanation(Result):
 
 
 def _size(box: Box) -> tuple[int, int]:
-    """Return the size at which a part of the image is shown: at most ``SIDE`` pixels."""
+    """Return the size at which a box of the image is shown, at most ``SIDE`` pixels."""
     width, height = box.right - box.left, box.bottom - box.top
     scale = min(1.0, SIDE / max(width, height))
     return max(1, round(width * scale)), max(1, round(height * scale))
@@ -266,9 +273,9 @@ def _cut(image: Image.Image, box: Box) -> Image.Image:
 
 
 THRESHOLD = 0.01
-"""Share of a blurred heatmap's maximum above which it is boxed (paper, H.1)."""
-BEST = 3
-"""Classes with the largest logits that an explanation names."""
+"""Fraction of a blurred heatmap's maximum above which pixels are in the box (paper, H.1)."""
+TOP_CLASSES = 3
+"""Number of classes with the largest logits in an explanation."""
 
 
 @question("model", "embedder")
@@ -287,17 +294,18 @@ def explain(
 ) -> Explanation:
     """Explain one prediction by the components of a database (paper, 3.3 and H.2).
 
-    One backward pass from the logit finds every component's relevance. From the ``top`` ones
-    of each layer, what the class has brought to them goes on down to the pixels (CRP).
+    One backward pass from the logit gives every component's relevance. The relevance of the
+    ``top`` components of each layer is then propagated to the pixels, component by component
+    (CRP).
 
     Parameters
     ----------
     image
-        Any picture, or its file; it need not be of the database.
+        Any picture or file; it need not be in the database.
     concepts
-        What labels are taken from: concepts, labels from :func:`semlens.label`, or None.
+        Source of labels: concepts, labels from :func:`semlens.label`, or None.
     name
-        What the picture is called; by default its file's name.
+        Name of the picture; by default the name of its file.
 
     Raises
     ------
@@ -306,12 +314,12 @@ def explain(
     RelevanceError
         If there is no such class.
     ModelError
-        If the model puts out no logits.
+        If the model outputs no logits.
     LayerError
         If the database does not have a layer.
     """
     names, picture = database.layer_names(layers), open_image(image)
-    wanted = None if target is None else find_class(database, target)
+    requested = None if target is None else find_class(database, target)
     model = database.model
     inputs = model.batch([model.preprocess(picture)])
     engine = engine_of(database, inputs, names, rules)
@@ -319,49 +327,49 @@ def explain(
     trace = engine.trace(inputs)
     logits = trace.values[OUTPUT][0].detach().double().cpu()
     ranked = torch.argsort(-logits, stable=True).tolist()
-    asked = ranked[0] if wanted is None else wanted
-    start = class_seed(trace, torch.tensor([[asked]]))
-    pulled = trace.backward({OUTPUT: start}, names)
+    class_index = ranked[0] if requested is None else requested
+    seed = class_seed(trace, torch.tensor([[class_index]]))
+    backward = trace.backward({OUTPUT: seed}, names)
     geometry = model.geometry()(*picture.size)
     blur = database.manifest.recipe.crop_blur
-    found: dict[str, tuple[ExplainedComponent, ...]] = dict.fromkeys(
+    layer_components: dict[str, tuple[ExplainedComponent, ...]] = dict.fromkeys(
         reversed(engine.sort_layers(names)), ()
     )
-    for layer, flow in pulled.layers.items():  # of the others, nothing of the class comes by
+    for layer, class_relevance in backward.layers.items():  # layers without relevance stay empty
         entry = database.layer(layer)
-        relevance = per_component(entry, trace, flow)[0, 0].double().cpu()
+        relevance = relevance_per_component(entry, trace, class_relevance)[0, 0].double().cpu()
         order = np.argsort(-relevance.abs().numpy(), kind="stable")[:top].tolist()
-        chosen = [place for place in order if relevance[place] != 0]
-        heat = _conditional(engine, trace, entry, flow, chosen)
-        side = relevance[chosen].sign().float()[:, None, None]
-        smooth = upsample_and_blur(
-            torch.from_numpy(heat) * side, heat.shape[1], heat.shape[2], blur
+        indices = [index for index in order if relevance[index] != 0]
+        heat = _conditional(engine, trace, entry, class_relevance, indices)
+        signs = relevance[indices].sign().float()[:, None, None]
+        blurred = upsample_and_blur(
+            torch.from_numpy(heat) * signs, heat.shape[1], heat.shape[2], blur
         )
-        components = [database.component(entry.first + place) for place in chosen]
-        found[layer] = tuple(
+        components = [database.component(entry.first + index) for index in indices]
+        layer_components[layer] = tuple(
             ExplainedComponent(
                 component,
-                float(relevance[place]),
-                float(shares(relevance)[place]),
+                float(relevance[index]),
+                float(shares(relevance)[index]),
                 label_of(labels, component),
                 _alignment(labels, component),
                 geometry.to_original(*(float(edge) for edge in box)),
-                part,
+                component_heat,
             )
-            for place, component, part, box in zip(
-                chosen, components, heat, bounding_boxes(smooth, THRESHOLD).tolist(), strict=True
+            for index, component, component_heat, box in zip(
+                indices, components, heat, bounding_boxes(blurred, THRESHOLD).tolist(), strict=True
             )
         )
     if name is None:
         name = "image" if isinstance(image, Image.Image) else "/".join(Path(image).parts[-2:])
     probability = logits.softmax(0).tolist()
-    score, *best = (
-        ClassScore(place, class_name(database, place), float(logits[place]), probability[place])
-        for place in (asked, *ranked[:BEST])
+    score, *top_scores = (
+        ClassScore(index, class_name(database, index), float(logits[index]), probability[index])
+        for index in (class_index, *ranked[:TOP_CLASSES])
     )
     return Explanation(
-        name, picture, score, tuple(best), engine.rules.name, _heat(pulled.heatmaps, inputs)[0],
-        found, blur, geometry, database,
+        name, picture, score, tuple(top_scores), engine.rules.name,
+        _heat(backward.heatmaps, inputs)[0], layer_components, blur, geometry, database,
     )  # fmt: skip
 
 
@@ -369,22 +377,22 @@ def _conditional(
     engine: RelevanceEngine,
     trace: ForwardTrace,
     entry: LayerEntry,
-    flow: Float[Tensor, "1 1 ..."],
-    places: Sequence[int],
+    class_relevance: Float[Tensor, "1 1 ..."],
+    indices: Sequence[int],
 ) -> Float32[np.ndarray, "n h w"]:
-    """Return the pixel heat of what passes through each component on its way from the class."""
+    """Return for each component a heatmap of the class's relevance that passes through it."""
     step = pairs_per_pass(engine, entry.name)
-    parts: list[np.ndarray] = [np.zeros((0, *trace.inputs.shape[-2:]), np.float32)]
-    for first in range(0, len(places), step):
-        single = [[place] for place in places[first : first + step]]
-        masks = group_masks(entry, trace.values[entry.name].detach(), single)
-        heat = trace.backward({entry.name: RelevanceSignal(flow * masks)}).heatmaps
-        parts.append(_heat(heat, trace.inputs, len(single)))
-    return np.concatenate(parts)
+    heatmaps_by_chunk: list[np.ndarray] = [np.zeros((0, *trace.inputs.shape[-2:]), np.float32)]
+    for start in range(0, len(indices), step):
+        groups = [[index] for index in indices[start : start + step]]
+        masks = group_masks(entry, trace.values[entry.name].detach(), groups)
+        heat = trace.backward({entry.name: RelevanceSignal(class_relevance * masks)}).heatmaps
+        heatmaps_by_chunk.append(_heat(heat, trace.inputs, len(groups)))
+    return np.concatenate(heatmaps_by_chunk)
 
 
 def _heat(heat: Tensor | None, inputs: Tensor, count: int = 1) -> Float32[np.ndarray, "n h w"]:
-    """Return heatmaps as an array; zeros where no pixel was reached."""
+    """Return heatmaps as an array; zeros if no pixel was reached."""
     if heat is None:
         return np.zeros((count, *inputs.shape[-2:]), np.float32)
     return heat.detach().reshape(count, *inputs.shape[-2:]).float().cpu().numpy()
@@ -393,5 +401,5 @@ def _heat(heat: Tensor | None, inputs: Tensor, count: int = 1) -> Float32[np.nda
 def _alignment(labels: Named, component: Component) -> float | None:
     if not isinstance(labels, Labels):
         return None
-    place = np.flatnonzero(labels.rows == labels.database.row(component))
-    return float(labels.score[place[0], 0]) if len(place) else None
+    index = np.flatnonzero(labels.rows == labels.database.row(component))
+    return float(labels.score[index[0], 0]) if len(index) else None

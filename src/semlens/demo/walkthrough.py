@@ -100,7 +100,9 @@ def measure(model: SubjectModel, world: DemoWorld, planted: Planted) -> Accuracy
                 result = evaluate_model(model, images)
             other_classes = result.targets != target
             accuracies[prefix + name] = result.accuracy
-            called_target[prefix + name] = float((result.answers[other_classes] == target).mean())
+            called_target[prefix + name] = float(
+                (result.predictions[other_classes] == target).mean()
+            )
     return Accuracy(**accuracies, called_target=called_target)
 
 

@@ -1,4 +1,4 @@
-"""One prediction as a picture: the image, where it counts, and the components that count."""
+"""Picture of an explanation: the image, its heatmap, and the most relevant components."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from semlens.draw.heatmap_mask import AGAINST, FOR
 from semlens.draw.html import render, webp_uri
 
 SIDE = 260
-"""Longest side of the image and of its overlay."""
+"""Longest side of the image and of its overlay, in pixels."""
 CELL = 112
-"""Side of a component's crop; its examples fill a square of the same side."""
+"""Side of a component's crop, and of the square with its examples."""
 GAP = 6
 PAD = 18
 COLUMNS = 4
@@ -33,15 +33,15 @@ class ExplanationCard:
     Parameters
     ----------
     name, label
-        The component, and its label or an empty text.
+        Name of the component, and its label or an empty string.
     relevance
         In units of the logit.
     share
-        Of the layer's total of absolute relevance, in [-1, 1].
+        Share of the layer's absolute relevance, in [-1, 1].
     crop
         The component's box in the image, masked.
     examples
-        WebP of up to four concept examples.
+        Up to four concept examples as WebP.
     """
 
     name: str
@@ -54,16 +54,16 @@ class ExplanationCard:
 
 @dataclass(frozen=True)
 class ExplanationPage:
-    """What the picture shows.
+    """Content of the picture.
 
     Parameters
     ----------
     title
-        What is explained.
+        Title of the picture.
     lines
-        Text below the title.
+        Lines of text below the title.
     image, overlay
-        The image, and the same with the heatmap of the class over it.
+        The image, without and with the heatmap of the class.
     layers
         Name, note and components of each layer.
     """
@@ -76,17 +76,17 @@ class ExplanationPage:
 
     @property
     def largest(self) -> float:
-        """The largest share of all, which fills a bar."""
+        """Largest absolute share, whose bar has full length."""
         return max((abs(c.share) for _, _, cards in self.layers for c in cards), default=0) or 1.0
 
 
 def page_html(page: ExplanationPage, *, whole: bool = True) -> str:
-    """Return the picture as HTML with all images inside.
+    """Return the picture as self-contained HTML.
 
     Parameters
     ----------
     whole
-        Whether to return a page of its own; else a part of one, for notebooks.
+        Whether to return a complete page, or only its content (for notebooks).
     """
     return render(
         "explain.html.j2",
@@ -102,32 +102,34 @@ def page_html(page: ExplanationPage, *, whole: bool = True) -> str:
 def draw_page(page: ExplanationPage) -> Image.Image:
     """Draw the picture."""
     image, overlay = (
-        ImageOps.contain(one, (SIDE, SIDE), Image.Resampling.LANCZOS)
-        for one in (page.image, page.overlay)
+        ImageOps.contain(picture, (SIDE, SIDE), Image.Resampling.LANCZOS)
+        for picture in (page.image, page.overlay)
     )
     head = PAD + max(image.height + LINE, 2 * LINE + len(page.lines) * LINE + GAP) + PAD
     heights = [
         HEAD + max(1, -(-len(cards) // COLUMNS)) * CARD_HEIGHT + GAP for _, _, cards in page.layers
     ]
     canvas = Image.new("RGB", (WIDTH, head + sum(heights) + PAD), "white")
-    beside = PAD + image.width + GAP
+    overlay_left = PAD + image.width + GAP
     canvas.paste(image, (PAD, PAD))
-    canvas.paste(overlay, (beside, PAD))
-    left = beside + image.width + 3 * GAP
-    room = WIDTH - left - PAD
-    _write(canvas, (left, PAD), page.title, room, 19)
-    for number, line in enumerate(page.lines, start=2):
-        _write(canvas, (left, PAD + number * LINE), line, room, 13, "#444")
-    below = PAD + image.height + 3
-    _write(canvas, (PAD, below), "the image", image.width, 12, SOFT)
-    _write(canvas, (beside, below), "red: for, blue: against", SIDE, 12, SOFT)
+    canvas.paste(overlay, (overlay_left, PAD))
+    left = overlay_left + image.width + 3 * GAP
+    width = WIDTH - left - PAD
+    _write(canvas, (left, PAD), page.title, width, 19)
+    for index, line in enumerate(page.lines, start=2):
+        _write(canvas, (left, PAD + index * LINE), line, width, 13, "#444")
+    text_top = PAD + image.height + 3
+    _write(canvas, (PAD, text_top), "the image", image.width, 12, SOFT)
+    _write(canvas, (overlay_left, text_top), "red: for, blue: against", SIDE, 12, SOFT)
     top = head
     for (name, note, cards), height in zip(page.layers, heights, strict=True):
         ImageDraw.Draw(canvas).line((PAD, top - GAP, WIDTH - PAD, top - GAP), fill="#ccc")
-        used = _write(canvas, (PAD, top), name, WIDTH // 2, 16)
-        _write(canvas, (PAD + used + 12, top + 3), note, WIDTH - 2 * PAD - used, 13, SOFT)
-        for number, card in enumerate(cards):
-            row, column = divmod(number, COLUMNS)
+        name_width = _write(canvas, (PAD, top), name, WIDTH // 2, 16)
+        _write(
+            canvas, (PAD + name_width + 12, top + 3), note, WIDTH - 2 * PAD - name_width, 13, SOFT
+        )
+        for index, card in enumerate(cards):
+            row, column = divmod(index, COLUMNS)
             corner = (PAD + column * (CARD + 2 * GAP), top + HEAD + row * CARD_HEIGHT)
             _draw_card(canvas, card, corner, page.largest)
         top += height
@@ -139,40 +141,40 @@ def _draw_card(
 ) -> None:
     left, top = corner
     canvas.paste(_plate(card.crop, CELL), corner)
-    half = (CELL - 2) // 2
-    for number, webp in enumerate(card.examples[:4]):
-        row, column = divmod(number, 2)
-        place = (left + CELL + GAP + column * (half + 2), top + row * (half + 2))
-        canvas.paste(_plate(decoded(webp), half), place)
+    side = (CELL - 2) // 2
+    for index, webp in enumerate(card.examples[:4]):
+        row, column = divmod(index, 2)
+        position = (left + CELL + GAP + column * (side + 2), top + row * (side + 2))
+        canvas.paste(_plate(decoded(webp), side), position)
     if not card.examples:
         _write(canvas, (left + CELL + GAP, top), "no examples", CELL, 12, SOFT)
-    below = top + CELL + 3
-    label, shade = (card.label, "black") if card.label else ("(no label)", "#888")
-    _write(canvas, (left, below), label, CARD - 62, 14, shade)
-    _write(canvas, (left, below + LINE), card.name, CARD - 62, 12, SOFT)
+    text_top = top + CELL + 3
+    label, colour = (card.label, "black") if card.label else ("(no label)", "#888")
+    _write(canvas, (left, text_top), label, CARD - 62, 14, colour)
+    _write(canvas, (left, text_top + LINE), card.name, CARD - 62, 12, SOFT)
     draw, right = ImageDraw.Draw(canvas), left + CARD
-    draw.text((right, below), f"{card.relevance:+.3f}", "black", font(14), anchor="ra")
-    draw.text((right, below + LINE), f"{100 * card.share:+.1f} %", SOFT, font(12), anchor="ra")
-    bar = below + 2 * LINE + 2
-    draw.rectangle((left, bar, right - 1, bar + 5), fill="#e8e8e8")
-    end = left + round((CARD - 1) * abs(card.share) / largest)
-    draw.rectangle((left, bar, end, bar + 5), fill=FOR if card.share > 0 else AGAINST)
+    draw.text((right, text_top), f"{card.relevance:+.3f}", "black", font(14), anchor="ra")
+    draw.text((right, text_top + LINE), f"{100 * card.share:+.1f} %", SOFT, font(12), anchor="ra")
+    bar_top = text_top + 2 * LINE + 2
+    draw.rectangle((left, bar_top, right - 1, bar_top + 5), fill="#e8e8e8")
+    bar_right = left + round((CARD - 1) * abs(card.share) / largest)
+    draw.rectangle((left, bar_top, bar_right, bar_top + 5), fill=FOR if card.share > 0 else AGAINST)
 
 
-def _plate(picture: Image.Image, side: int) -> Image.Image:
-    """Put a picture in the middle of a square."""
-    return ImageOps.pad(picture, (side, side), Image.Resampling.LANCZOS, PLATE)
+def _plate(image: Image.Image, side: int) -> Image.Image:
+    """Centre an image in a square."""
+    return ImageOps.pad(image, (side, side), Image.Resampling.LANCZOS, PLATE)
 
 
 def _write(
     canvas: Image.Image,
     corner: tuple[int, int],
     text: str,
-    room: int,
+    width: int,
     size: int,
     fill: str = "black",
 ) -> int:
-    """Write a text, cut to a width, and return the width that it took."""
-    shown = shortened(text, size, room)
-    ImageDraw.Draw(canvas).text(corner, shown, fill=fill, font=font(size))
-    return int(font(size).getlength(shown))
+    """Draw a text, shortened to a width, and return the width of the drawn text."""
+    visible = shortened(text, size, width)
+    ImageDraw.Draw(canvas).text(corner, visible, fill=fill, font=font(size))
+    return int(font(size).getlength(visible))

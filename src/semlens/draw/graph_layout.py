@@ -1,4 +1,4 @@
-"""Where everything in the picture of an attribution graph goes; plain shapes, drawn elsewhere.
+"""Layout of an attribution graph: from nodes and edges to positioned cards, curves and texts.
 
 Columns are layers, from the lowest on the left to the class on the right.
 """
@@ -9,33 +9,31 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 from semlens.draw.encode_images import shortened
+from semlens.draw.graph_ordering import order_by_barycentre
+from semlens.draw.graph_scene import CARD, INSET, THUMB, Curve, NodeCard, PlacedText, Scene
 
-CARD = (226.0, 58.0)
-THUMB = 46.0
-INSET = 6.0
-GAP_ACROSS = 150.0
-GAP_DOWN = 12.0
+COLUMN_GAP = 150.0
+ROW_GAP = 12.0
 MARGIN = 30.0
 TOP = 128.0
 BOTTOM = 76.0
-MOST = 12
-"""Boxes in a column; further groups become one, at its bottom."""
-
-REST = "/+"
-
-WIDEST = 15.0
-FAINTEST = 0.02
-"""Lines thinner than this share of the widest one are not drawn."""
+MAX_CARDS = 12
+"""Cards in a column; if there are more groups, the weakest are merged into the last card."""
+MERGED = "/+"
+"""Suffix of a merged node's id."""
+MAX_WIDTH = 15.0
+"""Width of the strongest curve."""
+MIN_STRENGTH = 0.02
+"""Curves weaker than this fraction of the strongest one are not drawn."""
 
 
 @dataclass(frozen=True)
 class GraphNode:
-    """The kept components of one layer that have one label; or the class itself.
+    """The selected components of one layer with the same label, or the class itself.
 
-    Shares are signed: below zero, the components speak against the class.
+    Shares are signed; a negative share speaks against the class.
     """
 
     id: str
@@ -43,26 +41,26 @@ class GraphNode:
     """Empty for the class."""
     label: str
     components: tuple[str, ...]
-    """Their names, the one of the largest share first."""
+    """Names of the components, largest share first."""
     mean: float
-    """Their part in the layer's absolute relevance, mean over the images."""
+    """Share of the layer's absolute relevance, mean over the images."""
     maximum: float
-    """The same on the image where it is largest (in size)."""
+    """Share on the image where its magnitude is largest."""
 
 
 @dataclass(frozen=True)
 class GraphEdge:
-    """What reaches ``target`` when relevance starts at ``source``, the upper one, only."""
+    """Relevance that reaches ``target`` if it starts only at ``source``, in the upper layer."""
 
     source: str
     target: str
     weight: float
-    """Signed, in shares of the lower layer's absolute relevance, mean over the images."""
+    """Signed share of the lower layer's absolute relevance, mean over the images."""
 
 
 @dataclass(frozen=True)
-class Heading:
-    """What the picture says of the whole graph."""
+class GraphHeading:
+    """Values of the whole graph that the picture states."""
 
     name: str
     images: int
@@ -72,99 +70,45 @@ class Heading:
     overall: float
 
 
-@dataclass(frozen=True)
-class PlacedText:
-    """A line of text; ``y`` is its base line."""
-
-    x: float
-    y: float
-    text: str
-    size: float = 12.5
-    bold: bool = False
-    soft: bool = False
-    middle: bool = False
-    """Whether ``x`` is its middle."""
-
-
-@dataclass(frozen=True)
-class NodeCard:
-    """A rounded box with a thumbnail and texts; ``tint`` is the strength of its colour."""
-
-    number: int
-    x: float
-    y: float
-    tint: float
-    against: bool
-    title: str
-    texts: tuple[PlacedText, ...]
-    webp: bytes | None
-    rest: bool = False
-    """Whether it stands for all that had no room."""
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A line from the right side of a lower box to the left side of an upper one."""
-
-    start: tuple[float, float]
-    end: tuple[float, float]
-    width: float
-    opacity: float
-    against: bool
-    title: str = ""
-    ends: tuple[int, int] | None = None
-    """Numbers of the lower and the upper card."""
-
-
-@dataclass(frozen=True)
-class Scene:
-    """The whole picture, in pixels; lines lie under the cards."""
-
-    width: float
-    height: float
-    title: str
-    curves: tuple[Curve, ...]
-    cards: tuple[NodeCard, ...]
-    texts: tuple[PlacedText, ...]
-
-
 Links = dict[tuple[str, str], float]
 
 
-def arrange(
+def layout_graph(
     nodes: Sequence[GraphNode],
     edges: Sequence[GraphEdge],
-    heading: Heading,
+    heading: GraphHeading,
     thumbnails: Mapping[str, bytes],
 ) -> Scene:
-    """Place the parts of a picture.
+    """Position all elements of the picture.
 
     Parameters
     ----------
     nodes
-        The class (whose layer has an empty name) and the groups of every layer.
+        The class (whose layer is empty) and the groups of every layer.
     heading
-        Its ``share_shown`` names the layers from the lowest to the highest.
+        The keys of its ``share_shown`` are the layers, from the lowest to the highest.
     thumbnails
-        WebP pictures by the id of a node.
+        WebP images by node id.
     """
     groups, links = _merged(nodes, edges, [*heading.share_shown, ""])
-    kept = {node.id: node for group in groups for node in group}
-    order = by_barycentre([[node.id for node in group] for group in groups], links)
-    columns = [sorted(column, key=lambda name: name.endswith(REST)) for column in order]
-    height = TOP + _tall(max(map(len, columns))) + BOTTOM
-    width = 2 * MARGIN + len(columns) * (CARD[0] + GAP_ACROSS) - GAP_ACROSS
+    by_id = {node.id: node for group in groups for node in group}
+    order = order_by_barycentre([[node.id for node in group] for group in groups], links)
+    columns = [sorted(column, key=lambda node_id: node_id.endswith(MERGED)) for column in order]
+    height = TOP + _column_height(max(map(len, columns))) + BOTTOM
+    width = 2 * MARGIN + len(columns) * (CARD[0] + COLUMN_GAP) - COLUMN_GAP
     cards: dict[str, NodeCard] = {}
-    for place, column in enumerate(columns):
-        x = MARGIN + place * (CARD[0] + GAP_ACROSS)
-        y = TOP + (height - BOTTOM - TOP - _tall(len(column))) / 2
-        strongest = max((abs(kept[name].mean) for name in column), default=0.0) or 1.0
-        for name in column:
-            tint = abs(kept[name].mean) / strongest
-            cards[name] = _card(len(cards), x, y, kept[name], tint, heading, thumbnails.get(name))
-            y += CARD[1] + GAP_DOWN
-    curves, least = _curves(cards, links, kept)
-    legend, samples = _legend(height, least, links)
+    for column_index, column in enumerate(columns):
+        x = MARGIN + column_index * (CARD[0] + COLUMN_GAP)
+        y = TOP + (height - BOTTOM - TOP - _column_height(len(column))) / 2
+        strongest = max((abs(by_id[node_id].mean) for node_id in column), default=0.0) or 1.0
+        for node_id in column:
+            tint = abs(by_id[node_id].mean) / strongest
+            cards[node_id] = _card(
+                len(cards), x, y, by_id[node_id], tint, heading, thumbnails.get(node_id)
+            )
+            y += CARD[1] + ROW_GAP
+    curves, min_weight = _curves(cards, links, by_id)
+    legend, samples = _legend(height, min_weight, links)
     return Scene(
         width,
         height,
@@ -175,39 +119,39 @@ def arrange(
     )
 
 
-def _tall(boxes: int) -> float:
-    return boxes * (CARD[1] + GAP_DOWN) - GAP_DOWN
+def _column_height(cards: int) -> float:
+    return cards * (CARD[1] + ROW_GAP) - ROW_GAP
 
 
 def _merged(
     nodes: Sequence[GraphNode], edges: Sequence[GraphEdge], layers: Sequence[str]
 ) -> tuple[list[list[GraphNode]], Links]:
-    """Return the nodes of each column, and weights by (source, target).
+    """Return the nodes of each column, and edge weights by (source, target).
 
-    What a column has no room for is joined into one node.
+    Nodes that a column has no room for are merged into one.
     """
     columns: list[list[GraphNode]] = []
-    stands_for = {node.id: node.id for node in nodes}
+    merged_id = {node.id: node.id for node in nodes}
     for layer in layers:
         ranked = sorted((n for n in nodes if n.layer == layer), key=lambda n: -abs(n.mean))
-        shown = ranked if len(ranked) <= MOST else ranked[: MOST - 1]
-        rest = ranked[len(shown) :]
-        columns.append(shown)
-        if rest:
-            names = tuple(name for node in rest for name in node.components)
-            mean = sum(node.mean for node in rest)
-            shown.append(
-                GraphNode(layer + REST, layer, f"+{len(rest)} more", names, mean, math.nan)
+        visible = ranked if len(ranked) <= MAX_CARDS else ranked[: MAX_CARDS - 1]
+        hidden = ranked[len(visible) :]
+        columns.append(visible)
+        if hidden:
+            names = tuple(name for node in hidden for name in node.components)
+            mean = sum(node.mean for node in hidden)
+            visible.append(
+                GraphNode(layer + MERGED, layer, f"+{len(hidden)} more", names, mean, math.nan)
             )
-            stands_for |= {node.id: layer + REST for node in rest}
+            merged_id |= {node.id: layer + MERGED for node in hidden}
     links: Links = defaultdict(float)
     for edge in edges:
-        links[stands_for[edge.source], stands_for[edge.target]] += edge.weight
+        links[merged_id[edge.source], merged_id[edge.target]] += edge.weight
     return columns, dict(links)
 
 
 def percent(share: float) -> str:
-    """Write a share with two digits that count."""
+    """Format a share as a percentage with two significant digits."""
     value = 100 * share
     return f"{value:.0f} %" if abs(value) >= 9.95 else f"{value:.1f} %"
 
@@ -217,109 +161,108 @@ def _counted(number: int, word: str) -> str:
 
 
 def _card(
-    number: int,
+    index: int,
     x: float,
     y: float,
     node: GraphNode,
     tint: float,
-    heading: Heading,
+    heading: GraphHeading,
     webp: bytes | None,
 ) -> NodeCard:
-    rest = node.id.endswith(REST)
+    merged = node.id.endswith(MERGED)
     left = x + INSET + (THUMB + 9 if webp is not None else 6)
-    room = x + CARD[0] - 8 - left
+    width = x + CARD[0] - 8 - left
     if not node.layer:
-        below, title = f"class · {_counted(heading.images, 'image')}", f"the class {node.label}"
+        subtitle, title = f"class · {_counted(heading.images, 'image')}", f"the class {node.label}"
     else:
-        below = f"{percent(node.mean)} · {_counted(len(node.components), 'component')}"
+        subtitle = f"{percent(node.mean)} · {_counted(len(node.components), 'component')}"
         names = ", ".join(node.components[:20])
         names += ", …" if len(node.components) > 20 else ""
-        most = "" if rest else f", {percent(node.maximum)} at most"
-        title = f"{node.label}\n{percent(node.mean)} on average{most}\n{names}"
+        maximum = "" if merged else f", {percent(node.maximum)} at most"
+        title = f"{node.label}\n{percent(node.mean)} on average{maximum}\n{names}"
     texts = (
-        PlacedText(left, y + 25, shortened(node.label, 14.5, room), 14.5, bold=True),
-        PlacedText(left, y + 44, shortened(below, 12.0, room), 12.0, soft=True),
+        PlacedText(left, y + 25, shortened(node.label, 14.5, width), 14.5, bold=True),
+        PlacedText(left, y + 44, shortened(subtitle, 12.0, width), 12.0, soft=True),
     )
-    return NodeCard(number, x, y, 0.0 if rest else tint, node.mean < 0, title, texts, webp, rest)
+    return NodeCard(index, x, y, 0.0 if merged else tint, node.mean < 0, title, texts, webp, merged)
 
 
 def _curves(
-    cards: Mapping[str, NodeCard], links: Links, kept: Mapping[str, GraphNode]
+    cards: Mapping[str, NodeCard], links: Links, by_id: Mapping[str, GraphNode]
 ) -> tuple[list[Curve], float]:
-    """Return the lines, strongest last, and the least weight that is drawn.
+    """Return the curves, strongest last, and the minimum weight that is drawn.
 
-    The rest of a column counts for the layer as a whole, so its lines do not set the scale.
-
-    Lines leave and enter a box side by side, in the order of the boxes at their other ends.
+    Edges of merged nodes may be much stronger than others, so they do not set the scale. Curves
+    leave and enter a card side by side, in the order of the cards at their other ends.
     """
-    single = [abs(w) for ends, w in links.items() if not any(e.endswith(REST) for e in ends)]
-    strongest = max(single, default=0.0) or 1.0
-    least = FAINTEST * strongest
-    drawn = {ends: w for ends, w in links.items() if abs(w) >= least and w != 0}
-    widths = {e: max(0.8, WIDEST * min(1, abs(w) / strongest)) for e, w in drawn.items()}
+    unmerged = [abs(w) for ends, w in links.items() if not any(e.endswith(MERGED) for e in ends)]
+    strongest = max(unmerged, default=0.0) or 1.0
+    min_weight = MIN_STRENGTH * strongest
+    drawn = {ends: w for ends, w in links.items() if abs(w) >= min_weight and w != 0}
+    widths = {e: max(0.8, MAX_WIDTH * min(1, abs(w) / strongest)) for e, w in drawn.items()}
     upper, lower = (_ports(cards, widths, side) for side in (0, 1))
     curves: list[Curve] = []
     for ends in sorted(drawn, key=lambda ends: abs(drawn[ends])):
         source, target = cards[ends[0]], cards[ends[1]]
         weight = drawn[ends]
         opacity = 0.12 + 0.54 * min(1, abs(weight) / strongest) ** 0.5
-        names = [f"{kept[e].label} ({kept[e].layer or 'class'})" for e in (ends[1], ends[0])]
+        names = [f"{by_id[e].label} ({by_id[e].layer or 'class'})" for e in (ends[1], ends[0])]
         curves.append(
             Curve(
                 (target.x + CARD[0], lower[ends]),
                 (source.x, upper[ends]),
                 widths[ends],
-                opacity * (0.4 if any(end.endswith(REST) for end in ends) else 1),
+                opacity * (0.4 if any(end.endswith(MERGED) for end in ends) else 1),
                 weight < 0,
                 f"{names[0]} → {names[1]}: {percent(weight)}",
-                (target.number, source.number),
+                (target.index, source.index),
             )
         )
-    return curves, least
+    return curves, min_weight
 
 
 def _ports(
     cards: Mapping[str, NodeCard], widths: Mapping[tuple[str, str], float], side: int
 ) -> dict[tuple[str, str], float]:
-    """Return the height at which each line meets the box at one of its ends."""
-    found: dict[tuple[str, str], float] = {}
-    for name, card in cards.items():
-        lines = [ends for ends in widths if ends[side] == name]
-        total = sum(widths[ends] for ends in lines)
+    """Return the y coordinate at which each curve meets the card at one of its ends."""
+    heights: dict[tuple[str, str], float] = {}
+    for node_id, card in cards.items():
+        links = [ends for ends in widths if ends[side] == node_id]
+        total = sum(widths[ends] for ends in links)
         scale = min(1.0, (CARD[1] - 12) / (total or 1.0))
         y = card.y + (CARD[1] - total * scale) / 2
-        for ends in sorted(lines, key=lambda ends: cards[ends[1 - side]].y):
-            found[ends] = y + widths[ends] * scale / 2
+        for ends in sorted(links, key=lambda ends: cards[ends[1 - side]].y):
+            heights[ends] = y + widths[ends] * scale / 2
             y += widths[ends] * scale
-    return found
+    return heights
 
 
-def _headings(heading: Heading, width: float) -> list[PlacedText]:
+def _headings(heading: GraphHeading, width: float) -> list[PlacedText]:
     images = _counted(heading.images, "image")
     subtitle = (
-        f"{images} · components that reach {100 * heading.minimum:g} % of their layer's relevance "
-        f"· the lines show {percent(heading.overall)} of it"
+        f"{images} · components with at least {100 * heading.minimum:g} % of their layer's "
+        f"relevance · the lines show {percent(heading.overall)} of it"
     )
     name = shortened(heading.name, 22.0, width - 2 * MARGIN - 150)
     texts = [
         PlacedText(MARGIN, 44.0, f"Attribution graph: {name}", 22.0, bold=True),
         PlacedText(MARGIN, 67.0, shortened(subtitle, 13.0, width - 2 * MARGIN), 13.0, soft=True),
     ]
-    for place, (layer, boxes) in enumerate(heading.share_shown.items()):
-        x = MARGIN + place * (CARD[0] + GAP_ACROSS) + CARD[0] / 2
-        shown = f"boxes show {percent(boxes)}, lines {percent(heading.edges_shown[layer])}"
+    for index, (layer, share) in enumerate(heading.share_shown.items()):
+        x = MARGIN + index * (CARD[0] + COLUMN_GAP) + CARD[0] / 2
+        shown = f"boxes show {percent(share)}, lines {percent(heading.edges_shown[layer])}"
         texts += [
-            PlacedText(x, 98.0, shortened(layer, 14.0, CARD[0]), 14.0, bold=True, middle=True),
-            PlacedText(x, 115.0, shown, 11.5, soft=True, middle=True),
+            PlacedText(x, 98.0, shortened(layer, 14.0, CARD[0]), 14.0, bold=True, centred=True),
+            PlacedText(x, 115.0, shown, 11.5, soft=True, centred=True),
         ]
     return texts
 
 
-def _legend(height: float, least: float, links: Links) -> tuple[list[PlacedText], list[Curve]]:
-    """Return the texts below the graph, and the lines that they explain."""
+def _legend(height: float, min_weight: float, links: Links) -> tuple[list[PlacedText], list[Curve]]:
+    """Return the texts below the graph, and the sample curves that they explain."""
     y, weights = height - 42, [abs(weight) for weight in links.values()]
-    missing = sum(w for w in weights if w < least) / (sum(weights) or 1.0)
-    left_out = f"lines under {percent(least)} are left out: {percent(missing)} of all together"
+    missing = sum(w for w in weights if w < min_weight) / (sum(weights) or 1.0)
+    left_out = f"lines below {percent(min_weight)} are hidden ({percent(missing)} of the total)"
     samples = [
         Curve((MARGIN, y - 4), (MARGIN + 34, y - 4), 7.0, 0.6, False),
         Curve((MARGIN + 150, y - 4), (MARGIN + 184, y - 4), 7.0, 0.6, True),
@@ -331,75 +274,9 @@ def _legend(height: float, least: float, links: Links) -> tuple[list[PlacedText]
         PlacedText(
             MARGIN,
             y + 22,
-            "Box: its share of the layer's relevance. Line: how much of the lower layer's "
-            "relevance comes down from that upper box.",
+            "Box: its share of the layer's relevance. Line: the share of the lower layer's "
+            "relevance that it receives from the upper box.",
             soft=True,
         ),
     ]
     return texts, samples
-
-
-SWEEPS = 6
-
-
-def by_barycentre(
-    columns: Sequence[Sequence[str]], links: Mapping[tuple[str, str], float]
-) -> list[list[str]]:
-    """Sort columns by the weighted mean place of their neighbours, a few times to and fro.
-
-    Parameters
-    ----------
-    columns
-        Names from the lowest to the highest column.
-    links
-        Weights by (upper, lower) name.
-
-    Returns
-    -------
-    list
-        The order whose crossings weigh least among those that were tried, the given one
-        included.
-    """
-    order = [list(column) for column in columns]
-    best, least = [list(column) for column in order], crossings(order, links)
-    for sweep in range(SWEEPS):
-        downwards = sweep % 2 == 0
-        for place in range(len(order) - 2, -1, -1) if downwards else range(1, len(order)):
-            fixed = order[place + 1 if downwards else place - 1]
-            order[place] = _sorted(order[place], fixed, links)
-        found = crossings(order, links)
-        if found < least:
-            best, least = [list(column) for column in order], found
-    return best
-
-
-def _sorted(
-    column: Sequence[str], fixed: Sequence[str], links: Mapping[tuple[str, str], float]
-) -> list[str]:
-    middle: dict[str, float] = {}
-    for place, name in enumerate(column):
-        weights = [
-            abs(links.get((other, name), 0.0) or links.get((name, other), 0.0)) for other in fixed
-        ]
-        total = sum(weights)
-        centre = sum(i * w for i, w in enumerate(weights)) / total if total else place
-        # places are compared as parts of their column: one may be longer than the other
-        middle[name] = centre / max(1, len(fixed if total else column) - 1)
-    return sorted(column, key=lambda name: middle[name])
-
-
-def crossings(columns: Sequence[Sequence[str]], links: Mapping[tuple[str, str], float]) -> float:
-    """Sum over all pairs of lines that cross the smaller of their weights."""
-    total = 0.0
-    for lower, upper in zip(columns, columns[1:], strict=False):
-        low = {name: i for i, name in enumerate(lower)}
-        high = {name: i for i, name in enumerate(upper)}
-        lines = [
-            (high[a], low[b], abs(weight))
-            for (a, b), weight in links.items()
-            if a in high and b in low
-        ]
-        for (a, b, first), (c, d, second) in combinations(lines, 2):
-            if (a - c) * (b - d) < 0:
-                total += min(first, second)
-    return total

@@ -1,4 +1,4 @@
-"""Drawing the picture of an attribution graph: as SVG, or as pixels with Pillow."""
+"""Drawing of attribution graphs, as SVG or as pixels with Pillow."""
 
 from __future__ import annotations
 
@@ -11,23 +11,25 @@ from PIL import Image, ImageDraw, ImageOps
 
 from semlens.draw.encode_images import decoded, font
 from semlens.draw.figure import INK, LINE, PAPER, SERIES, SOFT
-from semlens.draw.graph_layout import CARD, INSET, THUMB, Curve, NodeCard, PlacedText, Scene
+from semlens.draw.graph_scene import CARD, INSET, THUMB, Curve, NodeCard, PlacedText, Scene
 from semlens.draw.html import render, webp_uri
 
 FOR, AGAINST = SERIES[:2]
-REST = "#f4f6f9"
-STRONGEST_TINT = 0.42
-ROUND = 9
+MERGED = "#f4f6f9"
+"""Colour of the card of merged nodes."""
+MAX_TINT = 0.42
+CORNER_RADIUS = 9
 
-SMOOTH = 2
-"""Pixels are drawn this many times finer, then averaged."""
-SHARP = 2
+SUPERSAMPLING = 2
+"""Factor at which pixels are drawn finer and then averaged."""
+PIXELS_PER_UNIT = 2
 """Pixels of the result per unit of the layout."""
-MOST_PIXELS = 60e6
+MAX_PIXELS = 60e6
+"""Maximum number of drawn pixels, before they are averaged."""
 
 
 def draw_svg(scene: Scene) -> str:
-    """Return a self-contained SVG that follows the reader's light or dark setting."""
+    """Return a self-contained SVG, which adapts to the reader's light or dark colour scheme."""
     return render(
         "graph.svg.j2",
         scene=scene,
@@ -35,8 +37,8 @@ def draw_svg(scene: Scene) -> str:
         card_size=CARD,
         inset=INSET,
         thumb=THUMB,
-        round=ROUND,
-        strongest_tint=STRONGEST_TINT,
+        corner_radius=CORNER_RADIUS,
+        max_tint=MAX_TINT,
         colours={
             "paper": PAPER, "ink": INK, "soft": SOFT, "line": LINE, "for": FOR, "against": AGAINST
         },
@@ -44,8 +46,11 @@ def draw_svg(scene: Scene) -> str:
 
 
 def draw_png(scene: Scene) -> Image.Image:
-    """Return the picture as pixels, light."""
-    scale = min(float(SHARP * SMOOTH), (MOST_PIXELS / (scene.width * scene.height)) ** 0.5)
+    """Return the picture as pixels, always with the light colour scheme."""
+    scale = min(
+        float(PIXELS_PER_UNIT * SUPERSAMPLING),
+        (MAX_PIXELS / (scene.width * scene.height)) ** 0.5,
+    )
     size = (round(scene.width * scale), round(scene.height * scale))
     canvas = Image.new("RGB", size, PAPER)
     for curve in scene.curves:
@@ -55,13 +60,13 @@ def draw_png(scene: Scene) -> Image.Image:
         _pixel_card(canvas, draw, card, scale)
     for text in scene.texts:
         _pixel_text(draw, text, scale)
-    return canvas.resize((size[0] // SMOOTH, size[1] // SMOOTH), Image.Resampling.BOX)
+    return canvas.resize((size[0] // SUPERSAMPLING, size[1] // SUPERSAMPLING), Image.Resampling.BOX)
 
 
 def _pixel_curve(canvas: Image.Image, curve: Curve, scale: float) -> None:
     outline = scale * _outline(curve)
-    left, top = (int(least) - 1 for least in outline.min(0))
-    right, bottom = (int(most) + 2 for most in outline.max(0))
+    left, top = (int(low) - 1 for low in outline.min(0))
+    right, bottom = (int(high) + 2 for high in outline.max(0))
     mask = Image.new("L", (right - left, bottom - top))
     corners = (outline - (left, top)).ravel().tolist()
     ImageDraw.Draw(mask).polygon(corners, fill=round(255 * curve.opacity))
@@ -69,17 +74,21 @@ def _pixel_curve(canvas: Image.Image, curve: Curve, scale: float) -> None:
 
 
 def _outline(curve: Curve, steps: int = 48) -> Float64[np.ndarray, "n 2"]:
-    """Return the corners of a curve that has a width."""
+    """Return the polygon that a curve covers: a cubic Bezier curve, widened along its normals."""
     t = np.linspace(0, 1, steps + 1)[:, None]
     start, end = np.array(curve.start), np.array(curve.end)
-    handle = np.array([(start[0] + end[0]) / 2, start[1]])  # of the Bezier curve, half way across
-    other = np.array([handle[0], end[1]])
+    control = np.array([(start[0] + end[0]) / 2, start[1]])  # halfway across
+    other_control = np.array([control[0], end[1]])
     u = 1 - t
-    middle = u**3 * start + 3 * u * u * t * handle + 3 * u * t * t * other + t**3 * end
-    along = u * u * (handle - start) + 2 * u * t * (other - handle) + t * t * (end - other)
-    length = np.linalg.norm(along, axis=1, keepdims=True)
-    aside = along[:, ::-1] * (-1, 1) / length * curve.width / 2
-    return np.concatenate([middle + aside, (middle - aside)[::-1]])
+    centre = u**3 * start + 3 * u * u * t * control + 3 * u * t * t * other_control + t**3 * end
+    tangent = (
+        u * u * (control - start)
+        + 2 * u * t * (other_control - control)
+        + t * t * (end - other_control)
+    )
+    length = np.linalg.norm(tangent, axis=1, keepdims=True)
+    normal = tangent[:, ::-1] * (-1, 1) / length * curve.width / 2
+    return np.concatenate([centre + normal, (centre - normal)[::-1]])
 
 
 def _pixel_card(
@@ -87,9 +96,11 @@ def _pixel_card(
 ) -> None:
     corners = (card.x, card.y, card.x + CARD[0], card.y + CARD[1])
     box = [round(value * scale) for value in corners]
-    colour = _blend(AGAINST if card.against else FOR, STRONGEST_TINT * card.tint)
-    rim = 0 if card.rest else max(1, round(1.2 * scale))
-    draw.rounded_rectangle(box, ROUND * scale, REST if card.rest else colour, LINE, rim)
+    colour = (
+        MERGED if card.merged else _blend(AGAINST if card.against else FOR, MAX_TINT * card.tint)
+    )
+    outline_width = 0 if card.merged else max(1, round(1.2 * scale))
+    draw.rounded_rectangle(box, CORNER_RADIUS * scale, colour, LINE, outline_width)
     if card.webp is not None:
         side = round(THUMB * scale)
         picture = ImageOps.fit(decoded(card.webp), (side, side))
@@ -103,21 +114,21 @@ def _pixel_card(
 
 
 def _blend(colour: str, opacity: float) -> tuple[int, ...]:
-    """Return what a colour looks like over the paper."""
-    parts = zip(to_rgb(colour), to_rgb(PAPER), strict=True)
-    return tuple(round(255 * (a * opacity + b * (1 - opacity))) for a, b in parts)
+    """Return a colour blended over the background."""
+    channels = zip(to_rgb(colour), to_rgb(PAPER), strict=True)
+    return tuple(round(255 * (a * opacity + b * (1 - opacity))) for a, b in channels)
 
 
 def _pixel_text(draw: ImageDraw.ImageDraw, text: PlacedText, scale: float) -> None:
-    # Pillow's own font has English letters only
+    # Pillow's default font lacks accented letters
     letters = unicodedata.normalize("NFKD", text.text)
     draw.text(
         (text.x * scale, text.y * scale),
         "".join(c for c in letters if not unicodedata.combining(c)),
         fill=SOFT if text.soft else INK,
         font=font(text.size * scale),
-        anchor="ms" if text.middle else "ls",
-        # ... and one weight only: bold is drawn with a rim
+        anchor="ms" if text.centred else "ls",
+        # and bold, which is drawn with a stroke instead
         stroke_width=max(1, round(text.size * scale / 60)) if text.bold else 0,
         stroke_fill=INK,
     )

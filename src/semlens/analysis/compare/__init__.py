@@ -1,1 +1,1 @@
-"""What models share and what only one of them has."""
+"""Compare models: concepts that they share, and concepts that only one of them has."""

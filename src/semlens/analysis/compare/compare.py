@@ -1,4 +1,4 @@
-"""Compare: what models and layers share, and what only one has (paper, 3.3, 4.1.3 and E)."""
+"""Comparison of the concepts of models and layers (paper, 3.3, 4.1.3 and E)."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float32
 
-from semlens.analysis.class_relevance import MINIMUM, Minimum, OnlyTarget
+from semlens.analysis.class_relevance import MINIMUM, Minimum, TargetFilter
 from semlens.analysis.compare.comparison import Comparison
 from semlens.analysis.compare.component_sets import (
     ComponentSet,
     as_databases,
     component_sets,
-    differences,
+    difference_notes,
 )
 from semlens.analysis.compare.nearest_components import (
     Nearest,
     PairProgress,
-    both_ways,
-    nearest_of_sets,
-    nearest_within,
+    nearest_between,
+    nearest_between_sets,
+    nearest_within_set,
 )
 from semlens.analysis.compare.summary import (
-    MaybeConcepts,
+    OptionalConcepts,
     label_sets,
     score_table,
 )
@@ -37,8 +37,8 @@ from semlens.settings import question, setting
 from semlens.store.reader import Database
 from semlens.types import Layers
 
-LabelThreshold = Annotated[float, setting("Least alignment of a label.", ge=-2, le=2)]
-"""A least alignment wherever components are labelled on the way."""
+LabelThreshold = Annotated[float, setting("Minimum alignment of a label.", ge=-2, le=2)]
+"""Minimum alignment, for questions that also label components."""
 
 
 @question("embedder")
@@ -46,47 +46,49 @@ def compare(
     databases: Database | Sequence[Database],
     *others: Database,
     layers: Layers = None,
-    by_layer: Annotated[bool, setting("Each layer is a set of its own.")] = False,
-    concepts: MaybeConcepts = VOCABULARY,
-    target: OnlyTarget = None,
+    by_layer: Annotated[bool, setting("Compare layers instead of whole models.")] = False,
+    concepts: OptionalConcepts = VOCABULARY,
+    target: TargetFilter = None,
     minimum: Minimum = MINIMUM,
     threshold: Annotated[
         float | None,
-        setting("Cosine under which a component is unique [from its own set].", ge=-1, le=1),
+        setting("Cosine below which a component is unique [from its own set].", ge=-1, le=1),
     ] = None,
     quantile: Annotated[
-        float, setting("Of the similarities within a set: its threshold.", ge=0, le=1)
+        float,
+        setting("Quantile of the similarities within a set that is its threshold.", ge=0, le=1),
     ] = 0.05,
     label_threshold: LabelThreshold = THRESHOLD,
     centred: Annotated[bool, setting("Also compare after the mean is subtracted.")] = False,
-    scores: Annotated[bool, setting("Whether to compare scores, too.")] = True,
+    scores: Annotated[bool, setting("Also compare scores.")] = True,
     top: Annotated[
         int, setting("Pairs, unique components and labels to show; 0 for all.", ge=0)
     ] = 5,
 ) -> Comparison:
-    """Compare the components of databases that one embedder has made.
+    """Compare the components of databases with the same embedder.
 
     Parameters
     ----------
     databases, others
-        One or several.
+        One or several databases.
     layers
-        Layers to take, of each database those that it has; all by default.
+        Layers to use; databases may lack some of them. All by default.
     by_layer
-        Whether each layer is a set of its own. Then one database is enough.
+        Whether each layer is a set of its own. One database is enough then.
     concepts
-        For labels; None for no labels. There are none either if the embedder reads no texts.
+        Source of labels; None for no labels. There are no labels if the embedder does not embed
+        texts.
     target, minimum
-        Take only components whose share of relevance for this class reaches ``minimum``.
+        Use only components whose share of relevance for this class is at least ``minimum``.
     threshold
-        Cosine under which a component has no counterpart in another set. By default the
-        ``quantile`` of the similarities to the nearest other component of its own set: a
-        unique component is then farther from all of the other set than nearly all its
-        fellows are from each other.
+        Cosine below which a component has no counterpart in another set. By default, the
+        ``quantile`` of the similarities to the nearest other component of its own set. A unique
+        component is then farther from the other set than nearly all components of its own set
+        are from each other.
     centred
-        Whether to compute set similarity after subtracting the mean vector, too.
+        Whether to also compute set similarity after subtracting the mean vector.
     scores
-        Whether to compare clarity, redundancy and polysemanticity, too.
+        Whether to also compare clarity, redundancy and polysemanticity.
 
     Raises
     ------
@@ -103,95 +105,113 @@ def compare(
     Examples
     --------
     >>> import semlens as sl
-    >>> found = sl.compare(sl.open("a.semlens"), sl.open("b.semlens"))     # doctest: +SKIP
-    >>> found.square()                                                     # doctest: +SKIP
+    >>> comparison = sl.compare(sl.open("a.semlens"), sl.open("b.semlens"))  # doctest: +SKIP
+    >>> comparison.square()                                                  # doctest: +SKIP
     """
-    given = as_databases(databases, others)
-    sets = component_sets(given, layers=layers, by_layer=by_layer, target=target, minimum=minimum)
+    compared = as_databases(databases, others)
+    sets = component_sets(
+        compared, layers=layers, by_layer=by_layer, target=target, minimum=minimum
+    )
     if len(sets) < 2:
         raise RecipeError(
             f"There is only one set, '{sets[0].name}'.",
-            "Expected two sets to compare.",
-            "Give another database, or compare its layers by by_layer=True.",
+            "Expected at least two sets.",
+            "Give another database, or compare the layers of this one (by_layer).",
         )
-    count = PairProgress(_pairs(sets, threshold is None, centred))
-    nearest = _all_nearest(sets, count)
-    limits = tuple(
-        threshold if threshold is not None else own_threshold(one, quantile, count) for one in sets
+    progress = PairProgress(_pairs(sets, threshold is None, centred))
+    nearest = _all_nearest(sets, progress)
+    thresholds = tuple(
+        threshold
+        if threshold is not None
+        else within_set_threshold(component_set, quantile, progress)
+        for component_set in sets
     )
-    labelled, counts, unreadable = label_sets(sets, concepts, label_threshold)
+    labels, label_table, unreadable = label_sets(sets, concepts, label_threshold)
     return Comparison(
         tuple(sets),
-        _matrix(sets, nearest, limits, _centred(sets, count) if centred else {}),
+        _matrix(sets, nearest, thresholds, _centred(sets, progress) if centred else {}),
         nearest,
-        limits,
-        labelled,
-        counts,
+        thresholds,
+        labels,
+        label_table,
         score_table(sets) if scores else None,
         top,
-        (*differences(given), *unreadable),
+        (*difference_notes(compared), *unreadable),
     )
 
 
-def own_threshold(one: ComponentSet, quantile: float, count: PairProgress) -> float:
-    """Return the quantile of a set's similarities to the nearest fellow; NaN when alone."""
-    if len(one) < 2:
+def within_set_threshold(
+    components: ComponentSet, quantile: float, progress: PairProgress
+) -> float:
+    """Return the quantile of the similarities to the nearest other component of the same set.
+
+    NaN if the set has only one component.
+    """
+    if len(components) < 2:
         return float("nan")
-    return float(np.quantile(nearest_within(one, count).similarity.astype(np.float64), quantile))
+    return float(
+        np.quantile(
+            nearest_within_set(components, progress).similarity.astype(np.float64), quantile
+        )
+    )
 
 
-def _pairs(sets: Sequence[ComponentSet], own: bool, centred: bool) -> int:
-    """Return how many pairs of components are compared."""
+def _pairs(sets: Sequence[ComponentSet], within: bool, centred: bool) -> int:
+    """Return the number of pairs of components that are compared."""
     across = sum(len(a) * len(b) for a, b in combinations(sets, 2))
-    inside = sum(len(a) ** 2 // 2 for a in sets if len(a) > 1) if own else 0
+    inside = sum(len(a) ** 2 // 2 for a in sets if len(a) > 1) if within else 0
     return across * (2 if centred else 1) + inside
 
 
 def _all_nearest(
-    sets: Sequence[ComponentSet], count: PairProgress
+    sets: Sequence[ComponentSet], progress: PairProgress
 ) -> dict[tuple[int, int], Nearest]:
-    found: dict[tuple[int, int], Nearest] = {}
+    nearest: dict[tuple[int, int], Nearest] = {}
     for a, b in combinations(range(len(sets)), 2):
-        found[a, b], found[b, a] = nearest_of_sets(sets[a], sets[b], count)
-    return {key: found[key] for key in permutations(range(len(sets)), 2)}
+        nearest[a, b], nearest[b, a] = nearest_between_sets(sets[a], sets[b], progress)
+    return {key: nearest[key] for key in permutations(range(len(sets)), 2)}
 
 
-def _centred(sets: Sequence[ComponentSet], count: PairProgress) -> dict[tuple[int, int], float]:
-    """Return Eq. 5 after the mean of all compared unit vectors is subtracted."""
-    total = np.sum([one.units.sum(0, dtype=np.float64) for one in sets], axis=0)
+def _centred(sets: Sequence[ComponentSet], progress: PairProgress) -> dict[tuple[int, int], float]:
+    """Return set similarities (Eq. 5) after subtracting the mean of all compared unit vectors."""
+    total = np.sum(
+        [components.unit_vectors.sum(0, dtype=np.float64) for components in sets], axis=0
+    )
     mean = np.asarray(total / sum(map(len, sets)), np.float32)
-    moved: list[Float32[np.ndarray, "n d"]] = [unit(one.units - mean) for one in sets]
-    found = {(a, a): 1.0 for a in range(len(sets))}
+    centred: list[Float32[np.ndarray, "n d"]] = [
+        unit(components.unit_vectors - mean) for components in sets
+    ]
+    similarity = {(a, a): 1.0 for a in range(len(sets))}
     for a, b in combinations(range(len(sets)), 2):
-        ahead, back = both_ways(moved[a], moved[b], count)
-        found[a, b], found[b, a] = ahead.mean, back.mean
-    return found
+        forward, backward = nearest_between(centred[a], centred[b], progress)
+        similarity[a, b], similarity[b, a] = forward.mean, backward.mean
+    return similarity
 
 
 def _matrix(
     sets: Sequence[ComponentSet],
     nearest: dict[tuple[int, int], Nearest],
-    limits: Sequence[float],
+    thresholds: Sequence[float],
     centred: dict[tuple[int, int], float],
 ) -> pd.DataFrame:
-    sums = [one.units.sum(0, dtype=np.float64) for one in sets]
+    sums = [first.unit_vectors.sum(0, dtype=np.float64) for first in sets]
     rows: list[dict[str, Any]] = []
-    for (a, one), (b, other) in product(enumerate(sets), repeat=2):
-        # of a set with itself: all pairs of two different components
-        itself = len(one) if a == b else 0
-        pairs = len(one) * len(other) - itself
+    for (a, first), (b, second) in product(enumerate(sets), repeat=2):
+        # a set and itself: only pairs of two different components
+        diagonal = len(first) if a == b else 0
+        pairs = len(first) * len(second) - diagonal
         similarity, mutual, unique = 1.0, 1.0, 0
         if a != b:
-            near = nearest[a, b]
-            similarity, mutual = near.mean, float(near.mutual(nearest[b, a]).mean())
-            unique = int((near.similarity < limits[a]).sum())
+            neighbours = nearest[a, b]
+            similarity, mutual = neighbours.mean, float(neighbours.mutual(nearest[b, a]).mean())
+            unique = int((neighbours.similarity < thresholds[a]).sum())
         rows.append(
             {
-                "from": one.name,
-                "to": other.name,
-                "components": len(one),
+                "from": first.name,
+                "to": second.name,
+                "components": len(first),
                 "similarity": similarity,
-                "mean_pair": (sums[a] @ sums[b] - itself) / pairs if pairs else float("nan"),
+                "mean_pair": (sums[a] @ sums[b] - diagonal) / pairs if pairs else float("nan"),
                 "centred": centred.get((a, b), float("nan")),
                 "mutual": mutual,
                 "unique": unique,

@@ -1,4 +1,4 @@
-"""What questions about several models are about: databases of one space, sets of components."""
+"""Databases that can be compared, and the sets of components that are compared."""
 
 from __future__ import annotations
 
@@ -19,70 +19,71 @@ from semlens.types import Layers, as_list
 
 
 def as_databases(
-    given: Database | Sequence[Database], others: Sequence[object] = ()
+    databases: Database | Sequence[Database], others: Sequence[object] = ()
 ) -> list[Database]:
-    """Return databases, given as one, a list or several arguments; they must be of one space.
+    """Return a checked list of databases, given as one, a list or several arguments.
 
     Raises
     ------
     StaleError
         If the embedders differ.
     RecipeError
-        If there is none, one is given twice, or something else is given.
+        If there are none, one is given twice, or an argument is not a database.
     """
-    databases: list[Any] = [*as_list(given), *others]
-    for one in databases:
-        if not isinstance(one, Database):
+    result: list[Any] = [*as_list(databases), *others]
+    for item in result:
+        if not isinstance(item, Database):
             raise RecipeError(
-                f"{one!r} is given where a database is meant.",
-                "Expected a database, a list of them, or several.",
-                "Open it with semlens.open; give settings by their names, as in concepts=....",
+                f"{item!r} is not a database.",
+                "Expected a database, or several.",
+                "Open it with semlens.open; pass settings by name, as in concepts=....",
             )
-    check_databases(databases)
-    return databases
+    check_databases(result)
+    return result
 
 
 def check_databases(databases: Sequence[Database]) -> None:
-    """Refuse databases of different embedders, and one folder given twice.
+    """Check that databases are different and share an embedder.
 
     Raises
     ------
     StaleError
-        If the embedders differ: cosines between their spaces mean nothing.
+        If the embedders differ: cosines between their spaces are meaningless.
     RecipeError
-        If there is none, or one is given twice.
+        If there are none, or one is given twice.
     """
     if not databases:
-        raise RecipeError("There is no database.", "Expected at least one.", "Name some.")
+        raise RecipeError("No database is given.", "Expected at least one.", "Give a database.")
     first = databases[0]
-    seen: set[str] = set()
+    folders: set[str] = set()
     for database in databases:
         folder = str(database.path.resolve())
-        if folder in seen:
+        if folder in folders:
             raise RecipeError(
                 f"The database '{database.path}' is given twice.",
-                "Expected different ones: a model has nothing that it has not.",
+                "Expected different databases.",
                 "Leave one out.",
             )
-        seen.add(folder)
-        mine, other = first.manifest.embedder, database.manifest.embedder
-        if mine.fingerprint != other.fingerprint:
-            same = " (same name, other weights or preprocessing)" if mine.spec == other.spec else ""
+        folders.add(folder)
+        embedder, other_embedder = first.manifest.embedder, database.manifest.embedder
+        if embedder.fingerprint != other_embedder.fingerprint:
+            same = embedder.spec == other_embedder.spec
+            note = " (same name, different weights or preprocessing)" if same else ""
             raise StaleError(
-                f"'{first.path}' was embedded by '{mine.spec}', '{database.path}' by "
-                f"'{other.spec}'{same}.",
-                "Expected one embedder: vectors of two spaces cannot be compared.",
-                f"Build one of them again with the embedder '{mine.spec}'.",
+                f"'{first.path}' was embedded by '{embedder.spec}', '{database.path}' by "
+                f"'{other_embedder.spec}'{note}.",
+                "Expected the same embedder: vectors of different embedders cannot be compared.",
+                f"Rebuild one of them with the embedder '{embedder.spec}'.",
             )
 
 
 def database_names(databases: Sequence[Database]) -> list[str]:
-    """Name databases by their folders, with as many parents as tell them apart."""
+    """Name databases after their folders, with as many parent folders as make names unique."""
     parts = [_plain(database.path.resolve()).parts for database in databases]
-    deep = 1
-    while deep < max(map(len, parts)) and len({p[-deep:] for p in parts}) < len(parts):
-        deep += 1
-    names = ["/".join(p[-deep:]) for p in parts]
+    depth = 1
+    while depth < max(map(len, parts)) and len({p[-depth:] for p in parts}) < len(parts):
+        depth += 1
+    names = ["/".join(p[-depth:]) for p in parts]
     if len(set(names)) == len(names):
         return names
     names = [database.path.resolve().name for database in databases]  # only the suffixes differ
@@ -100,25 +101,25 @@ class ComponentSet:
     Parameters
     ----------
     name
-        The database's, with the layer's where a set is one layer of several.
+        Name of the database, followed by the layer if the set is one of several layers.
     rows
         int64[n], rows of ``components.parquet``; all have a vector.
-    whole
-        Whether these are all components with a vector of ``layers``.
+    complete
+        Whether the set contains all components of ``layers`` that have a vector.
     """
 
     name: str
     database: Database
     layers: tuple[str, ...]
     rows: Int64[np.ndarray, " n"]
-    whole: bool
+    complete: bool
 
     def __len__(self) -> int:
         """Return the number of components."""
         return len(self.rows)
 
     def by_layer(self) -> list[ComponentSet]:
-        """Split it by layers; layers of which it has no component are left out."""
+        """Split the set by layer; layers without components are left out."""
         parts: list[ComponentSet] = []
         for layer in self.layers:
             rows = self.rows[np.isin(self.rows, self.database.rows(layer))]
@@ -128,17 +129,17 @@ class ComponentSet:
 
     @property
     def theta(self) -> Float32[np.ndarray, "n d"]:
-        """Concept vectors."""
+        """float32[n d], concept vectors."""
         return self.database.theta[self.rows]
 
     @cached_property
-    def units(self) -> Float32[np.ndarray, "n d"]:
-        """Concept vectors, scaled to length one."""
+    def unit_vectors(self) -> Float32[np.ndarray, "n d"]:
+        """float32[n d], concept vectors scaled to unit length."""
         return unit(self.theta)
 
     @cached_property
     def components(self) -> list[str]:
-        """The components' names, ``layer:index`` or ``layer:-index``."""
+        """Names of the components, ``layer:index`` or ``layer:-index``."""
         return self.database.names(self.rows)
 
 
@@ -150,35 +151,35 @@ def component_sets(
     target: int | str | None = None,
     minimum: float = MINIMUM,
 ) -> list[ComponentSet]:
-    """Choose the components with a vector of each database, as one set or one per layer.
+    """Return the components that have a vector, as one set per database or per layer.
 
     Parameters
     ----------
     databases
-        Of one embedder, see :func:`semlens.analysis.compare.component_sets.as_databases`.
+        Databases with the same embedder, see :func:`as_databases`.
     layers
-        Layers to take, of each database those that it has.
+        Layers to use; databases may lack some of them.
     target, minimum
-        Take only components whose share of their layer's relevance for the class reaches
+        Use only components whose share of their layer's relevance for the class is at least
         ``minimum`` on some sample.
 
     Raises
     ------
     RecipeError
-        If a database has no component left.
+        If a set would be empty.
     LayerError
         If a database has none of the layers, or no database has one of them.
     RelevanceError
-        If a class is asked for and a database has no relevance for it.
+        If a database has no relevance for ``target``.
     """
-    known = {name for database in databases for name in database.layers}
-    made: list[ComponentSet] = []
+    available = {name for database in databases for name in database.layers}
+    sets: list[ComponentSet] = []
     for database, name in zip(databases, database_names(databases), strict=True):
-        kept = _layers(database, known, layers)
-        for group in [(layer,) for layer in kept] if by_layer else [tuple(kept)]:
-            title = f"{name}/{group[0]}" if by_layer else name
+        names = _layers(database, available, layers)
+        for group in [(layer,) for layer in names] if by_layer else [tuple(names)]:
+            set_name = f"{name}/{group[0]}" if by_layer else name
             if by_layer and len(databases) == 1:
-                title = group[0]
+                set_name = group[0]
             rows = database.rows(group)
             rows = rows[database.has_examples[rows]]
             if target is not None:
@@ -186,36 +187,39 @@ def component_sets(
                 rows = rows[np.isin(rows, relevant["component"])]
             if len(rows) == 0:
                 raise RecipeError(
-                    f"'{title}' has no component with a vector in {', '.join(group)}.",
-                    "Expected some: a component without concept examples has none.",
-                    "Choose other layers, or leave it out.",
+                    f"'{set_name}' has no component with a vector in {', '.join(group)}.",
+                    "Expected at least one component with concept examples, which has a vector.",
+                    "Choose other layers, or leave this set out.",
                 )
-            made.append(ComponentSet(title, database, group, rows, target is None))
-    return made
+            sets.append(ComponentSet(set_name, database, group, rows, target is None))
+    return sets
 
 
-def differences(databases: Sequence[Database]) -> list[str]:
-    """Say what else differs between the databases than the model, and so moves vectors too."""
-    said: list[str] = []
+def difference_notes(databases: Sequence[Database]) -> list[str]:
+    """Return notes on differences other than the model that also change concept vectors."""
+    notes: list[str] = []
     if len({database.manifest.data.fingerprint for database in databases}) > 1:
-        said.append("The databases hold different images: part of a difference may be theirs.")
+        notes.append("The databases contain different images, which may cause some differences.")
     for name in ("examples", "readout", "crop", "aggregate"):
         values = {str(getattr(database.manifest.recipe, name)) for database in databases}
         if len(values) > 1:
-            said.append(f"The databases differ in '{name}' ({', '.join(sorted(values))}).")
-    return said
+            notes.append(f"The databases differ in '{name}' ({', '.join(sorted(values))}).")
+    return notes
 
 
-def _layers(database: Database, known: set[str], layers: Layers) -> list[str]:
-    """Return those of some layers that a database has; what none of all has is refused."""
+def _layers(database: Database, available: set[str], layers: Layers) -> list[str]:
+    """Return the requested layers that a database has.
+
+    Layers that no database has are passed on, so that ``Database.chosen`` refuses them.
+    """
     if layers is None:
         return database.layers
-    wanted = as_list(layers)
-    kept = [name for name in wanted if name in database.layers or name not in known]
-    if wanted and not kept:
+    names = as_list(layers)
+    selected = [name for name in names if name in database.layers or name not in available]
+    if names and not selected:
         raise LayerError(
-            f"The database '{database.path}' has none of the layers {', '.join(wanted)}.",
+            f"The database '{database.path}' has none of the layers {', '.join(names)}.",
             f"It has {', '.join(database.layers)}.",
-            "Name a layer of each database, or leave this one out.",
+            "Give layers of every database, or leave this one out.",
         )
-    return database.layer_names(kept)
+    return database.layer_names(selected)

@@ -1,4 +1,4 @@
-"""Drift: how a model's concepts change over the checkpoints of one training (paper, 4.1.3)."""
+"""Drift: how a model's concepts change over the checkpoints of a training run (paper, 4.1.3)."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from semlens.analysis.compare.component_sets import (
     ComponentSet,
     as_databases,
     component_sets,
-    differences,
+    difference_notes,
 )
-from semlens.analysis.compare.nearest_components import PairProgress, nearest_of_sets
-from semlens.analysis.compare.summary import MaybeConcepts, label_sets, set_scores
+from semlens.analysis.compare.nearest_components import PairProgress, nearest_between_sets
+from semlens.analysis.compare.summary import OptionalConcepts, label_sets, set_scores
 from semlens.analysis.label import THRESHOLD, VOCABULARY
 from semlens.analysis.result import Result
 from semlens.analysis.scores import MEASURES
@@ -33,53 +33,59 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-Labels = Sequence[list[str | None]] | None
-NOTHING_MOVED = pd.DataFrame(
+StepLabels = Sequence[list[str | None]] | None
+NO_MOVEMENT = pd.DataFrame(
     {"step": pd.Series(dtype=object), "component": pd.Series(dtype=object)}
     | {name: pd.Series(dtype=float) for name in ("moved", "from_last")}
 )
-"""The table where components do not correspond."""
+"""The table of movements if components do not correspond."""
 
 
-def moved_components(
-    sets: Sequence[ComponentSet], names: Sequence[str], labels: Labels
+def component_movement(
+    sets: Sequence[ComponentSet], names: Sequence[str], labels: StepLabels
 ) -> pd.DataFrame:
-    """Return how far each component moved; only where it has a vector in both steps."""
+    """Return how far each component moved; NaN if it has a vector in only one of the steps."""
     frames: list[pd.DataFrame] = []
-    for number, one in enumerate(sets):
-        before = sets[number - 1] if number else None
+    for index, current in enumerate(sets):
+        previous = sets[index - 1] if index else None
         frame = pd.DataFrame(
             {
-                "step": names[number],
-                "component": one.components,
-                "moved": _distance(one, before),
-                "from_last": _distance(one, sets[-1]),
+                "step": names[index],
+                "component": current.components,
+                "moved": _distance(current, previous),
+                "from_last": _distance(current, sets[-1]),
             }
         )
         if labels is not None:
-            frame["label"] = pd.Series(labels[number], dtype=object)
-            known = before.components if before is not None else []
-            old = pd.Series(labels[number - 1] if known else [], known, dtype=object)
-            other = frame["label"].fillna("") != old.reindex(one.components).fillna("").to_numpy()
-            frame["relabelled"] = other.astype("boolean").where(frame["component"].isin(known))
+            frame["label"] = pd.Series(labels[index], dtype=object)
+            names_before = previous.components if previous is not None else []
+            before = pd.Series(
+                labels[index - 1] if names_before else [], names_before, dtype=object
+            )
+            before = before.reindex(current.components).fillna("").to_numpy()
+            differs = (frame["label"].fillna("") != before).astype("boolean")
+            frame["relabelled"] = differs.where(frame["component"].isin(names_before))
         frames.append(frame)
     return pd.concat(frames, ignore_index=True)
 
 
-def _distance(one: ComponentSet, other: ComponentSet | None) -> np.ndarray:
-    """Return 1 - cosine of each component with itself in another step; NaN where it is not."""
-    found = np.full(len(one), np.nan)
+def _distance(current: ComponentSet, other: ComponentSet | None) -> np.ndarray:
+    """Return 1 - cosine of each component with itself in another step; NaN if it is missing."""
+    distance = np.full(len(current), np.nan)
     if other is not None:
-        match = pd.Index(other.components).get_indexer(pd.Index(one.components))
-        there = match >= 0
+        match = pd.Index(other.components).get_indexer(pd.Index(current.components))
+        in_both = match >= 0
         cosine = np.einsum(
-            "nd,nd->n", one.units[there], other.units[match[there]], dtype=np.float64
+            "nd,nd->n",
+            current.unit_vectors[in_both],
+            other.unit_vectors[match[in_both]],
+            dtype=np.float64,
         )
-        found[there] = np.maximum(1 - cosine, 0)
-    return found
+        distance[in_both] = np.maximum(1 - cosine, 0)
+    return distance
 
 
-def movement(moved: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+def mean_movement(moved: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     """Return means over the components of each step: moved, moved_from_last, relabelled."""
     columns = ["moved", "from_last", "relabelled"]
     table = moved.reindex(columns=["step", *columns]).astype(dict.fromkeys(columns, float))
@@ -87,16 +93,16 @@ def movement(moved: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     return means.reindex(list(names)).rename(columns={"from_last": "moved_from_last"})
 
 
-def label_changes(names: Sequence[str], labels: Labels) -> pd.DataFrame:
-    """Count labels by step, and say which of them the step before did not have, or only it."""
+def label_changes(names: Sequence[str], labels: StepLabels) -> pd.DataFrame:
+    """Count the labels of each step; ``change`` says if they were gained, lost or kept."""
     rows: list[dict[str, Any]] = []
     before: set[str] | None = None
-    for step, found in zip(names, labels or [], strict=False):
-        counts = pd.Series(found, dtype=object).value_counts()
-        kept = set(counts.index) if before is None else before
+    for step, step_labels in zip(names, labels or [], strict=False):
+        counts = pd.Series(step_labels, dtype=object).value_counts()
+        earlier = set(counts.index) if before is None else before
         rows += [
             {"step": step, "label": label, "count": int(count),
-             "change": "kept" if label in kept else "gained"}
+             "change": "kept" if label in earlier else "gained"}
             for label, count in counts.items()
         ]  # fmt: skip
         rows += [
@@ -107,18 +113,20 @@ def label_changes(names: Sequence[str], labels: Labels) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["step", "label", "count", "change"])
 
 
-def label_numbers(changes: pd.DataFrame, names: Sequence[str], labels: Labels) -> pd.DataFrame:
-    """Return what the labels of each step amount to: labelled share, labels, gained, lost."""
+def label_summary(changes: pd.DataFrame, names: Sequence[str], labels: StepLabels) -> pd.DataFrame:
+    """Return for each step: labelled share, number of labels, and labels gained and lost."""
     steps = list(names)
     if labels is None:
         return pd.DataFrame(np.nan, steps, ["labelled", "labels", "gained", "lost"])
     table = pd.crosstab(changes["step"], changes["change"])
     table = table.reindex(index=steps, columns=["kept", "gained", "lost"], fill_value=0)
-    shares = [sum(label is not None for label in mine) / len(mine) for mine in labels]
+    shares = [
+        sum(label is not None for label in step_labels) / len(step_labels) for step_labels in labels
+    ]
     table.insert(0, "labelled", shares)
     table.insert(1, "labels", table.pop("kept") + table["gained"])
     changed = table[["gained", "lost"]].astype(float)
-    changed.iloc[0] = np.nan  # there is no step before it
+    changed.iloc[0] = np.nan  # there is no previous step
     return table.assign(**changed)
 
 
@@ -127,32 +135,32 @@ _SIMILAR = ("previous_in_this", "this_in_previous", "this_in_last", "last_in_thi
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Drift(Result):
-    """What changed from checkpoint to checkpoint.
+    """Changes from checkpoint to checkpoint.
 
     Parameters
     ----------
     series
-        One row per step: components, set similarity (Eq. 5) with the previous and the last
-        step both ways, ``moved`` and ``moved_from_last`` (mean of 1 - cosine of a component's
-        vectors), ``relabelled`` (share of components whose label is another than before),
+        One row per step: components, set similarity (Eq. 5) with the previous and the last step
+        in both directions, ``moved`` and ``moved_from_last`` (mean of 1 - cosine of a
+        component's vectors), ``relabelled`` (share of components whose label has changed),
         ``labelled``, ``labels``, ``gained``, ``lost``, and the mean of each measure.
     components
         One row per component and step: ``moved`` since the previous step, ``from_last``, and
-        its ``label``; empty where components do not correspond.
+        its ``label``; empty if components do not correspond.
     labels
         One row per step and label: ``count``, and ``change`` (gained, lost or kept).
-    apart
-        Why components do not correspond; empty where they do.
+    mismatch
+        Why components do not correspond; empty if they do.
     """
 
     series: pd.DataFrame
     components: pd.DataFrame
     labels: pd.DataFrame
-    apart: str
+    mismatch: str
     notes: tuple[str, ...]
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return the series, a row per step."""
+        """Return the series, one row per step."""
         return self.series.copy()
 
     def most_moved(self, top: int = 10) -> pd.DataFrame:
@@ -160,12 +168,12 @@ class Drift(Result):
         return self.components.nlargest(top, ["moved"]).reset_index(drop=True)
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values for a program; of the components those that moved farthest."""
+        """Return plain values for JSON, with the components that moved farthest."""
         return {
             "series": self.series.to_dict("records"),
             "most_moved": self.most_moved().to_dict("records"),
             "labels": self.labels.to_dict("records"),
-            "components_correspond": not self.apart,
+            "components_correspond": not self.mismatch,
             "notes": self._notices(),
         }
 
@@ -190,14 +198,14 @@ class Drift(Result):
         for title, columns in groups.items():
             if not np.isnan(self.series[columns].to_numpy(float)).all():
                 parts += titled(title, frame, ["step", *columns])
-        for step, part in self.labels.groupby("step", sort=False):
-            said = [
-                f"{change}: {', '.join(part.loc[part['change'] == change, 'label'].head(8))}"
+        for step, rows in self.labels.groupby("step", sort=False):
+            texts = [
+                f"{change}: {', '.join(rows.loc[rows['change'] == change, 'label'].head(8))}"
                 for change in ("gained", "lost")
-                if change in set(part["change"])
+                if change in set(rows["change"])
             ]
-            if said:
-                parts.append(Text(f"{step}  " + ";  ".join(said)))
+            if texts:
+                parts.append(Text(f"{step}  " + ";  ".join(texts)))
         if len(self.components):
             columns = ["step", "component", "moved", "from_last"]
             columns += ["label"] * ("label" in self.components)
@@ -205,7 +213,7 @@ class Drift(Result):
         return Group(*parts, *(Text(f"Notice: {note}") for note in self._notices()))
 
     def _notices(self) -> list[str]:
-        return [*([self.apart] if self.apart else []), *self.notes]
+        return [*([self.mismatch] if self.mismatch else []), *self.notes]
 
 
 @question("embedder")
@@ -214,102 +222,106 @@ def drift(
     *others: Database,
     layers: Layers = None,
     steps: Annotated[
-        Sequence[str] | None, setting("Names of the steps [those of the folders].")
+        Sequence[str] | None, setting("Names of the steps [names of the folders].")
     ] = None,
-    concepts: MaybeConcepts = VOCABULARY,
+    concepts: OptionalConcepts = VOCABULARY,
     label_threshold: LabelThreshold = THRESHOLD,
-    scores: Annotated[bool, setting("Whether to compare scores, too.")] = True,
+    scores: Annotated[bool, setting("Also compare scores.")] = True,
 ) -> Drift:
-    """Follow components over the checkpoints of one training, given in order.
+    """Track components over the checkpoints of a training run, given in order.
 
-    A component is the same one in every step if it has the same layer, index and sign. Where
-    the layers or their widths differ, only the sets are compared.
+    Components of different steps correspond if they have the same layer, index and sign. If the
+    layers or their widths differ, only the sets are compared.
 
     Parameters
     ----------
     steps
-        Names of the steps; by default those of the folders.
+        Names of the steps; by default the names of the folders.
     concepts
-        For labels; None for no labels. There are none either if the embedder reads no texts.
+        Source of labels; None for no labels. There are no labels if the embedder does not embed
+        texts.
 
     Raises
     ------
     StaleError
         If the embedders differ.
     RecipeError
-        If there are fewer than two databases, one is given twice, or the names of the steps
-        are too few, too many or not different.
+        If there are fewer than two databases, one is given twice, or the names of the steps do
+        not match the databases or are not unique.
 
     Examples
     --------
     >>> import semlens as sl
     >>> sl.drift([sl.open(f"step{i}.semlens") for i in (1, 2, 3)]).series  # doctest: +SKIP
     """
-    given = as_databases(databases, others)
-    sets = component_sets(given, layers=layers)
+    checkpoints = as_databases(databases, others)
+    sets = component_sets(checkpoints, layers=layers)
     names = _names(sets, steps)
-    apart = _apart(sets)
+    mismatch = _mismatch(sets)
     similar = _similarities(sets)
     labels, _, unreadable = label_sets(sets, concepts, label_threshold)
     changes = label_changes(names, labels)
-    moved = NOTHING_MOVED if apart else moved_components(sets, names, labels)
-    means = [set_scores(one)[list(MEASURES)].mean() for one in sets] if scores else []
-    series = pd.DataFrame({"step": names, "components": [len(one) for one in sets], **similar})
+    movement = NO_MOVEMENT if mismatch else component_movement(sets, names, labels)
+    means = [set_scores(step_set)[list(MEASURES)].mean() for step_set in sets] if scores else []
+    series = pd.DataFrame(
+        {"step": names, "components": [len(step_set) for step_set in sets], **similar}
+    )
     for table in (
-        movement(moved, names),
-        label_numbers(changes, names, labels),
+        mean_movement(movement, names),
+        label_summary(changes, names, labels),
         pd.DataFrame(means, names if scores else [], list(MEASURES)),
     ):
         series = series.join(table, on="step")
-    return Drift(series, moved, changes, apart, (*differences(given), *unreadable))
+    return Drift(series, movement, changes, mismatch, (*difference_notes(checkpoints), *unreadable))
 
 
 def _names(sets: Sequence[ComponentSet], steps: Sequence[str] | None) -> list[str]:
     if len(sets) < 2:
         raise RecipeError(
             f"There is only one checkpoint, '{sets[0].name}'.",
-            "Expected at least two, in the order of the training.",
-            "Name another database.",
+            "Expected at least two, in the order of training.",
+            "Give another database.",
         )
-    names = [one.name for one in sets] if steps is None else as_list(steps)
+    names = [step_set.name for step_set in sets] if steps is None else as_list(steps)
     if len(names) != len(sets) or len(set(names)) < len(names):
         raise RecipeError(
-            f"The steps are called {', '.join(names)}.",
+            f"The names of the steps are {', '.join(names)}.",
             f"Expected {len(sets)} different names, one per database.",
             "Correct the names of the steps.",
         )
     return names
 
 
-def _apart(sets: Sequence[ComponentSet]) -> str:
-    """Say why components do not correspond, or nothing where they do."""
+def _mismatch(sets: Sequence[ComponentSet]) -> str:
+    """Return why components do not correspond; empty if they do."""
     shapes = [
         ", ".join(
-            f"{name} with {one.database.layer(name).channels} channels" for name in one.layers
+            f"{name} with {step_set.database.layer(name).channels} channels"
+            for name in step_set.layers
         )
-        for one in sets
+        for step_set in sets
     ]
-    for one, shape in zip(sets, shapes, strict=True):
+    for step_set, shape in zip(sets, shapes, strict=True):
         if shape != shapes[0]:
             return (
-                f"Components do not correspond: '{one.name}' has the layers {shape}, "
+                f"Components do not correspond: '{step_set.name}' has the layers {shape}, "
                 f"'{sets[0].name}' has {shapes[0]}."
             )
     return ""
 
 
 def _similarities(sets: Sequence[ComponentSet]) -> dict[str, list[float]]:
-    """Return set similarity of each step with the previous and the last one, both ways."""
+    """Return set similarity of each step with the previous and last step, in both directions."""
     steps, last = range(len(sets)), len(sets) - 1
-    wanted = {(i - 1, i) for i in steps[1:]} | {(i, last) for i in steps[:-1]}
-    count = PairProgress(sum(len(sets[a]) * len(sets[b]) for a, b in wanted))
-    found = {(-1, 0): float("nan"), (0, -1): float("nan"), (last, last): 1.0}
-    for a, b in sorted(wanted):
-        ahead, back = nearest_of_sets(sets[a], sets[b], count)
-        found[a, b], found[b, a] = ahead.mean, back.mean
+    pairs = {(i - 1, i) for i in steps[1:]} | {(i, last) for i in steps[:-1]}
+    progress = PairProgress(sum(len(sets[a]) * len(sets[b]) for a, b in pairs))
+    similarity = {(-1, 0): float("nan"), (0, -1): float("nan"), (last, last): 1.0}
+    for a, b in sorted(pairs):
+        forward, backward = nearest_between_sets(sets[a], sets[b], progress)
+        similarity[a, b], similarity[b, a] = forward.mean, backward.mean
     return {
-        "previous_in_this": [found[i - 1, i] for i in steps],
-        "this_in_previous": [found[i, i - 1] for i in steps],
-        "this_in_last": [found[i, last] for i in steps],
-        "last_in_this": [found[last, i] for i in steps],
+        "previous_in_this": [similarity[i - 1, i] for i in steps],
+        "this_in_previous": [similarity[i, i - 1] for i in steps],
+        "this_in_last": [similarity[i, last] for i in steps],
+        "last_in_this": [similarity[last, i] for i in steps],
     }

@@ -1,4 +1,4 @@
-"""Two models on one map: what both know lies together, what one knows lies alone (paper, E)."""
+"""Two models on a joint map: shared concepts overlap, unique ones lie apart (paper, E)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from semlens.errors import RecipeError
 from semlens.store.reader import Database
 
 KINDS = ("matched", "only_first", "only_second")
-"""Pairs that are each other's nearest, and components without a near one in the other model."""
+"""Pairs that are each other's nearest, and components without a counterpart in the other model."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,46 +27,51 @@ class MappedModel:
     ----------
     rows
         int64[n], rows of the components in their database.
-    where
-        float32[n 2], positions on the common map.
+    positions
+        float32[n 2], positions on the joint map.
     nearest
         int64[n], rows of the nearest components in the other database.
     similarity
-        float32[n], cosines with these.
+        float32[n], cosines with the nearest components.
     mutual
-        bool[n], whether each is the nearest of its nearest, too.
-    alone
-        bool[n], whether the nearest is farther than ``threshold``.
-    mean
+        bool[n], whether each component is also the nearest of its nearest.
+    unmatched
+        bool[n], whether the cosine with the nearest is below ``threshold``.
+    set_similarity
         Set similarity with the other model (Eq. 5).
     """
 
     name: str
     database: Database
     rows: Int64[np.ndarray, " n"]
-    where: Float32[np.ndarray, "n 2"]
+    positions: Float32[np.ndarray, "n 2"]
     nearest: Int64[np.ndarray, " n"]
     similarity: Float32[np.ndarray, " n"]
     mutual: Bool[np.ndarray, " n"]
-    alone: Bool[np.ndarray, " n"]
+    unmatched: Bool[np.ndarray, " n"]
     threshold: float
-    mean: float
+    set_similarity: float
 
 
 @dataclass(frozen=True, eq=False)
 class JointMap:
-    """Two models, component by component."""
+    """Two models on a joint map, and how their components correspond.
+
+    Parameters
+    ----------
+    notes
+        Differences between the databases other than the model.
+    """
 
     first: MappedModel
     second: MappedModel
     notes: tuple[str, ...]
-    """What else differs between the databases than the model."""
 
     def pairs(self, kind: str) -> pd.DataFrame:
         """Return pairs of components: component, other, similarity, label, other_label.
 
-        ``component`` is of the first model, or of the second one for ``only_second``. Matched pairs
-        come most similar first, components without a counterpart least similar first.
+        ``component`` belongs to the first model, or to the second for ``only_second``. Matched
+        pairs are sorted from most to least similar, other components from least to most similar.
 
         Raises
         ------
@@ -75,64 +80,72 @@ class JointMap:
         """
         if kind not in KINDS:
             raise RecipeError(
-                f"'{kind}' is no kind of pairs.", f"Expected {', '.join(KINDS)}.", "Choose one."
+                f"Unknown kind of pairs '{kind}'.",
+                f"Expected {', '.join(KINDS)}.",
+                "Choose one of them.",
             )
-        both = self.first, self.second
-        mine, other = both[::-1] if kind == "only_second" else both
-        chosen = np.flatnonzero(mine.mutual if kind == "matched" else mine.alone)
+        models = self.first, self.second
+        model, other = models[::-1] if kind == "only_second" else models
+        selected = np.flatnonzero(model.mutual if kind == "matched" else model.unmatched)
         sign = -1 if kind == "matched" else 1
-        chosen = chosen[np.lexsort((mine.rows[chosen], sign * mine.similarity[chosen]))]
-        rows, others = mine.rows[chosen], mine.nearest[chosen]
+        selected = selected[np.lexsort((model.rows[selected], sign * model.similarity[selected]))]
+        rows, other_rows = model.rows[selected], model.nearest[selected]
         return pd.DataFrame(
             {
-                "component": mine.database.names(rows),
-                "other": other.database.names(others),
-                "similarity": mine.similarity[chosen],
-                "label": _labels(mine.database, rows),
-                "other_label": _labels(other.database, others),
+                "component": model.database.names(rows),
+                "other": other.database.names(other_rows),
+                "similarity": model.similarity[selected],
+                "label": _labels(model.database, rows),
+                "other_label": _labels(other.database, other_rows),
             }
         )
 
 
 def _labels(database: Database, rows: Int64[np.ndarray, " n"]) -> pd.Series:
-    known = saved_labels(database)
-    labels = [None] * len(rows) if known is None else known["label"].to_numpy()[rows]
-    return pd.Series(labels, dtype=object)  # else pandas makes None a number
+    saved = saved_labels(database)
+    labels = [None] * len(rows) if saved is None else saved["label"].to_numpy()[rows]
+    return pd.Series(labels, dtype=object)  # otherwise pandas may convert None to NaN
 
 
 def joint_map(first: Database, second: Database) -> JointMap:
-    """Lay two models out on one map, and find for each component its nearest in the other.
+    """Lay out two models on a joint map, and find the nearest counterpart of each component.
 
-    The map is kept in the first database, the thresholds are those of
-    :func:`semlens.compare`: a component is alone when its nearest is farther than 95 % of its
-    fellows are from theirs.
+    The map is cached in the first database. The thresholds are those of :func:`semlens.compare`:
+    a component is unmatched if the cosine with its nearest in the other model is lower than for
+    95 % of the components of its own model with their nearest in the same model.
 
     Raises
     ------
     StaleError
-        If the databases are of different embedders.
+        If the databases have different embedders.
     RecipeError
         If both are the same, or one has no component with a vector.
     """
-    found = compare(first, second, concepts=None, scores=False)
-    placed = concept_map(first, second, concepts=None).frame
-    ahead, back = np.split(placed[["x", "y"]].to_numpy(np.float32), [len(found.sets[0])])
-    return JointMap(_side(found, 0, ahead), _side(found, 1, back), found.notes)
+    comparison = compare(first, second, concepts=None, scores=False)
+    layout = concept_map(first, second, concepts=None).frame
+    positions, count = layout[["x", "y"]].to_numpy(np.float32), len(comparison.sets[0])
+    return JointMap(
+        _mapped_model(comparison, 0, positions[:count]),
+        _mapped_model(comparison, 1, positions[count:]),
+        comparison.notes,
+    )
 
 
-def _side(found: Comparison, mine: int, where: Float32[np.ndarray, "n 2"]) -> MappedModel:
-    other = 1 - mine
-    near, back = found.nearest[mine, other], found.nearest[other, mine]
-    one = found.sets[mine]
+def _mapped_model(
+    comparison: Comparison, index: int, positions: Float32[np.ndarray, "n 2"]
+) -> MappedModel:
+    other = 1 - index
+    nearest, backward = comparison.nearest[index, other], comparison.nearest[other, index]
+    components = comparison.sets[index]
     return MappedModel(
-        one.name,
-        one.database,
-        one.rows,
-        where,
-        found.sets[other].rows[near.place],
-        near.similarity,
-        near.mutual(back),
-        near.similarity < found.thresholds[mine],
-        float(found.thresholds[mine]),
-        near.mean,
+        components.name,
+        components.database,
+        components.rows,
+        positions,
+        comparison.sets[other].rows[nearest.index],
+        nearest.similarity,
+        nearest.mutual(backward),
+        nearest.similarity < comparison.thresholds[index],
+        float(comparison.thresholds[index]),
+        nearest.mean,
     )

@@ -1,4 +1,4 @@
-"""The nearest component of another set: exact, in blocks; what takes long is kept (Eq. 5)."""
+"""Exact nearest neighbours between sets of components (Eq. 5), computed in blocks and cached."""
 
 from __future__ import annotations
 
@@ -15,150 +15,171 @@ from semlens.analysis.compare.component_sets import ComponentSet
 from semlens.progress import report
 
 BLOCK = 4096
-"""Rows and columns of one block of similarities: 64 MiB."""
-KEEP_FROM = 10_000_000
-"""Pairs of components from which a result is kept: about half a second of work."""
+"""Rows and columns of one block of similarities, which takes 64 MiB."""
+MIN_CACHED_PAIRS = 10_000_000
+"""Number of pairs from which a result is cached: about half a second of work."""
 
 
 class PairProgress:
-    """Counts the pairs of components that are compared, of how many, and reports them."""
+    """Reports how many of ``total`` pairs of components have been compared."""
 
     def __init__(self, total: int) -> None:
         self.done, self.total = 0, total
 
-    def reach(self, done: int) -> None:
-        """Report that so many are done."""
+    def advance_to(self, done: int) -> None:
+        """Report that ``done`` pairs have been compared."""
         self.done = min(max(done, self.done), self.total)
         report("comparing components", self.done, self.total)
 
 
 @dataclass(frozen=True, eq=False)
 class Nearest:
-    """For each component of one set the nearest of another, by cosine.
+    """The nearest component of another set for each of n components, by cosine.
 
     Parameters
     ----------
-    place
-        int64[n], places in the other set; -1 where there is none.
+    index
+        int64[n], indices into the other set; -1 if there is no nearest component.
     similarity
-        float32[n]; NaN where there is none.
+        float32[n], cosines; NaN if there is no nearest component.
     """
 
-    place: Int64[np.ndarray, " n"]
+    index: Int64[np.ndarray, " n"]
     similarity: Float32[np.ndarray, " n"]
 
     @property
     def mean(self) -> float:
-        """Set similarity (Eq. 5), in float64."""
+        """Set similarity (Eq. 5), summed in float64."""
         return float(self.similarity.mean(dtype=np.float64))
 
     def mutual(self, back: Nearest) -> Bool[np.ndarray, " n"]:
-        """Return which are the nearest of their nearest, too."""
-        return back.place[self.place] == np.arange(len(self.place))
+        """Return which components are the nearest of their nearest component."""
+        return back.index[self.index] == np.arange(len(self.index))
 
 
-def nearest_of_sets(
-    a: ComponentSet, b: ComponentSet, count: PairProgress
+def nearest_between_sets(
+    a: ComponentSet, b: ComponentSet, progress: PairProgress
 ) -> tuple[Nearest, Nearest]:
-    """Find the nearest of two sets both ways; pairs of whole layers are kept and re-used."""
-    if not (a.whole and b.whole):
-        return both_ways(a.units, b.units, count)
-    ahead, back = _empty(len(a)), _empty(len(b))
-    others = _parts(b)
-    for one, start in _parts(a):
-        for other, at in others:
-            to, fro = _of_layers(count, one, other)
-            _enter(ahead, start, to, at)
-            _enter(back, at, fro, start)
-    return _nearest(ahead), _nearest(back)
+    """Find the nearest components of two sets in both directions.
+
+    Results for pairs of complete layers are cached.
+    """
+    if not (a.complete and b.complete):
+        return nearest_between(a.unit_vectors, b.unit_vectors, progress)
+    forward, backward = _empty(len(a)), _empty(len(b))
+    other_layers = _parts(b)
+    for layer, start in _parts(a):
+        for other_layer, other_start in other_layers:
+            there, back = _of_layers(progress, layer, other_layer)
+            _enter(forward, start, there, other_start)
+            _enter(backward, other_start, back, start)
+    return _nearest(forward), _nearest(backward)
 
 
-def nearest_within(a: ComponentSet, count: PairProgress) -> Nearest:
-    """Find the nearest other component of the same set; kept and re-used by layers, too."""
-    if not a.whole:
-        return within(a.units, count)
+def nearest_within_set(a: ComponentSet, progress: PairProgress) -> Nearest:
+    """Find the nearest other component of the same set; results for complete layers are cached."""
+    if not a.complete:
+        return nearest_among(a.unit_vectors, progress)
     best = _empty(len(a))
-    parts = _parts(a)
-    for number, (one, start) in enumerate(parts):
-        _enter(best, start, _of_layers(count, one)[0], start)
-        for other, at in parts[number + 1 :]:
-            to, fro = _of_layers(count, one, other)
-            _enter(best, start, to, at)
-            _enter(best, at, fro, start)
+    layers = _parts(a)
+    for index, (layer, start) in enumerate(layers):
+        _enter(best, start, _of_layers(progress, layer)[0], start)
+        for other_layer, other_start in layers[index + 1 :]:
+            there, back = _of_layers(progress, layer, other_layer)
+            _enter(best, start, there, other_start)
+            _enter(best, other_start, back, start)
     return _nearest(best)
 
 
-def _parts(whole: ComponentSet) -> list[tuple[ComponentSet, int]]:
-    """Return the layers of a set, and where in it each begins."""
-    parts = whole.by_layer()
-    return list(zip(parts, accumulate(map(len, parts), initial=0), strict=False))
+def _parts(components: ComponentSet) -> list[tuple[ComponentSet, int]]:
+    """Return the layers of a set, and the index at which each starts."""
+    layers = components.by_layer()
+    return list(zip(layers, accumulate(map(len, layers), initial=0), strict=False))
 
 
-def _of_layers(count: PairProgress, *layers: ComponentSet) -> list[Nearest]:
-    """Find or compute the nearest between two whole layers, both ways, or within one."""
+def _of_layers(progress: PairProgress, *layers: ComponentSet) -> list[Nearest]:
+    """Find the nearest components between two complete layers, both directions, or within one."""
     first, second = layers[0], layers[-1]
-    keys = [one.database.digests(one.layers[0]) for one in layers]
-    if keys != sorted(keys):  # it is kept once, whichever of them comes first
-        return _of_layers(count, second, first)[::-1]
+    keys = [layer.database.digests(layer.layers[0]) for layer in layers]
+    if keys != sorted(keys):  # both orders share one cached result
+        return _of_layers(progress, second, first)[::-1]
 
     def make() -> pd.DataFrame:
-        alone = first is second
-        found = _search(first.units, second.units, count, BLOCK, alone=alone)[: len(layers)]
-        return pd.concat([pd.DataFrame(vars(part)) for part in found], ignore_index=True)
+        same = first is second
+        results = _search(first.unit_vectors, second.unit_vectors, progress, BLOCK, within=same)
+        # in cached files, the index is called "place"
+        frames = [
+            pd.DataFrame({"place": nearest.index, "similarity": nearest.similarity})
+            for nearest in results[: len(layers)]
+        ]
+        return pd.concat(frames, ignore_index=True)
 
     pairs = len(first) * len(second)
-    end = count.done + (pairs // 2 if first is second else pairs)
-    kept = first.database.cached("nearest", keys, make, worth_saving=lambda _: pairs >= KEEP_FROM)
-    count.reach(end)
-    ends = [slice(len(first)), slice(len(first), None)]
-    place, similarity = kept["place"].to_numpy(), kept["similarity"].to_numpy()
-    return [Nearest(place[end], similarity[end]) for end in ends[: len(layers)]]
+    progress_end = progress.done + (pairs // 2 if first is second else pairs)
+    frame = first.database.cached(
+        "nearest", keys, make, worth_saving=lambda _: pairs >= MIN_CACHED_PAIRS
+    )
+    progress.advance_to(progress_end)
+    slices = [slice(len(first)), slice(len(first), None)]
+    index, similarity = frame["place"].to_numpy(), frame["similarity"].to_numpy()
+    return [Nearest(index[part], similarity[part]) for part in slices[: len(layers)]]
 
 
-def both_ways(
+def nearest_between(
     first: Float32[np.ndarray, "n d"],
     second: Float32[np.ndarray, "m d"],
-    count: PairProgress | None = None,
+    progress: PairProgress | None = None,
     block: int = BLOCK,
 ) -> tuple[Nearest, Nearest]:
-    """Find the nearest in the second set for each of the first, and the other way round.
+    """Find the nearest unit vector of the other set, for both sets.
 
-    One product serves both directions. Of equal ones the first wins.
+    One matrix product serves both directions. Of equal cosines, the first wins.
 
     Parameters
     ----------
     first, second
         Unit vectors.
     """
-    return _search(first, second, count, block, alone=False)
+    return _search(first, second, progress, block, within=False)
 
 
-def within(
-    units: Float32[np.ndarray, "n d"], count: PairProgress | None = None, block: int = BLOCK
+def nearest_among(
+    unit_vectors: Float32[np.ndarray, "n d"],
+    progress: PairProgress | None = None,
+    block: int = BLOCK,
 ) -> Nearest:
-    """Find the nearest other component of the same set; half the blocks serve both ways."""
-    return _search(units, units, count, block, alone=True)[0]
+    """Find the nearest other unit vector of the same set; only half the blocks are computed."""
+    return _search(unit_vectors, unit_vectors, progress, block, within=True)[0]
 
 
 def _search(
-    first: np.ndarray, second: np.ndarray, count: PairProgress | None, block: int, *, alone: bool
+    first: np.ndarray,
+    second: np.ndarray,
+    progress: PairProgress | None,
+    block: int,
+    *,
+    within: bool,
 ) -> tuple[Nearest, Nearest]:
-    """Go through the blocks; ``alone``: both are one set, and a component is not its own."""
+    """Search block by block.
+
+    With ``within``, both sets are the same: the diagonal is excluded, and blocks below it are
+    skipped, because those above it serve both directions.
+    """
     a, b = torch.from_numpy(first), torch.from_numpy(second)
     best_a = _empty(len(a))
-    best_b = best_a if alone else _empty(len(b))
+    best_b = best_a if within else _empty(len(b))
     for top in range(0, len(a), block):
-        for left in range(top if alone else 0, len(b), block):
+        for left in range(top if within else 0, len(b), block):
             values = a[top : top + block] @ b[left : left + block].T
-            square = alone and left == top
+            square = within and left == top
             if square:
                 values.fill_diagonal_(-torch.inf)
             else:
                 _take(best_b, left, values.max(0), top)
             _take(best_a, top, values.max(1), left)
-            if count is not None:
+            if progress is not None:
                 pairs = values.numel()
-                count.reach(count.done + ((pairs + 1) // 2 if square else pairs))
+                progress.advance_to(progress.done + ((pairs + 1) // 2 if square else pairs))
     return _nearest(best_a), _nearest(best_b)
 
 
@@ -166,22 +187,27 @@ def _empty(count: int) -> tuple[Tensor, Tensor]:
     return torch.full((count,), -torch.inf), torch.full((count,), -1, dtype=torch.int64)
 
 
-def _take(best: tuple[Tensor, Tensor], start: int, found: tuple[Tensor, Tensor], at: int) -> None:
-    """Keep what is nearer; of equal ones the one with the smaller place."""
-    value, place = (part[start : start + len(found[0])] for part in best)
-    other = found[1] + at
-    better = (found[0] > value) | ((found[0] == value) & (other < place))
-    value[better] = found[0][better]
-    place[better] = other[better]
+def _take(
+    best: tuple[Tensor, Tensor], start: int, candidates: tuple[Tensor, Tensor], offset: int
+) -> None:
+    """Update the best values from ``start`` on with candidates of a block at ``offset``.
+
+    Of equal values, the one with the smaller index is kept.
+    """
+    value, index = (part[start : start + len(candidates[0])] for part in best)
+    candidate_index = candidates[1] + offset
+    better = (candidates[0] > value) | ((candidates[0] == value) & (candidate_index < index))
+    value[better] = candidates[0][better]
+    index[better] = candidate_index[better]
 
 
-def _enter(best: tuple[Tensor, Tensor], start: int, part: Nearest, at: int) -> None:
-    _take(best, start, (torch.tensor(part.similarity), torch.tensor(part.place)), at)
+def _enter(best: tuple[Tensor, Tensor], start: int, nearest: Nearest, offset: int) -> None:
+    _take(best, start, (torch.tensor(nearest.similarity), torch.tensor(nearest.index)), offset)
 
 
 def _nearest(best: tuple[Tensor, Tensor]) -> Nearest:
-    value, place = best
-    found = torch.isfinite(value)
+    value, index = best
+    finite = torch.isfinite(value)
     return Nearest(
-        torch.where(found, place, -1).numpy(), torch.where(found, value, torch.nan).numpy()
+        torch.where(finite, index, -1).numpy(), torch.where(finite, value, torch.nan).numpy()
     )

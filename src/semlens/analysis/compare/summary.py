@@ -1,4 +1,4 @@
-"""Labels and scores of several sets of components, side by side."""
+"""Labels and scores of several sets of components."""
 
 from __future__ import annotations
 
@@ -21,97 +21,103 @@ CHUNK = 8192
 
 
 @dataclass(frozen=True, eq=False)
-class Assignment:
-    """Who aligns best with whom, of n components and q concepts.
+class LabelAssignment:
+    """The best concept of each of n components, and the best component of each of q concepts.
 
     Parameters
     ----------
     concept
-        int64[n], the best concept of each component; -1 at or below the threshold.
+        int64[n], index of each component's best concept; -1 if not above the threshold.
     alignment
-        float32[n], its alignment, above the threshold or not.
+        float32[n], alignment with the best concept, whether above the threshold or not.
     component
-        int64[q], the best component of each concept, as a place in the set.
-    reached
-        float32[q], its alignment.
+        int64[q], index of each concept's best component in the set.
+    concept_alignment
+        float32[q], alignment of each concept with its best component.
     """
 
     concept: Int64[np.ndarray, " n"]
     alignment: Float32[np.ndarray, " n"]
     component: Int64[np.ndarray, " q"]
-    reached: Float32[np.ndarray, " q"]
+    concept_alignment: Float32[np.ndarray, " q"]
 
 
-def first_places(concepts: ConceptSet) -> Int64[np.ndarray, " q"]:
-    """Return for each concept the place where its name (and images) stand first."""
-    seen: dict[object, int] = {}
-    places = [
-        seen.setdefault((one.name, one.images), place)
-        for place, one in enumerate(concepts.concepts)
+def first_occurrences(concepts: ConceptSet) -> Int64[np.ndarray, " q"]:
+    """Return for each concept the index of the first one with the same name and images."""
+    first: dict[object, int] = {}
+    indices = [
+        first.setdefault((concept.name, concept.images), index)
+        for index, concept in enumerate(concepts.concepts)
     ]
-    return np.asarray(places, np.int64)
+    return np.asarray(indices, np.int64)
 
 
-def assign(
-    one: ComponentSet,
+def assign_labels(
+    components: ComponentSet,
     probe: QueryEmbedding,
     concepts: ConceptSet,
     threshold: float,
     chunk: int = CHUNK,
-) -> Assignment:
-    """Label components as ``label`` does, and find the nearest component of each concept.
+) -> LabelAssignment:
+    """Label components as ``label`` does, and find the best component of each concept.
 
-    A concept that stands under several categories is the first of them.
+    A concept that is in several categories is assigned to the first one.
     """
-    count, first = len(concepts), first_places(concepts)
-    best = np.zeros(len(one), np.int64)
-    value = np.zeros(len(one), np.float32)
-    component = np.zeros(count, np.int64)
-    reached = np.full(count, -np.inf, np.float32)
-    for start in range(0, len(one), chunk):
-        values = alignment(one.database.theta[one.rows[start : start + chunk]], probe)
-        best[start : start + chunk] = values.argmax(1)
-        value[start : start + chunk] = values.max(1)
-        component = np.where(values.max(0) > reached, values.argmax(0) + start, component)
-        reached = np.maximum(reached, values.max(0))
-    return Assignment(np.where(value > threshold, first[best], -1), value, component, reached)
+    concept_count, first_index = len(concepts), first_occurrences(concepts)
+    best_concept = np.zeros(len(components), np.int64)
+    best_alignment = np.zeros(len(components), np.float32)
+    best_component = np.zeros(concept_count, np.int64)
+    concept_alignment = np.full(concept_count, -np.inf, np.float32)
+    for start in range(0, len(components), chunk):
+        values = alignment(components.database.theta[components.rows[start : start + chunk]], probe)
+        best_concept[start : start + chunk] = values.argmax(1)
+        best_alignment[start : start + chunk] = values.max(1)
+        best_component = np.where(
+            values.max(0) > concept_alignment, values.argmax(0) + start, best_component
+        )
+        concept_alignment = np.maximum(concept_alignment, values.max(0))
+    return LabelAssignment(
+        np.where(best_alignment > threshold, first_index[best_concept], -1),
+        best_alignment,
+        best_component,
+        concept_alignment,
+    )
 
 
 SHARED = "in every set"
-UNREADABLE = "There are no labels: the databases' embedder reads no texts."
-MaybeConcepts = Annotated[
+UNREADABLE = "There are no labels: the databases' embedder does not embed texts."
+OptionalConcepts = Annotated[
     Concepts | None,
-    setting(
-        "File, folder or name of a bundled concept set for labels, or none; given again, sets are "
-        "joined."
-    ),
+    setting("File, folder or name of a bundled concept set for labels, or none; can be repeated."),
 ]
-"""Concepts wherever labels can be left out."""
+"""Concepts, for questions in which labels are optional."""
 
 
 def embed_labels(
     database: Database, concepts: Concepts | None
 ) -> tuple[ConceptSet, QueryEmbedding] | None:
-    """Return concepts and their vectors; None where the embedder cannot read them."""
+    """Return concepts and their vectors; None if there are none or they cannot be embedded."""
     if concepts is None:
         return None
-    chosen = as_concepts(concepts)
-    readable = database.embedder.has_text or all(concept.images for concept in chosen.concepts)
-    return (chosen, embed_concepts(database, chosen)) if readable else None
+    concept_set = as_concepts(concepts)
+    readable = database.embedder.has_text or all(concept.images for concept in concept_set.concepts)
+    return (concept_set, embed_concepts(database, concept_set)) if readable else None
 
 
 def label_sets(
     sets: Sequence[ComponentSet], concepts: Concepts | None, threshold: float
 ) -> tuple[list[list[str | None]] | None, pd.DataFrame | None, list[str]]:
-    """Return the labels of each set, their counts, and a notice where there can be none."""
-    known = embed_labels(sets[0].database, concepts)
-    if known is None:
+    """Return the labels of each set, their counts, and a notice if there can be no labels."""
+    embedded = embed_labels(sets[0].database, concepts)
+    if embedded is None:
         return None, None, [UNREADABLE] if concepts is not None else []
-    chosen, probe = known
-    names = [concept.name for concept in chosen.concepts]
-    best = [assign(one, probe, chosen, threshold).concept for one in sets]
-    labels = [[names[place] if place >= 0 else None for place in mine] for mine in best]
-    return labels, label_counts(sets, labels, chosen), []
+    concept_set, probe = embedded
+    names = [concept.name for concept in concept_set.concepts]
+    assigned = [
+        assign_labels(components, probe, concept_set, threshold).concept for components in sets
+    ]
+    labels = [[names[index] if index >= 0 else None for index in indices] for indices in assigned]
+    return labels, label_counts(sets, labels, concept_set), []
 
 
 def label_counts(
@@ -119,11 +125,13 @@ def label_counts(
 ) -> pd.DataFrame:
     """Count the labels of each set: set, label, category, count, share, where.
 
-    A row for each set and each label that some set has, in the order of the concept set; the
-    share is of all the set's components. A name that stands under several categories counts
-    as one label, of the first.
+    One row for each set and each label that occurs in any set, in the order of the concept set.
+    ``share`` is the share of all components of the set. A name in several categories counts as
+    one label, of the first category.
     """
-    counts = pd.DataFrame([pd.Series(found, dtype=object).value_counts() for found in labels]).T
+    counts = pd.DataFrame(
+        [pd.Series(set_labels, dtype=object).value_counts() for set_labels in labels]
+    ).T
     categories: dict[str, str] = {}
     for concept in concepts.concepts:
         categories.setdefault(concept.name, concept.category)
@@ -132,33 +140,36 @@ def label_counts(
     frame = pd.DataFrame(
         {"label": counts.index, "category": [categories[name] for name in counts.index]}
     )
-    has = counts.to_numpy() > 0
-    only = [f"only in {sets[place].name}" for place in has.argmax(1)]
-    number = has.sum(1)
-    where = np.where(number == 1, only, np.where(number == len(sets), SHARED, "in some sets"))
+    occurs = counts.to_numpy() > 0
+    only_in = [f"only in {sets[index].name}" for index in occurs.argmax(1)]
+    set_counts = occurs.sum(1)
+    where = np.where(
+        set_counts == 1, only_in, np.where(set_counts == len(sets), SHARED, "in some sets")
+    )
     frames = [
         frame.assign(
-            set=one.name,
-            count=counts[place].to_numpy(),
-            share=counts[place].to_numpy() / len(one),
+            set=components.name,
+            count=counts[index].to_numpy(),
+            share=counts[index].to_numpy() / len(components),
             where=where,
         )
-        for place, one in enumerate(sets)
+        for index, components in enumerate(sets)
     ]
     table = pd.concat(frames, ignore_index=True)
     return table.reindex(columns=["set", "label", "category", "count", "share", "where"])
 
 
-def set_scores(one: ComponentSet) -> pd.DataFrame:
-    """Return the interpretability measures of a set's components, in their order."""
-    found = scores(one.database, one.layers).frame
-    return found.set_axis(one.database.rows(one.layers)).loc[one.rows].reset_index(drop=True)
+def set_scores(components: ComponentSet) -> pd.DataFrame:
+    """Return the interpretability scores of a set's components, in their order."""
+    rows = components.database.rows(components.layers)
+    frame = scores(components.database, components.layers).frame.set_axis(rows)
+    return frame.loc[components.rows].reset_index(drop=True)
 
 
 def score_table(sets: Sequence[ComponentSet]) -> pd.DataFrame:
     """Return mean and quartiles of each measure of each set.
 
-    Redundancy is of the component in its whole layer, whatever part of it is compared.
+    Redundancy is measured in the whole layer, even if only part of it is compared.
     """
     columns = {
         "count": "components",
@@ -167,7 +178,9 @@ def score_table(sets: Sequence[ComponentSet]) -> pd.DataFrame:
         "50%": "median",
         "75%": "upper_quartile",
     }
-    tables = {one.name: set_scores(one)[list(MEASURES)].describe().T for one in sets}
+    tables = {
+        components.name: set_scores(components)[list(MEASURES)].describe().T for components in sets
+    }
     joined: Any = pd.concat(tables, names=["set", "measure"])
     table = joined[list(columns)].rename(columns=columns)
     return table.astype({"components": np.int64}).reset_index()

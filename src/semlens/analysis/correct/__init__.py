@@ -1,1 +1,1 @@
-"""Taking a fault out of a model, and measuring that it is gone."""
+"""Correct a model: prune or retrain it, and measure the effect."""

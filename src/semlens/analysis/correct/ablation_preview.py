@@ -1,4 +1,4 @@
-"""What a model answers without some components, before anything is written (paper, 4.3.3)."""
+"""Preview of an ablation: a model's predictions with and without components (paper, 4.3.3)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Bool, Int64
 
 from semlens.analysis.classes import class_samples, find_class, true_classes
-from semlens.analysis.correct.component_files import chosen_components
-from semlens.analysis.correct.sensitivity import CLEAN, change_interval, wilson
+from semlens.analysis.correct.component_files import resolve_components
+from semlens.analysis.correct.sensitivity import CLEAN, change_interval, wilson_interval
 from semlens.analysis.evaluate import check_targets
 from semlens.data.artefact import Artefact, as_artefacts, insert_drawn
 from semlens.models.forward import ImageReader, batches, run_scores
@@ -24,12 +24,12 @@ from semlens.store.reader import Database
 from semlens.types import Component, Components, Target
 
 PER_CLASS, AT_MOST = 20, 400
-"""Images of a class, and of all classes, if nothing else is said."""
+"""Default number of images per class, and in total."""
 
 
 @dataclass(frozen=True)
 class RateChange:
-    """Two shares of the same images with 95 % intervals, and how the share has changed."""
+    """A rate on the same images before and after, and its change, with 95 % intervals."""
 
     images: int
     before: float
@@ -41,14 +41,14 @@ class RateChange:
 
     @classmethod
     def of(cls, before: Bool[np.ndarray, " n"], after: Bool[np.ndarray, " n"]) -> RateChange:
-        """Count both; the change is measured pair by pair."""
+        """Compute both rates, and the interval of their paired difference."""
         change, low, high = change_interval(after, before, paired=True)
         return cls(
             len(before),
             float(before.mean()),
-            wilson(int(before.sum()), len(before)),
+            wilson_interval(int(before.sum()), len(before)),
             float(after.mean()),
-            wilson(int(after.sum()), len(after)),
+            wilson_interval(int(after.sum()), len(after)),
             change,
             (low, high),
         )
@@ -56,7 +56,7 @@ class RateChange:
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """The largest logit on each image, with all components and without some."""
+    """The predicted class of each image, before and after components are removed."""
 
     name: str
     before: Int64[np.ndarray, " n"]
@@ -70,9 +70,9 @@ class AblationPreview:
     Parameters
     ----------
     samples, right
-        The images, and the right logit of each.
+        int64[n], numbers of the images, and the correct logit of each.
     sets
-        Predictions on the images as they are and, where an artefact was given, with it.
+        Predictions on the original images and, if an artefact was given, on the images with it.
     """
 
     target: int
@@ -81,18 +81,23 @@ class AblationPreview:
     right: Int64[np.ndarray, " n"]
     sets: tuple[Predictions, ...]
 
-    def accuracy(self, found: Predictions, target: int | None = None) -> RateChange:
-        """Return the accuracy on all images, or on those of a class (its recall)."""
-        here = slice(None) if target is None else self.right == target
-        return RateChange.of((found.before == self.right)[here], (found.after == self.right)[here])
+    def accuracy(self, predictions: Predictions, target: int | None = None) -> RateChange:
+        """Return the accuracy on all images, or on those of one class (its recall)."""
+        mask = slice(None) if target is None else self.right == target
+        return RateChange.of(
+            (predictions.before == self.right)[mask], (predictions.after == self.right)[mask]
+        )
 
-    def mistaken(self, found: Predictions) -> RateChange | None:
-        """Return how many images of other classes are called the class; None without any."""
-        here = self.right != self.target
-        if not here.any():
+    def mistaken(self, predictions: Predictions) -> RateChange | None:
+        """Return the rate at which images of other classes are predicted as the target class.
+
+        None if there are no images of other classes.
+        """
+        mask = self.right != self.target
+        if not mask.any():
             return None
         return RateChange.of(
-            (found.before == self.target)[here], (found.after == self.target)[here]
+            (predictions.before == self.target)[mask], (predictions.after == self.target)[mask]
         )
 
 
@@ -103,23 +108,24 @@ def preview_samples(
     at_most: int = AT_MOST,
     seed: int = 0,
 ) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
-    """Draw readable samples, the same number of each class, and return their logits, too.
+    """Draw readable samples, the same number of each class, and return them and their logits.
 
-    The class itself comes first; where there is no room for all, others have fewer.
+    The target class comes first: if ``at_most`` leaves too little room, other classes have fewer.
 
     Raises
     ------
     DataError
         If the class has no samples.
     """
-    class_samples(database, target, 1)  # says what there is, if the class has none
+    class_samples(database, target, 1)  # raises an error that lists the classes with samples
     logit = true_classes(database)
-    drawn = np.random.default_rng(seed).permutation(np.flatnonzero(~np.isnan(logit)))
-    right = logit[drawn].astype(np.int64)
-    rank = pd.Series(right).groupby(right).cumcount().to_numpy()  # of each in its class
-    first = np.lexsort((rank, right != target))
-    chosen = np.sort(drawn[first[rank[first] < per_class][:at_most]])
-    return chosen, logit[chosen].astype(np.int64)
+    shuffled = np.random.default_rng(seed).permutation(np.flatnonzero(~np.isnan(logit)))
+    right = logit[shuffled].astype(np.int64)
+    rank = pd.Series(right).groupby(right).cumcount().to_numpy()  # of each sample in its class
+    # the target class first, then round by round one sample of each other class
+    order = np.lexsort((rank, right != target))
+    samples = np.sort(shuffled[order[rank[order] < per_class][:at_most]])
+    return samples, logit[samples].astype(np.int64)
 
 
 @question("model", "images", public=False)
@@ -131,46 +137,50 @@ def ablation_preview(
     artefact: Artefact | str | None = None,
     per_class: Annotated[int, setting("Images of each class.", ge=1)] = PER_CLASS,
     at_most: Annotated[int, setting("Images of all classes.", ge=1)] = AT_MOST,
-    seed: Annotated[int, setting("Of the images, and of the artefact's places.", ge=0)] = 0,
+    seed: Annotated[
+        int, setting("Seed for the sampling of images and the artefact's positions.", ge=0)
+    ] = 0,
     batch_size: Annotated[int, setting("Images per pass.", ge=1)] = 32,
 ) -> AblationPreview:
-    """Run a model with and without components; its weights stay as they are.
+    """Run a model with and without components; its weights are not changed.
 
     Parameters
     ----------
     artefact
-        Is inserted into every image, for answers of their own.
+        Also run the model on the images with this artefact inserted.
     per_class, at_most
-        How many images, as :func:`preview_samples` draws them.
+        Number of images, see :func:`preview_samples`.
     seed
-        The artefact's places are those of :func:`sensitivity`.
+        With the same seed, :func:`sensitivity` inserts the artefact at the same positions.
 
     Raises
     ------
     LayerError
-        If there is no component, or the database lacks one.
+        If no component is given, or one is not in the database.
     DataError
         If the class has no samples, or the model lacks a class.
     ModelError
-        If the model puts out no logits, or one only.
+        If the model outputs no logits, or only one.
     """
-    chosen = chosen_components(components, database)
-    number, images = find_class(database, target), database.images
+    selected = resolve_components(components, database)
+    logit, images = find_class(database, target), database.images
     sources: dict[str, ImageReader] = {CLEAN: images.read}
-    for one in as_artefacts(artefact or ()):
-        sources[one.name] = lambda sample, one=one: insert_drawn(
-            images.read(sample), [one], seed, sample
+    for item in as_artefacts(artefact or ()):
+        sources[item.name] = lambda sample, item=item: insert_drawn(
+            images.read(sample), [item], seed, sample
         )
-    samples, right = preview_samples(database, number, per_class, at_most, seed)
+    samples, right = preview_samples(database, logit, per_class, at_most, seed)
     sets = tuple(
-        Predictions(name, *_answers(database.model, name, read, samples, right, chosen, batch_size))
+        Predictions(
+            name, *_predict(database.model, name, read, samples, right, selected, batch_size)
+        )
         for name, read in sources.items()
     )
-    return AblationPreview(number, tuple(chosen), samples, right, sets)
+    return AblationPreview(logit, tuple(selected), samples, right, sets)
 
 
 @torch.inference_mode()
-def _answers(
+def _predict(
     model: SubjectModel,
     name: str,
     reader: ImageReader,
@@ -179,13 +189,13 @@ def _answers(
     components: Sequence[Component],
     batch_size: int,
 ) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
-    """Return the largest logits with and without components; images are decoded once."""
-    found: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    """Return the predicted classes with and without components; images are decoded once."""
+    predictions: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     with evaluating(model.module):
         for batch in batches(model, reader, samples.tolist(), batch_size, name):
-            for part, removed in zip(found, ((), components), strict=True):
-                with pruned(model, removed):
+            for output, ablated in zip(predictions, ((), components), strict=True):
+                with pruned(model, ablated):
                     scores = run_scores(model, batch)
                 check_targets(right, scores.shape[1])
-                part.append(scores.float().argmax(1).cpu().numpy())
-    return np.concatenate(found[0]), np.concatenate(found[1])
+                output.append(scores.float().argmax(1).cpu().numpy())
+    return np.concatenate(predictions[0]), np.concatenate(predictions[1])

@@ -1,4 +1,4 @@
-"""The samples that carry what some components stand for, to be left out of a training (4.3.3)."""
+"""Samples affected by an artefact, to be left out of a retraining (paper, 4.3.3)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from jaxtyping import Bool, Float64
 from PIL import Image
 from rich.console import Group, RenderableType
 
-from semlens.analysis.correct.cav import fitted, standardised
-from semlens.analysis.correct.component_files import chosen_components
+from semlens.analysis.correct.cav import fit_linear_svm, standardise
+from semlens.analysis.correct.component_files import resolve_components
 from semlens.analysis.result import Chart, Result
 from semlens.data.images import Images
 from semlens.draw.text_table import rich_table
@@ -24,32 +24,40 @@ from semlens.store.reader import Database
 from semlens.types import Component, Components
 
 SEEDS = 30
-"""Samples with the strongest components, from which the threshold is learned."""
-STRENGTH = 0.001
+"""Samples with the strongest readouts of the components: the positives of the classifier."""
+SVM_C = 0.001
 """C of the support vector machine, on standardised readouts; chosen on the demo world."""
 SHARED = 3
-"""Without a model: a flagged sample is a concept example of so many of the components, or of half
-of them where that is less; chosen on the demo world."""
+"""Without a model, a flagged sample is a concept example of at least this many of the components,
+or of half of them if that is fewer; chosen on the demo world."""
 SHOWN = 8
 """Samples on each side of the threshold that the plot shows."""
 SIDE = 72
-"""Pixels of a shown sample."""
+"""Longest side of a sample in the plot, in pixels."""
 
 
 @dataclass(frozen=True, repr=False)
 class AffectedSamples(Result):
-    """Samples with a score for an artefact; those above the threshold are flagged."""
+    """Samples with a score for an artefact; those above the threshold are flagged.
+
+    Parameters
+    ----------
+    frame
+        Columns ``sample``, ``path``, ``class``, ``score``, ``flagged``, highest score first.
+    searched
+        Number of samples that have a score: all, or only the concept examples.
+    from_model
+        Whether the model was run. If not, only concept examples have a score.
+    pictures
+        Small pictures of the samples around the threshold, highest score first.
+    """
 
     components: tuple[Component, ...]
     frame: pd.DataFrame
-    """Columns ``sample``, ``path``, ``class``, ``score``, ``flagged``, highest score first."""
     threshold: float
     searched: int
-    """Number of samples that were looked at: all, or the concept examples only."""
     from_model: bool
-    """Whether the model was run; without it there are the concept examples only."""
-    near: tuple[Image.Image, ...] = ()
-    """Small pictures of the samples around the threshold, highest score first."""
+    pictures: tuple[Image.Image, ...] = ()
 
     @property
     def samples(self) -> list[int]:
@@ -62,13 +70,13 @@ class AffectedSamples(Result):
         return self.frame.loc[self.frame["flagged"], "path"].tolist()
 
     def per_class(self) -> pd.DataFrame:
-        """Return how many samples of each class are flagged."""
-        named = self.frame.fillna({"class": "(no class)"}).groupby("class", sort=True)["flagged"]
-        table = named.agg(flagged="sum", samples="size").reset_index()
+        """Return the number of flagged samples of each class."""
+        flags = self.frame.fillna({"class": "(no class)"}).groupby("class", sort=True)["flagged"]
+        table = flags.agg(flagged="sum", samples="size").reset_index()
         return table.sort_values(["flagged", "class"], ascending=[False, True], ignore_index=True)
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values for a program; samples that are not flagged are left out."""
+        """Return plain values for JSON; samples that are not flagged are left out."""
         return {
             "components": [str(component) for component in self.components],
             "threshold": self.threshold,
@@ -82,16 +90,16 @@ class AffectedSamples(Result):
         from semlens.draw.correct_plots import affected_plot
 
         scores, flagged = self.frame["score"].to_numpy(), len(self.samples)
-        return affected_plot(scores, self.threshold, self.near, min(flagged, SHOWN), flagged)
+        return affected_plot(scores, self.threshold, self.pictures, min(flagged, SHOWN), flagged)
 
     def __rich__(self) -> RenderableType:
-        """Return the classes, and the strongest samples."""
-        where = "samples" if self.from_model else "concept examples"
-        head = f"{len(self.samples)} of {self.searched} {where} are affected"
+        """Return the counts by class and the samples with the highest scores."""
+        source = "samples" if self.from_model else "concept examples"
+        summary = f"{len(self.samples)} of {self.searched} {source} are affected"
         return Group(
-            head,
+            summary,
             rich_table(self.per_class().query("flagged > 0")),
-            "The strongest:",
+            "Highest scores:",
             rich_table(self.frame.query("flagged").head(5), "", ["path", "class", "score"]),
         )
 
@@ -103,49 +111,53 @@ def affected(
     *,
     all_data: Annotated[bool, setting("Score all samples; runs the model.")] = False,
 ) -> AffectedSamples:
-    """Find the samples that carry what some components have in common.
+    """Find the samples that show what some components have in common.
 
-    By default among the concept examples, which the database holds: those that several of the
-    components share are flagged. With ``all_data`` all samples are scored: a linear support
-    vector machine tells the samples in which the components are strongest from all others, by
-    the readouts of the components' layers and of the deepest layer (as a concept activation
-    vector, Kim et al. 2018). What lies on their side is flagged.
+    By default, only concept examples in the database are searched: those that several of the
+    components share are flagged. With ``all_data``, all samples are scored: a linear support
+    vector machine separates the samples with the strongest readouts of the components from all
+    others, using the readouts of the components' layers and of the deepest layer (as for a
+    concept activation vector, Kim et al. 2018). Samples on the positive side are flagged.
 
     Raises
     ------
     LayerError
-        If there is no component, or the database lacks one.
+        If no component is given, or one is not in the database.
     DataError
         If there are too few samples.
 
     Examples
     --------
-    >>> found = affected(db, db.search("watermark", top=8), all_data=True)   # doctest: +SKIP
-    >>> found.paths                                                          # doctest: +SKIP
+    >>> result = affected(db, db.search("watermark", top=8), all_data=True)   # doctest: +SKIP
+    >>> result.paths                                                          # doctest: +SKIP
     """
-    chosen = chosen_components(components, database)
+    selected = resolve_components(components, database)
     if not all_data:
-        return _from_examples(database, chosen)
+        return _from_examples(database, selected)
     usable = np.flatnonzero(database.samples["error"].isna().to_numpy())
     if len(usable) < 4:
         raise DataError(
-            f"There are {len(usable)} readable samples.", "Expected at least 4.", "Give more."
+            f"There are {len(usable)} readable samples.",
+            "Expected at least 4.",
+            "Build a database of more images.",
         )
-    score = _scores(database, chosen, usable)
+    score = _scores(database, selected, usable)
     frame = _table(database, usable, score, score > 0)
     return AffectedSamples(
-        tuple(chosen), frame, 0.0, len(usable), True, _near(frame, database.images)
+        tuple(selected), frame, 0.0, len(usable), True, _pictures(frame, database.images)
     )
 
 
 def _from_examples(database: Database, components: Sequence[Component]) -> AffectedSamples:
+    """Flag the concept examples that several of the components share."""
     rows = database.rows_of(components)
     examples = [{example.sample for example in database.examples_of(row)} for row in rows]
-    found = np.array(sorted(set().union(*examples)), np.int64)
-    score = np.array([sum(sample in part for part in examples) for sample in found]) / len(rows)
+    samples = np.array(sorted(set().union(*examples)), np.int64)
+    count = np.array([sum(sample in members for members in examples) for sample in samples])
+    score = count / len(rows)
     threshold = min(SHARED, (len(rows) + 1) // 2) / len(rows)
-    frame = _table(database, found, score, score >= threshold)
-    return AffectedSamples(tuple(components), frame, threshold, len(found), False)
+    frame = _table(database, samples, score, score >= threshold)
+    return AffectedSamples(tuple(components), frame, threshold, len(samples), False)
 
 
 def _table(
@@ -169,32 +181,32 @@ def _table(
 def _scores(
     database: Database, components: Sequence[Component], samples: np.ndarray
 ) -> Float64[np.ndarray, " n"]:
-    """Return each sample's distance from the plane that the machine has learned."""
+    """Return each sample's signed distance from the plane that separates the seeds."""
     layers = list(dict.fromkeys([*(c.layer for c in components), database.layers[-1]]))
-    found = readouts(
+    readings = readouts(
         database.model, database.images.read, samples.tolist(), layers,
         database.manifest.recipe.readout,
     )  # fmt: skip
-    standard = {name: standardised(values)[0] for name, values in found.items()}
+    standard = {name: standardise(values)[0] for name, values in readings.items()}
     strength = np.mean([c.sign * standard[c.layer][:, c.index] for c in components], axis=0)
     seeds = np.zeros(len(samples), bool)
     seeds[np.argsort(-strength, kind="stable")[: max(2, min(SEEDS, len(samples) // 4))]] = True
-    return separated(np.concatenate([standard[name] for name in layers], axis=1), seeds)
+    return signed_distances(np.concatenate([standard[name] for name in layers], axis=1), seeds)
 
 
-def separated(
+def signed_distances(
     features: Float64[np.ndarray, "n c"], seeds: Bool[np.ndarray, " n"]
 ) -> Float64[np.ndarray, " n"]:
-    """Return the signed distances to the plane between some samples and the others."""
-    normal, intercept = fitted(features, seeds, STRENGTH)
+    """Return signed distances from the plane that separates seed samples from all others."""
+    normal, intercept = fit_linear_svm(features, seeds, SVM_C)
     return (features @ normal + intercept) / np.linalg.norm(normal)
 
 
-def _near(frame: pd.DataFrame, images: Images) -> tuple[Image.Image, ...]:
+def _pictures(frame: pd.DataFrame, images: Images) -> tuple[Image.Image, ...]:
     """Return small pictures of the samples on both sides of the threshold."""
-    edge = int(np.count_nonzero(frame["flagged"].to_numpy(bool)))
-    found: list[Image.Image] = []
-    for sample in frame["sample"].iloc[max(0, edge - SHOWN) : edge + SHOWN].tolist():
-        found.append(images.read(sample))
-        found[-1].thumbnail((SIDE, SIDE))
-    return tuple(found)
+    flagged = int(np.count_nonzero(frame["flagged"].to_numpy(bool)))
+    pictures: list[Image.Image] = []
+    for sample in frame["sample"].iloc[max(0, flagged - SHOWN) : flagged + SHOWN].tolist():
+        pictures.append(images.read(sample))
+        pictures[-1].thumbnail((SIDE, SIDE))
+    return tuple(pictures)

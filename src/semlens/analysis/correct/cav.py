@@ -1,7 +1,7 @@
-"""Concept activation vectors: the direction in a layer that tells an artefact's samples apart.
+"""Concept activation vectors: the direction in a layer that separates samples with an artefact.
 
-A linear support vector machine on the readouts of samples with the artefact and without it
-(Kim et al. 2018; Reveal2Revise, as in the paper, F.2.3).
+The normal of a linear support vector machine on the readouts of samples with and without the
+artefact (Kim et al. 2018; Reveal2Revise, as in the paper, F.2.3).
 """
 
 from __future__ import annotations
@@ -25,14 +25,13 @@ from semlens.relevance.relevance_signal import RelevanceSignal
 from semlens.store.reader import Database
 from semlens.types import Component, Readout
 
-STRENGTH = 0.01
+SVM_C = 0.01
 """C of the support vector machine, on standardised readouts: few samples, many channels."""
-OTHERS = 10
-"""Negatives for each positive."""
-LEAST = 3
-"""Positives without which there is nothing to learn from."""
+NEGATIVES_PER_POSITIVE = 10
+MIN_SAMPLES = 3
+"""Minimum number of positives, and of negatives."""
 FOLDS = 5
-"""Of the cross-validation."""
+"""Folds of the cross-validation."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -42,14 +41,14 @@ class ConceptActivationVector:
     Parameters
     ----------
     direction
-        float64[c], of length 1.
+        float64[c], unit length.
     positives, negatives
-        Numbers of the samples that it was learned from.
+        Numbers of the samples that it was fitted on.
     score
         float64[p], dot product of each positive's readouts and the direction.
     separation
-        AUROC of positives against negatives on samples that were left out of the learning
-        (5 folds): 0.5 says that the layer does not tell them apart.
+        Cross-validated AUROC of positives against negatives (5 folds); 0.5 means that the layer
+        does not separate them.
     """
 
     layer: str
@@ -69,175 +68,188 @@ def concept_vector(
     negatives: Sequence[int] | None = None,
     seed: int = 0,
 ) -> ConceptActivationVector:
-    """Learn the direction of what some components have in common.
+    """Fit the direction of what some components have in common.
 
     Parameters
     ----------
     components
-        Those of the artefact.
+        Components that respond to the artefact.
     positives
-        Samples that show it; by default the components' concept examples.
+        Samples that show it; by default, the components' concept examples.
     negatives
-        Samples that do not; by default, ten for each positive. The class that most positives
-        are of comes first: of its other samples, the half in which the components are
-        weakest, for a class may carry the artefact nearly everywhere. The rest is drawn from
-        the other classes.
+        Samples that do not show it; by default, ten for each positive. They are drawn from the
+        most frequent class of the positives first: of its other samples, only the half with the
+        weakest readouts of the components, because nearly all samples of a class may carry the
+        artefact. The remaining ones are drawn from the other classes.
     seed
-        Of the draw, and of the folds.
+        Seed for drawing samples and for the folds.
 
     Raises
     ------
     LayerError
         If the database does not have a layer or component.
     DataError
-        If there are too few samples to learn from.
+        If there are too few samples.
     """
     rows = database.rows_of(components)
     name = database.layer(layer).name
-    draw = np.random.default_rng(seed)
-    shown = _given(database, positives)
-    if shown is None:
-        found = {example.sample for row in rows for example in database.examples_of(row)}
-        shown = np.array(sorted(found), np.int64)
-    _enough(len(shown), "samples that show the artefact", "Name more components.")
-    own, others = _candidates(database, shown, draw)
-    chosen = _given(database, negatives)
-    samples = np.concatenate([shown, np.concatenate([own, others]) if chosen is None else chosen])
+    if positives is None:
+        examples = {example.sample for row in rows for example in database.examples_of(row)}
+        shows = np.array(sorted(examples), np.int64)
+    else:
+        shows = _sample_numbers(database, positives)
+    _check_enough(len(shows), "samples that show the artefact", "Give more components.")
+    if negatives is None:
+        same_class, other_classes = _candidates(database, shows, np.random.default_rng(seed))
+        without = np.concatenate([same_class, other_classes])
+    else:
+        same_class, without = np.zeros(0, np.int64), _sample_numbers(database, negatives)
+    samples = np.concatenate([shows, without])
     if len(set(samples.tolist())) < len(samples):
         raise DataError(
-            "A sample is named both as showing the artefact and as not showing it.",
-            "Expected each in one of the two.",
-            "Take it out of one.",
+            "A sample is in both positives and negatives.",
+            "Expected each sample in only one of them.",
+            "Remove it from one.",
         )
     names = list(dict.fromkeys([name, *(component.layer for component in components)]))
     values = readouts(
         database.model, database.images.read, samples.tolist(), names,
         database.manifest.recipe.readout,
     )  # fmt: skip
-    if chosen is None:
-        keep = np.ones(len(samples), bool)
-        mine = slice(len(shown), len(shown) + len(own))
-        keep[mine] = _weakest(values, components, mine)
-        samples, values = samples[keep], {layer: part[keep] for layer, part in values.items()}
-    _enough(len(samples) - len(shown), "samples without it", "Use a database of more images.")
-    readings = values[name].astype(np.float64)
-    has = np.arange(len(samples)) < len(shown)
-    direction = _fit(readings, has)
+    # of the negatives of the main class, only those in which the components are weakest
+    keep = np.ones(len(samples), bool)
+    main_class = slice(len(shows), len(shows) + len(same_class))
+    keep[main_class] = _weakest(values, components, main_class)
+    samples, readings = samples[keep], values[name][keep].astype(np.float64)
+    _check_enough(
+        len(samples) - len(shows),
+        "samples without the artefact",
+        "Build a database of more images." if negatives is None else "Give more negatives.",
+    )
+    positive = np.arange(len(samples)) < len(shows)
+    direction = _fit(readings, positive)
     return ConceptActivationVector(
         name,
         direction,
-        samples[has],
-        samples[~has],
-        readings[has] @ direction,
-        _separation(readings, has, seed),
+        samples[positive],
+        samples[~positive],
+        readings[positive] @ direction,
+        _separation(readings, positive, seed),
     )
 
 
-def _given(database: Database, samples: Sequence[int] | None) -> Int64[np.ndarray, " n"] | None:
-    """Check samples that were named."""
-    if samples is None:
-        return None
-    found = np.array(sorted(set(samples)), np.int64)
-    if len(found) and (found[0] < 0 or found[-1] >= len(database.samples)):
+def _sample_numbers(database: Database, samples: Sequence[int]) -> Int64[np.ndarray, " n"]:
+    """Return sample numbers, sorted and each once, or raise a DataError."""
+    numbers = np.array(sorted(set(samples)), np.int64)
+    if len(numbers) and (numbers[0] < 0 or numbers[-1] >= len(database.samples)):
         raise DataError(
-            f"There is no sample {found[-1] if found[0] >= 0 else found[0]}.",
+            f"There is no sample {numbers[-1] if numbers[0] >= 0 else numbers[0]}.",
             f"Expected numbers from 0 to {len(database.samples) - 1}.",
-            "They are the row numbers of db.samples.",
+            "Use row numbers of db.samples.",
         )
-    return found
+    return numbers
 
 
-def _enough(count: int, what: str, remedy: str) -> None:
-    if count < LEAST:
-        raise DataError(
-            f"There are {count} {what}.", f"Expected at least {LEAST} to learn from.", remedy
-        )
+def _check_enough(count: int, kind: str, remedy: str) -> None:
+    if count < MIN_SAMPLES:
+        raise DataError(f"There are {count} {kind}.", f"Expected at least {MIN_SAMPLES}.", remedy)
 
 
 def _candidates(
-    database: Database, shown: Int64[np.ndarray, " p"], draw: np.random.Generator
+    database: Database, positives: Int64[np.ndarray, " p"], generator: np.random.Generator
 ) -> tuple[Int64[np.ndarray, " a"], Int64[np.ndarray, " b"]]:
-    """Draw readable samples besides the positives: of their main class, and of the others."""
+    """Draw readable samples besides the positives: of their main class, and of other classes."""
     table = database.samples
-    free = table["error"].isna().to_numpy().copy()
-    free[shown] = False
-    commonest = table["target"].iloc[shown].mode()[:1]  # the first by name of those as common
-    main = table["target"].isin(commonest).to_numpy()
-    own = draw.permutation(np.flatnonzero(free & main))[: 2 * len(shown)]
-    wanted = OTHERS * len(shown) - len(own) // 2  # half of the main class's will be kept
-    others = draw.permutation(np.flatnonzero(free & ~main))[:wanted]
-    return own.astype(np.int64), others.astype(np.int64)
+    available = table["error"].isna().to_numpy().copy()
+    available[positives] = False
+    main_class = table["target"].iloc[positives].mode()[:1]  # of equally frequent ones, the first
+    in_main = table["target"].isin(main_class).to_numpy()
+    same_class = generator.permutation(np.flatnonzero(available & in_main))[: 2 * len(positives)]
+    # only half of those of the main class will be used
+    count = NEGATIVES_PER_POSITIVE * len(positives) - len(same_class) // 2
+    other_classes = generator.permutation(np.flatnonzero(available & ~in_main))[:count]
+    return same_class.astype(np.int64), other_classes.astype(np.int64)
 
 
 def _weakest(
-    values: dict[str, np.ndarray], components: Sequence[Component], part: slice
+    values: dict[str, np.ndarray], components: Sequence[Component], candidates: slice
 ) -> np.ndarray:
-    """Say which half of some samples the components are weakest in, by their mean rank."""
-    readings = np.stack([c.sign * values[c.layer][part, c.index] for c in components])
+    """Return a mask of the half of the candidates with the lowest mean rank of the components."""
+    readings = np.stack([c.sign * values[c.layer][candidates, c.index] for c in components])
     rank = rankdata(readings, "ordinal", axis=1).sum(0)
     return rankdata(rank, "ordinal") <= len(rank) // 2
 
 
-def standardised(
+def standardise(
     values: np.ndarray,
 ) -> tuple[Float64[np.ndarray, "n c"], Float64[np.ndarray, " c"]]:
-    """Return columns with mean 0 and deviation 1, and the deviations; a constant one is 0."""
+    """Scale columns to mean 0 and deviation 1; return them and the deviations.
+
+    Constant columns become 0, with a deviation of 0.
+    """
     values = values.astype(np.float64)
-    spread = values.std(0)
-    spread[spread <= 1e-12 * np.abs(values).max()] = 0
-    alive = spread > 0
-    return np.where(alive, (values - values.mean(0)) / np.where(alive, spread, 1), 0), spread
+    deviation = values.std(0)
+    deviation[deviation <= 1e-12 * np.abs(values).max()] = 0
+    varies = deviation > 0
+    return np.where(
+        varies, (values - values.mean(0)) / np.where(varies, deviation, 1), 0
+    ), deviation
 
 
-def fitted(
-    features: Float64[np.ndarray, "n c"], has: Bool[np.ndarray, " n"], strength: float
+def fit_linear_svm(
+    features: Float64[np.ndarray, "n c"], positive: Bool[np.ndarray, " n"], svm_c: float
 ) -> tuple[Float64[np.ndarray, " c"], float]:
-    """Fit a linear support vector machine; return its normal and intercept."""
+    """Fit a linear support vector machine; return the normal of its plane and the intercept."""
     from sklearn.svm import LinearSVC
 
-    machine: Any = LinearSVC(C=strength, class_weight="balanced", random_state=0, max_iter=20000)
-    machine.fit(features, has)
-    return machine.coef_[0], float(machine.intercept_[0])
+    classifier: Any = LinearSVC(C=svm_c, class_weight="balanced", random_state=0, max_iter=20000)
+    classifier.fit(features, positive)
+    return classifier.coef_[0], float(classifier.intercept_[0])
 
 
-def _fit(readings: Float64[np.ndarray, "n c"], has: np.ndarray) -> Float64[np.ndarray, " c"]:
-    """Fit the machine on standardised readouts; return its normal in the layer's own units."""
-    scaled, spread = standardised(readings)
-    if not spread.any():
+def _fit(readings: Float64[np.ndarray, "n c"], positive: np.ndarray) -> Float64[np.ndarray, " c"]:
+    """Fit on standardised readouts; return the unit normal in the layer's original units."""
+    scaled, deviation = standardise(readings)
+    if not deviation.any():
         raise DataError(
             "The readouts of all samples are the same.",
-            "Expected a layer that tells samples apart.",
+            "Expected a layer whose readouts differ between samples.",
             "Choose another layer.",
         )
-    direction = fitted(scaled, has, STRENGTH)[0] / np.where(spread > 0, spread, 1)
+    direction = fit_linear_svm(scaled, positive, SVM_C)[0] / np.where(deviation > 0, deviation, 1)
     return direction / np.linalg.norm(direction)
 
 
-def _separation(readings: Float64[np.ndarray, "n c"], has: np.ndarray, seed: int) -> float:
-    """Return the AUROC on samples left out, fold by fold, averaged."""
+def _separation(readings: Float64[np.ndarray, "n c"], positive: np.ndarray, seed: int) -> float:
+    """Return the cross-validated AUROC, averaged over the folds."""
     from sklearn.model_selection import StratifiedKFold
 
-    folds = min(FOLDS, int(has.sum()), int((~has).sum()))
-    found: list[float] = []
-    for learn, test in StratifiedKFold(folds, shuffle=True, random_state=seed).split(readings, has):
-        told = readings[test] @ _fit(readings[learn], has[learn])
-        found.append(float(auroc(told[has[test], None], told[~has[test], None])[0]))
-    return float(np.mean(found))
+    folds = min(FOLDS, int(positive.sum()), int((~positive).sum()))
+    scores: list[float] = []
+    for train, test in StratifiedKFold(folds, shuffle=True, random_state=seed).split(
+        readings, positive
+    ):
+        projection = readings[test] @ _fit(readings[train], positive[train])
+        scores.append(
+            float(auroc(projection[positive[test], None], projection[~positive[test], None])[0])
+        )
+    return float(np.mean(scores))
 
 
 BLUR = 41 / 224
-"""Width of the Gaussian kernel as a share of the input (paper, F.2.3: 41 at 224 pixels)."""
+"""Width of the Gaussian kernel as a fraction of the input (paper, F.2.3: 41 at 224 pixels)."""
 POWER = 0.6
-"""To which the blurred relevance is taken, so that low values count more."""
+"""Exponent of the blurred relevance; below 1, low values count more."""
 
 
 def cav_seed(
     trace: ForwardTrace, vector: ConceptActivationVector, readout: Readout
 ) -> RelevanceSignal:
-    """Start with the dot product of latent activations and direction.
+    """Return the initial relevance: the dot product of latent activations and direction.
 
-    At every position of a map or row of tokens a channel's relevance is its activation times its
-    part of the direction. If the readout is the class token's, only that token has a part.
+    At every position of a map or token sequence, a channel's relevance is its activation times
+    its entry of the direction. If the readout is that of the class token, only this token has
+    relevance.
     """
     value = trace.values[vector.layer].detach()
     weight = torch.from_numpy(vector.direction).to(value)
@@ -256,12 +268,12 @@ def cav_heatmap(
     vector: ConceptActivationVector,
     readout: Readout,
 ) -> Float32[Tensor, "u h w"]:
-    """Return the relevance of a concept vector by input pixel, summed over colours."""
+    """Return the relevance of a concept vector by input pixel, summed over colour channels."""
     trace = engine.trace(inputs, [vector.layer])
     heat = trace.backward({vector.layer: cav_seed(trace, vector, readout)}).heatmaps
     if heat is None:
         raise RelevanceError(
-            f"No relevance of layer '{vector.layer}' reaches the image.",
+            f"No relevance from layer '{vector.layer}' reaches the image.",
             "Expected a layer that depends on the pixels.",
             "Choose another layer.",
         )
@@ -269,9 +281,9 @@ def cav_heatmap(
 
 
 def soft_masks(heat: Float32[Tensor, "u h w"]) -> Float32[Tensor, "u h w"]:
-    """Blur the positive part, take it to the power 0.6, and divide by each map's maximum.
+    """Blur the positive part, raise it to the power 0.6, and divide by each map's maximum.
 
-    A map without a positive value stays zero.
+    A map without positive values stays zero.
     """
     smooth = upsample_and_blur(heat, heat.shape[1], heat.shape[2], BLUR).clamp(min=0) ** POWER
     largest = smooth.amax((1, 2), keepdim=True)

@@ -1,4 +1,4 @@
-"""What a correction is about: components and samples, given in Python or by files."""
+"""Components and samples to correct, from Python values or files."""
 
 from __future__ import annotations
 
@@ -16,39 +16,39 @@ VERDICT = "verdict"
 SPURIOUS = "spurious"
 
 
-def chosen_components(given: Components, database: Database | None = None) -> list[Component]:
-    """Return components however they are given, each once.
+def resolve_components(components: Components, database: Database | None = None) -> list[Component]:
+    """Return a list of distinct components, checked against the database if there is one.
 
     Raises
     ------
     LayerError
-        If there is none, a name has another form, or the database lacks one.
+        If there are none, a name has another form, or one is not in the database.
     """
-    found = list(dict.fromkeys(as_components(given)))
-    if not found:
+    resolved = list(dict.fromkeys(as_components(components)))
+    if not resolved:
         raise LayerError(
-            "No component is named.",
+            "No component is given.",
             "Expected at least one, as LAYER:INDEX.",
-            "Find some with 'semlens search DB TEXT' or 'semlens audit DB'.",
+            "Find components with 'semlens search DB TEXT' or 'semlens audit DB'.",
         )
     if database is not None:
-        database.rows_of(found)
-    return found
+        database.rows_of(resolved)
+    return resolved
 
 
 def read_components(path: Path, verdict: str = SPURIOUS) -> list[Component]:
-    """Read components from an audit or any other list.
+    """Read components from an audit or another list.
 
-    JSON: every object with ``component`` (or ``layer``, ``index`` and ``sign``), at any
-    depth. CSV: the same names as columns. Anything else: a component per line. Where an
-    entry has a ``verdict``, only those with the given one are taken.
+    JSON: every object with ``component`` (or ``layer``, ``index`` and ``sign``), at any depth.
+    CSV: the same names as columns. Any other file: one component per line. Entries with a
+    different ``verdict`` are skipped.
 
     Raises
     ------
     DataError
-        If the file cannot be read, or names no such component.
+        If the file cannot be read, or contains no such component.
     """
-    expected = "Expected an audit's .json or .csv, or a text file with a component per line."
+    expected = "Expected an audit's .json or .csv, or a text file with one component per line."
     try:
         text = path.read_text("utf-8-sig")
         if path.suffix.lower() == ".json":
@@ -57,20 +57,20 @@ def read_components(path: Path, verdict: str = SPURIOUS) -> list[Component]:
             entries = list(csv.DictReader(text.splitlines()))
         else:
             entries = [{"component": line} for line in text.split()]
-        taken = [entry for entry in entries if entry.get(VERDICT, verdict) == verdict]
-        found = [_component(entry) for entry in taken]
+        selected = [entry for entry in entries if entry.get(VERDICT, verdict) == verdict]
+        components = [_component(entry) for entry in selected]
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise DataError(
-            f"'{path}' cannot be read as components ({error}).", expected, "Check the file."
+            f"Cannot read components from '{path}' ({error}).", expected, "Check the file."
         ) from error
-    if not found:
+    if not components:
         raise DataError(
-            f"'{path}' names no component"
+            f"'{path}' contains no components"
             + (f" with the verdict '{verdict}'." if any(VERDICT in e for e in entries) else "."),
             expected,
             "Check the file, or choose another verdict.",
         )
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(components))
 
 
 def _entries(value: Any) -> Iterator[Mapping[str, Any]]:
@@ -78,11 +78,11 @@ def _entries(value: Any) -> Iterator[Mapping[str, Any]]:
         yield {"component": value}
     elif isinstance(value, Mapping) and ("component" in value or {"layer", "index"} <= set(value)):
         yield value
-    elif isinstance(value, Mapping):  # texts among its fields name no component
-        yield from _entries([part for part in value.values() if isinstance(part, Mapping | list)])
+    elif isinstance(value, Mapping):  # its string fields are not components, even with a colon
+        yield from _entries([item for item in value.values() if isinstance(item, Mapping | list)])
     elif isinstance(value, list):
-        for part in value:
-            yield from _entries(part)
+        for item in value:
+            yield from _entries(item)
 
 
 def _component(entry: Mapping[str, Any]) -> Component:
@@ -94,8 +94,8 @@ def _component(entry: Mapping[str, Any]) -> Component:
 def read_affected(path: Path) -> list[str]:
     """Read the paths of affected samples from a table of ``semlens affected``, or a list.
 
-    A CSV needs the column ``path``; where it has ``flagged``, only those rows are taken.
-    Any other file has a path per line.
+    A CSV file needs a column ``path``; if it has a column ``flagged``, other rows are skipped.
+    Any other file has one path per line.
 
     Raises
     ------
@@ -110,7 +110,7 @@ def read_affected(path: Path) -> list[str]:
         return [row["path"] for row in rows if row.get("flagged", "True") == "True"]
     except (OSError, UnicodeDecodeError, KeyError, csv.Error) as error:
         raise DataError(
-            f"'{path}' cannot be read as a list of samples ({error}).",
-            "Expected a .csv with the column 'path', or a path per line.",
+            f"Cannot read samples from '{path}' ({error}).",
+            "Expected a .csv with a column 'path', or one path per line.",
             "Write it with 'semlens affected', or affected(...).save('FILE.csv').",
         ) from error

@@ -1,4 +1,4 @@
-"""Corrected weights: written to a file, and models that have them and can be loaded again."""
+"""Corrected weights: saved to a file, and loaded into a model."""
 
 from __future__ import annotations
 
@@ -21,16 +21,22 @@ from semlens.store.atomic_files import save_tensors
 
 @dataclass(frozen=True, repr=False)
 class CorrectedModel(Result, ABC):
-    """A copy of a model with other weights, and what was done to it."""
+    """A copy of a model with corrected weights.
+
+    Parameters
+    ----------
+    model
+        The copy. It has no SPEC that loads it until :meth:`save_weights` is called.
+    base
+        SPEC of the original model.
+    """
 
     model: SubjectModel
-    """The copy; :meth:`save_weights` gives it a SPEC."""
     base: str
-    """SPEC of the model before."""
 
     @property
     def state(self) -> dict[str, Tensor]:
-        """The new weights: a state dict for the same module."""
+        """State dict of the corrected module."""
         return self.model.module.state_dict()
 
     def save_weights(self, path: str | Path) -> SubjectModel:
@@ -41,50 +47,50 @@ class CorrectedModel(Result, ABC):
         ModelError
             If the path does not end in ``.safetensors``.
         StoreError
-            If it cannot be written.
+            If the file cannot be written.
         """
         return replace(self.model, spec=_spec(self.base, save_weights(path, self.state)))
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values for a program; ``weights`` is None until they are written."""
+        """Return plain values for JSON; ``weights`` is None until they are saved."""
         spec = self.model.spec
         return {"base": self.base, "model": spec, "weights": spec.partition(WEIGHTS)[2] or None}
 
 
 def save_weights(path: str | Path, state: Mapping[str, Tensor]) -> Path:
-    """Write a state dict as safetensors, whole or not at all; return the absolute path.
+    """Write a state dict as safetensors, atomically; return the absolute path.
 
     Raises
     ------
     ModelError
-        If the path ends in something else.
+        If the path does not end in ``.safetensors``.
     StoreError
-        If it cannot be written.
+        If the file cannot be written.
     """
     file = check_weights(path).expanduser().resolve()
-    # clones: tensors that share memory (tied weights) are written one by one
+    # cloned because safetensors refuses tensors that share memory (tied weights)
     save_tensors(file, {name: value.detach().clone() for name, value in state.items()})
     return file
 
 
 def check_weights(path: str | Path) -> Path:
-    """Refuse a path that weights are not written to, before long work begins."""
+    """Raise a ModelError if the path does not end in ``.safetensors``, before long work begins."""
     if Path(path).suffix.lower() != ".safetensors":
         raise ModelError(
-            f"Weights cannot be written to '{path}'.",
+            f"Cannot write weights to '{path}'.",
             "Expected a path that ends in .safetensors.",
-            "Choose another one.",
+            "Choose another path.",
         )
     return Path(path)
 
 
 def with_weights(model: SubjectModel, path: str | Path) -> SubjectModel:
-    """Return a copy of a model with the weights of a file; its SPEC loads it again.
+    """Return a copy of a model with weights from a file; its SPEC includes the file.
 
     Raises
     ------
     ModelError
-        If the weights do not fit.
+        If the weights do not fit the model.
     """
     file = Path(path).expanduser().resolve()
     module = copy.deepcopy(model.module)

@@ -28,90 +28,97 @@ from semlens.settings import Settings, setting
 from semlens.store.atomic_files import write_atomic
 
 WARM_UP = 0.05
-"""Share of the steps in which the learning rate rises."""
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
-"""Layers that take their statistics from the batch."""
-FEW = 16
-"""Batches that are smaller leave the statistics of batch norms as they are."""
-CUT = 0.2
-"""How much of a side the random part of an image may leave away."""
+"""Fraction of the steps in which the learning rate rises."""
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
+MIN_BATCH = 16
+"""Smaller batches do not update the statistics of batch norms."""
+MAX_CROP = 0.2
+"""Largest fraction of each side that a random crop removes."""
 
 
 class Training(Settings):
-    """How a model is trained on."""
+    """Settings of a fine-tuning run."""
 
     epochs: Annotated[int, setting("Passes over the images.", ge=1)] = 6
     insert_share: Annotated[
-        float, setting("Share of the images that get an artefact, in every class.", ge=0, le=1)
+        float, setting("Fraction of the images with an artefact, in every class.", ge=0, le=1)
     ] = 0.5
-    learning_rate: Annotated[float, setting("Its peak (AdamW, warm-up, cosine).", gt=0)] = 5e-4
-    weight_decay: Annotated[float, setting("Of weights; biases and norms have none.", ge=0)] = 0.05
+    learning_rate: Annotated[
+        float, setting("Peak learning rate (AdamW, warm-up, cosine).", gt=0)
+    ] = 5e-4
+    weight_decay: Annotated[float, setting("Weight decay; biases and norms have none.", ge=0)] = (
+        0.05
+    )
     batch_size: Annotated[int, setting("Images per step.", ge=2)] = 64
-    balanced: Annotated[bool, setting("Draw all classes equally often.")] = True
-    """The affected samples that are left out are mostly of one class."""
+    balanced: Annotated[bool, setting("Sample all classes equally often.")] = True
+    """Most of the affected samples, which are left out, belong to one class."""
     flip: Annotated[bool, setting("Mirror images at random.")] = True
-    held_out: Annotated[float, setting("Share of the images to measure on.", ge=0, le=0.9)] = 0.1
-    seed: Annotated[int, setting("Of everything that is drawn.", ge=0)] = 0
+    held_out: Annotated[
+        float, setting("Fraction of the images to measure accuracy on.", ge=0, le=0.9)
+    ] = 0.1
+    seed: Annotated[int, setting("Random seed.", ge=0)] = 0
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingData(LabelledImages):
-    """What is trained on: samples with their logits, and the artefacts to insert."""
+    """Training samples with their logits, and the artefacts to insert."""
 
     artefacts: tuple[Artefact, ...]
 
     def order(self, settings: Training, epoch: int) -> Int64[np.ndarray, " n"]:
-        """Return the places of one epoch's samples, classes equally often if so set."""
-        draw = np.random.default_rng((settings.seed, epoch))
+        """Return the indices of one epoch's samples, balanced by class if so set."""
+        generator = np.random.default_rng((settings.seed, epoch))
         count = len(self.samples)
         if not settings.balanced:
-            return draw.permutation(count)
+            return generator.permutation(count)
         weight = 1 / np.bincount(self.targets)[self.targets]
-        return draw.choice(count, count, p=weight / weight.sum())
+        return generator.choice(count, count, p=weight / weight.sum())
 
-    def picture(self, place: int, settings: Training, draw: np.random.Generator) -> Image.Image:
-        """Return an image as it is trained on: varied, and perhaps with an artefact."""
-        image = varied(self.images.read(int(self.samples[place])), draw, flip=settings.flip)
-        if draw.random() >= settings.insert_share or not self.artefacts:
+    def augmented_image(
+        self, index: int, settings: Training, generator: np.random.Generator
+    ) -> Image.Image:
+        """Return a training image: augmented, and at random with an artefact."""
+        image = augment(self.images.read(int(self.samples[index])), generator, flip=settings.flip)
+        if generator.random() >= settings.insert_share or not self.artefacts:
             return image
-        return insert_drawn(image, self.artefacts, settings.seed, int(draw.integers(2**31)))
+        return insert_drawn(image, self.artefacts, settings.seed, int(generator.integers(2**31)))
 
 
-def varied(image: Image.Image, draw: np.random.Generator, *, flip: bool) -> Image.Image:
-    """Return a random part of an image at the image's own size, perhaps mirrored.
+def augment(image: Image.Image, generator: np.random.Generator, *, flip: bool) -> Image.Image:
+    """Return a random crop of an image, resized to the original size, and perhaps mirrored.
 
-    In its own pixels, and of its own size: any preprocessing can follow.
+    The result has the size of the image, so that any preprocessing can be applied to it.
     """
-    share = 1 - CUT * draw.random()
-    left, top = draw.random(2) * (1 - share) * np.array(image.size)
-    box = (left, top, left + share * image.width, top + share * image.height)
-    changed = image.resize(image.size, Image.Resampling.BILINEAR, box)
-    if flip and draw.random() < 0.5:
-        changed = changed.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return changed
+    scale = 1 - MAX_CROP * generator.random()
+    left, top = generator.random(2) * (1 - scale) * np.array(image.size)
+    box = (left, top, left + scale * image.width, top + scale * image.height)
+    cropped = image.resize(image.size, Image.Resampling.BILINEAR, box)
+    if flip and generator.random() < 0.5:
+        cropped = cropped.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return cropped
 
 
 class TrainingRun:
-    """One training run of a module that is its own; it goes on from a checkpoint of itself."""
+    """A training run, which modifies the model in place and resumes from its checkpoint."""
 
     def __init__(
         self,
         model: SubjectModel,
-        material: TrainingData,
+        data: TrainingData,
         settings: Training,
         identity: str,
         checkpoint: Path | None,
     ) -> None:
-        self.model, self.material, self.settings = model, material, settings
+        self.model, self.data, self.settings = model, data, settings
         self.identity, self.checkpoint = identity, checkpoint
-        self.steps = -(-len(material.samples) // settings.batch_size)
-        trained = [p for p in model.module.parameters() if p.is_floating_point()]
-        for parameter in trained:
+        self.steps = -(-len(data.samples) // settings.batch_size)
+        parameters = [p for p in model.module.parameters() if p.is_floating_point()]
+        for parameter in parameters:
             parameter.requires_grad_(True)
-        # biases and norms are not drawn to zero
-        plain = {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0}
+        # no weight decay for biases and norms
+        undecayed = {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0}
         self.optimizer = torch.optim.AdamW(
-            [{"params": [p for p in trained if p.ndim > 1]}, plain],
+            [{"params": [p for p in parameters if p.ndim > 1]}, undecayed],
             lr=settings.learning_rate,
             weight_decay=settings.weight_decay,
         )
@@ -125,49 +132,49 @@ class TrainingRun:
             return (step + 1) / warm
         return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
 
-    def go(self, measure: Callable[[], dict[str, float]]) -> list[dict[str, float | int]]:
-        """Train, and return one record per epoch; the first, number 0, is before training."""
+    def train(self, measure: Callable[[], dict[str, float]]) -> list[dict[str, float | int]]:
+        """Train, and return one record per epoch; epoch 0 is the model before training."""
         if not self._resume():
             self.history = [{"epoch": 0, "loss": math.nan, **measure(), "seconds": 0.0}]
         for epoch in range(len(self.history), self.settings.epochs + 1):
-            began = time.monotonic()
+            started = time.monotonic()
             loss = self._epoch(epoch)
-            found = measure()
-            spent = time.monotonic() - began
-            self.history.append({"epoch": epoch, "loss": loss, **found, "seconds": spent})
+            metrics = measure()
+            seconds = time.monotonic() - started
+            self.history.append({"epoch": epoch, "loss": loss, **metrics, "seconds": seconds})
             self._save()
         return self.history
 
     def _epoch(self, epoch: int) -> float:
-        settings, material = self.settings, self.material
-        places = material.order(settings, epoch)
-        targets = torch.from_numpy(material.targets[places]).to(self.model.device)
+        settings, data = self.settings, self.data
+        order = data.order(settings, epoch)
+        targets = torch.from_numpy(data.targets[order]).to(self.model.device)
 
-        def read(turn: int) -> Image.Image:
-            draw = np.random.default_rng((settings.seed, epoch, turn))
-            return material.picture(int(places[turn]), settings, draw)
+        def read(step: int) -> Image.Image:
+            generator = np.random.default_rng((settings.seed, epoch, step))
+            return data.augmented_image(int(order[step]), settings, generator)
 
-        total, seen, size = 0.0, 0, len(places)
-        own = [targets.device] if targets.is_cuda else []
-        with torch.random.fork_rng(own):  # of dropout; the user's own state comes back
+        loss_sum, done, size = 0.0, 0, len(order)
+        devices = [targets.device] if targets.is_cuda else []
+        with torch.random.fork_rng(devices):  # seeds dropout, then restores the caller's state
             torch.manual_seed(settings.seed * 100_003 + epoch)
             try:
                 for batch in batches(self.model, read, range(size), settings.batch_size, None):
-                    if len(batch) < 2:  # a rest, of which batch norm has no statistics
+                    if len(batch) < 2:  # batch norm cannot train on a single image
                         break
-                    _train_mode(self.model.module, frozen=len(batch) < FEW)
-                    total += self._step(batch, targets[seen : seen + len(batch)]) * len(batch)
-                    seen += len(batch)
-                    report("training", (epoch - 1) * size + seen, size * settings.epochs)
+                    _train_mode(self.model.module, frozen=len(batch) < MIN_BATCH)
+                    loss_sum += self._step(batch, targets[done : done + len(batch)]) * len(batch)
+                    done += len(batch)
+                    report("training", (epoch - 1) * size + done, size * settings.epochs)
             finally:
                 self.model.module.eval()
-        if not math.isfinite(total):
+        if not math.isfinite(loss_sum):
             raise RecipeError(
-                f"The loss of epoch {epoch} is {total / seen}.",
-                "Expected a finite one.",
+                f"The loss of epoch {epoch} is {loss_sum / done}.",
+                "Expected a finite loss.",
                 "Choose a smaller learning rate.",
             )
-        return total / seen
+        return loss_sum / done
 
     def _step(self, batch: Tensor, targets: Tensor) -> float:
         with torch.enable_grad():
@@ -185,7 +192,7 @@ class TrainingRun:
     def _save(self) -> None:
         if self.checkpoint is None:
             return
-        memory = io.BytesIO()  # torch's own writer hides that a disk is full
+        buffer = io.BytesIO()  # torch.save to a file does not report a full disk
         torch.save(
             {
                 "identity": self.identity,
@@ -194,63 +201,64 @@ class TrainingRun:
                 "schedule": {"last_epoch": self.schedule.last_epoch},
                 "history": self.history,
             },
-            memory,
+            buffer,
         )
-        write_atomic(self.checkpoint, lambda part: part.write_bytes(memory.getbuffer()))
+        write_atomic(self.checkpoint, lambda path: path.write_bytes(buffer.getbuffer()))
 
     def _resume(self) -> bool:
-        """Take up an unfinished run of the same settings, model and images."""
+        """Load the checkpoint of an unfinished run of the same settings, model and images."""
         if self.checkpoint is None or not self.checkpoint.is_file():
             return False
         try:
-            held = torch.load(self.checkpoint, map_location=self.model.device, weights_only=True)
+            saved = torch.load(self.checkpoint, map_location=self.model.device, weights_only=True)
         except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
             raise StoreError(
-                f"The checkpoint '{self.checkpoint}' cannot be read.",
-                "Expected one that this command has written.",
-                "Remove it, to begin again.",
+                f"Cannot read the checkpoint '{self.checkpoint}'.",
+                "Expected a checkpoint of a retraining.",
+                "Remove it to start again.",
             ) from error
-        if not isinstance(held, dict) or held.get("identity") != self.identity:
+        if not isinstance(saved, dict) or saved.get("identity") != self.identity:
             raise StoreError(
-                f"The checkpoint '{self.checkpoint}' is of another run.",
+                f"The checkpoint '{self.checkpoint}' belongs to a different run.",
                 "Expected the same model, images, artefacts and settings.",
-                "Remove it to begin again, or go on with the settings of before.",
+                "Remove it to start again, or resume with the previous settings.",
             )
-        self.model.module.load_state_dict(held["module"])
-        self.optimizer.load_state_dict(held["optimizer"])
-        self.schedule.last_epoch = held["schedule"]["last_epoch"]
-        self.history = held["history"]
+        self.model.module.load_state_dict(saved["module"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.schedule.last_epoch = saved["schedule"]["last_epoch"]
+        self.history = saved["history"]
         return True
 
 
 def _train_mode(module: nn.Module, *, frozen: bool) -> None:
-    """Switch dropout and batch norm to training; with small batches, batch norm stays."""
+    """Switch to training mode; if ``frozen``, batch norms stay in evaluation mode."""
     module.train()
-    for part in module.modules():
-        if isinstance(part, NORMS):
-            part.train(not frozen)
+    for layer in module.modules():
+        if isinstance(layer, BATCH_NORMS):
+            layer.train(not frozen)
 
 
-def held_out(
+def split_held_out(
     samples: Int64[np.ndarray, " n"], targets: Int64[np.ndarray, " n"], settings: Training
 ) -> tuple[Int64[np.ndarray, " a"], Int64[np.ndarray, " b"]]:
-    """Part places into those trained on and those measured on, class by class.
+    """Split indices into training and held-out ones, class by class.
 
     Raises
     ------
     DataError
-        If too few are left to train on.
+        If too few samples are left to train on.
     """
-    draw = np.random.default_rng(settings.seed)
-    aside = np.zeros(len(targets), bool)
+    generator = np.random.default_rng(settings.seed)
+    held = np.zeros(len(targets), bool)
     for target in np.unique(targets):
-        mine = draw.permutation(np.flatnonzero(targets == target))
-        aside[mine[: min(round(settings.held_out * len(mine)), len(mine) - 1)]] = True
-    kept = np.flatnonzero(~aside)
-    if len(kept) < 2 or len(np.unique(targets)) < 2:
+        members = generator.permutation(np.flatnonzero(targets == target))
+        # at least one sample of each class is left to train on
+        held[members[: min(round(settings.held_out * len(members)), len(members) - 1)]] = True
+    train = np.flatnonzero(~held)
+    if len(train) < 2 or len(np.unique(targets)) < 2:
         raise DataError(
-            f"There are {len(kept)} images of {len(np.unique(targets))} classes to train on.",
-            "Expected at least two of each.",
+            f"There are {len(train)} images of {len(np.unique(targets))} classes to train on.",
+            "Expected at least two images and two classes.",
             "Drop fewer samples, or give more images.",
         )
-    return kept, np.flatnonzero(aside)
+    return train, np.flatnonzero(held)

@@ -1,4 +1,4 @@
-"""Pruned components written into the weights, so that no hook is needed (paper, 4.3.3)."""
+"""Prune components by editing weights, so that no hooks are needed (paper, 4.3.3)."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from PIL import Image
 from rich.console import RenderableType
 from torch import Tensor
 
-from semlens.analysis.correct.component_files import chosen_components
+from semlens.analysis.correct.component_files import resolve_components
 from semlens.analysis.correct.corrected_model import CorrectedModel
 from semlens.analysis.correct.weight_pruning import (
+    BlockingOpError,
     EditableWeights,
-    ReadError,
     TensorEdit,
-    follow,
+    propagate_marks,
     pruned_values,
 )
 from semlens.analysis.result import IMAGE_SUFFIXES, TABLE_SUFFIXES
@@ -41,21 +41,20 @@ from semlens.types import Component, Components
 
 @dataclass(frozen=True, repr=False)
 class PrunedModel(CorrectedModel):
-    """A model without some components, written into its weights."""
+    """A model whose weights were edited to remove components."""
 
     suffixes = (*IMAGE_SUFFIXES, *TABLE_SUFFIXES)
 
     components: tuple[Component, ...]
     edits: tuple[TensorEdit, ...]
-    """What was changed."""
     database: Database
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return one row per tensor that was changed."""
+        """Return one row per edited tensor."""
         return pd.DataFrame([vars(edit) for edit in self.edits])
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values for a program; weights are left out."""
+        """Return plain values for JSON; weights are left out."""
         return {
             "components": [str(component) for component in self.components],
             "edits": [vars(edit) for edit in self.edits],
@@ -63,34 +62,34 @@ class PrunedModel(CorrectedModel):
         }
 
     def plot(self) -> Image.Image:
-        """Draw examples of the components that were pruned, a row each."""
+        """Draw examples of the pruned components, one row each."""
         return sheet(self.database, self.database.rows_of(self.components), 10)
 
     def __rich__(self) -> RenderableType:
-        """Return the tensors that were changed."""
+        """Return the edited tensors as a table."""
         return rich_table(
-            self.to_pandas(),
-            f"{len(self.components)} components pruned; tensors that were changed",
+            self.to_pandas(), f"{len(self.components)} components pruned; edited tensors"
         )
 
 
 @question("model")
 def prune(database: Database, components: Components) -> PrunedModel:
-    """Write components out of the weights of a copy of the database's model.
+    """Remove components from the weights of a copy of the database's model.
 
-    As :func:`pruned_state`, which has the same errors; components have to be of the database.
+    Works like :func:`pruned_state` and raises the same errors; the components must be in the
+    database.
 
     Examples
     --------
-    >>> found = prune(db, db.search("watermark", top=8))                # doctest: +SKIP
-    >>> found.save_weights("pruned.safetensors").spec                   # doctest: +SKIP
+    >>> result = prune(db, db.search("watermark", top=8))               # doctest: +SKIP
+    >>> result.save_weights("pruned.safetensors").spec                  # doctest: +SKIP
     """
-    chosen = chosen_components(components, database)
+    selected = resolve_components(components, database)
     model = database.model
-    state, edits = prune_weights(model, chosen)
-    better = replace(model, module=copy.deepcopy(model.module), spec="python:pruned")
-    better.module.load_state_dict(state)
-    return PrunedModel(better, model.spec, tuple(chosen), edits, database)
+    state, edits = prune_weights(model, selected)
+    copied = replace(model, module=copy.deepcopy(model.module), spec="python:pruned")
+    copied.module.load_state_dict(state)
+    return PrunedModel(copied, model.spec, tuple(selected), edits, database)
 
 
 def pruned_state(
@@ -100,21 +99,22 @@ def pruned_state(
 ) -> dict[str, Tensor]:
     """Return the model's weights without some components: a state dict for the same module.
 
-    A channel is cut off from the convolutions and linear layers that read it; where something
-    else reads it (a shortcut, a norm), the weights that make it are set to zero. The result
-    is always compared with what the hooks of :func:`semlens.pruned` give.
+    The columns of the convolutions and linear layers that read a channel are set to zero. If
+    another operation reads it (a shortcut, a norm), the weights that produce it are set to zero
+    instead. The result is always compared with that of :func:`semlens.pruned`, which uses hooks.
 
     Parameters
     ----------
     to
-        What components become, in units of the activation; those that it lacks become zero.
+        New values of components, in units of the activation; 0 for components without one.
 
     Raises
     ------
     LayerError
-        If there is no component, or the model lacks one.
+        If no component is given, or the model lacks one.
     ModelError
-        If no change of weights has exactly this effect; the text says what reads it.
+        If no edit of the weights has exactly this effect; the message names the operation that
+        reads the component.
 
     Examples
     --------
@@ -131,55 +131,57 @@ def prune_weights(
     components: Components,
     to: ComponentValues | None = None,
 ) -> tuple[dict[str, Tensor], tuple[TensorEdit, ...]]:
-    """Do the same, and say which tensors were changed, too."""
-    chosen = chosen_components(components)
+    """Return the state dict of :func:`pruned_state`, and the edits that were made."""
+    selected = resolve_components(components)
     example = model.example
-    with pruned(model, chosen, to), evaluating(model.module), torch.no_grad():
+    with pruned(model, selected, to), evaluating(model.module), torch.no_grad():
         expected = class_scores(model.module(example))
     if expected is None:
-        raise _inexact(chosen, "the model puts out boxes, no logits to compare")
-    operation = _Operation(model, chosen, replacement_values(chosen, to), example[:1])
-    state = operation.run()
+        raise _inexact(selected, "the model outputs boxes, not logits that can be compared")
+    pruner = _WeightPruner(model, selected, replacement_values(selected, to), example[:1])
+    state = pruner.run()
     with evaluating(model.module), torch.no_grad():
-        found: Any = class_scores(torch.func.functional_call(model.module, state, (example,)))
-    half = found.dtype in (torch.float16, torch.bfloat16)
-    limit = (2e-2 if half else 1e-4) * float(expected.abs().max()) + 1e-6
-    if not float((found - expected).abs().max()) <= limit:  # so that NaN does not pass
-        raise _inexact(chosen, "the pruned weights give other logits than the hooks")
-    return state, tuple(operation.weights.edits)
+        logits: Any = class_scores(torch.func.functional_call(model.module, state, (example,)))
+    half = logits.dtype in (torch.float16, torch.bfloat16)
+    tolerance = (2e-2 if half else 1e-4) * float(expected.abs().max()) + 1e-6
+    if not float((logits - expected).abs().max()) <= tolerance:  # also raised for NaN
+        raise _inexact(selected, "the pruned weights give different logits than the hooks")
+    return state, tuple(pruner.weights.edits)
 
 
-class _Operation:
-    """The change of weights, layer by layer from the last one to the first."""
+class _WeightPruner:
+    """Edits the weights layer by layer, from the last layer to the first."""
 
     def __init__(
         self,
         model: SubjectModel,
         components: list[Component],
-        wanted: dict[str, dict[int, float]],
+        new_values: dict[str, dict[int, float]],
         example: Tensor,
     ) -> None:
-        self.model, self.components, self.wanted = model, components, wanted
+        self.model, self.components, self.new_values = model, components, new_values
         self.module = in_full_precision(model.module)
-        if model.device.type != "cpu":  # marks and weights are followed on the CPU
+        if model.device.type != "cpu":  # marks and weights are on the CPU
             self.module = copy.deepcopy(self.module).cpu()
         try:
             self.graph = capture(self.module, example)
             self.example = prepare_inputs(example, self.module)
-            values = layer_values(self.module, self.example, list(wanted))
-            found = layer_nodes(self.graph, self.module, self.example, values)
+            values = layer_values(self.module, self.example, list(new_values))
+            nodes = layer_nodes(self.graph, self.module, self.example, values)
         except RelevanceError as error:
-            raise _inexact(components, f"its operations are not known ({error.value})") from error
+            raise _inexact(components, f"its operations are unknown ({error.value})") from error
         self.weights = EditableWeights(self.module, self.graph)
-        self.nodes = {name: found[name] for name in wanted}
-        layouts = model.channel_orders(list(wanted))
-        forms = {name: measure_layout(name, values[name], layouts[name]).form for name in wanted}
+        self.nodes = {name: nodes[name] for name in new_values}
+        layouts = model.channel_orders(list(new_values))
+        forms = {
+            name: measure_layout(name, values[name], layouts[name]).form for name in new_values
+        }
         self.axes = {name: 1 if form in ("map", "units") else -1 for name, form in forms.items()}
-        replacing = {self.nodes[name]: partial(self._replaced, name) for name in wanted}
-        self.values = pruned_values(self.graph, self.example, replacing)
+        replacements = {self.nodes[name]: partial(self._replaced, name) for name in new_values}
+        self.values = pruned_values(self.graph, self.example, replacements)
 
     def run(self) -> dict[str, Tensor]:
-        order = {node: place for place, node in enumerate(self.graph.nodes)}
+        order = {node: index for index, node in enumerate(self.graph.nodes)}
         ends: dict[OpNode, Bool[Tensor, ...]] = {}
         for name in sorted(self.nodes, key=lambda name: -order[self.nodes[name]]):
             self._prune(name, ends)
@@ -191,9 +193,9 @@ class _Operation:
         }
 
     def _prune(self, name: str, ends: Mapping[OpNode, Bool[Tensor, ...]]) -> None:
-        """Prune one layer by its readers; failing that, by its producers."""
+        """Prune one layer by editing its readers or, if that is not exact, its producers."""
         weights = self.weights
-        before = {key: value.clone() for key, value in weights.state.items()}, list(weights.edits)
+        saved = {key: value.clone() for key, value in weights.state.items()}, list(weights.edits)
 
         def read(node: OpNode, mark: Bool[Tensor, ...]) -> bool:
             source = node.args[0] if node.args else None
@@ -202,36 +204,38 @@ class _Operation:
             return weights.cut_columns(node, mark, self.values[source], name)
 
         try:
-            follow(self.graph, self.nodes[name], self._mark(name), self.values, ends, read)
-        except ReadError as reader:
-            weights.state, weights.edits = before
-            if any(self.wanted[name].values()):
+            propagate_marks(self.graph, self.nodes[name], self._mark(name), self.values, ends, read)
+        except BlockingOpError as reader:
+            weights.state, weights.edits = saved
+            if any(self.new_values[name].values()):
                 raise self._refused(name, reader) from reader
             try:
-                weights.silence(self.graph, self.nodes[name], self.wanted[name], name)
-            except ReadError as producer:
+                weights.zero_producers(self.graph, self.nodes[name], self.new_values[name], name)
+            except BlockingOpError as producer:
                 raise self._refused(name, reader, producer) from producer
 
     def _refused(
-        self, name: str, reader: ReadError, producer: ReadError | None = None
+        self, name: str, reader: BlockingOpError, producer: BlockingOpError | None = None
     ) -> ModelError:
-        reasons = [f"{reader.operation} reads {name}" + (f", and {reader.why}" * bool(reader.why))]
+        reasons = [
+            f"{reader.operation} reads {name}" + (f", and {reader.reason}" * bool(reader.reason))
+        ]
         if producer is not None:
-            why = f" ({producer.why})" if producer.why else ""
-            reasons.append(f"{producer.operation} makes it{why}")
-        mine = [component for component in self.components if component.layer == name]
-        return _inexact(mine, "; ".join(reasons))
+            reason = f" ({producer.reason})" if producer.reason else ""
+            reasons.append(f"{producer.operation} produces it{reason}")
+        components = [component for component in self.components if component.layer == name]
+        return _inexact(components, "; ".join(reasons))
 
     def _mark(self, name: str) -> Bool[Tensor, ...]:
         value: Tensor = self.values[self.nodes[name]]
         mark = torch.zeros(value.shape, dtype=torch.bool)
-        mark.movedim(self.axes[name], -1)[..., list(self.wanted[name])] = True
+        mark.movedim(self.axes[name], -1)[..., list(self.new_values[name])] = True
         return mark
 
     def _replaced(self, name: str, value: Tensor) -> Tensor:
         changed = value.clone()
-        for index, number in self.wanted[name].items():
-            changed.movedim(self.axes[name], -1)[..., index] = number
+        for index, new in self.new_values[name].items():
+            changed.movedim(self.axes[name], -1)[..., index] = new
         return changed
 
 
@@ -239,8 +243,8 @@ def _inexact(components: list[Component], reason: str) -> ModelError:
     names = ", ".join(str(component) for component in components[:4])
     more = f" and {len(components) - 4} more" if len(components) > 4 else ""
     return ModelError(
-        f"{names}{more} cannot be written into the weights: {reason}.",
-        "Expected components that only convolutions and linear layers read, or that weights of "
-        "their own make.",
+        f"Cannot prune {names}{more} by editing weights: {reason}.",
+        "Expected components that only convolutions and linear layers read, or that have weights "
+        "of their own.",
         "Prune with hooks instead: 'with semlens.pruned(model, components): ...'.",
     )

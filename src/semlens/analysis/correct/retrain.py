@@ -1,4 +1,4 @@
-"""Retraining so that an artefact carries no information (paper, 4.3.3)."""
+"""Retraining with artefacts inserted at random, so that they carry no information (4.3.3)."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from rich.text import Text
 from semlens.analysis.correct.affected_samples import AffectedSamples
 from semlens.analysis.correct.component_files import read_affected
 from semlens.analysis.correct.corrected_model import CorrectedModel
-from semlens.analysis.correct.fine_tuning import Training, TrainingData, TrainingRun, held_out
-from semlens.analysis.evaluate import LabelledImages, answers, labelled
+from semlens.analysis.correct.fine_tuning import Training, TrainingData, TrainingRun, split_held_out
+from semlens.analysis.evaluate import LabelledImages, evaluate_labelled, labelled_images
 from semlens.analysis.result import Chart
 from semlens.data.artefact import Artefact, Artefacts, WithArtefact, as_artefacts
 from semlens.data.images import Images
@@ -33,17 +33,23 @@ from semlens.store.reader import Database
 
 @dataclass(frozen=True, repr=False)
 class RetrainedModel(CorrectedModel):
-    """A model that was trained on, and how that went."""
+    """A fine-tuned model and its training history.
+
+    Parameters
+    ----------
+    history
+        Columns ``epoch``, ``loss``, ``accuracy``, ``accuracy_inserted``, ``seconds``. Both
+        accuracies are measured on held-out images, without and with artefacts inserted. Epoch 0
+        is the original model.
+    artefacts
+        SPECs of the inserted artefacts.
+    trained_on, held_out, dropped
+        Numbers of images.
+    """
 
     history: pd.DataFrame
-    """Columns ``epoch``, ``loss``, ``accuracy``, ``accuracy_inserted``, ``seconds``.
-
-    Both accuracies are on images that were held out, as they are and with artefacts
-    inserted. Epoch 0 is the model before.
-    """
     settings: Training
     artefacts: tuple[str, ...]
-    """SPECs of what was inserted."""
     trained_on: int
     held_out: int
     dropped: int
@@ -53,7 +59,7 @@ class RetrainedModel(CorrectedModel):
         return self.history.copy()
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values for a program."""
+        """Return plain values for JSON."""
         return {
             **super().to_json(),
             "artefacts": list(self.artefacts),
@@ -88,45 +94,47 @@ def retrain(
     drop: AffectedSamples | str | Path | Sequence[int | str] = (),
     *,
     images: Images | str | Path | Sequence[Any] | None = None,
-    only: Annotated[str | None, setting("Only images whose file name starts so (train-).")] = None,
+    only: Annotated[
+        str | None, setting("Use only images whose file name starts with this (train-).")
+    ] = None,
     settings: Training | None = None,
     checkpoint: str | Path | None = None,
 ) -> RetrainedModel:
     """Fine-tune a copy of a model, with artefacts inserted at random and affected images left out.
 
-    An artefact that is on images of every class alike says nothing about the class. The
-    database's model stays as it is.
+    An artefact that is equally frequent in all classes carries no information about the class.
+    The database's model is not changed.
 
     Parameters
     ----------
     artefacts
-        What is overlaid, one drawn for each image that gets one; made by hand or cut out.
+        Artefacts to insert; one is drawn for each image that gets one.
     drop
-        The affected samples: the answer of :func:`affected`, numbers or ids, or a file of it.
+        Affected samples: the result of :func:`affected` or a file of it, or numbers or ids.
     images
         Training images with class names; by default the database's.
     checkpoint
-        File that is written after every epoch. The same call goes on from it.
+        File that is written after every epoch. The same call resumes from it.
 
     Raises
     ------
     DataError
-        If a class would lose all its images, or nothing is left to train on.
+        If a class would lose all its images, or too few are left to train on.
     StoreError
-        If the checkpoint is of another run.
+        If the checkpoint belongs to a different run.
 
     Examples
     --------
-    >>> found = db.affected(db.search("watermark", top=8), all_data=True)   # doctest: +SKIP
-    >>> db.retrain("text:© stock", found).history                           # doctest: +SKIP
+    >>> affected = db.affected(db.search("watermark", top=8), all_data=True)   # doctest: +SKIP
+    >>> db.retrain("text:© stock", affected).history                           # doctest: +SKIP
     """
-    overlaid = as_artefacts(artefacts)
+    inserted = as_artefacts(artefacts)
     if isinstance(drop, AffectedSamples):
         drop = drop.samples
     elif isinstance(drop, str | Path):
         drop = read_affected(Path(drop))
-    data = labelled(database, None if images is None else as_images(images), only)
-    return fine_tune(database.model, data, overlaid, drop, settings=settings, checkpoint=checkpoint)
+    data = labelled_images(database, None if images is None else as_images(images), only)
+    return fine_tune(database.model, data, inserted, drop, settings=settings, checkpoint=checkpoint)
 
 
 def fine_tune(
@@ -138,62 +146,64 @@ def fine_tune(
     settings: Training | None = None,
     checkpoint: str | Path | None = None,
 ) -> RetrainedModel:
-    """Do what :func:`retrain` does for any model and images; ``drop`` has numbers or ids."""
+    """Fine-tune as :func:`retrain` does, for any model and images; ``drop`` is numbers or ids."""
     settings = settings or Training()
     if not artefacts:
-        raise DataError("There is no artefact to insert.", "Expected at least one.", "Name some.")
-    kept = _without(data, drop, model.classes)
-    train, aside = (
-        replace(kept, samples=kept.samples[part], targets=kept.targets[part])
-        for part in held_out(kept.samples, kept.targets, settings)
+        raise DataError(
+            "No artefact is given.", "Expected at least one to insert.", "Give an artefact."
+        )
+    remaining = _drop_samples(data, drop, model.classes)
+    train, held = (
+        replace(remaining, samples=remaining.samples[part], targets=remaining.targets[part])
+        for part in split_held_out(remaining.samples, remaining.targets, settings)
     )
     module = copy.deepcopy(in_full_precision(model.module)).eval()
     learner = replace(model, module=module, spec="python:retrained")
-    material = TrainingData(train.images, train.samples, train.targets, tuple(artefacts))
+    training_data = TrainingData(train.images, train.samples, train.targets, tuple(artefacts))
     specs = tuple(artefact.spec for artefact in artefacts)
     identity = fingerprint(
         model.fingerprint, list(data.images.ids), train.samples.tolist(),
         train.targets.tolist(), list(specs), settings.model_dump(),
     )  # fmt: skip
-    run = TrainingRun(
-        learner, material, settings, identity, None if checkpoint is None else Path(checkpoint)
+    training = TrainingRun(
+        learner, training_data, settings, identity, None if checkpoint is None else Path(checkpoint)
     )
     sets = {
-        "accuracy": aside,
-        "accuracy_inserted": replace(aside, images=WithArtefact(data.images, artefacts)),
+        "accuracy": held,
+        "accuracy_inserted": replace(held, images=WithArtefact(data.images, artefacts)),
     }
 
     def measure() -> dict[str, float]:
-        if len(aside.samples) == 0:
+        if len(held.samples) == 0:
             return dict.fromkeys(sets, float("nan"))
-        return {name: answers(learner, part).accuracy for name, part in sets.items()}
+        return {name: evaluate_labelled(learner, part).accuracy for name, part in sets.items()}
 
     return RetrainedModel(
-        learner, model.spec, pd.DataFrame(run.go(measure)), settings, specs,
-        len(train.samples), len(aside.samples), len(data.samples) - len(kept.samples),
+        learner, model.spec, pd.DataFrame(training.train(measure)), settings, specs,
+        len(train.samples), len(held.samples), len(data.samples) - len(remaining.samples),
     )  # fmt: skip
 
 
-def _without(
+def _drop_samples(
     data: LabelledImages, drop: Sequence[int | str], classes: Sequence[str] | None
 ) -> LabelledImages:
-    """Leave samples out that are given by number or id."""
-    place = {name: number for number, name in enumerate(data.images.ids)}
-    gone = [place.get(one, -1) if isinstance(one, str) else int(one) for one in drop]
-    for one, number in zip(drop, gone, strict=True):
-        if not 0 <= number < len(place):
+    """Leave out samples, given by number or id."""
+    index = {name: sample for sample, name in enumerate(data.images.ids)}
+    dropped = [index.get(item, -1) if isinstance(item, str) else int(item) for item in drop]
+    for item, sample in zip(drop, dropped, strict=True):
+        if not 0 <= sample < len(index):
             raise DataError(
-                f"The sample '{one}' to be dropped is not in '{data.images.spec}'.",
-                f"Expected a number below {len(place)}, or an id such as "
-                f"{nearest(str(one), place)}.",
-                "Correct the list.",
+                f"The sample '{item}' to drop is not in '{data.images.spec}'.",
+                f"Expected a number below {len(index)}, or an id such as "
+                f"{nearest(str(item), index)}.",
+                "Correct the list of samples to drop.",
             )
-    kept = ~np.isin(data.samples, gone)
-    lost = sorted({*data.targets.tolist()} - {*data.targets[kept].tolist()})
-    if lost:
+    keep = ~np.isin(data.samples, dropped)
+    missing = sorted({*data.targets.tolist()} - {*data.targets[keep].tolist()})
+    if missing:
         raise DataError(
-            f"The class {classes[lost[0]] if classes else lost[0]} would lose all its images.",
-            "Expected at least one that is not dropped.",
+            f"Class {classes[missing[0]] if classes else missing[0]} would lose all its images.",
+            "Expected at least one image that is not dropped.",
             "Drop fewer samples, or add images of the class without the artefact.",
         )
-    return replace(data, samples=data.samples[kept], targets=data.targets[kept])
+    return replace(data, samples=data.samples[keep], targets=data.targets[keep])

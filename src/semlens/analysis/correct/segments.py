@@ -1,4 +1,4 @@
-"""Cut an artefact out of the images that carry it, to put it into others."""
+"""Soft cut-outs of an artefact from the images that carry it, to insert it into others."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from semlens.analysis.correct.cav import (
     concept_vector,
     soft_masks,
 )
-from semlens.analysis.correct.component_files import chosen_components
+from semlens.analysis.correct.component_files import resolve_components
 from semlens.analysis.result import Chart, Result
 from semlens.data.artefact_rendering import SUFFIXES, blend
 from semlens.data.images import Images
@@ -41,27 +41,27 @@ from semlens.store.reader import Database
 from semlens.types import Box, Component, Components
 
 SHOWN = 6
-"""Cut-outs in the picture."""
+"""Number of cut-outs in the plot."""
 SOURCES = "sources.json"
-"""Says where the cut-outs of a folder come from."""
+"""File that describes the cut-outs of a folder."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Segment:
-    """One artefact and where it lies.
+    """One cut-out: a soft mask of the artefact in one image.
 
     Parameters
     ----------
     sample, path, target
-        The image: its number, id and class.
+        Number, id and class of the image.
     score
-        Dot product of its readouts and the concept vector.
+        Dot product of the image's readouts and the concept vector.
     heat
-        float32[h w], relevance of the vector by input pixel.
+        float32[h w], relevance of the concept vector by input pixel.
     soft
         float32[h w], the mask in input pixels, from 0 to 1.
     geometry
-        From input pixels to original ones.
+        Maps input pixels to original pixels.
     """
 
     sample: int
@@ -74,31 +74,33 @@ class Segment:
 
     @cached_property
     def mask(self) -> Float32[np.ndarray, "height width"]:
-        """M of the paper's Eq. 4, in original pixels; zero where the model does not look."""
-        return np.clip(self.original(self.soft), 0, 1)
+        """M of the paper's Eq. 4, in original pixels; zero outside the model's input."""
+        return np.clip(self.in_original(self.soft), 0, 1)
 
-    def original(self, values: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "height width"]:
-        """Return values by input pixel in original pixels."""
+    def in_original(
+        self, values: Float32[np.ndarray, "h w"]
+    ) -> Float32[np.ndarray, "height width"]:
+        """Resample values from input pixels to original pixels."""
         size = self.geometry.width, self.geometry.height
         return onto(values, self.geometry, Box(0, 0, *size), size)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Segments(Result):
-    """Cut-outs of one artefact, the clearest first.
+    """Cut-outs of one artefact, highest score first.
 
     Parameters
     ----------
     components
-        Those that the artefact is known by.
+        Components that respond to the artefact.
     vector
-        The direction by which it was found.
+        The concept activation vector that was localised.
     rules
         Name of the relevance rules.
     images
-        What they are cut out of.
+        The images of the cut-outs.
     clean
-        Samples that do not show the artefact, for the picture.
+        Samples without the artefact, for the plot.
     """
 
     components: tuple[Component, ...]
@@ -112,19 +114,19 @@ class Segments(Result):
         """Return the number of cut-outs."""
         return len(self.cutouts)
 
-    def picture(self, number: int) -> Image.Image:
-        """Return a cut-out as RGBA: the image, its mask as alpha."""
-        cutout = self.cutouts[number]
-        alpha = np.rint(255 * cutout.mask[:, :, None]).astype(np.uint8)
-        # colours under no mask would only make the file larger
-        colours = np.asarray(self.images.read(cutout.sample)) * (alpha > 0)
+    def picture(self, index: int) -> Image.Image:
+        """Return a cut-out as an RGBA image, with the mask as alpha channel."""
+        segment = self.cutouts[index]
+        alpha = np.rint(255 * segment.mask[:, :, None]).astype(np.uint8)
+        # black outside the mask, for smaller files
+        colours = np.asarray(self.images.read(segment.sample)) * (alpha > 0)
         return Image.fromarray(np.concatenate([colours, alpha], axis=2))
 
-    def inserted(self, number: int, image: Image.Image) -> Image.Image:
-        """Return an image with a cut-out at its place (paper, F.2.3, Eq. 4)."""
-        cutout = self.cutouts[number]
-        source = self.images.read(cutout.sample).resize(image.size, Image.Resampling.BILINEAR)
-        mask = Image.fromarray(cutout.mask).resize(image.size, Image.Resampling.BILINEAR)
+    def inserted(self, index: int, image: Image.Image) -> Image.Image:
+        """Return an image with a cut-out inserted at its original position (F.2.3, Eq. 4)."""
+        segment = self.cutouts[index]
+        source = self.images.read(segment.sample).resize(image.size, Image.Resampling.BILINEAR)
+        mask = Image.fromarray(segment.mask).resize(image.size, Image.Resampling.BILINEAR)
         return blend(image, source, np.asarray(mask, np.float32))
 
     def write(self, folder: str | Path) -> list[Path]:
@@ -133,19 +135,19 @@ class Segments(Result):
         Raises
         ------
         StoreError
-            If the folder holds pictures already, or cannot be written to.
+            If the folder contains images, or cannot be written to.
         """
         folder = check_folder(folder)
         paths = [folder / f"{number:03d}.png" for number in range(len(self))]
         for number, path in enumerate(paths):
             picture = self.picture(number)
-            write_atomic(path, lambda part, made=picture: made.save(part, "PNG"))
+            write_atomic(path, lambda target, picture=picture: picture.save(target, "PNG"))
         text = json.dumps(self.to_json(), ensure_ascii=False, indent=2) + "\n"
         save_text(folder / SOURCES, text)
         return paths
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return one row per cut-out; area is the mask's mean."""
+        """Return one row per cut-out; ``area`` is the mean of the mask."""
         return pd.DataFrame(
             [
                 (f"{i:03d}.png", c.sample, c.path, c.target, c.score, float(c.mask.mean()))
@@ -155,7 +157,7 @@ class Segments(Result):
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values for a program; masks are left out."""
+        """Return plain values for JSON; masks are left out."""
         return {
             "components": [str(component) for component in self.components],
             "layer": self.vector.layer,
@@ -168,7 +170,7 @@ class Segments(Result):
         }
 
     def plot(self) -> Chart:
-        """Draw the image, the heatmap, the mask, and the artefact in a clean image."""
+        """Draw each image, its heatmap and mask, and the artefact inserted into a clean image."""
         from semlens.draw.correct_plots import SegmentColumn, cutout_figure
 
         clean = cycle([self.images.read(sample) for sample in self.clean])
@@ -176,7 +178,7 @@ class Segments(Result):
             SegmentColumn(
                 cutout.path,
                 self.images.read(cutout.sample),
-                cutout.original(cutout.heat),
+                cutout.in_original(cutout.heat),
                 cutout.mask,
                 image,
                 self.inserted(number, image),
@@ -187,16 +189,16 @@ class Segments(Result):
 
     @property
     def _title(self) -> str:
-        return f"What {', '.join(map(str, self.components))} react to, cut out"
+        return f"Cut-outs of what {', '.join(map(str, self.components))} respond to"
 
     def __rich__(self) -> Group:
-        """Return what a terminal shows."""
+        """Return the cut-outs as a table, and the quality of the concept vector."""
         vector = self.vector
         return Group(
             rich_table(self.to_pandas().drop(columns="sample"), self._title),
             Text(
-                f"Concept vector of {vector.layer}: AUROC {vector.separation:.3f} on samples left "
-                f"out ({len(vector.positives)} with it, {len(vector.negatives)} without)."
+                f"Concept vector of {vector.layer}: cross-validated AUROC {vector.separation:.3f} "
+                f"({len(vector.positives)} positives, {len(vector.negatives)} negatives)."
             ),
         )
 
@@ -207,61 +209,61 @@ def cut_out(
     components: Components,
     *,
     layer: Annotated[
-        str | None, setting("Layer of the concept vector [the deepest of the components].")
+        str | None, setting("Layer of the concept vector [deepest layer of the components].")
     ] = None,
-    count: Annotated[int, setting("Cut-outs at most.", ge=1)] = 20,
+    count: Annotated[int, setting("Maximum number of cut-outs.", ge=1)] = 20,
     positives: Sequence[int] | None = None,
     negatives: Sequence[int] | None = None,
     rules: Annotated[
         str | None, setting("Relevance rules: a preset, gradient or auto [the database's].")
     ] = None,
-    seed: Annotated[int, setting("Of the draw of samples without the artefact.", ge=0)] = 0,
+    seed: Annotated[int, setting("Seed for drawing samples without the artefact.", ge=0)] = 0,
 ) -> Segments:
-    """Localise an artefact in images that show it, and cut it out by a soft mask.
+    """Localise an artefact in images that show it, and cut it out with a soft mask.
 
     Parameters
     ----------
     components
-        Those that stand for the artefact, such as the hits of a search for it.
+        Components that respond to the artefact, such as the hits of a search for it.
     count
-        Of cut-outs; those of the samples that score highest.
+        Maximum number of cut-outs; the samples with the highest scores are used.
     positives, negatives, seed
-        As for :func:`semlens.analysis.correct.cav.concept_vector`.
+        See :func:`semlens.analysis.correct.cav.concept_vector`.
 
     Raises
     ------
     LayerError
-        If no component is named, or the database does not have one.
+        If no component is given, or one is not in the database.
     DataError
-        If there are too few samples to learn from.
+        If there are too few samples.
     RelevanceError
-        If no image has relevance for the vector.
+        If no image has positive relevance for the concept vector.
     """
-    chosen = chosen_components(components, database)
-    names = (
-        list(dict.fromkeys(component.layer for component in chosen))
+    selected = resolve_components(components, database)
+    layer_names = (
+        list(dict.fromkeys(component.layer for component in selected))
         if layer is None
         else [database.layer(layer).name]
     )
     model, recipe = database.model, database.manifest.recipe
     readable = int(np.flatnonzero(database.samples["error"].isna())[0])
     size = model.preprocess(database.images.read(readable)).shape[-2:]
-    engine = engine_for(model, names, rules or recipe.rules, size)
+    engine = engine_for(model, layer_names, rules or recipe.rules, size)
     vector = concept_vector(
-        database, chosen, engine.sort_layers(names)[-1],
+        database, selected, engine.sort_layers(layer_names)[-1],
         positives=positives, negatives=negatives, seed=seed,
     )  # fmt: skip
-    best = np.argsort(-vector.score, kind="stable")[:count].tolist()
-    found = tuple(_localised(database, engine, vector, best))
-    if not found:
+    strongest = np.argsort(-vector.score, kind="stable")[:count].tolist()
+    segments = tuple(_localised(database, engine, vector, strongest))
+    if not segments:
         raise RelevanceError(
             f"No image has positive relevance for the concept vector of '{vector.layer}'.",
-            "Expected samples that show what the components react to.",
+            "Expected samples that show what the components respond to.",
             "Choose other components, or another layer.",
         )
-    clean = vector.negatives[::-1][:SHOWN]  # the last are of other classes
+    clean = vector.negatives[::-1][:SHOWN]  # the last ones belong to other classes
     return Segments(
-        tuple(chosen), vector, engine.rules.name, found, database.images, tuple(clean.tolist())
+        tuple(selected), vector, engine.rules.name, segments, database.images, tuple(clean.tolist())
     )
 
 
@@ -269,48 +271,54 @@ def _localised(
     database: Database,
     engine: RelevanceEngine,
     vector: ConceptActivationVector,
-    chosen: Sequence[int],
+    indices: Sequence[int],
 ) -> Iterator[Segment]:
-    """Yield cut-outs of some of the positives; those without positive relevance are left out."""
+    """Yield cut-outs of some positives, except those without positive relevance.
+
+    Parameters
+    ----------
+    indices
+        Indices into ``vector.positives``.
+    """
     model, images, table = database.model, database.images, database.samples
     geometry, readout = model.geometry(), database.manifest.recipe.readout
     step = min(pairs_per_pass(engine, vector.layer), 32)
-    for start in range(0, len(chosen), step):
-        part = chosen[start : start + step]
-        samples = [int(vector.positives[place]) for place in part]
+    for start in range(0, len(indices), step):
+        chunk = indices[start : start + step]
+        samples = [int(vector.positives[index]) for index in chunk]
         pictures = [images.read(sample) for sample in samples]
         inputs = model.batch([model.preprocess(picture) for picture in pictures])
         heat = cav_heatmap(engine, inputs, vector, readout)
         soft = soft_masks(heat)
-        for row, (place, sample) in enumerate(zip(part, samples, strict=True)):
+        for row, (index, sample) in enumerate(zip(chunk, samples, strict=True)):
             if float(soft[row].max()) > 0:
                 path, target = table.iloc[sample][["path", "target"]]
                 yield Segment(
                     sample,
                     path,
                     target if isinstance(target, str) else None,
-                    float(vector.score[place]),
+                    float(vector.score[index]),
                     heat[row].numpy(),
                     soft[row].numpy(),
                     geometry(*pictures[row].size),
                 )
-        report("cutting out", start + len(part), len(chosen))
+        report("cutting out", start + len(chunk), len(indices))
 
 
 def check_folder(folder: str | Path) -> Path:
-    """Refuse a folder that holds pictures, before the work begins: old and new would mix.
+    """Check that cut-outs can be written to a folder, before long work begins.
 
     Raises
     ------
     StoreError
-        If it does, or is a file.
+        If the folder contains images, which would mix with the new ones, or is a file.
     """
     folder = Path(folder).expanduser()
-    held = folder.is_dir() and any(p.suffix.lower() in SUFFIXES for p in folder.iterdir())
-    if held or folder.is_file():
+    has_pictures = folder.is_dir() and any(p.suffix.lower() in SUFFIXES for p in folder.iterdir())
+    if has_pictures or folder.is_file():
         raise StoreError(
-            f"'{folder}' {'holds pictures already' if held else 'is a file'}.",
+            f"'{folder}' {'already contains images' if has_pictures else 'is a file'}.",
             "Expected an empty or new folder for the cut-outs.",
-            "Name another one.",
+            "Choose another folder.",
         )
     return folder

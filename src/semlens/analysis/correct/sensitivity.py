@@ -1,4 +1,4 @@
-"""Accuracy on clean images and with artefacts, before and after a correction (paper, F.2.3)."""
+"""Accuracy with and without artefacts, of a model and its corrections (paper, F.2.3)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jaxtyping import Bool
 from rich.console import RenderableType
 
 from semlens.analysis.correct.corrected_model import with_weights
-from semlens.analysis.evaluate import Evaluation, LabelledImages, answers, labelled
+from semlens.analysis.evaluate import Evaluation, LabelledImages, evaluate_labelled, labelled_images
 from semlens.analysis.result import Chart, Result
 from semlens.data.artefact import Artefact, Artefacts, WithArtefact, as_artefacts
 from semlens.data.images import Images
@@ -28,7 +28,7 @@ from semlens.types import Component, Components, as_components, as_list
 
 VANILLA, CLEAN, PRUNED, ALL = "vanilla", "clean", "pruned", "all"
 Z = 1.959964
-"""Of a 95 % interval."""
+"""Standard normal quantile of a 95 % interval."""
 COLUMNS = (
     "model", "images", "class", "samples", "accuracy", "low", "high", "change", "change_low",
     "change_high", "logit", "other_logit", "removed",
@@ -37,29 +37,32 @@ COLUMNS = (
 
 @dataclass(frozen=True, repr=False)
 class Sensitivity(Result):
-    """How accuracy changes with artefacts, model by model."""
+    """Accuracy of models on sets of images with and without artefacts.
+
+    Parameters
+    ----------
+    frame
+        One row per model, set of images and class (``all`` first): ``accuracy`` with its 95 %
+        interval ``low``, ``high`` (Wilson); ``change`` from the first set, with an interval;
+        ``logit``, the mean logit of the correct class, and ``other_logit``, of the strongest
+        other class; for ``all`` also ``removed``, the fraction of the first model's loss of
+        accuracy that this model avoids, ``1 - change / change of the first model``.
+    """
 
     frame: pd.DataFrame
-    """One row per model, set of images and class (``all`` first).
-
-    ``accuracy`` with its 95 % interval ``low``, ``high`` (Wilson); ``change`` from the first
-    set, with an interval; ``logit``, the mean logit of the right class, and ``other_logit``,
-    of the strongest other one; ``removed``, for ``all``: what share of the first model's
-    loss of accuracy this one does without, ``1 - change / change of the first``.
-    """
 
     @property
     def models(self) -> list[str]:
-        """The models, in order."""
+        """Names of the models, in order."""
         return list(dict.fromkeys(self.frame["model"]))
 
     @property
     def sets(self) -> list[str]:
-        """The sets of images, in order; the first is what the others are compared with."""
+        """Names of the sets of images, in order; the first is the reference."""
         return list(dict.fromkeys(self.frame["images"]))
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values for a program."""
+        """Return plain values for JSON."""
         return {
             "models": self.models,
             "images": self.sets,
@@ -74,16 +77,16 @@ class Sensitivity(Result):
 
     def __rich__(self) -> RenderableType:
         """Return the rows over all classes."""
-        shown: Any = self.frame[self.frame["class"] == ALL]
+        all_classes: Any = self.frame[self.frame["class"] == ALL]
         return rich_table(
-            shown,
+            all_classes,
             "Accuracy over all classes (95 % interval)",
             ["model", "images", "samples", "accuracy", "low", "high", "change", "removed"],
         )
 
 
 Weights = Mapping[str, SubjectModel | str | Path] | str | Path | Iterable[str | Path]
-"""Other weights of a model: objects or files by name, or files ("NAME=FILE" or "FILE")."""
+"""Further weights of a model: models or files by name, or files ("NAME=FILE" or "FILE")."""
 ImageSets = Mapping[str, Images | str | Path] | Images | str | Path | Iterable[str | Path]
 """Sets of images: objects or SPECs by name, or SPECs ("NAME=SPEC" or "SPEC")."""
 
@@ -96,70 +99,76 @@ def sensitivity(
     prune: Components = (),
     weights: Weights = (),
     images: ImageSets = (),
-    only: Annotated[str | None, setting("Only images whose file name starts so (test-).")] = None,
+    only: Annotated[
+        str | None, setting("Use only images whose file name starts with this (test-).")
+    ] = None,
     batch_size: Annotated[int, setting("Images per pass.", ge=1)] = 32,
-    seed: Annotated[int, setting("Of the artefacts' places.", ge=0)] = 0,
+    seed: Annotated[int, setting("Seed for the artefacts' positions.", ge=0)] = 0,
 ) -> Sensitivity:
-    """Measure how much artefacts cost a model in accuracy, before and after corrections.
+    """Measure how much accuracy artefacts cost a model, before and after corrections.
 
     Parameters
     ----------
     artefacts
-        Each is inserted into the clean images, as a set of its own.
+        Each is inserted into the clean images, which gives another set.
     prune
-        Components without which the model is measured once more, as ``pruned``.
+        Components to remove: the model without them is measured too, as ``pruned``.
     weights
-        Other weights of the model, such as retrained ones.
+        Further weights of the model, such as retrained ones.
     images
-        Sets of images with class names, of which the first is the clean one; by default the
-        database's images.
+        Sets of images with class names, the clean one first; by default the database's images.
 
     Raises
     ------
     DataError
         If names collide, or no image has a known class.
     ModelError
-        If weights do not fit, or the model has one logit only.
+        If weights do not fit, or the model has only one logit.
 
     Examples
     --------
-    >>> found = db.sensitivity("hue", prune=["layer4:17"])             # doctest: +SKIP
-    >>> found.to_pandas().query("`class` == 'all'")                    # doctest: +SKIP
+    >>> result = db.sensitivity("hue", prune=["layer4:17"])            # doctest: +SKIP
+    >>> result.to_pandas().query("`class` == 'all'")                   # doctest: +SKIP
     """
-    overlaid = as_artefacts(artefacts)
+    inserted = as_artefacts(artefacts)
     removed = as_components(prune)
     database.rows_of(removed)
     models = {
         VANILLA: database.model,
         **{
-            name: one if isinstance(one, SubjectModel) else with_weights(database.model, one)
-            for name, one in _named(weights, VANILLA).items()
+            name: value if isinstance(value, SubjectModel) else with_weights(database.model, value)
+            for name, value in _by_name(weights, VANILLA).items()
         },
     }
     sets = {
-        name: labelled(database, as_images(one), only)
-        for name, one in _named(images, first=CLEAN).items()
-    } or {CLEAN: labelled(database, only=only)}
+        name: labelled_images(database, as_images(value), only)
+        for name, value in _by_name(images, first=CLEAN).items()
+    } or {CLEAN: labelled_images(database, only=only)}
     return accuracies(
-        models, with_artefacts(sets, overlaid, seed), prune=removed, batch_size=batch_size
+        models, with_artefacts(sets, inserted, seed), prune=removed, batch_size=batch_size
     )
 
 
-def _named(given: Any, *taken: str, first: str = "") -> dict[str, Any]:
-    """Return values by name; a file without one has its own, unless it comes ``first``."""
-    found: dict[str, Any] = {}
-    for one in given.items() if isinstance(given, Mapping) else as_list(given):
-        name, value = one if isinstance(one, tuple) else ("", one)
-        head, mark, rest = str(one).partition("=")
-        if isinstance(one, str) and mark and "/" not in head:
-            name, value = head, rest
-        name = name or (first if not found else "") or Path(str(value)).stem
-        if name in found or name in taken:
+def _by_name(values: Any, *reserved: str, first: str = "") -> dict[str, Any]:
+    """Return values by name: from a mapping, from "NAME=VALUE", or named after their files.
+
+    The name of the first value without one is ``first``, if that is given.
+    """
+    named: dict[str, Any] = {}
+    for item in values.items() if isinstance(values, Mapping) else as_list(values):
+        name, value = item if isinstance(item, tuple) else ("", item)
+        before, equals, after = str(item).partition("=")
+        if isinstance(item, str) and equals and "/" not in before:
+            name, value = before, after
+        name = name or (first if not named else "") or Path(str(value)).stem
+        if name in named or name in reserved:
             raise DataError(
-                f"There are two called '{name}'.", "Expected different names.", "Give NAME=."
+                f"The name '{name}' is used twice.",
+                "Expected different names.",
+                "Name them as NAME=VALUE.",
             )
-        found[name] = value
-    return found
+        named[name] = value
+    return named
 
 
 def with_artefacts(
@@ -170,23 +179,23 @@ def with_artefacts(
     Raises
     ------
     DataError
-        If there is no set, or two have one name.
+        If there is no set, or two have the same name.
     """
     if not sets:
-        raise DataError("There are no images.", "Expected at least one set.", "Name one.")
-    clean, found = next(iter(sets.values())), dict(sets)
-    kinds = [artefact.name for artefact in artefacts]
+        raise DataError("No images are given.", "Expected at least one set.", "Give images.")
+    clean, result = next(iter(sets.values())), dict(sets)
+    names = [artefact.name for artefact in artefacts]
     for artefact in artefacts:
-        short = kinds.count(artefact.name) == 1 and artefact.name not in found
+        short = names.count(artefact.name) == 1 and artefact.name not in result
         name = artefact.name if short else artefact.spec
-        if name in found:
+        if name in result:
             raise DataError(
-                f"There are two sets of images called '{name}'.",
+                f"Two sets of images are named '{name}'.",
                 "Expected different names.",
-                "Rename one, or leave one artefact out.",
+                "Rename one, or leave out one artefact.",
             )
-        found[name] = replace(clean, images=WithArtefact(clean.images, artefact, seed=seed))
-    return found
+        result[name] = replace(clean, images=WithArtefact(clean.images, artefact, seed=seed))
+    return result
 
 
 def accuracies(
@@ -196,12 +205,12 @@ def accuracies(
     prune: Sequence[Component] = (),
     batch_size: int = 32,
 ) -> Sensitivity:
-    """Measure models on sets of images; the first of both is what the others are compared with.
+    """Measure the accuracy of models on sets of images; the first of each is the reference.
 
     Parameters
     ----------
     prune
-        Components without which the first model is measured once more, as ``pruned``.
+        Components to remove: the first model without them is measured too, as ``pruned``.
 
     Raises
     ------
@@ -217,66 +226,66 @@ def accuracies(
     if len(set(names)) < max(len(names), 1):
         raise DataError(
             f"The models are {', '.join(names) or 'none'}.",
-            "Expected at least one, each with a name of its own.",
-            "Rename one.",
+            "Expected at least one model, and different names.",
+            "Rename one of the models.",
         )
     rows: list[dict[str, Any]] = []
     base: dict[str, float] = {}
     for name, model, removed in variants:
         clean: Evaluation | None = None
         with pruned(model, removed):
-            for title, data in sets.items():
-                measured = answers(model, data, batch_size)
-                clean = clean or measured
-                found = list(_rows(measured, clean))
-                change = found[0]["change"]
-                loss = base.setdefault(title, change)
-                found[0]["removed"] = 1 - change / loss if loss < 0 else float("nan")
-                rows += [{"model": name, "images": title, **row} for row in found]
+            for image_set, data in sets.items():
+                evaluation = evaluate_labelled(model, data, batch_size)
+                clean = clean or evaluation
+                class_rows = list(_rows(evaluation, clean))
+                change = class_rows[0]["change"]
+                loss = base.setdefault(image_set, change)
+                class_rows[0]["removed"] = 1 - change / loss if loss < 0 else float("nan")
+                rows += [{"model": name, "images": image_set, **row} for row in class_rows]
     return Sensitivity(pd.DataFrame(rows, columns=list(COLUMNS)))
 
 
-def _rows(measured: Evaluation, first: Evaluation) -> Iterator[dict[str, Any]]:
+def _rows(evaluation: Evaluation, clean: Evaluation) -> Iterator[dict[str, Any]]:
     """Yield the row over all classes, and one per class."""
-    one, other = measured.data, first.data
-    paired = np.array_equal(one.samples, other.samples) and (
-        list(one.images.ids) == list(other.images.ids)
+    data, clean_data = evaluation.data, clean.data
+    paired = np.array_equal(data.samples, clean_data.samples) and (
+        list(data.images.ids) == list(clean_data.images.ids)
     )
-    for target in (None, *np.unique(measured.targets).tolist()):
-        here = measured.of_class(target)
-        hit, before = measured.hit[here], first.hit[first.of_class(target)]
-        low, high = wilson(int(hit.sum()), len(hit))
-        change, change_low, change_high = change_interval(hit, before, paired=paired)
+    for target in (None, *np.unique(evaluation.targets).tolist()):
+        mask = evaluation.of_class(target)
+        correct, clean_correct = evaluation.correct[mask], clean.correct[clean.of_class(target)]
+        low, high = wilson_interval(int(correct.sum()), len(correct))
+        change, change_low, change_high = change_interval(correct, clean_correct, paired=paired)
         yield {
-            "class": ALL if target is None else measured.name_of(target),
-            "samples": len(hit),
-            "accuracy": float(hit.mean()),
+            "class": ALL if target is None else evaluation.name_of(target),
+            "samples": len(correct),
+            "accuracy": float(correct.mean()),
             "low": low,
             "high": high,
             "change": change,
             "change_low": change_low,
             "change_high": change_high,
-            "logit": float(measured.logit[here].mean()),
-            "other_logit": float(measured.other[here].mean()),
+            "logit": float(evaluation.logit[mask].mean()),
+            "other_logit": float(evaluation.best_other[mask].mean()),
             "removed": float("nan"),
         }
 
 
-def wilson(hits: int, count: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share (Wilson 1927)."""
+def wilson_interval(hits: int, count: int) -> tuple[float, float]:
+    """Return the 95 % interval of a proportion (Wilson 1927)."""
     share = hits / count
-    middle = (share + Z**2 / (2 * count)) / (1 + Z**2 / count)
+    centre = (share + Z**2 / (2 * count)) / (1 + Z**2 / count)
     half = Z / (1 + Z**2 / count) * np.sqrt(share * (1 - share) / count + Z**2 / (4 * count**2))
-    return max(0.0, float(middle - half)), min(1.0, float(middle + half))
+    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
 
 
 def change_interval(
     now: Bool[np.ndarray, " n"], before: Bool[np.ndarray, " m"], *, paired: bool
 ) -> tuple[float, float, float]:
-    """Return the change of a share with its 95 % interval.
+    """Return the change of a proportion and its 95 % interval.
 
-    For the same images by the spread of their differences; for others by both Wilson
-    intervals (Newcombe 1998, method 10). NaN where there was nothing before.
+    For the same images (``paired``), from the deviation of the differences; otherwise from both
+    Wilson intervals (Newcombe 1998, method 10). NaN if there were no images before.
     """
     if len(before) == 0:
         return float("nan"), float("nan"), float("nan")
@@ -284,8 +293,8 @@ def change_interval(
     if paired:
         half = Z * float((now.astype(float) - before).std()) / np.sqrt(len(now))
         return change, change - half, change + half
-    low, high = wilson(int(now.sum()), len(now))
-    was_low, was_high = wilson(int(before.sum()), len(before))
-    down = np.hypot(now.mean() - low, was_high - before.mean())
-    up = np.hypot(high - now.mean(), before.mean() - was_low)
-    return change, change - float(down), change + float(up)
+    low, high = wilson_interval(int(now.sum()), len(now))
+    before_low, before_high = wilson_interval(int(before.sum()), len(before))
+    below = np.hypot(now.mean() - low, before_high - before.mean())
+    above = np.hypot(high - now.mean(), before.mean() - before_low)
+    return change, change - float(below), change + float(above)

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from semlens.analysis.compare.compare import LabelThreshold
 from semlens.analysis.compare.component_sets import ComponentSet, as_databases, component_sets
-from semlens.analysis.compare.summary import MaybeConcepts, embed_labels
+from semlens.analysis.compare.summary import OptionalConcepts, embed_labels
 from semlens.analysis.concepts import Concepts
 from semlens.analysis.describe.clusters import (
     MIN_DIST,
@@ -188,7 +188,7 @@ def concept_map(
     databases: Database | Sequence[Database],
     *others: Database,
     layers: Layers = None,
-    concepts: MaybeConcepts = VOCABULARY,
+    concepts: OptionalConcepts = VOCABULARY,
     clusters: Annotated[
         int | None, setting("Clusters of k-means [60, or one per 8 components].")
     ] = None,

@@ -11,10 +11,10 @@ import pandas as pd
 from jaxtyping import Int64
 from rich.console import Group, RenderableType
 
-from semlens.analysis.class_relevance import MINIMUM, Minimum, OnlyTarget
+from semlens.analysis.class_relevance import MINIMUM, Minimum, TargetFilter
 from semlens.analysis.compare.compare import LabelThreshold
 from semlens.analysis.compare.component_sets import ComponentSet, as_databases, component_sets
-from semlens.analysis.compare.summary import Assignment, assign, first_places
+from semlens.analysis.compare.summary import LabelAssignment, assign_labels, first_occurrences
 from semlens.analysis.concepts import ConceptSet, as_concepts
 from semlens.analysis.label import THRESHOLD, VOCABULARY, LabelConcepts
 from semlens.analysis.query_embedding import embed_concepts
@@ -58,7 +58,7 @@ def concept_nodes(concepts: ConceptSet) -> list[CategoryNode]:
     recurs under another category counts under the first one only.
     """
     kinds = len({concept.kind for concept in concepts.concepts}) > 1
-    first_index = first_places(concepts)
+    first_index = first_occurrences(concepts)
     indices_of_node: dict[tuple[tuple[str, ...], bool], list[int]] = {}
     for index, concept in enumerate(concepts.concepts):
         if first_index[index] != index:
@@ -82,7 +82,7 @@ def concept_nodes(concepts: ConceptSet) -> list[CategoryNode]:
 
 def recurring(concepts: ConceptSet) -> dict[str, list[str]]:
     """Return the categories of names that occur in several, the counted one first."""
-    first_index = first_places(concepts)
+    first_index = first_occurrences(concepts)
     categories: dict[str, list[str]] = {}
     for index, concept in enumerate(concepts.concepts):
         if first_index[index] != index:
@@ -277,7 +277,7 @@ def dissect(
     *others: Database,
     concepts: LabelConcepts = VOCABULARY,
     layers: Layers = None,
-    target: OnlyTarget = None,
+    target: TargetFilter = None,
     minimum: Minimum = MINIMUM,
     threshold: LabelThreshold = THRESHOLD,
     depth: Annotated[int, setting("Levels of categories to print.", ge=1)] = 1,
@@ -324,7 +324,7 @@ def dissect(
     for components in component_sets(database_list, layers=layers, target=target, minimum=minimum):
         layer_sets = components.by_layer()
         assignments = [
-            assign(layer_set, embedding, concept_set, threshold) for layer_set in layer_sets
+            assign_labels(layer_set, embedding, concept_set, threshold) for layer_set in layer_sets
         ]
         for layer_set, assignment in zip(layer_sets, assignments, strict=True):
             origin = {"database": components.name, "layer": layer_set.layers[0]}
@@ -356,7 +356,7 @@ def dissect(
 def _gaps(
     database: str,
     sets: Sequence[ComponentSet],
-    assignments: Sequence[Assignment],
+    assignments: Sequence[LabelAssignment],
     concepts: ConceptSet,
     threshold: float,
 ) -> pd.DataFrame:
@@ -369,7 +369,7 @@ def _gaps(
         for i in np.unique(assignment.concept)
         if i >= 0
     }
-    alignments = np.stack([assignment.reached for assignment in assignments])
+    alignments = np.stack([assignment.concept_alignment for assignment in assignments])
     for index, concept in enumerate(concepts.concepts):
         if concept.name in covered:
             continue

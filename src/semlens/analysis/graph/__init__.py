@@ -1,1 +1,1 @@
-"""Attribution graphs: what feeds a class, and what feeds that (paper, 3.3 and Fig. 2c)."""
+"""Attribution graphs: which concepts a class relies on, layer by layer (paper, 3.3, Fig. 2c)."""

@@ -1,4 +1,4 @@
-"""Attribution graphs: which concepts a class rests on, layer by layer (paper, Fig. 2c and D.5)."""
+"""Attribution graphs: which concepts a class relies on, by layer (paper, Fig. 2c and D.5)."""
 
 from __future__ import annotations
 
@@ -18,124 +18,128 @@ from semlens.analysis.database_engine import RulesLike
 from semlens.analysis.graph.relevance_trace import (
     IMAGES,
     TracedLayer,
-    arrivals,
     make_job,
-    strongest,
+    received_relevance,
+    strongest_components,
 )
 from semlens.analysis.label import VOCABULARY, LabelSource, Named, as_labels, label_of
 from semlens.analysis.result import IMAGE_SUFFIXES, Result
 from semlens.draw.encode_images import encoded
-from semlens.draw.graph_layout import GraphEdge, GraphNode, Heading, Scene, arrange
+from semlens.draw.graph_layout import GraphEdge, GraphHeading, GraphNode, layout_graph
 from semlens.draw.graph_picture import draw_png, draw_svg
+from semlens.draw.graph_scene import Scene
 from semlens.draw.text_table import rich_table
 from semlens.settings import question, setting
 from semlens.store.reader import Database
 from semlens.types import Layers, Target
 
 TARGET = "target"
-"""The id of the node that stands for the class."""
+"""Id of the node for the class."""
 
 UNLABELLED = "?"
 
 
-def keep_groups(
+def group_components(
     database: Database, layer: TracedLayer, labels: Named, minimum: float, top: int | None
 ) -> dict[str, list[int]]:
-    """Return by label which of a layer's traced components are kept, largest share first.
+    """Select traced components of a layer, and return their columns by label, strongest first.
 
     Parameters
     ----------
     labels
-        Components without one are grouped as "?". None makes each a group of its own.
+        Components without a label are grouped as "?". With None, each is a group of its own.
     minimum, top
-        Components whose share reaches ``minimum`` on some sample, and of those the ``top``
-        strongest.
+        Selects the ``top`` strongest components with a share of at least ``minimum`` on some
+        sample.
     """
-    first, found = database.layer(layer.name).first, dict[str, list[int]]()
+    first, groups = database.layer(layer.name).first, dict[str, list[int]]()
     for column in np.flatnonzero(layer.strength >= minimum)[:top].tolist():
-        component = database.component(first + int(layer.places[column]))
-        own = f"#{'-' if component.sign < 0 else ''}{component.index}"
-        label = own if labels is None else label_of(labels, component) or UNLABELLED
-        found.setdefault(label, []).append(column)
-    return found
+        component = database.component(first + int(layer.indices[column]))
+        name = f"#{'-' if component.sign < 0 else ''}{component.index}"
+        label = name if labels is None else label_of(labels, component) or UNLABELLED
+        groups.setdefault(label, []).append(column)
+    return groups
 
 
 def make_node(
     database: Database, layer: TracedLayer, label: str, columns: Sequence[int]
 ) -> GraphNode:
-    """Return the node of some traced components of a layer."""
-    together = layer.share[:, list(columns)].sum(1)
-    rows = database.layer(layer.name).first + layer.places[list(columns)]
-    largest = float(together[np.abs(together).argmax()])
+    """Return the node for some traced components of a layer."""
+    group_share = layer.share[:, list(columns)].sum(1)
+    rows = database.layer(layer.name).first + layer.indices[list(columns)]
+    maximum = float(group_share[np.abs(group_share).argmax()])
     identity, names = f"{layer.name}/{label}", tuple(database.names(rows))
-    return GraphNode(identity, layer.name, label, names, float(together.mean()), largest)
+    return GraphNode(identity, layer.name, label, names, float(group_share.mean()), maximum)
 
 
 def make_edges(
     names: Sequence[str],
-    of: Mapping[str, Sequence[GraphNode]],
+    nodes: Mapping[str, Sequence[GraphNode]],
     weight: Mapping[str, Float[np.ndarray, "a b"]],
 ) -> list[GraphEdge]:
-    """Return the edges from the class down.
+    """Return the edges, starting at the class.
 
     Parameters
     ----------
     names
-        The layers, from the lowest to the highest.
-    of
-        Their nodes, in the order of the groups.
+        Names of the layers, from the lowest to the highest.
+    nodes
+        Nodes of each layer, in the order of the groups.
     weight
-        By lower layer: what comes to its groups from those of the layer above.
+        By lower layer, the relevance that its b groups receive from the a groups of the layer
+        above.
     """
-    found = [GraphEdge(TARGET, node.id, node.mean) for node in of[names[-1]]]
+    edges = [GraphEdge(TARGET, node.id, node.mean) for node in nodes[names[-1]]]
     for lower, upper in reversed(list(zip(names, names[1:], strict=False))):
         if lower in weight:
-            found += [
+            edges += [
                 GraphEdge(source.id, target.id, float(value))
-                for source, row in zip(of[upper], weight[lower], strict=True)
-                for target, value in zip(of[lower], row, strict=True)
+                for source, weights in zip(nodes[upper], weight[lower], strict=True)
+                for target, value in zip(nodes[lower], weights, strict=True)
                 if value != 0
             ]
-    return found
+    return edges
 
 
 THUMBNAIL = 128
+"""Longest side of the image's thumbnail, in pixels."""
 MINIMUM = 0.01
-"""Least share of a component that is kept (paper, D.5)."""
+"""Minimum share of a component in the graph (paper, D.5)."""
 THRESHOLD = 0.01
-"""Least alignment of a group's label."""
+"""Minimum alignment of a group's label."""
 LINES = 12
-"""Groups of a layer in a terminal's table."""
-LITTLE = 0.25
-"""Under this share of the relevance, a graph says too little to be read."""
+"""Groups per layer in a terminal's table."""
+LOW_COVERAGE = 0.25
+"""A graph that shows less than this share of the relevance is hard to interpret."""
 
 
 @dataclass(frozen=True, repr=False)
 class AttributionGraph(Result):
-    """The groups of components that matter for a class, and what passes between them.
+    """Groups of components that a class relies on, and the relevance that passes between them.
 
     Parameters
     ----------
     target, name
-        The class: its logit and its name.
+        Logit and name of the class.
     images
-        Over how many images the shares are taken.
+        Number of images over which shares are averaged.
     minimum
-        Components whose share reaches it on some image were kept.
+        Components in the graph have at least this share on some image.
     rules
-        The rules of relevance.
+        Name of the relevance rules.
     nodes
-        The class first, then layer by layer from the highest to the lowest, the largest
-        share first.
+        The class first, then layer by layer from the highest to the lowest, largest share first.
     edges
         From the class to the highest layer, and from each layer to the one below.
     share_shown
-        By layer: the part of its absolute relevance that the kept components carry, mean over
-        the images.
+        By layer, the fraction of its absolute relevance that is in the graph's components, mean
+        over the images.
     edges_shown
-        By layer: the part of its absolute relevance that edges between kept components
-        explain. It is 1 less the part that differs, and so falls when too much arrives as
-        when too little does.
+        By layer, the fraction of its absolute relevance that the edges explain: 1 minus the
+        fraction that differs from what arrives through edges. Too much and too little both
+        count as a difference.
+    example
+        The first of the images, for the picture.
     """
 
     suffixes = (".svg", *IMAGE_SUFFIXES, ".json")
@@ -151,7 +155,6 @@ class AttributionGraph(Result):
     edges_shown: Mapping[str, float]
     database: Database
     example: Image.Image | None = None
-    """The first of the images, for the picture."""
 
     @property
     def layers(self) -> list[str]:
@@ -160,11 +163,11 @@ class AttributionGraph(Result):
 
     @property
     def overall(self) -> float:
-        """The share of relevance that the edges show, mean over the layers."""
+        """Fraction of the relevance that the edges explain, mean over the layers."""
         return float(np.mean(list(self.edges_shown.values())))
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values for a program."""
+        """Return plain values for JSON."""
         return {
             "target": {"logit": self.target, "name": self.name},
             "images": self.images,
@@ -180,15 +183,15 @@ class AttributionGraph(Result):
         }
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return the nodes: the class, then the groups."""
+        """Return one row per node: the class, then the groups."""
         return pd.DataFrame([asdict(node) for node in self.nodes])
 
     def edges_to_pandas(self) -> pd.DataFrame:
-        """Return the edges: source, target, weight."""
+        """Return one row per edge: source, target, weight."""
         return pd.DataFrame([asdict(edge) for edge in self.edges])
 
     def svg(self) -> str:
-        """Return the picture as a self-contained SVG, for light and dark pages."""
+        """Return the picture as a self-contained SVG, for light and dark colour schemes."""
         return draw_svg(self._scene())
 
     def plot(self) -> Image.Image:
@@ -199,10 +202,10 @@ class AttributionGraph(Result):
         return self.svg() if suffix == ".svg" else None
 
     def _scene(self) -> Scene:
-        return arrange(
+        return layout_graph(
             self.nodes,
             self.edges,
-            Heading(
+            GraphHeading(
                 self.name, self.images, self.minimum,
                 self.share_shown, self.edges_shown, self.overall,
             ),
@@ -210,28 +213,28 @@ class AttributionGraph(Result):
         )  # fmt: skip
 
     def _thumbnails(self) -> dict[str, bytes]:
-        """Return the strongest example of each node's first component, and one image."""
-        found: dict[str, bytes] = {}
+        """Return the strongest example of each node's first component, and the example image."""
+        thumbnails: dict[str, bytes] = {}
         if self.example is not None:
-            small = self.example.convert("RGB")
-            small.thumbnail((THUMBNAIL, THUMBNAIL))
-            found[TARGET] = encoded(small)
+            image = self.example.convert("RGB")
+            image.thumbnail((THUMBNAIL, THUMBNAIL))
+            thumbnails[TARGET] = encoded(image)
         for node in self.nodes:
             for row in self.database.rows_of(node.components[:1]):
                 for example in self.database.examples_of(row, 1):
                     webp = self.database.thumbnail(example.crop)
                     if webp is not None:
-                        found[node.id] = webp
-        return found
+                        thumbnails[node.id] = webp
+        return thumbnails
 
     def _repr_html_(self) -> str:
         """Return the picture for notebooks."""
         return self.svg()
 
     def __rich__(self) -> Group:
-        """Return a table per layer, the highest first, and how much the edges show."""
+        """Return a table per layer, highest first, and how much the edges explain."""
         images = f"{self.images} image" + ("s" if self.images != 1 else "")
-        parts: list[Any] = [Text(f"'{self.name}', {images}, rules {self.rules}")]
+        rendered: list[Any] = [Text(f"'{self.name}', {images}, rules {self.rules}")]
         for name in reversed(self.layers):
             nodes = [node for node in self.nodes if node.layer == name]
             frame = pd.DataFrame(
@@ -240,16 +243,16 @@ class AttributionGraph(Result):
             )
             title = f"\n{name}: {self.share_shown[name]:.0%} of its relevance"
             more = f", {LINES} of {len(nodes)} groups" if len(nodes) > LINES else ""
-            parts.append(rich_table(frame, title + more))
-        shown = f"\n{len(self.edges)} connections show {self.overall:.0%} of the relevance."
-        if self.overall < LITTLE:
-            shown += f"\nLower the minimum (it was {self.minimum:g}) to see more of it."
-        return Group(*parts, Text(shown))
+            rendered.append(rich_table(frame, title + more))
+        summary = f"\n{len(self.edges)} connections show {self.overall:.0%} of the relevance."
+        if self.overall < LOW_COVERAGE:
+            summary += f"\nLower the minimum (now {self.minimum:g}) to show more."
+        return Group(*rendered, Text(summary))
 
 
-def _few(names: Sequence[str], most: int = 3) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+def _few(names: Sequence[str], count: int = 3) -> str:
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + more
 
 
 @question("model", "images", "embedder")
@@ -258,108 +261,115 @@ def attribution_graph(
     target: Target,
     concepts: LabelSource = VOCABULARY,
     *,
-    threshold: Annotated[float, setting("Least alignment of a label.", ge=-2, le=2)] = THRESHOLD,
+    threshold: Annotated[float, setting("Minimum alignment of a label.", ge=-2, le=2)] = THRESHOLD,
     samples: Samples = IMAGES,
     images: Pictures = None,
     layers: Layers = None,
     minimum: Annotated[
-        float, setting("Least share of a component, on its best image.", ge=0, le=1)
+        float, setting("Minimum share of a component, on its best image.", ge=0, le=1)
     ] = MINIMUM,
-    top: Annotated[int | None, setting("Components per layer at most.", ge=1)] = None,
+    top: Annotated[int | None, setting("Maximum number of components per layer.", ge=1)] = None,
     rules: RulesLike = None,
     batch_size: Annotated[
-        int | None, setting("Images that are traced together [what memory allows].", ge=1)
+        int | None, setting("Images per pass [what memory allows].", ge=1)
     ] = None,
 ) -> AttributionGraph:
-    """Trace the relevance of a class down through groups of components.
+    """Trace the relevance of a class through groups of components.
 
-    Relevance starts at the class's logit. In every layer the components are kept whose share
-    of the layer's absolute relevance reaches ``minimum`` on some image, and grouped by their
-    label. An edge is what arrives at a lower group when relevance starts at an upper group
-    only, with what the class has brought there.
+    Relevance starts at the class's logit. In every layer, components whose share of the layer's
+    absolute relevance is at least ``minimum`` on some image are selected and grouped by label.
+    An edge is the relevance that arrives at a lower group if the relevance that the class
+    assigns to an upper group is propagated alone.
 
     Parameters
     ----------
     concepts, threshold
-        What labels are taken from: concepts, labels from :func:`semlens.label`, or labels by
-        component; those without are grouped as "?". None makes each component a group of its
-        own.
+        Source of labels: concepts, labels from :func:`semlens.label`, or labels by component.
+        Components without a label are grouped as "?". With None, each component is a group of
+        its own.
     samples, images
-        How many samples of the class at most, or the numbers of any samples; or pictures from
-        anywhere. One picture gives a graph of that picture.
+        Maximum number of samples of the class, or numbers of any samples; or pictures from
+        anywhere. With a single picture, the graph is that of one prediction.
 
     Raises
     ------
     DataError
-        If the class has no samples, and none are named.
+        If the class has no samples, and no samples or images are given.
     RelevanceError
-        If the class does not exist, or a layer is not on the way to it.
+        If the class does not exist, or its logit does not depend on a layer.
     """
     job = make_job(database, target, samples, images, layers, rules, batch_size)
     labels = as_labels(database, concepts, layers, threshold)
-    traced = strongest(job)
-    groups = {layer.name: keep_groups(database, layer, labels, minimum, top) for layer in traced}
-    starts = {
-        layer.name: [layer.places[columns].tolist() for columns in groups[layer.name].values()]
+    traced = strongest_components(job)
+    groups = {
+        layer.name: group_components(database, layer, labels, minimum, top) for layer in traced
+    }
+    group_indices = {
+        layer.name: [layer.indices[columns].tolist() for columns in groups[layer.name].values()]
         for layer in traced
     }
-    came = arrivals(job, starts, {name: sum(part, []) for name, part in starts.items()})
-    return assemble(
+    selected = {name: sum(indices, []) for name, indices in group_indices.items()}
+    return build_graph(
         database,
         job.images.target,
         traced,
         groups,
-        came,
+        received_relevance(job, group_indices, selected),
         minimum=minimum,
         rules=job.engine.rules.name,
         example=job.images.read(job.images.samples[0]),
     )
 
 
-def assemble(
+def build_graph(
     database: Database,
     target: int,
     layers: Sequence[TracedLayer],
     groups: Mapping[str, Mapping[str, Sequence[int]]],
-    came: Mapping[str, Float[np.ndarray, "s a k"]],
+    received: Mapping[str, Float[np.ndarray, "s a k"]],
     *,
     minimum: float,
     rules: str,
     example: Image.Image | None = None,
 ) -> AttributionGraph:
-    """Put the numbers of a graph together.
+    """Build a graph from traced relevance.
 
-    How much of a layer the edges explain is 1 less what differs between the kept components'
-    shares and what has come to them, so that too much and too little count alike.
+    The fraction of a layer that the edges explain is 1 minus the difference between the selected
+    components' shares and the relevance that they receive, so that too much and too little both
+    count as unexplained.
 
     Parameters
     ----------
     layers
         From the lowest to the highest.
     groups
-        By layer and label, which of the traced components are kept.
-    came
-        By lower layer: what comes to its kept components, group after group, from each group
-        of the layer above.
+        By layer and label, the columns of the selected components.
+    received
+        By lower layer, the relevance that its k selected components, group by group, receive from
+        each of the a groups of the layer above.
     """
     nodes = [GraphNode(TARGET, "", class_name(database, target), (), 1.0, 1.0)]
-    of: dict[str, list[GraphNode]] = {}
-    shown: dict[str, float] = {}
-    explained: dict[str, float] = {}
+    layer_nodes: dict[str, list[GraphNode]] = {}
+    share_shown: dict[str, float] = {}
+    edges_shown: dict[str, float] = {}
     weight: dict[str, Float[np.ndarray, "a b"]] = {}
     for layer in layers:
-        name, parts = layer.name, groups[layer.name]
-        of[name] = [make_node(database, layer, label, part) for label, part in parts.items()]
-        kept = layer.share[:, sum(map(list, parts.values()), [])].astype(np.float64)
-        shown[name] = float(np.abs(kept).sum(1).mean())
-        explained[name] = shown[name] if layer is layers[-1] else 0.0
-        if name in came:
-            missing = layer.mass - np.abs(kept).sum(1) + np.abs(kept - came[name].sum(1)).sum(1)
-            explained[name] = float(np.where(layer.mass > 0, 1 - missing, 0).mean())
-            ends = np.cumsum([0, *map(len, parts.values())])[:-1]
-            weight[name] = np.add.reduceat(came[name].mean(0, dtype=np.float64), ends, axis=1)
-    for name in reversed(of):
-        nodes += sorted(of[name], key=lambda node: -abs(node.mean))
+        name, label_columns = layer.name, groups[layer.name]
+        layer_nodes[name] = [
+            make_node(database, layer, label, columns) for label, columns in label_columns.items()
+        ]
+        selected = layer.share[:, sum(map(list, label_columns.values()), [])].astype(np.float64)
+        share_shown[name] = float(np.abs(selected).sum(1).mean())
+        edges_shown[name] = share_shown[name] if layer is layers[-1] else 0.0
+        if name in received:
+            # the relevance of other components, plus what differs from the received relevance
+            difference = np.abs(selected - received[name].sum(1)).sum(1)
+            mismatch = layer.total - np.abs(selected).sum(1) + difference
+            edges_shown[name] = float(np.where(layer.total > 0, 1 - mismatch, 0).mean())
+            starts = np.cumsum([0, *map(len, label_columns.values())])[:-1]
+            weight[name] = np.add.reduceat(received[name].mean(0, dtype=np.float64), starts, axis=1)
+    for name in reversed(layer_nodes):
+        nodes += sorted(layer_nodes[name], key=lambda node: -abs(node.mean))
     return AttributionGraph(
         target,
         nodes[0].label,
@@ -367,9 +377,9 @@ def assemble(
         minimum,
         rules,
         tuple(nodes),
-        tuple(make_edges([layer.name for layer in layers], of, weight)),
-        shown,
-        explained,
+        tuple(make_edges([layer.name for layer in layers], layer_nodes, weight)),
+        share_shown,
+        edges_shown,
         database,
         example,
     )

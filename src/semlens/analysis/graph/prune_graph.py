@@ -1,8 +1,9 @@
-"""Smaller attribution graphs out of one trace: exact, and in milliseconds.
+"""Smaller attribution graphs from an existing trace: exact, and in milliseconds.
 
-Relevance is linear in where it starts, so what passes between two groups is the sum over
-their components. How much of a layer the edges explain is no such sum: it is computed again,
-sample by sample, from what the kept components get of the kept ones above.
+Relevance is linear in its starting value, so the relevance that passes between two groups is the
+sum over their components. The fraction of a layer that the edges explain is not such a sum; it is
+recomputed for each sample from the relevance that the selected components receive from the
+selected components above.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from semlens.analysis.graph.attribution_graph import (
     MINIMUM,
     THRESHOLD,
     AttributionGraph,
-    assemble,
-    keep_groups,
+    build_graph,
+    group_components,
 )
 from semlens.analysis.graph.relevance_trace import GraphTrace, TracedLayer
 from semlens.analysis.label import LabelSource, as_labels
@@ -24,7 +25,7 @@ from semlens.errors import RelevanceError
 from semlens.store.reader import Database
 
 
-def prune(
+def prune_graph(
     trace: GraphTrace,
     database: Database,
     concepts: LabelSource = None,
@@ -34,40 +35,42 @@ def prune(
     top: int | None = None,
     example: Image.Image | None = None,
 ) -> AttributionGraph:
-    """Return the graph that :func:`semlens.attribution_graph` would give with these settings.
+    """Return the graph that :func:`semlens.attribution_graph` would compute with these settings.
 
     Parameters
     ----------
     concepts, threshold, minimum, top
-        As there.
+        See :func:`semlens.attribution_graph`.
     example
         An image of the class, for the picture.
 
     Raises
     ------
     RelevanceError
-        If components may reach ``minimum`` that were not traced.
+        If components that were not traced may have a share of at least ``minimum``.
     """
     labels = as_labels(database, concepts, [layer.name for layer in trace.layers], threshold)
     for layer in trace.layers:
         _check_depth(layer, database.layer(layer.name).rows, minimum, top)
     groups = {
-        layer.name: keep_groups(database, layer, labels, minimum, top) for layer in trace.layers
+        layer.name: group_components(database, layer, labels, minimum, top)
+        for layer in trace.layers
     }
-    came: dict[str, Float64[np.ndarray, "s a k"]] = {}
+    received: dict[str, Float64[np.ndarray, "s a k"]] = {}
     for lower, upper in zip(trace.layers, trace.layers[1:], strict=False):
-        above, below = (list(groups[layer.name].values()) for layer in (upper, lower))
-        if above and below:
-            mine = lower.came[:, :, sum(below, [])]
-            came[lower.name] = np.stack(
-                [mine[:, group].sum(1, dtype=np.float64) for group in above], 1
+        upper_groups, lower_groups = (list(groups[layer.name].values()) for layer in (upper, lower))
+        if upper_groups and lower_groups:
+            # sum over the components of each upper group
+            selected = lower.received[:, :, sum(lower_groups, [])]
+            received[lower.name] = np.stack(
+                [selected[:, group].sum(1, dtype=np.float64) for group in upper_groups], 1
             )
-    return assemble(
+    return build_graph(
         database,
         trace.target,
         trace.layers,
         groups,
-        came,
+        received,
         minimum=minimum,
         rules=trace.rules,
         example=example,
@@ -75,14 +78,14 @@ def prune(
 
 
 def _check_depth(layer: TracedLayer, rows: int, minimum: float, top: int | None) -> None:
-    """Refuse settings under which components count that were not traced."""
-    traced = len(layer.places)
+    """Check that the settings select traced components only."""
+    traced = len(layer.indices)
     complete = traced == rows or (top is not None and top <= traced)
     if not complete and float(layer.strength[-1]) >= minimum:
         raise RelevanceError(
-            f"More than {traced} components of '{layer.name}' may reach {minimum:g} of its "
-            f"relevance, and only {traced} were traced.",
-            f"Expected {traced} components per layer at most, or a minimum above "
+            f"More than {traced} components of '{layer.name}' may have at least {minimum:g} of its "
+            f"relevance, but only {traced} were traced.",
+            f"Expected top to be at most {traced}, or a minimum above "
             f"{float(layer.strength[-1]):.3g}.",
-            "Ask for less, or for an attribution_graph, which traces what it is asked for.",
+            "Change one of them, or call attribution_graph, which traces all components.",
         )

@@ -1,9 +1,9 @@
-"""The numbers of an attribution graph: shares of components, and what passes between them.
+"""Relevance traces: shares of components, and the relevance that passes between layers.
 
-A trace of a class is what its graphs are cut out of, without the model. It holds the strongest
-components of every layer one by one, sample by sample, so that
-:mod:`semlens.analysis.graph.prune_graph` gets any smaller graph of it exactly. When one graph is
-wanted and no other, :func:`semlens.attribution_graph` is cheaper: it starts once per group.
+A trace of a class contains the strongest components of every layer one by one, for each sample.
+:func:`semlens.analysis.graph.prune_graph.prune_graph` derives any smaller graph from it exactly,
+without the model. For a single graph, :func:`semlens.attribution_graph` is cheaper, because it
+propagates relevance once per group, not once per component.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from semlens.analysis.classes import (
     class_samples,
     find_class,
 )
-from semlens.analysis.database_engine import group_masks, per_component
+from semlens.analysis.database_engine import group_masks, relevance_per_component
 from semlens.errors import RelevanceError
 from semlens.models.forward import batches
 from semlens.relevance.class_relevance import class_seed, shares
@@ -38,13 +38,13 @@ from semlens.store.manifest import LayerEntry
 from semlens.store.reader import Database
 from semlens.types import Layers, Target
 
-Groups = Sequence[Sequence[int]]
-"""Places of components in their layer, group by group."""
+ComponentGroups = Sequence[Sequence[int]]
+"""Indices of components in their layer, group by group."""
 
 
 @dataclass(frozen=True)
 class TraceJob:
-    """Images on their way through a model, and the class where relevance starts.
+    """Images, engine and layers for tracing the relevance of a class.
 
     Parameters
     ----------
@@ -58,21 +58,21 @@ class TraceJob:
     batch_size: int
 
     def batches(self, stage: str) -> Iterator[tuple[ForwardTrace, Mapping[str, Tensor]]]:
-        """Yield each batch, traced, with the class's relevance over activation at every layer.
+        """Yield the trace of each batch, and the class's relevance over activation by layer.
 
         Raises
         ------
         RelevanceError
-            If a layer does not lie on the way to the logit.
+            If the class's logit does not depend on a layer.
         """
         images, names = self.images, [entry.name for entry in self.entries]
         model = images.database.model
         for inputs in batches(model, images.read, images.samples, self.batch_size, stage):
             trace = self.engine.trace(inputs)
-            start = class_seed(trace, torch.full((1, len(inputs)), images.target))
-            found = trace.backward({OUTPUT: start}, names, heatmaps=False).layers
-            _check_reached(names, found)
-            yield trace, found
+            seed = class_seed(trace, torch.full((1, len(inputs)), images.target))
+            relevance = trace.backward({OUTPUT: seed}, names, heatmaps=False).layers
+            _check_reached(names, relevance)
+            yield trace, relevance
 
 
 def make_job(
@@ -84,30 +84,34 @@ def make_job(
     rules: str | Rules | None = None,
     batch_size: int | None = None,
 ) -> TraceJob:
-    """Choose images, engine and batches; see :func:`semlens.attribution_graph`."""
+    """Resolve images, engine and batch size; see :func:`semlens.attribution_graph`."""
     names = database.layer_names(layers)
-    shown = class_images(database, target, samples, images)
-    engine = shown.engine(names, rules)
+    class_data = class_images(database, target, samples, images)
+    engine = class_data.engine(names, rules)
     entries = [database.layer(name) for name in engine.sort_layers(names)]
-    return TraceJob(shown, engine, entries, batch_size or pairs_per_pass(engine, entries[-1].name))
+    return TraceJob(
+        class_data, engine, entries, batch_size or pairs_per_pass(engine, entries[-1].name)
+    )
 
 
 def component_shares(job: TraceJob) -> dict[str, Float32[np.ndarray, "s k"]]:
-    """Return each component's share of its layer's relevance, sample by sample.
+    """Return each component's share of its layer's relevance on each sample.
 
     Raises
     ------
     RelevanceError
-        If a layer does not lie on the way to the logit.
+        If the class's logit does not depend on a layer.
     """
-    parts: dict[str, list[np.ndarray]] = {entry.name: [] for entry in job.entries}
-    for trace, found in job.batches("relevance"):
+    batch_shares: dict[str, list[np.ndarray]] = {entry.name: [] for entry in job.entries}
+    for trace, relevance in job.batches("relevance"):
         for entry in job.entries:
-            share = shares(per_component(entry, trace, found[entry.name])[0])
-            parts[entry.name].append(share.float().cpu().numpy())
-    whole = {name: np.concatenate(part) for name, part in parts.items()}
-    _check_reached(whole, {name for name, share in whole.items() if share.any()})
-    return whole
+            share = shares(relevance_per_component(entry, trace, relevance[entry.name])[0])
+            batch_shares[entry.name].append(share.float().cpu().numpy())
+    shares_by_layer = {name: np.concatenate(arrays) for name, arrays in batch_shares.items()}
+    _check_reached(
+        shares_by_layer, {name for name, share in shares_by_layer.items() if share.any()}
+    )
+    return shares_by_layer
 
 
 def _check_reached(names: Iterable[str], reached: Container[str]) -> None:
@@ -115,40 +119,42 @@ def _check_reached(names: Iterable[str], reached: Container[str]) -> None:
         if name not in reached:
             raise RelevanceError(
                 f"No relevance reaches the layer '{name}'.",
-                "Expected layers that lie between the images and the logits.",
-                "Leave it out: name the other ones with layers=.",
+                "Expected layers between the images and the logits.",
+                "Leave it out of layers.",
             )
 
 
-def arrivals(
-    job: TraceJob, starts: Mapping[str, Groups], kept: Mapping[str, Sequence[int]]
+def received_relevance(
+    job: TraceJob, groups: Mapping[str, ComponentGroups], selected: Mapping[str, Sequence[int]]
 ) -> dict[str, Float32[np.ndarray, "s a k"]]:
-    """Return by layer what reaches its kept components from each group of the layer above.
+    """Return by layer the relevance that its components receive from groups of the layer above.
 
-    Relevance starts at one group only, with what the class has brought there. It is in shares
-    of the lower layer's absolute relevance. Layers of which nothing is kept, or nothing above,
-    are left out.
+    For each of the a groups, only the relevance that the class assigns to this group is
+    propagated. Values are shares of the lower layer's absolute relevance. Layers without
+    selected components, or without groups in the layer above, are left out.
 
     Parameters
     ----------
-    starts, kept
-        By layer, places of components in it.
+    groups, selected
+        By layer, indices of its components.
     """
     pairs = [
         (upper, lower)
         for lower, upper in zip(job.entries, job.entries[1:], strict=False)
-        if len(starts[upper.name]) and len(kept[lower.name])
+        if len(groups[upper.name]) and len(selected[lower.name])
     ]
-    parts: dict[str, list[np.ndarray]] = {lower.name: [] for _, lower in pairs}
-    for trace, found in job.batches("connections") if pairs else ():
+    batch_shares: dict[str, list[np.ndarray]] = {lower.name: [] for _, lower in pairs}
+    for trace, relevance in job.batches("connections") if pairs else ():
         for upper, lower in pairs:
-            total = per_component(lower, trace, found[lower.name])[0].abs().sum(1)
-            came = _passed(job.engine, upper, lower, trace, found[upper.name], starts[upper.name])
-            # 0 for an image whose relevance is 0
-            per = torch.where(total > 0, 1 / total.clamp(min=torch.finfo(total.dtype).tiny), 0)
-            share = came[..., list(kept[lower.name])] * per[:, None]
-            parts[lower.name].append(share.transpose(0, 1).float().cpu().numpy())
-    return {name: np.concatenate(part) for name, part in parts.items()}
+            total = relevance_per_component(lower, trace, relevance[lower.name])[0].abs().sum(1)
+            passed = _passed(
+                job.engine, upper, lower, trace, relevance[upper.name], groups[upper.name]
+            )
+            # 0 for images without relevance
+            scale = torch.where(total > 0, 1 / total.clamp(min=torch.finfo(total.dtype).tiny), 0)
+            share = passed[..., list(selected[lower.name])] * scale[:, None]
+            batch_shares[lower.name].append(share.transpose(0, 1).float().cpu().numpy())
+    return {name: np.concatenate(arrays) for name, arrays in batch_shares.items()}
 
 
 def _passed(
@@ -156,81 +162,81 @@ def _passed(
     upper: LayerEntry,
     lower: LayerEntry,
     trace: ForwardTrace,
-    flow: Float[Tensor, "1 u ..."],
-    groups: Groups,
+    relevance: Float[Tensor, "1 u ..."],
+    groups: ComponentGroups,
 ) -> Float[Tensor, "n u k"]:
-    """Return what reaches each lower component when relevance starts at one upper group only.
+    """Return the relevance of lower components if it starts at one group of the upper layer only.
 
     Parameters
     ----------
-    flow
+    relevance
         The class's relevance over activation at the upper layer.
     """
-    found: list[Tensor] = []
+    passed: list[Tensor] = []
     step = max(1, pairs_per_pass(engine, upper.name) // len(trace.inputs))
-    for first in range(0, len(groups), step):
-        masks = group_masks(upper, trace.values[upper.name], groups[first : first + step])
-        pulled = trace.backward(
-            {upper.name: RelevanceSignal(flow * masks)}, [lower.name], heatmaps=False
+    for start in range(0, len(groups), step):
+        masks = group_masks(upper, trace.values[upper.name], groups[start : start + step])
+        layers = trace.backward(
+            {upper.name: RelevanceSignal(relevance * masks)}, [lower.name], heatmaps=False
         ).layers
-        if lower.name in pulled:
-            found.append(per_component(lower, trace, pulled[lower.name]))
-        else:  # nothing of the upper layer has come from the lower one
-            found.append(flow.new_zeros(len(masks), flow.shape[1], lower.rows))
-    return torch.cat(found)
+        if lower.name in layers:
+            passed.append(relevance_per_component(lower, trace, layers[lower.name]))
+        else:  # the upper layer does not depend on the lower one
+            passed.append(relevance.new_zeros(len(masks), relevance.shape[1], lower.rows))
+    return torch.cat(passed)
 
 
-MOST = 48
-"""Components of a layer: in nets whose relevance is spread, these carry most of it."""
+MAX_COMPONENTS = 48
+"""Components per layer: even if relevance is spread out, they carry most of it."""
 IMAGES = 30
 """Images of the class."""
 VERSION = 2
-"""Of what a kept trace means; an older one is computed again."""
+"""Version of cached traces; older ones are recomputed."""
 
 
 @dataclass(frozen=True, eq=False)
 class TracedLayer:
-    """The strongest components of a layer, over the s samples of a class.
+    """The k strongest components of a layer, on s samples of a class.
 
     Parameters
     ----------
-    places
-        int64[k], their places in the layer; strongest first, by the sample where the share is
-        largest in size.
+    indices
+        int64[k], indices of the components in the layer, strongest first (see
+        :attr:`strength`).
     share
         float32[s k], their shares of the layer's absolute relevance.
-    mass
-        float32[s], the shares of all components of the layer, in size: 1, or 0 for a sample
-        whose relevance does not reach it.
-    came
-        float32[s a k], what comes to them from each of the a components of the layer above, in
-        the same shares; none (a = 0) at the highest layer.
+    total
+        float32[s], sum of the absolute shares of all components of the layer: 1, or 0 for a
+        sample without relevance in this layer.
+    received
+        float32[s a k], the part of their shares that they receive from each of the a components
+        of the layer above; empty (a = 0) for the highest layer.
     """
 
     name: str
-    places: Int64[np.ndarray, " k"]
+    indices: Int64[np.ndarray, " k"]
     share: Float32[np.ndarray, "s k"]
-    mass: Float32[np.ndarray, " s"]
-    came: Float32[np.ndarray, "s a k"]
+    total: Float32[np.ndarray, " s"]
+    received: Float32[np.ndarray, "s a k"]
 
     @property
     def strength(self) -> Float32[np.ndarray, " k"]:
-        """Each component's share, in size, on the sample where it is largest."""
+        """float32[k], largest absolute share of each component over the samples."""
         return np.abs(self.share).max(0)
 
 
 @dataclass(frozen=True, eq=False)
 class GraphTrace:
-    """How the relevance of a class comes down through single components.
+    """The relevance of a class, traced through single components.
 
     Parameters
     ----------
     target
         The class's logit.
     samples
-        The samples it was traced on.
+        Numbers of the samples.
     rules
-        The rules of relevance.
+        Name of the relevance rules.
     layers
         From the lowest to the highest.
     """
@@ -241,12 +247,16 @@ class GraphTrace:
     layers: tuple[TracedLayer, ...]
 
     def to_frame(self) -> pd.DataFrame:
-        """Return the trace as a table that a database can keep, a row per component."""
+        """Return the trace as a table for the database's cache, one row per component.
+
+        In cached tables, indices are called "place", received relevance "came", and totals
+        "mass".
+        """
         frame = pd.DataFrame(
             [
-                (layer.name, int(place), layer.share[:, k], layer.came[:, :, k].ravel())
+                (layer.name, int(index), layer.share[:, k], layer.received[:, :, k].ravel())
                 for layer in self.layers
-                for k, place in enumerate(layer.places)
+                for k, index in enumerate(layer.indices)
             ],
             columns=["layer", "place", "share", "came"],
         )
@@ -254,22 +264,22 @@ class GraphTrace:
             "target": self.target,
             "samples": list(self.samples),
             "rules": self.rules,
-            "mass": {layer.name: layer.mass.tolist() for layer in self.layers},
+            "mass": {layer.name: layer.total.tolist() for layer in self.layers},
         }
         return frame
 
     @classmethod
     def of_frame(cls, frame: pd.DataFrame) -> GraphTrace:
-        """Return the trace that :meth:`to_frame` has made a table of."""
+        """Return the trace from a table of :meth:`to_frame`."""
         attrs, layers = frame.attrs, list[TracedLayer]()
-        for name, part in frame.groupby("layer", sort=False):
-            share, came = (
-                np.stack(list(part[key]), -1).astype(np.float32) for key in ("share", "came")
+        for name, rows in frame.groupby("layer", sort=False):
+            share, received = (
+                np.stack(list(rows[key]), -1).astype(np.float32) for key in ("share", "came")
             )
-            mass = np.array(attrs["mass"][name], np.float32)
-            places = part["place"].to_numpy(np.int64)
-            shaped = came.reshape(len(share), -1, len(part))
-            layers.append(TracedLayer(str(name), places, share, mass, shaped))
+            total = np.array(attrs["mass"][name], np.float32)
+            indices = rows["place"].to_numpy(np.int64)
+            received_shaped = received.reshape(len(share), -1, len(rows))
+            layers.append(TracedLayer(str(name), indices, share, total, received_shaped))
         return cls(attrs["target"], tuple(attrs["samples"]), attrs["rules"], tuple(layers))
 
 
@@ -280,26 +290,26 @@ def trace_class(
     *,
     samples: Samples = IMAGES,
     layers: Layers = None,
-    most: int = MOST,
+    max_components: int = MAX_COMPONENTS,
     batch_size: int | None = None,
 ) -> GraphTrace:
-    """Trace the relevance of a class down through single components.
+    """Trace the relevance of a class through single components.
 
-    The trace is kept in the database. Layers that relevance for the class does not reach, as
-    far as the database knows, are left out.
+    The trace is cached in the database. Layers without relevance for the class, according to the
+    database, are left out.
 
     Parameters
     ----------
     samples
-        How many samples of the class at most, or the numbers of any samples.
-    most
-        How many components of a layer: the strongest ones.
+        Maximum number of samples of the class, or numbers of any samples.
+    max_components
+        Number of components per layer, the strongest ones.
 
     Other parameters and errors are those of :func:`semlens.attribution_graph`.
     """
-    number = find_class(database, target)
-    chosen = class_samples(database, number, samples) if isinstance(samples, int) else samples
-    names = reached_layers(database, number, layers)
+    logit = find_class(database, target)
+    numbers = class_samples(database, logit, samples) if isinstance(samples, int) else samples
+    names = reached_layers(database, logit, layers)
     manifest = database.manifest
     key = [
         VERSION,
@@ -307,37 +317,45 @@ def trace_class(
         manifest.data.fingerprint,
         manifest.recipe.rules,
         [[entry.name, entry.rows] for entry in manifest.layers if entry.name in names],
-        number,
-        [int(sample) for sample in chosen],
-        most,
+        logit,
+        [int(sample) for sample in numbers],
+        max_components,
     ]
 
     def make() -> pd.DataFrame:
-        job = make_job(database, number, chosen, layers=names, batch_size=batch_size)
-        layers = strongest(job, most)
-        places = {layer.name: layer.places.tolist() for layer in layers}
-        single = {name: [[place] for place in part] for name, part in places.items()}
-        came = arrivals(job, single, places)
-        layers = [replace(layer, came=came.get(layer.name, layer.came)) for layer in layers]
-        rules = job.engine.rules.name
-        return GraphTrace(number, tuple(job.images.samples), rules, tuple(layers)).to_frame()
+        job = make_job(database, logit, numbers, layers=names, batch_size=batch_size)
+        traced = strongest_components(job, max_components)
+        indices = {layer.name: layer.indices.tolist() for layer in traced}
+        groups = {
+            name: [[index] for index in layer_indices] for name, layer_indices in indices.items()
+        }
+        received = received_relevance(job, groups, indices)
+        traced = [
+            replace(layer, received=received.get(layer.name, layer.received)) for layer in traced
+        ]
+        return GraphTrace(
+            logit, tuple(job.images.samples), job.engine.rules.name, tuple(traced)
+        ).to_frame()
 
     return GraphTrace.of_frame(database.cached("graph", key, make))
 
 
-def strongest(job: TraceJob, most: int | None = None) -> list[TracedLayer]:
-    """Return each layer's strongest components, without what comes to them from above."""
-    found: list[TracedLayer] = []
+def strongest_components(job: TraceJob, max_components: int | None = None) -> list[TracedLayer]:
+    """Return the strongest components of each layer, without the relevance that they receive."""
+    layers: list[TracedLayer] = []
     for name, share in component_shares(job).items():
-        size = np.abs(share)
-        places = np.argsort(-size.max(0), kind="stable")[:most]
-        none = np.zeros((len(share), 0, len(places)), np.float32)
-        found.append(TracedLayer(name, places, share[:, places], size.sum(1), none))
-    return found
+        magnitude = np.abs(share)
+        indices = np.argsort(-magnitude.max(0), kind="stable")[:max_components]
+        no_relevance = np.zeros((len(share), 0, len(indices)), np.float32)
+        layers.append(TracedLayer(name, indices, share[:, indices], magnitude.sum(1), no_relevance))
+    return layers
 
 
 def reached_layers(database: Database, target: int, layers: Layers = None) -> list[str]:
-    """Return the layers that relevance for a class reaches, as far as the database knows."""
+    """Return the layers with relevance for a class, according to the database.
+
+    All layers if the database has no relevance for the class.
+    """
     names = database.layer_names(layers)
     if database.manifest.relevance is None or (
         target not in set(database.relevance_classes["class"])

@@ -145,18 +145,18 @@ def _compared(served: ModelContext, side: MappedModel) -> ComparedModel:
         number=served.number,
         name=served.name,
         components=len(side.rows),
-        similarity=side.mean,
+        similarity=side.set_similarity,
         threshold=side.threshold if np.isfinite(side.threshold) else None,
-        alone=int(side.alone.sum()),
+        alone=int(side.unmatched.sum()),
     )
 
 
 def _arrays(side: MappedModel) -> dict[str, np.ndarray]:
     return {
-        "x": side.where[:, 0],
-        "y": side.where[:, 1],
+        "x": side.positions[:, 0],
+        "y": side.positions[:, 1],
         "row": side.rows.astype(np.int32),
         "nearest": side.nearest.astype(np.int32),
         "similarity": side.similarity,
-        "state": side.alone.astype(np.uint8) | (side.mutual.astype(np.uint8) << 1),
+        "state": side.unmatched.astype(np.uint8) | (side.mutual.astype(np.uint8) << 1),
     }

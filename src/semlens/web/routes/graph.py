@@ -12,10 +12,10 @@ from pydantic import BaseModel, Field
 
 from semlens.analysis.classes import class_name, class_samples
 from semlens.analysis.graph.attribution_graph import MINIMUM, AttributionGraph, GraphEdge, GraphNode
-from semlens.analysis.graph.prune_graph import prune
+from semlens.analysis.graph.prune_graph import prune_graph
 from semlens.analysis.graph.relevance_trace import (
     IMAGES,
-    MOST,
+    MAX_COMPONENTS,
     GraphTrace,
     reached_layers,
     trace_class,
@@ -58,7 +58,7 @@ class GraphResponse(BaseModel):
     """False where relevance is gradient times input, for want of rules."""
     minimum: float
     top: int
-    most: int = MOST
+    most: int = MAX_COMPONENTS
     """Components of a layer that were traced; ``top`` can be no more."""
     groups: Literal["label", "component"]
     concepts: str | None
@@ -78,7 +78,7 @@ class GraphQuery(BaseModel):
     """What is asked of the graph, from the query of the address."""
 
     target: int = Field(alias="class", ge=0, le=LARGEST)
-    top: int = Field(TOP, ge=1, le=MOST)
+    top: int = Field(TOP, ge=1, le=MAX_COMPONENTS)
     min_relevance: float = Field(MINIMUM, ge=0, le=1)
     groups: Literal["label", "component"] = "label"
     layers: list[str] | None = Field(None, alias="layer")
@@ -158,7 +158,7 @@ def _drawn(
         if grouped:
             raise
     example = served.db.images.read(trace.samples[0]) if picture else None
-    found = prune(
+    found = prune_graph(
         trace,
         served.db,
         labels if grouped else None,
@@ -175,7 +175,7 @@ def _labels(
     parts = [
         served.db.component(served.db.layer(layer.name).first + int(place))
         for layer in trace.layers
-        for place in layer.places
+        for place in layer.indices
     ]
     known = labels_of(served, serving, source, parts)
     return {one: label for one, label in known.items() if label is not None}
