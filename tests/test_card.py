@@ -72,14 +72,14 @@ def test_card_holds_what_the_tables_hold(db):
             assert db.row(got.component) == row
             mine = table[layer]
             mine = mine[(mine["component"] == row) & mine["crop"].notna()].sort_values("rank")
-            assert [e.place for e in got.examples] == list(range(len(mine)))
+            assert [e.rank for e in got.examples] == list(range(len(mine)))
             assert [e.sample for e in got.examples] == mine["sample"].tolist()
             assert [e.activation for e in got.examples] == mine["activation"].tolist()
             assert [list(e.box.as_tuple()) for e in got.examples] == [list(b) for b in mine["box"]]
             assert [e.masked for e in got.examples] == mine["mask"].notna().tolist()
             for example in got.examples:
                 assert example.path == db.samples["path"][example.sample]
-                assert example.of_class == "abd"[example.sample % 3]
+                assert example.class_name == "abd"[example.sample % 3]
             row += 1
     assert row == db.manifest.rows
 
@@ -154,10 +154,10 @@ def test_measures_stand_where_counting_puts_them(db):
                     assert len(inside) <= count <= len(touching)
                 mine = frame[one.name][place]
                 if np.isnan(mine):
-                    assert one.value is None and one.below is None
+                    assert one.value is None and one.percentile is None
                 else:
                     assert one.value == mine
-                    assert one.below == sum(v < mine for v in values) / len(values)
+                    assert one.percentile == sum(v < mine for v in values) / len(values)
                 assert one.meaning is MEANINGS[one.name] and one.formula
 
 
@@ -165,7 +165,13 @@ def test_a_measure_without_a_value_has_no_place(db):
     frame = db.scores(["first"]).to_pandas()
     frame[["clarity", "redundancy", "polysemanticity"]] = np.nan
     for one in measures(frame, 0):
-        assert (one.value, one.below, one.counts, one.low, one.high) == (None, None, (), None, None)
+        assert (one.value, one.percentile, one.counts, one.low, one.high) == (
+            None,
+            None,
+            (),
+            None,
+            None,
+        )
 
 
 # -- labels ----------------------------------------------------------------------------------------
@@ -246,7 +252,7 @@ def test_senses_are_the_best_split_of_the_examples(db):
         limit = sorted(v for v in poly if v == v)
         for row in range(entry.first, entry.first + entry.rows):
             got = senses(db, row, poly)
-            assert got.limit == pytest.approx(np.percentile(limit, 75))
+            assert got.threshold == pytest.approx(np.percentile(limit, 75))
             crops = [example.crop for example in db.examples_of(row)]
             if len(crops) < 2:
                 assert got.senses == () and not got.meaningful
@@ -254,21 +260,21 @@ def test_senses_are_the_best_split_of_the_examples(db):
             units = db.crop_vectors[crops].astype(np.float64)
             units /= np.linalg.norm(units, axis=1, keepdims=True)
             first, second = got.senses
-            assert sorted(first.places + second.places) == list(range(len(crops)))
-            assert len(first.places) >= len(second.places)
+            assert sorted(first.ranks + second.ranks) == list(range(len(crops)))
+            assert len(first.ranks) >= len(second.ranks)
             vectors = sense_vectors(db, row, got)
             for sense, vector in zip(got.senses, vectors, strict=True):
-                assert list(sense.places) == sorted(sense.places)
-                assert sense.share == len(sense.places) / len(crops)
-                mean = np.mean([units[p] for p in sense.places], axis=0)
+                assert list(sense.ranks) == sorted(sense.ranks)
+                assert sense.share == len(sense.ranks) / len(crops)
+                mean = np.mean([units[p] for p in sense.ranks], axis=0)
                 np.testing.assert_allclose(vector, mean, atol=1e-6)
             # Eq. 10 of this very split is the measure that the layer shows
             assert 1 - cos(*vectors) == pytest.approx(poly[row - entry.first], abs=1e-5)
             for one, (mine, apart) in zip((first, second), (vectors, vectors[::-1]), strict=True):
-                for place in one.places:
+                for place in one.ranks:
                     near = np.sum((units[place] - mine) ** 2)
                     assert near <= np.sum((units[place] - apart) ** 2) + 1e-6
-            meaningful = poly[row - entry.first] >= got.limit and second.share >= SMALLEST
+            meaningful = poly[row - entry.first] >= got.threshold and second.share >= SMALLEST
             assert got.meaningful == meaningful
 
 

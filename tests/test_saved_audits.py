@@ -368,7 +368,7 @@ def test_a_database_that_has_changed_is_told(db):
     record = db.audits.get(1)
     assert record.database != db.fingerprint
     assert db.audits.edit(1, 1, AuditChanges(name="x")).database == "0" * 64
-    assert db.audits.edit(1, 2, AuditChanges(renew=True)).database == db.fingerprint
+    assert db.audits.edit(1, 2, AuditChanges(update_build=True)).database == db.fingerprint
     file.write_text(json.dumps({**document, "target_name": "ox"}))
     with pytest.raises(StaleError) as error:
         db.audits.run(1)

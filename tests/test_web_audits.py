@@ -87,7 +87,7 @@ def test_an_audit_is_saved_listed_and_read_back(client, db):
         "layers": ["second"], "minimum": 0.02, "level": 0.05, "threshold": [0.1, None],
         "seed": 0,
     }  # fmt: skip
-    assert (made["kept"], made["stale"]) == (True, False)
+    assert (made["persistent"], made["stale"]) == (True, False)
     assert fetch(client, "audits/1").json() == made
     listed = fetch(client, "audits").json()
     assert [one["name"] for one in listed["classes"]] == ["vegetable", "ox", "clock"]
@@ -130,7 +130,7 @@ def test_what_there_is_no_side_for_is_null(client):
     assert found["p_value"] is None
     assert not found["alarm"]
     assert {one["spurious"] for one in found["components"]} == {None}
-    assert {one["side"] for one in found["chance"]} == {"valid"}
+    assert {one["side"] for one in found["null_shares"]} == {"valid"}
 
 
 def test_sets_are_offered_with_their_class_in_this_model(client, db):
@@ -141,9 +141,9 @@ def test_sets_are_offered_with_their_class_in_this_model(client, db):
     assert sets["artefacts"]["target"] is None
     assert sets["demo-world/vegetable"]["logit"] == 0
     assert sets["paper-imagenet/castle"]["logit"] is None
-    assert sets["paper-vocabulary"]["others"] == 696
+    assert sets["paper-vocabulary"]["other_concepts"] == 696
     assert sets["audit:1"] == {
-        "name": "audit:1", "target": "clock", "logit": 3, "kept": True, "others": 0,
+        "name": "audit:1", "target": "clock", "logit": 3, "saved": True, "other_concepts": 0,
         "valid": [{"text": one, "path": [], "images": []} for one in VALID],
         "spurious": [{"text": one, "path": [], "images": []} for one in SPURIOUS],
     }  # fmt: skip
@@ -183,7 +183,7 @@ def test_edits_are_kept_and_an_older_tab_is_refused(client):
     assert fetch(client, "audits/1?revision=1", "DELETE").status_code == 409
     assert fetch(client, "audits/1?revision=2", "DELETE").status_code == 204
     gone = fetch(client, "audits/1")
-    assert (gone.status_code, gone.json()["value"]) == (404, "There is no audit 1.")
+    assert (gone.status_code, gone.json()["value"]) == (404, "Unknown audit 1.")
 
 
 def test_trying_saves_nothing(client, db):
@@ -213,7 +213,7 @@ def test_files_hold_what_the_page_shows(client, db, tmp_path):
     back = ConceptSet.load(tmp_path / "back.toml")
     assert back.concepts == plain_concepts().concepts
     assert (back.name, back.target) == (made["name"], "ox")
-    read = fetch(client, "concept-sets/read", "POST", {"file": "back.toml", "text": toml.text})
+    read = fetch(client, "concept-sets/read", "POST", {"filename": "back.toml", "text": toml.text})
     assert [one["text"] for one in read.json()["valid"]] == VALID
     assert read.json()["logit"] == 1
 
@@ -255,7 +255,7 @@ def test_no_note_or_concept_of_the_csv_is_run_as_a_formula(client):
     ],
 )
 def test_a_file_that_no_reader_takes_is_refused(client, file, text):
-    answer = fetch(client, "concept-sets/read", "POST", {"file": file, "text": text})
+    answer = fetch(client, "concept-sets/read", "POST", {"filename": file, "text": text})
     assert answer.status_code == 400
     assert answer.json()["kind"] == "ConceptError"
     assert "cannot be read" in answer.json()["value"]
@@ -284,7 +284,7 @@ def test_an_audit_of_an_older_build_says_so_and_is_computed_anew(client, db):
     assert fetch(client, "audits/1").json()["stale"]
     assert fetch(client, "audits/1/result").status_code == 200
     assert "another build" in fetch(client, "audits/1/report.html").text
-    renewed = fetch(client, "audits/1", "PUT", {"revision": 1, "renew": True}).json()
+    renewed = fetch(client, "audits/1", "PUT", {"revision": 1, "update_build": True}).json()
     assert not renewed["stale"]
 
 
@@ -352,7 +352,8 @@ def test_what_cannot_be_computed_yet_is_saved_and_says_why(client):
     save(client, target="zebra")
     assert "no relevance for class 2" in fetch(client, "audits/2/result").json()["value"]
     assert (
-        fetch(client, "concept-sets/read", "POST", {"file": "a.exe", "text": ""}).status_code == 400
+        fetch(client, "concept-sets/read", "POST", {"filename": "a.exe", "text": ""}).status_code
+        == 400
     )
 
 
@@ -361,7 +362,7 @@ def test_databases_without_texts_or_relevance_say_so(tmp_path, built):
     blind = build(tmp_path / "blind", pictures, ColourEmbedder())
     bare = build(tmp_path / "bare", pictures, WordEmbedder(), relevance=False)
     client = TestClient(create_app([blind, bare]), base_url="http://localhost")
-    assert fetch(client, "audits").json()["text"] is False
+    assert fetch(client, "audits").json()["has_text"] is False
     save(client)
     answer = fetch(client, "audits/1/result")
     assert (answer.status_code, answer.json()["kind"]) == (400, "EmbedderError")
@@ -377,8 +378,8 @@ def test_a_folder_for_reading_only_keeps_edits_for_as_long_as_the_server(built):
     db.audits = SavedAudits(db, keeps=False)
     client = TestClient(create_app([db]), base_url="http://localhost")
     made = save(client, settings={"level": 0.2})
-    assert made["kept"] is False
-    assert fetch(client, "audits").json()["kept"] is False
+    assert made["persistent"] is False
+    assert fetch(client, "audits").json()["persistent"] is False
     number = made["id"]
     assert fetch(client, f"audits/{number}", "PUT", {"revision": 1, "name": "x"}).status_code == 200
     found = fetch(client, f"audits/{number}/result").json()

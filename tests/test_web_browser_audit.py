@@ -36,7 +36,7 @@ def saved(page):
 def begin(page_at, served, **options):
     """Begin the audit of the docs: vegetables, with what they show and with artefacts."""
     page = page_at(f"{served[0]}{AUDIT}?class=4", **options)
-    page.get_by_role("button", name="Begin", exact=True).click()
+    page.get_by_role("button", name="Start audit").click()
     expect(page.locator(".badge")).to_be_visible(timeout=60_000)
     return page, int(re.search(r"audit=(\d+)", page.url)[1])
 
@@ -60,7 +60,7 @@ def test_the_planted_fault_raises_the_alarm(page_at, served):
     counts = found.frame["verdict"].value_counts()
     page.locator("td button", has_text="spurious").click()
     expect(page.locator("tbody tr[data-name]")).to_have_count(int(counts["spurious"]))
-    page.get_by_role("button", name="Show all").click()
+    page.get_by_role("button", name="Show all", exact=True).click()
     page.get_by_role("button", name="Relevance").click()  # now the least relevant first
     last = found.frame.sort_values("mean")["component"].iloc[0]
     expect(page.locator("tbody tr[data-name]").first).to_have_attribute("data-name", last)
@@ -124,12 +124,12 @@ def test_pasted_lines_and_undo(page_at, served):
 def test_thresholds_are_moved_by_mouse_and_keyboard(page_at, served):
     page, number = begin(page_at, served)
     _, db = served
-    page.get_by_label("Threshold of spurious concepts:").select_option("fixed")
+    page.get_by_label("Threshold for spurious concepts:").select_option("fixed")
     saved(page)
     start = db.audits.get(number).settings.threshold
     assert start[0] is None
     settle(page)
-    line = page.get_by_role("slider", name="Threshold of spurious concepts")
+    line = page.get_by_role("slider", name="Threshold for spurious concepts")
     line.scroll_into_view_if_needed()
     box = line.bounding_box()
     across, middle = box["x"] + box["width"] / 3, box["y"] + box["height"] / 2
@@ -206,7 +206,7 @@ def test_an_older_tab_is_told_and_can_load_the_newer(page_at, served):
     page.get_by_role("button", name="Remove snow").click()
     expect(page.locator("[data-status]")).to_have_attribute("data-status", "failed")
     expect(page.get_by_role("alert")).to_contain_text("edited elsewhere")
-    page.get_by_role("button", name="Load the newer one").click()
+    page.get_by_role("button", name="Load the newer version").click()
     saved(page)
     expect(page.get_by_label("Name of the audit")).to_have_value("of another tab")
     expect(page.get_by_role("button", name="Remove snow")).to_be_visible()
@@ -215,7 +215,7 @@ def test_an_older_tab_is_told_and_can_load_the_newer(page_at, served):
 
 def test_empty_lists_say_what_to_do(page_at, served):
     page = page_at(f"{served[0]}{AUDIT}?class=0")
-    page.get_by_role("button", name="With empty lists").click()
+    page.get_by_role("button", name="Start with empty lists").click()
     expect(page.locator("main")).to_contain_text("Both lists are empty")
     field = page.get_by_label("Add a spurious concept")
     field.fill("letters")

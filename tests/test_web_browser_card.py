@@ -40,13 +40,13 @@ def test_a_link_opens_a_card(page_at, demo):
     expect(crops).to_have_count(12)
     first = db.examples_of(db.row(sl.Component("layer3", 42)))[0]
     expect(crops.first).to_have_attribute("aria-label", f"Example 1: {first.path}. Enlarge")
-    page.get_by_role("button", name="All 30").click()
+    page.get_by_role("button", name="Show all 30").click()
     expect(crops).to_have_count(30)
     assert crops.locator("img").first.evaluate("(img) => img.complete && img.naturalWidth > 0")
     expect(region(page, "Label candidates").locator("li").first).to_contain_text("clock")
-    expect(region(page, "Matters for").locator("li").first).to_contain_text("clock")
+    expect(region(page, "Relevant for").locator("li").first).to_contain_text("clock")
     shown = db.scores(["layer3"]).to_pandas()["clarity"][42]
-    expect(region(page, "How interpretable").locator("li").first).to_contain_text(f"{shown:.3f}")
+    expect(region(page, "Interpretability").locator("li").first).to_contain_text(f"{shown:.3f}")
     expect(region(page, "On all images")).to_contain_text("2,280 images")
 
 
@@ -95,7 +95,7 @@ def test_an_example_is_enlarged_by_the_keyboard_alone(page_at):
 
 def test_a_neighbour_opens_its_own_card(page_at, demo):
     page = page_at(CLOCK)
-    nearest = region(page, "Most like it").get_by_role("link").first
+    nearest = region(page, "Most similar components").get_by_role("link").first
     name = nearest.locator(".mono").inner_text()
     nearest.click()
     expect(card(page)).to_have_attribute("data-component", name)
@@ -104,8 +104,8 @@ def test_a_neighbour_opens_its_own_card(page_at, demo):
         assert f"/components/{quote(name, safe='')}/" in source
     page.go_back()
     expect(card(page)).to_have_attribute("data-component", "layer3:42")
-    region(page, "Most like it").get_by_role("button", name="layer3").click()
-    for link in region(page, "Most like it").locator(".mono").all():
+    region(page, "Most similar components").get_by_role("button", name="layer3").click()
+    for link in region(page, "Most similar components").locator(".mono").all():
         expect(link).to_contain_text("layer3:")
 
 
@@ -113,7 +113,7 @@ def test_the_twin_opens_in_the_other_model(page_at, demo, tmp_path):
     other = shutil.copytree(demo, tmp_path / "other.semlens")
     with serve(demo, other) as address:
         page = page_at(address + CLOCK)
-        twin = region(page, "Twin in the other model").get_by_role("link")
+        twin = region(page, "Counterpart in the other model").get_by_role("link")
         expect(twin).to_contain_text("mutual")
         expect(twin).to_contain_text("1.000")
         twin.click()
@@ -121,7 +121,7 @@ def test_the_twin_opens_in_the_other_model(page_at, demo, tmp_path):
         expect(page.locator("main")).to_have_attribute("data-model", "demo")
         expect(card(page)).to_have_attribute("data-component", "layer3:42")
         expect(card(page).locator("header").first).to_contain_text("of other")
-        region(page, "Most like it").get_by_role("link").first.click()
+        region(page, "Most similar components").get_by_role("link").first.click()
         assert "of=other" in page.url
         page.close()  # before the server: it would go on asking
 
@@ -129,7 +129,7 @@ def test_the_twin_opens_in_the_other_model(page_at, demo, tmp_path):
 def test_the_split_is_shown_where_it_means_something(page_at):
     page = page_at("#/m/demo/overview?sel=layer3:79")
     senses = region(page, "Senses")
-    expect(senses).to_contain_text("two things")
+    expect(senses).to_contain_text("Two senses")
     expect(senses.locator(".sense")).to_have_count(2)
     page = page_at(CLOCK)
     senses = region(page, "Senses")
@@ -166,7 +166,7 @@ def test_examples_are_saved(page_at, demo):
 
 def test_two_cards_stand_side_by_side(page_at):
     page = page_at(CLOCK, width=1500)
-    page.get_by_role("button", name="Keep it beside").click()
+    page.get_by_role("button", name="Pin this card").click()
     page.keyboard.press("]")
     expect(card(page)).to_have_count(2)
     assert [one.get_attribute("data-component") for one in card(page).all()] == [
@@ -219,5 +219,5 @@ def test_it_fits_and_axe_finds_nothing(page_at, width, theme):
 
 def test_an_unknown_component_says_what_there_is(page_at):
     page = page_at("#/m/demo/overview?sel=layer3:999")
-    expect(card(page)).to_contain_text("'layer3:999' is not in this model.")
+    expect(card(page)).to_contain_text("Unknown component 'layer3:999'")
     expect(card(page)).to_contain_text("0 to 127")

@@ -106,7 +106,7 @@ def test_the_map_shows_all_components_and_their_clusters(map_at, demo):
     page = map_at()
     expect(page.locator("[data-points]")).to_have_attribute("data-points", "192")
     found = sl.open(demo).concept_map()
-    clusters = page.get_by_label("What the map shows").get_by_role("listitem")
+    clusters = page.get_by_label("Map contents").get_by_role("listitem")
     expect(clusters).to_have_count(len(found.clusters))
     expect(clusters.first).to_contain_text(", ".join(found.clusters["labels"][0]))
     expect(clusters.first).to_contain_text(str(found.clusters["size"][0]))
@@ -132,7 +132,7 @@ def test_a_lasso_lists_what_is_inside_and_saves_it(map_at, demo):
     rest = frame.drop(index=names)
     assert 0 < len(names) < len(frame)
     assert frame.loc[names, "x"].max() < rest["x"].min()
-    chips = page.get_by_label("What the map shows").locator("a.chip .mono")
+    chips = page.get_by_label("Map contents").locator("a.chip .mono")
     assert chips.all_inner_texts() == names
     expect(page.get_by_text(re.compile(r"^\d+ of \d+$")).first).to_be_visible()
     page.keyboard.press("Escape")
@@ -155,13 +155,13 @@ def test_a_lasso_by_the_button_and_more_like_these(map_at):
     expect(button).to_have_attribute("aria-pressed", "false")
     page.get_by_role("button", name="More like these").click()
     expect(page.locator("[data-by]")).to_have_attribute("data-by", "query")
-    assert "probe=" in page.url
-    expect(page.get_by_label("What the map shows").locator("ol > li")).to_have_count(12)
+    assert "query_id=" in page.url
+    expect(page.get_by_label("Map contents").locator("ol > li")).to_have_count(12)
 
 
 def test_a_cluster_is_selected_by_keyboard(map_at):
     page = map_at()
-    first = page.get_by_label("What the map shows").get_by_role("listitem").first
+    first = page.get_by_label("Map contents").get_by_role("listitem").first
     count = first.locator(".number").inner_text()
     first.get_by_role("button").press("Enter")
     expect(first.get_by_role("button")).to_have_attribute("aria-pressed", "true")
@@ -223,17 +223,17 @@ def test_the_keys_zoom_and_pan_and_the_link_follows(map_at):
     page.wait_for_url(lambda url: "at=" not in url)
     page.get_by_role("button", name="Zoom in").click()
     page.wait_for_url(re.compile(r"at=1\.35"))
-    page.get_by_role("button", name="Show all of the map").click()
+    page.get_by_role("button", name="Show the whole map").click()
     page.wait_for_url(lambda url: "at=" not in url)
 
 
 def test_a_query_rings_its_matches_and_lists_them(map_at, demo):
     page = map_at("?q=clock")
     expect(page.locator("[data-by]")).to_have_attribute("data-by", "query")
-    items = page.get_by_label("What the map shows").locator("ol > li")
+    items = page.get_by_label("Map contents").locator("ol > li")
     expect(items).to_have_count(12)
     hits = sl.open(demo).search("clock", top=12)
-    shown = page.get_by_label("What the map shows").locator("a.chip .mono").all_inner_texts()
+    shown = page.get_by_label("Map contents").locator("a.chip .mono").all_inner_texts()
     assert shown == [str(component) for component in hits.components]
     assert float(items.first.locator(".number").last.inner_text()) == pytest.approx(
         hits[0].alignment, abs=6e-4
@@ -278,7 +278,7 @@ def test_layers_dim_and_never_hide(map_at):
 
 def test_the_picture_has_twice_the_size_and_a_legend(map_at):
     page = map_at("?by=clarity")
-    content = saved(page, page.get_by_role("button", name="Save the map as a picture"))
+    content = saved(page, page.get_by_role("button", name="Download the map as PNG"))
     picture = Image.open(io.BytesIO(content)).convert("RGB")
     box = page.locator(".plot").bounding_box()
     assert picture.width == 2 * round(box["width"])
@@ -329,4 +329,4 @@ def test_a_narrow_screen_shows_map_and_list(map_at):
     plot = page.locator(".plot").bounding_box()
     assert plot["width"] > 340
     assert plot["height"] > 300
-    expect(page.get_by_label("What the map shows").locator("ol > li").first).to_be_visible()
+    expect(page.get_by_label("Map contents").locator("ol > li").first).to_be_visible()

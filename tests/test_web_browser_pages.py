@@ -61,7 +61,7 @@ def test_search_by_image(page_at, demo):
     picture.save(held, "PNG")
     sent = {"name": "red.png", "mimeType": "image/png", "buffer": held.getvalue()}
     page.locator("header input[type=file]").set_input_files(sent)
-    page.wait_for_url(re.compile("probe="))
+    page.wait_for_url(re.compile("query_id="))
     settle(page)
     expected = sl.open(demo).search(images=[picture], top=5).components
     assert hits(page)[:5] == [str(one) for one in expected]
@@ -90,7 +90,7 @@ def test_an_unknown_model_and_component_are_told(page_at):
     expect(page.get_by_role("complementary", name="Component")).to_contain_text("layer9:1")
     page.goto(page.url.split("#")[0] + "#/m/elsewhere/map")
     page.reload()
-    expect(page.locator("main")).to_contain_text("No model is called 'elsewhere'")
+    expect(page.locator("main")).to_contain_text("Unknown model 'elsewhere'")
     page.locator("main").get_by_role("link", name="demo").click()
     expect(page.locator("main")).to_have_attribute("data-model", "demo")
 
@@ -102,7 +102,7 @@ def test_keys_go_everywhere_and_are_listed(page_at):
         page.keyboard.press(letter)
         expect(page.locator("main")).to_have_attribute("data-page", name.partition("?")[0])
     page.keyboard.press("?")
-    dialog = page.get_by_role("dialog", name="Keys")
+    dialog = page.get_by_role("dialog", name="Keyboard shortcuts")
     expect(dialog).to_contain_text("search")
     assert axe(page) == []
     page.keyboard.press("Escape")

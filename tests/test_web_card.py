@@ -70,7 +70,7 @@ def test_every_component_has_its_card(fetch, databases):
         got = fetch(f"0/{card_path(db, row)}")
         assert got["component"] == str(db.component(row))
         assert [one["path"] for one in got["examples"]] == [one.path for one in found.examples]
-        assert [one["place"] for one in got["examples"]] == list(range(len(found.examples)))
+        assert [one["rank"] for one in got["examples"]] == list(range(len(found.examples)))
         for one, example in zip(got["examples"], db.examples_of(row), strict=True):
             assert one["activation"] == example.activation
             assert tuple(one["box"][side] for side in ("left", "top", "right", "bottom")) == (
@@ -91,7 +91,7 @@ def test_measures_and_relevances(fetch, databases):
         got = fetch(f"0/{card_path(db, row)}/measures")
         assert [one["name"] for one in got] == ["clarity", "redundancy", "polysemanticity"]
         for one, other in zip(got, expected, strict=True):
-            assert (one["value"], one["below"]) == (other.value, other.below)
+            assert (one["value"], one["percentile"]) == (other.value, other.percentile)
             assert one["counts"] == list(other.counts)
             assert one["meaning"] == vars(other.meaning) and one["formula"]
         classes = fetch(f"0/{card_path(db, row)}/relevances", k=2)
@@ -105,15 +105,16 @@ def test_labels_come_from_a_bundled_set(fetch, databases):
     for row in (1, 8):
         got = fetch(f"0/{card_path(db, row)}/labels", concepts="paper-graph", k=4)
         at = int(np.flatnonzero(labels.rows == row)[0])
-        assert got["found"]["label"] == labels.label(at)
+        assert got["suggestions"]["label"] == labels.label(at)
         assert (
-            got["found"]["candidates"][0]["name"] == concepts.concepts[labels.concept[at, 0]].name
+            got["suggestions"]["candidates"][0]["name"]
+            == concepts.concepts[labels.concept[at, 0]].name
         )
-        assert got["found"]["candidates"][0]["alignment"] == pytest.approx(
+        assert got["suggestions"]["candidates"][0]["alignment"] == pytest.approx(
             float(labels.score[at, 0])
         )
-        assert got["found"]["margin"] == pytest.approx(float(labels.margin[at]), abs=1e-6)
-        assert len(got["found"]["candidates"]) == 4 and got["threshold"] == 0.025
+        assert got["suggestions"]["margin"] == pytest.approx(float(labels.margin[at]), abs=1e-6)
+        assert len(got["suggestions"]["candidates"]) == 4 and got["threshold"] == 0.025
         assert (got["concepts"], got["notice"]) == ("paper-graph", None)
     default = fetch("0/components/first:1/labels")
     assert default["concepts"] == default["choices"][0] == "paper-vocabulary"
@@ -125,14 +126,17 @@ def test_kept_labels_come_first(fetch, databases):
     file = labels.keep("mine")
     try:
         got = fetch("0/components/first:2/labels")
-        assert (got["concepts"], got["threshold"]) == ("kept:mine", None)
-        assert got["found"]["label"] == labels.label(2) and got["choices"][1] == "paper-vocabulary"
-        kin = fetch("0/components/first:2/neighbours", among="first", concepts="kept:mine")
+        assert (got["concepts"], got["threshold"]) == ("saved:mine", None)
+        assert (
+            got["suggestions"]["label"] == labels.label(2)
+            and got["choices"][1] == "paper-vocabulary"
+        )
+        kin = fetch("0/components/first:2/neighbours", among="first", concepts="saved:mine")
         for one in kin:
             assert one["label"] == labels.of(one["component"])
         unknown = fetch("0/components/second:0/labels")
-        assert unknown["found"] is None and "'mine' say nothing" in unknown["notice"]
-        split = fetch("0/components/first:2/senses", concepts="kept:mine")
+        assert unknown["suggestions"] is None and "'mine' do not cover" in unknown["notice"]
+        split = fetch("0/components/first:2/senses", concepts="saved:mine")
         assert [one["label"] for one in split["senses"]] == [None, None]
     finally:
         file.unlink()
@@ -141,9 +145,9 @@ def test_kept_labels_come_first(fetch, databases):
 def test_a_path_is_no_concept_set(fetch, tmp_path):
     file = tmp_path / "secret.toml"
     file.write_text('concepts = ["x"]')
-    for name in (str(file), "../../etc/passwd", "kept:nothing"):
+    for name in (str(file), "../../etc/passwd", "saved:nothing"):
         got = fetch("0/components/first:0/labels", 400, concepts=name)
-        assert got["kind"] == "ConceptError" and "nearest" in got["expected"]
+        assert got["kind"] == "ConceptError" and "closest" in got["expected"]
 
 
 def test_senses_are_named_when_asked(fetch, databases):
@@ -154,8 +158,8 @@ def test_senses_are_named_when_asked(fetch, databases):
         found = senses(db, row, poly)
         got = fetch(f"0/{card_path(db, row)}/senses", concepts="paper-graph")
         assert got["meaningful"] == found.meaningful
-        assert got["limit"] == pytest.approx(found.limit)
-        assert [one["places"] for one in got["senses"]] == [list(s.places) for s in found.senses]
+        assert got["threshold"] == pytest.approx(found.threshold)
+        assert [one["ranks"] for one in got["senses"]] == [list(s.ranks) for s in found.senses]
         for one in got["senses"]:
             assert (one["label"] is not None) == (one["alignment"] > 0.025)
         plain = fetch(f"0/{card_path(db, row)}/senses")
@@ -178,7 +182,10 @@ def test_neighbours_and_twins(fetch, databases):
             f"0/{card_path(db, row)}/neighbours", k=3, among="second", concepts="paper-graph"
         )
         assert {one["component"].split(":")[0] for one in inside} == {"second"}
-        pair, expected = fetch(f"0/{card_path(db, row)}/twin", other=1), counterpart(db, row, other)
+        pair, expected = (
+            fetch(f"0/{card_path(db, row)}/counterpart", other=1),
+            counterpart(db, row, other),
+        )
         assert pair["mutual"] == expected.mutual
         assert pair["nearest"]["component"] == str(expected.nearest.component)
         assert pair["nearest"]["cosine"] == expected.nearest.cosine
@@ -194,14 +201,14 @@ def test_what_is_not_there_says_what_is(fetch):
     nameless = fetch("0/components/nothing", 404)
     assert "'nothing' does not name a component" in nameless["value"]
     assert "'ninth'" in fetch("0/components/first:0/neighbours", 404, among="ninth")["value"]
-    assert "no model 7" in fetch("0/components/first:0/twin", 404, other=7)["value"]
-    assert "no model 9" in fetch("9/components/first:0", 404)["value"]
+    assert "Unknown model 7" in fetch("0/components/first:0/counterpart", 404, other=7)["value"]
+    assert "Unknown model 9" in fetch("9/components/first:0", 404)["value"]
 
 
 def test_what_cannot_be_answered_says_why(fetch):
-    stale = fetch("0/components/first:0/twin", 409, other=2)
+    stale = fetch("0/components/first:0/counterpart", 409, other=2)
     assert stale["kind"] == "StaleError" and "python:colours" in stale["value"]
-    same = fetch("0/components/first:0/twin", 400, other=0)
+    same = fetch("0/components/first:0/counterpart", 400, other=0)
     assert "given twice" in same["value"]
     lacking = fetch("1/components/first:0/relevances", 400)
     assert lacking["kind"] == "RelevanceError" and "--relevance" in lacking["remedy"]
@@ -209,10 +216,10 @@ def test_what_cannot_be_answered_says_why(fetch):
 
 def test_without_texts_there_are_kept_labels_or_a_notice(fetch, databases):
     got = fetch("2/components/first:0/labels")
-    assert got["concepts"] is None and got["choices"] == [] and got["found"] is None
-    assert "reads no texts" in got["notice"]
+    assert got["concepts"] is None and got["choices"] == [] and got["suggestions"] is None
+    assert "cannot embed texts" in got["notice"]
     refused = fetch("2/components/first:0/labels", 400, concepts="paper-graph")
-    assert "reads no texts" in refused["expected"]
+    assert "cannot embed texts" in refused["expected"]
     assert fetch("2/components/first:0/senses")["senses"], "the split needs no texts"
 
 

@@ -59,7 +59,7 @@ def asked(client, path, status=200, **params):
         answer = client.get(f"/api/v1/models/0/{path}", params=params)
         if answer.status_code != 202:
             break
-        assert set(answer.json()) == {"what", "done", "total", "seconds"}
+        assert set(answer.json()) == {"description", "done", "total", "seconds"}
         time.sleep(0.05)
     assert answer.status_code == status, answer.text
     return answer
@@ -81,7 +81,7 @@ def test_classes_are_counted_by_hand(db, client):
 def test_relevance_is_added_up_by_hand(db, client, minimum):
     found = asked(client, "classes/1/relevance", k=4, minimum=minimum).json()
     assert (found["target"], found["name"], found["samples"]) == (1, "class1", 20)
-    assert (found["minimum"], found["most"], found["concepts"]) == (minimum, 0.8, "kept:mine")
+    assert (found["minimum"], found["coverage"], found["concepts"]) == (minimum, 0.8, "saved:mine")
     labels = {
         str(Component(one.layer, one.index, one.sign)): one.label
         for one in db.load_analysis("labels-mine").itertuples()
@@ -96,9 +96,9 @@ def test_relevance_is_added_up_by_hand(db, client, minimum):
         for _, mean, _ in parts:
             total += abs(mean)
             running.append(total)
-        assert layer["carried"] == pytest.approx(total)
+        assert layer["covered"] == pytest.approx(total)
         mostly = [place for place, value in enumerate(running, 1) if value >= 0.8]
-        assert layer["mostly"] == (mostly[0] if mostly else None)
+        assert layer["components_for_coverage"] == (mostly[0] if mostly else None)
         assert layer["relevant"] == sum(1 for part in parts if part[2] >= minimum)
         listed = [
             (part, value)
@@ -113,7 +113,7 @@ def test_relevance_is_added_up_by_hand(db, client, minimum):
             assert row["label"] == labels.get(row["component"])
             assert row["mean"] == pytest.approx(mean)
             assert row["max"] == pytest.approx(largest)
-            assert row["cumulated"] == pytest.approx(value)
+            assert row["cumulative"] == pytest.approx(value)
 
 
 def test_one_layer_can_be_asked_for(db, client):
@@ -126,9 +126,9 @@ def test_one_layer_can_be_asked_for(db, client):
 @pytest.mark.parametrize(
     ("path", "status", "parts"),
     [
-        ("classes/9/relevance", 404, ["class 9", "0 (class0), 1 (class1)"]),
+        ("classes/9/relevance", 404, ["Class 9", "0 (class0), 1 (class1)"]),
         ("classes/1/relevance?layer=7", 404, ["Layer '7' is not in", "first, second"]),
-        ("classes/1/relevance?concepts=x", 400, ["no concepts 'x'", "kept:mine"]),
+        ("classes/1/relevance?concepts=x", 400, ["Unknown concept set 'x'", "saved:mine"]),
         ("classes/1/relevance?minimum=nan", 422, ["minimum"]),
         ("classes/x/relevance", 422, ["'c'"]),
         ("graph", 422, ["class"]),
@@ -182,8 +182,8 @@ def test_the_graph_is_that_of_the_package(db, subject, client, pictures, groups,
     )  # fmt: skip
     assert (found["target"], found["name"], found["images"]) == (1, "class1", 20)
     assert (found["rules"], found["conserves"]) == (traced.rules, True)
-    assert (found["top"], found["minimum"], found["most"]) == (top, minimum, MAX_COMPONENTS)
-    assert (found["groups"], found["concepts"]) == (groups, "kept:mine")
+    assert (found["top"], found["minimum"], found["max_top"]) == (top, minimum, MAX_COMPONENTS)
+    assert (found["groups"], found["concepts"]) == (groups, "saved:mine")
     assert [layer["name"] for layer in found["layers"]] == traced.layers
     for layer in found["layers"]:
         name = layer["name"]
@@ -191,8 +191,8 @@ def test_the_graph_is_that_of_the_package(db, subject, client, pictures, groups,
         assert layer["nodes_shown"] == pytest.approx(traced.share_shown[name], abs=1e-5)
         assert layer["edges_shown"] == pytest.approx(traced.edges_shown[name], abs=1e-5)
         nodes = [node for node in found["nodes"] if node["layer"] == name]
-        assert layer["kept"] == sum(len(node["components"]) for node in nodes) <= top
-        assert layer["largest"] >= minimum
+        assert layer["components_shown"] == sum(len(node["components"]) for node in nodes) <= top
+        assert layer["largest_share"] >= minimum
     assert found["overall"] == pytest.approx(traced.overall, abs=1e-5)
     assert [node["id"] for node in found["nodes"]] == [node.id for node in traced.nodes]
     for node, expected in zip(found["nodes"], traced.nodes, strict=True):
@@ -216,7 +216,7 @@ def test_nothing_reaches_the_minimum(client):
     found = asked(client, "graph", **{"class": 0, "min_relevance": 1}).json()
     assert [node["id"] for node in found["nodes"]] == ["target"]
     assert found["edges"] == []
-    assert all(0 < layer["largest"] < 1 for layer in found["layers"])
+    assert all(0 < layer["largest_share"] < 1 for layer in found["layers"])
     assert found["overall"] == 0
 
 

@@ -117,7 +117,7 @@ def test_the_server_says_the_same(pair, client):
     answer = fetch(client, "compare?a=0&b=1").json()
     assert [m["name"] for m in answer["models"]] == ["one", "two"]
     assert answer["matched"] == found.first.mutual.sum()
-    assert answer["models"][1]["alone"] == found.second.alone.sum()
+    assert answer["models"][1]["unmatched"] == found.second.alone.sum()
     assert answer["models"][0]["similarity"] == pytest.approx(found.first.mean)
     for measure in answer["measures"]:
         for db, counts in zip(pair, [one["counts"] for one in measure["layers"]], strict=True):
@@ -129,7 +129,7 @@ def test_the_server_says_the_same(pair, client):
     np.testing.assert_array_equal(tensors["a_row"], found.first.rows)
     np.testing.assert_array_equal(tensors["b_nearest"], found.second.nearest)
     np.testing.assert_array_equal(
-        tensors["a_state"], found.first.alone + 2 * found.first.mutual.astype(int)
+        tensors["a_flags"], found.first.alone + 2 * found.first.mutual.astype(int)
     )
     np.testing.assert_allclose(tensors["b_x"], found.second.where[:, 0])
 

@@ -57,7 +57,7 @@ def fetch(client, path, expect=200, **params):
         found = client.get(f"/api/v1/models/0/{path}", params=params)
         if found.status_code != 202:
             break
-        assert set(found.json()) == {"what", "done", "total", "seconds"}
+        assert set(found.json()) == {"description", "done", "total", "seconds"}
         time.sleep(0.05)
     assert found.status_code == expect, found.text
     return found.json() if "json" in found.headers["content-type"] else found.text
@@ -265,7 +265,7 @@ def test_pages_join_to_the_whole_table(client, db):
         assert page["total"] == page["components"] == 26
         assert page["labels"] == "mine"
         assert page["relevance"] == "b"
-        assert page["rating"] is None
+        assert page["pending_scores"] is None
         rows += page["rows"]
         cursor = page["cursor"]
     table = whole(db, 1)
@@ -328,20 +328,20 @@ def test_labelling_with_the_mouse(tmp_path, pictures):
     client = TestClient(create_app([db]), base_url="http://localhost")
     before = fetch(client, "labels")
     assert before["tables"] == []
-    assert {"paper-vocabulary", "classes", "own"} <= set(before["sets"])
-    made = post(client, concepts="own", texts=["dog", " dog ", "car"], threshold=-2.0)
+    assert {"paper-vocabulary", "classes", "custom"} <= set(before["sets"])
+    made = post(client, concepts="custom", texts=["dog", " dog ", "car"], threshold=-2.0)
     expected = db.label(ConceptSet.of(["dog", "car"]), threshold=-2.0)
-    assert (made["name"], made["components"]) == ("own", len(expected))
+    assert (made["name"], made["components"]) == ("custom", len(expected))
     page = fetch(client, "components")
-    assert page["labels"] == "own"
+    assert page["labels"] == "custom"
     for row in page["rows"]:
         assert row["label"] == expected.of(sl.Component.parse(row["component"]))
-    assert [table["name"] for table in fetch(client, "labels")["tables"]] == ["own"]
-    post(client, concepts="own", texts=["=1+1"], threshold=-2.0)
+    assert [table["name"] for table in fetch(client, "labels")["tables"]] == ["custom"]
+    post(client, concepts="custom", texts=["=1+1"], threshold=-2.0)
     table = pd.read_csv(io.StringIO(fetch(client, "components.csv")))
     assert set(table["label"].dropna()) == {"'=1+1"}  # which no spreadsheet runs
     # another threshold is another answer, and the newest labels are those that are shown
-    assert post(client, concepts="own", texts=["dog"], threshold=2)["labelled"] == 0
+    assert post(client, concepts="custom", texts=["dog"], threshold=2)["labelled"] == 0
     assert {row["label"] for row in fetch(client, "components")["rows"]} == {None}
     classes = post(client, concepts="classes", threshold=-2.0)
     assert classes["name"] == "classes"
@@ -353,7 +353,7 @@ def test_labelling_refuses_files_and_nothing(client, tmp_path):
     file = tmp_path / "mine.toml"
     file.write_text('concepts = ["dog"]')
     refused = post(client, expect=400, concepts=str(file))
-    assert "no concept set" in refused["value"]
+    assert "Unknown concept set" in refused["value"]
     assert "paper-ox" in post(client, expect=400, concepts="paper-oxen")["expected"]
-    assert "No text" in post(client, expect=400, concepts="own", texts=[" "])["value"]
+    assert "No concepts" in post(client, expect=400, concepts="custom", texts=[" "])["value"]
     assert "threshold" in post(client, expect=422, threshold=9)["value"]

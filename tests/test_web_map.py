@@ -77,10 +77,10 @@ def test_a_map_that_is_not_there_says_what_is_done_and_is_kept(base, tmp_path):
         time.sleep(0.2)
     assert answer.status_code == 200
     assert any((db.path / "analysis").glob("map-*.parquet"))
-    texts = [one["what"] for one in said if "Laying out" in one["what"]]
+    texts = [one["description"] for one in said if "Computing the map" in one["description"]]
     for text in texts:
         assert f"{int(db.has_examples.sum())} components" in text
-        assert "kept in the database" in text
+        assert "saved in the database" in text
     again = TestClient(
         create_app([sl.open(db.path, embedder=WordEmbedder())]), base_url="http://localhost"
     )
@@ -107,7 +107,7 @@ def test_the_clusters_are_those_of_the_library(client, db):
     answer = ask(client, "/clusters").json()
     found = db.concept_map()
     assert answer["components"] == len(found)
-    assert (answer["method"], answer["seed"], answer["way"]) == ("kmeans", 0, "UMAP")
+    assert (answer["method"], answer["seed"], answer["layout"]) == ("kmeans", 0, "UMAP")
     assert answer["notice"] is None
     assert len(answer["clusters"]) == len(found.clusters)
     for one, row in zip(answer["clusters"], found.clusters.to_dict("records"), strict=True):
@@ -179,11 +179,16 @@ def test_a_selection_counts_and_names(client, db):
     ]
     alive = db.has_examples
     assert answer["layers"] == [
-        {"name": "first", "count": 1, "share": pytest.approx(1 / 3), "of": int(alive[:6].sum())},
-        {"name": "second", "count": 2, "share": pytest.approx(2 / 3), "of": int(alive[6:].sum())},
+        {"name": "first", "count": 1, "share": pytest.approx(1 / 3), "total": int(alive[:6].sum())},
+        {
+            "name": "second",
+            "count": 2,
+            "share": pytest.approx(2 / 3),
+            "total": int(alive[6:].sum()),
+        },
     ]
     assert sum(one["count"] for one in answer["labels"]) + answer["unlabelled"] == 3
-    assert answer["different"] == len(answer["labels"])
+    assert answer["distinct_labels"] == len(answer["labels"])
 
 
 def test_a_selection_as_csv(client, db):
@@ -252,7 +257,7 @@ def test_a_database_without_relevance_or_texts_has_a_map(tmp_path, pictures, net
     db = sl.build(path, net, images, ColourEmbedder(), ["first"], examples=4)
     client = TestClient(create_app([db]), base_url="http://localhost")
     answer = ask(client, "/clusters").json()
-    assert answer["way"] == "principal axes"
+    assert answer["layout"] == "principal axes"
     assert all(one["labels"] == [] for one in answer["clusters"])
     assert len(load(ask(client, "/map").content)["x"]) == db.has_examples.sum()
     found = ask(client, "/colours?by=relevance&class=0").json()

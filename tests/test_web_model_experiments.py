@@ -123,7 +123,7 @@ def test_the_sweep_is_audit_all(client, db):
     assert [one["p_value"] for one in found["classes"]] == sorted(
         one["p_value"] for one in found["classes"]
     )
-    assert found["unlisted"] == 0
+    assert found["without_concepts"] == 0
 
 
 def test_a_row_of_the_sweep_is_the_audit_that_it_begins(client, db):
@@ -160,7 +160,7 @@ def test_named_sets_are_for_their_classes(client, db):
     for one in found["classes"]:
         assert one["spurious"] == pytest.approx(expected.loc[one["name"], "spurious"], abs=1e-12)
     assert "aircraft" in found["skipped"]
-    assert found["unlisted"] == 1
+    assert found["without_concepts"] == 1
     everywhere = fetch(client, "sweep", sets=["artefacts"])
     assert {one["name"] for one in everywhere["classes"]} == {"vegetable", "ox", "clock"}
 
@@ -186,7 +186,7 @@ def test_a_trial_is_evaluate_with_and_without(client, db, built):
     subject, images = little(), db.images
     components = [Component.parse(name) for name in CHOSEN]
     body = {"target": 1, "components": CHOSEN, "artefact": {"kind": "patch", "strength": 0.5}}
-    found = fetch(client, "trials/prune", {**body, "per_class": 5, "at_most": 12})
+    found = fetch(client, "experiments/ablation", {**body, "per_class": 5, "at_most": 12})
     logits = [NAMES.index(["vegetable", "ox", "clock"][i % 3]) for i in range(24)]
     samples, right = preview_samples(db, 1, 5, 12)
     assert found["images"] == len(samples) == 12
@@ -200,17 +200,17 @@ def test_a_trial_is_evaluate_with_and_without(client, db, built):
         assert one["accuracy"]["before"] == before.accuracy
         assert one["accuracy"]["after"] == after.accuracy
         mine = before.targets == 1
-        assert one["of_class"]["before"] == (before.predictions[mine] == 1).mean()
-        assert one["of_class"]["after"] == (after.predictions[mine] == 1).mean()
-        assert one["of_class"]["images"] == 5
-        assert one["mistaken"]["before"] == (before.predictions[~mine] == 1).mean()
-        assert one["mistaken"]["after"] == (after.predictions[~mine] == 1).mean()
+        assert one["recall"]["before"] == (before.predictions[mine] == 1).mean()
+        assert one["recall"]["after"] == (after.predictions[mine] == 1).mean()
+        assert one["recall"]["images"] == 5
+        assert one["false_positive_rate"]["before"] == (before.predictions[~mine] == 1).mean()
+        assert one["false_positive_rate"]["after"] == (after.predictions[~mine] == 1).mean()
         differ = np.flatnonzero(before.predictions != after.predictions)
         assert one["changed"] == len(differ)
-        assert {shown["sample"] for shown in one["shown"]} <= set(samples[differ].tolist())
-        assert len(one["shown"]) == min(12, len(differ))
+        assert {shown["sample"] for shown in one["examples"]} <= set(samples[differ].tolist())
+        assert len(one["examples"]) == min(12, len(differ))
         hit, was = after.predictions == after.targets, before.predictions == before.targets
-        assert (one["mended"], one["broken"]) == ((hit & ~was).sum(), (was & ~hit).sum())
+        assert (one["fixed"], one["broken"]) == ((hit & ~was).sum(), (was & ~hit).sum())
     clean = {"clean": LabelledImages.of(images, subject, logits, samples.tolist())}
     table = accuracies(
         {"vanilla": subject}, with_artefacts(clean, [Patch(size=0.5)]), prune=components
@@ -224,12 +224,12 @@ def test_a_trial_is_evaluate_with_and_without(client, db, built):
 def test_what_has_changed_is_shown_as_the_model_saw_it(client, db):
     body = {"target": 1, "components": [f"second:{i}" for i in range(4)]}
     body["artefact"] = {"kind": "hue", "colour": "#ff0000", "strength": 0.9}
-    found = fetch(client, "trials/prune", body)
+    found = fetch(client, "experiments/ablation", body)
     clean, red = found["sets"]
-    assert clean["shown"], "nothing has changed: the test would show nothing"
+    assert clean["examples"], "nothing has changed: the test would show nothing"
     for one, tinted in ((clean, False), (red, True)):
-        for shown in one["shown"]:
-            kind, _, data = shown["picture"].partition(",")
+        for shown in one["examples"]:
+            kind, _, data = shown["image"].partition(",")
             assert kind == "data:image/webp;base64"
             picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))
             assert (picture[..., 0].min() > 200) == tinted
@@ -239,13 +239,13 @@ def test_what_has_changed_is_shown_as_the_model_saw_it(client, db):
 
 def test_the_trial_writes_nothing_and_says_how_to(client, db, built):
     before = sorted(path for path in built.path.rglob("*") if path.is_file())
-    found = fetch(client, "trials/prune", {"target": 1, "components": CHOSEN})
+    found = fetch(client, "experiments/ablation", {"target": 1, "components": CHOSEN})
     assert sorted(path for path in built.path.rglob("*") if path.is_file()) == before
-    words = shlex.split(found["prune"])
+    words = shlex.split(found["prune_command"])
     assert words[:3] == ["semlens", "prune", str(built.path)]
     assert words[3:6] == CHOSEN
     assert words[6:] == ["--out", "pruned.safetensors"]
-    assert [shlex.split(one)[1] for one in found["retrain"]] == ["affected", "retrain"]
+    assert [shlex.split(one)[1] for one in found["retrain_commands"]] == ["affected", "retrain"]
 
 
 def test_a_class_has_its_share_of_the_images(db):
@@ -281,7 +281,7 @@ def test_a_class_has_its_share_of_the_images(db):
 )
 def test_bad_trials_are_refused(client, change, status, parts):
     body = {"target": 1, "components": CHOSEN, **change}
-    assert_error(fetch(client, "trials/prune", body, status), *parts)
+    assert_error(fetch(client, "experiments/ablation", body, status), *parts)
 
 
 # -- against artefacts ------------------------------------------------------------------------
@@ -290,7 +290,7 @@ def test_bad_trials_are_refused(client, change, status, parts):
 def test_the_test_is_model_test(client, db):
     artefacts = [{"kind": "hue", "strength": 0.6}, {"kind": "patch", "colour": "blue"}]
     body = {"target": 1, "artefacts": artefacts, "count": 7, "seed": 3}
-    found = fetch(client, "trials/test", body)
+    found = fetch(client, "experiments/model-test", body)
     expected = model_test(
         db, 1, count=7, seed=3,
         artefacts=[Hue(opacity=0.6), Patch(colour=(0, 0, 255))],
@@ -319,15 +319,15 @@ def test_the_test_is_model_test(client, db):
 )
 def test_bad_tests_are_refused(client, change, status, parts):
     body = {"target": 1, "artefacts": [{"kind": "hue"}], **change}
-    assert_error(fetch(client, "trials/test", body, status), *parts)
+    assert_error(fetch(client, "experiments/model-test", body, status), *parts)
 
 
 def test_without_the_model_it_says_how_to_serve_it(db):
     bare = sl.open(db.path, embedder=WordEmbedder())
     nobody = TestClient(create_app([bare]), base_url="http://localhost")
     for path, body in (
-        ("trials/prune", {"target": 1, "components": CHOSEN}),
-        ("trials/test", {"target": 1, "artefacts": [{"kind": "hue"}]}),
+        ("experiments/ablation", {"target": 1, "components": CHOSEN}),
+        ("experiments/model-test", {"target": 1, "artefacts": [{"kind": "hue"}]}),
     ):
         assert_error(
             fetch(nobody, path, body, 400), "python:little", f"serve {db.path} --model SPEC"
@@ -338,7 +338,8 @@ def test_without_the_images_it_says_so(db):
     gone = sl.open(db.path, model=little(), images=str(db.path / "no-such-folder"))
     client = TestClient(create_app([gone]), base_url="http://localhost")
     assert_error(
-        fetch(client, "trials/prune", {"target": 1, "components": CHOSEN}, 400), "no-such-folder"
+        fetch(client, "experiments/ablation", {"target": 1, "components": CHOSEN}, 400),
+        "no-such-folder",
     )
 
 
@@ -356,7 +357,11 @@ def test_the_report_has_the_graph_and_the_last_test_of_the_model(client, db):
     before = report()
     assert "No model test was requested" in before
     assert "lines what passes between them" in before
-    fetch(client, "trials/test", {"target": 1, "artefacts": [{"kind": "stripes"}], "count": 6})
+    fetch(
+        client,
+        "experiments/model-test",
+        {"target": 1, "artefacts": [{"kind": "stripes"}], "count": 6},
+    )
     after = report()
     assert "No model test was requested" not in after
     assert "stripes" in after

@@ -145,8 +145,8 @@ def test_a_missing_page_says_what_to_do(tmp_path: Path):
         static_folder(tmp_path)
     assert_says(
         caught.value,
-        f"The web page is missing: there is no '{tmp_path / 'index.html'}'.",
-        "A wheel, a source distribution and an editable install of semlens all hold it.",
+        f"The web page is missing: '{tmp_path / 'index.html'}' does not exist.",
+        "Expected a wheel, source distribution or editable install, which all include it.",
     )
     assert caught.value.remedy.startswith(("Run 'pip install", "Install semlens again"))
     write(tmp_path / "index.html", "")

@@ -97,7 +97,7 @@ def test_words(ask, databases):
     hits = db.search("dog", "green frog", without=["car", "tree"], layers=["second"], top=200)
     same(answer, hits, db)
     assert answer["cursor"] is None
-    assert answer["probe"] is None
+    assert answer["query_id"] is None
 
 
 def test_hits_carry_the_kept_labels(ask, databases):
@@ -131,11 +131,11 @@ def test_an_image_and_its_number(ask, databases):
     content = encoded(RED, "PNG")
     answer = ask("search/image?k=5", "POST", content=content)
     same(answer, db.search(images=[RED], top=5), db)
-    number = answer["probe"]
-    page = ask(f"search?probe={number}&k=5&cursor={answer['cursor']}")
+    number = answer["query_id"]
+    page = ask(f"search?query_id={number}&k=5&cursor={answer['cursor']}")
     same(page, db.search(images=[RED], top=5, offset=5), db)
-    assert page["probe"] == number
-    alone = ask(f"search?probe={number}&k=3&layer=first")
+    assert page["query_id"] == number
+    alone = ask(f"search?query_id={number}&k=3&layer=first")
     same(alone, db.search(images=[RED], top=3, layers=["first"]), db)
     mixed = ask("search/image?k=5&q=dog&without=car&layer=second", "POST", content=content)
     same(mixed, db.search("dog", images=[RED], without=["car"], top=5, layers=["second"]), db)
@@ -147,7 +147,7 @@ def test_more_like_these(ask, databases):
     answer = ask("search/components", "POST", json=terms)
     chosen = {"like": ["second:1", "second:6"], "unlike": ["second:-4"]}
     same(answer, db.search(**chosen, top=6), db)
-    rest = ask(f"search?probe={answer['probe']}&k=200&cursor=6")
+    rest = ask(f"search?query_id={answer['query_id']}&k=200&cursor=6")
     same(rest, db.search(**chosen, top=200, offset=6), db)
     assert not {7, 12, 20} & {hit["row"] for hit in answer["hits"] + rest["hits"]}
     mixed = {"like": ["second:1"], "q": ["dog"], "without": ["car"], "layers": ["first"], "k": 4}
@@ -164,7 +164,7 @@ def test_similarity_of_all_components(ask, databases, words):
     np.testing.assert_allclose(found["alignment"], expected, atol=1e-6)
     assert np.flatnonzero(np.isnan(found["alignment"])).tolist() == [2]
     answer = ask("search/components", "POST", json={"like": ["second:1"], "k": 200})
-    values = ask(f"similarity?probe={answer['probe']}")["alignment"]
+    values = ask(f"similarity?query_id={answer['query_id']}")["alignment"]
     for hit in answer["hits"]:
         assert values[hit["row"]] == pytest.approx(hit["alignment"], abs=1e-6)
 
@@ -207,13 +207,13 @@ def test_without_labels_the_remedy_is_said(ask, databases):
         ("search", 400, "query is empty"),
         ("search?q=%20", 400, "is empty"),
         ("search?q=dog&layer=7", 404, "Layer '7' is not in"),
-        ("search?q=dog&k=0", 422, "'k' is '0'"),
-        ("search?q=dog&k=9999", 422, "'k' is '9999'"),
-        ("search?q=dog&cursor=-3", 422, "'cursor' is '-3'"),
-        ("search?q=" + "x" * 201, 422, "'q.0' is"),
-        ("search?" + "q=x&" * 17, 422, "'q' is"),
-        ("search?probe=99999", 404, "99999 is not known any more"),
-        ("search?probe=1&q=dog", 400, "together with words"),
+        ("search?q=dog&k=0", 422, "'k': '0'"),
+        ("search?q=dog&k=9999", 422, "'k': '9999'"),
+        ("search?q=dog&cursor=-3", 422, "'cursor': '-3'"),
+        ("search?q=" + "x" * 201, 422, "Invalid 'q.0'"),
+        ("search?" + "q=x&" * 17, 422, "Invalid 'q'"),
+        ("search?query_id=99999", 404, "99999 has expired"),
+        ("search?query_id=1&q=dog", 400, "combined with words"),
         ("similarity", 400, "query is empty"),
     ],
 )
@@ -240,21 +240,21 @@ def test_wrong_components(ask, body, status, words):
 
 
 def test_numbers_are_of_one_model(ask):
-    number = ask("search/components", "POST", json={"like": ["second:1"]})["probe"]
-    found = ask(f"search?probe={number}", model=1, status=404)
-    assert "not known any more" in found["value"]
+    number = ask("search/components", "POST", json={"like": ["second:1"]})["query_id"]
+    found = ask(f"search?query_id={number}", model=1, status=404)
+    assert "has expired" in found["value"]
     assert found["remedy"] == "Search again."
 
 
 def test_numbers_are_forgotten_in_the_order_of_use(databases):
-    probes = QueryCache(kept=2)
+    probes = QueryCache(size=2)
     queries = [Query(str(i), make_query(databases[0], "dog").positive) for i in range(3)]
-    first, second = (probes.keep(0, query) for query in queries[:2])
+    first, second = (probes.add(0, query) for query in queries[:2])
     assert probes.get(0, first) is queries[0]
-    third = probes.keep(0, queries[2])
+    third = probes.add(0, queries[2])
     assert probes.get(0, first) is queries[0]
     assert probes.get(0, third) is queries[2]
-    with pytest.raises(ServeError, match="not known"):
+    with pytest.raises(ServeError, match="expired"):
         probes.get(0, second)
 
 

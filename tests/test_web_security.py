@@ -534,7 +534,7 @@ def test_anything_else_is_refused(uploads: TestClient, body: bytes) -> None:
     for said in ("image/png", "image/svg+xml"):
         answer = send(uploads, body, said)
         assert answer.status_code == 415
-        assert answer.json()["remedy"] == "Convert or scale it down."
+        assert answer.json()["remedy"] == "Convert the image or scale it down."
 
 
 @pytest.mark.parametrize("side", [20_000, 7_100])

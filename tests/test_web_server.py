@@ -88,7 +88,7 @@ def test_models_are_what_the_databases_say(folder: Path) -> None:
     found = client.get(f"{API}/models").json()
     assert [m["name"] for m in found] == ["one", "colours", "demo"]
     assert [m["number"] for m in found] == [0, 1, 2]
-    assert [m["text"] for m in found] == [False, False, True]  # python objects are not here
+    assert [m["has_text"] for m in found] == [False, False, True]  # python objects are not here
     for model, path in zip(found, paths, strict=True):
         manifest = json.loads((path / "manifest.json").read_text())
         table = sl.open(path).components
@@ -115,12 +115,12 @@ def test_models_are_what_the_databases_say(folder: Path) -> None:
 
 def test_a_given_embedder_reads_texts(folder: Path) -> None:
     opened = sl.open(folder / "one.semlens", embedder=WordEmbedder())
-    assert client_of(opened).get(f"{API}/models/0").json()["text"] is True
+    assert client_of(opened).get(f"{API}/models/0").json()["has_text"] is True
 
 
 @pytest.mark.parametrize(
     "path", ["models/1", "models/1/components", "compare/pairs?a=0&b=1",
-             "models/0/components/first:0/twin?other=1"],
+             "models/0/components/first:0/counterpart?other=1"],
 )  # fmt: skip
 def test_a_database_that_changes_while_it_is_served_is_refused(
     folder: Path, tmp_path: Path, path: str
@@ -138,7 +138,7 @@ def test_a_database_that_changes_while_it_is_served_is_refused(
     assert refused.status_code == 409
     assert refused.json()["kind"] == "StaleError"
     assert str(copy) in refused.json()["value"]
-    assert "start it again" in refused.json()["remedy"]
+    assert "Restart the server" in refused.json()["remedy"]
     assert client.get(f"{API}/models/0").status_code == 200
     manifest.unlink()
     assert client.get(f"{API}/{path}").status_code == 409
@@ -152,13 +152,13 @@ def test_unknown_models_are_not_there(folder: Path) -> None:
     assert answer.status_code == 404
     assert answer.json() == {
         "kind": "ServeError",
-        "value": "There is no model 1.",
-        "expected": "This server has 1, counted from 0.",
-        "remedy": "Choose one that is there.",
+        "value": "Unknown model 1.",
+        "expected": "This server has 1, numbered from 0.",
+        "remedy": "Choose one of them.",
     }
     wrong = client.get(f"{API}/models/x")
     assert wrong.status_code == 422
-    assert wrong.json()["value"] == "'m' is 'x'."
+    assert wrong.json()["value"] == "Invalid 'm': 'x'."
 
 
 def test_every_route_answers_with_a_model_and_has_its_own_name() -> None:
@@ -195,12 +195,14 @@ def test_the_subject_is_loaded_once_and_verified(folder: Path, subject: SubjectM
     with ThreadPoolExecutor(8) as pool:
         found = set(pool.map(lambda _: id(served.db.model), range(16)))
     assert found == {id(subject)}
-    with served.running("It is there"):
+    with served.run_model("A test"):
         assert served.db.model is subject
     bare = AppState.of([sl.open(path)]).models[0]
-    with pytest.raises(ModelError) as lacking, bare.running("A test runs the model"):
+    with pytest.raises(ModelError) as lacking, bare.run_model("The model test"):
         _ = bare.db.model
-    assert_says(lacking.value, "A test runs the model", "python:little", f"serve {path} --model")
+    assert_says(
+        lacking.value, "The model test needs the model", "python:little", f"serve {path} --model"
+    )
     other = SubjectModel(LittleNet(seed=1), to_tensor, "32 bilinear", "python:little")
     with pytest.raises(StaleError) as caught:
         sl.open(path, model=other)
@@ -245,8 +247,8 @@ def test_an_embedder_that_is_not_here_says_so_and_the_rest_is_served(folder: Pat
     serving.warm()
     client = client_of(serving.models[0].db)
     found = client.get(f"{API}/models/0").json()
-    assert found["text"] is False
-    assert "python:words" in found["notice"]
+    assert found["has_text"] is False
+    assert "python:words" in found["embedder_error"]
 
 
 def test_a_damaged_database_does_not_keep_the_others_cold(folder: Path, tmp_path: Path) -> None:
@@ -255,8 +257,8 @@ def test_a_damaged_database_does_not_keep_the_others_cold(folder: Path, tmp_path
     damaged[8] ^= 1
     (broken / "components.parquet").write_bytes(damaged)
     app = create_app([broken, folder / "demo.semlens"])
-    app.state.serving.warm()
-    sound = app.state.serving.models[1].db
+    app.state.semlens.warm()
+    sound = app.state.semlens.models[1].db
     assert sound.embedder.ready
     assert "components" in vars(sound)
     client = TestClient(app, base_url="http://localhost")
@@ -333,13 +335,13 @@ def test_long_work_says_how_far_it_is_and_runs_once_for_all() -> None:
     def ask(_: int) -> JobStatus:
         with pytest.raises(JobPending) as caught:
             work.result("key", "counting sheep", make)
-        return caught.value.state
+        return caught.value.status
 
     ask(0)
     begun.wait()
     with ThreadPoolExecutor(8) as pool:
         states = list(pool.map(ask, range(8)))
-    assert {(s.what, s.done, s.total) for s in states} == {("counting sheep", 3, 7)}
+    assert {(s.description, s.done, s.total) for s in states} == {("counting sheep", 3, 7)}
     assert min(s.seconds for s in states) >= 0.5
     go.set()
     assert wait_for(work, "key", make) == "done"
@@ -361,7 +363,7 @@ def test_an_error_is_raised_once_and_then_it_is_tried_again() -> None:
 
 
 def test_only_so_many_results_are_kept_and_none_is_lost_under_way() -> None:
-    work, go = JobQueue(kept=2), threading.Event()
+    work, go = JobQueue(max_results=2), threading.Event()
     with pytest.raises(JobPending):
         work.result("slow", "waiting", lambda: go.wait() and "slow")
     for number in range(5):
@@ -373,7 +375,7 @@ def test_only_so_many_results_are_kept_and_none_is_lost_under_way() -> None:
 
 
 def test_only_so_much_runs_at_once() -> None:
-    work, go, running = JobQueue(at_once=2), threading.Event(), []
+    work, go, running = JobQueue(parallel=2), threading.Event(), []
     for number in range(4):
         with pytest.raises(JobPending):
             work.result(f"{number}", "", lambda n=number: running.append(n) or go.wait())
@@ -385,7 +387,7 @@ def test_only_so_much_runs_at_once() -> None:
 
 
 def test_short_work_does_not_wait_for_long_work() -> None:
-    work, go = JobQueue(at_once=1), threading.Event()
+    work, go = JobQueue(parallel=1), threading.Event()
     for number in range(2):
         with pytest.raises(JobPending):
             work.result(f"long {number}", "laying out", lambda: go.wait())
@@ -394,7 +396,7 @@ def test_short_work_does_not_wait_for_long_work() -> None:
 
 
 def test_few_large_results_are_kept() -> None:
-    work = JobQueue(kept=10, large=2)
+    work = JobQueue(max_results=10, max_large=2)
     for number in range(4):
         work.result(f"large {number}", "", lambda n=number: n, large=True)
         work.result(f"small {number}", "", lambda n=number: n)
@@ -407,13 +409,13 @@ def test_few_large_results_are_kept() -> None:
 
 
 def test_no_more_work_is_taken_on_than_can_wait() -> None:
-    work, go = JobQueue(at_once=1, waiting=3), threading.Event()
+    work, go = JobQueue(parallel=1, max_pending=3), threading.Event()
     for number in range(3):
         with pytest.raises(JobPending):
             work.result(f"{number}", "", lambda: go.wait())
     with pytest.raises(BusyError) as caught:
         work.result("3", "", lambda: go.wait())
-    assert_says(caught.value, "3 pieces", "fewer than 3", "Ask again")
+    assert_says(caught.value, "3 jobs", "fewer than 3", "Try again")
     with pytest.raises(JobPending):  # what is known is still answered
         work.result("0", "", lambda: go.wait())
     go.set()
@@ -426,15 +428,15 @@ def test_work_is_answered_with_202_until_it_is_there(folder: Path) -> None:
     app, go = create_app([folder / "one.semlens"]), threading.Event()
 
     def slow() -> str:
-        return app.state.serving.work.result("slow", "thinking", lambda: str(go.wait()))
+        return app.state.semlens.jobs.result("slow", "thinking", lambda: str(go.wait()))
 
     app.router.add_api_route("/slow", slow)
     app.router.routes.insert(0, app.router.routes.pop())
     client = TestClient(app, base_url="http://localhost")
     answer = client.get("/slow")
     assert answer.status_code == 202
-    assert answer.json().keys() == {"what", "done", "total", "seconds"}
-    assert answer.json()["what"] == "thinking"
+    assert answer.json().keys() == {"description", "done", "total", "seconds"}
+    assert answer.json()["description"] == "thinking"
     go.set()
     while client.get("/slow").status_code == 202:
         continue
@@ -453,12 +455,12 @@ def test_maps_are_laid_out_before_anybody_asks(
     monkeypatch.setattr(laid, "SMALL", int(copies[1].has_examples.sum()))
     assert copies[0].has_examples.sum() > laid.SMALL
     app = create_app(copies)
-    laid.prepare_maps(app.state.serving)
+    laid.prepare_maps(app.state.semlens)
     assert not list((tmp_path / "one" / "analysis").glob("map-*"))
     assert list((tmp_path / "two" / "analysis").glob("map-*"))
     client = TestClient(app, base_url="http://localhost")
-    made = laid.laid_map(app.state.serving.models[1], app.state.serving)  # raises nothing
-    assert client.get(f"{API}/models/1/clusters").json()["components"] == len(made.found)
+    made = laid.labelled_map(app.state.semlens.models[1], app.state.semlens)  # raises nothing
+    assert client.get(f"{API}/models/1/clusters").json()["components"] == len(made.map)
 
 
 # -- start and end ---------------------------------------------------------------------
@@ -471,7 +473,7 @@ def test_a_taken_port_is_refused_if_asked_for_and_else_the_next_is_taken() -> No
         number = taken.getsockname()[1]
         with pytest.raises(ServeError) as caught:
             listen("127.0.0.1", number)
-        assert_says(caught.value, str(number), "taken", "--port")
+        assert_says(caught.value, str(number), "in use", "Choose another port")
     first = listen("127.0.0.1", None)
     second = listen("127.0.0.1", None)
     assert PORT <= first.port < second.port
@@ -482,15 +484,15 @@ def test_a_taken_port_is_refused_if_asked_for_and_else_the_next_is_taken() -> No
 @pytest.mark.parametrize(
     ("host", "port", "said"),
     [
-        ("203.0.113.9", 0, "--host"),
-        ("no such name", 0, "--host"),
-        ("127.0.0.1", 70_000, "--port"),
+        ("203.0.113.9", 0, "another host"),
+        ("no such name", 0, "another host"),
+        ("127.0.0.1", 70_000, "another port"),
     ],
 )
 def test_a_place_that_cannot_be_listened_at_is_refused(host: str, port: int, said: str) -> None:
     with pytest.raises(ServeError) as caught:
         listen(host, port)
-    assert_says(caught.value, host if said == "--host" else str(port), "Expected", said)
+    assert_says(caught.value, host if said == "another host" else str(port), "Expected", said)
 
 
 def test_the_address_is_one_that_can_be_opened(folder: Path, static: Path) -> None:
@@ -509,7 +511,7 @@ def test_the_address_is_one_that_can_be_opened(folder: Path, static: Path) -> No
 
 def test_wrong_input_is_refused_before_the_start(folder: Path, static: Path) -> None:
     one, colours = folder / "one.semlens", folder / "colours.semlens"
-    with pytest.raises(ServeError, match="no database"):
+    with pytest.raises(ServeError, match="No database"):
         make_server([], static=static)
     with pytest.raises(ServeError, match="given twice"):
         make_server([one, one], port=0, static=static)
@@ -522,7 +524,7 @@ def test_wrong_input_is_refused_before_the_start(folder: Path, static: Path) -> 
     opened = open_databases([one, colours], embedder=ColourEmbedder(1))
     assert opened[1].embedder.spec == "python:colours"
     server = make_server(opened, port=0, static=static)
-    assert [s.db.embedder.has_text for s in server.serving.models] == [False, False]
+    assert [s.db.embedder.has_text for s in server.state.models] == [False, False]
     server.stop()
 
 
@@ -582,7 +584,7 @@ def work():
         torch.ones(500, 500) @ torch.ones(500, 500)
 
 try:
-    server.serving.work.result("endless", "working", work)
+    server.state.jobs.result("endless", "working", work)
 except JobPending:
     pass
 run(server, browser=False, as_json=True)

@@ -24,8 +24,8 @@ from semlens.errors import RelevanceError, ServeError
 from semlens.models.subject import SubjectModel
 from semlens.progress import listening
 from semlens.web.app import create_app
-from semlens.web.export_recorder import address, file_of
-from semlens.web.static_export import _classes, export_site
+from semlens.web.export_recorder import file_name, request_path
+from semlens.web.static_export import _find_classes, export_site
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def site(db, tmp_path_factory):
 def answers(site):
     """All answers of a site by their path, as its page would read them."""
     found = {}
-    for path in sorted((site.folder / "data").glob("answers-*.js")):
+    for path in sorted((site.folder / "data").glob("responses-*.js")):
         text = path.read_text("utf-8")
         found |= json.loads(re.fullmatch(r"semlensDeliver\((.*)\);\n", text, re.S)[1])
     return found
@@ -70,7 +70,7 @@ def test_each_recorded_answer_is_the_servers(site, db):
     client = TestClient(create_app([db]), base_url="http://localhost")
     found = answers(site)
     index = (site.folder / "data/index.js").read_text("utf-8")
-    index = json.loads(re.fullmatch(r"window\.semlensPacked=(.*);\n", index, re.S)[1])
+    index = json.loads(re.fullmatch(r"window\.semlensExport=(.*);\n", index, re.S)[1])
     assert set(index["files"]) == set(found)
     assert len(found) > 60
     for path, recorded in found.items():
@@ -105,7 +105,7 @@ def test_cards_are_those_of_the_most_relevant_components(site, db):
     assert site.cards == 7
     assert site.components == db.manifest.rows
     for path in cards:
-        strip = site.folder / "data" / file_of(f"{path}/strip.webp?count=8")
+        strip = site.folder / "data" / file_name(f"{path}/strip.webp?count=8")
         assert strip.read_bytes()[8:12] == b"WEBP"
         crops = {crop.name for crop in (strip.parent / "crops").iterdir()}
         count = len(answers(site)[path]["examples"])
@@ -126,17 +126,17 @@ def test_without_relevance_the_clearest_are_shown(db, tmp_path):
 
 
 def test_addresses_and_files_are_those_of_the_page():
-    assert address("compare", b=1, a=0) == "compare?a=0&b=1"
-    assert address("models") == "models"
-    assert file_of("models/0/strip.webp?count=8") == "models/0/strip-count-8.webp"
-    assert file_of("a/report.html") == "a/report.html"
+    assert request_path("compare", b=1, a=0) == "compare?a=0&b=1"
+    assert request_path("models") == "models"
+    assert file_name("models/0/strip.webp?count=8") == "models/0/strip-count-8.webp"
+    assert file_name("a/report.html") == "a/report.html"
 
 
 def test_another_folder_is_left_alone_and_an_export_is_replaced(db, site, tmp_path):
     (tmp_path / "mine.txt").write_text("precious")
     with pytest.raises(ServeError) as caught:
         export_site([db], tmp_path, cards=1)
-    assert_says(caught.value, str(tmp_path), "empty folder", "another one")
+    assert_says(caught.value, str(tmp_path), "empty folder", "another folder")
     assert (tmp_path / "mine.txt").read_text() == "precious"
     old = shutil.copytree(site.folder, tmp_path / "old")
     again = export_site([db], old, cards=1)
@@ -151,7 +151,9 @@ def test_a_place_where_no_folder_can_be_is_refused(db, place, tmp_path, monkeypa
         (tmp_path / "file").write_text("precious")
     with pytest.raises(ServeError) as caught:
         export_site([db], place, cards=0)
-    assert_says(caught.value, str(tmp_path), "Expected", "folder" if place == "." else "another")
+    assert_says(
+        caught.value, str(tmp_path), "Expected", "folder" if place == "." else "Choose another"
+    )
     assert [path.name for path in tmp_path.iterdir()] == (["file"] if place != "." else [])
 
 
@@ -161,9 +163,9 @@ def test_a_class_of_a_graph_is_found_in_each_database_by_its_name(db, tmp_path):
     manifest["classes"] = ["x", "y", "b", "a"]
     (other / "manifest.json").write_text(json.dumps(manifest))
     both = [db, sl.open(other, embedder=WordEmbedder())]
-    assert _classes(both, ["a", "c", 1]) == [[0, 2, 1], [3, 1]]
+    assert _find_classes(both, ["a", "c", 1]) == [[0, 2, 1], [3, 1]]
     with pytest.raises(RelevanceError) as caught:
-        _classes(both, ["unicorn"])
+        _find_classes(both, ["unicorn"])
     assert_says(caught.value, "'unicorn'", "Expected", "Choose")
 
 

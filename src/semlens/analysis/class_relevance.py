@@ -22,7 +22,7 @@ from semlens.types import Component, Layers, Target
 
 MINIMUM = 0.01
 """Minimum share of its layer's relevance for a component to be relevant (paper, D.5)."""
-MOSTLY = 0.8
+COVERAGE = 0.8
 """Fraction of a layer's relevance for which the number of components is counted."""
 Minimum = Annotated[float, setting("Minimum share of relevance, on the best sample.", ge=0, le=1)]
 """Minimum share, for questions about the relevant components of a class."""
@@ -119,7 +119,7 @@ class RelevantComponent:
     """Mean over the class's samples; a negative share speaks against the class."""
     max: float
     """Share on the sample where it is largest."""
-    cumulated: float
+    cumulative: float
     """Sum of the absolute mean shares of this component and all stronger ones."""
     label: str | None = None
 
@@ -134,11 +134,11 @@ class LayerRelevance:
         Number of components of the layer.
     relevant
         Number of components that reach the minimum on some sample.
-    carried
+    covered
         Sum of the absolute mean shares of all components in the database's table. Shares that
         change sign from sample to sample count less.
-    mostly
-        Number of strongest components that together carry :data:`MOSTLY` of the layer's
+    components_for_coverage
+        Number of strongest components that together carry :data:`COVERAGE` of the layer's
         relevance; None if all of them carry less.
     strongest
         Sorted by the absolute mean share, largest first.
@@ -147,8 +147,8 @@ class LayerRelevance:
     layer: str
     components: int
     relevant: int
-    carried: float
-    mostly: int | None
+    covered: float
+    components_for_coverage: int | None
     strongest: tuple[RelevantComponent, ...]
 
 
@@ -179,19 +179,19 @@ def relevant_components(
         magnitude = table["mean"].abs()
         order = np.lexsort((table["component"], -magnitude))
         table, magnitude = table.iloc[order], magnitude.iloc[order].to_numpy(np.float64)
-        cumulated = np.cumsum(magnitude)
-        mostly_count = int(np.searchsorted(cumulated, MOSTLY)) + 1
+        cumulative = np.cumsum(magnitude)
+        mostly_count = int(np.searchsorted(cumulative, COVERAGE)) + 1
         relevant = relevant_rows(database, target, name, minimum, empty_ok=True)
         is_listed = table["component"].isin(relevant["component"]) | (magnitude >= minimum)
-        columns = table[["component", "mean", "max"]].assign(cumulated=cumulated)
+        columns = table[["component", "mean", "max"]].assign(cumulative=cumulative)
         rows = columns[is_listed].head(top).itertuples(index=False, name=None)
         result.append(
             LayerRelevance(
                 name,
                 database.layer(name).rows,
                 len(relevant),
-                float(cumulated[-1]) if len(cumulated) else 0.0,
-                mostly_count if mostly_count <= len(cumulated) else None,
+                float(cumulative[-1]) if len(cumulative) else 0.0,
+                mostly_count if mostly_count <= len(cumulative) else None,
                 tuple(
                     RelevantComponent(database.component(row), mean, largest, share)
                     for row, mean, largest, share in rows

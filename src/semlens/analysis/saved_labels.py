@@ -24,7 +24,7 @@ class SavedLabels:
     """One table of labels, as :meth:`semlens.analysis.label.Labels.keep` writes it."""
 
     name: str
-    made: float
+    created: float
     """When it was written, in seconds since 1970."""
     components: int
     """Number of components in the table."""

@@ -1,1 +1,1 @@
-"""The web application: a thin server over databases; no analysis is done here."""
+"""Web application: a thin HTTP server over concept databases, without any analysis of its own."""

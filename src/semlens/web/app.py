@@ -1,4 +1,4 @@
-"""The application: routes under ``/api/v1``, the built page, and the guard around both."""
+"""FastAPI application: routes under ``/api/v1``, the built page, and the security guard."""
 
 from __future__ import annotations
 
@@ -49,20 +49,20 @@ ROUTERS: list[APIRouter] = [
     pictures.router,
     search.router,
     model_experiments.router,
-    card.router,  # last: its path ends with a name, which may hold anything
+    card.router,  # last: its path ends with a component name, which may contain anything
 ]
-"""The routers of all pages, one a line."""
+"""All routers. The order matters only for the last one."""
 
 API = "/api/v1"
-OTHERWISE: dict[int | str, dict[str, Any]] = {
+SHARED_RESPONSES: dict[int | str, dict[str, Any]] = {
     202: {"model": JobStatus},
     "4XX": {"model": errors.ErrorResponse},
 }
-"""What every endpoint may answer instead of its own model."""
+"""Responses that every endpoint may give instead of its own model."""
 
 
 THREADS = 100
-"""Requests that are answered at the same time; some only wait for background work."""
+"""Requests handled at the same time; some of them only wait for background jobs."""
 
 
 @asynccontextmanager
@@ -78,19 +78,19 @@ def create_app(
     hosts: Sequence[str] = LOCAL,
     static: Path = STATIC,
 ) -> FastAPI:
-    """Make the application over some databases.
+    """Create the application for one or more databases.
 
-    In tests: ``TestClient(create_app([db]), base_url="http://localhost")``, for the host has
-    to be one of ``hosts``.
+    In tests use ``TestClient(create_app([db]), base_url="http://localhost")``: the host must be
+    one of ``hosts``.
 
     Parameters
     ----------
     databases
-        Open databases, or their folders; they count from 0 in this order.
+        Open databases or their folders, numbered from 0 in this order.
     token
-        Without it, everybody who reaches the server may use it.
+        Token that every request must carry. None lets everyone who reaches the server use it.
     hosts
-        Names under which the server may be called, without port.
+        Host names that requests may use, without port.
     static
         Folder of the built page.
     """
@@ -104,10 +104,10 @@ def create_app(
         openapi_url=None,
         generate_unique_id_function=lambda route: route.name,
     )
-    app.state.serving = AppState.of(opened)
+    app.state.semlens = AppState.of(opened)
     errors.install(app)
     for router in ROUTERS:
-        app.include_router(router, prefix=API, responses=OTHERWISE)
+        app.include_router(router, prefix=API, responses=SHARED_RESPONSES)
     app.mount("/", PageFiles(static))
     app.add_middleware(GZipMiddleware, minimum_size=1024, compresslevel=5)
     app.add_middleware(Guard, token=token, hosts=hosts)

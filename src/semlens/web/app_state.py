@@ -1,4 +1,4 @@
-"""The databases that are served, and how a request gets at one."""
+"""State of the server: its databases, background jobs and remembered queries."""
 
 from __future__ import annotations
 
@@ -34,216 +34,221 @@ M = TypeVar("M", bound=BaseModel)
 
 @dataclass(eq=False)
 class ModelContext:
-    """One database that is served.
+    """A database that the server answers questions about.
 
-    The embedder locks itself, and databases of one embedder share it: a search need not take
-    the lock, and so does not wait for a long run of the subject.
+    Databases with the same embedder share one object that has its own lock, so a search does
+    not take ``lock`` and does not wait for a long run of the subject model.
     """
 
     number: int
-    """Counts from 0, in the order given."""
+    """Position among the databases, from 0; ``{m}`` in paths."""
     name: str
-    """Its folder, with as many parents as tell it apart."""
+    """Name of the folder, with as many parent folders as make it unique."""
     db: ConceptDatabase
     lock: threading.RLock = field(default_factory=threading.RLock)
-    """Hold it around whatever runs the subject."""
-    keeping: threading.Lock = field(default_factory=threading.Lock)
-    """Hold it while a table that two pages may make at once is kept: never for long."""
-    tests: dict[int, ModelTest] = field(default_factory=dict)
-    """The last model test of each class, for its report."""
-    _seen: tuple[int, ...] = ()
+    """Held while the subject model runs."""
+    save_lock: threading.Lock = field(default_factory=threading.Lock)
+    """Held briefly while a table that two requests may compute at the same time is saved."""
+    model_tests: dict[int, ModelTest] = field(default_factory=dict)
+    """Latest model test of each class, for its report."""
+    _manifest_stat: tuple[int, ...] = ()
 
     def check_unchanged(self) -> None:
-        """Refuse to answer once the folder holds another build: an answer would mix both.
+        """Check that the folder still holds the build that was opened.
 
-        It costs a look at one file for each request.
+        Costs one ``stat`` per request.
 
         Raises
         ------
         StaleError
-            If layers or relevance have been added, or it was built anew or removed.
+            If layers or relevance were added, or the database was rebuilt or removed.
         """
         manifest = self.db.path / MANIFEST_NAME
         try:
-            found = manifest.stat()
-            seen = (found.st_mtime_ns, found.st_size, found.st_ino)
-            same = seen == self._seen or file_digest(manifest) == self.db.fingerprint
+            info = manifest.stat()
+            stat = (info.st_mtime_ns, info.st_size, info.st_ino)
+            same = stat == self._manifest_stat or file_digest(manifest) == self.db.fingerprint
         except OSError:
-            seen, same = (), False
+            stat, same = (), False
         if not same:
             raise StaleError(
                 f"The database '{self.db.path}' has changed since it was opened.",
                 "Expected the build that the server was started with.",
-                "End the server and start it again, once the build has ended.",
+                "Restart the server once the build has finished.",
             )
-        self._seen = seen
+        self._manifest_stat = stat
 
     @contextlib.contextmanager
-    def running(self, why: str) -> Iterator[None]:
-        """Run the subject; ``why`` says what for: "A graph is traced through the model".
+    def run_model(self, purpose: str) -> Iterator[None]:
+        """Hold the lock while the subject model runs.
+
+        Parameters
+        ----------
+        purpose
+            What needs the model, for the error: "Tracing a graph".
 
         Raises
         ------
         ModelError
-            If it cannot be loaded, or is not the one of the database; it says how to serve it.
+            If the model cannot be loaded, or is not the one that the database was built with.
         """
         with self.lock:
             try:
                 yield
             except (ModelError, StaleError) as error:
-                if "model" in vars(self.db):  # it is there
+                if "model" in vars(self.db):  # loaded, so the error is about something else
                     raise
                 command = shlex.join(["semlens", "serve", str(self.db.path), "--model"])
                 raise ModelError(
-                    f"{why} '{self.db.manifest.model.spec}', which is not there: {error.value}",
-                    f"{error.expected} What the database holds is shown without it.",
-                    f"Serve it with the model: {command} SPEC",
+                    f"{purpose} needs the model '{self.db.manifest.model.spec}', which could not "
+                    f"be loaded: {error.value}",
+                    f"{error.expected} Pages that only read the database work without it.",
+                    f"Serve the database with its model: {command} SPEC",
                 ) from error
 
 
-KEPT = 500
+MAX_QUERIES = 500
 """Queries that are remembered, a few kilobytes each."""
 
 
 class QueryCache:
-    """Queries that a page refers to by number: an image is sent once, then paged and coloured by.
+    """Recent queries by id, so that a page uploads an image once and then refers to it.
 
-    Those of all models that were asked last; safe in threads.
+    Shared by all models; thread-safe.
     """
 
-    def __init__(self, kept: int = KEPT) -> None:
-        self._kept = kept
+    def __init__(self, size: int = MAX_QUERIES) -> None:
+        self._size = size
         self._lock = threading.Lock()
-        self._numbers = count(1)
+        self._ids = count(1)
         self._queries: OrderedDict[int, tuple[int, Query]] = OrderedDict()
 
-    def keep(self, model: int, query: Query) -> int:
-        """Remember a query of a model and return its number."""
+    def add(self, model: int, query: Query) -> int:
+        """Remember a query of a model and return its id."""
         with self._lock:
-            number = next(self._numbers)
-            self._queries[number] = (model, query)
-            while len(self._queries) > self._kept:
+            query_id = next(self._ids)
+            self._queries[query_id] = (model, query)
+            while len(self._queries) > self._size:
                 self._queries.popitem(last=False)
-            return number
+            return query_id
 
-    def get(self, model: int, number: int) -> Query:
-        """Return the query of a number.
+    def get(self, model: int, query_id: int) -> Query:
+        """Return a query by its id.
 
         Raises
         ------
         HttpError
-            404, if it is forgotten, or is another model's.
+            404, if the query was dropped or belongs to another model.
         """
         with self._lock:
-            found = self._queries.get(number)
-            if found is None or found[0] != model:
+            owner, query = self._queries.get(query_id, (None, None))
+            if query is None or owner != model:
                 raise HttpError(
                     404,
-                    f"The search number {number} is not known any more.",
-                    f"The server remembers the last {self._kept}.",
+                    f"The query {query_id} has expired.",
+                    f"The server remembers the last {self._size} queries.",
                     "Search again.",
                 )
-            self._queries.move_to_end(number)
-            return found[1]
+            self._queries.move_to_end(query_id)
+            return query
 
 
 @dataclass(eq=False)
 class AppState:
-    """All that a server serves; ``app.state.serving``."""
+    """Everything that requests share; stored as ``app.state.semlens``."""
 
     models: list[ModelContext]
-    work: JobQueue = field(default_factory=JobQueue)
-    probes: QueryCache = field(default_factory=QueryCache)
+    jobs: JobQueue = field(default_factory=JobQueue)
+    queries: QueryCache = field(default_factory=QueryCache)
 
     @classmethod
     def of(cls, databases: Sequence[ConceptDatabase]) -> AppState:
-        """Give databases numbers and names, and let those of one embedder share it."""
-        _refuse_twins(databases)
+        """Return the state for databases; those with the same embedder share it."""
+        _refuse_duplicates(databases)
         names = database_names(databases) if databases else []
         share(databases)
         for db in databases:
-            _ = db.fingerprint  # of what was opened, not of what is there at the first question
+            _ = db.fingerprint  # computed now, so that it is the one of the opened build
         return cls([ModelContext(number, names[number], db) for number, db in enumerate(databases)])
 
-    def at(self, number: int) -> ModelContext:
-        """Return what is served under a number.
+    def model(self, number: int) -> ModelContext:
+        """Return a database by its number.
 
         Raises
         ------
         HttpError
-            404, if there is nothing.
+            404, if there is no such database.
         StaleError
             If the database has changed on disk since it was opened.
         """
         if not 0 <= number < len(self.models):
             raise not_found(
-                f"There is no model {number}.",
-                f"This server has {len(self.models)}, counted from 0.",
+                f"Unknown model {number}.",
+                f"This server has {len(self.models)}, numbered from 0.",
             )
         self.models[number].check_unchanged()
         return self.models[number]
 
     def warm(self) -> None:
-        """Read what the first answers need, and load the embedders.
+        """Read what the first requests need, and load the embedders.
 
-        What cannot be loaded is remembered by the embedder, and said when it is asked for.
+        An embedder that cannot be loaded keeps its error and raises it on first use.
         """
-        for served in self.models:
-            with contextlib.suppress(SemlensError):  # a damaged file; the page says so
-                served.db.warm()
-        for served in self.models:
-            embedder = served.db.embedder
+        for context in self.models:
+            with contextlib.suppress(SemlensError):  # a damaged file; the page reports it
+                context.db.warm()
+        for context in self.models:
+            embedder = context.db.embedder
             if isinstance(embedder, SharedEmbedder):
                 with contextlib.suppress(SemlensError):
                     embedder.warm()
 
 
-def _refuse_twins(databases: Sequence[ConceptDatabase]) -> None:
-    seen: set[str] = set()
+def _refuse_duplicates(databases: Sequence[ConceptDatabase]) -> None:
+    folders: set[str] = set()
     for folder in (str(db.path.resolve()) for db in databases):
-        if folder in seen:
+        if folder in folders:
             raise ServeError(
                 f"The database '{folder}' is given twice.",
-                "Expected different ones.",
+                "Expected each database once.",
                 "Leave one out.",
             )
-        seen.add(folder)
+        folders.add(folder)
 
 
-# coroutines, for what only looks something up: a plain function would be given a thread
-async def _all(request: Request) -> AppState:
-    return request.app.state.serving
+# coroutines: a plain function would be run in a thread, which costs more than the lookup
+async def _state(request: Request) -> AppState:
+    return request.app.state.semlens
 
 
-async def _model(
-    m: Annotated[int, Path(ge=0)], serving: Annotated[AppState, Depends(_all)]
+async def _context(
+    m: Annotated[int, Path(ge=0)], state: Annotated[AppState, Depends(_state)]
 ) -> ModelContext:
-    return serving.at(m)
+    return state.model(m)
 
 
-All = Annotated[AppState, Depends(_all)]
-"""Everything that is served, for an endpoint of several models."""
-Model = Annotated[ModelContext, Depends(_model)]
-"""The database that ``{m}`` of the path names."""
+State = Annotated[AppState, Depends(_state)]
+"""State of the server, as a parameter of an endpoint."""
+Context = Annotated[ModelContext, Depends(_context)]
+"""The database that ``{m}`` in the path refers to."""
 
-LARGEST = 2**31 - 1
-"""No class or row has a larger number; arrays take none."""
-ClassNumber = Annotated[int, InQuery(alias="class", ge=0, le=LARGEST)]
-"""The class that ``?class=`` names, by its logit."""
-MaybeClass = Annotated[int | None, InQuery(alias="class", ge=0, le=LARGEST)]
+MAX_INT = 2**31 - 1
+"""Largest class or row number that is accepted; arrays hold 32-bit integers."""
+OptionalClass = Annotated[int | None, InQuery(alias="class", ge=0, le=MAX_INT)]
+"""Logit of the class in ``?class=``."""
 LayerNames = Annotated[list[str] | None, InQuery(alias="layer", max_length=1000)]
-"""The layers that ``?layer=`` names, perhaps several times; None for all."""
+"""Layers in ``?layer=``, which may be repeated; None means all."""
 COMPONENT = "/models/{m}/components/{component:path}"
 
 
-async def _row(served: Model, component: str) -> int:
-    return served.db.row(Component.parse(component))
+async def _row(context: Context, component: str) -> int:
+    return context.db.row(Component.parse(component))
 
 
 Row = Annotated[int, Depends(_row)]
-"""Row in ``components.parquet`` of the component that a path below :data:`COMPONENT` names."""
+"""Row in ``components.parquet`` of the component in a path below :data:`COMPONENT`."""
 
 
-def records(kind: type[M], frame: pd.DataFrame) -> list[M]:
-    """Return the rows of a table as answers."""
-    return [kind.model_validate(record) for record in plain(frame.to_dict("records"))]
+def records(model: type[M], frame: pd.DataFrame) -> list[M]:
+    """Return the rows of a table as response models."""
+    return [model.model_validate(record) for record in plain(frame.to_dict("records"))]

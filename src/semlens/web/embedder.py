@@ -1,4 +1,4 @@
-"""One embedder for all databases that were built with it: loaded late, used by one thread."""
+"""Embedder shared by all databases that were built with it: lazily loaded, one call at a time."""
 
 from __future__ import annotations
 
@@ -17,44 +17,44 @@ from semlens.errors import SemlensError
 
 
 class SharedEmbedder(Embedder):
-    """An embedder by what a manifest says of it; its weights are loaded on first use.
+    """The embedder of a database; its weights are loaded on first use.
 
-    Its calls are run one at a time: tokenizers are not safe in threads, and torch uses all
-    cores for one call already.
+    Calls run one at a time: tokenizers are not thread-safe, and torch already uses all cores
+    for a single call.
     """
 
     def __init__(self, db: ConceptDatabase) -> None:
-        given = vars(db).get("embedder", db.sources[2])
-        self.spec = given if isinstance(given, str) else db.manifest.embedder.spec
+        source = vars(db).get("embedder", db.sources[2])
+        self.spec = source if isinstance(source, str) else db.manifest.embedder.spec
         self.fingerprint = db.manifest.embedder.fingerprint
         self.dim = db.manifest.dim
         self._load = partial(ConceptDatabase.embedder.func, db)
         self._lock = threading.RLock()
-        self._loaded = given if isinstance(given, Embedder) else None
-        self._texts_known: bool | None = None
+        self._loaded = source if isinstance(source, Embedder) else None
+        self._has_text: bool | None = None
         self.failure: SemlensError | None = None
-        """Why it could not be loaded, if it was tried."""
+        """Error of the last attempt to load it, if that failed."""
 
     @property
     def has_text(self) -> bool:  # type: ignore[override]
-        """Whether it embeds texts; known without loading the weights."""
+        """Whether it embeds texts; does not load the weights."""
         if self._loaded is not None:
             return self._loaded.has_text
         if self.failure is not None:
             return False
-        # not under the lock, which is held while the weights are loaded
-        if self._texts_known is None:
-            self._texts_known = embeds_texts(self.spec)
-        return self._texts_known
+        # without the lock, which is held while the weights are loaded
+        if self._has_text is None:
+            self._has_text = embeds_texts(self.spec)
+        return self._has_text
 
     @property
-    def looked_at(self) -> bool:
-        """Whether :attr:`has_text` is known at once: else a large library may be imported."""
-        return self.ready or self.failure is not None or self._texts_known is not None
+    def inspected(self) -> bool:
+        """Whether :attr:`has_text` is known already; otherwise it may import a large library."""
+        return self.ready or self.failure is not None or self._has_text is not None
 
     @property
     def ready(self) -> bool:
-        """Whether the weights are there."""
+        """Whether the weights are loaded."""
         return self._loaded is not None
 
     def loaded(self) -> Embedder:
@@ -65,7 +65,7 @@ class SharedEmbedder(Embedder):
         EmbedderError
             If it cannot be loaded.
         StaleError
-            If it is not the one that the database was built with.
+            If it is not the embedder that the database was built with.
         """
         with self._lock:
             if self._loaded is None:
@@ -77,22 +77,22 @@ class SharedEmbedder(Embedder):
             return self._loaded
 
     def warm(self) -> None:
-        """Load it and embed the empty templates, so that the first search need not wait."""
-        self.loaded()  # the templates may be known from another server of this process
+        """Load the weights and embed the empty prompts, so that the first search is fast."""
+        self.loaded()  # the prompts may be cached by another server of this process
         if self.has_text:
             null_vector(self, SEARCH_TEMPLATES)
 
     def preprocess(self, image: Image.Image) -> Tensor:
-        """Preprocess as the embedder does; safe in threads."""
+        """Preprocess an image; thread-safe."""
         return self.loaded().preprocess(image)
 
     def embed_batch(self, batch: Tensor) -> Float32[Tensor, "b d"]:
-        """Embed preprocessed images to unit vectors on the CPU."""
+        """Embed preprocessed images as unit vectors on the CPU."""
         with self._lock:
             return self.loaded().embed_batch(batch)
 
     def embed_texts(self, texts: Sequence[str], batch_size: int = 256) -> Float32[Tensor, "n d"]:
-        """Embed texts to unit vectors."""
+        """Embed texts as unit vectors."""
         with self._lock:
             return self.loaded().embed_texts(texts, batch_size)
 
@@ -101,12 +101,12 @@ class SharedEmbedder(Embedder):
 
 
 def share(databases: Sequence[ConceptDatabase]) -> None:
-    """Give databases of the same embedder one object, so that its weights are in memory once."""
+    """Make databases with the same embedder share one object, so that its weights load once."""
     shared: dict[str, SharedEmbedder] = {}
     for db in databases:
-        known = vars(db).get("embedder")
-        one = known if isinstance(known, SharedEmbedder) else SharedEmbedder(db)
-        if one.ready > shared.setdefault(one.fingerprint, one).ready:
-            shared[one.fingerprint] = one
+        current = vars(db).get("embedder")
+        embedder = current if isinstance(current, SharedEmbedder) else SharedEmbedder(db)
+        if embedder.ready > shared.setdefault(embedder.fingerprint, embedder).ready:
+            shared[embedder.fingerprint] = embedder
     for db in databases:
         db.embedder = shared[db.manifest.embedder.fingerprint]

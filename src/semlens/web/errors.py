@@ -1,4 +1,4 @@
-"""Errors as answers: every one says the value, what was expected, and the remedy."""
+"""Errors as JSON responses: value, expectation and remedy."""
 
 from __future__ import annotations
 
@@ -23,34 +23,43 @@ STATUS: dict[type[SemlensError], int] = {
     errors.StaleError: 409,
     errors.StoreError: 409,
 }
-"""HTTP status by error class; 400 for all others."""
+"""HTTP status by error class; 400 for every other class."""
 
 
 class ErrorResponse(BaseModel):
-    """An error, as the page shows it."""
+    """An error as the page shows it."""
 
     kind: str
-    """Name of the class, which has a section in ``docs/errors.md``."""
+    """Name of the error class, which has a section in ``docs/errors.md``."""
     value: str
     expected: str
     remedy: str
 
 
 class HttpError(ServeError):
-    """A request that the server refuses, with the HTTP status that says so."""
+    """A request that the server refuses, with its HTTP status."""
 
     def __init__(self, status: int, value: str, expected: str, remedy: str) -> None:
         super().__init__(value, expected, remedy)
         self.status = status
 
 
-def not_found(what: str, expected: str) -> HttpError:
-    """Return the error for something that is not there."""
-    return HttpError(404, what, expected, "Choose one that is there.")
+def not_found(value: str, expected: str, remedy: str = "Choose one of them.") -> HttpError:
+    """Return the error for something that does not exist."""
+    return HttpError(404, value, expected, remedy)
 
 
-def answer(error: SemlensError) -> JSONResponse:
-    """Turn an error into its answer."""
+def no_page(path: str) -> HttpError:
+    """Return the error for an address that does not exist."""
+    return not_found(
+        f"There is no page at '{path}'.",
+        "Expected '/', a file of the page, or a route under '/api/v1'.",
+        "Check the address, or open '/'.",
+    )
+
+
+def error_response(error: SemlensError) -> JSONResponse:
+    """Return an error as JSON with its HTTP status."""
     status = error.status if isinstance(error, HttpError) else _status(type(error))
     body = ErrorResponse(
         kind=_kind(type(error)), value=error.value, expected=error.expected, remedy=error.remedy
@@ -63,66 +72,66 @@ def _status(kind: type[SemlensError]) -> int:
 
 
 def _kind(kind: type[SemlensError]) -> str:
-    """Return the name of the public class that an error is of."""
+    """Return the name of the public class of an error."""
     return next(c.__name__ for c in inspect.getmro(kind) if c.__module__ == errors.__name__)
 
 
 def install(app: FastAPI) -> None:
-    """Let the application answer errors in this form."""
+    """Register the exception handlers."""
     app.add_exception_handler(SemlensError, _semlens)
-    app.add_exception_handler(JobPending, _still_working)
+    app.add_exception_handler(JobPending, _job_pending)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RequestValidationError, _invalid)
 
 
 def _semlens(request: Request, error: Exception) -> JSONResponse:
-    return answer(cast(SemlensError, error))
+    return error_response(cast(SemlensError, error))
 
 
-def _still_working(request: Request, error: Exception) -> JSONResponse:
-    return JSONResponse(cast(JobPending, error).state.model_dump(), 202)
+def _job_pending(request: Request, error: Exception) -> JSONResponse:
+    return JSONResponse(cast(JobPending, error).status.model_dump(), 202)
 
 
 def _http(request: Request, error: Exception) -> JSONResponse:
     status = cast(HTTPException, error).status_code
     if status == 405:
-        found = HttpError(
+        response = HttpError(
             405,
-            f"'{request.url.path}' does not take {request.method}.",
+            f"'{request.url.path}' does not accept {request.method}.",
             "Expected another method.",
-            "Look it up in the documentation.",
+            "Look up the route in the documentation.",
         )
     elif status == 404:
-        found = not_found(f"There is nothing at '{request.url.path}'.", "Expected a known address.")
+        response = no_page(request.url.path)
     else:
         text = str(cast(HTTPException, error).detail)
-        found = HttpError(status, text, "Expected a request that can be read.", "Mend it.")
-    return answer(found)
+        response = HttpError(status, text, "Expected a valid request.", "Fix the request.")
+    return error_response(response)
 
 
 def _invalid(request: Request, error: Exception) -> JSONResponse:
-    faults: list[Any] = list(cast(RequestValidationError, error).errors())
-    first = faults[0]
-    place = ".".join(str(part) for part in first["loc"][1:]) or str(first["loc"][0])
-    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-    given = repr(first.get("input"))
-    return answer(
+    problems: list[Any] = list(cast(RequestValidationError, error).errors())
+    first = problems[0]
+    name = ".".join(str(part) for part in first["loc"][1:]) or str(first["loc"][0])
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    value = repr(first.get("input"))
+    return error_response(
         HttpError(
             422,
-            f"'{place}' is {given if len(given) <= 80 else given[:79] + '…'}{more}.",
+            f"Invalid '{name}': {value if len(value) <= 80 else value[:79] + '…'}{more}.",
             f"{first['msg']}.",
-            "Mend it and ask again.",
+            "Fix the value and try again.",
         )
     )
 
 
-def fault(path: str, error: Exception) -> JSONResponse:
-    """Answer for a fault of ours; the traceback goes to the server's log, not to the page."""
-    return answer(
+def internal_error(path: str, error: Exception) -> JSONResponse:
+    """Return the response for a bug; its traceback goes to the server's log only."""
+    return error_response(
         HttpError(
             500,
             f"The server failed at '{path}' ({type(error).__name__}).",
-            "Expected an answer: this is a fault of semlens.",
-            "Look at the server's log, and report it.",
+            "This is a bug in semlens.",
+            "Please report it, with the traceback that the server printed.",
         )
     )

@@ -1,4 +1,4 @@
-"""Long work in the background: asked for again until it is done, and then remembered."""
+"""Background jobs: the client polls until a job is done, and its result is cached."""
 
 from __future__ import annotations
 
@@ -16,153 +16,155 @@ from semlens.progress import listening
 
 T = TypeVar("T")
 
-PATIENCE = 0.5
-"""Seconds for which a request waits before it is told to come back."""
-KEPT = 64
-"""Results that are remembered."""
-LARGE = 8
-"""Large ones of them, which grow with the components or hold pictures."""
-AT_ONCE = 2
-"""Pieces of work that run at the same time; others queue. Short ones have turns of their own, so
-that a search does not wait for a layout that somebody else has asked for."""
-WAITING = 32
-"""Pieces of work under way or in the queue, above which no more is taken on."""
+WAIT = 0.5
+"""Seconds that a request waits for a result before it returns 202."""
+MAX_RESULTS = 64
+"""Results in the cache."""
+MAX_LARGE = 8
+"""Large results in the cache: those that grow with the components or hold images."""
+PARALLEL = 2
+"""Jobs that run at the same time; others queue. Short jobs have slots of their own, so that a
+search does not wait for a layout that someone else has requested."""
+MAX_PENDING = 32
+"""Jobs that may run or queue before new ones are refused."""
 
 
 class JobStatus(BaseModel):
-    """Work that has not ended: ask again at the same address."""
+    """A job that is still running: send the same request again."""
 
-    what: str
+    description: str
     done: int
     total: int
-    """0 while it is not known."""
+    """0 while unknown."""
     seconds: float
 
 
 class JobPending(Exception):
-    """The result is not there yet: HTTP 202, and the browser asks again."""
+    """The result is not ready: HTTP 202, and the browser polls."""
 
-    def __init__(self, state: JobStatus) -> None:
-        super().__init__(f"{state.what}: {state.done} of {state.total}")
-        self.state = state
+    def __init__(self, status: JobStatus) -> None:
+        super().__init__(f"{status.description}: {status.done} of {status.total}")
+        self.status = status
 
 
 class _Job:
-    """One piece of work and how far it is."""
+    """One job and its progress."""
 
-    def __init__(self, what: str, large: bool) -> None:
-        self.what = what
+    def __init__(self, description: str, large: bool) -> None:
+        self.description = description
         self.large = large
         self.start = time.monotonic()
         self.done = 0
         self.total = 0
-        self.made = Future[object]()
+        self.future = Future[object]()
 
     def report(self, _: str, done: int, total: int) -> None:
         self.done, self.total = done, total
 
-    def state(self) -> JobPending:
+    def pending(self) -> JobPending:
         seconds = round(time.monotonic() - self.start, 1)
         return JobPending(
-            JobStatus(what=self.what, done=self.done, total=self.total, seconds=seconds)
+            JobStatus(
+                description=self.description, done=self.done, total=self.total, seconds=seconds
+            )
         )
 
 
 class JobQueue:
-    """The background of a server.
+    """Background threads of a server, and a cache of their results.
 
-    Threads are daemons: work that is under way never keeps the server from ending.
+    The threads are daemons, so a running job never keeps the server from exiting.
     """
 
     def __init__(
         self,
-        kept: int = KEPT,
-        at_once: int = AT_ONCE,
-        large: int = LARGE,
-        waiting: int = WAITING,
+        max_results: int = MAX_RESULTS,
+        parallel: int = PARALLEL,
+        max_large: int = MAX_LARGE,
+        max_pending: int = MAX_PENDING,
     ) -> None:
         self._jobs: OrderedDict[str, _Job] = OrderedDict()
-        self._kept = kept
-        self._large = large
-        self._waiting = waiting
+        self._max_results = max_results
+        self._max_large = max_large
+        self._max_pending = max_pending
         self._lock = threading.Lock()
-        self._long = threading.Semaphore(at_once)
-        self._short = threading.Semaphore(at_once)
+        self._long = threading.Semaphore(parallel)
+        self._short = threading.Semaphore(parallel)
 
     def result(
         self,
         key: str,
-        what: str,
-        make: Callable[[], T],
+        description: str,
+        compute: Callable[[], T],
         *,
         short: bool = False,
         large: bool = False,
     ) -> T:
-        """Return what ``make`` returns, if it is known or comes within half a second.
+        """Return the result of ``compute`` if it is cached or ready within half a second.
 
         Parameters
         ----------
         key
-            Everything that decides the result, the database included. ``make`` runs once
-            per key, however many ask.
-        what
-            What the page says meanwhile: "computing the graph of 'ox'".
-        make
-            The work; what it reports (:mod:`semlens.progress`) is told to whoever asks. What it
-            raises, is raised here once and then forgotten, so that asking again tries again.
+            Everything that determines the result, including the database. ``compute`` runs once
+            per key, however many requests need it.
+        description
+            Shown by the page meanwhile: "Computing the graph of 'ox'".
+        compute
+            The job. Its progress (:mod:`semlens.progress`) is part of the status. An error is
+            raised here once and not cached, so that the next request tries again.
         short
-            Whether it takes seconds at most, whatever is asked: reading, or loading weights.
+            Whether the job takes at most seconds, such as reading a file or loading weights.
         large
-            Whether the result is: few of those are remembered.
+            Whether the result is large; only few of those are cached.
 
         Raises
         ------
         JobPending
-            If it is not done yet.
+            If the job is still running.
         BusyError
-            If too much else is under way.
+            If too many other jobs are pending.
         """
         with self._lock:
             job = self._jobs.get(key)
             if job is None:
-                self._check_room()
-                job = self._jobs[key] = _Job(what, large)
-                self._forget_old()
-                turn = self._short if short else self._long
-                threading.Thread(target=self._run, args=(job, make, turn), daemon=True).start()
+                self._check_capacity()
+                job = self._jobs[key] = _Job(description, large)
+                self._evict()
+                slot = self._short if short else self._long
+                threading.Thread(target=self._run, args=(job, compute, slot), daemon=True).start()
             self._jobs.move_to_end(key)
-        if not wait([job.made], PATIENCE).done:
-            raise job.state()
-        if job.made.exception() is not None:
+        if not wait([job.future], WAIT).done:
+            raise job.pending()
+        if job.future.exception() is not None:
             with self._lock:
                 if self._jobs.get(key) is job:
                     del self._jobs[key]
-        return cast(T, job.made.result())
+        return cast(T, job.future.result())
 
-    def _run(self, job: _Job, make: Callable[[], T], turn: threading.Semaphore) -> None:
-        with turn, listening(job.report):
+    def _run(self, job: _Job, compute: Callable[[], T], slot: threading.Semaphore) -> None:
+        with slot, listening(job.report):
             try:
-                job.made.set_result(make())
-            except BaseException as error:  # handed to whoever asks
-                job.made.set_exception(error)
+                job.future.set_result(compute())
+            except BaseException as error:  # raised in the request
+                job.future.set_exception(error)
 
-    def _forget_old(self) -> None:
-        """Drop the results that were asked for longest ago; never work under way."""
+    def _evict(self) -> None:
+        """Drop the least recently used results; never a running job."""
         large = [key for key, job in self._jobs.items() if job.large]
-        self._drop(large, len(large) - self._large)
-        self._drop(list(self._jobs), len(self._jobs) - self._kept)
+        self._drop(large, len(large) - self._max_large)
+        self._drop(list(self._jobs), len(self._jobs) - self._max_results)
 
     def _drop(self, keys: Sequence[str], count: int) -> None:
-        ended = [key for key in keys if self._jobs[key].made.done()]
-        for key in ended[: max(count, 0)]:
+        finished = [key for key in keys if self._jobs[key].future.done()]
+        for key in finished[: max(count, 0)]:
             del self._jobs[key]
 
-    def _check_room(self) -> None:
-        """Refuse work when a client has asked for ever more: each piece has a thread."""
-        under_way = sum(not job.made.done() for job in self._jobs.values())
-        if under_way >= self._waiting:
+    def _check_capacity(self) -> None:
+        """Refuse a new job while too many are pending: each one has a thread."""
+        pending = sum(not job.future.done() for job in self._jobs.values())
+        if pending >= self._max_pending:
             raise BusyError(
-                f"{under_way} pieces of work are under way.",
-                f"Expected fewer than {self._waiting}: the server does not take on more.",
-                "Ask again when some of them have ended.",
+                f"{pending} jobs are running or queued.",
+                f"Expected fewer than {self._max_pending} on one server.",
+                "Try again when some of them have finished.",
             )

@@ -1,4 +1,4 @@
-"""What components are named with on request: a bundled concept set, or labels that are kept."""
+"""Sources of component labels: bundled concept sets, and labels saved in the database."""
 
 from __future__ import annotations
 
@@ -14,85 +14,90 @@ from semlens.analysis.saved_labels import label_tables
 from semlens.errors import ConceptError, nearest
 from semlens.web.app_state import AppState, ModelContext
 
-GENERAL = "paper-vocabulary"
-KEPT = "kept:"
-"""Before the name of a table of labels that the database keeps."""
+DEFAULT_SET = "paper-vocabulary"
+SAVED = "saved:"
+"""Prefix for the name of a label table that is saved in the database."""
 
 
-def choices(served: ModelContext) -> list[str]:
-    """Return what components can be named with: kept labels, newest first, then sets."""
-    kept = [KEPT + table.name for table in label_tables(served.db)]
-    if not served.db.embedder.has_text:
-        return kept
-    return [*kept, GENERAL, *(name for name in bundled_names() if name != GENERAL)]
+def label_sources(context: ModelContext) -> list[str]:
+    """Return the names of all label sources: saved labels, newest first, then concept sets."""
+    saved = [SAVED + table.name for table in label_tables(context.db)]
+    if not context.db.embedder.has_text:
+        return saved
+    return [*saved, DEFAULT_SET, *(name for name in bundled_names() if name != DEFAULT_SET)]
 
 
-def chosen(served: ModelContext, name: str | None) -> str | None:
-    """Return a choice by its name, or the first one; None where there is none.
+def label_source(context: ModelContext, name: str | None) -> str | None:
+    """Check the name of a label source; without a name, return the first source or None.
 
     Raises
     ------
     ConceptError
-        If there is no such choice. A path is never one: it would come from the page.
+        If the source does not exist. File paths are refused, since the name comes from the page.
     """
-    known = choices(served)
+    sources = label_sources(context)
     if name is None:
-        return known[0] if known else None
-    if name not in known:
+        return sources[0] if sources else None
+    if name not in sources:
         raise ConceptError(
-            f"There are no concepts '{name}'.",
-            f"The nearest ones are {nearest(name, known)}." if known else lacking(served),
-            "Choose one of them." if known else "Build with an embedder of images and texts.",
+            f"Unknown concept set '{name}'.",
+            f"The closest names are {nearest(name, sources)}." if sources else no_labels(context),
+            "Choose one of them." if sources else "Build with an embedder of images and texts.",
         )
     return name
 
 
-def lacking(served: ModelContext) -> str:
-    """Say why there is nothing to name components with."""
-    return f"The embedder '{served.db.embedder.spec}' reads no texts, and no labels are kept."
+def no_labels(context: ModelContext) -> str:
+    """Say why there is no label source."""
+    spec = context.db.embedder.spec
+    return f"The embedder '{spec}' cannot embed texts, and no labels are saved."
 
 
-def named(
-    served: ModelContext,
-    serving: AppState,
+def label_rows(
+    context: ModelContext,
+    state: AppState,
     name: str,
     rows: Sequence[int],
     vectors: Float32[np.ndarray, "n d"] | None = None,
     top: int = 1,
 ) -> list[Candidates | None]:
-    """Name components by what :func:`chosen` gave; None for those of which nothing is known.
+    """Return the label candidates of components; None for those without any.
 
     Parameters
     ----------
+    name
+        A name returned by :func:`label_source`.
     vectors
-        Other vectors than the components' own, such as means of some of their examples. Kept
-        labels say nothing of those.
+        Used instead of the components' concept vectors, for example means of some of their
+        examples. Saved labels do not apply to them.
 
     Raises
     ------
-    StillWorking
-        If the concepts are being embedded.
+    JobPending
+        While the concepts are being embedded.
     """
-    own = vectors is None
-    if name.startswith(KEPT):
-        if not own:
+    if name.startswith(SAVED):
+        if vectors is not None:
             return [None] * len(rows)
-        return saved_candidates(served.db, name.removeprefix(KEPT), np.asarray(rows, np.int64), top)
-    concepts, probe = _embedded(served, serving, name)
-    given = served.db.concept_vectors(rows) if vectors is None else vectors
-    found = candidates(given, probe, concepts, top)
-    alive = served.db.has_examples
-    return [one if alive[row] or not own else None for row, one in zip(rows, found, strict=True)]
+        return saved_candidates(
+            context.db, name.removeprefix(SAVED), np.asarray(rows, np.int64), top
+        )
+    concepts, embedding = _embedded(context, state, name)
+    if vectors is not None:
+        return list(candidates(vectors, embedding, concepts, top))
+    results = candidates(context.db.concept_vectors(rows), embedding, concepts, top)
+    alive = context.db.has_examples
+    return [result if alive[row] else None for row, result in zip(rows, results, strict=True)]
 
 
 def _embedded(
-    served: ModelContext, serving: AppState, name: str
+    context: ModelContext, state: AppState, name: str
 ) -> tuple[ConceptSet, QueryEmbedding]:
-    """Embed a set once for all databases of the same embedder."""
+    """Embed a concept set once for all databases with the same embedder."""
 
-    def make() -> tuple[ConceptSet, QueryEmbedding]:
+    def compute() -> tuple[ConceptSet, QueryEmbedding]:
         concepts = ConceptSet.load(name)
-        return concepts, embed_concepts(served.db, concepts)
+        return concepts, embed_concepts(context.db, concepts)
 
-    key = f"concepts {served.db.manifest.embedder.fingerprint} {name}"
-    return serving.work.result(key, f"embedding the concepts of '{name}'", make)
+    key = f"concepts {context.db.manifest.embedder.fingerprint} {name}"
+    return state.jobs.result(key, f"Embedding the concepts of '{name}'", compute)

@@ -1,7 +1,7 @@
-"""Print the API's description: ``python -m semlens.web.openapi``; no database is needed.
+"""Print the OpenAPI description: ``python -m semlens.web.openapi``; needs no database.
 
-With ``--schemas`` only what the page's types are made of: the forms of answers and requests,
-without addresses, and without titles that say a field's name again.
+``--schemas`` prints only the schemas of requests and responses, from which the types of the page
+are generated.
 """
 
 from __future__ import annotations
@@ -14,17 +14,19 @@ from semlens.web.app import create_app
 
 
 def description(schemas: bool = False) -> dict[str, Any]:
-    """Return the API's description, or the schemas in it."""
+    """Return the OpenAPI description, or only its schemas."""
     described = create_app([]).openapi()
-    return {**_untitled(described), "paths": {}} if schemas else described
+    return {**_without_titles(described), "paths": {}} if schemas else described
 
 
-def _untitled(value: Any) -> Any:
+def _without_titles(value: Any) -> Any:
     if isinstance(value, list):
-        return [_untitled(one) for one in value]
+        return [_without_titles(item) for item in value]
     if not isinstance(value, dict):
         return value
-    return {k: _untitled(v) for k, v in value.items() if k != "title" or not isinstance(v, str)}
+    return {
+        k: _without_titles(v) for k, v in value.items() if k != "title" or not isinstance(v, str)
+    }
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""The built page: where it is, which sources it was made from, and whether it is older than these.
+"""The built page: its folder, the digest of its sources, and whether it is up to date.
 
-Which sources is told by one digest that lies beside the page. The build hook loads this file by
-its path, before the package is installed: at the top only the standard library may be imported.
+The digest is stored in a file beside the page. The build hook loads this module by path before
+the package is installed, so it may import only the standard library at the top.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 _HERE = Path(__file__).resolve().parent
 STATIC = _HERE / "static"
 CHECKOUT = _HERE.parents[2]
-"""Root of the repository, where the package is an editable install or run from its sources."""
+"""Root of the repository, if the package runs from its sources or is an editable install."""
 PAGE = "index.html"
 STAMP = "stamp"
 NOT_SOURCES = {"node_modules", "dist"}
@@ -25,34 +25,34 @@ def static_folder(static: Path = STATIC) -> Path:
     Raises
     ------
     ServeError
-        When the package was installed without the page.
+        If the package was installed without the page.
     """
     from semlens.errors import ServeError
 
     if not (static / PAGE).is_file():
         raise ServeError(
-            f"The web page is missing: there is no '{static / PAGE}'.",
-            "A wheel, a source distribution and an editable install of semlens all hold it.",
+            f"The web page is missing: '{static / PAGE}' does not exist.",
+            "Expected a wheel, source distribution or editable install, which all include it.",
             f"Run '{_rebuild(CHECKOUT)}'." if _has_sources(CHECKOUT) else "Install semlens again.",
         )
     return static
 
 
 def check_built(static: Path = STATIC, checkout: Path = CHECKOUT) -> str | None:
-    """Say that the page is older than its sources and how to build it; None if all is well.
+    """Return a warning if the page is older than its sources, else None.
 
-    Only an install that runs from a checkout has sources to compare with.  A page that the
-    hook built carries their digest; one built by ``npm run build`` is as new as its file.
+    Only an install that runs from a checkout has sources to compare with. The build hook stores
+    their digest; a page built by ``npm run build`` is compared by modification time.
     """
     if not _has_sources(checkout) or not (static / PAGE).is_file():
         return None
     web, built = checkout / "web", read(static)
     if built is None:
         newest = max(path.stat().st_mtime_ns for path in sources(web))
-        fresh = newest <= (static / PAGE).stat().st_mtime_ns
+        current = newest <= (static / PAGE).stat().st_mtime_ns
     else:
-        fresh = built == digest(web)
-    if fresh:
+        current = built == digest(web)
+    if current:
         return None
     return f"The web page is older than its sources in '{web}'. Run '{_rebuild(checkout)}'."
 
@@ -66,10 +66,9 @@ def _rebuild(checkout: Path) -> str:
 
 
 def sources(web: Path) -> Iterator[Path]:
-    """Yield the files that a built page depends on, in a fixed order.
+    """Yield the source files of the page, in a fixed order.
 
-    All but what is installed or made (``node_modules``, ``dist``), hidden files and
-    texts for people (``*.md``), which never reach the page.
+    Excludes ``node_modules``, ``dist``, hidden files and documentation (``*.md``).
     """
     for path in sorted(web.iterdir()):
         if path.name in NOT_SOURCES or path.name.startswith(".") or path.suffix == ".md":
@@ -81,7 +80,7 @@ def sources(web: Path) -> Iterator[Path]:
 
 
 def digest(web: Path) -> str:
-    """Return SHA-256 over the names and contents of all sources."""
+    """Return the SHA-256 of the names and contents of all sources."""
     total = hashlib.sha256()
     for path in sources(web):
         content = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -90,7 +89,7 @@ def digest(web: Path) -> str:
 
 
 def read(static: Path) -> str | None:
-    """Return the digest that the page in ``static`` was built from; None without page or stamp."""
+    """Return the digest of the sources that the page was built from; None if unknown."""
     stamp = static / STAMP
     if not (static / PAGE).is_file() or not stamp.is_file():
         return None
@@ -98,5 +97,5 @@ def read(static: Path) -> str | None:
 
 
 def write(static: Path, value: str) -> None:
-    """Leave the digest beside the page."""
+    """Store the digest beside the page."""
     (static / STAMP).write_text(value + "\n", "ascii")

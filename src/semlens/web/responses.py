@@ -1,4 +1,4 @@
-"""Answers that are no JSON: arrays, and files to save, with names that any header takes."""
+"""Responses other than JSON: arrays as safetensors, and files to download."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from fastapi import Response
 from safetensors.numpy import save
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
-"""What a spreadsheet takes for the beginning of a formula, perhaps after it is cut off."""
+"""Characters with which a spreadsheet formula may start, also after trimming."""
 
 
-def download(text: str, kind: str, name: str) -> Response:
-    """Answer with a text as a file of a name and a type such as ``text/csv``."""
-    return Response(text, media_type=f"{kind}; charset=utf-8", headers=named_file(name))
+def download(text: str, media_type: str, name: str) -> Response:
+    """Return a text as a file to download, with a media type such as ``text/csv``."""
+    return Response(text, media_type=f"{media_type}; charset=utf-8", headers=attachment(name))
 
 
-def named_file(name: str) -> dict[str, str]:
-    """Return the header that names a file; of the name, what every system and header takes.
+def attachment(name: str) -> dict[str, str]:
+    """Return the header that names a file, reduced to safe ASCII characters.
 
-    Names come from folders and audits, and may hold quotes, line breaks and any letters.
+    Names come from folders and audits, and may contain quotes and line breaks.
     """
     plain = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in name)
     return {"Content-Disposition": f'attachment; filename="{plain}"'}
 
 
 def csv(frame: pd.DataFrame, header: bool = True) -> str:
-    """Write a table as CSV in which a spreadsheet runs no text as a formula.
+    """Return a table as CSV in which a spreadsheet does not run text as a formula.
 
-    Labels, notes and names of classes are anybody's words.
+    Labels, notes and class names are untrusted.
     """
     texts = {
-        name: [_plain(value) for value in column]
+        name: [_escape_formula(value) for value in column]
         for name, column in frame.items()
         if not pd.api.types.is_numeric_dtype(column)
     }
@@ -42,13 +42,13 @@ def csv(frame: pd.DataFrame, header: bool = True) -> str:
     )
 
 
-def _plain(value: object) -> object:
+def _escape_formula(value: object) -> object:
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def tensors(arrays: Mapping[str, np.ndarray], metadata: dict[str, str] | None = None) -> Response:
-    """Answer with arrays by name and texts about them, as safetensors: read without copying."""
-    # gzip takes longer than all the rest, and saves a twelfth
+    """Return named arrays as safetensors, which the page reads without copying."""
+    # not compressed: gzip is slow and saves only a twelfth
     headers = {"Content-Encoding": "identity"}
-    content = save({name: np.ascontiguousarray(one) for name, one in arrays.items()}, metadata)
+    content = save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata)
     return Response(content, headers=headers, media_type="application/octet-stream")

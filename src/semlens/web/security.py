@@ -1,8 +1,8 @@
-"""The guard around the application: who may ask what, and what every answer carries.
+"""Security middleware: host, origin and token checks, body limits, and response headers.
 
-A page of any site that the user visits can send requests to a server on this machine. So
-the name that was called is checked (against DNS rebinding), where a change came from (against
-forged requests), and, when the server can be reached from elsewhere, the token.
+Any website that the user visits can send requests to a server on this machine. The guard
+therefore checks the host name (against DNS rebinding), the origin of changes (against request
+forgery) and, if other machines can reach the server, a token.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from semlens.web.errors import HttpError, answer, fault
+from semlens.web.errors import HttpError, error_response, internal_error
 
 LOCAL = ("localhost", "127.0.0.1", "::1")
-"""Names under which a server is called from the machine that it runs on."""
+"""Host names that refer to the machine itself."""
 
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -35,40 +35,40 @@ HEADERS = {
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
 }
-"""On every answer. A route may set a policy of its own, for a report that is opened alone."""
+"""Headers of every response; a route may override them."""
 
 SAFE = {"GET", "HEAD", "OPTIONS"}
 JSON_BYTES = 1_000_000
 IMAGE_BYTES = 10_000_000
-DISCARDED = 5
-"""Up to so many times the limit is read and thrown away: a browser that is cut off while it
-sends shows a broken connection instead of the answer."""
+DISCARD_FACTOR = 5
+"""A body that is too long is read and discarded up to this multiple of the limit: a browser that
+is cut off while it sends shows a connection error instead of the response."""
 log = logging.getLogger("semlens.http")
-"""One line per request, without the query: it may hold the token or what is searched for."""
+"""One line per request, without the query, which may contain the token or search terms."""
 
 
 class Guard:
-    """Refuse what must not come in, and put the headers on every answer.
+    """ASGI middleware that refuses unsafe requests and adds the headers to every response.
 
     Parameters
     ----------
     app
-        What is guarded.
+        The application.
     token
-        Asked of every request; None where only this machine can reach the server.
+        Required of every request; None if only this machine can reach the server.
     hosts
-        Names that may be called, without port.
+        Allowed host names, without port.
     """
 
     def __init__(self, app: ASGIApp, token: str | None, hosts: Sequence[str] = LOCAL) -> None:
         self.app = app
         self.token = token
         self.hosts = {name.lower().strip("[]") for name in hosts}
-        # cookies do not keep ports apart: two servers on one machine need two names
+        # cookies are shared between ports: two servers on one machine need different names
         self.cookie = f"semlens-{hashlib.sha256((token or '').encode()).hexdigest()[:12]}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request through, or answer it here."""
+        """Pass a request on, or refuse it."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
@@ -76,87 +76,87 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008})
             return
         start = time.perf_counter()
-        begun = False
+        started = False
 
         async def guarded(message: Message) -> None:
-            nonlocal begun
+            nonlocal started
             if message["type"] == "http.response.start":
-                begun = True
-                _finish(scope, message)
+                started = True
+                _add_headers(scope, message)
                 ms = 1000 * (time.perf_counter() - start)
-                log.info("%s %s %d %.0f ms", *_line(scope), message["status"], ms)
+                log.info("%s %s %d %.0f ms", *_log_fields(scope), message["status"], ms)
             await send(message)
 
         try:
             self._check_host(scope)
-            welcome = self._check_token(scope)
+            redirect = self._check_token(scope)
             _check_origin(scope, self.hosts)
-            if welcome is not None:
-                await welcome(scope, receive, guarded)
+            if redirect is not None:
+                await redirect(scope, receive, guarded)
                 return
             if scope["method"] not in SAFE:
-                body = LimitedBody(receive, limit(Headers(scope=scope)))
+                body = LimitedBody(receive, body_limit(Headers(scope=scope)))
                 await body.read(Headers(scope=scope))
                 receive = body.receive
-        except HttpError as refused:
-            await _refusal(scope, refused)(scope, receive, guarded)
+        except HttpError as error:
+            await _error_page(scope, error)(scope, receive, guarded)
             return
         try:
             await self.app(scope, receive, guarded)
         except Exception as error:
-            if not begun:
-                await fault(scope["path"], error)(scope, receive, guarded)
-            raise  # to the server's log
+            if not started:
+                await internal_error(scope["path"], error)(scope, receive, guarded)
+            raise  # logged by the server
 
     def _check_host(self, scope: Scope) -> None:
-        """Refuse a name that is not ours: an evil site may have let its own name point here."""
-        given = Headers(scope=scope).getlist("host")
-        name = _name(given[0]) if len(given) == 1 else None
-        # a number is no name, so that nobody can let it point here; the token still counts
+        """Refuse unknown host names: a malicious site may point its own name at this machine."""
+        hosts = Headers(scope=scope).getlist("host")
+        name = _host_name(hosts[0]) if len(hosts) == 1 else None
+        # an IP address cannot be rebound; the token is still checked
         if name is not None and (name in self.hosts or (self.token and _is_address(name))):
             return
-        shown = given[0][:80] if given else ""
+        shown = hosts[0][:80] if hosts else ""
         raise HttpError(
             400,
-            f"The host name '{shown}' is not one of this server.",
+            f"The host name '{shown}' is not allowed.",
             f"Expected {', '.join(sorted(self.hosts))}.",
-            "Call it by one of them, or start it with --host-name NAME.",
+            "Use one of these names, or start the server with --host-name NAME.",
         )
 
     def _check_token(self, scope: Scope) -> Response | None:
-        """Ask for the token; return the redirection that takes it out of the address."""
+        """Check the token; return a redirect that removes it from the address, if it was there."""
         if self.token is None:
             return None
         headers = Headers(scope=scope)
         if scope["path"] == "/" and scope["method"] in SAFE:
             query = parse_qs(scope["query_string"].decode("latin-1"))
-            if self._right(query.get("token", [""])[0]):
-                scope["query_string"] = b""  # the server shares this, and may write a log too
-                return self._welcome(scope)
+            if self._is_token(query.get("token", [""])[0]):
+                scope["query_string"] = b""  # the server shares it and may log it
+                return self._set_cookie(scope)
         kind, _, bearer = headers.get("authorization", "").partition(" ")
-        if kind.lower() == "bearer" and self._right(bearer.strip()):
+        if kind.lower() == "bearer" and self._is_token(bearer.strip()):
             return None
-        if any(self._right(value) for value in self._cookies(headers)):
+        if any(self._is_token(value) for value in self._cookies(headers)):
             return None
         raise HttpError(
             401,
             "The token is missing or wrong.",
             "Expected the address that 'semlens serve' printed, or 'Authorization: Bearer TOKEN'.",
-            "Open that address again.",
+            "Open that address again, or send the token.",
         )
 
-    def _right(self, given: str) -> bool:
-        return compare_digest(given.encode("utf-8", "replace"), (self.token or "").encode())
+    def _is_token(self, value: str) -> bool:
+        return compare_digest(value.encode("utf-8", "replace"), (self.token or "").encode())
 
     def _cookies(self, headers: Headers) -> list[str]:
         try:
-            found = SimpleCookie(headers.get("cookie", "")).get(self.cookie)
+            cookie = SimpleCookie(headers.get("cookie", "")).get(self.cookie)
         except CookieError:
             return []
-        return [] if found is None else [found.value]
+        return [] if cookie is None else [cookie.value]
 
-    def _welcome(self, scope: Scope) -> Response:
-        # relative, and the cookie without a path: so both hold below a proxy's prefix
+    def _set_cookie(self, scope: Scope) -> Response:
+        # relative, and the cookie without a path: both then work behind a proxy's prefix
         response = Response(
             status_code=303, headers={"location": "./", "cache-control": "no-store"}
         )
@@ -172,69 +172,69 @@ class Guard:
 
 
 def _check_origin(scope: Scope, hosts: set[str]) -> None:
-    """Refuse changes that a page of another site sends, and its silent reads of the API."""
+    """Refuse changes and background reads that a page of another site sends."""
     headers = Headers(scope=scope)
     origin = headers.get("origin")
     site = headers.get("sec-fetch-site", "none")
     if scope["method"] in SAFE:
-        quiet = headers.get("sec-fetch-mode") != "navigate"
-        foreign = quiet and site in ("cross-site", "same-site")
+        background = headers.get("sec-fetch-mode") != "navigate"
+        foreign = background and site in ("cross-site", "same-site")
     elif origin is None:
         foreign = site == "cross-site"
     else:
-        foreign = _from(origin) not in _called(scope, headers, hosts)
+        foreign = _origin_host(origin) not in _allowed_hosts(scope, headers, hosts)
     if foreign:
         raise HttpError(
             403,
             f"The request comes from another site ('{(origin or site)[:80]}').",
-            "Expected one of the page that this server serves.",
-            "Open the server's own page. Behind a proxy, pass the Host header on.",
+            "Expected a request from the page of this server.",
+            "Open the server's own page. Behind a proxy, forward the Host header.",
         )
 
 
 def _is_https(scope: Scope) -> bool:
-    """Tell whether the browser speaks https, to this server or to a proxy on this machine."""
-    said = Headers(scope=scope).get("x-forwarded-proto", "")
-    return scope["scheme"] == "https" or (said == "https" and _from_here(scope))
+    """Return whether the browser uses HTTPS, to this server or to a proxy on this machine."""
+    forwarded = Headers(scope=scope).get("x-forwarded-proto", "")
+    return scope["scheme"] == "https" or (forwarded == "https" and _from_loopback(scope))
 
 
-def _from_here(scope: Scope) -> bool:
+def _from_loopback(scope: Scope) -> bool:
     client = scope.get("client")
     return bool(client) and _is_loopback(client[0])
 
 
-def _called(scope: Scope, headers: Headers, hosts: set[str]) -> set[str]:
-    """Return the hosts, with port, that the browser may have called."""
-    called = {_plain(headers.get("host", ""))}
+def _allowed_hosts(scope: Scope, headers: Headers, hosts: set[str]) -> set[str]:
+    """Return the hosts, with port, that the browser may have used for this server."""
+    allowed = {_normalized(headers.get("host", ""))}
     forwarded = headers.get("x-forwarded-host", "").split(",")[0].strip()
-    # only from a proxy on this machine, and only for a name that the user has allowed
-    if forwarded and _from_here(scope) and _name(forwarded) in hosts - set(LOCAL):
-        called.add(_plain(forwarded))
-    return called
+    # only from a proxy on this machine, and only for a name that the user allowed
+    if forwarded and _from_loopback(scope) and _host_name(forwarded) in hosts - set(LOCAL):
+        allowed.add(_normalized(forwarded))
+    return allowed
 
 
-def _from(origin: str) -> str:
-    """Return the host, with port, of an Origin header; nothing where it cannot be read."""
+def _origin_host(origin: str) -> str:
+    """Return the host, with port, of an Origin header; empty if it is invalid."""
     try:
-        return _plain(urlsplit(origin).netloc)
+        return _normalized(urlsplit(origin).netloc)
     except ValueError:
         return ""
 
 
-def _plain(host: str) -> str:
-    """Return a host with its port, but without one that goes without saying."""
+def _normalized(host: str) -> str:
+    """Return a host in lower case without a default port."""
     return host.lower().removesuffix(":80").removesuffix(":443")
 
 
-def _name(host: str) -> str | None:
-    """Return a host's name or address without its port."""
+def _host_name(host: str) -> str | None:
+    """Return a host without its port; None if it is invalid."""
     try:
         parts = urlsplit(f"//{host}")
-        _ = parts.port  # refuses what is no port
+        _ = parts.port  # raises for an invalid port
     except ValueError:
         return None
-    clean = not (parts.path or parts.query or parts.fragment or "@" in parts.netloc)
-    return parts.hostname if clean else None
+    valid = not (parts.path or parts.query or parts.fragment or "@" in parts.netloc)
+    return parts.hostname if valid else None
 
 
 def _is_address(name: str) -> bool:
@@ -249,74 +249,74 @@ def _is_loopback(name: str) -> bool:
     return _is_address(name) and ipaddress.ip_address(name).is_loopback
 
 
-def _refusal(scope: Scope, refused: HttpError) -> Response:
-    """Answer with text where a person looks at it, and with JSON where a program does."""
+def _error_page(scope: Scope, error: HttpError) -> Response:
+    """Return an error as plain text for a browser's first page, and as JSON elsewhere."""
     if scope["path"] == "/" and "text/html" in Headers(scope=scope).get("accept", ""):
-        text = f"{refused.value}\n{refused.expected}\n{refused.remedy}\n"
-        return PlainTextResponse(text, refused.status)
-    response = answer(refused)
-    if refused.status == 413:
-        response.headers["connection"] = "close"  # what is still being sent is not read
+        text = f"{error.value}\n{error.expected}\n{error.remedy}\n"
+        return PlainTextResponse(text, error.status)
+    response = error_response(error)
+    if error.status == 413:
+        response.headers["connection"] = "close"  # the rest of the body is not read
     return response
 
 
-def _finish(scope: Scope, message: Message) -> None:
+def _add_headers(scope: Scope, message: Message) -> None:
     headers = MutableHeaders(scope=message)
     for name, value in HEADERS.items():
         headers.setdefault(name, value)
     headers.setdefault("cache-control", "private, no-cache")
 
 
-def _line(scope: Scope) -> tuple[str, str]:
-    # as it was sent, percent-encoded: a path cannot forge lines of the log
+def _log_fields(scope: Scope) -> tuple[str, str]:
+    # percent-encoded as it was sent, so that a path cannot forge log lines
     return scope["method"], scope.get("raw_path", b"?").split(b"?")[0].decode("ascii", "replace")
 
 
-def limit(headers: Headers) -> int:
-    """Return how many bytes a body of this type may have."""
+def body_limit(headers: Headers) -> int:
+    """Return the maximum size of a body of this content type, in bytes."""
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     image = kind.startswith("image/") or kind == "application/octet-stream"
     return IMAGE_BYTES if image else JSON_BYTES
 
 
 class LimitedBody:
-    """A request's body, counted as it arrives: what its header says of its length may be a lie."""
+    """Request body, counted while it arrives, since the content-length header may be wrong."""
 
-    def __init__(self, receive: Receive, most: int) -> None:
+    def __init__(self, receive: Receive, limit: int) -> None:
         self._receive = receive
-        self._most = most
+        self._limit = limit
         self._content: bytes | None = None
 
     async def read(self, headers: Headers) -> None:
-        """Read it.
+        """Read the whole body.
 
         Raises
         ------
         HttpError
-            If it is too long.
+            413, if it is too long.
         """
-        said = headers.get("content-length", "0")
-        if said.isdecimal() and int(said) > DISCARDED * self._most:
+        length = headers.get("content-length", "0")
+        if length.isdecimal() and int(length) > DISCARD_FACTOR * self._limit:
             raise self._too_long()
         content, size = bytearray(), 0
         while True:
             message = await self._receive()
-            if message["type"] != "http.request":  # the client has gone
+            if message["type"] != "http.request":  # the client has disconnected
                 break
             chunk = message.get("body", b"")
             size += len(chunk)
-            if size <= self._most:
+            if size <= self._limit:
                 content += chunk
-            elif size > DISCARDED * self._most:
+            elif size > DISCARD_FACTOR * self._limit:
                 raise self._too_long()
             if not message.get("more_body", False):
                 break
-        if size > self._most:
+        if size > self._limit:
             raise self._too_long()
         self._content = bytes(content)
 
     async def receive(self) -> Message:
-        """Hand it on as one message, and then whatever else comes."""
+        """Return the body as one message, then any further messages."""
         if self._content is None:
             return await self._receive()
         content, self._content = self._content, None
@@ -325,7 +325,7 @@ class LimitedBody:
     def _too_long(self) -> HttpError:
         return HttpError(
             413,
-            f"The body has more than {self._most / 1e6:.0f} MB.",
-            f"Expected at most {self._most / 1e6:.0f} MB.",
-            "Send a smaller one; an image can be scaled down.",
+            f"The request body is larger than {self._limit / 1e6:.0f} MB.",
+            f"Expected at most {self._limit / 1e6:.0f} MB.",
+            "Send less data; an image can be scaled down.",
         )

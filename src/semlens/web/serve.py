@@ -1,4 +1,4 @@
-"""Serve databases to a browser."""
+"""Start the web application: ``semlens.serve`` and the server behind ``semlens serve``."""
 
 from __future__ import annotations
 
@@ -29,53 +29,53 @@ from semlens.web.routes.map import prepare_maps
 from semlens.web.server_socket import ServerSocket, listen
 
 GRACE = 1
-"""Seconds that answers under way are given when the server ends."""
+"""Seconds that running requests are given when the server stops."""
 
 
 class Server:
-    """A running server. ``stop()`` ends it; as a context manager it ends with the block."""
+    """A server. Call ``stop()`` to end it, or use it as a context manager."""
 
     def __init__(
-        self, place: ServerSocket, url: str, serving: AppState, server: uvicorn.Server
+        self, socket: ServerSocket, url: str, state: AppState, server: uvicorn.Server
     ) -> None:
         self.url = url
-        """What to open, with the token if there is one."""
-        self.serving = serving
-        self._place = place
+        """Address to open, including the token if there is one."""
+        self.state = state
+        self._socket = socket
         self._server = server
         self._thread: threading.Thread | None = None
 
     @property
     def models(self) -> list[str]:
-        """Names of what is served."""
-        return [served.name for served in self.serving.models]
+        """Names of the served models."""
+        return [context.name for context in self.state.models]
 
     def run(self, ready: Callable[[], None] = lambda: None) -> None:
-        """Serve until Ctrl-C; ``ready`` is called once it answers."""
+        """Serve until Ctrl-C; ``ready`` is called once the server accepts requests."""
         self._watch(ready)
         with contextlib.suppress(KeyboardInterrupt):
-            self._server.run([self._place.socket])
+            self._server.run([self._socket.socket])
 
     def start(self) -> Server:
-        """Serve in the background, and return once it answers."""
-        answers = threading.Event()
+        """Serve in the background; returns once the server accepts requests."""
+        started = threading.Event()
         self._thread = threading.Thread(
-            target=self._server.run, args=([self._place.socket],), daemon=True
+            target=self._server.run, args=([self._socket.socket],), daemon=True
         )
-        self._watch(answers.set)
+        self._watch(started.set)
         self._thread.start()
-        answers.wait()
+        started.wait()
         return self
 
     def stop(self) -> None:
-        """End it, and give the port back."""
+        """Stop the server and release the port."""
         self._server.should_exit = True
         if self._thread is not None:
             self._thread.join()
-        self._place.socket.close()
+        self._socket.socket.close()
 
     def __enter__(self) -> Server:
-        """Return it."""
+        """Return the server."""
         return self
 
     def __exit__(
@@ -84,15 +84,15 @@ class Server:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End it."""
+        """Stop the server."""
         self.stop()
 
     def __repr__(self) -> str:
-        """Return where it is."""
+        """Return the address and the names of the models."""
         return f"Server('{self.url}', {', '.join(self.models)})"
 
     def _watch(self, ready: Callable[[], None]) -> None:
-        """Call back and warm up once it answers: the first page must not wait for weights."""
+        """Call ``ready`` once the server runs, then load what the first page needs."""
 
         def watch() -> None:
             while not self._server.started:
@@ -100,8 +100,8 @@ class Server:
                     return
                 time.sleep(0.01)
             ready()
-            self.serving.warm()
-            prepare_maps(self.serving)
+            self.state.warm()
+            prepare_maps(self.state)
 
         threading.Thread(target=watch, daemon=True).start()
 
@@ -115,31 +115,31 @@ def make_server(
     token: str | bool = False,
     static: Path | None = None,
 ) -> Server:
-    """Open what is to be served and the port, and serve nothing yet.
+    """Open the databases and the port without serving yet.
 
-    Parameters are those of :func:`serve`; ``static`` is the folder of the built page.
+    Takes the parameters of :func:`serve`; ``static`` is the folder of the built page.
     """
     if not databases:
         raise ServeError(
-            "There is no database to serve.", "Expected at least one.", "Name its folder."
+            "No database was given.", "Expected at least one.", "Pass the folder of a database."
         )
     folder = static_folder() if static is None else static_folder(static)
-    place = listen(host, port)
+    socket = listen(host, port)
     secret = token if isinstance(token, str) else None
-    if secret is None and (token or not place.local):
+    if secret is None and (token or not socket.local):
         secret = secrets.token_urlsafe(32)
-    app = create_app(databases, token=secret, hosts=(*place.names, *names), static=folder)
+    app = create_app(databases, token=secret, hosts=(*socket.names, *names), static=folder)
     config = uvicorn.Config(
         app,
         log_config=None,
-        access_log=False,  # it would hold the token: the guard writes its own
+        access_log=False,  # it would contain the token; the guard writes its own log
         server_header=False,
-        proxy_headers=False,  # the guard decides whom it believes
+        proxy_headers=False,  # the guard decides which proxies to trust
         ws="none",
         timeout_graceful_shutdown=GRACE,
     )
-    url = place.url(names) + (f"?token={secret}" if secret else "")
-    return Server(place, url, app.state.serving, uvicorn.Server(config))
+    url = socket.url(names) + (f"?token={secret}" if secret else "")
+    return Server(socket, url, app.state.semlens, uvicorn.Server(config))
 
 
 def serve(
@@ -150,30 +150,30 @@ def serve(
     token: str | bool = False,
     browser: bool = True,
 ) -> Server | None:
-    """Open the web application over some databases, until Ctrl-C.
+    """Serve databases in the web application until Ctrl-C.
 
-    In a notebook it runs in the background, and the server is returned: ``stop()`` ends it.
+    In a notebook the server runs in the background and is returned; ``stop()`` ends it.
 
     Parameters
     ----------
     databases
-        Folders, or databases that were opened with what has moved (``semlens.open``).
+        Folders, or databases opened with :func:`semlens.open`, for example with a moved model.
     port
-        By default 8765, or the next free one.
+        By default 8765 or the next free port.
     host
-        Address to listen on. Any but one of this machine alone needs a token, which is made
-        and printed.
+        Address to listen on. An address that other machines can reach requires a token, which
+        is generated and printed.
     names
-        Further names under which the server may be called, for example a proxy's.
+        Additional host names that requests may use, for example that of a proxy.
     token
-        True asks for a token on this machine too; a text is taken as the token.
+        True requires a token on this machine too; a string is used as the token.
     browser
         Whether to open a browser.
 
     Raises
     ------
     ServeError
-        If the port is taken, or the page is missing.
+        If the port is in use, or the page is missing.
     StoreError
         If a database cannot be opened.
 
@@ -202,14 +202,14 @@ def serve(
 
 
 def open_browser(url: str) -> None:
-    """Open a browser where there is one with a window.
+    """Open a browser if the machine has a graphical one.
 
-    Not with a token in the address: other users of the machine see the arguments of programs.
+    An address with a token is not opened: other users can see the arguments of programs.
     """
-    windows = sys.platform in ("darwin", "win32") or any(
+    graphical = sys.platform in ("darwin", "win32") or any(
         os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")
     )
-    if windows and "token=" not in url:
+    if graphical and "token=" not in url:
         webbrowser.open(url)
 
 
@@ -228,20 +228,20 @@ def open_databases(
     embedder: Embedder | None = None,
     device: str = "cpu",
 ) -> list[ConceptDatabase]:
-    """Open databases with the models and images that have moved, in the order of the databases.
+    """Open databases, optionally with moved models and images, in the order of the databases.
 
     Raises
     ------
     RecipeError
-        If more models or images are given than databases.
+        If there are more models or image sources than databases.
     StaleError
-        If the embedder is not of any of them; it is taken for those that it is of.
+        If no database was built with the embedder; it is used for those that were.
     """
-    for what, given in (("models", models), ("data sets", data)):
-        if len(given) > len(paths):
+    for what, values in (("models", models), ("data sets", data)):
+        if len(values) > len(paths):
             raise RecipeError(
-                f"{len(given)} {what} are given for {len(paths)} databases.",
-                "Expected at most one each, in the order of the databases.",
+                f"{len(values)} {what} were given for {len(paths)} databases.",
+                "Expected at most one per database, in the same order.",
                 "Leave some out.",
             )
     opened = [
@@ -249,15 +249,15 @@ def open_databases(
         for path, model, images in zip_longest(paths, models, data)
     ]
     if embedder is not None:
-        fitting = [db for db in opened if db.manifest.embedder.fingerprint == embedder.fingerprint]
-        for db in fitting or opened[:1]:
+        matching = [db for db in opened if db.manifest.embedder.fingerprint == embedder.fingerprint]
+        for db in matching or opened[:1]:
             db.check_embedder(embedder)
             db.embedder = embedder
     return opened
 
 
 def _in_notebook() -> bool:
-    """Tell whether an event loop runs here already, which a second one cannot join."""
+    """Return whether an event loop is already running in this thread."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

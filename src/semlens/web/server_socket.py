@@ -1,4 +1,4 @@
-"""Where a server listens, and under which names it may be called."""
+"""Listening socket of the server, its address and its host names."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from semlens.errors import ServeError
 from semlens.web.security import LOCAL
 
 PORT = 8765
-TRIED = 32
-"""Ports that are tried, from the first, when none is asked for."""
+PORTS_TRIED = 32
+"""Consecutive ports that are tried if no port is given."""
 
 
 @dataclass(frozen=True)
 class ServerSocket:
-    """An open socket, and what follows from where it is."""
+    """An open socket, with the addresses and names that follow from it."""
 
     socket: socket.socket
     host: str
-    """As it was given."""
+    """Host as the user gave it."""
 
     @property
     def port(self) -> int:
-        """The port that was found."""
+        """Port that the socket is bound to."""
         return int(self.socket.getsockname()[1])
 
     @property
@@ -36,10 +36,10 @@ class ServerSocket:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What it may be called, besides what the user allows."""
-        own = (socket.gethostname(),) if not self.local else ()
-        given = () if self._address.is_unspecified else (self.host,)
-        return (*LOCAL, *given, *own)
+        """Host names that requests may use, besides those that the user allows."""
+        machine = (socket.gethostname(),) if not self.local else ()
+        bound = () if self._address.is_unspecified else (self.host,)
+        return (*LOCAL, *bound, *machine)
 
     def url(self, names: Sequence[str] = ()) -> str:
         """Return the address to open."""
@@ -54,43 +54,45 @@ class ServerSocket:
 
 
 def listen(host: str, port: int | None) -> ServerSocket:
-    """Open a socket on a port, or on the next free one when none is asked for.
+    """Open a socket on a port; without a port, on the first free one from :data:`PORT`.
 
     Raises
     ------
     ServeError
-        If the port is none, taken or not allowed, or the host is not of this machine.
+        If the port is invalid, in use or not permitted, or the host is not of this machine.
     """
     if port is not None and not 0 <= port <= 65535:
         raise ServeError(
-            f"The port {port} is none.", "Expected a number from 1 to 65535.", "Correct --port."
+            f"{port} is not a valid port.",
+            "Expected a number from 0 to 65535; 0 means any free port.",
+            "Choose another port.",
         )
-    wanted = range(PORT, PORT + TRIED) if port is None else (port,)
-    for number in wanted:
+    ports = range(PORT, PORT + PORTS_TRIED) if port is None else (port,)
+    for number in ports:
         try:
-            return ServerSocket(_bound(host, number), host)
+            return ServerSocket(_bind(host, number), host)
         except OSError as error:
             if port is None and error.errno == errno.EADDRINUSE:
                 continue
-            raise _refused(host, number, error) from error
+            raise _bind_error(host, number, error) from error
     raise ServeError(
-        f"The ports {wanted[0]} to {wanted[-1]} are all taken.",
-        "Expected a free one.",
-        "End another server, or choose a port with --port.",
+        f"The ports {ports[0]} to {ports[-1]} are all in use.",
+        "Expected a free port.",
+        "Stop another server, or choose a port.",
     )
 
 
-def _bound(host: str, port: int) -> socket.socket:
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    family, kind, protocol, _, address = found[0]
+def _bind(host: str, port: int) -> socket.socket:
+    addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, kind, protocol, _, address = addresses[0]
     opened = socket.socket(family, kind, protocol)
     try:
         if socket.has_ipv6 and family == socket.AF_INET6:
             opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        # a port that a server has just left can be taken again at once
+        # a port that a server has just released can be reused immediately
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         opened.bind(address)
-        # taken ports show only now: two servers may bind one port and not both listen
+        # a port in use is detected only here: two servers can bind a port but not both listen
         opened.listen(128)
     except BaseException:
         opened.close()
@@ -98,16 +100,16 @@ def _bound(host: str, port: int) -> socket.socket:
     return opened
 
 
-def _refused(host: str, port: int, error: OSError) -> ServeError:
+def _bind_error(host: str, port: int, error: OSError) -> ServeError:
     if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
         return ServeError(
-            f"'{host}' is no address of this machine ({error}).",
-            "Expected 127.0.0.1 for this machine alone, or 0.0.0.0 for all of its addresses.",
-            "Correct --host.",
+            f"'{host}' is not an address of this machine ({error}).",
+            "Expected 127.0.0.1 for this machine only, or 0.0.0.0 for all of its addresses.",
+            "Choose another host.",
         )
-    reason = "it is taken" if error.errno == errno.EADDRINUSE else str(error)
+    reason = "it is in use" if error.errno == errno.EADDRINUSE else str(error)
     return ServeError(
         f"The port {port} cannot be used: {reason}.",
         "Expected a free port from 1024 to 65535.",
-        "Choose another one, or leave --port away to take the next free one.",
+        "Choose another port, or give none to use the next free one.",
     )

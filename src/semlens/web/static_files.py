@@ -1,4 +1,4 @@
-"""The built page: three files of one folder, and nothing beside it."""
+"""Serving of the built page: the files of one folder and nothing else."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from semlens.errors import ServeError
-from semlens.web.errors import HttpError, not_found
+from semlens.web.errors import HttpError, no_page
 from semlens.web.page_build import static_folder
 
 INDEX = "index.html"
@@ -18,8 +18,8 @@ INDEX = "index.html"
 class PageFiles(StaticFiles):
     """Files of the built page.
 
-    A browser keeps them and asks each time whether they have changed: a new semlens on the
-    same port must never run old code against a new API.
+    A browser caches them but revalidates each time, so that a new semlens version on the same
+    port never runs old code against a new API.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -27,22 +27,21 @@ class PageFiles(StaticFiles):
         self.folder = folder
 
     async def check_config(self) -> None:
-        """Allow a missing folder: the API is served without a page too."""
+        """Allow a missing folder: the API also works without the page."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
-        """Return a file, ``index.html`` for the folder itself."""
+        """Return a file; ``index.html`` for the folder itself."""
         if path == ".":
-            self._page_is_there()
+            self._check_page()
             path = INDEX
-        # only plain names: no hidden files, nothing that another system reads as a path
+        # plain names only: no hidden files, and nothing that some system reads as a path
         if any(part.startswith(".") for part in Path(path).parts) or "\\" in path or ":" in path:
-            address = scope["path"]
-            raise not_found(f"There is nothing at '{address}'.", "Expected a known address.")
+            raise no_page(scope["path"])
         response = await super().get_response(path, scope)
         response.headers["cache-control"] = "no-cache"
         return response
 
-    def _page_is_there(self) -> None:
+    def _check_page(self) -> None:
         try:
             static_folder(self.folder)
         except ServeError as error:

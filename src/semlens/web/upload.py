@@ -1,4 +1,4 @@
-"""Images that a page sends: the raw bytes as the body of the request."""
+"""Uploaded images: the raw bytes in the body of a request."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from semlens.errors import ImageError
 from semlens.web.errors import HttpError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
-"""What is accepted, by content; whatever the request says of its type does not matter."""
+"""Accepted formats, detected from the content; the content type of the request is ignored."""
 PIXELS = 50_000_000
-_REMEDY = "Convert or scale it down."
-# a picture of the largest size takes some 500 MB while alpha is put over white
+_REMEDY = "Convert the image or scale it down."
+# an image of the maximum size needs about 500 MB while transparency is put over white
 _decoding = threading.Semaphore(2)
 
 UPLOAD: dict[str, Any] = {
@@ -27,25 +27,25 @@ UPLOAD: dict[str, Any] = {
         "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}},
     }
 }
-"""For ``openapi_extra`` of a route that takes a picture."""
+"""``openapi_extra`` of a route that takes an image."""
 
 
 def decode_upload(content: bytes) -> Image.Image:
-    """Decode an uploaded image to upright RGB; of an animation, the first frame.
+    """Decode an uploaded image to upright RGB; of an animation, only the first frame.
 
     Raises
     ------
     HttpError
-        415, if it is no raster image of a known format, or has too many pixels.
+        415, if it is not an image in an accepted format, or has too many pixels.
     """
     try:
-        image = Image.open(io.BytesIO(content), formats=FORMATS)  # reads the head only
+        image = Image.open(io.BytesIO(content), formats=FORMATS)  # reads the header only
     except Image.DecompressionBombError as error:
         raise _too_large(str(error)) from error
-    except Exception as error:  # what Pillow raises for damaged bytes is an open list
+    except Exception as error:  # Pillow may raise anything for damaged files
         raise HttpError(
             415,
-            "The upload is not an image that can be read.",
+            "The upload is not a readable image.",
             f"Expected {', '.join(FORMATS)}.",
             _REMEDY,
         ) from error
@@ -73,4 +73,4 @@ async def _uploaded(request: Request) -> Image.Image:
 
 
 Upload = Annotated[Image.Image, Depends(_uploaded)]
-"""The picture in the body of the request: ``def search(model: Model, image: Upload)``."""
+"""Image in the body of a request: ``def search(context: Context, image: Upload)``."""

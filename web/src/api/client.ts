@@ -1,18 +1,14 @@
 /**
  * Requests to the server, or to the files of a static export.
  *
- * A 202 means that the server is at work: the same request is made again until the answer is
- * there, and `progress` is told. Aborted requests end with an `AbortError` that nobody shows.
+ * A 202 means that a job is running: the request is repeated until the response is ready, and
+ * `progress` is called with its status. Aborted requests end with an `AbortError` that is not shown.
  */
 import { ApiError } from "./errors";
-import { packedBytes, packedUrl, packedValue, isPacked } from "./packed";
+import type { JobStatus } from "./types";
+import { exportedBytes, exportUrl, exportedJson, isStaticExport } from "./static-export";
 
-export interface Told {
-  what: string;
-  done: number;
-  total: number;
-  seconds: number;
-}
+export type { JobStatus };
 
 type Param = string | number | boolean | null | undefined;
 export type Params = Record<string, Param | readonly (string | number)[]>;
@@ -20,56 +16,56 @@ export type Params = Record<string, Param | readonly (string | number)[]>;
 export interface Options {
   params?: Params;
   signal?: AbortSignal;
-  progress?: (told: Told) => void;
+  progress?: (status: JobStatus) => void;
 }
 
-/** A path with its query, parameters in the order of their names. */
+/** A path with its query, parameters sorted by name. */
 export function pathOf(path: string, params: Params = {}): string {
   const query = new URLSearchParams();
   for (const [key, value] of Object.entries(params).sort(([a], [b]) => (a < b ? -1 : 1))) {
     if (value === null || value === undefined) continue;
-    for (const one of Array.isArray(value) ? value : [value]) query.append(key, String(one));
+    for (const item of Array.isArray(value) ? value : [value]) query.append(key, String(item));
   }
   const text = query.toString();
   return text ? `${path}?${text}` : path;
 }
 
-/** Where a picture or a file to download is. */
+/** Address of an image or a download. */
 export function url(path: string, params: Params = {}): string {
-  return isPacked() ? packedUrl(pathOf(path, params)) : `api/v1/${pathOf(path, params)}`;
+  return isStaticExport() ? exportUrl(pathOf(path, params)) : `api/v1/${pathOf(path, params)}`;
 }
 
 export async function get<T>(path: string, options: Options = {}): Promise<T> {
-  const whole = pathOf(path, options.params);
-  if (isPacked()) return packedValue<T>(whole);
-  return (await (await request("GET", whole, undefined, options)).json()) as T;
+  const address = pathOf(path, options.params);
+  if (isStaticExport()) return exportedJson<T>(address);
+  return (await (await request("GET", address, undefined, options)).json()) as T;
 }
 
 export async function bytes(path: string, options: Options = {}): Promise<ArrayBuffer> {
-  const whole = pathOf(path, options.params);
-  if (isPacked()) return packedBytes(whole);
-  return (await request("GET", whole, undefined, options)).arrayBuffer();
+  const address = pathOf(path, options.params);
+  if (isStaticExport()) return exportedBytes(address);
+  return (await request("GET", address, undefined, options)).arrayBuffer();
 }
 
-/** Send JSON, or the bytes of a file as they are. */
+/** Send JSON or a file. */
 export async function send<T>(
   method: "POST" | "PUT" | "DELETE",
   path: string,
   body?: unknown,
   options: Options = {},
 ): Promise<T> {
-  if (isPacked()) throw readOnly();
-  const answer = await request(method, pathOf(path, options.params), body, options);
-  return (answer.status === 204 ? undefined : await answer.json()) as T;
+  if (isStaticExport()) throw readOnly();
+  const response = await request(method, pathOf(path, options.params), body, options);
+  return (response.status === 204 ? undefined : await response.json()) as T;
 }
 
-/** Send, and return what comes back as a file. */
+/** Send JSON and return the response as a file. */
 export async function sendForFile(
   path: string,
   body: unknown,
   options: Options = {},
 ): Promise<Blob> {
-  if (isPacked()) throw readOnly();
+  if (isStaticExport()) throw readOnly();
   return (await request("POST", pathOf(path, options.params), body, options)).blob();
 }
 
@@ -77,8 +73,8 @@ function readOnly(): ApiError {
   return new ApiError(
     405,
     "ReadOnly",
-    "This is a saved copy of the page.",
-    "Expected a server for what has to be computed.",
+    "This is a read-only copy of the page.",
+    "Expected a running server, which computes this.",
     "Run: semlens serve DATABASE",
   );
 }
@@ -89,46 +85,46 @@ async function request(
   body: unknown,
   { signal, progress }: Options,
 ): Promise<Response> {
-  const given: RequestInit = { method, signal: signal ?? null, credentials: "same-origin" };
-  if (body instanceof Blob) given.body = body;
+  const init: RequestInit = { method, signal: signal ?? null, credentials: "same-origin" };
+  if (body instanceof Blob) init.body = body;
   else if (body !== undefined) {
-    given.body = JSON.stringify(body);
-    given.headers = { "Content-Type": "application/json" };
+    init.body = JSON.stringify(body);
+    init.headers = { "Content-Type": "application/json" };
   }
   for (let wait = 150; ; wait = Math.min(wait * 1.5, 1000)) {
-    const answer = await reach(`api/v1/${path}`, given);
-    if (answer.status === 202) {
-      progress?.((await answer.json()) as Told);
+    const response = await fetchResponse(`api/v1/${path}`, init);
+    if (response.status === 202) {
+      progress?.((await response.json()) as JobStatus);
       await pause(wait, signal);
-    } else if (answer.ok) return answer;
-    else throw await failure(answer);
+    } else if (response.ok) return response;
+    else throw await errorOf(response);
   }
 }
 
-async function reach(address: string, given: RequestInit): Promise<Response> {
+async function fetchResponse(address: string, init: RequestInit): Promise<Response> {
   try {
-    return await fetch(address, given);
+    return await fetch(address, init);
   } catch (error) {
     if (error instanceof DOMException && error.name === "AbortError") throw error;
     throw new ApiError(
       0,
       "Offline",
-      "The server does not answer.",
+      "The server cannot be reached.",
       "Expected 'semlens serve' to be running.",
-      "Start it again; this page goes on from where it is.",
+      "Start the server again; this page then continues where it is.",
     );
   }
 }
 
-async function failure(answer: Response): Promise<ApiError> {
-  const found = (await answer.json().catch(() => ({}))) as Record<string, unknown>;
-  const text = (key: string, other: string) => (typeof found[key] === "string" ? found[key] : other);
+async function errorOf(response: Response): Promise<ApiError> {
+  const body = (await response.json().catch(() => ({}))) as Record<string, unknown>;
+  const text = (key: string, fallback: string) => (typeof body[key] === "string" ? body[key] : fallback);
   return new ApiError(
-    answer.status,
+    response.status,
     text("kind", "HttpError"),
-    text("value", `The server answered ${answer.status} ${answer.statusText}.`),
-    text("expected", "Expected an answer."),
-    text("remedy", "Look at what the server prints."),
+    text("value", `The server returned ${response.status} ${response.statusText}.`),
+    text("expected", "Expected a successful response."),
+    text("remedy", "Check the output of the server."),
   );
 }
 

@@ -1,4 +1,4 @@
-/** What went wrong, what was expected, and the remedy: as the server's errors say it. */
+/** An error with value, expectation and remedy, as the server returns it. */
 export class ApiError extends Error {
   constructor(
     readonly status: number,

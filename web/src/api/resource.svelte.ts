@@ -1,33 +1,33 @@
-/** One answer of the server that follows what it was asked with. */
-import type { Told } from "./client";
+/** A response of the server that is requested again whenever its inputs change. */
+import type { JobStatus } from "./client";
 import { ApiError } from "./errors";
 
-type Job<T> = (signal: AbortSignal, progress: (told: Told) => void) => Promise<T>;
+type Job<T> = (signal: AbortSignal, progress: (status: JobStatus) => void) => Promise<T>;
 
 export interface Resource<T> {
-  /** The answer, or null: never that of another question. */
+  /** The response, or null; never that of an earlier request with other inputs. */
   readonly value: T | null;
   readonly error: ApiError | null;
-  /** Whether there has been nothing to show for 200 ms. */
+  /** Whether the request has been running for 200 ms without a result. */
   readonly waiting: boolean;
-  /** Whether a request is under way. */
+  /** Whether a request is running. */
   readonly busy: boolean;
-  readonly progress: Told | null;
+  readonly progress: JobStatus | null;
   again(): void;
 }
 
 /**
- * Ask when a component starts, and again whenever what `make` reads has changed.
+ * Send a request when a component is created, and again whenever the state it reads changes.
  *
- * @param make reads what the request depends on and returns the request; null asks nothing.
- * @param keep whether the last answer stays until the next is there (sliders), instead of nothing.
+ * @param make reads the inputs and returns the request; null sends nothing.
+ * @param keep whether the last response stays visible until the next one arrives (sliders).
  */
 export function resource<T>(make: () => Job<T> | null, { keep = false } = {}): Resource<T> {
   let value = $state.raw<T | null>(null);
   let error = $state.raw<ApiError | null>(null);
   let waiting = $state(false);
   let busy = $state(false);
-  let progress = $state.raw<Told | null>(null);
+  let progress = $state.raw<JobStatus | null>(null);
   let round = $state(0);
 
   $effect(() => {
@@ -41,8 +41,8 @@ export function resource<T>(make: () => Job<T> | null, { keep = false } = {}): R
     busy = job !== null;
     if (job === null) return;
     const timer = setTimeout(() => (waiting = true), 200);
-    job(stop.signal, (told) => !stop.signal.aborted && (progress = told))
-      .then((found) => !stop.signal.aborted && (value = found))
+    job(stop.signal, (status) => !stop.signal.aborted && (progress = status))
+      .then((response) => !stop.signal.aborted && (value = response))
       .catch((fault: unknown) => {
         if (stop.signal.aborted) return;
         value = null;
@@ -80,7 +80,7 @@ export function resource<T>(make: () => Job<T> | null, { keep = false } = {}): R
   };
 }
 
-/** Any fault as an error that can be shown; a fault of ours is not hidden. */
+/** Any error as an `ApiError`; a bug in the page is shown too. */
 export function asError(fault: unknown): ApiError {
   if (fault instanceof ApiError) return fault;
   console.error(fault);
@@ -88,7 +88,7 @@ export function asError(fault: unknown): ApiError {
     0,
     "PageError",
     `The page failed: ${fault instanceof Error ? fault.message : String(fault)}.`,
-    "Expected it to work.",
-    "Reload it, and please report this.",
+    "This is a bug in semlens.",
+    "Reload the page, and please report this.",
   );
 }

@@ -1,4 +1,4 @@
-/** Tensors in the safetensors layout, as views of the bytes that came: nothing is copied. */
+/** Parser for safetensors: arrays are views of the response, without copying. */
 const KINDS = {
   F32: Float32Array,
   I32: Int32Array,
@@ -12,7 +12,7 @@ const KINDS = {
 export type Tensor = InstanceType<(typeof KINDS)[keyof typeof KINDS]>;
 
 export interface Tensors {
-  /** A tensor by name, as the kind that it must have. */
+  /** A tensor by name and type. */
   get<K extends keyof typeof KINDS>(name: string, kind: K): InstanceType<(typeof KINDS)[K]>;
   metadata: Record<string, string>;
 }

@@ -7,21 +7,44 @@ export type paths = Record<string, never>;
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
-        /** @description Predictions on one set of images. */
+        /** @description Predictions on a set of images, with and without the components. */
         AblatedSet: {
             name: string;
             accuracy: components["schemas"]["RateChange"];
-            of_class: components["schemas"]["RateChange"];
-            mistaken: components["schemas"]["RateChange"] | null;
+            recall: components["schemas"]["RateChange"];
+            false_positive_rate: components["schemas"]["RateChange"] | null;
             changed: number;
-            mended: number;
+            fixed: number;
             broken: number;
-            shown: components["schemas"]["ChangedImage"][];
+            examples: components["schemas"]["ChangedImage"][];
+        };
+        /** @description An ablation preview: predictions with and without some components. */
+        AblationRequest: {
+            target: number;
+            components: string[];
+            artefact?: components["schemas"]["ArtefactRequest"] | null;
+            /** @default 20 */
+            per_class: number;
+            /** @default 400 */
+            at_most: number;
+            /** @default 0 */
+            seed: number;
+        };
+        /** @description Result of an ablation preview. */
+        AblationResponse: {
+            target: number;
+            name: string;
+            components: string[];
+            images: number;
+            classes: number;
+            sets: components["schemas"]["AblatedSet"][];
+            prune_command: string;
+            retrain_commands: string[];
         };
         /**
-         * @description An artefact to insert; what is null is as the kind has it.
+         * @description An artefact to insert; null uses the default of the kind.
          *
-         *     Cut-outs and fonts are files of the server's, so a page cannot name them.
+         *     Cut-outs and fonts are files on the server, so a page cannot choose them.
          */
         ArtefactRequest: {
             /** @enum {string} */
@@ -30,7 +53,7 @@ export interface components {
             colour?: string | null;
             strength?: number | null;
         };
-        /** @description What is to change; null leaves it. ``revision`` is the one that was read. */
+        /** @description Changes to revision ``revision`` of a saved audit; null leaves a field as it is. */
         AuditEdit: {
             name?: string | null;
             valid?: components["schemas"]["ListedConcept"][] | null;
@@ -40,29 +63,29 @@ export interface components {
                 [key: string]: components["schemas"]["Review"] | null;
             };
             /** @default false */
-            renew: boolean;
+            update_build: boolean;
             revision: number;
         };
-        /** @description A saved audit in the list of all. */
+        /** @description An entry in the list of saved audits. */
         AuditEntry: {
             id: number;
             audit: components["schemas"]["SavedAuditResponse"] | null;
             problem: string | null;
         };
-        /** @description What an audit finds; components most relevant first. */
+        /** @description Result of an audit; most relevant components first. */
         AuditResponse: {
             sentence: string;
             alarm: boolean;
             p_value: number | null;
             level: number;
             shares: components["schemas"]["ShareRow"][];
-            chance: components["schemas"]["NullShareRow"][];
+            null_shares: components["schemas"]["NullShareRow"][];
             concepts: components["schemas"]["ConceptRow"][];
             components: components["schemas"]["AuditedComponent"][];
         };
         /** @description What an audit is made with, besides its lists; see :func:`audit`. */
         AuditSettings: {
-            /** @description Only these layers: given again, or joined by commas. */
+            /** @description Layers to include, repeated or separated by commas. */
             layers?: string | string[] | null;
             /**
              * @description Least share of relevance, on the best sample.
@@ -90,7 +113,7 @@ export interface components {
              */
             seed: number;
         };
-        /** @description One relevant component; what there is no side for is null. */
+        /** @description A relevant component; fields of a list that is empty are null. */
         AuditedComponent: {
             component: string;
             layer: string;
@@ -114,7 +137,7 @@ export interface components {
             right: number;
             bottom: number;
         };
-        /** @description A concept that might name a component. */
+        /** @description A concept that may label a component. */
         Candidate: {
             name: string;
             category: string;
@@ -126,40 +149,40 @@ export interface components {
             margin: number | null;
             label: string | null;
         };
-        /** @description One concept example, the strongest first. */
+        /** @description One concept example. */
         CardExample: {
-            place: number;
+            rank: number;
             sample: number;
             path: string;
-            of_class: string | null;
+            class_name: string | null;
             activation: number;
             box: components["schemas"]["Box"];
             masked: boolean;
         };
-        /** @description What a component might be called. */
+        /** @description Label candidates of a component. */
         CardLabels: {
             concepts: string | null;
             threshold: number | null;
-            found: components["schemas"]["Candidates"] | null;
+            suggestions: components["schemas"]["Candidates"] | null;
             notice: string | null;
             choices: string[];
         };
-        /** @description An image with another answer. */
+        /** @description An image whose prediction has changed. */
         ChangedImage: {
             sample: number;
             path: string;
-            right: string;
+            true_class: string;
             before: string;
             after: string;
-            picture: string;
+            image: string;
         };
-        /** @description A class with samples. */
+        /** @description A class with its number of samples. */
         ClassCount: {
             target: number;
             name: string;
             samples: number;
         };
-        /** @description How much a component matters for a class, as shares of its layer's relevance. */
+        /** @description Relevance of a component for a class, as shares of its layer's relevance. */
         ClassShare: {
             logit: number;
             name: string;
@@ -168,30 +191,30 @@ export interface components {
             rank: number;
             components: number;
         };
-        /** @description One class of which relevance is known. */
+        /** @description A class with relevance. */
         ClassSummary: {
             target: number;
             name: string;
             samples: number;
             relevant: number;
         };
-        /** @description What two models share. */
+        /** @description Comparison of two models. */
         CompareResponse: {
             models: components["schemas"]["ComparedModel"][];
             matched: number;
             notes: string[];
             measures: components["schemas"]["Distribution"][];
         };
-        /** @description One of two models, seen from the other. */
+        /** @description One of two compared models. */
         ComparedModel: {
             number: number;
             name: string;
             components: number;
             similarity: number;
             threshold: number | null;
-            alone: number;
+            unmatched: number;
         };
-        /** @description Who a component is, how it behaves on all images, and its examples. */
+        /** @description A component, its statistics over all images, and its examples. */
         ComponentCard: {
             component: string;
             layer_rows: number;
@@ -201,17 +224,17 @@ export interface components {
             statistics: components["schemas"]["Statistic"][];
             examples: components["schemas"]["CardExample"][];
         };
-        /** @description Some components in the order that was asked for. */
+        /** @description A page of the component table. */
         ComponentPage: {
             components: number;
             total: number;
             cursor: number | null;
             labels: string | null;
             relevance: string | null;
-            rating: components["schemas"]["JobStatus"] | null;
+            pending_scores: components["schemas"]["JobStatus"] | null;
             rows: components["schemas"]["ComponentRow"][];
         };
-        /** @description One component; null is what is not known of it. */
+        /** @description A row of the component table; unknown values are null. */
         ComponentRow: {
             row: number;
             component: string;
@@ -227,21 +250,7 @@ export interface components {
             relevance_mean: number | null;
             relevance_max: number | null;
         };
-        /** @description Components and words to look for and to keep away from. */
-        ComponentTerms: {
-            /** @default [] */
-            like: string[];
-            /** @default [] */
-            unlike: string[];
-            /** @default [] */
-            q: string[];
-            /** @default [] */
-            without: string[];
-            layers?: string[] | null;
-            /** @default 20 */
-            k: number;
-        };
-        /** @description How many components align with a concept best, and their relevance. */
+        /** @description Components whose best concept this is, and their relevance. */
         ConceptRow: {
             concept: string;
             kind: string;
@@ -249,29 +258,34 @@ export interface components {
             components: number;
             relevance: number;
         };
-        /** @description A concept set that an audit can begin with. */
+        /** @description A concept set as the content of a file; the extension gives the format. */
+        ConceptSetFile: {
+            filename: string;
+            text: string;
+        };
+        /** @description A concept set that an audit can start with. */
         ConceptSetInfo: {
             name: string;
             target: string | null;
             logit: number | null;
-            kept: boolean;
+            saved: boolean;
             valid: components["schemas"]["ListedConcept"][];
             spurious: components["schemas"]["ListedConcept"][];
-            others: number;
+            other_concepts: number;
         };
-        /** @description How many of a selection, and of the map, have a label or are in a layer. */
+        /** @description Number of selected components with a label or in a layer, of a total on the map. */
         CountedName: {
             name: string;
             count: number;
             share: number;
-            of: number;
+            total: number;
         };
-        /** @description The component of another model that is most like one of this model. */
+        /** @description The component of another model that is most similar to one of this model. */
         Counterpart: {
             nearest: components["schemas"]["Neighbour"] | null;
             mutual: boolean;
         };
-        /** @description How many there are of everything. */
+        /** @description Sizes of a database. */
         Counts: {
             components: number;
             without_examples: number;
@@ -280,7 +294,7 @@ export interface components {
             crops: number;
             classes: number | null;
         };
-        /** @description One thing that is missing or wrong. */
+        /** @description One thing that is missing or wrong, and its remedy. */
         DatabaseWarning: {
             /** @enum {string} */
             kind: "layers" | "relevance" | "rules" | "thumbnails" | "texts" | "embedder" | "data" | "unreadable" | "not_finite";
@@ -295,7 +309,7 @@ export interface components {
             edges: number[];
             layers: components["schemas"]["LayerSummary"][];
         };
-        /** @description An error, as the page shows it. */
+        /** @description An error as the page shows it. */
         ErrorResponse: {
             kind: string;
             value: string;
@@ -308,12 +322,12 @@ export interface components {
             target: string;
             weight: number;
         };
-        /** @description One column of the graph, and how much of it is shown. */
+        /** @description A layer of the graph, and how much of it is shown. */
         GraphLayer: {
             name: string;
             components: number;
-            kept: number;
-            largest: number;
+            components_shown: number;
+            largest_share: number;
             nodes_shown: number;
             edges_shown: number;
         };
@@ -330,7 +344,7 @@ export interface components {
             mean: number;
             maximum: number;
         };
-        /** @description The groups of components that matter for a class, and what passes between them. */
+        /** @description The attribution graph of a class: groups of components, and the relevance between them. */
         GraphResponse: {
             target: number;
             name: string;
@@ -340,7 +354,7 @@ export interface components {
             minimum: number;
             top: number;
             /** @default 48 */
-            most: number;
+            max_top: number;
             /** @enum {string} */
             groups: "label" | "component";
             concepts: string | null;
@@ -352,25 +366,15 @@ export interface components {
             };
             overall: number;
         };
-        /** @description Work that has not ended: ask again at the same address. */
+        /** @description A job that is still running: send the same request again. */
         JobStatus: {
-            what: string;
+            description: string;
             done: number;
             total: number;
             seconds: number;
         };
-        /** @description The tables of labels, newest (which pages show) first, and what one can label with. */
-        LabelTables: {
-            tables: components["schemas"]["SavedLabels"][];
-            sets: string[];
-            /** @default paper-vocabulary */
-            default: string;
-            /** @default 0.025 */
-            threshold: number;
-            text: boolean;
-        };
-        /** @description What to label with. */
-        Labelling: {
+        /** @description Concepts to label all components with. */
+        LabelRequest: {
             /** @default paper-vocabulary */
             concepts: string;
             /** @default 0.025 */
@@ -378,7 +382,17 @@ export interface components {
             /** @default [] */
             texts: string[];
         };
-        /** @description One layer of a database. */
+        /** @description The saved label tables, newest first, and the concept sets to label with. */
+        LabelTables: {
+            tables: components["schemas"]["SavedLabels"][];
+            sets: string[];
+            /** @default paper-vocabulary */
+            default: string;
+            /** @default 0.025 */
+            threshold: number;
+            has_text: boolean;
+        };
+        /** @description A layer of a database. */
         LayerInfo: {
             number: number;
             name: string;
@@ -398,12 +412,12 @@ export interface components {
          *         How many the layer has.
          *     relevant
          *         How many of them reach the minimum on some sample.
-         *     carried
-         *         Part of the layer's relevance that all components carry whose shares were kept, each
-         *         with the size of its mean: what changes sign from sample to sample counts less.
-         *     mostly
-         *         How many of the strongest carry :data:`MOSTLY` of the layer's relevance; None if all
-         *         together do not.
+         *     covered
+         *         Share of the layer's relevance of all components whose shares were saved, by the absolute
+         *         mean: components whose sign changes between samples count less.
+         *     components_for_coverage
+         *         Number of strongest components that together have :data:`COVERAGE` of the layer's
+         *         relevance; None if all of them have less.
          *     strongest
          *         The largest mean share, in size, comes first.
          */
@@ -411,11 +425,11 @@ export interface components {
             layer: string;
             components: number;
             relevant: number;
-            carried: number;
-            mostly: number | null;
+            covered: number;
+            components_for_coverage: number | null;
             strongest: components["schemas"]["RelevantComponent"][];
         };
-        /** @description One measure in one layer; None where no component has the measure. */
+        /** @description One measure in one layer; None if no component has the measure. */
         LayerSummary: {
             layer: string;
             counts: number[];
@@ -435,7 +449,7 @@ export interface components {
             /** @default [] */
             images: string[];
         };
-        /** @description One cluster, with the place of its label. */
+        /** @description A cluster, with the position of its label. */
         MapCluster: {
             cluster: number;
             size: number;
@@ -444,44 +458,44 @@ export interface components {
             x: number;
             y: number;
         };
-        /** @description How a map was made, and its clusters, largest first. */
+        /** @description How the map was computed, and its clusters, largest first. */
         MapClusters: {
             method: string;
             seed: number;
             reused: boolean;
-            placed: number;
+            added_later: number;
             components: number;
-            way: string;
+            layout: string;
             notice: string | null;
             clusters: components["schemas"]["MapCluster"][];
         };
-        /** @description One measure of interpretability, and where it stands in the layer. */
+        /** @description One measure of interpretability, and its position in the layer's distribution. */
         Measure: {
             name: string;
             value: number | null;
-            below: number | null;
+            percentile: number | null;
             counts: number[];
             low: number | null;
             high: number | null;
             meaning: components["schemas"]["MeasureDescription"];
             formula: string;
         };
-        /** @description What a measure says, and how to read it. */
+        /** @description Definition and interpretation of a measure. */
         MeasureDescription: {
             definition: string;
             reading: string;
             equation: string;
             better: string;
         };
-        /** @description One database. */
+        /** @description A served database. */
         ModelInfo: {
             number: number;
             name: string;
             model: string;
             data: string;
             embedder: string;
-            text: boolean;
-            notice: string | null;
+            has_text: boolean;
+            embedder_error: string | null;
             relevance: boolean;
             thumbnails: boolean;
             components: number;
@@ -491,7 +505,7 @@ export interface components {
             classes: number;
             fingerprint: string;
         };
-        /** @description Real images of a class against images of others with an artefact. */
+        /** @description A model test: images of a class against images of other classes with an artefact. */
         ModelTestRequest: {
             target: number;
             artefacts: components["schemas"]["ArtefactRequest"][];
@@ -500,7 +514,7 @@ export interface components {
             /** @default 0 */
             seed: number;
         };
-        /** @description How well a class is told from artefacts; 1 is safe, 0.5 is unsafe. */
+        /** @description How well the model separates a class from artefacts; AUROC 1 is safe, 0.5 is unsafe. */
         ModelTestResponse: {
             target: number;
             name: string;
@@ -508,13 +522,13 @@ export interface components {
             real: components["schemas"]["ScoreSet"];
             sets: components["schemas"]["TestedArtefact"][];
         };
-        /** @description A component, and how alike it is. */
+        /** @description A component and its similarity. */
         Neighbour: {
             component: string;
             cosine: number;
             label?: string | null;
         };
-        /** @description An audit to save, or to try: of a class, with sets, own texts, or both. */
+        /** @description A new audit of a class, with concept sets, listed concepts, or both. */
         NewAudit: {
             target: number | string;
             name?: string | null;
@@ -537,7 +551,7 @@ export interface components {
              */
             settings: components["schemas"]["AuditSettings"];
         };
-        /** @description What a side claims of the relevance, against random concept sets of its size. */
+        /** @description Relevance claimed by a list, compared with random concept sets of the same size. */
         NullShareRow: {
             side: string;
             layer: string;
@@ -545,7 +559,7 @@ export interface components {
             expected: number;
             p_value: number;
         };
-        /** @description What a database is. */
+        /** @description Overview of a database. */
         Overview: {
             name: string;
             path: string;
@@ -558,11 +572,11 @@ export interface components {
                 [key: string]: string;
             };
             layers: components["schemas"]["LayerInfo"][];
-            cautions: components["schemas"]["DatabaseWarning"][];
+            warnings: components["schemas"]["DatabaseWarning"][];
             queries: components["schemas"]["SuggestedQuery"][];
             classes: components["schemas"]["ClassCount"][];
         };
-        /** @description A component and its nearest in the other model. */
+        /** @description A component and the nearest component of the other model. */
         PairInfo: {
             component: string;
             label: string | null;
@@ -570,34 +584,11 @@ export interface components {
             other_label: string | null;
             similarity: number;
         };
-        /** @description Some of the pairs of a kind. */
+        /** @description A page of pairs. */
         PairsPage: {
             total: number;
             pairs: components["schemas"]["PairInfo"][];
             cursor: number | null;
-        };
-        /** @description A model with and without some components. */
-        PruneRequest: {
-            target: number;
-            components: string[];
-            artefact?: components["schemas"]["ArtefactRequest"] | null;
-            /** @default 20 */
-            per_class: number;
-            /** @default 400 */
-            at_most: number;
-            /** @default 0 */
-            seed: number;
-        };
-        /** @description A model with and without components; nothing was written. */
-        PruneResponse: {
-            target: number;
-            name: string;
-            components: string[];
-            images: number;
-            classes: number;
-            sets: components["schemas"]["AblatedSet"][];
-            prune: string;
-            retrain: string[];
         };
         /** @description Two shares of the same images with 95 % intervals, and how the share has changed. */
         RateChange: {
@@ -618,7 +609,7 @@ export interface components {
                 number
             ];
         };
-        /** @description What a class relies on, layer by layer. */
+        /** @description The most relevant components of a class, layer by layer. */
         RelevanceResponse: {
             target: number;
             name: string;
@@ -626,9 +617,9 @@ export interface components {
             rules: string;
             minimum: number;
             /** @default 0.8 */
-            most: number;
+            coverage: number;
             concepts: string | null;
-            naming: components["schemas"]["JobStatus"] | null;
+            pending_labels: components["schemas"]["JobStatus"] | null;
             layers: components["schemas"]["LayerRelevance"][];
         };
         /** @description One component, with its shares of its layer's relevance for a class. */
@@ -636,7 +627,7 @@ export interface components {
             component: string;
             mean: number;
             max: number;
-            cumulated: number;
+            cumulative: number;
             label?: string | null;
         };
         /** @description What a person says of a component. */
@@ -651,7 +642,7 @@ export interface components {
             /** @default  */
             when: string;
         };
-        /** @description A saved audit: what people edit of it. */
+        /** @description A saved audit: concept lists, settings and reviews. */
         SavedAuditResponse: {
             id: number;
             revision: number;
@@ -685,24 +676,24 @@ export interface components {
             database: string;
             /** @default 0.1.0 */
             version: string;
-            kept: boolean;
+            persistent: boolean;
             stale: boolean;
         };
-        /** @description All saved audits, latest edit first, and the classes that can be audited. */
+        /** @description All saved audits, most recently edited first, and the classes that can be audited. */
         SavedAuditsResponse: {
             audits: components["schemas"]["AuditEntry"][];
             classes: components["schemas"]["ClassCount"][];
-            kept: boolean;
-            text: boolean;
+            persistent: boolean;
+            has_text: boolean;
         };
-        /** @description One table of labels, as :meth:`semlens.analysis.label.Labels.save` keeps it. */
+        /** @description One table of labels, as :meth:`semlens.analysis.label.Labels.keep` writes it. */
         SavedLabels: {
             name: string;
-            made: number;
+            created: number;
             components: number;
             labelled: number;
         };
-        /** @description What the model says of the class on a set of images. */
+        /** @description Scores of the class on a set of images. */
         ScoreSet: {
             images: number;
             top1: number;
@@ -710,7 +701,7 @@ export interface components {
             logit: number;
             logits: number[];
         };
-        /** @description One component that was found. */
+        /** @description A search result. */
         SearchHit: {
             rank: number;
             row: number;
@@ -720,7 +711,21 @@ export interface components {
             percentile: number | null;
             label: string | null;
         };
-        /** @description What was found, best first. */
+        /** @description Components and words to search for (``like``, ``q``) and to avoid. */
+        SearchRequest: {
+            /** @default [] */
+            like: string[];
+            /** @default [] */
+            unlike: string[];
+            /** @default [] */
+            q: string[];
+            /** @default [] */
+            without: string[];
+            layers?: string[] | null;
+            /** @default 20 */
+            k: number;
+        };
+        /** @description A page of search results, best first. */
         SearchResponse: {
             query: string;
             searched: number;
@@ -729,50 +734,45 @@ export interface components {
             notice: string | null;
             hits: components["schemas"]["SearchHit"][];
             cursor: string | null;
-            probe: number | null;
+            query_id: number | null;
         };
-        /** @description One selected component. */
+        /** @description A selected component. */
         SelectedComponent: {
             component: string;
             label: string | null;
         };
-        /** @description What some components are about; the first of them by name. */
+        /** @description Labels and layers of the selected components, and the first components by name. */
         SelectionResponse: {
             count: number;
             unlabelled: number;
             source: string;
-            different: number;
+            distinct_labels: number;
             labels: components["schemas"]["CountedName"][];
             layers: components["schemas"]["CountedName"][];
             components: components["schemas"]["SelectedComponent"][];
         };
-        /** @description Components by their rows. */
+        /** @description Rows of the selected components. */
         SelectionRows: {
             rows: number[];
         };
         /** @description One cluster of a component's examples. */
         Sense: {
-            places: number[];
+            ranks: number[];
             share: number;
             label?: string | null;
             alignment?: number | null;
         };
-        /** @description The two-way split of a component's examples, and whether it means something. */
+        /** @description The two-way split of a component's examples, and whether it is meaningful. */
         Senses: {
             senses: components["schemas"]["Sense"][];
             polysemanticity: number | null;
-            limit: number | null;
-            /** @description Whether this is a split to speak of: see :attr:`rule`. */
+            threshold: number | null;
+            /** @description Whether the clusters count as senses: see :attr:`rule`. */
             readonly meaningful: boolean;
-            /** @description When a split counts as senses, in words. */
+            /** @description The rule for :attr:`meaningful`, in words. */
             readonly rule: string;
         };
-        /** @description A concept set as the text of a file; its ending says the form. */
-        SetFile: {
-            file: string;
-            text: string;
-        };
-        /** @description How much one verdict has in one layer or, last, in all; null without draws. */
+        /** @description Share of a verdict in one layer or, last, in all layers; intervals are null if not drawn. */
         ShareRow: {
             layer: string;
             /** @enum {string} */
@@ -790,19 +790,19 @@ export interface components {
             spec: string;
             fingerprint: string;
         };
-        /** @description One number about all images, and what it means. */
+        /** @description A statistic over all images, and what it means. */
         Statistic: {
             name: string;
             value: number | null;
             meaning: string;
         };
-        /** @description A query that is likely to find something, and where it comes from. */
+        /** @description A query that is likely to have matches, and where it comes from. */
         SuggestedQuery: {
             text: string;
             /** @enum {string} */
             origin: "label" | "class" | "general";
         };
-        /** @description What a class rests on, in shares of its relevance. */
+        /** @description Verdicts on the components of a class, as shares of its relevance. */
         SweepClass: {
             target: number;
             name: string;
@@ -819,16 +819,16 @@ export interface components {
             concept: string | null;
             concept_share: number | null;
         };
-        /** @description One audit per class; the smallest p first. */
+        /** @description One audit per class; smallest p-value first. */
         SweepResponse: {
             classes: components["schemas"]["SweepClass"][];
             skipped: {
                 [key: string]: string;
             };
-            unlisted: number;
+            without_concepts: number;
             sets: string[];
         };
-        /** @description Images of other classes with an artefact, against real ones of the class. */
+        /** @description Images of other classes with an artefact, compared with images of the class. */
         TestedArtefact: {
             name: string;
             spec: string;
@@ -849,6 +849,8 @@ export interface components {
     pathItems: never;
 }
 export type AblatedSet = components['schemas']['AblatedSet'];
+export type AblationRequest = components['schemas']['AblationRequest'];
+export type AblationResponse = components['schemas']['AblationResponse'];
 export type ArtefactRequest = components['schemas']['ArtefactRequest'];
 export type AuditEdit = components['schemas']['AuditEdit'];
 export type AuditEntry = components['schemas']['AuditEntry'];
@@ -869,8 +871,8 @@ export type ComparedModel = components['schemas']['ComparedModel'];
 export type ComponentCard = components['schemas']['ComponentCard'];
 export type ComponentPage = components['schemas']['ComponentPage'];
 export type ComponentRow = components['schemas']['ComponentRow'];
-export type ComponentTerms = components['schemas']['ComponentTerms'];
 export type ConceptRow = components['schemas']['ConceptRow'];
+export type ConceptSetFile = components['schemas']['ConceptSetFile'];
 export type ConceptSetInfo = components['schemas']['ConceptSetInfo'];
 export type CountedName = components['schemas']['CountedName'];
 export type Counterpart = components['schemas']['Counterpart'];
@@ -883,8 +885,8 @@ export type GraphLayer = components['schemas']['GraphLayer'];
 export type GraphNode = components['schemas']['GraphNode'];
 export type GraphResponse = components['schemas']['GraphResponse'];
 export type JobStatus = components['schemas']['JobStatus'];
+export type LabelRequest = components['schemas']['LabelRequest'];
 export type LabelTables = components['schemas']['LabelTables'];
-export type Labelling = components['schemas']['Labelling'];
 export type LayerInfo = components['schemas']['LayerInfo'];
 export type LayerRelevance = components['schemas']['LayerRelevance'];
 export type LayerSummary = components['schemas']['LayerSummary'];
@@ -902,8 +904,6 @@ export type NullShareRow = components['schemas']['NullShareRow'];
 export type Overview = components['schemas']['Overview'];
 export type PairInfo = components['schemas']['PairInfo'];
 export type PairsPage = components['schemas']['PairsPage'];
-export type PruneRequest = components['schemas']['PruneRequest'];
-export type PruneResponse = components['schemas']['PruneResponse'];
 export type RateChange = components['schemas']['RateChange'];
 export type RelevanceResponse = components['schemas']['RelevanceResponse'];
 export type RelevantComponent = components['schemas']['RelevantComponent'];
@@ -913,13 +913,13 @@ export type SavedAuditsResponse = components['schemas']['SavedAuditsResponse'];
 export type SavedLabels = components['schemas']['SavedLabels'];
 export type ScoreSet = components['schemas']['ScoreSet'];
 export type SearchHit = components['schemas']['SearchHit'];
+export type SearchRequest = components['schemas']['SearchRequest'];
 export type SearchResponse = components['schemas']['SearchResponse'];
 export type SelectedComponent = components['schemas']['SelectedComponent'];
 export type SelectionResponse = components['schemas']['SelectionResponse'];
 export type SelectionRows = components['schemas']['SelectionRows'];
 export type Sense = components['schemas']['Sense'];
 export type Senses = components['schemas']['Senses'];
-export type SetFile = components['schemas']['SetFile'];
 export type ShareRow = components['schemas']['ShareRow'];
 export type Source = components['schemas']['Source'];
 export type Statistic = components['schemas']['Statistic'];

@@ -1,7 +1,7 @@
-/** Tables as CSV, and files that the browser offers to save. */
+/** Tables as CSV, and downloads. */
 type Field = string | number | null | undefined;
 
-/** A field; a spreadsheet would run what begins like a formula, so text does not. */
+/** Quote a field; text that a spreadsheet would run as a formula is escaped. */
 function quoted(value: Field): string {
   if (value === null || value === undefined) return "";
   if (typeof value === "number") return String(value);
@@ -9,14 +9,14 @@ function quoted(value: Field): string {
   return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
 }
 
-/** A table with its heading. */
+/** A table with a header. */
 export function csv(head: readonly string[], lines: readonly (readonly Field[])[]): Blob {
   const text = [head, ...lines].map((line) => `${line.map(quoted).join(",")}\r\n`).join("");
   return new Blob([text], { type: "text/csv;charset=utf-8" });
 }
 
-/** Offer a file under a name in which only plain letters are left. */
-export function offer(blob: Blob, name: string): void {
+/** Download a file under a name reduced to safe characters. */
+export function download(blob: Blob, name: string): void {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(blob);
   link.download = name.replace(/[^\w.-]+/g, "-");

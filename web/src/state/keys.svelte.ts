@@ -1,24 +1,24 @@
-/** Keys of the page: single ones, and two in a row such as `g m`. */
-export interface Key {
+/** Keyboard shortcuts: single keys, and sequences of two such as `g m`. */
+export interface Shortcut {
   help: string;
   run: () => void;
 }
 
-let sets = $state.raw<readonly Record<string, Key>[]>([]);
+let sets = $state.raw<readonly Record<string, Shortcut>[]>([]);
 let first = "";
 let timer = 0;
 
-/** All keys that work now, the latest first, for the help. */
-export function keysNow(): [string, Key][] {
-  const found = new Map<string, Key>();
+/** All active shortcuts, most recently bound first. */
+export function keysNow(): [string, Shortcut][] {
+  const shortcuts = new Map<string, Shortcut>();
   for (const set of sets.toReversed())
-    for (const [key, value] of Object.entries(set)) if (!found.has(key)) found.set(key, value);
-  return [...found];
+    for (const [key, value] of Object.entries(set)) if (!shortcuts.has(key)) shortcuts.set(key, value);
+  return [...shortcuts];
 }
 
-/** Bind keys while a component lives: `$effect(() => bind({ j: { help, run } }))`. */
-export function bind(keys: Record<string, Key>): () => void {
-  // a microtask later, so that binding in an effect does not depend on what is bound
+/** Bind shortcuts while a component exists: `$effect(() => bind({ j: { help, run } }))`. */
+export function bind(keys: Record<string, Shortcut>): () => void {
+  // in a microtask, so that an effect that binds does not depend on the bound shortcuts
   queueMicrotask(() => (sets = [...sets, keys]));
   return () => queueMicrotask(() => (sets = sets.filter((set) => set !== keys)));
 }
@@ -33,16 +33,16 @@ function typing(target: EventTarget | null): boolean {
 addEventListener("keydown", (event) => {
   if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
   if (typing(event.target) && event.key !== "Escape") return;
-  const known = new Map(keysNow());
+  const shortcuts = new Map(keysNow());
   const pair = `${first} ${event.key}`;
-  const key = first && known.has(pair) ? pair : event.key;
-  const starts = [...known.keys()].some((name) => name.startsWith(`${event.key} `));
+  const key = first && shortcuts.has(pair) ? pair : event.key;
+  const starts = [...shortcuts.keys()].some((name) => name.startsWith(`${event.key} `));
   clearTimeout(timer);
   first = "";
-  const found = known.get(key);
-  if (found) {
+  const shortcut = shortcuts.get(key);
+  if (shortcut) {
     event.preventDefault();
-    found.run();
+    shortcut.run();
   } else if (starts) {
     first = event.key;
     timer = window.setTimeout(() => (first = ""), 1200);

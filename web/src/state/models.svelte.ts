@@ -1,14 +1,14 @@
-/** The models that are served, and which one the page is about. */
+/** The served models and the current one, and names of components. */
 import { get, url, type Params } from "../api/client";
 import { asError } from "../api/resource.svelte";
 import type { ApiError } from "../api/errors";
 import type { LayerInfo, ModelInfo } from "../api/types";
 import { route } from "./route.svelte";
 
-/** A component's place among all. */
-export interface Place {
+/** Position of a component among all components. */
+export interface ComponentPosition {
   layer: LayerInfo;
-  /** In its layer, where negative directions stand behind all channels. */
+  /** In its layer; negative components follow all positive ones. */
   index: number;
   row: number;
 }
@@ -17,7 +17,7 @@ class Models {
   list = $state.raw<readonly ModelInfo[]>([]);
   error = $state.raw<ApiError | null>(null);
 
-  /** Read them once, and choose the first if the link names none. */
+  /** Load the models; select the first if the link has none. */
   async load(): Promise<void> {
     this.error = null;
     try {
@@ -37,10 +37,10 @@ class Models {
 
 export const models = new Models();
 
-/** Where a component stands, from its name such as `layer3:17` or `layer3:-17`; null: nowhere. */
-export function placeOf(model: ModelInfo, name: string): Place | null {
+/** Position of a component from its name, `layer3:17` or `layer3:-17`; null if unknown. */
+export function positionOf(model: ModelInfo, name: string): ComponentPosition | null {
   const cut = name.lastIndexOf(":");
-  const layer = model.layers.find((one) => one.name === name.slice(0, cut));
+  const layer = model.layers.find((layer) => layer.name === name.slice(0, cut));
   const number = name.slice(cut + 1);
   if (!layer || !/^-?\d+$/.test(number)) return null;
   const index = number.startsWith("-") ? layer.channels - Number(number) : Number(number);
@@ -48,20 +48,20 @@ export function placeOf(model: ModelInfo, name: string): Place | null {
   return { layer, index, row: layer.first + index };
 }
 
-/** The name of a component by its row in the database. */
+/** Name of a component from its row in the database. */
 export function nameOf(model: ModelInfo, row: number): string {
-  const layer = model.layers.find((one) => row >= one.first && row < one.first + one.components);
+  const layer = model.layers.find((layer) => row >= layer.first && row < layer.first + layer.components);
   if (!layer) return `#${row}`;
   const index = row - layer.first;
   return `${layer.name}:${index >= layer.channels ? `-${index - layer.channels}` : index}`;
 }
 
-/** The path of what the API says about a component, without `api/v1/`. */
+/** API path of a component, without `api/v1/`. */
 export function componentPath(model: ModelInfo, name: string): string {
   return `models/${model.number}/components/${encodeURIComponent(name)}`;
 }
 
-/** Where a picture of a component is; it may be kept for long, since its path names the build. */
+/** Address of an image of a component; it can be cached permanently, since it names the build. */
 export function pictureUrl(
   model: ModelInfo,
   name: string,
@@ -72,8 +72,8 @@ export function pictureUrl(
   return url(`${componentPath(model, name)}/${file}`, { ...params, v });
 }
 
-/** The layers of the model that the route names; empty: all. */
+/** Layers that are selected in the route; empty means all. */
 export function layerNames(model: ModelInfo): string[] {
-  const named = route.all("layer");
-  return model.layers.map((one) => one.name).filter((one) => named.includes(one));
+  const selected = route.all("layer");
+  return model.layers.map((layer) => layer.name).filter((name) => selected.includes(name));
 }

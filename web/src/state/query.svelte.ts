@@ -1,15 +1,15 @@
-/** What is searched for: words with + and -, or an image; kept in the route. */
+/** The search query: words with + and -, or an image; stored in the route. */
 import { get, send } from "../api/client";
 import { asError } from "../api/resource.svelte";
 import type { ApiError } from "../api/errors";
 import type { ModelInfo, SearchResponse } from "../api/types";
 import { route } from "./route.svelte";
 
-/** Terms of a typed line: `stripes, - text` gives stripes without text. */
+/** Parse a search line: `stripes, - text` searches for stripes and avoids text. */
 export function terms(line: string): { q: string[]; without: string[] } {
   const q: string[] = [];
   const without: string[] = [];
-  // a sign counts at the start of a word only: "close-up" is one word
+  // a minus counts at the start of a word only: "close-up" is a single word
   for (const part of line.split(/,|\s(?=[+-]\s?\S)/)) {
     const text = part.trim();
     const word = text.replace(/^[+-]\s*/, "").trim();
@@ -18,39 +18,39 @@ export function terms(line: string): { q: string[]; without: string[] } {
   return { q: [...new Set(q)], without: [...new Set(without)] };
 }
 
-/** The line that gives the route's terms. */
+/** The search line for the terms of the route. */
 export function lineOf(q: readonly string[], without: readonly string[]): string {
   return [...q, ...without.map((word) => `- ${word}`)].join(", ").replace(/, - /g, " - ");
 }
 
-interface Beside {
+interface ImageQuery {
   model: number;
-  /** The number of the answer, as it stands in the route. */
-  number: number | null;
+  /** Id of the query, as in the route. */
+  id: number | null;
   file: Blob;
   q: readonly string[];
   without: readonly string[];
 }
 
 class Query {
-  /** The picture that was dropped, for as long as the page lives. */
+  /** URL of the uploaded image, while the page is open. */
   picture = $state<string | null>(null);
-  /** What was sent with it, so that words can be added and taken away. */
-  beside = $state.raw<Beside | null>(null);
+  /** The last image query, so that words can be added and removed. */
+  imageQuery = $state.raw<ImageQuery | null>(null);
   error = $state.raw<ApiError | null>(null);
   busy = $state(false);
 
-  /** Search for words: on the map if it is open, else on the page of results. */
+  /** Search for words: on the map if it is open, else on the search page. */
   words(line: string): void {
     const { q, without } = terms(line);
     this.error = null;
     const page = route.page === "map" ? "map" : "search";
-    route.go({ page, params: { q, without, probe: null, like: null, unlike: null } });
+    route.go({ page, params: { q, without, query_id: null, like: null, unlike: null } });
   }
 
   /**
-   * Search for an image, and words beside it: its bytes are sent once, the answer's number stands
-   * in the route.
+   * Search with an image and optional words: the image is uploaded once, and the id of the query
+   * is stored in the route.
    */
   async image(
     model: ModelInfo,
@@ -61,17 +61,17 @@ class Query {
     this.error = null;
     this.busy = true;
     try {
-      const found = await send<SearchResponse>(
+      const response = await send<SearchResponse>(
         "POST",
         `models/${model.number}/search/image`,
         file,
         { params: { k: 1, q, without } },
       );
-      if (this.picture && this.beside?.file !== file) URL.revokeObjectURL(this.picture);
-      if (this.beside?.file !== file) this.picture = URL.createObjectURL(file);
-      this.beside = { model: model.number, number: found.probe, file, q, without };
+      if (this.picture && this.imageQuery?.file !== file) URL.revokeObjectURL(this.picture);
+      if (this.imageQuery?.file !== file) this.picture = URL.createObjectURL(file);
+      this.imageQuery = { model: model.number, id: response.query_id, file, q, without };
       const page = route.page === "map" ? "map" : "search";
-      const params = { probe: found.probe, q: [], without: [], like: null, unlike: null };
+      const params = { query_id: response.query_id, q: [], without: [], like: null, unlike: null };
       route.go({ page, params });
     } catch (fault) {
       this.error = asError(fault);
@@ -83,7 +83,7 @@ class Query {
 
 export const query = new Query();
 
-/** The request of the route's query, or null when there is none. */
+/** The request for the query in the route; null without a query. */
 export function searchRequest(
   model: ModelInfo,
   k: number,
@@ -92,8 +92,8 @@ export function searchRequest(
 ): ((signal: AbortSignal) => Promise<SearchResponse>) | null {
   const q = route.all("q");
   const without = route.all("without");
-  const probe = route.get("probe");
-  if (!q.length && !probe) return null;
-  const params = { q, without, probe, k, cursor, layer: layers };
+  const queryId = route.get("query_id");
+  if (!q.length && !queryId) return null;
+  const params = { q, without, query_id: queryId, k, cursor, layer: layers };
   return (signal) => get<SearchResponse>(`models/${model.number}/search`, { params, signal });
 }

@@ -1,5 +1,5 @@
 /**
- * The hash holds the whole state of the page, so that a link is a view:
+ * The hash contains the whole state of the page, so that every view has a link:
  * `#/m/MODEL/PAGE?q=stripe&layer=layer4&sel=layer4:17`.
  */
 export const PAGES = ["overview", "search", "map", "components", "classes", "audit", "compare"] as const;
@@ -10,12 +10,12 @@ type Value = string | number | boolean | null | undefined | readonly (string | n
 export interface Change {
   page?: Page;
   model?: string;
-  /** Parameters to set; null removes one. The others stay as they are on the same page. */
+  /** Parameters to set; null removes one. On the same page, the others are kept. */
   params?: Record<string, Value>;
 }
 
-/** What goes along to another page; the rest belongs to the page that was left. */
-const CARRIED = ["q", "without", "probe", "layer", "sel", "of", "pin", "pinof"];
+/** Parameters that are kept when the page changes; the others belong to one page. */
+const CARRIED = ["q", "without", "query_id", "layer", "sel", "of", "pin", "pinof"];
 
 interface Parts {
   model: string;
@@ -28,7 +28,7 @@ function parse(hash: string): Parts {
   const [, marker, model, page] = path.split("/");
   return {
     model: marker === "m" ? decode(model ?? "") : "",
-    page: PAGES.find((known) => known === page) ?? "overview",
+    page: PAGES.find((name) => name === page) ?? "overview",
     params: new URLSearchParams(query),
   };
 }
@@ -67,12 +67,12 @@ class Route {
     return this.#parts.params.get(key);
   }
 
-  /** All values of a parameter that may be given again. */
+  /** All values of a parameter that may be repeated. */
   all(key: string): string[] {
     return this.#parts.params.getAll(key);
   }
 
-  /** The hash of a changed state, for the `href` of a link. */
+  /** The hash after a change, for the `href` of a link. */
   href(change: Change): string {
     const now = this.#parts;
     const page = change.page ?? now.page;
@@ -86,12 +86,12 @@ class Route {
     for (const [key, value] of Object.entries(change.params ?? {})) {
       params.delete(key);
       if (value === null || value === undefined || value === false || value === "") continue;
-      for (const one of Array.isArray(value) ? value : [value]) params.append(key, String(one));
+      for (const item of Array.isArray(value) ? value : [value]) params.append(key, String(item));
     }
     return format({ model, page, params });
   }
 
-  /** Change the state. `replace` leaves no entry in the history (sliders, panning). */
+  /** Apply a change. `replace` adds no history entry (sliders, panning). */
   go(change: Change, { replace = false } = {}): void {
     const hash = this.href(change);
     if (hash === location.hash) return;

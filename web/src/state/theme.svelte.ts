@@ -1,4 +1,4 @@
-/** System, light or dark; remembered in the browser. */
+/** Theme: system, light or dark; stored in the browser. */
 export const THEMES = ["system", "light", "dark"] as const;
 export type Theme = (typeof THEMES)[number];
 
@@ -6,7 +6,7 @@ const KEY = "semlens-theme";
 
 function stored(): Theme {
   try {
-    return THEMES.find((known) => known === localStorage.getItem(KEY)) ?? "system";
+    return THEMES.find((name) => name === localStorage.getItem(KEY)) ?? "system";
   } catch {
     return "system"; // storage may be forbidden
   }
@@ -37,7 +37,7 @@ class ThemeState {
     try {
       localStorage.setItem(KEY, choice);
     } catch {
-      // it then lasts as long as the page
+      // the choice then lasts until the page is closed
     }
     this.#apply();
   }

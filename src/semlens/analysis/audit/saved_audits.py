@@ -144,7 +144,7 @@ class AuditChanges(Checked):
     ----------
     reviews
         Changed reviews only, by component name; None deletes one.
-    renew
+    update_build
         Update the record to the database's current build.
     """
 
@@ -153,7 +153,7 @@ class AuditChanges(Checked):
     spurious: tuple[ListedConcept, ...] | None = None
     settings: AuditSettings | None = None
     reviews: Mapping[str, Review | None] = Field(default_factory=dict)
-    renew: bool = False
+    update_build: bool = False
 
 
 def read_record(document: Mapping[str, Any]) -> AuditRecord:
@@ -292,7 +292,7 @@ class SavedAudits:
             }
             if reviews:
                 changed["reviews"] = _merged_reviews(record.reviews, reviews)
-            if edit.renew:
+            if edit.update_build:
                 changed["database"] = self.database.fingerprint
             changed |= {"changed": _now(), "version": __version__}
             edited = read_record(record.model_copy(update=changed).model_dump(mode="json"))

@@ -30,11 +30,11 @@ FORMULAS = {
 class CardExample:
     """One concept example."""
 
-    place: int
-    """Position among the examples, strongest first; its rank is one more."""
+    rank: int
+    """Position among the examples, strongest first, from 0."""
     sample: int
     path: str
-    of_class: str | None
+    class_name: str | None
     """The class of the sample, if known."""
     activation: float
     """The raw readout."""
@@ -87,7 +87,7 @@ class Measure:
     name: str
     value: float | None
     """None if there are too few examples."""
-    below: float | None
+    percentile: float | None
     """Share of the layer's components (with the measure) that have a lower value."""
     counts: tuple[int, ...]
     """The layer's distribution: components per bin of equal width from ``low`` to ``high``."""
@@ -193,13 +193,13 @@ def measures(frame: pd.DataFrame, position: int, bins: int = BINS) -> tuple[Meas
 def _measure(name: str, values: np.ndarray, position: int, bins: int) -> Measure:
     finite = values[np.isfinite(values)]
     value = _number(values[position])
-    below = None if value is None else float(np.count_nonzero(finite < value) / len(finite))
+    percentile = None if value is None else float(np.count_nonzero(finite < value) / len(finite))
     counts: tuple[int, ...] = ()
     if len(finite):
         counts = tuple(np.histogram(finite, bins)[0].tolist())
     low = float(finite.min()) if len(finite) else None
     high = float(finite.max()) if len(finite) else None
-    return Measure(name, value, below, counts, low, high, MEANINGS[name], FORMULAS[name])
+    return Measure(name, value, percentile, counts, low, high, MEANINGS[name], FORMULAS[name])
 
 
 def _number(value: Any) -> float | None:

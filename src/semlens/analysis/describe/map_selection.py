@@ -38,9 +38,9 @@ class Selection(Result):
         (None: no label).
     labels
         One row per label, most frequent first: label, count, share (of the selection),
-        of (components on the map with this label).
+        total (components on the map with this label).
     layers
-        One row per layer of the selection: layer, count, share, of.
+        One row per layer of the selection: layer, count, share, total.
     source
         Where labels come from: ``labels-NAME``, saved in the database, or ``clusters``.
     concept_map
@@ -176,4 +176,4 @@ def _value_counts(selected: pd.DataFrame, all_components: pd.DataFrame, by: str)
     counts = selected[by].value_counts().rename_axis(by).reset_index(name="count")
     counts = counts.sort_values(["count", by], ascending=[False, True], ignore_index=True)
     totals = all_components[by].value_counts().reindex(counts[by]).to_numpy(np.int64)
-    return counts.assign(share=counts["count"] / len(selected), of=totals)
+    return counts.assign(share=counts["count"] / len(selected), total=totals)

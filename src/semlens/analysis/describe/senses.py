@@ -24,7 +24,7 @@ SMALLEST = 0.1
 class Sense:
     """One cluster of a component's examples."""
 
-    places: tuple[int, ...]
+    ranks: tuple[int, ...]
     """Positions of the examples, from 0, strongest first."""
     share: float
     """Share of all examples."""
@@ -40,16 +40,16 @@ class Senses:
     senses: tuple[Sense, ...]
     """The larger one first, ties by the strongest example; empty without two clusters."""
     polysemanticity: float | None
-    limit: float | None
-    """The layer's upper quartile of polysemanticity."""
+    threshold: float | None
+    """Upper quartile of polysemanticity in the layer."""
 
     @computed_field
     @property
     def meaningful(self) -> bool:
         """Whether the clusters count as senses: see :attr:`rule`."""
-        if self.polysemanticity is None or self.limit is None or len(self.senses) < 2:
+        if self.polysemanticity is None or self.threshold is None or len(self.senses) < 2:
             return False
-        return self.polysemanticity >= self.limit and self.senses[1].share >= SMALLEST
+        return self.polysemanticity >= self.threshold and self.senses[1].share >= SMALLEST
 
     @computed_field
     @property
@@ -89,7 +89,7 @@ def senses(database: Database, row: int, layer: Float32[np.ndarray, " c"] | np.n
 def sense_vectors(database: Database, row: int, split: Senses) -> Float32[np.ndarray, "s d"]:
     """Return the mean of the unit vectors of each sense's examples."""
     units = _units(database, row)
-    return np.stack([units[list(sense.places)].mean(0).numpy() for sense in split.senses])
+    return np.stack([units[list(sense.ranks)].mean(0).numpy() for sense in split.senses])
 
 
 def _units(database: Database, row: int) -> Float32[Tensor, "e d"]:

@@ -1,4 +1,4 @@
-"""What the audit page sends, and what it means to the analysis."""
+"""Request models of the audit routes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Terms = Annotated[tuple[ListedConcept, ...], Field(max_length=5000)]
 
 
 class NewAudit(BaseModel):
-    """An audit to save, or to try: of a class, with sets, own texts, or both."""
+    """A new audit of a class, with concept sets, listed concepts, or both."""
 
     target: int | Text
     name: Text | None = None
@@ -31,65 +31,65 @@ class NewAudit(BaseModel):
     settings: AuditSettings = AuditSettings()
 
     def concepts(self, db: ConceptDatabase) -> ConceptSet:
-        """Return the sets and the texts as one concept set.
+        """Join the concept sets and the listed concepts.
 
         Raises
         ------
         ConceptError
-            If there is no such set.
+            If a concept set is unknown.
         """
-        own = [trusted(one).concept("valid") for one in self.valid]
-        own += [trusted(one).concept("spurious") for one in self.spurious]
+        listed = [sanitized(concept).concept("valid") for concept in self.valid]
+        listed += [sanitized(concept).concept("spurious") for concept in self.spurious]
         return ConceptSet.join(
-            [*self.sets(db), ConceptSet(tuple(own), self.name or "your concepts")]
+            [*self.sets(db), ConceptSet(tuple(listed), self.name or "your concepts")]
         )
 
     def sets(self, db: ConceptDatabase) -> list[ConceptSet]:
-        """Return the sets, chosen for the class; never files."""
+        """Return the concept sets for the class; file paths are refused."""
         return sets_for(db, self.from_sets, self.target, files=False)
 
 
 class AuditEdit(AuditChanges):
-    """What is to change; null leaves it. ``revision`` is the one that was read."""
+    """Changes to revision ``revision`` of a saved audit; null leaves a field as it is."""
 
     revision: int
     valid: Terms | None = None
     spurious: Terms | None = None
 
-    def checked(self, known: AuditRecord) -> AuditChanges:
-        """Return it as it is kept, of a record as it was read."""
+    def sanitized(self, record: AuditRecord) -> AuditChanges:
+        """Return the changes with normalized texts, and with the image paths of ``record``."""
         sides = {
-            side: tuple(trusted(one, known) for one in terms)
-            for side, terms in (("valid", self.valid), ("spurious", self.spurious))
-            if terms is not None
+            side: tuple(sanitized(concept, record) for concept in concepts)
+            for side, concepts in (("valid", self.valid), ("spurious", self.spurious))
+            if concepts is not None
         }
         reviews = {
-            name: one and one.model_copy(update={"note": one.note.strip(), "when": ""})
-            for name, one in self.reviews.items()
+            name: review and review.model_copy(update={"note": review.note.strip(), "when": ""})
+            for name, review in self.reviews.items()
         }
         return self.model_copy(
             update={**sides, "reviews": reviews, "name": self.name and self.name.strip()}
         )
 
 
-class SetFile(BaseModel):
-    """A concept set as the text of a file; its ending says the form."""
+class ConceptSetFile(BaseModel):
+    """A concept set as the content of a file; the extension gives the format."""
 
-    file: Text
+    filename: Text
     text: str
 
 
-def trusted(term: ListedConcept, known: AuditRecord | None = None) -> ListedConcept:
-    """Return a concept that a page has sent; paths of images are those of the saved audit."""
-    if term.images and known is not None:
-        return known.image_concept(term.text)
-    return ListedConcept(text=" ".join(term.text.split()), path=term.path)
+def sanitized(concept: ListedConcept, record: AuditRecord | None = None) -> ListedConcept:
+    """Return a concept from the page; image paths are taken from the saved audit only."""
+    if concept.images and record is not None:
+        return record.image_concept(concept.text)
+    return ListedConcept(text=" ".join(concept.text.split()), path=concept.path)
 
 
-def content_of(concepts: ConceptSet) -> list[object]:
-    """Return what decides a result: the lists of a saved audit change under one name."""
+def cache_key(concepts: ConceptSet) -> list[object]:
+    """Return the content of a concept set; the lists of a saved audit change under one name."""
     return [
-        [[one.name, list(one.path), one.kind, [str(image) for image in one.images]]
-         for one in concepts.concepts],
+        [[concept.name, list(concept.path), concept.kind, [str(image) for image in concept.images]]
+         for concept in concepts.concepts],
         list(concepts.templates or ()),
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""What the audit page is answered: saved audits, and what they find."""
+"""Response models of the audit routes."""
 
 from __future__ import annotations
 
@@ -19,52 +19,52 @@ from semlens.web.routes.classes import ClassCount
 
 
 class ConceptSetInfo(BaseModel):
-    """A concept set that an audit can begin with."""
+    """A concept set that an audit can start with."""
 
     name: str
     target: str | None
-    """The class that it is for, as it says itself."""
+    """Class that the set declares."""
     logit: int | None
-    """That class in this model, if it has it."""
-    kept: bool
-    """Whether it is the lists of a saved audit."""
+    """Logit of that class in this model, if the model has it."""
+    saved: bool
+    """Whether it consists of the lists of a saved audit."""
     valid: list[ListedConcept]
     spurious: list[ListedConcept]
-    others: int
-    """Concepts that are neither."""
+    other_concepts: int
+    """Number of concepts that are neither."""
 
 
 class SavedAuditResponse(AuditRecord):
-    """A saved audit: what people edit of it."""
+    """A saved audit: concept lists, settings and reviews."""
 
-    kept: bool
-    """Whether edits outlive the server."""
+    persistent: bool
+    """Whether edits are saved on disk."""
     stale: bool
-    """Whether the database has changed since it was made."""
+    """Whether the database has changed since the audit was saved."""
 
 
 class AuditEntry(BaseModel):
-    """A saved audit in the list of all."""
+    """An entry in the list of saved audits."""
 
     id: int
     audit: SavedAuditResponse | None
     problem: str | None
-    """Why it cannot be read."""
+    """Reason why it cannot be read."""
 
 
 class SavedAuditsResponse(BaseModel):
-    """All saved audits, latest edit first, and the classes that can be audited."""
+    """All saved audits, most recently edited first, and the classes that can be audited."""
 
     audits: list[AuditEntry]
     classes: list[ClassCount]
-    kept: bool
-    """Whether edits outlive the server: not in a folder that is for reading only."""
-    text: bool
-    """Whether the embedder reads texts."""
+    persistent: bool
+    """Whether edits are saved on disk; false if the folder is read-only."""
+    has_text: bool
+    """Whether the embedder embeds texts."""
 
 
 class ShareRow(BaseModel):
-    """How much one verdict has in one layer or, last, in all; null without draws."""
+    """Share of a verdict in one layer or, last, in all layers; intervals are null if not drawn."""
 
     layer: str
     verdict: Verdict
@@ -78,7 +78,7 @@ class ShareRow(BaseModel):
 
 
 class NullShareRow(BaseModel):
-    """What a side claims of the relevance, against random concept sets of its size."""
+    """Relevance claimed by a list, compared with random concept sets of the same size."""
 
     side: str
     layer: str
@@ -88,7 +88,7 @@ class NullShareRow(BaseModel):
 
 
 class ConceptRow(BaseModel):
-    """How many components align with a concept best, and their relevance."""
+    """Components whose best concept this is, and their relevance."""
 
     concept: str
     kind: str
@@ -98,14 +98,14 @@ class ConceptRow(BaseModel):
 
 
 class AuditedComponent(BaseModel):
-    """One relevant component; what there is no side for is null."""
+    """A relevant component; fields of a list that is empty are null."""
 
     component: str
     layer: str
     mean: float
     max: float
     weight: float
-    """Its part of the relevance in all layers."""
+    """Share of the relevance of all layers."""
     verdict: Verdict
     certainty: float | None
     valid: float | None
@@ -117,27 +117,27 @@ class AuditedComponent(BaseModel):
 
 
 class AuditResponse(BaseModel):
-    """What an audit finds; components most relevant first."""
+    """Result of an audit; most relevant components first."""
 
     sentence: str
     alarm: bool
     p_value: float | None
     level: float
     shares: list[ShareRow]
-    chance: list[NullShareRow]
+    null_shares: list[NullShareRow]
     concepts: list[ConceptRow]
     components: list[AuditedComponent]
 
 
 class SweepClass(BaseModel):
-    """What a class rests on, in shares of its relevance."""
+    """Verdicts on the components of a class, as shares of its relevance."""
 
     target: int
     name: str
     audit: int | None
-    """The saved audit whose lists it is held against."""
+    """Saved audit whose lists were used."""
     sets: list[str]
-    """Otherwise the sets that an audit of it begins with."""
+    """Concept sets that were used otherwise."""
     components: int
     valid: float
     both: float
@@ -146,63 +146,64 @@ class SweepClass(BaseModel):
     alarm: bool
     p_value: float | None
     q_value: float | None
-    """The expected share of false alarms among classes with this p or a smaller one."""
+    """Expected share of false alarms among the classes with this p-value or a smaller one."""
     concept: str | None
-    """The spurious concept with the largest share."""
+    """Spurious concept with the largest share."""
     concept_share: float | None
 
 
 class SweepResponse(BaseModel):
-    """One audit per class; the smallest p first."""
+    """One audit per class; smallest p-value first."""
 
     classes: list[SweepClass]
     skipped: dict[str, str]
-    """Why a class that has concepts was left out, by its name."""
-    unlisted: int
-    """Classes with relevance that no concept set is for."""
+    """Reason why a class with concepts was skipped, by name."""
+    without_concepts: int
+    """Number of classes with relevance but without a concept set."""
     sets: list[str]
-    """What the classes were held against."""
+    """Concept sets that were used."""
 
 
 def set_info(
-    db: ConceptDatabase, concepts: ConceptSet, name: str, *, kept: bool = False
+    db: ConceptDatabase, concepts: ConceptSet, name: str, *, saved: bool = False
 ) -> ConceptSetInfo:
-    """Describe a concept set, and say which class of the model it is for."""
+    """Describe a concept set and the class of the model that it is for."""
     valid, spurious = (
-        [_named(ListedConcept.of(one)) for one in concepts.of_kind(kind).concepts] for kind in SIDES
+        [_without_folders(ListedConcept.of(c)) for c in concepts.of_kind(kind).concepts]
+        for kind in SIDES
     )
     return ConceptSetInfo(
         name=name,
         target=concepts.target,
         logit=class_of(db, concepts),
-        kept=kept,
+        saved=saved,
         valid=valid,
         spurious=spurious,
-        others=len(concepts) - len(valid) - len(spurious),
+        other_concepts=len(concepts) - len(valid) - len(spurious),
     )
 
 
-def saved_of(db: ConceptDatabase, record: AuditRecord) -> SavedAuditResponse:
-    """Return what people edit of a saved audit."""
-    sides = {side: tuple(map(_named, getattr(record, side))) for side in SIDES}
-    more = {"kept": db.audits.keeps, "stale": record.database != db.fingerprint}
-    return SavedAuditResponse.model_validate({**dict(record), **sides, **more})
+def saved_audit_response(db: ConceptDatabase, record: AuditRecord) -> SavedAuditResponse:
+    """Return a saved audit as a response."""
+    sides = {side: tuple(map(_without_folders, getattr(record, side))) for side in SIDES}
+    state = {"persistent": db.audits.keeps, "stale": record.database != db.fingerprint}
+    return SavedAuditResponse.model_validate({**dict(record), **sides, **state})
 
 
-def _named(term: ListedConcept) -> ListedConcept:
-    """Return a concept without the folders of its images, which are nobody's business."""
-    return term.model_copy(update={"images": tuple(Path(one).name for one in term.images)})
+def _without_folders(concept: ListedConcept) -> ListedConcept:
+    """Return a concept with the file names of its images only: the page must not see folders."""
+    return concept.model_copy(update={"images": tuple(Path(p).name for p in concept.images)})
 
 
-def answer_of(found: Audit) -> AuditResponse:
-    """Return an audit as the page takes it."""
+def audit_response(result: Audit) -> AuditResponse:
+    """Return the result of an audit as a response."""
     return AuditResponse(
-        sentence=found.sentence,
-        alarm=found.alarm,
-        p_value=plain(found.p_value),
-        level=found.settings["level"],
-        shares=records(ShareRow, found.shares),
-        chance=records(NullShareRow, found.chance),
-        concepts=records(ConceptRow, found.summary),
-        components=records(AuditedComponent, found.frame.assign(weight=found.weights)),
+        sentence=result.sentence,
+        alarm=result.alarm,
+        p_value=plain(result.p_value),
+        level=result.settings["level"],
+        shares=records(ShareRow, result.shares),
+        null_shares=records(NullShareRow, result.chance),
+        concepts=records(ConceptRow, result.summary),
+        components=records(AuditedComponent, result.frame.assign(weight=result.weights)),
     )

@@ -1,4 +1,4 @@
-"""Saved audits, which the page edits, what follows from them, and the audit of all classes."""
+"""Routes of audits: saved audits and their results, and the audit of all classes."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from semlens.analysis.resolve_concepts import SAVED, concepts_by_class
 from semlens.analysis.result import plain
 from semlens.errors import SemlensError
 from semlens.recipe import fingerprint
-from semlens.web.app_state import All, AppState, Model, ModelContext, records
+from semlens.web.app_state import AppState, Context, ModelContext, State, records
 from semlens.web.errors import not_found
 from semlens.web.responses import csv, download
-from semlens.web.routes.audit_requests import AuditEdit, NewAudit, SetFile, Text, content_of
+from semlens.web.routes.audit_requests import AuditEdit, ConceptSetFile, NewAudit, Text, cache_key
 from semlens.web.routes.audit_responses import (
     AuditEntry,
     AuditResponse,
@@ -34,8 +34,8 @@ from semlens.web.routes.audit_responses import (
     SavedAuditsResponse,
     SweepClass,
     SweepResponse,
-    answer_of,
-    saved_of,
+    audit_response,
+    saved_audit_response,
     set_info,
 )
 from semlens.web.routes.classes import ClassCount
@@ -44,205 +44,209 @@ router = APIRouter(prefix="/models/{m}", tags=["audit"])
 
 
 @router.get("/concept-sets")
-def concept_sets(served: Model) -> list[ConceptSetInfo]:
-    """Return the concept sets that come with semlens, and the lists of saved audits."""
-    db = served.db
-    found = [set_info(db, ConceptSet.load(name), name) for name in bundled_names()]
-    return found + [
-        set_info(db, one.concepts, f"{SAVED}{one.id}", kept=True) for one in db.audits.readable()
+def concept_sets(context: Context) -> list[ConceptSetInfo]:
+    """Return the bundled concept sets and the lists of saved audits."""
+    db = context.db
+    bundled = [set_info(db, ConceptSet.load(name), name) for name in bundled_names()]
+    return bundled + [
+        set_info(db, record.concepts, f"{SAVED}{record.id}", saved=True)
+        for record in db.audits.readable()
     ]
 
 
 @router.post("/concept-sets/read")
-def read_concept_set(served: Model, given: SetFile) -> ConceptSetInfo:
-    """Return what a concept set says that is handed in as a file; nothing is saved."""
-    found = parse_upload(given.text, given.file)
-    return set_info(served.db, found, found.name)
+def read_concept_set(context: Context, file: ConceptSetFile) -> ConceptSetInfo:
+    """Parse an uploaded concept set; nothing is saved."""
+    concepts = parse_upload(file.text, file.filename)
+    return set_info(context.db, concepts, concepts.name)
 
 
 @router.get("/audits")
-def list_audits(served: Model) -> SavedAuditsResponse:
-    """Return the saved audits and the classes with relevance."""
-    db = served.db
-    known = db.relevance_classes.rename(columns={"class": "target"})
-    known["name"] = [class_name(db, number) for number in known["target"]]
-    entries = [_entry(served, number) for number in db.audits.numbers()]
+def list_audits(context: Context) -> SavedAuditsResponse:
+    """Return the saved audits, and the classes with relevance."""
+    db = context.db
+    classes = db.relevance_classes.rename(columns={"class": "target"})
+    classes["name"] = [class_name(db, number) for number in classes["target"]]
+    entries = [_entry(context, number) for number in db.audits.numbers()]
     return SavedAuditsResponse(
         audits=sorted(
-            entries, key=lambda one: (one.audit.changed if one.audit else "", one.id), reverse=True
+            entries,
+            key=lambda entry: (entry.audit.changed if entry.audit else "", entry.id),
+            reverse=True,
         ),
-        classes=records(ClassCount, known),
-        kept=db.audits.keeps,
-        text=db.embedder.has_text,
+        classes=records(ClassCount, classes),
+        persistent=db.audits.keeps,
+        has_text=db.embedder.has_text,
     )
 
 
 @router.post("/audits", status_code=201)
-def save_audit(served: Model, given: NewAudit) -> SavedAuditResponse:
+def save_audit(context: Context, request: NewAudit) -> SavedAuditResponse:
     """Save a new audit."""
-    made = served.db.audits.add(
-        given.target,
-        given.concepts(served.db),
-        name=given.name,
-        sources=list(dict.fromkeys(one.name for one in given.sets(served.db))),
-        settings=given.settings,
+    record = context.db.audits.add(
+        request.target,
+        request.concepts(context.db),
+        name=request.name,
+        sources=list(dict.fromkeys(concepts.name for concepts in request.sets(context.db))),
+        settings=request.settings,
     )
-    return saved_of(served.db, made)
+    return saved_audit_response(context.db, record)
 
 
 @router.post("/audits/preview")
-def try_audit(served: Model, serving: All, given: NewAudit) -> AuditResponse:
-    """Audit without saving anything."""
-    number = find_class(served.db, given.target)
-    concepts, settings = given.concepts(served.db), given.settings
+def preview_audit(context: Context, state: State, request: NewAudit) -> AuditResponse:
+    """Run an audit without saving it."""
+    number = find_class(context.db, request.target)
+    concepts, settings = request.concepts(context.db), request.settings
     check_lists(concepts)
-    decides = (content_of(concepts), settings.model_dump(mode="json"))
-    key = fingerprint(number, decides, served.db.fingerprint)
-    found = serving.work.result(
-        f"audit/{served.number}/try/{key}",
-        f"auditing '{class_name(served.db, number)}'",
-        lambda: audit(served.db, number, concepts, **settings.as_arguments()),
+    inputs = (cache_key(concepts), settings.model_dump(mode="json"))
+    key = fingerprint(number, inputs, context.db.fingerprint)
+    result = state.jobs.result(
+        f"audit/{context.number}/preview/{key}",
+        f"Auditing '{class_name(context.db, number)}'",
+        lambda: audit(context.db, number, concepts, **settings.as_arguments()),
     )
-    return answer_of(found)
+    return audit_response(result)
 
 
 @router.get("/audits/{number}")
-def one_audit(served: Model, number: int) -> SavedAuditResponse:
-    """Return a saved audit: lists, settings, reviews."""
-    return saved_of(served.db, _get(served, number))
+def saved_audit(context: Context, number: int) -> SavedAuditResponse:
+    """Return a saved audit: concept lists, settings and reviews."""
+    return saved_audit_response(context.db, _get(context, number))
 
 
 @router.put("/audits/{number}")
-def edit_audit(served: Model, number: int, given: AuditEdit) -> SavedAuditResponse:
-    """Change a saved audit; 409 (``EditError``) if it has been edited since it was read."""
-    edit = given.checked(_get(served, number))
-    return saved_of(served.db, served.db.audits.edit(number, given.revision, edit))
+def edit_audit(context: Context, number: int, request: AuditEdit) -> SavedAuditResponse:
+    """Change a saved audit; 409 (``EditError``) if another edit came first."""
+    changes = request.sanitized(_get(context, number))
+    record = context.db.audits.edit(number, request.revision, changes)
+    return saved_audit_response(context.db, record)
 
 
 @router.delete("/audits/{number}", status_code=204)
-def remove_audit(served: Model, number: int, revision: Annotated[int, Query()]) -> None:
-    """Remove a saved audit."""
-    _get(served, number)
-    served.db.audits.remove(number, revision)
+def delete_audit(context: Context, number: int, revision: Annotated[int, Query()]) -> None:
+    """Delete a saved audit."""
+    _get(context, number)
+    context.db.audits.remove(number, revision)
 
 
 @router.get("/audits/{number}/result")
-def audit_result(served: Model, serving: All, number: int) -> AuditResponse:
-    """Return what a saved audit finds, as it is now."""
-    return answer_of(_run(served, serving, _get(served, number)))
+def audit_result(context: Context, state: State, number: int) -> AuditResponse:
+    """Return the result of a saved audit in its current revision."""
+    return audit_response(_run(context, state, _get(context, number)))
 
 
 @router.get("/audits/{number}/components.csv", response_class=Response)
-def audit_csv(served: Model, serving: All, number: int) -> Response:
-    """Return the relevant components with verdicts, alignments and reviews."""
-    record = _get(served, number)
-    frame = _run(served, serving, record).to_pandas()
+def audit_csv(context: Context, state: State, number: int) -> Response:
+    """Return the relevant components with verdicts, alignments and reviews as CSV."""
+    record = _get(context, number)
+    frame = _run(context, state, record).to_pandas()
     reviews = [record.reviews.get(name) for name in frame["component"]]
     frame = frame.assign(
-        review=pd.Series([one.status if one else None for one in reviews], dtype=object),
-        note=pd.Series([one.note if one else None for one in reviews], dtype=object),
+        review=pd.Series([review.status if review else None for review in reviews], dtype=object),
+        note=pd.Series([review.note if review else None for review in reviews], dtype=object),
     )
-    return download(csv(frame), "text/csv", f"{_plain(record)}.csv")
+    return download(csv(frame), "text/csv", f"{_file_stem(record)}.csv")
 
 
 @router.get("/audits/{number}/concepts.toml", response_class=Response)
-def audit_concepts(served: Model, number: int) -> Response:
-    """Return both lists as a concept set for ``--concepts``."""
-    record = _get(served, number)
-    return download(to_toml(record.concepts), "application/toml", f"{_plain(record)}.toml")
+def audit_concepts(context: Context, number: int) -> Response:
+    """Return both lists as a concept set in TOML, for ``--concepts``."""
+    record = _get(context, number)
+    return download(to_toml(record.concepts), "application/toml", f"{_file_stem(record)}.toml")
 
 
 @router.get("/audits/{number}/report.html", response_class=Response)
-def audit_report(served: Model, serving: All, number: int) -> Response:
-    """Return all that is known of the class as one HTML file, with the reviews."""
-    record = _get(served, number)
-    found = _run(served, serving, record)
+def audit_report(context: Context, state: State, number: int) -> Response:
+    """Return the report on the class as one HTML file, with the reviews."""
+    record = _get(context, number)
+    result = _run(context, state, record)
     today = datetime.date.today()
+    test = context.model_tests.get(record.target)
 
-    test = served.tests.get(record.target)
-
-    def make() -> str:
-        with served.lock:
-            made = report(served.db, saved=record, audit=found, model_test=test, date=today)
-        return made.html
+    def compute() -> str:
+        with context.lock:
+            return report(context.db, saved=record, audit=result, model_test=test, date=today).html
 
     key = fingerprint(
         record.model_dump(mode="json"),
-        served.db.fingerprint,
+        context.db.fingerprint,
         str(today),
         test and plain(test.to_json()),
     )
-    what = f"writing the report on '{record.target_name}'"
-    html = serving.work.result(f"report/{served.number}/{key}", what, make, large=True)
-    return download(html, "text/html", f"{_plain(record)}.html")
+    description = f"Writing the report on '{record.target_name}'"
+    html = state.jobs.result(f"report/{context.number}/{key}", description, compute, large=True)
+    return download(html, "text/html", f"{_file_stem(record)}.html")
 
 
 @router.get("/sweep")
 def sweep(
-    served: Model,
-    serving: All,
+    context: Context,
+    state: State,
     sets: Annotated[list[Text] | None, Query(max_length=200)] = None,
 ) -> SweepResponse:
     """Audit every class that has concepts.
 
-    Without ``sets``: by the lists of its saved audit that was edited last; or by the bundled
-    sets that are for it, with the artefacts if these name nothing spurious.
+    Without ``sets``, each class is audited with the lists of its most recently edited saved
+    audit; if there is none, with the bundled sets for it, and with the set ``artefacts`` if
+    those contain no spurious concepts.
     """
-    db = served.db
-    held, skipped = concepts_by_class(db, sets, files=False)
+    db = context.db
+    by_class, skipped = concepts_by_class(db, sets, files=False)
     key = fingerprint(
-        [[number, content_of(one.concepts)] for number, one in held.items()], db.fingerprint
+        [[number, cache_key(source.concepts)] for number, source in by_class.items()],
+        db.fingerprint,
     )
-    found = serving.work.result(
-        f"sweep/{served.number}/{key}",
-        f"auditing {len(held)} classes",
-        lambda: audit_all(db, [one.concepts for one in held.values()]),
+    result = state.jobs.result(
+        f"sweep/{context.number}/{key}",
+        f"Auditing {len(by_class)} classes",
+        lambda: audit_all(db, [source.concepts for source in by_class.values()]),
     )
-    sources = [held[one.target] for one in found.audits.values()]
-    table = found.frame.rename(columns={"class": "name"}).assign(
-        target=[one.target for one in found.audits.values()],
-        audit=pd.Series([one.audit for one in sources], dtype=object),
-        sets=[() if one.audit is not None else one.sets for one in sources],
+    sources = [by_class[audit.target] for audit in result.audits.values()]
+    table = result.frame.rename(columns={"class": "name"}).assign(
+        target=[audit.target for audit in result.audits.values()],
+        audit=pd.Series([source.audit for source in sources], dtype=object),
+        sets=[() if source.audit is not None else source.sets for source in sources],
     )
-    # what nothing was said against comes last
+    # classes without spurious concepts have no p-value and come last
     table = table.sort_values(["p_value", "spurious"], ascending=[True, False], kind="stable")
     return SweepResponse(
         classes=records(SweepClass, table),
-        skipped={**{name: error.value for name, error in skipped.items()}, **found.skipped},
-        unlisted=len(set(db.relevance_classes["class"]) - set(held)),
-        sets=sorted({name for one in held.values() for name in one.sets}),
+        skipped={**{name: error.value for name, error in skipped.items()}, **result.skipped},
+        without_concepts=len(set(db.relevance_classes["class"]) - set(by_class)),
+        sets=sorted({name for source in by_class.values() for name in source.sets}),
     )
 
 
-def _get(served: ModelContext, number: int) -> AuditRecord:
-    known = served.db.audits
-    if number not in known.numbers():
-        there = ", ".join(map(str, known.numbers())) or "none"
-        raise not_found(f"There is no audit {number}.", f"Saved in this database: {there}.")
-    return known.get(number)
+def _get(context: ModelContext, number: int) -> AuditRecord:
+    audits = context.db.audits
+    if number not in audits.numbers():
+        saved = ", ".join(map(str, audits.numbers())) or "none"
+        raise not_found(f"Unknown audit {number}.", f"Saved audits of this database: {saved}.")
+    return audits.get(number)
 
 
-def _run(served: ModelContext, serving: AppState, record: AuditRecord) -> Audit:
-    """Compute a saved audit; what does not change the finding does not compute it again."""
-    decides = record.model_dump(
+def _run(context: ModelContext, state: AppState, record: AuditRecord) -> Audit:
+    """Run a saved audit; edits that do not affect the result reuse it."""
+    inputs = record.model_dump(
         mode="json", include={"target", "target_name", "valid", "spurious", "templates", "settings"}
     )
-    return serving.work.result(
-        f"audit/{served.number}/{fingerprint(decides, served.db.fingerprint)}",
-        f"auditing '{record.target_name}'",
-        lambda: served.db.audits.run(record),
+    return state.jobs.result(
+        f"audit/{context.number}/{fingerprint(inputs, context.db.fingerprint)}",
+        f"Auditing '{record.target_name}'",
+        lambda: context.db.audits.run(record),
     )
 
 
-def _entry(served: ModelContext, number: int) -> AuditEntry:
+def _entry(context: ModelContext, number: int) -> AuditEntry:
     try:
-        found = saved_of(served.db, served.db.audits.get(number))
-        return AuditEntry(id=number, audit=found, problem=None)
+        audit = saved_audit_response(context.db, context.db.audits.get(number))
+        return AuditEntry(id=number, audit=audit, problem=None)
     except SemlensError as error:
         return AuditEntry(id=number, audit=None, problem=str(error))
 
 
-def _plain(record: AuditRecord) -> str:
-    """Return a short file name without its ending."""
-    plain = re.sub(r"[^A-Za-z0-9]+", "-", record.name).strip("-").lower()
-    return f"audit-{record.id}-{plain}".rstrip("-")
+def _file_stem(record: AuditRecord) -> str:
+    """Return a short file name without extension."""
+    name = re.sub(r"[^A-Za-z0-9]+", "-", record.name).strip("-").lower()
+    return f"audit-{record.id}-{name}".rstrip("-")

@@ -1,4 +1,4 @@
-"""The card of one component: who it is, its examples, measures, classes, names, senses, and kin."""
+"""Routes of the component card: examples, measures, classes, labels, senses and neighbours."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from semlens.analysis.describe.neighbours import (
 )
 from semlens.analysis.describe.senses import Senses, sense_vectors, senses
 from semlens.analysis.label import THRESHOLD
-from semlens.web.app_state import COMPONENT, All, AppState, Model, ModelContext, Row
-from semlens.web.label_sources import KEPT, choices, chosen, lacking, named
-from semlens.web.routes.overview import rated
+from semlens.web.app_state import COMPONENT, AppState, Context, ModelContext, Row, State
+from semlens.web.label_sources import SAVED, label_rows, label_source, label_sources, no_labels
+from semlens.web.routes.overview import all_scores
 
 router = APIRouter(tags=["card"])
 
@@ -32,124 +32,125 @@ Concepts = Annotated[str | None, Query(max_length=200)]
 
 
 class CardLabels(BaseModel):
-    """What a component might be called."""
+    """Label candidates of a component."""
 
     concepts: str | None
-    """What it was named with; null where there is nothing. Kept labels begin with ``kept:``."""
+    """Label source, or null if there is none. Saved labels start with ``saved:``."""
     threshold: float | None
-    """Least alignment of a label; not known of kept ones."""
-    found: Candidates | None
+    """Least alignment of a label; null for saved labels."""
+    suggestions: Candidates | None
     notice: str | None
     choices: list[str]
 
 
 @router.get(f"{COMPONENT}/measures")
-def component_measures(served: Model, serving: All, row: Row) -> tuple[cards.Measure, ...]:
-    """Return the three measures of a component, and where they stand in its layer."""
-    first, frame = _rated_layer(served, serving, row)
+def component_measures(context: Context, state: State, row: Row) -> tuple[cards.Measure, ...]:
+    """Return the three measures of a component, and its percentiles in the layer."""
+    first, frame = _layer_scores(context, state, row)
     return cards.measures(frame, row - first)
 
 
 @router.get(f"{COMPONENT}/relevances")
 def component_relevances(
-    served: Model, row: Row, k: Annotated[int, Query(ge=1, le=100)] = 8
+    context: Context, row: Row, k: Annotated[int, Query(ge=1, le=100)] = 8
 ) -> tuple[cards.ClassShare, ...]:
-    """Return the classes that a component speaks for most."""
-    return cards.class_relevances(served.db, row, k)
+    """Return the classes for which a component is most relevant."""
+    return cards.class_relevances(context.db, row, k)
 
 
 @router.get(f"{COMPONENT}/labels")
 def component_labels(
-    served: Model,
-    serving: All,
+    context: Context,
+    state: State,
     row: Row,
     concepts: Concepts = None,
     k: Annotated[int, Query(ge=1, le=50)] = 5,
 ) -> CardLabels:
-    """Return what a component might be called, by kept labels or a concept set."""
-    check_has_examples(served.db, row)
-    name = chosen(served, concepts)
-    found = None if name is None else named(served, serving, name, [row], top=k)[0]
+    """Return label candidates of a component, from saved labels or a concept set."""
+    check_has_examples(context.db, row)
+    source = label_source(context, concepts)
+    suggestions = None if source is None else label_rows(context, state, source, [row], top=k)[0]
     notice = None
-    if name is None:
-        notice = lacking(served)
-    elif found is None:
-        notice = f"The kept labels '{name.removeprefix(KEPT)}' say nothing of this component."
+    if source is None:
+        notice = no_labels(context)
+    elif suggestions is None:
+        notice = f"The saved labels '{source.removeprefix(SAVED)}' do not cover this component."
     return CardLabels(
-        concepts=name,
-        threshold=None if name is not None and name.startswith(KEPT) else THRESHOLD,
-        found=found,
+        concepts=source,
+        threshold=None if source is not None and source.startswith(SAVED) else THRESHOLD,
+        suggestions=suggestions,
         notice=notice,
-        choices=choices(served),
+        choices=label_sources(context),
     )
 
 
 @router.get(f"{COMPONENT}/senses")
-def component_senses(served: Model, serving: All, row: Row, concepts: Concepts = None) -> Senses:
-    """Split a component's examples in two senses; they are named only if ``concepts`` are given."""
-    _, frame = _rated_layer(served, serving, row)
-    found = senses(served.db, row, frame["polysemanticity"].to_numpy(np.float64))
-    name = chosen(served, concepts) if concepts is not None else None
-    if name is None or not found.senses:
-        return found
-    vectors = sense_vectors(served.db, row, found)
-    labels = named(served, serving, name, [row] * len(vectors), vectors)
-    parts = tuple(
-        replace(one, label=given.label, alignment=given.candidates[0].alignment) if given else one
-        for one, given in zip(found.senses, labels, strict=True)
+def component_senses(context: Context, state: State, row: Row, concepts: Concepts = None) -> Senses:
+    """Split the examples of a component into two senses, labelled if ``concepts`` is given."""
+    _, frame = _layer_scores(context, state, row)
+    split = senses(context.db, row, frame["polysemanticity"].to_numpy(np.float64))
+    source = label_source(context, concepts) if concepts is not None else None
+    if source is None or not split.senses:
+        return split
+    vectors = sense_vectors(context.db, row, split)
+    suggestions = label_rows(context, state, source, [row] * len(vectors), vectors)
+    labelled = tuple(
+        replace(sense, label=s.label, alignment=s.candidates[0].alignment) if s else sense
+        for sense, s in zip(split.senses, suggestions, strict=True)
     )
-    return replace(found, senses=parts)
+    return replace(split, senses=labelled)
 
 
 @router.get(f"{COMPONENT}/neighbours")
 def component_neighbours(
-    served: Model,
-    serving: All,
+    context: Context,
+    state: State,
     row: Row,
     k: Annotated[int, Query(ge=1, le=100)] = 6,
     among: str | None = None,
     concepts: Concepts = None,
 ) -> list[Neighbour]:
-    """Return the components most like this one, of all layers or ``among`` those of one.
+    """Return the most similar components in all layers, or in the layer ``among``.
 
-    They are named only if ``concepts`` are given.
+    They are labelled if ``concepts`` is given.
     """
-    return _named(served, serving, neighbours(served.db, row, k, among), concepts)
+    return _labelled(context, state, neighbours(context.db, row, k, among), concepts)
 
 
-@router.get(f"{COMPONENT}/twin")
-def component_twin(
-    served: Model, serving: All, row: Row, other: int, concepts: Concepts = None
+@router.get(f"{COMPONENT}/counterpart")
+def component_counterpart(
+    context: Context, state: State, row: Row, other: int, concepts: Concepts = None
 ) -> Counterpart:
-    """Return the component of another model that is most like this one."""
-    there = serving.at(other)
-    found = counterpart(served.db, row, there.db)
-    if found.nearest is None:
-        return found
-    return replace(found, nearest=_named(there, serving, [found.nearest], concepts)[0])
+    """Return the most similar component of another model."""
+    other_context = state.model(other)
+    result = counterpart(context.db, row, other_context.db)
+    if result.nearest is None:
+        return result
+    nearest = _labelled(other_context, state, [result.nearest], concepts)[0]
+    return replace(result, nearest=nearest)
 
 
 @router.get(COMPONENT)
-def component_card(served: Model, row: Row) -> cards.ComponentCard:
-    """Return who a component is, its statistics and its examples."""
-    return cards.card(served.db, row)
+def component_card(context: Context, row: Row) -> cards.ComponentCard:
+    """Return a component with its statistics and examples."""
+    return cards.card(context.db, row)
 
 
-def _named(
-    served: ModelContext, serving: AppState, found: Sequence[Neighbour], concepts: str | None
+def _labelled(
+    context: ModelContext, state: AppState, nearest: Sequence[Neighbour], concepts: str | None
 ) -> list[Neighbour]:
-    name = chosen(served, concepts) if concepts is not None else None
-    if name is None:
-        return list(found)
-    labels = named(served, serving, name, [served.db.row(one.component) for one in found])
+    source = label_source(context, concepts) if concepts is not None else None
+    if source is None:
+        return list(nearest)
+    rows = [context.db.row(neighbour.component) for neighbour in nearest]
     return [
-        replace(one, label=given.label if given else None)
-        for one, given in zip(found, labels, strict=True)
+        replace(neighbour, label=s.label if s else None)
+        for neighbour, s in zip(nearest, label_rows(context, state, source, rows), strict=True)
     ]
 
 
-def _rated_layer(served: ModelContext, serving: AppState, row: int) -> tuple[int, pd.DataFrame]:
-    """Return the first row of a component's layer, and the measures of the layer."""
-    entry = served.db.layer(served.db.component(row).layer)
-    frame = rated(served, serving).frame  # of all layers, in row order
+def _layer_scores(context: ModelContext, state: AppState, row: int) -> tuple[int, pd.DataFrame]:
+    """Return the first row of a component's layer and the measures of the layer."""
+    entry = context.db.layer(context.db.component(row).layer)
+    frame = all_scores(context, state).frame  # of all layers, in row order
     return entry.first, frame.iloc[entry.first : entry.first + entry.rows]

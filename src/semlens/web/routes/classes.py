@@ -1,4 +1,4 @@
-"""The classes, and what each relies on in every layer."""
+"""Routes of classes: the list of classes, and the relevant components of each."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
 from semlens.analysis.class_relevance import (
+    COVERAGE,
     MINIMUM,
-    MOSTLY,
     LayerRelevance,
     class_table,
     relevant_components,
@@ -20,51 +20,52 @@ from semlens.analysis.classes import class_name
 from semlens.analysis.describe.build_command import build_command
 from semlens.errors import RelevanceError
 from semlens.types import Component
-from semlens.web.app_state import All, AppState, LayerNames, Model, ModelContext, records
+from semlens.web.app_state import AppState, Context, LayerNames, ModelContext, State, records
 from semlens.web.errors import not_found
 from semlens.web.jobs import JobPending, JobStatus
-from semlens.web.label_sources import chosen, named
+from semlens.web.label_sources import label_rows, label_source
 
 router = APIRouter(prefix="/models/{m}/classes", tags=["classes"])
 
 
 class ClassCount(BaseModel):
-    """A class with samples."""
+    """A class with its number of samples."""
 
     target: int
-    """Its logit."""
+    """Logit."""
     name: str
     samples: int
 
 
 class ClassSummary(ClassCount):
-    """One class of which relevance is known."""
+    """A class with relevance."""
 
     relevant: int
-    """Components that reach 1 % of their layer's relevance on some sample."""
+    """Number of components that reach 1 % of their layer's relevance on some sample."""
 
 
 class RelevanceResponse(ClassCount):
-    """What a class relies on, layer by layer."""
+    """The most relevant components of a class, layer by layer."""
 
     rules: str
     minimum: float
-    most: float = MOSTLY
+    coverage: float = COVERAGE
+    """Share of the relevance that ``components_for_coverage`` refers to."""
     concepts: str | None
-    """What the labels are taken from; null where there are none."""
-    naming: JobStatus | None
-    """The labels are still being made: this answer is without them."""
+    """Label source; null if there is none."""
+    pending_labels: JobStatus | None
+    """Set while the labels are being computed: this response has none yet."""
     layers: list[LayerRelevance]
 
 
 @router.get("")
-def list_classes(served: Model, serving: All) -> list[ClassSummary]:
-    """Return the classes of which relevance is known, in the order of their logits."""
-    check_relevance(served)
-    table = serving.work.result(
-        f"classes {served.number}",
-        "reading the classes",
-        lambda: class_table(served.db),
+def list_classes(context: Context, state: State) -> list[ClassSummary]:
+    """Return the classes with relevance, ordered by logit."""
+    check_relevance(context)
+    table = state.jobs.result(
+        f"classes {context.number}",
+        "Reading the classes",
+        lambda: class_table(context.db),
         short=True,
     )
     return records(ClassSummary, table)
@@ -72,85 +73,85 @@ def list_classes(served: Model, serving: All) -> list[ClassSummary]:
 
 @router.get("/{c}/relevance")
 def class_relevance(
-    served: Model,
-    serving: All,
+    context: Context,
+    state: State,
     c: int,
     layers: LayerNames = None,
     k: Annotated[int, Query(ge=1, le=500)] = 20,
     minimum: Annotated[float, Query(ge=0, le=1)] = MINIMUM,
     concepts: Annotated[str | None, Query(max_length=200)] = None,
 ) -> RelevanceResponse:
-    """Return the most relevant components of every layer for a class."""
-    samples = class_samples(served, c)
-    found = relevant_components(served.db, c, layers=layers, top=k, minimum=minimum)
-    source = chosen(served, concepts)
-    naming = None
+    """Return the most relevant components of a class in every layer."""
+    samples = class_samples(context, c)
+    layer_relevance = relevant_components(context.db, c, layers=layers, top=k, minimum=minimum)
+    source = label_source(context, concepts)
+    pending_labels = None
     try:
-        parts = [one.component for layer in found for one in layer.strongest]
-        labels = labels_of(served, serving, source, parts)
-        found = [_labelled(layer, labels) for layer in found]
-    except JobPending as work:
-        naming = work.state
-    entry = served.db.manifest.relevance
+        components = [entry.component for layer in layer_relevance for entry in layer.strongest]
+        labels = component_labels(context, state, source, components)
+        layer_relevance = [_labelled(layer, labels) for layer in layer_relevance]
+    except JobPending as job:
+        pending_labels = job.status
+    entry = context.db.manifest.relevance
     return RelevanceResponse(
         target=c,
-        name=class_name(served.db, c),
+        name=class_name(context.db, c),
         samples=samples,
         rules=entry.rules if entry else "",
         minimum=minimum,
         concepts=source,
-        naming=naming,
-        layers=found,
+        pending_labels=pending_labels,
+        layers=layer_relevance,
     )
 
 
 def _labelled(layer: LayerRelevance, labels: Mapping[Component, str | None]) -> LayerRelevance:
-    named = (replace(one, label=labels[one.component]) for one in layer.strongest)
-    return replace(layer, strongest=tuple(named))
+    labelled = (replace(entry, label=labels[entry.component]) for entry in layer.strongest)
+    return replace(layer, strongest=tuple(labelled))
 
 
-def check_relevance(served: ModelContext) -> None:
-    """Refuse a database without class relevance, with the command that adds it."""
-    db = served.db
+def check_relevance(context: ModelContext) -> None:
+    """Check that the database has class relevance; the error contains the command to add it."""
+    db = context.db
     if db.manifest.relevance is not None:
         return
     command = build_command(db, "--relevance")
     raise RelevanceError(
         f"The database '{db.path}' has no class relevance.",
-        "Expected one that was built with --relevance.",
+        "Expected a database that was built with relevance.",
         f"Run: {command}"
         if command
-        else "Call semlens.build again with relevance=True: only that is computed.",
+        else "Call semlens.build again with relevance=True; only the relevance is computed.",
     )
 
 
-def class_samples(served: ModelContext, target: int) -> int:
-    """Return on how many samples the relevance of a class was measured.
+def class_samples(context: ModelContext, target: int) -> int:
+    """Return the number of samples with which the relevance of a class was computed.
 
     Raises
     ------
     RelevanceError
-        If the database has no relevance at all.
-    Refused
-        If it has none of this class.
+        If the database has no relevance.
+    HttpError
+        404, if it has no relevance for this class.
     """
-    check_relevance(served)
-    known = dict(served.db.relevance_classes[["class", "samples"]].to_numpy().tolist())
-    if target not in known:
-        names = [f"{number} ({class_name(served.db, number)})" for number in sorted(known)[:8]]
-        more = f" and {len(known) - len(names)} more" if len(known) > len(names) else ""
+    check_relevance(context)
+    samples = dict(context.db.relevance_classes[["class", "samples"]].to_numpy().tolist())
+    if target not in samples:
+        names = [f"{number} ({class_name(context.db, number)})" for number in sorted(samples)[:8]]
+        more = f" and {len(samples) - len(names)} more" if len(samples) > len(names) else ""
         raise not_found(
-            f"There is no relevance of class {target}.",
-            f"There is of {', '.join(names)}{more}.",
+            f"Class {target} has no relevance.",
+            f"Classes with relevance: {', '.join(names)}{more}.",
         )
-    return known[target]
+    return samples[target]
 
 
-def labels_of(
-    served: ModelContext, serving: AppState, source: str | None, components: Sequence[Component]
+def component_labels(
+    context: ModelContext, state: AppState, source: str | None, components: Sequence[Component]
 ) -> dict[Component, str | None]:
-    """Return the label of each of some components; None where nothing names it."""
+    """Return the label of each component, or None if it has none."""
     if source is None or not components:
         return dict.fromkeys(components)
-    found = named(served, serving, source, served.db.rows_of(components))
-    return {one: of.label if of else None for one, of in zip(components, found, strict=True)}
+    suggestions = label_rows(context, state, source, context.db.rows_of(components))
+    return {c: s.label if s else None for c, s in zip(components, suggestions, strict=True)}

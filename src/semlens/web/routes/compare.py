@@ -1,4 +1,4 @@
-"""Two models side by side: one map for both, what they share, and what only one has."""
+"""Routes of the comparison of two models: joint map, matched pairs, and unmatched components."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pydantic import BaseModel
 
 from semlens.analysis.compare.joint_map import JointMap, MappedModel, joint_map
 from semlens.analysis.describe.score_distribution import Distribution, distributions
-from semlens.web.app_state import All, AppState, ModelContext, records
+from semlens.web.app_state import AppState, ModelContext, State, records
 from semlens.web.responses import csv, download, tensors
-from semlens.web.routes.overview import rated
+from semlens.web.routes.overview import all_scores
 
 router = APIRouter(tags=["compare"])
 
@@ -23,32 +23,32 @@ Second = Annotated[int, Query(ge=0, description="Number of the second model.")]
 
 
 class ComparedModel(BaseModel):
-    """One of two models, seen from the other."""
+    """One of two compared models."""
 
     number: int
     name: str
     components: int
     similarity: float
-    """Set similarity with the other (paper, Eq. 5)."""
+    """Set similarity with the other model (paper, Eq. 5)."""
     threshold: float | None
-    """Cosine under which a component has no counterpart."""
-    alone: int
-    """How many have none."""
+    """Cosine below which a component counts as unmatched."""
+    unmatched: int
+    """Number of components without a counterpart in the other model."""
 
 
 class CompareResponse(BaseModel):
-    """What two models share."""
+    """Comparison of two models."""
 
     models: list[ComparedModel]
     matched: int
-    """Pairs that are each other's nearest."""
+    """Number of pairs that are mutual nearest neighbours."""
     notes: list[str]
     measures: list[Distribution]
-    """Each model is a "layer" of it, by its place."""
+    """Distributions in which the models take the place of layers."""
 
 
 class PairInfo(BaseModel):
-    """A component and its nearest in the other model."""
+    """A component and the nearest component of the other model."""
 
     component: str
     label: str | None
@@ -58,43 +58,43 @@ class PairInfo(BaseModel):
 
 
 class PairsPage(BaseModel):
-    """Some of the pairs of a kind."""
+    """A page of pairs."""
 
     total: int
     pairs: list[PairInfo]
     cursor: int | None
-    """Where the next ones start."""
+    """Start of the next page; null on the last one."""
 
 
 @router.get("/compare")
-def compare_models(a: First, b: Second, serving: All) -> CompareResponse:
-    """Return how similar two models are, and how their measures are distributed."""
-    found = _linked(serving, a, b)
-    first, second = serving.at(a), serving.at(b)
-    frames = [rated(served, serving).frame for served in (first, second)]
+def compare_models(a: First, b: Second, state: State) -> CompareResponse:
+    """Return the similarity of two models and the distributions of their measures."""
+    joint = _joint_map(state, a, b)
+    first, second = state.model(a), state.model(b)
+    frames = [all_scores(context, state).frame for context in (first, second)]
     return CompareResponse(
-        models=[_compared(first, found.first), _compared(second, found.second)],
-        matched=int(found.first.mutual.sum()),
-        notes=list(found.notes),
+        models=[_compared(first, joint.first), _compared(second, joint.second)],
+        matched=int(joint.first.mutual.sum()),
+        notes=list(joint.notes),
         measures=distributions(
-            pd.concat([frame.assign(layer=str(place)) for place, frame in enumerate(frames)])
+            pd.concat([frame.assign(layer=str(i)) for i, frame in enumerate(frames)])
         ),
     )
 
 
 @router.get("/compare/points", response_class=Response)
-def compare_points(a: First, b: Second, serving: All) -> Response:
+def compare_points(a: First, b: Second, state: State) -> Response:
     """Return both maps as safetensors.
 
-    For each model (``a_`` and ``b_``): ``x``, ``y`` f32[n], ``row``, ``nearest`` i32[n]
-    (rows in the own and in the other database), ``similarity`` f32[n], and ``state`` u8[n]:
-    bit 0 for no counterpart, bit 1 for each other's nearest.
+    For each model (prefix ``a_`` or ``b_``): ``x``, ``y`` f32[n], ``row`` and ``nearest`` i32[n]
+    (rows in its own and in the other database), ``similarity`` f32[n], and ``flags`` u8[n]:
+    bit 0 for unmatched, bit 1 for mutual nearest neighbours.
     """
-    found = _linked(serving, a, b)
+    joint = _joint_map(state, a, b)
     return tensors(
         {
             f"{letter}_{name}": array
-            for letter, side in (("a", found.first), ("b", found.second))
+            for letter, side in (("a", joint.first), ("b", joint.second))
             for name, array in _arrays(side).items()
         }
     )
@@ -104,13 +104,13 @@ def compare_points(a: First, b: Second, serving: All) -> Response:
 def compare_pairs(
     a: First,
     b: Second,
-    serving: All,
+    state: State,
     kind: Kind = "matched",
     cursor: Annotated[int, Query(ge=0)] = 0,
     k: Annotated[int, Query(ge=1, le=500)] = 50,
 ) -> PairsPage:
-    """Return pairs: the most similar matched ones first, the most lonely first."""
-    frame = _linked(serving, a, b).pairs(kind)
+    """Return a page of pairs: most similar first if matched, least similar first if unmatched."""
+    frame = _joint_map(state, a, b).pairs(kind)
     end = cursor + k
     return PairsPage(
         total=len(frame),
@@ -123,31 +123,31 @@ def compare_pairs(
 def compare_pairs_file(
     a: First,
     b: Second,
-    serving: All,
+    state: State,
     kind: Kind = "matched",
 ) -> Response:
-    """Return all pairs of a kind as a table."""
-    name = f"{serving.at(a).name}-{serving.at(b).name}-{kind}.csv".replace("/", "-")
-    return download(csv(_linked(serving, a, b).pairs(kind)), "text/csv", name)
+    """Return all pairs of a kind as CSV."""
+    name = f"{state.model(a).name}-{state.model(b).name}-{kind}.csv".replace("/", "-")
+    return download(csv(_joint_map(state, a, b).pairs(kind)), "text/csv", name)
 
 
-def _linked(serving: AppState, a: int, b: int) -> JointMap:
-    first, second = serving.at(a), serving.at(b)
-    return serving.work.result(
+def _joint_map(state: AppState, a: int, b: int) -> JointMap:
+    first, second = state.model(a), state.model(b)
+    return state.jobs.result(
         f"compare {first.db.fingerprint} {second.db.fingerprint} {a} {b}",
-        f"Comparing {first.name} with {second.name}, and laying out their map",
+        f"Comparing {first.name} with {second.name} and computing their map",
         lambda: joint_map(first.db, second.db),
     )
 
 
-def _compared(served: ModelContext, side: MappedModel) -> ComparedModel:
+def _compared(context: ModelContext, side: MappedModel) -> ComparedModel:
     return ComparedModel(
-        number=served.number,
-        name=served.name,
+        number=context.number,
+        name=context.name,
         components=len(side.rows),
         similarity=side.set_similarity,
         threshold=side.threshold if np.isfinite(side.threshold) else None,
-        alone=int(side.unmatched.sum()),
+        unmatched=int(side.unmatched.sum()),
     )
 
 
@@ -158,5 +158,5 @@ def _arrays(side: MappedModel) -> dict[str, np.ndarray]:
         "row": side.rows.astype(np.int32),
         "nearest": side.nearest.astype(np.int32),
         "similarity": side.similarity,
-        "state": side.unmatched.astype(np.uint8) | (side.mutual.astype(np.uint8) << 1),
+        "flags": side.unmatched.astype(np.uint8) | (side.mutual.astype(np.uint8) << 1),
     }

@@ -1,4 +1,4 @@
-"""The component table, as a page and as a file, and the labels in it."""
+"""Routes of the component table: pages of rows, and the table as CSV."""
 
 from __future__ import annotations
 
@@ -14,129 +14,131 @@ from semlens.analysis.classes import class_name
 from semlens.analysis.describe.component_table import ComponentFilter, component_table
 from semlens.analysis.saved_labels import label_tables, saved_labels
 from semlens.analysis.scores import MEASURES
-from semlens.web.app_state import LARGEST, All, AppState, Model, ModelContext, records
+from semlens.web.app_state import MAX_INT, AppState, Context, ModelContext, State, records
 from semlens.web.jobs import JobPending, JobStatus
-from semlens.web.responses import csv, named_file
-from semlens.web.routes.overview import rated
+from semlens.web.responses import attachment, csv
+from semlens.web.routes.overview import all_scores
 
 router = APIRouter(prefix="/models/{m}", tags=["components"])
 _CHUNK = 5000
 
 
 class ComponentRow(BaseModel):
-    """One component; null is what is not known of it."""
+    """A row of the component table; unknown values are null."""
 
     row: int
     component: str
     layer: str
     label: str | None
     label_alignment: float | None
-    """Of the component with its label, or with the best one that it did not get."""
+    """Alignment with the label, or with the best candidate if it is below the threshold."""
     examples: int
     firing_rate: float | None
-    """Share of the samples on which it is above zero."""
+    """Share of the samples on which the readout is above zero."""
     maximum: float | None
-    """Largest readout of all samples."""
+    """Largest readout over all samples."""
     clarity: float | None
     redundancy: float | None
     polysemanticity: float | None
     relevance_mean: float | None
-    """Share of its layer's relevance for the class, on average over its samples."""
+    """Mean share of the layer's relevance for the class."""
     relevance_max: float | None
 
 
 class ComponentPage(BaseModel):
-    """Some components in the order that was asked for."""
+    """A page of the component table."""
 
     components: int
-    """How many components there are."""
+    """Number of all components."""
     total: int
-    """How many of them are chosen."""
+    """Number of components that match the filters."""
     cursor: int | None
-    """Where the next page starts, or null at the end."""
+    """Start of the next page; null on the last one."""
     labels: str | None
-    """Name of the kept labels that are shown."""
+    """Name of the saved labels in the table."""
     relevance: str | None
-    """Name of the class whose relevance is shown."""
-    rating: JobStatus | None
-    """The measures are still being computed: this table is without them."""
+    """Name of the class whose relevance is in the table."""
+    pending_scores: JobStatus | None
+    """Set while the measures are being computed: the table has none yet."""
     rows: list[ComponentRow]
 
 
 class TableQuery(ComponentFilter):
-    """What is asked of the table, from the query of the address."""
+    """Query parameters of the table."""
 
     layers: list[str] | None = Field(None, alias="layer")
-    target: int | None = Field(None, alias="class", ge=0, le=LARGEST)
+    target: int | None = Field(None, alias="class", ge=0, le=MAX_INT)
 
     @property
     def needs_measures(self) -> bool:
-        """Whether there is no answer without them."""
+        """Whether the query sorts or filters by a measure."""
         return self.sort in MEASURES or self.measure is not None
 
 
 class PageQuery(TableQuery):
-    """The same, and which of the rows."""
+    """Query parameters of a page of the table."""
 
     cursor: Annotated[int, Field(ge=0)] = 0
     k: Annotated[int, Field(ge=1, le=1000)] = 100
 
 
 def _table(
-    served: ModelContext, serving: AppState, asked: TableQuery
+    context: ModelContext, state: AppState, query: TableQuery
 ) -> tuple[pd.DataFrame, str | None, JobStatus | None]:
-    """Return the table of all components, the name of its labels, and whether it lacks measures."""
-    scores, rating = None, None
+    """Return the table of all components, the name of its labels, and the pending measures."""
+    scores, pending = None, None
     try:
-        scores = rated(served, serving)
-    except JobPending as work:
-        if asked.needs_measures:
+        scores = all_scores(context, state)
+    except JobPending as job:
+        if query.needs_measures:
             raise
-        rating = work.state
-    tables = label_tables(served.db)
+        pending = job.status
+    tables = label_tables(context.db)
     newest = tables[0] if tables else None
-    key = f"table {served.number} {asked.target} {newest} {scores is not None}"
+    key = f"table {context.number} {query.target} {newest} {scores is not None}"
 
-    def make() -> pd.DataFrame:
-        labels = saved_labels(served.db, newest.name) if newest else None
+    def compute() -> pd.DataFrame:
+        labels = saved_labels(context.db, newest.name) if newest else None
         frame = None if scores is None else scores.frame
-        return component_table(served.db, frame, labels, asked.target)
+        return component_table(context.db, frame, labels, query.target)
 
-    frame = serving.work.result(key, "making the table", make, short=True, large=True)
-    return frame, newest.name if newest else None, rating
+    frame = state.jobs.result(key, "Computing the table", compute, short=True, large=True)
+    return frame, newest.name if newest else None, pending
 
 
 @router.get("/components")
-def components(served: Model, serving: All, asked: Annotated[PageQuery, Query()]) -> ComponentPage:
-    """Return one page of the component table; ``cursor`` is the place of its first row."""
-    served.db.layer_names(asked.layers)
-    frame, labels, rating = _table(served, serving, asked)
-    rows = asked.select(frame)
-    end = asked.cursor + asked.k
+def components(
+    context: Context, state: State, query: Annotated[PageQuery, Query()]
+) -> ComponentPage:
+    """Return a page of the component table; ``cursor`` is the position of its first row."""
+    context.db.layer_names(query.layers)
+    frame, labels, pending = _table(context, state, query)
+    rows = query.select(frame)
+    end = query.cursor + query.k
     return ComponentPage(
         components=len(frame),
         total=len(rows),
         cursor=end if end < len(rows) else None,
         labels=labels,
-        relevance=None if asked.target is None else class_name(served.db, asked.target),
-        rating=rating,
-        rows=records(ComponentRow, frame.iloc[rows[asked.cursor : end]]),
+        relevance=None if query.target is None else class_name(context.db, query.target),
+        pending_scores=pending,
+        rows=records(ComponentRow, frame.iloc[rows[query.cursor : end]]),
     )
 
 
 @router.get("/components.csv", response_class=StreamingResponse)
 def components_csv(
-    served: Model, serving: All, asked: Annotated[TableQuery, Query()]
+    context: Context, state: State, query: Annotated[TableQuery, Query()]
 ) -> StreamingResponse:
-    """Return the same table as a file, with all rows; it waits for the measures."""
-    served.db.layer_names(asked.layers)
-    rated(served, serving)
-    frame, _, _ = _table(served, serving, asked)
-    rows = asked.select(frame)
+    """Return all rows of the table as CSV; waits for the measures."""
+    context.db.layer_names(query.layers)
+    all_scores(context, state)
+    frame, _, _ = _table(context, state, query)
+    rows = query.select(frame)
 
     def lines() -> Iterator[str]:
         for start in range(0, max(len(rows), 1), _CHUNK):
             yield csv(frame.iloc[rows[start : start + _CHUNK]], header=start == 0)
 
-    headers = named_file(f"{served.db.path.name.removesuffix('.semlens')}-components.csv")
+    headers = attachment(f"{context.db.path.name.removesuffix('.semlens')}-components.csv")
     return StreamingResponse(lines(), media_type="text/csv; charset=utf-8", headers=headers)

@@ -1,4 +1,4 @@
-"""The attribution graph of a class: traced once, then pruned as the page's sliders say."""
+"""Routes of the attribution graph: traced once per class, then pruned with the given settings."""
 
 from __future__ import annotations
 
@@ -21,63 +21,63 @@ from semlens.analysis.graph.relevance_trace import (
     trace_class,
 )
 from semlens.types import Component
-from semlens.web.app_state import LARGEST, All, AppState, Model, ModelContext
+from semlens.web.app_state import MAX_INT, AppState, Context, ModelContext, State
 from semlens.web.jobs import JobPending
-from semlens.web.label_sources import chosen
-from semlens.web.routes.classes import labels_of
+from semlens.web.label_sources import label_source
+from semlens.web.routes.classes import component_labels
 
 router = APIRouter(prefix="/models/{m}", tags=["graph"])
 
 TOP = 16
-"""Components of a layer that are shown at first: more are hard to read."""
+"""Components per layer by default; more are hard to read."""
 
 
 class GraphLayer(BaseModel):
-    """One column of the graph, and how much of it is shown."""
+    """A layer of the graph, and how much of it is shown."""
 
     name: str
     components: int
-    kept: int
-    """How many of them are in the graph."""
-    largest: float
-    """The largest share of a component on any image."""
+    components_shown: int
+    """Number of components in the graph."""
+    largest_share: float
+    """Largest share of a component on any image."""
     nodes_shown: float
-    """The part of its relevance that the kept components carry."""
+    """Share of the layer's relevance in the components shown."""
     edges_shown: float
-    """The part of its relevance that the edges explain."""
+    """Share of the layer's relevance that the edges explain."""
 
 
 class GraphResponse(BaseModel):
-    """The groups of components that matter for a class, and what passes between them."""
+    """The attribution graph of a class: groups of components, and the relevance between them."""
 
     target: int
     name: str
     images: int
     rules: str
     conserves: bool
-    """False where relevance is gradient times input, for want of rules."""
+    """False if relevance is gradient times input, for models without rules."""
     minimum: float
     top: int
-    most: int = MAX_COMPONENTS
-    """Components of a layer that were traced; ``top`` can be no more."""
+    max_top: int = MAX_COMPONENTS
+    """Components per layer that were traced; upper limit of ``top``."""
     groups: Literal["label", "component"]
     concepts: str | None
-    """What the labels are taken from; null where there are none, and so no groups."""
+    """Label source; null if there is none, and then components are not grouped."""
     layers: list[GraphLayer]
-    """From the lowest to the highest."""
+    """From lowest to highest."""
     nodes: tuple[GraphNode, ...]
-    """The class first, then from the highest layer to the lowest, the largest share first."""
+    """The class, then the layers from highest to lowest, each with the largest share first."""
     edges: tuple[GraphEdge, ...]
     labels: dict[str, str]
-    """Of single components, by their names."""
+    """Labels of single components by name."""
     overall: float
-    """The part of the relevance that the edges show, mean over the layers."""
+    """Share of the relevance that the edges show, averaged over layers."""
 
 
 class GraphQuery(BaseModel):
-    """What is asked of the graph, from the query of the address."""
+    """Query parameters of the graph."""
 
-    target: int = Field(alias="class", ge=0, le=LARGEST)
+    target: int = Field(alias="class", ge=0, le=MAX_INT)
     top: int = Field(TOP, ge=1, le=MAX_COMPONENTS)
     min_relevance: float = Field(MINIMUM, ge=0, le=1)
     groups: Literal["label", "component"] = "label"
@@ -85,121 +85,123 @@ class GraphQuery(BaseModel):
     concepts: str | None = Field(None, max_length=200)
 
 
-Asked = Annotated[GraphQuery, Query()]
+GraphParams = Annotated[GraphQuery, Query()]
 
 
 @router.get("/graph")
-def class_graph(served: Model, serving: All, asked: Asked) -> GraphResponse:
-    """Return the graph; at first it is traced, which takes from seconds to a minute."""
-    drawn = _drawn(served, serving, asked)
-    found, trace = drawn.graph, drawn.trace
+def class_graph(context: Context, state: State, query: GraphParams) -> GraphResponse:
+    """Return the graph; tracing it the first time takes seconds to a minute."""
+    pruned = _pruned(context, state, query)
+    graph, trace = pruned.graph, pruned.trace
     return GraphResponse(
-        target=found.target,
-        name=found.name,
-        images=found.images,
-        rules=found.rules,
-        conserves=found.rules != "gradient",
-        minimum=found.minimum,
-        top=asked.top,
-        groups="component" if drawn.concepts is None else asked.groups,
-        concepts=drawn.concepts,
+        target=graph.target,
+        name=graph.name,
+        images=graph.images,
+        rules=graph.rules,
+        conserves=graph.rules != "gradient",
+        minimum=graph.minimum,
+        top=query.top,
+        groups="component" if pruned.concepts is None else query.groups,
+        concepts=pruned.concepts,
         layers=[
             GraphLayer(
                 name=layer.name,
-                components=served.db.layer(layer.name).rows,
-                kept=sum(len(n.components) for n in found.nodes if n.layer == layer.name),
-                largest=float(layer.strength[0]),
-                nodes_shown=found.share_shown[layer.name],
-                edges_shown=found.edges_shown[layer.name],
+                components=context.db.layer(layer.name).rows,
+                components_shown=sum(
+                    len(node.components) for node in graph.nodes if node.layer == layer.name
+                ),
+                largest_share=float(layer.strength[0]),
+                nodes_shown=graph.share_shown[layer.name],
+                edges_shown=graph.edges_shown[layer.name],
             )
             for layer in trace.layers
         ],
-        nodes=found.nodes,
-        edges=found.edges,
-        labels={str(one): label for one, label in drawn.labels.items()},
-        overall=found.overall,
+        nodes=graph.nodes,
+        edges=graph.edges,
+        labels={str(component): label for component, label in pruned.labels.items()},
+        overall=graph.overall,
     )
 
 
 @router.get("/graph.svg", response_class=Response)
-def graph_svg(served: Model, serving: All, asked: Asked) -> Response:
-    """Return the graph as a picture for a page or a paper, light and dark."""
-    found = _drawn(served, serving, asked, picture=True).graph
-    return Response(found.svg(), media_type="image/svg+xml")
+def graph_svg(context: Context, state: State, query: GraphParams) -> Response:
+    """Return the graph as SVG, for light and dark backgrounds."""
+    graph = _pruned(context, state, query, image=True).graph
+    return Response(graph.svg(), media_type="image/svg+xml")
 
 
 @router.get("/graph.png", response_class=Response)
-def graph_png(served: Model, serving: All, asked: Asked) -> Response:
-    """Return the same picture as pixels, two to a point."""
-    held = io.BytesIO()
-    _drawn(served, serving, asked, picture=True).graph.plot().save(held, "PNG")
-    return Response(held.getvalue(), media_type="image/png")
+def graph_png(context: Context, state: State, query: GraphParams) -> Response:
+    """Return the graph as PNG at twice the size."""
+    buffer = io.BytesIO()
+    _pruned(context, state, query, image=True).graph.plot().save(buffer, "PNG")
+    return Response(buffer.getvalue(), media_type="image/png")
 
 
 @dataclass(frozen=True)
-class _GraphPicture:
+class _PrunedGraph:
     graph: AttributionGraph
     trace: GraphTrace
     concepts: str | None
     labels: Mapping[Component, str]
 
 
-def _drawn(
-    served: ModelContext, serving: AppState, asked: GraphQuery, picture: bool = False
-) -> _GraphPicture:
-    """Prune the trace of the class, which is made first if there is none."""
-    trace = traced(served, serving, asked.target, asked.layers)
-    source = chosen(served, asked.concepts)
-    grouped = asked.groups == "label" and source is not None
+def _pruned(
+    context: ModelContext, state: AppState, query: GraphQuery, image: bool = False
+) -> _PrunedGraph:
+    """Prune the trace of the class, which is computed first if necessary."""
+    trace = class_trace(context, state, query.target, query.layers)
+    source = label_source(context, query.concepts)
+    grouped = query.groups == "label" and source is not None
     labels: Mapping[Component, str] = {}
     try:
-        labels = _labels(served, serving, trace, source)
+        labels = _labels(context, state, trace, source)
     except JobPending:
         if grouped:
             raise
-    example = served.db.images.read(trace.samples[0]) if picture else None
-    found = prune_graph(
+    example = context.db.images.read(trace.samples[0]) if image else None
+    graph = prune_graph(
         trace,
-        served.db,
+        context.db,
         labels if grouped else None,
-        minimum=asked.min_relevance,
-        top=asked.top,
+        minimum=query.min_relevance,
+        top=query.top,
         example=example,
     )
-    return _GraphPicture(found, trace, source, labels)
+    return _PrunedGraph(graph, trace, source, labels)
 
 
 def _labels(
-    served: ModelContext, serving: AppState, trace: GraphTrace, source: str | None
+    context: ModelContext, state: AppState, trace: GraphTrace, source: str | None
 ) -> Mapping[Component, str]:
-    parts = [
-        served.db.component(served.db.layer(layer.name).first + int(place))
+    components = [
+        context.db.component(context.db.layer(layer.name).first + int(index))
         for layer in trace.layers
-        for place in layer.indices
+        for index in layer.indices
     ]
-    known = labels_of(served, serving, source, parts)
-    return {one: label for one, label in known.items() if label is not None}
+    labels = component_labels(context, state, source, components)
+    return {component: label for component, label in labels.items() if label is not None}
 
 
-def traced(
-    served: ModelContext, serving: AppState, target: int, layers: Sequence[str] | None
+def class_trace(
+    context: ModelContext, state: AppState, target: int, layers: Sequence[str] | None
 ) -> GraphTrace:
-    """Return the trace of a class: known, kept in the database, or made now.
+    """Return the trace of a class, from the cache or the database if it was computed before.
 
     Raises
     ------
     JobPending
-        If it is being made.
+        While the trace is being computed.
     ModelError
-        If it has to be, and there is no model.
+        If it must be computed and the model is not available.
     """
-    db = served.db
+    db = context.db
     samples = class_samples(db, target, IMAGES)
     names = reached_layers(db, target, layers)
 
-    def make() -> GraphTrace:
-        with served.running("A graph is traced through the model"):
+    def compute() -> GraphTrace:
+        with context.run_model("Tracing a graph"):
             return trace_class(db, target, samples=samples, layers=names)
 
-    what = f"tracing '{class_name(db, target)}' through {len(samples)} images"
-    return serving.work.result(f"{served.number} graph {target} {names}", what, make)
+    description = f"Tracing '{class_name(db, target)}' through {len(samples)} images"
+    return state.jobs.result(f"{context.number} graph {target} {names}", description, compute)

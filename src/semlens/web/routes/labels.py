@@ -1,4 +1,4 @@
-"""Labelling all components with a concept set, and the tables of labels that are kept."""
+"""Routes of labels: the saved label tables, and labelling all components."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from semlens.analysis.concepts import ConceptSet, bundled_names
 from semlens.analysis.label import THRESHOLD
 from semlens.analysis.saved_labels import SavedLabels, label_tables
 from semlens.errors import ConceptError, EmbedderError, nearest
-from semlens.web.app_state import All, Model, ModelContext
+from semlens.web.app_state import Context, ModelContext, State
 
 router = APIRouter(prefix="/models/{m}", tags=["labels"])
 
 DEFAULT = "paper-vocabulary"
 CLASSES = "classes"
-OWN = "own"
-"""Names of sets that are no bundled ones: the model's classes, and texts that are sent."""
+CUSTOM = "custom"
+"""Names of sets that are not bundled: the model's classes, and texts in the request."""
 
 
 class LabelTables(BaseModel):
-    """The tables of labels, newest (which pages show) first, and what one can label with."""
+    """The saved label tables, newest first, and the concept sets to label with."""
 
     tables: list[SavedLabels]
     sets: list[str]
     default: str = DEFAULT
     threshold: float = THRESHOLD
-    text: bool
-    """Whether the embedder reads texts, without which nothing can be labelled."""
+    has_text: bool
+    """Whether the embedder embeds texts, which labelling requires."""
 
 
-class Labelling(BaseModel):
-    """What to label with."""
+class LabelRequest(BaseModel):
+    """Concepts to label all components with."""
 
     concepts: str = DEFAULT
-    """Name of a bundled set, ``classes`` for the model's classes, or ``own`` for ``texts``."""
+    """Name of a bundled set, ``classes`` for the model's classes, or ``custom`` for ``texts``."""
     threshold: float = Field(default=THRESHOLD, ge=-2, le=2)
     texts: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field(
         default=[], max_length=5000
@@ -45,52 +45,54 @@ class Labelling(BaseModel):
 
 
 @router.get("/labels")
-def list_labels(served: Model) -> LabelTables:
-    """Say which tables of labels there are, and which sets one can label with."""
-    classes = [CLASSES] if served.db.manifest.classes else []
+def list_labels(context: Context) -> LabelTables:
+    """Return the saved label tables and the concept sets to label with."""
+    classes = [CLASSES] if context.db.manifest.classes else []
     return LabelTables(
-        tables=label_tables(served.db),
-        sets=[*bundled_names(), *classes, OWN],
-        text=served.db.embedder.has_text,
+        tables=label_tables(context.db),
+        sets=[*bundled_names(), *classes, CUSTOM],
+        has_text=context.db.embedder.has_text,
     )
 
 
 @router.post("/labels")
-def label_components(served: Model, serving: All, wanted: Labelling) -> SavedLabels:
-    """Label all components with a concept set and keep the labels, in place of older such ones."""
-    if not served.db.embedder.has_text:
+def label_components(context: Context, state: State, request: LabelRequest) -> SavedLabels:
+    """Label all components and save the labels, replacing those of the same concept set."""
+    if not context.db.embedder.has_text:
         raise EmbedderError(
-            f"The embedder '{served.db.manifest.embedder.spec}' reads no texts.",
-            "Expected one that does: labels are texts.",
-            "Build a database with an embedder of images and texts.",
+            f"The embedder '{context.db.manifest.embedder.spec}' cannot embed texts.",
+            "Expected an embedder of images and texts: labels are texts.",
+            "Build a database with such an embedder.",
         )
-    concepts = _concepts(served, wanted)
-    found = serving.work.result(
-        f"labels {served.number} {wanted.model_dump_json()}",
-        f"labelling with '{concepts.name}'",
-        lambda: served.db.label(concepts, threshold=wanted.threshold),
+    concepts = _concepts(context, request)
+    labels = state.jobs.result(
+        f"labels {context.number} {request.model_dump_json()}",
+        f"Labelling with '{concepts.name}'",
+        lambda: context.db.label(concepts, threshold=request.threshold),
         large=True,
     )
-    name = re.sub(r"[^\w.-]+", "-", wanted.concepts)
-    with served.keeping:
-        found.keep(name)
-    return next(table for table in label_tables(served.db) if table.name == name)
+    name = re.sub(r"[^\w.-]+", "-", request.concepts)
+    with context.save_lock:
+        labels.keep(name)
+    return next(table for table in label_tables(context.db) if table.name == name)
 
 
-def _concepts(served: ModelContext, wanted: Labelling) -> ConceptSet:
-    """Return the set; never a file, since its path would come from the page."""
-    if wanted.concepts == OWN:
-        texts = list(dict.fromkeys(text.strip() for text in wanted.texts if text.strip()))
+def _concepts(context: ModelContext, request: LabelRequest) -> ConceptSet:
+    """Return the concept set; file paths are refused, since the name comes from the page."""
+    if request.concepts == CUSTOM:
+        texts = list(dict.fromkeys(text.strip() for text in request.texts if text.strip()))
         if not texts:
-            raise ConceptError("No text was given.", "Expected one or more.", "Write some.")
+            raise ConceptError(
+                "No concepts were given.", "Expected at least one.", "Enter one concept per line."
+            )
         return ConceptSet.of(texts, name="your concepts")
-    classes = served.db.manifest.classes
-    if wanted.concepts == CLASSES and classes:
+    classes = context.db.manifest.classes
+    if request.concepts == CLASSES and classes:
         return ConceptSet.of(list(dict.fromkeys(classes)), name="the model's classes")
-    if wanted.concepts not in bundled_names():
+    if request.concepts not in bundled_names():
         raise ConceptError(
-            f"There is no concept set '{wanted.concepts}'.",
-            f"The nearest ones are {nearest(wanted.concepts, bundled_names())}.",
+            f"Unknown concept set '{request.concepts}'.",
+            f"The closest names are {nearest(request.concepts, bundled_names())}.",
             "Choose one of them.",
         )
-    return ConceptSet.load(wanted.concepts)
+    return ConceptSet.load(request.concepts)

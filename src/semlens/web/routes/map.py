@@ -1,4 +1,4 @@
-"""The map: where components lie, what they are coloured by, and what a selection holds."""
+"""Routes of the map: points, labels, clusters, colour values, and selections."""
 
 from __future__ import annotations
 
@@ -17,20 +17,28 @@ from semlens.analysis.describe.map_selection import component_labels, select
 from semlens.analysis.scores import MEASURES
 from semlens.draw.map_plot import Scale
 from semlens.errors import ConceptError, SemlensError
-from semlens.web.app_state import LARGEST, All, AppState, MaybeClass, Model, ModelContext, records
+from semlens.web.app_state import (
+    MAX_INT,
+    AppState,
+    Context,
+    ModelContext,
+    OptionalClass,
+    State,
+    records,
+)
 from semlens.web.jobs import JobPending
 from semlens.web.responses import csv, download, tensors
 
 router = APIRouter(prefix="/models/{m}", tags=["map"])
 
 VALUES = (*MEASURES, "relevance")
-"""What points are coloured by on the server; the browser knows clusters and layers itself."""
-_LISTED = 200
-_LABELS = 100
+"""Colour values computed on the server; the page colours by cluster and layer itself."""
+_MAX_COMPONENTS = 200
+_MAX_LABELS = 100
 
 
 class MapCluster(BaseModel):
-    """One cluster, with the place of its label."""
+    """A cluster, with the position of its label."""
 
     cluster: int
     size: int
@@ -41,134 +49,133 @@ class MapCluster(BaseModel):
 
 
 class MapClusters(BaseModel):
-    """How a map was made, and its clusters, largest first."""
+    """How the map was computed, and its clusters, largest first."""
 
     method: str
     seed: int
     reused: bool
-    placed: int
+    added_later: int
+    """Number of components that were placed into an existing layout."""
     components: int
-    way: str
+    layout: str
     notice: str | None
     clusters: list[MapCluster]
 
 
 class SelectionRows(BaseModel):
-    """Components by their rows."""
+    """Rows of the selected components."""
 
-    rows: list[Annotated[int, Field(ge=-LARGEST, le=LARGEST)]]
+    rows: list[Annotated[int, Field(ge=-MAX_INT, le=MAX_INT)]]
 
 
 class CountedName(BaseModel):
-    """How many of a selection, and of the map, have a label or are in a layer."""
+    """Number of selected components with a label or in a layer, of a total on the map."""
 
     name: str
     count: int
     share: float
-    of: int
+    total: int
 
 
 class SelectedComponent(BaseModel):
-    """One selected component."""
+    """A selected component."""
 
     component: str
     label: str | None
 
 
 class SelectionResponse(BaseModel):
-    """What some components are about; the first of them by name."""
+    """Labels and layers of the selected components, and the first components by name."""
 
     count: int
     unlabelled: int
     source: str
-    different: int
+    distinct_labels: int
     labels: list[CountedName]
     layers: list[CountedName]
     components: list[SelectedComponent]
 
 
 SMALL = 5_000
-"""Components up to which a map is laid out before anybody asks: within a minute."""
-_DURATION = ((2_000, "less than a minute"), (10_000, "some minutes"))
+"""Largest number of components for which the map is computed in advance, within a minute."""
+_DURATION = ((2_000, "less than a minute"), (10_000, "a few minutes"))
 
 
 @dataclass(frozen=True)
 class LabelledMap:
-    """A map, and why its clusters have no labels if they have none."""
+    """A map, and a notice if its clusters could not be labelled."""
 
-    found: ConceptMap
+    map: ConceptMap
     notice: str | None
 
 
-def laid_map(served: ModelContext, serving: AppState) -> LabelledMap:
-    """Return the model's map; made once, which may take UMAP minutes.
+def labelled_map(context: ModelContext, state: AppState) -> LabelledMap:
+    """Return the map of a model; the first computation may take UMAP minutes.
 
     Raises
     ------
     JobPending
-        If it is being made.
+        While the map is being computed.
     """
-    work, number = serving.work, served.number
-    kept = work.result(
-        f"map-kept/{number}", "Looking for the map.", lambda: has_layout([served.db]), short=True
+    jobs, number = state.jobs, context.number
+    saved = jobs.result(
+        f"map-saved/{number}", "Looking for the map", lambda: has_layout([context.db]), short=True
     )
-    components = f"{_components(served):,} components"
-    what = f"Reading the map of {components}."
-    if not kept:
-        what = (
-            f"Laying out {components} by what they encode: UMAP, then k-means. {_promise(served)}"
-        )
+    components = f"{_components(context):,} components"
+    description = f"Reading the map of {components}"
+    if not saved:
+        description = f"Computing the map of {components} (UMAP, k-means). {_duration(context)}"
 
-    def make() -> LabelledMap:
-        # needs no embedder, and so works without one
-        found = served.db.concept_map(concepts=None)
+    def compute() -> LabelledMap:
+        # the layout works without an embedder; only the labels need one
+        concept_map = context.db.concept_map(concepts=None)
         try:
-            return LabelledMap(found.labelled(), None)
+            return LabelledMap(concept_map.labelled(), None)
         except SemlensError as error:
-            return LabelledMap(found, f"Clusters have no labels. {error}")
+            return LabelledMap(concept_map, f"Clusters have no labels. {error}")
 
-    return work.result(f"map/{number}", what, make)
+    return jobs.result(f"map/{number}", description, compute)
 
 
-def prepare_maps(serving: AppState) -> None:
-    """Have the maps of small databases made, one after the other, where they can be kept.
+def prepare_maps(state: AppState) -> None:
+    """Compute the maps of small databases one after the other, if they can be saved.
 
-    What goes wrong is said to whoever asks for the map.
+    Errors are raised when the map is requested.
     """
-    for served in serving.models:
-        while _components(served) <= SMALL and served.db.is_writable:
+    for context in state.models:
+        while _components(context) <= SMALL and context.db.is_writable:
             try:
-                laid_map(served, serving)
+                labelled_map(context, state)
             except JobPending:
-                continue  # it has waited for a while
+                continue  # each attempt waits for a while
             except SemlensError:
                 pass
             break
 
 
-def _components(served: ModelContext) -> int:
-    return int(served.db.has_examples.sum())
+def _components(context: ModelContext) -> int:
+    return int(context.db.has_examples.sum())
 
 
-def _promise(served: ModelContext) -> str:
-    count = _components(served)
-    time = next((words for most, words in _DURATION if count <= most), "many minutes")
-    if not served.db.is_writable:
-        return f"This takes {time}, at each start: the database is for reading only."
-    return f"This takes {time}, once: the map is kept in the database."
+def _duration(context: ModelContext) -> str:
+    count = _components(context)
+    time = next((text for limit, text in _DURATION if count <= limit), "many minutes")
+    if not context.db.is_writable:
+        return f"This takes {time} each time the server starts: the database is read-only."
+    return f"This takes {time} once: the map is saved in the database."
 
 
 @router.get("/map", response_class=Response)
-def map_points(model: Model, serving: All) -> Response:
-    """Return x, y f32[n], row i32[n], layer, cluster i16[n] (-1: none) as safetensors."""
-    found = laid_map(model, serving).found
-    frame = found.frame
-    layer = pd.Categorical(frame["layer"], model.db.layers).codes
+def map_points(context: Context, state: State) -> Response:
+    """Return x, y f32[n], row i32[n], layer and cluster i16[n] (-1: none) as safetensors."""
+    concept_map = labelled_map(context, state).map
+    frame = concept_map.frame
+    layer = pd.Categorical(frame["layer"], context.db.layers).codes
     return tensors(
         {
             "x": frame["x"].to_numpy(np.float32),
             "y": frame["y"].to_numpy(np.float32),
-            "row": found.sets[0].rows.astype(np.int32),
+            "row": concept_map.sets[0].rows.astype(np.int32),
             "layer": layer.astype(np.int16),
             "cluster": frame["cluster"].to_numpy(np.int16),
         }
@@ -176,53 +183,54 @@ def map_points(model: Model, serving: All) -> Response:
 
 
 @router.get("/map/labels", response_class=Response)
-def map_labels(model: Model, serving: All) -> Response:
-    """Return label i32[n] as safetensors: places in the header's ``names``, -1 for none."""
-    labels, source = component_labels(laid_map(model, serving).found)
+def map_labels(context: Context, state: State) -> Response:
+    """Return label i32[n] as safetensors: indices into ``names`` of the header, -1 for none."""
+    labels, source = component_labels(labelled_map(context, state).map)
     code, names = pd.factorize(np.asarray(labels, object))  # missing is -1
     metadata = {"names": json.dumps([str(name) for name in names]), "source": source}
     return tensors({"label": code.astype(np.int32)}, metadata)
 
 
 @router.get("/clusters")
-def clusters(model: Model, serving: All) -> MapClusters:
-    """Return the clusters of the map, and how it was made."""
-    laid = laid_map(model, serving)
-    found = laid.found
+def clusters(context: Context, state: State) -> MapClusters:
+    """Return the clusters of the map, and how the map was computed."""
+    result = labelled_map(context, state)
+    concept_map = result.map
+    laid_out_first = len(concept_map) - concept_map.placed
     return MapClusters(
-        method=found.method,
-        seed=found.seed,
-        reused=found.reused,
-        placed=found.placed,
-        components=len(found),
-        way="UMAP" if len(found) - found.placed >= NEIGHBOURS else "principal axes",
-        notice=laid.notice,
-        clusters=records(MapCluster, found.clusters),
+        method=concept_map.method,
+        seed=concept_map.seed,
+        reused=concept_map.reused,
+        added_later=concept_map.placed,
+        components=len(concept_map),
+        layout="UMAP" if laid_out_first >= NEIGHBOURS else "principal axes",
+        notice=result.notice,
+        clusters=records(MapCluster, concept_map.clusters),
     )
 
 
 @router.get("/colours", response_class=Response)
 def colours(
-    model: Model,
-    serving: All,
+    context: Context,
+    state: State,
     by: str,
-    target: MaybeClass = None,
+    target: OptionalClass = None,
 ) -> Response:
-    """Return value f32[n] (NaN: none) as safetensors; the header has the scale.
+    """Return value f32[n] (NaN: none) as safetensors, with the colour scale in the header.
 
-    The scale is its ``title``, ``low``, ``high``, and ``signed`` (whether zero is the middle).
+    The scale has ``title``, ``low``, ``high`` and ``signed`` (whether zero is in the middle).
     """
-    _check(by, target)
-    found = laid_map(model, serving).found
+    _check_colour(by, target)
+    concept_map = labelled_map(context, state).map
 
-    def make() -> Scale:
-        coloured = found.coloured(by, *([] if target is None else [target]))
-        return cast(Scale, coloured.colouring)  # measures and relevance are scales
+    def compute() -> Scale:
+        coloured = concept_map.coloured(by, *([] if target is None else [target]))
+        return cast(Scale, coloured.colouring)  # measures and relevance always give a scale
 
-    what = f"Computing {by} of {len(found):,} components."
-    key = f"colours/{model.number}/{by}/{target}"
-    # not the answer itself: what it passes through writes its headers
-    scale = serving.work.result(key, what, make, large=True)
+    description = f"Computing {by} of {len(concept_map):,} components"
+    key = f"colours/{context.number}/{by}/{target}"
+    # the scale is cached, not the response, whose headers the middleware changes
+    scale = state.jobs.result(key, description, compute, large=True)
     low, high = scale.limits
     metadata = {
         "title": scale.title,
@@ -233,39 +241,41 @@ def colours(
     return tensors({"value": scale.values.astype(np.float32)}, metadata)
 
 
-def _check(by: str, target: int | None) -> None:
+def _check_colour(by: str, target: int | None) -> None:
     if by not in VALUES:
         raise ConceptError(
-            f"A map has no values of '{by}'.",
+            f"Unknown colour value '{by}'.",
             f"Expected {', '.join(VALUES[:-1])} or {VALUES[-1]}.",
             "Choose one of them.",
         )
     if (by == "relevance") != (target is not None):
-        given = "no class" if target is None else f"class {target}"
+        received = "no class" if target is None else f"class {target}"
         raise ConceptError(
-            f"Values of {by} were asked for, with {given}.",
-            "Expected a class with relevance, and none with anything else.",
+            f"Colour value '{by}' was requested with {received}.",
+            "Expected a class for relevance, and no class for any other value.",
             "Choose a class." if target is None else "Leave out the class.",
         )
 
 
 @router.post("/selection")
-def selection(model: Model, serving: All, body: SelectionRows) -> SelectionResponse:
-    """Return what some components of the map are about."""
-    chosen = select(laid_map(model, serving).found, body.rows)
+def selection(context: Context, state: State, body: SelectionRows) -> SelectionResponse:
+    """Return the labels and layers of selected components."""
+    selected = select(labelled_map(context, state).map, body.rows)
     return SelectionResponse(
-        count=len(chosen),
-        unlabelled=chosen.unlabelled,
-        source=chosen.source,
-        different=len(chosen.labels),
-        labels=records(CountedName, chosen.labels.head(_LABELS).rename(columns={"label": "name"})),
-        layers=records(CountedName, chosen.layers.rename(columns={"layer": "name"})),
-        components=records(SelectedComponent, chosen.frame.head(_LISTED)),
+        count=len(selected),
+        unlabelled=selected.unlabelled,
+        source=selected.source,
+        distinct_labels=len(selected.labels),
+        labels=records(
+            CountedName, selected.labels.head(_MAX_LABELS).rename(columns={"label": "name"})
+        ),
+        layers=records(CountedName, selected.layers.rename(columns={"layer": "name"})),
+        components=records(SelectedComponent, selected.frame.head(_MAX_COMPONENTS)),
     )
 
 
 @router.post("/selection.csv", response_class=Response)
-def selection_csv(model: Model, serving: All, body: SelectionRows) -> Response:
-    """Return some components of the map as CSV."""
-    chosen = select(laid_map(model, serving).found, body.rows)
-    return download(csv(chosen.to_pandas()), "text/csv", "selection.csv")
+def selection_csv(context: Context, state: State, body: SelectionRows) -> Response:
+    """Return selected components as CSV."""
+    selected = select(labelled_map(context, state).map, body.rows)
+    return download(csv(selected.to_pandas()), "text/csv", "selection.csv")

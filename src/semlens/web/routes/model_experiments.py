@@ -1,4 +1,4 @@
-"""Trying the model: against artefacts, and without components; nothing is ever written."""
+"""Routes that run the subject model: the model test and the ablation preview; nothing is saved."""
 
 from __future__ import annotations
 
@@ -27,101 +27,101 @@ from semlens.data.artefact import Artefact, Hue, Patch, Stripes, TextMark, inser
 from semlens.draw.encode_images import encoded
 from semlens.recipe import fingerprint
 from semlens.types import Component
-from semlens.web.app_state import All, Model
+from semlens.web.app_state import Context, State
 
-router = APIRouter(prefix="/models/{m}/trials", tags=["audit"])
+router = APIRouter(prefix="/models/{m}/experiments", tags=["audit"])
 
-MOST_IMAGES = 400
-"""Images that a page may ask the model for."""
+MAX_IMAGES = 400
+"""Largest number of images that a request may run the model on."""
 
 
 class ArtefactRequest(BaseModel):
-    """An artefact to insert; what is null is as the kind has it.
+    """An artefact to insert; null uses the default of the kind.
 
-    Cut-outs and fonts are files of the server's, so a page cannot name them.
+    Cut-outs and fonts are files on the server, so a page cannot choose them.
     """
 
     model_config = ConfigDict(extra="forbid")
 
     kind: Literal["hue", "text", "patch", "stripes"]
     words: Annotated[str, Field(max_length=100)] | None = None
-    """Of a text."""
+    """Content of a text artefact."""
     colour: Annotated[str, Field(max_length=40)] | None = None
     strength: float | None = None
-    """Opacity of a hue or of stripes; size of a text or a patch, as a share of the image."""
+    """Opacity of a hue or stripes; size of a text or patch, as a share of the image."""
 
     def artefact(self) -> Artefact:
-        """Return it.
+        """Return the artefact.
 
         Raises
         ------
         DataError
-            If it cannot be drawn so.
+            If it cannot be drawn with these settings.
         """
         kind = {"hue": Hue, "text": TextMark, "patch": Patch, "stripes": Stripes}[self.kind]
         strength = "opacity" if kind in (Hue, Stripes) else "size"
-        given = {"colour": self.colour, strength: self.strength}
-        look: dict[str, Any] = {k: value for k, value in given.items() if value is not None}
+        settings = {"colour": self.colour, strength: self.strength}
+        style: dict[str, Any] = {k: value for k, value in settings.items() if value is not None}
         words = {"words": (self.words or "").strip()} if kind is TextMark else {}
-        return kind(**words, **look)
+        return kind(**words, **style)
 
 
 class ModelTestRequest(BaseModel):
-    """Real images of a class against images of others with an artefact."""
+    """A model test: images of a class against images of other classes with an artefact."""
 
     target: Annotated[int, Field(ge=0)]
     artefacts: Annotated[list[ArtefactRequest], Field(min_length=1, max_length=4)]
-    count: Annotated[int, Field(ge=2, le=MOST_IMAGES)] = 100
-    """Real images, and images of other classes, at most."""
+    count: Annotated[int, Field(ge=2, le=MAX_IMAGES)] = 100
+    """Largest number of images of the class, and of other classes."""
     seed: Annotated[int, Field(ge=0)] = 0
 
 
-class PruneRequest(BaseModel):
-    """A model with and without some components."""
+class AblationRequest(BaseModel):
+    """An ablation preview: predictions with and without some components."""
 
     target: Annotated[int, Field(ge=0)]
     components: Annotated[list[Component], Field(max_length=5000)]
     artefact: ArtefactRequest | None = None
-    """Is inserted into the same images for answers of their own."""
-    per_class: Annotated[int, Field(ge=1, le=MOST_IMAGES)] = 20
-    at_most: Annotated[int, Field(ge=1, le=MOST_IMAGES)] = MOST_IMAGES
+    """Also predict the same images with this artefact."""
+    per_class: Annotated[int, Field(ge=1, le=MAX_IMAGES)] = 20
+    at_most: Annotated[int, Field(ge=1, le=MAX_IMAGES)] = MAX_IMAGES
     seed: Annotated[int, Field(ge=0)] = 0
 
 
-SHOWN = 12
-"""Images of a set that are shown, of those with another answer."""
-SIDE = 96
-"""Pixels of the longer side of a shown image."""
+MAX_EXAMPLES = 12
+"""Images with a changed prediction in a response, per set."""
+EXAMPLE_SIZE = 96
+"""Longer side of such an image in pixels."""
 
 
 class ScoreSet(BaseModel):
-    """What the model says of the class on a set of images."""
+    """Scores of the class on a set of images."""
 
     images: int
     top1: float
-    """Share of them that it calls the class."""
+    """Share of the images that are predicted as the class."""
     top5: float
     logit: float
-    """Mean."""
+    """Mean logit."""
     logits: list[float]
 
 
 class TestedArtefact(BaseModel):
-    """Images of other classes with an artefact, against real ones of the class."""
+    """Images of other classes with an artefact, compared with images of the class."""
 
     name: str
     spec: str
     auroc: float
     interval: tuple[float, float]
-    """Of 95 %."""
+    """95 % interval."""
     auroc_without: float | None
-    """The same images without the artefact."""
+    """AUROC of the same images without the artefact."""
     scores: ScoreSet
     without: ScoreSet | None
 
 
 class ModelTestResponse(BaseModel):
-    """How well a class is told from artefacts; 1 is safe, 0.5 is unsafe."""
+    """How well the model separates a class from artefacts; AUROC 1 is safe, 0.5 is unsafe."""
 
     target: int
     name: str
@@ -131,35 +131,36 @@ class ModelTestResponse(BaseModel):
 
 
 class ChangedImage(BaseModel):
-    """An image with another answer."""
+    """An image whose prediction has changed."""
 
     sample: int
     path: str
-    right: str
+    true_class: str
     before: str
     after: str
-    picture: str
-    """As a data address: with its artefact, it is in no file."""
+    image: str
+    """Data URL, since an image with an artefact is not a file."""
 
 
 class AblatedSet(BaseModel):
-    """Predictions on one set of images."""
+    """Predictions on a set of images, with and without the components."""
 
     name: str
     accuracy: RateChange
-    of_class: RateChange
-    """Its recall."""
-    mistaken: RateChange | None
-    """How many images of other classes are called the class."""
+    recall: RateChange
+    """Share of the images of the class that are predicted as it."""
+    false_positive_rate: RateChange | None
+    """Share of the images of other classes that are predicted as the class."""
     changed: int
-    mended: int
-    """How many of them are right now, and were not."""
+    fixed: int
+    """Number of predictions that became correct."""
     broken: int
-    shown: list[ChangedImage]
+    """Number of predictions that became wrong."""
+    examples: list[ChangedImage]
 
 
-class PruneResponse(BaseModel):
-    """A model with and without components; nothing was written."""
+class AblationResponse(BaseModel):
+    """Result of an ablation preview."""
 
     target: int
     name: str
@@ -167,90 +168,90 @@ class PruneResponse(BaseModel):
     images: int
     classes: int
     sets: list[AblatedSet]
-    prune: str
-    """The command that writes weights without them."""
-    retrain: list[str]
-    """Those that find the images with the artefact, and train without them."""
+    prune_command: str
+    """Command that writes the weights without the components."""
+    retrain_commands: list[str]
+    """Commands that find the affected images and retrain without them."""
 
 
-@router.post("/test")
-def test_with_artefacts(served: Model, serving: All, given: ModelTestRequest) -> ModelTestResponse:
-    """Test how well real images of a class are told from images with artefacts (Fig. 3a)."""
-    db = served.db
-    artefacts = [one.artefact() for one in given.artefacts]
-    class_samples(db, given.target, 1)  # says what there is, before the model is loaded
+@router.post("/model-test")
+def run_model_test(context: Context, state: State, request: ModelTestRequest) -> ModelTestResponse:
+    """Test whether the model separates images of a class from images with artefacts (Fig. 3a)."""
+    db = context.db
+    artefacts = [artefact.artefact() for artefact in request.artefacts]
+    class_samples(db, request.target, 1)  # fails early, before the model is loaded
 
-    def make() -> ModelTestResponse:
-        with served.running("The test runs the model"):
-            found = model_test(
-                db, given.target, artefacts=artefacts, count=given.count, seed=given.seed
+    def compute() -> ModelTestResponse:
+        with context.run_model("The model test"):
+            result = model_test(
+                db, request.target, artefacts=artefacts, count=request.count, seed=request.seed
             )
-        served.tests[given.target] = found
-        return tested_answer(found)
+        context.model_tests[request.target] = result
+        return model_test_response(result)
 
-    key = fingerprint(given.model_dump(mode="json"), db.fingerprint)
-    what = f"testing the model on '{class_name(db, given.target)}'"
-    return serving.work.result(f"test/{served.number}/{key}", what, make)
+    key = fingerprint(request.model_dump(mode="json"), db.fingerprint)
+    description = f"Testing the model on '{class_name(db, request.target)}'"
+    return state.jobs.result(f"model-test/{context.number}/{key}", description, compute)
 
 
-@router.post("/prune")
-def try_without(served: Model, serving: All, given: PruneRequest) -> PruneResponse:
-    """Run the model with and without components on the same images (Fig. 4d)."""
-    db = served.db
-    served.db.rows_of(given.components)
-    artefact = None if given.artefact is None else given.artefact.artefact()
-    class_samples(db, given.target, 1)
+@router.post("/ablation")
+def preview_ablation(context: Context, state: State, request: AblationRequest) -> AblationResponse:
+    """Run the model with and without some components on the same images (Fig. 4d)."""
+    db = context.db
+    context.db.rows_of(request.components)
+    artefact = None if request.artefact is None else request.artefact.artefact()
+    class_samples(db, request.target, 1)
 
-    def make() -> PruneResponse:
-        with served.running("The trial runs the model"):
-            found = ablation_preview(
+    def compute() -> AblationResponse:
+        with context.run_model("The ablation preview"):
+            preview = ablation_preview(
                 db,
-                given.target,
-                given.components,
+                request.target,
+                request.components,
                 artefact=artefact,
-                per_class=given.per_class,
-                at_most=given.at_most,
-                seed=given.seed,
+                per_class=request.per_class,
+                at_most=request.at_most,
+                seed=request.seed,
             )
-        names = [str(component) for component in found.components]
-        prune, retrain = commands(db, names, artefact)
-        return PruneResponse(
-            target=given.target,
-            name=class_name(db, given.target),
+        names = [str(component) for component in preview.components]
+        prune_command, retrain_commands = correction_commands(db, names, artefact)
+        return AblationResponse(
+            target=request.target,
+            name=class_name(db, request.target),
             components=names,
-            images=len(found.samples),
-            classes=len(set(found.right.tolist())),
+            images=len(preview.samples),
+            classes=len(set(preview.right.tolist())),
             sets=[
-                tried_set(db, found, answers, put, given.seed)
-                for answers, put in zip(found.sets, (None, artefact), strict=False)
+                ablated_set(db, preview, predictions, inserted, request.seed)
+                for predictions, inserted in zip(preview.sets, (None, artefact), strict=False)
             ],
-            prune=prune,
-            retrain=retrain,
+            prune_command=prune_command,
+            retrain_commands=retrain_commands,
         )
 
-    key = fingerprint(given.model_dump(mode="json"), db.fingerprint)
-    what = f"running the model without {len(given.components)} components"
-    return serving.work.result(f"prune/{served.number}/{key}", what, make)
+    key = fingerprint(request.model_dump(mode="json"), db.fingerprint)
+    description = f"Running the model without {len(request.components)} components"
+    return state.jobs.result(f"ablation/{context.number}/{key}", description, compute)
 
 
-def tested_answer(found: ModelTest) -> ModelTestResponse:
-    """Return a model test as the page takes it."""
+def model_test_response(result: ModelTest) -> ModelTestResponse:
+    """Return the result of a model test as a response."""
     return ModelTestResponse(
-        target=found.target,
-        name=found.name,
-        model=found.model,
-        real=_scores(found.real),
+        target=result.target,
+        name=result.name,
+        model=result.model,
+        real=_scores(result.real),
         sets=[
             TestedArtefact(
-                name=one.name,
-                spec=one.source,
-                auroc=one.auroc,
-                interval=one.interval,
-                auroc_without=plain(one.auroc_without),
-                scores=_scores(one.outputs),
-                without=None if one.without is None else _scores(one.without),
+                name=tested.name,
+                spec=tested.source,
+                auroc=tested.auroc,
+                interval=tested.interval,
+                auroc_without=plain(tested.auroc_without),
+                scores=_scores(tested.outputs),
+                without=None if tested.without is None else _scores(tested.without),
             )
-            for one in found.sets
+            for tested in result.sets
         ],
     )
 
@@ -265,78 +266,82 @@ def _scores(outputs: Outputs) -> ScoreSet:
     )
 
 
-def tried_set(
+def ablated_set(
     db: ConceptDatabase,
-    found: AblationPreview,
-    answers: Predictions,
+    preview: AblationPreview,
+    predictions: Predictions,
     artefact: Artefact | None,
     seed: int,
 ) -> AblatedSet:
-    """Return the answers on one set, with pictures of some that have changed.
+    """Return the predictions on a set of images, with examples of those that changed.
 
-    Those of the class come first, then those that are right now, then those that were.
+    Examples that concern the class come first, then those that became correct, then those
+    that became wrong.
     """
-    was, now = answers.before == found.right, answers.after == found.right
-    changed = np.flatnonzero(answers.before != answers.after)
-    touched = (
-        (found.right == found.target)
-        | (answers.before == found.target)
-        | (answers.after == found.target)
+    before, after = predictions.before, predictions.after
+    was_correct, is_correct = before == preview.right, after == preview.right
+    changed = np.flatnonzero(before != after)
+    of_target = (
+        (preview.right == preview.target) | (before == preview.target) | (after == preview.target)
     )
-    order = np.lexsort((~was[changed], ~now[changed], ~touched[changed]))
+    # lexsort sorts by the last key first, and False before True
+    order = np.lexsort((~was_correct[changed], ~is_correct[changed], ~of_target[changed]))
     return AblatedSet(
-        name=answers.name,
-        accuracy=found.accuracy(answers),
-        of_class=found.accuracy(answers, found.target),
-        mistaken=found.mistaken(answers),
+        name=predictions.name,
+        accuracy=preview.accuracy(predictions),
+        recall=preview.accuracy(predictions, preview.target),
+        false_positive_rate=preview.mistaken(predictions),
         changed=len(changed),
-        mended=int((now & ~was).sum()),
-        broken=int((was & ~now).sum()),
-        shown=[
-            _shown(db, found, answers, int(place), artefact, seed)
-            for place in changed[order][:SHOWN]
+        fixed=int((is_correct & ~was_correct).sum()),
+        broken=int((was_correct & ~is_correct).sum()),
+        examples=[
+            _changed_image(db, preview, predictions, int(position), artefact, seed)
+            for position in changed[order][:MAX_EXAMPLES]
         ],
     )
 
 
-def _shown(
+def _changed_image(
     db: ConceptDatabase,
-    found: AblationPreview,
-    answers: Predictions,
-    place: int,
+    preview: AblationPreview,
+    predictions: Predictions,
+    position: int,
     artefact: Artefact | None,
     seed: int,
 ) -> ChangedImage:
-    sample = int(found.samples[place])
-    picture = db.images.read(sample)
+    sample = int(preview.samples[position])
+    image = db.images.read(sample)
     if artefact is not None:
-        picture = insert_drawn(picture, [artefact], seed, sample)
-    picture.thumbnail((SIDE, SIDE))
-    content = base64.b64encode(encoded(picture)).decode("ascii")
+        image = insert_drawn(image, [artefact], seed, sample)
+    image.thumbnail((EXAMPLE_SIZE, EXAMPLE_SIZE))
+    content = base64.b64encode(encoded(image)).decode("ascii")
     return ChangedImage(
         sample=sample,
         path=db.sample(sample).path,
-        right=class_name(db, int(found.right[place])),
-        before=class_name(db, int(answers.before[place])),
-        after=class_name(db, int(answers.after[place])),
-        picture=f"data:image/webp;base64,{content}",
+        true_class=class_name(db, int(preview.right[position])),
+        before=class_name(db, int(predictions.before[position])),
+        after=class_name(db, int(predictions.after[position])),
+        image=f"data:image/webp;base64,{content}",
     )
 
 
-def commands(
+def correction_commands(
     db: ConceptDatabase, components: Sequence[str], artefact: Artefact | None
 ) -> tuple[str, list[str]]:
-    """Return the command that prunes, and those that retrain, which helps more."""
+    """Return the command that prunes the components, and those that retrain the model."""
     path = str(db.path)
     model, data, _ = db.sources
-    other = ["--model", model] if isinstance(model, str) else []
-    moved = ["--data", str(data)] if isinstance(data, str | Path) else []
-    prune = ["semlens", "prune", path, *components, "--out", "pruned.safetensors", *other]
+    model_option = ["--model", model] if isinstance(model, str) else []
+    data_option = ["--data", str(data)] if isinstance(data, str | Path) else []
+    prune = ["semlens", "prune", path, *components, "--out", "pruned.safetensors", *model_option]
     affected = ["semlens", "affected", path, *components, "--all-data", "--out", "affected.csv"]
     kind = "text:WORDS" if artefact is None else artefact.spec
     retrain = ["semlens", "retrain", path, "--artefact", kind, "--drop", "affected.csv"]
     retrain += ["--out", "retrained.safetensors"]
     return (
         shlex.join(prune),
-        [shlex.join([*affected, *other, *moved]), shlex.join([*retrain, *other, *moved])],
+        [
+            shlex.join([*affected, *model_option, *data_option]),
+            shlex.join([*retrain, *model_option, *data_option]),
+        ],
     )

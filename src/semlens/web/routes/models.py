@@ -1,4 +1,4 @@
-"""What is served: the models, their layers, and what can be asked of them."""
+"""Routes of the served models: their layers and capabilities."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 
 from semlens.api import ConceptDatabase
-from semlens.web.app_state import All, Model, ModelContext
+from semlens.web.app_state import Context, ModelContext, State
 from semlens.web.embedder import SharedEmbedder
 from semlens.web.jobs import JobQueue
 
@@ -14,33 +14,33 @@ router = APIRouter(tags=["models"])
 
 
 class LayerInfo(BaseModel):
-    """One layer of a database."""
+    """A layer of a database."""
 
     number: int
-    """Place in the database's list of layers."""
+    """Position in the list of layers, from 0."""
     name: str
     components: int
     channels: int
     signs: str
-    """``+``, or ``both`` when negative activations count as components of their own."""
+    """``+``, or ``both`` if negative activations are separate components."""
     first: int
-    """Row of its first component."""
+    """Row of the first component."""
     crop: str
     without_examples: int
 
 
 class ModelInfo(BaseModel):
-    """One database."""
+    """A served database."""
 
     number: int
     name: str
     model: str
     data: str
     embedder: str
-    text: bool
-    """Whether it can be searched by texts."""
-    notice: str | None
-    """Why there is no embedder, after one could not be loaded."""
+    has_text: bool
+    """Whether components can be searched by text."""
+    embedder_error: str | None
+    """Why the embedder could not be loaded."""
     relevance: bool
     thumbnails: bool
     components: int
@@ -48,64 +48,64 @@ class ModelInfo(BaseModel):
     dim: int
     layers: list[LayerInfo]
     classes: int
-    """Number of class names; 0 when they are not known."""
+    """Number of class names; 0 if unknown."""
     fingerprint: str
 
 
 @router.get("/models")
-def list_models(serving: All) -> list[ModelInfo]:
-    """Return what is served, in the order given."""
-    return [describe(served, serving.work) for served in serving.models]
+def list_models(state: State) -> list[ModelInfo]:
+    """Return the served models in their order."""
+    return [describe(context, state.jobs) for context in state.models]
 
 
 @router.get("/models/{m}")
-def one_model(model: Model, serving: All) -> ModelInfo:
-    """Return one of them."""
-    return describe(model, serving.work)
+def model_info(context: Context, state: State) -> ModelInfo:
+    """Return a served model."""
+    return describe(context, state.jobs)
 
 
-def describe(served: ModelContext, work: JobQueue) -> ModelInfo:
-    """Return what the page has to know of a database before it asks for anything."""
-    db = served.db
+def describe(context: ModelContext, jobs: JobQueue) -> ModelInfo:
+    """Describe a database, without loading its embedder."""
+    db = context.db
     manifest = db.manifest
     embedder = db.embedder
     failure = embedder.failure if isinstance(embedder, SharedEmbedder) else None
-    if isinstance(embedder, SharedEmbedder) and not embedder.looked_at:
+    if isinstance(embedder, SharedEmbedder) and not embedder.inspected:
         key = f"texts {embedder.fingerprint}"
-        work.result(key, "looking at the embedder", lambda: embedder.has_text, short=True)
+        jobs.result(key, "Inspecting the embedder", lambda: embedder.has_text, short=True)
     return ModelInfo(
-        number=served.number,
-        name=served.name,
+        number=context.number,
+        name=context.name,
         model=manifest.model.spec,
         data=manifest.data.spec,
         embedder=manifest.embedder.spec,
-        text=embedder.has_text,
-        notice=str(failure) if failure else None,
+        has_text=embedder.has_text,
+        embedder_error=str(failure) if failure else None,
         relevance=manifest.relevance is not None,
         thumbnails=manifest.recipe.thumbnails,
         components=manifest.rows,
         samples=manifest.samples,
         dim=manifest.dim,
-        layers=layers_of(db),
+        layers=layer_infos(db),
         classes=len(manifest.classes or ()),
         fingerprint=db.fingerprint,
     )
 
 
-def layers_of(db: ConceptDatabase) -> list[LayerInfo]:
-    """Return the layers of a database, in the order of their rows."""
+def layer_infos(db: ConceptDatabase) -> list[LayerInfo]:
+    """Describe the layers of a database in row order."""
     return [
         LayerInfo(
             number=number,
             name=entry.name,
             components=entry.rows,
             channels=entry.channels,
-            signs=one["signs"],
+            signs=summary["signs"],
             first=entry.first,
             crop=entry.crop,
-            without_examples=one["without_examples"],
+            without_examples=summary["without_examples"],
         )
-        for number, (entry, one) in enumerate(
+        for number, (entry, summary) in enumerate(
             zip(db.manifest.layers, db.summary().to_dict("records"), strict=True)
         )
     ]

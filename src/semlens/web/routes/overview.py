@@ -1,4 +1,4 @@
-"""The overview of a database: what it is, what it lacks, and how clear its components are."""
+"""Routes of the overview: sources, warnings, suggested queries, and score distributions."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from semlens.analysis.describe.overview import (
 from semlens.analysis.describe.score_distribution import Distribution, distributions
 from semlens.analysis.scores import Scores
 from semlens.store.manifest import Source
-from semlens.web.app_state import All, AppState, Model, ModelContext, records
+from semlens.web.app_state import AppState, Context, ModelContext, State, records
 from semlens.web.embedder import SharedEmbedder
 from semlens.web.routes.classes import ClassCount
-from semlens.web.routes.models import LayerInfo, layers_of
+from semlens.web.routes.models import LayerInfo, layer_infos
 
 router = APIRouter(prefix="/models/{m}", tags=["overview"])
 
 
 class Counts(BaseModel):
-    """How many there are of everything."""
+    """Sizes of a database."""
 
     components: int
     without_examples: int
@@ -32,11 +32,11 @@ class Counts(BaseModel):
     unreadable: int
     crops: int
     classes: int | None
-    """Outputs of the model, where it names them."""
+    """Number of outputs of the model, if they have names."""
 
 
 class Overview(BaseModel):
-    """What a database is."""
+    """Overview of a database."""
 
     name: str
     path: str
@@ -46,63 +46,66 @@ class Overview(BaseModel):
     embedder: Source
     counts: Counts
     settings: dict[str, str]
-    """Of the build, in words."""
+    """Settings of the build as readable text."""
     layers: list[LayerInfo]
-    cautions: list[DatabaseWarning]
+    warnings: list[DatabaseWarning]
     queries: list[SuggestedQuery]
     classes: list[ClassCount]
 
 
 @router.get("/overview")
-def overview(served: Model) -> Overview:
-    """Say what the database is, what it lacks, and what may be asked of it first."""
-    db, made = served.db, served.db.manifest
+def overview(context: Context) -> Overview:
+    """Return the sources, sizes, warnings and suggested queries of a database."""
+    db, manifest = context.db, context.db.manifest
     embedder = db.embedder
     shared = embedder if isinstance(embedder, SharedEmbedder) else None
-    found = database_warnings(
+    warnings = database_warnings(
         db,
         failure=shared.failure if shared else None,
         ready=shared is None or shared.ready,
         texts=embedder.has_text,
     )
     return Overview(
-        name=served.name,
+        name=context.name,
         path=str(db.path.resolve()),
         fingerprint=db.fingerprint,
-        model=made.model,
-        data=made.data,
-        embedder=made.embedder,
+        model=manifest.model,
+        data=manifest.data,
+        embedder=manifest.embedder,
         counts=Counts(
-            components=made.rows,
+            components=manifest.rows,
             without_examples=int((~db.has_examples).sum()),
-            samples=made.samples,
-            unreadable=made.unreadable,
-            crops=sum(made.crops),
-            classes=None if made.classes is None else len(made.classes),
+            samples=manifest.samples,
+            unreadable=manifest.unreadable,
+            crops=sum(manifest.crops),
+            classes=None if manifest.classes is None else len(manifest.classes),
         ),
-        settings=dict(describe_settings(made)),
-        layers=layers_of(db),
-        cautions=found,
+        settings=dict(describe_settings(manifest)),
+        layers=layer_infos(db),
+        warnings=warnings,
         queries=sample_queries(db),
         classes=records(ClassCount, class_table(db)),
     )
 
 
-def rated(served: ModelContext, serving: AppState) -> Scores:
-    """Return the measures of all components; the first time that may take minutes.
+def all_scores(context: ModelContext, state: AppState) -> Scores:
+    """Return the measures of all components; the first computation may take minutes.
 
     Raises
     ------
-    StillWorking
-        If they are not there yet.
+    JobPending
+        While they are being computed.
     """
-    return serving.work.result(f"scores {served.number}", "rating the components", served.db.scores)
+    return state.jobs.result(f"scores {context.number}", "Computing the scores", context.db.scores)
 
 
 @router.get("/scores")
-def scores(served: Model, serving: All) -> list[Distribution]:
-    """Return how each measure is distributed in each layer, and how to read it."""
-    found = rated(served, serving)
-    return serving.work.result(
-        f"spreads {served.number}", "counting", lambda: distributions(found.frame), short=True
+def scores(context: Context, state: State) -> list[Distribution]:
+    """Return the distribution of each measure in each layer, with its explanation."""
+    frame = all_scores(context, state).frame
+    return state.jobs.result(
+        f"distributions {context.number}",
+        "Computing the distributions",
+        lambda: distributions(frame),
+        short=True,
     )

@@ -1,4 +1,4 @@
-"""Pictures of components: strips for lists, single examples for the card."""
+"""Routes of images: strips of examples for lists, and single examples for the card."""
 
 from __future__ import annotations
 
@@ -14,80 +14,80 @@ from fastapi import APIRouter, Header, Query, Response
 
 from semlens.draw.example_sheet import View, crop_picture, strip
 from semlens.errors import DataError, ImageError, StaleError
-from semlens.web.app_state import COMPONENT, Model, ModelContext, Row
+from semlens.web.app_state import COMPONENT, Context, ModelContext, Row
 from semlens.web.errors import HttpError
 
 router = APIRouter(tags=["pictures"])
 
-SHORTEST = 8
-"""Digits of the database's fingerprint by which an address names it for good."""
+MIN_VERSION = 8
+"""Digits of the fingerprint that ``v`` must have for an image to be cached permanently."""
 _WEBP: dict[int | str, dict[str, Any]] = {200: {"content": {"image/webp": {}}}}
 
 Version = Annotated[str, Query(max_length=64)]
-Known = Annotated[str | None, Header(alias="If-None-Match")]
+CachedTag = Annotated[str | None, Header(alias="If-None-Match")]
 
 
 @router.get(f"{COMPONENT}/strip.webp", response_class=Response, responses=_WEBP)
 async def component_strip(
-    served: Model,
+    context: Context,
     row: Row,
     count: Annotated[int, Query(ge=1, le=30)] = 4,
     v: Version = "",
-    known: Known = None,
+    cached: CachedTag = None,
 ) -> Response:
     """Return the strongest examples side by side, each a square of 96 pixels.
 
-    With ``v``, the database's fingerprint or its beginning, a browser may keep it for good.
+    With ``v``, a prefix of the database's fingerprint, a browser may cache it permanently.
     """
     return await _picture(
-        served,
+        context,
         f"strip {row} {count}",
         v,
-        known,
-        lambda: strip(served.db, row, count),
+        cached,
+        lambda: strip(context.db, row, count),
     )
 
 
-@router.get(COMPONENT + "/crops/{place}.webp", response_class=Response, responses=_WEBP)
+@router.get(COMPONENT + "/crops/{rank}.webp", response_class=Response, responses=_WEBP)
 async def component_crop(
-    served: Model,
+    context: Context,
     row: Row,
-    place: int,
+    rank: int,
     view: View = "crop",
     v: Version = "",
-    known: Known = None,
+    cached: CachedTag = None,
 ) -> Response:
-    """Return one example: its crop, the crop masked, or the whole image with the crop's box."""
+    """Return an example: its crop, its masked crop, or the whole image with the box of the crop."""
     return await _picture(
-        served,
-        f"crop {row} {place} {view}",
+        context,
+        f"crop {row} {rank} {view}",
         v,
-        known,
-        lambda: crop_picture(served.db, row, place, view),
+        cached,
+        lambda: crop_picture(context.db, row, rank, view),
     )
 
 
 @cache
-def _drawing() -> ThreadPoolExecutor:
-    """Return a thread per core: more draw no faster, and each keeps some memory for good."""
+def _drawing_threads() -> ThreadPoolExecutor:
+    """Return a pool with a thread per core: more are not faster, and each needs memory."""
     return ThreadPoolExecutor(min(8, os.cpu_count() or 1), "drawing")
 
 
 async def _picture(
-    served: ModelContext, what: str, version: str, known: str | None, make: Callable[[], bytes]
+    context: ModelContext, name: str, version: str, cached: str | None, draw: Callable[[], bytes]
 ) -> Response:
-    fingerprint = served.db.fingerprint
-    tag = '"' + hashlib.sha256(f"{fingerprint} {what}".encode()).hexdigest()[:32] + '"'
-    lasting = len(version) >= SHORTEST and fingerprint.startswith(version)
+    fingerprint = context.db.fingerprint
+    tag = '"' + hashlib.sha256(f"{fingerprint} {name}".encode()).hexdigest()[:32] + '"'
+    permanent = len(version) >= MIN_VERSION and fingerprint.startswith(version)
     headers = {
         "ETag": tag,
-        "Content-Encoding": "identity",  # packed already: gzip would only take time
-        "Cache-Control": f"private, {'max-age=31536000, immutable' if lasting else 'no-cache'}",
+        "Content-Encoding": "identity",  # already compressed
+        "Cache-Control": f"private, {'max-age=31536000, immutable' if permanent else 'no-cache'}",
     }
-    if known is not None and tag in known:
+    if cached is not None and tag in cached:
         return Response(status_code=304, headers=headers)
     try:
-        picture = await asyncio.get_running_loop().run_in_executor(_drawing(), make)
-        return Response(picture, media_type="image/webp", headers=headers)
+        image = await asyncio.get_running_loop().run_in_executor(_drawing_threads(), draw)
+        return Response(image, media_type="image/webp", headers=headers)
     except (DataError, ImageError, StaleError) as error:
         raise HttpError(404, error.value, error.expected, error.remedy) from error

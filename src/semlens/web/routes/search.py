@@ -1,4 +1,4 @@
-"""Search: by words, by an image, by components; and how alike everything is to a query."""
+"""Routes of search: by words, by image or by components, and the similarity of all components."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from semlens.analysis.saved_labels import PREFIX, LabelHit, saved_labels, search_labels
 from semlens.analysis.search import Hit, Query, alignments, make_query, rank
 from semlens.types import Component
-from semlens.web.app_state import All, AppState, LayerNames, Model, ModelContext
+from semlens.web.app_state import AppState, Context, LayerNames, ModelContext, State
 from semlens.web.embedder import SharedEmbedder
 from semlens.web.errors import HttpError
 from semlens.web.responses import tensors
@@ -23,46 +23,46 @@ Words = Annotated[str, Field(max_length=200)]
 Texts = Annotated[list[Words], InQuery(max_length=16)]
 Count = Annotated[int, InQuery(ge=1, le=200)]
 Cursor = Annotated[int, InQuery(ge=0, lt=10**9)]
-Number = Annotated[int | None, InQuery(ge=1)]
+QueryId = Annotated[int | None, InQuery(ge=1)]
 
 
 class SearchHit(BaseModel):
-    """One component that was found."""
+    """A search result."""
 
     rank: int
-    """1 is the best."""
+    """From 1, best first."""
     row: int
     component: str
     alignment: float
-    """Similarity with the query less that with the empty prompt (Eq. 4); in a label search,
-    that of the component with its label."""
+    """Similarity with the query minus that with the empty prompt (Eq. 4); in a label search,
+    the alignment of the component with its label."""
     cosine: float | None
     """Similarity with the query (Eq. 3); null in a label search."""
     percentile: float | None
     """Share of the searched components with a lower alignment, in [0, 1]; null in a label
     search."""
     label: str | None
-    """From the newest labels that are kept."""
+    """From the newest saved labels."""
 
 
 class SearchResponse(BaseModel):
-    """What was found, best first."""
+    """A page of search results, best first."""
 
     query: str
     searched: int
-    """How many components were ranked; in a label search, how many have a label."""
+    """Number of components ranked; in a label search, number of components with a label."""
     mode: Literal["vector", "label"]
     notice: str | None
-    """Why only labels were searched."""
+    """Reason why only labels were searched."""
     hits: list[SearchHit]
     cursor: str | None
-    """Where the next page starts, or null at the end."""
-    probe: int | None
-    """Number by which ``search`` and ``similarity`` know an image or components."""
+    """Start of the next page; null on the last one."""
+    query_id: int | None
+    """Id of a query with an image or components, for ``search`` and ``similarity``."""
 
 
-class ComponentTerms(BaseModel):
-    """Components and words to look for and to keep away from."""
+class SearchRequest(BaseModel):
+    """Components and words to search for (``like``, ``q``) and to avoid."""
 
     like: Annotated[list[Component], Field(max_length=200)] = []
     unlike: Annotated[list[Component], Field(max_length=200)] = []
@@ -74,155 +74,159 @@ class ComponentTerms(BaseModel):
 
 @router.get("/search")
 def search(
-    served: Model,
-    serving: All,
+    context: Context,
+    state: State,
     q: Texts = [],  # noqa: B006  # FastAPI reads it only
     without: Texts = [],  # noqa: B006
-    probe: Number = None,
+    query_id: QueryId = None,
     layers: LayerNames = None,
     k: Count = 20,
     cursor: Cursor = 0,
 ) -> SearchResponse:
-    """Rank components by words, or by a ``probe`` that was sent before.
+    """Rank components by words, or by an earlier query with ``query_id``.
 
-    An embedder without texts leaves the words of kept labels to be searched.
+    If the embedder cannot embed texts, the words are searched in the saved labels.
     """
-    if probe is None and not served.db.embedder.has_text:
-        return _by_label(served, q, without, layers, k, cursor)
-    query = _query(served, serving, q, without, probe)
-    return _by_vector(served, serving, query, layers, k, cursor, probe)
+    if query_id is None and not context.db.embedder.has_text:
+        return _by_label(context, q, without, layers, k, cursor)
+    query = _query(context, state, q, without, query_id)
+    return _by_vector(context, state, query, layers, k, cursor, query_id)
 
 
 @router.post("/search/image", openapi_extra=UPLOAD)
 def search_image(
-    served: Model,
-    serving: All,
+    context: Context,
+    state: State,
     image: Upload,
     q: Texts = [],  # noqa: B006
     without: Texts = [],  # noqa: B006
     layers: LayerNames = None,
     k: Count = 20,
 ) -> SearchResponse:
-    """Rank components by an image, the body of the request, and words beside it."""
-    _load(served, serving)
-    query = make_query(served.db, q, image, without=without)
-    number = serving.probes.keep(served.number, query)
-    return _by_vector(served, serving, query, layers, k, 0, number)
+    """Rank components by an image in the body of the request, and optional words."""
+    _load(context, state)
+    query = make_query(context.db, q, image, without=without)
+    query_id = state.queries.add(context.number, query)
+    return _by_vector(context, state, query, layers, k, 0, query_id)
 
 
 @router.post("/search/components")
-def search_components(served: Model, serving: All, terms: ComponentTerms) -> SearchResponse:
-    """Rank components by their likeness to others ("more like this"), and by words.
+def search_components(context: Context, state: State, request: SearchRequest) -> SearchResponse:
+    """Rank components by their similarity to other components, and by words.
 
-    Those that are given are not found themselves.
+    The components of the request are not among the results.
     """
-    if terms.q or terms.without:
-        _load(served, serving)
+    if request.q or request.without:
+        _load(context, state)
     query = make_query(
-        served.db, terms.q, like=terms.like, without=terms.without, unlike=terms.unlike
+        context.db, request.q, like=request.like, without=request.without, unlike=request.unlike
     )
-    number = serving.probes.keep(served.number, query)
-    return _by_vector(served, serving, query, terms.layers, terms.k, 0, number)
+    query_id = state.queries.add(context.number, query)
+    return _by_vector(context, state, query, request.layers, request.k, 0, query_id)
 
 
 @router.get("/similarity", response_class=Response)
 def similarity(
-    served: Model,
-    serving: All,
+    context: Context,
+    state: State,
     q: Texts = [],  # noqa: B006
     without: Texts = [],  # noqa: B006
-    probe: Number = None,
+    query_id: QueryId = None,
 ) -> Response:
-    """Return alignment f32[n] of all components in row order as safetensors; NaN: no examples."""
-    query = _query(served, serving, q, without, probe)
-    return tensors({"alignment": alignments(served.db, query)})
+    """Return alignment f32[n] in row order as safetensors; NaN for components without examples."""
+    query = _query(context, state, q, without, query_id)
+    return tensors({"alignment": alignments(context.db, query)})
 
 
 def _query(
-    served: ModelContext, serving: AppState, q: list[str], without: list[str], probe: int | None
+    context: ModelContext,
+    state: AppState,
+    q: list[str],
+    without: list[str],
+    query_id: int | None,
 ) -> Query:
-    if probe is None:
-        _load(served, serving)
-        return make_query(served.db, q, without=without)
+    if query_id is None:
+        _load(context, state)
+        return make_query(context.db, q, without=without)
     if q or without:
         raise HttpError(
             400,
-            f"The search number {probe} was asked for together with words.",
-            "Expected one of them.",
-            "Send the words along with the image.",
+            f"The query {query_id} was combined with words.",
+            "Expected either a query id or words.",
+            "Send the words together with the image.",
         )
-    return serving.probes.get(served.number, probe)
+    return state.queries.get(context.number, query_id)
 
 
-def _load(served: ModelContext, serving: AppState) -> None:
-    """Load the embedder in the background, once: a large one takes a while."""
-    embedder = served.db.embedder
+def _load(context: ModelContext, state: AppState) -> None:
+    """Load the embedder in the background, once."""
+    embedder = context.db.embedder
     if isinstance(embedder, SharedEmbedder) and not embedder.ready:
-        what = f"loading the embedder {embedder.spec}"
+        description = f"Loading the embedder {embedder.spec}"
         key = f"embedder/{embedder.fingerprint}"
-        serving.work.result(key, what, embedder.warm, short=True)
+        state.jobs.result(key, description, embedder.warm, short=True)
 
 
 def _by_vector(
-    served: ModelContext,
-    serving: AppState,
+    context: ModelContext,
+    state: AppState,
     query: Query,
     layers: list[str] | None,
     k: int,
     offset: int,
-    probe: int | None,
+    query_id: int | None,
 ) -> SearchResponse:
-    found = rank(served.db, query, top=k, offset=offset, layers=layers)
-    labels = _labels(served, serving)
-    hits = [_hit(hit, label=labels[hit.row] if labels else None) for hit in found.hits]
+    ranking = rank(context.db, query, top=k, offset=offset, layers=layers)
+    labels = _labels(context, state)
+    hits = [_hit(hit, label=labels[hit.row] if labels else None) for hit in ranking.hits]
     end = offset + len(hits)
     return SearchResponse(
         query=query.text,
-        searched=found.searched,
+        searched=ranking.searched,
         mode="vector",
         notice=None,
         hits=hits,
-        cursor=str(end) if len(hits) == k and end < found.searched else None,
-        probe=probe,
+        cursor=str(end) if len(hits) == k and end < ranking.searched else None,
+        query_id=query_id,
     )
 
 
 def _by_label(
-    served: ModelContext,
+    context: ModelContext,
     q: list[str],
     without: list[str],
     layers: list[str] | None,
     k: int,
     offset: int,
 ) -> SearchResponse:
-    found = search_labels(served.db, q, without=without, top=k, offset=offset, layers=layers)
-    end = offset + len(found.hits)
+    ranking = search_labels(context.db, q, without=without, top=k, offset=offset, layers=layers)
+    end = offset + len(ranking.hits)
     return SearchResponse(
-        query=found.query,
-        searched=found.searched,
+        query=ranking.query,
+        searched=ranking.searched,
         mode="label",
-        notice=f"The embedder '{served.db.manifest.embedder.spec}' reads no texts, or cannot be "
-        "loaded: only the words of kept labels are searched.",
-        hits=[_hit(hit, cosine=None, percentile=None) for hit in found.hits],
-        cursor=str(end) if end < found.total else None,
-        probe=None,
+        notice=f"The embedder '{context.db.manifest.embedder.spec}' cannot embed texts or could "
+        "not be loaded, so the search uses the saved labels only.",
+        hits=[_hit(hit, cosine=None, percentile=None) for hit in ranking.hits],
+        cursor=str(end) if end < ranking.total else None,
+        query_id=None,
     )
 
 
-def _hit(found: Hit | LabelHit, **more: str | None) -> SearchHit:
-    return SearchHit.model_validate({**vars(found), "component": str(found.component), **more})
+def _hit(hit: Hit | LabelHit, **fields: str | None) -> SearchHit:
+    return SearchHit.model_validate({**vars(hit), "component": str(hit.component), **fields})
 
 
-def _labels(served: ModelContext, serving: AppState) -> list[str | None] | None:
-    """Return the newest kept labels by row; read once for as long as they are the newest."""
-    kept = served.db.list_analyses(PREFIX)
-    if not kept:
+def _labels(context: ModelContext, state: AppState) -> list[str | None] | None:
+    """Return the newest saved labels by row; read again only when newer ones are saved."""
+    saved = context.db.list_analyses(PREFIX)
+    if not saved:
         return None
 
     def read() -> list[str | None] | None:
-        table = saved_labels(served.db)
+        table = saved_labels(context.db)
         return None if table is None else table["label"].tolist()
 
-    return serving.work.result(
-        f"labels/{served.number}/{kept}", "reading the labels", read, short=True, large=True
+    return state.jobs.result(
+        f"labels/{context.number}/{saved}", "Reading the labels", read, short=True, large=True
     )

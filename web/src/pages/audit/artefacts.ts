@@ -1,44 +1,44 @@
-/** The artefacts that a page can insert, with the look that each begins with. */
+/** Kinds of artefacts that can be inserted, with their default settings. */
 import type { ArtefactRequest } from "../../api/types";
 
-export type Kind = ArtefactRequest["kind"];
-export interface Chosen extends ArtefactRequest {
+export type ArtefactKind = ArtefactRequest["kind"];
+export interface ArtefactSettings extends ArtefactRequest {
   words: string;
   colour: string;
   strength: number;
 }
 
-export const KINDS: Record<Kind, { title: string; strength: "opacity" | "size"; first: Chosen }> = {
+export const KINDS: Record<ArtefactKind, { title: string; strength: "opacity" | "size"; defaults: ArtefactSettings }> = {
   text: {
     title: "Text",
     strength: "size",
-    first: { kind: "text", words: "© stock", colour: "#ffffff", strength: 0.12 },
+    defaults: { kind: "text", words: "© stock", colour: "#ffffff", strength: 0.12 },
   },
   hue: {
     title: "Tint",
     strength: "opacity",
-    first: { kind: "hue", words: "", colour: "#e78097", strength: 0.3 },
+    defaults: { kind: "hue", words: "", colour: "#e78097", strength: 0.3 },
   },
   patch: {
     title: "Patch",
     strength: "size",
-    first: { kind: "patch", words: "", colour: "#dc1e28", strength: 0.22 },
+    defaults: { kind: "patch", words: "", colour: "#dc1e28", strength: 0.22 },
   },
   stripes: {
     title: "Stripes",
     strength: "opacity",
-    first: { kind: "stripes", words: "", colour: "#ffffff", strength: 0.45 },
+    defaults: { kind: "stripes", words: "", colour: "#ffffff", strength: 0.45 },
   },
 };
-export const MOST = 4;
+export const MAX_ARTEFACTS = 4;
 
-export function said(one: Chosen): string {
-  const title = KINDS[one.kind].title.toLowerCase();
-  return one.kind === "text" ? `the text “${one.words}”` : `the ${title}`;
+export function describe(artefact: ArtefactSettings): string {
+  const title = KINDS[artefact.kind].title.toLowerCase();
+  return artefact.kind === "text" ? `the text “${artefact.words}”` : `the ${title}`;
 }
 
-/** As the server takes it. */
-export const given = (one: Chosen): ArtefactRequest => ({
-  ...one,
-  words: one.kind === "text" ? one.words : null,
+/** The request for an artefact. */
+export const requestOf = (artefact: ArtefactSettings): ArtefactRequest => ({
+  ...artefact,
+  words: artefact.kind === "text" ? artefact.words : null,
 });

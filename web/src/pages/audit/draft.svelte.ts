@@ -1,23 +1,23 @@
 /**
- * A saved audit that is being edited: saved by itself a moment after each edit.
+ * A saved audit that is being edited; it is saved automatically shortly after each edit.
  *
- * What was not sent yet is kept by field, so that an answer never takes back what was typed
- * while it was under way. The server refuses an edit of an older revision; then nothing more is
- * sent until the newer one is loaded.
+ * Unsent edits are kept by field, so that a response never reverts what was typed while the
+ * request was running. The server refuses edits of an older revision; then nothing is sent until
+ * the newer one is loaded.
  */
 import { send } from "../../api/client";
 import type { ApiError } from "../../api/errors";
-import { isPacked } from "../../api/packed";
+import { isStaticExport } from "../../api/static-export";
 import { asError } from "../../api/resource.svelte";
 import type { Review, SavedAuditResponse, AuditSettings, ListedConcept } from "../../api/types";
 import type { Side } from "./verdict";
 
-const PAUSE = 600;
+const SAVE_DELAY = 600;
 
-type Said = Pick<Review, "status" | "note">;
+type ReviewEdit = Pick<Review, "status" | "note">;
 type Lists = Record<Side, ListedConcept[]>;
 type Content = Lists & { settings: AuditSettings };
-type Dirty = Partial<Content> & { name?: string; reviews?: Record<string, Said | null> };
+type Dirty = Partial<Content> & { name?: string; reviews?: Record<string, ReviewEdit | null> };
 
 export type Status = "saved" | "waiting" | "saving" | "failed";
 
@@ -29,16 +29,16 @@ export class Draft {
   reviews = $state.raw<NonNullable<SavedAuditResponse["reviews"]>>({});
   status = $state<Status>("saved");
   error = $state.raw<ApiError | null>(null);
-  /** What the server has, but for what is edited. */
+  /** The audit as the server last returned it. */
   record = $state.raw<SavedAuditResponse>() as SavedAuditResponse;
-  /** Counts what changes the finding, once it is saved. */
+  /** Incremented when a saved edit changes the result. */
   computed = $state(0);
-  /** Whether it was edited elsewhere since. */
+  /** Whether the audit was edited elsewhere. */
   conflict = $derived(this.error?.kind === "EditError");
-  readonly locked = isPacked();
+  readonly locked = isStaticExport();
 
   #dirty: Dirty = {};
-  #undo = $state.raw<{ what: string; back: () => void }[]>([]);
+  #undo = $state.raw<{ kind: string; revert: () => void }[]>([]);
   #timer = 0;
   #sending: Promise<void> | null = null;
 
@@ -46,11 +46,11 @@ export class Draft {
     readonly path: string,
     record: SavedAuditResponse,
   ) {
-    this.take(record);
+    this.load(record);
   }
 
-  /** Show a record as it is; what was not saved is gone. */
-  take(record: SavedAuditResponse): void {
+  /** Load a record; unsaved edits are discarded. */
+  load(record: SavedAuditResponse): void {
     clearTimeout(this.#timer);
     this.#dirty = {};
     this.#undo = [];
@@ -64,18 +64,18 @@ export class Draft {
     return this.#undo.length;
   }
 
-  /** Change lists or settings; `undo` takes it back. */
-  change(what: Partial<Content>): void {
+  /** Change lists or settings; can be undone. */
+  change(edit: Partial<Content>): void {
     if (this.locked) return;
     const { valid, spurious, settings } = this;
     this.#remember("lists", () => this.#apply({ valid, spurious, settings }));
-    this.#apply(what);
+    this.#apply(edit);
   }
 
   undo(): void {
     const last = this.#undo.at(-1);
     this.#undo = this.#undo.slice(0, -1);
-    last?.back();
+    last?.revert();
   }
 
   rename(name: string): void {
@@ -85,23 +85,23 @@ export class Draft {
     this.#wait();
   }
 
-  /** Say something of a component, or take it back. */
-  review(component: string, review: Said | null): void {
+  /** Set or remove the review of a component. */
+  review(component: string, review: ReviewEdit | null): void {
     if (this.locked) return;
     const before = this.reviews[component] ?? null;
-    // the letters of a note are one edit
-    const what = before && review && before.status === review.status ? `note ${component}` : "review";
-    if (what === "review" || this.#undo.at(-1)?.what !== what)
-      this.#remember(what, () => this.#say(component, before));
-    this.#say(component, review);
+    // typing a note is a single edit
+    const kind = before && review && before.status === review.status ? `note ${component}` : "review";
+    if (kind === "review" || this.#undo.at(-1)?.kind !== kind)
+      this.#remember(kind, () => this.#setReview(component, before));
+    this.#setReview(component, review);
   }
 
-  #remember(what: string, back: () => void): void {
-    this.#undo = [...this.#undo.slice(-99), { what, back }];
+  #remember(kind: string, revert: () => void): void {
+    this.#undo = [...this.#undo.slice(-99), { kind, revert }];
   }
 
-  #say(component: string, said: Said | null): void {
-    const review = said && { status: said.status, note: said.note };
+  #setReview(component: string, edit: ReviewEdit | null): void {
+    const review = edit && { status: edit.status, note: edit.note };
     const { [component]: before, ...others } = this.reviews;
     this.reviews = review
       ? { ...others, [component]: { when: "", ...before, ...review } }
@@ -110,28 +110,28 @@ export class Draft {
     this.#wait();
   }
 
-  /** Add concepts to a side; those of the other side move over. Returns how many are new here. */
+  /** Add concepts to a list, moving them from the other one. Returns how many were added. */
   add(side: Side, terms: readonly ListedConcept[]): number {
-    const known = new Set(this[side].map(keyOf));
-    const fresh = new Map<string, ListedConcept>();
+    const listed = new Set(this[side].map(keyOf));
+    const added = new Map<string, ListedConcept>();
     for (const term of terms)
-      if (keyOf(term) && !known.has(keyOf(term))) fresh.set(keyOf(term), term);
-    if (!fresh.size) return 0;
+      if (keyOf(term) && !listed.has(keyOf(term))) added.set(keyOf(term), term);
+    if (!added.size) return 0;
     const other = side === "valid" ? "spurious" : "valid";
-    const left = this[other].filter((term) => !fresh.has(keyOf(term)));
-    // an image concept that moves stays one
-    const moved = this[other].filter((term) => fresh.has(keyOf(term)));
-    for (const term of moved) fresh.set(keyOf(term), term);
-    const lists = { [side]: [...this[side], ...fresh.values()] } as Partial<Lists>;
+    const left = this[other].filter((term) => !added.has(keyOf(term)));
+    // moved image concepts keep their images
+    const moved = this[other].filter((term) => added.has(keyOf(term)));
+    for (const term of moved) added.set(keyOf(term), term);
+    const lists = { [side]: [...this[side], ...added.values()] } as Partial<Lists>;
     this.change(moved.length ? { ...lists, [other]: left } : lists);
-    return fresh.size;
+    return added.size;
   }
 
   remove(side: Side, term: ListedConcept): void {
-    this.change({ [side]: this[side].filter((one) => one !== term) });
+    this.change({ [side]: this[side].filter((concept) => concept !== term) });
   }
 
-  /** Save now; resolves once the server has everything, or has refused. */
+  /** Save now; resolves when the server has accepted or refused all edits. */
   async flush(): Promise<void> {
     clearTimeout(this.#timer);
     await this.#sending;
@@ -141,16 +141,16 @@ export class Draft {
     }
   }
 
-  /** Take the audit over to the build that the database has now. */
-  async renew(): Promise<void> {
+  /** Update the audit to the current build of the database. */
+  async updateBuild(): Promise<void> {
     await this.flush();
-    this.#sending = this.#send({ renew: true });
+    this.#sending = this.#send({ update_build: true });
     await this.#sending;
   }
 
-  #apply(what: Partial<Content>): void {
-    Object.assign(this, what);
-    Object.assign(this.#dirty, what);
+  #apply(edit: Partial<Content>): void {
+    Object.assign(this, edit);
+    Object.assign(this.#dirty, edit);
     this.#wait();
   }
 
@@ -159,21 +159,21 @@ export class Draft {
     this.error = null;
     this.status = "waiting";
     clearTimeout(this.#timer);
-    this.#timer = window.setTimeout(() => void this.flush(), PAUSE);
+    this.#timer = window.setTimeout(() => void this.flush(), SAVE_DELAY);
   }
 
-  async #send(more: { renew?: boolean } = {}): Promise<void> {
+  async #send(options: { update_build?: boolean } = {}): Promise<void> {
     const sent = this.#dirty;
     this.#dirty = {};
     this.status = "saving";
     try {
       const revision = this.record.revision;
-      const found = await send<SavedAuditResponse>("PUT", this.path, { revision, ...sent, ...more });
-      this.#accept(found);
-      if (sent.valid || sent.spurious || sent.settings || more.renew) this.computed += 1;
+      const response = await send<SavedAuditResponse>("PUT", this.path, { revision, ...sent, ...options });
+      this.#accept(response);
+      if (sent.valid || sent.spurious || sent.settings || options.update_build) this.computed += 1;
       if (this.status === "saving") this.status = Object.keys(this.#dirty).length ? "waiting" : "saved";
     } catch (fault) {
-      // what was edited meanwhile is newer than what could not be sent
+      // edits made meanwhile are newer than the unsent ones
       const reviews = { ...sent.reviews, ...this.#dirty.reviews };
       this.#dirty = { ...sent, ...this.#dirty };
       if (Object.keys(reviews).length) this.#dirty.reviews = reviews;
@@ -184,25 +184,25 @@ export class Draft {
     }
   }
 
-  /** Take over from an answer what was not edited since it was asked for. */
-  #accept(found: SavedAuditResponse): void {
-    this.record = found;
+  /** Update the fields that were not edited since the request was sent. */
+  #accept(record: SavedAuditResponse): void {
+    this.record = record;
     const dirty = this.#dirty;
-    if (dirty.name === undefined) this.name = found.name;
-    if (!dirty.valid) this.valid = found.valid;
-    if (!dirty.spurious) this.spurious = found.spurious;
-    if (!dirty.settings) this.settings = found.settings;
-    if (!dirty.reviews) this.reviews = found.reviews ?? {};
+    if (dirty.name === undefined) this.name = record.name;
+    if (!dirty.valid) this.valid = record.valid;
+    if (!dirty.spurious) this.spurious = record.spurious;
+    if (!dirty.settings) this.settings = record.settings;
+    if (!dirty.reviews) this.reviews = record.reviews ?? {};
   }
 }
 
-/** What two spellings of one concept have in common. */
+/** Key of a concept, the same for different spellings. */
 export function keyOf(term: ListedConcept): string {
   return term.text.toLowerCase().split(/\s+/).filter(Boolean).join(" ");
 }
 
-/** Texts of typed or pasted lines as concepts. */
-export function termsOf(text: string): ListedConcept[] {
+/** Concepts from typed or pasted lines. */
+export function conceptsOf(text: string): ListedConcept[] {
   return text
     .split(/[\n\r\t]+/)
     .map((line) => line.replace(/^\s*[-*•]\s+/, "").trim())

@@ -1,4 +1,4 @@
-/** Verdicts: what they say, how they look, and which one a component has at other thresholds. */
+/** Verdicts: descriptions, marks, and the verdict of a component for given thresholds. */
 import type { AuditedComponent } from "../../api/types";
 
 export const VERDICTS = ["valid", "both", "spurious", "unexpected"] as const;
@@ -6,34 +6,34 @@ export type Verdict = (typeof VERDICTS)[number];
 export type Side = "valid" | "spurious";
 export const SIDES: readonly Side[] = ["valid", "spurious"];
 
-export const SAYS: Record<Verdict, string> = {
+export const DESCRIPTIONS: Record<Verdict, string> = {
   valid: "aligned with valid concepts only",
   both: "aligned with valid and with spurious concepts",
   spurious: "aligned with spurious concepts only",
   unexpected: "aligned with neither",
 };
 
-/** Fixed thresholds; null: each component's own, which follows from chance. */
-export type Limits = Record<Side, number | null>;
+/** Fixed thresholds; null means the component's own threshold, by chance. */
+export type Thresholds = Record<Side, number | null>;
 
-/** The threshold that holds for a component. */
-export function limitOf(one: AuditedComponent, side: Side, limits: Limits): number {
+/** The threshold of a component. */
+export function thresholdOf(component: AuditedComponent, side: Side, thresholds: Thresholds): number {
   // the server compares in single precision
-  return Math.fround(limits[side] ?? one[`${side}_threshold`] ?? Infinity);
+  return Math.fround(thresholds[side] ?? component[`${side}_threshold`] ?? Infinity);
 }
 
-export function verdictOf(one: AuditedComponent, limits: Limits): Verdict {
+export function verdictOf(component: AuditedComponent, thresholds: Thresholds): Verdict {
   const [valid, spurious] = SIDES.map((side) => {
-    const value = one[side];
-    return value !== null && value > limitOf(one, side, limits);
+    const value = component[side];
+    return value !== null && value > thresholdOf(component, side, thresholds);
   });
   if (valid) return spurious ? "both" : "valid";
   return spurious ? "spurious" : "unexpected";
 }
 
 /**
- * The mark of a verdict as an SVG path around 0, of the same area whatever its shape: colours
- * alone do not tell the verdicts apart for everybody.
+ * The mark of a verdict as an SVG path around 0. Shapes differ, with equal areas, since not everyone
+ * can distinguish the colours.
  */
 export function markPath(verdict: Verdict, radius: number): string {
   const round = (value: number) => value.toFixed(2);
@@ -49,10 +49,10 @@ export function markPath(verdict: Verdict, radius: number): string {
   return `M-${r} 0A${r} ${r} 0 1 1 ${r} 0A${r} ${r} 0 1 1-${r} 0Z`;
 }
 
-/** The best concept of the sides that a verdict names. */
-export function conceptOf(one: AuditedComponent, verdict: Verdict): string {
+/** The best concepts of the lists in a verdict. */
+export function conceptOf(component: AuditedComponent, verdict: Verdict): string {
   const sides = verdict === "both" ? SIDES : SIDES.filter((side) => side === verdict);
-  return sides.map((side) => one[`${side}_concept`]).join(" / ");
+  return sides.map((side) => component[`${side}_concept`]).join(" / ");
 }
 
 export function percent(share: number, digits = 0): string {

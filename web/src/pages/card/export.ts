@@ -1,8 +1,9 @@
-/** A component's examples as files: a picture with its legend, and a table. Made in the page. */
+/** Downloads of a component's examples, created in the page: an image with a legend, and a table. */
 import type { ComponentCard, ModelInfo } from "../../api/types";
+import { csv, download } from "../../parts/csv";
 import { pictureUrl } from "../../state/models.svelte";
 import { token } from "../../state/theme.svelte";
-import { short } from "./words";
+import { short } from "./format";
 
 const CELL = 112;
 const GAP = 8;
@@ -10,7 +11,7 @@ const EDGE = 20;
 const COLUMNS = 6;
 const SCALE = 2;
 
-/** Save the examples as a PNG at twice the size of the screen. */
+/** Download the examples as PNG at twice the screen resolution. */
 export async function saveExamples(
   model: ModelInfo,
   card: ComponentCard,
@@ -19,17 +20,17 @@ export async function saveExamples(
 ): Promise<void> {
   const view = mask ? "masked" : "crop";
   const pictures = await Promise.all(
-    card.examples.map((one) =>
-      loaded(pictureUrl(model, card.component, `crops/${one.place}.webp`, { view })),
+    card.examples.map((example) =>
+      loadImage(pictureUrl(model, card.component, `crops/${example.rank}.webp`, { view })),
     ),
   );
-  const sheet = drawn(model, card, label, mask, pictures);
+  const sheet = drawSheet(model, card, label, mask, pictures);
   const blob = await new Promise<Blob | null>((resolve) => sheet.toBlob(resolve, "image/png"));
-  if (!blob) throw new Error("the picture is too large");
-  offer(blob, `${fileName(model, card)}.png`);
+  if (!blob) throw new Error("The image is too large");
+  download(blob, `${fileName(model, card)}.png`);
 }
 
-function drawn(
+function drawSheet(
   model: ModelInfo,
   card: ComponentCard,
   label: string | null,
@@ -45,52 +46,52 @@ function drawn(
   sheet.width = width * SCALE;
   sheet.height = height * SCALE;
   const pen = sheet.getContext("2d");
-  if (!pen) throw new Error("there is no canvas");
+  if (!pen) throw new Error("No canvas available");
   pen.scale(SCALE, SCALE);
   pen.fillStyle = token("paper");
   pen.fillRect(0, 0, width, height);
   const write = (text: string, x: number, y: number, font: string, colour: string, most: number) => {
     pen.font = `${font} ${getComputedStyle(document.body).fontFamily}`;
     pen.fillStyle = token(colour);
-    pen.fillText(clipped(pen, text, most), x, y);
+    pen.fillText(truncated(pen, text, most), x, y);
   };
   const title = label ? `${card.component}   ${label}` : card.component;
   write(title, EDGE, EDGE + 14, "600 17px", "ink", width - 2 * EDGE);
   const who = `${model.name} (${model.model}), ${model.data}`;
   write(who, EDGE, EDGE + 34, "12px", "soft", width - 2 * EDGE);
-  pictures.forEach((picture, place) => {
-    const x = EDGE + (place % COLUMNS) * (CELL + GAP);
-    const y = top + Math.floor(place / COLUMNS) * (CELL + 18 + GAP);
+  pictures.forEach((picture, index) => {
+    const x = EDGE + (index % COLUMNS) * (CELL + GAP);
+    const y = top + Math.floor(index / COLUMNS) * (CELL + 18 + GAP);
     pen.fillStyle = token("sunken");
     pen.fillRect(x, y, CELL, CELL);
-    if (picture) inside(pen, picture, x, y);
-    const example = card.examples[place]!;
-    write(`${place + 1}   ${short(example.activation)}`, x, y + CELL + 13, "11px", "soft", CELL);
+    if (picture) drawFitted(pen, picture, x, y);
+    const example = card.examples[index]!;
+    write(`${index + 1}   ${short(example.activation)}`, x, y + CELL + 13, "11px", "soft", CELL);
   });
   const legend = `${card.examples.length} strongest examples: rank and ${card.readout} activation${
-    mask ? "; dark: where it hardly reacts" : ""
+    mask ? "; dark: weak activation" : ""
   }`;
   write(legend, EDGE, height - EDGE, "12px", "soft", width - 2 * EDGE);
   return sheet;
 }
 
-/** Draw a picture whole and in its own shape. */
-function inside(pen: CanvasRenderingContext2D, one: HTMLImageElement, x: number, y: number): void {
-  const scale = CELL / Math.max(one.naturalWidth, one.naturalHeight);
-  const [w, h] = [one.naturalWidth * scale, one.naturalHeight * scale];
+/** Draw an image scaled to a cell, without cropping. */
+function drawFitted(pen: CanvasRenderingContext2D, image: HTMLImageElement, x: number, y: number): void {
+  const scale = CELL / Math.max(image.naturalWidth, image.naturalHeight);
+  const [w, h] = [image.naturalWidth * scale, image.naturalHeight * scale];
   pen.imageSmoothingQuality = "high";
-  pen.drawImage(one, x + (CELL - w) / 2, y + (CELL - h) / 2, w, h);
+  pen.drawImage(image, x + (CELL - w) / 2, y + (CELL - h) / 2, w, h);
 }
 
-function clipped(pen: CanvasRenderingContext2D, text: string, most: number): string {
+function truncated(pen: CanvasRenderingContext2D, text: string, most: number): string {
   if (pen.measureText(text).width <= most) return text;
   let end = text.length;
   while (end > 0 && pen.measureText(`${text.slice(0, end)}…`).width > most) end -= 1;
   return `${text.slice(0, end)}…`;
 }
 
-/** One picture; it is in the browser's cache already. Null where it cannot be had. */
-async function loaded(source: string): Promise<HTMLImageElement | null> {
+/** Load an image, usually from the browser's cache; null if that fails. */
+async function loadImage(source: string): Promise<HTMLImageElement | null> {
   const picture = new Image();
   picture.src = source;
   try {
@@ -101,44 +102,24 @@ async function loaded(source: string): Promise<HTMLImageElement | null> {
   }
 }
 
-/** Save the examples as CSV. */
+/** Download the examples as CSV. */
 export function saveTable(card: ComponentCard): void {
-  const head = "component,rank,sample,path,class,activation,left,top,right,bottom";
-  const lines = card.examples.map((one) =>
-    [
-      card.component,
-      one.place + 1,
-      one.sample,
-      one.path,
-      one.of_class ?? "",
-      one.activation,
-      one.box.left,
-      one.box.top,
-      one.box.right,
-      one.box.bottom,
-    ]
-      .map(quoted)
-      .join(","),
-  );
-  const text = [head, ...lines, ""].join("\r\n");
-  offer(new Blob([text], { type: "text/csv;charset=utf-8" }), `${card.component.replace(/[^\w-]+/g, "-")}.csv`);
-}
-
-/** A field of a CSV; a spreadsheet would run what begins like a formula, so text does not. */
-function quoted(value: string | number): string {
-  if (typeof value === "number") return String(value);
-  const safe = /^[=+\-@\t\r]/.test(value) ? `'${value}` : value;
-  return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+  const head = ["component", "rank", "sample", "path", "class", "activation", "left", "top", "right", "bottom"];
+  const lines = card.examples.map(({ rank, sample, path, class_name, activation, box }) => [
+    card.component,
+    rank + 1,
+    sample,
+    path,
+    class_name,
+    activation,
+    box.left,
+    box.top,
+    box.right,
+    box.bottom,
+  ]);
+  download(csv(head, lines), `${card.component.replace(/[^\w-]+/g, "-")}.csv`);
 }
 
 function fileName(model: ModelInfo, card: ComponentCard): string {
   return `${model.name}-${card.component}`.replace(/[^\w-]+/g, "-");
-}
-
-function offer(blob: Blob, name: string): void {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(blob);
-  link.download = name;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }

@@ -1,21 +1,21 @@
-/** Where the cards and lines of an attribution graph go; columns from the lowest layer to the class. */
+/** Layout of an attribution graph: nodes and lines in columns from the lowest layer to the class. */
 import type { GraphResponse, GraphNode, GraphEdge } from "../../api/types";
-import { groupBy } from "./flow";
+import { groupBy } from "./paths";
 
-export interface Card {
+export interface PlacedNode {
   node: GraphNode;
   x: number;
   y: number;
-  /** The class is as tall as its lines are wide together. */
+  /** The class is as high as the total width of its lines. */
   height: number;
 }
 
 export interface Line {
   link: GraphEdge;
-  /** From the right side of the lower card to the left side of the upper one. */
+  /** From the right side of the lower node to the left side of the upper one. */
   path: string;
   width: number;
-  /** Its weight as a part of the strongest one. */
+  /** Weight relative to the strongest line. */
   strength: number;
 }
 
@@ -29,9 +29,9 @@ export interface Scene {
   height: number;
   card: { width: number; height: number };
   columns: Column[];
-  cards: Card[];
+  cards: PlacedNode[];
   lines: Line[];
-  /** Lines under this weight are left out, and which part they are of all together. */
+  /** Lines below this weight are hidden, and their share of the total weight. */
   least: number;
   missing: number;
 }
@@ -43,12 +43,12 @@ const WIDE = 248;
 const GAP = { least: 84, most: 340 };
 const DOWN = 8;
 const INSET = 5;
-/** Limits of a line's width, and of the height of the class. */
+/** Maximum width of a line, and maximum height of the class. */
 const WIDEST = 24;
 const TALLEST = 170;
-/** Lines thinner than this part of the strongest are not drawn. */
+/** Lines weaker than this, relative to the strongest, are not drawn. */
 const FAINTEST = 0.02;
-/** More cards than this in a column, and all are flatter. */
+/** Nodes are flatter if a column has more of them. */
 const MANY = 14;
 
 export function arrange(graph: GraphResponse, room: number): Scene {
@@ -60,7 +60,7 @@ export function arrange(graph: GraphResponse, room: number): Scene {
     { layer: null, nodes: graph.nodes.filter((node) => !node.layer) },
   ];
   const count = columns.length;
-  const most = Math.max(...columns.map((one) => one.nodes.length), 1);
+  const most = Math.max(...columns.map((column) => column.nodes.length), 1);
   const width = room / count > WIDE + 1.6 * GAP.least ? WIDE : NARROW;
   const height = most > MANY ? 38 : 54;
   const free = (room - count * width) / Math.max(1, count - 1);
@@ -68,13 +68,13 @@ export function arrange(graph: GraphResponse, room: number): Scene {
   const tall = (nodes: number): number => Math.max(0, nodes * (height + DOWN) - DOWN);
   const perShare = widthPerShare(graph, height - 2 * INSET);
   const ofClass = perShare * sums(graph.edges, "source").ofClass + 2 * INSET;
-  const cards = columns.flatMap(({ nodes, layer }, place) => {
+  const cards = columns.flatMap(({ nodes, layer }, index) => {
     const own = layer ? height : Math.max(height, ofClass);
-    // the class stands beside the strongest groups, not in the middle of a long column
+    // place the class beside the strongest groups instead of the middle of a long column
     const top = layer ? 0 : Math.max(0, Math.min(tall(most), tall(8)) - own) / 2;
     return nodes.map((node, row) => ({
       node,
-      x: place * step,
+      x: index * step,
       y: top + row * (height + DOWN),
       height: own,
     }));
@@ -84,7 +84,7 @@ export function arrange(graph: GraphResponse, room: number): Scene {
     width: (count - 1) * step + width,
     height: Math.max(tall(most), ...cards.map((card) => card.y + card.height)),
     card: { width, height },
-    columns: columns.map(({ layer }, place) => ({ layer, x: place * step })),
+    columns: columns.map(({ layer }, index) => ({ layer, x: index * step })),
     cards,
     lines,
     least,
@@ -92,20 +92,20 @@ export function arrange(graph: GraphResponse, room: number): Scene {
   };
 }
 
-/** Sums of the weights, in size, at one end of the links: of the fullest card, and of the class. */
+/** Largest sum of absolute weights at one end of the links over all nodes, and that of the class. */
 function sums(
   links: readonly GraphEdge[],
   end: "source" | "target",
 ): { most: number; ofClass: number } {
-  const found = new Map<string, number>();
+  const totals = new Map<string, number>();
   for (const link of links)
-    found.set(link[end], (found.get(link[end]) ?? 0) + Math.abs(link.weight));
-  const ofClass = found.get(CLASS) ?? 0;
-  found.delete(CLASS);
-  return { most: Math.max(0, ...found.values()), ofClass };
+    totals.set(link[end], (totals.get(link[end]) ?? 0) + Math.abs(link.weight));
+  const ofClass = totals.get(CLASS) ?? 0;
+  totals.delete(CLASS);
+  return { most: Math.max(0, ...totals.values()), ofClass };
 }
 
-/** One scale for all lines, such that those of a card have room beside each other. */
+/** Common width per share, so that the lines of each node fit beside each other. */
 function widthPerShare(graph: GraphResponse, inside: number): number {
   const strongest = Math.max(...graph.edges.map((link) => Math.abs(link.weight)), 1e-12);
   const [up, down] = [sums(graph.edges, "target"), sums(graph.edges, "source")];
@@ -115,7 +115,7 @@ function widthPerShare(graph: GraphResponse, inside: number): number {
 
 function linesOf(
   links: readonly GraphEdge[],
-  cards: readonly Card[],
+  cards: readonly PlacedNode[],
   width: number,
   perShare: number,
 ): Pick<Scene, "lines" | "least" | "missing"> {
@@ -138,8 +138,8 @@ function linesOf(
       strength: Math.abs(link.weight) / strongest,
     };
   });
-  const all = sizes.reduce((sum, one) => sum + one, 0);
-  const left = sizes.reduce((sum, one) => sum + (one < least ? one : 0), 0);
+  const all = sizes.reduce((sum, size) => sum + size, 0);
+  const left = sizes.reduce((sum, size) => sum + (size < least ? size : 0), 0);
   return {
     lines: lines.sort((a, b) => a.strength - b.strength), // the strongest are on top
     least,
@@ -147,27 +147,27 @@ function linesOf(
   };
 }
 
-/** Lines meet a card side by side, in the order of the cards at their other ends. */
+/** Positions of lines at a node: side by side, in the order of the nodes at their other ends. */
 function ports(
   links: readonly GraphEdge[],
-  at: ReadonlyMap<string, Card>,
+  at: ReadonlyMap<string, PlacedNode>,
   perShare: number,
   end: "source" | "target",
   other: "source" | "target",
 ): Map<GraphEdge, number> {
-  const found = new Map<GraphEdge, number>();
-  for (const mine of groupBy(links, (link) => link[end]).values()) {
-    const card = at.get(mine[0]![end])!;
-    const order = mine.toSorted((a, b) => at.get(a[other])!.y - at.get(b[other])!.y);
+  const totals = new Map<GraphEdge, number>();
+  for (const group of groupBy(links, (link) => link[end]).values()) {
+    const card = at.get(group[0]![end])!;
+    const order = group.toSorted((a, b) => at.get(a[other])!.y - at.get(b[other])!.y);
     const total = order.reduce((sum, link) => sum + perShare * Math.abs(link.weight), 0);
     let y = card.y + (card.height - total) / 2;
     for (const link of order) {
       const width = perShare * Math.abs(link.weight);
-      found.set(link, y + width / 2);
+      totals.set(link, y + width / 2);
       y += width;
     }
   }
-  return found;
+  return totals;
 }
 
 function f(value: number): string {

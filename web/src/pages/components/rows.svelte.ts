@@ -1,4 +1,4 @@
-/** The table's rows, fetched in pages as they come into view. */
+/** Rows of the table, fetched in pages as they scroll into view. */
 import { tick } from "svelte";
 
 import { get, type Params } from "../../api/client";
@@ -8,28 +8,28 @@ import type { ComponentPage, ComponentRow, ModelInfo } from "../../api/types";
 
 const PAGE = 100;
 
-interface Answer {
-  /** What was asked, so that pages of two questions are never mixed. */
+interface TableResponse {
+  /** Query of the response, so that pages of different queries are never mixed. */
   params: Params;
   page: ComponentPage;
 }
 
 export interface Rows {
-  readonly first: Resource<Answer>;
+  readonly first: Resource<TableResponse>;
   readonly page: ComponentPage | null;
   readonly error: ApiError | null;
-  at(place: number): ComponentRow | undefined;
-  /** Fetch what is missing between two places. */
+  at(index: number): ComponentRow | undefined;
+  /** Fetch missing rows of a range. */
   need(start: number, stop: number): void;
-  /** Wait until a row is there. */
-  ready(place: number): Promise<void>;
+  /** Wait until a row is loaded. */
+  ready(index: number): Promise<void>;
 }
 
-export function tableRows(model: () => ModelInfo, asked: () => Params): Rows {
+export function tableRows(model: () => ModelInfo, tableParams: () => Params): Rows {
   const path = $derived(`models/${model().number}/components`);
-  const first = resource<Answer>(
+  const first = resource<TableResponse>(
     () => {
-      const params = asked();
+      const params = tableParams();
       const from = path;
       return async (signal, progress) => {
         const page = await get<ComponentPage>(from, {
@@ -44,7 +44,7 @@ export function tableRows(model: () => ModelInfo, asked: () => Params): Rows {
   );
   let pages = $state.raw<ReadonlyMap<number, readonly ComponentRow[]>>(new Map());
   let error = $state.raw<ApiError | null>(null);
-  let asking = new Map<number, Promise<void>>();
+  let loading = new Map<number, Promise<void>>();
   let stop = new AbortController();
 
   $effect(() => {
@@ -54,11 +54,11 @@ export function tableRows(model: () => ModelInfo, asked: () => Params): Rows {
     return () => {
       stop.abort();
       stop = new AbortController();
-      asking = new Map();
+      loading = new Map();
     };
   });
 
-  async function fetchPage(number: number, answer: Answer): Promise<void> {
+  async function fetchPage(number: number, answer: TableResponse): Promise<void> {
     const { signal } = stop;
     const params = { ...answer.params, k: PAGE, cursor: number * PAGE };
     try {
@@ -74,7 +74,7 @@ export function tableRows(model: () => ModelInfo, asked: () => Params): Rows {
     if (!answer) return;
     const last = Math.min(stop, answer.page.total) - 1;
     for (let n = Math.floor(start / PAGE); n * PAGE <= last; n += 1)
-      if (!pages.has(n) && !asking.has(n)) asking.set(n, fetchPage(n, answer));
+      if (!pages.has(n) && !loading.has(n)) loading.set(n, fetchPage(n, answer));
   }
 
   return {
@@ -85,11 +85,11 @@ export function tableRows(model: () => ModelInfo, asked: () => Params): Rows {
     get error() {
       return first.error ?? error;
     },
-    at: (place) => pages.get(Math.floor(place / PAGE))?.[place % PAGE],
+    at: (index) => pages.get(Math.floor(index / PAGE))?.[index % PAGE],
     need,
-    async ready(place) {
-      need(place, place + 1);
-      await asking.get(Math.floor(place / PAGE));
+    async ready(index) {
+      need(index, index + 1);
+      await loading.get(Math.floor(index / PAGE));
       await tick();
     },
   };

@@ -1,4 +1,4 @@
-/** What the points are coloured by now, as the route says it: groups or values, and the legend. */
+/** The current colouring of the map: groups or values, and the legend. */
 import { untrack } from "svelte";
 
 import { get, type Params } from "../../api/client";
@@ -6,37 +6,37 @@ import { resource } from "../../api/resource.svelte";
 import type { ClassSummary, MapClusters, ModelInfo } from "../../api/types";
 import { route } from "../../state/route.svelte";
 import { theme } from "../../state/theme.svelte";
-import { colourBy, TITLES } from "./choices";
+import { colourBy, TITLES } from "./colour-options";
 import { css } from "./colour";
 import { loadAlignment, loadValues, type MapData, type ServedValues } from "./data";
 import { groupColours, legendOf, type Groups, type Paint, type Palette } from "./paint";
 import { quantiles } from "./quantiles";
-import { readPalette } from "./theme";
+import { readPalette } from "./palette";
 
-/** Share of the values that lie beyond each end of a scale. */
-const RARE = 0.02;
+/** Share of the values that may lie beyond each end of a scale. */
+const TAIL = 0.02;
 
-/** The route's query as parameters; the text of it says when to ask again. */
+/** Parameters of the query in the route. */
 function queryOf(): Params {
-  return { q: route.all("q"), without: route.all("without"), probe: route.get("probe") };
+  return { q: route.all("q"), without: route.all("without"), query_id: route.get("query_id") };
 }
 
 export class Colouring {
   readonly #query = $derived(JSON.stringify(queryOf()));
-  /** Whether there is a query that points have a similarity to: words need an embedder of texts. */
+  /** Whether there is a query with alignments; words need an embedder of texts. */
   readonly aligned = $derived.by(() => {
-    return route.get("probe") !== null || (route.all("q").length > 0 && this.model.text);
+    return route.get("query_id") !== null || (route.all("q").length > 0 && this.model.has_text);
   });
   readonly by = $derived.by(() => colourBy(route.get("by"), this.model, this.aligned));
-  readonly #asked = $derived(route.get("class"));
+  readonly #requestedClass = $derived(route.get("class"));
   readonly classes = resource<ClassSummary[]>(() => {
     if (this.by !== "relevance") return null;
     return (signal) => get(`models/${this.model.number}/classes`, { signal });
   });
-  /** Logit of the class, once it is known. */
+  /** Logit of the class, once known. */
   readonly target = $derived.by(() => {
     if (this.by !== "relevance") return null;
-    return this.#asked === null ? (this.classes.value?.[0]?.target ?? null) : Number(this.#asked);
+    return this.#requestedClass === null ? (this.classes.value?.[0]?.target ?? null) : Number(this.#requestedClass);
   });
   readonly values = resource<ServedValues>(() => {
     const { by, target, model, data } = this;
@@ -65,35 +65,35 @@ export class Colouring {
   #paint(): Paint | null {
     if (this.by === "layer") return this.#layers();
     if (this.by === "cluster") return this.#clusters();
-    const found = this.values.value;
-    if (!found || found.signed || this.by === "query") return found && { kind: "values", ...found };
-    // a few extreme values would leave no colours for all the others
-    const [low, high] = quantiles(found.of, [RARE, 1 - RARE]);
-    return { kind: "values", ...found, low: low ?? found.low, high: high ?? found.high };
+    const values = this.values.value;
+    if (!values || values.signed || this.by === "query") return values && { kind: "values", ...values };
+    // clip the scale, since a few extreme values would use up most colours
+    const [low, high] = quantiles(values.of, [TAIL, 1 - TAIL]);
+    return { kind: "values", ...values, low: low ?? values.low, high: high ?? values.high };
   }
 
   #layers(): Groups {
     const counts = this.model.layers.map(() => 0);
     for (const layer of this.data.layer) counts[layer]! += 1;
-    const names = this.model.layers.map((one) => one.name);
+    const names = this.model.layers.map((layer) => layer.name);
     return { kind: "groups", title: TITLES.layer, of: this.data.layer, names, counts, ordered: true };
   }
 
   #clusters(): Groups | null {
-    const found = this.clusters()?.clusters;
-    if (!found) return null;
-    const inOrder = found.toSorted((a, b) => a.cluster - b.cluster);
+    const clusters = this.clusters()?.clusters;
+    if (!clusters) return null;
+    const inOrder = clusters.toSorted((a, b) => a.cluster - b.cluster);
     return {
       kind: "groups",
       title: TITLES.cluster,
       of: this.data.cluster,
-      names: inOrder.map((one) => one.labels.join(", ") || `cluster ${one.cluster + 1}`),
-      counts: inOrder.map((one) => one.size),
+      names: inOrder.map((item) => item.labels.join(", ") || `cluster ${item.cluster + 1}`),
+      counts: inOrder.map((cluster) => cluster.size),
       ordered: false,
     };
   }
 
-  /** The hue of a cluster, or null while points are coloured by something else. */
+  /** Colours of clusters; null while points are coloured by something else. */
   readonly hues = $derived.by(() => {
     const { paint } = this;
     if (this.by !== "cluster" || paint?.kind !== "groups") return null;

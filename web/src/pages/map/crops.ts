@@ -1,4 +1,4 @@
-/** At high zoom dots become pictures: which, where, and how large. */
+/** Crops shown instead of dots at high zoom: which, where, and how large. */
 import type { Grid } from "./grid";
 import type { View } from "./view";
 
@@ -9,23 +9,23 @@ export interface Crop {
   size: number;
 }
 
-/** With more points in view pictures would hide each other. */
-const MOST = 60;
+/** With more points in view, crops would hide each other. */
+const MAX_CROPS = 60;
 const SIZES = { least: 28, most: 72 };
 
 /**
- * Choose pictures for the points in view; empty where there are too many of them.
+ * Select crops for the points in view; none if there are too many.
  *
- * Points that matter come first; one whose picture would cover another's stays a dot.
+ * Points in `first` have priority; a point whose crop would overlap another stays a dot.
  */
 export function cropsOf(view: View, grid: Grid, first: readonly number[]): Crop[] {
-  if (view.zoom < 1.5 && grid.x.length > MOST) return [];
-  const found = grid.within(view.seen, MOST);
-  if (!found?.length) return [];
-  const area = (view.width * view.height) / found.length;
+  if (view.zoom < 1.5 && grid.x.length > MAX_CROPS) return [];
+  const visible = grid.within(view.seen, MAX_CROPS);
+  if (!visible?.length) return [];
+  const area = (view.width * view.height) / visible.length;
   const size = Math.min(Math.max(Math.sqrt(area) * 0.42, SIZES.least), SIZES.most);
-  const ahead = new Set(first);
-  const order = [...found].sort((a, b) => Number(ahead.has(b)) - Number(ahead.has(a)) || a - b);
+  const priority = new Set(first);
+  const order = [...visible].sort((a, b) => Number(priority.has(b)) - Number(priority.has(a)) || a - b);
   const crops: Crop[] = [];
   for (const point of order) {
     const [x, y] = [view.screenX(grid.x[point]!), view.screenY(grid.y[point]!)];
@@ -35,10 +35,10 @@ export function cropsOf(view: View, grid: Grid, first: readonly number[]): Crop[
   return crops;
 }
 
-/** The point whose picture is at a place of the screen. */
+/** The point whose crop is at a screen position. */
 export function cropAt(crops: readonly Crop[], x: number, y: number): number | null {
-  const found = crops.find(
+  const hit = crops.find(
     (crop) => Math.abs(crop.x - x) <= crop.size / 2 && Math.abs(crop.y - y) <= crop.size / 2,
   );
-  return found?.point ?? null;
+  return hit?.point ?? null;
 }

@@ -1,4 +1,4 @@
-/** The points of a model's map, and the labels of its components, as the server sends them. */
+/** Map data of a model from the server: points, labels, and colour values. */
 import { bytes, type Options } from "../../api/client";
 import { parseTensors } from "../../api/tensors";
 import type { ModelInfo } from "../../api/types";
@@ -8,10 +8,10 @@ export interface MapData {
   count: number;
   x: Float32Array;
   y: Float32Array;
-  /** Row of each point's component in the database: its key. */
+  /** Database row of each point's component. */
   row: Int32Array;
   layer: Int16Array;
-  /** -1: in none. */
+  /** -1 for none. */
   cluster: Int16Array;
   grid: Grid;
   /** The point of a row, or null where the component has no examples. */
@@ -19,32 +19,32 @@ export interface MapData {
 }
 
 export interface ComponentLabels {
-  /** Place of each point's label in `names`; -1: none. */
+  /** Index of each point's label in `names`; -1 for none. */
   code: Int32Array;
   names: string[];
-  /** Name of the kept labels, or `clusters`. */
+  /** Name of the saved labels, or `clusters`. */
   source: string;
 }
 
-/** Maps that were read, by fingerprint: coming back to the page is instant. */
-const known = new Map<string, MapData>();
-const KEPT = 4;
+/** Cached maps by fingerprint. */
+const cache = new Map<string, MapData>();
+const CACHE_SIZE = 4;
 
 export async function loadMap(model: ModelInfo, options: Options): Promise<MapData> {
-  const found = known.get(model.fingerprint);
-  if (found) return found;
-  const made = parseMap(await bytes(`models/${model.number}/map`, options));
-  known.set(model.fingerprint, made);
-  for (const key of [...known.keys()].slice(0, -KEPT)) known.delete(key);
-  return made;
+  const cached = cache.get(model.fingerprint);
+  if (cached) return cached;
+  const data = parseMap(await bytes(`models/${model.number}/map`, options));
+  cache.set(model.fingerprint, data);
+  for (const key of [...cache.keys()].slice(0, -CACHE_SIZE)) cache.delete(key);
+  return data;
 }
 
 export function parseMap(buffer: ArrayBuffer): MapData {
   const tensors = parseTensors(buffer);
   const [x, y] = [tensors.get("x", "F32"), tensors.get("y", "F32")];
   const row = tensors.get("row", "I32");
-  const places = new Int32Array(row.reduce((most, one) => Math.max(most, one), -1) + 1).fill(-1);
-  row.forEach((one, point) => (places[one] = point));
+  const pointByRow = new Int32Array(row.reduce((largest, value) => Math.max(largest, value), -1) + 1).fill(-1);
+  row.forEach((row, point) => (pointByRow[row] = point));
   return {
     count: row.length,
     x,
@@ -53,8 +53,8 @@ export function parseMap(buffer: ArrayBuffer): MapData {
     layer: tensors.get("layer", "I16"),
     cluster: tensors.get("cluster", "I16"),
     grid: new Grid(x, y),
-    pointOf: (one) => {
-      const point = places[one] ?? -1;
+    pointOf: (item) => {
+      const point = pointByRow[item] ?? -1;
       return point < 0 ? null : point;
     },
   };
@@ -84,19 +84,19 @@ export async function loadValues(
   options: Options,
 ): Promise<ServedValues> {
   const params = { by, class: target };
-  const found = parseTensors(
+  const tensors = parseTensors(
     await bytes(`models/${model.number}/colours`, { ...options, params }),
   );
   return {
-    of: found.get("value", "F32"),
-    title: found.metadata.title ?? by,
-    low: Number(found.metadata.low),
-    high: Number(found.metadata.high),
-    signed: found.metadata.signed === "true",
+    of: tensors.get("value", "F32"),
+    title: tensors.metadata.title ?? by,
+    low: Number(tensors.metadata.low),
+    high: Number(tensors.metadata.high),
+    signed: tensors.metadata.signed === "true",
   };
 }
 
-/** Alignment of each point with the query: the server sends that of each row. */
+/** Alignment of each point with the query; the server returns it by row. */
 export async function loadAlignment(
   model: ModelInfo,
   data: MapData,

@@ -1,20 +1,20 @@
-/** Which points stand out; the others are dimmed, never hidden. */
+/** Points in focus; the others are dimmed, never hidden. */
 import type { MapData } from "./data";
 
-export interface Wanted {
-  /** Numbers of layers; empty: all. */
+export interface FocusOptions {
+  /** Layer numbers; empty means all. */
   layers: readonly number[];
   /** Points of a selection. */
   selected: Uint32Array | null;
-  /** Points that match a query, while colours say something else. */
+  /** Points that match the query, if the colours show something else. */
   matches: readonly number[] | null;
-  /** The cluster that is pointed at in the list. */
+  /** The cluster hovered in the list. */
   cluster: number | null;
 }
 
-/** 1 for each point that stands out, or null when all do. */
-export function focusOf(data: MapData, wanted: Wanted): Uint8Array | null {
-  const { layers, selected, matches, cluster } = wanted;
+/** 1 for each point in focus; null if all are. */
+export function focusOf(data: MapData, options: FocusOptions): Uint8Array | null {
+  const { layers, selected, matches, cluster } = options;
   const among = selected ?? matches;
   if (!layers.length && !among && cluster === null) return null;
   const focus = new Uint8Array(data.count);
@@ -25,7 +25,7 @@ export function focusOf(data: MapData, wanted: Wanted): Uint8Array | null {
   if (among) for (const point of among) focus[point] = 1;
   else focus.fill(1);
   if (!layers.length) return focus;
-  const kept = new Set(layers);
-  for (let i = 0; i < data.count; i++) if (!kept.has(data.layer[i]!)) focus[i] = 0;
+  const included = new Set(layers);
+  for (let i = 0; i < data.count; i++) if (!included.has(data.layer[i]!)) focus[i] = 0;
   return focus;
 }

@@ -16,16 +16,16 @@ const STEP = 60;
 const FACTOR = 1.35;
 const REACH = 5;
 
-/** The point at a place of the screen: one whose picture is there, else the nearest dot. */
+/** The point at a screen position: by its crop, otherwise the nearest dot. */
 export function pointAt(plot: Plot, x: number, y: number): number | null {
   const { view, data } = plot;
-  const found = cropAt(plot.crops, x, y);
-  if (found !== null) return found;
+  const point = cropAt(plot.crops, x, y);
+  if (point !== null) return point;
   const reach = (plot.diameter / 2 + REACH) / view.scale;
   return data.grid.nearest(view.mapX(x), view.mapY(y), reach);
 }
 
-/** Listen on an element; returns what ends it. */
+/** Attach listeners to an element; returns a function that removes them. */
 export function listen(element: HTMLElement, plot: Plot, hooks: Hooks): () => void {
   const touching = new Map<number, [x: number, y: number]>();
   let path: Path | null = null;
@@ -73,7 +73,7 @@ export function listen(element: HTMLElement, plot: Plot, hooks: Hooks): () => vo
     }
   });
 
-  /** Keep what lay under both fingers under them. */
+  /** Zoom and pan so that the map stays under both fingers. */
   function pinch(moved: number, before: [number, number], now: [number, number]): void {
     const other = [...touching].find(([id]) => id !== moved)?.[1];
     if (!other) return;
@@ -128,7 +128,7 @@ const KEYS: Record<string, (plot: Plot) => void> = {
   "0": ({ view }) => view.fit(),
 };
 
-/** Zoom by a button: around the middle. */
+/** Zoom around the centre. */
 export function zoomStep(plot: Plot, nearer: boolean): void {
   plot.view.zoomAt(nearer ? FACTOR : 1 / FACTOR);
   plot.redraw();

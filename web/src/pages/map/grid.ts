@@ -1,6 +1,6 @@
 /**
- * Points in square cells, so that the nearest one, and all in a box, are found without looking
- * at a million. Cells are filled by a counting sort: two arrays, no object per point.
+ * Spatial index of points in square cells, for nearest-point and box queries. Cells are filled by a
+ * counting sort: two arrays, no object per point.
  */
 import type { Box } from "./view";
 
@@ -11,7 +11,7 @@ export class Grid {
   readonly #columns: number;
   readonly #rows: number;
   readonly #cell: number;
-  /** Where each cell begins in `#members`. */
+  /** Start of each cell in `#members`. */
   readonly #start: Uint32Array;
   readonly #members: Uint32Array;
 
@@ -40,13 +40,13 @@ export class Grid {
   }
 
   #column(x: number): number {
-    const found = Math.floor((x - this.box.left) / this.#cell);
-    return Math.min(Math.max(found, 0), this.#columns - 1);
+    const index = Math.floor((x - this.box.left) / this.#cell);
+    return Math.min(Math.max(index, 0), this.#columns - 1);
   }
 
   #row(y: number): number {
-    const found = Math.floor((y - this.box.bottom) / this.#cell);
-    return Math.min(Math.max(found, 0), this.#rows - 1);
+    const index = Math.floor((y - this.box.bottom) / this.#cell);
+    return Math.min(Math.max(index, 0), this.#rows - 1);
   }
 
   /** Call `visit` with each point in a box until it returns false. */
@@ -65,12 +65,12 @@ export class Grid {
 
   /** The points in a box, or null if there are more than `most`. */
   within(box: Box, most: number): number[] | null {
-    const found: number[] = [];
-    this.visit(box, (i) => found.push(i) <= most);
-    return found.length > most ? null : found;
+    const points: number[] = [];
+    this.visit(box, (i) => points.push(i) <= most);
+    return points.length > most ? null : points;
   }
 
-  /** The point nearest to a place, no farther than `reach`; null: none. */
+  /** The nearest point within `reach`, or null. */
   nearest(x: number, y: number, reach: number): number | null {
     let best: number | null = null;
     let least = reach * reach;

@@ -1,4 +1,4 @@
-/** Which labels of clusters there is room for: the largest first, more of them with zoom. */
+/** Placement of cluster labels: largest clusters first, more labels at higher zoom. */
 import type { MapCluster } from "../../api/types";
 import type { Grid } from "./grid";
 import type { View } from "./view";
@@ -7,7 +7,7 @@ export interface Label {
   text: string;
   x: number;
   y: number;
-  /** How many components it stands for. */
+  /** Number of components of the cluster. */
   size: number;
   cluster: number;
 }
@@ -15,7 +15,7 @@ export interface Label {
 /** The labels of clusters that have one, the largest first. */
 export function labelsOf(clusters: readonly MapCluster[]): Label[] {
   return clusters
-    .filter((one) => one.labels.length)
+    .filter((cluster) => cluster.labels.length)
     .map(({ labels, x, y, size, cluster }) => ({ text: labels.join(", "), x, y, size, cluster }))
     .sort((a, b) => b.size - a.size);
 }
@@ -29,11 +29,11 @@ export interface PlacedLabel {
 
 export const LABEL_HEIGHT = 16;
 const APART = 5;
-/** How far above or below its cluster a label may stand. */
+/** Vertical offsets that are tried, in pixels. */
 const SHIFTS = [0, -16, 16, -26, 26];
-/** Square pixels for each label while all of the map is seen. */
+/** Screen area per label at zoom 1, in square pixels. */
 const AREA = 42_000;
-/** So many covered points are as bad as any more. */
+/** Covered points are counted up to this number. */
 const COVERED = 12;
 const LONGEST = 34;
 
@@ -43,10 +43,10 @@ export function shorten(text: string): string {
 }
 
 /**
- * Put labels on their clusters, or above or below, where none covers another and few points.
+ * Place labels on, above or below their clusters, without overlaps and covering few points.
  *
  * @param measure width of a text in CSS pixels.
- * @param taken boxes on the screen that hold something else: x, y, width, height.
+ * @param taken occupied boxes on the screen: x, y, width, height.
  */
 export function placeLabels(
   view: View,

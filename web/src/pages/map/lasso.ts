@@ -1,4 +1,4 @@
-/** A polygon drawn by hand, in units of the map, and the points inside it. */
+/** Lasso: a polygon in map units, and the points inside it. */
 import { boundsOf, type Grid } from "./grid";
 
 export type Path = [x: number, y: number][];

@@ -1,4 +1,4 @@
-/** What lies over the points: labels, rings of matches, the marked component, the lasso. */
+/** Overlay of the map: labels, rings of matches, the selected component, and the lasso. */
 import { css } from "./colour";
 import type { Crop } from "./crops";
 import type { Grid } from "./grid";
@@ -31,9 +31,9 @@ function boxes(crops: readonly Crop[]): Rect[] {
 }
 
 /**
- * Draw in CSS pixels; the caller has scaled the canvas.
+ * Draw in CSS pixels; the caller scales the canvas.
  *
- * @param taken where something else lies that labels must not run under.
+ * @param taken boxes that labels must not overlap.
  */
 export function drawOverlay(
   context: CanvasRenderingContext2D,

@@ -1,6 +1,6 @@
-/** From what the points are coloured by to the look of each, and to the legend. */
+/** Style of each point and the legend, from the colouring. */
 import { css, mix, ofRamp, ramp, type Colour } from "./colour";
-import { USUAL, type Style } from "./points";
+import { NORMAL_SIZE, type Style } from "./points";
 
 /** The colours of the theme that a map needs. */
 export interface Palette {
@@ -14,14 +14,14 @@ export interface Palette {
   signed: readonly Colour[];
 }
 
-/** Each point is in a group (-1: in none); only the first groups have a hue of their own. */
+/** Each point is in a group (-1 for none); only the first groups have a hue of their own. */
 export interface Groups {
   kind: "groups";
   title: string;
   of: ArrayLike<number>;
   names: readonly string[];
   counts: readonly number[];
-  /** Whether neighbours in `names` are alike, as layers from first to last. */
+  /** Whether `names` are ordered, as layers are. */
   ordered: boolean;
 }
 
@@ -43,9 +43,9 @@ export type Legend =
       kind: "groups";
       title: string;
       entries: { name: string; count: number; colour: string }[];
-      /** How many groups, and points, are grey. */
-      rest: number;
-      restCount: number;
+      /** Number of grey groups and points. */
+      others: number;
+      otherCount: number;
       grey: string;
     }
   | {
@@ -89,7 +89,7 @@ export function legendOf(paint: Paint, palette: Palette): Legend {
     count: paint.counts[i] ?? 0,
     colour: css(colours[i]!),
   }));
-  const restCount = Math.max(
+  const otherCount = Math.max(
     paint.of.length - entries.reduce((sum, entry) => sum + entry.count, 0),
     total - entries.reduce((sum, entry) => sum + entry.count, 0),
   );
@@ -97,15 +97,15 @@ export function legendOf(paint: Paint, palette: Palette): Legend {
     kind: "groups",
     title: paint.title,
     entries,
-    rest: paint.names.length - shown,
-    restCount,
+    others: paint.names.length - shown,
+    otherCount,
     grey: css(palette.grey),
   };
 }
 
 /**
- * The look of each point, and which lie on top: what is in focus over the rest, strong values
- * over weak ones, hues over grey.
+ * Style and drawing order of the points: points in focus over others, strong values over weak
+ * ones, and hues over grey.
  *
  * @param focus 1 for each point that is in focus, or null when all are.
  */
@@ -116,7 +116,7 @@ export function styleOf(
   focus: Uint8Array | null,
 ): Style {
   const colour = new Uint8Array(4 * count);
-  const size = new Uint8Array(count).fill(USUAL);
+  const size = new Uint8Array(count).fill(NORMAL_SIZE);
   const rank = new Uint8Array(count);
   const solid = count > 50_000 ? 190 : count > 5_000 ? 215 : 235;
   const faint = count > 50_000 ? 60 : 95;
@@ -134,12 +134,12 @@ export function styleOf(
       step = Math.round(255 * share);
       const strength = paint.signed ? Math.abs(2 * share - 1) : share;
       rank[i] = 2 + Math.round(250 * strength);
-      size[i] = USUAL * (paint.signed ? 0.6 + 1.5 * Math.sqrt(strength) : 0.85 + 0.4 * strength);
+      size[i] = NORMAL_SIZE * (paint.signed ? 0.6 + 1.5 * Math.sqrt(strength) : 0.85 + 0.4 * strength);
     } else rank[i] = 1;
     const dim = focus !== null && focus[i] === 0;
     if (dim) {
       rank[i] = 0;
-      size[i] = Math.min(size[i]!, USUAL);
+      size[i] = Math.min(size[i]!, NORMAL_SIZE);
     }
     for (let part = 0; part < 3; part++) {
       const own = table[3 * step + part]!;

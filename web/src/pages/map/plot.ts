@@ -1,8 +1,8 @@
 /**
- * The picture of a map: a canvas of points, one of what lies over them, and the view.
+ * Rendering of the map: a canvas of points, an overlay canvas, and the view.
  *
- * It draws at most once per frame of the screen, and only when something has changed. When the
- * WebGL context is lost, the points are drawn by hand until it is back.
+ * It draws at most once per frame, and only after changes. While the WebGL context is lost, the
+ * points are drawn on a 2D canvas.
  */
 import { cropsOf, type Crop } from "./crops";
 import type { MapData } from "./data";
@@ -28,20 +28,20 @@ export class Plot {
   #style: Style | null = null;
   #marks: Marks = { rings: [], chosen: null, hovered: null, lasso: [], labels: [] };
   #palette: Palette | null = null;
-  #asked = 0;
+  #frameRequest = 0;
   #frames = 0;
-  /** Whether the points have to be drawn again, or only what lies over them. */
+  /** Whether the points must be redrawn, not only the overlay. */
   #moved = true;
 
   /**
    * @param host element that the canvases fill.
-   * @param pictures whether dots become pictures at high zoom.
-   * @param onseen told after each frame in which the view has changed.
+   * @param showCrops whether dots become crops at high zoom.
+   * @param onseen called after each frame in which the view has changed.
    */
   constructor(
     readonly host: HTMLElement,
     readonly data: MapData,
-    readonly pictures: boolean,
+    readonly showCrops: boolean,
     readonly onseen: (seen: Seen) => void,
   ) {
     this.view = new View(data.grid.box);
@@ -69,7 +69,7 @@ export class Plot {
     }
   }
 
-  /** Put a layer of points below the rest; one of WebGL that it stands in for is only hidden. */
+  /** Use a layer of points; a WebGL layer that it replaces is only hidden. */
   #use(layer: PointLayer): PointLayer {
     if (this.#layer && this.#layer !== layer) this.#layer.canvas.remove();
     layer.canvas.setAttribute("aria-hidden", "true");
@@ -105,7 +105,7 @@ export class Plot {
   /** Draw in the next frame. */
   redraw(moved = true): void {
     this.#moved ||= moved;
-    if (!this.#asked) this.#asked = requestAnimationFrame(() => this.#draw());
+    if (!this.#frameRequest) this.#frameRequest = requestAnimationFrame(() => this.#draw());
   }
 
   #resize(): void {
@@ -117,7 +117,7 @@ export class Plot {
   }
 
   #draw(): void {
-    this.#asked = 0;
+    this.#frameRequest = 0;
     const { view } = this;
     if (!this.#palette || view.width < 2) return;
     const ratio = window.devicePixelRatio || 1;
@@ -125,8 +125,8 @@ export class Plot {
     this.#moved = false;
     if (moved) {
       this.#layer.draw(view, this.diameter, ratio);
-      const first = [this.#marks.chosen, ...this.#marks.rings].filter((one) => one !== null);
-      this.crops = this.pictures ? cropsOf(view, this.data.grid, first) : [];
+      const first = [this.#marks.chosen, ...this.#marks.rings].filter((concept) => concept !== null);
+      this.crops = this.showCrops ? cropsOf(view, this.data.grid, first) : [];
     }
     const [width, height] = [Math.round(view.width * ratio), Math.round(view.height * ratio)];
     if (this.#over.width !== width) this.#over.width = width;
@@ -148,15 +148,15 @@ export class Plot {
   #taken(): Rect[] {
     const at = this.host.getBoundingClientRect();
     return [...(this.host.closest("[data-points]")?.querySelectorAll("[data-over]") ?? [])].map(
-      (one) => {
-        const box = one.getBoundingClientRect();
+      (item) => {
+        const box = item.getBoundingClientRect();
         return [box.left - at.left, box.top - at.top, box.width, box.height];
       },
     );
   }
 
   destroy(): void {
-    cancelAnimationFrame(this.#asked);
+    cancelAnimationFrame(this.#frameRequest);
     this.#watch.disconnect();
     this.#layer.destroy();
     this.#over.remove();

@@ -1,13 +1,13 @@
 /**
- * Points without WebGL: disks are mixed into an array of pixels, which is put on the canvas at
- * once. For 100 000 points that is far faster than a path each. It also draws pictures to keep.
+ * Points without WebGL: disks are blended into a pixel array, which is then put on the canvas. For
+ * 100 000 points this is much faster than canvas paths. Also used for image downloads.
  */
 import type { Colour } from "./colour";
-import { USUAL, type PointLayer, type Style } from "./points";
+import { NORMAL_SIZE, type PointLayer, type Style } from "./points";
 import type { View } from "./view";
 
-/** Above so many pixels a frame would take too long: it is drawn coarser. */
-const MOST_PIXELS = 4_000_000;
+/** Larger canvases are drawn at a lower resolution, since a frame would take too long. */
+const MAX_PIXELS = 4_000_000;
 const STEPS = 2;
 
 interface Disk {
@@ -20,8 +20,8 @@ const disks = new Map<number, Disk>();
 
 /** A disk by its diameter in half pixels. */
 function diskOf(halves: number): Disk {
-  const known = disks.get(halves);
-  if (known) return known;
+  const cached = disks.get(halves);
+  if (cached) return cached;
   const across = halves / STEPS;
   const width = Math.ceil(across) + (Math.ceil(across) % 2 === 0 ? 1 : 0);
   const cover = new Uint8Array(width * width);
@@ -30,14 +30,14 @@ function diskOf(halves: number): Disk {
     const away = Math.hypot((i % width) - middle, Math.floor(i / width) - middle);
     cover[i] = 255 * Math.min(Math.max(across / 2 + 0.5 - away, 0), 1);
   }
-  const made = { width, cover };
-  disks.set(halves, made);
-  return made;
+  const disk = { width, cover };
+  disks.set(halves, disk);
+  return disk;
 }
 
-/** Mix points into opaque pixels. */
+/** Blend points into opaque pixels. */
 export function paintPoints(
-  picture: ImageData,
+  image: ImageData,
   x: Float32Array,
   y: Float32Array,
   { colour, size, order }: Style,
@@ -45,12 +45,12 @@ export function paintPoints(
   diameter: number,
   ratio: number,
 ): void {
-  const { data: pixels, width, height } = picture;
+  const { data: pixels, width, height } = image;
   const scale = view.scale * ratio;
   const left = view.screenX(0) * ratio;
   const top = view.screenY(0) * ratio;
-  // sizes are few: their disks are looked up once, not for each point
-  const unit = (STEPS * diameter * ratio) / USUAL;
+  // there are few sizes: look up their disks once, not for each point
+  const unit = (STEPS * diameter * ratio) / NORMAL_SIZE;
   const shapes = Array.from({ length: 256 }, (_, s) => diskOf(Math.max(Math.round(unit * s), STEPS)));
   for (let n = 0; n < order.length; n++) {
     const i = order[n]!;
@@ -77,10 +77,10 @@ export function paintPoints(
   }
 }
 
-/** A picture of one colour to paint points on. */
-export function ground(picture: ImageData, [red, green, blue]: Colour): void {
-  const one = new Uint8Array([red, green, blue, 255]);
-  new Uint32Array(picture.data.buffer).fill(new Uint32Array(one.buffer)[0]!);
+/** Fill an image with a colour. */
+export function fill(image: ImageData, [red, green, blue]: Colour): void {
+  const pixel = new Uint8Array([red, green, blue, 255]);
+  new Uint32Array(image.data.buffer).fill(new Uint32Array(pixel.buffer)[0]!);
 }
 
 export class CanvasPoints implements PointLayer {
@@ -103,16 +103,16 @@ export class CanvasPoints implements PointLayer {
   }
 
   draw(view: View, diameter: number, ratio: number): void {
-    const fine = view.width * view.height * ratio * ratio <= MOST_PIXELS ? ratio : 1;
-    const width = Math.max(Math.round(view.width * fine), 1);
-    const height = Math.max(Math.round(view.height * fine), 1);
+    const pixelRatio = view.width * view.height * ratio * ratio <= MAX_PIXELS ? ratio : 1;
+    const width = Math.max(Math.round(view.width * pixelRatio), 1);
+    const height = Math.max(Math.round(view.height * pixelRatio), 1);
     if (this.canvas.width !== width) this.canvas.width = width;
     if (this.canvas.height !== height) this.canvas.height = height;
     if (this.#pixels?.width !== width || this.#pixels.height !== height)
       this.#pixels = new ImageData(width, height);
-    ground(this.#pixels, this.#paper);
+    fill(this.#pixels, this.#paper);
     if (this.#style)
-      paintPoints(this.#pixels, this.#x, this.#y, this.#style, view, diameter, fine);
+      paintPoints(this.#pixels, this.#x, this.#y, this.#style, view, diameter, pixelRatio);
     this.#context?.putImageData(this.#pixels, 0, 0);
   }
 

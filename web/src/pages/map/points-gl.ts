@@ -1,8 +1,8 @@
 /**
- * Points by WebGL2: one buffer of positions, one of colours, one of sizes, one of the order.
- * Panning and zooming change four numbers; nothing is sent again.
+ * Points with WebGL2: buffers of positions, colours, sizes and order. Panning and zooming only change
+ * uniforms; no buffer is uploaded again.
  */
-import { USUAL, type PointLayer, type Style } from "./points";
+import { NORMAL_SIZE, type PointLayer, type Style } from "./points";
 import type { View } from "./view";
 
 const VERTEX = `#version 300 es
@@ -20,7 +20,7 @@ void main() {
   shade = vec4(colour.rgb * colour.a, colour.a);
 }`;
 
-// a disk whose edge is one pixel soft, instead of multisampling all of the canvas
+// a disk with an edge that fades over a pixel, instead of multisampling the whole canvas
 const FRAGMENT = `#version 300 es
 precision mediump float;
 in vec4 shade;
@@ -32,8 +32,8 @@ void main() {
   result = shade * cover;
 }`;
 
-/** Whether WebGL runs on the processor, as on many virtual machines: then by hand is faster. */
-function imitated(gl: WebGL2RenderingContext): boolean {
+/** Whether WebGL runs in software, as on many virtual machines: then a 2D canvas is faster. */
+function isSoftware(gl: WebGL2RenderingContext): boolean {
   const names = gl.getExtension("WEBGL_debug_renderer_info");
   const renderer = String(gl.getParameter(names ? names.UNMASKED_RENDERER_WEBGL : gl.RENDERER));
   return /swiftshader|llvmpipe|softpipe|software|basic render/i.test(renderer);
@@ -45,25 +45,25 @@ export class GlPoints implements PointLayer {
   readonly #gl: WebGL2RenderingContext;
   #program: WebGLProgram | null = null;
   #array: WebGLVertexArrayObject | null = null;
-  /** Asked for once: each question waits for all that was drawn before. */
+  /** Looked up once, since each lookup waits for pending draws. */
   #uniforms: Record<"middle" | "scale" | "diameter", WebGLUniformLocation | null> | null = null;
   #buffers: Record<"place" | "colour" | "size" | "order", WebGLBuffer> | null = null;
   #places: Float32Array = new Float32Array();
   #style: Style | null = null;
 
   /**
-   * @param onlost the context is gone, as when a driver restarts; it may come back.
-   * @param onfound it is back, and everything is in place again.
-   * @throws if there is no WebGL2, or none by a graphics processor.
+   * @param onlost called when the context is lost, for example after a driver restart.
+   * @param onrestored called when the context and the buffers are restored.
+   * @throws if WebGL2 is not available or runs in software.
    */
-  constructor(onlost: () => void, onfound: () => void) {
+  constructor(onlost: () => void, onrestored: () => void) {
     const gl = this.canvas.getContext("webgl2", {
       antialias: false,
       depth: false,
       stencil: false,
       powerPreference: "low-power",
     });
-    if (!gl || imitated(gl)) throw new Error("no WebGL2 by a graphics processor");
+    if (!gl || isSoftware(gl)) throw new Error("no WebGL2 by a graphics processor");
     this.#gl = gl;
     this.#start();
     this.canvas.addEventListener("webglcontextlost", (event) => {
@@ -74,7 +74,7 @@ export class GlPoints implements PointLayer {
       this.#start();
       this.#sendPlaces();
       if (this.#style) this.#sendStyle(this.#style);
-      onfound();
+      onrestored();
     });
   }
 
@@ -166,7 +166,7 @@ export class GlPoints implements PointLayer {
     gl.bindVertexArray(this.#array);
     gl.uniform2f(middle, view.mapX(view.width / 2), view.mapY(view.height / 2));
     gl.uniform2f(scale, (2 * view.scale) / view.width, (2 * view.scale) / view.height);
-    gl.uniform1f(across, (diameter * ratio) / USUAL);
+    gl.uniform1f(across, (diameter * ratio) / NORMAL_SIZE);
     gl.drawElements(gl.POINTS, this.#style.order.length, gl.UNSIGNED_INT, 0);
   }
 

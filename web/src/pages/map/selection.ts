@@ -1,4 +1,4 @@
-/** What a selection holds, counted here: a static export has no server to ask. */
+/** Summary of a selection, computed in the browser for static exports. */
 import type { ModelInfo, SelectionResponse } from "../../api/types";
 import { csv } from "../../parts/csv";
 import { nameOf } from "../../state/models.svelte";
@@ -9,18 +9,18 @@ const LISTED = 200;
 /** Count as the server does: most frequent first, equal counts by name. */
 function counted(names: (string | null)[], everyone: (string | null)[]) {
   const count = (list: (string | null)[]): Map<string, number> => {
-    const found = new Map<string, number>();
-    for (const name of list) if (name !== null) found.set(name, (found.get(name) ?? 0) + 1);
-    return found;
+    const counts = new Map<string, number>();
+    for (const name of list) if (name !== null) counts.set(name, (counts.get(name) ?? 0) + 1);
+    return counts;
   };
   const all = count(everyone);
   return [...count(names)]
     .sort(([a, m], [b, n]) => n - m || (a < b ? -1 : 1))
-    .map(([name, many]) => ({
+    .map(([name, n]) => ({
       name,
-      count: many,
-      share: many / names.length,
-      of: all.get(name) ?? many,
+      count: n,
+      share: n / names.length,
+      total: all.get(name) ?? n,
     }));
 }
 
@@ -33,24 +33,24 @@ export function describe(
   const labelOf = (point: number): string | null => labels?.names[labels.code[point]!] ?? null;
   const layerOf = (point: number): string | null => model.layers[data.layer[point]!]?.name ?? null;
   const everyone = Array.from({ length: data.count }, (_, point) => point);
-  const chosen = [...points];
-  const named = counted(chosen.map(labelOf), everyone.map(labelOf));
-  const layers = counted(chosen.map(layerOf), everyone.map(layerOf));
+  const selected = [...points];
+  const labelCounts = counted(selected.map(labelOf), everyone.map(labelOf));
+  const layers = counted(selected.map(layerOf), everyone.map(layerOf));
   return {
-    count: chosen.length,
-    unlabelled: chosen.filter((point) => labelOf(point) === null).length,
+    count: selected.length,
+    unlabelled: selected.filter((point) => labelOf(point) === null).length,
     source: labels?.source ?? "",
-    different: named.length,
-    labels: named,
+    distinct_labels: labelCounts.length,
+    labels: labelCounts,
     layers,
-    components: chosen.slice(0, LISTED).map((point) => ({
+    components: selected.slice(0, LISTED).map((point) => ({
       component: nameOf(model, data.row[point]!),
       label: labelOf(point),
     })),
   };
 }
 
-/** The same columns as the server's file. */
+/** CSV with the same columns as that of the server. */
 export function tableOf(
   model: ModelInfo,
   data: MapData,

@@ -1,6 +1,6 @@
 /**
- * What part of the map is seen. Units of the map are those of its layout, y upwards; units of
- * the screen are CSS pixels from the top left, y downwards. Zoom 1 shows all of the map.
+ * The visible part of the map. Map units are those of the layout, with y upwards; screen units are
+ * CSS pixels from the top left, with y downwards. Zoom 1 shows the whole map.
  */
 export interface Box {
   left: number;
@@ -9,7 +9,7 @@ export interface Box {
   top: number;
 }
 
-/** Kept free around the whole map: there the controls and the legend lie. */
+/** Margins of the whole map, for the controls and the legend. */
 const FREE = { left: 40, right: 64, top: 60 };
 /** Below, as much as the legend takes, but never much of a low map. */
 const BELOW = { least: 64, share: 0.16, most: 132 };
@@ -40,7 +40,7 @@ export class View {
     return this.zoom * Math.min(across / (right - left || 1), down / (top - bottom || 1));
   }
 
-  /** Where on the screen the place is that is looked at. */
+  /** Screen position of the centre of the view. */
   get middleX(): number {
     return (this.width + FREE.left - FREE.right) / 2;
   }
@@ -113,20 +113,20 @@ export class View {
     return other;
   }
 
-  /** As in a link: `2.5@3.12,-4.08`; empty where all of the map is seen. */
+  /** Text for links, `2.5@3.12,-4.08`; empty if the whole map is visible. */
   toString(): string {
     const short = (value: number, digits: number): string => String(+value.toFixed(digits));
-    const fresh = new View(this.box);
+    const initial = new View(this.box);
     const digits = Math.max(2, Math.ceil(Math.log10(this.scale)));
-    const same = Math.abs(this.x - fresh.x) + Math.abs(this.y - fresh.y) < 10 ** -digits;
+    const same = Math.abs(this.x - initial.x) + Math.abs(this.y - initial.y) < 10 ** -digits;
     if (same && Math.abs(this.zoom - 1) < 1e-3) return "";
     return `${short(this.zoom, 2)}@${short(this.x, digits)},${short(this.y, digits)}`;
   }
 
-  /** Go where a link says; false if it says nothing that can be read. */
+  /** Read a view from a link; false if it is invalid. */
   read(text: string | null): boolean {
-    const found = /^([\d.]+)@(-?[\d.]+),(-?[\d.]+)$/.exec(text ?? "");
-    const [zoom = NaN, x = NaN, y = NaN] = (found ?? []).slice(1).map(Number);
+    const match = /^([\d.]+)@(-?[\d.]+),(-?[\d.]+)$/.exec(text ?? "");
+    const [zoom = NaN, x = NaN, y = NaN] = (match ?? []).slice(1).map(Number);
     if (![zoom, x, y].every(Number.isFinite) || zoom <= 0) return false;
     this.goTo(x, y, zoom);
     return true;

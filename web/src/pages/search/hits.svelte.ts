@@ -1,12 +1,12 @@
-/** The answers to a question, page after page. */
+/** Search results, loaded page by page. */
 import { asError, resource, type Resource } from "../../api/resource.svelte";
 import type { ApiError } from "../../api/errors";
 import type { ModelInfo, SearchResponse, SearchHit } from "../../api/types";
-import { firstPage, nextPage, type Question } from "./question";
+import { firstPage, nextPage, type SearchQuery } from "./search-query";
 
 export interface Hits {
   readonly first: Resource<SearchResponse>;
-  /** All that were found so far, each component once. */
+  /** All results so far, each component once. */
   readonly list: readonly SearchHit[];
   readonly more: boolean;
   readonly loading: boolean;
@@ -14,9 +14,9 @@ export interface Hits {
   next(): Promise<void>;
 }
 
-/** Ask for the first page, and again whenever the question changes. */
-export function hits(model: () => ModelInfo, question: () => Question): Hits {
-  const first = resource<SearchResponse>(() => firstPage(model(), question()));
+/** Request the first page, and again whenever the query changes. */
+export function hits(model: () => ModelInfo, query: () => SearchQuery): Hits {
+  const first = resource<SearchResponse>(() => firstPage(model(), query()));
   let later = $state.raw<readonly SearchResponse[]>([]);
   let loading = $state(false);
   let error = $state.raw<ApiError | null>(null);
@@ -35,8 +35,8 @@ export function hits(model: () => ModelInfo, question: () => Question): Hits {
 
   const last = $derived(later.at(-1) ?? first.value);
   const list = $derived.by(() => {
-    const all = [first.value, ...later].flatMap((answer) => answer?.hits ?? []);
-    // keyed by row, so one must not stand there twice, whatever the server says
+    const all = [first.value, ...later].flatMap((response) => response?.hits ?? []);
+    // the list is keyed by row, so rows must be unique
     return [...new Map(all.map((hit) => [hit.row, hit])).values()];
   });
 
@@ -47,8 +47,8 @@ export function hits(model: () => ModelInfo, question: () => Question): Hits {
     loading = true;
     error = null;
     try {
-      const answer = await nextPage(model(), question(), before)(signal, () => undefined);
-      if (!signal.aborted) later = [...later, answer];
+      const response = await nextPage(model(), query(), before)(signal, () => undefined);
+      if (!signal.aborted) later = [...later, response];
     } catch (fault) {
       if (!signal.aborted) error = asError(fault);
     } finally {
