@@ -176,7 +176,7 @@ def test_code_of_a_database_is_run_only_when_named(built):
 
     folder, _ = built
     db = sl.open(folder / "db")
-    with pytest.raises(sl.SemlensError, match="named on the command line"):
+    with pytest.raises(sl.SemlensError, match="never runs code"):
         _ = db.model
     named = sl.open(folder / "db", model=f"{folder}/model.py:make")
     assert named.model.classes == ["class0", "class1"]

@@ -265,7 +265,7 @@ def test_a_checkpoint_that_lacks_weights_is_refused(tmp_path):
     save_file(kept, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(EmbedderError) as caught:
         load_embedder(f"transformers/{folder}")
-    assert_says(caught.value, "lack", "layer.1.", "config.json asks for", "complete")
+    assert_says(caught.value, "lack", "layer.1.", "config.json describes", "complete")
     (folder / "model.safetensors").write_bytes(b"broken")
     with pytest.raises(EmbedderError, match="Cannot load.*Use a local checkpoint"):
         load_embedder(f"transformers/{folder}")

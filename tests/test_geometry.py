@@ -201,5 +201,5 @@ def test_what_has_no_rectangles_is_refused(preprocess):
     with pytest.raises(ModelError) as caught:
         measure_geometry(preprocess, 200, 150)
     assert "-pixel side linearly" in str(caught.value)
-    assert "resize, crop, pad or mirror only" in str(caught.value)
+    assert "only resizes, crops, pads or mirrors" in str(caught.value)
     assert "--crop none" in str(caught.value)

@@ -136,7 +136,7 @@ def test_of_a_layer_that_nothing_tells_the_layout_is_asked_for(tmp_path, embedde
 
 def test_bare_outputs_are_read_by_their_square_or_not_at_all():
     for shape in ((1, 7, 6, 768), (1, 8, 8, 8), (1, 8, 9, 10)):
-        with pytest.raises(LayerError, match="channels may come"):
+        with pytest.raises(LayerError, match="may come first or last"):
             measure_layout("layer", torch.zeros(*shape))
     assert measure_layout("layer", torch.zeros(1, 8, 8, 10)).form == "map-last"
     assert measure_layout("layer", torch.zeros(1, 8, 8, 10), "channels_first").form == "map"

@@ -121,7 +121,7 @@ def test_checkpoints_that_do_not_fit(tmp_path, resnet):
     with pytest.raises(ModelError) as caught:
         load_model(f"torchvision/resnet50:{tmp_path / 'w.safetensors'}")
     assert_says(caught.value, "do not fit ResNet", "missing (first:", "same names and shapes")
-    assert_says(caught.value, "Name the architecture")
+    assert_says(caught.value, "Use the architecture")
     with pytest.raises(ModelError, match="do not fit VisionTransformer"):
         load_model(f"timm/test_vit:{tmp_path / 'w.safetensors'}")
 
@@ -216,8 +216,8 @@ def test_random_weights_are_those_of_their_seed(name):
 def test_random_weights_and_weights_exclude_each_other(spec):
     with pytest.raises(ModelError) as caught:
         load_model(spec, random_weights=3)
-    assert_says(caught.value, "seed 3", f"'{spec}', which brings its own", "one or the other")
-    assert_says(caught.value, "Leave --random-weights out")
+    assert_says(caught.value, "seed 3", f"'{spec}' has its own weights", "one or the other")
+    assert_says(caught.value, "Omit random_weights (--random-weights)")
 
 
 def test_timm_checkpoints(tmp_path):

@@ -27,7 +27,7 @@ from torch.nn import functional
 
 from semlens.errors import RelevanceError
 from semlens.models.subject import SubjectModel
-from semlens.relevance.assign_rules import PRODUCTS, SOFTMAX, SUMS
+from semlens.relevance.assign_rules import PRODUCTS, SOFTMAX, WEIGHTED_SUMS
 from semlens.relevance.class_relevance import class_relevance, class_seed
 from semlens.relevance.conservation import check, conserved_shares
 from semlens.relevance.gradient_engine import GradientEngine
@@ -414,7 +414,7 @@ def test_the_page_lists_the_operators_that_have_rules():
     for kind, cell in rows:
         listed.setdefault(kind, set()).update(re.findall(r"`(\w+)`", cell))
     assert listed == {
-        "weighted sums": names([op for op in SUMS if hasattr(op, "overloadpacket")]),
+        "weighted sums": names([op for op in WEIGHTED_SUMS if hasattr(op, "overloadpacket")]),
         "products": names(PRODUCTS) | {"scaled_dot_product_attention"},
         "normalisations": {"batch_norm", "layer_norm", "rms_norm", "group_norm"},
         "elementwise": names(SHARES),

@@ -320,10 +320,10 @@ def test_originals_that_have_moved_changed_or_gone(db, pictures, tmp_path):
     (moved / name).unlink()
     with pytest.raises(DataError) as error:
         db.original(5, moved)
-    assert_says(error.value, name, str(moved), "say where the data is now")
+    assert_says(error.value, name, str(moved), "pass the current location")
     with pytest.raises(DataError) as error:
         db.original(5, tmp_path / "nowhere")
-    assert_says(error.value, "nowhere", "not on this machine", "say where the data is now")
+    assert_says(error.value, "nowhere", "not on this machine", "pass the current location")
 
 
 def test_originals_of_python_data_are_not_there(tmp_path, pictures):
@@ -333,7 +333,7 @@ def test_originals_of_python_data_are_not_there(tmp_path, pictures):
     db = sl.open(db.path, embedder=ColourEmbedder())
     with pytest.raises(DataError) as error:
         db.original(2)
-    assert_says(error.value, "python:", "not on this machine", "say where the data is now")
+    assert_says(error.value, "python:", "not on this machine", "pass the current location")
 
 
 def test_originals_of_a_hugging_face_data_set(tmp_path, pictures, monkeypatch):

@@ -113,7 +113,7 @@ def test_incomplete_transformers_folders(tmp_path):
     )
     with pytest.raises(ModelError) as caught:
         load_model(f"transformers/{tmp_path}")
-    assert_says(caught.value, "lack", "(first: ", "its config.json asks for", "complete")
+    assert_says(caught.value, "lack", "(first: ", "its config.json describes", "complete")
     (tmp_path / "preprocessor_config.json").unlink()
     with pytest.raises(ModelError, match="cannot be downloaded.*Use a local checkpoint"):
         load_model(f"transformers/{tmp_path}")
@@ -189,7 +189,7 @@ def test_code_is_run_only_when_it_is_asked_for(user_file):
 def test_user_files_that_are_not_as_described(user_file, name, met):
     with pytest.raises(ModelError) as caught:
         load_model(f"{user_file}:{name}")
-    assert_says(caught.value, met, "returns (module, preprocess)")
+    assert_says(caught.value, met, "returns (module, preprocess[, classes])")
     with pytest.raises(
         ModelError, match="is not a file.*Expected FILE.py:CALLABLE.*Check the path"
     ):
@@ -237,7 +237,9 @@ def test_random_preprocessing_is_refused(preprocess):
         torch.manual_seed(seed)
         with pytest.raises(ModelError) as caught:
             SubjectModel(LittleNet(), preprocess, "v")
-        assert_says(caught.value, "two results for one image", "deterministic", "without random")
+        assert_says(
+            caught.value, "different results for the same image", "deterministic", "without random"
+        )
 
 
 def test_wrong_preprocessing_is_refused():

@@ -161,7 +161,7 @@ def test_without_originals_there_are_still_thumbnails(lost):
     close(small, masked(thumbnail, unpacked(example.mask), threshold=0.5))
     with pytest.raises(DataError) as error:
         crop_picture(db, row, place, "whole")
-    assert_says(error.value, example.path, str(folder), "say where the data is now")
+    assert_says(error.value, example.path, str(folder), "pass the current location")
     Image.new("RGB", (640, 420)).save(folder / example.path)
     with pytest.raises(StaleError, match="has changed"):
         crop_picture(db, row, place, "whole")

@@ -273,7 +273,7 @@ def test_an_embedder_with_other_weights_is_refused(folder: Path, tmp_path: Path)
     shared = SharedEmbedder(sl.open(copy))
     with pytest.raises(StaleError) as caught:
         shared.loaded()
-    assert_says(caught.value, "semlens/demo", "fingerprint", "Give that one")
+    assert_says(caught.value, "semlens/demo", "fingerprint", "Use that one")
     assert shared.has_text is False
 
 
