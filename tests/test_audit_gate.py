@@ -29,7 +29,7 @@ from semlens.draw.audit_plots import audit_plot, sweep_plot
 from semlens.draw.figure import VERDICTS, figure_png
 from semlens.errors import ConceptError, RecipeError, RelevanceError, StoreError
 from semlens.models.subject import SubjectModel
-from semlens.progress import listening
+from semlens.progress import progress_listener
 
 # -- chance ----------------------------------------------------------------------------------
 
@@ -296,7 +296,7 @@ def test_sets_that_cannot_be_joined_cost_their_class_only(db):
 
 def test_a_sweep_is_one_audit_per_class(db):
     seen = []
-    with listening(lambda *told: seen.append(told)):
+    with progress_listener(lambda *told: seen.append(told)):
         found = sl.audit_all(db, [ANY], **SETTINGS)
     assert [(n, of) for what, n, of in seen if what == "auditing"] == [
         (0, 3), (1, 3), (2, 3), (3, 3),

@@ -18,7 +18,7 @@ from semlens.analysis.query_embedding import LABEL_TEMPLATES, embed_concepts, em
 from semlens.data.image_folder import ImageFolder
 from semlens.errors import LayerError, RecipeError, RelevanceError, StaleError
 from semlens.models.subject import SubjectModel
-from semlens.progress import listening
+from semlens.progress import progress_listener
 
 LAYERS = ["first", "second"]
 WORDS = ["dog", "green frog", "car", "tree", "sky"]
@@ -209,7 +209,7 @@ def test_one_concept_has_no_margin(db):
 
 def test_kept_labels_come_back_as_they_were(db):
     labels = label(db, CONCEPTS, candidates=3, threshold=0.1)
-    labels.keep("mine")
+    labels.save_to_database("mine")
     frame = labels.to_pandas()
     got = saved_candidates(db, "mine", labels.rows, top=2)
     for place, mine in enumerate(got):
@@ -230,14 +230,14 @@ def test_kept_labels_come_back_as_they_were(db):
 def test_embedding_a_vocabulary_tells_how_far_it_is():
     seen = []
     texts = [f"word{i}" for i in range(300)]
-    with listening(lambda *at: seen.append(at)):
+    with progress_listener(lambda *at: seen.append(at)):
         once = embed_texts(WordEmbedder(seed=9), texts, ("{}", "a {}"))
     assert seen == [("embedding texts", done, 600) for done in (256, 512, 600)]
     for place in (0, 127, 128, 299):
         alone = embed_texts(WordEmbedder(seed=9), [texts[place]], ("{}", "a {}"))
         np.testing.assert_array_equal(alone[0], once[place])
     seen.clear()
-    with listening(lambda *at: seen.append(at)):
+    with progress_listener(lambda *at: seen.append(at)):
         embed_texts(WordEmbedder(seed=9), texts, ("{}", "a {}"))
     assert seen == [], "what is known is not embedded again"
 

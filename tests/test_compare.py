@@ -38,7 +38,7 @@ from semlens.errors import (
     StoreError,
 )
 from semlens.models.subject import SubjectModel
-from semlens.progress import listening
+from semlens.progress import progress_listener
 from semlens.store.atomic_files import file_digest
 from semlens.store.file_names import theta_file
 from semlens.store.manifest import Manifest
@@ -154,7 +154,7 @@ def test_of_equal_ones_the_first_wins_and_a_single_one_has_no_fellow():
 
 def test_progress_reaches_its_total(databases):
     seen = []
-    with listening(lambda *said: seen.append(said)):
+    with progress_listener(lambda *said: seen.append(said)):
         sl.compare(list(databases.values()), centred=True, scores=False)
     seen = [said[1:] for said in seen if said[0] == "comparing components"]
     done, totals = zip(*seen, strict=True)

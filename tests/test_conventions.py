@@ -16,7 +16,7 @@ from semlens.api import ConceptDatabase
 from semlens.data.image_folder import ImageFolder
 from semlens.errors import ConceptError, LayerError, RecipeError, StaleError
 from semlens.models.subject import SubjectModel
-from semlens.progress import listening
+from semlens.progress import progress_listener
 from semlens.settings import needs_of, settings_of
 
 LISTS = {"valid": ["dog", "cat"], "spurious": ["text", "grass"]}
@@ -176,7 +176,7 @@ def test_an_image_that_has_changed_is_refused_when_it_is_read(db, tmp_path, pict
 def test_a_vocabulary_is_embedded_once_per_database_and_kept(db):
     words = [f"word{place}" for place in range(150)]
     told: list[tuple[str, int, int]] = []
-    with listening(lambda *at: told.append(at)):
+    with progress_listener(lambda *at: told.append(at)):
         first = db.label(words, threshold=-9.0)
     assert ("embedding texts", 600, 600) in told
 
@@ -201,10 +201,10 @@ def test_long_work_shows_its_progress_in_python(capsys):
     @question()
     def count(database: int) -> int:
         for place in range(3):
-            progress.report("counting", place + 1, 3)
+            progress.report_progress("counting", place + 1, 3)
         return database
 
-    with progress.shown(delay=0.0):
+    with progress.progress_bars(delay=0.0):
         assert count(3) == 3
     assert "counting: 3" in capsys.readouterr().err
     assert needs_of(count) == ()

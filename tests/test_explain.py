@@ -23,7 +23,7 @@ from semlens.analysis.label import UnlabelledWarning
 from semlens.cli.explain import effect as other_command
 from semlens.cli.explain import explain as command
 from semlens.data.image_folder import ImageFolder
-from semlens.draw.heatmap_mask import masked, onto, overlay
+from semlens.draw.heatmap_mask import apply_mask, overlay, project_heatmap
 from semlens.errors import (
     ConceptError,
     LayerError,
@@ -292,12 +292,12 @@ def test_a_logit_that_is_zero_has_no_components(tmp_path, images, words, photo):
 def test_the_mask_darkens_what_is_under_a_share_of_the_maximum():
     image = Image.new("RGB", (4, 2), (200, 100, 50))
     heat = np.array([[1, 0.021, 0.019, 0], [0.5, -1, 0.02, 0.3]], np.float32)
-    bright = np.asarray(masked(image, heat))[:, :, 0] == 200
+    bright = np.asarray(apply_mask(image, heat))[:, :, 0] == 200
     np.testing.assert_array_equal(bright, [[1, 1, 0, 0], [1, 0, 1, 1]])
-    assert tuple(np.asarray(masked(image, heat))[0, 3]) == (120, 60, 30)
-    assert tuple(np.asarray(masked(image, heat, opacity=1.0))[0, 3]) == (0, 0, 0)
-    assert not (np.asarray(masked(image, -np.abs(heat))) != np.asarray(image)).any()
-    large = np.asarray(masked(image.resize((40, 20)), heat))
+    assert tuple(np.asarray(apply_mask(image, heat))[0, 3]) == (120, 60, 30)
+    assert tuple(np.asarray(apply_mask(image, heat, opacity=1.0))[0, 3]) == (0, 0, 0)
+    assert not (np.asarray(apply_mask(image, -np.abs(heat))) != np.asarray(image)).any()
+    large = np.asarray(apply_mask(image.resize((40, 20)), heat))
     assert large.shape == (20, 40, 3)
     assert tuple(large[2, 2]) == (200, 100, 50)
     assert tuple(large[2, 38]) == (120, 60, 30)
@@ -315,16 +315,18 @@ def test_the_overlay_is_red_for_and_blue_against():
 def test_heat_is_read_where_the_model_looked():
     heat = np.arange(16, dtype=np.float32).reshape(4, 4) + 1
     whole = Geometry(AxisMap(2.0, 0.0), AxisMap(2.0, 0.0), 8, 8)
-    np.testing.assert_allclose(onto(heat, whole, Box(0, 0, 8, 8), (4, 4)), heat)
+    np.testing.assert_allclose(project_heatmap(heat, whole, Box(0, 0, 8, 8), (4, 4)), heat)
     # the model sees the middle half of a 16-pixel side: nothing outside
     middle = Geometry(AxisMap(2.0, 4.0), AxisMap(2.0, 4.0), 16, 16)
-    seen = onto(heat, middle, Box(0, 0, 16, 16), (8, 8))
+    seen = project_heatmap(heat, middle, Box(0, 0, 16, 16), (8, 8))
     np.testing.assert_allclose(seen[2:6, 2:6], heat)
     assert seen.sum() == pytest.approx(heat.sum())
-    part = onto(heat, middle, Box(4, 4, 8, 12), (2, 4))
+    part = project_heatmap(heat, middle, Box(4, 4, 8, 12), (2, 4))
     np.testing.assert_allclose(part, heat[:, :2])
     mirrored = Geometry(AxisMap(-2.0, 8.0), AxisMap(2.0, 0.0), 8, 8)
-    np.testing.assert_allclose(onto(heat, mirrored, Box(0, 0, 8, 8), (4, 4)), heat[:, ::-1])
+    np.testing.assert_allclose(
+        project_heatmap(heat, mirrored, Box(0, 0, 8, 8), (4, 4)), heat[:, ::-1]
+    )
 
 
 MODEL = """

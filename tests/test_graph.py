@@ -22,14 +22,14 @@ import semlens as sl
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.graph.attribution_graph import UNLABELLED, GraphEdge, GraphNode
 from semlens.cli.explain import graph
-from semlens.draw.encode_images import shortened
+from semlens.draw.encode_images import fit_text
 from semlens.draw.graph_layout import MAX_CARDS, GraphHeading, layout_graph
 from semlens.draw.graph_ordering import crossing_weight, order_by_barycentre
 from semlens.draw.graph_picture import draw_png, draw_svg
 from semlens.draw.graph_scene import CARD
 from semlens.errors import DataError, RelevanceError, StoreError
 from semlens.models.subject import SubjectModel
-from semlens.progress import listening
+from semlens.progress import progress_listener
 from semlens.relevance.presets import EPSILON_PLUS_FLAT, preset
 from semlens.types import Component
 
@@ -162,7 +162,7 @@ def test_batches_and_chunks_change_nothing(db, monkeypatch, rules):
         monkeypatch.setattr(
             "semlens.analysis.graph.relevance_trace.pairs_per_pass", lambda *_: chunk
         )
-        with listening(lambda *state: seen.append(state)):
+        with progress_listener(lambda *state: seen.append(state)):
             return attribution_graph(db, 2, samples=SAMPLES, rules=rules, batch_size=batch_size)
 
     whole, parts = ask(5, 1000), ask(2, 4)
@@ -321,7 +321,7 @@ def test_the_command_writes_json_a_table_and_a_picture(built, command):
 
 def test_the_command_takes_saved_labels(built, command):
     db = sl.open(built / "db")
-    db.label(ConceptSet.of(["dog", "car"]), threshold=-1.0).keep("mine")
+    db.label(ConceptSet.of(["dog", "car"]), threshold=-1.0).save_to_database("mine")
     value = json.loads(
         command("db", "--target", "mammal", "--labels", "mine", "--json", cwd=built)[0]
     )
@@ -393,5 +393,5 @@ def test_the_order_has_no_needless_crossings():
 
 
 def test_long_texts_are_cut():
-    assert shortened("grass", 14.0, 200.0) == "grass"
-    assert shortened("a very long label indeed", 14.0, 60.0).endswith("…")
+    assert fit_text("grass", 14.0, 200.0) == "grass"
+    assert fit_text("a very long label indeed", 14.0, 60.0).endswith("…")

@@ -21,7 +21,7 @@ from semlens.data.image_sequence import ImageSequence
 from semlens.errors import DataError, ModelError, RecipeError, RelevanceError
 from semlens.models.load import load_model
 from semlens.models.subject import SubjectModel
-from semlens.progress import listening
+from semlens.progress import progress_listener
 
 CLASSES = ["class0", "class1", "c", "d"]
 MODEL = """
@@ -158,7 +158,7 @@ def test_folders_are_sets(db, data, spurious) -> None:
 def test_artefacts_go_into_images_of_other_classes(db, data) -> None:
     patch, hue = Patch((255, 0, 0), 0.4), Hue((0, 255, 0), 0.6)
     told = []
-    with listening(lambda *at: told.append(at)):
+    with progress_listener(lambda *at: told.append(at)):
         found = sl.model_test(db, 0, artefacts=[patch, hue], seed=3)
     assert {("real images", 21, 21), ("with all artefacts", 20, 20)} <= set(told)
     assert [tested.name for tested in found.sets] == ["patch", "hue", "all artefacts"]

@@ -168,7 +168,7 @@ def labelled(db, tmp_path):
     places = (np.arange(len(rows)) % len(NAMES))[:, None]
     none = np.full(len(rows), np.nan, np.float32)
     labels = Labels(ConceptSet.of(NAMES), -9.0, rows, places, values, none, db)
-    labels.keep("mine")
+    labels.save_to_database("mine")
     return db, labels.to_pandas(), labels.rows
 
 

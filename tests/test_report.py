@@ -35,7 +35,7 @@ from semlens.data.artefact import load_artefact
 from semlens.data.image_folder import ImageFolder
 from semlens.errors import ConceptError, DataError, RecipeError, RelevanceError, StoreError
 from semlens.models.subject import SubjectModel
-from semlens.progress import listening
+from semlens.progress import progress_listener
 
 LAYERS = ["first", "second"]
 DATE = datetime.date(2026, 1, 31)
@@ -305,7 +305,7 @@ def test_graph_test_and_correction_are_shown(db, audit, sections):
 
 def test_a_report_makes_its_graph_and_its_test(db, audit, sections, tmp_path):
     seen = []
-    with listening(lambda *told: seen.append(told)):
+    with progress_listener(lambda *told: seen.append(told)):
         found = sl.report(
             db, "b", CONCEPTS, artefacts="patch:255,0,0", concept_map=False, date=DATE
         )

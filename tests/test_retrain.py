@@ -28,7 +28,7 @@ from semlens.analysis.evaluate import LabelledImages
 from semlens.cli.app import app
 from semlens.data.artefact import Patch, WithArtefact
 from semlens.errors import DataError, ModelError, RecipeError, StoreError
-from semlens.progress import listening
+from semlens.progress import progress_listener
 
 QUICK = Training(epochs=2, batch_size=16, held_out=0.2)
 
@@ -164,7 +164,7 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(shortcut, tmp_path):
         if (stage, done) == ("training", size + 32):
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt), listening(stop):
+    with pytest.raises(KeyboardInterrupt), progress_listener(stop):
         retrained(model, images, artefacts, settings=settings, checkpoint=checkpoint)
     seen: list[int] = []
 
@@ -172,7 +172,7 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(shortcut, tmp_path):
         if stage == "training":
             seen.append(done)
 
-    with listening(see):
+    with progress_listener(see):
         found = retrained(model, images, artefacts, settings=settings, checkpoint=checkpoint)
     assert seen[0] == size + 16  # the first epoch was not repeated
     assert found.model.fingerprint == whole.model.fingerprint

@@ -178,7 +178,7 @@ def test_the_margin_is_to_another_name(db):
 
 def test_labels_are_saved_with_the_build_that_they_belong_to(db, subject, images, words):
     labels = db.label(ConceptSet.of(["dog", "car"]))
-    labels.keep("mine")
+    labels.save_to_database("mine")
     assert db.load_analysis("labels-mine")["label"].equals(labels.to_pandas()["label"])
     sl.build(db.path, subject, images, words, ["head"], examples=6)
     assert sl.open(db.path, embedder=words).load_analysis("labels-mine") is None

@@ -90,7 +90,7 @@ def test_kept_labels_are_counted_the_most_frequent_first(db, concept_map):
 
 def test_components_whose_layer_was_not_labelled_have_no_label(db, concept_map):
     labels = db.label(CONCEPTS, layers=["second"], threshold=-2.0)
-    labels.keep()
+    labels.save_to_database()
     names, source = component_labels(concept_map)
     assert source == "labels-default"
     first = concept_map.frame["layer"] == "first"

@@ -123,7 +123,7 @@ def test_labels_come_from_a_bundled_set(fetch, databases):
 def test_kept_labels_come_first(fetch, databases):
     db = databases[0]
     labels = label(db, ConceptSet.of(["dog", "car"]), layers=["first"])
-    file = labels.keep("mine")
+    file = labels.save_to_database("mine")
     try:
         got = fetch("0/components/first:2/labels")
         assert (got["concepts"], got["threshold"]) == ("saved:mine", None)

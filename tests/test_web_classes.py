@@ -42,7 +42,7 @@ def db(tmp_path_factory, pictures, subject):
     )  # fmt: skip
     concepts = ConceptSet.of(["dog", "car", "tree"])
     middle = float(np.median(made.label(concepts).score[:, 0]))
-    made.label(concepts, threshold=middle).keep("mine")
+    made.label(concepts, threshold=middle).save_to_database("mine")
     return made
 
 

@@ -103,7 +103,7 @@ def test_pairs_are_sorted_and_of_their_kind(pair):
 def test_labels_kept_in_the_databases_are_told(pair):
     one, two = pair
     labels = one.label(sl.ConceptSet.of(["dog", "cat", "wheel"]), threshold=-2.0)
-    labels.keep("test")
+    labels.save_to_database("test")
     frame = joint_map(one, two).pairs("matched")
     known = dict(zip(labels.rows, labels.to_pandas()["label"], strict=True))
     assert list(frame["label"]) == [

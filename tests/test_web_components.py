@@ -42,7 +42,7 @@ def db(tmp_path_factory, pictures):
     # half of the components get a label, and one layer none at all
     concepts = ConceptSet.of(["Dog", "frog", "car"])
     best = db.label(concepts, layers=["second"], threshold=-2.0).score[:, 0]
-    db.label(concepts, layers=["second"], threshold=float(np.median(best))).keep("mine")
+    db.label(concepts, layers=["second"], threshold=float(np.median(best))).save_to_database("mine")
     return db
 
 
@@ -222,9 +222,9 @@ def test_kept_labels_are_by_row_and_the_newest(tmp_path, pictures):
     assert saved_labels(db) is None
     assert label_tables(db) == []
     first = db.label(ConceptSet.of(["dog", "car"]), threshold=-2.0)
-    first.keep("one")
+    first.save_to_database("one")
     later = db.label(ConceptSet.of(["tree"]), layers=["first"], threshold=-2.0)
-    path = later.keep("two")
+    path = later.save_to_database("two")
     made = path.stat().st_mtime + 10
     import os
 

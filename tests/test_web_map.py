@@ -162,7 +162,7 @@ def test_labels_are_those_of_clusters_until_some_are_kept(base, tmp_path):
     theirs = db.concept_map().frame["cluster_label"]
     assert texts == [text if isinstance(text, str) else None for text in theirs]
     kept = db.label(CONCEPTS, threshold=-2.0)
-    kept.keep("mine")
+    kept.save_to_database("mine")
     texts, source = labels()
     assert source == "labels-mine"
     assert texts == [kept.of(db.component(int(row))) for row in np.flatnonzero(db.has_examples)]
@@ -208,7 +208,7 @@ def test_a_selection_as_csv(client, db):
 def test_no_label_of_the_csv_is_run_as_a_formula(base, tmp_path):
     db = sl.open(shutil.copytree(base, tmp_path / "one"), embedder=WordEmbedder())
     client = TestClient(create_app([db]), base_url="http://localhost")
-    db.label(ConceptSet.of(["=1+1"]), threshold=-2.0).keep("mine")
+    db.label(ConceptSet.of(["=1+1"]), threshold=-2.0).save_to_database("mine")
     text = fetch(client, "/selection.csv", {"rows": [1, 12]}).text
     assert pd.read_csv(io.StringIO(text))["label"].tolist() == ["'=1+1", "'=1+1"]
 

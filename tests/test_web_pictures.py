@@ -13,8 +13,8 @@ from PIL import Image
 
 import semlens as sl
 from semlens.data.image_folder import ImageFolder
-from semlens.draw.example_sheet import CROP, WHOLE, crop_picture, strip
-from semlens.draw.heatmap_mask import masked, unpacked
+from semlens.draw.example_sheet import CROP, WHOLE, crop_picture, example_strip
+from semlens.draw.heatmap_mask import apply_mask, unpack_mask
 from semlens.errors import DataError, LayerError, StaleError
 from semlens.models.subject import SubjectModel
 from semlens.web.app import create_app
@@ -88,7 +88,7 @@ def large(db):
 
 def test_a_strip_is_its_thumbnails_side_by_side(db):
     row, _, _ = large(db)
-    picture = opened(strip(db, row, 3, 80))
+    picture = opened(example_strip(db, row, 3, 80))
     assert picture.size == (240, 80)
     for place, example in enumerate(db.examples_of(row, 3)):
         thumbnail = opened(db.thumbnail(example.crop)).convert("RGB")
@@ -105,7 +105,7 @@ def test_a_strip_is_its_thumbnails_side_by_side(db):
 
 def test_a_strip_has_no_more_than_there_is(db):
     row, _, _ = large(db)
-    assert opened(strip(db, row, 30)).size == (96 * len(db.examples_of(row)), 96)
+    assert opened(example_strip(db, row, 30)).size == (96 * len(db.examples_of(row)), 96)
 
 
 def test_a_crop_is_cut_anew_where_the_thumbnail_shows_less(db, images):
@@ -129,7 +129,7 @@ def test_a_masked_crop_is_darkened_where_the_mask_says(db):
     picture = opened(crop_picture(db, row, place, "masked"))
     crop = db.original(example.sample).crop(example.box.as_tuple())
     crop.thumbnail((CROP, CROP), Image.Resampling.BICUBIC)
-    expected = masked(crop, unpacked(example.mask), threshold=0.5)
+    expected = apply_mask(crop, unpack_mask(example.mask), threshold=0.5)
     assert np.asarray(expected, float).mean() < np.asarray(crop, float).mean() - 2
     close(picture, expected)
 
@@ -158,7 +158,7 @@ def test_without_originals_there_are_still_thumbnails(lost):
     assert crop_picture(db, row, place) == stored
     small = opened(crop_picture(db, row, place, "masked"))
     thumbnail = opened(stored).convert("RGB")
-    close(small, masked(thumbnail, unpacked(example.mask), threshold=0.5))
+    close(small, apply_mask(thumbnail, unpack_mask(example.mask), threshold=0.5))
     with pytest.raises(DataError) as error:
         crop_picture(db, row, place, "whole")
     assert_says(error.value, example.path, str(folder), "pass the current location")
@@ -173,11 +173,11 @@ def test_a_database_without_thumbnails_cuts_from_the_originals(tmp_path, photos)
     shutil.copytree(photos, folder)
     db = make(tmp_path / "db", folder, thumbnails=False)
     row = int(np.flatnonzero(db.has_examples)[0])
-    assert opened(strip(db, row, 2)).size == (192, 96)
+    assert opened(example_strip(db, row, 2)).size == (192, 96)
     assert max(opened(crop_picture(db, row, 0)).size) <= CROP
     shutil.rmtree(folder)
     db = sl.open(db.path)  # which has them by their SPEC
-    for make_picture in (lambda: strip(db, row), lambda: crop_picture(db, row, 0)):
+    for make_picture in (lambda: example_strip(db, row), lambda: crop_picture(db, row, 0)):
         with pytest.raises(DataError) as error:
             make_picture()
         assert_says(error.value, f"'{folder}' is not a folder", "Check the path")
@@ -203,8 +203,8 @@ def test_the_routes_answer_with_these_pictures(db, client):
     found = client.get(f"{path_of(db, row)}/strip.webp?count=3")
     assert found.status_code == 200
     assert found.headers["content-type"] == "image/webp"
-    assert found.content == strip(db, row, 3)
-    assert client.get(f"{path_of(db, row)}/strip.webp").content == strip(db, row, 4)
+    assert found.content == example_strip(db, row, 3)
+    assert client.get(f"{path_of(db, row)}/strip.webp").content == example_strip(db, row, 4)
     for view in ("crop", "masked", "whole"):
         found = client.get(f"{path_of(db, row)}/crops/{place}.webp", params={"view": view})
         assert found.content == crop_picture(db, row, place, view)
@@ -256,4 +256,4 @@ def test_what_is_not_there_is_said(db, client, photos, tmp_path):
     assert f"'{tmp_path / 'no'}' is not a folder" in found.json()["value"]
     assert "Check the path" in found.json()["remedy"]
     assert elsewhere.get(f"{path}/crops/{place}.webp").content == db.thumbnail(example.crop)
-    assert elsewhere.get(f"{path}/strip.webp").content == strip(db, row)
+    assert elsewhere.get(f"{path}/strip.webp").content == example_strip(db, row)

@@ -39,11 +39,11 @@ def databases(tmp_path_factory, pictures):
     images = ImageFolder(pictures)
     words = sl.build(folder / "words", subject, images, WordEmbedder(), LAYERS, examples=6)
     labels = words.label(ConceptSet.of(["dog", "green frog", "car"]), threshold=-2.0)
-    labels.keep("mine")
+    labels.save_to_database("mine")
     colours = sl.build(folder / "colours", subject, images, ColourEmbedder(3), LAYERS, examples=6)
     # labels of the same components, made elsewhere
     Labels(labels.concepts, -2.0, labels.rows, labels.concept, labels.score, labels.margin,
-           colours).keep("other")  # fmt: skip
+           colours).save_to_database("other")  # fmt: skip
     bare = folder / "bare"
     shutil.copytree(colours.path, bare)
     shutil.rmtree(bare / "analysis")

@@ -40,7 +40,7 @@ from semlens.errors import (
     StaleError,
 )
 from semlens.models.subject import SubjectModel
-from semlens.progress import report
+from semlens.progress import report_progress
 from semlens.web.app import API, create_app
 from semlens.web.app_state import AppState
 from semlens.web.embedder import SharedEmbedder
@@ -327,7 +327,7 @@ def test_long_work_says_how_far_it_is_and_runs_once_for_all() -> None:
 
     def make() -> str:
         made.append(1)
-        report("counting", 3, 7)
+        report_progress("counting", 3, 7)
         begun.set()
         go.wait()
         return "done"

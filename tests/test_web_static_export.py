@@ -22,7 +22,7 @@ from semlens.cli.app import app as cli
 from semlens.data.image_folder import ImageFolder
 from semlens.errors import RelevanceError, ServeError
 from semlens.models.subject import SubjectModel
-from semlens.progress import listening
+from semlens.progress import progress_listener
 from semlens.web.app import create_app
 from semlens.web.export_recorder import file_name, request_path
 from semlens.web.static_export import _find_classes, export_site
@@ -45,7 +45,7 @@ def db(tmp_path_factory):
 def site(db, tmp_path_factory):
     seen = []
     folder = tmp_path_factory.mktemp("out") / "site"
-    with listening(lambda _, *told: seen.append(told)):
+    with progress_listener(lambda _, *told: seen.append(told)):
         made = export_site([db], folder, cards=7)
     assert seen[-1][0] == seen[-1][1]
     return made

@@ -19,7 +19,7 @@ from semlens.draw.example_sheet import sheet
 from semlens.embedders.load import Embedder, load_embedder
 from semlens.models.load import load_model
 from semlens.models.subject import SubjectModel
-from semlens.progress import Progress, listening, shown
+from semlens.progress import Progress, progress_bars, progress_listener
 from semlens.recipe import Recipe, RecipeSettings
 from semlens.run.build_database import build_database
 from semlens.run.plan import Execution, Plan
@@ -162,7 +162,7 @@ def build(
         relabel=not (classes is None and targets is None),
         relevance=relevance,
     )
-    with listening(progress) if progress else shown():
+    with progress_listener(progress) if progress else progress_bars():
         build_database(Path(path).expanduser(), plan)
     return ConceptDatabase(path, model=subject, images=data, embedder=foundation_model)
 

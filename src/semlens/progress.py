@@ -33,7 +33,7 @@ _NAMES = {
 _listener: ContextVar[Progress | None] = ContextVar("listener", default=None)
 
 
-def report(stage: str, done: int, total: int) -> None:
+def report_progress(stage: str, done: int, total: int) -> None:
     """Report the progress of a stage to the listener; threads must run in the caller's context."""
     listener = _listener.get()
     if listener is not None:
@@ -41,7 +41,7 @@ def report(stage: str, done: int, total: int) -> None:
 
 
 @contextmanager
-def listening(progress: Progress) -> Iterator[None]:
+def progress_listener(progress: Progress) -> Iterator[None]:
     """Send all progress reports of the block to ``progress``."""
     token = _listener.set(progress)
     try:
@@ -51,7 +51,7 @@ def listening(progress: Progress) -> Iterator[None]:
 
 
 @contextmanager
-def shown(delay: float = DELAY) -> Iterator[None]:
+def progress_bars(delay: float = DELAY) -> Iterator[None]:
     """Show one progress bar per stage on standard error, unless there is a listener.
 
     Without a terminal, one line is printed per stage. Nothing is shown in the first ``delay``
@@ -84,7 +84,7 @@ def shown(delay: float = DELAY) -> Iterator[None]:
             tasks[stage] = bars.add_task(name, total=total)
         bars.update(tasks[stage], completed=done, total=total)
 
-    with listening(show):
+    with progress_listener(show):
         try:
             yield
         finally:

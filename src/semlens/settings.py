@@ -28,7 +28,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from semlens.errors import RecipeError, SemlensError
-from semlens.progress import shown
+from semlens.progress import progress_bars
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -93,7 +93,7 @@ def expected_value(type_: Any, field: FieldInfo) -> str:
         limits += [
             b for m in getattr(member, "__metadata__", ()) for b in getattr(m, "metadata", ())
         ]
-    members = [bare(member) for member in members]
+    members = [unannotated(member) for member in members]
     choices = [str(c) for member in members if typing.get_origin(member) is Literal
                for c in typing.get_args(member)]  # fmt: skip
     if choices:
@@ -113,7 +113,7 @@ def expected_value(type_: Any, field: FieldInfo) -> str:
     return f"Expected {text}{' or None' if type(None) in alternatives else ''}."
 
 
-def bare(type_: Any) -> Any:
+def unannotated(type_: Any) -> Any:
     """Return the type of an ``Annotated`` type, or the type itself."""
     return type_.__origin__ if typing.get_origin(type_) is Annotated else type_
 
@@ -166,7 +166,7 @@ def question(
             for name, value in signature.bind(*args, **kwargs).arguments.items():
                 if name in settings:
                     settings[name].check(function.__name__, value)
-            with shown():
+            with progress_bars():
                 return function(*args, **kwargs)
 
         vars(ask)["needs"] = needs
@@ -226,10 +226,10 @@ class Settings(BaseModel):
         try:
             return check(values)
         except ValidationError as error:
-            raise invalid(cls.model_fields, error, RecipeError) from error
+            raise invalid_field(cls.model_fields, error, RecipeError) from error
 
 
-def invalid(
+def invalid_field(
     fields: Mapping[str, FieldInfo], error: ValidationError, kind: type[SemlensError]
 ) -> SemlensError:
     """Return the error of ``kind`` for the first invalid field of a class."""

@@ -16,10 +16,10 @@ from scipy.stats import t as student
 from semlens.analysis.classes import class_name, find_class, true_classes
 from semlens.analysis.result import Chart, Result
 from semlens.data.images import Images
-from semlens.draw.text_table import titled
+from semlens.draw.text_table import titled_table
 from semlens.errors import DataError
 from semlens.models.forward import logits
-from semlens.progress import report
+from semlens.progress import report_progress
 from semlens.settings import question, setting
 from semlens.store.reader import Database
 from semlens.types import as_list
@@ -86,7 +86,7 @@ class BorderSwap(Result):
         """Return the classes with the smallest p-values."""
         shown = self.frame.head(12)
         written = {name: shown[name].map("{:.4f}".format) for name in ("p_value", "adjusted")}
-        return Group(*titled(self.summary, shown.assign(**written)))
+        return Group(*titled_table(self.summary, shown.assign(**written)))
 
 
 @question(
@@ -156,7 +156,9 @@ def border_swap(
         gains = np.zeros(len(measured))
         for i, c in enumerate(measured.tolist()):
             gains[i] = _gain(database, c, draws[c], share, batch_size)
-            report("swapping borders", place * len(measured) + i + 1, len(widths) * len(measured))
+            report_progress(
+                "swapping borders", place * len(measured) + i + 1, len(widths) * len(measured)
+            )
         p_values = leave_one_out(gains)
         rows += [
             {

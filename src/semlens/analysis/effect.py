@@ -16,7 +16,7 @@ from torch import Tensor
 
 from semlens.analysis.classes import Pictures, Samples, class_images, class_name
 from semlens.analysis.database_engine import RulesLike
-from semlens.analysis.label import VOCABULARY, LabelSource, Named, as_labels, label_of
+from semlens.analysis.label import VOCABULARY, ComponentLabels, LabelSource, as_labels, label_of
 from semlens.analysis.result import Chart, Result, plain
 from semlens.draw.text_table import rich_table
 from semlens.errors import ConceptError, LayerError, RelevanceError
@@ -259,7 +259,7 @@ def _units(components: Components | Mapping[str, Components]) -> Units:
     return units
 
 
-def _groups(components: Sequence[Component], labels: Named) -> Units:
+def _groups(components: Sequence[Component], labels: ComponentLabels) -> Units:
     """Group components by label; components without a label are left out."""
     groups: dict[str, list[Component]] = {}
     for component in components:

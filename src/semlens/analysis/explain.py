@@ -24,11 +24,18 @@ from semlens.analysis.database_engine import (
     group_masks,
     relevance_per_component,
 )
-from semlens.analysis.label import VOCABULARY, Labels, LabelSource, Named, as_labels, label_of
+from semlens.analysis.label import (
+    VOCABULARY,
+    ComponentLabels,
+    Labels,
+    LabelSource,
+    as_labels,
+    label_of,
+)
 from semlens.analysis.query_embedding import ImageLike, open_image
 from semlens.analysis.result import IMAGE_SUFFIXES, TABLE_SUFFIXES, Result
 from semlens.draw.explanation_picture import ExplanationCard, ExplanationPage, draw_page, page_html
-from semlens.draw.heatmap_mask import masked, onto, overlay
+from semlens.draw.heatmap_mask import apply_mask, overlay, project_heatmap
 from semlens.draw.text_table import rich_table
 from semlens.models.geometry import Geometry
 from semlens.relevance.class_relevance import class_seed, shares
@@ -230,7 +237,7 @@ class Explanation(Result):
             explained.label or "",
             explained.relevance,
             explained.share,
-            masked(_cut(self.image, explained.box), box_heat, threshold),
+            apply_mask(_cut(self.image, explained.box), box_heat, threshold),
             [webp for webp in pictures if webp is not None],
         )
 
@@ -241,7 +248,7 @@ class Explanation(Result):
         blur = self.blur if blur is None else blur
         height, width = heat.shape
         blurred = upsample_and_blur(torch.from_numpy(heat)[None], height, width, blur)[0].numpy()
-        return onto(blurred, self.geometry, box, _size(box))
+        return project_heatmap(blurred, self.geometry, box, _size(box))
 
     def _repr_html_(self) -> str:
         """Return the page's content for notebooks."""
@@ -398,7 +405,7 @@ def _heat(heat: Tensor | None, inputs: Tensor, count: int = 1) -> Float32[np.nda
     return heat.detach().reshape(count, *inputs.shape[-2:]).float().cpu().numpy()
 
 
-def _alignment(labels: Named, component: Component) -> float | None:
+def _alignment(labels: ComponentLabels, component: Component) -> float | None:
     if not isinstance(labels, Labels):
         return None
     index = np.flatnonzero(labels.rows == labels.database.row(component))

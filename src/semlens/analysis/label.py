@@ -111,7 +111,7 @@ class Labels(Result):
             "labels": self.to_pandas().to_dict("records"),
         }
 
-    def keep(self, name: str = "default") -> Path:
+    def save_to_database(self, name: str = "default") -> Path:
         """Save the table in the database, as ``analysis/labels-NAME.parquet``."""
         return self.database.save_analysis(f"labels-{name}", self.to_pandas())
 
@@ -199,7 +199,7 @@ def _top_k(
 
 
 NO_LABELS = "none"
-Named = Labels | Mapping[Component, str] | None
+ComponentLabels = Labels | Mapping[Component, str] | None
 """Labels by component; None for no labels."""
 LabelSource = Annotated[
     Concepts | Labels | Mapping[Component, str] | None,
@@ -217,7 +217,7 @@ class UnlabelledWarning(UserWarning):
 
 def as_labels(
     database: Database, source: LabelSource, layers: Layers = None, threshold: float = THRESHOLD
-) -> Named:
+) -> ComponentLabels:
     """Return the labels of components of some layers, from any kind of source.
 
     Raises
@@ -238,7 +238,7 @@ def as_labels(
     return label(database, cast(Concepts, source), layers=layers, threshold=threshold)
 
 
-def label_of(labels: Named, component: Component) -> str | None:
+def label_of(labels: ComponentLabels, component: Component) -> str | None:
     """Return the label of a component, or None."""
     if isinstance(labels, Labels):
         return labels.of(component)

@@ -19,7 +19,7 @@ from semlens.analysis.concepts import ConceptSet
 from semlens.data.images import decode, upright_rgb
 from semlens.embedders.load import Embedder
 from semlens.errors import ConceptError, ImageError
-from semlens.progress import report
+from semlens.progress import report_progress
 from semlens.store.reader import Database
 
 SEARCH_TEMPLATES = ("{}", "a {}", "an image of a close up of {}")
@@ -119,7 +119,7 @@ def _embed_cached(
     for start in range(0, len(prompts), PROMPTS_PER_BLOCK):
         stop = min(start + PROMPTS_PER_BLOCK, len(prompts))
         blocks.append(key.embedder.embed_texts(prompts[start:stop]).numpy())
-        report("embedding texts", stop, len(prompts))
+        report_progress("embedding texts", stop, len(prompts))
     vectors = np.concatenate(blocks) if blocks else np.zeros((0, key.embedder.dim), np.float32)
     vectors = vectors.reshape(len(texts), len(templates), -1).mean(1)
     vectors.flags.writeable = False

@@ -21,7 +21,7 @@ _KEYS = ["layer", "index", "sign"]
 
 @dataclass(frozen=True)
 class SavedLabels:
-    """One table of labels, as :meth:`semlens.analysis.label.Labels.keep` writes it."""
+    """One table of labels, as :meth:`semlens.analysis.label.Labels.save_to_database` writes it."""
 
     name: str
     created: float
@@ -67,7 +67,7 @@ def saved_labels(database: Database, name: str | None = None) -> pd.DataFrame | 
         raise ConceptError(
             f"The database '{database.path}' has no saved labels '{name}'.",
             f"It has {nearest(name, names)}." if names else "It has none of this build.",
-            f"Save some with db.label().keep({name!r}), or: semlens label "
+            f"Save some with db.label().save_to_database({name!r}), or: semlens label "
             f"{database.path} --keep {name}",
         )
     if not names:
@@ -158,7 +158,7 @@ def search_labels(
         raise ConceptError(
             f"The database '{database.path}' has no saved labels to search.",
             "Expected some, because its embedder reads no texts.",
-            "Save some with Labels.keep(), or: semlens label "
+            "Save some with Labels.save_to_database(), or: semlens label "
             f"{database.path} --concepts SET --keep NAME",
         )
     rows = np.sort(database.rows(layers))

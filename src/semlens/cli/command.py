@@ -28,7 +28,7 @@ from semlens.cli.output import (
     print_written,
     report_errors,
 )
-from semlens.settings import Setting, bare, listing_of, needs_of, settings_of
+from semlens.settings import Setting, listing_of, needs_of, settings_of, unannotated
 
 if TYPE_CHECKING:
     from semlens.analysis.concepts import ConceptSet
@@ -277,7 +277,7 @@ def _option_type(type_: Any) -> tuple[Any, bool]:
     """Return the type that an option is parsed as, and whether it may be left out."""
     if typing.get_origin(type_) not in (Union, UnionType):
         return type_, False
-    members = [bare(member) for member in typing.get_args(type_)]
+    members = [unannotated(member) for member in typing.get_args(type_)]
     simple_types = (int, float, str, bool, Path)
     simple = [m for m in members if m in simple_types or typing.get_origin(m) is Literal]
     # "int | str", such as a class by logit or by name, is parsed as a string

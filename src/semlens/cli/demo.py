@@ -62,7 +62,7 @@ def demo(
     _print_hits(hits, planted, f"\n2. semlens search {db.path} {walkthrough.QUERY}")
 
     labels = db.label()
-    labels.keep("paper-vocabulary")  # shown beside every component in the browser
+    labels.save_to_database("paper-vocabulary")  # shown beside every component in the browser
     relevant = db.class_relevance(world.target, top=6, concepts=labels)
     _print_relevant(relevant, planted, f"\n3. What drives '{world.target}'?")
 

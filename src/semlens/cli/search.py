@@ -88,7 +88,7 @@ def label(
     """
     labels: Labels = replace(ask(), shown=rows)
     if keep is not None:
-        print_written(labels.keep(keep))
+        print_written(labels.save_to_database(keep))
     return labels
 
 

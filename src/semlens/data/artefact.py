@@ -43,7 +43,7 @@ from semlens.data.artefact_rendering import (
 )
 from semlens.data.images import Images
 from semlens.errors import DataError
-from semlens.settings import invalid, setting
+from semlens.settings import invalid_field, setting
 from semlens.types import as_list
 
 ARTEFACT_FORMS = (
@@ -86,7 +86,7 @@ class Artefact(ABC):
         try:
             return handler(values)
         except ValidationError as error:
-            raise invalid(cast(Any, cls).__pydantic_fields__, error, DataError) from error
+            raise invalid_field(cast(Any, cls).__pydantic_fields__, error, DataError) from error
 
     @abstractmethod
     def insert(self, image: Image.Image, seed: int) -> Image.Image:

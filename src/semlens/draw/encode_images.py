@@ -8,12 +8,12 @@ from functools import lru_cache
 from PIL import Image, ImageFont
 
 
-def decoded(data: bytes) -> Image.Image:
+def decode_image(data: bytes) -> Image.Image:
     """Decode an image file (WebP, PNG, ...) as RGB."""
     return Image.open(io.BytesIO(data)).convert("RGB")
 
 
-def encoded(picture: Image.Image, quality: int = 80, method: int = 4) -> bytes:
+def encode_webp(picture: Image.Image, quality: int = 80, method: int = 4) -> bytes:
     """Encode an image as WebP; ``method`` ranges from 0 (fast) to 6 (small)."""
     buffer = io.BytesIO()
     picture.save(buffer, "WEBP", quality=quality, method=method)
@@ -26,7 +26,7 @@ def font(size: int | float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
-def shortened(text: str, size: int | float, room: int | float) -> str:
+def fit_text(text: str, size: int | float, room: int | float) -> str:
     """Shorten a text so that it is at most ``room`` pixels wide."""
     if font(size).getlength(text) <= room:
         return text

@@ -11,8 +11,8 @@ from typing import Literal
 
 from PIL import Image, ImageDraw, ImageOps
 
-from semlens.draw.encode_images import decoded, encoded, font
-from semlens.draw.heatmap_mask import masked, unpacked
+from semlens.draw.encode_images import decode_image, encode_webp, font
+from semlens.draw.heatmap_mask import apply_mask, unpack_mask
 from semlens.errors import DataError, ImageError, LayerError, StaleError
 from semlens.store.examples import Example
 from semlens.store.reader import Database
@@ -25,7 +25,7 @@ STRIP_GAP = 2
 """Transparent pixels between the crops of a strip."""
 
 
-def strip(database: Database, row: int, count: int = 4, size: int = THUMBNAIL) -> bytes:
+def example_strip(database: Database, row: int, count: int = 4, size: int = THUMBNAIL) -> bytes:
     """Return a component's strongest examples side by side as one WebP.
 
     Each is cropped to a square. There may be fewer than ``count``.
@@ -51,7 +51,7 @@ def strip(database: Database, row: int, count: int = 4, size: int = THUMBNAIL) -
         square = (size - (STRIP_GAP if index < len(examples) - 1 else 0), size)
         fitted = ImageOps.fit(crop, square, Image.Resampling.BILINEAR)
         picture.paste(fitted, (index * size, 0))
-    return encoded(picture, method=0)
+    return encode_webp(picture, method=0)
 
 
 def small_crop(
@@ -76,7 +76,7 @@ def small_crop(
         If there is no thumbnail, and the original is missing or has changed.
     """
     stored = database.thumbnail(example.crop)
-    crop = _crop_original(database, example, size) if stored is None else decoded(stored)
+    crop = _crop_original(database, example, size) if stored is None else decode_image(stored)
     return _apply_mask(crop, example) if mask else crop
 
 
@@ -109,10 +109,10 @@ def crop_picture(database: Database, row: int, place: int, view: View = "crop") 
         crop = _crop_or_thumbnail(database, example)
         if isinstance(crop, bytes) and view == "crop":
             return crop
-        picture = decoded(crop) if isinstance(crop, bytes) else crop
+        picture = decode_image(crop) if isinstance(crop, bytes) else crop
         if view == "masked":
             picture = _apply_mask(picture, example)
-    return encoded(picture, method=0)
+    return encode_webp(picture, method=0)
 
 
 def _crop_or_thumbnail(database: Database, example: Example) -> Image.Image | bytes:
@@ -141,7 +141,7 @@ def _crop_original(database: Database, example: Example, size: int) -> Image.Ima
 def _apply_mask(crop: Image.Image, example: Example) -> Image.Image:
     if example.mask is None:
         return crop
-    return masked(crop, unpacked(example.mask), threshold=0.5)
+    return apply_mask(crop, unpack_mask(example.mask), threshold=0.5)
 
 
 def _draw_box(original: Image.Image, box: Box) -> Image.Image:
@@ -236,7 +236,7 @@ class PairRow:
     similarity: float
     captions: tuple[str, str] = ("", "")
 
-    def turned(self) -> PairRow:
+    def swapped(self) -> PairRow:
         """Return the pair with its sides swapped."""
         return PairRow(
             self.second, self.first, self.similarity, (self.captions[1], self.captions[0])

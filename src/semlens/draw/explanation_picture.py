@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageOps
 
-from semlens.draw.encode_images import decoded, encoded, font, shortened
-from semlens.draw.heatmap_mask import AGAINST, FOR
+from semlens.draw.encode_images import decode_image, encode_webp, fit_text, font
+from semlens.draw.heatmap_mask import NEGATIVE, POSITIVE
 from semlens.draw.html import render, webp_uri
 
 SIDE = 260
@@ -92,10 +92,10 @@ def page_html(page: ExplanationPage, *, whole: bool = True) -> str:
         "explain.html.j2",
         whole=whole,
         page=page,
-        picture=lambda image: webp_uri(encoded(image, 88)),
+        picture=lambda image: webp_uri(encode_webp(image, 88)),
         example=webp_uri,
-        good=f"rgb{FOR}",
-        bad=f"rgb{AGAINST}",
+        good=f"rgb{POSITIVE}",
+        bad=f"rgb{NEGATIVE}",
     )
 
 
@@ -145,7 +145,7 @@ def _draw_card(
     for index, webp in enumerate(card.examples[:4]):
         row, column = divmod(index, 2)
         position = (left + CELL + GAP + column * (side + 2), top + row * (side + 2))
-        canvas.paste(_plate(decoded(webp), side), position)
+        canvas.paste(_plate(decode_image(webp), side), position)
     if not card.examples:
         _write(canvas, (left + CELL + GAP, top), "no examples", CELL, 12, SOFT)
     text_top = top + CELL + 3
@@ -158,7 +158,9 @@ def _draw_card(
     bar_top = text_top + 2 * LINE + 2
     draw.rectangle((left, bar_top, right - 1, bar_top + 5), fill="#e8e8e8")
     bar_right = left + round((CARD - 1) * abs(card.share) / largest)
-    draw.rectangle((left, bar_top, bar_right, bar_top + 5), fill=FOR if card.share > 0 else AGAINST)
+    draw.rectangle(
+        (left, bar_top, bar_right, bar_top + 5), fill=POSITIVE if card.share > 0 else NEGATIVE
+    )
 
 
 def _plate(image: Image.Image, side: int) -> Image.Image:
@@ -175,6 +177,6 @@ def _write(
     fill: str = "black",
 ) -> int:
     """Draw a text, shortened to a width, and return the width of the drawn text."""
-    visible = shortened(text, size, width)
+    visible = fit_text(text, size, width)
     ImageDraw.Draw(canvas).text(corner, visible, fill=fill, font=font(size))
     return int(font(size).getlength(visible))

@@ -16,7 +16,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from PIL import Image
 
-from semlens.draw.encode_images import encoded
+from semlens.draw.encode_images import encode_webp
 from semlens.draw.html import webp_uri
 from semlens.store.atomic_files import write_atomic
 
@@ -135,4 +135,4 @@ def save_picture(picture: Figure | Image.Image, path: Path) -> None:
 def picture_html(picture: Figure | Image.Image) -> str:
     """Return a chart or a picture as an HTML element."""
     is_chart = isinstance(picture, Figure)
-    return figure_svg(picture) if is_chart else f'<img src="{webp_uri(encoded(picture))}">'
+    return figure_svg(picture) if is_chart else f'<img src="{webp_uri(encode_webp(picture))}">'

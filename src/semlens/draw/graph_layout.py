@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from semlens.draw.encode_images import shortened
+from semlens.draw.encode_images import fit_text
 from semlens.draw.graph_ordering import order_by_barycentre
 from semlens.draw.graph_scene import CARD, INSET, THUMB, Curve, NodeCard, PlacedText, Scene
 
@@ -181,8 +181,8 @@ def _card(
         maximum = "" if merged else f", {percent(node.maximum)} at most"
         title = f"{node.label}\n{percent(node.mean)} on average{maximum}\n{names}"
     texts = (
-        PlacedText(left, y + 25, shortened(node.label, 14.5, width), 14.5, bold=True),
-        PlacedText(left, y + 44, shortened(subtitle, 12.0, width), 12.0, soft=True),
+        PlacedText(left, y + 25, fit_text(node.label, 14.5, width), 14.5, bold=True),
+        PlacedText(left, y + 44, fit_text(subtitle, 12.0, width), 12.0, soft=True),
     )
     return NodeCard(index, x, y, 0.0 if merged else tint, node.mean < 0, title, texts, webp, merged)
 
@@ -243,16 +243,16 @@ def _headings(heading: GraphHeading, width: float) -> list[PlacedText]:
         f"{images} · components with at least {100 * heading.minimum:g} % of their layer's "
         f"relevance · the lines show {percent(heading.overall)} of it"
     )
-    name = shortened(heading.name, 22.0, width - 2 * MARGIN - 150)
+    name = fit_text(heading.name, 22.0, width - 2 * MARGIN - 150)
     texts = [
         PlacedText(MARGIN, 44.0, f"Attribution graph: {name}", 22.0, bold=True),
-        PlacedText(MARGIN, 67.0, shortened(subtitle, 13.0, width - 2 * MARGIN), 13.0, soft=True),
+        PlacedText(MARGIN, 67.0, fit_text(subtitle, 13.0, width - 2 * MARGIN), 13.0, soft=True),
     ]
     for index, (layer, share) in enumerate(heading.share_shown.items()):
         x = MARGIN + index * (CARD[0] + COLUMN_GAP) + CARD[0] / 2
         shown = f"boxes show {percent(share)}, lines {percent(heading.edges_shown[layer])}"
         texts += [
-            PlacedText(x, 98.0, shortened(layer, 14.0, CARD[0]), 14.0, bold=True, centred=True),
+            PlacedText(x, 98.0, fit_text(layer, 14.0, CARD[0]), 14.0, bold=True, centred=True),
             PlacedText(x, 115.0, shown, 11.5, soft=True, centred=True),
         ]
     return texts

@@ -9,7 +9,7 @@ from jaxtyping import Float64
 from matplotlib.colors import to_rgb
 from PIL import Image, ImageDraw, ImageOps
 
-from semlens.draw.encode_images import decoded, font
+from semlens.draw.encode_images import decode_image, font
 from semlens.draw.figure import INK, LINE, PAPER, SERIES, SOFT
 from semlens.draw.graph_scene import CARD, INSET, THUMB, Curve, NodeCard, PlacedText, Scene
 from semlens.draw.html import render, webp_uri
@@ -103,7 +103,7 @@ def _pixel_card(
     draw.rounded_rectangle(box, CORNER_RADIUS * scale, colour, LINE, outline_width)
     if card.webp is not None:
         side = round(THUMB * scale)
-        picture = ImageOps.fit(decoded(card.webp), (side, side))
+        picture = ImageOps.fit(decode_image(card.webp), (side, side))
         mask = Image.new("L", (side, side))
         ImageDraw.Draw(mask).rounded_rectangle([0, 0, side - 1, side - 1], 6 * scale, 255)
         canvas.paste(

@@ -10,11 +10,11 @@ from semlens.models.geometry import AxisMap, Geometry
 from semlens.relevance.heatmap_boxes import MASK_CELLS
 from semlens.types import Box
 
-FOR, AGAINST = (214, 40, 40), (31, 96, 196)
+POSITIVE, NEGATIVE = (214, 40, 40), (31, 96, 196)
 """Colours of evidence for and against a class, distinguishable with colour blindness."""
 
 
-def masked(
+def apply_mask(
     image: Image.Image,
     heat: Shaped[np.ndarray, "h w"],
     threshold: float = 0.02,
@@ -34,7 +34,7 @@ def masked(
     opacity
         Opacity of the black on the darkened area.
     """
-    values = resized(heat, image.size)
+    values = resize_heatmap(heat, image.size)
     if not values.max() > 0:
         return image.convert("RGB")
     pixels = np.asarray(image.convert("RGB"), np.float32)
@@ -42,7 +42,7 @@ def masked(
     return Image.fromarray(np.where(below, pixels * (1 - opacity), pixels).round().astype(np.uint8))
 
 
-def unpacked(mask: bytes) -> Float32[np.ndarray, "16 16"]:
+def unpack_mask(mask: bytes) -> Float32[np.ndarray, "16 16"]:
     """Unpack a display mask as stored in a database: 1 where the component responds."""
     cells = np.unpackbits(np.frombuffer(mask, np.uint8))
     return cells.reshape(MASK_CELLS, MASK_CELLS).astype(np.float32)
@@ -56,19 +56,19 @@ def overlay(image: Image.Image, heat: Shaped[np.ndarray, "h w"]) -> Image.Image:
     heat
         Covers the same area as the image; it is resized to the image.
     """
-    values = resized(heat, image.size)
+    values = resize_heatmap(heat, image.size)
     grey = np.asarray(image.convert("L").convert("RGB"), np.float32)
     largest = np.percentile(np.abs(values), 99.5)  # the maximum may be a single outlier
     strength = np.clip(np.abs(values) / largest, 0, 1) if largest > 0 else np.zeros_like(values)
     alpha = 0.85 * strength[:, :, None] ** 0.75
     colour = np.where(
-        (values > 0)[:, :, None], np.array(FOR, np.float32), np.array(AGAINST, np.float32)
+        (values > 0)[:, :, None], np.array(POSITIVE, np.float32), np.array(NEGATIVE, np.float32)
     )
     mixed = (0.35 * 255 + 0.65 * grey) * (1 - alpha) + colour * alpha
     return Image.fromarray(mixed.round().astype(np.uint8))
 
 
-def resized(
+def resize_heatmap(
     heat: Shaped[np.ndarray, "h w"], size: tuple[int, int]
 ) -> Float32[np.ndarray, "height width"]:
     """Resize a heatmap to a width and height."""
@@ -78,7 +78,7 @@ def resized(
     return np.asarray(Image.fromarray(values).resize(size, Image.Resampling.BILINEAR), np.float32)
 
 
-def onto(
+def project_heatmap(
     heat: Shaped[np.ndarray, "h w"],
     geometry: Geometry,
     box: Box,

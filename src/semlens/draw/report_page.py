@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 from PIL import Image
 
-from semlens.draw.encode_images import decoded, encoded
+from semlens.draw.encode_images import decode_image, encode_webp
 from semlens.draw.figure import VERDICTS, figure_png, figure_svg
 from semlens.draw.html import render, webp_uri
 
@@ -157,7 +157,9 @@ def page_html(page: ReportPage) -> str:
 def figure_picture(figure: Figure, alt: str, caption: str, *, points: int = 0) -> ReportPicture:
     """Embed a plot as SVG, or as a bitmap if it has many points."""
     if points > _BITMAP_FROM:
-        return ReportPicture(webp_uri(encoded(decoded(figure_png(figure)), 88, 6)), alt, caption)
+        return ReportPicture(
+            webp_uri(encode_webp(decode_image(figure_png(figure)), 88, 6)), alt, caption
+        )
     return svg_picture(figure_svg(figure), alt, caption)
 
 
@@ -169,7 +171,7 @@ def svg_picture(svg: str, alt: str, caption: str, *, adapts: bool = False) -> Re
 
 def picture_thumb(image: Image.Image, file: str) -> Thumb:
     """Embed a thumbnail."""
-    return Thumb(webp_uri(encoded(image, 78)), file)
+    return Thumb(webp_uri(encode_webp(image, 78)), file)
 
 
 _BITMAP_FROM = 3000

@@ -28,7 +28,7 @@ def rich_table(frame: pd.DataFrame, title: str = "", columns: Sequence[str] | No
     return table
 
 
-def titled(
+def titled_table(
     title: str, frame: pd.DataFrame, columns: Sequence[str] | None = None
 ) -> list[RenderableType]:
     """Return a title (which may be wider than the table), the table, and an empty line."""

@@ -16,7 +16,7 @@ from semlens.errors import ModelError
 from semlens.models.activations import compute_readouts, first_tensor, measure_layout
 from semlens.models.hooks import batched_ablation, evaluating, pruned, run_layers
 from semlens.models.subject import SubjectModel
-from semlens.progress import report
+from semlens.progress import report_progress
 from semlens.types import Component, Readout
 
 ImageReader = Callable[[int], Image.Image]
@@ -46,7 +46,7 @@ def batches(
         if len(buffer) == batch_size or done == len(samples):
             yield model.batch(buffer)
             if stage is not None:
-                report(stage, done, len(samples))
+                report_progress(stage, done, len(samples))
             buffer = []
 
 

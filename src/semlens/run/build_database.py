@@ -17,7 +17,7 @@ from semlens.data.verified_images import VerifiedImages, content_digests
 from semlens.errors import DataError, RecipeError
 from semlens.models.activations import LayerLayout
 from semlens.models.forward import check_logits
-from semlens.progress import report
+from semlens.progress import report_progress
 from semlens.relevance.presets import check_rules
 from semlens.run.crops import (
     CroppedPairs,
@@ -116,7 +116,7 @@ def _digests(plan: Plan) -> list[str]:
     digests: list[str] = []
     for digest in content_digests(plan.images, plan.execution.threads):
         digests.append(digest)
-        report("hash", len(digests), len(plan.images))
+        report_progress("hash", len(digests), len(plan.images))
     return digests
 
 

@@ -17,7 +17,7 @@ from semlens.embedders.load import Embedder
 from semlens.errors import RecipeError
 from semlens.models.activations import LayerLayout
 from semlens.models.subject import SubjectModel
-from semlens.progress import report
+from semlens.progress import report_progress
 from semlens.recipe import FORMAT, Recipe, fingerprint
 from semlens.relevance.make_engine import EngineCache, FallbackWarning
 from semlens.store.atomic_files import load_tensors, save_tensors
@@ -173,7 +173,7 @@ class Shards:
                 advance = {step: _advance(step, shard.start, total) for step in steps}
                 save_tensors(self.folder / name, compute(shard, advance))
             for step in steps:
-                report(step, shard.stop, total)
+                report_progress(step, shard.stop, total)
             yield load_tensors(self.folder / name)
 
 
@@ -181,6 +181,6 @@ def _advance(step: str, done: int, total: int) -> Advance:
     def advance(count: int) -> None:
         nonlocal done
         done += count
-        report(step, done, total)
+        report_progress(step, done, total)
 
     return advance

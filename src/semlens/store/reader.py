@@ -16,7 +16,7 @@ from semlens.embedders.load import Embedder, load_embedder
 from semlens.errors import DataError, ImageError, StaleError
 from semlens.models.load import load_model
 from semlens.models.subject import SubjectModel
-from semlens.progress import report
+from semlens.progress import report_progress
 from semlens.recipe import fingerprint
 from semlens.store.analysis_cache import AnalysisCache
 from semlens.store.build_files import BuildFiles, damaged_files
@@ -189,12 +189,12 @@ class Database(Examples, Vectors, ClassRelevanceIndex, AnalysisCache):
         """The subject model of the database, verified by its fingerprint."""
         model = self.sources[0]
         if not isinstance(model, SubjectModel):
-            report("loading the model", 0, 1)
+            report_progress("loading the model", 0, 1)
             model = load_model(
                 model or self.manifest.model.spec, device=self.device, run_files=model is not None
             )
             self.check_model(model)
-            report("loading the model", 1, 1)
+            report_progress("loading the model", 1, 1)
         layout = self.manifest.recipe.layout
         return model if layout == model.layout else replace(model, layout=layout)
 
@@ -237,10 +237,10 @@ class Database(Examples, Vectors, ClassRelevanceIndex, AnalysisCache):
         """The foundation model of the database, verified by its fingerprint."""
         embedder = self.sources[2]
         if not isinstance(embedder, Embedder):
-            report("loading the embedder", 0, 1)
+            report_progress("loading the embedder", 0, 1)
             embedder = load_embedder(embedder or self.manifest.embedder.spec, device=self.device)
             self.check_embedder(embedder)
-            report("loading the embedder", 1, 1)
+            report_progress("loading the embedder", 1, 1)
         return embedder
 
     # -- identity -----------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import TypeVar, cast
 from pydantic import BaseModel
 
 from semlens.errors import BusyError
-from semlens.progress import listening
+from semlens.progress import progress_listener
 
 T = TypeVar("T")
 
@@ -142,7 +142,7 @@ class JobQueue:
         return cast(T, job.future.result())
 
     def _run(self, job: _Job, compute: Callable[[], T], slot: threading.Semaphore) -> None:
-        with slot, listening(job.report):
+        with slot, progress_listener(job.report):
             try:
                 job.future.set_result(compute())
             except BaseException as error:  # raised in the request

@@ -17,7 +17,7 @@ from semlens.analysis.describe.overview import notable_rows
 from semlens.analysis.saved_labels import label_tables
 from semlens.api import ConceptDatabase
 from semlens.errors import RelevanceError, ServeError
-from semlens.progress import report, shown
+from semlens.progress import progress_bars, report_progress
 from semlens.store.atomic_files import save_text
 from semlens.web.app import create_app
 from semlens.web.app_state import ModelContext
@@ -93,7 +93,10 @@ def export_site(
         _copy_page(partial)
         recorder = Recorder(app, partial)
         exporter = _Exporter(recorder, contexts, cards, originals, graph_classes)
-        with shown(), ThreadPoolExecutor(1) as pool:  # a notebook runs a loop in this thread
+        with (
+            progress_bars(),
+            ThreadPoolExecutor(1) as pool,
+        ):  # a notebook runs a loop in this thread
             variables = copy_context()
             pool.submit(lambda: variables.run(asyncio.run, exporter.run())).result()
         shutil.rmtree(target, ignore_errors=True)
@@ -210,11 +213,11 @@ class _Exporter:
 
     def _expect(self, count: int) -> None:
         self._total += count
-        report("Recording responses", self._done, self._total)
+        report_progress("Recording responses", self._done, self._total)
 
     def _advance(self) -> None:
         self._done += 1
-        report("Recording responses", self._done, self._total)
+        report_progress("Recording responses", self._done, self._total)
 
     async def _record(self, record: Callable[[str], Awaitable[Any]], paths: Sequence[str]) -> None:
         self._expect(len(paths))

@@ -686,7 +686,7 @@ export interface components {
             persistent: boolean;
             has_text: boolean;
         };
-        /** @description One table of labels, as :meth:`semlens.analysis.label.Labels.keep` writes it. */
+        /** @description One table of labels, as :meth:`semlens.analysis.label.Labels.save_to_database` writes it. */
         SavedLabels: {
             name: string;
             created: number;

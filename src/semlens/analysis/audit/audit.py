@@ -30,7 +30,7 @@ from semlens.analysis.class_relevance import MINIMUM, Minimum, relevant_rows
 from semlens.analysis.classes import class_name
 from semlens.analysis.concepts import Concepts, as_concepts
 from semlens.analysis.resolve_concepts import ClassConcepts, OwnTarget, class_and_concepts
-from semlens.progress import report
+from semlens.progress import report_progress
 from semlens.settings import question, setting
 from semlens.store.reader import Database
 from semlens.types import Layers
@@ -179,7 +179,7 @@ def _bootstrap_verdicts(
     bootstrap = BootstrapCosines(database, rows, np.concatenate(vectors))
     rng = np.random.default_rng(seed)
     for draw in range(resamples):
-        report("resampling examples", draw + 1, resamples)
+        report_progress("resampling examples", draw + 1, resamples)
         cosines = bootstrap.draw(rng)
         if null is not None:
             cosines = cosines[:, :-1] - cosines[:, -1:]

@@ -26,7 +26,7 @@ from semlens.analysis.query_embedding import (
     unit,
 )
 from semlens.errors import ConceptError
-from semlens.progress import report
+from semlens.progress import report_progress
 from semlens.store.reader import Database
 
 MOST_CONCEPTS = 2000
@@ -273,7 +273,7 @@ def random_shares(
                 "Use a larger background.",
             )
     for draw in range(draws):
-        report("random concept sets", draw + 1, draws)
+        report_progress("random concept sets", draw + 1, draws)
         for null, members in zip(nulls, sets, strict=True):
             members[rng.choice(len(members), null.drawn, replace=False), draw] = 1
     shares = np.zeros((draws, weight.shape[1]))

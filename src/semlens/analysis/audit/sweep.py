@@ -32,7 +32,7 @@ from semlens.analysis.resolve_concepts import ClassConcepts, concepts_by_class, 
 from semlens.analysis.result import Result
 from semlens.draw.text_table import rich_table
 from semlens.errors import ConceptError, RelevanceError
-from semlens.progress import report
+from semlens.progress import report_progress
 from semlens.settings import question
 from semlens.store.reader import Database
 from semlens.types import Layers
@@ -167,7 +167,7 @@ def audit_all(
     resolved, skipped = concepts_by_class(database, concepts)
     audits: dict[str, Audit] = {}
     for done, (class_index, by_class) in enumerate(resolved.items()):
-        report("auditing", done, len(resolved))
+        report_progress("auditing", done, len(resolved))
         name = class_name(database, class_index)
         # two classes may share a name
         name = name if name not in audits else f"{name} ({class_index})"
@@ -179,7 +179,7 @@ def audit_all(
             )  # fmt: skip
         except (RelevanceError, ConceptError) as error:  # the other audits still run
             skipped[name] = error
-    report("auditing", len(resolved), len(resolved))
+    report_progress("auditing", len(resolved), len(resolved))
     if not audits:
         raise no_class_error(skipped)
     return Sweep(audits, {name: error.value for name, error in skipped.items()})

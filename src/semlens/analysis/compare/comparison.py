@@ -15,7 +15,7 @@ from rich.text import Text
 from semlens.analysis.compare.component_sets import ComponentSet
 from semlens.analysis.compare.nearest_components import Nearest
 from semlens.analysis.result import Result
-from semlens.draw.text_table import titled
+from semlens.draw.text_table import titled_table
 from semlens.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ class Comparison(Result):
         for i, j in ((a, b), (b, a)):
             rows = self._rows(i, j, self._unique(i, j))
             title = f"Only in {self.sets[i].name}, next to the nearest of {self.sets[j].name}"
-            sections.append((title, rows if i == a else [row.turned() for row in rows]))
+            sections.append((title, rows if i == a else [row.swapped() for row in rows]))
         left, right = ((self.sets[index].name, self.sets[index].database) for index in (a, b))
         return pairs_sheet(left, right, sections, columns)
 
@@ -241,12 +241,12 @@ class Comparison(Result):
     def __rich__(self) -> RenderableType:
         """Return the matrix and scores; for two sets also pairs, unique components and labels."""
         columns = ["set", "layers", "components", "threshold", "only_here"]
-        parts = [*titled("sets", self.overview, columns), *_matrix_text(self)]
+        parts = [*titled_table("sets", self.overview, columns), *_matrix_text(self)]
         if len(self.sets) == 2:
             parts += [*_pairs_text(self), *_labels_text(self)]
         if self.scores is not None:
             columns = ["set", "measure", "mean", "lower_quartile", "median", "upper_quartile"]
-            parts += titled("scores", self.scores, columns)
+            parts += titled_table("scores", self.scores, columns)
         return Group(*parts, *(Text(f"Notice: {note}") for note in self.notes))
 
 
@@ -258,13 +258,18 @@ def _matrix_text(comparison: Comparison) -> list[RenderableType]:
     if comparison.has_centred:
         kinds["centred"] = "set similarity after the mean vector is subtracted (our addition)"
     if len(comparison.sets) <= WIDE:
-        tables = [titled(kinds[kind], comparison.square(kind).reset_index()) for kind in kinds]
+        tables = [
+            titled_table(kinds[kind], comparison.square(kind).reset_index()) for kind in kinds
+        ]
         return [part for table in tables for part in table]
     pairs = comparison.matrix[comparison.matrix["from"] != comparison.matrix["to"]]
     best = pairs.loc[pairs.groupby("from", sort=False)["similarity"].idxmax()]
     best = best.rename(columns={"from": "set", "to": "most similar"})
     hint = Text("For all pairs, save the result as .csv, or as a picture (.png).\n")
-    return [*titled(kinds["similarity"], best, ["set", "most similar", *kinds, "unique"]), hint]
+    return [
+        *titled_table(kinds["similarity"], best, ["set", "most similar", *kinds, "unique"]),
+        hint,
+    ]
 
 
 def _pairs_text(comparison: Comparison) -> list[RenderableType]:
@@ -272,13 +277,13 @@ def _pairs_text(comparison: Comparison) -> list[RenderableType]:
     if comparison.component_labels is not None:
         names += ["label", "nearest_label"]
     best = comparison.best_pairs()
-    parts = titled(
+    parts = titled_table(
         f"shared: {len(best)} pairs, each other's nearest", comparison.first(best), names
     )
     for component_set in comparison.sets:
         unique = comparison.unique.loc[comparison.unique["from"] == component_set.name]
         if len(unique):
-            parts += titled(
+            parts += titled_table(
                 f"only in {component_set.name}: {len(unique)}", comparison.first(unique), names
             )
     return parts
@@ -294,7 +299,7 @@ def _labels_text(comparison: Comparison) -> list[RenderableType]:
     parts: list[RenderableType] = []
     for where_value in sorted(where.unique()):
         part = wide[where == where_value].reset_index()
-        parts += titled(
+        parts += titled_table(
             f"labels {where_value}: {len(part)}", part.head(comparison.top or len(part))
         )
     return parts

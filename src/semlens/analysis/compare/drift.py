@@ -23,7 +23,7 @@ from semlens.analysis.compare.summary import OptionalConcepts, label_sets, set_s
 from semlens.analysis.label import THRESHOLD, VOCABULARY
 from semlens.analysis.result import Result
 from semlens.analysis.scores import MEASURES
-from semlens.draw.text_table import titled
+from semlens.draw.text_table import titled_table
 from semlens.errors import RecipeError
 from semlens.settings import question, setting
 from semlens.store.reader import Database
@@ -197,7 +197,7 @@ class Drift(Result):
         parts: list[RenderableType] = []
         for title, columns in groups.items():
             if not np.isnan(self.series[columns].to_numpy(float)).all():
-                parts += titled(title, frame, ["step", *columns])
+                parts += titled_table(title, frame, ["step", *columns])
         for step, rows in self.labels.groupby("step", sort=False):
             texts = [
                 f"{change}: {', '.join(rows.loc[rows['change'] == change, 'label'].head(8))}"
@@ -209,7 +209,7 @@ class Drift(Result):
         if len(self.components):
             columns = ["step", "component", "moved", "from_last"]
             columns += ["label"] * ("label" in self.components)
-            parts += ["", *titled("moved farthest in one step", self.most_moved(5), columns)]
+            parts += ["", *titled_table("moved farthest in one step", self.most_moved(5), columns)]
         return Group(*parts, *(Text(f"Notice: {note}") for note in self._notices()))
 
     def _notices(self) -> list[str]:

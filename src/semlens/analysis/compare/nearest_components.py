@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float32, Int64
 from torch import Tensor
 
 from semlens.analysis.compare.component_sets import ComponentSet
-from semlens.progress import report
+from semlens.progress import report_progress
 
 BLOCK = 4096
 """Rows and columns of one block of similarities, which takes 64 MiB."""
@@ -29,7 +29,7 @@ class PairProgress:
     def advance_to(self, done: int) -> None:
         """Report that ``done`` pairs have been compared."""
         self.done = min(max(done, self.done), self.total)
-        report("comparing components", self.done, self.total)
+        report_progress("comparing components", self.done, self.total)
 
 
 @dataclass(frozen=True, eq=False)

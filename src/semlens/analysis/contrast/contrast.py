@@ -26,7 +26,7 @@ from semlens.analysis.contrast.image_groups import (
 from semlens.analysis.contrast.separation import Separation, separate
 from semlens.analysis.label import VOCABULARY, LabelSource, as_labels, label_of
 from semlens.analysis.result import Chart, Result
-from semlens.draw.text_table import titled
+from semlens.draw.text_table import titled_table
 from semlens.errors import RelevanceError
 from semlens.models.activations import compute_readouts, measure_layout
 from semlens.models.forward import batches, class_scores
@@ -121,7 +121,7 @@ class Contrast(Result):
 
         def table(title: str, frame: pd.DataFrame, count: int) -> list[RenderableType]:
             shown = frame.head(count)
-            return titled(title, shown.assign(p_value=shown["p_value"].map("{:.4f}".format)))
+            return titled_table(title, shown.assign(p_value=shown["p_value"].map("{:.4f}".format)))
 
         tables = table(self.summary, self.frame.drop(columns="row"), 20)
         if len(self.logits):

@@ -23,7 +23,7 @@ from semlens.data.artefact import Artefact, insert_drawn
 from semlens.errors import DataError, RecipeError, StoreError
 from semlens.models.forward import batches, run_scores
 from semlens.models.subject import SubjectModel
-from semlens.progress import report
+from semlens.progress import report_progress
 from semlens.settings import Settings, setting
 from semlens.store.atomic_files import write_atomic
 
@@ -165,7 +165,7 @@ class TrainingRun:
                     _train_mode(self.model.module, frozen=len(batch) < MIN_BATCH)
                     loss_sum += self._step(batch, targets[done : done + len(batch)]) * len(batch)
                     done += len(batch)
-                    report("training", (epoch - 1) * size + done, size * settings.epochs)
+                    report_progress("training", (epoch - 1) * size + done, size * settings.epochs)
             finally:
                 self.model.module.eval()
         if not math.isfinite(loss_sum):

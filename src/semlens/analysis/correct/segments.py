@@ -27,11 +27,11 @@ from semlens.analysis.correct.component_files import resolve_components
 from semlens.analysis.result import Chart, Result
 from semlens.data.artefact_rendering import SUFFIXES, blend
 from semlens.data.images import Images
-from semlens.draw.heatmap_mask import onto
+from semlens.draw.heatmap_mask import project_heatmap
 from semlens.draw.text_table import rich_table
 from semlens.errors import RelevanceError, StoreError
 from semlens.models.geometry import Geometry
-from semlens.progress import report
+from semlens.progress import report_progress
 from semlens.relevance.conditional_heatmaps import pairs_per_pass
 from semlens.relevance.make_engine import engine_for
 from semlens.relevance.protocols import RelevanceEngine
@@ -82,7 +82,7 @@ class Segment:
     ) -> Float32[np.ndarray, "height width"]:
         """Resample values from input pixels to original pixels."""
         size = self.geometry.width, self.geometry.height
-        return onto(values, self.geometry, Box(0, 0, *size), size)
+        return project_heatmap(values, self.geometry, Box(0, 0, *size), size)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -302,7 +302,7 @@ def _localised(
                     soft[row].numpy(),
                     geometry(*pictures[row].size),
                 )
-        report("cutting out", start + len(chunk), len(indices))
+        report_progress("cutting out", start + len(chunk), len(indices))
 
 
 def check_folder(folder: str | Path) -> Path:

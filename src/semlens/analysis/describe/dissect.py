@@ -19,7 +19,7 @@ from semlens.analysis.concepts import ConceptSet, as_concepts
 from semlens.analysis.label import THRESHOLD, VOCABULARY, LabelConcepts
 from semlens.analysis.query_embedding import embed_concepts
 from semlens.analysis.result import Result
-from semlens.draw.text_table import titled
+from semlens.draw.text_table import titled_table
 from semlens.errors import RecipeError
 from semlens.settings import question, setting
 from semlens.store.reader import Database
@@ -240,12 +240,12 @@ class Dissection(Result):
         """Return the tables for a terminal."""
         multiple = len(self.databases) > 1
         by = ["database", "layer"] if multiple else ["layer"]
-        renderables: list[RenderableType] = [*titled("components with a label", self.sizes)]
+        renderables: list[RenderableType] = [*titled_table("components with a label", self.sizes)]
         table = category_table(self.counts, by, self.depth)
         if len(table):
             names = ["  " * path.count("/") + path.rpartition("/")[2] for path in table.index]
             table.insert(0, "category", names)
-            renderables += titled("components by category", table.reset_index(drop=True))
+            renderables += titled_table("components by category", table.reset_index(drop=True))
         for name in self.databases:
             suffix = f" of {name}" if multiple else ""
             top_concepts = self.top_concepts(name)
@@ -255,7 +255,7 @@ class Dissection(Result):
                 path.removesuffix(concept).removesuffix("/") for path, concept in pairs
             ]
             columns = ["name", "category", "count", "share"]
-            renderables += titled(
+            renderables += titled_table(
                 f"most frequent concepts{suffix}",
                 top_concepts.head(self.top or len(top_concepts)),
                 columns,
@@ -267,7 +267,7 @@ class Dissection(Result):
                 "everywhere"
             )
             columns = ["concept", "category", "nearest", "alignment", "label"]
-            renderables += titled(title, gaps.head(self.top or len(gaps)), columns)
+            renderables += titled_table(title, gaps.head(self.top or len(gaps)), columns)
         return Group(*renderables)
 
 

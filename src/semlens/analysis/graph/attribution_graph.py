@@ -22,9 +22,9 @@ from semlens.analysis.graph.relevance_trace import (
     received_relevance,
     strongest_components,
 )
-from semlens.analysis.label import VOCABULARY, LabelSource, Named, as_labels, label_of
+from semlens.analysis.label import VOCABULARY, ComponentLabels, LabelSource, as_labels, label_of
 from semlens.analysis.result import IMAGE_SUFFIXES, Result
-from semlens.draw.encode_images import encoded
+from semlens.draw.encode_images import encode_webp
 from semlens.draw.graph_layout import GraphEdge, GraphHeading, GraphNode, layout_graph
 from semlens.draw.graph_picture import draw_png, draw_svg
 from semlens.draw.graph_scene import Scene
@@ -40,7 +40,7 @@ UNLABELLED = "?"
 
 
 def group_components(
-    database: Database, layer: TracedLayer, labels: Named, minimum: float, top: int | None
+    database: Database, layer: TracedLayer, labels: ComponentLabels, minimum: float, top: int | None
 ) -> dict[str, list[int]]:
     """Select traced components of a layer, and return their columns by label, strongest first.
 
@@ -218,7 +218,7 @@ class AttributionGraph(Result):
         if self.example is not None:
             image = self.example.convert("RGB")
             image.thumbnail((THUMBNAIL, THUMBNAIL))
-            thumbnails[TARGET] = encoded(image)
+            thumbnails[TARGET] = encode_webp(image)
         for node in self.nodes:
             for row in self.database.rows_of(node.components[:1]):
                 for example in self.database.examples_of(row, 1):

@@ -58,7 +58,7 @@ from semlens.data.artefact import Artefacts, as_artefacts
 from semlens.draw.report_page import ReportPage, page_html
 from semlens.draw.text_table import rich_table
 from semlens.errors import RecipeError, RelevanceError, SemlensError
-from semlens.progress import report as report_progress
+from semlens.progress import report_progress as report_progress
 from semlens.settings import question, setting
 from semlens.store.reader import Database
 from semlens.types import Layers

@@ -73,7 +73,7 @@ def label_components(context: Context, state: State, request: LabelRequest) -> S
     )
     name = re.sub(r"[^\w.-]+", "-", request.concepts)
     with context.save_lock:
-        labels.keep(name)
+        labels.save_to_database(name)
     return next(table for table in label_tables(context.db) if table.name == name)
 
 

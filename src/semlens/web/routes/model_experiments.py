@@ -24,7 +24,7 @@ from semlens.analysis.correct.ablation_preview import (
 from semlens.analysis.result import plain
 from semlens.api import ConceptDatabase
 from semlens.data.artefact import Artefact, Hue, Patch, Stripes, TextMark, insert_drawn
-from semlens.draw.encode_images import encoded
+from semlens.draw.encode_images import encode_webp
 from semlens.recipe import fingerprint
 from semlens.types import Component
 from semlens.web.app_state import Context, State
@@ -314,7 +314,7 @@ def _changed_image(
     if artefact is not None:
         image = insert_drawn(image, [artefact], seed, sample)
     image.thumbnail((EXAMPLE_SIZE, EXAMPLE_SIZE))
-    content = base64.b64encode(encoded(image)).decode("ascii")
+    content = base64.b64encode(encode_webp(image)).decode("ascii")
     return ChangedImage(
         sample=sample,
         path=db.sample(sample).path,

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Response
 
-from semlens.draw.example_sheet import View, crop_picture, strip
+from semlens.draw.example_sheet import View, crop_picture, example_strip
 from semlens.errors import DataError, ImageError, StaleError
 from semlens.web.app_state import COMPONENT, Context, ModelContext, Row
 from semlens.web.errors import HttpError
@@ -44,7 +44,7 @@ async def component_strip(
         f"strip {row} {count}",
         v,
         cached,
-        lambda: strip(context.db, row, count),
+        lambda: example_strip(context.db, row, count),
     )
 
 
