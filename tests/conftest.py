@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from filelock import FileLock
+from httpx import Response
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
@@ -24,7 +27,7 @@ from semlens.models.subject import SubjectModel
 from semlens.recipe import fingerprint
 from semlens.store.files import file_digest
 
-pytest_plugins = ["web_browser"]
+pytest_plugins = ["lanes", "web_browser"]
 
 
 class LittleNet(nn.Module):
@@ -118,6 +121,26 @@ def sign_files(database: Path) -> None:
 def assert_says(error: BaseException, *parts: str) -> None:
     for part in parts:
         assert part in str(error), (part, str(error))
+
+
+def when_done(
+    request: Callable[[], Response],
+    seen: Callable[[dict[str, Any]], object] = lambda waiting: None,
+    seconds: float = 300,
+) -> Response:
+    """Repeat a request while the server answers that it is at work, as the page does.
+
+    ``seen`` gets what such an answer says. The time is a bound for a machine under load, not an
+    expectation.
+    """
+    end = time.monotonic() + seconds
+    while (answer := request()).status_code == 202:
+        waiting = answer.json()
+        assert set(waiting) == {"what", "done", "total", "seconds"}
+        assert time.monotonic() < end, f"not done after {seconds} s: {waiting}"
+        seen(waiting)
+        time.sleep(0.01)
+    return answer
 
 
 @pytest.fixture
