@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 from typer.testing import CliRunner
 
+from semlens.analysis.correct import prune
 from semlens.cli.app import app
 from semlens.data.folder import ImageFolder
 from semlens.embedders.load import Embedder
-from semlens.models.subject import SubjectModel
+from semlens.models.subject import SubjectModel, weights_digest
 from semlens.recipe import fingerprint
+from semlens.relevance import engine, graph
+from semlens.relevance.graph import Graph
 from semlens.store.files import file_digest
 
 pytest_plugins = ["lanes", "web_browser"]
@@ -141,6 +145,29 @@ def when_done(
         seen(waiting)
         time.sleep(0.01)
     return answer
+
+
+@pytest.fixture(scope="session", autouse=True)
+def captured_once() -> Iterator[None]:
+    """Capture the forward pass of equal ``LittleNet`` once: it takes most of a little build.
+
+    Each caller gets a copy.  Other networks, and those with hooks, are captured as ever.
+    """
+    captured: dict[tuple[object, ...], Graph] = {}
+
+    def capture(module: nn.Module, example: Tensor) -> Graph:
+        hooked = any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
+        if type(module) is not LittleNet or hooked:
+            return graph.capture(module, example)
+        key = (weights_digest(module), str(module), tuple(example.shape), example.dtype)
+        if key not in captured:
+            captured[key] = graph.capture(module, example)
+        return copy.deepcopy(captured[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "capture", capture)
+        patch.setattr(prune, "capture", capture)
+        yield
 
 
 @pytest.fixture

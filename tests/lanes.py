@@ -7,6 +7,7 @@ unless ``-n`` says otherwise.
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 
@@ -26,6 +27,13 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     return min(len(os.sched_getaffinity(0)), MOST_PROCESSES)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Give each of several processes one thread: they share the cores."""
+    if config.getoption("numprocesses", None):
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
@@ -36,7 +44,7 @@ def pytest_collection_modifyitems(
     not wait for it.
     """
     for item in items:
-        if item.path.name.startswith("test_web_browser"):
+        if "browser" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.browser)
     collected = len(items)
     yield
@@ -62,3 +70,9 @@ def pytest_terminal_summary(
     if collected:
         share = 100 * selected / collected
         terminalreporter.write_line(f"{selected} of {collected} cases selected ({share:.1f} %)")
+
+
+def pytest_collection_finish() -> None:
+    """Take what the imports made out of the collector's sight: it is never garbage."""
+    gc.collect()
+    gc.freeze()
