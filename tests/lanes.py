@@ -44,8 +44,11 @@ def pytest_collection_modifyitems(
     not wait for it.
     """
     for item in items:
-        if "browser" in getattr(item, "fixturenames", ()):
+        fixtures = getattr(item, "fixturenames", ())
+        if "browser" in fixtures:
             item.add_marker(pytest.mark.browser)
+        elif "told" in fixtures:  # a demo takes more than a minute of one core
+            item.add_marker(pytest.mark.slow)
     collected = len(items)
     yield
     shared = {"told", "demo"}
@@ -76,3 +79,8 @@ def pytest_collection_finish() -> None:
     """Take what the imports made out of the collector's sight: it is never garbage."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Let the end of the process take it away after all."""
+    gc.unfreeze()
