@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import os
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +15,23 @@ import numpy as np
 import pytest
 import torch
 from filelock import FileLock
+from httpx import Response
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 from typer.testing import CliRunner
 
+from semlens.analysis.correct import prune
 from semlens.cli.app import app
 from semlens.data.image_folder import ImageFolder
 from semlens.embedders.load import Embedder
-from semlens.models.subject import SubjectModel
+from semlens.models.subject import SubjectModel, weights_digest
 from semlens.recipe import fingerprint
+from semlens.relevance import captured_graph, lrp_engine
+from semlens.relevance.captured_graph import CapturedGraph
 from semlens.store.atomic_files import file_digest
 
-pytest_plugins = ["web_browser"]
+pytest_plugins = ["lanes", "web_browser"]
 
 
 class LittleNet(nn.Module):
@@ -118,6 +125,49 @@ def sign_files(database: Path) -> None:
 def assert_says(error: BaseException, *parts: str) -> None:
     for part in parts:
         assert part in str(error), (part, str(error))
+
+
+def when_done(
+    request: Callable[[], Response],
+    seen: Callable[[dict[str, Any]], object] = lambda waiting: None,
+    seconds: float = 300,
+) -> Response:
+    """Repeat a request while the server answers that it is at work, as the page does.
+
+    ``seen`` gets what such an answer says. The time is a bound for a machine under load, not an
+    expectation.
+    """
+    end = time.monotonic() + seconds
+    while (answer := request()).status_code == 202:
+        waiting = answer.json()
+        assert set(waiting) == {"description", "done", "total", "seconds"}
+        assert time.monotonic() < end, f"not done after {seconds} s: {waiting}"
+        seen(waiting)
+        time.sleep(0.01)
+    return answer
+
+
+@pytest.fixture(scope="session", autouse=True)
+def captured_once() -> Iterator[None]:
+    """Capture the forward pass of equal ``LittleNet`` once: it takes most of a little build.
+
+    Each caller gets a copy.  Other networks, and those with hooks, are captured as ever.
+    """
+    captured: dict[tuple[object, ...], CapturedGraph] = {}
+
+    def capture(module: nn.Module, example: Tensor) -> CapturedGraph:
+        hooked = any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
+        if type(module) is not LittleNet or hooked:
+            return captured_graph.capture(module, example)
+        key = (weights_digest(module), str(module), tuple(example.shape), example.dtype)
+        if key not in captured:
+            captured[key] = captured_graph.capture(module, example)
+        return copy.deepcopy(captured[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lrp_engine, "capture", capture)
+        patch.setattr(prune, "capture", capture)
+        yield
 
 
 @pytest.fixture

@@ -77,6 +77,7 @@ def run(name: str, *options: str):
     return json.loads(ended.stdout)
 
 
+@pytest.mark.slow
 def test_build_quick():
     printed = run("build.py")
     assert {"none", "activation"} <= set(printed["ours_over_bare"])
@@ -87,6 +88,7 @@ def test_build_quick():
         assert part["peak_rss_mib"] > 100
 
 
+@pytest.mark.slow
 def test_relevance_quick():
     printed = run("relevance.py")
     assert printed["ideal"]["last"] > 0
@@ -96,6 +98,7 @@ def test_relevance_quick():
         assert part["peak_mib"] > 100
 
 
+@pytest.mark.slow
 def test_crops_quick():
     (case,) = run("crops.py", "--crops", "activation", "crp")["cases"]
     assert set(case["variants"]) == {"activation", "crp"}
@@ -105,6 +108,7 @@ def test_crops_quick():
         assert found["planted_rank"] >= 1
 
 
+@pytest.mark.slow
 def test_scale_quick():
     printed = run("scale.py")
     assert printed["size"]["layers"] * printed["size"]["rows"] == 180
@@ -113,6 +117,7 @@ def test_scale_quick():
     assert all(one["first"] > 0 for one in printed["seconds"].values())
 
 
+@pytest.mark.slow
 def test_web_quick():
     printed = run("web.py", "--parts", "search", "memory", "clients", "page")
     assert [one["components"] for one in printed["search"].values()] == [200, 2000]
@@ -129,6 +134,7 @@ def test_web_quick():
     assert "left_out" in printed["page"] or 0 < printed["page"]["js_gzip_kib"] <= 150
 
 
+@pytest.mark.slow
 def test_planted_quick():
     (world,) = run("planted.py", "--no-retrain")["worlds"]
     assert world["name"] == "main/demo"

@@ -56,10 +56,10 @@ CASES = [  # map, input, blur
 
 @pytest.mark.parametrize(("cells", "size", "blur"), CASES)
 def test_heat_and_box_are_those_of_the_slow_recipe(cells, size, blur):
-    maps = torch.randn(6, *cells, generator=torch.Generator().manual_seed(0))
+    maps = torch.randn(2, *cells, generator=torch.Generator().manual_seed(0))
     heat = upsample_and_blur(maps, *size, blur)
     slow = slow_heat(maps, *size, blur)
-    assert heat.shape == (6, *size)
+    assert heat.shape == (2, *size)
     torch.testing.assert_close(heat.double(), slow, atol=1e-5, rtol=1e-4)
     for threshold in (0.01, 0.3, 0.9):
         got = bounding_boxes(heat, threshold).tolist()

@@ -40,7 +40,7 @@ def folder(tmp_path):
 
 
 def build(path, subject, data, embedder, layers=LAYERS, **settings):
-    settings = {"examples": 3, "crop": "none", **settings}
+    settings = {"examples": 3, "crop": "none", "rules": "gradient", **settings}
     return sl.build(path, subject, data, embedder, layers, execution=Execution(4, 1, 8), **settings)
 
 

@@ -62,11 +62,17 @@ def net():
     return seeded(Everything()), noise(3, 3, 16, 16)
 
 
+@pytest.fixture(scope="module")
+def captured(net):
+    """The network's engine: ``with_rules`` spares another capture."""
+    return LRPEngine(*net, ["stem", "norm"])
+
+
 @pytest.mark.parametrize("attention", ["constant", "taylor"])
 @pytest.mark.parametrize("kind", RULES)
-def test_all_relevance_is_accounted_for(net, kind, attention):
+def test_all_relevance_is_accounted_for(net, captured, kind, attention):
     module, x = net
-    engine = LRPEngine(module, x, ["stem", "norm"], rules_of(kind, attention=attention))
+    engine = captured.with_rules(rules_of(kind, attention=attention))
     found = check(engine, x, torch.tensor([0, 4, 2]))
     with torch.no_grad():
         logits = module(x)[torch.arange(3), torch.tensor([0, 4, 2])]
@@ -77,9 +83,9 @@ def test_all_relevance_is_accounted_for(net, kind, attention):
     assert absorbing == [k for k in KINDS if k != KINDS[-1] or attention == "taylor"]
 
 
-def test_totals_are_those_of_the_engine(net):
-    module, x = net
-    engine = LRPEngine(module, x, ["stem", "norm"], "cp-lrp")
+def test_totals_are_those_of_the_engine(net, captured):
+    _, x = net
+    engine = captured.with_rules("cp-lrp")
     found = check(engine, x)
     trace = engine.trace(x)
     target = trace.values[OUTPUT].argmax(1)
@@ -122,9 +128,9 @@ def test_without_constants_nothing_is_absorbed_by_any_operation():
     torch.testing.assert_close(heat.sum(), trace.values[OUTPUT][0, 2])
 
 
-def test_operations_without_weights_keep_nothing_by_kind(net):
-    module, x = net
-    engine = LRPEngine(module, x[:1], [], rules_of("gamma"))
+def test_operations_without_weights_keep_nothing_by_kind(net, captured):
+    _, x = net
+    engine = captured.with_rules(rules_of("gamma"))
     trace = engine.trace(x[:1], keep_all=True)
     passed_on = {"Reshape", "Activation", "MaxPool", "Product"}
     met = set()
@@ -153,9 +159,9 @@ def test_a_bias_keeps_what_its_equation_says():
         assert found.absorbed["stabilisers"][image] == pytest.approx(y - y * y / below)
 
 
-def test_the_table(net):
-    module, x = net
-    found = check(LRPEngine(module, x, ["stem", "norm"], "cp-lrp"), x)
+def test_the_table(net, captured):
+    _, x = net
+    found = check(captured.with_rules("cp-lrp"), x)
     table = found.to_pandas()
     assert list(table.columns) == ["part", "name", "share", "worst"]
     assert list(table["part"]) == ["layer"] * 2 + ["pixels"] + ["absorbed"] * 5 + ["residual"]

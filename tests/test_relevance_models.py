@@ -85,7 +85,7 @@ def swin(version=1):
     merge = PatchMerging if version == 1 else PatchMergingV2
     # 16 patches a side in windows of 4, so that windows are shifted and masked
     return SwinTransformer(
-        [4, 4], 16, [2, 2], [2, 4], [4, 4], 2.0, stochastic_depth_prob=0.0, num_classes=10,
+        [4, 4], 16, [2, 1], [2, 4], [4, 4], 2.0, stochastic_depth_prob=0.0, num_classes=10,
         block=block, downsample_layer=merge,
     )  # fmt: skip
 
@@ -138,7 +138,7 @@ FAMILIES = {
     "timm swin": (
         lambda: timm(
             "swin_tiny_patch4_window7_224", img_size=64, window_size=4, embed_dim=16,
-            depths=(2, 2), num_heads=(2, 4),
+            depths=(2, 1), num_heads=(2, 4),
         ),
         64,
     ),
@@ -159,7 +159,7 @@ FAMILIES = {
     "transformers swin": (
         lambda: transformers(
             ("SwinForImageClassification", "SwinConfig"),
-            image_size=64, window_size=4, embed_dim=16, depths=[2, 2], num_heads=[2, 4],
+            image_size=64, window_size=4, embed_dim=16, depths=[2, 1], num_heads=[2, 4],
         ),
         64,
     ),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
-from conftest import ColourEmbedder
+from conftest import ColourEmbedder, LittleNet, WordEmbedder, to_tensor
 from PIL import Image
 
 import semlens as sl
@@ -17,9 +18,17 @@ from semlens.errors import ConceptError, EmbedderError, LayerError, StaleError
 LAYERS = ["first", "second"]
 
 
+@pytest.fixture(scope="module")
+def base(tmp_path_factory, pictures):
+    path = tmp_path_factory.mktemp("search") / "db"
+    net = sl.SubjectModel(LittleNet(), to_tensor, "32 bilinear", "python:little", list("abcd"))
+    sl.build(path, net, sl.ImageFolder(pictures), WordEmbedder(), LAYERS, examples=6)
+    return path
+
+
 @pytest.fixture
-def db(tmp_path, subject, images, words):
-    return sl.build(tmp_path / "db", subject, images, words, LAYERS, examples=6)
+def db(base, tmp_path, words):
+    return sl.open(shutil.copytree(base, tmp_path / "db"), embedder=words)
 
 
 def cos(a, b):

@@ -5,11 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
-import time
 
 import numpy as np
 import pytest
-from conftest import ColourEmbedder, LittleNet, WordEmbedder, to_tensor, write_pictures
+from conftest import ColourEmbedder, LittleNet, WordEmbedder, to_tensor, when_done, write_pictures
 from fastapi.testclient import TestClient
 
 import semlens as sl
@@ -55,12 +54,7 @@ def client(db):
 
 def fetch(client, path, method="GET", body=None):
     """Ask until the work is done, as the page does."""
-    for _ in range(600):
-        answer = client.request(method, f"/api/v1/models/0/{path}", json=body)
-        if answer.status_code != 202:
-            return answer
-        time.sleep(0.1)
-    raise AssertionError(f"'{path}' never ends")
+    return when_done(lambda: client.request(method, f"/api/v1/models/0/{path}", json=body))
 
 
 def terms(texts):

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
-from conftest import ColourEmbedder, LittleNet, WordEmbedder, to_tensor
+from conftest import ColourEmbedder, LittleNet, WordEmbedder, to_tensor, when_done
 from fastapi.testclient import TestClient
 
 import semlens as sl
@@ -47,13 +45,9 @@ def fetch(databases):
     app = create_app(databases)
 
     def get(path, status=200, **params):
-        for _ in range(200):
-            answer = client.get(f"{API}/models/{path}", params=params)
-            if answer.status_code != 202:
-                assert answer.status_code == status, answer.text
-                return answer.json()
-            time.sleep(0.05)
-        raise AssertionError("it never ended")
+        answer = when_done(lambda: client.get(f"{API}/models/{path}", params=params))
+        assert answer.status_code == status, answer.text
+        return answer.json()
 
     with TestClient(app, base_url="http://localhost") as client:
         yield get

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 import xml.etree.ElementTree as ElementTree
 from io import BytesIO
 
 import numpy as np
 import pytest
-from conftest import LittleNet, WordEmbedder, to_tensor
+from conftest import LittleNet, WordEmbedder, to_tensor, when_done
 from fastapi.testclient import TestClient
 from PIL import Image
 
@@ -55,12 +54,7 @@ def client(db, subject):
 
 def fetch(client, path, status=200, **params):
     """Ask until the work is done."""
-    for _ in range(400):
-        answer = client.get(f"/api/v1/models/0/{path}", params=params)
-        if answer.status_code != 202:
-            break
-        assert set(answer.json()) == {"description", "done", "total", "seconds"}
-        time.sleep(0.05)
+    answer = when_done(lambda: client.get(f"/api/v1/models/0/{path}", params=params))
     assert answer.status_code == status, answer.text
     return answer
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import io
 import shutil
-import time
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ColourEmbedder, LittleNet, WordEmbedder, assert_says, write_pictures
+from conftest import ColourEmbedder, LittleNet, WordEmbedder, assert_says, when_done, write_pictures
 from fastapi.testclient import TestClient
 from safetensors.torch import load
 from test_compare import WideNet, make
@@ -40,12 +39,7 @@ def client(pair):
 
 def fetch(client, path):
     """Ask until the work is done, as the page does."""
-    for _ in range(600):
-        answer = client.get(f"/api/v1/{path}")
-        if answer.status_code != 202:
-            return answer
-        time.sleep(0.1)
-    raise AssertionError(f"'{path}' never ends")
+    return when_done(lambda: client.get(f"/api/v1/{path}"))
 
 
 def plain(one, two):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import io
-import time
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import LittleNet, WordEmbedder, assert_says, to_tensor
+from conftest import LittleNet, WordEmbedder, assert_says, to_tensor, when_done
 from fastapi.testclient import TestClient
 
 import semlens as sl
@@ -53,12 +52,7 @@ def client(db):
 
 def fetch(client, path, expect=200, **params):
     """Ask until the work behind the answer is done."""
-    for _ in range(200):
-        found = client.get(f"/api/v1/models/0/{path}", params=params)
-        if found.status_code != 202:
-            break
-        assert set(found.json()) == {"description", "done", "total", "seconds"}
-        time.sleep(0.05)
+    found = when_done(lambda: client.get(f"/api/v1/models/0/{path}", params=params))
     assert found.status_code == expect, found.text
     return found.json() if "json" in found.headers["content-type"] else found.text
 
@@ -314,11 +308,7 @@ def test_file_is_the_table_as_asked_for(client, db):
 
 
 def post(client, expect=200, **body):
-    for _ in range(200):
-        found = client.post("/api/v1/models/0/labels", json=body)
-        if found.status_code != 202:
-            break
-        time.sleep(0.05)
+    found = when_done(lambda: client.post("/api/v1/models/0/labels", json=body))
     assert found.status_code == expect, found.text
     return found.json()
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 import json
 import shutil
-import time
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ColourEmbedder, LittleNet, WordEmbedder, to_tensor
+from conftest import ColourEmbedder, LittleNet, WordEmbedder, to_tensor, when_done
 from fastapi.testclient import TestClient
 from safetensors.numpy import load
 
@@ -52,12 +52,8 @@ def client(db):
 
 def fetch(client, path, body=None):
     """Ask as the page does: again while the server is at work."""
-    for _ in range(240):
-        answer = client.get(BASE + path) if body is None else client.post(BASE + path, json=body)
-        if answer.status_code != 202:
-            return answer
-        time.sleep(0.25)
-    raise AssertionError(f"{path} did not end")
+    method = "GET" if body is None else "POST"
+    return when_done(lambda: client.request(method, BASE + path, json=body))
 
 
 def metadata(content):
@@ -68,13 +64,8 @@ def metadata(content):
 def test_a_map_that_is_not_there_says_what_is_done_and_is_kept(base, tmp_path):
     db = sl.open(shutil.copytree(base, tmp_path / "one"), embedder=WordEmbedder())
     client = TestClient(create_app([db]), base_url="http://localhost")
-    said = []
-    for _ in range(240):
-        answer = client.get(f"{BASE}/map")
-        if answer.status_code == 200:
-            break
-        said.append(answer.json())
-        time.sleep(0.2)
+    said: list[dict[str, Any]] = []
+    answer = when_done(lambda: client.get(f"{BASE}/map"), said.append)
     assert answer.status_code == 200
     assert any((db.path / "analysis").glob("map-*.parquet"))
     texts = [one["description"] for one in said if "Computing the map" in one["description"]]

@@ -5,12 +5,11 @@ from __future__ import annotations
 import base64
 import io
 import shlex
-import time
 
 import numpy as np
 import pytest
 import torch
-from conftest import LittleNet, WordEmbedder, to_tensor, write_pictures
+from conftest import LittleNet, WordEmbedder, to_tensor, when_done, write_pictures
 from fastapi.testclient import TestClient
 from PIL import Image
 
@@ -70,14 +69,10 @@ def client(db):
 
 def fetch(client, path, body=None, status=200, **params):
     """Ask until the work is done, as the page does."""
-    for _ in range(600):
-        method = "GET" if body is None else "POST"
-        answer = client.request(method, f"/api/v1/models/0/{path}", json=body, params=params)
-        if answer.status_code != 202:
-            assert answer.status_code == status, answer.text
-            return answer.json()
-        time.sleep(0.05)
-    raise AssertionError(f"'{path}' never ends")
+    method, path = "GET" if body is None else "POST", f"/api/v1/models/0/{path}"
+    answer = when_done(lambda: client.request(method, path, json=body, params=params))
+    assert answer.status_code == status, answer.text
+    return answer.json()
 
 
 def assert_error(error, *parts):
@@ -347,12 +342,8 @@ def test_the_report_has_the_graph_and_the_last_test_of_the_model(client, db):
     made = db.audits.add("ox", lists(["dog"], ["tree"], "mine", None))
 
     def report():
-        for _ in range(600):
-            answer = client.get(f"/api/v1/models/0/audits/{made.id}/report.html")
-            if answer.status_code != 202:
-                return answer.text
-            time.sleep(0.1)
-        raise AssertionError("it never ends")
+        path = f"/api/v1/models/0/audits/{made.id}/report.html"
+        return when_done(lambda: client.get(path)).text
 
     before = report()
     assert "No model test was requested" in before

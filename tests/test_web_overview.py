@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import shlex
 import shutil
-import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ColourEmbedder, LittleNet, WordEmbedder, to_tensor, write_pictures
+from conftest import ColourEmbedder, LittleNet, WordEmbedder, to_tensor, when_done, write_pictures
 from fastapi.testclient import TestClient
 from typer.testing import CliRunner
 
@@ -45,11 +44,7 @@ def db(tmp_path_factory, pictures):
 
 
 def fetch(client, path):
-    for _ in range(200):
-        found = client.get(f"/api/v1/models/0/{path}")
-        if found.status_code != 202:
-            break
-        time.sleep(0.05)
+    found = when_done(lambda: client.get(f"/api/v1/models/0/{path}"))
     assert found.status_code == 200, found.text
     return found.json()
 

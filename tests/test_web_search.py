@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from conftest import ColourEmbedder, LittleNet, WordEmbedder, encoded, to_tensor
+from conftest import ColourEmbedder, LittleNet, WordEmbedder, encoded, to_tensor, when_done
 from fastapi.testclient import TestClient
 from PIL import Image
 from safetensors.numpy import load
@@ -64,11 +63,9 @@ def client(app):
 @pytest.fixture
 def fetch(client):
     def request(path, method="GET", model=0, status=200, **options):
-        for _ in range(200):
-            answer = client.request(method, f"/api/v1/models/{model}/{path}", **options)
-            if answer.status_code != 202:
-                break
-            time.sleep(0.05)
+        answer = when_done(
+            lambda: client.request(method, f"/api/v1/models/{model}/{path}", **options)
+        )
         assert answer.status_code == status, answer.text
         kind = answer.headers["content-type"]
         return answer.json() if kind == "application/json" else load(answer.content)

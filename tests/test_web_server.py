@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import shutil
 import signal
 import socket
@@ -41,6 +42,7 @@ from semlens.errors import (
 )
 from semlens.models.subject import SubjectModel
 from semlens.progress import report_progress
+from semlens.web import openapi
 from semlens.web.app import API, create_app
 from semlens.web.app_state import AppState
 from semlens.web.embedder import SharedEmbedder
@@ -173,10 +175,12 @@ def test_every_route_answers_with_a_model_and_has_its_own_name() -> None:
     assert all(path.startswith(f"{API}/") for path in described["paths"])
 
 
-def test_the_description_is_printed_without_a_database() -> None:
-    module = [sys.executable, "-m", "semlens.web.openapi"]
-    printed = subprocess.run(module, capture_output=True, check=True, text=True).stdout
-    assert f"{API}/models" in json.loads(printed)["paths"]
+def test_the_description_is_printed_without_a_database(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["openapi"])
+    runpy.run_path(openapi.__file__, run_name="__main__")  # as 'python -m' does
+    assert f"{API}/models" in json.loads(capsys.readouterr().out)["paths"]
 
 
 def test_importing_semlens_imports_no_server() -> None:

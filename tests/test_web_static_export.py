@@ -28,17 +28,20 @@ from semlens.web.export_recorder import file_name, request_path
 from semlens.web.static_export import _find_classes, export_site
 
 
-@pytest.fixture(scope="module")
-def db(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("site")
-    images = ImageFolder(write_pictures(folder / "images", 24))
+def little(path, pictures, embedder):
     subject = SubjectModel(
         LittleNet().eval(), to_tensor, "32 bilinear", "python:little", list("abcd")
     )
     return sl.build(
-        folder / "little.semlens", subject, images, WordEmbedder(), ["first", "second"],
+        path, subject, ImageFolder(pictures), embedder, ["first", "second"],
         examples=5, relevance=True, targets=["a" if i % 2 else "b" for i in range(24)],
     )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def db(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    return little(folder / "little.semlens", write_pictures(folder / "images", 24), WordEmbedder())
 
 
 @pytest.fixture(scope="module")
@@ -169,8 +172,9 @@ def test_a_class_of_a_graph_is_found_in_each_database_by_its_name(db, tmp_path):
     assert_says(caught.value, "'unicorn'", "Expected", "Choose")
 
 
-def test_on_the_command_line(demo, tmp_path):
-    copy = shutil.copytree(demo, tmp_path / "demo.semlens")
+def test_on_the_command_line(tmp_path):
+    copy = tmp_path / "little.semlens"
+    little(copy, write_pictures(tmp_path / "images", 24), sl.load_embedder("semlens/demo"))
     words = ["export", str(copy), "--out", str(tmp_path / "site"), "--cards", "3", "--json"]
     ended = CliRunner().invoke(cli, words)
     assert ended.exit_code == 0, ended.output
