@@ -157,7 +157,7 @@ def test_a_shallow_trace_refuses_what_it_does_not_hold(db):
     assert len(prune_graph(trace, db, minimum=least + 1e-4).nodes) > 1  # nothing is left out
     with pytest.raises(RelevanceError) as caught:
         prune_graph(trace, db, minimum=0.0)
-    assert_says(caught.value, "More than 3 components of 'first'", "3 components per layer at most")
+    assert_says(caught.value, "More than 3 components of 'first'", "top to be at most 3")
     with pytest.raises(RelevanceError):
         prune_graph(trace, db, minimum=0.0, top=4)
     assert [node.layer for node in prune_graph(trace, db, minimum=0.0, top=3).nodes].count(

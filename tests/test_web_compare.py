@@ -71,10 +71,10 @@ def test_each_component_is_linked_to_its_nearest(pair):
         threshold = np.quantile(inside.max(1), 0.05)
         assert side.threshold == pytest.approx(threshold, abs=1e-6)
         clear = np.abs(values.max(1) - threshold) > 1e-6
-        np.testing.assert_array_equal(side.alone[clear], (values.max(1) < threshold)[clear])
-        assert side.mean == pytest.approx(values.max(1).mean(), abs=1e-6)
-        assert side.where.shape == (len(mine), 2)
-        assert np.isfinite(side.where).all()
+        np.testing.assert_array_equal(side.unmatched[clear], (values.max(1) < threshold)[clear])
+        assert side.set_similarity == pytest.approx(values.max(1).mean(), abs=1e-6)
+        assert side.positions.shape == (len(mine), 2)
+        assert np.isfinite(side.positions).all()
     mutual = [cosine[:, j].argmax() == i for i, j in enumerate(cosine.argmax(1))]
     np.testing.assert_array_equal(found.first.mutual, mutual)
 
@@ -86,7 +86,7 @@ def test_pairs_are_sorted_and_of_their_kind(pair):
     assert (np.diff(matched["similarity"]) <= 0).all()
     for kind, side in (("only_first", found.first), ("only_second", found.second)):
         alone = found.pairs(kind)
-        assert len(alone) == side.alone.sum()
+        assert len(alone) == side.unmatched.sum()
         assert (alone["similarity"] < side.threshold).all()
         assert (np.diff(alone["similarity"]) >= 0).all()
     with pytest.raises(RecipeError) as caught:
@@ -111,8 +111,8 @@ def test_the_server_says_the_same(pair, client):
     answer = fetch(client, "compare?a=0&b=1").json()
     assert [m["name"] for m in answer["models"]] == ["one", "two"]
     assert answer["matched"] == found.first.mutual.sum()
-    assert answer["models"][1]["unmatched"] == found.second.alone.sum()
-    assert answer["models"][0]["similarity"] == pytest.approx(found.first.mean)
+    assert answer["models"][1]["unmatched"] == found.second.unmatched.sum()
+    assert answer["models"][0]["similarity"] == pytest.approx(found.first.set_similarity)
     for measure in answer["measures"]:
         for db, counts in zip(pair, [one["counts"] for one in measure["layers"]], strict=True):
             values = db.scores().frame[measure["measure"]].dropna()
@@ -123,9 +123,9 @@ def test_the_server_says_the_same(pair, client):
     np.testing.assert_array_equal(tensors["a_row"], found.first.rows)
     np.testing.assert_array_equal(tensors["b_nearest"], found.second.nearest)
     np.testing.assert_array_equal(
-        tensors["a_flags"], found.first.alone + 2 * found.first.mutual.astype(int)
+        tensors["a_flags"], found.first.unmatched + 2 * found.first.mutual.astype(int)
     )
-    np.testing.assert_allclose(tensors["b_x"], found.second.where[:, 0])
+    np.testing.assert_allclose(tensors["b_x"], found.second.positions[:, 0])
 
     page = fetch(client, "compare/pairs?a=0&b=1&k=2").json()
     rest = fetch(client, f"compare/pairs?a=0&b=1&k=500&cursor={page['cursor']}").json()
@@ -138,7 +138,7 @@ def test_the_server_says_the_same(pair, client):
     ][0]
     assert rows[0] == str(pair[0].component(int(first)))
     lines = fetch(client, "compare/pairs.csv?a=0&b=1&kind=only_second").text.splitlines()
-    assert len(lines) == 1 + found.second.alone.sum()
+    assert len(lines) == 1 + found.second.unmatched.sum()
 
 
 def test_odd_names_and_labels_are_told_and_taken_away(pair, tmp_path):
