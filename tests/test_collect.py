@@ -60,7 +60,7 @@ def test_examples_equal_a_full_sort(subject, images, readout, batch_size):
     _, layers = gather(subject, images, batch_size, readout=readout)
     assert [set(layer.sign.tolist()) for layer in layers] == [{1}, {1, -1}, {1, -1}]
     for layer in layers:
-        raw = oracle(subject, images, layer.form.name, readout)
+        raw = oracle(subject, images, layer.layout.name, readout)
         for row, (index, sign) in enumerate(zip(layer.index, layer.sign, strict=True)):
             values = raw[:, 0 if sign > 0 else 1, index]
             best = np.sort(-sign * values)[:9] * -sign

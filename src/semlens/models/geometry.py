@@ -129,5 +129,5 @@ def _fit_axis(positions: np.ndarray, start: float, stop: float, size: int) -> Ax
     raise ModelError(
         f"The preprocessing does not map a {size}-pixel side linearly.",
         "Expected preprocessing that only resizes, crops, pads or mirrors.",
-        "Build with crop='none', or remove rotations and warps from the preprocessing.",
+        "Build with crop='none' (--crop none), or remove rotations and warps.",
     )
