@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from semlens.relevance.backward_signal import BackwardSignal
 from semlens.relevance.lrp_engine import LRPEngine
 from semlens.relevance.presets import Rules
-from semlens.relevance.relevance_signal import RelevanceSignal
 
 EPSILON = 1e-2
 """Large, so that a wrong stabiliser shows."""
@@ -100,7 +100,7 @@ def passing(
     for number, (name, place) in enumerate(names.items()):
         above, below = trace.values[place], trace.values["pre"]
         flow = noise(2, *above.shape, seed=number)
-        pulled = trace.backward({place: RelevanceSignal(flow)}, ["pre"])
+        pulled = trace.backward({place: BackwardSignal(flow)}, ["pre"])
         arrived = pulled.layers["pre"] * below if "pre" in pulled.layers else below
         found[name] = Passed(layers[name], below, above, flow * above, arrived, pulled.heatmaps)
     return found

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 import semlens as sl
 from semlens.analysis.compare import nearest_components
 from semlens.analysis.compare.component_sets import component_sets, database_names
+from semlens.analysis.compare.labels_and_scores import assign_labels, set_scores
 from semlens.analysis.compare.nearest_components import (
     PairProgress,
     nearest_among,
@@ -25,7 +26,6 @@ from semlens.analysis.compare.nearest_components import (
     nearest_between_sets,
     nearest_within_set,
 )
-from semlens.analysis.compare.summary import assign_labels, set_scores
 from semlens.analysis.concepts import Concept, ConceptSet
 from semlens.analysis.query_embedding import embed_concepts
 from semlens.cli.app import app

@@ -32,7 +32,7 @@ from semlens.errors import (
     StaleError,
     StoreError,
 )
-from semlens.models.geometry import AxisMap, Geometry
+from semlens.models.preprocess_geometry import AxisMap, Geometry
 from semlens.models.subject import SubjectModel
 from semlens.relevance.class_relevance import class_relevance
 from semlens.relevance.heatmap_boxes import bounding_boxes, upsample_and_blur

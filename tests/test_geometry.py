@@ -13,7 +13,7 @@ from torchvision.transforms import v2 as T
 from torchvision.transforms._presets import ImageClassification
 
 from semlens.errors import ModelError
-from semlens.models.geometry import measure_geometry
+from semlens.models.preprocess_geometry import measure_geometry
 
 SIZES = [(224, 224), (500, 375), (375, 500), (256, 256), (97, 131), (30, 400), (4000, 50)]
 TINY = [(1, 1), (1, 40), (2, 2), (3, 5), (8, 300)]

@@ -93,9 +93,9 @@ def test_factors_of_one_row_or_column_keep_their_place(between):
     for n in range(4):
         dense = torch.zeros(1, *value.shape, dtype=torch.float64)
         dense[0, image[n], channel[n]].view(-1)[position[n]] = 1
-        from semlens.relevance.relevance_signal import RelevanceSignal
+        from semlens.relevance.backward_signal import BackwardSignal
 
-        heat = whole.backward({"last": RelevanceSignal(dense)}).heatmaps[0, image[n]]
+        heat = whole.backward({"last": BackwardSignal(dense)}).heatmaps[0, image[n]]
         assert heat.abs().sum() > 0
         torch.testing.assert_close(found[n], heat, rtol=1e-9, atol=1e-12)
 

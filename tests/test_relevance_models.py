@@ -11,10 +11,10 @@ from torch import nn
 
 from semlens.models.activations import first_tensor
 from semlens.relevance.assign_rules import assign_rules
+from semlens.relevance.backward_signal import BackwardSignal
 from semlens.relevance.lrp_engine import LRPEngine
 from semlens.relevance.presets import preset
 from semlens.relevance.protocols import OUTPUT
-from semlens.relevance.relevance_signal import RelevanceSignal
 
 
 def torchvision_model(name, **options):
@@ -218,7 +218,7 @@ def largest_start(trace):
     scores = trace.values[OUTPUT]
     flat = scores.flatten(1)
     one = torch.zeros_like(flat).scatter_(1, flat.argmax(1, keepdim=True), 1)
-    return RelevanceSignal(one.view_as(scores)[None]), flat.amax(1)
+    return BackwardSignal(one.view_as(scores)[None]), flat.amax(1)
 
 
 def with_rules(engine, rules):

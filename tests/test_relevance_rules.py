@@ -18,8 +18,8 @@ from relevance_cases import (
 )
 from torch import nn
 
+from semlens.relevance.backward_signal import BackwardSignal
 from semlens.relevance.lrp_engine import LRPEngine
-from semlens.relevance.relevance_signal import RelevanceSignal
 
 SUMS = {
     "plain": lambda: nn.Conv2d(4, 6, 3),
@@ -113,7 +113,7 @@ def test_flat_stands_behind_a_normalisation_of_the_pixels():
     net, x = Normed(), noise(1, 3, 9, 9)
     trace = LRPEngine(net, x, ["layer"], "epsilon-plus-flat").trace(x)
     heat = trace.backward(
-        {"layer": RelevanceSignal(torch.ones_like(trace.values["layer"])[None])}
+        {"layer": BackwardSignal(torch.ones_like(trace.values["layer"])[None])}
     ).heatmaps
     expected = spread_evenly(net.layer, x.shape[1:], trace.values["layer"][0])
     torch.testing.assert_close(heat[0, 0], expected)
@@ -226,7 +226,7 @@ def test_a_pool_behind_flat_is_the_same_in_two_steps(pool):
     net = nn.Sequential(conv, nn.ReLU(), nn.MaxPool2d(*pool))
     together = LRPEngine(net, x, ["2"], rules_of("flat")).trace(x)
     apart = LRPEngine(net, x, ["1", "2"], rules_of("flat")).trace(x)  # '1' must not be merged away
-    start = {"2": RelevanceSignal(noise(2, *together.values["2"].shape))}
+    start = {"2": BackwardSignal(noise(2, *together.values["2"].shape))}
     got, two_steps = together.backward(start).heatmaps, apart.backward(start, ["1"])
     torch.testing.assert_close(got, two_steps.heatmaps)
     relevance = two_steps.layers["1"][0, 1] * apart.values["1"][1]

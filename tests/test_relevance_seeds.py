@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from semlens.errors import LayerError, RelevanceError
+from semlens.relevance.backward_signal import BackwardSignal
 from semlens.relevance.class_relevance import (
     class_relevance,
     class_seed,
@@ -24,7 +25,6 @@ from semlens.relevance.conditional_heatmaps import conditional_heatmaps
 from semlens.relevance.gradient_engine import GradientEngine
 from semlens.relevance.lrp_engine import LRPEngine
 from semlens.relevance.protocols import OUTPUT
-from semlens.relevance.relevance_signal import RelevanceSignal
 
 
 class Residual(nn.Module):
@@ -108,7 +108,7 @@ def dense_heat(engine, inputs, layer, image, channel, sign):
     maps = trace.values[layer][0, channel] * sign
     values = torch.zeros(1, *trace.values[layer].shape, dtype=maps.dtype)
     values[0, 0, channel].view(-1)[maps.argmax()] = sign
-    return trace.backward({layer: RelevanceSignal(values)}).heatmaps[0, 0]
+    return trace.backward({layer: BackwardSignal(values)}).heatmaps[0, 0]
 
 
 @settings(max_examples=6, deadline=None, derandomize=True, phases=[Phase.generate])
@@ -346,7 +346,7 @@ def test_layers_of_tokens_maps_with_channels_last_and_units(layer, sign):
                 one[0] = -torch.inf  # the class token has no place in the image
             flow[0, image].view(-1, value.shape[-1])[one.argmax(), channel] = sign
         torch.testing.assert_close(
-            got, trace.backward({layer: RelevanceSignal(flow)}).heatmaps[0, image]
+            got, trace.backward({layer: BackwardSignal(flow)}).heatmaps[0, image]
         )
 
 

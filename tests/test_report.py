@@ -23,12 +23,16 @@ from conftest import (
 from typer.testing import CliRunner
 
 import semlens as sl
+from semlens.analysis.accuracy import LabelledImages
 from semlens.analysis.audit.saved_audits import AuditSettings
 from semlens.analysis.concepts import Concept, ConceptSet
-from semlens.analysis.correct.sensitivity import accuracies, with_artefacts
-from semlens.analysis.evaluate import LabelledImages
+from semlens.analysis.correct.artefact_sensitivity import accuracies, with_artefacts
+from semlens.analysis.report.correction_sections import (
+    graph_labels,
+    read_model_test,
+    read_sensitivity,
+)
 from semlens.analysis.report.limits import build_command
-from semlens.analysis.report.model_sections import graph_labels, read_model_test, read_sensitivity
 from semlens.analysis.report.sections import SkippedSection
 from semlens.cli.app import app
 from semlens.data.artefact import load_artefact

@@ -15,6 +15,7 @@ from torch.nn import functional
 from typer.testing import CliRunner
 
 import semlens as sl
+from semlens.analysis.accuracy import LabelledImages
 from semlens.analysis.correct.fine_tuning import (
     MAX_CROP,
     Training,
@@ -24,7 +25,6 @@ from semlens.analysis.correct.fine_tuning import (
     split_held_out,
 )
 from semlens.analysis.correct.retrain import fine_tune
-from semlens.analysis.evaluate import LabelledImages
 from semlens.cli.app import app
 from semlens.data.artefact import Patch, WithArtefact
 from semlens.errors import DataError, ModelError, RecipeError, StoreError

@@ -13,15 +13,15 @@ from torch import nn
 from typer.testing import CliRunner
 
 import semlens as sl
+from semlens.analysis.accuracy import LabelledImages, check_targets
 from semlens.analysis.correct.ablation_preview import ablation_preview
-from semlens.analysis.correct.sensitivity import (
+from semlens.analysis.correct.artefact_sensitivity import (
     accuracies,
     change_interval,
     sensitivity,
     wilson_interval,
     with_artefacts,
 )
-from semlens.analysis.evaluate import LabelledImages, check_targets
 from semlens.cli.app import app
 from semlens.data.artefact import Hue, Patch, WithArtefact
 from semlens.errors import DataError, LayerError, ModelError, RecipeError

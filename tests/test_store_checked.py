@@ -25,7 +25,7 @@ from semlens.data.image_folder import ImageFolder
 from semlens.errors import StoreError
 from semlens.models.subject import SubjectModel
 from semlens.run.plan import Execution
-from semlens.store import build_files, file_names
+from semlens.store import checked_files, file_names
 
 FIRST, SECOND = file_names.theta_file("first"), file_names.theta_file("second")
 CROPS = file_names.crops_file(0)
@@ -171,13 +171,13 @@ def test_vectors_that_are_not_finite_are_refused(copy, file, part, value):
 
 def test_what_was_read_is_not_hashed_again(built, monkeypatch):
     hashed: list[str] = []
-    real = build_files.file_digest
+    real = checked_files.file_digest
 
     def counting(path):
         hashed.append(path.relative_to(built).as_posix())
         return real(path)
 
-    monkeypatch.setattr(build_files, "file_digest", counting)
+    monkeypatch.setattr(checked_files, "file_digest", counting)
     db = opened(built)
     assert hashed == []
     asked = threading.Barrier(8)

@@ -14,12 +14,12 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 import semlens as sl
+from semlens.analysis.accuracy import LabelledImages, evaluate_model
 from semlens.analysis.audit.model_test import model_test
 from semlens.analysis.audit.sweep import audit_all
 from semlens.analysis.concepts import Concept, ConceptSet
 from semlens.analysis.correct.ablation_preview import preview_samples
-from semlens.analysis.correct.sensitivity import ALL, accuracies, with_artefacts
-from semlens.analysis.evaluate import LabelledImages, evaluate_model
+from semlens.analysis.correct.artefact_sensitivity import ALL, accuracies, with_artefacts
 from semlens.data.artefact import Hue, Patch, WithArtefact
 from semlens.data.image_folder import ImageFolder
 from semlens.models.subject import SubjectModel

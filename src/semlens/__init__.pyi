@@ -1,3 +1,5 @@
+from .analysis.accuracy import evaluate as evaluate
+from .analysis.accuracy import evaluate_model as evaluate_model
 from .analysis.audit.audit import audit as audit
 from .analysis.audit.model_test import model_test as model_test
 from .analysis.audit.sweep import audit_all as audit_all
@@ -8,18 +10,16 @@ from .analysis.compare.drift import drift as drift
 from .analysis.concepts import ConceptSet as ConceptSet
 from .analysis.contrast.contrast import contrast as contrast
 from .analysis.correct.affected_samples import affected as affected
+from .analysis.correct.artefact_sensitivity import sensitivity as sensitivity
 from .analysis.correct.fine_tuning import Training as Training
 from .analysis.correct.prune import prune as prune
 from .analysis.correct.prune import pruned_state as pruned_state
 from .analysis.correct.retrain import retrain as retrain
 from .analysis.correct.segments import cut_out as cut_out
-from .analysis.correct.sensitivity import sensitivity as sensitivity
 from .analysis.describe.concept_map import concept_map as concept_map
 from .analysis.describe.dissect import dissect as dissect
 from .analysis.describe.unexpected import unexpected as unexpected
 from .analysis.effect import effect as effect
-from .analysis.evaluate import evaluate as evaluate
-from .analysis.evaluate import evaluate_model as evaluate_model
 from .analysis.explain import explain as explain
 from .analysis.graph.attribution_graph import attribution_graph as attribution_graph
 from .analysis.label import label as label

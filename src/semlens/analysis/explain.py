@@ -37,12 +37,12 @@ from semlens.analysis.result import IMAGE_SUFFIXES, TABLE_SUFFIXES, Result
 from semlens.draw.explanation_picture import ExplanationCard, ExplanationPage, draw_page, page_html
 from semlens.draw.heatmap_mask import apply_mask, overlay, project_heatmap
 from semlens.draw.text_table import rich_table
-from semlens.models.geometry import Geometry
+from semlens.models.preprocess_geometry import Geometry
+from semlens.relevance.backward_signal import BackwardSignal
 from semlens.relevance.class_relevance import class_seed, shares
 from semlens.relevance.conditional_heatmaps import pairs_per_pass
 from semlens.relevance.heatmap_boxes import bounding_boxes, upsample_and_blur
 from semlens.relevance.protocols import OUTPUT, ForwardTrace, RelevanceEngine
-from semlens.relevance.relevance_signal import RelevanceSignal
 from semlens.settings import question, setting
 from semlens.store.manifest import LayerEntry
 from semlens.store.reader import Database
@@ -393,7 +393,7 @@ def _conditional(
     for start in range(0, len(indices), step):
         groups = [[index] for index in indices[start : start + step]]
         masks = group_masks(entry, trace.values[entry.name].detach(), groups)
-        heat = trace.backward({entry.name: RelevanceSignal(class_relevance * masks)}).heatmaps
+        heat = trace.backward({entry.name: BackwardSignal(class_relevance * masks)}).heatmaps
         heatmaps_by_chunk.append(_heat(heat, trace.inputs, len(groups)))
     return np.concatenate(heatmaps_by_chunk)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from semlens.analysis.accuracy import evaluate
 from semlens.analysis.audit.audit import audit
 from semlens.analysis.audit.model_test import model_test
 from semlens.analysis.audit.sweep import audit_all
@@ -11,15 +12,14 @@ from semlens.analysis.compare.compare import compare
 from semlens.analysis.compare.drift import drift
 from semlens.analysis.contrast.contrast import contrast
 from semlens.analysis.correct.affected_samples import affected
+from semlens.analysis.correct.artefact_sensitivity import sensitivity
 from semlens.analysis.correct.prune import prune
 from semlens.analysis.correct.retrain import retrain
 from semlens.analysis.correct.segments import cut_out
-from semlens.analysis.correct.sensitivity import sensitivity
 from semlens.analysis.describe.concept_map import concept_map
 from semlens.analysis.describe.dissect import dissect
 from semlens.analysis.describe.unexpected import unexpected
 from semlens.analysis.effect import effect
-from semlens.analysis.evaluate import evaluate
 from semlens.analysis.explain import explain
 from semlens.analysis.graph.attribution_graph import attribution_graph
 from semlens.analysis.label import label

@@ -195,7 +195,7 @@ def status(
     semlens status r18.semlens --verify --json
     """
     from semlens.api import open as open_database
-    from semlens.store.build_files import damaged_files
+    from semlens.store.checked_files import damaged_files
     from semlens.store.manifest import Manifest
 
     # before opening: a database with damaged files cannot be opened

@@ -10,6 +10,8 @@ import typer
 
 from semlens.analysis.correct.affected_samples import AffectedSamples
 from semlens.analysis.correct.affected_samples import affected as ask_affected
+from semlens.analysis.correct.artefact_sensitivity import Sensitivity
+from semlens.analysis.correct.artefact_sensitivity import sensitivity as ask_sensitivity
 from semlens.analysis.correct.component_files import SPURIOUS, read_components
 from semlens.analysis.correct.corrected_model import CorrectedModel, check_weights
 from semlens.analysis.correct.fine_tuning import Training
@@ -19,8 +21,6 @@ from semlens.analysis.correct.retrain import RetrainedModel
 from semlens.analysis.correct.retrain import retrain as ask_retrain
 from semlens.analysis.correct.segments import Segments, check_folder
 from semlens.analysis.correct.segments import cut_out as ask_cut_out
-from semlens.analysis.correct.sensitivity import Sensitivity
-from semlens.analysis.correct.sensitivity import sensitivity as ask_sensitivity
 from semlens.cli.command import QuestionContext, command, split_commas
 from semlens.cli.output import print_written
 from semlens.types import Component

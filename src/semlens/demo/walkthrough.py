@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from semlens.analysis.accuracy import evaluate_model
 from semlens.analysis.auroc import auroc
 from semlens.analysis.class_relevance import RelevantComponents
-from semlens.analysis.evaluate import evaluate_model
 from semlens.analysis.search import Hits
 from semlens.api import ConceptDatabase, build
 from semlens.demo.bundled_images import DemoWorld, Version

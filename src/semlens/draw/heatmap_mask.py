@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float32, Shaped
 from PIL import Image
 
-from semlens.models.geometry import AxisMap, Geometry
+from semlens.models.preprocess_geometry import AxisMap, Geometry
 from semlens.relevance.heatmap_boxes import MASK_CELLS
 from semlens.types import Box
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from semlens.errors import ModelError
 from semlens.models.activations import ChannelOrder
 from semlens.models.channel_order import find_channel_orders
-from semlens.models.geometry import Geometry, Preprocess, measure_geometry
+from semlens.models.preprocess_geometry import Geometry, Preprocess, measure_geometry
 from semlens.recipe import fingerprint
 from semlens.types import Layout
 

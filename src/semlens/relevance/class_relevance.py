@@ -10,11 +10,11 @@ from torch import Tensor
 
 from semlens.errors import RelevanceError
 from semlens.models.activations import flatten
+from semlens.relevance.backward_signal import BackwardSignal
 from semlens.relevance.protocols import OUTPUT, ForwardTrace, RelevanceEngine, no_logits
-from semlens.relevance.relevance_signal import RelevanceSignal
 
 
-def class_seed(trace: ForwardTrace, targets: Int[Tensor, "n u"]) -> RelevanceSignal:
+def class_seed(trace: ForwardTrace, targets: Int[Tensor, "n u"]) -> BackwardSignal:
     """Seed one logit per image and seed, with the logit itself as relevance.
 
     Raises
@@ -33,7 +33,7 @@ def class_seed(trace: ForwardTrace, targets: Int[Tensor, "n u"]) -> RelevanceSig
             "Choose one of them.",
         )
     values = scores.detach().new_zeros(len(targets), *scores.shape)
-    return RelevanceSignal(values.scatter_(2, targets.to(values.device).long()[..., None], 1.0))
+    return BackwardSignal(values.scatter_(2, targets.to(values.device).long()[..., None], 1.0))
 
 
 def component_relevance(

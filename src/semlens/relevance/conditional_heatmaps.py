@@ -16,10 +16,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from semlens.models.activations import flatten
+from semlens.relevance.backward_signal import BackwardSignal
 from semlens.relevance.captured_graph import full_precision
 from semlens.relevance.heatmap_boxes import ReceptiveField
 from semlens.relevance.protocols import ForwardTrace, RelevanceEngine
-from semlens.relevance.relevance_signal import RelevanceSignal
 
 
 def conditional_heatmaps(
@@ -184,7 +184,7 @@ def peak_seed(
     channel: Int[Tensor, " p"],
     sign: Int[Tensor, " p"],
     position: Int[Tensor, " p"] | None = None,
-) -> RelevanceSignal:
+) -> BackwardSignal:
     """Seed each component at its largest activation, with the activation as relevance.
 
     Of tokens, only spatial ones are considered. A component of sign -1 is seeded at its most
@@ -207,12 +207,12 @@ def peak_seed(
         corner = torch.zeros(seed_count, len(value), 2, dtype=torch.int64, device=device)
         # entries without a pair hold zeros, so their window may lie anywhere
         corner[seed_index, image] = torch.stack([row, column], dim=1)
-        return RelevanceSignal(values, corner)
+        return BackwardSignal(values, corner)
     # tokens may have no grid, so their position is not split into row and column
     position_index = {"units": (), "tokens": (position,), "map-last": (row, column)}
     values = value.new_zeros(seed_count, *value.shape)
     values[(seed_index, image, *position_index[layout.form], channel)] = signed_one
-    return RelevanceSignal(values)
+    return BackwardSignal(values)
 
 
 def pairs_per_pass(engine: RelevanceEngine, layer: str) -> int:

@@ -21,11 +21,11 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from semlens.errors import RelevanceError
+from semlens.relevance.backward_signal import BackwardSignal
 from semlens.relevance.captured_graph import OpNode
 from semlens.relevance.class_relevance import class_seed
 from semlens.relevance.lrp_engine import LRPEngine
 from semlens.relevance.protocols import OUTPUT, ForwardTrace, RelevanceEngine
-from semlens.relevance.relevance_signal import RelevanceSignal
 from semlens.relevance.rules.activation import GroupNorm, LayerNorm, Taylor
 from semlens.relevance.rules.affine import Affine, Epsilon, Gamma, ZPlus
 from semlens.relevance.rules.base import Rule, stabilised
@@ -189,7 +189,7 @@ def _account(
     trace = engine.trace(inputs, keep_all=True)
     seed = class_seed(trace, _targets(trace, targets))
 
-    def absorb(rule: Rule, signal: RelevanceSignal) -> None:
+    def absorb(rule: Rule, signal: BackwardSignal) -> None:
         for kind, share in absorbed_relevance(rule, trace.all_values).items():
             key = ("absorbed", kind)
             account[key] = account.get(key, 0.0) + _total(signal.values[0], share)

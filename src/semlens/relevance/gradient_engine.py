@@ -19,6 +19,7 @@ from semlens.models.activations import first_tensor
 from semlens.models.channel_order import find_channel_orders
 from semlens.models.forward import class_scores
 from semlens.models.hooks import evaluating, reading_layers, replace_first_tensor
+from semlens.relevance.backward_signal import BackwardSignal
 from semlens.relevance.captured_graph import prepare_inputs
 from semlens.relevance.presets import GRADIENT, Rules
 from semlens.relevance.protocols import (
@@ -28,7 +29,6 @@ from semlens.relevance.protocols import (
     RelevanceEngine,
     check_finite,
 )
-from semlens.relevance.relevance_signal import RelevanceSignal
 from semlens.relevance.rules.base import Rule
 from semlens.types import Layout
 
@@ -121,11 +121,11 @@ class GradientTrace(ForwardTrace):
 
     def backward(
         self,
-        seeds: Mapping[str, RelevanceSignal],
+        seeds: Mapping[str, BackwardSignal],
         record: Collection[str] = (),
         *,
         heatmaps: bool = True,
-        on_rule: Callable[[Rule, RelevanceSignal], None] = lambda *_: None,
+        on_rule: Callable[[Rule, BackwardSignal], None] = lambda *_: None,
     ) -> BackwardResult:
         """Propagate gradients; the heatmaps are gradient times pixel."""
         outputs = [self.values[name] for name in seeds]

@@ -21,6 +21,7 @@ from semlens.models.channel_order import find_channel_orders
 from semlens.models.forward import class_scores
 from semlens.models.hooks import evaluating, run_layers
 from semlens.relevance.assign_rules import assign_rules, has_attention
+from semlens.relevance.backward_signal import BackwardSignal
 from semlens.relevance.canonicalize import canonicalize
 from semlens.relevance.captured_graph import (
     REMEDY,
@@ -41,7 +42,6 @@ from semlens.relevance.protocols import (
     check_finite,
     no_logits,
 )
-from semlens.relevance.relevance_signal import RelevanceSignal
 from semlens.relevance.rules.base import NodeSignals, Rule
 from semlens.types import Layout
 
@@ -237,11 +237,11 @@ class LRPTrace(ForwardTrace):
     @torch.no_grad()
     def backward(
         self,
-        seeds: Mapping[str, RelevanceSignal],
+        seeds: Mapping[str, BackwardSignal],
         record: Collection[str] = (),
         *,
         heatmaps: bool = True,
-        on_rule: Callable[[Rule, RelevanceSignal], None] = lambda *_: None,
+        on_rule: Callable[[Rule, BackwardSignal], None] = lambda *_: None,
     ) -> BackwardResult:
         """Propagate relevance backwards.
 
@@ -263,7 +263,7 @@ class LRPTrace(ForwardTrace):
         pending = {engine.node(name): signal for name, signal in seeds.items()}
         record_nodes = {name: engine.node(name) for name in record}
         layer_signals: dict[str, Tensor] = {}
-        pixels: list[RelevanceSignal] = []
+        pixels: list[BackwardSignal] = []
         image_size = (self.inputs.shape[-2], self.inputs.shape[-1])
         for node in reversed(self.order):
             signal = pending.pop(node, None)
@@ -278,7 +278,7 @@ class LRPTrace(ForwardTrace):
                     break
             if node is engine.graph.input:
                 full = signal.full_map(image_size)
-                pixels.append(RelevanceSignal((full.values * self.inputs).sum(2, keepdim=True)))
+                pixels.append(BackwardSignal((full.values * self.inputs).sum(2, keepdim=True)))
                 continue
             rule = engine.node_rules[node]
             on_rule(rule, signal)
@@ -293,7 +293,7 @@ class LRPTrace(ForwardTrace):
             layer_signals,
         )
 
-    def _propagate(self, node: OpNode, rule: Rule, signal: RelevanceSignal) -> NodeSignals:
+    def _propagate(self, node: OpNode, rule: Rule, signal: BackwardSignal) -> NodeSignals:
         if signal.corner is not None:
             height, width = self._map_size(node)
             if not rule.windowed or signal.window[0] * signal.window[1] >= height * width:

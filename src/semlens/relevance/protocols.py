@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from semlens.errors import LayerError, RelevanceError, nearest
 from semlens.models.activations import ChannelOrder, LayerLayout, measure_layout
 from semlens.models.forward import NO_LOGITS
+from semlens.relevance.backward_signal import BackwardSignal
 from semlens.relevance.captured_graph import OpNode, in_full_precision
 from semlens.relevance.heatmap_boxes import ReceptiveField
 from semlens.relevance.presets import Rules
-from semlens.relevance.relevance_signal import RelevanceSignal
 from semlens.relevance.rules.base import Rule
 
 OUTPUT = ""
@@ -68,11 +68,11 @@ class ForwardTrace(ABC):
     @abstractmethod
     def backward(
         self,
-        seeds: Mapping[str, RelevanceSignal],
+        seeds: Mapping[str, BackwardSignal],
         record: Collection[str] = (),
         *,
         heatmaps: bool = True,
-        on_rule: Callable[[Rule, RelevanceSignal], None] = lambda *_: None,
+        on_rule: Callable[[Rule, BackwardSignal], None] = lambda *_: None,
     ) -> BackwardResult:
         """Propagate relevance backwards from ``seeds``, and read it at the layers of ``record``.
 

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Int64
 
 from semlens.errors import LayerError, RelevanceError, nearest
 from semlens.store import file_names
-from semlens.store.build_files import BuildFiles
+from semlens.store.checked_files import BuildFiles
 from semlens.store.locked_cached_property import locked_cached_property
 from semlens.store.manifest import LayerEntry, Manifest
 from semlens.types import Component, Components, as_components, as_list

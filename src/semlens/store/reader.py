@@ -19,7 +19,7 @@ from semlens.models.subject import SubjectModel
 from semlens.progress import report_progress
 from semlens.recipe import fingerprint
 from semlens.store.analysis_cache import AnalysisCache
-from semlens.store.build_files import BuildFiles, damaged_files
+from semlens.store.checked_files import BuildFiles, damaged_files
 from semlens.store.component_index import ClassRelevanceIndex
 from semlens.store.examples import Examples, Vectors
 from semlens.store.locked_cached_property import locked_cached_property

@@ -18,17 +18,17 @@ from semlens.analysis.compare.component_sets import (
     component_sets,
     difference_notes,
 )
+from semlens.analysis.compare.labels_and_scores import (
+    OptionalConcepts,
+    label_sets,
+    score_table,
+)
 from semlens.analysis.compare.nearest_components import (
     Nearest,
     PairProgress,
     nearest_between,
     nearest_between_sets,
     nearest_within_set,
-)
-from semlens.analysis.compare.summary import (
-    OptionalConcepts,
-    label_sets,
-    score_table,
 )
 from semlens.analysis.label import THRESHOLD, VOCABULARY
 from semlens.analysis.query_embedding import unit

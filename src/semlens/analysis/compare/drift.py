@@ -18,8 +18,8 @@ from semlens.analysis.compare.component_sets import (
     component_sets,
     difference_notes,
 )
+from semlens.analysis.compare.labels_and_scores import OptionalConcepts, label_sets, set_scores
 from semlens.analysis.compare.nearest_components import PairProgress, nearest_between_sets
-from semlens.analysis.compare.summary import OptionalConcepts, label_sets, set_scores
 from semlens.analysis.label import THRESHOLD, VOCABULARY
 from semlens.analysis.result import Result
 from semlens.analysis.scores import MEASURES

@@ -11,10 +11,10 @@ import pandas as pd
 import torch
 from jaxtyping import Bool, Int64
 
+from semlens.analysis.accuracy import check_targets
 from semlens.analysis.classes import class_samples, find_class, true_classes
+from semlens.analysis.correct.artefact_sensitivity import CLEAN, change_interval, wilson_interval
 from semlens.analysis.correct.component_files import resolve_components
-from semlens.analysis.correct.sensitivity import CLEAN, change_interval, wilson_interval
-from semlens.analysis.evaluate import check_targets
 from semlens.data.artefact import Artefact, as_artefacts, insert_drawn
 from semlens.models.forward import ImageReader, batches, run_scores
 from semlens.models.hooks import evaluating, pruned

@@ -19,9 +19,9 @@ from torch import Tensor
 from semlens.analysis.auroc import auroc
 from semlens.errors import DataError, RelevanceError
 from semlens.models.forward import readouts
+from semlens.relevance.backward_signal import BackwardSignal
 from semlens.relevance.heatmap_boxes import upsample_and_blur
 from semlens.relevance.protocols import ForwardTrace, RelevanceEngine
-from semlens.relevance.relevance_signal import RelevanceSignal
 from semlens.store.reader import Database
 from semlens.types import Component, Readout
 
@@ -244,7 +244,7 @@ POWER = 0.6
 
 def cav_seed(
     trace: ForwardTrace, vector: ConceptActivationVector, readout: Readout
-) -> RelevanceSignal:
+) -> BackwardSignal:
     """Return the initial relevance: the dot product of latent activations and direction.
 
     At every position of a map or token sequence, a channel's relevance is its activation times
@@ -259,7 +259,7 @@ def cav_seed(
     values = weight.expand(1, *value.shape).clone()
     if form.form == "tokens" and readout == "cls":
         values[:, :, 1:] = 0
-    return RelevanceSignal(values)
+    return BackwardSignal(values)
 
 
 def cav_heatmap(

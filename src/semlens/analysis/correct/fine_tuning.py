@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
-from semlens.analysis.evaluate import LabelledImages, check_targets
+from semlens.analysis.accuracy import LabelledImages, check_targets
 from semlens.data.artefact import Artefact, insert_drawn
 from semlens.errors import DataError, RecipeError, StoreError
 from semlens.models.forward import batches, run_scores

@@ -13,11 +13,11 @@ import pandas as pd
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from semlens.analysis.accuracy import LabelledImages, evaluate_labelled, labelled_images
 from semlens.analysis.correct.affected_samples import AffectedSamples
 from semlens.analysis.correct.component_files import read_affected
 from semlens.analysis.correct.corrected_model import CorrectedModel
 from semlens.analysis.correct.fine_tuning import Training, TrainingData, TrainingRun, split_held_out
-from semlens.analysis.evaluate import LabelledImages, evaluate_labelled, labelled_images
 from semlens.analysis.result import Chart
 from semlens.data.artefact import Artefact, Artefacts, WithArtefact, as_artefacts
 from semlens.data.images import Images

@@ -30,7 +30,7 @@ from semlens.data.images import Images
 from semlens.draw.heatmap_mask import project_heatmap
 from semlens.draw.text_table import rich_table
 from semlens.errors import RelevanceError, StoreError
-from semlens.models.geometry import Geometry
+from semlens.models.preprocess_geometry import Geometry
 from semlens.progress import report_progress
 from semlens.relevance.conditional_heatmaps import pairs_per_pass
 from semlens.relevance.make_engine import engine_for

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from semlens.analysis.classes import class_name
-from semlens.analysis.describe.provenance import relevance_by_class
+from semlens.analysis.describe.classes_and_samples import relevance_by_class
 from semlens.analysis.describe.score_distribution import MEANINGS, MeasureDescription
 from semlens.analysis.scores import MEASURES
 from semlens.store.reader import Database

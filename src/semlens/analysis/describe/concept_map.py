@@ -13,7 +13,7 @@ from rich.text import Text
 
 from semlens.analysis.compare.compare import LabelThreshold
 from semlens.analysis.compare.component_sets import ComponentSet, as_databases, component_sets
-from semlens.analysis.compare.summary import OptionalConcepts, embed_labels
+from semlens.analysis.compare.labels_and_scores import OptionalConcepts, embed_labels
 from semlens.analysis.concepts import Concepts
 from semlens.analysis.describe.clusters import (
     MIN_DIST,

@@ -14,7 +14,11 @@ from rich.console import Group, RenderableType
 from semlens.analysis.class_relevance import MINIMUM, Minimum, TargetFilter
 from semlens.analysis.compare.compare import LabelThreshold
 from semlens.analysis.compare.component_sets import ComponentSet, as_databases, component_sets
-from semlens.analysis.compare.summary import LabelAssignment, assign_labels, first_occurrences
+from semlens.analysis.compare.labels_and_scores import (
+    LabelAssignment,
+    assign_labels,
+    first_occurrences,
+)
 from semlens.analysis.concepts import ConceptSet, as_concepts
 from semlens.analysis.label import THRESHOLD, VOCABULARY, LabelConcepts
 from semlens.analysis.query_embedding import embed_concepts

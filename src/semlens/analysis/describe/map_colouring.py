@@ -11,7 +11,7 @@ from jaxtyping import Float32
 
 from semlens.analysis.classes import class_name, find_class
 from semlens.analysis.compare.component_sets import ComponentSet
-from semlens.analysis.compare.summary import set_scores
+from semlens.analysis.compare.labels_and_scores import set_scores
 from semlens.analysis.query_embedding import alignment
 from semlens.analysis.scores import MEASURES
 from semlens.analysis.search import embed_query

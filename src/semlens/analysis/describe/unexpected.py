@@ -15,14 +15,14 @@ from rich.text import Text
 from semlens.analysis.class_relevance import MINIMUM, Minimum, relevant_rows
 from semlens.analysis.classes import class_name, find_class
 from semlens.analysis.concepts import as_concepts
-from semlens.analysis.describe.clusters import best_concepts
-from semlens.analysis.describe.provenance import (
+from semlens.analysis.describe.classes_and_samples import (
     clarity_of_rows,
     example_files,
     relevance_by_class,
     share_among_classes,
     summarize_examples,
 )
+from semlens.analysis.describe.clusters import best_concepts
 from semlens.analysis.label import VOCABULARY, LabelConcepts
 from semlens.analysis.query_embedding import alignment, embed_concepts
 from semlens.analysis.result import Result, check_suffix

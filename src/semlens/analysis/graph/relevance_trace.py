@@ -28,11 +28,11 @@ from semlens.analysis.classes import (
 from semlens.analysis.database_engine import group_masks, relevance_per_component
 from semlens.errors import RelevanceError
 from semlens.models.forward import batches
+from semlens.relevance.backward_signal import BackwardSignal
 from semlens.relevance.class_relevance import class_seed, shares
 from semlens.relevance.conditional_heatmaps import pairs_per_pass
 from semlens.relevance.presets import Rules
 from semlens.relevance.protocols import OUTPUT, ForwardTrace, RelevanceEngine
-from semlens.relevance.relevance_signal import RelevanceSignal
 from semlens.settings import question
 from semlens.store.manifest import LayerEntry
 from semlens.store.reader import Database
@@ -177,7 +177,7 @@ def _passed(
     for start in range(0, len(groups), step):
         masks = group_masks(upper, trace.values[upper.name], groups[start : start + step])
         layers = trace.backward(
-            {upper.name: RelevanceSignal(relevance * masks)}, [lower.name], heatmaps=False
+            {upper.name: BackwardSignal(relevance * masks)}, [lower.name], heatmaps=False
         ).layers
         if lower.name in layers:
             passed.append(relevance_per_component(lower, trace, layers[lower.name]))

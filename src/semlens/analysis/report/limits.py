@@ -11,7 +11,7 @@ import pandas as pd
 from semlens.analysis.audit.audit_result import Audit
 from semlens.analysis.classes import class_name
 from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.correct.sensitivity import Sensitivity
+from semlens.analysis.correct.artefact_sensitivity import Sensitivity
 from semlens.analysis.report.sections import SkippedSection, sample_count
 from semlens.draw.report_page import Commands, Paragraph, Points, Section
 from semlens.recipe import Recipe

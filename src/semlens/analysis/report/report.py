@@ -21,7 +21,7 @@ from semlens.analysis.audit.saved_audits import AuditRecord, saved_audits
 from semlens.analysis.class_relevance import MINIMUM, Minimum
 from semlens.analysis.classes import class_name
 from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.correct.sensitivity import Sensitivity
+from semlens.analysis.correct.artefact_sensitivity import Sensitivity
 from semlens.analysis.describe.concept_map import ConceptMap
 from semlens.analysis.describe.concept_map import concept_map as compute_map
 from semlens.analysis.describe.unexpected import Unexpected
@@ -29,8 +29,7 @@ from semlens.analysis.describe.unexpected import unexpected as find_unexpected
 from semlens.analysis.graph.attribution_graph import AttributionGraph, attribution_graph
 from semlens.analysis.label import label
 from semlens.analysis.report.audit_sections import audit_section, badges, review_section, verdict
-from semlens.analysis.report.limits import limits, reproduce
-from semlens.analysis.report.model_sections import (
+from semlens.analysis.report.correction_sections import (
     ModelTestLike,
     correction_section,
     correction_sentence,
@@ -41,6 +40,7 @@ from semlens.analysis.report.model_sections import (
     test_sentence,
     test_values,
 )
+from semlens.analysis.report.limits import limits, reproduce
 from semlens.analysis.report.sections import (
     Content,
     SkippedSection,

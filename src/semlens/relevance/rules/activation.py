@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from semlens.relevance.backward_signal import BackwardSignal
 from semlens.relevance.captured_graph import OpNode, execute
-from semlens.relevance.relevance_signal import RelevanceSignal
 from semlens.relevance.rules.base import NodeSignals, Rule
 
 aten = torch.ops.aten
@@ -68,7 +68,7 @@ class Activation(Rule):
         y = execute(self.node, values, torch.empty(0))
         return y, SHARES[self.node.target](self.node, values[self.node.args[0]], y)
 
-    def backward(self, saved: Any, signal: RelevanceSignal) -> NodeSignals:
+    def backward(self, saved: Any, signal: BackwardSignal) -> NodeSignals:
         """Propagate all of the relevance."""
         return [(self.node.args[0], signal.multiply(saved))]
 
@@ -85,7 +85,7 @@ class Taylor(Rule):
         y = execute(self.node, values, torch.empty(0))
         return y, y
 
-    def backward(self, saved: Any, signal: RelevanceSignal) -> NodeSignals:
+    def backward(self, saved: Any, signal: BackwardSignal) -> NodeSignals:
         """Multiply by the derivative."""
         y, g = saved, signal.values
         if "softmax" in str(self.node.target):
@@ -95,7 +95,7 @@ class Taylor(Rule):
             passed = y * (g - (g * y).sum(axis, keepdim=True))
         else:
             passed = g * y * (1 - y)
-        return [(self.node.args[0], RelevanceSignal(passed))]
+        return [(self.node.args[0], BackwardSignal(passed))]
 
 
 class LayerNorm(Rule):
@@ -118,7 +118,7 @@ class LayerNorm(Rule):
             scale = torch.rsqrt(x.var(axes, unbiased=False, keepdim=True) + eps)
         return execute(node, values, torch.empty(0)), scale
 
-    def backward(self, saved: Any, signal: RelevanceSignal) -> NodeSignals:
+    def backward(self, saved: Any, signal: BackwardSignal) -> NodeSignals:
         """Propagate through the scale and the subtraction of the mean."""
         node = self.node
         weight = node.arg(2)
@@ -127,7 +127,7 @@ class LayerNorm(Rule):
             g = g * weight
         if node.target != aten.rms_norm.default:
             g = g - g.mean(tuple(range(-len(node.arg(1)), 0)), keepdim=True)
-        return [(node.arg(0), RelevanceSignal(g))]
+        return [(node.arg(0), BackwardSignal(g))]
 
 
 class GroupNorm(Rule):
@@ -142,7 +142,7 @@ class GroupNorm(Rule):
         scale = torch.rsqrt(groups_of_values.var(2, unbiased=False, keepdim=True) + eps)
         return execute(self.node, values, torch.empty(0)), scale
 
-    def backward(self, saved: Any, signal: RelevanceSignal) -> NodeSignals:
+    def backward(self, saved: Any, signal: BackwardSignal) -> NodeSignals:
         """Propagate through the scale and the subtraction of the mean."""
         weight = self.node.arg(2)
         g = signal.values
@@ -150,4 +150,4 @@ class GroupNorm(Rule):
             g = g * weight.view(-1, *[1] * (g.ndim - 3))
         grouped = g.unflatten(2, (self.node.arg(1), -1)).flatten(3) * saved
         grouped = grouped - grouped.mean(-1, keepdim=True)
-        return [(self.node.arg(0), RelevanceSignal(grouped.reshape(g.shape)))]
+        return [(self.node.arg(0), BackwardSignal(grouped.reshape(g.shape)))]

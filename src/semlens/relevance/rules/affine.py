@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from semlens.relevance.backward_signal import BackwardSignal
 from semlens.relevance.captured_graph import OpNode, pair
-from semlens.relevance.relevance_signal import RelevanceSignal
 from semlens.relevance.rules.base import NodeSignals, Rule, stabilised
 
 
@@ -33,10 +33,10 @@ class Dense:
         return functional.linear(x, weight, bias)
 
     def apply_transposed(
-        self, signal: RelevanceSignal, weight: Tensor, shape: Sequence[int]
-    ) -> RelevanceSignal:
+        self, signal: BackwardSignal, weight: Tensor, shape: Sequence[int]
+    ) -> BackwardSignal:
         """Apply the transposed weights."""
-        return RelevanceSignal(signal.values @ weight)
+        return BackwardSignal(signal.values @ weight)
 
     def to_memory_format(self, weight: Tensor) -> Tensor:
         """Return the weights as they are."""
@@ -65,8 +65,8 @@ class Convolution:
         )
 
     def apply_transposed(
-        self, signal: RelevanceSignal, weight: Tensor, shape: Sequence[int]
-    ) -> RelevanceSignal:
+        self, signal: BackwardSignal, weight: Tensor, shape: Sequence[int]
+    ) -> BackwardSignal:
         """Apply the transposed convolution; a window grows by the kernel."""
         return self._transposed(signal, weight, shape, self.groups)
 
@@ -77,7 +77,7 @@ class Convolution:
             ones = functional.pad(ones, (0, self.extra_padding[1], 0, self.extra_padding[0]))
         return functional.conv2d(ones, kernel, None, self.stride, self.padding, self.dilation)
 
-    def sum_over_kernel(self, signal: RelevanceSignal, shape: Sequence[int]) -> RelevanceSignal:
+    def sum_over_kernel(self, signal: BackwardSignal, shape: Sequence[int]) -> BackwardSignal:
         """Sum over the kernel's positions."""
         kernel = signal.values.new_ones(1, 1, *self.weight.shape[-2:])
         return self._transposed(signal, kernel, shape, 1)
@@ -87,8 +87,8 @@ class Convolution:
         return weight.contiguous(memory_format=torch.channels_last)
 
     def _transposed(
-        self, signal: RelevanceSignal, weight: Tensor, shape: Sequence[int], groups: int
-    ) -> RelevanceSignal:
+        self, signal: BackwardSignal, weight: Tensor, shape: Sequence[int], groups: int
+    ) -> BackwardSignal:
         if signal.corner is None:
             size = (shape[-2], shape[-1])
             full = [
@@ -202,7 +202,7 @@ class Epsilon(Affine):
         y = self.output(x)
         return y, (y / stabilised(y, self.epsilon), x.shape)
 
-    def backward(self, saved: Any, signal: RelevanceSignal) -> NodeSignals:
+    def backward(self, saved: Any, signal: BackwardSignal) -> NodeSignals:
         """Propagate through the unchanged weights."""
         factor, shape = saved
         passed = self.operator.apply_transposed(
@@ -239,7 +239,7 @@ class ZPlus(Affine):
         factor = torch.div(y, z.add_(self.epsilon), out=z)  # z is never negative
         return y, (factor, x.shape, is_negative)
 
-    def backward(self, saved: Any, signal: RelevanceSignal) -> NodeSignals:
+    def backward(self, saved: Any, signal: BackwardSignal) -> NodeSignals:
         """Propagate through the positive weights, or the negative ones for negative inputs."""
         factor, shape, is_negative = saved
         scaled = signal.multiply(factor)
@@ -285,7 +285,7 @@ class Gamma(Affine):
         factor_negative = torch.where(y < 0, y, 0) / stabilised(z_negative, self.epsilon)
         return y, (factor_positive, factor_negative, x.shape, None if negative is None else x < 0)
 
-    def backward(self, saved: Any, signal: RelevanceSignal) -> NodeSignals:
+    def backward(self, saved: Any, signal: BackwardSignal) -> NodeSignals:
         """Propagate through the weights that favour the sign of the output."""
         factor_positive, factor_negative, shape, is_negative = saved
         positive, negative, transposed = (
@@ -329,12 +329,12 @@ class Flat(Affine):
         y = self.output(values[self.source])
         return y, (y, self.size(values))
 
-    def backward(self, saved: Any, signal: RelevanceSignal) -> NodeSignals:
+    def backward(self, saved: Any, signal: BackwardSignal) -> NodeSignals:
         """Spread relevance over the pixels: [n U 1 H W]."""
         y, size = saved
         relevance = signal.multiply(y)
         return self.spread(
-            RelevanceSignal(relevance.values.sum(2, keepdim=True), relevance.corner), size
+            BackwardSignal(relevance.values.sum(2, keepdim=True), relevance.corner), size
         )
 
     def size(self, values: dict[OpNode, Any]) -> tuple[int, int]:
@@ -342,7 +342,7 @@ class Flat(Affine):
         shape = values[self.image].shape
         return (shape[-2], shape[-1])
 
-    def spread(self, relevance: RelevanceSignal, size: tuple[int, int]) -> NodeSignals:
+    def spread(self, relevance: BackwardSignal, size: tuple[int, int]) -> NodeSignals:
         """Spread relevance [n U 1 h w] of this layer's positions over images of ``size``."""
         if size not in self._shares:
             counts = self.operator.count_pixels(self.operator.weight.new_ones(1, 1, *size))
@@ -351,7 +351,7 @@ class Flat(Affine):
         return [(self.source, self.operator.sum_over_kernel(per_pixel, (1, 1, *size)))]
 
 
-def _where(mask: Tensor, first: RelevanceSignal, second: RelevanceSignal) -> RelevanceSignal:
+def _where(mask: Tensor, first: BackwardSignal, second: BackwardSignal) -> BackwardSignal:
     """Return ``first`` where the mask bool[U ...] is true, else ``second``."""
     weight = mask.to(first.values.dtype)
     return first.multiply(weight).add(second.multiply(1 - weight))

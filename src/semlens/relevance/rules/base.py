@@ -13,10 +13,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from semlens.relevance.backward_signal import BackwardSignal
 from semlens.relevance.captured_graph import OpNode, execute
-from semlens.relevance.relevance_signal import RelevanceSignal
 
-NodeSignals = list[tuple[OpNode, RelevanceSignal]]
+NodeSignals = list[tuple[OpNode, BackwardSignal]]
 """The signal that each receiving node gets."""
 
 
@@ -46,7 +46,7 @@ class Rule(ABC):
         return execute(self.node, values, torch.empty(0)), None
 
     @abstractmethod
-    def backward(self, saved: Any, signal: RelevanceSignal) -> NodeSignals:
+    def backward(self, saved: Any, signal: BackwardSignal) -> NodeSignals:
         """Propagate a signal to the receivers; ``saved`` comes from :meth:`forward`."""
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from semlens.relevance.backward_signal import BackwardSignal
 from semlens.relevance.captured_graph import OpNode, execute
-from semlens.relevance.relevance_signal import RelevanceSignal
 from semlens.relevance.rules.base import NodeSignals, Rule, unbroadcast
 
 aten = torch.ops.aten
@@ -53,7 +53,7 @@ class Product(Rule):
         y = execute(self.node, values, torch.empty(0))
         return y, (a, b, y.shape)
 
-    def backward(self, saved: Any, signal: RelevanceSignal) -> NodeSignals:
+    def backward(self, saved: Any, signal: BackwardSignal) -> NodeSignals:
         """Multiply by the other factor, and by the share."""
         a, b, shape = saved
         if signal.corner is not None and not all(_fits_windows(x, shape) for x in (a, b)):
@@ -65,14 +65,14 @@ class Product(Rule):
             if self.matrices:
                 g = signal.values
                 other_factor = other_factor.transpose(-1, -2)
-                propagated = RelevanceSignal(
+                propagated = BackwardSignal(
                     unbroadcast(g @ other_factor if index == 0 else other_factor @ g, factor.shape)
                 )
             else:
                 divides = self.node.target == aten.div.Tensor
                 propagated = _scaled(signal, 1 / other_factor if divides else other_factor, factor)
             if self.share != 1:
-                propagated = RelevanceSignal(propagated.values * self.share, propagated.corner)
+                propagated = BackwardSignal(propagated.values * self.share, propagated.corner)
             result.append((self.node.args[index], propagated))
         return result
 
@@ -84,13 +84,13 @@ def _fits_windows(factor: Any, shape: torch.Size) -> bool:
     return factor.ndim >= 2 and factor.shape[-2:] in ((1, 1), shape[-2:])
 
 
-def _scaled(signal: RelevanceSignal, factor: Any, recipient: Tensor) -> RelevanceSignal:
+def _scaled(signal: BackwardSignal, factor: Any, recipient: Tensor) -> BackwardSignal:
     if not isinstance(factor, Tensor):
-        return RelevanceSignal(signal.values * factor, signal.corner)
+        return BackwardSignal(signal.values * factor, signal.corner)
     scaled = signal.multiply(factor)
     if scaled.corner is not None and recipient.shape[-2:] != (1, 1):
         return scaled
-    return RelevanceSignal(unbroadcast(scaled.values, recipient.shape))
+    return BackwardSignal(unbroadcast(scaled.values, recipient.shape))
 
 
 class Attention(Rule):
@@ -131,12 +131,12 @@ class Attention(Rule):
         weights = scores.softmax(-1)
         return weights @ v, (q, k, v, weights, scale)
 
-    def backward(self, saved: Any, signal: RelevanceSignal) -> NodeSignals:
+    def backward(self, saved: Any, signal: BackwardSignal) -> NodeSignals:
         """Propagate to the values, and half to queries and keys unless attention is constant."""
         q, k, v, weights, scale = saved
         queries, keys, values = self.node.args[:3]
         g = signal.values if self.constant else signal.values / 2
-        result: NodeSignals = [(values, RelevanceSignal(weights.transpose(-1, -2) @ g))]
+        result: NodeSignals = [(values, BackwardSignal(weights.transpose(-1, -2) @ g))]
         if not self.constant:
             weight_signal = g @ v.transpose(-1, -2)
             score_signal = (
@@ -144,8 +144,8 @@ class Attention(Rule):
                 * (weight_signal - (weight_signal * weights).sum(-1, keepdim=True))
                 * (scale / 2)
             )
-            result.append((queries, RelevanceSignal(unbroadcast(score_signal @ k, q.shape))))
-            result.append((keys, RelevanceSignal(score_signal.transpose(-1, -2) @ q)))
+            result.append((queries, BackwardSignal(unbroadcast(score_signal @ k, q.shape))))
+            result.append((keys, BackwardSignal(score_signal.transpose(-1, -2) @ q)))
         return [
             (source, signal_part) for source, signal_part in result if source in self.receivers()
         ]

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils._pytree import tree_map_only
 
+from semlens.relevance.backward_signal import BackwardSignal, extract_windows
 from semlens.relevance.captured_graph import OpNode, execute, pair
-from semlens.relevance.relevance_signal import RelevanceSignal, extract_windows
 from semlens.relevance.rules.affine import Flat
 from semlens.relevance.rules.base import NodeSignals, Rule, stabilised, unbroadcast
 
@@ -65,7 +65,7 @@ class Gradient(Rule):
             out = self.node.target(*args, **kwargs)
         return out.detach(), (out, leaves)
 
-    def backward(self, saved: Any, signal: RelevanceSignal) -> NodeSignals:
+    def backward(self, saved: Any, signal: BackwardSignal) -> NodeSignals:
         """Multiply by the derivative, for all seeds at once."""
         out, leaves = saved
         gradients: Any = torch.autograd.grad(
@@ -78,7 +78,7 @@ class Gradient(Rule):
         )
         pairs = zip(leaves, cast("Sequence[Tensor | None]", gradients), strict=True)
         return [
-            (node, RelevanceSignal(gradient)) for node, gradient in pairs if gradient is not None
+            (node, BackwardSignal(gradient)) for node, gradient in pairs if gradient is not None
         ]
 
 
@@ -114,7 +114,7 @@ class Sum(Rule):
         }
         return y, (y / stabilised(y, self.epsilon), shapes)
 
-    def backward(self, saved: Any, signal: RelevanceSignal) -> NodeSignals:
+    def backward(self, saved: Any, signal: BackwardSignal) -> NodeSignals:
         """Propagate the same signal to both terms, summed where a term was broadcast."""
         factor, shapes = saved
         size = factor.shape[-2:]
@@ -126,10 +126,10 @@ class Sum(Rule):
             if source not in shapes:
                 continue
             passed = (
-                scaled if weight == 1 else RelevanceSignal(scaled.values * weight, scaled.corner)
+                scaled if weight == 1 else BackwardSignal(scaled.values * weight, scaled.corner)
             )
             if shapes[source] != factor.shape:
-                passed = RelevanceSignal(unbroadcast(passed.values, shapes[source]))
+                passed = BackwardSignal(unbroadcast(passed.values, shapes[source]))
             result.append((source, passed))
         return result
 
@@ -141,7 +141,7 @@ class Reshape(Rule):
         """Return the node's value, and the input's shape."""
         return execute(self.node, values, torch.empty(0)), values[self.node.args[0]].shape
 
-    def backward(self, saved: Any, signal: RelevanceSignal) -> NodeSignals:
+    def backward(self, saved: Any, signal: BackwardSignal) -> NodeSignals:
         """Undo the reordering."""
         node, g, shape = self.node, signal.values, saved
         if node.target == aten.permute.default:
@@ -152,7 +152,7 @@ class Reshape(Rule):
             g = g.transpose(first, second)
         else:
             g = g.reshape(len(g), *shape)
-        return [(node.arg(0), RelevanceSignal(g))]
+        return [(node.arg(0), BackwardSignal(g))]
 
 
 class Join(Rule):
@@ -169,14 +169,14 @@ class Join(Rule):
         ]
         return y, (axis % y.ndim + 1, [tensor.shape[axis] for tensor in tensors])
 
-    def backward(self, saved: Any, signal: RelevanceSignal) -> NodeSignals:
+    def backward(self, saved: Any, signal: BackwardSignal) -> NodeSignals:
         """Split the signal."""
         axis, lengths = saved
         if signal.corner is not None and axis != 2:
             raise ValueError("A window can only be split along its channels.")
         pieces = signal.values.split(lengths, axis)
         return [
-            (source, RelevanceSignal(piece, signal.corner))
+            (source, BackwardSignal(piece, signal.corner))
             for source, piece in zip(self.node.arg(0), pieces, strict=True)
             if isinstance(source, OpNode) and source.live
         ]
@@ -226,7 +226,7 @@ class MaxPool(Rule):
         right = index % width - columns
         return y, ((down * self.kernel[1] + right).to(torch.uint8), x.shape)
 
-    def backward(self, saved: Any, signal: RelevanceSignal) -> NodeSignals:
+    def backward(self, saved: Any, signal: BackwardSignal) -> NodeSignals:
         """Send each value to the position of its winner."""
         winner, shape = saved
         if signal.corner is not None:
@@ -245,19 +245,19 @@ class MaxPool(Rule):
             view += g * (winner == offset)
         return [(self.source, self.to_input(out, signal, shape))]
 
-    def input_window(self, signal: RelevanceSignal) -> tuple[int, int]:
+    def input_window(self, signal: BackwardSignal) -> tuple[int, int]:
         """Return how many rows and columns of the input a signal's window reads."""
         (high, wide), (down, right) = signal.window, self.stride
         return (high - 1) * down + self.kernel[0], (wide - 1) * right + self.kernel[1]
 
-    def to_input(self, out: Tensor, signal: RelevanceSignal, shape: torch.Size) -> RelevanceSignal:
+    def to_input(self, out: Tensor, signal: BackwardSignal, shape: torch.Size) -> BackwardSignal:
         """Return ``out``, over a signal's input window, as a signal for an input of ``shape``."""
         padding = torch.tensor(self.padding, device=out.device)
         if signal.corner is not None:
-            return RelevanceSignal(
+            return BackwardSignal(
                 out, signal.corner * torch.tensor(self.stride, device=out.device) - padding
             )
-        whole = RelevanceSignal(out, padding.neg().expand(*out.shape[:2], 2))
+        whole = BackwardSignal(out, padding.neg().expand(*out.shape[:2], 2))
         return whole.full_map((shape[-2], shape[-1]))
 
 
@@ -284,7 +284,7 @@ class PooledFlat(MaxPool):
         y, (winner, shape) = super().forward(values)
         return y, (y, winner, shape, self.flat.size(values))
 
-    def backward(self, saved: Any, signal: RelevanceSignal) -> NodeSignals:
+    def backward(self, saved: Any, signal: BackwardSignal) -> NodeSignals:
         """Sum relevance over channels at the positions of the winners, and spread it."""
         y, winner, shape, pixels = saved
         relevance = signal.multiply(y).values

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 
 @dataclass(frozen=True)
-class RelevanceSignal:
+class BackwardSignal:
     """Relevance divided by activation, at one node of the graph.
 
     Parameters
@@ -40,58 +40,58 @@ class RelevanceSignal:
         """Return the values as one batch [n*U ...]."""
         return self.values.flatten(0, 1)
 
-    def from_batch(self, batch: Tensor, corner: Tensor | None = None) -> RelevanceSignal:
+    def from_batch(self, batch: Tensor, corner: Tensor | None = None) -> BackwardSignal:
         """Return a signal for the same seeds from a batch [n*U ...]."""
-        return RelevanceSignal(batch.unflatten(0, self.values.shape[:2]), corner)
+        return BackwardSignal(batch.unflatten(0, self.values.shape[:2]), corner)
 
-    def multiply(self, factor: Tensor) -> RelevanceSignal:
+    def multiply(self, factor: Tensor) -> BackwardSignal:
         """Multiply by float[U ...], or by a tensor that broadcasts against it.
 
         Positions of a window outside of the map become zero.
         """
         if self.corner is None or factor.ndim < 2 or factor.shape[-2:] == (1, 1):
-            return RelevanceSignal(self.values * factor, self.corner)
+            return BackwardSignal(self.values * factor, self.corner)
         maps = factor[(None,) * (4 - factor.ndim)]
-        return RelevanceSignal(
+        return BackwardSignal(
             self.values * extract_windows(maps, self.corner, self.window), self.corner
         )
 
-    def add(self, other: RelevanceSignal) -> RelevanceSignal:
+    def add(self, other: BackwardSignal) -> BackwardSignal:
         """Add a signal that reaches the same node along another path."""
         if self.corner is None and other.corner is None:
-            return RelevanceSignal(self.values + other.values)
+            return BackwardSignal(self.values + other.values)
         if self.corner is None or other.corner is None:
             whole, windowed = (self, other) if self.corner is None else (other, self)
             size = (whole.values.shape[-2], whole.values.shape[-1])
-            return RelevanceSignal(whole.values + windowed.full_map(size).values)
+            return BackwardSignal(whole.values + windowed.full_map(size).values)
         # windows keep one stride to their seeds, so the first pair's offset holds for all pairs
         down, right = (other.corner - self.corner).flatten(0, 1)[0].tolist()
         first, second = self.pad_before(-min(down, 0), -min(right, 0)), other
         second = other.pad_before(max(down, 0), max(right, 0))
         height = max(first.window[0], second.window[0])
         width = max(first.window[1], second.window[1])
-        return RelevanceSignal(
+        return BackwardSignal(
             first.pad_after(height, width).values + second.pad_after(height, width).values,
             first.corner,
         )
 
-    def pad_before(self, rows: int, columns: int) -> RelevanceSignal:
+    def pad_before(self, rows: int, columns: int) -> BackwardSignal:
         """Pad the window with zeros above and to the left."""
         if self.corner is None or not (rows or columns):
             return self
         corner = self.corner - torch.tensor([rows, columns], device=self.corner.device)
-        return RelevanceSignal(functional.pad(self.values, (columns, 0, rows, 0)), corner)
+        return BackwardSignal(functional.pad(self.values, (columns, 0, rows, 0)), corner)
 
-    def pad_after(self, height: int, width: int) -> RelevanceSignal:
+    def pad_after(self, height: int, width: int) -> BackwardSignal:
         """Pad the window with zeros below and to the right."""
         padding = (0, width - self.window[1], 0, height - self.window[0])
         return (
-            RelevanceSignal(functional.pad(self.values, padding), self.corner)
+            BackwardSignal(functional.pad(self.values, padding), self.corner)
             if any(padding)
             else self
         )
 
-    def full_map(self, size: tuple[int, int]) -> RelevanceSignal:
+    def full_map(self, size: tuple[int, int]) -> BackwardSignal:
         """Return the signal over the whole map of ``size``; values outside of it are dropped."""
         if self.corner is None:
             return self
@@ -103,7 +103,7 @@ class RelevanceSignal:
             rows, inner_rows = _overlap(top, self.window[0], height)
             columns, inner_columns = _overlap(left, self.window[1], width)
             full[index, ..., rows, columns] = batch[index, ..., inner_rows, inner_columns]
-        return RelevanceSignal(full.unflatten(0, shape[:2]))
+        return BackwardSignal(full.unflatten(0, shape[:2]))
 
 
 def _zeros(template: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -12,8 +12,8 @@ import pandas as pd
 from jaxtyping import Bool
 from rich.console import RenderableType
 
+from semlens.analysis.accuracy import Evaluation, LabelledImages, evaluate_labelled, labelled_images
 from semlens.analysis.correct.corrected_model import with_weights
-from semlens.analysis.evaluate import Evaluation, LabelledImages, evaluate_labelled, labelled_images
 from semlens.analysis.result import Chart, Result
 from semlens.data.artefact import Artefact, Artefacts, WithArtefact, as_artefacts
 from semlens.data.images import Images

@@ -12,7 +12,7 @@ import pandas as pd
 
 from semlens.analysis.audit.audit_result import Audit
 from semlens.analysis.audit.model_test_result import ModelTest
-from semlens.analysis.correct.sensitivity import ALL, COLUMNS, Sensitivity
+from semlens.analysis.correct.artefact_sensitivity import ALL, COLUMNS, Sensitivity
 from semlens.analysis.label import Labels
 from semlens.analysis.report.sections import percent, section
 from semlens.analysis.result import plain
