@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 from typer.testing import CliRunner
 
-from semlens.analysis.correct import prune
 from semlens.cli.app import app
 from semlens.data.image_folder import ImageFolder
 from semlens.embedders.load import Embedder
@@ -151,7 +150,8 @@ def when_done(
 def captured_once() -> Iterator[None]:
     """Capture the forward pass of equal ``LittleNet`` once: it takes most of a little build.
 
-    Each caller gets a copy.  Other networks, and those with hooks, are captured as ever.
+    Each engine gets a copy, weights and all.  Other networks, and those with hooks, are captured as
+    ever; so is what is pruned, which looks for the module's own weights in its graph.
     """
     captured: dict[tuple[object, ...], CapturedGraph] = {}
 
@@ -166,7 +166,6 @@ def captured_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lrp_engine, "capture", capture)
-        patch.setattr(prune, "capture", capture)
         yield
 
 

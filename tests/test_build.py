@@ -215,7 +215,7 @@ def test_every_partial_state_resumes_to_the_same_bytes(tmp_path, subject, embedd
     images = ImageFolder(write_pictures(tmp_path / "pictures", 20))
     make(tmp_path / "whole", subject, images, embedder, shard=8, relevance=True)
     expected = contents(tmp_path / "whole")
-    code = Path(sl.__file__).parent / "store" / "files.py"
+    code = Path(sl.__file__).parent / "store" / "atomic_files.py"
     assert "os.fsync" in code.read_text()  # the point at which the writes are stopped below
     real, stops = os.fsync, 0
     for stop in range(1, 200):

@@ -175,7 +175,7 @@ def test_components_come_by_mean_share(tmp_path, subject, images, embedder):
     assert [str(component) for component in answer.components] == found["component"].tolist()
     answer.save(tmp_path / "relevance.png")
     assert Image.open(tmp_path / "relevance.png").width > 500
-    assert "What 'b' relies on" in repr(answer)
+    assert "Components that 'b' relies" in repr(answer)
     assert found["mean"].is_monotonic_decreasing
     table = db.relevance(1).set_index("component")
     row = db.row(Component.parse(found["component"][0]))

@@ -109,7 +109,7 @@ def test_a_convolution_with_as_many_channels_as_rows_is_no_map_that_comes_last()
     for make in (LRPEngine, GradientEngine):
         engine = make(module, x, ["first"])
         assert class_relevance(engine, x, torch.tensor([0, 1]))["first"].shape == (2, 8)
-        assert engine.trace(x).form("first").components == 8
+        assert engine.trace(x).layout("first").components == 8
 
 
 def test_of_a_layer_that_nothing_tells_the_layout_is_asked_for(tmp_path, embedder):
@@ -131,7 +131,7 @@ def test_of_a_layer_that_nothing_tells_the_layout_is_asked_for(tmp_path, embedde
         assert db.manifest.recipe.layout == layout
     told = subject_of(Mixed(8, (64, 64)), 64, 64, layout="channels_last")
     engine = engine_for(told, ["block"])
-    assert engine.trace(told.example).form("block").form == "map-last"
+    assert engine.trace(told.example).layout("block").form == "map-last"
 
 
 def test_bare_outputs_are_read_by_their_square_or_not_at_all():

@@ -428,7 +428,7 @@ def test_foreign_embedders_and_doubles_are_refused(single, tmp_path, net, folder
         sl.concept_map([single, single])
     with pytest.raises(RecipeError, match="No database"):
         sl.concept_map([])
-    with pytest.raises(RecipeError, match="'paper-ox' is given where a database is meant"):
+    with pytest.raises(RecipeError, match="'paper-ox' is not a database"):
         as_databases(single, ["paper-ox"])
 
 

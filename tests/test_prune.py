@@ -351,9 +351,9 @@ def test_weights_of_another_model_are_refused(tmp_path, code) -> None:
     path = save_weights(tmp_path / "other.safetensors", Vgg().state_dict())
     with pytest.raises(ModelError, match="do not fit LittleNet"):
         sl.load_model(code, weights=path)
-    with pytest.raises(ModelError, match="no file"):
+    with pytest.raises(ModelError, match="not a file"):
         sl.load_model(f"{code}:weights={tmp_path / 'nothing.safetensors'}")
-    with pytest.raises(ModelError, match="no file"):  # and not the weights of before
+    with pytest.raises(ModelError, match="not a file"):  # and not the weights of before
         sl.load_model(f"{code}:weights=")
 
 

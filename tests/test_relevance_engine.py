@@ -381,8 +381,8 @@ def test_rules_by_family_by_name_and_by_layer():
     assert LRPEngine(cnn, x, []).rules.name == "epsilon-plus-flat"
     assert LRPEngine(transformer, x, []).rules.name == "attnlrp"
     own = preset("epsilon", layers={"conv": "zplus"})
-    assert own.at(("", "conv"), "first") == "zplus"
-    assert own.at(("", "other"), "conv") == "epsilon"
+    assert own.rule_for(("", "conv"), "first") == "zplus"
+    assert own.rule_for(("", "other"), "conv") == "epsilon"
     heat = []
     for rules in ("epsilon", own, Rules("z", "zplus", "zplus", "epsilon")):
         trace = LRPEngine(cnn, x, [], rules).trace(x)

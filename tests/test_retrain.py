@@ -287,7 +287,7 @@ def test_held_out_samples_are_of_every_class():
 
 def test_bad_input(shortcut):
     model, images, artefacts = small(shortcut)
-    with pytest.raises(DataError, match="Unknown artefact"):
+    with pytest.raises(DataError, match="No artefact is given"):
         retrained(model, images, [])
     with pytest.raises(DataError) as error:
         retrained(model, images, artefacts, ["nothing.png"])

@@ -118,7 +118,7 @@ def test_an_image_only_embedder_says_so_for_texts(tmp_path, subject, images, emb
         db.search("dog")
     assert "python:colours" in error.value.value
     assert "images only" in error.value.expected
-    assert "--image" in error.value.remedy
+    assert "Search by image" in error.value.remedy
     picture = Image.new("RGB", (30, 30), (10, 200, 10))
     vector = embedder.embed_images([picture])[0].numpy()
     hits = db.search(images=[picture], top=4)

@@ -57,7 +57,7 @@ def check_counts(table, by, mine, everyone):
     assert dict(zip(table[by], table["count"], strict=True)) == counted
     for record in table.to_dict("records"):
         assert record["share"] == pytest.approx(counted[record[by]] / len(mine), abs=1e-12)
-        assert record["of"] == of[record[by]]
+        assert record["total"] == of[record[by]]
 
 
 def test_without_kept_labels_those_of_clusters_are_counted(db, concept_map):

@@ -191,7 +191,7 @@ def test_bad_input(images, db):
             accuracies({"a": model()}, {"clean": labelled(images, targets=[wrong] * 40)})
     with pytest.raises(RecipeError, match="'seed' of 'sensitivity' is -1"):
         db.sensitivity([Hue()], seed=-1)
-    with pytest.raises(DataError, match="seed is -1"):
+    with pytest.raises(DataError, match="-1 is not a valid seed"):
         WithArtefact(images, Hue(), seed=-1)
     for name in ("vanilla", "pruned"):
         with pytest.raises(DataError, match=f"'{name}'|vanilla, pruned, {name}"):

@@ -355,7 +355,7 @@ def test_originals_of_a_hugging_face_data_set(tmp_path, pictures, monkeypatch):
     assert asked == [{"offline": True}] * 2  # once for each SPEC, not for each image
     with pytest.raises(ImageError) as error:
         images.content(12)
-    assert_says(error.value, "no row 12", "12 rows", "Give")
+    assert_says(error.value, "no row 12", "12 rows", "Pass")
     rows.select(range(4)).save_to_disk(tmp_path / "short")
     with pytest.raises(DataError, match="no row 7"):
         db.original(7, tmp_path / "short")

@@ -264,7 +264,7 @@ def test_the_report_has_the_lists_the_thresholds_and_the_notes(client, db):
     assert answer.headers["content-disposition"] == 'attachment; filename="audit-1-ox.html"'
     page = answer.text
     for part in ("Review by people", "&lt;i&gt;a horn&lt;/i&gt;", "confirmed", "revision 2",
-                 "grey wolf", "stone", "valid 0.125, spurious against chance", db.fingerprint,
+                 "grey wolf", "stone", "valid 0.125, spurious calibrated", db.fingerprint,
                  db.manifest.embedder.fingerprint, "--saved 1"):  # fmt: skip
         assert part in page, part
     assert "<i>a horn" not in page
@@ -306,7 +306,7 @@ def test_concepts_by_image_stay_and_no_path_comes_from_a_page(client, db):
     assert moved["valid"][-1]["images"] == [picture.name]
     assert db.audits.get(1).valid[-1].images == (str(picture.resolve()),)
     wrong = {"revision": 2, "valid": [{"text": "other", "images": ["x.png"]}]}
-    assert "no concept 'other' by image" in fetch(client, "audits/1", "PUT", wrong).text
+    assert "no concept by image named 'other'" in fetch(client, "audits/1", "PUT", wrong).text
     sneaky = {"revision": 2, "valid": [{"text": "x", "images": ["/etc/passwd"]}]}
     fetch(client, "audits/1", "PUT", sneaky)
     assert db.audits.get(1).valid[0].images == ()
@@ -316,7 +316,7 @@ def test_concepts_by_image_stay_and_no_path_comes_from_a_page(client, db):
     ("body", "status", "said"),
     [
         ({"target": "ox", "valid": terms(["Tree"]), "spurious": terms(["tree "])}, 400,
-         "calls valid and spurious: tree"),
+         "lists as both valid and spurious: tree"),
         ({"target": "horse"}, 400, "Unknown class 'horse'"),
         ({"target": "ox", "from_sets": ["/etc/passwd"]}, 400, "'/etc/passwd' is neither"),
         ({"target": "ox", "from_sets": ["../x"]}, 400, "'../x' is neither a file nor"),

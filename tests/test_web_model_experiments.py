@@ -347,7 +347,7 @@ def test_the_report_has_the_graph_and_the_last_test_of_the_model(client, db):
 
     before = report()
     assert "No model test was requested" in before
-    assert "lines what passes between them" in before
+    assert "lines the relevance that flows between them" in before
     fetch(
         client,
         "experiments/model-test",

@@ -247,7 +247,7 @@ def test_a_build_that_fails_says_why_and_leaves_no_page(checkout: Path):
     assert_says(
         caught.value,
         f"'npm run build' in '{checkout / 'web'}' failed with exit code 1.",
-        "Expected it to build the page",
+        "Expected it to build the web page",
         "Fix the error below",
         "not-there",
     )

@@ -519,7 +519,7 @@ def test_wrong_input_is_refused_before_the_start(folder: Path, static: Path) -> 
         make_server([], static=static)
     with pytest.raises(ServeError, match="given twice"):
         make_server([one, one], port=0, static=static)
-    with pytest.raises(RecipeError, match="2 models are given for 1"):
+    with pytest.raises(RecipeError, match="2 models were given for 1"):
         open_databases([one], models=["semlens/demo"] * 2)
     with pytest.raises(StaleError, match="python:colours"):
         open_databases([one], embedder=ColourEmbedder(1))
