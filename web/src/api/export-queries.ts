@@ -82,7 +82,7 @@ function search({ page, rows }: Table, params: URLSearchParams): SearchResponse 
       "NotExported",
       "This read-only copy of the page has no labels to search in.",
       "Expected an export of a database with saved labels.",
-      "Run 'semlens label DATABASE --save NAME' and export again, or 'semlens serve DATABASE'.",
+      "Run 'semlens label DATABASE --keep NAME' and export again, or 'semlens serve DATABASE'.",
     );
   const included = params.getAll("q").map(words);
   const excluded = params.getAll("without").map(words);
