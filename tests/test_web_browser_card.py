@@ -29,7 +29,7 @@ def card(page):
 
 
 def region(page, name):
-    return page.get_by_role("region", name=re.compile(name))
+    return page.locator("aside").get_by_role("region", name=re.compile(name))
 
 
 def test_a_link_opens_a_card(page_at, demo):
@@ -188,7 +188,14 @@ def test_a_part_fails_alone(page_at, lost):
     failure = page.locator("aside").get_by_role("alert")
     expect(failure).to_have_count(1)
     expect(failure).to_contain_text("500")
-    for name in ("strongest examples", "On all images", "Label", "Matters", "Senses", "Most like"):
+    for name in (
+        "strongest examples",
+        "On all images",
+        "Label",
+        "Relevant",
+        "Senses",
+        "Most similar",
+    ):
         expect(region(page, name)).to_have_count(1)
     page.unroute(f"**/{lost}*")
     failure.get_by_role("button", name="Try again").click()

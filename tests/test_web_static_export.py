@@ -192,7 +192,7 @@ def test_it_opens_from_disk(demo, tmp_path, page_at):
     site = export_site([copy], tmp_path / "site", cards=200)
     home = (site.folder / "index.html").as_uri()
     page = page_at(f"{home}#/m/demo/search?q=letter")
-    page.get_by_text("saved copy of the page").first.wait_for()
+    page.get_by_text("read-only copy of the page").first.wait_for()
     page.locator("main a", has_text=re.compile(r"layer\d:\d+")).first.click()
     card = page.locator("aside")
     card.get_by_text("strongest examples").wait_for()
