@@ -1,4 +1,4 @@
-"""Does a class rest on what surrounds its objects? Borders of its images, pasted onto others."""
+"""Does a class rely on what surrounds its objects? Borders of its images, pasted onto others."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class BorderSwap(Result):
 
     @property
     def detected(self) -> list[str]:
-        """Names of the classes that rest on their surroundings, strongest evidence first."""
+        """Names of the classes that rely on their surroundings, strongest evidence first."""
         return list(dict.fromkeys(self.frame.loc[self.frame["detected"], "class"]))
 
     def to_json(self) -> dict[str, Any]:
@@ -74,7 +74,7 @@ class BorderSwap(Result):
         """What was detected, in a sentence."""
         count = self.frame["class"].nunique()
         named = ", ".join(self.detected) or "none"
-        return f"Classes that rest on their surroundings (of {count}, family-wise 5 %): {named}"
+        return f"Classes that rely on their surroundings (of {count}, family-wise 5 %): {named}"
 
     def plot(self) -> Chart:
         """Draw the gain of every class, and pasted images of the first one."""
@@ -108,7 +108,7 @@ def border_swap(
     seed: Annotated[int, setting("Which images are drawn.", ge=0)] = 0,
     batch_size: Annotated[int, setting("Images per pass.", ge=1)] = 32,
 ) -> BorderSwap:
-    """Test whether a class rests on what surrounds its objects.
+    """Test whether a class relies on what surrounds its objects.
 
     The border of images of the class is pasted onto images of other classes. The gain is the
     mean rise of the class's logit over that with a border from a third class. It is tested
