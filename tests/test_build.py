@@ -197,6 +197,7 @@ def whole(tmp_path_factory, pictures) -> tuple[int, dict[str, str]]:
     return len(heard), contents(target)
 
 
+@pytest.mark.slow
 def test_killed_at_many_points_and_resumed_gives_the_same_bytes(tmp_path, pictures, whole):
     steps, expected = whole
     target = tmp_path / "killed"

@@ -226,15 +226,13 @@ def leave_one_out(values: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"
     are normal.
     """
     n = len(values) - 1
-    p_values = np.ones(len(values))
-    for i in range(len(values)):
-        others = np.delete(values, i)
-        excess, spread = values[i] - others.mean(), others.std(ddof=1) * np.sqrt(1 + 1 / n)
-        if spread > 0:
-            p_values[i] = student.sf(excess / spread, n - 1)
-        elif excess > 1e-9 * np.abs(values).max():  # no other class gains anything
-            p_values[i] = 0.0
-    return p_values
+    others = np.tile(values, (n + 1, 1))[~np.eye(n + 1, dtype=bool)].reshape(n + 1, n)
+    excess = values - others.mean(1)
+    spread = others.std(1, ddof=1) * np.sqrt(1 + 1 / n)
+    # without spread no other class gains anything: then any gain is beyond chance
+    beyond = np.where(excess > 1e-9 * np.abs(values).max(), np.inf, -np.inf)
+    scores = np.divide(excess, spread, out=beyond, where=spread > 0)
+    return student.sf(scores, n - 1)
 
 
 def _small(
