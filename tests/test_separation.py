@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import brentq
+from scipy.stats import norm
 
-from semlens.analysis.auroc import auroc_interval
-from semlens.analysis.contrast.separation import intervals, permuted_groups, separate
+from semlens.analysis.auroc import auroc_interval, auroc_intervals
+from semlens.analysis.contrast.separation import permuted_groups, separate
 
 
 def plain_auroc(a, b):
@@ -70,9 +72,21 @@ def test_permutations_stay_within_blocks_and_are_all_alike():
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=5), st.integers(1, 400), st.integers(1, 400))
 def test_intervals_are_those_of_one_auroc(values, n, m):
-    low, high = intervals(np.array(values), n, m)
+    low, high = auroc_intervals(np.array(values), n, m)
     for i, value in enumerate(values):
         assert (low[i], high[i]) == pytest.approx(auroc_interval(value, n, m), abs=1e-9)
+        assert low[i] == pytest.approx(plain_lower(value, n, m), abs=1e-9)
+        assert high[i] == pytest.approx(1 - plain_lower(1 - value, n, m), abs=1e-9)
+
+
+def plain_lower(value, n, m):
+    """The root of Newcombe's equation by a library's solver."""
+
+    def excess(true):
+        spread = 1 + ((n + m) / 2 - 1) * ((1 - true) / (2 - true) + true / (1 + true))
+        return value - true - norm.ppf(0.975) * np.sqrt(true * (1 - true) * spread / (n * m))
+
+    return brentq(excess, 0.0, min(value, 1 - 1e-12), xtol=1e-13) if value > 0 else 0.0
 
 
 def test_a_column_that_is_not_finite_has_no_auroc_and_changes_no_other():

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Float, Float64
-from scipy.optimize import brentq
 from scipy.stats import norm, rankdata
 
 from semlens.errors import DataError
+
+STEPS = 60
+"""Bisections of an interval's limits; the last is far below float64's resolution."""
 
 
 def auroc(
@@ -50,23 +52,32 @@ def auroc_interval(
             "Expected a value from 0 to 1, and at least one sample in each set.",
             "Add samples.",
         )
+    low, high = auroc_intervals(np.array([value]), positive, negative, level)
+    return float(low[0]), float(high[0])
+
+
+def auroc_intervals(
+    values: Float64[np.ndarray, " c"], positive: int, negative: int, level: float = 0.95
+) -> tuple[Float64[np.ndarray, " c"], Float64[np.ndarray, " c"]]:
+    """Return the score intervals of many AUROCs, as :func:`auroc_interval`; NaN stays NaN."""
     quantile = float(norm.ppf(0.5 + level / 2))
     return (
-        _lower(value, positive, negative, quantile),
-        1 - _lower(1 - value, positive, negative, quantile),
+        _lower(values, positive, negative, quantile),
+        1 - _lower(1 - values, positive, negative, quantile),
     )
 
 
-def _lower(value: float, positive: int, negative: int, quantile: float) -> float:
-    """Return the lower limit; the variance is symmetric, so 1 - value gives the upper one."""
-    if value == 0:
-        return 0.0
+def _lower(
+    values: Float64[np.ndarray, " c"], positive: int, negative: int, quantile: float
+) -> Float64[np.ndarray, " c"]:
+    """Return lower limits by bisection; the variance is symmetric: 1 - values gives upper ones."""
     half = (positive + negative) / 2 - 1
-
-    def excess(true: float) -> float:
+    # exclude 1: the variance is zero there, a root that is not a limit
+    low, high = np.zeros_like(values), np.minimum(values, 1 - 1e-12)
+    for _ in range(STEPS):
+        true = (low + high) / 2
         spread = 1 + half * ((1 - true) / (2 - true) + true / (1 + true))
         variance = true * (1 - true) * spread / (positive * negative)
-        return value - true - quantile * float(np.sqrt(variance))
-
-    # exclude 1: the variance is zero there, a root that is not a limit
-    return float(brentq(excess, 0.0, min(value, 1 - 1e-12), xtol=1e-12))  # type: ignore[arg-type]
+        too_low = values - true > quantile * np.sqrt(variance)
+        low, high = np.where(too_low, true, low), np.where(too_low, high, true)
+    return np.where(np.isnan(values), np.nan, np.where(values > 0, low, 0.0))

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Float64, Int64
-from scipy.stats import norm, rankdata
+from scipy.stats import rankdata
+
+from semlens.analysis.auroc import auroc_intervals
 
 CHUNK = 2048
 """Columns that are ranked at once: bounds the memory."""
-STEPS = 60
-"""Bisections of an interval's limits: the last one is far below float64's resolution."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def separate(
     # ties in floating point count as reached: a p-value is rather too large
     reached = draws - np.searchsorted(largest, observed * (1 - 1e-9) - 1e-12, side="left")
     p_value = np.where(np.isnan(observed), np.nan, (1 + reached) / (1 + draws))
-    return Separation(auroc, *intervals(auroc, n, m), p_value)
+    return Separation(auroc, *auroc_intervals(auroc, n, m), p_value)
 
 
 def permuted_groups(
@@ -101,30 +101,3 @@ def _block_means(ranks: np.ndarray, block: np.ndarray, size: np.ndarray) -> np.n
     totals = np.zeros((len(size), ranks.shape[1]))
     np.add.at(totals, block, ranks)
     return (totals / size[:, None])[block]
-
-
-def intervals(
-    auroc: Float64[np.ndarray, " c"], first: int, second: int, level: float = 0.95
-) -> tuple[Float64[np.ndarray, " c"], Float64[np.ndarray, " c"]]:
-    """Return the score intervals of AUROCs (Newcombe 2006, method 5).
-
-    All true values for which the measured one is not too far off, by the standard error that
-    the true value would have; the interval keeps a width where the measured value is 1.
-    """
-    wide = float(norm.ppf(0.5 + level / 2))
-    lower = _lower(auroc, first, second, wide)
-    upper = 1 - _lower(1 - auroc, first, second, wide)  # the variance is symmetric
-    return lower, upper
-
-
-def _lower(auroc: np.ndarray, first: int, second: int, wide: float) -> np.ndarray:
-    """Find the lower limits by bisection between 0 and the measured values."""
-    half = (first + second) / 2 - 1
-    low, high = np.zeros_like(auroc), np.minimum(auroc, 1 - 1e-12)
-    for _ in range(STEPS):
-        true = (low + high) / 2
-        spread = 1 + half * ((1 - true) / (2 - true) + true / (1 + true))
-        variance = true * (1 - true) * spread / (first * second)
-        too_low = auroc - true > wide * np.sqrt(variance)
-        low, high = np.where(too_low, true, low), np.where(too_low, high, true)
-    return np.where(np.isnan(auroc), np.nan, np.where(auroc > 0, low, 0.0))
