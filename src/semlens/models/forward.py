@@ -123,18 +123,40 @@ def readouts(
     batch_size: int = 32,
 ) -> dict[str, Float32[np.ndarray, "n c"]]:
     """Return the raw readouts of all components of some layers for each sample."""
+    return readouts_and_logits(model, reader, samples, layers, readout, batch_size)[0]
+
+
+def readouts_and_logits(
+    model: SubjectModel,
+    reader: ImageReader,
+    samples: Sequence[int],
+    layers: Sequence[str],
+    readout: Readout = "mean",
+    batch_size: int = 32,
+) -> tuple[dict[str, Float32[np.ndarray, "n c"]], Float32[np.ndarray, "n classes"] | None]:
+    """Return :func:`readouts` and the logits from the same passes; None for a model without."""
     channel_orders = model.channel_orders(layers)
+    scores: list[np.ndarray] = []
 
     def reduce(name: str, output: Any) -> np.ndarray:
         layout = measure_layout(name, output, channel_orders[name])
         return compute_readouts(layout, output, readout).value.cpu().numpy()
 
+    def keep_logits(output: Any) -> None:
+        logits = class_scores(output)
+        if logits is not None and logits.ndim == 2:
+            scores.append(logits.float().cpu().numpy())
+
     stream = batches(model, reader, samples, batch_size)
-    batch_readouts = [run_layers(model.module, batch, layers, reduce) for batch in stream]
-    return {
+    batch_readouts = [
+        run_layers(model.module, batch, layers, reduce, on_output=keep_logits) for batch in stream
+    ]
+    by_layer = {
         name: np.concatenate([batch_values[name] for batch_values in batch_readouts])
         for name in layers
     }
+    joined = np.concatenate(scores) if scores else None
+    return by_layer, joined if joined is not None and len(joined) == len(samples) else None
 
 
 IMAGES_PER_PASS = 128

@@ -98,6 +98,7 @@ def run_layers(
     use: Callable[[str, Any], T],
     *,
     stop_early: bool = False,
+    on_output: Callable[[Any], object] | None = None,
 ) -> dict[str, T]:
     """Run a batch and return the result of ``use(name, output)`` for each named layer.
 
@@ -108,6 +109,8 @@ def run_layers(
     ----------
     stop_early
         Whether to end the pass after the last of these layers.
+    on_output
+        Called with the output of the whole model.
 
     Raises
     ------
@@ -129,7 +132,9 @@ def run_layers(
             raise _StopForward
 
     with suppress(_StopForward), evaluating(module), reading_layers(module, names, collect):
-        module(batch)
+        output = module(batch)
+        if on_output is not None:
+            on_output(output)
     missing = [name for name in names if name not in results]
     if missing:
         raise LayerError(

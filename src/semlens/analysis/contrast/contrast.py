@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
-import torch
 from jaxtyping import Float32
 from PIL import Image
 from rich.console import Group, RenderableType
@@ -28,9 +27,7 @@ from semlens.analysis.label import VOCABULARY, LabelSource, as_labels, label_of
 from semlens.analysis.result import Chart, Result
 from semlens.draw.text_table import titled_table
 from semlens.errors import RelevanceError
-from semlens.models.activations import compute_readouts, measure_layout
-from semlens.models.forward import batches, class_scores
-from semlens.models.hooks import evaluating, reading_layers
+from semlens.models.forward import readouts_and_logits
 from semlens.settings import question, setting
 from semlens.store.reader import Database
 from semlens.types import Component, Layers
@@ -212,25 +209,11 @@ def _run(
     database: Database, group: ImageGroup, layers: list[str], batch_size: int
 ) -> tuple[Float32[np.ndarray, "n c"], Float32[np.ndarray, "n k"] | None]:
     """Return the readout of every component and the logits, from one pass over the images."""
-    model, readout = database.model, database.manifest.recipe.readout
-    layouts = model.channel_orders(layers)
-    rows: list[np.ndarray] = []
-    scores: list[np.ndarray] = []
-    for batch in batches(model, group.images.read, group.samples, batch_size):
-        found: dict[str, np.ndarray] = {}
-
-        def keep(name: str, output: Any, found: dict[str, np.ndarray] = found) -> None:
-            form = measure_layout(name, output, layouts[name])
-            found[name] = compute_readouts(form, output, readout).value.float().cpu().numpy()
-
-        with torch.inference_mode(), evaluating(model.module):
-            with reading_layers(model.module, layers, keep):
-                output = model.module(batch)
-            logits = class_scores(output)
-        rows.append(np.concatenate([_signed(database, n, found[n]) for n in layers], axis=1))
-        if logits is not None and logits.ndim == 2 and len(logits) == len(batch):
-            scores.append(logits.float().cpu().numpy())
-    return np.concatenate(rows), np.concatenate(scores) if scores else None
+    by_layer, logits = readouts_and_logits(
+        database.model, group.images.read, group.samples, layers,
+        database.manifest.recipe.readout, batch_size,
+    )  # fmt: skip
+    return np.concatenate([_signed(database, n, by_layer[n]) for n in layers], axis=1), logits
 
 
 def _signed(database: Database, layer: str, values: np.ndarray) -> np.ndarray:
