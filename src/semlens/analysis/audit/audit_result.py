@@ -144,19 +144,23 @@ class Audit(Result):
             if verdict in self.possible
         ]
         text = f"What '{self.name}' relies on is {', '.join(shares[:-1])} and {shares[-1]}"
-        return text + "." if math.isnan(self.p_value) else f"{text}. {self.evidence}"
+        if math.isnan(self.p_value):
+            return text + "."
+        return f"{text}. {'ALARM' if self.alarm else 'No alarm'}: {self.evidence}"
 
     @property
     def evidence(self) -> str:
         """What the alarm, or its absence, is based on, in one sentence."""
+        if math.isnan(self.p_value):
+            return "There are no spurious concepts, so there is no alarm to raise."
         p = p_text(self.p_value)
         if self.suspect is not None and self.alarm:
-            return f"ALARM: no other class relies on '{self.suspect}' as much ({p})."
+            return f"no other class relies on '{self.suspect}' as much ({p})."
         if self.suspect is not None:
-            return f"No alarm: other classes rely on the spurious concepts as much ({p})."
+            return f"other classes rely on the spurious concepts as much ({p})."
         if self.alarm:
-            return f"ALARM: spurious concepts claim more than random ones ({p})."
-        return f"No alarm: random concepts claim as much as the spurious ones ({p})."
+            return f"spurious concepts claim more than random ones ({p})."
+        return f"random concepts claim as much as the spurious ones ({p})."
 
     @property
     def possible(self) -> set[str]:
