@@ -75,29 +75,31 @@ def concept_contrasts(
     database: Database, target: int, query: QueryEmbedding, words: OwnWords, layers: Layers = None
 ) -> ConceptContrasts | None:
     """Return the contrasts of a class, or None if the database has too few classes to compare."""
-    scores = contrast_table(database, target, query, words, layers)
-    if scores is None:
+    if len(reference_classes(words)) <= LEAST_CLASSES or not len(query.names):
         return None
-    p_values = outlier_p_values(scores[0], scores[1:]) * scores.shape[1]
-    return ConceptContrasts(scores[0], scores[1:], np.minimum(p_values, 1))
+    classes, excess = class_excess(database, words, layers, target)
+    scores = contrast_scores(excess, [layer_alignments(database, one, query) for one in excess])
+    return compare_classes(scores, classes.index(target))
 
 
-def contrast_table(
-    database: Database, target: int, query: QueryEmbedding, words: OwnWords, layers: Layers = None
-) -> Float64[np.ndarray, "c n"] | None:
-    """Return the contrasts of a class (first) and of the classes it is compared with."""
+def compare_classes(scores: Float[np.ndarray, "c n"], position: int) -> ConceptContrasts:
+    """Compare the contrasts of one class with those of all others."""
+    others = np.delete(scores, position, axis=0)
+    p_values = outlier_p_values(scores[position], others) * scores.shape[1]
+    return ConceptContrasts(scores[position], others, np.minimum(p_values, 1))
+
+
+def class_excess(
+    database: Database, words: OwnWords, layers: Layers = None, target: int | None = None
+) -> tuple[tuple[int, ...], list[LayerExcess]]:
+    """Return the classes to compare, ``target`` among them, and their excess in each layer."""
     references = reference_classes(words)
-    if len(references) < LEAST_CLASSES or not len(query.names):
-        return None
     names = tuple(database.layer_names(layers))
-    fixed = _reference_excess(database, references, words, names)
-    if target in references:
-        columns = [references.index(target)]
-    else:
-        own = _excess(database, (target,), references, words, names)
-        fixed, columns = [a.join(b) for a, b in zip(own, fixed, strict=True)], [0]
-    columns += [i for i in range(fixed[0].excess.shape[1]) if i not in columns]
-    return contrast_scores(fixed, [_aligned(database, one, query) for one in fixed])[columns]
+    excess = _reference_excess(database, references, words, names)
+    if target is None or target in references:
+        return references, excess
+    own = _excess(database, (target,), references, words, names)
+    return (target, *references), [a.join(b) for a, b in zip(own, excess, strict=True)]
 
 
 def reference_classes(words: OwnWords) -> tuple[int, ...]:
@@ -217,8 +219,8 @@ def _excess(
     aligned: list[np.ndarray] = []
     for done, layer_rows in enumerate(rows):
         report_progress("comparing classes", done, len(rows))
-        total = sum(_shares(database, c, layer_rows) for c in references)
-        columns = [_shares(database, c, layer_rows) for c in classes]
+        total = sum(positive_shares(database, c, layer_rows) for c in references)
+        columns = [positive_shares(database, c, layer_rows) for c in classes]
         others = [
             (total - column * (c in references)) / (len(references) - (c in references))
             for c, column in zip(classes, columns, strict=True)
@@ -244,7 +246,7 @@ def _rows(database: Database, layer: str) -> Int64[np.ndarray, " n"]:
     return rows[database.has_examples[rows]]
 
 
-def _shares(
+def positive_shares(
     database: Database, target: int, rows: Int64[np.ndarray, " n"]
 ) -> Float64[np.ndarray, " n"]:
     """Return each component's share of the layer's positive relevance for a class."""
@@ -257,7 +259,8 @@ def _shares(
     return values / max(float(values.sum()), 1e-12)
 
 
-def _aligned(
+def layer_alignments(
     database: Database, layer: LayerExcess, query: QueryEmbedding
 ) -> Float64[np.ndarray, "n q"]:
+    """Return the standardised alignments of a layer's components with concepts."""
     return standardised(alignment(database.theta[layer.rows], query))
