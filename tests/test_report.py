@@ -32,7 +32,6 @@ from semlens.analysis.report.correction_sections import (
     read_model_test,
     read_sensitivity,
 )
-from semlens.analysis.report.limits import build_command
 from semlens.analysis.report.sections import SkippedSection
 from semlens.cli.app import app
 from semlens.data.artefact import load_artefact
