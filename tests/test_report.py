@@ -320,7 +320,7 @@ def test_a_report_makes_its_graph_and_its_test(db, audit, sections, tmp_path):
     assert [done for what, done, _ in seen if what == "report"] == list(range(8))
     page = check_page(found.html)
     made = found.to_pandas().set_index("section")["made"]
-    assert made[~made].index.tolist() == ["map", "correction"]
+    assert made[~made].index.tolist() == ["map", "borders", "contrast", "correction"]
     assert "The map was not requested." in page.text["map"]
     one = sections[1].sets[0]
     assert f"{one.auroc:.3f} ({one.interval[0]:.3f} to {one.interval[1]:.3f})" in page.text["test"]
