@@ -374,7 +374,7 @@ def _map(database: Database, target: int) -> ConceptMap:
 def _unexpected(
     database: Database, target: int, concepts: ConceptSet, audit: Audit | SkippedSection
 ) -> Unexpected:
-    """Return the audit's unexpected components; without an audit, those with alignment below 0."""
+    """Return the audit's unexpected components; without an audit, those not above noise."""
     if isinstance(audit, SkippedSection):
         return find_unexpected(database, target, concepts)
     audited_layers = set(audit.frame["layer"])
@@ -390,7 +390,7 @@ def _unexpected(
 
 def _criterion(audit: Audit | SkippedSection) -> str:
     if isinstance(audit, SkippedSection):
-        return "A component is unexpected if no concept describes it better than an empty prompt."
+        return "A component is unexpected if no concept describes it better than random crops."
     return (
         "A component is unexpected if neither a valid nor a spurious concept aligns with it above "
         "the threshold of the audit."
