@@ -8,7 +8,8 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from conftest import WordEmbedder, to_tensor
+from conftest import WordEmbedder, assert_says, to_tensor, when_done
+from fastapi.testclient import TestClient
 from PIL import Image
 from scipy.stats import t as student
 from torch import nn
@@ -24,12 +25,15 @@ from semlens.analysis.audit.class_contrast import (
     remove_own,
     standardised,
 )
+from semlens.analysis.audit.suspects import best_matches
 from semlens.analysis.concepts import Concept, ConceptSet
 from semlens.analysis.outlier_test import outlier_p_values
 from semlens.analysis.query_embedding import embed_concepts
 from semlens.data.image_folder import ImageFolder
+from semlens.errors import RelevanceError
 from semlens.models.subject import SubjectModel
 from semlens.recipe import fingerprint
+from semlens.web.app import create_app
 
 
 def unit(values):
@@ -186,21 +190,29 @@ class Hues(nn.Module):
         return self.head(self.hues(x / 2 + 0.5).mean((2, 3)))
 
 
-@pytest.fixture(scope="module")
-def db(tmp_path_factory):
-    """Images of one colour on grey; those of ``blue`` have a pink sticker."""
-    folder, random = tmp_path_factory.mktemp("hues"), np.random.default_rng(0)
-    for name in CLASSES:
-        (folder / name).mkdir()
-        for i in range(8):
+def draw(folder, classes, count):
+    """Draw images of one colour on grey; those of ``blue`` have a pink sticker."""
+    random = np.random.default_rng(0)
+    for name in classes:
+        (folder / name).mkdir(parents=True)
+        for i in range(count):
             pixels = random.integers(60, 120, (32, 32, 3))
             for colour in (name, "pink") if name == "blue" else (name,):
                 y, x = random.integers(0, 18, 2)
                 pixels[y : y + 14, x : x + 14] = COLOURS[colour]
             Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{i}.png")
     subject = SubjectModel(Hues(), to_tensor, "32 bilinear", "python:hues", CLASSES)
+    return subject, ImageFolder(folder), ColourNames()
+
+
+def few_classes(folder):
+    return draw(folder / "few", CLASSES[:3], 3)
+
+
+@pytest.fixture(scope="module")
+def db(tmp_path_factory):
     return sl.build(
-        tmp_path_factory.mktemp("db") / "db", subject, ImageFolder(folder), ColourNames(),
+        tmp_path_factory.mktemp("db") / "db", *draw(tmp_path_factory.mktemp("hues"), CLASSES, 8),
         ["hues"], examples=6, crop="activation", relevance=True,
     )  # fmt: skip
 
@@ -227,8 +239,7 @@ def test_a_planted_artefact_raises_an_alarm_for_its_class_only(db):
 def test_contrasts_of_a_database_by_plain_loops(db):
     words = own_words(db, {5: ConceptSet((Concept("cyan", kind="valid"),))})
     assert [c.name for c in dict(words)[5]] == ["blue", "cyan"]
-    query = embed_concepts(db, SPURIOUS)
-    result = concept_contrasts(db, 5, query, words)
+    result = concept_contrasts(db, 5, SPURIOUS, words)
     rows = np.flatnonzero(db.has_examples)
     theta = unit(db.theta[rows].astype(np.float64))
 
@@ -257,6 +268,56 @@ def test_contrasts_of_a_database_by_plain_loops(db):
     np.testing.assert_allclose(result.others, np.delete(contrast, 5, 0), rtol=1e-3, atol=1e-4)
     p = outlier_p_values(contrast[5], np.delete(contrast, 5, 0)) * 3
     np.testing.assert_allclose(result.p_value, np.minimum(p, 1), rtol=0.02, atol=1e-12)
+
+
+def test_suspects_propose_what_nobody_listed(db, tmp_path):
+    vocabulary = ConceptSet.of([*COLOURS, *(c.name for c in BACKGROUND.concepts[:40])])
+    own = [ConceptSet((Concept(name, kind="valid"),), name, target=name) for name in CLASSES]
+    result = sl.suspects(db, "blue", own, vocabulary=vocabulary, top=5)
+    first = result.frame.iloc[0]
+    assert (first["class"], first["kind"], first["suspect"]) == ("blue", "word", "pink")
+    assert first["p_value"] < 0.05
+    assert set(first["components"][:2]) == {"hues:7", "hues:15"}
+    assert "'pink'" in result.summary
+    # its share of the class's relevance, by plain sums over the components that it matches
+    assert first["share"] > 0.3 > first["share_others"]
+    assert result.components[0] in (sl.Component("hues", 7), sl.Component("hues", 15))
+    result.save(tmp_path / "suspects.png")
+    assert result.to_json()["suspects"][0]["suspect"] == "pink"
+    assert "pink" in repr(result)
+    all_classes = sl.suspects(db, None, own, vocabulary=vocabulary, top=1)
+    assert set(all_classes.detected["class"]) == {"blue"}
+    assert "blue" not in set(result.frame["suspect"])  # its own name
+
+
+def test_the_best_matches_of_a_component_are_a_share_of_the_vocabulary():
+    values = np.random.default_rng(0).normal(size=(20, 300)).astype(np.float32)
+    values[3] = -np.abs(values[3])
+    matches = best_matches(values)
+    for row, (match, value) in enumerate(zip(matches, values, strict=True)):
+        expected = set() if row == 3 else set(np.argsort(-value)[:3])
+        assert set(np.flatnonzero(match)) == expected
+
+
+def test_suspects_of_a_saved_audit_over_http(db):
+    saved = db.audits.add("blue", ConceptSet((Concept("sea", kind="valid"),)))
+    client = TestClient(create_app([db]), base_url="http://localhost")
+    answer = when_done(lambda: client.get(f"/api/v1/models/0/audits/{saved.id}/suspects"))
+    assert answer.status_code == 200, answer.text
+    result = sl.suspects(db, "blue", ConceptSet((Concept("sea", kind="valid"),)), top=12)
+    assert answer.json()["tested"] == result.tested
+    assert [row["suspect"] for row in answer.json()["suspects"]] == list(result.frame["suspect"])
+    assert answer.json()["suspects"][0]["p_value"] == pytest.approx(result.frame["p_value"][0])
+    missing = when_done(lambda: client.get("/api/v1/models/0/audits/99/suspects"))
+    assert missing.status_code == 404
+
+
+def test_suspects_need_classes_to_compare(tmp_path):
+    sl.build(tmp_path / "db", *few_classes(tmp_path), ["hues"], examples=4, crop="activation",
+             relevance=True)  # fmt: skip
+    with pytest.raises(RelevanceError) as error:
+        sl.suspects(sl.open(tmp_path / "db", embedder=ColourNames()))
+    assert_says(error.value, "relevance for 3 classes", "at least 6", "more classes")
 
 
 def test_too_few_classes_and_too_many():

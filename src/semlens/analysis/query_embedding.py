@@ -5,17 +5,19 @@ See sections 3.3 and C of the paper, and for alignment its Eqs. 3 and 4.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float32
+from jaxtyping import Float32, Int64
 from PIL import Image
 
 from semlens.analysis.concepts import ConceptSet
+from semlens.data.image_folder import ImageFolder
 from semlens.data.images import decode, upright_rgb
 from semlens.embedders.load import Embedder
 from semlens.errors import ConceptError, ImageError
@@ -31,6 +33,8 @@ CACHE_FROM = 100
 """Number of texts from which their vectors are cached in the database."""
 PROMPTS_PER_BLOCK = 256
 """Prompts embedded between two reports of progress."""
+IMAGES_PER_BLOCK = 64
+"""Images of a folder that are held in memory at once."""
 
 ImageLike = Image.Image | str | Path
 
@@ -56,6 +60,13 @@ class QueryEmbedding:
     names: tuple[str, ...]
     null: Float32[np.ndarray, " d"] | None
     embedder: str
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the vectors."""
+        digest = hashlib.sha256(self.vectors.tobytes())
+        digest.update(b"" if self.null is None else self.null.tobytes())
+        return digest.hexdigest()
 
     def pooled(self, name: str) -> QueryEmbedding:
         """Average all vectors into one (paper, C: several prompts are pooled)."""
@@ -151,6 +162,35 @@ def open_image(image: ImageLike) -> Image.Image:
         ) from error
 
 
+def embed_images(embedder: Embedder, images: Sequence[ImageLike]) -> Float32[np.ndarray, "q d"]:
+    """Embed each image; a folder counts as one, the mean of its images.
+
+    Raises
+    ------
+    ConceptError
+        If a file cannot be read.
+    DataError
+        If a folder has no images.
+    """
+    vectors = [
+        embedder.embed_images([open_image(image)]).numpy()[0]
+        if isinstance(image, Image.Image) or not Path(image).expanduser().is_dir()
+        else _folder_vector(embedder, ImageFolder(Path(image).expanduser()))
+        for image in images
+    ]
+    return np.stack(vectors) if vectors else np.zeros((0, embedder.dim), np.float32)
+
+
+def _folder_vector(embedder: Embedder, images: ImageFolder) -> Float32[np.ndarray, " d"]:
+    blocks: list[np.ndarray] = []
+    for start in range(0, len(images), IMAGES_PER_BLOCK):
+        stop = min(start + IMAGES_PER_BLOCK, len(images))
+        pictures = [images.read(sample) for sample in range(start, stop)]
+        blocks.append(embedder.embed_images(pictures).numpy())
+        report_progress("embedding images", stop, len(images))
+    return np.concatenate(blocks).mean(0)
+
+
 def embed_concepts(
     database: Database, concepts: ConceptSet, templates: Sequence[str] | None = None
 ) -> QueryEmbedding:
@@ -194,23 +234,47 @@ def unit(vectors: Float32[np.ndarray, "n d"]) -> Float32[np.ndarray, "n d"]:
     return vectors / np.maximum(norm, np.float32(1e-12))
 
 
-def cosine(
-    theta: Float32[np.ndarray, "n d"], queries: Float32[np.ndarray, "q d"]
-) -> Float32[np.ndarray, "n q"]:
-    """Cosine similarity of every component with every query vector (Eq. 3)."""
-    # dividing after the product avoids a normalised copy of theta
-    norm = np.sqrt(np.einsum("nd,nd->n", theta, theta))[:, None]
-    return (theta @ unit(queries).T) / np.maximum(norm, np.float32(1e-12))
+def directions(query: QueryEmbedding) -> Float32[np.ndarray, "q d"]:
+    """Return vectors whose inner products with a unit vector are its alignments (Eqs. 3 and 4).
+
+    Unit vectors, minus that of the empty prompt; without a text tower there is none, and
+    alignment is the plain cosine.
+    """
+    units = unit(query.vectors)
+    return units if query.null is None else units - unit(query.null[None])
 
 
 def alignment(
     theta: Float32[np.ndarray, "n d"], query: QueryEmbedding
 ) -> Float32[np.ndarray, "n q"]:
-    """Similarity with the query minus similarity with the empty prompt (Eq. 4).
+    """Similarity with the query minus similarity with the empty prompt (Eq. 4)."""
+    # dividing after the product avoids a normalised copy of theta
+    norm = np.sqrt(np.einsum("nd,nd->n", theta, theta))[:, None]
+    return (theta @ directions(query).T) / np.maximum(norm, np.float32(1e-12))
 
-    Without a text tower there is no null vector, and alignment is the plain cosine.
+
+ALIGNED_ROWS = 1024
+"""Vectors that are compared with the concepts in one step, so that the result is in the cache."""
+
+
+def alignment_blocks(
+    theta: Float32[np.ndarray, "m d"],
+    query: QueryEmbedding,
+    rows: Int64[np.ndarray, " n"] | None = None,
+) -> Iterator[tuple[slice, Float32[np.ndarray, "b q"]]]:
+    """Yield the alignments of a few vectors at a time, with their positions.
+
+    The array is used again for the next block: copy what is needed.
+
+    Parameters
+    ----------
+    rows
+        The vectors of theta to compare; all by default.
     """
-    if query.null is None:
-        return cosine(theta, query.vectors)
-    similarity = cosine(theta, np.concatenate([query.vectors, query.null[None]]))
-    return similarity[:, :-1] - similarity[:, -1:]
+    rows = np.arange(len(theta)) if rows is None else rows
+    columns = np.ascontiguousarray(directions(query).T)
+    buffer = np.empty((min(ALIGNED_ROWS, len(rows)), columns.shape[1]), np.float32)
+    for start in range(0, len(rows), ALIGNED_ROWS):
+        units = unit(theta[rows[start : start + ALIGNED_ROWS]])
+        block = slice(start, start + len(units))
+        yield block, np.matmul(units, columns, out=buffer[: len(units)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from semlens.analysis.accuracy import evaluate
 from semlens.analysis.audit.audit import audit
 from semlens.analysis.audit.model_test import model_test
+from semlens.analysis.audit.suspects import suspects
 from semlens.analysis.audit.sweep import audit_all
 from semlens.analysis.class_relevance import class_relevance
 from semlens.analysis.compare.compare import compare
@@ -57,4 +58,5 @@ class Questions(Database):
     scores = scores
     search = search
     sensitivity = sensitivity
+    suspects = suspects
     unexpected = unexpected

@@ -132,6 +132,24 @@ export interface components {
             spurious_concept: string | null;
             spurious_threshold: number | null;
         };
+        /** @description How much borders of a class's images raise its logit on images of other classes. */
+        BorderGain: {
+            target: number;
+            name: string;
+            width: number;
+            gain: number;
+            p_value: number;
+            adjusted: number;
+            detected: boolean;
+        };
+        /** @description Which classes rely on their surroundings; smallest p-value first. */
+        BorderSwapResponse: {
+            detected: string[];
+            classes: number;
+            images: number;
+            gains: components["schemas"]["BorderGain"][];
+            pasted: components["schemas"]["PastedPair"][];
+        };
         /** @description A rectangle in upright original pixels; right and bottom are exclusive. */
         Box: {
             left: number;
@@ -150,6 +168,7 @@ export interface components {
             candidates: components["schemas"]["Candidate"][];
             margin: number | null;
             label: string | null;
+            threshold?: number | null;
         };
         /** @description One concept example. */
         CardExample: {
@@ -164,7 +183,6 @@ export interface components {
         /** @description Label candidates of a component. */
         CardLabels: {
             concepts: string | null;
-            threshold: number | null;
             suggestions: components["schemas"]["Candidates"] | null;
             notice: string | null;
             choices: string[];
@@ -278,6 +296,27 @@ export interface components {
             spurious: components["schemas"]["ListedConcept"][];
             other_concepts: number;
         };
+        /** @description How well a component separates the errors on a class from its correct predictions. */
+        ContrastComponent: {
+            component: string;
+            label: string | null;
+            auroc: number | null;
+            low: number | null;
+            high: number | null;
+            p_value: number | null;
+            relevance: number | null;
+        };
+        /** @description What tells the errors on a class from its correct predictions. */
+        ContrastResponse: {
+            target: number;
+            name: string;
+            errors: number;
+            correct: number;
+            components: number;
+            different: number;
+            strongest: components["schemas"]["ContrastComponent"][];
+            logits: components["schemas"]["ShiftedLogit"][];
+        };
         /** @description Number of selected components with a label or in a layer, of a total on the map. */
         CountedName: {
             name: string;
@@ -382,8 +421,7 @@ export interface components {
         LabelRequest: {
             /** @default paper-vocabulary */
             concepts: string;
-            /** @default 0.025 */
-            threshold: number;
+            threshold?: number | null;
             /** @default [] */
             texts: string[];
         };
@@ -393,8 +431,6 @@ export interface components {
             sets: string[];
             /** @default paper-vocabulary */
             default: string;
-            /** @default 0.025 */
-            threshold: number;
             has_text: boolean;
         };
         /** @description A layer of a database. */
@@ -595,6 +631,11 @@ export interface components {
             pairs: components["schemas"]["PairInfo"][];
             cursor: number | null;
         };
+        /** @description An image of another class before and after the border was pasted, as data URLs. */
+        PastedPair: {
+            before: string;
+            after: string;
+        };
         /** @description A rate on the same images before and after, and its change, with 95 % intervals. */
         RateChange: {
             images: number;
@@ -714,6 +755,8 @@ export interface components {
             alignment: number;
             cosine: number | null;
             percentile: number | null;
+            noise: number | null;
+            above_noise: boolean | null;
             label: string | null;
         };
         /** @description Components and words to search for (``like``, ``q``) and to avoid. */
@@ -734,6 +777,7 @@ export interface components {
         SearchResponse: {
             query: string;
             searched: number;
+            above_noise: number | null;
             /** @enum {string} */
             mode: "vector" | "label";
             notice: string | null;
@@ -790,6 +834,16 @@ export interface components {
             by_relevance_low: number | null;
             by_relevance_high: number | null;
         };
+        /** @description A logit on the errors, compared with the correct predictions. */
+        ShiftedLogit: {
+            target: number;
+            name: string;
+            shift: number;
+            auroc: number | null;
+            low: number | null;
+            high: number | null;
+            p_value: number | null;
+        };
         /** @description A model, data set or embedder: how to load it again, and its identity. */
         Source: {
             spec: string;
@@ -806,6 +860,21 @@ export interface components {
             text: string;
             /** @enum {string} */
             origin: "label" | "class" | "general";
+        };
+        /** @description A word or a cluster of the map that only this class relies on. */
+        Suspect: {
+            kind: string;
+            suspect: string;
+            share: number;
+            share_others: number;
+            p_value: number;
+            detected: boolean;
+            components: string[];
+        };
+        /** @description Suspects of a class; smallest p-value first. */
+        SuspectsResponse: {
+            tested: number;
+            suspects: components["schemas"]["Suspect"][];
         };
         /** @description Verdicts on the components of a class, as shares of its relevance. */
         SweepClass: {
@@ -863,6 +932,8 @@ export type AuditEntry = components['schemas']['AuditEntry'];
 export type AuditResponse = components['schemas']['AuditResponse'];
 export type AuditSettings = components['schemas']['AuditSettings'];
 export type AuditedComponent = components['schemas']['AuditedComponent'];
+export type BorderGain = components['schemas']['BorderGain'];
+export type BorderSwapResponse = components['schemas']['BorderSwapResponse'];
 export type Box = components['schemas']['Box'];
 export type Candidate = components['schemas']['Candidate'];
 export type Candidates = components['schemas']['Candidates'];
@@ -880,6 +951,8 @@ export type ComponentRow = components['schemas']['ComponentRow'];
 export type ConceptRow = components['schemas']['ConceptRow'];
 export type ConceptSetFile = components['schemas']['ConceptSetFile'];
 export type ConceptSetInfo = components['schemas']['ConceptSetInfo'];
+export type ContrastComponent = components['schemas']['ContrastComponent'];
+export type ContrastResponse = components['schemas']['ContrastResponse'];
 export type CountedName = components['schemas']['CountedName'];
 export type Counterpart = components['schemas']['Counterpart'];
 export type Counts = components['schemas']['Counts'];
@@ -910,6 +983,7 @@ export type NullShareRow = components['schemas']['NullShareRow'];
 export type Overview = components['schemas']['Overview'];
 export type PairInfo = components['schemas']['PairInfo'];
 export type PairsPage = components['schemas']['PairsPage'];
+export type PastedPair = components['schemas']['PastedPair'];
 export type RateChange = components['schemas']['RateChange'];
 export type RelevanceResponse = components['schemas']['RelevanceResponse'];
 export type RelevantComponent = components['schemas']['RelevantComponent'];
@@ -927,9 +1001,12 @@ export type SelectionRows = components['schemas']['SelectionRows'];
 export type Sense = components['schemas']['Sense'];
 export type Senses = components['schemas']['Senses'];
 export type ShareRow = components['schemas']['ShareRow'];
+export type ShiftedLogit = components['schemas']['ShiftedLogit'];
 export type Source = components['schemas']['Source'];
 export type Statistic = components['schemas']['Statistic'];
 export type SuggestedQuery = components['schemas']['SuggestedQuery'];
+export type Suspect = components['schemas']['Suspect'];
+export type SuspectsResponse = components['schemas']['SuspectsResponse'];
 export type SweepClass = components['schemas']['SweepClass'];
 export type SweepResponse = components['schemas']['SweepResponse'];
 export type TestedArtefact = components['schemas']['TestedArtefact'];

@@ -26,7 +26,7 @@ from jaxtyping import Float, Float64, Int64
 from semlens.analysis.classes import class_name
 from semlens.analysis.concepts import Concept, ConceptSet
 from semlens.analysis.outlier_test import LEAST_CLASSES, outlier_p_values
-from semlens.analysis.query_embedding import QueryEmbedding, alignment, embed_concepts
+from semlens.analysis.query_embedding import alignment, embed_concepts
 from semlens.progress import report_progress
 from semlens.store.reader import Database
 from semlens.types import Layers
@@ -72,32 +72,34 @@ def own_words(database: Database, lists: Mapping[int, ConceptSet]) -> OwnWords:
 
 
 def concept_contrasts(
-    database: Database, target: int, query: QueryEmbedding, words: OwnWords, layers: Layers = None
+    database: Database, target: int, concepts: ConceptSet, words: OwnWords, layers: Layers = None
 ) -> ConceptContrasts | None:
     """Return the contrasts of a class, or None if the database has too few classes to compare."""
-    scores = contrast_table(database, target, query, words, layers)
-    if scores is None:
+    if len(reference_classes(words)) <= LEAST_CLASSES:
         return None
-    p_values = outlier_p_values(scores[0], scores[1:]) * scores.shape[1]
-    return ConceptContrasts(scores[0], scores[1:], np.minimum(p_values, 1))
+    classes, excess = class_excess(database, words, layers, target)
+    alignments = _alignments(database, concepts, tuple(database.layer_names(layers)))
+    return compare_classes(contrast_scores(excess, alignments), classes.index(target))
 
 
-def contrast_table(
-    database: Database, target: int, query: QueryEmbedding, words: OwnWords, layers: Layers = None
-) -> Float64[np.ndarray, "c n"] | None:
-    """Return the contrasts of a class (first) and of the classes it is compared with."""
+def compare_classes(scores: Float[np.ndarray, "c n"], position: int) -> ConceptContrasts:
+    """Compare the contrasts of one class with those of all others."""
+    others = np.delete(scores, position, axis=0)
+    p_values = outlier_p_values(scores[position], others) * scores.shape[1]
+    return ConceptContrasts(scores[position], others, np.minimum(p_values, 1))
+
+
+def class_excess(
+    database: Database, words: OwnWords, layers: Layers = None, target: int | None = None
+) -> tuple[tuple[int, ...], list[LayerExcess]]:
+    """Return the classes to compare, ``target`` among them, and their excess in each layer."""
     references = reference_classes(words)
-    if len(references) < LEAST_CLASSES or not len(query.names):
-        return None
     names = tuple(database.layer_names(layers))
-    fixed = _reference_excess(database, references, words, names)
-    if target in references:
-        columns = [references.index(target)]
-    else:
-        own = _excess(database, (target,), references, words, names)
-        fixed, columns = [a.join(b) for a, b in zip(own, fixed, strict=True)], [0]
-    columns += [i for i in range(fixed[0].excess.shape[1]) if i not in columns]
-    return contrast_scores(fixed, [_aligned(database, one, query) for one in fixed])[columns]
+    excess = _reference_excess(database, references, words, names)
+    if target is None or target in references:
+        return references, excess
+    own = _excess(database, (target,), references, words, names)
+    return (target, *references), [a.join(b) for a, b in zip(own, excess, strict=True)]
 
 
 def reference_classes(words: OwnWords) -> tuple[int, ...]:
@@ -207,8 +209,7 @@ def _excess(
     layers: tuple[str, ...],
 ) -> list[LayerExcess]:
     """Return the excess of classes over the mean of the references other than themselves."""
-    rows = [_rows(database, name) for name in layers]
-    rows = [one for one in rows if len(one) > 1]  # a single component cannot be permuted
+    rows = _rows(database, layers)
     lists = dict(words)
     concepts = tuple(dict.fromkeys(c for index in classes for c in lists[index]))
     position = {concept: i for i, concept in enumerate(concepts)}
@@ -217,8 +218,8 @@ def _excess(
     aligned: list[np.ndarray] = []
     for done, layer_rows in enumerate(rows):
         report_progress("comparing classes", done, len(rows))
-        total = sum(_shares(database, c, layer_rows) for c in references)
-        columns = [_shares(database, c, layer_rows) for c in classes]
+        total = sum(positive_shares(database, c, layer_rows) for c in references)
+        columns = [positive_shares(database, c, layer_rows) for c in classes]
         others = [
             (total - column * (c in references)) / (len(references) - (c in references))
             for c, column in zip(classes, columns, strict=True)
@@ -237,14 +238,15 @@ def _excess(
     ]
 
 
-def _rows(database: Database, layer: str) -> Int64[np.ndarray, " n"]:
-    """Return the components of a layer that have examples."""
-    entry = database.layer(layer)
-    rows = np.arange(entry.first, entry.first + entry.rows)
-    return rows[database.has_examples[rows]]
+def _rows(database: Database, layers: tuple[str, ...]) -> list[Int64[np.ndarray, " _n"]]:
+    """Return the components of each layer that have examples; one alone cannot be permuted."""
+    entries = [database.layer(name) for name in layers]
+    rows = [np.arange(entry.first, entry.first + entry.rows) for entry in entries]
+    rows = [one[database.has_examples[one]] for one in rows]
+    return [one for one in rows if len(one) > 1]
 
 
-def _shares(
+def positive_shares(
     database: Database, target: int, rows: Int64[np.ndarray, " n"]
 ) -> Float64[np.ndarray, " n"]:
     """Return each component's share of the layer's positive relevance for a class."""
@@ -257,7 +259,10 @@ def _shares(
     return values / max(float(values.sum()), 1e-12)
 
 
-def _aligned(
-    database: Database, layer: LayerExcess, query: QueryEmbedding
-) -> Float64[np.ndarray, "n q"]:
-    return standardised(alignment(database.theta[layer.rows], query))
+@lru_cache(maxsize=2)
+def _alignments(
+    database: Database, concepts: ConceptSet, layers: tuple[str, ...]
+) -> list[Float64[np.ndarray, "_n q"]]:
+    """Return the standardised alignments of each layer's components; a sweep repeats the list."""
+    query = embed_concepts(database, concepts)
+    return [standardised(alignment(database.theta[r], query)) for r in _rows(database, layers)]

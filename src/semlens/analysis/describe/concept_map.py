@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Int64
 from rich.console import Group
 from rich.text import Text
 
-from semlens.analysis.compare.compare import LabelThreshold
 from semlens.analysis.compare.component_sets import ComponentSet, as_databases, component_sets
 from semlens.analysis.compare.labels_and_scores import OptionalConcepts, embed_labels
 from semlens.analysis.concepts import Concepts
@@ -27,8 +27,9 @@ from semlens.analysis.describe.clusters import (
     vote_clusters,
 )
 from semlens.analysis.describe.map_cache import LayoutCache
-from semlens.analysis.describe.map_colouring import colour, colour_columns
-from semlens.analysis.label import THRESHOLD, VOCABULARY
+from semlens.analysis.describe.map_colouring import ColourValue, colour, colour_columns
+from semlens.analysis.label import VOCABULARY, LabelThreshold
+from semlens.analysis.noise import label_thresholds
 from semlens.analysis.result import Result
 from semlens.draw.map_plot import Colouring, MapLabel
 from semlens.draw.text_table import rich_table
@@ -81,15 +82,15 @@ class ConceptMap(Result):
         """Number of components that were added to an existing layout."""
         return int(self.frame["placed"].to_numpy().sum())
 
-    def coloured(self, by: str, *values: str | int) -> ConceptMap:
+    def coloured(self, by: str, *values: ColourValue) -> ConceptMap:
         """Return the same map with another colouring.
 
         Parameters
         ----------
         by
             ``query`` (values: one text or more, each with a hue), ``layer``, ``model``,
-            ``cluster``, ``clarity``, ``redundancy``, ``polysemanticity``, or ``relevance``
-            (value: the class).
+            ``cluster``, ``clarity``, ``redundancy``, ``polysemanticity``, ``relevance``
+            (value: the class), or ``contrast`` (value: a contrast, or its saved .json).
 
         Raises
         ------
@@ -97,13 +98,15 @@ class ConceptMap(Result):
             If ``by`` is unknown, or the values do not fit it.
         RelevanceError
             If a database has no relevance for the class.
+        DataError
+            If the file of a contrast cannot be read.
         """
         return replace(self, colouring=colour(self.frame, self.sets, by, values))
 
     def labelled(
         self,
         concepts: Concepts | None = VOCABULARY,
-        threshold: float = THRESHOLD,
+        threshold: float | None = None,
         top_labels: int = 2,
     ) -> ConceptMap:
         """Return the same map with cluster labels from another concept set.
@@ -111,6 +114,11 @@ class ConceptMap(Result):
         The parameters are those of :func:`semlens.concept_map`.
         """
         embedded = embed_labels(self.sets[0].database, concepts)
+        thresholds = [
+            label_thresholds(s.database, s.rows, embedded[1], threshold)
+            for s in self.sets
+            if embedded is not None
+        ]
         positions = self.frame[["x", "y"]].to_numpy(np.float32)
         cluster_ids = self.frame["cluster"].to_numpy(np.int64)
         clusters = describe_clusters(
@@ -118,7 +126,7 @@ class ConceptMap(Result):
             positions,
             cluster_ids,
             embedded and embedded[1],
-            threshold,
+            np.concatenate(thresholds) if thresholds else np.zeros(len(self), np.float32),
             top_labels,
         )
         names = {row["cluster"]: ", ".join(row["labels"]) for row in clusters.to_dict("records")}
@@ -193,7 +201,7 @@ def concept_map(
         int | None, setting("Clusters of k-means [60, or one per 8 components].")
     ] = None,
     method: Annotated[Method, setting("Clustering method.")] = "kmeans",
-    threshold: LabelThreshold = THRESHOLD,
+    threshold: LabelThreshold = None,
     top_labels: Annotated[int, setting("Labels per cluster at most.", ge=1)] = 2,
     seed: Annotated[int, setting("Seed of UMAP and k-means.", ge=0, le=2**32 - 1)] = 0,
     again: Annotated[bool, setting("Recompute the saved layout and clusters.")] = False,
@@ -214,6 +222,9 @@ def concept_map(
     concepts
         For cluster labels; None for no labels. There are no labels either if the embedder
         reads no texts.
+    threshold
+        By default a label of a cluster must exceed the mean of the thresholds that ``label``
+        calibrates for its components.
     clusters
         For k-means; by default 60 as in the paper, but at most one per eight components.
     seed
@@ -245,18 +256,11 @@ def concept_map(
         interpolate_positions,
         again=again,
     )
-    assignments, _ = cluster_cache(sets, layers, method, clusters, seed).complete(
-        theta,
-        lambda units: pd.DataFrame({"cluster": find_clusters(units, method, clusters, seed)}),
-        lambda existing, *nearest: vote_clusters(existing[:, 0].astype(np.int64), *nearest)[
-            :, None
-        ],
-        again=again,
-    )
+    assigned = assign_clusters(sets, layers, method, clusters, seed, again=again)
     frame = pd.concat([_components(s) for s in sets], ignore_index=True).assign(
         x=positions["x"].to_numpy(np.float32),
         y=positions["y"].to_numpy(np.float32),
-        cluster=assignments["cluster"].to_numpy(np.int64),
+        cluster=assigned,
         cluster_label=None,
         placed=positions["placed"].to_numpy(bool),
     )
@@ -265,6 +269,27 @@ def concept_map(
         frame, pd.DataFrame(), method, seed, reused, colour(frame, sets, by, ()), tuple(sets)
     )
     return result.labelled(concepts, threshold, top_labels)
+
+
+def assign_clusters(
+    sets: Sequence[ComponentSet],
+    layers: Layers = None,
+    method: Method = "kmeans",
+    clusters: int | None = None,
+    seed: int = 0,
+    *,
+    again: bool = False,
+) -> Int64[np.ndarray, " n"]:
+    """Return the cluster of each component on the map, saved or computed; -1 for none."""
+    assignments, _ = cluster_cache(sets, layers, method, clusters, seed).complete(
+        np.concatenate([s.theta for s in sets]),
+        lambda units: pd.DataFrame({"cluster": find_clusters(units, method, clusters, seed)}),
+        lambda existing, *nearest: vote_clusters(existing[:, 0].astype(np.int64), *nearest)[
+            :, None
+        ],
+        again=again,
+    )
+    return assignments["cluster"].to_numpy(np.int64)
 
 
 def has_layout(databases: Database | Sequence[Database], seed: int = 0) -> bool:
