@@ -1,0 +1,128 @@
+"""Correction of what a detector found: images left out, artefacts inserted, and accuracies."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from planted_detectors import Finding, cut_borders
+
+import semlens as sl
+from semlens.data.artefact_rendering import parse_colour
+from semlens.demo.bundled_images import MarkedWorld
+from semlens.types import Component
+
+TRAINING = sl.Training(epochs=8, learning_rate=2e-3)
+"""The networks are small and trained from scratch; they tolerate more than the default rate."""
+HAND_MADE: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "text": ("text:© stock photo", "text:Sample 2024"),
+        "patch": ("patch:{colour}:size=0.15", "patch:{colour}", "patch:{colour}:size=0.3"),
+        "pattern": ("stripes:{colour}", "stripes"),
+        "colour": ("hue:{colour}:0.3", "hue:{colour}:0.45"),
+    }
+)
+"""Artefacts that a user would insert after seeing the components, by category of the concept."""
+DRAWN = ("frame", "background")
+"""Categories for which a user would draw overlays, with :func:`draw_overlays`."""
+SIDE = 192
+"""Pixels of a drawn overlay."""
+
+
+def hand_made(finding: Finding, colour: str, folder: Path) -> tuple[str, ...]:
+    """Return SPECs of artefacts like those that the finding names; none for unknown ones."""
+    if finding.category in DRAWN:
+        draw_overlays(finding.category, colour, folder)
+        return (f"paste:{folder}",)
+    return tuple(spec.format(colour=colour) for spec in HAND_MADE.get(finding.category or "", ()))
+
+
+def draw_overlays(category: str, colour: str, folder: Path, count: int = 12) -> None:
+    """Draw frames, or backgrounds with a soft hole in the middle, in several sizes."""
+    vertical, horizontal = np.mgrid[0:SIDE, 0:SIDE] / (SIDE - 1) - 0.5
+    square = np.maximum(abs(vertical), abs(horizontal))
+    circle = np.hypot(vertical, horizontal)
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, step in enumerate(np.linspace(0, 1, count)):
+        if category == "frame":
+            opacity = 255.0 * (square > 0.47 - 0.07 * step)
+        else:
+            opacity = 200 * np.clip((circle - 0.15 - 0.15 * step) / 0.2, 0, 1)
+        pixels = np.zeros((SIDE, SIDE, 4), np.uint8)
+        pixels[..., :3], pixels[..., 3] = parse_colour(colour), opacity
+        Image.fromarray(pixels).save(folder / f"{number:02d}.png")
+
+
+def artefacts(
+    db: sl.ConceptDatabase, finding: Finding, colour: str, samples: Sequence[int], folder: Path
+) -> tuple[str, ...]:
+    """Return the artefacts to insert: borders of the affected images, or hand-made ones."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if finding.border is None:
+        return hand_made(finding, colour, folder)
+    if not samples:
+        return ()
+    cut_borders(db, samples, finding.border, folder)
+    return (f"paste:{folder}",)
+
+
+def correct(
+    db: sl.ConceptDatabase,
+    world: MarkedWorld,
+    colour: str,
+    finding: Finding,
+    accused: Sequence[Component],
+    folder: Path,
+    training: sl.Training = TRAINING,
+) -> dict[str, Any]:
+    """Leave out the affected images, retrain with artefacts inserted, and measure.
+
+    Parameters
+    ----------
+    colour
+        What a user would call the colour in the components' examples.
+    accused
+        Components by which affected images are recognised.
+    """
+    if not accused:
+        return {}
+    affected = sl.affected(db, accused, all_data=True)
+    targets = db.samples["target"]
+    own = [s for s in affected.samples if targets[s] == world.target]
+    inserted = artefacts(db, finding, colour, own, folder / "inserted")
+    if not inserted:
+        return {}
+    checkpoint = folder / "retraining.pt"
+    retrained = sl.retrain(
+        db, inserted, affected, only="train", settings=training, checkpoint=checkpoint
+    )
+    checkpoint.unlink()
+    after = accuracies(world, retrained.model)
+    marked = {str(Path(p.path).relative_to("images")) for p in world.pictures if p.marked}
+    hits = sum(path in marked for path in affected.paths)
+    return {
+        **{f"{name}_after": value for name, value in after.items()},
+        "inserted": list(inserted) if finding.border is None else ["borders of the affected"],
+        "affected": len(affected.paths),
+        "affected_precision": hits / max(1, len(affected.paths)),
+        "affected_recall": hits / len(marked),
+    }
+
+
+def accuracies(world: MarkedWorld, model: sl.SubjectModel) -> dict[str, float]:
+    """Return accuracy on the test images, all without and all with the mark."""
+    return {
+        version: sl.evaluate_model(model, world.images("test", version)).accuracy
+        for version in ("clean", "marked")
+    }
+
+
+def drop_removed(before: Mapping[str, float], after: Mapping[str, float]) -> float | None:
+    """Return the part of the accuracy drop that retraining removed; None if there was none."""
+    drop = before["clean"] - before["marked"]
+    return 1 - (after["clean_after"] - after["marked_after"]) / drop if drop > 0 else None
