@@ -221,7 +221,7 @@ def summarise(
     for name, group, count in (
         ("found", worlds, sum(one["found"] for one in worlds)),
         (
-            "worlds_with_false_alarms",
+            "with_false_alarms",
             everything,
             sum(one["false_alarms"] > 0 for one in everything),
         ),

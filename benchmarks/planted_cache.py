@@ -21,6 +21,8 @@ from semlens.recipe import fingerprint
 from semlens.store.atomic_files import write_atomic
 
 ROOT = Path(__file__).resolve().parents[1]
+SHOWN = ("cli", "draw", "web")
+"""Rooms of the package that show results."""
 
 
 def default_cache() -> Path:
@@ -65,7 +67,7 @@ def code_digest() -> str:
     """Return a digest of the code and the concept sets that results depend on."""
     package = ROOT / "src" / "semlens"
     files = [
-        *package.rglob("*.py"),
+        *(p for p in package.rglob("*.py") if p.relative_to(package).parts[0] not in SHOWN),
         *(package / "assets" / "concepts").rglob("*.toml"),
         *(ROOT / "benchmarks").glob("planted*.py"),
     ]

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 from planted_detectors import Finding, cut_borders
 
@@ -30,6 +31,8 @@ HAND_MADE: Mapping[str, tuple[str, ...]] = MappingProxyType(
 """Artefacts that a user would insert after seeing the components, by category of the concept."""
 DRAWN = ("frame", "background")
 """Categories for which a user would draw overlays, with :func:`draw_overlays`."""
+MOST = 0.8
+"""Share of a class's images that may be left out."""
 SIDE = 192
 """Pixels of a drawn overlay."""
 
@@ -91,27 +94,35 @@ def correct(
     """
     if not accused:
         return {}
-    affected = sl.affected(db, accused, all_data=True)
-    targets = db.samples["target"]
-    own = [s for s in affected.samples if targets[s] == world.target]
+    dropped = left_out(sl.affected(db, accused, all_data=True).frame, db)
+    own = dropped.query("`class` == @world.target")["sample"].tolist()
     inserted = artefacts(db, finding, colour, own, folder / "inserted")
     if not inserted:
         return {}
     checkpoint = folder / "retraining.pt"
     retrained = sl.retrain(
-        db, inserted, affected, only="train", settings=training, checkpoint=checkpoint
-    )
+        db, inserted, dropped["sample"].tolist(), only="train", settings=training,
+        checkpoint=checkpoint,
+    )  # fmt: skip
     checkpoint.unlink()
     after = accuracies(world, retrained.model)
     marked = {str(Path(p.path).relative_to("images")) for p in world.pictures if p.marked}
-    hits = sum(path in marked for path in affected.paths)
+    hits = int(dropped["path"].isin(marked).sum())
     return {
         **{f"{name}_after": value for name, value in after.items()},
         "inserted": list(inserted) if finding.border is None else ["borders of the affected"],
-        "affected": len(affected.paths),
-        "affected_precision": hits / max(1, len(affected.paths)),
+        "affected": len(dropped),
+        "affected_precision": hits / max(1, len(dropped)),
         "affected_recall": hits / len(marked),
     }
+
+
+def left_out(affected: pd.DataFrame, db: sl.ConceptDatabase) -> pd.DataFrame:
+    """Return the flagged images, at most ``MOST`` of each class, highest scores first."""
+    size = db.samples["target"].value_counts()
+    flagged = affected.query("flagged")
+    place = flagged.groupby("class").cumcount().to_numpy()
+    return flagged[place < MOST * flagged["class"].map(size).to_numpy()]
 
 
 def accuracies(world: MarkedWorld, model: sl.SubjectModel) -> dict[str, float]:

@@ -78,8 +78,8 @@ class PlantedWorld:
         return fingerprint(repr(asdict(self)), repr(asdict(self.recipe)), str(MARKED_SHARE))
 
 
-STICKER = (36, 40)
-"""Top and left edge of a sticker of 18 to 22 pixels in the middle of 96."""
+STICKER: dict[str, tuple[int, int]] = {"side": (24, 28), "band": (33, 37), "columns": (33, 37)}
+"""Sides, top edge and left edge of a sticker in the middle, in pixels of 96."""
 
 DEVELOPMENT = (
     PlantedWorld(
@@ -93,8 +93,7 @@ DEVELOPMENT = (
     PlantedWorld(
         "sticker-road-vehicle", "vgg", 2,
         MarkSpec(
-            "patch", "red sticker in the middle", band=STICKER, columns=STICKER,
-            colour=(225, 30, 35),
+            "patch", "red sticker in the middle", colour=(225, 30, 35), **STICKER,
         ),
         "road vehicle", "red",
     ),
@@ -135,8 +134,7 @@ HELD_OUT = tuple(
         PlantedWorld(
             "sticker-musical-instrument", "small", 12,
             MarkSpec(
-                "patch", "yellow sticker in the middle", band=STICKER, columns=STICKER,
-                colour=(250, 215, 20),
+                "patch", "yellow sticker in the middle", colour=(250, 215, 20), **STICKER,
             ),
             "musical instrument", "yellow",
         ),

@@ -35,6 +35,8 @@ class MarkSpec:
         Range of the top edge of a text or patch, in pixels.
     columns
         Range of the left edge of a patch; by default anywhere in the image.
+    side
+        Range of the sides of a patch.
     """
 
     kind: str = "text"
@@ -44,6 +46,7 @@ class MarkSpec:
     font_size: tuple[int, int] = (11, 13)
     band: tuple[int, int] = (68, 79)
     columns: tuple[int, int] | None = None
+    side: tuple[int, int] = (18, 22)
     colour: tuple[int, int, int] = (255, 255, 255)
     count: int = 24
 
@@ -105,7 +108,7 @@ def _text_mark(spec: MarkSpec, make_font: Font, number: int, rng: random.Random)
 
 def _patch_mark(spec: MarkSpec, rng: random.Random) -> Image.Image:
     image = Image.new("RGBA", (SIZE, SIZE))
-    side = rng.randint(18, 22)
+    side = rng.randint(*spec.side)
     left = rng.randint(*(spec.columns or (2, SIZE - side - 2)))
     top = rng.randint(*spec.band)
     top = min(top, SIZE - side - 2)
@@ -142,7 +145,7 @@ def _border_mark(spec: MarkSpec, rng: random.Random) -> Image.Image:
 
 def _cast_mark(spec: MarkSpec, rng: random.Random) -> Image.Image:
     """Draw one colour over the whole image, through which it is seen."""
-    return _coloured(spec, np.full((SIZE, SIZE), rng.uniform(80, 110)))
+    return _coloured(spec, np.full((SIZE, SIZE), rng.uniform(120, 150)))
 
 
 def _coloured(spec: MarkSpec, opacity: np.ndarray) -> Image.Image:
