@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -44,7 +45,8 @@ def trained_subject(planted: PlantedWorld, world: MarkedWorld, folder: Path) -> 
     path = folder / "subject.safetensors"
     if not path.is_file():
         if planted.trained:
-            net = train_subject(decode(world), planted.recipe)
+            with contextlib.redirect_stdout(sys.stderr):
+                net = train_subject(decode(world), planted.recipe)
         else:
             torch.manual_seed(planted.seed)
             net = make_net(planted.recipe, len(world.classes))
