@@ -75,8 +75,10 @@ export interface components {
         /** @description Result of an audit; most relevant components first. */
         AuditResponse: {
             sentence: string;
+            evidence: string;
             alarm: boolean;
             p_value: number | null;
+            suspect: string | null;
             level: number;
             shares: components["schemas"]["ShareRow"][];
             null_shares: components["schemas"]["NullShareRow"][];
@@ -257,6 +259,9 @@ export interface components {
             category: string;
             components: number;
             relevance: number;
+            contrast: number | null;
+            contrast_others: number | null;
+            p_value: number | null;
         };
         /** @description A concept set as the content of a file; the extension gives the format. */
         ConceptSetFile: {
@@ -816,6 +821,7 @@ export interface components {
             alarm: boolean;
             p_value: number | null;
             q_value: number | null;
+            suspect: string | null;
             concept: string | null;
             concept_share: number | null;
         };

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Int64
 from rich.console import Group
 from rich.text import Text
 
@@ -245,18 +246,11 @@ def concept_map(
         interpolate_positions,
         again=again,
     )
-    assignments, _ = cluster_cache(sets, layers, method, clusters, seed).complete(
-        theta,
-        lambda units: pd.DataFrame({"cluster": find_clusters(units, method, clusters, seed)}),
-        lambda existing, *nearest: vote_clusters(existing[:, 0].astype(np.int64), *nearest)[
-            :, None
-        ],
-        again=again,
-    )
+    assigned = assign_clusters(sets, layers, method, clusters, seed, again=again)
     frame = pd.concat([_components(s) for s in sets], ignore_index=True).assign(
         x=positions["x"].to_numpy(np.float32),
         y=positions["y"].to_numpy(np.float32),
-        cluster=assignments["cluster"].to_numpy(np.int64),
+        cluster=assigned,
         cluster_label=None,
         placed=positions["placed"].to_numpy(bool),
     )
@@ -265,6 +259,27 @@ def concept_map(
         frame, pd.DataFrame(), method, seed, reused, colour(frame, sets, by, ()), tuple(sets)
     )
     return result.labelled(concepts, threshold, top_labels)
+
+
+def assign_clusters(
+    sets: Sequence[ComponentSet],
+    layers: Layers = None,
+    method: Method = "kmeans",
+    clusters: int | None = None,
+    seed: int = 0,
+    *,
+    again: bool = False,
+) -> Int64[np.ndarray, " n"]:
+    """Return the cluster of each component on the map, saved or computed; -1 for none."""
+    assignments, _ = cluster_cache(sets, layers, method, clusters, seed).complete(
+        np.concatenate([s.theta for s in sets]),
+        lambda units: pd.DataFrame({"cluster": find_clusters(units, method, clusters, seed)}),
+        lambda existing, *nearest: vote_clusters(existing[:, 0].astype(np.int64), *nearest)[
+            :, None
+        ],
+        again=again,
+    )
+    return assignments["cluster"].to_numpy(np.int64)
 
 
 def has_layout(databases: Database | Sequence[Database], seed: int = 0) -> bool:
