@@ -18,8 +18,8 @@ with artefacts inserted at random (``planted_retraining.py``). The measures of a
 
 ``found``
     For the class with the mark, a detector's adjusted p-value is below 5 %, and what it says is
-    right: the concept that it names is of the mark's kind, or the region that it accuses contains
-    at least half of the mark.
+    right: the concept that it names is of the mark's kind, or the region that it accuses overlaps
+    the mark (at least half of the smaller one).
 ``rank``
     Rank of the first planted component among those that the winning detector accuses for that
     class (the right one with the smallest p; if the world is not found, the detector with the
@@ -169,7 +169,7 @@ def judge(
         detectors[name] = {
             "p": finding.p_value,
             "adjusted": float(adjusted[name, one]),
-            "said": finding.words,
+            "said": finding.said,
             "right": target is not None and is_right(finding, world),
             "detected": [c for detector, c in detected if detector == name],
         }

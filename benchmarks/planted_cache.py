@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,9 @@ def remembered(path: Path, key: str, compute: Callable[[], dict[str, Any]]) -> d
     return json.loads(text)["result"]
 
 
+@lru_cache(maxsize=1)
 def code_digest() -> str:
-    """Return a digest of the code and the concept sets that results depend on."""
+    """Return a digest of the code and the concept sets that results depend on, at the start."""
     package = ROOT / "src" / "semlens"
     files = [
         *(p for p in package.rglob("*.py") if p.relative_to(package).parts[0] not in SHOWN),

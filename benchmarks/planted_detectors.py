@@ -35,15 +35,17 @@ CATEGORY = MappingProxyType(
     }
 )
 """Category of the concept set ``artefacts`` that names each kind of mark."""
+SIZE = 96
+"""Pixels of both sides of all images."""
 IN_PLACE = 0.5
-"""Share of a mark's opacity that must lie in the accused region."""
+"""Overlap of an accused region with the mark for which it counts as right."""
 EXCITED = 6
 """Components that are accused because the surroundings of a class excite them."""
 PASTED = 64
 """Images that surroundings are pasted onto, to find these components."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Finding:
     """What a detector says about one class.
 
@@ -51,21 +53,18 @@ class Finding:
     ----------
     p_value
         Of the class, whatever the detector says about it.
-    concept, category
-        The spurious concept that is named, and its category.
-    border
-        Width of the border that the class relies on, as a share of the sides.
+    said
+        The concept or the region that is accused, in words.
+    category
+        Category of an accused concept.
+    region
+        An accused region: the pixels of an image of ``SIZE``.
     """
 
     p_value: float
-    concept: str | None = None
+    said: str | None = None
     category: str | None = None
-    border: float | None = None
-
-    @property
-    def words(self) -> str | None:
-        """What is named or localised, for a table."""
-        return self.concept if self.border is None else f"border of {100 * self.border:.0f} %"
+    region: np.ndarray | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -93,9 +92,8 @@ def audit(database: sl.ConceptDatabase) -> Evidence:
     sweep = sl.audit_all(database, sets)
     findings: dict[str, Finding] = {}
     for name, one in sweep.audits.items():
-        spurious = one.summary.query("kind == 'spurious' and components > 0")
-        first = spurious.iloc[0] if len(spurious) else {"concept": None, "category": None}
-        findings[name] = Finding(one.p_value, first["concept"], first["category"])
+        category = one.summary.set_index("concept")["category"].get(one.suspect)
+        findings[name] = Finding(one.p_value, one.suspect, category)
     return Evidence(findings, lambda name: sweep.audits[name].of("spurious", "both"))
 
 
@@ -103,13 +101,22 @@ def border_swap(database: sl.ConceptDatabase) -> Evidence:
     """Paste the borders of every class's images; of the two widths, the smaller p is doubled."""
     frame = sl.border_swap(database).frame
     findings: dict[str, Finding] = {}
-    for name, rows in frame.groupby("class"):
-        first = rows.sort_values("p_value").iloc[0]
+    widths: dict[str, float] = {}
+    for key, rows in frame.groupby("class"):
+        name, first = str(key), rows.sort_values("p_value").iloc[0]
+        width = widths[name] = float(first["width"])
         p_value = min(1.0, len(rows) * float(first["p_value"]))
-        findings[str(name)] = Finding(p_value, border=float(first["width"]))
-    return Evidence(
-        findings, lambda name: excited_by_border(database, name, findings[name].border or 0.25)
-    )
+        said = f"border of {100 * width:.0f} %"
+        findings[name] = Finding(p_value, said, region=border_region(width))
+    return Evidence(findings, lambda name: excited_by_border(database, name, widths[name]))
+
+
+def border_region(width: float) -> np.ndarray:
+    """Return the pixels of a border, as a share of the sides."""
+    region = np.ones((SIZE, SIZE), bool)
+    edge = round(width * SIZE)
+    region[edge : SIZE - edge, edge : SIZE - edge] = False
+    return region
 
 
 DETECTORS: Mapping[str, Detector] = MappingProxyType({"audit": audit, "border_swap": border_swap})
@@ -158,23 +165,22 @@ def border_readouts(
 def is_right(finding: Finding, world: MarkedWorld) -> bool:
     """Return whether what is said about the target names or localises the true mark.
 
-    Named: the concept's category is the mark's kind. Localised: the accused region contains at
-    least half of the mark, by opacity.
+    Named: the concept's category is the mark's kind. Localised: the accused region and the pixels
+    that any of the marks changes have at least half of the smaller one in common.
     """
-    if finding.border is not None:
-        return inside_border(world, finding.border) >= IN_PLACE
+    if finding.region is not None:
+        return overlap(finding.region, mark_region(world)) >= IN_PLACE
     return finding.category is not None and finding.category == CATEGORY.get(world.kind)
 
 
-def inside_border(world: MarkedWorld, width: float) -> float:
-    """Return the mean share of the marks' opacity that lies in the border."""
-    shares: list[float] = []
-    for mark in world.marks.values():
-        opacity = np.asarray(mark)[..., 3].astype(float)
-        x, y = round(width * mark.width), round(width * mark.height)
-        middle = opacity[y : mark.height - y, x : mark.width - x].sum()
-        shares.append(1 - middle / max(opacity.sum(), 1e-12))
-    return float(np.mean(shares))
+def mark_region(world: MarkedWorld) -> np.ndarray:
+    """Return the pixels that any of the marks changes."""
+    return np.any([np.asarray(mark)[..., 3] > 0 for mark in world.marks.values()], axis=0)
+
+
+def overlap(first: np.ndarray, second: np.ndarray) -> float:
+    """Return the overlap coefficient of two regions: the common part of the smaller one."""
+    return float((first & second).sum() / max(1, min(first.sum(), second.sum())))
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
@@ -190,14 +196,13 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     return adjusted
 
 
-def cut_borders(
-    database: sl.ConceptDatabase, samples: Sequence[int], width: float, folder: Path
+def cut_out(
+    database: sl.ConceptDatabase, samples: Sequence[int], region: np.ndarray, folder: Path
 ) -> None:
-    """Write the borders of images as cut-outs, which can be pasted in the same place."""
+    """Write a region of some images as cut-outs, which can be pasted in the same place."""
     folder.mkdir(parents=True, exist_ok=True)
+    mask = Image.fromarray(np.where(region, 255, 0).astype(np.uint8))
     for sample in samples:
         piece = database.images.read(sample).convert("RGBA")
-        x, y = round(width * piece.width), round(width * piece.height)
-        hole = Image.new("RGBA", (piece.width - 2 * x, piece.height - 2 * y))
-        piece.paste(hole, (x, y))
+        piece.putalpha(mask.resize(piece.size, Image.Resampling.NEAREST))
         piece.save(folder / f"{sample:06d}.png")

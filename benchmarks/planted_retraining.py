@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from PIL import Image
-from planted_detectors import Finding, cut_borders
+from planted_detectors import Finding, cut_out
 
 import semlens as sl
 from semlens.data.artefact_rendering import parse_colour
@@ -64,13 +64,13 @@ def draw_overlays(category: str, colour: str, folder: Path, count: int = 12) -> 
 def artefacts(
     db: sl.ConceptDatabase, finding: Finding, colour: str, samples: Sequence[int], folder: Path
 ) -> tuple[str, ...]:
-    """Return the artefacts to insert: borders of the affected images, or hand-made ones."""
+    """Return the artefacts to insert: a region of the affected images, or hand-made ones."""
     shutil.rmtree(folder, ignore_errors=True)
-    if finding.border is None:
+    if finding.region is None:
         return hand_made(finding, colour, folder)
     if not samples:
         return ()
-    cut_borders(db, samples, finding.border, folder)
+    cut_out(db, samples, finding.region, folder)
     return (f"paste:{folder}",)
 
 
@@ -110,7 +110,7 @@ def correct(
     hits = int(dropped["path"].isin(marked).sum())
     return {
         **{f"{name}_after": value for name, value in after.items()},
-        "inserted": list(inserted) if finding.border is None else ["borders of the affected"],
+        "inserted": list(inserted) if finding.region is None else ["cut-outs"],
         "affected": len(dropped),
         "affected_precision": hits / max(1, len(dropped)),
         "affected_recall": hits / len(marked),

@@ -179,16 +179,32 @@ def test_found_is_the_right_class_and_what_is_said_of_it_is_right():
     assert record(detectors.Finding(1e-4, "picture frame", "frame"))["found"]
     assert not record(detectors.Finding(1e-4, "watermark", "text"))["found"]
     assert not record(detectors.Finding(0.02, "picture frame", "frame"))["found"]  # of 12 tests
-    assert record(detectors.Finding(1e-4, border=0.15))["found"]
+    assert record(detectors.Finding(1e-4, region=detectors.border_region(0.15)))["found"]
     alarmed = record(detectors.Finding(0.9), **{other: detectors.Finding(1e-5)})
     assert (alarmed["found"], alarmed["false_alarms"]) == (False, pytest.approx(1 / 11))
     assert alarmed["detectors"]["a"]["detected"] == [other]
 
 
-@pytest.mark.parametrize(("index", "share"), [(3, 1.0), (1, 0.0), (4, 1 - (68 / 96) ** 2)])
-def test_the_share_of_a_mark_in_the_border(index, share):
-    world = worlds.make_world(worlds.DEVELOPMENT[index], 1)
-    assert detectors.inside_border(world, 0.15) == pytest.approx(share, abs=1e-6)
+@pytest.mark.parametrize(("index", "share"), [(1, 0.0), (3, 1.0), (4, 1.0)])
+def test_a_border_overlaps_a_frame_and_a_cast_but_no_sticker(index, share):
+    mark = detectors.mark_region(worlds.make_world(worlds.DEVELOPMENT[index]))
+    border = detectors.border_region(0.15)
+    assert border.sum() == 96**2 - 68**2
+    assert detectors.overlap(border, mark) == share
+    assert detectors.overlap(mark, np.zeros_like(mark)) == 0
+
+
+def test_cut_outs_are_pasted_where_they_were(tmp_path):
+    class Database:
+        class images:
+            read = staticmethod(lambda sample: Image.new("RGB", (48, 48), (0, 10 * sample, 0)))
+
+    detectors.cut_out(Database, [3, 7], detectors.border_region(0.25), tmp_path)
+    pasted = load_artefact(f"paste:{tmp_path}").insert(Image.new("RGB", (48, 48)), 1)
+    green = np.asarray(pasted)[..., 1]
+    assert (green[12:36, 12:36] == 0).all()
+    assert set(np.unique(green[:12])) <= {30, 70}
+    assert green[:12].min() > 0
 
 
 def test_the_summary_counts_worlds():
