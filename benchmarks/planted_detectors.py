@@ -13,13 +13,12 @@ from types import MappingProxyType
 
 import numpy as np
 from PIL import Image
+from planted_worlds import SIZE
 
 import semlens as sl
-from semlens.analysis.border_swap import paste_border
-from semlens.analysis.classes import find_class, true_classes
 from semlens.analysis.concepts import load_sets
+from semlens.analysis.swap.regions import border_region
 from semlens.demo.bundled_images import MarkedWorld
-from semlens.models.forward import readouts
 from semlens.types import Component
 
 LEVEL = 0.05
@@ -35,14 +34,10 @@ CATEGORY = MappingProxyType(
     }
 )
 """Category of the concept set ``artefacts`` that names each kind of mark."""
-SIZE = 96
-"""Pixels of both sides of all images."""
 IN_PLACE = 0.5
 """Overlap of an accused region with the mark for which it counts as right."""
-EXCITED = 6
-"""Components that are accused because the surroundings of a class excite them."""
-PASTED = 64
-"""Images that surroundings are pasted onto, to find these components."""
+COVERED = 0.25
+"""Share of a class's images whose most relevant region contains a pixel of the accused region."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,67 +94,31 @@ def audit(database: sl.ConceptDatabase) -> Evidence:
 
 def border_swap(database: sl.ConceptDatabase) -> Evidence:
     """Paste the borders of every class's images; of the two widths, the smaller p is doubled."""
-    frame = sl.border_swap(database).frame
+    swap = sl.border_swap(database)
     findings: dict[str, Finding] = {}
-    widths: dict[str, float] = {}
-    for key, rows in frame.groupby("class"):
-        name, first = str(key), rows.sort_values("p_value").iloc[0]
-        width = widths[name] = float(first["width"])
+    for name, rows in swap.frame.groupby("class"):
+        first = rows.sort_values("p_value").iloc[0]
         p_value = min(1.0, len(rows) * float(first["p_value"]))
-        said = f"border of {100 * width:.0f} %"
-        findings[name] = Finding(p_value, said, region=border_region(width))
-    return Evidence(findings, lambda name: excited_by_border(database, name, widths[name]))
+        width = float(first["width"])
+        region = border_region(SIZE, SIZE, width).numpy()
+        findings[str(name)] = Finding(p_value, f"border of {100 * width:.0f} %", region=region)
+    return Evidence(findings, swap.excited)
 
 
-def border_region(width: float) -> np.ndarray:
-    """Return the pixels of a border, as a share of the sides."""
-    region = np.ones((SIZE, SIZE), bool)
-    edge = round(width * SIZE)
-    region[edge : SIZE - edge, edge : SIZE - edge] = False
-    return region
+def region_swap(database: sl.ConceptDatabase) -> Evidence:
+    """Paste the most relevant regions; accused is where they lie in a quarter of the images."""
+    swap = sl.region_swap(database)
+    p_values = swap.frame.set_index("class")["p_value"]
+    findings = {
+        str(name): Finding(float(p), "small region", region=swap.coverage[str(name)] >= COVERED)
+        for name, p in p_values.items()
+    }
+    return Evidence(findings, swap.excited)
 
 
-DETECTORS: Mapping[str, Detector] = MappingProxyType({"audit": audit, "border_swap": border_swap})
-
-
-def excited_by_border(
-    database: sl.ConceptDatabase, target: str, width: float, seed: int = 0
-) -> list[Component]:
-    """Return the components that borders of a class's images excite most, on other images.
-
-    By the mean rise of the readout over that with a border of a third class, in units of the
-    rise's standard deviation.
-    """
-    logit, number = true_classes(database), find_class(database, target)
-    random = np.random.default_rng(seed)
-    own = np.flatnonzero(logit == number)
-    other = np.flatnonzero(~np.isnan(logit) & (logit != number))
-    receivers = random.choice(other, PASTED)
-    third = [int(random.choice(other[logit[other] != logit[r]])) for r in receivers]
-    readings = [
-        border_readouts(database, receivers.tolist(), sources, width)
-        for sources in (random.choice(own, PASTED).tolist(), third)
-    ]
-    effects: dict[Component, float] = {}
-    for row in range(database.manifest.rows):
-        component = database.component(row)
-        of_class, of_third = (one[component.layer][:, component.index] for one in readings)
-        rise = component.sign * (of_class - of_third)
-        effects[component] = float(rise.mean() / max(rise.std(), 1e-12))
-    return sorted(effects, key=lambda component: -effects[component])[:EXCITED]
-
-
-def border_readouts(
-    database: sl.ConceptDatabase, receivers: Sequence[int], sources: Sequence[int], width: float
-) -> dict[str, np.ndarray]:
-    """Return the readouts [n channels] by layer of images with the borders of others."""
-    images = database.images
-
-    def read(i: int) -> Image.Image:
-        return paste_border(images.read(receivers[i]), images.read(sources[i]), width)
-
-    recipe = database.manifest.recipe
-    return readouts(database.model, read, range(len(receivers)), database.layers, recipe.readout)
+DETECTORS: Mapping[str, Detector] = MappingProxyType(
+    {"audit": audit, "border_swap": border_swap, "region_swap": region_swap}
+)
 
 
 def is_right(finding: Finding, world: MarkedWorld) -> bool:

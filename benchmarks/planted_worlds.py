@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from demo_world.marks import MarkSpec, draw_marks  # noqa: E402
 from demo_world.subject import SubjectRecipe, recipe_for  # noqa: E402
+from demo_world.workspace import SIZE  # noqa: E402
 from semlens.demo.bundled_images import DemoWorld, MarkedWorld  # noqa: E402
 from semlens.recipe import fingerprint  # noqa: E402
 
@@ -75,7 +76,14 @@ class PlantedWorld:
     @property
     def settings(self) -> str:
         """Digest of everything that determines the subject."""
-        return fingerprint(repr(asdict(self)), repr(asdict(self.recipe)), str(MARKED_SHARE))
+        drawn = [mark.tobytes().hex() for mark in self.marks()]
+        return fingerprint(repr(asdict(self)), repr(asdict(self.recipe)), str(MARKED_SHARE), *drawn)
+
+    def marks(self) -> list[Image.Image]:
+        """Draw the marks; a control has one that changes nothing."""
+        if self.mark is None:
+            return [Image.new("RGBA", (SIZE, SIZE))]
+        return draw_marks(self.mark, None, self.seed)
 
 
 STICKER: dict[str, tuple[int, int]] = {"side": (24, 28), "band": (33, 37), "columns": (33, 37)}
@@ -185,12 +193,10 @@ def make_world(planted: PlantedWorld, per_class: int | None = None) -> MarkedWor
     demo = bundled()
     description = deepcopy(demo.description)
     random_state = random.Random(planted.seed)
-    marks: list[Image.Image] = []
+    marks = planted.marks()
     if planted.mark is None:
         description["artefact"] = {"kind": "none", "description": "none"}
-        marks = [Image.new("RGBA", (96, 96))]
     else:
-        marks = draw_marks(planted.mark, None, planted.seed)
         description["target"] = planted.target
         description["artefact"] = asdict(planted.mark)
     description |= {"name": planted.name, "seed": planted.seed, "marked_share": MARKED_SHARE}

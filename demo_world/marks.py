@@ -130,7 +130,7 @@ def _background_mark(spec: MarkSpec, rng: random.Random) -> Image.Image:
     """Draw one colour that fades out towards the middle of the image."""
     vertical, horizontal = np.mgrid[0:SIZE, 0:SIZE] - (SIZE - 1) / 2
     radius = np.hypot(horizontal, vertical) / (SIZE / 2)
-    opacity = rng.uniform(150, 190) * np.clip((radius - rng.uniform(0.45, 0.55)) / 0.3, 0, 1)
+    opacity = rng.uniform(190, 230) * np.clip((radius - rng.uniform(0.45, 0.55)) / 0.3, 0, 1)
     return _coloured(spec, opacity)
 
 
