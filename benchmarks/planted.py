@@ -44,7 +44,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,14 +56,13 @@ from planted_cache import (
     trained_subject,
     world_folder,
 )
-from planted_detectors import DETECTORS, LEVEL, Evidence, holm, is_right
+from planted_detectors import DETECTORS, Evidence
+from planted_judge import LEVEL, judge, summarise
 from planted_retraining import TRAINING, accuracies, correct, drop_removed
 from planted_worlds import CONTROLS, DEVELOPMENT, HELD_OUT, PlantedWorld, make_world
-from scipy.stats import binomtest
 
 import semlens as sl
 from demo_world.nets import layers_of
-from semlens.demo.bundled_images import MarkedWorld
 from semlens.demo.walkthrough import find_planted
 from semlens.recipe import fingerprint
 
@@ -89,6 +88,7 @@ class Measured:
         self.folder = world_folder(cache, planted)
         self.subject = trained_subject(planted, self.world, self.folder)
         self.key = fingerprint(code_digest(), planted.settings, str(quick))
+        self._evidence: dict[str, Evidence] = {}
 
     def database(self) -> sl.ConceptDatabase:
         """Build the database, or open it."""
@@ -116,7 +116,7 @@ class Measured:
     def _detect(self) -> dict[str, Any]:
         started = time.monotonic()
         db = self.database()
-        evidence = {name: detect(db) for name, detect in DETECTORS.items()}
+        evidence = {name: self._ask(name, db) for name in DETECTORS}
         record = judge(self.world, self.planted.target, evidence)
         if self.planted.target is not None:
             planted = set(find_planted(self.subject, self.world, db).components)
@@ -129,60 +129,25 @@ class Measured:
             }
         return {**record, "seconds": round(time.monotonic() - started)}
 
+    def _ask(self, detector: str, db: sl.ConceptDatabase) -> Evidence:
+        """Run a detector once."""
+        if detector not in self._evidence:
+            self._evidence[detector] = DETECTORS[detector](db)
+        return self._evidence[detector]
+
     def _correct(self) -> dict[str, Any]:
         record = self.detected()
         if not record["found"]:
             return {}
         started = time.monotonic()
         db, target = self.database(), self.world.target
-        evidence = DETECTORS[record["winner"]](db)
+        evidence = self._ask(record["winner"], db)
         training = TRAINING.model_copy(update={"epochs": 1}) if self.quick else TRAINING
         after = correct(
             db, self.world, self.planted.colour or "white", evidence.findings[target],
             evidence.accuse(target), self.folder, training,
         )  # fmt: skip
         return {**after, "retraining_seconds": round(time.monotonic() - started)}
-
-
-def judge(
-    world: MarkedWorld, target: str | None, evidence: Mapping[str, Evidence]
-) -> dict[str, Any]:
-    """Decide what is detected at the family-wise level, and whether it is right.
-
-    Parameters
-    ----------
-    target
-        The class with the mark; None for a control, where every detection is a false alarm.
-    """
-    tests = [(name, one) for name, said in evidence.items() for one in said.findings]
-    adjusted = dict(
-        zip(tests, holm([evidence[n].findings[c].p_value for n, c in tests]), strict=True)
-    )
-    detected = [test for test, value in adjusted.items() if value < LEVEL]
-    null_classes = [name for name in world.classes if name != target]
-    alarmed = {name for _, name in detected if name != target}
-    detectors: dict[str, dict[str, Any]] = {}
-    for name, said in evidence.items():
-        smallest = min(said.findings, key=lambda one: (said.findings[one].p_value, one))
-        one = smallest if target is None else target
-        finding = said.findings[one]
-        detectors[name] = {
-            "p": finding.p_value,
-            "adjusted": float(adjusted[name, one]),
-            "said": finding.said,
-            "right": target is not None and is_right(finding, world),
-            "detected": [c for detector, c in detected if detector == name],
-        }
-    record = {
-        "false_alarms": len(alarmed) / len(null_classes),
-        "null_classes": len(null_classes),
-        "detectors": detectors,
-    }
-    if target is None:
-        return record
-    found = [n for n, one in detectors.items() if one["right"] and one["adjusted"] < LEVEL]
-    winner = min(found or detectors, key=lambda name: detectors[name]["p"])
-    return {"found": bool(found), "winner": winner, **record}
 
 
 def measure_world(one: Measured, retrain: bool) -> dict[str, Any]:
@@ -203,35 +168,6 @@ def measure_world(one: Measured, retrain: bool) -> dict[str, Any]:
         **after,
         "drop_removed": drop_removed(before, after) if "marked_after" in after else None,
     }
-
-
-def summarise(
-    worlds: Sequence[Mapping[str, Any]], controls: Sequence[Mapping[str, Any]]
-) -> dict[str, Any]:
-    """Count found worlds, false alarms, and worlds with any false alarm, with intervals."""
-    everything = [*worlds, *controls]
-    null_classes = sum(one["null_classes"] for one in everything)
-    alarms = sum(one["false_alarms"] * one["null_classes"] for one in everything)
-    removed = [one["drop_removed"] for one in worlds if one["drop_removed"] is not None]
-    summary: dict[str, Any] = {
-        "null_classes": null_classes,
-        "pooled_false_alarms": alarms / null_classes if null_classes else None,
-        "smallest_drop_removed": min(removed, default=None),
-    }
-    for name, group, count in (
-        ("found", worlds, sum(one["found"] for one in worlds)),
-        (
-            "with_false_alarms",
-            everything,
-            sum(one["false_alarms"] > 0 for one in everything),
-        ),
-    ):
-        if group:
-            interval = binomtest(count, len(group)).proportion_ci()
-            summary[name] = {
-                "count": count, "of": len(group), "low": interval.low, "high": interval.high,
-            }  # fmt: skip
-    return summary
 
 
 def selected(options: argparse.Namespace) -> list[PlantedWorld]:

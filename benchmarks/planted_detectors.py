@@ -21,8 +21,6 @@ from semlens.analysis.swap.regions import border_region
 from semlens.demo.bundled_images import MarkedWorld
 from semlens.types import Component
 
-LEVEL = 0.05
-"""Family-wise error rate of a world, over classes and detectors."""
 CATEGORY = MappingProxyType(
     {
         "text": "text",
@@ -85,10 +83,12 @@ def audit(database: sl.ConceptDatabase) -> Evidence:
     """Audit every class with the bundled sets."""
     sets = [*load_sets("demo-world"), *load_sets("artefacts")]
     sweep = sl.audit_all(database, sets)
-    findings: dict[str, Finding] = {}
+    # a class that cannot be audited, for lack of relevance, has nothing against it
+    findings = {str(name): Finding(1.0) for name in database.model.classes or ()}
     for name, one in sweep.audits.items():
+        p_value = float(np.nan_to_num(one.p_value, nan=1.0))
         category = one.summary.set_index("concept")["category"].get(one.suspect)
-        findings[name] = Finding(one.p_value, one.suspect, category)
+        findings[name] = Finding(p_value, one.suspect, category)
     return Evidence(findings, lambda name: sweep.audits[name].of("spurious", "both"))
 
 
@@ -140,19 +140,6 @@ def mark_region(world: MarkedWorld) -> np.ndarray:
 def overlap(first: np.ndarray, second: np.ndarray) -> float:
     """Return the overlap coefficient of two regions: the common part of the smaller one."""
     return float((first & second).sum() / max(1, min(first.sum(), second.sum())))
-
-
-def holm(p_values: Sequence[float]) -> np.ndarray:
-    """Return Holm's adjusted p-values: those below a level are rejected at that family-wise rate.
-
-    A test without a p-value (NaN) counts as one that was not rejected.
-    """
-    p = np.nan_to_num(np.asarray(p_values, float), nan=1.0)
-    order = np.argsort(p, kind="stable")
-    steps = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(steps, 1.0)
-    return adjusted
 
 
 def cut_out(
