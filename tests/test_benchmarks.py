@@ -150,3 +150,15 @@ def test_planted_quick(tmp_path):
     assert printed["summary"]["found"]["of"] == 1
     again = run("planted.py", "--work", str(tmp_path))
     assert (again["worlds"], again["controls"]) == (printed["worlds"], printed["controls"])
+
+
+@pytest.mark.slow
+def test_defect_query_quick():
+    printed = run("defect_query.py")
+    assert printed["planted"] == 12
+    assert printed["images"] == 11
+    for ranks in printed["ranks"].values():
+        assert len(ranks) == 12
+        assert ranks == sorted(ranks)
+    mean = {query: sum(ranks) for query, ranks in printed["ranks"].items()}
+    assert mean["contrast --a marked/ --b plain/"] < mean["search watermark"]
