@@ -861,6 +861,21 @@ export interface components {
             /** @enum {string} */
             origin: "label" | "class" | "general";
         };
+        /** @description A word or a cluster of the map that only this class relies on. */
+        Suspect: {
+            kind: string;
+            suspect: string;
+            share: number;
+            share_others: number;
+            p_value: number;
+            detected: boolean;
+            components: string[];
+        };
+        /** @description Suspects of a class; smallest p-value first. */
+        SuspectsResponse: {
+            tested: number;
+            suspects: components["schemas"]["Suspect"][];
+        };
         /** @description Verdicts on the components of a class, as shares of its relevance. */
         SweepClass: {
             target: number;
@@ -990,6 +1005,8 @@ export type ShiftedLogit = components['schemas']['ShiftedLogit'];
 export type Source = components['schemas']['Source'];
 export type Statistic = components['schemas']['Statistic'];
 export type SuggestedQuery = components['schemas']['SuggestedQuery'];
+export type Suspect = components['schemas']['Suspect'];
+export type SuspectsResponse = components['schemas']['SuspectsResponse'];
 export type SweepClass = components['schemas']['SweepClass'];
 export type SweepResponse = components['schemas']['SweepResponse'];
 export type TestedArtefact = components['schemas']['TestedArtefact'];
