@@ -28,7 +28,7 @@ class SwapEffect:
     rise
         Mean rise of each component's readout.
     effect
-        The same in standard deviations between the pairs.
+        The same in standard deviations between images (Cohen's d); 0 where all are equal.
     """
 
     gain: float
@@ -67,27 +67,23 @@ def swap_effect(
     ModelError
         If the model has no logits.
     """
-    gains: list[np.ndarray] = []
-    rises: list[np.ndarray] = []
+    runs: list[tuple[list[np.ndarray], list[np.ndarray]]] = [([], []), ([], [])]
     for start in range(0, len(pairs.receivers), batch_size):
         part = slice(start, start + batch_size)
-        receivers, donors, third = (
+        receivers, *sources = (
             model_inputs(database, samples[part])
             for samples in (pairs.receivers, pairs.donors, pairs.third)
         )
-        of_class, of_third = (
-            _run(database, paste(receivers, sources, regions[part]), pairs.target, layers)
-            for sources in (donors, third)
-        )
-        gains.append(of_class[0] - of_third[0])
-        rises.append(of_class[1] - of_third[1])
-    rise = np.concatenate(rises)
-    mean, spread = rise.mean(0), rise.std(0)
-    return SwapEffect(
-        float(np.concatenate(gains).mean()),
-        mean,
-        np.divide(mean, spread, out=np.zeros_like(mean), where=spread > 0),
-    )
+        for (logits, readouts), source in zip(runs, sources, strict=True):
+            batch = paste(receivers, source, regions[part])
+            logit, values = _run(database, batch, pairs.target, layers)
+            logits.append(logit)
+            readouts.append(values)
+    (logit, values), (third_logit, third_values) = (map(np.concatenate, one) for one in runs)
+    rise = values.mean(0) - third_values.mean(0)
+    spread = np.sqrt((values.var(0) + third_values.var(0)) / 2)
+    effect = np.divide(rise, spread, out=np.zeros_like(rise), where=spread > 0)
+    return SwapEffect(float((logit - third_logit).mean()), rise, effect)
 
 
 def _run(

@@ -1,4 +1,4 @@
-"""Is one class's gain out of the ordinary, if the others tell what is ordinary?"""
+"""Whether one class's gain is out of the ordinary, if the others tell what is ordinary."""
 
 from __future__ import annotations
 

@@ -119,5 +119,5 @@ def region_swap(
     return RegionSwap(
         frame, components, count, plan.classes,
         pasted=pasted_pictures(database, first, regions[first.target, area]),
-        coverage={class_name(database, one): found for one, found in zip(targets, maps, strict=True)},
+        coverage=dict(zip([class_name(database, one) for one in targets], maps, strict=True)),
     )  # fmt: skip

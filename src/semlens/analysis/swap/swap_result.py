@@ -28,8 +28,8 @@ class Swap(Result):
     components
         The components that the parts excite most, class by class in the same order: ``class``,
         the size of the part, ``component``, ``rise`` (mean, in units of the readout), ``effect``
-        (in standard deviations between images; largest first) and ``relevance`` (mean share for
-        the class; NaN where the database lacks it).
+        (the same in standard deviations between images, Cohen's d; largest first) and
+        ``relevance`` (mean share for the class; NaN where the database lacks it).
     images
         Images per class.
     classes
