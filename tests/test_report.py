@@ -26,7 +26,6 @@ from typer.testing import CliRunner
 import semlens as sl
 from semlens.analysis.accuracy import LabelledImages
 from semlens.analysis.audit.saved_audits import AuditSettings
-from semlens.analysis.border_swap import BorderSwap
 from semlens.analysis.concepts import Concept, ConceptSet
 from semlens.analysis.correct.artefact_sensitivity import accuracies, with_artefacts
 from semlens.analysis.report.correction_sections import (
@@ -37,6 +36,7 @@ from semlens.analysis.report.correction_sections import (
 from semlens.analysis.report.image_sections import border_sentence
 from semlens.analysis.report.limits import reproduce
 from semlens.analysis.report.sections import SkippedSection
+from semlens.analysis.swap.border_swap import BorderSwap
 from semlens.cli.app import app
 from semlens.data.artefact import load_artefact
 from semlens.data.image_folder import ImageFolder
