@@ -117,7 +117,7 @@ def region_swap(database: sl.ConceptDatabase) -> Evidence:
 
 
 def colour_swap(database: sl.ConceptDatabase) -> Evidence:
-    """Transfer the colours of every class's images; what is accused is a colour, without a place."""
+    """Transfer the colours of every class's images; the accusation has no place."""
     swap = sl.colour_swap(database)
     p_values = swap.frame.set_index("class")["p_value"]
     findings = {
