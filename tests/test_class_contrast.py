@@ -17,12 +17,11 @@ from torch import nn
 import semlens as sl
 from semlens.analysis.audit.class_contrast import (
     LayerExcess,
+    choose_references,
     compare_classes,
     concept_contrasts,
     contrast_scores,
     excess_shares,
-    own_words,
-    reference_classes,
     remove_own,
     standardised,
 )
@@ -30,6 +29,7 @@ from semlens.analysis.audit.moderated_test import moderated_p_values, variance_p
 from semlens.analysis.audit.suspects import best_matches
 from semlens.analysis.concepts import Concept, ConceptSet
 from semlens.analysis.query_embedding import embed_concepts
+from semlens.analysis.resolve_concepts import class_and_concepts
 from semlens.data.image_folder import ImageFolder
 from semlens.errors import RelevanceError
 from semlens.models.subject import SubjectModel
@@ -163,7 +163,7 @@ def test_meaningless_concepts_raise_few_alarms(classes):
     least, largest = [], []
     for _ in range(rounds):
         scores = contrast_scores(*meaningless_world(rng, classes))
-        least.append(compare_classes(scores, 0).p_value.min())
+        least.append(compare_classes(scores).p_value.min())
         largest.append(scores[0].max())
     assert np.mean(np.array(least) < 0.05) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / rounds)
     assert np.mean(np.array(largest) > 2.8) > 0.1  # the normal quantile for ten concepts
@@ -261,9 +261,8 @@ def test_a_planted_artefact_raises_an_alarm_for_its_class_only(db):
 
 
 def test_contrasts_of_a_database_by_plain_loops(db):
-    words = own_words(db, {5: ConceptSet((Concept("cyan", kind="valid"),))})
-    assert [c.name for c in dict(words)[5]] == ["blue", "cyan"]
-    result = concept_contrasts(db, 5, SPURIOUS, words)
+    valid = ConceptSet((Concept("cyan", kind="valid"),))
+    result = concept_contrasts(db, 5, SPURIOUS, valid)
     rows = np.flatnonzero(db.has_examples)
     theta = unit(db.theta[rows].astype(np.float64))
 
@@ -282,7 +281,8 @@ def test_contrasts_of_a_database_by_plain_loops(db):
     listed = aligned([c.name for c in SPURIOUS.concepts])
     contrast = np.zeros((7, 3))
     for c in range(7):
-        u = np.linalg.svd(aligned([w.name for w in dict(words)[c]]))[0][:, :1]
+        own = [CLASSES[c], "cyan"] if c == 5 else [CLASSES[c]]
+        u = np.linalg.svd(aligned(own))[0][:, :1]
         e = shares[:, c] - np.delete(shares, c, 1).mean(1)
         e = e - u @ (u.T @ e)
         for j in range(3):
@@ -346,9 +346,20 @@ def test_suspects_need_classes_to_compare(tmp_path):
     assert_says(error.value, "relevance for 3 classes", "at least 6", "more classes")
 
 
-def test_too_few_classes_and_too_many():
-    few = tuple((i, ()) for i in range(6))
-    assert reference_classes(few) == (0, 1, 2, 3, 4, 5)
-    many = tuple((i, ()) for i in range(1000))
-    assert len(reference_classes(many)) == 30
-    assert reference_classes(many) == reference_classes(many)
+def test_an_alarm_does_not_depend_on_how_the_lists_are_passed(db):
+    """Nor on the lists of other classes."""
+    own = [ConceptSet((Concept(name, kind="valid"),), name, target=name) for name in CLASSES]
+    settings = {"background": BACKGROUND, "resamples": 0}
+    p_values = {
+        sl.audit_all(db, [*own, SPURIOUS], **settings).audits["blue"].p_value,
+        sl.audit(db, "blue", [*own, SPURIOUS], **settings).p_value,
+        sl.audit(db, "blue", [own[5], SPURIOUS], **settings).p_value,
+        sl.audit(db, 5, class_and_concepts(db, "blue", [own[5], SPURIOUS])[1], **settings).p_value,
+    }
+    assert len(p_values) == 1
+
+
+def test_of_many_classes_some_are_compared():
+    assert choose_references([3, 1, 2]) == (1, 2, 3)
+    assert len(choose_references(range(1000))) == 30
+    assert choose_references(range(1000)) == choose_references(range(999, -1, -1))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from types import MappingProxyType
 from typing import Annotated
 
@@ -12,12 +11,7 @@ import pandas as pd
 from jaxtyping import Bool, Int8, Int64
 
 from semlens.analysis.audit.audit_result import Audit
-from semlens.analysis.audit.class_contrast import (
-    ConceptContrasts,
-    OwnWords,
-    concept_contrasts,
-    own_words,
-)
+from semlens.analysis.audit.class_contrast import ConceptContrasts, concept_contrasts
 from semlens.analysis.audit.concept_alignment import ConceptAlignment, align_concepts, split_sides
 from semlens.analysis.audit.random_concepts import Theta, make_background, random_shares
 from semlens.analysis.audit.relevance_shares import (
@@ -30,14 +24,12 @@ from semlens.analysis.audit.relevance_shares import (
 )
 from semlens.analysis.class_relevance import MINIMUM, Minimum, relevant_rows
 from semlens.analysis.classes import class_name
-from semlens.analysis.concepts import Concepts, ConceptSet, as_concepts
+from semlens.analysis.concepts import Concepts, as_concepts
 from semlens.analysis.resolve_concepts import (
     ClassConcepts,
     OwnTarget,
     class_and_concepts,
-    concepts_by_class,
 )
-from semlens.errors import SemlensError
 from semlens.progress import report_progress
 from semlens.settings import question, setting
 from semlens.store.reader import Database
@@ -125,32 +117,6 @@ def audit(
     intervals and the alarm are additions of semlens.
     """
     class_index, concept_set = class_and_concepts(database, target, concepts)
-    lists = {class_index: concept_set}
-    with suppress(SemlensError):  # the sets may be for this class only
-        resolved, _ = concepts_by_class(database, concepts)
-        lists = {index: one.concepts for index, one in resolved.items()} | lists
-    return audit_class(
-        database, class_index, concept_set, own_words(database, lists), layers=layers,
-        minimum=minimum, level=level, threshold=threshold, background=background,
-        resamples=resamples, seed=seed,
-    )  # fmt: skip
-
-
-def audit_class(
-    database: Database,
-    class_index: int,
-    concept_set: ConceptSet,
-    words: OwnWords,
-    *,
-    layers: Layers,
-    minimum: float,
-    level: float,
-    threshold: Threshold,
-    background: Concepts,
-    resamples: int,
-    seed: int,
-) -> Audit:
-    """Audit a class with its concepts; ``words`` are those of all classes, to compare with."""
     concept_sides = split_sides(concept_set)
     relevant = relevant_rows(database, class_index, layers, minimum)
     rows = relevant["component"].to_numpy(np.int64)
@@ -169,7 +135,9 @@ def audit_class(
     weights = component_weights(relevant)
     resampled = _bootstrap_verdicts(database, rows, sides, resamples, seed)
     contrasts = (
-        concept_contrasts(database, class_index, sides["spurious"].concepts, words, layers)
+        concept_contrasts(
+            database, class_index, sides["spurious"].concepts, concept_sides[0], layers
+        )
         if "spurious" in sides
         else None
     )

@@ -16,7 +16,7 @@ therefore compared with the contrasts of the other classes with the same concept
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -33,9 +33,6 @@ from semlens.types import Layers
 
 MOST_REFERENCES = 30
 """Other classes that a class is compared with, at most."""
-
-OwnWords = tuple[tuple[int, tuple[Concept, ...]], ...]
-"""Of each class, its index and the concepts that it may rely on: its name and valid concepts."""
 
 
 @dataclass(frozen=True)
@@ -56,57 +53,78 @@ class ConceptContrasts:
     p_value: Float64[np.ndarray, " n"]
 
 
-def own_words(database: Database, lists: Mapping[int, ConceptSet]) -> OwnWords:
-    """Return the own words of every class with relevance: its name, and its valid concepts.
-
-    An embedder without a text tower reads no names.
-    """
-    classes = sorted(int(c) for c in database.relevance_classes["class"])
-    names = {
-        index: (Concept(class_name(database, index)),) if database.embedder.has_text else ()
-        for index in classes
-    }
-    valid = {index: one.of_kind("valid").concepts for index, one in lists.items()}
-    return tuple((index, (*names[index], *valid.get(index, ()))) for index in classes)
-
-
 def concept_contrasts(
-    database: Database, target: int, concepts: ConceptSet, words: OwnWords, layers: Layers = None
+    database: Database,
+    target: int,
+    concepts: ConceptSet,
+    valid: ConceptSet | None = None,
+    layers: Layers = None,
 ) -> ConceptContrasts | None:
-    """Return the contrasts of a class, or None if the database has too few classes to compare."""
-    if len(reference_classes(words)) <= LEAST_CLASSES:
+    """Return the contrasts of a class, or None if the database has too few classes to compare.
+
+    Parameters
+    ----------
+    valid
+        Concepts that the class may rely on; what they explain is removed. The other classes are
+        described by their names only, so that a contrast depends on no other class's lists.
+    """
+    if len(reference_classes(database)) <= LEAST_CLASSES:
         return None
-    classes, excess = class_excess(database, words, layers, target)
+    excess = class_excess(database, target, valid, layers)
     alignments = _alignments(database, concepts, tuple(database.layer_names(layers)))
-    return compare_classes(contrast_scores(excess, alignments), classes.index(target))
+    return compare_classes(contrast_scores(excess, alignments))
 
 
-def compare_classes(scores: Float[np.ndarray, "c n"], position: int) -> ConceptContrasts:
-    """Compare the contrasts of one class with those of all others."""
-    others = np.delete(scores, position, axis=0)
-    return ConceptContrasts(scores[position], others, moderated_p_values(scores[position], others))
+def compare_classes(scores: Float[np.ndarray, "c n"]) -> ConceptContrasts:
+    """Compare the contrasts of the first class with those of all others."""
+    return ConceptContrasts(scores[0], scores[1:], moderated_p_values(scores[0], scores[1:]))
 
 
 def class_excess(
-    database: Database, words: OwnWords, layers: Layers = None, target: int | None = None
-) -> tuple[tuple[int, ...], list[LayerExcess]]:
-    """Return the classes to compare, ``target`` among them, and their excess in each layer."""
-    references = reference_classes(words)
-    names = tuple(database.layer_names(layers))
-    excess = _reference_excess(database, references, words, names)
-    if target is None or target in references:
-        return references, excess
-    own = _excess(database, (target,), references, words, names)
-    return (target, *references), [a.join(b) for a, b in zip(own, excess, strict=True)]
+    database: Database, target: int, valid: ConceptSet | None = None, layers: Layers = None
+) -> list[LayerExcess]:
+    """Return the excess of a class (first) and of those it is compared with, in each layer."""
+    reference = _reference(database, tuple(database.layer_names(layers)))
+    kept = [i for i, one in enumerate(reference.classes) if one != target]
+    own = _own_concepts(database, target)
+    own += valid.concepts if valid is not None else ()
+    columns: list[np.ndarray] = []
+    for rows, total in zip(reference.rows, reference.totals, strict=True):
+        share = positive_shares(database, target, rows)
+        others = (total - share * (target in reference.classes)) / len(kept)
+        columns.append(excess_shares(share[:, None], others[:, None]))
+    query = embed_concepts(database, ConceptSet(own))
+    alignments = [standardised(alignment(database.theta[rows], query)) for rows in reference.rows]
+    excess, direction = remove_own(np.concatenate(columns), [np.concatenate(alignments)])
+    return [
+        LayerExcess(
+            layer.rows,
+            np.hstack([e, layer.excess[:, kept]]),
+            np.hstack([u, layer.own[:, kept]]),
+        )
+        for layer, e, u in zip(
+            reference.layers, reference.split(excess), reference.split(direction), strict=True
+        )
+    ]
 
 
-def reference_classes(words: OwnWords) -> tuple[int, ...]:
+def reference_classes(database: Database) -> tuple[int, ...]:
     """Return the classes that all classes are compared with; of many, the same random ones."""
-    classes = [index for index, _ in words]
+    return choose_references([int(c) for c in database.relevance_classes["class"]])
+
+
+def choose_references(classes: Sequence[int]) -> tuple[int, ...]:
+    """Return the classes in order; of many, some that do not depend on the order given."""
+    classes = sorted(classes)
     if len(classes) <= MOST_REFERENCES + 1:
         return tuple(classes)
     chosen = np.random.default_rng(0).choice(classes, MOST_REFERENCES, replace=False)
     return tuple(sorted(chosen.tolist()))
+
+
+def _own_concepts(database: Database, target: int) -> tuple[Concept, ...]:
+    """Return the class's name as a concept; none if the embedder has no text tower."""
+    return (Concept(class_name(database, target)),) if database.embedder.has_text else ()
 
 
 @dataclass(frozen=True)
@@ -124,12 +142,6 @@ class LayerExcess:
     rows: Int64[np.ndarray, " n"]
     excess: Float[np.ndarray, "n c"]
     own: Float[np.ndarray, "n c"]
-
-    def join(self, other: LayerExcess) -> LayerExcess:
-        """Append the classes of another one."""
-        return LayerExcess(
-            self.rows, np.hstack([self.excess, other.excess]), np.hstack([self.own, other.own])
-        )
 
 
 def contrast_scores(
@@ -192,51 +204,56 @@ def remove_own(
     return excess - directions * (directions * excess).sum(0), directions
 
 
+@dataclass(frozen=True)
+class _Reference:
+    """The classes that others are compared with, which every audit of a database shares.
+
+    Parameters
+    ----------
+    totals
+        In each layer, the sum of their relevance shares.
+    """
+
+    classes: tuple[int, ...]
+    layers: list[LayerExcess]
+    totals: list[Float64[np.ndarray, " _n"]]
+
+    @property
+    def rows(self) -> list[Int64[np.ndarray, " _n"]]:
+        """The components of each layer."""
+        return [layer.rows for layer in self.layers]
+
+    def split(self, values: Float[np.ndarray, "k c"]) -> list[Float[np.ndarray, "_n c"]]:
+        """Split values of the components of all layers by layer."""
+        return np.split(values, np.cumsum([len(rows) for rows in self.rows])[:-1])
+
+
 @lru_cache(maxsize=2)
-def _reference_excess(
-    database: Database, classes: tuple[int, ...], words: OwnWords, layers: tuple[str, ...]
-) -> list[LayerExcess]:
-    return _excess(database, classes, classes, words, layers)
-
-
-def _excess(
-    database: Database,
-    classes: tuple[int, ...],
-    references: tuple[int, ...],
-    words: OwnWords,
-    layers: tuple[str, ...],
-) -> list[LayerExcess]:
-    """Return the excess of classes over the mean of the references other than themselves."""
-    rows = _rows(database, layers)
-    lists = dict(words)
-    concepts = tuple(dict.fromkeys(c for index in classes for c in lists[index]))
-    position = {concept: i for i, concept in enumerate(concepts)}
-    query = embed_concepts(database, ConceptSet(concepts))
+def _reference(database: Database, layers: tuple[str, ...]) -> _Reference:
+    classes, all_rows = reference_classes(database), component_rows(database, layers)
+    names = [_own_concepts(database, c) for c in classes]
+    query = embed_concepts(database, ConceptSet(tuple(one for name in names for one in name)))
     excess: list[np.ndarray] = []
+    totals: list[np.ndarray] = []
     aligned: list[np.ndarray] = []
-    for done, layer_rows in enumerate(rows):
-        report_progress("comparing classes", done, len(rows))
-        total = sum(positive_shares(database, c, layer_rows) for c in references)
-        columns = [positive_shares(database, c, layer_rows) for c in classes]
-        others = [
-            (total - column * (c in references)) / (len(references) - (c in references))
-            for c, column in zip(classes, columns, strict=True)
-        ]
-        excess.append(excess_shares(np.stack(columns, 1), np.stack(others, 1)))
-        aligned.append(standardised(alignment(database.theta[layer_rows], query)))
+    for done, rows in enumerate(all_rows):
+        report_progress("comparing classes", done, len(all_rows))
+        shares = np.stack([positive_shares(database, c, rows) for c in classes], axis=1)
+        totals.append(shares.sum(1))
+        others = (totals[-1][:, None] - shares) / (len(classes) - 1)
+        excess.append(excess_shares(shares, others).astype(np.float32))
+        aligned.append(standardised(alignment(database.theta[rows], query)))
     joined = np.concatenate(aligned)
-    own = [joined[:, [position[concept] for concept in lists[c]]] for c in classes]
+    own = [joined[:, [i]] if name else joined[:, :0] for i, name in enumerate(names)]
     remaining, directions = remove_own(np.concatenate(excess), own)
-    bounds = np.cumsum([len(one) for one in rows])[:-1]
-    return [
-        LayerExcess(layer_rows, e.astype(np.float32), u.astype(np.float32))
-        for layer_rows, e, u in zip(
-            rows, np.split(remaining, bounds), np.split(directions, bounds), strict=True
-        )
-    ]
+    plain = [LayerExcess(rows, e, e) for rows, e in zip(all_rows, excess, strict=True)]
+    reference = _Reference(classes, plain, totals)
+    split = (reference.split(one.astype(np.float32)) for one in (remaining, directions))
+    layers_excess = [LayerExcess(*one) for one in zip(all_rows, *split, strict=True)]
+    return _Reference(classes, layers_excess, totals)
 
 
-def _rows(database: Database, layers: tuple[str, ...]) -> list[Int64[np.ndarray, " _n"]]:
+def component_rows(database: Database, layers: Sequence[str]) -> list[Int64[np.ndarray, " _n"]]:
     """Return the components of each layer that have examples; one alone cannot be permuted."""
     entries = [database.layer(name) for name in layers]
     rows = [np.arange(entry.first, entry.first + entry.rows) for entry in entries]
@@ -263,4 +280,6 @@ def _alignments(
 ) -> list[Float64[np.ndarray, "_n q"]]:
     """Return the standardised alignments of each layer's components; a sweep repeats the list."""
     query = embed_concepts(database, concepts)
-    return [standardised(alignment(database.theta[r], query)) for r in _rows(database, layers)]
+    return [
+        standardised(alignment(database.theta[r], query)) for r in component_rows(database, layers)
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -16,8 +17,8 @@ from semlens.analysis.audit.class_contrast import (
     LayerExcess,
     class_excess,
     compare_classes,
+    component_rows,
     contrast_scores,
-    own_words,
     positive_shares,
     reference_classes,
     standardised,
@@ -35,6 +36,7 @@ from semlens.analysis.result import Result
 from semlens.draw.example_sheet import sheet
 from semlens.draw.text_table import titled_table
 from semlens.errors import RelevanceError
+from semlens.progress import report_progress
 from semlens.settings import question, setting
 from semlens.store.reader import Database
 from semlens.types import Component, Layers
@@ -170,46 +172,30 @@ def suspects(
     -----
     An addition of semlens; the contrast is that of :func:`semlens.audit`.
     """
-    words = own_words(
-        database, {i: one.concepts for i, one in concepts_by_class(database, concepts)[0].items()}
-    )
-    count = len(reference_classes(words))
-    if count <= LEAST_CLASSES:
+    resolved, _ = concepts_by_class(database, concepts)
+    references = reference_classes(database)
+    if len(references) <= LEAST_CLASSES:
         raise RelevanceError(
-            f"The database has relevance for {count} classes.",
+            f"The database has relevance for {len(references)} classes.",
             f"Expected at least {LEAST_CLASSES + 1}: a class is compared with the others.",
             "Build it from images of more classes.",
         )
-    index = None if target is None else find_class(database, target)
-    classes, excess = class_excess(database, words, layers, index)
     ranked = as_concepts(vocabulary)
     ranked = ConceptSet(
         tuple({concept_key(c): c for c in ranked.concepts}.values()), ranked.name,
         templates=ranked.templates,
     )  # fmt: skip
     query = embed_concepts(database, ranked)
-    names, clusters = _clusters(database, layers, query)
-    aligned: list[np.ndarray] = []
-    matches: list[np.ndarray] = []
-    for layer in excess:
-        values = alignment(database.theta[layer.rows], query)
-        member = clusters[layer.rows][:, None] == np.arange(len(names))
-        aligned.append(np.hstack([standardised(values), standardised(member.astype(np.float32))]))
-        matches.append(np.hstack([best_matches(values), member]))
-    candidates = Candidates(
-        (*query.names, *names),
-        len(query.names),
-        contrast_scores(excess, aligned),
-        np.concatenate([layer.rows for layer in excess]),
-        np.concatenate(matches),
-        np.concatenate([_shares(database, classes, layer) for layer in excess]) / len(excess),
-    )
-    own = {index: {c.name for c in one} for index, one in words}
-    tables = [
-        candidates.table(class_name(database, c), position, own[c], top)
-        for position, c in enumerate(classes)
-        if index is None or c == index
-    ]
+    classes = references if target is None else (find_class(database, target),)
+    rows = component_rows(database, database.layer_names(layers))
+    candidates = make_candidates(database, layers, rows, query)
+    tables: list[pd.DataFrame] = []
+    for done, index in enumerate(classes):
+        report_progress("ranking words", done, len(classes))
+        valid = resolved[index].concepts.of_kind("valid") if index in resolved else ConceptSet(())
+        excess = class_excess(database, index, valid, layers)
+        own = {class_name(database, index), *(c.name for c in valid.concepts)}
+        tables.append(candidates.table(database, index, excess, own, top))
     frame = pd.concat(tables, ignore_index=True)
     frame["components"] = [database.names(rows) for rows in frame["components"]]
     return Suspects(frame, len(candidates.names), database)
@@ -217,46 +203,49 @@ def suspects(
 
 @dataclass(frozen=True)
 class Candidates:
-    """Words (first) and clusters, m together, for c classes and the k components of all layers.
+    """Words (first) and clusters, m together, and the k components of all layers.
 
     Parameters
     ----------
-    scores
-        Contrast of each class with each candidate.
+    alignments
+        Standardised, of the components of each layer.
     matches
         Whether each component matches each candidate.
-    shares
-        Each component's share of a class's relevance; they sum to 1.
+    reference
+        By class that others are compared with, the share of its relevance on each candidate.
     """
 
     names: tuple[str, ...]
     words: int
-    scores: Float64[np.ndarray, "c m"]
     rows: Int64[np.ndarray, " k"]
+    alignments: list[Float64[np.ndarray, "_n m"]]
     matches: Bool[np.ndarray, "k m"]
-    shares: Float64[np.ndarray, "k c"]
+    reference: Mapping[int, Float64[np.ndarray, " m"]]
 
-    def table(self, name: str, position: int, own: set[str], top: int) -> pd.DataFrame:
+    def table(
+        self, database: Database, target: int, excess: list[LayerExcess], own: set[str], top: int
+    ) -> pd.DataFrame:
         """Return the strongest candidates of a class, without its own words.
 
         Only those whose share is larger than for any other class: a word that no component
         matches can have a contrast, too, but there is nothing to look at.
         """
-        contrasts = compare_classes(self.scores, position)
-        shares = self.shares.T @ self.matches
-        others = np.delete(shares, position, axis=0).max(axis=0)
+        contrasts = compare_classes(contrast_scores(excess, self.alignments))
+        weight = _shares(database, target, [layer.rows for layer in excess])
+        shares = weight @ self.matches
+        others = np.max([one for c, one in self.reference.items() if c != target], axis=0)
         order = np.lexsort((-contrasts.contrast, contrasts.p_value))
-        order = order[shares[position, order] > others[order]]
+        order = order[shares[order] > others[order]]
         records: list[dict[str, Any]] = []
         for j in [j for j in order.tolist() if self.names[j] not in own][:top]:
             matched = np.flatnonzero(self.matches[:, j])
-            strongest = matched[np.argsort(-self.shares[matched, position], kind="stable")]
+            strongest = matched[np.argsort(-weight[matched], kind="stable")]
             records.append(
                 {
-                    "class": name,
+                    "class": class_name(database, target),
                     "kind": "word" if j < self.words else "cluster",
                     "suspect": self.names[j],
-                    "share": float(shares[position, j]),
+                    "share": float(shares[j]),
                     "share_others": float(others[j]),
                     "contrast": float(contrasts.contrast[j]),
                     "contrast_others": float(contrasts.others[:, j].max()),
@@ -265,6 +254,25 @@ class Candidates:
                 }
             )
         return pd.DataFrame(records, columns=COLUMNS)
+
+
+def make_candidates(
+    database: Database, layers: Layers, rows: list[Int64[np.ndarray, " _n"]], query: QueryEmbedding
+) -> Candidates:
+    """Align the components of each layer with all words, and assign them to clusters."""
+    names, clusters = _clusters(database, layers, query)
+    aligned: list[np.ndarray] = []
+    matched: list[np.ndarray] = []
+    for one in rows:
+        values = alignment(database.theta[one], query)
+        member = clusters[one][:, None] == np.arange(len(names))
+        aligned.append(np.hstack([standardised(values), standardised(member.astype(np.float32))]))
+        matched.append(np.hstack([best_matches(values), member]))
+    matches = np.concatenate(matched)
+    shares = {c: _shares(database, c, rows) @ matches for c in reference_classes(database)}
+    return Candidates(
+        (*query.names, *names), len(query.names), np.concatenate(rows), aligned, matches, shares
+    )
 
 
 def best_matches(values: Float[np.ndarray, "n q"]) -> Bool[np.ndarray, "n q"]:
@@ -291,6 +299,8 @@ def _clusters(
 
 
 def _shares(
-    database: Database, classes: tuple[int, ...], layer: LayerExcess
-) -> Float64[np.ndarray, "n c"]:
-    return np.stack([positive_shares(database, c, layer.rows) for c in classes], axis=1)
+    database: Database, target: int, rows: list[Int64[np.ndarray, " _n"]]
+) -> Float64[np.ndarray, " k"]:
+    """Return each component's share of a class's relevance; layers have equal weight."""
+    shares = [positive_shares(database, target, one) for one in rows]
+    return np.concatenate(shares) / len(rows)

@@ -22,10 +22,9 @@ from semlens.analysis.audit.audit import (
     Resamples,
     Seed,
     Threshold,
-    audit_class,
+    audit,
 )
 from semlens.analysis.audit.audit_result import Audit
-from semlens.analysis.audit.class_contrast import own_words
 from semlens.analysis.audit.relevance_shares import VERDICTS
 from semlens.analysis.class_relevance import MINIMUM, Minimum
 from semlens.analysis.classes import class_name
@@ -173,7 +172,6 @@ def audit_all(
         If the database has no relevance for any of the classes.
     """
     resolved, skipped = concepts_by_class(database, concepts)
-    words = own_words(database, {index: one.concepts for index, one in resolved.items()})
     audits: dict[str, Audit] = {}
     for done, (class_index, by_class) in enumerate(resolved.items()):
         report_progress("auditing", done, len(resolved))
@@ -181,8 +179,8 @@ def audit_all(
         # two classes may share a name
         name = name if name not in audits else f"{name} ({class_index})"
         try:
-            audits[name] = audit_class(
-                database, class_index, by_class.concepts, words, layers=layers, minimum=minimum,
+            audits[name] = audit(
+                database, class_index, by_class.concepts, layers=layers, minimum=minimum,
                 level=level, threshold=threshold, background=background, resamples=resamples,
                 seed=seed,
             )  # fmt: skip
