@@ -453,7 +453,7 @@ def test_the_build_command_has_the_recipe(db, tmp_path, pictures, words):
 
 def border_swap_of(*rows):
     names = ["class", "logit", "width", "gain", "p_value", "adjusted", "detected"]
-    return BorderSwap(pd.DataFrame(rows, columns=names), 64)
+    return BorderSwap(pd.DataFrame(rows, columns=names), pd.DataFrame(), 64, 2)
 
 
 def test_borders_of_the_class_are_told_in_a_sentence_and_a_table(db, audit):
