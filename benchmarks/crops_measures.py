@@ -121,7 +121,8 @@ def label_measures(db: sl.ConceptDatabase, truth: Truth) -> dict[str, Any]:
     for component in truth.planted.components:
         i = position[db.row(component)]
         candidates = zip(labels.concept[i], labels.score[i], strict=True)
-        hits = [wide_set.concepts[c].name in names and s > labels.threshold for c, s in candidates]
+        bound = labels.thresholds[i]
+        hits = [wide_set.concepts[c].name in names and s > bound for c, s in candidates]
         first_match.append(hits.index(True) if any(hits) else max(DEPTHS))
     hits = db.search(artefact.query, top=db.manifest.rows)
     count = len(truth.planted.components)
