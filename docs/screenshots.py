@@ -30,13 +30,17 @@ ARGUMENTS = ["--no-sandbox", "--disable-background-networking", "--enable-unsafe
 
 
 class View(NamedTuple):
-    """One screenshot: its file name, the URL hash, the theme and the window size in pixels."""
+    """One screenshot: its file name, the URL hash, the theme, and the window size in pixels."""
 
     name: str
     hash: str
     theme: str = "light"
     width: int = 1440
     height: int = 900
+    click: tuple[str, ...] = ()
+    """Names of buttons that are clicked first."""
+    part: str = ""
+    """Selector of the part that is shown; the whole window by default."""
 
 
 VEGETABLE = 4
@@ -55,6 +59,10 @@ def demo_views(audit: int, other: str | None) -> list[View]:
         View("classes", f"#/m/demo/classes?class={VEGETABLE}"),
         View("graph", f"#/m/demo/classes?class={VEGETABLE}&view=graph"),
         View("audit", f"#/m/demo/audit?audit={audit}"),
+        View(
+            "experiments", f"#/m/demo/audit?errors={VEGETABLE}", height=2200,
+            click=("Swap borders of all classes", "Compare errors on “vegetable”"), part=".without",
+        ),
         View("search-phone", "#/m/demo/search?q=watermark", "dark", 390, 844),
     ]
     if other is not None:
@@ -122,7 +130,11 @@ def _screenshot(browser: Browser, address: str, view: View, path: Path) -> int:
     page = context.new_page()
     page.goto(address + view.hash)
     settle(page)
-    picture = Image.open(io.BytesIO(page.screenshot()))
+    for button in view.click:
+        page.get_by_role("button", name=button).click()
+        settle(page)
+    shown = page.locator(view.part) if view.part else page
+    picture = Image.open(io.BytesIO(shown.screenshot()))
     context.close()
     picture.save(path, "WEBP", quality=82, method=6)
     return path.stat().st_size

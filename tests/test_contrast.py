@@ -97,6 +97,17 @@ def test_images_of_equal_name_are_pairs(db, groups):
     assert loose.frame["auroc"].tolist() == pytest.approx(result.frame["auroc"].tolist())
 
 
+def test_components_without_a_label_have_none_in_table_and_picture(db, groups, tmp_path):
+    component = db.component(3)
+    result = contrast(db, *groups, concepts={component: "square"}, draws=100)
+    labels = dict(zip(result.frame["component"], result.frame["label"], strict=True))
+    assert labels.pop(str(component)) == "square"
+    assert set(labels.values()) == {None}
+    texts = [label.get_text() for label in result.plot().axes[0].get_yticklabels()]
+    assert any("(no label)" in text for text in texts)
+    assert not any("nan" in text for text in texts)
+
+
 def test_relevance_is_that_of_the_class_that_shifts_most_or_of_the_target(db, groups):
     result = contrast(db, *groups, target="class0", draws=100)
     stored = db.relevance(0).set_index("component")["mean"]

@@ -74,4 +74,4 @@ def _shifts(axes: Axes, groups: tuple[str, str], logits: pd.DataFrame) -> None:
     axes.barh(range(len(shift)), shift, 0.66, color=[SERIES[0 if v >= 0 else 1] for v in shift])
     axes.axvline(0, color=LINE, lw=1)
     name_rows(axes, logits["class"].tolist())
-    axes.set(title="Logits", xlabel=f"mean in {groups[0]} minus mean in {groups[1]}")
+    axes.set(title="Logits", xlabel=f"mean in {groups[0]}\nminus mean in {groups[1]}")

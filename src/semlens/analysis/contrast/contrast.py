@@ -221,10 +221,11 @@ def _component_table(
     database: Database, rows: np.ndarray, separation: Separation, target: int | None, labels: Any
 ) -> pd.DataFrame:
     components = [database.component(int(row)) for row in rows]
+    names = [label_of(labels, component) for component in components]
     frame = pd.DataFrame(
         {
             "component": [str(component) for component in components],
-            "label": [label_of(labels, component) for component in components],
+            "label": pd.Series(names, dtype=object),  # otherwise None becomes NaN
             **vars(separation),
             "relevance": mean_shares(database, target)[rows],
             "row": rows,

@@ -63,6 +63,7 @@ def border_sentence(swap: BorderSwap, name: str) -> str:
     if not rows:
         return f"'{name}' was not among the classes tested. {swap.summary}."
     best = rows[0]
+    relation = "" if best["adjusted"] < 1e-4 else "= "
     found = (
         "The class relies on its surroundings"
         if any(row["detected"] for row in rows)
@@ -71,7 +72,7 @@ def border_sentence(swap: BorderSwap, name: str) -> str:
     return (
         f"Borders of images of '{name}', pasted onto images of other classes, change its logit "
         f"by {best['gain']:+.2f} on average (border {best['width']:.0%}). {found} "
-        f"(adjusted p = {p_text(best['adjusted'])})."
+        f"(adjusted p {relation}{p_text(best['adjusted'])})."
     )
 
 
@@ -133,7 +134,7 @@ def p_text(value: float) -> str:
     """Return a p-value as text, or a dash if it is missing."""
     if math.isnan(value):
         return "-"
-    return "below 0.0001" if value < 1e-4 else f"{value:.4f}"
+    return "< 0.0001" if value < 1e-4 else f"{value:.4f}"
 
 
 def _interval(row: Any) -> str:
