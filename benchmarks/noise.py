@@ -19,7 +19,7 @@ from harness import command, table
 
 import semlens as sl
 from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.label import VOCABULARY
+from semlens.analysis.label import PAPER_THRESHOLD, VOCABULARY
 from semlens.analysis.noise import LEVEL, label_thresholds, mixtures, search_thresholds, simulate
 from semlens.analysis.query_embedding import (
     QueryEmbedding,
@@ -31,7 +31,6 @@ from semlens.analysis.query_embedding import (
 )
 from semlens.analysis.search import make_query
 
-PAPER = 0.025
 NEAREST = 0.05
 """Share of the vocabulary that is removed as nearest to a label."""
 PICTURES = 8
@@ -107,7 +106,7 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     return {
         "meaningless": {
             "calibrated": float(np.mean([(largest[n] > least[n]).mean() for n in random])),
-            "paper": float(np.mean([(largest[n] > PAPER).mean() for n in random])),
+            "paper": float(np.mean([(largest[n] > PAPER_THRESHOLD).mean() for n in random])),
         },
         "words": {
             "nearest": still_labelled(database, embedding, near),
@@ -149,7 +148,7 @@ def show(result: dict[str, Any]) -> None:
     meaningless, words, search = result["meaningless"], result["words"], result["search"]
     rows = [
         ("meaningless components with a label", meaningless["calibrated"]),
-        (f"the same at the paper's {PAPER}", meaningless["paper"]),
+        (f"the same at the paper's {PAPER_THRESHOLD}", meaningless["paper"]),
         ("components with a label", words["nearest"]["labelled"]),
         ("labelled: still so without the label and its nearest words", words["nearest"]["without"]),
         ("labelled: still so without the label's category", words["category"]["without"]),

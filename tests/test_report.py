@@ -191,7 +191,7 @@ def test_unexpected_components_are_those_of_the_audit(db, audit):
     assert not any(f"{name}\n" in told or f">{name}<" in told for name in others)
     described = sl.unexpected(db, "b", CONCEPTS, components=audit.unexpected)
     assert described.components == names
-    assert np.isnan(described.threshold)
+    assert described.threshold is None
 
 
 def test_the_same_report_twice_is_the_same_file(db, tmp_path):
@@ -265,7 +265,7 @@ def test_concepts_without_sides_give_no_audit_but_unexpected_components(db):
     table = found.to_pandas().set_index("section")
     assert "no valid and no spurious concepts" in table["reason"]["audit"]
     assert table["made"]["unexpected"]
-    assert "empty prompt" in check_page(found.html).text["unexpected"]
+    assert "random crops" in check_page(found.html).text["unexpected"]
 
 
 @pytest.fixture(scope="module")
