@@ -16,9 +16,10 @@ from typer.testing import CliRunner
 
 import semlens as sl
 from semlens.analysis.audit.ci_gate import Condition, check_conditions, save_junit
-from semlens.analysis.audit.concept_alignment import (
-    NullDistribution,
+from semlens.analysis.audit.random_concepts import (
+    ConceptPool,
     chance_threshold,
+    pool_concepts,
     random_shares,
 )
 from semlens.analysis.audit.saved_audits import SavedAudits
@@ -71,39 +72,52 @@ def test_a_background_that_is_too_small(known, drawn, least):
 def test_random_shares_by_loops():
     rng = np.random.default_rng(1)
     weight = rng.dirichlet(np.ones(7), 2).T
-    nulls = [
-        NullDistribution(rng.random((7, 11)) < 0.2, 3),
-        NullDistribution(rng.random((7, 6)) < 0.3, 2),
+    pools = [
+        ConceptPool(rng.random((7, 11)) < 0.2, 3),
+        ConceptPool(rng.random((7, 6)) < 0.3, 2),
     ]
-    found = random_shares(nulls, weight, 50, seed=3)
+    shares = random_shares(pools, weight, 50, seed=3)
     rng = np.random.default_rng(3)
-    for draw in found:
+    for draw in shares:
         hit = np.zeros(7, bool)
-        for null in nulls:
-            for one in rng.choice(null.above.shape[1], null.drawn, replace=False):
-                hit |= null.above[:, one]
+        for pool in pools:
+            for one in rng.choice(pool.above.shape[1], pool.listed, replace=False):
+                hit |= pool.above[:, one]
         np.testing.assert_allclose(draw, [sum(weight[hit, 0]), sum(weight[hit, 1])])
 
 
-def test_random_concepts_are_called_spurious_as_often_as_the_level_says():
-    """Sets, components and background from one distribution: what the level is a bound on."""
-    rng, level, rounds, parts, drawn = np.random.default_rng(0), 0.1, 300, 20, 4
-    called, alarms = [], 0
-    weight = np.full((parts, 1), 1 / parts)
-    for place in range(rounds):
-        pool = rng.normal(size=(parts, 1200)).astype(np.float32)
-        own, background = pool[:, :drawn], pool[:, drawn:]
-        least = np.maximum(chance_threshold(background, drawn, level), 0)
-        aligned = (own > least[:, None]).any(1)
-        called.append(aligned.mean())
-        random = random_shares(
-            [NullDistribution(background > least[:, None], drawn)], weight, 199, place
-        )
-        p = (1 + (random[:, 0] >= aligned @ weight[:, 0] - 1e-12).sum()) / 200
-        alarms += p < level
-    error = np.std(called) / math.sqrt(rounds)
-    assert level / 2 < np.mean(called) <= level + 3 * error
-    assert alarms / rounds <= level + 3 * math.sqrt(level * (1 - level) / rounds)
+@pytest.mark.parametrize("shift", [0.0, -0.5, 2.0])
+def test_a_pool_matches_what_the_threshold_of_the_random_concepts_does(shift):
+    rng = np.random.default_rng(0)
+    random = rng.normal(size=(200, 300)).astype(np.float32)
+    listed = (rng.normal(size=(200, 4)) + shift).astype(np.float32)
+    least = np.maximum(chance_threshold(random, 4, 0.05), 0)
+    matched = pool_concepts(random, listed, 0.05).matched
+    np.testing.assert_array_equal(matched, (listed > least[:, None]).any(1))
+
+
+@pytest.mark.parametrize("spread", [1.0, 0.02], ids=["normal", "one relevant component"])
+def test_random_lists_are_spurious_as_often_as_the_level_says(spread):
+    """Lists, components and background from one distribution.
+
+    With random lists from the background alone, P(p < .05) was .135.
+    """
+    rng, rounds, components, listed = np.random.default_rng(0), 500, 20, 22
+    aligned, p_values = [], []
+    for seed in range(rounds):
+        values = rng.normal(size=(components, 500)).astype(np.float32)
+        pool = pool_concepts(values[:, listed:], values[:, :listed], 0.05)
+        weight = rng.dirichlet(np.full(components, spread))[:, None]
+        random = random_shares([pool], weight, 99, seed)[:, 0]
+        aligned.append(pool.matched.mean())
+        p_values.append((1 + (random >= pool.matched @ weight[:, 0] - 1e-12).sum()) / 100)
+    p_values = np.array(p_values)
+    # the best of 22 is among the two best of all 500, since one random concept is above the bound
+    expected = 1 - (478 * 477) / (500 * 499)
+    assert np.mean(aligned) == pytest.approx(expected, abs=0.008)
+    for level in (0.05, 0.1, 0.3):
+        error = math.sqrt(level * (1 - level) / rounds)
+        assert (p_values <= level).mean() <= level + 3 * error
 
 
 # -- sets of many classes ----------------------------------------------------------------------
@@ -319,7 +333,7 @@ def test_a_sweep_is_one_audit_per_class(db):
         assert value == pytest.approx(
             min(1, *(len(p) * x / (p <= x).sum() for x in p if x >= mine))
         )
-    assert found.alarms == [name for name, one in found.audits.items() if one.alarm]
+    assert found.alarms == table["class"][table["q_value"] < found.level].to_list()
     assert set(found.components()["class"]) == set(found.audits)
     assert "b (2)" in repr(found)
 

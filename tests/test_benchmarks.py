@@ -142,3 +142,15 @@ def test_planted_quick():
     assert 0 <= world["false_alarms"] <= 1
     assert world["rank"] is None or world["rank"] >= 1
     assert {"found", "drop_removed"} <= set(world)
+
+
+@pytest.mark.slow
+def test_defect_query_quick():
+    printed = run("defect_query.py")
+    assert printed["planted"] == 12
+    assert printed["images"] == 11
+    for ranks in printed["ranks"].values():
+        assert len(ranks) == 12
+        assert ranks == sorted(ranks)
+    mean = {query: sum(ranks) for query, ranks in printed["ranks"].items()}
+    assert mean["contrast --a marked/ --b plain/"] < mean["search watermark"]

@@ -2,6 +2,7 @@ from .analysis.accuracy import evaluate as evaluate
 from .analysis.accuracy import evaluate_model as evaluate_model
 from .analysis.audit.audit import audit as audit
 from .analysis.audit.model_test import model_test as model_test
+from .analysis.audit.suspects import suspects as suspects
 from .analysis.audit.sweep import audit_all as audit_all
 from .analysis.border_swap import border_swap as border_swap
 from .analysis.class_relevance import class_relevance as class_relevance

@@ -41,6 +41,11 @@ class Concept:
         return "/".join(self.path)
 
 
+def concept_key(concept: Concept) -> str:
+    """Return a concept's name without differences of case and spacing."""
+    return " ".join(concept.name.casefold().split())
+
+
 @dataclass(frozen=True)
 class ConceptSet:
     """An ordered set of concepts with their prompt templates.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from semlens.analysis.accuracy import evaluate
 from semlens.analysis.audit.audit import audit
 from semlens.analysis.audit.model_test import model_test
+from semlens.analysis.audit.suspects import suspects
 from semlens.analysis.audit.sweep import audit_all
 from semlens.analysis.border_swap import border_swap
 from semlens.analysis.class_relevance import class_relevance
@@ -55,4 +56,5 @@ class Questions(Database):
     scores = scores
     search = search
     sensitivity = sensitivity
+    suspects = suspects
     unexpected = unexpected

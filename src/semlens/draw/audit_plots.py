@@ -186,7 +186,7 @@ def _shares(axes: Axes, table: pd.DataFrame) -> None:
     name_columns(axes, list(table["class"]), room=0)
     axes.set(
         xlim=(-0.7, len(table) - 0.3), ylim=(0, 1.12), yticks=[0, 0.5, 1],
-        ylabel="share of relevance", title="Verdicts (!: more spurious than by chance)",
+        ylabel="share of relevance", title="Verdicts (!: alarm)",
     )  # fmt: skip
     in_percent(axes.yaxis)
 

@@ -25,6 +25,7 @@ from semlens.web.routes import (
     compare,
     components,
     graph,
+    image_experiments,
     labels,
     map,
     model_experiments,
@@ -32,6 +33,7 @@ from semlens.web.routes import (
     overview,
     pictures,
     search,
+    suspects,
 )
 from semlens.web.security import LOCAL, Guard
 from semlens.web.static_files import PageFiles
@@ -42,12 +44,14 @@ ROUTERS: list[APIRouter] = [
     compare.router,
     components.router,
     graph.router,
+    image_experiments.router,
     labels.router,
     map.router,
     models.router,
     overview.router,
     pictures.router,
     search.router,
+    suspects.router,
     model_experiments.router,
     card.router,  # last: its path ends with a component name, which may contain anything
 ]

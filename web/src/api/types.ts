@@ -75,8 +75,10 @@ export interface components {
         /** @description Result of an audit; most relevant components first. */
         AuditResponse: {
             sentence: string;
+            evidence: string;
             alarm: boolean;
             p_value: number | null;
+            suspect: string | null;
             level: number;
             shares: components["schemas"]["ShareRow"][];
             null_shares: components["schemas"]["NullShareRow"][];
@@ -129,6 +131,24 @@ export interface components {
             spurious: number | null;
             spurious_concept: string | null;
             spurious_threshold: number | null;
+        };
+        /** @description How much borders of a class's images raise its logit on images of other classes. */
+        BorderGain: {
+            target: number;
+            name: string;
+            width: number;
+            gain: number;
+            p_value: number;
+            adjusted: number;
+            detected: boolean;
+        };
+        /** @description Which classes rely on their surroundings; smallest p-value first. */
+        BorderSwapResponse: {
+            detected: string[];
+            classes: number;
+            images: number;
+            gains: components["schemas"]["BorderGain"][];
+            pasted: components["schemas"]["PastedPair"][];
         };
         /** @description A rectangle in upright original pixels; right and bottom are exclusive. */
         Box: {
@@ -257,6 +277,9 @@ export interface components {
             category: string;
             components: number;
             relevance: number;
+            contrast: number | null;
+            contrast_others: number | null;
+            p_value: number | null;
         };
         /** @description A concept set as the content of a file; the extension gives the format. */
         ConceptSetFile: {
@@ -272,6 +295,27 @@ export interface components {
             valid: components["schemas"]["ListedConcept"][];
             spurious: components["schemas"]["ListedConcept"][];
             other_concepts: number;
+        };
+        /** @description How well a component separates the errors on a class from its correct predictions. */
+        ContrastComponent: {
+            component: string;
+            label: string | null;
+            auroc: number | null;
+            low: number | null;
+            high: number | null;
+            p_value: number | null;
+            relevance: number | null;
+        };
+        /** @description What tells the errors on a class from its correct predictions. */
+        ContrastResponse: {
+            target: number;
+            name: string;
+            errors: number;
+            correct: number;
+            components: number;
+            different: number;
+            strongest: components["schemas"]["ContrastComponent"][];
+            logits: components["schemas"]["ShiftedLogit"][];
         };
         /** @description Number of selected components with a label or in a layer, of a total on the map. */
         CountedName: {
@@ -587,6 +631,11 @@ export interface components {
             pairs: components["schemas"]["PairInfo"][];
             cursor: number | null;
         };
+        /** @description An image of another class before and after the border was pasted, as data URLs. */
+        PastedPair: {
+            before: string;
+            after: string;
+        };
         /** @description A rate on the same images before and after, and its change, with 95 % intervals. */
         RateChange: {
             images: number;
@@ -785,6 +834,16 @@ export interface components {
             by_relevance_low: number | null;
             by_relevance_high: number | null;
         };
+        /** @description A logit on the errors, compared with the correct predictions. */
+        ShiftedLogit: {
+            target: number;
+            name: string;
+            shift: number;
+            auroc: number | null;
+            low: number | null;
+            high: number | null;
+            p_value: number | null;
+        };
         /** @description A model, data set or embedder: how to load it again, and its identity. */
         Source: {
             spec: string;
@@ -802,6 +861,21 @@ export interface components {
             /** @enum {string} */
             origin: "label" | "class" | "general";
         };
+        /** @description A word or a cluster of the map that only this class relies on. */
+        Suspect: {
+            kind: string;
+            suspect: string;
+            share: number;
+            share_others: number;
+            p_value: number;
+            detected: boolean;
+            components: string[];
+        };
+        /** @description Suspects of a class; smallest p-value first. */
+        SuspectsResponse: {
+            tested: number;
+            suspects: components["schemas"]["Suspect"][];
+        };
         /** @description Verdicts on the components of a class, as shares of its relevance. */
         SweepClass: {
             target: number;
@@ -816,6 +890,7 @@ export interface components {
             alarm: boolean;
             p_value: number | null;
             q_value: number | null;
+            suspect: string | null;
             concept: string | null;
             concept_share: number | null;
         };
@@ -857,6 +932,8 @@ export type AuditEntry = components['schemas']['AuditEntry'];
 export type AuditResponse = components['schemas']['AuditResponse'];
 export type AuditSettings = components['schemas']['AuditSettings'];
 export type AuditedComponent = components['schemas']['AuditedComponent'];
+export type BorderGain = components['schemas']['BorderGain'];
+export type BorderSwapResponse = components['schemas']['BorderSwapResponse'];
 export type Box = components['schemas']['Box'];
 export type Candidate = components['schemas']['Candidate'];
 export type Candidates = components['schemas']['Candidates'];
@@ -874,6 +951,8 @@ export type ComponentRow = components['schemas']['ComponentRow'];
 export type ConceptRow = components['schemas']['ConceptRow'];
 export type ConceptSetFile = components['schemas']['ConceptSetFile'];
 export type ConceptSetInfo = components['schemas']['ConceptSetInfo'];
+export type ContrastComponent = components['schemas']['ContrastComponent'];
+export type ContrastResponse = components['schemas']['ContrastResponse'];
 export type CountedName = components['schemas']['CountedName'];
 export type Counterpart = components['schemas']['Counterpart'];
 export type Counts = components['schemas']['Counts'];
@@ -904,6 +983,7 @@ export type NullShareRow = components['schemas']['NullShareRow'];
 export type Overview = components['schemas']['Overview'];
 export type PairInfo = components['schemas']['PairInfo'];
 export type PairsPage = components['schemas']['PairsPage'];
+export type PastedPair = components['schemas']['PastedPair'];
 export type RateChange = components['schemas']['RateChange'];
 export type RelevanceResponse = components['schemas']['RelevanceResponse'];
 export type RelevantComponent = components['schemas']['RelevantComponent'];
@@ -921,9 +1001,12 @@ export type SelectionRows = components['schemas']['SelectionRows'];
 export type Sense = components['schemas']['Sense'];
 export type Senses = components['schemas']['Senses'];
 export type ShareRow = components['schemas']['ShareRow'];
+export type ShiftedLogit = components['schemas']['ShiftedLogit'];
 export type Source = components['schemas']['Source'];
 export type Statistic = components['schemas']['Statistic'];
 export type SuggestedQuery = components['schemas']['SuggestedQuery'];
+export type Suspect = components['schemas']['Suspect'];
+export type SuspectsResponse = components['schemas']['SuspectsResponse'];
 export type SweepClass = components['schemas']['SweepClass'];
 export type SweepResponse = components['schemas']['SweepResponse'];
 export type TestedArtefact = components['schemas']['TestedArtefact'];

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Annotated
 
@@ -11,13 +12,14 @@ import pandas as pd
 from jaxtyping import Bool, Int8, Int64
 
 from semlens.analysis.audit.audit_result import Audit
-from semlens.analysis.audit.concept_alignment import (
-    ConceptAlignment,
-    align_concepts,
-    make_background,
-    random_shares,
-    split_sides,
+from semlens.analysis.audit.class_contrast import (
+    ConceptContrasts,
+    OwnWords,
+    concept_contrasts,
+    own_words,
 )
+from semlens.analysis.audit.concept_alignment import ConceptAlignment, align_concepts, split_sides
+from semlens.analysis.audit.random_concepts import Theta, make_background, random_shares
 from semlens.analysis.audit.relevance_shares import (
     VERDICTS,
     BootstrapCosines,
@@ -28,8 +30,14 @@ from semlens.analysis.audit.relevance_shares import (
 )
 from semlens.analysis.class_relevance import MINIMUM, Minimum, relevant_rows
 from semlens.analysis.classes import class_name
-from semlens.analysis.concepts import Concepts, as_concepts
-from semlens.analysis.resolve_concepts import ClassConcepts, OwnTarget, class_and_concepts
+from semlens.analysis.concepts import Concepts, ConceptSet, as_concepts
+from semlens.analysis.resolve_concepts import (
+    ClassConcepts,
+    OwnTarget,
+    class_and_concepts,
+    concepts_by_class,
+)
+from semlens.errors import SemlensError
 from semlens.progress import report_progress
 from semlens.settings import question, setting
 from semlens.store.reader import Database
@@ -43,7 +51,7 @@ RESAMPLES = 200
 """Bootstrap draws."""
 SIDES = ("valid", "spurious")
 DRAWS = 1000
-"""Random concept sets that the alarm is based on."""
+"""Random concept sets that the shares are compared with."""
 Bound = Annotated[float, setting("A difference of two cosines.", ge=-2, le=2)]
 
 Level = Annotated[
@@ -90,8 +98,9 @@ def audit(
         some sample.
     level
         A component is aligned with a side if its best alignment exceeds what the best of as
-        many random concepts reaches with this probability. The class raises an alarm if spurious
-        concepts claim more relevance than random sets do, at this significance level.
+        many random concepts reaches with this probability. It is also the significance level of
+        the alarm: the class relies on a spurious concept more than the other classes do (in a
+        database with fewer than six classes: more than on random concepts).
     threshold
         A fixed alignment threshold instead (the paper uses 0): for both sides, or
         ``(valid, spurious)``, where None calibrates that side.
@@ -116,10 +125,36 @@ def audit(
     intervals and the alarm are additions of semlens.
     """
     class_index, concept_set = class_and_concepts(database, target, concepts)
+    lists = {class_index: concept_set}
+    with suppress(SemlensError):  # the sets may be for this class only
+        resolved, _ = concepts_by_class(database, concepts)
+        lists = {index: one.concepts for index, one in resolved.items()} | lists
+    return audit_class(
+        database, class_index, concept_set, own_words(database, lists), layers=layers,
+        minimum=minimum, level=level, threshold=threshold, background=background,
+        resamples=resamples, seed=seed,
+    )  # fmt: skip
+
+
+def audit_class(
+    database: Database,
+    class_index: int,
+    concept_set: ConceptSet,
+    words: OwnWords,
+    *,
+    layers: Layers,
+    minimum: float,
+    level: float,
+    threshold: Threshold,
+    background: Concepts,
+    resamples: int,
+    seed: int,
+) -> Audit:
+    """Audit a class with its concepts; ``words`` are those of all classes, to compare with."""
     concept_sides = split_sides(concept_set)
     relevant = relevant_rows(database, class_index, layers, minimum)
     rows = relevant["component"].to_numpy(np.int64)
-    theta = database.theta[rows]
+    theta = Theta.load(database, rows)
     vocabulary = as_concepts(background)
     random_alignment = make_background(
         theta, database, class_index, vocabulary, concept_sides, level, seed
@@ -133,6 +168,11 @@ def audit(
     verdicts = _verdicts({kind: side.aligned for kind, side in sides.items()}, len(rows))
     weights = component_weights(relevant)
     resampled = _bootstrap_verdicts(database, rows, sides, resamples, seed)
+    contrasts = (
+        concept_contrasts(database, class_index, sides["spurious"].concepts, words, layers)
+        if "spurious" in sides
+        else None
+    )
     return Audit(
         target=class_index,
         name=class_name(database, class_index),
@@ -140,7 +180,7 @@ def audit(
         frame=_component_table(database, relevant, sides, verdicts, resampled),
         shares=share_table(weights, verdicts, resampled),
         chance=_null_comparison(weights, sides, seed),
-        summary=_concept_table(weights, sides),
+        summary=_concept_table(weights, sides, contrasts),
         settings=MappingProxyType(
             {
                 "minimum": minimum,
@@ -227,12 +267,12 @@ def _null_comparison(
 ) -> pd.DataFrame:
     """Compare the relevance that each side claims with that of random sets of the same size.
 
-    Components aligned with both sides count for each of them: a valid match is no excuse.
+    Components that match both sides count for each of them: a valid match is no excuse.
     """
     tables: list[pd.DataFrame] = []
     for kind, side in sides.items():
-        claimed = side.aligned @ weights.relevance
-        random = random_shares(side.nulls, weights.relevance, DRAWS, seed)
+        claimed = np.any([pool.matched for pool in side.pools], axis=0) @ weights.relevance
+        random = random_shares(side.pools, weights.relevance, DRAWS, seed)
         # as in a permutation test, the observed value is one of the draws
         p = (1 + (random >= claimed - 1e-12).sum(0)) / (1 + DRAWS)
         tables.append(
@@ -250,24 +290,32 @@ def _null_comparison(
 
 
 def _concept_table(
-    weights: ComponentWeights, sides: Mapping[str, ConceptAlignment]
+    weights: ComponentWeights,
+    sides: Mapping[str, ConceptAlignment],
+    contrasts: ConceptContrasts | None,
 ) -> pd.DataFrame:
-    """Return, per concept, how many components align with it best, and their relevance."""
+    """Return, per concept, the components that align with it best, and its contrast."""
     tables: list[pd.DataFrame] = []
     for kind, side in sides.items():
         concepts = side.concepts.concepts
         best, relevance = side.best[side.aligned], weights.relevance[side.aligned, -1]
-        tables.append(
-            pd.DataFrame(
-                {
-                    "concept": [c.name for c in concepts],
-                    "kind": kind,
-                    "category": [c.category for c in concepts],
-                    "components": np.bincount(best, minlength=len(concepts)),
-                    "relevance": np.bincount(best, relevance, minlength=len(concepts)),
-                }
-            )
+        table = pd.DataFrame(
+            {
+                "concept": [c.name for c in concepts],
+                "kind": kind,
+                "category": [c.category for c in concepts],
+                "components": np.bincount(best, minlength=len(concepts)),
+                "relevance": np.bincount(best, relevance, minlength=len(concepts)),
+                "contrast": np.nan,
+                "contrast_others": np.nan,
+                "p_value": np.nan,
+            }
         )
+        if kind == "spurious" and contrasts is not None:
+            table["contrast"] = contrasts.contrast
+            table["contrast_others"] = contrasts.others.max(axis=0)
+            table["p_value"] = contrasts.p_value
+        tables.append(table)
     return pd.concat(tables).sort_values(
         ["relevance", "components"], ascending=False, kind="stable", ignore_index=True
     )

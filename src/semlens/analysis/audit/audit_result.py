@@ -44,10 +44,15 @@ class Audit(Result):
         and by relevance with 95 % intervals.
     chance
         Per layer and side: the share of relevance that it claims, the mean share of random
-        concept sets of its size, and the probability that they claim as much (``p_value``).
+        concept sets of its size, and the probability that they claim as much (``p_value``). All
+        are computed with centred concept vectors, unless the threshold is fixed.
     summary
         Per concept: the number of components that align with it best, and their share of
-        relevance.
+        relevance. For a spurious concept also its ``contrast``, which is the association of the
+        class's relevance with it, beyond that of the other classes and of the class's own words;
+        the largest of another class (``contrast_others``); and ``p_value``, the probability that
+        one more class like the others reaches this contrast with any concept of the list. NaN if
+        there are fewer than five other classes to compare with.
     settings
         Settings of the audit.
     """
@@ -73,14 +78,26 @@ class Audit(Result):
         return component_weights(self.frame).relevance[:, -1]
 
     @property
+    def suspect(self) -> str | None:
+        """The spurious concept with the least p-value; None if there is no contrast."""
+        tested = self.summary.dropna(subset="p_value")
+        return None if tested.empty else str(tested["concept"][tested["p_value"].idxmin()])
+
+    @property
     def p_value(self) -> float:
-        """Probability that random concepts claim as much as the spurious; NaN without these."""
+        """Probability of the spurious concepts' evidence by chance; NaN without such concepts.
+
+        That of the contrast with the other classes or, if these are too few, of the share that
+        random concepts claim.
+        """
+        if self.suspect is not None:
+            return float(np.nanmin(self.summary["p_value"].to_numpy(float)))
         rows = self.chance.query("layer == @ALL and side == 'spurious'")
         return next(iter(rows["p_value"].to_list()), float("nan"))
 
     @property
     def alarm(self) -> bool:
-        """Whether spurious concepts claim more relevance than chance explains."""
+        """Whether the class relies on spurious concepts, at the level of the audit."""
         return self.p_value < self.settings["level"]
 
     def of(self, *verdicts: str) -> list[Component]:
@@ -111,6 +128,7 @@ class Audit(Result):
             "settings": dict(self.settings),
             "alarm": self.alarm,
             "p_value": self.p_value,
+            "suspect": self.suspect,
             "shares": self.shares.to_dict("records"),
             "chance": self.chance.to_dict("records"),
             "concepts_found": self.summary.query("components > 0").to_dict("records"),
@@ -126,10 +144,23 @@ class Audit(Result):
             if verdict in self.possible
         ]
         text = f"What '{self.name}' relies on is {', '.join(shares[:-1])} and {shares[-1]}"
-        if not math.isnan(self.p_value):
-            text += f"; {'ALARM: more' if self.alarm else 'not more'} spurious than by chance"
-            text += f" (p = {self.p_value:.3f})"
-        return text + "."
+        if math.isnan(self.p_value):
+            return text + "."
+        return f"{text}. {'ALARM' if self.alarm else 'No alarm'}: {self.evidence}"
+
+    @property
+    def evidence(self) -> str:
+        """What the alarm, or its absence, is based on, in one sentence."""
+        if math.isnan(self.p_value):
+            return "There are no spurious concepts, so there is no alarm to raise."
+        p = p_text(self.p_value)
+        if self.suspect is not None and self.alarm:
+            return f"no other class relies on '{self.suspect}' as much ({p})."
+        if self.suspect is not None:
+            return f"other classes rely on the spurious concepts as much ({p})."
+        if self.alarm:
+            return f"spurious concepts claim more than random ones ({p})."
+        return f"random concepts claim as much as the spurious ones ({p})."
 
     @property
     def possible(self) -> set[str]:
@@ -158,7 +189,9 @@ class Audit(Result):
         )
         concepts = self.summary.query("components > 0").head(10)
         concepts = concepts.assign(
-            relevance=[f"{100 * value:.1f} %" for value in concepts["relevance"]]
+            relevance=[f"{100 * value:.1f} %" for value in concepts["relevance"]],
+            contrast=["" if v != v else f"{v:.1f}" for v in concepts["contrast"]],
+            p_value=["" if v != v else f"{v:.4f}" for v in concepts["p_value"]],
         )
         components = self.frame.head(SHOWN)
         components = components.assign(
@@ -173,7 +206,7 @@ class Audit(Result):
             rich_table(
                 concepts,
                 "\nConcepts that components align with best",
-                ["concept", "kind", "components", "relevance"],
+                ["concept", "kind", "components", "relevance", "contrast", "p_value"],
             ),
             rich_table(
                 components,
@@ -181,6 +214,11 @@ class Audit(Result):
                 "component mean max verdict certainty concept valid spurious".split(),
             ),
         )
+
+
+def p_text(p: float) -> str:
+    """Return a p-value as text."""
+    return "p < 0.0001" if p < 1e-4 else f"p = {p:.4f}" if p < 0.01 else f"p = {p:.3f}"
 
 
 def _concept(record: Mapping[Any, Any]) -> str | None:

@@ -25,7 +25,7 @@ class Condition:
     """A condition that fails an audit: ``spurious>0.05``, ``valid.number<0.5``, ``p<0.01``.
 
     The name of a verdict is its share of relevance, with ``.number`` its share of components;
-    ``p`` is the probability that random concepts claim as much relevance as the spurious ones.
+    ``p`` is the p-value of the audit's alarm.
     """
 
     text: str

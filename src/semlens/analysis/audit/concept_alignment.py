@@ -7,26 +7,21 @@ a background vocabulary. This is an addition of semlens: the paper compares with
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int64
-from scipy.special import gammaln
+from jaxtyping import Bool, Float32, Int64
 
-from semlens.analysis.classes import true_classes
-from semlens.analysis.concepts import Concept, ConceptSet, Kind
-from semlens.analysis.query_embedding import (
-    LABEL_TEMPLATES,
-    QueryEmbedding,
-    alignment,
-    embed_concepts,
-    null_vector,
-    unit,
+from semlens.analysis.audit.random_concepts import (
+    Background,
+    ConceptPool,
+    Theta,
+    chance_threshold,
+    pool_concepts,
 )
+from semlens.analysis.concepts import Concept, ConceptSet, Kind, concept_key
+from semlens.analysis.query_embedding import QueryEmbedding, embed_concepts
 from semlens.errors import ConceptError
-from semlens.progress import report_progress
 from semlens.store.reader import Database
 
 MOST_CONCEPTS = 2000
@@ -88,24 +83,12 @@ def check_lists(concepts: ConceptSet) -> None:
         split_sides(concepts)
 
 
-def concept_key(concept: Concept) -> str:
-    """Return a concept's name without differences of case and spacing."""
-    return " ".join(concept.name.casefold().split())
-
-
 def _unique(concepts: ConceptSet, kind: Kind) -> ConceptSet:
     """Return the concepts of a kind; of several with one key, the first."""
     first: dict[str, Concept] = {}
     for concept in concepts.of_kind(kind).concepts:
         first.setdefault(concept_key(concept), concept)
     return replace(concepts, concepts=tuple(first.values()))
-
-
-RANDOM_PICTURES = 500
-"""Least number of random concepts by image."""
-
-Background = Callable[[int], Float32[np.ndarray, "k v"]]
-"""Maps a number of images per concept (0: texts) to alignments with random concepts."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +100,7 @@ class ConceptAlignment:
     alignment: Float32[np.ndarray, "k n"]
     threshold: Float32[np.ndarray, "k n"]
     """What each alignment must exceed; it differs between texts and images only."""
-    nulls: tuple[NullDistribution, ...]
+    pools: tuple[ConceptPool, ...]
 
     @property
     def best(self) -> Int64[np.ndarray, " k"]:
@@ -135,7 +118,7 @@ class ConceptAlignment:
 
 
 def align_concepts(
-    theta: Float32[np.ndarray, "k d"],
+    theta: Theta,
     database: Database,
     concepts: ConceptSet,
     background: Background,
@@ -152,167 +135,21 @@ def align_concepts(
         Fixed threshold instead of the one that follows from ``level``.
     """
     query = embed_concepts(database, concepts)
+    raw, centred = theta.align(query)
     image_counts = np.array([len(concept.images) for concept in concepts.concepts])
-    thresholds = np.zeros((len(theta), len(concepts)), np.float32)
-    nulls: list[NullDistribution] = []
+    thresholds = np.zeros(raw.shape, np.float32)
+    pools: list[ConceptPool] = []
     for count in np.unique(image_counts):
-        positions = np.flatnonzero(image_counts == count)
-        random = background(int(count))
+        columns = np.flatnonzero(image_counts == count)
+        random, random_centred = background(int(count))
         if threshold is None:
             # texts and images share the level; a threshold is never below the paper's zero
-            share = level * len(positions) / len(concepts)
-            bound = np.maximum(chance_threshold(random, len(positions), share), np.float32(0))
+            share = level * len(columns) / len(concepts)
+            bound = np.maximum(chance_threshold(random, len(columns), share), np.float32(0))
+            pools.append(pool_concepts(random_centred, centred[:, columns], share))
         else:
-            bound = np.full(len(theta), threshold, np.float32)
-        thresholds[:, positions] = bound[:, None]
-        nulls.append(NullDistribution(random > bound[:, None], len(positions)))
-    return ConceptAlignment(concepts, query, alignment(theta, query), thresholds, tuple(nulls))
-
-
-def make_background(
-    theta: Float32[np.ndarray, "k d"],
-    database: Database,
-    target: int,
-    vocabulary: ConceptSet,
-    sides: Sequence[ConceptSet],
-    level: float,
-    seed: int,
-) -> Background:
-    """Return a function for alignments with random concepts: other words, or other images."""
-    templates = next((s.templates for s in sides if s.templates), None) or LABEL_TEMPLATES
-    audited = {concept_key(concept) for side in sides for concept in side.concepts}
-    count = max(RANDOM_PICTURES, int(2 * max(map(len, sides)) / level))
-
-    @cache
-    def background(images: int) -> Float32[np.ndarray, "k v"]:
-        if images:
-            names = tuple(f"random {i}" for i in range(count))
-            vectors = random_pictures(database, count, images, target, seed)
-            null = null_vector(database.embedder, templates)
-            return alignment(
-                theta, QueryEmbedding(vectors, names, null, database.embedder.fingerprint)
-            )
-        words = {
-            concept_key(concept): concept for concept in vocabulary.concepts if not concept.images
-        }
-        # all words are embedded, so that the cached vectors serve every class
-        query = embed_concepts(database, ConceptSet(tuple(words.values())), templates)
-        return alignment(theta, query)[:, [word not in audited for word in words]]
-
-    return background
-
-
-CHUNK = 4096
-"""Components per block of array code."""
-
-
-def chance_threshold(
-    background: Float32[np.ndarray, "k v"], drawn: int, level: float
-) -> Float32[np.ndarray, " k"]:
-    """Return what the best of ``drawn`` random concepts exceeds with probability at most ``level``.
-
-    Exact, without sampling: the best of n out of v concepts is among the i lowest with
-    probability C(i, n) / C(v, n).
-
-    Parameters
-    ----------
-    background
-        Alignment of k components with the v concepts of the background.
-    level
-        In (0, 1).
-
-    Raises
-    ------
-    ConceptError
-        If the background is too small for the set to reach ``level``.
-    """
-    size = background.shape[1]
-    lowest = np.arange(1, size + 1)
-    lowest = lowest[lowest >= drawn]
-    # C(i, n) / C(v, n) by logarithms of factorials, for the binomials overflow
-    log = gammaln(lowest + 1) - gammaln(lowest - drawn + 1)
-    log -= gammaln(size + 1) - gammaln(max(size - drawn, 0) + 1)
-    cumulative = np.concatenate([np.zeros(size - len(lowest)), np.exp(np.minimum(log, 0))])
-    order = int(np.searchsorted(cumulative, 1 - level - 1e-9))  # equality counts, up to rounding
-    if drawn >= size or order >= size - 1:  # nothing is above the largest
-        raise ConceptError(
-            f"A background of {size} concepts is too small for a set of {drawn} at {level=:g}.",
-            f"Expected at least {max(int(np.ceil(drawn / level - 1e-9)), drawn + 2)}.",
-            "Use a larger background, a larger level, or a fixed threshold.",
-        )
-    return np.partition(background, order, axis=1)[:, order]
-
-
-@dataclass(frozen=True)
-class NullDistribution:
-    """Random concepts, texts or images, and how many of that kind a set has."""
-
-    above: Bool[np.ndarray, "k v"]
-    """Whether each of v random concepts exceeds the threshold of each of k components."""
-    drawn: int
-
-
-def random_shares(
-    nulls: Sequence[NullDistribution], weight: Float[np.ndarray, "k l"], draws: int, seed: int
-) -> Float[np.ndarray, "draws l"]:
-    """Return the share of the weight that random concept sets of the same size claim.
-
-    Raises
-    ------
-    ConceptError
-        If a background has fewer concepts than the set.
-    """
-    rng = np.random.default_rng(seed)
-    sets = [np.zeros((null.above.shape[1], draws), np.float32) for null in nulls]
-    for null in nulls:
-        if null.drawn > null.above.shape[1]:
-            raise ConceptError(
-                f"A background of {null.above.shape[1]} concepts is too small for a set of "
-                f"{null.drawn}.",
-                "Expected more random concepts than the set has.",
-                "Use a larger background.",
-            )
-    for draw in range(draws):
-        report_progress("random concept sets", draw + 1, draws)
-        for null, members in zip(nulls, sets, strict=True):
-            members[rng.choice(len(members), null.drawn, replace=False), draw] = 1
-    shares = np.zeros((draws, weight.shape[1]))
-    for start in range(0, len(weight), CHUNK):
-        block = slice(start, start + CHUNK)
-        # [components, draws]: how many members of each random set exceed the threshold
-        hits = sum(
-            null.above[block].astype(np.float32) @ members
-            for null, members in zip(nulls, sets, strict=True)
-        )
-        shares += (np.asarray(hits) > 0.5).T @ weight[block]
-    return shares
-
-
-POOL = 4000
-"""Largest number of crops that random concepts are made of."""
-
-
-def random_pictures(
-    database: Database, concepts: int, images: int, target: int, seed: int
-) -> Float32[np.ndarray, "v d"]:
-    """Return random concepts by image: the mean of a random crop and those most similar to it.
-
-    Crops from samples of the audited class are excluded where there are others, since they show
-    the class itself.
-
-    Parameters
-    ----------
-    images
-        Crops per concept.
-    """
-    rng = np.random.default_rng(seed)
-    crops = np.flatnonzero(true_classes(database)[database.crop_samples] != target)
-    if len(crops) == 0:
-        crops = np.arange(len(database.crop_samples))
-    if len(crops) > POOL:
-        crops = np.sort(rng.choice(crops, POOL, replace=False))
-    vectors = database.crop_vectors[crops].astype(np.float32)
-    units = unit(vectors)
-    anchors = rng.choice(len(vectors), concepts, replace=concepts > len(vectors))
-    nearest = np.argsort(-(units[anchors] @ units.T), axis=1, kind="stable")[:, :images]
-    return np.stack([vectors[group].mean(0) for group in nearest])
+            bound = np.full(len(raw), threshold, np.float32)
+            both = np.concatenate([random, raw[:, columns]], axis=1)
+            pools.append(ConceptPool(both > bound[:, None], len(columns)))
+        thresholds[:, columns] = bound[:, None]
+    return ConceptAlignment(concepts, query, raw, thresholds, tuple(pools))

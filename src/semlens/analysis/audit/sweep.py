@@ -22,9 +22,10 @@ from semlens.analysis.audit.audit import (
     Resamples,
     Seed,
     Threshold,
-    audit,
+    audit_class,
 )
 from semlens.analysis.audit.audit_result import Audit
+from semlens.analysis.audit.class_contrast import own_words
 from semlens.analysis.audit.relevance_shares import VERDICTS
 from semlens.analysis.class_relevance import MINIMUM, Minimum
 from semlens.analysis.classes import class_name
@@ -51,25 +52,32 @@ class Sweep(Result):
         By class name, in logit order.
     skipped
         By class name, why a class with a concept set was not audited.
+    level
+        Largest expected share of false alarms among the alarms.
     """
 
     audits: Mapping[str, Audit]
     skipped: Mapping[str, str]
+    level: float
 
     @cached_property
     def frame(self) -> pd.DataFrame:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """One row per class: shares by relevance, p-value, most relevant spurious concept."""
+        """One row per class: shares by relevance, p-value, suspect, alarm.
+
+        ``q_value`` is the p-value adjusted for the number of classes (Benjamini-Hochberg); a
+        class raises an alarm if it is below the level.
+        """
         table = pd.DataFrame([_row(name, audit) for name, audit in self.audits.items()])
         p = table["p_value"].to_numpy(float)
         q, tested = np.full(len(p), np.nan), ~np.isnan(p)
         if tested.any():
             q[tested] = false_discovery_control(p[tested])
-        return table.assign(q_value=q)
+        return table.assign(q_value=q, alarm=q < self.level)
 
     @property
     def alarms(self) -> list[str]:
-        """The classes whose spurious share exceeds chance."""
-        return [name for name, audit in self.audits.items() if audit.alarm]
+        """The classes that rely on spurious concepts, at a false discovery rate of ``level``."""
+        return self.frame.loc[self.frame["alarm"], "class"].tolist()
 
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per class."""
@@ -87,6 +95,7 @@ class Sweep(Result):
         return {
             "classes": self.frame.to_dict("records"),
             "alarms": self.alarms,
+            "level": self.level,
             "skipped": dict(self.skipped),
             "audits": {name: audit.to_json() for name, audit in self.audits.items()},
         }
@@ -103,12 +112,11 @@ class Sweep(Result):
         shown = pd.DataFrame({"class": table["class"]})
         for verdict in VERDICTS:
             shown[verdict] = [f"{100 * value:.0f} %" for value in table[verdict]]
-        shown["p_value"] = table["p_value"]
-        shown["alarm"] = ["ALARM" if name in self.alarms else "" for name in table["class"]]
-        shown["most_spurious"] = [
-            f"{concept} ({100 * share:.0f} %)" if concept else None
-            for concept, share in zip(table["concept"], table["concept_share"], strict=True)
-        ]
+        for column in ("p", "q"):
+            values = table[f"{column}_value"]
+            shown[column] = ["" if value != value else f"{value:.4f}" for value in values]
+        shown["alarm"] = ["ALARM" if alarm else "" for alarm in table["alarm"]]
+        shown["suspect"] = table["suspect"].where(table["alarm"])
         lines: list[RenderableType] = [
             rich_table(shown, f"{len(table)} classes, shares of relevance by verdict")
         ]
@@ -125,7 +133,7 @@ def _row(name: str, audit: Audit) -> dict[str, Any]:
         "components": len(audit.frame),
         **{verdict: audit.share(verdict) for verdict in VERDICTS},
         "p_value": audit.p_value,
-        "alarm": audit.alarm,
+        "suspect": audit.suspect,
         "concept": None if first is None else first["concept"],
         "concept_share": np.nan if first is None else first["relevance"],
     }
@@ -165,6 +173,7 @@ def audit_all(
         If the database has no relevance for any of the classes.
     """
     resolved, skipped = concepts_by_class(database, concepts)
+    words = own_words(database, {index: one.concepts for index, one in resolved.items()})
     audits: dict[str, Audit] = {}
     for done, (class_index, by_class) in enumerate(resolved.items()):
         report_progress("auditing", done, len(resolved))
@@ -172,8 +181,8 @@ def audit_all(
         # two classes may share a name
         name = name if name not in audits else f"{name} ({class_index})"
         try:
-            audits[name] = audit(
-                database, class_index, by_class.concepts, layers=layers, minimum=minimum,
+            audits[name] = audit_class(
+                database, class_index, by_class.concepts, words, layers=layers, minimum=minimum,
                 level=level, threshold=threshold, background=background, resamples=resamples,
                 seed=seed,
             )  # fmt: skip
@@ -182,4 +191,4 @@ def audit_all(
     report_progress("auditing", len(resolved), len(resolved))
     if not audits:
         raise no_class_error(skipped)
-    return Sweep(audits, {name: error.value for name, error in skipped.items()})
+    return Sweep(audits, {name: error.value for name, error in skipped.items()}, level)

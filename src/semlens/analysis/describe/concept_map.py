@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Int64
 from rich.console import Group
 from rich.text import Text
 
@@ -26,7 +27,7 @@ from semlens.analysis.describe.clusters import (
     vote_clusters,
 )
 from semlens.analysis.describe.map_cache import LayoutCache
-from semlens.analysis.describe.map_colouring import colour, colour_columns
+from semlens.analysis.describe.map_colouring import ColourValue, colour, colour_columns
 from semlens.analysis.label import VOCABULARY, LabelThreshold
 from semlens.analysis.noise import label_thresholds
 from semlens.analysis.result import Result
@@ -81,15 +82,15 @@ class ConceptMap(Result):
         """Number of components that were added to an existing layout."""
         return int(self.frame["placed"].to_numpy().sum())
 
-    def coloured(self, by: str, *values: str | int) -> ConceptMap:
+    def coloured(self, by: str, *values: ColourValue) -> ConceptMap:
         """Return the same map with another colouring.
 
         Parameters
         ----------
         by
             ``query`` (values: one text or more, each with a hue), ``layer``, ``model``,
-            ``cluster``, ``clarity``, ``redundancy``, ``polysemanticity``, or ``relevance``
-            (value: the class).
+            ``cluster``, ``clarity``, ``redundancy``, ``polysemanticity``, ``relevance``
+            (value: the class), or ``contrast`` (value: a contrast, or its saved .json).
 
         Raises
         ------
@@ -97,6 +98,8 @@ class ConceptMap(Result):
             If ``by`` is unknown, or the values do not fit it.
         RelevanceError
             If a database has no relevance for the class.
+        DataError
+            If the file of a contrast cannot be read.
         """
         return replace(self, colouring=colour(self.frame, self.sets, by, values))
 
@@ -253,18 +256,11 @@ def concept_map(
         interpolate_positions,
         again=again,
     )
-    assignments, _ = cluster_cache(sets, layers, method, clusters, seed).complete(
-        theta,
-        lambda units: pd.DataFrame({"cluster": find_clusters(units, method, clusters, seed)}),
-        lambda existing, *nearest: vote_clusters(existing[:, 0].astype(np.int64), *nearest)[
-            :, None
-        ],
-        again=again,
-    )
+    assigned = assign_clusters(sets, layers, method, clusters, seed, again=again)
     frame = pd.concat([_components(s) for s in sets], ignore_index=True).assign(
         x=positions["x"].to_numpy(np.float32),
         y=positions["y"].to_numpy(np.float32),
-        cluster=assignments["cluster"].to_numpy(np.int64),
+        cluster=assigned,
         cluster_label=None,
         placed=positions["placed"].to_numpy(bool),
     )
@@ -273,6 +269,27 @@ def concept_map(
         frame, pd.DataFrame(), method, seed, reused, colour(frame, sets, by, ()), tuple(sets)
     )
     return result.labelled(concepts, threshold, top_labels)
+
+
+def assign_clusters(
+    sets: Sequence[ComponentSet],
+    layers: Layers = None,
+    method: Method = "kmeans",
+    clusters: int | None = None,
+    seed: int = 0,
+    *,
+    again: bool = False,
+) -> Int64[np.ndarray, " n"]:
+    """Return the cluster of each component on the map, saved or computed; -1 for none."""
+    assignments, _ = cluster_cache(sets, layers, method, clusters, seed).complete(
+        np.concatenate([s.theta for s in sets]),
+        lambda units: pd.DataFrame({"cluster": find_clusters(units, method, clusters, seed)}),
+        lambda existing, *nearest: vote_clusters(existing[:, 0].astype(np.int64), *nearest)[
+            :, None
+        ],
+        again=again,
+    )
+    return assignments["cluster"].to_numpy(np.int64)
 
 
 def has_layout(databases: Database | Sequence[Database], seed: int = 0) -> bool:

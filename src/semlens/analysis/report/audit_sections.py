@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from semlens.analysis.audit.audit_result import Audit, share_range
+from semlens.analysis.audit.audit_result import Audit, p_text, share_range
 from semlens.analysis.audit.relevance_shares import ALL
 from semlens.analysis.audit.saved_audits import AuditRecord, Status
 from semlens.analysis.report.sections import SkippedSection, percent, section, strip
@@ -44,11 +44,11 @@ def verdict(audit: Audit | SkippedSection) -> tuple[Badge, str]:
     if audit.alarm:
         return Badge("Alarm", "alarm"), (
             f"'{audit.name}' relies on spurious concepts: they claim {claimed:.0%} of the audited "
-            f"relevance, more than chance explains (p = {audit.p_value:.3f})."
+            f"relevance, and {audit.evidence}"
         )
     return Badge("No alarm", "clear"), (
-        f"Spurious concepts claim {claimed:.0%} of the audited relevance of '{audit.name}', which "
-        f"chance explains (p = {audit.p_value:.3f}). {audit.share('unexpected'):.0%} is "
+        f"Spurious concepts claim {claimed:.0%} of the audited relevance of '{audit.name}', but "
+        f"{audit.evidence} {audit.share('unexpected'):.0%} is "
         "unexpected: no concept of the set describes it."
     )
 
@@ -153,16 +153,23 @@ def _concepts(audit: Audit) -> ReportTable:
             Badge(row["kind"], row["kind"]),
             str(row["components"]),
             percent(row["relevance"]),
+            *(("-", "-") if math.isnan(row["p_value"]) else _contrast(row)),
         )
         for row in aligned.head(15).to_dict("records")
     ]
     unused = len(audit.summary) - len(aligned)
     return ReportTable(
         f"Concepts that components align with best ({unused} of {len(audit.summary)} have none)",
-        ["concept", "side", "components", "share of relevance"],
+        ["concept", "side", "components", "share of relevance", "contrast (next class)", "p"],
         rows,
-        [2, 3],
+        [2, 3, 4, 5],
     )
+
+
+def _contrast(row: Mapping[Any, Any]) -> tuple[str, str]:
+    """Return a concept's contrast with that of the next class, and its p-value."""
+    contrast = f"{row['contrast']:.1f} ({row['contrast_others']:.1f})"
+    return contrast, p_text(row["p_value"]).removeprefix("p = ").removeprefix("p ")
 
 
 def _components(audit: Audit, shown: int) -> ReportTable:

@@ -95,6 +95,11 @@ class ConceptRow(BaseModel):
     category: str
     components: int
     relevance: float
+    contrast: float | None
+    """Association with the class's relevance, beyond that of the other classes."""
+    contrast_others: float | None
+    """The largest contrast of another class."""
+    p_value: float | None
 
 
 class AuditedComponent(BaseModel):
@@ -120,8 +125,12 @@ class AuditResponse(BaseModel):
     """Result of an audit; most relevant components first."""
 
     sentence: str
+    evidence: str
+    """What the alarm, or its absence, is based on."""
     alarm: bool
     p_value: float | None
+    suspect: str | None
+    """Spurious concept with the least p-value; null if there are too few classes to compare."""
     level: float
     shares: list[ShareRow]
     null_shares: list[NullShareRow]
@@ -147,6 +156,8 @@ class SweepClass(BaseModel):
     p_value: float | None
     q_value: float | None
     """Expected share of false alarms among the classes with this p-value or a smaller one."""
+    suspect: str | None
+    """Spurious concept with the least p-value."""
     concept: str | None
     """Spurious concept with the largest share."""
     concept_share: float | None
@@ -199,8 +210,10 @@ def audit_response(result: Audit) -> AuditResponse:
     """Return the result of an audit as a response."""
     return AuditResponse(
         sentence=result.sentence,
+        evidence=result.evidence,
         alarm=result.alarm,
         p_value=plain(result.p_value),
+        suspect=result.suspect,
         level=result.settings["level"],
         shares=records(ShareRow, result.shares),
         null_shares=records(NullShareRow, result.chance),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
 import pandas as pd
 from fastapi import APIRouter, Query, Response
@@ -14,9 +14,11 @@ from semlens.analysis.audit.audit_result import Audit
 from semlens.analysis.audit.concept_alignment import check_lists
 from semlens.analysis.audit.saved_audits import AuditRecord
 from semlens.analysis.audit.sweep import audit_all
+from semlens.analysis.border_swap import BorderSwap
 from semlens.analysis.classes import class_name, find_class
 from semlens.analysis.concept_file import parse_upload, to_toml
 from semlens.analysis.concepts import ConceptSet, bundled_names
+from semlens.analysis.contrast.contrast import Contrast
 from semlens.analysis.report.report import report
 from semlens.analysis.resolve_concepts import SAVED, concepts_by_class
 from semlens.analysis.result import plain
@@ -39,6 +41,7 @@ from semlens.web.routes.audit_responses import (
     set_info,
 )
 from semlens.web.routes.classes import ClassCount
+from semlens.web.routes.image_experiments import border_swap_key, contrast_key
 
 router = APIRouter(prefix="/models/{m}", tags=["audit"])
 
@@ -112,13 +115,13 @@ def preview_audit(context: Context, state: State, request: NewAudit) -> AuditRes
 @router.get("/audits/{number}")
 def saved_audit(context: Context, number: int) -> SavedAuditResponse:
     """Return a saved audit: concept lists, settings and reviews."""
-    return saved_audit_response(context.db, _get(context, number))
+    return saved_audit_response(context.db, get_audit(context, number))
 
 
 @router.put("/audits/{number}")
 def edit_audit(context: Context, number: int, request: AuditEdit) -> SavedAuditResponse:
     """Change a saved audit; 409 (``EditError``) if another edit came first."""
-    changes = request.sanitized(_get(context, number))
+    changes = request.sanitized(get_audit(context, number))
     record = context.db.audits.edit(number, request.revision, changes)
     return saved_audit_response(context.db, record)
 
@@ -126,20 +129,20 @@ def edit_audit(context: Context, number: int, request: AuditEdit) -> SavedAuditR
 @router.delete("/audits/{number}", status_code=204)
 def delete_audit(context: Context, number: int, revision: Annotated[int, Query()]) -> None:
     """Delete a saved audit."""
-    _get(context, number)
+    get_audit(context, number)
     context.db.audits.remove(number, revision)
 
 
 @router.get("/audits/{number}/result")
 def audit_result(context: Context, state: State, number: int) -> AuditResponse:
     """Return the result of a saved audit in its current revision."""
-    return audit_response(_run(context, state, _get(context, number)))
+    return audit_response(_run(context, state, get_audit(context, number)))
 
 
 @router.get("/audits/{number}/components.csv", response_class=Response)
 def audit_csv(context: Context, state: State, number: int) -> Response:
     """Return the relevant components with verdicts, alignments and reviews as CSV."""
-    record = _get(context, number)
+    record = get_audit(context, number)
     frame = _run(context, state, record).to_pandas()
     reviews = [record.reviews.get(name) for name in frame["component"]]
     frame = frame.assign(
@@ -152,27 +155,33 @@ def audit_csv(context: Context, state: State, number: int) -> Response:
 @router.get("/audits/{number}/concepts.toml", response_class=Response)
 def audit_concepts(context: Context, number: int) -> Response:
     """Return both lists as a concept set in TOML, for ``--concepts``."""
-    record = _get(context, number)
+    record = get_audit(context, number)
     return download(to_toml(record.concepts), "application/toml", f"{_file_stem(record)}.toml")
 
 
 @router.get("/audits/{number}/report.html", response_class=Response)
 def audit_report(context: Context, state: State, number: int) -> Response:
     """Return the report on the class as one HTML file, with the reviews."""
-    record = _get(context, number)
+    record = get_audit(context, number)
     result = _run(context, state, record)
     today = datetime.date.today()
     test = context.model_tests.get(record.target)
+    borders, contrast = _experiments(context, state, record.target)
 
     def compute() -> str:
         with context.lock:
-            return report(context.db, saved=record, audit=result, model_test=test, date=today).html
+            return report(
+                context.db, saved=record, audit=result, model_test=test, border_swap=borders,
+                contrast=contrast, date=today,
+            ).html  # fmt: skip
 
     key = fingerprint(
         record.model_dump(mode="json"),
         context.db.fingerprint,
         str(today),
         test and plain(test.to_json()),
+        isinstance(borders, BorderSwap) and sorted(set(borders.frame["class"])),
+        isinstance(contrast, Contrast),
     )
     description = f"Writing the report on '{record.target_name}'"
     html = state.jobs.result(f"report/{context.number}/{key}", description, compute, large=True)
@@ -218,7 +227,8 @@ def sweep(
     )
 
 
-def _get(context: ModelContext, number: int) -> AuditRecord:
+def get_audit(context: ModelContext, number: int) -> AuditRecord:
+    """Return a saved audit of the database."""
     audits = context.db.audits
     if number not in audits.numbers():
         saved = ", ".join(map(str, audits.numbers())) or "none"
@@ -236,6 +246,16 @@ def _run(context: ModelContext, state: AppState, record: AuditRecord) -> Audit:
         f"Auditing '{record.target_name}'",
         lambda: context.db.audits.run(record),
     )
+
+
+def _experiments(
+    context: ModelContext, state: AppState, target: int
+) -> tuple[BorderSwap | Literal[False], Contrast | Literal[False]]:
+    """Return the border swap and the contrast of a class that were run on the page, if any."""
+    swaps = [state.jobs.finished(border_swap_key(context, key)) for key in (None, target)]
+    borders = next((swap for swap in swaps if isinstance(swap, BorderSwap)), None)
+    contrast = state.jobs.finished(contrast_key(context, target))
+    return borders or False, contrast if isinstance(contrast, Contrast) else False
 
 
 def _entry(context: ModelContext, number: int) -> AuditEntry:

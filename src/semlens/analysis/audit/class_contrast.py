@@ -1,0 +1,268 @@
+"""Contrast of classes: relevance that only one class has, on components that match a concept.
+
+For class c, component i and concept j of the list,
+
+    excess_ci    = relevance share of i for c, less its mean share for the other classes
+    alignment_ij = alignment of i with concept j, standardised over the layer's components
+    contrast_cj  = sum_i excess_ci alignment_ij / its standard deviation
+
+after what the class's own words (its name and valid concepts) explain has been removed from
+both. The standard deviation is that under random permutations of the components within their
+layers, in closed form. A contrast has no absolute scale: components with similar examples have
+similar relevance, so that even meaningless directions reach 5 standard deviations. It is
+therefore compared with the contrasts of the other classes with the same concept, by
+``outlier_test``. An addition of semlens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from jaxtyping import Float, Float64, Int64
+
+from semlens.analysis.classes import class_name
+from semlens.analysis.concepts import Concept, ConceptSet
+from semlens.analysis.outlier_test import LEAST_CLASSES, outlier_p_values
+from semlens.analysis.query_embedding import alignment, embed_concepts
+from semlens.progress import report_progress
+from semlens.store.reader import Database
+from semlens.types import Layers
+
+MOST_REFERENCES = 30
+"""Other classes that a class is compared with, at most."""
+
+OwnWords = tuple[tuple[int, tuple[Concept, ...]], ...]
+"""Of each class, its index and the concepts that it may rely on: its name and valid concepts."""
+
+
+@dataclass(frozen=True)
+class ConceptContrasts:
+    """Contrasts of one class with n concepts, and those of r other classes.
+
+    Parameters
+    ----------
+    contrast, others
+        In standard deviations of a random permutation.
+    p_value
+        Probability that one more class like the others has such a contrast, times the number of
+        concepts (Bonferroni): of n meaningless concepts, any is below 0.05 with at most that
+        probability.
+    """
+
+    contrast: Float64[np.ndarray, " n"]
+    others: Float64[np.ndarray, "r n"]
+    p_value: Float64[np.ndarray, " n"]
+
+
+def own_words(database: Database, lists: Mapping[int, ConceptSet]) -> OwnWords:
+    """Return the own words of every class with relevance: its name, and its valid concepts.
+
+    An embedder without a text tower reads no names.
+    """
+    classes = sorted(int(c) for c in database.relevance_classes["class"])
+    names = {
+        index: (Concept(class_name(database, index)),) if database.embedder.has_text else ()
+        for index in classes
+    }
+    valid = {index: one.of_kind("valid").concepts for index, one in lists.items()}
+    return tuple((index, (*names[index], *valid.get(index, ()))) for index in classes)
+
+
+def concept_contrasts(
+    database: Database, target: int, concepts: ConceptSet, words: OwnWords, layers: Layers = None
+) -> ConceptContrasts | None:
+    """Return the contrasts of a class, or None if the database has too few classes to compare."""
+    if len(reference_classes(words)) <= LEAST_CLASSES:
+        return None
+    classes, excess = class_excess(database, words, layers, target)
+    alignments = _alignments(database, concepts, tuple(database.layer_names(layers)))
+    return compare_classes(contrast_scores(excess, alignments), classes.index(target))
+
+
+def compare_classes(scores: Float[np.ndarray, "c n"], position: int) -> ConceptContrasts:
+    """Compare the contrasts of one class with those of all others."""
+    others = np.delete(scores, position, axis=0)
+    p_values = outlier_p_values(scores[position], others) * scores.shape[1]
+    return ConceptContrasts(scores[position], others, np.minimum(p_values, 1))
+
+
+def class_excess(
+    database: Database, words: OwnWords, layers: Layers = None, target: int | None = None
+) -> tuple[tuple[int, ...], list[LayerExcess]]:
+    """Return the classes to compare, ``target`` among them, and their excess in each layer."""
+    references = reference_classes(words)
+    names = tuple(database.layer_names(layers))
+    excess = _reference_excess(database, references, words, names)
+    if target is None or target in references:
+        return references, excess
+    own = _excess(database, (target,), references, words, names)
+    return (target, *references), [a.join(b) for a, b in zip(own, excess, strict=True)]
+
+
+def reference_classes(words: OwnWords) -> tuple[int, ...]:
+    """Return the classes that all classes are compared with; of many, the same random ones."""
+    classes = [index for index, _ in words]
+    if len(classes) <= MOST_REFERENCES + 1:
+        return tuple(classes)
+    chosen = np.random.default_rng(0).choice(classes, MOST_REFERENCES, replace=False)
+    return tuple(sorted(chosen.tolist()))
+
+
+@dataclass(frozen=True)
+class LayerExcess:
+    """The n components of a layer that have examples, for c classes.
+
+    Parameters
+    ----------
+    excess
+        Relevance beyond the other classes', less what the own words explain; sums to 0.
+    own
+        Direction of the class's own words over the components of all layers; sums to 0.
+    """
+
+    rows: Int64[np.ndarray, " n"]
+    excess: Float[np.ndarray, "n c"]
+    own: Float[np.ndarray, "n c"]
+
+    def join(self, other: LayerExcess) -> LayerExcess:
+        """Append the classes of another one."""
+        return LayerExcess(
+            self.rows, np.hstack([self.excess, other.excess]), np.hstack([self.own, other.own])
+        )
+
+
+def contrast_scores(
+    layers: Sequence[LayerExcess], alignments: Sequence[Float[np.ndarray, "_n q"]]
+) -> Float64[np.ndarray, "c q"]:
+    """Return the contrasts of c classes with q concepts, given standardised alignments.
+
+    The residual of an alignment ``a`` is ``a - own (own . a)``. Its products with the excess, and
+    its sum of squares in each layer, follow from matrix products, without forming it for every
+    class.
+    """
+    slope = sum(one.own.T @ a for one, a in zip(layers, alignments, strict=True))
+    total = np.zeros(np.shape(slope))
+    variance = np.zeros(np.shape(slope))
+    for one, a in zip(layers, alignments, strict=True):
+        total += one.excess.T @ a
+        own_squares = (one.own**2).sum(0, dtype=np.float64)[:, None]
+        squares = (a**2).sum(0) - 2 * slope * (one.own.T @ a) + slope**2 * own_squares
+        excess = (one.excess**2).sum(0, dtype=np.float64)[:, None]
+        variance += excess * np.maximum(squares, 0) / (len(one.rows) - 1)
+    return np.divide(total, np.sqrt(variance), out=np.zeros_like(total), where=variance > 0)
+
+
+def standardised(values: Float[np.ndarray, "n q"]) -> Float64[np.ndarray, "n q"]:
+    """Return columns with mean 0 and standard deviation 1; a constant one becomes 0."""
+    values = values.astype(np.float64)
+    centred = values - values.mean(0)
+    spread = centred.std(0)
+    flat = spread <= 1e-6 * np.abs(values).max(0, initial=0)
+    return np.where(flat, 0, centred / np.where(flat, 1, spread))
+
+
+def excess_shares(
+    shares: Float[np.ndarray, "n c"], others_mean: Float[np.ndarray, "n c"]
+) -> Float64[np.ndarray, "n c"]:
+    """Return relevance beyond that of the other classes, with equal weight for each class."""
+    difference = shares - others_mean
+    size = np.abs(difference).sum(0)
+    return difference / np.where(size > 0, size, 1)
+
+
+def remove_own(
+    excess: Float[np.ndarray, "k c"], own: Sequence[Float[np.ndarray, "k _w"]]
+) -> tuple[Float64[np.ndarray, "k c"], Float64[np.ndarray, "k c"]]:
+    """Return the excess without what own words explain, and the direction of these.
+
+    Parameters
+    ----------
+    own
+        Of each class, the standardised alignments with its own words. Only their first principal
+        direction counts: with all of them, nothing of the artefact would be left.
+    """
+    directions = np.zeros(excess.shape)
+    for column, alignments in enumerate(own):
+        if not alignments.shape[1]:
+            continue
+        weights = np.linalg.eigh(alignments.T @ alignments)[1][:, -1]
+        direction = alignments @ weights
+        directions[:, column] = direction / max(float(np.linalg.norm(direction)), 1e-12)
+    return excess - directions * (directions * excess).sum(0), directions
+
+
+@lru_cache(maxsize=2)
+def _reference_excess(
+    database: Database, classes: tuple[int, ...], words: OwnWords, layers: tuple[str, ...]
+) -> list[LayerExcess]:
+    return _excess(database, classes, classes, words, layers)
+
+
+def _excess(
+    database: Database,
+    classes: tuple[int, ...],
+    references: tuple[int, ...],
+    words: OwnWords,
+    layers: tuple[str, ...],
+) -> list[LayerExcess]:
+    """Return the excess of classes over the mean of the references other than themselves."""
+    rows = _rows(database, layers)
+    lists = dict(words)
+    concepts = tuple(dict.fromkeys(c for index in classes for c in lists[index]))
+    position = {concept: i for i, concept in enumerate(concepts)}
+    query = embed_concepts(database, ConceptSet(concepts))
+    excess: list[np.ndarray] = []
+    aligned: list[np.ndarray] = []
+    for done, layer_rows in enumerate(rows):
+        report_progress("comparing classes", done, len(rows))
+        total = sum(positive_shares(database, c, layer_rows) for c in references)
+        columns = [positive_shares(database, c, layer_rows) for c in classes]
+        others = [
+            (total - column * (c in references)) / (len(references) - (c in references))
+            for c, column in zip(classes, columns, strict=True)
+        ]
+        excess.append(excess_shares(np.stack(columns, 1), np.stack(others, 1)))
+        aligned.append(standardised(alignment(database.theta[layer_rows], query)))
+    joined = np.concatenate(aligned)
+    own = [joined[:, [position[concept] for concept in lists[c]]] for c in classes]
+    remaining, directions = remove_own(np.concatenate(excess), own)
+    bounds = np.cumsum([len(one) for one in rows])[:-1]
+    return [
+        LayerExcess(layer_rows, e.astype(np.float32), u.astype(np.float32))
+        for layer_rows, e, u in zip(
+            rows, np.split(remaining, bounds), np.split(directions, bounds), strict=True
+        )
+    ]
+
+
+def _rows(database: Database, layers: tuple[str, ...]) -> list[Int64[np.ndarray, " _n"]]:
+    """Return the components of each layer that have examples; one alone cannot be permuted."""
+    entries = [database.layer(name) for name in layers]
+    rows = [np.arange(entry.first, entry.first + entry.rows) for entry in entries]
+    rows = [one[database.has_examples[one]] for one in rows]
+    return [one for one in rows if len(one) > 1]
+
+
+def positive_shares(
+    database: Database, target: int, rows: Int64[np.ndarray, " n"]
+) -> Float64[np.ndarray, " n"]:
+    """Return each component's share of the layer's positive relevance for a class."""
+    layer = database.component(int(rows[0])).layer
+    table = database.relevance(target, [layer])
+    entry = database.layer(layer)
+    values = np.zeros(entry.rows)
+    values[table["component"].to_numpy() - entry.first] = np.maximum(table["mean"].to_numpy(), 0)
+    values = values[rows - entry.first]
+    return values / max(float(values.sum()), 1e-12)
+
+
+@lru_cache(maxsize=2)
+def _alignments(
+    database: Database, concepts: ConceptSet, layers: tuple[str, ...]
+) -> list[Float64[np.ndarray, "_n q"]]:
+    """Return the standardised alignments of each layer's components; a sweep repeats the list."""
+    query = embed_concepts(database, concepts)
+    return [standardised(alignment(database.theta[r], query)) for r in _rows(database, layers)]

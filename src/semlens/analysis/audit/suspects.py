@@ -1,0 +1,296 @@
+"""What does a class rely on that nobody listed? All words of a vocabulary, and clusters, ranked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Float64, Int64
+from PIL import Image
+from rich.console import Group, RenderableType
+
+from semlens.analysis.audit.audit_result import p_text
+from semlens.analysis.audit.class_contrast import (
+    LayerExcess,
+    class_excess,
+    compare_classes,
+    contrast_scores,
+    own_words,
+    positive_shares,
+    reference_classes,
+    standardised,
+)
+from semlens.analysis.classes import class_name, find_class
+from semlens.analysis.compare.component_sets import component_sets
+from semlens.analysis.concepts import ConceptSet, as_concepts, concept_key
+from semlens.analysis.describe.clusters import best_concepts
+from semlens.analysis.describe.concept_map import assign_clusters
+from semlens.analysis.label import VOCABULARY, LabelConcepts
+from semlens.analysis.outlier_test import LEAST_CLASSES
+from semlens.analysis.query_embedding import QueryEmbedding, alignment, embed_concepts
+from semlens.analysis.resolve_concepts import ClassConcepts, concepts_by_class
+from semlens.analysis.result import Result
+from semlens.draw.example_sheet import sheet
+from semlens.draw.text_table import titled_table
+from semlens.errors import RelevanceError
+from semlens.settings import question, setting
+from semlens.store.reader import Database
+from semlens.types import Component, Layers
+
+MATCHES = 0.01
+"""A component matches the words that align with it best: this share of the vocabulary."""
+SHOWN = 30
+"""Suspects in the table for a terminal."""
+SHOWN_COMPONENTS = 5
+"""Components that are named for each suspect."""
+DRAWN = 12
+"""Components in the picture."""
+LEVEL = 0.05
+"""Family-wise error rate of a class, over all words and clusters."""
+
+
+COLUMNS = [
+    "class", "kind", "suspect", "share", "share_others", "contrast", "contrast_others", "p_value",
+    "components",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Suspects(Result):
+    """Words and clusters that a class relies on more than other classes do.
+
+    Parameters
+    ----------
+    frame
+        One row per class and suspect, for each class the smallest p-value first: ``class``,
+        ``kind`` (word or cluster), ``suspect``, ``share`` (of the class's relevance, on
+        components that match it), ``share_others`` (the largest of another class), ``contrast``,
+        ``contrast_others``, ``p_value`` (family-wise over all words and clusters) and
+        ``components`` (those that match it, most relevant first).
+    tested
+        Number of words and clusters.
+    """
+
+    frame: pd.DataFrame
+    tested: int
+    database: Database
+
+    @property
+    def detected(self) -> pd.DataFrame:
+        """The rows with a p-value below 5 %."""
+        return self.frame.loc[self.frame["p_value"] < LEVEL]
+
+    @property
+    def components(self) -> list[Component]:
+        """The most relevant component of each suspect."""
+        return [Component.parse(name) for name in self.frame["components"].str[0].unique()]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for a program."""
+        return {"tested": self.tested, "suspects": self.frame.to_dict("records")}
+
+    @property
+    def summary(self) -> str:
+        """The strongest suspect, in a sentence."""
+        if self.detected.empty:
+            return (
+                f"No class relies on any of {self.tested} words and clusters more than the others "
+                "do (family-wise 5 % per class); what follows is a ranking only."
+            )
+        row = self.detected.sort_values("p_value", kind="stable").iloc[0]
+        return (
+            f"{100 * row['share']:.0f} % of what '{row['class']}' relies on matches "
+            f"'{row['suspect']}', at most {100 * row['share_others']:.0f} % of any other class "
+            f"({p_text(row['p_value'])}, of {self.tested} words and clusters)"
+        )
+
+    def plot(self) -> Image.Image:
+        """Draw the examples of the suspects' most relevant components, with their names."""
+        groups: dict[tuple[str, str], list[dict[Any, Any]]] = {}
+        for record in self.frame.to_dict("records"):
+            groups.setdefault((record["class"], record["components"][0]), []).append(record)
+        shown = list(groups.items())[:DRAWN]
+        rows = [self.database.row(Component.parse(name)) for (_, name), _ in shown]
+        captions = [
+            f"{label}: {', '.join(record['suspect'] for record in records[:4])} "
+            f"({p_text(min(record['p_value'] for record in records))})"
+            for (label, _), records in shown
+        ]
+        return sheet(self.database, rows, captions=captions)
+
+    def __rich__(self) -> RenderableType:
+        """Return the suspects of each class."""
+        shown = self.frame.head(SHOWN).assign(
+            share=self.frame["share"].map("{:.1%}".format),
+            next_class=self.frame["share_others"].map("{:.1%}".format),
+            contrast=self.frame["contrast"].map("{:.1f}".format),
+            p_value=self.frame["p_value"].map("{:.4f}".format),
+            strongest=self.frame["components"].str[0],
+        )
+        columns = "class kind suspect share next_class contrast p_value strongest".split()
+        several = len(set(self.frame["class"])) > 1
+        return Group(*titled_table(self.summary, shown.loc[:, columns if several else columns[1:]]))
+
+
+@question("embedder", panel="Audit", example="suspects r18.semlens --target ox --save suspects.png")
+def suspects(
+    database: Database,
+    target: Annotated[
+        int | str | None, setting("Class, by name or logit index [all that are compared].")
+    ] = None,
+    concepts: ClassConcepts = None,
+    *,
+    vocabulary: LabelConcepts = VOCABULARY,
+    layers: Layers = None,
+    top: Annotated[int, setting("Suspects per class.", ge=1)] = 10,
+) -> Suspects:
+    """Rank all words of a vocabulary, and clusters, by how much only one class relies on them.
+
+    For audits without a list of spurious concepts: the list is proposed. What the class's name
+    and valid concepts explain is left out. A suspect is not a fault: words that describe the
+    class itself, but are not among its valid concepts, come first where nothing is wrong.
+
+    Parameters
+    ----------
+    concepts
+        Sets whose valid concepts describe the classes; by default those of an audit.
+    vocabulary
+        The words that are ranked.
+
+    Raises
+    ------
+    RelevanceError
+        If the database has relevance for fewer than six classes, or none for this class.
+    EmbedderError
+        If the embedder has no text tower.
+
+    Notes
+    -----
+    An addition of semlens; the contrast is that of :func:`semlens.audit`.
+    """
+    words = own_words(
+        database, {i: one.concepts for i, one in concepts_by_class(database, concepts)[0].items()}
+    )
+    count = len(reference_classes(words))
+    if count <= LEAST_CLASSES:
+        raise RelevanceError(
+            f"The database has relevance for {count} classes.",
+            f"Expected at least {LEAST_CLASSES + 1}: a class is compared with the others.",
+            "Build it from images of more classes.",
+        )
+    index = None if target is None else find_class(database, target)
+    classes, excess = class_excess(database, words, layers, index)
+    ranked = as_concepts(vocabulary)
+    ranked = ConceptSet(
+        tuple({concept_key(c): c for c in ranked.concepts}.values()), ranked.name,
+        templates=ranked.templates,
+    )  # fmt: skip
+    query = embed_concepts(database, ranked)
+    names, clusters = _clusters(database, layers, query)
+    aligned: list[np.ndarray] = []
+    matches: list[np.ndarray] = []
+    for layer in excess:
+        values = alignment(database.theta[layer.rows], query)
+        member = clusters[layer.rows][:, None] == np.arange(len(names))
+        aligned.append(np.hstack([standardised(values), standardised(member.astype(np.float32))]))
+        matches.append(np.hstack([best_matches(values), member]))
+    candidates = Candidates(
+        (*query.names, *names),
+        len(query.names),
+        contrast_scores(excess, aligned),
+        np.concatenate([layer.rows for layer in excess]),
+        np.concatenate(matches),
+        np.concatenate([_shares(database, classes, layer) for layer in excess]) / len(excess),
+    )
+    own = {index: {c.name for c in one} for index, one in words}
+    tables = [
+        candidates.table(class_name(database, c), position, own[c], top)
+        for position, c in enumerate(classes)
+        if index is None or c == index
+    ]
+    frame = pd.concat(tables, ignore_index=True)
+    frame["components"] = [database.names(rows) for rows in frame["components"]]
+    return Suspects(frame, len(candidates.names), database)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Words (first) and clusters, m together, for c classes and the k components of all layers.
+
+    Parameters
+    ----------
+    scores
+        Contrast of each class with each candidate.
+    matches
+        Whether each component matches each candidate.
+    shares
+        Each component's share of a class's relevance; they sum to 1.
+    """
+
+    names: tuple[str, ...]
+    words: int
+    scores: Float64[np.ndarray, "c m"]
+    rows: Int64[np.ndarray, " k"]
+    matches: Bool[np.ndarray, "k m"]
+    shares: Float64[np.ndarray, "k c"]
+
+    def table(self, name: str, position: int, own: set[str], top: int) -> pd.DataFrame:
+        """Return the strongest candidates of a class, without its own words.
+
+        Only those whose share is larger than for any other class: a word that no component
+        matches can have a contrast, too, but there is nothing to look at.
+        """
+        contrasts = compare_classes(self.scores, position)
+        shares = self.shares.T @ self.matches
+        others = np.delete(shares, position, axis=0).max(axis=0)
+        order = np.lexsort((-contrasts.contrast, contrasts.p_value))
+        order = order[shares[position, order] > others[order]]
+        records: list[dict[str, Any]] = []
+        for j in [j for j in order.tolist() if self.names[j] not in own][:top]:
+            matched = np.flatnonzero(self.matches[:, j])
+            strongest = matched[np.argsort(-self.shares[matched, position], kind="stable")]
+            records.append(
+                {
+                    "class": name,
+                    "kind": "word" if j < self.words else "cluster",
+                    "suspect": self.names[j],
+                    "share": float(shares[position, j]),
+                    "share_others": float(others[j]),
+                    "contrast": float(contrasts.contrast[j]),
+                    "contrast_others": float(contrasts.others[:, j].max()),
+                    "p_value": float(contrasts.p_value[j]),
+                    "components": self.rows[strongest[:SHOWN_COMPONENTS]],
+                }
+            )
+        return pd.DataFrame(records, columns=COLUMNS)
+
+
+def best_matches(values: Float[np.ndarray, "n q"]) -> Bool[np.ndarray, "n q"]:
+    """Return for each component the words that align with it best, if they do at all."""
+    count = max(1, round(MATCHES * values.shape[1]))
+    least = np.partition(values, values.shape[1] - count, axis=1)[:, -count, None]
+    return (values >= least) & (values > 0)
+
+
+def _clusters(
+    database: Database, layers: Layers, query: QueryEmbedding
+) -> tuple[list[str], Int64[np.ndarray, " r"]]:
+    """Return the clusters of the map, named by their best words, and that of each row."""
+    components = component_sets([database], layers=layers)
+    cluster = assign_clusters(components, layers)
+    names: list[str] = []
+    for number in range(int(cluster.max()) + 1):
+        mean = components[0].theta[cluster == number].mean(0, keepdims=True)
+        best = best_concepts(alignment(mean, query)[0], query.names, 0.0, 2)
+        names.append(f"{', '.join(best) or 'cluster'} ({number})")
+    of_row = np.full(database.manifest.rows, -1)
+    of_row[components[0].rows] = cluster
+    return names, of_row
+
+
+def _shares(
+    database: Database, classes: tuple[int, ...], layer: LayerExcess
+) -> Float64[np.ndarray, "n c"]:
+    return np.stack([positive_shares(database, c, layer.rows) for c in classes], axis=1)

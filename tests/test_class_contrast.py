@@ -1,0 +1,328 @@
+"""Contrasts of classes against plain float64 loops, their null, and a planted artefact."""
+
+from __future__ import annotations
+
+import colorsys
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from conftest import WordEmbedder, assert_says, to_tensor, when_done
+from fastapi.testclient import TestClient
+from PIL import Image
+from scipy.stats import t as student
+from torch import nn
+
+import semlens as sl
+from semlens.analysis.audit.class_contrast import (
+    LayerExcess,
+    concept_contrasts,
+    contrast_scores,
+    excess_shares,
+    own_words,
+    reference_classes,
+    remove_own,
+    standardised,
+)
+from semlens.analysis.audit.suspects import best_matches
+from semlens.analysis.concepts import Concept, ConceptSet
+from semlens.analysis.outlier_test import outlier_p_values
+from semlens.analysis.query_embedding import embed_concepts
+from semlens.data.image_folder import ImageFolder
+from semlens.errors import RelevanceError
+from semlens.models.subject import SubjectModel
+from semlens.recipe import fingerprint
+from semlens.web.app import create_app
+
+
+def unit(values):
+    return values / np.linalg.norm(values, axis=-1, keepdims=True)
+
+
+def random_layers(rng, sizes, classes, concepts):
+    """Excess and alignments that sum to 0 in each layer, and directions of own words."""
+    excess = [rng.normal(size=(n, classes)) for n in sizes]
+    alignments = [standardised(rng.normal(size=(n, concepts))) for n in sizes]
+    words = [[standardised(rng.normal(size=(n, 3))) for n in sizes] for _ in range(classes)]
+    own = [np.concatenate(one) for one in words]
+    excess = [e - e.mean(0) for e in excess]
+    return excess, alignments, own
+
+
+def split(values, sizes):
+    return np.split(values, np.cumsum(sizes)[:-1])
+
+
+def test_scores_are_standardised_by_all_permutations():
+    rng, sizes = np.random.default_rng(0), (4, 5)
+    excess, alignments, own = random_layers(rng, sizes, 2, 3)
+    remaining, directions = remove_own(np.concatenate(excess), own)
+    layers = [
+        LayerExcess(np.arange(n), e, u)
+        for n, e, u in zip(sizes, split(remaining, sizes), split(directions, sizes), strict=True)
+    ]
+    scores = contrast_scores(layers, alignments)
+    permutations = [
+        [*first, *(4 + i for i in second)]
+        for first in itertools.permutations(range(4))
+        for second in itertools.permutations(range(5))
+    ]
+    for c in range(2):
+        # the first principal direction of the own words, and residuals by least squares
+        u = np.linalg.svd(own[c])[0][:, :1]
+        e = np.concatenate(excess)[:, c]
+        e = e - u @ np.linalg.lstsq(u, e, rcond=None)[0]
+        for j in range(3):
+            a = np.concatenate(alignments)[:, j]
+            a = a - u @ np.linalg.lstsq(u, a, rcond=None)[0]
+            drawn = np.array([e[p] @ a for p in permutations])
+            expected = (e @ a - drawn.mean()) / drawn.std()
+            assert scores[c, j] == pytest.approx(expected, rel=1e-6)
+
+
+def test_constant_alignments_and_classes_without_relevance_have_no_contrast():
+    values = np.array([[0.3, 1.0], [0.3, 2.0], [0.3, 4.0]], np.float32)
+    assert (standardised(values)[:, 0] == 0).all()
+    assert standardised(values)[:, 1].std() == pytest.approx(1)
+    assert (excess_shares(np.zeros((3, 1)), np.zeros((3, 1))) == 0).all()
+    layer = LayerExcess(np.arange(3), np.zeros((3, 1)), np.zeros((3, 1)))
+    assert (contrast_scores([layer], [standardised(values)]) == 0).all()
+
+
+def test_p_values_are_those_of_a_prediction_interval():
+    rng = np.random.default_rng(0)
+    others = rng.normal(size=(9, 3))
+    values = np.array([0.5, 3.0, -1.0])
+    for j, p in enumerate(outlier_p_values(values, others)):
+        spread = others[:, j].std(ddof=1) * np.sqrt(1 + 1 / 9)
+        assert p == pytest.approx(1 - student.cdf((values[j] - others[:, j].mean()) / spread, 8))
+    np.testing.assert_array_equal(
+        outlier_p_values(np.array([0.0, 1.0, 2.0]), np.ones((6, 3))), [1, 1, 0]
+    )
+
+
+def meaningless_world(rng, classes, concepts=10, dim=16, sizes=(32, 48)):
+    """Components in clusters, classes that rely on some clusters, concepts in random directions.
+
+    Components of one cluster have similar vectors and similar relevance.
+    """
+    tastes = rng.normal(size=(classes, dim))
+    directions = rng.normal(size=(concepts, dim))
+    words = [taste + rng.normal(size=(4, dim)) for taste in tastes]
+    excess, alignments, own = [], [], []
+    for n in sizes:
+        centres = rng.normal(size=(10, dim))
+        theta = centres[rng.integers(0, 10, n)] + 0.4 * rng.normal(size=(n, dim))
+        shares = np.exp(3 * unit(theta) @ unit(tastes).T + 0.8 * rng.normal(size=(n, classes)))
+        shares /= shares.sum(0)
+        others = (shares.sum(1, keepdims=True) - shares) / (classes - 1)
+        theta = unit(theta + 2)  # what all images have in common
+        excess.append(excess_shares(shares, others))
+        alignments.append(standardised(theta @ unit(directions).T))
+        own.append([standardised(theta @ unit(w).T) for w in words])
+    remaining, found = remove_own(
+        np.concatenate(excess), [np.concatenate(one) for one in zip(*own, strict=True)]
+    )
+    layers = [
+        LayerExcess(np.arange(n), e, u)
+        for n, e, u in zip(sizes, split(remaining, sizes), split(found, sizes), strict=True)
+    ]
+    return layers, alignments
+
+
+@pytest.mark.parametrize("classes", [6, 12])
+def test_meaningless_concepts_raise_few_alarms(classes):
+    """Permuting the components instead rejects most of these: similar ones are not exchangeable."""
+    rng, rounds = np.random.default_rng(0), 200
+    least, largest = [], []
+    for _ in range(rounds):
+        scores = contrast_scores(*meaningless_world(rng, classes))
+        p = outlier_p_values(scores[0], scores[1:])
+        least.append(p.min() * len(p))
+        largest.append(scores[0].max())
+    assert np.mean(np.array(least) < 0.05) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / rounds)
+    assert np.mean(np.array(largest) > 2.8) > 0.1  # the normal quantile for ten concepts
+
+
+# -- from a database ---------------------------------------------------------------------------
+
+CLASSES = ["red", "orange", "lime", "green", "cyan", "blue", "violet"]
+COLOURS = {
+    name: tuple(round(230 * x) for x in colorsys.hsv_to_rgb(i / 8, 1, 1))
+    for i, name in enumerate([*CLASSES, "pink"])
+}
+
+
+class ColourNames(WordEmbedder):
+    """Images and names of colours close to one another; other words are noise."""
+
+    spec = "python:colour-names"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fingerprint = fingerprint("colour-names")
+
+    def _texts(self, texts: list[str]) -> torch.Tensor:
+        vectors = super()._texts(texts)
+        for row, text in enumerate(texts):
+            for name in set(text.split()) & set(COLOURS):
+                picture = self.preprocess(Image.new("RGB", (8, 8), COLOURS[name]))
+                vectors[row] += 3 * self._images(picture[None])[0]
+        return vectors
+
+
+class Hues(nn.Module):
+    """Two channels per colour; each class relies on its own colour, ``blue`` also on pink."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        colours = torch.tensor([COLOURS[name] for name in COLOURS]).float() / 230
+        filters = torch.cat([colours, 0.8 * colours]) - 0.55
+        self.hues = nn.Sequential(nn.Conv2d(3, 16, 1, bias=False), nn.ReLU())
+        self.hues[0].weight.data = filters[:, :, None, None]
+        head = torch.eye(8)[: len(CLASSES)]
+        head[CLASSES.index("blue"), 7] = 1
+        self.head = nn.Linear(16, len(CLASSES), bias=False)
+        self.head.weight.data = torch.cat([head, head], 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.hues(x / 2 + 0.5).mean((2, 3)))
+
+
+def draw(folder, classes, count):
+    """Draw images of one colour on grey; those of ``blue`` have a pink sticker."""
+    random = np.random.default_rng(0)
+    for name in classes:
+        (folder / name).mkdir(parents=True)
+        for i in range(count):
+            pixels = random.integers(60, 120, (32, 32, 3))
+            for colour in (name, "pink") if name == "blue" else (name,):
+                y, x = random.integers(0, 18, 2)
+                pixels[y : y + 14, x : x + 14] = COLOURS[colour]
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{i}.png")
+    subject = SubjectModel(Hues(), to_tensor, "32 bilinear", "python:hues", CLASSES)
+    return subject, ImageFolder(folder), ColourNames()
+
+
+def few_classes(folder):
+    return draw(folder / "few", CLASSES[:3], 3)
+
+
+@pytest.fixture(scope="module")
+def db(tmp_path_factory):
+    return sl.build(
+        tmp_path_factory.mktemp("db") / "db", *draw(tmp_path_factory.mktemp("hues"), CLASSES, 8),
+        ["hues"], examples=6, crop="activation", relevance=True,
+    )  # fmt: skip
+
+
+SPURIOUS = ConceptSet(
+    tuple(Concept(name, kind="spurious") for name in ("pink", "stone", "paper")), "spurious"
+)
+BACKGROUND = ConceptSet.of([f"{c}{i} thing" for i, c in enumerate("abcdefghijklmnopqrst" * 4)])
+
+
+def test_a_planted_artefact_raises_an_alarm_for_its_class_only(db):
+    sweep = sl.audit_all(db, [SPURIOUS], background=BACKGROUND, resamples=0)
+    assert sweep.alarms == ["blue"]
+    assert sweep.audits["blue"].suspect == "pink"
+    assert sweep.audits["blue"].p_value < 0.01
+    assert "no other class relies on 'pink' as much" in sweep.audits["blue"].sentence
+    assert sl.audit(db, "blue", SPURIOUS, background=BACKGROUND, resamples=0).alarm
+    record = sweep.audits["blue"].to_json()
+    assert record["suspect"] == "pink"
+    table = sweep.audits["blue"].summary.set_index("concept")
+    assert table.loc["pink", "contrast"] > table.loc["pink", "contrast_others"]
+
+
+def test_contrasts_of_a_database_by_plain_loops(db):
+    words = own_words(db, {5: ConceptSet((Concept("cyan", kind="valid"),))})
+    assert [c.name for c in dict(words)[5]] == ["blue", "cyan"]
+    result = concept_contrasts(db, 5, SPURIOUS, words)
+    rows = np.flatnonzero(db.has_examples)
+    theta = unit(db.theta[rows].astype(np.float64))
+
+    def aligned(names):
+        embedded = embed_concepts(db, ConceptSet.of(names))
+        a = theta @ unit(embedded.vectors.astype(np.float64)).T
+        a -= theta @ unit(embedded.null.astype(np.float64))[:, None]
+        return (a - a.mean(0)) / a.std(0)
+
+    shares = np.zeros((len(rows), 7))
+    for c in range(7):
+        table = db.relevance(c)
+        mean = dict(zip(table["component"], table["mean"], strict=True))
+        shares[:, c] = [max(0, mean.get(row, 0)) for row in rows]
+        shares[:, c] /= shares[:, c].sum()
+    listed = aligned([c.name for c in SPURIOUS.concepts])
+    contrast = np.zeros((7, 3))
+    for c in range(7):
+        u = np.linalg.svd(aligned([w.name for w in dict(words)[c]]))[0][:, :1]
+        e = shares[:, c] - np.delete(shares, c, 1).mean(1)
+        e = e - u @ (u.T @ e)
+        for j in range(3):
+            a = listed[:, j] - u @ (u.T @ listed[:, j])
+            contrast[c, j] = (e @ a) / np.sqrt((e @ e) * (a @ a) / (len(rows) - 1))
+    np.testing.assert_allclose(result.contrast, contrast[5], rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(result.others, np.delete(contrast, 5, 0), rtol=1e-3, atol=1e-4)
+    p = outlier_p_values(contrast[5], np.delete(contrast, 5, 0)) * 3
+    np.testing.assert_allclose(result.p_value, np.minimum(p, 1), rtol=0.02, atol=1e-12)
+
+
+def test_suspects_propose_what_nobody_listed(db, tmp_path):
+    vocabulary = ConceptSet.of([*COLOURS, *(c.name for c in BACKGROUND.concepts[:40])])
+    own = [ConceptSet((Concept(name, kind="valid"),), name, target=name) for name in CLASSES]
+    result = sl.suspects(db, "blue", own, vocabulary=vocabulary, top=5)
+    first = result.frame.iloc[0]
+    assert (first["class"], first["kind"], first["suspect"]) == ("blue", "word", "pink")
+    assert first["p_value"] < 0.05
+    assert set(first["components"][:2]) == {"hues:7", "hues:15"}
+    assert "'pink'" in result.summary
+    # its share of the class's relevance, by plain sums over the components that it matches
+    assert first["share"] > 0.3 > first["share_others"]
+    assert result.components[0] in (sl.Component("hues", 7), sl.Component("hues", 15))
+    result.save(tmp_path / "suspects.png")
+    assert result.to_json()["suspects"][0]["suspect"] == "pink"
+    assert "pink" in repr(result)
+    all_classes = sl.suspects(db, None, own, vocabulary=vocabulary, top=1)
+    assert set(all_classes.detected["class"]) == {"blue"}
+    assert "blue" not in set(result.frame["suspect"])  # its own name
+
+
+def test_the_best_matches_of_a_component_are_a_share_of_the_vocabulary():
+    values = np.random.default_rng(0).normal(size=(20, 300)).astype(np.float32)
+    values[3] = -np.abs(values[3])
+    matches = best_matches(values)
+    for row, (match, value) in enumerate(zip(matches, values, strict=True)):
+        expected = set() if row == 3 else set(np.argsort(-value)[:3])
+        assert set(np.flatnonzero(match)) == expected
+
+
+def test_suspects_of_a_saved_audit_over_http(db):
+    saved = db.audits.add("blue", ConceptSet((Concept("sea", kind="valid"),)))
+    client = TestClient(create_app([db]), base_url="http://localhost")
+    answer = when_done(lambda: client.get(f"/api/v1/models/0/audits/{saved.id}/suspects"))
+    assert answer.status_code == 200, answer.text
+    result = sl.suspects(db, "blue", ConceptSet((Concept("sea", kind="valid"),)), top=12)
+    assert answer.json()["tested"] == result.tested
+    assert [row["suspect"] for row in answer.json()["suspects"]] == list(result.frame["suspect"])
+    assert answer.json()["suspects"][0]["p_value"] == pytest.approx(result.frame["p_value"][0])
+    missing = when_done(lambda: client.get("/api/v1/models/0/audits/99/suspects"))
+    assert missing.status_code == 404
+
+
+def test_suspects_need_classes_to_compare(tmp_path):
+    sl.build(tmp_path / "db", *few_classes(tmp_path), ["hues"], examples=4, crop="activation",
+             relevance=True)  # fmt: skip
+    with pytest.raises(RelevanceError) as error:
+        sl.suspects(sl.open(tmp_path / "db", embedder=ColourNames()))
+    assert_says(error.value, "relevance for 3 classes", "at least 6", "more classes")
+
+
+def test_too_few_classes_and_too_many():
+    few = tuple((i, ()) for i in range(6))
+    assert reference_classes(few) == (0, 1, 2, 3, 4, 5)
+    many = tuple((i, ()) for i in range(1000))
+    assert len(reference_classes(many)) == 30
+    assert reference_classes(many) == reference_classes(many)
