@@ -9,7 +9,6 @@ import shutil
 import sys
 from html.parser import HTMLParser
 
-import numpy as np
 import pandas as pd
 import pytest
 import typer
