@@ -135,10 +135,10 @@ def share_with_hits(
         query = make_query(database, text)
         thresholds = search_thresholds(database, rows, directions(query.positive)[0])
         vectors = database.theta[rows]
-        for name in random or {}:
+        for name, mixed in (random or {}).items():
             inside = np.isin(rows, database.rows(name))
-            drawn = np.random.default_rng(number).choice(len(random[name]), int(inside.sum()))
-            vectors[inside] = random[name][drawn]
+            drawn = np.random.default_rng(number).choice(len(mixed), int(inside.sum()))
+            vectors[inside] = mixed[drawn]
         found += bool((alignment(vectors, query.positive)[:, 0] > thresholds).any())
     return found / len(queries)
 

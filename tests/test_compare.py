@@ -575,7 +575,7 @@ def test_drift_follows_each_component(checkpoints):
     assert middle["moved"] == pytest.approx(np.mean(list(moved.values())), abs=5e-6)
     assert series.loc["at100", "moved_from_last"] == pytest.approx(0, abs=1e-6)
     labels = [
-        dict(zip(living(db), db.label(WORDS).to_pandas()["label"], strict=True))
+        dict(zip(living(db), db.label(WORDS, threshold=0.025).to_pandas()["label"], strict=True))
         for db in checkpoints
     ]
     names = [{r: x if isinstance(x, str) else None for r, x in one.items()} for one in labels]
