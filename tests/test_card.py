@@ -188,7 +188,8 @@ def test_candidates_are_the_best_alignments_each_name_once(db):
 
     null, vectors = text(""), {word: text(word) for word in WORDS}
     rows = rows_with_examples(db)
-    got = candidates(db.theta[rows], embed_concepts(db, CONCEPTS), CONCEPTS, top=3, threshold=0.1)
+    least = np.full(len(rows), 0.1, np.float32)
+    got = candidates(db.theta[rows], embed_concepts(db, CONCEPTS), CONCEPTS, least, top=3)
     for row, mine in zip(rows, got, strict=True):
         exact = {w: cos(db.theta[row], v) - cos(db.theta[row], null) for w, v in vectors.items()}
         best = sorted(exact, key=lambda word: -exact[word])
@@ -203,7 +204,7 @@ def test_candidates_are_the_best_alignments_each_name_once(db):
 
 def test_one_concept_has_no_margin(db):
     one = ConceptSet.of(["dog"])
-    got = candidates(db.theta[:1], embed_concepts(db, one), one)[0]
+    got = candidates(db.theta[:1], embed_concepts(db, one), one, np.zeros(1, np.float32))[0]
     assert got.margin is None and len(got.candidates) == 1
 
 
@@ -218,6 +219,7 @@ def test_kept_labels_come_back_as_they_were(db):
         assert [one.name for one in mine.candidates] == frame["candidates"][place][:2]
         assert [one.alignment for one in mine.candidates] == frame["alignments"][place][:2]
         assert mine.margin == frame["margin"][place]
+        assert mine.threshold == pytest.approx(0.1)
         if mine.label is not None:
             assert mine.candidates[0].category == frame["category"][place]
     assert saved_candidates(db, "nobody", labels.rows[:2]) == [None, None]

@@ -294,9 +294,9 @@ def test_a_threshold_can_be_given(databases):
 
 def test_labels_are_those_of_the_databases(databases):
     pair = [databases["one"], databases["two"]]
-    found = sl.compare(pair, concepts=WORDS)
+    found = sl.compare(pair, concepts=WORDS, label_threshold=0.025)
     for db, name in zip(pair, ("one", "two"), strict=True):
-        frame = db.label(WORDS).to_pandas()
+        frame = db.label(WORDS, threshold=0.025).to_pandas()
         mine = found.labels[found.labels["set"] == name].set_index("label")["count"]
         expected = frame["label"].value_counts()
         assert mine[mine > 0].to_dict() == expected.to_dict()
@@ -304,7 +304,8 @@ def test_labels_are_those_of_the_databases(databases):
         assert share[expected.index[0]] == pytest.approx(expected.iloc[0] / len(frame))
     labels = found.pairs[found.pairs["from"] == "one"]["label"].tolist()
     assert [x if isinstance(x, str) else None for x in labels] == [
-        x if isinstance(x, str) else None for x in pair[0].label(WORDS).to_pandas()["label"]
+        x if isinstance(x, str) else None
+        for x in pair[0].label(WORDS, threshold=0.025).to_pandas()["label"]
     ]
     counts = found.labels.pivot(index="label", columns="set", values="count")
     where = found.labels.drop_duplicates("label").set_index("label")["where"]
@@ -336,11 +337,12 @@ def test_a_concept_of_two_categories_is_one_label(databases):
 
 
 @pytest.mark.parametrize("chunk", [4, 1000])
-def test_assignment_is_the_label_and_the_nearest_component(databases, chunk):
+def test_assignment_is_the_label_and_the_nearest_component(databases, chunk, monkeypatch):
+    monkeypatch.setattr("semlens.analysis.query_embedding.ALIGNED_ROWS", chunk)
     db = databases["one"]
     one = component_sets([db])[0]
     probe = embed_concepts(db, WORDS)
-    found = assign_labels(one, probe, WORDS, 0.025, chunk)
+    found = assign_labels(one, probe, WORDS, 0.025)
     labels = db.label(WORDS, threshold=0.025)
     expected = [labels.label(i) for i in range(len(labels))]
     names = [c.name for c in WORDS.concepts]
@@ -419,7 +421,9 @@ def test_small_sets_leave_no_files(databases):
 
 
 def test_the_result_is_text_values_plot_and_files(databases, tmp_path):
-    found = sl.compare(list(databases.values())[:2], concepts=WORDS, top=2, centred=True)
+    found = sl.compare(
+        list(databases.values())[:2], concepts=WORDS, label_threshold=0.025, top=2, centred=True
+    )
     text = repr(found)
     for part in ("Eq. 5", "each other's nearest", "labels", "clarity", "our addition"):
         assert part in text
@@ -571,7 +575,7 @@ def test_drift_follows_each_component(checkpoints):
     assert middle["moved"] == pytest.approx(np.mean(list(moved.values())), abs=5e-6)
     assert series.loc["at100", "moved_from_last"] == pytest.approx(0, abs=1e-6)
     labels = [
-        dict(zip(living(db), db.label(WORDS).to_pandas()["label"], strict=True))
+        dict(zip(living(db), db.label(WORDS, threshold=0.025).to_pandas()["label"], strict=True))
         for db in checkpoints
     ]
     names = [{r: x if isinstance(x, str) else None for r, x in one.items()} for one in labels]

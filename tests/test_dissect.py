@@ -139,7 +139,7 @@ def test_gaps_are_concepts_without_a_component_and_name_the_nearest(planted):
         assert gap["nearest"] == str(planted.component(nearest))
         assert gap["alignment"] == pytest.approx(value[nearest, place], abs=1e-5)
         assert gap["label"] == labels.label(nearest)
-        assert gap["outdone"] == (value[nearest, place] > 0.025)
+        assert gap["outdone"] == (value[nearest, place] > labels.thresholds[nearest])
         assert gap["category"] == NESTED.concepts[place].category
     assert found.gaps["alignment"].is_monotonic_increasing
 

@@ -181,7 +181,9 @@ def test_equal_and_few_vectors_have_clusters():
         np.testing.assert_array_equal(find_clusters(same, "kmeans", 5, 0), np.zeros(20))
         np.testing.assert_array_equal(find_clusters(same[:3], "hdbscan", None, 0), -np.ones(3))
     probe = QueryEmbedding(np.ones((1, 8), np.float32), ("x",), None, "")
-    none = describe_clusters(same, np.zeros((20, 2), np.float32), -np.ones(20, int), probe, 0.0, 2)
+    none = describe_clusters(
+        same, np.zeros((20, 2), np.float32), -np.ones(20, int), probe, np.zeros(20, np.float32), 2
+    )
     assert len(none) == 0
 
 

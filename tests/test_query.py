@@ -86,7 +86,9 @@ def test_the_percentile_is_the_share_with_a_lower_alignment(db, words):
 def test_equal_components_have_equal_percentiles(db, words, monkeypatch):
     values = np.array([0.5, 0.1, 0.5, 0.5, 0.9, *np.linspace(-1, 0, 20)], np.float32)
     null = np.zeros(25, np.float32)
-    monkeypatch.setattr(type(db), "cosines", lambda self, probes, rows: np.stack([values, null], 1))
+    monkeypatch.setattr(
+        type(db), "products", lambda self, probes, rows: np.stack([values, null], 1)
+    )
     rows = np.flatnonzero(db.has_examples)
     for top in (1, 2, 3, 4, 5, 25):
         hits = rank(db, make_query(db, ["dog"]), top=top)
@@ -167,7 +169,9 @@ def labelled(db, tmp_path):
     values[4] = values[9]  # of equal ones the first row comes first
     places = (np.arange(len(rows)) % len(NAMES))[:, None]
     none = np.full(len(rows), np.nan, np.float32)
-    labels = Labels(ConceptSet.of(NAMES), -9.0, rows, places, values, none, db)
+    labels = Labels(
+        ConceptSet.of(NAMES), -9.0, rows, places, values, none, np.full_like(none, -9), db
+    )
     labels.save_to_database("mine")
     return db, labels.to_pandas(), labels.rows
 

@@ -147,14 +147,19 @@ def test_the_files_behind_a_component(db, tmp_path):
         found.save_files(tmp_path / "files.txt")
 
 
-def test_zero_is_the_default_threshold(db, words):
+def test_the_default_threshold_is_that_of_labels(db, words):
     best = {row: max(values) for row, values in alignments(db, words).items()}
-    found = db.unexpected("b", CONCEPTS, minimum=0.0)
-    relevant = set(db.relevance(1)["component"])
-    assert {db.row(sl.Component.parse(name)) for name in found.components} == {
-        row for row, value in best.items() if value <= 0 and row in relevant
-    }
-    assert found.threshold == 0
+    labels = db.label(CONCEPTS)
+    least = dict(zip(labels.rows.tolist(), labels.thresholds.tolist(), strict=True))
+    relevance = db.relevance(1)
+    relevant = set(relevance.loc[relevance["max"] >= 0, "component"])
+    for threshold in (None, 0.0):  # above noise, and the paper's
+        found = db.unexpected("b", CONCEPTS, minimum=0.0, threshold=threshold)
+        assert {db.row(sl.Component.parse(name)) for name in found.components} == {
+            row for row, value in best.items()
+            if value <= (least[row] if threshold is None else threshold) and row in relevant
+        }  # fmt: skip
+        assert found.threshold == threshold
 
 
 def test_layers_and_top(db):
@@ -234,13 +239,14 @@ def test_an_embedder_without_texts(tmp_path, pictures):
     db = make(tmp_path / "db", pictures, ColourEmbedder())
     with pytest.raises(EmbedderError) as error:
         db.unexpected("b", CONCEPTS)
-    assert_says(error.value, "python:colours", "empty template", "and a threshold")
+    assert_says(error.value, "python:colours", "embeds images only")
     path = next(pictures.rglob("*.png"))
     (tmp_path / "set.json").write_text(
         json.dumps({"concepts": [{"name": "one", "images": [str(path)]}]})
     )
+    above_noise = len(db.unexpected("b", tmp_path / "set.json", minimum=0.0))
     found = db.unexpected("b", tmp_path / "set.json", threshold=2.0, minimum=0.0)
-    assert len(found) > 0
+    assert 0 < above_noise <= len(found)
     one = db.embedder.embed_images([Image.open(path)])[0].double().numpy()
     for name, told in zip(found.components, found.frame["alignments"], strict=True):
         theta = db.theta[db.row(sl.Component.parse(name))].astype(np.float64)

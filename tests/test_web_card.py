@@ -13,6 +13,8 @@ from semlens.analysis.describe import component_card as cards
 from semlens.analysis.describe.neighbours import counterpart, neighbours
 from semlens.analysis.describe.senses import senses
 from semlens.analysis.label import label
+from semlens.analysis.noise import label_thresholds
+from semlens.analysis.query_embedding import embed_concepts
 from semlens.data.image_folder import ImageFolder
 from semlens.models.subject import SubjectModel
 from semlens.web.app import create_app
@@ -108,7 +110,8 @@ def test_labels_come_from_a_bundled_set(fetch, databases):
             float(labels.score[at, 0])
         )
         assert got["suggestions"]["margin"] == pytest.approx(float(labels.margin[at]), abs=1e-6)
-        assert len(got["suggestions"]["candidates"]) == 4 and got["threshold"] == 0.025
+        assert len(got["suggestions"]["candidates"]) == 4
+        assert got["suggestions"]["threshold"] == pytest.approx(float(labels.thresholds[at]))
         assert (got["concepts"], got["notice"]) == ("paper-graph", None)
     default = fetch("0/components/first:1/labels")
     assert default["concepts"] == default["choices"][0] == "paper-vocabulary"
@@ -120,7 +123,8 @@ def test_kept_labels_come_first(fetch, databases):
     file = labels.save_to_database("mine")
     try:
         got = fetch("0/components/first:2/labels")
-        assert (got["concepts"], got["threshold"]) == ("saved:mine", None)
+        assert got["concepts"] == "saved:mine"
+        assert got["suggestions"]["threshold"] == pytest.approx(float(labels.thresholds[2]))
         assert (
             got["suggestions"]["label"] == labels.label(2)
             and got["choices"][1] == "paper-vocabulary"
@@ -147,6 +151,7 @@ def test_a_path_is_no_concept_set(fetch, tmp_path):
 def test_senses_are_named_when_asked(fetch, databases):
     db = databases[0]
     poly = db.scores(["second"]).to_pandas()["polysemanticity"].to_numpy()
+    embedding = embed_concepts(db, ConceptSet.load("paper-graph"))
     seen = set()
     for row in range(6, 26):
         found = senses(db, row, poly)
@@ -155,7 +160,9 @@ def test_senses_are_named_when_asked(fetch, databases):
         assert got["threshold"] == pytest.approx(found.threshold)
         assert [one["ranks"] for one in got["senses"]] == [list(s.ranks) for s in found.senses]
         for one in got["senses"]:
-            assert (one["label"] is not None) == (one["alignment"] > 0.025)
+            count = np.array([len(one["ranks"])])
+            least = label_thresholds(db, np.array([row]), embedding, counts=count)[0]
+            assert (one["label"] is not None) == (one["alignment"] > least)
         plain = fetch(f"0/{card_path(db, row)}/senses")
         assert {one["label"] for one in plain["senses"]} == {None}
         seen.add(got["meaningful"])

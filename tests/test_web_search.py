@@ -42,7 +42,7 @@ def databases(tmp_path_factory, pictures):
     colours = sl.build(folder / "colours", subject, images, ColourEmbedder(3), LAYERS, examples=6)
     # labels of the same components, made elsewhere
     Labels(labels.concepts, -2.0, labels.rows, labels.concept, labels.score, labels.margin,
-           colours).save_to_database("other")  # fmt: skip
+           labels.thresholds, colours).save_to_database("other")  # fmt: skip
     bare = folder / "bare"
     shutil.copytree(colours.path, bare)
     shutil.rmtree(bare / "analysis")

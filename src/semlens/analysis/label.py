@@ -29,6 +29,8 @@ from semlens.types import Component, Layers
 
 VOCABULARY = "paper-vocabulary"
 """Default concept set of labels."""
+PAPER_THRESHOLD = 0.025
+"""Minimum alignment of a label in the paper (D.3): not calibrated, so that a label is a hint."""
 SHOWN = 40
 """Components shown in a terminal."""
 LabelConcepts = Annotated[
@@ -252,11 +254,11 @@ def as_labels(
     database: Database,
     source: LabelSource,
     layers: Layers = None,
-    threshold: float | None = None,
+    threshold: float | None = PAPER_THRESHOLD,
 ) -> ComponentLabels:
     """Return the labels of components of some layers, from any kind of source.
 
-    The threshold of concepts is calibrated by default, as in :func:`label`.
+    Labels beside other results are hints, for which the paper's threshold is low enough.
 
     Raises
     ------
