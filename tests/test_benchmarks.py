@@ -142,3 +142,17 @@ def test_planted_quick():
     assert 0 <= world["false_alarms"] <= 1
     assert world["rank"] is None or world["rank"] >= 1
     assert {"found", "drop_removed"} <= set(world)
+
+
+@pytest.mark.slow
+def test_calibration_quick(tmp_path):
+    printed = run("calibration.py", "--figure", str(tmp_path / "figure.png"))
+    nulls = {(one["name"], one["null"]) for one in printed["tests"]}
+    assert len(nulls) == len(printed["tests"]) > 40
+    for one in [*printed["tests"], *printed["rates"]]:
+        assert one["draws"] == printed["draws"] == 20
+        for key in ("below_05", "below_01", "family_wise_05", "rate"):
+            if key in one:
+                assert 0 <= one[f"{key}_low"] <= one[key] <= one[f"{key}_high"] <= 1
+    assert any(null.startswith("demo") for _, null in nulls)
+    assert (tmp_path / "figure.png").is_file()

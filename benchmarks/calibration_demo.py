@@ -1,0 +1,238 @@
+"""The audit's tests on the demo's database, with concepts or components that mean nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from calibration_rates import Simulation
+from calibration_tests import (
+    AUDIT,
+    LIST,
+    PERMUTATION,
+    RANDOM_LISTS,
+    SUSPECTS,
+    chance_p_value,
+    first_suspect,
+    permutation_p_value,
+)
+
+from semlens.analysis.audit.class_contrast import (
+    LayerExcess,
+    OwnWords,
+    class_excess,
+    compare_classes,
+    contrast_scores,
+    own_words,
+    positive_shares,
+    standardised,
+)
+from semlens.analysis.audit.random_concepts import Theta
+from semlens.analysis.audit.relevance_shares import component_weights
+from semlens.analysis.audit.suspects import Candidates, best_matches
+from semlens.analysis.centring import layer_crops, layer_means
+from semlens.analysis.class_relevance import relevant_rows
+from semlens.analysis.classes import class_name
+from semlens.analysis.concepts import ConceptSet, as_concepts, load_sets
+from semlens.analysis.query_embedding import QueryEmbedding, alignment, embed_concepts, unit
+from semlens.analysis.resolve_concepts import concepts_by_class
+from semlens.api import ConceptDatabase
+
+NEAREST = 30
+"""Words nearest to a class's name, of which random ones are taken as spurious."""
+CROPS = 30
+"""Crops of a component without a meaning."""
+
+
+@dataclass(frozen=True, eq=False)
+class Demo:
+    """A database of the demo, the class with the planted artefact, and what is computed of it."""
+
+    database: ConceptDatabase
+    target: str
+
+    @cached_property
+    def words(self) -> OwnWords:
+        """Own words of all classes, with the demo's valid concepts."""
+        sets = [*load_sets("demo-world"), *load_sets("artefacts")]
+        resolved, _ = concepts_by_class(self.database, sets)
+        return own_words(self.database, {i: one.concepts for i, one in resolved.items()})
+
+    @cached_property
+    def planted(self) -> int:
+        """Position of the class with the artefact."""
+        return [class_name(self.database, index) for index, _ in self.words].index(self.target)
+
+    @cached_property
+    def excess(self) -> list[LayerExcess]:
+        """Excess relevance of all classes."""
+        return class_excess(self.database, self.words)[1]
+
+    @cached_property
+    def vocabulary(self) -> QueryEmbedding:
+        """The background of audits."""
+        return embed_concepts(self.database, as_concepts("paper-vocabulary"))
+
+    @cached_property
+    def artefacts(self) -> QueryEmbedding:
+        """The bundled list of spurious concepts."""
+        return embed_concepts(self.database, as_concepts("artefacts"))
+
+    @cached_property
+    def theta(self) -> list[np.ndarray]:
+        """Unit vectors of the components of each layer."""
+        return [unit(self.database.theta[one.rows]) for one in self.excess]
+
+
+def text_directions(query: QueryEmbedding) -> np.ndarray:
+    """Return what alignment multiplies a unit vector with: text minus empty text."""
+    null = np.zeros_like(query.vectors[:1]) if query.null is None else query.null[None]
+    return unit(query.vectors) - unit(null)
+
+
+def rotated(rng: np.random.Generator, vectors: np.ndarray) -> np.ndarray:
+    """Rotate vectors by one random orthogonal matrix: lengths and angles stay, meanings go.
+
+    Only the span of the vectors has to be rotated: into a random frame of as many dimensions.
+    """
+    coordinates, _, basis = np.linalg.svd(vectors, full_matrices=False)
+    scale = vectors @ basis.T if len(basis) else coordinates
+    frame, triangle = np.linalg.qr(rng.normal(size=(vectors.shape[1], len(basis))))
+    frame *= np.sign(np.diag(triangle))  # so that all frames are equally likely
+    return scale @ frame.T
+
+
+def rotations(demo: Demo, rng: np.random.Generator, draws: int) -> Iterator[Simulation]:
+    """Yield p-values of the real classes with the list of artefacts, rotated at random."""
+    others = tuple(one for i, one in enumerate(demo.words) if i != demo.planted)
+    alone = class_excess(demo.database, others)[1]
+    directions = text_directions(demo.artefacts)
+    classes = len(demo.words)
+    both = np.zeros((draws, classes))
+    without = np.zeros((draws, classes - 1))
+    permuted = np.zeros((draws, 1))
+    for draw in range(draws):
+        turned = rotated(rng, directions).T
+        aligned = [standardised(theta @ turned) for theta in demo.theta]
+        both[draw] = alarms(demo.excess, aligned)
+        without[draw] = alarms(alone, aligned)
+        position = int(rng.integers(classes))
+        permuted[draw] = permutation_p_value(rng, demo.excess, aligned, position)
+    of = f"demo, list of {len(directions)} rotated"
+    clean = np.delete(both, demo.planted, axis=1)
+    planted = both[:, demo.planted, None]
+    yield Simulation(
+        AUDIT, f"{of}, {classes - 1} classes, '{demo.target}' left out", without, family="sweep",
+        drawn=True,
+    )  # fmt: skip
+    yield Simulation(AUDIT, f"{of}, the same classes beside '{demo.target}'", clean, drawn=True)
+    yield Simulation(AUDIT, f"{of}, '{demo.target}' itself", planted, "no null", drawn=True)
+    yield Simulation(AUDIT, f"{of}, all {classes} classes", both, "no null", family="sweep")
+    yield Simulation(PERMUTATION, f"{of}, all {classes} classes", permuted, "not used", drawn=True)
+
+
+def alarms(excess: list[LayerExcess], aligned: list[np.ndarray]) -> list[float]:
+    """Return the p-value of each class, as an audit does."""
+    scores = contrast_scores(excess, aligned)
+    return [float(compare_classes(scores, c).p_value.min()) for c in range(len(scores))]
+
+
+def real_words(demo: Demo, rng: np.random.Generator, draws: int) -> Iterator[Simulation]:
+    """Yield p-values of lists of real words, which may describe what a class relies on."""
+    aligned = [standardised(theta @ text_directions(demo.vocabulary).T) for theta in demo.theta]
+    scores = contrast_scores(demo.excess, aligned)
+    words, classes = scores.shape[1], len(scores)
+    random = np.zeros((draws, classes))
+    near = np.zeros((draws, classes))
+    names = embed_concepts(
+        demo.database, ConceptSet.of([class_name(demo.database, i) for i, _ in demo.words])
+    )
+    own = {c.name for _, one in demo.words for c in one}
+    other = np.array([name not in own for name in demo.vocabulary.names])
+    similar = unit(names.vectors) @ unit(demo.vocabulary.vectors).T
+    nearest = np.argsort(-np.where(other, similar, -np.inf), axis=1)[:, :NEAREST]
+    for draw in range(draws):
+        listed = rng.choice(words, LIST, replace=False)
+        for c in range(classes):
+            random[draw, c] = compare_classes(scores[:, listed], c).p_value.min()
+            close = rng.choice(nearest[c], 8, replace=False)
+            near[draw, c] = compare_classes(scores[:, close], c).p_value.min()
+    null = f"demo, {LIST} random words, which may describe a class"
+    yield Simulation(AUDIT, null, random, "no null", family="sweep", drawn=True)
+    null = f"demo, 8 of the {NEAREST} words nearest to the class's name"
+    yield Simulation(AUDIT, null, near, "no null", drawn=True)
+
+
+def lists(demo: Demo, rng: np.random.Generator, draws: int) -> Iterator[Simulation]:
+    """Yield p-values of the comparison with random lists, with the classes' real relevance."""
+    prepared: list[tuple[np.ndarray, np.ndarray]] = []
+    for index, _ in demo.words:
+        relevant = relevant_rows(demo.database, index)
+        theta = Theta.load(demo.database, relevant["component"].to_numpy(np.int64))
+        weight = component_weights(relevant).relevance[:, -1]
+        prepared.append((theta.align(demo.vocabulary)[1], weight))
+    words = len(demo.vocabulary.names)
+    similar = unit(demo.vocabulary.vectors)
+    similar = similar @ similar.T
+    random, topic = np.zeros((draws, 1)), np.zeros((draws, 1))
+    for draw in range(draws):
+        values, weight = prepared[draw % len(prepared)]
+        for p_values, listed in (
+            (random, rng.choice(words, LIST, replace=False)),
+            (topic, np.argsort(-similar[rng.integers(words)])[:LIST]),
+        ):
+            background = np.delete(values, listed, axis=1)
+            p_values[draw] = chance_p_value(background, values[:, listed], weight, draw)
+    yield Simulation(RANDOM_LISTS, f"demo, {LIST} random words", random, drawn=True)
+    null = f"demo, the {LIST} words nearest to a random one"
+    yield Simulation(RANDOM_LISTS, null, topic, "not assumed", drawn=True)
+
+
+def random_components(demo: Demo, rng: np.random.Generator, draws: int) -> Iterator[Simulation]:
+    """Yield p-values of the list of artefacts, for components that are means of random crops."""
+    database, count = demo.database, 60
+    p_values = {"as they are": np.zeros((draws, 1)), "centred": np.zeros((draws, 1))}
+    layers = [(layer_crops(database, name), mean) for name, mean in layer_means(database).items()]
+    for draw in range(draws):
+        crops, mean = layers[draw % len(layers)]
+        picked = rng.choice(crops, (count, CROPS))
+        theta = database.crop_vectors[picked].astype(np.float32).mean(1)
+        weight = rng.dirichlet(np.ones(count))
+        for null, vectors in (("as they are", theta), ("centred", theta - mean)):
+            background, listed = (alignment(vectors, q) for q in (demo.vocabulary, demo.artefacts))
+            p_values[null][draw] = chance_p_value(background, listed, weight, draw)
+    about = f"demo, components of {CROPS} random crops, list of artefacts, vectors"
+    yield Simulation(
+        RANDOM_LISTS, f"{about} centred", p_values["centred"], "not assumed", drawn=True
+    )
+    yield Simulation(RANDOM_LISTS, f"{about} as they are", p_values["as they are"], "not used")
+
+
+def rotated_vocabulary(demo: Demo, rng: np.random.Generator, draws: int) -> Iterator[Simulation]:
+    """Yield p-values of the first suspect of a class, with the whole vocabulary rotated."""
+    others = tuple(one for i, one in enumerate(demo.words) if i != demo.planted)
+    classes, excess = class_excess(demo.database, others)
+    shares = np.concatenate(
+        [
+            np.stack([positive_shares(demo.database, c, one.rows) for c in classes], axis=1)
+            for one in excess
+        ]
+    ) / len(excess)
+    directions = text_directions(demo.vocabulary).T
+    bounds = np.cumsum([len(one) for one in demo.theta])[:-1]
+    joined = np.concatenate(demo.theta)
+    p_values = np.zeros((draws, 1))
+    for draw in range(draws):
+        # to rotate the components is to rotate the words, and there are fewer of them
+        values = np.split(rotated(rng, joined) @ directions, bounds)
+        candidates = Candidates(
+            demo.vocabulary.names, len(demo.vocabulary.names),
+            contrast_scores(excess, [standardised(one) for one in values]),
+            np.concatenate([one.rows for one in excess]),
+            np.concatenate([best_matches(one) for one in values]), shares,
+        )  # fmt: skip
+        p_values[draw] = first_suspect(candidates, int(rng.integers(len(classes))))
+    null = f"demo, {len(demo.vocabulary.names)} words rotated, without '{demo.target}'"
+    yield Simulation(SUSPECTS, null, p_values, drawn=True)
