@@ -156,3 +156,14 @@ def test_calibration_quick(tmp_path):
                 assert 0 <= one[f"{key}_low"] <= one[key] <= one[f"{key}_high"] <= 1
     assert any(null.startswith("demo") for _, null in nulls)
     assert (tmp_path / "figure.png").is_file()
+
+
+def test_defect_query_quick():
+    printed = run("defect_query.py")
+    assert printed["planted"] == 12
+    assert printed["images"] == 11
+    for ranks in printed["ranks"].values():
+        assert len(ranks) == 12
+        assert ranks == sorted(ranks)
+    mean = {query: sum(ranks) for query, ranks in printed["ranks"].items()}
+    assert mean["contrast --a marked/ --b plain/"] < mean["search watermark"]

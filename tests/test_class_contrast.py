@@ -214,8 +214,7 @@ def test_a_planted_artefact_raises_an_alarm_for_its_class_only(db):
 def test_contrasts_of_a_database_by_plain_loops(db):
     words = own_words(db, {5: ConceptSet((Concept("cyan", kind="valid"),))})
     assert [c.name for c in dict(words)[5]] == ["blue", "cyan"]
-    query = embed_concepts(db, SPURIOUS)
-    result = concept_contrasts(db, 5, query, words)
+    result = concept_contrasts(db, 5, SPURIOUS, words)
     rows = np.flatnonzero(db.has_examples)
     theta = unit(db.theta[rows].astype(np.float64))
 

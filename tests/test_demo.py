@@ -40,6 +40,12 @@ def test_a_planted_component_is_found_and_pruning_helps(demo_run):
     assert called["watermarked"] > called["clean"] + 0.1
 
 
+def test_borders_find_the_planted_class_and_no_other(demo_run):
+    _, printed = demo_run
+    assert printed["border_swap"]["detected"] == ["vegetable"]
+    assert printed["border_swap"]["adjusted"] < 0.05
+
+
 def test_planted_components_and_accuracy_against_plain_code(demo_run):
     """Without the story's code: pixels, the bare module, a loop."""
     folder, printed = demo_run

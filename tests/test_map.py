@@ -31,7 +31,7 @@ from semlens.analysis.describe.clusters import (
 from semlens.analysis.query_embedding import LABEL_TEMPLATES, SEARCH_TEMPLATES, QueryEmbedding
 from semlens.cli.app import app
 from semlens.draw.map_plot import Groups, MapLabel, Queries, Scale, draw_map, write_labels
-from semlens.errors import ConceptError, LayerError, RecipeError, StaleError
+from semlens.errors import ConceptError, DataError, LayerError, RecipeError, StaleError
 
 LAYERS = ["first", "second"]
 NAMES = ["dog", "green frog", "car", "tree", "sea", "dog"]
@@ -483,9 +483,37 @@ def test_measures_relevance_and_groups(single):
     np.testing.assert_array_equal(found.coloured("cluster").colouring.group, found.frame["cluster"])
 
 
+def test_a_contrast_colours_by_auroc_minus_one_half(single, net, folder, words, tmp_path):
+    db = sl.open(single.path, model=net, images=folder, embedder=words)
+    contrast = db.contrast(range(6), range(6, 12), concepts=None, draws=100)
+    found = db.concept_map(concepts=None)
+    coloured = found.coloured("contrast", contrast)
+    assert isinstance(coloured.colouring, Scale)
+    low, high = coloured.colouring.limits
+    assert (low, coloured.colouring.signed) == (-high, True)
+    auroc = contrast.frame.set_index("component")["auroc"]
+    frame = coloured.to_pandas()
+    np.testing.assert_allclose(frame["contrast"], auroc[frame["component"]] - 0.5, atol=1e-6)
+    # from a file; components of other layers have no value
+    part = db.contrast(range(6), range(6, 12), layers="second", concepts=None, draws=100)
+    part.save(tmp_path / "contrast.json")
+    frame = found.coloured("contrast", tmp_path / "contrast.json").to_pandas()
+    np.testing.assert_array_equal(frame["contrast"].isna(), frame["layer"] == "first")
+    known = frame[frame["layer"] == "second"]
+    np.testing.assert_allclose(known["contrast"], auroc[known["component"]] - 0.5, atol=1e-6)
+    (tmp_path / "other.json").write_text('{"groups": {}, "components": [{"component": "x"}]}')
+    with pytest.raises(DataError, match="another format"):
+        found.coloured("contrast", tmp_path / "other.json")
+    rows = '[{"component": "conv9:3", "auroc": 0.9}]'
+    (tmp_path / "other.json").write_text(f'{{"groups": {{}}, "components": {rows}}}')
+    with pytest.raises(ConceptError, match="not of the components"):
+        found.coloured("contrast", tmp_path / "other.json")
+
+
 @pytest.mark.parametrize(
     ("values", "part"),
     [
+        (("contrast",), "0 contrasts"),
         (("hue",), "cannot be coloured by 'hue'"),
         (("query",), "needs a query"),
         (("relevance",), "0 classes"),
@@ -615,6 +643,9 @@ def test_the_command_takes_clusters_seed_and_no_concepts(run, single):
         (("--color", "relevance", "--query", "ox"), "--query cannot be used"),
         (("--color", "query"), "Give at least one"),
         (("--color", "relevance"), "0 classes"),
+        (("--color", "layer", "--contrast", "c.json"), "--color contrast"),
+        (("--color", "contrast"), "0 contrasts"),
+        (("--contrast", "nothing.json", "--concepts", "none"), "semlens contrast ... --save"),
         (("--save", "map.html"), ".png"),
         (("--target", "zebra", "--concepts", "none"), "Unknown class 'zebra'"),
     ],

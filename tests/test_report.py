@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import shlex
+import shutil
 import sys
 from html.parser import HTMLParser
 
@@ -25,6 +26,7 @@ from typer.testing import CliRunner
 import semlens as sl
 from semlens.analysis.accuracy import LabelledImages
 from semlens.analysis.audit.saved_audits import AuditSettings
+from semlens.analysis.border_swap import BorderSwap
 from semlens.analysis.concepts import Concept, ConceptSet
 from semlens.analysis.correct.artefact_sensitivity import accuracies, with_artefacts
 from semlens.analysis.report.correction_sections import (
@@ -32,7 +34,8 @@ from semlens.analysis.report.correction_sections import (
     read_model_test,
     read_sensitivity,
 )
-from semlens.analysis.report.limits import build_command
+from semlens.analysis.report.image_sections import border_sentence
+from semlens.analysis.report.limits import reproduce
 from semlens.analysis.report.sections import SkippedSection
 from semlens.cli.app import app
 from semlens.data.artefact import load_artefact
@@ -50,8 +53,8 @@ CONCEPTS = ConceptSet(
     "the test",
 )
 SECTIONS = [
-    "identity", "overview", "map", "audit", "unexpected", "graph", "examples", "test",
-    "correction", "limits", "reproduce",
+    "identity", "overview", "map", "audit", "unexpected", "graph", "examples", "borders",
+    "contrast", "test", "correction", "limits", "reproduce",
 ]  # fmt: skip
 NO_MAP = SkippedSection("UMAP is tested elsewhere.")
 
@@ -291,7 +294,7 @@ def test_graph_test_and_correction_are_shown(db, audit, sections):
         sensitivity=correction,
     )  # fmt: skip
     page = check_page(found.html)
-    assert found.to_pandas().set_index("section")["made"].drop("map").all()
+    assert found.to_pandas().set_index("section")["made"].drop(["map", "borders", "contrast"]).all()
     one = test.sets[0]
     assert f"{one.auroc:.3f} ({one.interval[0]:.3f} to {one.interval[1]:.3f})" in page.text["test"]
     assert f"{100 * one.outputs.top(1):.1f} %" in page.text["test"]
@@ -314,10 +317,10 @@ def test_a_report_makes_its_graph_and_its_test(db, audit, sections, tmp_path):
             db, "b", CONCEPTS, artefacts="patch:255,0,0", concept_map=False, date=DATE
         )
     assert {what for what, _, _ in seen} >= {"report", "resampling examples", "with patch"}
-    assert [done for what, done, _ in seen if what == "report"] == [0, 1, 2, 3, 4, 5]
+    assert [done for what, done, _ in seen if what == "report"] == list(range(8))
     page = check_page(found.html)
     made = found.to_pandas().set_index("section")["made"]
-    assert made[~made].index.tolist() == ["map", "correction"]
+    assert made[~made].index.tolist() == ["map", "borders", "contrast", "correction"]
     assert "The map was not requested." in page.text["map"]
     one = sections[1].sets[0]
     assert f"{one.auroc:.3f} ({one.interval[0]:.3f} to {one.interval[1]:.3f})" in page.text["test"]
@@ -420,22 +423,75 @@ def test_limits_are_those_of_this_report(db):
 
 
 def test_the_build_command_has_the_recipe(db, tmp_path, pictures, words):
-    words_ = build_command(db)
-    group = typer.main.get_command(app)
-    command = group.get_command(typer.Context(group), "build")
-    context = command.make_context("build", words_[2:])
-    assert context.params["relevance"]
-    assert context.params["examples"] == 6
-    assert context.params["layers"] == "first,second"
     other = make(
         tmp_path / "db", pictures, words, relevance=False, thumbnails=False, crop="none",
         readout="max",
     )  # fmt: skip
-    context = command.make_context("build", build_command(other)[2:])
-    assert not context.params["relevance"]
-    assert context.params["thumbnails"] is False
-    assert context.params["crop"] == "none"
-    assert context.params["readout"] == "max"
+    group = typer.main.get_command(app)
+    command = group.get_command(typer.Context(group), "build")
+    parsed = []
+    for made in (db, other):
+        named = shutil.copytree(made.path, tmp_path / f"named{len(parsed)}")
+        manifest = json.loads((named / "manifest.json").read_text())
+        for source, spec in (("model", "timm/x"), ("data", "/a b"), ("embedder", "semlens/demo")):
+            manifest[source]["spec"] = spec
+        (named / "manifest.json").write_text(json.dumps(manifest))
+        _, commands, _ = reproduce(sl.open(named, embedder=words), ["semlens"], "1").blocks
+        line = shlex.split(commands.lines[0])
+        parsed.append(command.make_context("build", line[2:]).params)
+        assert line[2] == str(named)
+    first, second = parsed
+    assert (first["relevance"], bool(second["relevance"])) == (True, False)
+    assert (first["examples"], first["layers"]) == (6, "first,second")
+    assert second["thumbnails"] is False
+    assert (second["crop"], second["readout"]) == ("none", "max")
+    # objects of Python have no command, and the report says so
+    text, commands, _ = reproduce(db, ["semlens", "report"], "1").blocks
+    assert "built in Python" in text.text
+    assert commands.lines == ["semlens report"]
+
+
+def border_swap_of(*rows):
+    names = ["class", "logit", "width", "gain", "p_value", "adjusted", "detected"]
+    return BorderSwap(pd.DataFrame(rows, columns=names), 64)
+
+
+def test_borders_of_the_class_are_told_in_a_sentence_and_a_table(db, audit):
+    rows = [
+        ("a", 0, 0.15, 4.2, 0.0004, 0.0016, True),
+        ("a", 0, 0.25, 3.0, 0.01, 0.04, True),
+        ("b", 1, 0.25, 0.31, 0.3, 1.0, False),
+        ("b", 1, 0.15, -0.2, 0.5, 1.0, False),
+    ]
+    found = report(db, "b", CONCEPTS, audit=audit, border_swap=border_swap_of(*rows))
+    page = check_page(found.html)
+    text = page.text["borders"]
+    assert "change its logit by +0.31 on average (border 25%)" in " ".join(text.split())
+    assert "within the range of the other classes" in text
+    assert "adjusted p = 1.0000" in text
+    for part in ("+4.20", "0.0016", "-0.20", "marks in the middle"):
+        assert part in text
+    assert border_sentence(border_swap_of(*rows), "b") in page.text["head"]
+    detected = border_sentence(border_swap_of(*rows), "a")
+    assert "relies on its surroundings (adjusted p = 0.0016)" in detected
+    assert "'c' was not among the classes tested" in border_sentence(border_swap_of(*rows), "c")
+    # run by the report: this database has images of too few classes
+    missing = report(db, "b", CONCEPTS, audit=audit, border_swap=True).to_pandas()
+    assert "images of 3 classes" in missing.set_index("section")["reason"]["borders"]
+
+
+def test_a_contrast_lists_components_and_logits(db, audit):
+    contrast = db.contrast(range(6), range(6, 14), draws=100)
+    found = report(db, "b", CONCEPTS, audit=audit, contrast=contrast, shown=4)
+    page = check_page(found.html)
+    text = " ".join(page.text["contrast"].split())
+    assert f"{contrast.different} of 26 components differ" in text
+    for row in contrast.frame.head(4).to_dict("records"):
+        assert row["component"] in text
+        assert f"{row['auroc']:.3f} ({row['low']:.3f} to {row['high']:.3f})" in text
+    assert contrast.frame["component"][4] not in text
+    assert f"{contrast.logits['shift'][0]:+.2f}" in text
+    assert "does not show which of the differences causes the errors" in text
 
 
 def test_bad_input(db, tmp_path):
@@ -503,7 +559,7 @@ def test_the_command(built):
     assert told["target"] == {"logit": 1, "name": "class1"}
     assert told["file"] == str(file)
     made = {part["section"]: part["made"] for part in told["sections"]}
-    assert [key for key, done in made.items() if not done] == ["correction"]
+    assert [key for key, done in made.items() if not done] == ["borders", "contrast", "correction"]
     page = check_page(file.read_text("utf-8"))
     pictures = [a for a in page.all("img") if a["alt"].startswith("Map of ")]
     assert len(pictures) == 1

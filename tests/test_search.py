@@ -13,7 +13,7 @@ from PIL import Image
 import semlens as sl
 from semlens.analysis.concepts import Concept, ConceptSet, bundled_names
 from semlens.analysis.query_embedding import LABEL_TEMPLATES, SEARCH_TEMPLATES, embed_texts
-from semlens.errors import ConceptError, EmbedderError, LayerError, StaleError
+from semlens.errors import ConceptError, DataError, EmbedderError, LayerError, StaleError
 
 LAYERS = ["first", "second"]
 
@@ -91,6 +91,28 @@ def test_negative_terms_subtract_their_alignment(db, words):
     hits = db.search("dog", without=["grass"], top=9)
     check(hits, expected, 9)
     assert hits.query == "dog - grass"
+
+
+def test_a_folder_is_one_term_and_marked_minus_plain_is_a_query(db, words, tmp_path):
+    """A folder stands for the mean of its images, in float64 and one after the other."""
+    means = {}
+    for name, shade in (("marked", 200), ("plain", 30)):
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            Image.new("RGB", (20, 20), (shade, 40 * i, 10)).save(tmp_path / name / f"{i}.png")
+        one = [words.embed_images([Image.open(p)])[0].double().numpy()
+               for p in sorted((tmp_path / name).iterdir())]  # fmt: skip
+        means[name] = np.mean(one, axis=0)
+    dog = text_vector(words, "dog", SEARCH_TEMPLATES)
+    expected = expected_alignment(db, words, [means["marked"], dog], [means["plain"]])
+    hits = db.search(
+        "dog", images=tmp_path / "marked", without_images=[str(tmp_path / "plain")], top=9
+    )
+    check(hits, expected, 9)
+    assert hits.query == "dog + marked - plain"
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="empty"):
+        db.search(images=tmp_path / "empty")
 
 
 def test_templates_are_not_mixed_up_between_batched_and_single_queries(words):

@@ -7,26 +7,11 @@ import re
 import urllib.request
 
 import pytest
-from web_browser import axe, copy_of, serve, settle
+from web_browser import axe, expect, settle
 
-import semlens as sl
 from semlens.analysis.concepts import ConceptSet
 
 AUDIT = "#/m/demo/audit"
-
-
-def expect(locator):
-    from playwright.sync_api import expect as expected
-
-    return expected(locator)
-
-
-@pytest.fixture(scope="module")
-def served(demo, tmp_path_factory):
-    """A server of our own: these tests write."""
-    database = copy_of(demo, tmp_path_factory.mktemp("audits"))
-    with serve(database) as base:
-        yield base, sl.open(database)
 
 
 def saved(page):

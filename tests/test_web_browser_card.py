@@ -11,17 +11,11 @@ from urllib.parse import quote
 
 import pytest
 from PIL import Image
-from web_browser import axe, serve, settle
+from web_browser import axe, expect, serve, settle
 
 import semlens as sl
 
 CLOCK = "#/m/demo/overview?sel=layer3:42"
-
-
-def expect(locator):
-    from playwright.sync_api import expect as expected
-
-    return expected(locator)
 
 
 def card(page):

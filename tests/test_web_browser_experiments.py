@@ -1,4 +1,4 @@
-"""In a browser: the audit of all classes, the model against an artefact, and without components."""
+"""In a browser: all classes, artefacts, borders, errors, and the model without components."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 import shlex
 
 import pytest
-from web_browser import axe, copy_of, serve, settle
+from web_browser import axe, expect, fits, settle
 
 import semlens as sl
 from semlens.analysis.audit.model_test import model_test
@@ -14,26 +14,6 @@ from semlens.analysis.correct.ablation_preview import ablation_preview
 from semlens.data.artefact import TextMark
 
 AUDIT = "#/m/demo/audit"
-
-
-def expect(locator):
-    from playwright.sync_api import expect as expected
-
-    return expected(locator)
-
-
-@pytest.fixture(scope="module")
-def served(demo, tmp_path_factory):
-    """A server of our own: these tests write audits."""
-    database = copy_of(demo, tmp_path_factory.mktemp("trials"))
-    with serve(database) as base:
-        yield base, sl.open(database)
-
-
-def fits(page):
-    """Nothing is wider than the window."""
-    main = page.locator("main")
-    assert main.evaluate("node => node.scrollWidth <= node.clientWidth"), "it scrolls sideways"
 
 
 def points(share):
@@ -125,3 +105,50 @@ def test_the_model_against_an_artefact_and_without_components(page_at, served):
     expect(table).to_be_visible(timeout=60_000)
     page.set_viewport_size({"width": 360, "height": 780})
     fits(page)
+
+
+def test_borders_and_errors_without_words(page_at, served):
+    """The planted class is detected by its borders; its errors colour the map."""
+    base, db = served
+    page = page_at(f"{base}{AUDIT}")
+    page.get_by_role("button", name="Swap borders of all classes").click()
+    expect(page.locator("[data-detected]")).to_have_attribute(
+        "data-detected", "vegetable", timeout=240_000
+    )
+    rows = page.get_by_label("Gains of the classes").locator("tbody tr")
+    expect(rows).to_have_count(12)
+    swap = db.border_swap()
+    gains = swap.frame[swap.frame["class"] == "vegetable"].sort_values("width")["gain"]
+    for place, gain in enumerate(gains):
+        expect(rows.first.locator("td.gain").nth(place)).to_contain_text(f"{gain:.2f}")
+    expect(page.locator("figure img")).to_have_count(2 * len(swap.pasted))
+
+    page.get_by_label("Class whose errors are compared").select_option("4")
+    page.get_by_role("button", name="Compare errors on “vegetable”").click()
+    result = db.contrast(errors="vegetable")
+    expect(page.locator("[data-different]")).to_have_attribute(
+        "data-different", str(result.different), timeout=120_000
+    )
+    components = page.get_by_label("Components that tell errors from correct predictions")
+    first = components.locator("tbody tr").first
+    expect(first).to_have_attribute("data-component", result.frame["component"][0])
+    expect(first).to_contain_text(f"{result.frame['auroc'][0]:.3f}")
+    expect(first.locator("img")).to_be_visible()
+    assert axe(page) == []
+    page.set_viewport_size({"width": 360, "height": 780})
+    fits(page)
+    page.set_viewport_size({"width": 1280, "height": 800})
+
+    first.get_by_role("link").click()
+    expect(page.locator("aside")).to_contain_text(result.frame["component"][0])
+    page.get_by_role("link", name="Show on the map").first.click()
+    expect(page.locator("main")).to_have_attribute("data-page", "map")
+    expect(page.get_by_label("Colour by")).to_have_value("contrast", timeout=120_000)
+    expect(page.locator(".legend")).to_contain_text("errors on vegetable", timeout=120_000)
+    expect(page.get_by_label("Class", exact=True)).to_have_value("4")
+
+    # a link to it works in a new window, too; without one the map does not offer it
+    again = page_at(f"{base}#/m/demo/map?by=contrast&class=4")
+    expect(again.locator(".legend")).to_contain_text("errors on vegetable", timeout=120_000)
+    plain = page_at(f"{base}#/m/demo/map")
+    expect(plain.get_by_label("Colour by").locator("option[value=contrast]")).to_have_count(0)

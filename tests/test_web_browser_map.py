@@ -10,7 +10,7 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 from PIL import Image
-from web_browser import axe, settle
+from web_browser import axe, expect, settle
 
 import semlens as sl
 
@@ -47,12 +47,6 @@ ACCENT = """(canvas) => {
       Math.abs(bytes[i + 2] - b) < 6;
   return seen;
 }"""
-
-
-def expect(locator):
-    from playwright.sync_api import expect as expected
-
-    return expected(locator)
 
 
 @pytest.fixture

@@ -366,6 +366,20 @@ def test_an_error_is_raised_once_and_then_it_is_tried_again() -> None:
     assert work.result("key", "looking", make) == "there"
 
 
+def test_a_finished_result_can_be_looked_up_without_making_it() -> None:
+    work, go = JobQueue(), threading.Event()
+    assert work.finished("key") is None
+    with pytest.raises(JobPending):
+        work.result("key", "waiting", lambda: go.wait() and "there")
+    assert work.finished("key") is None
+    go.set()
+    assert wait_for(work, "key", lambda: "again") == "there"
+    assert work.finished("key") == "there"
+    with pytest.raises(ZeroDivisionError):
+        work.result("other", "dividing", lambda: 1 / 0)
+    assert work.finished("other") is None
+
+
 def test_only_so_many_results_are_kept_and_none_is_lost_under_way() -> None:
     work, go = JobQueue(max_results=2), threading.Event()
     with pytest.raises(JobPending):

@@ -12,8 +12,10 @@ Write browser tests in ``tests/test_web_browser_NAME.py``, with these fixtures::
   server of ``serve``, a ``file:`` address).  Options: ``width``, ``height`` (CSS pixels),
   ``theme`` (``light`` or ``dark``), ``webgl=False``, ``allowed`` (see below).
 - ``demo_server`` is the address of a server of the whole session over one copy of the demo
-  database.  Tests that write (audits, labels) serve a copy of their own:
-  ``with serve(copy_of(demo, tmp_path)) as base: page_at(base + "#/...")``.
+  database.
+- ``served`` is the address of a server of the module's own, and its database: for tests that write.
+- ``expect(locator)`` is Playwright's, imported on first use; ``fits(page)`` asserts that nothing
+  is wider than the window.
 - ``axe(page)`` returns what axe-core finds that is serious or critical: assert that it is ``[]``.
 
 A test fails by itself, at its end, when the page logged an error, threw, broke the content
@@ -44,7 +46,16 @@ from urllib.parse import urlsplit
 import pytest
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, ConsoleMessage, Page, Request
+    from playwright.sync_api import (
+        Browser,
+        ConsoleMessage,
+        Locator,
+        LocatorAssertions,
+        Page,
+        Request,
+    )
+
+    from semlens.api import ConceptDatabase
 
 ROOT = Path(__file__).resolve().parents[1]
 AXE = ROOT / "web/node_modules/axe-core/axe.min.js"
@@ -128,6 +139,18 @@ def copy_of(database: Path, folder: Path) -> Path:
 def demo_server(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with serve(copy_of(demo, tmp_path_factory.mktemp("served"))) as address:
         yield address
+
+
+@pytest.fixture(scope="module")
+def served(
+    demo: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, ConceptDatabase]]:
+    """A server of the module's own and its database, for tests that write audits."""
+    import semlens as sl
+
+    database = copy_of(demo, tmp_path_factory.mktemp("served"))
+    with serve(database) as base:
+        yield base, sl.open(database)
 
 
 @pytest.fixture(scope="session")
@@ -217,6 +240,19 @@ def settle(page: Page, seconds: float = 60) -> None:
     page.wait_for_load_state("networkidle", timeout=1000 * seconds)
     while (waiting := page.locator("main .waiting, aside .waiting")).count():
         waiting.first.wait_for(state="detached", timeout=1000 * seconds)
+
+
+def expect(locator: Locator) -> LocatorAssertions:
+    """Return Playwright's assertions on a locator."""
+    from playwright.sync_api import expect as expected
+
+    return expected(locator)
+
+
+def fits(page: Page) -> None:
+    """Nothing is wider than the window."""
+    main = page.locator("main")
+    assert main.evaluate("node => node.scrollWidth <= node.clientWidth"), "it scrolls sideways"
 
 
 def axe(page: Page) -> list[str]:

@@ -16,6 +16,7 @@ from jaxtyping import Float32
 from PIL import Image
 
 from semlens.analysis.concepts import ConceptSet
+from semlens.data.image_folder import ImageFolder
 from semlens.data.images import decode, upright_rgb
 from semlens.embedders.load import Embedder
 from semlens.errors import ConceptError, ImageError
@@ -31,6 +32,8 @@ CACHE_FROM = 100
 """Number of texts from which their vectors are cached in the database."""
 PROMPTS_PER_BLOCK = 256
 """Prompts embedded between two reports of progress."""
+IMAGES_PER_BLOCK = 64
+"""Images of a folder that are held in memory at once."""
 
 ImageLike = Image.Image | str | Path
 
@@ -149,6 +152,35 @@ def open_image(image: ImageLike) -> Image.Image:
             "Expected an image file.",
             "Check the path.",
         ) from error
+
+
+def embed_images(embedder: Embedder, images: Sequence[ImageLike]) -> Float32[np.ndarray, "q d"]:
+    """Embed each image; a folder counts as one, the mean of its images.
+
+    Raises
+    ------
+    ConceptError
+        If a file cannot be read.
+    DataError
+        If a folder has no images.
+    """
+    vectors = [
+        embedder.embed_images([open_image(image)]).numpy()[0]
+        if isinstance(image, Image.Image) or not Path(image).expanduser().is_dir()
+        else _folder_vector(embedder, ImageFolder(Path(image).expanduser()))
+        for image in images
+    ]
+    return np.stack(vectors) if vectors else np.zeros((0, embedder.dim), np.float32)
+
+
+def _folder_vector(embedder: Embedder, images: ImageFolder) -> Float32[np.ndarray, " d"]:
+    blocks: list[np.ndarray] = []
+    for start in range(0, len(images), IMAGES_PER_BLOCK):
+        stop = min(start + IMAGES_PER_BLOCK, len(images))
+        pictures = [images.read(sample) for sample in range(start, stop)]
+        blocks.append(embedder.embed_images(pictures).numpy())
+        report_progress("embedding images", stop, len(images))
+    return np.concatenate(blocks).mean(0)
 
 
 def embed_concepts(

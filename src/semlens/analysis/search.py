@@ -20,9 +20,9 @@ from semlens.analysis.query_embedding import (
     SEARCH_TEMPLATES,
     ImageLike,
     QueryEmbedding,
+    embed_images,
     embed_texts,
     null_vector,
-    open_image,
     unit,
 )
 from semlens.analysis.result import IMAGE_SUFFIXES, TABLE_SUFFIXES, Result
@@ -115,7 +115,7 @@ def embed_query(
     if texts:
         vectors.append(embed_texts(database.embedder, texts, templates))
     if images:
-        vectors.append(database.embedder.embed_images([open_image(i) for i in images]).numpy())
+        vectors.append(embed_images(database.embedder, images))
     if vectors:
         null = null_vector(database.embedder, templates)
     if components:
@@ -241,10 +241,11 @@ def search(
     Parameters
     ----------
     texts, images, like
-        What to search for, in any combination; several terms are averaged. Components of the
-        query are not part of the result.
+        What to search for, in any combination; several terms are averaged. A folder of images
+        is one term, their mean. Components of the query are not part of the result.
     without, without_images, unlike
-        Negative terms: their alignment is subtracted.
+        Negative terms: their alignment is subtracted. Images with a defect minus the same
+        images without it are a query for the defect.
     top, offset
         Number of hits, and number of best components to skip.
     layers

@@ -16,6 +16,7 @@ from semlens.errors import ServeError
 
 if TYPE_CHECKING:
     from semlens.analysis.audit.audit_result import Audit
+    from semlens.analysis.border_swap import BorderSwap
     from semlens.analysis.class_relevance import RelevantComponents
     from semlens.analysis.search import Hits
     from semlens.api import ConceptDatabase
@@ -70,6 +71,9 @@ def demo(
         audit = db.audit(world.target, ["demo-world", "artefacts"])
     _print_audit(audit, f"4. Is that valid? semlens audit {db.path} --target {world.target}")
 
+    borders = db.border_swap(width=walkthrough.BORDER, count=walkthrough.BORDER_IMAGES)
+    _print_borders(borders, world.target, f"5. And without words? semlens border-swap {db.path}")
+
     with err.status("testing with the mark on and off, and pruning"):
         accuracy = walkthrough.measure(model, world, planted)
     _print_accuracy(accuracy, len(planted.components), world.target)
@@ -102,6 +106,10 @@ def demo(
                     "alarm": audit.alarm,
                     "p_value": audit.p_value,
                     "spurious": audit.share("spurious") + audit.share("both"),
+                },
+                "border_swap": {
+                    "detected": borders.detected,
+                    "adjusted": float(borders.frame["adjusted"].min()),
                 },
                 "components": db.manifest.rows,
                 "seconds": round(seconds, 1),
@@ -169,6 +177,19 @@ def _print_audit(audit: Audit, title: str) -> None:
     out.print(f"Spurious concepts, by share of relevance: {concepts or 'none'}.", highlight=False)
 
 
+def _print_borders(borders: BorderSwap, target: str, title: str) -> None:
+    own = borders.frame["class"] == target
+    gain, others = (borders.frame.loc[rows, "gain"].mean() for rows in (own, ~own))
+    out.print(f"\n[italic]{title}[/]", highlight=False)
+    out.print(
+        f"Borders of '{target}' images, pasted onto images of other classes, raise its logit by "
+        f"{gain:.1f}; borders of the other classes raise theirs by {others:.1f} on average. "
+        f"Classes that rely on their surroundings: {', '.join(borders.detected) or 'none'} "
+        f"(adjusted p = {borders.frame['adjusted'].min():.4f}).",
+        highlight=False,
+    )
+
+
 def _print_accuracy(accuracy: Accuracy, removed: int, target: str) -> None:
     frame = pd.DataFrame(
         {
@@ -177,7 +198,7 @@ def _print_accuracy(accuracy: Accuracy, removed: int, target: str) -> None:
             "with_the_mark": [accuracy.watermarked, accuracy.pruned_watermarked],
         }
     )
-    table(frame, "\n5. Accuracy on the test images")
+    table(frame, "\n6. Accuracy on the test images")
     rates = accuracy.called_target
     out.print(
         f"Images of other classes predicted as '{target}': {100 * rates['clean']:.0f} % without "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,7 @@ import typer
 from semlens.analysis.describe.concept_map import ConceptMap, concept_map
 from semlens.analysis.describe.dissect import Dissection
 from semlens.analysis.describe.dissect import dissect as ask_dissect
-from semlens.analysis.describe.map_colouring import Colour, check_colour
+from semlens.analysis.describe.map_colouring import Colour, ColourValue, check_colour
 from semlens.analysis.describe.unexpected import Unexpected
 from semlens.analysis.describe.unexpected import unexpected as ask_unexpected
 from semlens.analysis.result import PLOT_SUFFIXES
@@ -20,21 +21,24 @@ from semlens.errors import ConceptError
 
 
 def _colours(
-    color: Colour | None, query: list[str], target: str | None
-) -> tuple[Colour | None, list[str]]:
-    """Return what to colour by, and the texts or the class that it needs."""
-    by = color or ("query" if query else "relevance" if target is not None else None)
-    for option, is_given, colour in (
-        ("--query", bool(query), "query"),
-        ("--target", target is not None, "relevance"),
-    ):
-        if is_given and by != colour:
+    color: Colour | None, query: list[str], target: str | None, contrast: Path | None
+) -> tuple[Colour | None, Sequence[ColourValue]]:
+    """Return what to colour by, and the texts, the class or the contrast that it needs."""
+    given: dict[Colour, tuple[str, Sequence[ColourValue]]] = {
+        "query": ("--query", query),
+        "relevance": ("--target", [] if target is None else [target]),
+        "contrast": ("--contrast", [] if contrast is None else [contrast]),
+    }
+    first: Colour | None = next((colour for colour, (_, values) in given.items() if values), None)
+    by = color or first
+    for colour, (option, values) in given.items():
+        if values and by != colour:
             raise ConceptError(
                 f"{option} cannot be used with --color {by}.",
                 f"Expected {option} only with --color {colour}.",
                 f"Leave out {option}, or choose --color {colour}.",
             )
-    return by, query if target is None else [target]
+    return by, given[by][1] if by in given else ()
 
 
 @command(concept_map)
@@ -51,6 +55,10 @@ def map_components(
     target: Annotated[
         str | None, typer.Option(help="Colour by relevance for this class, by name or logit.")
     ] = None,
+    contrast: Annotated[
+        Path | None,
+        typer.Option(help="Colour by a contrast: .json of 'semlens contrast --save'."),
+    ] = None,
 ) -> ConceptMap:
     """Map components in two dimensions by concept, in labelled clusters.
 
@@ -63,9 +71,11 @@ def map_components(
 
     semlens map r18.semlens --layer layer4 --target ox --clusters 40 --save map.svg
 
+    semlens map r18.semlens --contrast errors.json --save errors.png
+
     semlens map r18.semlens r50.semlens --color model --save models.pdf
     """
-    by, values = _colours(color, query or [], target)
+    by, values = _colours(color, query or [], target, contrast)
     if by is not None:
         check_colour(by, values)
     result: ConceptMap = ask()

@@ -10,8 +10,8 @@ import typer
 from semlens.analysis.class_relevance import RelevantComponents, class_relevance
 from semlens.analysis.effect import Effects
 from semlens.analysis.effect import effect as ask_effect
-from semlens.analysis.explain import Explanation
 from semlens.analysis.explain import explain as ask_explain
+from semlens.analysis.explanation import Explanation
 from semlens.analysis.graph.attribution_graph import AttributionGraph, attribution_graph
 from semlens.analysis.saved_labels import labels_by_component
 from semlens.cli.command import QuestionContext, command

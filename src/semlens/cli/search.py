@@ -31,13 +31,15 @@ def search(
     ask: QuestionContext,
     texts: Annotated[list[str] | None, typer.Argument(help="Texts to search for.")] = None,
     image: Annotated[
-        list[Path] | None, typer.Option(help="Image to search for. Repeatable.")
+        list[Path] | None,
+        typer.Option(help="Image to search for, or a folder of images. Repeatable."),
     ] = None,
     without: Annotated[
         list[str] | None, typer.Option(help="Text to steer away from. Repeatable.")
     ] = None,
     without_image: Annotated[
-        list[Path] | None, typer.Option(help="Image to steer away from. Repeatable.")
+        list[Path] | None,
+        typer.Option(help="Image or folder of images to steer away from. Repeatable."),
     ] = None,
     template: Annotated[
         list[str] | None, typer.Option(help="Prompt template with {} for the text. Repeatable.")
@@ -48,12 +50,14 @@ def search(
 ) -> Hits:
     """Find the components that are closest to texts and images.
 
-    Several terms are averaged into one probe. The alignment is the cosine similarity minus that
-    of the empty prompt.
+    Several terms are averaged into one probe; a folder of images is one term, their mean. The
+    alignment is the cosine similarity minus that of the empty prompt.
 
     Examples:
 
     semlens search r18.semlens watermark --out hits.png
+
+    semlens search r18.semlens --image marked/ --without-image plain/
 
     semlens search r18.semlens "dog snout" --image dog.jpg --without grass --layer layer4
     """

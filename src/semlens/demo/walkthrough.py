@@ -26,6 +26,8 @@ from semlens.types import Component
 LAYERS = ("layer2", "layer3")
 QUERY = "watermark"
 PLANTED_AUROC = 0.9
+BORDER, BORDER_IMAGES = 0.25, 32
+"""Width of the border that is swapped, and images per class: enough here, within seconds."""
 
 
 @dataclass(frozen=True)

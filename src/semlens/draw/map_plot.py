@@ -67,12 +67,15 @@ class Scale:
         Whether zero is the middle of the colour scale.
     sized
         Whether points grow with the absolute value.
+    column
+        Name of the values in a table; empty for the title.
     """
 
     title: str
     values: Float32[np.ndarray, " n"]
     signed: bool = False
     sized: bool = False
+    column: str = ""
 
     @property
     def limits(self) -> tuple[float, float]:

@@ -21,6 +21,7 @@ from semlens.stages.crop_regions import (
     ExamplePairs,
     HeatmapCrops,
     RegionFinder,
+    RegionRequest,
     WholeImage,
 )
 from semlens.stages.embed import CropRef, embed
@@ -164,7 +165,7 @@ def _crop(
     advance: Mapping[str, Advance],
 ) -> Mapping[str, Tensor]:
     read = _ImageCache(plan.images.read)
-    regions = find_regions(samples, pairs, read, advance["crop"])
+    regions = find_regions(RegionRequest(samples, pairs, read, advance["crop"]))
     crops = [
         CropRef(int(sample), region.box)
         for sample, region in zip(pairs.for_samples(samples).sample, regions, strict=True)

@@ -247,12 +247,28 @@ class CropRegion:
     mask: bytes | None = None
 
 
-RegionFinder = Callable[
-    [Sequence[int], ExamplePairs, Callable[[int], Image.Image], Callable[[int], None]],
-    list[CropRegion],
-]
-"""One way to find regions: called with samples, all pairs, a function that reads a sample and a
-progress callback, it returns the regions of all pairs of these samples, in the pairs' order."""
+@dataclass(frozen=True)
+class RegionRequest:
+    """The samples in which regions are to be found.
+
+    Parameters
+    ----------
+    pairs
+        The pairs of these and of all other samples.
+    read
+        Returns a sample's image.
+    progress
+        Called with the number of samples that were finished.
+    """
+
+    samples: Sequence[int]
+    pairs: ExamplePairs
+    read: Callable[[int], Image.Image]
+    progress: Callable[[int], None]
+
+
+RegionFinder = Callable[[RegionRequest], list[CropRegion]]
+"""One way to find the regions of all pairs of the requested samples, in the pairs' order."""
 
 
 @dataclass(frozen=True)
@@ -261,21 +277,16 @@ class WholeImage:
 
     workers: int = 2
 
-    def __call__(
-        self,
-        samples: Sequence[int],
-        pairs: ExamplePairs,
-        read: Callable[[int], Image.Image],
-        progress: Callable[[int], None],
-    ) -> list[CropRegion]:
+    def __call__(self, request: RegionRequest) -> list[CropRegion]:
         """Return the whole image for each pair."""
         sizes: dict[int, tuple[int, int]] = {}
-        for sample, image in zip(samples, prefetch(read, samples, self.workers), strict=True):
+        images = prefetch(request.read, request.samples, self.workers)
+        for sample, image in zip(request.samples, images, strict=True):
             sizes[sample] = image.size
-            progress(1)
+            request.progress(1)
         return [
             CropRegion(Box(0, 0, *sizes[int(pair_sample)]))
-            for pair_sample in pairs.for_samples(samples).sample
+            for pair_sample in request.pairs.for_samples(request.samples).sample
         ]
 
 
@@ -294,20 +305,16 @@ class HeatmapCrops:
     batch_size: int = 32
     workers: int = 2
 
-    def __call__(
-        self,
-        samples: Sequence[int],
-        pairs: ExamplePairs,
-        read: Callable[[int], Image.Image],
-        progress: Callable[[int], None],
-    ) -> list[CropRegion]:
+    def __call__(self, request: RegionRequest) -> list[CropRegion]:
         """Return each pair's region; without a map, the whole input of the model."""
         geometry = self.model.geometry()
         regions: list[CropRegion] = []
-        for batch in prepared_batches(self.model, read, samples, self.batch_size, self.workers):
+        for batch in prepared_batches(
+            self.model, request.read, request.samples, self.batch_size, self.workers
+        ):
             batch_samples = [item.sample for item in batch]
             sizes = {item.sample: item.size for item in batch}
-            batch_pairs = pairs.for_samples(batch_samples)
+            batch_pairs = request.pairs.for_samples(batch_samples)
             pairs_by_row = replace(
                 batch_pairs, sample=np.searchsorted(np.asarray(batch_samples), batch_pairs.sample)
             )
@@ -317,7 +324,7 @@ class HeatmapCrops:
                 regions.append(
                     CropRegion(to_original(*(float(edge) for edge in box)), mask.tobytes())
                 )
-            progress(len(batch))
+            request.progress(len(batch))
         return regions
 
     def _regions(self, inputs: Tensor, pairs: ExamplePairs) -> tuple[np.ndarray, np.ndarray]:

@@ -141,6 +141,14 @@ class JobQueue:
                     del self._jobs[key]
         return cast(T, job.future.result())
 
+    def finished(self, key: str) -> object | None:
+        """Return the result of a job that has finished well and is still cached, or None."""
+        with self._lock:
+            job = self._jobs.get(key)
+        if job is None or not job.future.done() or job.future.exception() is not None:
+            return None
+        return job.future.result()
+
     def _run(self, job: _Job, compute: Callable[[], T], slot: threading.Semaphore) -> None:
         with slot, progress_listener(job.report):
             try:

@@ -132,6 +132,24 @@ export interface components {
             spurious_concept: string | null;
             spurious_threshold: number | null;
         };
+        /** @description How much borders of a class's images raise its logit on images of other classes. */
+        BorderGain: {
+            target: number;
+            name: string;
+            width: number;
+            gain: number;
+            p_value: number;
+            adjusted: number;
+            detected: boolean;
+        };
+        /** @description Which classes rely on their surroundings; smallest p-value first. */
+        BorderSwapResponse: {
+            detected: string[];
+            classes: number;
+            images: number;
+            gains: components["schemas"]["BorderGain"][];
+            pasted: components["schemas"]["PastedPair"][];
+        };
         /** @description A rectangle in upright original pixels; right and bottom are exclusive. */
         Box: {
             left: number;
@@ -277,6 +295,27 @@ export interface components {
             valid: components["schemas"]["ListedConcept"][];
             spurious: components["schemas"]["ListedConcept"][];
             other_concepts: number;
+        };
+        /** @description How well a component separates the errors on a class from its correct predictions. */
+        ContrastComponent: {
+            component: string;
+            label: string | null;
+            auroc: number | null;
+            low: number | null;
+            high: number | null;
+            p_value: number | null;
+            relevance: number | null;
+        };
+        /** @description What tells the errors on a class from its correct predictions. */
+        ContrastResponse: {
+            target: number;
+            name: string;
+            errors: number;
+            correct: number;
+            components: number;
+            different: number;
+            strongest: components["schemas"]["ContrastComponent"][];
+            logits: components["schemas"]["ShiftedLogit"][];
         };
         /** @description Number of selected components with a label or in a layer, of a total on the map. */
         CountedName: {
@@ -595,6 +634,11 @@ export interface components {
             pairs: components["schemas"]["PairInfo"][];
             cursor: number | null;
         };
+        /** @description An image of another class before and after the border was pasted, as data URLs. */
+        PastedPair: {
+            before: string;
+            after: string;
+        };
         /** @description A rate on the same images before and after, and its change, with 95 % intervals. */
         RateChange: {
             images: number;
@@ -790,6 +834,16 @@ export interface components {
             by_relevance_low: number | null;
             by_relevance_high: number | null;
         };
+        /** @description A logit on the errors, compared with the correct predictions. */
+        ShiftedLogit: {
+            target: number;
+            name: string;
+            shift: number;
+            auroc: number | null;
+            low: number | null;
+            high: number | null;
+            p_value: number | null;
+        };
         /** @description A model, data set or embedder: how to load it again, and its identity. */
         Source: {
             spec: string;
@@ -863,6 +917,8 @@ export type AuditEntry = components['schemas']['AuditEntry'];
 export type AuditResponse = components['schemas']['AuditResponse'];
 export type AuditSettings = components['schemas']['AuditSettings'];
 export type AuditedComponent = components['schemas']['AuditedComponent'];
+export type BorderGain = components['schemas']['BorderGain'];
+export type BorderSwapResponse = components['schemas']['BorderSwapResponse'];
 export type Box = components['schemas']['Box'];
 export type Candidate = components['schemas']['Candidate'];
 export type Candidates = components['schemas']['Candidates'];
@@ -880,6 +936,8 @@ export type ComponentRow = components['schemas']['ComponentRow'];
 export type ConceptRow = components['schemas']['ConceptRow'];
 export type ConceptSetFile = components['schemas']['ConceptSetFile'];
 export type ConceptSetInfo = components['schemas']['ConceptSetInfo'];
+export type ContrastComponent = components['schemas']['ContrastComponent'];
+export type ContrastResponse = components['schemas']['ContrastResponse'];
 export type CountedName = components['schemas']['CountedName'];
 export type Counterpart = components['schemas']['Counterpart'];
 export type Counts = components['schemas']['Counts'];
@@ -910,6 +968,7 @@ export type NullShareRow = components['schemas']['NullShareRow'];
 export type Overview = components['schemas']['Overview'];
 export type PairInfo = components['schemas']['PairInfo'];
 export type PairsPage = components['schemas']['PairsPage'];
+export type PastedPair = components['schemas']['PastedPair'];
 export type RateChange = components['schemas']['RateChange'];
 export type RelevanceResponse = components['schemas']['RelevanceResponse'];
 export type RelevantComponent = components['schemas']['RelevantComponent'];
@@ -927,6 +986,7 @@ export type SelectionRows = components['schemas']['SelectionRows'];
 export type Sense = components['schemas']['Sense'];
 export type Senses = components['schemas']['Senses'];
 export type ShareRow = components['schemas']['ShareRow'];
+export type ShiftedLogit = components['schemas']['ShiftedLogit'];
 export type Source = components['schemas']['Source'];
 export type Statistic = components['schemas']['Statistic'];
 export type SuggestedQuery = components['schemas']['SuggestedQuery'];

@@ -173,7 +173,7 @@ def audit_class(
     weights = component_weights(relevant)
     resampled = _bootstrap_verdicts(database, rows, sides, resamples, seed)
     contrasts = (
-        concept_contrasts(database, class_index, sides["spurious"].query, words, layers)
+        concept_contrasts(database, class_index, sides["spurious"].concepts, words, layers)
         if "spurious" in sides
         else None
     )

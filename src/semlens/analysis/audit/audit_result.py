@@ -91,7 +91,7 @@ class Audit(Result):
         random concepts claim.
         """
         if self.suspect is not None:
-            return float(self.summary["p_value"].min())
+            return float(np.nanmin(self.summary["p_value"].to_numpy(float)))
         rows = self.chance.query("layer == @ALL and side == 'spurious'")
         return next(iter(rows["p_value"].to_list()), float("nan"))
 

@@ -26,7 +26,7 @@ from jaxtyping import Float, Float64, Int64
 from semlens.analysis.classes import class_name
 from semlens.analysis.concepts import Concept, ConceptSet
 from semlens.analysis.outlier_test import LEAST_CLASSES, outlier_p_values
-from semlens.analysis.query_embedding import QueryEmbedding, alignment, embed_concepts
+from semlens.analysis.query_embedding import alignment, embed_concepts
 from semlens.progress import report_progress
 from semlens.store.reader import Database
 from semlens.types import Layers
@@ -72,14 +72,14 @@ def own_words(database: Database, lists: Mapping[int, ConceptSet]) -> OwnWords:
 
 
 def concept_contrasts(
-    database: Database, target: int, query: QueryEmbedding, words: OwnWords, layers: Layers = None
+    database: Database, target: int, concepts: ConceptSet, words: OwnWords, layers: Layers = None
 ) -> ConceptContrasts | None:
     """Return the contrasts of a class, or None if the database has too few classes to compare."""
-    if len(reference_classes(words)) <= LEAST_CLASSES or not len(query.names):
+    if len(reference_classes(words)) <= LEAST_CLASSES:
         return None
     classes, excess = class_excess(database, words, layers, target)
-    scores = contrast_scores(excess, [layer_alignments(database, one, query) for one in excess])
-    return compare_classes(scores, classes.index(target))
+    alignments = _alignments(database, concepts, tuple(database.layer_names(layers)))
+    return compare_classes(contrast_scores(excess, alignments), classes.index(target))
 
 
 def compare_classes(scores: Float[np.ndarray, "c n"], position: int) -> ConceptContrasts:
@@ -209,8 +209,7 @@ def _excess(
     layers: tuple[str, ...],
 ) -> list[LayerExcess]:
     """Return the excess of classes over the mean of the references other than themselves."""
-    rows = [_rows(database, name) for name in layers]
-    rows = [one for one in rows if len(one) > 1]  # a single component cannot be permuted
+    rows = _rows(database, layers)
     lists = dict(words)
     concepts = tuple(dict.fromkeys(c for index in classes for c in lists[index]))
     position = {concept: i for i, concept in enumerate(concepts)}
@@ -239,11 +238,12 @@ def _excess(
     ]
 
 
-def _rows(database: Database, layer: str) -> Int64[np.ndarray, " n"]:
-    """Return the components of a layer that have examples."""
-    entry = database.layer(layer)
-    rows = np.arange(entry.first, entry.first + entry.rows)
-    return rows[database.has_examples[rows]]
+def _rows(database: Database, layers: tuple[str, ...]) -> list[Int64[np.ndarray, " _n"]]:
+    """Return the components of each layer that have examples; one alone cannot be permuted."""
+    entries = [database.layer(name) for name in layers]
+    rows = [np.arange(entry.first, entry.first + entry.rows) for entry in entries]
+    rows = [one[database.has_examples[one]] for one in rows]
+    return [one for one in rows if len(one) > 1]
 
 
 def positive_shares(
@@ -259,8 +259,10 @@ def positive_shares(
     return values / max(float(values.sum()), 1e-12)
 
 
-def layer_alignments(
-    database: Database, layer: LayerExcess, query: QueryEmbedding
-) -> Float64[np.ndarray, "n q"]:
-    """Return the standardised alignments of a layer's components with concepts."""
-    return standardised(alignment(database.theta[layer.rows], query))
+@lru_cache(maxsize=2)
+def _alignments(
+    database: Database, concepts: ConceptSet, layers: tuple[str, ...]
+) -> list[Float64[np.ndarray, "_n q"]]:
+    """Return the standardised alignments of each layer's components; a sweep repeats the list."""
+    query = embed_concepts(database, concepts)
+    return [standardised(alignment(database.theta[r], query)) for r in _rows(database, layers)]

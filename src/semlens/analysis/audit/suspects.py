@@ -80,7 +80,7 @@ class Suspects(Result):
     @property
     def detected(self) -> pd.DataFrame:
         """The rows with a p-value below 5 %."""
-        return self.frame[self.frame["p_value"] < LEVEL]
+        return self.frame.loc[self.frame["p_value"] < LEVEL]
 
     @property
     def components(self) -> list[Component]:
@@ -108,12 +108,15 @@ class Suspects(Result):
 
     def plot(self) -> Image.Image:
         """Draw the examples of the suspects' most relevant components, with their names."""
-        frame = self.frame.assign(first=self.frame["components"].str[0])
-        groups = list(frame.groupby(["class", "first"], sort=False))[:DRAWN]
-        rows = [self.database.row(Component.parse(str(name))) for (_, name), _ in groups]
+        groups: dict[tuple[str, str], list[dict[Any, Any]]] = {}
+        for record in self.frame.to_dict("records"):
+            groups.setdefault((record["class"], record["components"][0]), []).append(record)
+        shown = list(groups.items())[:DRAWN]
+        rows = [self.database.row(Component.parse(name)) for (_, name), _ in shown]
         captions = [
-            f"{label}: {', '.join(group['suspect'][:4])} ({p_text(group['p_value'].min())})"
-            for (label, _), group in groups
+            f"{label}: {', '.join(record['suspect'] for record in records[:4])} "
+            f"({p_text(min(record['p_value'] for record in records))})"
+            for (label, _), records in shown
         ]
         return sheet(self.database, rows, captions=captions)
 
@@ -127,8 +130,8 @@ class Suspects(Result):
             strongest=self.frame["components"].str[0],
         )
         columns = "class kind suspect share next_class contrast p_value strongest".split()
-        several = self.frame["class"].nunique() > 1
-        return Group(*titled_table(self.summary, shown[columns[not several :]]))
+        several = len(set(self.frame["class"])) > 1
+        return Group(*titled_table(self.summary, shown.loc[:, columns if several else columns[1:]]))
 
 
 @question("embedder", panel="Audit", example="suspects r18.semlens --target ox --save suspects.png")

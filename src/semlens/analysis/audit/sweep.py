@@ -112,10 +112,11 @@ class Sweep(Result):
         shown = pd.DataFrame({"class": table["class"]})
         for verdict in VERDICTS:
             shown[verdict] = [f"{100 * value:.0f} %" for value in table[verdict]]
-        for column in ("p_value", "q_value"):
-            shown[column] = ["" if v != v else f"{v:.4f}" for v in table[column]]
+        for column in ("p", "q"):
+            values = table[f"{column}_value"]
+            shown[column] = ["" if value != value else f"{value:.4f}" for value in values]
         shown["alarm"] = ["ALARM" if alarm else "" for alarm in table["alarm"]]
-        shown["suspect"] = table["suspect"]
+        shown["suspect"] = table["suspect"].where(table["alarm"])
         lines: list[RenderableType] = [
             rich_table(shown, f"{len(table)} classes, shares of relevance by verdict")
         ]

@@ -28,7 +28,7 @@ from semlens.analysis.describe.clusters import (
     vote_clusters,
 )
 from semlens.analysis.describe.map_cache import LayoutCache
-from semlens.analysis.describe.map_colouring import colour, colour_columns
+from semlens.analysis.describe.map_colouring import ColourValue, colour, colour_columns
 from semlens.analysis.label import THRESHOLD, VOCABULARY
 from semlens.analysis.result import Result
 from semlens.draw.map_plot import Colouring, MapLabel
@@ -82,15 +82,15 @@ class ConceptMap(Result):
         """Number of components that were added to an existing layout."""
         return int(self.frame["placed"].to_numpy().sum())
 
-    def coloured(self, by: str, *values: str | int) -> ConceptMap:
+    def coloured(self, by: str, *values: ColourValue) -> ConceptMap:
         """Return the same map with another colouring.
 
         Parameters
         ----------
         by
             ``query`` (values: one text or more, each with a hue), ``layer``, ``model``,
-            ``cluster``, ``clarity``, ``redundancy``, ``polysemanticity``, or ``relevance``
-            (value: the class).
+            ``cluster``, ``clarity``, ``redundancy``, ``polysemanticity``, ``relevance``
+            (value: the class), or ``contrast`` (value: a contrast, or its saved .json).
 
         Raises
         ------
@@ -98,6 +98,8 @@ class ConceptMap(Result):
             If ``by`` is unknown, or the values do not fit it.
         RelevanceError
             If a database has no relevance for the class.
+        DataError
+            If the file of a contrast cannot be read.
         """
         return replace(self, colouring=colour(self.frame, self.sets, by, values))
 

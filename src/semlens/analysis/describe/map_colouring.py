@@ -1,9 +1,10 @@
-"""Colourings of a map's points: alignment with queries, groups, measures, class relevance."""
+"""Colourings of a map's points: queries, groups, measures, class relevance, contrasts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, get_args
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -12,20 +13,25 @@ from jaxtyping import Float32
 from semlens.analysis.classes import class_name, find_class
 from semlens.analysis.compare.component_sets import ComponentSet
 from semlens.analysis.compare.labels_and_scores import set_scores
+from semlens.analysis.contrast.contrast import Contrast
 from semlens.analysis.query_embedding import alignment
+from semlens.analysis.saved_json import read_saved
 from semlens.analysis.scores import MEASURES
 from semlens.analysis.search import embed_query
 from semlens.draw.map_plot import Colouring, Groups, Queries, Scale
 from semlens.errors import ConceptError
 
 Colour = Literal[
-    "query", "layer", "model", "cluster", "clarity", "redundancy", "polysemanticity", "relevance"
-]
+    "query", "layer", "model", "cluster", "clarity", "redundancy", "polysemanticity", "relevance",
+    "contrast",
+]  # fmt: skip
 """What points can be coloured by."""
 KINDS: tuple[str, ...] = get_args(Colour)
+ColourValue = str | int | Path | Contrast
+"""A text of a query, a class, or a contrast or its saved .json."""
 
 
-def check_colour(by: str, values: Sequence[str | int]) -> None:
+def check_colour(by: str, values: Sequence[ColourValue]) -> None:
     """Check a colouring and its values.
 
     Raises
@@ -51,18 +57,24 @@ def check_colour(by: str, values: Sequence[str | int]) -> None:
             "Expected one class.",
             "Give the name or the logit of one class.",
         )
-    if by not in ("query", "relevance") and values:
+    if by == "contrast" and len(values) != 1:
+        raise ConceptError(
+            f"Colouring by contrast got {len(values)} contrasts.",
+            "Expected one: a contrast, or its .json of 'semlens contrast --save'.",
+            "Give one.",
+        )
+    if by not in ("query", "relevance", "contrast") and values:
         raise ConceptError(
             f"Colouring by {by} takes no values, but got {', '.join(map(repr, values))}.",
             "Expected texts for query, a class for relevance, and no values otherwise.",
-            "Omit the values, or colour by query or relevance.",
+            "Omit the values, or colour by query, relevance or contrast.",
         )
 
 
 def colour(
-    frame: pd.DataFrame, sets: Sequence[ComponentSet], by: str, values: Sequence[str | int]
+    frame: pd.DataFrame, sets: Sequence[ComponentSet], by: str, values: Sequence[ColourValue]
 ) -> Colouring:
-    """Return the colouring of a map's components; ``values`` are query texts, or a class.
+    """Return the colouring of a map's components; ``values`` are as for ``check_colour``.
 
     Parameters
     ----------
@@ -75,6 +87,8 @@ def colour(
         If ``by`` is unknown, or the values do not fit it.
     RelevanceError
         If a database has no relevance for the class.
+    DataError
+        If the file of a contrast cannot be read.
     """
     check_colour(by, values)
     if by == "query":
@@ -84,7 +98,9 @@ def colour(
             embedding.names, np.concatenate([alignment(s.theta, embedding) for s in sets])
         )
     if by == "relevance":
-        return _relevance(sets, values[0])
+        return _relevance(sets, values[0] if isinstance(values[0], int) else str(values[0]))
+    if by == "contrast":
+        return _contrast(sets, values[0])
     if by in MEASURES:
         return Scale(by, np.concatenate([set_scores(s)[by].to_numpy(np.float32) for s in sets]))
     if by == "cluster":
@@ -106,9 +122,35 @@ def _relevance(sets: Sequence[ComponentSet], target: int | str) -> Scale:
         shares.append(mean.to_numpy(np.float32))
     database = sets[0].database
     name = class_name(database, find_class(database, target))
-    return Scale(
-        f"share of relevance for '{name}'", np.concatenate(shares), signed=True, sized=True
-    )
+    title = f"share of relevance for '{name}'"
+    return Scale(title, np.concatenate(shares), signed=True, sized=True, column="relevance")
+
+
+def _contrast(sets: Sequence[ComponentSet], given: ColourValue) -> Scale:
+    """Colour by the AUROC between two groups of images, minus 0.5; NaN where it is not known."""
+    values = given.to_json() if isinstance(given, Contrast) else read_contrast(Path(str(given)))
+    auroc = {row["component"]: row["auroc"] for row in values["components"]}
+    if len(sets) > 1 or not auroc.keys() & set(map(str, sets[0].components)):
+        raise ConceptError(
+            "The contrast is not of the components on this map.",
+            "Expected a map of one model, and a contrast of the same model.",
+            "Map the database that the contrast was made with.",
+        )
+    found = np.array([auroc.get(str(name)) for name in sets[0].components], np.float32)
+    first, second = (values["groups"][key]["name"] for key in ("a", "b"))
+    title = f"AUROC - 0.5, {first} against {second}"
+    return Scale(title, found - np.float32(0.5), signed=True, column="contrast")
+
+
+def read_contrast(path: Path) -> Mapping[str, Any]:
+    """Read a contrast saved by ``semlens contrast --save FILE.json``.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read or has another format.
+    """
+    return read_saved(path, "contrast", ("groups",), "components", ("component", "auroc"))
 
 
 def colour_columns(colouring: Colouring) -> dict[str, np.ndarray]:
@@ -117,5 +159,5 @@ def colour_columns(colouring: Colouring) -> dict[str, np.ndarray]:
         names = [f"alignment: {name}" for name in colouring.names]
         return dict(zip(names, colouring.alignment.T, strict=True))
     if isinstance(colouring, Scale):
-        return {"relevance" if colouring.sized else colouring.title: colouring.values}
+        return {colouring.column or colouring.title: colouring.values}
     return {}

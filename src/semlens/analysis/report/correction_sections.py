@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from semlens.analysis.correct.artefact_sensitivity import ALL, COLUMNS, Sensitiv
 from semlens.analysis.label import Labels
 from semlens.analysis.report.sections import percent, section
 from semlens.analysis.result import plain
+from semlens.analysis.saved_json import format_error, has_keys, read_saved
 from semlens.draw.report_page import Paragraph, ReportBlock, ReportTable, figure_picture
 from semlens.errors import DataError
 from semlens.types import Component
@@ -33,11 +33,11 @@ def read_model_test(path: Path, name: str) -> Mapping[str, Any]:
     DataError
         If the file is not a model test, or is of another class.
     """
-    values = _read(path, "test", _TEST_KEYS, "sets", _SET_KEYS)
-    if not _has(values["real"], _REAL_KEYS) or None in [
+    values = read_saved(path, "test", _TEST_KEYS, "sets", _SET_KEYS)
+    if not has_keys(values["real"], _REAL_KEYS) or None in [
         tested["auroc"] for tested in values["sets"]
     ]:
-        raise _format_error(path, "test")
+        raise format_error(path, "test")
     if values["class"] != name:
         raise DataError(
             f"The model test '{path}' is of the class '{values['class']}'.",
@@ -55,13 +55,13 @@ def read_sensitivity(path: Path) -> Sensitivity:
     DataError
         If the file has another format.
     """
-    rows = _read(path, "evaluate", (), "rows", COLUMNS)["rows"]
+    rows = read_saved(path, "evaluate", (), "rows", COLUMNS)["rows"]
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     numeric = [name for name in COLUMNS if name not in ("model", "images", "class", "samples")]
     try:
         return Sensitivity(frame.astype(dict.fromkeys(numeric, float)))
     except (TypeError, ValueError) as error:
-        raise _format_error(path, "evaluate") from error
+        raise format_error(path, "evaluate") from error
 
 
 def graph_labels(
@@ -77,36 +77,6 @@ def graph_labels(
                 f"{row[f'{side}_concept']} ({row['verdict']})"
             )
     return names
-
-
-def _read(
-    path: Path, command: str, keys: Sequence[str], rows: str, columns: Sequence[str]
-) -> Mapping[str, Any]:
-    """Read a JSON file with the given keys, and rows with the given columns under one key."""
-    try:
-        values = json.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError(
-            f"'{path}' cannot be read ({error}).",
-            f"Expected a result of 'semlens {command}'.",
-            f"Create one with: semlens {command} ... --save FILE.json",
-        ) from error
-    records = values.get(rows) if _has(values, keys) else None
-    if not isinstance(records, list) or not records or not all(_has(r, columns) for r in records):
-        raise _format_error(path, command)
-    return values
-
-
-def _has(value: Any, keys: Sequence[str]) -> bool:
-    return isinstance(value, dict) and all(key in value for key in keys)
-
-
-def _format_error(path: Path, command: str) -> DataError:
-    return DataError(
-        f"'{path}' has another format.",
-        f"Expected a result of 'semlens {command}'.",
-        f"Create one with: semlens {command} ... --save FILE.json",
-    )
 
 
 TestValues = Mapping[str, Any]

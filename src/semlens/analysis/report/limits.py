@@ -12,9 +12,9 @@ from semlens.analysis.audit.audit_result import Audit
 from semlens.analysis.classes import class_name
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.correct.artefact_sensitivity import Sensitivity
+from semlens.analysis.describe.build_command import build_command
 from semlens.analysis.report.sections import SkippedSection, sample_count
 from semlens.draw.report_page import Commands, Paragraph, Points, Section
-from semlens.recipe import Recipe
 from semlens.store.reader import Database
 
 FEW_SAMPLES = 30
@@ -44,15 +44,18 @@ def limits(
 
 def reproduce(database: Database, command: Sequence[str], version: str) -> Section:
     """Show the commands that reproduce the database and the report."""
+    relevance = ["--relevance"] if database.manifest.relevance is not None else []
+    build = build_command(database, *relevance, path=database.path)
+    by_code = "The database was built in Python, from objects that a command cannot name."
     return Section(
         "reproduce",
         "How to reproduce this report",
         [
             Paragraph(
                 f"With semlens {version}, and the model, data and embedder with the fingerprints "
-                "above:"
+                f"above:{'' if build else ' ' + by_code}"
             ),
-            Commands([shlex.join(build_command(database)), shlex.join(command)]),
+            Commands([*([build] if build else []), shlex.join(command)]),
             Paragraph(
                 "If the build used a class map or a list of files, pass them again. The same seeds "
                 "give the same numbers on the same machine; other processors may differ in the "
@@ -61,22 +64,6 @@ def reproduce(database: Database, command: Sequence[str], version: str) -> Secti
         ],
         flows=True,
     )
-
-
-def build_command(database: Database) -> list[str]:
-    """Return the 'semlens build' command of the database, without default options."""
-    manifest = database.manifest
-    words = [
-        "semlens", "build", str(database.path), "--model", manifest.model.spec, "--data",
-        manifest.data.spec, "--embedder", manifest.embedder.spec, "--layers",
-        ",".join(database.layers),
-    ]  # fmt: skip
-    defaults = Recipe()
-    for name, value in manifest.recipe:
-        if value != getattr(defaults, name):
-            option = [f"--{name.replace('_', '-')}", str(value)]
-            words += ["--no-thumbnails"] if name == "thumbnails" else option
-    return [*words, "--relevance"] if manifest.relevance is not None else words
 
 
 def _data(database: Database, target: int) -> list[tuple[str, str]]:

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import pandas as pd
-from rich.console import Group, RenderableType
-from rich.text import Text
+from typing import Annotated, Any
 
 from semlens.analysis.audit.audit import LEVEL, Level, Seed, Threshold
 from semlens.analysis.audit.audit import audit as run_audit
@@ -18,31 +14,43 @@ from semlens.analysis.audit.audit_result import Audit
 from semlens.analysis.audit.model_test import Spurious
 from semlens.analysis.audit.model_test import model_test as run_model_test
 from semlens.analysis.audit.saved_audits import AuditRecord, saved_audits
+from semlens.analysis.border_swap import BorderSwap
+from semlens.analysis.border_swap import border_swap as run_border_swap
 from semlens.analysis.class_relevance import MINIMUM, Minimum
 from semlens.analysis.classes import class_name
 from semlens.analysis.concepts import ConceptSet
+from semlens.analysis.contrast.contrast import Contrast
+from semlens.analysis.contrast.contrast import contrast as run_contrast
 from semlens.analysis.correct.artefact_sensitivity import Sensitivity
 from semlens.analysis.describe.concept_map import ConceptMap
-from semlens.analysis.describe.concept_map import concept_map as compute_map
 from semlens.analysis.describe.unexpected import Unexpected
-from semlens.analysis.describe.unexpected import unexpected as find_unexpected
-from semlens.analysis.graph.attribution_graph import AttributionGraph, attribution_graph
-from semlens.analysis.label import label
+from semlens.analysis.graph.attribution_graph import AttributionGraph
 from semlens.analysis.report.audit_sections import audit_section, badges, review_section, verdict
+from semlens.analysis.report.contents import (
+    STEPS,
+    class_graph,
+    class_map,
+    class_unexpected,
+    content_of,
+)
 from semlens.analysis.report.correction_sections import (
     ModelTestLike,
     correction_section,
     correction_sentence,
-    graph_labels,
     model_test_section,
     read_model_test,
     read_sensitivity,
     test_sentence,
     test_values,
 )
+from semlens.analysis.report.image_sections import (
+    border_section,
+    border_sentence,
+    contrast_section,
+)
 from semlens.analysis.report.limits import limits, reproduce
+from semlens.analysis.report.report_result import Report
 from semlens.analysis.report.sections import (
-    Content,
     SkippedSection,
     examples_section,
     graph_section,
@@ -52,104 +60,18 @@ from semlens.analysis.report.sections import (
     unexpected_section,
 )
 from semlens.analysis.resolve_concepts import ClassConcepts, OwnTarget, class_and_concepts
-from semlens.analysis.result import TABLE_SUFFIXES, Result
 from semlens.analysis.scores import scores as compute_scores
 from semlens.data.artefact import Artefacts, as_artefacts
-from semlens.draw.report_page import ReportPage, page_html
-from semlens.draw.text_table import rich_table
-from semlens.errors import RecipeError, RelevanceError, SemlensError
-from semlens.progress import report_progress as report_progress
+from semlens.draw.report_page import ReportPage
+from semlens.errors import RecipeError
+from semlens.progress import report_progress
 from semlens.settings import question, setting
 from semlens.store.reader import Database
 from semlens.types import Layers
 from semlens.version import __version__
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 SHOWN = 12
 """Components that a section shows with examples."""
-
-
-@dataclass(frozen=True, repr=False, eq=False)
-class Report(Result):
-    """A report: one self-contained HTML file.
-
-    Parameters
-    ----------
-    page
-        Title, verdict and sections.
-    audit
-        The audit, if there is one.
-    file
-        Path of the file, if the command line wrote one.
-    """
-
-    suffixes = (".html", *TABLE_SUFFIXES)
-
-    target: int
-    name: str
-    page: ReportPage
-    audit: Audit | None
-    file: str | None = None
-
-    @property
-    def html(self) -> str:
-        """The content of the HTML file."""
-        return page_html(self.page)
-
-    def to_pandas(self) -> pd.DataFrame:
-        """Return one row per section: title, whether it was made, and the reason if not."""
-        return pd.DataFrame(
-            [
-                {"section": section.key, "title": section.title, "made": not section.missing,
-                 "reason": section.missing}
-                for section in self.page.sections
-            ]
-        )  # fmt: skip
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain values for a program."""
-        return {
-            "target": {"logit": self.target, "name": self.name},
-            "verdict": self.page.verdict.text,
-            "sentence": self.page.sentence,
-            "sections": self.to_pandas().to_dict("records"),
-            **({} if self.file is None else {"file": self.file}),
-        }
-
-    def plot(self) -> Figure:
-        """Plot the audit.
-
-        Raises
-        ------
-        RelevanceError
-            If the report has no audit.
-        """
-        if self.audit is None:
-            raise RelevanceError(
-                "The report has no audit.",
-                "Expected one to plot.",
-                "See to_pandas() for the reason.",
-            )
-        return self.audit.plot()
-
-    def _file_text(self, suffix: str) -> str:
-        return self.html
-
-    def __rich__(self) -> RenderableType:
-        """Return the verdict and the missing sections."""
-        table = self.to_pandas()
-        missing: Any = table[~table["made"]]
-        lines = [f"{self.page.verdict.text}: {self.page.sentence}", *self.page.more]
-        shown = rich_table(missing, "\nMissing sections", ["title", "reason"])
-        return Group(*map(Text, lines), *([shown] if len(missing) else []))
-
-    def _repr_html_(self) -> str:
-        """Return the verdict for notebooks."""
-        from html import escape
-
-        return f"<p><b>{escape(self.page.verdict.text)}</b>: {escape(self.page.sentence)}</p>"
 
 
 @question("model", "images", "embedder")
@@ -181,6 +103,13 @@ def report(
         ModelTestLike | SkippedSection | str | Path | None,
         setting("Existing model test: .json of 'semlens test --save'."),
     ] = None,
+    border_swap: Annotated[
+        bool | BorderSwap | SkippedSection, setting("Run a border swap of the class.")
+    ] = False,
+    contrast: Annotated[
+        bool | Contrast | SkippedSection,
+        setting("Compare the errors on the class with its correct predictions."),
+    ] = False,
     sensitivity: Annotated[
         Sensitivity | SkippedSection | str | Path | None,
         setting("Effect of a correction: .json of 'semlens evaluate --save'."),
@@ -211,6 +140,8 @@ def report(
         Features for the model test, as for :func:`semlens.model_test`.
     model_test, sensitivity
         Existing results, or their files.
+    border_swap, contrast
+        Whether to run them, or an existing result. They run the model on images.
     date
         Date of the report; today by default.
     audit, unexpected
@@ -252,14 +183,27 @@ def report(
         "No correction was given. It needs accuracies of the original and a corrected model with "
         "an artefact."
     )
-    audit = _content("audit", 0, audit, lambda: run_audit(database, index, concept_set, **settings))
-    unexpected = _content(
-        "unexpected", 1, unexpected, lambda: _unexpected(database, index, concept_set, audit)
+    runs_model = "It runs the model on images of the database."
+    if border_swap is False:
+        border_swap = SkippedSection(f"No border swap was requested. {runs_model}")
+    if contrast is False:
+        contrast = SkippedSection(f"No contrast was requested. {runs_model}")
+    audit = content_of(
+        "audit", 0, audit, lambda: run_audit(database, index, concept_set, **settings)
     )
-    map_content = _content("map", 2, concept_map, lambda: _map(database, index))
-    graph_content = _content("graph", 3, graph, lambda: _graph(database, index, audit, layers))
-    test = _content(
-        "test", 4, model_test,
+    unexpected = content_of(
+        "unexpected", 1, unexpected, lambda: class_unexpected(database, index, concept_set, audit)
+    )
+    map_content = content_of("map", 2, concept_map, lambda: class_map(database, index))
+    graph_content = content_of(
+        "graph", 3, graph, lambda: class_graph(database, index, audit, layers)
+    )
+    borders = content_of("border swap", 4, border_swap, lambda: run_border_swap(database, index))
+    errors = content_of(
+        "contrast", 5, contrast, lambda: run_contrast(database, errors=index, layers=layers)
+    )
+    test = content_of(
+        "test", 6, model_test,
         lambda: run_model_test(database, index, spurious=spurious, artefacts=inserted, seed=seed),
     )  # fmt: skip
     scores = compute_scores(database)
@@ -273,6 +217,8 @@ def report(
         unexpected_section(unexpected, shown, _criterion(audit)),
         graph_section(graph_content),
         examples_section(audit, database, badges(audit), scores),
+        border_section(borders, name),
+        contrast_section(errors, shown),
         model_test_section(test),
         correction_section(sensitivity or no_correction),
     ]
@@ -285,6 +231,7 @@ def report(
     ]
     badge, sentence = verdict(audit)
     more = [
+        *([] if isinstance(borders, SkippedSection) else [border_sentence(borders, name)]),
         *([] if values is None else [test_sentence(values)]),
         *([] if correction is None else [correction_sentence(correction)]),
     ]
@@ -298,28 +245,6 @@ def report(
     )
     report_progress("report", STEPS, STEPS)
     return Report(index, name, page, None if isinstance(audit, SkippedSection) else audit)
-
-
-STEPS = 5
-"""Slow steps of a report."""
-
-
-def _content(
-    name: str,
-    done: int,
-    content: Content | SkippedSection | bool | None,
-    compute: Callable[[], Content],
-) -> Content | SkippedSection:
-    """Return existing content, or compute it unless it is False; errors skip the section."""
-    report_progress("report", done, STEPS)
-    if content is False:
-        return SkippedSection(f"The {name} was not requested.")
-    if content is not None and content is not True:
-        return content
-    try:
-        return compute()
-    except SemlensError as error:
-        return SkippedSection(str(error))
 
 
 def _saved_record(
@@ -351,41 +276,6 @@ def _parse_date(date: datetime.date | str) -> datetime.date:
         raise RecipeError(
             f"'{date}' is not a valid date.", "Expected YYYY-MM-DD.", "Correct it."
         ) from error
-
-
-def _graph(
-    database: Database, target: int, audit: Audit | SkippedSection, layers: Layers
-) -> AttributionGraph:
-    """Compute the graph, labelled by the audit's concepts and a general vocabulary."""
-    vocabulary = label(database, layers=layers) if database.embedder.has_text else None
-    components = [database.component(int(row)) for row in database.rows(layers)]
-    audited = None if isinstance(audit, SkippedSection) else audit
-    labels = graph_labels(components, audited, vocabulary)
-    return attribution_graph(database, target, labels, layers=layers)
-
-
-def _map(database: Database, target: int) -> ConceptMap:
-    """Return the map, coloured by relevance if the database has it."""
-    concept_map = compute_map(database)
-    has_relevance = database.manifest.relevance is not None
-    return concept_map.coloured("relevance", target) if has_relevance else concept_map
-
-
-def _unexpected(
-    database: Database, target: int, concepts: ConceptSet, audit: Audit | SkippedSection
-) -> Unexpected:
-    """Return the audit's unexpected components; without an audit, those with alignment below 0."""
-    if isinstance(audit, SkippedSection):
-        return find_unexpected(database, target, concepts)
-    audited_layers = set(audit.frame["layer"])
-    return find_unexpected(
-        database,
-        target,
-        concepts,
-        layers=[name for name in database.layers if name in audited_layers],
-        minimum=audit.settings["minimum"],
-        components=audit.unexpected,
-    )
 
 
 def _criterion(audit: Audit | SkippedSection) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
 import pandas as pd
 from fastapi import APIRouter, Query, Response
@@ -14,9 +14,11 @@ from semlens.analysis.audit.audit_result import Audit
 from semlens.analysis.audit.concept_alignment import check_lists
 from semlens.analysis.audit.saved_audits import AuditRecord
 from semlens.analysis.audit.sweep import audit_all
+from semlens.analysis.border_swap import BorderSwap
 from semlens.analysis.classes import class_name, find_class
 from semlens.analysis.concept_file import parse_upload, to_toml
 from semlens.analysis.concepts import ConceptSet, bundled_names
+from semlens.analysis.contrast.contrast import Contrast
 from semlens.analysis.report.report import report
 from semlens.analysis.resolve_concepts import SAVED, concepts_by_class
 from semlens.analysis.result import plain
@@ -39,6 +41,7 @@ from semlens.web.routes.audit_responses import (
     set_info,
 )
 from semlens.web.routes.classes import ClassCount
+from semlens.web.routes.image_experiments import border_swap_key, contrast_key
 
 router = APIRouter(prefix="/models/{m}", tags=["audit"])
 
@@ -163,16 +166,22 @@ def audit_report(context: Context, state: State, number: int) -> Response:
     result = _run(context, state, record)
     today = datetime.date.today()
     test = context.model_tests.get(record.target)
+    borders, contrast = _experiments(context, state, record.target)
 
     def compute() -> str:
         with context.lock:
-            return report(context.db, saved=record, audit=result, model_test=test, date=today).html
+            return report(
+                context.db, saved=record, audit=result, model_test=test, border_swap=borders,
+                contrast=contrast, date=today,
+            ).html  # fmt: skip
 
     key = fingerprint(
         record.model_dump(mode="json"),
         context.db.fingerprint,
         str(today),
         test and plain(test.to_json()),
+        isinstance(borders, BorderSwap) and sorted(set(borders.frame["class"])),
+        isinstance(contrast, Contrast),
     )
     description = f"Writing the report on '{record.target_name}'"
     html = state.jobs.result(f"report/{context.number}/{key}", description, compute, large=True)
@@ -236,6 +245,16 @@ def _run(context: ModelContext, state: AppState, record: AuditRecord) -> Audit:
         f"Auditing '{record.target_name}'",
         lambda: context.db.audits.run(record),
     )
+
+
+def _experiments(
+    context: ModelContext, state: AppState, target: int
+) -> tuple[BorderSwap | Literal[False], Contrast | Literal[False]]:
+    """Return the border swap and the contrast of a class that were run on the page, if any."""
+    swaps = [state.jobs.finished(border_swap_key(context, key)) for key in (None, target)]
+    borders = next((swap for swap in swaps if isinstance(swap, BorderSwap)), None)
+    contrast = state.jobs.finished(contrast_key(context, target))
+    return borders or False, contrast if isinstance(contrast, Contrast) else False
 
 
 def _entry(context: ModelContext, number: int) -> AuditEntry:

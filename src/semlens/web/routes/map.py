@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 
 from semlens.analysis.describe.clusters import NEIGHBOURS
 from semlens.analysis.describe.concept_map import ConceptMap, has_layout
+from semlens.analysis.describe.map_colouring import ColourValue
 from semlens.analysis.describe.map_selection import component_labels, select
 from semlens.analysis.scores import MEASURES
 from semlens.draw.map_plot import Scale
@@ -28,10 +29,13 @@ from semlens.web.app_state import (
 )
 from semlens.web.jobs import JobPending
 from semlens.web.responses import csv, download, tensors
+from semlens.web.routes.image_experiments import error_contrast
 
 router = APIRouter(prefix="/models/{m}", tags=["map"])
 
-VALUES = (*MEASURES, "relevance")
+OF_CLASS = ("relevance", "contrast")
+"""Colour values that are for a class."""
+VALUES = (*MEASURES, *OF_CLASS)
 """Colour values computed on the server; the page colours by cluster and layer itself."""
 _MAX_COMPONENTS = 200
 _MAX_LABELS = 100
@@ -219,13 +223,18 @@ def colours(
     """Return value f32[n] (NaN: none) as safetensors, with the colour scale in the header.
 
     The scale has ``title``, ``low``, ``high`` and ``signed`` (whether zero is in the middle).
+    ``contrast`` is the AUROC of the errors on a class against its correct predictions, minus 0.5;
+    it runs the model.
     """
     _check_colour(by, target)
     concept_map = labelled_map(context, state).map
 
+    values: list[ColourValue] = [] if target is None else [target]
+    if by == "contrast" and target is not None:
+        values = [error_contrast(context, state, target)]
+
     def compute() -> Scale:
-        coloured = concept_map.coloured(by, *([] if target is None else [target]))
-        return cast(Scale, coloured.colouring)  # measures and relevance always give a scale
+        return cast(Scale, concept_map.coloured(by, *values).colouring)  # none gives groups
 
     description = f"Computing {by} of {len(concept_map):,} components"
     key = f"colours/{context.number}/{by}/{target}"
@@ -248,11 +257,11 @@ def _check_colour(by: str, target: int | None) -> None:
             f"Expected {', '.join(VALUES[:-1])} or {VALUES[-1]}.",
             "Choose one of them.",
         )
-    if (by == "relevance") != (target is not None):
+    if (by in OF_CLASS) != (target is not None):
         received = "no class" if target is None else f"class {target}"
         raise ConceptError(
             f"Colour value '{by}' was requested with {received}.",
-            "Expected a class for relevance, and no class for any other value.",
+            "Expected a class for relevance and contrast, and no class for any other value.",
             "Choose a class." if target is None else "Leave out the class.",
         )
 

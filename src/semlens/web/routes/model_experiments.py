@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from semlens.analysis.result import plain
 from semlens.api import ConceptDatabase
 from semlens.data.artefact import Artefact, Hue, Patch, Stripes, TextMark, insert_drawn
 from semlens.draw.encode_images import encode_webp
+from semlens.draw.html import webp_uri
 from semlens.recipe import fingerprint
 from semlens.types import Component
 from semlens.web.app_state import Context, State
@@ -314,14 +314,13 @@ def _changed_image(
     if artefact is not None:
         image = insert_drawn(image, [artefact], seed, sample)
     image.thumbnail((EXAMPLE_SIZE, EXAMPLE_SIZE))
-    content = base64.b64encode(encode_webp(image)).decode("ascii")
     return ChangedImage(
         sample=sample,
         path=db.sample(sample).path,
         true_class=class_name(db, int(preview.right[position])),
         before=class_name(db, int(predictions.before[position])),
         after=class_name(db, int(predictions.after[position])),
-        image=f"data:image/webp;base64,{content}",
+        image=webp_uri(encode_webp(image)),
     )
 
 

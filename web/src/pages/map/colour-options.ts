@@ -9,6 +9,7 @@ export const COLOURS = [
   "redundancy",
   "polysemanticity",
   "relevance",
+  "contrast",
 ] as const;
 export type ColourBy = (typeof COLOURS)[number];
 
@@ -20,23 +21,24 @@ export const TITLES: Record<ColourBy, string> = {
   redundancy: "redundancy",
   polysemanticity: "polysemanticity",
   relevance: "relevance for a class",
+  contrast: "errors on a class",
 };
 
 /**
  * The colourings that are available for a model.
  *
  * @param aligned whether there is a query with alignments.
+ * @param contrasted whether errors on a class were compared with correct predictions.
  */
-export function colourOptions(model: ModelInfo, aligned: boolean): ColourBy[] {
-  return COLOURS.filter(
-    (option) => (option !== "query" || aligned) && (option !== "relevance" || model.relevance),
-  );
+export function colourOptions(model: ModelInfo, aligned: boolean, contrasted: boolean): ColourBy[] {
+  const missing = { query: !aligned, relevance: !model.relevance, contrast: !contrasted };
+  return COLOURS.filter((option) => !(option in missing && missing[option as keyof typeof missing]));
 }
 
 /** The colouring in the route; by default the query if there is one, otherwise clusters. */
-export function colourBy(requested: string | null, model: ModelInfo, aligned: boolean): ColourBy {
-  const options = colourOptions(model, aligned);
-  return options.find((option) => option === requested) ?? (aligned ? "query" : "cluster");
+export function colourBy(requested: string | null, options: readonly ColourBy[]): ColourBy {
+  const usual = options.includes("query") ? "query" : "cluster";
+  return options.find((option) => option === requested) ?? usual;
 }
 
 /** Format a number of a scale with three significant digits. */

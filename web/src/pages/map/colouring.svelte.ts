@@ -3,10 +3,12 @@ import { untrack } from "svelte";
 
 import { get, type Params } from "../../api/client";
 import { resource } from "../../api/resource.svelte";
+import { isStaticExport } from "../../api/static-export";
 import type { ClassSummary, MapClusters, ModelInfo } from "../../api/types";
+import { contrasts } from "../../state/contrasts.svelte";
 import { route } from "../../state/route.svelte";
 import { theme } from "../../state/theme.svelte";
-import { colourBy, TITLES } from "./colour-options";
+import { colourBy, colourOptions, TITLES } from "./colour-options";
 import { css } from "./colour";
 import { loadAlignment, loadValues, type MapData, type ServedValues } from "./data";
 import { groupColours, legendOf, type Groups, type Paint, type Palette } from "./paint";
@@ -27,7 +29,14 @@ export class Colouring {
   readonly aligned = $derived.by(() => {
     return route.get("query_id") !== null || (route.all("q").length > 0 && this.model.has_text);
   });
-  readonly by = $derived.by(() => colourBy(route.get("by"), this.model, this.aligned));
+  /** Classes that can be chosen for a contrast: those that were compared on this page. */
+  readonly contrasted = $derived.by(() => contrasts.of(this.model));
+  readonly options = $derived.by(() => {
+    // a link to a contrast computes it, unless there is no model to run
+    const linked = route.get("by") === "contrast" && route.get("class") !== null && !isStaticExport();
+    return colourOptions(this.model, this.aligned, this.contrasted.length > 0 || linked);
+  });
+  readonly by = $derived.by(() => colourBy(route.get("by"), this.options));
   readonly #requestedClass = $derived(route.get("class"));
   readonly classes = resource<ClassSummary[]>(() => {
     if (this.by !== "relevance") return null;
@@ -35,8 +44,10 @@ export class Colouring {
   });
   /** Logit of the class, once known. */
   readonly target = $derived.by(() => {
-    if (this.by !== "relevance") return null;
-    return this.#requestedClass === null ? (this.classes.value?.[0]?.target ?? null) : Number(this.#requestedClass);
+    if (this.by !== "relevance" && this.by !== "contrast") return null;
+    if (this.#requestedClass !== null) return Number(this.#requestedClass);
+    const first = this.by === "contrast" ? this.contrasted.at(-1) : this.classes.value?.[0];
+    return first?.target ?? null;
   });
   readonly values = resource<ServedValues>(() => {
     const { by, target, model, data } = this;
@@ -46,7 +57,7 @@ export class Colouring {
       const params = untrack(queryOf);
       return (signal, progress) => loadAlignment(model, data, params, { signal, progress });
     }
-    if (by === "relevance" && target === null) return null;
+    if ((by === "relevance" || by === "contrast") && target === null) return null;
     return (signal, progress) => loadValues(model, by, target, { signal, progress });
   });
   readonly palette: Palette = $derived.by(() => {
