@@ -23,8 +23,8 @@ from semlens.data.verified_images import VerifiedImages
 from semlens.errors import ImageError, RelevanceError, StaleError
 from semlens.recipe import Recipe, RecipeSettings
 from semlens.run.plan import Execution
-from semlens.stages.select_examples import example_weights
 from semlens.store import writer
+from semlens.streaming.aggregate import example_weights
 
 LAYERS = ["first", "second"]
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import WordEmbedder, assert_says, to_tensor
+from conftest import WordEmbedder, assert_says, to_tensor, when_done
+from fastapi.testclient import TestClient
 from PIL import Image
 from scipy.stats import t as student
 from torch import nn
@@ -34,6 +35,7 @@ from semlens.data.image_folder import ImageFolder
 from semlens.errors import RelevanceError
 from semlens.models.subject import SubjectModel
 from semlens.recipe import fingerprint
+from semlens.web.app import create_app
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 from calibration_worlds import meaningless_world  # noqa: E402
@@ -272,6 +274,19 @@ def test_the_best_matches_of_a_component_are_a_share_of_the_vocabulary():
     for row, (match, value) in enumerate(zip(matches, values, strict=True)):
         expected = set() if row == 3 else set(np.argsort(-value)[:3])
         assert set(np.flatnonzero(match)) == expected
+
+
+def test_suspects_of_a_saved_audit_over_http(db):
+    saved = db.audits.add("blue", ConceptSet((Concept("sea", kind="valid"),)))
+    client = TestClient(create_app([db]), base_url="http://localhost")
+    answer = when_done(lambda: client.get(f"/api/v1/models/0/audits/{saved.id}/suspects"))
+    assert answer.status_code == 200, answer.text
+    result = sl.suspects(db, "blue", ConceptSet((Concept("sea", kind="valid"),)), top=12)
+    assert answer.json()["tested"] == result.tested
+    assert [row["suspect"] for row in answer.json()["suspects"]] == list(result.frame["suspect"])
+    assert answer.json()["suspects"][0]["p_value"] == pytest.approx(result.frame["p_value"][0])
+    missing = when_done(lambda: client.get("/api/v1/models/0/audits/99/suspects"))
+    assert missing.status_code == 404
 
 
 def test_suspects_need_classes_to_compare(tmp_path):

@@ -39,7 +39,7 @@ def test_the_planted_fault_raises_the_alarm(page_at, served):
     found = served[1].audits.run(number)
     assert found.alarm
     expect(page.locator(".badge")).to_have_text("Alarm")
-    expect(page.locator(".said")).to_contain_text(f"p = {found.p_value:.3f}")
+    expect(page.locator(".said")).to_contain_text(found.evidence)
     expect(page.locator("h2#components + span")).to_contain_text(f"{len(found.frame)} relevant")
     expect(page.locator(".plot path.dot")).to_have_count(len(found.frame))
     counts = found.frame["verdict"].value_counts()
@@ -137,7 +137,19 @@ def test_thresholds_are_moved_by_mouse_and_keyboard(page_at, served):
     assert moved == pytest.approx(value - 0.005, abs=1e-9)
     found = db.audits.run(number)
     settle(page)
-    expect(page.locator(".said")).to_contain_text(f"p = {found.p_value:.3f}")
+    expect(page.locator(".said")).to_contain_text(found.evidence)
+
+
+def test_a_suspect_that_nobody_listed_is_added_to_a_list(page_at, served):
+    page, number = begin(page_at, served)
+    _, db = served
+    page.get_by_role("button", name="Rank all words").click()
+    row = page.locator("tr[data-suspect='letter']")
+    expect(row).to_contain_text("layer", timeout=60_000)
+    row.get_by_role("button", name="+ spurious").click()
+    expect(row).to_contain_text("listed")
+    saved(page)
+    assert lists(db.audits.get(number))[1][-1] == "letter"
 
 
 def test_a_component_is_opened_from_the_plot_and_reviewed_by_a_key(page_at, served):

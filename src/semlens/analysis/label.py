@@ -10,13 +10,15 @@ from typing import Annotated, Any, cast
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float32, Int64
+from jaxtyping import Bool, Float32, Int64
 from PIL import Image
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from semlens.analysis.centring import centred_vectors
 from semlens.analysis.concepts import Concepts, ConceptSet, as_concepts
-from semlens.analysis.query_embedding import alignment, embed_concepts
+from semlens.analysis.noise import label_thresholds
+from semlens.analysis.query_embedding import alignment_blocks, embed_concepts
 from semlens.analysis.result import IMAGE_SUFFIXES, TABLE_SUFFIXES, Result
 from semlens.draw.example_sheet import sheet
 from semlens.draw.html import cards_html
@@ -27,12 +29,8 @@ from semlens.types import Component, Layers
 
 VOCABULARY = "paper-vocabulary"
 """Default concept set of labels."""
-THRESHOLD = 0.025
-"""Minimum alignment of a label (paper, D.3)."""
 SHOWN = 40
 """Components shown in a terminal."""
-CHUNK = 16384
-"""Components that are compared with the concepts in one step."""
 LabelConcepts = Annotated[
     Concepts,
     setting("File, folder or name of a bundled concept set; repeat to combine several."),
@@ -45,6 +43,8 @@ class Labels(Result):
 
     Parameters
     ----------
+    threshold
+        The fixed minimum alignment of a label; None if it was calibrated.
     rows
         int64[n], the components' rows.
     concept
@@ -53,16 +53,19 @@ class Labels(Result):
         float32[n k], their alignments.
     margin
         float32[n], best alignment minus that of the next other name; NaN with one name.
+    thresholds
+        float32[n], the alignment that each component's label must exceed.
     """
 
     suffixes = (*IMAGE_SUFFIXES, *TABLE_SUFFIXES)
 
     concepts: ConceptSet
-    threshold: float
+    threshold: float | None
     rows: Int64[np.ndarray, " n"]
     concept: Int64[np.ndarray, "n k"]
     score: Float32[np.ndarray, "n k"]
     margin: Float32[np.ndarray, " n"]
+    thresholds: Float32[np.ndarray, " n"]
     database: Database
     shown: int = SHOWN
     """Components shown in a terminal; 0 for all."""
@@ -74,11 +77,16 @@ class Labels(Result):
     @property
     def labelled(self) -> int:
         """Number of components with a label."""
-        return int((self.score[:, 0] > self.threshold).sum())
+        return int(self.is_labelled.sum())
+
+    @property
+    def is_labelled(self) -> Bool[np.ndarray, " n"]:
+        """Whether each component has a label."""
+        return self.score[:, 0] > self.thresholds
 
     def label(self, position: int) -> str | None:
         """Return the label of the component at a position, or None below the threshold."""
-        labelled = self.score[position, 0] > self.threshold
+        labelled = self.is_labelled[position]
         return self.concepts.concepts[self.concept[position, 0]].name if labelled else None
 
     def of(self, component: Component | str) -> str | None:
@@ -87,9 +95,9 @@ class Labels(Result):
         return self.label(int(position[0])) if len(position) else None
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return one row per component: label or None, alignment, margin, candidates."""
+        """Return one row per component: label or None, alignment, threshold, candidates."""
         items = self.concepts.concepts
-        best = np.where(self.score[:, 0] > self.threshold, self.concept[:, 0], -1)
+        best = np.where(self.is_labelled, self.concept[:, 0], -1)
         frame = self.database.components.iloc[self.rows][["layer", "index", "sign"]]
         frame = frame.reset_index(drop=True)
         frame.insert(0, "component", self.database.names(self.rows))
@@ -97,6 +105,7 @@ class Labels(Result):
             label=[items[i].name if i >= 0 else None for i in best],
             category=[items[i].category if i >= 0 else None for i in best],
             alignment=self.score[:, 0],
+            threshold=self.thresholds,
             margin=self.margin,
             candidates=[[items[i].name for i in row] for row in self.concept],
             alignments=[[float(v) for v in row] for row in self.score],
@@ -124,7 +133,7 @@ class Labels(Result):
         """Return the table of the first components."""
         frame = self.to_pandas().head(self.shown or len(self))
         title = f"{self.labelled} of {len(self)} labelled from '{self.concepts.name}'"
-        columns = ["component", "label", "alignment", "margin", "candidates"]
+        columns = ["component", "label", "alignment", "threshold", "margin", "candidates"]
         table = rich_table(frame.assign(label=frame["label"].fillna("none")), title, columns)
         more = len(self) - len(frame)
         return Group(table, Text(f"{more} more in to_pandas()")) if more else table
@@ -138,20 +147,35 @@ class Labels(Result):
         )
 
 
+CALIBRATED = "Minimum alignment of a label [calibrated: above noise]."
+
+
 @question("embedder")
 def label(
     database: Database,
     concepts: LabelConcepts = VOCABULARY,
     *,
     layers: Layers = None,
-    threshold: Annotated[float, setting("Minimum alignment of a label.")] = THRESHOLD,
+    threshold: Annotated[float | None, setting(CALIBRATED)] = None,
+    centred: Annotated[
+        bool, setting("Subtract the mean of the layer's crops from the vectors.")
+    ] = False,
     candidates: Annotated[int, setting("Candidates per component.", ge=1)] = 3,
     templates: Sequence[str] | None = None,
 ) -> Labels:
     """Label components with the concepts of a set.
 
-    A label must exceed the alignment of the empty templates by ``threshold``, otherwise the
+    A label must exceed the alignment of the empty templates by a threshold, otherwise the
     component has no label. Components without examples are excluded.
+
+    Parameters
+    ----------
+    threshold
+        By default it is calibrated for each layer: of components whose examples are random
+        crops, 5 % get a label (:mod:`semlens.analysis.noise`). The paper has 0.025 (D.3).
+    centred
+        Compare the concepts with what sets a component apart from its layer's mean
+        (:mod:`semlens.analysis.centring`). Alignments are then not comparable with others.
 
     Raises
     ------
@@ -164,21 +188,25 @@ def label(
     embedding = embed_concepts(database, concept_set, templates)
     rows = database.rows(layers)
     rows = rows[database.has_examples[rows]]
-    name_ids = np.unique([c.name for c in concept_set.concepts], return_inverse=True)[1]
     count = min(candidates, len(concept_set))
+    name_ids = np.unique([c.name for c in concept_set.concepts], return_inverse=True)[1]
+    # a name may be in several categories: the margin is to the next other name
+    depth = min(max(count, int(np.bincount(name_ids).max()) + 1), len(concept_set))
     indices = np.zeros((len(rows), count), np.int64)
     scores = np.zeros((len(rows), count), np.float32)
     margin = np.full(len(rows), np.nan, np.float32)
-    for start in range(0, len(rows), CHUNK):
-        block = slice(start, start + CHUNK)
-        values = alignment(database.theta[rows[block]], embedding)
-        best = values.argmax(1)
-        # a name may occur in two categories: the margin is to the next other name
-        same_name = name_ids[None] == name_ids[best][:, None]
-        runner_up = np.where(same_name, np.float32(-np.inf), values).max(1)
-        margin[block] = np.where(np.isfinite(runner_up), values.max(1) - runner_up, np.nan)
-        indices[block], scores[block] = _top_k(values, count)
-    return Labels(concept_set, threshold, rows, indices, scores, margin, database)
+    vectors = (centred_vectors(database, rows),) if centred else (database.theta, rows)
+    for block, values in alignment_blocks(vectors[0], embedding, *vectors[1:]):
+        best, largest = _top_k(values, depth)
+        other = name_ids[best] != name_ids[best[:, :1]]
+        runner_up = largest[np.arange(len(best)), other.argmax(1)]
+        margin[block] = np.where(other.any(1), largest[:, 0] - runner_up, np.nan)
+        indices[block], scores[block] = best[:, :count], largest[:, :count]
+    thresholds = label_thresholds(database, rows, embedding, threshold, centred=centred)
+    return Labels(concept_set, threshold, rows, indices, scores, margin, thresholds, database)
+
+
+_FEW = 16
 
 
 def _top_k(
@@ -188,6 +216,9 @@ def _top_k(
 
     Overwrites ``values``: for a few entries, repeated maxima are much faster than sorting.
     """
+    if count > _FEW:
+        indices = np.argsort(-values, axis=1, kind="stable")[:, :count]
+        return indices, np.take_along_axis(values, indices, 1)
     indices = np.zeros((len(values), count), np.int64)
     largest = np.zeros((len(values), count), np.float32)
     row = np.arange(len(values))
@@ -201,6 +232,8 @@ def _top_k(
 NO_LABELS = "none"
 ComponentLabels = Labels | Mapping[Component, str] | None
 """Labels by component; None for no labels."""
+LabelThreshold = Annotated[float | None, setting(CALIBRATED, ge=-2, le=2)]
+"""Minimum alignment, for questions that also label components; None calibrates it."""
 LabelSource = Annotated[
     Concepts | Labels | Mapping[Component, str] | None,
     setting(
@@ -216,9 +249,14 @@ class UnlabelledWarning(UserWarning):
 
 
 def as_labels(
-    database: Database, source: LabelSource, layers: Layers = None, threshold: float = THRESHOLD
+    database: Database,
+    source: LabelSource,
+    layers: Layers = None,
+    threshold: float | None = None,
 ) -> ComponentLabels:
     """Return the labels of components of some layers, from any kind of source.
+
+    The threshold of concepts is calibrated by default, as in :func:`label`.
 
     Raises
     ------

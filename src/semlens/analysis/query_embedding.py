@@ -5,14 +5,15 @@ See sections 3.3 and C of the paper, and for alignment its Eqs. 3 and 4.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float32
+from jaxtyping import Float32, Int64
 from PIL import Image
 
 from semlens.analysis.concepts import ConceptSet
@@ -59,6 +60,13 @@ class QueryEmbedding:
     names: tuple[str, ...]
     null: Float32[np.ndarray, " d"] | None
     embedder: str
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the vectors."""
+        digest = hashlib.sha256(self.vectors.tobytes())
+        digest.update(b"" if self.null is None else self.null.tobytes())
+        return digest.hexdigest()
 
     def pooled(self, name: str) -> QueryEmbedding:
         """Average all vectors into one (paper, C: several prompts are pooled)."""
@@ -226,23 +234,47 @@ def unit(vectors: Float32[np.ndarray, "n d"]) -> Float32[np.ndarray, "n d"]:
     return vectors / np.maximum(norm, np.float32(1e-12))
 
 
-def cosine(
-    theta: Float32[np.ndarray, "n d"], queries: Float32[np.ndarray, "q d"]
-) -> Float32[np.ndarray, "n q"]:
-    """Cosine similarity of every component with every query vector (Eq. 3)."""
-    # dividing after the product avoids a normalised copy of theta
-    norm = np.sqrt(np.einsum("nd,nd->n", theta, theta))[:, None]
-    return (theta @ unit(queries).T) / np.maximum(norm, np.float32(1e-12))
+def directions(query: QueryEmbedding) -> Float32[np.ndarray, "q d"]:
+    """Return vectors whose inner products with a unit vector are its alignments (Eqs. 3 and 4).
+
+    Unit vectors, minus that of the empty prompt; without a text tower there is none, and
+    alignment is the plain cosine.
+    """
+    units = unit(query.vectors)
+    return units if query.null is None else units - unit(query.null[None])
 
 
 def alignment(
     theta: Float32[np.ndarray, "n d"], query: QueryEmbedding
 ) -> Float32[np.ndarray, "n q"]:
-    """Similarity with the query minus similarity with the empty prompt (Eq. 4).
+    """Similarity with the query minus similarity with the empty prompt (Eq. 4)."""
+    # dividing after the product avoids a normalised copy of theta
+    norm = np.sqrt(np.einsum("nd,nd->n", theta, theta))[:, None]
+    return (theta @ directions(query).T) / np.maximum(norm, np.float32(1e-12))
 
-    Without a text tower there is no null vector, and alignment is the plain cosine.
+
+ALIGNED_ROWS = 1024
+"""Vectors that are compared with the concepts in one step, so that the result is in the cache."""
+
+
+def alignment_blocks(
+    theta: Float32[np.ndarray, "m d"],
+    query: QueryEmbedding,
+    rows: Int64[np.ndarray, " n"] | None = None,
+) -> Iterator[tuple[slice, Float32[np.ndarray, "b q"]]]:
+    """Yield the alignments of a few vectors at a time, with their positions.
+
+    The array is used again for the next block: copy what is needed.
+
+    Parameters
+    ----------
+    rows
+        The vectors of theta to compare; all by default.
     """
-    if query.null is None:
-        return cosine(theta, query.vectors)
-    similarity = cosine(theta, np.concatenate([query.vectors, query.null[None]]))
-    return similarity[:, :-1] - similarity[:, -1:]
+    rows = np.arange(len(theta)) if rows is None else rows
+    columns = np.ascontiguousarray(directions(query).T)
+    buffer = np.empty((min(ALIGNED_ROWS, len(rows)), columns.shape[1]), np.float32)
+    for start in range(0, len(rows), ALIGNED_ROWS):
+        units = unit(theta[rows[start : start + ALIGNED_ROWS]])
+        block = slice(start, start + len(units))
+        yield block, np.matmul(units, columns, out=buffer[: len(units)])

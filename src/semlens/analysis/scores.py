@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MEASURES = ("clarity", "redundancy", "polysemanticity")
+SPLIT = "exchange"
+"""How examples are split; part of the key of saved scores, which change with it."""
 
 
 def clarity(vectors: Float32[Tensor, "c m d"], used: Bool[Tensor, "c m"]) -> Float32[Tensor, " c"]:
@@ -55,14 +57,13 @@ def redundancy(theta: Float32[Tensor, "c d"], chunk: int = 2048) -> Float32[Tens
     return torch.where(nonzero & torch.isfinite(best), best, torch.nan)
 
 
-def two_means(
-    vectors: Float32[Tensor, "c m d"], used: Bool[Tensor, "c m"], rounds: int = 100
-) -> Bool[Tensor, "c m"]:
+def two_means(vectors: Float32[Tensor, "c m d"], used: Bool[Tensor, "c m"]) -> Bool[Tensor, "c m"]:
     """Split each component's vectors in two by k-means, for all components in parallel.
 
-    Lloyd's algorithm from several deterministic initial splits (by the two points that are
-    farthest apart, and by the signs along the first three principal axes); the split with the
-    smallest within-cluster sum of squares is returned.
+    From many deterministic initial splits, single vectors change sides as long as the
+    within-cluster sum of squares falls (Hartigan and Wong, 1979). That leaves far fewer local
+    optima than Lloyd's algorithm, whose optima it can always improve or keep. The best split is
+    returned.
 
     Returns
     -------
@@ -70,63 +71,65 @@ def two_means(
         True where a vector belongs to the second cluster.
     """
     weight = used.to(vectors.dtype)
-    count = weight.sum(1).clamp(min=1)
-    centred = vectors - (vectors * weight[..., None]).sum(1, keepdim=True) / count[:, None, None]
+    count = weight.sum(1, keepdim=True).clamp(min=1)
+    centred = vectors - (vectors * weight[..., None]).sum(1, keepdim=True) / count[..., None]
     centred = centred * weight[..., None]
-    gram = centred @ centred.transpose(
-        1, 2
-    )  # distances of m points, and of their means, follow from m x m inner products
-    best_split = torch.zeros_like(used)
-    best_loss = torch.full(used.shape[:1], torch.inf, dtype=vectors.dtype)
-    for split in _initial_splits(gram, used):
-        split = _lloyd(gram, weight, split, rounds)
-        loss = _within(gram, weight, split)
-        better = loss < best_loss
-        best_split = torch.where(better[:, None], split, best_split)
-        best_loss = torch.where(better, loss, best_loss)
-    return best_split & used
+    # the sums over m vectors follow from their m x m inner products
+    gram = centred @ centred.transpose(1, 2)
+    splits, objective = _exchange(gram, used, _initial_splits(gram, used))
+    best = objective.argmax(1)
+    return splits[torch.arange(len(splits)), best]
 
 
-def _initial_splits(gram: Tensor, used: Tensor) -> list[Tensor]:
-    """Return initial splits, each bool[c m]."""
-    components, slots = used.shape
+STARTS, AXES = 16, 8
+"""Initial splits by a vector and the one farthest from it (at most), and by principal axes."""
+
+
+def _initial_splits(gram: Tensor, used: Tensor) -> Bool[Tensor, "c s m"]:
+    """Return initial splits, made of used vectors only."""
+    slots = gram.shape[1]
     square = gram.diagonal(dim1=1, dim2=2)
     distance = square[:, :, None] + square[:, None, :] - 2 * gram
     distance = torch.where(used[:, :, None] & used[:, None, :], distance, -1)
-    pair = distance.flatten(1).argmax(1)
-    rows = torch.arange(components)
-    first, second = distance[rows, pair // slots], distance[rows, pair % slots]
-    axes = torch.linalg.eigh(gram).eigenvectors[:, :, -3:]
-    return [second < first, *(axis > 0 for axis in axes.unbind(2))]
+    one = torch.arange(slots)[:: -(-slots // STARTS)]
+    other = distance[:, one].argmax(2, keepdim=True).expand(-1, -1, slots)
+    by_pair = distance.gather(1, other) < distance[:, one]
+    axes = torch.linalg.eigh(gram).eigenvectors[:, :, -AXES:]
+    return torch.cat([by_pair, axes.transpose(1, 2) > 0], 1) & used[:, None]
 
 
-def _lloyd(gram: Tensor, weight: Tensor, split: Tensor, rounds: int) -> Tensor:
-    """Run Lloyd's algorithm; |x - m|² = x·x - 2 x·m + m·m, and x·x is the same for both means."""
-    for _ in range(rounds):
-        distance: list[Tensor] = []
-        for side in (~split, split):
-            member = side.to(gram.dtype) * weight
-            share = member / member.sum(1, keepdim=True).clamp(min=1)
-            inner = (gram @ share[:, :, None])[..., 0]  # each point times the centre
-            centre = (inner * share).sum(1, keepdim=True)
-            distance.append(
-                torch.where(member.sum(1, keepdim=True) > 0, centre - 2 * inner, torch.inf)
-            )
-        updated = distance[1] < distance[0]
-        if torch.equal(updated, split):
+def _exchange(
+    gram: Tensor, used: Tensor, split: Bool[Tensor, "c s m"]
+) -> tuple[Bool[Tensor, "c s m"], Float32[Tensor, "c s"]]:
+    """Move the best vector to the other side until no move helps; return splits and objectives.
+
+    For centred vectors and sides of a and b vectors, one of which has the sum S, the
+    within-cluster sum of squares is a constant minus (a + b) times |S|² / (a b): the objective.
+    """
+    square, total = gram.diagonal(dim1=1, dim2=2)[:, None], used.sum(1)[:, None, None]
+
+    def objective(sum_square: Tensor, size: Tensor) -> Tensor:
+        return torch.where((size > 0) & (size < total), sum_square / (size * (total - size)), 0)
+
+    member = split.to(gram.dtype)
+    inner = member @ gram  # of each vector with S
+    sum_square, size = (inner * member).sum(2, keepdim=True), member.sum(2, keepdim=True)
+    value = objective(sum_square, size)
+    for _ in range(2 * used.shape[1]):
+        step = torch.where(split, -1, 1)
+        moved = objective(sum_square + 2 * step * inner + square, size + step)
+        best, index = torch.where(used[:, None], moved, 0).max(2, keepdim=True)
+        # more than rounding errors, so that no split recurs
+        better = best > value + 1e-6 * square.amax(2, keepdim=True)
+        if not better.any():
             break
-        split = updated
-    return split
-
-
-def _within(gram: Tensor, weight: Tensor, split: Tensor) -> Tensor:
-    """Return the within-cluster sum of squares: squared norms minus n·|mean|² per cluster."""
-    total = (gram.diagonal(dim1=1, dim2=2) * weight).sum(1)
-    for side in (~split, split):
-        member = side.to(gram.dtype) * weight
-        count = member.sum(1).clamp(min=1)
-        total = total - torch.einsum("cm,cmn,cn->c", member, gram, member) / count
-    return total
+        change = step.gather(2, index) * better
+        sum_square += change.abs() * (square.expand_as(inner) + 2 * step * inner).gather(2, index)
+        inner += change * gram.gather(1, index.expand_as(inner))
+        size += change
+        split = split ^ (better & (torch.arange(split.shape[2]) == index))
+        value = torch.where(better, best, value)
+    return split, value[..., 0]
 
 
 def polysemanticity(
@@ -216,7 +219,9 @@ def scores(database: Database, layers: Layers = None) -> Scores:
     database.
     """
     frames = [
-        database.cached("scores", database.digests(name), partial(_layer_scores, database, name))
+        database.cached(
+            "scores", [*database.digests(name), SPLIT], partial(_layer_scores, database, name)
+        )
         for name in database.layer_names(layers)
     ]
     return Scores(pd.concat(frames, ignore_index=True))

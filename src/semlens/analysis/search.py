@@ -14,12 +14,15 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float32, Int64
 from PIL import Image
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
+from rich.text import Text
 
+from semlens.analysis.noise import search_thresholds
 from semlens.analysis.query_embedding import (
     SEARCH_TEMPLATES,
     ImageLike,
     QueryEmbedding,
+    directions,
     embed_images,
     embed_texts,
     null_vector,
@@ -159,6 +162,14 @@ class Hit:
     """Row in ``components.parquet``."""
     percentile: float
     """Share of the searched components with a lower alignment, in [0, 1]."""
+    noise: float
+    """Alignment that the best of as many components with random crops as examples exceeds with a
+    probability of 5 %."""
+
+    @property
+    def above_noise(self) -> bool:
+        """Whether the alignment is above noise."""
+        return self.alignment > self.noise
 
 
 @dataclass(frozen=True, repr=False)
@@ -171,6 +182,8 @@ class Hits(Result):
     hits: tuple[Hit, ...]
     searched: int
     """Number of components that were ranked."""
+    above_noise: int
+    """Number of these that are above noise (:mod:`semlens.analysis.noise`)."""
     database: Database
 
     def __len__(self) -> int:
@@ -191,33 +204,47 @@ class Hits(Result):
         frame = pd.DataFrame([vars(hit) for hit in self.hits], columns=list(Hit.__annotations__))
         for position, name in enumerate(("layer", "index", "sign"), start=2):
             frame.insert(position, name, [getattr(c, name) for c in self.components])
-        return frame.assign(component=[str(c) for c in self.components])
+        return frame.assign(
+            component=[str(c) for c in self.components],
+            above_noise=[hit.above_noise for hit in self.hits],
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a program."""
         return {
             "query": self.query,
             "searched": self.searched,
+            "above_noise": self.above_noise,
             "hits": self.to_pandas().to_dict("records"),
         }
 
     def plot(self, columns: int = 10) -> Image.Image:
         """Draw the examples of each hit, one row per hit."""
-        captions = [f"alignment {hit.alignment:.3f}" for hit in self.hits]
+        captions = [_caption(hit) for hit in self.hits]
         return sheet(self.database, [hit.row for hit in self.hits], columns, captions)
 
     def __rich__(self) -> RenderableType:
         """Return the table for the terminal."""
         title = f"'{self.query}' among {self.searched} components"
-        return rich_table(self.to_pandas(), title, ["rank", "component", "alignment", "cosine"])
+        columns = ["rank", "component", "alignment", "noise", "cosine"]
+        return Group(rich_table(self.to_pandas(), title, columns), Text(self.summary()))
+
+    def summary(self) -> str:
+        """Return in a sentence how many components are above noise."""
+        verb = "is" if self.above_noise == 1 else "are"
+        return f"{self.above_noise or 'None'} of {self.searched} components {verb} above noise."
 
     def _repr_html_(self) -> str:
         """Return the hits with their examples as HTML for notebooks."""
         return cards_html(
             self.database,
             f"'{self.query}' among {self.searched} components",
-            [(hit.row, f"rank {hit.rank}, alignment {hit.alignment:.3f}") for hit in self.hits],
+            [(hit.row, f"rank {hit.rank}, {_caption(hit)}") for hit in self.hits],
         )
+
+
+def _caption(hit: Hit) -> str:
+    return f"alignment {hit.alignment:.3f}" + ("" if hit.above_noise else ", not above noise")
 
 
 @question("embedder")
@@ -237,6 +264,8 @@ def search(
     templates: Sequence[str] = SEARCH_TEMPLATES,
 ) -> Hits:
     """Rank components by their alignment with texts, images and other components.
+
+    Each hit says whether it is above noise, see :mod:`semlens.analysis.noise`.
 
     Parameters
     ----------
@@ -274,6 +303,7 @@ def rank(
     if query.excluded_rows:
         rows = rows[~np.isin(rows, np.asarray(query.excluded_rows))]
     score, similarity = _query_alignment(database, query, rows)
+    noise = search_thresholds(database, rows, _direction(query))
     best = _top_with_ties(score, offset + top)
     # ``best`` holds all ties with its last entry, so every other component has a lower score
     lower = len(rows) - np.searchsorted(-score[best], -score[best], "right")
@@ -285,11 +315,13 @@ def rank(
             float(similarity[i]),
             int(rows[i]),
             float(lower[rank - 1] / len(rows)),
+            float(noise[i]),
         )
         for rank, i in enumerate(best[: offset + top], start=1)
         if rank > offset
     )
-    return Hits(query.text, hits, len(rows), database)
+    above_noise = int(np.count_nonzero(score > noise))
+    return Hits(query.text, hits, len(rows), above_noise, database)
 
 
 def alignments(database: Database, query: Query) -> Float32[np.ndarray, " n"]:
@@ -307,15 +339,15 @@ def _query_alignment(
     database: Database, query: Query, rows: Int64[np.ndarray, " n"]
 ) -> tuple[Float32[np.ndarray, " n"], Float32[np.ndarray, " n"]]:
     """Return alignments (Eq. 4) minus those of the negative terms, and cosines (Eq. 3)."""
-    terms: list[tuple[np.ndarray, float]] = []
-    for term, sign in ((query.positive, 1.0), (query.negative, -1.0)):
-        if term is not None:
-            terms.append((term.vectors[0], sign))
-            if term.null is not None:
-                terms.append((term.null, -sign))
-    vectors, weights = zip(*terms, strict=True)
-    similarity = database.cosines(np.stack(vectors), rows)
-    return similarity @ np.array(weights, np.float32), similarity[:, 0]
+    probes = np.stack([_direction(query), unit(query.positive.vectors)[0]])
+    similarity = database.products(probes, rows)
+    return similarity[:, 0], similarity[:, 1]
+
+
+def _direction(query: Query) -> Float32[np.ndarray, " d"]:
+    """Return the vector whose inner product with a unit vector is its alignment."""
+    direction = directions(query.positive)[0]
+    return direction if query.negative is None else direction - directions(query.negative)[0]
 
 
 def _top_with_ties(score: Float32[np.ndarray, " n"], count: int) -> Int64[np.ndarray, " k"]:

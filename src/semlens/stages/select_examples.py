@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import torch
-from jaxtyping import Bool, Float16, Float32, Float64, Int32, Int64, UInt8
+from jaxtyping import Bool, Float16, Float32, Int32, Int64, UInt8
 from torch import Tensor
 
 from semlens.models.activations import LayerLayout
 from semlens.stages.collect import Collected
 from semlens.store.schema import COMPONENTS, EXAMPLES
+from semlens.streaming.aggregate import aggregate_vectors
 from semlens.streaming.statistics import ReadoutBlock, TopExamples
 from semlens.types import Aggregate, Signs
 
@@ -79,11 +80,9 @@ def theta(
     aggregate: Aggregate,
     chunk: int = 1024,
 ) -> Float16[Tensor, "c d"]:
-    """Aggregate the unit vectors of each component's examples.
+    """Aggregate the unit vectors of each component's examples, see :func:`aggregate_vectors`.
 
-    ``mean`` is the paper's Eq. 2; ``median`` and ``weighted`` (see :func:`example_weights`) are
-    mentioned there as future work. The result is not normalised; it is zero for a component without
-    examples.
+    The result is not normalised; it is zero for a component without examples.
 
     Parameters
     ----------
@@ -98,39 +97,9 @@ def theta(
         if vectors.shape[0] == 0 or not mask.any():
             continue
         crop_vectors = vectors[torch.where(mask, crop[rows], 0)].float()
-        if aggregate == "median":
-            crop_vectors = torch.where(mask[..., None], crop_vectors, torch.nan)
-            concept_vectors = torch.from_numpy(_nanmedian(crop_vectors.numpy()))
-        else:
-            weight = example_weights(mask, strength[rows] if aggregate == "weighted" else None)
-            concept_vectors = torch.einsum("cm,cmd->cd", weight.float(), crop_vectors)
+        concept_vectors = aggregate_vectors(crop_vectors, mask, strength[rows], aggregate)
         out[rows] = concept_vectors.to(torch.float16)
     return out
-
-
-def example_weights(
-    used: Bool[Tensor, "c m"], strength: Float32[Tensor, "c m"] | None
-) -> Float64[Tensor, "c m"]:
-    """Return the weights of each component's examples, with sum 1; zeros if it has none.
-
-    Without ``strength`` they are equal. Otherwise they are proportional to the readout in the
-    direction of the sign, minus the smallest used readout if that is negative, so that weights
-    never increase as readouts fall. If this gives only zeros, the weights are equal.
-    """
-    weight = equal = used.double()
-    if strength is not None:
-        value = torch.where(used, strength.double(), torch.inf)
-        lowest = value.amin(1, keepdim=True).clamp(max=0)
-        weight = torch.where(used, value - lowest, 0)
-        weight = torch.where(weight.sum(1, keepdim=True) > 0, weight, equal)
-    return weight / weight.sum(1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
-
-
-def _nanmedian(values: np.ndarray) -> np.ndarray:
-    """Return the median over axis 1 of [c m d], ignoring NaN; zeros for rows of NaN only."""
-    empty = np.isnan(values[:, :, 0]).all(axis=1, keepdims=True)
-    filled = np.where(np.expand_dims(empty, 2), 0.0, values)
-    return np.nanmedian(filled, axis=1).astype(np.float32)
 
 
 def components_table(layer: LayerExamples) -> pa.Table:

@@ -197,18 +197,25 @@ class Vectors(ComponentIndex):
     def cosines(
         self, probes: Float32[np.ndarray, "q d"], rows: Int64[np.ndarray, " n"]
     ) -> Float32[np.ndarray, "n q"]:
-        """Return cosine similarities of components with probes (Eq. 3); 0 for a vector of zeros.
+        """Return cosine similarities of components with probes (Eq. 3); 0 for a vector of zeros."""
+        units = functional.normalize(torch.from_numpy(probes.astype(np.float32)), dim=1)
+        return self.products(units.numpy(), rows)
+
+    def products(
+        self, probes: Float32[np.ndarray, "q d"], rows: Int64[np.ndarray, " n"]
+    ) -> Float32[np.ndarray, "n q"]:
+        """Return inner products of components' unit vectors with probes; 0 for a vector of zeros.
 
         Theta is converted in chunks, which is several times faster than converting all of it, and
         takes a few megabytes.
         """
-        units = functional.normalize(torch.from_numpy(probes.astype(np.float32)), dim=1).T
+        columns = torch.from_numpy(probes.astype(np.float32)).T
         products = torch.empty(self.manifest.rows, len(probes))
         rows_per_layer = np.bincount(self._layer_index(rows), minlength=len(self.manifest.layers))
 
         def multiply(layer: int) -> None:
             for rows, vectors in self._chunks(layer):
-                products[rows] = vectors @ units
+                products[rows] = vectors @ columns
 
         list(workers().map(multiply, np.flatnonzero(rows_per_layer).tolist()))
         selected = products.numpy()[rows]

@@ -33,6 +33,7 @@ from semlens.web.routes import (
     overview,
     pictures,
     search,
+    suspects,
 )
 from semlens.web.security import LOCAL, Guard
 from semlens.web.static_files import PageFiles
@@ -50,6 +51,7 @@ ROUTERS: list[APIRouter] = [
     overview.router,
     pictures.router,
     search.router,
+    suspects.router,
     model_experiments.router,
     card.router,  # last: its path ends with a component name, which may contain anything
 ]

@@ -9,6 +9,7 @@ from jaxtyping import Float32
 
 from semlens.analysis.concepts import ConceptSet, bundled_names
 from semlens.analysis.describe.label_candidates import Candidates, candidates, saved_candidates
+from semlens.analysis.noise import label_thresholds
 from semlens.analysis.query_embedding import QueryEmbedding, embed_concepts
 from semlens.analysis.saved_labels import label_tables
 from semlens.errors import ConceptError, nearest
@@ -59,6 +60,7 @@ def label_rows(
     name: str,
     rows: Sequence[int],
     vectors: Float32[np.ndarray, "n d"] | None = None,
+    counts: Sequence[int] | None = None,
     top: int = 1,
 ) -> list[Candidates | None]:
     """Return the label candidates of components; None for those without any.
@@ -70,6 +72,8 @@ def label_rows(
     vectors
         Used instead of the components' concept vectors, for example means of some of their
         examples. Saved labels do not apply to them.
+    counts
+        Number of examples of each vector.
 
     Raises
     ------
@@ -83,9 +87,11 @@ def label_rows(
             context.db, name.removeprefix(SAVED), np.asarray(rows, np.int64), top
         )
     concepts, embedding = _embedded(context, state, name)
+    numbers = None if counts is None else np.asarray(counts, np.int64)
+    thresholds = label_thresholds(context.db, np.asarray(rows, np.int64), embedding, counts=numbers)
     if vectors is not None:
-        return list(candidates(vectors, embedding, concepts, top))
-    results = candidates(context.db.concept_vectors(rows), embedding, concepts, top)
+        return list(candidates(vectors, embedding, concepts, thresholds, top))
+    results = candidates(context.db.concept_vectors(rows), embedding, concepts, thresholds, top)
     alive = context.db.has_examples
     return [result if alive[row] else None for row, result in zip(rows, results, strict=True)]
 

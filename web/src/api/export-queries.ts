@@ -102,6 +102,7 @@ function search({ page, rows }: Table, params: URLSearchParams): SearchResponse 
   return {
     query: params.getAll("q").join(" + "),
     searched: labelled.length,
+    above_noise: null,
     mode: "label",
     notice: `This is a read-only copy of the page: the search uses the labels '${page.labels}'.`,
     hits: hits.slice(from, end).map((row, i) => ({
@@ -111,6 +112,8 @@ function search({ page, rows }: Table, params: URLSearchParams): SearchResponse 
       alignment: row.label_alignment ?? 0,
       cosine: null,
       percentile: null,
+      noise: null,
+      above_noise: null,
       label: row.label,
     })),
     cursor: end < hits.length ? String(end) : null,

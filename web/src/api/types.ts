@@ -168,6 +168,7 @@ export interface components {
             candidates: components["schemas"]["Candidate"][];
             margin: number | null;
             label: string | null;
+            threshold?: number | null;
         };
         /** @description One concept example. */
         CardExample: {
@@ -182,7 +183,6 @@ export interface components {
         /** @description Label candidates of a component. */
         CardLabels: {
             concepts: string | null;
-            threshold: number | null;
             suggestions: components["schemas"]["Candidates"] | null;
             notice: string | null;
             choices: string[];
@@ -421,8 +421,7 @@ export interface components {
         LabelRequest: {
             /** @default paper-vocabulary */
             concepts: string;
-            /** @default 0.025 */
-            threshold: number;
+            threshold?: number | null;
             /** @default [] */
             texts: string[];
         };
@@ -432,8 +431,6 @@ export interface components {
             sets: string[];
             /** @default paper-vocabulary */
             default: string;
-            /** @default 0.025 */
-            threshold: number;
             has_text: boolean;
         };
         /** @description A layer of a database. */
@@ -758,6 +755,8 @@ export interface components {
             alignment: number;
             cosine: number | null;
             percentile: number | null;
+            noise: number | null;
+            above_noise: boolean | null;
             label: string | null;
         };
         /** @description Components and words to search for (``like``, ``q``) and to avoid. */
@@ -778,6 +777,7 @@ export interface components {
         SearchResponse: {
             query: string;
             searched: number;
+            above_noise: number | null;
             /** @enum {string} */
             mode: "vector" | "label";
             notice: string | null;
@@ -860,6 +860,21 @@ export interface components {
             text: string;
             /** @enum {string} */
             origin: "label" | "class" | "general";
+        };
+        /** @description A word or a cluster of the map that only this class relies on. */
+        Suspect: {
+            kind: string;
+            suspect: string;
+            share: number;
+            share_others: number;
+            p_value: number;
+            detected: boolean;
+            components: string[];
+        };
+        /** @description Suspects of a class; smallest p-value first. */
+        SuspectsResponse: {
+            tested: number;
+            suspects: components["schemas"]["Suspect"][];
         };
         /** @description Verdicts on the components of a class, as shares of its relevance. */
         SweepClass: {
@@ -990,6 +1005,8 @@ export type ShiftedLogit = components['schemas']['ShiftedLogit'];
 export type Source = components['schemas']['Source'];
 export type Statistic = components['schemas']['Statistic'];
 export type SuggestedQuery = components['schemas']['SuggestedQuery'];
+export type Suspect = components['schemas']['Suspect'];
+export type SuspectsResponse = components['schemas']['SuspectsResponse'];
 export type SweepClass = components['schemas']['SweepClass'];
 export type SweepResponse = components['schemas']['SweepResponse'];
 export type TestedArtefact = components['schemas']['TestedArtefact'];

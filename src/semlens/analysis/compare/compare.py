@@ -30,15 +30,12 @@ from semlens.analysis.compare.nearest_components import (
     nearest_between_sets,
     nearest_within_set,
 )
-from semlens.analysis.label import THRESHOLD, VOCABULARY
+from semlens.analysis.label import VOCABULARY, LabelThreshold
 from semlens.analysis.query_embedding import unit
 from semlens.errors import RecipeError
 from semlens.settings import question, setting
 from semlens.store.reader import Database
 from semlens.types import Layers
-
-LabelThreshold = Annotated[float, setting("Minimum alignment of a label.", ge=-2, le=2)]
-"""Minimum alignment, for questions that also label components."""
 
 
 @question("embedder")
@@ -58,7 +55,7 @@ def compare(
         float,
         setting("Quantile of the similarities within a set that is its threshold.", ge=0, le=1),
     ] = 0.05,
-    label_threshold: LabelThreshold = THRESHOLD,
+    label_threshold: LabelThreshold = None,
     centred: Annotated[bool, setting("Also compare after the mean is subtracted.")] = False,
     scores: Annotated[bool, setting("Also compare scores.")] = True,
     top: Annotated[

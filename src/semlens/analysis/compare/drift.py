@@ -11,7 +11,6 @@ import pandas as pd
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from semlens.analysis.compare.compare import LabelThreshold
 from semlens.analysis.compare.component_sets import (
     ComponentSet,
     as_databases,
@@ -20,7 +19,7 @@ from semlens.analysis.compare.component_sets import (
 )
 from semlens.analysis.compare.labels_and_scores import OptionalConcepts, label_sets, set_scores
 from semlens.analysis.compare.nearest_components import PairProgress, nearest_between_sets
-from semlens.analysis.label import THRESHOLD, VOCABULARY
+from semlens.analysis.label import VOCABULARY, LabelThreshold
 from semlens.analysis.result import Result
 from semlens.analysis.scores import MEASURES
 from semlens.draw.text_table import titled_table
@@ -225,7 +224,7 @@ def drift(
         Sequence[str] | None, setting("Names of the steps [names of the folders].")
     ] = None,
     concepts: OptionalConcepts = VOCABULARY,
-    label_threshold: LabelThreshold = THRESHOLD,
+    label_threshold: LabelThreshold = None,
     scores: Annotated[bool, setting("Also compare scores.")] = True,
 ) -> Drift:
     """Track components over the checkpoints of a training run, given in order.

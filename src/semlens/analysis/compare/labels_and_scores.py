@@ -12,12 +12,11 @@ from jaxtyping import Float32, Int64
 
 from semlens.analysis.compare.component_sets import ComponentSet
 from semlens.analysis.concepts import Concepts, ConceptSet, as_concepts
-from semlens.analysis.query_embedding import QueryEmbedding, alignment, embed_concepts
+from semlens.analysis.noise import label_thresholds
+from semlens.analysis.query_embedding import QueryEmbedding, alignment_blocks, embed_concepts
 from semlens.analysis.scores import MEASURES, scores
 from semlens.settings import setting
 from semlens.store.reader import Database
-
-CHUNK = 8192
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +29,8 @@ class LabelAssignment:
         int64[n], index of each component's best concept; -1 if not above the threshold.
     alignment
         float32[n], alignment with the best concept, whether above the threshold or not.
+    threshold
+        float32[n], the threshold of each component.
     component
         int64[q], index of each concept's best component in the set.
     concept_alignment
@@ -38,6 +39,7 @@ class LabelAssignment:
 
     concept: Int64[np.ndarray, " n"]
     alignment: Float32[np.ndarray, " n"]
+    threshold: Float32[np.ndarray, " n"]
     component: Int64[np.ndarray, " q"]
     concept_alignment: Float32[np.ndarray, " q"]
 
@@ -56,29 +58,28 @@ def assign_labels(
     components: ComponentSet,
     probe: QueryEmbedding,
     concepts: ConceptSet,
-    threshold: float,
-    chunk: int = CHUNK,
+    threshold: float | None,
 ) -> LabelAssignment:
     """Label components as ``label`` does, and find the best component of each concept.
 
     A concept that is in several categories is assigned to the first one.
     """
-    concept_count, first_index = len(concepts), first_occurrences(concepts)
     best_concept = np.zeros(len(components), np.int64)
     best_alignment = np.zeros(len(components), np.float32)
-    best_component = np.zeros(concept_count, np.int64)
-    concept_alignment = np.full(concept_count, -np.inf, np.float32)
-    for start in range(0, len(components), chunk):
-        values = alignment(components.database.theta[components.rows[start : start + chunk]], probe)
-        best_concept[start : start + chunk] = values.argmax(1)
-        best_alignment[start : start + chunk] = values.max(1)
-        best_component = np.where(
-            values.max(0) > concept_alignment, values.argmax(0) + start, best_component
-        )
-        concept_alignment = np.maximum(concept_alignment, values.max(0))
+    best_component = np.zeros(len(concepts), np.int64)
+    concept_alignment = np.full(len(concepts), -np.inf, np.float32)
+    for block, values in alignment_blocks(components.database.theta, probe, components.rows):
+        best_concept[block] = values.argmax(1)
+        best_alignment[block] = values[np.arange(len(values)), best_concept[block]]
+        largest = values.max(0)
+        better = np.flatnonzero(largest > concept_alignment)  # few after the first blocks
+        best_component[better] = values[:, better].argmax(0) + block.start
+        concept_alignment[better] = largest[better]
+    thresholds = label_thresholds(components.database, components.rows, probe, threshold)
     return LabelAssignment(
-        np.where(best_alignment > threshold, first_index[best_concept], -1),
+        np.where(best_alignment > thresholds, first_occurrences(concepts)[best_concept], -1),
         best_alignment,
+        thresholds,
         best_component,
         concept_alignment,
     )
@@ -105,7 +106,7 @@ def embed_labels(
 
 
 def label_sets(
-    sets: Sequence[ComponentSet], concepts: Concepts | None, threshold: float
+    sets: Sequence[ComponentSet], concepts: Concepts | None, threshold: float | None
 ) -> tuple[list[list[str | None]] | None, pd.DataFrame | None, list[str]]:
     """Return the labels of each set, their counts, and a notice if there can be no labels."""
     embedded = embed_labels(sets[0].database, concepts)

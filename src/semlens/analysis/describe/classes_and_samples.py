@@ -13,6 +13,7 @@ from jaxtyping import Float32, Int64
 
 from semlens.analysis.classes import class_name
 from semlens.analysis.scores import clarity
+from semlens.store import file_names
 from semlens.store.reader import Database
 
 
@@ -80,19 +81,29 @@ def example_files(database: Database, rows: Int64[np.ndarray, " n"]) -> pd.DataF
 
     The class is the name of the sample's logit, or else its name in the data.
     """
-    records = [
-        {
-            "row": int(row),
-            "rank": rank,
-            "path": example.path,
-            "activation": example.activation,
-            "sample": example.sample,
-        }
-        for row in rows
-        for rank, example in enumerate(database.examples_of(int(row)), start=1)
-    ]
-    frame = pd.DataFrame(records, columns=["row", "rank", "path", "activation", "sample"])
+    tables: list[pd.DataFrame] = []
+    for entry in database.manifest.layers:
+        in_layer = rows[(rows >= entry.first) & (rows < entry.first + entry.rows)]
+        if len(in_layer):
+            file = file_names.examples_file(entry.name)
+            columns = ["component", "sample", "activation", "crop"]
+            table = database.files.table(file, columns).to_pandas()  # strongest first
+            tables.append(table[table["component"].isin(in_layer) & table["crop"].notna()])
+    frame: Any = (
+        pd.concat(tables) if tables else pd.DataFrame(columns=["component", "sample", "activation"])
+    )
+    order = pd.Series(np.arange(len(rows)), rows)
+    frame = frame.assign(order=frame["component"].map(order)).sort_values("order", kind="stable")
     samples = database.samples.iloc[frame["sample"].to_numpy(np.int64)]
+    frame = pd.DataFrame(
+        {
+            "row": frame["component"].to_numpy(np.int64),
+            "rank": frame.groupby("component").cumcount().to_numpy() + 1,
+            "path": samples["path"].to_numpy(),
+            "activation": frame["activation"].to_numpy(np.float64),
+            "sample": samples.index.to_numpy(),
+        }
+    )
     logits = samples["logit"].astype("Int64").array
     names = [
         target or None if pd.isna(logit) else class_name(database, int(logit))

@@ -188,14 +188,14 @@ def describe_clusters(
     positions: Float32[np.ndarray, "n 2"],
     cluster: Int64[np.ndarray, " n"],
     embedding: QueryEmbedding | None,
-    threshold: float,
+    thresholds: Float32[np.ndarray, " n"],
     top: int,
 ) -> pd.DataFrame:
     """Return one row per cluster: cluster, size, labels, alignments, x, y; largest first.
 
     Labels are the concepts of distinct names that align best (Eq. 4) with the mean theta of
-    the cluster, above ``threshold`` (paper, D.2). The position is that of the member nearest
-    to the median: a mean may lie where no member is.
+    the cluster (paper, D.2), above the mean of its members' thresholds. The position is that of
+    the member nearest to the median: a mean may lie where no member is.
     """
     ids = [int(c) for c in np.unique(cluster) if c >= 0]
     members = [cluster == c for c in ids]
@@ -203,7 +203,10 @@ def describe_clusters(
     if embedding is not None and ids:
         means = np.stack([theta[mask].mean(0, dtype=np.float64) for mask in members])
         values = alignment(means.astype(np.float32), embedding)
-        labels = [best_concepts(value, embedding.names, threshold, top) for value in values]
+        labels = [
+            best_concepts(value, embedding.names, float(thresholds[mask].mean()), top)
+            for value, mask in zip(values, members, strict=True)
+        ]
     rows: list[dict[str, object]] = []
     for cluster_id, mask, best in zip(ids, members, labels, strict=True):
         offsets = positions[mask] - np.median(positions[mask], axis=0)

@@ -12,7 +12,6 @@ from jaxtyping import Int64
 from rich.console import Group
 from rich.text import Text
 
-from semlens.analysis.compare.compare import LabelThreshold
 from semlens.analysis.compare.component_sets import ComponentSet, as_databases, component_sets
 from semlens.analysis.compare.labels_and_scores import OptionalConcepts, embed_labels
 from semlens.analysis.concepts import Concepts
@@ -29,7 +28,8 @@ from semlens.analysis.describe.clusters import (
 )
 from semlens.analysis.describe.map_cache import LayoutCache
 from semlens.analysis.describe.map_colouring import ColourValue, colour, colour_columns
-from semlens.analysis.label import THRESHOLD, VOCABULARY
+from semlens.analysis.label import VOCABULARY, LabelThreshold
+from semlens.analysis.noise import label_thresholds
 from semlens.analysis.result import Result
 from semlens.draw.map_plot import Colouring, MapLabel
 from semlens.draw.text_table import rich_table
@@ -106,7 +106,7 @@ class ConceptMap(Result):
     def labelled(
         self,
         concepts: Concepts | None = VOCABULARY,
-        threshold: float = THRESHOLD,
+        threshold: float | None = None,
         top_labels: int = 2,
     ) -> ConceptMap:
         """Return the same map with cluster labels from another concept set.
@@ -114,6 +114,11 @@ class ConceptMap(Result):
         The parameters are those of :func:`semlens.concept_map`.
         """
         embedded = embed_labels(self.sets[0].database, concepts)
+        thresholds = [
+            label_thresholds(s.database, s.rows, embedded[1], threshold)
+            for s in self.sets
+            if embedded is not None
+        ]
         positions = self.frame[["x", "y"]].to_numpy(np.float32)
         cluster_ids = self.frame["cluster"].to_numpy(np.int64)
         clusters = describe_clusters(
@@ -121,7 +126,7 @@ class ConceptMap(Result):
             positions,
             cluster_ids,
             embedded and embedded[1],
-            threshold,
+            np.concatenate(thresholds) if thresholds else np.zeros(len(self), np.float32),
             top_labels,
         )
         names = {row["cluster"]: ", ".join(row["labels"]) for row in clusters.to_dict("records")}
@@ -196,7 +201,7 @@ def concept_map(
         int | None, setting("Clusters of k-means [60, or one per 8 components].")
     ] = None,
     method: Annotated[Method, setting("Clustering method.")] = "kmeans",
-    threshold: LabelThreshold = THRESHOLD,
+    threshold: LabelThreshold = None,
     top_labels: Annotated[int, setting("Labels per cluster at most.", ge=1)] = 2,
     seed: Annotated[int, setting("Seed of UMAP and k-means.", ge=0, le=2**32 - 1)] = 0,
     again: Annotated[bool, setting("Recompute the saved layout and clusters.")] = False,
@@ -217,6 +222,9 @@ def concept_map(
     concepts
         For cluster labels; None for no labels. There are no labels either if the embedder
         reads no texts.
+    threshold
+        By default a label of a cluster must exceed the mean of the thresholds that ``label``
+        calibrates for its components.
     clusters
         For k-means; by default 60 as in the paper, but at most one per eight components.
     seed

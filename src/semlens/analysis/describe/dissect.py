@@ -12,7 +12,6 @@ from jaxtyping import Int64
 from rich.console import Group, RenderableType
 
 from semlens.analysis.class_relevance import MINIMUM, Minimum, TargetFilter
-from semlens.analysis.compare.compare import LabelThreshold
 from semlens.analysis.compare.component_sets import ComponentSet, as_databases, component_sets
 from semlens.analysis.compare.labels_and_scores import (
     LabelAssignment,
@@ -20,7 +19,7 @@ from semlens.analysis.compare.labels_and_scores import (
     first_occurrences,
 )
 from semlens.analysis.concepts import ConceptSet, as_concepts
-from semlens.analysis.label import THRESHOLD, VOCABULARY, LabelConcepts
+from semlens.analysis.label import VOCABULARY, LabelConcepts, LabelThreshold
 from semlens.analysis.query_embedding import embed_concepts
 from semlens.analysis.result import Result
 from semlens.draw.text_table import titled_table
@@ -109,24 +108,24 @@ def count_nodes(
     """
     counts = np.bincount(concept_of_component[concept_of_component >= 0], minlength=concepts)
     labelled = int(counts.sum())
-    rows: list[dict[str, Any]] = []
-    for node in nodes:
-        node_counts = counts[list(node.concepts)]
-        count = int(node_counts.sum())
-        rows.append(
-            {
-                "path": node.text,
-                "name": node.path[-1],
-                "depth": len(node.path),
-                "leaf": node.leaf,
-                "concepts": len(node.concepts),
-                "carried": int((node_counts > 0).sum()),
-                "count": count,
-                "share": count / len(concept_of_component),
-                "share_of_labelled": count / labelled if labelled else float("nan"),
-            }
-        )
-    return rows
+    sizes = np.array([len(node.concepts) for node in nodes], np.int64)
+    of_node = counts[np.concatenate([np.array(node.concepts, np.int64) for node in nodes])]
+    first = np.cumsum(sizes) - sizes
+    in_node, carried = np.add.reduceat(of_node, first), np.add.reduceat(of_node > 0, first)
+    return [
+        {
+            "path": node.text,
+            "name": node.path[-1],
+            "depth": len(node.path),
+            "leaf": node.leaf,
+            "concepts": len(node.concepts),
+            "carried": carrying,
+            "count": count,
+            "share": count / len(concept_of_component),
+            "share_of_labelled": count / labelled if labelled else float("nan"),
+        }
+        for node, count, carrying in zip(nodes, in_node.tolist(), carried.tolist(), strict=True)
+    ]
 
 
 def category_table(counts: pd.DataFrame, by: Sequence[str], depth: int) -> pd.DataFrame:
@@ -143,6 +142,8 @@ class Dissection(Result):
 
     Parameters
     ----------
+    threshold
+        The fixed minimum alignment of a label; None if it was calibrated.
     counts
         One row per database, layer and category or concept: ``path`` (joined by ``/``),
         ``name``, ``depth``, ``leaf`` (a concept), ``concepts`` (number below it), ``carried``
@@ -166,7 +167,7 @@ class Dissection(Result):
     """
 
     concepts: str
-    threshold: float
+    threshold: float | None
     counts: pd.DataFrame
     totals: pd.DataFrame
     sizes: pd.DataFrame
@@ -283,7 +284,7 @@ def dissect(
     layers: Layers = None,
     target: TargetFilter = None,
     minimum: Minimum = MINIMUM,
-    threshold: LabelThreshold = THRESHOLD,
+    threshold: LabelThreshold = None,
     depth: Annotated[int, setting("Levels of categories to print.", ge=1)] = 1,
     top: Annotated[int, setting("Concepts and gaps to show; 0 for all.", ge=0)] = 10,
 ) -> Dissection:
@@ -343,7 +344,7 @@ def dissect(
             {"database": components.name} | row
             for row in count_nodes(nodes, all_concepts, len(concept_set))
         ]
-        gaps.append(_gaps(components.name, layer_sets, assignments, concept_set, threshold))
+        gaps.append(_gaps(components.name, layer_sets, assignments, concept_set))
     return Dissection(
         concept_set.name,
         threshold,
@@ -362,7 +363,6 @@ def _gaps(
     sets: Sequence[ComponentSet],
     assignments: Sequence[LabelAssignment],
     concepts: ConceptSet,
-    threshold: float,
 ) -> pd.DataFrame:
     """Return the concepts without a component of a database, each with its nearest component."""
     rows: list[dict[str, Any]] = []
@@ -389,7 +389,7 @@ def _gaps(
                 "nearest": sets[layer].components[component],
                 "alignment": float(alignments[layer, index]),
                 "label": concepts.concepts[label].name if label >= 0 else None,
-                "outdone": bool(alignments[layer, index] > threshold),
+                "outdone": bool(alignments[layer, index] > assignments[layer].threshold[component]),
             }
         )
     columns = ["database", "concept", "category", "nearest", "alignment", "label", "outdone"]

@@ -10,7 +10,6 @@ import pandas as pd
 from jaxtyping import Float32, Int64
 
 from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.label import THRESHOLD
 from semlens.analysis.query_embedding import QueryEmbedding, alignment
 from semlens.analysis.saved_labels import PREFIX
 from semlens.store.reader import Database
@@ -36,14 +35,16 @@ class Candidates:
     """Alignment of the best name minus that of the next; None if there is no other name."""
     label: str | None
     """The best name, or None if its alignment does not exceed the threshold."""
+    threshold: float | None = None
+    """The alignment that a label must exceed; None if it is unknown (older saved labels)."""
 
 
 def candidates(
     vectors: Float32[np.ndarray, "n d"],
     embedding: QueryEmbedding,
     concepts: ConceptSet,
+    thresholds: Float32[np.ndarray, " n"],
     top: int = 5,
-    threshold: float = THRESHOLD,
 ) -> list[Candidates]:
     """Rank the concepts of a set for each vector, as ``label`` does.
 
@@ -53,13 +54,15 @@ def candidates(
         Concept vectors of components, or means of some of their examples.
     embedding
         The vectors of the set: ``embed_concepts(database, concepts)``.
+    thresholds
+        What each label must exceed, see :func:`semlens.analysis.noise.label_thresholds`.
     top
         Maximum number; a name in several categories counts once, in the first.
     """
     items = concepts.concepts
     _, name_of = np.unique([concept.name for concept in items], return_inverse=True)
     ranked: list[Candidates] = []
-    for values in alignment(vectors, embedding):
+    for values, least in zip(alignment(vectors, embedding), thresholds, strict=True):
         order = np.argsort(-values, kind="stable")
         # only the best entry of each name
         distinct = order[np.sort(np.unique(name_of[order], return_index=True)[1])]
@@ -68,8 +71,8 @@ def candidates(
             for i in distinct[: max(top, 0)]
         )
         margin = float(values[distinct[0]] - values[distinct[1]]) if len(distinct) > 1 else None
-        label = items[distinct[0]].name if values[distinct[0]] > threshold else None
-        ranked.append(Candidates(best, margin, label))
+        label = items[distinct[0]].name if values[distinct[0]] > least else None
+        ranked.append(Candidates(best, margin, label, float(least)))
     return ranked
 
 
@@ -98,4 +101,10 @@ def _from_record(record: dict[str, Any], top: int) -> Candidates | None:
         for rank, (name, value) in enumerate(zip(names, values, strict=True))
     ]
     has_margin = isinstance(margin, float) and np.isfinite(margin)
-    return Candidates(tuple(items[: max(top, 0)]), float(margin) if has_margin else None, label)
+    threshold = record.get("threshold")
+    return Candidates(
+        tuple(items[: max(top, 0)]),
+        float(margin) if has_margin else None,
+        label,
+        None if threshold is None else float(threshold),
+    )

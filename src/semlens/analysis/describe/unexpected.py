@@ -24,11 +24,10 @@ from semlens.analysis.describe.classes_and_samples import (
 )
 from semlens.analysis.describe.clusters import best_concepts
 from semlens.analysis.label import VOCABULARY, LabelConcepts
+from semlens.analysis.noise import label_thresholds
 from semlens.analysis.query_embedding import alignment, embed_concepts
 from semlens.analysis.result import Result, check_suffix
 from semlens.draw.text_table import rich_table
-from semlens.embedders.load import Embedder
-from semlens.errors import EmbedderError
 from semlens.settings import question, setting
 from semlens.store.atomic_files import save_csv
 from semlens.store.reader import Database
@@ -52,13 +51,14 @@ class Unexpected(Result):
     concepts
         Name of the concept set.
     threshold
-        Components whose best alignment does not exceed it have no label; NaN if components
-        were given.
+        Components whose best alignment does not exceed it have no label; None if it was
+        calibrated, or if components were given.
     minimum
         Components whose largest share of relevance reaches it are relevant.
     frame
-        One row per component: relevance (mean, max), nearest concepts and alignments, clarity,
-        the class's share and rank among the classes, and the classes of its examples.
+        One row per component: relevance (mean, max), nearest concepts and alignments, the
+        threshold (NaN if components were given), clarity, the class's share and rank among the
+        classes, and the classes of its examples.
     classes
         One row per component and class: mean and max of its share, largest mean first.
     files
@@ -71,7 +71,7 @@ class Unexpected(Result):
     target: int
     name: str
     concepts: str
-    threshold: float
+    threshold: float | None
     minimum: float
     frame: pd.DataFrame
     classes: pd.DataFrame
@@ -199,6 +199,7 @@ class Unexpected(Result):
                 "max": [f"{value:.1%}" for value in frame["max"]],
                 "nearest": frame["nearest"].str[0],
                 "alignment": frame["alignments"].str[0],
+                "threshold": frame["threshold"],
                 "clarity": frame["clarity"],
                 "examples": frame["examples_show"],
                 "also drives": [other_classes.get(name, "") for name in frame["component"]],
@@ -216,7 +217,7 @@ def unexpected(
     layers: Layers = None,
     threshold: Annotated[
         float | None,
-        setting("A component has no label if no alignment exceeds this [0]."),
+        setting("A component has no label if no alignment exceeds this [noise]."),
     ] = None,
     minimum: Minimum = MINIMUM,
     top: Annotated[int | None, setting("Maximum number of components.", ge=1)] = None,
@@ -234,8 +235,9 @@ def unexpected(
     layers
         Layers to include; all by default.
     threshold
-        Components whose best alignment does not exceed it have no label. By default 0, the
-        alignment of the empty template (paper, 4.1.2).
+        Components whose best alignment does not exceed it have no label. By default it is
+        calibrated for each layer and these concepts, as that of ``label``; the paper has 0, the
+        alignment of the empty template (4.1.2).
     components
         Describe these, if relevant, instead of those without a label; for example an audit's
         (``audit.unexpected``), which are tested against chance.
@@ -248,16 +250,18 @@ def unexpected(
         If the embedder reads no texts.
     """
     logit, concept_set = find_class(database, target), as_concepts(concepts)
-    cutoff = float("nan") if components is not None else _cutoff(database.embedder, threshold)
     layer_names = database.layer_names(layers)
     relevant: Any = relevant_rows(database, logit, layer_names, minimum, empty_ok=True)
     relevant = relevant[database.has_examples[relevant["component"].to_numpy()]]
-    alignments = alignment(
-        database.theta[relevant["component"].to_numpy()], embed_concepts(database, concept_set)
-    )
-    is_unexpected = ~(alignments.max(axis=1, initial=-np.inf) > cutoff)
-    if components is not None:
-        is_unexpected = relevant["component"].isin(database.rows_of(components)).to_numpy()
+    candidates = relevant["component"].to_numpy(np.int64)
+    embedding = embed_concepts(database, concept_set)
+    alignments = alignment(database.theta[candidates], embedding)
+    if components is None:
+        thresholds = label_thresholds(database, candidates, embedding, threshold)
+        is_unexpected = ~(alignments.max(axis=1, initial=-np.inf) > thresholds)
+    else:
+        thresholds = np.full(len(candidates), np.nan, np.float32)
+        is_unexpected = np.isin(candidates, database.rows_of(components))
     selected: Any = (
         relevant[is_unexpected].head(len(relevant) if top is None else top).reset_index(drop=True)
     )
@@ -273,6 +277,7 @@ def unexpected(
         component=database.names(rows),
         nearest=[list(best) for best in nearest_concepts],
         alignments=[list(best.values()) for best in nearest_concepts],
+        threshold=thresholds[is_unexpected][: len(rows)],
         clarity=clarity_of_rows(database, rows),
     )
     details = [share_among_classes(classes, rows, logit), summarize_examples(files, rows, logit)]
@@ -280,21 +285,10 @@ def unexpected(
     for table in (classes, files):
         table.insert(0, "component", database.names(table.pop("row").to_numpy(np.int64)))
     return Unexpected(
-        logit, class_name(database, logit), concept_set.name, cutoff, minimum,
+        logit, class_name(database, logit), concept_set.name,
+        threshold if components is None else None, minimum,
         frame, classes, files, _layers(layer_names, relevant, is_unexpected), database,
     )  # fmt: skip
-
-
-def _cutoff(embedder: Embedder, threshold: float | None) -> float:
-    """Return the threshold; the default 0 needs an empty template, and thus a text encoder."""
-    if threshold is not None or embedder.has_text:
-        return 0.0 if threshold is None else threshold
-    raise EmbedderError(
-        f"The embedder '{embedder.spec}' reads images only, so that there is no empty template as "
-        "the default threshold.",
-        "Expected an embedder that reads texts, or a threshold of the cosine.",
-        "Build a database with such an embedder, or give concepts as images and a threshold.",
-    )
 
 
 def _layers(

@@ -60,7 +60,7 @@ def class_map(database: Database, target: int) -> ConceptMap:
 def class_unexpected(
     database: Database, target: int, concepts: ConceptSet, audit: Audit | SkippedSection
 ) -> Unexpected:
-    """Return the audit's unexpected components; without an audit, those with alignment below 0."""
+    """Return the audit's unexpected components; without one, those not above noise."""
     if isinstance(audit, SkippedSection):
         return unexpected(database, target, concepts)
     audited_layers = set(audit.frame["layer"])

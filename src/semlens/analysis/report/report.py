@@ -280,7 +280,7 @@ def _parse_date(date: datetime.date | str) -> datetime.date:
 
 def _criterion(audit: Audit | SkippedSection) -> str:
     if isinstance(audit, SkippedSection):
-        return "A component is unexpected if no concept describes it better than an empty prompt."
+        return "A component is unexpected if no concept describes it better than random crops."
     return (
         "A component is unexpected if neither a valid nor a spurious concept aligns with it above "
         "the threshold of the audit."

@@ -115,13 +115,13 @@ def preview_audit(context: Context, state: State, request: NewAudit) -> AuditRes
 @router.get("/audits/{number}")
 def saved_audit(context: Context, number: int) -> SavedAuditResponse:
     """Return a saved audit: concept lists, settings and reviews."""
-    return saved_audit_response(context.db, _get(context, number))
+    return saved_audit_response(context.db, get_audit(context, number))
 
 
 @router.put("/audits/{number}")
 def edit_audit(context: Context, number: int, request: AuditEdit) -> SavedAuditResponse:
     """Change a saved audit; 409 (``EditError``) if another edit came first."""
-    changes = request.sanitized(_get(context, number))
+    changes = request.sanitized(get_audit(context, number))
     record = context.db.audits.edit(number, request.revision, changes)
     return saved_audit_response(context.db, record)
 
@@ -129,20 +129,20 @@ def edit_audit(context: Context, number: int, request: AuditEdit) -> SavedAuditR
 @router.delete("/audits/{number}", status_code=204)
 def delete_audit(context: Context, number: int, revision: Annotated[int, Query()]) -> None:
     """Delete a saved audit."""
-    _get(context, number)
+    get_audit(context, number)
     context.db.audits.remove(number, revision)
 
 
 @router.get("/audits/{number}/result")
 def audit_result(context: Context, state: State, number: int) -> AuditResponse:
     """Return the result of a saved audit in its current revision."""
-    return audit_response(_run(context, state, _get(context, number)))
+    return audit_response(_run(context, state, get_audit(context, number)))
 
 
 @router.get("/audits/{number}/components.csv", response_class=Response)
 def audit_csv(context: Context, state: State, number: int) -> Response:
     """Return the relevant components with verdicts, alignments and reviews as CSV."""
-    record = _get(context, number)
+    record = get_audit(context, number)
     frame = _run(context, state, record).to_pandas()
     reviews = [record.reviews.get(name) for name in frame["component"]]
     frame = frame.assign(
@@ -155,14 +155,14 @@ def audit_csv(context: Context, state: State, number: int) -> Response:
 @router.get("/audits/{number}/concepts.toml", response_class=Response)
 def audit_concepts(context: Context, number: int) -> Response:
     """Return both lists as a concept set in TOML, for ``--concepts``."""
-    record = _get(context, number)
+    record = get_audit(context, number)
     return download(to_toml(record.concepts), "application/toml", f"{_file_stem(record)}.toml")
 
 
 @router.get("/audits/{number}/report.html", response_class=Response)
 def audit_report(context: Context, state: State, number: int) -> Response:
     """Return the report on the class as one HTML file, with the reviews."""
-    record = _get(context, number)
+    record = get_audit(context, number)
     result = _run(context, state, record)
     today = datetime.date.today()
     test = context.model_tests.get(record.target)
@@ -227,7 +227,8 @@ def sweep(
     )
 
 
-def _get(context: ModelContext, number: int) -> AuditRecord:
+def get_audit(context: ModelContext, number: int) -> AuditRecord:
+    """Return a saved audit of the database."""
     audits = context.db.audits
     if number not in audits.numbers():
         saved = ", ".join(map(str, audits.numbers())) or "none"

@@ -21,7 +21,6 @@ from semlens.analysis.describe.neighbours import (
     neighbours,
 )
 from semlens.analysis.describe.senses import Senses, sense_vectors, senses
-from semlens.analysis.label import THRESHOLD
 from semlens.web.app_state import COMPONENT, AppState, Context, ModelContext, Row, State
 from semlens.web.label_sources import SAVED, label_rows, label_source, label_sources, no_labels
 from semlens.web.routes.overview import all_scores
@@ -36,8 +35,6 @@ class CardLabels(BaseModel):
 
     concepts: str | None
     """Label source, or null if there is none. Saved labels start with ``saved:``."""
-    threshold: float | None
-    """Least alignment of a label; null for saved labels."""
     suggestions: Candidates | None
     notice: str | None
     choices: list[str]
@@ -77,7 +74,6 @@ def component_labels(
         notice = f"The saved labels '{source.removeprefix(SAVED)}' do not cover this component."
     return CardLabels(
         concepts=source,
-        threshold=None if source is not None and source.startswith(SAVED) else THRESHOLD,
         suggestions=suggestions,
         notice=notice,
         choices=label_sources(context),
@@ -93,7 +89,8 @@ def component_senses(context: Context, state: State, row: Row, concepts: Concept
     if source is None or not split.senses:
         return split
     vectors = sense_vectors(context.db, row, split)
-    suggestions = label_rows(context, state, source, [row] * len(vectors), vectors)
+    counts = [len(sense.ranks) for sense in split.senses]
+    suggestions = label_rows(context, state, source, [row] * len(vectors), vectors, counts)
     labelled = tuple(
         replace(sense, label=s.label, alignment=s.candidates[0].alignment) if s else sense
         for sense, s in zip(split.senses, suggestions, strict=True)

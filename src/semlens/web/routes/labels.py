@@ -9,7 +9,6 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from semlens.analysis.concepts import ConceptSet, bundled_names
-from semlens.analysis.label import THRESHOLD
 from semlens.analysis.saved_labels import SavedLabels, label_tables
 from semlens.errors import ConceptError, EmbedderError, nearest
 from semlens.web.app_state import Context, ModelContext, State
@@ -28,7 +27,6 @@ class LabelTables(BaseModel):
     tables: list[SavedLabels]
     sets: list[str]
     default: str = DEFAULT
-    threshold: float = THRESHOLD
     has_text: bool
     """Whether the embedder embeds texts, which labelling requires."""
 
@@ -38,7 +36,8 @@ class LabelRequest(BaseModel):
 
     concepts: str = DEFAULT
     """Name of a bundled set, ``classes`` for the model's classes, or ``custom`` for ``texts``."""
-    threshold: float = Field(default=THRESHOLD, ge=-2, le=2)
+    threshold: float | None = Field(default=None, ge=-2, le=2)
+    """Minimum alignment; null calibrates it, so that labels are above noise."""
     texts: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field(
         default=[], max_length=5000
     )

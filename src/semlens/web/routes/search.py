@@ -41,6 +41,10 @@ class SearchHit(BaseModel):
     percentile: float | None
     """Share of the searched components with a lower alignment, in [0, 1]; null in a label
     search."""
+    noise: float | None
+    """Alignment that a hit must exceed to be above noise; null in a label search."""
+    above_noise: bool | None
+    """Whether it does; null in a label search."""
     label: str | None
     """From the newest saved labels."""
 
@@ -51,6 +55,8 @@ class SearchResponse(BaseModel):
     query: str
     searched: int
     """Number of components ranked; in a label search, number of components with a label."""
+    above_noise: int | None
+    """Number of these that are above noise; null in a label search."""
     mode: Literal["vector", "label"]
     notice: str | None
     """Reason why only labels were searched."""
@@ -178,11 +184,15 @@ def _by_vector(
 ) -> SearchResponse:
     ranking = rank(context.db, query, top=k, offset=offset, layers=layers)
     labels = _labels(context, state)
-    hits = [_hit(hit, label=labels[hit.row] if labels else None) for hit in ranking.hits]
+    hits = [
+        _hit(hit, label=labels[hit.row] if labels else None, above_noise=hit.above_noise)
+        for hit in ranking.hits
+    ]
     end = offset + len(hits)
     return SearchResponse(
         query=query.text,
         searched=ranking.searched,
+        above_noise=ranking.above_noise,
         mode="vector",
         notice=None,
         hits=hits,
@@ -204,16 +214,20 @@ def _by_label(
     return SearchResponse(
         query=ranking.query,
         searched=ranking.searched,
+        above_noise=None,
         mode="label",
         notice=f"The embedder '{context.db.manifest.embedder.spec}' cannot embed texts or could "
         "not be loaded, so the search uses the saved labels only.",
-        hits=[_hit(hit, cosine=None, percentile=None) for hit in ranking.hits],
+        hits=[
+            _hit(hit, cosine=None, percentile=None, noise=None, above_noise=None)
+            for hit in ranking.hits
+        ],
         cursor=str(end) if end < ranking.total else None,
         query_id=None,
     )
 
 
-def _hit(hit: Hit | LabelHit, **fields: str | None) -> SearchHit:
+def _hit(hit: Hit | LabelHit, **fields: str | bool | None) -> SearchHit:
     return SearchHit.model_validate({**vars(hit), "component": str(hit.component), **fields})
 
 

@@ -1,0 +1,198 @@
+"""Noise: alignments of vectors that mean nothing, which a label or a search hit must exceed.
+
+Any vector is nearest to some concept of a list, and some component is nearest to any query. What
+such a nearest pair aligns by chance is measured per database and layer, on *mixtures*: vectors
+aggregated, like those of components, from as many crops drawn at random (with replacement) from
+the distinct crops of the layer. It is an addition of semlens; the paper's threshold, 0.025, was
+chosen for its embedder.
+
+- A **label** must exceed the 0.95 quantile, over mixtures, of the largest alignment with any
+  concept of the list. A component without a meaning gets a label with a probability of 5 %.
+- A **search hit** among N components must exceed the quantile 0.95 ** (1 / N) of a mixture's
+  alignment with the query. That none of N meaningless components does so has a probability of 95 %.
+  The quantile is far in the tail, beyond the simulated mixtures. It is that of the Pearson type III
+  (shifted gamma) distribution of their mean, variance and skewness, which sums of skewed variables
+  approach before they approach the normal one. A negative skewness counts as zero, which raises the
+  threshold.
+
+To exceed this threshold means to be above noise: that the concept describes the examples better
+than random crops. It does not mean that the concept is the right one, nor does a smaller alignment
+mean that no concept fits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float16, Float32, Int64
+from scipy.stats import pearson3, skew
+
+from semlens.analysis.centring import layer_crops, layer_means
+from semlens.analysis.query_embedding import QueryEmbedding, alignment_blocks
+from semlens.store.reader import Database
+from semlens.streaming.aggregate import aggregate_vectors
+
+LEVEL = 0.05
+"""Probability that a component without a meaning gets a label, or that a search has a hit."""
+MIXTURES = 4096
+"""Mixtures per layer and number of examples."""
+POOL = 8192
+"""Largest number of distinct crops of a layer that are drawn from."""
+SEED = 0
+_CROPS = 8192
+"""Crops that are aggregated in one step."""
+_COUNTS = np.array([1, 2, 3, 5, 8, 12, 20, 30, 50, 80, 120, 200, 300, 500, 800, 1200, 2000, 5000])
+"""Numbers of crops of a mixture. A component is compared with the largest that it has examples
+for: to have fewer crops raises the threshold."""
+_SAVED: WeakKeyDictionary[Database, dict[tuple[object, ...], np.ndarray]] = WeakKeyDictionary()
+"""What was computed for an opened database; mixtures are also saved in it."""
+
+
+def label_thresholds(
+    database: Database,
+    rows: Int64[np.ndarray, " n"],
+    embedding: QueryEmbedding,
+    threshold: float | None = None,
+    *,
+    centred: bool = False,
+    counts: Int64[np.ndarray, " n"] | None = None,
+) -> Float32[np.ndarray, " n"]:
+    """Return the alignment that each component's label must exceed to be above noise.
+
+    Parameters
+    ----------
+    rows
+        The components; 0 for those without examples, which have no label.
+    embedding
+        The concepts that labels are chosen from.
+    threshold
+        A fixed threshold instead, the same for all components.
+    centred
+        Whether the mean of the layer's crops is subtracted from the vectors.
+    counts
+        Numbers of examples, for vectors of a part of each component's examples.
+    """
+    if threshold is not None:
+        return np.full(len(rows), threshold, np.float32)
+    saved = _SAVED.setdefault(database, {})
+    thresholds = np.zeros(len(rows), np.float32)
+    for layer, count, positions in _groups(database, rows, counts):
+        key = "label", layer, count, centred, embedding.digest
+        if key not in saved:
+            vectors = mixtures(database, layer, count).astype(np.float32)
+            if centred:
+                vectors -= layer_means(database, layer)[layer]
+            largest = [values.max(1) for _, values in alignment_blocks(vectors, embedding)]
+            saved[key] = np.quantile(np.concatenate(largest), 1 - LEVEL, method="higher")
+        thresholds[positions] = saved[key]
+    return thresholds + _ROUNDING
+
+
+_ROUNDING = np.float32(1e-6)
+"""So that a component equal to all mixtures is not above them: a layer may have one crop only."""
+
+
+def search_thresholds(
+    database: Database, rows: Int64[np.ndarray, " n"], direction: Float32[np.ndarray, " d"]
+) -> Float32[np.ndarray, " n"]:
+    """Return the alignment that each component must exceed to be a hit above noise among all.
+
+    Parameters
+    ----------
+    rows
+        The components that are searched; all have examples.
+    direction
+        The query: the alignment of a vector is its inner product with it, divided by its norm.
+    """
+    thresholds = np.zeros(len(rows), np.float32)
+    above = -np.expm1(np.log1p(-LEVEL) / max(len(rows), 1))
+    for layer, count, positions in _groups(database, rows):
+        vectors = torch.from_numpy(mixtures(database, layer, count)).float()
+        products = vectors @ torch.from_numpy(np.ascontiguousarray(direction, np.float32))
+        norms = torch.linalg.vector_norm(vectors, dim=1).clamp(min=1e-12)
+        values = (products / norms).double().numpy()
+        mean, spread = values.mean(), values.std()
+        thresholds[positions] = (
+            pearson3.isf(above, max(float(skew(values)), 0.0), mean, spread)
+            if spread > _ROUNDING
+            else mean
+        )
+    return thresholds + _ROUNDING
+
+
+def _groups(
+    database: Database,
+    rows: Int64[np.ndarray, " n"],
+    counts: Int64[np.ndarray, " n"] | None = None,
+) -> Iterator[tuple[str, int, Int64[np.ndarray, " g"]]]:
+    """Yield layer, number of crops of a mixture, and positions of the components of this kind."""
+    steps = np.unique([*_COUNTS, database.manifest.recipe.examples])
+    examples = database.components["examples"].to_numpy()[rows] if counts is None else counts
+    step = steps[np.searchsorted(steps, examples, "right").clip(1) - 1]
+    for entry in database.manifest.layers:
+        inside = (rows >= entry.first) & (rows < entry.first + entry.rows) & (examples > 0)
+        for number in np.unique(step[inside]).tolist():
+            yield entry.name, number, np.flatnonzero(inside & (step == number))
+
+
+def mixtures(database: Database, layer: str, count: int) -> Float16[np.ndarray, "m d"]:
+    """Return vectors of components whose examples are ``count`` random crops of a layer.
+
+    They are kept in the database.
+    """
+    saved = _SAVED.setdefault(database, {})
+    key = "mixtures", layer, count
+    if key not in saved:
+        # as integers, since few readers of tables know 16-bit floats
+        table = database.cached(
+            "noise",
+            [*database.digests(layer), count, MIXTURES, POOL, SEED],
+            lambda: pd.DataFrame(
+                {"vector": simulate(database, layer, count, MIXTURES, SEED).view(np.int16).ravel()}
+            ),
+        )
+        flat = table["vector"].to_numpy(np.int16).copy().view(np.float16)
+        saved[key] = flat.reshape(-1, database.manifest.dim)
+    return saved[key]
+
+
+def simulate(
+    database: Database, layer: str, count: int, number: int, seed: int
+) -> Float16[np.ndarray, "n d"]:
+    """Aggregate random crops of a layer as the database's components are.
+
+    With weighted examples, each mixture has the readouts of a random component with at least
+    ``count`` examples.
+    """
+    rng = np.random.default_rng((seed, count))
+    crops = layer_crops(database, layer)
+    if len(crops) > POOL:
+        crops = np.sort(rng.choice(crops, POOL, replace=False))
+    vectors = torch.from_numpy(database.vectors_of(crops.tolist())).float()
+    drawn = torch.from_numpy(rng.integers(0, len(crops), (number, count)))
+    strength = _strengths(database, layer, count)
+    strength = strength[torch.from_numpy(rng.integers(0, len(strength), number))]
+    blocks: list[np.ndarray] = []
+    for picked, readouts in zip(
+        drawn.split(max(1, _CROPS // count)), strength.split(max(1, _CROPS // count)), strict=True
+    ):
+        used = torch.ones_like(picked, dtype=torch.bool)
+        mixed = aggregate_vectors(
+            vectors[picked], used, readouts, database.manifest.recipe.aggregate
+        )
+        blocks.append(mixed.half().numpy())
+    return np.concatenate(blocks)
+
+
+def _strengths(database: Database, layer: str, count: int) -> torch.Tensor:
+    """Return the ``count`` strongest readouts of each component with as many, times its sign."""
+    component, _, activation = database.example_crops(layer)
+    rows, first, examples = np.unique(component, return_index=True, return_counts=True)
+    first, rows = first[examples >= count], rows[examples >= count]
+    sign = database.components["sign"].to_numpy()[rows]
+    strength = activation[first[:, None] + np.arange(count)] * sign[:, None]
+    return torch.from_numpy(strength.astype(np.float32))
