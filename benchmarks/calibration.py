@@ -10,7 +10,8 @@ list with a record per test and null:
     what the test assumes does not hold; "no null" if there may be something to find; "not used"
     for tests that semlens does not use, for comparison.
 ``below_05``, ``below_01``
-    Share of the p-values below .05 and .01, with 95 % intervals ``_low`` and ``_high``.
+    Share of the p-values below .05 and .01, with 95 % intervals ``_low`` and ``_high``; of single
+    classes ``below_05_by_class``.
 ``family_wise_05``
     Share of the draws in which some class is an alarm, tested together as the question does.
 
@@ -40,7 +41,7 @@ from semlens.demo.walkthrough import build_demo
 from semlens.draw.figure import INK, SERIES, SOFT, new_figure, styled, write_picture
 
 Part = Callable[[np.random.Generator, int], Iterator[Simulation | Rate]]
-COLUMNS = 5
+COLUMNS = 4
 """Panels in a row of the figure."""
 BINS = 20
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -74,6 +75,7 @@ def parts(options: argparse.Namespace, work: Path) -> dict[str, Part]:
         partial(on_demo.lists, demo),
         partial(on_demo.random_components, demo),
         simulated.verdicts,
+        partial(on_demo.thresholds, demo),
         simulated.suspects,
         partial(on_demo.rotated_vocabulary, demo),
         simulated.group_contrasts,
@@ -148,10 +150,10 @@ def draw_histograms(simulations: Sequence[Simulation], path: Path) -> None:
         faded = 1.0 if one.kind in ("null", "not assumed") else 0.45
         axes.hist(values, edges, weights=weights, color=colour, alpha=faded)
         axes.axhline(1, color=INK, lw=0.8, ls="--")
-        about = "\n".join(wrap(one.null, 38))
+        about = "\n".join(wrap(one.null, 44))
         axes.set_title(about, fontsize=7, fontweight="normal", color=SOFT)
         axes.annotate(
-            one.test, (0, 1), (0, 26), xycoords="axes fraction", textcoords="offset points",
+            one.test, (0, 1), (0, 24), xycoords="axes fraction", textcoords="offset points",
             fontsize=8, fontweight="bold", color=INK,
         )  # fmt: skip
     panels[0].set(ylim=(0, 3), yticks=[0, 1, 2, 3], xticks=[0, 0.5, 1])

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from calibration_rates import Simulation
+from calibration_rates import LEVEL, Rate, Simulation
 from calibration_tests import (
     AUDIT,
     LIST,
     PERMUTATION,
     RANDOM_LISTS,
     SUSPECTS,
+    THRESHOLDS,
     chance_p_value,
     first_suspect,
     permutation_p_value,
@@ -36,7 +37,14 @@ from semlens.analysis.centring import layer_crops, layer_means
 from semlens.analysis.class_relevance import relevant_rows
 from semlens.analysis.classes import class_name
 from semlens.analysis.concepts import ConceptSet, as_concepts, load_sets
-from semlens.analysis.query_embedding import QueryEmbedding, alignment, embed_concepts, unit
+from semlens.analysis.noise import label_thresholds, search_thresholds, simulate
+from semlens.analysis.query_embedding import (
+    QueryEmbedding,
+    alignment,
+    directions,
+    embed_concepts,
+    unit,
+)
 from semlens.analysis.resolve_concepts import concepts_by_class
 from semlens.api import ConceptDatabase
 
@@ -70,6 +78,11 @@ class Demo:
         """Excess relevance of all classes."""
         return class_excess(self.database, self.words)[1]
 
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the layers."""
+        return tuple(self.database.layers)
+
     @cached_property
     def vocabulary(self) -> QueryEmbedding:
         """The background of audits."""
@@ -84,12 +97,6 @@ class Demo:
     def theta(self) -> list[np.ndarray]:
         """Unit vectors of the components of each layer."""
         return [unit(self.database.theta[one.rows]) for one in self.excess]
-
-
-def text_directions(query: QueryEmbedding) -> np.ndarray:
-    """Return what alignment multiplies a unit vector with: text minus empty text."""
-    null = np.zeros_like(query.vectors[:1]) if query.null is None else query.null[None]
-    return unit(query.vectors) - unit(null)
 
 
 def rotated(rng: np.random.Generator, vectors: np.ndarray) -> np.ndarray:
@@ -108,24 +115,24 @@ def rotations(demo: Demo, rng: np.random.Generator, draws: int) -> Iterator[Simu
     """Yield p-values of the real classes with the list of artefacts, rotated at random."""
     others = tuple(one for i, one in enumerate(demo.words) if i != demo.planted)
     alone = class_excess(demo.database, others)[1]
-    directions = text_directions(demo.artefacts)
+    listed = directions(demo.artefacts)
     classes = len(demo.words)
     both = np.zeros((draws, classes))
     without = np.zeros((draws, classes - 1))
     permuted = np.zeros((draws, 1))
     for draw in range(draws):
-        turned = rotated(rng, directions).T
+        turned = rotated(rng, listed).T
         aligned = [standardised(theta @ turned) for theta in demo.theta]
         both[draw] = alarms(demo.excess, aligned)
         without[draw] = alarms(alone, aligned)
         position = int(rng.integers(classes))
         permuted[draw] = permutation_p_value(rng, demo.excess, aligned, position)
-    of = f"demo, list of {len(directions)} rotated"
+    of = f"demo, list of {len(listed)} rotated"
     clean = np.delete(both, demo.planted, axis=1)
     planted = both[:, demo.planted, None]
     yield Simulation(
         AUDIT, f"{of}, {classes - 1} classes, '{demo.target}' left out", without, family="sweep",
-        drawn=True,
+        drawn=True, members=tuple(class_name(demo.database, index) for index, _ in others),
     )  # fmt: skip
     yield Simulation(AUDIT, f"{of}, the same classes beside '{demo.target}'", clean, drawn=True)
     yield Simulation(AUDIT, f"{of}, '{demo.target}' itself", planted, "no null", drawn=True)
@@ -141,7 +148,7 @@ def alarms(excess: list[LayerExcess], aligned: list[np.ndarray]) -> list[float]:
 
 def real_words(demo: Demo, rng: np.random.Generator, draws: int) -> Iterator[Simulation]:
     """Yield p-values of lists of real words, which may describe what a class relies on."""
-    aligned = [standardised(theta @ text_directions(demo.vocabulary).T) for theta in demo.theta]
+    aligned = [standardised(theta @ directions(demo.vocabulary).T) for theta in demo.theta]
     scores = contrast_scores(demo.excess, aligned)
     words, classes = scores.shape[1], len(scores)
     random = np.zeros((draws, classes))
@@ -220,13 +227,13 @@ def rotated_vocabulary(demo: Demo, rng: np.random.Generator, draws: int) -> Iter
             for one in excess
         ]
     ) / len(excess)
-    directions = text_directions(demo.vocabulary).T
+    words = directions(demo.vocabulary).T
     bounds = np.cumsum([len(one) for one in demo.theta])[:-1]
     joined = np.concatenate(demo.theta)
     p_values = np.zeros((draws, 1))
     for draw in range(draws):
         # to rotate the components is to rotate the words, and there are fewer of them
-        values = np.split(rotated(rng, joined) @ directions, bounds)
+        values = np.split(rotated(rng, joined) @ words, bounds)
         candidates = Candidates(
             demo.vocabulary.names, len(demo.vocabulary.names),
             contrast_scores(excess, [standardised(one) for one in values]),
@@ -236,3 +243,28 @@ def rotated_vocabulary(demo: Demo, rng: np.random.Generator, draws: int) -> Iter
         p_values[draw] = first_suspect(candidates, int(rng.integers(len(classes))))
     null = f"demo, {len(demo.vocabulary.names)} words rotated, without '{demo.target}'"
     yield Simulation(SUSPECTS, null, p_values, drawn=True)
+
+
+def thresholds(demo: Demo, rng: np.random.Generator, draws: int) -> Iterator[Rate]:
+    """Yield how often components of random crops get a label, and searches of them have hits."""
+    database, count = demo.database, demo.database.manifest.recipe.examples
+    rows = [one.rows for one in demo.excess]
+    # another seed than that of the crops that the thresholds come from
+    crops = [simulate(database, name, count, draws, 1).astype(np.float32) for name in demo.layers]
+    for name, vectors, layer_rows in zip(demo.layers, crops, rows, strict=True):
+        least = label_thresholds(database, layer_rows[:1], demo.vocabulary)
+        labelled = alignment(vectors, demo.vocabulary).max(1) > least
+        null = f"label of a component of {count} random crops, {name}"
+        yield Rate(THRESHOLDS, null, LEVEL, labelled[:, None])
+    queries = directions(demo.vocabulary)[rng.permutation(len(demo.vocabulary.names))[:draws]]
+    limits = [search_thresholds(database, np.concatenate(rows), query) for query in queries]
+    bounds = np.cumsum([len(one) for one in rows])[:-1]
+    units = [unit(vectors) for vectors in crops]
+    found = np.zeros((draws, 1), bool)
+    for draw in range(draws):
+        number = draw % len(queries)
+        for vectors, least in zip(units, np.split(limits[number], bounds), strict=True):
+            picked = vectors[rng.integers(0, len(vectors), len(least))]
+            found[draw] |= (picked @ queries[number] > least).any()
+    null = f"a word has a hit among {sum(map(len, rows))} components of random crops"
+    yield Rate(THRESHOLDS, null, LEVEL, found)

@@ -27,6 +27,8 @@ class Simulation:
         One row per draw, one column per class that is tested in it.
     drawn
         Whether the figure shows it.
+    members
+        Names of the classes, if they are the same in each draw.
     """
 
     test: str
@@ -35,6 +37,7 @@ class Simulation:
     kind: Kind = "null"
     family: Family | None = None
     drawn: bool = False
+    members: tuple[str, ...] = ()
 
     def record(self) -> dict[str, Any]:
         """Return the rates as plain values."""
@@ -46,6 +49,9 @@ class Simulation:
         }
         for level, key in ((LEVEL, "below_05"), (0.01, "below_01")):
             values |= named_rate(key, self.p_values < level)
+        if self.members:
+            shares = (self.p_values < LEVEL).mean(0).tolist()
+            values["below_05_by_class"] = dict(zip(self.members, shares, strict=True))
         if self.family is not None:
             values |= named_rate("family_wise_05", any_alarm(self.p_values, self.family)[:, None])
         return values

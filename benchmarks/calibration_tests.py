@@ -30,6 +30,7 @@ RANDOM_LISTS = "Audit: random lists"
 SUSPECTS = "Suspects"
 CONTRAST = "Contrast of two groups"
 SWAP = "Border swap"
+THRESHOLDS = "Labels and search hits"
 INTERVALS = "Intervals"
 VERDICTS = "Verdicts"
 MASKING = "Several classes with one artefact"
@@ -217,7 +218,7 @@ def _groups(
 
 def swaps(rng: np.random.Generator, draws: int) -> Iterator[Simulation]:
     """Yield the p-values of all classes, whose gains are of one distribution."""
-    for classes in (12, 30):
+    for classes in (6, 12, 30):
         for name, sample in VALUES.items():
             gains = sample(rng, (draws, classes))
             p_values = np.stack([leave_one_out(row) for row in gains])
