@@ -6,9 +6,9 @@ Every test is run as it is shipped, on values that mean nothing, ``--draws`` tim
 list with a record per test and null:
 
 ``name``, ``null``, ``kind``
-    What was tested, on what. ``kind`` is "null"; "not assumed" if there is nothing to find, but
-    what the test assumes does not hold; "no null" if there may be something to find; "not used"
-    for tests that semlens does not use, for comparison.
+    What was tested, on what. ``kind`` is "null"; "violated" if there is nothing to find, but the
+    test's assumptions do not hold; "no null" if there may be something to find; "unused" for what
+    semlens does not do, for comparison.
 ``below_05``, ``below_01``
     Share of the p-values below .05 and .01, with 95 % intervals ``_low`` and ``_high``; of single
     classes ``below_05_by_class``.
@@ -106,19 +106,18 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
 
 
 def show(result: Mapping[str, Any]) -> None:
-    """Print a table per test."""
+    """Print a table per test, in percent; bold where p-values are below a level too often."""
     keys = ("below_05", "below_01", "family_wise_05")
-    header = ["null", "", "P(p < .05)", "P(p < .01)", "any class"]
+    header = ["simulated", "kind", "p < .05", "p < .01", "any alarm"]
     for name, records in _by_name(result["tests"]):
         rows = [[one["null"], one["kind"], *(shown(one, key) for key in keys)] for one in records]
         print(f"\n{name}\n\n{table(header, rows)}")
     for name, records in _by_name(result["rates"]):
-        rows = [[one["null"], _plain(one["nominal"]), shown(one, "rate")] for one in records]
-        print(f"\n{name}\n\n{table(['case', 'nominal', 'measured'], rows)}")
-
-
-def _plain(nominal: float | None) -> str | None:
-    return None if nominal is None else f"{nominal:g}"
+        rows = [
+            [one["null"], one["nominal"] and f"{100 * one['nominal']:g}", shown(one, "rate")]
+            for one in records
+        ]
+        print(f"\n{name}\n\n{table(['simulated', 'nominal', 'measured'], rows)}")
 
 
 def _by_name(records: Sequence[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
@@ -128,12 +127,13 @@ def _by_name(records: Sequence[dict[str, Any]]) -> list[tuple[str, list[dict[str
 
 
 def shown(record: Mapping[str, Any], key: str) -> str | None:
-    """Return a rate with its interval; bold if a p-value is below its level too often."""
+    """Return a rate with its interval in percent; bold if its interval is above the level."""
     if key not in record:
         return None
-    text = f"{record[key]:.3f} ({record[key + '_low']:.3f} to {record[key + '_high']:.3f})"
-    nominal = {"below_05": 0.05, "below_01": 0.01, "family_wise_05": 0.05}.get(key, 1.0)
-    return f"**{text}**" if record[key + "_low"] > nominal else text
+    share, low, high = (100 * record[key + end] for end in ("", "_low", "_high"))
+    text = f"{share:.1f} ({low:.1f}-{high:.1f})"
+    level = {"below_05": 5, "below_01": 1, "family_wise_05": 5}.get(key, 100)
+    return f"**{text}**" if low > level else text
 
 
 @styled
@@ -147,7 +147,7 @@ def draw_histograms(simulations: Sequence[Simulation], path: Path) -> None:
         values = one.p_values.ravel()
         colour = SERIES[tests.index(one.test) % len(SERIES)]
         weights = np.full(len(values), BINS / len(values))
-        faded = 1.0 if one.kind in ("null", "not assumed") else 0.45
+        faded = 1.0 if one.kind in ("null", "violated") else 0.45
         axes.hist(values, edges, weights=weights, color=colour, alpha=faded)
         axes.axhline(1, color=INK, lw=0.8, ls="--")
         about = "\n".join(wrap(one.null, 44))

@@ -127,17 +127,17 @@ def rotations(demo: Demo, rng: np.random.Generator, draws: int) -> Iterator[Simu
         without[draw] = alarms(alone, aligned)
         position = int(rng.integers(classes))
         permuted[draw] = permutation_p_value(rng, demo.excess, aligned, position)
-    of = f"demo, list of {len(listed)} rotated"
+    of = f"demo: {len(listed)} rotated"
     clean = np.delete(both, demo.planted, axis=1)
     planted = both[:, demo.planted, None]
     yield Simulation(
-        AUDIT, f"{of}, {classes - 1} classes, '{demo.target}' left out", without, family="sweep",
+        AUDIT, f"{of}, no '{demo.target}'", without, family="sweep",
         drawn=True, members=tuple(class_name(demo.database, index) for index, _ in others),
     )  # fmt: skip
-    yield Simulation(AUDIT, f"{of}, the same classes beside '{demo.target}'", clean, drawn=True)
+    yield Simulation(AUDIT, f"{of}, beside '{demo.target}'", clean, drawn=True)
     yield Simulation(AUDIT, f"{of}, '{demo.target}' itself", planted, "no null", drawn=True)
-    yield Simulation(AUDIT, f"{of}, all {classes} classes", both, "no null", family="sweep")
-    yield Simulation(PERMUTATION, f"{of}, all {classes} classes", permuted, "not used", drawn=True)
+    yield Simulation(AUDIT, f"{of}, all classes", both, "no null", family="sweep")
+    yield Simulation(PERMUTATION, f"{of}, all classes", permuted, "unused", drawn=True)
 
 
 def alarms(excess: list[LayerExcess], aligned: list[np.ndarray]) -> list[float]:
@@ -166,9 +166,9 @@ def real_words(demo: Demo, rng: np.random.Generator, draws: int) -> Iterator[Sim
             random[draw, c] = compare_classes(scores[:, listed], c).p_value.min()
             close = rng.choice(nearest[c], 8, replace=False)
             near[draw, c] = compare_classes(scores[:, close], c).p_value.min()
-    null = f"demo, {LIST} random words, which may describe a class"
+    null = f"demo: {LIST} random words"
     yield Simulation(AUDIT, null, random, "no null", family="sweep", drawn=True)
-    null = f"demo, 8 of the {NEAREST} words nearest to the class's name"
+    null = "demo: 8 words near the class's name"
     yield Simulation(AUDIT, null, near, "no null", drawn=True)
 
 
@@ -192,9 +192,9 @@ def lists(demo: Demo, rng: np.random.Generator, draws: int) -> Iterator[Simulati
         ):
             background = np.delete(values, listed, axis=1)
             p_values[draw] = chance_p_value(background, values[:, listed], weight, draw)
-    yield Simulation(RANDOM_LISTS, f"demo, {LIST} random words", random, drawn=True)
-    null = f"demo, the {LIST} words nearest to a random one"
-    yield Simulation(RANDOM_LISTS, null, topic, "not assumed", drawn=True)
+    yield Simulation(RANDOM_LISTS, f"demo: {LIST} random words", random, drawn=True)
+    null = f"demo: {LIST} words of one topic"
+    yield Simulation(RANDOM_LISTS, null, topic, "violated", drawn=True)
 
 
 def random_components(demo: Demo, rng: np.random.Generator, draws: int) -> Iterator[Simulation]:
@@ -210,11 +210,9 @@ def random_components(demo: Demo, rng: np.random.Generator, draws: int) -> Itera
         for null, vectors in (("as they are", theta), ("centred", theta - mean)):
             background, listed = (alignment(vectors, q) for q in (demo.vocabulary, demo.artefacts))
             p_values[null][draw] = chance_p_value(background, listed, weight, draw)
-    about = f"demo, components of {CROPS} random crops, list of artefacts, vectors"
-    yield Simulation(
-        RANDOM_LISTS, f"{about} centred", p_values["centred"], "not assumed", drawn=True
-    )
-    yield Simulation(RANDOM_LISTS, f"{about} as they are", p_values["as they are"], "not used")
+    about = "demo: random components,"
+    yield Simulation(RANDOM_LISTS, f"{about} centred", p_values["centred"], "violated", drawn=True)
+    yield Simulation(RANDOM_LISTS, f"{about} not centred", p_values["as they are"], "unused")
 
 
 def rotated_vocabulary(demo: Demo, rng: np.random.Generator, draws: int) -> Iterator[Simulation]:
@@ -241,7 +239,7 @@ def rotated_vocabulary(demo: Demo, rng: np.random.Generator, draws: int) -> Iter
             np.concatenate([best_matches(one) for one in values]), shares,
         )  # fmt: skip
         p_values[draw] = first_suspect(candidates, int(rng.integers(len(classes))))
-    null = f"demo, {len(demo.vocabulary.names)} words rotated, without '{demo.target}'"
+    null = f"demo: {len(demo.vocabulary.names)} rotated, no '{demo.target}'"
     yield Simulation(SUSPECTS, null, p_values, drawn=True)
 
 

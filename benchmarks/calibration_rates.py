@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Float64
 from scipy.stats import beta, false_discovery_control
 
-Kind = Literal["null", "not assumed", "no null", "not used"]
-"""Of a simulation: there is nothing to find; nothing, but what the test assumes does not hold;
-something may be there to find; the test is not used."""
+Kind = Literal["null", "violated", "no null", "unused"]
+"""Of a simulation: there is nothing to find; nothing, but the test's assumptions are violated;
+there may be something to find; semlens does not use the test."""
 Family = Literal["bonferroni", "sweep"]
 """How the classes of a draw are tested together: smallest p times their number, or q values."""
 LEVEL = 0.05

@@ -25,7 +25,7 @@ from semlens.analysis.correct.artefact_sensitivity import change_interval, wilso
 from semlens.analysis.outlier_test import outlier_p_values
 
 AUDIT = "Audit: alarm"
-PERMUTATION = "Permuted components (not used)"
+PERMUTATION = "Permuted components (unused)"
 RANDOM_LISTS = "Audit: random lists"
 SUSPECTS = "Suspects"
 CONTRAST = "Contrast of two groups"
@@ -46,17 +46,17 @@ LIST = 22
 
 
 def class_contrasts(rng: np.random.Generator, draws: int) -> Iterator[Simulation]:
-    """Yield p-values of the audit's alarm: classes of a world, meaningless concepts."""
+    """Yield p-values of the audit's alarm: lists of meaningless concepts."""
     lengths = (1, 10, LIST, 100)
     for classes in (6, 12, 30):
         drawn = _contrasts(rng, draws, classes, lengths)
         for n, p_values in drawn.items():
-            null = f"{classes} classes, {n} meaningless concept{'s' * (n > 1)}"
+            null = f"{classes} classes, list of {n}"
             family = "sweep" if n == LIST else None
             yield Simulation(AUDIT, null, p_values, family=family, drawn=n == LIST)
     for null, world in (
-        (f"{LIST} concepts of one topic", {"topic": 0.8}),
-        (f"{LIST} concepts, few components with most relevance", {"tail": "pareto"}),
+        (f"list of {LIST}, one topic", {"topic": 0.8}),
+        ("few relevant components", {"tail": "pareto"}),
     ):
         p_values = _contrasts(rng, draws, 12, (LIST,), **world)[LIST]
         null = f"12 classes, {null}"
@@ -84,8 +84,8 @@ def permutations(rng: np.random.Generator, draws: int) -> Iterator[Simulation]:
     for draw in range(draws):
         made = meaningless_world(rng, 12, LIST)
         p_values[draw] = permutation_p_value(rng, made.layers, made.alignments, 0)
-    null = f"12 classes, {LIST} meaningless concepts"
-    yield Simulation(PERMUTATION, null, p_values, "not used", drawn=True)
+    null = f"12 classes, list of {LIST}"
+    yield Simulation(PERMUTATION, null, p_values, "unused", drawn=True)
 
 
 def permutation_p_value(
@@ -107,9 +107,9 @@ def random_lists(rng: np.random.Generator, draws: int) -> Iterator[Simulation]:
     components, words = 20, 500
     topic = np.sqrt(0.5) * np.ones((1, LIST))
     for null, spread, kind, shift in (
-        ("list drawn as the background is", 1.0, "null", None),
-        ("one component has most relevance", 0.02, "null", None),
-        ("list of one topic", 1.0, "not assumed", topic),
+        ("list like the background", 1.0, "null", None),
+        ("one relevant component", 0.02, "null", None),
+        ("list of one topic", 1.0, "violated", topic),
     ):
         p_values = np.zeros((draws, 1))
         for draw in range(draws):
@@ -120,7 +120,7 @@ def random_lists(rng: np.random.Generator, draws: int) -> Iterator[Simulation]:
             p_values[draw] = chance_p_value(
                 values[:, LIST:], values[:, :LIST], rng.dirichlet(np.full(components, spread)), draw
             )
-        yield Simulation(RANDOM_LISTS, f"{null}, simulated", p_values, kind, drawn=True)
+        yield Simulation(RANDOM_LISTS, f"simulated: {null}", p_values, kind, drawn=True)
 
 
 def chance_p_value(
@@ -172,7 +172,7 @@ def suspects(rng: np.random.Generator, draws: int, words: int = 700) -> Iterator
             np.concatenate(made.shares) / len(made.layers),
         )  # fmt: skip
         p_values[draw] = first_suspect(candidates, 0)
-    null = f"12 classes, {words} meaningless words, {clusters} clusters"
+    null = f"12 classes, {words} words, {clusters} clusters"
     yield Simulation(SUSPECTS, null, p_values, drawn=True)
 
 
@@ -222,7 +222,7 @@ def swaps(rng: np.random.Generator, draws: int) -> Iterator[Simulation]:
         for name, sample in VALUES.items():
             gains = sample(rng, (draws, classes))
             p_values = np.stack([leave_one_out(row) for row in gains])
-            kind = "null" if name == "normal" else "not assumed"
+            kind = "null" if name == "normal" else "violated"
             null = f"{classes} classes, gains {name}"
             yield Simulation(SWAP, null, p_values, kind, family="bonferroni", drawn=classes == 12)
 

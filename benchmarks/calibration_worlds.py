@@ -17,8 +17,8 @@ from semlens.analysis.audit.class_contrast import (
 VALUES: dict[str, Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]] = {
     "normal": lambda rng, shape: rng.normal(size=shape),
     "uniform": lambda rng, shape: rng.uniform(size=shape),
-    "heavy tails (t, 3 d.f.)": lambda rng, shape: rng.standard_t(3, size=shape),
-    "skewed (gamma, shape 4)": lambda rng, shape: rng.gamma(4, size=shape),
+    "t with 3 d.f.": lambda rng, shape: rng.standard_t(3, size=shape),
+    "gamma with shape 4": lambda rng, shape: rng.gamma(4, size=shape),
 }
 """Distributions of one value per class."""
 TAILS: dict[str, Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]] = {
