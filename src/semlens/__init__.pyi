@@ -4,7 +4,6 @@ from .analysis.audit.audit import audit as audit
 from .analysis.audit.model_test import model_test as model_test
 from .analysis.audit.suspects import suspects as suspects
 from .analysis.audit.sweep import audit_all as audit_all
-from .analysis.border_swap import border_swap as border_swap
 from .analysis.class_relevance import class_relevance as class_relevance
 from .analysis.compare.compare import compare as compare
 from .analysis.compare.drift import drift as drift
@@ -28,6 +27,8 @@ from .analysis.query_embedding import QueryEmbedding as QueryEmbedding
 from .analysis.report.report import report as report
 from .analysis.scores import scores as scores
 from .analysis.search import search as search
+from .analysis.swap.border_swap import border_swap as border_swap
+from .analysis.swap.region_swap import region_swap as region_swap
 from .api import ConceptDatabase as ConceptDatabase
 from .api import build as build
 from .api import open as open

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float64
 from rich.console import RenderableType
 
 from semlens.analysis.classes import Pictures, class_name, find_class
@@ -77,6 +78,20 @@ def relevant_rows(
     )
     layer = database.components["layer"].to_numpy()[relevant["component"]]
     return relevant.assign(layer=layer)[["component", "layer", "mean", "max"]]
+
+
+def mean_shares(database: Database, target: int | None) -> Float64[np.ndarray, " components"]:
+    """Return every component's mean share for a class; NaN where the database lacks it."""
+    shares = np.full(database.manifest.rows, np.nan)
+    if target is None or database.manifest.relevance is None:
+        return shares
+    try:
+        table = database.relevance(target)
+    except RelevanceError:  # of this class there were no samples
+        return shares
+    shares[:] = 0.0  # shares below the database's floor are not stored
+    shares[table["component"]] = table["mean"]
+    return shares
 
 
 def class_table(database: Database, minimum: float = MINIMUM) -> pd.DataFrame:

@@ -7,7 +7,6 @@ from semlens.analysis.audit.audit import audit
 from semlens.analysis.audit.model_test import model_test
 from semlens.analysis.audit.suspects import suspects
 from semlens.analysis.audit.sweep import audit_all
-from semlens.analysis.border_swap import border_swap
 from semlens.analysis.class_relevance import class_relevance
 from semlens.analysis.compare.compare import compare
 from semlens.analysis.compare.drift import drift
@@ -27,6 +26,8 @@ from semlens.analysis.label import label
 from semlens.analysis.report.report import report
 from semlens.analysis.scores import scores
 from semlens.analysis.search import search
+from semlens.analysis.swap.border_swap import border_swap
+from semlens.analysis.swap.region_swap import region_swap
 from semlens.store.reader import Database
 
 
@@ -51,6 +52,7 @@ class Questions(Database):
     label = label
     model_test = model_test
     prune = prune
+    region_swap = region_swap
     report = report
     retrain = retrain
     scores = scores

@@ -1,20 +1,16 @@
-"""Plots of contrasts of images: components that separate groups, logits that shift, borders."""
+"""Plots of contrasts of images: components that separate groups, and logits that shift."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
 from semlens.draw.figure import LINE, SERIES, SOFT, new_figure, styled
-from semlens.draw.plot_elements import name_rows, side_by_side
-
-SHOWN = 16
-"""Classes in a plot of border swaps."""
+from semlens.draw.plot_elements import name_rows, show_in_cell
 
 
 @styled
@@ -56,17 +52,10 @@ def _examples(
     ]
     for row, strip in enumerate(pictures):
         for place, picture in enumerate(strip):
-            _show(axes, picture, place, row)
+            show_in_cell(axes, picture, place, row)
     name_rows(axes, names)
     axes.set(xlim=(0, max([1, *map(len, pictures)])), xticks=[], title="Examples")
     axes.set_aspect("equal", anchor="E")
-
-
-def _show(axes: Axes, picture: Image.Image, column: int, row: int) -> None:
-    """Show a picture in a cell of a grid whose rows go down."""
-    width, height = (0.94 * side / max(picture.size) for side in picture.size)
-    x, y = column + (1 - width) / 2, row - height / 2
-    axes.imshow(np.asarray(picture), extent=(x, x + width, y + height, y))
 
 
 def _aurocs(axes: Axes, groups: tuple[str, str], components: pd.DataFrame) -> None:
@@ -86,41 +75,3 @@ def _shifts(axes: Axes, groups: tuple[str, str], logits: pd.DataFrame) -> None:
     axes.axvline(0, color=LINE, lw=1)
     name_rows(axes, logits["class"].tolist())
     axes.set(title="Logits", xlabel=f"mean in {groups[0]} minus mean in {groups[1]}")
-
-
-@styled
-def border_swap_plot(
-    frame: pd.DataFrame, title: str, pasted: Sequence[tuple[Image.Image, Image.Image]]
-) -> Figure:
-    """Draw the gain of each class by width of the border, and pasted images below.
-
-    Parameters
-    ----------
-    frame
-        ``class``, ``width``, ``gain``, ``detected``; most significant first.
-    pasted
-        Images before and after the border of the first class was pasted onto them.
-    """
-    names = list(dict.fromkeys(frame["class"]))[:SHOWN]
-    widths = sorted(set(frame["width"]))
-    height = 1.2 + 0.3 * len(names)
-    figure, (bars, images) = new_figure(7.0, height + 2.4, 2, 1, title, height_ratios=[height, 2.2])
-    shifts, thickness = side_by_side(len(widths), 0.8)
-    for width, shift, colour in zip(widths, shifts, SERIES, strict=False):
-        rows = frame[frame["width"] == width].set_index("class").loc[names]
-        places = np.arange(len(names)) + shift
-        bars.barh(places, rows["gain"], thickness, color=colour, label=f"border {width:.0%}")
-        for place, gain, detected in zip(places, rows["gain"], rows["detected"], strict=True):
-            if detected:
-                bars.text(gain, place, " detected", va="center", fontsize=7.5, color=SOFT)
-    name_rows(bars, names)
-    bars.axvline(0, color=LINE, lw=1)
-    bars.set(xlabel="rise of the class's logit")
-    bars.legend()
-    for column, both in enumerate(pasted):
-        for row, picture in enumerate(both):
-            _show(images, picture, column, row)
-    images.set(xlim=(0, max(len(pasted), 1)), xticks=[], title=f"Borders of {names[0]}")
-    name_rows(images, ["image", "pasted"])
-    images.set_aspect("equal", anchor="W")
-    return figure

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -135,6 +135,14 @@ def readouts_and_logits(
     batch_size: int = 32,
 ) -> tuple[dict[str, Float32[np.ndarray, "n c"]], Float32[np.ndarray, "n classes"] | None]:
     """Return :func:`readouts` and the logits from the same passes; None for a model without."""
+    stream = batches(model, reader, samples, batch_size)
+    return readouts_and_logits_of(model, stream, layers, readout)
+
+
+def readouts_and_logits_of(
+    model: SubjectModel, stream: Iterable[Tensor], layers: Sequence[str], readout: Readout = "mean"
+) -> tuple[dict[str, Float32[np.ndarray, "n c"]], Float32[np.ndarray, "n classes"] | None]:
+    """Return the same as :func:`readouts_and_logits` for batches of preprocessed images."""
     channel_orders = model.channel_orders(layers)
     scores: list[np.ndarray] = []
 
@@ -147,16 +155,18 @@ def readouts_and_logits(
         if logits is not None and logits.ndim == 2:
             scores.append(logits.float().cpu().numpy())
 
-    stream = batches(model, reader, samples, batch_size)
-    batch_readouts = [
-        run_layers(model.module, batch, layers, reduce, on_output=keep_logits) for batch in stream
-    ]
+    count, batch_readouts = 0, list[dict[str, np.ndarray]]()
+    for batch in stream:
+        count += len(batch)
+        batch_readouts.append(
+            run_layers(model.module, batch, layers, reduce, on_output=keep_logits)
+        )
     by_layer = {
         name: np.concatenate([batch_values[name] for batch_values in batch_readouts])
         for name in layers
     }
     joined = np.concatenate(scores) if scores else None
-    return by_layer, joined if joined is not None and len(joined) == len(samples) else None
+    return by_layer, joined if joined is not None and len(joined) == count else None
 
 
 IMAGES_PER_PASS = 128

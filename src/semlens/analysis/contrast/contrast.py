@@ -13,7 +13,9 @@ from jaxtyping import Float32
 from PIL import Image
 from rich.console import Group, RenderableType
 
+from semlens.analysis.class_relevance import mean_shares
 from semlens.analysis.classes import class_name, find_class
+from semlens.analysis.component_readouts import by_component
 from semlens.analysis.contrast.image_groups import (
     GroupLike,
     ImageGroup,
@@ -26,7 +28,6 @@ from semlens.analysis.contrast.separation import Separation, separate
 from semlens.analysis.label import VOCABULARY, LabelSource, as_labels, label_of
 from semlens.analysis.result import Chart, Result
 from semlens.draw.text_table import titled_table
-from semlens.errors import RelevanceError
 from semlens.models.forward import readouts_and_logits
 from semlens.settings import question, setting
 from semlens.store.reader import Database
@@ -213,13 +214,7 @@ def _run(
         database.model, group.images.read, group.samples, layers,
         database.manifest.recipe.readout, batch_size,
     )  # fmt: skip
-    return np.concatenate([_signed(database, n, by_layer[n]) for n in layers], axis=1), logits
-
-
-def _signed(database: Database, layer: str, values: np.ndarray) -> np.ndarray:
-    """Return a layer's readouts in the order of its rows: sign +1, and sign -1 if it has both."""
-    entry = database.layer(layer)
-    return values if entry.rows == entry.channels else np.concatenate([values, -values], axis=1)
+    return by_component(database, layers, by_layer), logits
 
 
 def _component_table(
@@ -231,26 +226,12 @@ def _component_table(
             "component": [str(component) for component in components],
             "label": [label_of(labels, component) for component in components],
             **vars(separation),
-            "relevance": _relevance(database, target)[rows],
+            "relevance": mean_shares(database, target)[rows],
             "row": rows,
         }
     )
     distance = -(frame["auroc"] - 0.5).abs()
     return frame.iloc[np.lexsort((rows, distance))].reset_index(drop=True)
-
-
-def _relevance(database: Database, target: int | None) -> np.ndarray:
-    """Return each component's mean share for a class; NaN where the database lacks it."""
-    shares = np.full(database.manifest.rows, np.nan)
-    if target is None or database.manifest.relevance is None:
-        return shares
-    try:
-        table = database.relevance(target)
-    except RelevanceError:  # of this class there were no samples
-        return shares
-    shares[:] = 0.0  # shares below the database's floor are not stored
-    shares[table["component"]] = table["mean"]
-    return shares
 
 
 def _logit_table(

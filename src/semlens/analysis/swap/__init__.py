@@ -1,0 +1,1 @@
+"""Swaps: parts of a class's images, pasted onto images of other classes."""
