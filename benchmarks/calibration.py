@@ -47,24 +47,25 @@ BINS = 20
 OPTIONS: dict[str, dict[str, Any]] = {
     "--draws": {"type": int, "default": 2000, "help": "simulations of each test"},
     "--figure": {"type": Path, "help": "write histograms of the p-values to this file"},
-    "--database": {"type": Path, "help": "database of the demo, instead of building it"},
+    "--database": {"type": Path, "help": "database of the demo's classes, instead of building one"},
+    "--target": {"help": "class with an artefact in this database"},
     "--only": {"nargs": "+", "default": [], "help": "only these parts (functions)"},
 }
 
 
-def open_demo(work: Path, database: Path | None, quick: bool) -> on_demo.Demo:
+def open_demo(options: argparse.Namespace, work: Path) -> on_demo.Demo:
     """Open the demo's database, or build it in the work folder."""
     world = DemoWorld()
-    path = database or work / "demo.semlens"
+    path = options.database or work / "demo.semlens"
     if not path.is_dir():
         log("building the demo's database")
         build_demo(work, world)
-    return on_demo.Demo(sl.open(path), world.target)
+    return on_demo.Demo(sl.open(path), options.target or world.target)
 
 
 def parts(options: argparse.Namespace, work: Path) -> dict[str, Part]:
     """Return what is simulated, in the order of the tables."""
-    demo = open_demo(work, options.database, options.quick)
+    demo = open_demo(options, work)
     found: tuple[Part, ...] = (
         simulated.class_contrasts,
         simulated.permutations,

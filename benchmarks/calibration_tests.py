@@ -19,17 +19,17 @@ from semlens.analysis.audit.class_contrast import (
 from semlens.analysis.audit.random_concepts import compare_with_random, pool_concepts
 from semlens.analysis.audit.suspects import Candidates, best_matches
 from semlens.analysis.auroc import auroc, auroc_intervals
-from semlens.analysis.border_swap import leave_one_out
 from semlens.analysis.contrast.separation import separate
 from semlens.analysis.correct.artefact_sensitivity import change_interval, wilson_interval
 from semlens.analysis.outlier_test import outlier_p_values
+from semlens.analysis.swap.outlier_test import leave_one_out
 
 AUDIT = "Audit: alarm"
 PERMUTATION = "Permuted components (unused)"
 RANDOM_LISTS = "Audit: random lists"
 SUSPECTS = "Suspects"
 CONTRAST = "Contrast of two groups"
-SWAP = "Border swap"
+SWAP = "Border and region swap"
 THRESHOLDS = "Labels and search hits"
 INTERVALS = "Intervals"
 VERDICTS = "Verdicts"
