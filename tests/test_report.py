@@ -26,7 +26,6 @@ from typer.testing import CliRunner
 import semlens as sl
 from semlens.analysis.accuracy import LabelledImages
 from semlens.analysis.audit.saved_audits import AuditSettings
-from semlens.analysis.border_swap import BorderSwap
 from semlens.analysis.concepts import Concept, ConceptSet
 from semlens.analysis.correct.artefact_sensitivity import accuracies, with_artefacts
 from semlens.analysis.report.correction_sections import (
@@ -37,6 +36,7 @@ from semlens.analysis.report.correction_sections import (
 from semlens.analysis.report.image_sections import border_sentence
 from semlens.analysis.report.limits import reproduce
 from semlens.analysis.report.sections import SkippedSection
+from semlens.analysis.swap.border_swap import BorderSwap
 from semlens.cli.app import app
 from semlens.data.artefact import load_artefact
 from semlens.data.image_folder import ImageFolder
@@ -453,7 +453,7 @@ def test_the_build_command_has_the_recipe(db, tmp_path, pictures, words):
 
 def border_swap_of(*rows):
     names = ["class", "logit", "width", "gain", "p_value", "adjusted", "detected"]
-    return BorderSwap(pd.DataFrame(rows, columns=names), 64)
+    return BorderSwap(pd.DataFrame(rows, columns=names), pd.DataFrame(), 64, 2)
 
 
 def test_borders_of_the_class_are_told_in_a_sentence_and_a_table(db, audit):

@@ -16,9 +16,9 @@ from semlens.errors import ServeError
 
 if TYPE_CHECKING:
     from semlens.analysis.audit.audit_result import Audit
-    from semlens.analysis.border_swap import BorderSwap
     from semlens.analysis.class_relevance import RelevantComponents
     from semlens.analysis.search import Hits
+    from semlens.analysis.swap.border_swap import BorderSwap
     from semlens.api import ConceptDatabase
     from semlens.demo.walkthrough import Accuracy, Planted
     from semlens.models.subject import SubjectModel

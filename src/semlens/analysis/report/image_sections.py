@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from semlens.analysis.border_swap import BorderSwap
 from semlens.analysis.contrast.contrast import Contrast
 from semlens.analysis.report.sections import percent, section
+from semlens.analysis.swap.border_swap import BorderSwap
 from semlens.draw.report_page import Paragraph, ReportBlock, ReportTable, figure_picture
 
 CLASSES = 12

@@ -14,8 +14,6 @@ from semlens.analysis.audit.audit_result import Audit
 from semlens.analysis.audit.model_test import Spurious
 from semlens.analysis.audit.model_test import model_test as run_model_test
 from semlens.analysis.audit.saved_audits import AuditRecord, saved_audits
-from semlens.analysis.border_swap import BorderSwap
-from semlens.analysis.border_swap import border_swap as run_border_swap
 from semlens.analysis.class_relevance import MINIMUM, Minimum
 from semlens.analysis.classes import class_name
 from semlens.analysis.concepts import ConceptSet
@@ -61,6 +59,8 @@ from semlens.analysis.report.sections import (
 )
 from semlens.analysis.resolve_concepts import ClassConcepts, OwnTarget, class_and_concepts
 from semlens.analysis.scores import scores as compute_scores
+from semlens.analysis.swap.border_swap import BorderSwap
+from semlens.analysis.swap.border_swap import border_swap as run_border_swap
 from semlens.data.artefact import Artefacts, as_artefacts
 from semlens.draw.report_page import ReportPage
 from semlens.errors import RecipeError

@@ -114,7 +114,7 @@ def region_swap(
     frame, components = measure_swaps(database, plan, [area], "area", regions, batch_size)
     targets = [pairs.target for pairs in plan.pairs]
     overlap = dict(zip(targets, overlaps(maps, np.array(counts, float)), strict=True))
-    frame = frame.assign(overlap=frame["logit"].map(overlap))
+    frame = frame.assign(overlap=[overlap[one] for one in frame["logit"]])
     first = next(pairs for pairs in plan.pairs if pairs.target == frame["logit"].iloc[0])
     return RegionSwap(
         frame, components, count, plan.classes,

@@ -56,9 +56,12 @@ class Swap(Result):
 
     def excited(self, target: str) -> list[Component]:
         """Return the components that parts of a class's images excite most, strongest first."""
-        of_class = self.components[self.components["class"] == target]
-        first_size = of_class[of_class[self.size] == of_class[self.size].iloc[0]]
-        return [Component.parse(name) for name in first_size["component"]]
+        sizes = self.frame.loc[self.frame["class"] == target, self.size].tolist()
+        return [Component.parse(name) for name in self._excited(target, sizes[0])["component"]]
+
+    def _excited(self, target: str, size: float) -> pd.DataFrame:
+        rows = (self.components["class"] == target) & (self.components[self.size] == size)
+        return self.components.loc[rows.tolist()]
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a program."""
@@ -88,13 +91,10 @@ class Swap(Result):
         shown = self.frame.head(LISTED)
         written = {name: shown[name].map("{:.4f}".format) for name in ("p_value", "adjusted")}
         first = self.frame.iloc[0]
-        of_first = (self.components["class"] == first["class"]) & (
-            self.components[self.size] == first[self.size]
-        )
         return Group(
             *titled_table(self.summary, shown.assign(**written)),
             *titled_table(
                 f"Components that {first['class']} excites most on other images",
-                self.components[of_first].drop(columns=["class", self.size]),
+                self._excited(first["class"], first[self.size]).drop(columns=["class", self.size]),
             ),
         )

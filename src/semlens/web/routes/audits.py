@@ -14,7 +14,6 @@ from semlens.analysis.audit.audit_result import Audit
 from semlens.analysis.audit.concept_alignment import check_lists
 from semlens.analysis.audit.saved_audits import AuditRecord
 from semlens.analysis.audit.sweep import audit_all
-from semlens.analysis.border_swap import BorderSwap
 from semlens.analysis.classes import class_name, find_class
 from semlens.analysis.concept_file import parse_upload, to_toml
 from semlens.analysis.concepts import ConceptSet, bundled_names
@@ -22,6 +21,7 @@ from semlens.analysis.contrast.contrast import Contrast
 from semlens.analysis.report.report import report
 from semlens.analysis.resolve_concepts import SAVED, concepts_by_class
 from semlens.analysis.result import plain
+from semlens.analysis.swap.border_swap import BorderSwap
 from semlens.errors import SemlensError
 from semlens.recipe import fingerprint
 from semlens.web.app_state import AppState, Context, ModelContext, State, records

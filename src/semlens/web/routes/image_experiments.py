@@ -7,11 +7,11 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
-from semlens.analysis.border_swap import BorderSwap, border_swap
 from semlens.analysis.classes import class_name, class_samples
 from semlens.analysis.contrast.contrast import Contrast, contrast
 from semlens.analysis.label import VOCABULARY
 from semlens.analysis.saved_labels import label_tables, labels_by_component
+from semlens.analysis.swap.border_swap import BorderSwap, border_swap
 from semlens.draw.encode_images import encode_webp
 from semlens.draw.html import webp_uri
 from semlens.web.app_state import (
