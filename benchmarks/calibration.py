@@ -151,10 +151,10 @@ def draw_histograms(simulations: Sequence[Simulation], path: Path) -> None:
         faded = 1.0 if one.kind in ("null", "violated") else 0.45
         axes.hist(values, edges, weights=weights, color=colour, alpha=faded)
         axes.axhline(1, color=INK, lw=0.8, ls="--")
-        about = "\n".join(wrap(one.null, 44))
-        axes.set_title(about, fontsize=7, fontweight="normal", color=SOFT)
+        about = wrap(one.null, 44)
+        axes.set_title("\n".join(about), fontsize=7, fontweight="normal", color=SOFT)
         axes.annotate(
-            one.test, (0, 1), (0, 24), xycoords="axes fraction", textcoords="offset points",
+            one.test, (0, 1), (0, 8 + 9 * len(about)), xycoords="axes fraction", textcoords="offset points",
             fontsize=8, fontweight="bold", color=INK,
         )  # fmt: skip
     panels[0].set(ylim=(0, 3), yticks=[0, 1, 2, 3], xticks=[0, 0.5, 1])

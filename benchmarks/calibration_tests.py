@@ -223,7 +223,7 @@ def swaps(rng: np.random.Generator, draws: int) -> Iterator[Simulation]:
             gains = sample(rng, (draws, classes))
             p_values = np.stack([leave_one_out(row) for row in gains])
             kind = "null" if name == "normal" else "violated"
-            null = f"{classes} classes, gains {name}"
+            null = f"{classes} classes, {name}"
             yield Simulation(SWAP, null, p_values, kind, family="bonferroni", drawn=classes == 12)
 
 
