@@ -154,8 +154,8 @@ def draw_histograms(simulations: Sequence[Simulation], path: Path) -> None:
         about = wrap(one.null, 44)
         axes.set_title("\n".join(about), fontsize=7, fontweight="normal", color=SOFT)
         axes.annotate(
-            one.test, (0, 1), (0, 8 + 9 * len(about)), xycoords="axes fraction", textcoords="offset points",
-            fontsize=8, fontweight="bold", color=INK,
+            one.test, (0, 1), (0, 8 + 9 * len(about)), xycoords="axes fraction",
+            textcoords="offset points", fontsize=8, fontweight="bold", color=INK,
         )  # fmt: skip
     panels[0].set(ylim=(0, 3), yticks=[0, 1, 2, 3], xticks=[0, 0.5, 1])
     for axes in panels[len(simulations) :]:
