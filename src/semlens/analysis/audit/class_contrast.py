@@ -11,7 +11,7 @@ both. The standard deviation is that under random permutations of the components
 layers, in closed form. A contrast has no absolute scale: components with similar examples have
 similar relevance, so that even meaningless directions reach 5 standard deviations. It is
 therefore compared with the contrasts of the other classes with the same concept, by
-``outlier_test``. An addition of semlens.
+``moderated_test``. An addition of semlens.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Float, Float64, Int64
 
+from semlens.analysis.audit.moderated_test import LEAST_CLASSES, moderated_p_values
 from semlens.analysis.classes import class_name
 from semlens.analysis.concepts import Concept, ConceptSet
-from semlens.analysis.outlier_test import LEAST_CLASSES, outlier_p_values
 from semlens.analysis.query_embedding import alignment, embed_concepts
 from semlens.progress import report_progress
 from semlens.store.reader import Database
@@ -47,9 +47,8 @@ class ConceptContrasts:
     contrast, others
         In standard deviations of a random permutation.
     p_value
-        Probability that one more class like the others has such a contrast, times the number of
-        concepts (Bonferroni): of n meaningless concepts, any is below 0.05 with at most that
-        probability.
+        Probability that one more class like the others has such a contrast, family-wise over the
+        concepts.
     """
 
     contrast: Float64[np.ndarray, " n"]
@@ -85,8 +84,7 @@ def concept_contrasts(
 def compare_classes(scores: Float[np.ndarray, "c n"], position: int) -> ConceptContrasts:
     """Compare the contrasts of one class with those of all others."""
     others = np.delete(scores, position, axis=0)
-    p_values = outlier_p_values(scores[position], others) * scores.shape[1]
-    return ConceptContrasts(scores[position], others, np.minimum(p_values, 1))
+    return ConceptContrasts(scores[position], others, moderated_p_values(scores[position], others))
 
 
 def class_excess(

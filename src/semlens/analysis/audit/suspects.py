@@ -22,13 +22,13 @@ from semlens.analysis.audit.class_contrast import (
     reference_classes,
     standardised,
 )
+from semlens.analysis.audit.moderated_test import LEAST_CLASSES
 from semlens.analysis.classes import class_name, find_class
 from semlens.analysis.compare.component_sets import component_sets
 from semlens.analysis.concepts import ConceptSet, as_concepts, concept_key
 from semlens.analysis.describe.clusters import best_concepts
 from semlens.analysis.describe.concept_map import assign_clusters
 from semlens.analysis.label import VOCABULARY, LabelConcepts
-from semlens.analysis.outlier_test import LEAST_CLASSES
 from semlens.analysis.query_embedding import QueryEmbedding, alignment, embed_concepts
 from semlens.analysis.resolve_concepts import ClassConcepts, concepts_by_class
 from semlens.analysis.result import Result
