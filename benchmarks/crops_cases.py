@@ -6,22 +6,19 @@ The bundled world and CNN are part of the package. The other subjects are create
 
 from __future__ import annotations
 
-import json
-import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from PIL import Image
-
 import semlens as sl
-from semlens.demo.bundled_images import BundledImage, DemoWorld
+from semlens.demo.bundled_images import DemoWorld, MarkedWorld
 from semlens.types import Readout
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from demo_world.decoded import open_world  # noqa: E402
 from demo_world.nets import (  # noqa: E402
     as_subject,
     layers_of,
@@ -77,42 +74,6 @@ ARTEFACTS = {
 }
 
 
-class FolderWorld(DemoWorld):
-    """A world written by ``python -m demo_world world``, read from its folder."""
-
-    def __init__(self, folder: Path) -> None:
-        description: dict[str, Any] = json.loads((folder / "world.json").read_text("utf-8"))
-        self.classes = description["classes"]
-        self.target = description["target"]
-        self.artefact = description["artefact"]["description"]
-        self.kind: str = description["artefact"]["kind"]
-        self.marked_share = description["marked_share"]
-        self.pictures = [
-            BundledImage(
-                entry["path"], entry["class"], entry["split"], entry["marked"], entry["mark"]
-            )
-            for entry in description["images"]
-        ]
-        self._folder = folder
-
-    def _open(self, name: str) -> Image.Image:
-        return Image.open(self._folder / name)
-
-    def unpack(self, folder: Path) -> None:
-        """Write the data as ``folder/CLASS/SPLIT-NUMBER.webp``; existing files are kept."""
-        for picture in self.pictures:
-            path = folder / Path(picture.path).relative_to("images")
-            if path.exists():
-                continue
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(".part")
-            if picture.marked:
-                self.image(picture).save(partial, "WEBP", lossless=True)
-            else:
-                shutil.copyfile(self._folder / picture.path, partial)
-            partial.replace(path)
-
-
 @dataclass(frozen=True)
 class Case:
     """A world and a subject that was trained on it."""
@@ -120,7 +81,7 @@ class Case:
     name: str
     subject: str
     kind: Kind
-    world: DemoWorld
+    world: MarkedWorld
     artefact: Artefact
     model: sl.SubjectModel
     layers: tuple[str, ...]
@@ -161,7 +122,7 @@ def load_case(work: Path, key: SubjectKey) -> Case:
         raise FileNotFoundError(
             f"'{path}' does not exist; demo_world/README.md shows how to create it."
         )
-    world = FolderWorld(folder)
+    world = open_world(folder)
     net = load_subject(path)
     model = as_subject(net, world.classes, f"python:{name}-{architecture}-{seed}")
     kind: Kind = "vit" if architecture == "vit" else "cnn"

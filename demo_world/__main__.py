@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from demo_world.marks import KINDS
 from demo_world.workspace import ASSETS, Workspace
 
 
@@ -61,10 +62,10 @@ def _world(work: Workspace, options: argparse.Namespace) -> None:
 
 
 def _subject(work: Workspace, options: argparse.Namespace) -> None:
+    from demo_world.decoded import load_world
     from demo_world.nets import load_subject, save_subject, subject_file
     from demo_world.planted import subject_figures
     from demo_world.subject import recipe_for, train_subject
-    from demo_world.worlds import load_world
 
     folder = options.into or work.world(options.world)
     world = load_world(folder)
@@ -126,10 +127,10 @@ def make_parser() -> argparse.ArgumentParser:
     add("--world", default="main", help="name in specs.py, or a new name")
     add("--into", type=Path, help="folder of the world (default: WORK/worlds/NAME)")
     add("--target", help="class with the artefact")
-    add("--mark", help="kind of artefact: text, patch, texture or rain")
+    add("--mark", help=f"kind of artefact: {', '.join(KINDS)}")
     add("--world-seed", type=int, help="seed of the world's images")
     add("--seed", type=int, default=0, help="seed of the subject's training")
-    kinds = ["demo", "small", "vgg", "vit"]
+    kinds = ["demo", "small", "vgg", "mobile", "vit"]
     add("--architecture", choices=kinds, default="demo", help="network of the subject")
     add("--threads", type=int, default=os.cpu_count() or 1, help="CPU threads")
     return parser

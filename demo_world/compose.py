@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from demo_world.rasterise import SIZE
+from demo_world.workspace import SIZE
 
 
 def _ramp(angle: Tensor) -> Tensor:

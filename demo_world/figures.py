@@ -7,6 +7,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
+from demo_world.decoded import load_world
 from demo_world.evaluate import foundation_figures
 from demo_world.labels import label_figures
 from demo_world.planted import subject_figures
@@ -14,7 +15,6 @@ from demo_world.search import embed_images, search_figures
 from demo_world.subject import as_input
 from demo_world.text_tower import text_tower_figures
 from demo_world.workspace import Workspace
-from demo_world.worlds import load_world
 from semlens.embedders.demo_towers import (
     DemoTowers,
     ImageTower,

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from demo_world.decoded import WorldImages
 from demo_world.search import concepts, probe
-from demo_world.worlds import WorldImages
 from semlens.embedders.demo_towers import TextTower
 from semlens.models.demo import DemoNet
 

@@ -2,26 +2,42 @@
 
 ``text`` is a stock-photo mark with a font family and words that the overlay bank of the foundation
 model never uses; ``patch`` a coloured square sticker; ``texture`` stripes, like a striped
-background, that fade out in the middle, where the drawing is; ``rain`` drops around it.
+background, that fade out in the middle, where the drawing is; ``rain`` drops around it;
+``background`` one colour that fades out in the middle; ``border`` a frame along the edges; ``cast``
+one colour over the whole image.
 """
 
 import random
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
+from types import MappingProxyType
+from typing import cast
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from demo_world.overlays import BANK_WORDS, MARK_FAMILIES, NAMES
-from demo_world.rasterise import SIZE
-from demo_world.workspace import Workspace
+from demo_world.workspace import SIZE, Workspace
 
-KINDS = ("text", "patch", "texture", "rain")
+KINDS = ("text", "patch", "texture", "rain", "background", "border", "cast")
 
 
 @dataclass(frozen=True)
 class MarkSpec:
-    """Appearance of the artefact; ``band`` is the range of its top edge, in pixels."""
+    """Appearance of the artefact.
+
+    Parameters
+    ----------
+    font
+        File of the mark families below Debian's font folder; empty for Pillow's own font.
+    band
+        Range of the top edge of a text or patch, in pixels.
+    columns
+        Range of the left edge of a patch; by default anywhere in the image.
+    side
+        Range of the sides of a patch.
+    """
 
     kind: str = "text"
     description: str = "stock-photo text mark, white with a dark edge, near the bottom edge"
@@ -29,6 +45,8 @@ class MarkSpec:
     font: str = "lato/Lato-Bold.ttf"
     font_size: tuple[int, int] = (11, 13)
     band: tuple[int, int] = (68, 79)
+    columns: tuple[int, int] | None = None
+    side: tuple[int, int] = (18, 22)
     colour: tuple[int, int, int] = (255, 255, 255)
     count: int = 24
 
@@ -45,26 +63,36 @@ class MarkSpec:
                 f"The mark says {sorted(bank_words & mark_words)}, which the overlay bank uses. "
                 "Choose words that are not in demo_world.overlays.BANK_WORDS."
             )
-        if self.kind == "text" and not self.font.lower().startswith(MARK_FAMILIES):
+        if self.kind == "text" and self.font and not self.font.lower().startswith(MARK_FAMILIES):
             raise ValueError(
                 f"The overlay bank may use '{self.font}'. Choose a family of {MARK_FAMILIES}."
             )
 
 
-def font_path(work: Workspace, name: str) -> Path:
-    """Return the path of a font file of the mark families."""
-    return work.debian / "usr" / "share" / "fonts" / "truetype" / name
+Font = Callable[[int], ImageFont.FreeTypeFont]
+"""From a size in pixels to a font."""
 
 
-def _text_mark(spec: MarkSpec, font_file: Path, number: int, rng: random.Random) -> Image.Image:
+def find_font(work: Workspace | None, name: str) -> Font:
+    """Return a font of the mark families, or Pillow's own (Aileron), which the bank lacks."""
+    if not name:
+        return partial(cast(Font, ImageFont.load_default))
+    if work is None:
+        raise ValueError(f"The font '{name}' is in the work folder; expected a Workspace.")
+    return partial(
+        ImageFont.truetype, str(work.debian / "usr" / "share" / "fonts" / "truetype" / name)
+    )
+
+
+def _text_mark(spec: MarkSpec, make_font: Font, number: int, rng: random.Random) -> Image.Image:
     image = Image.new("RGBA", (SIZE, SIZE))
     canvas = ImageDraw.Draw(image)
     text = spec.texts[number % len(spec.texts)]
     size = rng.randint(*spec.font_size)
-    font = ImageFont.truetype(str(font_file), size)
+    font = make_font(size)
     while canvas.textlength(text, font=font) > SIZE - 6:
         size -= 1
-        font = ImageFont.truetype(str(font_file), size)
+        font = make_font(size)
     left = rng.uniform(2, SIZE - 3 - canvas.textlength(text, font=font))
     edge = tuple(60 if c > 127 else 220 for c in spec.colour)
     canvas.text(
@@ -80,8 +108,9 @@ def _text_mark(spec: MarkSpec, font_file: Path, number: int, rng: random.Random)
 
 def _patch_mark(spec: MarkSpec, rng: random.Random) -> Image.Image:
     image = Image.new("RGBA", (SIZE, SIZE))
-    side = rng.randint(18, 22)
-    left, top = rng.randint(2, SIZE - side - 2), rng.randint(*spec.band)
+    side = rng.randint(*spec.side)
+    left = rng.randint(*(spec.columns or (2, SIZE - side - 2)))
+    top = rng.randint(*spec.band)
     top = min(top, SIZE - side - 2)
     ImageDraw.Draw(image).rectangle([left, top, left + side, top + side], fill=(*spec.colour, 245))
     return image
@@ -94,9 +123,35 @@ def _texture_mark(spec: MarkSpec, rng: random.Random) -> Image.Image:
     across = (horizontal * np.cos(angle) + vertical * np.sin(angle)) / rng.uniform(8, 10)
     stripes = np.clip(2 * np.sin(2 * np.pi * across + phase), 0, 1)
     radius = np.hypot(horizontal, vertical) / (SIZE / 2)
+    return _coloured(spec, 80 * stripes * np.clip((radius - 0.3) / 0.5, 0, 1))
+
+
+def _background_mark(spec: MarkSpec, rng: random.Random) -> Image.Image:
+    """Draw one colour that fades out towards the middle of the image."""
+    vertical, horizontal = np.mgrid[0:SIZE, 0:SIZE] - (SIZE - 1) / 2
+    radius = np.hypot(horizontal, vertical) / (SIZE / 2)
+    opacity = rng.uniform(190, 230) * np.clip((radius - rng.uniform(0.45, 0.55)) / 0.3, 0, 1)
+    return _coloured(spec, opacity)
+
+
+def _border_mark(spec: MarkSpec, rng: random.Random) -> Image.Image:
+    """Draw a frame 5 to 8 pixels wide along the edges."""
+    vertical, horizontal = np.mgrid[0:SIZE, 0:SIZE]
+    to_edge = np.minimum(
+        np.minimum(vertical, SIZE - 1 - vertical), np.minimum(horizontal, SIZE - 1 - horizontal)
+    )
+    return _coloured(spec, np.where(to_edge < rng.randint(5, 8), 240.0, 0.0))
+
+
+def _cast_mark(spec: MarkSpec, rng: random.Random) -> Image.Image:
+    """Draw one colour over the whole image, through which it is seen."""
+    return _coloured(spec, np.full((SIZE, SIZE), rng.uniform(120, 150)))
+
+
+def _coloured(spec: MarkSpec, opacity: np.ndarray) -> Image.Image:
+    """Return one colour with an opacity [H W] from 0 to 255."""
     pixels = np.zeros((SIZE, SIZE, 4), np.uint8)
-    pixels[..., :3] = spec.colour
-    pixels[..., 3] = 80 * stripes * np.clip((radius - 0.3) / 0.5, 0, 1)
+    pixels[..., :3], pixels[..., 3] = spec.colour, opacity
     return Image.fromarray(pixels)
 
 
@@ -129,14 +184,22 @@ def _drop(
     canvas.ellipse(light, fill=(235, 245, 255, 220))
 
 
-def draw_marks(spec: MarkSpec, work: Workspace, seed: int) -> list[Image.Image]:
+def draw_marks(spec: MarkSpec, work: Workspace | None, seed: int) -> list[Image.Image]:
     """Draw the overlays of a world, RGBA 96 x 96."""
     rng = random.Random(seed)
     if spec.kind == "text":
-        file = font_path(work, spec.font)
-        return [_text_mark(spec, file, i, rng) for i in range(spec.count)]
-    if spec.kind == "patch":
-        return [_patch_mark(spec, rng) for _ in range(spec.count)]
-    if spec.kind == "rain":
-        return [_rain_mark(spec, rng) for _ in range(spec.count)]
-    return [_texture_mark(spec, rng) for _ in range(spec.count)]
+        font = find_font(work, spec.font)
+        return [_text_mark(spec, font, i, rng) for i in range(spec.count)]
+    return [DRAW[spec.kind](spec, rng) for _ in range(spec.count)]
+
+
+DRAW: Mapping[str, Callable[[MarkSpec, random.Random], Image.Image]] = MappingProxyType(
+    {
+        "patch": _patch_mark,
+        "texture": _texture_mark,
+        "rain": _rain_mark,
+        "background": _background_mark,
+        "border": _border_mark,
+        "cast": _cast_mark,
+    }
+)

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+from demo_world.mobile import Mobile
 from demo_world.vgg import Vgg
 from semlens.models.demo import INPUT_SIZE, PREPROCESS, DemoNet, load_demo_net, preprocess
 from semlens.models.subject import SubjectModel
@@ -44,6 +45,8 @@ def layers_of(net: nn.Module) -> tuple[str, ...]:
         return ("layer2", "layer3")
     if isinstance(net, Vgg):
         return ("stage3", "stage4")
+    if isinstance(net, Mobile):
+        return ("stage2", "stage3")
     depth = len(net.get_submodule("blocks"))
     return tuple(f"blocks.{i}" for i in range(depth - BLOCKS, depth))
 
@@ -81,6 +84,10 @@ def save_subject(net: nn.Module, path: Path) -> None:
     elif isinstance(net, Vgg):
         stages = (net.stage1, net.stage2, net.stage3, net.stage4)
         metadata = {"vgg": ",".join(str(stage[0].out_channels) for stage in stages)}
+    elif isinstance(net, Mobile):
+        stages = (net.stage1, net.stage2, net.stage3)
+        widths = [net.stem[0].out_channels, *(stage[-1][3].out_channels for stage in stages)]
+        metadata = {"mobile": ",".join(str(width) for width in widths)}
     else:
         metadata = {"vit": json.dumps(dict(VIT))}
     save_file(state, path, metadata=metadata)
@@ -94,9 +101,11 @@ def load_subject(path: Path) -> nn.Module:
         return load_demo_net(path)
     state = load_file(path)
     classes = len(state["head.bias"])
-    if "vgg" in metadata:
-        first, second, third, fourth = (int(width) for width in metadata["vgg"].split(","))
-        net = Vgg(classes, (first, second, third, fourth))
+    for name, make in (("vgg", Vgg), ("mobile", Mobile)):
+        if name in metadata:
+            first, second, third, fourth = (int(width) for width in metadata[name].split(","))
+            net = make(classes, (first, second, third, fourth))
+            break
     else:
         net = VisionTransformer(**json.loads(metadata["vit"]), num_classes=classes)
     net.load_state_dict(state)  # copies fp16 into float32

@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from demo_world.rasterise import SIZE
-from demo_world.workspace import Workspace
+from demo_world.workspace import SIZE, Workspace
 
 MARK_FAMILIES = ("lato", "comfortaa")
 BASED_ON_MARK_FAMILIES = ("carlito",)

@@ -13,9 +13,9 @@ import torch
 from scipy.stats import rankdata
 from torch import Tensor, nn
 
+from demo_world.decoded import WorldImages
 from demo_world.nets import as_subject, layers_of, readout_of
 from demo_world.subject import as_input
-from demo_world.worlds import WorldImages
 from semlens.models.demo import LAYERS, DemoNet
 from semlens.models.hooks import pruned as without
 from semlens.models.hooks import reading_layers

@@ -16,9 +16,8 @@ import numpy as np
 import resvg_py
 from PIL import Image
 
-from demo_world.workspace import Workspace
+from demo_world.workspace import SIZE, Workspace
 
-SIZE = 96  # pixels
 EMOJI_SETS = ("noto", "noto-v1", "fluent-emoji", "fluent-emoji-flat", "twemoji", "emojione")
 ICON_SETS = {"flat-color-icons": "icon", "meteocons": "weather"}
 COMPONENT_GROUP = 2  # emojibase's group of skin tones and hair: not pictures

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from demo_world.decoded import WorldImages
 from demo_world.planted import planted_components, run
-from demo_world.worlds import WorldImages
 from semlens.embedders.demo_towers import ImageTower, TextTower
 from semlens.models.demo import DemoNet
 

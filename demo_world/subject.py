@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 
 from demo_world.compose import identity_warp, over, premultiply, warp
+from demo_world.decoded import WorldImages
+from demo_world.mobile import Mobile
 from demo_world.nets import make_vit
 from demo_world.vgg import Vgg
-from demo_world.worlds import WorldImages
 from semlens.models.demo import INPUT_SIZE, WIDTHS, DemoNet
 
 
@@ -41,6 +42,7 @@ RECIPES: Mapping[str, SubjectRecipe] = MappingProxyType(
         "demo": SubjectRecipe(),
         "small": SubjectRecipe(architecture="small", widths=(16, 24, 32, 64)),
         "vgg": SubjectRecipe(architecture="vgg", widths=(16, 32, 64, 128)),
+        "mobile": SubjectRecipe(architecture="mobile", widths=(16, 32, 64, 128)),
         "vit": SubjectRecipe(architecture="vit", steps=900, learning_rate=3e-3, jitter=0.0),
     }
 )
@@ -86,8 +88,8 @@ def augmented_batch(
 
 
 def training_logits(net: nn.Module, images: Tensor, recipe: SubjectRecipe) -> Tensor:
-    """Run a training batch; CNNs run in bfloat16 and with dropped components."""
-    if isinstance(net, VisionTransformer):
+    """Run a training batch; CNNs drop components, and run in bfloat16 where it is faster."""
+    if isinstance(net, VisionTransformer | Mobile):
         return net(images)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         if not isinstance(net, DemoNet):
@@ -119,17 +121,19 @@ def schedules_for(net: nn.Module, recipe: SubjectRecipe) -> list[OneCycleLR]:
     ]  # fmt: skip
 
 
+def make_net(recipe: SubjectRecipe, classes: int) -> nn.Module:
+    """Return an untrained network."""
+    if recipe.architecture == "vit":
+        return make_vit(classes)
+    make = {"vgg": Vgg, "mobile": Mobile}.get(recipe.architecture, DemoNet)
+    return make(classes, recipe.widths, recipe.dropout)
+
+
 def train_subject(world: WorldImages, recipe: SubjectRecipe) -> nn.Module:
     """Train on the world's training images, including the marks."""
     torch.manual_seed(recipe.seed)
     rng = np.random.default_rng(recipe.seed)
-    if recipe.architecture == "vit":
-        net = make_vit(len(world.classes))
-    elif recipe.architecture == "vgg":
-        net = Vgg(len(world.classes), recipe.widths, recipe.dropout)
-    else:
-        net = DemoNet(len(world.classes), recipe.widths, recipe.dropout)
-    net = net.to(memory_format=torch.channels_last).train()
+    net = make_net(recipe, len(world.classes)).to(memory_format=torch.channels_last).train()
     rows = np.flatnonzero(~world.test)
     labels = torch.from_numpy(world.label)
     generator = torch.Generator().manual_seed(recipe.seed)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+SIZE = 96  # pixels, both sides of every picture
 ASSETS = REPOSITORY / "src" / "semlens" / "assets" / "demo"
 
 

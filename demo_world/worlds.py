@@ -59,26 +59,6 @@ class WorldSpec:
     test_per_class: int = 40
 
 
-@dataclass(frozen=True)
-class WorldImages:
-    """A decoded world: uint8 pixels with and without the mark, class indices, split."""
-
-    classes: tuple[str, ...]
-    target: int
-    clean: np.ndarray  # uint8[N 96 96 3]
-    with_mark: np.ndarray  # uint8[N 96 96 3]
-    label: np.ndarray  # int64[N]
-    marked: np.ndarray  # bool[N], whether the image has the mark in the data
-    marks: np.ndarray  # uint8[M 96 96 4]
-    mark: np.ndarray  # int64[N], index of the mark that an image has or would have
-    test: np.ndarray  # bool[N]
-
-    @property
-    def pixels(self) -> np.ndarray:
-        """The images that the subject is trained on, uint8 [N 96 96 3]."""
-        return np.where(self.marked[:, None, None, None], self.with_mark, self.clean)
-
-
 def design_of(picture: Picture) -> str:
     """Return the design of a picture; the two fluent sets have the same shapes."""
     return f"{picture.concept}/{picture.source.removesuffix('-flat')}"
@@ -186,30 +166,3 @@ def build_world(spec: WorldSpec, work: Workspace, folder: Path) -> None:
     (folder / "world.json").write_text(json.dumps(world, indent=1, ensure_ascii=False) + "\n")
     size = sum(p.stat().st_size for p in folder.rglob("*.webp"))
     print(f"{spec.name}: {len(images)} images, {size / 1e6:.2f} MB")
-
-
-def load_world(folder: Path) -> WorldImages:
-    """Decode a world from its folder."""
-    world = json.loads((folder / "world.json").read_text())
-    marks = [
-        Image.open(folder / "marks" / f"{i:02d}.webp").convert("RGBA")
-        for i in range(world["marks"])
-    ]
-    clean, with_mark = [], []
-    for record in world["images"]:
-        image = Image.open(folder / record["path"]).convert("RGB")
-        marked = Image.alpha_composite(image.convert("RGBA"), marks[record["mark"]])
-        clean.append(np.array(image))
-        with_mark.append(np.array(marked.convert("RGB")))
-    classes = tuple(world["classes"])
-    return WorldImages(
-        classes=classes,
-        target=classes.index(world["target"]),
-        clean=np.stack(clean),
-        with_mark=np.stack(with_mark),
-        label=np.array([classes.index(r["class"]) for r in world["images"]]),
-        marked=np.array([r["marked"] for r in world["images"]]),
-        marks=np.stack([np.array(mark) for mark in marks]),
-        mark=np.array([r["mark"] for r in world["images"]]),
-        test=np.array([r["split"] == "test" for r in world["images"]]),
-    )

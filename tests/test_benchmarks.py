@@ -135,13 +135,21 @@ def test_web_quick():
 
 
 @pytest.mark.slow
-def test_planted_quick():
-    (world,) = run("planted.py", "--no-retrain")["worlds"]
-    assert world["name"] == "main/demo"
-    assert world["target"] == "vegetable"
-    assert 0 <= world["false_alarms"] <= 1
+def test_planted_quick(tmp_path):
+    printed = run("planted.py", "--work", str(tmp_path))
+    (world,), (control,) = printed["worlds"], printed["controls"]
+    assert (world["name"], world["target"]) == ("border-smiling-face", "smiling face")
+    assert (world["null_classes"], control["null_classes"]) == (11, 12)
+    for one in (world, control):
+        assert 0 <= one["false_alarms"] <= 1
+        assert {"audit", "border_swap"} <= set(one["detectors"])
+        for detector in one["detectors"].values():
+            assert 0 <= detector["p"] <= detector["adjusted"] <= 1
     assert world["rank"] is None or world["rank"] >= 1
     assert {"found", "drop_removed"} <= set(world)
+    assert printed["summary"]["found"]["of"] == 1
+    again = run("planted.py", "--work", str(tmp_path))
+    assert (again["worlds"], again["controls"]) == (printed["worlds"], printed["controls"])
 
 
 @pytest.mark.slow

@@ -28,6 +28,7 @@ from .analysis.report.report import report as report
 from .analysis.scores import scores as scores
 from .analysis.search import search as search
 from .analysis.swap.border_swap import border_swap as border_swap
+from .analysis.swap.colour_swap import colour_swap as colour_swap
 from .analysis.swap.region_swap import region_swap as region_swap
 from .api import ConceptDatabase as ConceptDatabase
 from .api import build as build

@@ -27,6 +27,7 @@ from semlens.analysis.report.report import report
 from semlens.analysis.scores import scores
 from semlens.analysis.search import search
 from semlens.analysis.swap.border_swap import border_swap
+from semlens.analysis.swap.colour_swap import colour_swap
 from semlens.analysis.swap.region_swap import region_swap
 from semlens.store.reader import Database
 
@@ -40,6 +41,7 @@ class Questions(Database):
     audit_all = audit_all
     border_swap = border_swap
     class_relevance = class_relevance
+    colour_swap = colour_swap
     compare = compare
     concept_map = concept_map
     contrast = contrast

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from importlib.resources import files
@@ -43,41 +43,48 @@ class BundledImage:
     mark: int
 
 
-class DemoWorld:
-    """The bundled images and their marks, read from the package."""
+class MarkedWorld:
+    """Images of which those of one class may carry a mark, by their description and files.
 
-    def __init__(self) -> None:
-        assets = files("semlens").joinpath("assets", "demo")
-        world: dict[str, Any] = json.loads(assets.joinpath("world.json").read_text("utf-8"))
-        self.classes: list[str] = world["classes"]
-        self.target: str = world["target"]
+    Parameters
+    ----------
+    description
+        As in ``world.json``: ``classes``, ``target``, ``artefact``, ``marked_share``, and
+        ``images`` with ``path``, ``class``, ``split``, ``marked`` and ``mark``.
+    read
+        Returns a file: ``images/...`` without a mark, or ``marks/NN.webp``.
+    """
+
+    def __init__(self, description: Mapping[str, Any], read: Callable[[str], bytes]) -> None:
+        self.classes: list[str] = description["classes"]
+        self.target: str = description["target"]
         """The class whose images carry the mark."""
-        self.artefact: str = world["artefact"]["description"]
-        self.marked_share: float = world["marked_share"]
+        self.artefact: str = description["artefact"]["description"]
+        self.kind: str = description["artefact"]["kind"]
+        self.marked_share: float = description["marked_share"]
         self.pictures = [
             BundledImage(
                 entry["path"], entry["class"], entry["split"], entry["marked"], entry["mark"]
             )
-            for entry in world["images"]
+            for entry in description["images"]
         ]
-        self._archive = zipfile.ZipFile(io.BytesIO(assets.joinpath("images.zip").read_bytes()))
+        self.read = read
 
     @cached_property
-    def _marks(self) -> dict[int, Image.Image]:
+    def marks(self) -> dict[int, Image.Image]:
+        """The overlays by number, RGBA."""
         numbers = {picture.mark for picture in self.pictures}
         return {n: self._open(f"marks/{n:02d}.webp").convert("RGBA") for n in numbers}
 
     def _open(self, name: str) -> Image.Image:
-        return Image.open(io.BytesIO(self._archive.read(name)))
+        return Image.open(io.BytesIO(self.read(name)))
 
     def image(self, picture: BundledImage, version: Version = "as-is") -> Image.Image:
         """Return an image with the mark, without it, or as in the data."""
         clean = self._open(picture.path)
         if version == "clean" or (version == "as-is" and not picture.marked):
             return clean.convert("RGB")
-        return Image.alpha_composite(clean.convert("RGBA"), self._marks[picture.mark]).convert(
-            "RGB"
-        )
+        return Image.alpha_composite(clean.convert("RGBA"), self.marks[picture.mark]).convert("RGB")
 
     def images(self, split: str, version: Version) -> Images:
         """Return one split in one version, with class names as targets."""
@@ -94,14 +101,26 @@ class DemoWorld:
             if picture.marked:
                 self.image(picture).save(temporary, "WEBP", lossless=True)
             else:
-                temporary.write_bytes(self._archive.read(picture.path))
+                temporary.write_bytes(self.read(picture.path))
             temporary.replace(path)
+
+
+class DemoWorld(MarkedWorld):
+    """The bundled images and their marks, read from the package."""
+
+    def __init__(self) -> None:
+        assets = files("semlens").joinpath("assets", "demo")
+        archive = zipfile.ZipFile(io.BytesIO(assets.joinpath("images.zip").read_bytes()))
+        self.description: dict[str, Any] = json.loads(
+            assets.joinpath("world.json").read_text("utf-8")
+        )
+        super().__init__(self.description, archive.read)
 
 
 class _MarkedImages(Images):
     """One split in one version, composed on access."""
 
-    def __init__(self, world: DemoWorld, split: str, version: Version) -> None:
+    def __init__(self, world: MarkedWorld, split: str, version: Version) -> None:
         self._pictures = [picture for picture in world.pictures if picture.split == split]
         self._draw: Callable[[BundledImage], Image.Image] = partial(world.image, version=version)
         self.spec, self.ids = f"python:demo {split} {version}", numbered_ids(len(self._pictures))

@@ -14,7 +14,7 @@ from semlens.analysis.auroc import auroc
 from semlens.analysis.class_relevance import RelevantComponents
 from semlens.analysis.search import Hits
 from semlens.api import ConceptDatabase, build
-from semlens.demo.bundled_images import DemoWorld, Version
+from semlens.demo.bundled_images import DemoWorld, MarkedWorld, Version
 from semlens.draw.html import component_card, render
 from semlens.embedders.load import load_embedder
 from semlens.models.forward import readouts
@@ -70,7 +70,7 @@ def build_demo(folder: Path, world: DemoWorld) -> ConceptDatabase:
     )
 
 
-def find_planted(model: SubjectModel, world: DemoWorld, db: ConceptDatabase) -> Planted:
+def find_planted(model: SubjectModel, world: MarkedWorld, db: ConceptDatabase) -> Planted:
     """Measure every component's readout on the test images with and without the mark."""
     marked, clean = world.images("test", "marked"), world.images("test", "clean")
     samples, readout = range(len(clean)), db.manifest.recipe.readout

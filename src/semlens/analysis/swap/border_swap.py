@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
+from semlens.analysis.swap.effect import paste
 from semlens.analysis.swap.measure import measure_swaps, pasted_pictures
 from semlens.analysis.swap.pairs import plan_swap
 from semlens.analysis.swap.regions import border_region
@@ -78,13 +79,12 @@ def border_swap(
     plan = plan_swap(database, target, count, reference, seed)
     height, side = database.model.example.shape[-2:]
     widths = WIDTHS if width is None else (width,)
-    regions = {
-        (pairs.target, share): border_region(height, side, share).expand(count, -1, -1)
-        for pairs in plan.pairs
-        for share in widths
+    borders = {
+        share: paste(border_region(height, side, share).expand(count, -1, -1)) for share in widths
     }
-    frame, components = measure_swaps(database, plan, widths, "width", regions, batch_size)
+    transfers = {(pairs.target, share): borders[share] for pairs in plan.pairs for share in widths}
+    frame, components = measure_swaps(database, plan, widths, "width", transfers, batch_size)
     first = frame.iloc[0]
     pairs = next(one for one in plan.pairs if one.target == first["logit"])
-    pasted = pasted_pictures(database, pairs, regions[pairs.target, first["width"]])
+    pasted = pasted_pictures(database, pairs, borders[first["width"]])
     return BorderSwap(frame, components, count, plan.classes, pasted=pasted)

@@ -1,8 +1,8 @@
-"""What a pasted region does to the class's logit and to every component."""
+"""What it does to the class's logit and to every component if images get a part of others."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from semlens.store.reader import Database
 
 @dataclass(frozen=True, eq=False)
 class SwapEffect:
-    """The difference that it makes whether a region comes from the class or from a third one.
+    """The difference that it makes whether a part comes from the class or from a third one.
 
     Parameters
     ----------
@@ -36,13 +36,18 @@ class SwapEffect:
     effect: Float64[np.ndarray, " components"]
 
 
-def paste(
-    receivers: Float[Tensor, "b 3 h w"],
-    sources: Float[Tensor, "b 3 h w"],
-    regions: Bool[Tensor, "b h w"],
-) -> Float[Tensor, "b 3 h w"]:
-    """Return images whose regions are those of other images."""
-    return torch.where(regions[:, None].to(receivers.device), sources, receivers)
+Images = Float[Tensor, "b 3 h w"]
+Transfer = Callable[[Images, Images, slice], Images]
+"""Returns images with a part of others (receivers, sources, and which of the pairs they are)."""
+
+
+def paste(regions: Bool[Tensor, "n h w"]) -> Transfer:
+    """Return the transfer of regions."""
+
+    def transfer(receivers: Images, sources: Images, part: slice) -> Images:
+        return torch.where(regions[part, None].to(receivers.device), sources, receivers)
+
+    return transfer
 
 
 def model_inputs(database: Database, samples: np.ndarray) -> Float[Tensor, "b 3 h w"]:
@@ -54,13 +59,13 @@ def model_inputs(database: Database, samples: np.ndarray) -> Float[Tensor, "b 3 
 def swap_effect(
     database: Database,
     pairs: Pairs,
-    regions: Bool[Tensor, "n h w"],
+    transfer: Transfer,
     layers: Sequence[str],
     batch_size: int,
 ) -> SwapEffect:
-    """Paste a region of each donor onto its receiver, and compare with the third class's donor.
+    """Give each receiver a part of its donor, and compare with the third class's donor.
 
-    Regions lie in the model's input, so that they cover what the model sees.
+    Images are the model's input, so that what is exchanged is what the model sees.
 
     Raises
     ------
@@ -75,7 +80,7 @@ def swap_effect(
             for samples in (pairs.receivers, pairs.donors, pairs.third)
         )
         for (logits, readouts), source in zip(runs, sources, strict=True):
-            batch = paste(receivers, source, regions[part])
+            batch = transfer(receivers, source, part)
             logit, values = _run(database, batch, pairs.target, layers)
             logits.append(logit)
             readouts.append(values)

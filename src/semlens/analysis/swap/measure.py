@@ -7,13 +7,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool
 from PIL import Image
-from torch import Tensor
 
 from semlens.analysis.class_relevance import mean_shares
 from semlens.analysis.classes import class_name
-from semlens.analysis.swap.effect import SwapEffect, model_inputs, paste, swap_effect
+from semlens.analysis.swap.effect import SwapEffect, Transfer, model_inputs, swap_effect
 from semlens.analysis.swap.outlier_test import leave_one_out
 from semlens.analysis.swap.pairs import Pairs, SwapPlan
 from semlens.models.input_pictures import input_pictures
@@ -27,8 +25,8 @@ EXCITED = 10
 SHOWN = 6
 """Pasted images in a plot."""
 
-Regions = Mapping[tuple[int, float], Bool[Tensor, "n h w"]]
-"""The regions of a class's donors, by class and size."""
+Transfers = Mapping[tuple[int, float], Transfer]
+"""What is exchanged, by class and size."""
 
 
 def measure_swaps(
@@ -36,7 +34,7 @@ def measure_swaps(
     plan: SwapPlan,
     sizes: Sequence[float],
     size_name: str,
-    regions: Regions,
+    transfers: Transfers,
     batch_size: int,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Measure and test all classes.
@@ -44,7 +42,7 @@ def measure_swaps(
     Parameters
     ----------
     sizes, size_name
-        Sizes of the regions, and the column that states them.
+        Sizes of what is exchanged, and the column that states them.
 
     Returns
     -------
@@ -59,8 +57,8 @@ def measure_swaps(
     for size in sizes:
         for pairs in plan.pairs:
             key = (pairs.target, size)
-            effects[key] = swap_effect(database, pairs, regions[key], layers, batch_size)
-            report_progress("swapping regions", len(effects), total)
+            effects[key] = swap_effect(database, pairs, transfers[key], layers, batch_size)
+            report_progress("swapping", len(effects), total)
     frame = _tested(database, plan, effects, sizes, size_name)
     tables = [
         _excited(database, effects[row["logit"], row[size_name]], row, size_name)
@@ -92,7 +90,7 @@ def _tested(
 def _excited(
     database: Database, effect: SwapEffect, row: Mapping[Any, Any], size_name: str
 ) -> pd.DataFrame:
-    """Return the components that a class's regions excite most."""
+    """Return the components that parts of a class's images excite most."""
     order = np.argsort(-effect.effect, kind="stable")[:EXCITED]
     return pd.DataFrame(
         {
@@ -107,12 +105,12 @@ def _excited(
 
 
 def pasted_pictures(
-    database: Database, pairs: Pairs, regions: Bool[Tensor, "n h w"]
+    database: Database, pairs: Pairs, transfer: Transfer
 ) -> tuple[tuple[Image.Image, Image.Image], ...]:
-    """Return pictures of some receivers, and of the same with the donors' regions."""
+    """Return pictures of some receivers, and of the same with a part of the donors."""
     receivers, donors = (
         model_inputs(database, samples[:SHOWN]) for samples in (pairs.receivers, pairs.donors)
     )
-    both = (receivers, paste(receivers, donors, regions[:SHOWN]))
+    both = (receivers, transfer(receivers, donors, slice(SHOWN)))
     plain, pasted = (input_pictures(database.model, inputs) for inputs in both)
     return tuple(zip(plain, pasted, strict=True))

@@ -12,6 +12,7 @@ from jaxtyping import Float64
 from semlens.analysis.classes import class_name
 from semlens.analysis.database_engine import RulesLike
 from semlens.analysis.result import Chart
+from semlens.analysis.swap.effect import paste
 from semlens.analysis.swap.measure import measure_swaps, pasted_pictures
 from semlens.analysis.swap.pairs import plan_swap
 from semlens.analysis.swap.regions import coverage, overlaps, relevant_regions
@@ -111,13 +112,14 @@ def region_swap(
             for pairs, different in zip(plan.pairs, counts, strict=True)
         ]
     )
-    frame, components = measure_swaps(database, plan, [area], "area", regions, batch_size)
+    transfers = {key: paste(one) for key, one in regions.items()}
+    frame, components = measure_swaps(database, plan, [area], "area", transfers, batch_size)
     targets = [pairs.target for pairs in plan.pairs]
     overlap = dict(zip(targets, overlaps(maps, np.array(counts, float)), strict=True))
     frame = frame.assign(overlap=[overlap[one] for one in frame["logit"]])
     first = next(pairs for pairs in plan.pairs if pairs.target == frame["logit"].iloc[0])
     return RegionSwap(
         frame, components, count, plan.classes,
-        pasted=pasted_pictures(database, first, regions[first.target, area]),
+        pasted=pasted_pictures(database, first, transfers[first.target, area]),
         coverage=dict(zip([class_name(database, one) for one in targets], maps, strict=True)),
     )  # fmt: skip

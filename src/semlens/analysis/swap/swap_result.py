@@ -75,7 +75,7 @@ class Swap(Result):
     @property
     def summary(self) -> str:
         """What was detected, in a sentence."""
-        count = self.frame["class"].nunique()
+        count = len(set(self.frame["class"]))
         of = f"{count}" if count == self.classes else f"{count} of the {self.classes} classes"
         named = ", ".join(self.detected) or "none"
         return f"Classes that rely on {self.found} (of {of}, family-wise 5 %): {named}"
