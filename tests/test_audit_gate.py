@@ -19,6 +19,7 @@ from semlens.analysis.audit.ci_gate import Condition, check_conditions, save_jun
 from semlens.analysis.audit.random_concepts import (
     ConceptPool,
     chance_threshold,
+    compare_with_random,
     pool_concepts,
     random_shares,
 )
@@ -84,6 +85,14 @@ def test_random_shares_by_loops():
             for one in rng.choice(pool.above.shape[1], pool.listed, replace=False):
                 hit |= pool.above[:, one]
         np.testing.assert_allclose(draw, [sum(weight[hit, 0]), sum(weight[hit, 1])])
+    listed = pools[0].above[:, -3:].any(1) | pools[1].above[:, -2:].any(1)
+    compared = compare_with_random(pools, weight, 50, seed=3)
+    for column in (0, 1):
+        claimed = sum(weight[listed, column])
+        as_much = sum(one >= claimed - 1e-9 for one in shares[:, column])
+        assert compared.share[column] == pytest.approx(claimed)
+        assert compared.expected[column] == pytest.approx(np.mean(shares[:, column]))
+        assert compared.p_value[column] == pytest.approx((1 + as_much) / 51)
 
 
 @pytest.mark.parametrize("shift", [0.0, -0.5, 2.0])
@@ -108,9 +117,8 @@ def test_random_lists_are_spurious_as_often_as_the_level_says(spread):
         values = rng.normal(size=(components, 500)).astype(np.float32)
         pool = pool_concepts(values[:, listed:], values[:, :listed], 0.05)
         weight = rng.dirichlet(np.full(components, spread))[:, None]
-        random = random_shares([pool], weight, 99, seed)[:, 0]
         aligned.append(pool.matched.mean())
-        p_values.append((1 + (random >= pool.matched @ weight[:, 0] - 1e-12).sum()) / 100)
+        p_values.append(compare_with_random([pool], weight, 99, seed).p_value[0])
     p_values = np.array(p_values)
     # the best of 22 is among the two best of all 500, since one random concept is above the bound
     expected = 1 - (478 * 477) / (500 * 499)

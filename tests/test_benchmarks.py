@@ -153,6 +153,19 @@ def test_planted_quick(tmp_path):
 
 
 @pytest.mark.slow
+def test_calibration_quick(tmp_path):
+    printed = run("calibration.py", "--figure", str(tmp_path / "figure.png"))
+    nulls = {(one["name"], one["null"]) for one in printed["tests"]}
+    assert len(nulls) == len(printed["tests"]) > 40
+    for one in [*printed["tests"], *printed["rates"]]:
+        assert one["draws"] == printed["draws"] == 20
+        for key in ("below_05", "below_01", "family_wise_05", "rate"):
+            if key in one:
+                assert 0 <= one[f"{key}_low"] <= one[key] <= one[f"{key}_high"] <= 1
+    assert any(null.startswith("demo") for _, null in nulls)
+    assert (tmp_path / "figure.png").is_file()
+
+
 def test_defect_query_quick():
     printed = run("defect_query.py")
     assert printed["planted"] == 12

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import colorsys
 import itertools
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,6 +37,9 @@ from semlens.errors import RelevanceError
 from semlens.models.subject import SubjectModel
 from semlens.recipe import fingerprint
 from semlens.web.app import create_app
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+from calibration_worlds import meaningless_world  # noqa: E402
 
 
 def unit(values):
@@ -127,43 +132,15 @@ def test_moderated_p_values_by_the_equations():
         assert p == pytest.approx(min(1, 6 * student.sf(score, total)))
 
 
-def meaningless_world(rng, classes, concepts=10, dim=16, sizes=(32, 48)):
-    """Components in clusters, classes that rely on some clusters, concepts in random directions.
-
-    Components of one cluster have similar vectors and similar relevance.
-    """
-    tastes = rng.normal(size=(classes, dim))
-    directions = rng.normal(size=(concepts, dim))
-    words = [taste + rng.normal(size=(4, dim)) for taste in tastes]
-    excess, alignments, own = [], [], []
-    for n in sizes:
-        centres = rng.normal(size=(10, dim))
-        theta = centres[rng.integers(0, 10, n)] + 0.4 * rng.normal(size=(n, dim))
-        shares = np.exp(3 * unit(theta) @ unit(tastes).T + 0.8 * rng.normal(size=(n, classes)))
-        shares /= shares.sum(0)
-        others = (shares.sum(1, keepdims=True) - shares) / (classes - 1)
-        theta = unit(theta + 2)  # what all images have in common
-        excess.append(excess_shares(shares, others))
-        alignments.append(standardised(theta @ unit(directions).T))
-        own.append([standardised(theta @ unit(w).T) for w in words])
-    remaining, found = remove_own(
-        np.concatenate(excess), [np.concatenate(one) for one in zip(*own, strict=True)]
-    )
-    layers = [
-        LayerExcess(np.arange(n), e, u)
-        for n, e, u in zip(sizes, split(remaining, sizes), split(found, sizes), strict=True)
-    ]
-    return layers, alignments
-
-
 @pytest.mark.parametrize("classes", [6, 12])
 def test_meaningless_concepts_raise_few_alarms(classes):
     """Permuting the components instead rejects most of these: similar ones are not exchangeable."""
     rng, rounds = np.random.default_rng(0), 200
     least, largest = [], []
     for _ in range(rounds):
-        scores = contrast_scores(*meaningless_world(rng, classes))
-        least.append(compare_classes(scores).p_value.min())
+        world = meaningless_world(rng, classes)
+        scores = contrast_scores(world.layers, world.alignments)
+        least.append(compare_classes(scores, 0).p_value.min())
         largest.append(scores[0].max())
     assert np.mean(np.array(least) < 0.05) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / rounds)
     assert np.mean(np.array(largest) > 2.8) > 0.1  # the normal quantile for ten concepts

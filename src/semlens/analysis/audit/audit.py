@@ -13,7 +13,11 @@ from jaxtyping import Bool, Int8, Int64
 from semlens.analysis.audit.audit_result import Audit
 from semlens.analysis.audit.class_contrast import ConceptContrasts, concept_contrasts
 from semlens.analysis.audit.concept_alignment import ConceptAlignment, align_concepts, split_sides
-from semlens.analysis.audit.random_concepts import Theta, make_background, random_shares
+from semlens.analysis.audit.random_concepts import (
+    Theta,
+    compare_with_random,
+    make_background,
+)
 from semlens.analysis.audit.relevance_shares import (
     VERDICTS,
     BootstrapCosines,
@@ -239,18 +243,15 @@ def _null_comparison(
     """
     tables: list[pd.DataFrame] = []
     for kind, side in sides.items():
-        claimed = np.any([pool.matched for pool in side.pools], axis=0) @ weights.relevance
-        random = random_shares(side.pools, weights.relevance, DRAWS, seed)
-        # as in a permutation test, the observed value is one of the draws
-        p = (1 + (random >= claimed - 1e-12).sum(0)) / (1 + DRAWS)
+        comparison = compare_with_random(side.pools, weights.relevance, DRAWS, seed)
         tables.append(
             pd.DataFrame(
                 {
                     "side": kind,
                     "layer": weights.labels,
-                    "share": claimed,
-                    "expected": [layer.mean() for layer in random.T],
-                    "p_value": p,
+                    "share": comparison.share,
+                    "expected": comparison.expected,
+                    "p_value": comparison.p_value,
                 }
             )
         )

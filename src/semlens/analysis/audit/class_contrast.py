@@ -72,12 +72,13 @@ def concept_contrasts(
         return None
     excess = class_excess(database, target, valid, layers)
     alignments = _alignments(database, concepts, tuple(database.layer_names(layers)))
-    return compare_classes(contrast_scores(excess, alignments))
+    return compare_classes(contrast_scores(excess, alignments), 0)
 
 
-def compare_classes(scores: Float[np.ndarray, "c n"]) -> ConceptContrasts:
-    """Compare the contrasts of the first class with those of all others."""
-    return ConceptContrasts(scores[0], scores[1:], moderated_p_values(scores[0], scores[1:]))
+def compare_classes(scores: Float[np.ndarray, "c n"], position: int) -> ConceptContrasts:
+    """Compare the contrasts of one class with those of all others."""
+    others = np.delete(scores, position, axis=0)
+    return ConceptContrasts(scores[position], others, moderated_p_values(scores[position], others))
 
 
 def class_excess(

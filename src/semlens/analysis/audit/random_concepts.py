@@ -189,6 +189,34 @@ def random_shares(
     return shares
 
 
+@dataclass(frozen=True)
+class ChanceComparison:
+    """Shares of the weight that the audited concepts claim, and that random sets do.
+
+    Parameters
+    ----------
+    share, expected
+        The share of each of l columns of weights, and the mean over the random sets.
+    p_value
+        Share of the random sets that claim as much; the audited one counts among them, as the
+        observed value does in a permutation test.
+    """
+
+    share: Float[np.ndarray, " l"]
+    expected: Float[np.ndarray, " l"]
+    p_value: Float[np.ndarray, " l"]
+
+
+def compare_with_random(
+    pools: Sequence[ConceptPool], weight: Float[np.ndarray, "k l"], draws: int, seed: int
+) -> ChanceComparison:
+    """Compare the weight that the audited concepts claim with that of random sets of their size."""
+    claimed = np.any([pool.matched for pool in pools], axis=0) @ weight
+    random = random_shares(pools, weight, draws, seed)
+    p_value = (1 + (random >= claimed - 1e-12).sum(0)) / (1 + draws)
+    return ChanceComparison(claimed, random.mean(axis=0), p_value)
+
+
 POOL = 4000
 """Largest number of crops that random concepts are made of."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -14,7 +13,7 @@ from rich.console import Group, RenderableType
 
 from semlens.analysis.audit.audit_result import p_text
 from semlens.analysis.audit.class_contrast import (
-    LayerExcess,
+    ConceptContrasts,
     class_excess,
     compare_classes,
     component_rows,
@@ -188,14 +187,18 @@ def suspects(
     query = embed_concepts(database, ranked)
     classes = references if target is None else (find_class(database, target),)
     rows = component_rows(database, database.layer_names(layers))
-    candidates = make_candidates(database, layers, rows, query)
+    candidates, aligned = make_candidates(database, layers, rows, query)
+    reference = {c: _shares(database, c, rows) @ candidates.matches for c in references}
     tables: list[pd.DataFrame] = []
     for done, index in enumerate(classes):
         report_progress("ranking words", done, len(classes))
         valid = resolved[index].concepts.of_kind("valid") if index in resolved else ConceptSet(())
         excess = class_excess(database, index, valid, layers)
-        own = {class_name(database, index), *(c.name for c in valid.concepts)}
-        tables.append(candidates.table(database, index, excess, own, top))
+        contrasts = compare_classes(contrast_scores(excess, aligned), 0)
+        others = np.max([share for c, share in reference.items() if c != index], axis=0)
+        name, own = class_name(database, index), {c.name for c in valid.concepts}
+        weight = _shares(database, index, rows)
+        tables.append(candidates.table(name, contrasts, weight, others, {name, *own}, top))
     frame = pd.concat(tables, ignore_index=True)
     frame["components"] = [database.names(rows) for rows in frame["components"]]
     return Suspects(frame, len(candidates.names), database)
@@ -203,37 +206,35 @@ def suspects(
 
 @dataclass(frozen=True)
 class Candidates:
-    """Words (first) and clusters, m together, and the k components of all layers.
-
-    Parameters
-    ----------
-    alignments
-        Standardised, of the components of each layer.
-    matches
-        Whether each component matches each candidate.
-    reference
-        By class that others are compared with, the share of its relevance on each candidate.
-    """
+    """Words (first) and clusters, m together, and which of the k components match each of them."""
 
     names: tuple[str, ...]
     words: int
     rows: Int64[np.ndarray, " k"]
-    alignments: list[Float64[np.ndarray, "_n m"]]
     matches: Bool[np.ndarray, "k m"]
-    reference: Mapping[int, Float64[np.ndarray, " m"]]
 
     def table(
-        self, database: Database, target: int, excess: list[LayerExcess], own: set[str], top: int
+        self,
+        name: str,
+        contrasts: ConceptContrasts,
+        weight: Float64[np.ndarray, " k"],
+        others: Float64[np.ndarray, " m"],
+        own: set[str],
+        top: int,
     ) -> pd.DataFrame:
         """Return the strongest candidates of a class, without its own words.
 
         Only those whose share is larger than for any other class: a word that no component
         matches can have a contrast, too, but there is nothing to look at.
+
+        Parameters
+        ----------
+        weight
+            Each component's share of the class's relevance.
+        others
+            The largest share of another class on each candidate.
         """
-        contrasts = compare_classes(contrast_scores(excess, self.alignments))
-        weight = _shares(database, target, [layer.rows for layer in excess])
         shares = weight @ self.matches
-        others = np.max([one for c, one in self.reference.items() if c != target], axis=0)
         order = np.lexsort((-contrasts.contrast, contrasts.p_value))
         order = order[shares[order] > others[order]]
         records: list[dict[str, Any]] = []
@@ -242,7 +243,7 @@ class Candidates:
             strongest = matched[np.argsort(-weight[matched], kind="stable")]
             records.append(
                 {
-                    "class": class_name(database, target),
+                    "class": name,
                     "kind": "word" if j < self.words else "cluster",
                     "suspect": self.names[j],
                     "share": float(shares[j]),
@@ -258,8 +259,8 @@ class Candidates:
 
 def make_candidates(
     database: Database, layers: Layers, rows: list[Int64[np.ndarray, " _n"]], query: QueryEmbedding
-) -> Candidates:
-    """Align the components of each layer with all words, and assign them to clusters."""
+) -> tuple[Candidates, list[Float64[np.ndarray, "_n m"]]]:
+    """Return the candidates, and the standardised alignments of each layer's components."""
     names, clusters = _clusters(database, layers, query)
     aligned: list[np.ndarray] = []
     matched: list[np.ndarray] = []
@@ -269,10 +270,8 @@ def make_candidates(
         aligned.append(np.hstack([standardised(values), standardised(member.astype(np.float32))]))
         matched.append(np.hstack([best_matches(values), member]))
     matches = np.concatenate(matched)
-    shares = {c: _shares(database, c, rows) @ matches for c in reference_classes(database)}
-    return Candidates(
-        (*query.names, *names), len(query.names), np.concatenate(rows), aligned, matches, shares
-    )
+    names = (*query.names, *names)
+    return Candidates(names, len(query.names), np.concatenate(rows), matches), aligned
 
 
 def best_matches(values: Float[np.ndarray, "n q"]) -> Bool[np.ndarray, "n q"]:

@@ -1,0 +1,123 @@
+"""The simulations of p-values: their rates and intervals, and that they mean what they say."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+
+import calibration_tests as simulated  # noqa: E402
+from calibration import draw_histograms, show, shown  # noqa: E402
+from calibration_demo import rotated  # noqa: E402
+from calibration_rates import Rate, Simulation, any_alarm, rate  # noqa: E402
+from calibration_worlds import meaningless_world  # noqa: E402
+
+
+@pytest.mark.parametrize("hits", [0, 1, 37, 200])
+def test_intervals_are_those_of_a_binomial_test(hits):
+    happened = np.arange(200)[:, None] < hits
+    share, low, high = rate(happened)
+    exact = binomtest(hits, 200).proportion_ci()
+    assert (share, low, high) == pytest.approx((hits / 200, exact.low, exact.high), abs=1e-9)
+
+
+def test_members_of_a_draw_count_as_often_as_they_are_independent():
+    rng = np.random.default_rng(0)
+    single = rng.random((400, 1)) < 0.2
+    _, low, high = rate(single)
+    assert rate(np.repeat(single, 12, axis=1))[1:] == pytest.approx((low, high), abs=1e-3)
+    independent = rng.random((400, 12)) < 0.2
+    exact = binomtest(int(independent.sum()), 4800).proportion_ci()
+    assert rate(independent)[1:] == pytest.approx((exact.low, exact.high), abs=0.004)
+
+
+def test_alarms_of_classes_that_are_tested_together():
+    rng = np.random.default_rng(0)
+    p_values = rng.random((300, 6)) ** 3
+    for found, row in zip(any_alarm(p_values, "bonferroni"), p_values, strict=True):
+        assert found == any(6 * p < 0.05 for p in row)
+    for found, row in zip(any_alarm(p_values, "sweep"), p_values, strict=True):
+        assert found == any(6 * p / rank < 0.05 for rank, p in enumerate(sorted(row), start=1))
+
+
+def test_a_rotation_keeps_angles_and_has_no_direction():
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(3, 8))
+    turned = np.stack([rotated(rng, vectors) for _ in range(3000)])
+    np.testing.assert_allclose(turned @ turned.swapaxes(1, 2), [vectors @ vectors.T] * 3000)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    assert np.abs(turned.mean(0) / lengths).max() < 4 / np.sqrt(8 * 3000)
+    np.testing.assert_allclose((turned**2).mean(0) / lengths**2, 1 / 8, rtol=0.15)
+
+
+def test_concepts_of_one_topic_are_alike_and_pareto_relevance_is_concentrated():
+    rng = np.random.default_rng(0)
+    plain, topic = (
+        [np.corrcoef(meaningless_world(rng, 6, 10, topic=t).alignments[0].T) for _ in range(20)]
+        for t in (0.0, 0.9)
+    )
+    assert np.mean(plain) < 0.5 < np.mean(topic)
+    largest = [
+        np.mean([meaningless_world(rng, 6, tail=tail).shares[0].max() for _ in range(50)])
+        for tail in ("log-normal", "pareto")
+    ]
+    assert largest[1] > 1.2 * largest[0]
+
+
+def test_permuting_components_has_the_right_level_only_if_they_are_independent():
+    """So that the rate of the permutation in the page is not due to a fault in it."""
+    rng = np.random.default_rng(0)
+    p_values = {}
+    for spread in ("independent", "clusters"):
+        found = []
+        for _ in range(150):
+            made = meaningless_world(rng, 6, 5)
+            if spread == "independent":
+                for values in made.alignments:
+                    rng.shuffle(values)
+            found.append(simulated.permutation_p_value(rng, made.layers, made.alignments, 0))
+        p_values[spread] = np.array(found)
+    assert (p_values["independent"] < 0.05).mean() <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 150)
+    assert (p_values["clusters"] < 0.05).mean() > 0.15
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        simulated.random_lists, simulated.group_contrasts, simulated.swaps, simulated.permutations,
+        simulated.suspects, simulated.class_contrasts,
+    ],
+)  # fmt: skip
+def test_simulations_are_p_values(part):
+    found = list(part(np.random.default_rng(0), 2))
+    assert len({(one.test, one.null) for one in found}) == len(found)
+    for one in found:
+        assert isinstance(one, Simulation)
+        assert one.p_values.shape[0] == 2
+        assert ((one.p_values > 0) & (one.p_values <= 1)).all(), one.null
+
+
+def test_coverage_is_reported_and_a_test_below_its_level_too_often_is_bold(capsys, tmp_path):
+    rates = [
+        *simulated.intervals(np.random.default_rng(0), 200),
+        *simulated.verdicts(np.random.default_rng(0), 20),
+    ]
+    for one in rates:
+        assert isinstance(one, Rate)
+        assert one.record()["rate"] == pytest.approx(one.nominal, abs=0.09), one.null
+    good = Simulation("test", "uniform", np.random.default_rng(0).random((2000, 1)))
+    bad = Simulation("test", "liberal", good.p_values**2, family="bonferroni")
+    assert not shown(good.record(), "below_05").startswith("**")
+    assert shown(bad.record(), "below_05").startswith("**")
+    records = [one.record() for one in (good, bad)]
+    show({"tests": records, "rates": [rates[0].record()]})
+    printed = capsys.readouterr().out
+    assert "| uniform | null | " in printed
+    assert "| AUROC of 0.5, 5 and 5 images | 95 | 9" in printed
+    draw_histograms([good, bad], tmp_path / "page.png")
+    assert (tmp_path / "page.png").stat().st_size > 5000
