@@ -42,6 +42,7 @@ def demo(
     """
     start = time.perf_counter()
     with err.status("loading the bundled model and images"):
+        from semlens.analysis.label import PAPER_THRESHOLD
         from semlens.demo import walkthrough
         from semlens.demo.bundled_images import DemoWorld
 
@@ -62,7 +63,7 @@ def demo(
     rank = planted.rank(hits)
     _print_hits(hits, planted, f"\n2. semlens search {db.path} {walkthrough.QUERY}")
 
-    labels = db.label()
+    labels = db.label(threshold=PAPER_THRESHOLD)
     labels.save_to_database("paper-vocabulary")  # shown beside every component in the browser
     relevant = db.class_relevance(world.target, top=6, concepts=labels)
     _print_relevant(relevant, planted, f"\n3. What drives '{world.target}'?")
