@@ -6,6 +6,7 @@ import glob
 import json
 import os
 import re
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
@@ -20,6 +21,9 @@ from semlens.recipe import fingerprint
 from semlens.store import file_names
 from semlens.store.atomic_files import file_digest, load_table, save_table
 from semlens.store.manifest import MANIFEST_NAME
+
+
+_CACHE_LOCK = threading.RLock()
 
 
 class AnalysisCache:
@@ -55,15 +59,17 @@ class AnalysisCache:
             Whether to save a new table. Nothing is saved in a read-only folder.
         """
         name = f"{kind}-{fingerprint(kind, list(key))[:24]}"
-        with suppress(StoreError):  # it can be recomputed
-            saved = self.load_with_origin(name)
-            if saved is not None:
-                saved[0].attrs.update(saved[1])
-                return saved[0]
-        frame = compute()
-        if self.is_writable and worth_saving(frame):
-            self.save_analysis(name, frame, {str(k): v for k, v in frame.attrs.items()})
-        return frame
+        with _CACHE_LOCK:  # threads that ask for the same table compute it once
+            with suppress(StoreError):  # it can be recomputed
+                saved = self.load_with_origin(name)
+                if saved is not None:
+                    saved[0].attrs.update(saved[1])
+                    return saved[0]
+            frame = compute()
+            if self.is_writable and worth_saving(frame):
+                with suppress(StoreError):  # another process may be writing it
+                    self.save_analysis(name, frame, {str(k): v for k, v in frame.attrs.items()})
+            return frame
 
     def save_analysis(
         self, name: str, frame: pd.DataFrame, origin: Mapping[str, Any] | None = None
