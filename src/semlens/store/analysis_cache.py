@@ -23,9 +23,6 @@ from semlens.store.atomic_files import file_digest, load_table, save_table
 from semlens.store.manifest import MANIFEST_NAME
 
 
-_CACHE_LOCK = threading.RLock()
-
-
 class AnalysisCache:
     """Folder of derived tables; each one records what it was computed from."""
 
@@ -59,7 +56,8 @@ class AnalysisCache:
             Whether to save a new table. Nothing is saved in a read-only folder.
         """
         name = f"{kind}-{fingerprint(kind, list(key))[:24]}"
-        with _CACHE_LOCK:  # threads that ask for the same table compute it once
+        # threads that ask for the same table compute it once
+        with vars(self).setdefault("_cache_lock", threading.RLock()):
             with suppress(StoreError):  # it can be recomputed
                 saved = self.load_with_origin(name)
                 if saved is not None:
