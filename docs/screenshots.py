@@ -60,8 +60,11 @@ def demo_views(audit: int, other: str | None) -> list[View]:
         View("graph", f"#/m/demo/classes?class={VEGETABLE}&view=graph"),
         View("audit", f"#/m/demo/audit?audit={audit}"),
         View(
-            "experiments", f"#/m/demo/audit?errors={VEGETABLE}", height=2200,
-            click=("Swap borders of all classes", "Compare errors on “vegetable”"), part=".without",
+            "experiments",
+            f"#/m/demo/audit?errors={VEGETABLE}",
+            height=2200,
+            click=("Swap borders of all classes", "Compare errors on “vegetable”"),
+            part=".without",
         ),
         View("search-phone", "#/m/demo/search?q=watermark", "dark", 390, 844),
     ]

@@ -110,7 +110,7 @@ def demo(
                 },
                 "border_swap": {
                     "detected": borders.detected,
-                    "adjusted": float(borders.frame["adjusted"].min()),
+                    "adjusted": float(borders.frame["adjusted"].to_numpy(float).min()),
                 },
                 "components": db.manifest.rows,
                 "seconds": round(seconds, 1),
