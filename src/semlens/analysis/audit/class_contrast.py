@@ -104,7 +104,10 @@ def class_excess(
             np.hstack([u, layer.own[:, kept]]),
         )
         for layer, e, u in zip(
-            reference.layers, reference.split(excess), reference.split(direction), strict=True
+            reference.layers,
+            _by_layer(excess, reference.rows),
+            _by_layer(direction, reference.rows),
+            strict=True,
         )
     ]
 
@@ -224,10 +227,6 @@ class _Reference:
         """The components of each layer."""
         return [layer.rows for layer in self.layers]
 
-    def split(self, values: Float[np.ndarray, "k c"]) -> list[Float[np.ndarray, "_n c"]]:
-        """Split values of the components of all layers by layer."""
-        return np.split(values, np.cumsum([len(rows) for rows in self.rows])[:-1])
-
 
 @lru_cache(maxsize=2)
 def _reference(database: Database, layers: tuple[str, ...]) -> _Reference:
@@ -247,11 +246,16 @@ def _reference(database: Database, layers: tuple[str, ...]) -> _Reference:
     joined = np.concatenate(aligned)
     own = [joined[:, [i]] if name else joined[:, :0] for i, name in enumerate(names)]
     remaining, directions = remove_own(np.concatenate(excess), own)
-    plain = [LayerExcess(rows, e, e) for rows, e in zip(all_rows, excess, strict=True)]
-    reference = _Reference(classes, plain, totals)
-    split = (reference.split(one.astype(np.float32)) for one in (remaining, directions))
+    split = (_by_layer(one.astype(np.float32), all_rows) for one in (remaining, directions))
     layers_excess = [LayerExcess(*one) for one in zip(all_rows, *split, strict=True)]
     return _Reference(classes, layers_excess, totals)
+
+
+def _by_layer(
+    values: Float[np.ndarray, "k c"], rows: Sequence[Int64[np.ndarray, " _n"]]
+) -> list[Float[np.ndarray, "_n c"]]:
+    """Split values of the components of all layers by layer."""
+    return np.split(values, np.cumsum([len(one) for one in rows])[:-1])
 
 
 def component_rows(database: Database, layers: Sequence[str]) -> list[Int64[np.ndarray, " _n"]]:

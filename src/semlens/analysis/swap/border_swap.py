@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
 from semlens.analysis.swap.effect import paste
 from semlens.analysis.swap.measure import measure_swaps, pasted_pictures
-from semlens.analysis.swap.pairs import plan_swap
+from semlens.analysis.swap.pairs import (
+    BatchSize,
+    Count,
+    References,
+    Seed,
+    TestedClasses,
+    plan_swap,
+)
 from semlens.analysis.swap.regions import border_region
 from semlens.analysis.swap.swap_result import Swap
 from semlens.settings import question, setting
@@ -35,24 +41,16 @@ class BorderSwap(Swap):
 )
 def border_swap(
     database: Database,
-    target: Annotated[
-        int | str | Sequence[int | str] | None,
-        setting("Class to test, by name or by the number of its logit [all, see reference]."),
-    ] = None,
+    target: TestedClasses = None,
     *,
     width: Annotated[
         float | None,
         setting("Width of the border, as a share of the sides [0.15 and 0.25].", gt=0, lt=0.5),
     ] = None,
-    count: Annotated[int, setting("Images of other classes, per class.", ge=8)] = 64,
-    reference: Annotated[
-        int,
-        setting(
-            "Other classes to compare with, or classes to test if none is named, at most.", ge=5
-        ),
-    ] = 30,
-    seed: Annotated[int, setting("Which classes and images are drawn.", ge=0)] = 0,
-    batch_size: Annotated[int, setting("Images per pass.", ge=1)] = 32,
+    count: Count = 64,
+    reference: References = 30,
+    seed: Seed = 0,
+    batch_size: BatchSize = 32,
 ) -> BorderSwap:
     """Test whether a class relies on what surrounds its objects.
 

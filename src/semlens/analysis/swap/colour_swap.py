@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -11,7 +10,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from semlens.analysis.swap.measure import measure_swaps, pasted_pictures
-from semlens.analysis.swap.pairs import plan_swap
+from semlens.analysis.swap.pairs import (
+    BatchSize,
+    Count,
+    References,
+    Seed,
+    TestedClasses,
+    plan_swap,
+)
 from semlens.analysis.swap.swap_result import Swap
 from semlens.settings import question, setting
 from semlens.store.reader import Database
@@ -34,23 +40,15 @@ class ColourSwap(Swap):
 )
 def colour_swap(
     database: Database,
-    target: Annotated[
-        int | str | Sequence[int | str] | None,
-        setting("Class to test, by name or by the number of its logit [all, see reference]."),
-    ] = None,
+    target: TestedClasses = None,
     *,
     strength: Annotated[
         float, setting("Share of the difference in colour that is transferred.", gt=0, le=1)
     ] = 1.0,
-    count: Annotated[int, setting("Images of other classes, per class.", ge=8)] = 64,
-    reference: Annotated[
-        int,
-        setting(
-            "Other classes to compare with, or classes to test if none is named, at most.", ge=5
-        ),
-    ] = 30,
-    seed: Annotated[int, setting("Which classes and images are drawn.", ge=0)] = 0,
-    batch_size: Annotated[int, setting("Images per pass.", ge=1)] = 32,
+    count: Count = 64,
+    reference: References = 30,
+    seed: Seed = 0,
+    batch_size: BatchSize = 32,
 ) -> ColourSwap:
     """Test whether a class relies on the colours of its images: a cast, a stain, a lighting.
 

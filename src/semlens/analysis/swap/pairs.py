@@ -4,15 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Float64, Int64
 
 from semlens.analysis.classes import class_name, find_class, true_classes
 from semlens.errors import DataError
+from semlens.settings import setting
 from semlens.store.reader import Database
 from semlens.types import as_list
 
+TestedClasses = Annotated[
+    int | str | Sequence[int | str] | None,
+    setting("Class to test, by name or by the number of its logit [all, see reference]."),
+]
+Count = Annotated[int, setting("Images of other classes, per class.", ge=8)]
+References = Annotated[
+    int,
+    setting("Other classes to compare with, or classes to test if none is named, at most.", ge=5),
+]
+Seed = Annotated[int, setting("Which classes and images are drawn.", ge=0)]
+BatchSize = Annotated[int, setting("Images per pass.", ge=1)]
+"""Settings that all swaps have."""
 LEAST_CLASSES = 5
 """Classes that are needed to know how much gains vary where there is nothing to find."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -14,7 +14,14 @@ from semlens.analysis.database_engine import RulesLike
 from semlens.analysis.result import Chart
 from semlens.analysis.swap.effect import paste
 from semlens.analysis.swap.measure import measure_swaps, pasted_pictures
-from semlens.analysis.swap.pairs import plan_swap
+from semlens.analysis.swap.pairs import (
+    BatchSize,
+    Count,
+    References,
+    Seed,
+    TestedClasses,
+    plan_swap,
+)
 from semlens.analysis.swap.regions import coverage, overlaps, relevant_regions
 from semlens.analysis.swap.swap_result import Swap
 from semlens.progress import report_progress
@@ -57,24 +64,16 @@ class RegionSwap(Swap):
 )
 def region_swap(
     database: Database,
-    target: Annotated[
-        int | str | Sequence[int | str] | None,
-        setting("Class to test, by name or by the number of its logit [all, see reference]."),
-    ] = None,
+    target: TestedClasses = None,
     *,
     area: Annotated[
         float, setting("Size of a region, as a share of the image.", gt=0, le=0.5)
     ] = AREA,
     rules: RulesLike = None,
-    count: Annotated[int, setting("Images of other classes, per class.", ge=8)] = 128,
-    reference: Annotated[
-        int,
-        setting(
-            "Other classes to compare with, or classes to test if none is named, at most.", ge=5
-        ),
-    ] = 30,
-    seed: Annotated[int, setting("Which classes and images are drawn.", ge=0)] = 0,
-    batch_size: Annotated[int, setting("Images per pass.", ge=1)] = 32,
+    count: Count = 128,
+    reference: References = 30,
+    seed: Seed = 0,
+    batch_size: BatchSize = 32,
 ) -> RegionSwap:
     """Test whether a class relies on a small mark, wherever it is in the image.
 
