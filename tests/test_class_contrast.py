@@ -33,7 +33,7 @@ from semlens.analysis.concepts import Concept, ConceptSet
 from semlens.analysis.query_embedding import embed_concepts
 from semlens.analysis.resolve_concepts import class_and_concepts
 from semlens.data.image_folder import ImageFolder
-from semlens.errors import RelevanceError
+from semlens.errors import ConceptError, RelevanceError
 from semlens.models.subject import SubjectModel
 from semlens.recipe import fingerprint
 from semlens.web.app import create_app
@@ -291,6 +291,8 @@ def test_suspects_propose_what_nobody_listed(db, tmp_path):
     all_classes = sl.suspects(db, None, own, vocabulary=vocabulary, top=1)
     assert set(all_classes.frame["class"]) <= set(CLASSES)
     assert "blue" not in set(result.frame["suspect"])  # its own name
+    with pytest.raises(ConceptError, match="No concept set is for the class 'blue'"):
+        sl.suspects(db, "blue", own[:2], vocabulary=vocabulary)
 
 
 def test_the_best_matches_of_a_component_are_a_share_of_the_vocabulary():
@@ -311,6 +313,12 @@ def test_suspects_of_a_saved_audit_over_http(db):
     assert answer.json()["tested"] == result.tested
     assert [row["suspect"] for row in answer.json()["suspects"]] == list(result.frame["suspect"])
     assert answer.json()["suspects"][0]["p_value"] == pytest.approx(result.frame["p_value"][0])
+    bare = db.audits.add(
+        "blue", ConceptSet(())
+    )  # an empty list explains nothing, and is not replaced by another
+    answer = when_done(lambda: client.get(f"/api/v1/models/0/audits/{bare.id}/suspects"))
+    result = sl.suspects(db, "blue", ConceptSet(()), top=12)
+    assert [row["suspect"] for row in answer.json()["suspects"]] == list(result.frame["suspect"])
     missing = when_done(lambda: client.get("/api/v1/models/0/audits/99/suspects"))
     assert missing.status_code == 404
 

@@ -23,14 +23,14 @@ from semlens.analysis.audit.class_contrast import (
     standardised,
 )
 from semlens.analysis.audit.moderated_test import LEAST_CLASSES
-from semlens.analysis.classes import class_name, find_class
+from semlens.analysis.classes import class_name
 from semlens.analysis.compare.component_sets import component_sets
 from semlens.analysis.concepts import ConceptSet, as_concepts, concept_key
 from semlens.analysis.describe.clusters import best_concepts
 from semlens.analysis.describe.concept_map import assign_clusters
 from semlens.analysis.label import VOCABULARY, LabelConcepts
 from semlens.analysis.query_embedding import QueryEmbedding, alignment, embed_concepts
-from semlens.analysis.resolve_concepts import ClassConcepts, concepts_by_class
+from semlens.analysis.resolve_concepts import ClassConcepts, class_and_concepts, concepts_by_class
 from semlens.analysis.result import Result
 from semlens.draw.example_sheet import sheet
 from semlens.draw.text_table import titled_table
@@ -162,6 +162,8 @@ def suspects(
 
     Raises
     ------
+    ConceptError
+        If no set is for this class.
     RelevanceError
         If the database has relevance for fewer than six classes, or none for this class.
     EmbedderError
@@ -171,7 +173,11 @@ def suspects(
     -----
     An addition of semlens; the contrast is that of :func:`semlens.audit`.
     """
-    resolved, _ = concepts_by_class(database, concepts)
+    if target is None:
+        resolved, _ = concepts_by_class(database, concepts)
+        lists = {index: one.concepts for index, one in resolved.items()}
+    else:
+        lists = dict([class_and_concepts(database, target, concepts)])
     references = reference_classes(database)
     if len(references) <= LEAST_CLASSES:
         raise RelevanceError(
@@ -185,14 +191,14 @@ def suspects(
         templates=ranked.templates,
     )  # fmt: skip
     query = embed_concepts(database, ranked)
-    classes = references if target is None else (find_class(database, target),)
+    classes = references if target is None else tuple(lists)
     rows = component_rows(database, database.layer_names(layers))
     candidates, aligned = make_candidates(database, layers, rows, query)
     reference = {c: _shares(database, c, rows) @ candidates.matches for c in references}
     tables: list[pd.DataFrame] = []
     for done, index in enumerate(classes):
         report_progress("ranking words", done, len(classes))
-        valid = resolved[index].concepts.of_kind("valid") if index in resolved else ConceptSet(())
+        valid = lists.get(index, ConceptSet(())).of_kind("valid")
         excess = class_excess(database, index, valid, layers)
         contrasts = compare_classes(contrast_scores(excess, aligned), 0)
         others = np.max([share for c, share in reference.items() if c != index], axis=0)

@@ -52,9 +52,7 @@ def audit_suspects(context: Context, state: State, number: int) -> SuspectsRespo
     result = state.jobs.result(
         f"suspects/{context.number}/{key}",
         f"Ranking suspects of '{record.target_name}'",
-        lambda: suspects(
-            context.db, record.target, valid if len(valid) else None, top=MAX_SUSPECTS
-        ),
+        lambda: suspects(context.db, record.target, valid, top=MAX_SUSPECTS),
     )
     table = result.frame.assign(detected=result.frame["p_value"] < LEVEL)
     return SuspectsResponse(tested=result.tested, suspects=records(Suspect, table))
