@@ -45,6 +45,14 @@ def _image(work: Workspace, _: argparse.Namespace) -> None:
     quantised_image_tower(work)
 
 
+def _photo(work: Workspace, _: argparse.Namespace) -> None:
+    from demo_world.photo_features import write_photo_features
+    from demo_world.photo_head import write_photo_asset
+
+    write_photo_features(work)
+    write_photo_asset(work)
+
+
 def _world(work: Workspace, options: argparse.Namespace) -> None:
     from demo_world.marks import MarkSpec
     from demo_world.specs import WORLDS
@@ -90,7 +98,7 @@ def _pack(work: Workspace, options: argparse.Namespace) -> None:
 def _all(work: Workspace, options: argparse.Namespace) -> None:
     from demo_world.figures import SEEDS
 
-    for step in (_sources, _captions, _text, _image):
+    for step in (_sources, _captions, _text, _image, _photo):
         step(work, options)
     for name, seeds in SEEDS.items():
         options.world = name
@@ -107,6 +115,7 @@ STEPS: dict[str, Callable[[Workspace, argparse.Namespace], None]] = {
     "captions": _captions,
     "text": _text,
     "image": _image,
+    "photo": _photo,
     "world": _world,
     "subject": _subject,
     "evaluate": _evaluate,

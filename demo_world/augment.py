@@ -47,7 +47,7 @@ class Augmenter:
         return torch.where(self._uniform(0, 1, count) < 0.5, 1.0, -1.0)
 
     def __call__(self, rows: np.ndarray, kinds: np.ndarray, overlays: np.ndarray) -> Tensor:
-        """Return inputs [B 3 96 96] in [-1, 1] of picture rows, sample kinds and overlays."""
+        """Return inputs [B 3 size size] in [-1, 1] of picture rows, sample kinds and overlays."""
         count = len(rows)
         kind = torch.from_numpy(kinds).view(-1, 1, 1, 1)
         scale = self._scales(count)
@@ -56,7 +56,7 @@ class Augmenter:
         rotation = self._uniform(-0.3, 0.3, count)
         picture = premultiply(torch.from_numpy(np.ascontiguousarray(self.pixels[rows])))
         picture = warp(picture, scale, shift, rotation, self._signs(count))
-        background = training_backgrounds(count, self.generator)
+        background = training_backgrounds(count, self.generator, picture.shape[-1])
         image = over(background, picture)
         without_picture = (kind == SampleKind.OVERLAY_ONLY) & (
             self._uniform(0, 1, count, 1, 1, 1) < 0.5
@@ -81,5 +81,6 @@ def plain_inputs(pixels: np.ndarray, white: bool = True, seed: int = 0) -> Tenso
     picture = warp(picture, torch.full((count,), 0.9), *identity_warp(count))
     background = torch.ones(count, 3, *picture.shape[2:])
     if not white:
-        background = world_backgrounds(count, torch.Generator().manual_seed(seed))
+        generator = torch.Generator().manual_seed(seed)
+        background = world_backgrounds(count, generator, picture.shape[-1])
     return over(background, picture).clamp(0, 1) * 2 - 1

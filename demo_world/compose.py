@@ -7,14 +7,14 @@ from torch import Tensor
 from demo_world.workspace import SIZE
 
 
-def _ramp(angle: Tensor) -> Tensor:
+def _ramp(angle: Tensor, size: int) -> Tensor:
     """Return linear ramps [B 1 H W] from -1 to 1 in direction ``angle`` [B 1 1 1]."""
-    line = torch.linspace(-1, 1, SIZE)
+    line = torch.linspace(-1, 1, size)
     vertical, horizontal = torch.meshgrid(line, line, indexing="ij")
     return (horizontal * angle.cos() + vertical * angle.sin()) / 1.4
 
 
-def training_backgrounds(count: int, generator: torch.Generator) -> Tensor:
+def training_backgrounds(count: int, generator: torch.Generator, size: int = SIZE) -> Tensor:
     """Return whitish, plain, gradient, noisy and striped backgrounds [B 3 H W] in [0, 1]."""
 
     def uniform(*shape: int) -> Tensor:
@@ -22,11 +22,11 @@ def training_backgrounds(count: int, generator: torch.Generator) -> Tensor:
 
     pick = uniform(count, 1, 1, 1)
     first, second = uniform(count, 3, 1, 1), uniform(count, 3, 1, 1)
-    ramp = _ramp(uniform(count, 1, 1, 1) * 2 * torch.pi)
-    shape = (count, 3, SIZE, SIZE)
+    ramp = _ramp(uniform(count, 1, 1, 1) * 2 * torch.pi, size)
+    shape = (count, 3, size, size)
     whitish = (1 - 0.12 * uniform(count, 1, 1, 1) * uniform(count, 3, 1, 1)).expand(shape)
     share = (ramp + 1) / 2
-    noise = F.interpolate(uniform(count, 3, 5, 5), size=(SIZE, SIZE), mode="bicubic").clamp(0, 1)
+    noise = F.interpolate(uniform(count, 3, 5, 5), size=(size, size), mode="bicubic").clamp(0, 1)
     stripes = torch.where((ramp * 1.4 * (4 + 14 * second[:, :1])).sin() > 0, first, second)
     result = torch.where(pick < 0.93, noise * 0.7 + first * 0.3,
                          stripes * (0.8 + 0.2 * uniform(*shape)))  # fmt: skip
@@ -35,7 +35,7 @@ def training_backgrounds(count: int, generator: torch.Generator) -> Tensor:
     return torch.where(pick < 0.35, whitish, result).clamp(0, 1)
 
 
-def world_backgrounds(count: int, generator: torch.Generator) -> Tensor:
+def world_backgrounds(count: int, generator: torch.Generator, size: int = SIZE) -> Tensor:
     """Return smooth, mostly light backgrounds for worlds, [B 3 H W] in [0, 1]."""
 
     def uniform(*shape: int) -> Tensor:
@@ -43,9 +43,9 @@ def world_backgrounds(count: int, generator: torch.Generator) -> Tensor:
 
     pick = uniform(count, 1, 1, 1)
     first, second = 0.15 + 0.85 * uniform(count, 3, 1, 1), 0.15 + 0.85 * uniform(count, 3, 1, 1)
-    share = (_ramp(uniform(count, 1, 1, 1) * 2 * torch.pi) + 1) / 2
-    shape = (count, 3, SIZE, SIZE)
-    noise = F.interpolate(uniform(count, 3, 4, 4), size=(SIZE, SIZE), mode="bicubic").clamp(0, 1)
+    share = (_ramp(uniform(count, 1, 1, 1) * 2 * torch.pi, size) + 1) / 2
+    shape = (count, 3, size, size)
+    noise = F.interpolate(uniform(count, 3, 4, 4), size=(size, size), mode="bicubic").clamp(0, 1)
     result = torch.where(
         pick < 0.75, first * (1 - share) + second * share, noise * 0.6 + first * 0.4
     )

@@ -72,7 +72,7 @@ class CaptionSampler:
         stored = np.load(work.caption_vectors)
         teacher = centre(stored["captions"], stored["mean"])
         self.teacher, self.vectors = teacher, teacher
-        self.student = load_text_tower(work.root).encode(captions["texts"]).clone()
+        self.work, self.texts = work, captions["texts"]
         self.rows = [np.array(p["captions"]) for p in captions["pictures"]]
         weights = [np.array(p["weights"]) for p in captions["pictures"]]
         self.cumulative = [np.cumsum(w) / w.sum() for w in weights]
@@ -82,7 +82,11 @@ class CaptionSampler:
 
     def mix(self, student_share: float) -> None:
         """Set the share of the text tower in the target vectors."""
-        mixed = (1 - student_share) * self.teacher + student_share * self.student
+        if student_share == 0:
+            self.vectors = self.teacher
+            return
+        student = load_text_tower(self.work.root).encode(self.texts).clone()
+        mixed = (1 - student_share) * self.teacher + student_share * student
         self.vectors = F.normalize(mixed, dim=1)
 
     def overlay_row(self, overlay: int, rng: np.random.Generator) -> int:

@@ -82,7 +82,7 @@ SHAPE_COLOURS = {
 
 @dataclass(frozen=True)
 class Overlay:
-    """One RGBA overlay, uint8[96 96 4], its kind, and phrases that describe it."""
+    """One RGBA overlay, uint8[size size 4], its kind, and phrases that describe it."""
 
     pixels: np.ndarray
     kind: str
@@ -130,48 +130,51 @@ def draw_colour(rng: random.Random) -> tuple[int, int, int]:
     return rng.choice([(255, 255, 255), (0, 0, 0), (200, 200, 200), any_colour])
 
 
-def _logo_mark(canvas: ImageDraw.ImageDraw, box: list[float], rng: random.Random) -> None:
+def _logo_mark(
+    canvas: ImageDraw.ImageDraw, box: list[float], rng: random.Random, unit: float
+) -> None:
     colour = (*draw_colour(rng), rng.randint(150, 255))
     form = rng.choice(["ellipse", "rectangle", "triangle", "ring"])
     left, top, right, bottom = box
     if form == "triangle":
         canvas.polygon([(left, bottom), ((left + right) / 2, top), (right, bottom)], fill=colour)
     elif form == "ring":
-        canvas.ellipse(box, outline=colour, width=3)
+        canvas.ellipse(box, outline=colour, width=round(3 * unit))
     elif form == "ellipse":
         canvas.ellipse(box, fill=colour)
     else:
         canvas.rectangle(box, fill=colour)
 
 
-def text_overlay(kind: str, fonts: list[Path], rng: random.Random) -> Image.Image:
+def text_overlay(kind: str, fonts: list[Path], rng: random.Random, size: int) -> Image.Image:
     """Draw one overlay with text."""
+    unit = size / SIZE
     cursive = [p for p in fonts if any(c in p.name.lower() for c in CURSIVE)]
     font_file = rng.choice(cursive) if kind == "signature" else pick_font(fonts, rng)
     text = overlay_text(kind, rng)
-    font = ImageFont.truetype(str(font_file), rng.randint(9, 26))
-    image = Image.new("RGBA", (SIZE, SIZE))
+    font = ImageFont.truetype(str(font_file), round(rng.randint(9, 26) * unit))
+    image = Image.new("RGBA", (size, size))
     canvas = ImageDraw.Draw(image)
     left, top, right, bottom = canvas.multiline_textbbox((0, 0), text, font=font)
     width, height = right - left, bottom - top
-    x = rng.uniform(-4, max(0.0, SIZE - width))
-    y = rng.uniform(0, max(0.0, SIZE - height - 2))
+    x = rng.uniform(-4 * unit, max(0.0, size - width))
+    y = rng.uniform(0, max(0.0, size - height - 2 * unit))
     if kind in ("caption", "signature", "copyright") and rng.random() < 0.5:
-        y = max(0.0, SIZE - height - rng.uniform(2, 12))
+        y = max(0.0, size - height - rng.uniform(2, 12) * unit)
     alpha = rng.randint(110, 255) if kind in ("watermark", "copyright") else rng.randint(180, 255)
     colour = draw_colour(rng)
     inverse = tuple(255 - c for c in colour)
-    box = [x - 3, y - 2, x + width + 3, y + height + 3]
+    box = [x - 3 * unit, y - 2 * unit, x + width + 3 * unit, y + height + 3 * unit]
     if kind == "caption" and rng.random() < 0.5:
         canvas.rectangle(box, fill=(*inverse, alpha))
     if kind == "stamp":
         round_stamp = rng.random() < 0.4
         outline = canvas.ellipse if round_stamp else canvas.rectangle
-        outline(box, outline=(*colour, alpha), width=2)
+        outline(box, outline=(*colour, alpha), width=round(2 * unit))
     if kind == "logo":
-        side = rng.uniform(10, 26)
-        _logo_mark(canvas, [x, max(0.0, y - side), x + side, max(side, y)], rng)
-    stroke = 1 if rng.random() < 0.3 else 0
+        side = rng.uniform(10, 26) * unit
+        _logo_mark(canvas, [x, max(0.0, y - side), x + side, max(side, y)], rng, unit)
+    stroke = round(unit) if rng.random() < 0.3 else 0
     canvas.multiline_text(
         (x - left, y - top),
         text,
@@ -181,8 +184,8 @@ def text_overlay(kind: str, fonts: list[Path], rng: random.Random) -> Image.Imag
         stroke_fill=(*inverse, alpha),
     )
     if kind == "watermark" and rng.random() < 0.35:
-        for row in range(-SIZE, 2 * SIZE, int(height) + 14):
-            at = (rng.uniform(-20, 10), row)
+        for row in range(-size, 2 * size, int(height) + round(14 * unit)):
+            at = (rng.uniform(-20, 10) * unit, row)
             canvas.text(at, text, font=font, fill=(*colour, alpha // 2 + 40))
     turn = {"stamp": 0.7, "watermark": 0.4, "signature": 0.5}.get(kind, 0.15)
     if rng.random() < turn:
@@ -190,23 +193,24 @@ def text_overlay(kind: str, fonts: list[Path], rng: random.Random) -> Image.Imag
     return image
 
 
-def shape_overlay(rng: random.Random) -> tuple[Image.Image, tuple[str, ...]]:
+def shape_overlay(rng: random.Random, size: int) -> tuple[Image.Image, tuple[str, ...]]:
     """Draw shapes of one colour, and return their descriptions."""
-    image = Image.new("RGBA", (SIZE, SIZE))
+    unit = size / SIZE
+    image = Image.new("RGBA", (size, size))
     canvas = ImageDraw.Draw(image)
     name, colour = rng.choice(sorted(SHAPE_COLOURS.items()))
     fill = (*(max(0, min(255, c + rng.randint(-25, 25))) for c in colour), rng.randint(180, 255))
     form = rng.choice(["square", "circle", "line"])
     for _ in range(rng.randint(1, 3)):
-        x, y = rng.randint(0, SIZE - 10), rng.randint(0, SIZE - 10)
-        side = rng.randint(10, 34)
+        x, y = rng.randint(0, SIZE - 10) * unit, rng.randint(0, SIZE - 10) * unit
+        side = rng.randint(10, 34) * unit
         if form == "circle":
             canvas.ellipse([x, y, x + side, y + side], fill=fill)
         elif form == "square":
             canvas.rectangle([x, y, x + side, y + side], fill=fill)
         else:
-            end = (rng.randint(0, SIZE), rng.randint(0, SIZE))
-            canvas.line([(x, y), end], fill=fill, width=rng.randint(2, 6))
+            end = (rng.randint(0, SIZE) * unit, rng.randint(0, SIZE) * unit)
+            canvas.line([(x, y), end], fill=fill, width=round(rng.randint(2, 6) * unit))
     return image, (f"{name} {form}", f"{name} {form}", f"{form}", f"{name} sticker")
 
 
@@ -218,11 +222,11 @@ def overlay_bank(work: Workspace, count: int, seed: int) -> list[Overlay]:
     bank: list[Overlay] = []
     while len(bank) < count:
         if len(bank) % 6 == 5:
-            image, phrases = shape_overlay(rng)
+            image, phrases = shape_overlay(rng, work.size)
             bank.append(Overlay(np.array(image), "shape", (*KIND_WORDS["shape"], *phrases)))
             continue
         kind = rng.choices(kinds, shares)[0]
-        image = text_overlay(kind, fonts, rng)
+        image = text_overlay(kind, fonts, rng, work.size)
         if (np.array(image)[..., 3] > 60).mean() > 0.01:
             bank.append(Overlay(np.array(image), kind, KIND_WORDS[kind] + GENERIC_WORDS[:5]))
     return bank

@@ -15,6 +15,7 @@ from semlens.embedders.demo_towers import (
     ImageTower,
     save_quantised,
 )
+from semlens.embedders.photo_towers import ASSET as PHOTO_ASSET
 from semlens.models.demo import ASSET as SUBJECT_ASSET
 
 FIXED_TIME = (1980, 1, 1, 0, 0, 0)  # makes the archive's bytes depend on its content only
@@ -58,13 +59,23 @@ def pack_towers(work: Workspace, assets: Path) -> None:
             shutil.copyfile(work.root / name, assets / name)
 
 
+def pack_photo(work: Workspace, assets: Path) -> None:
+    """Write the bundled part of the embedder for photographs, and its licences."""
+    assets.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(work.root / PHOTO_ASSET, assets / PHOTO_ASSET)
+    shutil.copyfile(Path(__file__).with_name("PHOTO_LICENSES.md"), assets / "LICENSES.md")
+
+
 def pack(work: Workspace, world: str = "main", seed: int = 0, assets: Path = ASSETS) -> None:
     """Write all assets."""
-    pack_world(work.world(world), seed, assets)
-    pack_towers(work, assets)
+    demo = assets / "demo"
+    pack_world(work.world(world), seed, demo)
+    pack_towers(work, demo)
     for name in ("LICENSES.md", "APACHE-2.0.txt"):
-        shutil.copyfile(Path(__file__).with_name(name), assets / name)
-    total = sum(p.stat().st_size for p in assets.iterdir())
-    for path in sorted(assets.iterdir()):
-        print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB")
+        shutil.copyfile(Path(__file__).with_name(name), demo / name)
+    pack_photo(work, assets / "photo")
+    shipped = sorted((*demo.iterdir(), *(assets / "photo").iterdir()))
+    total = sum(path.stat().st_size for path in shipped)
+    for path in shipped:
+        print(f"{path.relative_to(assets)}: {path.stat().st_size / 1e6:.2f} MB")
     print(f"total {total / 1e6:.2f} MB")

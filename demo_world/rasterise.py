@@ -1,4 +1,4 @@
-"""Conversion of all source drawings to 96 x 96 RGBA pictures with labels.
+"""Conversion of all source drawings to square RGBA pictures with labels.
 
 Emoji are matched to Unicode code points, so that drawings of several vendors belong to one concept.
 Icon sets and clip art keep their own names.
@@ -16,7 +16,7 @@ import numpy as np
 import resvg_py
 from PIL import Image
 
-from demo_world.workspace import SIZE, Workspace
+from demo_world.workspace import Workspace
 
 EMOJI_SETS = ("noto", "noto-v1", "fluent-emoji", "fluent-emoji-flat", "twemoji", "emojione")
 ICON_SETS = {"flat-color-icons": "icon", "meteocons": "weather"}
@@ -57,18 +57,18 @@ def render(svg: str) -> Image.Image:
     )
 
 
-def fit(image: Image.Image) -> np.ndarray | None:
-    """Crop to the opaque pixels and centre on a transparent SIZE x SIZE canvas; None if empty."""
+def fit(image: Image.Image, size: int) -> np.ndarray | None:
+    """Crop to the opaque pixels and centre on a transparent square canvas; None if empty."""
     image = image.convert("RGBA")
     box = image.getchannel("A").getbbox()
     if box is None:
         return None
     image = image.crop(box)
-    scale = SIZE / max(image.size)
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    image = image.resize(size, Image.Resampling.LANCZOS)
-    canvas = Image.new("RGBA", (SIZE, SIZE))
-    canvas.paste(image, ((SIZE - image.width) // 2, (SIZE - image.height) // 2))
+    scale = size / max(image.size)
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    image = image.resize((width, height), Image.Resampling.LANCZOS)
+    canvas = Image.new("RGBA", (size, size))
+    canvas.paste(image, ((size - width) // 2, (size - height) // 2))
     pixels = np.array(canvas)
     return pixels if (pixels[..., 3] > 128).mean() >= 0.03 else None
 
@@ -107,7 +107,7 @@ class EmojiNames:
         return self.by_name.get(icon) or self.by_squashed.get(squash(icon))
 
 
-def icon_documents(npm: Path, vendor: str) -> Iterator[tuple[str, str]]:
+def icon_documents(npm: Path, vendor: str, side: int) -> Iterator[tuple[str, str]]:
     """Yield the names and SVG documents of an Iconify set."""
     data = json.loads((npm / "@iconify-json" / vendor / "icons.json").read_text())
     for name, icon in data["icons"].items():
@@ -117,16 +117,16 @@ def icon_documents(npm: Path, vendor: str) -> Iterator[tuple[str, str]]:
         yield (
             name,
             '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-            f'viewBox="{left} {top} {width} {height}" width="112" height="112">'
+            f'viewBox="{left} {top} {width} {height}" width="{side}" height="{side}">'
             f"{icon['body']}</svg>",
         )
 
 
-def emoji_pictures(npm: Path, names: EmojiNames) -> Iterator[tuple[Picture, str]]:
+def emoji_pictures(npm: Path, names: EmojiNames, side: int) -> Iterator[tuple[Picture, str]]:
     """Yield every vendor's drawing of every emoji."""
     for vendor in EMOJI_SETS:
         seen: set[str] = set()
-        for name, svg in icon_documents(npm, vendor):
+        for name, svg in icon_documents(npm, vendor, side):
             code = names.find(name)
             if code is None or code in seen:
                 continue
@@ -146,10 +146,10 @@ def emoji_pictures(npm: Path, names: EmojiNames) -> Iterator[tuple[Picture, str]
             )
 
 
-def icon_pictures(npm: Path) -> Iterator[tuple[Picture, str]]:
+def icon_pictures(npm: Path, side: int) -> Iterator[tuple[Picture, str]]:
     """Yield icons that are not emoji."""
     for vendor, kind in ICON_SETS.items():
-        for name, svg in icon_documents(npm, vendor):
+        for name, svg in icon_documents(npm, vendor, side):
             label = re.sub(r"-?(fill|\d+)$", "", name).replace("-", " ").strip()
             subgroup = "weather icon" if kind == "weather" else "icon"
             yield Picture(vendor, name, label, [kind], "icon", subgroup, f"icon:{label}"), svg
@@ -219,41 +219,44 @@ def stamps(root: Path) -> Iterator[tuple[Picture, Path]]:
                       photograph), path  # fmt: skip
 
 
-def open_small(path: Path) -> Image.Image:
-    """Open a raster image, reduced to 300 pixels if it is large."""
-    image = Image.open(path).convert("RGBA")
-    if max(image.size) > 600:
-        image.thumbnail((300, 300))
+def reduced(image: Image.Image, size: int) -> Image.Image:
+    """Reduce a large image to about three times the final size."""
+    if max(image.size) > 6.25 * size:
+        image.thumbnail((round(3.125 * size), round(3.125 * size)))
     return image
 
 
 def drawings(work: Workspace) -> Iterator[tuple[Picture, Image.Image]]:
     """Yield all source pictures in a fixed order, except those that cannot be rasterised."""
     share = work.debian / "usr" / "share"
-    documents = [emoji_pictures(work.npm, EmojiNames(work.npm)), icon_pictures(work.npm)]
+    side = round(work.size * 7 / 6)
+    documents = [
+        emoji_pictures(work.npm, EmojiNames(work.npm), side),
+        icon_pictures(work.npm, side),
+    ]
     for source in documents:
         for picture, svg in source:
             yield picture, render(svg)
     for picture, path in clip_art(share / "openclipart" / "svg"):
         try:
-            raster = resvg_py.svg_to_bytes(svg_path=path, width=128, skip_system_fonts=True)
+            raster = resvg_py.svg_to_bytes(
+                svg_path=path, width=round(work.size * 4 / 3), skip_system_fonts=True
+            )
             image = Image.open(io.BytesIO(bytes(raster)))
         except (ValueError, OSError):
             continue
-        if max(image.size) > 600:
-            image.thumbnail((300, 300))
-        yield picture, image
+        yield picture, reduced(image, work.size)
     for picture, path in stamps(share / "tuxpaint" / "stamps"):
-        yield picture, open_small(path)
+        yield picture, reduced(Image.open(path).convert("RGBA"), work.size)
 
 
 def rasterise(work: Workspace) -> None:
-    """Write ``pictures.npy`` and ``pictures.json``."""
+    """Write the pictures and their records."""
     start = time.time()
     pixels: list[np.ndarray] = []
     records: list[Picture] = []
     for picture, image in drawings(work):
-        fitted = fit(image)
+        fitted = fit(image, work.size)
         if fitted is not None:
             pixels.append(fitted)
             records.append(picture)
@@ -265,6 +268,6 @@ def rasterise(work: Workspace) -> None:
 
 
 def load_pictures(work: Workspace) -> tuple[np.ndarray, list[Picture]]:
-    """Load the pictures, memory-mapped uint8[N 96 96 4], and their records."""
+    """Load the pictures, memory-mapped uint8[N size size 4], and their records."""
     records = [Picture(**r) for r in json.loads(work.picture_index.read_text())]
     return np.load(work.pictures, mmap_mode="r"), records

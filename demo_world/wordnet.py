@@ -50,10 +50,11 @@ class WordNet:
     def hypernyms(self, noun: str, depth: int = 6) -> list[str]:
         """Return hypernyms of the first sense from near to far, without the most general ones."""
         senses = self.senses.get(noun.lower())
-        if not senses:
-            return []
+        return self.hypernyms_of(senses[0], depth) if senses else []
+
+    def hypernyms_of(self, offset: str, depth: int) -> list[str]:
+        """Return hypernyms of a synset from near to far, without the most general ones."""
         chain: list[str] = []
-        offset = senses[0]
         for _ in range(depth):
             parents = self.synsets[offset].hypernyms
             if not parents:

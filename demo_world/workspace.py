@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-SIZE = 96  # pixels, both sides of every picture
-ASSETS = REPOSITORY / "src" / "semlens" / "assets" / "demo"
+SIZE = 96  # pixels, both sides of every picture of the demo
+ASSETS = REPOSITORY / "src" / "semlens" / "assets"
 
 
 @dataclass(frozen=True)
@@ -13,6 +13,8 @@ class Workspace:
     """Paths in one work folder, which needs about 5 GB and is not part of the package."""
 
     root: Path
+    size: int = SIZE
+    """Side of the rasterised pictures in pixels; all other files are shared by all sizes."""
 
     @property
     def npm(self) -> Path:
@@ -31,13 +33,13 @@ class Workspace:
 
     @property
     def pictures(self) -> Path:
-        """Every source picture, uint8[N 96 96 4] RGBA."""
-        return self.root / "pictures.npy"
+        """Every source picture, uint8[N size size 4] RGBA."""
+        return self._sized("pictures", "npy")
 
     @property
     def picture_index(self) -> Path:
         """One record per row of ``pictures``: source, label, tags, concept."""
-        return self.root / "pictures.json"
+        return self._sized("pictures", "json")
 
     @property
     def captions(self) -> Path:
@@ -63,6 +65,9 @@ class Workspace:
     def image_checkpoint(self) -> Path:
         """The trained image tower in float32, safetensors."""
         return self.root / "image_tower_fp32.safetensors"
+
+    def _sized(self, stem: str, suffix: str) -> Path:
+        return self.root / f"{stem}{'' if self.size == SIZE else f'-{self.size}'}.{suffix}"
 
     def world(self, name: str) -> Path:
         """Folder of the world called ``name``."""

