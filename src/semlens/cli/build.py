@@ -217,6 +217,7 @@ def status(
                 **manifest.model_dump(include={"model", "data", "embedder", "recipe", "samples"}),
                 "components": manifest.rows,
                 "crops": sum(manifest.crops),
+                "reference": len(manifest.reference_rows),
                 "relevance": manifest.relevance.model_dump() if manifest.relevance else None,
                 "layers": db.summary().to_dict("records"),
                 "unreadable": skipped.to_dict("records"),
@@ -228,11 +229,16 @@ def status(
         f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}"
         for k, v in manifest.recipe.model_dump().items()
     )
-    relevance = manifest.relevance
+    relevance, reference = manifest.relevance, len(manifest.reference_rows)
+    wanted = min(manifest.recipe.reference, manifest.samples - manifest.unreadable)
     sources = {name: getattr(manifest, name) for name in ("model", "data", "embedder")}
     lines = {name: f"{s.spec}  ({s.fingerprint[:12]})" for name, s in sources.items()} | {
         "recipe": settings,
         "images": f"{manifest.samples}, {manifest.unreadable} of them unreadable",
+        "reference": f"{reference} random images"
+        + (f" ({wanted} were requested)" if reference < wanted else "")
+        if wanted
+        else "none",
         "relevance": f"by rules {relevance.rules}, for {relevance.targets}"
         if relevance
         else "none",
