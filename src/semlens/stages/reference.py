@@ -60,6 +60,5 @@ def scale_to_half(
     largest = np.abs(array).max(axis=1, initial=0)
     exponent = np.maximum(np.frexp(largest)[1] - _TOP_EXPONENT, _SMALLEST_EXPONENT)
     scaled = np.ldexp(array, -exponent[:, None]).clip(-_LARGEST_HALF, _LARGEST_HALF)
-    return torch.from_numpy(scaled.astype(np.float16)), torch.from_numpy(
-        np.ldexp(np.float32(1), exponent)
-    )
+    scale = np.ldexp(np.float32(1), exponent)
+    return torch.from_numpy(scaled.astype(np.float16)), torch.from_numpy(scale)
