@@ -35,7 +35,7 @@ import semlens as sl
 
 HERE = Path(__file__).parent
 REFERENCE = "semanticlens==0.2.1"
-QUICK_PARTS = (*BARE, "none", "activation")
+QUICK_PARTS = (*BARE, "none", "none+random-images", "activation")
 CROPS = ("none", "activation")
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -69,6 +69,11 @@ def ratios(rounds: Sequence[Round], key: str = "seconds") -> dict[str, dict[str,
             name: ratio(rounds, [name], ["reference"], key)
             for name in variants
             if "reference" in rounds[0]
+        },
+        "random_images_over_without": {
+            name: ratio(rounds, [name], [name.partition("+")[0]], key)
+            for name in variants
+            if name.endswith("+random-images")
         },
     }
 
@@ -165,6 +170,8 @@ def show(result: dict[str, Any]) -> None:
     ]
     rows = [(name, *(kind.get(name) for kind in kinds)) for name in result["ours_over_bare"]]
     print(table(("ours", "over bare", "(by CPU)", "over reference", "(by CPU)"), rows))
+    for name, value in result["random_images_over_without"].items():
+        print(f"{name}: {value:.2f} of the time without")
     for name, value in result.get("agreement", {}).items():
         print(f"{name.replace('_', ' ')}: {value}")
 

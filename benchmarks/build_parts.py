@@ -32,7 +32,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 BARE = ("bare-subject", "bare-none", "bare-activation")
-OURS = ("none", "none+thumbnails", "activation", "activation+thumbnails")
+OURS = ("none", "none+random-images", "none+thumbnails", "activation", "activation+thumbnails")
 
 
 class _StopForward(Exception):
@@ -159,8 +159,8 @@ def crop_boxes(database: Path) -> dict[int, list[tuple[int, int, int, int]]]:
 
 
 def ours(settings: Inputs, variant: str, path: Path | None = None) -> Measurement:
-    """Build a database."""
-    crop, _, thumbnails = variant.partition("+")
+    """Build a database; with ``+random-images``, also with the default number of these."""
+    crop, _, extra = variant.partition("+")
     model = sl.load_model(settings.model)
     embedder = sl.load_embedder(settings.embedder)
     images = sl.ImageFolder(settings.images)
@@ -175,7 +175,8 @@ def ours(settings: Inputs, variant: str, path: Path | None = None) -> Measuremen
             layers=settings.layers,
             examples=settings.examples,
             crop=crop,
-            thumbnails=bool(thumbnails),
+            thumbnails=extra == "thumbnails",
+            reference=sl.Recipe().reference if extra == "random-images" else 0,
             execution=Execution(settings.batch_size, settings.threads),
         )
     return clock.read()

@@ -82,6 +82,7 @@ def test_build_quick():
     printed = run("build.py")
     assert {"none", "activation"} <= set(printed["ours_over_bare"])
     assert all(ratio > 0 for ratio in printed["ours_over_bare"].values())
+    assert printed["random_images_over_without"].keys() == {"none+random-images"}
     assert 0 < printed["referenced_share"] <= 1
     assert printed["machine"]["cores"] == os.cpu_count()
     for part in printed["parts"].values():

@@ -261,7 +261,10 @@ def test_layers_are_added_and_give_what_one_build_gives(tmp_path, subject, image
     assert contents(tmp_path / "db") == after
 
 
-def test_unique_samples_and_crops_are_read_and_embedded_once(tmp_path, subject, images):
+@pytest.mark.parametrize(("crop", "reference"), [("activation", 0), ("activation", 9), ("none", 9)])
+def test_unique_samples_and_crops_are_read_and_embedded_once(
+    tmp_path, subject, images, crop, reference
+):
     read, embedded = [], []
 
     class Counting(ColourEmbedder):
@@ -275,11 +278,18 @@ def test_unique_samples_and_crops_are_read_and_embedded_once(tmp_path, subject, 
             return super().content(sample)
 
     data = Reads(images.root)
-    db = make(tmp_path / "db", subject, data, Counting(), crop="activation", examples=2)
+    db = make(
+        tmp_path / "db", subject, data, Counting(), crop=crop, examples=2, reference=reference
+    )
     used = pd.concat([db.examples(n) for n in LAYERS]).dropna(subset="crop")
     boxes = {(s, *b) for s, b in zip(used["sample"], used["box"], strict=True)}
-    assert sum(embedded) == len(boxes) == db.manifest.crops[0]
-    referenced = set(used["sample"])
+    chosen = set(db.reference.samples.tolist()) if reference else set()
+    assert len(chosen) == reference
+    whole = {(s, 0, 0, *images.read(s).size) for s in chosen}
+    assert crop != "none" or not reference or whole & boxes  # one vector for both
+    assert sum(embedded) == len(boxes | whole)
+    assert db.manifest.crops == [len(boxes)]
+    referenced = set(used["sample"]) | chosen
     assert len(referenced) < len(images)
     counts = {s: read.count(s) for s in range(len(images))}
     # to hash, to collect, then one for crops

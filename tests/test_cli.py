@@ -95,6 +95,7 @@ def test_label_scores_show_and_status(built):
     status = json.loads(semlens("status", "db", "--verify", "--json", cwd=folder)[0])
     assert status["damaged"] == []
     assert status["recipe"]["examples"] == 4
+    assert status["reference"] == status["samples"] == 14
     assert "images" in semlens("status", "db", cwd=folder)[0]
 
 

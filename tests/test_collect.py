@@ -15,10 +15,13 @@ from semlens.errors import LayerError
 from semlens.models.activations import compute_readouts, measure_layout
 from semlens.models.hooks import run_layers
 from semlens.models.subject import SubjectModel
-from semlens.stages.collect import collect, layer_layouts
+from semlens.stages.collect import Collected, collect, layer_layouts
 from semlens.stages.select_examples import select_examples
 
 LAYERS = ["first", "second", "head"]
+
+
+REFERENCE = [3, 40, 6, 7, 21, 0]
 
 
 def gather(subject, images, batch_size=7, edges=None, readout="mean", signs="auto", m=9):
@@ -29,7 +32,7 @@ def gather(subject, images, batch_size=7, edges=None, readout="mean", signs="aut
     for start, stop in zip(edges[:-1], edges[1:], strict=True):
         part = collect(
             subject, images, forms, range(start, stop), examples=m, readout=readout,
-            signs=signs, batch_size=batch_size,
+            signs=signs, batch_size=batch_size, reference=REFERENCE,
         )  # fmt: skip
         merged = part if merged is None else merged.merge(part)
     return merged, [select_examples(merged, form, signs) for form in forms]
@@ -78,6 +81,26 @@ def test_any_shards_give_the_same_bytes(subject, images, edges):
         assert torch.equal(whole.top[name].position, parts.top[name].position)
         for field, value in vars(whole.moments[name].total()).items():
             assert torch.equal(value, getattr(parts.moments[name].total(), field))
+        rows, again = whole.reference[name], parts.reference[name]
+        assert set(rows.rows) == set(again.rows) == set(REFERENCE)
+        assert torch.equal(rows.stack(REFERENCE), again.stack(REFERENCE))
+
+
+@pytest.mark.parametrize("readout", ["mean", "max"])
+def test_readouts_of_reference_samples_equal_single_passes(subject, images, readout):
+    whole, _ = gather(subject, images, readout=readout)
+    for name in LAYERS:
+        raw = oracle(subject, images, name, readout)[REFERENCE]
+        expected = np.concatenate([raw[:, 0], raw[:, 1]], 1) if readout == "max" else raw[:, 0]
+        np.testing.assert_allclose(whole.reference[name].stack(REFERENCE), expected, atol=1e-5)
+
+
+def test_collected_survives_its_file(subject, images):
+    whole, _ = gather(subject, images, readout="max")
+    again = Collected.from_tensors(whole.tensors(), LAYERS)
+    tensors, expected = again.tensors(), whole.tensors()
+    assert tensors.keys() == expected.keys()
+    assert all(torch.equal(tensors[key], expected[key]) for key in expected)
 
 
 def test_a_second_pass_starts_at_sample_zero(subject, images):

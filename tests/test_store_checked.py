@@ -29,6 +29,7 @@ from semlens.store import checked_files, file_names
 
 FIRST, SECOND = file_names.theta_file("first"), file_names.theta_file("second")
 CROPS = file_names.crops_file(0)
+READOUTS = file_names.reference_file("second")
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +81,18 @@ HEADS: dict[str, tuple[str, Callable[[Path], object], str]] = {
         lambda f: f.write_bytes(b""),
         "cannot be read",
     ),
+    "fewer reference images": (
+        file_names.REFERENCE,
+        tensors(lambda t: t.update(vector=t["vector"][1:].clone())),
+        "vector F16 [40, 24]",
+    ),
+    "another layer's readouts": (
+        READOUTS,
+        lambda file: shutil.copy(file.with_name("first.safetensors"), file),
+        "it holds readout F16 [6, 41], scale F32 [6], not readout F16 [10, 41], scale F32 [10]",
+    ),
+    "no readouts": (READOUTS, Path.unlink, "cannot be read"),
+    "no reference images": (file_names.REFERENCE, Path.unlink, "cannot be read"),
     "one component less": (file_names.COMPONENTS, table(lambda t: t.slice(1)), "25 rows, not 26"),
     "one sample more": (
         file_names.SAMPLES,
@@ -124,6 +137,9 @@ QUESTIONS: dict[str, tuple[str, Callable[[sl.ConceptDatabase], object]]] = {
     "all vectors": (FIRST, lambda db: db.theta),
     "one crop": (CROPS, lambda db: db.vectors_of([0])),
     "all crops": (CROPS, lambda db: db.crop_samples),
+    "reference vectors": (file_names.REFERENCE, lambda db: db.reference.vectors),
+    "reference images": (file_names.REFERENCE, lambda db: db.reference.ids),
+    "readouts": (READOUTS, lambda db: db.reference.readouts("second")),
     "components": (file_names.COMPONENTS, lambda db: db.summary()),
     "samples": (file_names.SAMPLES, lambda db: db.samples),
     "one sample": (file_names.SAMPLES, lambda db: db.sample(0)),
@@ -157,7 +173,10 @@ def test_no_question_is_answered_from_a_changed_file(copy, name):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-@pytest.mark.parametrize(("file", "part"), [(SECOND, "theta"), (CROPS, "vector")])
+@pytest.mark.parametrize(
+    ("file", "part"),
+    [(SECOND, "theta"), (CROPS, "vector"), (file_names.REFERENCE, "vector"), (READOUTS, "readout")],
+)
 def test_vectors_that_are_not_finite_are_refused(copy, file, part, value):
     def spoil(held):
         held[part][3, 5] = value
@@ -166,6 +185,7 @@ def test_vectors_that_are_not_finite_are_refused(copy, file, part, value):
     sign_files(copy)
     with pytest.raises(StoreError) as error:
         _ = opened(copy).theta, opened(copy).crop_vectors
+        _ = opened(copy).reference.vectors, opened(copy).reference.readouts("second")
     assert_says(error.value, str(copy / file), f"'{part}' is not finite", "Restore it")
 
 

@@ -92,6 +92,7 @@ def test_overview_counts_what_the_database_holds(db):
     settings = found["settings"]
     assert settings["Readout"].startswith("mean over space")
     assert "6 strongest" in settings["Examples"]
+    assert "41 random images" in settings["Reference"]
     assert "sample's own class" in settings["Relevance"]
     assert {query["origin"] for query in found["queries"]} == {"general", "class"}
 

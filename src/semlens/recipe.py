@@ -9,7 +9,7 @@ from typing import Annotated, TypedDict
 from semlens.settings import Settings, setting
 from semlens.types import Aggregate, Crop, Layout, Readout, Signs
 
-FORMAT = 3
+FORMAT = 4
 """Version of the database format; it increases when any stage's numbers change."""
 
 
@@ -25,6 +25,7 @@ class RecipeSettings(TypedDict, total=False):
     rules: str
     layout: Layout
     aggregate: Aggregate
+    reference: int
     thumbnails: bool
 
 
@@ -76,6 +77,15 @@ class Recipe(Settings):
     aggregate: Annotated[
         Aggregate, setting("How example vectors become one vector (paper, Eq. 2: mean).")
     ] = "mean"
+    reference: Annotated[
+        int,
+        setting(
+            "Random images whose readouts and vectors are stored, for labels that compare "
+            "examples with other images; 0: none.",
+            ge=0,
+            le=100_000,
+        ),
+    ] = 2048
     thumbnails: Annotated[bool, setting("Store a thumbnail of each crop.")] = True
 
     def threshold(self, crop: Crop) -> float:

@@ -16,6 +16,7 @@ from semlens.settings import Settings, setting
 
 if TYPE_CHECKING:
     from semlens.api import ConceptDatabase
+    from semlens.store.manifest import Manifest
 
 
 class BuildInputs(Settings):
@@ -106,11 +107,13 @@ def build(
                 "components": manifest.rows,
                 "samples": manifest.samples,
                 "unreadable": manifest.unreadable,
+                "reference": len(manifest.reference_rows),
                 "layers": db.summary().to_dict("records"),
             }
         )
         return
     table(db.summary(), f"{db.path}: {db.manifest.rows} components")
+    out.print(f"Reference: {_describe_reference(db.manifest)}.")
     if db.manifest.unreadable:
         out.print(f"{db.manifest.unreadable} images skipped. See: semlens status {db.path}")
     out.print(f"Next: semlens search {db.path} 'dog'")
@@ -217,6 +220,7 @@ def status(
                 **manifest.model_dump(include={"model", "data", "embedder", "recipe", "samples"}),
                 "components": manifest.rows,
                 "crops": sum(manifest.crops),
+                "reference": len(manifest.reference_rows),
                 "relevance": manifest.relevance.model_dump() if manifest.relevance else None,
                 "layers": db.summary().to_dict("records"),
                 "unreadable": skipped.to_dict("records"),
@@ -233,6 +237,7 @@ def status(
     lines = {name: f"{s.spec}  ({s.fingerprint[:12]})" for name, s in sources.items()} | {
         "recipe": settings,
         "images": f"{manifest.samples}, {manifest.unreadable} of them unreadable",
+        "reference": _describe_reference(manifest),
         "relevance": f"by rules {relevance.rules}, for {relevance.targets}"
         if relevance
         else "none",
@@ -244,6 +249,14 @@ def status(
         table(skipped.head(20), "skipped images")
     if damaged is not None:
         out.print("damaged files: none")
+
+
+def _describe_reference(manifest: Manifest) -> str:
+    """Return the number of reference images, and if it had to be reduced, the requested one."""
+    count = len(manifest.reference_rows)
+    requested = min(manifest.recipe.reference, manifest.samples - manifest.unreadable)
+    reduced = f" ({requested} were requested)" if count < requested else ""
+    return f"{count} random images{reduced}" if requested else "none"
 
 
 @report_errors

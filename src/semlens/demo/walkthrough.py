@@ -26,6 +26,8 @@ from semlens.types import Component
 LAYERS = ("layer2", "layer3")
 QUERY = "watermark"
 PLANTED_AUROC = 0.9
+REFERENCE = 1024
+"""Half the default: on two cores, embedding the others would take another tenth of the build."""
 BORDER, BORDER_IMAGES = 0.25, 32
 """Width of the border that is swapped, and images per class: enough here, within seconds."""
 
@@ -66,6 +68,7 @@ def build_demo(folder: Path, world: DemoWorld, embedder: str = "semlens/demo") -
         LAYERS,
         # the mark is wide: a crp crop around one position would show half a word
         crop="activation",
+        reference=REFERENCE,
         relevance=True,
     )
 

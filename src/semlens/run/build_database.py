@@ -8,7 +8,6 @@ from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
@@ -19,31 +18,21 @@ from semlens.models.activations import LayerLayout
 from semlens.models.forward import check_logits
 from semlens.progress import report_progress
 from semlens.relevance.presets import check_rules
-from semlens.run.crops import (
-    CroppedPairs,
-    crop_pairs,
-    crop_refs,
-    list_pairs,
-    region_finder,
-    thumbnails_table,
-)
+from semlens.run.crops import crop_pairs, crop_refs, list_pairs, region_finder
+from semlens.run.index import layer_entry, samples_table, write_crops, write_layer
 from semlens.run.plan import Advance, Plan, Shards
+from semlens.run.reference import choose_reference, write_layer_reference, write_reference
 from semlens.run.relevance import add_relevance, relabel
 from semlens.stages.collect import Collected, collect, layer_layouts
 from semlens.stages.embed import CropRef
 from semlens.stages.select_examples import (
-    LayerExamples,
     components_table,
-    examples_table,
     select_examples,
-    theta,
 )
 from semlens.store import file_names
-from semlens.store.manifest import MANIFEST_NAME, LayerEntry, Manifest, Source
+from semlens.store.manifest import MANIFEST_NAME, Manifest, Source
 from semlens.store.reader import Database, data_fingerprint
-from semlens.store.schema import SAMPLES
 from semlens.store.writer import BuildWriter, move_staged, write_lock
-from semlens.types import Crop
 
 
 def build_database(path: Path, plan: Plan) -> Database:
@@ -130,33 +119,50 @@ def _add_layers(
 ) -> Database:
     """Collect, select, attribute, embed and index the plan's layers."""
     data, model = data_fingerprint(plan.images.ids, digests), plan.model.fingerprint
-    key = plan.collect_key(data, model)
+    previous = database.manifest if database else None
+    chosen = choose_reference(plan, layouts, previous, digests)
+    key = plan.collect_key(data, model, len(chosen))
     crops = plan.crops(layouts)
-    collected = _collect(plan, layouts, shards, key)
+    collected = _collect(plan, layouts, chosen, shards, key)
+    reference = [sample for sample in chosen if sample not in collected.unreadable]
+    if previous:
+        reference = reference[: previous.reference]
     layers = [select_examples(collected, layout, plan.recipe.signs) for layout in layouts]
     pairs, slots = list_pairs(layers)
-    previous = database.manifest if database else None
     key = plan.embed_key(key, crops, previous.crops if previous else [])
     cropped = crop_pairs(
-        plan, region_finder(plan, layouts, crops), pairs, _existing_crops(database), shards, key
+        plan,
+        region_finder(plan, layouts, crops),
+        pairs,
+        _existing_crops(database),
+        () if previous else set(reference),  # those of an existing database have vectors
+        shards,
+        key,
     )
 
     writer = BuildWriter(path, previous)
+    reference_count = previous.reference if previous else len(reference)
+    if reference and not previous:
+        write_reference(writer, reference, cropped.whole)
     old_vectors = [torch.from_numpy(database.crop_vectors)] if database else []
-    crop_sizes = _write_crops(
+    crop_sizes = write_crops(
         writer, cropped.new_crops, digests, plan, list(previous.crops) if previous else []
     )
     all_vectors = torch.cat([*old_vectors, *(shard["vector"] for shard in cropped.new_crops)])
     entries = list(previous.layers) if previous else []
     for layer_index, layer in enumerate(layers):
         first_row = entries[-1].first + entries[-1].rows if entries else 0
-        _write_layer(writer, layer, first_row, cropped, slots, layer_index, all_vectors, plan)
-        entries.append(_layer_entry(layer, crops[layer_index], first_row, collected))
+        write_layer(writer, layer, first_row, cropped, slots, layer_index, all_vectors, plan)
+        entry = layer_entry(layer, crops[layer_index], first_row, collected)
+        if reference_count:
+            rows = collected.reference[entry.name]
+            entry = write_layer_reference(writer, entry, rows, reference)
+        entries.append(entry)
     tables = [components_table(layer) for layer in layers]
     if database:
         tables.insert(0, database.files.table(file_names.COMPONENTS))
     else:
-        samples = _samples_table(plan, digests, collected)
+        samples = samples_table(plan, digests, collected)
         writer.table(file_names.SAMPLES, samples, rows_per_group=file_names.SAMPLE_GROUP)
     writer.table(file_names.COMPONENTS, pa.concat_tables(tables))
     writer.commit(
@@ -172,14 +178,18 @@ def _add_layers(
             layers=entries,
             relevance=previous.relevance if previous else None,
             crops=crop_sizes,
+            reference=reference_count,
             files={},
         )
     )
     return Database(path)
 
 
-def _collect(plan: Plan, layouts: list[LayerLayout], shards: Shards, key: str) -> Collected:
+def _collect(
+    plan: Plan, layouts: list[LayerLayout], chosen: list[int], shards: Shards, key: str
+) -> Collected:
     batch_size, total = plan.execution.batch_size, len(plan.images)
+    reference = frozenset(chosen)
 
     def compute(shard: range, advance: Mapping[str, Advance]) -> Mapping[str, Tensor]:
         return collect(
@@ -190,6 +200,7 @@ def _collect(plan: Plan, layouts: list[LayerLayout], shards: Shards, key: str) -
             examples=plan.recipe.examples,
             readout=plan.recipe.readout,
             signs=plan.recipe.signs,
+            reference=reference,
             batch_size=batch_size,
             workers=plan.execution.threads,
             progress=advance["collect"],
@@ -216,88 +227,3 @@ def _existing_crops(database: Database | None) -> dict[CropRef, int]:
         return {}
     samples, boxes = map(torch.from_numpy, (database.crop_samples, database.crop_boxes))
     return {crop: index for index, crop in enumerate(crop_refs(samples, boxes))}
-
-
-def _write_crops(
-    writer: BuildWriter,
-    new_crops: list[Mapping[str, Tensor]],
-    digests: list[str],
-    plan: Plan,
-    crop_sizes: list[int],
-) -> list[int]:
-    """Write the files of new crops; return the sizes of all crops files, existing ones first."""
-    for shard in new_crops:
-        tensors = {name: shard[name] for name in ("vector", "sample", "box")}
-        writer.tensors(file_names.crops_file(len(crop_sizes)), tensors)
-        if plan.recipe.thumbnails:
-            writer.table(
-                file_names.thumbnails_file(len(crop_sizes)),
-                thumbnails_table(shard, digests),
-                rows_per_group=file_names.THUMBNAIL_GROUP,
-                compressed_column="webp",
-            )
-        crop_sizes.append(len(shard["vector"]))
-    return crop_sizes
-
-
-def _write_layer(
-    writer: BuildWriter,
-    layer: LayerExamples,
-    first_row: int,
-    cropped: CroppedPairs,
-    slots: np.ndarray,
-    layer_index: int,
-    vectors: Tensor,
-    plan: Plan,
-) -> None:
-    of_layer = slots[:, 0] == layer_index
-    row_and_rank = tuple(torch.from_numpy(slots[of_layer, i]) for i in (1, 2))
-
-    def to_slots(values: np.ndarray) -> Tensor:
-        """Return values of the layer's pairs [n ...] as [C m ...], with zeros in unused slots."""
-        layer_values = torch.from_numpy(values[of_layer])
-        filled = torch.zeros(*layer.used.shape, *layer_values.shape[1:], dtype=layer_values.dtype)
-        filled[row_and_rank] = layer_values
-        return filled
-
-    crop = to_slots(cropped.crop)
-    means = theta(vectors, crop, layer.used, layer.top.activation, plan.recipe.aggregate)
-    writer.tensors(file_names.theta_file(layer.layout.name), {"theta": means})
-    table = examples_table(layer, first_row, to_slots(cropped.box), crop, to_slots(cropped.mask))
-    writer.table(
-        file_names.examples_file(layer.layout.name), table, rows_per_group=file_names.EXAMPLE_GROUP
-    )
-
-
-def _samples_table(plan: Plan, digests: list[str], collected: Collected) -> pa.Table:
-    count = len(plan.images)
-    return pa.table(
-        {
-            "sample": range(count),
-            "path": plan.images.ids,
-            "sha256": digests,
-            "target": plan.targets.names or [None] * count,
-            "logit": plan.targets.logits,
-            "error": [collected.unreadable.get(i) for i in range(count)],
-        },
-        schema=SAMPLES,
-    )
-
-
-def _layer_entry(
-    layer: LayerExamples, crop: Crop, first_row: int, collected: Collected
-) -> LayerEntry:
-    layout = layer.layout
-    return LayerEntry(
-        name=layout.name,
-        form=layout.form,
-        channels=layout.components,
-        height=layout.height,
-        width=layout.width,
-        prefix=layout.prefix,
-        first=first_row,
-        rows=len(layer.index),
-        lowest=layer.lowest,
-        not_finite=len(collected.not_finite[layout.name]),
-        crop=crop,
-    )

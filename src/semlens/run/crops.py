@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
 import torch
-from jaxtyping import Int32, Int64, UInt8
+from jaxtyping import Float16, Int32, Int64, UInt8
 from PIL import Image
 from torch import Tensor
 
+from semlens.data.prefetch import prefetch
 from semlens.models.activations import LayerLayout
 from semlens.run.plan import Advance, Plan, Shards
 from semlens.stages.crop_regions import (
@@ -68,12 +69,15 @@ class CroppedPairs:
     new_crops
         For each shard with new crops: ``vector``, ``sample`` and ``box`` of each crop, their
         concatenated thumbnails ``webp``, and ``webp_size``.
+    whole
+        Unit vectors of whole images, by sample.
     """
 
     box: np.ndarray
     mask: np.ndarray
     crop: np.ndarray
     new_crops: list[Mapping[str, Tensor]]
+    whole: dict[int, Float16[Tensor, " d"]]
 
 
 def list_pairs(layers: list[LayerExamples]) -> tuple[ExamplePairs, np.ndarray]:
@@ -123,15 +127,16 @@ def crop_pairs(
     find_regions: RegionFinder,
     pairs: ExamplePairs,
     existing: Mapping[CropRef, int],
+    whole: Collection[int],
     shards: Shards,
     key: str,
 ) -> CroppedPairs:
-    """Find each pair's box and embed the crops that do not exist yet."""
-    samples = np.unique(pairs.sample).tolist()
+    """Find each pair's box, and embed the crops that do not exist yet and some whole images."""
+    samples = sorted({*pairs.sample.tolist(), *whole})
 
     def compute(shard: range, advance: Mapping[str, Advance]) -> Mapping[str, Tensor]:
         return _crop(
-            plan, find_regions, pairs, samples[shard.start : shard.stop], existing, advance
+            plan, find_regions, pairs, samples[shard.start : shard.stop], existing, whole, advance
         )
 
     ranges = plan.execution.shards(len(samples), _SAMPLES_PER_SHARD)
@@ -153,6 +158,13 @@ def crop_pairs(
         ),
         np.concatenate([np.zeros(0, np.int64), *crops]),
         [shard for shard in shard_tensors if len(shard["vector"])],
+        {
+            sample: vector
+            for shard in shard_tensors
+            for sample, vector in zip(
+                shard["whole_sample"].tolist(), shard["whole_vector"], strict=True
+            )
+        },
     )
 
 
@@ -162,24 +174,32 @@ def _crop(
     pairs: ExamplePairs,
     samples: list[int],
     existing: Mapping[CropRef, int],
+    whole: Collection[int],
     advance: Mapping[str, Advance],
 ) -> Mapping[str, Tensor]:
-    read = _ImageCache(plan.images.read)
-    regions = find_regions(RegionRequest(samples, pairs, read, advance["crop"]))
+    read, threads = _ImageCache(plan.images.read), plan.execution.threads
+    sample_of_pair = pairs.for_samples(samples).sample
+    request = RegionRequest(np.unique(sample_of_pair).tolist(), pairs, read, advance["crop"])
+    regions = find_regions(request) if request.samples else []
     crops = [
         CropRef(int(sample), region.box)
-        for sample, region in zip(pairs.for_samples(samples).sample, regions, strict=True)
+        for sample, region in zip(sample_of_pair, regions, strict=True)
     ]
     new = sorted({crop for crop in crops if crop not in existing})
+    whole_samples = [sample for sample in samples if sample in whole]
+    sizes = prefetch(lambda sample: read(sample).size, whole_samples, threads)
+    whole_images = [CropRef(s, Box(0, 0, *z)) for s, z in zip(whole_samples, sizes, strict=True)]
+    embedded = sorted({*new, *whole_images})
     vectors, thumbnails = embed(
         plan.embedder,
-        new,
+        embedded,
         read,
-        thumbnails=plan.recipe.thumbnails,
+        thumbnails=set(new) if plan.recipe.thumbnails else (),
         batch_size=plan.execution.batch_size,
-        workers=plan.execution.threads,
+        workers=threads,
         progress=advance["embed"],
     )
+    row = {crop: index for index, crop in enumerate(embedded)}
     new_index = {crop: index for index, crop in enumerate(new)}
     return {
         "pair_box": _box_tensor([crop.box for crop in crops]),
@@ -189,11 +209,13 @@ def _crop(
         "pair_mask": _byte_tensor(
             b"".join(region.mask or bytes([255] * MASK_BYTES) for region in regions)
         ).reshape(-1, MASK_BYTES),
-        "vector": vectors,
+        "vector": vectors[[row[crop] for crop in new]],
         "sample": torch.tensor([crop.sample for crop in new], dtype=torch.int64),
         "box": _box_tensor([crop.box for crop in new]),
         "webp": _byte_tensor(b"".join(thumbnails)),
         "webp_size": torch.tensor([len(webp) for webp in thumbnails], dtype=torch.int64),
+        "whole_sample": torch.tensor(whole_samples, dtype=torch.int64),
+        "whole_vector": vectors[[row[image] for image in whole_images]],
     }
 
 

@@ -109,8 +109,14 @@ class Plan:
             for suits_relevance in by_relevance
         ]
 
-    def collect_key(self, data: str, model: str) -> str:
-        """Return a fingerprint of everything that determines the collect shards."""
+    def collect_key(self, data: str, model: str, reference: int) -> str:
+        """Return a fingerprint of everything that determines the collect shards.
+
+        Parameters
+        ----------
+        reference
+            Number of reference samples.
+        """
         recipe = self.recipe
         return fingerprint(
             FORMAT,
@@ -118,7 +124,7 @@ class Plan:
             model,
             data,
             list(self.layers),
-            [recipe.examples, recipe.readout, recipe.signs],
+            [recipe.examples, recipe.readout, recipe.signs, reference],
             [self.execution.batch_size, self.model.device.type],
         )
 

@@ -6,7 +6,7 @@ is always in the same batch, whatever the shards.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from semlens.models.activations import LayerLayout, LayerReadouts, compute_reado
 from semlens.models.hooks import run_layers
 from semlens.models.subject import SubjectModel
 from semlens.stages.batches import batch_inputs, prepared_batches
+from semlens.streaming.reference import SampleReadouts
 from semlens.streaming.statistics import Moments, ReadoutBlock, TopExamples, batch_statistics
 from semlens.types import Readout, Signs
 
@@ -37,12 +38,16 @@ class Collected:
         By layer, the samples with a readout that is NaN or infinite.
     unreadable
         Samples that could not be decoded, with the reason.
+    reference
+        By layer, the raw readouts of the reference samples: K, or with the readout ``max`` and
+        both signs 2 K in the order of ``top``.
     """
 
     top: dict[str, TopExamples]
     moments: dict[str, Moments]
     not_finite: dict[str, tuple[int, ...]]
     unreadable: dict[int, str]
+    reference: dict[str, SampleReadouts]
 
     def merge(self, other: Collected) -> Collected:
         """Merge the results of two disjoint sets of batches."""
@@ -54,6 +59,7 @@ class Collected:
                 for name, samples in self.not_finite.items()
             },
             dict(sorted({**self.unreadable, **other.unreadable}.items())),
+            {name: rows.merge(other.reference[name]) for name, rows in self.reference.items()},
         )
 
     def tensors(self) -> dict[str, Tensor]:
@@ -63,6 +69,10 @@ class Collected:
             flat[f"{name}/key"], flat[f"{name}/position"] = top.key, top.position
             not_finite = self.not_finite[name]
             flat[f"{name}/not_finite"] = torch.tensor(not_finite, dtype=torch.int64)
+            reference = self.reference[name]
+            samples = list(reference.rows)
+            flat[f"{name}/reference/sample"] = torch.tensor(samples, dtype=torch.int64)
+            flat[f"{name}/reference/readout"] = reference.stack(samples)
             for (level, number), block in self.moments[name].blocks.items():
                 for field, value in vars(block).items():
                     flat[f"{name}/block/{level}/{number}/{field}"] = value
@@ -76,7 +86,10 @@ class Collected:
         """Return the result from the tensors of :meth:`tensors`."""
         top: dict[str, TopExamples] = {}
         moments: dict[str, Moments] = {}
+        reference: dict[str, SampleReadouts] = {}
         for name in names:
+            readout, sample = (flat[f"{name}/reference/{key}"] for key in ("readout", "sample"))
+            reference[name] = SampleReadouts.empty(readout.shape[1]).update(readout, sample)
             top[name] = TopExamples(flat[f"{name}/key"], flat[f"{name}/position"])
             block_fields: dict[tuple[int, int], dict[str, Tensor]] = {}
             for key, value in flat.items():
@@ -92,7 +105,7 @@ class Collected:
             for key, value in flat.items()
             if key.startswith("/unreadable/")
         }
-        return cls(top, moments, not_finite, unreadable)
+        return cls(top, moments, not_finite, unreadable, reference)
 
 
 def layer_layouts(model: SubjectModel, names: Sequence[str], readout: Readout) -> list[LayerLayout]:
@@ -123,6 +136,7 @@ def collect(
     examples: int,
     readout: Readout,
     signs: Signs = "auto",
+    reference: Collection[int] = (),
     batch_size: int = 32,
     workers: int = 2,
     progress: Callable[[int], None] = lambda done: None,
@@ -133,13 +147,15 @@ def collect(
     ----------
     batches
         Indices of the batches; batch ``i`` starts at sample ``i * batch_size``.
+    reference
+        The reference samples, of which all readouts are kept; they may be in other batches.
     progress
         Called with the number of samples done since the last call.
 
     Notes
     -----
-    Memory is O(components x examples). The model's mode and hooks are restored after every batch,
-    also on errors.
+    Memory is O(components x (examples + reference samples)). The model's mode and hooks are
+    restored after every batch, also on errors.
     """
     device = model.device
     by_name = {layout.name: layout for layout in layouts}
@@ -150,6 +166,11 @@ def collect(
     moments = {layout.name: Moments() for layout in layouts}
     not_finite: dict[str, set[int]] = {layout.name: set() for layout in layouts}
     unreadable: dict[int, str] = {}
+    by_direction = reads_by_direction(readout, signs)
+    kept = {
+        layout.name: SampleReadouts.empty(layout.components * (1 + by_direction))
+        for layout in layouts
+    }
 
     stop = min(batches.stop * batch_size, len(images))
     sample_range = range(batches.start * batch_size, stop)
@@ -168,6 +189,7 @@ def collect(
         else:
             readouts = {layout.name: _empty_readouts(layout) for layout in layouts}
         samples = torch.tensor([item.sample for item in ready], dtype=torch.int64, device=device)
+        rows = [row for row, item in enumerate(ready) if item.sample in reference]
         for name, reading in readouts.items():
             negative = reading.negative
             if signs == "positive":
@@ -179,13 +201,22 @@ def collect(
             )
             finite = torch.isfinite(reading.peak).all(dim=0).all(dim=1)
             not_finite[name].update(samples[~finite].tolist())
+            if rows:
+                raw = [reading.value[rows], -reading.negative[rows]][: 1 + by_direction]
+                kept[name] = kept[name].update(torch.cat(raw, dim=1), samples[rows])
         progress(len(batch))
     return Collected(
         {name: value.to("cpu") for name, value in top.items()},
         moments,
         {name: tuple(sorted(values)) for name, values in not_finite.items()},
         unreadable,
+        kept,
     )
+
+
+def reads_by_direction(readout: Readout, signs: Signs) -> bool:
+    """Return whether the two signs of a channel have different readouts: maximum and minimum."""
+    return readout == "max" and signs != "positive"
 
 
 def _empty_readouts(layout: LayerLayout) -> LayerReadouts:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
 
@@ -39,27 +39,29 @@ def embed(
     crops: Sequence[CropRef],
     read: Callable[[int], Image.Image],
     *,
-    thumbnails: bool,
+    thumbnails: Collection[CropRef],
     batch_size: int = 32,
     workers: int = 2,
     progress: Callable[[int], None] = lambda done: None,
 ) -> tuple[Float16[Tensor, "u d"], list[bytes]]:
     """Embed crops that are sorted by sample.
 
+    Parameters
+    ----------
+    thumbnails
+        The crops of which thumbnails are made.
+
     Returns
     -------
     tuple
-        Unit vectors and WebP thumbnails, if any, in the order of the crops.
+        Unit vectors and WebP thumbnails, in the order of the crops.
     """
-    by_sample = {
-        sample: [crop.box for crop in group]
-        for sample, group in groupby(crops, lambda crop: crop.sample)
-    }
+    by_sample = {sample: list(group) for sample, group in groupby(crops, lambda crop: crop.sample)}
 
     def prepare(sample: int) -> list[tuple[Tensor, bytes]]:
         image = read(sample)
-        pieces = [image.crop(box.as_tuple()) for box in by_sample[sample]]
-        return [(embedder.preprocess(p), _webp(p) if thumbnails else b"") for p in pieces]
+        pieces = [(crop, image.crop(crop.box.as_tuple())) for crop in by_sample[sample]]
+        return [(embedder.preprocess(p), _webp(p) if c in thumbnails else b"") for c, p in pieces]
 
     def prepared() -> Iterator[tuple[Tensor, bytes]]:
         for sample_crops in prefetch(prepare, by_sample, workers, ahead=batch_size):
@@ -72,8 +74,8 @@ def embed(
     while batch := list(islice(stream, batch_size)):
         inputs, webp = zip(*batch, strict=True)
         vectors.append(embedder.embed_batch(torch.stack(inputs)).to(torch.float16))
-        pictures += webp
-    return torch.cat(vectors), pictures if thumbnails else []
+        pictures += filter(None, webp)
+    return torch.cat(vectors), pictures
 
 
 def _webp(image: Image.Image) -> bytes:

@@ -92,6 +92,16 @@ def expected_files(manifest: Manifest) -> Mapping[str, ExpectedTable | ExpectedT
         expected[file_names.examples_file(layer.name)] = (schema.EXAMPLES, None)
         expected[file_names.theta_file(layer.name)] = {"theta": ("F16", [layer.rows, dim])}
         expected[file_names.relevance_file(layer.name)] = (schema.RELEVANCE, None)
+        if (reference := layer.reference) is not None:
+            expected[file_names.reference_file(layer.name)] = {
+                "readout": ("F16", [reference.columns, reference.samples]),
+                "scale": ("F32", [reference.columns]),
+            }
+    if manifest.reference:
+        expected[file_names.REFERENCE] = {
+            "sample": ("I64", [manifest.reference]),
+            "vector": ("F16", [manifest.reference, dim]),
+        }
     for file_index, crops in enumerate(manifest.crops):
         expected[file_names.crops_file(file_index)] = {
             "vector": ("F16", [crops, dim]),

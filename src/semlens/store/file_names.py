@@ -32,6 +32,15 @@ def relevance_file(layer: str) -> str:
     return f"{RELEVANCE}/{quote(layer, safe='')}.parquet"
 
 
+REFERENCE = "reference.safetensors"
+"""The reference samples: ``sample`` i64[s], ``vector`` f16[s d] of the whole images."""
+
+
+def reference_file(layer: str) -> str:
+    """Readouts of a layer on the reference samples: ``readout`` f16[c s], ``scale`` f32[c]."""
+    return f"reference/{quote(layer, safe='')}.safetensors"
+
+
 def theta_file(layer: str) -> str:
     """Concept vectors of a layer's components, ``theta`` f16[C d]."""
     return f"vectors/{quote(layer, safe='')}.safetensors"

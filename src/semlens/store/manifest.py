@@ -28,6 +28,17 @@ class Source(_Entry):
     fingerprint: str
 
 
+class LayerReference(_Entry):
+    """The readouts of one layer on the reference samples."""
+
+    columns: int
+    """Readouts per sample: one per channel, or with the readout ``max`` one per component."""
+    samples: int
+    """The first samples of ``reference.safetensors``: all, or fewer in a layer that was added."""
+    not_finite: list[int]
+    """Those on which a readout is NaN or infinite; zeros are stored in their place."""
+
+
 class LayerEntry(_Entry):
     """One layer: its rows in ``components.parquet`` are ``first`` to ``first + rows - 1``."""
 
@@ -45,6 +56,7 @@ class LayerEntry(_Entry):
     """Samples on which some component was NaN or infinite."""
     crop: Crop
     """How its examples were cropped; never ``auto``."""
+    reference: LayerReference | None = None
 
 
 class RelevanceEntry(_Entry):
@@ -74,6 +86,8 @@ class Manifest(_Entry):
     relevance: RelevanceEntry | None = None
     crops: list[int]
     """Vectors in each file ``vectors/crops/NNNN.safetensors``."""
+    reference: int = 0
+    """Number of reference samples with a vector."""
     files: dict[str, str]
     """SHA-256 by relative path of every file but this one."""
 
@@ -81,6 +95,14 @@ class Manifest(_Entry):
     def rows(self) -> int:
         """Number of components."""
         return sum(layer.rows for layer in self.layers)
+
+    @property
+    def reference_rows(self) -> list[int]:
+        """Rows of ``reference.safetensors`` whose readouts are finite in every layer."""
+        layers = [layer.reference for layer in self.layers if layer.reference is not None]
+        count = min((layer.samples for layer in layers), default=0)
+        not_finite = {row for layer in layers for row in layer.not_finite}
+        return [row for row in range(count) if row not in not_finite]
 
     def save(self, database: Path) -> None:
         """Write the manifest into the folder of the database."""

@@ -21,9 +21,10 @@ from semlens.recipe import fingerprint
 from semlens.store.analysis_cache import AnalysisCache
 from semlens.store.checked_files import BuildFiles, damaged_files
 from semlens.store.component_index import ClassRelevanceIndex
-from semlens.store.examples import Examples, Vectors
+from semlens.store.examples import Vectors
 from semlens.store.locked_cached_property import locked_cached_property
 from semlens.store.manifest import Manifest
+from semlens.store.reference import ReferenceReader
 
 _MISSING_DATA_REMEDY = "Restore it, or pass the current location of the data as images (--data)."
 
@@ -138,7 +139,7 @@ def _stale(kind: str, spec: str, built_spec: str) -> StaleError:
     )
 
 
-class Database(Examples, Vectors, ClassRelevanceIndex, AnalysisCache):
+class Database(ReferenceReader, Vectors, ClassRelevanceIndex, AnalysisCache):
     """A finished database on disk, with its model, images and embedder.
 
     Model, images and embedder are loaded from their SPECs on first use, unless they are passed, and

@@ -55,6 +55,8 @@ def describe_settings(manifest: Manifest) -> list[tuple[str, str]]:
         ("Signs", _SIGNS[recipe.signs]),
         ("Concept vector", _AGGREGATES[recipe.aggregate]),
     ]
+    if rows := manifest.reference_rows:
+        settings.append(("Reference", f"readouts and vectors of {len(rows)} random images"))
     if manifest.relevance is not None:
         kinds = {"classes": "the sample's own class", "predictions": "the predicted class"}
         settings.append(
