@@ -41,8 +41,9 @@ def test_the_order_of_components_and_words_does_not_matter(name):
     evidence, method = oracle.small(), BUILT_IN[name]
     scores = method.scores(evidence)
     rows, words = np.array([3, 0, 4, 1, 2]), np.array([2, 6, 0, 1, 5, 3, 4])
-    close(method.scores(of_components(evidence, rows)), scores[rows])
-    close(method.scores(of_words(evidence, words)), scores[:, words])
+    tolerance = 0.01 if name == "linear-explanation" else 1e-4  # an elastic net is iterated
+    close(method.scores(of_components(evidence, rows)), scores[rows], tolerance)
+    close(method.scores(of_words(evidence, words)), scores[:, words], tolerance)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -85,7 +86,7 @@ def test_labels_of_mutual_information_depend_on_which_components_are_present(met
 
 EXPECTED = {
     **dict.fromkeys(METHODS, 0.9),
-    "rank-reorder": 0.4,  # sees only the order among the strongest images, where most show the word
+    "clip-dissect": 0.7,  # its softmax gives some words almost no probability in any image
 }
 
 
@@ -106,19 +107,25 @@ def test_random_labels_are_right_by_chance():
     assert 6 <= np.sum(hits) <= 36
 
 
-NEED_EVERYTHING = ["semantic-lens", "csp", "vote"]
+def hits_behind_a_gap(name: str) -> float:
+    """Share of right labels where all images are far from all texts."""
+    worlds = [oracle.planted(noise=0.5, gap=3.0, seed=seed) for seed in range(3)]
+    found = [BUILT_IN[name].scores(w.evidence).argmax(1) == w.truth for w in worlds]
+    return float(np.mean(found))
 
 
-def gap(name: str, strength: float) -> float:
-    worlds = [oracle.planted(noise=0.5, gap=strength, seed=seed) for seed in range(3)]
-    return float(
-        np.mean([(BUILT_IN[name].scores(w.evidence).argmax(1) == w.truth).mean() for w in worlds])
-    )
+CENTRED = ["semantic-lens-centred-images", "semantic-lens-centred", "clip-dissect-weighted"]
+VOTES = ["vote", "vote-examples"]
 
 
-@pytest.mark.parametrize("name", ["semantic-lens-centred", "vote", "vote-examples"])
+@pytest.mark.parametrize("name", [*CENTRED, *VOTES, "correlation", "cos-cubed"])
 def test_centred_methods_bear_a_modality_gap(name):
-    assert gap(name, 5.0) > gap(name, 0.0) - 0.15
+    assert hits_behind_a_gap(name) > 0.9
+
+
+@pytest.mark.parametrize("name", ["semantic-lens", "semantic-lens-centred-words", "csp", "invert"])
+def test_other_methods_do_not(name):
+    assert hits_behind_a_gap(name) < 0.6
 
 
 def null(units: int = 600, words: int = 20, images: int = 400, dim: int = 12, seed: int = 0):
@@ -139,7 +146,7 @@ def test_hubs_label_meaningless_components_before_centring_and_not_after():
         return counts.max() / counts.sum()
 
     # one word in 20 would have 5 % of the labels if all were alike
-    assert largest_share(SemanticLens()) > 0.9
+    assert largest_share(SemanticLens()) > 0.6
     assert largest_share(SemanticLens(centred="images")) < 0.25
     assert largest_share(SemanticLens(centred="both")) < 0.25
     assert largest_share(Vote()) < 0.25
@@ -158,7 +165,12 @@ def test_labels_of_meaningless_components_are_uniform_where_words_are_alike():
         words, images, rows, np.ones((components, 10), np.float32), np.full(components, 10),
         background=images,
     )  # fmt: skip
-    for name in ("semantic-lens", "semantic-lens-centred", "vote-examples", "wpmi"):
+    for name in (
+        "semantic-lens",
+        "semantic-lens-centred",
+        "clip-dissect-weighted",
+        "vote-examples",
+    ):
         counts = np.bincount(BUILT_IN[name].scores(evidence).argmax(1), minlength=len(words))
         assert chisquare(counts).pvalue > 1e-4, (name, counts)
 

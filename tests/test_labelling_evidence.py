@@ -7,7 +7,7 @@ from dataclasses import replace
 import labelling_oracles as oracle
 import numpy as np
 import pytest
-from conftest import WordEmbedder
+from conftest import LittleNet, WordEmbedder, to_tensor
 
 import semlens as sl
 from semlens.analysis.concepts import ConceptSet
@@ -17,7 +17,9 @@ from semlens.analysis.labelling.evidence import Evidence
 from semlens.analysis.labelling.registry import BUILT_IN
 from semlens.analysis.labelling.semantic_lens import SemanticLens
 from semlens.analysis.query_embedding import embed_concepts
+from semlens.data.image_folder import ImageFolder
 from semlens.errors import ConceptError, LayerError
+from semlens.models.subject import SubjectModel
 
 
 def spoilt(array, place, value):
@@ -113,20 +115,24 @@ def test_blocks_cover_all_components_once_and_are_bounded():
     assert list(e.blocks(10**9)) == [slice(i, i + 1) for i in range(60)]
 
 
-CONCEPTS = ConceptSet.of("words", ["dog", "cat", "red", "blue", "grass", "text"])
+CONCEPTS = ConceptSet.of(["dog", "cat", "red", "blue", "grass", "text"])
 
 
 @pytest.fixture(scope="module")
-def db(tmp_path_factory, subject, images):
+def db(tmp_path_factory, pictures):
     path = tmp_path_factory.mktemp("evidence") / "db"
-    return sl.build(path, subject, images, WordEmbedder(), ["first", "second"], examples=4)
+    model = SubjectModel(LittleNet(), to_tensor, "32 bilinear", "python:little", list("abcd"))
+    images = ImageFolder(pictures)
+    return sl.build(
+        path, model, images, WordEmbedder(), ["first", "second"], examples=4, crop="activation"
+    )
 
 
 def test_evidence_of_a_layer_is_what_the_database_holds(db):
     embedding = embed_concepts(db, CONCEPTS)
     for layer in ("first", "second"):
         e = layer_evidence(db, layer, embedding)
-        rows = [row for row in db.rows(layer) if db.has_examples[row]]
+        rows = [row for row in db.rows(layer).tolist() if db.has_examples[row]]
         assert len(e) == len(rows)
         for k, row in enumerate(rows):
             examples, sign = db.examples_of(row), db.component(row).sign
@@ -168,7 +174,7 @@ def test_readouts_of_a_reference_are_those_of_the_components_channel_times_its_s
     saved = Saved(db, channels=10)
     monkeypatch.setattr(type(db), "reference", saved, raising=False)
     e = layer_evidence(db, "second", embed_concepts(db, CONCEPTS))
-    rows = [row for row in db.rows("second") if db.has_examples[row]]
+    rows = [row for row in db.rows("second").tolist() if db.has_examples[row]]
     signs = {db.component(row).sign for row in rows}
     assert signs == {1, -1}
     for k, row in enumerate(rows):

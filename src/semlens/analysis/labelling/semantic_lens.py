@@ -25,12 +25,12 @@ class SemanticLens(Labeller):
     t0, the score is cos(theta, t) - cos(theta, t0) (Dreyer et al. 2025, arXiv:2501.05398, Eqs. 2
     to 4). Which word is best does not depend on t0.
 
-    Centring is an addition. ``images`` subtracts the mean of the background from theta, ``words``
-    the mean of the words from each t, which then has unit length again and no empty prompt. In
-    embedders with a modality gap all images are near to each other, and far from all texts, so
-    that a few words are the nearest to almost anything. Both together remove this, one alone does
-    not: without the mean of the words, words that are near to it keep their advantage or
-    disadvantage. With one word, nothing is left of it, and its score is 0.
+    Centring is an addition. ``images`` subtracts the mean of the background from theta. In
+    embedders with a modality gap all images are near to each other and far from all texts, so
+    that a few words are the nearest to almost any theta; this removes it. ``words`` subtracts the
+    mean of the words from each t, which then has unit length again, and no empty prompt. The mean
+    alone would not change which word is best; the new length favours words that are near to the
+    mean. With one word, nothing is left of it, and its score is 0.
     """
 
     needs: ClassVar[tuple[Need, ...]] = ("examples",)
