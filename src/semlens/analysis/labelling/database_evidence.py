@@ -27,7 +27,7 @@ class SavedReference(Protocol):
         ...
 
     def readouts(self, layer: str) -> Float32[np.ndarray, "s c"]:
-        """Return the readouts of a layer's channels, whatever the components' signs."""
+        """Return the raw readouts of a layer's components, in the order of their rows."""
         ...
 
 
@@ -116,9 +116,8 @@ def _examples(
 def _signed(
     database: Database, reference: SavedReference, layer: str, rows: Int64[np.ndarray, " n"]
 ) -> Float32[np.ndarray, "s n"]:
-    components = database.components.iloc[rows]
-    index = components["index"].to_numpy()
-    return reference.readouts(layer)[:, index] * components["sign"].to_numpy(np.float32)
+    sign = database.components["sign"].to_numpy(np.float32)[rows]
+    return reference.readouts(layer)[:, rows - database.layer(layer).first] * sign
 
 
 def _pool(database: Database, layer: str) -> Float32[np.ndarray, "b d"]:
