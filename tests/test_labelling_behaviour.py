@@ -10,6 +10,7 @@ import pytest
 from scipy.stats import chisquare
 
 from semlens.analysis.labelling.evidence import Evidence
+from semlens.analysis.labelling.meaningless import meaningless
 from semlens.analysis.labelling.registry import BUILT_IN
 from semlens.analysis.labelling.semantic_lens import SemanticLens
 from semlens.analysis.labelling.soft_wpmi import WPMI, SoftWPMI
@@ -173,6 +174,35 @@ def test_labels_of_meaningless_components_are_uniform_where_words_are_alike():
     ):
         counts = np.bincount(BUILT_IN[name].scores(evidence).argmax(1), minlength=len(words))
         assert chisquare(counts).pvalue > 1e-4, (name, counts)
+
+
+ALONE = [name for name in METHODS if name not in (*RELATIVE, "linear-explanation")]
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_a_threshold_from_meaningless_components_holds_for_others_and_finds_planted_ones(name):
+    world, method = oracle.planted(top=10), BUILT_IN[name]
+    best = [method.scores(meaningless(world.evidence, 400, seed)).max(1) for seed in (0, 1)]
+    threshold = np.quantile(best[0], 0.95)
+    # 20 of 400 expected; the standard deviation, with that of the threshold, is about 6
+    assert 2 <= (best[1] > threshold).sum() <= 40
+    if name != "invert":  # its 30 images of a word are too few here
+        assert (method.scores(world.evidence).max(1) > threshold).mean() > 0.9
+
+
+def test_meaningless_components_have_the_readouts_of_real_ones_elsewhere():
+    e = oracle.small()
+    random = meaningless(e, 50, seed=3)
+    for k in range(50):
+        (row,) = [
+            i for i in range(len(e))
+            if np.array_equal(e.readouts[i], random.readouts[k]) and e.counts[i] == random.counts[k]
+        ]  # fmt: skip
+        one, other = e.reference_readouts[:, row], random.reference_readouts[:, k]
+        assert not np.array_equal(one, other)
+        np.testing.assert_array_equal(np.sort(one), np.sort(other))
+    np.testing.assert_array_equal(random.images, e.reference)
+    np.testing.assert_array_equal(random.centre, e.centre)
 
 
 DEGENERATE = {
