@@ -147,4 +147,4 @@ def show(result: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    command(__doc__, measure, show, {}, rounds=1)
+    command(__doc__, measure, show, {}, rounds=3)
