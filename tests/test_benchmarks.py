@@ -167,6 +167,15 @@ def test_calibration_quick(tmp_path):
     assert (tmp_path / "figure.png").is_file()
 
 
+def test_labellers_quick():
+    printed = run("labellers.py")
+    found = {one["name"]: one for one in printed["methods"]}
+    assert found["semantic-lens"]["over_baseline"] == 1
+    assert all(one["seconds"] > 0 for one in found.values())
+    assert found["random"]["hits"] < 0.3 < found["semantic-lens"]["hits"]
+    assert found["semantic-lens"]["hits_behind_gap"] < found["vote"]["hits_behind_gap"]
+
+
 def test_defect_query_quick():
     printed = run("defect_query.py")
     assert printed["planted"] == 12

@@ -15,10 +15,9 @@ from PIL import Image
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from semlens.analysis.centring import centred_vectors
 from semlens.analysis.concepts import Concepts, ConceptSet, as_concepts
-from semlens.analysis.noise import label_thresholds
-from semlens.analysis.query_embedding import alignment_blocks, embed_concepts
+from semlens.analysis.labelling.scored_blocks import DEFAULT_METHOD, scored_blocks
+from semlens.analysis.query_embedding import embed_concepts
 from semlens.analysis.result import IMAGE_SUFFIXES, TABLE_SUFFIXES, Result
 from semlens.draw.example_sheet import sheet
 from semlens.draw.html import cards_html
@@ -52,11 +51,12 @@ class Labels(Result):
     concept
         int64[n k], indices into the concept set.
     score
-        float32[n k], their alignments.
+        float32[n k], their alignments, or scores of another method.
     margin
-        float32[n], best alignment minus that of the next other name; NaN with one name.
+        float32[n], best score minus that of the next other name; NaN with one name.
     thresholds
-        float32[n], the alignment that each component's label must exceed.
+        float32[n], the score that each component's label must exceed; minus infinity if the method
+        has no threshold.
     """
 
     suffixes = (*IMAGE_SUFFIXES, *TABLE_SUFFIXES)
@@ -71,6 +71,7 @@ class Labels(Result):
     database: Database
     shown: int = SHOWN
     """Components shown in a terminal; 0 for all."""
+    method: str = DEFAULT_METHOD
 
     def __len__(self) -> int:
         """Return the number of components."""
@@ -97,7 +98,11 @@ class Labels(Result):
         return self.label(int(position[0])) if len(position) else None
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return one row per component: label or None, alignment, threshold, candidates."""
+        """Return one row per component: label or None, alignment, threshold, candidates.
+
+        The alignments are scores of the method, if it is another; a threshold that there is not
+        is NaN.
+        """
         items = self.concepts.concepts
         best = np.where(self.is_labelled, self.concept[:, 0], -1)
         frame = self.database.components.iloc[self.rows][["layer", "index", "sign"]]
@@ -107,7 +112,7 @@ class Labels(Result):
             label=[items[i].name if i >= 0 else None for i in best],
             category=[items[i].category if i >= 0 else None for i in best],
             alignment=self.score[:, 0],
-            threshold=self.thresholds,
+            threshold=np.where(np.isfinite(self.thresholds), self.thresholds, np.nan),
             margin=self.margin,
             candidates=[[items[i].name for i in row] for row in self.concept],
             alignments=[[float(v) for v in row] for row in self.score],
@@ -117,6 +122,7 @@ class Labels(Result):
         """Return plain values for a program."""
         return {
             "concepts": self.concepts.name,
+            "method": self.method,
             "threshold": self.threshold,
             "labelled": self.labelled,
             "labels": self.to_pandas().to_dict("records"),
@@ -131,12 +137,19 @@ class Labels(Result):
         captions = [self.label(position) or "none" for position in range(min(shown, len(self)))]
         return sheet(self.database, self.rows[:shown].tolist(), captions=captions)
 
+    @property
+    def _title(self) -> str:
+        title = f"{self.labelled} of {len(self)} labelled from '{self.concepts.name}'"
+        if self.method != DEFAULT_METHOD:
+            title += f" by {self.method}"
+        known = not len(self) or np.isfinite(self.thresholds).any()
+        return title if known else f"{title}, without a threshold"
+
     def __rich__(self) -> RenderableType:
         """Return the table of the first components."""
         frame = self.to_pandas().head(self.shown or len(self))
-        title = f"{self.labelled} of {len(self)} labelled from '{self.concepts.name}'"
         columns = ["component", "label", "alignment", "threshold", "margin", "candidates"]
-        table = rich_table(frame.assign(label=frame["label"].fillna("none")), title, columns)
+        table = rich_table(frame.assign(label=frame["label"].fillna("none")), self._title, columns)
         more = len(self) - len(frame)
         return Group(table, Text(f"{more} more in to_pandas()")) if more else table
 
@@ -144,7 +157,7 @@ class Labels(Result):
         """Return the first labels with their components' examples for notebooks."""
         return cards_html(
             self.database,
-            f"{self.labelled} of {len(self)} labelled from '{self.concepts.name}'",
+            self._title,
             [(int(row), self.label(i) or "none") for i, row in enumerate(self.rows[:20])],
         )
 
@@ -163,6 +176,9 @@ def label(
         bool, setting("Subtract the mean of the layer's crops from the vectors.")
     ] = False,
     candidates: Annotated[int, setting("Candidates per component.", ge=1)] = 3,
+    method: Annotated[
+        str, setting("Labelling method, such as vote-examples, clip-dissect or csp.")
+    ] = DEFAULT_METHOD,
     templates: Sequence[str] | None = None,
 ) -> Labels:
     """Label components with the concepts of a set.
@@ -178,6 +194,10 @@ def label(
     centred
         Compare the concepts with what sets a component apart from its layer's mean
         (:mod:`semlens.analysis.centring`). Alignments are then not comparable with others.
+    method
+        A method of :mod:`semlens.analysis.labelling` or of a plug-in, with its scores in place of
+        alignments. Its threshold is calibrated in the same way, except for methods that score all
+        components together (clip-dissect, soft-wpmi, wpmi): they label every component.
 
     Raises
     ------
@@ -185,6 +205,8 @@ def label(
         If there is no such concept set.
     EmbedderError
         If a concept is a text and the embedder reads no texts.
+    RecipeError
+        If there is no such method.
     """
     concept_set = as_concepts(concepts)
     embedding = embed_concepts(database, concept_set, templates)
@@ -197,15 +219,19 @@ def label(
     indices = np.zeros((len(rows), count), np.int64)
     scores = np.zeros((len(rows), count), np.float32)
     margin = np.full(len(rows), np.nan, np.float32)
-    vectors = (centred_vectors(database, rows),) if centred else (database.theta, rows)
-    for block, values in alignment_blocks(vectors[0], embedding, *vectors[1:]):
-        best, largest = _top_k(values, depth)
+    thresholds = np.zeros(len(rows), np.float32)
+    for block in scored_blocks(
+        database, rows, embedding, method, threshold=threshold, centred=centred
+    ):
+        best, largest = _top_k(block.scores, depth)
         other = name_ids[best] != name_ids[best[:, :1]]
         runner_up = largest[np.arange(len(best)), other.argmax(1)]
-        margin[block] = np.where(other.any(1), largest[:, 0] - runner_up, np.nan)
-        indices[block], scores[block] = best[:, :count], largest[:, :count]
-    thresholds = label_thresholds(database, rows, embedding, threshold, centred=centred)
-    return Labels(concept_set, threshold, rows, indices, scores, margin, thresholds, database)
+        margin[block.place] = np.where(other.any(1), largest[:, 0] - runner_up, np.nan)
+        indices[block.place], scores[block.place] = best[:, :count], largest[:, :count]
+        thresholds[block.place] = block.thresholds
+    return Labels(
+        concept_set, threshold, rows, indices, scores, margin, thresholds, database, method=method
+    )
 
 
 _FEW = 16
