@@ -146,3 +146,18 @@ def test_the_tables_of_the_readme_are_those_of_the_figures(module):
     readme = (EXAMPLE / "README.md").read_text("utf-8")
     assert all(f"<!-- table {name} -->" in readme for name in tables.TABLES)
     assert tables.fill(readme, figures) == readme
+
+
+def test_the_story_in_the_readme_has_the_numbers_of_the_figures(module):
+    figures = json.loads((EXAMPLE / "figures.json").read_text("utf-8"))
+    story = (
+        (EXAMPLE.parents[1] / "README.md").read_text("utf-8").split("### A bug nobody planted")[1]
+    )
+    mark, latin = (figures["effects"][name]["rise"] for name in ("chinese", "latin-lines"))
+    (ten,) = (row for row in figures["pruning"] if row["count"] == len(figures["contrast"]))
+    held_out = figures["held_out"]["chinese"].values()
+    assert figures["effects"]["chinese"]["place_of_rise"] == 1
+    assert f"by {mark[0]:.1f}" in story
+    assert latin[1] < 0 < latin[2]
+    assert f"{100 * ten['share']:.0f} % of the rise" in story
+    assert f"AUROC {min(held_out):.2f} to {max(held_out):.2f}" in story

@@ -32,7 +32,6 @@ from semlens.draw.figure import SERIES, SOFT, styled  # noqa: E402
 SHOWN = ("aitzgorri", "friends", "life", "picosdeeuropa", "picture_0b", "picture_1a", "seeding",
          "sunset", "wine")  # fmt: skip
 """By Aitzol Berasategi, Trevor Freespace, Jakub Mede (CC BY 4.0) and Clemens Engelhardt (CC0)."""
-PHOTOGRAPH = "right--on-lomiri-picosdeeuropa"
 COLUMNS = 5
 BARS = {
     "chinese": "Chinese",
@@ -74,6 +73,19 @@ def darken(image: Image.Image, response: np.ndarray) -> Image.Image:
     weak = Image.fromarray(response).resize(image.size, Image.Resampling.BICUBIC)
     light = np.clip(np.asarray(weak) / max(response.max(), 1e-9) * 2, 0.25, 1)
     return Image.fromarray((np.asarray(image) * light[..., None]).astype(np.uint8))
+
+
+def typical(folder: Path, network: Network) -> list[tuple[Image.Image, float, int]]:
+    """Return the photograph with the median rise of carton, plain and marked; logit and place."""
+    pairs: list[list[tuple[Image.Image, float, int]]] = []
+    for name in (f"{side}--on-lomiri-{name}.png" for side in ("left", "right") for name in SHOWN):
+        paths = [folder / "measure" / version / name for version in ("plain", "chinese")]
+        if paths[0].exists():
+            answers = [network(Image.open(path).convert("RGB"))[0] for path in paths]
+            places = [int((logits > logits[CARTON]).sum()) + 1 for logits in answers]
+            values = [float(logits[CARTON]) for logits in answers]
+            pairs.append(list(zip(map(seen, paths), values, places, strict=True)))
+    return sorted(pairs, key=lambda pair: pair[1][1] - pair[0][1])[len(pairs) // 2]
 
 
 def strongest(folder: Path, network: Network, channels: list[int]) -> dict[int, list[Image.Image]]:
@@ -121,14 +133,12 @@ def draw(folder: Path, figures: dict[str, Any]) -> Figure:
     network = Network()
     figure = Figure(figsize=(12.6, 4.1))
     left, middle, right = figure.subfigures(1, 3, width_ratios=(2.1, 5.4, 4.9))
-    for axes, version in zip(left.subplots(2, 1), ("plain", "chinese"), strict=True):
-        image = Image.open(folder / "measure" / version / f"{PHOTOGRAPH}.png").convert("RGB")
-        logits, _ = network(image)
-        place = int((logits > logits[CARTON]).sum()) + 1
-        axes.imshow(seen(folder / "measure" / version / f"{PHOTOGRAPH}.png"))
+    for axes, (image, logit, place) in zip(left.subplots(2, 1), typical(folder, network),
+                                           strict=True):  # fmt: skip
+        axes.imshow(image)
         axes.set_axis_off()
-        axes.set_title(f"carton: {logits[CARTON]:.1f}, place {place}", fontsize=9)
-    left.suptitle("A mark on a photograph", x=0.5)
+        axes.set_title(f"carton: {logit:.1f}, place {place}", fontsize=9)
+    left.suptitle("Plain, and marked")
     names = [row["component"] for row in figures["contrast"][:3]]
     channels = [int(name.split(":")[1]) for name in names]
     rows = strongest(folder, network, channels)
@@ -144,11 +154,11 @@ def draw(folder: Path, figures: dict[str, Any]) -> Figure:
             f"bn2:{channel}, AUROC {held:.2f} on held-out photographs", fontsize=9
         )
     middle.suptitle("What the channels react to")
-    right.subplots_adjust(left=0.24, right=0.97, top=0.86, bottom=0.14)
     left.subplots_adjust(left=0.05, right=0.95, top=0.84, bottom=0.02, hspace=0.16)
     middle.subplots_adjust(left=0.02, right=0.98, top=0.84, bottom=0.02, wspace=0.03, hspace=0.22)
-    bars(right.subplots(), figures)
-    right.suptitle("With the mark, carton rises")
+    axes = right.add_axes((0.26, 0.13, 0.71, 0.75))
+    bars(axes, figures)
+    right.suptitle("How much carton rises")
     return figure
 
 

@@ -126,15 +126,16 @@ def effect(head: Head, plain: Passes, marked: Passes, without: Iterable[int] = (
     before, after = (head.logits(p.means["bn2"], without) for p in (plain, marked))
     rise, place = after - before, places(after)
     changed = before.argmax(1) != after.argmax(1)
-    top = (-rise.mean(0)).argsort(kind="stable")
+    mean = rise.mean(0)
+    top = (-mean).argsort(kind="stable")
     return {
         "rise": interval(lambda rows: rise[rows, CARTON].mean(), plain.names),
-        "place_of_rise": int((rise.mean(0) > rise[:, CARTON].mean()).sum()) + 1,
+        "place_of_rise": int((mean > mean[CARTON]).sum()) + 1,
         "median_place": interval(lambda rows: np.median(place[rows]), plain.names),
         "changed": interval(lambda rows: changed[rows].mean(), plain.names),
         "carton_first": float((place == 1).mean()),
         "carton_in_five": float((place <= 5).mean()),
-        "risen": [[head.classes[i], float(rise[:, i].mean())] for i in top[:8]],
+        "risen": [[head.classes[i], float(mean[i])] for i in top[:8]],
         "taken_for": [[head.classes[i], count] for i, count in
                       Counter(after.argmax(1)[changed].tolist()).most_common(5)],
     }  # fmt: skip
@@ -159,20 +160,27 @@ def find(plain: Passes, marked: Passes) -> dict[str, Any]:
     return {"layers": layers, "order": order.tolist(), "auroc": values[order].tolist()}
 
 
-def matched_channels(means: np.ndarray, chosen: list[int], rng: np.random.Generator) -> list[int]:
-    """Return as many other channels with about the same mean activation on plain photographs."""
-    level, taken = means.mean(0), set(chosen)
-    for channel in chosen:
-        nearest = np.abs(level - level[channel]).argsort(kind="stable")
-        free = [int(i) for i in nearest[: NEIGHBOURS + len(taken)] if int(i) not in taken]
-        taken.add(int(rng.choice(free[:NEIGHBOURS])))
-    return sorted(taken - set(chosen))
-
-
 def random_sets(means: np.ndarray, chosen: list[int], draws: int = DRAWS) -> list[list[int]]:
-    """Draw sets of channels that match the chosen ones, a list per draw."""
-    rng = np.random.default_rng(len(chosen))
-    return [matched_channels(means, chosen, rng) for _ in range(draws)]
+    """Draw sets of other channels with about the same mean activation as the chosen ones.
+
+    Each chosen channel is replaced by one of the ``NEIGHBOURS`` free ones that are nearest.
+
+    Parameters
+    ----------
+    means
+        Means over the map on plain photographs, float32[n, channels].
+    """
+    level, rng = means.mean(0), np.random.default_rng(len(chosen))
+    reach = NEIGHBOURS + 2 * len(chosen)
+    nearest = [np.abs(level - level[c]).argsort(kind="stable")[:reach].tolist() for c in chosen]
+    sets: list[list[int]] = []
+    for _ in range(draws):
+        taken = set(chosen)
+        for candidates in nearest:
+            free = [channel for channel in candidates if channel not in taken]
+            taken.add(int(rng.choice(free[:NEIGHBOURS])))
+        sets.append(sorted(taken - set(chosen)))
+    return sets
 
 
 def random_rises(head: Head, plain: Passes, marked: Passes, sets: list[list[int]]) -> np.ndarray:
@@ -209,6 +217,34 @@ def prune_effect(head: Head, found: dict[str, Any], passes: dict[str, Passes],
             "random_cost": float(np.mean(random_cost)),
         })  # fmt: skip
     return rows
+
+
+def other_choices(head: Head, found: dict[str, Passes], passes: dict[str, Passes], mark: str
+                  ) -> dict[str, list[dict[str, Any]]]:  # fmt: skip
+    """Measure pruning of channels that are chosen, on the first half, in two other ways."""
+    plain, marked = passes["plain"], passes[mark]
+    original = head.logits(plain.means["bn2"]).argmax(1)
+    whole = effect(head, plain, marked)
+    gain = (found[mark].means["bn2"].astype(np.float64) - found["plain"].means["bn2"]).mean(0)
+    weight = head.weight[CARTON]
+    orders = {"weight times difference": weight * gain, "weight": weight}
+    choices: dict[str, list[dict[str, Any]]] = {}
+    for name, scores in orders.items():
+        order = (-scores).argsort(kind="stable")
+        choices[name] = []
+        for count in (10, 20, 50):
+            chosen = order[:count].tolist()
+            pruned = effect(head, plain, marked, chosen)
+            answers = head.logits(plain.means["bn2"], chosen).argmax(1)
+            choices[name].append({
+                "count": count,
+                "share": 1 - pruned["rise"][0] / whole["rise"][0],
+                "median_place": pruned["median_place"],
+                "plain_place": float(np.median(places(head.logits(plain.means["bn2"], chosen)))),
+                "changed": pruned["changed"],
+                "cost": float((answers != original).mean()),
+            })  # fmt: skip
+    return choices
 
 
 def known_objects(names: list[str]) -> dict[int, set[int]]:

@@ -29,6 +29,7 @@ from measure import (
     effect,
     find,
     load_head,
+    other_choices,
     prune_effect,
     random_rises,
     random_sets,
@@ -122,8 +123,8 @@ def examples_of(database: Path, channels: list[str]) -> list[dict[str, Any]]:
         examples = db.examples_of(int(row))
         versions = [Path(example.path).parts[0] for example in examples]
         boxes = [e.box for e, v in zip(examples, versions, strict=True) if v == "chinese"]
-        inside = [ink[b[1] : b[3], b[0] : b[2]].sum() / ink.sum() for b in boxes]
-        area = [(b[2] - b[0]) * (b[3] - b[1]) / SIDE**2 for b in boxes]
+        inside = [ink[b.top : b.bottom, b.left : b.right].sum() / ink.sum() for b in boxes]
+        area = [(b.right - b.left) * (b.bottom - b.top) / SIDE**2 for b in boxes]
         rows.append({
             "component": channel, "examples": len(examples),
             **{version: versions.count(version) for version in DATABASE},
@@ -197,6 +198,7 @@ def main() -> None:
                            for mark in masks()},
         "random_rises": {mark: random_rise(mark) for mark in masks()},
         "pruning": prune_effect(head, ranked, passes, found["plain"], "chinese"),
+        "choices": other_choices(head, found, passes, "chinese"),
         "accuracy": {name: {state: accuracy(head, passes[name], without)
                             for state, without in (("original", ()), ("pruned", chosen))}
                      for name in ("plain", "chinese", "latin-lines")},

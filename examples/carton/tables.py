@@ -113,6 +113,16 @@ def pruning(figures: Figures) -> str:
     return table(head, rows)
 
 
+def choices(figures: Figures) -> str:
+    """Tabulate pruning of channels that are chosen in other ways."""
+    rows = [(name, one["count"], percent(one["share"]), f"{one['median_place'][0]:.0f}",
+             f"{one['plain_place']:.0f}", percent(one["changed"][0]), percent(one["cost"]))
+            for name, ones in figures["choices"].items() for one in ones]  # fmt: skip
+    head = ("chosen by", "channels", "rise removed", "median place of carton", "without a mark",
+            "mark changes prediction", "pruning changes prediction")  # fmt: skip
+    return table(head, rows)
+
+
 def accuracies(figures: Figures) -> str:
     """Tabulate how many known objects are named."""
     rows: list[Sequence[object]] = []
@@ -131,6 +141,7 @@ TABLES = {
     "searches": searches,
     "examples": examples,
     "pruning": pruning,
+    "choices": choices,
     "accuracy": accuracies,
 }
 
