@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import LittleNet, assert_says, to_tensor
@@ -293,6 +294,30 @@ def test_components_from_files(tmp_path) -> None:
     assert read_components(table) == [Component("first", 5)]
     with pytest.raises(DataError, match="Cannot read"):
         read_components(tmp_path / "nothing.json")
+
+
+@pytest.mark.parametrize("name", ["contrast.json", "contrast.csv"])
+def test_components_of_a_contrast_are_chosen_by_their_auroc(tmp_path, name) -> None:
+    frame = pd.DataFrame(
+        {"component": ["first:1", "first:2", "first:3"], "auroc": [0.95, 0.9, 0.1]}
+    )
+    file = tmp_path / name
+    if name.endswith("json"):  # the logits of a contrast have an AUROC, too
+        logits = [{"logit": 3, "class": "c", "auroc": 0.99}]
+        file.write_text(json.dumps({"components": frame.to_dict("records"), "logits": logits}))
+    else:
+        frame.to_csv(file)
+    assert len(read_components(file)) == 3
+    assert read_components(file, auroc=0.9) == [Component("first", 1), Component("first", 2)]
+    with pytest.raises(DataError, match=r"no components with an AUROC of at least 0\.99"):
+        read_components(file, auroc=0.99)
+
+
+def test_entries_without_an_auroc_do_not_pass_a_threshold(tmp_path) -> None:
+    lines = tmp_path / "list.txt"
+    lines.write_text("first:1\n")
+    with pytest.raises(DataError, match="AUROC"):
+        read_components(lines, auroc=0.0)
 
 
 @pytest.fixture

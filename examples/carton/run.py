@@ -39,7 +39,7 @@ from measure import (
 import semlens as sl
 
 MODEL = "examples/efficientnet/model.py:make"
-EMBEDDER = "semlens/demo"
+EMBEDDER = "semlens/photo"
 TEXTS = ("Chinese text", "text", "letters", "watermark", "carton", "cardboard box")
 ROOT = Path(__file__).parents[2]
 
@@ -67,28 +67,12 @@ def read_passes(folder: Path, versions: tuple[str, ...]) -> dict[str, Passes]:
     return kept
 
 
-def contrast_channels(folder: Path, database: Path) -> list[dict[str, Any]]:
-    """Contrast marked with plain photographs, and write the channels that tell them apart."""
-    pair = ("--a", folder / "find/chinese", "--b", folder / "find/plain")
-    picture = folder / "contrast.png"
-    result = json.loads(
-        semlens(
-            "contrast",
-            database,
-            *pair,
-            "--model",
-            MODEL,
-            "--concepts",
-            "none",
-            "--save",
-            picture,
-            "--json",
-        )
-    )
-    separating = [row for row in result["components"] if row["auroc"] >= SEPARATES]
-    names = "\n".join(row["component"] for row in separating)
-    (folder / "channels.txt").write_text(names + "\n")
-    return result["components"]
+def contrast_groups(folder: Path, database: Path) -> list[dict[str, Any]]:
+    """Contrast marked with plain photographs; return all components with their AUROC."""
+    saved = folder / "contrast.json"
+    semlens("contrast", database, "--a", folder / "find/chinese", "--b", folder / "find/plain",
+            "--model", MODEL, "--concepts", "none", "--save", saved)  # fmt: skip
+    return json.loads(saved.read_text("utf-8"))["components"]
 
 
 def searches(folder: Path, database: Path, wanted: set[str], embedder: str) -> list[dict[str, Any]]:
@@ -134,11 +118,12 @@ def examples_of(database: Path, channels: list[str]) -> list[dict[str, Any]]:
     return rows
 
 
-def pruned_difference(folder: Path, database: Path, head: Head, plain: Passes) -> float:
+def pruned_difference(
+    folder: Path, database: Path, head: Head, plain: Passes, channels: list[int]
+) -> float:
     """Prune by the command, and return the largest difference to the arithmetic on means."""
     weights = folder / "pruned.safetensors"
-    channels = [int(line.split(":")[1]) for line in (folder / "channels.txt").read_text().split()]
-    source = ("--from", folder / "channels.txt", "--out", weights)
+    source = ("--from", folder / "contrast.json", "--auroc", SEPARATES, "--out", weights)
     print(semlens("prune", database, *source, "--model", MODEL))
     model = sl.load_model(f"{ROOT / MODEL}:weights={weights}")
     images = sl.load_images(folder / "measure" / "plain")
@@ -160,8 +145,8 @@ def main() -> None:
     database = folder / f"{options.embedder.split('/')[-1]}.semlens"
     semlens("build", database, "--model", MODEL, "--data", folder / "find", "--layers", "bn2",
             "--embedder", options.embedder, "--examples", 6, "--crop", "activation")  # fmt: skip
-    table = contrast_channels(folder, database)
-    channels = (folder / "channels.txt").read_text().split()
+    table = contrast_groups(folder, database)
+    channels = [row["component"] for row in table if row["auroc"] >= SEPARATES]
     picture = folder / "channels.png"
     semlens("show", database, *channels, "--mask", "--out", picture)
     found = read_passes(folder / "find", DATABASE)
@@ -202,7 +187,7 @@ def main() -> None:
         "accuracy": {name: {state: accuracy(head, passes[name], without)
                             for state, without in (("original", ()), ("pruned", chosen))}
                      for name in ("plain", "chinese", "latin-lines")},
-        "pruned_difference": pruned_difference(folder, database, head, passes["plain"]),
+        "pruned_difference": pruned_difference(folder, database, head, passes["plain"], chosen),
     }  # fmt: skip
     options.json.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n")
     print(f"{options.json} written")

@@ -5,8 +5,8 @@
 ``apt-get download`` fetches the packages (500 MB; no root, nothing is installed), ``dpkg-deb``
 unpacks them next to the folder, and each image is written as a JPEG of at most 512 pixels. An
 image with transparency (most stamps and all clip art) is placed on a white square with a margin,
-so that the model's centre crop does not cut it off. File names are derived from those in the
-packages.
+so that the model's centre crop does not cut it off; on a black one if white hides it, as it hides
+the translucent white backgrounds of MATE. File names are derived from those in the packages.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageStat
 
 SIZE = 512
 """Longer side in pixels."""
@@ -27,6 +27,8 @@ CLIP_ART = 700
 """Number of pieces of clip art sampled from the 6,900, with a fixed seed."""
 MAX_PIXELS = 20_000_000
 """Larger clip art is skipped: some of it was rasterised at 600 million pixels."""
+VISIBLE = 1.0
+"""Standard deviation of the grey levels (0 to 255) from which an image is not blank."""
 STAMPS = "tuxpaint-stamps-default"
 CLIP_ART_PACKAGE = "openclipart-png"
 WALLPAPERS = (
@@ -117,18 +119,24 @@ def slug(kind: str, path: Path) -> str:
 
 
 def prepare(source: Path, target: Path) -> None:
-    """Write one image as a JPEG of at most ``SIZE`` pixels; transparent ones on a white square."""
+    """Write one image as a JPEG of at most ``SIZE`` pixels; transparent ones on a square."""
     with Image.open(source) as image:
         transparent = "A" in image.getbands() or "transparency" in image.info
         picture = image.convert("RGBA" if transparent else "RGB")
     picture.thumbnail((SIZE, SIZE), Image.Resampling.LANCZOS, reducing_gap=3.0)
     if transparent:
-        side = round(max(picture.size) * 256 / 224)
-        square = Image.new("RGBA", (side, side), (255, 255, 255, 255))
-        place = ((side - picture.width) // 2, (side - picture.height) // 2)
-        square.alpha_composite(picture, place)
-        picture = square.convert("RGB")
+        square = on_square(picture, "white")
+        blank = ImageStat.Stat(square.convert("L")).stddev[0] < VISIBLE
+        picture = on_square(picture, "black") if blank else square
     picture.save(target, quality=90)
+
+
+def on_square(picture: Image.Image, colour: str) -> Image.Image:
+    """Place a transparent picture in the middle of a square with a margin."""
+    side = round(max(picture.size) * 256 / 224)
+    square = Image.new("RGBA", (side, side), colour)
+    square.alpha_composite(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
+    return square.convert("RGB")
 
 
 def main() -> None:

@@ -31,9 +31,15 @@ Names = Annotated[
 ]
 From = Annotated[
     Path | None,
-    typer.Option("--from", help="File with components: a saved audit (.json, .csv) or a list."),
+    typer.Option(
+        "--from", help="File with components: a saved audit or contrast (.json, .csv), or a list."
+    ),
 ]
 Verdict = Annotated[str, typer.Option(help="Take the components of an audit with this verdict.")]
+Auroc = Annotated[
+    float | None,
+    typer.Option(min=0, max=1, help="Take the components of a contrast with at least this AUROC."),
+]
 WEIGHTS = typer.Option("--out", help="Safetensors file to write.")
 
 
@@ -71,6 +77,7 @@ def prune(
     out: Annotated[Path, WEIGHTS] = Path("pruned.safetensors"),
     source: From = None,
     verdict: Verdict = SPURIOUS,
+    auroc: Auroc = None,
 ) -> PrunedModel:
     """Remove components from the model's weights.
 
@@ -82,9 +89,11 @@ def prune(
     semlens prune r18.semlens layer4:17 layer4:230 --out pruned.safetensors
 
     semlens prune r18.semlens --from audit.json --out pruned.safetensors
+
+    semlens prune r18.semlens --from contrast.json --auroc 0.9 --out pruned.safetensors
     """
     check_weights(out)
-    return _save_weights(ask(_all_components(components, source, verdict)), out)
+    return _save_weights(ask(_all_components(components, source, verdict, auroc)), out)
 
 
 @command(ask_affected)
@@ -96,6 +105,7 @@ def affected(
     ] = None,
     source: From = None,
     verdict: Verdict = SPURIOUS,
+    auroc: Auroc = None,
 ) -> AffectedSamples:
     """List the samples that contain the concept of some components.
 
@@ -108,7 +118,7 @@ def affected(
     semlens affected r18.semlens --from audit.json --all-data --out affected.csv --save affected.png
     """
     ask.also_write(out, (".csv",), AffectedSamples.save)
-    return ask(_all_components(components, source, verdict))
+    return ask(_all_components(components, source, verdict, auroc))
 
 
 @command(ask_retrain, fields=Training)
@@ -159,6 +169,7 @@ def evaluate(
     ] = None,
     source: From = None,
     verdict: Verdict = SPURIOUS,
+    auroc: Auroc = None,
 ) -> Sensitivity:
     """Measure accuracy on clean images and with artefacts, before and after a correction.
 
@@ -168,15 +179,16 @@ def evaluate(
 
     semlens evaluate r18.semlens --data clean=val/ --data marked=val-marked/ --save evaluate.png
     """
-    pruned = _all_components(prune, source, verdict)
+    pruned = _all_components(prune, source, verdict, auroc)
     return ask(prune=pruned, weights=weights or (), images=images or ())
 
 
 def _all_components(
-    names: list[str] | None, source: Path | None, verdict: str
+    names: list[str] | None, source: Path | None, verdict: str, auroc: float | None
 ) -> list[Component | str]:
     """Return the components named on the command line and those of a file."""
-    return [*split_commas(names or ()), *(read_components(source, verdict) if source else ())]
+    listed = read_components(source, verdict, auroc) if source else ()
+    return [*split_commas(names or ()), *listed]
 
 
 def _save_weights(corrected: C, out: Path) -> C:

@@ -13,6 +13,7 @@ from semlens.store.reader import Database
 from semlens.types import Component, Components, as_components
 
 VERDICT = "verdict"
+AUROC = "auroc"
 SPURIOUS = "spurious"
 
 
@@ -36,12 +37,19 @@ def resolve_components(components: Components, database: Database | None = None)
     return resolved
 
 
-def read_components(path: Path, verdict: str = SPURIOUS) -> list[Component]:
-    """Read components from an audit or another list.
+def read_components(
+    path: Path, verdict: str = SPURIOUS, auroc: float | None = None
+) -> list[Component]:
+    """Read components from an audit, a contrast or another list.
 
     JSON: every object with ``component`` (or ``layer``, ``index`` and ``sign``), at any depth.
     CSV: the same names as columns. Any other file: one component per line. Entries with a
-    different ``verdict`` are skipped.
+    different ``verdict`` are skipped, and with a threshold those below it.
+
+    Parameters
+    ----------
+    auroc
+        Threshold on the ``auroc`` of a contrast's components; entries without one are skipped.
 
     Raises
     ------
@@ -58,17 +66,21 @@ def read_components(path: Path, verdict: str = SPURIOUS) -> list[Component]:
         else:
             entries = [{"component": line} for line in text.split()]
         selected = [entry for entry in entries if entry.get(VERDICT, verdict) == verdict]
+        if auroc is not None:
+            selected = [e for e in selected if float(e.get(AUROC) or "nan") >= auroc]
         components = [_component(entry) for entry in selected]
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise DataError(
             f"Cannot read components from '{path}' ({error}).", expected, "Check the file."
         ) from error
     if not components:
+        conditions = [f"the verdict '{verdict}'"] if any(VERDICT in e for e in entries) else []
+        conditions += [] if auroc is None else [f"an AUROC of at least {auroc:g}"]
         raise DataError(
             f"'{path}' contains no components"
-            + (f" with the verdict '{verdict}'." if any(VERDICT in e for e in entries) else "."),
+            + (f" with {' and '.join(conditions)}." if conditions else "."),
             expected,
-            "Check the file, or choose another verdict.",
+            "Check the file, or choose another verdict or threshold.",
         )
     return list(dict.fromkeys(components))
 
