@@ -24,19 +24,17 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from harness import command, table
-from PIL import Image
+from retrieval import RECALL_AT, retrieval
 
 import semlens as sl
 from semlens.demo import walkthrough
 from semlens.demo.bundled_images import DemoWorld
-from semlens.embedders.load import Embedder
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # demo_world is not installed
 
@@ -48,12 +46,8 @@ from demo_world.workspace import Workspace
 
 EMBEDDERS = "semlens/demo,semlens/photo"
 SETS = {"stamps": EVALUATION, "held-out drawings": HELD_OUT}
-RECALL_AT = (1, 5, 10, 50)
 QUERIES = ("watermark", "watermark text", "text", "letters", "copyright", "logo")
-DRAWS = 2000
 QUICK_PICTURES = 60
-MARGIN = 0.9
-"""Share of the white square that a picture fills."""
 
 
 def prepare(work: Workspace) -> None:
@@ -74,39 +68,6 @@ def pictures(work: Workspace, split: str) -> tuple[np.ndarray, list[str]]:
     entries = captioned(work, (split,))
     texts = [captions["texts"][captions["pictures"][row]["label"]] for _, _, row in entries]
     return pixels[[i for i, _, _ in entries]], texts
-
-
-def on_white(pixels: np.ndarray) -> Image.Image:
-    """Place an RGBA picture on a white square."""
-    picture = Image.fromarray(pixels)
-    side = round(max(picture.size) / MARGIN)
-    square = Image.new("RGBA", (side, side), "white")
-    square.alpha_composite(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
-    return square.convert("RGB")
-
-
-def retrieval(embedder: Embedder, pixels: np.ndarray, captions: Sequence[str]) -> dict[str, Any]:
-    """Measure recall in both directions, and the time to embed a picture."""
-    names, concept = np.unique(captions, return_inverse=True)
-    start, cpu = time.perf_counter(), time.process_time()
-    batches = (pixels[i : i + 64] for i in range(0, len(pixels), 64))
-    images = torch.cat([embedder.embed_images([on_white(p) for p in b]) for b in batches]).numpy()
-    seconds = {"wall": time.perf_counter() - start, "cpu": time.process_time() - cpu}
-    texts = embedder.embed_texts(names.tolist()).numpy()
-    similarity = texts @ images.T
-    order = np.argsort(-similarity, axis=1, kind="stable")
-    rank = (concept[order] == np.arange(len(names))[:, None]).argmax(1)
-    nearest = similarity.argmax(0) == concept
-    rng = np.random.default_rng(0)
-    drawn = rng.integers(0, len(names), (DRAWS, len(names)))
-    figures: dict[str, Any] = {"pictures": len(pixels), "captions": len(names)}
-    for k in RECALL_AT:
-        hit = rank < k
-        low, high = np.quantile(hit[drawn].mean(1), (0.025, 0.975))
-        figures[f"recall@{k}"] = {"value": hit.mean(), "low": low, "high": high}
-    figures["image to text"] = nearest.mean()
-    figures["cpu ms per picture"] = 1000 * seconds["cpu"] / len(pixels)
-    return figures
 
 
 def on_the_demo(spec: str, folder: Path) -> dict[str, Any]:
