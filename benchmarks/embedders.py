@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -88,21 +89,23 @@ def on_the_demo(spec: str, folder: Path) -> dict[str, Any]:
 
 _LOADING = """
 import json, sys, time
-start = time.perf_counter()
-import resource
+start = time.process_time()
 from semlens.embedders.load import load_embedder
 embedder = load_embedder(sys.argv[1])
 embedder.embed_texts(["dog"])
-memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-seconds = time.perf_counter() - start
-print(json.dumps({"seconds": seconds, "memory MB": memory, "dim": embedder.dim}))
+seconds = time.process_time() - start
+from harness import peak_mib
+print(json.dumps({"cpu seconds": seconds, "peak MiB": peak_mib(), "dim": embedder.dim}))
 """
 
 
 def loading(spec: str) -> dict[str, float]:
-    """Measure the time to import, load and embed one text, and the memory, in a new process."""
+    """Measure CPU time and memory to import, load and embed one text, in a new process."""
     run = [sys.executable, "-c", _LOADING, spec]
-    return json.loads(subprocess.run(run, capture_output=True, check=True, text=True).stdout)
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    environment = {**os.environ, "PYTHONPATH": paths}
+    done = subprocess.run(run, capture_output=True, check=True, text=True, env=environment)
+    return json.loads(done.stdout)
 
 
 def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
