@@ -172,7 +172,7 @@ class PhotoEmbedder(Embedder):
         tower.head.weight.data = bundled["head.weight"].float()
         tower.head.bias.data = bundled["head.bias"].float()
         tower.class_vectors = bundled["classes"].float()
-        # The layout of memory: about half the time on a CPU, where most layers are depthwise.
+        # Channels last: the same vectors, in less time on a CPU.
         self._image_tower = tower.eval().to(device, memory_format=torch.channels_last)
         self._text_tower = SentenceEncoder(bundled["text_mean"].float()).to(device)
         self._device = torch.device(device)
