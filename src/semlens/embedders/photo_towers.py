@@ -172,6 +172,8 @@ class PhotoEmbedder(Embedder):
         tower.head.weight.data = bundled["head.weight"].float()
         tower.head.bias.data = bundled["head.bias"].float()
         tower.class_vectors = bundled["classes"].float()
+        # half as fast again on CPUs; torch's stubs lack this form of the call
+        tower = tower.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self._image_tower = tower.eval().to(device)
         self._text_tower = SentenceEncoder(bundled["text_mean"].float()).to(device)
         self._device = torch.device(device)
@@ -185,7 +187,7 @@ class PhotoEmbedder(Embedder):
         return letterboxed(image, SIDE)
 
     def _images(self, batch: Tensor) -> Tensor:
-        return self._image_tower(batch.to(self._device))
+        return self._image_tower(batch.to(self._device, memory_format=torch.channels_last))
 
     def _texts(self, texts: Sequence[str]) -> Tensor:
         return self._text_tower(texts)
