@@ -36,8 +36,10 @@ def test_strongest_images_find_words_that_the_sample_misses(leak):
 
 
 def test_no_more_than_five_in_a_hundred_rare_components_without_a_meaning_have_a_label():
-    evidence, _ = rare_world(0, 0.2, each=150, meaningless=True)
-    threshold = np.quantile(Vote().scores(meaningless(evidence, 1024)).max(1), 0.95)
-    above = (Vote().scores(evidence).max(1) > threshold).mean()
-    # 450 components, so a standard deviation of 1 %, and .7 % for the threshold
-    assert 0.01 < above < 0.1
+    above = []
+    for seed in range(4):
+        evidence, _ = rare_world(seed, 0.2, each=20, meaningless=True)
+        threshold = np.quantile(Vote().scores(meaningless(evidence, 1024)).max(1), 0.95)
+        above.extend(Vote().scores(evidence).max(1) > threshold)
+    # 12 of 240 expected; the standard deviation, with that of the thresholds, is about 4
+    assert 1 <= sum(above) <= 26
