@@ -21,22 +21,21 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from harness import command, table
-from PIL import Image
+from retrieval import RECALL_AT, retrieval
 
 import semlens as sl
 from semlens.demo import walkthrough
 from semlens.demo.bundled_images import DemoWorld
-from semlens.embedders.load import Embedder
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # demo_world is not installed
 
@@ -48,12 +47,8 @@ from demo_world.workspace import Workspace
 
 EMBEDDERS = "semlens/demo,semlens/photo"
 SETS = {"stamps": EVALUATION, "held-out drawings": HELD_OUT}
-RECALL_AT = (1, 5, 10, 50)
 QUERIES = ("watermark", "watermark text", "text", "letters", "copyright", "logo")
-DRAWS = 2000
 QUICK_PICTURES = 60
-MARGIN = 0.9
-"""Share of the white square that a picture fills."""
 
 
 def prepare(work: Workspace) -> None:
@@ -76,39 +71,6 @@ def pictures(work: Workspace, split: str) -> tuple[np.ndarray, list[str]]:
     return pixels[[i for i, _, _ in entries]], texts
 
 
-def on_white(pixels: np.ndarray) -> Image.Image:
-    """Place an RGBA picture on a white square."""
-    picture = Image.fromarray(pixels)
-    side = round(max(picture.size) / MARGIN)
-    square = Image.new("RGBA", (side, side), "white")
-    square.alpha_composite(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
-    return square.convert("RGB")
-
-
-def retrieval(embedder: Embedder, pixels: np.ndarray, captions: Sequence[str]) -> dict[str, Any]:
-    """Measure recall in both directions, and the time to embed a picture."""
-    names, concept = np.unique(captions, return_inverse=True)
-    start, cpu = time.perf_counter(), time.process_time()
-    batches = (pixels[i : i + 64] for i in range(0, len(pixels), 64))
-    images = torch.cat([embedder.embed_images([on_white(p) for p in b]) for b in batches]).numpy()
-    seconds = {"wall": time.perf_counter() - start, "cpu": time.process_time() - cpu}
-    texts = embedder.embed_texts(names.tolist()).numpy()
-    similarity = texts @ images.T
-    order = np.argsort(-similarity, axis=1, kind="stable")
-    rank = (concept[order] == np.arange(len(names))[:, None]).argmax(1)
-    nearest = similarity.argmax(0) == concept
-    rng = np.random.default_rng(0)
-    drawn = rng.integers(0, len(names), (DRAWS, len(names)))
-    figures: dict[str, Any] = {"pictures": len(pixels), "captions": len(names)}
-    for k in RECALL_AT:
-        hit = rank < k
-        low, high = np.quantile(hit[drawn].mean(1), (0.025, 0.975))
-        figures[f"recall@{k}"] = {"value": hit.mean(), "low": low, "high": high}
-    figures["image to text"] = nearest.mean()
-    figures["cpu ms per picture"] = 1000 * seconds["cpu"] / len(pixels)
-    return figures
-
-
 def on_the_demo(spec: str, folder: Path) -> dict[str, Any]:
     """Rank the planted components of the demo for words of its mark."""
     world = DemoWorld()
@@ -127,21 +89,23 @@ def on_the_demo(spec: str, folder: Path) -> dict[str, Any]:
 
 _LOADING = """
 import json, sys, time
-start = time.perf_counter()
-import resource
+start = time.process_time()
 from semlens.embedders.load import load_embedder
 embedder = load_embedder(sys.argv[1])
 embedder.embed_texts(["dog"])
-memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-seconds = time.perf_counter() - start
-print(json.dumps({"seconds": seconds, "memory MB": memory, "dim": embedder.dim}))
+seconds = time.process_time() - start
+from harness import peak_mib
+print(json.dumps({"cpu seconds": seconds, "peak MiB": peak_mib(), "dim": embedder.dim}))
 """
 
 
 def loading(spec: str) -> dict[str, float]:
-    """Measure the time to import, load and embed one text, and the memory, in a new process."""
+    """Measure CPU time and memory to import, load and embed one text, in a new process."""
     run = [sys.executable, "-c", _LOADING, spec]
-    return json.loads(subprocess.run(run, capture_output=True, check=True, text=True).stdout)
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    environment = {**os.environ, "PYTHONPATH": paths}
+    done = subprocess.run(run, capture_output=True, check=True, text=True, env=environment)
+    return json.loads(done.stdout)
 
 
 def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -17,6 +18,23 @@ ROOT = Path(__file__).resolve().parents[1]
 def harness(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     return __import__("harness")
+
+
+def test_recall_counts_captions_with_a_picture_among_the_first(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    retrieval = __import__("retrieval")
+    rng = np.random.default_rng(3)
+    concept = np.concatenate([np.arange(40), rng.integers(0, 40, 80)])
+    similarity = rng.normal(size=(40, 120)) + 1.5 * (np.arange(40)[:, None] == concept)
+    found = retrieval.recalls(similarity, concept)
+    for k in retrieval.RECALL_AT:
+        hits = [any(concept[i] == q for i in sorted(range(120), key=lambda i: -row[i])[:k])
+                for q, row in enumerate(similarity)]  # fmt: skip
+        assert found[f"recall@{k}"]["value"] == sum(hits) / 40
+        assert found[f"recall@{k}"]["low"] <= sum(hits) / 40 <= found[f"recall@{k}"]["high"]
+    right = [max(range(40), key=lambda q, i=i: similarity[q, i]) == concept[i] for i in range(120)]
+    assert found["image to text"] == sum(right) / 120
+    assert 0 < found["recall@1"]["value"] < found["recall@50"]["value"]
 
 
 def test_parts_take_turns_and_ratios_are_taken_within_a_round(harness, capsys):

