@@ -8,7 +8,8 @@ Costs: random data of realistic size, one layer of 1,000 components with 60 exam
 words and a reference sample of 2,048 images, 512 dimensions. Labels: synthetic worlds, in which
 component k fires on images that show word k; with a modality gap, all images are far from all
 texts. Their labels are easy, and a method that fails there fails elsewhere; they do not rank the
-methods that succeed.
+methods that succeed. Rare components: the same in 20,000 images, of which the reference sample has
+2,048, with words that one image in 100, 1,000 or 10,000 shows.
 """
 
 from __future__ import annotations
@@ -24,11 +25,18 @@ from harness import Measurement, command, in_turns, largest, machine, median, ra
 
 from semlens.analysis.labelling.evidence import Evidence
 from semlens.analysis.labelling.labeller import Labeller
-from semlens.analysis.labelling.registry import BUILT_IN
+from semlens.analysis.labelling.registry import BUILT_IN, make_labeller
 
 BASELINE = "semantic-lens"
 WORLDS = 10
 """Synthetic worlds of each kind."""
+RATE = (100, 1_000, 10_000)
+"""One image in so many shows the word of a rare component."""
+RARE = {
+    "vote, sample only": make_labeller("vote", top=0),
+    **{name: BUILT_IN[name] for name in ("vote", "vote-examples", "semantic-lens-centred", "csp")},
+}
+"""Methods that are compared on rare components."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +106,55 @@ def world(seed: int, gap: float, noise: float = 0.5) -> tuple[Evidence, np.ndarr
     return evidence, truth
 
 
+def rare_world(
+    seed: int, leak: float, *, each: int = 5, meaningless: bool = False
+) -> tuple[Evidence, np.ndarray]:
+    """Return a synthetic world of rare components, in the order of ``RATE``, and the right words.
+
+    40 common words, of no component, share the other images.
+
+    Parameters
+    ----------
+    leak
+        Strength with which a component activates on images that do not show its word: about one
+        image in six, and seldom more than this.
+    each
+        Components of each rate.
+    meaningless
+        Whether the images show common words only, so that no word is right.
+    """
+    draw = np.random.default_rng(seed)
+    images, common, dim, sample, top = 20_000, 40, 32, 2048, 30
+    truth = common + np.arange(each * len(RATE))
+    text = units(draw, common + len(truth), dim)
+    fires = np.full(images, -1)
+    times = np.repeat([images // rate for rate in RATE], each)
+    fires[draw.permutation(images)[: times.sum()]] = np.repeat(truth, times)
+    elsewhere = draw.integers(0, common, images)
+    shown = np.where((fires < 0) | meaningless, elsewhere, fires)
+    vectors = text[shown] + 0.3 * draw.standard_normal((images, dim), np.float32)
+    readouts = (fires[:, None] == truth) * (0.5 + draw.random((images, len(truth)), np.float32))
+    readouts += leak * np.maximum(draw.standard_normal(readouts.shape, np.float32) - 1, 0)
+    strongest = np.argsort(-readouts, axis=0, kind="stable")[:top].T.copy()
+    distinct, examples = np.unique(strongest, return_inverse=True)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    chosen = draw.permutation(images)[:sample]
+    place = np.full(images, -1)
+    place[chosen] = np.arange(sample)
+    evidence = Evidence(
+        text,
+        vectors[distinct],
+        examples.reshape(strongest.shape),
+        np.take_along_axis(readouts.T, strongest, 1),
+        np.full(len(truth), top),
+        reference=vectors[chosen],
+        reference_readouts=readouts[chosen],
+        in_reference=place[strongest],
+        population=images,
+    )
+    return evidence, truth
+
+
 def timed(method: Labeller, evidence: Evidence) -> Measurement:
     """Time a method, with what it keeps of the evidence computed anew."""
     fresh = Evidence(**{name: getattr(evidence, name) for name in Evidence.__dataclass_fields__})
@@ -109,6 +166,13 @@ def timed(method: Labeller, evidence: Evidence) -> Measurement:
 def hits(method: Labeller, worlds: list[tuple[Evidence, np.ndarray]]) -> float:
     """Return the share of right labels."""
     return float(np.mean([method.scores(e).argmax(1) == truth for e, truth in worlds]))
+
+
+def rare_hits(method: Labeller, leak: float, count: int) -> list[float]:
+    """Return the share of right labels of components of each rate."""
+    worlds = [rare_world(seed, leak) for seed in range(count)]
+    right = np.array([method.scores(e).argmax(1) == truth for e, truth in worlds])
+    return right.reshape(count, len(RATE), -1).mean((0, 2)).tolist()
 
 
 def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
@@ -134,6 +198,11 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
             }
             for name, method in BUILT_IN.items()
         ],
+        "rare": [
+            {"name": name, "leak": leak, "hits": rare_hits(method, leak, 2 * count)}
+            for leak in (0.0, 0.2)
+            for name, method in RARE.items()
+        ],
         "machine": machine(),
     }
 
@@ -144,6 +213,8 @@ def show(result: dict[str, Any]) -> None:
     header = ["method", "CPU s", f"over {BASELINE}", "right", "right behind a gap"]
     keys = "name", "cpu_seconds", "over_baseline", "hits", "hits_behind_gap"
     print(table(header, [[one[key] for key in keys] for one in result["methods"]]))
+    header = ["rare components: method", "leak", *(f"1 in {rate:,}" for rate in RATE)]
+    print(table(header, [[one["name"], one["leak"], *one["hits"]] for one in result["rare"]]))
 
 
 if __name__ == "__main__":

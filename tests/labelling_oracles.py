@@ -201,26 +201,42 @@ def csp(e, gamma):
     return scores
 
 
-def vote(e, examples: bool, kappa=0.5, tau=1.5, share=0.08, top=60):
-    reference, words = e.reference.astype(float), e.words.astype(float)
-    t = unit(words - words.mean(0))
-    p = unit(reference - reference.mean(0)) @ t.T
+def ballots(background, words, kappa, tau):
+    """The function from an image's vector to its vote above that of the background, per word."""
+    background, words = background.astype(float), words.astype(float)
+    t, centre = unit(words - words.mean(0)), background.mean(0)
+    p = unit(background - centre) @ t.T
     mu, sigma = p.mean(0), p.std(0)
     common = (p - mu).std()
 
-    def ballot(x):
-        z = unit(x - reference.mean(0)) @ t.T
+    def vote_of(x):
+        z = unit(x - centre) @ t.T
         return softmax((z - mu) / (tau * sigma ** (kappa / 2) * common ** (1 - kappa / 2)))
 
-    h = np.array([ballot(x) for x in reference])
+    h = np.array([vote_of(x) for x in background])
+    return lambda x: (vote_of(x) - h.mean(0)) / h.std(0) ** (kappa / 2)
+
+
+def vote_examples(e, kappa=0.5, tau=1.5, top=60):
+    said = ballots(e.reference if e.background is None else e.background, e.words, kappa, tau)
+    return np.array(
+        [np.mean([said(x) for x in examples_of(e, k, top)[0]], axis=0) for k in range(len(e))]
+    )
+
+
+def vote(e, kappa=0.5, tau=1.5, share=0.08, top=10**9):
+    said = ballots(e.reference, e.words, kappa, tau)
+    said_of_examples = said if e.background is None else ballots(e.background, e.words, kappa, tau)
     scores = np.zeros(e.shape)
     for k in range(len(e)):
-        if examples:
-            mean = np.mean([ballot(x) for x in examples_of(e, k, top)[0]], axis=0)
-        else:
-            a = e.reference_readouts[:, k].astype(float)
-            floor = sorted(a, reverse=True)[int(share * len(a))]
-            g = np.maximum(a - floor, 0)
-            mean = (g[:, None] * h).sum(0) / g.sum()
-        scores[k] = (mean - h.mean(0)) / h.std(0) ** (kappa / 2)
+        a = e.reference_readouts[:, k].astype(float)
+        floor = sorted(a, reverse=True)[int(share * len(a))]
+        v, strongest = examples_of(e, k, top)
+        voters = [(r - floor, said_of_examples(x)) for x, r in zip(v, strongest, strict=True)]
+        known = set() if e.in_reference is None else set(e.in_reference[k, : len(v)])
+        rest = [i for i in range(len(a)) if i not in known]
+        factor = 1 if e.population is None else (e.population - len(v)) / len(rest)
+        voters += [(factor * (a[i] - floor), said(e.reference[i].astype(float))) for i in rest]
+        voters = [(g, h) for g, h in voters if g > 0]
+        scores[k] = sum(g * h for g, h in voters) / sum(g for g, _ in voters)
     return scores

@@ -192,6 +192,8 @@ def test_labellers_quick():
     assert all(one["seconds"] > 0 for one in found.values())
     assert found["random"]["hits"] < 0.3 < found["semantic-lens"]["hits"]
     assert found["semantic-lens"]["hits_behind_gap"] < found["vote"]["hits_behind_gap"]
+    rare = {one["name"]: one["hits"] for one in printed["rare"] if one["leak"] == 0}
+    assert rare["vote, sample only"][1] < rare["vote"][1]
 
 
 def test_defect_query_quick():

@@ -29,6 +29,7 @@ def of_components(e: Evidence, rows) -> Evidence:
     return replace(
         e, examples=e.examples[rows], readouts=e.readouts[rows], counts=e.counts[rows],
         reference_readouts=e.reference_readouts[:, rows],
+        in_reference=None if e.in_reference is None else e.in_reference[rows],
     )  # fmt: skip
 
 

@@ -44,6 +44,9 @@ BAD = {
     "'reference_readouts' has values": lambda e: {
         "reference_readouts": spoilt(e.reference_readouts, (0, 0), np.inf)
     },
+    "'in_reference' has rows from -2": lambda e: {"in_reference": np.full_like(e.examples, -2)},
+    "to 60": lambda e: {"in_reference": np.full_like(e.examples, 60)},
+    "'population' is 59": lambda e: {"population": 59},
     "but no readouts": lambda e: {"reference_readouts": None, "annotations": None},
     "but no vectors": lambda e: {"reference": None, "annotations": None},
 }
@@ -65,6 +68,7 @@ def test_shapes_that_do_not_fit_are_refused():
         r"'annotations' is of shape \(60, 3\)": {"annotations": e.annotations[:, :3]},
         r"'images' is of shape \(\d+, 7\)": {"images": e.images[:, :7]},
         r"'words' is of shape \(0, 8\)": {"words": e.words[:0], "annotations": None},
+        r"'in_reference' is of shape \(4, 6\)": {"in_reference": e.examples[:4]},
         r"\(5, 6\), \(5, 5\) and \(5,\)": {"readouts": e.readouts[:, :5]},
     }
     for message, fields in cases.items():
@@ -155,37 +159,6 @@ def test_semantic_lens_gives_the_scores_of_label(db, centred):
     )  # concept vectors are saved with 16 bits
 
 
-class Saved:
-    """A reference sample with the interface of a database's."""
-
-    def __init__(self, database, layer: str) -> None:
-        draw = np.random.default_rng(0)
-        entry = database.layer(layer)
-        self.vectors = oracle.unit(draw.normal(size=(30, database.manifest.dim))).astype(np.float32)
-        self.values = draw.normal(size=(30, entry.rows)).astype(np.float32)
-
-    def readouts(self, layer: str) -> np.ndarray:
-        assert layer == "second"
-        return self.values
-
-
-def test_readouts_of_a_reference_are_those_of_the_component_times_its_sign(db, monkeypatch):
-    saved = Saved(db, "second")
-    monkeypatch.setattr(type(db), "reference", saved, raising=False)
-    rows = [row for row in db.rows("second").tolist() if db.has_examples[row]][::-1]
-    e = layer_evidence(db, "second", embed_concepts(db, CONCEPTS), np.array(rows))
-    signs = [db.component(row).sign for row in rows]
-    assert set(signs) == {1, -1}
-    for k, row in enumerate(rows):
-        expected = signs[k] * saved.values[:, row - db.rows("second")[0]]
-        np.testing.assert_array_equal(e.reference_readouts[:, k], expected)
-    np.testing.assert_array_equal(e.reference, saved.vectors)
-    # examples are crops, so they are compared with crops and not with whole images
-    np.testing.assert_allclose(e.centre, e.images.astype(float).mean(0), atol=1e-6)
-    for name in set(BUILT_IN) - {"invert-annotations"}:
-        assert BUILT_IN[name].scores(e).shape == (len(rows), 6)
-
-
 def test_components_of_other_layers_or_without_examples_are_refused(db):
     embedding = embed_concepts(db, CONCEPTS)
     first = db.rows("first")
@@ -195,16 +168,3 @@ def test_components_of_other_layers_or_without_examples_are_refused(db):
         layer_evidence(db, "second", embedding, np.zeros(0, np.int64))
     with pytest.raises(LayerError, match="'third'"):
         layer_evidence(db, "third", embedding)
-
-
-def test_methods_say_what_they_lack(db):
-    e = layer_evidence(db, "second", embed_concepts(db, CONCEPTS))
-    for method in BUILT_IN.values():
-        if "annotations" in method.needs:
-            with pytest.raises(ConceptError, match="needs annotations"):
-                method.scores(e)
-        elif "reference" in method.needs:
-            with pytest.raises(ConceptError, match="built without one.*Build the database again"):
-                method.scores(e)
-        else:
-            assert method.scores(e).shape == e.shape

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import labelling_oracles as oracle
 import numpy as np
@@ -49,15 +50,17 @@ CASES = {
     "csp-half": (ContrastiveProjection(gamma=0.5), lambda e: oracle.csp(e, 0.5)),
     "csp-whole": (ContrastiveProjection(gamma=1.0), lambda e: oracle.csp(e, 1.0)),
     "correlation": (Correlation(), oracle.correlation),
-    "vote": (Vote(), lambda e: oracle.vote(e, False)),
+    "vote": (Vote(), oracle.vote),
     "vote-specific": (
         Vote(kappa=1.0, tau=0.7, share=0.2),
-        lambda e: oracle.vote(e, False, 1.0, 0.7, 0.2),
+        lambda e: oracle.vote(e, 1.0, 0.7, 0.2),
     ),
-    "vote-examples": (ExampleVote(), lambda e: oracle.vote(e, True)),
+    "vote-sample-only": (Vote(top=0), lambda e: oracle.vote(e, top=0)),
+    "vote-few": (Vote(top=3), lambda e: oracle.vote(e, top=3)),
+    "vote-examples": (ExampleVote(), oracle.vote_examples),
     "vote-examples-few": (
         ExampleVote(kappa=0.0, top=3),
-        lambda e: oracle.vote(e, True, kappa=0.0, top=3),
+        lambda e: oracle.vote_examples(e, kappa=0.0, top=3),
     ),
 }
 
@@ -72,6 +75,32 @@ def test_scores_are_those_of_the_formula(name, seed, monkeypatch):
     np.testing.assert_allclose(method.scores(evidence), expected, rtol=2e-4, atol=2e-5 * scale)
     monkeypatch.setattr("semlens.analysis.labelling.evidence._CELLS", 1)  # a component at a time
     np.testing.assert_allclose(method.scores(evidence), expected, rtol=2e-4, atol=2e-5 * scale)
+
+
+@pytest.mark.parametrize("crops", [False, True])
+def test_each_image_votes_once_for_all_that_it_stands_for(crops):
+    draw = np.random.default_rng(5)
+    evidence = oracle.small()
+    places = np.where(draw.random(evidence.examples.shape) < 0.5, -1, 0)
+    places[places == 0] = draw.permutation(60)[: (places == 0).sum()]
+    other = oracle.unit(draw.normal(size=(40, 8)) + 0.6).astype(np.float32)
+    evidence = replace(
+        evidence, in_reference=places, population=700, background=other if crops else None
+    )
+    for top in (None, 0, 3):
+        expected = oracle.vote(evidence, top=10**9 if top is None else top)
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(
+            Vote(top=top).scores(evidence), expected, rtol=2e-4, atol=2e-5 * scale
+        )
+
+
+def test_a_sample_of_all_images_gives_the_same_vote_with_and_without_examples():
+    evidence = replace(oracle.planted().evidence, population=1500)
+    for top in (None, 0, 7):
+        np.testing.assert_allclose(
+            Vote(top=top).scores(evidence), Vote().scores(oracle.planted().evidence), atol=1e-5
+        )
 
 
 def test_the_background_is_what_examples_are_compared_with():

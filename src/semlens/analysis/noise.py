@@ -169,11 +169,8 @@ def simulate(
     ``count`` examples.
     """
     rng = np.random.default_rng((seed, count))
-    crops = layer_crops(database, layer)
-    if len(crops) > POOL:
-        crops = np.sort(rng.choice(crops, POOL, replace=False))
-    vectors = torch.from_numpy(database.vectors_of(crops.tolist())).float()
-    drawn = torch.from_numpy(rng.integers(0, len(crops), (number, count)))
+    vectors = torch.from_numpy(random_crops(database, layer, rng))
+    drawn = torch.from_numpy(rng.integers(0, len(vectors), (number, count)))
     strength = _strengths(database, layer, count)
     strength = strength[torch.from_numpy(rng.integers(0, len(strength), number))]
     blocks: list[np.ndarray] = []
@@ -186,6 +183,16 @@ def simulate(
         )
         blocks.append(mixed.half().numpy())
     return np.concatenate(blocks)
+
+
+def random_crops(
+    database: Database, layer: str, rng: np.random.Generator
+) -> Float32[np.ndarray, "u d"]:
+    """Return the vectors of a layer's distinct crops, or of ``POOL`` of them at random."""
+    crops = layer_crops(database, layer)
+    if len(crops) > POOL:
+        crops = np.sort(rng.choice(crops, POOL, replace=False))
+    return database.vectors_of(crops.tolist()).astype(np.float32)
 
 
 def _strengths(database: Database, layer: str, count: int) -> torch.Tensor:

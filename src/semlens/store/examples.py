@@ -129,6 +129,13 @@ class Examples(ComponentIndex):
             )
         return self._example_crops[layer]
 
+    def example_samples(self, layer: str) -> Int64[np.ndarray, " e"]:
+        """Return the sample of every used example, in the order of :meth:`example_crops`.
+
+        The sample of the crop may be another with the same content.
+        """
+        return self._used_examples(layer, ["sample", "crop"])["sample"].to_numpy().astype(np.int64)
+
     def _used_examples(self, layer: str, columns: list[str]) -> pa.Table:
         table = self.files.table(file_names.examples_file(self.layer(layer).name), columns)
         return table.filter(table["crop"].is_valid())

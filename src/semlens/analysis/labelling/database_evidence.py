@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Protocol, cast, runtime_checkable
-
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
 from semlens.analysis.labelling.evidence import Evidence
+from semlens.analysis.noise import SEED, random_crops
 from semlens.analysis.query_embedding import QueryEmbedding, unit
 from semlens.errors import ConceptError
+from semlens.store.manifest import LayerEntry
 from semlens.store.reader import Database
-
-POOL = 8192
-"""Largest number of crops of a layer that make its background."""
-SEED = 0
-
-
-@runtime_checkable
-class SavedReference(Protocol):
-    """The reference sample of a database."""
-
-    @property
-    def vectors(self) -> Float32[np.ndarray, "s d"]:
-        """Unit vectors of the whole images."""
-        ...
-
-    def readouts(self, layer: str) -> Float32[np.ndarray, "s c"]:
-        """Return the raw readouts of a layer's components, in the order of their rows."""
-        ...
+from semlens.store.reference import Reference
 
 
 def layer_evidence(
@@ -74,54 +57,63 @@ def layer_evidence(
             "Leave the others out.",
         )
     sign = database.components["sign"].to_numpy()[rows].astype(np.float32)
-    crops, used, activations = _examples(database, layer)
     places = rows - entry.first
-    used = used[places]
-    distinct, position = np.unique(crops[places][used], return_inverse=True)
+    crops, samples, activations = (values[places] for values in _examples(database, layer))
+    used = crops >= 0
+    distinct, position = np.unique(crops[used], return_inverse=True)
     examples = np.full(used.shape, -1)
     examples[used] = position
-    reference = cast("SavedReference | None", getattr(database, "reference", None))
+    reference = database.reference
     whole = reference is not None and entry.crop == "none"
     return Evidence(
         words=unit(embedding.vectors),
         images=database.crop_vectors[distinct],
         examples=examples,
-        readouts=activations[places] * sign[:, None],
+        readouts=activations * sign[:, None],
         counts=used.sum(1),
         null=None if embedding.null is None else unit(embedding.null[None])[0],
-        background=reference.vectors if reference and whole else _pool(database, layer),
+        background=reference.vectors if whole else _crops(database, layer),
         reference=reference.vectors if reference else None,
-        reference_readouts=_signed(database, reference, layer, rows) if reference else None,
+        reference_readouts=reference.readouts(layer)[:, places] * sign if reference else None,
+        in_reference=_in_reference(database, reference, samples) if reference else None,
+        population=_population(database, entry) if reference else None,
         annotations=annotations,
     )
 
 
 def _examples(
     database: Database, layer: str
-) -> tuple[Int64[np.ndarray, "c m"], Bool[np.ndarray, "c m"], Float32[np.ndarray, "c m"]]:
-    """Return crop and readout of each example of a layer's components, and which are used.
+) -> tuple[Int64[np.ndarray, "c m"], Int64[np.ndarray, "c m"], Float32[np.ndarray, "c m"]]:
+    """Return crop, sample and readout of each example of a layer's components; -1, -1, 0 for none.
 
-    Used examples come first: a sample that was skipped leaves a gap in the ranks.
+    Examples come first: a sample that was skipped leaves a gap in the ranks.
     """
     entry = database.layer(layer)
     component, crop, activation = database.example_crops(layer)
     row = component - entry.first
     rank = np.arange(len(row)) - np.searchsorted(row, row)
     shape = entry.rows, database.manifest.recipe.examples
-    crops, readouts = np.full(shape, -1), np.zeros(shape, np.float32)
+    crops, samples = np.full(shape, -1), np.full(shape, -1)
+    readouts = np.zeros(shape, np.float32)
     crops[row, rank], readouts[row, rank] = crop, activation
-    return crops, crops >= 0, readouts
+    samples[row, rank] = database.example_samples(layer)
+    return crops, samples, readouts
 
 
-def _signed(
-    database: Database, reference: SavedReference, layer: str, rows: Int64[np.ndarray, " n"]
-) -> Float32[np.ndarray, "s n"]:
-    sign = database.components["sign"].to_numpy(np.float32)[rows]
-    return reference.readouts(layer)[:, rows - database.layer(layer).first] * sign
+def _crops(database: Database, layer: str) -> Float32[np.ndarray, "u d"]:
+    return random_crops(database, layer, np.random.default_rng(SEED))
 
 
-def _pool(database: Database, layer: str) -> Float32[np.ndarray, "b d"]:
-    crops = np.unique(database.example_crops(layer)[1])
-    if len(crops) > POOL:
-        crops = np.sort(np.random.default_rng(SEED).choice(crops, POOL, replace=False))
-    return database.crop_vectors[crops].astype(np.float32)
+def _in_reference(
+    database: Database, reference: Reference, samples: Int64[np.ndarray, "n m"]
+) -> Int64[np.ndarray, "n m"]:
+    """Return the row of each sample in the reference sample; -1 if it is not in it."""
+    row = np.full(database.manifest.samples + 1, -1)  # the last one is for no sample
+    row[reference.samples] = np.arange(len(reference))
+    return row[samples]
+
+
+def _population(database: Database, entry: LayerEntry) -> int:
+    """Return the number of images on which a layer has readouts."""
+    manifest = database.manifest
+    return manifest.samples - manifest.unreadable - entry.not_finite

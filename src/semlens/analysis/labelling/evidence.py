@@ -10,15 +10,12 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float16, Float32, Int64
 
+from semlens.analysis.labelling.check_evidence import check_evidence
 from semlens.errors import ConceptError
 from semlens.streaming.aggregate import example_weights
 
 _CELLS = 4_000_000
 """Largest number of values of a temporary array of one block of components."""
-_ROWS = 8192
-"""Vectors that are checked in one step."""
-_LENGTH = 0.01
-"""Largest deviation of a unit vector's length from 1; 16-bit vectors deviate by 0.001."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +48,12 @@ class Evidence:
         float32[s d], a random sample of the whole data.
     reference_readouts
         float32[s n], the readouts of the components on it.
+    in_reference
+        int64[n m], the row of each example's image in the reference sample, -1 if it is not in it;
+        by default none of them is.
+    population
+        Number of images that the reference sample was drawn from, and whose strongest the examples
+        are. By default, sample and examples are all there is.
     annotations
         bool[s q], which words are true of which images of the reference sample.
 
@@ -69,73 +72,13 @@ class Evidence:
     background: Float32[np.ndarray, "b d"] | None = None
     reference: Float32[np.ndarray, "s d"] | None = None
     reference_readouts: Float32[np.ndarray, "s n"] | None = None
+    in_reference: Int64[np.ndarray, "n m"] | None = None
+    population: int | None = None
     annotations: Bool[np.ndarray, "s q"] | None = None
 
     def __post_init__(self) -> None:
         """Check shapes and values."""
-        dim = self.words.shape[1]
-        vectors = {"words": self.words, "images": self.images}
-        if self.null is not None:
-            vectors["null"] = self.null[None]
-        if self.background is not None:
-            vectors["background"] = self.background
-        if self.reference is not None:
-            vectors["reference"] = self.reference
-        for name, rows in vectors.items():
-            _check_unit_vectors(name, rows, dim)
-        self._check_examples()
-        self._check_reference()
-
-    def _check_examples(self) -> None:
-        n, m = self.examples.shape
-        if self.readouts.shape != (n, m) or self.counts.shape != (n,):
-            raise _invalid(
-                f"'examples', 'readouts' and 'counts' are of shapes {self.examples.shape}, "
-                f"{self.readouts.shape} and {self.counts.shape}.",
-                "Expected [n m], [n m] and [n] for n components with up to m examples.",
-            )
-        if n and not 1 <= self.counts.min() <= self.counts.max() <= m:
-            raise _invalid(
-                f"'counts' has values from {self.counts.min()} to {self.counts.max()}.",
-                f"Expected 1 to {m} examples of each component.",
-                "Leave out components without examples.",
-            )
-        used = self.used()
-        rows, readouts = self.examples[used], self.readouts[used]
-        if len(rows) and not 0 <= rows.min() <= rows.max() < len(self.images):
-            raise _invalid(
-                f"'examples' has rows from {rows.min()} to {rows.max()}.",
-                f"Expected rows of the {len(self.images)} images.",
-            )
-        if not np.isfinite(readouts).all():
-            raise _invalid("'readouts' has values that are not finite.", "Expected numbers.")
-        if (np.diff(self.readouts, axis=1) > 0)[used[:, 1:]].any():
-            raise _invalid("'readouts' increases in a row.", "Expected the strongest first.")
-
-    def _check_reference(self) -> None:
-        sample, readouts, marks = self.reference, self.reference_readouts, self.annotations
-        if (sample is None) != (readouts is None):
-            raise _invalid(
-                f"There are {'readouts' if sample is None else 'vectors'} of a reference sample, "
-                f"but no {'vectors' if sample is None else 'readouts'}.",
-                "Expected both, or neither.",
-            )
-        if sample is not None and readouts is not None:
-            expected = len(sample), len(self)
-            if readouts.shape != expected:
-                raise _invalid(
-                    f"'reference_readouts' is of shape {readouts.shape}.",
-                    f"Expected {expected}: images of the sample by components.",
-                )
-            if not np.isfinite(readouts).all():
-                raise _invalid(
-                    "'reference_readouts' has values that are not finite.", "Expected numbers."
-                )
-        if marks is not None and (sample is None or marks.shape != (len(sample), len(self.words))):
-            raise _invalid(
-                f"'annotations' is of shape {marks.shape}.",
-                "Expected images of the reference sample by words.",
-            )
+        check_evidence(self)
 
     @classmethod
     def of_vectors(
@@ -189,7 +132,7 @@ class Evidence:
         counts = np.full(readouts.shape[1], top)
         return cls(
             words, reference, rows.T.copy(), strongest, counts,
-            reference=reference, reference_readouts=readouts, **others,
+            reference=reference, reference_readouts=readouts, in_reference=rows.T.copy(), **others,
         )  # fmt: skip
 
     def __len__(self) -> int:
@@ -279,24 +222,3 @@ class Evidence:
                 "Build the database again with a reference sample (setting 'reference').",
             )
         return self.reference, self.reference_readouts
-
-
-def _check_unit_vectors(name: str, rows: np.ndarray, dim: int) -> None:
-    if rows.ndim != 2 or rows.shape[1] != dim or not len(rows):
-        raise _invalid(
-            f"'{name}' is of shape {rows.shape}.", f"Expected at least one vector of {dim} values."
-        )
-    for start in range(0, len(rows), _ROWS):
-        block = rows[start : start + _ROWS].astype(np.float32)
-        length = np.sqrt(np.einsum("nd,nd->n", block, block))
-        bad = np.flatnonzero(~(np.abs(length - 1) <= _LENGTH))  # also true of NaN
-        if len(bad):
-            raise _invalid(
-                f"Vector {start + bad[0]} of '{name}' has length {length[bad[0]]:.3g}.",
-                "Expected finite vectors of length 1.",
-                "Divide each vector by its length.",
-            )
-
-
-def _invalid(value: str, expected: str, remedy: str = "Pass arrays that fit.") -> ConceptError:
-    return ConceptError(value, expected, remedy)

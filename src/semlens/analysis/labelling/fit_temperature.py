@@ -88,5 +88,7 @@ def _half(evidence: Evidence, rows: np.ndarray, start: int) -> Evidence:
         counts=(evidence.counts[rows] + 1 - start) // 2,
         reference=None,
         reference_readouts=None,
+        in_reference=None,
+        population=None,
         annotations=None,
     )

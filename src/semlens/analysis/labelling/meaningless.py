@@ -14,10 +14,11 @@ def meaningless(evidence: Evidence, count: int, seed: int = 0) -> Evidence:
 
     Each has the readouts of a component drawn at random. Its examples are as many images of the
     background, drawn with replacement, and its readouts on the reference sample are in random
-    order. The largest score of any word for such components, by a method that scores each
-    component alone, is what a component must exceed for its label to be above noise. That says
-    that the examples have something in common which is nearer to the word than random images are,
-    not that the word is right (:mod:`semlens.analysis.noise`).
+    order; which of them belong to examples stays as it is. The largest score of any word for such
+    components, by a method that scores each component alone, is what a component must exceed for
+    its label to be above noise. That says that the examples have something in common which is
+    nearer to the word than random images are, not that the word is right
+    (:mod:`semlens.analysis.noise`).
 
     Parameters
     ----------
@@ -28,7 +29,15 @@ def meaningless(evidence: Evidence, count: int, seed: int = 0) -> Evidence:
     images = evidence.images_to_compare
     rows = draw.integers(0, len(evidence), count)
     examples = draw.integers(0, len(images), (count, evidence.examples.shape[1]))
-    readouts = evidence.reference_readouts
+    readouts, places = evidence.reference_readouts, evidence.in_reference
+    if readouts is not None:
+        order = draw.permuted(np.tile(np.arange(len(readouts))[:, None], count), axis=0)
+        readouts = np.take_along_axis(readouts[:, rows], order, 0)
+        if places is not None:
+            moved = np.argsort(order, axis=0).T  # where each row of the sample is now
+            places = np.where(
+                places[rows] >= 0, np.take_along_axis(moved, places[rows].clip(0), 1), -1
+            )
     return replace(
         evidence,
         images=images,
@@ -36,5 +45,6 @@ def meaningless(evidence: Evidence, count: int, seed: int = 0) -> Evidence:
         readouts=evidence.readouts[rows],
         counts=evidence.counts[rows],
         background=images,
-        reference_readouts=None if readouts is None else draw.permuted(readouts[:, rows], axis=0),
+        reference_readouts=readouts,
+        in_reference=places,
     )

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import numpy as np
-from jaxtyping import Float32, Float64
-from scipy.special import softmax
+from jaxtyping import Float32
 
+from semlens.analysis.labelling.ballots import Ballots
 from semlens.analysis.labelling.evidence import Evidence
 from semlens.analysis.labelling.labeller import Labeller, Need
 from semlens.analysis.labelling.semantic_lens import centred_words
-from semlens.analysis.query_embedding import unit
 from semlens.settings import setting
-
-_SMALLEST = 1e-9
-"""Smallest standard deviation that is divided by."""
 
 
 class VoteSettings(Labeller):
@@ -40,41 +34,73 @@ class VoteSettings(Labeller):
     apart; 1 prefers specific ones. A method of semlens.
     """
 
-    kappa: Annotated[float, setting("How specific words are: 0 general, 1 specific.", ge=0, le=2)]
-    tau: Annotated[float, setting("Temperature of a vote.", gt=0)]
-
-
-class Vote(VoteSettings):
-    """Votes of the reference sample, weighted by how much a component exceeds its threshold.
-
-    The threshold is the component's readout that the strongest share of the sample exceeds, and
-    g_i = max(a_i - threshold, 0). A component that nothing sets apart, as all readouts are equal,
-    has scores of 0. See :class:`VoteSettings` for the formula; the background is the sample
-    itself.
-    """
-
-    needs: ClassVar[tuple[Need, ...]] = ("reference",)
-
     kappa: Annotated[
         float, setting("How specific words are: 0 general, 1 specific.", ge=0, le=2)
     ] = 0.5
     tau: Annotated[float, setting("Temperature of a vote.", gt=0)] = 1.5
-    share: Annotated[float, setting("Share of the sample that votes.", gt=0, lt=1)] = 0.08
+
+
+class Vote(VoteSettings):
+    """Votes of all images, weighted by how much a component exceeds its threshold.
+
+    The threshold is the readout that the strongest share of the reference sample exceeds, and
+    g_i = max(a_i - threshold, 0). Of a component's m strongest images, which are all known, each
+    counts once. If s images of the sample are not among them, each of these counts for (N - m) / s
+    of the N images of the data. So the sums estimate those over all images, and of a component
+    that few images activate, these are heard. A component that nothing sets apart, as all readouts
+    are equal, has scores of 0.
+
+    See :class:`VoteSettings` for the formula. The background of the sample is the sample itself.
+    If examples are crops, they are compared with crops: for them, the means and deviations of the
+    formula are those of the layer's crops.
+    """
+
+    needs: ClassVar[tuple[Need, ...]] = ("examples", "background", "reference")
+
+    share: Annotated[
+        float, setting("Share of the reference sample above the threshold.", gt=0, lt=1)
+    ] = 0.08
+    top: Annotated[
+        int | None, setting("Examples beside the sample; None for all, 0 for none.", ge=0)
+    ] = None
 
     def _scores(self, evidence: Evidence) -> Float32[np.ndarray, "n q"]:
         sample, readouts = evidence.sample
-        ballots = Ballots.calibrate(sample, centred_words(evidence), self.kappa, self.tau)
-        votes = ballots.of(sample)
+        words, background = centred_words(evidence), evidence.images_to_compare
+        ballots = Ballots.calibrate(sample, words, self.kappa, self.tau)
+        crops = background is not sample
+        own = Ballots.calibrate(background, words, self.kappa, self.tau) if crops else ballots
+        said = ballots.scores(sample)
         place = min(int(self.share * len(sample)), len(sample) - 1)
-        scores = np.empty(evidence.shape, np.float32)
+        threshold = -np.partition(-readouts, place, axis=0)[place]
+        span = np.maximum(readouts.max(0), evidence.readouts[:, 0]) - threshold
+        span = np.where(span > 0, span, 1)  # weights up to 1, so that sums do not overflow
+
+        used = evidence.used(top=self.top)
+        strength = evidence.readouts[:, : used.shape[1]]
+        weight = np.maximum(strength - threshold[:, None], 0) / span[:, None]
+        weight[~used] = 0
+        scores = own.weighted_sums(evidence.images, evidence.examples[:, : used.shape[1]], weight)
+        total = weight.sum(1, dtype=np.float64)
         for block in evidence.blocks(len(sample)):
-            some = readouts[:, block]
-            threshold = -np.partition(-some, place, axis=0)[place]
-            weight = np.maximum(some - threshold, 0).T
-            total = weight.sum(1, keepdims=True)
-            mean = weight / np.where(total > 0, total, 1) @ votes
-            scores[block] = np.where(total > 0, ballots.score(mean), 0)
-        return scores
+            rest = np.maximum(readouts[:, block] - threshold[block], 0) / span[block]
+            rest = rest.T * self._represented(evidence, block)
+            scores[block] += rest @ said
+            total[block] += rest.sum(1, dtype=np.float64)
+        return scores / np.where(total > 0, total, 1)[:, None].astype(np.float32)
+
+    def _represented(self, evidence: Evidence, block: slice) -> Float32[np.ndarray, "b s"]:
+        """Return how many images of the data each one of the sample stands for; examples: 0."""
+        used = evidence.used(block, self.top)
+        count = np.ones((len(used), len(evidence.sample[0])), np.float32)
+        if evidence.in_reference is not None:
+            places = evidence.in_reference[block, : used.shape[1]]
+            component, place = np.nonzero(used & (places >= 0))
+            count[component, places[component, place]] = 0
+        if evidence.population is not None:
+            size = np.maximum(count.sum(1), 1)
+            count *= ((evidence.population - used.sum(1)) / size).astype(np.float32)[:, None]
+        return count
 
 
 class ExampleVote(VoteSettings):
@@ -85,90 +111,12 @@ class ExampleVote(VoteSettings):
 
     needs: ClassVar[tuple[Need, ...]] = ("examples", "background")
 
-    kappa: Annotated[
-        float, setting("How specific words are: 0 general, 1 specific.", ge=0, le=2)
-    ] = 0.5
-    tau: Annotated[float, setting("Temperature of a vote.", gt=0)] = 1.5
     top: Annotated[int, setting("Number of examples.", ge=1)] = 60
 
     def _scores(self, evidence: Evidence) -> Float32[np.ndarray, "n q"]:
         background, words = evidence.images_to_compare, centred_words(evidence)
         ballots = Ballots.calibrate(background, words, self.kappa, self.tau)
-        scores = np.empty(evidence.shape, np.float32)
-        for block in evidence.blocks(evidence.depth(self.top) * len(words)):
-            vectors = evidence.vectors(block, self.top)
-            votes = ballots.of(vectors.reshape(-1, vectors.shape[2]))
-            weight = evidence.weights(block, self.top, by_readout=False)
-            votes = votes.reshape(*vectors.shape[:2], -1)
-            scores[block] = ballots.score(np.matmul(weight[:, None], votes)[:, 0])
-        return scores
-
-
-_IMAGES = 2048
-"""Images of the background that vote in one step."""
-
-
-@dataclass(frozen=True, eq=False)
-class Ballots:
-    """How images vote on some words, calibrated on a background."""
-
-    centre: Float32[np.ndarray, " d"]
-    words: Float32[np.ndarray, "q d"]
-    mean: Float32[np.ndarray, " q"]
-    scale: Float32[np.ndarray, " q"]
-    expected: Float64[np.ndarray, " q"]
-    """Mean vote of the background."""
-    spread: Float64[np.ndarray, " q"]
-    """Its standard deviation, to the power of kappa / 2."""
-
-    @classmethod
-    def calibrate(
-        cls,
-        background: Float32[np.ndarray, "b d"],
-        words: Float32[np.ndarray, "q d"],
-        kappa: float,
-        tau: float,
-    ) -> Ballots:
-        """Measure means and deviations on a background.
-
-        Parameters
-        ----------
-        words
-            float32[q d], centred.
-        """
-        centre = background.mean(0, dtype=np.float64).astype(np.float32)
-        starts = range(0, len(background), _IMAGES)
-        chunks = [unit(background[start : start + _IMAGES] - centre) for start in starts]
-        mean, deviation = _moments(chunk @ words.T for chunk in chunks)
-        common = np.sqrt((deviation**2).mean())
-        scale = tau * np.maximum(deviation, _SMALLEST) ** (kappa / 2)
-        scale = scale * max(common, _SMALLEST) ** (1 - kappa / 2)
-        mean, scale = mean.astype(np.float32), scale.astype(np.float32)
-        expected, spread = _moments(softmax((c @ words.T - mean) / scale, axis=1) for c in chunks)
-        spread = np.maximum(spread, _SMALLEST) ** (kappa / 2)
-        return cls(centre, words, mean, scale, expected, spread)
-
-    def of(self, images: Float32[np.ndarray, "i d"]) -> Float32[np.ndarray, "i q"]:
-        """Return the vote of each image on each word; the votes of an image sum to 1."""
-        products = unit(images - self.centre) @ self.words.T
-        return softmax((products - self.mean) / self.scale, axis=1)
-
-    def score(self, votes: Float32[np.ndarray, "b q"]) -> Float64[np.ndarray, "b q"]:
-        """Return scores from mean votes."""
-        return (votes - self.expected) / self.spread
-
-
-def _moments(
-    chunks: Iterable[Float32[np.ndarray, "_ q"]],
-) -> tuple[Float64[np.ndarray, " q"], Float64[np.ndarray, " q"]]:
-    """Return mean and standard deviation of each column of stacked arrays.
-
-    Values are small and near to their mean, so that sums of squares in 64 bits are exact enough.
-    """
-    count, total, squares = 0, np.float64(0), np.float64(0)
-    for chunk in chunks:
-        count += len(chunk)
-        total = total + chunk.sum(0, dtype=np.float64)
-        squares = squares + np.einsum("bq,bq->q", chunk, chunk, dtype=np.float64)
-    mean = np.asarray(total / count)
-    return mean, np.sqrt(np.maximum(squares / count - mean**2, 0))
+        weight = evidence.weights(slice(None), self.top, by_readout=False)
+        return ballots.weighted_sums(
+            evidence.images, evidence.examples[:, : weight.shape[1]], weight
+        )
