@@ -64,7 +64,7 @@ def layer_evidence(
     examples = np.full(used.shape, -1)
     examples[used] = position
     reference = database.reference
-    whole = reference is not None and entry.crop == "none"
+    whole = reference if entry.crop == "none" else None
     return Evidence(
         words=unit(embedding.vectors),
         images=database.crop_vectors[distinct],
@@ -72,7 +72,7 @@ def layer_evidence(
         readouts=activations * sign[:, None],
         counts=used.sum(1),
         null=None if embedding.null is None else unit(embedding.null[None])[0],
-        background=reference.vectors if whole else _crops(database, layer),
+        background=whole.vectors if whole else _crops(database, layer),
         reference=reference.vectors if reference else None,
         reference_readouts=reference.readouts(layer)[:, places] * sign if reference else None,
         in_reference=_in_reference(database, reference, samples) if reference else None,

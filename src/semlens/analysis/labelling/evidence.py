@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -87,7 +88,7 @@ class Evidence:
         vectors: Float32[np.ndarray, "n m d"],
         readouts: Float32[np.ndarray, "n m"],
         counts: Int64[np.ndarray, " n"] | None = None,
-        **others: np.ndarray | None,
+        **others: Any,
     ) -> Evidence:
         """Make it from the vectors of each component's examples.
 
@@ -115,7 +116,7 @@ class Evidence:
         reference: Float32[np.ndarray, "s d"],
         readouts: Float32[np.ndarray, "s n"],
         top: int,
-        **others: np.ndarray | None,
+        **others: Any,
     ) -> Evidence:
         """Make it from a reference sample alone, whose strongest images are the examples.
 
