@@ -71,6 +71,14 @@ def test_the_vectors_are_those_of_a_plain_computation_in_float64(embedder, pictu
         np.testing.assert_allclose(found, expected / np.linalg.norm(expected), atol=2e-4)
 
 
+def test_the_parts_add_up_to_the_embedding(embedder, pictures):
+    parts = embedder.embed_by_part(pictures)
+    for part in parts.values():
+        torch.testing.assert_close(part.norm(dim=1), torch.ones(5))
+    total = torch.nn.functional.normalize(sum(parts.values()), dim=1)
+    torch.testing.assert_close(total, embedder.embed_images(pictures), atol=1e-5, rtol=0)
+
+
 def test_a_text_is_the_mean_over_its_tokens_as_its_authors_compute_it(embedder):
     encoder = embedder._text_tower
     for text, found in zip(TEXTS, embedder.embed_texts(TEXTS), strict=True):

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from embedder_parts import rises
 from fetch_photographs import DATABASE
 from marks import SIDE, masks
 from measure import (
@@ -175,6 +176,7 @@ def main() -> None:
         "weights": {name: {"place": int(place), "weight": float(head.weight[CARTON, channel])}
                     for name, channel, place in zip(
                         channels, chosen, _places(head.weight[:, chosen]), strict=True)},
+        "embedder_parts": rises(folder / "measure") if options.embedder == EMBEDDER else None,
         "searches": searches(folder, database, set(channels), options.embedder),
         "examples": examples_of(database, channels),
         "plain_place": float(np.median(_places(head.logits(means["plain"]).T))),

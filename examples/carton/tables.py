@@ -82,6 +82,16 @@ def searches(figures: Figures) -> str:
     return table(head, rows)
 
 
+def parts(figures: Figures) -> str:
+    """Tabulate how much marks raise the cosines of the embedder's parts with "carton"."""
+    titles = {"conse": "ConSE (the network)", "head": "head (the network)",
+              "drawings": "tower of `semlens/demo`"}  # fmt: skip
+    found = figures["embedder_parts"]
+    rows = [(title, *(ranged(found[mark][part], "{:.3f}") for mark in ("chinese", "latin-lines")))
+            for part, title in titles.items()]  # fmt: skip
+    return table(("part", "Chinese mark", "Latin, same ink"), rows)
+
+
 def examples(figures: Figures) -> str:
     """Tabulate from which folders the examples of the channels come."""
     rows: list[Sequence[object]] = []
@@ -139,6 +149,7 @@ TABLES = {
     "effects": effects,
     "channels": channels,
     "searches": searches,
+    "parts": parts,
     "examples": examples,
     "pruning": pruning,
     "choices": choices,

@@ -25,6 +25,7 @@ from typing import cast
 import timm
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float32
 from PIL import Image
 from safetensors.torch import load_file
 from timm.models.efficientnet import EfficientNet
@@ -52,6 +53,7 @@ TEMPERATURE = 2.0
 MAX_TOKENS = 256
 """Longest text that MiniLM was made for; the rest of a longer one is ignored."""
 ASSET = "photo.safetensors"
+PARTS = ("conse", "head", "drawings")
 
 
 def package_folder(package: str) -> Path:
@@ -185,6 +187,13 @@ class PhotoEmbedder(Embedder):
     def preprocess(self, image: Image.Image) -> Tensor:
         """Scale and pad the image to 224 x 224 pixels."""
         return letterboxed(image, SIDE)
+
+    @torch.inference_mode()
+    def embed_by_part(self, images: Sequence[Image.Image]) -> dict[str, Float32[Tensor, "n d"]]:
+        """Embed RGB images by each part alone: unit vectors of ConSE, the head and the demo."""
+        batch = torch.stack([self.preprocess(image) for image in images]).to(self._device)
+        parts = self._image_tower.parts(batch.contiguous(memory_format=torch.channels_last))
+        return {name: part.cpu() for name, part in zip(PARTS, parts, strict=True)}
 
     def _images(self, batch: Tensor) -> Tensor:
         return self._image_tower(batch.to(self._device, memory_format=torch.channels_last))
