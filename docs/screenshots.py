@@ -76,7 +76,7 @@ def demo_views(audit: int, other: str | None) -> list[View]:
 def real_views(name: str) -> list[View]:
     """Return the views of a real classifier."""
     return [
-        View("real-search", f"#/m/{name}/search?q=dog", "dark"),
+        View("real-search", f"#/m/{name}/search?q=bird", "dark"),
         View("real-map", f"#/m/{name}/map"),
     ]
 
