@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import io
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -192,6 +195,25 @@ def embedder() -> ColourEmbedder:
 @pytest.fixture
 def words() -> WordEmbedder:
     return WordEmbedder()
+
+
+@pytest.fixture(scope="module")
+def example() -> Iterator[Callable[[str, str], ModuleType]]:
+    """Import a script of an example, by folder and name, with its siblings on the path.
+
+    All are forgotten afterwards: other tests have scripts of the same names.
+    """
+    root = Path(__file__).resolve().parents[1] / "examples"
+
+    def load(folder: str, name: str) -> ModuleType:
+        patch.syspath_prepend(str(root / folder))
+        return importlib.import_module(name)
+
+    with pytest.MonkeyPatch.context() as patch:
+        yield load
+    for name, module in list(sys.modules.items()):
+        if str(root) in str(getattr(module, "__file__", None)):
+            del sys.modules[name]
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import json
 from pathlib import Path
@@ -19,14 +18,12 @@ FONT = "matplotlib_fontja"
 
 
 @pytest.fixture
-def module(monkeypatch):
-    monkeypatch.syspath_prepend(str(EXAMPLE))
-
+def module(example):
     def load(name, *needs):
         for package in needs:
             if importlib.util.find_spec(package) is None:
                 pytest.skip(f"{package} is not installed")
-        return importlib.import_module(name)
+        return example("carton", name)
 
     return load
 

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
 
-EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "efficientnet"
-
 
 @pytest.fixture
-def fetch(monkeypatch):
-    monkeypatch.syspath_prepend(str(EXAMPLE))
-    return importlib.import_module("fetch_images")
+def fetch(example):
+    return example("efficientnet", "fetch_images")
 
 
 @pytest.mark.parametrize(
