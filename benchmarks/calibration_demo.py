@@ -36,7 +36,7 @@ from semlens.analysis.centring import layer_crops, layer_means
 from semlens.analysis.class_relevance import relevant_rows
 from semlens.analysis.classes import class_name
 from semlens.analysis.concepts import ConceptSet, as_concepts, load_sets
-from semlens.analysis.noise import label_thresholds, search_thresholds, simulate
+from semlens.analysis.noise import label_thresholds, simulate
 from semlens.analysis.query_embedding import (
     QueryEmbedding,
     alignment,
@@ -45,6 +45,7 @@ from semlens.analysis.query_embedding import (
     unit,
 )
 from semlens.analysis.resolve_concepts import concepts_by_class
+from semlens.analysis.search.noise import search_thresholds
 from semlens.api import ConceptDatabase
 
 NEAREST = 30
@@ -256,14 +257,16 @@ def thresholds(demo: Demo, rng: np.random.Generator, draws: int) -> Iterator[Rat
         null = f"label of a component of {count} random crops, {name}"
         yield Rate(THRESHOLDS, null, LEVEL, labelled[:, None])
     queries = directions(demo.vocabulary)[rng.permutation(len(demo.vocabulary.names))[:draws]]
-    limits = [search_thresholds(database, np.concatenate(rows), query) for query in queries]
-    bounds = np.cumsum([len(one) for one in rows])[:-1]
     units = [unit(vectors) for vectors in crops]
     found = np.zeros((draws, 1), bool)
     for draw in range(draws):
-        number = draw % len(queries)
-        for vectors, least in zip(units, np.split(limits[number], bounds), strict=True):
-            picked = vectors[rng.integers(0, len(vectors), len(least))]
-            found[draw] |= (picked @ queries[number] > least).any()
+        query = queries[draw % len(queries)]
+        picked = [
+            vectors[rng.integers(0, len(vectors), len(one))]
+            for vectors, one in zip(units, rows, strict=True)
+        ]
+        values = np.concatenate(picked) @ query
+        least = search_thresholds(database, np.concatenate(rows), query, values)
+        found[draw] = (values > least).any()
     null = f"a word has a hit among {sum(map(len, rows))} components of random crops"
     yield Rate(THRESHOLDS, null, LEVEL, found)

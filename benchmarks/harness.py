@@ -191,7 +191,7 @@ class Meter:
             self._gpu.reset_peak_memory_stats()
             self._before = self._gpu.memory_allocated() / 2**20
         else:
-            _reset_peak()
+            reset_peak()
             self._before = memory_mib("VmRSS")
         self.clock = Clock(self._gpu.synchronize) if self._gpu else Clock()
 
@@ -222,7 +222,7 @@ def peak_mib() -> float:
     return memory_mib("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def _reset_peak() -> None:
+def reset_peak() -> None:
     """Release freed memory, and reset Linux's peak counter if permitted."""
     try:
         ctypes.CDLL(None).malloc_trim(0)
@@ -254,10 +254,10 @@ def machine() -> dict[str, Any]:
     }
 
 
-def reference_python(folder: Path, requirement: str) -> Path:
+def reference_python(folder: Path, *requirements: str) -> Path:
     """Create a reference's environment in ``folder`` and return its Python.
 
-    It sees the packages of this environment, so that both run the same PyTorch kernels. Further
+    It sees the packages of this environment, so that both run the same PyTorch kernels. The
     requirements are installed into it; this environment is not changed.
     """
     python = folder / "bin" / "python"
@@ -267,7 +267,7 @@ def reference_python(folder: Path, requirement: str) -> Path:
         version = f"python{sys.version_info.major}.{sys.version_info.minor}"
         path_file = folder / "lib" / version / "site-packages" / "parent_environment.pth"
         path_file.write_text("\n".join(site.getsitepackages()), "utf-8")
-        install = [python, "-m", "pip", "install", "-q", requirement]
+        install = [python, "-m", "pip", "install", "-q", *requirements]
         subprocess.run(install, check=True, stdout=sys.stderr)
         marker.touch()
     return python

@@ -156,7 +156,7 @@ def rare_world(
 
 
 def timed(method: Labeller, evidence: Evidence) -> Measurement:
-    """Time a method, with what it keeps of the evidence computed anew."""
+    """Time a method, with what it keeps of the evidence computed again."""
     fresh = Evidence(**{name: getattr(evidence, name) for name in Evidence.__dataclass_fields__})
     wall, cpu = time.perf_counter(), time.process_time()
     method.scores(fresh)

@@ -3,14 +3,16 @@
     semlens demo --no-serve
     python benchmarks/noise.py semlens-demo/demo.semlens
 
-Meaningless components are mixtures of random crops, from another seed than those that calibrate the
-thresholds. From the vocabulary of each labelled component its label and the words nearest to it, or
-the whole category, are removed: what still gets a label then has a wrong one.
+By alignment, and labels also by the default methods. Meaningless components are mixtures of random
+crops, from another seed than those that calibrate the thresholds. From the vocabulary of each
+labelled component its label and the words nearest to it, or the whole category, are removed: what
+still gets a label then has a wrong one.
 """
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,13 @@ from harness import command, table
 
 import semlens as sl
 from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.label import PAPER_THRESHOLD, VOCABULARY
-from semlens.analysis.noise import LEVEL, label_thresholds, mixtures, search_thresholds, simulate
+from semlens.analysis.labelling.chosen_method import choose_method
+from semlens.analysis.labelling.database_evidence import layer_evidence
+from semlens.analysis.labelling.default_method import DEFAULT_METHOD, DEFAULT_WITHOUT_REFERENCE
+from semlens.analysis.labelling.label import VOCABULARY
+from semlens.analysis.labelling.meaningless import meaningless
+from semlens.analysis.labelling.scored_blocks import MEANINGLESS, rows_with_examples, thresholds
+from semlens.analysis.noise import LEVEL, label_thresholds, mixtures, simulate
 from semlens.analysis.query_embedding import (
     QueryEmbedding,
     alignment,
@@ -29,8 +36,13 @@ from semlens.analysis.query_embedding import (
     null_vector,
     unit,
 )
-from semlens.analysis.search import make_query
+from semlens.analysis.search.made_up import made_up_words
+from semlens.analysis.search.noise import search_thresholds
+from semlens.analysis.search.query import Query, make_query
+from semlens.analysis.search.search import rank
 
+PAPER_THRESHOLD = 0.025
+"""Minimum alignment of a label in the paper (D.3)."""
 NEAREST = 0.05
 """Share of the vocabulary that is removed as nearest to a label."""
 PICTURES = 8
@@ -70,6 +82,43 @@ def still_labelled(
     return {"labelled": float(labelled.mean()), "without": float(np.mean(passed))}
 
 
+def by_method(
+    database: sl.ConceptDatabase, embedding: QueryEmbedding, near: np.ndarray, draws: int
+) -> list[dict[str, Any]]:
+    """Return the shares of labels of the default methods, of meaningless components and others.
+
+    Parameters
+    ----------
+    near
+        bool[q q], the words that are removed for components with each label.
+    draws
+        Meaningless components per layer, from another seed than those of the thresholds.
+    """
+    results: list[dict[str, Any]] = []
+    for name in (DEFAULT_METHOD, DEFAULT_WITHOUT_REFERENCE):
+        method = choose_method([database], name, len(embedding.names))
+        noise, above, passed = [], [], []
+        for layer in database.layers:
+            evidence = layer_evidence(database, layer, embedding)
+            rows = rows_with_examples(database, layer)
+            least = thresholds(database, rows, embedding, method)
+            random = method.labeller.scores(meaningless(evidence, draws, seed=1)).max(1)
+            noise += (random > least[0]).tolist()
+            scores = method.labeller.scores(evidence)
+            labelled = scores.max(1) > least
+            above += labelled.tolist()
+            best = np.where(labelled, scores.argmax(1), -1)
+            for concept in np.unique(best[labelled]):
+                fewer = replace(evidence, words=evidence.words[~near[concept]])
+                values = method.labeller.scores(fewer).max(1)[best == concept]
+                bound = method.labeller.scores(meaningless(fewer, MEANINGLESS)).max(1)
+                passed += (values > np.quantile(bound, 1 - LEVEL, method="higher")).tolist()
+        shares = [float(np.mean(values)) for values in (noise, above, passed)]
+        keys = "name", "meaningless", "labelled", "without"
+        results.append(dict(zip(keys, [name, *shares], strict=True)))
+    return results
+
+
 def pictured_classes(database: sl.ConceptDatabase) -> QueryEmbedding:
     """Return a concept per class: the mean of some of its images."""
     targets = database.samples["target"].to_numpy()
@@ -101,8 +150,19 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     near = near >= np.quantile(near, 1 - NEAREST, axis=1)[:, None]
     categories = np.array([concept.category for concept in concepts.concepts])
     pictures = pictured_classes(database)
-    queries = [concept.name for concept in concepts.concepts[:: 20 if options.quick else 1]]
-    letters = ["".join(rng.choice(list("bdfgklmnprstaeiou"), 8)) for _ in range(len(queries) // 4)]
+    words = [concept.name for concept in concepts.concepts[:: 20 if options.quick else 1]]
+    # another seed than that of the thresholds; what the embedder does not know is no query
+    syllables, letters = (
+        [text for text in texts if database.embedder.understands(text)]
+        for texts in made_up_words(len(words) // 2, seed=1)
+    )
+    samples = rng.choice(len(database.images), len(words) // 4).tolist()
+    queries = {
+        "words": [make_query(database, word) for word in words],
+        "syllables": [make_query(database, text) for text in syllables],
+        "letters": [make_query(database, text) for text in letters],
+        "images": [make_query(database, images=database.images.read(i)) for i in samples],
+    }
     return {
         "meaningless": {
             "calibrated": float(np.mean([(largest[n] > least[n]).mean() for n in random])),
@@ -114,33 +174,62 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
                 database, embedding, categories[:, None] == categories[None]
             ),
         },
+        "methods": by_method(database, embedding, near, draws),
         "images": still_labelled(database, pictures, np.eye(len(pictures.names), dtype=bool)),
         "search": {
-            "meaningless": share_with_hits(database, queries, rows, random),
-            "vocabulary": share_with_hits(database, queries, rows, None),
-            "random letters": share_with_hits(database, letters, rows, None),
+            kind: {
+                "found": found_by(database, some),
+                "half": hits_of(database, some, rows, random, 0.5),
+                "meaningless": hits_of(database, some, rows, random, 1.0),
+            }
+            for kind, some in queries.items()
         },
     }
 
 
-def share_with_hits(
+def found_by(database: sl.ConceptDatabase, queries: list[Query]) -> dict[str, float]:
+    """Return how often queries have hits, and how many, as a search counts them."""
+    found = [rank(database, query, top=1) for query in queries]
+    return {
+        "queries": float(np.mean([hits.above_noise > 0 for hits in found])),
+        "components": float(np.mean([hits.above_noise / hits.searched for hits in found])),
+    }
+
+
+def hits_of(
     database: sl.ConceptDatabase,
-    queries: list[str],
+    queries: list[Query],
     rows: np.ndarray,
-    random: dict[str, np.ndarray] | None,
-) -> float:
-    """Return the share of queries with a hit above noise, of components or of mixtures."""
-    found = 0
-    for number, text in enumerate(queries):
-        query = make_query(database, text)
-        thresholds = search_thresholds(database, rows, directions(query.positive)[0])
-        vectors = database.theta[rows]
-        for name, mixed in (random or {}).items():
-            inside = np.isin(rows, database.rows(name))
-            drawn = np.random.default_rng(number).choice(len(mixed), int(inside.sum()))
-            vectors[inside] = mixed[drawn]
-        found += bool((alignment(vectors, query.positive)[:, 0] > thresholds).any())
-    return found / len(queries)
+    random: dict[str, np.ndarray],
+    share: float,
+) -> dict[str, float]:
+    """Return how often queries have hits above mixtures, how many, and the share of false ones.
+
+    Parameters
+    ----------
+    random
+        Mixtures of each layer.
+    share
+        Share of the components that mixtures take the places of.
+    """
+    some, hits, false = [], [], []
+    for number, query in enumerate(queries):
+        rng = np.random.default_rng(number)
+        vectors, replaced = database.theta[rows], rng.random(len(rows)) < share
+        for name, mixed in random.items():
+            inside = replaced & np.isin(rows, database.rows(name))
+            vectors[inside] = mixed[rng.choice(len(mixed), int(inside.sum()))]
+        values = alignment(vectors, query.positive)[:, 0]
+        least = search_thresholds(database, rows, directions(query.positive)[0], values)
+        above = values > least
+        some.append(above.any())
+        hits.append(above.mean())
+        false.append((above & replaced).sum() / max(above.sum(), 1))
+    return {
+        "queries": float(np.mean(some)),
+        "components": float(np.mean(hits)),
+        "false": float(np.mean(false)),
+    }
 
 
 def show(result: dict[str, Any]) -> None:
@@ -154,11 +243,28 @@ def show(result: dict[str, Any]) -> None:
         ("labelled: still so without the label's category", words["category"]["without"]),
         ("components with a class as label, by images", result["images"]["labelled"]),
         ("labelled: still so without images of that class", result["images"]["without"]),
-        ("queries with a hit among meaningless components", search["meaningless"]),
-        ("queries with a hit: words of the vocabulary", search["vocabulary"]),
-        ("queries with a hit: random letters", search["random letters"]),
+        *(
+            row
+            for kind, values in search.items()
+            for row in (
+                (f"search by {kind}: queries with a hit", values["found"]["queries"]),
+                (f"search by {kind}: components that are hits", values["found"]["components"]),
+                (
+                    f"search by {kind}: hits among half that are meaningless",
+                    values["half"]["false"],
+                ),
+                (
+                    f"search by {kind}: queries with a hit, all being meaningless",
+                    values["meaningless"]["queries"],
+                ),
+            )
+        ),
     ]
-    print(table(("above noise", "share"), rows, digits=3))
+    print(table(("above noise, by alignment", "share"), rows, digits=3))
+    heads = ("method of labels", "meaningless", "components", "without the right words")
+    keys = ("name", "meaningless", "labelled", "without")
+    rows = [tuple(one[key] for key in keys) for one in result["methods"]]
+    print(table(heads, rows, digits=3))
 
 
 if __name__ == "__main__":

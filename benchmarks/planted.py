@@ -8,7 +8,7 @@ the images of one class (``planted_worlds.py``), and a small network is trained 
 worlds are held out: no detector was run on them before all choices about the detectors were fixed.
 Two worlds without a mark and a network that was not trained are controls. Subjects, databases and
 results are kept in ``--work`` (by default in the user's cache folder), so that a run that was
-killed goes on where it was; results are measured anew if the code or the concept sets have changed.
+killed goes on where it was; results are measured again if code or concept sets have changed.
 
 All worlds and controls go through the same steps, with the same settings: a database
 (``relevance=True``, ``crop="auto"``); the detectors of ``planted_detectors.py``, each with a

@@ -183,7 +183,7 @@ def bundled() -> DemoWorld:
 
 
 def make_world(planted: PlantedWorld, per_class: int | None = None) -> MarkedWorld:
-    """Mark the bundled clean images anew.
+    """Mark the bundled clean images with other marks.
 
     Parameters
     ----------

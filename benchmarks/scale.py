@@ -32,7 +32,7 @@ from semlens.recipe import Recipe
 from semlens.store import file_names
 from semlens.store.atomic_files import file_digest, save_table, save_tensors
 from semlens.store.manifest import LayerEntry, Manifest, RelevanceEntry, Source
-from semlens.store.schema import COMPONENTS, RELEVANCE_CLASSES
+from semlens.store.schema import COMPONENTS, RELEVANCE_CLASSES, THUMBNAILS
 
 GOAL = 1.0
 """Target time in seconds on a loaded database."""
@@ -154,6 +154,7 @@ def _write_crops(
         save_table(path / file_names.thumbnails_file(number), pa.table({
             "key": [f"{first + i:032x}" for i in range(count)],
             "webp": pa.array(webp, pa.binary()),
+            "box": pa.array([[0, 0, 64, 64]] * count, THUMBNAILS.field("box").type),
         }), rows_per_group=file_names.THUMBNAIL_GROUP, compressed_column="webp")  # fmt: skip
 
 

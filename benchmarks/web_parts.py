@@ -68,7 +68,7 @@ def browse(server: RunningServer, components: int, rounds: int, seed: int) -> No
     for number in range(rounds):
         layer = rng.choice(layers)
         url = "/components/" + quote(f"{layer['name']}:{rng.randrange(layer['channels'])}")
-        for path in ("/strip.webp", "/crops/0.webp", "/crops/1.webp?view=masked"):
+        for path in ("/strip.webp", "/crops/0.webp", "/crops/1.webp"):
             status, _ = client.get(url + path)
             if status != 200:
                 raise RuntimeError(f"{url}{path}: {status}")
@@ -116,12 +116,13 @@ def clients(work: Path, page: Path, quick: bool) -> dict[str, Any]:
     with serving(path, page=page) as server:
         Client(server.url).json("/search?q=anything")
         for name, pause in (("people", 2.0), ("no_pause", 0.0)):
-            result[name] = _crowd(server, count, seconds, pause)
+            result[name] = crowd(server, count, seconds, pause)
         result["server_mib"] = server.memory()
     return result
 
 
-def _crowd(server: RunningServer, count: int, seconds: float, pause: float) -> dict[str, Any]:
+def crowd(server: RunningServer, count: int, seconds: float, pause: float) -> dict[str, Any]:
+    """Let clients search and load images; return times and errors."""
     log, end = _Log(), time.perf_counter() + seconds
     threads = [
         threading.Thread(target=_visit, args=(server, number, end, pause, log))

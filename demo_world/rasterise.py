@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import resvg_py
 from PIL import Image
 
 from demo_world.workspace import Workspace
@@ -52,6 +51,8 @@ def plain_hex(code: str) -> str:
 
 def render(svg: str) -> Image.Image:
     """Rasterise one SVG document."""
+    import resvg_py  # only whoever rasterises needs it
+
     return Image.open(
         io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg, skip_system_fonts=True)))
     )
@@ -237,6 +238,8 @@ def drawings(work: Workspace) -> Iterator[tuple[Picture, Image.Image]]:
     for source in documents:
         for picture, svg in source:
             yield picture, render(svg)
+    import resvg_py  # as in render
+
     for picture, path in clip_art(share / "openclipart" / "svg"):
         try:
             raster = resvg_py.svg_to_bytes(

@@ -45,20 +45,28 @@ class View(NamedTuple):
 
 VEGETABLE = 4
 """Logit of the demo's planted class."""
+MARKED = 2090
+"""Sample of that class which the model gets right only by the mark."""
 
 
 def demo_views(audit: int, other: str | None) -> list[View]:
     """Return the views of the demo database."""
     views = [
         View("overview", "#/m/demo/overview"),
-        View("search", "#/m/demo/search?q=watermark"),
-        View("card", "#/m/demo/search?q=watermark&sel=layer2%3A56"),
-        View("map", "#/m/demo/map?q=text"),
-        View("map-dark", "#/m/demo/map?by=cluster", "dark"),
+        View("unexpected", f"#/m/demo/unexpected?class={VEGETABLE}"),
+        View("search", "#/m/demo/search?q=letter"),
+        View("search-nothing", "#/m/demo/search?q=watermark"),
+        View("card", "#/m/demo/search?q=letter&sel=layer2%3A30", click=("Heatmap",)),
+        View("map", "#/m/demo/map"),
+        View("map-verdicts", f"#/m/demo/map?by=verdict&class={VEGETABLE}"),
+        View("map-dark", "#/m/demo/map?q=text", "dark"),
         View("components", f"#/m/demo/components?class={VEGETABLE}&sort=relevance_mean&order=down"),
         View("classes", f"#/m/demo/classes?class={VEGETABLE}"),
         View("graph", f"#/m/demo/classes?class={VEGETABLE}&view=graph"),
-        View("audit", f"#/m/demo/audit?audit={audit}"),
+        View("explain", f"#/m/demo/explain?sample={MARKED}", click=("spurious",)),
+        View("audit-all", "#/m/demo/audit"),
+        View("hero", f"#/m/demo/audit?audit={audit}", height=1400, part=".hero"),
+        View("audit", f"#/m/demo/audit?audit={audit}", height=2000, part=".room"),
         View(
             "experiments",
             f"#/m/demo/audit?errors={VEGETABLE}",

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from typer.testing import CliRunner
 
+import semlens as sl
 from semlens.cli.app import app
 from semlens.data.image_folder import ImageFolder
 from semlens.embedders.load import Embedder
@@ -49,6 +50,22 @@ class LittleNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.second(self.first(x))
         return self.head(functional.relu(x).mean((2, 3)))
+
+
+def spread_logits(net: Any, batch: Tensor) -> Any:
+    """Return a net with a head whose logits differ: untrained, it calls every image the same."""
+    with torch.no_grad():
+        logits = net(batch)
+        net.head.bias -= logits.mean(0)
+        net.head.weight /= logits.std(0)[:, None]
+        net.head.bias /= logits.std(0)
+    return net
+
+
+def plain_colours(count: int = 64) -> Tensor:
+    """Return images of one random colour each, as inputs [n 3 32 32]."""
+    generator = torch.Generator().manual_seed(0)
+    return (2 * torch.rand(count, 3, 1, 1, generator=generator) - 1).expand(count, 3, 32, 32)
 
 
 def to_tensor(image: Image.Image) -> Tensor:
@@ -91,6 +108,20 @@ class WordEmbedder(ColourEmbedder):
         return torch.stack(
             [torch.stack([word(w) for w in (text.split() or [""])]).mean(0) for text in texts]
         )
+
+
+VEGETABLES = ["vegetable", "ox", "zebra", "clock"]
+"""Classes of :func:`build_vegetables`; there is no image of a zebra."""
+
+
+def build_vegetables(folder: Path, model: SubjectModel) -> sl.ConceptDatabase:
+    """Build a database of two layers with class relevance from 24 pictures of three classes."""
+    images = ImageFolder(write_pictures(folder / "images", 24))
+    targets = [["vegetable", "ox", "clock"][i % 3] for i in range(len(images))]
+    return sl.build(
+        folder / "db", model, images, WordEmbedder(), ["first", "second"], examples=4,
+        crop="activation", relevance=True, targets=targets,
+    )  # fmt: skip
 
 
 def write_pictures(folder: Path, count: int, seed: int = 0, classes: int = 2) -> Path:

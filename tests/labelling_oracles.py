@@ -231,6 +231,8 @@ def vote(e, kappa=0.5, tau=1.5, share=0.08, top=10**9):
     for k in range(len(e)):
         a = e.reference_readouts[:, k].astype(float)
         floor = sorted(a, reverse=True)[int(share * len(a))]
+        if floor == a.max() > a.min():
+            floor = a[a < a.max()].max()
         v, strongest = examples_of(e, k, top)
         voters = [(r - floor, said_of_examples(x)) for x, r in zip(v, strongest, strict=True)]
         known = set() if e.in_reference is None else set(e.in_reference[k, : len(v)])

@@ -185,9 +185,9 @@ def test_the_command(db, planted, tmp_path):
     assert not said["from_model"]
     assert [row["path"] for row in said["flagged"]] == affected(db, RED).paths
     table = tmp_path / "out.csv"
-    result = runner.invoke(app, ["affected", str(db.path), "eyes:0", "--out", str(table)])
+    result = runner.invoke(app, ["affected", str(db.path), "eyes:0", "--save", str(table)])
     assert result.exit_code == 0, result.output
     assert set(pd.read_csv(table)["path"]) == set(affected(db, RED[:1]).frame["path"])
-    result = runner.invoke(app, ["affected", str(db.path), "eyes:0", "--out", "x.png"])
+    result = runner.invoke(app, ["affected", str(db.path), "eyes:0", "--save", "x.txt"])
     assert result.exit_code == 1
     assert ".csv" in result.stderr

@@ -28,7 +28,8 @@ from semlens.analysis.concepts import Concept, ConceptSet, load_sets
 from semlens.analysis.resolve_concepts import concepts_by_class, set_for, sets_for
 from semlens.cli.app import app
 from semlens.draw.audit_plots import audit_plot, sweep_plot
-from semlens.draw.figure import VERDICTS, figure_png
+from semlens.draw.figure import figure_png
+from semlens.draw.palette import VERDICTS
 from semlens.errors import ConceptError, RecipeError, RelevanceError, StoreError
 from semlens.models.subject import SubjectModel
 from semlens.progress import progress_listener
@@ -341,7 +342,8 @@ def test_a_sweep_is_one_audit_per_class(db):
         assert value == pytest.approx(
             min(1, *(len(p) * x / (p <= x).sum() for x in p if x >= mine))
         )
-    assert found.alarms == table["class"][table["q_value"] < found.level].to_list()
+    assert found.alarms == table["class"][table["q_value"] <= found.level].to_list()
+    assert found.sentence in repr(found)
     assert set(found.components()["class"]) == set(found.audits)
     assert "b (2)" in repr(found)
 
@@ -526,16 +528,17 @@ def test_audits_are_drawn_the_same_each_time(count, layers, sides):
          for label in labels for name in VERDICTS]
     )  # fmt: skip
     frame = drawn_frame(count, layers, **sides)
-    figure = audit_plot("title", frame, shares)
+    figure = audit_plot("title", frame.assign(label=frame["component"]), shares)
     first = figure_png(figure)
-    assert first == figure_png(audit_plot("title", frame, shares))
+    assert first == figure_png(audit_plot("title", frame.assign(label=frame["component"]), shares))
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert [name.split(" ")[0] for name in names] == list(VERDICTS)
 
 
 def test_sweeps_draw_the_worst_classes_and_the_side_that_there_is():
     table = pd.DataFrame({
-        "class": [f"class {i}" for i in range(50)], "alarm": [i == 7 for i in range(50)],
+        "class": [f"class {i}" for i in range(50)],
+        "standing": ["alarm" if i == 7 else "no alarm" for i in range(50)],
         "valid": 0.5, "spurious": np.linspace(0, 0.4, 50), "both": 0.0, "unexpected": 0.1,
     })  # fmt: skip
     frames = {name: drawn_frame(8, 1, valid=False) for name in table["class"]}

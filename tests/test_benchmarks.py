@@ -154,6 +154,20 @@ def test_web_quick():
 
 
 @pytest.mark.slow
+def test_web_load_quick():
+    printed = run("web_load.py")
+    assert printed["mixed"]["requests"] == 200
+    answers = printed["mixed"]["answers"]
+    assert not [kind for kind in answers if kind.startswith("WRONG")], answers
+    assert {"result", "refused 404", "refused 413", "refused 415", "refused 422"} <= set(answers)
+    assert printed["clients"]["errors"] == 0, printed["clients"]["which_errors"]
+    assert printed["clients"]["requests"] > 10
+    for change, one in printed["replaced"].items():
+        assert one["wrong"] == 0, (change, one)
+        assert set(one["afterwards"]) == {"refused 409"}, (change, one)
+
+
+@pytest.mark.slow
 def test_planted_quick(tmp_path):
     printed = run("planted.py", "--work", str(tmp_path))
     (world,), (control,) = printed["worlds"], printed["controls"]
@@ -185,6 +199,7 @@ def test_calibration_quick(tmp_path):
     assert (tmp_path / "figure.png").is_file()
 
 
+@pytest.mark.slow
 def test_labellers_quick():
     printed = run("labellers.py")
     found = {one["name"]: one for one in printed["methods"]}
@@ -196,6 +211,36 @@ def test_labellers_quick():
     assert rare["vote, sample only"][1] < rare["vote"][1]
 
 
+@pytest.mark.slow
+def test_labels_quick(tmp_path):
+    options = ["--work", str(tmp_path), "--plot", str(tmp_path / "labels.png")]
+    printed = run("labels.py", *options)
+    found = {one["name"]: one for one in printed["methods"]}
+    assert found.keys() >= {printed["default"], "semantic-lens", "csp", "random"}
+    for one in found.values():
+        assert 0 <= one["low"] <= one["primary"] <= one["high"] <= 1
+    assert found["random"]["primary"] < 0.2 < found["semantic-lens"]["primary"]
+    assert {one["name"] for one in printed["paired"]} == set(found) - {printed["default"]}
+    assert "invert-annotations" in {one["name"] for one in printed["references"]}
+    assert printed["judged_on"] == "opened once"
+    assert {"worlds", "ceiling", "secondary", "faithfulness", "regimes"} <= set(printed)
+    assert (tmp_path / "labels.png").is_file()
+    again = run("labels.py", *options)  # labels and their cost are remembered
+    assert (again["methods"], again["worlds"]) == (printed["methods"], printed["worlds"])
+
+
+@pytest.mark.slow
+def test_label_confidence_quick(tmp_path):
+    printed = run("label_confidence.py", "--figure", str(tmp_path / "figure.png"))
+    assert len(printed["calibrations"]) == 6
+    assert {one["fitted_on"] for one in printed["figures"]} == {"other world", "other embedder"}
+    for one in printed["figures"]:
+        assert one["brier"] < one["brier_base"]
+        assert one["above_half"]["meaningless"] < 0.2 < 0.5 < one["above_half"]["right"]
+    assert (tmp_path / "figure.png").is_file()
+
+
+@pytest.mark.slow
 def test_defect_query_quick():
     printed = run("defect_query.py")
     assert printed["planted"] == 12

@@ -71,8 +71,8 @@ def test_tables_and_vectors_say_the_same_as_plain_code(tmp_path, subject, images
             vectors.append((vector / vector.norm()).numpy())
         expected = np.mean(vectors, axis=0)
         np.testing.assert_allclose(db.theta[row], expected, atol=2e-3)
-        shown = Image.open(__import__("io").BytesIO(db.thumbnail(int(mine["crop"].iloc[0]))))
-        assert max(shown.size) <= 96
+        shown = Image.open(__import__("io").BytesIO(db.thumbnail(int(mine["crop"].iloc[0])).webp))
+        assert shown.size == (120, 120)
 
 
 def test_silent_slots_of_a_rectified_layer_are_listed_but_not_averaged(tmp_path, embedder):
@@ -255,7 +255,7 @@ def test_layers_are_added_and_give_what_one_build_gives(tmp_path, subject, image
     }
     pd.testing.assert_frame_equal(db.components, whole.components)
     np.testing.assert_array_equal(db.theta, whole.theta)
-    assert db.verify() == []
+    assert db.verify().sound
     again = make(tmp_path / "db", subject, images, embedder, layers=["second"])
     assert again.layers == LAYERS
     assert contents(tmp_path / "db") == after
@@ -411,7 +411,7 @@ def test_damage_is_found(tmp_path, subject, images, embedder):
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
     file.write_bytes(bytes(data))
-    assert db.verify() == ["vectors/second.safetensors"]
+    assert [p.file for p in db.verify().problems] == ["vectors/second.safetensors"]
     manifest = tmp_path / "db" / "manifest.json"
     content = json.loads(manifest.read_text())
     manifest.write_text(json.dumps({**content, "format": 99}))

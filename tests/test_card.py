@@ -9,12 +9,12 @@ from conftest import ColourEmbedder, LittleNet, WordEmbedder, assert_says, to_te
 import semlens as sl
 from semlens.analysis.concepts import Concept, ConceptSet
 from semlens.analysis.describe.component_card import card, class_relevances, measures
-from semlens.analysis.describe.label_candidates import candidates, saved_candidates
+from semlens.analysis.describe.label_candidates import saved_candidates
 from semlens.analysis.describe.neighbours import counterpart, neighbours
 from semlens.analysis.describe.score_distribution import MEANINGS
-from semlens.analysis.describe.senses import SMALLEST, Senses, sense_vectors, senses
-from semlens.analysis.label import label
-from semlens.analysis.query_embedding import LABEL_TEMPLATES, embed_concepts, embed_texts
+from semlens.analysis.describe.senses import split_examples
+from semlens.analysis.labelling.label import label
+from semlens.analysis.query_embedding import embed_texts
 from semlens.data.image_folder import ImageFolder
 from semlens.errors import LayerError, RecipeError, RelevanceError, StaleError
 from semlens.models.subject import SubjectModel
@@ -154,10 +154,10 @@ def test_measures_stand_where_counting_puts_them(db):
                     assert len(inside) <= count <= len(touching)
                 mine = frame[one.name][place]
                 if np.isnan(mine):
-                    assert one.value is None and one.percentile is None
+                    assert one.value is None and one.below is None
                 else:
                     assert one.value == mine
-                    assert one.percentile == sum(v < mine for v in values) / len(values)
+                    assert one.below == sum(v < mine for v in values) / len(values)
                 assert one.meaning is MEANINGS[one.name] and one.formula
 
 
@@ -165,7 +165,7 @@ def test_a_measure_without_a_value_has_no_place(db):
     frame = db.scores(["first"]).to_pandas()
     frame[["clarity", "redundancy", "polysemanticity"]] = np.nan
     for one in measures(frame, 0):
-        assert (one.value, one.percentile, one.counts, one.low, one.high) == (
+        assert (one.value, one.below, one.counts, one.low, one.high) == (
             None,
             None,
             (),
@@ -177,37 +177,6 @@ def test_a_measure_without_a_value_has_no_place(db):
 # -- labels ----------------------------------------------------------------------------------------
 
 
-def test_candidates_are_the_best_alignments_each_name_once(db):
-    words = WordEmbedder()
-
-    def text(word):
-        return np.mean(
-            [words.embed_texts([t.replace("{}", word)])[0].double() for t in LABEL_TEMPLATES],
-            axis=0,
-        )
-
-    null, vectors = text(""), {word: text(word) for word in WORDS}
-    rows = rows_with_examples(db)
-    least = np.full(len(rows), 0.1, np.float32)
-    got = candidates(db.theta[rows], embed_concepts(db, CONCEPTS), CONCEPTS, least, top=3)
-    for row, mine in zip(rows, got, strict=True):
-        exact = {w: cos(db.theta[row], v) - cos(db.theta[row], null) for w, v in vectors.items()}
-        best = sorted(exact, key=lambda word: -exact[word])
-        assert [one.name for one in mine.candidates] == best[:3]
-        assert {one.category for one in mine.candidates} == {"things"}
-        for one in mine.candidates:
-            assert one.alignment == pytest.approx(exact[one.name], abs=2e-6)
-        assert mine.margin == pytest.approx(exact[best[0]] - exact[best[1]], abs=4e-6)
-        assert mine.label == (best[0] if exact[best[0]] > 0.1 else None)
-    assert {one.label is None for one in got} == {True, False}
-
-
-def test_one_concept_has_no_margin(db):
-    one = ConceptSet.of(["dog"])
-    got = candidates(db.theta[:1], embed_concepts(db, one), one, np.zeros(1, np.float32))[0]
-    assert got.margin is None and len(got.candidates) == 1
-
-
 def test_kept_labels_come_back_as_they_were(db):
     labels = label(db, CONCEPTS, candidates=3, threshold=0.1)
     labels.save_to_database("mine")
@@ -217,7 +186,7 @@ def test_kept_labels_come_back_as_they_were(db):
         assert mine is not None
         assert mine.label == labels.label(place)
         assert [one.name for one in mine.candidates] == frame["candidates"][place][:2]
-        assert [one.alignment for one in mine.candidates] == frame["alignments"][place][:2]
+        assert [one.score for one in mine.candidates] == frame["scores"][place][:2]
         assert mine.margin == frame["margin"][place]
         assert mine.threshold == pytest.approx(0.1)
         if mine.label is not None:
@@ -251,42 +220,26 @@ def test_senses_are_the_best_split_of_the_examples(db):
     for layer in LAYERS:
         entry, frame = db.layer(layer), db.scores([layer]).to_pandas()
         poly = frame["polysemanticity"].to_numpy()
-        limit = sorted(v for v in poly if v == v)
         for row in range(entry.first, entry.first + entry.rows):
-            got = senses(db, row, poly)
-            assert got.threshold == pytest.approx(np.percentile(limit, 75))
+            got = split_examples(db, row)
             crops = [example.crop for example in db.examples_of(row)]
             if len(crops) < 2:
-                assert got.senses == () and not got.meaningful
+                assert got is None
                 continue
             units = db.crop_vectors[crops].astype(np.float64)
             units /= np.linalg.norm(units, axis=1, keepdims=True)
-            first, second = got.senses
-            assert sorted(first.ranks + second.ranks) == list(range(len(crops)))
-            assert len(first.ranks) >= len(second.ranks)
-            vectors = sense_vectors(db, row, got)
-            for sense, vector in zip(got.senses, vectors, strict=True):
-                assert list(sense.ranks) == sorted(sense.ranks)
-                assert sense.share == len(sense.ranks) / len(crops)
-                mean = np.mean([units[p] for p in sense.ranks], axis=0)
-                np.testing.assert_allclose(vector, mean, atol=1e-6)
+            first, second = got.ranks
+            assert sorted(first + second) == list(range(len(crops)))
+            assert len(first) >= len(second)
+            vectors = [np.mean([units[p] for p in ranks], axis=0) for ranks in got.ranks]
+            assert all(list(ranks) == sorted(ranks) for ranks in got.ranks)
             # Eq. 10 of this very split is the measure that the layer shows
             assert 1 - cos(*vectors) == pytest.approx(poly[row - entry.first], abs=1e-5)
-            for one, (mine, apart) in zip((first, second), (vectors, vectors[::-1]), strict=True):
-                for place in one.ranks:
+            assert got.polysemanticity == pytest.approx(poly[row - entry.first], abs=1e-5)
+            for one, (mine, apart) in zip(got.ranks, (vectors, vectors[::-1]), strict=True):
+                for place in one:
                     near = np.sum((units[place] - mine) ** 2)
                     assert near <= np.sum((units[place] - apart) ** 2) + 1e-6
-            meaningful = poly[row - entry.first] >= got.threshold and second.share >= SMALLEST
-            assert got.meaningful == meaningful
-
-
-def test_a_lone_outlier_is_no_sense(db):
-    poly = db.scores(["first"]).to_pandas()["polysemanticity"].to_numpy()
-    found = senses(db, 0, poly)
-    assert "10%" in found.rule and "top quarter" in found.rule
-    assert not Senses(found.senses, 0.2, 0.5).meaningful
-    assert not Senses((), 0.9, 0.5).meaningful
-    assert not Senses(found.senses, None, 0.5).meaningful
 
 
 # -- neighbours and twins --------------------------------------------------------------------------

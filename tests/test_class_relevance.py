@@ -154,7 +154,7 @@ def test_a_layer_that_is_added_gets_relevance_too(tmp_path, subject, images, emb
         relevance=False,
     )  # fmt: skip
     assert set(db.class_relevance("a", concepts=None).frame["layer"]) == {"first", "second"}
-    assert db.verify() == []
+    assert db.verify().sound
 
 
 def test_without_classes_predictions_are_explained(tmp_path, subject, images, embedder):

@@ -69,7 +69,7 @@ def test_search_prints_a_table_json_and_a_picture(built):
     printed = json.loads(
         semlens(
             "search", "db", "red", "--image", next((folder / "pictures").rglob("*.png")),
-            "--without", "text", "--layer", "1", "--top", 2, "--json", "--out", "hits.png",
+            "--without", "text", "--layer", "1", "--top", 2, "--json", "--save", "hits.png",
             cwd=folder,
         )[0]
     )  # fmt: skip
@@ -82,7 +82,7 @@ def test_label_scores_show_and_status(built):
     folder, _ = built
     labels = json.loads(semlens("label", "db", "--layer", "1", "--json", cwd=folder)[0])
     assert len(labels["labels"]) == 4
-    assert {"component", "label", "alignment", "margin"} <= set(labels["labels"][0])
+    assert {"component", "label", "score", "margin"} <= set(labels["labels"][0])
     assert "labelled from 'paper-vocabulary'" in semlens("label", "db", cwd=folder)[0]
     scores = json.loads(semlens("scores", "db", "--json", cwd=folder)[0])
     assert {row["layer"] for row in scores["layers"]} == {"0", "1"}
@@ -92,8 +92,9 @@ def test_label_scores_show_and_status(built):
     shown = json.loads(semlens("show", "db", "0:1", "0:-1", "--json", cwd=folder)[0])
     assert Path(shown["picture"]).name == "examples.png"
     assert len(shown["examples"]["0:-1"]) == 4
-    status = json.loads(semlens("status", "db", "--verify", "--json", cwd=folder)[0])
-    assert status["damaged"] == []
+    verified = json.loads(semlens("verify", "db", "--json", cwd=folder)[0])
+    assert (verified["sound"], verified["problems"]) == (True, [])
+    status = json.loads(semlens("status", "db", "--json", cwd=folder)[0])
     assert status["recipe"]["examples"] == 4
     assert status["reference"] == status["samples"] == 14
     assert "images" in semlens("status", "db", cwd=folder)[0]
@@ -130,7 +131,7 @@ def test_a_config_file_gives_the_options_and_the_command_line_wins(built):
         (["show", "db", "0"], ["LayerError", "LAYER:INDEX"]),
         (["show", "db", "1:99"], ["LayerError", "0 to 3"]),
         (["show", "db", "1:-1"], ["LayerError", "sign +1 only"]),
-        (["show", "db", "1:1", "--out", "x.unknown"], ["cannot be written", ".png"]),
+        (["show", "db", "1:1", "--save", "x.unknown"], ["cannot be written", ".png"]),
         (["label", "db", "--concepts", "nothing"], ["ConceptError", "nearest bundled ones"]),
         (["layers", "nonsense"], ["ModelError", "torchvision/NAME:WEIGHTS"]),
         (["build", "x", "--data", "pictures"], ["--model is missing"]),

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 import semlens as sl
 from semlens.analysis.concepts import Concept, ConceptSet
-from semlens.analysis.describe.dissect import concept_nodes, recurring
+from semlens.analysis.describe.category_nodes import concept_nodes, recurring
 from semlens.analysis.query_embedding import embed_concepts
 from semlens.cli.app import app
 from semlens.data.image_folder import ImageFolder
@@ -95,7 +95,7 @@ def row_of(frame, **where):
 
 
 def test_planted_components_are_counted_at_every_level(planted):
-    found = sl.dissect(planted, concepts=NESTED)
+    found = sl.dissect(planted, concepts=NESTED, method="semantic-lens")
     first = {"layer": "first"}
     sizes = row_of(found.sizes, layer="first")
     assert (sizes["components"], sizes["labelled"]) == (6, 6)
@@ -125,27 +125,27 @@ def test_planted_components_are_counted_at_every_level(planted):
 
 
 def test_gaps_are_concepts_without_a_component_and_name_the_nearest(planted):
-    found = sl.dissect(planted, concepts=NESTED)
+    found = sl.dissect(planted, concepts=NESTED, method="semantic-lens")
     assert set(found.gaps["concept"]) == {"eyes", "angus", "ploughing"}
     probe = embed_concepts(planted, NESTED)
     unit = probe.vectors / np.linalg.norm(probe.vectors, axis=1, keepdims=True)
     theta = planted.theta.astype(np.float64)
     theta /= np.linalg.norm(theta, axis=1, keepdims=True)
     value = theta @ unit.T - (theta @ (probe.null / np.linalg.norm(probe.null)))[:, None]
-    labels = planted.label(NESTED)
+    labels = planted.label(NESTED, method="semantic-lens")
     for gap in found.gaps.to_dict("records"):
         place = [c.name for c in NESTED.concepts].index(gap["concept"])
         nearest = int(value[:, place].argmax())
         assert gap["nearest"] == str(planted.component(nearest))
-        assert gap["alignment"] == pytest.approx(value[nearest, place], abs=1e-5)
+        assert gap["score"] == pytest.approx(value[nearest, place], abs=1e-5)
         assert gap["label"] == labels.label(nearest)
         assert gap["outdone"] == (value[nearest, place] > labels.thresholds[nearest])
         assert gap["category"] == NESTED.concepts[place].category
-    assert found.gaps["alignment"].is_monotonic_increasing
+    assert found.gaps["score"].is_monotonic_increasing
 
 
 def test_a_name_of_two_categories_counts_once_under_the_first(planted):
-    found = sl.dissect(planted, concepts=NESTED)
+    found = sl.dissect(planted, concepts=NESTED, method="semantic-lens")
     assert "Instruments" not in set(found.counts["path"])
     assert found.recurring == {"horns": ["Physical/Body parts/Head", "Instruments"]}
     top_level = found.totals[(found.totals["depth"] == 1) & ~found.totals["leaf"]]
@@ -157,7 +157,8 @@ def test_a_name_of_two_categories_counts_once_under_the_first(planted):
 
 
 def test_counts_are_those_of_the_labels(databases):
-    found = sl.dissect(databases, concepts=NESTED)
+    found = sl.dissect(databases, concepts=NESTED, confidence=0.0)
+    assert found.method == "vote-examples"  # of six images
     for db, name in zip(databases, ("m0", "m1"), strict=True):
         frame = db.label(NESTED).to_pandas()
         for layer in LAYERS:
@@ -173,7 +174,9 @@ def test_counts_are_those_of_the_labels(databases):
 
 
 def test_a_higher_threshold_leaves_more_gaps(databases):
-    low, high = (sl.dissect(databases[0], concepts=NESTED, threshold=t) for t in (-1.0, 0.9))
+    low, high = (
+        sl.dissect(databases[0], concepts=NESTED, threshold=t, confidence=0.0) for t in (-9.0, 9.0)
+    )
     assert low.sizes["labelled"].sum() == low.sizes["components"].sum()
     assert high.sizes["labelled"].sum() == 0
     assert len(high.gaps) == 7
@@ -184,9 +187,35 @@ def test_a_higher_threshold_leaves_more_gaps(databases):
     high.plot_tree()
 
 
+def test_labels_that_are_likely_wrong_do_not_count(databases):
+    """The labels of the question itself, of which those below a confidence are left out."""
+    db, least = databases[0], 0.3
+    confidence = db.label(NESTED).confidence
+    assert np.isfinite(confidence).any() and (confidence < least).any()
+    found = sl.dissect(db, concepts=NESTED, confidence=least)
+    frame = db.label(NESTED).to_pandas()
+    named = frame["label"].notna()
+    kept = frame[named & ~(frame["confidence"] < least)]
+    for size in found.sizes.to_dict("records"):
+        here = frame["layer"] == size["layer"]
+        assert size["labelled"] == (kept["layer"] == size["layer"]).sum()
+        assert size["doubtful"] == (named & here).sum() - size["labelled"]
+        assert size["share"] == pytest.approx(size["labelled"] / here.sum())
+    counts = kept["label"].value_counts().to_dict()
+    top = found.top_concepts()
+    assert dict(zip(top["name"], top["count"], strict=True)) == counts
+    assert found.to_json()["confidence"] == least
+    assert "30%" in repr(found)
+    legend = found.plot().legends[0].get_texts()
+    assert "label too unsure" in [text.get_text() for text in legend]
+    every = sl.dissect(db, concepts=NESTED, confidence=0.0)
+    assert every.sizes["labelled"].sum() == named.sum()
+    assert not every.sizes["doubtful"].any()
+
+
 def test_only_components_that_matter_for_a_class(databases):
     db = databases[0]
-    found = sl.dissect(db, concepts=NESTED, target="a", minimum=0.08)
+    found = sl.dissect(db, concepts=NESTED, target="a", minimum=0.08, confidence=0.0)
     table = db.relevance(0)
     rows = set(table.loc[table["max"] >= 0.08, "component"]) & set(np.flatnonzero(db.has_examples))
     assert 0 < len(rows) < len(db.components)

@@ -356,12 +356,11 @@ def test_the_command(tmp_path, monkeypatch):
     out, _ = run(*base, "--components", "1:0,1:2", "--with", "mean")
     assert "1:2" in out
     assert "rank correlation" in out
-    out, _ = run(*base, "--group-by", "label", "--concepts", "paper-vocabulary")
-    assert "size" in out
     for wrong, said in (
         (("--target", "nonsense"), "class0"),
         (("--target", "class1", "--components", "1:9"), "0 to 3"),
         (("--target", "class1", "--save", "a.txt"), ".csv"),
         (("--target", "class1", "--group-by", "label", "--concepts", "none"), "group_by"),
+        (("--target", "class1", "--group-by", "label"), "None of 4 components has a label"),
     ):
         assert said in run("--model", f"{spec}:make", *wrong, code=1)[1]

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 import semlens as sl
 from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.label import UnlabelledWarning
+from semlens.analysis.labelling.label_source import UnlabelledWarning
 from semlens.cli.explain import effect as other_command
 from semlens.cli.explain import explain as command
 from semlens.data.image_folder import ImageFolder
@@ -92,7 +92,7 @@ def test_relevance_is_that_of_the_class(db, model, photo):
     assert found.target.logit == pytest.approx(float(logits[2]), abs=1e-5)
     assert found.target.probability == pytest.approx(float(logits.softmax(0)[2]), abs=1e-5)
     assert found.predicted.target == int(logits.argmax())
-    assert [score.target for score in found.scores] == logits.argsort(descending=True)[:3].tolist()
+    assert [score.target for score in found.scores] == logits.argsort(descending=True).tolist()
 
 
 def test_what_passes_through_all_components_is_all_there_is(db, model, photo):
@@ -186,21 +186,21 @@ def test_labels_stand_beside_the_components(db, photo):
     for parts in found.layers.values():
         for part in parts:
             row = table.loc[(part.component.layer, part.component.index, part.component.sign)]
-            assert (part.label, part.alignment) == (row["label"], pytest.approx(row["alignment"]))
+            assert (part.label, part.score) == (row["label"], pytest.approx(row["score"]))
     assert explain(db, photo, 0).layers["first"][0].label is None
     assert set(found.to_pandas()["label"]) <= {"dog", "cat"}
 
 
 def test_concepts_are_taken_as_in_every_question(tmp_path, db, photo):
     (tmp_path / "pets.json").write_text('["dog", "cat"]')
-    expected = explain(db, photo, 0, concepts=db.label(["dog", "cat"], threshold=0.025)).to_json()
+    expected = explain(db, photo, 0, concepts=db.label(["dog", "cat"])).to_json()
     for given in (["dog", "cat"], {"pets": ["dog", "cat"]}, tmp_path / "pets.json"):
         assert explain(db, photo, 0, concepts=given).to_json() == expected
     none = explain(db, photo, 0).to_json()
     assert explain(db, photo, 0, concepts="none").to_json() == none != expected
     component = explain(db, photo, 0).layers["first"][0].component
     by_hand = explain(db, photo, 0, concepts={component: "snout"}).layers["first"][0]
-    assert (by_hand.label, by_hand.alignment) == ("snout", None)
+    assert (by_hand.label, by_hand.score) == ("snout", None)
 
 
 def test_an_embedder_without_texts_gives_no_labels(tmp_path, images, embedder, photo):
@@ -303,10 +303,10 @@ def test_the_mask_darkens_what_is_under_a_share_of_the_maximum():
     assert tuple(large[2, 38]) == (120, 60, 30)
 
 
-def test_the_overlay_is_red_for_and_blue_against():
+def test_the_overlay_is_blue_for_and_orange_against():
     image = Image.new("RGB", (3, 1), (128, 128, 128))
-    red, none, blue = np.asarray(overlay(image, np.array([[1.0, 0, -1.0]], np.float32)))[0]
-    assert red[0] > red[2] + 50
+    blue, none, orange = np.asarray(overlay(image, np.array([[1.0, 0, -1.0]], np.float32)))[0]
+    assert orange[0] > orange[1] > orange[2] + 50
     assert blue[2] > blue[0] + 50
     assert none[0] == none[1] == none[2]
     assert np.asarray(overlay(image, np.zeros((1, 3), np.float32))).std() == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -208,3 +209,18 @@ def test_prefetch_ends_its_threads_when_the_reader_stops():
     assert next(stream) == 0
     stream.close()
     assert not [t for t in threading.enumerate() if t.name.startswith("semlens")]
+
+
+@pytest.mark.parametrize("suffix", ["jp2", "j2k"])
+def test_a_truncated_jpeg_2000_is_refused_wherever_it_ends(suffix):
+    colours = np.random.default_rng(0).integers(0, 256, (24, 31, 3), dtype=np.uint8)
+    stream = BytesIO()
+    Image.fromarray(colours).save(stream, "JPEG2000", no_jp2=suffix == "j2k")
+    whole = stream.getvalue()
+    assert np.array_equal(np.asarray(decode(whole, "a")), colours)
+    for end in range(1, len(whole), 7):
+        with pytest.raises(ImageError):
+            decode(whole[:end], "a")
+    if suffix == "jp2":
+        note = b"\0\0\0\x0cxml <a/>"  # boxes may follow the code stream
+        assert decode(whole + note, "a").size == (31, 24)

@@ -99,6 +99,30 @@ def test_planted_labels_are_found(name):
     assert np.mean(hits) >= EXPECTED[name]
 
 
+def test_votes_hear_a_component_that_is_on_or_off():
+    """More than the share of the sample have the largest readout."""
+    world = oracle.planted(units=8, words=20, images=300)
+    evidence, truth = world.evidence, world.truth
+    shown = evidence.annotations[:, truth].astype(np.float32)
+    assert (shown.mean(0) > 0.005).all()
+    binary = Evidence.of_reference(
+        evidence.words, evidence.reference, shown, 20, annotations=evidence.annotations
+    )
+    scores = Vote(share=0.005).scores(binary)
+    close(scores, oracle.vote(binary, share=0.005))
+    assert (scores.argmax(1) == truth).mean() >= 0.9
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "invert-annotations"])
+def test_a_word_that_is_given_twice_is_one_word(name):
+    evidence, method = replace(oracle.small(), annotations=None), BUILT_IN[name]
+    scores, words = method.scores(evidence), np.array([0, 1, 2, 2, 3, 4, 5, 6, 2])
+    tolerance = 0.01 if name == "linear-explanation" else 1e-4
+    close(
+        method.scores(replace(evidence, words=evidence.words[words])), scores[:, words], tolerance
+    )
+
+
 def test_random_labels_are_right_by_chance():
     worlds = [oracle.planted(units=60, words=60, images=300, seed=seed) for seed in range(20)]
     hits = [

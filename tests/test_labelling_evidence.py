@@ -11,9 +11,9 @@ from conftest import LittleNet, WordEmbedder, to_tensor
 
 import semlens as sl
 from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.label import label
 from semlens.analysis.labelling.database_evidence import layer_evidence
 from semlens.analysis.labelling.evidence import Evidence
+from semlens.analysis.labelling.label import label
 from semlens.analysis.labelling.registry import BUILT_IN
 from semlens.analysis.labelling.semantic_lens import SemanticLens
 from semlens.analysis.query_embedding import embed_concepts
@@ -149,10 +149,9 @@ def test_evidence_of_a_layer_is_what_the_database_holds(db):
         np.testing.assert_allclose(e.centre, e.images.astype(float).mean(0), atol=1e-6)
 
 
-@pytest.mark.parametrize("centred", [False, True])
-def test_semantic_lens_gives_the_scores_of_label(db, centred):
-    labels = label(db, CONCEPTS, layers="second", candidates=6, centred=centred)
-    method = SemanticLens(centred="images" if centred else "none")
+def test_semantic_lens_gives_the_scores_of_label(db):
+    labels = label(db, CONCEPTS, layers="second", candidates=6, method="semantic-lens")
+    method = SemanticLens()
     scores = method.scores(layer_evidence(db, "second", embed_concepts(db, CONCEPTS), labels.rows))
     np.testing.assert_allclose(
         np.take_along_axis(scores, labels.concept, 1), labels.score, atol=2e-3

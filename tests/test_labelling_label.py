@@ -1,4 +1,4 @@
-"""Labels by methods other than SemanticLens."""
+"""Labels by any method, and by the default one."""
 
 from __future__ import annotations
 
@@ -12,9 +12,14 @@ from rich.console import Console
 
 import semlens as sl
 from semlens.analysis.concepts import ConceptSet
+from semlens.analysis.labelling import default_method
+from semlens.analysis.labelling.chosen_method import choose_method
 from semlens.analysis.labelling.database_evidence import layer_evidence
 from semlens.analysis.labelling.meaningless import meaningless
+from semlens.analysis.labelling.ranking import rank_words
 from semlens.analysis.labelling.registry import make_labeller
+from semlens.analysis.labelling.scored_blocks import scored_blocks
+from semlens.analysis.labelling.vote import ExampleVote
 from semlens.analysis.query_embedding import embed_concepts
 from semlens.analysis.result import plain
 from semlens.data.image_folder import ImageFolder
@@ -84,17 +89,105 @@ def test_a_method_that_scores_all_components_together_labels_all_without_a_thres
     )
 
 
-def test_the_default_is_semantic_lens(db):
-    default, named = db.label(CONCEPTS), db.label(CONCEPTS, method="semantic-lens")
-    assert default.to_pandas().equals(named.to_pandas())
-    assert default.method == "semantic-lens"
-    assert " by " not in shown(default)
+def test_the_default_needs_a_reference_sample_that_is_large_enough(db, monkeypatch):
+    assert len(db.reference) < default_method.SMALLEST_REFERENCE
+    few, named = db.label(CONCEPTS), db.label(CONCEPTS, method="vote-examples")
+    assert few.method == "vote-examples"
+    assert few.to_pandas().equals(named.to_pandas())
+    monkeypatch.setattr(default_method, "SMALLEST_REFERENCE", len(db.reference))
+    many, named = db.label(CONCEPTS), db.label(CONCEPTS, method="vote")
+    assert many.method == "vote"
+    assert many.to_pandas().equals(named.to_pandas())
+    assert not np.array_equal(many.score, few.score)
+
+
+def test_one_concept_is_compared_by_alignment(db):
+    one = db.label(ConceptSet.of(["dog"]))
+    assert one.method == "semantic-lens"
+    assert np.isnan(one.margin).all()
+
+
+def test_parameters_of_a_method(db):
+    labels = db.label(CONCEPTS, kappa=1.0, candidates=6)
+    embedding = embed_concepts(db, CONCEPTS)
+    inside = np.isin(labels.rows, db.rows("second"))
+    expected = ExampleVote(kappa=1.0).scores(layer_evidence(db, "second", embedding))
+    found = np.take_along_axis(expected, labels.concept[inside], 1)
+    np.testing.assert_array_equal(labels.score[inside], found)
+    assert "by vote-examples (kappa=1.0)" in shown(labels)
+    assert plain(labels.to_json())["parameters"]["kappa"] == 1.0
+    same = db.label(CONCEPTS, method=ExampleVote(kappa=1.0), candidates=6)
+    assert same.to_pandas().equals(labels.to_pandas())
+    assert db.label(CONCEPTS, method=ExampleVote(top=2), kappa=0.0).chosen.parameters == {
+        "kappa": 0.0, "tau": 1.5, "top": 2,
+    }  # fmt: skip
+    with pytest.raises(RecipeError, match="no such parameter.*vote or vote-examples.*leave kappa"):
+        db.label(CONCEPTS, method="csp", kappa=1.0)
+    with pytest.raises(RecipeError, match="0 to 2"):
+        db.label(CONCEPTS, kappa=3.0)
+
+
+def analyses(db) -> set[str]:
+    return {
+        name for kind in ("label-scores-", "label-noise-") for name, _ in db.list_analyses(kind)
+    }
+
+
+def test_scores_and_thresholds_are_kept_in_the_database(db, monkeypatch):
+    concepts = ConceptSet.of(["bird", "fish", "tree", "green"])
+    before = analyses(db)
+    labels = db.label(concepts)
+    assert len(analyses(db) - before) == 4  # of two layers
+    monkeypatch.setattr(ExampleVote, "_scores", None)  # nothing is computed again
+    again = sl.open(db.path, embedder=db.embedder)
+    assert again.label(concepts).to_pandas().equals(labels.to_pandas())
+    part = again.label(concepts, layers="second", candidates=1)
+    inside = np.isin(labels.rows, db.rows("second"))
+    np.testing.assert_array_equal(part.score[:, 0], labels.score[inside, 0])
+    with pytest.raises(TypeError):
+        again.label(concepts, kappa=1.0)
+
+
+class Own(ExampleVote):
+    """A method that is not of semlens."""
+
+
+def test_scores_of_other_code_are_not_kept(db):
+    before = analyses(db)
+    labels = db.label(CONCEPTS, method=Own(kappa=0.25))
+    assert labels.method == "Own"
+    assert analyses(db) == before
+
+
+def test_components_have_the_same_label_whichever_others_are_asked_for(db):
+    for method in ("vote-examples", "clip-dissect"):
+        labels = db.label(CONCEPTS, method=method)
+        chosen, embedding = labels.chosen, embed_concepts(db, CONCEPTS)
+        for rows in (labels.rows[1::3], labels.rows[[5]]):
+            place = np.searchsorted(labels.rows, rows)
+            ranked = rank_words(db, rows, embedding, chosen)
+            np.testing.assert_array_equal(ranked.concept[:, 0], labels.concept[place, 0])
+            np.testing.assert_array_equal(ranked.thresholds, labels.thresholds[place])
+            for block in scored_blocks(db, rows, embedding, chosen):
+                np.testing.assert_allclose(
+                    block.scores.max(1), labels.score[place][block.place, 0], atol=1e-6
+                )
+
+
+def test_best_words_have_distinct_names(db):
+    twice = ConceptSet.join([CONCEPTS, ConceptSet.of(["dog", "cat", "red"])])
+    embedding = embed_concepts(db, twice)
+    rows = np.flatnonzero(db.has_examples)
+    method = choose_method([db], None, len(twice))
+    ranked = rank_words(db, rows, embedding, method, names=6)
+    for position in range(len(rows)):
+        best = ranked.best(position, embedding.names, 6)
+        assert {embedding.names[index] for index, _ in best} == set(embedding.names)
+        assert [score for _, score in best] == sorted((s for _, s in best), reverse=True)
 
 
 def test_methods_that_do_not_fit_are_refused(db):
     with pytest.raises(RecipeError, match="no labelling method 'votes'.*vote"):
         db.label(CONCEPTS, method="votes")
-    with pytest.raises(RecipeError, match="Choose the method 'semantic-lens-centred'"):
-        db.label(CONCEPTS, method="vote-examples", centred=True)
     with pytest.raises(ConceptError, match="needs annotations"):
         db.label(CONCEPTS, method="invert-annotations")

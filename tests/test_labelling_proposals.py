@@ -14,7 +14,7 @@ from semlens.analysis.labelling.proposals import propose_words
 from semlens.analysis.labelling.registry import make_labeller
 from semlens.analysis.query_embedding import embed_concepts
 from semlens.data.image_folder import ImageFolder
-from semlens.draw.example_sheet import example_pictures
+from semlens.draw.example_picture import example_crop
 from semlens.errors import ConceptError
 from semlens.models.subject import SubjectModel
 
@@ -41,7 +41,7 @@ def test_a_proposer_sees_the_strongest_examples_and_its_words_are_collected(db):
     rows = rows_of(db)
     found = propose_words(db, rows, proposer, pictures=2)
     for row, pictures in zip(rows, seen, strict=True):
-        expected = example_pictures(db, row, 2, originals=True)
+        expected = [example_crop(db, example) for example in db.examples_of(row, 2)]
         assert [p.tobytes() for p in pictures] == [p.tobytes() for p in expected]
     assert found.words == ("red dog", "sky", "sea")
     assert found.proposed.tolist() == [[1, 1, 0], [1, 0, 0], [0, 1, 1]]

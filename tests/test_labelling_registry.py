@@ -107,12 +107,12 @@ def test_every_method_is_documented_and_has_documented_parameters():
 def test_scores_of_a_plug_in_are_checked():
     class Wrong(Labeller):
         needs = ()
-        value: float = 0.0
+        words: int = 7
 
         def _scores(self, evidence: Evidence):
-            return np.full((len(evidence), 1 if self.value == 1 else 7), self.value, np.float32)
+            return np.full((len(evidence), self.words), np.nan, np.float32)
 
     with pytest.raises(ConceptError, match=r"Wrong gave scores of shape \(5, 1\)"):
-        Wrong(value=1.0).scores(oracle.small())
+        Wrong(words=1).scores(oracle.small())
     with pytest.raises(ConceptError, match="not all finite"):
-        Wrong(value=np.nan).scores(oracle.small())
+        Wrong().scores(oracle.small())

@@ -22,22 +22,26 @@ from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.describe.clusters import (
     compute_layout,
     default_count,
-    describe_clusters,
+    describe_groups,
     find_clusters,
     interpolate_positions,
     nearest_existing,
     vote_clusters,
 )
-from semlens.analysis.query_embedding import LABEL_TEMPLATES, SEARCH_TEMPLATES, QueryEmbedding
+from semlens.analysis.query_embedding import LABEL_TEMPLATES, SEARCH_TEMPLATES
 from semlens.cli.app import app
-from semlens.draw.map_plot import Groups, MapLabel, Queries, Scale, draw_map, write_labels
+from semlens.draw.map_colours import Groups, Queries, Scale
+from semlens.draw.map_labels import MapPlace
+from semlens.draw.map_plot import MapPicture, draw_map
 from semlens.errors import ConceptError, DataError, LayerError, RecipeError, StaleError
+from semlens.store.sealed_tables import save_sealed_table
 
 LAYERS = ["first", "second"]
 NAMES = ["dog", "green frog", "car", "tree", "sea", "dog"]
 CONCEPTS = ConceptSet.of(NAMES)
 COLUMNS = [
-    "model", "component", "layer", "index", "sign", "x", "y", "cluster", "cluster_label", "placed",
+    "model", "component", "layer", "index", "sign", "x", "y", "cluster", "place", "place_label",
+    "placed",
 ]  # fmt: skip
 
 
@@ -116,36 +120,43 @@ def test_one_row_per_component_with_examples(single):
     assert set(part.frame["layer"]) == {"second"}
 
 
-def test_labels_are_the_best_concepts_of_the_mean_theta(single, words):
-    low = single.concept_map(concepts=CONCEPTS, threshold=-2.0, top_labels=4)
-    threshold = float(np.median([values[1] for values in low.clusters["alignments"]])) + 1e-4
-    found = single.concept_map(concepts=CONCEPTS, threshold=threshold)
+def test_labels_are_the_concepts_of_the_largest_mean_score(single, words):
+    asked = {"concepts": CONCEPTS, "label_method": "semantic-lens"}
+    low = single.concept_map(**asked, threshold=-2.0, top_labels=4)
+    threshold = float(np.median([values[1] for values in low.places["scores"]])) + 1e-4
+    found = single.concept_map(**asked, threshold=threshold)
     null = text_vector(words, "", LABEL_TEMPLATES)
     theta = theta_of(single, found.frame)
     kept = 0
-    for row in found.clusters.to_dict("records"):
-        inside = (found.frame["cluster"] == row["cluster"]).to_numpy()
-        mean = theta[inside].mean(0)
+    for row in found.places.to_dict("records"):
+        inside = (found.frame["place"] == row["place"]).to_numpy()
         values = {
-            n: cos(mean, text_vector(words, n, LABEL_TEMPLATES)) - cos(mean, null) for n in NAMES
-        }
-        best = sorted((n for n in values if values[n] > threshold), key=lambda n: -values[n])[:2]
+            n: np.mean(
+                [cos(one, text_vector(words, n, LABEL_TEMPLATES)) - cos(one, null)
+                 for one in theta[inside]]
+            )
+            for n in NAMES
+        }  # fmt: skip
+        best = sorted((n for n in values if values[n] > threshold), key=lambda n: -values[n])
+        best = best[: max(2, len(row["labels"]))]  # more where two places would be called alike
         assert row["size"] == inside.sum()
         assert row["labels"] == best
-        np.testing.assert_allclose(row["alignments"], [values[n] for n in best], atol=3e-6)
-        assert set(found.frame.loc[inside, "cluster_label"]) == {", ".join(best) or None}
+        np.testing.assert_allclose(row["scores"], [values[n] for n in best], atol=3e-6)
+        assert set(found.frame.loc[inside, "place_label"]) == {", ".join(best) or None}
         middle = np.median(where(found)[inside], axis=0)
         nearest = np.square(where(found)[inside] - middle).sum(1).argmin()
         assert (row["x"], row["y"]) == tuple(where(found)[inside][nearest])
         kept += len(best)
-    assert 0 < kept < 2 * len(found.clusters)
+    assert 0 < kept < 3 * len(found.places)
+    assert len(set(map(tuple, found.places["labels"]))) == len(found.places)
 
 
 def test_an_embedder_without_texts_gives_no_labels(tmp_path, net, folder):
     db = sl.build(tmp_path / "db", net, folder, ColourEmbedder(), ["first"], examples=4)
     found = db.concept_map()
-    assert found.frame["cluster_label"].isna().all()
-    assert "clusters" in repr(found)
+    assert found.frame["place_label"].isna().all()
+    assert "places" in repr(found)
+    assert len(found.places) == len(found.clusters)
 
 
 @pytest.mark.parametrize(
@@ -180,11 +191,7 @@ def test_equal_and_few_vectors_have_clusters():
         warnings.simplefilter("error")
         np.testing.assert_array_equal(find_clusters(same, "kmeans", 5, 0), np.zeros(20))
         np.testing.assert_array_equal(find_clusters(same[:3], "hdbscan", None, 0), -np.ones(3))
-    probe = QueryEmbedding(np.ones((1, 8), np.float32), ("x",), None, "")
-    none = describe_clusters(
-        same, np.zeros((20, 2), np.float32), -np.ones(20, int), probe, np.zeros(20, np.float32), 2
-    )
-    assert len(none) == 0
+    assert len(describe_groups(np.zeros((20, 2), np.float32), -np.ones(20, int), [], "place")) == 0
 
 
 # -- where components lie -------------------------------------------------------------------
@@ -321,7 +328,7 @@ def shift(path):
     frame = table.to_pandas()
     frame["x"] += 100
     moved = table.set_column(table.schema.get_field_index("x"), "x", [frame["x"].to_numpy()])
-    pq.write_table(moved.replace_schema_metadata(table.schema.metadata), path)
+    save_sealed_table(path, moved.replace_schema_metadata(table.schema.metadata))
 
 
 def test_a_kept_map_is_used_and_other_settings_are_another_map(single):
@@ -482,7 +489,7 @@ def test_measures_relevance_and_groups(single):
     np.testing.assert_allclose(coloured.to_pandas()["relevance"], expected, atol=1e-7)
     assert np.count_nonzero(expected) > 0
     assert found.coloured("layer").colouring.names == ("first", "second")
-    np.testing.assert_array_equal(found.coloured("cluster").colouring.group, found.frame["cluster"])
+    np.testing.assert_array_equal(found.coloured("place").colouring.group, found.frame["place"])
 
 
 def test_a_contrast_colours_by_auroc_minus_one_half(single, net, folder, words, tmp_path):
@@ -533,37 +540,81 @@ def test_wrong_colours(single, values, part):
 # -- pictures -------------------------------------------------------------------------------
 
 
-def crowd(count, seed=0):
+def crowd(count, seed=0, named=90):
     random = np.random.default_rng(seed)
     points = random.normal(size=(count, 2)).astype(np.float32)
-    return points, [
-        MapLabel(f"a long label, number {i}", float(x), float(y), i)
-        for i, (x, y) in enumerate(points[:90])
+    places = [
+        MapPlace(f"a long name, number {i}", float(x), float(y), i)
+        for i, (x, y) in enumerate(points[:named])
     ]
+    return MapPicture(points, places, np.arange(len(places)))
 
 
-def test_labels_do_not_touch_and_the_hidden_are_counted():
-    points, labels = crowd(600)
-    figure = draw_map(points, Groups("layer", ("a",), np.zeros(600, np.int64)), labels, "crowd")
+def test_names_do_not_touch_and_the_hidden_are_counted():
+    figure = draw_map(crowd(600), Groups("layer", ("a",), np.zeros(600, np.int64)), "crowd")
     (axes,) = figure.axes
     boxes = [text.get_window_extent() for text in axes.texts]
+    frame = axes.get_window_extent()
     assert 10 < len(boxes) < 90
     for i, box in enumerate(boxes):
         assert not any(box.overlaps(other) for other in boxes[:i])
+        assert frame.contains(*box.min)
+        assert frame.contains(*box.max)
     hidden = 90 - len(boxes)
-    assert f"{hidden} of 90 clusters" in axes.get_xlabel()
+    assert f"{hidden} of 90 places" in axes.get_xlabel()
 
 
-def test_few_labels_are_all_written():
-    from semlens.draw.figure import new_figure
-
-    points, _ = crowd(40)
-    labels = [MapLabel("dog", -1.0, 0.0, 9), MapLabel("sea", 1.0, 0.5, 3)]
-    figure, (axes,) = new_figure(6.0, 5.0)
-    axes.scatter(*points.T)
-    assert write_labels(figure, axes, labels=labels, positions=points, notes=["A note."]) == 0
-    assert [text.get_text() for text in axes.texts] == ["dog", "sea"]
+def test_a_name_moves_to_where_it_covers_no_point():
+    points = np.asarray([[0, 0], [0.2, 0.1], [-0.2, 0.1], [9, 4], [-9, -4]], np.float32)
+    square = np.asarray([[-1, -1], [1, -1], [1, 1], [-1, 1]], np.float32)
+    picture = MapPicture(points, [MapPlace("dog", 0.0, 0.0, 3, "#000", [square])], np.zeros(1, int))
+    figure = draw_map(picture, Groups("layer", ("a",), np.zeros(5, np.int64)), "one", ["A note."])
+    (axes,) = figure.axes
+    (text,) = axes.texts
+    box = text.get_window_extent()
+    pixels = axes.transData.transform(points)
+    assert not any(box.contains(*pixel) for pixel in pixels)
+    # beside its outline, not far from it
+    low, high = axes.transData.transform([[-1, -1], [1, 1]])
+    assert box.x0 < high[0] + box.height
+    assert box.x1 > low[0] - box.height
+    assert box.y0 < high[1] + box.height
+    assert box.y1 > low[1] - box.height
     assert axes.get_xlabel() == "A note."
+
+
+def test_crops_are_drawn_at_points_and_overlap_neither_each_other_nor_names():
+    from PIL import Image
+
+    picture = crowd(900, named=12)
+    asked = []
+
+    def crop(index):
+        asked.append(index)
+        return Image.new("RGB", (96, 96), "red")
+
+    picture = MapPicture(picture.points, picture.places, picture.medoids, crop=crop)
+    figure = draw_map(picture, Groups("layer", ("a",), np.zeros(900, np.int64)), "crops")
+    (axes,) = figure.axes
+    assert 20 < len(asked) <= 90
+    assert len(set(asked) & set(range(12))) >= 4  # the middles of places come first
+    names = [text.get_window_extent() for text in axes.texts]
+    frames = axes.collections[-1].get_paths()
+    boxes = [axes.transData.transform_bbox(path.get_extents()) for path in frames]
+    assert len(boxes) == len(asked)
+    for i, box in enumerate(boxes):
+        assert not any(box.overlaps(name) for name in names)
+        shrunk = box.shrunk(0.98, 0.98)
+        assert not any(shrunk.overlaps(other) for other in boxes[:i])
+
+
+def test_the_map_shows_a_crop_of_each_component(single):
+    found = single.concept_map(concepts=CONCEPTS)
+    (axes,) = found.plot().axes
+    assert len(axes.images) == 1
+    assert len(axes.collections[-1].get_paths()) == len(found)
+    named = sum(bool(labels) for labels in found.places["labels"])
+    assert len(axes.texts) == named
 
 
 @pytest.mark.parametrize(
@@ -576,11 +627,10 @@ def test_few_labels_are_all_written():
         Scale("clarity", np.full(20_000, np.nan, np.float32)),
     ],
 )
-def test_many_points_are_pixels_in_a_vector_file(colouring, tmp_path):
+def test_many_points_are_pixels_in_a_vector_file(colouring):
     from semlens.draw.figure import figure_svg
 
-    points, labels = crowd(20_000)
-    figure = draw_map(points, colouring, labels[:3], "many")
+    figure = draw_map(crowd(20_000, named=3), colouring, "many")
     text = figure_svg(figure)
     assert "<image" in text
     assert len(text) < 2_000_000
@@ -606,7 +656,7 @@ def test_the_command_prints_clusters_and_writes_files(run, single, tmp_path, mon
     before = set(tmp_path.iterdir())
     result = run("--embedder", "words")
     assert result.exit_code == 0, result.output
-    assert_says(AssertionError(result.output), "cluster", "size", "add --save map.png")
+    assert_says(AssertionError(result.output), "place", "size", "add --save map.png")
     assert set(tmp_path.iterdir()) == before
     files = [tmp_path / f"map{end}" for end in (".png", ".svg", ".csv", ".json")]
     saves = [word for file in files for word in ("--save", file)]
@@ -630,7 +680,7 @@ def test_the_command_takes_clusters_seed_and_no_concepts(run, single):
     value = json.loads(result.stdout)
     assert len(value["clusters"]) == 2
     assert value["seed"] == 4
-    assert {part["cluster_label"] for part in value["components"]} == {None}
+    assert {part["place_label"] for part in value["components"]} == {None}
     assert all("clarity" in part for part in value["components"])
     found = run("--concepts", "none", "--method", "hdbscan", "--json")
     assert json.loads(found.stdout)["method"] == "hdbscan"

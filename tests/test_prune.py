@@ -338,7 +338,7 @@ def test_the_command_writes_weights_that_load_again(tmp_path, code, images, word
     out = tmp_path / "pruned.safetensors"
     result = CliRunner().invoke(
         app,
-        ["prune", str(db.path), "first:2", "first:3", "--out", str(out), "--model", code]
+        ["prune", str(db.path), "first:2", "first:3", "--save", str(out), "--model", code]
         + ["--json"],
     )
     assert result.exit_code == 0, result.output
@@ -351,7 +351,7 @@ def test_the_command_writes_weights_that_load_again(tmp_path, code, images, word
     assert again.spec == f"{code}:weights={out}"
     assert sl.load_model(code, weights=out).fingerprint == again.fingerprint != model.fingerprint
     second = sl.build(tmp_path / "second", again, images, words, ["first"], examples=4)
-    more = ["prune", str(second.path), "first:1", "--out", str(tmp_path / "b.safetensors")]
+    more = ["prune", str(second.path), "first:1", "--save", str(tmp_path / "b.safetensors")]
     result = CliRunner().invoke(app, [*more, "--model", said["model"], "--json"])
     assert result.exit_code == 0, result.output
     assert sl.load_model(json.loads(result.stdout)["model"]).spec == (
@@ -364,7 +364,7 @@ def test_the_command_writes_weights_that_load_again(tmp_path, code, images, word
     assert result.exit_code == 1
     assert "No component is given" in result.stderr
     result = CliRunner().invoke(
-        app, ["prune", str(db.path), "first:1", "--out", "x.pt", "--model", code]
+        app, ["prune", str(db.path), "first:1", "--save", "x.pt", "--model", code]
     )
     assert result.exit_code == 1
     assert ".safetensors" in result.stderr

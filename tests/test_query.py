@@ -1,8 +1,9 @@
-"""Pages, percentiles, "more like this" and label search, against float64 and plain loops."""
+"""Pages, scales, "more like this" and label search, against float64 and plain loops."""
 
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,10 +12,13 @@ from PIL import Image
 
 import semlens as sl
 from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.label import Labels
+from semlens.analysis.labelling.chosen_method import choose_method
+from semlens.analysis.labelling.labels import Labels
 from semlens.analysis.query_embedding import SEARCH_TEMPLATES
-from semlens.analysis.saved_labels import search_labels
-from semlens.analysis.search import alignments, make_query, rank
+from semlens.analysis.saved_labels import label_tables, search_labels
+from semlens.analysis.search.query import make_query
+from semlens.analysis.search.scale import plain_number
+from semlens.analysis.search.search import alignments, rank
 from semlens.data.image_folder import ImageFolder
 from semlens.errors import ConceptError, LayerError
 from semlens.models.subject import SubjectModel
@@ -40,6 +44,10 @@ def cos(a, b):
 def embedded(words, text):
     prompts = [template.replace("{}", text) for template in SEARCH_TEMPLATES]
     return np.mean([words.embed_texts([p])[0].double().numpy() for p in prompts], axis=0)
+
+
+def sure(confidence):
+    return -1 if np.isnan(confidence) else confidence
 
 
 def units(db, rows):
@@ -74,26 +82,45 @@ def test_pages_are_cut_from_one_ranking(db):
     assert layers.hits == every.hits
 
 
-def test_the_percentile_is_the_share_with_a_lower_alignment(db, words):
-    null = embedded(words, "")
-    scores = expected_scores(db, [embedded(words, "dog")], null, [embedded(words, "grass")])
-    for hit in db.search("dog", without=["grass"], top=1000).hits:
-        assert hit.alignment == pytest.approx(scores[hit.row], abs=2e-6)
-        lower = sum(value < scores[hit.row] - 1e-7 for value in scores.values())
-        assert hit.percentile == pytest.approx(lower / 25)
-
-
-def test_equal_components_have_equal_percentiles(db, words, monkeypatch):
+def test_ties_are_in_row_order(db, monkeypatch):
     values = np.array([0.5, 0.1, 0.5, 0.5, 0.9, *np.linspace(-1, 0, 20)], np.float32)
     null = np.zeros(25, np.float32)
+    db.search("dog")  # which measures the scale
+    query = replace(make_query(db, ["dog"]), texts=None)  # thresholds are the same for all
     monkeypatch.setattr(
         type(db), "products", lambda self, probes, rows: np.stack([values, null], 1)
     )
     rows = np.flatnonzero(db.has_examples)
     for top in (1, 2, 3, 4, 5, 25):
-        hits = rank(db, make_query(db, ["dog"]), top=top)
+        hits = rank(db, query, top=top)
         assert [hit.row for hit in hits.hits[:5]] == rows[[4, 0, 2, 3, 1]][:top].tolist()
-        assert [round(hit.percentile * 25) for hit in hits.hits[:5]] == [24, 21, 21, 21, 20][:top]
+
+
+def test_all_searches_by_words_share_a_scale(db, words):
+    """A full bar is the best alignment with any of 68 words, in float64 and one by one."""
+    some = [concept.name for concept in ConceptSet.load("paper-vocabulary").concepts[::10]]
+    null = embedded(words, "")
+    best = max(max(expected_scores(db, [embedded(words, one)], null).values()) for one in some)
+    hits, others = db.search("dog"), db.search("grass", layers="first", without="sky")
+    assert hits.scale == others.scale == plain_number(best) >= best
+    assert hits.to_json()["scale"] == hits.scale
+    row = hits[0].row
+    assert db.search(like=db.component(row)).scale == 1
+    again = sl.open(db.path, embedder=words).search("cat")
+    assert again.scale == hits.scale
+
+
+def test_a_scale_is_a_plain_number():
+    values = {0.468: 0.5, 0.5: 0.5, 0.51: 0.6, 0.0021: 0.0025, 0.1: 0.1, 0.9: 1, 12.0: 15, 0.0: 1}
+    assert {value: plain_number(value) for value in values} == values
+
+
+def test_a_text_that_the_embedder_does_not_know_is_told(tmp_path, subject, images):
+    db = sl.build(tmp_path / "db", subject, images, "semlens/demo", ["first"], examples=3)
+    with pytest.raises(ConceptError) as error:
+        db.search("dog", "\N{GIRAFFE FACE}")
+    assert_says(error.value, "semlens/demo", "nothing in '\N{GIRAFFE FACE}'", "image")
+    assert len(db.search("dog \N{GIRAFFE FACE}", top=2)) == 2, "a part of it is known"
 
 
 def test_alignments_of_all_components(db, words):
@@ -169,8 +196,9 @@ def labelled(db, tmp_path):
     values[4] = values[9]  # of equal ones the first row comes first
     places = (np.arange(len(rows)) % len(NAMES))[:, None]
     none = np.full(len(rows), np.nan, np.float32)
+    least, method = np.full_like(none, -9), choose_method([db], None, len(NAMES))
     labels = Labels(
-        ConceptSet.of(NAMES), -9.0, rows, places, values, none, np.full_like(none, -9), db
+        ConceptSet.of(NAMES), -9.0, rows, places, values, none, least, none, none, db, method
     )
     labels.save_to_database("mine")
     return db, labels.to_pandas(), labels.rows
@@ -181,7 +209,7 @@ def test_labels_are_found_by_the_beginnings_of_their_words(labelled):
 
     def expected(*wanted):
         mine = [i for i in range(len(frame)) if frame["label"][i] in wanted]
-        mine.sort(key=lambda i: (-frame["alignment"][i], rows[i]))
+        mine.sort(key=lambda i: (-sure(frame["confidence"][i]), -frame["score"][i], rows[i]))
         return [(int(rows[i]), frame["label"][i]) for i in mine]
 
     def found(*texts, **options):
@@ -191,7 +219,7 @@ def test_labels_are_found_by_the_beginnings_of_their_words(labelled):
         assert [hit.rank for hit in hits.hits] == list(range(1, hits.total + 1))
         for hit in hits.hits:
             place = np.flatnonzero(rows == hit.row)[0]
-            assert hit.alignment == pytest.approx(frame["alignment"][place])
+            assert hit.score == pytest.approx(frame["score"][place])
             assert hit.component == db.component(hit.row)
         return [(hit.row, hit.label) for hit in hits.hits]
 
@@ -201,6 +229,14 @@ def test_labels_are_found_by_the_beginnings_of_their_words(labelled):
     assert found("box", "tree") == expected("box", "tree")
     assert found("fur", without=["coat"]) == expected("striped fur")
     assert found("nothing like it") == []
+
+
+def test_tables_with_other_columns_are_left_out(labelled):
+    db, frame, _ = labelled
+    db.save_analysis("labels-old", frame.drop(columns="score"))
+    assert [table.name for table in label_tables(db)] == ["mine"]
+    with pytest.raises(ConceptError, match="no saved labels 'old'"):
+        search_labels(db, ["fur"], name="old")
 
 
 def test_pages_and_layers_of_a_label_search(labelled):
@@ -236,3 +272,18 @@ def test_an_embedder_without_texts_still_finds_components(tmp_path, subject, ima
     vector = np.mean([db.embedder.embed_images([picture])[0].numpy(), units(db, [row])[0]], 0)
     for hit in db.search(images=[picture], like=[db.component(row)]).hits:
         assert hit.alignment == pytest.approx(cos(db.theta[hit.row], vector), abs=2e-6)
+
+
+def test_a_query_that_prefers_no_component_is_refused(tmp_path, subject, images, words):
+    db = sl.build(tmp_path / "db", subject, images, words, ["first"], examples=3)
+    name = db.names()[0]
+    for terms in (
+        {"texts": "dog", "without": "dog"},
+        {"texts": ["dog", "cat"], "without": ["cat", "dog"]},
+        {"like": name, "unlike": name},
+    ):
+        with pytest.raises(ConceptError, match="are the same"):
+            make_query(db, **terms)
+    with pytest.raises(ConceptError, match="half a character"):
+        make_query(db, "\ud800")
+    assert np.linalg.norm(make_query(db, "dog", without="cat").direction) > 0.1

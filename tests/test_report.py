@@ -28,17 +28,17 @@ from semlens.analysis.audit.saved_audits import AuditSettings
 from semlens.analysis.concepts import Concept, ConceptSet
 from semlens.analysis.correct.artefact_sensitivity import accuracies, with_artefacts
 from semlens.analysis.report.correction_sections import (
-    graph_labels,
     read_model_test,
     read_sensitivity,
 )
-from semlens.analysis.report.image_sections import border_sentence
 from semlens.analysis.report.limits import reproduce
-from semlens.analysis.report.sections import SkippedSection
+from semlens.analysis.report.section_parts import SkippedSection
+from semlens.analysis.report.swap_sections import swap_sentence
 from semlens.analysis.swap.border_swap import BorderSwap
 from semlens.cli.app import app
 from semlens.data.artefact import load_artefact
 from semlens.data.image_folder import ImageFolder
+from semlens.draw.graph_layout import verdicts_text
 from semlens.errors import ConceptError, DataError, RecipeError, RelevanceError, StoreError
 from semlens.models.subject import SubjectModel
 from semlens.progress import progress_listener
@@ -52,15 +52,18 @@ CONCEPTS = ConceptSet(
     "the test",
 )
 SECTIONS = [
-    "identity", "overview", "map", "audit", "unexpected", "graph", "examples", "borders",
-    "contrast", "test", "correction", "limits", "reproduce",
+    "audit", "unexpected", "graph", "map", "examples", "repair", "test", "correction", "borders",
+    "regions", "colours", "contrast", "overview", "identity", "limits", "reproduce",
 ]  # fmt: skip
+ON_REQUEST = ["borders", "regions", "colours", "contrast"]
 NO_MAP = SkippedSection("UMAP is tested elsewhere.")
 
 
 def report(db, target, concepts, **settings):
     """A report without its slow parts, unless they are given."""
-    settings = {"concept_map": NO_MAP, "graph": False, "date": DATE, **settings}
+    settings = {
+        "concept_map": NO_MAP, "graph": False, "before_after": False, "date": DATE, **settings
+    }  # fmt: skip
     return sl.report(db, target, concepts, **settings)
 
 
@@ -172,14 +175,14 @@ def test_all_sections_stand_there_with_what_was_found(db, audit):
 
 def test_the_verdict_follows_the_audit(db, audit):
     found = report(db, "b", CONCEPTS, audit=audit)
-    expected = "Alarm" if audit.alarm else "No alarm"
-    assert found.page.verdict.text == expected
+    assert found.page.verdict.text == audit.standing.word
+    assert audit.standing.sentence() in found.page.sentence
     assert f"{audit.p_value:.3f}" in found.page.sentence
-    claimed = audit.share("spurious") + audit.share("both")
-    assert f"claim {claimed:.0%}" in found.page.sentence
+    assert audit.standing.shares() in found.page.sentence
+    assert f"{100 * audit.share('unexpected'):.0f} %" in found.page.sentence
     valid = sl.audit(db, "b", CONCEPTS.of_kind("valid"), resamples=0)
     one_side = report(db, "b", CONCEPTS, audit=valid)
-    assert "No spurious concepts were given" in one_side.page.sentence
+    assert "has no spurious concepts on its list" in one_side.page.sentence
     assert one_side.page.verdict.kind == "open"
 
 
@@ -267,16 +270,14 @@ def test_concepts_without_sides_give_no_audit_but_unexpected_components(db):
     table = found.to_pandas().set_index("section")
     assert "no valid and no spurious concepts" in table["reason"]["audit"]
     assert table["made"]["unexpected"]
-    assert "random crops" in check_page(found.html).text["unexpected"]
+    assert "above noise" in check_page(found.html).text["unexpected"]
 
 
 @pytest.fixture(scope="module")
 def sections(db, pictures):
     """A graph, a test and a correction of the little model."""
     images, model = ImageFolder(pictures), little()
-    names = [db.component(int(row)) for row in db.rows()]
-    labels = graph_labels(names, sl.audit(db, "b", CONCEPTS, resamples=0), db.label(CONCEPTS))
-    graph = sl.attribution_graph(db, 1, labels, samples=[1, 4])
+    graph = sl.attribution_graph(db, 1, db.label(CONCEPTS), samples=[1, 4])
     patch = load_artefact("patch:255,0,0")
     test = sl.model_test(db, 1, artefacts=[patch])
     targets = [(0, 1, 3)[i % 3] for i in range(len(images))]
@@ -293,7 +294,7 @@ def test_graph_test_and_correction_are_shown(db, audit, sections):
         sensitivity=correction,
     )  # fmt: skip
     page = check_page(found.html)
-    assert found.to_pandas().set_index("section")["made"].drop(["map", "borders", "contrast"]).all()
+    assert found.to_pandas().set_index("section")["made"].drop(["map", "repair", *ON_REQUEST]).all()
     one = test.sets[0]
     assert f"{one.auroc:.3f} ({one.interval[0]:.3f} to {one.interval[1]:.3f})" in page.text["test"]
     assert f"{100 * one.outputs.top(1):.1f} %" in page.text["test"]
@@ -302,7 +303,7 @@ def test_graph_test_and_correction_are_shown(db, audit, sections):
     assert found.page.more[0] in page.text["head"]
     assert f"{one.auroc:.3f}" in found.page.more[0]
     assert "before" in found.page.more[1]
-    assert f"{graph.overall:.0%}" in page.text["graph"]
+    assert f"{100 * graph.overall:.0f} %" in page.text["graph"]
     limits = page.text["limits"]
     assert "has no model test" not in limits
     assert "Tested: patch" in limits
@@ -316,20 +317,21 @@ def test_a_report_makes_its_graph_and_its_test(db, audit, sections, tmp_path):
             db, "b", CONCEPTS, artefacts="patch:255,0,0", concept_map=False, date=DATE
         )
     assert {what for what, _, _ in seen} >= {"report", "resampling examples", "with patch"}
-    assert [done for what, done, _ in seen if what == "report"] == list(range(8))
+    assert [done for what, done, _ in seen if what == "report"] == list(range(11))
     page = check_page(found.html)
     made = found.to_pandas().set_index("section")["made"]
-    assert made[~made].index.tolist() == ["map", "borders", "contrast", "correction"]
+    assert made[~made].index.tolist() == ["map", "repair", "correction", *ON_REQUEST]
     assert "The map was not requested." in page.text["map"]
     one = sections[1].sets[0]
     assert f"{one.auroc:.3f} ({one.interval[0]:.3f} to {one.interval[1]:.3f})" in page.text["test"]
-    # the graph is of the class's samples, by the concepts of the audit
-    labels = graph_labels([db.component(int(row)) for row in db.rows()], audit, db.label())
+    # the graph is of the class's samples, by name, with the verdicts of the audit
     samples = [i for i in range(len(db.samples)) if db.samples["logit"][i] == 1]
-    graph = sl.attribution_graph(db, 1, labels, samples=samples)
+    verdicts = dict(zip(audit.frame["component"], audit.frame["verdict"], strict=True))
+    graph = sl.attribution_graph(db, 1, samples=samples, verdicts=verdicts)
     for node in sorted(graph.nodes[1:], key=lambda node: -node.mean)[:5]:
         assert f"{node.label}" in page.text["graph"]
-    assert f"{graph.overall:.0%} of the relevance" in found.html
+        assert verdicts_text(node) in page.text["graph"]
+    assert f"{100 * graph.overall:.0f} % of the relevance" in found.html
     other = sl.report(
         db, "b", CONCEPTS, audit=audit, graph=graph, model_test=sections[1], concept_map=False,
         date=DATE,
@@ -343,7 +345,7 @@ def test_a_saved_audit_is_a_report(db):
     found = report(db, None, None, saved=kept.id)
     assert "Review by people" in found.html
     plain = sl.audit(db, "b", CONCEPTS, **wanted)
-    assert found.audit.frame.equals(plain.frame)
+    assert found.audit.frame.drop(columns="marked").equals(plain.frame)
     assert found.audit.p_value == plain.p_value
     assert found.html == report(db, None, None, saved=kept, audit=plain).html
 
@@ -389,21 +391,6 @@ def test_a_saved_test_of_another_class_is_refused(sections, tmp_path):
     with pytest.raises(DataError) as error:
         read_model_test(tmp_path / "test.json", "a")
     assert_says(error.value, "'b'", "'a'")
-
-
-def test_labels_of_the_graph_are_the_audits_first(db, audit):
-    rows = db.rows()
-    names = [db.component(int(row)) for row in rows]
-    labels = db.label(ConceptSet.of(["dog", "green frog", "tree"]), threshold=-9.0)
-    found = graph_labels(names, audit, labels)
-    for row in audit.frame.to_dict("records"):
-        part = sl.Component.parse(row["component"])
-        if row["verdict"] == "unexpected":
-            assert found[part] == labels.of(part)
-        else:
-            side = "spurious" if row["verdict"] == "spurious" else "valid"
-            assert found[part] == f"{row[f'{side}_concept']} ({row['verdict']})"
-    assert graph_labels(names, None, None) == {}
 
 
 def test_limits_are_those_of_this_report(db):
@@ -465,15 +452,15 @@ def test_borders_of_the_class_are_told_in_a_sentence_and_a_table(db, audit):
     found = report(db, "b", CONCEPTS, audit=audit, border_swap=border_swap_of(*rows))
     page = check_page(found.html)
     text = page.text["borders"]
-    assert "change its logit by +0.31 on average (border 25%)" in " ".join(text.split())
+    assert "change its logit by +0.31 on average (border 25 %)" in " ".join(text.split())
     assert "within the range of the other classes" in text
     assert "adjusted p = 1.0000" in text
     for part in ("+4.20", "0.0016", "-0.20", "marks in the middle"):
         assert part in text
-    assert border_sentence(border_swap_of(*rows), "b") in page.text["head"]
-    detected = border_sentence(border_swap_of(*rows), "a")
+    assert swap_sentence(border_swap_of(*rows), "b") in page.text["head"]
+    detected = swap_sentence(border_swap_of(*rows), "a")
     assert "relies on its surroundings (adjusted p = 0.0016)" in detected
-    assert "'c' was not among the classes tested" in border_sentence(border_swap_of(*rows), "c")
+    assert "'c' was not among the classes tested" in swap_sentence(border_swap_of(*rows), "c")
     # run by the report: this database has images of too few classes
     missing = report(db, "b", CONCEPTS, audit=audit, border_swap=True).to_pandas()
     assert "images of 3 classes" in missing.set_index("section")["reason"]["borders"]
@@ -551,14 +538,14 @@ def run(*arguments, check=0):
 def test_the_command(built):
     file = built / "report.html"
     arguments = [
-        built / "db", "--concepts", built / "set.toml", "--out", file, "--artefact", "hue",
+        built / "db", "--concepts", built / "set.toml", "--save", file, "--artefact", "hue",
         "--date", "2026-01-31", "--shown", "3", "--model", f"{built / 'model.py'}:make", "--json",
     ]  # fmt: skip
     told = json.loads(run(*arguments).stdout)
     assert told["target"] == {"logit": 1, "name": "class1"}
     assert told["file"] == str(file)
     made = {part["section"]: part["made"] for part in told["sections"]}
-    assert [key for key, done in made.items() if not done] == ["borders", "contrast", "correction"]
+    assert [key for key, done in made.items() if not done] == ["repair", "correction", *ON_REQUEST]
     page = check_page(file.read_text("utf-8"))
     pictures = [a for a in page.all("img") if a["alt"].startswith("Map of ")]
     assert len(pictures) == 1
@@ -574,7 +561,7 @@ def test_the_command(built):
 def test_the_command_says_what_it_lacks(built):
     file = built / "r.html"
     ended = run(
-        built / "db", "--concepts", built / "set.toml", "--out", file, "--no-graph", "--no-map",
+        built / "db", "--concepts", built / "set.toml", "--save", file, "--no-graph", "--no-map",
         "--artefact", "hue", "--data", built / "nowhere", "--model", f"{built / 'model.py'}:make",
     )  # fmt: skip
     assert "Missing sections" in ended.stdout
@@ -589,7 +576,7 @@ def test_wrong_commands_end_before_the_work(built):
     path, concepts = built / "db", ("--concepts", built / "set.toml")
     assert "There is no concept set" in run(path, check=1).stderr
     assert "YYYY-MM-DD" in run(path, *concepts, "--date", "31.1.2026", check=1).stderr
-    assert ".html" in run(path, *concepts, "--out", "report.pdf", check=1).stderr
+    assert ".html" in run(path, *concepts, "--save", "report.pdf", check=1).stderr
     assert "Unknown class" in run(path, *concepts, "--target", "ox", check=1).stderr
     assert "Unknown artefact" in run(path, *concepts, "--artefact", "dirt", check=1).stderr
     assert "none.json" in run(path, *concepts, "--tested", "none.json", check=1).stderr

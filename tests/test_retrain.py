@@ -346,7 +346,7 @@ def test_the_command(tmp_path):
     drop.write_text(f"path,flagged\n{names[0]},True\n{names[1]},False\n")
     out = tmp_path / "better.safetensors"
     line = ["retrain", str(db.path), "--artefact", "patch:red", "--artefact", "hue", "--drop",
-            str(drop), "--epochs", "1", "--out", str(out), "--model", spec, "--json"]  # fmt: skip
+            str(drop), "--epochs", "1", "--save", str(out), "--model", spec, "--json"]  # fmt: skip
     result = CliRunner().invoke(app, [*line, "--save", str(tmp_path / "history.png")])
     assert result.exit_code == 0, result.output
     said = json.loads(result.stdout)
@@ -359,7 +359,7 @@ def test_the_command(tmp_path):
     assert not list(tmp_path.glob("*.checkpoint"))
     assert (tmp_path / "history.png").stat().st_size > 1000
     for change, text in (
-        (["--out", "x.pt"], ".safetensors"),
+        (["--save", "x.pt"], ".safetensors"),
         (["--artefact", "nonsense"], "nonsense"),
         (["--only", "zzz"], "No file name"),
     ):

@@ -180,8 +180,8 @@ def test_labels_are_the_best_concepts_above_the_threshold(db, words):
     names = ["dog", "green frog", "car", "tree"]
     concepts = ConceptSet.of(names)
     null = text_vector(words, "", LABEL_TEMPLATES)
-    threshold = float(np.median(db.label(concepts).score[:, 0]))
-    labels = db.label(concepts, threshold=threshold, candidates=2)
+    threshold = float(np.median(db.label(concepts, method="semantic-lens").score[:, 0]))
+    labels = db.label(concepts, method="semantic-lens", threshold=threshold, candidates=2)
     assert len(labels) == db.has_examples.sum()
     found = {None: 0}
     for place, row in enumerate(labels.rows):
@@ -203,7 +203,9 @@ def test_labels_are_the_best_concepts_above_the_threshold(db, words):
 def test_the_margin_is_to_another_name(db):
     doubled = ConceptSet((Concept("dog", ("a",)), Concept("dog", ("b",)), Concept("car")))
     single = ConceptSet((Concept("dog"), Concept("car")))
-    np.testing.assert_allclose(db.label(doubled).margin, db.label(single).margin, atol=1e-6)
+    for method in ("semantic-lens", "vote-examples"):
+        first, second = (db.label(words, method=method).margin for words in (doubled, single))
+        np.testing.assert_allclose(first, second, atol=1e-6)
     assert np.isnan(db.label(ConceptSet.of(["dog"])).margin).all()
 
 
@@ -222,7 +224,7 @@ def test_image_concepts(db, words, tmp_path):
         '[concepts]\nColours = [{name = "red", images = ["red.png"]}, '
         '{name = "blue", images = ["blue.png"]}]\n'
     )
-    labels = db.label(tmp_path / "set.toml", threshold=-9.0)
+    labels = db.label(tmp_path / "set.toml", method="semantic-lens", threshold=-9.0)
     red = words.embed_images([Image.new("RGB", (20, 20), (230, 10, 10))])[0].numpy()
     blue = words.embed_images([Image.new("RGB", (20, 20), (10, 10, 230))])[0].numpy()
     for place, row in enumerate(labels.rows):

@@ -1,4 +1,4 @@
-"""Selections on a map: counts by hand, kept labels before those of clusters, and refusals."""
+"""Selections on a map: counts by hand, kept labels before those of places, and refusals."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import semlens as sl
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.describe.concept_map import has_layout
 from semlens.analysis.describe.map_selection import component_labels, select
-from semlens.draw.map_plot import Scale
+from semlens.draw.map_colours import Scale
 from semlens.errors import LayerError, RecipeError
 
 CONCEPTS = ConceptSet.of(["dog", "green frog", "car", "tree", "sea"])
@@ -47,8 +47,7 @@ def test_a_selection_lists_its_components_in_the_order_of_the_map(db, concept_ma
     of_map = concept_map.frame.set_index("component")
     for record in frame.to_dict("records"):
         mine = of_map.loc[record["component"]]
-        assert (record["x"], record["y"]) == (mine["x"], mine["y"])
-        assert record["cluster"] == mine["cluster"]
+        assert record["place"] == mine["place"]
 
 
 def check_counts(table, by, mine, everyone):
@@ -60,11 +59,11 @@ def check_counts(table, by, mine, everyone):
         assert record["total"] == of[record[by]]
 
 
-def test_without_kept_labels_those_of_clusters_are_counted(db, concept_map):
+def test_without_kept_labels_those_of_places_are_counted(db, concept_map):
     chosen = select(concept_map, ROWS)
-    assert chosen.source == "clusters"
+    assert chosen.source == "places"
     everyone = dict(
-        zip(concept_map.frame["component"], concept_map.frame["cluster_label"], strict=True)
+        zip(concept_map.frame["component"], concept_map.frame["place_label"], strict=True)
     )
     mine = [everyone[str(db.component(row))] for row in set(ROWS)]
     check_counts(chosen.labels, "label", mine, everyone.values())
@@ -108,7 +107,7 @@ def test_a_selection_can_be_kept_and_drawn(concept_map, tmp_path):
     assert plain["count"] == len(chosen) == len(plain["components"])
     axes = chosen.plot().axes[0]
     assert axes.get_title(loc="left").startswith(f"{len(chosen)} of {len(concept_map)}")
-    assert f"{len(chosen)} components, 0 without a label (clusters)" in repr(chosen)
+    assert f"{len(chosen)} components, 0 without a label (places)" in repr(chosen)
 
 
 @pytest.mark.parametrize(
@@ -153,9 +152,10 @@ def test_labels_of_another_set_leave_the_map_as_it_is(db, concept_map):
     other = ConceptSet.of(["sea", "dog"])
     again = concept_map.labelled(other, threshold=-2.0, top_labels=1)
     fresh = db.concept_map(concepts=other, threshold=-2.0, top_labels=1)
+    pd.testing.assert_frame_equal(again.places, fresh.places)
     pd.testing.assert_frame_equal(again.clusters, fresh.clusters)
     pd.testing.assert_frame_equal(again.frame, fresh.frame)
-    assert set(again.labelled(None).frame["cluster_label"]) == {None}
+    assert set(again.labelled(None).frame["place_label"]) == {None}
     pd.testing.assert_series_equal(concept_map.frame["x"], again.frame["x"])
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import threading
 from collections.abc import Callable
@@ -76,6 +78,12 @@ HEADS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "fewer boxes": (CROPS, tensors(lambda t: t.update(box=t["box"][:-1].clone())), "box I32"),
     "vectors cut short": (FIRST, lambda f: f.write_bytes(f.read_bytes()[:-8]), "cannot be read"),
     "no vectors": (FIRST, Path.unlink, "cannot be read"),
+    "a pipe": (FIRST, lambda f: (f.unlink(), os.mkfifo(f)), "not a regular file"),
+    "a table that is a pipe": (
+        file_names.COMPONENTS,
+        lambda f: (f.unlink(), os.mkfifo(f)),
+        "not a regular file",
+    ),
     "an empty file": (
         file_names.thumbnails_file(1),
         lambda f: f.write_bytes(b""),
@@ -169,7 +177,7 @@ def test_no_question_is_answered_from_a_changed_file(copy, name):
         with pytest.raises(StoreError) as error:
             ask(db)
         assert_says(error.value, str(copy / file), "SHA-256 differs", "Restore it")
-    assert db.verify() == [file]
+    assert [problem.file for problem in db.verify().problems] == [file]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
@@ -257,9 +265,7 @@ def test_verify_lists_all_damage_of_a_database_that_cannot_be_opened(copy):
     flip(copy / CROPS)
     (copy / FIRST).unlink()
     for extra in ([], ["--json"]):
-        ended = CliRunner().invoke(
-            app, ["status", str(copy), "--verify", *extra], env={"COLUMNS": "300"}
-        )
+        ended = CliRunner().invoke(app, ["verify", str(copy), *extra], env={"COLUMNS": "300"})
         assert ended.exit_code == 1
         assert CROPS in ended.stdout
         assert FIRST in ended.stdout
@@ -275,3 +281,56 @@ def test_a_database_that_was_extended_meanwhile_says_so(copy, pictures):
     assert len(opened(copy).summary()) == 3
     assert np.isfinite(opened(copy).theta).all()
     assert isinstance(opened(copy).show(["first:1"]), Image.Image)
+
+
+def _first_twice(manifest):
+    manifest["layers"][1]["name"] = "first"
+
+
+def _shifted(manifest):
+    manifest["layers"][1]["first"] += 1
+
+
+def _more_rows(manifest):
+    manifest["layers"][0]["rows"] = 1000
+
+
+def _no_layers(manifest):
+    manifest["layers"] = []
+
+
+@pytest.mark.parametrize("change", [_first_twice, _shifted, _more_rows, _no_layers])
+def test_a_manifest_whose_layers_do_not_fit_together_is_refused(copy, change):
+    path = copy / "manifest.json"
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(StoreError, match=r"manifest\.json") as error:
+        sl.open(copy)
+    assert_says(error.value, "Expected", "Restore")
+
+
+def test_a_newer_format_names_itself_whatever_else_it_holds(copy):
+    path = copy / "manifest.json"
+    manifest = json.loads(path.read_text()) | {"format": 999, "unheard_of": {}}
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(StoreError, match="has format 999"):
+        sl.open(copy)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"", b"[]", b'{"format": 5}', b"\xc3("])
+def test_a_manifest_that_is_none_is_refused(copy, content):
+    (copy / "manifest.json").write_bytes(content)
+    with pytest.raises(StoreError, match="cannot be read") as error:
+        sl.open(copy)
+    assert_says(error.value, "Expected", "Restore")
+
+
+def test_a_file_that_is_replaced_after_its_first_use_is_verified_again(copy):
+    db, file = opened(copy), copy / file_names.examples_file("first")
+    before = db.examples("first")
+    flip(file)
+    with pytest.raises(StoreError, match="SHA-256 differs"):
+        db.examples("first")
+    flip(file)
+    assert db.examples("first").equals(before)

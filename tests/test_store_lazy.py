@@ -25,6 +25,7 @@ from semlens.store import file_names
 from semlens.store.atomic_files import load_table, save_table
 from semlens.store.locked_cached_property import locked_cached_property
 from semlens.store.row_group_cache import RowGroupCache
+from semlens.types import Box, Thumbnail
 
 LAYERS = ["first", "second"]
 
@@ -191,7 +192,11 @@ def same_examples(db):
 
 def plain_thumbnails(path):
     files = sorted((path / "thumbnails").glob("*.parquet"))
-    return [webp for file in files for webp in pd.read_parquet(file)["webp"]]
+    return [
+        Thumbnail(record.webp, Box(*record.box.tolist()))
+        for file in files
+        for record in pd.read_parquet(file).itertuples()
+    ]
 
 
 def test_a_database_gives_the_rows_of_its_files(db):

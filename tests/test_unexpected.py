@@ -88,7 +88,7 @@ def test_unexpected_are_the_relevant_ones_at_or_below_the_threshold(db, words):
         values = best[record["component"]]
         order = np.argsort(values)[::-1][:3]
         assert row["nearest"] == [NAMES[i] for i in order]
-        assert row["alignments"] == pytest.approx([values[i] for i in order], abs=2e-6)
+        assert row["scores"] == pytest.approx([values[i] for i in order], abs=2e-6)
         assert (row["mean"], row["max"]) == (record["mean"], record["max"])
     for line in found.layers.to_dict("records"):
         inside = [r for r in relevant if db.component(r["component"]).layer == line["layer"]]
@@ -147,14 +147,16 @@ def test_the_files_behind_a_component(db, tmp_path):
         found.save_files(tmp_path / "files.txt")
 
 
-def test_the_default_threshold_is_that_of_labels(db, words):
-    best = {row: max(values) for row, values in alignments(db, words).items()}
-    labels = db.label(CONCEPTS)
+@pytest.mark.parametrize("method", ["semantic-lens", "vote-examples"])
+def test_they_are_those_without_a_label(db, method):
+    labels = db.label(CONCEPTS, method=method)
+    best = dict(zip(labels.rows.tolist(), labels.score[:, 0].tolist(), strict=True))
     least = dict(zip(labels.rows.tolist(), labels.thresholds.tolist(), strict=True))
     relevance = db.relevance(1)
     relevant = set(relevance.loc[relevance["max"] >= 0, "component"])
-    for threshold in (None, 0.0):  # above noise, and the paper's
-        found = db.unexpected("b", CONCEPTS, minimum=0.0, threshold=threshold)
+    for threshold in (None, 0.0):
+        found = db.unexpected("b", CONCEPTS, minimum=0.0, threshold=threshold, method=method)
+        assert found.method == labels.method
         assert {db.row(sl.Component.parse(name)) for name in found.components} == {
             row for row, value in best.items()
             if value <= (least[row] if threshold is None else threshold) and row in relevant
@@ -248,7 +250,7 @@ def test_an_embedder_without_texts(tmp_path, pictures):
     found = db.unexpected("b", tmp_path / "set.json", threshold=2.0, minimum=0.0)
     assert 0 < above_noise <= len(found)
     one = db.embedder.embed_images([Image.open(path)])[0].double().numpy()
-    for name, told in zip(found.components, found.frame["alignments"], strict=True):
+    for name, told in zip(found.components, found.frame["scores"], strict=True):
         theta = db.theta[db.row(sl.Component.parse(name))].astype(np.float64)
         cosine = float(theta @ one / np.linalg.norm(theta) / np.linalg.norm(one))
         assert told == pytest.approx([cosine], abs=2e-6)

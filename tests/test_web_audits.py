@@ -99,8 +99,7 @@ def test_the_result_is_the_audits(client, db):
     save(client, settings={"threshold": [0.0, None], "seed": 5})
     found = fetch(client, "audits/1/result").json()
     plain = sl.audit(db, "ox", plain_concepts(), threshold=(0.0, None), seed=5)
-    assert found["sentence"] == plain.sentence
-    assert (found["alarm"], found["p_value"]) == (plain.alarm, plain.p_value)
+    assert (found["suspect"], found["p_value"]) == (plain.suspect, plain.p_value)
     assert [one["component"] for one in found["components"]] == plain.frame["component"].to_list()
     for one, record in zip(found["components"], plain.frame.to_dict("records"), strict=True):
         assert db.row(sl.Component.parse(one["component"])) == record["row"]
@@ -122,7 +121,7 @@ def test_what_there_is_no_side_for_is_null(client):
     save(client, spurious=[])
     found = fetch(client, "audits/1/result").json()
     assert found["p_value"] is None
-    assert not found["alarm"]
+    assert fetch(client, "audits/1/standing").json()["kind"] == "no verdict"
     assert {one["spurious"] for one in found["components"]} == {None}
     assert {one["side"] for one in found["null_shares"]} == {"valid"}
 
@@ -183,7 +182,7 @@ def test_edits_are_kept_and_an_older_tab_is_refused(client):
 def test_trying_saves_nothing(client, db):
     body = {"target": "ox", "valid": terms(VALID), "spurious": terms(SPURIOUS)}
     tried = fetch(client, "audits/preview", "POST", body).json()
-    assert tried["sentence"] == sl.audit(db, "ox", plain_concepts()).sentence
+    assert tried["p_value"] == sl.audit(db, "ox", plain_concepts()).p_value
     assert db.audits.numbers() == []
     save(client)
     assert fetch(client, "audits/1/result").json() == tried
@@ -377,6 +376,6 @@ def test_a_folder_for_reading_only_keeps_edits_for_as_long_as_the_server(built):
     number = made["id"]
     assert fetch(client, f"audits/{number}", "PUT", {"revision": 1, "name": "x"}).status_code == 200
     found = fetch(client, f"audits/{number}/result").json()
-    assert found["sentence"] == db.audits.run(number).sentence
+    assert found["p_value"] == db.audits.run(number).p_value
     assert db.audits.get(number).settings == AuditSettings(level=0.2)
     assert not (built.path / "analysis" / "audits" / f"{number}.json").exists()

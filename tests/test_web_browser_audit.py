@@ -9,6 +9,7 @@ import urllib.request
 import pytest
 from web_browser import axe, expect, settle
 
+from semlens.analysis.audit.standing import CURLY
 from semlens.analysis.concepts import ConceptSet
 
 AUDIT = "#/m/demo/audit"
@@ -22,7 +23,7 @@ def begin(page_at, served, **options):
     """Begin the audit of the docs: vegetables, with what they show and with artefacts."""
     page = page_at(f"{served[0]}{AUDIT}?class=4", **options)
     page.get_by_role("button", name="Start audit").click()
-    expect(page.locator(".badge")).to_be_visible(timeout=60_000)
+    expect(page.locator(".said .badge")).to_be_visible(timeout=60_000)
     return page, int(re.search(r"audit=(\d+)", page.url)[1])
 
 
@@ -38,8 +39,8 @@ def test_the_planted_fault_raises_the_alarm(page_at, served):
     page, number = begin(page_at, served)
     found = served[1].audits.run(number)
     assert found.alarm
-    expect(page.locator(".badge")).to_have_text("Alarm")
-    expect(page.locator(".said")).to_contain_text(found.evidence)
+    expect(page.locator(".said .badge")).to_have_text("Alarm")
+    expect(page.locator(".said")).to_contain_text(found.standing.sentence(CURLY))
     expect(page.locator("h2#components + span")).to_contain_text(f"{len(found.frame)} relevant")
     expect(page.locator(".plot path.dot")).to_have_count(len(found.frame))
     counts = found.frame["verdict"].value_counts()
@@ -66,6 +67,8 @@ def test_edits_survive_a_reload(page_at, served):
     valid, spurious = lists(db.audits.get(number))
     assert valid == [*(one for one in before[0] if one != "carrot"), "tomato"]
     assert spurious == [*(one for one in before[1] if one != "snow"), "carrot"]
+    # before and after stands above the lists: both must be in the window
+    page.locator("#list-valid").evaluate("list => list.scrollIntoView()")
     page.locator("li.chip", has_text="carrot").drag_to(page.locator("#list-valid"))
     expect(count(page, "valid")).to_have_text(str(len(before[0]) + 1))
     saved(page)
@@ -137,7 +140,7 @@ def test_thresholds_are_moved_by_mouse_and_keyboard(page_at, served):
     assert moved == pytest.approx(value - 0.005, abs=1e-9)
     found = db.audits.run(number)
     settle(page)
-    expect(page.locator(".said")).to_contain_text(found.evidence)
+    expect(page.locator(".said")).to_contain_text(found.standing.sentence(CURLY))
 
 
 def test_a_suspect_that_nobody_listed_is_added_to_a_list(page_at, served):
@@ -185,7 +188,7 @@ def test_files_are_taken_away(page_at, served, tmp_path):
         page.get_by_role("button", name="CSV").click()
     lines = found.value.path().read_text("utf-8").splitlines()
     assert len(lines) == 1 + len(db.audits.run(number).frame)
-    with page.expect_download(timeout=120_000) as found:
+    with page.expect_download(timeout=300_000) as found:
         page.get_by_role("button", name="Report").click()
     assert "Review by people" in found.value.path().read_text("utf-8")
 
@@ -217,7 +220,7 @@ def test_empty_lists_say_what_to_do(page_at, served):
     field = page.get_by_label("Add a spurious concept")
     field.fill("letters")
     field.press("Enter")
-    expect(page.locator(".badge")).to_be_visible(timeout=60_000)
+    expect(page.locator(".said .badge")).to_be_visible(timeout=60_000)
 
 
 @pytest.mark.parametrize(("width", "theme"), [(1440, "light"), (360, "dark")])

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 from urllib.parse import unquote
 
 import numpy as np
 import pytest
+from matplotlib.path import Path
 from PIL import Image
-from web_browser import axe, expect, settle
+from web_browser import axe, copy_of, expect, fits, serve, settle
 
 import semlens as sl
 
@@ -82,7 +84,7 @@ def lasso(page, *places):
     page.keyboard.up("Shift")
 
 
-LEFT = ((0.005, 0.15), (0.45, 0.15), (0.45, 0.995), (0.005, 0.995))
+LEFT = ((0.005, 0.005), (0.45, 0.005), (0.45, 0.995), (0.005, 0.995))
 NOTHING = ((0.97, 0.9), (0.99, 0.9), (0.99, 0.95))
 
 
@@ -96,14 +98,83 @@ def saved(page, button):
     return download.value.path().read_bytes()
 
 
-def test_the_map_shows_all_components_and_their_clusters(map_at, demo):
+def names_of(page):
+    """Names on the map with their boxes: left, top, width, height."""
+    return json.loads(host(page).get_attribute("data-names"))
+
+
+def boxes_of_crops(page):
+    script = """(crops) => crops.map((crop) => {
+      const stage = crop.parentElement.getBoundingClientRect();
+      const box = crop.getBoundingClientRect();
+      return [box.left - stage.left, box.top - stage.top, box.width, box.height];
+    })"""
+    return page.locator(".crop").evaluate_all(script)
+
+
+def overlap(one, other):
+    """The shorter side of what two boxes share."""
+    sides = [
+        min(one[axis] + one[axis + 2], other[axis] + other[axis + 2]) - max(one[axis], other[axis])
+        for axis in (0, 1)
+    ]
+    return max(min(sides), 0)
+
+
+@pytest.mark.parametrize(("width", "height", "least"), [(1440, 900, 185), (390, 844, 20)])
+def test_the_first_view_has_crops_and_one_name_per_place(map_at, demo, width, height, least):
+    page = map_at(width=width, height=height)
+    names, crops = names_of(page), boxes_of_crops(page)
+    assert len(crops) >= least
+    found = sl.open(demo).concept_map().places
+    labels = [", ".join(labels) for labels in found["labels"] if labels]
+    texts = [name[0] for name in names]
+    assert len(texts) == len(set(texts)) >= 0.8 * len(labels)
+    assert set(texts) <= set(labels)
+    stage = page.locator(".stage").bounding_box()
+    for i, (_, *box) in enumerate(names):
+        assert box[0] >= 0
+        assert box[1] >= 0
+        assert box[0] + box[2] <= stage["width"]
+        assert box[1] + box[3] <= stage["height"]
+        assert not any(overlap(box, other) for _, *other in names[:i])
+        assert not any(overlap(box, crop) > 0.1 * crop[2] for crop in crops)
+    for i, crop in enumerate(crops):
+        assert not any(overlap(crop, other) > 0.15 * crop[2] for other in crops[:i])
+    fits(page)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_each_place_has_a_colour_that_stands_out(map_at, demo, theme):
+    page = map_at(theme=theme)
+    found = sl.open(demo).concept_map()
+    script = """(crops) => crops.map((crop) => [
+      Number(crop.dataset.point), getComputedStyle(crop).borderTopColor])"""
+    shown = {}
+    for point, colour in page.locator(".crop").evaluate_all(script):
+        place = int(found.frame["place"][point])
+        hue = shown.setdefault(place, colour)
+        assert hue == colour
+    assert len(set(shown.values())) == len(shown) == len(found.places)
+    for place, colour in shown.items():
+        parts = [float(part) for part in re.findall(r"[\d.]+", colour)]
+        expected = found.atlas.colours[place]
+        wanted = expected.dark if theme == "dark" else expected.light
+        assert "#" + "".join(f"{int(part):02x}" for part in parts[:3]) == wanted
+
+
+def test_the_map_shows_all_components_and_their_places(map_at, demo):
     page = map_at()
     expect(page.locator("[data-points]")).to_have_attribute("data-points", "192")
     found = sl.open(demo).concept_map()
-    clusters = page.get_by_label("Map contents").get_by_role("listitem")
-    expect(clusters).to_have_count(len(found.clusters))
-    expect(clusters.first).to_contain_text(", ".join(found.clusters["labels"][0]))
-    expect(clusters.first).to_contain_text(str(found.clusters["size"][0]))
+    places = page.get_by_label("Map contents").get_by_role("listitem")
+    named = [labels for labels in found.places["labels"] if labels]
+    expect(places).to_have_count(len(named))
+    expect(places.first).to_contain_text(", ".join(found.places["labels"][0]))
+    expect(places.first).to_contain_text(str(found.places["size"][0]))
+    expect(places.first.get_by_role("img")).to_be_visible()
+    page.get_by_text("without a label").click()
+    expect(places).to_have_count(len(found.places))
     assert page.locator(".host canvas").first.evaluate(SEEN) > 1000
     text = page.get_by_role("img", name=re.compile("components of demo")).get_attribute(
         "aria-label"
@@ -121,7 +192,8 @@ def test_a_lasso_lists_what_is_inside_and_saves_it(map_at, demo):
     rows = list(csv.DictReader(io.StringIO(content.decode())))
     assert heading.inner_text() == f"{len(rows)} selected"
     # the lasso is the left part of the plot, so the selected ones are those farthest left
-    frame = sl.open(demo).concept_map(concepts=None).frame.set_index("component")
+    concept_map = sl.open(demo).concept_map()
+    frame = concept_map.frame.assign(x=concept_map.atlas.points[:, 0]).set_index("component")
     names = [row["component"] for row in rows]
     rest = frame.drop(index=names)
     assert 0 < len(names) < len(frame)
@@ -153,11 +225,20 @@ def test_a_lasso_by_the_button_and_more_like_these(map_at):
     expect(page.get_by_label("Map contents").locator("ol > li")).to_have_count(12)
 
 
-def test_a_cluster_is_selected_by_keyboard(map_at):
+def test_a_place_is_selected_by_keyboard_zoomed_to_and_kept_by_a_reload(map_at):
     page = map_at()
     first = page.get_by_label("Map contents").get_by_role("listitem").first
     count = first.locator(".number").inner_text()
+    before = first.bounding_box()
     first.get_by_role("button").press("Enter")
+    expect(first.get_by_role("button")).to_have_attribute("aria-pressed", "true")
+    assert first.bounding_box() == before  # the list does not jump
+    page.wait_for_url(re.compile(r"place=0.*at="))
+    dimmed = page.locator(".crop.dim").count()
+    assert page.locator(".crop").count() - dimmed == int(count)
+    assert dimmed > 0  # nothing is hidden
+    page.reload()
+    settle(page)
     expect(first.get_by_role("button")).to_have_attribute("aria-pressed", "true")
     tab = page.get_by_role("button", name=f"Selection {count}")
     tab.press("Enter")
@@ -165,22 +246,27 @@ def test_a_cluster_is_selected_by_keyboard(map_at):
 
 
 def test_high_zoom_shows_pictures_and_hover_tells_the_right_ones(map_at):
-    page = map_at("?at=6@4.5,5.8&sel=layer3:42")
+    page = map_at("?sel=layer3:42")
     page.get_by_role("button", name="Close the card").click()
-    crops = page.locator(".stage > img")
+    for _ in range(4):
+        page.get_by_role("button", name="Zoom in").click()
+    crops = page.locator(".stage > .crop")
     expect(crops.first).to_be_visible()
     middle = page.locator(".plot").bounding_box()
     told = 0
-    for crop in crops.all()[:8]:
+    for crop in crops.all():
+        if told == 5:
+            break
         box = crop.bounding_box()
         x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
         inside = middle["x"] + 20 < x < middle["x"] + middle["width"] - 80
-        if not inside or not middle["y"] + 70 < y < middle["y"] + middle["height"] - 120:
+        if not inside or not middle["y"] + 20 < y < middle["y"] + middle["height"] - 20:
             continue
-        place = re.search(r"components/([^/]+)/", crop.get_attribute("src"))[1]
+        source = crop.locator("img").get_attribute("src")
+        place = re.search(r"components/([^/]+)/", source)[1]
         page.mouse.move(x, y)
         tip = page.get_by_role("tooltip")
-        expect(tip.locator("strong")).to_have_text(unquote(place))
+        expect(tip.locator(".mono")).to_have_text(unquote(place))
         source = tip.locator("img").get_attribute("src")
         assert f"components/{place}/strip.webp?count=4" in source
         told += 1
@@ -197,7 +283,7 @@ def test_a_link_marks_its_component_and_brings_it_into_view(map_at):
     assert page.locator(over).evaluate(ACCENT) > 20
     # a view that does not hold it is left
     corner = map_at("?at=30@-50,-50&sel=layer3:42")
-    expect(corner.locator(".stage > img").first).to_be_visible()
+    expect(corner.locator(".stage > .crop").first).to_be_visible()
     assert corner.locator(over).evaluate(ACCENT) > 20
     assert map_at("?sel=nothing:1").locator(over).evaluate(ACCENT) == 0
 
@@ -236,6 +322,122 @@ def test_a_query_rings_its_matches_and_lists_them(map_at, demo):
     expect(page.locator("aside [data-component]")).to_have_attribute("data-component", shown[0])
     page.keyboard.press("j")
     expect(page.locator("aside [data-component]")).to_have_attribute("data-component", shown[1])
+
+
+def test_the_zoom_ends_where_there_is_something_to_see(map_at):
+    page = map_at()
+    zoom_in = page.get_by_role("button", name="Zoom in")
+    for _ in range(25):
+        zoom_in.click()
+    page.wait_for_url(re.compile("at="))
+    deep = float(re.search(r"at=([\d.]+)", page.url)[1])
+    assert deep < 10
+    largest = max(box[2] for box in boxes_of_crops(page))
+    assert 90 < largest <= 122
+    box = page.locator(".stage").bounding_box()
+    for _ in range(4):  # to a corner without components
+        page.mouse.move(box["x"] + 60, box["y"] + 60)
+        page.mouse.down()
+        page.mouse.move(box["x"] + box["width"] - 60, box["y"] + box["height"] - 60, steps=3)
+        page.mouse.up()
+    assert len(boxes_of_crops(page)) >= 1
+    for _ in range(40):
+        page.get_by_role("button", name="Zoom out").click()
+    page.wait_for_url(lambda url: "at=" not in url or "at=1%40" in url)
+    assert len(names_of(page)) > 10
+
+
+def test_verdicts_colour_the_map_with_marks_and_words(map_at, demo):
+    page = map_at("?by=verdict&class=4")
+    expect(page.locator("[data-styled='true'][data-by]")).to_have_attribute("data-by", "verdict")
+    legend = page.locator(".legend")
+    for word in ("valid", "spurious", "both", "unexpected", "none"):
+        expect(legend).to_contain_text(word)
+    response = page.request.get(page.url.split("#")[0] + "api/v1/models/0/verdicts/4").json()
+    marked = page.locator(".crop i.spurious").count()
+    spurious = [item for item in response["components"] if item["verdict"] == "spurious"]
+    assert 0 < marked <= len(spurious)
+    assert len(spurious) - marked <= 2  # one may have no room for a crop
+    expect(legend).to_contain_text(str(len(spurious)))
+
+
+@pytest.mark.parametrize(("width", "height"), [(1440, 900), (390, 844)])
+def test_a_lasso_is_kept_by_a_reload_and_lands_in_an_audit(page_at, demo, tmp_path, width, height):
+    with serve(copy_of(demo, tmp_path)) as address:
+        page = page_at(address + MAP, width=width, height=height)
+        page.locator("[data-styled='true'] [data-frames]").wait_for()
+        lasso(page, *LEFT)
+        heading = page.get_by_role("heading", name=re.compile("selected$"))
+        expect(heading).to_be_visible()
+        count = int(heading.inner_text().split()[0])
+        page.reload()
+        settle(page)
+        expect(heading).to_have_text(f"{count} selected")
+        page.get_by_label("Class that they are spurious for").select_option(label="vegetable")
+        page.get_by_role("button", name=f"Mark all {count} as spurious for vegetable").click()
+        undo = page.get_by_role("button", name="Marked spurious by you undo for vegetable")
+        expect(undo).to_contain_text("Marked spurious by you")
+        saved = page.request.get(f"{address}api/v1/models/0/audits").json()["audits"]
+        assert len(saved) == 1
+        audit = saved[0]["audit"]
+        assert audit["target_name"] == "vegetable"
+        assert len(audit["reviews"]) == count
+        assert {review["status"] for review in audit["reviews"].values()} == {"spurious"}
+        fits(page)
+        # its most frequent label as a concept, in the same audit
+        page.get_by_label("Add its concept to an audit").click()
+        page.get_by_role("button", name="Spurious", exact=True).click()
+        link = page.get_by_role("link", name=re.compile("^Open"))
+        expect(page.get_by_role("status").filter(has_text="now a spurious concept")).to_be_visible()
+        again = page.request.get(f"{address}api/v1/models/0/audits").json()["audits"]
+        assert [entry["audit"]["id"] for entry in again] == [audit["id"]]
+        assert len(again[0]["audit"]["spurious"]) == len(audit["spurious"]) + 1
+        link.click()
+        expect(page.locator("main")).to_have_attribute("data-page", "audit")
+        settle(page)
+        page.goto("about:blank")  # nothing is requested once the server has stopped
+
+
+def test_a_selection_of_nearly_everything_is_kept_as_the_path_of_the_lasso(map_at, demo):
+    page = map_at()
+    lasso(page, (0.001, 0.001), (0.9, 0.001), (0.999, 0.3), (0.999, 0.999), (0.001, 0.999))
+    heading = page.get_by_role("heading", name=re.compile("selected$"))
+    expect(heading).to_be_visible()
+    count = int(heading.inner_text().split()[0])
+    assert 150 < count <= 192  # more than the link lists
+    assert "lasso=" in page.url
+    assert "picked=" not in page.url
+    assert len(page.url) < 1500
+    # what the path holds, by another implementation
+    corners = [tuple(map(float, c.split(","))) for c in
+               unquote(re.search(r"lasso=([^&]+)", page.url)[1]).split(";")]  # fmt: skip
+    points = sl.open(demo).concept_map().atlas.points
+    assert int(Path(corners).contains_points(points).sum()) == count
+    page.reload()
+    settle(page)
+    expect(heading).to_have_text(f"{count} selected")
+    # one is taken out again
+    box = page.locator(".crop:not(.dim)").first.bounding_box()
+    page.keyboard.down("Control")
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.keyboard.up("Control")
+    expect(heading).to_have_text(f"{count - 1} selected")
+    page.reload()
+    settle(page)
+    expect(heading).to_have_text(f"{count - 1} selected")
+
+
+def test_a_click_with_a_key_adds_to_the_selection(map_at):
+    page = map_at()
+    points = [page.locator(".crop").nth(index).get_attribute("data-point") for index in (10, 11)]
+    for point in (*points, points[0]):
+        box = page.locator(f".crop[data-point='{point}']").bounding_box()
+        middle = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        page.keyboard.down("Control")
+        page.mouse.click(*middle)
+        page.keyboard.up("Control")
+    expect(page.get_by_role("heading", name="1 selected")).to_be_visible()
+    assert "picked=" in page.url
 
 
 @pytest.mark.parametrize("by", ["layer", "clarity", "relevance"])

@@ -11,9 +11,8 @@ import semlens as sl
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.describe import component_card as cards
 from semlens.analysis.describe.neighbours import counterpart, neighbours
-from semlens.analysis.describe.senses import senses
-from semlens.analysis.label import label
-from semlens.analysis.noise import label_thresholds
+from semlens.analysis.labelling.label import label
+from semlens.analysis.labelling.senses import split_component
 from semlens.analysis.query_embedding import embed_concepts
 from semlens.data.image_folder import ImageFolder
 from semlens.models.subject import SubjectModel
@@ -87,7 +86,7 @@ def test_measures_and_relevances(fetch, databases):
         got = fetch(f"0/{card_path(db, row)}/measures")
         assert [one["name"] for one in got] == ["clarity", "redundancy", "polysemanticity"]
         for one, other in zip(got, expected, strict=True):
-            assert (one["value"], one["percentile"]) == (other.value, other.percentile)
+            assert (one["value"], one["below"]) == (other.value, other.below)
             assert one["counts"] == list(other.counts)
             assert one["meaning"] == vars(other.meaning) and one["formula"]
         classes = fetch(f"0/{card_path(db, row)}/relevances", k=2)
@@ -106,7 +105,7 @@ def test_labels_come_from_a_bundled_set(fetch, databases):
             got["suggestions"]["candidates"][0]["name"]
             == concepts.concepts[labels.concept[at, 0]].name
         )
-        assert got["suggestions"]["candidates"][0]["alignment"] == pytest.approx(
+        assert got["suggestions"]["candidates"][0]["score"] == pytest.approx(
             float(labels.score[at, 0])
         )
         assert got["suggestions"]["margin"] == pytest.approx(float(labels.margin[at]), abs=1e-6)
@@ -129,13 +128,8 @@ def test_kept_labels_come_first(fetch, databases):
             got["suggestions"]["label"] == labels.label(2)
             and got["choices"][1] == "paper-vocabulary"
         )
-        kin = fetch("0/components/first:2/neighbours", among="first", concepts="saved:mine")
-        for one in kin:
-            assert one["label"] == labels.of(one["component"])
         unknown = fetch("0/components/second:0/labels")
         assert unknown["suggestions"] is None and "'mine' do not cover" in unknown["notice"]
-        split = fetch("0/components/first:2/senses", concepts="saved:mine")
-        assert [one["label"] for one in split["senses"]] == [None, None]
     finally:
         file.unlink()
 
@@ -148,25 +142,42 @@ def test_a_path_is_no_concept_set(fetch, tmp_path):
         assert got["kind"] == "ConceptError" and "closest" in got["expected"]
 
 
-def test_senses_are_named_when_asked(fetch, databases):
+def test_senses_are_those_of_the_question_each_with_a_name(fetch, databases):
     db = databases[0]
-    poly = db.scores(["second"]).to_pandas()["polysemanticity"].to_numpy()
-    embedding = embed_concepts(db, ConceptSet.load("paper-graph"))
-    seen = set()
-    for row in range(6, 26):
-        found = senses(db, row, poly)
-        got = fetch(f"0/{card_path(db, row)}/senses", concepts="paper-graph")
-        assert got["meaningful"] == found.meaningful
-        assert got["threshold"] == pytest.approx(found.threshold)
+    embedding = embed_concepts(db, ConceptSet.load("paper-vocabulary"))
+    for row in (6, 11, 25):
+        found = split_component(db, row, embedding)
+        got = fetch(f"0/{card_path(db, row)}/senses")
+        assert (got["p_value"], got["real"]) == (found.p_value, found.p_value <= 0.05)
         assert [one["ranks"] for one in got["senses"]] == [list(s.ranks) for s in found.senses]
-        for one in got["senses"]:
-            count = np.array([len(one["ranks"])])
-            least = label_thresholds(db, np.array([row]), embedding, counts=count)[0]
-            assert (one["label"] is not None) == (one["alignment"] > least)
-        plain = fetch(f"0/{card_path(db, row)}/senses")
-        assert {one["label"] for one in plain["senses"]} == {None}
-        seen.add(got["meaningful"])
-    assert seen == {True, False}
+        assert [one["label"] for one in got["senses"]] == [one.label for one in found.senses]
+        table = db.senses(components=db.component(row)).to_pandas()
+        assert table["label"].tolist() == [one.label for one in found.senses]
+        assert table["p_value"].tolist() == [found.p_value] * 2
+    silent = fetch("2/components/first:0/senses")
+    assert {one["label"] for one in silent["senses"]} == {None}, "no words without texts"
+
+
+def test_names_are_the_labels_that_the_question_gives(fetch, databases):
+    db = databases[1]
+    names = fetch("1/names")
+    assert names["source"] == "paper-vocabulary" and not names["calibrated"]
+    labels = db.label(candidates=2)
+    for row in range(db.manifest.rows):
+        at = np.flatnonzero(labels.rows == row)
+        name = labels.label(int(at[0])) if len(at) else None
+        assert (names["words"][names["label"][row]] if names["label"][row] >= 0 else None) == name
+        if len(at) and name is not None:
+            other = names["rival"][row]
+            rival = f" / {names['words'][other]}" if other >= 0 else ""
+            shown = labels.shown_label(int(at[0]))
+            assert shown.rstrip("?").removeprefix("unsure: ") == f"{name}{rival}"
+            sure = float(labels.confidence[at[0]])
+            assert names["confidence"][row] == pytest.approx(sure, abs=6e-4, nan_ok=True)
+    assert fetch("2/names") == {
+        "source": None, "calibrated": False, "words": [],
+        "label": [], "rival": [], "confidence": [],
+    }  # fmt: skip
 
 
 def test_neighbours_and_twins(fetch, databases):
@@ -177,11 +188,7 @@ def test_neighbours_and_twins(fetch, databases):
         assert [(one["component"], one["cosine"]) for one in got] == [
             (str(n.component), n.cosine) for n in found
         ]
-        for one in got:
-            assert one["label"] is None
-        inside = fetch(
-            f"0/{card_path(db, row)}/neighbours", k=3, among="second", concepts="paper-graph"
-        )
+        inside = fetch(f"0/{card_path(db, row)}/neighbours", k=3, among="second")
         assert {one["component"].split(":")[0] for one in inside} == {"second"}
         pair, expected = (
             fetch(f"0/{card_path(db, row)}/counterpart", other=1),

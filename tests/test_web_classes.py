@@ -195,15 +195,31 @@ def test_the_graph_is_that_of_the_package(db, subject, client, pictures, groups,
         assert [node["mean"], node["maximum"]] == pytest.approx(
             [expected.mean, expected.maximum], abs=1e-5
         )
-        for part in map(Component.parse, node["components"]):
-            assert part.layer == node["layer"]
-            assert found["labels"].get(str(part)) == labels.get(part)
+        assert {Component.parse(part).layer for part in node["components"]} <= {node["layer"]}
+        assert node["shares"] == pytest.approx(expected.shares, abs=1e-5)
     weights = {(edge["source"], edge["target"]): edge["weight"] for edge in found["edges"]}
     assert weights == pytest.approx(
         {(e.source, e.target): e.weight for e in traced.edges}, abs=1e-5
     )
     if groups == "label":
         assert UNLABELLED in {node["label"] for node in found["nodes"]}
+
+
+def test_groups_have_the_verdicts_that_the_pages_show(client):
+    of = {
+        entry["component"]: entry["verdict"]
+        for entry in fetch(client, "verdicts/1").json()["components"]
+    }
+    found = fetch(client, "graph", **{"class": 1, "min_relevance": 0}).json()
+    assert found["judged"] == bool(of)
+    for node in found["nodes"][1:]:
+        total = sum(map(abs, node["shares"]))
+        amounts: dict[str, float] = {}
+        for name, share in zip(node["components"], node["shares"], strict=True):
+            kind = of.get(name, "no verdict")
+            amounts[kind] = amounts.get(kind, 0) + abs(share) / total
+        amounts = {kind: amount for kind, amount in amounts.items() if amount > 0}
+        assert node["verdicts"] == (pytest.approx(amounts) if of else None)
 
 
 def test_nothing_reaches_the_minimum(client):

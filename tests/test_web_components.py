@@ -67,14 +67,14 @@ def plain_table(db, target=None):
         (r["layer"], r["index"], r["sign"]): r["label"] if isinstance(r["label"], str) else None
         for r in kept
     }
-    aligned = {(r["layer"], r["index"], r["sign"]): r["alignment"] for r in kept}
+    aligned = {(r["layer"], r["index"], r["sign"]): r["confidence"] for r in kept}
     rows = []
     for row in range(db.manifest.rows):
         one, known = db.component(row), db.components.iloc[row]
         rows.append({
             "row": row, "layer": one.layer, "component": str(one),
             "label": labels.get((one.layer, one.index, one.sign)),
-            "label_alignment": aligned.get((one.layer, one.index, one.sign), np.nan),
+            "confidence": aligned.get((one.layer, one.index, one.sign), np.nan),
             "examples": int(known["examples"]), "firing_rate": float(known["firing_rate"]),
             "maximum": float(known["maximum"]),
             **{m: float(scores[m][row]) for m in ("clarity", "redundancy", "polysemanticity")},
@@ -230,7 +230,7 @@ def test_kept_labels_are_by_row_and_the_newest(tmp_path, pictures):
     ]
     newest = saved_labels(db)
     assert newest["label"].tolist() == ["tree"] * 6 + [None] * 20
-    assert np.isnan(newest["alignment"][6:]).all()
+    assert np.isnan(newest["score"][6:]).all()
     named = saved_labels(db, "one")
     for row in np.flatnonzero(db.has_examples):
         assert named["label"][row] == first.of(db.component(int(row)))
@@ -257,7 +257,7 @@ def test_pages_join_to_the_whole_table(client, db):
     while cursor is not None:
         page = fetch(client, "components", cursor=cursor, **params)
         assert page["total"] == page["components"] == 26
-        assert page["labels"] == "mine"
+        assert page["labels"] == "saved:mine"
         assert page["relevance"] == "b"
         assert page["pending_scores"] is None
         rows += page["rows"]
@@ -323,7 +323,7 @@ def test_labelling_with_the_mouse(tmp_path, pictures):
     expected = db.label(ConceptSet.of(["dog", "car"]), threshold=-2.0)
     assert (made["name"], made["components"]) == ("custom", len(expected))
     page = fetch(client, "components")
-    assert page["labels"] == "custom"
+    assert page["labels"] == "saved:custom"
     for row in page["rows"]:
         assert row["label"] == expected.of(sl.Component.parse(row["component"]))
     assert [table["name"] for table in fetch(client, "labels")["tables"]] == ["custom"]
@@ -346,4 +346,4 @@ def test_labelling_refuses_files_and_nothing(client, tmp_path):
     assert "Unknown concept set" in refused["value"]
     assert "paper-ox" in post(client, expect=400, concepts="paper-oxen")["expected"]
     assert "No concepts" in post(client, expect=400, concepts="custom", texts=[" "])["value"]
-    assert "threshold" in post(client, expect=422, threshold=9)["value"]
+    assert "threshold" in post(client, expect=422, threshold="high")["value"]

@@ -9,7 +9,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import WordEmbedder, to_tensor, when_done, write_pictures
+from conftest import WordEmbedder, spread_logits, to_tensor, when_done, write_pictures
 from fastapi.testclient import TestClient
 from PIL import Image
 from safetensors.numpy import load
@@ -22,14 +22,8 @@ from semlens.web.app import create_app
 
 
 def untrained(images):
-    """A model whose logits are made to differ: else it would call every image the same."""
-    net = Surroundings()
-    with torch.no_grad():
-        logits = net(torch.stack([to_tensor(images.read(i)) for i in range(len(images))]))
-        net.head.bias -= logits.mean(0)
-        net.head.weight /= logits.std(0)[:, None]
-        net.head.bias /= logits.std(0)
-    return net
+    batch = torch.stack([to_tensor(images.read(i)) for i in range(len(images))])
+    return spread_logits(Surroundings(), batch)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +37,13 @@ def db(tmp_path_factory):
     )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(autouse=True)
+def nothing_kept(db):
+    for file in (db.path / "analysis").glob("*-swap.parquet"):
+        file.unlink()
+
+
+@pytest.fixture
 def client(db):
     return TestClient(create_app([db]), base_url="http://localhost")
 
@@ -68,21 +68,37 @@ def mistaken(db):
 
 
 def test_a_border_swap_is_that_of_python(client, db):
-    found = fetch(client, "experiments/border-swap").json()
+    found = fetch(client, "experiments/swaps/border").json()
     expected = db.border_swap()
     assert found["detected"] == expected.detected
     assert (found["classes"], found["images"]) == (len(CLASSES), expected.images)
     assert len(found["gains"]) == len(expected.frame)
     for row, record in zip(found["gains"], expected.frame.to_dict("records"), strict=True):
         assert (row["name"], row["target"]) == (record["class"], record["logit"])
-        for key in ("width", "gain", "p_value", "adjusted"):
+        assert row["size"] == record["width"]
+        for key in ("gain", "p_value", "adjusted"):
             assert row[key] == pytest.approx(record[key]), key
         assert row["detected"] == bool(record["detected"])
     assert len(found["pasted"]) == len(expected.pasted)
     picture = base64.b64decode(found["pasted"][0]["after"].partition(",")[2])
     assert Image.open(io.BytesIO(picture)).size == expected.pasted[0][1].size
-    one = fetch(client, "experiments/border-swap", **{"class": 2}).json()
+    one = fetch(client, "experiments/swaps/border", **{"class": 2}).json()
     assert {row["target"] for row in one["gains"]} == {2}
+    # it is kept: another server shows it without the model
+    kept = fetch(client, "experiments/swaps").json()
+    assert kept == [{"kind": "border", "targets": list(range(len(CLASSES)))}]
+
+
+def test_each_experiment_counts_in_the_correction(client, db):
+    alone = fetch(client, "experiments/swaps/border").json()
+    colours = fetch(client, "experiments/swaps/colour").json()
+    both = fetch(client, "experiments/swaps/border").json()
+    assert (alone["tests"], alone["experiments"]) == (2 * len(CLASSES), 1)
+    assert (both["tests"], both["experiments"]) == (3 * len(CLASSES), 2)
+    assert colours["tests"] == both["tests"]
+    for row in [*both["gains"], *colours["gains"]]:
+        assert row["adjusted"] == pytest.approx(min(1, row["p_value"] * both["tests"]))
+        assert row["detected"] == (row["adjusted"] < 0.05)
 
 
 def test_a_contrast_is_that_of_python_and_colours_the_map(client, db, mistaken):
@@ -113,7 +129,7 @@ def test_what_was_run_on_the_page_stands_in_the_report(db, mistaken):
     number = client.post("/api/v1/models/0/audits", json=body).json()["id"]
     path = f"audits/{number}/report.html"
     assert "No border swap was requested" in fetch(client, path).text
-    fetch(client, "experiments/border-swap")
+    fetch(client, "experiments/swaps/border")
     fetch(client, "experiments/contrast", **{"class": mistaken})
     text = fetch(client, path).text
     assert "No border swap was requested" not in text
@@ -127,7 +143,7 @@ def test_what_was_run_on_the_page_stands_in_the_report(db, mistaken):
     [
         ("experiments/contrast", {}, 422, "class"),
         ("experiments/contrast", {"class": 99}, 400, "99"),
-        ("experiments/border-swap", {"class": 99}, 400, "99"),
+        ("experiments/swaps/border", {"class": 99}, 400, "99"),
         ("colours", {"by": "contrast"}, 400, "no class"),
     ],
 )

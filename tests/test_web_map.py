@@ -75,7 +75,7 @@ def test_a_map_that_is_not_there_says_what_is_done_and_is_kept(base, tmp_path):
     again = TestClient(
         create_app([sl.open(db.path, embedder=WordEmbedder())]), base_url="http://localhost"
     )
-    assert fetch(again, "/clusters").json()["reused"]
+    assert fetch(again, "/places").json()["reused"]
     np.testing.assert_array_equal(
         load(fetch(again, "/map").content)["x"], load(answer.content)["x"]
     )
@@ -83,32 +83,43 @@ def test_a_map_that_is_not_there_says_what_is_done_and_is_kept(base, tmp_path):
 
 def test_the_bytes_are_the_map(client, db):
     tensors = load(fetch(client, "/map").content)
-    found = db.concept_map(concepts=None)
+    found = db.concept_map()
     kinds = {name: str(value.dtype) for name, value in tensors.items()}
     assert kinds == {
-        "x": "float32", "y": "float32", "row": "int32", "layer": "int16", "cluster": "int16",
+        "x": "float32", "y": "float32", "row": "int32", "layer": "int16", "place": "int16",
     }  # fmt: skip
-    for name in ("x", "y", "cluster"):
-        np.testing.assert_array_equal(tensors[name], found.frame[name])
+    np.testing.assert_array_equal(np.stack([tensors["x"], tensors["y"]], 1), found.atlas.points)
+    np.testing.assert_array_equal(tensors["place"], found.frame["place"])
     assert tensors["row"].tolist() == [
         db.row(sl.Component.parse(name)) for name in found.frame["component"]
     ]
     assert [LAYERS[place] for place in tensors["layer"]] == found.frame["layer"].tolist()
 
 
-def test_the_clusters_are_those_of_the_library(client, db):
-    answer = fetch(client, "/clusters").json()
+def test_the_places_are_those_of_the_library(client, db):
+    answer = fetch(client, "/places").json()
     found = db.concept_map()
     assert answer["components"] == len(found)
     assert (answer["method"], answer["seed"], answer["layout"]) == ("kmeans", 0, "UMAP")
     assert answer["notice"] is None
-    assert len(answer["clusters"]) == len(found.clusters)
-    for one, row in zip(answer["clusters"], found.clusters.to_dict("records"), strict=True):
-        assert one["cluster"] == row["cluster"]
+    assert answer["spread"]
+    assert answer["clusters"] == len(found.clusters)
+    assert len(answer["places"]) == len(found.places)
+    atlas = found.atlas
+    for one, row in zip(answer["places"], found.places.to_dict("records"), strict=True):
+        number = row["place"]
+        assert one["place"] == number
         assert one["size"] == row["size"]
         assert one["labels"] == row["labels"]
-        assert one["alignments"] == pytest.approx(row["alignments"])
-        assert (one["x"], one["y"]) == pytest.approx((row["x"], row["y"]))
+        assert one["scores"] == pytest.approx(row["scores"])
+        assert found.frame["place"][one["medoid"]] == number
+        assert (one["light"], one["dark"]) == atlas.colours[number]
+        if row["labels"]:
+            assert (one["x"], one["y"]) == pytest.approx(tuple(atlas.names[number].tolist()))
+        else:
+            assert (one["x"], one["y"], one["rings"]) == (None, None, [])
+        for ring, theirs in zip(one["rings"], atlas.hulls[number], strict=True):
+            np.testing.assert_allclose(np.reshape(ring, (-1, 2)), theirs, atol=0.0051)
 
 
 @pytest.mark.parametrize("by", ["clarity", "redundancy", "polysemanticity"])
@@ -138,7 +149,7 @@ def test_values_by_relevance_are_shares_and_zero_where_none_is_kept(client, db):
     assert -float(said["low"]) == float(said["high"]) == np.abs(value).max()
 
 
-def test_labels_are_those_of_clusters_until_some_are_kept(base, tmp_path):
+def test_labels_are_those_of_places_until_some_are_kept(base, tmp_path):
     db = sl.open(shutil.copytree(base, tmp_path / "one"), embedder=WordEmbedder())
     client = TestClient(create_app([db]), base_url="http://localhost")
 
@@ -149,8 +160,8 @@ def test_labels_are_those_of_clusters_until_some_are_kept(base, tmp_path):
         return [names[code] for code in load(content)["label"]], said["source"]
 
     texts, source = labels()
-    assert source == "clusters"
-    theirs = db.concept_map().frame["cluster_label"]
+    assert source == "places"
+    theirs = db.concept_map().frame["place_label"]
     assert texts == [text if isinstance(text, str) else None for text in theirs]
     kept = db.label(CONCEPTS, threshold=-2.0)
     kept.save_to_database("mine")
@@ -192,8 +203,7 @@ def test_a_selection_as_csv(client, db):
     assert frame["component"].tolist() == [str(db.component(1)), str(db.component(12))]
     tensors = load(fetch(client, "/map").content)
     places = [tensors["row"].tolist().index(row) for row in frame["row"]]
-    np.testing.assert_allclose(frame["x"], tensors["x"][places], rtol=1e-6)
-    assert frame["cluster"].tolist() == tensors["cluster"][places].tolist()
+    assert frame["place"].tolist() == tensors["place"][places].tolist()
 
 
 def test_no_label_of_the_csv_is_run_as_a_formula(base, tmp_path):
@@ -208,7 +218,7 @@ def test_no_label_of_the_csv_is_run_as_a_formula(base, tmp_path):
     ("path", "status", "kind", "parts"),
     [
         ("/colours?by=colour", 400, "ConceptError", ("'colour'", "clarity", "Choose one")),
-        ("/colours?by=cluster", 400, "ConceptError", ("'cluster'",)),
+        ("/colours?by=place", 400, "ConceptError", ("'place'",)),
         ("/colours?by=relevance", 400, "ConceptError", ("no class", "Choose a class")),
         ("/colours?by=clarity&class=1", 400, "ConceptError", ("class 1", "Leave out")),
         ("/colours?by=relevance&class=3", 400, "RelevanceError", ("class 3", "2 classes")),
@@ -249,9 +259,9 @@ def test_a_database_without_relevance_or_texts_has_a_map(tmp_path, pictures, net
     images = sl.ImageFolder(pictures)
     db = sl.build(path, net, images, ColourEmbedder(), ["first"], examples=4)
     client = TestClient(create_app([db]), base_url="http://localhost")
-    answer = fetch(client, "/clusters").json()
+    answer = fetch(client, "/places").json()
     assert answer["layout"] == "principal axes"
-    assert all(one["labels"] == [] for one in answer["clusters"])
+    assert all(one["labels"] == [] for one in answer["places"])
     assert len(load(fetch(client, "/map").content)["x"]) == db.has_examples.sum()
     found = fetch(client, "/colours?by=relevance&class=0").json()
     assert found["kind"] == "RelevanceError"

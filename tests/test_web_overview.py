@@ -17,8 +17,10 @@ import semlens as sl
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.describe.build_command import build_command
 from semlens.analysis.describe.database_warnings import database_warnings
-from semlens.analysis.describe.overview import class_table, describe_settings, sample_queries
+from semlens.analysis.describe.overview import class_table, describe_settings
 from semlens.analysis.describe.score_distribution import distributions
+from semlens.analysis.labelling.senses import split_component
+from semlens.analysis.search.suggested import GENERAL, suggested_queries
 from semlens.cli.app import app as cli
 from semlens.data.image_folder import ImageFolder
 from semlens.errors import EmbedderError
@@ -94,7 +96,6 @@ def test_overview_counts_what_the_database_holds(db):
     assert "6 strongest" in settings["Examples"]
     assert "41 random images" in settings["Reference"]
     assert "sample's own class" in settings["Relevance"]
-    assert {query["origin"] for query in found["queries"]} == {"general", "class"}
 
 
 def test_unreadable_samples_are_of_no_class(tmp_path):
@@ -124,21 +125,40 @@ def test_settings_tell_what_was_chosen(db):
     assert "Relevance" not in settings
 
 
-def test_queries_take_frequent_labels_first(db, tmp_path):
-    db = copy(db, tmp_path)
+def test_suggested_searches_have_hits(db):
+    with TestClient(create_app([db]), base_url="http://localhost") as client:
+        found = fetch(client, "suggested-queries")
+    assert len({one["text"].casefold() for one in found}) == len(found) <= 8
+    for one in found:
+        assert db.search(one["text"], top=1).above_noise
+    tried = [(word, "general") for word in GENERAL] + [(name, "class") for name in "abd"]
+    hits = [word for word, _ in tried if db.search(word, top=1).above_noise]
+    assert {one["text"] for one in found} == set(hits[:8])
+
+
+def test_without_texts_the_frequent_labels_are_suggested(db, pictures, tmp_path):
+    bare = make(tmp_path / "bare", pictures, ColourEmbedder())
     frame = db.label(ConceptSet.of(["x"]), threshold=-2.0).to_pandas()
     frame["label"] = [["Stripes", "dog", "dog", None, "cat"][i % 5] for i in range(len(frame))]
-    db.save_analysis("labels-mine", frame)
-    found = sample_queries(db)
-    assert [(q.text, q.origin) for q in found][:5] == [
-        ("watermark", "general"),
-        ("written text", "general"),
-        ("stripes", "general"),
+    bare.save_analysis("labels-mine", frame)
+    assert [(one.text, one.origin) for one in suggested_queries(bare)] == [
         ("dog", "label"),
+        ("Stripes", "label"),
         ("cat", "label"),
     ]
-    assert [q.text for q in found if q.origin == "class"] == ["a", "b", "d"]
-    assert len({q.text.casefold() for q in found}) == len(found) <= 8
+
+
+def test_the_most_polysemantic_have_two_senses(db):
+    with TestClient(create_app([db]), base_url="http://localhost") as client:
+        found = fetch(client, "polysemantic")
+    values = db.scores().frame["polysemanticity"].to_numpy(float)
+    order = [row for row in np.argsort(-values, kind="stable") if np.isfinite(values[row])]
+    real = [row for row in order[:20] if split_component(db, int(row)).real][:5]
+    assert [one["row"] for one in found["components"]] == real
+    assert [one["component"] for one in found["components"]] == [
+        str(db.component(int(row))) for row in real
+    ]
+    assert found["tested"] <= 20 and found["examples"] == 6
 
 
 # -- distributions ------------------------------------------------------------------------------

@@ -7,16 +7,30 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from conftest import LittleNet, WordEmbedder, assert_says, to_tensor
 from fastapi.testclient import TestClient
 from PIL import Image
 
 import semlens as sl
+from semlens.analysis.database_engine import engine_of
+from semlens.analysis.describe.example_heatmaps import example_heatmaps
 from semlens.data.image_folder import ImageFolder
-from semlens.draw.example_sheet import CROP, WHOLE, crop_picture, example_strip
-from semlens.draw.heatmap_mask import apply_mask, unpack_mask
+from semlens.draw.crop_window import OUTSIDE, outline, window_around
+from semlens.draw.example_picture import (
+    CROP,
+    WHOLE,
+    crop_picture,
+    heatmap_picture,
+    stored_heat,
+)
+from semlens.draw.example_sheet import example_strip
+from semlens.draw.heatmap_mask import project_heatmap, resize_heatmap, unpack_mask
 from semlens.errors import DataError, LayerError, StaleError
 from semlens.models.subject import SubjectModel
+from semlens.relevance.conditional_heatmaps import conditional_heatmaps
+from semlens.relevance.heatmap_boxes import upsample_and_blur
+from semlens.types import Box
 from semlens.web.app import create_app
 
 API = "/api/v1/models/0/components"
@@ -91,13 +105,11 @@ def test_a_strip_is_its_thumbnails_side_by_side(db):
     picture = opened(example_strip(db, row, 3, 80))
     assert picture.size == (240, 80)
     for place, example in enumerate(db.examples_of(row, 3)):
-        thumbnail = opened(db.thumbnail(example.crop)).convert("RGB")
+        stored = db.thumbnail(example.crop)
+        thumbnail = opened(stored.webp).convert("RGB")
         cell = picture.crop((place * 80, 0, place * 80 + (78 if place < 2 else 80), 80))
-        side = min(thumbnail.width * 80 / cell.width, thumbnail.height)
-        wide, high = side * cell.width / 80, side
-        left, top = (thumbnail.width - wide) / 2, (thumbnail.height - high) / 2
-        inner = (left, top, left + wide, top + high)
-        close(cell, thumbnail.resize(cell.size, Image.Resampling.BILINEAR, inner))
+        box = Box(*(round(value * 80 / 120) for value in stored.box.as_tuple()))
+        close(cell, outline(thumbnail.resize((80, 80)), box).crop((0, 0, *cell.size)))
     alpha = np.asarray(picture.convert("RGBA"))[:, :, 3]
     assert (alpha[:, 78:80] == 0).all()
     assert (alpha[:, :78] == 255).all()
@@ -108,30 +120,87 @@ def test_a_strip_has_no_more_than_there_is(db):
     assert opened(example_strip(db, row, 30)).size == (96 * len(db.examples_of(row)), 96)
 
 
+def surroundings(db, example):
+    """The square around a crop as plain Pillow cuts it, and the crop's box in it."""
+    original = db.original(example.sample)
+    window = window_around(example.box, original.size)
+    side = window.right - window.left
+    scale = CROP / side
+    square = Image.new("RGB", (side, side), OUTSIDE)
+    square.paste(original, (-window.left, -window.top))
+    square = square.resize((CROP, CROP), Image.Resampling.BICUBIC)
+    box = [round((x - window.left) * scale) for x in (example.box.left, example.box.right)]
+    rows = [round((y - window.top) * scale) for y in (example.box.top, example.box.bottom)]
+    return square, Box(box[0], rows[0], box[1], rows[1])
+
+
 def test_a_crop_is_cut_anew_where_the_thumbnail_shows_less(db, images):
     row, place, example = large(db)
     picture = opened(crop_picture(db, row, place))
-    expected = db.original(example.sample).crop(example.box.as_tuple())
-    expected.thumbnail((CROP, CROP), Image.Resampling.BICUBIC)
-    assert max(picture.size) == CROP
-    close(picture, expected)
+    square, box = surroundings(db, example)
+    inside = db.original(example.sample).crop(example.box.as_tuple())
+    shown = picture.crop(box.as_tuple()).convert("RGB")
+    close(shown, inside.resize(shown.size, Image.Resampling.BICUBIC))
+    close(picture, outline(square, box))
 
 
 def test_a_small_crop_is_the_stored_thumbnail(tmp_path, images, subject, words):
     db = sl.build(tmp_path / "db", subject, images, words, ["first"], examples=4)
     row = int(np.flatnonzero(db.has_examples)[0])
     for place, example in enumerate(db.examples_of(row)):
-        assert crop_picture(db, row, place) == db.thumbnail(example.crop)
+        stored = db.thumbnail(example.crop)
+        thumbnail = opened(stored.webp).convert("RGB")
+        close(opened(crop_picture(db, row, place)), outline(thumbnail, stored.box))
 
 
-def test_a_masked_crop_is_darkened_where_the_mask_says(db):
+def test_a_heatmap_colours_the_whole_image_where_the_component_responds(db):
     row, place, example = large(db)
-    picture = opened(crop_picture(db, row, place, "masked"))
-    crop = db.original(example.sample).crop(example.box.as_tuple())
-    crop.thumbnail((CROP, CROP), Image.Resampling.BICUBIC)
-    expected = apply_mask(crop, unpack_mask(example.mask), threshold=0.5)
-    assert np.asarray(expected, float).mean() < np.asarray(crop, float).mean() - 2
-    close(picture, expected)
+    original = db.original(example.sample)
+    stored = stored_heat(example, original.size)
+    left, top, right, bottom = example.box.as_tuple()
+    outside = stored.copy()
+    outside[top:bottom, left:right] = 0
+    assert not outside.any()
+    assert stored[top:bottom, left:right].mean() / 255 == pytest.approx(
+        unpack_mask(example.mask).mean(), abs=0.05
+    )
+    heat = example_heatmaps(db, row).heat
+    assert len(heat) == len(db.examples_of(row))
+    assert {one.max() for one in heat} == {255}
+    for one, each in zip(heat, db.examples_of(row), strict=True):
+        wide, high = db.original(each.sample).size
+        assert one.shape[1] / one.shape[0] == pytest.approx(wide / high, rel=0.05)
+    # colour is where heat is, and nowhere else
+    drawn = np.asarray(opened(heatmap_picture(db, example, heat[place])).convert("RGB"), float)
+    assert max(drawn.shape) == WHOLE
+    colour = drawn.max(2) - drawn.min(2)
+    hot = resize_heatmap(heat[place], (drawn.shape[1], drawn.shape[0])) > 150
+    cold = resize_heatmap(heat[place], (drawn.shape[1], drawn.shape[0])) == 0
+    assert colour[hot].mean() > 60
+    assert cold.sum() == 0 or colour[cold].mean() < 12
+
+
+def test_heatmaps_are_kept_and_start_at_the_component(db, monkeypatch):
+    """CRP of one example, by the engine itself on the model's input."""
+    row, place, example = large(db)
+    heat = example_heatmaps(db, row).heat[place]
+    component, model = db.component(row), db.model
+    image = db.original(example.sample)
+    inputs = model.batch([model.preprocess(image)])
+    engine = engine_of(db, inputs, db.layers)
+    one = torch.zeros(1, dtype=torch.int64)
+    expected = conditional_heatmaps(
+        engine, inputs, component.layer, one, one + component.index, one + component.sign
+    )
+    blurred = upsample_and_blur(
+        expected.float(), *inputs.shape[-2:], db.manifest.recipe.crop_blur
+    )[0].detach().numpy()  # fmt: skip
+    whole = Box(0, 0, *image.size)
+    cells = project_heatmap(blurred, model.geometry()(*image.size), whole, heat.shape[::-1])
+    np.testing.assert_allclose(heat / 255, cells / cells.max(), atol=0.02)
+    monkeypatch.setattr(type(db), "model", None)
+    again = example_heatmaps(sl.open(db.path), row).heat[place]
+    np.testing.assert_array_equal(again, heat)
 
 
 def test_the_whole_image_has_the_box(db):
@@ -143,8 +212,9 @@ def test_the_whole_image_has_the_box(db):
     left, top, right, bottom = (round(side * scale) for side in example.box.as_tuple())
     pixels = np.asarray(picture.convert("RGB"), np.float64)
     middle = (top + bottom) // 2
-    assert pixels[middle, left : left + 2].mean() > 150  # the white line, with WebP's losses
-    assert pixels[middle, left + 2 : left + 4].mean() < pixels[middle, left : left + 2].mean() - 60
+    line = pixels[middle, left : left + 2].mean()
+    assert line > 150  # the white line, with WebP's losses
+    assert pixels[middle, left + 2 : left + 4].mean() < line - 60
     plain = np.asarray(original.resize(picture.size, Image.Resampling.BICUBIC), np.float64)
     inner = (slice(top + 8, bottom - 8), slice(left + 8, right - 8))
     assert np.abs(pixels[inner] - plain[inner]).mean() < 12
@@ -155,17 +225,15 @@ def test_without_originals_there_are_still_thumbnails(lost):
     row, place, example = large(db)
     (folder / example.path).unlink()
     stored = db.thumbnail(example.crop)
-    assert crop_picture(db, row, place) == stored
-    small = opened(crop_picture(db, row, place, "masked"))
-    thumbnail = opened(stored).convert("RGB")
-    close(small, apply_mask(thumbnail, unpack_mask(example.mask), threshold=0.5))
+    thumbnail = opened(stored.webp).convert("RGB")
+    close(opened(crop_picture(db, row, place)), outline(thumbnail, stored.box))
     with pytest.raises(DataError) as error:
         crop_picture(db, row, place, "whole")
     assert_says(error.value, example.path, str(folder), "pass the current location")
     Image.new("RGB", (640, 420)).save(folder / example.path)
     with pytest.raises(StaleError, match="has changed"):
         crop_picture(db, row, place, "whole")
-    assert crop_picture(db, row, place) == stored
+    close(opened(crop_picture(db, row, place)), outline(thumbnail, stored.box))
 
 
 def test_a_database_without_thumbnails_cuts_from_the_originals(tmp_path, photos):
@@ -205,7 +273,7 @@ def test_the_routes_answer_with_these_pictures(db, client):
     assert found.headers["content-type"] == "image/webp"
     assert found.content == example_strip(db, row, 3)
     assert client.get(f"{path_of(db, row)}/strip.webp").content == example_strip(db, row, 4)
-    for view in ("crop", "masked", "whole"):
+    for view in ("crop", "whole"):
         found = client.get(f"{path_of(db, row)}/crops/{place}.webp", params={"view": view})
         assert found.content == crop_picture(db, row, place, view)
 
@@ -228,7 +296,7 @@ def test_a_known_picture_is_not_sent_again(db, client):
     again = client.get(path, headers={"If-None-Match": tag})
     assert (again.status_code, again.content) == (304, b"")
     assert again.headers["etag"] == tag
-    other = client.get(path, params={"view": "masked"}, headers={"If-None-Match": tag})
+    other = client.get(path, params={"view": "whole"}, headers={"If-None-Match": tag})
     assert other.status_code == 200
     assert other.headers["etag"] != tag
 
@@ -255,5 +323,7 @@ def test_what_is_not_there_is_said(db, client, photos, tmp_path):
     assert found.status_code == 404
     assert f"'{tmp_path / 'no'}' is not a folder" in found.json()["value"]
     assert "Check the path" in found.json()["remedy"]
-    assert elsewhere.get(f"{path}/crops/{place}.webp").content == db.thumbnail(example.crop)
+    picture = opened(elsewhere.get(f"{path}/crops/{place}.webp").content)
+    stored = db.thumbnail(example.crop)
+    close(picture, outline(opened(stored.webp).convert("RGB"), stored.box))
     assert elsewhere.get(f"{path}/strip.webp").content == example_strip(db, row)

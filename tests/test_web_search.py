@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,9 +16,9 @@ from safetensors.numpy import load
 
 import semlens as sl
 from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.label import Labels
 from semlens.analysis.saved_labels import search_labels
-from semlens.analysis.search import Query, alignments, make_query
+from semlens.analysis.search.query import Query, make_query
+from semlens.analysis.search.search import alignments
 from semlens.data.image_folder import ImageFolder
 from semlens.errors import ServeError
 from semlens.models.subject import SubjectModel
@@ -41,8 +42,7 @@ def databases(tmp_path_factory, pictures):
     labels.save_to_database("mine")
     colours = sl.build(folder / "colours", subject, images, ColourEmbedder(3), LAYERS, examples=6)
     # labels of the same components, made elsewhere
-    Labels(labels.concepts, -2.0, labels.rows, labels.concept, labels.score, labels.margin,
-           labels.thresholds, colours).save_to_database("other")  # fmt: skip
+    replace(labels, database=colours).save_to_database("other")
     bare = folder / "bare"
     shutil.copytree(colours.path, bare)
     shutil.rmtree(bare / "analysis")
@@ -78,12 +78,13 @@ def same(answer, hits, db):
     assert answer["notice"] is None
     assert answer["query"] == hits.query
     assert answer["searched"] == hits.searched
+    assert answer["scale"] == hits.scale
     assert len(answer["hits"]) == len(hits)
     for found, hit in zip(answer["hits"], hits.hits, strict=True):
         assert (found["rank"], found["row"], found["component"]) == (
             hit.rank, hit.row, str(hit.component),
         )  # fmt: skip
-        for name in ("alignment", "cosine", "percentile"):
+        for name in ("alignment", "cosine", "noise"):
             assert found[name] == pytest.approx(getattr(hit, name), abs=1e-6)
 
 
@@ -105,7 +106,9 @@ def test_hits_carry_the_kept_labels(fetch, databases):
         for *who, label in table[["layer", "index", "sign", "label"]].values.tolist()
     }
     answer = fetch("search?q=dog&k=200")
-    assert {hit["component"]: hit["label"] for hit in answer["hits"]} == known
+    found = {hit["component"]: hit["label"] for hit in answer["hits"]}
+    for name, label in known.items():
+        assert label in found[name].removeprefix("unsure: ").rstrip("?").split(" / ")
     plain = fetch("search/image", "POST", 2, content=encoded(RED, "PNG"))
     assert {hit["label"] for hit in plain["hits"]} == {None}
 
@@ -178,7 +181,8 @@ def test_an_embedder_without_texts_searches_labels(fetch, databases):
     assert [(h["rank"], h["row"], h["label"]) for h in answer["hits"]] == [
         (hit.rank, hit.row, hit.label) for hit in found.hits
     ]
-    assert {(h["cosine"], h["percentile"]) for h in answer["hits"]} == {(None, None)}
+    assert {(h["cosine"], h["noise"]) for h in answer["hits"]} == {(None, None)}
+    assert answer["scale"] is None
     assert answer["cursor"] == "2"
     rest = fetch("search?q=frog&k=200&cursor=2", model=1)
     assert len(rest["hits"]) == found.total - 2
@@ -209,7 +213,7 @@ def test_without_labels_the_remedy_is_said(fetch, databases):
         ("search?q=dog&cursor=-3", 422, "'cursor': '-3'"),
         ("search?q=" + "x" * 201, 422, "Invalid 'q.0'"),
         ("search?" + "q=x&" * 17, 422, "Invalid 'q'"),
-        ("search?query_id=99999", 404, "99999 has expired"),
+        ("search?query_id=99999", 404, "99999 are no longer known"),
         ("search?query_id=1&q=dog", 400, "combined with words"),
         ("similarity", 400, "query is empty"),
     ],
@@ -239,7 +243,7 @@ def test_wrong_components(fetch, body, status, words):
 def test_numbers_are_of_one_model(fetch):
     number = fetch("search/components", "POST", json={"like": ["second:1"]})["query_id"]
     found = fetch(f"search?query_id={number}", model=1, status=404)
-    assert "has expired" in found["value"]
+    assert "no longer known" in found["value"]
     assert found["remedy"] == "Search again."
 
 
@@ -251,7 +255,7 @@ def test_numbers_are_forgotten_in_the_order_of_use(databases):
     third = probes.add(0, queries[2])
     assert probes.get(0, first) is queries[0]
     assert probes.get(0, third) is queries[2]
-    with pytest.raises(ServeError, match="expired"):
+    with pytest.raises(ServeError, match="no longer known"):
         probes.get(0, second)
 
 

@@ -22,7 +22,8 @@ from semlens.data.image_folder import ImageFolder
 from semlens.models.subject import SubjectModel
 from semlens.web import errors
 from semlens.web.app import create_app
-from semlens.web.security import HEADERS, IMAGE_BYTES, JSON_BYTES, Guard
+from semlens.web.request_body import IMAGE_BYTES, JSON_BYTES
+from semlens.web.security import HEADERS, Guard
 from semlens.web.serve import Server, make_server
 from semlens.web.upload import PIXELS, Upload
 
@@ -551,8 +552,9 @@ def test_too_many_pixels_are_refused_before_they_are_decoded(
     assert decoded == []
 
 
-def test_the_search_by_image_is_guarded_so(server: Server) -> None:
-    path = f"{MODELS}/0/search/image"
+@pytest.mark.parametrize("route", ["search", "explanations"])
+def test_the_routes_of_images_are_guarded_so(server: Server, route: str) -> None:
+    path = f"{MODELS}/0/{route}/image"
     bomb = encoded(Image.new("1", (20_000, 20_000)), "PNG")
     large = b"x" * 11_000_000
     small = encoded(Image.new("RGB", (9, 9)), "PNG")
@@ -562,6 +564,21 @@ def test_the_search_by_image_is_guarded_so(server: Server) -> None:
         server, path, "POST", small, content_type="image/png", origin="http://evil.example"
     )
     assert foreign[0] == 403
+
+
+def test_the_prediction_without_components_is_guarded(server: Server) -> None:
+    path = f"{MODELS}/0/explanations/0/without"
+    body = b'{"components": ["first:0"]}'
+    for given, expected in (
+        ({}, {200, 202}),
+        ({"origin": "http://evil.example"}, {403}),
+        ({"host": "evil.example"}, {400}),
+        ({"sec_fetch_site": "cross-site"}, {403}),
+    ):
+        answer = fetch(server, path, "POST", body, content_type="application/json", **given)
+        assert answer[0] in expected, given
+    large = fetch(server, path, "POST", b" " * (JSON_BYTES + 1), content_type="application/json")
+    assert large[0] == 413
 
 
 # -- what every answer carries ---------------------------------------------------------

@@ -478,7 +478,7 @@ def test_maps_are_laid_out_before_anybody_asks(
     assert list((tmp_path / "two" / "analysis").glob("map-*"))
     client = TestClient(app, base_url="http://localhost")
     made = laid.labelled_map(app.state.semlens.models[1], app.state.semlens)  # raises nothing
-    assert client.get(f"{API}/models/1/clusters").json()["components"] == len(made.map)
+    assert client.get(f"{API}/models/1/places").json()["components"] == len(made.map)
 
 
 # -- start and end ---------------------------------------------------------------------

@@ -87,7 +87,7 @@ def test_each_recorded_answer_is_the_servers(site, db):
             )
         else:
             now = answer.json()
-            if path.endswith("/clusters"):
+            if path.endswith("/places"):
                 now["reused"] = recorded["reused"]  # by now the map is a kept one
             assert recorded == now, path
     tensors = load(base64.b64decode(found["models/0/map"]))
@@ -104,8 +104,8 @@ def test_cards_are_those_of_the_most_relevant_components(site, db):
         if record["component"] in best:
             best[record["component"]] = max(best[record["component"]], abs(record["mean"]))
     expected = sorted(best, key=lambda row: (-best[row], row))[:7]
-    assert rows == set(expected) == set(notable_rows(db, 7))
-    assert site.cards == 7
+    assert rows >= set(expected) == set(notable_rows(db, 7))
+    assert site.cards == len(rows)  # and those that the overview shows
     assert site.components == db.manifest.rows
     for path in cards:
         strip = site.folder / "data" / file_name(f"{path}/strip.webp?count=8")
@@ -143,7 +143,7 @@ def test_another_folder_is_left_alone_and_an_export_is_replaced(db, site, tmp_pa
     assert (tmp_path / "mine.txt").read_text() == "precious"
     old = shutil.copytree(site.folder, tmp_path / "old")
     again = export_site([db], old, cards=1)
-    assert again.cards == 1
+    assert 1 <= again.cards <= site.cards
     assert not list(tmp_path.glob(".*part"))
 
 
@@ -179,7 +179,7 @@ def test_on_the_command_line(tmp_path):
     ended = CliRunner().invoke(cli, words)
     assert ended.exit_code == 0, ended.output
     told = json.loads(ended.stdout)
-    assert told["cards"] == 3
+    assert told["cards"] >= 3
     assert told["bytes"] > 100_000
     assert told["left_out"] == {}
     wrong = CliRunner().invoke(cli, ["export", str(copy), "--graph", "unicorn"])
@@ -206,4 +206,7 @@ def test_it_opens_from_disk(demo, tmp_path, page_at):
     settle(page)
     clear = sl.open(copy).scores().frame["clarity"]
     first = page.locator("tbody tr a").first.inner_text()
-    assert first.strip() == str(sl.open(copy).component(int(clear.idxmax())))
+    assert first.split()[-1] == str(sl.open(copy).component(int(clear.idxmax())))
+    page.goto(f"{home}#/m/demo/explain?sample=0")  # needs a server, and is not offered
+    page.get_by_text("This copy of the page has no server").wait_for()
+    assert page.get_by_role("navigation").get_by_role("link", name="Explain").count() == 0

@@ -124,7 +124,7 @@ def pruned_difference(
 ) -> float:
     """Prune by the command, and return the largest difference to the arithmetic on means."""
     weights = folder / "pruned.safetensors"
-    source = ("--from", folder / "contrast.json", "--auroc", SEPARATES, "--out", weights)
+    source = ("--from", folder / "contrast.json", "--auroc", SEPARATES, "--save", weights)
     print(semlens("prune", database, *source, "--model", MODEL))
     model = sl.load_model(f"{ROOT / MODEL}:weights={weights}")
     images = sl.load_images(folder / "measure" / "plain")
@@ -149,7 +149,7 @@ def main() -> None:
     table = contrast_groups(folder, database)
     channels = [row["component"] for row in table if row["auroc"] >= SEPARATES]
     picture = folder / "channels.png"
-    semlens("show", database, *channels, "--mask", "--out", picture)
+    semlens("show", database, *channels, "--mask", "--save", picture)
     found = read_passes(folder / "find", DATABASE)
     passes = read_passes(folder / "measure", ("plain", *masks()))
     head = load_head()

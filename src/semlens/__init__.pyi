@@ -22,11 +22,14 @@ from .analysis.describe.unexpected import unexpected as unexpected
 from .analysis.effect import effect as effect
 from .analysis.explain import explain as explain
 from .analysis.graph.attribution_graph import attribution_graph as attribution_graph
-from .analysis.label import label as label
+from .analysis.labelling.evaluate_labels import evaluate_labels as evaluate_labels
+from .analysis.labelling.label import label as label
+from .analysis.labelling.label_stability import label_stability as label_stability
+from .analysis.labelling.senses import senses as senses
 from .analysis.query_embedding import QueryEmbedding as QueryEmbedding
 from .analysis.report.report import report as report
 from .analysis.scores import scores as scores
-from .analysis.search import search as search
+from .analysis.search.search import search as search
 from .analysis.swap.border_swap import border_swap as border_swap
 from .analysis.swap.colour_swap import colour_swap as colour_swap
 from .analysis.swap.region_swap import region_swap as region_swap
@@ -50,6 +53,7 @@ from .recipe import Recipe as Recipe
 from .relevance.conservation import check as check
 from .relevance.make_engine import make_engine as make_engine
 from .relevance.presets import Rules as Rules
+from .store.verify import verify as verify
 from .types import Box as Box
 from .types import Component as Component
 from .version import __version__ as __version__

@@ -21,6 +21,7 @@ from semlens.models.load import load_model
 from semlens.models.subject import SubjectModel
 from semlens.progress import Progress, progress_bars, progress_listener
 from semlens.recipe import Recipe, RecipeSettings
+from semlens.regular_files import user_path
 from semlens.run.build_database import build_database
 from semlens.run.plan import Execution, Plan
 from semlens.store.locked_cached_property import locked_cached_property
@@ -163,7 +164,7 @@ def build(
         relevance=relevance,
     )
     with progress_listener(progress) if progress else progress_bars():
-        build_database(Path(path).expanduser(), plan)
+        build_database(user_path(path), plan)
     return ConceptDatabase(path, model=subject, images=data, embedder=foundation_model)
 
 

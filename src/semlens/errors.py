@@ -81,6 +81,13 @@ class EditError(SemlensError):
     """A conflicting edit: the content has changed since it was read."""
 
 
+def shortened(name: object, at_most: int = 200) -> str:
+    """Return a name for an error message, without the middle of a very long one."""
+    text = str(name)
+    half = at_most // 2 - 2
+    return text if len(text) <= at_most else f"{text[:half]} … {text[-half:]}"
+
+
 def nearest(name: str, known: Iterable[str], at_most: int = 4) -> str:
     """Return the known names closest to ``name``, for an error message."""
     names = list(known)

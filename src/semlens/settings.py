@@ -20,6 +20,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ModelWrapValidatorHandler,
+    Strict,
     TypeAdapter,
     ValidationError,
     create_model,
@@ -27,9 +28,12 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
-from semlens.errors import RecipeError, SemlensError
+from semlens.errors import RecipeError, SemlensError, shortened
 from semlens.progress import progress_bars
 
+T = TypeVar("T")
+Items = Annotated[tuple[T, ...], Strict(False)]
+"""A tuple that a strict model also takes as a list: JSON has no tuples."""
 P = ParamSpec("P")
 R = TypeVar("R")
 Source = Literal["model", "images", "embedder"]
@@ -81,7 +85,8 @@ class Setting:
     @functools.cached_property
     def _adapter(self) -> TypeAdapter[Any]:
         annotated: Any = Annotated[self.type, self.field]
-        return TypeAdapter(annotated)
+        # NaN would pass every bound, since it compares as false
+        return TypeAdapter(annotated, config=ConfigDict(allow_inf_nan=False))
 
 
 def expected_value(type_: Any, field: FieldInfo) -> str:
@@ -209,7 +214,7 @@ def request_model(
     }
     return create_model(
         name,
-        __config__=ConfigDict(frozen=True, extra="forbid"),
+        __config__=ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False),
         __doc__=inspect.getdoc(question),
         **{**fields, **others},
     )
@@ -218,7 +223,7 @@ def request_model(
 class Settings(BaseModel):
     """Base of frozen settings classes; an invalid value raises a :class:`RecipeError`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @model_validator(mode="wrap")
     @classmethod
@@ -239,6 +244,13 @@ def invalid_field(
         list(fields)[location] if isinstance(location, int) else location
     )  # positional or by name
     expected = expected_value(fields[name].annotation, fields[name]) if name in fields else ""
-    return kind(
-        f"{name} is '{first['input']}'.", expected or f"{first['msg']}.", f"Give another {name}."
-    )
+    if first["type"] == "extra_forbidden":
+        return kind(
+            f"There is no setting '{shortened(name)}'.",
+            f"Expected one of {', '.join(fields)}.",
+            "Correct the name, or leave it out.",
+        )
+    value = shortened(first["input"])
+    if not name:
+        return kind(f"The settings are '{value}'.", "Expected names with values.", "Correct them.")
+    return kind(f"{name} is '{value}'.", expected or f"{first['msg']}.", f"Give another {name}.")

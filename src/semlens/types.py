@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Protocol, TypeVar, runtime_checkable
 
 from pydantic_core import CoreSchema, core_schema
 
-from semlens.errors import LayerError
+from semlens.errors import LayerError, shortened
 from semlens.settings import setting
 
 T = TypeVar("T")
@@ -56,10 +56,10 @@ class Component:
         LayerError
             If the text has a different format.
         """
-        match = re.fullmatch(r"(.+):([+-]?)(\d+)", text.strip())
+        match = re.fullmatch(r"(.+):([+-]?)([0-9]{1,9})", text.strip())
         if match is None:
             raise LayerError(
-                f"'{text}' does not name a component.",
+                f"'{shortened(text)}' does not name a component.",
                 "Expected LAYER:INDEX, such as layer4:17, or LAYER:-17 for the negative sign.",
                 "See db.components for names, or run 'semlens search DB TEXT'.",
             )
@@ -91,6 +91,14 @@ class Box:
     def as_tuple(self) -> tuple[int, int, int, int]:
         """Return ``(left, top, right, bottom)``, as Pillow's ``crop`` takes it."""
         return (self.left, self.top, self.right, self.bottom)
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A crop with some of its surroundings: a square WebP, and where the crop is in it."""
+
+    webp: bytes
+    box: Box
 
 
 @runtime_checkable

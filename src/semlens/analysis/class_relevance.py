@@ -13,7 +13,8 @@ from rich.console import RenderableType
 
 from semlens.analysis.classes import Pictures, class_name, find_class
 from semlens.analysis.graph.relevance_trace import component_shares, make_job, reached_layers
-from semlens.analysis.label import VOCABULARY, LabelSource, as_labels, label_of
+from semlens.analysis.labelling.component_names import NAMES
+from semlens.analysis.labelling.label_source import LabelSource, as_labels, label_of
 from semlens.analysis.result import Chart, Result
 from semlens.draw.text_table import rich_table
 from semlens.errors import RelevanceError
@@ -277,7 +278,7 @@ def class_relevance(
     *,
     top: Annotated[int, setting("Number of components.", ge=1)] = 20,
     layers: Layers = None,
-    concepts: LabelSource = VOCABULARY,
+    concepts: LabelSource = NAMES,
     samples: Annotated[
         int | Sequence[int] | np.ndarray | None,
         setting("Compute relevance on this many images of the class [use the build's].", ge=1),
@@ -336,5 +337,6 @@ def class_relevance(
     )
     labels = as_labels(database, concepts, sorted(set(frame["layer"])) or None)
     if labels is not None:
-        frame["label"] = [label_of(labels, component) for component in components]
+        names = [label_of(labels, component) for component in components]
+        frame["label"] = pd.Series(names, frame.index, object)  # no label stays None
     return RelevantComponents(logit, class_name(database, logit), rules, frame)

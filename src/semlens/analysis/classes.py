@@ -127,7 +127,7 @@ class ClassImages:
     def engine(self, layers: Sequence[str], rules: str | Rules | None = None) -> RelevanceEngine:
         """Return the relevance engine for images of the first image's size."""
         model = self.database.model
-        first = model.batch([model.preprocess(self.read(self.samples[0]))])
+        first = model.batch([model.prepare(self.read(self.samples[0]))])
         return engine_of(self.database, first, layers, rules)
 
 

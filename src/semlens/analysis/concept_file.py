@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,10 +38,13 @@ def to_toml(concepts: ConceptSet) -> str:
     lines = [f"{name} = {_value(value)}" for name, value in head.items() if value is not None]
     for kind, table in _TABLES.items():
         members = concepts.of_kind(kind).concepts
-        for path in dict.fromkeys(concept.path for concept in members):
+        by_path = defaultdict[tuple[str, ...], list[Concept]](list)
+        for concept in members:
+            by_path[concept.path].append(concept)
+        for path, concepts_there in by_path.items():
             # one table per category; "" keeps its concepts apart from its subcategories
             lines += ["", f"[{'.'.join([table, *map(_text, path)])}]", '"" = [']
-            lines += [f"  {_value(_leaf(concept))}," for concept in members if concept.path == path]
+            lines += [f"  {_value(_leaf(concept))}," for concept in concepts_there]
             lines.append("]")
     return "\n".join(lines) + "\n"
 

@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from semlens.errors import ConceptError, nearest
+from semlens.regular_files import is_file, is_folder, read_text, user_path
 from semlens.types import as_list
 
 SET_SUFFIXES = (".toml", ".json", ".csv")
 """Suffixes of concept set files."""
 Kind = Literal["concept", "valid", "spurious"]
+MAX_LENGTH = 1000
+"""Characters of a concept, a template or a name in a concept set."""
 _KINDS: dict[str, Kind] = {"concepts": "concept", "valid": "valid", "spurious": "spurious"}
 _BUNDLED = Path(__file__).parents[1] / "assets" / "concepts"
 _FORM = (
@@ -131,12 +134,12 @@ class ConceptSet:
         >>> len(ConceptSet.load("paper-ox").of_kind("spurious"))
         16
         """
-        file = Path(path).expanduser()
-        if not file.is_file():
+        file = user_path(path)
+        if not is_file(file):
             return _load_bundled(str(path))
         try:
-            text = file.read_text("utf-8")
-        except UnicodeDecodeError as error:
+            text = read_text(file)
+        except (OSError, UnicodeDecodeError) as error:
             raise _read_error(str(file), error) from error
         return parse_set(text, file.suffix.lower(), file.stem, file.parent)
 
@@ -158,6 +161,7 @@ def parse_set(text: str, suffix: str, name: str, folder: Path | None = None) -> 
     ConceptError
         If the text is malformed.
     """
+    text = text.removeprefix("\ufeff")  # the byte-order mark of an uploaded file
     try:
         if suffix == ".csv":
             return ConceptSet(_from_csv(text), name)
@@ -211,8 +215,8 @@ def load_sets(name: str | Path, *, files: bool = True) -> list[ConceptSet]:
     ConceptError
         If there is no such set, or the folder has none.
     """
-    folder = Path(name).expanduser()
-    if files and folder.is_dir():
+    folder = user_path(name)
+    if files and is_folder(folder):
         paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SET_SUFFIXES)
         if not paths:
             raise ConceptError(
@@ -275,20 +279,26 @@ def _from_tables(
         for concept in _flatten(tables[key], (), kind, folder or Path(), name)
     ]
     templates = tables.get("templates")
-    if templates is not None and not all(isinstance(t, str) and "{}" in t for t in templates):
+    if templates is not None and not (
+        isinstance(templates, list | tuple)
+        and templates
+        and all(isinstance(t, str) and "{}" in t for t in templates)
+    ):
         raise ConceptError(
             f"The templates of '{name}' are {templates!r}.",
-            "Expected texts with {} for the concept.",
+            "Expected a list of texts with {} for the concept.",
             "Correct the file.",
         )
+    head: dict[str, Any] = {"name": name, "source": "", "target": target}
+    head |= {key: _checked(tables[key], name) for key in head if tables.get(key) is not None}
     if not concepts:
         raise ConceptError(f"The concept set '{name}' is empty.", _FORM, "Add some concepts.")
     return ConceptSet(
         tuple(concepts),
-        str(tables.get("name", name)),
-        str(tables.get("source", "")),
-        tuple(templates) if templates is not None else None,
-        tables.get("target", target),
+        head["name"],
+        head["source"],
+        tuple(_checked(t, name) for t in templates) if templates is not None else None,
+        head["target"],
     )
 
 
@@ -309,10 +319,12 @@ def _flatten(
 
 def _leaf(node: Any, path: tuple[str, ...], kind: Kind, folder: Path, name: str) -> Concept:
     if isinstance(node, str) and node.strip():
-        return Concept(node.strip(), path, kind)
-    if isinstance(node, Mapping) and isinstance(node.get("images"), list) and node["images"]:
-        images = tuple(folder / str(image) for image in node["images"])
-        return Concept(str(node.get("name", images[0].stem)), path, kind, images)
+        return Concept(_checked(node, name), path, kind)
+    leaf: Mapping[str, Any] = node if isinstance(node, Mapping) else {}
+    files = leaf.get("images")
+    if files and isinstance(files, list) and all(isinstance(file, str) for file in files):
+        images = tuple(folder / _checked(file, name) for file in files)
+        return Concept(_checked(leaf.get("name", images[0].stem), name), path, kind, images)
     raise ConceptError(
         f"The concept set '{name}' holds {node!r} under '{'/'.join(path)}'.",
         _FORM,
@@ -320,25 +332,54 @@ def _leaf(node: Any, path: tuple[str, ...], kind: Kind, folder: Path, name: str)
     )
 
 
+def _checked(text: Any, name: str) -> str:
+    """Return a text of a concept set without surrounding space, if it can be one."""
+    if not isinstance(text, str):
+        problem = f"{text!r}, which is not a text"
+    elif len(text) > MAX_LENGTH:
+        problem = f"a text of {len(text)} characters"
+    elif "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        problem = f"{text!r}, which holds NUL or half a surrogate pair"
+    else:
+        return text.strip()
+    raise ConceptError(
+        f"The concept set '{name}' holds {problem}.",
+        f"Expected valid Unicode texts of at most {MAX_LENGTH} characters.",
+        "Correct the file.",
+    )
+
+
 def _from_csv(text: str) -> tuple[Concept, ...]:
     reader = csv.DictReader(io.StringIO(text))
-    if "concept" not in (reader.fieldnames or ()):
+    columns = [column.strip() for column in reader.fieldnames or ()]
+    reader.fieldnames = columns
+    if "concept" not in columns:
         raise ConceptError(
-            f"The CSV has the columns {', '.join(reader.fieldnames or ()) or 'none'}.",
+            f"The CSV has the columns {', '.join(columns) or 'none'}.",
             "Expected 'concept', and optionally 'category' and 'kind'.",
             "Add a header line with these names.",
         )
     concepts: list[Concept] = []
     for row in reader:
+        if not any(row.values()):
+            continue  # a spreadsheet ends in such lines
+        concept = (row["concept"] or "").strip()
+        if not concept or None in row:
+            raise ConceptError(
+                f"Line {reader.line_num} of the CSV has "
+                + ("more values than columns." if concept else "no concept."),
+                f"Expected values for {', '.join(columns)}.",
+                "Correct the line; put quotation marks around a text with a comma.",
+            )
         kind = (row.get("kind") or "concept").strip()
         if kind not in _KINDS.values():
             raise ConceptError(
-                f"Kind '{kind}' of concept '{row['concept']}' is unknown.",
+                f"Kind '{kind}' of concept '{concept}' is unknown.",
                 "Expected concept, valid or spurious.",
                 "Correct the line.",
             )
         path = tuple(level for level in (row.get("category") or "").split("/") if level)
-        concepts.append(Concept(row["concept"].strip(), path, cast(Kind, kind)))
+        concepts.append(Concept(_checked(concept, "CSV"), path, cast(Kind, kind)))
     if not concepts:
         raise ConceptError("The CSV has no rows.", "Expected at least one concept.", "Add some.")
     return tuple(concepts)

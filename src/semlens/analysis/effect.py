@@ -16,7 +16,13 @@ from torch import Tensor
 
 from semlens.analysis.classes import Pictures, Samples, class_images, class_name
 from semlens.analysis.database_engine import RulesLike
-from semlens.analysis.label import VOCABULARY, ComponentLabels, LabelSource, as_labels, label_of
+from semlens.analysis.labelling.component_names import NAMES
+from semlens.analysis.labelling.label_source import (
+    ComponentLabels,
+    LabelSource,
+    as_labels,
+    label_of,
+)
 from semlens.analysis.result import Chart, Result, plain
 from semlens.draw.text_table import rich_table
 from semlens.errors import ConceptError, LayerError, RelevanceError
@@ -148,7 +154,7 @@ def effect(
     group_by: Annotated[
         Literal["label"] | None, setting("Ablate components with the same label together.")
     ] = None,
-    concepts: LabelSource = VOCABULARY,
+    concepts: LabelSource = NAMES,
     replace: Annotated[
         Literal["zero", "mean"], setting("Value that replaces an ablated component.")
     ] = "zero",

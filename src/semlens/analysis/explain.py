@@ -20,15 +20,16 @@ from semlens.analysis.database_engine import (
     relevance_per_component,
 )
 from semlens.analysis.explanation import ClassScore, ExplainedComponent, Explanation
-from semlens.analysis.label import (
-    VOCABULARY,
+from semlens.analysis.labelling.component_names import NAMES
+from semlens.analysis.labelling.label_source import (
     ComponentLabels,
-    Labels,
     LabelSource,
     as_labels,
     label_of,
 )
+from semlens.analysis.labelling.labels import Labels
 from semlens.analysis.query_embedding import ImageLike, open_image
+from semlens.progress import report_progress
 from semlens.relevance.backward_signal import BackwardSignal
 from semlens.relevance.class_relevance import class_seed, shares
 from semlens.relevance.conditional_heatmaps import pairs_per_pass
@@ -41,7 +42,7 @@ from semlens.types import Component, Layers
 
 THRESHOLD = 0.01
 """Fraction of a blurred heatmap's maximum above which pixels are in the box (paper, H.1)."""
-TOP_CLASSES = 3
+TOP_CLASSES = 5
 """Number of classes with the largest logits in an explanation."""
 
 
@@ -55,7 +56,7 @@ def explain(
     *,
     top: Annotated[int, setting("Components per layer.", ge=1)] = 8,
     layers: Layers = None,
-    concepts: LabelSource = VOCABULARY,
+    concepts: LabelSource = NAMES,
     rules: RulesLike = None,
     name: str | None = None,
 ) -> Explanation:
@@ -88,7 +89,7 @@ def explain(
     names, picture = database.layer_names(layers), open_image(image)
     requested = None if target is None else find_class(database, target)
     model = database.model
-    inputs = model.batch([model.preprocess(picture)])
+    inputs = model.batch([model.prepare(picture)])
     engine = engine_of(database, inputs, names, rules)
     labels = as_labels(database, concepts, names)
     trace = engine.trace(inputs)
@@ -102,12 +103,14 @@ def explain(
     layer_components: dict[str, tuple[ExplainedComponent, ...]] = dict.fromkeys(
         reversed(engine.sort_layers(names)), ()
     )
-    for layer, class_relevance in backward.layers.items():  # layers without relevance stay empty
+    # layers without relevance stay empty
+    for done, (layer, class_relevance) in enumerate(backward.layers.items(), start=1):
         entry = database.layer(layer)
         relevance = relevance_per_component(entry, trace, class_relevance)[0, 0].double().cpu()
         order = np.argsort(-relevance.abs().numpy(), kind="stable")[:top].tolist()
         indices = [index for index in order if relevance[index] != 0]
         heat = _conditional(engine, trace, entry, class_relevance, indices)
+        report_progress("drawing heatmaps", done, len(backward.layers))
         signs = relevance[indices].sign().float()[:, None, None]
         blurred = upsample_and_blur(
             torch.from_numpy(heat) * signs, heat.shape[1], heat.shape[2], blur
@@ -119,7 +122,7 @@ def explain(
                 float(relevance[index]),
                 float(shares(relevance)[index]),
                 label_of(labels, component),
-                _alignment(labels, component),
+                _score(labels, component),
                 geometry.to_original(*(float(edge) for edge in box)),
                 component_heat,
             )
@@ -165,7 +168,7 @@ def _heat(heat: Tensor | None, inputs: Tensor, count: int = 1) -> Float32[np.nda
     return heat.detach().reshape(count, *inputs.shape[-2:]).float().cpu().numpy()
 
 
-def _alignment(labels: ComponentLabels, component: Component) -> float | None:
+def _score(labels: ComponentLabels, component: Component) -> float | None:
     if not isinstance(labels, Labels):
         return None
     index = np.flatnonzero(labels.rows == labels.database.row(component))

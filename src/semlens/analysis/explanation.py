@@ -16,7 +16,15 @@ from rich.console import Group
 from rich.text import Text
 
 from semlens.analysis.result import IMAGE_SUFFIXES, TABLE_SUFFIXES, Result
-from semlens.draw.explanation_picture import ExplanationCard, ExplanationPage, draw_page, page_html
+from semlens.draw.crop_window import box_within, cut_window, outline, window_around
+from semlens.draw.example_picture import example_webp
+from semlens.draw.explanation_picture import (
+    CELL,
+    ExplanationCard,
+    ExplanationPage,
+    draw_page,
+    page_html,
+)
 from semlens.draw.heatmap_mask import apply_mask, overlay, project_heatmap
 from semlens.draw.text_table import rich_table
 from semlens.models.preprocess_geometry import Geometry
@@ -26,6 +34,8 @@ from semlens.types import Box, Component
 
 SIDE = 448
 """Longest side of the pictures, in pixels."""
+PICTURED_CLASSES = 3
+"""Number of classes with the largest logits in the picture."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +59,8 @@ class ExplainedComponent:
         In units of the logit.
     share
         Relevance divided by the sum of absolute relevance in the layer, in [-1, 1].
-    label, alignment
-        Label or None, and the alignment of the best concept, even if it is not the label.
+    label, score
+        Label or None, and the score of the best concept, even if it is not the label.
     box
         Region in the image, in original pixels.
     heat
@@ -61,7 +71,7 @@ class ExplainedComponent:
     relevance: float
     share: float
     label: str | None
-    alignment: float | None
+    score: float | None
     box: Box
     heat: Float32[np.ndarray, "h w"]
 
@@ -116,14 +126,14 @@ class Explanation(Result):
             [
                 (
                     layer, rank, str(item.component), item.component.index, item.component.sign,
-                    item.relevance, item.share, item.label, item.alignment, *item.box.as_tuple(),
+                    item.relevance, item.share, item.label, item.score, *item.box.as_tuple(),
                 )
                 for layer, components in self.layers.items()
                 for rank, item in enumerate(components, start=1)
             ],
             columns=[
                 "layer", "rank", "component", "index", "sign", "relevance", "share", "label",
-                "alignment", "left", "top", "right", "bottom",
+                "score", "left", "top", "right", "bottom",
             ],
         )  # fmt: skip
 
@@ -143,7 +153,7 @@ class Explanation(Result):
                         "relevance": item.relevance,
                         "share": item.share,
                         "label": item.label,
-                        "alignment": item.alignment,
+                        "score": item.score,
                         "box": list(item.box.as_tuple()),
                     }
                     for item in components
@@ -170,18 +180,17 @@ class Explanation(Result):
 
     @cached_property
     def _page(self) -> ExplanationPage:
-        full_box = Box(0, 0, *self.image.size)
-        picture = _cut(self.image, full_box)
-        positive, negative = [
-            self._onto(heat, full_box, 0.25 * self.blur) for heat in (self.heat, -self.heat)
-        ]
+        picture = _cut(self.image, self._whole)
         return ExplanationPage(
             f"Why “{self.target.name}”?",
             [
                 self.name,
                 f"{self.target.name}: {self.headline}",
                 "Largest: "
-                + ", ".join(f"{s.name} {100 * s.probability:.1f} %" for s in self.scores),
+                + ", ".join(
+                    f"{score.name} {100 * score.probability:.1f} %"
+                    for score in self.scores[:PICTURED_CLASSES]
+                ),
                 "",
                 f"Model: {self.database.manifest.model.spec}",
                 f"Relevance: rules '{self.rules}', in units of the logit.",
@@ -189,7 +198,7 @@ class Explanation(Result):
                 "examples, and its share of the layer's relevance.",
             ],
             picture,
-            overlay(picture, positive - negative),
+            overlay(picture, self.heatmap()),
             [
                 (layer, self._note(components), [self._card(item) for item in components])
                 for layer, components in self.layers.items()
@@ -200,31 +209,62 @@ class Explanation(Result):
         share = sum(abs(item.share) for item in components)
         return f"{len(components)} components with {100 * share:.0f} % of the layer's relevance"
 
-    def _card(self, explained: ExplainedComponent) -> ExplanationCard:
+    @property
+    def _whole(self) -> Box:
+        return Box(0, 0, *self.image.size)
+
+    def heatmap(
+        self, explained: ExplainedComponent | None = None, side: int = SIDE
+    ) -> Float32[np.ndarray, "height width"]:
+        """Return the heatmap over the image: of the class, or of a component.
+
+        Parameters
+        ----------
+        side
+            Longest side, in pixels; at most that of the image.
+        """
+        heat = self.heat if explained is None else explained.heat
+        positive, negative = (
+            self._onto(signed, self._whole, 0.25 * self.blur, side) for signed in (heat, -heat)
+        )
+        return positive - negative
+
+    def crop(self, explained: ExplainedComponent) -> Image.Image:
+        """Draw where a component is relevant: its box in a square of the image, masked."""
         heat = explained.heat if explained.relevance >= 0 else -explained.heat
+        maximum = self._onto(heat, self._whole).max()
+        window = window_around(explained.box, self.image.size)
+        window_heat = self._onto(heat, window)
+        # the mask's 2 % refer to the maximum of the whole heatmap, not of the window
+        threshold = 0.02 * float(maximum / window_heat.max()) if window_heat.max() > 0 else 0.02
+        side, _ = _size(window)
+        picture = apply_mask(cut_window(self.image, window, side), window_heat, threshold)
+        return outline(picture, box_within(explained.box, window, side), max(1, side // CELL))
+
+    def _card(self, explained: ExplainedComponent) -> ExplanationCard:
         examples = self.database.examples_of(self.database.row(explained.component), 4)
-        pictures = [self.database.thumbnail(example.crop) for example in examples]
-        maximum = self._onto(heat, Box(0, 0, *self.image.size)).max()
-        box_heat = self._onto(heat, explained.box)
-        # the mask's 2 % refer to the maximum of the whole heatmap, not of the box
-        threshold = 0.02 * float(maximum / box_heat.max()) if box_heat.max() > 0 else 0.02
+        pictures = [example_webp(self.database, example) for example in examples]
         return ExplanationCard(
             str(explained.component),
             explained.label or "",
             explained.relevance,
             explained.share,
-            apply_mask(_cut(self.image, explained.box), box_heat, threshold),
+            self.crop(explained),
             [webp for webp in pictures if webp is not None],
         )
 
     def _onto(
-        self, heat: Float32[np.ndarray, "h w"], box: Box, blur: float | None = None
+        self,
+        heat: Float32[np.ndarray, "h w"],
+        box: Box,
+        blur: float | None = None,
+        side: int = SIDE,
     ) -> Float32[np.ndarray, "height width"]:
         """Blur the positive part of a heatmap and resample it over a box of the image."""
         blur = self.blur if blur is None else blur
         height, width = heat.shape
         blurred = upsample_and_blur(torch.from_numpy(heat)[None], height, width, blur)[0].numpy()
-        return project_heatmap(blurred, self.geometry, box, _size(box))
+        return project_heatmap(blurred, self.geometry, box, _size(box, side))
 
     def _repr_html_(self) -> str:
         """Return the page's content for notebooks."""
@@ -236,7 +276,7 @@ class Explanation(Result):
         frame = self.to_pandas()
         frame["box"] = frame[["left", "top", "right", "bottom"]].values.tolist()
         frame["share"] = [f"{100 * share:+.1f} %" for share in frame["share"]]
-        columns = ["component", "label", "alignment", "relevance", "share", "box"]
+        columns = ["component", "label", "score", "relevance", "share", "box"]
         tables = [
             rich_table(part, str(layer), columns)
             for layer, part in frame.groupby("layer", sort=False)
@@ -244,10 +284,10 @@ class Explanation(Result):
         return Group(Text(title, no_wrap=True, overflow="ignore"), *tables)
 
 
-def _size(box: Box) -> tuple[int, int]:
-    """Return the size at which a box of the image is shown, at most ``SIDE`` pixels."""
+def _size(box: Box, side: int = SIDE) -> tuple[int, int]:
+    """Return the size at which a box of the image is shown, at most ``side`` pixels."""
     width, height = box.right - box.left, box.bottom - box.top
-    scale = min(1.0, SIDE / max(width, height))
+    scale = min(1.0, side / max(width, height))
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 

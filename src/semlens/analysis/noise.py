@@ -8,12 +8,7 @@ chosen for its embedder.
 
 - A **label** must exceed the 0.95 quantile, over mixtures, of the largest alignment with any
   concept of the list. A component without a meaning gets a label with a probability of 5 %.
-- A **search hit** among N components must exceed the quantile 0.95 ** (1 / N) of a mixture's
-  alignment with the query. That none of N meaningless components does so has a probability of 95 %.
-  The quantile is far in the tail, beyond the simulated mixtures. It is that of the Pearson type III
-  (shifted gamma) distribution of their mean, variance and skewness, which sums of skewed variables
-  approach before they approach the normal one. A negative skewness counts as zero, which raises the
-  threshold.
+- For a **search hit**, see :mod:`semlens.analysis.search.noise`.
 
 To exceed this threshold means to be above noise: that the concept describes the examples better
 than random crops. It does not mean that the concept is the right one, nor does a smaller alignment
@@ -22,22 +17,24 @@ mean that no concept fits.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float16, Float32, Int64
-from scipy.stats import pearson3, skew
 
-from semlens.analysis.centring import layer_crops, layer_means
+from semlens.analysis.centring import layer_crops
 from semlens.analysis.query_embedding import QueryEmbedding, alignment_blocks
 from semlens.store.reader import Database
 from semlens.streaming.aggregate import aggregate_vectors
 
+T = TypeVar("T")
+
 LEVEL = 0.05
-"""Probability that a component without a meaning gets a label, or that a search has a hit."""
+"""Probability that a component without a meaning gets a label; share of false search hits."""
 MIXTURES = 4096
 """Mixtures per layer and number of examples."""
 POOL = 8192
@@ -48,7 +45,7 @@ _CROPS = 8192
 _COUNTS = np.array([1, 2, 3, 5, 8, 12, 20, 30, 50, 80, 120, 200, 300, 500, 800, 1200, 2000, 5000])
 """Numbers of crops of a mixture. A component is compared with the largest that it has examples
 for: to have fewer crops raises the threshold."""
-_SAVED: WeakKeyDictionary[Database, dict[tuple[object, ...], np.ndarray]] = WeakKeyDictionary()
+_SAVED: WeakKeyDictionary[Database, dict[tuple[object, ...], Any]] = WeakKeyDictionary()
 """What was computed for an opened database; mixtures are also saved in it."""
 
 
@@ -58,7 +55,6 @@ def label_thresholds(
     embedding: QueryEmbedding,
     threshold: float | None = None,
     *,
-    centred: bool = False,
     counts: Int64[np.ndarray, " n"] | None = None,
 ) -> Float32[np.ndarray, " n"]:
     """Return the alignment that each component's label must exceed to be above noise.
@@ -71,8 +67,6 @@ def label_thresholds(
         The concepts that labels are chosen from.
     threshold
         A fixed threshold instead, the same for all components.
-    centred
-        Whether the mean of the layer's crops is subtracted from the vectors.
     counts
         Numbers of examples, for vectors of a part of each component's examples.
     """
@@ -80,12 +74,10 @@ def label_thresholds(
         return np.full(len(rows), threshold, np.float32)
     saved = _SAVED.setdefault(database, {})
     thresholds = np.zeros(len(rows), np.float32)
-    for layer, count, positions in _groups(database, rows, counts):
-        key = "label", layer, count, centred, embedding.digest
+    for layer, count, positions in component_groups(database, rows, counts):
+        key = "label", layer, count, embedding.digest
         if key not in saved:
             vectors = mixtures(database, layer, count).astype(np.float32)
-            if centred:
-                vectors -= layer_means(database, layer)[layer]
             largest = [values.max(1) for _, values in alignment_blocks(vectors, embedding)]
             saved[key] = np.quantile(np.concatenate(largest), 1 - LEVEL, method="higher")
         thresholds[positions] = saved[key]
@@ -96,35 +88,7 @@ _ROUNDING = np.float32(1e-6)
 """So that a component equal to all mixtures is not above them: a layer may have one crop only."""
 
 
-def search_thresholds(
-    database: Database, rows: Int64[np.ndarray, " n"], direction: Float32[np.ndarray, " d"]
-) -> Float32[np.ndarray, " n"]:
-    """Return the alignment that each component must exceed to be a hit above noise among all.
-
-    Parameters
-    ----------
-    rows
-        The components that are searched; all have examples.
-    direction
-        The query: the alignment of a vector is its inner product with it, divided by its norm.
-    """
-    thresholds = np.zeros(len(rows), np.float32)
-    above = -np.expm1(np.log1p(-LEVEL) / max(len(rows), 1))
-    for layer, count, positions in _groups(database, rows):
-        vectors = torch.from_numpy(mixtures(database, layer, count)).float()
-        products = vectors @ torch.from_numpy(np.ascontiguousarray(direction, np.float32))
-        norms = torch.linalg.vector_norm(vectors, dim=1).clamp(min=1e-12)
-        values = (products / norms).double().numpy()
-        mean, spread = values.mean(), values.std()
-        thresholds[positions] = (
-            pearson3.isf(above, max(float(skew(values)), 0.0), mean, spread)
-            if spread > _ROUNDING
-            else mean
-        )
-    return thresholds + _ROUNDING
-
-
-def _groups(
+def component_groups(
     database: Database,
     rows: Int64[np.ndarray, " n"],
     counts: Int64[np.ndarray, " n"] | None = None,
@@ -144,9 +108,8 @@ def mixtures(database: Database, layer: str, count: int) -> Float16[np.ndarray, 
 
     They are kept in the database.
     """
-    saved = _SAVED.setdefault(database, {})
-    key = "mixtures", layer, count
-    if key not in saved:
+
+    def load() -> Float16[np.ndarray, "m d"]:
         # as integers, since few readers of tables know 16-bit floats
         table = database.cached(
             "noise",
@@ -156,7 +119,16 @@ def mixtures(database: Database, layer: str, count: int) -> Float16[np.ndarray, 
             ),
         )
         flat = table["vector"].to_numpy(np.int16).copy().view(np.float16)
-        saved[key] = flat.reshape(-1, database.manifest.dim)
+        return flat.reshape(-1, database.manifest.dim)
+
+    return remembered(database, ("mixtures", layer, count), load)
+
+
+def remembered(database: Database, key: tuple[object, ...], compute: Callable[[], T]) -> T:
+    """Return what was computed for an opened database, or compute it."""
+    saved = _SAVED.setdefault(database, {})
+    if key not in saved:
+        saved[key] = compute()
     return saved[key]
 
 
@@ -171,7 +143,7 @@ def simulate(
     rng = np.random.default_rng((seed, count))
     vectors = torch.from_numpy(random_crops(database, layer, rng))
     drawn = torch.from_numpy(rng.integers(0, len(vectors), (number, count)))
-    strength = _strengths(database, layer, count)
+    strength = strengths(database, layer, count)
     strength = strength[torch.from_numpy(rng.integers(0, len(strength), number))]
     blocks: list[np.ndarray] = []
     for picked, readouts in zip(
@@ -195,7 +167,7 @@ def random_crops(
     return database.vectors_of(crops.tolist()).astype(np.float32)
 
 
-def _strengths(database: Database, layer: str, count: int) -> torch.Tensor:
+def strengths(database: Database, layer: str, count: int) -> torch.Tensor:
     """Return the ``count`` strongest readouts of each component with as many, times its sign."""
     component, _, activation = database.example_crops(layer)
     rows, first, examples = np.unique(component, return_index=True, return_counts=True)

@@ -22,6 +22,7 @@ from semlens.data.images import decode, upright_rgb
 from semlens.embedders.load import Embedder
 from semlens.errors import ConceptError, ImageError
 from semlens.progress import report_progress
+from semlens.regular_files import is_folder, read_bytes, user_path
 from semlens.store.reader import Database
 
 SEARCH_TEMPLATES = ("{}", "a {}", "an image of a close up of {}")
@@ -153,7 +154,7 @@ def open_image(image: ImageLike) -> Image.Image:
     if isinstance(image, Image.Image):
         return upright_rgb(image)
     try:
-        return decode(Path(image).expanduser().read_bytes(), str(image))
+        return decode(read_bytes(user_path(image)), str(image))
     except (OSError, ImageError) as error:
         raise ConceptError(
             f"The image '{image}' cannot be read ({error}).",
@@ -174,8 +175,8 @@ def embed_images(embedder: Embedder, images: Sequence[ImageLike]) -> Float32[np.
     """
     vectors = [
         embedder.embed_images([open_image(image)]).numpy()[0]
-        if isinstance(image, Image.Image) or not Path(image).expanduser().is_dir()
-        else _folder_vector(embedder, ImageFolder(Path(image).expanduser()))
+        if isinstance(image, Image.Image) or not is_folder(user_path(image))
+        else _folder_vector(embedder, ImageFolder(user_path(image)))
         for image in images
     ]
     return np.stack(vectors) if vectors else np.zeros((0, embedder.dim), np.float32)
@@ -204,7 +205,7 @@ def embed_concepts(
     texts = [i for i, concept in enumerate(concepts.concepts) if not concept.images]
     if texts:
         names = [concepts.concepts[i].name for i in texts]
-        vectors[texts] = _embed_texts_of(database, names, templates)
+        vectors[texts] = embed_texts_of(database, names, templates)
     for row, concept in enumerate(concepts.concepts):
         if concept.images:
             images = [open_image(path) for path in concept.images]
@@ -213,7 +214,7 @@ def embed_concepts(
     return QueryEmbedding(vectors, names, null_vector(embedder, templates), embedder.fingerprint)
 
 
-def _embed_texts_of(
+def embed_texts_of(
     database: Database, texts: Sequence[str], templates: Sequence[str]
 ) -> Float32[np.ndarray, "q d"]:
     """Embed texts; the vectors of many texts are cached in the database."""

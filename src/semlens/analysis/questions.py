@@ -22,10 +22,13 @@ from semlens.analysis.describe.unexpected import unexpected
 from semlens.analysis.effect import effect
 from semlens.analysis.explain import explain
 from semlens.analysis.graph.attribution_graph import attribution_graph
-from semlens.analysis.label import label
+from semlens.analysis.labelling.evaluate_labels import evaluate_labels
+from semlens.analysis.labelling.label import label
+from semlens.analysis.labelling.label_stability import label_stability
+from semlens.analysis.labelling.senses import senses
 from semlens.analysis.report.report import report
 from semlens.analysis.scores import scores
-from semlens.analysis.search import search
+from semlens.analysis.search.search import search
 from semlens.analysis.swap.border_swap import border_swap
 from semlens.analysis.swap.colour_swap import colour_swap
 from semlens.analysis.swap.region_swap import region_swap
@@ -50,8 +53,10 @@ class Questions(Database):
     drift = drift
     effect = effect
     evaluate = evaluate
+    evaluate_labels = evaluate_labels
     explain = explain
     label = label
+    label_stability = label_stability
     model_test = model_test
     prune = prune
     region_swap = region_swap
@@ -59,6 +64,7 @@ class Questions(Database):
     retrain = retrain
     scores = scores
     search = search
+    senses = senses
     sensitivity = sensitivity
     suspects = suspects
     unexpected = unexpected

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from semlens.errors import DataError
+from semlens.regular_files import read_text
 
 
 def read_saved(
@@ -21,7 +22,7 @@ def read_saved(
         If the file cannot be read or has another format.
     """
     try:
-        values = json.loads(path.expanduser().read_text("utf-8"))
+        values = json.loads(read_text(path.expanduser()))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise DataError(
             f"'{path}' cannot be read ({error}).",

@@ -11,17 +11,19 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool
 
-from semlens.errors import ConceptError, nearest
+from semlens.analysis.labelling.confidence import rival
+from semlens.errors import ConceptError, StoreError, nearest
 from semlens.store.reader import Database
 from semlens.types import Component
 
 PREFIX = "labels-"
 _KEYS = ["layer", "index", "sign"]
+_SCORED = ["score", "scores", "method", "confidence"]
 
 
 @dataclass(frozen=True)
 class SavedLabels:
-    """One table of labels, as :meth:`semlens.analysis.label.Labels.save_to_database` writes it."""
+    """One table of labels, as ``Labels.save_to_database`` writes it."""
 
     name: str
     created: float
@@ -33,10 +35,13 @@ class SavedLabels:
 
 
 def label_tables(database: Database) -> list[SavedLabels]:
-    """Return the label tables of the current build, newest first."""
+    """Return the label tables of the current build, newest first; without unreadable ones."""
     tables: list[SavedLabels] = []
     for file, modified in database.list_analyses(PREFIX):
-        frame = database.load_analysis(file, ["label"])
+        try:
+            frame = database.load_analysis(file, ["label", *_SCORED])
+        except StoreError:  # damaged, or of another version: labels can be saved again
+            continue
         if frame is not None:
             labelled = int(np.count_nonzero(frame["label"].notna()))
             tables.append(SavedLabels(file.removeprefix(PREFIX), modified, len(frame), labelled))
@@ -44,7 +49,10 @@ def label_tables(database: Database) -> list[SavedLabels]:
 
 
 def saved_labels(database: Database, name: str | None = None) -> pd.DataFrame | None:
-    """Return saved labels, one row per component of the database: label, category, alignment.
+    """Return saved labels, one row per component of the database.
+
+    Columns: label, category, score, confidence, and rival, the word that may be right instead
+    (:func:`semlens.analysis.labelling.confidence.rival`).
 
     Parameters
     ----------
@@ -54,8 +62,8 @@ def saved_labels(database: Database, name: str | None = None) -> pd.DataFrame | 
     Returns
     -------
     DataFrame or None
-        None if no name is given and no table is saved. A missing label is None; a component
-        that is not in the table has an alignment of NaN.
+        None if no name is given and no table is saved. A missing label or rival is None;
+        a component that is not in the table has a score of NaN.
 
     Raises
     ------
@@ -72,15 +80,22 @@ def saved_labels(database: Database, name: str | None = None) -> pd.DataFrame | 
         )
     if not names:
         return None
-    columns = [*_KEYS, "label", "category", "alignment"]
+    columns = [*_KEYS, "label", "category", "score", "confidence", "candidates", "scores"]
     table = database.load_analysis(PREFIX + (name or names[0]), columns)
     if table is None:  # removed in the meantime
         return None
     merged: Any = database.components[_KEYS].merge(table, on=_KEYS, how="left", validate="1:1")
     for column in ("label", "category"):
         merged[column] = merged[column].astype(object).where(merged[column].notna(), None)
-    merged["alignment"] = merged["alignment"].to_numpy(np.float64)
-    return merged[["label", "category", "alignment"]]
+    for column in ("score", "confidence"):
+        merged[column] = merged[column].to_numpy(np.float64)
+    read = (merged[name] for name in ("label", "candidates", "scores", "confidence"))
+    rivals = [
+        None if label is None else rival(label, list(words), list(scores), confidence)
+        for label, words, scores, confidence in zip(*read, strict=True)
+    ]
+    merged["rival"] = pd.Series(rivals, dtype=object)  # otherwise pandas turns None into NaN
+    return merged[["label", "category", "score", "confidence", "rival"]]
 
 
 def labels_by_component(database: Database, name: str) -> dict[Component, str]:
@@ -104,13 +119,15 @@ class LabelHit:
     component: Component
     row: int
     label: str
-    alignment: float
-    """Alignment with its label."""
+    score: float
+    """Score of its label, by the method of the saved labels."""
+    confidence: float | None
+    """Probability that its label is right; None if unknown."""
 
 
 @dataclass(frozen=True)
 class LabelHits:
-    """Components whose saved label matches a query, best alignment first."""
+    """Components whose saved label matches a query, the most likely label first."""
 
     query: str
     hits: tuple[LabelHit, ...]
@@ -130,7 +147,7 @@ def search_labels(
     layers: Sequence[str] | None = None,
     name: str | None = None,
 ) -> LabelHits:
-    """Search saved labels for texts, best alignment first.
+    """Search saved labels for texts: the most likely label first, then by score.
 
     A label matches a text if each word of the text is a prefix of a word of the label:
     ``stripe`` matches "striped fur", ``ox`` does not match "box".
@@ -165,14 +182,17 @@ def search_labels(
     labelled = table.iloc[rows]
     rows, labelled = rows[labelled["label"].notna()], labelled[labelled["label"].notna()]
     labels: list[str] = labelled["label"].tolist()
-    values = labelled["alignment"].to_numpy()
+    values, sure = (labelled[name].to_numpy() for name in ("score", "confidence"))
     matches = np.flatnonzero(_matches(labels, texts) & ~_matches(labels, without))
-    matches = matches[np.argsort(-values[matches], kind="stable")]
+    matches = matches[np.lexsort((-values[matches], -np.nan_to_num(sure[matches], nan=-1)))]
     offset, top = max(offset, 0), max(top, 0)
     hits = tuple(
-        LabelHit(rank, database.component(int(rows[i])), int(rows[i]), labels[i], float(values[i]))
+        LabelHit(
+            rank, database.component(int(rows[i])), int(rows[i]),
+            labels[i], float(values[i]), None if np.isnan(sure[i]) else float(sure[i]),
+        )
         for rank, i in enumerate(matches[offset : offset + top].tolist(), start=offset + 1)
-    )
+    )  # fmt: skip
     query = " + ".join(texts) + "".join(f" - {text}" for text in without)
     return LabelHits(query, hits, len(matches), len(rows))
 

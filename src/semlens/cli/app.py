@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from typer.main import get_command_from_info
 from typer.models import CommandInfo
 
+from semlens.cli.mistyped import Command
 from semlens.cli.outline import outlines, stand_in
 from semlens.version import __version__
 
@@ -19,6 +20,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     "Build": {
         "build": "build:build",
         "status": "build:status",
+        "verify": "build:verify",
         "layers": "build:layers",
         "demo": "demo:demo",
     },
@@ -32,6 +34,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "map": "describe:map_components",
         "dissect": "describe:dissect",
         "unexpected": "describe:unexpected",
+        "label-stability": "describe:label_stability",
     },
     "Explain": {
         "relevance": "explain:relevance",
@@ -92,8 +95,12 @@ class _Commands(TyperGroup):
         if completing or ctx.meta.get("listing"):
             callback = stand_in(outlines()[cmd_name])
         else:
-            callback = function_of(cmd_name)
-        info = CommandInfo(cmd_name, callback=callback, rich_help_panel=panels()[cmd_name])
+            try:
+                callback = function_of(cmd_name)
+            except KeyboardInterrupt:  # which Click would report as "Aborted." with code 1
+                raise typer.Exit(130) from None
+        panel = panels()[cmd_name]
+        info = CommandInfo(cmd_name, cls=Command, callback=callback, rich_help_panel=panel)
         return get_command_from_info(
             info, pretty_exceptions_short=True, rich_markup_mode="markdown"
         )

@@ -136,11 +136,13 @@ def test(ask: QuestionContext) -> ModelTest:
     return ask()
 
 
-@command(ask_report)
+@command(
+    ask_report,
+    saved="a page (.html) [report.html], a table (.csv, .parquet) or all values (.json)",
+)
 def report(
     ask: QuestionContext,
     context: typer.Context,
-    file: Annotated[Path, typer.Option("--out", help="HTML file to write.")] = Path("report.html"),
 ) -> Report:
     """Write everything known about a class to one self-contained HTML file.
 
@@ -149,13 +151,14 @@ def report(
 
     Examples:
 
-    semlens report r18.semlens --target ox --concepts paper-ox --out ox.html
+    semlens report r18.semlens --target ox --concepts paper-ox --save ox.html
 
     semlens report r18.semlens --target ox --concepts ox.toml --artefact "text:© stock"
     --evaluated evaluated.json
 
-    semlens report r18.semlens --saved 3 --out ox.html
+    semlens report r18.semlens --saved 3 --save ox.html
     """
+    file = ask.take(".html", "report.html")
     ask.also_write(file, (".html",), Report.save)
     if "saved" in ask.settings:
         check_saved(context)

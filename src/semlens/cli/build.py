@@ -12,6 +12,7 @@ from semlens.cli.command import with_fields
 from semlens.cli.output import JsonOption, err, out, print_json, report_errors, table
 from semlens.errors import RecipeError, nearest
 from semlens.recipe import Recipe
+from semlens.regular_files import read_text
 from semlens.settings import Settings, setting
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ def _read_config(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        loaded = tomllib.loads(path.read_text("utf-8"))
+        loaded = tomllib.loads(read_text(path))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RecipeError(
             f"Cannot read '{path}' ({error}).", "Expected TOML.", "Fix the file."
@@ -184,9 +185,6 @@ def _read_config(path: Path | None) -> dict[str, Any]:
 @report_errors
 def status(
     database: Annotated[Path, typer.Argument(help="Folder of the database.")],
-    verify: Annotated[
-        bool, typer.Option(help="Hash every file and compare with the manifest.")
-    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show what a database contains: sources, settings, layers and skipped images.
@@ -195,20 +193,10 @@ def status(
 
     semlens status r18.semlens
 
-    semlens status r18.semlens --verify --json
+    semlens status r18.semlens --json
     """
     from semlens.api import open as open_database
-    from semlens.store.checked_files import damaged_files
-    from semlens.store.manifest import Manifest
 
-    # before opening: a database with damaged files cannot be opened
-    damaged = damaged_files(database, Manifest.load(database)) if verify else None
-    if damaged:
-        if as_json:
-            print_json({"database": str(database.resolve()), "damaged": damaged})
-        else:
-            out.print(f"damaged files: {', '.join(damaged)}", markup=False, soft_wrap=True)
-        raise typer.Exit(1)
     db = open_database(database)
     manifest = db.manifest
     skipped = db.samples.loc[db.samples["error"].notna(), ["path", "error"]]
@@ -224,7 +212,6 @@ def status(
                 "relevance": manifest.relevance.model_dump() if manifest.relevance else None,
                 "layers": db.summary().to_dict("records"),
                 "unreadable": skipped.to_dict("records"),
-                "damaged": damaged,
             }
         )
         return
@@ -247,8 +234,39 @@ def status(
     table(db.summary())
     if len(skipped):
         table(skipped.head(20), "skipped images")
-    if damaged is not None:
-        out.print("damaged files: none")
+
+
+@report_errors
+def verify(
+    database: Annotated[Path, typer.Argument(help="Folder of the database.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Check every file of a database, and say what is damaged and what to do.
+
+    Each file must have its hash, and the content that the manifest describes. Neither the model
+    nor the images are needed, and nothing is changed. The exit code is 1 if a problem is found.
+
+    Examples:
+
+    semlens verify r18.semlens
+
+    semlens verify r18.semlens --json
+    """
+    from semlens.store.verify import verify as verify_database
+
+    found = verify_database(database)
+    if as_json:
+        print_json(found.to_json())
+    else:
+        for problem in found.problems:
+            for line in (f"{problem.file}: {problem.problem}.", f"  {problem.remedy}"):
+                out.print(line, markup=False, highlight=False, soft_wrap=True)
+        count = len(found.problems)
+        result = "no problem" if found.sound else f"{count} problem{'s' if count > 1 else ''}"
+        size = f"{found.files} files, {found.size / 1e6:.1f} MB"
+        out.print(f"{result} in '{found.database}' ({size})", markup=False, soft_wrap=True)
+    if not found.sound:
+        raise typer.Exit(1)
 
 
 def _describe_reference(manifest: Manifest) -> str:

@@ -19,15 +19,17 @@ from pydantic.fields import FieldInfo
 from semlens.analysis.result import Result, check_suffix
 from semlens.cli.outline import KEYWORD, with_parameters
 from semlens.cli.output import (
+    SAVED,
     DeviceOption,
     EmbedderOption,
     JsonOption,
-    SaveOption,
     out,
     print_json,
     print_written,
     report_errors,
+    save_option,
 )
+from semlens.errors import StoreError
 from semlens.settings import Setting, listing_of, needs_of, settings_of, unannotated
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ _SOURCES = {
 _OPTION_NAMES = {
     "images": "data",  # as in build
     "artefacts": "artefact",
+    "methods": "method",
     "concept_map": "map",
     "model_test": "tested",
     "sensitivity": "evaluated",
@@ -81,7 +84,7 @@ class QuestionContext:
     question: Callable[..., Any]
     options: dict[str, Any]
     sources: dict[str, Any]
-    save: Sequence[Path]
+    save: list[Path]
     as_json: bool
     after_output: Callable[[], None] = lambda: None
     """Called after the answer was printed and saved."""
@@ -120,6 +123,24 @@ class QuestionContext:
         if path is not None:
             self.files.append((check_suffix(path, ends), write))
 
+    def take(self, suffix: str, default: str) -> Path:
+        """Return the file to save with this ending, which the command itself writes.
+
+        Raises
+        ------
+        StoreError
+            If there are several.
+        """
+        files = [path for path in self.save if path.suffix.lower() == suffix]
+        if len(files) > 1:
+            raise StoreError(
+                f"--save is given with {len(files)} files that end in {suffix}.",
+                "Expected one.",
+                "Save it once.",
+            )
+        self.save = [path for path in self.save if path not in files]
+        return files[0] if files else Path(default)
+
     def __call__(self, *arguments: Any, **overrides: Any) -> Any:
         """Ask the question; ``overrides`` replace settings from the options."""
         subject = self.databases if _takes_several(self.question) else self.db
@@ -135,6 +156,8 @@ def command(
     question: Callable[..., Any],
     *,
     fields: type[BaseModel] | None = None,
+    also: str = "",
+    saved: str = SAVED,
 ) -> Callable[[Callable[..., Result]], Callable[..., None]]:
     """Make a command from a function of a :class:`QuestionContext` and additional options.
 
@@ -146,6 +169,10 @@ def command(
     ----------
     fields
         A settings class that the question takes as ``settings``; each field becomes an option.
+    also
+        Ending of a file that the function itself writes (:meth:`QuestionContext.take`).
+    saved
+        What ``--save`` writes, in words.
     """
     several = _takes_several(question)
 
@@ -165,16 +192,17 @@ def command(
                 return {name: value for name, value in values.items() if value is not None}
 
             folders = arguments.pop("databases" if several else "database")
-            save, as_json = arguments.pop("save") or (), arguments.pop("as_json")
+            save: list[Path] = arguments.pop("save") or []
+            as_json = arguments.pop("as_json")
             options = pop_given(settings)
             if fields is not None:
                 options["settings"] = fields(**pop_given(fields.model_fields))
             paths = folders if several else [folders]
             ask = QuestionContext(paths, question, options, pop_given(sources), save, as_json)
             for path in save:
-                check_suffix(path, result_suffixes(question))
+                check_suffix(path, [*result_suffixes(question), *([also] if also else [])])
             result = function(ask, **arguments)
-            for path in save:
+            for path in ask.save:
                 result.save(path)
             for path, write in ask.files:
                 write(result, path)
@@ -183,7 +211,7 @@ def command(
                 print_json(result.to_json())
             else:
                 out.print(result)
-                for path in save:
+                for path in ask.save:
                     print_written(path)
             ask.after_output()
 
@@ -199,7 +227,7 @@ def command(
                 inspect.Parameter(name, KEYWORD, annotation=_SOURCES[name], default=default)
                 for name, default in sources.items()
             ),
-            inspect.Parameter("save", KEYWORD, annotation=SaveOption, default=None),
+            inspect.Parameter("save", KEYWORD, annotation=save_option(saved), default=None),
             inspect.Parameter("as_json", KEYWORD, annotation=JsonOption, default=False),
         ]
         return report_errors(with_parameters(run, parameters))
@@ -261,6 +289,7 @@ _PARSERS: dict[str, Callable[[Any, QuestionContext], Any]] = {
     "layers": lambda values, _: split_commas(values),
     "components": lambda values, _: split_commas(values),
     "artefacts": lambda values, _: values,
+    "methods": lambda values, _: values,
     "concepts": load_concept_sets,
     "background": load_concept_sets,
 }

@@ -40,7 +40,12 @@ Auroc = Annotated[
     float | None,
     typer.Option(min=0, max=1, help="Take the components of a contrast with at least this AUROC."),
 ]
-WEIGHTS = typer.Option("--out", help="Safetensors file to write.")
+WEIGHTS = ".safetensors"
+"""Ending of the file of weights, beside those of the result."""
+SAVED_WEIGHTS = (
+    "weights (.safetensors) [{}.safetensors], a plot (.png, .svg, .pdf), a table (.csv, .parquet) "
+    "or all values (.json)"
+)
 
 
 @command(ask_cut_out)
@@ -70,11 +75,10 @@ def cutout(
     return segments
 
 
-@command(ask_prune)
+@command(ask_prune, also=WEIGHTS, saved=SAVED_WEIGHTS.format("pruned"))
 def prune(
     ask: QuestionContext,
     components: Names = None,
-    out: Annotated[Path, WEIGHTS] = Path("pruned.safetensors"),
     source: From = None,
     verdict: Verdict = SPURIOUS,
     auroc: Auroc = None,
@@ -86,13 +90,13 @@ def prune(
 
     Examples:
 
-    semlens prune r18.semlens layer4:17 layer4:230 --out pruned.safetensors
+    semlens prune r18.semlens layer4:17 layer4:230 --save pruned.safetensors
 
-    semlens prune r18.semlens --from audit.json --out pruned.safetensors
+    semlens prune r18.semlens --from audit.json --save pruned.safetensors
 
-    semlens prune r18.semlens --from contrast.json --auroc 0.9 --out pruned.safetensors
+    semlens prune r18.semlens --from contrast.json --auroc 0.9 --save pruned.safetensors
     """
-    check_weights(out)
+    out = check_weights(ask.take(WEIGHTS, "pruned.safetensors"))
     return _save_weights(ask(_all_components(components, source, verdict, auroc)), out)
 
 
@@ -100,28 +104,25 @@ def prune(
 def affected(
     ask: QuestionContext,
     components: Names = None,
-    out: Annotated[
-        Path | None, typer.Option(help="CSV file to write: every sample with its score.")
-    ] = None,
     source: From = None,
     verdict: Verdict = SPURIOUS,
     auroc: Auroc = None,
 ) -> AffectedSamples:
     """List the samples that contain the concept of some components.
 
-    Without `--all-data`, only the concept examples in the database are considered.
+    Without `--all-data`, only the concept examples in the database are considered. A `.csv` file
+    has every sample with its score.
 
     Examples:
 
     semlens affected r18.semlens layer4:17
 
-    semlens affected r18.semlens --from audit.json --all-data --out affected.csv --save affected.png
+    semlens affected r18.semlens --from audit.json --all-data --save affected.csv --save a.png
     """
-    ask.also_write(out, (".csv",), AffectedSamples.save)
     return ask(_all_components(components, source, verdict, auroc))
 
 
-@command(ask_retrain, fields=Training)
+@command(ask_retrain, fields=Training, also=WEIGHTS, saved=SAVED_WEIGHTS.format("retrained"))
 def retrain(
     ask: QuestionContext,
     drop: Annotated[
@@ -130,7 +131,6 @@ def retrain(
             help="Samples to leave out: a .csv file, or a text file with one path per line."
         ),
     ] = None,
-    out: Annotated[Path, WEIGHTS] = Path("retrained.safetensors"),
     images: Annotated[
         str | None,
         typer.Option("--data", help="Training images [those of the database]."),
@@ -139,7 +139,7 @@ def retrain(
     """Fine-tune a copy of the model with artefacts inserted at random.
 
     Images listed with `--drop` are left out. If the run is interrupted, run the same command again
-    to resume it: a file OUT.checkpoint is kept until the weights are written.
+    to resume it: a file FILE.checkpoint is kept until the weights are written.
 
     Examples:
 
@@ -147,7 +147,8 @@ def retrain(
 
     semlens retrain r18.semlens --artefact patch:red --artefact stripes --epochs 5 --data train/
     """
-    checkpoint = check_weights(out).with_name(f"{out.name}.checkpoint")
+    out = check_weights(ask.take(WEIGHTS, "retrained.safetensors"))
+    checkpoint = out.with_name(f"{out.name}.checkpoint")
     model = _save_weights(ask(drop=drop or (), images=images, checkpoint=checkpoint), out)
     checkpoint.unlink(missing_ok=True)
     return model

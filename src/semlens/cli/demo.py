@@ -17,7 +17,7 @@ from semlens.errors import ServeError
 if TYPE_CHECKING:
     from semlens.analysis.audit.audit_result import Audit
     from semlens.analysis.class_relevance import RelevantComponents
-    from semlens.analysis.search import Hits
+    from semlens.analysis.search.search import Hits
     from semlens.analysis.swap.border_swap import BorderSwap
     from semlens.api import ConceptDatabase
     from semlens.demo.walkthrough import Accuracy, Planted
@@ -42,7 +42,6 @@ def demo(
     """
     start = time.perf_counter()
     with err.status("loading the bundled model and images"):
-        from semlens.analysis.label import PAPER_THRESHOLD
         from semlens.demo import walkthrough
         from semlens.demo.bundled_images import DemoWorld
 
@@ -56,14 +55,14 @@ def demo(
     db = walkthrough.build_demo(folder, world)
     table(db.scores().per_layer(), "\n1. How interpretable are its layers?")
 
-    hits = db.search(walkthrough.QUERY, top=db.manifest.rows)
+    hits, without = walkthrough.search_mark(db)
     with err.status("measuring activations with and without the mark"):
         model = db.model
         planted = walkthrough.find_planted(model, world, db)
     rank = planted.rank(hits)
-    _print_hits(hits, planted, f"\n2. semlens search {db.path} {walkthrough.QUERY}")
+    _print_hits(hits, planted, without, f"2. semlens search {db.path} '{hits.query}'")
 
-    labels = db.label(threshold=PAPER_THRESHOLD)
+    labels = db.label()
     labels.save_to_database("paper-vocabulary")  # shown beside every component in the browser
     relevant = db.class_relevance(world.target, top=6, concepts=labels)
     _print_relevant(relevant, planted, f"\n3. What drives '{world.target}'?")
@@ -85,7 +84,7 @@ def demo(
     out.print(
         f"\nDone in {seconds:.0f} s. See the report: {page}\n"
         f"Try:  semlens serve {db.path}\n"
-        f"      semlens search {db.path} 'red fruit' --out hits.png\n"
+        f"      semlens search {db.path} 'red fruit' --save hits.png\n"
         f"      semlens map {db.path} --query animal --query vehicle --save map.png\n"
         f"      semlens graph {db.path} --target {world.target}\n"
         f"      semlens report {db.path} --target {world.target} --concepts demo-world "
@@ -100,6 +99,7 @@ def demo(
     if as_json:
         print_json(
             {
+                "query": hits.query,
                 "planted_rank": rank,
                 "planted": {str(c): area for c, area in planted.components.items()},
                 "accuracy": asdict(accuracy),
@@ -135,15 +135,19 @@ def _serve(db: ConceptDatabase, model: SubjectModel) -> None:
         run(server, browser=True)
 
 
-def _print_hits(hits: Hits, planted: Planted, title: str) -> None:
+def _print_hits(hits: Hits, planted: Planted, without: list[str], title: str) -> None:
+    out.print()
+    for word in without:
+        out.print(f"'{word}': no component stands out from noise.", highlight=False)
     frame = hits.to_pandas().head(5)
     best = hits.components[:5]
     areas = [planted.components.get(component) for component in best]
     frame["planted"] = [f"AUROC {area:.2f}" if area is not None else "" for area in areas]
     table(frame, title, ["rank", "component", "alignment", "planted"])
     out.print(
-        f"{len(planted.components)} of {hits.searched} components separate images with the mark "
-        f"from the same images without it (AUROC >= 0.9). The search, which does not know them, "
+        f"{hits.summary()} {len(planted.components)} of {hits.searched} components separate "
+        f"images with the mark from the same images without it (AUROC >= 0.9). The search, which "
+        f"does not know them, "
         f"finds the first of them at rank {planted.rank(hits)}."
     )
 

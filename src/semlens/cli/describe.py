@@ -1,4 +1,4 @@
-"""``semlens map``, ``dissect`` and ``unexpected``."""
+"""``semlens map``, ``dissect``, ``unexpected`` and ``label-stability``."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from semlens.analysis.describe.dissect import dissect as ask_dissect
 from semlens.analysis.describe.map_colouring import Colour, ColourValue, check_colour
 from semlens.analysis.describe.unexpected import Unexpected
 from semlens.analysis.describe.unexpected import unexpected as ask_unexpected
+from semlens.analysis.labelling.label_stability import LabelStability
+from semlens.analysis.labelling.label_stability import label_stability as ask_label_stability
 from semlens.analysis.result import PLOT_SUFFIXES
 from semlens.cli.command import QuestionContext, command
 from semlens.cli.output import err, save_picture
@@ -50,7 +52,7 @@ def map_components(
     ] = None,
     color: Annotated[
         Colour | None,
-        typer.Option(help="Colour by this value [the first of model, layer, cluster that varies]."),
+        typer.Option(help="Colour by this value [model if there are several, else place]."),
     ] = None,
     target: Annotated[
         str | None, typer.Option(help="Colour by relevance for this class, by name or logit.")
@@ -60,7 +62,7 @@ def map_components(
         typer.Option(help="Colour by a contrast: .json of 'semlens contrast --save'."),
     ] = None,
 ) -> ConceptMap:
-    """Map components in two dimensions by concept, in labelled clusters.
+    """Map components in two dimensions by concept, in named places.
 
     Positions are saved in the first database. When layers are added, existing components keep
     their positions and new ones are placed among them.
@@ -128,4 +130,20 @@ def unexpected(
     --files ox-files.csv --save ox.png
     """
     ask.also_write(files, (".csv",), Unexpected.save_files)
+    return ask()
+
+
+@command(ask_label_stability)
+def label_stability(ask: QuestionContext) -> LabelStability:
+    """Measure whether labels would be the same with other images.
+
+    Components are labelled again with bootstrap samples of the images, and, if further databases
+    of the same model are given, on their data.
+
+    Examples:
+
+    semlens label-stability r18.semlens
+
+    semlens label-stability r18.semlens r18-on-other-data.semlens --save stability.csv
+    """
     return ask()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 
 def main() -> None:
@@ -13,6 +14,9 @@ def main() -> None:
     times slower.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    from semlens.cli.app import app
+    try:
+        from semlens.cli.app import app
 
-    app()
+        app()
+    except KeyboardInterrupt:  # while the libraries are loaded, before there is a command
+        sys.exit(130)

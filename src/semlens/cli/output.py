@@ -16,7 +16,7 @@ from rich.console import Console
 
 from semlens.analysis.result import plain
 from semlens.draw.text_table import rich_table
-from semlens.errors import SemlensError
+from semlens.errors import SemlensError, StoreError, shortened
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,14 +33,15 @@ EmbedderOption = Annotated[
     str | None, typer.Option("--embedder", help="Where to load the embedder from, if it has moved.")
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1 or mps.")]
-SaveOption = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--save",
-        help="Also save to this file, by its ending as a plot (.png, .svg, .pdf), a table (.csv, "
-        ".parquet) or all values (.json). Repeatable.",
-    ),
-]
+SAVED = "a plot (.png, .svg, .pdf), a table (.csv, .parquet) or all values (.json)"
+
+
+def save_option(saved: str = SAVED) -> Any:
+    """Return the type of ``--save``; ``saved`` says what is written, by the file's ending."""
+    text = f"Also save to this file, by its ending as {saved}. Repeatable."
+    return Annotated[list[Path] | None, typer.Option("--save", help=text)]
+
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -53,15 +54,30 @@ def report_errors(command: Callable[P, R]) -> Callable[P, R]:
             with _notices():
                 return command(*args, **kwargs)
         except SemlensError as error:
-            err.print(f"[bold red]{type(error).__name__}[/]: ", end="", soft_wrap=True)
-            for line in (error.value, f"  {error.expected}", f"  {error.remedy}"):
-                err.print(line, markup=False, highlight=False, soft_wrap=True)
+            _print_error(error)
+            raise typer.Exit(1) from None
+        except OSError as error:
+            if error.filename is None:  # not about a path, such as a closed pipe
+                raise
+            _print_error(
+                StoreError(
+                    f"'{shortened(error.filename)}' cannot be used ({error.strerror}).",
+                    "Expected a path that exists and is accessible.",
+                    "Check the path, its permissions and the disk.",
+                )
+            )
             raise typer.Exit(1) from None
         except KeyboardInterrupt:
             err.print("Interrupted. Completed work is saved: run the same command again.")
             raise typer.Exit(130) from None
 
     return run
+
+
+def _print_error(error: SemlensError) -> None:
+    err.print(f"[bold red]{type(error).__name__}[/]: ", end="", soft_wrap=True)
+    for line in (error.value, f"  {error.expected}", f"  {error.remedy}"):
+        err.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager

@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from semlens.analysis.label import SHOWN, Labels
-from semlens.analysis.label import label as ask_label
+from semlens.analysis.labelling.label import label as ask_label
+from semlens.analysis.labelling.labels import SHOWN, Labels
 from semlens.analysis.result import IMAGE_SUFFIXES, check_suffix
-from semlens.analysis.search import Hits
-from semlens.analysis.search import search as ask_search
+from semlens.analysis.search.search import Hits
+from semlens.analysis.search.search import search as ask_search
 from semlens.cli.command import QuestionContext, command
 from semlens.cli.output import (
     DatabaseArgument,
@@ -44,9 +44,6 @@ def search(
     template: Annotated[
         list[str] | None, typer.Option(help="Prompt template with {} for the text. Repeatable.")
     ] = None,
-    picture: Annotated[
-        Path | None, typer.Option("--out", help="Write a picture of the hits' examples.")
-    ] = None,
 ) -> Hits:
     """Find the components that are closest to texts and images.
 
@@ -55,19 +52,18 @@ def search(
 
     Examples:
 
-    semlens search r18.semlens watermark --out hits.png
+    semlens search r18.semlens watermark --save hits.png
 
     semlens search r18.semlens --image marked/ --without-image plain/
 
     semlens search r18.semlens "dog snout" --image dog.jpg --without grass --layer layer4
     """
-    ask.also_write(picture, IMAGE_SUFFIXES, Hits.save)
     templates = {"templates": template} if template else {}
     hits: Hits = ask(
         *(texts or ()), images=image or (), without=without or (),
         without_images=without_image or (), **templates,
     )  # fmt: skip
-    if picture is None and hits.hits:
+    if not ask.save and hits.hits:
         err.print(
             f"To see examples: semlens show {ask.paths[0]} {hits[0].component}", highlight=False
         )
@@ -100,7 +96,7 @@ def label(
 def show(
     database: DatabaseArgument,
     components: Annotated[list[str], typer.Argument(help="LAYER:INDEX, or LAYER:-INDEX.")],
-    picture: Annotated[Path, typer.Option("--out", help="Picture to write.")] = Path(
+    picture: Annotated[Path, typer.Option("--save", help="Picture to write.")] = Path(
         "examples.png"
     ),
     columns: Annotated[int, typer.Option(min=1, max=100, help="Examples per component.")] = 10,
@@ -113,7 +109,7 @@ def show(
 
     Examples:
 
-    semlens show r18.semlens layer4:17 layer4:230 --out components.png
+    semlens show r18.semlens layer4:17 layer4:230 --save components.png
     """
     check_suffix(picture, IMAGE_SUFFIXES)
     from semlens.api import open as open_database

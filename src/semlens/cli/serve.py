@@ -135,6 +135,11 @@ def export(
     db: Annotated[list[Path], typer.Argument(help="Folders of the databases.")],
     folder: Annotated[Path, typer.Option("--out", help="Folder to write.")] = Path("site"),
     cards: Annotated[int, typer.Option(min=0, help="Components per model that get a card.")] = 1000,
+    component: Annotated[
+        list[str] | None,
+        typer.Option(help="Further component that gets a card, such as layer4:17. Repeatable."),
+    ] = None,
+    crops: Annotated[int, typer.Option(min=1, help="Most examples on a card.")] = 12,
     originals: Annotated[
         bool,
         typer.Option("--originals/--crops-only", help="Also add the whole image of each example."),
@@ -167,7 +172,15 @@ def export(
         from semlens.web.static_export import export_site
 
         opened = open_databases(db, models=model or ())
-    site = export_site(opened, folder, cards=cards, originals=originals, graphs=graph or ())
+    site = export_site(
+        opened,
+        folder,
+        cards=cards,
+        components=component or (),
+        crops=crops,
+        originals=originals,
+        graphs=graph or (),
+    )
     if as_json:
         print_json(vars(site) | {"folder": str(site.folder.resolve())})
         return

@@ -43,6 +43,7 @@ from semlens.data.artefact_rendering import (
 )
 from semlens.data.images import Images
 from semlens.errors import DataError
+from semlens.regular_files import user_path
 from semlens.settings import invalid_field, setting
 from semlens.types import as_list
 
@@ -58,7 +59,7 @@ def _as_colour(value: Any) -> Any:
 
 
 def _as_folder(value: str) -> str:
-    path = Path(value).expanduser().resolve()
+    path = user_path(value).resolve()
     cutout_paths(path)
     return str(path)
 

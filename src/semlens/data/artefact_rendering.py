@@ -5,6 +5,7 @@ A cut-out file is an image whose alpha channel is the soft mask of the artefact.
 
 from __future__ import annotations
 
+import io
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal, get_args
@@ -14,6 +15,7 @@ from jaxtyping import Float32
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from semlens.errors import DataError
+from semlens.regular_files import is_file, read_bytes
 
 Colour = tuple[int, int, int]
 """Red, green, blue from 0 to 255."""
@@ -209,7 +211,7 @@ def cutout_paths(path: Path) -> list[Path]:
     DataError
         If there is none.
     """
-    if path.is_file():
+    if is_file(path):
         return [path]
     paths = sorted(p for p in path.glob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
     if not paths:
@@ -240,7 +242,7 @@ def read_cutout(path: Path) -> Image.Image:
 def _decode(path: Path, mtime: int, size: int) -> Image.Image:
     """Decode a cut-out; time and size are part of the cache key, so a changed file is reread."""
     try:
-        with Image.open(path) as picture:
+        with Image.open(io.BytesIO(read_bytes(path))) as picture:
             if "A" not in picture.getbands() and "transparency" not in picture.info:
                 raise DataError(
                     f"'{path.name}' has no alpha channel.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from semlens.errors import DataError
+from semlens.regular_files import read_text
 
 UNLABELLED = "(no label)"
 """The class name of a sample whose label is missing."""
@@ -133,7 +135,7 @@ def read_classes(path: Path) -> dict[str, int]:
         If the file has none of these formats.
     """
     try:
-        text = path.read_text("utf-8-sig")
+        text = read_text(path)
         if path.suffix == ".json":
             loaded = json.loads(text)
             if isinstance(loaded, list):
@@ -172,8 +174,8 @@ def read_targets(path: Path, ids: Sequence[str]) -> list[str]:
         If a sample has no line, or the file cannot be read.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = {line[0]: line[1].strip() for line in csv.reader(file) if len(line) >= 2}
+        lines = csv.reader(io.StringIO(read_text(path), newline=""))
+        rows = {line[0]: line[1].strip() for line in lines if len(line) >= 2}
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(
             f"Cannot read '{path}' ({error}).", "Expected CSV lines 'path,target'.", "Fix the file."

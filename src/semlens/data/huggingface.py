@@ -10,6 +10,7 @@ from typing import Any
 from semlens.data.class_mapping import name_targets
 from semlens.data.images import Images, numbered_ids, read_file
 from semlens.errors import DataError, ImageError
+from semlens.regular_files import is_file, is_folder
 
 
 class HuggingFaceImages(Images):
@@ -87,7 +88,7 @@ class HuggingFaceImages(Images):
 
         spec = f"datasets/{name}" + (f":{split}" if split else "")
         try:
-            if Path(name).exists():
+            if is_file(name) or is_folder(name):
                 loaded = datasets.load_from_disk(name)
             else:
                 with _offline(offline):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from semlens.data.images import Images, read_file
 from semlens.errors import DataError
+from semlens.regular_files import is_folder, user_path
 
 SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2")
@@ -29,7 +30,7 @@ class ImageFolder(Images):
     """
 
     def __init__(self, root: str | Path) -> None:
-        self.root = Path(root).expanduser().resolve()
+        self.root = user_path(root).resolve()
         check_folder(root)
         self.spec = str(self.root)
         self.ids = sorted(_image_paths(self.root, "", ()))
@@ -49,7 +50,7 @@ class ImageFolder(Images):
 
 def check_folder(root: str | Path) -> None:
     """Refuse a path that is not a folder (:class:`DataError`), without listing it."""
-    if not Path(root).expanduser().is_dir():
+    if not is_folder(user_path(root)):
         raise DataError(
             f"'{root}' is not a folder.",
             "Expected a folder of images, with a subfolder per class if there are classes.",
@@ -63,20 +64,25 @@ def _image_paths(folder: Path, prefix: str, parents: tuple[str, ...]) -> Iterato
     if real in parents:
         return
     try:
-        entries = list(os.scandir(folder))
+        entries = [(entry.name, _is_folder(entry)) for entry in os.scandir(folder)]
     except OSError as error:
         raise DataError(
             f"Cannot read the folder '{folder}' ({error.strerror}).",
             "Expected permission to list every subfolder.",
             "Change its permissions, or move it out of the data.",
         ) from error
-    for entry in entries:
-        if entry.name.startswith("."):
+    for name, is_subfolder in entries:
+        if name.startswith("."):
             continue
-        if entry.is_dir():
-            yield from _image_paths(folder / entry.name, f"{prefix}{entry.name}/", (*parents, real))
-        elif Path(entry.name).suffix.lower() in SUFFIXES:
-            yield _utf8(prefix + entry.name)
+        if is_subfolder:
+            yield from _image_paths(folder / name, f"{prefix}{name}/", (*parents, real))
+        elif Path(name).suffix.lower() in SUFFIXES:
+            yield _utf8(prefix + name)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder or a link to one; a link to itself is neither."""
+    return Path(entry.path).is_dir() if entry.is_symlink() else entry.is_dir()
 
 
 def _utf8(name: str) -> str:

@@ -12,6 +12,7 @@ from PIL import Image
 from semlens.data.class_mapping import name_targets
 from semlens.data.images import Images, numbered_ids, read_file, upright_rgb
 from semlens.errors import DataError
+from semlens.regular_files import user_path
 
 
 @runtime_checkable
@@ -66,7 +67,7 @@ class ImageSequence(Images):
         if isinstance(item, bytes):
             return item
         if isinstance(item, str | Path):
-            return read_file(Path(item).expanduser())
+            return read_file(user_path(item))
         if isinstance(item, np.ndarray):
             item = Image.fromarray(item[:, :, 0] if item.shape[2:] == (1,) else item)
         return upright_rgb(item, self.ids[sample])

@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from semlens.data.jpeg2000 import is_whole
 from semlens.errors import ImageError
+from semlens.regular_files import read_bytes
 
 _REMEDY = "Convert or remove the file; a build skips and lists it."
 
@@ -28,6 +30,8 @@ def decode(data: bytes, name: str) -> Image.Image:
     """
     try:
         with Image.open(io.BytesIO(data)) as image:
+            if image.format == "JPEG2000" and not is_whole(data):
+                raise ValueError("the file is truncated")
             return upright_rgb(image, name)
     except ImageError:
         raise
@@ -158,7 +162,7 @@ def read_file(path: Path, name: str | None = None) -> bytes:
         If it cannot be read; the error refers to it as ``name``.
     """
     try:
-        return path.read_bytes()
+        return read_bytes(path)
     except OSError as error:
         raise ImageError(
             f"Cannot read '{name or path}' ({error.strerror or error}).",

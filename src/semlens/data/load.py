@@ -10,6 +10,7 @@ from semlens.data.image_folder import ImageFolder, check_folder
 from semlens.data.image_sequence import ImageSequence
 from semlens.data.images import Images
 from semlens.errors import DataError
+from semlens.regular_files import is_file, is_folder, user_path
 
 if TYPE_CHECKING:
     from semlens.data.huggingface import HuggingFaceImages
@@ -24,8 +25,8 @@ def load_images(spec: str | Path) -> Images:
         If the SPEC cannot be loaded.
     """
     text = str(spec)
-    path = Path(text).expanduser()
-    if is_saved_dataset(path) or (text.startswith("datasets/") and not path.is_dir()):
+    path = user_path(text)
+    if is_saved_dataset(path) or (text.startswith("datasets/") and not is_folder(path)):
         return load_hugging_face(text)
     check_spec(text)
     return ImageFolder(path)
@@ -46,7 +47,7 @@ def check_spec(spec: str) -> None:
     DataError
         If it describes a Python object, or a folder that does not exist.
     """
-    if spec.startswith("python:") and not Path(spec).expanduser().is_dir():
+    if spec.startswith("python:") and not is_folder(user_path(spec)):
         raise DataError(
             f"The data '{spec}' was a Python object.",
             "It cannot be loaded from its name.",
@@ -58,7 +59,7 @@ def check_spec(spec: str) -> None:
 
 def is_saved_dataset(path: Path) -> bool:
     """Return whether a folder is a saved Hugging Face dataset (``save_to_disk``)."""
-    return any((path / name).is_file() for name in ("state.json", "dataset_dict.json"))
+    return any(is_file(path / name) for name in ("state.json", "dataset_dict.json"))
 
 
 def load_hugging_face(spec: str, *, offline: bool = False) -> HuggingFaceImages:
@@ -69,7 +70,7 @@ def load_hugging_face(spec: str, *, offline: bool = False) -> HuggingFaceImages:
     DataError
         If it cannot be loaded.
     """
-    folder = Path(spec).expanduser()
+    folder = user_path(spec)
     if is_saved_dataset(folder):
         name, split = str(folder.resolve()), None
     else:

@@ -12,7 +12,7 @@ from pathlib import Path
 from semlens.analysis.accuracy import evaluate_model
 from semlens.analysis.auroc import auroc
 from semlens.analysis.class_relevance import RelevantComponents
-from semlens.analysis.search import Hits
+from semlens.analysis.search.search import Hits
 from semlens.api import ConceptDatabase, build
 from semlens.demo.bundled_images import DemoWorld, MarkedWorld, Version
 from semlens.draw.html import component_card, render
@@ -24,7 +24,8 @@ from semlens.models.subject import SubjectModel
 from semlens.types import Component
 
 LAYERS = ("layer2", "layer3")
-QUERY = "watermark"
+QUERIES = ("watermark", "written text", "letter")
+"""Words for what a mark shows, until one of them has hits."""
 PLANTED_AUROC = 0.9
 REFERENCE = 1024
 """Half the default: on two cores, embedding the others would take another tenth of the build."""
@@ -90,6 +91,22 @@ def find_planted(model: SubjectModel, world: MarkedWorld, db: ConceptDatabase) -
         if area >= PLANTED_AUROC:
             planted[component] = area
     return Planted(dict(sorted(planted.items(), key=lambda pair: -pair[1])))
+
+
+def search_mark(db: ConceptDatabase) -> tuple[Hits, list[str]]:
+    """Search for the mark by words until some components stand out; return also what had no hit.
+
+    The last search is returned where none has any.
+    """
+    without: list[str] = []
+    while True:
+        word = QUERIES[len(without)]
+        hits = db.search(word, top=db.manifest.rows)
+        if hits.above_noise:
+            return hits, without
+        without.append(word)
+        if len(without) == len(QUERIES):
+            return hits, without
 
 
 def measure(model: SubjectModel, world: DemoWorld, planted: Planted) -> Accuracy:

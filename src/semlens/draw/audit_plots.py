@@ -1,48 +1,71 @@
-"""Plots of audits, of sweeps over classes, and of model tests."""
+"""Plots of audits, and of audits of all classes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from adjustText import adjust_text
-from jaxtyping import Float32
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy.stats import gaussian_kde
+from PIL import Image
 
-from semlens.draw.figure import INK, LINE, PAPER, SERIES, SOFT, VERDICTS, new_figure, styled
-from semlens.draw.plot_elements import dot_handles, in_percent, name_columns, name_rows, stacked_bar
+from semlens.draw.figure import INK, LINE, PAPER, SOFT, new_figure, styled
+from semlens.draw.palette import VERDICTS
+from semlens.draw.plot_elements import (
+    dot_handles,
+    in_percent,
+    ink_on,
+    name_columns,
+    name_rows,
+    show_in_cell,
+    stacked_bar,
+)
 
-LABELLED = 12
-"""Number of components with a label: the most relevant ones."""
+NUMBERED = 9
+"""Components with a number, a row of crops and a name."""
+FIRST = (("spurious", "both"), 5), (("valid",), 2)
+"""Of these, at most so many with some verdicts come first."""
+CROPS, TEXT = 4, 5
+"""Crops in a row, and crops that would fit beside them, where its text is."""
 MOST_LAYERS = 5
 """With more layers, bars by number are only drawn for all layers together."""
 LARGEST = 420.0
 """Area of the largest dot, in square points."""
+INSIDE = 90.0
+"""Area of a dot from which a number fits into it, in square points."""
 
 
 @styled
-def audit_plot(title: str, frame: pd.DataFrame, shares: pd.DataFrame) -> Figure:
-    """Plot an audit.
+def audit_plot(
+    title: str,
+    frame: pd.DataFrame,
+    shares: pd.DataFrame,
+    crops: Callable[[str], Sequence[Image.Image]] = lambda _: (),
+) -> Figure:
+    """Plot an audit: dots by alignment, crops of the numbered ones, and the shares below.
 
     Parameters
     ----------
     frame
-        Columns ``component``, ``max``, ``verdict``, and for each side (``valid``,
+        Columns ``component``, ``label``, ``max``, ``verdict``, and for each side (``valid``,
         ``spurious``) the alignment, ``SIDE_threshold`` and ``SIDE_concept``.
     shares
         Columns ``layer``, ``verdict``, ``by_number`` and ``by_relevance`` with ``_low`` and
         ``_high``.
+    crops
+        Returns the strongest examples of a component, by name.
     """
     bars = _select_bars(shares)
-    height = max(5.4, 1.2 + 0.42 * len(bars))
-    figure, (left, right) = new_figure(10.5, height, 1, 2, title, width_ratios=[2.1, 1])
-    _scatter(left, frame)
-    _bars(right, shares, bars)
+    bars_height = 0.7 + 0.27 * len(bars)
+    figure = Figure(figsize=(8.6, 4.9 + bars_height), dpi=150, layout="constrained")
+    figure.suptitle(title, x=0.01, ha="left")
+    grid = figure.add_gridspec(2, 2, width_ratios=[1.35, 1], height_ratios=[4.9, bars_height])
+    numbered = _numbered(frame)
+    _scatter(figure.add_subplot(grid[0, 0]), frame, numbered)
+    _rows(figure.add_subplot(grid[0, 1]), frame.iloc[numbered].to_dict("records"), crops)
+    _bars(figure.add_subplot(grid[1, :]), shares, bars)
     counts = frame["verdict"].value_counts()
     names = {f"{name} ({counts.get(name, 0)})": colour for name, colour in VERDICTS.items()}
     figure.legend(handles=dot_handles(names), loc="outside lower left", ncols=4)
@@ -65,26 +88,53 @@ def areas(relevance: np.ndarray, largest: float) -> np.ndarray:
     return largest * np.clip(relevance, 0, None) / maximum if maximum > 0 else relevance * 0
 
 
-def _scatter(axes: Axes, frame: pd.DataFrame) -> None:
+def _numbered(frame: pd.DataFrame) -> list[int]:
+    """Return the rows that get a number: the most relevant spurious and valid ones, and others."""
+    order = np.argsort(-frame["max"].to_numpy(float), kind="stable").tolist()
+    verdicts, first = frame["verdict"].tolist(), list[int]()
+    for kinds, count in FIRST:
+        first += [row for row in order if verdicts[row] in kinds][:count]
+    return [*first, *(row for row in order if row not in first)][:NUMBERED]
+
+
+def _scatter(axes: Axes, frame: pd.DataFrame, numbered: Sequence[int]) -> None:
     relevance = frame["max"].to_numpy(float)
-    (x, x_label), (y, y_label) = _axis_values(frame, "spurious"), _axis_values(frame, "valid")
-    for side, line in (("valid", axes.axhline), ("spurious", axes.axvline)):
+    (x, x_label), (y, y_label) = _axis_values(frame, "valid"), _axis_values(frame, "spurious")
+    for side, line in (("valid", axes.axvline), ("spurious", axes.axhline)):
         if has_side(frame, side):
             line(0, color=LINE, lw=1, zorder=0)
-    axes.scatter(
-        x, y, s=areas(relevance, LARGEST), c=[VERDICTS[v] for v in frame["verdict"]], alpha=0.75,
-        edgecolors=PAPER, linewidths=0.6,
-    )  # fmt: skip
-    axes.margins(0.12)
+    area, colours = areas(relevance, LARGEST), [VERDICTS[v] for v in frame["verdict"]]
+    dots: dict[str, Any] = {"edgecolors": PAPER, "linewidths": 0.6}
+    axes.scatter(x, y, s=area, c=colours, alpha=0.6, **dots)
+    for number, row in reversed(list(enumerate(numbered, start=1))):  # the first ones on top
+        axes.scatter(x[row], y[row], s=area[row], c=colours[row], zorder=3, **dots)
+        inside = area[row] >= INSIDE
+        axes.annotate(
+            str(number), (float(x[row]), float(y[row])), (0, 0) if inside else (6, 6),
+            textcoords="offset points", ha="center", va="center", fontsize=8, fontweight="bold",
+            color=ink_on(colours[row]) if inside else INK, zorder=4,
+        )  # fmt: skip
+    axes.margins(0.08)
     axes.set(xlabel=x_label, ylabel=y_label, title="Relevant components (area: largest relevance)")
-    first = np.argsort(-relevance, kind="stable")[:LABELLED]
-    records = frame.to_dict("records")
-    texts = [axes.text(float(x[i]), float(y[i]), _label(records[i]), fontsize=7) for i in first]
-    # limited by iterations instead of time, so that every machine draws the same plot
-    adjust_text(
-        texts, x, y, ax=axes, expand=(1.1, 1.4), max_move=30, iter_lim=100,
-        arrowprops={"arrowstyle": "-", "color": SOFT, "lw": 0.5},
-    )  # fmt: skip
+
+
+def _rows(
+    axes: Axes, records: Sequence[Mapping[Any, Any]], crops: Callable[[str], Sequence[Image.Image]]
+) -> None:
+    """Draw a row per numbered component: its number, its name, and its crops."""
+    for row, record in enumerate(records):
+        colour = VERDICTS[record["verdict"]]
+        axes.scatter(0.3, row, s=150, color=colour, linewidths=0)
+        axes.text(0.3, row, str(row + 1), ha="center", va="center", fontsize=8, fontweight="bold",
+                  color=ink_on(colour))  # fmt: skip
+        name, relation = _label(record)
+        axes.text(0.75, row - 0.17, name, va="center", fontsize=9, fontweight="bold")
+        axes.text(0.75, row + 0.2, relation, va="center", fontsize=8, color=SOFT)
+        for column, picture in enumerate(crops(record["component"])[:CROPS]):
+            show_in_cell(axes, picture, TEXT + column, row)
+    axes.set(xlim=(0, TEXT + CROPS), ylim=(NUMBERED - 0.5, -0.5), title="The numbered components")
+    axes.set_aspect("equal", anchor="NW")
+    axes.set_axis_off()
 
 
 def _axis_values(frame: pd.DataFrame, side: str) -> tuple[np.ndarray, str]:
@@ -94,11 +144,22 @@ def _axis_values(frame: pd.DataFrame, side: str) -> tuple[np.ndarray, str]:
     return frame["max"].to_numpy(float), "largest share of the layer's relevance"
 
 
-def _label(record: Mapping[Any, Any]) -> str:
-    """Return the best concept of the verdict's side, the component name, and its relevance."""
+def _label(record: Mapping[Any, Any]) -> tuple[str, str]:
+    """Return the name of a component, and its id with the best concept of the verdict's side."""
     side = "spurious" if record["verdict"] in ("spurious", "both") else "valid"
-    concept = "?" if record["verdict"] == "unexpected" else record[f"{side}_concept"]
-    return f"{concept} ({record['component']}, {100 * record['max']:.0f} %)"
+    if record.get("marked"):
+        said = " marked as spurious"
+    else:
+        said = (
+            f" matches '{record[f'{side}_concept']}'" if record["verdict"] != "unexpected" else ""
+        )
+    relation = f"{record['component']}{said}"
+    return _shortened(record["label"], 20), _shortened(relation, 27)
+
+
+def _shortened(text: str, length: int) -> str:
+    """Shorten a text, also one that is a single long word."""
+    return text if len(text) <= length else f"{text[: length - 1].rstrip()}…"
 
 
 def _select_bars(shares: pd.DataFrame) -> list[tuple[str, str]]:
@@ -121,7 +182,7 @@ def _bars(axes: Axes, shares: pd.DataFrame, bars: list[tuple[str, str]]) -> None
             (values[name], VERDICTS[name], f"{100 * values[name]:.0f} %") for name in VERDICTS
         ]
         stacked_bar(axes, position, segments)
-    name_rows(axes, [f"{label}\nby {by}" for label, by in bars])
+    name_rows(axes, [f"{label}, by {by}" for label, by in bars])
     axes.set(xlim=(0, 1), xticks=[0, 0.5, 1], title="Shares")
     in_percent(axes.xaxis)
     axes.spines["left"].set_visible(False)
@@ -138,7 +199,7 @@ def sweep_plot(table: pd.DataFrame, frames: Mapping[str, pd.DataFrame]) -> Figur
     Parameters
     ----------
     table
-        Columns ``class``, ``alarm`` and a share for each verdict.
+        Columns ``class``, ``standing`` and a share for each verdict.
     frames
         Components of each class, as for :func:`audit_plot`.
     """
@@ -181,7 +242,7 @@ def _shares(axes: Axes, table: pd.DataFrame) -> None:
         axes.bar(
             range(len(table)), -table[verdict].to_numpy(float), 0.75, ends[verdict], color=colour
         )
-    for position in np.flatnonzero(table["alarm"]).tolist():
+    for position in np.flatnonzero(table["standing"] == "alarm").tolist():
         axes.text(position, 1.02, "!", ha="center", color=VERDICTS["spurious"], fontweight="bold")
     name_columns(axes, list(table["class"]), room=0)
     axes.set(
@@ -189,81 +250,3 @@ def _shares(axes: Axes, table: pd.DataFrame) -> None:
         ylabel="share of relevance", title="Verdicts (!: alarm)",
     )  # fmt: skip
     in_percent(axes.yaxis)
-
-
-REAL, SPURIOUS, WITHOUT = VERDICTS["valid"], VERDICTS["spurious"], SERIES[7]
-DOTS = 300
-"""Largest number of images per strip that are drawn as dots."""
-
-
-@dataclass(frozen=True, eq=False)
-class Strip:
-    """One spurious set: float32[n] logits, AUROC and its interval, share of top predictions."""
-
-    name: str
-    logit: Float32[np.ndarray, " n"]
-    auroc: float
-    interval: tuple[float, float]
-    top: float
-
-
-@styled
-def model_test_figure(
-    name: str,
-    real: Float32[np.ndarray, " r"],
-    strips: Sequence[Strip],
-    without: Float32[np.ndarray, " m"] | None = None,
-) -> Figure:
-    """Draw one distribution per line: real images, each spurious set, and images without artefact.
-
-    Parameters
-    ----------
-    without
-        Logits of the images before artefacts were inserted.
-    """
-    lines = [
-        (f"real: {name}", real, REAL),
-        *((strip.name, strip.logit, SPURIOUS) for strip in strips),
-        *([] if without is None else [("without artefact", without, WITHOUT)]),
-    ]
-    figure, (axis,) = new_figure(6.8, 0.52 * len(lines) + 0.95)
-    for line, (_, logits, colour) in enumerate(lines):
-        _draw(axis, -line, logits, colour)
-    for line, strip in enumerate(strips, start=1):
-        low, high = strip.interval
-        below = f"{low:.3f} to {high:.3f}; top 1: {100 * strip.top:.0f} %"
-        right: Any = {"x": 1.02, "transform": axis.get_yaxis_transform()}
-        axis.text(
-            y=0.05 - line, s=f"AUROC {strip.auroc:.3f}", fontweight="bold", va="bottom", **right
-        )
-        axis.text(y=-line, s=below, color=SOFT, fontsize=7.5, va="top", **right)
-    axis.axvline(float(np.median(real)), color=REAL, linewidth=0.8, linestyle=(0, (3, 3)), zorder=0)
-    axis.set_yticks([-line for line in range(len(lines))], [label for label, _, _ in lines])
-    axis.tick_params(axis="y", length=0, labelcolor=INK)
-    all_logits = np.concatenate([logits for _, logits, _ in lines])
-    low, high = float(all_logits.min()), float(all_logits.max())
-    space = 0.05 * max(high - low, 1e-6)
-    axis.set(
-        xlim=(low - space, high + space), ylim=(0.4 - len(lines), 0.6),
-        xlabel=f"logit of “{name}”",
-        title=f"“{name}”: real images against spurious features only",
-    )  # fmt: skip
-    axis.spines["left"].set_visible(False)
-    return figure
-
-
-def _draw(axis: Axes, y: int, values: Float32[np.ndarray, " n"], colour: str) -> None:
-    """Draw a density, with images as dots below it, and the median."""
-    if len(values) > 1 and float(values.std()) > 0:
-        margin = 0.15 * float(np.ptp(values))
-        x = np.linspace(float(values.min()) - margin, float(values.max()) + margin, 200)
-        density = gaussian_kde(values.astype(np.float64))(x)
-        axis.fill_between(
-            x, y, y + 0.5 * density / density.max(), color=colour, alpha=0.45, linewidth=0
-        )
-    shown = values[np.linspace(0, len(values) - 1, min(len(values), DOTS)).astype(int)]
-    spread = np.random.default_rng(0).uniform(-0.26, -0.08, len(shown))
-    axis.scatter(shown, y + spread, s=3, color=colour, alpha=0.5, linewidths=0)
-    median = float(np.median(values))
-    axis.plot([median, median], [y - 0.3, y + 0.36], color=colour, linewidth=1.6)
-    axis.axhline(y - 0.42, color=LINE, linewidth=0.3, zorder=0)

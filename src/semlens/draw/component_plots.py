@@ -13,7 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from semlens.draw.figure import INK, LINE, SERIES, SOFT, VERDICTS, new_figure, styled
+from semlens.draw.figure import INK, LINE, SERIES, SOFT, new_figure, styled
+from semlens.draw.palette import AGAINST, FOR, VERDICTS
 from semlens.draw.plot_elements import name_rows, show_square
 
 
@@ -70,7 +71,7 @@ def bars_plot(
     """
     figure, (axes,) = new_figure(6.5, 1.2 + 0.24 * len(names))
     positions = np.arange(len(names))
-    axes.barh(positions, values, 0.7, color=[SERIES[0 if v >= 0 else 1] for v in values])
+    axes.barh(positions, values, 0.7, color=[FOR if v >= 0 else AGAINST for v in values])
     if peaks is not None:
         axes.scatter(peaks, positions, s=22, marker="|", color=INK, label="largest")
         axes.legend()
@@ -125,8 +126,8 @@ class UnexpectedCard:
     ----------
     share
         Its mean share of the layer's relevance, for the class.
-    nearest, alignment
-        The nearest concept, and its alignment.
+    nearest, score
+        The nearest concept, and its score.
     pictures, files
         The strongest examples, and their files.
     classes
@@ -137,7 +138,7 @@ class UnexpectedCard:
     component: str
     share: float
     nearest: str
-    alignment: float
+    score: float
     pictures: Sequence[Image.Image]
     files: Sequence[str]
     classes: Sequence[tuple[str, float, bool]]
@@ -176,7 +177,7 @@ def draw_unexpected(title: str, cards: Sequence[UnexpectedCard], more: int = 0) 
 
 
 def _draw_strip(axes: Axes, card: UnexpectedCard) -> None:
-    nearest = f"nearest: {shorten(card.nearest, 28, placeholder='…')} ({card.alignment:+.3f})"
+    nearest = f"nearest: {shorten(card.nearest, 28, placeholder='…')} ({card.score:+.3f})"
     axes.set_title(f"{card.component}   {card.share:.1%}", fontsize=9.5, pad=3)
     axes.set_title(nearest, loc="right", fontsize=7.5, color=SOFT, weight="normal", pad=3)
     for index, picture in enumerate(card.pictures[:SHOWN]):
@@ -194,7 +195,7 @@ def _draw_strip(axes: Axes, card: UnexpectedCard) -> None:
 
 def _draw_bars(axes: Axes, classes: Sequence[tuple[str, float, bool]], largest: float) -> None:
     for row, (name, value, is_target) in enumerate(classes):
-        axes.barh(-row, value, 0.66, color=SERIES[0] if is_target else VERDICTS["unexpected"])
+        axes.barh(-row, value, 0.66, color=FOR if is_target else VERDICTS["unexpected"])
         axes.text(
             min(value, 0) - 0.015 * largest, -row, shorten(name, 26, placeholder="…"),
             va="center", ha="right", fontsize=7.5, weight="bold" if is_target else "normal",

@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from semlens.draw.figure import LINE, SERIES, SOFT, new_figure, styled
+from semlens.draw.figure import LINE, SOFT, new_figure, styled
+from semlens.draw.palette import AGAINST, FOR
 from semlens.draw.plot_elements import name_rows, show_in_cell
 
 
@@ -35,7 +36,7 @@ def contrast_plot(
     panels = 3 if len(logits) else 2
     widths = [1.4, 1.0, 0.8][:panels]
     height = 1.3 + 0.5 * max(len(components), 1)
-    figure, axes = new_figure(4.2 * panels, height, 1, panels, title, width_ratios=widths)
+    figure, axes = new_figure(3.0 * panels, height, 1, panels, title, width_ratios=widths)
     _examples(axes[0], components, pictures)
     _aurocs(axes[1], groups, components)
     if panels == 3:
@@ -61,7 +62,7 @@ def _examples(
 def _aurocs(axes: Axes, groups: tuple[str, str], components: pd.DataFrame) -> None:
     axes.axvline(0.5, color=LINE, lw=1)
     for row, record in enumerate(components.to_dict("records")):
-        colour = SERIES[0] if record["auroc"] >= 0.5 else SERIES[1]
+        colour = FOR if record["auroc"] >= 0.5 else AGAINST
         axes.plot([record["low"], record["high"]], [row, row], color=colour, lw=2)
         axes.plot(record["auroc"], row, "o", color=colour, ms=5)
         axes.text(1.03, row, f"p {record['p_value']:.3g}", va="center", fontsize=7.5, color=SOFT)
@@ -71,7 +72,7 @@ def _aurocs(axes: Axes, groups: tuple[str, str], components: pd.DataFrame) -> No
 
 def _shifts(axes: Axes, groups: tuple[str, str], logits: pd.DataFrame) -> None:
     shift = logits["shift"].to_numpy()
-    axes.barh(range(len(shift)), shift, 0.66, color=[SERIES[0 if v >= 0 else 1] for v in shift])
+    axes.barh(range(len(shift)), shift, 0.66, color=[FOR if v >= 0 else AGAINST for v in shift])
     axes.axvline(0, color=LINE, lw=1)
     name_rows(axes, logits["class"].tolist())
     axes.set(title="Logits", xlabel=f"mean in {groups[0]}\nminus mean in {groups[1]}")

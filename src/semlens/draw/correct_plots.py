@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from semlens.draw.figure import HEAT, INK, PAPER, SERIES, SOFT, VERDICTS, new_figure, styled
+from semlens.draw.figure import HEAT, INK, PAPER, SERIES, SOFT, new_figure, styled
 from semlens.draw.heatmap_mask import overlay
+from semlens.draw.palette import VERDICTS
 from semlens.draw.plot_elements import name_columns, show_square, side_by_side
 
 

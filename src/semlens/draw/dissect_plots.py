@@ -19,7 +19,7 @@ from semlens.draw.plot_elements import counted_bars, in_percent, name_rows, stac
 
 CATEGORIES = (*SERIES[:7], "#9dbf3b", "#e88fa5", "#12305f", "#a9866b", "#5f9ea0")
 """Colours of the largest categories; the others share one colour."""
-OTHER, UNLABELLED = "#8b95a3", "#e6eaf0"
+OTHER, DOUBTFUL, UNLABELLED = "#8b95a3", "#c9d1db", "#e6eaf0"
 
 
 @styled
@@ -64,14 +64,17 @@ def _draw_categories(axis: Axes, counts: pd.DataFrame, sizes: pd.DataFrame) -> N
         if database != previous:
             row_names.append("")
         total, labelled = int(size["components"]), int(size["labelled"])
+        doubtful = int(size["doubtful"])
         category_counts = [int(by_layer.get((database, layer, name), 0)) for name in colours]
         others = labelled - sum(category_counts)  # in a smaller category, or in none
-        all_counts = [*category_counts, others, total - labelled]
-        segments = zip(all_counts, (*colours.values(), OTHER, UNLABELLED), strict=True)
+        all_counts = [*category_counts, others, doubtful, total - labelled - doubtful]
+        segments = zip(all_counts, (*colours.values(), OTHER, DOUBTFUL, UNLABELLED), strict=True)
         stacked_bar(axis, len(row_names), [(n / total, colour, str(n)) for n, colour in segments])
         row_names.append(layer if len(set(databases)) == 1 else f"{database}/{layer}")
     if len(largest) < len(sums):
         colours["other categories"] = OTHER
+    if np.count_nonzero(sizes["doubtful"]):
+        colours["label too unsure"] = DOUBTFUL
     colours["no label"] = UNLABELLED
     name_rows(axis, row_names)
     axis.set(

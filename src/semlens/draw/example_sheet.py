@@ -1,4 +1,4 @@
-"""Pictures of examples: strips of crops, single crops, whole images, and contact sheets.
+"""Pictures of several examples: strips, and contact sheets.
 
 A sheet has one row of examples per component, or per pair of two databases (paper, Fig. E.1).
 """
@@ -7,28 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw
 
-from semlens.draw.encode_images import decode_image, encode_webp, font
-from semlens.draw.heatmap_mask import apply_mask, unpack_mask
-from semlens.errors import DataError, ImageError, LayerError, StaleError
-from semlens.store.examples import Example
+from semlens.draw.encode_images import encode_webp, font
+from semlens.draw.example_picture import example_picture, no_example
 from semlens.store.reader import Database
-from semlens.types import Box
 
-View = Literal["crop", "masked", "whole"]
-THUMBNAIL, CROP, WHOLE = 96, 224, 480
-"""Maximum longer side of a stored thumbnail, a crop and a whole image, in pixels."""
+INK, SOFT, FULL, EMPTY = "#1b2430", "#8b95a3", "#2f6fde", "#eceff4"
+"""Colours of the mark, of a bar that does not stand out, of one that does, and of the rest."""
+CELL = 96
+"""Side of an example in a strip or on a sheet, in pixels."""
 STRIP_GAP = 2
-"""Transparent pixels between the crops of a strip."""
+"""Transparent pixels between the examples of a strip."""
 
 
-def example_strip(database: Database, row: int, count: int = 4, size: int = THUMBNAIL) -> bytes:
+def example_strip(database: Database, row: int, count: int = 4, size: int = CELL) -> bytes:
     """Return a component's strongest examples side by side as one WebP.
 
-    Each is cropped to a square. There may be fewer than ``count``.
+    There may be fewer than ``count``.
 
     Parameters
     ----------
@@ -44,128 +41,15 @@ def example_strip(database: Database, row: int, count: int = 4, size: int = THUM
     """
     examples = database.examples_of(row, count)
     if not examples:
-        raise _no_example(database, row, 0, 0)
+        raise no_example(database, row, 0, 0)
     picture = Image.new("RGBA", (len(examples) * size, size))
     for index, example in enumerate(examples):
-        crop = small_crop(database, example, size)
-        square = (size - (STRIP_GAP if index < len(examples) - 1 else 0), size)
-        fitted = ImageOps.fit(crop, square, Image.Resampling.BILINEAR)
-        picture.paste(fitted, (index * size, 0))
+        side = size - (STRIP_GAP if index < len(examples) - 1 else 0)
+        drawn = example_picture(database, example, size)
+        picture.paste(drawn.crop((0, 0, side, size)), (index * size, 0))
     return encode_webp(picture, method=0)
 
 
-def small_crop(
-    database: Database,
-    example: Example,
-    size: int = THUMBNAIL,
-    *,
-    mask: bool = False,
-) -> Image.Image:
-    """Return an example's thumbnail, or else its crop from the original image.
-
-    Parameters
-    ----------
-    size
-        Maximum longer side of a crop, in pixels.
-    mask
-        Whether to darken areas that the component does not respond to.
-
-    Raises
-    ------
-    DataError, StaleError
-        If there is no thumbnail, and the original is missing or has changed.
-    """
-    stored = database.thumbnail(example.crop)
-    crop = _crop_original(database, example, size) if stored is None else decode_image(stored)
-    return _apply_mask(crop, example) if mask else crop
-
-
-def crop_picture(database: Database, row: int, place: int, view: View = "crop") -> bytes:
-    """Return one example of a component as a WebP.
-
-    Parameters
-    ----------
-    place
-        Position of the example; 0 is the strongest.
-    view
-        ``crop``: cropped from the original if it is available and has more detail than the
-        stored thumbnail. ``masked``: the same, with areas darkened that the component does
-        not respond to (paper, H.1). ``whole``: the original with the crop's box.
-
-    Raises
-    ------
-    LayerError
-        If the component has no such example.
-    DataError, StaleError
-        If the original is needed, and is missing or has changed.
-    """
-    examples = database.examples_of(row)
-    if not 0 <= place < len(examples):
-        raise _no_example(database, row, place, len(examples))
-    example = examples[place]
-    if view == "whole":
-        picture = _draw_box(database.images.read(example.sample), example.box)
-    else:
-        crop = _crop_or_thumbnail(database, example)
-        if isinstance(crop, bytes) and view == "crop":
-            return crop
-        picture = decode_image(crop) if isinstance(crop, bytes) else crop
-        if view == "masked":
-            picture = _apply_mask(picture, example)
-    return encode_webp(picture, method=0)
-
-
-def _crop_or_thumbnail(database: Database, example: Example) -> Image.Image | bytes:
-    """Return the crop from the original, or the stored thumbnail if it has no less detail.
-
-    The thumbnail is also the fallback if the original cannot be read.
-    """
-    stored = database.thumbnail(example.crop)
-    left, top, right, bottom = example.box.as_tuple()
-    if stored is not None and max(right - left, bottom - top) <= THUMBNAIL:
-        return stored
-    try:
-        return _crop_original(database, example, CROP)
-    except (DataError, ImageError, StaleError):
-        if stored is None:
-            raise
-        return stored
-
-
-def _crop_original(database: Database, example: Example, size: int) -> Image.Image:
-    crop = database.images.read(example.sample).crop(example.box.as_tuple())
-    crop.thumbnail((size, size))
-    return crop
-
-
-def _apply_mask(crop: Image.Image, example: Example) -> Image.Image:
-    if example.mask is None:
-        return crop
-    return apply_mask(crop, unpack_mask(example.mask), threshold=0.5)
-
-
-def _draw_box(original: Image.Image, box: Box) -> Image.Image:
-    """Draw the box as a white line on a wider black one, which is visible on any picture."""
-    picture = original.copy()
-    picture.thumbnail((WHOLE, WHOLE))
-    scale = max(picture.size) / max(original.size)
-    left, top, right, bottom = (round(side * scale) for side in box.as_tuple())
-    frame = (left, top, max(left, right - 1), max(top, bottom - 1))
-    draw = ImageDraw.Draw(picture)
-    for colour, width in (("black", 4), ("white", 2)):
-        draw.rectangle(frame, outline=colour, width=width)
-    return picture
-
-
-def _no_example(database: Database, row: int, place: int, count: int) -> LayerError:
-    return LayerError(
-        f"Component '{database.component(row)}' has no example {place}.",
-        f"It has {count}, counted from 0." if count else "No image activates it.",
-        "Choose another example or component.",
-    )
-
-
-CELL = THUMBNAIL
 GAP = 4
 HEAD = 22
 LINE = CELL + HEAD + GAP
@@ -176,14 +60,14 @@ TITLE = 30
 def example_pictures(
     database: Database, row: int, count: int, mask: bool = False, originals: bool = False
 ) -> list[Image.Image]:
-    """Return crops of a component's strongest examples.
+    """Return a component's strongest examples as squares of ``CELL`` pixels.
 
     Parameters
     ----------
     mask
         Whether to darken areas that the component does not respond to.
     originals
-        Whether to crop from the images if there are no thumbnails; otherwise return none.
+        Whether to make them from the images if there are no thumbnails; otherwise return none.
 
     Raises
     ------
@@ -193,7 +77,21 @@ def example_pictures(
     if not (database.manifest.recipe.thumbnails or originals):
         return []
     examples = database.examples_of(row, count)
-    return [small_crop(database, example, mask=mask) for example in examples]
+    return [example_picture(database, example, CELL, mask=mask) for example in examples]
+
+
+@dataclass(frozen=True)
+class Meter:
+    """A value as a bar, with a mark at what it must exceed to stand out from noise."""
+
+    value: float
+    noise: float
+    full: float
+    """The value of a full bar."""
+
+
+METER = 120, 9
+"""Width and height of a bar, in pixels."""
 
 
 def sheet(
@@ -202,7 +100,11 @@ def sheet(
     columns: int = 10,
     captions: Sequence[str] | None = None,
     *,
+    names: Sequence[str | None] | None = None,
+    meters: Sequence[Meter] | None = None,
+    title: str = "",
     mask: bool = False,
+    ranks: Sequence[Sequence[int]] | None = None,
 ) -> Image.Image:
     """Draw one row of examples per component, strongest first.
 
@@ -212,19 +114,49 @@ def sheet(
         Rows in ``components.parquet``.
     captions
         One text per row, after the component's name.
+    names
+        Labels, before the component's name.
+    meters
+        A bar per row, at its right; grey if it does not stand out.
+    title
+        A line above all rows.
     mask
         Whether to darken areas that the component does not respond to.
+    ranks
+        Which examples are drawn in each row; by default the strongest.
 
     Raises
     ------
     DataError, StaleError
         If the database has no thumbnails, and its images are missing or have changed.
     """
-    picture = Image.new("RGB", (_width(columns), len(rows) * LINE + GAP), "white")
+    above = GAP + TITLE * bool(title)
+    picture = Image.new("RGB", (_width(columns), len(rows) * LINE + above), "white")
+    if title:
+        ImageDraw.Draw(picture).text((GAP, GAP), title, fill="black", font=font(16))
     for index, row in enumerate(rows):
         caption = f"  {captions[index]}" if captions else ""
-        _draw_row(picture, (GAP, GAP + index * LINE), database, row, columns, caption, mask)
+        corner, chosen = (GAP, above + index * LINE), ranks[index] if ranks else range(columns)
+        label = names[index] if names else None
+        _draw_row(picture, corner, database, row, chosen[:columns], caption, mask, label)
+        if meters:
+            _draw_meter(picture, corner[1] + (HEAD - METER[1]) // 2, meters[index])
     return picture
+
+
+def _draw_meter(picture: Image.Image, top: int, meter: Meter) -> None:
+    """Draw a bar at the right edge."""
+    draw, (width, height) = ImageDraw.Draw(picture), METER
+    left = picture.width - GAP - width
+    filled, mark = (
+        left + round(width * min(max(value / meter.full, 0), 1))
+        for value in (meter.value, meter.noise)
+    )
+    draw.rectangle((left, top, left + width, top + height), fill=EMPTY)
+    if filled > left:
+        colour = FULL if meter.value > meter.noise else SOFT
+        draw.rectangle((left, top, filled, top + height), fill=colour)
+    draw.rectangle((mark - 1, top - 3, mark, top + height + 3), fill=INK)
 
 
 @dataclass(frozen=True)
@@ -274,8 +206,8 @@ def pairs_sheet(
             first, second = (f"   {caption}" for caption in pair.captions)
             second += f"   cosine {pair.similarity:.3f}"
             y = top + index * LINE
-            _draw_row(picture, (GAP, y), left[1], pair.first, columns, first)
-            _draw_row(picture, (middle + GAP, y), right[1], pair.second, columns, second)
+            _draw_row(picture, (GAP, y), left[1], pair.first, range(columns), first)
+            _draw_row(picture, (middle + GAP, y), right[1], pair.second, range(columns), second)
         top += max(len(rows), 1) * LINE
     return picture
 
@@ -289,16 +221,23 @@ def _draw_row(
     corner: tuple[int, int],
     database: Database,
     row: int,
-    columns: int,
+    ranks: Sequence[int],
     caption: str,
     mask: bool = False,
+    label: str | None = None,
 ) -> None:
-    """Draw a component's name and caption, and below them its examples."""
+    """Draw a component's label, name and caption, and below them the examples of some ranks."""
     draw, (left, top) = ImageDraw.Draw(picture), corner
-    draw.text((left, top + 2), f"{database.component(row)}{caption}", fill="black", font=font(13))
-    crops = example_pictures(database, row, columns, mask, originals=True)
-    if not crops:
+    indent = 0.0
+    if label is not None:
+        draw.text((left, top + 2), label, fill="black", font=font(13))
+        indent = draw.textlength(f"{label}   ", font=font(13))
+    text = f"{database.component(row)}{caption}"
+    draw.text((left + indent, top + 2), text, fill="dimgrey" if label else "black", font=font(13))
+    examples = database.examples_of(row, max(ranks, default=-1) + 1)
+    shown = [examples[rank] for rank in ranks if rank < len(examples)]
+    pictures = [example_picture(database, example, CELL, mask=mask) for example in shown]
+    if not pictures:
         draw.text((left, top + HEAD + 4), "no examples", fill="dimgrey", font=font(13))
-    for column, crop in enumerate(crops):
-        square = ImageOps.pad(crop, (CELL, CELL), Image.Resampling.BILINEAR, "white")
+    for column, square in enumerate(pictures):
         picture.paste(square, (left + column * (CELL + GAP), top + HEAD))

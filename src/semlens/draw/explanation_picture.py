@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from PIL import Image, ImageDraw, ImageOps
 
 from semlens.draw.encode_images import decode_image, encode_webp, fit_text, font
-from semlens.draw.heatmap_mask import NEGATIVE, POSITIVE
 from semlens.draw.html import render, webp_uri
+from semlens.draw.palette import AGAINST, FOR
 
 SIDE = 260
 """Longest side of the image and of its overlay, in pixels."""
@@ -94,8 +94,8 @@ def page_html(page: ExplanationPage, *, whole: bool = True) -> str:
         page=page,
         picture=lambda image: webp_uri(encode_webp(image, 88)),
         example=webp_uri,
-        good=f"rgb{POSITIVE}",
-        bad=f"rgb{NEGATIVE}",
+        good=FOR,
+        bad=AGAINST,
     )
 
 
@@ -120,7 +120,7 @@ def draw_page(page: ExplanationPage) -> Image.Image:
         _write(canvas, (left, PAD + index * LINE), line, width, 13, "#444")
     text_top = PAD + image.height + 3
     _write(canvas, (PAD, text_top), "the image", image.width, 12, SOFT)
-    _write(canvas, (overlay_left, text_top), "red: for, blue: against", SIDE, 12, SOFT)
+    _write(canvas, (overlay_left, text_top), "blue: for, orange: against", SIDE, 12, SOFT)
     top = head
     for (name, note, cards), height in zip(page.layers, heights, strict=True):
         ImageDraw.Draw(canvas).line((PAD, top - GAP, WIDTH - PAD, top - GAP), fill="#ccc")
@@ -158,9 +158,7 @@ def _draw_card(
     bar_top = text_top + 2 * LINE + 2
     draw.rectangle((left, bar_top, right - 1, bar_top + 5), fill="#e8e8e8")
     bar_right = left + round((CARD - 1) * abs(card.share) / largest)
-    draw.rectangle(
-        (left, bar_top, bar_right, bar_top + 5), fill=POSITIVE if card.share > 0 else NEGATIVE
-    )
+    draw.rectangle((left, bar_top, bar_right, bar_top + 5), fill=FOR if card.share > 0 else AGAINST)
 
 
 def _plate(image: Image.Image, side: int) -> Image.Image:

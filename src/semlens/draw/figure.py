@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -18,19 +18,16 @@ from PIL import Image
 
 from semlens.draw.encode_images import encode_webp
 from semlens.draw.html import webp_uri
+from semlens.draw.palette import AGAINST, FOR
 from semlens.store.atomic_files import write_atomic
 
 PAPER, INK, SOFT, LINE = "#ffffff", "#1b2430", "#5d6978", "#c3ccd8"
-VERDICTS: Mapping[str, str] = MappingProxyType(
-    {"valid": "#00856b", "spurious": "#d55e00", "both": "#b5539b", "unexpected": "#8b95a3"}
-)
-"""Colours of the four verdicts, distinguishable with colour blindness."""
 SERIES = ("#2f6fde", "#d9622b", "#00856b", "#b5539b", "#e0a100", "#4aa8d8", "#7a5c3e", "#5d6978")
 """Colours of series."""
 HEAT = LinearSegmentedColormap.from_list("semlens", ["#f2f5f9", "#9fc0f5", "#2f6fde", "#12305f"])
 """Colours of values from low to high."""
-SIGNED = LinearSegmentedColormap.from_list("semlens-signed", ["#d9622b", "#f2f5f9", "#2f6fde"])
-"""Colours of values below and above zero."""
+SIGNED = LinearSegmentedColormap.from_list("semlens-signed", [AGAINST, "#f2f5f9", FOR])
+"""Colours of values below and above zero: against and for."""
 
 _STYLE: Any = MappingProxyType(
     {

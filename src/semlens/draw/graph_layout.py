@@ -12,13 +12,25 @@ from dataclasses import dataclass
 
 from semlens.draw.encode_images import fit_text
 from semlens.draw.graph_ordering import order_by_barycentre
-from semlens.draw.graph_scene import CARD, INSET, THUMB, Curve, NodeCard, PlacedText, Scene
+from semlens.draw.graph_scene import (
+    BAR,
+    CARD,
+    INSET,
+    THUMB,
+    Curve,
+    NodeCard,
+    PlacedText,
+    Scene,
+    VerdictPart,
+)
+from semlens.draw.palette import NO_VERDICT, VERDICTS
 
 COLUMN_GAP = 150.0
 ROW_GAP = 12.0
 MARGIN = 30.0
 TOP = 128.0
 BOTTOM = 76.0
+LEGEND_LINE = 22.0
 MAX_CARDS = 12
 """Cards in a column; if there are more groups, the weakest are merged into the last card."""
 MERGED = "/+"
@@ -46,6 +58,10 @@ class GraphNode:
     """Share of the layer's absolute relevance, mean over the images."""
     maximum: float
     """Share on the image where its magnitude is largest."""
+    shares: tuple[float, ...] = ()
+    """Share of each component, mean over the images; they sum to ``mean``."""
+    verdicts: Mapping[str, float] | None = None
+    """Share of each verdict in the group's absolute relevance; None without an audit."""
 
 
 @dataclass(frozen=True)
@@ -94,12 +110,14 @@ def layout_graph(
     by_id = {node.id: node for group in groups for node in group}
     order = order_by_barycentre([[node.id for node in group] for group in groups], links)
     columns = [sorted(column, key=lambda node_id: node_id.endswith(MERGED)) for column in order]
-    height = TOP + _column_height(max(map(len, columns))) + BOTTOM
+    judged = any(node.verdicts for node in nodes)
+    bottom = BOTTOM + (LEGEND_LINE if judged else 0)
+    height = TOP + _column_height(max(map(len, columns))) + bottom
     width = 2 * MARGIN + len(columns) * (CARD[0] + COLUMN_GAP) - COLUMN_GAP
     cards: dict[str, NodeCard] = {}
     for column_index, column in enumerate(columns):
         x = MARGIN + column_index * (CARD[0] + COLUMN_GAP)
-        y = TOP + (height - BOTTOM - TOP - _column_height(len(column))) / 2
+        y = TOP + (height - bottom - TOP - _column_height(len(column))) / 2
         strongest = max((abs(by_id[node_id].mean) for node_id in column), default=0.0) or 1.0
         for node_id in column:
             tint = abs(by_id[node_id].mean) / strongest
@@ -108,14 +126,16 @@ def layout_graph(
             )
             y += CARD[1] + ROW_GAP
     curves, min_weight = _curves(cards, links, by_id)
-    legend, samples = _legend(height, min_weight, links)
+    legend, samples = _legend(height - (LEGEND_LINE if judged else 0), min_weight, links)
+    key, parts = _verdict_key(height) if judged else ([], [])
     return Scene(
         width,
         height,
         f"Attribution graph of the class {heading.name}",
         (*curves, *samples),
         tuple(cards.values()),
-        (*_headings(heading, width), *legend),
+        (*_headings(heading, width), *legend, *key),
+        tuple(parts),
     )
 
 
@@ -138,16 +158,43 @@ def _merged(
         hidden = ranked[len(visible) :]
         columns.append(visible)
         if hidden:
-            names = tuple(name for node in hidden for name in node.components)
-            mean = sum(node.mean for node in hidden)
-            visible.append(
-                GraphNode(layer + MERGED, layer, f"+{len(hidden)} more", names, mean, math.nan)
-            )
+            visible.append(_merged_node(layer, hidden))
             merged_id |= {node.id: layer + MERGED for node in hidden}
     links: Links = defaultdict(float)
     for edge in edges:
         links[merged_id[edge.source], merged_id[edge.target]] += edge.weight
     return columns, dict(links)
+
+
+def _merged_node(layer: str, nodes: Sequence[GraphNode]) -> GraphNode:
+    """Return one node for several groups; its verdicts are the mean of theirs, by relevance."""
+    weights = [sum(map(abs, node.shares)) for node in nodes]
+    total = sum(weights)
+    verdicts: dict[str, float] = {}
+    for node, weight in zip(nodes, weights, strict=True):
+        for verdict, share in (node.verdicts or {}).items():
+            verdicts[verdict] = verdicts.get(verdict, 0.0) + share * (
+                weight / total if total else 0
+            )
+    return GraphNode(
+        layer + MERGED,
+        layer,
+        f"+{len(nodes)} more",
+        tuple(name for node in nodes for name in node.components),
+        sum(node.mean for node in nodes),
+        math.nan,
+        tuple(share for node in nodes for share in node.shares),
+        verdicts or None,
+    )
+
+
+def verdicts_text(node: GraphNode) -> str:
+    """Return the composition of a group in words, the largest share first."""
+    ranked = sorted((node.verdicts or {}).items(), key=lambda item: -item[1])
+    if len(ranked) == 1:
+        return ranked[0][0]
+    shares = [(f"{100 * share:.0f}" if share >= 0.005 else "< 1", name) for name, share in ranked]
+    return ", ".join(f"{share} % {verdict}" for share, verdict in shares)
 
 
 def percent(share: float) -> str:
@@ -172,6 +219,7 @@ def _card(
     merged = node.id.endswith(MERGED)
     left = x + INSET + (THUMB + 9 if webp is not None else 6)
     width = x + CARD[0] - 8 - left
+    verdicts = verdicts_text(node)
     if not node.layer:
         subtitle, title = f"class · {_counted(heading.images, 'image')}", f"the class {node.label}"
     else:
@@ -179,12 +227,30 @@ def _card(
         names = ", ".join(node.components[:20])
         names += ", …" if len(node.components) > 20 else ""
         maximum = "" if merged else f", {percent(node.maximum)} at most"
-        title = f"{node.label}\n{percent(node.mean)} on average{maximum}\n{names}"
-    texts = (
-        PlacedText(left, y + 25, fit_text(node.label, 14.5, width), 14.5, bold=True),
-        PlacedText(left, y + 44, fit_text(subtitle, 12.0, width), 12.0, soft=True),
-    )
-    return NodeCard(index, x, y, 0.0 if merged else tint, node.mean < 0, title, texts, webp, merged)
+        judged = f"\nverdicts, by relevance: {verdicts}" if verdicts else ""
+        title = f"{node.label}\n{percent(node.mean)} on average{maximum}{judged}\n{names}"
+    lines = (21, 37) if verdicts else (28, 47)
+    texts = [
+        PlacedText(left, y + lines[0], fit_text(node.label, 14.5, width), 14.5, bold=True),
+        PlacedText(left, y + lines[1], fit_text(subtitle, 12.0, width), 12.0, soft=True),
+    ]
+    if verdicts:
+        texts.append(PlacedText(left, y + 52, fit_text(verdicts, 11.0, width), 11.0))
+    parts = _parts(node.verdicts or {}, left, y + CARD[1] - 9, width)
+    tint = 0.0 if merged else tint
+    return NodeCard(index, x, y, tint, node.mean < 0, title, tuple(texts), webp, merged, parts)
+
+
+def _parts(
+    verdicts: Mapping[str, float], left: float, y: float, width: float
+) -> tuple[VerdictPart, ...]:
+    """Return the stacked bar of a group's verdicts."""
+    parts: list[VerdictPart] = []
+    for verdict in (*VERDICTS, NO_VERDICT):
+        if verdict in verdicts:
+            x = parts[-1].x + parts[-1].width if parts else left
+            parts.append(VerdictPart(x, y, width * verdicts[verdict], BAR, verdict))
+    return tuple(parts)
 
 
 def _curves(
@@ -280,3 +346,16 @@ def _legend(height: float, min_weight: float, links: Links) -> tuple[list[Placed
         ),
     ]
     return texts, samples
+
+
+def _verdict_key(height: float) -> tuple[list[PlacedText], list[VerdictPart]]:
+    """Return the last line of the legend: what the bars in the boxes mean."""
+    y, x = height - 20, MARGIN
+    texts = [PlacedText(x, y, "Bar: the audit's verdicts on the box, by relevance:", soft=True)]
+    parts: list[VerdictPart] = []
+    x += 296
+    for verdict in VERDICTS:
+        parts.append(VerdictPart(x, y - 9, 12.0, 9.0, verdict))
+        texts.append(PlacedText(x + 17, y, verdict, soft=True))
+        x += 17 + 7.5 * len(verdict) + 14
+    return texts, parts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float64
@@ -10,11 +11,20 @@ from matplotlib.colors import to_rgb
 from PIL import Image, ImageDraw, ImageOps
 
 from semlens.draw.encode_images import decode_image, font
-from semlens.draw.figure import INK, LINE, PAPER, SERIES, SOFT
-from semlens.draw.graph_scene import CARD, INSET, THUMB, Curve, NodeCard, PlacedText, Scene
+from semlens.draw.figure import INK, LINE, PAPER, SOFT
+from semlens.draw.graph_scene import (
+    CARD,
+    INSET,
+    THUMB,
+    Curve,
+    NodeCard,
+    PlacedText,
+    Scene,
+    VerdictPart,
+)
 from semlens.draw.html import render, webp_uri
+from semlens.draw.palette import AGAINST, FOR, NO_VERDICT, ON_DARK, VERDICTS
 
-FOR, AGAINST = SERIES[:2]
 MERGED = "#f4f6f9"
 """Colour of the card of merged nodes."""
 MAX_TINT = 0.42
@@ -39,9 +49,12 @@ def draw_svg(scene: Scene) -> str:
         thumb=THUMB,
         corner_radius=CORNER_RADIUS,
         max_tint=MAX_TINT,
+        dark=ON_DARK,
         colours={
-            "paper": PAPER, "ink": INK, "soft": SOFT, "line": LINE, "for": FOR, "against": AGAINST
+            "paper": PAPER, "ink": INK, "soft": SOFT, "line": LINE, "for": FOR, "against": AGAINST,
+            **VERDICTS,
         },
+        no_verdict=NO_VERDICT,
     )  # fmt: skip
 
 
@@ -58,6 +71,7 @@ def draw_png(scene: Scene) -> Image.Image:
     draw = ImageDraw.Draw(canvas)
     for card in scene.cards:
         _pixel_card(canvas, draw, card, scale)
+    _pixel_parts(draw, scene.parts, scale)
     for text in scene.texts:
         _pixel_text(draw, text, scale)
     return canvas.resize((size[0] // SUPERSAMPLING, size[1] // SUPERSAMPLING), Image.Resampling.BOX)
@@ -109,8 +123,17 @@ def _pixel_card(
         canvas.paste(
             picture, (round((card.x + INSET) * scale), round((card.y + INSET) * scale)), mask
         )
+    _pixel_parts(draw, card.parts, scale)
     for text in card.texts:
         _pixel_text(draw, text, scale)
+
+
+def _pixel_parts(draw: ImageDraw.ImageDraw, parts: Sequence[VerdictPart], scale: float) -> None:
+    for part in parts:
+        corners = (part.x, part.y, part.x + part.width, part.y + part.height)
+        box = [round(value * scale) for value in corners]
+        if box[2] > box[0]:
+            draw.rectangle([*box[:2], box[2] - 1, box[3] - 1], VERDICTS.get(part.verdict, LINE))
 
 
 def _blend(colour: str, opacity: float) -> tuple[int, ...]:

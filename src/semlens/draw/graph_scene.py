@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-CARD = (226.0, 58.0)
+CARD = (250.0, 66.0)
 """Width and height of a card."""
-THUMB = 46.0
+THUMB = 54.0
 """Side of a thumbnail."""
 INSET = 6.0
 """Distance of the thumbnail from the card's edges."""
+BAR = 4.0
+"""Height of the bar of verdicts."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,17 @@ class PlacedText:
 
 
 @dataclass(frozen=True)
+class VerdictPart:
+    """A part of a stacked bar, in the colour of its verdict."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    verdict: str
+
+
+@dataclass(frozen=True)
 class NodeCard:
     """A rounded box with a thumbnail and texts.
 
@@ -47,6 +60,8 @@ class NodeCard:
         Tooltip.
     merged
         Whether the card stands for all nodes that had no room in the column.
+    parts
+        The verdicts on its components, side by side.
     """
 
     index: int
@@ -58,6 +73,7 @@ class NodeCard:
     texts: tuple[PlacedText, ...]
     webp: bytes | None
     merged: bool = False
+    parts: tuple[VerdictPart, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,3 +109,5 @@ class Scene:
     curves: tuple[Curve, ...]
     cards: tuple[NodeCard, ...]
     texts: tuple[PlacedText, ...]
+    parts: tuple[VerdictPart, ...] = ()
+    """Samples in the legend."""

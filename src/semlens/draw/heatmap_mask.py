@@ -6,12 +6,10 @@ import numpy as np
 from jaxtyping import Float32, Shaped
 from PIL import Image
 
+from semlens.draw.palette import AGAINST, FOR, rgb
 from semlens.models.preprocess_geometry import AxisMap, Geometry
 from semlens.relevance.heatmap_boxes import MASK_CELLS
 from semlens.types import Box
-
-POSITIVE, NEGATIVE = (214, 40, 40), (31, 96, 196)
-"""Colours of evidence for and against a class, distinguishable with colour blindness."""
 
 
 def apply_mask(
@@ -49,7 +47,7 @@ def unpack_mask(mask: bytes) -> Float32[np.ndarray, "16 16"]:
 
 
 def overlay(image: Image.Image, heat: Shaped[np.ndarray, "h w"]) -> Image.Image:
-    """Colour a greyscale image by a heatmap: red for positive values, blue for negative ones.
+    """Colour a greyscale image by a heatmap: blue for positive values, orange for negative ones.
 
     Parameters
     ----------
@@ -62,7 +60,7 @@ def overlay(image: Image.Image, heat: Shaped[np.ndarray, "h w"]) -> Image.Image:
     strength = np.clip(np.abs(values) / largest, 0, 1) if largest > 0 else np.zeros_like(values)
     alpha = 0.85 * strength[:, :, None] ** 0.75
     colour = np.where(
-        (values > 0)[:, :, None], np.array(POSITIVE, np.float32), np.array(NEGATIVE, np.float32)
+        (values > 0)[:, :, None], np.array(rgb(FOR), np.float32), np.array(rgb(AGAINST), np.float32)
     )
     mixed = (0.35 * 255 + 0.65 * grey) * (1 - alpha) + colour * alpha
     return Image.fromarray(mixed.round().astype(np.uint8))

@@ -9,6 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, select_autoescape
 
+from semlens.draw.example_picture import example_webp
 from semlens.store.reader import Database
 
 
@@ -43,7 +44,7 @@ def component_card(
         "strip": [
             {"uri": webp_uri(webp), "path": example.path}
             for example in database.examples_of(row, count)
-            if (webp := database.thumbnail(example.crop)) is not None
+            if (webp := example_webp(database, example)) is not None
         ],
     }
 

@@ -1,261 +1,186 @@
-"""The plot of a concept map: points, colours, legend, and labels that do not overlap."""
+"""The plot of a map: outlines of places, crops or dots, and names."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
-import matplotlib as mpl
 import numpy as np
-from adjustText import adjust_text
 from jaxtyping import Float32, Int64
-from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_rgb
+from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
+from matplotlib.patches import PathPatch, Rectangle
+from matplotlib.path import Path
 from matplotlib.transforms import Bbox
+from PIL import Image
 
-from semlens.draw.figure import HEAT, INK, LINE, PAPER, SERIES, SIGNED, SOFT, new_figure, styled
-from semlens.draw.plot_elements import colour_bar, dot_handles
+from semlens.draw.figure import PAPER, new_figure, styled
+from semlens.draw.map_colours import Colouring, Groups, PointColours, draw_legend, point_colours
+from semlens.draw.map_labels import MapPlace, pixels_per_unit, write_names
 
-
-@dataclass(frozen=True)
-class MapLabel:
-    """The label of one cluster, its position, and the number of components of the cluster."""
-
-    text: str
-    x: float
-    y: float
-    size: int
+Crop = Callable[[int], Image.Image]
+"""Returns the crop of a point."""
+CROP_SIDE = 0.94
+"""Side of a crop on a map with room for all, in units."""
+_FEW_CROPS = 90
+_TRIED = 2000
+_SHARE = 1 / 26
+"""Side of a crop on a map without room for all, as a share of the width."""
+_RESOLUTION = 48
+_MARGIN = 0.9
 
 
 @dataclass(frozen=True, eq=False)
-class Groups:
-    """Colouring by group; -1 is no group.
+class MapPicture:
+    """What is drawn of a map.
 
     Parameters
     ----------
-    title
-        Name of the grouping.
-    ordered
-        Whether the order of ``names`` is meaningful, as for layers.
+    points
+        Positions. If there is room for all crops, a unit is the side of one.
+    places
+        By number.
+    medoids
+        The point in the middle of each place.
+    spread
+        Whether there is room for all crops.
+    crop
+        Returns the crop of a point; None if there are no pictures.
     """
 
-    title: str
-    names: tuple[str, ...]
-    group: Int64[np.ndarray, " n"]
-    ordered: bool = False
-
-
-@dataclass(frozen=True, eq=False)
-class Queries:
-    """Colouring by alignment with queries, one hue per query; below zero all points are pale."""
-
-    names: tuple[str, ...]
-    alignment: Float32[np.ndarray, "n q"]
-
-
-@dataclass(frozen=True, eq=False)
-class Scale:
-    """Colouring by one value per point; NaN for missing values.
-
-    Parameters
-    ----------
-    signed
-        Whether zero is the middle of the colour scale.
-    sized
-        Whether points grow with the absolute value.
-    column
-        Name of the values in a table; empty for the title.
-    """
-
-    title: str
-    values: Float32[np.ndarray, " n"]
-    signed: bool = False
-    sized: bool = False
-    column: str = ""
-
-    @property
-    def limits(self) -> tuple[float, float]:
-        """Ends of the scale: smallest and largest value; symmetric around zero if signed."""
-        finite = self.values[np.isfinite(self.values)]
-        if not len(finite):
-            return 0.0, 0.0
-        if self.signed:
-            largest = float(np.abs(finite).max())
-            return -largest, largest
-        return float(finite.min()), float(finite.max())
-
-
-Colouring = Groups | Queries | Scale
-
-
-MAX_LABELS = 60
-"""Maximum number of labels on one map."""
-_SIZES = ((12, 9.0), (24, 8.0), (40, 7.0), (MAX_LABELS, 6.0))
-_ROUNDS = 200
-_SPARSE = 500
-
-
-def write_labels(
-    figure: Figure,
-    axes: Axes,
-    positions: Float32[np.ndarray, "n 2"],
-    labels: Sequence[MapLabel],
-    notes: Sequence[str] = (),
-) -> int:
-    """Write as many labels as fit, those of large clusters first.
-
-    On maps with few points, labels avoid the points.
-
-    Returns
-    -------
-    int
-        Number of omitted labels, which is also written below the plot, after the notes.
-    """
-    selected = sorted(labels, key=lambda label: -label.size)[:MAX_LABELS]
-    FigureCanvasAgg(figure)  # text has no size without a canvas
-    axes.set_xlabel(" ", loc="left", fontsize=8)
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # from here on the axes must not move
-    axes.autoscale(False)
-    size = next(font_size for limit, font_size in _SIZES if len(selected) <= limit)
-    halo = [patheffects.withStroke(linewidth=2.2, foreground=PAPER, alpha=0.9)]
-    texts = [
-        axes.text(
-            label.x, label.y, label.text, fontsize=size, color=INK, ha="center", va="center",
-            path_effects=halo, zorder=4,
-        )
-        for label in selected
-    ]  # fmt: skip
-    if texts:
-        adjust_text(
-            texts,
-            *(positions.T if len(positions) <= _SPARSE else ()),
-            ax=axes,
-            avoid_self=False,
-            expand=(1.06, 1.25),
-            iter_lim=_ROUNDS,  # a time limit would make plots depend on the machine
-        )
-    hidden = len(labels) - _remove_overlaps(axes, texts, selected)
-    left_out = f"No room for the labels of {hidden} of {len(labels)} clusters."
-    axes.set_xlabel(" ".join([*notes, left_out] if hidden else notes), loc="left", fontsize=8)
-    return hidden
-
-
-def _remove_overlaps(axes: Axes, texts: Sequence[Any], labels: Sequence[MapLabel]) -> int:
-    """Remove texts that overlap a larger cluster's text or the edge; return how many remain.
-
-    A text that was moved away is connected with its position by a line.
-    """
-    frame = axes.get_window_extent()
-    boxes: list[Bbox] = []
-    for text, label in zip(texts, labels, strict=True):
-        box = text.get_window_extent()
-        inside = frame.contains(*box.min) and frame.contains(*box.max)
-        if not inside or any(box.overlaps(other) for other in boxes):
-            text.remove()
-            continue
-        boxes.append(box)
-        anchor = axes.transData.transform((label.x, label.y))
-        edge = np.clip(anchor, box.min, box.max)
-        if np.hypot(*(anchor - edge)) >= 0.6 * box.height:
-            ends = axes.transData.inverted().transform([edge, anchor])
-            axes.plot(ends[:, 0], ends[:, 1], color=SOFT, linewidth=0.5, zorder=3)
-    return len(boxes)
-
-
-HUES = ("#d0312d", "#2f6fde", "#00856b", "#e0a100", "#b5539b", "#4aa8d8", "#7a5c3e", "#d9622b")
-"""Hues of queries; red and blue first, as in the paper's Fig. 2b."""
-_PALE = np.asarray(to_rgb("#d3dae2"))
-_LEGEND = 16
+    points: Float32[np.ndarray, "n 2"]
+    places: Sequence[MapPlace]
+    medoids: Int64[np.ndarray, " p"]
+    spread: bool = False
+    crop: Crop | None = None
 
 
 @styled
 def draw_map(
-    positions: Float32[np.ndarray, "n 2"],
-    colouring: Colouring,
-    labels: Sequence[MapLabel],
-    title: str,
-    notes: Sequence[str] = (),
+    picture: MapPicture, colouring: Colouring, title: str, notes: Sequence[str] = ()
 ) -> Figure:
-    """Draw the points, and as many labels as fit, largest clusters first."""
+    """Draw places, components as crops or dots, and as many names as fit, large places first."""
+    if isinstance(colouring, Groups) and colouring.title == "place":
+        colouring = replace(colouring, colours=tuple(place.colour for place in picture.places))
     figure, (axes,) = new_figure(8.2, 7.0)
     axes.set(title=title, xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
-    axes.margins(0.08)
-    size = float(np.clip(9000 / max(len(positions), 1), 1.2, 34))
-    match colouring:
-        case Groups():
-            _draw_groups(axes, positions, colouring, size)
-        case Queries():
-            _draw_queries(axes, positions, colouring, size)
-        case Scale():
-            _draw_scale(axes, positions, colouring, size)
-    write_labels(figure, axes, positions, labels, notes)
+    _set_limits(axes, picture)
+    draw_legend(axes, colouring)
+    axes.set_xlabel(" ", loc="left", fontsize=8)
+    FigureCanvasAgg(figure)  # text has no size without a canvas
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # from here on the axes must not move
+    for place in picture.places:
+        if place.rings:
+            _draw_outline(axes, place)
+    colours = point_colours(colouring)
+    unit = pixels_per_unit(axes) * 72 / figure.dpi
+    crops = picture.spread and picture.crop is not None
+    half = CROP_SIDE / 2 if crops else 0.0
+    font_size = float(np.clip(0.4 * unit, 5.0, 10.0)) if picture.spread else None
+    boxes, hidden = write_names(axes, picture.points, picture.places, half, font_size)
+    shown = np.arange(len(picture.points)) if crops else _chosen(axes, picture, boxes)
+    if not crops:
+        _draw_dots(axes, picture.points, colours, unit if picture.spread else 0.0)
+    side = CROP_SIDE if picture.spread else _side(picture)
+    _draw_crops(axes, picture, shown, colours, side, unit)
+    left_out = f"No room for the names of {hidden} of {len(boxes) + hidden} places."
+    axes.set_xlabel(" ".join([*notes, left_out] if hidden else notes), loc="left", fontsize=8)
     return figure
 
 
-def _scatter(axes: Axes, positions: np.ndarray, **style: Any) -> Any:
+def _set_limits(axes: Axes, picture: MapPicture) -> None:
+    names = [(place.x, place.y) for place in picture.places if place.text]
+    corners = np.vstack([picture.points, *names]) if names else picture.points
+    if not len(corners):
+        return
+    low, high = corners.min(0), corners.max(0)
+    margin = np.full(2, _MARGIN) if picture.spread else 0.04 * (high - low) + 0.5
+    axes.set(xlim=(low[0] - margin[0], high[0] + margin[0]))
+    axes.set(ylim=(low[1] - margin[1], high[1] + margin[1]), aspect="equal")
+
+
+def _draw_outline(axes: Axes, place: MapPlace) -> None:
+    # holes run the other way round, so that they stay empty
+    path = Path.make_compound_path(*[Path(ring, closed=True) for ring in place.rings])
+    axes.add_patch(PathPatch(path, facecolor=place.colour, alpha=0.13, linewidth=0, zorder=0))
+    axes.add_patch(
+        PathPatch(path, fill=False, edgecolor=place.colour, alpha=0.45, linewidth=0.8, zorder=1)
+    )
+
+
+def _draw_dots(
+    axes: Axes, points: Float32[np.ndarray, "n 2"], colours: PointColours, unit: float
+) -> None:
+    area = (0.5 * unit) ** 2 if unit else float(np.clip(9000 / max(len(points), 1), 1.2, 34))
+    order = np.argsort(colours.rank, kind="stable")  # strongest on top
     # rasterized, because 100 000 circles would make a vector file of 20 MB
-    return axes.scatter(positions[:, 0], positions[:, 1], linewidths=0, rasterized=True, **style)
-
-
-def group_colours(count: int, ordered: bool = False) -> list[Any]:
-    """Return one colour per group; colours of unordered groups repeat after 20."""
-    if count <= len(SERIES):
-        return list(SERIES[:count])
-    positions = np.arange(count) / (count - 1) if ordered else np.arange(count) % 20
-    return mpl.colormaps["viridis" if ordered else "tab20"](positions).tolist()
-
-
-def _draw_groups(axes: Axes, positions: np.ndarray, colouring: Groups, size: float) -> None:
-    colours = group_colours(len(colouring.names), colouring.ordered)
-    table = np.asarray(
-        [to_rgb(colour) for colour in [*colours, LINE]]
-    )  # index -1 is the last colour
-    _scatter(axes, positions, c=table[colouring.group], s=size, alpha=0.85)
-    if len(colours) <= _LEGEND:
-        _legend(axes, dict(zip(colouring.names, colours, strict=True)))
-
-
-def _draw_queries(axes: Axes, positions: np.ndarray, colouring: Queries, size: float) -> None:
-    hues = np.asarray([to_rgb(HUES[i % len(HUES)]) for i in range(len(colouring.names))])
-    strength, best = colouring.alignment.max(1), colouring.alignment.argmax(1)
-    share = np.clip(strength / max(float(np.quantile(strength, 0.99)), 1e-6), 0, 1)[:, None]
-    order = np.argsort(strength, kind="stable")  # strongest on top
-    colour = (1 - share) * _PALE + share * hues[best]
-    _scatter(axes, positions[order], c=colour[order], s=size)
-    maxima = zip(colouring.names, colouring.alignment.max(0), strict=True)
-    names = [f"{name} (max {maximum:.2f})" for name, maximum in maxima]
-    _legend(axes, dict(zip(names, hues.tolist(), strict=True)), "alignment with")
-
-
-def _draw_scale(axes: Axes, positions: np.ndarray, colouring: Scale, size: float) -> None:
-    finite = np.isfinite(colouring.values)
-    strength = np.abs(np.where(finite, colouring.values, 0))
-    low, high = colouring.limits
-    if low == high:
-        low, high = low - 0.5, high + 0.5
-    sizes = np.full(len(positions), size)
-    if colouring.sized:
-        sizes *= 0.35 + 2.2 * np.sqrt(strength / (strength.max(initial=0) or 1))
-    _scatter(axes, positions[~finite], c=LINE, s=sizes[~finite])
-    order = np.argsort(strength, kind="stable")
-    order = order[finite[order]]
-    points = _scatter(
-        axes, positions[order], c=colouring.values[order], s=sizes[order], vmin=low, vmax=high,
-        cmap=SIGNED if colouring.signed else HEAT,
+    axes.scatter(
+        points[order, 0], points[order, 1], c=colours.colour[order], s=area * colours.size[order],
+        linewidths=0, rasterized=True, alpha=0.88, zorder=2,
     )  # fmt: skip
-    colour_bar(axes, points, shrink=0.5, pad=0.01, aspect=28, label=colouring.title)
 
 
-def _legend(axes: Axes, colours: Mapping[str, Any], title: str | None = None) -> None:
-    width = max(map(len, colours), default=1) + 6
-    columns = int(np.clip(110 // width, 1, len(colours) or 1))
-    axes.figure.legend(
-        handles=dot_handles(colours), loc="outside lower left", ncols=columns, title=title,
-        alignment="left", title_fontsize=8, handletextpad=0.1,
-    )  # fmt: skip
+def _side(picture: MapPicture) -> float:
+    return float(np.ptp(picture.points[:, 0], axis=0)) * _SHARE if len(picture.points) else 1.0
+
+
+def _chosen(axes: Axes, picture: MapPicture, taken: Sequence[Bbox]) -> Int64[np.ndarray, " k"]:
+    """Return points whose crops overlap neither each other nor a name, middles of places first."""
+    if picture.crop is None:
+        return np.zeros(0, np.int64)
+    count = len(picture.points)
+    others = np.random.default_rng(0).permutation(count)[:_TRIED]
+    order = np.concatenate([picture.medoids, others]).astype(np.int64)
+    side = _side(picture) * pixels_per_unit(axes)
+    pixels = axes.transData.transform(picture.points)
+    chosen: list[int] = []
+    for point in order.tolist():
+        middle = pixels[point]
+        box = Bbox([middle - side / 2, middle + side / 2])
+        near = np.abs(pixels[chosen] - middle).max(1, initial=0) if chosen else np.zeros(0)
+        if (near < side).any() or any(box.overlaps(name) for name in taken):
+            continue
+        chosen.append(point)
+        if len(chosen) == _FEW_CROPS:
+            break
+    return np.asarray(chosen, np.int64)
+
+
+def _draw_crops(
+    axes: Axes,
+    picture: MapPicture,
+    shown: Int64[np.ndarray, " k"],
+    colours: PointColours,
+    side: float,
+    unit: float,
+) -> None:
+    """Draw crops, in one image, and frames in the colours of their points."""
+    if picture.crop is None or not len(shown):
+        return
+    places = picture.points[shown].astype(float)
+    low, high = places.min(0) - side / 2, places.max(0) + side / 2
+    pixels = _RESOLUTION / side
+    width, height = np.ceil((high - low) * pixels).astype(int)
+    canvas = Image.new("RGBA", (int(width), int(height)))
+    for point, (x, y) in zip(shown.tolist(), places, strict=True):
+        crop = picture.crop(point).convert("RGB").resize((_RESOLUTION, _RESOLUTION))
+        corner = (x - side / 2 - low[0]) * pixels, (high[1] - y - side / 2) * pixels
+        canvas.paste(crop, (round(corner[0]), round(corner[1])))
+    top = high[1] - height / pixels
+    extent = (low[0], low[0] + width / pixels, top, high[1])
+    limits = axes.get_xlim(), axes.get_ylim()
+    axes.imshow(np.asarray(canvas), extent=extent, zorder=3, interpolation="antialiased")
+    axes.set(xlim=limits[0], ylim=limits[1])
+    squares = [Rectangle((x - side / 2, y - side / 2), side, side) for x, y in places]
+    line = float(np.clip(0.09 * side * unit, 0.8, 2.2))
+    for edge, thick in ((PAPER, 2 * line), (None, line)):
+        axes.add_collection(
+            PatchCollection(
+                squares, facecolor="none", linewidths=thick, zorder=4,
+                edgecolor=colours.colour[shown] if edge is None else edge, joinstyle="round",
+            )
+        )  # fmt: skip

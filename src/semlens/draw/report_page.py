@@ -10,13 +10,14 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from semlens.draw.encode_images import decode_image, encode_webp
-from semlens.draw.figure import VERDICTS, figure_png, figure_svg
+from semlens.draw.figure import figure_png, figure_svg
 from semlens.draw.html import render, webp_uri
+from semlens.draw.palette import VERDICTS
 
 
 @dataclass(frozen=True)
 class Badge:
-    """A coloured word; ``kind`` is a verdict, or ``alarm``, ``clear`` or ``open``."""
+    """A coloured word; ``kind`` is a verdict, ``alarm``, ``suspicion``, ``clear`` or ``open``."""
 
     text: str
     kind: str
@@ -106,10 +107,13 @@ class ReportCard:
 
     Parameters
     ----------
+    heading
+        What the component stands for, above its name.
     classes
         Name, share, width of the bar in percent, and whether it is the class of the report.
     """
 
+    heading: str
     name: str
     badge: Badge | None = None
     lines: Sequence[str] = ()
@@ -123,6 +127,41 @@ class ReportCards(ReportBlock):
 
     cards: Sequence[ReportCard]
     files: bool = False
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Shares(ReportBlock):
+    """A bar of shares that add up to 1: a badge and a share each."""
+
+    caption: str
+    shares: Sequence[tuple[Badge, float]]
+
+
+@dataclass(frozen=True)
+class ChangedPicture:
+    """An image with the prediction on it before and after the model was changed."""
+
+    uri: str
+    before: str
+    after: str
+    file: str
+
+
+@dataclass(frozen=True)
+class ChangedPictures(ReportBlock):
+    """Images whose prediction changes."""
+
+    caption: str
+    pictures: Sequence[ChangedPicture]
+
+
+@dataclass(frozen=True)
+class Details(ReportBlock):
+    """Blocks that are folded on the screen, and printed open."""
+
+    summary: str
+    blocks: Sequence[ReportBlock]
 
 
 @dataclass(frozen=True)
@@ -139,12 +178,13 @@ class Section:
 
 @dataclass(frozen=True)
 class ReportPage:
-    """The whole report."""
+    """The whole report; ``evidence`` is what its first page shows below the verdict."""
 
     title: str
     verdict: Badge
     sentence: str
     more: Sequence[str]
+    evidence: Sequence[ReportBlock]
     created: str
     sections: Sequence[Section]
 

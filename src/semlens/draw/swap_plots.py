@@ -67,7 +67,9 @@ def _gains(axes: Axes, frame: pd.DataFrame, size: str, names: Sequence[str]) -> 
     for value, shift, colour in zip(sizes, shifts, SERIES, strict=False):
         rows = frame[frame[size] == value].set_index("class").loc[list(names)]
         places = np.arange(len(names)) + shift
-        axes.barh(places, rows["gain"], thickness, color=colour, label=f"{size} {value:.0%}")
+        axes.barh(
+            places, rows["gain"], thickness, color=colour, label=f"{size} {100 * value:.0f} %"
+        )
         for place, gain, detected in zip(places, rows["gain"], rows["detected"], strict=True):
             if detected:
                 axes.text(gain, place, " detected", va="center", fontsize=7.5, color=SOFT)
@@ -87,5 +89,5 @@ def _coverage(axes: Axes, maps: Mapping[str, np.ndarray]) -> None:
     axes.set(xlim=(0, MAPS), ylim=(0.55, -0.55), yticks=[])
     axes.set_xticks([column + 0.5 for column in range(len(maps))], list(maps), fontsize=7.5)
     axes.tick_params(axis="x", length=0)
-    axes.set_title(f"Where the regions lie (brightest: {largest:.0%} of the images)")
+    axes.set_title(f"Where the regions lie (brightest: {100 * largest:.0f} % of the images)")
     axes.set_aspect("equal", anchor="W")

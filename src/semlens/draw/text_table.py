@@ -13,10 +13,13 @@ from rich.table import Table
 from rich.text import Text
 
 
-def rich_table(frame: pd.DataFrame, title: str = "", columns: Sequence[str] | None = None) -> Table:
+def rich_table(
+    frame: pd.DataFrame, title: str = "", columns: Sequence[str] | None = None, style: str = ""
+) -> Table:
     """Make a table; numbers are right-aligned with three decimals, missing values are a dash."""
     column_names = list(columns or frame.columns)
     table = Table(title=escape(title) or None, title_justify="left", box=None, header_style="bold")
+    table.style = style
     for name in column_names:
         table.add_column(
             Text(str(name).replace("_", " ")),
@@ -33,6 +36,14 @@ def titled_table(
 ) -> list[RenderableType]:
     """Return a title (which may be wider than the table), the table, and an empty line."""
     return [Text(title, style="italic"), rich_table(frame, columns=columns), Text()]
+
+
+def text_bar(value: float, mark: float, full: float, width: int = 20) -> str:
+    """Draw a value as a bar of characters, with ``|`` at a mark; ``full`` fills the width."""
+    filled, place = (round(width * min(max(share / full, 0), 1)) for share in (value, mark))
+    bar = ["█" if cell < filled else "·" for cell in range(width)]
+    bar[min(place, width - 1)] = "|"
+    return "".join(bar)
 
 
 def _cell(value: Any) -> str:

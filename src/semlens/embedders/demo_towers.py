@@ -241,6 +241,10 @@ class DemoEmbedder(Embedder):
         """Scale and pad the image to the 96 x 96 input of the tower."""
         return preprocess_image(image)
 
+    def understands(self, text: str) -> bool:
+        """Whether a word of a text, or a part of one, is in the vocabulary."""
+        return bool(self._text_tower.token_ids([text])[0])
+
     def _images(self, batch: Tensor) -> Tensor:
         return self._image_tower(batch.to(self._device))
 

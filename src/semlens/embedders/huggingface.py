@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,12 +11,13 @@ import transformers
 from PIL import Image
 from torch import Tensor
 
-from semlens.embedders.load import Embedder, unavailable_error
+from semlens.embedders.load import Embedder, has_known_token, unavailable_error
 from semlens.errors import EmbedderError
 from semlens.models.checkpoint import check_missing_weights
 from semlens.models.model_libraries import seeded
 from semlens.models.subject import weights_digest
 from semlens.recipe import fingerprint
+from semlens.regular_files import is_folder, user_path
 
 
 class TransformersEmbedder(Embedder):
@@ -29,7 +29,7 @@ class TransformersEmbedder(Embedder):
     """
 
     def __init__(self, name: str, device: str = "cpu") -> None:
-        if (folder := Path(name).expanduser()).is_dir():
+        if is_folder(folder := user_path(name)):
             name = str(folder.resolve())  # independent of the working directory
         self.spec = f"transformers/{name}"
         try:
@@ -68,6 +68,10 @@ class TransformersEmbedder(Embedder):
             return output.pooler_output.flatten(1)
         hidden = output.last_hidden_state  # [b t c], or [b c h w]
         return hidden.mean(1) if hidden.ndim == 3 else hidden.mean((2, 3))
+
+    def understands(self, text: str) -> bool:
+        """Whether a word of a text, or a part of one, is in the vocabulary."""
+        return not self.has_text or has_known_token(self._tokenizer, text)
 
     def _texts(self, texts: Sequence[str]) -> Tensor:
         if not self.has_text:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from jaxtyping import Float32
@@ -59,6 +60,10 @@ class Embedder(ABC):
             "Search by image, or build with an image-text embedder.",
         )
 
+    def understands(self, text: str) -> bool:
+        """Whether any part of a text is in the vocabulary; else its vector means nothing."""
+        return True
+
     @torch.inference_mode()
     def embed_batch(self, batch: Tensor) -> Float32[Tensor, "b d"]:
         """Embed preprocessed images to unit vectors on the CPU."""
@@ -86,6 +91,12 @@ class Embedder(ABC):
         batches = (texts[i : i + batch_size] for i in range(0, len(texts), batch_size))
         vectors = [_unit(self._texts(list(batch))) for batch in batches]
         return torch.cat(vectors) if vectors else torch.zeros(0, self.dim)
+
+
+def has_known_token(tokenizer: Any, text: str) -> bool:
+    """Whether any token of a text is not the one for what is unknown."""
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return any(token != tokenizer.unk_token_id for token in ids)
 
 
 def _unit(vectors: Tensor) -> Tensor:

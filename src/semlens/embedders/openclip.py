@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import open_clip
@@ -15,6 +14,7 @@ from semlens.embedders.load import Embedder, unavailable_error
 from semlens.errors import EmbedderError, nearest
 from semlens.models.subject import weights_digest
 from semlens.recipe import fingerprint
+from semlens.regular_files import is_file, user_path
 
 
 class OpenClipEmbedder(Embedder):
@@ -27,8 +27,8 @@ class OpenClipEmbedder(Embedder):
 
     def __init__(self, name: str, device: str = "cpu") -> None:
         self.spec = f"open_clip/{name}"
-        folder = Path(name).expanduser()
-        if (folder / "open_clip_config.json").is_file():
+        folder = user_path(name)
+        if is_file(folder / "open_clip_config.json"):
             self.spec = f"open_clip/{folder.resolve()}"  # independent of the working directory
             architecture, weights = f"local-dir:{folder.resolve()}", None
         else:
@@ -40,8 +40,8 @@ class OpenClipEmbedder(Embedder):
                     "List all models with open_clip.list_models().",
                 )
             tags = open_clip.list_pretrained_tags_by_model(architecture)
-            path = Path(tag).expanduser()
-            if tag not in tags and not path.is_file():
+            path = user_path(tag)
+            if tag not in tags and not is_file(path):
                 raise EmbedderError(
                     f"Unknown weights '{tag}' of {architecture}.",
                     f"Expected a tag ({', '.join(tags) or 'none is known'}) or an existing file.",

@@ -41,7 +41,7 @@ from semlens.embedders.demo_towers import (
     letterboxed,
     load_image_tower,
 )
-from semlens.embedders.load import Embedder
+from semlens.embedders.load import Embedder, has_known_token
 from semlens.models.subject import weights_digest
 from semlens.recipe import fingerprint
 
@@ -197,6 +197,10 @@ class PhotoEmbedder(Embedder):
 
     def _images(self, batch: Tensor) -> Tensor:
         return self._image_tower(batch.to(self._device, memory_format=torch.channels_last))
+
+    def understands(self, text: str) -> bool:
+        """Whether a word of a text, or a part of one, is in the vocabulary."""
+        return has_known_token(self._text_tower.tokenizer, text)
 
     def _texts(self, texts: Sequence[str]) -> Tensor:
         return self._text_tower(texts)

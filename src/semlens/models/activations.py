@@ -81,8 +81,8 @@ def measure_layout(name: str, output: Any, channel_order: ChannelOrder = "auto")
     Raises
     ------
     LayerError
-        If it is not a floating-point tensor with two to four axes, or the order of four axes is
-        not known.
+        If it is not a floating-point tensor with two to four axes, is empty, or the order of four
+        axes is not known.
     """
     tensor = first_tensor(output)
     if tensor is None or not tensor.is_floating_point() or not 2 <= tensor.ndim <= 4:
@@ -95,6 +95,12 @@ def measure_layout(name: str, output: Any, channel_order: ChannelOrder = "auto")
             "Choose a layer before or after it; 'semlens layers MODEL' lists the forms.",
         )
     shape = list(tensor.shape)
+    if 0 in shape:
+        raise LayerError(
+            f"Layer '{name}' returns an empty tensor of shape {shape}.",
+            "Expected at least one channel, and one position.",
+            "Leave the layer out.",
+        )
     if tensor.ndim == 2:
         return LayerLayout(name, "units", shape[1])
     if tensor.ndim == 3:

@@ -9,8 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from semlens.errors import ModelError
 from semlens.models.activations import ChannelOrder, channel_order_by_proportion, first_tensor
-from semlens.models.hooks import FAILURES, evaluating, find_layer, reading_layers
+from semlens.models.hooks import call_model, evaluating, find_layer, reading_layers
 from semlens.types import Layout
 
 _CHANNELS_FIRST_MODULES = (
@@ -84,11 +85,11 @@ def _output_shapes(
             shapes[name] = tensor.shape
 
     with (
-        suppress(*(() if complete else FAILURES)),
+        suppress(*(() if complete else (ModelError,))),
         evaluating(module),
         reading_layers(module, names, record),
     ):
-        module(batch)
+        call_model(module, batch)
     return shapes
 
 

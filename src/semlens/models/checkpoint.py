@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from semlens.errors import ModelError, SemlensError
 from semlens.models.hooks import FAILURES
+from semlens.regular_files import is_file
 
 _NESTED = ("state_dict", "model", "model_state_dict", "state_dict_ema")
 _PREFIXES = ("module.", "model.", "_orig_mod.")
@@ -29,7 +30,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         If the file is missing, cannot be read, or does not hold a state dict.
     """
     remedy = "Save the state dict with torch.save(model.state_dict(), PATH) or as safetensors."
-    if not path.is_file():
+    if not is_file(path):
         raise ModelError(f"'{path}' is not a file.", "Expected a checkpoint.", "Check the path.")
     try:
         if path.suffix == ".safetensors":

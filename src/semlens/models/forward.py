@@ -12,9 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from semlens.data.prefetch import default_workers, prefetch
-from semlens.errors import ModelError
+from semlens.errors import DataError, ModelError
 from semlens.models.activations import compute_readouts, first_tensor, measure_layout
-from semlens.models.hooks import batched_ablation, evaluating, pruned, run_layers
+from semlens.models.hooks import batched_ablation, call_model, evaluating, pruned, run_layers
 from semlens.models.subject import SubjectModel
 from semlens.progress import report_progress
 from semlens.types import Component, Readout
@@ -40,7 +40,7 @@ def batches(
     Progress is reported as ``stage``, unless it is None.
     """
     buffer: list[Tensor] = []
-    stream = prefetch(lambda i: model.preprocess(reader(i)), samples, default_workers())
+    stream = prefetch(lambda i: model.prepare(reader(i)), samples, default_workers())
     for done, inputs in enumerate(stream, start=1):
         buffer.append(inputs)
         if len(buffer) == batch_size or done == len(samples):
@@ -70,7 +70,7 @@ def run_scores(model: SubjectModel, batch: Tensor) -> Tensor:
     ModelError
         If it does not return one row of logits per image.
     """
-    output = model.module(batch)
+    output = call_model(model.module, batch)
     scores = class_scores(output)
     if (
         scores is None or scores.ndim != 2 or len(scores) % len(batch)
@@ -91,6 +91,45 @@ def check_logits(model: SubjectModel) -> None:
     """
     with evaluating(model.module):
         run_scores(model, model.example)
+
+
+@torch.inference_mode()
+def check_classes(model: SubjectModel, targets: Iterable[int | None]) -> None:
+    """Compare the class names of a model, and the logits of samples, with the logits it returns.
+
+    A model without logits, such as a detector, passes.
+
+    Parameters
+    ----------
+    targets
+        Logit of the class of each sample, if known.
+
+    Raises
+    ------
+    ModelError
+        If there are more or fewer names than logits.
+    DataError
+        If a class of the data is mapped to a logit that the model does not have.
+    """
+    with evaluating(model.module):
+        scores = class_scores(call_model(model.module, model.example[:1]))
+    if scores is None or scores.ndim != 2:
+        return
+    count = scores.shape[1]
+    for kind, names in (("class names", model.classes), ("WordNet ids", model.synsets)):
+        if names is not None and len(names) != count:
+            raise ModelError(
+                f"There are {len(names)} {kind}, but the model returns {count} logits.",
+                "Expected one for each logit, in this order.",
+                "Check that the list belongs to this model, or leave it out.",
+            )
+    largest = max((target for target in targets if target is not None), default=0)
+    if largest >= count:
+        raise DataError(
+            f"A class of the data is mapped to logit {largest}, but the model returns {count}.",
+            f"Expected logits from 0 to {count - 1}.",
+            "Correct the file of classes.",
+        )
 
 
 @torch.inference_mode()
@@ -283,7 +322,7 @@ class _AblationPasses:
         probed = [indices[0], indices[-1]]
         try:
             shared = self._shared_pass(batch, layer, probed)
-        except (RuntimeError, ValueError, IndexError):  # shapes that do not match after the layer
+        except ModelError:  # shapes that do not match after the layer
             return False
         separate = np.stack([self._separate_pass(batch, index) for index in probed])
         return bool(np.allclose(shared, separate, rtol=1e-4, atol=1e-4))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from semlens.errors import LayerError, nearest
+from semlens.errors import LayerError, ModelError, SemlensError, nearest
 from semlens.models.activations import first_tensor, measure_layout
 from semlens.types import Component, Components, as_components
 
@@ -52,6 +52,26 @@ def find_layer(module: nn.Module, name: str) -> nn.Module:
             "Run 'semlens layers MODEL' for all of them.",
         )
     return layers[name]
+
+
+def call_model(module: nn.Module, batch: Tensor) -> Any:
+    """Run a model on a batch [b 3 h w].
+
+    Raises
+    ------
+    ModelError
+        If the model raises an error, or ends the program.
+    """
+    try:
+        return module(batch)
+    except SemlensError:  # from a hook of ours
+        raise
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
+        raise ModelError(
+            f"{type(module).__name__} fails on a batch {list(batch.shape)} ({error!r}).",
+            "Expected a model that takes preprocessed images [b 3 h w] and returns.",
+            "Correct the model or its preprocessing; if memory is short, use a smaller batch.",
+        ) from error
 
 
 @contextmanager
@@ -119,6 +139,7 @@ def run_layers(
     """
     names = list(names)
     results: dict[str, T] = {}
+    failures: list[Exception] = []
 
     def collect(name: str, output: Any) -> None:
         if name in results:
@@ -127,14 +148,20 @@ def run_layers(
                 "Expected one output per pass.",
                 "Choose the block that contains it, or the layers that use it.",
             )
-        results[name] = use(name, output)
+        try:
+            results[name] = use(name, output)
+        except Exception as error:  # not the model's: it must not be reported as such
+            failures.append(error)
+            raise _StopForward from error
         if stop_early and len(results) == len(names):
             raise _StopForward
 
     with suppress(_StopForward), evaluating(module), reading_layers(module, names, collect):
-        output = module(batch)
+        output = call_model(module, batch)
         if on_output is not None:
             on_output(output)
+    if failures:
+        raise failures[0]
     missing = [name for name in names if name not in results]
     if missing:
         raise LayerError(

@@ -13,7 +13,7 @@ from torch import nn
 
 from semlens.errors import LayerError
 from semlens.models.activations import LayerLayout, first_tensor, measure_layout
-from semlens.models.hooks import evaluating, reading_layers
+from semlens.models.hooks import call_model, evaluating, reading_layers
 from semlens.models.load import load_model
 from semlens.models.subject import SubjectModel
 
@@ -89,7 +89,7 @@ def layers(model: SubjectModel | str) -> LayerList:
         shapes[name] = list(first_tensor(output).shape[1:])
 
     with evaluating(model.module), reading_layers(model.module, modules, record):
-        model.module(model.example[:1])
+        call_model(model.module, model.example[:1])
     rows = [
         {
             "layer": name,

@@ -14,6 +14,7 @@ from torch import nn
 from semlens.errors import ModelError
 from semlens.models.checkpoint import load_weights
 from semlens.models.subject import SubjectModel
+from semlens.regular_files import is_file, user_path
 
 SPEC_FORMS = (
     "torchvision/NAME:WEIGHTS, timm/NAME[:WEIGHTS], transformers/ID-or-dir, "
@@ -72,13 +73,14 @@ def load_model(
                 "Expected the model to be given explicitly: a database never runs code.",
                 f"Pass the model, such as model='{spec}' (--model), if you trust the file.",
             )
-        model = userfile_model(Path(path).expanduser(), name)
+        model = userfile_model(user_path(path), name)
     else:
         model = _library_model(spec, random_weights)
     if weights is not None:
-        file = Path(weights).expanduser().resolve()  # absolute, so that it is valid in any folder
+        file = user_path(weights)
         load_weights(model.module, file)
-        model = replace(model, spec=f"{model.spec}{WEIGHTS}{file}")
+        # absolute, so that it is valid in any folder
+        model = replace(model, spec=f"{model.spec}{WEIGHTS}{file.resolve()}")
     model.module.to(device)
     return model
 
@@ -138,7 +140,7 @@ def userfile_model(path: Path, name: str) -> SubjectModel:
         If the file, the callable or its result is not as described.
     """
     expected = "Expected FILE.py:CALLABLE that returns (module, preprocess[, classes])."
-    if not path.is_file():
+    if not is_file(path):
         raise ModelError(f"'{path}' is not a file.", expected, "Check the path.")
     import_spec = importlib.util.spec_from_file_location(f"_semlens_user_{path.stem}", path)
     if import_spec is None or import_spec.loader is None:
@@ -151,7 +153,7 @@ def userfile_model(path: Path, name: str) -> SubjectModel:
         import_spec.loader.exec_module(module_of_file)
         factory = getattr(module_of_file, name, None)
         returned = factory() if callable(factory) else None
-    except Exception as error:  # the user's code may raise anything
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
         raise ModelError(
             f"'{path}' fails ({error!r}).", expected, f"Run 'python {path}' and fix the error."
         ) from error

@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.client import HTTPException
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from semlens.errors import ModelError, nearest
 from semlens.models.checkpoint import check_missing_weights, classes_in, load_state, read_state
 from semlens.models.subject import SubjectModel
 from semlens.recipe import fingerprint
+from semlens.regular_files import is_file, is_folder, user_path
 
 
 def imagenet_synsets() -> list[str]:
@@ -81,8 +81,8 @@ def torchvision_model(spec: str, name: str, weights: str | None, seed: int | Non
         except (OSError, RuntimeError, HTTPException) as error:  # URLError is an OSError
             raise _hub_error(spec, error) from error
         return _torchvision_subject(module, tag, spec, list(tag.meta["categories"]))
-    path = Path(weights).expanduser()
-    if not path.is_file():
+    path = user_path(weights)
+    if not is_file(path):
         raise ModelError(
             f"Weights '{weights}' of {name} are neither a tag nor a file.",
             f"The tags are {', '.join(by_name) or 'none'}.",
@@ -128,8 +128,8 @@ def timm_model(spec: str, name: str, weights: str | None, seed: int | None) -> S
             f"The nearest are {nearest(base, timm.list_models())}.",
             "See timm.list_models().",
         )
-    path = Path(weights).expanduser() if weights else None
-    is_local = path is not None and path.is_file()
+    path = user_path(weights) if weights else None
+    is_local = path is not None and is_file(path)
     full_name = f"{base}.{weights}" if weights and not is_local else name
     tags = timm.list_pretrained(f"{base}.*")
     tag = full_name.partition(".")[2]
@@ -187,7 +187,7 @@ def transformers_model(spec: str, name: str, seed: int | None) -> SubjectModel:
             "It is not installed.",
             "Run: pip install 'semlens[hf]'",
         ) from error
-    if (folder := Path(name).expanduser()).is_dir():
+    if is_folder(folder := user_path(name)):
         name = str(folder.resolve())
         spec = f"transformers/{name}" + (f":random={seed}" if seed is not None else "")
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -11,6 +12,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
@@ -65,16 +67,11 @@ class SubjectModel:
     def __post_init__(self) -> None:
         """Unwrap the module, and test the preprocessing on noise."""
         object.__setattr__(self, "module", _unwrap(self.module))
+        _check_names("classes", self.classes)
+        _check_names("synsets", self.synsets)
         noise = np.random.default_rng(0).integers(0, 256, (97, 131, 3), dtype=np.uint8)
         image, state_before = Image.fromarray(noise), _random_states()
-        try:
-            results: list[Any] = [self.preprocess(image), self.preprocess(image)]
-        except Exception as error:  # the user's function may raise anything
-            raise ModelError(
-                f"The preprocessing fails on an RGB image of 131 x 97 pixels ({error!r}).",
-                "Expected a function from an upright PIL image to a float tensor [3 h w].",
-                "Try it on Image.new('RGB', (131, 97)) and fix the error.",
-            ) from error
+        results: list[Any] = [self._preprocessed(image), self._preprocessed(image)]
         first = results[0]
         if not (isinstance(first, Tensor) and first.ndim == 3 and first.is_floating_point()):
             received = list(first.shape) if isinstance(first, Tensor) else type(first).__name__
@@ -86,7 +83,7 @@ class SubjectModel:
         drew_random = (
             _random_states() != state_before
         )  # then two equal results may be a coincidence
-        results += [self.preprocess(image) for _ in range(30 if drew_random else 0)]
+        results += [self._preprocessed(image) for _ in range(30 if drew_random else 0)]
         if not all(torch.equal(first, other) for other in results):
             raise ModelError(
                 "The preprocessing returns different results for the same image.",
@@ -104,6 +101,27 @@ class SubjectModel:
         """The device of the weights."""
         first = next(self.module.parameters(), None)
         return torch.device("cpu") if first is None else first.device
+
+    def prepare(self, image: Image.Image) -> Float[Tensor, "3 h w"]:
+        """Preprocess an upright RGB image.
+
+        Raises
+        ------
+        ModelError
+            If the preprocessing raises an error, or ends the program.
+        """
+        return self._preprocessed(image)
+
+    def _preprocessed(self, image: Image.Image) -> Any:
+        try:
+            return self.preprocess(image)
+        except (Exception, SystemExit) as error:  # the user's function may raise anything
+            raise ModelError(
+                f"The preprocessing fails on an RGB image of {image.width} x {image.height} "
+                f"pixels ({error!r}).",
+                "Expected a function from an upright PIL image to a float tensor [3 h w].",
+                f"Try it on Image.new('RGB', ({image.width}, {image.height})) and fix the error.",
+            ) from error
 
     def batch(self, inputs: Sequence[Tensor]) -> Tensor:
         """Stack preprocessed samples to [b 3 h w], in the device and precision of the model.
@@ -128,7 +146,7 @@ class SubjectModel:
         """Eight preprocessed images of smooth random colours, always the same."""
         colours = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3), dtype=np.uint8)
         images = (Image.fromarray(grid).resize((256, 256)) for grid in colours)
-        return self.batch([self.preprocess(image) for image in images])
+        return self.batch([self.prepare(image) for image in images])
 
     def channel_orders(self, names: Sequence[str]) -> Mapping[str, ChannelOrder]:
         """Return the cached order of some layers' axes; see :func:`find_channel_orders`."""
@@ -142,6 +160,16 @@ class SubjectModel:
     def geometry(self) -> Callable[[int, int], Geometry]:
         """Return a cached function from image width and height to the preprocessing's geometry."""
         return lru_cache(maxsize=4096)(partial(measure_geometry, self.preprocess))
+
+
+def _check_names(name: str, values: Any) -> None:
+    is_list = isinstance(values, Sequence) and not isinstance(values, str)
+    if values is not None and not (is_list and all(isinstance(value, str) for value in values)):
+        raise ModelError(
+            f"The model's {name} are {reprlib.repr(values)}.",
+            "Expected a list of texts in logit order, or None.",
+            "Convert them with [str(name) for name in names].",
+        )
 
 
 def _unwrap(module: nn.Module) -> nn.Module:

@@ -15,7 +15,8 @@ from torch import Tensor
 from semlens.data.verified_images import VerifiedImages, content_digests
 from semlens.errors import DataError, RecipeError
 from semlens.models.activations import LayerLayout
-from semlens.models.forward import check_logits
+from semlens.models.forward import check_classes, check_logits
+from semlens.models.reproducibility import check_reproducible
 from semlens.progress import report_progress
 from semlens.relevance.presets import check_rules
 from semlens.run.crops import crop_pairs, crop_refs, list_pairs, region_finder
@@ -60,6 +61,7 @@ def build_database(path: Path, plan: Plan) -> Database:
     check_rules(plan.recipe.rules)
     if plan.relevance:
         check_logits(plan.model)
+    check_classes(plan.model, plan.targets.logits)
     if plan.recipe.layout != "auto":
         plan = replace(plan, model=replace(plan.model, layout=plan.recipe.layout))
     with write_lock(path):
@@ -74,6 +76,7 @@ def build_database(path: Path, plan: Plan) -> Database:
         )
         # fails for a wrong layer before the data is hashed
         layouts = layer_layouts(plan.model, plan.layers, plan.recipe.readout)
+        check_reproducible(plan.model, layouts, plan.recipe.readout)
         digests = _digests(plan)
         plan = replace(plan, images=VerifiedImages(plan.images, digests))
         if database:

@@ -68,7 +68,7 @@ class CroppedPairs:
         int64[n], index of the crop over all crops files, existing ones first.
     new_crops
         For each shard with new crops: ``vector``, ``sample`` and ``box`` of each crop, their
-        concatenated thumbnails ``webp``, and ``webp_size``.
+        concatenated thumbnails ``webp`` with ``webp_size``, and the crop's box in each.
     whole
         Unit vectors of whole images, by sample.
     """
@@ -212,8 +212,11 @@ def _crop(
         "vector": vectors[[row[crop] for crop in new]],
         "sample": torch.tensor([crop.sample for crop in new], dtype=torch.int64),
         "box": _box_tensor([crop.box for crop in new]),
-        "webp": _byte_tensor(b"".join(thumbnails)),
-        "webp_size": torch.tensor([len(webp) for webp in thumbnails], dtype=torch.int64),
+        "webp": _byte_tensor(b"".join(thumbnail.webp for thumbnail in thumbnails)),
+        "webp_size": torch.tensor(
+            [len(thumbnail.webp) for thumbnail in thumbnails], dtype=torch.int64
+        ),
+        "webp_box": _box_tensor([thumbnail.box for thumbnail in thumbnails]),
         "whole_sample": torch.tensor(whole_samples, dtype=torch.int64),
         "whole_vector": vectors[[row[image] for image in whole_images]],
     }
@@ -224,7 +227,8 @@ def thumbnails_table(crops: Mapping[str, Tensor], digests: list[str]) -> pa.Tabl
     keys = [crop.key(digests[crop.sample]) for crop in crop_refs(crops["sample"], crops["box"])]
     webp, ends = crops["webp"].numpy().tobytes(), np.cumsum(crops["webp_size"].numpy())
     pictures = [webp[a:b] for a, b in pairwise([0, *ends.tolist()])]
-    return pa.table({"key": keys, "webp": pictures}, schema=THUMBNAILS)
+    boxes = list(crops["webp_box"].numpy())
+    return pa.table({"key": keys, "webp": pictures, "box": boxes}, schema=THUMBNAILS)
 
 
 def crop_refs(sample: Int64[Tensor, " n"], box: Int32[Tensor, "n 4"]) -> list[CropRef]:

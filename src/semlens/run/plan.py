@@ -20,7 +20,8 @@ from semlens.models.subject import SubjectModel
 from semlens.progress import report_progress
 from semlens.recipe import FORMAT, Recipe, fingerprint
 from semlens.relevance.make_engine import EngineCache, FallbackWarning
-from semlens.store.atomic_files import load_tensors, save_tensors
+from semlens.store.atomic_files import load_tensors
+from semlens.store.sealed_tensors import load_sealed, save_sealed
 from semlens.types import Crop
 
 
@@ -160,7 +161,7 @@ class Shards:
         total: int,
         compute: Callable[[range, Mapping[str, Advance]], Mapping[str, Tensor]],
     ) -> Iterator[dict[str, Tensor]]:
-        """Yield the tensors of each shard of a stage, computing those that are not saved yet.
+        """Yield the tensors of each shard of a stage, computing those that are not saved whole.
 
         Parameters
         ----------
@@ -175,12 +176,14 @@ class Shards:
         """
         for shard in ranges:
             name = f"{steps[0]}-{key[:16]}-{shard.start:08d}-{shard.stop:08d}.safetensors"
-            if not (self.folder / name).is_file():
+            tensors = load_sealed(self.folder / name)
+            if tensors is None:
                 advance = {step: _advance(step, shard.start, total) for step in steps}
-                save_tensors(self.folder / name, compute(shard, advance))
+                save_sealed(self.folder / name, compute(shard, advance))
+                tensors = load_tensors(self.folder / name)
             for step in steps:
                 report_progress(step, shard.stop, total)
-            yield load_tensors(self.folder / name)
+            yield tensors
 
 
 def _advance(step: str, done: int, total: int) -> Advance:

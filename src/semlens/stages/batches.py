@@ -37,7 +37,7 @@ def prepared_batches(
     def prepare(sample: int) -> PreparedSample:
         try:
             image = read(sample)
-            return PreparedSample(sample, model.preprocess(image), image.size)
+            return PreparedSample(sample, model.prepare(image), image.size)
         except ImageError as error:
             return PreparedSample(sample, None, reason=str(error))
 

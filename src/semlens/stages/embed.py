@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
@@ -14,11 +13,13 @@ from PIL import Image
 from torch import Tensor
 
 from semlens.data.prefetch import prefetch
+from semlens.draw.crop_window import box_within, cut_window, window_around
+from semlens.draw.encode_images import encode_webp
 from semlens.embedders.load import Embedder
-from semlens.types import Box
+from semlens.types import Box, Thumbnail
 
-THUMBNAIL = 96
-"""Longer side of a thumbnail in pixels."""
+THUMBNAIL = 120
+"""Side of a thumbnail in pixels; the crop takes 96 of them, or more at the image's edges."""
 
 
 @dataclass(frozen=True, order=True)
@@ -43,7 +44,7 @@ def embed(
     batch_size: int = 32,
     workers: int = 2,
     progress: Callable[[int], None] = lambda done: None,
-) -> tuple[Float16[Tensor, "u d"], list[bytes]]:
+) -> tuple[Float16[Tensor, "u d"], list[Thumbnail]]:
     """Embed crops that are sorted by sample.
 
     Parameters
@@ -54,33 +55,37 @@ def embed(
     Returns
     -------
     tuple
-        Unit vectors and WebP thumbnails, in the order of the crops.
+        Unit vectors, and the thumbnails, in the order of the crops.
     """
     by_sample = {sample: list(group) for sample, group in groupby(crops, lambda crop: crop.sample)}
 
-    def prepare(sample: int) -> list[tuple[Tensor, bytes]]:
+    def prepare(sample: int) -> list[tuple[Tensor, Thumbnail | None]]:
         image = read(sample)
-        pieces = [(crop, image.crop(crop.box.as_tuple())) for crop in by_sample[sample]]
-        return [(embedder.preprocess(p), _webp(p) if c in thumbnails else b"") for c, p in pieces]
+        return [
+            (
+                embedder.preprocess(image.crop(crop.box.as_tuple())),
+                thumbnail(image, crop.box) if crop in thumbnails else None,
+            )
+            for crop in by_sample[sample]
+        ]
 
-    def prepared() -> Iterator[tuple[Tensor, bytes]]:
+    def prepared() -> Iterator[tuple[Tensor, Thumbnail | None]]:
         for sample_crops in prefetch(prepare, by_sample, workers, ahead=batch_size):
             yield from sample_crops
             progress(1)
 
     vectors = [torch.zeros(0, embedder.dim, dtype=torch.float16)]
-    pictures: list[bytes] = []
+    pictures: list[Thumbnail] = []
     stream = prepared()
     while batch := list(islice(stream, batch_size)):
-        inputs, webp = zip(*batch, strict=True)
+        inputs, drawn = zip(*batch, strict=True)
         vectors.append(embedder.embed_batch(torch.stack(inputs)).to(torch.float16))
-        pictures += filter(None, webp)
+        pictures += filter(None, drawn)
     return torch.cat(vectors), pictures
 
 
-def _webp(image: Image.Image) -> bytes:
-    thumbnail = image.copy()
-    thumbnail.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BICUBIC)
-    buffer = io.BytesIO()
-    thumbnail.save(buffer, "WEBP", quality=80, method=2)
-    return buffer.getvalue()
+def thumbnail(image: Image.Image, box: Box) -> Thumbnail:
+    """Return a box of an image with its surroundings."""
+    window = window_around(box, image.size)
+    webp = encode_webp(cut_window(image, window, THUMBNAIL), method=2)
+    return Thumbnail(webp, box_within(box, window, THUMBNAIL))

@@ -19,8 +19,9 @@ import pyarrow as pa
 from semlens.errors import StoreError
 from semlens.recipe import fingerprint
 from semlens.store import file_names
-from semlens.store.atomic_files import file_digest, load_table, save_table
+from semlens.store.atomic_files import file_digest
 from semlens.store.manifest import MANIFEST_NAME
+from semlens.store.sealed_tables import load_sealed_table, save_sealed_table
 
 
 class AnalysisCache:
@@ -98,7 +99,7 @@ class AnalysisCache:
         )
         path = self._analysis_file(name)
         table = pa.Table.from_pandas(frame, preserve_index=False)
-        save_table(path, table.replace_schema_metadata(metadata))
+        save_sealed_table(path, table.replace_schema_metadata(metadata))
         return path
 
     def load_analysis(self, name: str, columns: list[str] | None = None) -> pd.DataFrame | None:
@@ -106,7 +107,7 @@ class AnalysisCache:
         path = self._analysis_file(name)
         if not path.is_file():
             return None
-        table = load_table(path, columns)
+        table = load_sealed_table(path, columns)
         built_from = (table.schema.metadata or {}).get(b"database", b"").decode()
         return table.to_pandas() if built_from == self.fingerprint else None
 
@@ -118,7 +119,7 @@ class AnalysisCache:
         path = self._analysis_file(name)
         if not path.is_file():
             return None
-        table = load_table(path)
+        table = load_sealed_table(path)
         origin = (table.schema.metadata or {}).get(b"origin")
         return None if origin is None else (table.to_pandas(), json.loads(origin))
 

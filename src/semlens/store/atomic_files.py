@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from semlens.errors import StoreError
+from semlens.regular_files import open_file
 
 _DISK_FULL_REASONS = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up"}
 _DISK_FULL_REASONS[errno.EFBIG] = "the file-size limit is reached"
@@ -145,8 +146,9 @@ def load_table(path: Path, columns: list[str] | None = None) -> pa.Table:
 
 def damaged(path: Path, error: Exception) -> StoreError:
     """Return the error for a file that cannot be read back."""
+    reason = " ".join(str(error).split())  # readers put line ends into theirs
     return StoreError(
-        f"'{path}' cannot be read ({error}).",
+        f"'{path}' cannot be read ({reason}).",
         "Expected a file that semlens wrote.",
         "Restore it, or remove the database and build it again.",
     )
@@ -154,5 +156,5 @@ def damaged(path: Path, error: Exception) -> StoreError:
 
 def file_digest(path: Path) -> str:
     """Return the SHA-256 of a file."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -13,6 +13,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from semlens.errors import StoreError
+from semlens.regular_files import open_file
 from semlens.store import file_names, schema
 from semlens.store.atomic_files import damaged, file_digest, load_table, load_tensors
 from semlens.store.manifest import Manifest
@@ -29,41 +30,40 @@ class BuildFiles:
     On opening, the header of every file is checked: columns and number of rows of tables, names,
     types and shapes of tensors. On first use, a file is hashed, and its tensors must be finite.
 
+    Parameters
+    ----------
+    check
+        Whether to check the headers; not for a database that is known to be damaged.
+
     Raises
     ------
     StoreError
         If a file is missing, or differs from the one in the manifest.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, *, check: bool = True) -> None:
         self.folder, self.manifest = folder, manifest
         self._lock = threading.RLock()
-        self._verified_paths: dict[str, Path] = {}
+        self._verified_paths: dict[str, tuple[Path, tuple[int, ...] | None]] = {}
         self._tensors: dict[str, Mapping[str, Tensor]] = {}
-        for name, expected in expected_files(manifest).items():
+        for name, expected in expected_files(manifest).items() if check else ():
             if name not in manifest.files:
                 raise _content_error(folder / name, "the manifest does not list it")
             path = find_file(folder, manifest, name)
-            try:
-                problem = (
-                    _table_problem(path, *expected)
-                    if isinstance(expected, tuple)
-                    else _tensors_problem(path, expected)
-                )
-            except Exception as error:  # readers raise many kinds for a damaged file
-                raise damaged(path, error) from error
-            if problem:
+            if problem := header_problem(path, expected):
                 raise _content_error(path, problem)
 
     def verified_path(self, name: str) -> Path:
-        """Return the path of a file after verifying its SHA-256 once."""
+        """Return the path of a file after verifying its SHA-256; again only if it was replaced."""
         with self._lock:
-            if name not in self._verified_paths:
+            path, version = self._verified_paths.get(name, (None, None))
+            if path is None or _version(path) != version:
                 path = find_file(self.folder, self.manifest, name)
+                version = _version(path)
                 if not _unchanged(path, self.manifest.files[name]):
                     raise _content_error(path, "its SHA-256 differs")
-                self._verified_paths[name] = path
-            return self._verified_paths[name]
+                self._verified_paths[name] = path, version
+            return path
 
     def table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         """Return a table, or some columns of it."""
@@ -74,9 +74,8 @@ class BuildFiles:
         with self._lock:
             if name not in self._tensors:
                 path = self.verified_path(name)
-                for key, tensor in load_tensors(path).items():  # this mapping is closed again
-                    if tensor.is_floating_point() and not _finite(tensor):
-                        raise _content_error(path, f"'{key}' is not finite everywhere")
+                if problem := not_finite(path):
+                    raise _content_error(path, problem)
                 self._tensors[name] = load_tensors(path)
             return self._tensors[name]
 
@@ -126,13 +125,13 @@ def find_file(folder: Path, manifest: Manifest, name: str) -> Path:
     return staged if is_current else folder / name
 
 
-def damaged_files(folder: Path, manifest: Manifest) -> list[str]:
-    """Hash every file of a build and return those that are missing or changed."""
-    return [
-        name
-        for name, digest in manifest.files.items()
-        if not _unchanged(find_file(folder, manifest, name), digest)
-    ]
+def _version(path: Path) -> tuple[int, ...] | None:
+    """Return what changes when a file is replaced or written; None if it is not there."""
+    try:
+        info = path.stat()
+    except OSError:
+        return None
+    return info.st_mtime_ns, info.st_size, info.st_ino
 
 
 def _unchanged(path: Path, digest: str) -> bool:
@@ -140,6 +139,23 @@ def _unchanged(path: Path, digest: str) -> bool:
         return file_digest(path) == digest
     except OSError:
         return False
+
+
+def header_problem(path: Path, expected: ExpectedTable | ExpectedTensors) -> str:
+    """Return how the header of a file differs from what the manifest describes, or nothing.
+
+    Raises
+    ------
+    StoreError
+        If it cannot be read.
+    """
+    try:
+        open_file(path).close()  # the readers would wait for ever for what comes out of a pipe
+        if isinstance(expected, tuple):
+            return _table_problem(path, *expected)
+        return _tensors_problem(path, expected)
+    except Exception as error:  # readers raise many kinds for a damaged file
+        raise damaged(path, error) from error
 
 
 def _table_problem(path: Path, schema: pa.Schema, rows: int | None) -> str:
@@ -164,6 +180,14 @@ def _tensors_problem(path: Path, expected: ExpectedTensors) -> str:
 
 def _describe(tensors: ExpectedTensors) -> str:
     return ", ".join(f"{name} {kind} {shape}" for name, (kind, shape) in sorted(tensors.items()))
+
+
+def not_finite(path: Path) -> str:
+    """Return which tensor of a file has NaN or infinite values, or nothing."""
+    for key, tensor in load_tensors(path).items():
+        if tensor.is_floating_point() and not _finite(tensor):
+            return f"'{key}' is not finite everywhere"
+    return ""
 
 
 def _finite(tensor: Tensor) -> bool:

@@ -18,7 +18,7 @@ from semlens.store import file_names
 from semlens.store.component_index import ComponentIndex
 from semlens.store.locked_cached_property import locked_cached_property, workers
 from semlens.store.row_group_cache import RowGroupCache
-from semlens.types import Box
+from semlens.types import Box, Thumbnail
 
 _EXAMPLE_COLUMNS = ("sample", "activation", "box", "crop", "mask")
 _SAMPLE_COLUMNS = ("path", "sha256", "target", "logit", "error")
@@ -144,14 +144,14 @@ class Examples(ComponentIndex):
     def _example_crops(self) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
         return {}
 
-    def thumbnail(self, crop: int) -> bytes | None:
-        """Return a crop's thumbnail as WebP, or None if the database has no thumbnails."""
+    def thumbnail(self, crop: int) -> Thumbnail | None:
+        """Return a crop's thumbnail, or None if the database has no thumbnails."""
         if not self.manifest.recipe.thumbnails:
             return None
         file_index, row = self._locate_crop(crop)
-        return self.row_groups.take(file_names.thumbnails_file(file_index), [row], ("webp",))[
-            "webp"
-        ][0].as_py()
+        file, columns = file_names.thumbnails_file(file_index), ("webp", "box")
+        record = self.row_groups.take(file, [row], columns).to_pylist()[0]
+        return Thumbnail(record["webp"], Box(*record["box"]))
 
 
 _CHUNK_ROWS = 2048

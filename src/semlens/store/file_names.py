@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from urllib.parse import quote
 
 COMPONENTS = "components.parquet"
@@ -17,9 +18,22 @@ AUDITS = "analysis/audits"
 """Saved audits: ``1.json``, ``2.json``, ...; see :mod:`semlens.store.json_documents`."""
 
 
+LONGEST_STEM = 200
+"""Characters of a layer in the name of a file; file systems allow 255 bytes in all."""
+
+
+def _stem(layer: str) -> str:
+    """Return the percent-encoded name of a layer, with a hash in place of what is too long."""
+    stem = quote(layer, safe="")
+    if len(stem) <= LONGEST_STEM:
+        return stem
+    digest = hashlib.sha256(layer.encode()).hexdigest()[:32]
+    return f"{stem[: LONGEST_STEM - len(digest) - 1]}-{digest}"
+
+
 def examples_file(layer: str) -> str:
     """Concept examples of a layer's components."""
-    return f"examples/{quote(layer, safe='')}.parquet"
+    return f"examples/{_stem(layer)}.parquet"
 
 
 RELEVANCE = "relevance"
@@ -29,7 +43,7 @@ RELEVANCE_CLASSES = f"{RELEVANCE}.parquet"
 
 def relevance_file(layer: str) -> str:
     """Class relevance of a layer's components."""
-    return f"{RELEVANCE}/{quote(layer, safe='')}.parquet"
+    return f"{RELEVANCE}/{_stem(layer)}.parquet"
 
 
 REFERENCE = "reference.safetensors"
@@ -38,12 +52,12 @@ REFERENCE = "reference.safetensors"
 
 def reference_file(layer: str) -> str:
     """Readouts of a layer on the reference samples: ``readout`` f16[c s], ``scale`` f32[c]."""
-    return f"reference/{quote(layer, safe='')}.safetensors"
+    return f"reference/{_stem(layer)}.safetensors"
 
 
 def theta_file(layer: str) -> str:
     """Concept vectors of a layer's components, ``theta`` f16[C d]."""
-    return f"vectors/{quote(layer, safe='')}.safetensors"
+    return f"vectors/{_stem(layer)}.safetensors"
 
 
 def crops_file(number: int) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from semlens.errors import BusyError, EditError, StoreError
+from semlens.regular_files import read_text
 from semlens.store.atomic_files import damaged, save_text
 
 Document = dict[str, Any]
@@ -65,7 +66,7 @@ class JsonDocuments:
             return copy.deepcopy(document)
         path = self._file(number)
         try:
-            document = json.loads(path.read_text("utf-8"))
+            document = json.loads(read_text(path))
             if not isinstance(document, dict) or not {ID, REVISION} <= document.keys():
                 raise ValueError(f"it has no '{ID}' and '{REVISION}'")
         except FileNotFoundError as error:

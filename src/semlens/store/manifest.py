@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from semlens.errors import RecipeError, StoreError
+from semlens.errors import RecipeError, StoreError, shortened
 from semlens.models.activations import Form
 from semlens.recipe import FORMAT, Recipe
+from semlens.regular_files import is_file, is_folder, read_text
 from semlens.store.atomic_files import save_text
 from semlens.store.file_names import LOCK, PARTIAL
 from semlens.types import Crop
@@ -70,6 +71,12 @@ class RelevanceEntry(_Entry):
     """Shares that are smaller on every sample and on average are not stored."""
 
 
+class _Format(BaseModel):
+    """The part of a manifest that every version of semlens can read."""
+
+    format: int
+
+
 class Manifest(_Entry):
     """The manifest of a database: its inputs, settings, layers and files."""
 
@@ -90,6 +97,28 @@ class Manifest(_Entry):
     """Number of reference samples with a vector."""
     files: dict[str, str]
     """SHA-256 by relative path of every file but this one."""
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Manifest:
+        """Refuse files elsewhere, and layers whose rows do not follow each other.
+
+        Components would be misnamed.
+        """
+        for file in map(PurePosixPath, self.files):
+            if file.is_absolute() or ".." in file.parts:
+                raise ValueError(f"the file '{file}' leads out of the folder")
+        names = [layer.name for layer in self.layers]
+        if not names or len(set(names)) < len(names):
+            raise ValueError("expected at least one layer, and each once")
+        first = 0
+        for layer in self.layers:
+            if layer.first != first or not 0 < layer.rows <= 2 * layer.channels:
+                raise ValueError(
+                    f"layer '{layer.name}' has rows {layer.first} to {layer.first + layer.rows}, "
+                    f"but starts at row {first} and has {layer.channels} channels"
+                )
+            first += layer.rows
+        return self
 
     @property
     def rows(self) -> int:
@@ -118,27 +147,38 @@ class Manifest(_Entry):
             If the folder is not a finished database, or has another format.
         """
         path = database / MANIFEST_NAME
-        if not path.is_file():
-            unfinished = (database / PARTIAL).is_dir() or (database / LOCK).is_file()
+        if not is_file(path):
+            unfinished = is_folder(database / PARTIAL) or is_file(database / LOCK)
+            what = "an unfinished" if unfinished else "not a"
             raise StoreError(
-                f"'{database}' is {'an unfinished' if unfinished else 'not a'} database.",
+                f"'{shortened(database)}' is {what} database.",
                 f"Expected a folder with {MANIFEST_NAME}.",
                 "Run the same build again: it resumes."
                 if unfinished
                 else "Check the path, or build a database with 'semlens build'.",
             )
         try:
-            manifest = cls.model_validate_json(path.read_text("utf-8"))
-        except (ValidationError, RecipeError) as error:
+            text = read_text(path)
+            written = _Format.model_validate_json(text).format
+            if written == FORMAT:
+                return cls.model_validate_json(text)
+        except (OSError, UnicodeDecodeError, ValidationError, RecipeError) as error:
             raise StoreError(
-                f"'{path}' cannot be read ({str(error).splitlines()[0]}).",
+                f"'{path}' cannot be read ({_reason(error)}).",
                 f"Expected a manifest of format {FORMAT}.",
                 "Restore it, or remove the database and build it again.",
             ) from error
-        if manifest.format != FORMAT:
-            raise StoreError(
-                f"'{database}' has format {manifest.format}.",
-                f"This version of semlens reads format {FORMAT}.",
-                "Build it again, or use the version of semlens that wrote it.",
-            )
-        return manifest
+        raise StoreError(
+            f"'{database}' has format {written}.",
+            f"This version of semlens reads format {FORMAT}.",
+            "Build it again, or use the version of semlens that wrote it.",
+        )
+
+
+def _reason(error: Exception) -> str:
+    """Return the first problem that pydantic lists, or what another error says."""
+    if not isinstance(error, ValidationError):
+        return str(error).splitlines()[0]
+    first = error.errors()[0]
+    place = ".".join(map(str, first["loc"]))
+    return f"{place}: {first['msg']}" if place else first["msg"]

@@ -18,13 +18,15 @@ from semlens.models.load import load_model
 from semlens.models.subject import SubjectModel
 from semlens.progress import report_progress
 from semlens.recipe import fingerprint
+from semlens.regular_files import is_folder, user_path
 from semlens.store.analysis_cache import AnalysisCache
-from semlens.store.checked_files import BuildFiles, damaged_files
+from semlens.store.checked_files import BuildFiles
 from semlens.store.component_index import ClassRelevanceIndex
 from semlens.store.examples import Vectors
 from semlens.store.locked_cached_property import locked_cached_property
 from semlens.store.manifest import Manifest
 from semlens.store.reference import ReferenceReader
+from semlens.store.verify import Verification, verify
 
 _MISSING_DATA_REMEDY = "Restore it, or pass the current location of the data as images (--data)."
 
@@ -110,14 +112,14 @@ class DatabaseImages(Images):
     def _content(self, sample: int, path: str) -> bytes | Image.Image:
         if self._images is not None:
             return self._images.content(sample)
-        root = Path(self.spec).expanduser()
-        if root.is_dir() and not is_saved_dataset(root):
+        root = user_path(self.spec)
+        if is_folder(root) and not is_saved_dataset(root):
             return read_file(root / path, path)
         return self._hugging_face_images.content(sample)
 
     @locked_cached_property
     def _hugging_face_images(self) -> Images:
-        if not (self.spec.startswith("datasets/") or Path(self.spec).expanduser().is_dir()):
+        if not (self.spec.startswith("datasets/") or is_folder(user_path(self.spec))):
             raise DataError(
                 f"The data '{self.spec}' is not on this machine.",
                 "Expected the folder or data set that the database was built from.",
@@ -172,7 +174,7 @@ class Database(ReferenceReader, Vectors, ClassRelevanceIndex, AnalysisCache):
         embedder: Embedder | str | None = None,
         device: str = "cpu",
     ) -> None:
-        super().__init__(Path(path).expanduser())
+        super().__init__(user_path(path))
         self.device = device
         self.manifest = Manifest.load(self.path)
         self.files = BuildFiles(self.path, self.manifest)
@@ -273,9 +275,9 @@ class Database(ReferenceReader, Vectors, ClassRelevanceIndex, AnalysisCache):
             "Restore them, or build a new database.",
         )
 
-    def verify(self) -> list[str]:
-        """Hash every file of the build and return those that are missing or changed."""
-        return damaged_files(self.path, self.manifest)
+    def verify(self) -> Verification:
+        """Check every file of the database; see :func:`semlens.verify`."""
+        return verify(self.path)
 
     def warm(self) -> None:
         """Load what the first search needs, so that a server's first page need not wait for it."""

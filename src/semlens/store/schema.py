@@ -44,7 +44,9 @@ EXAMPLES = pa.schema(
         ("mask", pa.binary(MASK_BYTES)),
     ]
 )
-THUMBNAILS = pa.schema([("key", pa.string()), ("webp", pa.binary())])
+THUMBNAILS = pa.schema(
+    [("key", pa.string()), ("webp", pa.binary()), ("box", pa.list_(pa.int32(), 4))]
+)
 RELEVANCE = pa.schema(
     [
         ("component", pa.int32()),

@@ -11,7 +11,7 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from semlens.errors import BusyError, StoreError
+from semlens.errors import BusyError, StoreError, shortened
 from semlens.store import file_names
 from semlens.store.atomic_files import file_digest, save_table, save_tensors
 from semlens.store.manifest import MANIFEST_NAME, Manifest
@@ -28,23 +28,9 @@ def write_lock(database: Path) -> Iterator[None]:
     StoreError
         If the path is a file, or a folder that is not a database.
     """
-    if database.exists():
-        names = {p.name for p in database.iterdir()} if database.is_dir() else {"a file"}
-        if names and names.isdisjoint((MANIFEST_NAME, file_names.PARTIAL, file_names.LOCK)):
-            raise StoreError(
-                f"'{database}' exists and is not a database.",
-                "Expected a new path, or a database to resume or extend.",
-                "Choose another path; nothing was changed.",
-            )
     try:
+        _check_folder(database)
         database.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(
-            f"'{database}' cannot be created ({error.strerror}).",
-            "Expected a writable path.",
-            "Choose another path.",
-        ) from error
-    try:
         lock = FileLock(str(database / file_names.LOCK)).acquire(timeout=0)
     except Timeout as error:
         raise BusyError(
@@ -52,8 +38,28 @@ def write_lock(database: Path) -> Iterator[None]:
             "Expected one writer at a time.",
             "Wait until it has finished, or choose another path.",
         ) from error
+    except (OSError, NotImplementedError) as error:  # the latter where no file can be locked
+        reason = getattr(error, "strerror", None) or error
+        raise StoreError(
+            f"'{shortened(database)}' cannot be written ({reason}).",
+            "Expected a writable path.",
+            "Check its permissions and the disk, or choose another path.",
+        ) from error
     with lock:
         yield
+
+
+def _check_folder(database: Path) -> None:
+    """Raise an error if a path is a file, or a folder of something else."""
+    if not database.exists():
+        return
+    names = {p.name for p in database.iterdir()} if database.is_dir() else {"a file"}
+    if names and names.isdisjoint((MANIFEST_NAME, file_names.PARTIAL, file_names.LOCK)):
+        raise StoreError(
+            f"'{database}' exists and is not a database.",
+            "Expected a new path, or a database to resume or extend.",
+            "Choose another path; nothing was changed.",
+        )
 
 
 class BuildWriter:

@@ -19,40 +19,54 @@ from semlens.web.app_state import AppState
 from semlens.web.jobs import JobStatus
 from semlens.web.page_build import STATIC
 from semlens.web.routes import (
+    audit_report,
     audits,
+    before_after,
     card,
     classes,
     compare,
     components,
+    explain,
     graph,
     image_experiments,
     labels,
     map,
-    model_experiments,
+    marks,
+    model_test,
     models,
     overview,
+    overview_pictures,
     pictures,
     search,
     suspects,
+    unexpected,
+    verdicts,
 )
 from semlens.web.security import LOCAL, Guard
 from semlens.web.static_files import PageFiles
 
 ROUTERS: list[APIRouter] = [
+    audit_report.router,
     audits.router,
+    before_after.router,
     classes.router,
     compare.router,
     components.router,
+    explain.router,
     graph.router,
     image_experiments.router,
     labels.router,
     map.router,
+    marks.router,
     models.router,
     overview.router,
+    overview_pictures.router,
     pictures.router,
     search.router,
     suspects.router,
-    model_experiments.router,
+    unexpected.router,
+    verdicts.router,
+    model_test.router,
     card.router,  # last: its path ends with a component name, which may contain anything
 ]
 """All routers. The order matters only for the last one."""

@@ -6,9 +6,10 @@ import contextlib
 import shlex
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
+from pathlib import Path as FilePath
 from typing import Annotated, TypeVar
 
 import pandas as pd
@@ -19,7 +20,7 @@ from pydantic import BaseModel
 from semlens.analysis.audit.model_test_result import ModelTest
 from semlens.analysis.compare.component_sets import database_names
 from semlens.analysis.result import plain
-from semlens.analysis.search import Query
+from semlens.analysis.search.query import Query
 from semlens.api import ConceptDatabase
 from semlens.errors import ModelError, SemlensError, ServeError, StaleError
 from semlens.store.atomic_files import file_digest
@@ -28,6 +29,7 @@ from semlens.types import Component
 from semlens.web.embedder import SharedEmbedder, share
 from semlens.web.errors import HttpError, not_found
 from semlens.web.jobs import JobQueue
+from semlens.web.uploaded_images import UploadedImages
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -98,12 +100,16 @@ class ModelContext:
             except (ModelError, StaleError) as error:
                 if "model" in vars(self.db):  # loaded, so the error is about something else
                     raise
+                spec = self.db.manifest.model.spec
+                # Python code is where it was, but is only run if the user says so
+                source = (
+                    shlex.quote(spec) if FilePath(spec.rpartition(":")[0]).is_file() else "SPEC"
+                )
                 command = shlex.join(["semlens", "serve", str(self.db.path), "--model"])
                 raise ModelError(
-                    f"{purpose} needs the model '{self.db.manifest.model.spec}', which could not "
-                    f"be loaded: {error.value}",
+                    f"{purpose} needs the model '{spec}', which could not be loaded: {error.value}",
                     f"{error.expected} Pages that only read the database work without it.",
-                    f"Serve the database with its model: {command} SPEC",
+                    f"Serve the database with its model: {command} {source}",
                 ) from error
 
 
@@ -121,13 +127,13 @@ class QueryCache:
         self._size = size
         self._lock = threading.Lock()
         self._ids = count(1)
-        self._queries: OrderedDict[int, tuple[int, Query]] = OrderedDict()
+        self._queries: OrderedDict[int, tuple[int, Query, bytes | None]] = OrderedDict()
 
-    def add(self, model: int, query: Query) -> int:
-        """Remember a query of a model and return its id."""
+    def add(self, model: int, query: Query, picture: bytes | None = None) -> int:
+        """Remember a query of a model, with a small picture of its image, and return its id."""
         with self._lock:
             query_id = next(self._ids)
-            self._queries[query_id] = (model, query)
+            self._queries[query_id] = (model, query, picture)
             while len(self._queries) > self._size:
                 self._queries.popitem(last=False)
             return query_id
@@ -140,17 +146,30 @@ class QueryCache:
         HttpError
             404, if the query was dropped or belongs to another model.
         """
+        return self._find(model, query_id)[0]
+
+    def picture(self, model: int, query_id: int) -> bytes | None:
+        """Return the small picture of a query's image, as a WebP; None if it has no image.
+
+        Raises
+        ------
+        HttpError
+            404, if the query was dropped or belongs to another model.
+        """
+        return self._find(model, query_id)[1]
+
+    def _find(self, model: int, query_id: int) -> tuple[Query, bytes | None]:
         with self._lock:
-            owner, query = self._queries.get(query_id, (None, None))
+            owner, query, picture = self._queries.get(query_id, (None, None, None))
             if query is None or owner != model:
                 raise HttpError(
                     404,
-                    f"The query {query_id} has expired.",
-                    f"The server remembers the last {self._size} queries.",
+                    f"The image or the components of search {query_id} are no longer known.",
+                    f"The server remembers the last {self._size} of them until it stops.",
                     "Search again.",
                 )
             self._queries.move_to_end(query_id)
-            return query
+            return query, picture
 
 
 @dataclass(eq=False)
@@ -160,6 +179,7 @@ class AppState:
     models: list[ModelContext]
     jobs: JobQueue = field(default_factory=JobQueue)
     queries: QueryCache = field(default_factory=QueryCache)
+    uploads: UploadedImages = field(default_factory=UploadedImages)
 
     @classmethod
     def of(cls, databases: Sequence[ConceptDatabase]) -> AppState:
@@ -223,8 +243,13 @@ async def _state(request: Request) -> AppState:
 
 async def _context(
     m: Annotated[int, Path(ge=0)], state: Annotated[AppState, Depends(_state)]
-) -> ModelContext:
-    return state.model(m)
+) -> AsyncIterator[ModelContext]:
+    context = state.model(m)
+    try:
+        yield context
+    except Exception:
+        context.check_unchanged()  # a build that is replaced meanwhile may raise anything
+        raise
 
 
 State = Annotated[AppState, Depends(_state)]

@@ -86,6 +86,11 @@ class SharedEmbedder(Embedder):
         """Preprocess an image; thread-safe."""
         return self.loaded().preprocess(image)
 
+    def understands(self, text: str) -> bool:
+        """Whether any part of a text is in the vocabulary."""
+        with self._lock:
+            return self.loaded().understands(text)
+
     def embed_batch(self, batch: Tensor) -> Float32[Tensor, "b d"]:
         """Embed preprocessed images as unit vectors on the CPU."""
         with self._lock:

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from semlens import errors
-from semlens.errors import SemlensError, ServeError
+from semlens.errors import SemlensError, ServeError, shortened
 from semlens.web.jobs import JobPending
 
 STATUS: dict[type[SemlensError], int] = {
@@ -24,6 +24,10 @@ STATUS: dict[type[SemlensError], int] = {
     errors.StoreError: 409,
 }
 """HTTP status by error class; 400 for every other class."""
+
+
+MAX_TEXT = 2000
+"""Characters of a part of an error; names in it may come from a request."""
 
 
 class ErrorResponse(BaseModel):
@@ -61,10 +65,22 @@ def no_page(path: str) -> HttpError:
 def error_response(error: SemlensError) -> JSONResponse:
     """Return an error as JSON with its HTTP status."""
     status = error.status if isinstance(error, HttpError) else _status(type(error))
-    body = ErrorResponse(
-        kind=_kind(type(error)), value=error.value, expected=error.expected, remedy=error.remedy
+    return JSONResponse(error_model(error).model_dump(), status)
+
+
+def error_model(error: SemlensError) -> ErrorResponse:
+    """Return an error as part of a response."""
+    return ErrorResponse(
+        kind=_kind(type(error)),
+        value=_sendable(error.value),
+        expected=_sendable(error.expected),
+        remedy=_sendable(error.remedy),
     )
-    return JSONResponse(body.model_dump(), status)
+
+
+def _sendable(text: str) -> str:
+    """Return a text without the half characters that JSON can hold but UTF-8 cannot."""
+    return shortened(text, MAX_TEXT).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _status(kind: type[SemlensError]) -> int:

@@ -93,8 +93,14 @@ class Recorder:
             text = base64.b64encode(response.content).decode()
             self._add(path, text, len(text))
 
-    async def file(self, path: str) -> None:
-        """Record an image or a download as a separate file."""
+    async def file(self, path: str, requested: str | None = None) -> None:
+        """Record an image or a download as a separate file.
+
+        Parameters
+        ----------
+        requested
+            The path that the page requests, if it is to get another picture than the server's.
+        """
         response = await self._request(path)
         if response is not None:
             content = response.content
@@ -102,7 +108,7 @@ class Recorder:
             def write(partial: Path) -> None:
                 partial.write_bytes(content)
 
-            await asyncio.to_thread(write_atomic, self.folder / file_name(path), write)
+            await asyncio.to_thread(write_atomic, self.folder / file_name(requested or path), write)
 
     def finish(self, settings: dict[str, Any]) -> None:
         """Write the remaining responses, and the index of which script holds which response."""

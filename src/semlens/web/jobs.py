@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
 from collections import OrderedDict
@@ -50,9 +52,10 @@ class JobPending(Exception):
 class _Job:
     """One job and its progress."""
 
-    def __init__(self, description: str, large: bool) -> None:
+    def __init__(self, description: str, large: bool, background: bool) -> None:
         self.description = description
         self.large = large
+        self.background = background
         self.start = time.monotonic()
         self.done = 0
         self.total = 0
@@ -99,6 +102,7 @@ class JobQueue:
         *,
         short: bool = False,
         large: bool = False,
+        background: bool = False,
     ) -> T:
         """Return the result of ``compute`` if it is cached or ready within half a second.
 
@@ -116,6 +120,8 @@ class JobQueue:
             Whether the job takes at most seconds, such as reading a file or loading weights.
         large
             Whether the result is large; only few of those are cached.
+        background
+            Whether nobody waits for the result yet; the job runs at low priority.
 
         Raises
         ------
@@ -128,7 +134,7 @@ class JobQueue:
             job = self._jobs.get(key)
             if job is None:
                 self._check_capacity()
-                job = self._jobs[key] = _Job(description, large)
+                job = self._jobs[key] = _Job(description, large, background)
                 self._evict()
                 slot = self._short if short else self._long
                 threading.Thread(target=self._run, args=(job, compute, slot), daemon=True).start()
@@ -150,6 +156,8 @@ class JobQueue:
         return job.future.result()
 
     def _run(self, job: _Job, compute: Callable[[], T], slot: threading.Semaphore) -> None:
+        if job.background:
+            lower_priority()
         with slot, progress_listener(job.report):
             try:
                 job.future.set_result(compute())
@@ -176,3 +184,9 @@ class JobQueue:
                 f"Expected fewer than {self._max_pending} on one server.",
                 "Try again when some of them have finished.",
             )
+
+
+def lower_priority() -> None:
+    """Lower the priority of this thread, on systems where a thread has its own."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)

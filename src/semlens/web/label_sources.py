@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float32
 
 from semlens.analysis.concepts import ConceptSet, bundled_names
-from semlens.analysis.describe.label_candidates import Candidates, candidates, saved_candidates
-from semlens.analysis.noise import label_thresholds
+from semlens.analysis.describe.label_candidates import (
+    Candidates,
+    ranked_candidates,
+    saved_candidates,
+)
+from semlens.analysis.labelling.chosen_method import choose_method
+from semlens.analysis.labelling.component_names import SAVED
+from semlens.analysis.labelling.label import VOCABULARY
+from semlens.analysis.labelling.ranking import Ranking, rank_words
+from semlens.analysis.labelling.scored_blocks import layer_places, rows_with_examples
 from semlens.analysis.query_embedding import QueryEmbedding, embed_concepts
 from semlens.analysis.saved_labels import label_tables
 from semlens.errors import ConceptError, nearest
 from semlens.web.app_state import AppState, ModelContext
-
-DEFAULT_SET = "paper-vocabulary"
-SAVED = "saved:"
-"""Prefix for the name of a label table that is saved in the database."""
 
 
 def label_sources(context: ModelContext) -> list[str]:
@@ -25,7 +28,7 @@ def label_sources(context: ModelContext) -> list[str]:
     saved = [SAVED + table.name for table in label_tables(context.db)]
     if not context.db.embedder.has_text:
         return saved
-    return [*saved, DEFAULT_SET, *(name for name in bundled_names() if name != DEFAULT_SET)]
+    return [*saved, VOCABULARY, *(name for name in bundled_names() if name != VOCABULARY)]
 
 
 def label_source(context: ModelContext, name: str | None) -> str | None:
@@ -59,8 +62,6 @@ def label_rows(
     state: AppState,
     name: str,
     rows: Sequence[int],
-    vectors: Float32[np.ndarray, "n d"] | None = None,
-    counts: Sequence[int] | None = None,
     top: int = 1,
 ) -> list[Candidates | None]:
     """Return the label candidates of components; None for those without any.
@@ -69,34 +70,38 @@ def label_rows(
     ----------
     name
         A name returned by :func:`label_source`.
-    vectors
-        Used instead of the components' concept vectors, for example means of some of their
-        examples. Saved labels do not apply to them.
-    counts
-        Number of examples of each vector.
 
     Raises
     ------
     JobPending
-        While the concepts are being embedded.
+        While the concepts are being embedded, or compared with the components of a layer.
     """
     if name.startswith(SAVED):
-        if vectors is not None:
-            return [None] * len(rows)
         return saved_candidates(
             context.db, name.removeprefix(SAVED), np.asarray(rows, np.int64), top
         )
-    concepts, embedding = _embedded(context, state, name)
-    numbers = None if counts is None else np.asarray(counts, np.int64)
-    thresholds = label_thresholds(context.db, np.asarray(rows, np.int64), embedding, counts=numbers)
-    if vectors is not None:
-        return list(candidates(vectors, embedding, concepts, thresholds, top))
-    results = candidates(context.db.concept_vectors(rows), embedding, concepts, thresholds, top)
-    alive = context.db.has_examples
-    return [result if alive[row] else None for row, result in zip(rows, results, strict=True)]
+    concepts, embedding = embedded_set(context, state, name)
+    places = np.asarray(rows, np.int64)
+    method = choose_method([context.db], None, len(concepts))
+    results: list[Candidates | None] = [None] * len(rows)
+    for layer, found in layer_places(context.db, places):
+
+        def compute(layer: str = layer) -> Ranking:
+            every = rows_with_examples(context.db, layer)
+            return rank_words(context.db, every, embedding, method, names=max(top, 2))
+
+        ranked = state.jobs.result(
+            f"labelled {context.number} {name} {layer} {max(top, 2)}",
+            f"Labelling the components of {layer} with '{name}'",
+            compute,
+        )
+        labelled = ranked_candidates(ranked, places[found], concepts, method, top)
+        for place, result in zip(found.tolist(), labelled, strict=True):
+            results[place] = result
+    return results
 
 
-def _embedded(
+def embedded_set(
     context: ModelContext, state: AppState, name: str
 ) -> tuple[ConceptSet, QueryEmbedding]:
     """Embed a concept set once for all databases with the same embedder."""

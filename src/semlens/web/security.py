@@ -1,4 +1,4 @@
-"""Security middleware: host, origin and token checks, body limits, and response headers.
+"""Security middleware: host, origin and token checks, and response headers.
 
 Any website that the user visits can send requests to a server on this machine. The guard
 therefore checks the host name (against DNS rebinding), the origin of changes (against request
@@ -17,10 +17,12 @@ from secrets import compare_digest
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from semlens.web.errors import HttpError, error_response, internal_error
+from semlens.web.request_body import send_last, whole_body
 
 LOCAL = ("localhost", "127.0.0.1", "::1")
 """Host names that refer to the machine itself."""
@@ -38,11 +40,6 @@ HEADERS = {
 """Headers of every response; a route may override them."""
 
 SAFE = {"GET", "HEAD", "OPTIONS"}
-JSON_BYTES = 1_000_000
-IMAGE_BYTES = 10_000_000
-DISCARD_FACTOR = 5
-"""A body that is too long is read and discarded up to this multiple of the limit: a browser that
-is cut off while it sends shows a connection error instead of the response."""
 log = logging.getLogger("semlens.http")
 """One line per request, without the query, which may contain the token or search terms."""
 
@@ -88,25 +85,27 @@ class Guard:
             await send(message)
 
         try:
-            self._check_host(scope)
-            redirect = self._check_token(scope)
-            _check_origin(scope, self.hosts)
-            if redirect is not None:
-                await redirect(scope, receive, guarded)
-                return
+            redirect = self._check(scope)
             if scope["method"] not in SAFE:
-                body = LimitedBody(receive, body_limit(Headers(scope=scope)))
-                await body.read(Headers(scope=scope))
-                receive = body.receive
+                receive = await whole_body(receive, Headers(scope=scope))
+        except ClientDisconnect:
+            return  # a part of a request is never acted on
         except HttpError as error:
-            await _error_page(scope, error)(scope, receive, guarded)
+            refuse = _error_page(scope, error)
+            await refuse(scope, receive, lambda message: send_last(message, receive, guarded))
             return
         try:
-            await self.app(scope, receive, guarded)
+            await (redirect or self.app)(scope, receive, guarded)
         except Exception as error:
             if not started:
                 await internal_error(scope["path"], error)(scope, receive, guarded)
             raise  # logged by the server
+
+    def _check(self, scope: Scope) -> Response | None:
+        self._check_host(scope)
+        redirect = self._check_token(scope)
+        _check_origin(scope, self.hosts)
+        return redirect
 
     def _check_host(self, scope: Scope) -> None:
         """Refuse unknown host names: a malicious site may point its own name at this machine."""
@@ -254,10 +253,7 @@ def _error_page(scope: Scope, error: HttpError) -> Response:
     if scope["path"] == "/" and "text/html" in Headers(scope=scope).get("accept", ""):
         text = f"{error.value}\n{error.expected}\n{error.remedy}\n"
         return PlainTextResponse(text, error.status)
-    response = error_response(error)
-    if error.status == 413:
-        response.headers["connection"] = "close"  # the rest of the body is not read
-    return response
+    return error_response(error)
 
 
 def _add_headers(scope: Scope, message: Message) -> None:
@@ -270,62 +266,3 @@ def _add_headers(scope: Scope, message: Message) -> None:
 def _log_fields(scope: Scope) -> tuple[str, str]:
     # percent-encoded as it was sent, so that a path cannot forge log lines
     return scope["method"], scope.get("raw_path", b"?").split(b"?")[0].decode("ascii", "replace")
-
-
-def body_limit(headers: Headers) -> int:
-    """Return the maximum size of a body of this content type, in bytes."""
-    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-    image = kind.startswith("image/") or kind == "application/octet-stream"
-    return IMAGE_BYTES if image else JSON_BYTES
-
-
-class LimitedBody:
-    """Request body, counted while it arrives, since the content-length header may be wrong."""
-
-    def __init__(self, receive: Receive, limit: int) -> None:
-        self._receive = receive
-        self._limit = limit
-        self._content: bytes | None = None
-
-    async def read(self, headers: Headers) -> None:
-        """Read the whole body.
-
-        Raises
-        ------
-        HttpError
-            413, if it is too long.
-        """
-        length = headers.get("content-length", "0")
-        if length.isdecimal() and int(length) > DISCARD_FACTOR * self._limit:
-            raise self._too_long()
-        content, size = bytearray(), 0
-        while True:
-            message = await self._receive()
-            if message["type"] != "http.request":  # the client has disconnected
-                break
-            chunk = message.get("body", b"")
-            size += len(chunk)
-            if size <= self._limit:
-                content += chunk
-            elif size > DISCARD_FACTOR * self._limit:
-                raise self._too_long()
-            if not message.get("more_body", False):
-                break
-        if size > self._limit:
-            raise self._too_long()
-        self._content = bytes(content)
-
-    async def receive(self) -> Message:
-        """Return the body as one message, then any further messages."""
-        if self._content is None:
-            return await self._receive()
-        content, self._content = self._content, None
-        return {"type": "http.request", "body": content, "more_body": False}
-
-    def _too_long(self) -> HttpError:
-        return HttpError(
-            413,
-            f"The request body is larger than {self._limit / 1e6:.0f} MB.",
-            f"Expected at most {self._limit / 1e6:.0f} MB.",
-            "Send less data; an image can be scaled down.",
-        )

@@ -21,11 +21,13 @@ import uvicorn
 from semlens.api import ConceptDatabase
 from semlens.api import open as open_database
 from semlens.embedders.load import Embedder
-from semlens.errors import RecipeError, ServeError
+from semlens.errors import RecipeError, SemlensError, ServeError
 from semlens.web.app import create_app
 from semlens.web.app_state import AppState
+from semlens.web.connection import TimedConnection
 from semlens.web.page_build import check_built, static_folder
 from semlens.web.routes.map import prepare_maps
+from semlens.web.routes.verdicts import prepare_verdicts
 from semlens.web.server_socket import ServerSocket, listen
 
 GRACE = 1
@@ -101,7 +103,9 @@ class Server:
                 time.sleep(0.01)
             ready()
             self.state.warm()
-            prepare_maps(self.state)
+            for prepare in (prepare_maps, prepare_verdicts):
+                with contextlib.suppress(SemlensError):  # a damaged file; the page reports it
+                    prepare(self.state)
 
         threading.Thread(target=watch, daemon=True).start()
 
@@ -131,6 +135,7 @@ def make_server(
     app = create_app(databases, token=secret, hosts=(*socket.names, *names), static=folder)
     config = uvicorn.Config(
         app,
+        http=TimedConnection,
         log_config=None,
         access_log=False,  # it would contain the token; the guard writes its own log
         server_header=False,

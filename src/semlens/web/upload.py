@@ -68,9 +68,15 @@ def _too_large(reason: str) -> HttpError:
     )
 
 
+async def _content(request: Request) -> bytes:
+    return await request.body()
+
+
 async def _uploaded(request: Request) -> Image.Image:
     return await run_in_threadpool(decode_upload, await request.body())
 
 
 Upload = Annotated[Image.Image, Depends(_uploaded)]
 """Image in the body of a request: ``def search(context: Context, image: Upload)``."""
+UploadContent = Annotated[bytes, Depends(_content)]
+"""The body of a request, as it was sent."""

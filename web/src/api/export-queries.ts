@@ -96,25 +96,26 @@ function search({ page, rows }: Table, params: URLSearchParams): SearchResponse 
       const matches = (term: readonly string[]) => containsAll(labelWords, term);
       return included.some(matches) && !excluded.some(matches);
     })
-    .sort((a, b) => (b.label_alignment ?? 0) - (a.label_alignment ?? 0) || a.row - b.row);
+    .sort((a, b) => (b.confidence ?? -1) - (a.confidence ?? -1) || a.row - b.row);
   const from = Number(params.get("cursor") ?? 0);
   const end = from + Number(params.get("k") ?? 20);
   return {
     query: params.getAll("q").join(" + "),
     searched: labelled.length,
     above_noise: null,
+    scale: null,
     mode: "label",
-    notice: `This is a read-only copy of the page: the search uses the labels '${page.labels}'.`,
+    notice: `This is a read-only copy of the page: the search uses the labels '${page.labels.replace("saved:", "")}'.`,
     hits: hits.slice(from, end).map((row, i) => ({
       rank: from + i + 1,
       row: row.row,
       component: row.component,
-      alignment: row.label_alignment ?? 0,
+      alignment: null,
       cosine: null,
-      percentile: null,
       noise: null,
       above_noise: null,
       label: row.label,
+      confidence: row.confidence,
     })),
     cursor: end < hits.length ? String(end) : null,
     query_id: null,

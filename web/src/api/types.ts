@@ -7,48 +7,16 @@ export type paths = Record<string, never>;
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
-        /** @description Predictions on a set of images, with and without the components. */
-        AblatedSet: {
-            name: string;
-            accuracy: components["schemas"]["RateChange"];
-            recall: components["schemas"]["RateChange"];
-            false_positive_rate: components["schemas"]["RateChange"] | null;
-            changed: number;
-            fixed: number;
-            broken: number;
-            examples: components["schemas"]["ChangedImage"][];
-        };
-        /** @description An ablation preview: predictions with and without some components. */
-        AblationRequest: {
-            target: number;
-            components: string[];
-            artefact?: components["schemas"]["ArtefactRequest"] | null;
-            /** @default 20 */
-            per_class: number;
-            /** @default 400 */
-            at_most: number;
-            /** @default 0 */
-            seed: number;
-        };
-        /** @description Result of an ablation preview. */
-        AblationResponse: {
-            target: number;
-            name: string;
-            components: string[];
-            images: number;
-            classes: number;
-            sets: components["schemas"]["AblatedSet"][];
-            prune_command: string;
-            retrain_commands: string[];
-        };
         /**
          * @description An artefact to insert; null uses the default of the kind.
          *
-         *     Cut-outs and fonts are files on the server, so a page cannot choose them.
+         *     A mark is cut out of the examples of some components. Files of cut-outs and fonts are on the
+         *     server, so a page cannot choose them.
          */
         ArtefactRequest: {
             /** @enum {string} */
-            kind: "hue" | "text" | "patch" | "stripes";
+            kind: "mark" | "hue" | "text" | "patch" | "stripes";
+            components?: string[] | null;
             words?: string | null;
             colour?: string | null;
             strength?: number | null;
@@ -72,11 +40,8 @@ export interface components {
             audit: components["schemas"]["SavedAuditResponse"] | null;
             problem: string | null;
         };
-        /** @description Result of an audit; most relevant components first. */
+        /** @description Result of an audit; most relevant components first. The verdict is its standing. */
         AuditResponse: {
-            sentence: string;
-            evidence: string;
-            alarm: boolean;
             p_value: number | null;
             suspect: string | null;
             level: number;
@@ -115,6 +80,12 @@ export interface components {
              */
             seed: number;
         };
+        /** @description The standing of the class of a saved audit. */
+        AuditSummary: {
+            id: number;
+            standing: components["schemas"]["StandingResponse"] | null;
+            problem: string | null;
+        };
         /** @description A relevant component; fields of a list that is empty are null. */
         AuditedComponent: {
             component: string;
@@ -132,23 +103,32 @@ export interface components {
             spurious_concept: string | null;
             spurious_threshold: number | null;
         };
-        /** @description How much borders of a class's images raise its logit on images of other classes. */
-        BorderGain: {
+        /** @description What an artefact does to a model, and what it does without the spurious components. */
+        BeforeAfterResponse: {
             target: number;
             name: string;
-            width: number;
-            gain: number;
-            p_value: number;
-            adjusted: number;
-            detected: boolean;
-        };
-        /** @description Which classes rely on their surroundings; smallest p-value first. */
-        BorderSwapResponse: {
-            detected: string[];
-            classes: number;
+            components: string[];
             images: number;
-            gains: components["schemas"]["BorderGain"][];
-            pasted: components["schemas"]["PastedPair"][];
+            classes: number;
+            works: boolean;
+            helps: boolean;
+            costs: boolean;
+            finding: string;
+            caution: string | null;
+            cost: string;
+            turned: number;
+            kept: number | null;
+            advice: string | null;
+            acting: string[];
+            suggested: string[];
+            mark: components["schemas"]["MarkResponse"] | null;
+            reason: string | null;
+            marked: components["schemas"]["Condition"] | null;
+            unmarked: components["schemas"]["Condition"];
+            recalls: components["schemas"]["ClassRecall"][];
+            cutout_command: string | null;
+            prune_command: string;
+            retrain_commands: string[];
         };
         /** @description A rectangle in upright original pixels; right and bottom are exclusive. */
         Box: {
@@ -161,14 +141,19 @@ export interface components {
         Candidate: {
             name: string;
             category: string;
-            alignment: number;
+            score: number;
         };
-        /** @description The nearest concepts of one vector, best first, each name once. */
+        /** @description The best concepts of one component, best first, each name once. */
         Candidates: {
             candidates: components["schemas"]["Candidate"][];
             margin: number | null;
             label: string | null;
             threshold?: number | null;
+            /** @default semantic-lens */
+            method: string;
+            confidence?: number | null;
+            /** @description The second name, if it cannot be told which of the two is right. */
+            readonly rival: string | null;
         };
         /** @description One concept example. */
         CardExample: {
@@ -184,23 +169,28 @@ export interface components {
         CardLabels: {
             concepts: string | null;
             suggestions: components["schemas"]["Candidates"] | null;
+            calibrated: boolean;
             notice: string | null;
             choices: string[];
-        };
-        /** @description An image whose prediction has changed. */
-        ChangedImage: {
-            sample: number;
-            path: string;
-            true_class: string;
-            before: string;
-            after: string;
-            image: string;
         };
         /** @description A class with its number of samples. */
         ClassCount: {
             target: number;
             name: string;
             samples: number;
+        };
+        /** @description The recall of a class on unmarked images, with and without the components. */
+        ClassRecall: {
+            target: number;
+            name: string;
+            recall: components["schemas"]["RateChange"];
+        };
+        /** @description The model's output for one class. */
+        ClassScore: {
+            target: number;
+            name: string;
+            logit: number;
+            probability: number;
         };
         /** @description Relevance of a component for a class, as shares of its layer's relevance. */
         ClassShare: {
@@ -252,6 +242,7 @@ export interface components {
             labels: string | null;
             relevance: string | null;
             pending_scores: components["schemas"]["JobStatus"] | null;
+            pending_labels: components["schemas"]["JobStatus"] | null;
             rows: components["schemas"]["ComponentRow"][];
         };
         /** @description A row of the component table; unknown values are null. */
@@ -260,7 +251,7 @@ export interface components {
             component: string;
             layer: string;
             label: string | null;
-            label_alignment: number | null;
+            confidence: number | null;
             examples: number;
             firing_rate: number | null;
             maximum: number | null;
@@ -269,6 +260,24 @@ export interface components {
             polysemanticity: number | null;
             relevance_mean: number | null;
             relevance_max: number | null;
+        };
+        /** @description The examples of a component in two clusters, and whether the split is real. */
+        ComponentSenses: {
+            senses: components["schemas"]["Sense"][];
+            polysemanticity: number | null;
+            p_value: number;
+            /** @description Whether there are two senses, at a level of 5 %. */
+            readonly real: boolean;
+        };
+        /** @description The verdict on a component that is relevant for a class. */
+        ComponentVerdict: {
+            component: string;
+            /** @enum {string} */
+            verdict: "valid" | "spurious" | "both" | "unexpected";
+            concept: string | null;
+            weight: number;
+            marked: boolean;
+            audited: ("valid" | "spurious" | "both" | "unexpected") | null;
         };
         /** @description Components whose best concept this is, and their relevance. */
         ConceptRow: {
@@ -295,6 +304,18 @@ export interface components {
             valid: components["schemas"]["ListedConcept"][];
             spurious: components["schemas"]["ListedConcept"][];
             other_concepts: number;
+        };
+        /** @description Predictions on the same images with and without the components. */
+        Condition: {
+            images: number;
+            accuracy: components["schemas"]["RateChange"];
+            recall: components["schemas"]["RateChange"];
+            taken: components["schemas"]["RateChange"] | null;
+            changed: number;
+            fixed: number;
+            broken: number;
+            candidates: number;
+            shown: components["schemas"]["ShownImage"][];
         };
         /** @description How well a component separates the errors on a class from its correct predictions. */
         ContrastComponent: {
@@ -353,12 +374,63 @@ export interface components {
             edges: number[];
             layers: components["schemas"]["LayerSummary"][];
         };
+        /** @description A class with a component's mean share of its relevance in the layer. */
+        DrivenClass: {
+            target: number;
+            name: string;
+            mean: number;
+        };
         /** @description An error as the page shows it. */
         ErrorResponse: {
             kind: string;
             value: string;
             expected: string;
             remedy: string;
+        };
+        /** @description The image behind an example. */
+        ExampleFile: {
+            sample: number;
+            path: string;
+            class_name: string | null;
+        };
+        /** @description An image of the database that can be explained. */
+        ExampleImage: {
+            sample: number;
+            path: string;
+            name: string | null;
+            wrong: boolean;
+        };
+        /** @description Images to begin with. */
+        ExampleImages: {
+            images: components["schemas"]["ExampleImage"][];
+            unavailable: components["schemas"]["ErrorResponse"] | null;
+        };
+        /** @description The most relevant components of a layer. */
+        ExplainedLayer: {
+            layer: string;
+            share: number;
+            components: components["schemas"]["ExplainedPart"][];
+        };
+        /** @description A component that is relevant for the explained class in this image. */
+        ExplainedPart: {
+            component: string;
+            relevance: number;
+            share: number;
+            box: components["schemas"]["Box"];
+            picture: string;
+        };
+        /** @description Why the model predicts a class for an image. */
+        ExplanationResponse: {
+            image: string;
+            name: string;
+            sample: number | null;
+            true_class: string | null;
+            width: number;
+            height: number;
+            target: components["schemas"]["ClassScore"];
+            scores: components["schemas"]["ClassScore"][];
+            rules: string;
+            layers: components["schemas"]["ExplainedLayer"][];
         };
         /** @description Relevance that reaches ``target`` if it starts only at ``source``, in the upper layer. */
         GraphEdge: {
@@ -387,6 +459,11 @@ export interface components {
             components: string[];
             mean: number;
             maximum: number;
+            /** @default [] */
+            shares: number[];
+            verdicts?: {
+                [key: string]: number;
+            } | null;
         };
         /** @description The attribution graph of a class: groups of components, and the relevance between them. */
         GraphResponse: {
@@ -405,10 +482,14 @@ export interface components {
             layers: components["schemas"]["GraphLayer"][];
             nodes: components["schemas"]["GraphNode"][];
             edges: components["schemas"]["GraphEdge"][];
-            labels: {
-                [key: string]: string;
-            };
             overall: number;
+            judged: boolean;
+        };
+        /** @description Where heatmaps of a component's examples come from. */
+        Heatmaps: {
+            /** @enum {string} */
+            source: "model" | "mask";
+            reason: string | null;
         };
         /** @description A job that is still running: send the same request again. */
         JobStatus: {
@@ -416,6 +497,12 @@ export interface components {
             done: number;
             total: number;
             seconds: number;
+        };
+        /** @description A swap that was run, and the classes that were tested. */
+        KeptSwap: {
+            /** @enum {string} */
+            kind: "border" | "region" | "colour";
+            targets: number[];
         };
         /** @description Concepts to label all components with. */
         LabelRequest: {
@@ -490,17 +577,21 @@ export interface components {
             /** @default [] */
             images: string[];
         };
-        /** @description A cluster, with the position of its label. */
-        MapCluster: {
-            cluster: number;
+        /** @description A place of the map: what it is called, and how it is drawn. */
+        MapPlace: {
+            place: number;
             size: number;
             labels: string[];
-            alignments: number[];
-            x: number;
-            y: number;
+            scores: number[];
+            x: number | null;
+            y: number | null;
+            medoid: number;
+            light: string;
+            dark: string;
+            rings: number[][];
         };
-        /** @description How the map was computed, and its clusters, largest first. */
-        MapClusters: {
+        /** @description How the map was computed, and its places, largest first. */
+        MapPlaces: {
             method: string;
             seed: number;
             reused: boolean;
@@ -508,13 +599,44 @@ export interface components {
             components: number;
             layout: string;
             notice: string | null;
-            clusters: components["schemas"]["MapCluster"][];
+            spread: boolean;
+            clusters: number;
+            places: components["schemas"]["MapPlace"][];
+        };
+        /** @description Components to mark as spurious, or to take the marks of. */
+        MarkRequest: {
+            components: string[];
+            spurious: boolean;
+        };
+        /** @description The artefact that was cut out of the components' examples. */
+        MarkResponse: {
+            components: string[];
+            cutouts: number;
+            separation: number;
+            control: components["schemas"]["RateChange"] | null;
+            control_piece: string | null;
+            way: string;
+            trials: components["schemas"]["MarkTrial"][];
+            pieces: string[];
+        };
+        /** @description A way to cut out the mark, and the share of other images taken for the class. */
+        MarkTrial: {
+            way: string;
+            taken: number;
+            control: number | null;
+        };
+        /** @description The components that a person has marked as spurious for a class. */
+        Marks: {
+            target: number;
+            name: string;
+            components: string[];
+            audit: number | null;
         };
         /** @description One measure of interpretability, and its position in the layer's distribution. */
         Measure: {
             name: string;
             value: number | null;
-            percentile: number | null;
+            below: number | null;
             counts: number[];
             low: number | null;
             high: number | null;
@@ -538,6 +660,7 @@ export interface components {
             has_text: boolean;
             embedder_error: string | null;
             relevance: boolean;
+            relevance_command: string | null;
             thumbnails: boolean;
             components: number;
             samples: number;
@@ -563,11 +686,24 @@ export interface components {
             real: components["schemas"]["ScoreSet"];
             sets: components["schemas"]["TestedArtefact"][];
         };
+        /** @description The label of every component, in row order; empty without labels. */
+        Names: {
+            source: string | null;
+            calibrated: boolean;
+            words: string[];
+            label: number[];
+            rival: number[];
+            confidence: (number | null)[];
+        };
+        /** @description A concept near a component, with its score. */
+        NearConcept: {
+            concept: string;
+            score: number;
+        };
         /** @description A component and its similarity. */
         Neighbour: {
             component: string;
             cosine: number;
-            label?: string | null;
         };
         /** @description A new audit of a class, with concept sets, listed concepts, or both. */
         NewAudit: {
@@ -614,7 +750,6 @@ export interface components {
             };
             layers: components["schemas"]["LayerInfo"][];
             warnings: components["schemas"]["DatabaseWarning"][];
-            queries: components["schemas"]["SuggestedQuery"][];
             classes: components["schemas"]["ClassCount"][];
         };
         /** @description A component and the nearest component of the other model. */
@@ -631,10 +766,22 @@ export interface components {
             pairs: components["schemas"]["PairInfo"][];
             cursor: number | null;
         };
-        /** @description An image of another class before and after the border was pasted, as data URLs. */
+        /** @description An image of another class before and after the parts were moved to it, as data URLs. */
         PastedPair: {
             before: string;
             after: string;
+        };
+        /** @description The most polysemantic components with two senses. */
+        Polysemantic: {
+            components: components["schemas"]["TwoSenses"][];
+            tested: number;
+            examples: number;
+        };
+        /** @description Classes that the model predicts; empty if images have true classes. */
+        PredictedClasses: {
+            images: number;
+            of: number;
+            classes: components["schemas"]["ClassCount"][];
         };
         /** @description A rate on the same images before and after, and its change, with 95 % intervals. */
         RateChange: {
@@ -676,13 +823,18 @@ export interface components {
             cumulative: number;
             label?: string | null;
         };
+        /** @description Components to remove, to repair a class. */
+        RepairRequest: {
+            target: number;
+            components: string[];
+        };
         /** @description A person's review of a component. */
         Review: {
             /**
              * @default reviewed
              * @enum {string}
              */
-            status: "reviewed" | "confirmed" | "dismissed";
+            status: "reviewed" | "confirmed" | "dismissed" | "spurious";
             /** @default  */
             note: string;
             /** @default  */
@@ -732,12 +884,30 @@ export interface components {
             persistent: boolean;
             has_text: boolean;
         };
-        /** @description One table of labels, as :meth:`semlens.analysis.label.Labels.save_to_database` writes it. */
+        /** @description One table of labels, as ``Labels.save_to_database`` writes it. */
         SavedLabels: {
             name: string;
             created: number;
             components: number;
             labelled: number;
+        };
+        /**
+         * @description The model's output for one class, with and without the components.
+         *
+         *     Parameters
+         *     ----------
+         *     logit_before, logit_after
+         *         Logits.
+         *     before, after
+         *         Probabilities: softmax over the logits.
+         */
+        ScoreChange: {
+            target: number;
+            name: string;
+            logit_before: number;
+            logit_after: number;
+            before: number;
+            after: number;
         };
         /** @description Scores of the class on a set of images. */
         ScoreSet: {
@@ -752,12 +922,12 @@ export interface components {
             rank: number;
             row: number;
             component: string;
-            alignment: number;
+            alignment: number | null;
             cosine: number | null;
-            percentile: number | null;
             noise: number | null;
             above_noise: boolean | null;
             label: string | null;
+            confidence: number | null;
         };
         /** @description Components and words to search for (``like``, ``q``) and to avoid. */
         SearchRequest: {
@@ -778,6 +948,7 @@ export interface components {
             query: string;
             searched: number;
             above_noise: number | null;
+            scale: number | null;
             /** @enum {string} */
             mode: "vector" | "label";
             notice: string | null;
@@ -804,22 +975,11 @@ export interface components {
         SelectionRows: {
             rows: number[];
         };
-        /** @description One cluster of a component's examples. */
+        /** @description One of two clusters of a component's examples. */
         Sense: {
             ranks: number[];
             share: number;
-            label?: string | null;
-            alignment?: number | null;
-        };
-        /** @description The two-way split of a component's examples, and whether it is meaningful. */
-        Senses: {
-            senses: components["schemas"]["Sense"][];
-            polysemanticity: number | null;
-            threshold: number | null;
-            /** @description Whether the clusters count as senses: see :attr:`rule`. */
-            readonly meaningful: boolean;
-            /** @description The rule for :attr:`meaningful`, in words. */
-            readonly rule: string;
+            label: string | null;
         };
         /** @description Share of a verdict in one layer or, last, in all layers; intervals are null if not drawn. */
         ShareRow: {
@@ -844,10 +1004,39 @@ export interface components {
             high: number | null;
             p_value: number | null;
         };
+        /** @description An image and its predictions, with and without the components. */
+        ShownImage: {
+            sample: number;
+            path: string;
+            true_class: string;
+            original: string;
+            before: string;
+            before_probability: number;
+            after: string;
+            after_probability: number;
+            image: string;
+        };
         /** @description A model, data set or embedder: how to load it again, and its identity. */
         Source: {
             spec: string;
             fingerprint: string;
+        };
+        /** @description The standing of a class: alarm, suspicion or no alarm, in the words of every page. */
+        StandingResponse: {
+            /** @enum {string} */
+            kind: "alarm" | "suspicion" | "no alarm" | "no verdict";
+            word: string;
+            headline: string;
+            sentence: string;
+            shares: string;
+            numbers: string;
+            p_value: number | null;
+            q_value: number | null;
+            tested: number;
+            suspect: string | null;
+            share: number;
+            concept: string | null;
+            concept_share: number | null;
         };
         /** @description A statistic over all images, and what it means. */
         Statistic: {
@@ -855,7 +1044,7 @@ export interface components {
             value: number | null;
             meaning: string;
         };
-        /** @description A query that is likely to have matches, and where it comes from. */
+        /** @description A query that has hits, and where it comes from. */
         SuggestedQuery: {
             text: string;
             /** @enum {string} */
@@ -876,10 +1065,36 @@ export interface components {
             tested: number;
             suspects: components["schemas"]["Suspect"][];
         };
+        /** @description How much parts of a class's images raise its logit on images of other classes. */
+        SwapGain: {
+            target: number;
+            name: string;
+            size: number;
+            gain: number;
+            p_value: number;
+            adjusted: number;
+            detected: boolean;
+        };
+        /** @description Which classes rely on such parts of their images; smallest p-value first. */
+        SwapResponse: {
+            /** @enum {string} */
+            kind: "border" | "region" | "colour";
+            name: string;
+            parts: string;
+            size: string;
+            detected: string[];
+            classes: number;
+            images: number;
+            tests: number;
+            experiments: number;
+            gains: components["schemas"]["SwapGain"][];
+            pasted: components["schemas"]["PastedPair"][];
+        };
         /** @description Verdicts on the components of a class, as shares of its relevance. */
         SweepClass: {
             target: number;
             name: string;
+            standing: components["schemas"]["StandingResponse"];
             audit: number | null;
             sets: string[];
             components: number;
@@ -887,15 +1102,12 @@ export interface components {
             both: number;
             spurious: number;
             unexpected: number;
-            alarm: boolean;
-            p_value: number | null;
-            q_value: number | null;
-            suspect: string | null;
-            concept: string | null;
-            concept_share: number | null;
+            strongest: components["schemas"]["ComponentVerdict"][];
+            repair: string | null;
         };
         /** @description One audit per class; smallest p-value first. */
         SweepResponse: {
+            sentence: string;
             classes: components["schemas"]["SweepClass"][];
             skipped: {
                 [key: string]: string;
@@ -907,6 +1119,7 @@ export interface components {
         TestedArtefact: {
             name: string;
             spec: string;
+            sentence: string;
             auroc: number;
             interval: [
                 number,
@@ -916,6 +1129,63 @@ export interface components {
             scores: components["schemas"]["ScoreSet"];
             without: components["schemas"]["ScoreSet"] | null;
         };
+        /** @description A component with two senses. */
+        TwoSenses: {
+            row: number;
+            component: string;
+            polysemanticity: number;
+        };
+        /** @description A component that a class relies on and no concept describes. */
+        UnexpectedComponent: {
+            component: string;
+            mean: number;
+            max: number;
+            clarity: number | null;
+            nearest: components["schemas"]["NearConcept"][];
+            examples: number;
+            of_class: number;
+            classes: components["schemas"]["DrivenClass"][];
+            files: components["schemas"]["ExampleFile"][];
+        };
+        /** @description What a class relies on and no concept describes, most relevant first. */
+        UnexpectedResponse: {
+            target: number;
+            name: string;
+            sentence: string;
+            audited: boolean;
+            total: number;
+            components: components["schemas"]["UnexpectedComponent"][];
+        };
+        /** @description An image that the server remembers until it stops. */
+        UploadedImage: {
+            image: string;
+        };
+        /** @description The first numbers of a component's concept vector. */
+        VectorStart: {
+            dimensions: number;
+            values: number[];
+        };
+        /** @description The verdicts on the components of a class, most relevant first. */
+        VerdictsResponse: {
+            target: number;
+            name: string;
+            standing: components["schemas"]["StandingResponse"] | null;
+            reason: string | null;
+            audit: number | null;
+            components: components["schemas"]["ComponentVerdict"][];
+        };
+        /** @description Components to set to zero. */
+        WithoutRequest: {
+            components: string[];
+            target?: number | null;
+        };
+        /** @description A prediction with and without some components. */
+        WithoutResponse: {
+            components: string[];
+            predicted_before: components["schemas"]["ScoreChange"];
+            predicted_after: components["schemas"]["ScoreChange"];
+            changes: components["schemas"]["ScoreChange"][];
+        };
     };
     responses: never;
     parameters: never;
@@ -923,24 +1193,22 @@ export interface components {
     headers: never;
     pathItems: never;
 }
-export type AblatedSet = components['schemas']['AblatedSet'];
-export type AblationRequest = components['schemas']['AblationRequest'];
-export type AblationResponse = components['schemas']['AblationResponse'];
 export type ArtefactRequest = components['schemas']['ArtefactRequest'];
 export type AuditEdit = components['schemas']['AuditEdit'];
 export type AuditEntry = components['schemas']['AuditEntry'];
 export type AuditResponse = components['schemas']['AuditResponse'];
 export type AuditSettings = components['schemas']['AuditSettings'];
+export type AuditSummary = components['schemas']['AuditSummary'];
 export type AuditedComponent = components['schemas']['AuditedComponent'];
-export type BorderGain = components['schemas']['BorderGain'];
-export type BorderSwapResponse = components['schemas']['BorderSwapResponse'];
+export type BeforeAfterResponse = components['schemas']['BeforeAfterResponse'];
 export type Box = components['schemas']['Box'];
 export type Candidate = components['schemas']['Candidate'];
 export type Candidates = components['schemas']['Candidates'];
 export type CardExample = components['schemas']['CardExample'];
 export type CardLabels = components['schemas']['CardLabels'];
-export type ChangedImage = components['schemas']['ChangedImage'];
 export type ClassCount = components['schemas']['ClassCount'];
+export type ClassRecall = components['schemas']['ClassRecall'];
+export type ClassScore = components['schemas']['ClassScore'];
 export type ClassShare = components['schemas']['ClassShare'];
 export type ClassSummary = components['schemas']['ClassSummary'];
 export type CompareResponse = components['schemas']['CompareResponse'];
@@ -948,9 +1216,12 @@ export type ComparedModel = components['schemas']['ComparedModel'];
 export type ComponentCard = components['schemas']['ComponentCard'];
 export type ComponentPage = components['schemas']['ComponentPage'];
 export type ComponentRow = components['schemas']['ComponentRow'];
+export type ComponentSenses = components['schemas']['ComponentSenses'];
+export type ComponentVerdict = components['schemas']['ComponentVerdict'];
 export type ConceptRow = components['schemas']['ConceptRow'];
 export type ConceptSetFile = components['schemas']['ConceptSetFile'];
 export type ConceptSetInfo = components['schemas']['ConceptSetInfo'];
+export type Condition = components['schemas']['Condition'];
 export type ContrastComponent = components['schemas']['ContrastComponent'];
 export type ContrastResponse = components['schemas']['ContrastResponse'];
 export type CountedName = components['schemas']['CountedName'];
@@ -958,25 +1229,40 @@ export type Counterpart = components['schemas']['Counterpart'];
 export type Counts = components['schemas']['Counts'];
 export type DatabaseWarning = components['schemas']['DatabaseWarning'];
 export type Distribution = components['schemas']['Distribution'];
+export type DrivenClass = components['schemas']['DrivenClass'];
 export type ErrorResponse = components['schemas']['ErrorResponse'];
+export type ExampleFile = components['schemas']['ExampleFile'];
+export type ExampleImage = components['schemas']['ExampleImage'];
+export type ExampleImages = components['schemas']['ExampleImages'];
+export type ExplainedLayer = components['schemas']['ExplainedLayer'];
+export type ExplainedPart = components['schemas']['ExplainedPart'];
+export type ExplanationResponse = components['schemas']['ExplanationResponse'];
 export type GraphEdge = components['schemas']['GraphEdge'];
 export type GraphLayer = components['schemas']['GraphLayer'];
 export type GraphNode = components['schemas']['GraphNode'];
 export type GraphResponse = components['schemas']['GraphResponse'];
+export type Heatmaps = components['schemas']['Heatmaps'];
 export type JobStatus = components['schemas']['JobStatus'];
+export type KeptSwap = components['schemas']['KeptSwap'];
 export type LabelRequest = components['schemas']['LabelRequest'];
 export type LabelTables = components['schemas']['LabelTables'];
 export type LayerInfo = components['schemas']['LayerInfo'];
 export type LayerRelevance = components['schemas']['LayerRelevance'];
 export type LayerSummary = components['schemas']['LayerSummary'];
 export type ListedConcept = components['schemas']['ListedConcept'];
-export type MapCluster = components['schemas']['MapCluster'];
-export type MapClusters = components['schemas']['MapClusters'];
+export type MapPlace = components['schemas']['MapPlace'];
+export type MapPlaces = components['schemas']['MapPlaces'];
+export type MarkRequest = components['schemas']['MarkRequest'];
+export type MarkResponse = components['schemas']['MarkResponse'];
+export type MarkTrial = components['schemas']['MarkTrial'];
+export type Marks = components['schemas']['Marks'];
 export type Measure = components['schemas']['Measure'];
 export type MeasureDescription = components['schemas']['MeasureDescription'];
 export type ModelInfo = components['schemas']['ModelInfo'];
 export type ModelTestRequest = components['schemas']['ModelTestRequest'];
 export type ModelTestResponse = components['schemas']['ModelTestResponse'];
+export type Names = components['schemas']['Names'];
+export type NearConcept = components['schemas']['NearConcept'];
 export type Neighbour = components['schemas']['Neighbour'];
 export type NewAudit = components['schemas']['NewAudit'];
 export type NullShareRow = components['schemas']['NullShareRow'];
@@ -984,13 +1270,17 @@ export type Overview = components['schemas']['Overview'];
 export type PairInfo = components['schemas']['PairInfo'];
 export type PairsPage = components['schemas']['PairsPage'];
 export type PastedPair = components['schemas']['PastedPair'];
+export type Polysemantic = components['schemas']['Polysemantic'];
+export type PredictedClasses = components['schemas']['PredictedClasses'];
 export type RateChange = components['schemas']['RateChange'];
 export type RelevanceResponse = components['schemas']['RelevanceResponse'];
 export type RelevantComponent = components['schemas']['RelevantComponent'];
+export type RepairRequest = components['schemas']['RepairRequest'];
 export type Review = components['schemas']['Review'];
 export type SavedAuditResponse = components['schemas']['SavedAuditResponse'];
 export type SavedAuditsResponse = components['schemas']['SavedAuditsResponse'];
 export type SavedLabels = components['schemas']['SavedLabels'];
+export type ScoreChange = components['schemas']['ScoreChange'];
 export type ScoreSet = components['schemas']['ScoreSet'];
 export type SearchHit = components['schemas']['SearchHit'];
 export type SearchRequest = components['schemas']['SearchRequest'];
@@ -999,16 +1289,27 @@ export type SelectedComponent = components['schemas']['SelectedComponent'];
 export type SelectionResponse = components['schemas']['SelectionResponse'];
 export type SelectionRows = components['schemas']['SelectionRows'];
 export type Sense = components['schemas']['Sense'];
-export type Senses = components['schemas']['Senses'];
 export type ShareRow = components['schemas']['ShareRow'];
 export type ShiftedLogit = components['schemas']['ShiftedLogit'];
+export type ShownImage = components['schemas']['ShownImage'];
 export type Source = components['schemas']['Source'];
+export type StandingResponse = components['schemas']['StandingResponse'];
 export type Statistic = components['schemas']['Statistic'];
 export type SuggestedQuery = components['schemas']['SuggestedQuery'];
 export type Suspect = components['schemas']['Suspect'];
 export type SuspectsResponse = components['schemas']['SuspectsResponse'];
+export type SwapGain = components['schemas']['SwapGain'];
+export type SwapResponse = components['schemas']['SwapResponse'];
 export type SweepClass = components['schemas']['SweepClass'];
 export type SweepResponse = components['schemas']['SweepResponse'];
 export type TestedArtefact = components['schemas']['TestedArtefact'];
+export type TwoSenses = components['schemas']['TwoSenses'];
+export type UnexpectedComponent = components['schemas']['UnexpectedComponent'];
+export type UnexpectedResponse = components['schemas']['UnexpectedResponse'];
+export type UploadedImage = components['schemas']['UploadedImage'];
+export type VectorStart = components['schemas']['VectorStart'];
+export type VerdictsResponse = components['schemas']['VerdictsResponse'];
+export type WithoutRequest = components['schemas']['WithoutRequest'];
+export type WithoutResponse = components['schemas']['WithoutResponse'];
 export type $defs = Record<string, never>;
 export type operations = Record<string, never>;

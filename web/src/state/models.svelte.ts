@@ -27,7 +27,8 @@ class Models {
       return;
     }
     const first = this.list[0];
-    if (first && !route.model) route.go({ model: first.name }, { replace: true });
+    if (first && !route.model && route.unknown === null)
+      route.go({ model: first.name }, { replace: true });
   }
 
   get current(): ModelInfo | null {

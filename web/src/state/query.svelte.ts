@@ -1,8 +1,9 @@
 /** The search query: words with + and -, or an image; stored in the route. */
 import { get, send } from "../api/client";
 import { asError } from "../api/resource.svelte";
-import type { ApiError } from "../api/errors";
+import { ApiError } from "../api/errors";
 import type { ModelInfo, SearchResponse } from "../api/types";
+import { checkImage } from "./image-file";
 import { route } from "./route.svelte";
 
 /** Parse a search line: `stripes, - text` searches for stripes and avoids text. */
@@ -32,20 +33,56 @@ interface ImageQuery {
   without: readonly string[];
 }
 
+/** Limits of the server. */
+const LONGEST = 200;
+const MOST = 16;
+
+/** What is wrong with the words of a query, or null. */
+export function problemOf(words: readonly string[]): ApiError | null {
+  const count = (value: number) => value.toLocaleString("en");
+  const longest = Math.max(0, ...words.map((word) => word.length));
+  if (longest > LONGEST)
+    return new ApiError(
+      0,
+      "QueryError",
+      `A term of the search has ${count(longest)} characters.`,
+      `Expected at most ${LONGEST}.`,
+      "Search for a few words.",
+    );
+  if (words.length > MOST)
+    return new ApiError(
+      0,
+      "QueryError",
+      `The search has ${count(words.length)} terms.`,
+      `Expected at most ${MOST}; commas separate terms.`,
+      "Leave some out.",
+    );
+  return null;
+}
+
 class Query {
-  /** URL of the uploaded image, while the page is open. */
-  picture = $state<string | null>(null);
   /** The last image query, so that words can be added and removed. */
   imageQuery = $state.raw<ImageQuery | null>(null);
+  /** Why the last search could not be sent. */
   error = $state.raw<ApiError | null>(null);
   busy = $state(false);
+  /** The address that typing made, which the next key may replace. */
+  #typed: string | null = null;
 
-  /** Search for words: on the map if it is open, else on the search page. */
-  words(line: string): void {
+  /**
+   * Search for words: on the map if it is open, else on the search page.
+   *
+   * @param live whether it follows the typing: then it leaves one entry in the history.
+   */
+  words(line: string, { live = false } = {}): void {
     const { q, without } = terms(line);
-    this.error = null;
+    this.error = problemOf([...q, ...without]);
+    if (this.error) return;
+    const replace = live && this.#typed === location.hash;
     const page = route.page === "map" ? "map" : "search";
-    route.go({ page, params: { q, without, query_id: null, like: null, unlike: null } });
+    const params = { q, without, query_id: null, like: null, unlike: null };
+    route.go({ page, params }, { replace });
+    this.#typed = live ? location.hash : null;
   }
 
   /**
@@ -61,14 +98,13 @@ class Query {
     this.error = null;
     this.busy = true;
     try {
+      await checkImage(file);
       const response = await send<SearchResponse>(
         "POST",
         `models/${model.number}/search/image`,
         file,
         { params: { k: 1, q, without } },
       );
-      if (this.picture && this.imageQuery?.file !== file) URL.revokeObjectURL(this.picture);
-      if (this.imageQuery?.file !== file) this.picture = URL.createObjectURL(file);
       this.imageQuery = { model: model.number, id: response.query_id, file, q, without };
       const page = route.page === "map" ? "map" : "search";
       const params = { query_id: response.query_id, q: [], without: [], like: null, unlike: null };

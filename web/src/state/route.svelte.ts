@@ -2,33 +2,54 @@
  * The hash contains the whole state of the page, so that every view has a link:
  * `#/m/MODEL/PAGE?q=stripe&layer=layer4&sel=layer4:17`.
  */
-export const PAGES = ["overview", "search", "map", "components", "classes", "audit", "compare"] as const;
-export type Page = (typeof PAGES)[number];
+import { isStaticExport } from "../api/static-export";
+
+export const PAGES = [
+  "overview",
+  "search",
+  "map",
+  "components",
+  "classes",
+  "explain",
+  "audit",
+  "compare",
+] as const;
+/** Pages that others link to, without an entry in the navigation. */
+const LINKED = ["unexpected"] as const;
+export type Page = (typeof PAGES)[number] | (typeof LINKED)[number];
+/** Pages in the navigation: an export has no server that could run the model. */
+export const SHOWN_PAGES = PAGES.filter((page) => page !== "explain" || !isStaticExport());
 
 type Value = string | number | boolean | null | undefined | readonly (string | number)[];
 
 export interface Change {
   page?: Page;
   model?: string;
-  /** Parameters to set; null removes one. On the same page, the others are kept. */
+  /**
+   * Parameters to set; null removes one. The others are kept on the same page only: each page has
+   * its own query, filters and card, and a link to another page says what it takes along.
+   */
   params?: Record<string, Value>;
 }
-
-/** Parameters that are kept when the page changes; the others belong to one page. */
-const CARRIED = ["q", "without", "query_id", "layer", "sel", "of", "pin", "pinof"];
 
 interface Parts {
   model: string;
   page: Page;
   params: URLSearchParams;
+  /** The address, if there is nothing at it. */
+  unknown?: string;
 }
 
 function parse(hash: string): Parts {
   const [path = "", query = ""] = hash.replace(/^#/, "").split("?", 2);
-  const [, marker, model, page] = path.split("/");
+  const [start, marker, model, page, ...rest] = path.split("/");
+  const known = [...PAGES, ...LINKED].some((name) => name === page) && !rest.length;
+  const isEmpty = !start && !marker;
+  const isModel = !start && marker === "m" && (known || !page);
   return {
+    ...(isEmpty || isModel ? {} : { unknown: decode(`#${path}`) }),
     model: marker === "m" ? decode(model ?? "") : "",
-    page: PAGES.find((name) => name === page) ?? "overview",
+    page: [...PAGES, ...LINKED].find((name) => name === page) ?? "overview",
     params: new URLSearchParams(query),
   };
 }
@@ -58,6 +79,11 @@ class Route {
     return this.#parts.model;
   }
 
+  /** The address, if there is no page at it. */
+  get unknown(): string | null {
+    return this.#parts.unknown ?? null;
+  }
+
   get page(): Page {
     return this.#parts.page;
   }
@@ -79,7 +105,7 @@ class Route {
     const model = change.model ?? now.model;
     const params = new URLSearchParams();
     for (const [key, value] of now.params) {
-      if (page !== now.page && !CARRIED.includes(key)) continue;
+      if (page !== now.page) break;
       if (model !== now.model && key !== "q" && key !== "without") continue;
       params.append(key, value);
     }

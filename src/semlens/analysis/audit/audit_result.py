@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,9 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from semlens.analysis.audit.relevance_shares import ALL, VERDICTS, component_weights
+from semlens.analysis.audit.standing import Experiment, Standing, percent, standing
 from semlens.analysis.concepts import ConceptSet
+from semlens.analysis.labelling.component_names import component_names, shown_names
 from semlens.analysis.result import Result
 from semlens.draw.text_table import rich_table
 from semlens.store.reader import Database
@@ -55,6 +58,11 @@ class Audit(Result):
         there are fewer than five other classes to compare with.
     settings
         Settings of the audit.
+    others
+        The p-values of the other classes that were tested together with this one; None for those
+        of the audit of all classes that the database keeps, if it does.
+    experiments
+        What experiments without words say about the class; None for those that the database keeps.
     """
 
     target: int
@@ -66,6 +74,8 @@ class Audit(Result):
     summary: pd.DataFrame
     settings: Mapping[str, Any]
     database: Database
+    others: Sequence[float] | None = None
+    experiments: Sequence[Experiment] | None = None
 
     def share(self, verdict: str, layer: str = ALL, by: str = "relevance") -> float:
         """Return the share of a verdict, by ``relevance`` or by ``number``."""
@@ -96,9 +106,37 @@ class Audit(Result):
         return next(iter(rows["p_value"].to_list()), float("nan"))
 
     @property
+    def row(self) -> dict[str, Any]:
+        """The class in a table of all classes: shares by relevance, p-value, and concepts."""
+        spurious = self.summary.query("kind == 'spurious' and components > 0")
+        first = None if spurious.empty else spurious.iloc[0]
+        return {
+            "class": self.name,
+            "components": len(self.frame),
+            **{verdict: self.share(verdict) for verdict in VERDICTS},
+            "p_value": self.p_value,
+            "suspect": self.suspect,
+            "concept": None if first is None else first["concept"],
+            "concept_share": float("nan") if first is None else first["relevance"],
+        }
+
+    @cached_property
+    def standing(self) -> Standing:
+        """Whether the class raises the alarm, among all classes and experiments that were run."""
+        from semlens.analysis.audit.verdicts import kept_p_values  # circular imports
+        from semlens.analysis.swap.experiments import kept_experiments
+
+        others, experiments = self.others, self.experiments
+        if others is None:
+            others = kept_p_values(self.database, self.target)
+        if experiments is None:
+            experiments = kept_experiments(self.database).get(self.target, ())
+        return standing(self.row, others, self.settings["level"], experiments)
+
+    @property
     def alarm(self) -> bool:
-        """Whether the class relies on spurious concepts, at the level of the audit."""
-        return self.p_value < self.settings["level"]
+        """Whether the class relies on spurious concepts, beyond chance over all classes tested."""
+        return self.standing.kind == "alarm"
 
     def of(self, *verdicts: str) -> list[Component]:
         """Return the components with any of these verdicts, most relevant first."""
@@ -126,8 +164,10 @@ class Audit(Result):
             "class": self.name,
             "concepts": self.concepts.name,
             "settings": dict(self.settings),
-            "alarm": self.alarm,
+            "standing": self.standing.kind,
             "p_value": self.p_value,
+            "q_value": self.standing.q_value,
+            "tested": self.standing.tested,
             "suspect": self.suspect,
             "shares": self.shares.to_dict("records"),
             "chance": self.chance.to_dict("records"),
@@ -137,30 +177,19 @@ class Audit(Result):
 
     @property
     def sentence(self) -> str:
-        """The result in one sentence."""
-        shares = [
-            f"{100 * self.share(verdict):.0f} % {verdict}"
+        """The result in two sentences: what the class relies on, and its standing."""
+        first, *others = [
+            (percent(self.share(verdict)), verdict)
             for verdict in VERDICTS
             if verdict in self.possible
         ]
-        text = f"What '{self.name}' relies on is {', '.join(shares[:-1])} and {shares[-1]}"
-        if math.isnan(self.p_value):
-            return text + "."
-        return f"{text}. {'ALARM' if self.alarm else 'No alarm'}: {self.evidence}"
-
-    @property
-    def evidence(self) -> str:
-        """What the alarm, or its absence, is based on, in one sentence."""
-        if math.isnan(self.p_value):
-            return "There are no spurious concepts, so there is no alarm to raise."
-        p = p_text(self.p_value)
-        if self.suspect is not None and self.alarm:
-            return f"no other class relies on '{self.suspect}' as much ({p})."
-        if self.suspect is not None:
-            return f"other classes rely on the spurious concepts as much ({p})."
-        if self.alarm:
-            return f"spurious concepts claim more than random ones ({p})."
-        return f"random concepts claim as much as the spurious ones ({p})."
+        shares = [f"{first[0]} is {first[1]}", *(" ".join(other) for other in others)]
+        stands = self.standing
+        word = stands.word.upper() if stands.flagged else stands.word
+        return (
+            f"Of the relevance for '{self.name}' over all layers, {', '.join(shares[:-1])} and "
+            f"{shares[-1]}. {word}: {stands.sentence()}"
+        )
 
     @property
     def possible(self) -> set[str]:
@@ -170,9 +199,16 @@ class Audit(Result):
 
     def plot(self) -> Figure:
         """Draw components by both alignments, and the shares (paper, Fig. 3a)."""
-        from semlens.draw.audit_plots import audit_plot
+        from semlens.draw.audit_plots import CROPS, audit_plot
+        from semlens.draw.example_sheet import example_pictures
 
-        return audit_plot(f"What '{self.name}' relies on", self.frame, self.shares)
+        rows = dict(zip(self.frame["component"], self.frame["row"], strict=True))
+        return audit_plot(
+            f"What '{self.name}' relies on",
+            self.frame.assign(label=shown_names(self.database, self.frame["component"].tolist())),
+            self.shares,
+            lambda component: example_pictures(self.database, rows[component], CROPS),
+        )
 
     def __rich__(self) -> RenderableType:
         """Return the sentence, shares, concepts and the most relevant components."""
@@ -197,9 +233,17 @@ class Audit(Result):
         components = components.assign(
             mean=[f"{100 * value:.1f} %" for value in components["mean"]],
             max=[f"{100 * value:.1f} %" for value in components["max"]],
-            concept=[_concept(record) for record in components.to_dict("records")],
+            matches=[verdict_concept(record) for record in components.to_dict("records")],
         )
-        title = f"\nComponents, most relevant first ({len(components)} of {len(self.frame)})"
+        columns = "component mean max verdict certainty matches valid spurious".split()
+        names = component_names(self.database)
+        if names is not None:
+            components.insert(0, "label", names.shown(components["component"].tolist()))
+            columns.insert(1, "label")
+        title = (
+            f"\nComponents, most relevant first ({len(components)} of {len(self.frame)}), with "
+            "their share of the layer's relevance"
+        )
         return Group(
             Text(self.sentence, style="bold"),
             rich_table(shares, "\nShares, with 95 % intervals"),
@@ -208,21 +252,14 @@ class Audit(Result):
                 "\nConcepts that components align with best",
                 ["concept", "kind", "components", "relevance", "contrast", "p_value"],
             ),
-            rich_table(
-                components,
-                title,
-                "component mean max verdict certainty concept valid spurious".split(),
-            ),
+            rich_table(components, title, columns),
         )
 
 
-def p_text(p: float) -> str:
-    """Return a p-value as text."""
-    return "p < 0.0001" if p < 1e-4 else f"p = {p:.4f}" if p < 0.01 else f"p = {p:.3f}"
-
-
-def _concept(record: Mapping[Any, Any]) -> str | None:
-    """Return the best concept of the verdict's side, or of both sides."""
+def verdict_concept(record: Mapping[Any, Any]) -> str | None:
+    """Return the best concept of the verdict's side, or of both; None if a person set it."""
+    if record.get("marked"):
+        return None
     sides = {"both": ["valid", "spurious"], "unexpected": []}
     verdict = record["verdict"]
     return " / ".join(record[f"{side}_concept"] for side in sides.get(verdict, [verdict])) or None

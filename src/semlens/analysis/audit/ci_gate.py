@@ -17,7 +17,8 @@ from semlens.store.atomic_files import save_text
 _COMPARE: Mapping[str, Callable[[float, float], bool]] = {
     ">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le,
 }  # fmt: skip
-MEASURES = (*VERDICTS, *(f"{verdict}.number" for verdict in VERDICTS), "p")
+P_VALUES = ("p", "q")
+MEASURES = (*VERDICTS, *(f"{verdict}.number" for verdict in VERDICTS), *P_VALUES)
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Condition:
     """A condition that fails an audit: ``spurious>0.05``, ``valid.number<0.5``, ``p<0.01``.
 
     The name of a verdict is its share of relevance, with ``.number`` its share of components;
-    ``p`` is the p-value of the audit's alarm.
+    ``p`` is the p-value of this class alone, ``q`` that over all classes tested.
     """
 
     text: str
@@ -67,13 +68,16 @@ class Condition:
             If the verdict is impossible with the audit's concepts.
         """
         verdict, _, by = self.measure.partition(".")
-        if (verdict if verdict != "p" else "spurious") not in audit.possible:
+        if ("spurious" if verdict in P_VALUES else verdict) not in audit.possible:
             raise RecipeError(
                 f"The condition '{self.text}' does not apply to the class '{audit.name}'.",
                 f"Its concepts can only give {', '.join(sorted(audit.possible))}.",
                 "Add concepts of the other side, such as the set 'artefacts'.",
             )
-        return audit.p_value if verdict == "p" else audit.share(verdict, by=by or "relevance")
+        if verdict in P_VALUES:
+            alone = verdict == "p" or audit.standing.tested < 2
+            return audit.p_value if alone else audit.standing.q_value
+        return audit.share(verdict, by=by or "relevance")
 
     def met(self, audit: Audit) -> bool:
         """Whether the condition is met, which fails the audit."""

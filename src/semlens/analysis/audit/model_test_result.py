@@ -12,6 +12,8 @@ from jaxtyping import Float32, Int64
 from rich.console import Group
 from rich.text import Text
 
+from semlens.analysis.audit.standing import STRAIGHT, percent, quoted
+from semlens.analysis.correct.artefact_sensitivity import change_interval
 from semlens.analysis.result import Result
 from semlens.draw.text_table import rich_table
 
@@ -72,6 +74,25 @@ class SpuriousSet:
     without: Outputs | None = None
     auroc_without: float = float("nan")
 
+    def sentence(self, target: str, quotes: str = STRAIGHT) -> str:
+        """Return whether the artefact makes the model predict the class, in one sentence.
+
+        It does if the share of such predictions is larger than on the same images without it (the
+        95 % interval of the paired difference excludes zero).
+        """
+        count, name = len(self.outputs), quoted(self.name, quotes)
+        share = f"{percent(self.outputs.top(1))} of {count} images of other classes"
+        as_class = f"are taken for {quoted(target, quotes)}"
+        if self.without is None:
+            return f"With only {name}, {share} {as_class}."
+        predicted = self.outputs.rank <= 1, self.without.rank <= 1
+        fooled = change_interval(*predicted, paired=True)[1] > 0
+        verdict = "fools the model" if fooled else "is not shown to fool the model"
+        return (
+            f"{name} {verdict}: with it, {share} {as_class}; without it, "
+            f"{percent(self.without.top(1))} of the same images."
+        )
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ModelTest(Result):
@@ -100,6 +121,11 @@ class ModelTest(Result):
         """The set with the lowest AUROC."""
         return min(self.sets, key=lambda tested: tested.auroc)
 
+    @property
+    def sentence(self) -> str:
+        """What the set with the lowest AUROC does to the model, in one sentence."""
+        return self.worst.sentence(self.name)
+
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per spurious set; ``..._without`` is for images without artefacts."""
         return pd.DataFrame([_row(tested) for tested in self.sets])
@@ -116,7 +142,7 @@ class ModelTest(Result):
 
     def plot(self) -> Figure:
         """Draw the class's logits on real images and on each set."""
-        from semlens.draw.audit_plots import Strip, model_test_figure
+        from semlens.draw.model_test_plot import Strip, model_test_figure
 
         strips = [
             Strip(
@@ -157,8 +183,8 @@ class ModelTest(Result):
                 for t in self.sets
             ]
             note += " Without it: AUROC and top 1 on the same images without the artefact."
-        title = f"'{self.name}': {len(real)} real images against spurious ones"
-        return Group(rich_table(shown, title), Text(note))
+        title = f"\n'{self.name}': {len(real)} real images against spurious ones"
+        return Group(Text(self.sentence, style="bold"), rich_table(shown, title), Text(note))
 
 
 def _rates(outputs: Outputs, tops: Sequence[int]) -> str:

@@ -11,10 +11,10 @@ import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import ConfigDict, Field, Strict
 
 from semlens.analysis.audit.audit import RESAMPLES, Bound, audit
 from semlens.analysis.audit.audit_result import Audit
@@ -23,8 +23,8 @@ from semlens.analysis.classes import class_name
 from semlens.analysis.concepts import Concept, Concepts, ConceptSet
 from semlens.analysis.resolve_concepts import class_and_concepts
 from semlens.errors import ConceptError, RecipeError, SemlensError, StaleError, StoreError
+from semlens.settings import Items, request_model
 from semlens.settings import Settings as Checked
-from semlens.settings import request_model
 from semlens.store import file_names
 from semlens.store.json_documents import Document, JsonDocuments
 from semlens.store.reader import Database
@@ -32,16 +32,18 @@ from semlens.version import __version__
 
 LONGEST_NOTE = 4000
 """Characters of a review's note."""
-Status = Literal["reviewed", "confirmed", "dismissed"]
-"""Looked at; the verdict is right; or the verdict is wrong or harmless."""
+Status = Literal["reviewed", "confirmed", "dismissed", "spurious"]
+"""Looked at; the verdict is right; wrong or harmless; or it is spurious, whatever the verdict."""
 
 
 class ListedConcept(Checked):
     """One concept of a list: name, categories from the outermost, and paths of images."""
 
+    model_config = ConfigDict(strict=True)
+
     text: str
-    path: tuple[str, ...] = ()
-    images: tuple[str, ...] = ()
+    path: Items[str] = ()
+    images: Items[str] = ()
 
     @classmethod
     def of(cls, concept: Concept) -> ListedConcept:
@@ -62,7 +64,9 @@ class AuditSettings(
 ):
     """Settings of an audit besides its concept lists; see :func:`audit`."""
 
-    threshold: tuple[Bound | None, Bound | None] = (None, None)
+    model_config = ConfigDict(strict=True)
+
+    threshold: Annotated[tuple[Bound | None, Bound | None], Strict(False)] = (None, None)
     """Fixed thresholds for (valid, spurious) concepts; None calibrates them by ``level``."""
 
     def as_arguments(self) -> dict[str, Any]:
@@ -73,6 +77,8 @@ class AuditSettings(
 
 class Review(Checked):
     """A person's review of a component."""
+
+    model_config = ConfigDict(strict=True)
 
     status: Status = "reviewed"
     note: str = Field(default="", max_length=LONGEST_NOTE)

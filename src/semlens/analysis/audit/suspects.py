@@ -11,7 +11,6 @@ from jaxtyping import Bool, Float, Float64, Int64
 from PIL import Image
 from rich.console import Group, RenderableType
 
-from semlens.analysis.audit.audit_result import p_text
 from semlens.analysis.audit.class_contrast import (
     ConceptContrasts,
     class_excess,
@@ -23,12 +22,13 @@ from semlens.analysis.audit.class_contrast import (
     standardised,
 )
 from semlens.analysis.audit.moderated_test import LEAST_CLASSES
+from semlens.analysis.audit.standing import p_text
 from semlens.analysis.classes import class_name
 from semlens.analysis.compare.component_sets import component_sets
 from semlens.analysis.concepts import ConceptSet, as_concepts, concept_key
 from semlens.analysis.describe.clusters import best_concepts
 from semlens.analysis.describe.concept_map import assign_clusters
-from semlens.analysis.label import VOCABULARY, LabelConcepts
+from semlens.analysis.labelling.label import VOCABULARY, LabelConcepts
 from semlens.analysis.query_embedding import QueryEmbedding, alignment, embed_concepts
 from semlens.analysis.resolve_concepts import ClassConcepts, class_and_concepts, concepts_by_class
 from semlens.analysis.result import Result

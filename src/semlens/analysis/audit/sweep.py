@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 from rich.console import Group, RenderableType
 from rich.text import Text
-from scipy.stats import false_discovery_control
 
 from semlens.analysis.audit.audit import (
     BACKGROUND,
@@ -26,6 +24,7 @@ from semlens.analysis.audit.audit import (
 )
 from semlens.analysis.audit.audit_result import Audit
 from semlens.analysis.audit.relevance_shares import VERDICTS
+from semlens.analysis.audit.standing import FLAGGED, Standing, overall
 from semlens.analysis.class_relevance import MINIMUM, Minimum
 from semlens.analysis.classes import class_name
 from semlens.analysis.resolve_concepts import ClassConcepts, concepts_by_class, no_class_error
@@ -61,22 +60,31 @@ class Sweep(Result):
 
     @cached_property
     def frame(self) -> pd.DataFrame:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """One row per class: shares by relevance, p-value, suspect, alarm.
+        """One row per class: shares by relevance, p-value, suspect, and the standing.
 
-        ``q_value`` is the p-value adjusted for the number of classes (Benjamini-Hochberg); a
-        class raises an alarm if it is below the level.
+        ``q_value`` is the p-value corrected for the number of classes (Benjamini-Hochberg); a
+        class raises the alarm if it is at most the level.
         """
-        table = pd.DataFrame([_row(name, audit) for name, audit in self.audits.items()])
-        p = table["p_value"].to_numpy(float)
-        q, tested = np.full(len(p), np.nan), ~np.isnan(p)
-        if tested.any():
-            q[tested] = false_discovery_control(p[tested])
-        return table.assign(q_value=q, alarm=q < self.level)
+        rows = [{**audit.row, "class": name} for name, audit in self.audits.items()]
+        return pd.DataFrame(rows).assign(
+            q_value=[one.q_value for one in self.standings],
+            standing=[one.kind for one in self.standings],
+        )
+
+    @cached_property
+    def standings(self) -> list[Standing]:
+        """The standing of each class, in the order of the audits."""
+        return [replace(audit.standing, name=name) for name, audit in self.audits.items()]
+
+    @property
+    def sentence(self) -> str:
+        """The result in one sentence."""
+        return overall(self.standings)
 
     @property
     def alarms(self) -> list[str]:
         """The classes that rely on spurious concepts, at a false discovery rate of ``level``."""
-        return self.frame.loc[self.frame["alarm"], "class"].tolist()
+        return [one.name for one in self.standings if one.kind == "alarm"]
 
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per class."""
@@ -92,6 +100,7 @@ class Sweep(Result):
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a program."""
         return {
+            "sentence": self.sentence,
             "classes": self.frame.to_dict("records"),
             "alarms": self.alarms,
             "level": self.level,
@@ -114,28 +123,13 @@ class Sweep(Result):
         for column in ("p", "q"):
             values = table[f"{column}_value"]
             shown[column] = ["" if value != value else f"{value:.4f}" for value in values]
-        shown["alarm"] = ["ALARM" if alarm else "" for alarm in table["alarm"]]
-        shown["suspect"] = table["suspect"].where(table["alarm"])
-        lines: list[RenderableType] = [
-            rich_table(shown, f"{len(table)} classes, shares of relevance by verdict")
-        ]
+        flagged = table["standing"].isin(FLAGGED)
+        shown["standing"] = table["standing"].where(table["standing"] != "alarm", "ALARM")
+        shown["suspect"] = table["suspect"].where(flagged)
+        title = f"\n{len(table)} classes, shares of the relevance of all layers by verdict"
+        lines: list[RenderableType] = [Text(self.sentence, style="bold"), rich_table(shown, title)]
         lines += [Text(f"Skipped '{name}': {reason}") for name, reason in self.skipped.items()]
         return Group(*lines)
-
-
-def _row(name: str, audit: Audit) -> dict[str, Any]:
-    table = audit.summary
-    spurious = table[(table["kind"] == "spurious") & (table["components"] > 0)]
-    first = spurious.iloc[0] if len(spurious) else None
-    return {
-        "class": name,
-        "components": len(audit.frame),
-        **{verdict: audit.share(verdict) for verdict in VERDICTS},
-        "p_value": audit.p_value,
-        "suspect": audit.suspect,
-        "concept": None if first is None else first["concept"],
-        "concept_share": np.nan if first is None else first["relevance"],
-    }
 
 
 @question("embedder")
@@ -189,4 +183,9 @@ def audit_all(
     report_progress("auditing", len(resolved), len(resolved))
     if not audits:
         raise no_class_error(skipped)
-    return Sweep(audits, {name: error.value for name, error in skipped.items()}, level)
+    p = {name: one.p_value for name, one in audits.items()}
+    together = {
+        name: replace(one, others=[p[other] for other in audits if other != name])
+        for name, one in audits.items()
+    }
+    return Sweep(together, {name: error.value for name, error in skipped.items()}, level)

@@ -30,7 +30,7 @@ from semlens.analysis.compare.nearest_components import (
     nearest_between_sets,
     nearest_within_set,
 )
-from semlens.analysis.label import PAPER_THRESHOLD, VOCABULARY, LabelThreshold
+from semlens.analysis.labelling.label import VOCABULARY, LabelThreshold
 from semlens.analysis.query_embedding import unit
 from semlens.errors import RecipeError
 from semlens.settings import question, setting
@@ -55,7 +55,7 @@ def compare(
         float,
         setting("Quantile of the similarities within a set that is its threshold.", ge=0, le=1),
     ] = 0.05,
-    label_threshold: LabelThreshold = PAPER_THRESHOLD,
+    label_threshold: LabelThreshold = None,
     centred: Annotated[bool, setting("Also compare after the mean is subtracted.")] = False,
     scores: Annotated[bool, setting("Also compare scores.")] = True,
     top: Annotated[

@@ -19,7 +19,7 @@ from semlens.analysis.compare.component_sets import (
 )
 from semlens.analysis.compare.labels_and_scores import OptionalConcepts, label_sets, set_scores
 from semlens.analysis.compare.nearest_components import PairProgress, nearest_between_sets
-from semlens.analysis.label import PAPER_THRESHOLD, VOCABULARY, LabelThreshold
+from semlens.analysis.labelling.label import VOCABULARY, LabelThreshold
 from semlens.analysis.result import Result
 from semlens.analysis.scores import MEASURES
 from semlens.draw.text_table import titled_table
@@ -224,7 +224,7 @@ def drift(
         Sequence[str] | None, setting("Names of the steps [names of the folders].")
     ] = None,
     concepts: OptionalConcepts = VOCABULARY,
-    label_threshold: LabelThreshold = PAPER_THRESHOLD,
+    label_threshold: LabelThreshold = None,
     scores: Annotated[bool, setting("Also compare scores.")] = True,
 ) -> Drift:
     """Track components over the checkpoints of a training run, given in order.

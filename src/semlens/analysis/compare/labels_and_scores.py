@@ -8,12 +8,14 @@ from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float32, Int64
+from jaxtyping import Bool, Float32, Int64
 
 from semlens.analysis.compare.component_sets import ComponentSet
 from semlens.analysis.concepts import Concepts, ConceptSet, as_concepts
-from semlens.analysis.noise import label_thresholds
-from semlens.analysis.query_embedding import QueryEmbedding, alignment_blocks, embed_concepts
+from semlens.analysis.labelling.chosen_method import ChosenMethod, choose_method
+from semlens.analysis.labelling.ranking import rank_words
+from semlens.analysis.labelling.scored_blocks import scored_blocks, thresholds
+from semlens.analysis.query_embedding import QueryEmbedding, embed_concepts
 from semlens.analysis.scores import MEASURES, scores
 from semlens.settings import setting
 from semlens.store.reader import Database
@@ -26,22 +28,26 @@ class LabelAssignment:
     Parameters
     ----------
     concept
-        int64[n], index of each component's best concept; -1 if not above the threshold.
-    alignment
-        float32[n], alignment with the best concept, whether above the threshold or not.
+        int64[n], index of each component's best concept; -1 if not above the threshold, or less
+        likely right than asked for.
+    score
+        float32[n], score of the best concept, whether above the threshold or not.
     threshold
         float32[n], the threshold of each component.
+    doubtful
+        bool[n], whether it has no label only because its confidence is too small.
     component
         int64[q], index of each concept's best component in the set.
-    concept_alignment
-        float32[q], alignment of each concept with its best component.
+    concept_score
+        float32[q], score of each concept for its best component.
     """
 
     concept: Int64[np.ndarray, " n"]
-    alignment: Float32[np.ndarray, " n"]
+    score: Float32[np.ndarray, " n"]
     threshold: Float32[np.ndarray, " n"]
+    doubtful: Bool[np.ndarray, " n"]
     component: Int64[np.ndarray, " q"]
-    concept_alignment: Float32[np.ndarray, " q"]
+    concept_score: Float32[np.ndarray, " q"]
 
 
 def first_occurrences(concepts: ConceptSet) -> Int64[np.ndarray, " q"]:
@@ -58,30 +64,45 @@ def assign_labels(
     components: ComponentSet,
     probe: QueryEmbedding,
     concepts: ConceptSet,
+    method: ChosenMethod,
     threshold: float | None,
+    least_confidence: float = 0.0,
 ) -> LabelAssignment:
     """Label components as ``label`` does, and find the best component of each concept.
 
     A concept that is in several categories is assigned to the first one.
+
+    Parameters
+    ----------
+    least_confidence
+        Labels that are less likely right than this do not count; those of methods without a
+        confidence do.
     """
     best_concept = np.zeros(len(components), np.int64)
-    best_alignment = np.zeros(len(components), np.float32)
+    best_score = np.zeros(len(components), np.float32)
     best_component = np.zeros(len(concepts), np.int64)
-    concept_alignment = np.full(len(concepts), -np.inf, np.float32)
-    for block, values in alignment_blocks(components.database.theta, probe, components.rows):
-        best_concept[block] = values.argmax(1)
-        best_alignment[block] = values[np.arange(len(values)), best_concept[block]]
+    concept_score = np.full(len(concepts), -np.inf, np.float32)
+    database, rows = components.database, components.rows
+    for block in scored_blocks(database, rows, probe, method):
+        values, place = block.scores, np.arange(len(rows))[block.place]
+        best_concept[place] = values.argmax(1)
+        best_score[place] = values[np.arange(len(values)), best_concept[place]]
         largest = values.max(0)
-        better = np.flatnonzero(largest > concept_alignment)  # few after the first blocks
-        best_component[better] = values[:, better].argmax(0) + block.start
-        concept_alignment[better] = largest[better]
-    thresholds = label_thresholds(components.database, components.rows, probe, threshold)
+        better = np.flatnonzero(largest > concept_score)  # few after the first blocks
+        best_component[better] = place[values[:, better].argmax(0)]
+        concept_score[better] = largest[better]
+    least = thresholds(database, rows, probe, method, threshold)
+    above, doubtful = best_score > least, np.zeros(len(rows), bool)
+    if least_confidence > 0:
+        ranked = rank_words(database, rows, probe, method, threshold=threshold)
+        doubtful = above & (ranked.confidence < least_confidence)  # NaN is not less
     return LabelAssignment(
-        np.where(best_alignment > thresholds, first_occurrences(concepts)[best_concept], -1),
-        best_alignment,
-        thresholds,
+        np.where(above & ~doubtful, first_occurrences(concepts)[best_concept], -1),
+        best_score,
+        least,
+        doubtful,
         best_component,
-        concept_alignment,
+        concept_score,
     )
 
 
@@ -108,16 +129,20 @@ def embed_labels(
 def label_sets(
     sets: Sequence[ComponentSet], concepts: Concepts | None, threshold: float | None
 ) -> tuple[list[list[str | None]] | None, pd.DataFrame | None, list[str]]:
-    """Return the labels of each set, their counts, and a notice if there can be no labels."""
+    """Return the labels of each set, their counts, and a notice if there can be no labels.
+
+    All sets are labelled by the same method.
+    """
     embedded = embed_labels(sets[0].database, concepts)
     if embedded is None:
         return None, None, [UNREADABLE] if concepts is not None else []
     concept_set, probe = embedded
-    names = [concept.name for concept in concept_set.concepts]
-    assigned = [
-        assign_labels(components, probe, concept_set, threshold).concept for components in sets
-    ]
-    labels = [[names[index] if index >= 0 else None for index in indices] for indices in assigned]
+    method = choose_method([s.database for s in sets], None, len(concept_set))
+    labels: list[list[str | None]] = []
+    for s in sets:
+        ranked = rank_words(s.database, s.rows, probe, method, threshold=threshold)
+        best = zip(ranked.concept[:, 0], ranked.score[:, 0] > ranked.thresholds, strict=True)
+        labels.append([probe.names[index] if above else None for index, above in best])
     return labels, label_counts(sets, labels, concept_set), []
 
 

@@ -25,7 +25,8 @@ from semlens.analysis.contrast.image_groups import (
     pair_blocks,
 )
 from semlens.analysis.contrast.separation import Separation, separate
-from semlens.analysis.label import VOCABULARY, LabelSource, as_labels, label_of
+from semlens.analysis.labelling.component_names import NAMES
+from semlens.analysis.labelling.label_source import LabelSource, as_labels, label_of
 from semlens.analysis.result import Chart, Result
 from semlens.draw.text_table import titled_table
 from semlens.models.forward import readouts_and_logits
@@ -154,7 +155,7 @@ def contrast(
         int | str | None, setting("Class whose relevance is shown [the one that shifts most].")
     ] = None,
     layers: Layers = None,
-    concepts: LabelSource = VOCABULARY,
+    concepts: LabelSource = NAMES,
     draws: Annotated[int, setting("Permutations of the test.", ge=100)] = DRAWS,
     samples: Annotated[int, setting("Images of a class at most, for errors.", ge=4)] = 1000,
     batch_size: Annotated[int, setting("Images per pass.", ge=1)] = 32,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -16,6 +17,7 @@ from semlens.data.images import Images
 from semlens.data.load import as_images
 from semlens.errors import DataError, nearest
 from semlens.models.forward import logits
+from semlens.regular_files import read_bytes, read_text, user_path
 from semlens.store.reader import Database
 
 LISTS = (".txt", ".csv", ".parquet")
@@ -161,7 +163,7 @@ def pair_blocks(first: ImageGroup, second: ImageGroup) -> tuple[Int64[np.ndarray
 
 def _group(database: Database, given: GroupLike | int, letter: str) -> ImageGroup:
     if isinstance(given, str | Path):
-        path = Path(given).expanduser()
+        path = user_path(given)
         if path.suffix.lower() in LISTS and path.is_file():
             return _of_database(database, _listed(path), path.stem)
         images = as_images([path] if path.is_file() else given)
@@ -178,7 +180,7 @@ def _group(database: Database, given: GroupLike | int, letter: str) -> ImageGrou
 
 def _listed(path: Path) -> list[str]:
     if path.suffix.lower() == ".txt":
-        return [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+        return [line.strip() for line in read_text(path).splitlines() if line.strip()]
     frame = _read_table(path)
     if PATH not in frame:
         raise DataError(
@@ -191,7 +193,9 @@ def _listed(path: Path) -> list[str]:
 
 def _read_table(path: Path) -> pd.DataFrame:
     try:
-        return pd.read_parquet(path) if path.suffix.lower() == ".parquet" else pd.read_csv(path)
+        content = io.BytesIO(read_bytes(path))
+        is_parquet = path.suffix.lower() == ".parquet"
+        return pd.read_parquet(content) if is_parquet else pd.read_csv(content)
     except (OSError, ValueError) as error:
         raise DataError(
             f"The table '{path}' cannot be read ({error}).",

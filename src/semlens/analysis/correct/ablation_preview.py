@@ -9,7 +9,7 @@ from typing import Annotated
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Float32, Int64
 
 from semlens.analysis.accuracy import check_targets
 from semlens.analysis.classes import class_samples, find_class, true_classes
@@ -56,11 +56,13 @@ class RateChange:
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """The predicted class of each image, before and after components are removed."""
+    """The predicted class of each image and its probability, with and without components."""
 
     name: str
     before: Int64[np.ndarray, " n"]
     after: Int64[np.ndarray, " n"]
+    probability_before: Float32[np.ndarray, " n"]
+    probability_after: Float32[np.ndarray, " n"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,6 +143,7 @@ def ablation_preview(
         int, setting("Seed for the sampling of images and the artefact's positions.", ge=0)
     ] = 0,
     batch_size: Annotated[int, setting("Images per pass.", ge=1)] = 32,
+    samples: Sequence[int] | np.ndarray | None = None,
 ) -> AblationPreview:
     """Run a model with and without components; its weights are not changed.
 
@@ -152,6 +155,8 @@ def ablation_preview(
         Number of images, see :func:`preview_samples`.
     seed
         With the same seed, :func:`sensitivity` inserts the artefact at the same positions.
+    samples
+        Numbers of images of known class, in place of those that are drawn.
 
     Raises
     ------
@@ -169,14 +174,16 @@ def ablation_preview(
         sources[item.name] = lambda sample, item=item: insert_drawn(
             images.read(sample), [item], seed, sample
         )
-    samples, right = preview_samples(database, logit, per_class, at_most, seed)
+    if samples is None:
+        drawn, right = preview_samples(database, logit, per_class, at_most, seed)
+    else:
+        drawn = np.asarray(samples, np.int64)
+        right = true_classes(database)[drawn].astype(np.int64)
     sets = tuple(
-        Predictions(
-            name, *_predict(database.model, name, read, samples, right, selected, batch_size)
-        )
+        _predict(database.model, name, read, drawn, right, selected, batch_size)
         for name, read in sources.items()
     )
-    return AblationPreview(logit, tuple(selected), samples, right, sets)
+    return AblationPreview(logit, tuple(selected), drawn, right, sets)
 
 
 @torch.inference_mode()
@@ -188,14 +195,17 @@ def _predict(
     right: Int64[np.ndarray, " n"],
     components: Sequence[Component],
     batch_size: int,
-) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+) -> Predictions:
     """Return the predicted classes with and without components; images are decoded once."""
-    predictions: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    predicted: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    probability: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     with evaluating(model.module):
         for batch in batches(model, reader, samples.tolist(), batch_size, name):
-            for output, ablated in zip(predictions, ((), components), strict=True):
+            for run, ablated in enumerate(((), components)):
                 with pruned(model, ablated):
                     scores = run_scores(model, batch)
                 check_targets(right, scores.shape[1])
-                output.append(scores.float().argmax(1).cpu().numpy())
-    return np.concatenate(predictions[0]), np.concatenate(predictions[1])
+                largest = scores.float().softmax(1).max(1)
+                predicted[run].append(largest.indices.cpu().numpy())
+                probability[run].append(largest.values.cpu().numpy())
+    return Predictions(name, *map(np.concatenate, predicted), *map(np.concatenate, probability))

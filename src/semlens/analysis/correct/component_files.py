@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from semlens.errors import DataError, LayerError
+from semlens.regular_files import read_text
 from semlens.store.reader import Database
 from semlens.types import Component, Components, as_components
 
@@ -58,7 +59,7 @@ def read_components(
     """
     expected = "Expected an audit's .json or .csv, or a text file with one component per line."
     try:
-        text = path.read_text("utf-8-sig")
+        text = read_text(path)
         if path.suffix.lower() == ".json":
             entries = list(_entries(json.loads(text)))
         elif path.suffix.lower() == ".csv":
@@ -115,7 +116,7 @@ def read_affected(path: Path) -> list[str]:
         If the file cannot be read.
     """
     try:
-        text = path.read_text("utf-8-sig")
+        text = read_text(path)
         if path.suffix.lower() != ".csv":
             return [line.strip() for line in text.splitlines() if line.strip()]
         rows = list(csv.DictReader(text.splitlines()))

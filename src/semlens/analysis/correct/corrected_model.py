@@ -16,6 +16,7 @@ from semlens.errors import ModelError
 from semlens.models.checkpoint import load_weights
 from semlens.models.load import WEIGHTS
 from semlens.models.subject import SubjectModel
+from semlens.regular_files import user_path
 from semlens.store.atomic_files import save_tensors
 
 
@@ -92,7 +93,7 @@ def with_weights(model: SubjectModel, path: str | Path) -> SubjectModel:
     ModelError
         If the weights do not fit the model.
     """
-    file = Path(path).expanduser().resolve()
+    file = user_path(path).resolve()
     module = copy.deepcopy(model.module)
     load_weights(module, file)
     return replace(model, module=module, spec=_spec(model.spec, file))

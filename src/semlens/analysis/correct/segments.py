@@ -27,11 +27,13 @@ from semlens.analysis.correct.component_files import resolve_components
 from semlens.analysis.result import Chart, Result
 from semlens.data.artefact_rendering import SUFFIXES, blend
 from semlens.data.images import Images
+from semlens.data.pieces import Pieces
 from semlens.draw.heatmap_mask import project_heatmap
 from semlens.draw.text_table import rich_table
 from semlens.errors import RelevanceError, StoreError
 from semlens.models.preprocess_geometry import Geometry
 from semlens.progress import report_progress
+from semlens.regular_files import user_path
 from semlens.relevance.conditional_heatmaps import pairs_per_pass
 from semlens.relevance.make_engine import engine_for
 from semlens.relevance.protocols import RelevanceEngine
@@ -42,6 +44,8 @@ from semlens.types import Box, Component, Components
 
 SHOWN = 6
 """Number of cut-outs in the plot."""
+PIECE_SIZE = 512
+"""Largest side of a cut-out that is held in memory, in pixels."""
 SOURCES = "sources.json"
 """File that describes the cut-outs of a folder."""
 
@@ -117,10 +121,7 @@ class Segments(Result):
     def picture(self, index: int) -> Image.Image:
         """Return a cut-out as an RGBA image, with the mask as alpha channel."""
         segment = self.cutouts[index]
-        alpha = np.rint(255 * segment.mask[:, :, None]).astype(np.uint8)
-        # black outside the mask, for smaller files
-        colours = np.asarray(self.images.read(segment.sample)) * (alpha > 0)
-        return Image.fromarray(np.concatenate([colours, alpha], axis=2))
+        return rgba(self.images.read(segment.sample), segment.mask)
 
     def inserted(self, index: int, image: Image.Image) -> Image.Image:
         """Return an image with a cut-out inserted at its original position (F.2.3, Eq. 4)."""
@@ -128,6 +129,13 @@ class Segments(Result):
         source = self.images.read(segment.sample).resize(image.size, Image.Resampling.BILINEAR)
         mask = Image.fromarray(segment.mask).resize(image.size, Image.Resampling.BILINEAR)
         return blend(image, source, np.asarray(mask, np.float32))
+
+    def artefact(self) -> Pieces:
+        """Return the cut-outs as an artefact to insert into other images."""
+        pieces = [self.picture(number) for number in range(len(self))]
+        for piece in pieces:
+            piece.thumbnail((PIECE_SIZE, PIECE_SIZE))
+        return Pieces(", ".join(map(str, self.components)), tuple(pieces))
 
     def write(self, folder: str | Path) -> list[Path]:
         """Write each cut-out as an RGBA PNG, and ``sources.json``, into an empty folder.
@@ -203,6 +211,14 @@ class Segments(Result):
         )
 
 
+def rgba(image: Image.Image, mask: Float32[np.ndarray, "height width"]) -> Image.Image:
+    """Return an image with a mask as alpha channel."""
+    alpha = np.rint(255 * mask[:, :, None]).astype(np.uint8)
+    # black outside the mask, for smaller files
+    colours = np.asarray(image) * (alpha > 0)
+    return Image.fromarray(np.concatenate([colours, alpha], axis=2))
+
+
 @question("model", "images")
 def cut_out(
     database: Database,
@@ -247,7 +263,7 @@ def cut_out(
     )
     model, recipe = database.model, database.manifest.recipe
     readable = int(np.flatnonzero(database.samples["error"].isna())[0])
-    size = model.preprocess(database.images.read(readable)).shape[-2:]
+    size = model.prepare(database.images.read(readable)).shape[-2:]
     engine = engine_for(model, layer_names, rules or recipe.rules, size)
     vector = concept_vector(
         database, selected, engine.sort_layers(layer_names)[-1],
@@ -287,7 +303,7 @@ def _localised(
         chunk = indices[start : start + step]
         samples = [int(vector.positives[index]) for index in chunk]
         pictures = [images.read(sample) for sample in samples]
-        inputs = model.batch([model.preprocess(picture) for picture in pictures])
+        inputs = model.batch([model.prepare(picture) for picture in pictures])
         heat = cav_heatmap(engine, inputs, vector, readout)
         soft = soft_masks(heat)
         for row, (index, sample) in enumerate(zip(chunk, samples, strict=True)):
@@ -313,7 +329,7 @@ def check_folder(folder: str | Path) -> Path:
     StoreError
         If the folder contains images, which would mix with the new ones, or is a file.
     """
-    folder = Path(folder).expanduser()
+    folder = user_path(folder)
     has_pictures = folder.is_dir() and any(p.suffix.lower() in SUFFIXES for p in folder.iterdir())
     if has_pictures or folder.is_file():
         raise StoreError(

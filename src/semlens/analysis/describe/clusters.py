@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, cast
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float32, Float64, Int64
 
-from semlens.analysis.query_embedding import QueryEmbedding, alignment
 from semlens.errors import RecipeError
 
 NEIGHBOURS = 15
@@ -183,38 +182,37 @@ def _hdbscan(units: Float32[np.ndarray, "n d"]) -> np.ndarray:
     return HDBSCAN(min_cluster_size=SMALLEST, copy=cast(Any, True)).fit_predict(units)
 
 
-def describe_clusters(
-    theta: Float32[np.ndarray, "n d"],
+def describe_groups(
     positions: Float32[np.ndarray, "n 2"],
-    cluster: Int64[np.ndarray, " n"],
-    embedding: QueryEmbedding | None,
-    thresholds: Float32[np.ndarray, " n"],
-    top: int,
+    group: Int64[np.ndarray, " n"],
+    labels: Sequence[Mapping[str, float]],
+    name: str,
 ) -> pd.DataFrame:
-    """Return one row per cluster: cluster, size, labels, alignments, x, y; largest first.
+    """Return one row per cluster or place: ``name``, size, labels, scores, x, y; largest first.
 
-    Labels are the concepts of distinct names that align best (Eq. 4) with the mean theta of
-    the cluster (paper, D.2), above the mean of its members' thresholds. The position is that of
-    the member nearest to the median: a mean may lie where no member is.
+    The position is that of the member nearest to the median: a mean may lie where no member is.
+
+    Parameters
+    ----------
+    labels
+        Labels of each group with their scores; group -1 has none.
+    name
+        What the groups are, and their column: ``cluster`` or ``place``.
     """
-    ids = [int(c) for c in np.unique(cluster) if c >= 0]
-    members = [cluster == c for c in ids]
-    labels: list[dict[str, float]] = [{}] * len(ids)
-    if embedding is not None and ids:
-        means = np.stack([theta[mask].mean(0, dtype=np.float64) for mask in members])
-        values = alignment(means.astype(np.float32), embedding)
-        labels = [
-            best_concepts(value, embedding.names, float(thresholds[mask].mean()), top)
-            for value, mask in zip(values, members, strict=True)
-        ]
     rows: list[dict[str, object]] = []
-    for cluster_id, mask, best in zip(ids, members, labels, strict=True):
-        offsets = positions[mask] - np.median(positions[mask], axis=0)
-        x, y = map(float, positions[mask][np.square(offsets).sum(1).argmin()])
-        texts = {"labels": list(best), "alignments": list(best.values())}
-        rows.append({"cluster": cluster_id, "size": int(mask.sum()), **texts, "x": x, "y": y})
-    frame = pd.DataFrame(rows, columns=["cluster", "size", "labels", "alignments", "x", "y"])
-    return frame.sort_values(["size", "cluster"], ascending=[False, True], ignore_index=True)
+    for number in (int(value) for value in np.unique(group) if value >= 0):
+        members, best = np.flatnonzero(group == number), labels[number]
+        x, y = map(float, positions[medoid(positions, members)])
+        texts = {"labels": list(best), "scores": list(best.values())}
+        rows.append({name: number, "size": len(members), **texts, "x": x, "y": y})
+    frame = pd.DataFrame(rows, columns=[name, "size", "labels", "scores", "x", "y"])
+    return frame.sort_values(["size", name], ascending=[False, True], ignore_index=True)
+
+
+def medoid(positions: Float32[np.ndarray, "n 2"], members: Int64[np.ndarray, " m"]) -> int:
+    """Return the member that is nearest to the median of the members."""
+    offsets = positions[members] - np.median(positions[members], axis=0)
+    return int(members[np.square(offsets).sum(1).argmin()])
 
 
 def best_concepts(

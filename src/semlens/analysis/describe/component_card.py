@@ -87,7 +87,7 @@ class Measure:
     name: str
     value: float | None
     """None if there are too few examples."""
-    percentile: float | None
+    below: float | None
     """Share of the layer's components (with the measure) that have a lower value."""
     counts: tuple[int, ...]
     """The layer's distribution: components per bin of equal width from ``low`` to ``high``."""
@@ -193,13 +193,13 @@ def measures(frame: pd.DataFrame, position: int, bins: int = BINS) -> tuple[Meas
 def _measure(name: str, values: np.ndarray, position: int, bins: int) -> Measure:
     finite = values[np.isfinite(values)]
     value = _number(values[position])
-    percentile = None if value is None else float(np.count_nonzero(finite < value) / len(finite))
+    below = None if value is None else float(np.count_nonzero(finite < value) / len(finite))
     counts: tuple[int, ...] = ()
     if len(finite):
         counts = tuple(np.histogram(finite, bins)[0].tolist())
     low = float(finite.min()) if len(finite) else None
     high = float(finite.max()) if len(finite) else None
-    return Measure(name, value, percentile, counts, low, high, MEANINGS[name], FORMULAS[name])
+    return Measure(name, value, below, counts, low, high, MEANINGS[name], FORMULAS[name])
 
 
 def _number(value: Any) -> float | None:

@@ -15,7 +15,7 @@ from semlens.errors import RecipeError, nearest
 from semlens.store.reader import Database
 
 COLUMNS = (
-    "row", "component", "layer", "label", "label_alignment", "examples", "firing_rate",
+    "row", "component", "layer", "label", "confidence", "examples", "firing_rate",
     "maximum", *MEASURES, "relevance_mean", "relevance_max",
 )  # fmt: skip
 """Columns of the table, which can be sorted by any of them."""
@@ -34,7 +34,8 @@ def component_table(
     scores
         The measures of all components, in row order (``scores(database).frame``).
     labels
-        Their labels (:func:`semlens.analysis.saved_labels.saved_labels`).
+        Their labels in row order: label, confidence
+        (:func:`semlens.analysis.saved_labels.saved_labels`).
     target
         Class whose relevance is included. Shares below the database's floor are not stored and
         are NaN here.
@@ -59,7 +60,7 @@ def component_table(
     )
     texts = [None] * len(components) if labels is None else labels["label"].tolist()
     frame["label"] = pd.Series(texts, dtype=object)  # otherwise pandas turns None into NaN
-    frame["label_alignment"] = np.nan if labels is None else labels["alignment"].to_numpy()
+    frame["confidence"] = np.nan if labels is None else labels["confidence"].to_numpy()
     for column in ("examples", "firing_rate", "maximum"):
         frame[column] = components[column].to_numpy()
     for measure in MEASURES:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -13,25 +14,30 @@ from rich.console import Group
 from rich.text import Text
 
 from semlens.analysis.compare.component_sets import ComponentSet, as_databases, component_sets
-from semlens.analysis.compare.labels_and_scores import OptionalConcepts, embed_labels
+from semlens.analysis.compare.labels_and_scores import OptionalConcepts
 from semlens.analysis.concepts import Concepts
+from semlens.analysis.describe.atlas import Atlas, make_atlas
 from semlens.analysis.describe.clusters import (
     MIN_DIST,
     NEIGHBOURS,
     Method,
     check_clusters,
     compute_layout,
-    describe_clusters,
+    describe_groups,
     find_clusters,
     interpolate_positions,
     vote_clusters,
 )
+from semlens.analysis.describe.label_clusters import score_clusters
 from semlens.analysis.describe.map_cache import LayoutCache
 from semlens.analysis.describe.map_colouring import ColourValue, colour, colour_columns
-from semlens.analysis.label import VOCABULARY, LabelThreshold
-from semlens.analysis.noise import label_thresholds
+from semlens.analysis.describe.places import merge_clusters
+from semlens.analysis.labelling.chosen_method import LabelMethod
+from semlens.analysis.labelling.label import VOCABULARY, LabelThreshold
+from semlens.analysis.labelling.labeller import Labeller
 from semlens.analysis.result import Result
-from semlens.draw.map_plot import Colouring, MapLabel
+from semlens.draw.map_colours import Colouring, Groups
+from semlens.draw.map_labels import MapPlace
 from semlens.draw.text_table import rich_table
 from semlens.settings import question, setting
 from semlens.store.reader import Database
@@ -39,22 +45,28 @@ from semlens.types import Layers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from PIL import Image
+
+    from semlens.draw.map_plot import MapPicture
 
 _ROWS = 60
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ConceptMap(Result):
-    """Positions of components in the plane, and their labelled clusters.
+    """Positions of components in the plane, in clusters and labelled places.
 
     Parameters
     ----------
     frame
         One row per component with examples: model, component, layer, index, sign, x, y,
-        cluster (-1: none), cluster_label (None: no label), placed (whether it was added to an
-        existing layout).
+        cluster and place (-1: none), place_label (None: no label), placed (whether it was added
+        to an existing layout).
+    places
+        One row per place, largest first: place, size, labels, scores, x, y. A place is a cluster,
+        or several that lie side by side and share a label.
     clusters
-        One row per cluster, largest first: cluster, size, labels, alignments, x, y.
+        One row per cluster, largest first: cluster, size, place.
     method, seed
         Clustering method, and the seed of layout and clusters.
     reused
@@ -66,6 +78,7 @@ class ConceptMap(Result):
     """
 
     frame: pd.DataFrame
+    places: pd.DataFrame
     clusters: pd.DataFrame
     method: Method
     seed: int
@@ -88,8 +101,8 @@ class ConceptMap(Result):
         Parameters
         ----------
         by
-            ``query`` (values: one text or more, each with a hue), ``layer``, ``model``,
-            ``cluster``, ``clarity``, ``redundancy``, ``polysemanticity``, ``relevance``
+            ``query`` (values: one text or more, each with a hue), ``place``, ``layer``,
+            ``model``, ``clarity``, ``redundancy``, ``polysemanticity``, ``relevance``
             (value: the class), or ``contrast`` (value: a contrast, or its saved .json).
 
         Raises
@@ -108,33 +121,39 @@ class ConceptMap(Result):
         concepts: Concepts | None = VOCABULARY,
         threshold: float | None = None,
         top_labels: int = 2,
+        label_method: str | Labeller | None = None,
     ) -> ConceptMap:
-        """Return the same map with cluster labels from another concept set.
+        """Return the same map with places and labels from another concept set.
 
         The parameters are those of :func:`semlens.concept_map`.
         """
-        embedded = embed_labels(self.sets[0].database, concepts)
-        thresholds = [
-            label_thresholds(s.database, s.rows, embedded[1], threshold)
-            for s in self.sets
-            if embedded is not None
-        ]
         positions = self.frame[["x", "y"]].to_numpy(np.float32)
-        cluster_ids = self.frame["cluster"].to_numpy(np.int64)
-        clusters = describe_clusters(
-            np.concatenate([s.theta for s in self.sets]),
-            positions,
-            cluster_ids,
-            embedded and embedded[1],
-            np.concatenate(thresholds) if thresholds else np.zeros(len(self), np.float32),
-            top_labels,
-        )
-        names = {row["cluster"]: ", ".join(row["labels"]) for row in clusters.to_dict("records")}
+        cluster = self.frame["cluster"].to_numpy(np.int64)
+        scores = score_clusters(self.sets, cluster, concepts, label_method, threshold)
+        place_of, labels = merge_clusters(positions, cluster, scores, top_labels)
+        place = np.where(cluster >= 0, np.append(place_of, -1)[cluster], -1)
+        names = [", ".join(best) or None for best in labels] + [None]
         # as objects, otherwise pandas turns None into NaN
-        labels = pd.Series(
-            [names.get(cluster) or None for cluster in cluster_ids.tolist()], dtype=object
+        texts = pd.Series([names[number] for number in place.tolist()], dtype=object)
+        sizes = np.bincount(cluster[cluster >= 0], minlength=len(place_of))
+        clusters = {"cluster": np.arange(len(place_of)), "size": sizes, "place": place_of}
+        frame = self.frame.assign(place=place, place_label=texts)
+        return replace(
+            self,
+            frame=frame,
+            places=describe_groups(positions, place, labels, "place"),
+            clusters=pd.DataFrame(clusters),
+            colouring=colour(frame, self.sets, "place", ())
+            if isinstance(self.colouring, Groups) and self.colouring.title == "place"
+            else self.colouring,
         )
-        return replace(self, frame=self.frame.assign(cluster_label=labels), clusters=clusters)
+
+    @cached_property
+    def atlas(self) -> Atlas:
+        """Where components, names and outlines of places are drawn."""
+        positions = self.frame[["x", "y"]].to_numpy(np.float32)
+        names = [", ".join(labels) for labels in self.places.sort_values("place")["labels"]]
+        return make_atlas(positions, self.frame["place"].to_numpy(np.int64), names)
 
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per component, with columns for the values of the colouring."""
@@ -148,26 +167,47 @@ class ConceptMap(Result):
             "seed": self.seed,
             "reused": self.reused,
             "placed": self.placed,
+            "places": self.places.to_dict("records"),
             "clusters": self.clusters.to_dict("records"),
             "components": self.to_pandas().to_dict("records"),
         }
 
     def plot(self) -> Figure:
-        """Draw the points, and labels of as many clusters as there is room for."""
+        """Draw the components, with crops where there is room, and the names of places."""
         from semlens.draw.map_plot import draw_map
 
-        labels = [
-            MapLabel(", ".join(row["labels"]), row["x"], row["y"], row["size"])
-            for row in self.clusters.to_dict("records")
-            if row["labels"]
-        ]
         models = ", ".join(s.name for s in self.sets)
         way = "UMAP" if len(self) - self.placed >= NEIGHBOURS else "Principal axes"
         title = f"{way} of {len(self)} components of {models}"
-        return draw_map(
-            self.frame[["x", "y"]].to_numpy(np.float32), self.colouring, labels, title,
-            [self._placed_note] if self.placed else [],
-        )  # fmt: skip
+        notes = [self._placed_note] if self.placed else []
+        return draw_map(self.picture(), self.colouring, title, notes)
+
+    def picture(self) -> MapPicture:
+        """Return what is drawn of the map, whatever its colours."""
+        from semlens.draw.map_plot import MapPicture
+
+        atlas = self.atlas
+        places = [
+            MapPlace(
+                ", ".join(row["labels"]), float(atlas.names[row["place"]][0]),
+                float(atlas.names[row["place"]][1]), row["size"],
+                atlas.colours[row["place"]].light, atlas.hulls[row["place"]],
+            )
+            for row in self.places.sort_values("place").to_dict("records")
+        ]  # fmt: skip
+        has_crops = all(s.database.manifest.recipe.thumbnails for s in self.sets)
+        crop = self._crop if has_crops else None
+        return MapPicture(atlas.points, places, atlas.medoids, atlas.spread, crop)
+
+    def _crop(self, index: int) -> Image.Image:
+        """Return the strongest example of a component."""
+        from semlens.draw.example_sheet import example_pictures
+
+        starts = np.cumsum([0, *map(len, self.sets)])
+        number = int(np.searchsorted(starts, index, side="right")) - 1
+        components = self.sets[number]
+        row = int(components.rows[index - starts[number]])
+        return example_pictures(components.database, row, 1)[0]
 
     @property
     def _placed_note(self) -> str:
@@ -177,8 +217,11 @@ class ConceptMap(Result):
     def __rich__(self) -> Group:
         """Return the table of clusters for a terminal."""
         way = "k-means" if self.method == "kmeans" else "HDBSCAN"
-        title = f"{len(self)} components in {len(self.clusters)} clusters ({way})"
-        lines = [f"{len(self.clusters) - _ROWS} more clusters."] * (len(self.clusters) > _ROWS)
+        title = (
+            f"{len(self)} components in {len(self.places)} places "
+            f"({len(self.clusters)} clusters, {way})"
+        )
+        lines = [f"{len(self.places) - _ROWS} more places."] * (len(self.places) > _ROWS)
         alone = int((self.frame["cluster"].to_numpy() < 0).sum())
         if alone:
             lines.append(f"{alone} components are in no cluster.")
@@ -186,8 +229,8 @@ class ConceptMap(Result):
             lines.append("Positions were reused from a previous layout.")
         if self.placed:
             lines.append(f"{self._placed_note} Pass again=True to recompute the layout.")
-        columns = ["cluster", "size", "labels", "alignments"]
-        table = rich_table(self.clusters.head(_ROWS), title, columns)
+        columns = ["place", "size", "labels", "scores"]
+        table = rich_table(self.places.head(_ROWS), title, columns)
         return Group(table, *(Text(line) for line in lines))
 
 
@@ -201,30 +244,32 @@ def concept_map(
         int | None, setting("Clusters of k-means [60, or one per 8 components].")
     ] = None,
     method: Annotated[Method, setting("Clustering method.")] = "kmeans",
+    label_method: LabelMethod = None,
     threshold: LabelThreshold = None,
-    top_labels: Annotated[int, setting("Labels per cluster at most.", ge=1)] = 2,
+    top_labels: Annotated[int, setting("Labels per place at most.", ge=1)] = 2,
     seed: Annotated[int, setting("Seed of UMAP and k-means.", ge=0, le=2**32 - 1)] = 0,
     again: Annotated[bool, setting("Recompute the saved layout and clusters.")] = False,
 ) -> ConceptMap:
-    """Lay out components of one or several databases in the plane, and label their clusters.
+    """Lay out components of one or several databases in the plane, and label places of it.
 
     Positions come from UMAP with the cosine metric, clusters from unit vectors of semantic
-    space, labels from the mean theta of a cluster (paper, Fig. 2b and D.2). Positions and
-    clusters are saved per settings in the first database's ``analysis`` folder. When layers
-    are added later, existing positions do not change. A new component gets the mean position
-    of its five nearest existing components, weighted by inverse squared cosine distance, and
-    the cluster with most of that weight.
+    space (paper, Fig. 2b and D.2). Clusters that lie side by side and share a label are one place.
+    The labels of a place are the concepts with the largest mean score over its components.
+    Positions and clusters are saved per settings in the first
+    database's ``analysis`` folder. When layers are added later, existing positions do not change.
+    A new component gets the mean position of its five nearest existing components, weighted by
+    inverse squared cosine distance, and the cluster with most of that weight.
 
     Parameters
     ----------
     layers
         Layers to include, from each database that has them; all by default.
     concepts
-        For cluster labels; None for no labels. There are no labels either if the embedder
+        For labels; None for no labels. There are no labels either if the embedder
         reads no texts.
-    threshold
-        By default a label of a cluster must exceed the mean of the thresholds that ``label``
-        calibrates for its components.
+    label_method, threshold
+        As ``method`` and ``threshold`` of ``label``. By default a label of a place must exceed
+        the mean of the thresholds that ``label`` calibrates for its components.
     clusters
         For k-means; by default 60 as in the paper, but at most one per eight components.
     seed
@@ -261,14 +306,15 @@ def concept_map(
         x=positions["x"].to_numpy(np.float32),
         y=positions["y"].to_numpy(np.float32),
         cluster=assigned,
-        cluster_label=None,
+        place=-1,
+        place_label=None,
         placed=positions["placed"].to_numpy(bool),
     )
-    by = "model" if len(sets) > 1 else "layer" if len(sets[0].layers) > 1 else "cluster"
+    colouring = colour(frame, sets, "model" if len(sets) > 1 else "place", ())
     result = ConceptMap(
-        frame, pd.DataFrame(), method, seed, reused, colour(frame, sets, by, ()), tuple(sets)
+        frame, pd.DataFrame(), pd.DataFrame(), method, seed, reused, colouring, tuple(sets)
     )
-    return result.labelled(concepts, threshold, top_labels)
+    return result.labelled(concepts, threshold, top_labels, label_method)
 
 
 def assign_clusters(

@@ -16,6 +16,7 @@ from semlens.data.images import Images
 from semlens.data.load import is_saved_dataset
 from semlens.embedders.load import DEFAULT_EMBEDDER, embeds_texts, missing_package
 from semlens.errors import SemlensError
+from semlens.regular_files import read_bytes, user_path
 from semlens.store import file_names
 from semlens.store.reader import Database
 
@@ -115,7 +116,7 @@ def _data(database: Database) -> DatabaseWarning | None:
     spec = source.spec if isinstance(source, Images) else str(source or database.manifest.data.spec)
     if isinstance(source, Images) and spec.startswith("python:"):
         return None  # the images were passed as an object
-    root = Path(spec).expanduser()
+    root = user_path(spec)
     serve = shlex.join(["semlens", "serve", absolute_path(database), "--data", "NEW_PLACE"])
     if spec.startswith("python:"):
         return DatabaseWarning(
@@ -158,7 +159,7 @@ def _changed(database: Database, root: Path) -> tuple[int, list[str]]:
             continue
         compared += 1
         try:
-            same = hashlib.sha256((root / sample.path).read_bytes()).hexdigest() == sample.sha256
+            same = hashlib.sha256(read_bytes(root / sample.path)).hexdigest() == sample.sha256
         except OSError:
             same = False
         if not same:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Int64
 from rich.console import Group, RenderableType
 
 from semlens.analysis.class_relevance import MINIMUM, Minimum, TargetFilter
@@ -16,10 +15,12 @@ from semlens.analysis.compare.component_sets import ComponentSet, as_databases, 
 from semlens.analysis.compare.labels_and_scores import (
     LabelAssignment,
     assign_labels,
-    first_occurrences,
 )
 from semlens.analysis.concepts import ConceptSet, as_concepts
-from semlens.analysis.label import VOCABULARY, LabelConcepts, LabelThreshold
+from semlens.analysis.describe.category_nodes import concept_nodes, count_nodes, recurring
+from semlens.analysis.labelling.chosen_method import LabelMethod, choose_method
+from semlens.analysis.labelling.confidence import UNSURE
+from semlens.analysis.labelling.label import VOCABULARY, LabelConcepts, LabelThreshold
 from semlens.analysis.query_embedding import embed_concepts
 from semlens.analysis.result import Result
 from semlens.draw.text_table import titled_table
@@ -30,102 +31,6 @@ from semlens.types import Layers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-@dataclass(frozen=True)
-class CategoryNode:
-    """A category, or a concept (a leaf).
-
-    Parameters
-    ----------
-    path
-        Names from the outermost category to this one.
-    concepts
-        Indices in the concept set of all concepts below this node.
-    """
-
-    path: tuple[str, ...]
-    leaf: bool
-    concepts: tuple[int, ...]
-
-    @property
-    def text(self) -> str:
-        """The path, joined by ``/``."""
-        return "/".join(self.path)
-
-
-def concept_nodes(concepts: ConceptSet) -> list[CategoryNode]:
-    """Return the tree in pre-order: every category is followed by its content, in set order.
-
-    If a set has valid and spurious concepts, these are the outermost categories. A name that
-    recurs under another category counts under the first one only.
-    """
-    kinds = len({concept.kind for concept in concepts.concepts}) > 1
-    first_index = first_occurrences(concepts)
-    indices_of_node: dict[tuple[tuple[str, ...], bool], list[int]] = {}
-    for index, concept in enumerate(concepts.concepts):
-        if first_index[index] != index:
-            continue
-        path = (concept.kind, *concept.path) if kinds else concept.path
-        for depth in range(1, len(path) + 1):
-            indices_of_node.setdefault((path[:depth], False), []).append(index)
-        indices_of_node.setdefault(((*path, concept.name), True), []).append(index)
-    rank = {key: index for index, key in enumerate(indices_of_node)}
-
-    def order(key: tuple[tuple[str, ...], bool]) -> list[int]:
-        """Sort a node directly behind its ancestors, whatever the order in the set."""
-        above = [rank[key[0][:depth], False] for depth in range(1, len(key[0]))]
-        return [*above, rank[key]]
-
-    return [
-        CategoryNode(*key, tuple(indices_of_node[key]))
-        for key in sorted(indices_of_node, key=order)
-    ]
-
-
-def recurring(concepts: ConceptSet) -> dict[str, list[str]]:
-    """Return the categories of names that occur in several, the counted one first."""
-    first_index = first_occurrences(concepts)
-    categories: dict[str, list[str]] = {}
-    for index, concept in enumerate(concepts.concepts):
-        if first_index[index] != index:
-            first = concepts.concepts[first_index[index]]
-            categories.setdefault(concept.name, [first.category]).append(concept.category)
-    return categories
-
-
-def count_nodes(
-    nodes: Sequence[CategoryNode], concept_of_component: Int64[np.ndarray, " n"], concepts: int
-) -> list[dict[str, Any]]:
-    """Count components per node: count, share of all n, share of the labelled, carried concepts.
-
-    Parameters
-    ----------
-    concept_of_component
-        int64[n], the concept of each component; -1 for none.
-    concepts
-        Number of concepts in the set.
-    """
-    counts = np.bincount(concept_of_component[concept_of_component >= 0], minlength=concepts)
-    labelled = int(counts.sum())
-    sizes = np.array([len(node.concepts) for node in nodes], np.int64)
-    of_node = counts[np.concatenate([np.array(node.concepts, np.int64) for node in nodes])]
-    first = np.cumsum(sizes) - sizes
-    in_node, carried = np.add.reduceat(of_node, first), np.add.reduceat(of_node > 0, first)
-    return [
-        {
-            "path": node.text,
-            "name": node.path[-1],
-            "depth": len(node.path),
-            "leaf": node.leaf,
-            "concepts": len(node.concepts),
-            "carried": carrying,
-            "count": count,
-            "share": count / len(concept_of_component),
-            "share_of_labelled": count / labelled if labelled else float("nan"),
-        }
-        for node, count, carrying in zip(nodes, in_node.tolist(), carried.tolist(), strict=True)
-    ]
 
 
 def category_table(counts: pd.DataFrame, by: Sequence[str], depth: int) -> pd.DataFrame:
@@ -143,7 +48,9 @@ class Dissection(Result):
     Parameters
     ----------
     threshold
-        The fixed minimum alignment of a label; None if it was calibrated.
+        The fixed minimum score of a label; None if it was calibrated.
+    confidence
+        Labels that are less likely right than this are not counted.
     counts
         One row per database, layer and category or concept: ``path`` (joined by ``/``),
         ``name``, ``depth``, ``leaf`` (a concept), ``concepts`` (number below it), ``carried``
@@ -152,12 +59,13 @@ class Dissection(Result):
     totals
         The same per database, over all its layers.
     sizes
-        One row per database and layer: number of ``components``, and of ``labelled`` ones.
+        One row per database and layer: number of ``components``, of ``labelled`` ones, and of
+        ``doubtful`` ones, whose label is not likely enough to count; ``share`` labelled.
     gaps
         One row per database and concept without a component: its ``category``, the
-        ``nearest`` component, its ``alignment`` with the concept, its ``label``, and whether
+        ``nearest`` component, its ``score`` for the concept, its ``label``, and whether
         the concept was ``outdone``: it passes the threshold, but another one fits better.
-        The lowest alignment first.
+        The lowest score first.
     recurring
         Names that occur in several categories, counted under the first.
     depth
@@ -167,7 +75,9 @@ class Dissection(Result):
     """
 
     concepts: str
+    method: str
     threshold: float | None
+    confidence: float
     counts: pd.DataFrame
     totals: pd.DataFrame
     sizes: pd.DataFrame
@@ -200,6 +110,7 @@ class Dissection(Result):
         return {
             "concepts": self.concepts,
             "threshold": self.threshold,
+            "confidence": self.confidence,
             "sizes": self.sizes.to_dict("records"),
             "counts": shown.to_dict("records"),
             "gaps": self.gaps.to_dict("records"),
@@ -245,7 +156,10 @@ class Dissection(Result):
         """Return the tables for a terminal."""
         multiple = len(self.databases) > 1
         by = ["database", "layer"] if multiple else ["layer"]
-        renderables: list[RenderableType] = [*titled_table("components with a label", self.sizes)]
+        title = "components with a label"
+        if self.confidence:
+            title += f" that is right with a probability of {self.confidence:.0%} or more"
+        renderables: list[RenderableType] = [*titled_table(title, self.sizes)]
         table = category_table(self.counts, by, self.depth)
         if len(table):
             names = ["  " * path.count("/") + path.rpartition("/")[2] for path in table.index]
@@ -271,7 +185,7 @@ class Dissection(Result):
                 f"component; {np.count_nonzero(~gaps['outdone'])} of them are below the threshold "
                 "everywhere"
             )
-            columns = ["concept", "category", "nearest", "alignment", "label"]
+            columns = ["concept", "category", "nearest", "score", "label"]
             renderables += titled_table(title, gaps.head(self.top or len(gaps)), columns)
         return Group(*renderables)
 
@@ -284,7 +198,12 @@ def dissect(
     layers: Layers = None,
     target: TargetFilter = None,
     minimum: Minimum = MINIMUM,
+    method: LabelMethod = None,
     threshold: LabelThreshold = None,
+    confidence: Annotated[
+        float,
+        setting("Least probability that a label is right; 0 counts all labels.", ge=0, le=1),
+    ] = UNSURE,
     depth: Annotated[int, setting("Levels of categories to print.", ge=1)] = 1,
     top: Annotated[int, setting("Concepts and gaps to show; 0 for all.", ge=0)] = 10,
 ) -> Dissection:
@@ -300,6 +219,12 @@ def dissect(
         Layers to include, from each database that has them; all by default.
     target, minimum
         Include only components whose share of relevance for this class reaches ``minimum``.
+    method, threshold
+        As for ``label``; all databases are labelled by the same method. The paper has
+        ``semantic-lens`` and 0.025 (D.3).
+    confidence
+        Labels that are less likely right do not count; they have a question mark elsewhere. Labels
+        by methods without a confidence all count.
 
     Raises
     ------
@@ -321,6 +246,7 @@ def dissect(
     database_list = as_databases(databases, others)
     concept_set = as_concepts(concepts)
     embedding = embed_concepts(database_list[0], concept_set)
+    chosen = choose_method(database_list, method, len(concept_set))
     nodes = concept_nodes(concept_set)
     counts: list[dict[str, Any]] = []
     totals: list[dict[str, Any]] = []
@@ -329,7 +255,8 @@ def dissect(
     for components in component_sets(database_list, layers=layers, target=target, minimum=minimum):
         layer_sets = components.by_layer()
         assignments = [
-            assign_labels(layer_set, embedding, concept_set, threshold) for layer_set in layer_sets
+            assign_labels(layer_set, embedding, concept_set, chosen, threshold, confidence)
+            for layer_set in layer_sets
         ]
         for layer_set, assignment in zip(layer_sets, assignments, strict=True):
             origin = {"database": components.name, "layer": layer_set.layers[0]}
@@ -337,8 +264,15 @@ def dissect(
                 origin | row for row in count_nodes(nodes, assignment.concept, len(concept_set))
             ]
             labelled = assignment.concept >= 0
-            counted = {"components": len(layer_set), "labelled": int(labelled.sum())}
-            sizes.append({**origin, **counted, "share": float(labelled.mean())})
+            sizes.append(
+                {
+                    **origin,
+                    "components": len(layer_set),
+                    "labelled": int(labelled.sum()),
+                    "doubtful": int(assignment.doubtful.sum()),
+                    "share": float(labelled.mean()),
+                }
+            )
         all_concepts = np.concatenate([assignment.concept for assignment in assignments])
         totals += [
             {"database": components.name} | row
@@ -347,7 +281,9 @@ def dissect(
         gaps.append(_gaps(components.name, layer_sets, assignments, concept_set))
     return Dissection(
         concept_set.name,
+        str(chosen),
         threshold,
+        confidence,
         pd.DataFrame(counts),
         pd.DataFrame(totals),
         pd.DataFrame(sizes),
@@ -373,12 +309,12 @@ def _gaps(
         for i in np.unique(assignment.concept)
         if i >= 0
     }
-    alignments = np.stack([assignment.concept_alignment for assignment in assignments])
+    scores = np.stack([assignment.concept_score for assignment in assignments])
     for index, concept in enumerate(concepts.concepts):
         if concept.name in covered:
             continue
         covered.add(concept.name)
-        layer = int(alignments[:, index].argmax())
+        layer = int(scores[:, index].argmax())
         component = int(assignments[layer].component[index])
         label = int(assignments[layer].concept[component])
         rows.append(
@@ -387,11 +323,11 @@ def _gaps(
                 "concept": concept.name,
                 "category": concept.category,
                 "nearest": sets[layer].components[component],
-                "alignment": float(alignments[layer, index]),
+                "score": float(scores[layer, index]),
                 "label": concepts.concepts[label].name if label >= 0 else None,
-                "outdone": bool(alignments[layer, index] > assignments[layer].threshold[component]),
+                "outdone": bool(scores[layer, index] > assignments[layer].threshold[component]),
             }
         )
-    columns = ["database", "concept", "category", "nearest", "alignment", "label", "outdone"]
+    columns = ["database", "concept", "category", "nearest", "score", "label", "outdone"]
     frame = pd.DataFrame(rows, columns=columns).astype({"outdone": bool})
-    return frame.sort_values("alignment", kind="stable", ignore_index=True)
+    return frame.sort_values("score", kind="stable", ignore_index=True)

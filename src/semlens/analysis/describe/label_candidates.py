@@ -1,4 +1,4 @@
-"""Label candidates of vectors: the nearest concepts of a set (paper, 3.3 and 4.1.2)."""
+"""Label candidates of components: the concepts that describe them best."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float32, Int64
+from jaxtyping import Int64
+from pydantic import computed_field
 
 from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.query_embedding import QueryEmbedding, alignment
+from semlens.analysis.labelling.chosen_method import ChosenMethod
+from semlens.analysis.labelling.confidence import rival
+from semlens.analysis.labelling.default_method import PAPER_METHOD
+from semlens.analysis.labelling.ranking import Ranking
 from semlens.analysis.saved_labels import PREFIX
 from semlens.store.reader import Database
 
@@ -22,58 +26,79 @@ class Candidate:
     name: str
     category: str
     """Its categories, outermost first, joined by ``/``; empty if it has none."""
-    alignment: float
-    """Similarity with the concept minus similarity with the empty templates (Eq. 4)."""
+    score: float
+    """By the labelling method."""
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """The nearest concepts of one vector, best first, each name once."""
+    """The best concepts of one component, best first, each name once."""
 
     candidates: tuple[Candidate, ...]
     margin: float | None
-    """Alignment of the best name minus that of the next; None if there is no other name."""
+    """Score of the best name minus that of the next; None if there is no other name."""
     label: str | None
-    """The best name, or None if its alignment does not exceed the threshold."""
+    """The best name, or None if its score does not exceed the threshold."""
     threshold: float | None = None
-    """The alignment that a label must exceed; None if it is unknown (older saved labels)."""
+    """The score that a label must exceed; None if the method has no threshold."""
+    method: str = PAPER_METHOD
+    """The labelling method."""
+    confidence: float | None = None
+    """Probability that the best name is right; None if it is unknown."""
+
+    @computed_field
+    @property
+    def rival(self) -> str | None:
+        """The second name, if it cannot be told which of the two is right."""
+        confidence = np.nan if self.confidence is None else self.confidence
+        names, scores = [c.name for c in self.candidates], [c.score for c in self.candidates]
+        return rival(self.label, names, scores, confidence)
 
 
-def candidates(
-    vectors: Float32[np.ndarray, "n d"],
-    embedding: QueryEmbedding,
+def ranked_candidates(
+    ranked: Ranking,
+    rows: Int64[np.ndarray, " n"],
     concepts: ConceptSet,
-    thresholds: Float32[np.ndarray, " n"],
+    method: ChosenMethod,
     top: int = 5,
-) -> list[Candidates]:
-    """Rank the concepts of a set for each vector, as ``label`` does.
+) -> list[Candidates | None]:
+    """Return the candidates of components, whose best one ``label`` gives; None if unranked.
 
     Parameters
     ----------
-    vectors
-        Concept vectors of components, or means of some of their examples.
-    embedding
-        The vectors of the set: ``embed_concepts(database, concepts)``.
-    thresholds
-        What each label must exceed, see :func:`semlens.analysis.noise.label_thresholds`.
+    ranked
+        A ranking of the concepts with at least ``top`` and two names.
     top
-        Maximum number; a name in several categories counts once, in the first.
+        Maximum number; a name in several categories counts once.
     """
-    items = concepts.concepts
-    _, name_of = np.unique([concept.name for concept in items], return_inverse=True)
-    ranked: list[Candidates] = []
-    for values, least in zip(alignment(vectors, embedding), thresholds, strict=True):
-        order = np.argsort(-values, kind="stable")
-        # only the best entry of each name
-        distinct = order[np.sort(np.unique(name_of[order], return_index=True)[1])]
-        best = tuple(
-            Candidate(items[i].name, items[i].category, float(values[i]))
-            for i in distinct[: max(top, 0)]
+    names = [concept.name for concept in concepts.concepts]
+    position_of = {row: position for position, row in enumerate(ranked.rows.tolist())}
+    results: list[Candidates | None] = []
+    for row in rows.tolist():
+        position = position_of.get(row)
+        if position is None:
+            results.append(None)
+            continue
+        best = [
+            Candidate(names[index], concepts.concepts[index].category, score)
+            for index, score in ranked.best(position, names, max(top, 2))
+        ]
+        least = float(ranked.thresholds[position])
+        results.append(
+            Candidates(
+                tuple(best[: max(top, 0)]),
+                best[0].score - best[1].score if len(best) > 1 else None,
+                best[0].name if best[0].score > least else None,
+                least if np.isfinite(least) else None,
+                str(method),
+                _known(float(ranked.confidence[position])),
+            )
         )
-        margin = float(values[distinct[0]] - values[distinct[1]]) if len(distinct) > 1 else None
-        label = items[distinct[0]].name if values[distinct[0]] > least else None
-        ranked.append(Candidates(best, margin, label, float(least)))
-    return ranked
+    return results
+
+
+def _known(confidence: float) -> float | None:
+    return confidence if np.isfinite(confidence) else None
 
 
 def saved_candidates(
@@ -90,7 +115,7 @@ def saved_candidates(
 
 
 def _from_record(record: dict[str, Any], top: int) -> Candidates | None:
-    names, values = record["candidates"], record["alignments"]
+    names, values = record["candidates"], record["scores"]
     if not isinstance(names, np.ndarray | list) or not isinstance(values, np.ndarray | list):
         return None
     label, margin = record["label"], record["margin"]
@@ -101,10 +126,12 @@ def _from_record(record: dict[str, Any], top: int) -> Candidates | None:
         for rank, (name, value) in enumerate(zip(names, values, strict=True))
     ]
     has_margin = isinstance(margin, float) and np.isfinite(margin)
-    threshold = record.get("threshold")
+    threshold = float(record["threshold"])
     return Candidates(
         tuple(items[: max(top, 0)]),
         float(margin) if has_margin else None,
         label,
-        None if threshold is None else float(threshold),
+        threshold if np.isfinite(threshold) else None,
+        record["method"],
+        _known(float(record["confidence"])),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from jaxtyping import Float32, Float64, Int64
 from semlens.analysis.compare.component_sets import ComponentSet
 from semlens.analysis.describe.clusters import nearest_existing
 from semlens.analysis.query_embedding import unit
+from semlens.errors import StoreError
 from semlens.recipe import fingerprint
 from semlens.store.reader import Database
 from semlens.types import Layers, as_list
@@ -54,7 +56,9 @@ class LayoutCache:
         Values of components of layers added since are NaN. A table is invalid once the vectors
         of one of its layers have changed.
         """
-        saved = self.sets[0].database.load_with_origin(self.name)
+        saved = None
+        with suppress(StoreError):  # it can be computed again
+            saved = self.sets[0].database.load_with_origin(self.name)
         if saved is None:
             return None
         table, origin = saved
@@ -69,7 +73,8 @@ class LayoutCache:
         if database.is_writable:
             table = pd.concat([self._keys(), values], axis=1)
             origin = {"settings": dict(self.settings), "layers": self._digests()}
-            database.save_analysis(self.name, table, origin)
+            with suppress(StoreError):  # a full disk; the map is drawn all the same
+                database.save_analysis(self.name, table, origin)
 
     def complete(
         self,

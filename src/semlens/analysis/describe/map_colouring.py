@@ -17,12 +17,12 @@ from semlens.analysis.contrast.contrast import Contrast
 from semlens.analysis.query_embedding import alignment
 from semlens.analysis.saved_json import read_saved
 from semlens.analysis.scores import MEASURES
-from semlens.analysis.search import embed_query
-from semlens.draw.map_plot import Colouring, Groups, Queries, Scale
+from semlens.analysis.search.query import embed_query
+from semlens.draw.map_colours import Colouring, Groups, Queries, Scale
 from semlens.errors import ConceptError
 
 Colour = Literal[
-    "query", "layer", "model", "cluster", "clarity", "redundancy", "polysemanticity", "relevance",
+    "query", "place", "layer", "model", "clarity", "redundancy", "polysemanticity", "relevance",
     "contrast",
 ]  # fmt: skip
 """What points can be coloured by."""
@@ -79,7 +79,7 @@ def colour(
     Parameters
     ----------
     frame
-        One row per component of the sets: model, layer, cluster.
+        One row per component of the sets: model, layer, place, place_label.
 
     Raises
     ------
@@ -103,9 +103,11 @@ def colour(
         return _contrast(sets, values[0])
     if by in MEASURES:
         return Scale(by, np.concatenate([set_scores(s)[by].to_numpy(np.float32) for s in sets]))
-    if by == "cluster":
-        groups = frame["cluster"].to_numpy(np.int64)
-        names = [f"cluster {i}" for i in range(groups.max(initial=-1) + 1)]
+    if by == "place":
+        groups = frame["place"].to_numpy(np.int64)
+        labels = dict(zip(groups.tolist(), frame["place_label"], strict=True))
+        numbers = range(int(groups.max(initial=-1)) + 1)
+        names = [labels[i] or f"place {i + 1}, no label" for i in numbers]
     else:
         groups, names = pd.factorize(frame[by])
     return Groups(by, tuple(map(str, names)), np.asarray(groups, np.int64), ordered=by == "layer")

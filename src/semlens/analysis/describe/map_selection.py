@@ -15,14 +15,14 @@ from rich.text import Text
 from semlens.analysis.describe.concept_map import ConceptMap
 from semlens.analysis.result import Result
 from semlens.analysis.saved_labels import PREFIX, label_tables, saved_labels
-from semlens.draw.map_plot import Groups, MapLabel
+from semlens.draw.map_colours import Groups
 from semlens.draw.text_table import rich_table
 from semlens.errors import LayerError, RecipeError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-CLUSTERS = "clusters"
+PLACES = "places"
 """Source of labels when the database has no saved labels."""
 _ROWS = 20
 
@@ -34,15 +34,14 @@ class Selection(Result):
     Parameters
     ----------
     frame
-        One row per component: row, component, layer, index, sign, x, y, cluster, label
-        (None: no label).
+        One row per component: row, component, layer, index, sign, place, label (None: no label).
     labels
         One row per label, most frequent first: label, count, share (of the selection),
         total (components on the map with this label).
     layers
         One row per layer of the selection: layer, count, share, total.
     source
-        Where labels come from: ``labels-NAME``, saved in the database, or ``clusters``.
+        Where labels come from: ``labels-NAME``, saved in the database, or ``places``.
     concept_map
         The map.
     """
@@ -81,13 +80,11 @@ class Selection(Result):
         """Draw the map with the selected components highlighted."""
         from semlens.draw.map_plot import draw_map
 
-        where = self.concept_map.frame[["x", "y"]].to_numpy(np.float32)
-        group = np.where(self.concept_map.frame["component"].isin(self.frame["component"]), 0, -1)
-        x, y = np.median(self.frame[["x", "y"]].to_numpy(float), axis=0)
-        text = ", ".join(self.labels["label"].head(2))
-        labels = [MapLabel(text, float(x), float(y), len(self))] if text else []
-        title = f"{len(self)} of {len(where)} components"
-        return draw_map(where, Groups("selection", ("selected",), group), labels, title)
+        picture = self.concept_map.picture()
+        selected = self.concept_map.frame["component"].isin(self.frame["component"])
+        group = np.where(selected, 0, -1)
+        title = f"{len(self)} of {len(group)} components"
+        return draw_map(picture, Groups("selection", ("selected",), group), title)
 
     def __rich__(self) -> RenderableType:
         """Return the labels and the layers for a terminal."""
@@ -121,7 +118,7 @@ def select(concept_map: ConceptMap, rows: Sequence[int]) -> Selection:
         )
     positions = _positions(concept_map.sets[0].rows, rows)
     labels, source = component_labels(concept_map)
-    frame = concept_map.frame[["component", "layer", "index", "sign", "x", "y", "cluster"]]
+    frame = concept_map.frame[["component", "layer", "index", "sign", "place"]]
     frame = frame.assign(label=pd.Series(labels, dtype=object))
     frame.insert(0, "row", concept_map.sets[0].rows)
     selected = frame.iloc[positions].reset_index(drop=True)
@@ -142,12 +139,12 @@ def component_labels(concept_map: ConceptMap) -> tuple[list[str | None], str]:
     """Return the label of each component of a map of one database, and their source.
 
     These are the labels saved last (``semlens label --keep NAME``), or else those of the
-    clusters.
+    places.
     """
     component_set = concept_map.sets[0]
     table = saved_labels(component_set.database)
     if table is None:
-        labels, source = concept_map.frame["cluster_label"], CLUSTERS
+        labels, source = concept_map.frame["place_label"], PLACES
     else:
         labels = table["label"].iloc[component_set.rows]
         source = PREFIX + label_tables(component_set.database)[0].name

@@ -20,8 +20,6 @@ class Neighbour:
     component: Component
     cosine: float
     """Cosine of the concept vectors (Eq. 3)."""
-    label: str | None = None
-    """Filled in by callers that label components."""
 
 
 @dataclass(frozen=True)

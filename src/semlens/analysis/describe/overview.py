@@ -1,25 +1,17 @@
-"""Overview of a database: build settings, classes, suggested queries, notable components."""
+"""Overview of a database: build settings, classes, notable components."""
 
 from __future__ import annotations
-
-from collections import Counter
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Int64
 
 from semlens.analysis.classes import class_name
-from semlens.analysis.saved_labels import saved_labels
 from semlens.analysis.scores import scores
 from semlens.store import file_names
 from semlens.store.manifest import Manifest
 from semlens.store.reader import Database
 
-GENERAL = ("watermark", "written text", "stripes")
-"""Queries that suit any model of natural images; artefacts first."""
-_QUERIES = 8
 _READOUTS = {
     "mean": "mean over space or tokens",
     "max": "largest value over space or tokens",
@@ -80,36 +72,6 @@ def class_table(database: Database) -> pd.DataFrame:
             "samples": counts,
         }
     )
-
-
-@dataclass(frozen=True)
-class SuggestedQuery:
-    """A query that is likely to have matches, and where it comes from."""
-
-    text: str
-    origin: Literal["label", "class", "general"]
-
-
-def sample_queries(database: Database, count: int = _QUERIES) -> list[SuggestedQuery]:
-    """Suggest queries: general ones, the most frequent saved labels, and class names."""
-    labels = saved_labels(database)
-    frequent_labels: list[str] = []
-    if labels is not None:
-        counts = Counter(labels["label"].dropna())
-        frequent_labels = [
-            text for text, _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
-        ]
-    classes = class_table(database)["name"].tolist()
-    # evenly spaced, since neighbouring classes are often alike, as the dog breeds of ImageNet
-    spread = np.linspace(0, max(len(classes) - 1, 0), min(count, len(classes))).round().astype(int)
-    spread_names = [str(classes[i]) for i in dict.fromkeys(spread.tolist())]
-    class_queries = [SuggestedQuery(name, "class") for name in spread_names if not name.isdecimal()]
-    label_queries = [SuggestedQuery(text, "label") for text in frequent_labels]
-    general_queries = [SuggestedQuery(text, "general") for text in GENERAL]
-    half = (count - len(general_queries) + 1) // 2
-    suggestions = [*general_queries, *label_queries[:half], *class_queries, *label_queries[half:]]
-    unique = {suggestion.text.casefold(): suggestion for suggestion in reversed(suggestions)}
-    return [s for s in suggestions if unique[s.text.casefold()] is s][:count]
 
 
 def notable_rows(database: Database, count: int) -> Int64[np.ndarray, " n"]:

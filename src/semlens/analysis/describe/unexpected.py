@@ -22,10 +22,12 @@ from semlens.analysis.describe.classes_and_samples import (
     share_among_classes,
     summarize_examples,
 )
-from semlens.analysis.describe.clusters import best_concepts
-from semlens.analysis.label import VOCABULARY, LabelConcepts
-from semlens.analysis.noise import label_thresholds
-from semlens.analysis.query_embedding import alignment, embed_concepts
+from semlens.analysis.labelling.chosen_method import choose_method
+from semlens.analysis.labelling.default_method import PAPER_METHOD
+from semlens.analysis.labelling.label import VOCABULARY, LabelConcepts, LabelThreshold
+from semlens.analysis.labelling.labeller import Labeller
+from semlens.analysis.labelling.ranking import rank_words
+from semlens.analysis.query_embedding import embed_concepts
 from semlens.analysis.result import Result, check_suffix
 from semlens.draw.text_table import rich_table
 from semlens.settings import question, setting
@@ -36,6 +38,7 @@ from semlens.types import Components, Layers, Target
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+UnexpectedMethod = Annotated[str | Labeller, setting("Labelling method.")]
 DRAWN, CROPS, BARS = 6, 6, 5
 """Components, examples and classes in the plot."""
 
@@ -50,13 +53,15 @@ class Unexpected(Result):
         The class: its logit and its name.
     concepts
         Name of the concept set.
+    method
+        The labelling method.
     threshold
-        Components whose best alignment does not exceed it have no label; None if it was
+        Components whose best score does not exceed it have no label; None if it was
         calibrated, or if components were given.
     minimum
         Components whose largest share of relevance reaches it are relevant.
     frame
-        One row per component: relevance (mean, max), nearest concepts and alignments, the
+        One row per component: relevance (mean, max), nearest concepts and their scores, the
         threshold (NaN if components were given), clarity, the class's share and rank among the
         classes, and the classes of its examples.
     classes
@@ -71,6 +76,7 @@ class Unexpected(Result):
     target: int
     name: str
     concepts: str
+    method: str
     threshold: float | None
     minimum: float
     frame: pd.DataFrame
@@ -129,6 +135,7 @@ class Unexpected(Result):
         return {
             "target": {"logit": self.target, "name": self.name},
             "concepts": self.concepts,
+            "method": self.method,
             "threshold": self.threshold,
             "minimum": self.minimum,
             "relevant": self.relevant,
@@ -179,7 +186,7 @@ class Unexpected(Result):
             row["component"],
             row["mean"],
             row["nearest"][0],
-            row["alignments"][0],
+            row["scores"][0],
             example_pictures(self.database, self.database.rows_of(row["component"])[0], CROPS),
             files["path"].head(CROPS).tolist(),
             [*zip(top_classes["class"], top_classes["mean"], is_target, strict=True)],
@@ -198,7 +205,7 @@ class Unexpected(Result):
                 "mean": [f"{value:.1%}" for value in frame["mean"]],
                 "max": [f"{value:.1%}" for value in frame["max"]],
                 "nearest": frame["nearest"].str[0],
-                "alignment": frame["alignments"].str[0],
+                "score": frame["scores"].str[0],
                 "threshold": frame["threshold"],
                 "clarity": frame["clarity"],
                 "examples": frame["examples_show"],
@@ -215,10 +222,8 @@ def unexpected(
     concepts: LabelConcepts = VOCABULARY,
     *,
     layers: Layers = None,
-    threshold: Annotated[
-        float | None,
-        setting("A component has no label if no alignment exceeds this [noise]."),
-    ] = None,
+    method: UnexpectedMethod = PAPER_METHOD,
+    threshold: LabelThreshold = None,
     minimum: Minimum = MINIMUM,
     top: Annotated[int | None, setting("Maximum number of components.", ge=1)] = None,
     nearest: Annotated[int, setting("Nearest concepts to report.", ge=1)] = 3,
@@ -234,10 +239,11 @@ def unexpected(
         Expected or known concepts.
     layers
         Layers to include; all by default.
-    threshold
-        Components whose best alignment does not exceed it have no label. By default it is
-        calibrated for each layer and these concepts, as that of ``label``; the paper has 0, the
-        alignment of the empty template (4.1.2).
+    method, threshold
+        As for ``label``. A component whose best score does not exceed the threshold has no label.
+        By default the score is the alignment: unlike a vote, it does not depend on the other
+        concepts, so that a short list may describe a component badly. The paper's threshold is 0,
+        the alignment of the empty template (4.1.2).
     components
         Describe these, if relevant, instead of those without a label; for example an audit's
         (``audit.unexpected``), which are tested against chance.
@@ -255,10 +261,11 @@ def unexpected(
     relevant = relevant[database.has_examples[relevant["component"].to_numpy()]]
     candidates = relevant["component"].to_numpy(np.int64)
     embedding = embed_concepts(database, concept_set)
-    alignments = alignment(database.theta[candidates], embedding)
+    chosen = choose_method([database], method, len(concept_set))
+    ranked = rank_words(database, candidates, embedding, chosen, names=nearest, threshold=threshold)
     if components is None:
-        thresholds = label_thresholds(database, candidates, embedding, threshold)
-        is_unexpected = ~(alignments.max(axis=1, initial=-np.inf) > thresholds)
+        thresholds = ranked.thresholds
+        is_unexpected = ~(ranked.score[:, 0] > thresholds)
     else:
         thresholds = np.full(len(candidates), np.nan, np.float32)
         is_unexpected = np.isin(candidates, database.rows_of(components))
@@ -266,17 +273,16 @@ def unexpected(
         relevant[is_unexpected].head(len(relevant) if top is None else top).reset_index(drop=True)
     )
     rows = selected["component"].to_numpy(np.int64)
-    concept_names = [concept.name for concept in concept_set.concepts]
     nearest_concepts = [
-        best_concepts(row, concept_names, -np.inf, nearest)
-        for row in alignments[is_unexpected][: len(rows)]
+        ranked.best(position, embedding.names, nearest)
+        for position in np.flatnonzero(is_unexpected)[: len(rows)].tolist()
     ]
     classes = relevance_by_class(database, rows, layer_names)
     files = example_files(database, rows)
     frame = selected.assign(
         component=database.names(rows),
-        nearest=[list(best) for best in nearest_concepts],
-        alignments=[list(best.values()) for best in nearest_concepts],
+        nearest=[[embedding.names[i] for i, _ in best] for best in nearest_concepts],
+        scores=[[score for _, score in best] for best in nearest_concepts],
         threshold=thresholds[is_unexpected][: len(rows)],
         clarity=clarity_of_rows(database, rows),
     )
@@ -285,7 +291,7 @@ def unexpected(
     for table in (classes, files):
         table.insert(0, "component", database.names(table.pop("row").to_numpy(np.int64)))
     return Unexpected(
-        logit, class_name(database, logit), concept_set.name,
+        logit, class_name(database, logit), concept_set.name, str(chosen),
         threshold if components is None else None, minimum,
         frame, classes, files, _layers(layer_names, relevant, is_unexpected), database,
     )  # fmt: skip

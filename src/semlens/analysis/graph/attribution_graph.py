@@ -22,10 +22,25 @@ from semlens.analysis.graph.relevance_trace import (
     received_relevance,
     strongest_components,
 )
-from semlens.analysis.label import VOCABULARY, ComponentLabels, LabelSource, as_labels, label_of
+from semlens.analysis.graph.verdict_composition import audited_verdicts, with_verdicts
+from semlens.analysis.labelling.component_names import NAMES
+from semlens.analysis.labelling.label import LabelThreshold
+from semlens.analysis.labelling.label_source import (
+    ComponentLabels,
+    LabelSource,
+    as_labels,
+    label_of,
+)
 from semlens.analysis.result import IMAGE_SUFFIXES, Result
 from semlens.draw.encode_images import encode_webp
-from semlens.draw.graph_layout import GraphEdge, GraphHeading, GraphNode, layout_graph
+from semlens.draw.example_picture import example_webp
+from semlens.draw.graph_layout import (
+    GraphEdge,
+    GraphHeading,
+    GraphNode,
+    layout_graph,
+    verdicts_text,
+)
 from semlens.draw.graph_picture import draw_png, draw_svg
 from semlens.draw.graph_scene import Scene
 from semlens.draw.text_table import rich_table
@@ -69,7 +84,8 @@ def make_node(
     rows = database.layer(layer.name).first + layer.indices[list(columns)]
     maximum = float(group_share[np.abs(group_share).argmax()])
     identity, names = f"{layer.name}/{label}", tuple(database.names(rows))
-    return GraphNode(identity, layer.name, label, names, float(group_share.mean()), maximum)
+    means = tuple(layer.share[:, list(columns)].mean(0, dtype=np.float64).tolist())
+    return GraphNode(identity, layer.name, label, names, float(group_share.mean()), maximum, means)
 
 
 def make_edges(
@@ -105,8 +121,6 @@ THUMBNAIL = 128
 """Longest side of the image's thumbnail, in pixels."""
 MINIMUM = 0.01
 """Minimum share of a component in the graph (paper, D.5)."""
-THRESHOLD = 0.01
-"""Minimum alignment of a group's label."""
 LINES = 12
 """Groups per layer in a terminal's table."""
 LOW_COVERAGE = 0.25
@@ -222,7 +236,7 @@ class AttributionGraph(Result):
         for node in self.nodes:
             for row in self.database.rows_of(node.components[:1]):
                 for example in self.database.examples_of(row, 1):
-                    webp = self.database.thumbnail(example.crop)
+                    webp = example_webp(self.database, example)
                     if webp is not None:
                         thumbnails[node.id] = webp
         return thumbnails
@@ -238,13 +252,19 @@ class AttributionGraph(Result):
         for name in reversed(self.layers):
             nodes = [node for node in self.nodes if node.layer == name]
             frame = pd.DataFrame(
-                [(n.label, n.mean, n.maximum, _few(n.components)) for n in nodes[:LINES]],
-                columns=["label", "share", "maximum", "components"],
+                [
+                    (n.label, n.mean, n.maximum, verdicts_text(n), _few(n.components))
+                    for n in nodes[:LINES]
+                ],
+                columns=["label", "share", "maximum", "verdicts", "components"],
             )
-            title = f"\n{name}: {self.share_shown[name]:.0%} of its relevance"
+            if all(node.verdicts is None for node in nodes):
+                frame = frame.drop(columns="verdicts")
+            title = f"\n{name}: {100 * self.share_shown[name]:.0f} % of its relevance"
             more = f", {LINES} of {len(nodes)} groups" if len(nodes) > LINES else ""
             rendered.append(rich_table(frame, title + more))
-        summary = f"\n{len(self.edges)} connections show {self.overall:.0%} of the relevance."
+        shown = f"{100 * self.overall:.0f} % of the relevance"
+        summary = f"\n{len(self.edges)} connections show {shown}."
         if self.overall < LOW_COVERAGE:
             summary += f"\nLower the minimum (now {self.minimum:g}) to show more."
         return Group(*rendered, Text(summary))
@@ -259,9 +279,9 @@ def _few(names: Sequence[str], count: int = 3) -> str:
 def attribution_graph(
     database: Database,
     target: Target,
-    concepts: LabelSource = VOCABULARY,
+    concepts: LabelSource = NAMES,
     *,
-    threshold: Annotated[float, setting("Minimum alignment of a label.", ge=-2, le=2)] = THRESHOLD,
+    threshold: LabelThreshold = None,
     samples: Samples = IMAGES,
     images: Pictures = None,
     layers: Layers = None,
@@ -273,6 +293,9 @@ def attribution_graph(
     batch_size: Annotated[
         int | None, setting("Images per pass [what memory allows].", ge=1)
     ] = None,
+    verdicts: Annotated[
+        bool | Mapping[str, str], setting("Show the verdicts of the class's audit, if it has one.")
+    ] = True,
 ) -> AttributionGraph:
     """Trace the relevance of a class through groups of components.
 
@@ -290,6 +313,9 @@ def attribution_graph(
     samples, images
         Maximum number of samples of the class, or numbers of any samples; or pictures from
         anywhere. With a single picture, the graph is that of one prediction.
+    verdicts
+        Whether to show which part of each group the audit of the class calls valid or spurious,
+        with its saved lists or else the bundled ones; or verdicts by component.
 
     Raises
     ------
@@ -315,6 +341,13 @@ def attribution_graph(
         traced,
         groups,
         received_relevance(job, group_indices, selected),
+        verdicts=(
+            verdicts
+            if isinstance(verdicts, Mapping)
+            else audited_verdicts(database, job.images.target)
+            if verdicts
+            else {}
+        ),
         minimum=minimum,
         rules=job.engine.rules.name,
         example=job.images.read(job.images.samples[0]),
@@ -328,6 +361,7 @@ def build_graph(
     groups: Mapping[str, Mapping[str, Sequence[int]]],
     received: Mapping[str, Float[np.ndarray, "s a k"]],
     *,
+    verdicts: Mapping[str, str],
     minimum: float,
     rules: str,
     example: Image.Image | None = None,
@@ -347,6 +381,8 @@ def build_graph(
     received
         By lower layer, the relevance that its k selected components, group by group, receive from
         each of the a groups of the layer above.
+    verdicts
+        By component; may be empty.
     """
     nodes = [GraphNode(TARGET, "", class_name(database, target), (), 1.0, 1.0)]
     layer_nodes: dict[str, list[GraphNode]] = {}
@@ -356,7 +392,8 @@ def build_graph(
     for layer in layers:
         name, label_columns = layer.name, groups[layer.name]
         layer_nodes[name] = [
-            make_node(database, layer, label, columns) for label, columns in label_columns.items()
+            with_verdicts(make_node(database, layer, label, columns), verdicts)
+            for label, columns in label_columns.items()
         ]
         selected = layer.share[:, sum(map(list, label_columns.values()), [])].astype(np.float64)
         share_shown[name] = float(np.abs(selected).sum(1).mean())

@@ -8,19 +8,21 @@ selected components above.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import numpy as np
 from jaxtyping import Float64
 from PIL import Image
 
 from semlens.analysis.graph.attribution_graph import (
     MINIMUM,
-    THRESHOLD,
     AttributionGraph,
     build_graph,
     group_components,
 )
 from semlens.analysis.graph.relevance_trace import GraphTrace, TracedLayer
-from semlens.analysis.label import LabelSource, as_labels
+from semlens.analysis.labelling.label_source import LabelSource, as_labels
 from semlens.errors import RelevanceError
 from semlens.store.reader import Database
 
@@ -30,9 +32,10 @@ def prune_graph(
     database: Database,
     concepts: LabelSource = None,
     *,
-    threshold: float = THRESHOLD,
+    threshold: float | None = None,
     minimum: float = MINIMUM,
     top: int | None = None,
+    verdicts: Mapping[str, str] = MappingProxyType({}),
     example: Image.Image | None = None,
 ) -> AttributionGraph:
     """Return the graph that :func:`semlens.attribution_graph` would compute with these settings.
@@ -41,6 +44,8 @@ def prune_graph(
     ----------
     concepts, threshold, minimum, top
         See :func:`semlens.attribution_graph`.
+    verdicts
+        Of the class's audit, by component; may be empty.
     example
         An image of the class, for the picture.
 
@@ -71,6 +76,7 @@ def prune_graph(
         trace.layers,
         groups,
         received,
+        verdicts=verdicts,
         minimum=minimum,
         rules=trace.rules,
         example=example,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Int64
 
 from semlens.analysis.labelling.evidence import Evidence
 from semlens.errors import ConceptError
@@ -36,7 +37,9 @@ class Labeller(Settings, ABC):
     def scores(self, evidence: Evidence) -> Float32[np.ndarray, "n q"]:
         """Score every word for every component; higher is better.
 
-        Only the order of the words within a component means something in every method.
+        Only the order of the words within a component means something in every method. Words of the
+        same vector, as a name that is in two categories, are scored as one word: else they would
+        share the votes.
 
         Raises
         ------
@@ -58,7 +61,9 @@ class Labeller(Settings, ABC):
                 "Build the database again with a reference sample (setting 'reference'), or "
                 "choose a method that does without, such as semantic-lens or vote-examples.",
             )
-        scores = self._scores(evidence)
+        once, copies = _distinct_words(evidence)
+        scores = self._scores(once)
+        scores = scores if copies is None else scores[:, copies]
         if scores.shape != evidence.shape or not np.isfinite(scores).all():
             raise ConceptError(
                 f"{method} gave scores of shape {scores.shape}"
@@ -67,3 +72,16 @@ class Labeller(Settings, ABC):
                 "Report this to the author of the method.",
             )
         return scores.astype(np.float32, copy=False)
+
+
+def _distinct_words(evidence: Evidence) -> tuple[Evidence, Int64[np.ndarray, " q"] | None]:
+    """Return evidence with each word once, and which of them each word is; None for all of them.
+
+    Words that are annotated apart are kept.
+    """
+    if evidence.annotations is not None:
+        return evidence, None
+    words, copies = np.unique(evidence.words, axis=0, return_inverse=True)
+    if len(words) == len(copies):
+        return evidence, None
+    return replace(evidence, words=words), copies.reshape(-1)

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float32
 from PIL import Image
 
 from semlens.analysis.concepts import ConceptSet
-from semlens.draw.example_sheet import example_pictures
+from semlens.draw.example_picture import example_crop
 from semlens.errors import ConceptError
 from semlens.progress import report_progress
 from semlens.store.reader import Database
@@ -88,7 +88,7 @@ def propose_words(
     found: dict[str, str] = {}
     of_component: list[list[str]] = []
     for number, row in enumerate(rows):
-        crops = example_pictures(database, row, pictures, originals=True)
+        crops = [example_crop(database, example) for example in database.examples_of(row, pictures)]
         words = _checked(proposer(crops)) if crops else []
         for word in words:
             found.setdefault(word.casefold(), word)

@@ -47,8 +47,9 @@ class Vote(VoteSettings):
     g_i = max(a_i - threshold, 0). Of a component's m strongest images, which are all known, each
     counts once. If s images of the sample are not among them, each of these counts for (N - m) / s
     of the N images of the data. So the sums estimate those over all images, and of a component
-    that few images activate, these are heard. A component that nothing sets apart, as all readouts
-    are equal, has scores of 0.
+    that few images activate, these are heard. If more than the share have the largest readout, as
+    of a binary component, the threshold is the largest readout below it. A component that nothing
+    sets apart, as all readouts are equal, has scores of 0.
 
     See :class:`VoteSettings` for the formula. The background of the sample is the sample itself.
     If examples are crops, they are compared with crops: for them, the means and deviations of the
@@ -72,7 +73,7 @@ class Vote(VoteSettings):
         own = Ballots.calibrate(background, words, self.kappa, self.tau) if crops else ballots
         said = ballots.scores(sample)
         place = min(int(self.share * len(sample)), len(sample) - 1)
-        threshold = -np.partition(-readouts, place, axis=0)[place]
+        threshold = _below_maximum(-np.partition(-readouts, place, axis=0)[place], readouts)
         span = np.maximum(readouts.max(0), evidence.readouts[:, 0]) - threshold
         span = np.where(span > 0, span, 1)  # weights up to 1, so that sums do not overflow
 
@@ -101,6 +102,15 @@ class Vote(VoteSettings):
             size = np.maximum(count.sum(1), 1)
             count *= ((evidence.population - used.sum(1)) / size).astype(np.float32)[:, None]
         return count
+
+
+def _below_maximum(
+    threshold: Float32[np.ndarray, " n"], readouts: Float32[np.ndarray, "s n"]
+) -> Float32[np.ndarray, " n"]:
+    """Replace thresholds at the maximum by the largest readout below it, if there is one."""
+    largest = readouts.max(0)
+    below = np.where(readouts < largest, readouts, -np.inf).max(0)
+    return np.where((threshold < largest) | np.isinf(below), threshold, below)
 
 
 class ExampleVote(VoteSettings):

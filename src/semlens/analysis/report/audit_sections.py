@@ -1,4 +1,4 @@
-"""Audit sections of a report: verdict, shares, concepts, components and reviews."""
+"""Audit sections of a report: shares, concepts, components and reviews."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from semlens.analysis.audit.audit_result import Audit, p_text, share_range
+from semlens.analysis.audit.audit_result import Audit, share_range, verdict_concept
 from semlens.analysis.audit.relevance_shares import ALL
 from semlens.analysis.audit.saved_audits import AuditRecord, Status
-from semlens.analysis.report.sections import SkippedSection, percent, section, strip
+from semlens.analysis.audit.standing import p_text
+from semlens.analysis.labelling.component_names import shown_names
+from semlens.analysis.report.section_parts import SkippedSection, percent, section, strip
 from semlens.draw.report_page import (
     Badge,
+    Details,
     Paragraph,
     ReportBlock,
     ReportCard,
@@ -23,6 +26,7 @@ from semlens.draw.report_page import (
 )
 from semlens.store.reader import Database
 
+SIDES = ("valid", "spurious")
 VERDICT_TEXTS: Mapping[str, str] = {
     "valid": "aligned with valid concepts only",
     "spurious": "aligned with spurious concepts only",
@@ -31,57 +35,48 @@ VERDICT_TEXTS: Mapping[str, str] = {
 }
 
 
-def verdict(audit: Audit | SkippedSection) -> tuple[Badge, str]:
-    """Return the verdict on the class, and a sentence that explains it."""
-    if isinstance(audit, SkippedSection):
-        return Badge("No verdict", "open"), f"The audit is missing. {audit.reason}"
-    if math.isnan(audit.p_value):
-        return (
-            Badge("No verdict on spurious concepts", "open"),
-            f"No spurious concepts were given. {audit.sentence}",
-        )
-    claimed = audit.share("spurious") + audit.share("both")
-    if audit.alarm:
-        return Badge("Alarm", "alarm"), (
-            f"'{audit.name}' relies on spurious concepts: they claim {claimed:.0%} of the audited "
-            f"relevance, and {audit.evidence}"
-        )
-    return Badge("No alarm", "clear"), (
-        f"Spurious concepts claim {claimed:.0%} of the audited relevance of '{audit.name}', but "
-        f"{audit.evidence} {audit.share('unexpected'):.0%} is "
-        "unexpected: no concept of the set describes it."
-    )
-
-
 @section("audit", "Audit: does the class rely on valid concepts?")
 def audit_section(audit: Audit, database: Database, shown: int) -> list[ReportBlock]:
     """Show what the class relies on, and whether it should."""
     frame = audit.frame
-    blocks: list[ReportBlock] = [
+    cards = [component_card(record, database) for record in frame.head(shown).to_dict("records")]
+    rest = len(frame) - len(cards)
+    left_out = [Paragraph(f"{rest} less relevant components are counted but not listed.")]
+    numbers = [_shares(audit), _null_comparison(audit), _components(audit, shown)]
+    return [
         Paragraph(audit.sentence),
         Paragraph("; ".join(f"{name}: {text}" for name, text in VERDICT_TEXTS.items()) + "."),
         _plot(audit),
-        _shares(audit),
-        _null_comparison(audit),
-        _concepts(audit),
-        _components(audit, shown),
+        Details(f"The {len(cards)} most relevant components, with examples", [ReportCards(cards)]),
+        Details("Concepts that components align with best", [_concepts(audit)]),
+        Details(
+            "Shares with intervals, comparison with random concepts, and values of the components",
+            [*numbers, *(left_out if rest else [])],
+        ),
     ]
-    if len(frame) > shown:
-        blocks.append(
-            Paragraph(
-                f"{len(frame) - shown} less relevant components are counted above but not listed."
-            )
-        )
-    cards = [
-        ReportCard(
-            record["component"],
-            Badge(record["verdict"], record["verdict"]),
-            [_reason(record)],
-            strip(database, record["row"]),
-        )
-        for record in frame.head(shown).to_dict("records")
-    ]
-    return [*blocks, ReportCards(cards)]
+
+
+def component_card(record: Mapping[Any, Any], database: Database) -> ReportCard:
+    """Return the card of an audited component, under its name."""
+    return ReportCard(
+        shown_names(database, [record["component"]])[0],
+        record["component"],
+        Badge(record["verdict"], record["verdict"]),
+        [relation(record), _reason(record)],
+        strip(database, record["row"]),
+    )
+
+
+def relation(record: Mapping[Any, Any]) -> str:
+    """Say which concepts a component matches, or which is the nearest."""
+    if record.get("marked"):
+        return "marked as spurious by a person"
+    concept = verdict_concept(record)
+    if concept is not None:
+        return f"matches '{concept}'"
+    sides = [side for side in SIDES if record[f"{side}_concept"] is not None]
+    nearest = max(sides, key=lambda side: record[side] - record[f"{side}_threshold"])
+    return f"matches no concept; nearest '{record[f'{nearest}_concept']}'"
 
 
 def badges(audit: Audit | SkippedSection) -> dict[str, Badge]:
@@ -100,7 +95,7 @@ def _plot(audit: Audit) -> ReportPicture:
         f"Relevant components of '{audit.name}' by their alignment with spurious and with valid "
         f"concepts ({counts_text}), and the shares of the verdicts.",
         "Each dot is a component; larger dots are more relevant. Dots right of the vertical line "
-        "align with a spurious concept, dots above the horizontal line with a valid one.",
+        "align with a valid concept, dots above the horizontal line with a spurious one.",
         points=len(audit.frame),
     )
 
@@ -181,7 +176,7 @@ def _components(audit: Audit, shown: int) -> ReportTable:
             percent(row["max"]),
             _aligned(row, "valid"),
             _aligned(row, "spurious"),
-            "-" if math.isnan(row["certainty"]) else f"{row['certainty']:.0%}",
+            "-" if math.isnan(row["certainty"]) else f"{100 * row['certainty']:.0f} %",
         )
         for row in audit.frame.head(shown).to_dict("records")
     ]
@@ -202,16 +197,16 @@ def _aligned(row: Mapping[Any, Any], side: str) -> str:
 
 
 def _reason(row: Mapping[Any, Any]) -> str:
-    """Describe how far the best concept of each side is from its threshold."""
+    """Return the relevance, and how far the best concept of each side is from its threshold."""
     sides: list[str] = []
-    for side in ("valid", "spurious"):
+    for side in SIDES:
         if row[f"{side}_concept"] is not None:
             difference = row[side] - row[f"{side}_threshold"]
             relation = "above" if difference > 0 else "below"
-            sides.append(f"{side}: '{row[f'{side}_concept']}', {abs(difference):.3f} {relation}")
+            sides.append(f"'{row[f'{side}_concept']}' {abs(difference):.3f} {relation}")
+    mark = "marked as spurious by a person; " if row.get("marked") else ""
     return (
-        f"{percent(row['mean'])} of its layer's relevance. Best concepts, by distance from the "
-        f"threshold: {'; '.join(sides)}."
+        f"{mark}{percent(row['mean'])} of its layer's relevance; {', '.join(sides)} the threshold"
     )
 
 
@@ -219,6 +214,7 @@ REVIEWS: Mapping[Status, str] = {
     "reviewed": "looked at",
     "confirmed": "agrees with the verdict",
     "dismissed": "considers it harmless or wrong",
+    "spurious": "considers the component spurious, whatever the verdict",
 }
 
 
@@ -233,7 +229,7 @@ def review_section(
         blocks.append(
             Paragraph(
                 f"{reviewed.sum()} of {len(reviewed)} relevant components were reviewed; they "
-                f"have {float(reviewed @ audit.weights):.1%} of the audited relevance."
+                f"have {percent(float(reviewed @ audit.weights))} of the audited relevance."
             )
         )
     if record.reviews:

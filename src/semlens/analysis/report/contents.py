@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from semlens.analysis.audit.audit_result import Audit
+from semlens.analysis.audit.saved_audits import AuditRecord
 from semlens.analysis.concepts import ConceptSet
+from semlens.analysis.correct.before_after import BeforeAfter, before_after
+from semlens.analysis.correct.repair_selection import components_to_remove
 from semlens.analysis.describe.concept_map import ConceptMap, concept_map
 from semlens.analysis.describe.unexpected import Unexpected, unexpected
 from semlens.analysis.graph.attribution_graph import AttributionGraph, attribution_graph
-from semlens.analysis.label import label
-from semlens.analysis.report.correction_sections import graph_labels
-from semlens.analysis.report.sections import Content, SkippedSection
-from semlens.errors import SemlensError
+from semlens.analysis.report.section_parts import Content, SkippedSection
+from semlens.analysis.swap.experiments import corrected
+from semlens.analysis.swap.swap_result import Swap
+from semlens.errors import DataError, SemlensError
 from semlens.progress import report_progress
 from semlens.store.reader import Database
 from semlens.types import Layers
 
-STEPS = 7
+STEPS = 10
 """Slow steps of a report."""
 
 
@@ -39,15 +43,41 @@ def content_of(
         return SkippedSection(str(error))
 
 
+def on_request(
+    name: str,
+    option: str,
+    done: int,
+    content: Content | SkippedSection | bool,
+    compute: Callable[[], Content],
+    kept: Callable[[], Content | None] = lambda: None,
+) -> Content | SkippedSection:
+    """Return the content of a section that runs the model, which is made on request only.
+
+    Parameters
+    ----------
+    option
+        The argument that requests it, for the reason.
+    kept
+        Returns what the database keeps of it, which needs no request.
+    """
+    if content is False:
+        content = kept() or False
+    if content is False:
+        content = SkippedSection(
+            f"No {name} was requested. It runs the model on images of the database: --{option}, or "
+            f"{option.replace('-', '_')}=True in Python."
+        )
+    return content_of(name, done, content, compute)
+
+
 def class_graph(
     database: Database, target: int, audit: Audit | SkippedSection, layers: Layers
 ) -> AttributionGraph:
-    """Compute the graph, labelled by the audit's concepts and a general vocabulary."""
-    vocabulary = label(database, layers=layers) if database.embedder.has_text else None
-    components = [database.component(int(row)) for row in database.rows(layers)]
-    audited = None if isinstance(audit, SkippedSection) else audit
-    labels = graph_labels(components, audited, vocabulary)
-    return attribution_graph(database, target, labels, layers=layers)
+    """Compute the graph of named groups, with the verdicts of the audit."""
+    verdicts: bool | dict[str, str] = False
+    if not isinstance(audit, SkippedSection):
+        verdicts = dict(zip(audit.frame["component"], audit.frame["verdict"], strict=True))
+    return attribution_graph(database, target, layers=layers, verdicts=verdicts)
 
 
 def class_map(database: Database, target: int) -> ConceptMap:
@@ -55,6 +85,32 @@ def class_map(database: Database, target: int) -> ConceptMap:
     result = concept_map(database)
     has_relevance = database.manifest.relevance is not None
     return result.coloured("relevance", target) if has_relevance else result
+
+
+def class_repair(
+    database: Database, audit: Audit | SkippedSection, record: AuditRecord | None
+) -> BeforeAfter:
+    """Run the model without what the audit and a person call spurious.
+
+    Raises
+    ------
+    DataError
+        If there is nothing of the kind.
+    """
+    if isinstance(audit, SkippedSection):
+        raise DataError(
+            "There is no audit, so nothing to repair.", "Expected an audit.", audit.reason
+        )
+    reviews = {} if record is None else record.reviews
+    chosen = components_to_remove(database, audit, reviews)
+    return before_after(database, audit.target, chosen)
+
+
+def corrected_together(contents: Sequence[Content | SkippedSection]) -> list[Any]:
+    """Return the swaps of a report with p-values that are corrected for all of them."""
+    swaps = [one for one in contents if isinstance(one, Swap)]
+    done = iter(corrected(swaps))
+    return [next(done) if isinstance(one, Swap) else one for one in contents]
 
 
 def class_unexpected(

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from semlens.analysis.audit.audit_result import Audit
 from semlens.analysis.audit.model_test_result import ModelTest
 from semlens.analysis.correct.artefact_sensitivity import ALL, COLUMNS, Sensitivity
-from semlens.analysis.label import Labels
-from semlens.analysis.report.sections import percent, section
+from semlens.analysis.correct.before_after import BeforeAfter
+from semlens.analysis.report.section_parts import percent, section
 from semlens.analysis.result import plain
 from semlens.analysis.saved_json import format_error, has_keys, read_saved
-from semlens.draw.report_page import Paragraph, ReportBlock, ReportTable, figure_picture
+from semlens.draw.report_page import (
+    Details,
+    Paragraph,
+    ReportBlock,
+    ReportTable,
+    figure_picture,
+)
 from semlens.errors import DataError
-from semlens.types import Component
 
 _TEST_KEYS = ("class", "model", "real", "sets")
 _REAL_KEYS = ("images", "top1")
@@ -64,21 +68,6 @@ def read_sensitivity(path: Path) -> Sensitivity:
         raise format_error(path, "evaluate") from error
 
 
-def graph_labels(
-    components: Sequence[Component], audit: Audit | None, labels: Labels | None
-) -> dict[Component, str]:
-    """Name components for the graph by the audit's concepts, or else by their labels."""
-    labelled = [] if labels is None else [(c, labels.of(c)) for c in components]
-    names = {component: label for component, label in labelled if label is not None}
-    for row in [] if audit is None else audit.frame.to_dict("records"):
-        if row["verdict"] != "unexpected":
-            side = "spurious" if row["verdict"] == "spurious" else "valid"
-            names[Component.parse(row["component"])] = (
-                f"{row[f'{side}_concept']} ({row['verdict']})"
-            )
-    return names
-
-
 TestValues = Mapping[str, Any]
 """A model test as it is saved to .json."""
 ModelTestLike = ModelTest | TestValues
@@ -110,7 +99,7 @@ def model_test_section(test: ModelTestLike) -> list[ReportBlock]:
     rows = [
         (
             tested["set"],
-            tested["source"],
+            tested["source"].replace(":", ":\u200b"),  # a long one may break
             str(tested["images"]),
             f"{_number(tested['auroc'])} ({_number(tested['low'])} to {_number(tested['high'])})",
             percent(tested["top1"]),
@@ -142,11 +131,47 @@ def model_test_section(test: ModelTestLike) -> list[ReportBlock]:
 def test_sentence(values: TestValues) -> str:
     """Describe the result of the set with the lowest AUROC."""
     worst = min(values["sets"], key=lambda tested: tested["auroc"])
+    without = worst["top1_without"]
+    plain = "" if without is None else f" ({percent(without)} of the same images without it)"
     return (
-        f"With '{worst['set']}' alone, {percent(worst['top1'])} of {worst['images']} images "
-        f"without '{values['class']}' are predicted as such; the AUROC of real images against them "
-        f"is {_number(worst['auroc'])} ({_number(worst['low'])} to {_number(worst['high'])})."
+        f"Model test: with '{worst['set']}', {percent(worst['top1'])} of {worst['images']} images "
+        f"of other classes are predicted as '{values['class']}'{plain}; the AUROC of real images "
+        f"against them is {_number(worst['auroc'])} ({_number(worst['low'])} to "
+        f"{_number(worst['high'])}; 1 is safe, 0.5 is unsafe)."
     )
+
+
+@section("repair", "Before and after: without the spurious components", flows=True)
+def repair_section(repair: BeforeAfter) -> list[ReportBlock]:
+    """Show what the artefact does to other images, with and without the components."""
+    sets = [("unmarked", repair.unmarked)]
+    sets += [] if repair.marked is None else [("with the mark", repair.marked)]
+    rows: list[tuple[str, ...]] = []
+    for name, predictions in sets:
+        accuracy = repair.preview.accuracy(predictions)
+        mistaken = repair.preview.mistaken(predictions)
+        taken = ["-", "-"] if mistaken is None else [mistaken.before, mistaken.after]
+        rows.append(
+            (name, str(accuracy.images), percent(accuracy.before), percent(accuracy.after),
+             *(one if isinstance(one, str) else percent(one) for one in taken))
+        )  # fmt: skip
+    table = ReportTable(
+        f"Accuracy, and images of other classes that are predicted as '{repair.name}'",
+        ["images", "number", "accuracy", "after", f"predicted '{repair.name}'", "after"],
+        rows,
+        [1, 2, 3, 4, 5],
+    )
+    said = [repair.finding, repair.caution, repair.advice, repair.cost]
+    return [
+        Paragraph(" ".join(text for text in said if text)),
+        Paragraph(
+            f"The {len(repair.preview.components)} components that the audit or a person calls "
+            "spurious are set to zero; no weights change. The mark is cut out of their own "
+            "examples and put on images of other classes. The model may have been trained on "
+            "these images: this is a preview, not a test."
+        ),
+        Details("Accuracy and mistaken images", [table]),
+    ]
 
 
 @section("correction", "Correction: before and after")

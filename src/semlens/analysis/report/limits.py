@@ -13,8 +13,9 @@ from semlens.analysis.classes import class_name
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.correct.artefact_sensitivity import Sensitivity
 from semlens.analysis.describe.build_command import build_command
-from semlens.analysis.report.sections import SkippedSection, sample_count
-from semlens.draw.report_page import Commands, Paragraph, Points, Section
+from semlens.analysis.report.identity_sections import sample_count
+from semlens.analysis.report.section_parts import SkippedSection, percent
+from semlens.draw.report_page import Commands, Details, Paragraph, Points, Section
 from semlens.store.reader import Database
 
 FEW_SAMPLES = 30
@@ -37,9 +38,11 @@ def limits(
         *_concepts(concepts),
         *_verdicts(audit),
         *_causes(database, test, correction),
-        *(("Missing section", f"{section.title}. {section.missing}") for section in missing),
     ]
-    return Section("limits", "Limits of the evidence", [Points(points)])
+    reasons = [(section.title.rstrip("?"), section.missing) for section in missing]
+    count = f"{len(missing)} missing section" + ("s" if len(missing) > 1 else "")
+    folded = [Details(f"{count}, and why", [Points(reasons)])] if missing else []
+    return Section("limits", "Limits of the evidence", [Points(points), *folded])
 
 
 def reproduce(database: Database, command: Sequence[str], version: str) -> Section:
@@ -149,7 +152,7 @@ def _verdicts(audit: Audit | SkippedSection) -> list[tuple[str, str]]:
         ("Thresholds", text),
         (
             "Relevant components",
-            f"Components below {settings['minimum']:.1%} of their layer's relevance on every "
+            f"Components below {percent(settings['minimum'])} of their layer's relevance on every "
             "sample of the class were excluded. Intervals are over concept examples; other data or "
             "another training run of the model would vary more.",
         ),

@@ -11,26 +11,38 @@ from typing import Annotated, Any
 from semlens.analysis.audit.audit import LEVEL, Level, Seed, Threshold
 from semlens.analysis.audit.audit import audit as run_audit
 from semlens.analysis.audit.audit_result import Audit
+from semlens.analysis.audit.marks import marked_audit
 from semlens.analysis.audit.model_test import Spurious
 from semlens.analysis.audit.model_test import model_test as run_model_test
-from semlens.analysis.audit.saved_audits import AuditRecord, saved_audits
+from semlens.analysis.audit.saved_audits import AuditRecord
 from semlens.analysis.class_relevance import MINIMUM, Minimum
 from semlens.analysis.classes import class_name
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.contrast.contrast import Contrast
 from semlens.analysis.contrast.contrast import contrast as run_contrast
 from semlens.analysis.correct.artefact_sensitivity import Sensitivity
+from semlens.analysis.correct.before_after import BeforeAfter
 from semlens.analysis.describe.concept_map import ConceptMap
 from semlens.analysis.describe.unexpected import Unexpected
 from semlens.analysis.graph.attribution_graph import AttributionGraph
-from semlens.analysis.report.audit_sections import audit_section, badges, review_section, verdict
+from semlens.analysis.report.arguments import parse_date, saved_record
+from semlens.analysis.report.audit_sections import (
+    audit_section,
+    badges,
+    review_section,
+)
+from semlens.analysis.report.concept_sections import examples_section, graph_section, map_section
 from semlens.analysis.report.contents import (
     STEPS,
     class_graph,
     class_map,
+    class_repair,
     class_unexpected,
     content_of,
+    corrected_together,
+    on_request,
 )
+from semlens.analysis.report.contrast_section import contrast_section
 from semlens.analysis.report.correction_sections import (
     ModelTestLike,
     correction_section,
@@ -38,32 +50,34 @@ from semlens.analysis.report.correction_sections import (
     model_test_section,
     read_model_test,
     read_sensitivity,
+    repair_section,
     test_sentence,
     test_values,
 )
-from semlens.analysis.report.image_sections import (
-    border_section,
-    border_sentence,
-    contrast_section,
-)
+from semlens.analysis.report.first_page import evidence, verdict
+from semlens.analysis.report.identity_sections import identity, overview
 from semlens.analysis.report.limits import limits, reproduce
 from semlens.analysis.report.report_result import Report
-from semlens.analysis.report.sections import (
-    SkippedSection,
-    examples_section,
-    graph_section,
-    identity,
-    map_section,
-    overview,
-    unexpected_section,
+from semlens.analysis.report.section_parts import SkippedSection
+from semlens.analysis.report.swap_sections import (
+    border_section,
+    colour_section,
+    region_section,
+    swap_sentence,
 )
+from semlens.analysis.report.unexpected_section import unexpected_section
 from semlens.analysis.resolve_concepts import ClassConcepts, OwnTarget, class_and_concepts
 from semlens.analysis.scores import scores as compute_scores
 from semlens.analysis.swap.border_swap import BorderSwap
 from semlens.analysis.swap.border_swap import border_swap as run_border_swap
+from semlens.analysis.swap.colour_swap import ColourSwap
+from semlens.analysis.swap.colour_swap import colour_swap as run_colour_swap
+from semlens.analysis.swap.experiments import experiments
+from semlens.analysis.swap.kept_swaps import kept_swap
+from semlens.analysis.swap.region_swap import RegionSwap
+from semlens.analysis.swap.region_swap import region_swap as run_region_swap
 from semlens.data.artefact import Artefacts, as_artefacts
 from semlens.draw.report_page import ReportPage
-from semlens.errors import RecipeError
 from semlens.progress import report_progress
 from semlens.settings import question, setting
 from semlens.store.reader import Database
@@ -97,6 +111,12 @@ def report(
     graph: Annotated[
         bool | AttributionGraph | SkippedSection, setting("Compute an attribution graph.")
     ] = True,
+    before_after: Annotated[
+        bool | BeforeAfter | SkippedSection,
+        setting(
+            "Run the model without spurious components, found under an alarm or marked by you."
+        ),
+    ] = True,
     artefacts: Artefacts = (),
     spurious: Spurious = None,
     model_test: Annotated[
@@ -105,6 +125,12 @@ def report(
     ] = None,
     border_swap: Annotated[
         bool | BorderSwap | SkippedSection, setting("Run a border swap of the class.")
+    ] = False,
+    region_swap: Annotated[
+        bool | RegionSwap | SkippedSection, setting("Run a region swap of the class.")
+    ] = False,
+    colour_swap: Annotated[
+        bool | ColourSwap | SkippedSection, setting("Run a colour swap of the class.")
     ] = False,
     contrast: Annotated[
         bool | Contrast | SkippedSection,
@@ -134,13 +160,13 @@ def report(
         Number of a saved audit to use instead; its reviews and notes are shown as well.
     shown
         Number of components that a section shows with examples.
-    concept_map, graph
+    concept_map, graph, before_after
         Whether to compute them, or an existing result.
     artefacts, spurious
         Features for the model test, as for :func:`semlens.model_test`.
     model_test, sensitivity
         Existing results, or their files.
-    border_swap, contrast
+    border_swap, region_swap, colour_swap, contrast
         Whether to run them, or an existing result. They run the model on images.
     date
         Date of the report; today by default.
@@ -161,14 +187,14 @@ def report(
     settings: dict[str, Any] = {
         "layers": layers, "minimum": minimum, "level": level, "threshold": threshold, "seed": seed,
     }  # fmt: skip
-    record = None if saved is None else _saved_record(database, saved, target, concepts)
+    record = None if saved is None else saved_record(database, saved, target, concepts)
     if record is not None:
         target, concepts = record.target, replace(record.concepts, target=None)
         settings = record.settings.as_arguments()
     index, concept_set = class_and_concepts(database, target, concepts)
     name, layers = class_name(database, index), settings["layers"]
     inserted = as_artefacts(artefacts)
-    date = datetime.date.today() if date is None else _parse_date(date)
+    date = datetime.date.today() if date is None else parse_date(date)
     database.rows(layers)  # raises for an unknown layer before anything is computed
     if isinstance(sensitivity, str | Path):
         sensitivity = read_sensitivity(Path(sensitivity))
@@ -183,11 +209,6 @@ def report(
         "No correction was given. It needs accuracies of the original and a corrected model with "
         "an artefact."
     )
-    runs_model = "It runs the model on images of the database."
-    if border_swap is False:
-        border_swap = SkippedSection(f"No border swap was requested. {runs_model}")
-    if contrast is False:
-        contrast = SkippedSection(f"No contrast was requested. {runs_model}")
     audit = content_of(
         "audit", 0, audit, lambda: run_audit(database, index, concept_set, **settings)
     )
@@ -198,40 +219,63 @@ def report(
     graph_content = content_of(
         "graph", 3, graph, lambda: class_graph(database, index, audit, layers)
     )
-    borders = content_of("border swap", 4, border_swap, lambda: run_border_swap(database, index))
-    errors = content_of(
-        "contrast", 5, contrast, lambda: run_contrast(database, errors=index, layers=layers)
-    )
+    borders = on_request(
+        "border swap", "border-swap", 4, border_swap, lambda: run_border_swap(database, index),
+        lambda: kept_swap(database, BorderSwap),
+    )  # fmt: skip
+    regions = on_request(
+        "region swap", "region-swap", 5, region_swap, lambda: run_region_swap(database, index),
+        lambda: kept_swap(database, RegionSwap),
+    )  # fmt: skip
+    colours = on_request(
+        "colour swap", "colour-swap", 6, colour_swap, lambda: run_colour_swap(database, index),
+        lambda: kept_swap(database, ColourSwap),
+    )  # fmt: skip
+    borders, regions, colours = corrected_together([borders, regions, colours])
+    swaps = [swap for swap in (borders, regions, colours) if not isinstance(swap, SkippedSection)]
+    judged = audit
+    if not isinstance(audit, SkippedSection):
+        judged = replace(audit, experiments=experiments(swaps).get(index, ()))
+    errors = on_request(
+        "contrast", "contrast", 7, contrast,
+        lambda: run_contrast(database, errors=index, layers=layers),
+    )  # fmt: skip
     test = content_of(
-        "test", 6, model_test,
+        "test", 8, model_test,
         lambda: run_model_test(database, index, spurious=spurious, artefacts=inserted, seed=seed),
     )  # fmt: skip
+    repair = content_of("repair", 9, before_after, lambda: class_repair(database, judged, record))
+    if record is not None and not isinstance(judged, SkippedSection):
+        judged = marked_audit(judged, record.reviews)
     scores = compute_scores(database)
-    audit_settings = {} if isinstance(audit, SkippedSection) else audit.settings
+    audit_settings = {} if isinstance(judged, SkippedSection) else judged.settings
     body = [
-        identity(database, index, concept_set, audit_settings, __version__),
-        overview(database, scores),
-        map_section(map_content, name),
-        audit_section(audit, database, shown),
-        *([] if record is None else [review_section(record, audit, database)]),
-        unexpected_section(unexpected, shown, _criterion(audit)),
+        audit_section(judged, database, shown),
+        *([] if record is None else [review_section(record, judged, database)]),
+        unexpected_section(unexpected, shown, _criterion(judged)),
         graph_section(graph_content),
-        examples_section(audit, database, badges(audit), scores),
-        border_section(borders, name),
-        contrast_section(errors, shown),
+        map_section(map_content, name),
+        examples_section(judged, database, badges(judged), scores),
+        repair_section(repair),
         model_test_section(test),
         correction_section(sensitivity or no_correction),
+        border_section(borders, name),
+        region_section(regions, name),
+        colour_section(colours, name),
+        contrast_section(errors, shown),
+        overview(database, scores),
+        identity(database, index, concept_set, audit_settings, __version__),
     ]
     missing = [section for section in body if section.missing]
     correction = None if isinstance(sensitivity, SkippedSection) else sensitivity
     values = None if isinstance(test, SkippedSection) else test_values(test)
     closing = [
-        limits(database, index, concept_set, audit, values, correction, missing),
+        limits(database, index, concept_set, judged, values, correction, missing),
         reproduce(database, command or _command(database, name, concept_set, record), __version__),
     ]
-    badge, sentence = verdict(audit)
+    badge, sentence = verdict(judged)
     more = [
-        *([] if isinstance(borders, SkippedSection) else [border_sentence(borders, name)]),
+        *(swap_sentence(swap, name) for swap in swaps),
         *([] if values is None else [test_sentence(values)]),
         *([] if correction is None else [correction_sentence(correction)]),
     ]
@@ -240,47 +284,17 @@ def report(
         badge,
         sentence,
         more,
+        evidence(judged, repair, database),
         f"Created on {date.isoformat()} with semlens {__version__}.",
         (*body, *closing),
     )
     report_progress("report", STEPS, STEPS)
-    return Report(index, name, page, None if isinstance(audit, SkippedSection) else audit)
-
-
-def _saved_record(
-    database: Database, saved: int | AuditRecord, target: object, concepts: object
-) -> AuditRecord:
-    """Return the saved audit for a report.
-
-    Raises
-    ------
-    RecipeError
-        If a class or concepts were also given.
-    """
-    if target is not None or concepts is not None:
-        raise RecipeError(
-            "A saved audit and a class or concepts were given.",
-            "Expected one of them: a saved audit has its own class, concepts and settings.",
-            "Remove the saved audit, or the class and concepts.",
-        )
-    audits = saved_audits(database)
-    record = saved if isinstance(saved, AuditRecord) else audits.get(saved)
-    audits.check_class(record)
-    return record
-
-
-def _parse_date(date: datetime.date | str) -> datetime.date:
-    try:
-        return datetime.date.fromisoformat(str(date))
-    except ValueError as error:
-        raise RecipeError(
-            f"'{date}' is not a valid date.", "Expected YYYY-MM-DD.", "Correct it."
-        ) from error
+    return Report(index, name, page, None if isinstance(judged, SkippedSection) else judged)
 
 
 def _criterion(audit: Audit | SkippedSection) -> str:
     if isinstance(audit, SkippedSection):
-        return "A component is unexpected if no concept describes it better than random crops."
+        return "A component is unexpected if no concept describes it above noise."
     return (
         "A component is unexpected if neither a valid nor a spurious concept aligns with it above "
         "the threshold of the audit."

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from semlens.analysis.swap.effect import paste
+from semlens.analysis.swap.kept_swaps import keep_swap
 from semlens.analysis.swap.measure import measure_swaps, pasted_pictures
 from semlens.analysis.swap.pairs import (
+    REFERENCE,
+    SEED,
     BatchSize,
     Count,
     References,
@@ -22,6 +25,8 @@ from semlens.store.reader import Database
 
 WIDTHS = (0.15, 0.25)
 """Widths of the border, as shares of the image's sides."""
+COUNT = 64
+"""Images of other classes, per class."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -32,6 +37,9 @@ class BorderSwap(Swap):
     in units of the logit), ``p_value``, ``adjusted`` (Bonferroni over all rows) and ``detected``.
     """
 
+    name = "border swap"
+    parts = "the borders of its images"
+    act = "pasted onto other images, raise"
     size = "width"
     found = "their surroundings"
 
@@ -47,9 +55,9 @@ def border_swap(
         float | None,
         setting("Width of the border, as a share of the sides [0.15 and 0.25].", gt=0, lt=0.5),
     ] = None,
-    count: Count = 64,
-    reference: References = 30,
-    seed: Seed = 0,
+    count: Count = COUNT,
+    reference: References = REFERENCE,
+    seed: Seed = SEED,
     batch_size: BatchSize = 32,
 ) -> BorderSwap:
     """Test whether a class relies on what surrounds its objects.
@@ -85,4 +93,7 @@ def border_swap(
     first = frame.iloc[0]
     pairs = next(one for one in plan.pairs if one.target == first["logit"])
     pasted = pasted_pictures(database, pairs, borders[first["width"]])
-    return BorderSwap(frame, components, count, plan.classes, pasted=pasted)
+    result = BorderSwap(frame, components, count, plan.classes, pasted=pasted)
+    if width is None and (count, reference, seed) == (COUNT, REFERENCE, SEED):
+        keep_swap(database, result)
+    return result

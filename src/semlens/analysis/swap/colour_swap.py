@@ -9,8 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from semlens.analysis.swap.kept_swaps import keep_swap
 from semlens.analysis.swap.measure import measure_swaps, pasted_pictures
 from semlens.analysis.swap.pairs import (
+    REFERENCE,
+    SEED,
     BatchSize,
     Count,
     References,
@@ -22,6 +25,9 @@ from semlens.analysis.swap.swap_result import Swap
 from semlens.settings import question, setting
 from semlens.store.reader import Database
 
+COUNT = 64
+"""Images of other classes, per class."""
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ColourSwap(Swap):
@@ -31,6 +37,9 @@ class ColourSwap(Swap):
     in units of the logit), ``p_value``, ``adjusted`` (Bonferroni over all rows) and ``detected``.
     """
 
+    name = "colour swap"
+    parts = "the colours of its images"
+    act = "transferred to other images, raise"
     size = "strength"
     found = "the colours of their images"
 
@@ -45,9 +54,9 @@ def colour_swap(
     strength: Annotated[
         float, setting("Share of the difference in colour that is transferred.", gt=0, le=1)
     ] = 1.0,
-    count: Count = 64,
-    reference: References = 30,
-    seed: Seed = 0,
+    count: Count = COUNT,
+    reference: References = REFERENCE,
+    seed: Seed = SEED,
     batch_size: BatchSize = 32,
 ) -> ColourSwap:
     """Test whether a class relies on the colours of its images: a cast, a stain, a lighting.
@@ -83,7 +92,10 @@ def colour_swap(
     frame, components = measure_swaps(database, plan, [strength], "strength", transfers, batch_size)
     first = next(pairs for pairs in plan.pairs if pairs.target == frame["logit"].iloc[0])
     pasted = pasted_pictures(database, first, transfer)
-    return ColourSwap(frame, components, count, plan.classes, pasted=pasted)
+    result = ColourSwap(frame, components, count, plan.classes, pasted=pasted)
+    if (strength, count, reference, seed) == (1.0, COUNT, REFERENCE, SEED):
+        keep_swap(database, result)
+    return result
 
 
 def transfer_colours(

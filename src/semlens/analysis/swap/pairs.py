@@ -27,6 +27,8 @@ References = Annotated[
 Seed = Annotated[int, setting("Which classes and images are drawn.", ge=0)]
 BatchSize = Annotated[int, setting("Images per pass.", ge=1)]
 """Settings that all swaps have."""
+REFERENCE, SEED = 30, 0
+"""Their usual values; only swaps with the usual settings are kept."""
 LEAST_CLASSES = 5
 """Classes that are needed to know how much gains vary where there is nothing to find."""
 

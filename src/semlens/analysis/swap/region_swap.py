@@ -13,8 +13,11 @@ from semlens.analysis.classes import class_name
 from semlens.analysis.database_engine import RulesLike
 from semlens.analysis.result import Chart
 from semlens.analysis.swap.effect import paste
+from semlens.analysis.swap.kept_swaps import keep_swap
 from semlens.analysis.swap.measure import measure_swaps, pasted_pictures
 from semlens.analysis.swap.pairs import (
+    REFERENCE,
+    SEED,
     BatchSize,
     Count,
     References,
@@ -30,6 +33,8 @@ from semlens.store.reader import Database
 
 AREA = 0.05
 """Size of a region, as a share of the image: of a mark rather than of an object."""
+COUNT = 128
+"""Images of other classes, per class."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -47,6 +52,9 @@ class RegionSwap(Swap):
         By class, the share of its images whose region contains each pixel of the input.
     """
 
+    name = "region swap"
+    parts = "the most relevant small regions of its images"
+    act = "pasted onto other images, raise"
     size = "area"
     found = "a small region"
 
@@ -70,9 +78,9 @@ def region_swap(
         float, setting("Size of a region, as a share of the image.", gt=0, le=0.5)
     ] = AREA,
     rules: RulesLike = None,
-    count: Count = 128,
-    reference: References = 30,
-    seed: Seed = 0,
+    count: Count = COUNT,
+    reference: References = REFERENCE,
+    seed: Seed = SEED,
     batch_size: BatchSize = 32,
 ) -> RegionSwap:
     """Test whether a class relies on a small mark, wherever it is in the image.
@@ -117,8 +125,11 @@ def region_swap(
     overlap = dict(zip(targets, overlaps(maps, np.array(counts, float)), strict=True))
     frame = frame.assign(overlap=[overlap[one] for one in frame["logit"]])
     first = next(pairs for pairs in plan.pairs if pairs.target == frame["logit"].iloc[0])
-    return RegionSwap(
+    result = RegionSwap(
         frame, components, count, plan.classes,
         pasted=pasted_pictures(database, first, transfers[first.target, area]),
         coverage=dict(zip([class_name(database, one) for one in targets], maps, strict=True)),
     )  # fmt: skip
+    if rules is None and (area, count, reference, seed) == (AREA, COUNT, REFERENCE, SEED):
+        keep_swap(database, result)
+    return result

@@ -38,6 +38,11 @@ class Swap(Result):
         Examples for the first row: an image of another class, before and after.
     """
 
+    name: ClassVar[str]
+    """What the experiment is called."""
+    parts: ClassVar[str]
+    act: ClassVar[str]
+    """What is moved to other images, and what that does: "pasted onto other images, raise"."""
     size: ClassVar[str]
     """Column with the size of the parts."""
     found: ClassVar[str]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, Field
+from pydantic import ConfigDict, Field
 
 from semlens.analysis.audit.saved_audits import (
     AuditChanges,
@@ -15,12 +15,14 @@ from semlens.analysis.audit.saved_audits import (
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.resolve_concepts import sets_for
 from semlens.api import ConceptDatabase
+from semlens.settings import Items
+from semlens.web.request_model import RequestModel, WholeText
 
 Text = Annotated[str, Field(max_length=1000)]
-Terms = Annotated[tuple[ListedConcept, ...], Field(max_length=5000)]
+Terms = Annotated[Items[ListedConcept], Field(max_length=5000)]
 
 
-class NewAudit(BaseModel):
+class NewAudit(RequestModel):
     """A new audit of a class, with concept sets, listed concepts, or both."""
 
     target: int | Text
@@ -49,8 +51,10 @@ class NewAudit(BaseModel):
         return sets_for(db, self.from_sets, self.target, files=False)
 
 
-class AuditEdit(AuditChanges):
+class AuditEdit(WholeText, AuditChanges):
     """Changes to revision ``revision`` of a saved audit; null leaves a field as it is."""
+
+    model_config = ConfigDict(strict=True)
 
     revision: int
     valid: Terms | None = None
@@ -72,7 +76,7 @@ class AuditEdit(AuditChanges):
         )
 
 
-class ConceptSetFile(BaseModel):
+class ConceptSetFile(RequestModel):
     """A concept set as the content of a file; the extension gives the format."""
 
     filename: Text
@@ -84,12 +88,3 @@ def sanitized(concept: ListedConcept, record: AuditRecord | None = None) -> List
     if concept.images and record is not None:
         return record.image_concept(concept.text)
     return ListedConcept(text=" ".join(concept.text.split()), path=concept.path)
-
-
-def cache_key(concepts: ConceptSet) -> list[object]:
-    """Return the content of a concept set; the lists of a saved audit change under one name."""
-    return [
-        [[concept.name, list(concept.path), concept.kind, [str(image) for image in concept.images]]
-         for concept in concepts.concepts],
-        list(concepts.templates or ()),
-    ]  # fmt: skip

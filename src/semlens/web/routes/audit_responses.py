@@ -10,6 +10,7 @@ from semlens.analysis.audit.audit import SIDES
 from semlens.analysis.audit.audit_result import Audit
 from semlens.analysis.audit.relevance_shares import Verdict
 from semlens.analysis.audit.saved_audits import AuditRecord, ListedConcept
+from semlens.analysis.audit.standing import CURLY, Kind, Standing
 from semlens.analysis.concepts import ConceptSet
 from semlens.analysis.resolve_concepts import class_of
 from semlens.analysis.result import plain
@@ -121,13 +122,37 @@ class AuditedComponent(BaseModel):
     spurious_threshold: float | None
 
 
-class AuditResponse(BaseModel):
-    """Result of an audit; most relevant components first."""
+class StandingResponse(BaseModel):
+    """The standing of a class: alarm, suspicion or no alarm, in the words of every page."""
 
+    kind: Kind
+    word: str
+    headline: str
+    """What the class relies on, in a few words that follow its name."""
     sentence: str
-    evidence: str
-    """What the alarm, or its absence, is based on."""
-    alarm: bool
+    """What was tested and found, with the p-value and the q-value."""
+    shares: str
+    """How much of the class's relevance matches spurious concepts."""
+    numbers: str
+    """The p-value and the q-value, as text."""
+    p_value: float | None
+    """Of this class alone."""
+    q_value: float | None
+    """Corrected over all classes tested; null if it was tested alone."""
+    tested: int
+    """Number of classes that were tested together."""
+    suspect: str | None
+    """Spurious concept with the smallest p-value."""
+    share: float
+    """Share of the relevance of all layers that matches spurious concepts."""
+    concept: str | None
+    """Spurious concept with the largest share."""
+    concept_share: float | None
+
+
+class AuditResponse(BaseModel):
+    """Result of an audit; most relevant components first. The verdict is its standing."""
+
     p_value: float | None
     suspect: str | None
     """Spurious concept with the least p-value; null if there are too few classes to compare."""
@@ -136,43 +161,6 @@ class AuditResponse(BaseModel):
     null_shares: list[NullShareRow]
     concepts: list[ConceptRow]
     components: list[AuditedComponent]
-
-
-class SweepClass(BaseModel):
-    """Verdicts on the components of a class, as shares of its relevance."""
-
-    target: int
-    name: str
-    audit: int | None
-    """Saved audit whose lists were used."""
-    sets: list[str]
-    """Concept sets that were used otherwise."""
-    components: int
-    valid: float
-    both: float
-    spurious: float
-    unexpected: float
-    alarm: bool
-    p_value: float | None
-    q_value: float | None
-    """Expected share of false alarms among the classes with this p-value or a smaller one."""
-    suspect: str | None
-    """Spurious concept with the least p-value."""
-    concept: str | None
-    """Spurious concept with the largest share."""
-    concept_share: float | None
-
-
-class SweepResponse(BaseModel):
-    """One audit per class; smallest p-value first."""
-
-    classes: list[SweepClass]
-    skipped: dict[str, str]
-    """Reason why a class with concepts was skipped, by name."""
-    without_concepts: int
-    """Number of classes with relevance but without a concept set."""
-    sets: list[str]
-    """Concept sets that were used."""
 
 
 def set_info(
@@ -209,9 +197,6 @@ def _without_folders(concept: ListedConcept) -> ListedConcept:
 def audit_response(result: Audit) -> AuditResponse:
     """Return the result of an audit as a response."""
     return AuditResponse(
-        sentence=result.sentence,
-        evidence=result.evidence,
-        alarm=result.alarm,
         p_value=plain(result.p_value),
         suspect=result.suspect,
         level=result.settings["level"],
@@ -220,3 +205,16 @@ def audit_response(result: Audit) -> AuditResponse:
         concepts=records(ConceptRow, result.summary),
         components=records(AuditedComponent, result.frame.assign(weight=result.weights)),
     )
+
+
+def standing_response(standing: Standing) -> StandingResponse:
+    """Return a standing as a response, with the page's quotes."""
+    values = {name: getattr(standing, name) for name in _STANDING}
+    texts = {name: getattr(standing, name)(CURLY) for name in ("headline", "sentence", "shares")}
+    return StandingResponse.model_validate(plain({**values, **texts}))
+
+
+_STANDING = (
+    "kind", "word", "numbers", "p_value", "q_value", "tested", "suspect", "share", "concept",
+    "concept_share",
+)  # fmt: skip

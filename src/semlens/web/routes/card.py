@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from typing import Annotated
 
-import numpy as np
 import pandas as pd
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
@@ -20,9 +17,18 @@ from semlens.analysis.describe.neighbours import (
     counterpart,
     neighbours,
 )
-from semlens.analysis.describe.senses import Senses, sense_vectors, senses
+from semlens.analysis.labelling.component_names import SAVED
+from semlens.analysis.labelling.confidence import is_calibrated
+from semlens.analysis.labelling.label import VOCABULARY
+from semlens.analysis.labelling.senses import ComponentSenses, split_component
 from semlens.web.app_state import COMPONENT, AppState, Context, ModelContext, Row, State
-from semlens.web.label_sources import SAVED, label_rows, label_source, label_sources, no_labels
+from semlens.web.label_sources import (
+    embedded_set,
+    label_rows,
+    label_source,
+    label_sources,
+    no_labels,
+)
 from semlens.web.routes.overview import all_scores
 
 router = APIRouter(tags=["card"])
@@ -36,13 +42,15 @@ class CardLabels(BaseModel):
     concepts: str | None
     """Label source, or null if there is none. Saved labels start with ``saved:``."""
     suggestions: Candidates | None
+    calibrated: bool
+    """Whether the confidence was calibrated for the database's embedder."""
     notice: str | None
     choices: list[str]
 
 
 @router.get(f"{COMPONENT}/measures")
 def component_measures(context: Context, state: State, row: Row) -> tuple[cards.Measure, ...]:
-    """Return the three measures of a component, and its percentiles in the layer."""
+    """Return the three measures of a component, and how they compare with its layer."""
     first, frame = _layer_scores(context, state, row)
     return cards.measures(frame, row - first)
 
@@ -75,75 +83,49 @@ def component_labels(
     return CardLabels(
         concepts=source,
         suggestions=suggestions,
+        calibrated=suggestions is not None
+        and is_calibrated(context.db.manifest.embedder.fingerprint, suggestions.method),
         notice=notice,
         choices=label_sources(context),
     )
 
 
 @router.get(f"{COMPONENT}/senses")
-def component_senses(context: Context, state: State, row: Row, concepts: Concepts = None) -> Senses:
-    """Split the examples of a component into two senses, labelled if ``concepts`` is given."""
-    _, frame = _layer_scores(context, state, row)
-    split = senses(context.db, row, frame["polysemanticity"].to_numpy(np.float64))
-    source = label_source(context, concepts) if concepts is not None else None
-    if source is None or not split.senses:
-        return split
-    vectors = sense_vectors(context.db, row, split)
-    counts = [len(sense.ranks) for sense in split.senses]
-    suggestions = label_rows(context, state, source, [row] * len(vectors), vectors, counts)
-    labelled = tuple(
-        replace(sense, label=s.label, alignment=s.candidates[0].alignment) if s else sense
-        for sense, s in zip(split.senses, suggestions, strict=True)
+def component_senses(context: Context, state: State, row: Row) -> ComponentSenses:
+    """Split the examples of a component in two, and say whether the split is real.
+
+    Each sense has a name if the embedder embeds texts.
+    """
+    db = context.db
+    vocabulary = embedded_set(context, state, VOCABULARY) if db.embedder.has_text else None
+    return state.jobs.result(
+        f"senses {context.number} {row} {vocabulary is not None}",
+        f"Splitting the examples of {db.component(row)}",
+        lambda: split_component(db, row, vocabulary and vocabulary[1]),
     )
-    return replace(split, senses=labelled)
 
 
 @router.get(f"{COMPONENT}/neighbours")
 def component_neighbours(
     context: Context,
-    state: State,
     row: Row,
     k: Annotated[int, Query(ge=1, le=100)] = 6,
     among: str | None = None,
-    concepts: Concepts = None,
 ) -> list[Neighbour]:
-    """Return the most similar components in all layers, or in the layer ``among``.
-
-    They are labelled if ``concepts`` is given.
-    """
-    return _labelled(context, state, neighbours(context.db, row, k, among), concepts)
+    """Return the most similar components in all layers, or in the layer ``among``."""
+    return list(neighbours(context.db, row, k, among))
 
 
 @router.get(f"{COMPONENT}/counterpart")
-def component_counterpart(
-    context: Context, state: State, row: Row, other: int, concepts: Concepts = None
-) -> Counterpart:
+def component_counterpart(context: Context, state: State, row: Row, other: int) -> Counterpart:
     """Return the most similar component of another model."""
-    other_context = state.model(other)
-    result = counterpart(context.db, row, other_context.db)
-    if result.nearest is None:
-        return result
-    nearest = _labelled(other_context, state, [result.nearest], concepts)[0]
-    return replace(result, nearest=nearest)
+    return counterpart(context.db, row, state.model(other).db)
 
 
 @router.get(COMPONENT)
 def component_card(context: Context, row: Row) -> cards.ComponentCard:
     """Return a component with its statistics and examples."""
     return cards.card(context.db, row)
-
-
-def _labelled(
-    context: ModelContext, state: AppState, nearest: Sequence[Neighbour], concepts: str | None
-) -> list[Neighbour]:
-    source = label_source(context, concepts) if concepts is not None else None
-    if source is None:
-        return list(nearest)
-    rows = [context.db.row(neighbour.component) for neighbour in nearest]
-    return [
-        replace(neighbour, label=s.label if s else None)
-        for neighbour, s in zip(nearest, label_rows(context, state, source, rows), strict=True)
-    ]
 
 
 def _layer_scores(context: ModelContext, state: AppState, row: int) -> tuple[int, pd.DataFrame]:

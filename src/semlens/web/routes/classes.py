@@ -17,6 +17,7 @@ from semlens.analysis.class_relevance import (
     relevant_components,
 )
 from semlens.analysis.classes import class_name
+from semlens.analysis.classes import class_samples as samples_of_class
 from semlens.analysis.describe.build_command import build_command
 from semlens.errors import RelevanceError
 from semlens.types import Component
@@ -69,6 +70,14 @@ def list_classes(context: Context, state: State) -> list[ClassSummary]:
         short=True,
     )
     return records(ClassSummary, table)
+
+
+@router.get("/{c}/samples")
+def some_samples(
+    context: Context, c: int, k: Annotated[int, Query(ge=1, le=100)] = 10
+) -> list[int]:
+    """Return the numbers of at most ``k`` samples of a class, evenly spaced."""
+    return samples_of_class(context.db, c, k).tolist()
 
 
 @router.get("/{c}/relevance")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, TypeVar
 
 import pandas as pd
 from fastapi import APIRouter, Query
@@ -12,15 +13,17 @@ from pydantic import BaseModel, Field
 
 from semlens.analysis.classes import class_name
 from semlens.analysis.describe.component_table import ComponentFilter, component_table
-from semlens.analysis.saved_labels import label_tables, saved_labels
+from semlens.analysis.saved_labels import PREFIX
 from semlens.analysis.scores import MEASURES
 from semlens.web.app_state import MAX_INT, AppState, Context, ModelContext, State, records
+from semlens.web.component_names import component_names
 from semlens.web.jobs import JobPending, JobStatus
 from semlens.web.responses import attachment, csv
 from semlens.web.routes.overview import all_scores
 
 router = APIRouter(prefix="/models/{m}", tags=["components"])
 _CHUNK = 5000
+T = TypeVar("T")
 
 
 class ComponentRow(BaseModel):
@@ -30,8 +33,8 @@ class ComponentRow(BaseModel):
     component: str
     layer: str
     label: str | None
-    label_alignment: float | None
-    """Alignment with the label, or with the best candidate if it is below the threshold."""
+    confidence: float | None
+    """Probability that the label is right; null if unknown."""
     examples: int
     firing_rate: float | None
     """Share of the samples on which the readout is above zero."""
@@ -55,11 +58,13 @@ class ComponentPage(BaseModel):
     cursor: int | None
     """Start of the next page; null on the last one."""
     labels: str | None
-    """Name of the saved labels in the table."""
+    """Source of the labels in the table; null while there are none."""
     relevance: str | None
     """Name of the class whose relevance is in the table."""
     pending_scores: JobStatus | None
     """Set while the measures are being computed: the table has none yet."""
+    pending_labels: JobStatus | None
+    """Set while the components are being labelled."""
     rows: list[ComponentRow]
 
 
@@ -74,6 +79,11 @@ class TableQuery(ComponentFilter):
         """Whether the query sorts or filters by a measure."""
         return self.sort in MEASURES or self.measure is not None
 
+    @property
+    def needs_labels(self) -> bool:
+        """Whether the query sorts by label."""
+        return self.sort in ("label", "confidence")
+
 
 class PageQuery(TableQuery):
     """Query parameters of a page of the table."""
@@ -82,28 +92,42 @@ class PageQuery(TableQuery):
     k: Annotated[int, Field(ge=1, le=1000)] = 100
 
 
-def _table(
-    context: ModelContext, state: AppState, query: TableQuery
-) -> tuple[pd.DataFrame, str | None, JobStatus | None]:
-    """Return the table of all components, the name of its labels, and the pending measures."""
-    scores, pending = None, None
+@dataclass(frozen=True, eq=False)
+class _Table:
+    """The table of all components, the source of its labels, and what it still lacks."""
+
+    frame: pd.DataFrame
+    labels: str | None
+    pending_scores: JobStatus | None
+    pending_labels: JobStatus | None
+
+
+def _table(context: ModelContext, state: AppState, query: TableQuery) -> _Table:
+    scores, pending_scores = _ready(lambda: all_scores(context, state), query.needs_measures)
+    names, pending_labels = _ready(lambda: component_names(context, state), query.needs_labels)
+    source = names and names.source
+    saved = context.db.list_analyses(PREFIX)
+    key = f"table {context.number} {query.target} {source} {saved} {scores is not None}"
+    frame = state.jobs.result(
+        key,
+        "Computing the table",
+        lambda: component_table(
+            context.db, scores and scores.frame, names and names.frame, query.target
+        ),
+        short=True,
+        large=True,
+    )
+    return _Table(frame, source, pending_scores, pending_labels)
+
+
+def _ready(compute: Callable[[], T], needed: bool) -> tuple[T | None, JobStatus | None]:
+    """Return a result, or the status of its job unless the query needs it."""
     try:
-        scores = all_scores(context, state)
+        return compute(), None
     except JobPending as job:
-        if query.needs_measures:
+        if needed:
             raise
-        pending = job.status
-    tables = label_tables(context.db)
-    newest = tables[0] if tables else None
-    key = f"table {context.number} {query.target} {newest} {scores is not None}"
-
-    def compute() -> pd.DataFrame:
-        labels = saved_labels(context.db, newest.name) if newest else None
-        frame = None if scores is None else scores.frame
-        return component_table(context.db, frame, labels, query.target)
-
-    frame = state.jobs.result(key, "Computing the table", compute, short=True, large=True)
-    return frame, newest.name if newest else None, pending
+        return None, job.status
 
 
 @router.get("/components")
@@ -112,16 +136,17 @@ def components(
 ) -> ComponentPage:
     """Return a page of the component table; ``cursor`` is the position of its first row."""
     context.db.layer_names(query.layers)
-    frame, labels, pending = _table(context, state, query)
-    rows = query.select(frame)
+    table = _table(context, state, query)
+    frame, rows = table.frame, query.select(table.frame)
     end = query.cursor + query.k
     return ComponentPage(
         components=len(frame),
         total=len(rows),
         cursor=end if end < len(rows) else None,
-        labels=labels,
+        labels=table.labels,
         relevance=None if query.target is None else class_name(context.db, query.target),
-        pending_scores=pending,
+        pending_scores=table.pending_scores,
+        pending_labels=table.pending_labels,
         rows=records(ComponentRow, frame.iloc[rows[query.cursor : end]]),
     )
 
@@ -130,10 +155,11 @@ def components(
 def components_csv(
     context: Context, state: State, query: Annotated[TableQuery, Query()]
 ) -> StreamingResponse:
-    """Return all rows of the table as CSV; waits for the measures."""
+    """Return all rows of the table as CSV; waits for measures and labels."""
     context.db.layer_names(query.layers)
     all_scores(context, state)
-    frame, _, _ = _table(context, state, query)
+    component_names(context, state)
+    frame = _table(context, state, query).frame
     rows = query.select(frame)
 
     def lines() -> Iterator[str]:

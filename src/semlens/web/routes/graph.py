@@ -20,11 +20,13 @@ from semlens.analysis.graph.relevance_trace import (
     reached_layers,
     trace_class,
 )
+from semlens.errors import SemlensError
 from semlens.types import Component
 from semlens.web.app_state import MAX_INT, AppState, Context, ModelContext, State
 from semlens.web.jobs import JobPending
 from semlens.web.label_sources import label_source
 from semlens.web.routes.classes import component_labels
+from semlens.web.routes.verdicts import class_verdicts
 
 router = APIRouter(prefix="/models/{m}", tags=["graph"])
 
@@ -68,10 +70,10 @@ class GraphResponse(BaseModel):
     nodes: tuple[GraphNode, ...]
     """The class, then the layers from highest to lowest, each with the largest share first."""
     edges: tuple[GraphEdge, ...]
-    labels: dict[str, str]
-    """Labels of single components by name."""
     overall: float
     """Share of the relevance that the edges show, averaged over layers."""
+    judged: bool
+    """Whether the nodes have verdicts; false also while the classes are being audited."""
 
 
 class GraphQuery(BaseModel):
@@ -118,8 +120,8 @@ def class_graph(context: Context, state: State, query: GraphParams) -> GraphResp
         ],
         nodes=graph.nodes,
         edges=graph.edges,
-        labels={str(component): label for component, label in pruned.labels.items()},
         overall=graph.overall,
+        judged=pruned.judged,
     )
 
 
@@ -143,7 +145,7 @@ class _PrunedGraph:
     graph: AttributionGraph
     trace: GraphTrace
     concepts: str | None
-    labels: Mapping[Component, str]
+    judged: bool
 
 
 def _pruned(
@@ -153,22 +155,27 @@ def _pruned(
     trace = class_trace(context, state, query.target, query.layers)
     source = label_source(context, query.concepts)
     grouped = query.groups == "label" and source is not None
-    labels: Mapping[Component, str] = {}
-    try:
-        labels = _labels(context, state, trace, source)
-    except JobPending:
-        if grouped:
-            raise
+    verdicts = _verdicts(context, state, query.target)
     example = context.db.images.read(trace.samples[0]) if image else None
     graph = prune_graph(
         trace,
         context.db,
-        labels if grouped else None,
+        _labels(context, state, trace, source) if grouped else None,
         minimum=query.min_relevance,
         top=query.top,
+        verdicts=verdicts,
         example=example,
     )
-    return _PrunedGraph(graph, trace, source, labels)
+    return _PrunedGraph(graph, trace, source, bool(verdicts))
+
+
+def _verdicts(context: ModelContext, state: AppState, target: int) -> dict[str, str]:
+    """Return the verdicts on the class's components; empty if there are none, or not yet."""
+    try:
+        response = class_verdicts(context, state, target)
+    except (JobPending, SemlensError):  # the graph is complete without
+        return {}
+    return {entry.component: entry.verdict for entry in response.components}
 
 
 def _labels(

@@ -1,17 +1,23 @@
-"""Routes that compare images by the subject model, without words: border swap, and contrast."""
+"""Routes that compare images by the subject model, without words: swaps, and contrast."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from typing import Annotated, Literal
 
+import numpy as np
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
-from semlens.analysis.classes import class_name, class_samples
+from semlens.analysis.classes import class_name, class_samples, true_classes
 from semlens.analysis.contrast.contrast import Contrast, contrast
-from semlens.analysis.label import VOCABULARY
-from semlens.analysis.saved_labels import label_tables, labels_by_component
 from semlens.analysis.swap.border_swap import BorderSwap, border_swap
+from semlens.analysis.swap.colour_swap import ColourSwap, colour_swap
+from semlens.analysis.swap.experiments import corrected, kept_swaps
+from semlens.analysis.swap.pairs import REFERENCE
+from semlens.analysis.swap.region_swap import RegionSwap, region_swap
+from semlens.analysis.swap.swap_result import Swap
+from semlens.api import ConceptDatabase
 from semlens.draw.encode_images import encode_webp
 from semlens.draw.html import webp_uri
 from semlens.web.app_state import (
@@ -26,6 +32,12 @@ from semlens.web.app_state import (
 
 router = APIRouter(prefix="/models/{m}/experiments", tags=["audit"])
 
+SwapKind = Literal["border", "region", "colour"]
+SWAPS: dict[SwapKind, tuple[type[Swap], Callable[..., Swap]]] = {
+    "border": (BorderSwap, border_swap),
+    "region": (RegionSwap, region_swap),
+    "colour": (ColourSwap, colour_swap),
+}
 MAX_COMPONENTS = 50
 """Components in a response, most separating first."""
 MAX_LOGITS = 8
@@ -35,39 +47,56 @@ RequiredClass = Annotated[int, Query(alias="class", ge=0, le=MAX_INT)]
 """Logit of the class in ``?class=``."""
 
 
-class BorderGain(BaseModel):
-    """How much borders of a class's images raise its logit on images of other classes."""
+class SwapGain(BaseModel):
+    """How much parts of a class's images raise its logit on images of other classes."""
 
     target: int
     name: str
-    width: float
-    """Width of the border, as a share of the sides."""
+    size: float
+    """Size of the parts: of 1, all."""
     gain: float
     """Mean rise, in units of the logit."""
     p_value: float
     adjusted: float
-    """Corrected for all rows (Bonferroni)."""
+    """Corrected for all tests of all swaps that were run (Bonferroni)."""
     detected: bool
 
 
 class PastedPair(BaseModel):
-    """An image of another class before and after the border was pasted, as data URLs."""
+    """An image of another class before and after the parts were moved to it, as data URLs."""
 
     before: str
     after: str
 
 
-class BorderSwapResponse(BaseModel):
-    """Which classes rely on their surroundings; smallest p-value first."""
+class SwapResponse(BaseModel):
+    """Which classes rely on such parts of their images; smallest p-value first."""
 
+    kind: SwapKind
+    name: str
+    parts: str
+    """What is moved to other images: "the borders of its images"."""
+    size: str
+    """What the sizes are: "width"."""
     detected: list[str]
     classes: int
     """Number of classes that were tested."""
     images: int
     """Images per class."""
-    gains: list[BorderGain]
+    tests: int
+    """Number of tests that the p-values are corrected for."""
+    experiments: int
+    """Number of swaps that they are of."""
+    gains: list[SwapGain]
     pasted: list[PastedPair]
     """Examples for the first row."""
+
+
+class KeptSwap(BaseModel):
+    """A swap that was run, and the classes that were tested."""
+
+    kind: SwapKind
+    targets: list[int]
 
 
 class ContrastComponent(BaseModel):
@@ -114,25 +143,57 @@ class ContrastResponse(BaseModel):
     logits: list[ShiftedLogit]
 
 
-@router.get("/border-swap")
-def run_border_swap(
-    context: Context, state: State, target: OptionalClass = None
-) -> BorderSwapResponse:
-    """Test whether a class relies on what surrounds its objects; without a class, all of them."""
+@router.get("/swaps")
+def list_swaps(context: Context) -> list[KeptSwap]:
+    """Return the swaps that the database keeps: they are shown without running the model."""
+    kept = {type(swap): swap for swap in kept_swaps(context.db)}
+    return [
+        KeptSwap(kind=kind, targets=sorted(set(kept[one].frame["logit"].tolist())))
+        for kind, (one, _) in SWAPS.items()
+        if one in kept
+    ]
+
+
+@router.get("/swaps/{kind}")
+def run_swap(
+    context: Context, state: State, kind: SwapKind, target: OptionalClass = None
+) -> SwapResponse:
+    """Test whether a class relies on such parts of its images; without a class, all of them.
+
+    What the database keeps is not run again.
+    """
     db = context.db
-    about = "all classes"
+    about, tested = "all classes", _most_tested(db)
     if target is not None:
         class_samples(db, target, 1)  # fails early, before the model is loaded
-        about = f"'{class_name(db, target)}'"
+        about, tested = f"\u201c{class_name(db, target)}\u201d", 1
+    question, (cls, run) = f"{kind} swap", SWAPS[kind]
 
-    def compute() -> BorderSwap:
-        with context.run_model("The border swap"):
-            return border_swap(db, target)
+    def compute() -> Swap:
+        with context.run_model(f"The {question}"):
+            return run(db, target)
 
-    description = f"Pasting borders of {about} onto other images"
-    return border_swap_response(
-        state.jobs.result(border_swap_key(context, target), description, compute)
-    )
+    found = _kept(db, cls, target, tested)
+    if found is None:
+        key = f"{kind}-swap/{context.number}/{target}/{db.fingerprint}"
+        done = state.jobs.result(key, f"Running the {question} of {about}", compute)
+        found = _kept(db, cls, target, tested) or corrected([done])[0]
+    return swap_response(kind, found, [*kept_swaps(db)] or [found], target)
+
+
+def _most_tested(db: ConceptDatabase) -> int:
+    """Return how many classes a swap of all classes tests: those with images, of many some."""
+    true = true_classes(db)
+    return min(len(set(true[~np.isnan(true)].tolist())), REFERENCE)
+
+
+def _kept(db: ConceptDatabase, kind: type[Swap], target: int | None, tested: int) -> Swap | None:
+    """Return what is kept of a kind of swap, if the class or enough classes were tested."""
+    swap = next((one for one in kept_swaps(db) if isinstance(one, kind)), None)
+    if swap is None:
+        return None
+    targets = set(swap.frame["logit"])
+    return swap if (target in targets if target is not None else len(targets) >= tested) else None
 
 
 @router.get("/contrast")
@@ -153,19 +214,12 @@ def error_contrast(context: ModelContext, state: AppState, target: int) -> Contr
     class_samples(db, target, 1)
 
     def compute() -> Contrast:
-        tables = label_tables(db)
-        labels = labels_by_component(db, tables[0].name) if tables else VOCABULARY
         with context.run_model("The contrast"):
-            return contrast(db, errors=target, concepts=labels)
+            return contrast(db, errors=target)
 
     description = f"Comparing the errors on '{class_name(db, target)}' with correct predictions"
     key = contrast_key(context, target)
     return state.jobs.result(key, description, compute, large=True)
-
-
-def border_swap_key(context: ModelContext, target: int | None) -> str:
-    """Return the key of a border swap among the jobs."""
-    return f"border-swap/{context.number}/{target}"
 
 
 def contrast_key(context: ModelContext, target: int) -> str:
@@ -173,17 +227,34 @@ def contrast_key(context: ModelContext, target: int) -> str:
     return f"contrast/{context.number}/{target}"
 
 
-def border_swap_response(result: BorderSwap) -> BorderSwapResponse:
-    """Return a border swap as a response."""
-    table = result.frame.rename(columns={"class": "name", "logit": "target"})
-    return BorderSwapResponse(
-        detected=result.detected,
-        classes=len(set(result.frame["logit"])),
-        images=result.images,
-        gains=records(BorderGain, table),
+def swap_response(
+    kind: SwapKind, swap: Swap, together: Sequence[Swap], target: int | None
+) -> SwapResponse:
+    """Return a swap as a response: of one class, or of all that were tested.
+
+    Parameters
+    ----------
+    together
+        The swaps that its p-values are corrected for.
+    """
+    chosen = swap.frame["logit"] == target if target is not None else swap.frame["logit"].notna()
+    table = swap.frame.loc[chosen]
+    pasted = swap.pasted if len(table) and table.index[0] == 0 else ()
+    table = table.rename(columns={"class": "name", "logit": "target", swap.size: "size"})
+    return SwapResponse(
+        kind=kind,
+        name=swap.name,
+        parts=swap.parts,
+        size=swap.size,
+        detected=list(dict.fromkeys(table.loc[table["detected"], "name"])),
+        classes=len(set(table["target"])),
+        images=swap.images,
+        tests=sum(len(one.frame) for one in together),
+        experiments=len(together),
+        gains=records(SwapGain, table),
         pasted=[
             PastedPair(before=webp_uri(encode_webp(before)), after=webp_uri(encode_webp(after)))
-            for before, after in result.pasted
+            for before, after in pasted
         ],
     )
 

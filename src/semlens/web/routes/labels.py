@@ -5,13 +5,18 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
+import numpy as np
+import pandas as pd
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from semlens.analysis.concepts import ConceptSet, bundled_names
+from semlens.analysis.labelling.confidence import is_calibrated
 from semlens.analysis.saved_labels import SavedLabels, label_tables
 from semlens.errors import ConceptError, EmbedderError, nearest
 from semlens.web.app_state import Context, ModelContext, State
+from semlens.web.component_names import component_names
+from semlens.web.request_model import RequestModel
 
 router = APIRouter(prefix="/models/{m}", tags=["labels"])
 
@@ -31,15 +36,52 @@ class LabelTables(BaseModel):
     """Whether the embedder embeds texts, which labelling requires."""
 
 
-class LabelRequest(BaseModel):
+class LabelRequest(RequestModel):
     """Concepts to label all components with."""
 
     concepts: str = DEFAULT
     """Name of a bundled set, ``classes`` for the model's classes, or ``custom`` for ``texts``."""
-    threshold: float | None = Field(default=None, ge=-2, le=2)
-    """Minimum alignment; null calibrates it, so that labels are above noise."""
+    threshold: float | None = None
+    """Minimum score; null calibrates it, so that labels are above noise."""
     texts: list[Annotated[str, Field(min_length=1, max_length=200)]] = Field(
         default=[], max_length=5000
+    )
+
+
+class Names(BaseModel):
+    """The label of every component, in row order; empty without labels."""
+
+    source: str | None
+    """The saved labels (``saved:NAME``), or the concept set; null without labels."""
+    calibrated: bool
+    """Whether the confidence was calibrated for the database's embedder."""
+    words: list[str]
+    """The words that occur."""
+    label: list[int]
+    """Index of each component's label in ``words``; -1 for none."""
+    rival: list[int]
+    """Index of the word that may be right instead; -1 for none."""
+    confidence: list[float | None]
+    """Probability that the label is right; null if unknown."""
+
+
+@router.get("/names")
+def names(context: Context, state: State) -> Names:
+    """Return what all components are called: the newest saved labels, or else the default ones."""
+    found = component_names(context, state)
+    if found is None:
+        return Names(source=None, calibrated=False, words=[], label=[], rival=[], confidence=[])
+    frame = found.frame
+    both = pd.concat([frame["label"], frame["rival"]], ignore_index=True)
+    codes, words = pd.factorize(both)
+    confidence = [None if np.isnan(c) else round(c, 3) for c in frame["confidence"].tolist()]
+    return Names(
+        source=found.source,
+        calibrated=is_calibrated(context.db.manifest.embedder.fingerprint, found.method),
+        words=words.tolist(),
+        label=codes[: len(frame)].tolist(),
+        rival=codes[len(frame) :].tolist(),
+        confidence=confidence,
     )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from semlens.analysis.describe.concept_map import ConceptMap, has_layout
 from semlens.analysis.describe.map_colouring import ColourValue
 from semlens.analysis.describe.map_selection import component_labels, select
 from semlens.analysis.scores import MEASURES
-from semlens.draw.map_plot import Scale
+from semlens.draw.map_colours import Scale
 from semlens.errors import ConceptError, SemlensError
 from semlens.web.app_state import (
     MAX_INT,
@@ -28,6 +29,7 @@ from semlens.web.app_state import (
     records,
 )
 from semlens.web.jobs import JobPending
+from semlens.web.request_model import RequestModel
 from semlens.web.responses import csv, download, tensors
 from semlens.web.routes.image_experiments import error_contrast
 
@@ -36,24 +38,32 @@ router = APIRouter(prefix="/models/{m}", tags=["map"])
 OF_CLASS = ("relevance", "contrast")
 """Colour values that are for a class."""
 VALUES = (*MEASURES, *OF_CLASS)
-"""Colour values computed on the server; the page colours by cluster and layer itself."""
+"""Colour values computed on the server; the page colours by place, layer and verdict itself."""
 _MAX_COMPONENTS = 200
 _MAX_LABELS = 100
 
 
-class MapCluster(BaseModel):
-    """A cluster, with the position of its label."""
+class MapPlace(BaseModel):
+    """A place of the map: what it is called, and how it is drawn."""
 
-    cluster: int
+    place: int
     size: int
     labels: list[str]
-    alignments: list[float]
-    x: float
-    y: float
+    scores: list[float]
+    x: float | None
+    """Middle of its name; null without labels."""
+    y: float | None
+    medoid: int
+    """The point in its middle."""
+    light: str
+    """Colour in the light theme."""
+    dark: str
+    rings: list[list[float]]
+    """Its outline: x and y of each corner in turn, for the even-odd rule."""
 
 
-class MapClusters(BaseModel):
-    """How the map was computed, and its clusters, largest first."""
+class MapPlaces(BaseModel):
+    """How the map was computed, and its places, largest first."""
 
     method: str
     seed: int
@@ -63,10 +73,14 @@ class MapClusters(BaseModel):
     components: int
     layout: str
     notice: str | None
-    clusters: list[MapCluster]
+    spread: bool
+    """Whether each component has room for a crop with a side of 1."""
+    clusters: int
+    """Number of clusters before merging."""
+    places: list[MapPlace]
 
 
-class SelectionRows(BaseModel):
+class SelectionRows(RequestModel):
     """Rows of the selected components."""
 
     rows: list[Annotated[int, Field(ge=-MAX_INT, le=MAX_INT)]]
@@ -134,9 +148,11 @@ def labelled_map(context: ModelContext, state: AppState) -> LabelledMap:
         # the layout works without an embedder; only the labels need one
         concept_map = context.db.concept_map(concepts=None)
         try:
-            return LabelledMap(concept_map.labelled(), None)
+            result = LabelledMap(concept_map.labelled(), None)
         except SemlensError as error:
-            return LabelledMap(concept_map, f"Clusters have no labels. {error}")
+            result = LabelledMap(concept_map, f"Places have no labels. {error}")
+        _ = result.map.atlas  # computed here, not while a request waits
+        return result
 
     return jobs.result(f"map/{number}", description, compute)
 
@@ -171,17 +187,20 @@ def _duration(context: ModelContext) -> str:
 
 @router.get("/map", response_class=Response)
 def map_points(context: Context, state: State) -> Response:
-    """Return x, y f32[n], row i32[n], layer and cluster i16[n] (-1: none) as safetensors."""
+    """Return x, y f32[n], row i32[n], layer and place i16[n] (-1: none) as safetensors.
+
+    The positions are those of the picture (``atlas``), not of the layout.
+    """
     concept_map = labelled_map(context, state).map
-    frame = concept_map.frame
+    frame, points = concept_map.frame, concept_map.atlas.points
     layer = pd.Categorical(frame["layer"], context.db.layers).codes
     return tensors(
         {
-            "x": frame["x"].to_numpy(np.float32),
-            "y": frame["y"].to_numpy(np.float32),
+            "x": np.ascontiguousarray(points[:, 0]),
+            "y": np.ascontiguousarray(points[:, 1]),
             "row": concept_map.sets[0].rows.astype(np.int32),
             "layer": layer.astype(np.int16),
-            "cluster": frame["cluster"].to_numpy(np.int16),
+            "place": frame["place"].to_numpy(np.int16),
         }
     )
 
@@ -195,13 +214,13 @@ def map_labels(context: Context, state: State) -> Response:
     return tensors({"label": code.astype(np.int32)}, metadata)
 
 
-@router.get("/clusters")
-def clusters(context: Context, state: State) -> MapClusters:
-    """Return the clusters of the map, and how the map was computed."""
+@router.get("/places")
+def places(context: Context, state: State) -> MapPlaces:
+    """Return the places of the map, and how the map was computed."""
     result = labelled_map(context, state)
     concept_map = result.map
     laid_out_first = len(concept_map) - concept_map.placed
-    return MapClusters(
+    return MapPlaces(
         method=concept_map.method,
         seed=concept_map.seed,
         reused=concept_map.reused,
@@ -209,7 +228,26 @@ def clusters(context: Context, state: State) -> MapClusters:
         components=len(concept_map),
         layout="UMAP" if laid_out_first >= NEIGHBOURS else "principal axes",
         notice=result.notice,
-        clusters=records(MapCluster, concept_map.clusters),
+        spread=concept_map.atlas.spread,
+        clusters=len(concept_map.clusters),
+        places=[_place(concept_map, row) for row in concept_map.places.to_dict("records")],
+    )
+
+
+def _place(concept_map: ConceptMap, row: Mapping[str, Any]) -> MapPlace:
+    atlas, number = concept_map.atlas, row["place"]
+    x, y = map(float, atlas.names[number])
+    return MapPlace(
+        place=number,
+        size=row["size"],
+        labels=row["labels"],
+        scores=row["scores"],
+        x=x if row["labels"] else None,
+        y=y if row["labels"] else None,
+        medoid=int(atlas.medoids[number]),
+        light=atlas.colours[number].light,
+        dark=atlas.colours[number].dark,
+        rings=[np.round(ring.astype(float), 2).ravel().tolist() for ring in atlas.hulls[number]],
     )
 
 

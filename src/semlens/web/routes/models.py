@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 from pydantic import BaseModel
 
+from semlens.analysis.describe.build_command import build_command
 from semlens.api import ConceptDatabase
 from semlens.web.app_state import Context, ModelContext, State
 from semlens.web.embedder import SharedEmbedder
@@ -42,6 +43,8 @@ class ModelInfo(BaseModel):
     embedder_error: str | None
     """Why the embedder could not be loaded."""
     relevance: bool
+    relevance_command: str | None
+    """Command that adds class relevance; null if it is there, or no command can add it."""
     thumbnails: bool
     components: int
     samples: int
@@ -82,6 +85,7 @@ def describe(context: ModelContext, jobs: JobQueue) -> ModelInfo:
         has_text=embedder.has_text,
         embedder_error=str(failure) if failure else None,
         relevance=manifest.relevance is not None,
+        relevance_command=None if manifest.relevance else build_command(db, "--relevance"),
         thumbnails=manifest.recipe.thumbnails,
         components=manifest.rows,
         samples=manifest.samples,

@@ -1,4 +1,4 @@
-"""Routes of the overview: sources, warnings, suggested queries, and score distributions."""
+"""Routes of the overview: sources, warnings, and score distributions."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ from pydantic import BaseModel
 
 from semlens.analysis.describe.database_warnings import DatabaseWarning, database_warnings
 from semlens.analysis.describe.overview import (
-    SuggestedQuery,
     class_table,
     describe_settings,
-    sample_queries,
 )
 from semlens.analysis.describe.score_distribution import Distribution, distributions
+from semlens.analysis.labelling.senses import most_polysemantic
 from semlens.analysis.scores import Scores
 from semlens.store.manifest import Source
 from semlens.web.app_state import AppState, Context, ModelContext, State, records
 from semlens.web.embedder import SharedEmbedder
 from semlens.web.routes.classes import ClassCount
 from semlens.web.routes.models import LayerInfo, layer_infos
+
+TWO_SENSES = 5
+"""Components with two senses that are listed."""
 
 router = APIRouter(prefix="/models/{m}", tags=["overview"])
 
@@ -49,13 +51,12 @@ class Overview(BaseModel):
     """Settings of the build as readable text."""
     layers: list[LayerInfo]
     warnings: list[DatabaseWarning]
-    queries: list[SuggestedQuery]
     classes: list[ClassCount]
 
 
 @router.get("/overview")
 def overview(context: Context) -> Overview:
-    """Return the sources, sizes, warnings and suggested queries of a database."""
+    """Return the sources, sizes and warnings of a database."""
     db, manifest = context.db, context.db.manifest
     embedder = db.embedder
     shared = embedder if isinstance(embedder, SharedEmbedder) else None
@@ -83,7 +84,6 @@ def overview(context: Context) -> Overview:
         settings=dict(describe_settings(manifest)),
         layers=layer_infos(db),
         warnings=warnings,
-        queries=sample_queries(db),
         classes=records(ClassCount, class_table(db)),
     )
 
@@ -108,4 +108,41 @@ def scores(context: Context, state: State) -> list[Distribution]:
         "Computing the distributions",
         lambda: distributions(frame),
         short=True,
+    )
+
+
+class TwoSenses(BaseModel):
+    """A component with two senses."""
+
+    row: int
+    component: str
+    polysemanticity: float
+
+
+class Polysemantic(BaseModel):
+    """The most polysemantic components with two senses."""
+
+    components: list[TwoSenses]
+    tested: int
+    """Components whose examples were split and tested, the most polysemantic ones."""
+    examples: int
+    """Examples of a component, at most."""
+
+
+@router.get("/polysemantic")
+def polysemantic(context: Context, state: State) -> Polysemantic:
+    """Return the most polysemantic components whose examples are really in two groups."""
+    db = context.db
+    values = all_scores(context, state).frame["polysemanticity"].to_numpy(float)
+    real, others = state.jobs.result(
+        f"polysemantic {context.number}",
+        "Testing which components have two senses",
+        lambda: most_polysemantic(db, values, TWO_SENSES),
+    )
+    found = [
+        TwoSenses(row=r, component=str(db.component(r)), polysemanticity=float(values[r]))
+        for r in real
+    ]
+    return Polysemantic(
+        components=found, tested=len(real) + len(others), examples=db.manifest.recipe.examples
     )

@@ -8,26 +8,31 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query, Response
+from pydantic import BaseModel
+from starlette.concurrency import run_in_threadpool
 
-from semlens.draw.example_sheet import View, crop_picture, example_strip
-from semlens.errors import DataError, ImageError, StaleError
-from semlens.web.app_state import COMPONENT, Context, ModelContext, Row
+from semlens.analysis.describe.example_heatmaps import ExampleHeatmaps, example_heatmaps
+from semlens.draw.example_picture import View, crop_picture, heatmap_picture, no_example
+from semlens.draw.example_sheet import example_strip
+from semlens.errors import DataError, ImageError, ModelError, RelevanceError, StaleError
+from semlens.web.app_state import COMPONENT, AppState, Context, ModelContext, Row, State
 from semlens.web.errors import HttpError
 
 router = APIRouter(tags=["pictures"])
 
 MIN_VERSION = 8
 """Digits of the fingerprint that ``v`` must have for an image to be cached permanently."""
-_WEBP: dict[int | str, dict[str, Any]] = {200: {"content": {"image/webp": {}}}}
+WEBP: dict[int | str, dict[str, Any]] = {200: {"content": {"image/webp": {}}}}
+"""Responses of a route that returns a picture."""
 
 Version = Annotated[str, Query(max_length=64)]
 CachedTag = Annotated[str | None, Header(alias="If-None-Match")]
 
 
-@router.get(f"{COMPONENT}/strip.webp", response_class=Response, responses=_WEBP)
+@router.get(f"{COMPONENT}/strip.webp", response_class=Response, responses=WEBP)
 async def component_strip(
     context: Context,
     row: Row,
@@ -39,7 +44,7 @@ async def component_strip(
 
     With ``v``, a prefix of the database's fingerprint, a browser may cache it permanently.
     """
-    return await _picture(
+    return await picture_response(
         context,
         f"strip {row} {count}",
         v,
@@ -48,7 +53,7 @@ async def component_strip(
     )
 
 
-@router.get(COMPONENT + "/crops/{rank}.webp", response_class=Response, responses=_WEBP)
+@router.get(COMPONENT + "/crops/{rank}.webp", response_class=Response, responses=WEBP)
 async def component_crop(
     context: Context,
     row: Row,
@@ -57,8 +62,8 @@ async def component_crop(
     v: Version = "",
     cached: CachedTag = None,
 ) -> Response:
-    """Return an example: its crop, its masked crop, or the whole image with the box of the crop."""
-    return await _picture(
+    """Return an example: its crop, or the whole image with the box of the crop."""
+    return await picture_response(
         context,
         f"crop {row} {rank} {view}",
         v,
@@ -67,15 +72,75 @@ async def component_crop(
     )
 
 
+class Heatmaps(BaseModel):
+    """Where heatmaps of a component's examples come from."""
+
+    source: Literal["model", "mask"]
+    """Computed by the model, or the masks that the database stores."""
+    reason: str | None
+    """Why the model could not compute them."""
+
+
+@router.get(f"{COMPONENT}/heatmaps")
+def component_heatmaps(context: Context, state: State, row: Row) -> Heatmaps:
+    """Compute where the component responds in the whole images of its examples, once."""
+    return _heatmaps(context, state, row)[0]
+
+
+def _heatmaps(
+    context: ModelContext, state: AppState, row: int
+) -> tuple[Heatmaps, ExampleHeatmaps | None]:
+    def compute() -> tuple[Heatmaps, ExampleHeatmaps | None]:
+        try:
+            with context.run_model("A heatmap"):
+                return Heatmaps(source="model", reason=None), example_heatmaps(context.db, row)
+        except (DataError, ImageError, ModelError, RelevanceError, StaleError) as error:
+            return Heatmaps(source="mask", reason=error.value), None
+
+    name = context.db.component(row)
+    return state.jobs.result(
+        f"heatmaps {context.number} {row}", f"Computing the heatmaps of {name}", compute
+    )
+
+
+@router.get(COMPONENT + "/heatmaps/{rank}.webp", response_class=Response, responses=WEBP)
+async def component_heatmap(
+    context: Context,
+    state: State,
+    row: Row,
+    rank: int,
+    v: Version = "",
+    cached: CachedTag = None,
+) -> Response:
+    """Return the whole image of an example with the heatmap over it, and the box of its crop."""
+    source, heatmaps = await run_in_threadpool(_heatmaps, context, state, row)
+
+    def draw() -> bytes:
+        examples = context.db.examples_of(row)
+        if not 0 <= rank < len(examples):
+            raise no_example(context.db, row, rank, len(examples))
+        heat = None if heatmaps is None else heatmaps.heat[rank]
+        return heatmap_picture(context.db, examples[rank], heat)
+
+    return await picture_response(context, f"heatmap {row} {rank} {source.source}", v, cached, draw)
+
+
 @cache
 def _drawing_threads() -> ThreadPoolExecutor:
     """Return a pool with a thread per core: more are not faster, and each needs memory."""
     return ThreadPoolExecutor(min(8, os.cpu_count() or 1), "drawing")
 
 
-async def _picture(
+async def picture_response(
     context: ModelContext, name: str, version: str, cached: str | None, draw: Callable[[], bytes]
 ) -> Response:
+    """Return a picture as WebP that a browser may cache; ``name`` says which one it is.
+
+    Raises
+    ------
+    HttpError
+        404, if an image that is needed is missing or has changed.
+    """
     fingerprint = context.db.fingerprint
     tag = '"' + hashlib.sha256(f"{fingerprint} {name}".encode()).hexdigest()[:32] + '"'
     permanent = len(version) >= MIN_VERSION and fingerprint.startswith(version)

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Path, Response
 from fastapi import Query as InQuery
 from pydantic import BaseModel, Field
 
-from semlens.analysis.saved_labels import PREFIX, LabelHit, saved_labels, search_labels
-from semlens.analysis.search import Hit, Query, alignments, make_query, rank
+from semlens.analysis.query_embedding import SEARCH_TEMPLATES
+from semlens.analysis.result import plain
+from semlens.analysis.saved_labels import LabelHit, search_labels
+from semlens.analysis.search.made_up import measured_reach
+from semlens.analysis.search.query import Query, make_query
+from semlens.analysis.search.scale import words_scale
+from semlens.analysis.search.search import Hit, alignments, rank
+from semlens.analysis.search.suggested import SuggestedQuery, suggested_queries
+from semlens.draw.encode_images import encode_webp
 from semlens.types import Component
 from semlens.web.app_state import AppState, Context, LayerNames, ModelContext, State
 from semlens.web.embedder import SharedEmbedder
-from semlens.web.errors import HttpError
+from semlens.web.errors import HttpError, not_found
+from semlens.web.request_model import RequestModel
 from semlens.web.responses import tensors
 from semlens.web.upload import UPLOAD, Upload
+
+PICTURE = 128
+"""Longest side of the picture of a search by image, in pixels."""
 
 router = APIRouter(prefix="/models/{m}", tags=["search"])
 
@@ -33,20 +44,19 @@ class SearchHit(BaseModel):
     """From 1, best first."""
     row: int
     component: str
-    alignment: float
-    """Similarity with the query minus that with the empty prompt (Eq. 4); in a label search,
-    the alignment of the component with its label."""
+    alignment: float | None
+    """Similarity with the query minus that with the empty prompt (Eq. 4); null in a label
+    search."""
     cosine: float | None
     """Similarity with the query (Eq. 3); null in a label search."""
-    percentile: float | None
-    """Share of the searched components with a lower alignment, in [0, 1]; null in a label
-    search."""
     noise: float | None
     """Alignment that a hit must exceed to be above noise; null in a label search."""
     above_noise: bool | None
     """Whether it does; null in a label search."""
     label: str | None
-    """From the newest saved labels."""
+    """From the newest saved labels, as it is shown."""
+    confidence: float | None
+    """Probability that the label is right; null unless labels were searched."""
 
 
 class SearchResponse(BaseModel):
@@ -57,6 +67,8 @@ class SearchResponse(BaseModel):
     """Number of components ranked; in a label search, number of components with a label."""
     above_noise: int | None
     """Number of these that are above noise; null in a label search."""
+    scale: float | None
+    """Alignment of a full bar, the same for all queries; null in a label search."""
     mode: Literal["vector", "label"]
     notice: str | None
     """Reason why only labels were searched."""
@@ -67,7 +79,7 @@ class SearchResponse(BaseModel):
     """Id of a query with an image or components, for ``search`` and ``similarity``."""
 
 
-class SearchRequest(BaseModel):
+class SearchRequest(RequestModel):
     """Components and words to search for (``like``, ``q``) and to avoid."""
 
     like: Annotated[list[Component], Field(max_length=200)] = []
@@ -112,8 +124,25 @@ def search_image(
     """Rank components by an image in the body of the request, and optional words."""
     _load(context, state)
     query = make_query(context.db, q, image, without=without)
-    query_id = state.queries.add(context.number, query)
+    small = image.copy()
+    small.thumbnail((PICTURE, PICTURE))
+    query_id = state.queries.add(context.number, query, encode_webp(small))
     return _by_vector(context, state, query, layers, k, 0, query_id)
+
+
+@router.get(
+    "/search/{query_id}.webp",
+    response_class=Response,
+    responses={200: {"content": {"image/webp": {}}}},
+)
+def query_picture(context: Context, state: State, query_id: Annotated[int, Path(ge=1)]) -> Response:
+    """Return the image of an earlier search, at most 128 pixels wide and high."""
+    picture = state.queries.picture(context.number, query_id)
+    if picture is None:
+        raise not_found(
+            f"The search {query_id} has no image.", "Expected a search by image.", "Search again."
+        )
+    return Response(picture, media_type="image/webp", headers={"Content-Encoding": "identity"})
 
 
 @router.post("/search/components")
@@ -129,6 +158,19 @@ def search_components(context: Context, state: State, request: SearchRequest) ->
     )
     query_id = state.queries.add(context.number, query)
     return _by_vector(context, state, query, request.layers, request.k, 0, query_id)
+
+
+@router.get("/suggested-queries")
+def suggested(context: Context, state: State) -> list[SuggestedQuery]:
+    """Return searches that have hits in this database."""
+    if context.db.embedder.has_text:
+        _load(context, state)
+        _measure(context, state)
+    return state.jobs.result(
+        f"suggested-queries {context.number}",
+        "Trying searches",
+        lambda: suggested_queries(context.db),
+    )
 
 
 @router.get("/similarity", response_class=Response)
@@ -173,6 +215,17 @@ def _load(context: ModelContext, state: AppState) -> None:
         state.jobs.result(key, description, embedder.warm, short=True)
 
 
+def _measure(context: ModelContext, state: AppState) -> None:
+    """Measure in the background, once, what all searches by words share."""
+
+    def measure() -> float:
+        measured_reach(context.db, (1, 0), SEARCH_TEMPLATES)
+        return words_scale(context.db)
+
+    key = f"search-scale {context.number}"
+    state.jobs.result(key, "Measuring the scale of searches", measure, short=True)
+
+
 def _by_vector(
     context: ModelContext,
     state: AppState,
@@ -182,17 +235,16 @@ def _by_vector(
     offset: int,
     query_id: int | None,
 ) -> SearchResponse:
+    if query.by_words:
+        _measure(context, state)
     ranking = rank(context.db, query, top=k, offset=offset, layers=layers)
-    labels = _labels(context, state)
-    hits = [
-        _hit(hit, label=labels[hit.row] if labels else None, above_noise=hit.above_noise)
-        for hit in ranking.hits
-    ]
+    hits = [_hit(hit, above_noise=hit.above_noise, confidence=None) for hit in ranking.hits]
     end = offset + len(hits)
     return SearchResponse(
         query=query.text,
         searched=ranking.searched,
         above_noise=ranking.above_noise,
+        scale=ranking.scale,
         mode="vector",
         notice=None,
         hits=hits,
@@ -215,11 +267,12 @@ def _by_label(
         query=ranking.query,
         searched=ranking.searched,
         above_noise=None,
+        scale=None,
         mode="label",
         notice=f"The embedder '{context.db.manifest.embedder.spec}' cannot embed texts or could "
         "not be loaded, so the search uses the saved labels only.",
         hits=[
-            _hit(hit, cosine=None, percentile=None, noise=None, above_noise=None)
+            _hit(hit, alignment=None, cosine=None, noise=None, above_noise=None)
             for hit in ranking.hits
         ],
         cursor=str(end) if end < ranking.total else None,
@@ -227,20 +280,6 @@ def _by_label(
     )
 
 
-def _hit(hit: Hit | LabelHit, **fields: str | bool | None) -> SearchHit:
-    return SearchHit.model_validate({**vars(hit), "component": str(hit.component), **fields})
-
-
-def _labels(context: ModelContext, state: AppState) -> list[str | None] | None:
-    """Return the newest saved labels by row; read again only when newer ones are saved."""
-    saved = context.db.list_analyses(PREFIX)
-    if not saved:
-        return None
-
-    def read() -> list[str | None] | None:
-        table = saved_labels(context.db)
-        return None if table is None else table["label"].tolist()
-
-    return state.jobs.result(
-        f"labels/{context.number}/{saved}", "Reading the labels", read, short=True, large=True
-    )
+def _hit(hit: Hit | LabelHit, **fields: bool | None) -> SearchHit:
+    values = {**vars(hit), "component": str(hit.component), **fields}
+    return SearchHit.model_validate(plain(values))

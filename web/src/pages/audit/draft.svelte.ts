@@ -5,11 +5,12 @@
  * request was running. The server refuses edits of an older revision; then nothing is sent until
  * the newer one is loaded.
  */
-import { send } from "../../api/client";
+import { get, send } from "../../api/client";
 import type { ApiError } from "../../api/errors";
 import { isStaticExport } from "../../api/static-export";
 import { asError } from "../../api/resource.svelte";
 import type { Review, SavedAuditResponse, AuditSettings, ListedConcept } from "../../api/types";
+import { forgetVerdicts } from "../../state/verdicts.svelte";
 import type { Side } from "./verdict";
 
 const SAVE_DELAY = 600;
@@ -141,6 +142,12 @@ export class Draft {
     }
   }
 
+  /** Read the audit again after a mark was saved in it; unsaved edits are kept. */
+  async refresh(): Promise<void> {
+    await this.#sending;
+    this.#accept(await get<SavedAuditResponse>(this.path));
+  }
+
   /** Update the audit to the current build of the database. */
   async updateBuild(): Promise<void> {
     await this.flush();
@@ -171,6 +178,7 @@ export class Draft {
       const response = await send<SavedAuditResponse>("PUT", this.path, { revision, ...sent, ...options });
       this.#accept(response);
       if (sent.valid || sent.spurious || sent.settings || options.update_build) this.computed += 1;
+      if (sent.reviews || sent.valid || sent.spurious || sent.settings || options.update_build) forgetVerdicts();
       if (this.status === "saving") this.status = Object.keys(this.#dirty).length ? "waiting" : "saved";
     } catch (fault) {
       // edits made meanwhile are newer than the unsent ones

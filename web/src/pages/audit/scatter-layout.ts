@@ -1,6 +1,7 @@
 /** Layout of the scatter plot: axes, points, and labels. */
 import type { AuditedComponent } from "../../api/types";
-import { conceptOf, thresholdOf, verdictOf, type Thresholds, type Side, type Verdict } from "./verdict";
+import type { Verdict } from "../../parts/verdict";
+import { conceptOf, thresholdOf, verdictOf, type Thresholds, type Side } from "./verdict";
 
 /** Larger numbers of points are drawn on a canvas instead of as SVG elements. */
 export const MAX_SVG_POINTS = 2000;

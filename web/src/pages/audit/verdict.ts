@@ -1,17 +1,9 @@
-/** Verdicts: descriptions, marks, and the verdict of a component for given thresholds. */
+/** The verdict of a component for given thresholds. */
 import type { AuditedComponent } from "../../api/types";
+import type { Verdict } from "../../parts/verdict";
 
-export const VERDICTS = ["valid", "both", "spurious", "unexpected"] as const;
-export type Verdict = (typeof VERDICTS)[number];
 export type Side = "valid" | "spurious";
 export const SIDES: readonly Side[] = ["valid", "spurious"];
-
-export const DESCRIPTIONS: Record<Verdict, string> = {
-  valid: "aligned with valid concepts only",
-  both: "aligned with valid and with spurious concepts",
-  spurious: "aligned with spurious concepts only",
-  unexpected: "aligned with neither",
-};
 
 /** Fixed thresholds; null means the component's own threshold, by chance. */
 export type Thresholds = Record<Side, number | null>;
@@ -29,24 +21,6 @@ export function verdictOf(component: AuditedComponent, thresholds: Thresholds): 
   });
   if (valid) return spurious ? "both" : "valid";
   return spurious ? "spurious" : "unexpected";
-}
-
-/**
- * The mark of a verdict as an SVG path around 0. Shapes differ, with equal areas, since not everyone
- * can distinguish the colours.
- */
-export function markPath(verdict: Verdict, radius: number): string {
-  const round = (value: number) => value.toFixed(2);
-  if (verdict === "spurious") {
-    const half = round((radius * Math.sqrt(Math.PI)) / 2);
-    return `M-${half}-${half}H${half}V${half}H-${half}Z`;
-  }
-  if (verdict === "both") {
-    const half = round(radius * Math.sqrt(Math.PI / 2));
-    return `M0-${half}L${half} 0L0 ${half}L-${half} 0Z`;
-  }
-  const r = round(radius);
-  return `M-${r} 0A${r} ${r} 0 1 1 ${r} 0A${r} ${r} 0 1 1-${r} 0Z`;
 }
 
 /** The best concepts of the lists in a verdict. */

@@ -16,15 +16,14 @@ export async function saveExamples(
   model: ModelInfo,
   card: ComponentCard,
   label: string | null,
-  mask: boolean,
 ): Promise<void> {
-  const view = mask ? "masked" : "crop";
+  const view = "crop";
   const pictures = await Promise.all(
     card.examples.map((example) =>
       loadImage(pictureUrl(model, card.component, `crops/${example.rank}.webp`, { view })),
     ),
   );
-  const sheet = drawSheet(model, card, label, mask, pictures);
+  const sheet = drawSheet(model, card, label, pictures);
   const blob = await new Promise<Blob | null>((resolve) => sheet.toBlob(resolve, "image/png"));
   if (!blob) throw new Error("The image is too large");
   download(blob, `${fileName(model, card)}.png`);
@@ -34,7 +33,6 @@ function drawSheet(
   model: ModelInfo,
   card: ComponentCard,
   label: string | null,
-  mask: boolean,
   pictures: readonly (HTMLImageElement | null)[],
 ): HTMLCanvasElement {
   const lines = Math.ceil(pictures.length / COLUMNS);
@@ -68,9 +66,7 @@ function drawSheet(
     const example = card.examples[index]!;
     write(`${index + 1}   ${short(example.activation)}`, x, y + CELL + 13, "11px", "soft", CELL);
   });
-  const legend = `${card.examples.length} strongest examples: rank and ${card.readout} activation${
-    mask ? "; dark: weak activation" : ""
-  }`;
+  const legend = `${card.examples.length} strongest examples: rank and ${card.readout} activation`;
   write(legend, EDGE, height - EDGE, "12px", "soft", width - 2 * EDGE);
   return sheet;
 }

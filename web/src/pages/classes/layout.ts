@@ -62,7 +62,7 @@ export function arrange(graph: GraphResponse, room: number): Scene {
   const count = columns.length;
   const most = Math.max(...columns.map((column) => column.nodes.length), 1);
   const width = room / count > WIDE + 1.6 * GAP.least ? WIDE : NARROW;
-  const height = most > MANY ? 38 : 54;
+  const height = most > MANY ? 38 : 64;
   const free = (room - count * width) / Math.max(1, count - 1);
   const step = width + Math.min(Math.max(free, GAP.least), GAP.most);
   const tall = (nodes: number): number => Math.max(0, nodes * (height + DOWN) - DOWN);

@@ -18,7 +18,8 @@ export interface Column {
 
 const COLUMNS: readonly Column[] = [
   { key: "component", title: "Component", help: "Layer and index", kind: "text", descendingFirst: false, width: 8.2 },
-  { key: "label", title: "Label", help: "From the newest saved labels", kind: "text", descendingFirst: false, width: 9 },
+  { key: "label", title: "Component", help: "By label, forwards and backwards, then as in the model", kind: "text", descendingFirst: false, width: 16 },
+  { key: "confidence", title: "Sure", help: "Probability that the label is right", kind: "share", descendingFirst: true, width: 4.6 },
   { key: "examples", title: "Examples", help: "Number of concept examples", kind: "count", descendingFirst: true, width: 5.8 },
   { key: "firing_rate", title: "Fires on", help: "Share of images on which the readout is above zero", kind: "share", descendingFirst: true, width: 5.2 },
   { key: "maximum", title: "Maximum", help: "Largest readout over all images", kind: "number", descendingFirst: true, width: 6 },
@@ -34,12 +35,14 @@ const RELEVANCE: readonly Column[] = [
 
 /** The columns that a page of the table has values for. */
 export function columnsOf(model: ModelInfo, page: ComponentPage): readonly Column[] {
-  const [name, label, ...others] = COLUMNS as readonly [Column, Column, ...Column[]];
+  const [name, label, sure, ...others] = COLUMNS as readonly [Column, Column, Column, ...Column[]];
   const shares = page.relevance === null ? [] : RELEVANCE;
   const longest = Math.max(...model.layers.map((layer) => `${layer.name}:-${layer.channels}`.length));
   // names are never truncated; some models have long layer names
   const width = Math.max(name.width, 0.475 * longest + 1.5);
-  return [{ ...name, width }, ...(page.labels === null ? [] : [label]), ...shares, ...others];
+  // the label is the headline, with the id beneath; without labels there is the id only
+  const headline = page.labels === null ? [{ ...name, width }] : [{ ...label, width: Math.max(width, label.width) }, sure];
+  return [...headline, ...shares, ...others];
 }
 
 export interface SortOrder {
@@ -70,6 +73,10 @@ export function tableParams(model: ModelInfo): Params {
 /** Sort by a column; reverse the order if it is the current one. */
 export function sortBy({ key, descendingFirst }: Column): void {
   const now = sortOrder();
+  if (key === "label" && now.sort === key && now.descending) {
+    route.go({ params: { sort: null, order: null } });
+    return;
+  }
   const name = key === "component" ? "row" : key;
   const descending = now.sort === name ? !now.descending : descendingFirst;
   const order = descending ? "down" : null;

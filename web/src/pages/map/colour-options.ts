@@ -2,21 +2,23 @@
 import type { ModelInfo } from "../../api/types";
 
 export const COLOURS = [
-  "cluster",
+  "place",
   "layer",
   "query",
+  "verdict",
+  "relevance",
+  "contrast",
   "clarity",
   "redundancy",
   "polysemanticity",
-  "relevance",
-  "contrast",
 ] as const;
 export type ColourBy = (typeof COLOURS)[number];
 
 export const TITLES: Record<ColourBy, string> = {
-  cluster: "cluster",
+  place: "place",
   layer: "layer",
-  query: "similarity to the query",
+  query: "alignment with the query",
+  verdict: "verdict for a class",
   clarity: "clarity",
   redundancy: "redundancy",
   polysemanticity: "polysemanticity",
@@ -31,13 +33,18 @@ export const TITLES: Record<ColourBy, string> = {
  * @param contrasted whether errors on a class were compared with correct predictions.
  */
 export function colourOptions(model: ModelInfo, aligned: boolean, contrasted: boolean): ColourBy[] {
-  const missing = { query: !aligned, relevance: !model.relevance, contrast: !contrasted };
+  const missing = {
+    query: !aligned,
+    verdict: !model.relevance,
+    relevance: !model.relevance,
+    contrast: !contrasted,
+  };
   return COLOURS.filter((option) => !(option in missing && missing[option as keyof typeof missing]));
 }
 
-/** The colouring in the route; by default the query if there is one, otherwise clusters. */
+/** The colouring in the route; by default the query if there is one, otherwise places. */
 export function colourBy(requested: string | null, options: readonly ColourBy[]): ColourBy {
-  const usual = options.includes("query") ? "query" : "cluster";
+  const usual = options.includes("query") ? "query" : "place";
   return options.find((option) => option === requested) ?? usual;
 }
 

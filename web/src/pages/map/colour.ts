@@ -7,6 +7,12 @@ export function parse(text: string): Colour {
   return [red, green, blue];
 }
 
+/** A colour such as `#1a2b3c`. */
+export function hex(text: string): Colour {
+  const value = Number.parseInt(text.slice(1), 16);
+  return [value >> 16, (value >> 8) & 255, value & 255];
+}
+
 export function css([red, green, blue]: Colour, alpha = 1): string {
   const part = (value: number): number => Math.round(value);
   return `rgb(${part(red)} ${part(green)} ${part(blue)} / ${alpha})`;

@@ -4,14 +4,17 @@ import { untrack } from "svelte";
 import { get, type Params } from "../../api/client";
 import { resource } from "../../api/resource.svelte";
 import { isStaticExport } from "../../api/static-export";
-import type { ClassSummary, MapClusters, ModelInfo } from "../../api/types";
+import type { ClassSummary, MapPlaces, ModelInfo } from "../../api/types";
+import { nameOf } from "../../state/models.svelte";
 import { contrasts } from "../../state/contrasts.svelte";
 import { route } from "../../state/route.svelte";
-import { theme } from "../../state/theme.svelte";
+import { theme, token } from "../../state/theme.svelte";
+import { classVerdicts } from "../../state/verdicts.svelte";
+import { VERDICTS } from "../../parts/verdict";
 import { colourBy, colourOptions, TITLES } from "./colour-options";
-import { css } from "./colour";
+import { hex, parse } from "./colour";
 import { loadAlignment, loadValues, type MapData, type ServedValues } from "./data";
-import { groupColours, legendOf, type Groups, type Paint, type Palette } from "./paint";
+import { legendOf, type Groups, type Paint, type Palette } from "./paint";
 import { quantiles } from "./quantiles";
 import { readPalette } from "./palette";
 
@@ -39,19 +42,19 @@ export class Colouring {
   readonly by = $derived.by(() => colourBy(route.get("by"), this.options));
   readonly #requestedClass = $derived(route.get("class"));
   readonly classes = resource<ClassSummary[]>(() => {
-    if (this.by !== "relevance") return null;
+    if (this.by !== "relevance" && this.by !== "verdict") return null;
     return (signal) => get(`models/${this.model.number}/classes`, { signal });
   });
   /** Logit of the class, once known. */
   readonly target = $derived.by(() => {
-    if (this.by !== "relevance" && this.by !== "contrast") return null;
+    if (!["relevance", "contrast", "verdict"].includes(this.by)) return null;
     if (this.#requestedClass !== null) return Number(this.#requestedClass);
     const first = this.by === "contrast" ? this.contrasted.at(-1) : this.classes.value?.[0];
     return first?.target ?? null;
   });
   readonly values = resource<ServedValues>(() => {
     const { by, target, model, data } = this;
-    if (by === "cluster" || by === "layer") return null;
+    if (by === "place" || by === "layer" || by === "verdict") return null;
     if (by === "query") {
       void this.#query;
       const params = untrack(queryOf);
@@ -60,6 +63,10 @@ export class Colouring {
     if ((by === "relevance" || by === "contrast") && target === null) return null;
     return (signal, progress) => loadValues(model, by, target, { signal, progress });
   });
+  readonly verdicts = classVerdicts(
+    () => this.model,
+    () => (this.by === "verdict" ? this.target : null),
+  );
   readonly palette: Palette = $derived.by(() => {
     void theme.dark;
     return readPalette();
@@ -70,12 +77,13 @@ export class Colouring {
   constructor(
     readonly model: ModelInfo,
     readonly data: MapData,
-    readonly clusters: () => MapClusters | null,
+    readonly places: () => MapPlaces | null,
   ) {}
 
   #paint(): Paint | null {
     if (this.by === "layer") return this.#layers();
-    if (this.by === "cluster") return this.#clusters();
+    if (this.by === "place") return this.#places();
+    if (this.by === "verdict") return this.#verdicts();
     const values = this.values.value;
     if (!values || values.signed || this.by === "query") return values && { kind: "values", ...values };
     // clip the scale, since a few extreme values would use up most colours
@@ -90,24 +98,42 @@ export class Colouring {
     return { kind: "groups", title: TITLES.layer, of: this.data.layer, names, counts, ordered: true };
   }
 
-  #clusters(): Groups | null {
-    const clusters = this.clusters()?.clusters;
-    if (!clusters) return null;
-    const inOrder = clusters.toSorted((a, b) => a.cluster - b.cluster);
+  #places(): Groups | null {
+    const places = this.places()?.places;
+    if (!places) return null;
+    const inOrder = places.toSorted((a, b) => a.place - b.place);
     return {
       kind: "groups",
-      title: TITLES.cluster,
-      of: this.data.cluster,
-      names: inOrder.map((item) => item.labels.join(", ") || `cluster ${item.cluster + 1}`),
-      counts: inOrder.map((cluster) => cluster.size),
+      title: TITLES.place,
+      of: this.data.place,
+      names: inOrder.map((item) => item.labels.join(", ") || `place ${item.place + 1}`),
+      counts: inOrder.map((item) => item.size),
       ordered: false,
+      colours: inOrder.map((item) => hex(theme.dark ? item.dark : item.light)),
     };
   }
 
-  /** Colours of clusters; null while points are coloured by something else. */
-  readonly hues = $derived.by(() => {
-    const { paint } = this;
-    if (this.by !== "cluster" || paint?.kind !== "groups") return null;
-    return groupColours(paint, this.palette).map((colour) => css(colour));
-  });
+  #verdicts(): Groups | null {
+    const { response } = this.verdicts;
+    if (!response) return null;
+    void theme.dark;
+    const of = new Int8Array(this.data.count).fill(-1);
+    const counts = VERDICTS.map(() => 0);
+    this.data.row.forEach((row, point) => {
+      const verdict = this.verdicts.of(nameOf(this.model, row))?.verdict;
+      if (!verdict) return;
+      const group = VERDICTS.indexOf(verdict);
+      of[point] = group;
+      counts[group]! += 1;
+    });
+    return {
+      kind: "groups",
+      title: `verdict for “${response.name}”`,
+      of,
+      names: VERDICTS,
+      counts,
+      ordered: false,
+      colours: VERDICTS.map((verdict) => parse(token(verdict))),
+    };
+  }
 }

@@ -12,7 +12,7 @@ export interface MapData {
   row: Int32Array;
   layer: Int16Array;
   /** -1 for none. */
-  cluster: Int16Array;
+  place: Int16Array;
   grid: Grid;
   /** The point of a row, or null where the component has no examples. */
   pointOf(row: number): number | null;
@@ -22,7 +22,7 @@ export interface ComponentLabels {
   /** Index of each point's label in `names`; -1 for none. */
   code: Int32Array;
   names: string[];
-  /** Name of the saved labels, or `clusters`. */
+  /** Name of the saved labels, or `places`. */
   source: string;
 }
 
@@ -51,7 +51,7 @@ export function parseMap(buffer: ArrayBuffer): MapData {
     y,
     row,
     layer: tensors.get("layer", "I16"),
-    cluster: tensors.get("cluster", "I16"),
+    place: tensors.get("place", "I16"),
     grid: new Grid(x, y),
     pointOf: (item) => {
       const point = pointByRow[item] ?? -1;

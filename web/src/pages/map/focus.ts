@@ -8,18 +8,18 @@ export interface FocusOptions {
   selected: Uint32Array | null;
   /** Points that match the query, if the colours show something else. */
   matches: readonly number[] | null;
-  /** The cluster hovered in the list. */
-  cluster: number | null;
+  /** The place hovered in the list. */
+  place: number | null;
 }
 
 /** 1 for each point in focus; null if all are. */
 export function focusOf(data: MapData, options: FocusOptions): Uint8Array | null {
-  const { layers, selected, matches, cluster } = options;
+  const { layers, selected, matches, place } = options;
   const among = selected ?? matches;
-  if (!layers.length && !among && cluster === null) return null;
+  if (!layers.length && !among && place === null) return null;
   const focus = new Uint8Array(data.count);
-  if (cluster !== null) {
-    for (let i = 0; i < data.count; i++) focus[i] = Number(data.cluster[i] === cluster);
+  if (place !== null) {
+    for (let i = 0; i < data.count; i++) focus[i] = Number(data.place[i] === place);
     return focus;
   }
   if (among) for (const point of among) focus[point] = 1;

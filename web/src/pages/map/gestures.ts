@@ -1,14 +1,15 @@
 /** Mouse, touch and keys on a map: pan, zoom, pinch, lasso, hover, click. */
 import { cropAt } from "./crops";
-import { extend, inside, type Path } from "./lasso";
+import { extend, type Path } from "./lasso";
 import type { Plot } from "./plot";
 
 export interface Hooks {
   /** Whether a drag draws a lasso instead of panning, without Shift. */
   lassoing(): boolean;
   onhover(point: number | null): void;
-  onclick(point: number | null): void;
-  onlasso(points: Uint32Array): void;
+  /** `adds` if a key was held that adds to the selection. */
+  onclick(point: number | null, adds: boolean): void;
+  onlasso(path: Path): void;
 }
 
 const STILL = 4;
@@ -69,6 +70,7 @@ export function listen(element: HTMLElement, plot: Plot, hooks: Hooks): () => vo
       hooks.onhover(null);
       if (touching.size === 2) pinch(event.pointerId, before, [x, y]);
       else plot.view.pan(dx, dy);
+      plot.hold();
       plot.redraw();
     }
   });
@@ -86,9 +88,9 @@ export function listen(element: HTMLElement, plot: Plot, hooks: Hooks): () => vo
 
   function up(event: PointerEvent): void {
     if (!touching.delete(event.pointerId)) return;
-    if (path && travelled > STILL) hooks.onlasso(inside(path, plot.data.grid));
+    if (path && travelled > STILL) hooks.onlasso(path);
     else if (travelled <= STILL && touching.size === 0 && event.type === "pointerup")
-      hooks.onclick(pointAt(plot, ...at(event)));
+      hooks.onclick(pointAt(plot, ...at(event)), event.shiftKey || event.ctrlKey || event.metaKey);
     if (path) plot.mark({ lasso: [] });
     path = null;
   }
@@ -100,10 +102,12 @@ export function listen(element: HTMLElement, plot: Plot, hooks: Hooks): () => vo
     event.preventDefault();
     const lines = event.deltaMode === WheelEvent.DOM_DELTA_LINE ? 16 : 1;
     plot.view.zoomAt(Math.exp(-event.deltaY * lines * 0.0016), ...at(event));
+    plot.hold();
     plot.redraw();
   });
   on("dblclick", (event) => {
     plot.view.zoomAt(2, ...at(event));
+    plot.hold();
     plot.redraw();
   });
   on("keydown", (event) => {
@@ -112,6 +116,7 @@ export function listen(element: HTMLElement, plot: Plot, hooks: Hooks): () => vo
     if (!run) return;
     event.preventDefault();
     run(plot);
+    plot.hold();
     plot.redraw();
   });
   return () => stop.abort();
@@ -131,5 +136,6 @@ const KEYS: Record<string, (plot: Plot) => void> = {
 /** Zoom around the centre. */
 export function zoomStep(plot: Plot, nearer: boolean): void {
   plot.view.zoomAt(nearer ? FACTOR : 1 / FACTOR);
+  plot.hold();
   plot.redraw();
 }

@@ -5,6 +5,8 @@
 import type { Box } from "./view";
 
 const PER_CELL = 4;
+/** Number of points that give the spacing. */
+const SAMPLED = 300;
 
 export class Grid {
   readonly box: Box;
@@ -61,6 +63,35 @@ export class Grid {
         if (inside && !visit(i)) return;
       }
     }
+  }
+
+  /** The point nearest to a place, however far; null without points. */
+  closest(x: number, y: number): number | null {
+    if (!this.x.length) return null;
+    for (let reach = this.#cell; ; reach *= 2) {
+      const found = this.nearest(x, y, reach);
+      if (found !== null) return found;
+    }
+  }
+
+  /** Distances of some points from their nearest neighbours, ascending. */
+  spacing(): number[] {
+    const step = Math.max(Math.floor(this.x.length / SAMPLED), 1);
+    const distances: number[] = [];
+    for (let i = 0; i < this.x.length; i += step) {
+      let least = Infinity;
+      for (let reach = this.#cell; least === Infinity && reach < 1e9; reach *= 2) {
+        const [x, y] = [this.x[i]!, this.y[i]!];
+        this.visit({ left: x - reach, right: x + reach, bottom: y - reach, top: y + reach }, (j) => {
+          const away = Math.hypot(this.x[j]! - x, this.y[j]! - y);
+          if (j !== i && away > 0 && away <= reach && away < least) least = away;
+          return true;
+        });
+        if (this.x.length < 2) break;
+      }
+      if (least < Infinity) distances.push(least);
+    }
+    return distances.sort((a, b) => a - b);
   }
 
   /** The points in a box, or null if there are more than `most`. */

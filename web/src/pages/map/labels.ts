@@ -1,101 +1,139 @@
-/** Placement of cluster labels: largest clusters first, more labels at higher zoom. */
-import type { MapCluster } from "../../api/types";
+/** Where the names of places are written: largest places first, never cut, covering little. */
 import type { Grid } from "./grid";
-import type { View } from "./view";
+import type { Box, View } from "./view";
 
-export interface Label {
-  text: string;
-  x: number;
-  y: number;
-  /** Number of components of the cluster. */
+/** A place as it is drawn. */
+export interface Place {
+  place: number;
+  name: string;
+  /** Number of components. */
   size: number;
-  cluster: number;
-}
-
-/** The labels of clusters that have one, the largest first. */
-export function labelsOf(clusters: readonly MapCluster[]): Label[] {
-  return clusters
-    .filter((cluster) => cluster.labels.length)
-    .map(({ labels, x, y, size, cluster }) => ({ text: labels.join(", "), x, y, size, cluster }))
-    .sort((a, b) => b.size - a.size);
+  /** Where the name is best; null without a name. */
+  at: { x: number; y: number } | null;
+  /** Its outline, and the box around it, in units of the map. */
+  outline: Path2D;
+  box: Box;
+  medoid: number;
+  light: string;
+  dark: string;
 }
 
 export interface PlacedLabel {
-  label: Label;
-  /** Middle of the text on the screen. */
-  x: number;
-  y: number;
+  place: Place;
+  text: string;
+  box: Rect;
 }
 
+export type Rect = [left: number, top: number, width: number, height: number];
+
 export const LABEL_HEIGHT = 16;
-const APART = 5;
-/** Vertical offsets that are tried, in pixels. */
-const SHIFTS = [0, -16, 16, -26, 26];
-/** Screen area per label at zoom 1, in square pixels. */
-const AREA = 42_000;
+const APART = 4;
+const EDGE = 3;
+/** Distances from the outline that are tried, in pixels. */
+const AWAY = [2, 12];
+/** Share of a place, or of the window, that must be visible for a name. */
+const LEAST_VISIBLE = 0.2;
+/** Screen area per name at zoom 1, in square pixels. */
+const AREA = 11_000;
 /** Covered points are counted up to this number. */
 const COVERED = 12;
 const LONGEST = 34;
 
-/** A label that is short enough to be read at a glance. */
+/** A name that is short enough to be read at a glance. */
 export function shorten(text: string): string {
   return text.length > LONGEST ? `${text.slice(0, LONGEST - 1).trimEnd()}…` : text;
 }
 
 /**
- * Place labels on, above or below their clusters, without overlaps and covering few points.
+ * Write names where they are best or around the outlines of their places, without overlaps.
  *
+ * @param half half the side of what is drawn at a point, in pixels.
  * @param measure width of a text in CSS pixels.
- * @param taken occupied boxes on the screen: x, y, width, height.
+ * @param taken occupied boxes on the screen.
  */
 export function placeLabels(
   view: View,
-  labels: readonly Label[],
+  places: readonly Place[],
   grid: Grid,
+  half: number,
   measure: (text: string) => number,
   taken: readonly Rect[] = [],
 ): PlacedLabel[] {
   const boxes: Rect[] = [...taken];
   const placed: PlacedLabel[] = [];
-  const all = Math.max((view.width * view.height) / AREA, 5);
-  const room = all * (1 + Math.log2(Math.max(view.zoom, 1)));
-  for (const label of labels) {
+  const room = Math.max((view.width * view.height) / AREA, 5) * (1 + Math.log2(view.zoom));
+  for (const place of places) {
     if (placed.length >= room) break;
-    const [x, y] = [view.screenX(label.x), view.screenY(label.y)];
-    const width = measure(shorten(label.text)) + 2 * APART;
-    let best: { y: number; box: Rect } | null = null;
+    if (!place.at || !visible(view, place.box)) continue;
+    const text = shorten(place.name);
+    const width = measure(text) + 2 * APART;
+    let best: Rect | null = null;
     let least = Infinity;
-    for (const shift of SHIFTS) {
-      const box: Rect = [x - width / 2, y + shift - LABEL_HEIGHT / 2, width, LABEL_HEIGHT];
+    for (const [x, y] of options(view, place, width)) {
+      const box: Rect = [x - width / 2, y - LABEL_HEIGHT / 2, width, LABEL_HEIGHT];
       if (!onScreen(view, box) || boxes.some((other) => overlap(box, other))) continue;
-      const cost = covered(view, grid, box) + Math.abs(shift) / 8;
-      if (cost < least) [best, least] = [{ y: y + shift, box }, cost];
+      const cost = covered(view, grid, box, half);
+      if (cost < least) [best, least] = [box, cost];
+      if (cost === 0) break;
     }
     if (!best) continue;
-    boxes.push(best.box);
-    placed.push({ label, x, y: best.y });
+    boxes.push(best);
+    placed.push({ place, text, box: best });
   }
   return placed;
 }
 
-export type Rect = [left: number, top: number, width: number, height: number];
+/** Middles of a name: the best one, then around the visible part of the outline, then further out. */
+function* options(view: View, { at, box }: Place, width: number): Generator<[number, number]> {
+  const within = (value: number, half: number, most: number) =>
+    Math.min(Math.max(value, half + EDGE), Math.max(most - half - EDGE, half + EDGE));
+  const keep = (x: number, y: number): [number, number] => [
+    within(x, width / 2, view.width),
+    within(y, LABEL_HEIGHT / 2, view.height),
+  ];
+  if (at) yield keep(view.screenX(at.x), view.screenY(at.y));
+  const left = Math.max(view.screenX(box.left), 0);
+  const right = Math.min(view.screenX(box.right), view.width);
+  const top = Math.max(view.screenY(box.top), 0);
+  const bottom = Math.min(view.screenY(box.bottom), view.height);
+  const [x, y] = [(left + right) / 2, (top + bottom) / 2];
+  for (const gap of AWAY) {
+    const [down, out] = [LABEL_HEIGHT / 2 + gap, width / 2 + gap];
+    yield keep(x, top - down);
+    yield keep(x, bottom + down);
+    yield keep(left + width / 2, top - down);
+    yield keep(right - width / 2, top - down);
+    yield keep(left - out, y);
+    yield keep(right + out, y);
+  }
+}
 
-function covered(view: View, grid: Grid, [left, top, width, height]: Rect): number {
+function covered(view: View, grid: Grid, [left, top, width, height]: Rect, half: number): number {
   let count = 0;
   const box = {
-    left: view.mapX(left),
-    right: view.mapX(left + width),
-    bottom: view.mapY(top + height),
-    top: view.mapY(top),
+    left: view.mapX(left - half),
+    right: view.mapX(left + width + half),
+    bottom: view.mapY(top + height + half),
+    top: view.mapY(top - half),
   };
   grid.visit(box, () => (count += 1) < COVERED);
   return count;
+}
+
+/** Whether enough of a place is visible for its name to be clear. */
+function visible(view: View, { left, right, bottom, top }: Box): boolean {
+  const [x, y] = [view.screenX(left), view.screenY(top)];
+  const [width, height] = [view.screenX(right) - x, view.screenY(bottom) - y];
+  const across = Math.min(x + width, view.width) - Math.max(x, 0);
+  const down = Math.min(y + height, view.height) - Math.max(y, 0);
+  if (across <= 0 || down <= 0) return false;
+  return across * down >= LEAST_VISIBLE * Math.min(width * height, view.width * view.height);
 }
 
 function onScreen(view: View, [left, top, width, height]: Rect): boolean {
   return left >= 0 && left + width <= view.width && top >= 0 && top + height <= view.height;
 }
 
-function overlap([x, y, w, h]: Rect, [left, top, width, height]: Rect): boolean {
+export function overlap([x, y, w, h]: Rect, [left, top, width, height]: Rect): boolean {
   return left < x + w && x < left + width && top < y + h && y < top + height;
 }

@@ -2,7 +2,9 @@
 import { css } from "./colour";
 import { figure } from "./colour-options";
 import type { MapData } from "./data";
+import type { Crop } from "./crops";
 import { drawOverlay, type Marks } from "./overlay";
+import type { PlacedLabel } from "./labels";
 import type { Legend, Palette } from "./paint";
 import { fill, paintPoints } from "./points-2d";
 import { diameterOf, type Style } from "./points";
@@ -19,8 +21,14 @@ export interface MapImage {
   view: View;
   style: Style;
   marks: Marks;
+  names: readonly PlacedLabel[];
+  crops: readonly Crop[];
+  /** The picture of each crop that has arrived, by point. */
+  pictures: ReadonlyMap<number, CanvasImageSource>;
+  frameOf: (point: number) => string;
   palette: Palette;
-  legend: Legend;
+  /** Null where the picture explains itself. */
+  legend: Legend | null;
   title: string;
   below: string;
 }
@@ -43,15 +51,38 @@ export async function renderMap(picture: MapImage): Promise<Blob> {
   context.putImageData(points, 0, RATIO * HEAD);
   context.scale(RATIO, RATIO);
   context.translate(0, HEAD);
-  drawOverlay(context, view, data, { ...marks, hovered: null }, [], diameter, palette);
+  context.save();
+  context.beginPath();
+  context.rect(0, 0, width, height);
+  context.clip();
+  const { crops, names } = picture;
+  drawOverlay(context, view, data, { ...marks, hovered: null }, names, crops, diameter, palette);
+  for (const crop of crops) drawCrop(context, crop, picture);
+  context.restore();
   context.translate(0, -HEAD);
   drawText(context, picture.title, EDGE, HEAD / 2 + 4, `650 15px ${FONT}`, palette.ink);
   context.translate(EDGE, HEAD + height + 14);
-  drawLegend(context, legend, palette, width - 2 * EDGE);
+  if (legend) drawLegend(context, legend, palette, width - 2 * EDGE);
   drawText(context, picture.below, 0, 40, `11px ${FONT}`, palette.soft);
   return new Promise((resolve, reject) =>
     canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Error("No image"))), "image/png"),
   );
+}
+
+function drawCrop(
+  context: CanvasRenderingContext2D,
+  { point, x, y, size }: Crop,
+  { pictures, frameOf }: MapImage,
+): void {
+  const image = pictures.get(point);
+  if (!image) return;
+  const [left, top] = [x - size / 2, y - size / 2];
+  // an export has strips: the first crop is on the left
+  const side = image instanceof HTMLImageElement ? image.naturalHeight : 0;
+  if (side) context.drawImage(image, 0, 0, side, side, left, top, size, size);
+  context.lineWidth = 2;
+  context.strokeStyle = frameOf(point);
+  context.strokeRect(left + 1, top + 1, size - 2, size - 2);
 }
 
 function drawText(

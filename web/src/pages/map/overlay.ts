@@ -1,23 +1,30 @@
-/** Overlay of the map: labels, rings of matches, the selected component, and the lasso. */
-import { css } from "./colour";
+/** Overlay of the map: outlines and names of places, rings, the selected component, the lasso. */
+import { css, hex } from "./colour";
 import type { Crop } from "./crops";
 import type { Grid } from "./grid";
+import { LABEL_HEIGHT, type Place, type PlacedLabel } from "./labels";
 import type { Path } from "./lasso";
-import { placeLabels, shorten, type Label, type Rect } from "./labels";
 import type { Palette } from "./paint";
 import type { View } from "./view";
 
 export interface Marks {
   /** Points that match the query, the best first. */
   rings: readonly number[];
+  /** Points that have a crop before others. */
+  first: readonly number[];
   /** The point whose card is open. */
   chosen: number | null;
   hovered: number | null;
   lasso: Path;
-  labels: readonly Label[];
+  places: readonly Place[];
+  /** The place that is hovered or selected. */
+  place: number | null;
+  /** Whether places have colours; otherwise their outlines are grey. */
+  tinted: boolean;
+  dark: boolean;
 }
 
-export interface Places {
+export interface Points {
   x: Float32Array;
   y: Float32Array;
   grid: Grid;
@@ -26,34 +33,57 @@ export interface Places {
 const FONT = "600 12px system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif";
 const widths = new Map<string, number>();
 
-function boxes(crops: readonly Crop[]): Rect[] {
-  return crops.map(({ x, y, size }) => [x - size / 2, y - size / 2, size, size]);
+/** Width of a name in CSS pixels. */
+export function measureWith(context: CanvasRenderingContext2D): (text: string) => number {
+  return (text) => {
+    context.font = FONT;
+    const known = widths.get(text) ?? context.measureText(text).width;
+    widths.set(text, known);
+    return known;
+  };
 }
 
-/**
- * Draw in CSS pixels; the caller scales the canvas.
- *
- * @param taken boxes that labels must not overlap.
- */
+/** Draw in CSS pixels; the caller scales the canvas. */
 export function drawOverlay(
   context: CanvasRenderingContext2D,
   view: View,
-  places: Places,
+  points: Points,
   marks: Marks,
+  names: readonly PlacedLabel[],
   crops: readonly Crop[],
   diameter: number,
   palette: Palette,
-  taken: readonly Rect[] = [],
 ): void {
-  drawRings(context, view, places, marks, crops, diameter, palette);
-  drawLabels(context, view, places.grid, marks.labels, [...taken, ...boxes(crops)], palette);
+  drawOutlines(context, view, marks, palette);
+  drawRings(context, view, points, marks, crops, diameter, palette);
+  drawNames(context, names, palette);
   drawLasso(context, view, marks.lasso, palette);
+}
+
+function drawOutlines(
+  context: CanvasRenderingContext2D,
+  view: View,
+  { places, place: strong, tinted, dark }: Marks,
+  palette: Palette,
+): void {
+  context.save();
+  context.transform(view.scale, 0, 0, -view.scale, view.screenX(0), view.screenY(0));
+  for (const place of places) {
+    const colour = tinted ? hex(dark ? place.dark : place.light) : palette.soft;
+    const here = place.place === strong;
+    context.fillStyle = css(colour, here ? 0.24 : dark ? 0.15 : 0.11);
+    context.fill(place.outline, "evenodd");
+    context.lineWidth = (here ? 2 : 1) / view.scale;
+    context.strokeStyle = css(colour, here ? 0.95 : 0.5);
+    context.stroke(place.outline);
+  }
+  context.restore();
 }
 
 function drawRings(
   context: CanvasRenderingContext2D,
   view: View,
-  { x, y }: Places,
+  { x, y }: Points,
   marks: Marks,
   crops: readonly Crop[],
   diameter: number,
@@ -62,12 +92,12 @@ function drawRings(
   const cropOf = new Map(crops.map((crop) => [crop.point, crop]));
   const ring = (point: number, gap: number, width: number, colour: string): void => {
     const [h, v] = [view.screenX(x[point]!), view.screenY(y[point]!)];
-    if (h < -40 || v < -40 || h > view.width + 40 || v > view.height + 40) return;
+    if (h < -60 || v < -60 || h > view.width + 60 || v > view.height + 60) return;
     const crop = cropOf.get(point);
     context.beginPath();
     if (crop) {
       const half = crop.size / 2 + gap - 2;
-      context.roundRect(h - half, v - half, 2 * half, 2 * half, 5);
+      context.roundRect(h - half, v - half, 2 * half, 2 * half, 6);
     } else context.arc(h, v, diameter / 2 + gap, 0, 2 * Math.PI);
     context.lineWidth = width;
     context.strokeStyle = colour;
@@ -86,28 +116,20 @@ function drawRings(
   }
 }
 
-function drawLabels(
+function drawNames(
   context: CanvasRenderingContext2D,
-  view: View,
-  grid: Grid,
-  labels: readonly Label[],
-  taken: readonly Rect[],
+  names: readonly PlacedLabel[],
   palette: Palette,
 ): void {
   context.font = FONT;
   context.textAlign = "center";
   context.textBaseline = "middle";
   context.lineJoin = "round";
-  context.lineWidth = 3.5;
-  context.strokeStyle = css(palette.paper, 0.88);
+  context.lineWidth = 4;
+  context.strokeStyle = css(palette.paper, 0.9);
   context.fillStyle = css(palette.ink);
-  const measure = (text: string): number => {
-    const known = widths.get(text) ?? context.measureText(text).width;
-    widths.set(text, known);
-    return known;
-  };
-  for (const { label, x, y } of placeLabels(view, labels, grid, measure, taken)) {
-    const text = shorten(label.text);
+  for (const { text, box } of names) {
+    const [x, y] = [box[0] + box[2] / 2, box[1] + LABEL_HEIGHT / 2];
     context.strokeText(text, x, y);
     context.fillText(text, x, y);
   }

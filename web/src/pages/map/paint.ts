@@ -23,6 +23,8 @@ export interface Groups {
   counts: readonly number[];
   /** Whether `names` are ordered, as layers are. */
   ordered: boolean;
+  /** Colours of the groups; by default those of a series. */
+  colours?: readonly Colour[];
 }
 
 /** Each point has a value, or none (NaN). */
@@ -66,6 +68,7 @@ const SHADES = 9;
 export function groupColours(paint: Groups, palette: Palette): Colour[] {
   const count = paint.names.length;
   const hues = palette.series;
+  if (paint.colours) return [...paint.colours];
   if (paint.ordered && count > hues.length) {
     const table = ramp(palette.heat);
     return paint.names.map((_, i) => ofRamp(table, i / (count - 1)));
@@ -82,7 +85,8 @@ export function legendOf(paint: Paint, palette: Palette): Legend {
     return { kind: "values", title, stops, low, high, middle: (low + high) / 2, below, above };
   }
   const colours = groupColours(paint, palette);
-  const shown = paint.ordered ? paint.names.length : Math.min(colours.length, palette.series.length);
+  const every = paint.ordered || paint.colours;
+  const shown = every ? paint.names.length : Math.min(colours.length, palette.series.length);
   const total = paint.counts.reduce((sum, count) => sum + count, 0);
   const entries = paint.names.slice(0, shown).map((name, i) => ({
     name,
@@ -118,8 +122,9 @@ export function styleOf(
   const colour = new Uint8Array(4 * count);
   const size = new Uint8Array(count).fill(NORMAL_SIZE);
   const rank = new Uint8Array(count);
-  const solid = count > 50_000 ? 190 : count > 5_000 ? 215 : 235;
-  const faint = count > 50_000 ? 60 : 95;
+  // the contrast of places holds from 86 % (draw/place_colours.py)
+  const solid = count > 5_000 ? 220 : 238;
+  const faint = count > 50_000 ? 90 : 130;
   const table = paint.kind === "values" ? valueTable(paint, palette) : groupTable(paint, palette);
   const span = paint.kind === "values" ? paint.high - paint.low || 1 : 1;
   const none = table.length / 3 - 1;
@@ -128,7 +133,7 @@ export function styleOf(
     let step = none;
     if (paint.kind === "groups") {
       if (value >= 0) step = value;
-      rank[i] = value >= 0 && (paint.ordered || value < palette.series.length) ? 2 : 1;
+      rank[i] = value >= 0 && (paint.ordered || paint.colours || value < palette.series.length) ? 2 : 1;
     } else if (value === value) {
       const share = Math.min(Math.max((value - paint.low) / span, 0), 1);
       step = Math.round(255 * share);

@@ -57,7 +57,7 @@ export function tableOf(
   labels: ComponentLabels | null,
   points: Uint32Array,
 ): Blob {
-  const head = ["row", "component", "layer", "index", "sign", "x", "y", "cluster", "label"];
+  const head = ["row", "component", "layer", "index", "sign", "place", "label"];
   const lines = Array.from(points, (point) => {
     const name = nameOf(model, data.row[point]!);
     const cut = name.lastIndexOf(":");
@@ -68,9 +68,7 @@ export function tableOf(
       name.slice(0, cut),
       Number(number.replace("-", "")),
       number.startsWith("-") ? -1 : 1,
-      data.x[point],
-      data.y[point],
-      data.cluster[point],
+      data.place[point],
       labels?.names[labels.code[point]!],
     ];
   });

@@ -2,6 +2,8 @@
  * The visible part of the map. Map units are those of the layout, with y upwards; screen units are
  * CSS pixels from the top left, with y downwards. Zoom 1 shows the whole map.
  */
+import type { Grid } from "./grid";
+
 export interface Box {
   left: number;
   right: number;
@@ -9,12 +11,20 @@ export interface Box {
   top: number;
 }
 
-/** Margins of the whole map, for the controls and the legend. */
-const FREE = { left: 40, right: 64, top: 60 };
-/** Below, as much as the legend takes, but never much of a low map. */
-const BELOW = { least: 64, share: 0.16, most: 132 };
-const LEAST = 0.6;
-const MOST = 2000;
+/** Margins of the whole map; the buttons are on the right. */
+const FREE = { left: 12, right: 50, top: 12, below: 12 };
+/** How far the whole map can be moved, as a share of its half. */
+const SLACK = 0.25;
+/** The highest zoom is at least this. */
+const LEAST_RANGE = 3;
+/** Pixels between close neighbours at the highest zoom: this quantile of all. */
+const APART = { pixels: 90, quantile: 0.25 };
+
+/** Pixels of one unit at the highest zoom of maps where close neighbours are told apart there. */
+export function highestScale(...grids: Grid[]): number {
+  const spacing = Float32Array.from(grids.flatMap((grid) => [...grid.spacing()])).sort();
+  return APART.pixels / (spacing[Math.floor(APART.quantile * spacing.length)] || 1);
+}
 
 export class View {
   width = 1;
@@ -23,21 +33,36 @@ export class View {
   x: number;
   y: number;
 
-  constructor(readonly box: Box) {
+  /**
+   * @param box what is visible at zoom 1.
+   * @param most pixels of one unit at the highest zoom.
+   */
+  constructor(
+    readonly box: Box,
+    readonly most = Infinity,
+  ) {
     this.x = (box.left + box.right) / 2;
     this.y = (box.bottom + box.top) / 2;
   }
 
-  private get below(): number {
-    return Math.min(Math.max(BELOW.share * this.height, BELOW.least), BELOW.most);
+  /** Pixels of one unit of the map at zoom 1. */
+  private get whole(): number {
+    const across = Math.max(this.width - FREE.left - FREE.right, 40);
+    const down = Math.max(this.height - FREE.top - FREE.below, 40);
+    const { left, right, bottom, top } = this.box;
+    return Math.min(across / (right - left || 1), down / (top - bottom || 1));
   }
 
   /** Pixels of one unit of the map. */
   get scale(): number {
-    const across = Math.max(this.width - FREE.left - FREE.right, 40);
-    const down = Math.max(this.height - FREE.top - this.below, 40);
-    const { left, right, bottom, top } = this.box;
-    return this.zoom * Math.min(across / (right - left || 1), down / (top - bottom || 1));
+    return this.zoom * this.whole;
+  }
+
+  /** A zoom that is possible: from the whole map to where crops are large. */
+  private possible(zoom: number): number {
+    // before the window has a size, links are taken as they are
+    const most = this.width > 1 ? Math.max(this.most / this.whole, LEAST_RANGE) : Infinity;
+    return Math.min(Math.max(zoom, 1), most);
   }
 
   /** Screen position of the centre of the view. */
@@ -46,7 +71,7 @@ export class View {
   }
 
   get middleY(): number {
-    return (this.height + FREE.top - this.below) / 2;
+    return (this.height + FREE.top - FREE.below) / 2;
   }
 
   screenX(x: number): number {
@@ -89,16 +114,22 @@ export class View {
   /** Zoom so that what lies under a point of the screen stays there. */
   zoomAt(factor: number, x = this.middleX, y = this.middleY): void {
     const [h, v] = [this.mapX(x), this.mapY(y)];
-    this.zoom = Math.min(Math.max(this.zoom * factor, LEAST), MOST);
+    this.zoom = this.possible(this.zoom * factor);
+    if (this.zoom === 1 && factor < 1) return this.fit();
     this.goTo(this.x + h - this.mapX(x), this.y + v - this.mapY(y));
   }
 
-  /** Look at a place; the middle of the screen never leaves the map. */
+  /** Look at a place; the map never leaves the window. */
   goTo(x: number, y: number, zoom = this.zoom): void {
     const { left, right, bottom, top } = this.box;
-    this.x = Math.min(Math.max(x, left), right);
-    this.y = Math.min(Math.max(y, bottom), top);
-    this.zoom = Math.min(Math.max(zoom, LEAST), MOST);
+    this.zoom = this.possible(zoom);
+    const reach = 1 - (1 - SLACK) / this.zoom;
+    const within = (value: number, low: number, high: number): number => {
+      const [middle, most] = [(low + high) / 2, (reach * (high - low)) / 2];
+      return Math.min(Math.max(value, middle - most), middle + most);
+    };
+    this.x = within(x, left, right);
+    this.y = within(y, bottom, top);
   }
 
   fit(): void {
@@ -106,9 +137,20 @@ export class View {
     this.goTo((left + right) / 2, (bottom + top) / 2, 1);
   }
 
+  /** Look at a part of the map, with some room around it. */
+  show({ left, right, bottom, top }: Box): void {
+    const [across, down] = [right - left, top - bottom];
+    const whole = this.box;
+    const zoom = Math.min(
+      (whole.right - whole.left) / (across || 1),
+      (whole.top - whole.bottom) / (down || 1),
+    );
+    this.goTo((left + right) / 2, (bottom + top) / 2, 0.7 * zoom);
+  }
+
   /** A copy for another size of canvas: the same centre and zoom. */
   resized(width: number, height: number): View {
-    const other = new View(this.box);
+    const other = new View(this.box, this.most);
     Object.assign(other, { width, height, zoom: this.zoom, x: this.x, y: this.y });
     return other;
   }

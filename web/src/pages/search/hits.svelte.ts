@@ -16,7 +16,8 @@ export interface Hits {
 
 /** Request the first page, and again whenever the query changes. */
 export function hits(model: () => ModelInfo, query: () => SearchQuery): Hits {
-  const first = resource<SearchResponse>(() => firstPage(model(), query()));
+  // the last results stay while the next are searched, so that typing does not flicker
+  const first = resource<SearchResponse>(() => firstPage(model(), query()), { keep: true });
   let later = $state.raw<readonly SearchResponse[]>([]);
   let loading = $state(false);
   let error = $state.raw<ApiError | null>(null);

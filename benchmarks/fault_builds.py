@@ -1,0 +1,297 @@
+"""Builds and labels that are killed, interrupted, starved of disk, or given changing inputs."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from fault_inputs import IMAGES
+from fault_process import Child, run
+from fault_trials import (
+    IDENTICAL,
+    REFUSED,
+    WRONG,
+    Bench,
+    Trial,
+    answers,
+    changed,
+    differences,
+    judge,
+)
+from harness import log
+
+STAGES = ("hash", "collect", "crop", "embed", "merge", "relate")
+NAMES = {"hash": "hashing", "collect": "collecting", "crop": "cropping", "embed": "embedding",
+         "merge": "merging", "relate": "class relevance"}  # fmt: skip
+
+
+# -- stopped ----------------------------------------------------------------------------------
+
+
+def stopped(bench: Bench, number: signal.Signals, verb: str, points: int) -> Iterator[Trial]:
+    """Stop a build at random points of each stage, and an extension and labelling anywhere."""
+    for stage in STAGES:
+        fault = f"{verb} while {NAMES[stage]}" if stage != "relate" else f"{verb} in {NAMES[stage]}"
+        span = stage_spans(bench.baseline)[stage]
+        landed = 0
+        for _ in range(4 * points):  # some end before they are hit
+            path = bench.target()
+            child = bench.build(path)
+            hit = child.wait_for(stage, bench.draw.uniform(0, span))
+            child.send(number)
+            trial = _after_stop(bench, fault, child, number, path)
+            span *= 1.05 if hit else 0.8  # the machine may be faster now than it was
+            if hit or trial.outcome == WRONG:
+                yield trial
+                landed += 1
+            if landed == points:
+                break
+    duration = bench.extension.stages["end"]
+    for _ in range(points):
+        path = bench.target(bench.one_layer)
+        child = bench.build(path)
+        child.wait_for("command", bench.draw.uniform(0, duration))
+        child.send(number)
+        yield _after_stop(bench, f"{verb} in an extension", child, number, path, bench.one_layer)
+    yield from stopped_labels(bench, number, verb, points)
+
+
+def stage_spans(child: Child) -> dict[str, float]:
+    """Return the seconds that an undisturbed build spends in each stage."""
+    times = sorted(child.stages.items(), key=lambda entry: entry[1])
+    return {name: after - at for (name, at), (_, after) in pairwise(times)}
+
+
+def _after_stop(
+    bench: Bench,
+    fault: str,
+    child: Child,
+    number: signal.Signals,
+    path: Path,
+    start: Path | None = None,
+) -> Trial:
+    ending = child.ending()
+    killed = number == signal.SIGKILL and ending.code == -signal.SIGKILL
+    interrupted = number == signal.SIGINT and ending.interrupted
+    if not (killed or interrupted or ending.finished):
+        shutil.rmtree(path, ignore_errors=True)
+        return Trial(fault, WRONG, str(ending))
+    return bench.again(fault, path, start)
+
+
+def stopped_labels(bench: Bench, number: signal.Signals, verb: str, points: int) -> Iterator[Trial]:
+    """Stop the labelling of a database that holds no cached result; then label it again."""
+    path = bench.target(bench.whole)
+    question = bench.inputs.questions(path, bench.work / "picture.png")["label"]
+    first = Child(question)
+    expected = first.ending()
+    for _ in range(points):
+        shutil.rmtree(path / "analysis", ignore_errors=True)
+        child = Child(question)
+        child.wait_for("command", bench.draw.uniform(0, first.seconds))
+        child.send(number)
+        ending = child.ending()
+        fault = f"{verb} while labelling"
+        if number == signal.SIGINT and not (ending.interrupted or ending.finished):
+            yield Trial(fault, WRONG, str(ending))
+        elif different := [n for n in differences(bench.whole, path) if "analysis" not in n]:
+            yield Trial(fault, WRONG, f"labelling changed {different}")
+        else:
+            yield judge(fault, "labelling again", run(question), expected)
+
+
+def at_each_operation(bench: Bench, share: float) -> Iterator[Trial]:
+    """Kill a build just before each change of a file: opening, renaming, removing."""
+    for name, start, total in (
+        ("a build", None, bench.baseline.operations),
+        ("an extension", bench.one_layer, bench.extension.operations),
+    ):
+        count = max(1, round(share * total))
+        for operation in np.unique(np.linspace(1, total, count).astype(int)).tolist():
+            path = bench.target(start)
+            child = bench.child(bench.inputs.build(path), path, end_at=operation)
+            fault = f"killed before a change of a file by {name}"
+            yield _after_stop(bench, fault, child, signal.SIGKILL, path, start)
+
+
+# -- disks ------------------------------------------------------------------------------------
+
+
+def limited_files(bench: Bench) -> Iterator[Trial]:
+    """Files that may not grow beyond a size."""
+
+    def limit(size: int) -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+    for size in np.geomspace(100, 60_000, -(-bench.points // 2)).astype(int).tolist():
+        path = bench.target()
+        ending = bench.build(path, partial(limit, size)).ending()
+        yield bench.after_refusal("files that may not grow", ending, path)
+
+
+def may_mount() -> bool:
+    """Whether this process may mount file systems."""
+    return sys.platform == "linux" and os.geteuid() == 0 and shutil.which("mount") is not None
+
+
+def full_disks(bench: Bench) -> Iterator[Trial]:
+    """Build on a file system that is full before the end, then let it grow."""
+    if not may_mount():
+        return
+    for size in np.linspace(16, 300, -(-bench.points // 2)).astype(int).tolist():
+        folder = bench.target()
+        folder.mkdir()
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", str(folder)]
+        if subprocess.run(mount, check=False, capture_output=True).returncode:  # noqa: S603
+            log("No file system can be mounted here.")
+            return
+        try:
+            ending = bench.build(folder / "db").ending()
+            grow = ["mount", "-o", "remount,size=50m", str(folder)]
+            subprocess.run(grow, check=True)  # noqa: S603
+            yield bench.after_refusal("a full disk", ending, folder / "db")
+        finally:
+            subprocess.run(["umount", str(folder)], check=True)  # noqa: S603, S607
+
+
+# -- inputs that change or fail ---------------------------------------------------------------
+
+
+def changed_images(bench: Bench) -> Iterator[Trial]:
+    """Images that change, vanish or are emptied in some stage of a build."""
+    images = bench.inputs.images
+    other = (images / "ape" / "00.png").read_bytes() + b"x"
+    kinds: dict[str, Callable[[Path], object]] = {
+        "is replaced": lambda path: path.write_bytes(other),
+        "is truncated": lambda path: path.write_bytes(path.read_bytes()[:200]),
+        "is emptied": lambda path: path.write_bytes(b""),
+        "vanishes": Path.unlink,
+    }
+    repeats = 1 if bench.points <= 5 else 2
+    for stage in ("command", *STAGES):
+        for kind, change in kinds.items():
+            for _ in range(repeats):
+                chosen = sorted(images.rglob("*.png"))[int(bench.draw.integers(1, IMAGES))]
+                yield _changed_image(bench, f"an image that {kind}", stage, chosen, change)
+
+
+def _changed_image(
+    bench: Bench, fault: str, stage: str, image: Path, change: Callable[[Path], object]
+) -> Trial:
+    """Change an image: a build has those before, or those after, and never a mixture."""
+    path = bench.target()
+    child = bench.build(path)
+    child.wait_for(stage, bench.draw.uniform(0, 0.1))
+    with changed(image, change):
+        ending = child.ending()
+        if not (ending.finished and differences(bench.whole, path)):
+            different = None
+        elif (different := _unlike_fresh(bench, path)) and not image.exists():
+            image.symlink_to("nowhere")  # listed, but gone when it was read
+            different = _unlike_fresh(bench, path)
+    if different is None:
+        return bench.after_refusal(fault, ending, path)
+    shutil.rmtree(path)
+    detail = f"in '{stage}', {image.name}: a mixture, {different}"
+    return Trial(fault, WRONG if different else IDENTICAL, detail)
+
+
+def _unlike_fresh(bench: Bench, path: Path) -> list[str]:
+    """Return the files in which a database differs from one of the images as they are now."""
+    fresh = bench.target()
+    bench.build(fresh).ending()
+    different = differences(fresh, path)
+    shutil.rmtree(fresh, ignore_errors=True)
+    return different
+
+
+def failing_models(bench: Bench) -> Iterator[Trial]:
+    """Let a model, or the preprocessing in a decoding thread, raise an error at some call."""
+    errors = ("ValueError", "RuntimeError", "MemoryError", "SystemExit", "OSError", "KeyError")
+    names = {"model": "a model that raises", "preprocessing": "a worker that raises"}
+    calls = {"model": (1, 2, 3, 6), "preprocessing": (1, 3, 12, 20, 40)}
+    for place, fault in names.items():
+        for call in calls[place]:
+            for error in errors if bench.points > 5 else errors[:2]:
+                path = bench.target()
+                setting = f"{place}:{call}:{error}"
+                ending = bench.build(
+                    path, partial(os.environ.__setitem__, "FAULT", setting)
+                ).ending()
+                trial = bench.after_refusal(fault, ending, path)
+                yield Trial(trial.fault, trial.outcome, f"{setting}: {trial.detail}")
+
+
+def two_writers(bench: Bench) -> Iterator[Trial]:
+    """Two processes that build the same database at the same time."""
+    for _ in range(max(2, bench.points // 2)):
+        path = bench.target()
+        children = [bench.build(path)]
+        children[0].wait_for("command", bench.draw.uniform(0, 0.5))
+        children.append(bench.build(path))
+        endings = [child.ending() for child in children]
+        wrong = [e for e in endings if not (e.finished or e.refused)]
+        if wrong or all(e.refused for e in endings):
+            yield Trial("two writers", WRONG, str((wrong or endings)[0]))
+        else:
+            yield bench.again("two writers", path)
+
+
+def damaged_shards(bench: Bench) -> Iterator[Trial]:
+    """Shards of an interrupted build that are damaged before it goes on."""
+    for kind in ("emptied", "truncated", "with a changed bit", "removed"):
+        for _ in range(max(2, bench.points // 5)):
+            path = bench.target()
+            child = bench.build(path)
+            child.wait_for("relate" if bench.draw.random() < 0.5 else "merge")
+            child.send(signal.SIGKILL)
+            child.ending()
+            shards = sorted((path / "partial").glob("*.safetensors"))
+            if not shards:
+                shutil.rmtree(path, ignore_errors=True)
+                continue
+            shard = shards[int(bench.draw.integers(len(shards)))]
+            data = bytearray(shard.read_bytes())
+            if kind == "removed":
+                shard.unlink()
+            elif kind == "with a changed bit":
+                data[int(bench.draw.integers(len(data)))] ^= 1 << int(bench.draw.integers(8))
+                shard.write_bytes(data)
+            else:
+                shard.write_bytes(data[: len(data) // 2] if kind == "truncated" else b"")
+            yield bench.again(f"a shard {kind}", path)
+
+
+def read_only(bench: Bench) -> Iterator[Trial]:
+    """Ask, and extend, a database on a file system that cannot be written."""
+    path = bench.target(bench.whole)
+    expected = answers(bench, path)
+    shutil.rmtree(path / "analysis", ignore_errors=True)
+    if may_mount():
+        bind = [["mount", "--bind", path, path], ["mount", "-o", "remount,ro,bind", path]]
+        undo: Callable[[], object] = partial(subprocess.run, ["umount", path], check=True)
+        for arguments in bind:
+            subprocess.run(arguments, check=True)  # noqa: S603
+    else:
+        folders = [path, *(p for p in path.rglob("*") if p.is_dir())]
+        undo = lambda: [folder.chmod(0o755) for folder in folders]  # noqa: E731
+        for folder in folders:
+            folder.chmod(0o555)
+    try:
+        for name, ending in answers(bench, path).items():
+            yield judge("a read-only folder", name, ending, expected[name])
+        ending = run(bench.inputs.build(path, ["first", "second", "head"]))
+        outcome = REFUSED if ending.refused else WRONG
+        yield Trial("a read-only folder", outcome, str(ending))
+    finally:
+        undo()

@@ -1,0 +1,128 @@
+"""The smallest model and images of which the command line builds a database in a second."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+CLASSES = ("ape", "bee", "cat", "dog")
+LAYERS = ("first", "second")
+IMAGES, SHARD, BATCH = 8, 4, 4
+MODEL = '''\
+"""Two convolutions and a head with fixed random weights; FAULT=PLACE:CALL:ERROR makes it fail."""
+
+import builtins
+import os
+from collections import Counter
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+calls = Counter()
+
+
+def maybe_fail(place):
+    calls[place] += 1
+    wanted, call, error = os.environ.get("FAULT", "nothing:0:Exception").split(":")
+    if wanted == place and calls[place] >= int(call):
+        raise getattr(builtins, error)("injected")
+
+
+class SmallNet(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1), nn.ReLU())
+        self.second = nn.Sequential(nn.Conv2d(6, 10, 3, 2, 1), nn.ReLU())
+        self.head = nn.Linear(10, 4)
+
+    def forward(self, x):
+        maybe_fail("model")
+        return self.head(self.second(self.first(x)).mean((2, 3)))
+
+
+def prepare(image):
+    maybe_fail("preprocessing")
+    small = image.resize((32, 32), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.asarray(small, np.float32)).permute(2, 0, 1) / 127.5 - 1
+
+
+def make():
+    return SmallNet(), prepare, ["ape", "bee", "cat", "dog"]
+'''
+CONCEPTS = """\
+target = "ape"
+concepts = ["red", "green", "blue", "stripes", "dots"]
+valid = ["red"]
+spurious = ["blue"]
+"""
+
+
+class Inputs:
+    """Model, images and concepts in a folder, and the commands that use them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.images, self.model = folder / "images", folder / "small_model.py"
+        self.concepts = folder / "concepts.toml"
+        draw = np.random.default_rng(0)
+        for number in range(IMAGES):
+            pixels = np.kron(draw.integers(0, 256, (8, 8, 3)), np.ones((5, 5, 1)))
+            path = self.images / CLASSES[number % len(CLASSES)] / f"{number:02d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels.astype(np.uint8)).save(path)
+        self.model.write_text(MODEL, "utf-8")
+        self.concepts.write_text(CONCEPTS, "utf-8")
+
+    def build(
+        self,
+        database: Path,
+        layers: Sequence[str] = LAYERS,
+        *,
+        relevance: bool = True,
+        images: Path | None = None,
+    ) -> list[str | Path]:
+        """Return the arguments of a build."""
+        return [
+            "build", database, "--model", f"{self.model}:make", "--data", images or self.images,
+            "--embedder", "semlens/demo", "--layers", ",".join(layers), "--examples", "2",
+            "--reference", "4",
+            "--batch-size", str(BATCH), "--workers", "2", "--device", "cpu",
+            "--crop", "crp", "--rules", "gradient",  # LRP would take most of the time
+            *(["--relevance"] if relevance else []),
+        ]  # fmt: skip
+
+    def questions(self, database: Path, picture: Path) -> dict[str, list[str | Path]]:
+        """Return commands that together read every file of a database, by name."""
+        concepts = ["--concepts", self.concepts]
+        top = [f"{layer}:{index}" for layer in LAYERS for index in range(6)]
+        return {
+            "status": ["status", database, "--json"],
+            "search": ["search", database, "red", "--json"],
+            "label": ["label", database, *concepts, "--rows", "0", "--json"],
+            "show": ["show", database, *top, "--save", picture, "--json"],
+            "relevance": ["relevance", database, "--target", "bee", "--concepts", "none", "--json"],
+            "audit": ["audit", database, "--target", "ape", *concepts, "--json"],
+        }
+
+
+def small_shards() -> None:
+    """Divide the next build into shards of four images, which the command line does not offer."""
+    from semlens.run import plan
+
+    plan.Execution = partial(plan.Execution, shard=SHARD)  # type: ignore[misc]
+
+
+def contents(path: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file of a database, by relative path."""
+    return {
+        file.relative_to(path).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(path.rglob("*"))
+        if file.is_file() and file.name != ".lock"
+    }

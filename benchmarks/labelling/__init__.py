@@ -1,0 +1,1 @@
+"""Planted worlds with known meanings, and measures of labels on them."""

@@ -1,0 +1,1 @@
+"""Search by words, images and components, and which hits stand out from noise."""

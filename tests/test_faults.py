@@ -1,0 +1,229 @@
+"""What a fault leaves behind is noticed, and the committed counts of faults are whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import torch
+
+from semlens.errors import BusyError, ModelError, StoreError
+from semlens.models.hooks import call_model
+from semlens.models.load import load_model
+from semlens.run.plan import Shards
+from semlens.store.atomic_files import damaged
+from semlens.store.sealed_tables import load_sealed_table, save_sealed_table
+from semlens.store.sealed_tensors import load_sealed, save_sealed
+from semlens.store.writer import write_lock
+
+ROOT = Path(__file__).resolve().parents[1]
+STAGES = ("hashing", "collecting", "cropping", "embedding", "merging", "class relevance",
+          "extension", "labelling")  # fmt: skip
+
+
+@pytest.fixture
+def harness(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return __import__
+
+
+# -- files with a digest of their own ------------------------------------------------------------
+
+
+def flipped(data: bytes, bit: int) -> bytes:
+    changed = bytearray(data)
+    changed[bit // 8] ^= 1 << bit % 8
+    return bytes(changed)
+
+
+def test_sealed_tensors_come_back_and_every_changed_bit_is_noticed(tmp_path):
+    path = tmp_path / "a.safetensors"
+    tensors = {
+        "f": torch.tensor([[1.5, float("nan")]]), "h": torch.ones(3).half(),
+        "b": torch.tensor([True, False]), "i": torch.tensor(7), "none": torch.zeros(0, 4),
+        "bf": torch.ones(2, dtype=torch.bfloat16),
+    }  # fmt: skip
+    save_sealed(path, tensors)
+    again = load_sealed(path)
+    assert again is not None and again.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert (again[name].dtype, again[name].shape) == (tensor.dtype, tensor.shape)
+        assert torch.equal(again[name].nan_to_num(), tensor.nan_to_num())
+    data = path.read_bytes()
+    for bit in range(0, 8 * len(data), 11):
+        path.write_bytes(flipped(data, bit))
+        loaded = load_sealed(path)
+        # what is noticed is more than what matters, and never less
+        assert loaded is None or all(
+            torch.equal(loaded[n].nan_to_num(), t.nan_to_num()) and loaded[n].dtype == t.dtype
+            for n, t in tensors.items()
+        ), bit
+    path.unlink()
+    assert load_sealed(path) is None
+
+
+def test_every_changed_bit_of_a_sealed_table_is_noticed(tmp_path):
+    path = tmp_path / "a.parquet"
+    table = pa.table({"a": [1.0, 2.0, 3.0], "b": ["x", None, "y"], "c": [[1.0], [], [2.0, 3.0]]})
+    table = table.replace_schema_metadata({"origin": json.dumps({"limit": 0.25})})
+    save_sealed_table(path, table)
+    again = load_sealed_table(path)
+    assert again.equals(table)
+    assert again.schema.metadata[b"origin"] == b'{"limit": 0.25}'
+    assert load_sealed_table(path, ["b"]).column_names == ["b"]
+    data = path.read_bytes()
+    for bit in range(0, 8 * len(data), 41):
+        path.write_bytes(flipped(data, bit))
+        with pytest.raises(StoreError):
+            load_sealed_table(path)
+
+
+@pytest.mark.parametrize("damage", ["bit", "empty", "half", "folder"])
+def test_a_damaged_shard_is_computed_again(tmp_path, damage):
+    computed: list[range] = []
+
+    def compute(shard, advance):
+        computed.append(shard)
+        return {"values": torch.arange(float(shard.start), float(shard.stop))}
+
+    def values():
+        ranges = [range(0, 3), range(3, 5)]
+        shards = Shards(tmp_path).load_or_compute(("collect",), "k" * 64, ranges, 5, compute)
+        return torch.cat([tensors["values"] for tensors in shards]).tolist()
+
+    assert values() == values() == [0, 1, 2, 3, 4]
+    assert computed == [range(0, 3), range(3, 5)]
+    file = sorted(tmp_path.glob("collect-*"))[1]
+    data = file.read_bytes()
+    file.unlink()
+    if damage == "folder":
+        file.mkdir()
+        with pytest.raises(StoreError, match="cannot be written"):
+            values()
+        return
+    changed = {
+        "bit": flipped(data, 8 * len(data) - 1),
+        "empty": b"",
+        "half": data[: len(data) // 2],
+    }
+    file.write_bytes(changed[damage])
+    assert values() == [0, 1, 2, 3, 4]
+    assert computed[2:] == [range(3, 5)]
+
+
+# -- paths and files that refuse ------------------------------------------------------------------
+
+
+def test_a_path_that_cannot_be_locked_or_made_is_refused(tmp_path):
+    (tmp_path / "db" / ".lock").mkdir(parents=True)
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "db", tmp_path / "file" / "db", Path("/proc/semlens")):
+        with pytest.raises(StoreError, match="cannot be written"), write_lock(path):
+            pass
+    with write_lock(tmp_path / "new"), pytest.raises(BusyError):
+        with write_lock(tmp_path / "new"):
+            pass
+
+
+def test_a_reader_s_own_line_ends_do_not_break_the_message(tmp_path):
+    error = damaged(tmp_path, OSError("Couldn't deserialize: Invalid data\n"))
+    assert str(error).count("\n") == 0
+    assert "(Couldn't deserialize: Invalid data)" in str(error)
+
+
+@pytest.mark.parametrize("error", [MemoryError, OSError, EOFError, SystemExit, NotImplementedError])
+def test_whatever_a_model_raises_is_an_error_of_the_model(error):
+    class Failing(torch.nn.Module):
+        def forward(self, x):
+            raise error("injected")
+
+    with pytest.raises(ModelError, match=f"Failing fails on a batch.*{error.__name__}"):
+        call_model(Failing(), torch.zeros(1, 3, 8, 8))
+
+
+def test_a_model_file_that_ends_the_program_is_refused(tmp_path):
+    (tmp_path / "model.py").write_text("import sys\ndef make():\n    sys.exit(0)\n")
+    with pytest.raises(ModelError, match="SystemExit"):
+        load_model(f"{tmp_path / 'model.py'}:make")
+
+
+# -- the harness, and its committed counts ---------------------------------------------------------
+
+
+def test_only_three_parts_and_code_1_are_a_refusal(harness):
+    ending = harness("fault_process").Ending
+    message = "Notice: x\nStoreError: 'a' is not a database.\n  Expected a folder.\n  Check it.\n"
+    assert ending(1, "hash", "", message).refused
+    assert not ending(2, "hash", "", message).refused
+    assert not ending(1, "hash", "", message.rpartition("  Check")[0]).refused
+    assert not ending(1, "hash", "", "Traceback (most recent call last):\n" + message).refused
+    assert not ending(0, "hash", "", "Traceback (most recent call last):\n").finished
+    assert ending(130, "", "", "Interrupted.\n").interrupted
+    assert not ending(130, "", "", "Traceback (most recent call last):\n").interrupted
+    assert not ending(-6, "", "", message).refused
+
+
+def test_other_answers_are_wrong_and_the_order_of_keys_is_not(harness):
+    trials, ending = harness("fault_trials"), harness("fault_process").Ending
+    right = ending(0, "", '{"a": 1, "b": 2}', "")
+    found = {
+        output: trials.judge("f", "w", ending(0, "", output, ""), right).outcome
+        for output in ('{"b": 2, "a": 1}', '{"a": 1}', "")
+    }
+    assert list(found.values()) == [trials.RIGHT, trials.WRONG, trials.WRONG]
+    hung = ending(None, "", "", "")
+    assert trials.judge("f", "w", hung, right).outcome == trials.WRONG
+
+
+def test_changes_are_undone(harness, tmp_path):
+    trials, file = harness("fault_trials"), tmp_path / "a"
+    file.write_bytes(b"content")
+    for change in (Path.unlink, lambda p: (p.unlink(), p.mkdir()), lambda p: p.write_bytes(b"")):
+        with trials.changed(file, change):
+            assert not file.is_file() or file.read_bytes() == b""
+        assert file.read_bytes() == b"content"
+
+
+def measured(name: str) -> list[list[str]]:
+    """Return the cells of a table that a benchmark wrote, by row, the header first."""
+    text = (ROOT / "docs" / "reliability.md").read_text()
+    table = text.partition(f"<!-- {name} -->")[2].partition(f"<!-- end of {name} -->")[0]
+    rows = [row.strip("| ").split(" | ") for row in re.findall(r"^\|.*", table, re.MULTILINE)]
+    return [cells for cells in rows if set(cells) != {"---"}]
+
+
+def test_the_committed_counts_add_up_and_nothing_is_wrong():
+    header, *rows, total = measured("faults")
+    assert header == ["fault", "trials", "identical database", "right answer", "clear refusal",
+                      "WRONG"]  # fmt: skip
+    numbers = {row[0]: [0 if cell == "-" else int(cell) for cell in row[1:]] for row in rows}
+    for trials, *outcomes, wrong in numbers.values():
+        assert sum(outcomes) + wrong == trials
+        assert wrong == 0
+    sums = [sum(column) for column in zip(*numbers.values(), strict=True)]
+    assert sums == [0 if cell == "-" else int(cell) for cell in total[1:]]
+    for stage in STAGES:
+        killed = [n for name, n in numbers.items() if name.startswith("killed") and stage in name]
+        assert sum(trials for trials, *_ in killed) >= (15 if stage == "class relevance" else 50)
+    for row in measured("fuzz")[1:]:
+        assert row[4] == "0"
+
+
+@pytest.mark.slow
+def test_faults_quick():
+    ended = subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / "faults.py", "--quick", "--json"],
+        capture_output=True, text=True, check=False, env=dict(os.environ),
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    printed = json.loads(ended.stdout)
+    assert printed["failures"] == []
+    for stage in STAGES:
+        killed = {name: n for name, n in printed["counts"].items() if stage in name}
+        assert sum(sum(n.values()) for name, n in killed.items() if "killed" in name) >= 5, stage

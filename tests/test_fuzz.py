@@ -1,0 +1,86 @@
+"""Damaged inputs of every reader: our own errors come out, in bounded time and memory."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import VEGETABLES, LittleNet, WordEmbedder, build_vegetables, to_tensor
+
+import semlens as sl
+from semlens.analysis.concepts import Concept, ConceptSet
+from semlens.models.subject import SubjectModel
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+import fuzz
+from fuzz_http import finish_jobs, request_reader
+from fuzz_readers import Reader, database_readers, file_readers
+
+FILES = [
+    "images", "concept sets, TOML", "concept sets, JSON", "concept sets, CSV",
+    "settings of a build", "class mappings", "class targets", "component names",
+    "SPECs of models", "SPECs of embedders", "SPECs of images", "cached tables", "shards",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> dict[str, Reader]:
+    return file_readers(tmp_path_factory.mktemp("readers"))
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory) -> sl.ConceptDatabase:
+    model = SubjectModel(LittleNet(), to_tensor, "32 bilinear", "python:little", VEGETABLES)
+    db = build_vegetables(tmp_path_factory.mktemp("fuzzed"), model)
+    db.audits.add("vegetable", ConceptSet((Concept("dog", (), "valid"), Concept("tree"))))
+    return db
+
+
+def of_files(database: sl.ConceptDatabase) -> list[Reader]:
+    """Return the readers of the files of a database, without its images and its model."""
+    readers = database_readers(database.path, lambda path: sl.open(path, embedder=WordEmbedder()))
+    return list(readers.values())
+
+
+def assert_survives(reader: Reader, inputs: int) -> None:
+    """Feed a reader; some inputs must be refused and, since some are whole, some be read."""
+    attempts: list[fuzz.Attempt] = []
+    fuzz.fuzz(reader, inputs, attempts.append)
+    wrong = [one.detail for one in attempts if one.outcome == fuzz.WRONG]
+    assert not wrong, wrong[0]
+    assert len({one.outcome for one in attempts}) == 2 or len(attempts) < 30
+
+
+def test_every_reader_of_files_is_fuzzed(files):
+    assert list(files) == FILES
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_damaged_files_and_texts(files, name):
+    assert_survives(files[name], 8 if name.startswith("SPEC") else 40)
+
+
+def test_damaged_databases_and_requests(database):
+    for reader in of_files(database):
+        assert_survives(reader, 6)
+    assert_survives(request_reader(database), 25)
+    finish_jobs()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FILES)
+def test_many_damaged_files_and_texts(files, name):
+    assert_survives(files[name], 400)
+
+
+@pytest.mark.slow
+def test_many_damaged_databases(database):
+    for reader in of_files(database):
+        assert_survives(reader, 150)
+
+
+@pytest.mark.slow
+def test_many_requests(database):
+    assert_survives(request_reader(database), 600)
+    finish_jobs()

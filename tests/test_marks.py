@@ -1,0 +1,118 @@
+"""Marks: components that a person calls spurious for a class, saved as reviews of its audits."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import VEGETABLES, LittleNet, WordEmbedder, build_vegetables, to_tensor, when_done
+from fastapi.testclient import TestClient
+
+import semlens as sl
+from semlens.analysis.audit.marks import mark_spurious, marked_spurious
+from semlens.analysis.audit.saved_audits import AuditChanges, Review
+from semlens.errors import EditError, LayerError
+from semlens.models.subject import SubjectModel
+from semlens.types import Component
+from semlens.web.app import create_app
+
+FIRST, SECOND = "second:0", "second:3"
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    subject = SubjectModel(LittleNet(), to_tensor, "32 bilinear", "python:little", VEGETABLES)
+    return build_vegetables(tmp_path_factory.mktemp("marks"), subject)
+
+
+@pytest.fixture
+def db(built):
+    for file in (built.path / "analysis" / "audits").glob("*"):
+        file.unlink()
+    return sl.open(built.path, embedder=WordEmbedder())
+
+
+def test_a_mark_is_saved_in_an_audit_with_the_lists_of_the_class(db):
+    record = mark_spurious(db, 0, [Component("second", 0, 1), SECOND])
+    assert marked_spurious(db, 0) == [FIRST, SECOND]
+    assert marked_spurious(db, 1) == []
+    assert record.target == 0 and len(record.concepts) > 0
+    assert {one.status for one in record.reviews.values()} == {"spurious"}
+    again = mark_spurious(db, 0, [FIRST])  # in the same audit
+    assert (again.id, db.audits.numbers()) == (record.id, [record.id])
+
+    after = mark_spurious(db, 0, [FIRST], on=False)
+    assert after.id == record.id and list(after.reviews) == [SECOND]
+    assert marked_spurious(db, 0) == [SECOND]
+    assert mark_spurious(db, 0, [FIRST], on=False) is None
+    with pytest.raises(LayerError):
+        mark_spurious(db, 0, ["second:99"])
+
+
+def test_the_latest_review_of_all_audits_counts_and_notes_are_kept(db):
+    old = db.audits.add("vegetable", ["artefacts"])
+    spurious = Review(status="spurious", note="letters", when="2026-01-01T00:00:00+00:00")
+    old = db.audits.edit(old.id, old.revision, AuditChanges(reviews={FIRST: spurious}))
+    new = db.audits.add("vegetable", ["artefacts"])
+    assert marked_spurious(db, 0) == [FIRST]
+    harmless = Review(status="dismissed", when="2026-02-01T00:00:00+00:00")
+    new = db.audits.edit(new.id, new.revision, AuditChanges(reviews={FIRST: harmless}))
+    assert marked_spurious(db, 0) == []
+    # a mark replaces the dismissal; taking it back leaves a mark in no audit
+    assert mark_spurious(db, 0, [FIRST]).id == new.id
+    mark_spurious(db, 0, [FIRST], on=False)
+    assert marked_spurious(db, 0) == []
+    assert db.audits.get(old.id).reviews[FIRST].note == "letters"
+    assert FIRST not in db.audits.get(new.id).reviews
+
+
+def test_an_edit_meanwhile_is_no_obstacle_and_too_many_are_an_error(db, monkeypatch):
+    record = mark_spurious(db, 0, [FIRST])
+    edit, late = db.audits.edit, [1]
+
+    def slow(number, revision, changes):
+        if late[0]:
+            late[0] -= 1
+            raise EditError("It was edited.", "Expected none.", "Repeat.")
+        return edit(number, revision, changes)
+
+    monkeypatch.setattr(db.audits, "edit", slow)
+    assert mark_spurious(db, 0, [SECOND]).id == record.id
+    assert marked_spurious(db, 0) == [FIRST, SECOND]
+    late[0] = 100
+    with pytest.raises(EditError):
+        mark_spurious(db, 0, ["second:1"])
+
+
+def test_marks_over_http(db):
+    client = TestClient(create_app([db]), base_url="http://localhost")
+    path = "/api/v1/models/0/marks/0"
+    empty = {"target": 0, "name": "vegetable", "components": [], "audit": None}
+    assert client.get(path).json() == empty
+    saved = client.put(path, json={"components": [FIRST], "spurious": True}).json()
+    assert saved["components"] == [FIRST] and saved["audit"] == db.audits.numbers()[0]
+    assert client.get(path).json() == saved
+    assert client.put(path, json={"components": [FIRST], "spurious": False}).json()["audit"]
+    assert client.get(path).json() == empty
+    assert client.put(path, json={"components": [], "spurious": True}).status_code == 422
+    assert client.get("/api/v1/models/0/marks/2").status_code == 404  # no relevance
+
+
+def test_a_marked_component_is_spurious_in_the_verdicts(db):
+    client = TestClient(create_app([db]), base_url="http://localhost")
+
+    def get(path):
+        return when_done(lambda: client.get(f"/api/v1/models/0/{path}")).json()
+
+    before = get("verdicts/0")
+    assert not any(one["marked"] for one in before["components"])
+    chosen = next(one for one in before["components"] if one["verdict"] != "spurious")
+    mark_spurious(db, 0, [chosen["component"]])
+    after = get("verdicts/0")
+    one = next(c for c in after["components"] if c["component"] == chosen["component"])
+    assert one == {**chosen, "verdict": "spurious", "marked": True, "audited": chosen["verdict"]}
+    same = [c for c in after["components"] if c["component"] != chosen["component"]]
+    assert same == [c for c in before["components"] if c["component"] != chosen["component"]]
+    # the statistics are those of the lists
+    assert after["standing"] == before["standing"]
+    row = next(entry for entry in get("sweep")["classes"] if entry["target"] == 0)
+    assert chosen["component"] in [entry["component"] for entry in row["strongest"]]
+    assert get("verdicts/1") == get("verdicts/1")
