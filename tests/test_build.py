@@ -211,6 +211,7 @@ def test_killed_at_many_points_and_resumed_gives_the_same_bytes(tmp_path, pictur
     assert contents(target) == expected
 
 
+@pytest.mark.slow
 def test_every_partial_state_resumes_to_the_same_bytes(tmp_path, subject, embedder):
     """Each file write of a build, failed in turn: what was written before it is kept."""
     images = ImageFolder(write_pictures(tmp_path / "pictures", 20))

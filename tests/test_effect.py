@@ -124,8 +124,9 @@ def test_groups_across_layers_and_their_relevance(db, model, images):
 
 def test_either_sign_names_the_whole_channel(db, model, images):
     found = effect(db, 0, [Component("second", 2), Component("second", 2, -1)], samples=5)
-    np.testing.assert_array_equal(found.effect[0], found.effect[1])
-    np.testing.assert_array_equal(found.relevance[0], found.relevance[1])
+    # the two are batch mates: their sums may be rounded differently
+    np.testing.assert_allclose(found.effect[0], found.effect[1], rtol=1e-5)
+    np.testing.assert_allclose(found.relevance[0], found.relevance[1], rtol=1e-5)
 
 
 def test_components_of_one_label_go_together(db, model, images):

@@ -20,10 +20,10 @@ from typer.testing import CliRunner
 
 import semlens as sl
 from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.graph.attribution_graph import UNLABELLED, GraphEdge, GraphNode
+from semlens.analysis.graph.build_graph import UNLABELLED
 from semlens.cli.explain import graph
 from semlens.draw.encode_images import fit_text
-from semlens.draw.graph_layout import MAX_CARDS, GraphHeading, layout_graph
+from semlens.draw.graph_layout import MAX_CARDS, GraphEdge, GraphHeading, GraphNode, layout_graph
 from semlens.draw.graph_ordering import crossing_weight, order_by_barycentre
 from semlens.draw.graph_picture import draw_png, draw_svg
 from semlens.draw.graph_scene import CARD

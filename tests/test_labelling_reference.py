@@ -86,7 +86,14 @@ def test_votes_are_those_of_the_stored_files(db, layer):
     np.testing.assert_allclose(labels.score[:, 0], expected.max(1), atol=1e-4 * scale)
 
 
-@pytest.mark.parametrize("method", sorted(set(BUILT_IN) - {"invert-annotations"}))
+SLOW = {"linear-explanation"}  # an elastic net per component
+METHODS = [
+    pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW))
+    for name in sorted(set(BUILT_IN) - {"invert-annotations"})
+]
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_every_method_without_annotations_labels_every_component(db, method):
     labels = db.label(CONCEPTS, method=method)
     assert labels.rows.tolist() == np.flatnonzero(db.has_examples).tolist()

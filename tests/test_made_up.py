@@ -22,7 +22,7 @@ from semlens.analysis.search.search import alignments, rank
 from semlens.data.image_folder import ImageFolder
 from semlens.models.subject import SubjectModel
 
-HELD_OUT = 300
+HELD_OUT = 100
 
 
 @pytest.fixture(scope="module")

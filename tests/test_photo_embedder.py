@@ -112,6 +112,7 @@ def test_an_image_of_any_shape_keeps_its_aspect_ratio(embedder):
     assert dark.any(0).sum() == pytest.approx(SIDE / 4, abs=2)
 
 
+@pytest.mark.slow
 def test_a_database_is_built_and_searched_with_it(tmp_path, embedder):
     world = DemoWorld()
     world.unpack(tmp_path / "all")

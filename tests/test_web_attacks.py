@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import socket
 import struct
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 from urllib.parse import quote
 
@@ -39,6 +41,8 @@ from semlens.web.connection import TimedConnection
 from semlens.web.errors import ErrorResponse
 from semlens.web.security import HEADERS, Guard
 
+STEP = int(os.environ.get("SEMLENS_ATTACK_STEP", "11"))
+"""Every n-th hostile request is sent; 1 takes twenty minutes."""
 LIMITS = {"head": 0.3, "body": 0.6, "answer": 0.6}
 MODEL = f"{API}/models/0"
 
@@ -502,7 +506,7 @@ def test_no_value_of_any_parameter_is_a_fault_of_ours(
     patient: TestClient, operation: tuple[str, str, dict[str, Any]]
 ) -> None:
     method, path, description = operation
-    for values, query, body in requests(description):
+    for values, query, body in islice(requests(description), 0, None, STEP):
         start = time.monotonic()
         answer = patient.request(method, address(path, values), params=query, **body)
         assert_told(answer, (method, path, values, query, str(body)[:300]))

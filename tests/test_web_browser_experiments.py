@@ -38,7 +38,7 @@ def test_all_classes_at_a_glance(page_at, served):
     finding = page.locator("[data-finding='4']")
     expect(finding.locator("li")).to_have_count(6)
     crop = finding.locator("li a").first
-    component = crop.locator(".mono").inner_text()
+    component = crop.get_attribute("aria-label").removeprefix("Card of ")
     crop.click()
     expect(page.locator("aside")).to_contain_text(component)
     page.keyboard.press("Escape")
@@ -166,7 +166,7 @@ def test_a_finding_without_words_changes_the_standing_everywhere(page_at, served
         # where no concept raises the alarm, the experiments come before the components
         section = page.get_by_role("region", name="Look without words")
         expect(section.locator("[data-detected=clock]")).to_be_visible(timeout=60_000)
-        components = page.get_by_label("Components", exact=True)
+        components = page.get_by_label("Components", exact=True).first
         assert section.bounding_box()["y"] < components.bounding_box()["y"]
         page.goto(f"{base}#/m/demo/classes?class={target}")
         expect(page.locator("[data-alarm] [data-standing=suspicion]")).to_be_visible(timeout=60_000)

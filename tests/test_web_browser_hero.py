@@ -107,9 +107,13 @@ def test_a_mark_on_a_card_is_a_verdict_and_a_repair_and_is_undone(page_at, serve
     expect(rows).to_have_count(1)
     expect(rows.first).to_contain_text("marked by you")
     fits(page)
+    page.go_back()  # to the card
     undo.click()
-    expect(page.locator(".hero")).to_have_count(0)
+    expect(undo).to_have_count(0)
     assert name not in db.audits.get(number).reviews
+    page.goto(f"{base}#/m/demo/audit?audit={number}")
+    expect(page.locator(".said [data-standing]")).to_have_text("No alarm", timeout=60_000)
+    expect(page.locator(".hero")).to_have_count(0)
     db.audits.remove(number, db.audits.get(number).revision)
 
 

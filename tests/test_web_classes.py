@@ -15,7 +15,8 @@ import semlens as sl
 from semlens.analysis.class_relevance import class_table, relevant_components
 from semlens.analysis.classes import class_samples
 from semlens.analysis.concepts import ConceptSet
-from semlens.analysis.graph.attribution_graph import UNLABELLED, attribution_graph
+from semlens.analysis.graph.attribution_graph import attribution_graph
+from semlens.analysis.graph.build_graph import UNLABELLED
 from semlens.analysis.graph.relevance_trace import MAX_COMPONENTS
 from semlens.data.image_folder import ImageFolder
 from semlens.models.subject import SubjectModel

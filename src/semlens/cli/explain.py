@@ -12,7 +12,8 @@ from semlens.analysis.effect import Effects
 from semlens.analysis.effect import effect as ask_effect
 from semlens.analysis.explain import explain as ask_explain
 from semlens.analysis.explanation import Explanation
-from semlens.analysis.graph.attribution_graph import AttributionGraph, attribution_graph
+from semlens.analysis.graph.attribution_graph import attribution_graph
+from semlens.analysis.graph.graph_result import AttributionGraph
 from semlens.analysis.saved_labels import labels_by_component
 from semlens.cli.command import QuestionContext, command
 from semlens.cli.output import err, print_written

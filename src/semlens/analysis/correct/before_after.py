@@ -323,7 +323,7 @@ def _acts_still(result: BeforeAfter) -> bool:
     target, others = result.preview.target, result.others
     without = result.unmarked.after == target if result.control is None else result.control
     left = RateChange.of(without[others], (result.marked.after == target)[others])
-    return left.change_interval[0] > 0
+    return bool(left.change_interval[0] > 0)
 
 
 def _percent(share: float, digits: int = 0) -> str:

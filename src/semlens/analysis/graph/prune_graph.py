@@ -15,12 +15,9 @@ import numpy as np
 from jaxtyping import Float64
 from PIL import Image
 
-from semlens.analysis.graph.attribution_graph import (
-    MINIMUM,
-    AttributionGraph,
-    build_graph,
-    group_components,
-)
+from semlens.analysis.graph.attribution_graph import MINIMUM
+from semlens.analysis.graph.build_graph import build_graph, group_components
+from semlens.analysis.graph.graph_result import AttributionGraph
 from semlens.analysis.graph.relevance_trace import GraphTrace, TracedLayer
 from semlens.analysis.labelling.label_source import LabelSource, as_labels
 from semlens.errors import RelevanceError

@@ -9,7 +9,7 @@ import numpy as np
 
 from semlens.analysis.audit.audit_result import Audit
 from semlens.analysis.describe.concept_map import ConceptMap
-from semlens.analysis.graph.attribution_graph import AttributionGraph
+from semlens.analysis.graph.graph_result import AttributionGraph
 from semlens.analysis.labelling.component_names import shown_names
 from semlens.analysis.report.section_parts import STRIP, percent, section, strip
 from semlens.analysis.scores import Scores

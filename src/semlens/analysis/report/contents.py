@@ -12,7 +12,8 @@ from semlens.analysis.correct.before_after import BeforeAfter, before_after
 from semlens.analysis.correct.repair_selection import components_to_remove
 from semlens.analysis.describe.concept_map import ConceptMap, concept_map
 from semlens.analysis.describe.unexpected import Unexpected, unexpected
-from semlens.analysis.graph.attribution_graph import AttributionGraph, attribution_graph
+from semlens.analysis.graph.attribution_graph import attribution_graph
+from semlens.analysis.graph.graph_result import AttributionGraph
 from semlens.analysis.report.section_parts import Content, SkippedSection
 from semlens.analysis.swap.experiments import corrected
 from semlens.analysis.swap.swap_result import Swap

@@ -24,7 +24,7 @@ from semlens.analysis.correct.artefact_sensitivity import Sensitivity
 from semlens.analysis.correct.before_after import BeforeAfter
 from semlens.analysis.describe.concept_map import ConceptMap
 from semlens.analysis.describe.unexpected import Unexpected
-from semlens.analysis.graph.attribution_graph import AttributionGraph
+from semlens.analysis.graph.graph_result import AttributionGraph
 from semlens.analysis.report.arguments import parse_date, saved_record
 from semlens.analysis.report.audit_sections import (
     audit_section,

@@ -11,7 +11,8 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
 from semlens.analysis.classes import class_name, class_samples
-from semlens.analysis.graph.attribution_graph import MINIMUM, AttributionGraph, GraphEdge, GraphNode
+from semlens.analysis.graph.attribution_graph import MINIMUM
+from semlens.analysis.graph.graph_result import AttributionGraph
 from semlens.analysis.graph.prune_graph import prune_graph
 from semlens.analysis.graph.relevance_trace import (
     IMAGES,
@@ -20,6 +21,7 @@ from semlens.analysis.graph.relevance_trace import (
     reached_layers,
     trace_class,
 )
+from semlens.draw.graph_layout import GraphEdge, GraphNode
 from semlens.errors import SemlensError
 from semlens.types import Component
 from semlens.web.app_state import MAX_INT, AppState, Context, ModelContext, State
