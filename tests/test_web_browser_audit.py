@@ -23,7 +23,7 @@ def begin(page_at, served, **options):
     """Begin the audit of the docs: vegetables, with what they show and with artefacts."""
     page = page_at(f"{served[0]}{AUDIT}?class=4", **options)
     page.get_by_role("button", name="Start audit").click()
-    expect(page.locator(".said .badge")).to_be_visible(timeout=60_000)
+    expect(page.locator(".said [data-standing]")).to_be_visible(timeout=60_000)
     return page, int(re.search(r"audit=(\d+)", page.url)[1])
 
 
@@ -39,7 +39,7 @@ def test_the_planted_fault_raises_the_alarm(page_at, served):
     page, number = begin(page_at, served)
     found = served[1].audits.run(number)
     assert found.alarm
-    expect(page.locator(".said .badge")).to_have_text("Alarm")
+    expect(page.locator(".said [data-standing]")).to_have_text("Alarm")
     expect(page.locator(".said")).to_contain_text(found.standing.sentence(CURLY))
     expect(page.locator("h2#components + span")).to_contain_text(f"{len(found.frame)} relevant")
     expect(page.locator(".plot path.dot")).to_have_count(len(found.frame))
@@ -220,7 +220,7 @@ def test_empty_lists_say_what_to_do(page_at, served):
     field = page.get_by_label("Add a spurious concept")
     field.fill("letters")
     field.press("Enter")
-    expect(page.locator(".said .badge")).to_be_visible(timeout=60_000)
+    expect(page.locator(".said [data-standing]")).to_be_visible(timeout=60_000)
 
 
 @pytest.mark.parametrize(("width", "theme"), [(1440, "light"), (360, "dark")])

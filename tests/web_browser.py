@@ -32,6 +32,7 @@ string: the policy forbids it.  Without a Chromium on PATH the tests are skipped
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shutil
@@ -44,6 +45,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
+from filelock import FileLock
 
 if TYPE_CHECKING:
     from playwright.sync_api import (
@@ -77,6 +79,8 @@ HTMLCanvasElement.prototype.getContext = function (kind, ...rest) {
   return kind.includes("webgl") ? null : get.call(this, kind, ...rest);
 };
 """
+# the pages of the demo ask these of the server, and it keeps the answers
+COMPUTED = ("sweep", "map", "places", "suggested-queries", "verdicts/4/before-after")
 PageAt = Callable[..., "Page"]
 
 
@@ -136,19 +140,45 @@ def copy_of(database: Path, folder: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def demo_server(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with serve(copy_of(demo, tmp_path_factory.mktemp("served"))) as address:
+def seen_demo(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the demo database that holds what its pages compute.  Read only.
+
+    The workers of pytest-xdist share one, and each module's own server need not compute it again.
+    """
+    from conftest import when_done
+    from fastapi.testclient import TestClient
+
+    from semlens.web.app import API, create_app
+
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    with FileLock(shared / "seen.lock"):
+        if not (shared / "seen").is_dir():
+            (shared / "seeing").mkdir()
+            database = copy_of(demo, shared / "seeing")
+            with TestClient(create_app([database]), base_url="http://127.0.0.1") as client:
+                for path in COMPUTED:
+                    asked = functools.partial(client.get, f"{API}/models/0/{path}")
+                    assert when_done(asked).status_code == 200, path
+            (shared / "seeing").rename(shared / "seen")
+    return shared / "seen" / demo.name
+
+
+@pytest.fixture(scope="session")
+def demo_server(seen_demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with serve(copy_of(seen_demo, tmp_path_factory.mktemp("served"))) as address:
         yield address
 
 
 @pytest.fixture(scope="module")
 def served(
-    demo: Path, tmp_path_factory: pytest.TempPathFactory
+    seen_demo: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[str, ConceptDatabase]]:
     """A server of the module's own and its database, for tests that write audits."""
     import semlens as sl
 
-    database = copy_of(demo, tmp_path_factory.mktemp("served"))
+    database = copy_of(seen_demo, tmp_path_factory.mktemp("served"))
     with serve(database) as base:
         yield base, sl.open(database)
 
@@ -158,8 +188,10 @@ def browser() -> Iterator[Browser]:
     path = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if path is None:
         absent("There is no Chromium on PATH (apt install chromium).")
+    from playwright.sync_api import expect as expected
     from playwright.sync_api import sync_playwright
 
+    expected.set_options(timeout=20_000)
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
         yield launched
@@ -218,7 +250,7 @@ def page_at(browser: Browser, request: pytest.FixtureRequest) -> Iterator[PageAt
         context = browser.new_context(
             viewport={"width": width, "height": height}, color_scheme=theme, reduced_motion="reduce"
         )
-        context.set_default_timeout(30_000)
+        context.set_default_timeout(60_000)
         contexts.append(context)
         if not webgl:
             context.add_init_script(NO_WEBGL)
@@ -234,7 +266,7 @@ def page_at(browser: Browser, request: pytest.FixtureRequest) -> Iterator[PageAt
     assert watched.left() == []
 
 
-def settle(page: Page, seconds: float = 60) -> None:
+def settle(page: Page, seconds: float = 120) -> None:
     """Wait until the page shows a model and nothing of it is waiting for the server."""
     page.locator("main[data-model]").wait_for(timeout=1000 * seconds)
     page.wait_for_load_state("networkidle", timeout=1000 * seconds)
