@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import io
 import json
@@ -379,3 +380,37 @@ def test_the_command(tmp_path, monkeypatch):
         (tmp_path / "missing.png", (), "missing.png"),
     ):
         assert said in run(picture, *wrong, code=1)[1]
+
+
+def test_without_components_is_the_explanation_of_a_model_with_their_weights_zeroed(
+    db, model, photo
+):
+    order = explain(db, photo, 2, top=99).layers
+    removed = [part.component for parts in order.values() for part in parts[:1]]
+    found = explain(db, photo, 2, top=99, without=removed)
+    assert found.without == tuple(removed)
+    assert explain(db, photo, 2, top=99).target == explain(db, photo, 2, top=99, without=()).target
+
+    zeroed = copy.deepcopy(model.module)
+    with torch.no_grad():
+        for component in removed:
+            layer = zeroed.first[0] if component.layer == "first" else zeroed.second
+            layer.weight[component.index] = 0
+            layer.bias[component.index] = 0
+    inputs = model.batch([model.preprocess(photo)])
+    expected = class_relevance(
+        make_engine(zeroed, inputs, LAYERS, found.rules), inputs, torch.tensor([2]), LAYERS
+    )
+    with torch.no_grad():
+        logits = zeroed(inputs)[0].double()
+    assert found.target.logit == pytest.approx(float(logits[2]), abs=1e-5)
+    assert found.predicted.target == int(logits.argmax())
+    for layer, parts in found.layers.items():
+        channels = np.zeros(expected[layer].shape[1])
+        for part in parts:
+            channels[part.component.index] += part.relevance
+        np.testing.assert_allclose(channels, expected[layer][0].numpy(), atol=1e-6)
+        assert not {part.component for part in parts} & set(removed)
+        sizes = [abs(part.relevance) for part in parts]
+        assert sizes == sorted(sizes, reverse=True)
+        assert sum(abs(part.share) for part in parts) == pytest.approx(1, abs=1e-5)

@@ -148,6 +148,20 @@ def test_without_components_is_a_plain_ablation(client, db):
     assert torch.equal(zeroed(db, image, []), before), "the model is as it was"
 
 
+def test_the_components_are_ranked_again_without_some(client, db):
+    names = ["second:1", "second:3"]
+    params = {"class": 2, "without": names, "k": 10}
+    found = fetch(client, "/4", **params).json()
+    image = db.images.read(4)
+    check_numbers(found, db.explain(image, 2, top=10, concepts=None, without=names))
+    assert found["target"]["logit"] == pytest.approx(float(zeroed(db, image, [1, 3])[2]), abs=1e-5)
+    shown = [part["component"] for layer in found["layers"] for part in layer["components"]]
+    assert shown and not set(names) & set(shown)
+    maps = load(fetch(client, "/4/heatmaps", **params).content)["heatmaps"]
+    assert len(maps) == 1 + len(shown)
+    assert "99" in fetch(client, "/4", 422, without="second:99").text
+
+
 def test_the_two_predictions_and_the_class_are_always_among_the_changes(db):
     image = db.images.read(4)
     rare = int(zeroed(db, image, []).argmin())

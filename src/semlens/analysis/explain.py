@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from semlens.analysis.classes import class_name, find_class
+from semlens.analysis.correct.component_files import resolve_components
 from semlens.analysis.database_engine import (
     RulesLike,
     engine_of,
@@ -29,6 +30,7 @@ from semlens.analysis.labelling.label_source import (
 )
 from semlens.analysis.labelling.labels import Labels
 from semlens.analysis.query_embedding import ImageLike, open_image
+from semlens.models.hooks import pruned
 from semlens.progress import report_progress
 from semlens.relevance.backward_signal import BackwardSignal
 from semlens.relevance.class_relevance import class_seed, shares
@@ -38,7 +40,7 @@ from semlens.relevance.protocols import OUTPUT, ForwardTrace, RelevanceEngine
 from semlens.settings import question, setting
 from semlens.store.manifest import LayerEntry
 from semlens.store.reader import Database
-from semlens.types import Component, Layers
+from semlens.types import Component, Components, Layers
 
 THRESHOLD = 0.01
 """Fraction of a blurred heatmap's maximum above which pixels are in the box (paper, H.1)."""
@@ -59,6 +61,7 @@ def explain(
     concepts: LabelSource = NAMES,
     rules: RulesLike = None,
     name: str | None = None,
+    without: Components = (),
 ) -> Explanation:
     """Explain one prediction by the components of a database (paper, 3.3 and H.2).
 
@@ -74,6 +77,9 @@ def explain(
         Source of labels: concepts, labels from :func:`semlens.label`, or None.
     name
         Name of the picture; by default the name of its file.
+    without
+        Components that are set to zero at all positions (paper, 4.3.3): the scores and the
+        relevance are those of the model without them. Its weights are not changed.
 
     Raises
     ------
@@ -84,52 +90,56 @@ def explain(
     ModelError
         If the model outputs no logits.
     LayerError
-        If the database does not have a layer.
+        If the database does not have a layer, or a component to leave out.
     """
     names, picture = database.layer_names(layers), open_image(image)
+    removed = resolve_components(without, database) if without else []
     requested = None if target is None else find_class(database, target)
     model = database.model
     inputs = model.batch([model.prepare(picture)])
     engine = engine_of(database, inputs, names, rules)
     labels = as_labels(database, concepts, names)
-    trace = engine.trace(inputs)
-    logits = trace.values[OUTPUT][0].detach().double().cpu()
-    ranked = torch.argsort(-logits, stable=True).tolist()
-    class_index = ranked[0] if requested is None else requested
-    seed = class_seed(trace, torch.tensor([[class_index]]))
-    backward = trace.backward({OUTPUT: seed}, names)
-    geometry = model.geometry()(*picture.size)
-    blur = database.manifest.recipe.crop_blur
-    layer_components: dict[str, tuple[ExplainedComponent, ...]] = dict.fromkeys(
-        reversed(engine.sort_layers(names)), ()
-    )
-    # layers without relevance stay empty
-    for done, (layer, class_relevance) in enumerate(backward.layers.items(), start=1):
-        entry = database.layer(layer)
-        relevance = relevance_per_component(entry, trace, class_relevance)[0, 0].double().cpu()
-        order = np.argsort(-relevance.abs().numpy(), kind="stable")[:top].tolist()
-        indices = [index for index in order if relevance[index] != 0]
-        heat = _conditional(engine, trace, entry, class_relevance, indices)
-        report_progress("drawing heatmaps", done, len(backward.layers))
-        signs = relevance[indices].sign().float()[:, None, None]
-        blurred = upsample_and_blur(
-            torch.from_numpy(heat) * signs, heat.shape[1], heat.shape[2], blur
+    with pruned(model, removed):
+        if removed:  # the same rules: "auto" may choose others for what is left of the model
+            engine = engine_of(database, inputs, names, engine.rules)
+        trace = engine.trace(inputs)
+        logits = trace.values[OUTPUT][0].detach().double().cpu()
+        ranked = torch.argsort(-logits, stable=True).tolist()
+        class_index = ranked[0] if requested is None else requested
+        seed = class_seed(trace, torch.tensor([[class_index]]))
+        backward = trace.backward({OUTPUT: seed}, names)
+        geometry = model.geometry()(*picture.size)
+        blur = database.manifest.recipe.crop_blur
+        layer_components: dict[str, tuple[ExplainedComponent, ...]] = dict.fromkeys(
+            reversed(engine.sort_layers(names)), ()
         )
-        components = [database.component(entry.first + index) for index in indices]
-        layer_components[layer] = tuple(
-            ExplainedComponent(
-                component,
-                float(relevance[index]),
-                float(shares(relevance)[index]),
-                label_of(labels, component),
-                _score(labels, component),
-                geometry.to_original(*(float(edge) for edge in box)),
-                component_heat,
+        # layers without relevance stay empty
+        for done, (layer, class_relevance) in enumerate(backward.layers.items(), start=1):
+            entry = database.layer(layer)
+            relevance = relevance_per_component(entry, trace, class_relevance)[0, 0].double().cpu()
+            order = np.argsort(-relevance.abs().numpy(), kind="stable")[:top].tolist()
+            indices = [index for index in order if relevance[index] != 0]
+            heat = _conditional(engine, trace, entry, class_relevance, indices)
+            report_progress("drawing heatmaps", done, len(backward.layers))
+            signs = relevance[indices].sign().float()[:, None, None]
+            blurred = upsample_and_blur(
+                torch.from_numpy(heat) * signs, heat.shape[1], heat.shape[2], blur
             )
-            for index, component, component_heat, box in zip(
-                indices, components, heat, bounding_boxes(blurred, THRESHOLD).tolist(), strict=True
+            components = [database.component(entry.first + index) for index in indices]
+            layer_components[layer] = tuple(
+                ExplainedComponent(
+                    component,
+                    float(relevance[index]),
+                    float(shares(relevance)[index]),
+                    label_of(labels, component),
+                    _score(labels, component),
+                    geometry.to_original(*(float(edge) for edge in box)),
+                    component_heat,
+                )
+                for index, component, component_heat, box in zip(
+                    indices, components, heat, bounding_boxes(blurred, THRESHOLD).tolist(), strict=True
+                )
             )
-        )
     if name is None:
         name = "image" if isinstance(image, Image.Image) else "/".join(Path(image).parts[-2:])
     probability = logits.softmax(0).tolist()
@@ -140,6 +150,7 @@ def explain(
     return Explanation(
         name, picture, score, tuple(top_scores), engine.rules.name,
         _heat(backward.heatmaps, inputs)[0], layer_components, blur, geometry, database,
+        tuple(removed),
     )  # fmt: skip
 
 

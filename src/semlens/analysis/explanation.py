@@ -100,6 +100,8 @@ class Explanation(Result):
         Width of the blur of heatmaps for boxes and masks, as a fraction of the input.
     geometry
         Maps input pixels to original pixels.
+    without
+        Components that were set to zero: everything else is as without them.
     """
 
     suffixes = (".html", *IMAGE_SUFFIXES, *TABLE_SUFFIXES)
@@ -114,6 +116,7 @@ class Explanation(Result):
     blur: float
     geometry: Geometry
     database: Database
+    without: tuple[Component, ...] = ()
 
     @property
     def predicted(self) -> ClassScore:
@@ -146,6 +149,7 @@ class Explanation(Result):
             "target": vars(self.target),
             "scores": [vars(score) for score in self.scores],
             "rules": self.rules,
+            "without": [str(component) for component in self.without],
             "layers": {
                 layer: [
                     {
@@ -174,6 +178,9 @@ class Explanation(Result):
         """Score of the explained class, and the prediction if it is a different class."""
         target, predicted = self.target, self.predicted
         text = f"logit {target.logit:.2f}, probability {100 * target.probability:.1f} %"
+        if self.without:
+            count = len(self.without)
+            text += f" without {self.without[0] if count == 1 else f'{count} components'}"
         if target.target == predicted.target:
             return f"predicted, {text}"
         return f"{text}; predicted: {predicted.name}, {100 * predicted.probability:.1f} %"

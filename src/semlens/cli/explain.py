@@ -15,7 +15,7 @@ from semlens.analysis.explanation import Explanation
 from semlens.analysis.graph.attribution_graph import attribution_graph
 from semlens.analysis.graph.graph_result import AttributionGraph
 from semlens.analysis.saved_labels import labels_by_component
-from semlens.cli.command import QuestionContext, command
+from semlens.cli.command import QuestionContext, command, split_commas
 from semlens.cli.output import err, print_written
 
 Picture = Annotated[
@@ -26,19 +26,28 @@ Picture = Annotated[
 
 @command(ask_explain)
 def explain(
-    ask: QuestionContext, image: Annotated[Path, typer.Argument(help="Image to explain.")]
+    ask: QuestionContext,
+    image: Annotated[Path, typer.Argument(help="Image to explain.")],
+    without: Annotated[
+        list[str] | None,
+        typer.Option(help="Components to set to zero, as LAYER:INDEX. Repeatable."),
+    ] = None,
 ) -> Explanation:
     """Explain one prediction: its components, their labels, and their regions in the image.
 
     Relevance is in units of the class's logit; shares are of the layer's total relevance.
+
+    With `--without`, the prediction and the relevance are those without these components.
 
     Examples:
 
     semlens explain r18.semlens dog.jpg --save dog.html
 
     semlens explain r18.semlens dog.jpg --target "tabby cat" --layer layer4 --top 4 --json
+
+    semlens explain r18.semlens dog.jpg --target dog --without layer4:17,layer4:230
     """
-    explanation: Explanation = ask(image)
+    explanation: Explanation = ask(image, without=split_commas(without or ()))
     if not (ask.save or ask.as_json):
         err.print("To see the explanation, add --save FILE.html", highlight=False)
     return explanation

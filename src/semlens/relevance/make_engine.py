@@ -61,7 +61,7 @@ def make_engine(
     RelevanceError
         If rules were named and do not cover the model's operations.
     """
-    if rules == GRADIENT:
+    if rules in (GRADIENT, Rules(GRADIENT)):
         return GradientEngine(module, example, layers, layout)
     try:
         engine = LRPEngine(module, example[:2], layers, rules, layout)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from semlens.analysis.classes import class_name, find_class, true_classes
 from semlens.analysis.contrast.contrast import Contrast
+from semlens.analysis.correct.component_files import resolve_components
 from semlens.analysis.explain import explain
 from semlens.analysis.explain_without import PredictionWithout, explain_without
 from semlens.draw.encode_images import encode_webp
@@ -41,6 +42,7 @@ MAX_EXAMPLES, MAX_WRONG = 16, 6
 MAX_SIDE = 1024
 """Longest side of the image on the page, in pixels."""
 ComponentsPerLayer = Annotated[int, Query(ge=1, le=50)]
+RemovedComponents = Annotated[list[str] | None, Query(max_length=1000)]
 
 
 @dataclass(frozen=True)
@@ -78,10 +80,15 @@ def _explanation(
     target: OptionalClass = None,
     layers: LayerNames = None,
     k: ComponentsPerLayer = 8,
+    without: RemovedComponents = None,
 ) -> DrawnExplanation:
-    """Explain a class, by default the prediction, by the ``k`` strongest components per layer."""
+    """Explain a class, by default the prediction, by the ``k`` strongest components per layer.
+
+    The components of ``without`` are set to zero first.
+    """
     db = context.db
     names = db.layer_names(layers)
+    removed = resolve_components(without, db) if without else []
     if target is not None:
         find_class(db, target)  # fails early, before the model is loaded
 
@@ -89,12 +96,14 @@ def _explanation(
         picture = source.read()
         with context.run_model("An explanation"):
             found = explain(
-                db, picture, target, top=k, layers=names, concepts=None, name=source.name
-            )
+                db, picture, target, top=k, layers=names, concepts=None, name=source.name,
+                without=removed,
+            )  # fmt: skip
         return DrawnExplanation.of(found)
 
-    key = fingerprint(source.image, target, names, k)
+    key = fingerprint(source.image, target, names, k, sorted(map(str, removed)))
     about = "the prediction" if target is None else f"'{class_name(db, target)}'"
+    about += f" without {len(removed)} components" if removed else ""
     return state.jobs.result(
         f"explanation/{context.number}/{key}", f"Explaining {about}", compute, large=True
     )
