@@ -22,7 +22,7 @@ export const SWAPS: Record<SwapKind, SwapText> = {
     found: "the borders of its images",
     size: "Border",
     moved: "borders of",
-    note: "The borders of its images are pasted onto images of other classes. Marks in the middle are not found, and a class may rely on its surroundings rightly, as aircraft on the sky.",
+    note: "The borders of a class's images are pasted onto images of other classes. Marks in the middle are not found, and a class may rely on its surroundings rightly, as aircraft on the sky.",
   },
   region: {
     question: "Does a class rely on a small mark, anywhere in the image?",
@@ -30,7 +30,7 @@ export const SWAPS: Record<SwapKind, SwapText> = {
     found: "small regions of its images",
     size: "Area",
     moved: "the most relevant regions of",
-    note: "The most relevant 5 % of the pixels of its images are pasted onto images of other classes. A finding says that a small part carries the class, not that it is a mark: look at the images.",
+    note: "The most relevant 5 % of the pixels of a class's images are pasted onto images of other classes. A finding says that a small part carries the class, not that it is a mark: look at the images.",
   },
   colour: {
     question: "Does a class rely on colours, such as a cast or a lighting?",
@@ -38,7 +38,7 @@ export const SWAPS: Record<SwapKind, SwapText> = {
     found: "the colours of its images",
     size: "Colours",
     moved: "the colours of",
-    note: "The colours of its images are transferred to images of other classes. A finding says that the colours carry the class, not that this is wrong: leaves are green.",
+    note: "The colours of a class's images are transferred to images of other classes. A finding says that the colours carry the class, not that this is wrong: leaves are green.",
   },
 };
 /** Of more classes, the server tests so many. */
