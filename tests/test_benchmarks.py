@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -250,3 +252,21 @@ def test_defect_query_quick():
         assert ranks == sorted(ranks)
     mean = {query: sum(ranks) for query, ranks in printed["ranks"].items()}
     assert mean["contrast --a marked/ --b plain/"] < mean["search watermark"]
+
+
+def test_a_cutout_is_compared_with_the_mask_that_was_planted(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    marks = importlib.import_module("marks")
+    truth = np.zeros((96, 96), bool)
+    truth[10:30, 10:30] = True
+    cutout = np.zeros((48, 48, 4), np.uint8)  # of half the size, half of it beside the mask
+    cutout[5:15, 10:20, 3] = 255
+    assert marks.overlap(Image.fromarray(cutout), truth) == pytest.approx((1 / 3, 0.5, 0.5))
+    world = marks.DemoWorld()
+    marked = next(picture for picture in world.pictures if picture.marked)
+    mask = marks.planted_mask(world, marked)
+    change = np.asarray(world.image(marked), int) - np.asarray(world.image(marked, "clean"), int)
+    changed = np.abs(change).max(2) > 8
+    assert mask[changed].mean() > 0.99 and mask.mean() < 0.2
+    plain = next(picture for picture in world.pictures if not picture.marked)
+    assert not marks.planted_mask(world, plain).any()

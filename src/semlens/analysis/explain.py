@@ -125,6 +125,7 @@ def explain(
             blurred = upsample_and_blur(
                 torch.from_numpy(heat) * signs, heat.shape[1], heat.shape[2], blur
             )
+            boxes = bounding_boxes(blurred, THRESHOLD).tolist()
             components = [database.component(entry.first + index) for index in indices]
             layer_components[layer] = tuple(
                 ExplainedComponent(
@@ -137,7 +138,7 @@ def explain(
                     component_heat,
                 )
                 for index, component, component_heat, box in zip(
-                    indices, components, heat, bounding_boxes(blurred, THRESHOLD).tolist(), strict=True
+                    indices, components, heat, boxes, strict=True
                 )
             )
     if name is None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int64
@@ -102,6 +103,8 @@ class Mark:
         Where it was found.
     pieces
         The cut-outs, as inserted.
+    samples
+        The sample that each cut-out is from.
     control
         The same regions of images of the class that do not show the artefact; None if there are no
         such images.
@@ -113,6 +116,7 @@ class Mark:
 
     segments: Segments
     pieces: Pieces
+    samples: tuple[int, ...]
     control: Pieces | None
     way: str
     trials: tuple[Trial, ...]
@@ -165,11 +169,12 @@ def find_mark(
                 float("nan")
                 if one is None
                 else float(taken_for(database, target, one, others, seed).mean())
-                for one in cut
+                for one in (cut.pieces, cut.control)
             ]
             trials.append(Trial(way.name, *shares))
     way = list(cuts)[_cleanest(trials, len(others))]
-    return Mark(segments, *cuts[way], way.name, tuple(trials))
+    cut = cuts[way]
+    return Mark(segments, cut.pieces, cut.samples, cut.control, way.name, tuple(trials))
 
 
 def _cleanest(trials: Sequence[Trial], images: int) -> int:
@@ -190,6 +195,14 @@ def _cleanest(trials: Sequence[Trial], images: int) -> int:
     return min(near, key=lambda number: (np.nan_to_num(trials[number].control), number))
 
 
+class _Cut(NamedTuple):
+    """The cut-outs of a way, the samples they are from, and the control."""
+
+    pieces: Pieces
+    samples: tuple[int, ...]
+    control: Pieces | None
+
+
 @dataclass(frozen=True, eq=False)
 class _Sources:
     """The images that a mark is cut out of, and images of the class without it."""
@@ -199,7 +212,7 @@ class _Sources:
     plain: Sequence[int]
     name: str
 
-    def cut(self, way: Way) -> tuple[Pieces, Pieces | None] | None:
+    def cut(self, way: Way) -> _Cut | None:
         """Return the cut-outs, and as a control the same regions of the plain images.
 
         None if nothing is left of the masks.
@@ -227,7 +240,8 @@ class _Sources:
         if not pieces:
             return None
         control_pieces = Pieces("images without the mark", tuple(control)) if plain else None
-        return Pieces(self.name, tuple(pieces)), control_pieces
+        samples = tuple(self.cutouts[number].sample for number in kept)
+        return _Cut(Pieces(self.name, tuple(pieces)), samples, control_pieces)
 
 
 def small_picture(database: Database, sample: int) -> Picture:
