@@ -63,10 +63,10 @@ def demo_views(audit: int, other: str | None) -> list[View]:
         View("components", f"#/m/demo/components?class={VEGETABLE}&sort=relevance_mean&order=down"),
         View("classes", f"#/m/demo/classes?class={VEGETABLE}"),
         View("graph", f"#/m/demo/classes?class={VEGETABLE}&view=graph"),
-        View("explain", f"#/m/demo/explain?sample={MARKED}", click=("spurious",)),
+        View("explain", f"#/m/demo/explain?sample={MARKED}", click=("Without the",)),
         View("audit-all", "#/m/demo/audit"),
         View("hero", f"#/m/demo/audit?audit={audit}", height=1400, part=".hero"),
-        View("audit", f"#/m/demo/audit?audit={audit}", height=2000, part=".room"),
+        View("audit", f"#/m/demo/audit?audit={audit}", height=2000, part="main"),
         View(
             "experiments",
             f"#/m/demo/audit?errors={VEGETABLE}",

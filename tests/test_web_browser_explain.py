@@ -62,12 +62,26 @@ def test_an_image_of_the_database_is_explained(page_at, database, width, height)
         assert row.split("\n")[0] == change.name
         assert percent(change.before) in row and percent(change.after) in row
     assert f"removed={strongest.replace(':', '%3A')}" in page.url
+    # nothing jumps under the pointer: the list is ranked again on demand
+    expect(first).to_have_attribute("data-component", strongest)
+    page.get_by_role("button", name=f"Rank again without {strongest}").click()
+    heading = page.get_by_role("heading", name=f"without {strongest}?")
+    heading.wait_for(timeout=60_000)
+    ranked = database.explain(image, found.target.target, concepts=None, without=strongest)
+    parts = ranked.layers["layer3"]
+    group = page.locator(".group").first.locator("[data-component]")
+    names = group.evaluate_all("nodes => nodes.map((node) => node.dataset.component)")
+    assert names == [*(str(part.component) for part in parts), strongest]
+    expect(group.first.locator(".number")).to_have_text(f"+{percent(parts[0].share)}")
+    assert "was " in group.last.inner_text()
+    assert axe(page) == []
     page.reload()
-    page.locator("[data-without='1']").wait_for(timeout=60_000)
+    heading.wait_for(timeout=60_000)
     expect(box).to_be_checked()
     fits(page)
     page.get_by_role("button", name="Put back").click()
     expect(box).not_to_be_checked()
+    expect(first).to_have_attribute("data-component", strongest)
     assert "removed" not in page.url
 
 
